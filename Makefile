@@ -1,0 +1,58 @@
+# Everything a contributor types. `make help` lists the targets.
+.DEFAULT_GOAL := help
+.SUFFIXES:
+.PHONY: demo test up check bench clean help lock setup lint format
+
+ROWS ?= 20000
+PORT ?= 8000
+WORKERS ?= 1
+ARGS ?=
+PYTHON_ENV := .venv/bin/python
+READY := .venv/.ready
+UV = $(or $(shell command -v uv),.venv/bin/uv)
+COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY) ## Start everything, export the sample in every format into demo-exports/, stop (ROWS=)
+	@$(PYTHON_ENV) -m local demo --rows $(ROWS)
+
+test: $(READY) ## Run the whole test suite on real local services (ARGS= goes to pytest)
+	@$(PYTHON_ENV) -m pytest $(ARGS)
+
+up: $(READY) ## Run the service on this machine until Ctrl-C (PORT=, WORKERS=, ROWS=)
+	@$(PYTHON_ENV) -m local up --port $(PORT) --workers $(WORKERS) --rows $(ROWS)
+
+lint: $(READY) ## Check style, types and the direction of imports
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+check: lint test ## What CI runs: lint, then test
+
+bench: $(READY) ## Measure against other ways of doing the same, side by side
+	@$(PYTHON_ENV) -m bench $(ARGS)
+
+format: $(READY) ## Rewrite the code in the project's style
+	@.venv/bin/ruff check --fix-only --quiet .
+	@.venv/bin/ruff format --quiet .
+
+setup: $(READY) ## Create or update .venv from the locked requirements
+
+lock: ## Resolve the requirements again and write the lock files (UPGRADE=1 takes newer versions)
+	@test -x "$(UV)" || ./requirements/setup.sh
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) --all-extras -o requirements/dev.txt pyproject.toml
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) -c requirements/dev.txt \
+		--extra worker --extra api --extra parquet -o requirements/runtime.txt pyproject.toml
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) -c requirements/dev.txt -o requirements/uv.txt requirements/uv.in
+
+clean: ## Remove the virtual environment, local data, caches and demo files
+	@rm -rf .venv .local demo-exports .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml requirements/dev.txt requirements/uv.txt requirements/setup.sh
+	@./requirements/setup.sh
+	@touch $@
