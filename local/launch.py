@@ -1,0 +1,33 @@
+"""Starts one program that dies with its parent. Run as a script, standard library only.
+
+``launch.py PARENT_PID DEATH_SIGNAL USER PROGRAM [ARGUMENT…]``
+
+A program of its own rather than a ``preexec_fn``: that would run Python between fork and exec
+in a process full of threads. USER is ``-`` or the account to become; the death signal is set
+after that change, because the kernel clears it when credentials change.
+"""
+
+import ctypes
+import os
+import pwd
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    parent, death_signal, user, *argv = sys.argv[1:]
+    if user != "-":
+        account = pwd.getpwnam(user)
+        os.setgroups([])
+        os.setgid(account.pw_gid)
+        os.setuid(account.pw_uid)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(death_signal))
+    if os.getppid() != int(parent):  # it died before we asked to hear of its death
+        sys.exit(1)
+    os.execvp(argv[0], argv)  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()
