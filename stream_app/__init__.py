@@ -1,0 +1,1 @@
+"""The stream application: admits export requests, runs them, and records what happened."""

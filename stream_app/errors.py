@@ -1,0 +1,73 @@
+"""Errors, each class named after what is done about it.
+
+======================  ==========================================================
+class                   action
+======================  ==========================================================
+:class:`Unreadable`     the message goes to the dead-letter topic
+:class:`Rejected`       the job fails at once: asking again would not help
+:class:`Retryable`      the job goes back to ``pending`` and is tried again later
+:class:`LeaseLost`      the attempt stops silently: somebody else owns the job now
+:class:`CancelRequested`  the attempt stops and the job ends ``cancelled``
+======================  ==========================================================
+"""
+
+from collections.abc import Iterable
+
+
+class ExporterError(Exception):
+    """Base of every error that the service raises on purpose.
+
+    ``code`` is a stable machine-readable word; ``str(error)`` is for people.
+    """
+
+    code = "error"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+
+
+class Unreadable(ExporterError):
+    """A message that is not a known event: dead-letter it, with this reason."""
+
+    code = "unreadable"
+
+
+class Rejected(ExporterError):
+    """A request that can be read but never honoured: fail the job with this reason."""
+
+    code = "invalid_request"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        field: str | None = None,
+        allowed: Iterable[str] | None = None,
+    ) -> None:
+        """Compose ``field: message; allowed: a, b, c`` so that the text alone says what to do."""
+        text = f"{field}: {message}" if field else message
+        if allowed is not None:
+            text += "; allowed: " + ", ".join(allowed)
+        super().__init__(text, code=code)
+        self.field = field
+
+
+class Retryable(ExporterError):
+    """A passing fault of a part (database, object store, network): try again later."""
+
+    code = "temporarily_unavailable"
+
+
+class LeaseLost(ExporterError):
+    """The lease ran out or was taken over: stop, leave no file, say nothing."""
+
+    code = "lease_lost"
+
+
+class CancelRequested(ExporterError):
+    """Somebody asked for the job to be cancelled while it ran."""
+
+    code = "cancelled"

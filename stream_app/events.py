@@ -1,0 +1,339 @@
+"""The event contract: topics, types, encode, decode. Pure.
+
+Events are JSON in CloudEvents 1.0 structured mode (https://github.com/cloudevents/spec), UTF-8,
+keyed by job id. Unknown fields are ignored; an unknown type or an envelope without the attributes
+that the specification requires is :class:`~stream_app.errors.Unreadable`.
+"""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID, uuid4, uuid5
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import from_json
+
+from stream_app.errors import Rejected, Unreadable
+
+
+class Topic(StrEnum):
+    """Every topic that the service reads or writes."""
+
+    REQUESTS = "exports.requests"
+    TICKS = "exports.ticks"
+    EVENTS = "exports.events"
+    DEAD_LETTERS = "exports.dead-letters"
+
+
+class EventType(StrEnum):
+    """Every event type."""
+
+    REQUESTED = "export.requested"
+    CANCEL_REQUESTED = "export.cancel_requested"
+    TICK = "schedule.tick"
+    ACCEPTED = "export.accepted"
+    STARTED = "export.started"
+    PROGRESSED = "export.progressed"
+    COMPLETED = "export.completed"
+    FAILED = "export.failed"
+    CANCELLED = "export.cancelled"
+    EXPIRED = "export.expired"
+
+
+TOPIC_OF: dict[EventType, Topic] = {
+    EventType.REQUESTED: Topic.REQUESTS,
+    EventType.CANCEL_REQUESTED: Topic.REQUESTS,
+    EventType.TICK: Topic.TICKS,
+} | {
+    kind: Topic.EVENTS
+    for kind in (
+        EventType.ACCEPTED,
+        EventType.STARTED,
+        EventType.PROGRESSED,
+        EventType.COMPLETED,
+        EventType.FAILED,
+        EventType.CANCELLED,
+        EventType.EXPIRED,
+    )
+}
+"""Where each type is published."""
+
+TICK_KEY = "tick"
+
+Word = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+UserId = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+
+
+class Payload(BaseModel):
+    """Base of everything in ``data``: unknown fields are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class RequestIdentity(Payload):
+    """The part of a request without which there is nobody to tell about a failure."""
+
+    user_id: UserId
+    export_type: Word
+    format: Word
+
+
+class CsvOptions(Payload):
+    """Options that only ``csv`` looks at."""
+
+    delimiter: Annotated[str, StringConstraints(pattern=r"^[,;|\t:^~]$")] = ","
+    header: bool = True
+    bom: bool = False
+    null: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_\\<>()\-./]{0,20}$")] = ""
+    guard_formulas: bool = True
+
+
+class PdfOptions(Payload):
+    """Options that only ``pdf`` looks at."""
+
+    title: Annotated[str, StringConstraints(max_length=200)] | None = None
+    page_size: Literal["A4", "A3", "LETTER", "LEGAL", "TABLOID"] = "A4"
+
+
+class Options(CsvOptions, PdfOptions):
+    """Everything under ``options``; each format reads what concerns it."""
+
+    compression: Literal["none", "gzip", "zstd"] = "none"
+
+
+class ExportRequest(RequestIdentity):
+    """``data`` of ``export.requested``: which rows, as what, for whom."""
+
+    filters: dict[str, Any] = Field(default_factory=dict, max_length=50)
+    columns: list[str] | None = Field(None, min_length=1, max_length=1600)
+    options: Options = Options()
+    scope: Literal["own", "all"] = "own"
+    priority: Literal["high", "normal", "low"] = "normal"
+    recipients: list[str] = Field(default_factory=list, max_length=50)
+
+    @classmethod
+    def parse(cls, data: dict[str, Any]) -> Self:
+        """Validate ``data`` whose identity is known to be sound.
+
+        Raises:
+            Rejected: naming the field, what was wrong and what is allowed.
+        """
+        try:
+            return cls.model_validate({name: value for name, value in data.items() if value is not None})
+        except ValidationError as error:
+            field, message = _first_problem(error)
+            raise Rejected(message, field=field) from error
+
+
+class TickData(Payload):
+    """``data`` of ``schedule.tick``: the minute it stands for."""
+
+    at: AwareDatetime
+
+
+class JobError(Payload):
+    """Why a job failed: a stable code, and a sentence for the user."""
+
+    code: str
+    message: str
+
+
+class LifecycleData(RequestIdentity):
+    """``data`` of every ``export.*`` event on ``exports.events``.
+
+    ``file_size`` is bytes, ``attempt`` counts from 1 (0: no attempt was made yet).
+    """
+
+    job_id: UUID
+    attempt: int = Field(0, ge=0)
+    status: Word
+    row_count: int | None = None
+    estimated_rows: int | None = None
+    file_size: int | None = None
+    sha256: str | None = None
+    bucket: str | None = None
+    key: str | None = None
+    content_type: str | None = None
+    file_name: str | None = None
+    as_of: AwareDatetime | None = None
+    started_at: AwareDatetime | None = None
+    completed_at: AwareDatetime | None = None
+    expires_at: AwareDatetime | None = None
+    manifest: dict[str, Any] | None = None
+    error: JobError | None = None
+
+
+class Event(BaseModel):
+    """One CloudEvents envelope."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    specversion: Literal["1.0"] = "1.0"
+    id: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    source: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+    type: EventType
+    subject: str | None = None
+    time: AwareDatetime | None = None
+    datacontenttype: Literal["application/json"] = "application/json"
+    traceparent: str | None = None
+    data: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def topic(self) -> Topic:
+        """The topic that this event belongs on."""
+        return TOPIC_OF[self.type]
+
+    @property
+    def key(self) -> bytes:
+        """The Kafka key: the job id, or ``tick``."""
+        return (TICK_KEY if self.type is EventType.TICK else str(self.job_id)).encode()
+
+    @property
+    def job_id(self) -> UUID:
+        """The job that the event is about.
+
+        Raises:
+            Unreadable: the attribute that should hold it is no UUID.
+        """
+        name = "id" if self.type is EventType.REQUESTED else "subject"
+        value = getattr(self, name)
+        try:
+            return UUID(value)
+        except (TypeError, ValueError) as error:
+            raise Unreadable(f"{self.type}: {name} must be the job's UUID, got {value!r}") from error
+
+    @property
+    def identity(self) -> RequestIdentity:
+        """Who asks for what.
+
+        Raises:
+            Unreadable: ``user_id``, ``export_type`` or ``format`` is missing or unusable.
+        """
+        return _read(RequestIdentity, self.data, "data")
+
+    @property
+    def lifecycle(self) -> LifecycleData:
+        """The payload of a lifecycle event.
+
+        Raises:
+            Unreadable: it has not the shape of one.
+        """
+        return _read(LifecycleData, self.data, "data")
+
+    @property
+    def tick(self) -> datetime:
+        """The minute a tick stands for, in UTC.
+
+        Raises:
+            Unreadable: ``data.at`` is missing or no time.
+        """
+        return _read(TickData, self.data, "data").at.astimezone(UTC)
+
+    def encode(self) -> bytes:
+        """The message's bytes."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+
+def decode(message: bytes | None) -> Event:
+    """Read one message.
+
+    Raises:
+        Unreadable: no JSON, no CloudEvent, an unknown type, or a payload that lacks what its type
+            requires; also text that PostgreSQL cannot store (NUL characters).
+    """
+    if not message:
+        raise Unreadable("the message is empty")
+    try:
+        content = from_json(message, allow_inf_nan=False)
+    except ValueError as error:
+        raise Unreadable(f"not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise Unreadable(f"not a CloudEvent: expected a JSON object, got {type(content).__name__}")
+    if b"\\u0000" in message and _has_nul(content):
+        raise Unreadable("contains a NUL character (\\u0000), which cannot be stored")
+    event = _read(Event, content)
+    if event.type is EventType.TICK:
+        _ = event.tick
+    else:
+        _ = event.job_id
+    if event.type is EventType.REQUESTED:
+        _ = event.identity
+    elif event.topic is Topic.EVENTS:
+        _ = event.lifecycle
+    return event
+
+
+def request_event(request: RequestIdentity, *, job_id: UUID | None = None, source: str) -> Event:
+    """An ``export.requested`` event; publishing it twice asks for the same job."""
+    return Event(
+        id=str(job_id or uuid4()),
+        source=source,
+        type=EventType.REQUESTED,
+        time=datetime.now(UTC),
+        data=request.model_dump(mode="json", exclude_unset=True),
+    )
+
+
+def cancel_event(job_id: UUID, *, source: str) -> Event:
+    """An ``export.cancel_requested`` event for ``job_id``."""
+    return Event(
+        id=str(uuid4()),
+        source=source,
+        type=EventType.CANCEL_REQUESTED,
+        subject=str(job_id),
+        time=datetime.now(UTC),
+    )
+
+
+def tick_event(at: datetime, *, source: str) -> Event:
+    """A ``schedule.tick`` event for the minute ``at``."""
+    return Event(
+        id=str(uuid4()),
+        source=source,
+        type=EventType.TICK,
+        time=datetime.now(UTC),
+        data={"at": at.isoformat()},
+    )
+
+
+def lifecycle_event(
+    kind: EventType, data: LifecycleData, *, source: str, occasion: str = "", traceparent: str | None = None
+) -> Event:
+    """A lifecycle event whose id follows from job, attempt, type and ``occasion``.
+
+    Publishing the same fact again yields the same id, so consumers can drop repetitions.
+    """
+    return Event(
+        id=str(uuid5(data.job_id, f"{data.attempt}/{kind}/{occasion}")),
+        source=source,
+        type=kind,
+        subject=str(data.job_id),
+        time=datetime.now(UTC),
+        traceparent=traceparent,
+        data=data.model_dump(mode="json", exclude_none=True),
+    )
+
+
+def _read[Model: BaseModel](model: type[Model], content: object, where: str = "") -> Model:
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        field, message = _first_problem(error)
+        raise Unreadable(f"{'.'.join(filter(None, (where, field)))}: {message}") from error
+
+
+def _first_problem(error: ValidationError) -> tuple[str, str]:
+    """The field path and the message of the first thing pydantic complains about."""
+    problem = error.errors(include_url=False)[0]
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    if problem["type"] != "missing":
+        message += f", got {problem['input']!r:.100}"
+    return ".".join(map(str, problem["loc"])), message
+
+
+def _has_nul(content: object) -> bool:
+    if isinstance(content, str):
+        return "\0" in content
+    if isinstance(content, dict):
+        return any(_has_nul(part) for pair in content.items() for part in pair)
+    return isinstance(content, list) and any(map(_has_nul, content))

@@ -1,0 +1,1 @@
+"""One export: rows in, file out."""

@@ -1,0 +1,1 @@
+"""What can be exported: one file for each dataset, plus a registry."""

@@ -1,0 +1,1 @@
+"""How a file is written: one file for each format, plus a registry."""

@@ -1,0 +1,84 @@
+"""What a format is: a projection that PostgreSQL renders, and a frame around what it renders. Pure."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, column
+from sqlalchemy.sql.elements import quoted_name
+
+from stream_app.events import Options
+from stream_app.exports.columns import Column
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What is known about a file before its first row; times are UTC."""
+
+    dataset: str
+    columns: tuple[Column, ...]
+    options: Options
+    as_of: datetime
+    filters: Mapping[str, Any] = field(default_factory=dict)
+    template: Path | None = None
+    marker: str = field(default_factory=lambda: f"\x01{token_hex(8)}\x01")
+    """Marks, in what PostgreSQL renders, a spot that the frame counts and removes; no data can hold it."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the frame has seen so far: ``rows`` is for progress, the database's count is the exact one."""
+
+    rows: int = 0
+    warnings: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """A SELECT whose COPY emits finished bytes; ``copy`` are COPY's options as asyncpg names them."""
+
+    select: Select[Any]
+    copy: Mapping[str, Any]
+
+
+class Format(ABC):
+    """One way to write a file.
+
+    The chunks that :meth:`frame` gets always hold whole rows, because PostgreSQL sends one CopyData message
+    for each row (https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY). It runs in a
+    thread and may block; it may not hold more than a bounded number of rows.
+    """
+
+    name: str
+    extension: str
+    media_type: str
+    description: str
+    compressible = False
+    """Whether ``options.compression`` applies."""
+    own_process = False
+    """Whether framing is pure Python work that would hold the interpreter's lock."""
+
+    @abstractmethod
+    def project(self, rows: Select[Any], document: Document) -> Projection:
+        """The statement to COPY, given ``rows`` that yields the document's columns in their order."""
+
+    @abstractmethod
+    def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
+        """The file's bytes."""
+
+
+def cell(item: Column) -> ColumnElement[Any]:
+    """The column ``item`` of the rows subquery, always quoted."""
+    return column(quoted_name(item.name, quote=True))
+
+
+RAW_LINES: Mapping[str, Any] = {"format": "csv", "delimiter": "\x02", "quote": "\x01"}
+"""COPY options that emit a single text column as it is, one line a row.
+
+CSV quotes a value only if it holds delimiter, quote or line break, and no rendered line does.
+"""

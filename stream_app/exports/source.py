@@ -1,0 +1,166 @@
+"""The database that rows come from: read only, one consistent snapshot for each export."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+from pydantic_core import from_json
+
+from stream_app.errors import Rejected, Retryable
+from stream_app.settings import Settings
+
+SESSION = {
+    "default_transaction_read_only": "on",
+    "timezone": "UTC",
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "iso_8601",
+    "extra_float_digits": "1",
+    "standard_conforming_strings": "on",
+    "client_encoding": "UTF8",
+}
+"""Session settings that make the text of every value what the formats promise."""
+
+COALESCED = 256 * 2**10
+"""Bytes that are gathered before they are handed on, to spare hand-overs between threads."""
+
+Sink = Callable[[bytes], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One transaction on the source: everything read through it is as of one moment."""
+
+    connection: "PoolConnectionProxy[asyncpg.Record]"
+    as_of: datetime
+    timeout: float
+
+    async def estimate(self, sql: str) -> int:
+        """How many rows the planner expects."""
+        plan = await self.connection.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", timeout=self.timeout)
+        return int(from_json(plan)[0]["Plan"]["Plan Rows"])
+
+    async def count(self, sql: str, limit: int) -> int:
+        """How many rows there are, counting no further than ``limit``."""
+        counting = f"SELECT count(*) FROM (SELECT 1 FROM ({sql}) AS rows LIMIT {limit}) AS counted"  # noqa: S608
+        return int(await self.connection.fetchval(counting, timeout=self.timeout))
+
+    async def copy(self, sql: str, options: Mapping[str, Any], sink: Sink) -> int:
+        """COPY the rows of ``sql`` into ``sink`` in chunks of whole rows; returns how many there were.
+
+        A sink that waits holds the database back; one that raises, or a cancellation, ends the statement.
+        """
+        waiting: list[bytes] = []
+        size = 0
+
+        async def gather(data: bytes) -> None:
+            nonlocal size
+            waiting.append(data)
+            size += len(data)
+            if size >= COALESCED:
+                await flush()
+
+        async def flush() -> None:
+            nonlocal size
+            if waiting:
+                chunk = b"".join(waiting)
+                waiting.clear()
+                size = 0
+                await sink(chunk)
+
+        status = await self.connection.copy_from_query(sql, output=gather, timeout=self.timeout, **options)
+        await flush()
+        return int(status.rpartition(" ")[2])
+
+
+class Source:
+    """A small pool of read-only connections to the source database."""
+
+    def __init__(self, settings: Settings, *, connections: int) -> None:
+        self._settings = settings
+        self._connections = connections
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    async def fetch(self, sql: str, *values: Any) -> list[asyncpg.Record]:
+        """Rows of a small query.
+
+        Raises:
+            Retryable: the database cannot be reached.
+        """
+        with source_errors():
+            async with (await self._open()).acquire(timeout=10) as connection:
+                return await connection.fetch(sql, *values, timeout=30)
+
+    @asynccontextmanager
+    async def snapshot(self, name: str) -> AsyncIterator[Snapshot]:
+        """A snapshot whose connection shows ``name`` as its ``application_name``.
+
+        A connection that did not end its work cleanly is closed rather than used again.
+
+        Raises:
+            Retryable: the database failed in a way that passes.
+            Rejected: it refused the statement (permission, missing table, bad value, time limit).
+        """
+        timeout = self._settings.export_timeout_seconds
+        with source_errors():
+            pool = await self._open()
+            connection = await pool.acquire(timeout=30)
+            try:
+                await connection.execute(f"SET application_name = '{name}'")
+                await connection.execute(f"SET statement_timeout = {int(timeout * 1000)}")
+                async with connection.transaction(isolation="repeatable_read", readonly=True):
+                    as_of = await connection.fetchval("SELECT statement_timestamp()")
+                    yield Snapshot(connection, as_of, timeout)
+            except BaseException:
+                connection.terminate()
+                raise
+            finally:
+                await pool.release(connection)
+
+    async def close(self) -> None:
+        """Close the pool, without waiting for what still runs."""
+        if self._pool is not None:
+            self._pool.terminate()
+
+    async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
+        if self._pool is None:
+            self._pool = asyncpg.create_pool(
+                self._settings.source_dsn,
+                min_size=0,
+                max_size=self._connections,
+                max_inactive_connection_lifetime=60,
+                statement_cache_size=0,
+                timeout=10,
+                server_settings={"application_name": "exporter", **SESSION},
+            )
+        return await self._pool
+
+
+_PASSING_CLASSES = {"08", "40", "53", "57", "58", "XX"}
+
+
+@contextmanager
+def source_errors() -> Iterator[None]:
+    """Say what an error of the source database means for the job."""
+    try:
+        yield
+    except asyncpg.QueryCanceledError as error:
+        raise Rejected(
+            "the export took longer than is allowed; narrow it with filters", code="timeout"
+        ) from error
+    except asyncpg.PostgresError as error:
+        if (error.sqlstate or "")[:2] in _PASSING_CLASSES:
+            raise Retryable(f"source database: {error}") from error
+        raise Rejected(f"the source database refused the export: {error}", code=_code(error)) from error
+    except (OSError, asyncpg.InterfaceError, asyncio.TimeoutError) as error:
+        raise Retryable(f"source database: {error or type(error).__name__}") from error
+
+
+def _code(error: asyncpg.PostgresError) -> str:
+    return {"42501": "permission_denied", "42P01": "missing_table", "42703": "missing_column"}.get(
+        error.sqlstate or "", "query_refused"
+    )

@@ -1,0 +1,218 @@
+"""Files in object storage: upload of a stream, download links, removal. Synchronous: call it from threads."""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from urllib.parse import quote, urlsplit
+
+import urllib3
+from minio import Minio
+from minio.commonconfig import REPLACE, CopySource
+from minio.error import MinioException, S3Error
+
+from stream_app.errors import Retryable
+from stream_app.settings import Settings
+
+PART_SIZE = 8 * 2**20
+"""Bytes of one part: a file may have 10,000 of them (80 GiB)."""
+
+ATTEMPTS_PREFIX = "jobs"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What lies in the store: size in bytes, hexadecimal digest."""
+
+    key: str
+    size: int
+    sha256: str
+
+
+def object_key(job_id: object, attempt: int, file_name: str) -> str:
+    """Where one attempt puts its file: no attempt ever writes over another's."""
+    return f"{ATTEMPTS_PREFIX}/{job_id}/{attempt}/{file_name}"
+
+
+def content_disposition(file_name: str) -> str:
+    """RFC 6266: an ASCII name for old clients and the real one for all others."""
+    plain = file_name.encode("ascii", "replace").decode().replace("?", "_").replace('"', "_").replace("\\", "_")
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(file_name, safe='')}"
+
+
+class Storage:
+    """One bucket of any S3 server."""
+
+    def __init__(self, settings: Settings, *, connections: int = 10) -> None:
+        self.bucket = settings.s3_bucket
+        self._link_lifetime = timedelta(seconds=settings.download_url_seconds)
+        self._client = _client(settings, settings.s3_endpoint, connections)
+        # Links are signed for the host that users reach, which this process may not reach at all.
+        self._signer = _client(settings, settings.s3_public_endpoint or settings.s3_endpoint, 1)
+
+    def ensure_bucket(self) -> None:
+        """Create the bucket if it is not there.
+
+        Raises:
+            Retryable: the store cannot be reached, or refuses.
+        """
+        with _store_errors():
+            if not self._client.bucket_exists(self.bucket):
+                try:
+                    self._client.make_bucket(self.bucket)
+                except S3Error as error:
+                    if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                        raise
+
+    def put(
+        self,
+        key: str,
+        chunks: Iterator[bytes],
+        *,
+        content_type: str,
+        file_name: str,
+        metadata: Callable[[], Mapping[str, str]],
+    ) -> Stored:
+        """Upload ``chunks`` as they come; ``metadata()`` is asked once they have ended.
+
+        Raises:
+            Retryable: the store failed. Whatever ``chunks`` raises passes. Both leave no object and no
+                open multipart upload, as far as the store can be reached.
+        """
+        stream = _HashingReader(chunks)
+        headers = {"Content-Disposition": content_disposition(file_name)}
+
+        def described() -> dict[str, str | list[str] | tuple[str]]:
+            return {**headers, "sha256": stream.sha256, **metadata()}
+
+        with _store_errors():
+            first = stream.read(PART_SIZE)
+            if stream.exhausted:
+                self._client.put_object(
+                    self.bucket, key, io.BytesIO(first), len(first), content_type=content_type, metadata=described()
+                )
+            else:
+                stream.push_back(first)
+                del first
+                self._client.put_object(
+                    self.bucket,
+                    key,
+                    stream,  # type: ignore[arg-type]
+                    length=-1,
+                    part_size=PART_SIZE,
+                    num_parallel_uploads=1,
+                    content_type=content_type,
+                    metadata=dict(headers),
+                )
+                self._describe(key, content_type, described())
+        return Stored(key, stream.size, stream.sha256)
+
+    def _describe(self, key: str, content_type: str, metadata: dict[str, str | list[str] | tuple[str]]) -> None:
+        """Set what is only known after a multipart upload; stores do it in place, without moving bytes."""
+        try:
+            self._client.copy_object(
+                self.bucket,
+                key,
+                CopySource(self.bucket, key),
+                metadata={**metadata, "Content-Type": content_type},
+                metadata_directive=REPLACE,
+            )
+        except Exception:
+            self._client.remove_object(self.bucket, key)
+            raise
+
+    def link(self, key: str, file_name: str, content_type: str) -> str:
+        """A fresh presigned URL that downloads the file under its name."""
+        return self._signer.presigned_get_object(
+            self.bucket,
+            key,
+            expires=self._link_lifetime,
+            response_headers={
+                "response-content-disposition": content_disposition(file_name),
+                "response-content-type": content_type,
+            },
+        )
+
+    def remove(self, key: str) -> None:
+        """Delete the object; deleting what is gone is no error."""
+        with _store_errors():
+            self._client.remove_object(self.bucket, key)
+
+    def remove_attempts(self, job_id: object, *, before: int) -> int:
+        """Delete what attempts of the job before number ``before`` left; returns how many objects."""
+        removed = 0
+        with _store_errors():
+            for item in self._client.list_objects(self.bucket, prefix=f"{ATTEMPTS_PREFIX}/{job_id}/", recursive=True):
+                name = item.object_name or ""
+                if int(name.split("/")[2]) < before:
+                    self._client.remove_object(self.bucket, name)
+                    removed += 1
+        return removed
+
+
+class _HashingReader:
+    """A readable over an iterator of chunks that hashes and counts what passes."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._waiting: list[bytes] = []
+        self._pushed_back = b""
+        self._digest = hashlib.sha256()
+        self.size = 0
+        self.exhausted = False
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def push_back(self, data: bytes) -> None:
+        """Make ``data``, which was counted already, come first again."""
+        self._pushed_back = data
+
+    def read(self, size: int) -> bytes:
+        """Exactly ``size`` bytes, fewer only at the end."""
+        if self._pushed_back:
+            data, self._pushed_back = self._pushed_back[:size], self._pushed_back[size:]
+            return data
+        have = sum(map(len, self._waiting))
+        while have <= size and not self.exhausted:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                self.exhausted = True
+                break
+            self._digest.update(chunk)
+            self.size += len(chunk)
+            self._waiting.append(chunk)
+            have += len(chunk)
+        data = b"".join(self._waiting)
+        self._waiting = [data[size:]] if len(data) > size else []
+        return data[:size]
+
+
+def _client(settings: Settings, endpoint: str, connections: int) -> Minio:
+    scheme, _, host = endpoint.rpartition("://")
+    return Minio(
+        host if scheme else urlsplit(f"//{endpoint}").netloc,
+        access_key=settings.s3_access_key,
+        secret_key=settings.s3_secret_key.get_secret_value(),
+        secure=scheme == "https" if scheme else settings.s3_secure,
+        region=settings.s3_region,
+        http_client=urllib3.PoolManager(
+            maxsize=connections,
+            timeout=urllib3.Timeout(connect=5, read=60),
+            retries=urllib3.Retry(total=3, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
+        ),
+    )
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    """No error of the store is the user's fault: it may be tried again."""
+    try:
+        yield
+    except S3Error as error:
+        raise Retryable(f"object store: {error.code}: {error.message}") from error
+    except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
+        raise Retryable(f"object store: {error}") from error

@@ -1,0 +1,1 @@
+"""A job's life: its states, its record, and who works on it."""

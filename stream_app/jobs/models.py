@@ -1,0 +1,132 @@
+"""The service's own tables."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Boolean, DateTime, Index, Integer, SmallInteger, Text, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from stream_app.jobs.states import Status
+
+
+class Base(DeclarativeBase):
+    """Times are timestamptz, counts and sizes bigint, structures jsonb."""
+
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own idiom
+        str: Text,
+        int: BigInteger,
+        bool: Boolean,
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        Any: JSONB(none_as_null=True),
+    }
+
+
+class ExportJob(Base):
+    """One export: what was asked for, who works on it, how it ended.
+
+    ``attempt`` numbers the claims and fences them; ``failures`` counts those that went wrong and is
+    what ``MAX_ATTEMPTS`` limits.
+
+    ``outcome`` is the lifecycle event's data that the holder of the lease has decided on but that
+    the projector has not applied yet: a sealed job is never claimed again, its event is published
+    until it is applied.
+    """
+
+    __tablename__ = "export_jobs"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[str]
+    export_type: Mapped[str]
+    format: Mapped[str]
+    status: Mapped[str] = mapped_column(server_default=Status.PENDING)
+
+    filters: Mapped[Any] = mapped_column(nullable=True)
+    columns: Mapped[Any] = mapped_column(nullable=True)
+    options: Mapped[Any] = mapped_column(nullable=True)
+    scope: Mapped[str | None]
+    recipients: Mapped[Any] = mapped_column(nullable=True)
+    priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
+    schedule_id: Mapped[UUID | None]
+    source: Mapped[str | None]
+    traceparent: Mapped[str | None]
+
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    admitted_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    completed_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+
+    attempt: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    failures: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    worker: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    not_before: Mapped[datetime | None]
+    cancel_requested_at: Mapped[datetime | None]
+    outcome: Mapped[Any] = mapped_column(nullable=True)
+
+    row_count: Mapped[int | None]
+    estimated_rows: Mapped[int | None]
+    file_path: Mapped[str | None]
+    file_name: Mapped[str | None]
+    file_size: Mapped[int | None]
+    sha256: Mapped[str | None]
+    content_type: Mapped[str | None]
+    as_of: Mapped[datetime | None]
+    manifest: Mapped[Any] = mapped_column(nullable=True)
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+
+    __table_args__ = (
+        Index("export_jobs_user_status", "user_id", "status"),
+        Index("export_jobs_status", "status"),
+        Index("export_jobs_user_newest", "user_id", text("created_at DESC"), text("id DESC")),
+        Index(
+            "export_jobs_waiting",
+            "priority",
+            "created_at",
+            postgresql_where=text("status IN ('pending', 'processing')"),
+        ),
+        Index("export_jobs_expiry", "expires_at", postgresql_where=text("status = 'completed'")),
+    )
+
+
+class EarlyCancellation(Base):
+    """A cancellation that overtook its request: the request, when it comes, is born cancelled."""
+
+    __tablename__ = "early_cancellations"
+
+    job_id: Mapped[UUID] = mapped_column(primary_key=True)
+    requested_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ScheduledExport(Base):
+    """A standing order for exports on a calendar."""
+
+    __tablename__ = "scheduled_exports"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[str]
+    export_type: Mapped[str]
+    format: Mapped[str]
+    schedule: Mapped[str]
+    time_of_day: Mapped[str] = mapped_column(server_default="00:00")
+    timezone: Mapped[str] = mapped_column(server_default="UTC")
+    day: Mapped[int | None] = mapped_column(SmallInteger)
+    window: Mapped[str] = mapped_column(server_default="none")
+    filters: Mapped[Any] = mapped_column(nullable=True)
+    columns: Mapped[Any] = mapped_column(nullable=True)
+    options: Mapped[Any] = mapped_column(nullable=True)
+    scope: Mapped[str] = mapped_column(server_default="own")
+    email_recipients: Mapped[Any] = mapped_column(nullable=True)
+    active: Mapped[bool] = mapped_column(server_default=text("true"))
+    last_run: Mapped[datetime | None]
+    next_run: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        Index("scheduled_exports_user_active", "user_id", "active"),
+        Index("scheduled_exports_next_run", "next_run"),
+    )

@@ -1,0 +1,59 @@
+"""Reading jobs for those who ask: one, or a user's newest first."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import func, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+
+from stream_app.jobs.database import outages_are_retryable
+from stream_app.jobs.models import ExportJob
+from stream_app.jobs.states import UNFINISHED
+
+
+class JobRecords:
+    """Reads ``export_jobs``; raises :class:`~stream_app.errors.Retryable` while the database is away."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._sessions = async_sessionmaker(engine, expire_on_commit=False)
+
+    async def get(self, job_id: UUID, *, user_id: str | None = None) -> ExportJob | None:
+        """The job, or ``None`` if there is none or it is not ``user_id``'s."""
+        with outages_are_retryable():
+            async with self._sessions() as session:
+                job = await session.get(ExportJob, job_id)
+        return None if job is None or (user_id is not None and job.user_id != user_id) else job
+
+    async def newest(
+        self,
+        user_id: str,
+        *,
+        status: str | None = None,
+        export_type: str | None = None,
+        before: tuple[datetime, UUID] | None = None,
+        limit: int,
+    ) -> Sequence[ExportJob]:
+        """Up to ``limit`` of the user's jobs, newest first, older than ``before`` (created at, id)."""
+        statement = select(ExportJob).where(ExportJob.user_id == user_id)
+        if status is not None:
+            statement = statement.where(ExportJob.status == status)
+        if export_type is not None:
+            statement = statement.where(ExportJob.export_type == export_type)
+        if before is not None:
+            statement = statement.where(tuple_(ExportJob.created_at, ExportJob.id) < tuple_(*before))
+        statement = statement.order_by(ExportJob.created_at.desc(), ExportJob.id.desc()).limit(limit)
+        with outages_are_retryable():
+            async with self._sessions() as session:
+                return (await session.scalars(statement)).all()
+
+    async def unfinished(self, user_id: str) -> int:
+        """How many of the user's jobs have not ended."""
+        statement = (
+            select(func.count())
+            .select_from(ExportJob)
+            .where(ExportJob.user_id == user_id, ExportJob.status.in_(UNFINISHED))
+        )
+        with outages_are_retryable():
+            async with self._sessions() as session:
+                return await session.scalar(statement) or 0
