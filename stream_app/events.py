@@ -7,7 +7,7 @@ that the specification requires is :class:`~stream_app.errors.Unreadable`.
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 from uuid import UUID, uuid4, uuid5
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -59,6 +59,8 @@ TOPIC_OF: dict[EventType, Topic] = {
 """Where each type is published."""
 
 TICK_KEY = "tick"
+
+Model = TypeVar("Model", bound=BaseModel)
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 UserId = Annotated[str, StringConstraints(min_length=1, max_length=255)]
@@ -314,7 +316,7 @@ def lifecycle_event(
     )
 
 
-def _read[Model: BaseModel](model: type[Model], content: object, where: str = "") -> Model:
+def _read(model: type[Model], content: object, where: str = "") -> Model:
     try:
         return model.model_validate(content)
     except ValidationError as error:

@@ -1,6 +1,7 @@
 """The database that rows come from: read only, one consistent snapshot for each export."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -106,7 +107,8 @@ class Source:
             Rejected: it refused the statement (permission, missing table, bad value, time limit).
         """
         timeout = self._settings.export_timeout_seconds
-        with source_errors():
+        started = time.monotonic()
+        with source_errors(lambda: time.monotonic() - started >= timeout):
             pool = await self._open()
             connection = await pool.acquire(timeout=30)
             try:
@@ -114,7 +116,8 @@ class Source:
                 await connection.execute(f"SET statement_timeout = {int(timeout * 1000)}")
                 async with connection.transaction(isolation="repeatable_read", readonly=True):
                     as_of = await connection.fetchval("SELECT statement_timestamp()")
-                    yield Snapshot(connection, as_of, timeout)
+                    # The server keeps the limit; the client's own is for a server that is not there any more.
+                    yield Snapshot(connection, as_of, timeout + 30)
             except BaseException:
                 connection.terminate()
                 raise
@@ -144,14 +147,14 @@ _PASSING_CLASSES = {"08", "40", "53", "57", "58", "XX"}
 
 
 @contextmanager
-def source_errors() -> Iterator[None]:
+def source_errors(timed_out: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Say what an error of the source database means for the job."""
     try:
         yield
     except asyncpg.QueryCanceledError as error:
-        raise Rejected(
-            "the export took longer than is allowed; narrow it with filters", code="timeout"
-        ) from error
+        if timed_out():
+            raise Rejected("the export took longer than is allowed; narrow it with filters", code="timeout") from error
+        raise Retryable(f"source database: {error}") from error
     except asyncpg.PostgresError as error:
         if (error.sqlstate or "")[:2] in _PASSING_CLASSES:
             raise Retryable(f"source database: {error}") from error

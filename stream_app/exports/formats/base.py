@@ -14,6 +14,7 @@ from sqlalchemy.sql.elements import quoted_name
 
 from stream_app.events import Options
 from stream_app.exports.columns import Column
+from stream_app.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,10 @@ class Format(ABC):
     """Whether ``options.compression`` applies."""
     own_process = False
     """Whether framing is pure Python work that would hold the interpreter's lock."""
+
+    def row_limit(self, settings: Settings) -> int | None:
+        """The most rows that a file of this format may have; ``None``: as many as there are."""
+        return None
 
     @abstractmethod
     def project(self, rows: Select[Any], document: Document) -> Projection:

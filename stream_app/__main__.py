@@ -1,0 +1,49 @@
+"""``exporter worker`` and ``exporter migrate``; ``python -m stream_app`` runs a worker."""
+
+import asyncio
+import sys
+
+import typer
+
+cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@cli.command()
+def worker() -> None:
+    """Run a worker: admits requests, runs exports, records what happened. SIGTERM drains it."""
+    import faust  # noqa: PLC0415 - slow; other commands do without
+    import stamina  # noqa: PLC0415
+
+    from stream_app import logs  # noqa: PLC0415
+    from stream_app.app import create_app  # noqa: PLC0415
+    from stream_app.errors import ExporterError, Retryable  # noqa: PLC0415
+    from stream_app.kafka import ensure_topics  # noqa: PLC0415
+    from stream_app.settings import Settings  # noqa: PLC0415
+
+    settings = Settings()
+    logs.configure(settings)
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        waiting = stamina.AsyncRetryingCaller(attempts=None, timeout=120, wait_max=5).on(Retryable)
+        loop.run_until_complete(waiting(ensure_topics, settings))
+        app = create_app(settings)
+    except ExporterError as error:
+        typer.secho(str(error), fg="red", err=True)
+        raise typer.Exit(1) from error
+    faust.Worker(app, loop=loop, loglevel=settings.log_level, override_logging=False).execute_from_commandline()
+
+
+@cli.command()
+def migrate() -> None:
+    """Create or upgrade the service's own tables in EXPORTER_DATABASE_URL."""
+    from stream_app.migrations import upgrade  # noqa: PLC0415
+    from stream_app.settings import Settings  # noqa: PLC0415
+
+    upgrade(Settings())
+    typer.echo("The tables are up to date.")
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = sys.argv[1:] or ["worker"]
+    cli()

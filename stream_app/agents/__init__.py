@@ -1,0 +1,1 @@
+"""Faust agents: decode, call, emit. All decisions are made elsewhere."""

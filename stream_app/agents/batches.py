@@ -1,0 +1,40 @@
+"""Events in batches that grow with the load, acknowledged in order once they are dealt with."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+from faust.types import EventT, StreamT
+
+MOST = 500
+
+
+async def handle_in_batches(
+    stream: StreamT[bytes], handle: Callable[[Sequence[EventT[bytes]]], Awaitable[None]], *, most: int = MOST
+) -> None:
+    """Hand whatever has arrived to ``handle``, up to ``most`` events at a time, and acknowledge it afterwards.
+
+    While one batch is handled the next one gathers, so a quiet topic sees no delay and a backlog sees large
+    batches. Acknowledgements are in offset order, because out of order they lose events
+    (https://github.com/faust-streaming/faust/issues/606). ``handle`` may not raise: an event that it gave
+    back unhandled would stop the stream.
+    """
+    waiting: asyncio.Queue[EventT[bytes]] = asyncio.Queue(maxsize=2 * most)
+
+    async def consume() -> None:
+        while True:
+            batch = [await waiting.get()]
+            while len(batch) < most and not waiting.empty():
+                batch.append(waiting.get_nowait())
+            await handle(batch)
+            for event in batch:
+                event.ack()
+
+    async with asyncio.TaskGroup() as group:
+        consumer = group.create_task(consume())
+        async for event in _events(stream):
+            await waiting.put(event)
+        consumer.cancel()
+
+
+def _events(stream: StreamT[bytes]) -> AsyncIterator[EventT[bytes]]:
+    return stream.noack().events()  # type: ignore[return-value]

@@ -1,0 +1,44 @@
+"""The projector: lifecycle events become the job's record."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import stamina
+import structlog
+from faust.types import EventT
+
+from stream_app.agents.emitter import Emitter
+from stream_app.errors import Retryable, Unreadable
+from stream_app.events import Topic, decode
+from stream_app.jobs.states import OUTCOMES
+from stream_app.jobs.store import JobStore
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Projector:
+    """Applies messages of ``exports.events``; idempotent, in any order."""
+
+    store: JobStore
+    emit: Emitter
+
+    @stamina.retry(on=Retryable, attempts=None, timeout=None, wait_initial=0.2, wait_max=5)
+    async def handle(self, messages: Sequence[EventT[bytes]]) -> None:
+        """Apply a batch in one transaction, waiting out failures of the database."""
+        outcomes = []
+        for message in messages:
+            try:
+                event = decode(message.message.value)
+                if event.topic is not Topic.EVENTS:
+                    raise Unreadable(f"{event.type} does not belong on {Topic.EVENTS}")
+            except Unreadable as error:
+                log.warning("message.unreadable", topic=message.message.topic, error=str(error))
+                await self.emit.dead_letter(message, error)
+                continue
+            if event.type in OUTCOMES:
+                outcomes.append(event)
+        if outcomes:
+            async with self.store.transaction() as connection:
+                for event in outcomes:
+                    await self.store.apply(connection, event)

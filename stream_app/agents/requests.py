@@ -1,0 +1,104 @@
+"""Admits export requests and cancellations."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import stamina
+import structlog
+from faust.types import EventT
+from sqlalchemy.exc import DBAPIError
+
+from stream_app.agents.emitter import Emitter
+from stream_app.errors import Retryable, Unreadable
+from stream_app.events import Event, EventType, LifecycleData, Topic, decode, lifecycle_event
+from stream_app.jobs.admission import job_row
+from stream_app.jobs.states import OUTCOMES, Status
+from stream_app.jobs.store import JobStore
+
+log = structlog.get_logger(__name__)
+
+SOURCE = "/exporter/admission"
+EVENT_OF = {status: kind for kind, status in OUTCOMES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Turns messages of ``exports.requests`` into jobs; idempotent."""
+
+    store: JobStore
+    emit: Emitter
+    formats: Collection[str]
+    datasets: Collection[str]
+
+    async def handle(self, messages: Sequence[EventT[bytes]]) -> None:
+        """Admit a batch; returns once all of it is committed, or put aside.
+
+        Waits out failures of the database and of Kafka. Should the database refuse one message for good, it
+        is found by admitting one at a time, and put aside.
+        """
+        try:
+            await self._until_possible(messages)
+        except DBAPIError as error:
+            if len(messages) > 1:
+                for message in messages:
+                    await self.handle([message])
+                return
+            log.exception("admission.refused")
+            await self._put_aside(messages[0], Unreadable(f"the database refused it: {error.orig}"))
+
+    @stamina.retry(on=Retryable, attempts=None, timeout=None, wait_initial=0.2, wait_max=5)
+    async def _until_possible(self, messages: Sequence[EventT[bytes]]) -> None:
+        requests: dict[str, Event] = {}
+        cancellations: list[Event] = []
+        for message in messages:
+            try:
+                event = _decode(message)
+            except Unreadable as error:
+                log.warning("message.unreadable", topic=message.message.topic, error=str(error))
+                await self.emit.dead_letter(message, error)
+                continue
+            if event.type is EventType.REQUESTED:
+                requests.setdefault(event.id, event)
+            else:
+                cancellations.append(event)
+        await self._admit(list(requests.values()), cancellations)
+
+    async def _admit(self, requests: Sequence[Event], cancellations: Sequence[Event]) -> None:
+        """One transaction: what is accepted is said before it can be claimed, how it ended only afterwards."""
+        now = datetime.now(UTC)
+        async with self.store.transaction() as connection:
+            early = await self.store.take_early_cancellations(connection, [event.job_id for event in requests])
+            rows = [
+                job_row(
+                    event,
+                    now=now,
+                    formats=self.formats,
+                    datasets=self.datasets,
+                    cancelled=event.job_id in early,
+                )
+                | {"admitted_at": now}
+                for event in requests
+            ]
+            accepted = await self.store.admit(connection, rows)
+            await self.emit.all(lifecycle_event(EventType.ACCEPTED, data, source=SOURCE) for data in accepted)
+            ended = [await self.store.cancel(connection, event.job_id) for event in cancellations]
+        fresh = {data.job_id for data in accepted}
+        outcomes = [
+            LifecycleData.model_validate(row["outcome"]) for row in rows if row["outcome"] and row["id"] in fresh
+        ]
+        await self.emit.all(
+            lifecycle_event(EVENT_OF[Status(data.status)], data, source=SOURCE)
+            for data in [*outcomes, *filter(None, ended)]
+        )
+
+    @stamina.retry(on=Retryable, attempts=None, timeout=None, wait_initial=0.2, wait_max=5)
+    async def _put_aside(self, message: EventT[bytes], reason: Unreadable) -> None:
+        await self.emit.dead_letter(message, reason)
+
+
+def _decode(message: EventT[bytes]) -> Event:
+    event = decode(message.message.value)
+    if event.topic is not Topic.REQUESTS:
+        raise Unreadable(f"{event.type} does not belong on {Topic.REQUESTS}")
+    return event

@@ -1,0 +1,182 @@
+"""One export: rows in, file out.
+
+::
+
+    COPY ──► pipe ──► frame ──► compress ──► hash ──► upload
+    event loop  │     uploading thread
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from stream_app.errors import Rejected
+from stream_app.events import LifecycleData
+from stream_app.exports.catalog import Catalog
+from stream_app.exports.compression import Compression, compression_for
+from stream_app.exports.datasets.base import Dataset
+from stream_app.exports.formats.base import Document, Format, Tally
+from stream_app.exports.pipe import BytePipe, PipeClosed
+from stream_app.exports.source import Snapshot, Source
+from stream_app.exports.statement import Rows, render, rows_of
+from stream_app.exports.storage import Storage, Stored, object_key
+from stream_app.jobs.states import Status
+from stream_app.jobs.store import Claim
+from stream_app.settings import Settings
+
+
+@dataclass(slots=True)
+class Gauge:
+    """How far an export is; the export writes it, whoever wants to know reads it."""
+
+    tally: Tally = field(default_factory=Tally)
+    estimated_rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exporter:
+    """Runs exports. ``threads`` is where files are framed and uploaded: one thread for each export."""
+
+    source: Source
+    catalog: Catalog
+    storage: Storage
+    datasets: Mapping[str, Dataset]
+    formats: Mapping[str, Format]
+    settings: Settings
+    threads: Executor
+
+    async def run(self, claim: Claim, gauge: Gauge) -> LifecycleData:
+        """Write the claimed job's file; returns the data of its ``export.completed`` event.
+
+        Raises:
+            Rejected: the request cannot be honoured.
+            Retryable: a part failed in a way that passes.
+            asyncio.CancelledError: the task was cancelled. No failure leaves an object behind.
+        """
+        request = claim.request
+        dataset, output = self.datasets[request.export_type], self.formats[request.format]
+        compression = compression_for(request.options.compression, output)
+        rows = rows_of(await self.catalog.table(dataset), request)
+        async with self.source.snapshot(f"exporter {claim.job_id}") as snapshot:
+            await self._check_size(snapshot, rows, output, gauge)
+            document = Document(
+                dataset=dataset.name,
+                columns=rows.columns,
+                options=request.options,
+                as_of=snapshot.as_of,
+                filters=request.filters,
+                template=dataset.template,
+            )
+            file = _File(claim, document, output, compression)
+            count, stored = await self._transfer(snapshot, rows, file, gauge)
+        now = datetime.now(UTC)
+        return claim.lifecycle(
+            Status.COMPLETED,
+            row_count=count,
+            file_size=stored.size,
+            sha256=stored.sha256,
+            bucket=self.storage.bucket,
+            key=stored.key,
+            content_type=file.content_type,
+            file_name=file.name,
+            as_of=snapshot.as_of,
+            completed_at=now,
+            expires_at=now + timedelta(days=self.settings.retention_days),
+            manifest=file.manifest(claim, count, stored, gauge.tally),
+        )
+
+    async def _check_size(self, snapshot: Snapshot, rows: Rows, output: Format, gauge: Gauge) -> None:
+        """Refuse what is too large before it starts, and learn how long it will be."""
+        sql = render(rows.select)
+        limits = filter(None, (output.row_limit(self.settings), self.settings.max_rows))
+        limit = min(limits, default=None)
+        if limit is None:
+            gauge.estimated_rows = await snapshot.estimate(sql)
+            return
+        gauge.estimated_rows = await snapshot.count(sql, limit + 1)
+        if gauge.estimated_rows > limit:
+            raise Rejected(
+                f"the export has more than {limit:,} rows, the most that a {output.name} file may have here; "
+                "narrow it with filters or choose another format",
+                code="too_many_rows",
+            )
+
+    async def _transfer(self, snapshot: Snapshot, rows: Rows, file: "_File", gauge: Gauge) -> tuple[int, Stored]:
+        projection = file.output.project(rows.select, file.document)
+        pipe = BytePipe()
+        count = 0
+
+        def upload() -> Stored:
+            try:
+                return self.storage.put(
+                    file.key,
+                    file.bytes(iter(pipe), gauge.tally),
+                    content_type=file.content_type,
+                    file_name=file.name,
+                    metadata=lambda: {"rows": str(count)},
+                )
+            finally:
+                pipe.close_reader()
+
+        uploading = asyncio.get_running_loop().run_in_executor(self.threads, upload)
+        try:
+            count = await snapshot.copy(render(projection.select), projection.copy, pipe.write)
+            pipe.finish()
+            return count, await asyncio.shield(uploading)
+        except BaseException as error:
+            pipe.fail(error)
+            await asyncio.wait({uploading})
+            if uploading.exception() is None:
+                await asyncio.to_thread(self.storage.remove, file.key)
+            elif isinstance(error, PipeClosed):
+                uploading.result()
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """Name, type and bytes of the file that one attempt writes."""
+
+    claim: Claim
+    document: Document
+    output: Format
+    compression: Compression | None
+
+    @property
+    def name(self) -> str:
+        suffix = self.compression.suffix if self.compression else ""
+        return f"{self.document.dataset}-{self.document.as_of:%Y-%m-%d}.{self.output.extension}{suffix}"
+
+    @property
+    def key(self) -> str:
+        return object_key(self.claim.job_id, self.claim.attempt, self.name)
+
+    @property
+    def content_type(self) -> str:
+        return self.compression.media_type if self.compression else self.output.media_type
+
+    def bytes(self, chunks: Iterator[bytes], tally: Tally) -> Iterator[bytes]:
+        framed = self.output.frame(chunks, self.document, tally)
+        return self.compression.apply(framed) if self.compression else framed
+
+    def manifest(self, claim: Claim, rows: int, stored: Stored, tally: Tally) -> dict[str, Any]:
+        """What the file is and how it came about; everything in it is JSON."""
+        request = claim.request
+        return {
+            "file_name": self.name,
+            "content_type": self.content_type,
+            "rows": rows,
+            "bytes": stored.size,
+            "sha256": stored.sha256,
+            "dataset": self.document.dataset,
+            "format": self.output.name,
+            "columns": [{"name": item.name, "type": item.type} for item in self.document.columns],
+            "filters": request.filters,
+            "scope": request.scope,
+            "options": request.options.model_dump(mode="json", exclude_defaults=True),
+            "as_of": self.document.as_of.isoformat(),
+            "warnings": dict(tally.warnings),
+        }

@@ -1,0 +1,256 @@
+"""Who works on what: slots, leases, heartbeats, cancellation, retries, drain."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from uuid import UUID
+
+import structlog
+
+from stream_app.errors import ExporterError, Rejected, Retryable
+from stream_app.events import Event, EventType, JobError, LifecycleData, lifecycle_event
+from stream_app.exports.run import Exporter, Gauge
+from stream_app.jobs.states import OUTCOMES, Status
+from stream_app.jobs.store import Claim, JobStore, Progress
+from stream_app.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+EVENT_OF = {status: kind for kind, status in OUTCOMES.items()}
+
+POLL_SECONDS = 2.0
+"""How often an idle worker looks for work that no notification told it about (due retries, lost leases)."""
+
+HEARTBEAT_SECONDS = 1.0
+"""How often running exports renew their leases and say how far they are."""
+
+FIRST_RETRY = timedelta(seconds=1)
+LONGEST_RETRY = timedelta(minutes=2)
+
+Emit = Callable[[Event], Awaitable[None]]
+
+
+class Stop(Enum):
+    """Why a running export is stopped."""
+
+    CANCELLED = "cancelled"
+    LEASE_LOST = "lease_lost"
+    DRAINED = "drained"
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One export that runs here."""
+
+    claim: Claim
+    gauge: Gauge = field(default_factory=Gauge)
+    export: "asyncio.Task[LifecycleData] | None" = None
+    stop: Stop | None = None
+    reported_rows: int = 0
+
+    def end(self, reason: Stop) -> None:
+        """Stop the export, for the first reason given."""
+        if self.stop is None and self.export is not None and not self.export.done():
+            self.stop = reason
+            self.export.cancel()
+
+
+class Dispatcher:
+    """Claims jobs and runs them, ``WORKER_SLOTS`` at a time, until it is drained."""
+
+    def __init__(self, *, worker: str, store: JobStore, exporter: Exporter, emit: Emit, settings: Settings) -> None:
+        self.worker = worker
+        self._store = store
+        self._exporter = exporter
+        self._emit = emit
+        self._settings = settings
+        self._attempts: dict[UUID, Attempt] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._draining = False
+
+    @property
+    def running(self) -> int:
+        """How many exports run here now."""
+        return len(self._attempts)
+
+    def wake(self, payload: str = "") -> None:
+        """Take a notification: new work, or the id of a job to cancel."""
+        if not payload:
+            self._wake.set()
+        elif attempt := self._attempts.get(UUID(payload)):
+            attempt.end(Stop.CANCELLED)
+
+    async def work(self) -> None:
+        """Claim and run jobs until drained."""
+        while not self._draining:
+            self._wake.clear()
+            free = self._settings.worker_slots - len(self._attempts)
+            claimed: list[Claim] = []
+            if free > 0:
+                try:
+                    claimed = await self._store.claim(self.worker, free)
+                except Retryable as error:
+                    log.warning("claim.failed", error=str(error))
+            for claim in claimed:
+                self._start(claim)
+            if len(claimed) < free or free <= 0:
+                await _wait(self._wake, POLL_SECONDS)
+
+    async def heartbeat(self) -> None:
+        """Renew the leases of what runs here; what is no longer held, or is to be cancelled, is stopped."""
+        while True:
+            await asyncio.sleep(min(HEARTBEAT_SECONDS, self._settings.lease_seconds / 3))
+            attempts = list(self._attempts.values())
+            try:
+                held, cancelled = await self._store.renew(self.worker, [_progress(item) for item in attempts])
+            except Retryable as error:
+                log.warning("heartbeat.failed", error=str(error))
+                continue
+            for attempt in attempts:
+                if attempt.claim.job_id not in held:
+                    attempt.end(Stop.LEASE_LOST)
+                elif attempt.claim.job_id in cancelled:
+                    attempt.end(Stop.CANCELLED)
+                elif attempt.gauge.tally.rows > attempt.reported_rows:
+                    await self._report_progress(attempt)
+
+    async def tend(self) -> None:
+        """Publish outcomes whose event did not get through, and end jobs that nobody will work on."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            try:
+                for outcome in await self._store.seal_exhausted() + await self._store.unpublished():
+                    await self._publish(outcome)
+            except Retryable as error:
+                log.warning("tending.failed", error=str(error))
+
+    async def drain(self, grace: float) -> None:
+        """Claim nothing more, give running exports ``grace`` seconds, hand the rest back at once."""
+        self._draining = True
+        self._wake.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace)
+        for attempt in self._attempts.values():
+            attempt.end(Stop.DRAINED)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=10)
+
+    def _start(self, claim: Claim) -> None:
+        attempt = self._attempts[claim.job_id] = Attempt(claim)
+        task = asyncio.create_task(self._attempt(attempt), name=f"export {claim.job_id}")
+        self._tasks.add(task)
+
+        def done(_: object) -> None:
+            self._tasks.discard(task)
+            if self._attempts.get(claim.job_id) is attempt:
+                del self._attempts[claim.job_id]
+            self._wake.set()
+
+        task.add_done_callback(done)
+
+    async def _attempt(self, attempt: Attempt) -> None:
+        """One attempt from start to sealed and published outcome, or to its release."""
+        claim = attempt.claim
+        bound = log.bind(job_id=str(claim.job_id), user_id=claim.request.user_id, attempt=claim.attempt)
+        try:
+            await self._emit(_event(EventType.STARTED, claim.lifecycle(Status.PROCESSING), claim))
+            attempt.export = asyncio.create_task(self._exporter.run(claim, attempt.gauge))
+            await asyncio.wait({attempt.export})
+            outcome = await self._judge(attempt, bound)
+            if outcome is None:
+                return
+            if await self._store.seal(claim, outcome):
+                await self._publish(outcome, claim.traceparent)
+                bound.info(f"job.{outcome.status}", rows=outcome.row_count, bytes=outcome.file_size)
+            else:
+                bound.warning("job.lease_lost_at_end")
+                if outcome.key is not None:
+                    await asyncio.to_thread(self._exporter.storage.remove, outcome.key)
+        except Retryable as error:
+            # The lease runs out, or the sealed outcome is published by whoever tends to it.
+            bound.warning("job.interrupted", error=str(error))
+        except Exception:
+            bound.exception("job.crashed")
+
+    async def _judge(self, attempt: Attempt, bound: structlog.stdlib.BoundLogger) -> LifecycleData | None:
+        """The outcome that a finished export has; ``None`` if the job goes back or is not ours any more."""
+        claim, export = attempt.claim, attempt.export
+        assert export is not None
+        error = None if export.cancelled() else export.exception()
+        if not export.cancelled() and error is None:
+            return export.result()
+        match attempt.stop:
+            case Stop.CANCELLED:
+                return claim.lifecycle(Status.CANCELLED, completed_at=datetime.now(UTC))
+            case Stop.LEASE_LOST:
+                bound.warning("job.lease_lost")
+                return None
+            case Stop.DRAINED:
+                await self._store.release(claim, failed=False)
+                bound.info("job.handed_back")
+                return None
+        if isinstance(error, Rejected):
+            bound.info("job.rejected", code=error.code, error=str(error))
+            return _failure(claim, error.code, str(error))
+        expected = isinstance(error, ExporterError)
+        bound.warning("job.attempt_failed", error=str(error), exc_info=None if expected else error)
+        code = error.code if isinstance(error, ExporterError) else "internal_error"
+        if claim.failures + 1 >= self._settings.max_attempts:
+            return _failure(
+                claim,
+                code,
+                f"gave up after {claim.failures + 1} attempts: {error}; try again later, and tell the operators "
+                f"the job id if it goes on",
+            )
+        await self._store.release(claim, delay=backoff(claim.failures))
+        return None
+
+    async def _publish(self, outcome: LifecycleData, traceparent: str | None = None) -> None:
+        kind = EVENT_OF[Status(outcome.status)]
+        await self._emit(lifecycle_event(kind, outcome, source=f"/exporter/{self.worker}", traceparent=traceparent))
+
+    async def _report_progress(self, attempt: Attempt) -> None:
+        rows = attempt.reported_rows = attempt.gauge.tally.rows
+        data = attempt.claim.lifecycle(
+            Status.PROCESSING, row_count=rows, estimated_rows=attempt.gauge.estimated_rows
+        )
+        try:
+            await self._emit(_event(EventType.PROGRESSED, data, attempt.claim, occasion=str(rows)))
+        except Retryable as error:
+            log.warning("progress.unpublished", error=str(error))
+
+
+def backoff(failures: int) -> timedelta:
+    """Exponential back-off with full jitter above half, so that failed jobs do not return as one wave."""
+    longest = min(FIRST_RETRY * 2**failures, LONGEST_RETRY)
+    return longest * random.uniform(0.5, 1)  # noqa: S311
+
+
+def _failure(claim: Claim, code: str, message: str) -> LifecycleData:
+    return claim.lifecycle(
+        Status.FAILED, completed_at=datetime.now(UTC), error=JobError(code=code, message=message)
+    )
+
+
+def _event(kind: EventType, data: LifecycleData, claim: Claim, occasion: str = "") -> Event:
+    return lifecycle_event(
+        kind, data, source=f"/exporter/{claim.worker}", occasion=occasion, traceparent=claim.traceparent
+    )
+
+
+def _progress(attempt: Attempt) -> Progress:
+    return Progress(
+        attempt.claim.job_id, attempt.claim.attempt, attempt.gauge.tally.rows, attempt.gauge.estimated_rows
+    )
+
+
+async def _wait(event: asyncio.Event, timeout: float) -> None:
+    try:
+        async with asyncio.timeout(timeout):
+            await event.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,40 @@
+"""LISTEN: tells the dispatcher of new work and cancellations the moment they are committed."""
+
+import asyncio
+from collections.abc import Callable
+
+import asyncpg
+import structlog
+
+from stream_app.jobs.store import WAKE_CHANNEL
+from stream_app.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+async def listen(settings: Settings, wake: Callable[[str], None], *, application: str) -> None:
+    """Call ``wake`` with each notification's payload, for ever, across lost connections.
+
+    What is missed meanwhile is found by the dispatcher's polling and heartbeats.
+    """
+    while True:
+        try:
+            connection = await asyncpg.connect(
+                settings.database_url.get_secret_value(),
+                timeout=10,
+                server_settings={"application_name": application},
+            )
+        except (OSError, asyncpg.PostgresError, asyncio.TimeoutError) as error:
+            log.warning("listener.unconnected", error=str(error))
+            await asyncio.sleep(1)
+            continue
+        lost = asyncio.Event()
+        try:
+            connection.add_termination_listener(lambda _, lost=lost: lost.set())
+            await connection.add_listener(WAKE_CHANNEL, lambda *args: wake(str(args[3])))
+            wake("")
+            await lost.wait()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            log.warning("listener.lost", error=str(error))
+        finally:
+            connection.terminate()

@@ -1,0 +1,76 @@
+"""How every process reaches Kafka, and the topics that the service needs."""
+
+import ssl
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from stream_app.errors import Retryable
+from stream_app.events import Topic
+from stream_app.settings import Settings
+
+SINGLE_PARTITION = frozenset({Topic.TICKS, Topic.DEAD_LETTERS})
+
+
+def bootstrap_servers(settings: Settings) -> list[str]:
+    """The brokers to ask first, ``host:port`` each."""
+    return [server.strip() for server in settings.kafka_bootstrap_servers.split(",") if server.strip()]
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """The TLS context, or ``None`` where the protocol has no TLS."""
+    if "SSL" not in settings.kafka_security_protocol.split("_"):
+        return None
+    return ssl.create_default_context(
+        cafile=str(settings.kafka_ssl_cafile) if settings.kafka_ssl_cafile else None
+    )
+
+
+def client_options(settings: Settings) -> dict[str, Any]:
+    """Connection arguments that every aiokafka client takes."""
+    options: dict[str, Any] = {
+        "bootstrap_servers": bootstrap_servers(settings),
+        "security_protocol": settings.kafka_security_protocol,
+        "ssl_context": tls_context(settings),
+    }
+    if settings.kafka_security_protocol.startswith("SASL"):
+        password = settings.kafka_sasl_password
+        options |= {
+            "sasl_mechanism": settings.kafka_sasl_mechanism,
+            "sasl_plain_username": settings.kafka_sasl_username,
+            "sasl_plain_password": password.get_secret_value() if password else None,
+        }
+    return options
+
+
+async def ensure_topics(settings: Settings) -> None:
+    """Create the topics that do not exist yet.
+
+    Raises:
+        Retryable: Kafka cannot be reached, or refuses to create them.
+    """
+    admin = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=15_000)
+    try:
+        await admin.start()
+        try:
+            known = set(await admin.list_topics())
+            missing = [
+                NewTopic(
+                    topic,
+                    num_partitions=1 if topic in SINGLE_PARTITION else settings.kafka_partitions,
+                    replication_factor=settings.kafka_replication_factor,
+                )
+                for topic in Topic
+                if topic not in known
+            ]
+            if missing:
+                response = await admin.create_topics(missing)
+                for _, code, *_ in response.topic_errors:
+                    error = for_code(code)
+                    if code and error is not TopicAlreadyExistsError:
+                        raise error()
+        finally:
+            await admin.close()
+    except (KafkaError, OSError) as error:
+        raise Retryable(f"Kafka at {settings.kafka_bootstrap_servers}: {error!r}") from error

@@ -1,0 +1,24 @@
+"""Alembic migrations of the service's own tables; the source's tables are never touched."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+
+from stream_app.settings import Settings
+
+HERE = Path(__file__).parent
+
+
+def config(settings: Settings) -> Config:
+    """Alembic's configuration, without a file."""
+    configuration = Config()
+    configuration.set_main_option("script_location", str(HERE))
+    configuration.set_main_option("path_separator", "os")
+    configuration.attributes["url"] = settings.state_dsn
+    return configuration
+
+
+def upgrade(settings: Settings, revision: str = "head") -> None:
+    """Upgrade to ``revision``; several processes may do so at once, one of them works."""
+    command.upgrade(config(settings), revision)
