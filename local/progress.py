@@ -1,0 +1,70 @@
+"""What a person sees while things start: one line a step, with the time it took."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Progress:
+    """Prints from several threads. On a terminal the steps still under way are shown below the lines."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._lock = threading.Lock()
+        self._running: dict[str, str] = {}
+        self._status = console.status("") if console.is_terminal and not quiet else None
+
+    @contextmanager
+    def step(self, name: str) -> Iterator["Step"]:
+        """Time the block and print its line; nothing is printed for a block that raises."""
+        step = Step(self, name)
+        started = time.monotonic()
+        self.update(name, name)
+        try:
+            yield step
+        except BaseException:
+            self.update(name, None)
+            raise
+        self.update(name, None)
+        self.say(
+            f"[green]✓[/] [bold]{name:<10}[/] [cyan]{time.monotonic() - started:5.1f} s[/]  {escape(step.result)}"
+        )
+
+    def say(self, markup: str) -> None:
+        if not self._quiet:
+            with self._lock:
+                console.print(markup)
+
+    def update(self, name: str, text: str | None) -> None:
+        """Change or, with None, remove what is shown of a step under way."""
+        with self._lock:
+            if text is None:
+                self._running.pop(name, None)
+            else:
+                self._running[name] = text
+            if self._status is None:
+                return
+            if self._running:
+                self._status.update("starting " + escape(", ".join(self._running.values())))
+                self._status.start()
+            else:
+                self._status.stop()
+
+
+class Step:
+    """One step under way. ``result`` is shown when it is done."""
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        self._progress = progress
+        self._name = name
+        self.result = ""
+
+    def note(self, text: str) -> None:
+        """Say why it takes longer this time."""
+        self._progress.say(f"  [bold]{self._name:<10}[/] {escape(text)} …")
