@@ -1,0 +1,1 @@
+"""Puts events in: the publisher, the ticker and the ``exporter`` command."""

@@ -1,0 +1,253 @@
+"""The ``exporter`` command."""
+
+import asyncio
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import typer
+
+from producers import arguments
+from producers.console import INTERRUPTED, ends_well
+from producers.errors import UsageError
+from producers.plugins import ExtensibleGroup
+
+if TYPE_CHECKING:
+    from producers.client import Api
+    from stream_app.events import ExportRequest
+    from stream_app.settings import Settings
+
+cli = typer.Typer(
+    cls=ExtensibleGroup,
+    help="Ask for exports, follow them, fetch their files; run the service.",
+    epilog="Settings come from EXPORTER_* variables. Exit codes: 0 done, 1 failed, 2 wrong usage.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,  # rich's help takes longer to import than most commands to run
+    pretty_exceptions_enable=False,
+)
+
+JobId = Annotated[UUID, typer.Argument(metavar="JOB", help="The job's id, which `exporter request` prints")]
+Output = Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for the file")]
+ApiUrl = Annotated[
+    str | None, typer.Option("--api-url", metavar="URL", help="The API; default EXPORTER_PUBLIC_URL")
+]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        "--token", help="Bearer token; default EXPORTER_TOKEN, else one is signed with EXPORTER_JWT_SECRET"
+    ),
+]
+AsUser = Annotated[
+    str | None, typer.Option("--user-id", help="Whose job it is, where the token is made here")
+]
+
+
+@cli.command()
+def request(
+    export_type: Annotated[str, typer.Option(help="The dataset, such as ledger")],
+    file_format: Annotated[str, typer.Option("--format", help="The file format, such as csv")],
+    user_id: Annotated[str, typer.Option(help="Who asks")],
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--filter", metavar="COLUMN[:OP]=VALUE", help="kind=proof, id:gte=5 …; repeatable"),
+    ] = None,
+    filters_json: Annotated[
+        str | None, typer.Option("--filters", metavar="JSON", help='Such as {"id": {"gte": 5, "lt": 9}}')
+    ] = None,
+    columns: Annotated[
+        list[str] | None, typer.Option(metavar="A,B,…", help="Columns in their order; default all")
+    ] = None,
+    scope: Annotated[str | None, typer.Option(help="own (default): the user's rows; all: every row")] = None,
+    priority: Annotated[str | None, typer.Option(help="high, normal (default) or low")] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="Such as delimiter=; or header=false; repeatable"),
+    ] = None,
+    compression: Annotated[str | None, typer.Option(help="none (default), gzip or zstd")] = None,
+    recipients: Annotated[
+        list[str] | None, typer.Option("--recipient", metavar="ADDRESS", help="Who gets a mail; repeatable")
+    ] = None,
+    job_id: Annotated[
+        UUID | None, typer.Option(help="The job's id; the same id again is the same job")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it ends")] = False,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Follow the job, then download its file into DIR")
+    ] = None,
+    token: Token = None,
+    api_url: ApiUrl = None,
+) -> None:
+    """Publish a request for an export; prints the job's id."""
+    with ends_well():
+        settings = _settings()
+        order = _order(
+            {
+                "user_id": user_id,
+                "export_type": export_type,
+                "format": file_format,
+                "filters": arguments.parse_filters(filters or (), filters_json) or None,
+                "columns": arguments.parse_columns(columns or ()),
+                "options": arguments.parse_options(options or (), compression) or None,
+                "scope": scope,
+                "priority": priority,
+                "recipients": recipients,
+            }
+        )
+        api = _api(settings, api_url, token, user_id) if watch or output else None
+        job = asyncio.run(_request(settings, order, job_id))
+        typer.echo(job)
+        if api is not None:
+            _follow(api, job, output)
+
+
+@cli.command()
+def status(job_id: JobId, user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None) -> None:
+    """Print what the API knows about a job, as JSON."""
+    with ends_well(), _api(_settings(), api_url, token, user_id) as api:
+        typer.echo(json.dumps(api.record(job_id), indent=2, ensure_ascii=False))
+
+
+@cli.command()
+def watch(
+    job_id: JobId,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Download the file into DIR when it is there")
+    ] = None,
+    user_id: AsUser = None,
+    token: Token = None,
+    api_url: ApiUrl = None,
+) -> None:
+    """Follow a job until it ends."""
+    with ends_well():
+        _follow(_api(_settings(), api_url, token, user_id), job_id, output)
+
+
+@cli.command()
+def download(
+    job_id: JobId,
+    output: Output = Path(),
+    user_id: AsUser = None,
+    token: Token = None,
+    api_url: ApiUrl = None,
+) -> None:
+    """Download a finished job's file and check it against its sha256."""
+    from producers.display import display
+    from producers.download import fetch
+
+    with ends_well(), _api(_settings(), api_url, token, user_id) as api:
+        with display() as shown:
+            path = fetch(api, job_id, output, shown.download)
+        typer.echo(path)
+
+
+@cli.command()
+def cancel(job_id: JobId) -> None:
+    """Ask for a job to be cancelled."""
+    with ends_well():
+        asyncio.run(_cancel(_settings(), job_id))
+        typer.echo(f"Cancellation requested: {job_id}", err=True)
+
+
+@cli.command()
+def token(
+    user_id: Annotated[str, typer.Option(help="The token's subject")],
+    role: Annotated[list[str] | None, typer.Option(help="exports:all or exports:admin; repeatable")] = None,
+    hours: Annotated[float, typer.Option(min=0.01, help="How long it is valid")] = 12,
+) -> None:
+    """Sign a token with EXPORTER_JWT_SECRET and print it, and nothing else."""
+    from producers.tokens import mint
+
+    with ends_well():
+        typer.echo(mint(_settings(), user_id, role or (), hours=hours))
+
+
+@cli.command()
+def tick() -> None:
+    """Publish a schedule.tick at each minute boundary, until SIGTERM."""
+    from producers import ticker
+
+    with ends_well():
+        settings = _settings()
+        logging.basicConfig(
+            level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        )
+        for chatty in ("aiokafka", "asyncio"):
+            logging.getLogger(chatty).setLevel(logging.CRITICAL)
+        asyncio.run(ticker.run(settings))
+
+
+def _settings() -> "Settings":
+    from stream_app.settings import Settings
+
+    return Settings()
+
+
+def _order(data: dict[str, Any]) -> "ExportRequest":
+    from stream_app.events import ExportRequest, Options
+
+    unknown = set(data["options"] or ()) - set(Options.model_fields)
+    if unknown:
+        raise UsageError(
+            f"--option: there is no option {', '.join(sorted(unknown))}; "
+            f"allowed: {', '.join(Options.model_fields)}"
+        )
+    return ExportRequest.parse(data)
+
+
+async def _request(settings: "Settings", order: "ExportRequest", job_id: UUID | None) -> UUID:
+    from producers.publisher import Publisher
+
+    async with Publisher(settings) as publisher:
+        return (await publisher.request(order, job_id)).job_id
+
+
+async def _cancel(settings: "Settings", job_id: UUID) -> None:
+    from producers.publisher import Publisher
+
+    async with Publisher(settings) as publisher:
+        await publisher.cancel(job_id)
+
+
+def _api(settings: "Settings", url: str | None, token: str | None, user_id: str | None) -> "Api":
+    """The API with the token given, the configured one, or one that is signed here.
+
+    Whoever holds the signing secret may see every job, so a token without a user is an administrator's.
+    """
+    from producers.client import Api
+    from producers.tokens import mint
+
+    if token is None and settings.token is not None:
+        token = settings.token.get_secret_value()
+    if token is None:
+        token = mint(settings, user_id) if user_id else mint(settings, "exporter-command", ["exports:admin"])
+    return Api((url or settings.public_url).rstrip("/"), token)
+
+
+def _follow(api: "Api", job_id: UUID, output: Path | None) -> None:
+    from producers.display import display, size
+    from producers.download import fetch
+    from producers.watch import follow
+
+    try:
+        with api, display() as shown:
+            job = follow(api, job_id, shown.job)
+            path = fetch(api, job_id, output, shown.download) if output else None
+    except KeyboardInterrupt:
+        typer.secho(
+            f"The export goes on: exporter watch {job_id}, or exporter cancel {job_id}", fg="yellow", err=True
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    summary = f"{job.row_count or 0:,} rows, {size(job.file_size or 0)}"
+    typer.echo(f"{path}: {summary}, sha256 verified" if path else f"completed: {summary}", err=True)
+
+
+def main() -> None:
+    """The console entry point."""
+    cli(prog_name="exporter")
+
+
+if __name__ == "__main__":
+    main()

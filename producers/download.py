@@ -1,0 +1,61 @@
+"""A finished job's file: fetched, checked, and only then put under its name."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from uuid import UUID
+
+from producers.client import Api
+from producers.errors import DownloadError
+
+
+def fetch(
+    api: Api, job_id: UUID, folder: Path, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Path:
+    """Download the file into ``folder``; ``progress(bytes so far, bytes in all)`` is told as it goes.
+
+    A file of the same name is replaced, in one step: no reader sees half a file.
+
+    Raises:
+        DownloadError: the bytes are not those that the service wrote.
+        ApiError: the API refuses, for example because the job is not finished.
+    """
+    manifest = api.manifest(job_id)
+    target = folder / (Path(manifest["file_name"]).name or str(job_id))
+    size: int = manifest["file_size"]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder, prefix=f".{target.name}.")
+    except OSError as error:
+        raise DownloadError(f"cannot write to {folder}: {error.strerror}; choose another --output") from error
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file, api.file(job_id) as chunks:
+            digest, done = hashlib.sha256(), 0
+            for chunk in chunks:
+                file.write(chunk)
+                digest.update(chunk)
+                done += len(chunk)
+                progress(done, size)
+        if (done, digest.hexdigest()) != (size, manifest["sha256"]):
+            raise DownloadError(
+                f"{target.name} arrived damaged: {done} of {size} bytes, "
+                f"sha256 {digest.hexdigest()} instead of {manifest['sha256']}; download it again"
+            )
+        part.chmod(0o666 & ~_umask())
+        part.replace(target)
+    except OSError as error:
+        raise DownloadError(f"cannot write {target}: {error.strerror}") from error
+    finally:
+        with suppress(FileNotFoundError):
+            part.unlink()
+    return target
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

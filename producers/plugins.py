@@ -1,0 +1,49 @@
+"""Commands of other packages, found by entry point and imported only when they are needed."""
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_group
+
+GROUP = "exporter.commands"
+"""Each entry point is a Typer application whose commands join ``exporter``."""
+
+
+class ExtensibleGroup(TyperGroup):
+    """A command group that the entry points of :data:`GROUP` add to.
+
+    A package that lacks its dependencies takes its commands out of the list, not the list down with it.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Every command, those of this package first."""
+        for entry in _entries():
+            self._add(entry)
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name; an entry point of the same name is tried before all others."""
+        for entry in sorted(_entries(), key=lambda entry: entry.name != cmd_name):
+            if cmd_name in self.commands:
+                break
+            failure = self._add(entry)
+            if failure is not None and entry.name == cmd_name:
+                ctx.fail(
+                    f"{cmd_name} needs more packages: install streaming-exporter[{entry.name}] ({failure})"
+                )
+        return super().get_command(ctx, cmd_name)
+
+    def _add(self, entry: EntryPoint) -> ImportError | None:
+        try:
+            application: typer.Typer = entry.load()
+        except ImportError as error:
+            return error
+        for name, command in get_group(application).commands.items():
+            self.commands.setdefault(name, command)
+        return None
+
+
+def _entries() -> list[EntryPoint]:
+    return sorted(entry_points(group=GROUP), key=lambda entry: entry.name)

@@ -1,0 +1,151 @@
+"""One Kafka producer for requests, cancellations and ticks."""
+
+import asyncio
+import logging
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+from uuid import UUID
+
+from producers.errors import PublishError
+from stream_app.events import Event, RequestIdentity, Topic, cancel_event, request_event
+from stream_app.settings import Settings
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaProducer
+
+log = logging.getLogger(__name__)
+
+DEFAULT_TIMEOUT = 10.0
+"""Seconds within which Kafka must have taken an event."""
+
+
+class Publisher:
+    """Publishes events; ``async with Publisher(settings) as publisher``.
+
+    It connects when it is first needed, and again after a failure, so whoever holds one may start and
+    live on while Kafka is away.
+
+    Not an idempotent producer: that kind never gives an event up, so what a caller was told has failed
+    would arrive after the outage. A repeated event is harmless, since its id names the job.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        client_id: str = "exporter",
+        source: str = "/exporter/command",
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        self._settings = settings
+        self._client_id = client_id
+        self._source = source
+        self._timeout = timeout
+        self._producer: AIOKafkaProducer | None = None
+        self._connecting = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Flush and disconnect."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(producer.stop(), self._timeout)
+
+    async def publish(self, event: Event) -> None:
+        """Returns once every in-sync replica has ``event``.
+
+        Raises:
+            PublishError: that did not happen in time.
+        """
+        from aiokafka.errors import KafkaError
+
+        try:
+            # The producer's own time-out comes first: it takes the event out of the queue as it fails.
+            async with asyncio.timeout(1.5 * self._timeout):
+                producer = await self._connected()
+                await producer.send_and_wait(event.topic, event.encode(), key=event.key)
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise self._failure(error) from error
+
+    async def request(self, request: RequestIdentity, job_id: UUID | None = None) -> Event:
+        """Ask for an export; returns the event, whose ``job_id`` names the job.
+
+        Raises:
+            PublishError: Kafka did not take it in time.
+        """
+        event = request_event(request, job_id=job_id, source=self._source)
+        await self.publish(event)
+        return event
+
+    async def cancel(self, job_id: UUID) -> Event:
+        """Ask for a job to be cancelled.
+
+        Raises:
+            PublishError: Kafka did not take it in time.
+        """
+        event = cancel_event(job_id, source=self._source)
+        await self.publish(event)
+        return event
+
+    async def check(self) -> None:
+        """Ask Kafka for the topic of requests.
+
+        Raises:
+            PublishError: it does not answer in time, or has no such topic.
+        """
+        from aiokafka.errors import KafkaError
+
+        try:
+            async with asyncio.timeout(self._timeout):
+                producer = await self._connected()
+                metadata = await producer.client.fetch_all_metadata()
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise self._failure(error) from error
+        if not metadata.partitions_for_topic(Topic.REQUESTS):
+            raise PublishError(
+                f"Kafka at {self._settings.kafka_bootstrap_servers} has no topic {Topic.REQUESTS} yet: "
+                "a worker creates it when it starts"
+            )
+
+    async def _connected(self) -> "AIOKafkaProducer":
+        async with self._connecting:
+            if self._producer is None:
+                self._producer = await self._connect()
+            return self._producer
+
+    async def _connect(self) -> "AIOKafkaProducer":
+        from aiokafka import AIOKafkaProducer
+
+        from stream_app.kafka import client_options
+
+        producer = AIOKafkaProducer(
+            **client_options(self._settings),
+            client_id=self._client_id,
+            acks="all",
+            linger_ms=2,
+            request_timeout_ms=int(self._timeout * 1000),
+        )
+        try:
+            await producer.start()
+        except BaseException:
+            with suppress(Exception):
+                await producer.stop()
+            raise
+        return producer
+
+    def _failure(self, error: BaseException) -> PublishError:
+        log.warning("Kafka did not take an event: %r", error)
+        reason = str(error) or type(error).__name__
+        return PublishError(
+            f"Kafka at {self._settings.kafka_bootstrap_servers} did not take the event within "
+            f"{self._timeout:g} s ({reason})"
+        )
