@@ -43,6 +43,11 @@ class AppProcess:
         return self._ready_file.exists()
 
     @property
+    def address(self) -> str:
+        """For people; most of ours have none."""
+        return ""
+
+    @property
     def child(self) -> Child:
         if self._child is None:
             raise RuntimeError(f"{self.name} was not started")
@@ -83,6 +88,10 @@ class Api(AppProcess):
     def __init__(self, port: int, env: Mapping[str, str], run_dir: Path) -> None:
         super().__init__("api", ["api", "--port", str(port)], env, run_dir)
         self.url = f"http://127.0.0.1:{port}"
+
+    @property
+    def address(self) -> str:
+        return self.url
 
     def is_ready(self) -> bool:
         try:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import shutil
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from local.kafka_install import KafkaInstall, Report, kafka_install, properties
+from local.kafka_install import KafkaInstall, kafka_install, properties
 from local.ports import free_ports, is_open
 from local.process import Child
 from local.service import Service
@@ -22,12 +21,8 @@ class KafkaService(Service):
 
     name = "kafka"
 
-    def __init__(self, run_dir: Path, report: Report = lambda _: None) -> None:
-        super().__init__(run_dir)
-        self._report = report
-
     def prepare(self) -> None:
-        self._install: KafkaInstall = kafka_install(self._report)
+        self._install: KafkaInstall = kafka_install(self.report)
         self.data_dir.mkdir(parents=True, exist_ok=True)
         shutil.copytree(self._install.formatted, self.data_dir / "log")
 

@@ -31,7 +31,9 @@ class Sample:
     ledger: int
 
 
-async def load(url: str, ledger_rows: int = 20_000, *, users: int = USERS, reader: str | None = None) -> Sample:
+async def load(
+    url: str, ledger_rows: int = 20_000, *, users: int = USERS, reader: str | None = None
+) -> Sample:
     """Create and fill the tables in one transaction; a million ledger rows take some ten seconds.
 
     Args:

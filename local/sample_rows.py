@@ -38,7 +38,15 @@ LABELS = (
     "<b>not bold</b> & 'quoted'",
     "  padded  ",
 )
-_DEVICES = ("Pixel 11", "iPhone 18 Pro", "Xperia 1 IX", 'Scanner "B"', "=HYPERLINK(1)", "カメラ・二号", "Leica M12-P")
+_DEVICES = (
+    "Pixel 11",
+    "iPhone 18 Pro",
+    "Xperia 1 IX",
+    'Scanner "B"',
+    "=HYPERLINK(1)",
+    "カメラ・二号",
+    "Leica M12-P",
+)
 _PLATFORMS = ("android", "ios", "linux", "embedded")
 _ALGORITHMS = ("ed25519", "ecdsa-p256", "rsa-3072")
 _STATUSES = ("active", "active", "active", "pending", "suspended", "revoked")
@@ -53,7 +61,10 @@ def enrollments(count: int, users: int) -> Iterator[str]:
     for number in range(count):
         created = _moment(number, count, random)
         status = random.choice(_STATUSES)
-        attributes = {"firmware": f"{random.randrange(9)}.{random.randrange(99)}", "slot": random.randrange(4)}
+        attributes = {
+            "firmware": f"{random.randrange(9)}.{random.randrange(99)}",
+            "slot": random.randrange(4),
+        }
         yield _line(
             str(enrollment_id(number)),
             _user(random, users),

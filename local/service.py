@@ -2,7 +2,7 @@
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,6 +24,8 @@ class Service(ABC):
     def __init__(self, run_dir: Path) -> None:
         self.data_dir = run_dir / self.name
         self.log = run_dir / "logs" / f"{self.name}.log"
+        self.report: Callable[[str], None] = lambda _: None
+        """Hears of a step that takes longer than usual."""
         self._child: Child | None = None
         self._started = False
 
@@ -43,7 +45,7 @@ class Service(ABC):
     def is_ready(self) -> bool:
         """One real call that a client would make. False: not yet. May block for a second or two."""
 
-    def after_start(self) -> None:
+    def after_start(self) -> None:  # noqa: B027 - most add nothing
         """What the first start adds: databases, buckets."""
 
     @abstractmethod

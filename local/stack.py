@@ -1,30 +1,38 @@
 """The stack: every service that the environment does not replace, and our own processes on top."""
 
+import asyncio
 import os
 import secrets
 import shutil
 import subprocess
 import sys
-import urllib.parse
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from local import sample
 from local.apps import Api, AppProcess, Ticker
 from local.errors import ServiceError, UsageError
 from local.kafka import KafkaService
 from local.ports import free_ports, is_free
-from local.postgres import SOURCE, PostgresService
+from local.postgres import READER, SOURCE, PostgresService
 from local.progress import Progress
 from local.s3 import S3Service
 from local.service import Service
 from local.smtp import SmtpService
 
-_ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent
+S = TypeVar("S", bound=Service)
+
+REPLACED_BY = {
+    "kafka": {"EXPORTER_KAFKA_BOOTSTRAP_SERVERS"},
+    "postgres": {"EXPORTER_DATABASE_URL", "EXPORTER_SOURCE_DATABASE_URL"},
+    "s3": {"EXPORTER_S3_ENDPOINT"},
+    "smtp": {"EXPORTER_SMTP_HOST"},
+}
+"""A service is started unless the environment sets every one of these."""
 
 
 class Stack:
@@ -76,8 +84,148 @@ class Stack:
     def smtp(self) -> SmtpService:
         return self._service("smtp", SmtpService)
 
-    def _service[S: Service](self, name: str, kind: type[S]) -> S:
+    def _service(self, name: str, kind: type[S]) -> S:
         service = self.services.get(name)
         if not isinstance(service, kind):
             raise UsageError(f"{name} is not run by this stack: the environment names another")
         return service
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Services, sample, migrations. What was started before a failure runs on until ``stop()``.
+
+        Raises:
+            ServiceError: something failed; the message names it and holds the end of its log.
+            UsageError: something is missing that the caller can provide.
+        """
+        shutil.rmtree(self.run_dir, ignore_errors=True)
+        self.run_dir.mkdir(parents=True)
+        kinds: dict[str, type[Service]] = {
+            "kafka": KafkaService, "postgres": PostgresService, "s3": S3Service, "smtp": SmtpService,
+        }  # fmt: skip
+        self.services = {
+            name: kind(self.run_dir)
+            for name, kind in kinds.items()
+            if not REPLACED_BY[name] <= self._given.keys()
+        }
+        with ThreadPoolExecutor(len(kinds)) as pool:
+            starts = [pool.submit(self._start_service, service) for service in self.services.values()]
+            if "postgres" in self.services:
+                starts.append(pool.submit(self._fill, starts[list(self.services).index("postgres")]))
+        for start in starts:
+            start.result()
+
+    def _start_service(self, service: Service) -> None:
+        with self.progress.step(service.name) as step:
+            service.report = step.note
+            self._found.update(service.start())
+            step.result = service.address
+
+    def _fill(self, postgres: Future[None]) -> None:
+        """Sample and migrations need the databases only, so they do not wait for Kafka."""
+        postgres.result()
+        if self._ledger_rows is not None and "EXPORTER_SOURCE_DATABASE_URL" not in self._given:
+            with self.progress.step("sample") as step:
+                step.result = self._load_sample(self._ledger_rows)
+        with self.progress.step("migrate"):
+            self.run("migrate")
+
+    def _load_sample(self, rows: int) -> str:
+        sizes = asyncio.run(sample.load(self.postgres.admin_url(SOURCE), rows, reader=READER))
+        return f"{sizes.enrollments:,} enrollments, {sizes.proofs:,} proofs, {sizes.ledger:,} ledger entries"
+
+    def environment(self) -> dict[str, str]:
+        """The whole environment of our processes, as a copy."""
+        return {**os.environ, **self.settings()}
+
+    def settings(self) -> dict[str, str]:
+        """The EXPORTER_* variables: what was started, then what the caller's environment sets, then ``settings``."""
+        own = {"EXPORTER_JWT_SECRET": self.jwt_secret, "EXPORTER_MAIL_FROM": "exports@localhost"}
+        return {**own, **self._found, **self._given, **self._extra}
+
+    def run(self, *arguments: str) -> str:
+        """Run one ``exporter`` command to its end and return what it printed.
+
+        Raises:
+            ServiceError: it failed.
+        """
+        command = [sys.executable, "-m", "producers", *arguments]
+        done = subprocess.run(command, env=self.environment(), cwd=ROOT, capture_output=True, text=True)
+        if done.returncode != 0:
+            said = (done.stdout + done.stderr).strip()
+            raise ServiceError(f"exporter {' '.join(arguments)} exited with {done.returncode}.\n{said}")
+        return done.stdout.strip()
+
+    def token(self, user_id: str, *roles: str) -> str:
+        """A bearer token for the API."""
+        return self.run("token", "--user-id", user_id, *(part for role in roles for part in ("--role", role)))
+
+    def start_worker(
+        self, number: int | None = None, settings: Mapping[str, str] | None = None
+    ) -> AppProcess:
+        """Start ``worker-<number>`` (default: the next free one) and wait until it consumes."""
+        if number is None:
+            number = 1 + sum(name.startswith("worker-") for name in self.apps)
+        env = {**self.environment(), **(settings or {})}
+        return self._start_app(AppProcess(f"worker-{number}", ["stream_app"], env, self.run_dir))
+
+    def start_ticker(self) -> AppProcess:
+        """Start the process that publishes a tick each minute."""
+        return self._start_app(Ticker("ticker", ["producers", "tick"], self.environment(), self.run_dir))
+
+    def start_api(self, port: int | None = None, settings: Mapping[str, str] | None = None) -> Api:
+        """Start the API on the loopback interface and wait until it is ready.
+
+        Raises:
+            UsageError: the port that was asked for is taken.
+        """
+        if port is not None and not is_free(port):
+            raise UsageError(f"port {port} is taken: choose another with PORT=")
+        port = port or free_ports(1)[0]
+        env = {"EXPORTER_PUBLIC_URL": f"http://127.0.0.1:{port}", **self.environment(), **(settings or {})}
+        api = Api(port, env, self.run_dir)
+        self._start_app(api)
+        return api
+
+    def _start_app(self, app: AppProcess) -> AppProcess:
+        self.apps[app.name] = app
+        with self.progress.step(app.name) as step:
+            app.start()
+            step.result = app.address
+        return app
+
+    def processes(self) -> dict[str, Service | AppProcess]:
+        """Everything that was started, by name."""
+        return {**self.services, **self.apps}
+
+    def pids(self) -> dict[str, int]:
+        """Process ids by name, of what runs."""
+        return {name: process.pid for name, process in self.processes().items() if process.running}
+
+    def dead(self) -> AppProcess | Service | None:
+        """Something that was started and has ended."""
+        return next((process for process in self.processes().values() if not process.running), None)
+
+    def stop(self) -> None:
+        """Stop our processes, then the services, and remove the data; the logs stay. Harmless twice."""
+        for group in (self.apps, self.services):
+            with ThreadPoolExecutor(max_workers=16) as pool:
+                stops = [pool.submit(process.stop) for process in group.values()]
+            for stop in stops:
+                stop.result()
+        for service in self.services.values():
+            service.discard()
+        for ready in self.run_dir.glob("*.ready"):
+            ready.unlink(missing_ok=True)
