@@ -1,0 +1,111 @@
+"""Filters: every value is checked, quoted, and compared as its column's type."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import select
+
+from stream_app.errors import Rejected
+from stream_app.exports.columns import Column, Kind
+from stream_app.exports.filters import conditions, operators
+from stream_app.exports.statement import reference, render
+
+COLUMNS = {
+    column.name: column
+    for column in (
+        Column("id", "bigint", "int8", Kind.INTEGER),
+        Column("small", "smallint", "int2", Kind.INTEGER),
+        Column("kind", "text", "text", Kind.TEXT),
+        Column("amount", "numeric(18,6)", "numeric", Kind.NUMERIC),
+        Column("sealed", "boolean", "bool", Kind.BOOLEAN),
+        Column("created_at", "timestamp with time zone", "timestamptz", Kind.TIMESTAMPTZ),
+        Column("day", "date", "date", Kind.DATE),
+        Column("subject", "uuid", "uuid", Kind.UUID),
+        Column("payload", "jsonb", "jsonb", Kind.JSON),
+        Column("status", "device_status", "device_status", Kind.ENUM, labels=("active", "revoked")),
+        Column("tags", "text[]", "text", Kind.ARRAY),
+        Column("address", "inet", "inet", Kind.OTHER),
+    )
+}
+
+
+def where(filters: dict[str, Any]) -> str:
+    statement = select(reference("id")).where(*conditions(filters, COLUMNS, reference))
+    return render(statement).partition("WHERE ")[2]
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"kind": "proof"}, "\"kind\" = CAST('proof' AS text)"),
+        ({"id": 7}, "\"id\" = CAST('7' AS bigint)"),
+        ({"id": "9223372036854775807"}, "\"id\" = CAST('9223372036854775807' AS bigint)"),
+        ({"kind": None}, '"kind" IS NULL'),
+        ({"kind": {"is_null": False}}, '"kind" IS NOT NULL'),
+        ({"kind": {"ne": None}}, '"kind" IS NOT NULL'),
+        ({"kind": {"ne": "x"}}, "\"kind\" IS DISTINCT FROM CAST('x' AS text)"),
+        ({"kind": {"in": ["a", "b"]}}, "\"kind\" IN (CAST('a' AS text), CAST('b' AS text))"),
+        ({"kind": {"prefix": "50%_"}}, "CAST(\"kind\" AS TEXT) LIKE '50/%/_' || '%' ESCAPE '/'"),
+        ({"sealed": True}, "\"sealed\" = CAST('true' AS boolean)"),
+        ({"amount": {"gte": "1.50"}}, "\"amount\" >= CAST('1.50' AS numeric(18,6))"),
+        ({"status": "active"}, "\"status\" = CAST('active' AS device_status)"),
+        ({"address": "10.0.0.1"}, "\"address\" = CAST('10.0.0.1' AS inet)"),
+        (
+            {"created_at": {"gte": "2026-01-01", "lt": "2026-02-01T00:00:00Z"}},
+            "\"created_at\" >= CAST('2026-01-01' AS timestamp with time zone) "
+            "AND \"created_at\" < CAST('2026-02-01T00:00:00Z' AS timestamp with time zone)",
+        ),
+    ],
+)
+def test_a_filter_is_this_condition(filters: dict[str, Any], expected: str) -> None:
+    assert where(filters) == expected
+
+
+@pytest.mark.parametrize(
+    ("filters", "complaint"),
+    [
+        ({"colour": 1}, "filters.colour: there is no such column; allowed: id, small, kind"),
+        ({"kind": {"like": "x"}}, "filters.kind: a column of type text has no operator 'like'; allowed: eq, ne"),
+        ({"sealed": {"lt": True}}, "filters.sealed: a column of type boolean has no operator 'lt'"),
+        ({"sealed": 1}, "filters.sealed: expected true or false, got 1"),
+        ({"id": "seven"}, "filters.id: expected a whole number, got 'seven'"),
+        ({"id": True}, "filters.id: expected a whole number, got True"),
+        ({"id": {"gt": 1.5}}, "filters.id.gt: expected a whole number, got 1.5"),
+        ({"small": 40_000}, "filters.small: expected a whole number from -32768 to 32767, got 40000"),
+        ({"amount": "NaN"}, "filters.amount: expected a finite number"),
+        ({"amount": [1]}, "filters.amount: expected a number"),
+        ({"created_at": "yesterday"}, "filters.created_at: expected a time such as 2026-01-31T13:30:00Z"),
+        ({"day": "2026-02-30"}, "filters.day: expected a date such as 2026-01-31, got '2026-02-30'"),
+        ({"subject": "x"}, "filters.subject: expected a UUID"),
+        ({"status": "gone"}, "filters.status: 'gone' is not one of its values; allowed: active, revoked"),
+        ({"kind": {"in": "ab"}}, "filters.kind.in: expected a list of 1 to 10000 values, got 'ab'"),
+        ({"kind": {"in": []}}, "filters.kind.in: expected a list"),
+        ({"kind": {"prefix": 5}}, "filters.kind.prefix: expected a text, got 5"),
+        ({"kind": {"is_null": "yes"}}, "filters.kind.is_null: expected true or false"),
+        ({"tags": {"eq": "a"}}, "filters.tags: a column of type text[] has no operator 'eq'; allowed: is_null"),
+        ({"kind": 5}, "filters.kind: expected a text, got 5"),
+    ],
+)
+def test_a_bad_filter_says_where_and_what_is_allowed(filters: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        where(filters)
+    assert str(caught.value).startswith(complaint)
+
+
+def test_every_operator_of_every_column_is_understood() -> None:
+    values = {"in": ["x"], "not_in": ["x"], "is_null": True}
+    for column in COLUMNS.values():
+        for operator in operators(column):
+            try:
+                where({column.name: {operator: values.get(operator, "x")}})
+            except Rejected as error:
+                assert error.code != "unknown_operator"  # noqa: PT017 - a value of the wrong type is fine here
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
+def test_a_text_never_leaves_its_quotes(value: str) -> None:
+    inside = where({"kind": value}).removeprefix("\"kind\" = CAST('").removesuffix("' AS text)")
+    assert "'" not in inside.replace("''", "")
+    assert inside.replace("''", "'") == value

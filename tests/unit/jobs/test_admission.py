@@ -1,0 +1,48 @@
+"""From an event to a row."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from stream_app.events import Event, EventType
+from stream_app.jobs.admission import job_row
+
+NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
+
+
+def row(cancelled: bool = False, **data: Any) -> dict[str, Any]:
+    content = {"user_id": "u", "export_type": "ledger", "format": "csv", **data}
+    event = Event(id=str(uuid4()), source="/t", type=EventType.REQUESTED, data=content)
+    return job_row(event, now=NOW, formats={"csv", "json"}, datasets={"ledger", "proofs"}, cancelled=cancelled)
+
+
+def test_a_good_request_waits() -> None:
+    admitted = row(filters={"kind": "proof"}, priority="high", scope="all")
+    assert admitted["outcome"] is None
+    assert admitted["filters"] == {"kind": "proof"}
+    assert admitted["priority"] == 0
+    assert admitted["scope"] == "all"
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "message"),
+    [
+        ({"export_type": "nothing"}, "unknown_dataset", "export_type: there is no dataset 'nothing'; allowed: ledger, "),
+        ({"format": "docx"}, "unknown_format", "format: there is no format 'docx'; allowed: csv, json"),
+        ({"filters": 3}, "invalid_request", "filters: input should be a valid dictionary, got 3"),
+        ({"priority": "urgent"}, "invalid_request", "priority: input should be 'high', 'normal' or 'low'"),
+    ],
+)
+def test_an_impossible_request_is_born_failed(data: dict[str, Any], code: str, message: str) -> None:
+    outcome = row(**data)["outcome"]
+    assert outcome["status"] == "failed"
+    assert outcome["error"]["code"] == code
+    assert outcome["error"]["message"].startswith(message)
+
+
+def test_a_request_whose_cancellation_came_first_is_born_cancelled() -> None:
+    admitted = row(cancelled=True)
+    assert admitted["outcome"]["status"] == "cancelled"
+    assert admitted["cancel_requested_at"] == NOW
