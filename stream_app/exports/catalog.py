@@ -19,7 +19,7 @@ _COLUMNS = """
         SELECT base.oid, t.typbasetype FROM base JOIN pg_type t ON t.oid = base.below WHERE t.typtype = 'd'
     )
     SELECT n.nspname AS schema, c.relname AS table, a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type,
-           b.typname AS base, b.typtype AS category, element.typname AS element, NOT a.attnotnull AS nullable,
+           b.typname AS base, format('%I.%I', home.nspname, b.typname) AS cast, b.typtype AS category, element.typname AS element, NOT a.attnotnull AS nullable,
            array(SELECT enumlabel::text FROM pg_enum WHERE enumtypid = b.oid ORDER BY enumsortorder) AS labels,
            coalesce(array_position(i.indkey::int2[], a.attnum), -1) AS key_position
     FROM pg_class c
@@ -29,6 +29,7 @@ _COLUMNS = """
         SELECT t.* FROM base JOIN pg_type t ON t.oid = base.below
         WHERE base.oid = a.atttypid AND t.typtype <> 'd'
     ) b ON true
+    JOIN pg_namespace home ON home.oid = b.typnamespace
     LEFT JOIN pg_type element ON element.oid = b.typelem AND b.typsubscript = 'array_subscript_handler'::regproc
     LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
     WHERE c.oid = to_regclass($1) AND c.relkind IN ('r', 'v', 'm', 'p', 'f')
@@ -119,4 +120,4 @@ def _column(row: asyncpg.Record) -> Column:
         base, kind = row["base"], Kind.ENUM
     else:
         base, kind = row["base"], KIND_OF_TYPE.get(row["base"], Kind.OTHER)
-    return Column(row["name"], row["type"], base, kind, row["nullable"], tuple(row["labels"]))
+    return Column(row["name"], row["type"], base, kind, row["nullable"], tuple(row["labels"]), row["cast"])

@@ -1,6 +1,6 @@
 """What a column is, as far as rendering and filtering care. Pure."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -58,6 +58,8 @@ class Column:
 
     ``type`` is the declared type as PostgreSQL spells it (``numeric(18,6)``), ``base`` the name of the
     type below any domain (``numeric``; for an array that of its elements), ``labels`` an enum's values.
+    ``cast`` is the type, without length or precision, that filter values are cast to, so that none is cut
+    or rounded to fit (default: ``type``).
     """
 
     name: str
@@ -65,4 +67,5 @@ class Column:
     base: str
     kind: Kind
     nullable: bool = True
-    labels: tuple[str, ...] = field(default=())
+    labels: tuple[str, ...] = ()
+    cast: str = ""

@@ -113,7 +113,7 @@ def _condition(
 
 def _typed(column: Column, value: Any, field: str) -> ColumnElement[Any]:
     """``value`` as the database reads it: checked, as text, cast to the column's type."""
-    return cast(literal(_text(column, value, field), String), Spelled(column.type))
+    return cast(literal(_text(column, value, field), String), Spelled(column.cast or column.type))
 
 
 _INTEGER_LIMITS = {"int2": 2**15, "int4": 2**31, "int8": 2**63}
