@@ -67,7 +67,9 @@ class AppProcess:
             self._child.stop(timeout)
 
     def kill(self) -> None:
-        self.child.kill()
+        """SIGKILL, as a crash would. Harmless where it does not run."""
+        if self._child is not None:
+            self._child.kill()
 
     def restart(self) -> None:
         if self.running:

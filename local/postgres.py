@@ -62,7 +62,7 @@ class PostgresService(Service):
         if self._user is not None:
             shutil.chown(self._pgdata, self._user)
             shutil.chown(password_file, self._user)
-        command = [
+        command: list[str | Path] = [
             self._bin("initdb"), "--pgdata", self._pgdata, "--username=postgres", "--encoding=UTF8", "--locale=C",
             "--auth=scram-sha-256", "--pwfile", password_file, "--no-sync", "--no-instructions",
         ]  # fmt: skip

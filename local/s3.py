@@ -60,7 +60,7 @@ class S3Service(Service):
                 "--console-address",
                 f"127.0.0.1:{self._ports[1]}",
             ]
-            argv = [minio, "server", *listen, self.data_dir / "objects"]
+            argv: list[str | Path] = [minio, "server", *listen, self.data_dir / "objects"]
             return Child(self.name, argv, self.log, env={**os.environ, **keys})
         return Child(
             self.name, [_weed(), *self._weed_arguments()], self.log, cwd=self.data_dir, stop_signal=SIGKILL

@@ -112,7 +112,7 @@ def proofs(count: int, devices: int, users: int) -> Iterator[str]:
 
 
 def ledger(count: int, users: int) -> Iterator[str]:
-    """One line an entry. ``entry_hash`` is the sha256 of ``ledger_entry()``, ``previous_hash`` the last one's.
+    """One line an entry: ``entry_hash`` is the sha256 of all its fields and the hash of the entry before.
 
     The inner loop of a million rows, so it is plain rather than pretty.
     """

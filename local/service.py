@@ -28,6 +28,7 @@ class Service(ABC):
         """Hears of a step that takes longer than usual."""
         self._child: Child | None = None
         self._started = False
+        self._abandoned = False
 
     @abstractmethod
     def choose_ports(self) -> None:
@@ -73,13 +74,15 @@ class Service(ABC):
                 self._spawn_and_wait()
                 break
             except ServiceError:
-                if attempt == self.attempts or not self._lost_a_port():
+                if self._abandoned or attempt == self.attempts or not self._lost_a_port():
                     raise
         self._started = True
         self.after_start()
         return self.settings()
 
     def _spawn_and_wait(self) -> None:
+        if self._abandoned:
+            raise ServiceError(f"{self.name} was given up")
         self._child = self.spawn()
         try:
             self._child.wait_until(self.is_ready, self.start_timeout)
@@ -109,6 +112,12 @@ class Service(ABC):
         """End it in order. Harmless where it does not run."""
         if self._child is not None:
             self._child.stop()
+
+    def abandon(self) -> None:
+        """End a start that another thread is waiting for; there is no way back."""
+        self._abandoned = True
+        if self._child is not None:
+            self._child.kill()
 
     def discard(self) -> None:
         """Remove its data; the log stays."""

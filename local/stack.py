@@ -14,6 +14,7 @@ from typing import Self, TypeVar
 
 from local import sample
 from local.apps import Api, AppProcess, Ticker
+from local.cache import FolderLock
 from local.errors import ServiceError, UsageError
 from local.kafka import KafkaService
 from local.ports import free_ports, is_free
@@ -62,6 +63,7 @@ class Stack:
         self._ledger_rows = ledger_rows
         self._given = {key: value for key, value in os.environ.items() if key.startswith("EXPORTER_")}
         self._extra = dict(settings or {})
+        self._lock = FolderLock(self.run_dir)
         self._found: dict[str, str] = {}
         self.jwt_secret = self._given.get("EXPORTER_JWT_SECRET") or secrets.token_hex(32)
         self.services: dict[str, Service] = {}
@@ -110,6 +112,7 @@ class Stack:
             ServiceError: something failed; the message names it and holds the end of its log.
             UsageError: something is missing that the caller can provide.
         """
+        self._lock.acquire()
         shutil.rmtree(self.run_dir, ignore_errors=True)
         self.run_dir.mkdir(parents=True)
         kinds: dict[str, type[Service]] = {
@@ -120,12 +123,16 @@ class Stack:
             for name, kind in kinds.items()
             if not REPLACED_BY[name] <= self._given.keys()
         }
-        with ThreadPoolExecutor(len(kinds)) as pool:
-            starts = [pool.submit(self._start_service, service) for service in self.services.values()]
-            if "postgres" in self.services:
-                starts.append(pool.submit(self._fill, starts[list(self.services).index("postgres")]))
-        for start in starts:
-            start.result()
+        with ThreadPoolExecutor(len(kinds) + 1) as pool:
+            starts = {name: pool.submit(self._start_service, it) for name, it in self.services.items()}
+            fill = pool.submit(self._fill, starts.get("postgres"))
+            try:
+                for start in (*starts.values(), fill):
+                    start.result()
+            except BaseException:
+                for service in self.services.values():
+                    service.abandon()
+                raise
 
     def _start_service(self, service: Service) -> None:
         with self.progress.step(service.name) as step:
@@ -133,12 +140,13 @@ class Stack:
             self._found.update(service.start())
             step.result = service.address
 
-    def _fill(self, postgres: Future[None]) -> None:
+    def _fill(self, postgres: Future[None] | None) -> None:
         """Sample and migrations need the databases only, so they do not wait for Kafka."""
-        postgres.result()
-        if self._ledger_rows is not None and "EXPORTER_SOURCE_DATABASE_URL" not in self._given:
-            with self.progress.step("sample") as step:
-                step.result = self._load_sample(self._ledger_rows)
+        if postgres is not None:
+            postgres.result()
+            if self._ledger_rows is not None and "EXPORTER_SOURCE_DATABASE_URL" not in self._given:
+                with self.progress.step("sample") as step:
+                    step.result = self._load_sample(self._ledger_rows)
         with self.progress.step("migrate"):
             self.run("migrate")
 
@@ -151,7 +159,7 @@ class Stack:
         return {**os.environ, **self.settings()}
 
     def settings(self) -> dict[str, str]:
-        """The EXPORTER_* variables: what was started, then what the caller's environment sets, then ``settings``."""
+        """The EXPORTER_* variables: what was started, over it what the caller set, over it ``settings``."""
         own = {"EXPORTER_JWT_SECRET": self.jwt_secret, "EXPORTER_MAIL_FROM": "exports@localhost"}
         return {**own, **self._found, **self._given, **self._extra}
 
@@ -229,3 +237,4 @@ class Stack:
             service.discard()
         for ready in self.run_dir.glob("*.ready"):
             ready.unlink(missing_ok=True)
+        self._lock.release()

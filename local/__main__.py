@@ -1,0 +1,61 @@
+"""``python -m local``: run the service, or show it, on this machine."""
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from local.errors import ServiceError, UsageError
+from local.progress import console
+
+cli = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, rich_markup_mode=None)
+
+Rows = Annotated[int, typer.Option(min=1, help="Ledger entries of the sample")]
+
+
+@cli.command()
+def up(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the API")] = 8000,
+    workers: Annotated[int, typer.Option(min=0, help="Number of workers")] = 1,
+    rows: Rows = 20_000,
+) -> None:
+    """Start everything and stay until Ctrl-C."""
+    from local.up import up
+
+    up(port, workers, rows)
+
+
+@cli.command()
+def demo(
+    rows: Rows = 20_000,
+    output: Annotated[Path, typer.Option(help="Folder for the files")] = Path("demo-exports"),
+) -> None:
+    """Export the sample in every format, download the files, stop."""
+    from local.demo import demo
+
+    demo(rows, output.absolute())
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Ends with 0 when it was asked to stop, 1 when something failed, 2 for what the caller can put right."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminate)
+    try:
+        cli(standalone_mode=True, prog_name="python -m local")
+    except KeyboardInterrupt:
+        sys.exit(0)
+    except (ServiceError, UsageError) as error:
+        console.print(f"[bold red]error:[/] {escape(str(error))}")
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""``python -m local up``: the whole service on this machine until Ctrl-C."""
+
+import json
+import time
+from pathlib import Path
+
+from rich.markup import escape
+
+from local.apps import Api
+from local.errors import ServiceError, UsageError
+from local.ports import is_free
+from local.progress import Progress, console
+from local.stack import ROOT, Stack
+from stream_app.settings import Settings
+
+FOLDER = ROOT / ".local"
+
+
+def up(port: int, workers: int, ledger_rows: int) -> None:
+    """Start everything, write ``.local/stack.json`` and ``.local/stack.env``, wait.
+
+    Raises:
+        UsageError: the port is taken, or a stack runs in this folder already.
+        ServiceError: a service failed, at the start or later.
+    """
+    if not is_free(port):
+        raise UsageError(f"port {port} is taken: choose another with PORT=")
+    stack = Stack(FOLDER / "up", ledger_rows=ledger_rows, progress=Progress())
+    facts, lines = FOLDER / "stack.json", FOLDER / "stack.env"
+    with stack:
+        api = stack.start_all(workers, port)
+        content = describe(stack, api)
+        try:
+            _write(facts, json.dumps(content, indent=2) + "\n")
+            _write(lines, environment_file({**stack.settings(), "EXPORTER_PUBLIC_URL": api.url}))
+            _greet(api.url, str(content["token"]), str(content["admin_token"]))
+            _watch(stack)
+        finally:
+            for path in (facts, lines):
+                path.unlink(missing_ok=True)
+            console.print("stopping …", style="dim")
+
+
+def describe(stack: Stack, api: Api) -> dict[str, object]:
+    """What another program needs to use the stack."""
+    given = {key.removeprefix("EXPORTER_").lower(): value for key, value in stack.settings().items()}
+    settings = Settings.model_validate(given)
+    return {
+        "api_url": api.url,
+        "token": stack.token("user-1"),
+        "admin_token": stack.token("admin", "exports:all", "exports:admin"),
+        "kafka_bootstrap_servers": settings.kafka_bootstrap_servers,
+        "database_url": settings.database_url.get_secret_value(),
+        "source_database_url": settings.source_dsn,
+        "s3_endpoint": settings.s3_endpoint,
+        "s3_access_key": settings.s3_access_key,
+        "s3_secret_key": settings.s3_secret_key.get_secret_value(),
+        "s3_bucket": settings.s3_bucket,
+        "smtp_url": f"smtp://{settings.smtp_host}:{settings.smtp_port}",
+        "pids": stack.pids(),
+    }
+
+
+def environment_file(settings: dict[str, str]) -> str:
+    """Lines that a shell can source and pydantic-settings can read."""
+    return "".join(f"{key}='{value}'\n" for key, value in sorted(settings.items()))
+
+
+def _write(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(text, "utf-8")
+
+
+def _greet(url: str, token: str, admin_token: str) -> None:
+    rows = {
+        "API": f"{url}   (page at /, reference at /docs)",
+        "token": f"{token}   (user-1)",
+        "admin": f"{admin_token}   (every row, every job)",
+        "facts": ".local/stack.json, and .local/stack.env for a shell",
+        "try": ".venv/bin/exporter request --export-type ledger --format csv --user-id user-1 --output .",
+    }
+    console.print()
+    for name, text in rows.items():
+        console.print(f"  [bold]{name:<6}[/] {escape(text)}")
+    console.print("\n  Ctrl-C stops everything.\n", style="dim")
+
+
+def _watch(stack: Stack) -> None:
+    while True:
+        dead = stack.dead()
+        if dead is not None:
+            raise ServiceError(str(dead.child.error(f"ended with {dead.child.exit_code}")))
+        time.sleep(0.5)
