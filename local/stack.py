@@ -180,6 +180,21 @@ class Stack:
         """A bearer token for the API."""
         return self.run("token", "--user-id", user_id, *(part for role in roles for part in ("--role", role)))
 
+    def start_all(self, workers: int = 1, api_port: int | None = None) -> Api:
+        """Workers, ticker and API at the same time. Returns the API."""
+        with ThreadPoolExecutor(workers + 2) as pool:
+            starts = [pool.submit(self.start_worker, number) for number in range(1, workers + 1)]
+            starts.append(pool.submit(self.start_ticker))
+            api = pool.submit(self.start_api, api_port)
+            try:
+                for start in starts:
+                    start.result()
+                return api.result()
+            except BaseException:
+                for app in self.apps.values():
+                    app.kill()
+                raise
+
     def start_worker(
         self, number: int | None = None, settings: Mapping[str, str] | None = None
     ) -> AppProcess:
