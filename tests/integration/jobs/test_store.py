@@ -1,0 +1,216 @@
+"""The job store on a real PostgreSQL: who may claim, who may finish."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stream_app.events import Event, EventType, LifecycleData, lifecycle_event
+from stream_app.jobs.admission import job_row
+from stream_app.jobs.dispatcher import EVENT_OF
+from stream_app.jobs.models import ExportJob
+from stream_app.jobs.records import JobRecords
+from stream_app.jobs.states import Status
+from stream_app.jobs.store import Claim, JobStore, Progress
+
+
+class Jobs:
+    """The store, with the few words that tests need."""
+
+    def __init__(self, engine: AsyncEngine, **changes: Any) -> None:
+        self.engine = engine
+        self.records = JobRecords(engine)
+        options = {"lease": timedelta(seconds=30), "user_slots": 100, "max_attempts": 3, **changes}
+        self.store = JobStore(engine, **options)
+
+    async def admit(self, user: str = "u", *, admitted: bool = True, **data: Any) -> UUID:
+        job_id = uuid4()
+        await self.admit_again(job_id, user, admitted=admitted, **data)
+        return job_id
+
+    async def admit_again(self, job_id: UUID, user: str = "u", *, admitted: bool = True, **data: Any) -> int:
+        content = {"user_id": user, "export_type": "ledger", "format": "csv", **data}
+        event = Event(id=str(job_id), source="/t", type=EventType.REQUESTED, data=content)
+        now = datetime.now(UTC)
+        async with self.store.transaction() as connection:
+            early = await self.store.take_early_cancellations(connection, [job_id])
+            row = job_row(event, now=now, formats={"csv"}, datasets={"ledger"}, cancelled=job_id in early)
+            return len(await self.store.admit(connection, [row | {"admitted_at": now if admitted else None}]))
+
+    async def cancel(self, job_id: UUID) -> LifecycleData | None:
+        async with self.store.transaction() as connection:
+            return await self.store.cancel(connection, job_id)
+
+    async def apply(self, data: LifecycleData) -> bool:
+        event = lifecycle_event(EVENT_OF[Status(data.status)], data, source="/t")
+        async with self.store.transaction() as connection:
+            return await self.store.apply(connection, event)
+
+    async def status(self, job_id: UUID) -> str:
+        job = await self.records.get(job_id)
+        assert job is not None
+        return job.status
+
+    async def expire_leases(self) -> None:
+        async with self.engine.begin() as connection:
+            await connection.execute(update(ExportJob).values(lease_until=text("now() - interval '1 second'")))
+
+
+@pytest.fixture
+def jobs(engine: AsyncEngine) -> Jobs:
+    return Jobs(engine)
+
+
+def completed(claim: Claim) -> LifecycleData:
+    return claim.lifecycle(Status.COMPLETED, row_count=1, file_size=2, sha256="x", key="k")
+
+
+def ids(claims: Sequence[Claim]) -> list[UUID]:
+    return [claim.job_id for claim in claims]
+
+
+async def test_admitting_twice_makes_one_job_and_accepts_it_once(jobs: Jobs) -> None:
+    job_id = uuid4()
+    assert await jobs.admit_again(job_id) == 1
+    assert await jobs.admit_again(job_id) == 0
+    assert ids(await jobs.store.claim("w", 10)) == [job_id]
+
+
+async def test_a_record_is_claimable_only_once_its_event_was_admitted(jobs: Jobs) -> None:
+    job_id = await jobs.admit(admitted=False)
+    assert await jobs.store.claim("w", 10) == []
+    assert await jobs.admit_again(job_id) == 1
+    assert ids(await jobs.store.claim("w", 10)) == [job_id]
+
+
+async def test_priority_comes_first_then_age(jobs: Jobs) -> None:
+    low, first, second = await jobs.admit(priority="low"), await jobs.admit(), await jobs.admit()
+    high = await jobs.admit(priority="high")
+    assert set(ids(await jobs.store.claim("w", 1))) == {high}
+    assert set(ids(await jobs.store.claim("w", 2))) == {first, second}
+    assert ids(await jobs.store.claim("w", 2)) == [low]
+
+
+async def test_a_long_queue_of_one_user_delays_no_other(jobs: Jobs) -> None:
+    for _ in range(20):
+        await jobs.admit("busy")
+    other = await jobs.admit("quiet")
+    assert other in ids(await jobs.store.claim("w", 2))
+
+
+async def test_a_user_has_no_more_than_its_slots(engine: AsyncEngine) -> None:
+    jobs = Jobs(engine, user_slots=2)
+    for _ in range(5):
+        await jobs.admit()
+    assert len(await jobs.store.claim("w1", 10)) == 2
+    assert await jobs.store.claim("w2", 10) == []
+
+
+async def test_only_the_holder_of_the_lease_can_finish(jobs: Jobs) -> None:
+    job_id = await jobs.admit()
+    (lost,) = await jobs.store.claim("w1", 1)
+    await jobs.expire_leases()
+    (held,) = await jobs.store.claim("w2", 1)
+    assert held.attempt == lost.attempt + 1
+    assert await jobs.store.seal(lost, completed(lost)) is False
+    assert await jobs.apply(completed(lost)) is False
+    assert await jobs.store.seal(held, completed(held)) is True
+    assert await jobs.apply(completed(held)) is True
+    assert await jobs.status(job_id) == "completed"
+
+
+async def test_events_are_applied_once_and_replays_change_nothing(jobs: Jobs) -> None:
+    job_id = await jobs.admit()
+    (claim,) = await jobs.store.claim("w", 1)
+    assert await jobs.apply(completed(claim)) is True
+    assert await jobs.apply(completed(claim)) is False
+    assert await jobs.apply(claim.lifecycle(Status.FAILED)) is False
+    assert await jobs.status(job_id) == "completed"
+
+
+async def test_a_sealed_job_is_not_claimed_but_published_again(jobs: Jobs) -> None:
+    await jobs.admit()
+    (claim,) = await jobs.store.claim("w1", 1)
+    await jobs.store.seal(claim, completed(claim))
+    assert await jobs.store.unpublished() == []
+    await jobs.expire_leases()
+    assert await jobs.store.claim("w2", 1) == []
+    assert await jobs.store.unpublished() == [completed(claim)]
+    assert await jobs.store.unpublished() == []
+
+
+async def test_renewing_keeps_the_lease_and_tells_of_cancellations_and_losses(jobs: Jobs) -> None:
+    kept, cancelled, lost = await jobs.admit(), await jobs.admit(), await jobs.admit()
+    claims = {claim.job_id: claim for claim in await jobs.store.claim("w", 3)}
+    await jobs.cancel(cancelled)
+    progress = [Progress(job_id, claims[job_id].attempt, 5, 100) for job_id in (kept, cancelled)]
+    progress.append(Progress(lost, claims[lost].attempt + 1, 5, None))
+    assert await jobs.store.renew("w", progress) == ({kept, cancelled}, {cancelled})
+    job = await jobs.records.get(kept)
+    assert job is not None
+    assert (job.row_count, job.estimated_rows) == (5, 100)
+
+
+async def test_a_failed_attempt_comes_back_when_it_is_due(jobs: Jobs) -> None:
+    job_id = await jobs.admit()
+    (claim,) = await jobs.store.claim("w", 1)
+    assert await jobs.store.release(claim, delay=timedelta(hours=1)) is True
+    assert await jobs.status(job_id) == "pending"
+    assert await jobs.store.claim("w", 1) == []
+
+
+async def test_a_drained_attempt_comes_back_at_once_and_does_not_count(jobs: Jobs) -> None:
+    await jobs.admit()
+    for _ in range(5):
+        (claim,) = await jobs.store.claim("w", 1)
+        await jobs.store.release(claim, failed=False)
+    (claim,) = await jobs.store.claim("w", 1)
+    assert (claim.attempt, claim.failures) == (6, 0)
+
+
+async def test_a_job_whose_workers_die_ends_failed(jobs: Jobs) -> None:
+    job_id = await jobs.admit()
+    for _ in range(3):
+        assert len(await jobs.store.claim("w", 1)) == 1
+        await jobs.expire_leases()
+    assert await jobs.store.claim("w", 1) == []
+    (outcome,) = await jobs.store.seal_exhausted()
+    assert outcome.error is not None
+    assert outcome.error.code == "worker_lost"
+    assert await jobs.apply(outcome)
+    assert await jobs.status(job_id) == "failed"
+
+
+async def test_a_pending_job_is_cancelled_at_once(jobs: Jobs) -> None:
+    job_id = await jobs.admit()
+    outcome = await jobs.cancel(job_id)
+    assert outcome is not None
+    assert await jobs.store.claim("w", 1) == []
+    assert await jobs.apply(outcome)
+    assert await jobs.status(job_id) == "cancelled"
+    assert await jobs.cancel(job_id) is None
+
+
+async def test_an_abandoned_job_that_was_to_be_cancelled_is(jobs: Jobs) -> None:
+    job_id = await jobs.admit()
+    await jobs.store.claim("w", 1)
+    assert await jobs.cancel(job_id) is None
+    await jobs.expire_leases()
+    assert await jobs.store.claim("w", 1) == []
+    (outcome,) = await jobs.store.seal_exhausted()
+    assert await jobs.apply(outcome)
+    assert await jobs.status(job_id) == "cancelled"
+
+
+async def test_a_cancellation_that_overtakes_its_request_holds(jobs: Jobs) -> None:
+    job_id = uuid4()
+    assert await jobs.cancel(job_id) is None
+    await jobs.admit_again(job_id)
+    assert await jobs.store.claim("w", 1) == []
+    await jobs.expire_leases()
+    (outcome,) = await jobs.store.unpublished()
+    assert outcome.status == "cancelled"
