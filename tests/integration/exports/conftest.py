@@ -1,0 +1,103 @@
+"""Exports of tables that a test makes, through the whole pipeline: PostgreSQL, frame, S3."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+import urllib3
+
+from stream_app.events import ExportRequest, LifecycleData
+from stream_app.exports.catalog import Catalog
+from stream_app.exports.datasets.base import Dataset
+from stream_app.exports.formats.base import Format
+from stream_app.exports.formats.registry import FORMATS
+from stream_app.exports.run import Exporter, Gauge
+from stream_app.exports.source import Source
+from stream_app.exports.storage import Storage
+from stream_app.jobs.store import Claim
+from stream_app.settings import Settings
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A finished file, as whoever follows its link gets it."""
+
+    content: bytes
+    data: LifecycleData
+
+    @property
+    def warnings(self) -> dict[str, int]:
+        assert self.data.manifest is not None
+        return self.data.manifest["warnings"]  # type: ignore[no-any-return]
+
+
+Export = Callable[..., Awaitable[Exported]]
+
+
+@pytest.fixture
+async def database(source_dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    """The source database as superuser, its sessions set as the service sets its own."""
+    connection = await asyncpg.connect(source_dsn)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def schema(database: asyncpg.Connection) -> AsyncIterator[str]:
+    """A schema of the test's own that the service may read."""
+    name = f"test_{uuid4().hex[:12]}"
+    await database.execute(f'CREATE SCHEMA "{name}"; SET search_path TO "{name}"')
+    await database.execute(f'GRANT USAGE ON SCHEMA "{name}" TO PUBLIC')
+    await database.execute(f'ALTER DEFAULT PRIVILEGES IN SCHEMA "{name}" GRANT SELECT ON TABLES TO PUBLIC')
+    yield name
+    await database.execute(f'DROP SCHEMA "{name}" CASCADE')
+
+
+def claim_for(request: ExportRequest) -> Claim:
+    """A claim as the dispatcher would get it."""
+    return Claim(
+        job_id=uuid4(), attempt=1, worker="test", failures=0, request=request, started_at=datetime.now(UTC)
+    )
+
+
+@pytest.fixture
+def exporter_of(source: Source, storage: Storage, settings: Settings) -> Callable[..., Exporter]:
+    """Builds the exporter for given datasets, with parts replaced where a test needs it."""
+
+    def build(*datasets: Dataset, formats: dict[str, Format] | None = None, **parts: Any) -> Exporter:
+        defaults = {
+            "source": source,
+            "catalog": Catalog(source.fetch),
+            "storage": storage,
+            "datasets": {dataset.name: dataset for dataset in datasets},
+            "formats": formats or FORMATS,
+            "settings": settings,
+            "threads": ThreadPoolExecutor(2),
+        }
+        return Exporter(**{**defaults, **parts})
+
+    return build
+
+
+@pytest.fixture
+def export(exporter_of: Callable[..., Exporter], storage: Storage) -> Export:
+    """Export a table: ``await export("schema.table", "csv", filters=…)``."""
+
+    async def run(table: str, format_name: str, *, dataset: Dataset | None = None, **request: Any) -> Exported:
+        described = dataset or Dataset(name="things", table=table)
+        exporter = exporter_of(described)
+        wanted = ExportRequest.parse(
+            {"user_id": "u", "export_type": described.name, "format": format_name, "scope": "all", **request}
+        )
+        data = await exporter.run(claim_for(wanted), Gauge())
+        link = storage.link(data.key or "", data.file_name or "", data.content_type or "")
+        response = urllib3.request("GET", link, decode_content=False)
+        assert response.status == 200, response.data
+        return Exported(response.data, data)
+
+    return run
