@@ -25,7 +25,7 @@ def fetch(
     """
     manifest = api.manifest(job_id)
     target = folder / (Path(manifest["file_name"]).name or str(job_id))
-    size: int = manifest["file_size"]
+    size: int = manifest["bytes"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=folder, prefix=f".{target.name}.")

@@ -146,6 +146,6 @@ class Publisher:
         log.warning("Kafka did not take an event: %r", error)
         reason = str(error) or type(error).__name__
         return PublishError(
-            f"Kafka at {self._settings.kafka_bootstrap_servers} did not take the event within "
-            f"{self._timeout:g} s ({reason})"
+            f"Kafka at {self._settings.kafka_bootstrap_servers} did not take the event ({reason}); "
+            "is it running there? EXPORTER_KAFKA_BOOTSTRAP_SERVERS names another"
         )

@@ -27,15 +27,20 @@ class JobRecords:
 
     async def newest(
         self,
-        user_id: str,
+        user_id: str | None,
         *,
         status: str | None = None,
         export_type: str | None = None,
         before: tuple[datetime, UUID] | None = None,
         limit: int,
     ) -> Sequence[ExportJob]:
-        """Up to ``limit`` of the user's jobs, newest first, older than ``before`` (created at, id)."""
-        statement = select(ExportJob).where(ExportJob.user_id == user_id)
+        """Up to ``limit`` of the user's (or everybody's) jobs, newest first, older than ``before``.
+
+        ``before`` is (created at, id).
+        """
+        statement = select(ExportJob)
+        if user_id is not None:
+            statement = statement.where(ExportJob.user_id == user_id)
         if status is not None:
             statement = statement.where(ExportJob.status == status)
         if export_type is not None:
@@ -46,6 +51,12 @@ class JobRecords:
         with outages_are_retryable():
             async with self._sessions() as session:
                 return (await session.scalars(statement)).all()
+
+    async def check(self) -> None:
+        """Ask the database for the table of jobs, with every column that it should have."""
+        with outages_are_retryable():
+            async with self._sessions() as session:
+                await session.execute(select(ExportJob).limit(0))
 
     async def unfinished(self, user_id: str) -> int:
         """How many of the user's jobs have not ended."""

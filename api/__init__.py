@@ -1,0 +1,1 @@
+"""Serves status over HTTP, takes requests, hands out downloads."""

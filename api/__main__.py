@@ -1,0 +1,63 @@
+"""``exporter api``; ``python -m api`` does the same."""
+
+import ipaddress
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from stream_app.settings import Settings
+
+cli = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@cli.command()
+def api(
+    host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one")] = 8000,
+) -> None:
+    """Serve the HTTP API until SIGTERM."""
+    import uvicorn  # slow to import, as are the others
+
+    from api.app import create_app
+    from stream_app import logs
+    from stream_app.settings import Settings
+
+    settings = Settings()
+    refuse_development_secret(settings, host)
+    logs.configure(settings)
+    uvicorn.run(
+        create_app(settings),
+        host=host,
+        port=port,
+        log_config=None,
+        log_level=settings.log_level.lower(),
+        server_header=False,
+        timeout_graceful_shutdown=10,
+        timeout_keep_alive=65,
+    )
+
+
+def refuse_development_secret(settings: "Settings", host: str) -> None:
+    """End here rather than let anybody who can reach ``host`` sign their own tokens."""
+    if settings.uses_development_secret and settings.jwt_jwks_url is None and not _is_loopback(host):
+        typer.secho(
+            f"Refusing to listen on {host}: tokens are signed with the development secret, "
+            "which everybody knows. Set EXPORTER_JWT_SECRET or EXPORTER_JWT_JWKS_URL.",
+            fg=typer.colors.RED,
+            err=True,
+        )
+        raise typer.Exit(2)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "exporter api"
+    cli()

@@ -1,0 +1,64 @@
+"""The composition root of the API."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+
+from api import problems
+from api.middleware import RequestContext
+from api.routes import datasets, files, health, jobs
+from api.services import open_services
+from stream_app.settings import Settings
+
+DESCRIPTION = """Ask for exports, follow them, fetch their files.
+
+Every error is an [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem whose `code` is stable."""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The API as an ASGI application."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_services(settings) as services:
+            app.state.services = services
+            yield
+
+    app = FastAPI(
+        title="Streaming exporter",
+        description=DESCRIPTION,
+        version=version("streaming-exporter"),
+        lifespan=lifespan,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+    )
+    app.add_middleware(RequestContext)
+    problems.install(app)
+    for routes in (jobs, files, datasets, health):
+        app.include_router(routes.router)
+    _document_problems(app)
+    return app
+
+
+def _document_problems(app: FastAPI) -> None:
+    """Put the problem's schema where the routes' descriptions point, instead of FastAPI's own error."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schema = problems.ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(schema.pop("$defs", {}))
+        schemas["ProblemDocument"] = schema
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        for path in document["paths"].values():
+            for operation in path.values():
+                if "HTTPValidationError" in str(operation["responses"].get("422")):
+                    del operation["responses"]["422"]
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,74 @@
+"""What surrounds every request: its id, the size of its body, and the errors nobody foresaw."""
+
+import re
+from uuid import uuid4
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.problems import unexpected
+
+log = structlog.get_logger(__name__)
+
+HEADER = "X-Request-ID"
+MAX_BODY = 1024 * 1024
+"""Bytes of the largest request body."""
+
+_ACCEPTABLE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+
+
+class RequestContext:
+    """Gives each request an id (the client's own where it is harmless), in the log and in the answer."""
+
+    def __init__(self, app: ASGIApp, *, max_body: int = MAX_BODY) -> None:
+        self._app = app
+        self._max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = False
+
+        async def answer(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                MutableHeaders(scope=message)[HEADER] = request_id
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, self._bounded(receive), answer)
+            except Exception:
+                log.exception("request.broken", method=scope["method"], path=scope["path"])
+                if started:
+                    raise
+                await unexpected().response(request_id)(scope, receive, answer)
+
+    def _bounded(self, receive: Receive) -> Receive:
+        seen = 0
+
+        async def bounded() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._max_body:
+                raise HTTPException(
+                    413, f"The body may have {self._max_body} bytes", headers={"Connection": "close"}
+                )
+            return message
+
+        return bounded
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _ACCEPTABLE.fullmatch(value):
+            return str(value.decode("ascii"))
+    return uuid4().hex

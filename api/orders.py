@@ -1,0 +1,101 @@
+"""From an order over HTTP to a job that is recorded and published in one step."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4, uuid5
+
+from pydantic_core import PydanticSerializationError
+
+from api.auth import User
+from api.models import Order
+from api.problems import Problem
+from api.services import SOURCE, Services
+from stream_app.errors import Rejected, Unreadable
+from stream_app.events import Event, ExportRequest, decode, request_event
+from stream_app.exports.compression import compression_for
+from stream_app.exports.statement import rows_of
+from stream_app.jobs.admission import check, job_row
+from stream_app.jobs.models import ExportJob
+from stream_app.jobs.states import Status
+
+IDEMPOTENCY = UUID("6f0a5a0e-6f2c-4c3b-9a43-2f1c0f0b7a51")
+"""Namespace of the ids of jobs that were asked for with an ``Idempotency-Key``."""
+BUSY_SECONDS = 30
+
+WANTED = ("user_id", "export_type", "format", "filters", "columns", "options", "scope")
+"""What two orders must agree in to be the same."""
+
+
+async def place(services: Services, user: User, order: Order, key: str | None) -> tuple[UUID, Status]:
+    """Record and publish the order; with the same ``key`` again it is the same job.
+
+    Raises:
+        Rejected: the order can never be honoured; the text names the field.
+        Problem: it is not allowed, or not now.
+        Retryable: a part is away. Then there is no record, unless an earlier call made one.
+    """
+    event = _event(services, user, order, key)
+    await _check_against_table(services, ExportRequest.parse(event.data))
+    row = job_row(event, now=datetime.now(UTC), formats=services.formats, datasets=services.datasets)
+    if key is not None and (known := await services.records.get(event.job_id)) is not None:
+        return _same(known, row)
+    limit = services.settings.user_pending_limit
+    if await services.records.unfinished(user.id) >= limit:
+        raise Problem(
+            429,
+            "too_many_jobs",
+            f"You may have {limit} unfinished jobs; wait for one to end, or cancel one",
+            headers={"Retry-After": str(BUSY_SECONDS)},
+        )
+    if not await _record_and_publish(services, event, row):
+        known = await services.records.get(event.job_id)
+        if known is not None:
+            return _same(known, row)
+    return event.job_id, Status.PENDING
+
+
+async def _record_and_publish(services: Services, event: Event, row: dict[str, Any]) -> bool:
+    """Returns whether the job is new.
+
+    The record is committed once Kafka has the event: no job without an event, and none that its user
+    cannot see. A worker that is quicker waits for the commit, since it inserts the same id.
+    """
+    async with services.store.transaction() as connection:
+        is_new = bool(await services.store.admit(connection, [row]))
+        if is_new:
+            await services.publisher.publish(event)
+    return is_new
+
+
+def _event(services: Services, user: User, order: Order, key: str | None) -> Event:
+    """The request event, such that every reader can read it."""
+    if order.scope == "all" and not user.may_export_all:
+        raise Problem(403, "scope_not_allowed", "Scope all needs the role exports:all", field="scope")
+    job_id = uuid4() if key is None else uuid5(IDEMPOTENCY, f"{len(user.id)}:{user.id}:{key}")
+    try:
+        data = {"user_id": user.id, **order.model_dump(mode="json", exclude_unset=True)}
+        request = check(data, formats=services.formats, datasets=services.datasets)
+        event = request_event(request, job_id=job_id, source=SOURCE)
+        decode(event.encode())
+    except (PydanticSerializationError, UnicodeError) as error:
+        raise Rejected("a text in the body is not valid Unicode", code="invalid_text") from error
+    except Unreadable as error:
+        raise Rejected(str(error), code="invalid_text") from error
+    return event
+
+
+async def _check_against_table(services: Services, request: ExportRequest) -> None:
+    """Columns, filters and compression, while somebody waits to be told."""
+    compression_for(request.options.compression, services.formats[request.format])
+    rows_of(await services.catalog.table(services.datasets[request.export_type]), request)
+
+
+def _same(known: ExportJob, row: dict[str, Any]) -> tuple[UUID, Status]:
+    if any(getattr(known, name) != row[name] for name in WANTED):
+        raise Problem(
+            422,
+            "idempotency_key_reused",
+            "This Idempotency-Key was used for another order; send a new key with a new order",
+            field="Idempotency-Key",
+        )
+    return known.id, Status(known.status)

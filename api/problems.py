@@ -1,0 +1,191 @@
+"""RFC 9457: every error is an ``application/problem+json`` document."""
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from stream_app.errors import ExporterError, Rejected, Retryable, Unreadable
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_SECONDS = 5
+
+
+class FieldProblem(BaseModel):
+    """One thing that is wrong with the request."""
+
+    field: str
+    message: str
+
+
+class ProblemDocument(BaseModel):
+    """An error as RFC 9457 wants it; ``code`` is stable, ``detail`` is for people."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "type": "about:blank",
+                "title": "Unprocessable Content",
+                "status": 422,
+                "detail": "format: there is no format 'doc'; allowed: csv, json, ndjson",
+                "code": "unknown_format",
+                "field": "format",
+                "request_id": "5d4f3f0a6f0b4b7f9a3c1f7d2c9e8b10",
+            }
+        }
+    )
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    field: str | None = None
+    errors: list[FieldProblem] | None = None
+    request_id: str | None = None
+
+
+class Problem(Exception):
+    """An error with its HTTP status."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        field: str | None = None,
+        errors: list[FieldProblem] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.field = field
+        self.errors = errors
+        self.headers = dict(headers or {})
+
+    def response(self, request_id: str | None = None) -> Response:
+        """The document, ready to be sent."""
+        document = ProblemDocument(
+            title=title(self.status),
+            status=self.status,
+            detail=self.detail,
+            code=self.code,
+            field=self.field,
+            errors=self.errors,
+            request_id=request_id,
+        ).model_dump(exclude_none=True)
+        # ASCII, because what a client sent is repeated here and need not be encodable.
+        return Response(json.dumps(document), self.status, self.headers, MEDIA_TYPE)
+
+
+def title(status: int) -> str:
+    """The words for a status."""
+    return {413: "Content Too Large", 422: "Unprocessable Content"}.get(status) or HTTPStatus(status).phrase
+
+
+def not_found() -> Problem:
+    """No such job, or not this user's: nobody can tell which."""
+    return Problem(404, "not_found", "There is no such job, or it is not yours")
+
+
+def of_error(error: ExporterError) -> Problem:
+    """What an error of the service means over HTTP; what only concerns operators stays in the log."""
+    if isinstance(error, Rejected):
+        return Problem(422, error.code, str(error), field=error.field)
+    if isinstance(error, Unreadable):
+        return Problem(422, error.code, str(error))
+    if isinstance(error, Retryable):
+        return Problem(
+            503,
+            error.code,
+            "A part of the service cannot be reached at the moment; nothing was changed, try again",
+            headers={"Retry-After": str(RETRY_SECONDS)},
+        )
+    return unexpected()
+
+
+def unexpected() -> Problem:
+    """A mistake in the service."""
+    return Problem(500, "internal_error", "Something went wrong here; the request id leads to the log")
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error with a problem."""
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(ExporterError, _on_exporter_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's description of the problems that a call may answer with."""
+    schema = {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}
+    return {
+        status: {"description": title(status), "content": {MEDIA_TYPE: schema}} for status in sorted(statuses)
+    }
+
+
+def request_id(request: Request) -> str | None:
+    """The id that the middleware gave the request."""
+    return getattr(request.state, "request_id", None)
+
+
+async def _on_problem(request: Request, error: Exception) -> Response:
+    if not isinstance(error, Problem):
+        raise error
+    return error.response(request_id(request))
+
+
+async def _on_exporter_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, ExporterError):
+        raise error
+    problem = of_error(error)
+    if problem.status >= 500:
+        log.warning("request.failed", path=request.url.path, error=str(error))
+    return problem.response(request_id(request))
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    problems = [
+        FieldProblem(field=".".join(map(str, item["loc"][1:])) or str(item["loc"][0]), message=item["msg"])
+        for item in error.errors()
+    ]
+    places = {str(item["loc"][0]) for item in error.errors()}
+    if any(item["type"] == "json_invalid" for item in error.errors()):
+        problem = Problem(400, "invalid_json", "The body is not JSON")
+    elif places == {"path"}:
+        problem = not_found()
+    else:
+        first = problems[0]
+        problem = Problem(
+            422,
+            "invalid_request",
+            f"{first.field}: {first.message}",
+            field=first.field,
+            errors=problems,
+        )
+    return problem.response(request_id(request))
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    code = title(error.status_code).lower().replace(" ", "_")
+    detail = error.detail
+    if error.status_code in (404, 405):
+        detail = f"There is no {request.method} {request.url.path} here; /docs lists every call"
+    return Problem(error.status_code, code, detail, headers=error.headers).response(request_id(request))

@@ -1,0 +1,158 @@
+"""Jobs: ask for one, see it, see all, cancel."""
+
+from hashlib import blake2b
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from api import cursor as cursors
+from api.auth import CurrentUser, User
+from api.models import Accepted, JobPage, JobView, Order
+from api.orders import place
+from api.problems import Problem, documented, not_found
+from api.services import Container, Services
+from stream_app.events import Word
+from stream_app.jobs.models import ExportJob
+from stream_app.jobs.states import UNFINISHED, Status
+
+router = APIRouter(prefix="/exports/jobs", tags=["jobs"])
+
+POLL_SECONDS = 1
+_RETRY_AFTER = {"description": "Seconds until it is worth asking again", "schema": {"type": "integer"}}
+
+
+async def visible_job(services: Services, user: User, job_id: UUID) -> ExportJob:
+    """The job, if the user may see it.
+
+    Raises:
+        Problem: 404 otherwise.
+    """
+    job = await services.records.get(job_id, user_id=user.sees)
+    if job is None:
+        raise not_found()
+    return job
+
+
+@router.post(
+    "",
+    operation_id="requestExport",
+    summary="Ask for an export",
+    status_code=202,
+    response_model=Accepted,
+    responses={
+        202: {
+            "description": "The job is recorded",
+            "headers": {"Location": {"description": "The job", "schema": {"type": "string"}}},
+        },
+        **documented(400, 401, 403, 413, 422, 429, 500, 503),
+    },
+)
+async def request_export(
+    order: Order,
+    services: Container,
+    user: CurrentUser,
+    response: Response,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            pattern=r"^[\x21-\x7e]+$",
+            max_length=255,
+            description="The same key with the same body is the same job, however often it is sent",
+        ),
+    ] = None,
+) -> Accepted:
+    """The order is checked against the dataset, then recorded and published in one step.
+
+    The rows are the token's user's own, unless scope `all` is asked for with the role `exports:all`.
+    """
+    job_id, status = await place(services, user, order, idempotency_key)
+    response.headers["Location"] = f"/exports/jobs/{job_id}"
+    return Accepted(export_job_id=job_id, status=status)
+
+
+@router.get(
+    "",
+    operation_id="listExports",
+    summary="Your jobs, newest first",
+    response_model=JobPage,
+    responses=documented(401, 403, 422, 500, 503),
+)
+async def list_exports(
+    services: Container,
+    user: CurrentUser,
+    status: Annotated[Status | None, Query(description="Only jobs that stand so")] = None,
+    export_type: Annotated[Word | None, Query(description="Only jobs of this dataset")] = None,
+    user_id: Annotated[
+        str | None, Query(max_length=255, description="Only jobs of this user: for the role exports:admin")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[str | None, Query(max_length=200, description="next_cursor of the page before")] = None,
+) -> Response:
+    """With the role `exports:admin`: everybody's jobs."""
+    if user_id is not None and user_id != user.id and not user.is_admin:
+        raise Problem(403, "role_missing", "Other users' jobs need the role exports:admin", field="user_id")
+    jobs = await services.records.newest(
+        user.sees if user_id is None else user_id,
+        status=status,
+        export_type=export_type,
+        before=cursors.decode(cursor) if cursor else None,
+        limit=limit + 1,
+    )
+    more = len(jobs) > limit
+    page = JobPage.model_construct(
+        jobs=[JobView.of(job) for job in jobs[:limit]],
+        next_cursor=cursors.encode((jobs[limit - 1].created_at, jobs[limit - 1].id)) if more else None,
+    )
+    return Response(page.model_dump_json(), media_type="application/json")
+
+
+@router.get(
+    "/{job_id}",
+    operation_id="getExport",
+    summary="How a job stands",
+    response_model=JobView,
+    responses={
+        200: {"headers": {"Retry-After": _RETRY_AFTER, "ETag": {"schema": {"type": "string"}}}},
+        304: {"description": "Nothing has changed since the answer with that ETag"},
+        **documented(401, 404, 500, 503),
+    },
+)
+async def get_export(
+    job_id: UUID,
+    services: Container,
+    user: CurrentUser,
+    request: Request,
+    if_none_match: Annotated[str | None, Header(description="ETag of the last answer")] = None,
+) -> Response:
+    """`Retry-After` is there while the job has not ended; send `If-None-Match` to poll cheaply."""
+    job = await visible_job(services, user, job_id)
+    body = JobView.of(job).model_dump_json().encode()
+    tag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    if job.status in UNFINISHED:
+        headers["Retry-After"] = str(POLL_SECONDS)
+    if if_none_match is not None and _matches(if_none_match, tag):
+        return Response(status_code=304, headers=headers)
+    return Response(body, headers=headers, media_type="application/json")
+
+
+@router.delete(
+    "/{job_id}",
+    operation_id="cancelExport",
+    summary="Cancel a job",
+    status_code=202,
+    response_model=Accepted,
+    responses={202: {"description": "The cancellation is published"}, **documented(401, 404, 500, 503)},
+)
+async def cancel_export(job_id: UUID, services: Container, user: CurrentUser) -> Accepted:
+    """A job that runs is stopped; the answer shows how it stood when it was asked for."""
+    job = await visible_job(services, user, job_id)
+    await services.publisher.cancel(job_id)
+    return Accepted(export_job_id=job_id, status=Status(job.status))
+
+
+def _matches(condition: str, tag: str) -> bool:
+    """RFC 9110, section 13.1.2: weak comparison."""
+    candidates = (part.strip().removeprefix("W/") for part in condition.split(","))
+    return any(candidate in ("*", tag) for candidate in candidates)
