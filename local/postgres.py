@@ -63,7 +63,8 @@ class PostgresService(Service):
             shutil.chown(self._pgdata, self._user)
             shutil.chown(password_file, self._user)
         command: list[str | Path] = [
-            self._bin("initdb"), "--pgdata", self._pgdata, "--username=postgres", "--encoding=UTF8", "--locale=C",
+            self._bin("initdb"), "--pgdata", self._pgdata,
+            "--username=postgres", "--encoding=UTF8", "--locale=C",
             "--auth=scram-sha-256", "--pwfile", password_file, "--no-sync", "--no-instructions",
         ]  # fmt: skip
         done = _run_as(self._user, command)
@@ -72,7 +73,7 @@ class PostgresService(Service):
             raise ServiceError(f"postgres: initdb exited with {done.returncode}.\n{done.stdout}{done.stderr}")
 
     def _make_reachable(self, user: str) -> None:
-        """PostgreSQL refuses to run as root, and another account may not enter root's folders: lend it a copy."""
+        """PostgreSQL refuses to be root, and others may not enter root's folders: lend it a copy."""
         if _can_reach(user, self._pgdata, self._install):
             return
         self._borrowed = Path(tempfile.mkdtemp(prefix="exporter-postgres-"))

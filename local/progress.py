@@ -32,9 +32,8 @@ class Progress:
             self.update(name, None)
             raise
         self.update(name, None)
-        self.say(
-            f"[green]✓[/] [bold]{name:<10}[/] [cyan]{time.monotonic() - started:5.1f} s[/]  {escape(step.result)}"
-        )
+        seconds = time.monotonic() - started
+        self.say(f"[green]✓[/] [bold]{name:<10}[/] [cyan]{seconds:5.1f} s[/]  {escape(step.result)}")
 
     def say(self, markup: str) -> None:
         if not self._quiet:

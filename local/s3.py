@@ -81,7 +81,7 @@ class S3Service(Service):
             "ip.bind": "127.0.0.1",
             "master.port": master,
             "master.port.grpc": master_grpc,
-            "master.peers": "none",  # no election: a start in 2 s rather than 4, a restart in 2 s rather than 17
+            "master.peers": "none",  # no election: 2 s rather than 4 to start, 17 to start again
             "master.telemetry": "false",
             "master.volumeSizeLimitMB": 1024,
             "master.volumePreallocate": "false",

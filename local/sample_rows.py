@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from random import Random
 from uuid import UUID
 
@@ -38,6 +39,8 @@ LABELS = (
     "<b>not bold</b> & 'quoted'",
     "  padded  ",
 )
+_NOTES = [json.dumps(label, ensure_ascii=False) for label in LABELS]
+_NOWHERE = "\\N\t\\N"
 _DEVICES = (
     "Pixel 11",
     "iPhone 18 Pro",
@@ -84,30 +87,23 @@ def enrollments(count: int, users: int) -> Iterator[str]:
 def proofs(count: int, devices: int, users: int) -> Iterator[str]:
     """One line a captured asset."""
     random = Random("proofs")
+    bits = random.getrandbits
+    labels = [*(_escape(label) for label in LABELS), *(_escape(label) for label in LABELS[:14]), "\\N", "\\N"]
+    comments = [_escape(note) for note in _NOTES]
+    tags = [_escape(_array(_TAGS[first:last])) for first in range(7) for last in range(first, 7)]
+    ids = [str(enrollment_id(number)) for number in range(devices)]
     for number in range(count):
+        noise = bits(60)
         created = _moment(number, count, random)
-        located = random.random() < 0.7
-        tags = random.sample(_TAGS, random.randrange(4))
-        metadata = {
-            "camera": {"iso": random.choice((100, 200, 800, 3200)), "exposure_s": round(random.random(), 4)},
-            "edited": random.random() < 0.1,
-            "comment": random.choice(LABELS),
-        }
-        yield _line(
-            str(UUID(int=random.getrandbits(128), version=4)),
-            str(enrollment_id(random.randrange(devices))),
-            _user(random, users),
-            None if random.random() < 0.05 else random.choice(LABELS),
-            random.choice(_MEDIA),
-            str(random.randrange(1_000, 8_000_000_000)),
-            random.randbytes(32).hex(),
-            _bytea(random.randbytes(64)),
-            _timestamp(created - random.randrange(1, 3_600_000_000)),
-            _timestamp(created),
-            f"{random.uniform(-90, 90):.6f}" if located else None,
-            f"{random.uniform(-180, 180):.6f}" if located else None,
-            "{" + ",".join('"' + tag.replace('"', '\\"') + '"' for tag in tags) + "}",
-            json.dumps(metadata, ensure_ascii=False),
+        place = f"{bits(31) / 2**31 * 180 - 90:.6f}\t{bits(31) / 2**31 * 360 - 180:.6f}"
+        yield (
+            f"{_uuid(f'{bits(128):032x}')}\t{ids[noise % devices]}\tuser-{1 + (noise >> 20) % users}\t"
+            f"{labels[noise >> 27 & 31]}\t{_MEDIA[(noise >> 32) % 5]}\t{1_000 + bits(33)}\t"
+            f"{bits(256):064x}\t\\\\x{bits(512):0128x}\t"
+            f"{_timestamp(created - bits(31))}\t{_timestamp(created)}\t"
+            f"{place if noise >> 35 & 3 else _NOWHERE}\t{tags[(noise >> 37) % len(tags)]}\t"
+            f'{{"camera": {{"iso": {100 << (noise >> 42 & 7)}, "exposure_s": 0.{noise >> 45 & 1023:04d}}}, '
+            f'"edited": {"true" if noise >> 55 & 7 == 0 else "false"}, "comment": {comments[noise & 15]}}}\n'
         )
 
 
@@ -118,29 +114,27 @@ def ledger(count: int, users: int) -> Iterator[str]:
     """
     random = Random("ledger")
     bits, sha256 = random.getrandbits, hashlib.sha256
-    notes = [json.dumps(label, ensure_ascii=False) for label in LABELS]
     previous = GENESIS
     for number in range(1, count + 1):
-        noise = bits(128)
+        noise, name = bits(60), f"{bits(192):048x}"
         kind = _KINDS[noise % 6]
         user = f"user-{1 + (noise >> 8) % users}"
-        subject = f"{noise >> 96:08x}-{noise >> 80 & 0xFFFF:04x}-4{noise >> 64 & 0xFFF:03x}-8{bits(60):015x}"
-        subject = f"{subject[:23]}-{subject[23:]}"
+        subject = _uuid(name)
         created = _START_US + (number * _SPAN_US) // (count + 1)
         amount = f"{(noise >> 20) % 100_000}.{(noise >> 40) % 1_000_000:06d}"
-        sealed = noise >> 63 & 1
+        sealed = noise >> 59 & 1
         # In the order and spacing of jsonb's own text, so that the hash can be computed from the table.
         payload = (
             f'{{"v": 2, "ip": "10.{noise >> 3 & 255}.{noise >> 11 & 255}.{noise >> 19 & 255}", '
-            f'"note": {notes[noise >> 27 & 15]}, "asset": "{noise >> 30 & 0xFFFFFFFFFFFFFFFF:016x}", '
+            f'"note": {_NOTES[noise >> 27 & 15]}, "asset": "{name[32:]}", '
             f'"region": "eu-{1 + (noise >> 7) % 4}", "confidence": 0.{1 + (noise >> 50) % 9}}}'
         )
         head = f"{previous}|{number}|{kind}|{user}|{subject}|{created}|{amount}|{sealed}|{payload}"
         entry = sha256(head.encode()).hexdigest()
+        escaped = payload.replace("\\", "\\\\")
         yield (
-            f"{number}\t{kind}\t{user}\t{subject}\t{_timestamp(created)}\t{amount}\t{sealed}\t"
-            + payload.replace("\\", "\\\\")
-            + f"\t{previous}\t{entry}\n"
+            f"{number}\t{kind}\t{user}\t{subject}\t{_timestamp(created)}\t{amount}\t{sealed}\t{escaped}\t"
+            f"{previous}\t{entry}\n"
         )
         previous = entry
 
@@ -157,7 +151,20 @@ def _moment(number: int, count: int, random: Random) -> int:
 
 def _timestamp(microseconds: int) -> str:
     """Microseconds since 1970 as PostgreSQL reads them."""
-    return (_EPOCH + timedelta(microseconds=microseconds)).isoformat()
+    day, rest = divmod(microseconds, 86_400_000_000)
+    seconds, fraction = divmod(rest, 1_000_000)
+    minutes, second = divmod(seconds, 60)
+    return f"{_date(day)} {minutes // 60:02d}:{minutes % 60:02d}:{second:02d}.{fraction:06d}+00"
+
+
+@lru_cache(maxsize=1024)
+def _date(day: int) -> str:
+    return (_EPOCH + timedelta(days=day)).date().isoformat()
+
+
+def _uuid(digits: str) -> str:
+    """A version 4 UUID of hexadecimal digits."""
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:32]}"
 
 
 def _user(random: Random, users: int) -> str:
@@ -168,8 +175,17 @@ def _bytea(value: bytes) -> str:
     return "\\x" + value.hex()
 
 
+def _array(values: Sequence[str]) -> str:
+    quoted = (value.replace("\\", "\\\\").replace('"', '\\"') for value in values)
+    return "{" + ",".join(f'"{value}"' for value in quoted) + "}"
+
+
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
+def _escape(value: str) -> str:
+    return value.translate(_ESCAPES)
+
+
 def _line(*values: str | None) -> str:
-    return "\t".join("\\N" if value is None else value.translate(_ESCAPES) for value in values) + "\n"
+    return "\t".join("\\N" if value is None else _escape(value) for value in values) + "\n"
