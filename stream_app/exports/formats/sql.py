@@ -35,4 +35,6 @@ def as_text(item: Column) -> ColumnElement[Any]:
             return value
         case Kind.TEXT if item.base == "text":
             return value
+        case Kind.OTHER if item.base == "inet":
+            return func.abbrev(value)  # its cast to text alone appends /32
     return cast(value, Text)
