@@ -21,7 +21,7 @@ from local.process import Child
 
 VERSION = "4.4.0"
 CLUSTER_ID = "bG9jYWwtc3RhY2stMDAwMQ"
-_ARTIFACTS = f"org.apache.kafka:kafka_2.13:{VERSION}+org.slf4j:slf4j-simple:1.7.36"
+_ARTIFACTS = f"org.apache.kafka:kafka_2.13:{VERSION}+org.apache.kafka:kafka-tools:{VERSION}+org.slf4j:slf4j-simple:1.7.36"
 _JVM = [
     "-Xmx512m",
     "-XX:TieredStopAtLevel=1",  # a broker that lives for minutes gains nothing from the slow compiler
@@ -74,7 +74,7 @@ def kafka_install(report: Report) -> KafkaInstall:
         ServiceError: the jars could not be fetched, or the storage folder not be made.
     """
     java = find_java()
-    root = cache_dir() / f"kafka-{VERSION}"
+    root = cache_dir() / f"kafka-tools-{VERSION}"
     install = KafkaInstall(java, root / "jars", root / java.label)
     if not (install.jars.exists() and install.home.exists()):
         with locked(root / ".lock"):
