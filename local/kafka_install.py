@@ -20,8 +20,9 @@ from local.ports import free_ports, is_open
 from local.process import Child
 
 VERSION = "4.4.0"
+TOOLS_VERSION = "4.3.1"  # the newest that is published
 CLUSTER_ID = "bG9jYWwtc3RhY2stMDAwMQ"
-_ARTIFACTS = f"org.apache.kafka:kafka_2.13:{VERSION}+org.apache.kafka:kafka-tools:{VERSION}+org.slf4j:slf4j-simple:1.7.36"
+_ARTIFACTS = f"org.apache.kafka:kafka_2.13:{VERSION}+org.apache.kafka:kafka-tools:{TOOLS_VERSION}+org.slf4j:slf4j-simple:1.7.36"
 _JVM = [
     "-Xmx512m",
     "-XX:TieredStopAtLevel=1",  # a broker that lives for minutes gains nothing from the slow compiler
