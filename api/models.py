@@ -80,7 +80,7 @@ class JobView(BaseModel):
     user_id: str
     export_type: str
     format: str
-    scope: str | None
+    scope: str
     filters: Any
     columns: Any
     options: Any
@@ -110,7 +110,7 @@ class JobView(BaseModel):
             user_id=job.user_id,
             export_type=job.export_type,
             format=job.format,
-            scope=job.scope,
+            scope=job.scope or "own",
             filters=job.filters,
             columns=job.columns,
             options=job.options,

@@ -1,5 +1,6 @@
 """From an order over HTTP to a job that is recorded and published in one step."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4, uuid5
@@ -72,6 +73,10 @@ def _event(services: Services, user: User, order: Order, key: str | None) -> Eve
     if order.scope == "all" and not user.may_export_all:
         raise Problem(403, "scope_not_allowed", "Scope all needs the role exports:all", field="scope")
     job_id = uuid4() if key is None else uuid5(IDEMPOTENCY, f"{len(user.id)}:{user.id}:{key}")
+    try:
+        json.dumps(order.filters, allow_nan=False)
+    except ValueError as error:
+        raise Rejected("NaN and infinity are not JSON", code="invalid_number", field="filters") from error
     try:
         data = {"user_id": user.id, **order.model_dump(mode="json", exclude_unset=True)}
         request = check(data, formats=services.formats, datasets=services.datasets)

@@ -161,7 +161,7 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
     problems = [
-        FieldProblem(field=".".join(map(str, item["loc"][1:])) or str(item["loc"][0]), message=item["msg"])
+        FieldProblem(field=".".join(map(str, item["loc"][1:])) or str(item["loc"][0]), message=_message(item))
         for item in error.errors()
     ]
     places = {str(item["loc"][0]) for item in error.errors()}
@@ -179,6 +179,13 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
             errors=problems,
         )
     return problem.response(request_id(request))
+
+
+def _message(item: dict[str, Any]) -> str:
+    if item["type"] == "extra_forbidden":
+        return "there is no such field"
+    text: str = item["msg"]
+    return text[0].lower() + text[1:]
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 from uuid import UUID
 
 from producers.errors import PublishError
+from stream_app.errors import Retryable
 from stream_app.events import Event, RequestIdentity, Topic, cancel_event, request_event
 from stream_app.settings import Settings
 
@@ -73,7 +74,7 @@ class Publisher:
             async with asyncio.timeout(1.5 * self._timeout):
                 producer = await self._connected()
                 await producer.send_and_wait(event.topic, event.encode(), key=event.key)
-        except (KafkaError, OSError, TimeoutError) as error:
+        except (KafkaError, Retryable, OSError, TimeoutError) as error:
             raise self._failure(error) from error
 
     async def request(self, request: RequestIdentity, job_id: UUID | None = None) -> Event:
@@ -97,24 +98,19 @@ class Publisher:
         return event
 
     async def check(self) -> None:
-        """Ask Kafka for the topic of requests.
+        """Ask Kafka for its topics.
 
         Raises:
-            PublishError: it does not answer in time, or has no such topic.
+            PublishError: it does not answer in time.
         """
         from aiokafka.errors import KafkaError
 
         try:
             async with asyncio.timeout(self._timeout):
                 producer = await self._connected()
-                metadata = await producer.client.fetch_all_metadata()
-        except (KafkaError, OSError, TimeoutError) as error:
+                await producer.client.fetch_all_metadata()
+        except (KafkaError, Retryable, OSError, TimeoutError) as error:
             raise self._failure(error) from error
-        if not metadata.partitions_for_topic(Topic.REQUESTS):
-            raise PublishError(
-                f"Kafka at {self._settings.kafka_bootstrap_servers} has no topic {Topic.REQUESTS} yet: "
-                "a worker creates it when it starts"
-            )
 
     async def _connected(self) -> "AIOKafkaProducer":
         async with self._connecting:
@@ -125,7 +121,7 @@ class Publisher:
     async def _connect(self) -> "AIOKafkaProducer":
         from aiokafka import AIOKafkaProducer
 
-        from stream_app.kafka import client_options
+        from stream_app.kafka import client_options, ensure_topics
 
         producer = AIOKafkaProducer(
             **client_options(self._settings),
@@ -136,6 +132,10 @@ class Publisher:
         )
         try:
             await producer.start()
+            metadata = await producer.client.fetch_all_metadata()
+            if not metadata.partitions_for_topic(Topic.REQUESTS):
+                # Before the broker makes one itself, with as many partitions as it likes.
+                await ensure_topics(self._settings)
         except BaseException:
             with suppress(Exception):
                 await producer.stop()
