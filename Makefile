@@ -48,6 +48,7 @@ lock: ## Resolve the requirements again and write the lock files (UPGRADE=1 take
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -c requirements/dev.txt \
 		--extra worker --extra api --extra parquet -o requirements/runtime.txt pyproject.toml
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -c requirements/dev.txt -o requirements/uv.txt requirements/uv.in
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) -c requirements/dev.txt -o requirements/build.txt requirements/build.in
 
 clean: ## Remove the virtual environment, local data, caches and demo files
 	@rm -rf .venv .local demo-exports .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,23 @@
+# One image for every process: exporter worker, exporter api, exporter tick, exporter migrate.
+FROM python:3.13-slim AS build
+WORKDIR /src
+COPY requirements/ requirements/
+RUN pip install --no-cache-dir --require-hashes -r requirements/build.txt \
+    && uv venv /opt/exporter \
+    && uv pip install --python /opt/exporter --no-cache --require-hashes -r requirements/runtime.txt
+COPY pyproject.toml LICENSE README.md ./
+COPY stream_app/ stream_app/
+COPY producers/ producers/
+COPY api/ api/
+COPY local/ local/
+RUN hatchling build -t wheel \
+    && uv pip install --python /opt/exporter --no-cache --no-deps --compile-bytecode dist/*.whl
+
+FROM python:3.13-slim
+RUN useradd --system --uid 10001 --no-create-home exporter
+COPY --from=build /opt/exporter /opt/exporter
+ENV PATH=/opt/exporter/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER 10001:10001
+WORKDIR /tmp
+EXPOSE 8000
+CMD ["exporter", "worker"]
