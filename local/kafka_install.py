@@ -20,9 +20,8 @@ from local.ports import free_ports, is_open
 from local.process import Child
 
 VERSION = "4.4.0"
-TOOLS_VERSION = "4.3.1"  # the newest that is published
 CLUSTER_ID = "bG9jYWwtc3RhY2stMDAwMQ"
-_ARTIFACTS = f"org.apache.kafka:kafka_2.13:{VERSION}+org.apache.kafka:kafka-tools:{TOOLS_VERSION}+org.slf4j:slf4j-simple:1.7.36"
+_ARTIFACTS = f"org.apache.kafka:kafka_2.13:{VERSION}+org.slf4j:slf4j-simple:1.7.36"
 _JVM = [
     "-Xmx512m",
     "-XX:TieredStopAtLevel=1",  # a broker that lives for minutes gains nothing from the slow compiler
@@ -75,7 +74,7 @@ def kafka_install(report: Report) -> KafkaInstall:
         ServiceError: the jars could not be fetched, or the storage folder not be made.
     """
     java = find_java()
-    root = cache_dir() / f"kafka-tools-{VERSION}"
+    root = cache_dir() / f"kafka-{VERSION}"
     install = KafkaInstall(java, root / "jars", root / java.label)
     if not (install.jars.exists() and install.home.exists()):
         with locked(root / ".lock"):
