@@ -1,0 +1,78 @@
+"""What is typed on the command line, as the event carries it."""
+
+from typing import Any
+
+import pytest
+
+from producers.arguments import OPERATORS, parse_columns, parse_filters, parse_options
+from producers.errors import UsageError
+from stream_app.exports.columns import Column, Kind
+from stream_app.exports.filters import operators
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        (["kind=proof"], {"kind": "proof"}),
+        (["id=5"], {"id": "5"}),
+        (["note="], {"note": ""}),
+        (["note=a=b"], {"note": "a=b"}),
+        (["at=2026-01-01T10:00:00Z"], {"at": "2026-01-01T10:00:00Z"}),
+        (["sealed=true", "gone=null"], {"sealed": True, "gone": None}),
+        (['name="true"'], {"name": "true"}),
+        (['name="unfinished'], {"name": '"unfinished'}),
+        (["id:gte=5", "id:lt=9"], {"id": {"gte": "5", "lt": "9"}}),
+        (["id=5", "id:ne=6"], {"id": {"eq": "5", "ne": "6"}}),
+        (["kind:in=a, b"], {"kind": {"in": ["a", "b"]}}),
+        (['kind:in=["a,b","c"]'], {"kind": {"in": ["a,b", "c"]}}),
+        (["note:is_null=true"], {"note": {"is_null": True}}),
+        (["note:contains=true"], {"note": {"contains": "true"}}),
+        ([], {}),
+    ],
+)
+def test_filters(pairs: list[str], expected: dict[str, Any]) -> None:
+    assert parse_filters(pairs) == expected
+
+
+def test_filter_document_and_pairs_add_up() -> None:
+    assert parse_filters(["id:lt=9", "a=1"], '{"id": {"gte": 5}, "b:c": 2}') == {
+        "id": {"gte": 5, "lt": "9"},
+        "a": "1",
+        "b:c": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("pairs", "document", "said"),
+    [
+        (["kind"], None, "expected column=value"),
+        (["=5"], None, "expected column=value"),
+        (["id:near=5"], None, "allowed: eq, ne,"),
+        (["id=5", "id=6"], None, "id:in=a,b"),
+        ([], "{", "--filters is not JSON"),
+        ([], "[1]", "must be a JSON object"),
+    ],
+)
+def test_what_cannot_be_read_is_explained(pairs: list[str], document: str | None, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        parse_filters(pairs, document)
+
+
+def test_operators_are_those_of_the_service() -> None:
+    served = {name for kind in Kind for name in operators(Column("c", "text", "text", kind))}
+    assert set(OPERATORS) == served
+
+
+def test_options() -> None:
+    assert parse_options(["delimiter=;", "header=false"], "gzip") == {
+        "delimiter": ";",
+        "header": False,
+        "compression": "gzip",
+    }
+    with pytest.raises(UsageError, match="key=value"):
+        parse_options(["header"])
+
+
+def test_columns() -> None:
+    assert parse_columns(["id, kind", "note"]) == ["id", "kind", "note"]
+    assert parse_columns([]) is None

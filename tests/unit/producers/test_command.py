@@ -1,0 +1,173 @@
+"""The `exporter` command, as far as it goes without services."""
+
+import subprocess
+import sys
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from producers import plugins
+from producers.__main__ import cli
+from producers.errors import PublishError
+from producers.publisher import Publisher
+from stream_app.events import Event, EventType
+
+ORDER = ["request", "--export-type", "ledger", "--format", "csv", "--user-id", "u"]
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
+    """Every event that would have gone to Kafka."""
+    events: list[Event] = []
+
+    async def publish(_: Publisher, event: Event) -> None:
+        events.append(event)
+
+    monkeypatch.setattr(Publisher, "publish", publish)
+    return events
+
+
+def run(*arguments: str, **environment: str) -> Result:
+    return CliRunner().invoke(cli, list(arguments), env=environment)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["request", "status", "watch", "download", "cancel", "token", "tick", "worker", "migrate", "api"],
+)
+def test_every_command_is_listed_and_has_help(command: str) -> None:
+    assert f"  {command} " in run("--help").output
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom producers.__main__ import cli\n"
+        "assert CliRunner().invoke(cli, ['--help']).exit_code == 0\n"
+        "print({'aiokafka', 'httpx', 'faust', 'sqlalchemy', 'fastapi', 'pydantic'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_package_without_its_dependencies_does_not_break_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Broken:
+        name = "broken"
+
+        def load(self) -> Any:
+            raise ImportError("No module named 'parts'")
+
+    monkeypatch.setattr(plugins, "_entries", lambda: [Broken()])
+    assert run("--help").exit_code == 0
+    result = run("broken")
+    assert result.exit_code == 2
+    assert "streaming-exporter[broken]" in result.output
+
+
+def test_request_carries_every_field(published: list[Event]) -> None:
+    job_id = str(uuid4())
+    result = run(
+        *ORDER,
+        *("--filter", "kind=proof", "--filters", '{"id": {"gte": 5}}', "--columns", "id,kind"),
+        *("--scope", "all", "--priority", "low", "--option", "header=false", "--compression", "gzip"),
+        *("--recipient", "a@example.com", "--recipient", "b@example.com", "--job-id", job_id),
+    )
+    assert (result.exit_code, result.stdout.strip()) == (0, job_id)
+    [event] = published
+    assert event.type is EventType.REQUESTED
+    assert event.id == job_id
+    assert event.data == {
+        "user_id": "u",
+        "export_type": "ledger",
+        "format": "csv",
+        "filters": {"id": {"gte": 5}, "kind": "proof"},
+        "columns": ["id", "kind"],
+        "options": {"header": False, "compression": "gzip"},
+        "scope": "all",
+        "priority": "low",
+        "recipients": ["a@example.com", "b@example.com"],
+    }
+
+
+def test_request_leaves_out_what_was_not_given(published: list[Event]) -> None:
+    result = run(*ORDER)
+    assert UUID(result.stdout.strip()) == published[0].job_id
+    assert published[0].data == {"user_id": "u", "export_type": "ledger", "format": "csv"}
+
+
+def test_cancel(published: list[Event]) -> None:
+    job_id = uuid4()
+    assert run("cancel", str(job_id)).exit_code == 0
+    assert (published[0].type, published[0].job_id) == (EventType.CANCEL_REQUESTED, job_id)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--filter", "kind"], "column=value"),
+        (["--scope", "mine"], "'own' or 'all'"),
+        (["--compression", "rar"], "'gzip'"),
+        (["--option", "colour=red"], "allowed: title, page_size, delimiter,"),
+        (["--job-id", "1"], "--job-id"),
+    ],
+)
+def test_wrong_usage_is_explained_and_publishes_nothing(
+    published: list[Event], arguments: list[str], said: str
+) -> None:
+    result = run(*ORDER, *arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.output
+    assert published == []
+
+
+def test_an_outage_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def publish(*_: object) -> None:
+        raise PublishError("Kafka at nowhere:9092 did not take the event")
+
+    monkeypatch.setattr(Publisher, "publish", publish)
+    result = run(*ORDER)
+    assert result.exit_code == 1
+    assert result.stderr == "Kafka at nowhere:9092 did not take the event\n"
+
+
+def test_kafka_that_is_not_there_is_named() -> None:
+    result = run(*ORDER, EXPORTER_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    assert result.exit_code == 1
+    assert "Kafka at 127.0.0.1:1 did not take the event" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_api_that_is_not_there_is_named() -> None:
+    result = run("status", str(uuid4()), "--api-url", "http://127.0.0.1:1")
+    assert result.exit_code == 1
+    assert "http://127.0.0.1:1 cannot be reached" in result.stderr
+
+
+def test_a_bad_setting_is_named_without_its_value() -> None:
+    result = run("token", "--user-id", "u", EXPORTER_SMTP_PORT="secret")
+    assert result.exit_code == 2
+    assert "EXPORTER_SMTP_PORT" in result.stderr
+    assert "secret" not in result.output
+
+
+def test_token_prints_nothing_else() -> None:
+    result = run("token", "--user-id", "u", "--role", "exports:all")
+    assert result.exit_code == 0
+    assert len(result.output.split()) == 1
+    assert result.output.count(".") == 2
+
+
+def test_token_is_for_the_provider_where_there_is_one() -> None:
+    result = run("token", "--user-id", "u", EXPORTER_JWT_JWKS_URL="https://id.example.com/jwks")
+    assert result.exit_code == 2
+    assert "EXPORTER_JWT_JWKS_URL" in result.stderr
+    watching = run(*ORDER, "--watch", EXPORTER_JWT_JWKS_URL="https://id.example.com/jwks")
+    assert watching.exit_code == 2
+    assert "EXPORTER_TOKEN" in watching.stderr

@@ -1,0 +1,209 @@
+"""Following a job and downloading its file, against a server that misbehaves on purpose."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from typer.testing import CliRunner
+
+from producers.__main__ import cli
+from producers.client import Api, Job
+from producers.display import Bar, Lines, size
+from producers.download import fetch
+from producers.errors import ApiError, DownloadError, JobEnded
+from producers.watch import follow
+from tests.unit.producers.fake_server import FakeServer
+
+JOB = uuid4()
+PATH = f"/exports/jobs/{JOB}"
+CONTENT = b"id,kind\n1,proof\n"
+
+
+def record(status: str, **known: Any) -> dict[str, Any]:
+    return {"export_job_id": str(JOB), "status": status, "export_type": "ledger", "format": "csv", **known}
+
+
+def manifest(**changes: Any) -> dict[str, Any]:
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    return {"file_name": "ledger.csv", "bytes": len(CONTENT), "rows": 1, "sha256": digest, **changes}
+
+
+@pytest.fixture
+def api(server: FakeServer) -> Iterator[Api]:
+    with Api(server.url, "the-token") as opened:
+        yield opened
+
+
+def finished(server: FakeServer, **changes: Any) -> None:
+    server.add(PATH, 200, record("completed", row_count=1, file_size=len(CONTENT)))
+    server.add(f"{PATH}/manifest", 200, manifest(**changes))
+    server.add(f"{PATH}/download", 307, Location=f"{server.url}/store/file?signature=x")
+    server.add("/store/file?signature=x", 200, CONTENT)
+
+
+def watch(api: Api, **limits: float) -> tuple[Job, list[str]]:
+    seen: list[str] = []
+    job = follow(
+        api, JOB, lambda job: seen.append(job.status if job else "unknown"), **{"interval": 0.01, **limits}
+    )
+    return job, seen
+
+
+def test_follows_from_unknown_to_completed(server: FakeServer, api: Api) -> None:
+    server.add(PATH, 404, {"title": "Not Found"})
+    server.add(PATH, 200, record("pending"))
+    server.add(PATH, 503, {"title": "Service Unavailable"})
+    server.add(PATH, 200, record("processing", row_count=5, estimated_rows=9))
+    server.add(PATH, 200, record("completed", row_count=9))
+    job, seen = watch(api)
+    assert seen == ["unknown", "pending", "processing", "completed"]
+    assert job.row_count == 9
+    assert server.seen[0][1]["Authorization"] == "Bearer the-token"
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled", "expired"])
+def test_a_job_without_a_file_is_an_error(server: FakeServer, api: Api, status: str) -> None:
+    server.add(PATH, 200, record(status, error={"code": "unknown_column", "message": "filters.x: no"}))
+    with pytest.raises(JobEnded, match=rf"{status}: filters.x: no \(unknown_column\)"):
+        watch(api)
+
+
+def test_a_request_that_nobody_admits(api: Api) -> None:
+    with pytest.raises(ApiError, match=re.escape("is one running (exporter worker)")):
+        watch(api, admission_seconds=0.05)
+
+
+def test_an_outage_is_waited_for_only_so_long(server: FakeServer, api: Api) -> None:
+    server.add(PATH, 503, {"title": "Service Unavailable", "detail": "away"})
+    with pytest.raises(ApiError, match="away"):
+        watch(api, outage_seconds=0.05)
+
+
+def test_a_refused_token_is_not_tried_again(server: FakeServer, api: Api) -> None:
+    server.add(PATH, 401, {"title": "Unauthorized", "detail": "The token has expired"})
+    with pytest.raises(ApiError, match="expired; pass a token as --token"):
+        watch(api)
+    assert len(server.seen) == 1
+
+
+def test_what_is_not_the_api_is_said_so(server: FakeServer, api: Api) -> None:
+    server.add(PATH, 200, b"<html>")
+    with pytest.raises(ApiError, match="does not answer as the exporter's API does"):
+        watch(api)
+
+
+def test_downloads_under_the_files_name(server: FakeServer, api: Api, tmp_path: Path) -> None:
+    finished(server)
+    steps: list[tuple[int, int]] = []
+    path = fetch(api, JOB, tmp_path / "new", lambda done, total: steps.append((done, total)))
+    assert path == tmp_path / "new" / "ledger.csv"
+    assert path.read_bytes() == CONTENT
+    assert list(path.parent.iterdir()) == [path]
+    assert steps[-1] == (len(CONTENT), len(CONTENT))
+    assert path.stat().st_mode & 0o444 == 0o444
+
+
+def test_the_token_does_not_travel_to_the_store(server: FakeServer, api: Api, tmp_path: Path) -> None:
+    finished(server)
+    fetch(api, JOB, tmp_path)
+    [headers] = [headers for path, headers in server.seen if path.startswith("/store/")]
+    assert "Authorization" not in headers
+
+
+def test_a_name_cannot_leave_the_folder(server: FakeServer, api: Api, tmp_path: Path) -> None:
+    finished(server, file_name="../../evil.csv")
+    assert fetch(api, JOB, tmp_path / "here") == tmp_path / "here" / "evil.csv"
+
+
+@pytest.mark.parametrize("changes", [{"sha256": "0" * 64}, {"bytes": 7}])
+def test_a_damaged_file_is_not_kept(
+    server: FakeServer, api: Api, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    finished(server, **changes)
+    (tmp_path / "ledger.csv").write_text("the one before")
+    with pytest.raises(DownloadError, match="arrived damaged"):
+        fetch(api, JOB, tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["the one before"]
+
+
+def test_a_broken_connection_is_not_kept(server: FakeServer, api: Api, tmp_path: Path) -> None:
+    server.add("/store/file?signature=x", 200, CONTENT, **{"Content-Length": "9999"})
+    finished(server)
+    with pytest.raises(DownloadError, match="did not deliver"):
+        fetch(api, JOB, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_refuses(server: FakeServer, api: Api, tmp_path: Path) -> None:
+    server.add("/store/file?signature=x", 403, b"<Error/>")
+    finished(server)
+    with pytest.raises(DownloadError, match="answered 403"):
+        fetch(api, JOB, tmp_path)
+
+
+def test_watch_command_downloads(server: FakeServer, tmp_path: Path) -> None:
+    finished(server)
+    result = CliRunner().invoke(cli, ["watch", str(JOB), "--api-url", server.url, "--output", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert "1 rows, 16 B, sha256 verified" in result.stderr
+    assert (tmp_path / "ledger.csv").read_bytes() == CONTENT
+
+
+def test_watch_command_fails_with_the_job(server: FakeServer) -> None:
+    server.add(PATH, 200, record("failed", error={"code": "timeout", "message": "took too long"}))
+    result = CliRunner().invoke(cli, ["watch", str(JOB), "--api-url", server.url])
+    assert result.exit_code == 1
+    assert result.stderr.endswith("failed: took too long (timeout)\n")
+
+
+def test_status_command_prints_json(server: FakeServer) -> None:
+    server.add(PATH, 200, record("pending"))
+    result = CliRunner().invoke(cli, ["status", str(JOB), "--api-url", server.url, "--token", "t"])
+    assert result.exit_code == 0
+    assert '"status": "pending"' in result.stdout
+    assert server.seen[0][1]["Authorization"] == "Bearer t"
+
+
+def test_lines_are_few(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Lines()
+    for job in (
+        None,
+        None,
+        record("pending"),
+        record("processing", row_count=1),
+        record("processing", row_count=2),
+        record("completed", row_count=9),
+    ):
+        shown.job(Job.model_validate(job) if job else None)
+    shown.download(1, 2)
+    shown.download(2, 2)
+    assert capsys.readouterr().err.splitlines() == [
+        "waiting for a worker",
+        "pending",
+        "processing, 1 rows",
+        "completed, 9 rows",
+        "downloaded 2 B",
+    ]
+
+
+def test_bar_survives_every_kind_of_job(capsys: pytest.CaptureFixture[str]) -> None:
+    with Bar() as shown:
+        shown.job(None)
+        shown.job(Job.model_validate(record("processing")))
+        shown.job(Job.model_validate(record("processing", row_count=12, estimated_rows=10)))
+        shown.job(Job.model_validate(record("completed", row_count=0)))
+        shown.download(0, 0)
+        shown.download(5, 10)
+    assert "ledger csv: completed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (24_800_000, "24.8 MB"), (5e15, "5000.0 TB")],
+)
+def test_size(count: int, text: str) -> None:
+    assert size(count) == text
