@@ -22,11 +22,12 @@ def up(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the API")] = 8000,
     workers: Annotated[int, typer.Option(min=0, help="Number of workers")] = 1,
     rows: Rows = 20_000,
+    folder: Annotated[Path, typer.Option(help="Folder for data, logs and stack.json")] = Path(".local"),
 ) -> None:
     """Start everything and stay until Ctrl-C."""
     from local.up import up
 
-    up(port, workers, rows)
+    up(port, workers, rows, folder.absolute())
 
 
 @cli.command()

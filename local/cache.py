@@ -1,13 +1,10 @@
-"""The user's cache folder, what is fetched or computed once per machine; and locks."""
+"""The user's cache folder: what is fetched or computed once per machine."""
 
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
-
-from local.errors import UsageError
 
 
 def cache_dir() -> Path:
@@ -24,31 +21,3 @@ def locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-class FolderLock:
-    """Held while a stack uses ``folder``, and let go by the kernel however its process ends."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._file: IO[str] | None = None
-
-    def acquire(self) -> None:
-        """Take it, or say who should have.
-
-        Raises:
-            UsageError: another process holds it.
-        """
-        self._folder.parent.mkdir(parents=True, exist_ok=True)
-        file = self._folder.with_name(f".{self._folder.name}.lock").open("w")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise UsageError(f"another process runs a stack in {self._folder}: stop that one first") from None
-        self._file = file
-
-    def release(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None

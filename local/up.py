@@ -13,11 +13,9 @@ from local.progress import Progress, console
 from local.stack import ROOT, Stack
 from stream_app.settings import Settings
 
-FOLDER = ROOT / ".local"
 
-
-def up(port: int, workers: int, ledger_rows: int) -> None:
-    """Start everything, write ``.local/stack.json`` and ``.local/stack.env``, wait.
+def up(port: int, workers: int, ledger_rows: int, folder: Path = ROOT / ".local") -> None:
+    """Start everything, write ``stack.json`` and ``stack.env`` into ``folder``, wait.
 
     Raises:
         UsageError: the port is taken, or a stack runs in this folder already.
@@ -25,15 +23,15 @@ def up(port: int, workers: int, ledger_rows: int) -> None:
     """
     if not is_free(port):
         raise UsageError(f"port {port} is taken: choose another with PORT=")
-    stack = Stack(FOLDER / "up", ledger_rows=ledger_rows, progress=Progress())
-    facts, lines = FOLDER / "stack.json", FOLDER / "stack.env"
+    stack = Stack(folder / "up", ledger_rows=ledger_rows, progress=Progress())
+    facts, lines = folder / "stack.json", folder / "stack.env"
     with stack:
         api = stack.start_all(workers, port)
         content = describe(stack, api)
         try:
             _write(facts, json.dumps(content, indent=2) + "\n")
             _write(lines, environment_file({**stack.settings(), "EXPORTER_PUBLIC_URL": api.url}))
-            _greet(api.url, str(content["token"]), str(content["admin_token"]))
+            _greet(api.url, content, facts)
             _watch(stack)
         finally:
             for path in (facts, lines):
@@ -72,18 +70,22 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, "utf-8")
 
 
-def _greet(url: str, token: str, admin_token: str) -> None:
+def _greet(url: str, content: dict[str, object], facts: Path) -> None:
     rows = {
         "API": f"{url}   (page at /, reference at /docs)",
-        "token": f"{token}   (user-1)",
-        "admin": f"{admin_token}   (every row, every job)",
-        "facts": ".local/stack.json, and .local/stack.env for a shell",
+        "token": f"{content['token']}   (user-1)",
+        "admin": f"{content['admin_token']}   (every row, every job)",
+        "facts": f"{_short(facts)}, and {_short(facts.with_suffix('.env'))} for a shell",
         "try": ".venv/bin/exporter request --export-type ledger --format csv --user-id user-1 --output .",
     }
     console.print()
     for name, text in rows.items():
         console.print(f"  [bold]{name:<6}[/] {escape(text)}")
     console.print("\n  Ctrl-C stops everything.\n", style="dim")
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _watch(stack: Stack) -> None:
