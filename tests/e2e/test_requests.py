@@ -1,0 +1,112 @@
+"""Good, impossible, repeated and unreadable requests, all at once."""
+
+import asyncio
+import json
+from typing import Any
+from uuid import uuid4
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from stream_app.events import ExportRequest, Topic, cancel_event, request_event
+from tests.e2e.conftest import System
+
+
+def request(**data: Any) -> Any:
+    wanted = ExportRequest(**{"user_id": "customer-1", "export_type": "orders", "format": "csv", **data})
+    return request_event(wanted, source="/test")
+
+
+async def publish(system: System, messages: list[tuple[bytes, bytes]]) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=_servers(system))
+    await producer.start()
+    for key, value in messages:
+        await producer.send_and_wait(Topic.REQUESTS, value, key=key)
+    await producer.stop()
+
+
+async def dead_letters(system: System) -> list[Any]:
+    consumer = AIOKafkaConsumer(bootstrap_servers=_servers(system), auto_offset_reset="earliest")
+    await consumer.start()
+    partition = TopicPartition(Topic.DEAD_LETTERS, 0)
+    consumer.assign([partition])
+    end = (await consumer.end_offsets([partition]))[partition]
+    found = []
+    while await consumer.position(partition) < end:
+        found += (await consumer.getmany(partition, timeout_ms=500)).get(partition, [])
+    await consumer.stop()
+    return found
+
+
+def _servers(system: System) -> str:
+    return system.stack.settings()["EXPORTER_KAFKA_BOOTSTRAP_SERVERS"]
+
+
+async def test_twenty_requests_of_all_sorts(system: System) -> None:
+    good = [request(), request(format="json"), request(format="ndjson"), request(scope="all"), request(columns=["id"])]
+    impossible = [
+        (request(export_type="nothing"), "unknown_dataset", "export_type: there is no dataset 'nothing'; allowed: "),
+        (request(format="docx"), "unknown_format", "format: there is no format 'docx'; allowed: csv"),
+        (request(columns=["id", "colour"]), "unknown_column", "columns.1: there is no column 'colour'; allowed: id"),
+        (request(filters={"id": "x"}), "bad_filter_value", "filters.id: expected a whole number, got 'x'"),
+        (request(export_type="gone", scope="all"), "missing_table", "dataset 'gone': the source database has no table"),
+    ]
+    garbage = [b"hello", b"{}", b'{"specversion": "1.0"}', b"\xff\x00", json.dumps([1, 2]).encode()]
+    before = len(await dead_letters(system))
+    readable = [(event.key, event.encode()) for event in [*good, *good, *(event for event, _, _ in impossible)]]
+    unreadable = [(b"?", content) for content in garbage]
+    await publish(system, [message for pair in zip(readable[:5], unreadable, strict=True) for message in pair] + readable[5:])
+
+    for event in good:
+        job = system.ended(event.id)
+        assert job["status"] == "completed", job
+        assert job["attempt"] == 1
+        assert system.file(event.id)
+    for event, code, message in impossible:
+        job = system.ended(event.id)
+        assert job["status"] == "failed"
+        assert job["error"]["code"] == code
+        assert job["error"]["message"].startswith(message)
+    letters = (await dead_letters(system))[before:]
+    assert [letter.value for letter in letters] == garbage
+    for letter in letters:
+        headers = dict(letter.headers)
+        assert headers["topic"] == b"exports.requests"
+        assert headers["error"]
+        assert int(headers["partition"]) >= 0
+        assert int(headers["offset"]) >= 0
+
+
+async def test_a_running_export_is_cancelled(system: System) -> None:
+    event = request(export_type="slow", scope="all")
+    await publish(system, [(event.key, event.encode())])
+    await _until_processing(system, event.id)
+    cancel = cancel_event(event.job_id, source="/test")
+    await publish(system, [(cancel.key, cancel.encode())])
+    assert system.ended(event.id, within=5)["status"] == "cancelled"
+
+
+async def test_a_cancellation_before_its_request_holds(system: System) -> None:
+    event = request()
+    cancel = cancel_event(event.job_id, source="/test")
+    await publish(system, [(cancel.key, cancel.encode()), (event.key, event.encode())])
+    assert system.ended(event.id)["status"] == "cancelled"
+
+
+async def test_a_killed_workers_job_is_finished_by_another(system: System) -> None:
+    doomed = system.stack.start_worker(settings=system.extra)
+    jobs = [system.ask(export_type="slow", format="csv", scope="all") for _ in range(2)]
+    for job_id in jobs:
+        await _until_processing(system, job_id)
+    doomed.kill()
+    for job_id in jobs:
+        assert system.ended(job_id, within=60)["status"] == "completed"
+        assert system.file(job_id).count(b"\n") == 501
+
+
+async def _until_processing(system: System, job_id: object) -> None:
+    for _ in range(100):
+        job = system.job(str(job_id))
+        if job is not None and job["status"] == "processing":
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"job {job_id} was not started: {job}")
