@@ -1,0 +1,104 @@
+"""docker-compose.yml agrees with the settings, the commands and the image, as far as a parser can tell."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from producers.__main__ import cli
+from stream_app.settings import Settings
+
+ROOT = Path(__file__).parent.parent.parent
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = {name: service for name, service in SERVICES.items() if "build" in service}
+DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
+
+
+def resolved(value: str) -> str:
+    """The value where nothing is set in .env."""
+    while match := re.search(r"\$\{(\w+)(?::-((?:[^${}]|\$\{[^}]*\})*)|:\?[^}]*)\}", value):
+        value = value.replace(match[0], match[2] or "x" * 40)
+    return value
+
+
+def test_it_runs_the_services_and_every_process_of_ours() -> None:
+    assert SERVICES.keys() >= {"kafka", "postgres", "minio", "mailpit"}
+    assert OURS.keys() == {"migrate", "worker", "ticker", "api"}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_each_variable_is_a_setting_and_its_value_is_valid(name: str) -> None:
+    environment: dict[str, str] = OURS[name]["environment"]
+    fields = {key.removeprefix("EXPORTER_").lower(): resolved(value) for key, value in environment.items()}
+    assert all(key.startswith("EXPORTER_") for key in environment)
+    assert fields.keys() <= Settings.model_fields.keys()
+    Settings.model_validate(fields)
+
+
+def test_ours_do_not_sign_tokens_with_the_secret_that_everybody_knows() -> None:
+    for service in OURS.values():
+        assert service["environment"]["EXPORTER_JWT_SECRET"].startswith("${EXPORTER_JWT_SECRET:?")
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_each_command_exists_and_takes_its_arguments(name: str) -> None:
+    program, command, *arguments = OURS[name]["command"]
+    assert program == "exporter"
+    group = typer.main.get_command(cli)
+    context = typer.Context(group)
+    found = group.get_command(context, command)  # type: ignore[attr-defined]
+    assert found is not None, f"exporter has no command {command}"
+    found.make_context(command, list(arguments))
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_ours_run_without_privileges(name: str) -> None:
+    service = OURS[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert re.search(r"^USER 10001:10001$", DOCKERFILE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", SERVICES.keys() - {"migrate"})
+def test_whatever_stays_up_has_a_health_check(name: str) -> None:
+    assert SERVICES[name]["healthcheck"]
+
+
+def test_who_waits_for_health_waits_for_a_service_that_reports_it() -> None:
+    for service in SERVICES.values():
+        for name, wait in service.get("depends_on", {}).items():
+            if wait["condition"] == "service_healthy":
+                assert "test" in SERVICES[name]["healthcheck"]
+
+
+def test_ports_are_published_to_this_machine_only() -> None:
+    ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_what_must_survive_is_in_named_volumes() -> None:
+    mounted = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
+    assert mounted == COMPOSE["volumes"].keys() == {"kafka-data", "postgres-data", "minio-data"}
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if name not in OURS])
+def test_images_are_pinned(name: str) -> None:
+    assert re.search(r":[\w.-]*\d[\w.-]*$", SERVICES[name]["image"])
+
+
+def test_the_image_copies_what_is_there_and_what_is_not_ignored() -> None:
+    allowed = {
+        line[1:].split("/")[0]
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line[:1] == "!"
+    }
+    for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE):
+        for source in line.split()[:-1]:
+            assert (ROOT / source).exists(), source
+            assert source.split("/")[0] in allowed, source
