@@ -120,7 +120,7 @@ def ledger(count: int, users: int) -> Iterator[str]:
         kind = _KINDS[noise % 6]
         user = f"user-{1 + (noise >> 8) % users}"
         subject = _uuid(name)
-        created = _START_US + (number * _SPAN_US) // (count + 1)
+        created = ledger_moment(number, count)
         amount = f"{(noise >> 20) % 100_000}.{(noise >> 40) % 1_000_000:06d}"
         sealed = noise >> 59 & 1
         # In the order and spacing of jsonb's own text, so that the hash can be computed from the table.
@@ -137,6 +137,11 @@ def ledger(count: int, users: int) -> Iterator[str]:
             f"{previous}\t{entry}\n"
         )
         previous = entry
+
+
+def ledger_moment(number: int, count: int) -> int:
+    """When the ledger's entry with this number, from 1, was made: microseconds since 1970."""
+    return _START_US + (number * _SPAN_US) // (count + 1)
 
 
 def enrollment_id(number: int) -> UUID:
