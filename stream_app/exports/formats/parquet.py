@@ -1,0 +1,49 @@
+"""Parquet: PostgreSQL writes CSV, Arrow reads it into typed columns and encodes them.
+
+=========================  ================================================================
+PostgreSQL                 Parquet
+=========================  ================================================================
+boolean, integers, oid     BOOLEAN, INT of 16, 32 or 64 bits (oid: 64)
+real, double precision     FLOAT, DOUBLE
+numeric(p,s)               DECIMAL of that precision; NaN becomes null and is counted
+numeric, precision > 38    text, since not every reader takes longer decimals
+date, time, timestamp      DATE, TIME, TIMESTAMP in microseconds; what the years 1 to 9999
+                           or a day do not hold (infinity, 24:00) becomes null and is counted
+timestamp with time zone   the same, adjusted to UTC
+bytea                      BYTE_ARRAY
+arrays                     LIST of texts; an inner array is the JSON of one
+everything else            text: json and uuid as they are, interval as ISO 8601
+=========================  ================================================================
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Select, select
+
+from stream_app.exports.formats.base import Document, Format, Projection, Tally
+from stream_app.exports.formats.parquet_sql import typed_values, unrepresentable
+
+
+class ParquetFormat(Format):
+    """``parquet``; needs the extra of the same name."""
+
+    name = "parquet"
+    extension = "parquet"
+    media_type = "application/vnd.apache.parquet"
+    description = "Apache Parquet with typed columns, compressed by zstd"
+
+    def project(self, rows: Select[Any], document: Document) -> Projection:
+        """CSV whose last column, if any value can fail to fit its type, counts those that do."""
+        columns = document.columns
+        return Projection(
+            select(*typed_values(columns), *unrepresentable(columns)).select_from(rows.subquery("rows")),
+            {"format": "csv"},
+        )
+
+    def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
+        """Row groups as they fill up, then the footer. Arrow works without the interpreter's lock."""
+        # Whoever only lists formats, like the API, need not load Arrow.
+        from stream_app.exports.formats.parquet_arrow import encode
+
+        yield from encode(chunks, document, tally)

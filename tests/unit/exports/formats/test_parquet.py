@@ -1,0 +1,121 @@
+"""Parquet from hand-written CSV, read back by pyarrow."""
+
+import io
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stream_app.events import Options
+from stream_app.exports.columns import Column, Kind
+from stream_app.exports.formats import parquet_arrow
+from stream_app.exports.formats.base import Document, Tally
+from stream_app.exports.formats.parquet import ParquetFormat
+from stream_app.exports.formats.parquet_arrow import arrow_type
+from stream_app.exports.formats.parquet_sql import decimal_type
+
+ID = Column("id", "bigint", "int8", Kind.INTEGER, nullable=False)
+NOTE = Column("note", "text", "text", Kind.TEXT)
+AT = Column("at", "timestamp with time zone", "timestamptz", Kind.TIMESTAMPTZ)
+
+
+def document(*columns: Column) -> Document:
+    return Document("things", columns, Options(), datetime(2026, 1, 31, tzinfo=UTC))
+
+
+def frame(*columns: Column, chunks: list[bytes], tally: Tally | None = None) -> pq.ParquetFile:
+    content = b"".join(ParquetFormat().frame(iter(chunks), document(*columns), tally or Tally()))
+    return pq.ParquetFile(io.BytesIO(content))
+
+
+def numeric(declared: str) -> Column:
+    return Column("n", declared, "numeric", Kind.NUMERIC)
+
+
+@pytest.mark.parametrize(
+    ("declared", "expected"),
+    [
+        ("numeric(18,6)", (18, 6)),
+        ("numeric(5,-2)", (7, 0)),
+        ("numeric(3,5)", (5, 5)),
+        ("numeric(38,10)", (38, 10)),
+        ("numeric(39,10)", None),
+        ("numeric", None),
+        ("price", None),
+    ],
+)
+def test_a_numeric_is_a_decimal_where_parquet_has_one(
+    declared: str, expected: tuple[int, int] | None
+) -> None:
+    assert decimal_type(numeric(declared)) == expected
+    assert arrow_type(numeric(declared)) == (pa.decimal128(*expected) if expected else pa.string())
+
+
+def test_null_empty_and_quoted_texts_stay_apart() -> None:
+    rows = [b'1,\n2,""\n', b'3,"a, ""b""\nc"\n4,NULL\n5,NaN\n']
+    table = frame(ID, NOTE, chunks=rows).read()
+    assert table.column("note").to_pylist() == [None, "", 'a, "b"\nc', "NULL", "NaN"]
+    assert table.schema.field("id").type == pa.int64()
+
+
+def test_a_row_that_is_one_null_is_an_empty_line() -> None:
+    assert frame(NOTE, chunks=[b'\n""\n\n']).read().column("note").to_pylist() == [None, "", None]
+
+
+def test_misfits_are_counted_and_not_shown() -> None:
+    tally = Tally()
+    file = frame(ID, AT, chunks=[b"1,2026-01-31 11:30:00.25+00,0\n2,,1\n", b"3,,0\n"], tally=tally)
+    assert file.schema_arrow.names == ["id", "at"]
+    assert file.read().column("at").to_pylist() == [
+        datetime(2026, 1, 31, 11, 30, 0, 250_000, UTC),
+        None,
+        None,
+    ]
+    assert tally == Tally(rows=3, warnings={"unrepresentable_values": 1})  # type: ignore[arg-type]
+
+
+def test_decimals_keep_every_digit() -> None:
+    chunks = [b"99999999999999999999999999999999999.123,0\n-0.001,0\n"]
+    values = frame(numeric("numeric(38,3)"), chunks=chunks).read().column("n").to_pylist()
+    assert values == [Decimal("99999999999999999999999999999999999.123"), Decimal("-0.001")]
+
+
+def test_no_rows_leave_the_schema_and_the_metadata() -> None:
+    file = frame(ID, AT, chunks=[])
+    assert file.metadata.num_rows == 0
+    assert file.schema_arrow.field("at").type == pa.timestamp("us", "UTC")
+    assert file.metadata.metadata[b"dataset"] == b"things"
+    assert file.metadata.metadata[b"as_of"] == b"2026-01-31T00:00:00+00:00"
+
+
+def test_row_groups_are_bounded_by_rows_and_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_arrow, "BATCH_BYTES", 1_000)
+    monkeypatch.setattr(parquet_arrow, "ROW_GROUP_ROWS", 100)
+    short = frame(
+        ID, chunks=[b"".join(b"%d\n" % n for n in range(start, start + 10)) for start in range(0, 1000, 10)]
+    )
+    assert short.read().column("id").to_pylist() == list(range(1000))
+    assert max(short.metadata.row_group(n).num_rows for n in range(short.num_row_groups)) <= 100
+    monkeypatch.setattr(parquet_arrow, "ROW_GROUP_BYTES", 50_000)
+    long = frame(NOTE, chunks=[b"x" * 20_000 + b"\n"] * 10)
+    assert long.num_row_groups == 4
+
+
+def test_bytes_come_while_rows_still_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_arrow, "BATCH_BYTES", 1_000)
+    monkeypatch.setattr(parquet_arrow, "ROW_GROUP_BYTES", 1_000)
+    chunks = iter([b"x" * 2_000 + b"\n"] * 100)
+    next(ParquetFormat().frame(chunks, document(NOTE), Tally()))
+    assert len(list(chunks)) > 95
+
+
+def test_an_error_of_the_source_passes() -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"1\n"
+        raise ConnectionError("gone")
+
+    with pytest.raises(ConnectionError, match="gone"):
+        list(ParquetFormat().frame(chunks(), document(ID), Tally()))
