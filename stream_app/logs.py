@@ -39,4 +39,4 @@ def configure(settings: Settings) -> None:
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
     for chatty in ("aiokafka", "faust", "mode"):
-        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+        logging.getLogger(chatty).setLevel(logging.INFO if settings.log_level == "DEBUG" else logging.WARNING)

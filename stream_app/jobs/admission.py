@@ -1,13 +1,16 @@
 """From a request event to the row that is inserted for it. Pure."""
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from stream_app.errors import Rejected
 from stream_app.events import Event, ExportRequest, JobError, LifecycleData
 from stream_app.jobs.states import Status
+
+PUBLISHING = timedelta(seconds=10)
+"""How long an outcome that was decided at admission may take to be published before it is published again."""
 
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 
@@ -40,6 +43,7 @@ def job_row(
         "admitted_at": None,
         "cancel_requested_at": None,
         "outcome": None,
+        "lease_until": now + PUBLISHING,
     }
     try:
         row["priority"] = PRIORITIES[check(event.data, formats=formats, datasets=datasets).priority]
