@@ -28,15 +28,19 @@ class Settings(BaseSettings):
         env_prefix="EXPORTER_", env_file=(".env", ".local/stack.env"), extra="ignore", frozen=True
     )
 
-    kafka_bootstrap_servers: str = "127.0.0.1:9092"
-    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
-    kafka_sasl_username: str | None = None
-    kafka_sasl_password: SecretStr | None = None
-    kafka_ssl_cafile: Path | None = None
+    kafka_bootstrap_servers: str = Field("127.0.0.1:9092", description="Brokers, host:port, separated by commas")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`"
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`"
+    )
+    kafka_sasl_username: str | None = Field(None, description="Name for SASL")
+    kafka_sasl_password: SecretStr | None = Field(None, description="Password for SASL")
+    kafka_ssl_cafile: Path | None = Field(None, description="Certificates to trust; default: the system's")
     kafka_group: str = Field("exporter", description="Consumer group that the workers share")
     kafka_partitions: Count = Field(8, description="Partitions of topics that the service creates")
-    kafka_replication_factor: Count = 1
+    kafka_replication_factor: Count = Field(1, description="Replicas of topics that the service creates")
 
     database_url: SecretStr = Field(
         SecretStr("postgresql://exporter:exporter@127.0.0.1:5432/exporter"),
@@ -47,43 +51,49 @@ class Settings(BaseSettings):
     )
     datasets_file: Path | None = Field(None, description="TOML file with further datasets")
 
-    s3_endpoint: str = "http://127.0.0.1:9000"
+    s3_endpoint: str = Field("http://127.0.0.1:9000", description="Object store, as the worker reaches it")
     s3_public_endpoint: str | None = Field(None, description="Host in download links; default: S3_ENDPOINT")
-    s3_access_key: str = "exporter"
-    s3_secret_key: SecretStr = SecretStr("exporter-secret")
-    s3_bucket: str = "exports"
+    s3_access_key: str = Field("exporter", description="Name of the key")
+    s3_secret_key: SecretStr = Field(SecretStr("exporter-secret"), description="The key")
+    s3_bucket: str = Field("exports", description="Where the files go; created if it is not there")
     s3_secure: bool = Field(False, description="TLS, where the endpoint has no scheme of its own")
-    s3_region: str = "us-east-1"
+    s3_region: str = Field("us-east-1", description="Region that requests are signed for")
 
-    smtp_host: str | None = None
-    smtp_port: Annotated[int, Field(ge=1, le=65535)] = 25
-    smtp_username: str | None = None
-    smtp_password: SecretStr | None = None
-    smtp_starttls: bool = False
-    mail_from: str = "exports@localhost"
+    smtp_host: str | None = Field(None, description="Mail server")
+    smtp_port: int = Field(25, ge=1, le=65535, description="Its port")
+    smtp_username: str | None = Field(None, description="Name for the mail server")
+    smtp_password: SecretStr | None = Field(None, description="Password for the mail server")
+    smtp_starttls: bool = Field(False, description="Whether to encrypt with STARTTLS")
+    mail_from: str = Field("exports@localhost", description="Sender of mails")
     public_url: str = Field("http://127.0.0.1:8000", description="Where users reach the API")
     link_secret: SecretStr | None = Field(None, description="Signs links in mails; default: JWT_SECRET")
 
-    jwt_secret: SecretStr = SecretStr(DEVELOPMENT_SECRET)
-    jwt_jwks_url: str | None = None
-    jwt_audience: str | None = None
-    jwt_issuer: str | None = None
+    jwt_secret: SecretStr = Field(
+        SecretStr(DEVELOPMENT_SECRET), description="Verifies tokens (HS256), where there is no key set"
+    )
+    jwt_jwks_url: str | None = Field(None, description="Key set that verifies tokens")
+    jwt_audience: str | None = Field(None, description="Audience that tokens must name")
+    jwt_issuer: str | None = Field(None, description="Issuer that tokens must name")
     token: SecretStr | None = Field(None, description="Bearer token that the command line sends to the API")
 
     worker_slots: Count = Field(4, description="Exports that one worker runs at a time")
     user_slots: Count = Field(2, description="Exports of one user that run at a time")
     user_pending_limit: Count = Field(100, description="Unfinished jobs that one user may have")
     lease_seconds: Seconds = Field(30, description="After this silence a job belongs to nobody")
-    max_attempts: Count = 5
+    max_attempts: Count = Field(5, description="Failed attempts after which a job has failed")
     drain_seconds: Seconds = Field(20, description="Grace for running exports when a worker stops")
     export_timeout_seconds: Seconds = Field(3600, description="Longest time one attempt may take")
-    max_rows: Count | None = Field(None, description="Most rows one export may have")
-    pdf_max_rows: Count = 100_000
-    retention_days: Count = 7
-    download_url_seconds: Annotated[int, Field(ge=10, le=604_800)] = 300
+    max_rows: Count | None = Field(None, description="Most rows one export may have; default: no limit")
+    pdf_max_rows: Count = Field(100_000, description="Most rows a PDF may have")
+    retention_days: Count = Field(7, description="How long files are kept")
+    download_url_seconds: int = Field(300, ge=10, le=604_800, description="How long a download link is good for")
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    log_format: Literal["auto", "json", "console"] = "auto"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`"
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`json`, `console`, or `auto`: readable on a terminal, JSON elsewhere"
+    )
     ready_file: Path | None = Field(None, description="Touched when a worker is ready")
 
     @cached_property

@@ -1,0 +1,73 @@
+"""The documents tell the truth: every command, dataset, format, setting, event and call is in them."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from api.app import create_app
+from producers.__main__ import cli
+from stream_app.events import EventType, Topic
+from stream_app.exports.datasets.registry import BUILT_IN
+from stream_app.exports.filters import COMPARISONS, LISTS, TEXTUAL
+from stream_app.exports.formats.registry import FORMATS
+from stream_app.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+EVENTS = (ROOT / "docs" / "events.md").read_text()
+
+
+def settings_table() -> str:
+    """The table as the settings describe themselves."""
+    rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        secret = hasattr(default, "get_secret_value")
+        shown = "" if default is None else default.get_secret_value() if secret else default
+        rows.append(f"| `EXPORTER_{name.upper()}` | {f'`{shown}`' if shown != '' else ''} | {field.description} |")
+    return "\n".join(rows)
+
+
+def test_the_settings_table_is_what_the_settings_say() -> None:
+    shown = re.search(r"<!-- settings -->\n(.*)\n<!-- /settings -->", README, re.DOTALL)
+    assert shown is not None
+    assert shown[1] == settings_table()
+
+
+@pytest.mark.parametrize("command", sorted(get_command(cli).list_commands(None)))  # type: ignore[attr-defined]
+def test_every_command_is_documented(command: str) -> None:
+    assert f"`{command}`" in README or f"`exporter {command}`" in README
+
+
+@pytest.mark.parametrize("name", [*FORMATS, *(dataset.name for dataset in BUILT_IN)])
+def test_every_format_and_dataset_is_documented(name: str) -> None:
+    assert f"`{name}`" in README
+
+
+@pytest.mark.parametrize("operator", [*COMPARISONS, *LISTS, *TEXTUAL, "is_null"])
+def test_every_operator_is_documented(operator: str) -> None:
+    assert re.search(rf"\b{operator}\b", README)
+
+
+@pytest.mark.parametrize("word", [*EventType, *Topic])
+def test_every_event_and_topic_is_documented(word: str) -> None:
+    assert f"`{word}`" in EVENTS
+
+
+def test_every_call_is_documented() -> None:
+    calls = {
+        f"{method.upper()} {re.sub(r'{[^}]*}', '{id}', path)}"
+        for path, item in create_app(Settings()).openapi()["paths"].items()
+        for method in item
+        if method != "head"
+    }
+    assert calls
+    assert not {call for call in calls if f"`{call}`" not in README}
+
+
+def test_links_lead_somewhere() -> None:
+    for document in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]:
+        for target in re.findall(r"\]\((?!http)([^)#]+)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document}: {target}"
