@@ -72,8 +72,7 @@ class Api:
 
     def record(self, job_id: UUID) -> dict[str, Any]:
         """The job as the API gives it."""
-        content: dict[str, Any] = self._get(f"/exports/jobs/{job_id}").json()
-        return content
+        return self._document(f"/exports/jobs/{job_id}")
 
     def job(self, job_id: UUID) -> Job | None:
         """The job, or ``None`` where the API knows no such job of this user."""
@@ -84,12 +83,11 @@ class Api:
                 return None
             raise
         except ValueError as error:
-            raise ApiError(f"{self.url} does not answer as the exporter's API does") from error
+            raise self._stranger() from error
 
     def manifest(self, job_id: UUID) -> dict[str, Any]:
         """Rows, bytes and digest of a finished job's file."""
-        content: dict[str, Any] = self._get(f"/exports/jobs/{job_id}/manifest").json()
-        return content
+        return self._document(f"/exports/jobs/{job_id}/manifest")
 
     @contextmanager
     def file(self, job_id: UUID) -> Iterator[Iterator[bytes]]:
@@ -108,6 +106,19 @@ class Api:
                 yield response.iter_raw(256 * 1024)
         except httpx.HTTPError as error:
             raise DownloadError(f"the object store did not deliver the file ({error}); try again") from error
+
+    def _document(self, path: str) -> dict[str, Any]:
+        response = self._get(path)
+        try:
+            content = response.json()
+        except ValueError as error:
+            raise self._stranger() from error
+        if not isinstance(content, dict):
+            raise self._stranger()
+        return content
+
+    def _stranger(self) -> ApiError:
+        return ApiError(f"{self.url} does not answer as the exporter's API does", status=200)
 
     def _get(self, path: str) -> "httpx.Response":
         import httpx

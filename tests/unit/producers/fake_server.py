@@ -33,11 +33,12 @@ def fake_server() -> Iterator[FakeServer]:
             status, body, headers = waiting.pop(0) if len(waiting) > 1 else waiting[0]
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
-            for name, value in ({"Content-Length": str(len(content))} | headers).items():
+            for name, value in (
+                {"Content-Length": str(len(content)), "Connection": "close"} | headers
+            ).items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
-            self.close_connection = True
 
         def log_message(self, *_: object) -> None:
             pass

@@ -1,0 +1,133 @@
+"""The API in this process, on the real services, with a state database of its own."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import httpx
+import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+from fastapi import FastAPI
+from pydantic import SecretStr
+from sqlalchemy import delete, text, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.app import create_app
+from local.postgres import STATE
+from local.stack import Stack
+from producers.tokens import mint
+from stream_app.events import Event, Topic, decode
+from stream_app.jobs.database import create_engine
+from stream_app.jobs.models import Base, ExportJob
+from stream_app.jobs.records import JobRecords
+from stream_app.kafka import client_options, ensure_topics
+from stream_app.settings import Settings
+
+
+def changed(settings: Settings, **changes: Any) -> Settings:
+    """Other settings; unlike ``model_copy`` it takes along nothing that was computed from the old ones."""
+    return Settings(_env_file=None, **settings.model_dump() | changes)
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[FastAPI]:
+    """The application between its start and its end."""
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+def client_of(app: FastAPI, token: str | None) -> httpx.AsyncClient:
+    """A client of ``app`` that bears ``token``."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api", headers=headers)
+
+
+@dataclass
+class Harness:
+    """The API, its database, and clients for it."""
+
+    app: FastAPI
+    settings: Settings
+    engine: AsyncEngine
+    records: JobRecords
+
+    def user(self, *roles: str, user_id: str | None = None) -> httpx.AsyncClient:
+        """A client for a user, by default one that nobody else is."""
+        return client_of(self.app, mint(self.settings, user_id or f"user-{uuid4()}", roles))
+
+    async def set(self, job_id: str | UUID, **values: Any) -> None:
+        """Write to a job's record what a worker would."""
+        async with self.engine.begin() as connection:
+            await connection.execute(
+                update(ExportJob).where(ExportJob.id == UUID(str(job_id))).values(**values)
+            )
+
+    async def count(self) -> int:
+        """How many jobs there are."""
+        async with self.engine.connect() as connection:
+            return await connection.scalar(text("SELECT count(*) FROM export_jobs")) or 0
+
+    async def published(self, about: str | UUID) -> list[Event]:
+        """Events about a job on the topic of requests."""
+        return [event for event in await requests(self.settings) if str(event.job_id) == str(about)]
+
+
+@pytest.fixture(scope="session")
+def api_settings(stack: Stack, settings: Settings) -> Settings:
+    """The stack's settings, with a state database that no worker looks at."""
+    url = settings.database_url.get_secret_value().rpartition("/")[0] + "/api_tests"
+    own = changed(settings, database_url=SecretStr(url))
+
+    async def create() -> None:
+        admin = await asyncpg.connect(stack.postgres.admin_url())
+        await admin.execute(f"CREATE DATABASE api_tests OWNER {STATE}")
+        await admin.close()
+        engine = create_engine(own, application="test")
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        await engine.dispose()
+        await ensure_topics(own)
+
+    asyncio.run(create())
+    return own
+
+
+@pytest.fixture
+async def api(api_settings: Settings) -> AsyncIterator[Harness]:
+    """The API, running, without any job."""
+    engine = create_engine(api_settings, application="test")
+    async with engine.begin() as connection:
+        await connection.execute(delete(ExportJob))
+    async with running(api_settings) as app:
+        yield Harness(app, api_settings, engine, JobRecords(engine))
+    await engine.dispose()
+
+
+async def requests(settings: Settings) -> list[Event]:
+    """Everything readable on the topic of requests, from its beginning to its present end."""
+    consumer = AIOKafkaConsumer(
+        **client_options(settings), enable_auto_commit=False, auto_offset_reset="earliest"
+    )
+    await consumer.start()
+    try:
+        parts = [TopicPartition(Topic.REQUESTS, part) for part in range(settings.kafka_partitions)]
+        consumer.assign(parts)
+        ends = await consumer.end_offsets(parts)
+        events: list[Event] = []
+        while any([await consumer.position(part) < end for part, end in ends.items()]):
+            for messages in (await consumer.getmany(timeout_ms=500)).values():
+                events += [decode(message.value) for message in messages]
+        return events
+    finally:
+        await consumer.stop()
+
+
+def order(**changes: Any) -> dict[str, Any]:
+    """A small order."""
+    return {"export_type": "ledger", "format": "csv", **changes}

@@ -1,0 +1,218 @@
+"""Seeing, listing, cancelling: and only what is one's own."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from stream_app.events import EventType
+from stream_app.exports.storage import Storage, object_key
+from tests.integration.api.conftest import Harness, client_of, order
+
+LATER = datetime.now(UTC) + timedelta(days=1)
+CONTENT = b"id,kind\n"
+
+
+async def place(client: httpx.AsyncClient, **changes: Any) -> str:
+    response = await client.post("/exports/jobs", json=order(**changes))
+    assert response.status_code == 202, response.text
+    job_id: str = response.json()["export_job_id"]
+    return job_id
+
+
+async def complete(api: Harness, storage: Storage, job_id: str, **changes: Any) -> None:
+    """What a worker would have done."""
+    key = object_key(job_id, 1, "ledger-2026-11-24.csv")
+    stored = storage.put(
+        key, iter([CONTENT]), content_type="text/csv", file_name="ledger-2026-11-24.csv", metadata=dict
+    )
+    known = {
+        "status": "completed",
+        "attempt": 1,
+        "row_count": 0,
+        "file_path": key,
+        "file_name": "ledger-2026-11-24.csv",
+        "file_size": stored.size,
+        "sha256": stored.sha256,
+        "content_type": "text/csv",
+        "as_of": datetime.now(UTC),
+        "completed_at": datetime.now(UTC),
+        "expires_at": LATER,
+        "manifest": {"columns": [{"name": "id", "type": "bigint"}], "filters": {"kind": "proof"}},
+    }
+    await api.set(job_id, **{**known, **changes})
+
+
+async def test_status_tells_when_to_come_back(api: Harness) -> None:
+    async with api.user() as client:
+        job_id = await place(client)
+        assert (await client.get(f"/exports/jobs/{job_id}")).headers["retry-after"] == "1"
+        await api.set(job_id, status="failed", error_code="timeout", error_message="took too long")
+        response = await client.get(f"/exports/jobs/{job_id}")
+    assert "retry-after" not in response.headers
+    assert response.json()["error"] == {"code": "timeout", "message": "took too long"}
+
+
+async def test_polling_is_cheap(api: Harness) -> None:
+    async with api.user() as client:
+        url = f"/exports/jobs/{await place(client)}"
+        tag = (await client.get(url)).headers["etag"]
+        for condition in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+            response = await client.get(url, headers={"If-None-Match": condition})
+            assert (response.status_code, response.content) == (304, b"")
+            assert response.headers["etag"] == tag
+            assert response.headers["retry-after"] == "1"
+        await api.set(url.rpartition("/")[2], status="processing", row_count=5)
+        response = await client.get(url, headers={"If-None-Match": tag})
+    assert (response.status_code, response.json()["row_count"]) == (200, 5)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", ""),
+        ("DELETE", ""),
+        ("GET", "/download"),
+        ("HEAD", "/download"),
+        ("GET", "/manifest"),
+    ],
+)
+async def test_who_may_see_a_job(api: Harness, storage: Storage, method: str, path: str) -> None:
+    async with (
+        client_of(api.app, None) as nobody,
+        api.user() as other,
+        api.user("exports:all") as all_rows,
+        api.user() as owner,
+        api.user("exports:admin") as admin,
+    ):
+        job_id = await place(owner)
+        await complete(api, storage, job_id)
+        url = f"/exports/jobs/{job_id}{path}"
+        statuses = [
+            (await client.request(method, url)).status_code
+            for client in (nobody, other, all_rows, owner, admin)
+        ]
+        unknown = await owner.request(method, f"/exports/jobs/{uuid4()}{path}")
+        hidden = await other.request(method, url)
+    fine = 202 if method == "DELETE" else 307 if path == "/download" else 200
+    assert statuses == [401, 404, 404, fine, fine]
+    if method != "HEAD":
+        assert {**unknown.json(), "request_id": None} == {**hidden.json(), "request_id": None}
+
+
+async def test_pages_hold_every_job_once_newest_first(api: Harness) -> None:
+    async with api.user() as client, api.user() as other:
+        placed = [await place(client) for _ in range(7)]
+        await place(other)
+        seen: list[str] = []
+        parameters: dict[str, Any] = {"limit": 3}
+        for expected in (3, 3, 1):
+            page = (await client.get("/exports/jobs", params=parameters)).json()
+            assert len(page["jobs"]) == expected
+            seen += [job["export_job_id"] for job in page["jobs"]]
+            parameters["cursor"] = page["next_cursor"]
+            await place(client)  # what comes meanwhile moves nothing
+        assert page["next_cursor"] is None
+    assert seen == placed[::-1]
+
+
+async def test_lists_can_be_narrowed(api: Harness) -> None:
+    async with api.user() as client:
+        ledger, proofs = await place(client), await place(client, export_type="proofs")
+        await api.set(ledger, status="failed")
+
+        async def ids(**parameters: str) -> list[str]:
+            page = (await client.get("/exports/jobs", params=parameters)).json()
+            return [job["export_job_id"] for job in page["jobs"]]
+
+        assert await ids(status="failed") == [ledger]
+        assert await ids(export_type="proofs") == [proofs]
+        assert await ids(status="completed") == []
+
+
+async def test_administrators_list_everybody(api: Harness) -> None:
+    async with api.user(user_id="a") as a, api.user(user_id="b") as b, api.user("exports:admin") as admin:
+        jobs = [await place(a), await place(b)]
+        page = (await admin.get("/exports/jobs")).json()
+        assert [job["export_job_id"] for job in page["jobs"]] == jobs[::-1]
+        page = (await admin.get("/exports/jobs", params={"user_id": "a"})).json()
+        assert [job["export_job_id"] for job in page["jobs"]] == jobs[:1]
+        assert (await a.get("/exports/jobs", params={"user_id": "b"})).status_code == 403
+        assert (await a.get("/exports/jobs", params={"user_id": "a"})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"limit": "0"}, {"limit": "101"}, {"status": "running"}, {"cursor": "x"}, {"cursor": "' OR 1=1 --"}],
+)
+async def test_bad_parameters(api: Harness, parameters: dict[str, str]) -> None:
+    async with api.user() as client:
+        response = await client.get("/exports/jobs", params=parameters)
+    assert (response.status_code, response.json()["field"]) == (422, next(iter(parameters)))
+
+
+async def test_cancelling_publishes_the_wish(api: Harness) -> None:
+    async with api.user() as client:
+        job_id = await place(client)
+        response = await client.delete(f"/exports/jobs/{job_id}")
+    assert (response.status_code, response.json()) == (202, {"export_job_id": job_id, "status": "pending"})
+    assert [event.type for event in await api.published(job_id)] == [
+        EventType.REQUESTED,
+        EventType.CANCEL_REQUESTED,
+    ]
+
+
+async def test_a_download_leads_to_the_file(api: Harness, storage: Storage) -> None:
+    async with api.user() as client:
+        job_id = await place(client)
+        await complete(api, storage, job_id)
+        links = [
+            (await client.request(method, f"/exports/jobs/{job_id}/download")).headers["location"]
+            for method in ("GET", "HEAD")
+        ]
+        record = (await client.get(f"/exports/jobs/{job_id}")).json()
+        assert record["download_url"] == f"/exports/jobs/{job_id}/download"
+    async with httpx.AsyncClient() as store:
+        response = await store.get(links[0])
+        assert response.content == CONTENT
+        assert 'filename="ledger-2026-11-24.csv"' in response.headers["content-disposition"]
+        assert (await store.get(links[0].partition("?")[0])).status_code == 403
+
+
+async def test_a_manifest_says_what_the_file_is(api: Harness, storage: Storage) -> None:
+    async with api.user() as client:
+        job_id = await place(client)
+        await complete(api, storage, job_id)
+        manifest = (await client.get(f"/exports/jobs/{job_id}/manifest")).json()
+        record = (await client.get(f"/exports/jobs/{job_id}")).json()
+    assert manifest["bytes"] == record["file_size"] == len(CONTENT)
+    assert manifest["sha256"] == record["sha256"]
+    assert manifest["columns"] == [{"name": "id", "type": "bigint"}]
+    assert manifest["filters"] == {"kind": "proof"}
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "code"),
+    [
+        ({"status": "pending"}, 409, "not_ready"),
+        ({"status": "processing"}, 409, "not_ready"),
+        ({"status": "failed", "error_message": "took too long"}, 409, "export_failed"),
+        ({"status": "cancelled"}, 409, "export_cancelled"),
+        ({"status": "expired"}, 410, "expired"),
+        ({"status": "completed", "expires_at": datetime(2026, 1, 1, tzinfo=UTC)}, 410, "expired"),
+    ],
+)
+@pytest.mark.parametrize("path", ["download", "manifest"])
+async def test_no_file_no_more_or_not_yet(
+    api: Harness, storage: Storage, path: str, state: dict[str, Any], status: int, code: str
+) -> None:
+    async with api.user() as client:
+        job_id = await place(client)
+        await complete(api, storage, job_id, **state)
+        response = await client.get(f"/exports/jobs/{job_id}/{path}")
+        record = (await client.get(f"/exports/jobs/{job_id}")).json()
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    assert ("retry-after" in response.headers) == (code == "not_ready")
+    assert record["download_url"] is None

@@ -1,0 +1,200 @@
+"""POST: recorded and published in one step, or neither."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from producers.errors import PublishError
+from stream_app.events import EventType
+from tests.integration.api.conftest import Harness, order
+
+
+async def test_an_order_is_recorded_and_published(api: Harness) -> None:
+    async with api.user(user_id="user-7") as client:
+        wanted = order(
+            filters={"id": {"gte": 1, "lt": 100}}, columns=["id", "kind"], options={"compression": "gzip"}
+        )
+        response = await client.post("/exports/jobs", json=wanted)
+        assert response.status_code == 202
+        job_id = response.json()["export_job_id"]
+        assert response.json() == {"export_job_id": job_id, "status": "pending"}
+        assert response.headers["location"] == f"/exports/jobs/{job_id}"
+
+        seen = (await client.get(response.headers["location"])).json()
+        assert (seen["status"], seen["user_id"], seen["columns"]) == ("pending", "user-7", ["id", "kind"])
+    [event] = await api.published(job_id)
+    assert (event.type, event.source) == (EventType.REQUESTED, "/exporter/api")
+    assert event.data == {"user_id": "user-7", **wanted}
+    job = await api.records.get(UUID(job_id))
+    assert job is not None
+    assert job.admitted_at is None
+
+
+async def test_no_record_without_an_event(api: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def publish(_: object) -> None:
+        assert await api.count() == 0, "nobody sees the job before Kafka has the event"
+        raise PublishError("away")
+
+    monkeypatch.setattr(api.app.state.services.publisher, "publish", publish)
+    async with api.user() as client:
+        response = await client.post("/exports/jobs", json=order())
+    assert response.status_code == 503
+    assert response.headers["retry-after"]
+    assert response.json()["code"] == "kafka_unavailable"
+    assert await api.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "field"),
+    [
+        ({"export_type": "nope"}, "unknown_dataset", "export_type"),
+        ({"format": "doc"}, "unknown_format", "format"),
+        ({"columns": ["id", "nope"]}, "unknown_column", "columns.1"),
+        ({"columns": []}, "invalid_request", "columns"),
+        ({"filters": {"nope": 1}}, "unknown_column", "filters.nope"),
+        ({"filters": {"id": {"prefix": "a"}}}, "unknown_operator", "filters.id"),
+        ({"filters": {"id": {"gte": "five"}}}, "bad_filter_value", "filters.id.gte"),
+        ({"filters": {"kind": {"in": []}}}, "bad_filter_value", "filters.kind.in"),
+        ({"filters": {"kind": "a\0b"}}, "invalid_text", None),
+        ({"filters": [1]}, "invalid_request", "filters"),
+        ({"options": {"compression": "rar"}}, "invalid_request", "options.compression"),
+        ({"scope": "mine"}, "invalid_request", "scope"),
+        ({"fliters": {}}, "invalid_request", "fliters"),
+        ({"user_id": "somebody else"}, "invalid_request", "user_id"),
+    ],
+)
+async def test_what_cannot_be_honoured_is_refused_at_once(
+    api: Harness, changes: dict[str, Any], code: str, field: str | None
+) -> None:
+    async with api.user() as client:
+        response = await client.post("/exports/jobs", json=order(**changes))
+    content = response.json()
+    assert (response.status_code, content["code"], content.get("field")) == (422, code, field)
+    assert await api.count() == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"export_type":"ledger","format":"csv","filters":{"amount":NaN}}',
+        b'{"export_type":"ledger","format":"csv","filters":{"amount":1e999}}',
+        b'{"export_type":"ledger","format":"csv","filters":{"kind":"\\ud800"}}',
+        b'{"export_type":"ledger","format":"csv","filters":{"\\udfff":"x"}}',
+        b'{"export_type":"\\ud800","format":"csv"}',
+        b'{"export_type":"ledger","format":"csv","columns":["\\ud800"]}',
+        b'{"export_type":"ledger","format":"csv","filters":{"id":' + b"[" * 5000 + b"]" * 5000 + b"}}",
+        b"{" + b'"a":{' * 100_000,
+        b"[" * 100_000,
+        b'{"export_type":"ledger","format":"csv","filters":{"id":' + b"9" * 5000 + b"}}",
+    ],
+    ids=range(10),
+)
+async def test_json_that_is_meant_to_hurt(api: Harness, body: bytes) -> None:
+    async with api.user() as client:
+        response = await client.post(
+            "/exports/jobs", content=body, headers={"content-type": "application/json"}
+        )
+    assert response.status_code in (400, 422), response.text
+    assert await api.count() == 0
+
+
+async def test_scope_all_needs_a_role(api: Harness) -> None:
+    async with api.user() as client:
+        response = await client.post("/exports/jobs", json=order(scope="all"))
+        assert (response.status_code, response.json()["code"]) == (403, "scope_not_allowed")
+    for role in ("exports:all", "exports:admin"):
+        async with api.user(role) as client:
+            response = await client.post("/exports/jobs", json=order(scope="all"))
+            assert response.status_code == 202
+            [event] = await api.published(response.json()["export_job_id"])
+            assert event.data["scope"] == "all"
+
+
+async def test_the_same_key_is_the_same_job(api: Harness) -> None:
+    wanted = order(filters={"amount": {"gte": 1.50}, "kind": {"in": ["a", "b"]}})
+    async with api.user() as client:
+        first, second = [
+            await client.post("/exports/jobs", json=wanted, headers={"Idempotency-Key": "k"})
+            for _ in range(2)
+        ]
+        await api.set(first.json()["export_job_id"], status="processing")
+        third = await client.post("/exports/jobs", json=wanted, headers={"Idempotency-Key": "k"})
+    assert first.json() == second.json()
+    assert third.status_code == 202
+    assert third.json() == first.json() | {"status": "processing"}
+    assert await api.count() == 1
+    assert len(await api.published(first.json()["export_job_id"])) == 1
+
+
+async def test_the_same_key_at_the_same_time(api: Harness) -> None:
+    async with api.user() as client:
+        responses = await asyncio.gather(
+            *(client.post("/exports/jobs", json=order(), headers={"Idempotency-Key": "k"}) for _ in range(8))
+        )
+    assert {response.status_code for response in responses} == {202}
+    [job_id] = {response.json()["export_job_id"] for response in responses}
+    assert await api.count() == 1
+    assert len(await api.published(job_id)) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"format": "json"}, {"filters": {"id": 1}}, {"columns": ["id"]}, {"options": {"compression": "gzip"}}],
+)
+async def test_the_same_key_with_another_order(api: Harness, changes: dict[str, Any]) -> None:
+    async with api.user() as client:
+        await client.post("/exports/jobs", json=order(), headers={"Idempotency-Key": "k"})
+        response = await client.post("/exports/jobs", json=order(**changes), headers={"Idempotency-Key": "k"})
+    assert (response.status_code, response.json()["code"]) == (422, "idempotency_key_reused")
+
+
+async def test_keys_are_each_users_own(api: Harness) -> None:
+    ids = set()
+    for user_id, key in (("a", "bc"), ("ab", "c"), ("b", "bc")):
+        async with api.user(user_id=user_id) as client:
+            response = await client.post("/exports/jobs", json=order(), headers={"Idempotency-Key": key})
+            ids.add(response.json()["export_job_id"])
+    assert len(ids) == 3
+
+
+@pytest.mark.parametrize("key", ["", "with space", "x" * 256, "tab\t"])
+async def test_keys_that_are_refused(api: Harness, key: str) -> None:
+    async with api.user() as client:
+        response = await client.post("/exports/jobs", json=order(), headers={"Idempotency-Key": key})
+    assert (response.status_code, response.json()["field"]) == (422, "idempotency-key")
+
+
+async def test_a_failed_attempt_may_be_repeated_under_its_key(
+    api: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def publish(_: object) -> None:
+        raise PublishError("away")
+
+    headers = {"Idempotency-Key": "k"}
+    async with api.user() as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(api.app.state.services.publisher, "publish", publish)
+            assert (await client.post("/exports/jobs", json=order(), headers=headers)).status_code == 503
+        assert (await client.post("/exports/jobs", json=order(), headers=headers)).status_code == 202
+    assert await api.count() == 1
+
+
+async def test_too_many_unfinished_jobs(api: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    services = api.app.state.services
+    limited = services.settings.model_copy(update={"user_pending_limit": 2})
+    monkeypatch.setattr(api.app.state, "services", replace(services, settings=limited))
+    async with api.user() as client, api.user() as other:
+        headers = {"Idempotency-Key": "first"}
+        first = await client.post("/exports/jobs", json=order(), headers=headers)
+        await client.post("/exports/jobs", json=order())
+        refused = await client.post("/exports/jobs", json=order())
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_jobs")
+        assert int(refused.headers["retry-after"]) > 0
+        again = await client.post("/exports/jobs", json=order(), headers=headers)
+        assert again.json() == first.json(), "what is accepted already is no new job"
+        assert (await other.post("/exports/jobs", json=order())).status_code == 202
+        await api.set(first.json()["export_job_id"], status="failed")
+        assert (await client.post("/exports/jobs", json=order())).status_code == 202

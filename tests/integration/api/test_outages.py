@@ -1,0 +1,123 @@
+"""Datasets, probes, and what happens while parts are away."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from producers.errors import PublishError
+from producers.publisher import Publisher
+from stream_app.events import ExportRequest
+from stream_app.settings import Settings
+from tests.integration.api.conftest import Harness, changed, client_of, mint, order, requests, running
+
+
+async def test_datasets_tell_what_can_be_asked_for(api: Harness) -> None:
+    async with api.user() as client:
+        content = (await client.get("/exports/datasets")).json()
+    datasets = {item["name"]: item for item in content["datasets"]}
+    assert set(datasets) == {"enrollments", "proofs", "ledger"}
+    columns = {item["name"]: item for item in datasets["ledger"]["columns"]}
+    assert columns["kind"]["kind"] == "text"
+    assert "prefix" in columns["kind"]["operators"]
+    assert "prefix" not in columns["id"]["operators"]
+    formats = {item["name"]: item for item in content["formats"]}
+    assert formats["csv"]["media_type"].startswith("text/csv")
+
+
+async def test_a_missing_table_does_not_hide_the_others(api_settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "datasets.toml"
+    path.write_text('[datasets.gone]\ntable = "public.not_there"\n')
+    settings = changed(api_settings, datasets_file=path)
+    async with running(settings) as app, client_of(app, mint(settings, "u")) as client:
+        content = (await client.get("/exports/datasets")).json()
+        refused = await client.post("/exports/jobs", json=order(export_type="gone"))
+    errors = {item["name"]: item["error"] for item in content["datasets"]}
+    assert "not_there" in errors.pop("gone")
+    assert set(errors.values()) == {None}
+    assert (refused.status_code, refused.json()["code"]) == (422, "missing_table")
+
+
+async def test_ready(api: Harness) -> None:
+    async with client_of(api.app, None) as client:
+        response = await client.get("/readyz")
+        assert (await client.get("/healthz")).json()["status"] == "ok"
+    assert response.status_code == 200, response.text
+    assert response.json()["parts"] == {"database": "ok", "kafka": "ok", "object_store": "ok"}
+
+
+NOWHERE = "127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"database_url": SecretStr(f"postgresql://u:p@{NOWHERE}/exporter")}, "database"),
+        ({"kafka_bootstrap_servers": NOWHERE}, "kafka"),
+        ({"s3_endpoint": f"http://{NOWHERE}"}, "object_store"),
+    ],
+)
+async def test_not_ready_names_the_part(api_settings: Settings, changes: dict[str, Any], part: str) -> None:
+    settings = changed(api_settings, **changes)
+    async with running(settings) as app, client_of(app, None) as client:
+        response = await client.get("/readyz")
+        assert (await client.get("/healthz")).status_code == 200
+    assert response.status_code == 503
+    parts = response.json()["parts"]
+    assert parts.pop(part) == "unavailable"
+    assert set(parts.values()) == {"ok"}
+
+
+async def test_tables_that_are_not_migrated_are_not_ready(
+    api_settings: Settings, engine: AsyncEngine
+) -> None:
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql("ALTER TABLE export_jobs DROP COLUMN manifest")
+    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    settings = changed(api_settings, database_url=SecretStr(url))
+    async with running(settings) as app, client_of(app, None) as client:
+        response = await client.get("/readyz")
+    assert (response.status_code, response.json()["parts"]["database"]) == (503, "unavailable")
+
+
+async def test_without_kafka_orders_wait_and_reads_go_on(api_settings: Settings, api: Harness) -> None:
+    async with api.user(user_id="u") as client:
+        known = (await client.post("/exports/jobs", json=order())).headers["location"]
+    settings = changed(api_settings, kafka_bootstrap_servers=NOWHERE)
+    async with running(settings) as app, client_of(app, mint(settings, "u")) as client:
+        assert (await client.post("/exports/jobs", json=order())).status_code == 503
+        assert (await client.delete(known)).status_code == 503
+        assert (await client.get(known)).status_code == 200
+    assert await api.count() == 1
+
+
+async def test_without_databases_it_says_when_to_come_back(api_settings: Settings) -> None:
+    nowhere = SecretStr(f"postgresql://u:hunter2@{NOWHERE}/exporter")
+    settings = changed(api_settings, database_url=nowhere, source_database_url=nowhere)
+    async with running(settings) as app, client_of(app, mint(settings, "u")) as client:
+        for method, path, body in (
+            ("GET", "/exports/jobs", None),
+            ("GET", "/exports/datasets", None),
+            ("POST", "/exports/jobs", order()),
+        ):
+            response = await client.request(method, path, json=body)
+            assert (response.status_code, response.headers["retry-after"]) == (503, "5")
+            assert "hunter2" not in response.text
+            assert NOWHERE not in response.text
+
+
+async def test_the_publisher_waits_until_kafka_has_the_event(api_settings: Settings) -> None:
+    request = ExportRequest(user_id="u", export_type="ledger", format="csv")
+    async with Publisher(api_settings) as publisher:
+        event = await publisher.request(request)
+    assert [item.id for item in await requests(api_settings)].count(event.id) == 1
+
+
+async def test_the_publisher_names_the_brokers_that_do_not_answer(api_settings: Settings) -> None:
+    settings = api_settings.model_copy(update={"kafka_bootstrap_servers": f"{NOWHERE},127.0.0.1:2"})
+    request = ExportRequest(user_id="u", export_type="ledger", format="csv")
+    async with Publisher(settings) as publisher:
+        with pytest.raises(PublishError, match=r"127\.0\.0\.1:1,127\.0\.0\.1:2"):
+            await publisher.request(request)

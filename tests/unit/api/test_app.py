@@ -1,0 +1,50 @@
+"""What can be said about the API without running it."""
+
+import pytest
+from typer.testing import CliRunner
+
+from api.__main__ import cli
+from api.app import create_app
+from stream_app.settings import Settings
+
+SETTINGS = Settings(_env_file=None)
+
+
+def test_every_call_is_documented() -> None:
+    document = create_app(SETTINGS).openapi()
+    operations = [
+        (method, path, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+    names = [operation["operationId"] for _, _, operation in operations]
+    assert len(set(names)) == len(names)
+    assert set(names) == {
+        "requestExport", "listExports", "getExport", "cancelExport", "downloadExport", "probeDownload",
+        "getManifest", "listDatasets", "getHealth", "getReadiness",
+    }  # fmt: skip
+    for method, path, operation in operations:
+        assert operation["summary"], (method, path)
+        if path.startswith("/exports"):
+            assert operation["security"] == [{"bearer": []}]
+            assert {"401", "500", "503"} <= operation["responses"].keys()
+        for status, answer in operation["responses"].items():
+            if status >= "400" and path.startswith("/exports"):
+                assert list(answer["content"]) == ["application/problem+json"], (method, path, status)
+
+
+def test_the_schema_has_no_loose_ends() -> None:
+    document = create_app(SETTINGS).openapi()
+    text = str(document)
+    schemas = document["components"]["schemas"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        assert name not in text
+    used = {part.split("'")[0] for part in text.split("#/components/schemas/")[1:]}
+    assert used == set(schemas)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "exports.example.com"])
+def test_a_public_address_needs_a_real_secret(host: str) -> None:
+    result = CliRunner().invoke(cli, ["--host", host])
+    assert result.exit_code == 2
+    assert "EXPORTER_JWT_SECRET" in result.stderr

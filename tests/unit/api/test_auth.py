@@ -1,0 +1,302 @@
+"""Bearer tokens: what is accepted, and every way to forge one that is not."""
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
+
+from api.auth import Authenticator, User
+from api.keys import PublishedKeys, SharedSecret
+from api.problems import Problem
+from producers.tokens import mint
+from stream_app.errors import Retryable
+from stream_app.settings import Settings
+from tests.unit.producers.fake_server import FakeServer, fake_server
+
+SECRET = "a-secret-that-is-long-enough-for-hs256-tokens"
+RSA = RSAKey.generate_key(2048, {"kid": "rsa-1", "use": "sig"})
+OTHER_RSA = RSAKey.generate_key(2048, {"kid": "rsa-2"})
+EC = ECKey.generate_key("P-256", {"kid": "ec-1", "alg": "ES256"})
+ED = OKPKey.generate_key("Ed25519", {"kid": "ed-1"})
+
+
+def settings(**changes: Any) -> Settings:
+    return Settings(_env_file=None, jwt_secret=SECRET, **changes)
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    content = {"sub": "user-1", "exp": int(time.time()) + 60, **changes}
+    return {name: value for name, value in content.items() if value is not None}
+
+
+def signed(key: Key, algorithm: str, content: dict[str, Any] | None = None, **header: Any) -> str:
+    return jwt.encode({"alg": algorithm, **header}, content or claims(), key, algorithms=[algorithm])
+
+
+def raw(header: dict[str, Any], content: Any, signature: bytes = b"") -> str:
+    parts = (json.dumps(header).encode(), json.dumps(content).encode(), signature)
+    return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
+
+
+def shared(**changes: Any) -> Authenticator:
+    return Authenticator(settings(**changes), SharedSecret(SECRET))
+
+
+async def refused(authenticator: Authenticator, token: str) -> Problem:
+    with pytest.raises(Problem) as caught:
+        await authenticator.user(token)
+    assert caught.value.status == 401
+    assert caught.value.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
+    return caught.value
+
+
+# --- a shared secret ---------------------------------------------------------------------------
+
+
+async def test_a_minted_token_is_accepted() -> None:
+    configured = settings(jwt_audience="exporter", jwt_issuer="https://id.example.com")
+    token = mint(configured, "user-1", ["exports:all"])
+    user = await Authenticator(configured, SharedSecret(SECRET)).user(token)
+    assert user == User("user-1", frozenset({"exports:all"}))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        claims(exp=None),
+        claims(sub=None),
+        claims(sub=""),
+        claims(sub=5),
+        claims(sub="x" * 256),
+        claims(sub="a\0b"),
+        claims(sub="a\ud800b"),
+        claims(exp=int(time.time()) - 1),
+        claims(exp="tomorrow"),
+        claims(exp=1e400),
+        claims(nbf=int(time.time()) + 600),
+        [],
+        "text",
+    ],
+)
+async def test_claims_that_are_refused(content: Any) -> None:
+    unsigned = raw({"alg": "HS256"}, content).rpartition(".")[0]
+    await refused(shared(), f"{unsigned}.{signature_of(unsigned)}")
+
+
+def signature_of(unsigned: str) -> str:
+    digest = hmac.digest(SECRET.encode(), unsigned.encode(), hashlib.sha256)
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+async def test_an_expired_token_says_so() -> None:
+    token = signed(OctKey.import_key(SECRET), "HS256", claims(exp=int(time.time()) - 100))
+    assert "expired" in (await refused(shared(), token)).detail
+
+
+@pytest.mark.parametrize(
+    ("changes", "content"),
+    [
+        ({"jwt_audience": "exporter"}, claims()),
+        ({"jwt_audience": "exporter"}, claims(aud="another")),
+        ({"jwt_audience": "exporter"}, claims(aud=["another"])),
+        ({"jwt_issuer": "https://id"}, claims()),
+        ({"jwt_issuer": "https://id"}, claims(iss="https://evil")),
+    ],
+)
+async def test_audience_and_issuer_are_checked(changes: dict[str, str], content: dict[str, Any]) -> None:
+    await refused(shared(**changes), signed(OctKey.import_key(SECRET), "HS256", content))
+
+
+async def test_one_of_several_audiences_is_enough() -> None:
+    token = signed(OctKey.import_key(SECRET), "HS256", claims(aud=["a", "exporter"]))
+    assert (await shared(jwt_audience="exporter").user(token)).id == "user-1"
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        "x",
+        "..",
+        "a.b.c",
+        "é.é.é",
+        "." * 9000,
+        raw({"alg": "none"}, claims()),
+        raw({"alg": "None"}, claims()),
+        raw({"alg": ""}, claims()),
+        raw({}, claims()),
+        raw({"alg": ["HS256"]}, claims()),
+        raw({"alg": "HS256"}, claims()),
+        raw({"alg": "HS256"}, claims(), b"x" * 32),
+        signed(OctKey.import_key("another-secret-that-is-long-enough-too"), "HS256"),
+        signed(OctKey.import_key(SECRET * 2), "HS512"),
+        signed(RSA, "RS256"),
+    ],
+)
+async def test_forgeries(token: str) -> None:
+    await refused(shared(), token)
+
+
+@pytest.mark.parametrize(
+    ("roles", "expected"),
+    [
+        (None, set()),
+        (["exports:all", 5], {"exports:all"}),
+        ("exports:all exports:admin", {"exports:all", "exports:admin"}),
+        ({"exports:admin": True}, set()),
+    ],
+)
+async def test_roles(roles: Any, expected: set[str]) -> None:
+    user = await shared().user(signed(OctKey.import_key(SECRET), "HS256", claims(roles=roles)))
+    assert user.roles == expected
+
+
+def test_what_roles_allow() -> None:
+    nobody, everything, admin = (
+        User("u", frozenset(roles)) for roles in ((), ("exports:all",), ("exports:admin",))
+    )
+    assert (nobody.sees, nobody.may_export_all) == ("u", False)
+    assert (everything.sees, everything.may_export_all) == ("u", True)
+    assert (admin.sees, admin.may_export_all) == (None, True)
+
+
+# --- a published set of keys -------------------------------------------------------------------
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[FakeServer]:
+    with fake_server() as running:
+        yield running
+
+
+Published = Callable[..., Authenticator]
+
+
+@pytest.fixture
+async def published(provider: FakeServer) -> AsyncIterator[Published]:
+    """An authenticator that trusts the keys that ``provider`` publishes."""
+    async with httpx.AsyncClient() as http:
+
+        def build(**options: float) -> Authenticator:
+            return Authenticator(settings(), PublishedKeys(f"{provider.url}/jwks", http, **options))
+
+        yield build
+
+
+def publish(provider: FakeServer, *keys: Key, **extra: Any) -> None:
+    provider.add("/jwks", 200, {"keys": [key.as_dict(private=False) for key in keys], **extra})
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithm"), [(RSA, "RS256"), (RSA, "PS256"), (EC, "ES256"), (ED, "Ed25519")], ids=str
+)
+async def test_published_keys(provider: FakeServer, published: Published, key: Key, algorithm: str) -> None:
+    publish(provider, RSA, EC, ED)
+    user = await published().user(signed(key, algorithm, kid=key.kid))
+    assert user.id == "user-1"
+
+
+async def test_the_set_is_fetched_once(provider: FakeServer, published: Published) -> None:
+    publish(provider, RSA)
+    authenticator = published()
+    for _ in range(5):
+        await authenticator.user(signed(RSA, "RS256", kid="rsa-1"))
+    assert len(provider.seen) == 1
+
+
+async def test_a_new_key_is_found_and_an_old_one_forgotten(
+    provider: FakeServer, published: Published
+) -> None:
+    publish(provider, RSA)
+    publish(provider, OTHER_RSA)
+    authenticator = published(pause=0)
+    await authenticator.user(signed(RSA, "RS256", kid="rsa-1"))
+    await authenticator.user(signed(OTHER_RSA, "RS256", kid="rsa-2"))
+    await refused(authenticator, signed(RSA, "RS256", kid="rsa-1"))
+
+
+async def test_unknown_keys_do_not_flood_the_provider(provider: FakeServer, published: Published) -> None:
+    publish(provider, RSA)
+    authenticator = published()
+    for number in range(5):
+        await refused(authenticator, signed(OTHER_RSA, "RS256", kid=f"unknown-{number}"))
+    assert len(provider.seen) == 1
+
+
+async def test_known_keys_outlive_an_outage(provider: FakeServer, published: Published) -> None:
+    publish(provider, RSA)
+    provider.add("/jwks", 500)
+    authenticator = published(fresh=0, pause=0)
+    for _ in range(2):
+        assert (await authenticator.user(signed(RSA, "RS256", kid="rsa-1"))).id == "user-1"
+
+
+@pytest.mark.parametrize("body", [b"<html>", {"no": "keys"}, []])
+async def test_without_keys_nobody_is_turned_away_for_good(
+    provider: FakeServer, published: Published, body: Any
+) -> None:
+    provider.add("/jwks", 200, body)
+    with pytest.raises(Retryable):
+        await published().user(signed(RSA, "RS256", kid="rsa-1"))
+
+
+async def test_a_public_key_is_no_secret(provider: FakeServer, published: Published) -> None:
+    """The oldest trick: sign HS256 with what everybody can download."""
+    publish(provider, RSA)
+    for form in (RSA.as_pem(private=False), RSA.as_der(private=False)):
+        unsigned = raw({"alg": "HS256", "kid": "rsa-1"}, claims()).rpartition(".")[0]
+        signature = base64.urlsafe_b64encode(hmac.digest(form, unsigned.encode(), hashlib.sha256))
+        await refused(published(), f"{unsigned}.{signature.decode().rstrip('=')}")
+
+
+async def test_a_published_secret_is_not_used(provider: FakeServer, published: Published) -> None:
+    secret = OctKey.import_key(SECRET, {"kid": "oct-1"})
+    provider.add("/jwks", 200, {"keys": [secret.as_dict(private=True), RSA.as_dict(private=False)]})
+    await refused(published(), signed(secret, "HS256", kid="oct-1"))
+
+
+async def test_the_secret_does_not_count_beside_published_keys(
+    provider: FakeServer, published: Published
+) -> None:
+    publish(provider, RSA)
+    await refused(published(), mint(settings(), "user-1"))
+
+
+async def test_a_key_signs_only_as_it_is_published(provider: FakeServer, published: Published) -> None:
+    pinned = RSAKey.import_key(RSA.as_dict(private=True), {"kid": "rsa-1", "alg": "RS256"})
+    encrypting = RSAKey.import_key(OTHER_RSA.as_dict(private=True), {"kid": "rsa-2", "use": "enc"})
+    publish(provider, pinned, encrypting)
+    authenticator = published()
+    await authenticator.user(signed(RSA, "RS256", kid="rsa-1"))
+    await refused(authenticator, signed(RSA, "PS256", kid="rsa-1"))
+    await refused(authenticator, signed(OTHER_RSA, "RS256", kid="rsa-2"))
+
+
+async def test_headers_bring_no_keys_of_their_own(provider: FakeServer, published: Published) -> None:
+    publish(provider, RSA)
+    token = signed(OTHER_RSA, "RS256", kid="rsa-2", jwk=OTHER_RSA.as_dict(private=False))
+    await refused(published(), token)
+    await refused(published(), raw({"alg": "none", "kid": "rsa-1"}, claims()))
+
+
+async def test_a_token_without_a_key_id(provider: FakeServer, published: Published) -> None:
+    publish(provider, RSA, EC)
+    assert (await published().user(signed(EC, "ES256"))).id == "user-1"
+
+
+async def test_a_token_without_a_key_id_among_many(provider: FakeServer, published: Published) -> None:
+    publish(provider, RSA, OTHER_RSA)
+    await refused(published(), signed(RSA, "RS256"))
+
+
+async def test_keys_of_unknown_types_are_ignored(provider: FakeServer, published: Published) -> None:
+    provider.add("/jwks", 200, {"keys": [{"kty": "PQC", "kid": "x"}, {"kty": "RSA"}, RSA.as_dict()]})
+    assert (await published().user(signed(RSA, "RS256", kid="rsa-1"))).id == "user-1"
