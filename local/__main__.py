@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -27,7 +28,8 @@ def up(
     """Start everything and stay until Ctrl-C."""
     from local.up import up
 
-    up(port, workers, rows, folder.absolute())
+    with suppress(KeyboardInterrupt):  # the way it is meant to end
+        up(port, workers, rows, folder.absolute())
 
 
 @cli.command()
@@ -46,13 +48,11 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Ends with 0 when it was asked to stop, 1 when something failed, 2 for what the caller can put right."""
+    """Exits with 1 where something failed, with 2 where the caller can put it right."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
     try:
         cli(standalone_mode=True, prog_name="python -m local")
-    except KeyboardInterrupt:
-        sys.exit(0)
     except (ServiceError, UsageError) as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(2 if isinstance(error, UsageError) else 1)

@@ -9,7 +9,7 @@ import pytest
 from local.stack import ROOT, Stack
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def fragile() -> Iterator[Stack]:
     """Services only, with the sample; not the one that all other tests share."""
     (ROOT / ".local").mkdir(exist_ok=True)

@@ -4,35 +4,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from local.errors import ServiceError
 from local.ports import free_ports, is_free, is_open
 from local.process import Child
-
-PATIENCE = 20.0
+from tests.integration.local.processes import PATIENCE, wait_gone
 
 
 def python(name: str, code: str, folder: Path) -> Child:
     return Child(name, [sys.executable, "-c", code], folder / f"{name}.log")
-
-
-def gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-def wait_gone(*pids: int) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not all(map(gone, pids)):
-        assert time.monotonic() < deadline, f"still there: {[pid for pid in pids if not gone(pid)]}"
-        time.sleep(0.05)
 
 
 def test_a_child_that_ends_early_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
