@@ -10,7 +10,7 @@ from pathlib import Path
 from local.process import Child
 
 _ROOT = Path(__file__).parent.parent
-_START_TIMEOUT = 30.0
+_START_TIMEOUT = 90.0
 
 
 class AppProcess:

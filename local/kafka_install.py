@@ -4,7 +4,9 @@ Everything is made under a lock and put in place by a rename, so two copies of t
 at the same time. What is there is neither resolved nor asked for again.
 """
 
+import os
 import shutil
+import ssl
 import subprocess
 import tempfile
 import time
@@ -110,12 +112,21 @@ def _fetch_jars(folder: Path, report: Report) -> None:
         builder = EnvironmentBuilder(
             context=context, cache_dir=Path(scratch, "environments"), link_strategy=LinkStrategy.COPY
         )
+        _trust_what_the_machine_trusts()
         try:
             environment = builder.from_endpoint(endpoint=_ARTIFACTS)
         except Exception as error:
             raise ServiceError(f"kafka: could not fetch {_ARTIFACTS}: {error}") from error
         for jar in environment.path.rglob("*.jar"):
             shutil.move(jar, folder / jar.name)
+
+
+def _trust_what_the_machine_trusts() -> None:
+    """Behind a company's proxy the bundle that requests brings along is not enough."""
+    bundles = [ssl.get_default_verify_paths().cafile, "/etc/ssl/certs/ca-certificates.crt"]
+    found = next((bundle for bundle in bundles if bundle and Path(bundle).exists()), None)
+    if found and not os.environ.get("CURL_CA_BUNDLE"):
+        os.environ.setdefault("REQUESTS_CA_BUNDLE", found)
 
 
 def _format(install: KafkaInstall, home: Path, report: Report) -> None:

@@ -17,7 +17,7 @@ class Service(ABC):
     """
 
     name: str
-    start_timeout: ClassVar[float] = 60
+    start_timeout: ClassVar[float] = 90
     attempts: ClassVar[int] = 3
     """Starts with new ports when another program was quicker to take one."""
 

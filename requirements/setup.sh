@@ -17,6 +17,11 @@ find_python() {
     done
 }
 
+# Trust what this machine trusts, as behind a company's proxy it must (the variable's old name and its new one).
+if [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ]; then
+    export UV_NATIVE_TLS="${UV_NATIVE_TLS:-true}" UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-true}"
+fi
+
 uv=$(command -v uv || true)
 if ! .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     rm -rf .venv
