@@ -1,0 +1,196 @@
+"""Framing in another process: the bytes, the tally, and every way to end early."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import psutil
+import pytest
+from sqlalchemy import Select
+
+from stream_app.errors import Rejected, Retryable
+from stream_app.events import Options
+from stream_app.exports.formats.base import Document, Format, Projection, Tally
+from stream_app.exports.formats.json import JsonFormat
+from stream_app.exports.formats.process import end_idle, frame_in_process
+
+DOCUMENT = Document("things", (), Options(), datetime(2026, 1, 31, tzinfo=UTC))
+ROWS = [b'{"n":%d}\n' % number * 5_000 for number in range(200)]
+
+
+class Awkward(Format):
+    """Does to each row what the row says."""
+
+    name = extension = media_type = description = "awkward"
+
+    def project(self, rows: Select[Any], document: Document) -> Projection:
+        raise NotImplementedError
+
+    def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
+        for chunk in chunks:
+            tally.rows += 1
+            match chunk:
+                case b"die":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                case b"reject":
+                    raise Rejected("too odd", code="odd")
+                case b"odd":
+                    raise type("Local", (Exception,), {})("cannot be pickled")
+                case b"memory":
+                    raise MemoryError
+                case b"print":
+                    print("a library prints")
+                case b"end":
+                    return
+                case b"large":
+                    yield b"x" * 10_000_000
+                case b"warn":
+                    tally.warnings["odd"] += 1
+                case b"pid":
+                    yield str(os.getpid()).encode()
+            yield b"."
+
+
+def run(*chunks: bytes, tally: Tally | None = None) -> bytes:
+    return b"".join(frame_in_process(Awkward(), iter(chunks), DOCUMENT, tally or Tally()))
+
+
+def children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    before = children()
+    yield
+    end_idle()
+    assert [child for child in children() if child not in before] == []
+
+
+def test_the_bytes_and_the_tally_are_those_of_framing_here() -> None:
+    here, there = Tally(), Tally()
+    expected = b"".join(JsonFormat().frame(iter(ROWS), DOCUMENT, here))
+    assert b"".join(frame_in_process(JsonFormat(), iter(ROWS), DOCUMENT, there)) == expected
+    assert there == here
+    assert there.rows == 1_000_000
+
+
+def test_no_rows() -> None:
+    assert b"".join(frame_in_process(JsonFormat(), iter([]), DOCUMENT, Tally())) == b"[]\n"
+
+
+def test_a_process_is_used_again() -> None:
+    first, second = run(b"pid"), run(b"pid")
+    assert first == second
+    os.kill(int(first[:-1]), signal.SIGKILL)
+    while psutil.Process(int(first[:-1])).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert run(b"pid") != first
+
+
+def test_two_files_at_a_time_are_written_by_two_processes() -> None:
+    one = frame_in_process(Awkward(), iter([b"pid", b"pid"]), DOCUMENT, Tally())
+    first = next(one)
+    assert run(b"pid") != first + b"."
+    assert first in b"".join(one)
+
+
+def test_the_tally_follows_while_rows_still_come() -> None:
+    run(b"x")
+    tally = Tally()
+    seen = []
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(200):
+            yield b"warn"
+            seen.append((tally.rows, tally.warnings["odd"]))
+            time.sleep(0.001)
+
+    assert len(b"".join(frame_in_process(Awkward(), chunks(), DOCUMENT, tally))) == 200
+    assert tally == Tally(200, tally.warnings)
+    assert tally.warnings == {"odd": 200}
+    assert any(0 < rows < 200 for rows, _ in seen)
+
+
+def test_much_in_both_directions() -> None:
+    assert len(run(*[b"large", b"y" * 5_000_000] * 4)) == 40_000_008
+
+
+def test_what_a_library_prints_is_not_in_the_file(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(b"print", b"x") == b".."
+
+
+def test_rows_that_the_format_does_not_want_are_not_the_next_files() -> None:
+    assert run(b"end", b"die") == b""
+    assert run(b"x") == b"."
+
+
+def test_an_error_of_the_source_passes_and_ends_the_process() -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"x"
+        raise ConnectionError("gone")
+
+    with pytest.raises(ConnectionError, match="gone"):
+        list(frame_in_process(Awkward(), chunks(), DOCUMENT, Tally()))
+    assert not any("formats.process" in " ".join(child.cmdline()) for child in children())
+
+
+def test_an_error_of_the_format_passes() -> None:
+    with pytest.raises(Rejected, match="too odd") as caught:
+        run(b"x", b"reject", *[b"y" * 1_000_000] * 5)
+    assert caught.value.code == "odd"
+    with pytest.raises(RuntimeError, match="Local: cannot be pickled"):
+        run(b"odd")
+    with pytest.raises(Retryable, match="out of memory"):
+        run(b"memory")
+
+
+@pytest.mark.parametrize("more", [0, 10])
+def test_a_killed_process_is_a_passing_fault(more: int) -> None:
+    with pytest.raises(Retryable, match="was killed by signal 9"):
+        run(b"x", b"die", *[b"y" * 1_000_000] * more)
+    assert run(b"x") == b"."
+
+
+def test_closing_early_ends_the_process() -> None:
+    framed = frame_in_process(Awkward(), iter([b"pid"] * 10), DOCUMENT, Tally())
+    pid = int(next(framed))
+    framed.close()  # type: ignore[attr-defined]
+    assert not psutil.pid_exists(pid)
+
+
+def test_a_reader_that_does_not_read_holds_the_rows_back() -> None:
+    given = 0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal given
+        for _ in range(100):
+            given += 1
+            yield b"large" if given % 2 else b"y" * 5_000_000
+
+    framed = frame_in_process(Awkward(), chunks(), DOCUMENT, Tally())
+    next(framed)
+    time.sleep(0.5)
+    assert given < 5
+    assert children()[-1].memory_info().rss < 150 * 2**20
+    framed.close()  # type: ignore[attr-defined]
+
+
+def test_a_process_ends_with_its_parent() -> None:
+    script = (
+        "import os\n"
+        "from tests.unit.exports.formats.test_process import run\n"
+        "print(run(b'pid').decode().strip('.'), flush=True)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    parent = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=False)
+    assert parent.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 30
+    while psutil.pid_exists(int(parent.stdout)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not psutil.pid_exists(int(parent.stdout))
