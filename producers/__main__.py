@@ -172,7 +172,7 @@ def tick() -> None:
     with ends_well():
         settings = _settings()
         logging.basicConfig(
-            level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+            level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", force=True
         )
         for chatty in ("aiokafka", "asyncio"):
             logging.getLogger(chatty).setLevel(logging.CRITICAL)

@@ -1,0 +1,124 @@
+"""The publisher and the ticker on a real Kafka that comes and goes."""
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+
+from local.stack import ROOT, Stack
+from producers.errors import PublishError
+from producers.publisher import Publisher
+from stream_app.events import Event, ExportRequest, Topic, decode, request_event
+from stream_app.kafka import client_options, ensure_topics
+from stream_app.settings import Settings
+
+REQUEST = ExportRequest(user_id="u", export_type="ledger", format="csv")
+
+
+async def messages(settings: Settings, topic: Topic) -> list[Event]:
+    """Everything on ``topic``, from its beginning to its present end."""
+    consumer = AIOKafkaConsumer(
+        **client_options(settings), enable_auto_commit=False, auto_offset_reset="earliest"
+    )
+    await consumer.start()
+    try:
+        await consumer._client.force_metadata_update()
+        parts = [TopicPartition(topic, part) for part in consumer.partitions_for_topic(topic) or ()]
+        consumer.assign(parts)
+        ends = await consumer.end_offsets(parts)
+        events: list[Event] = []
+        while any([await consumer.position(part) < end for part, end in ends.items()]):
+            for batch in (await consumer.getmany(timeout_ms=500)).values():
+                events += [decode(message.value) for message in batch]
+        return events
+    finally:
+        await consumer.stop()
+
+
+@pytest.fixture
+async def publisher(settings: Settings) -> AsyncIterator[Publisher]:
+    await ensure_topics(settings)
+    async with Publisher(settings, timeout=2) as opened:
+        yield opened
+
+
+async def test_an_event_is_there_when_publish_returns(settings: Settings, publisher: Publisher) -> None:
+    events = await asyncio.gather(*(publisher.request(REQUEST) for _ in range(50)))
+    there = [event.id for event in await messages(settings, Topic.REQUESTS)]
+    for event in events:
+        assert there.count(event.id) == 1
+
+
+async def test_what_failed_does_not_arrive_later(
+    stack: Stack, settings: Settings, publisher: Publisher
+) -> None:
+    await publisher.request(REQUEST)
+    lost = [request_event(REQUEST, source="/test") for _ in range(2)]
+    await asyncio.to_thread(stack.kafka.kill)
+    try:
+        for event in lost:
+            started = time.monotonic()
+            with pytest.raises(PublishError, match="did not take the event"):
+                await publisher.publish(event)
+            assert time.monotonic() - started < 4
+    finally:
+        await asyncio.to_thread(stack.kafka.restart)
+    after = request_event(REQUEST, source="/test")
+    async with asyncio.timeout(30):
+        while not await published(publisher, after):
+            pass
+    there = {event.id for event in await messages(settings, Topic.REQUESTS)}
+    assert after.id in there
+    assert not there & {event.id for event in lost}
+
+
+async def published(publisher: Publisher, event: Event) -> bool:
+    try:
+        await publisher.publish(event)
+    except PublishError:
+        return False
+    return True
+
+
+@asynccontextmanager
+async def ticker(environment: dict[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`exporter tick` as a process."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "producers", "tick"),
+        env=environment,
+        cwd=ROOT,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def test_the_ticker_ticks_and_ends_when_told(stack: Stack, settings: Settings) -> None:
+    await ensure_topics(settings)
+    before = datetime.now(UTC).replace(second=0, microsecond=0)
+    async with ticker(stack.environment()) as process, asyncio.timeout(30):
+        while not any(event.tick >= before for event in await messages(settings, Topic.TICKS)):
+            pass
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+
+
+async def test_the_ticker_ends_while_kafka_is_away(stack: Stack) -> None:
+    environment = {**stack.environment(), "EXPORTER_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+    async with ticker(environment) as process, asyncio.timeout(20):
+        assert process.stderr is not None
+        while b"127.0.0.1:1" not in await process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
