@@ -11,14 +11,14 @@ cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 @cli.command()
 def worker() -> None:
     """Run a worker: admits requests, runs exports, records what happened. SIGTERM drains it."""
-    import faust  # noqa: PLC0415 - slow; other commands do without
-    import stamina  # noqa: PLC0415
+    import faust
+    import stamina
 
-    from stream_app import logs  # noqa: PLC0415
-    from stream_app.app import create_app  # noqa: PLC0415
-    from stream_app.errors import ExporterError, Retryable  # noqa: PLC0415
-    from stream_app.kafka import ensure_topics  # noqa: PLC0415
-    from stream_app.settings import Settings  # noqa: PLC0415
+    from stream_app import logs
+    from stream_app.app import create_app
+    from stream_app.errors import ExporterError, Retryable
+    from stream_app.kafka import ensure_topics
+    from stream_app.settings import Settings
 
     settings = Settings()
     logs.configure(settings)
@@ -31,14 +31,16 @@ def worker() -> None:
     except ExporterError as error:
         typer.secho(str(error), fg="red", err=True)
         raise typer.Exit(1) from error
-    faust.Worker(app, loop=loop, loglevel=settings.log_level, override_logging=False).execute_from_commandline()
+    faust.Worker(
+        app, loop=loop, loglevel=settings.log_level, override_logging=False
+    ).execute_from_commandline()
 
 
 @cli.command()
 def migrate() -> None:
     """Create or upgrade the service's own tables in EXPORTER_DATABASE_URL."""
-    from stream_app.migrations import upgrade  # noqa: PLC0415
-    from stream_app.settings import Settings  # noqa: PLC0415
+    from stream_app.migrations import upgrade
+    from stream_app.settings import Settings
 
     upgrade(Settings())
     typer.echo("The tables are up to date.")

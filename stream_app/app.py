@@ -5,6 +5,7 @@ import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import cast
 
 import faust
 import structlog
@@ -77,11 +78,11 @@ def create_app(settings: Settings) -> faust.App:
 
     @app.agent(_raw(app, Topic.REQUESTS), name="requests")
     async def requests(stream: faust.StreamT[bytes]) -> None:
-        await handle_in_batches(stream, admission.handle)
+        await handle_in_batches(cast(faust.Stream[bytes], stream), admission.handle)
 
     @app.agent(_raw(app, Topic.EVENTS), name="lifecycle")
     async def lifecycle(stream: faust.StreamT[bytes]) -> None:
-        await handle_in_batches(stream, projector.handle)
+        await handle_in_batches(cast(faust.Stream[bytes], stream), projector.handle)
 
     @app.service
     class Exports(Service):
@@ -107,7 +108,7 @@ def create_app(settings: Settings) -> faust.App:
             await engine.dispose()
             threads.shutdown(wait=False)
 
-    @app.on_rebalance_complete.connect  # type: ignore[untyped-decorator]
+    @app.on_rebalance_complete.connect
     async def ready(*_: object, **__: object) -> None:
         log.info("worker.ready", worker=name, slots=settings.worker_slots)
         if settings.ready_file is not None:

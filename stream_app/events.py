@@ -44,17 +44,13 @@ TOPIC_OF: dict[EventType, Topic] = {
     EventType.REQUESTED: Topic.REQUESTS,
     EventType.CANCEL_REQUESTED: Topic.REQUESTS,
     EventType.TICK: Topic.TICKS,
-} | {
-    kind: Topic.EVENTS
-    for kind in (
-        EventType.ACCEPTED,
-        EventType.STARTED,
-        EventType.PROGRESSED,
-        EventType.COMPLETED,
-        EventType.FAILED,
-        EventType.CANCELLED,
-        EventType.EXPIRED,
-    )
+    EventType.ACCEPTED: Topic.EVENTS,
+    EventType.STARTED: Topic.EVENTS,
+    EventType.PROGRESSED: Topic.EVENTS,
+    EventType.COMPLETED: Topic.EVENTS,
+    EventType.FAILED: Topic.EVENTS,
+    EventType.CANCELLED: Topic.EVENTS,
+    EventType.EXPIRED: Topic.EVENTS,
 }
 """Where each type is published."""
 
@@ -254,15 +250,20 @@ def decode(message: bytes | None) -> Event:
     if b"\\u0000" in message and _has_nul(content):
         raise Unreadable("contains a NUL character (\\u0000), which cannot be stored")
     event = _read(Event, content)
-    if event.type is EventType.TICK:
-        _ = event.tick
-    else:
-        _ = event.job_id
-    if event.type is EventType.REQUESTED:
-        _ = event.identity
-    elif event.topic is Topic.EVENTS:
-        _ = event.lifecycle
+    _require_what_its_type_requires(event)
     return event
+
+
+def _require_what_its_type_requires(event: Event) -> None:
+    match event.type:
+        case EventType.TICK:
+            _ = event.tick
+        case EventType.REQUESTED:
+            _ = event.job_id, event.identity
+        case EventType.CANCEL_REQUESTED:
+            _ = event.job_id
+        case _:
+            _ = event.job_id, event.lifecycle
 
 
 def request_event(request: RequestIdentity, *, job_id: UUID | None = None, source: str) -> Event:

@@ -28,7 +28,9 @@ class Settings(BaseSettings):
         env_prefix="EXPORTER_", env_file=(".env", ".local/stack.env"), extra="ignore", frozen=True
     )
 
-    kafka_bootstrap_servers: str = Field("127.0.0.1:9092", description="Brokers, host:port, separated by commas")
+    kafka_bootstrap_servers: str = Field(
+        "127.0.0.1:9092", description="Brokers, host:port, separated by commas"
+    )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`"
     )
@@ -86,7 +88,9 @@ class Settings(BaseSettings):
     max_rows: Count | None = Field(None, description="Most rows one export may have; default: no limit")
     pdf_max_rows: Count = Field(100_000, description="Most rows a PDF may have")
     retention_days: Count = Field(7, description="How long files are kept")
-    download_url_seconds: int = Field(300, ge=10, le=604_800, description="How long a download link is good for")
+    download_url_seconds: int = Field(
+        300, ge=10, le=604_800, description="How long a download link is good for"
+    )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`"
@@ -99,7 +103,9 @@ class Settings(BaseSettings):
     @cached_property
     def state_dsn(self) -> str:
         """The state database as SQLAlchemy's asyncpg dialect wants it."""
-        return urlunsplit(urlsplit(self.database_url.get_secret_value())._replace(scheme="postgresql+asyncpg"))
+        return urlunsplit(
+            urlsplit(self.database_url.get_secret_value())._replace(scheme="postgresql+asyncpg")
+        )
 
     @cached_property
     def source_dsn(self) -> str:

@@ -1,17 +1,21 @@
 """Events in batches that grow with the load, acknowledged in order once they are dealt with."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-from faust.types import EventT, StreamT
+from faust import Stream
+from faust.types import EventT
 
 MOST = 500
 
 
 async def handle_in_batches(
-    stream: StreamT[bytes], handle: Callable[[Sequence[EventT[bytes]]], Awaitable[None]], *, most: int = MOST
+    stream: Stream[bytes],
+    handle: Callable[[Sequence[EventT[bytes]]], Awaitable[None]],
+    *,
+    most: int = MOST,
 ) -> None:
-    """Hand whatever has arrived to ``handle``, up to ``most`` events at a time, and acknowledge it afterwards.
+    """Hand whatever has arrived to ``handle``, up to ``most`` events at a time, then acknowledge it.
 
     While one batch is handled the next one gathers, so a quiet topic sees no delay and a backlog sees large
     batches. Acknowledgements are in offset order, because out of order they lose events
@@ -31,10 +35,6 @@ async def handle_in_batches(
 
     async with asyncio.TaskGroup() as group:
         consumer = group.create_task(consume())
-        async for event in _events(stream):
+        async for event in stream.noack().events():
             await waiting.put(event)
         consumer.cancel()
-
-
-def _events(stream: StreamT[bytes]) -> AsyncIterator[EventT[bytes]]:
-    return stream.noack().events()  # type: ignore[return-value]

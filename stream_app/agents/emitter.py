@@ -32,7 +32,7 @@ class Emitter:
         await asyncio.gather(*map(self, events))
 
     async def dead_letter(self, event: EventT[bytes], reason: Unreadable) -> None:
-        """Put a message that cannot be read aside: its bytes as received, and where and why in the headers."""
+        """Put a message aside: its bytes as received, and in the headers where it was and why."""
         message = event.message
         await self._send(
             Topic.DEAD_LETTERS,
@@ -52,5 +52,5 @@ class Emitter:
         try:
             sent = await self._topics[topic].send(key=key, value=value, headers=headers)
             await sent
-        except (KafkaError, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, KafkaError, OSError) as error:
             raise Retryable(f"Kafka: {error!r}") from error

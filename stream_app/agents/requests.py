@@ -65,10 +65,12 @@ class Admission:
         await self._admit(list(requests.values()), cancellations)
 
     async def _admit(self, requests: Sequence[Event], cancellations: Sequence[Event]) -> None:
-        """One transaction: what is accepted is said before it can be claimed, how it ended only afterwards."""
+        """One transaction: that a job is accepted is said before it commits, how it ended afterwards."""
         now = datetime.now(UTC)
         async with self.store.transaction() as connection:
-            early = await self.store.take_early_cancellations(connection, [event.job_id for event in requests])
+            early = await self.store.take_early_cancellations(
+                connection, [event.job_id for event in requests]
+            )
             rows = [
                 job_row(
                     event,
@@ -85,7 +87,9 @@ class Admission:
             ended = [await self.store.cancel(connection, event.job_id) for event in cancellations]
         fresh = {data.job_id for data in accepted}
         outcomes = [
-            LifecycleData.model_validate(row["outcome"]) for row in rows if row["outcome"] and row["id"] in fresh
+            LifecycleData.model_validate(row["outcome"])
+            for row in rows
+            if row["outcome"] and row["id"] in fresh
         ]
         await self.emit.all(
             lifecycle_event(EVENT_OF[Status(data.status)], data, source=SOURCE)

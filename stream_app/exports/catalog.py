@@ -18,9 +18,10 @@ _COLUMNS = """
         UNION ALL
         SELECT base.oid, t.typbasetype FROM base JOIN pg_type t ON t.oid = base.below WHERE t.typtype = 'd'
     )
-    SELECT n.nspname AS schema, c.relname AS table, a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type,
-           b.typname AS base, format('%I.%I', home.nspname, b.typname) AS cast, b.typtype AS category, element.typname AS element, NOT a.attnotnull AS nullable,
-           array(SELECT enumlabel::text FROM pg_enum WHERE enumtypid = b.oid ORDER BY enumsortorder) AS labels,
+    SELECT n.nspname AS schema, c.relname AS table, a.attname AS name, NOT a.attnotnull AS nullable,
+           format_type(a.atttypid, a.atttypmod) AS type, b.typname AS base, b.typtype AS category,
+           format('%I.%I', home.nspname, b.typname) AS cast, element.typname AS element,
+           array(SELECT enumlabel FROM pg_enum WHERE enumtypid = b.oid ORDER BY enumsortorder)::text[] AS labels,
            coalesce(array_position(i.indkey::int2[], a.attnum), -1) AS key_position
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -30,7 +31,8 @@ _COLUMNS = """
         WHERE base.oid = a.atttypid AND t.typtype <> 'd'
     ) b ON true
     JOIN pg_namespace home ON home.oid = b.typnamespace
-    LEFT JOIN pg_type element ON element.oid = b.typelem AND b.typsubscript = 'array_subscript_handler'::regproc
+    LEFT JOIN pg_type element
+        ON element.oid = b.typelem AND b.typsubscript = 'array_subscript_handler'::regproc
     LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
     WHERE c.oid = to_regclass($1) AND c.relkind IN ('r', 'v', 'm', 'p', 'f')
     ORDER BY a.attnum
@@ -90,7 +92,8 @@ def _quoted(name: str) -> str:
 def _table(dataset: Dataset, rows: list[asyncpg.Record]) -> Table:
     if not rows:
         raise Rejected(
-            f"dataset {dataset.name!r}: the source database has no table {dataset.table}, or the service may not see it",
+            f"dataset {dataset.name!r}: the source database has no table {dataset.table}, "
+            "or the service may not see it",
             code="missing_table",
         )
     columns = {row["name"]: _column(row) for row in rows}

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """Families of PostgreSQL types that are rendered alike; everything else is ``OTHER`` and rendered as its text."""
+    """Families of PostgreSQL types that are rendered alike; ``OTHER`` is rendered as its text."""
 
     BOOLEAN = "boolean"
     INTEGER = "integer"

@@ -39,7 +39,9 @@ class Compression:
 
 COMPRESSIONS = {
     "gzip": Compression(
-        ".gz", "application/gzip", lambda: isal_zlib.compressobj(level=isal_zlib.ISAL_DEFAULT_COMPRESSION, wbits=31)
+        ".gz",
+        "application/gzip",
+        lambda: isal_zlib.compressobj(level=isal_zlib.ISAL_DEFAULT_COMPRESSION, wbits=31),
     ),
     "zstd": Compression(".zst", "application/zstd", lambda: zstandard.ZstdCompressor(level=3).compressobj()),
 }

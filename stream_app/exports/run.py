@@ -19,6 +19,7 @@ from stream_app.exports.catalog import Catalog
 from stream_app.exports.compression import Compression, compression_for
 from stream_app.exports.datasets.base import Dataset
 from stream_app.exports.formats.base import Document, Format, Tally
+from stream_app.exports.formats.process import frame_in_process
 from stream_app.exports.pipe import BytePipe, PipeClosed
 from stream_app.exports.source import Snapshot, Source
 from stream_app.exports.statement import Rows, render, rows_of
@@ -104,7 +105,9 @@ class Exporter:
                 code="too_many_rows",
             )
 
-    async def _transfer(self, snapshot: Snapshot, rows: Rows, file: "_File", gauge: Gauge) -> tuple[int, Stored]:
+    async def _transfer(
+        self, snapshot: Snapshot, rows: Rows, file: "_File", gauge: Gauge
+    ) -> tuple[int, Stored]:
         projection = file.output.project(rows.select, file.document)
         pipe = BytePipe()
         count = 0
@@ -159,7 +162,10 @@ class _File:
         return self.compression.media_type if self.compression else self.output.media_type
 
     def bytes(self, chunks: Iterator[bytes], tally: Tally) -> Iterator[bytes]:
-        framed = self.output.frame(chunks, self.document, tally)
+        if self.output.own_process:
+            framed = frame_in_process(self.output, chunks, self.document, tally)
+        else:
+            framed = self.output.frame(chunks, self.document, tally)
         return self.compression.apply(framed) if self.compression else framed
 
     def manifest(self, claim: Claim, rows: int, stored: Stored, tally: Tally) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The database that rows come from: read only, one consistent snapshot for each export."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -47,7 +46,7 @@ class Snapshot:
 
     async def count(self, sql: str, limit: int) -> int:
         """How many rows there are, counting no further than ``limit``."""
-        counting = f"SELECT count(*) FROM (SELECT 1 FROM ({sql}) AS rows LIMIT {limit}) AS counted"  # noqa: S608
+        counting = f"SELECT count(*) FROM (SELECT 1 FROM ({sql}) AS rows LIMIT {limit}) AS counted"
         return int(await self.connection.fetchval(counting, timeout=self.timeout))
 
     async def copy(self, sql: str, options: Mapping[str, Any], sink: Sink) -> int:
@@ -94,7 +93,8 @@ class Source:
         """
         with source_errors():
             async with (await self._open()).acquire(timeout=10) as connection:
-                return await connection.fetch(sql, *values, timeout=30)
+                rows: list[asyncpg.Record] = await connection.fetch(sql, *values, timeout=30)
+                return rows
 
     @asynccontextmanager
     async def snapshot(self, name: str) -> AsyncIterator[Snapshot]:
@@ -153,13 +153,15 @@ def source_errors(timed_out: Callable[[], bool] = lambda: False) -> Iterator[Non
         yield
     except asyncpg.QueryCanceledError as error:
         if timed_out():
-            raise Rejected("the export took longer than is allowed; narrow it with filters", code="timeout") from error
+            raise Rejected(
+                "the export took longer than is allowed; narrow it with filters", code="timeout"
+            ) from error
         raise Retryable(f"source database: {error}") from error
     except asyncpg.PostgresError as error:
         if (error.sqlstate or "")[:2] in _PASSING_CLASSES:
             raise Retryable(f"source database: {error}") from error
         raise Rejected(f"the source database refused the export: {error}", code=_code(error)) from error
-    except (OSError, asyncpg.InterfaceError, asyncio.TimeoutError) as error:
+    except (TimeoutError, OSError, asyncpg.InterfaceError) as error:
         raise Retryable(f"source database: {error or type(error).__name__}") from error
 
 

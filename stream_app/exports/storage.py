@@ -38,7 +38,9 @@ def object_key(job_id: object, attempt: int, file_name: str) -> str:
 
 def content_disposition(file_name: str) -> str:
     """RFC 6266: an ASCII name for old clients and the real one for all others."""
-    plain = file_name.encode("ascii", "replace").decode().replace("?", "_").replace('"', "_").replace("\\", "_")
+    plain = (
+        file_name.encode("ascii", "replace").decode().replace("?", "_").replace('"', "_").replace("\\", "_")
+    )
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(file_name, safe='')}"
 
 
@@ -91,7 +93,12 @@ class Storage:
             first = stream.read(PART_SIZE)
             if stream.exhausted:
                 self._client.put_object(
-                    self.bucket, key, io.BytesIO(first), len(first), content_type=content_type, metadata=described()
+                    self.bucket,
+                    key,
+                    io.BytesIO(first),
+                    len(first),
+                    content_type=content_type,
+                    metadata=described(),
                 )
             else:
                 stream.push_back(first)
@@ -109,7 +116,9 @@ class Storage:
                 self._describe(key, content_type, described())
         return Stored(key, stream.size, stream.sha256)
 
-    def _describe(self, key: str, content_type: str, metadata: dict[str, str | list[str] | tuple[str]]) -> None:
+    def _describe(
+        self, key: str, content_type: str, metadata: dict[str, str | list[str] | tuple[str]]
+    ) -> None:
         """Set what is only known after a multipart upload; stores do it in place, without moving bytes."""
         try:
             self._client.copy_object(
@@ -144,7 +153,9 @@ class Storage:
         """Delete what attempts of the job before number ``before`` left; returns how many objects."""
         removed = 0
         with _store_errors():
-            for item in self._client.list_objects(self.bucket, prefix=f"{ATTEMPTS_PREFIX}/{job_id}/", recursive=True):
+            for item in self._client.list_objects(
+                self.bucket, prefix=f"{ATTEMPTS_PREFIX}/{job_id}/", recursive=True
+            ):
                 name = item.object_name or ""
                 if int(name.split("/")[2]) < before:
                     self._client.remove_object(self.bucket, name)

@@ -16,7 +16,12 @@ PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 
 
 def job_row(
-    event: Event, *, now: datetime, formats: Collection[str], datasets: Collection[str], cancelled: bool = False
+    event: Event,
+    *,
+    now: datetime,
+    formats: Collection[str],
+    datasets: Collection[str],
+    cancelled: bool = False,
 ) -> dict[str, Any]:
     """Column values of the new job.
 
@@ -72,7 +77,10 @@ def check(data: dict[str, Any], *, formats: Collection[str], datasets: Collectio
         )
     if request.format not in formats:
         raise Rejected(
-            f"there is no format {request.format!r}", code="unknown_format", field="format", allowed=sorted(formats)
+            f"there is no format {request.format!r}",
+            code="unknown_format",
+            field="format",
+            allowed=sorted(formats),
         )
     return request
 

@@ -1,6 +1,5 @@
 """The engine of the state database, and what its errors mean."""
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -36,7 +35,7 @@ def outages_are_retryable() -> Iterator[None]:
     """
     try:
         yield
-    except (OperationalError, InterfaceError, PoolTimeoutError, OSError, asyncio.TimeoutError) as error:
+    except (TimeoutError, OperationalError, InterfaceError, PoolTimeoutError, OSError) as error:
         raise Retryable(f"state database: {error}") from error
     except DBAPIError as error:
         if error.connection_invalidated or _is_shutdown(error):

@@ -61,7 +61,9 @@ class Attempt:
 class Dispatcher:
     """Claims jobs and runs them, ``WORKER_SLOTS`` at a time, until it is drained."""
 
-    def __init__(self, *, worker: str, store: JobStore, exporter: Exporter, emit: Emit, settings: Settings) -> None:
+    def __init__(
+        self, *, worker: str, store: JobStore, exporter: Exporter, emit: Emit, settings: Settings
+    ) -> None:
         self.worker = worker
         self._store = store
         self._exporter = exporter
@@ -158,9 +160,9 @@ class Dispatcher:
         bound = log.bind(job_id=str(claim.job_id), user_id=claim.request.user_id, attempt=claim.attempt)
         try:
             await self._emit(_event(EventType.STARTED, claim.lifecycle(Status.PROCESSING), claim))
-            attempt.export = asyncio.create_task(self._exporter.run(claim, attempt.gauge))
-            await asyncio.wait({attempt.export})
-            outcome = await self._judge(attempt, bound)
+            export = attempt.export = asyncio.create_task(self._exporter.run(claim, attempt.gauge))
+            await asyncio.wait({export})
+            outcome = await self._judge(attempt, export, bound)
             if outcome is None:
                 return
             if await self._store.seal(claim, outcome):
@@ -176,10 +178,11 @@ class Dispatcher:
         except Exception:
             bound.exception("job.crashed")
 
-    async def _judge(self, attempt: Attempt, bound: structlog.stdlib.BoundLogger) -> LifecycleData | None:
+    async def _judge(
+        self, attempt: Attempt, export: "asyncio.Task[LifecycleData]", bound: structlog.stdlib.BoundLogger
+    ) -> LifecycleData | None:
         """The outcome that a finished export has; ``None`` if the job goes back or is not ours any more."""
-        claim, export = attempt.claim, attempt.export
-        assert export is not None
+        claim = attempt.claim
         error = None if export.cancelled() else export.exception()
         if not export.cancelled() and error is None:
             return export.result()
@@ -203,15 +206,17 @@ class Dispatcher:
             return _failure(
                 claim,
                 code,
-                f"gave up after {claim.failures + 1} attempts: {error}; try again later, and tell the operators "
-                f"the job id if it goes on",
+                f"gave up after {claim.failures + 1} attempts: {error}; "
+                "try again later, and tell the operators the job id if it goes on",
             )
         await self._store.release(claim, delay=backoff(claim.failures))
         return None
 
     async def _publish(self, outcome: LifecycleData, traceparent: str | None = None) -> None:
         kind = EVENT_OF[Status(outcome.status)]
-        await self._emit(lifecycle_event(kind, outcome, source=f"/exporter/{self.worker}", traceparent=traceparent))
+        await self._emit(
+            lifecycle_event(kind, outcome, source=f"/exporter/{self.worker}", traceparent=traceparent)
+        )
 
     async def _report_progress(self, attempt: Attempt) -> None:
         rows = attempt.reported_rows = attempt.gauge.tally.rows
@@ -227,7 +232,7 @@ class Dispatcher:
 def backoff(failures: int) -> timedelta:
     """Exponential back-off with full jitter above half, so that failed jobs do not return as one wave."""
     longest = min(FIRST_RETRY * 2**failures, LONGEST_RETRY)
-    return longest * random.uniform(0.5, 1)  # noqa: S311
+    return timedelta(seconds=longest.total_seconds() * random.uniform(0.5, 1))  # noqa: S311
 
 
 def _failure(claim: Claim, code: str, message: str) -> LifecycleData:

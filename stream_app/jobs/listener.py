@@ -24,7 +24,7 @@ async def listen(settings: Settings, wake: Callable[[str], None], *, application
                 timeout=10,
                 server_settings={"application_name": application},
             )
-        except (OSError, asyncpg.PostgresError, asyncio.TimeoutError) as error:
+        except (TimeoutError, OSError, asyncpg.PostgresError) as error:
             log.warning("listener.unconnected", error=str(error))
             await asyncio.sleep(1)
             continue

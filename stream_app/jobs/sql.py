@@ -22,7 +22,9 @@ CLAIM = text(
     ), waiting AS (
         SELECT job.id, job.priority, job.created_at,
                coalesce(running.jobs, 0)
-               + row_number() OVER (PARTITION BY job.user_id ORDER BY job.priority, job.created_at, job.id) AS turn
+               + row_number() OVER (
+                   PARTITION BY job.user_id ORDER BY job.priority, job.created_at, job.id
+               ) AS turn
         FROM export_jobs AS job LEFT JOIN running USING (user_id)
         WHERE job.status IN ('pending', 'processing') AND {_ELIGIBLE}
     ), chosen AS (
@@ -38,7 +40,7 @@ CLAIM = text(
         lease_until = now() + :lease, started_at = now(), row_count = NULL, not_before = NULL
     FROM chosen WHERE job.id = chosen.id
     RETURNING job.*
-    """  # noqa: S608 - no value is formatted in
+    """
 )
 
 RENEW = text(
@@ -46,9 +48,11 @@ RENEW = text(
     UPDATE export_jobs AS job
     SET lease_until = now() + :lease, row_count = held.row_count,
         estimated_rows = coalesce(held.estimated_rows, job.estimated_rows)
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:rows AS bigint[]), CAST(:estimates AS bigint[]))
-         AS held (id, attempt, row_count, estimated_rows)
-    WHERE job.id = held.id AND job.attempt = held.attempt AND job.worker = :worker AND job.status = 'processing'
+    FROM unnest(
+        CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:rows AS bigint[]), CAST(:estimates AS bigint[])
+    ) AS held (id, attempt, row_count, estimated_rows)
+    WHERE job.id = held.id AND job.attempt = held.attempt AND job.worker = :worker
+        AND job.status = 'processing'
     RETURNING job.id, job.cancel_requested_at IS NOT NULL AS cancelled
     """
 )
@@ -58,5 +62,5 @@ ABANDONED = text(
     SELECT job.*, now() AS now FROM export_jobs AS job
     WHERE {_ABANDONED} AND (job.cancel_requested_at IS NOT NULL OR job.failures + 1 >= :max_attempts)
     FOR UPDATE SKIP LOCKED
-    """  # noqa: S608
+    """
 )

@@ -153,7 +153,9 @@ class JobStore:
     async def take_early_cancellations(self, connection: AsyncConnection, ids: Sequence[UUID]) -> set[UUID]:
         """Those of ``ids`` whose cancellation came first; each is handed out once."""
         statement = (
-            delete(EarlyCancellation).where(EarlyCancellation.job_id.in_(ids)).returning(EarlyCancellation.job_id)
+            delete(EarlyCancellation)
+            .where(EarlyCancellation.job_id.in_(ids))
+            .returning(EarlyCancellation.job_id)
         )
         return set((await connection.scalars(statement)).all())
 

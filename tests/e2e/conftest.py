@@ -45,7 +45,9 @@ class System:
             if job is not None and job["status"] not in UNFINISHED:
                 return job
             time.sleep(0.1)
-        raise AssertionError(f"job {job_id} has not ended after {within} s: {job}\n{self.worker.child.tail()}")
+        raise AssertionError(
+            f"job {job_id} has not ended after {within} s: {job}\n{self.worker.child.tail()}"
+        )
 
     def file(self, job_id: UUID | str) -> bytes:
         """The job's file, by the link that the API hands out."""

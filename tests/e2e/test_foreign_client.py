@@ -43,12 +43,17 @@ def test_a_foreign_producer_gets_a_file_equal_to_what_psql_prints(system: System
     assert system.ended(job_id)["status"] == "completed"
 
     mine = list(csv.DictReader(io.StringIO(system.file(job_id).decode(), newline="")))
-    printed = psql(system.stack, f"SET timezone = 'UTC'; COPY ({QUERY} ORDER BY placed_at, id) TO STDOUT (FORMAT csv, HEADER)")
+    printed = psql(
+        system.stack,
+        f"SET timezone = 'UTC'; COPY ({QUERY} ORDER BY placed_at, id) TO STDOUT (FORMAT csv, HEADER)",
+    )
     theirs = list(csv.DictReader(io.StringIO(printed, newline="")))
     assert len(mine) == len(theirs) == 72
     for row, expected in zip(mine, theirs, strict=True):
         assert list(row) == list(expected)
-        assert datetime.fromisoformat(row.pop("placed_at")) == datetime.fromisoformat(expected.pop("placed_at") + ":00")
+        assert datetime.fromisoformat(row.pop("placed_at")) == datetime.fromisoformat(
+            expected.pop("placed_at") + ":00"
+        )
         assert row.pop("paid") == {"t": "true", "f": "false"}[expected.pop("paid")]
         assert Decimal(row.pop("total")) == Decimal(expected.pop("total"))
         assert row == expected

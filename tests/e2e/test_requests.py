@@ -3,7 +3,6 @@
 import asyncio
 import json
 from typing import Any
-from uuid import uuid4
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
@@ -42,19 +41,42 @@ def _servers(system: System) -> str:
 
 
 async def test_twenty_requests_of_all_sorts(system: System) -> None:
-    good = [request(), request(format="json"), request(format="ndjson"), request(scope="all"), request(columns=["id"])]
+    good = [
+        request(),
+        request(format="json"),
+        request(format="ndjson"),
+        request(scope="all"),
+        request(columns=["id"]),
+    ]
     impossible = [
-        (request(export_type="nothing"), "unknown_dataset", "export_type: there is no dataset 'nothing'; allowed: "),
+        (
+            request(export_type="nothing"),
+            "unknown_dataset",
+            "export_type: there is no dataset 'nothing'; allowed: ",
+        ),
         (request(format="docx"), "unknown_format", "format: there is no format 'docx'; allowed: csv"),
-        (request(columns=["id", "colour"]), "unknown_column", "columns.1: there is no column 'colour'; allowed: id"),
+        (
+            request(columns=["id", "colour"]),
+            "unknown_column",
+            "columns.1: there is no column 'colour'; allowed: id",
+        ),
         (request(filters={"id": "x"}), "bad_filter_value", "filters.id: expected a whole number, got 'x'"),
-        (request(export_type="gone", scope="all"), "missing_table", "dataset 'gone': the source database has no table"),
+        (
+            request(export_type="gone", scope="all"),
+            "missing_table",
+            "dataset 'gone': the source database has no table",
+        ),
     ]
     garbage = [b"hello", b"{}", b'{"specversion": "1.0"}', b"\xff\x00", json.dumps([1, 2]).encode()]
     before = len(await dead_letters(system))
-    readable = [(event.key, event.encode()) for event in [*good, *good, *(event for event, _, _ in impossible)]]
+    readable = [
+        (event.key, event.encode()) for event in [*good, *good, *(event for event, _, _ in impossible)]
+    ]
     unreadable = [(b"?", content) for content in garbage]
-    await publish(system, [message for pair in zip(readable[:5], unreadable, strict=True) for message in pair] + readable[5:])
+    await publish(
+        system,
+        [message for pair in zip(readable[:5], unreadable, strict=True) for message in pair] + readable[5:],
+    )
 
     for event in good:
         job = system.ended(event.id)

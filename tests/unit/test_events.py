@@ -96,7 +96,9 @@ def test_every_type_has_a_topic_and_is_read_back() -> None:
 
 
 def test_the_same_fact_has_the_same_id() -> None:
-    data = LifecycleData(job_id=uuid4(), user_id="u", export_type="e", format="csv", status="failed", attempt=2)
+    data = LifecycleData(
+        job_id=uuid4(), user_id="u", export_type="e", format="csv", status="failed", attempt=2
+    )
     first = lifecycle_event(EventType.FAILED, data, source="/a")
     again = lifecycle_event(EventType.FAILED, data, source="/b")
     later = lifecycle_event(EventType.FAILED, data.model_copy(update={"attempt": 3}), source="/a")
@@ -124,7 +126,10 @@ def test_unknown_fields_are_ignored() -> None:
         (message(id="17"), "id must be the job's UUID, got '17'"),
         (message(datacontenttype="text/xml"), "datacontenttype"),
         (message(data={"export_type": "ledger", "format": "csv"}), "data.user_id: field required"),
-        (message(data={"user_id": 7, "export_type": "ledger", "format": "csv"}), "data.user_id: input should be"),
+        (
+            message(data={"user_id": 7, "export_type": "ledger", "format": "csv"}),
+            "data.user_id: input should be",
+        ),
         (message(data={"user_id": "", "export_type": "ledger", "format": "csv"}), "data.user_id"),
         (message(data={"user_id": "u\0", "export_type": "ledger", "format": "csv"}), "NUL"),
         (message(data={"user_id": "\ud800", "export_type": "l", "format": "csv"}), "not JSON"),
@@ -184,7 +189,10 @@ def test_any_value_in_any_data_field_is_honoured_or_refused_with_its_name(field:
         ({"filters": ["x"]}, "filters: input should be a valid dictionary, got ['x']"),
         ({"columns": []}, "columns: list should have at least 1 item"),
         ({"scope": "everything"}, "scope: input should be 'own' or 'all', got 'everything'"),
-        ({"options": {"compression": "rar"}}, "options.compression: input should be 'none', 'gzip' or 'zstd'"),
+        (
+            {"options": {"compression": "rar"}},
+            "options.compression: input should be 'none', 'gzip' or 'zstd'",
+        ),
         ({"options": {"delimiter": "ab"}}, "options.delimiter"),
     ],
 )

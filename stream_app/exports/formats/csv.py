@@ -23,14 +23,18 @@ class CsvFormat(Format):
     name = "csv"
     extension = "csv"
     media_type = "text/csv; charset=utf-8"
-    description = "RFC 4180 text with a header; delimiter, header, BOM, null text and formula guard are options"
+    description = (
+        "RFC 4180 text with a header; delimiter, header, BOM, null text and formula guard are options"
+    )
     compressible = True
 
     def project(self, rows: Select[Any], document: Document) -> Projection:
         """One SQL column for each cell, text columns guarded against formulas."""
         options = document.options
         cells = (
-            _guarded(item, document.marker) if options.guard_formulas and item.kind in GUARDED else as_text(item)
+            _guarded(item, document.marker)
+            if options.guard_formulas and item.kind in GUARDED
+            else as_text(item)
             for item in document.columns
         )
         return Projection(

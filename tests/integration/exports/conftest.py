@@ -88,7 +88,9 @@ def exporter_of(source: Source, storage: Storage, settings: Settings) -> Callabl
 def export(exporter_of: Callable[..., Exporter], storage: Storage) -> Export:
     """Export a table: ``await export("schema.table", "csv", filters=…)``."""
 
-    async def run(table: str, format_name: str, *, dataset: Dataset | None = None, **request: Any) -> Exported:
+    async def run(
+        table: str, format_name: str, *, dataset: Dataset | None = None, **request: Any
+    ) -> Exported:
         described = dataset or Dataset(name="things", table=table)
         exporter = exporter_of(described)
         wanted = ExportRequest.parse(

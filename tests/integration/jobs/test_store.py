@@ -57,7 +57,9 @@ class Jobs:
 
     async def expire_leases(self) -> None:
         async with self.engine.begin() as connection:
-            await connection.execute(update(ExportJob).values(lease_until=text("now() - interval '1 second'")))
+            await connection.execute(
+                update(ExportJob).values(lease_until=text("now() - interval '1 second'"))
+            )
 
 
 @pytest.fixture

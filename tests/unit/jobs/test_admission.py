@@ -15,7 +15,9 @@ NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
 def row(cancelled: bool = False, **data: Any) -> dict[str, Any]:
     content = {"user_id": "u", "export_type": "ledger", "format": "csv", **data}
     event = Event(id=str(uuid4()), source="/t", type=EventType.REQUESTED, data=content)
-    return job_row(event, now=NOW, formats={"csv", "json"}, datasets={"ledger", "proofs"}, cancelled=cancelled)
+    return job_row(
+        event, now=NOW, formats={"csv", "json"}, datasets={"ledger", "proofs"}, cancelled=cancelled
+    )
 
 
 def test_a_good_request_waits() -> None:
@@ -29,7 +31,11 @@ def test_a_good_request_waits() -> None:
 @pytest.mark.parametrize(
     ("data", "code", "message"),
     [
-        ({"export_type": "nothing"}, "unknown_dataset", "export_type: there is no dataset 'nothing'; allowed: ledger, "),
+        (
+            {"export_type": "nothing"},
+            "unknown_dataset",
+            "export_type: there is no dataset 'nothing'; allowed: ledger, ",
+        ),
         ({"format": "docx"}, "unknown_format", "format: there is no format 'docx'; allowed: csv, json"),
         ({"filters": 3}, "invalid_request", "filters: input should be a valid dictionary, got 3"),
         ({"priority": "urgent"}, "invalid_request", "priority: input should be 'high', 'normal' or 'low'"),
