@@ -18,6 +18,7 @@ from stream_app.agents.batches import handle_in_batches
 from stream_app.agents.emitter import Emitter
 from stream_app.agents.lifecycle import Projector
 from stream_app.agents.requests import Admission
+from stream_app.agents.transport import App
 from stream_app.events import Topic
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.datasets.registry import load_datasets
@@ -122,7 +123,7 @@ def _raw(app: faust.App, topic: Topic) -> faust.TopicT:
 
 
 def _faust_app(settings: Settings, name: str) -> faust.App:
-    return faust.App(
+    return App(
         settings.kafka_group,
         broker=[URL(f"kafka://{server}") for server in bootstrap_servers(settings)],
         broker_credentials=_credentials(settings),

@@ -31,7 +31,9 @@ async def handle_in_batches(
                 batch.append(waiting.get_nowait())
             await handle(batch)
             for event in batch:
-                event.ack()
+                # What was read before a rebalance is read again after it, by whoever has the partition.
+                if event.message.generation_id == event.app.consumer_generation_id:
+                    event.ack()
 
     async with asyncio.TaskGroup() as group:
         consumer = group.create_task(consume())

@@ -21,7 +21,9 @@ _COLUMNS = """
     SELECT n.nspname AS schema, c.relname AS table, a.attname AS name, NOT a.attnotnull AS nullable,
            format_type(a.atttypid, a.atttypmod) AS type, b.typname AS base, b.typtype AS category,
            format('%I.%I', home.nspname, b.typname) AS cast, element.typname AS element,
-           array(SELECT enumlabel FROM pg_enum WHERE enumtypid = b.oid ORDER BY enumsortorder)::text[] AS labels,
+           array(
+               SELECT enumlabel::text FROM pg_enum WHERE enumtypid = b.oid ORDER BY enumsortorder
+           ) AS labels,
            coalesce(array_position(i.indkey::int2[], a.attnum), -1) AS key_position
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
