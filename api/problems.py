@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from stream_app.errors import ExporterError, Rejected, Retryable, Unreadable
 
@@ -195,4 +196,19 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     detail = error.detail
     if error.status_code in (404, 405):
         detail = f"There is no {request.method} {request.url.path} here; /docs lists every call"
-    return Problem(error.status_code, code, detail, headers=error.headers).response(request_id(request))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
+    return Problem(error.status_code, code, detail, headers=headers).response(request_id(request))
+
+
+def _methods(request: Request) -> set[str]:
+    """Every method of the path: the framework knows only those of the first route that it found."""
+    return {
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    }

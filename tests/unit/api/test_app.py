@@ -1,5 +1,6 @@
 """What can be said about the API without running it."""
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -41,6 +42,22 @@ def test_the_schema_has_no_loose_ends() -> None:
         assert name not in text
     used = {part.split("'")[0] for part in text.split("#/components/schemas/")[1:]}
     assert used == set(schemas)
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/exports/jobs", "GET, POST"),
+        ("/exports/jobs/4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10", "DELETE, GET"),
+        ("/exports/jobs/4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10/download", "GET, HEAD"),
+        ("/readyz", "GET"),
+    ],
+)
+async def test_a_wrong_method_lists_the_right_ones(path: str, methods: str) -> None:
+    transport = httpx.ASGITransport(create_app(SETTINGS))
+    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+        response = await client.patch(path)
+    assert (response.status_code, response.headers["allow"]) == (405, methods)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "exports.example.com"])
