@@ -4,9 +4,8 @@ Everything is made under a lock and put in place by a rename, so two copies of t
 at the same time. What is there is neither resolved nor asked for again.
 """
 
-import os
+import hashlib
 import shutil
-import ssl
 import subprocess
 import tempfile
 import time
@@ -18,12 +17,11 @@ from pathlib import Path
 from local.cache import cache_dir, locked
 from local.errors import ServiceError
 from local.java import Java, find_java
+from local.kafka_jars import LOCK, VERSION, fetch
 from local.ports import free_ports, is_open
 from local.process import Child
 
-VERSION = "4.4.0"
 CLUSTER_ID = "bG9jYWwtc3RhY2stMDAwMQ"
-_ARTIFACTS = f"org.apache.kafka:kafka_2.13:{VERSION}+org.slf4j:slf4j-simple:1.7.36"
 _JVM = [
     "-Xmx512m",
     "-XX:TieredStopAtLevel=1",  # a broker that lives for minutes gains nothing from the slow compiler
@@ -76,13 +74,15 @@ def kafka_install(report: Report) -> KafkaInstall:
         ServiceError: the jars could not be fetched, or the storage folder not be made.
     """
     java = find_java()
-    root = cache_dir() / f"kafka-{VERSION}"
+    edition = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:8]
+    root = cache_dir() / f"kafka-{VERSION}-{edition}"
     install = KafkaInstall(java, root / "jars", root / java.label)
     if not (install.jars.exists() and install.home.exists()):
         with locked(root / ".lock"):
             if not install.jars.exists():
                 with _made_once(install.jars) as folder:
-                    _fetch_jars(folder, report)
+                    report(f"fetching Apache Kafka {VERSION} from Maven, once (43 MB)")
+                    fetch(folder)
             if not install.home.exists():
                 with _made_once(install.home) as folder:
                     _format(install, folder, report)
@@ -99,34 +99,6 @@ def _made_once(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-
-
-def _fetch_jars(folder: Path, report: Report) -> None:
-    report(f"fetching Apache Kafka {VERSION} from Maven, once (43 MB)")
-    from jgo.env import EnvironmentBuilder, LinkStrategy  # imports take half a second
-    from jgo.maven import MavenContext
-
-    # A repository of its own: a download that is cut off must not stay in the user's.
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        context = MavenContext(repo_cache=Path(scratch, "repository"), timeout=60)
-        builder = EnvironmentBuilder(
-            context=context, cache_dir=Path(scratch, "environments"), link_strategy=LinkStrategy.COPY
-        )
-        _trust_what_the_machine_trusts()
-        try:
-            environment = builder.from_endpoint(endpoint=_ARTIFACTS)
-        except Exception as error:
-            raise ServiceError(f"kafka: could not fetch {_ARTIFACTS}: {error}") from error
-        for jar in environment.path.rglob("*.jar"):
-            shutil.move(jar, folder / jar.name)
-
-
-def _trust_what_the_machine_trusts() -> None:
-    """Behind a company's proxy the bundle that requests brings along is not enough."""
-    bundles = [ssl.get_default_verify_paths().cafile, "/etc/ssl/certs/ca-certificates.crt"]
-    found = next((bundle for bundle in bundles if bundle and Path(bundle).exists()), None)
-    if found and not os.environ.get("CURL_CA_BUNDLE"):
-        os.environ.setdefault("REQUESTS_CA_BUNDLE", found)
 
 
 def _format(install: KafkaInstall, home: Path, report: Report) -> None:
