@@ -79,7 +79,7 @@ class PostgresService(Service):
         if _can_reach(user, self._pgdata, self._install):
             return
         temporary, prefix = Path(tempfile.gettempdir()), "exporter-postgres-"
-        sweep(place for place in temporary.glob(f"{prefix}*") if (place / "data").is_dir())
+        sweep(place for place in temporary.glob(f"{prefix}*") if any(place.iterdir()))
         place = Path(tempfile.mkdtemp(prefix=prefix))
         self._borrowed = RunFolder(place)
         self._borrowed.open()

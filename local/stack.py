@@ -126,11 +126,12 @@ class Stack:
             for name, kind in kinds.items()
             if not REPLACED_BY[name] <= self._given.keys()
         }
-        with ThreadPoolExecutor(len(kinds) + 1) as pool:
+        with ThreadPoolExecutor(len(kinds) + 2) as pool:
             starts = {name: pool.submit(self._start_service, it) for name, it in self.services.items()}
-            fill = pool.submit(self._fill, starts.get("postgres"))
+            postgres = starts.get("postgres")
+            tables = [pool.submit(step, postgres) for step in (self._fill, self._migrate)]
             try:
-                for start in (*starts.values(), fill):
+                for start in (*starts.values(), *tables):
                     start.result()
             except BaseException:
                 for service in self.services.values():
@@ -143,13 +144,19 @@ class Stack:
             self._found.update(service.start())
             step.result = service.address
 
+    # These two need the databases only, so they do not wait for Kafka.
+
     def _fill(self, postgres: Future[None] | None) -> None:
-        """Sample and migrations need the databases only, so they do not wait for Kafka."""
+        if postgres is None:
+            return
+        postgres.result()
+        if self._ledger_rows is not None and "EXPORTER_SOURCE_DATABASE_URL" not in self._given:
+            with self.progress.step("sample") as step:
+                step.result = self._load_sample(self._ledger_rows)
+
+    def _migrate(self, postgres: Future[None] | None) -> None:
         if postgres is not None:
             postgres.result()
-            if self._ledger_rows is not None and "EXPORTER_SOURCE_DATABASE_URL" not in self._given:
-                with self.progress.step("sample") as step:
-                    step.result = self._load_sample(self._ledger_rows)
         with self.progress.step("migrate"):
             self.run("migrate")
 
