@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from producers.console import ends_well
+
 if TYPE_CHECKING:
     from stream_app.settings import Settings
 
@@ -22,10 +24,13 @@ def api(
 
     from api.app import create_app
     from stream_app import logs
+    from stream_app.exports.datasets.registry import load_datasets
     from stream_app.settings import Settings
 
-    settings = Settings()
-    refuse_development_secret(settings, host)
+    with ends_well():
+        settings = Settings()
+        refuse_development_secret(settings, host)
+        load_datasets(settings.datasets_file)  # here its error is one line, later it would be a traceback
     logs.configure(settings)
     uvicorn.run(
         create_app(settings),

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from api import problems
+from api import handlers, problems
 from api.middleware import RequestContext
 from api.routes import datasets, files, health, jobs
 from api.services import open_services
@@ -36,7 +36,7 @@ def create_app(settings: Settings) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.add_middleware(RequestContext)
-    problems.install(app)
+    handlers.install(app)
     for routes in (jobs, files, datasets, health):
         app.include_router(routes.router)
     _document_problems(app)

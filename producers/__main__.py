@@ -4,20 +4,14 @@ import asyncio
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 import typer
 
 from producers import arguments
-from producers.console import INTERRUPTED, ends_well
-from producers.errors import UsageError
+from producers.console import ends_well
 from producers.plugins import ExtensibleGroup
-
-if TYPE_CHECKING:
-    from producers.client import Api
-    from stream_app.events import ExportRequest
-    from stream_app.settings import Settings
 
 cli = typer.Typer(
     cls=ExtensibleGroup,
@@ -81,9 +75,12 @@ def request(
     api_url: ApiUrl = None,
 ) -> None:
     """Publish a request for an export; prints the job's id."""
+    from producers import session
+    from stream_app.settings import Settings
+
     with ends_well():
-        settings = _settings()
-        order = _order(
+        settings = Settings()
+        order = session.order_of(
             {
                 "user_id": user_id,
                 "export_type": export_type,
@@ -96,17 +93,20 @@ def request(
                 "recipients": recipients,
             }
         )
-        api = _api(settings, api_url, token, user_id) if watch or output else None
-        job = asyncio.run(_request(settings, order, job_id))
+        api = session.open_api(settings, api_url, token, user_id) if watch or output else None
+        job = asyncio.run(session.publish_request(settings, order, job_id))
         typer.echo(job)
         if api is not None:
-            _follow(api, job, output)
+            session.follow_to_end(api, job, output)
 
 
 @cli.command()
 def status(job_id: JobId, user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None) -> None:
     """Print what the API knows about a job, as JSON."""
-    with ends_well(), _api(_settings(), api_url, token, user_id) as api:
+    from producers import session
+    from stream_app.settings import Settings
+
+    with ends_well(), session.open_api(Settings(), api_url, token, user_id) as api:
         typer.echo(json.dumps(api.record(job_id), indent=2, ensure_ascii=False))
 
 
@@ -121,8 +121,11 @@ def watch(
     api_url: ApiUrl = None,
 ) -> None:
     """Follow a job until it ends."""
+    from producers import session
+    from stream_app.settings import Settings
+
     with ends_well():
-        _follow(_api(_settings(), api_url, token, user_id), job_id, output)
+        session.follow_to_end(session.open_api(Settings(), api_url, token, user_id), job_id, output)
 
 
 @cli.command()
@@ -134,10 +137,12 @@ def download(
     api_url: ApiUrl = None,
 ) -> None:
     """Download a finished job's file and check it against its sha256."""
+    from producers import session
     from producers.display import display
     from producers.download import fetch
+    from stream_app.settings import Settings
 
-    with ends_well(), _api(_settings(), api_url, token, user_id) as api:
+    with ends_well(), session.open_api(Settings(), api_url, token, user_id) as api:
         with display() as shown:
             path = fetch(api, job_id, output, shown.download)
         typer.echo(path)
@@ -146,8 +151,11 @@ def download(
 @cli.command()
 def cancel(job_id: JobId) -> None:
     """Ask for a job to be cancelled."""
+    from producers import session
+    from stream_app.settings import Settings
+
     with ends_well():
-        asyncio.run(_cancel(_settings(), job_id))
+        asyncio.run(session.publish_cancellation(Settings(), job_id))
         typer.echo(f"Cancellation requested: {job_id}", err=True)
 
 
@@ -159,89 +167,26 @@ def token(
 ) -> None:
     """Sign a token with EXPORTER_JWT_SECRET and print it, and nothing else."""
     from producers.tokens import mint
+    from stream_app.settings import Settings
 
     with ends_well():
-        typer.echo(mint(_settings(), user_id, role or (), hours=hours))
+        typer.echo(mint(Settings(), user_id, role or (), hours=hours))
 
 
 @cli.command()
 def tick() -> None:
     """Publish a schedule.tick at each minute boundary, until SIGTERM."""
     from producers import ticker
+    from stream_app.settings import Settings
 
     with ends_well():
-        settings = _settings()
+        settings = Settings()
         logging.basicConfig(
             level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", force=True
         )
         for chatty in ("aiokafka", "asyncio"):
             logging.getLogger(chatty).setLevel(logging.CRITICAL)
         asyncio.run(ticker.run(settings))
-
-
-def _settings() -> "Settings":
-    from stream_app.settings import Settings
-
-    return Settings()
-
-
-def _order(data: dict[str, Any]) -> "ExportRequest":
-    from stream_app.events import ExportRequest, Options
-
-    unknown = set(data["options"] or ()) - set(Options.model_fields)
-    if unknown:
-        raise UsageError(
-            f"--option: there is no option {', '.join(sorted(unknown))}; "
-            f"allowed: {', '.join(Options.model_fields)}"
-        )
-    return ExportRequest.parse(data)
-
-
-async def _request(settings: "Settings", order: "ExportRequest", job_id: UUID | None) -> UUID:
-    from producers.publisher import Publisher
-
-    async with Publisher(settings) as publisher:
-        return (await publisher.request(order, job_id)).job_id
-
-
-async def _cancel(settings: "Settings", job_id: UUID) -> None:
-    from producers.publisher import Publisher
-
-    async with Publisher(settings) as publisher:
-        await publisher.cancel(job_id)
-
-
-def _api(settings: "Settings", url: str | None, token: str | None, user_id: str | None) -> "Api":
-    """The API with the token given, the configured one, or one that is signed here.
-
-    Whoever holds the signing secret may see every job, so a token without a user is an administrator's.
-    """
-    from producers.client import Api
-    from producers.tokens import mint
-
-    if token is None and settings.token is not None:
-        token = settings.token.get_secret_value()
-    if token is None:
-        token = mint(settings, user_id) if user_id else mint(settings, "exporter-command", ["exports:admin"])
-    return Api((url or settings.public_url).rstrip("/"), token)
-
-
-def _follow(api: "Api", job_id: UUID, output: Path | None) -> None:
-    from producers.display import display, size
-    from producers.download import fetch
-    from producers.watch import follow
-
-    try:
-        with api, display() as shown:
-            job = follow(api, job_id, shown.job)
-            path = fetch(api, job_id, output, shown.download) if output else None
-    except KeyboardInterrupt:
-        typer.secho(
-            f"The export goes on: exporter watch {job_id}, or exporter cancel {job_id}", fg="yellow", err=True
-        )
-        raise typer.Exit(INTERRUPTED) from None
-    summary = f"{job.row_count or 0:,} rows, {size(job.file_size or 0)}"
-    typer.echo(f"{path}: {summary}, sha256 verified" if path else f"completed: {summary}", err=True)
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """What can be said about the API without running it."""
 
+from pathlib import Path
+
 import httpx
 import pytest
 from typer.testing import CliRunner
@@ -58,6 +60,13 @@ async def test_a_wrong_method_lists_the_right_ones(path: str, methods: str) -> N
     async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
         response = await client.patch(path)
     assert (response.status_code, response.headers["allow"]) == (405, methods)
+
+
+def test_an_unusable_datasets_file_is_one_line(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, [], env={"EXPORTER_DATASETS_FILE": str(tmp_path / "none.toml")})
+    assert result.exit_code == 1
+    assert "none.toml" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "exports.example.com"])

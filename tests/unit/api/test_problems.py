@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI, Query, Request
 from pydantic import BaseModel, ConfigDict
 
-from api import problems
+from api import handlers, problems
 from api.middleware import RequestContext
 from api.problems import Problem
 from stream_app.errors import LeaseLost, Rejected, Retryable, Unreadable
@@ -21,7 +21,7 @@ class Body(BaseModel):
 
 def application() -> FastAPI:
     app = FastAPI(redirect_slashes=False)
-    problems.install(app)
+    handlers.install(app)
     app.add_middleware(RequestContext, max_body=100)
     errors: dict[str, Exception] = {
         "rejected": Rejected("no such column", code="unknown_column", field="filters.x", allowed=["a", "b"]),
@@ -46,7 +46,7 @@ def application() -> FastAPI:
 
     @app.get("/id")
     async def request_id(request: Request) -> Any:
-        return problems.request_id(request)
+        return handlers.request_id(request)
 
     return app
 

@@ -1,0 +1,73 @@
+"""What the commands do, once it is known what was asked for. Imported by those that need it: it is slow."""
+
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import typer
+
+from producers.client import Api
+from producers.console import INTERRUPTED
+from producers.display import display, size
+from producers.download import fetch
+from producers.errors import UsageError
+from producers.publisher import Publisher
+from producers.tokens import mint
+from producers.watch import follow
+from stream_app.events import ExportRequest, Options
+from stream_app.settings import Settings
+
+
+def order_of(data: dict[str, Any]) -> ExportRequest:
+    """The request that ``data`` describes.
+
+    Raises:
+        UsageError: an option that no format has, which the service would ignore.
+        Rejected: a value of the wrong shape.
+    """
+    unknown = set(data["options"] or ()) - set(Options.model_fields)
+    if unknown:
+        raise UsageError(
+            f"--option: there is no option {', '.join(sorted(unknown))}; "
+            f"allowed: {', '.join(Options.model_fields)}"
+        )
+    return ExportRequest.parse(data)
+
+
+async def publish_request(settings: Settings, order: ExportRequest, job_id: UUID | None) -> UUID:
+    """Publish a request; returns the job's id."""
+    async with Publisher(settings) as publisher:
+        return (await publisher.request(order, job_id)).job_id
+
+
+async def publish_cancellation(settings: Settings, job_id: UUID) -> None:
+    """Publish the wish that a job ends."""
+    async with Publisher(settings) as publisher:
+        await publisher.cancel(job_id)
+
+
+def open_api(settings: Settings, url: str | None, token: str | None, user_id: str | None) -> Api:
+    """The API with the token given, the configured one, or one that is signed here.
+
+    Whoever holds the signing secret may see every job, so a token without a user is an administrator's.
+    """
+    if token is None and settings.token is not None:
+        token = settings.token.get_secret_value()
+    if token is None:
+        token = mint(settings, user_id) if user_id else mint(settings, "exporter-command", ["exports:admin"])
+    return Api((url or settings.public_url).rstrip("/"), token)
+
+
+def follow_to_end(api: Api, job_id: UUID, folder: Path | None) -> None:
+    """Show a job's progress until it ends, then download its file into ``folder``, if one is given."""
+    try:
+        with api, display() as shown:
+            job = follow(api, job_id, shown.job)
+            path = fetch(api, job_id, folder, shown.download) if folder else None
+    except KeyboardInterrupt:
+        typer.secho(
+            f"The export goes on: exporter watch {job_id}, or exporter cancel {job_id}", fg="yellow", err=True
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    summary = f"{job.row_count or 0:,} rows, {size(job.file_size or 0)}"
+    typer.echo(f"{path}: {summary}, sha256 verified" if path else f"completed: {summary}", err=True)
