@@ -26,7 +26,9 @@ def settings_table() -> str:
         default = field.default
         secret = hasattr(default, "get_secret_value")
         shown = "" if default is None else default.get_secret_value() if secret else default
-        rows.append(f"| `EXPORTER_{name.upper()}` | {f'`{shown}`' if shown != '' else ''} | {field.description} |")
+        rows.append(
+            f"| `EXPORTER_{name.upper()}` | {f'`{shown}`' if shown != '' else ''} | {field.description} |"
+        )
     return "\n".join(rows)
 
 
