@@ -29,6 +29,11 @@ class RunFolder:
             raise UsageError(f"another process runs a stack in {self.path}: stop that one first")
         empty(self.path)
 
+    @property
+    def held(self) -> bool:
+        """Whether it is ours."""
+        return self._lock is not None
+
     def close(self, *, keep_logs: bool) -> None:
         """Remove the data, and the logs too unless they are wanted; let go of the lock."""
         if self._lock is None:

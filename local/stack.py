@@ -6,10 +6,10 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 from local import sample
 from local.apps import Api, AppProcess, Ticker
@@ -21,18 +21,10 @@ from local.postgres import READER, SOURCE, PostgresService
 from local.progress import Progress
 from local.s3 import S3Service
 from local.service import Service
+from local.services import Services
 from local.smtp import SmtpService
 
 ROOT = Path(__file__).parent.parent
-S = TypeVar("S", bound=Service)
-
-REPLACED_BY = {
-    "kafka": {"EXPORTER_KAFKA_BOOTSTRAP_SERVERS"},
-    "postgres": {"EXPORTER_DATABASE_URL", "EXPORTER_SOURCE_DATABASE_URL"},
-    "s3": {"EXPORTER_S3_ENDPOINT"},
-    "smtp": {"EXPORTER_SMTP_HOST"},
-}
-"""A service is started unless the environment sets every one of these."""
 
 
 class Stack:
@@ -62,37 +54,33 @@ class Stack:
         self.run_dir = run_dir.absolute()
         self.progress = progress or Progress(quiet=True)
         self._ledger_rows = ledger_rows
-        self._given = {key: value for key, value in os.environ.items() if key.startswith("EXPORTER_")}
         self._extra = dict(settings or {})
         self._folder = RunFolder(run_dir)
         self._keep_logs = keep_logs
-        self._found: dict[str, str] = {}
-        self.jwt_secret = self._given.get("EXPORTER_JWT_SECRET") or secrets.token_hex(32)
-        self.services: dict[str, Service] = {}
+        self._jwt_secret = secrets.token_hex(32)
+        self._services = Services(self.run_dir, self.progress)
         self.apps: dict[str, AppProcess] = {}
 
-    # The services, where the stack runs them itself.
+    @property
+    def services(self) -> Mapping[str, Service]:
+        """Those that the stack runs itself, by name."""
+        return self._services.running
+
     @property
     def kafka(self) -> KafkaService:
-        return self._service("kafka", KafkaService)
+        return self._services.get(KafkaService)
 
     @property
     def postgres(self) -> PostgresService:
-        return self._service("postgres", PostgresService)
+        return self._services.get(PostgresService)
 
     @property
     def s3(self) -> S3Service:
-        return self._service("s3", S3Service)
+        return self._services.get(S3Service)
 
     @property
     def smtp(self) -> SmtpService:
-        return self._service("smtp", SmtpService)
-
-    def _service(self, name: str, kind: type[S]) -> S:
-        service = self.services.get(name)
-        if not isinstance(service, kind):
-            raise UsageError(f"{name} is not run by this stack: the environment names another")
-        return service
+        return self._services.get(SmtpService)
 
     def __enter__(self) -> Self:
         try:
@@ -118,51 +106,21 @@ class Stack:
         if self.run_dir.parent.name == ".local":
             others = (folder for folder in self.run_dir.parent.iterdir() if folder != self.run_dir)
             sweep((folder for folder in others if (folder / "logs").is_dir()), keep=("logs",))
-        kinds: dict[str, type[Service]] = {
-            "kafka": KafkaService, "postgres": PostgresService, "s3": S3Service, "smtp": SmtpService,
-        }  # fmt: skip
-        self.services = {
-            name: kind(self.run_dir)
-            for name, kind in kinds.items()
-            if not REPLACED_BY[name] <= self._given.keys()
-        }
-        with ThreadPoolExecutor(len(kinds) + 2) as pool:
-            starts = {name: pool.submit(self._start_service, it) for name, it in self.services.items()}
-            postgres = starts.get("postgres")
-            tables = [pool.submit(step, postgres) for step in (self._fill, self._migrate)]
-            try:
-                for start in (*starts.values(), *tables):
-                    start.result()
-            except BaseException:
-                for service in self.services.values():
-                    service.abandon()
-                raise
+        self._services.start(with_postgres=(self._fill, self._migrate))
 
-    def _start_service(self, service: Service) -> None:
-        with self.progress.step(service.name) as step:
-            service.report = step.note
-            self._found.update(service.start())
-            step.result = service.address
-
-    # These two need the databases only, so they do not wait for Kafka.
-
-    def _fill(self, postgres: Future[None] | None) -> None:
-        if postgres is None:
+    def _fill(self) -> None:
+        if self._ledger_rows is None or "EXPORTER_SOURCE_DATABASE_URL" in self._services.given:
             return
-        postgres.result()
-        if self._ledger_rows is not None and "EXPORTER_SOURCE_DATABASE_URL" not in self._given:
-            with self.progress.step("sample") as step:
-                step.result = self._load_sample(self._ledger_rows)
+        with self.progress.step("sample") as step:
+            url = self.postgres.admin_url(SOURCE)
+            sizes = asyncio.run(sample.load(url, self._ledger_rows, reader=READER))
+            step.result = (
+                f"{sizes.enrollments:,} enrollments, {sizes.proofs:,} proofs, {sizes.ledger:,} ledger entries"
+            )
 
-    def _migrate(self, postgres: Future[None] | None) -> None:
-        if postgres is not None:
-            postgres.result()
+    def _migrate(self) -> None:
         with self.progress.step("migrate"):
             self.run("migrate")
-
-    def _load_sample(self, rows: int) -> str:
-        sizes = asyncio.run(sample.load(self.postgres.admin_url(SOURCE), rows, reader=READER))
-        return f"{sizes.enrollments:,} enrollments, {sizes.proofs:,} proofs, {sizes.ledger:,} ledger entries"
 
     def environment(self) -> dict[str, str]:
         """The whole environment of our processes, as a copy."""
@@ -170,8 +128,8 @@ class Stack:
 
     def settings(self) -> dict[str, str]:
         """The EXPORTER_* variables: what was started, over it what the caller set, over it ``settings``."""
-        own = {"EXPORTER_JWT_SECRET": self.jwt_secret, "EXPORTER_MAIL_FROM": "exports@localhost"}
-        return {**own, **self._found, **self._given, **self._extra}
+        own = {"EXPORTER_JWT_SECRET": self._jwt_secret, "EXPORTER_MAIL_FROM": "exports@localhost"}
+        return {**own, **self._services.settings(), **self._extra}
 
     def run(self, *arguments: str) -> str:
         """Run one ``exporter`` command to its end and return what it printed.
@@ -253,11 +211,9 @@ class Stack:
 
     def stop(self) -> None:
         """Stop our processes, then the services, and remove the data; the logs stay. Harmless twice."""
-        for group in (self.apps, self.services):
-            with ThreadPoolExecutor(max_workers=16) as pool:
-                stops = [pool.submit(process.stop) for process in group.values()]
-            for stop in stops:
-                stop.result()
-        for service in self.services.values():
-            service.discard()
+        if not self._folder.held:  # it may be another stack's
+            return
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(lambda app: app.stop(), self.apps.values()))
+        self._services.stop()
         self._folder.close(keep_logs=self._keep_logs)

@@ -66,8 +66,10 @@ def test_what_the_environment_names_is_not_started(
 
 
 def test_one_folder_holds_one_stack(fragile: Stack) -> None:
-    with pytest.raises(UsageError, match="another process runs a stack"):
-        Stack(fragile.run_dir).start()
+    with pytest.raises(UsageError, match="another process runs a stack"), Stack(fragile.run_dir):
+        pytest.fail("it started")
+    assert fragile.postgres.data_dir.exists()
+    assert fragile.dead() is None
 
 
 def test_a_service_that_dies_is_noticed_and_named(fragile: Stack) -> None:
