@@ -1,6 +1,5 @@
 """The only reader of the environment: every setting is ``EXPORTER_`` plus the field's name."""
 
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -100,14 +99,14 @@ class Settings(BaseSettings):
     )
     ready_file: Path | None = Field(None, description="Touched when a worker is ready")
 
-    @cached_property
+    @property
     def state_dsn(self) -> str:
         """The state database as SQLAlchemy's asyncpg dialect wants it."""
         return urlunsplit(
             urlsplit(self.database_url.get_secret_value())._replace(scheme="postgresql+asyncpg")
         )
 
-    @cached_property
+    @property
     def source_dsn(self) -> str:
         """The source database as asyncpg wants it."""
         return (self.source_database_url or self.database_url).get_secret_value()

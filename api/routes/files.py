@@ -48,8 +48,8 @@ async def download_export(job_id: UUID, services: Container, user: CurrentUser) 
     responses=_REDIRECT,
 )
 async def probe_download(job_id: UUID, services: Container, user: CurrentUser) -> Response:
-    """The same answer as that of GET."""
-    return _redirect(services, user, await _finished(services, user, job_id))
+    """The same answer as that of GET, with a URL that is signed for HEAD."""
+    return _redirect(services, user, await _finished(services, user, job_id), method="HEAD")
 
 
 @router.get(
@@ -93,9 +93,9 @@ async def _finished(services: Services, user: User, job_id: UUID) -> ExportJob:
     return job
 
 
-def _redirect(services: Services, user: User, job: ExportJob) -> Response:
+def _redirect(services: Services, user: User, job: ExportJob, *, method: str = "GET") -> Response:
     if job.file_path is None or job.file_name is None or job.content_type is None:
         raise Problem(410, "gone", "There is no file any more; ask for the export again")
     log.info("download.link", user=user.id, job=str(job.id), owner=job.user_id)
-    link = services.storage.link(job.file_path, job.file_name, job.content_type)
+    link = services.storage.link(job.file_path, job.file_name, job.content_type, method=method)
     return Response(status_code=307, headers={"Location": link, "Cache-Control": "no-store"})

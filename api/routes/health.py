@@ -44,7 +44,7 @@ async def readyz(services: Container, response: Response) -> Health:
     checks = {
         "database": services.records.check(),
         "kafka": services.publisher.check(),
-        "object_store": asyncio.to_thread(services.storage.ensure_bucket),
+        "object_store": asyncio.to_thread(services.storage.check),
     }
     answers = await asyncio.gather(*(_answers(name, check) for name, check in checks.items()))
     parts = {name: "ok" if fine else "unavailable" for name, fine in zip(checks, answers, strict=True)}

@@ -1,6 +1,5 @@
 """Files in object storage: upload of a stream, download links, removal. Synchronous: call it from threads."""
 
-import hashlib
 import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,9 +10,11 @@ from urllib.parse import quote, urlsplit
 import urllib3
 from minio import Minio
 from minio.commonconfig import REPLACE, CopySource
+from minio.datatypes import Upload
 from minio.error import MinioException, S3Error
 
 from stream_app.errors import Retryable
+from stream_app.exports.hashing import HashingReader
 from stream_app.settings import Settings
 
 PART_SIZE = 8 * 2**20
@@ -68,6 +69,16 @@ class Storage:
                     if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                         raise
 
+    def check(self) -> None:
+        """Ask whether the bucket is there.
+
+        Raises:
+            Retryable: it is not, or the store cannot be reached.
+        """
+        with _store_errors():
+            if not self._client.bucket_exists(self.bucket):
+                raise Retryable(f"object store: there is no bucket {self.bucket!r}")
+
     def put(
         self,
         key: str,
@@ -83,7 +94,7 @@ class Storage:
             Retryable: the store failed. Whatever ``chunks`` raises passes. Both leave no object and no
                 open multipart upload, as far as the store can be reached.
         """
-        stream = _HashingReader(chunks)
+        stream = HashingReader(chunks)
         headers = {"Content-Disposition": content_disposition(file_name)}
 
         def described() -> dict[str, str | list[str] | tuple[str]]:
@@ -132,9 +143,10 @@ class Storage:
             self._client.remove_object(self.bucket, key)
             raise
 
-    def link(self, key: str, file_name: str, content_type: str) -> str:
-        """A fresh presigned URL that downloads the file under its name."""
-        return self._signer.presigned_get_object(
+    def link(self, key: str, file_name: str, content_type: str, *, method: str = "GET") -> str:
+        """A fresh presigned URL that downloads the file under its name, or with HEAD describes it."""
+        return self._signer.get_presigned_url(
+            method,
             self.bucket,
             key,
             expires=self._link_lifetime,
@@ -150,56 +162,36 @@ class Storage:
             self._client.remove_object(self.bucket, key)
 
     def remove_attempts(self, job_id: object, *, before: int) -> int:
-        """Delete what attempts of the job before number ``before`` left; returns how many objects."""
+        """Delete what attempts of the job before number ``before`` left; returns how much that was.
+
+        That is finished files, and parts of uploads whose worker died.
+        """
+        prefix = f"{ATTEMPTS_PREFIX}/{job_id}/"
         removed = 0
         with _store_errors():
-            for item in self._client.list_objects(
-                self.bucket, prefix=f"{ATTEMPTS_PREFIX}/{job_id}/", recursive=True
-            ):
-                name = item.object_name or ""
-                if int(name.split("/")[2]) < before:
-                    self._client.remove_object(self.bucket, name)
+            for item in self._client.list_objects(self.bucket, prefix=prefix, recursive=True):
+                if _attempt_of(item.object_name) < before:
+                    self._client.remove_object(self.bucket, str(item.object_name))
+                    removed += 1
+            for upload in self.open_uploads(prefix):
+                if _attempt_of(upload.object_name) < before:
+                    self._client._abort_multipart_upload(
+                        self.bucket, upload.object_name, str(upload.upload_id)
+                    )
                     removed += 1
         return removed
 
+    def open_uploads(self, prefix: str = "") -> list[Upload]:
+        """Multipart uploads that were neither completed nor aborted, at most 1,000 of them.
 
-class _HashingReader:
-    """A readable over an iterator of chunks that hashes and counts what passes."""
+        The client library has the call, but does not offer it.
+        """
+        with _store_errors():
+            return self._client._list_multipart_uploads(self.bucket, prefix=prefix).uploads
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._waiting: list[bytes] = []
-        self._pushed_back = b""
-        self._digest = hashlib.sha256()
-        self.size = 0
-        self.exhausted = False
 
-    @property
-    def sha256(self) -> str:
-        return self._digest.hexdigest()
-
-    def push_back(self, data: bytes) -> None:
-        """Make ``data``, which was counted already, come first again."""
-        self._pushed_back = data
-
-    def read(self, size: int) -> bytes:
-        """Exactly ``size`` bytes, fewer only at the end."""
-        if self._pushed_back:
-            data, self._pushed_back = self._pushed_back[:size], self._pushed_back[size:]
-            return data
-        have = sum(map(len, self._waiting))
-        while have <= size and not self.exhausted:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                self.exhausted = True
-                break
-            self._digest.update(chunk)
-            self.size += len(chunk)
-            self._waiting.append(chunk)
-            have += len(chunk)
-        data = b"".join(self._waiting)
-        self._waiting = [data[size:]] if len(data) > size else []
-        return data[:size]
+def _attempt_of(key: str | None) -> int:
+    return int(str(key).split("/")[2])
 
 
 def _client(settings: Settings, endpoint: str, connections: int) -> Minio:

@@ -121,12 +121,13 @@ class Dispatcher:
                     await self._report_progress(attempt)
 
     async def tend(self) -> None:
-        """Publish outcomes whose event did not get through, and end jobs that nobody will work on."""
+        """End abandoned jobs and files whose time is over; publish outcomes that did not get through."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
             try:
-                for outcome in await self._store.seal_exhausted() + await self._store.unpublished():
-                    await self._publish(outcome)
+                for due in (self._store.seal_exhausted, self._store.seal_expired, self._store.unpublished):
+                    for outcome in await due():
+                        await self._publish(outcome)
             except Retryable as error:
                 log.warning("tending.failed", error=str(error))
 
@@ -160,6 +161,10 @@ class Dispatcher:
         bound = log.bind(job_id=str(claim.job_id), user_id=claim.request.user_id, attempt=claim.attempt)
         try:
             await self._emit(_event(EventType.STARTED, claim.lifecycle(Status.PROCESSING), claim))
+            if claim.attempt > 1:
+                await asyncio.to_thread(
+                    self._exporter.storage.remove_attempts, claim.job_id, before=claim.attempt
+                )
             export = attempt.export = asyncio.create_task(self._exporter.run(claim, attempt.gauge))
             await asyncio.wait({export})
             outcome = await self._judge(attempt, export, bound)
@@ -214,6 +219,8 @@ class Dispatcher:
 
     async def _publish(self, outcome: LifecycleData, traceparent: str | None = None) -> None:
         kind = EVENT_OF[Status(outcome.status)]
+        if kind is EventType.EXPIRED and outcome.key is not None:
+            await asyncio.to_thread(self._exporter.storage.remove, outcome.key)
         await self._emit(
             lifecycle_event(kind, outcome, source=f"/exporter/{self.worker}", traceparent=traceparent)
         )

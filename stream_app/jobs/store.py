@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Row, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -114,8 +114,13 @@ class JobStore:
         """Ask for ``job_id`` to end; a cancellation of an unknown job is remembered for when it comes.
 
         A pending job is sealed as cancelled and its event's data returned for publication after the
-        commit; the worker of a running one is notified. A finished job is left alone.
+        commit; the worker of a running one is notified. A completed one's file expires now.
         """
+        await connection.execute(
+            update(ExportJob)
+            .where(ExportJob.id == job_id, ExportJob.status == Status.COMPLETED)
+            .values(expires_at=func.now())
+        )
         found = (
             await connection.execute(
                 update(ExportJob)
@@ -134,21 +139,9 @@ class JobStore:
         if found.status == Status.PROCESSING:
             await connection.execute(select(func.pg_notify(WAKE_CHANNEL, str(job_id))))
             return None
-        outcome = LifecycleData(
-            job_id=found.id,
-            user_id=found.user_id,
-            export_type=found.export_type,
-            format=found.format,
-            attempt=found.attempt,
-            status=Status.CANCELLED,
-            completed_at=found.cancel_requested_at,
+        return await self._seal_unheld(
+            connection, found, Status.CANCELLED, completed_at=found.cancel_requested_at
         )
-        await connection.execute(
-            update(ExportJob)
-            .where(ExportJob.id == job_id)
-            .values(outcome=outcome.model_dump(mode="json", exclude_none=True), lease_until=self._until())
-        )
-        return outcome
 
     async def take_early_cancellations(self, connection: AsyncConnection, ids: Sequence[UUID]) -> set[UUID]:
         """Those of ``ids`` whose cancellation came first; each is handed out once."""
@@ -251,45 +244,64 @@ class JobStore:
         """
         async with self.transaction() as connection:
             rows = (await connection.execute(ABANDONED, {"max_attempts": self._max_attempts})).all()
-            outcomes = []
-            for row in rows:
-                cancelled = row.cancel_requested_at is not None
-                outcome = LifecycleData(
-                    job_id=row.id,
-                    user_id=row.user_id,
-                    export_type=row.export_type,
-                    format=row.format,
-                    attempt=row.attempt,
-                    status=Status.CANCELLED if cancelled else Status.FAILED,
-                    started_at=row.started_at,
-                    completed_at=row.now,
-                    error=None
-                    if cancelled
-                    else JobError(
-                        code="worker_lost",
-                        message=f"The export was interrupted {row.attempt} times and is not tried again; "
-                        "request it anew, with fewer rows if it is very large",
-                    ),
+            return [await self._seal_abandoned(connection, row) for row in rows]
+
+    async def _seal_abandoned(self, connection: AsyncConnection, row: Row[Any]) -> LifecycleData:
+        known = {"started_at": row.started_at, "completed_at": row.now}
+        if row.cancel_requested_at is not None:
+            return await self._seal_unheld(connection, row, Status.CANCELLED, **known)
+        error = JobError(
+            code="worker_lost",
+            message=f"The export was interrupted {row.failures + 1} times and is not tried again; "
+            "request it anew, with fewer rows if it is very large",
+        )
+        return await self._seal_unheld(connection, row, Status.FAILED, error=error, **known)
+
+    async def _seal_unheld(
+        self, connection: AsyncConnection, row: Row[Any], status: Status, **known: Any
+    ) -> LifecycleData:
+        """Seal a job that no attempt holds, and that this transaction has locked."""
+        outcome = LifecycleData(
+            job_id=row.id,
+            user_id=row.user_id,
+            export_type=row.export_type,
+            format=row.format,
+            attempt=row.attempt,
+            status=status,
+            **known,
+        )
+        await connection.execute(
+            update(ExportJob)
+            .where(ExportJob.id == row.id)
+            .values(outcome=outcome.model_dump(mode="json", exclude_none=True), lease_until=self._until())
+        )
+        return outcome
+
+    async def seal_expired(self, limit: int = 100) -> list[LifecycleData]:
+        """Seal completed jobs whose time is over as expired; their files are to be removed first."""
+        async with self.transaction() as connection:
+            rows = await connection.execute(
+                select(ExportJob.__table__, func.now().label("now"))
+                .where(
+                    ExportJob.status == Status.COMPLETED,
+                    ExportJob.outcome.is_(None),
+                    ExportJob.expires_at < func.now(),
                 )
-                await connection.execute(
-                    update(ExportJob)
-                    .where(ExportJob.id == row.id)
-                    .values(
-                        outcome=outcome.model_dump(mode="json", exclude_none=True), lease_until=self._until()
-                    )
+                .limit(limit)
+                .with_for_update(skip_locked=True)
+            )
+            return [
+                await self._seal_unheld(
+                    connection, row, Status.EXPIRED, key=row.file_path, completed_at=row.completed_at
                 )
-                outcomes.append(outcome)
-        return outcomes
+                for row in rows.all()
+            ]
 
     async def unpublished(self, limit: int = 100) -> list[LifecycleData]:
         """Outcomes that were sealed a lease ago and are not applied yet: their events are due again."""
         waiting = (
             select(ExportJob.id)
-            .where(
-                ExportJob.outcome.is_not(None),
-                ExportJob.status.in_(UNFINISHED),
-                ExportJob.lease_until < func.now(),
-            )
+            .where(ExportJob.outcome.is_not(None), ExportJob.lease_until < func.now())
             .limit(limit)
             .with_for_update(skip_locked=True)
         )

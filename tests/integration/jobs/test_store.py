@@ -216,3 +216,17 @@ async def test_a_cancellation_that_overtakes_its_request_holds(jobs: Jobs) -> No
     await jobs.expire_leases()
     (outcome,) = await jobs.store.unpublished()
     assert outcome.status == "cancelled"
+
+
+async def test_a_completed_jobs_file_expires_in_its_time_or_when_it_is_cancelled(jobs: Jobs) -> None:
+    job_id = await jobs.admit()
+    (claim,) = await jobs.store.claim("w", 1)
+    later = datetime.now(UTC) + timedelta(days=7)
+    assert await jobs.apply(completed(claim).model_copy(update={"expires_at": later}))
+    assert await jobs.store.seal_expired() == []
+    assert await jobs.cancel(job_id) is None
+    (outcome,) = await jobs.store.seal_expired()
+    assert (outcome.status, outcome.key) == ("expired", "k")
+    assert await jobs.store.seal_expired() == []
+    assert await jobs.apply(outcome)
+    assert await jobs.status(job_id) == "expired"
