@@ -5,8 +5,11 @@ import json
 import os
 import secrets
 import shutil
+import socket
 import sys
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from signal import SIGKILL
 
@@ -20,6 +23,7 @@ from local.ports import free_ports, is_open
 from local.process import Child
 from local.service import Service
 
+_TMP = Path("/tmp")  # noqa: S108 - wired into SeaweedFS
 BUCKET, REGION = "exports", "us-east-1"
 
 
@@ -39,6 +43,7 @@ class S3Service(Service):
         self.port = self._ports[0]
 
     def prepare(self) -> None:
+        _sweep_sockets()
         self.data_dir.mkdir(parents=True, exist_ok=True)
         (self.data_dir / "objects").mkdir(exist_ok=True)
         identity = {
@@ -70,8 +75,8 @@ class S3Service(Service):
         # Asked to end, SeaweedFS waits 15 s for its own connections. What it has acknowledged is in files.
         super().stop()
         for port in self._ports:
-            for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108
-                socket.unlink(missing_ok=True)
+            for path in _TMP.glob(f"seaweedfs-*-{port}.sock"):
+                path.unlink(missing_ok=True)
 
     def _weed_arguments(self) -> list[str]:
         s3, s3_grpc, filer, filer_grpc, master, master_grpc, volume, volume_grpc = self._ports
@@ -140,6 +145,19 @@ class S3Service(Service):
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+
+def _sweep_sockets() -> None:
+    """SeaweedFS leaves its sockets in /tmp where it is killed. Remove those that nobody answers."""
+    for path in _TMP.glob("seaweedfs-*.sock"):
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            status = path.stat()
+            if status.st_uid != os.getuid() or time.time() - status.st_mtime < 60:  # it may only just begin
+                continue
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink(missing_ok=True)
 
 
 def minio_binary() -> str | None:
