@@ -3,11 +3,14 @@
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from local.errors import UsageError
+
+DAY = 24 * 3600
 
 
 class RunFolder:
@@ -46,11 +49,15 @@ class RunFolder:
 
 
 def sweep(folders: Iterable[Path], keep: tuple[str, ...] = ()) -> None:
-    """Empty those that no process uses, as runs that were killed leave them behind."""
+    """Empty those that no process uses, as runs that were killed leave them behind.
+
+    What has a name in ``keep`` stays for a day.
+    """
     for folder in folders:
         lock = _try_lock(folder)
         if lock is not None:
-            empty(folder, keep)
+            old = time.time() - folder.stat().st_mtime > DAY
+            empty(folder, () if old else keep)
             with suppress(OSError):
                 folder.rmdir()
             os.close(lock)

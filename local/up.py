@@ -73,14 +73,14 @@ def _write(path: Path, text: str) -> None:
 def _greet(url: str, content: dict[str, object], facts: Path) -> None:
     rows = {
         "API": f"{url}   (page at /, reference at /docs)",
-        "token": f"{content['token']}   (user-1)",
-        "admin": f"{content['admin_token']}   (every row, every job)",
+        "user-1": f"Bearer {content['token']}",
+        "admin": f"Bearer {content['admin_token']}",
         "facts": f"{_short(facts)}, and {_short(facts.with_suffix('.env'))} for a shell",
         "try": ".venv/bin/exporter request --export-type ledger --format csv --user-id user-1 --output .",
     }
     console.print()
     for name, text in rows.items():
-        console.print(f"  [bold]{name:<6}[/] {escape(text)}")
+        console.print(f"  [bold]{name:<7}[/] {escape(text)}")
     console.print("\n  Ctrl-C stops everything.\n", style="dim")
 
 
