@@ -114,10 +114,12 @@ class Source:
             try:
                 await connection.execute(f"SET application_name = '{name}'")
                 await connection.execute(f"SET statement_timeout = {int(timeout * 1000)}")
-                async with connection.transaction(isolation="repeatable_read", readonly=True):
-                    as_of = await connection.fetchval("SELECT statement_timestamp()")
-                    # The server keeps the limit; the client's own is for a server that is not there any more.
-                    yield Snapshot(connection, as_of, timeout + 30)
+                # Not asyncpg's transaction block: it would roll back over a statement that is still running.
+                await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                as_of = await connection.fetchval("SELECT statement_timestamp()")
+                # The server keeps the limit; the client's own is for a server that is not there any more.
+                yield Snapshot(connection, as_of, timeout + 30)
+                await connection.execute("COMMIT")
             except BaseException:
                 connection.terminate()
                 raise

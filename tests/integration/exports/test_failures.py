@@ -1,0 +1,118 @@
+"""A failure in the middle of an export leaves no object and no open multipart upload."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import asyncpg
+import pytest
+
+from stream_app.errors import Rejected, Retryable
+from stream_app.events import ExportRequest
+from stream_app.exports.datasets.base import Dataset
+from stream_app.exports.formats.registry import FORMATS
+from stream_app.exports.run import Exporter, Gauge
+from stream_app.exports.storage import Storage
+from stream_app.jobs.store import Claim
+from tests.integration.exports.conftest import claim_for
+
+ROWS = 400_000
+"""Enough for several parts of a multipart upload."""
+
+Build = Callable[..., Exporter]
+
+
+@pytest.fixture
+async def large(database: asyncpg.Connection, schema: str) -> AsyncIterator[Dataset]:
+    """A view that is long, one whose last row fails, and one that never ends."""
+    await database.execute(
+        f"""
+        CREATE VIEW large AS SELECT n AS id, repeat(md5(n::text), 4) AS text FROM generate_series(1, {ROWS}) n;
+        CREATE VIEW broken AS SELECT id, text, 1 / ({ROWS} - id) AS boom FROM large;
+        CREATE VIEW slow AS SELECT id, text, pg_sleep(CASE id WHEN {ROWS} THEN 60 ELSE 0 END)::text AS s FROM large;
+        """
+    )
+    yield Dataset(name="large", table=f"{schema}.large")
+
+
+def claim(name: str) -> Claim:
+    return claim_for(ExportRequest(user_id="u", export_type="large", format=name, scope="all"))
+
+
+def other(dataset: Dataset, view: str) -> Dataset:
+    return dataset.model_copy(update={"table": dataset.table.replace("large", view)})
+
+
+def leftovers(storage: Storage, claimed: Claim) -> list[str]:
+    prefix = f"jobs/{claimed.job_id}/"
+    objects = storage._client.list_objects(storage.bucket, prefix=prefix, recursive=True)
+    return [*(str(item.object_name) for item in objects), *(str(item.object_name) for item in storage.open_uploads(prefix))]
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS.keys() - {"pdf"}))
+async def test_a_source_that_fails(exporter_of: Build, storage: Storage, large: Dataset, name: str) -> None:
+    claimed = claim(name)
+    with pytest.raises(Rejected, match="division by zero"):
+        await exporter_of(other(large, "broken")).run(claimed, Gauge())
+    assert leftovers(storage, claimed) == []
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS.keys() - {"pdf"}))
+async def test_a_cancelled_export(
+    exporter_of: Build, storage: Storage, large: Dataset, database: asyncpg.Connection, name: str
+) -> None:
+    claimed = claim(name)
+    gauge = Gauge()
+    running = asyncio.create_task(exporter_of(other(large, "slow")).run(claimed, gauge))
+    await _until_uploading(storage, claimed, running)
+    running.cancel()
+    await asyncio.wait({running}, timeout=5)
+    assert running.cancelled()
+    assert leftovers(storage, claimed) == []
+    async with asyncio.timeout(2):
+        while await database.fetchval(  # noqa: ASYNC110 - there is no event to wait for
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", f"exporter {claimed.job_id}"
+        ):
+            await asyncio.sleep(0.05)
+
+
+class Failing(Storage):
+    """A store that goes away after some megabytes."""
+
+    def put(self, key: str, chunks: Iterator[bytes], **known: object) -> object:  # type: ignore[override]
+        def some() -> Iterator[bytes]:
+            size = 0
+            for chunk in chunks:
+                size += len(chunk)
+                if size > 20 * 2**20:
+                    raise OSError("the store is gone")
+                yield chunk
+
+        return super().put(key, some(), **known)  # type: ignore[arg-type]
+
+
+async def test_a_store_that_fails(exporter_of: Build, storage: Storage, large: Dataset, settings: object) -> None:
+    claimed = claim("csv")
+    with pytest.raises(Retryable, match="object store: the store is gone"):
+        await exporter_of(large, storage=Failing(settings)).run(claimed, Gauge())  # type: ignore[arg-type]
+    assert leftovers(storage, claimed) == []
+
+
+async def test_what_lost_attempts_left_is_swept(storage: Storage) -> None:
+    job = "00000000-0000-4000-8000-000000000001"
+    for attempt in (1, 2, 3):
+        storage.put(f"jobs/{job}/{attempt}/f", iter([b"x"]), content_type="text/plain", file_name="f", metadata=dict)
+    upload = storage._client._create_multipart_upload(storage.bucket, f"jobs/{job}/2/g", {})
+    assert upload
+    assert storage.remove_attempts(job, before=3) == 3
+    assert [str(item.object_name) for item in storage._client.list_objects(storage.bucket, f"jobs/{job}/", True)] == [
+        f"jobs/{job}/3/f"
+    ]
+    assert storage.open_uploads(f"jobs/{job}/") == []
+
+
+async def _until_uploading(storage: Storage, claimed: Claim, running: "asyncio.Task[object]") -> None:
+    """Wait until a multipart upload is open, so that there is something to leave behind."""
+    async with asyncio.timeout(30):
+        while not await asyncio.to_thread(storage.open_uploads, f"jobs/{claimed.job_id}/"):
+            assert not running.done(), running
+            await asyncio.sleep(0.05)
