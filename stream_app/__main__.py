@@ -12,12 +12,12 @@ cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 def worker() -> None:
     """Run a worker: admits requests, runs exports, records what happened. SIGTERM drains it."""
     import faust
-    import stamina
 
     from stream_app import logs
     from stream_app.app import create_app
-    from stream_app.errors import ExporterError, Retryable
+    from stream_app.errors import ExporterError
     from stream_app.kafka import ensure_topics
+    from stream_app.patience import until_possible
     from stream_app.settings import Settings
 
     settings = Settings()
@@ -25,9 +25,8 @@ def worker() -> None:
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
-        waiting = stamina.AsyncRetryingCaller(attempts=None, timeout=120, wait_max=5).on(Retryable)
-        loop.run_until_complete(waiting(ensure_topics, settings))
         app = create_app(settings)
+        loop.run_until_complete(until_possible(ensure_topics, settings))
     except ExporterError as error:
         typer.secho(str(error), fg="red", err=True)
         raise typer.Exit(1) from error

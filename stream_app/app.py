@@ -31,6 +31,7 @@ from stream_app.jobs.dispatcher import Dispatcher
 from stream_app.jobs.listener import listen
 from stream_app.jobs.store import JobStore
 from stream_app.kafka import bootstrap_servers, tls_context
+from stream_app.patience import until_possible
 from stream_app.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -85,16 +86,18 @@ def create_app(settings: Settings) -> faust.App:
     async def lifecycle(stream: faust.StreamT[bytes]) -> None:
         await handle_in_batches(cast(faust.Stream[bytes], stream), projector.handle)
 
+    async def work() -> None:
+        """Work once there is a bucket to put files into; requests are admitted meanwhile."""
+        await until_possible(asyncio.to_thread, storage.ensure_bucket)
+        await dispatcher.work()
+
     @app.service
     class Exports(Service):
         """Runs exports while the app runs; it stops first, so that it can drain."""
 
-        async def on_start(self) -> None:
-            await asyncio.to_thread(storage.ensure_bucket)
-
         async def on_started(self) -> None:
             for task in (
-                dispatcher.work(),
+                work(),
                 dispatcher.heartbeat(),
                 dispatcher.tend(),
                 listen(settings, dispatcher.wake, application=name),

@@ -6,8 +6,7 @@ class                   action
 :class:`Unreadable`     the message goes to the dead-letter topic
 :class:`Rejected`       the job fails at once: asking again would not help
 :class:`Retryable`      the job goes back to ``pending`` and is tried again later
-:class:`LeaseLost`      the attempt stops silently: somebody else owns the job now
-:class:`CancelRequested`  the attempt stops and the job ends ``cancelled``
+:class:`Outage`         so it does, and the attempt does not count
 ======================  ==========================================================
 """
 
@@ -61,13 +60,7 @@ class Retryable(ExporterError):
     code = "temporarily_unavailable"
 
 
-class LeaseLost(ExporterError):
-    """The lease ran out or was taken over: stop, leave no file, say nothing."""
+class Outage(Retryable):
+    """A part cannot be reached at all: the job waits for it, however long, and that is not its failure."""
 
-    code = "lease_lost"
-
-
-class CancelRequested(ExporterError):
-    """Somebody asked for the job to be cancelled while it ran."""
-
-    code = "cancelled"
+    code = "outage"

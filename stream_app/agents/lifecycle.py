@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import stamina
 import structlog
 from faust.types import EventT
 
 from stream_app.agents.emitter import Emitter
-from stream_app.errors import Retryable, Unreadable
+from stream_app.errors import Unreadable
 from stream_app.events import Topic, decode
 from stream_app.jobs.states import OUTCOMES
 from stream_app.jobs.store import JobStore
+from stream_app.patience import until_possible
 
 log = structlog.get_logger(__name__)
 
@@ -23,9 +23,11 @@ class Projector:
     store: JobStore
     emit: Emitter
 
-    @stamina.retry(on=Retryable, attempts=None, timeout=None, wait_initial=0.2, wait_max=5)
     async def handle(self, messages: Sequence[EventT[bytes]]) -> None:
         """Apply a batch in one transaction, waiting out failures of the database."""
+        await until_possible(self._handle, messages)
+
+    async def _handle(self, messages: Sequence[EventT[bytes]]) -> None:
         outcomes = []
         for message in messages:
             try:

@@ -4,17 +4,17 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import stamina
 import structlog
 from faust.types import EventT
 from sqlalchemy.exc import DBAPIError
 
 from stream_app.agents.emitter import Emitter
-from stream_app.errors import Retryable, Unreadable
+from stream_app.errors import Unreadable
 from stream_app.events import Event, EventType, LifecycleData, Topic, decode, lifecycle_event
 from stream_app.jobs.admission import job_row
 from stream_app.jobs.states import OUTCOMES, Status
 from stream_app.jobs.store import JobStore
+from stream_app.patience import until_possible
 
 log = structlog.get_logger(__name__)
 
@@ -38,17 +38,17 @@ class Admission:
         is found by admitting one at a time, and put aside.
         """
         try:
-            await self._until_possible(messages)
+            await until_possible(self._handle, messages)
         except DBAPIError as error:
             if len(messages) > 1:
                 for message in messages:
                     await self.handle([message])
                 return
             log.exception("admission.refused")
-            await self._put_aside(messages[0], Unreadable(f"the database refused it: {error.orig}"))
+            reason = Unreadable(f"the database refused it: {error.orig}")
+            await until_possible(self.emit.dead_letter, messages[0], reason)
 
-    @stamina.retry(on=Retryable, attempts=None, timeout=None, wait_initial=0.2, wait_max=5)
-    async def _until_possible(self, messages: Sequence[EventT[bytes]]) -> None:
+    async def _handle(self, messages: Sequence[EventT[bytes]]) -> None:
         requests: dict[str, Event] = {}
         cancellations: list[Event] = []
         for message in messages:
@@ -95,10 +95,6 @@ class Admission:
             lifecycle_event(EVENT_OF[Status(data.status)], data, source=SOURCE)
             for data in [*outcomes, *filter(None, ended)]
         )
-
-    @stamina.retry(on=Retryable, attempts=None, timeout=None, wait_initial=0.2, wait_max=5)
-    async def _put_aside(self, message: EventT[bytes], reason: Unreadable) -> None:
-        await self.emit.dead_letter(message, reason)
 
 
 def _decode(message: EventT[bytes]) -> Event:

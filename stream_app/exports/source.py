@@ -11,7 +11,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 from pydantic_core import from_json
 
-from stream_app.errors import Rejected, Retryable
+from stream_app.errors import Outage, Rejected, Retryable
 from stream_app.settings import Settings
 
 SESSION = {
@@ -92,9 +92,13 @@ class Source:
             Retryable: the database cannot be reached.
         """
         with source_errors():
-            async with (await self._open()).acquire(timeout=10) as connection:
+            pool = await self._open()
+            connection = await _connected(pool)
+            try:
                 rows: list[asyncpg.Record] = await connection.fetch(sql, *values, timeout=30)
                 return rows
+            finally:
+                await pool.release(connection)
 
     @asynccontextmanager
     async def snapshot(self, name: str) -> AsyncIterator[Snapshot]:
@@ -110,7 +114,7 @@ class Source:
         started = time.monotonic()
         with source_errors(lambda: time.monotonic() - started >= timeout):
             pool = await self._open()
-            connection = await pool.acquire(timeout=30)
+            connection = await _connected(pool)
             try:
                 await connection.execute(f"SET application_name = '{name}'")
                 await connection.execute(f"SET statement_timeout = {int(timeout * 1000)}")
@@ -143,6 +147,14 @@ class Source:
                 server_settings={"application_name": "exporter", **SESSION},
             )
         return await self._pool
+
+
+async def _connected(pool: "asyncpg.Pool[asyncpg.Record]") -> "PoolConnectionProxy[asyncpg.Record]":
+    """A connection; without one there is nothing that a request could be blamed for."""
+    try:
+        return await pool.acquire(timeout=30)
+    except (OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError, TimeoutError) as error:
+        raise Outage(f"source database: {error or type(error).__name__}") from error
 
 
 _PASSING_CLASSES = {"08", "40", "53", "57", "58", "XX"}

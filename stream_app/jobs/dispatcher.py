@@ -10,7 +10,7 @@ from uuid import UUID
 
 import structlog
 
-from stream_app.errors import ExporterError, Rejected, Retryable
+from stream_app.errors import ExporterError, Outage, Rejected, Retryable
 from stream_app.events import Event, EventType, JobError, LifecycleData, lifecycle_event
 from stream_app.exports.run import Exporter, Gauge
 from stream_app.jobs.states import OUTCOMES, Status
@@ -29,6 +29,7 @@ HEARTBEAT_SECONDS = 1.0
 
 FIRST_RETRY = timedelta(seconds=1)
 LONGEST_RETRY = timedelta(minutes=2)
+OUTAGE_RETRY = timedelta(seconds=5)
 
 Emit = Callable[[Event], Awaitable[None]]
 
@@ -204,6 +205,10 @@ class Dispatcher:
         if isinstance(error, Rejected):
             bound.info("job.rejected", code=error.code, error=str(error))
             return _failure(claim, error.code, str(error))
+        if isinstance(error, Outage):
+            bound.warning("job.waits_for_outage", error=str(error))
+            await self._store.release(claim, delay=OUTAGE_RETRY, failed=False)
+            return None
         expected = isinstance(error, ExporterError)
         bound.warning("job.attempt_failed", error=str(error), exc_info=None if expected else error)
         code = error.code if isinstance(error, ExporterError) else "internal_error"

@@ -26,7 +26,8 @@ async def large(database: asyncpg.Connection, schema: str) -> AsyncIterator[Data
     """A view that is long, one whose last row fails, and one that never ends."""
     await database.execute(
         f"""
-        CREATE VIEW large AS SELECT n AS id, repeat(md5(n::text), 4) AS text FROM generate_series(1, {ROWS}) n;
+        CREATE VIEW large AS SELECT n AS id, md5(n::text) || md5((-n)::text) || md5((n / 7.0)::text) AS text
+        FROM generate_series(1, {ROWS}) n;
         CREATE VIEW broken AS SELECT id, text, 1 / ({ROWS} - id) AS boom FROM large;
         CREATE VIEW slow AS SELECT id, text, pg_sleep(CASE id WHEN {ROWS} THEN 60 ELSE 0 END)::text AS s FROM large;
         """
