@@ -5,13 +5,14 @@ from importlib.util import find_spec
 
 from stream_app.exports.formats.base import Format
 from stream_app.exports.formats.csv import CsvFormat
+from stream_app.exports.formats.excel import ExcelFormat
 from stream_app.exports.formats.json import JsonFormat, NdjsonFormat
 from stream_app.exports.formats.parquet import ParquetFormat
 
 _NEEDS = {"parquet": "pyarrow"}
 """Modules of optional extras that a format is written with; the extra is called like the format."""
 
-_ALL: tuple[Format, ...] = (CsvFormat(), JsonFormat(), NdjsonFormat(), ParquetFormat())
+_ALL: tuple[Format, ...] = (CsvFormat(), JsonFormat(), NdjsonFormat(), ExcelFormat(), ParquetFormat())
 
 FORMATS: Mapping[str, Format] = {
     item.name: item for item in _ALL if item.name not in _NEEDS or find_spec(_NEEDS[item.name])
