@@ -31,7 +31,7 @@ def worker() -> None:
         typer.secho(str(error), fg="red", err=True)
         raise typer.Exit(1) from error
     faust.Worker(
-        app, loop=loop, loglevel=settings.log_level, override_logging=False
+        app, loop=loop, loglevel=settings.log_level, override_logging=False, quiet=True
     ).execute_from_commandline()
 
 

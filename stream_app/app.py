@@ -80,11 +80,11 @@ def create_app(settings: Settings) -> faust.App:
 
     @app.agent(_raw(app, Topic.REQUESTS), name="requests")
     async def requests(stream: faust.StreamT[bytes]) -> None:
-        await handle_in_batches(cast(faust.Stream[bytes], stream), admission.handle)
+        await handle_in_batches(cast(faust.Stream[bytes], stream), admission.handle, emit)
 
     @app.agent(_raw(app, Topic.EVENTS), name="lifecycle")
     async def lifecycle(stream: faust.StreamT[bytes]) -> None:
-        await handle_in_batches(cast(faust.Stream[bytes], stream), projector.handle)
+        await handle_in_batches(cast(faust.Stream[bytes], stream), projector.handle, emit)
 
     async def work() -> None:
         """Work once there is a bucket to put files into; requests are admitted meanwhile."""

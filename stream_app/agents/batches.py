@@ -3,33 +3,37 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+import structlog
 from faust import Stream
 from faust.types import EventT
 
+from stream_app.agents.emitter import Emitter
+from stream_app.errors import Unreadable
+from stream_app.patience import until_possible
+
+log = structlog.get_logger(__name__)
+
 MOST = 500
 
+Messages = Sequence[EventT[bytes]]
+Handle = Callable[[Messages], Awaitable[None]]
 
-async def handle_in_batches(
-    stream: Stream[bytes],
-    handle: Callable[[Sequence[EventT[bytes]]], Awaitable[None]],
-    *,
-    most: int = MOST,
-) -> None:
-    """Hand whatever has arrived to ``handle``, up to ``most`` events at a time, then acknowledge it.
+
+async def handle_in_batches(stream: Stream[bytes], handle: Handle, emit: Emitter) -> None:
+    """Hand whatever has arrived to ``handle``, up to :data:`MOST` at a time, then acknowledge it.
 
     While one batch is handled the next one gathers, so a quiet topic sees no delay and a backlog sees large
     batches. Acknowledgements are in offset order, because out of order they lose events
-    (https://github.com/faust-streaming/faust/issues/606). ``handle`` may not raise: an event that it gave
-    back unhandled would stop the stream.
+    (https://github.com/faust-streaming/faust/issues/606).
     """
-    waiting: asyncio.Queue[EventT[bytes]] = asyncio.Queue(maxsize=2 * most)
+    waiting: asyncio.Queue[EventT[bytes]] = asyncio.Queue(maxsize=2 * MOST)
 
     async def consume() -> None:
         while True:
             batch = [await waiting.get()]
-            while len(batch) < most and not waiting.empty():
+            while len(batch) < MOST and not waiting.empty():
                 batch.append(waiting.get_nowait())
-            await handle(batch)
+            await _handle_all(batch, handle, emit)
             for event in batch:
                 # What was read before a rebalance is read again after it, by whoever has the partition.
                 if event.message.generation_id == event.app.consumer_generation_id:
@@ -40,3 +44,19 @@ async def handle_in_batches(
         async for event in stream.noack().events():
             await waiting.put(event)
         consumer.cancel()
+
+
+async def _handle_all(messages: Messages, handle: Handle, emit: Emitter) -> None:
+    """Wait out failures of the parts; find a message that can never be handled, and put it aside.
+
+    Nothing else may leave an agent: it would stand still, and with it every event behind this one.
+    """
+    try:
+        await until_possible(handle, messages)
+    except Exception as error:
+        if len(messages) > 1:
+            for message in messages:
+                await _handle_all([message], handle, emit)
+            return
+        log.exception("message.impossible", topic=messages[0].message.topic)
+        await until_possible(emit.dead_letter, messages[0], Unreadable(f"cannot be dealt with: {error!r}"))

@@ -11,7 +11,6 @@ from stream_app.errors import Unreadable
 from stream_app.events import Topic, decode
 from stream_app.jobs.states import OUTCOMES
 from stream_app.jobs.store import JobStore
-from stream_app.patience import until_possible
 
 log = structlog.get_logger(__name__)
 
@@ -24,10 +23,11 @@ class Projector:
     emit: Emitter
 
     async def handle(self, messages: Sequence[EventT[bytes]]) -> None:
-        """Apply a batch in one transaction, waiting out failures of the database."""
-        await until_possible(self._handle, messages)
+        """Apply a batch in one transaction.
 
-    async def _handle(self, messages: Sequence[EventT[bytes]]) -> None:
+        Raises:
+            Retryable: the database or Kafka is away; nothing was applied.
+        """
         outcomes = []
         for message in messages:
             try:

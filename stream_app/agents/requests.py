@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 import structlog
 from faust.types import EventT
-from sqlalchemy.exc import DBAPIError
 
 from stream_app.agents.emitter import Emitter
 from stream_app.errors import Unreadable
@@ -14,7 +13,6 @@ from stream_app.events import Event, EventType, LifecycleData, Topic, decode, li
 from stream_app.jobs.admission import job_row
 from stream_app.jobs.states import OUTCOMES, Status
 from stream_app.jobs.store import JobStore
-from stream_app.patience import until_possible
 
 log = structlog.get_logger(__name__)
 
@@ -34,21 +32,9 @@ class Admission:
     async def handle(self, messages: Sequence[EventT[bytes]]) -> None:
         """Admit a batch; returns once all of it is committed, or put aside.
 
-        Waits out failures of the database and of Kafka. Should the database refuse one message for good, it
-        is found by admitting one at a time, and put aside.
+        Raises:
+            Retryable: the database or Kafka is away; nothing was admitted.
         """
-        try:
-            await until_possible(self._handle, messages)
-        except DBAPIError as error:
-            if len(messages) > 1:
-                for message in messages:
-                    await self.handle([message])
-                return
-            log.exception("admission.refused")
-            reason = Unreadable(f"the database refused it: {error.orig}")
-            await until_possible(self.emit.dead_letter, messages[0], reason)
-
-    async def _handle(self, messages: Sequence[EventT[bytes]]) -> None:
         requests: dict[str, Event] = {}
         cancellations: list[Event] = []
         for message in messages:

@@ -14,13 +14,14 @@ TABLES = """
         note text, paid boolean, placed_at timestamptz NOT NULL, items jsonb
     );
     INSERT INTO shop.orders (customer_id, total, note, paid, placed_at, items)
-    SELECT 'customer-' || n % 7, n * 1.37, CASE n % 5 WHEN 0 THEN NULL WHEN 1 THEN '' WHEN 2 THEN 'a "quoted", note'
-           WHEN 3 THEN E'two\\nlines' ELSE 'plain ' || n END, n % 3 = 0,
+    SELECT 'customer-' || n % 7, n * 1.37,
+           CASE n % 5 WHEN 0 THEN NULL WHEN 1 THEN '' WHEN 2 THEN 'a "quoted", note'
+                      WHEN 3 THEN E'two\\nlines' ELSE 'plain ' || n END, n % 3 = 0,
            timestamptz '2026-01-01' + n * interval '1 hour 7 minutes', jsonb_build_object('n', n)
     FROM generate_series(1, 500) n;
     CREATE VIEW shop.million AS
-    SELECT n AS id, md5(n::text) AS a, md5((n + 1)::text) AS b, timestamptz '2026-01-01' + n * interval '1 s' AS at,
-           n * 1.5 AS amount, repeat('x', 200) AS filler FROM generate_series(1, 1000000) n;
+    SELECT n AS id, md5(n::text) AS a, md5((n + 1)::text) AS b, n * 1.5 AS amount,
+           timestamptz '2026-01-01' + n * interval '1 s' AS at, repeat('x', 200) AS filler FROM generate_series(1, 1000000) n;
     CREATE VIEW shop.slow AS SELECT n AS id, pg_sleep(0.02)::text AS waited FROM generate_series(1, 500) n;
     GRANT USAGE ON SCHEMA shop TO PUBLIC;
     GRANT SELECT ON ALL TABLES IN SCHEMA shop TO PUBLIC;

@@ -13,7 +13,9 @@ from local.stack import Stack
 from tests.e2e.conftest import System
 from tests.e2e.tables import psql
 
-QUERY = "SELECT id, customer_id, total, note, paid, placed_at, items FROM shop.orders WHERE customer_id = 'customer-3'"
+QUERY = """
+    SELECT id, customer_id, total, note, paid, placed_at, items FROM shop.orders WHERE customer_id = 'customer-3'
+"""
 
 
 def produce(stack: Stack, topic: str, message: str) -> None:

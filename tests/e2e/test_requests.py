@@ -3,6 +3,7 @@
 import asyncio
 import json
 from typing import Any
+from uuid import uuid4
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
@@ -132,3 +133,30 @@ async def _until_processing(system: System, job_id: object) -> None:
             return
         await asyncio.sleep(0.1)
     raise AssertionError(f"job {job_id} was not started: {job}")
+
+
+async def test_an_event_that_the_database_refuses_stops_nobody(system: System) -> None:
+    """A row count beyond 64 bits can be read, but not recorded."""
+    impossible = {
+        "specversion": "1.0",
+        "id": str(uuid4()),
+        "source": "/test",
+        "type": "export.completed",
+        "subject": str(uuid4()),
+        "data": {
+            "job_id": str(uuid4()),
+            "user_id": "u",
+            "export_type": "orders",
+            "format": "csv",
+            "status": "completed",
+            "row_count": 10**30,
+        },
+    }
+    before = len(await dead_letters(system))
+    async with AIOKafkaProducer(bootstrap_servers=_servers(system)) as producer:
+        await producer.send_and_wait(Topic.EVENTS, json.dumps(impossible).encode())
+    event = request()
+    await publish(system, [(event.key, event.encode())])
+    assert system.ended(event.id)["status"] == "completed"
+    (letter,) = (await dead_letters(system))[before:]
+    assert dict(letter.headers)["error"].startswith(b"cannot be dealt with")
