@@ -21,7 +21,8 @@ TABLES = """
     FROM generate_series(1, 500) n;
     CREATE VIEW shop.million AS
     SELECT n AS id, md5(n::text) AS a, md5((n + 1)::text) AS b, n * 1.5 AS amount,
-           timestamptz '2026-01-01' + n * interval '1 s' AS at, repeat('x', 200) AS filler FROM generate_series(1, 1000000) n;
+           timestamptz '2026-01-01' + n * interval '1 s' AS at, repeat('x', 200) AS filler
+    FROM generate_series(1, 1000000) n;
     CREATE VIEW shop.slow AS SELECT n AS id, pg_sleep(0.02)::text AS waited FROM generate_series(1, 500) n;
     GRANT USAGE ON SCHEMA shop TO PUBLIC;
     GRANT SELECT ON ALL TABLES IN SCHEMA shop TO PUBLIC;

@@ -14,7 +14,8 @@ from tests.e2e.conftest import System
 from tests.e2e.tables import psql
 
 QUERY = """
-    SELECT id, customer_id, total, note, paid, placed_at, items FROM shop.orders WHERE customer_id = 'customer-3'
+    SELECT id, customer_id, total, note, paid, placed_at, items FROM shop.orders
+    WHERE customer_id = 'customer-3'
 """
 
 
