@@ -195,6 +195,7 @@ def _work(output: "Format", document: "Document", incoming: IO[bytes], outgoing:
         raise
     except BaseException as error:
         _say(outgoing, _ERROR, _portable(error))
+        raise SystemExit(1) from None  # the rest of the rows would be taken for a task
 
 
 def _portable(error: BaseException) -> bytes:

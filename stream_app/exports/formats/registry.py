@@ -8,11 +8,19 @@ from stream_app.exports.formats.csv import CsvFormat
 from stream_app.exports.formats.excel import ExcelFormat
 from stream_app.exports.formats.json import JsonFormat, NdjsonFormat
 from stream_app.exports.formats.parquet import ParquetFormat
+from stream_app.exports.formats.pdf import PdfFormat
 
 _NEEDS = {"parquet": "pyarrow"}
 """Modules of optional extras that a format is written with; the extra is called like the format."""
 
-_ALL: tuple[Format, ...] = (CsvFormat(), JsonFormat(), NdjsonFormat(), ExcelFormat(), ParquetFormat())
+_ALL: tuple[Format, ...] = (
+    CsvFormat(),
+    JsonFormat(),
+    NdjsonFormat(),
+    ExcelFormat(),
+    PdfFormat(),
+    ParquetFormat(),
+)
 
 FORMATS: Mapping[str, Format] = {
     item.name: item for item in _ALL if item.name not in _NEEDS or find_spec(_NEEDS[item.name])

@@ -1,0 +1,41 @@
+"""PDF: a report with a title and a table, for people; see ``pdf_report`` for what it looks like.
+
+A value is the text that csv shows. NULL is a grey dash, an empty text is nothing. Line breaks in a value are
+line breaks in its cell, a tab is four spaces. A character that no font here has is written as ``\\u{1f600}``
+and counted in the manifest as ``replaced_characters``; so is any other control character.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Select, select
+
+from stream_app.exports.formats.base import Document, Format, Projection, Tally
+from stream_app.exports.formats.sql import as_text
+from stream_app.settings import Settings
+
+
+class PdfFormat(Format):
+    """``pdf``."""
+
+    name = "pdf"
+    extension = "pdf"
+    media_type = "application/pdf"
+    description = "a printable table with title, filters and page numbers; title and page_size are options"
+    own_process = True
+
+    def row_limit(self, settings: Settings) -> int | None:
+        """Nobody reads a million rows on paper."""
+        return settings.pdf_max_rows
+
+    def project(self, rows: Select[Any], document: Document) -> Projection:
+        """COPY's own text format: it splits at tabs and line feeds, whatever the values hold."""
+        cells = (as_text(item) for item in document.columns)
+        return Projection(select(*cells).select_from(rows.subquery("rows")), {"format": "text"})
+
+    def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
+        """Pages as they fill up, then the fonts."""
+        # Whoever only lists formats, like the API, need not load fonts.
+        from stream_app.exports.formats.pdf_report import report
+
+        yield from report(chunks, document, tally)

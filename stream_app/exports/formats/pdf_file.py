@@ -1,0 +1,93 @@
+"""The outer form of a PDF: numbered objects one after the other, and at the end where each of them begins.
+
+What is written need not be kept: an object may refer to one that comes later, so pages go out as soon as
+they are drawn, while fonts and totals, which depend on all of them, come last. Libraries keep the whole
+document until it is saved. Reference: ISO 32000-1, 7.5 (https://opensource.adobe.com/dc-acrobat-sdk-docs/).
+"""
+
+from array import array
+from collections.abc import Mapping
+
+from isal import isal_zlib
+
+SIBLINGS = 200
+"""Pages below one node of the page tree."""
+
+
+class PdfFile:
+    """Writes objects; :meth:`take` gives what was written since it was last called."""
+
+    def __init__(self) -> None:
+        self._parts = [b"%PDF-1.5\n%\xe2\xe3\xcf\xd3\n"]
+        self._size = len(self._parts[0])
+        self._offsets = array("Q", [0])
+        self._tree = self.reserve()
+        self._nodes: list[tuple[int, int]] = []
+        self._pages: list[int] = []
+        self._node = 0
+        self.pages = 0
+
+    def reserve(self) -> int:
+        """The number of an object that will be written later."""
+        self._offsets.append(0)
+        return len(self._offsets) - 1
+
+    def add(self, body: bytes, number: int = 0) -> int:
+        """Write an object; returns its number."""
+        number = number or self.reserve()
+        self._offsets[number] = self._size
+        self._write(b"%d 0 obj\n%b\nendobj\n" % (number, body))
+        return number
+
+    def stream(self, data: bytes, entries: bytes = b"", number: int = 0) -> int:
+        """Write a compressed stream; ``entries`` are further entries of its dictionary."""
+        packed = isal_zlib.compress(data, isal_zlib.ISAL_DEFAULT_COMPRESSION)
+        head = b"<</Filter/FlateDecode/Length %d%b>>" % (len(packed), entries)
+        return self.add(b"%b\nstream\n%b\nendstream" % (head, packed), number)
+
+    def page(self, content: bytes, size: tuple[float, float], resources: int) -> None:
+        """Write a page."""
+        if not self._pages:
+            self._node = self.reserve()
+        entries = (self._node, *size, resources, self.stream(content))
+        page = b"<</Type/Page/Parent %d 0 R/MediaBox[0 0 %.2f %.2f]/Resources %d 0 R/Contents %d 0 R>>"
+        self._pages.append(self.add(page % entries))
+        self.pages += 1
+        if len(self._pages) == SIBLINGS:
+            self._end_node()
+
+    def finish(self, catalog: bytes, info: Mapping[bytes, bytes]) -> None:
+        """Write the page tree, the document's properties and the table of offsets."""
+        if self._pages:
+            self._end_node()
+        kids = b" ".join(b"%d 0 R" % number for number, _ in self._nodes)
+        self.add(b"<</Type/Pages/Kids[%b]/Count %d>>" % (kids, self.pages), self._tree)
+        root = self.add(b"<</Type/Catalog/Pages %d 0 R%b>>" % (self._tree, catalog))
+        properties = self.add(b"<<%b>>" % b"".join(b"/%b%b" % pair for pair in info.items()))
+        start, count = self._size, len(self._offsets)
+        self._write(b"xref\n0 %d\n0000000000 65535 f \n" % count)
+        self._write(b"".join(b"%010d 00000 n \n" % offset for offset in self._offsets[1:]))
+        trailer = (count, root, properties, start)
+        self._write(b"trailer\n<</Size %d/Root %d 0 R/Info %d 0 R>>\nstartxref\n%d\n%%%%EOF\n" % trailer)
+
+    def take(self) -> bytes:
+        """What was written meanwhile."""
+        data = b"".join(self._parts)
+        self._parts.clear()
+        return data
+
+    def _end_node(self) -> None:
+        kids = b" ".join(b"%d 0 R" % number for number in self._pages)
+        entries = (self._tree, kids, len(self._pages))
+        self.add(b"<</Type/Pages/Parent %d 0 R/Kids[%b]/Count %d>>" % entries, self._node)
+        self._nodes.append((self._node, len(self._pages)))
+        self._pages = []
+
+    def _write(self, data: bytes) -> None:
+        self._parts.append(data)
+        self._size += len(data)
+
+
+def text_string(text: str) -> bytes:
+    """A text outside of pages: titles, properties."""
+    return b"<FEFF%b>" % text.encode("utf-16-be").hex().encode()

@@ -1,0 +1,245 @@
+"""One page: head, table, foot, as the operators of its content."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate
+from operator import add
+
+from stream_app.exports.formats.pdf_file import PdfFile
+from stream_app.exports.formats.pdf_fonts import UNITS, Fonts
+from stream_app.exports.formats.pdf_grid import MARGIN, PADDING, Grid, Place
+from stream_app.exports.formats.pdf_text import LINE, NULL, ROW, encoded, operators, wrap
+
+GAP = 3.0
+"""Points between two rows."""
+
+TITLE_SIZE, FACT_SIZE, RUNNING_SIZE = 15.0, 8.0, 7.0
+FOOT = 18.0
+"""Points above the lower margin that the page's number takes."""
+
+INK, GREY, RULE, HEAD, SHADE = b".13", b".45", b".75", b".91", b".965"
+
+_MARKS = {mark: mark.encode("utf-16-be") for mark in (LINE, ROW)}
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the head says, in characters that the fonts have."""
+
+    title: str
+    facts: str
+    filters: str
+    names: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Rows:
+    """Rows column by column; each cell has ``heights`` lines, and ``ends`` says what follows."""
+
+    cells: list[list[str]]
+    heights: list[int] = field(default_factory=list)
+    ends: list[str] = field(default_factory=list)
+    shades: list[bool] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, columns: int) -> "Rows":
+        return cls([[] for _ in range(columns)])
+
+    def extend(self, more: "Rows") -> None:
+        for column, added in zip(self.cells, more.cells, strict=True):
+            column.extend(added)
+        self.heights.extend(more.heights)
+        self.ends.extend(more.ends)
+        self.shades.extend(more.shades)
+
+    def slice(self, start: int, end: int) -> "Rows":
+        return Rows(
+            [column[start:end] for column in self.cells],
+            self.heights[start:end],
+            self.ends[start:end],
+            self.shades[start:end],
+        )
+
+    def broken(self, lines: int) -> "Rows":
+        """The same rows, taller ones in pieces of so many lines that may stand on different pages."""
+        starts = [(row, line) for row, height in enumerate(self.heights) for line in range(0, height, lines)]
+        pieces = [min(lines, self.heights[row] - line) for row, line in starts]
+        last = [line + piece == self.heights[row] for (row, line), piece in zip(starts, pieces, strict=True)]
+        return Rows(
+            [[piece for cell in column for piece in _pieces(cell, lines)] for column in self.cells],
+            pieces,
+            [ROW if is_last else LINE for is_last in last],
+            [self.shades[row] for row, _ in starts],
+        )
+
+
+def _pieces(cell: str, lines: int) -> Iterator[str]:
+    split = cell.split(LINE)
+    return (LINE.join(split[start : start + lines]) for start in range(0, len(split), lines))
+
+
+class Painter:
+    """Paints pages into a file; ``room`` is the height that the next page has for rows."""
+
+    def __init__(self, file: PdfFile, fonts: Fonts, grid: Grid, words: Words) -> None:
+        self._file, self._fonts, self._grid, self._words = file, fonts, grid, words
+        self._resources, self._total, self._count = file.reserve(), file.reserve(), file.reserve()
+        self._names = [wrap(name, grid.units(number), fonts) for number, name in enumerate(words.names)]
+        self._name_lines = 1 + max(name.count(LINE) for name in self._names)
+        self._operators = operators(grid.size, grid.leading, GAP)
+        self._headings: dict[tuple[int, float], bytes] = {}
+        self._null_width = fonts.measure("\N{EM DASH}")
+        self.pages = 0
+
+    @property
+    def room(self) -> float:
+        return self._top() - self._head_height - MARGIN - FOOT
+
+    @property
+    def _head_height(self) -> float:
+        return self._name_lines * self._grid.leading + GAP * 2
+
+    def paint(self, rows: Rows) -> None:
+        """One page for each group of columns, all with the same rows."""
+        for group in range(len(self._grid.groups)):
+            top = self._top()
+            self.pages += 1
+            content = b"".join((*self._head(), *self._table(rows, group, top), *self._foot(group)))
+            self._file.page(content, self._grid.paper, self._resources)
+
+    def finish(self, rows: int) -> None:
+        """Write what the pages refer to."""
+        size = RUNNING_SIZE
+        form = b"/Type/XObject/Subtype/Form/BBox[0 -5 300 20]/Resources %d 0 R" % self._resources
+        self._file.stream(self._text(f"{self.pages:,}", 0, 0, size, GREY), form, self._total)
+        counted = f"{rows:,} row{'' if rows == 1 else 's'}"
+        self._file.stream(self._text(counted, 0, 0, FACT_SIZE, GREY), form, self._count)
+        entries = (self._fonts.embed(self._file), self._total, self._count)
+        self._file.add(b"<</Font<<%b>>/XObject<</Total %d 0 R/Count %d 0 R>>>>" % entries, self._resources)
+
+    # -- parts of a page ---------------------------------------------------------------------------------
+
+    @property
+    def _width(self) -> float:
+        return self._grid.paper[0] - 2 * MARGIN
+
+    def _top(self) -> float:
+        """Where the table begins."""
+        height = self._grid.paper[1] - MARGIN
+        if self.pages:
+            return height - RUNNING_SIZE - 8
+        titles = self._fitting(self._words.title, TITLE_SIZE).count(LINE) + 1
+        filters = self._fitting(self._words.filters, FACT_SIZE).count(LINE) + 1 if self._words.filters else 0
+        return height - titles * TITLE_SIZE * 1.2 - (1 + filters) * FACT_SIZE * 1.4 - 8
+
+    def _fitting(self, text: str, size: float) -> str:
+        return wrap(text, self._width / size * UNITS, self._fonts)
+
+    def _head(self) -> Iterator[bytes]:
+        words = self._words
+        y = self._grid.paper[1] - MARGIN
+        if self.pages > 1:
+            title = words.title if len(words.title) < 80 else words.title[:79] + "…"
+            yield self._text(title, MARGIN, y - RUNNING_SIZE, RUNNING_SIZE, GREY)
+            return
+        for line in self._fitting(words.title, TITLE_SIZE).split(LINE):
+            y -= TITLE_SIZE * 1.2
+            yield self._text(line, MARGIN, y + 4, TITLE_SIZE, INK, bold=True)
+        y -= FACT_SIZE * 1.4
+        yield self._text(words.facts, MARGIN, y + 2, FACT_SIZE, GREY)
+        after = self._fonts.measure(words.facts + "    ") * FACT_SIZE / UNITS
+        yield b"q 1 0 0 1 %.2f %.2f cm/Count Do Q\n" % (MARGIN + after, y + 2)
+        for line in self._fitting(words.filters, FACT_SIZE).split(LINE) if words.filters else ():
+            y -= FACT_SIZE * 1.4
+            yield self._text(line, MARGIN, y + 2, FACT_SIZE, GREY)
+
+    def _table(self, rows: Rows, group: int, top: float) -> Iterator[bytes]:
+        grid = self._grid
+        places = grid.groups[group]
+        left, right = MARGIN, places[-1].left + places[-1].width + PADDING
+        body = top - self._head_height
+        steps = [
+            height * grid.leading + (GAP if end == ROW else 0)
+            for height, end in zip(rows.heights, rows.ends, strict=True)
+        ]
+        bottoms = list(accumulate((-step for step in steps), initial=body))[1:]
+        yield HEAD + b" g %.2f %.2f %.2f %.2f re f\n" % (left, body, right - left, self._head_height)
+        yield SHADE + b" g "
+        for bottom, step, shade in zip(bottoms, steps, rows.shades, strict=True):
+            if shade:
+                yield b"%.2f %.2f %.2f %.2f re " % (left, bottom, right - left, step)
+        yield b"f " + RULE + b" G .5 w "
+        for y in (top, body, *bottoms[-1:]):
+            yield b"%.2f %.2f m %.2f %.2f l " % (left, y, right, y)
+        yield b"S\n" + INK + b" g " + INK + b" G\n"
+        yield self._heading(group, top)
+        drop = GAP / 2 + grid.size * 0.95
+        for place in places:
+            yield self._column(rows.cells[place.number], rows.ends, place, body - drop)
+
+    def _heading(self, group: int, top: float) -> bytes:
+        """The names of the columns, the same on all pages but the first."""
+        known = self._headings.get((group, top))
+        if known is None:
+            y = top - GAP - self._grid.size * 0.9
+            names = (
+                self._column([self._names[place.number]], [ROW], place, y)
+                for place in self._grid.groups[group]
+            )
+            known = self._headings[group, top] = b"q 2 Tr .2 w %bQ\n" % b"".join(names)
+        return known
+
+    def _foot(self, group: int) -> Iterator[bytes]:
+        y = MARGIN
+        text = f"Page {self.pages:,} of "
+        yield self._text(text, MARGIN, y, RUNNING_SIZE, GREY)
+        after = MARGIN + self._fonts.measure(text) * RUNNING_SIZE / UNITS
+        yield b"q 1 0 0 1 %.2f %.2f cm/Total Do Q\n" % (after, y)
+        if len(self._grid.groups) > 1:
+            places = self._grid.groups[group]
+            first = places[1 if group and len(places) > 1 and not places[0].number else 0].number + 1
+            text = f"Columns {first:,} to {places[-1].number + 1:,} of {len(self._names):,}"
+            width = self._fonts.measure(text) * RUNNING_SIZE / UNITS
+            yield self._text(text, MARGIN + self._width - width, y, RUNNING_SIZE, GREY)
+
+    def _text(self, text: str, x: float, y: float, size: float, grey: bytes, *, bold: bool = False) -> bytes:
+        style = b"2 Tr %.2f w %b G " % (size / 40, grey) if bold else b""
+        inside = _with_operators(encoded(text, self._fonts), operators(size, 0, 0))
+        return b"q %b g BT %b/F0 %g Tf %.2f %.2f Td%b ET Q\n" % (grey, style, size, x, y, inside)
+
+    def _column(self, cells: list[str], ends: list[str], place: Place, y: float) -> bytes:
+        """One text object for all cells of a column."""
+        grid = self._grid
+        if place.right_aligned and cells:
+            data = self._right_aligned(cells, ends, place)
+        else:
+            data = encoded("".join(map(add, cells, ends)), self._fonts)
+        start = (grid.size, grid.leading, place.left, y)
+        return b"BT/F0 %g Tf %.2f TL %.2f %.2f Td%b ET\n" % (*start, _with_operators(data, self._operators))
+
+    def _right_aligned(self, cells: list[str], ends: list[str], place: Place) -> bytes:
+        """Each line moved by what it leaves free: spaces would end up in what readers copy."""
+        units = self._grid.units(place.number)
+
+        def moved(line: str, data: bytes) -> bytes:
+            used = self._null_width if line == NULL else self._fonts.measure(line)
+            return b")Tj[%d]TJ(%b" % ((used - units) * 1000 / UNITS, data)
+
+        def placed(cell: str, data: bytes) -> bytes:
+            line = cell.rstrip(LINE)
+            if LINE not in line:
+                return moved(line, data)
+            return _MARKS[LINE].join(map(moved, cell.split(LINE), data.split(_MARKS[LINE])))
+
+        encoded_cells = encoded(ROW.join(cells), self._fonts).split(_MARKS[ROW])
+        return b"".join(
+            placed(cell, data) + _MARKS[end]
+            for cell, data, end in zip(cells, encoded_cells, ends, strict=True)
+        )
+
+
+def _with_operators(data: bytes, meanings: list[tuple[bytes, bytes]]) -> bytes:
+    data = b"(%b)Tj" % data
+    for mark, meaning in meanings:
+        data = data.replace(mark, meaning)
+    return data

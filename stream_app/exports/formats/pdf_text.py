@@ -1,0 +1,125 @@
+"""From COPY's text to lines that fit their column, and from lines to what a page's content says."""
+
+import re
+from bisect import bisect_right
+
+from stream_app.exports.formats.base import Tally
+from stream_app.exports.formats.pdf_fonts import Fonts
+
+LINE, ROW, NULL, FOREIGN, NATIVE = "\n", "\x0b", "\x0c", "\x0e", "\x0f"
+"""Marks in a text: next line, next row, a NULL, and what the wider font writes.
+
+No text that is shown has control characters, and no character that is shown can be mistaken for one in
+UTF-16, where the mark's bytes could also be the end of a character and the start of one of U+0A00 to U+0FFF.
+"""
+
+_PLAIN = bytes(range(0x20, 0x7F)) + b"\t\n"
+_UNSEEN = re.compile(r"\\([bfv\\])")
+_ESCAPED = re.compile(r"\\(r\\n|.)", re.DOTALL)
+_MEANS = {"n": "\n", "r": "\n", "r\\n": "\n", "t": "    ", "\\": "\\"}
+_UNSEEN_CODES = {"b": "\\\\u{8}", "f": "\\\\u{c}", "v": "\\\\u{b}"}
+
+
+def columns_of(chunk: bytes, fonts: Fonts, tally: Tally) -> list[tuple[str, ...]]:
+    """The cells of each column, as COPY escaped them, but only characters that can be shown."""
+    text = chunk.decode()
+    if strange := chunk.translate(None, _PLAIN):
+        text = shown(text, strange.decode(), fonts, tally, "\\\\u{%x}")
+    if any(unseen in chunk for unseen in (b"\\b", b"\\f", b"\\v")):
+        text = _without_unseen(text, tally)
+    return list(zip(*(line.split("\t") for line in text[:-1].split("\n")), strict=True))
+
+
+def shown(text: str, strange: str, fonts: Fonts, tally: Tally, escape: str = "\\u{%x}") -> str:
+    """``text``, in which ``strange`` are the characters to look at, with those escaped that no font has."""
+    unknown = fonts.admit(strange)
+    if not unknown:
+        return text
+    tally.warnings["replaced_characters"] += len(strange) - len(
+        strange.translate(dict.fromkeys(map(ord, unknown)))
+    )
+    return text.translate({ord(character): escape % ord(character) for character in unknown})
+
+
+def _without_unseen(text: str, tally: Tally) -> str:
+    def replace(match: re.Match[str]) -> str:
+        code = _UNSEEN_CODES.get(match[1])
+        if code is None:
+            return match[0]
+        tally.warnings["replaced_characters"] += 1
+        return code
+
+    return _UNSEEN.sub(replace, text)
+
+
+def unescaped(cell: str) -> str:
+    """The value that COPY wrote as ``cell``."""
+    return _ESCAPED.sub(lambda match: _MEANS[match[1]], cell) if "\\" in cell else cell
+
+
+class Wrapped(dict[str, str]):
+    """What COPY wrote → the lines to show; remembers short ones, as most columns repeat theirs."""
+
+    REMEMBERED = 4_096
+    SHORT = 100
+
+    def __init__(self, fonts: Fonts, width: float) -> None:
+        self._fonts = fonts
+        self._plain = fonts.plain
+        self._width = width
+
+    def __missing__(self, cell: str) -> str:
+        if cell.isascii() and "\\" not in cell and sum(cell.encode().translate(self._plain)) <= self._width:
+            lines = cell  # all that follows would say the same, but this is what most cells are like
+        else:
+            lines = NULL if cell == "\\N" else wrap(unescaped(cell), self._width, self._fonts)
+        if len(cell) <= self.SHORT:
+            if len(self) >= self.REMEMBERED:
+                self.clear()
+            self[cell] = lines
+        return lines
+
+
+def wrap(text: str, width: float, fonts: Fonts) -> str:
+    """``text`` with a line break wherever the next word, or else the next character, would not fit.
+
+    Nothing is left out: without the breaks that were added, the lines are the text.
+    """
+    if "\n" in text:
+        return "\n".join(wrap(paragraph, width, fonts) for paragraph in text.split("\n"))
+    ends = fonts.ends(text)
+    if not ends or ends[-1] <= width:
+        return text
+    lines = []
+    start = done = 0
+    while start < len(text):
+        end = max(bisect_right(ends, done + width, start), start + 1)
+        if end < len(text):
+            # A space may stand beyond the edge, where nobody sees it.
+            end = text.rfind(" ", start + 1, end + 1) + 1 or end
+        lines.append(text[start:end])
+        start, done = end, ends[end - 1]
+    return "\n".join(lines)
+
+
+def encoded(text: str, fonts: Fonts) -> bytes:
+    """``text`` as the inside of a string in a page's content, its marks still marks."""
+    if fonts.foreign and not text.isascii():
+        text = fonts.foreign.sub(f"{FOREIGN}\\g<0>{NATIVE}", text)
+    data = text.encode("utf-16-be")
+    for special in (b"\\", b"(", b")"):
+        if special in data:
+            data = data.replace(special, b"\\" + special)
+    return data.replace(b"\r", b"\\r") if b"\r" in data else data
+
+
+def operators(size: float, leading: float, gap: float) -> list[tuple[bytes, bytes]]:
+    """What each mark stands for in a page's content; a row is followed by ``gap`` more than a line is."""
+    meanings = {
+        LINE: b")Tj T*(",
+        ROW: b")Tj 0 %.2f Td(" % -(leading + gap),
+        NULL: b")Tj .6 g(%b)Tj .13 g(" % "\N{EM DASH}".encode("utf-16-be"),
+        FOREIGN: b")Tj/F1 %g Tf(" % size,
+        NATIVE: b")Tj/F0 %g Tf(" % size,
+    }
+    return [*((mark.encode("utf-16-be"), meaning) for mark, meaning in meanings.items()), (b"()Tj", b"")]
