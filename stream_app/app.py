@@ -3,8 +3,10 @@
 import asyncio
 import os
 import socket
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from typing import cast
 
 import faust
@@ -148,6 +150,7 @@ def _faust_app(settings: Settings, name: str) -> faust.App:
         key_serializer="raw",
         value_serializer="raw",
         store="memory://",
+        datadir=Path(tempfile.gettempdir(), f"streaming-exporter-{os.getuid()}"),
     )
 
 

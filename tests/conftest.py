@@ -27,7 +27,7 @@ def stack() -> Iterator[Stack]:
     """Kafka, PostgreSQL, S3 and SMTP with the sample data and the service's tables."""
     (ROOT / ".local").mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="test-", dir=ROOT / ".local"))
-    with Stack(folder, ledger_rows=LEDGER_ROWS) as running:
+    with Stack(folder, ledger_rows=LEDGER_ROWS, keep_logs=False) as running:
         yield running
 
 
