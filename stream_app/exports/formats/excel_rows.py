@@ -104,10 +104,12 @@ class Rows:
         count = len(values) // self.width
         ends = self._ends * count
         for column in self._numeric:
+            if AS_TEXT not in b"".join(values[column :: self.width]):
+                continue
             for index in range(column, len(values), self.width):
                 if values[index].startswith(AS_TEXT):
                     values[index] = values[index].removeprefix(AS_TEXT)
-                    tails[index] = tails[index].partition(b'"')[0] + _TEXT_START
+                    tails[index] = tails[index][: tails[index].index(b'"')] + _TEXT_START
                     ends[index] = _TEXT_END
         kept = [list(compress(part, values)) for part in (self._heads * count, tails, values, ends)]
         parts = [b""] * (4 * len(kept[0]))

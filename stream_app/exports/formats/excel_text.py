@@ -35,7 +35,7 @@ def cells(chunk: bytes, tally: Tally) -> tuple[list[bytes], bool]:
     A value that is ``b""`` is NULL.
     """
     quoted = QUOTE in chunk
-    if _holds_long(chunk) or (quoted and any(len(value) > MAX_UNITS for value in _QUOTED.findall(chunk))):
+    if _holds_long(chunk) or (quoted and _quotes_long(chunk)):
         chunk = _cut(chunk, tally)
     if b"_" in chunk:
         chunk = _LOOKS_ESCAPED.sub(b"_x005F_", chunk)
@@ -44,7 +44,7 @@ def cells(chunk: bytes, tally: Tally) -> tuple[list[bytes], bool]:
         chunk, count = _FORBIDDEN.subn(_escaped, chunk)
         _count(tally, "escaped_characters", count)
     if quoted:
-        chunk = _QUOTED.sub(lambda match: _unquoted(match[1], tally), chunk)
+        chunk = _unquoted(chunk, tally)
     return (b"\n\x02" + chunk[:-1].replace(b"\n", b"\x02\n\x02")).split(DELIMITER), quoted
 
 
@@ -58,10 +58,18 @@ def _escaped(match: re.Match[bytes]) -> bytes:
     return b"_x%04X_" % ord(match[0].decode())
 
 
-def _unquoted(value: bytes, tally: Tally) -> bytes:
-    value, quotes = re.subn(rb"\x01\x01", b"_x0001_", value)
-    _count(tally, "escaped_characters", quotes + value.count(DELIMITER))
-    return value.replace(DELIMITER, b"_x0002_").replace(b"\n", b"&#10;").replace(b"\r", b"&#13;") or EMPTY
+def _unquoted(chunk: bytes, tally: Tally) -> bytes:
+    """Without quotes: what stands within them is every other piece between them."""
+    pieces = chunk.split(QUOTE)
+    within = QUOTE.join(pieces[1::2])
+    _count(tally, "escaped_characters", within.count(DELIMITER))
+    within = within.replace(DELIMITER, b"_x0002_").replace(b"\n", b"&#10;").replace(b"\r", b"&#13;")
+    pieces[1::2] = [piece or EMPTY for piece in within.split(QUOTE)]
+    # Nothing between two quotes is one that was doubled.
+    if count := pieces[2:-1:2].count(b""):
+        _count(tally, "escaped_characters", count)
+        pieces[2:-1:2] = [piece or b"_x0001_" for piece in pieces[2:-1:2]]
+    return b"".join(pieces)
 
 
 def _count(tally: Tally, warning: str, count: int) -> None:
@@ -78,6 +86,11 @@ def _holds_long(chunk: bytes) -> bool:
         if not start:
             return True
     return False
+
+
+def _quotes_long(chunk: bytes) -> bool:
+    pieces = chunk.split(QUOTE)
+    return max(map(len, pieces[1::2])) > MAX_UNITS or b"" in pieces[2:-1:2]
 
 
 def _cut(chunk: bytes, tally: Tally) -> bytes:
