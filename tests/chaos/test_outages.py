@@ -42,7 +42,9 @@ async def all_completed(stack: Stack, asked: set[UUID], *, within: float = 90) -
             return
         assert not [job for job in found if job["status"] == "failed"]
         await asyncio.sleep(0.5)
-    raise AssertionError([(job["status"], job["attempt"], job["failures"], job["error_message"]) for job in found])
+    raise AssertionError(
+        [(job["status"], job["attempt"], job["failures"], job["error_message"]) for job in found]
+    )
 
 
 @pytest.mark.parametrize("part", ["s3", "postgres", "kafka"])

@@ -22,7 +22,9 @@ async def test_no_request_is_lost_in_rebalances(stack: Stack) -> None:
     async def publish() -> None:
         async with AIOKafkaProducer(bootstrap_servers=servers) as producer:
             while not stopping.is_set():
-                event = request_event(ExportRequest(user_id="r", export_type="ledger", format="none"), source="/t")
+                event = request_event(
+                    ExportRequest(user_id="r", export_type="ledger", format="none"), source="/t"
+                )
                 await producer.send_and_wait(Topic.REQUESTS, event.encode(), key=event.key)
                 sent.add(event.id)
                 await asyncio.sleep(0.03)

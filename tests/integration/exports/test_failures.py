@@ -1,7 +1,7 @@
 """A failure in the middle of an export leaves no object and no open multipart upload."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import asyncpg
 import pytest
@@ -13,6 +13,7 @@ from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.run import Exporter, Gauge
 from stream_app.exports.storage import Storage
 from stream_app.jobs.store import Claim
+from stream_app.settings import Settings
 from tests.integration.exports.conftest import claim_for
 
 ROWS = 400_000
@@ -22,17 +23,18 @@ Build = Callable[..., Exporter]
 
 
 @pytest.fixture
-async def large(database: asyncpg.Connection, schema: str) -> AsyncIterator[Dataset]:
+async def large(database: asyncpg.Connection, schema: str) -> Dataset:
     """A view that is long, one whose last row fails, and one that never ends."""
     await database.execute(
         f"""
         CREATE VIEW large AS SELECT n AS id, md5(n::text) || md5((-n)::text) || md5((n / 7.0)::text) AS text
         FROM generate_series(1, {ROWS}) n;
         CREATE VIEW broken AS SELECT id, text, 1 / ({ROWS} - id) AS boom FROM large;
-        CREATE VIEW slow AS SELECT id, text, pg_sleep(CASE id WHEN {ROWS} THEN 60 ELSE 0 END)::text AS s FROM large;
+        CREATE VIEW slow AS
+        SELECT id, text, pg_sleep(CASE id WHEN {ROWS} THEN 60 ELSE 0 END)::text AS s FROM large;
         """
     )
-    yield Dataset(name="large", table=f"{schema}.large")
+    return Dataset(name="large", table=f"{schema}.large")
 
 
 def claim(name: str) -> Claim:
@@ -45,8 +47,12 @@ def other(dataset: Dataset, view: str) -> Dataset:
 
 def leftovers(storage: Storage, claimed: Claim) -> list[str]:
     prefix = f"jobs/{claimed.job_id}/"
-    objects = storage._client.list_objects(storage.bucket, prefix=prefix, recursive=True)
-    return [*(str(item.object_name) for item in objects), *(str(item.object_name) for item in storage.open_uploads(prefix))]
+    return [*objects(storage, prefix), *(str(item.object_name) for item in storage.open_uploads(prefix))]
+
+
+def objects(storage: Storage, prefix: str) -> list[str]:
+    found = storage._client.list_objects(storage.bucket, prefix=prefix, recursive=True)
+    return [str(item.object_name) for item in found]
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS.keys() - {"pdf"}))
@@ -91,23 +97,24 @@ class Failing(Storage):
         return super().put(key, some(), **known)  # type: ignore[arg-type]
 
 
-async def test_a_store_that_fails(exporter_of: Build, storage: Storage, large: Dataset, settings: object) -> None:
+async def test_a_store_that_fails(
+    exporter_of: Build, storage: Storage, large: Dataset, settings: Settings
+) -> None:
     claimed = claim("csv")
     with pytest.raises(Retryable, match="object store: the store is gone"):
-        await exporter_of(large, storage=Failing(settings)).run(claimed, Gauge())  # type: ignore[arg-type]
+        await exporter_of(large, storage=Failing(settings)).run(claimed, Gauge())
     assert leftovers(storage, claimed) == []
 
 
 async def test_what_lost_attempts_left_is_swept(storage: Storage) -> None:
     job = "00000000-0000-4000-8000-000000000001"
     for attempt in (1, 2, 3):
-        storage.put(f"jobs/{job}/{attempt}/f", iter([b"x"]), content_type="text/plain", file_name="f", metadata=dict)
+        key = f"jobs/{job}/{attempt}/f"
+        storage.put(key, iter([b"x"]), content_type="text/plain", file_name="f", metadata=dict)
     upload = storage._client._create_multipart_upload(storage.bucket, f"jobs/{job}/2/g", {})
     assert upload
     assert storage.remove_attempts(job, before=3) == 3
-    assert [str(item.object_name) for item in storage._client.list_objects(storage.bucket, f"jobs/{job}/", True)] == [
-        f"jobs/{job}/3/f"
-    ]
+    assert objects(storage, f"jobs/{job}/") == [f"jobs/{job}/3/f"]
     assert storage.open_uploads(f"jobs/{job}/") == []
 
 

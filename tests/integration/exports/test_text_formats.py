@@ -179,5 +179,5 @@ async def test_own_scope_and_default_order(export: Export, database: asyncpg.Con
     dataset = Dataset(name="t", table=f"{schema}.t", owner="owner", time="at", columns=("id",))
     exported = await export("", "csv", dataset=dataset, scope="own")
     assert exported.content == b"id\n3\n4\n1\n"
-    with pytest.raises(Rejected, match="scope: dataset 't' has no owner column.*allowed: all"):
+    with pytest.raises(Rejected, match=r"scope: dataset 't' has no owner column.*allowed: all"):
         await export("", "csv", dataset=Dataset(name="t", table=f"{schema}.t"), scope="own")

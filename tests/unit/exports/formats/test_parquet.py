@@ -1,4 +1,4 @@
-"""Parquet from hand-written CSV, read back by pyarrow."""
+"""Parquet from hand-written rows, read back by pyarrow."""
 
 import io
 from collections.abc import Iterator
@@ -8,13 +8,15 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stream_app.events import Options
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats import parquet_arrow
 from stream_app.exports.formats.base import Document, Tally
 from stream_app.exports.formats.parquet import ParquetFormat
-from stream_app.exports.formats.parquet_arrow import arrow_type
+from stream_app.exports.formats.parquet_reader import arrow_type
 from stream_app.exports.formats.parquet_sql import decimal_type
 
 ID = Column("id", "bigint", "int8", Kind.INTEGER, nullable=False)
@@ -54,33 +56,46 @@ def test_a_numeric_is_a_decimal_where_parquet_has_one(
     assert arrow_type(numeric(declared)) == (pa.decimal128(*expected) if expected else pa.string())
 
 
-def test_null_empty_and_quoted_texts_stay_apart() -> None:
-    rows = [b'1,\n2,""\n', b'3,"a, ""b""\nc"\n4,NULL\n5,NaN\n']
+def test_null_empty_and_escaped_texts_stay_apart() -> None:
+    rows = [b"1\t\\N\n2\t\n", b'3\ta, "b"\\n\\\\nc\\\\\n4\tNULL\n5\tNaN\n6\t\\\\N\n7\t\\t\\r\\b\\f\\v\n']
     table = frame(ID, NOTE, chunks=rows).read()
-    assert table.column("note").to_pylist() == [None, "", 'a, "b"\nc', "NULL", "NaN"]
+    expected = [None, "", 'a, "b"\n\\nc\\', "NULL", "NaN", "\\N", "\t\r\b\f\v"]
+    assert table.column("note").to_pylist() == expected
     assert table.schema.field("id").type == pa.int64()
 
 
-def test_a_row_that_is_one_null_is_an_empty_line() -> None:
-    assert frame(NOTE, chunks=[b'\n""\n\n']).read().column("note").to_pylist() == [None, "", None]
+@given(
+    st.lists(st.one_of(st.none(), st.text(st.characters(codec="utf-8", exclude_characters="\0"))), min_size=1)
+)
+def test_every_text(values: list[str | None]) -> None:
+    lines = []
+    for value in values:
+        for character, name in zip("\\\b\f\n\r\t\v", "\\bfnrtv", strict=True):
+            value = value and value.replace(character, "\\" + name)
+        lines.append("\\N" if value is None else value)
+    table = frame(NOTE, chunks=["".join(f"{line}\n" for line in lines).encode()]).read()
+    assert table.column("note").to_pylist() == values
 
 
-def test_misfits_are_counted_and_not_shown() -> None:
+def test_what_does_not_fit_is_counted_and_null() -> None:
     tally = Tally()
-    file = frame(ID, AT, chunks=[b"1,2026-01-31 11:30:00.25+00,0\n2,,1\n", b"3,,0\n"], tally=tally)
-    assert file.schema_arrow.names == ["id", "at"]
-    assert file.read().column("at").to_pylist() == [
-        datetime(2026, 1, 31, 11, 30, 0, 250_000, UTC),
-        None,
-        None,
-    ]
-    assert tally == Tally(rows=3, warnings={"unrepresentable_values": 1})  # type: ignore[arg-type]
+    rows = [b"1\t2026-01-31 11:30:00.25+00\n", b"2\tinfinity\n3\t\\N\n4\t20000-01-01 00:00:00+00\n"]
+    file = frame(ID, AT, chunks=[*rows, b"5\t0044-03-15 00:00:00+00 BC\n"], tally=tally)
+    quarter = datetime(2026, 1, 31, 11, 30, 0, 250_000, UTC)
+    assert file.read().column("at").to_pylist() == [quarter, None, None, None, None]
+    assert tally == Tally(5, tally.warnings)
+    assert tally.warnings == {"unrepresentable_values": 3}
+
+
+def test_what_no_type_explains_is_an_error() -> None:
+    with pytest.raises(pa.ArrowInvalid):
+        frame(ID, AT, chunks=[b"x\t\\N\n"])
 
 
 def test_decimals_keep_every_digit() -> None:
-    chunks = [b"99999999999999999999999999999999999.123,0\n-0.001,0\n"]
+    chunks = [b"99999999999999999999999999999999999.123\n-0.001\nNaN\n"]
     values = frame(numeric("numeric(38,3)"), chunks=chunks).read().column("n").to_pylist()
-    assert values == [Decimal("99999999999999999999999999999999999.123"), Decimal("-0.001")]
+    assert values == [Decimal("99999999999999999999999999999999999.123"), Decimal("-0.001"), None]
 
 
 def test_no_rows_leave_the_schema_and_the_metadata() -> None:
