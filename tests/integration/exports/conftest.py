@@ -1,5 +1,6 @@
 """Exports of tables that a test makes, through the whole pipeline: PostgreSQL, frame, S3."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ def export(exporter_of: Callable[..., Exporter], storage: Storage) -> Export:
         )
         data = await exporter.run(claim_for(wanted), Gauge())
         link = storage.link(data.key or "", data.file_name or "", data.content_type or "")
-        response = urllib3.request("GET", link, decode_content=False)
+        response = await asyncio.to_thread(urllib3.request, "GET", link, decode_content=False)
         assert response.status == 200, response.data
         return Exported(response.data, data)
 
