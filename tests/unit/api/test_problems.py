@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from api import handlers, problems
 from api.middleware import RequestContext
 from api.problems import Problem
-from stream_app.errors import LeaseLost, Rejected, Retryable, Unreadable
+from stream_app.errors import ExporterError, Rejected, Retryable, Unreadable
 
 
 class Body(BaseModel):
@@ -27,7 +27,7 @@ def application() -> FastAPI:
         "rejected": Rejected("no such column", code="unknown_column", field="filters.x", allowed=["a", "b"]),
         "unreadable": Unreadable("contains NUL"),
         "retryable": Retryable("state database: postgresql://user:password@host is away"),
-        "internal": LeaseLost("nobody should see this"),
+        "internal": ExporterError("nobody should see this"),
         "unforeseen": ValueError("password=hunter2"),
         "problem": Problem(429, "too_many_jobs", "wait", headers={"Retry-After": "30"}),
     }
