@@ -1,27 +1,16 @@
 """What PostgreSQL sends for each type of column that Parquet is written from."""
 
 from collections.abc import Iterable, Iterator
-from functools import reduce
-from operator import add
 from typing import Any
 
-from sqlalchemy import ARRAY, ColumnElement, Integer, Text, and_, case, cast, func, literal
+from sqlalchemy import ARRAY, ColumnElement, Text, cast, func, literal
 
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.filters import Spelled
 from stream_app.exports.formats.base import cell
 from stream_app.exports.formats.sql import as_text
 
 MAX_PRECISION = 38
 """Beyond it readers such as DuckDB take a DECIMAL for a double and lose digits, or refuse the file."""
-
-_BOUNDS = {
-    Kind.DATE: ("0001-01-01", "10000-01-01"),
-    Kind.TIMESTAMP: ("0001-01-01", "10000-01-01"),
-    Kind.TIMESTAMPTZ: ("0001-01-01 00:00:00+00", "10000-01-01 00:00:00+00"),
-    Kind.TIME: ("00:00:00", "24:00:00"),
-}
-"""Readers take years of four digits, whatever the integers of the format would hold."""
 
 
 def decimal_type(item: Column) -> tuple[int, int] | None:
@@ -34,32 +23,8 @@ def decimal_type(item: Column) -> tuple[int, int] | None:
 
 
 def typed_values(columns: Iterable[Column]) -> Iterator[ColumnElement[Any]]:
-    """Each column as Arrow's CSV reader takes it; null where its type cannot hold the value."""
-    for item in columns:
-        fits = _fits(item)
-        yield _value(item) if fits is None else case((fits, _value(item)))
-
-
-def unrepresentable(columns: Iterable[Column]) -> Iterator[ColumnElement[Any]]:
-    """How many values of a row their types cannot hold: one column, or none where all values fit."""
-    misfits = [
-        cast(func.coalesce(~fits, literal(False)), Integer)
-        for item in columns
-        if (fits := _fits(item)) is not None
-    ]
-    if misfits:
-        yield reduce(add, misfits)
-
-
-def _fits(item: Column) -> ColumnElement[bool] | None:
-    value = cell(item)
-    if item.kind in _BOUNDS:
-        kind = Spelled(item.base)
-        low, high = (cast(literal(bound), kind) for bound in _BOUNDS[item.kind])
-        return and_(value >= low, value < high)
-    if decimal_type(item):
-        return value != cast(literal("NaN"), Spelled("numeric"))
-    return None
+    """Each column as its reader in :mod:`parquet_reader` takes it."""
+    return map(_value, columns)
 
 
 def _value(item: Column) -> ColumnElement[Any]:

@@ -159,6 +159,7 @@ def _ending(code: int) -> str:
 
 def main() -> None:
     """The child: one file after the other, until there is no parent."""
+    os.nice(5)  # the worker's event loop has the first turn
     incoming = sys.stdin.buffer
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as outgoing:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is not the file's
