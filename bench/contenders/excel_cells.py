@@ -1,0 +1,16 @@
+"""Values as libraries that write workbooks take them."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+
+def cells(row: Any) -> list[Any]:
+    """Excel knows neither time zones nor UUIDs."""
+    return [_cell(value) for value in row.values()]
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=None)
+    return str(value) if isinstance(value, UUID) else value

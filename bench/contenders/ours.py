@@ -1,0 +1,72 @@
+"""Ours, exactly as a worker runs it, while a second task watches how long the event loop stands still."""
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from bench.context import Context
+from stream_app.events import ExportRequest
+from stream_app.exports.catalog import Catalog
+from stream_app.exports.datasets.ledger import LEDGER
+from stream_app.exports.formats.registry import FORMATS
+from stream_app.exports.run import Exporter, Gauge
+from stream_app.exports.source import Source
+from stream_app.exports.storage import Storage
+from stream_app.jobs.store import Claim
+
+NAP = 0.001
+
+
+def run(context: Context) -> None:
+    asyncio.run(_run(context))
+
+
+async def _run(context: Context) -> None:
+    settings = context.settings
+    source = Source(settings, connections=2)
+    dataset = LEDGER.model_copy(update={"table": context.table})
+    with ThreadPoolExecutor(1) as threads:
+        exporter = Exporter(
+            source=source,
+            catalog=Catalog(source.fetch),
+            storage=Storage(settings),
+            datasets={dataset.name: dataset},
+            formats=FORMATS,
+            settings=settings,
+            threads=threads,
+        )
+        watching = asyncio.create_task(_watch(context))
+        try:
+            done = await exporter.run(_claim(dataset.name, context.format), Gauge())
+            assert done.key is not None
+            context.key = done.key
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+            await source.close()
+
+
+def _claim(dataset: str, output: str) -> Claim:
+    request = {"user_id": "bench", "export_type": dataset, "format": output, "scope": "all"}
+    return Claim(
+        job_id=uuid4(),
+        attempt=1,
+        worker="bench",
+        failures=0,
+        request=ExportRequest.parse(request),
+        started_at=datetime.now(UTC),
+    )
+
+
+async def _watch(context: Context) -> None:
+    """Note the longest time that a task which is due had to wait."""
+    context.notes["stall"] = 0.0
+    while True:
+        due = time.perf_counter() + NAP
+        await asyncio.sleep(NAP)
+        late = time.perf_counter() - due
+        context.notes["stall"] = max(context.notes["stall"], late)

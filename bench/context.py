@@ -1,0 +1,120 @@
+"""What a contender gets: which rows to read, where the file goes, what it may tell beyond its time."""
+
+import asyncio
+import io
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+from minio import Minio
+
+from stream_app.settings import Settings
+
+BATCH = 5_000
+"""Rows that a streaming contender fetches at a time."""
+
+PART_SIZE = 8 * 2**20
+
+
+@dataclass
+class Context:
+    """One export to be made.
+
+    ``table`` is ``schema.name``. A contender that chooses its own ``key`` sets it; ``notes`` takes numbers
+    that it wants reported.
+    """
+
+    format: str
+    table: str
+    key: str
+    settings: Settings = field(default_factory=Settings)
+    notes: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def query(self) -> str:
+        """The rows, in the order that everyone writes them."""
+        return f"SELECT * FROM {self.table} ORDER BY created_at, id"
+
+    @property
+    def dsn(self) -> str:
+        return self.settings.source_dsn
+
+    @property
+    def s3_host(self) -> str:
+        return urlsplit(self.settings.s3_endpoint).netloc
+
+    @property
+    def s3_secret(self) -> str:
+        return self.settings.s3_secret_key.get_secret_value()
+
+    def store(self) -> Minio:
+        """A client as its documentation makes it."""
+        return Minio(
+            self.s3_host,
+            access_key=self.settings.s3_access_key,
+            secret_key=self.s3_secret,
+            secure=False,
+            region=self.settings.s3_region,
+        )
+
+    def size(self) -> int:
+        """Bytes of the file in the store."""
+        return self.store().stat_object(self.settings.s3_bucket, self.key).size or 0
+
+    def remove(self) -> None:
+        """Remove the file from the store."""
+        self.store().remove_object(self.settings.s3_bucket, self.key)
+
+    def put(self, data: bytes) -> None:
+        """Upload a file that is in memory."""
+        self.store().put_object(self.settings.s3_bucket, self.key, io.BytesIO(data), len(data))
+
+    @contextmanager
+    def file(self) -> Iterator[Path]:
+        """A temporary file that is uploaded once it is written."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "export"
+            yield path
+            self.store().fput_object(self.settings.s3_bucket, self.key, str(path))
+
+    def fetch_all(self) -> list[Any]:
+        """All rows at once, as most code begins."""
+
+        async def fetch() -> list[Any]:
+            connection = await asyncpg.connect(self.dsn)
+            try:
+                return list(await connection.fetch(self.query))
+            finally:
+                await connection.close()
+
+        return asyncio.run(fetch())
+
+    def stream(self) -> Iterator[Any]:
+        """The rows by a cursor, :data:`BATCH` at a time."""
+        with asyncio.Runner() as runner:
+            connection = runner.run(_connect(self.dsn))
+            try:
+                transaction = connection.transaction()
+                runner.run(_started(transaction))
+                cursor = runner.run(_cursor(connection, self.query))
+                while rows := runner.run(cursor.fetch(BATCH)):
+                    yield from rows
+            finally:
+                runner.run(connection.close())
+
+
+async def _connect(dsn: str) -> Any:
+    return await asyncpg.connect(dsn)
+
+
+async def _started(transaction: Any) -> None:
+    await transaction.start()
+
+
+async def _cursor(connection: Any, query: str) -> Any:
+    return await connection.cursor(query)

@@ -1,0 +1,86 @@
+"""Services and rows: PostgreSQL, S3, and one table for each number of rows, cut from the sample's ledger."""
+
+import asyncio
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+from minio import Minio
+
+from local import sample
+from local.folder import RunFolder
+from local.postgres import READER, SOURCE, PostgresService
+from local.progress import Progress
+from local.s3 import BUCKET, S3Service, minio_binary
+from local.services import Services
+
+WARM_UP_ROWS = 100
+
+
+def table(rows: int) -> str:
+    """Where the first ``rows`` entries of the ledger are."""
+    return f"bench.ledger_{rows}"
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What runs: ``environment`` leads contenders to it, ``versions`` says what it is."""
+
+    environment: Mapping[str, str]
+    versions: Mapping[str, str]
+    store: Minio
+
+    def remove(self, key: str) -> None:
+        """Remove a file that was measured."""
+        self.store.remove_object(BUCKET, key)
+
+
+@contextmanager
+def started(folder: Path, sizes: Iterable[int]) -> Iterator[Bench]:
+    """PostgreSQL with a table of each size, and an S3 server, in ``folder`` until the block ends."""
+    for name in [name for name in os.environ if name.startswith("EXPORTER_")]:
+        del os.environ[name]  # measured is what is started here
+    run_folder, progress = RunFolder(folder), Progress()
+    run_folder.open()
+    services = Services(folder.absolute(), progress)
+    del services.running["kafka"], services.running["smtp"]
+    try:
+        services.start()
+        with progress.step("rows") as step:
+            version = asyncio.run(_load(services.get(PostgresService).admin_url(SOURCE), sorted(sizes)))
+            step.result = ", ".join(f"{rows:,}" for rows in sorted(sizes))
+        store = services.get(S3Service)
+        yield Bench(
+            {**os.environ, **services.settings()},
+            {"PostgreSQL": version, "S3": "MinIO" if minio_binary() else "SeaweedFS"},
+            store.client(),
+        )
+    finally:
+        services.stop()
+        run_folder.close(keep_logs=False)
+
+
+async def _load(url: str, sizes: list[int]) -> str:
+    """Fill the tables; returns the server's version."""
+    await sample.load(url, sizes[-1])
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("CREATE SCHEMA bench")
+        for rows in (WARM_UP_ROWS, *sizes):
+            name = table(rows)
+            await connection.execute(f"""
+                CREATE TABLE {name} AS SELECT * FROM ledger WHERE id <= {rows} ORDER BY id;
+                ALTER TABLE {name} ADD PRIMARY KEY (id);
+                CREATE INDEX ON {name} (created_at, id);
+            """)
+            await connection.execute(f"VACUUM (ANALYZE) {name}")
+        await connection.execute(
+            f"GRANT USAGE ON SCHEMA bench TO {READER}; GRANT SELECT ON ALL TABLES IN SCHEMA bench TO {READER}"
+        )
+        await connection.execute("CHECKPOINT")
+        return str(await connection.fetchval("SHOW server_version"))
+    finally:
+        await connection.close()

@@ -1,0 +1,54 @@
+"""Which contenders run at which sizes, how often, and in what order."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from bench.contenders import Contender, contenders
+from bench.measure import Outcome
+from bench.results import Result
+
+MILLION = 1_000_000
+PDF_ROWS = (1_000, 10_000, 100_000)
+"""A PDF has its own sizes: nobody prints a million rows."""
+
+ROUNDS = 3
+SLOW_SECONDS = 10.0
+"""Who takes longer runs once; so does everyone beyond a million rows."""
+
+BUDGET_SECONDS = 180.0
+"""Who takes longer, for up to a million rows, is stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heat:
+    """Contenders that write the same rows in turn."""
+
+    rows: int
+    contenders: Sequence[Contender]
+    rounds: int
+
+    @property
+    def budget(self) -> float:
+        return BUDGET_SECONDS * max(1, self.rows / MILLION)
+
+    def run(self, measure: Callable[[Contender], Outcome]) -> list[Result]:
+        """All rounds: ours, peer, peer; ours, peer, peer …, so that a slow moment of the machine hits all."""
+        results = [Result(contender, self.rows) for contender in self.contenders]
+        for round_number in range(self.rounds):
+            for result in results:
+                if round_number == 0 or (result.error is None and result.seconds < SLOW_SECONDS):
+                    result.outcomes.append(measure(result.contender))
+        return results
+
+
+def heats(rows: Sequence[int], formats: set[str] | None, *, quick: bool) -> Iterator[Heat]:
+    """Everything to be measured, format by format, small sizes first."""
+    chosen = list(contenders(formats))
+    for name in dict.fromkeys(contender.format for contender in chosen):
+        for size in sorted(PDF_ROWS[: 1 if quick else None] if name == "pdf" else rows):
+            taking_part = [
+                contender
+                for contender in chosen
+                if contender.format == name and size <= (contender.most_rows or size)
+            ]
+            yield Heat(size, taking_part, 1 if quick or size > MILLION else ROUNDS)

@@ -1,0 +1,68 @@
+"""What was measured, and the figures that come of it. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from bench.contenders import OURS, Contender
+from bench.measure import Outcome
+
+
+@dataclass(slots=True)
+class Result:
+    """One contender at one size; each figure is the median of its rounds, the stall the longest."""
+
+    contender: Contender
+    rows: int
+    outcomes: list[Outcome] = field(default_factory=list)
+    found_rows: int | None = None
+    """What a reader found in the file."""
+
+    @property
+    def error(self) -> str | None:
+        return next((outcome.error for outcome in self.outcomes if outcome.error), None)
+
+    @property
+    def seconds(self) -> float:
+        return median(outcome.seconds for outcome in self.outcomes)
+
+    @property
+    def cpu(self) -> float:
+        return median(outcome.cpu for outcome in self.outcomes)
+
+    @property
+    def memory(self) -> float:
+        return median(outcome.memory for outcome in self.outcomes)
+
+    @property
+    def size(self) -> int:
+        return self.outcomes[0].size
+
+    @property
+    def stall(self) -> float | None:
+        return max((outcome.stall for outcome in self.outcomes if outcome.stall is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """All of one run, in the order of the plan."""
+
+    all: Sequence[Result]
+
+    def find(self, output: str, rows: int, name: str = OURS) -> Result | None:
+        """The result of one contender, unless it was not measured or failed."""
+        return next(
+            (
+                result
+                for result in self.all
+                if (result.contender.format, result.rows, result.contender.name) == (output, rows, name)
+                and result.outcomes
+                and result.error is None
+            ),
+            None,
+        )
+
+    def times(self, output: str, rows: int, peer: str) -> float | None:
+        """Our time as a share of the peer's."""
+        ours, theirs = self.find(output, rows), self.find(output, rows, peer)
+        return ours.seconds / theirs.seconds if ours and theirs else None

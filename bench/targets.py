@@ -1,0 +1,72 @@
+"""What we mean to reach, and whether this run did. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bench.results import Results
+
+MEGABYTE = 2**20
+_LEAN = ("csv", "json", "ndjson", "excel")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """``measured`` should be at most ``limit``; None: this run did not measure it."""
+
+    what: str
+    measured: float | None
+    limit: float
+    unit: str = ""
+
+    @property
+    def verdict(self) -> str:
+        if self.measured is None:
+            return "not measured"
+        return "yes" if self.measured <= self.limit else "**no**"
+
+
+def targets(results: Results) -> Iterator[Target]:
+    """All targets; a share is of the peer's time unless it says otherwise."""
+    million = 1_000_000
+
+    def share(what: str, output: str, peer: str, limit: float, rows: int = million) -> Target:
+        return Target(f"{what}, share of the time of {peer}", results.times(output, rows, peer), limit)
+
+    yield share("CSV, 1M rows", "csv", "DuckDB to S3", 1)
+    yield share("CSV, 1M rows", "csv", "psql COPY piped into S3", 1.15)
+    yield share("CSV, 1M rows", "csv", "fetch all, csv.DictWriter", 1 / 7)
+    yield share("JSON, 1M rows", "json", "DuckDB to S3", 1)
+    yield share("Excel, 1M rows", "excel", "openpyxl, write-only", 1 / 10)
+    yield share("Excel, 1M rows", "excel", "rustpy-xlsxwriter", 1 / 3)
+    yield share("PDF, 10k rows", "pdf", "reportlab, one Table", 1 / 15, 10_000)
+    yield Target("PDF, time for a row at 100k rows, share of that at 10k", _pdf_growth(results), 1.1)
+    yield share("Parquet, 1M rows", "parquet", "DuckDB to S3", 1.2)
+    yield Target(
+        "Parquet, 1M rows, share of the memory of DuckDB", _memory_share(results, "parquet", million), 1 / 4
+    )
+    for rows, label in ((million, "1M"), (10 * million, "10M")):
+        yield Target(
+            f"Memory over idle, {label} rows, the most of {', '.join(_LEAN)}",
+            _memory(results, rows),
+            60,
+            "MB",
+        )
+    stalls = [result.stall for result in results.all if result.stall is not None]
+    yield Target(
+        "The event loop's longest stall, any format", max(stalls) * 1000 if stalls else None, 50, "ms"
+    )
+
+
+def _pdf_growth(results: Results) -> float | None:
+    large, small = results.find("pdf", 100_000), results.find("pdf", 10_000)
+    return large.seconds / small.seconds / 10 if large and small else None
+
+
+def _memory_share(results: Results, output: str, rows: int) -> float | None:
+    ours, theirs = results.find(output, rows), results.find(output, rows, "DuckDB to S3")
+    return ours.memory / theirs.memory if ours and theirs else None
+
+
+def _memory(results: Results, rows: int) -> float | None:
+    found = [result.memory / MEGABYTE for name in _LEAN if (result := results.find(name, rows))]
+    return max(found) if found else None
