@@ -50,6 +50,7 @@ class Attempt:
     gauge: Gauge = field(default_factory=Gauge)
     export: "asyncio.Task[LifecycleData] | None" = None
     stop: Stop | None = None
+    report: "asyncio.Task[None] | None" = None
     reported_rows: int = 0
 
     def end(self, reason: Stop) -> None:
@@ -118,8 +119,9 @@ class Dispatcher:
                     attempt.end(Stop.LEASE_LOST)
                 elif attempt.claim.job_id in cancelled:
                     attempt.end(Stop.CANCELLED)
-                elif attempt.gauge.tally.rows > attempt.reported_rows:
-                    await self._report_progress(attempt)
+                elif attempt.gauge.tally.rows > attempt.reported_rows and _is_done(attempt.report):
+                    # Not awaited: while Kafka is away, leases must be renewed all the same.
+                    attempt.report = asyncio.create_task(self._report_progress(attempt))
 
     async def tend(self) -> None:
         """End abandoned jobs and files whose time is over; publish outcomes that did not get through."""
@@ -172,6 +174,8 @@ class Dispatcher:
             if outcome is None:
                 return
             if await self._store.seal(claim, outcome):
+                if attempt.report is not None:
+                    await asyncio.wait({attempt.report})
                 await self._publish(outcome, claim.traceparent)
                 bound.info(f"job.{outcome.status}", rows=outcome.row_count, bytes=outcome.file_size)
             else:
@@ -179,10 +183,17 @@ class Dispatcher:
                 if outcome.key is not None:
                     await asyncio.to_thread(self._exporter.storage.remove, outcome.key)
         except Retryable as error:
-            # The lease runs out, or the sealed outcome is published by whoever tends to it.
             bound.warning("job.interrupted", error=str(error))
+            await self._hand_back(claim)
         except Exception:
             bound.exception("job.crashed")
+
+    async def _hand_back(self, claim: Claim) -> None:
+        """Give up a job for the outage of a part; a sealed one stays as it is, and is published later."""
+        try:
+            await self._store.release(claim, delay=OUTAGE_RETRY, failed=False)
+        except Retryable as error:
+            log.warning("job.lease_runs_out", job_id=str(claim.job_id), error=str(error))
 
     async def _judge(
         self, attempt: Attempt, export: "asyncio.Task[LifecycleData]", bound: structlog.stdlib.BoundLogger
@@ -263,6 +274,10 @@ def _progress(attempt: Attempt) -> Progress:
     return Progress(
         attempt.claim.job_id, attempt.claim.attempt, attempt.gauge.tally.rows, attempt.gauge.estimated_rows
     )
+
+
+def _is_done(task: "asyncio.Task[None] | None") -> bool:
+    return task is None or task.done()
 
 
 async def _wait(event: asyncio.Event, timeout: float) -> None:

@@ -89,6 +89,7 @@ class ExportJob(Base):
             "created_at",
             postgresql_where=text("status IN ('pending', 'processing')"),
         ),
+        Index("export_jobs_unpublished", "lease_until", postgresql_where=text("outcome IS NOT NULL")),
         Index("export_jobs_expiry", "expires_at", postgresql_where=text("status = 'completed'")),
     )
 

@@ -60,6 +60,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index(
+        "export_jobs_unpublished",
+        "export_jobs",
+        ["lease_until"],
+        unique=False,
+        postgresql_where=sa.text("outcome IS NOT NULL"),
+    )
+    op.create_index(
         "export_jobs_expiry",
         "export_jobs",
         ["expires_at"],
@@ -123,6 +130,7 @@ def downgrade() -> None:
     op.drop_index("export_jobs_user_status", table_name="export_jobs")
     op.drop_index("export_jobs_user_newest", table_name="export_jobs")
     op.drop_index("export_jobs_status", table_name="export_jobs")
+    op.drop_index("export_jobs_unpublished", table_name="export_jobs")
     op.drop_index(
         "export_jobs_expiry", table_name="export_jobs", postgresql_where=sa.text("status = 'completed'")
     )
