@@ -5,7 +5,8 @@ from itertools import repeat
 
 from stream_app.exports.formats.pdf_fonts import Fonts
 from stream_app.exports.formats.pdf_grid import Grid
-from stream_app.exports.formats.pdf_page import GAP, Painter, Rows
+from stream_app.exports.formats.pdf_page import GAP, Painter
+from stream_app.exports.formats.pdf_rows import Rows
 from stream_app.exports.formats.pdf_text import LINE, ROW, Wrapped
 
 TALL = 12
