@@ -7,6 +7,7 @@ from uuid import UUID
 
 from stream_app.errors import Rejected
 from stream_app.events import Event, ExportRequest, JobError, LifecycleData
+from stream_app.exports.formats.registry import MISSING
 from stream_app.jobs.states import Status
 
 PUBLISHING = timedelta(seconds=10)
@@ -76,8 +77,9 @@ def check(data: dict[str, Any], *, formats: Collection[str], datasets: Collectio
             allowed=sorted(datasets),
         )
     if request.format not in formats:
+        reason = MISSING.get(request.format)
         raise Rejected(
-            f"there is no format {request.format!r}",
+            f"there is no format {request.format!r}" + (f": {reason}" if reason else ""),
             code="unknown_format",
             field="format",
             allowed=sorted(formats),
