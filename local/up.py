@@ -72,7 +72,7 @@ def _write(path: Path, text: str) -> None:
 
 def _greet(url: str, content: dict[str, object], facts: Path) -> None:
     rows = {
-        "API": f"{url}   (page at /, reference at /docs)",
+        "API": f"{url}   (reference at /docs)",
         "user-1": f"Bearer {content['token']}",
         "admin": f"Bearer {content['admin_token']}",
         "facts": f"{_short(facts)}, and {_short(facts.with_suffix('.env'))} for a shell",

@@ -22,6 +22,8 @@ def worker() -> None:
 
     settings = Settings()
     logs.configure(settings)
+    if settings.ready_file is not None:
+        settings.ready_file.unlink(missing_ok=True)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:

@@ -140,6 +140,7 @@ def _faust_app(settings: Settings, name: str) -> faust.App:
         broker_request_timeout=30.0,
         producer_request_timeout=30.0,
         producer_linger=0.0,
+        producer_max_request_size=1_048_576,
         stream_wait_empty=False,
         topic_allow_declare=False,
         topic_disable_leader=True,

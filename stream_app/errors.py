@@ -60,6 +60,12 @@ class Retryable(ExporterError):
     code = "temporarily_unavailable"
 
 
+class TooLarge(ExporterError):
+    """A message that Kafka will never take: send less."""
+
+    code = "too_large"
+
+
 class Outage(Retryable):
     """A part cannot be reached at all: the job waits for it, however long, and that is not its failure."""
 

@@ -56,6 +56,9 @@ TOPIC_OF: dict[EventType, Topic] = {
 
 TICK_KEY = "tick"
 
+SOURCE = "/exporter"
+"""The ``source`` of every event that the service publishes: with the id it tells repetitions apart."""
+
 Model = TypeVar("Model", bound=BaseModel)
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=100)]
@@ -172,7 +175,9 @@ class Event(BaseModel):
     type: EventType
     subject: str | None = None
     time: AwareDatetime | None = None
-    datacontenttype: Literal["application/json"] = "application/json"
+    datacontenttype: Annotated[
+        str, StringConstraints(pattern=r"^(?i:application/([\w.+-]+\+)?json)\s*(;.*)?$")
+    ] = "application/json"
     traceparent: str | None = None
     data: dict[str, Any] = Field(default_factory=dict)
 
@@ -249,7 +254,7 @@ def decode(message: bytes | None) -> Event:
         raise Unreadable(f"not a CloudEvent: expected a JSON object, got {type(content).__name__}")
     if b"\\u0000" in message and _has_nul(content):
         raise Unreadable("contains a NUL character (\\u0000), which cannot be stored")
-    event = _read(Event, content)
+    event = _read(Event, {name: value for name, value in content.items() if value is not None})
     _require_what_its_type_requires(event)
     return event
 
@@ -300,7 +305,12 @@ def tick_event(at: datetime, *, source: str) -> Event:
 
 
 def lifecycle_event(
-    kind: EventType, data: LifecycleData, *, source: str, occasion: str = "", traceparent: str | None = None
+    kind: EventType,
+    data: LifecycleData,
+    *,
+    source: str = SOURCE,
+    occasion: str = "",
+    traceparent: str | None = None,
 ) -> Event:
     """A lifecycle event whose id follows from job, attempt, type and ``occasion``.
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -60,7 +59,7 @@ class Settings(BaseSettings):
     s3_secure: bool = Field(False, description="TLS, where the endpoint has no scheme of its own")
     s3_region: str = Field("us-east-1", description="Region that requests are signed for")
 
-    smtp_host: str | None = Field(None, description="Mail server")
+    smtp_host: str | None = Field(None, description="Mail server; mails are not sent yet")
     smtp_port: int = Field(25, ge=1, le=65535, description="Its port")
     smtp_username: str | None = Field(None, description="Name for the mail server")
     smtp_password: SecretStr | None = Field(None, description="Password for the mail server")
@@ -79,11 +78,15 @@ class Settings(BaseSettings):
 
     worker_slots: Count = Field(4, description="Exports that one worker runs at a time")
     user_slots: Count = Field(2, description="Exports of one user that run at a time")
-    user_pending_limit: Count = Field(100, description="Unfinished jobs that one user may have")
+    user_pending_limit: Count = Field(
+        100, description="Unfinished jobs that one user may have when asking over HTTP"
+    )
     lease_seconds: Seconds = Field(30, description="After this silence a job belongs to nobody")
     max_attempts: Count = Field(5, description="Failed attempts after which a job has failed")
     drain_seconds: Seconds = Field(20, description="Grace for running exports when a worker stops")
-    export_timeout_seconds: Seconds = Field(3600, description="Longest time one attempt may take")
+    export_timeout_seconds: Seconds = Field(
+        3600, description="Longest time the statement of one attempt may take"
+    )
     max_rows: Count | None = Field(None, description="Most rows one export may have; default: no limit")
     pdf_max_rows: Count = Field(100_000, description="Most rows a PDF may have")
     retention_days: Count = Field(7, description="How long files are kept")
@@ -98,13 +101,6 @@ class Settings(BaseSettings):
         "auto", description="`json`, `console`, or `auto`: readable on a terminal, JSON elsewhere"
     )
     ready_file: Path | None = Field(None, description="Touched when a worker is ready")
-
-    @property
-    def state_dsn(self) -> str:
-        """The state database as SQLAlchemy's asyncpg dialect wants it."""
-        return urlunsplit(
-            urlsplit(self.database_url.get_secret_value())._replace(scheme="postgresql+asyncpg")
-        )
 
     @property
     def source_dsn(self) -> str:

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from local.postgres import SOURCE, STATE
@@ -62,26 +63,25 @@ def storage(settings: Settings) -> Storage:
 
 
 @pytest.fixture
-async def engine(stack: Stack, settings: Settings) -> AsyncIterator[AsyncEngine]:
-    """A state database of the test's own."""
+async def own_settings(stack: Stack, settings: Settings) -> AsyncIterator[Settings]:
+    """Settings with an empty state database of the test's own."""
     name = f"test_{uuid4().hex}"
+    url = settings.database_url.get_secret_value().rpartition("/")[0]
     admin = await asyncpg.connect(stack.postgres.admin_url())
     await admin.execute(f"CREATE DATABASE {name} OWNER {STATE}")
-    own = settings.model_copy(update={"database_url": _database(settings, name)})
-    try:
-        created = create_engine(own, application="test")
-        async with created.begin() as connection:
-            await connection.run_sync(Base.metadata.create_all)
-        yield created
-        await created.dispose()
-    finally:
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await admin.close()
+    yield settings.model_copy(update={"database_url": SecretStr(f"{url}/{name}")})
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await admin.close()
 
 
-def _database(settings: Settings, name: str) -> object:
-    url = settings.database_url.get_secret_value()
-    return type(settings.database_url)(url.rpartition("/")[0] + "/" + name)
+@pytest.fixture
+async def engine(own_settings: Settings) -> AsyncIterator[AsyncEngine]:
+    """A state database of the test's own, with its tables."""
+    created = create_engine(own_settings, application="test")
+    async with created.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    yield created
+    await created.dispose()
 
 
 @pytest.fixture(autouse=True, scope="session")

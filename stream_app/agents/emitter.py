@@ -4,11 +4,14 @@ import asyncio
 from collections.abc import Iterable
 
 import faust
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from faust.types import EventT, TopicT
 
-from stream_app.errors import Retryable, Unreadable
+from stream_app.errors import Outage, TooLarge, Unreadable
 from stream_app.events import Event, Topic
+
+KEPT_OF_TOO_LARGE = 500_000
+"""Bytes."""
 
 
 class Emitter:
@@ -22,29 +25,40 @@ class Emitter:
     async def __call__(self, event: Event) -> None:
         """Publish ``event``.
 
+        One that is too large for Kafka goes without its manifest, which the job's record keeps.
+
         Raises:
-            Retryable: Kafka did not confirm it; it may or may not have arrived.
+            Outage: Kafka did not confirm it; it may or may not have arrived.
         """
-        await self._send(event.topic, key=event.key, value=event.encode())
+        try:
+            await self._send(event.topic, key=event.key, value=event.encode())
+        except TooLarge:
+            slim = {name: value for name, value in event.data.items() if name != "manifest"}
+            lean = event.model_copy(update={"data": slim})
+            await self._send(event.topic, key=event.key, value=lean.encode())
 
     async def all(self, events: Iterable[Event]) -> None:
         """Publish many at once; all are confirmed when this returns."""
         await asyncio.gather(*map(self, events))
 
     async def dead_letter(self, event: EventT[bytes], reason: Unreadable) -> None:
-        """Put a message aside: its bytes as received, and in the headers where it was and why."""
+        """Put a message aside: its bytes as received, and in the headers where it was and why.
+
+        Of one that came compressed and is too large as it is, the beginning is kept.
+        """
         message = event.message
-        await self._send(
-            Topic.DEAD_LETTERS,
-            key=message.key,
-            value=message.value,
-            headers={
-                "error": str(reason).encode(),
-                "topic": message.topic.encode(),
-                "partition": str(message.partition).encode(),
-                "offset": str(message.offset).encode(),
-            },
-        )
+        headers = {
+            "error": str(reason)[:1_000].encode(),
+            "topic": message.topic.encode(),
+            "partition": str(message.partition).encode(),
+            "offset": str(message.offset).encode(),
+        }
+        try:
+            await self._send(Topic.DEAD_LETTERS, key=message.key, value=message.value, headers=headers)
+        except TooLarge:
+            content = message.value or b""
+            headers["cut_from_bytes"] = str(len(content)).encode()
+            await self._send(Topic.DEAD_LETTERS, key=None, value=content[:KEPT_OF_TOO_LARGE], headers=headers)
 
     async def _send(
         self, topic: Topic, *, key: bytes | None, value: bytes | None, headers: dict[str, bytes] | None = None
@@ -52,5 +66,7 @@ class Emitter:
         try:
             sent = await self._topics[topic].send(key=key, value=value, headers=headers)
             await sent
+        except MessageSizeTooLargeError as error:
+            raise TooLarge(f"Kafka: {error}") from error
         except (TimeoutError, KafkaError, OSError) as error:
-            raise Retryable(f"Kafka: {error!r}") from error
+            raise Outage(f"Kafka: {error!r}") from error

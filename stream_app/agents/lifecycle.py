@@ -26,9 +26,10 @@ class Projector:
         """Apply a batch in one transaction.
 
         Raises:
-            Retryable: the database or Kafka is away; nothing was applied.
+            Retryable: the database or Kafka is away; handling the batch again does no harm.
         """
         outcomes = []
+        unreadable: list[tuple[EventT[bytes], Unreadable]] = []
         for message in messages:
             try:
                 event = decode(message.message.value)
@@ -36,11 +37,14 @@ class Projector:
                     raise Unreadable(f"{event.type} does not belong on {Topic.EVENTS}")
             except Unreadable as error:
                 log.warning("message.unreadable", topic=message.message.topic, error=str(error))
-                await self.emit.dead_letter(message, error)
+                unreadable.append((message, error))
                 continue
             if event.type in OUTCOMES:
                 outcomes.append(event)
         if outcomes:
             async with self.store.transaction() as connection:
-                for event in outcomes:
+                # In one order everywhere, so that no two transactions wait for each other.
+                for event in sorted(outcomes, key=lambda event: event.job_id):
                     await self.store.apply(connection, event)
+        for message, reason in unreadable:
+            await self.emit.dead_letter(message, reason)

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from uuid import UUID
 
 import structlog
 from faust.types import EventT
@@ -11,13 +12,10 @@ from stream_app.agents.emitter import Emitter
 from stream_app.errors import Unreadable
 from stream_app.events import Event, EventType, LifecycleData, Topic, decode, lifecycle_event
 from stream_app.jobs.admission import job_row
-from stream_app.jobs.states import OUTCOMES, Status
+from stream_app.jobs.states import EVENT_OF, Status
 from stream_app.jobs.store import JobStore
 
 log = structlog.get_logger(__name__)
-
-SOURCE = "/exporter/admission"
-EVENT_OF = {status: kind for kind, status in OUTCOMES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +31,25 @@ class Admission:
         """Admit a batch; returns once all of it is committed, or put aside.
 
         Raises:
-            Retryable: the database or Kafka is away; nothing was admitted.
+            Retryable: the database or Kafka is away; handling the batch again does no harm.
         """
-        requests: dict[str, Event] = {}
+        requests: dict[UUID, Event] = {}
+        unreadable: list[tuple[EventT[bytes], Unreadable]] = []
         cancellations: list[Event] = []
         for message in messages:
             try:
                 event = _decode(message)
             except Unreadable as error:
                 log.warning("message.unreadable", topic=message.message.topic, error=str(error))
-                await self.emit.dead_letter(message, error)
+                unreadable.append((message, error))
                 continue
             if event.type is EventType.REQUESTED:
-                requests.setdefault(event.id, event)
+                requests.setdefault(event.job_id, event)
             else:
                 cancellations.append(event)
         await self._admit(list(requests.values()), cancellations)
+        for message, reason in unreadable:
+            await self.emit.dead_letter(message, reason)
 
     async def _admit(self, requests: Sequence[Event], cancellations: Sequence[Event]) -> None:
         """One transaction: that a job is accepted is said before it commits, how it ended afterwards."""
@@ -69,7 +70,7 @@ class Admission:
                 for event in requests
             ]
             accepted = await self.store.admit(connection, rows)
-            await self.emit.all(lifecycle_event(EventType.ACCEPTED, data, source=SOURCE) for data in accepted)
+            await self.emit.all(lifecycle_event(EventType.ACCEPTED, data) for data in accepted)
             ended = [await self.store.cancel(connection, event.job_id) for event in cancellations]
         fresh = {data.job_id for data in accepted}
         outcomes = [
@@ -78,8 +79,7 @@ class Admission:
             if row["outcome"] and row["id"] in fresh
         ]
         await self.emit.all(
-            lifecycle_event(EVENT_OF[Status(data.status)], data, source=SOURCE)
-            for data in [*outcomes, *filter(None, ended)]
+            lifecycle_event(EVENT_OF[Status(data.status)], data) for data in [*outcomes, *filter(None, ended)]
         )
 
 

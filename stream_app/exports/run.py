@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from stream_app.errors import Rejected
+from stream_app.errors import Rejected, Retryable
 from stream_app.events import LifecycleData
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.compression import Compression, compression_for
@@ -58,9 +58,15 @@ class Exporter:
             asyncio.CancelledError: the task was cancelled. No failure leaves an object behind.
         """
         request = claim.request
+        if request.export_type not in self.datasets or request.format not in self.formats:
+            raise Retryable(
+                "this worker does not know the dataset or the format; operators: give all workers the same "
+                "EXPORTER_DATASETS_FILE and extras"
+            )
         dataset, output = self.datasets[request.export_type], self.formats[request.format]
         compression = compression_for(request.options.compression, output)
-        rows = rows_of(await self.catalog.table(dataset), request)
+        # In threads: a filter of many values takes its time to check and to render.
+        rows = await asyncio.to_thread(rows_of, await self.catalog.table(dataset), request)
         async with self.source.snapshot(f"exporter {claim.job_id}") as snapshot:
             await self._check_size(snapshot, rows, output, gauge)
             document = Document(
@@ -91,13 +97,13 @@ class Exporter:
 
     async def _check_size(self, snapshot: Snapshot, rows: Rows, output: Format, gauge: Gauge) -> None:
         """Refuse what is too large before it starts, and learn how long it will be."""
-        sql = render(rows.select)
         limits = filter(None, (output.row_limit(self.settings), self.settings.max_rows))
         limit = min(limits, default=None)
         if limit is None:
-            gauge.estimated_rows = await snapshot.estimate(sql)
+            gauge.estimated_rows = await snapshot.estimate(await asyncio.to_thread(render, rows.select))
             return
-        gauge.estimated_rows = await snapshot.count(sql, limit + 1)
+        unordered = await asyncio.to_thread(render, rows.select.order_by(None))
+        gauge.estimated_rows = await snapshot.count(unordered, limit + 1)
         if gauge.estimated_rows > limit:
             raise Rejected(
                 f"the export has more than {limit:,} rows, the most that a {output.name} file may have here; "
@@ -109,6 +115,7 @@ class Exporter:
         self, snapshot: Snapshot, rows: Rows, file: "_File", gauge: Gauge
     ) -> tuple[int, Stored]:
         projection = file.output.project(rows.select, file.document)
+        sql = await asyncio.to_thread(render, projection.select)
         pipe = BytePipe()
         count = 0
 
@@ -126,7 +133,7 @@ class Exporter:
 
         uploading = asyncio.get_running_loop().run_in_executor(self.threads, upload)
         try:
-            count = await snapshot.copy(render(projection.select), projection.copy, pipe.write)
+            count = await snapshot.copy(sql, projection.copy, pipe.write)
             pipe.finish()
             return count, await asyncio.shield(uploading)
         except BaseException as error:

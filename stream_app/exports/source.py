@@ -153,7 +153,7 @@ async def _connected(pool: "asyncpg.Pool[asyncpg.Record]") -> "PoolConnectionPro
     """A connection; without one there is nothing that a request could be blamed for."""
     try:
         return await pool.acquire(timeout=30)
-    except (OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError, TimeoutError) as error:
+    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise Outage(f"source database: {error or type(error).__name__}") from error
 
 
@@ -174,12 +174,15 @@ def source_errors(timed_out: Callable[[], bool] = lambda: False) -> Iterator[Non
     except asyncpg.PostgresError as error:
         if (error.sqlstate or "")[:2] in _PASSING_CLASSES:
             raise Retryable(f"source database: {error}") from error
-        raise Rejected(f"the source database refused the export: {error}", code=_code(error)) from error
+        code, advice = _REFUSALS.get(error.sqlstate or "", ("query_refused", ""))
+        raise Rejected(f"the source database refused the export: {error}{advice}", code=code) from error
     except (TimeoutError, OSError, asyncpg.InterfaceError) as error:
         raise Retryable(f"source database: {error or type(error).__name__}") from error
 
 
-def _code(error: asyncpg.PostgresError) -> str:
-    return {"42501": "permission_denied", "42P01": "missing_table", "42703": "missing_column"}.get(
-        error.sqlstate or "", "query_refused"
-    )
+_REFUSALS = {
+    "42501": ("permission_denied", "; operators: GRANT SELECT to the role of the source database's URL"),
+    "42P01": ("missing_table", "; operators: correct the dataset's table"),
+    "42703": ("missing_column", "; operators: correct the dataset's columns"),
+}
+"""By SQLSTATE: the error's code, and what is to be done."""

@@ -12,7 +12,7 @@ from minio import Minio
 from minio.commonconfig import REPLACE, CopySource
 from minio.datatypes import Upload
 from minio.error import MinioException, S3Error
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ProtocolError
 
 from stream_app.errors import Outage, Retryable
 from stream_app.exports.hashing import HashingReader
@@ -219,7 +219,7 @@ def _store_errors() -> Iterator[None]:
     except S3Error as error:
         raise Retryable(f"object store: {error.code}: {error.message}") from error
     except urllib3.exceptions.MaxRetryError as error:
-        unreachable = isinstance(error.reason, urllib3.exceptions.ConnectTimeoutError | NewConnectionError)
+        unreachable = isinstance(error.reason, ConnectTimeoutError | NewConnectionError | ProtocolError)
         raise (Outage if unreachable else Retryable)(f"object store: {error}") from error
     except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
         raise Retryable(f"object store: {error}") from error

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+import asyncpg
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -11,39 +13,44 @@ from stream_app.errors import Retryable
 from stream_app.settings import Settings
 
 
-def create_engine(settings: Settings, *, application: str, pool_size: int = 5) -> AsyncEngine:
-    """An engine with a small pool whose connections name ``application`` in ``pg_stat_activity``."""
-    return create_async_engine(
-        settings.state_dsn,
-        pool_size=pool_size,
-        max_overflow=pool_size,
-        pool_pre_ping=True,
-        pool_timeout=10,
-        connect_args={
-            "timeout": 10,
-            "command_timeout": 60,
-            "server_settings": {"application_name": application, "timezone": "UTC"},
-        },
-    )
+def create_engine(settings: Settings, *, application: str, **pool: Any) -> AsyncEngine:
+    """An engine whose connections are called ``application``; ``pool`` holds SQLAlchemy's own options.
+
+    asyncpg reads the URL itself, so that everything that libpq allows in one (``sslmode``) works here.
+    """
+
+    async def connect() -> "asyncpg.Connection[asyncpg.Record]":
+        return await asyncpg.connect(
+            settings.database_url.get_secret_value(),
+            timeout=10,
+            command_timeout=60,
+            server_settings={"application_name": application, "timezone": "UTC"},
+        )
+
+    options = pool or {"pool_size": 5, "max_overflow": 5, "pool_timeout": 10, "pool_pre_ping": True}
+    return create_async_engine("postgresql+asyncpg://", async_creator=connect, **options)
 
 
 @contextmanager
 def outages_are_retryable() -> Iterator[None]:
-    """Turn a lost or refused connection to the state database into :class:`Retryable`.
+    """Turn whatever is not the fault of the values at hand into :class:`Retryable`.
 
-    Anything else, such as a missing table, is a mistake that waiting does not mend, and passes.
+    A database that is away, starting, read only, not migrated yet or refusing the role gets better, or
+    somebody makes it better; a request must not suffer for it. A value that does not fit never will.
     """
     try:
         yield
-    except (TimeoutError, OperationalError, InterfaceError, PoolTimeoutError, OSError) as error:
-        raise Retryable(f"state database: {error}") from error
     except DBAPIError as error:
-        if error.connection_invalidated or _is_shutdown(error):
-            raise Retryable(f"state database: {error}") from error
-        raise
+        if _is_the_values_fault(error):
+            raise
+        raise Retryable(f"state database: {error.orig}") from error
+    except (PoolTimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise Retryable(f"state database: {error or type(error).__name__}") from error
 
 
-def _is_shutdown(error: DBAPIError) -> bool:
-    """Whether the server was starting, stopping, out of resources, or asked to serialize (SQLSTATE)."""
-    state = getattr(error.orig, "sqlstate", None) or ""
-    return state[:2] in {"08", "53", "57", "58"} or state[:3] == "400"
+def _is_the_values_fault(error: DBAPIError) -> bool:
+    """By class of SQLSTATE: cardinality, data, constraint, limits; or a value that cannot be sent at all."""
+    state = getattr(error.orig, "sqlstate", None)
+    if state:
+        return state[:2] in {"21", "22", "23", "54"}
+    return isinstance(getattr(error.orig, "__cause__", None), asyncpg.DataError)

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from uuid import UUID
@@ -13,13 +13,13 @@ import structlog
 from stream_app.errors import ExporterError, Outage, Rejected, Retryable
 from stream_app.events import Event, EventType, JobError, LifecycleData, lifecycle_event
 from stream_app.exports.run import Exporter, Gauge
-from stream_app.jobs.states import OUTCOMES, Status
+from stream_app.jobs.states import Status
 from stream_app.jobs.store import Claim, JobStore, Progress
+from stream_app.jobs.tending import Caretaker, Emit
+from stream_app.patience import until_possible
 from stream_app.settings import Settings
 
 log = structlog.get_logger(__name__)
-
-EVENT_OF = {status: kind for kind, status in OUTCOMES.items()}
 
 POLL_SECONDS = 2.0
 """How often an idle worker looks for work that no notification told it about (due retries, lost leases)."""
@@ -27,11 +27,12 @@ POLL_SECONDS = 2.0
 HEARTBEAT_SECONDS = 1.0
 """How often running exports renew their leases and say how far they are."""
 
-FIRST_RETRY = timedelta(seconds=1)
+FIRST_RETRY = timedelta(seconds=5)
 LONGEST_RETRY = timedelta(minutes=2)
 OUTAGE_RETRY = timedelta(seconds=5)
 
-Emit = Callable[[Event], Awaitable[None]]
+DRAIN_SECONDS = 10
+"""How long exports that are stopped may take to clean up."""
 
 
 class Stop(Enum):
@@ -47,17 +48,28 @@ class Attempt:
     """One export that runs here."""
 
     claim: Claim
-    gauge: Gauge = field(default_factory=Gauge)
-    export: "asyncio.Task[LifecycleData] | None" = None
+    gauge: Gauge
+    export: "asyncio.Task[LifecycleData]"
     stop: Stop | None = None
     report: "asyncio.Task[None] | None" = None
     reported_rows: int = 0
 
     def end(self, reason: Stop) -> None:
         """Stop the export, for the first reason given."""
-        if self.stop is None and self.export is not None and not self.export.done():
+        if self.stop is None and self.is_running:
             self.stop = reason
             self.export.cancel()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the export itself is not over yet."""
+        return not self.export.done()
+
+    @property
+    def has_news(self) -> bool:
+        """Whether it got further since the last report, and that report is out."""
+        reported = self.report is None or self.report.done()
+        return reported and self.gauge.tally.rows > self.reported_rows
 
 
 class Dispatcher:
@@ -73,7 +85,9 @@ class Dispatcher:
         self._settings = settings
         self._attempts: dict[UUID, Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._caretaker = Caretaker(store, exporter.storage, emit)
         self._wake = asyncio.Event()
+        self._claiming = asyncio.Lock()
         self._draining = False
 
     @property
@@ -93,61 +107,66 @@ class Dispatcher:
         while not self._draining:
             self._wake.clear()
             free = self._settings.worker_slots - len(self._attempts)
-            claimed: list[Claim] = []
-            if free > 0:
-                try:
-                    claimed = await self._store.claim(self.worker, free)
-                except Retryable as error:
-                    log.warning("claim.failed", error=str(error))
-            for claim in claimed:
-                self._start(claim)
-            if len(claimed) < free or free <= 0:
+            claimed = await self._claim(free) if free > 0 else 0
+            if claimed < free or free <= 0:
                 await _wait(self._wake, POLL_SECONDS)
+
+    async def _claim(self, free: int) -> int:
+        async with self._claiming:
+            if self._draining:
+                return 0
+            try:
+                claims = await self._store.claim(self.worker, free)
+            except Retryable as error:
+                log.warning("claim.failed", error=str(error))
+                return 0
+            for claim in claims:
+                self._start(claim)
+            return len(claims)
 
     async def heartbeat(self) -> None:
         """Renew the leases of what runs here; what is no longer held, or is to be cancelled, is stopped."""
-        while True:
-            await asyncio.sleep(min(HEARTBEAT_SECONDS, self._settings.lease_seconds / 3))
-            attempts = list(self._attempts.values())
-            try:
-                held, cancelled = await self._store.renew(self.worker, [_progress(item) for item in attempts])
-            except Retryable as error:
-                log.warning("heartbeat.failed", error=str(error))
+        pause = min(HEARTBEAT_SECONDS, self._settings.lease_seconds / 3)
+        await _repeat("heartbeat", self._renew, pause)
+
+    async def _renew(self) -> None:
+        attempts = list(self._attempts.values())
+        held, cancelled = await self._store.renew(self.worker, [_progress(item) for item in attempts])
+        for attempt in attempts:
+            if not attempt.is_running:
                 continue
-            for attempt in attempts:
-                if attempt.claim.job_id not in held:
-                    attempt.end(Stop.LEASE_LOST)
-                elif attempt.claim.job_id in cancelled:
-                    attempt.end(Stop.CANCELLED)
-                elif attempt.gauge.tally.rows > attempt.reported_rows and _is_done(attempt.report):
-                    # Not awaited: while Kafka is away, leases must be renewed all the same.
-                    attempt.report = asyncio.create_task(self._report_progress(attempt))
+            if attempt.claim.job_id not in held:
+                attempt.end(Stop.LEASE_LOST)
+            elif attempt.claim.job_id in cancelled:
+                attempt.end(Stop.CANCELLED)
+            elif attempt.has_news:
+                # Not awaited: while Kafka is away, leases must be renewed all the same.
+                attempt.report = asyncio.create_task(self._report_progress(attempt))
 
     async def tend(self) -> None:
-        """End abandoned jobs and files whose time is over; publish outcomes that did not get through."""
-        while True:
-            await asyncio.sleep(POLL_SECONDS)
-            try:
-                for due in (self._store.seal_exhausted, self._store.seal_expired, self._store.unpublished):
-                    for outcome in await due():
-                        await self._publish(outcome)
-            except Retryable as error:
-                log.warning("tending.failed", error=str(error))
+        """Look after jobs that nobody works on, for ever."""
+        await _repeat("tending", self._caretaker.tend, POLL_SECONDS)
 
     async def drain(self, grace: float) -> None:
         """Claim nothing more, give running exports ``grace`` seconds, hand the rest back at once."""
         self._draining = True
         self._wake.set()
+        async with self._claiming:
+            pass  # a claim that was under way has started its jobs
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace)
-        for attempt in self._attempts.values():
+        for attempt in list(self._attempts.values()):
             attempt.end(Stop.DRAINED)
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=10)
+            await asyncio.wait(self._tasks, timeout=DRAIN_SECONDS)
+        for attempt in list(self._attempts.values()):
+            await self._hand_back(attempt.claim, delay=timedelta(0))
 
     def _start(self, claim: Claim) -> None:
-        attempt = self._attempts[claim.job_id] = Attempt(claim)
-        task = asyncio.create_task(self._attempt(attempt), name=f"export {claim.job_id}")
+        gauge = Gauge()
+        export = asyncio.create_task(self._export(claim, gauge), name=f"export {claim.job_id}")
+        attempt = self._attempts[claim.job_id] = Attempt(claim, gauge, export)
+        task = asyncio.create_task(self._attempt(attempt), name=f"attempt {claim.job_id}")
         self._tasks.add(task)
 
         def done(_: object) -> None:
@@ -163,43 +182,40 @@ class Dispatcher:
         claim = attempt.claim
         bound = log.bind(job_id=str(claim.job_id), user_id=claim.request.user_id, attempt=claim.attempt)
         try:
-            await self._emit(_event(EventType.STARTED, claim.lifecycle(Status.PROCESSING), claim))
-            if claim.attempt > 1:
-                await asyncio.to_thread(
-                    self._exporter.storage.remove_attempts, claim.job_id, before=claim.attempt
-                )
-            export = attempt.export = asyncio.create_task(self._exporter.run(claim, attempt.gauge))
-            await asyncio.wait({export})
-            outcome = await self._judge(attempt, export, bound)
+            await asyncio.wait({attempt.export})
+            outcome = await self._judge(attempt, bound)
             if outcome is None:
                 return
-            if await self._store.seal(claim, outcome):
+            if await until_possible(self._store.seal, claim, outcome):
                 if attempt.report is not None:
                     await asyncio.wait({attempt.report})
-                await self._publish(outcome, claim.traceparent)
+                await self._caretaker.publish(outcome, claim.traceparent)
                 bound.info(f"job.{outcome.status}", rows=outcome.row_count, bytes=outcome.file_size)
             else:
                 bound.warning("job.lease_lost_at_end")
-                if outcome.key is not None:
-                    await asyncio.to_thread(self._exporter.storage.remove, outcome.key)
+                await self._caretaker.sweep(claim.job_id, before=claim.attempt + 1)
         except Retryable as error:
+            # A sealed outcome is published later by whoever tends to it; anything else runs into its lease.
             bound.warning("job.interrupted", error=str(error))
-            await self._hand_back(claim)
         except Exception:
             bound.exception("job.crashed")
 
-    async def _hand_back(self, claim: Claim) -> None:
-        """Give up a job for the outage of a part; a sealed one stays as it is, and is published later."""
+    async def _export(self, claim: Claim, gauge: Gauge) -> LifecycleData:
+        await self._emit(_event(EventType.STARTED, claim.lifecycle(Status.PROCESSING), claim))
+        if claim.attempt > 1:
+            await self._caretaker.sweep(claim.job_id, before=claim.attempt)
+        return await self._exporter.run(claim, gauge)
+
+    async def _hand_back(self, claim: Claim, *, delay: timedelta) -> None:
+        """Give a job up without counting a failure; one that was sealed or lost meanwhile is left alone."""
         try:
-            await self._store.release(claim, delay=OUTAGE_RETRY, failed=False)
+            await self._store.release(claim, delay=delay, failed=False)
         except Retryable as error:
             log.warning("job.lease_runs_out", job_id=str(claim.job_id), error=str(error))
 
-    async def _judge(
-        self, attempt: Attempt, export: "asyncio.Task[LifecycleData]", bound: structlog.stdlib.BoundLogger
-    ) -> LifecycleData | None:
+    async def _judge(self, attempt: Attempt, bound: structlog.stdlib.BoundLogger) -> LifecycleData | None:
         """The outcome that a finished export has; ``None`` if the job goes back or is not ours any more."""
-        claim = attempt.claim
+        claim, export = attempt.claim, attempt.export
         error = None if export.cancelled() else export.exception()
         if not export.cancelled() and error is None:
             return export.result()
@@ -210,7 +226,7 @@ class Dispatcher:
                 bound.warning("job.lease_lost")
                 return None
             case Stop.DRAINED:
-                await self._store.release(claim, failed=False)
+                await self._hand_back(claim, delay=timedelta(0))
                 bound.info("job.handed_back")
                 return None
         if isinstance(error, Rejected):
@@ -218,7 +234,7 @@ class Dispatcher:
             return _failure(claim, error.code, str(error))
         if isinstance(error, Outage):
             bound.warning("job.waits_for_outage", error=str(error))
-            await self._store.release(claim, delay=OUTAGE_RETRY, failed=False)
+            await self._hand_back(claim, delay=OUTAGE_RETRY)
             return None
         expected = isinstance(error, ExporterError)
         bound.warning("job.attempt_failed", error=str(error), exc_info=None if expected else error)
@@ -227,19 +243,11 @@ class Dispatcher:
             return _failure(
                 claim,
                 code,
-                f"gave up after {claim.failures + 1} attempts: {error}; "
-                "try again later, and tell the operators the job id if it goes on",
+                f"gave up after {claim.failures + 1} attempts ({code}); "
+                "try again later, and tell the operators this job's id if it goes on",
             )
         await self._store.release(claim, delay=backoff(claim.failures))
         return None
-
-    async def _publish(self, outcome: LifecycleData, traceparent: str | None = None) -> None:
-        kind = EVENT_OF[Status(outcome.status)]
-        if kind is EventType.EXPIRED and outcome.key is not None:
-            await asyncio.to_thread(self._exporter.storage.remove, outcome.key)
-        await self._emit(
-            lifecycle_event(kind, outcome, source=f"/exporter/{self.worker}", traceparent=traceparent)
-        )
 
     async def _report_progress(self, attempt: Attempt) -> None:
         rows = attempt.reported_rows = attempt.gauge.tally.rows
@@ -265,9 +273,7 @@ def _failure(claim: Claim, code: str, message: str) -> LifecycleData:
 
 
 def _event(kind: EventType, data: LifecycleData, claim: Claim, occasion: str = "") -> Event:
-    return lifecycle_event(
-        kind, data, source=f"/exporter/{claim.worker}", occasion=occasion, traceparent=claim.traceparent
-    )
+    return lifecycle_event(kind, data, occasion=occasion, traceparent=claim.traceparent)
 
 
 def _progress(attempt: Attempt) -> Progress:
@@ -276,8 +282,16 @@ def _progress(attempt: Attempt) -> Progress:
     )
 
 
-def _is_done(task: "asyncio.Task[None] | None") -> bool:
-    return task is None or task.done()
+async def _repeat(name: str, step: Callable[[], Awaitable[None]], pause: float) -> None:
+    """Do ``step`` after every ``pause`` seconds, for ever; one that fails is tried again like any other."""
+    while True:
+        await asyncio.sleep(pause)
+        try:
+            await step()
+        except Retryable as error:
+            log.warning(f"{name}.failed", error=str(error))
+        except Exception:
+            log.exception(f"{name}.crashed")
 
 
 async def _wait(event: asyncio.Event, timeout: float) -> None:

@@ -82,6 +82,7 @@ class ExportJob(Base):
     __table_args__ = (
         Index("export_jobs_user_status", "user_id", "status"),
         Index("export_jobs_status", "status"),
+        Index("export_jobs_newest", text("created_at DESC"), text("id DESC")),
         Index("export_jobs_user_newest", "user_id", text("created_at DESC"), text("id DESC")),
         Index(
             "export_jobs_waiting",
@@ -89,7 +90,7 @@ class ExportJob(Base):
             "created_at",
             postgresql_where=text("status IN ('pending', 'processing')"),
         ),
-        Index("export_jobs_unpublished", "lease_until", postgresql_where=text("outcome IS NOT NULL")),
+        Index("export_jobs_unpublished", "id", postgresql_where=text("outcome IS NOT NULL")),
         Index("export_jobs_expiry", "expires_at", postgresql_where=text("status = 'completed'")),
     )
 

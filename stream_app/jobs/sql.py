@@ -18,7 +18,7 @@ CLAIM = text(
     f"""
     WITH running AS (
         SELECT user_id, count(*) AS jobs FROM export_jobs
-        WHERE status = 'processing' AND lease_until >= now() GROUP BY user_id
+        WHERE status = 'processing' AND outcome IS NULL AND lease_until >= now() GROUP BY user_id
     ), waiting AS (
         SELECT job.id, job.priority, job.created_at,
                coalesce(running.jobs, 0)
@@ -52,7 +52,7 @@ RENEW = text(
         CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:rows AS bigint[]), CAST(:estimates AS bigint[])
     ) AS held (id, attempt, row_count, estimated_rows)
     WHERE job.id = held.id AND job.attempt = held.attempt AND job.worker = :worker
-        AND job.status = 'processing'
+        AND job.status = 'processing' AND job.outcome IS NULL
     RETURNING job.id, job.cancel_requested_at IS NOT NULL AS cancelled
     """
 )

@@ -22,11 +22,6 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
     EXPIRED = "expired"
 
-    @property
-    def is_terminal(self) -> bool:
-        """Whether nothing but expiry can follow."""
-        return self not in UNFINISHED
-
 
 UNFINISHED = frozenset({Status.PENDING, Status.PROCESSING})
 
@@ -46,6 +41,9 @@ OUTCOMES: dict[EventType, Status] = {
     EventType.EXPIRED: Status.EXPIRED,
 }
 """The lifecycle events that change a record, and the status that each leads to."""
+
+EVENT_OF: dict[Status, EventType] = {status: kind for kind, status in OUTCOMES.items()}
+"""The event that says how a job ended."""
 
 
 def predecessors(target: Status) -> frozenset[Status]:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, delete, func, select, update
+from sqlalchemy import Row, and_, case, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -90,8 +90,16 @@ class JobStore:
         statement = insert(ExportJob).values(list(rows))
         statement = statement.on_conflict_do_update(
             index_elements=[ExportJob.id],
-            set_={"admitted_at": statement.excluded.admitted_at},
-            where=ExportJob.admitted_at.is_(None) & statement.excluded.admitted_at.is_not(None),
+            set_={
+                name: statement.excluded[name]
+                for name in ("admitted_at", "outcome", "cancel_requested_at", "lease_until")
+            },
+            where=and_(
+                ExportJob.admitted_at.is_(None),
+                ExportJob.outcome.is_(None),
+                ExportJob.status == Status.PENDING,
+                statement.excluded.admitted_at.is_not(None),
+            ),
         )
         admitted = (
             await connection.execute(
@@ -124,7 +132,7 @@ class JobStore:
         found = (
             await connection.execute(
                 update(ExportJob)
-                .where(ExportJob.id == job_id, ExportJob.outcome.is_(None), ExportJob.status.in_(UNFINISHED))
+                .where(ExportJob.id == job_id, ExportJob.status.in_(UNFINISHED))
                 .values(cancel_requested_at=func.coalesce(ExportJob.cancel_requested_at, func.now()))
                 .returning(ExportJob.__table__)
             )
@@ -136,6 +144,8 @@ class JobStore:
                     insert(EarlyCancellation).values(job_id=job_id).on_conflict_do_nothing()
                 )
             return None
+        if found.outcome is not None:
+            return None  # it has ended, only not on record yet; if with a file, apply() lets that expire
         if found.status == Status.PROCESSING:
             await connection.execute(select(func.pg_notify(WAKE_CHANNEL, str(job_id))))
             return None
@@ -228,14 +238,18 @@ class JobStore:
         return released is not None
 
     async def seal(self, claim: Claim, outcome: LifecycleData) -> bool:
-        """Fix how the job ends; returns whether the lease was still held.
+        """Fix how the job ends; returns whether the lease was still held, also when asked twice.
 
         From here on the job is nobody's: it cannot be claimed, and :meth:`unpublished` hands out the
         outcome again if its event does not get through.
         """
-        values = {"outcome": outcome.model_dump(mode="json", exclude_none=True), "lease_until": self._until()}
+        sealed = outcome.model_dump(mode="json", exclude_none=True)
+        values = {"outcome": sealed, "lease_until": self._until()}
+        own = and_(ExportJob.id == claim.job_id, ExportJob.outcome == sealed)
         async with self.transaction() as connection:
-            return await connection.scalar(_held(claim, values).returning(ExportJob.id)) is not None
+            if await connection.scalar(_held(claim, values).returning(ExportJob.id)) is not None:
+                return True
+            return await connection.scalar(select(ExportJob.id).where(own)) is not None
 
     async def seal_exhausted(self) -> list[LifecycleData]:
         """Seal jobs that nobody works on any more and that may not be tried again.
@@ -326,7 +340,7 @@ class JobStore:
         if target is None:
             return False
         data = event.lifecycle
-        known = {
+        known: dict[str, Any] = {
             name: value
             for name, value in {
                 "row_count": data.row_count,
@@ -344,6 +358,9 @@ class JobStore:
             }.items()
             if value is not None
         }
+        if target is Status.COMPLETED and data.expires_at is not None:
+            cancelled = ExportJob.cancel_requested_at.is_not(None)
+            known["expires_at"] = case((cancelled, func.now()), else_=data.expires_at)
         statement = (
             update(ExportJob)
             .where(

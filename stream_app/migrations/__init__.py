@@ -15,7 +15,7 @@ def config(settings: Settings) -> Config:
     configuration = Config()
     configuration.set_main_option("script_location", str(HERE))
     configuration.set_main_option("path_separator", "os")
-    configuration.attributes["url"] = settings.state_dsn
+    configuration.attributes["settings"] = settings
     return configuration
 
 

@@ -4,8 +4,8 @@ import asyncio
 
 from alembic import context
 from sqlalchemy import Connection, pool, text
-from sqlalchemy.ext.asyncio import create_async_engine
 
+from stream_app.jobs.database import create_engine
 from stream_app.jobs.models import Base
 
 LOCK = 7_301_584_221
@@ -20,7 +20,9 @@ def _migrate(connection: Connection) -> None:
 
 
 async def _online() -> None:
-    engine = create_async_engine(context.config.attributes["url"], poolclass=pool.NullPool)
+    engine = create_engine(
+        context.config.attributes["settings"], application="exporter migrate", poolclass=pool.NullPool
+    )
     async with engine.connect() as connection:
         await connection.run_sync(_migrate)
         await connection.commit()

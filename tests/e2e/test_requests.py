@@ -117,12 +117,16 @@ async def test_a_cancellation_before_its_request_holds(system: System) -> None:
 
 async def test_a_killed_workers_job_is_finished_by_another(system: System) -> None:
     doomed = system.stack.start_worker(settings=system.extra)
+    system.worker.stop()
     jobs = [system.ask(export_type="slow", format="csv", scope="all") for _ in range(2)]
     for job_id in jobs:
         await _until_processing(system, job_id)
     doomed.kill()
+    system.worker.start()
     for job_id in jobs:
-        assert system.ended(job_id, within=60)["status"] == "completed"
+        job = system.ended(job_id, within=60)
+        assert job["status"] == "completed"
+        assert job["attempt"] == 2
         assert system.file(job_id).count(b"\n") == 501
 
 

@@ -60,9 +60,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index(
+        "export_jobs_newest",
+        "export_jobs",
+        [sa.literal_column("created_at DESC"), sa.literal_column("id DESC")],
+        unique=False,
+    )
+    op.create_index(
         "export_jobs_unpublished",
         "export_jobs",
-        ["lease_until"],
+        ["id"],
         unique=False,
         postgresql_where=sa.text("outcome IS NOT NULL"),
     )
@@ -130,6 +136,7 @@ def downgrade() -> None:
     op.drop_index("export_jobs_user_status", table_name="export_jobs")
     op.drop_index("export_jobs_user_newest", table_name="export_jobs")
     op.drop_index("export_jobs_status", table_name="export_jobs")
+    op.drop_index("export_jobs_newest", table_name="export_jobs")
     op.drop_index("export_jobs_unpublished", table_name="export_jobs")
     op.drop_index(
         "export_jobs_expiry", table_name="export_jobs", postgresql_where=sa.text("status = 'completed'")

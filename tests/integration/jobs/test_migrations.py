@@ -6,24 +6,21 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stream_app.jobs.database import create_engine
 from stream_app.jobs.models import Base
 from stream_app.migrations import config
 from stream_app.settings import Settings
 
 
-async def test_a_migrated_database_has_the_models_tables(engine: AsyncEngine, settings: Settings) -> None:
-    own = settings.model_copy(
-        update={"database_url": type(settings.database_url)(engine.url.render_as_string(hide_password=False))}
-    )
-    async with engine.begin() as connection:
-        await connection.run_sync(Base.metadata.drop_all)
-    await asyncio.to_thread(command.upgrade, config(own), "head")
+async def test_a_migrated_database_has_the_models_tables(own_settings: Settings) -> None:
+    await asyncio.to_thread(command.upgrade, config(own_settings), "head")
+    engine = create_engine(own_settings, application="test")
     async with engine.connect() as connection:
         assert await connection.run_sync(_differences) == []
-    await asyncio.to_thread(command.downgrade, config(own), "base")
-    await asyncio.to_thread(command.upgrade, config(own), "head")
+    await engine.dispose()
+    await asyncio.to_thread(command.downgrade, config(own_settings), "base")
+    await asyncio.to_thread(command.upgrade, config(own_settings), "head")
 
 
 def _differences(connection: Connection) -> list[object]:

@@ -11,10 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.events import Event, EventType, LifecycleData, lifecycle_event
 from stream_app.jobs.admission import job_row
-from stream_app.jobs.dispatcher import EVENT_OF
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.records import JobRecords
-from stream_app.jobs.states import Status
+from stream_app.jobs.states import EVENT_OF, Status
 from stream_app.jobs.store import Claim, JobStore, Progress
 
 
@@ -230,3 +229,40 @@ async def test_a_completed_jobs_file_expires_in_its_time_or_when_it_is_cancelled
     assert await jobs.store.seal_expired() == []
     assert await jobs.apply(outcome)
     assert await jobs.status(job_id) == "expired"
+
+
+async def test_a_sealed_job_takes_no_slot_of_its_user(engine: AsyncEngine) -> None:
+    jobs = Jobs(engine, user_slots=1)
+    await jobs.admit()
+    waiting = await jobs.admit()
+    (claim,) = await jobs.store.claim("w", 1)
+    assert await jobs.store.claim("w", 1) == []
+    await jobs.store.seal(claim, completed(claim))
+    assert ids(await jobs.store.claim("w", 1)) == [waiting]
+
+
+async def test_sealing_twice_is_sealing_once(jobs: Jobs) -> None:
+    await jobs.admit()
+    (claim,) = await jobs.store.claim("w", 1)
+    assert await jobs.store.seal(claim, completed(claim)) is True
+    assert await jobs.store.seal(claim, completed(claim)) is True
+    assert await jobs.store.seal(claim, claim.lifecycle(Status.FAILED)) is False
+
+
+async def test_a_cancellation_of_a_sealed_job_lets_its_file_expire(jobs: Jobs) -> None:
+    job_id = await jobs.admit()
+    (claim,) = await jobs.store.claim("w", 1)
+    later = datetime.now(UTC) + timedelta(days=7)
+    outcome = completed(claim).model_copy(update={"expires_at": later})
+    await jobs.store.seal(claim, outcome)
+    assert await jobs.cancel(job_id) is None
+    assert await jobs.apply(outcome)
+    assert [item.job_id for item in await jobs.store.seal_expired()] == [job_id]
+
+
+async def test_a_cancellation_before_admission_holds_for_a_record_that_the_api_made(jobs: Jobs) -> None:
+    job_id = await jobs.admit(admitted=False)
+    outcome = await jobs.cancel(job_id)
+    assert outcome is not None
+    assert await jobs.admit_again(job_id) == 0
+    assert await jobs.store.claim("w", 1) == []

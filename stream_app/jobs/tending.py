@@ -1,0 +1,62 @@
+"""What happens to jobs that nobody works on: outcomes are published, leftovers swept, files expire."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+
+from stream_app.errors import ExporterError, Retryable
+from stream_app.events import Event, EventType, LifecycleData, lifecycle_event
+from stream_app.exports.storage import Storage
+from stream_app.jobs.states import EVENT_OF, Status
+from stream_app.jobs.store import JobStore
+
+log = structlog.get_logger(__name__)
+
+Emit = Callable[[Event], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Caretaker:
+    """Publishes outcomes, and looks after what no attempt holds."""
+
+    store: JobStore
+    storage: Storage
+    emit: Emit
+
+    async def publish(self, outcome: LifecycleData, traceparent: str | None = None) -> None:
+        """Say how a job ended; the file of an expired one is removed first.
+
+        Raises:
+            Retryable: Kafka or the object store is away; the sealed outcome is due again after a lease.
+        """
+        kind = EVENT_OF[Status(outcome.status)]
+        if kind is EventType.EXPIRED and outcome.key is not None:
+            await asyncio.to_thread(self.storage.remove, outcome.key)
+        await self.emit(lifecycle_event(kind, outcome, traceparent=traceparent))
+
+    async def sweep(self, job_id: UUID, *, before: int) -> None:
+        """Remove what attempts before number ``before`` left, if the store can be reached."""
+        try:
+            await asyncio.to_thread(self.storage.remove_attempts, job_id, before=before)
+        except Retryable as error:
+            log.warning("sweep.failed", job_id=str(job_id), error=str(error))
+
+    async def tend(self) -> None:
+        """End abandoned jobs and files whose time is over; publish outcomes that did not get through."""
+        for outcome in await self.store.unpublished():
+            await self._try_to_publish(outcome)
+        for outcome in await self.store.seal_exhausted():
+            await self.sweep(outcome.job_id, before=outcome.attempt + 1)
+            await self._try_to_publish(outcome)
+        for outcome in await self.store.seal_expired():
+            await self._try_to_publish(outcome)
+
+    async def _try_to_publish(self, outcome: LifecycleData) -> None:
+        """One that cannot be published now holds no other back."""
+        try:
+            await self.publish(outcome)
+        except ExporterError as error:
+            log.warning("outcome.unpublished", job_id=str(outcome.job_id), error=str(error))
