@@ -10,8 +10,6 @@ from uuid import UUID, uuid4
 import asyncpg
 import httpx
 import pytest
-from aiokafka import AIOKafkaConsumer
-from aiokafka.structs import TopicPartition
 from fastapi import FastAPI
 from pydantic import SecretStr
 from sqlalchemy import delete, text, update
@@ -21,12 +19,13 @@ from api.app import create_app
 from local.postgres import STATE
 from local.stack import Stack
 from producers.tokens import mint
-from stream_app.events import Event, Topic, decode
+from stream_app.events import Event, Topic
 from stream_app.jobs.database import create_engine
 from stream_app.jobs.models import Base, ExportJob
 from stream_app.jobs.records import JobRecords
-from stream_app.kafka import client_options, ensure_topics
+from stream_app.kafka import ensure_topics
 from stream_app.settings import Settings
+from tests.topics import events_on
 
 
 def changed(settings: Settings, **changes: Any) -> Settings:
@@ -75,7 +74,11 @@ class Harness:
 
     async def published(self, about: str | UUID) -> list[Event]:
         """Events about a job on the topic of requests."""
-        return [event for event in await requests(self.settings) if str(event.job_id) == str(about)]
+        return [
+            event
+            for event in await events_on(self.settings, Topic.REQUESTS)
+            if str(event.job_id) == str(about)
+        ]
 
 
 @pytest.fixture(scope="session")
@@ -107,25 +110,6 @@ async def api(api_settings: Settings) -> AsyncIterator[Harness]:
     async with running(api_settings) as app:
         yield Harness(app, api_settings, engine, JobRecords(engine))
     await engine.dispose()
-
-
-async def requests(settings: Settings) -> list[Event]:
-    """Everything readable on the topic of requests, from its beginning to its present end."""
-    consumer = AIOKafkaConsumer(
-        **client_options(settings), enable_auto_commit=False, auto_offset_reset="earliest"
-    )
-    await consumer.start()
-    try:
-        parts = [TopicPartition(Topic.REQUESTS, part) for part in range(settings.kafka_partitions)]
-        consumer.assign(parts)
-        ends = await consumer.end_offsets(parts)
-        events: list[Event] = []
-        while any([await consumer.position(part) < end for part, end in ends.items()]):
-            for messages in (await consumer.getmany(timeout_ms=500)).values():
-                events += [decode(message.value) for message in messages]
-        return events
-    finally:
-        await consumer.stop()
 
 
 def order(**changes: Any) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producers.errors import PublishError
 from producers.publisher import Publisher
-from stream_app.events import ExportRequest
+from stream_app.events import ExportRequest, Topic
 from stream_app.settings import Settings
-from tests.integration.api.conftest import Harness, changed, client_of, mint, order, requests, running
+from tests.integration.api.conftest import Harness, changed, client_of, mint, order, running
 
 
 async def test_datasets_tell_what_can_be_asked_for(api: Harness) -> None:
@@ -112,7 +112,7 @@ async def test_the_publisher_waits_until_kafka_has_the_event(api_settings: Setti
     request = ExportRequest(user_id="u", export_type="ledger", format="csv")
     async with Publisher(api_settings) as publisher:
         event = await publisher.request(request)
-    assert [item.id for item in await requests(api_settings)].count(event.id) == 1
+    assert [item.id for item in await events_on(api_settings, Topic.REQUESTS)].count(event.id) == 1
 
 
 async def test_the_publisher_names_the_brokers_that_do_not_answer(api_settings: Settings) -> None:

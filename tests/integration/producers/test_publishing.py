@@ -9,37 +9,16 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import pytest
-from aiokafka import AIOKafkaConsumer
-from aiokafka.structs import TopicPartition
 
 from local.stack import ROOT, Stack
 from producers.errors import PublishError
 from producers.publisher import Publisher
-from stream_app.events import Event, ExportRequest, Topic, decode, request_event
-from stream_app.kafka import client_options, ensure_topics
+from stream_app.events import Event, ExportRequest, Topic, request_event
+from stream_app.kafka import ensure_topics
 from stream_app.settings import Settings
+from tests.topics import events_on
 
 REQUEST = ExportRequest(user_id="u", export_type="ledger", format="csv")
-
-
-async def messages(settings: Settings, topic: Topic) -> list[Event]:
-    """Everything on ``topic``, from its beginning to its present end."""
-    consumer = AIOKafkaConsumer(
-        **client_options(settings), enable_auto_commit=False, auto_offset_reset="earliest"
-    )
-    await consumer.start()
-    try:
-        await consumer._client.force_metadata_update()
-        parts = [TopicPartition(topic, part) for part in consumer.partitions_for_topic(topic) or ()]
-        consumer.assign(parts)
-        ends = await consumer.end_offsets(parts)
-        events: list[Event] = []
-        while any([await consumer.position(part) < end for part, end in ends.items()]):
-            for batch in (await consumer.getmany(timeout_ms=500)).values():
-                events += [decode(message.value) for message in batch]
-        return events
-    finally:
-        await consumer.stop()
 
 
 @pytest.fixture
@@ -51,7 +30,7 @@ async def publisher(settings: Settings) -> AsyncIterator[Publisher]:
 
 async def test_an_event_is_there_when_publish_returns(settings: Settings, publisher: Publisher) -> None:
     events = await asyncio.gather(*(publisher.request(REQUEST) for _ in range(50)))
-    there = [event.id for event in await messages(settings, Topic.REQUESTS)]
+    there = [event.id for event in await events_on(settings, Topic.REQUESTS)]
     for event in events:
         assert there.count(event.id) == 1
 
@@ -74,7 +53,7 @@ async def test_what_failed_does_not_arrive_later(
     async with asyncio.timeout(30):
         while not await published(publisher, after):
             pass
-    there = {event.id for event in await messages(settings, Topic.REQUESTS)}
+    there = {event.id for event in await events_on(settings, Topic.REQUESTS)}
     assert after.id in there
     assert not there & {event.id for event in lost}
 
@@ -108,7 +87,7 @@ async def test_the_ticker_ticks_and_ends_when_told(stack: Stack, settings: Setti
     await ensure_topics(settings)
     before = datetime.now(UTC).replace(second=0, microsecond=0)
     async with ticker(stack.environment()) as process, asyncio.timeout(30):
-        while not any(event.tick >= before for event in await messages(settings, Topic.TICKS)):
+        while not any(event.tick >= before for event in await events_on(settings, Topic.TICKS)):
             pass
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0

@@ -1,0 +1,35 @@
+"""What is on a topic."""
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from stream_app.errors import Unreadable
+from stream_app.events import Event, Topic, decode
+from stream_app.kafka import client_options
+from stream_app.settings import Settings
+
+
+async def events_on(settings: Settings, topic: Topic) -> list[Event]:
+    """Every event on ``topic`` until now; the garbage that some tests publish is left out."""
+    consumer = AIOKafkaConsumer(
+        **client_options(settings), enable_auto_commit=False, auto_offset_reset="earliest"
+    )
+    await consumer.start()
+    try:
+        await consumer._client.force_metadata_update()
+        parts = [TopicPartition(topic, part) for part in consumer.partitions_for_topic(topic) or ()]
+        consumer.assign(parts)
+        ends = await consumer.end_offsets(parts)
+        events = []
+        while any([await consumer.position(part) < end for part, end in ends.items()]):
+            for batch in (await consumer.getmany(timeout_ms=500)).values():
+                events += [event for message in batch if (event := _read(message.value))]
+        return events
+    finally:
+        await consumer.stop()
+
+
+def _read(content: bytes) -> Event | None:
+    try:
+        return decode(content)
+    except Unreadable:
+        return None
