@@ -12,6 +12,7 @@ from producers.publisher import Publisher
 from stream_app.events import ExportRequest, Topic
 from stream_app.settings import Settings
 from tests.integration.api.conftest import Harness, changed, client_of, mint, order, running
+from tests.topics import events_on
 
 
 async def test_datasets_tell_what_can_be_asked_for(api: Harness) -> None:
