@@ -24,7 +24,8 @@ async def place(client: httpx.AsyncClient, **changes: Any) -> str:
 
 async def complete(api: Harness, storage: Storage, job_id: str, **changes: Any) -> None:
     """What a worker would have done."""
-    key = object_key(job_id, 1, "ledger-2026-11-24.csv")
+    # Not the key of a first attempt: a worker of other tests may be doing the job too.
+    key = object_key(job_id, 99, "ledger-2026-11-24.csv")
     stored = storage.put(
         key, iter([CONTENT]), content_type="text/csv", file_name="ledger-2026-11-24.csv", metadata=dict
     )
