@@ -45,6 +45,9 @@ def python(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 def starting(folder: Path) -> str:
     return (
+        # Whoever runs the tests in the background has SIGINT ignored, and so would this process.
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from pathlib import Path\n"
         "from local.stack import Stack\n"
         f"with Stack(Path({str(folder)!r}), ledger_rows=10) as stack:\n"
