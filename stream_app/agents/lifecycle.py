@@ -9,6 +9,7 @@ from faust.types import EventT
 from stream_app.agents.emitter import Emitter
 from stream_app.errors import Unreadable
 from stream_app.events import Topic, decode
+from stream_app.jobs.projection import apply
 from stream_app.jobs.states import OUTCOMES
 from stream_app.jobs.store import JobStore
 
@@ -45,6 +46,6 @@ class Projector:
             async with self.store.transaction() as connection:
                 # In one order everywhere, so that no two transactions wait for each other.
                 for event in sorted(outcomes, key=lambda event: event.job_id):
-                    await self.store.apply(connection, event)
+                    await apply(connection, event)
         for message, reason in unreadable:
             await self.emit.dead_letter(message, reason)

@@ -1,7 +1,7 @@
-"""The jobs' table: admit, claim, renew, release, seal, apply.
+"""The jobs' table: admit, cancel, claim, renew, release, seal.
 
 Claiming, renewing, releasing and sealing are fenced by ``(id, attempt, worker)``, so a worker whose
-lease was taken over changes nothing. Terminal states are written by :meth:`JobStore.apply` alone.
+lease was taken over changes nothing. Terminal states are written by :mod:`stream_app.jobs.projection` alone.
 Every method raises :class:`~stream_app.errors.Retryable` while the database cannot be reached.
 """
 
@@ -12,15 +12,15 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, and_, case, delete, func, select, update
+from sqlalchemy import Row, and_, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from stream_app.events import Event, ExportRequest, JobError, LifecycleData
+from stream_app.events import ExportRequest, JobError, LifecycleData
 from stream_app.jobs.database import outages_are_retryable
 from stream_app.jobs.models import EarlyCancellation, ExportJob
 from stream_app.jobs.sql import ABANDONED, CLAIM, RENEW
-from stream_app.jobs.states import OUTCOMES, UNFINISHED, Status, predecessors
+from stream_app.jobs.states import UNFINISHED, Status
 
 WAKE_CHANNEL = "exporter_jobs"
 """NOTIFY channel: an empty payload means new work, a job id means that it is to be cancelled."""
@@ -124,11 +124,6 @@ class JobStore:
         A pending job is sealed as cancelled and its event's data returned for publication after the
         commit; the worker of a running one is notified. A completed one's file expires now.
         """
-        await connection.execute(
-            update(ExportJob)
-            .where(ExportJob.id == job_id, ExportJob.status == Status.COMPLETED)
-            .values(expires_at=func.now())
-        )
         found = (
             await connection.execute(
                 update(ExportJob)
@@ -138,20 +133,28 @@ class JobStore:
             )
         ).one_or_none()
         if found is None:
-            known = await connection.scalar(select(ExportJob.id).where(ExportJob.id == job_id))
-            if known is None:
-                await connection.execute(
-                    insert(EarlyCancellation).values(job_id=job_id).on_conflict_do_nothing()
-                )
+            await self._cancel_finished(connection, job_id)
             return None
         if found.outcome is not None:
-            return None  # it has ended, only not on record yet; if with a file, apply() lets that expire
+            return (
+                None  # it has ended, only not on record yet; if with a file, the projection lets that expire
+            )
         if found.status == Status.PROCESSING:
             await connection.execute(select(func.pg_notify(WAKE_CHANNEL, str(job_id))))
             return None
         return await self._seal_unheld(
             connection, found, Status.CANCELLED, completed_at=found.cancel_requested_at
         )
+
+    async def _cancel_finished(self, connection: AsyncConnection, job_id: UUID) -> None:
+        """Let a completed job's file expire; note the cancellation of a job that is not known yet."""
+        await connection.execute(
+            update(ExportJob)
+            .where(ExportJob.id == job_id, ExportJob.status == Status.COMPLETED)
+            .values(expires_at=func.now())
+        )
+        if await connection.scalar(select(ExportJob.id).where(ExportJob.id == job_id)) is None:
+            await connection.execute(insert(EarlyCancellation).values(job_id=job_id).on_conflict_do_nothing())
 
     async def take_early_cancellations(self, connection: AsyncConnection, ids: Sequence[UUID]) -> set[UUID]:
         """Those of ``ids`` whose cancellation came first; each is handed out once."""
@@ -327,51 +330,6 @@ class JobStore:
         )
         async with self.transaction() as connection:
             return [LifecycleData.model_validate(row) for row in await connection.scalars(statement)]
-
-    # --- the projector -------------------------------------------------------------------------
-
-    async def apply(self, connection: AsyncConnection, event: Event) -> bool:
-        """Write what a lifecycle event says; returns whether it changed anything.
-
-        Only the attempt that the record is at can end it, and only along the transition table, so
-        repetitions, replays and events of lost attempts change nothing.
-        """
-        target = OUTCOMES.get(event.type)
-        if target is None:
-            return False
-        data = event.lifecycle
-        known: dict[str, Any] = {
-            name: value
-            for name, value in {
-                "row_count": data.row_count,
-                "file_size": data.file_size,
-                "sha256": data.sha256,
-                "file_path": data.key,
-                "file_name": data.file_name,
-                "content_type": data.content_type,
-                "as_of": data.as_of,
-                "manifest": data.manifest,
-                "completed_at": data.completed_at,
-                "expires_at": data.expires_at,
-                "error_code": data.error and data.error.code,
-                "error_message": data.error and data.error.message,
-            }.items()
-            if value is not None
-        }
-        if target is Status.COMPLETED and data.expires_at is not None:
-            cancelled = ExportJob.cancel_requested_at.is_not(None)
-            known["expires_at"] = case((cancelled, func.now()), else_=data.expires_at)
-        statement = (
-            update(ExportJob)
-            .where(
-                ExportJob.id == data.job_id,
-                ExportJob.attempt == data.attempt,
-                ExportJob.status.in_(predecessors(target)),
-            )
-            .values(status=target, outcome=None, worker=None, lease_until=None, **known)
-            .returning(ExportJob.id)
-        )
-        return await connection.scalar(statement) is not None
 
     def _until(self) -> Any:
         return func.now() + self._lease

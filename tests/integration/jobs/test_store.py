@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from stream_app.events import Event, EventType, LifecycleData, lifecycle_event
 from stream_app.jobs.admission import job_row
 from stream_app.jobs.models import ExportJob
+from stream_app.jobs.projection import apply
 from stream_app.jobs.records import JobRecords
 from stream_app.jobs.states import EVENT_OF, Status
 from stream_app.jobs.store import Claim, JobStore, Progress
@@ -47,7 +48,7 @@ class Jobs:
     async def apply(self, data: LifecycleData) -> bool:
         event = lifecycle_event(EVENT_OF[Status(data.status)], data, source="/t")
         async with self.store.transaction() as connection:
-            return await self.store.apply(connection, event)
+            return await apply(connection, event)
 
     async def status(self, job_id: UUID) -> str:
         job = await self.records.get(job_id)
