@@ -136,9 +136,7 @@ class JobStore:
             await self._cancel_finished(connection, job_id)
             return None
         if found.outcome is not None:
-            return (
-                None  # it has ended, only not on record yet; if with a file, the projection lets that expire
-            )
+            return None  # it has ended, only not on record yet; the projection lets its file expire
         if found.status == Status.PROCESSING:
             await connection.execute(select(func.pg_notify(WAKE_CHANNEL, str(job_id))))
             return None
