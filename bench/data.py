@@ -42,7 +42,8 @@ class Bench:
 def started(folder: Path, sizes: Iterable[int]) -> Iterator[Bench]:
     """PostgreSQL with a table of each size, and an S3 server, in ``folder`` until the block ends."""
     for name in [name for name in os.environ if name.startswith("EXPORTER_")]:
-        del os.environ[name]  # measured is what is started here
+        if name != "EXPORTER_LOCAL_MINIO":
+            del os.environ[name]  # measured is what is started here
     run_folder, progress = RunFolder(folder), Progress()
     run_folder.open()
     services = Services(folder.absolute(), progress)

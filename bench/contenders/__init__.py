@@ -30,7 +30,7 @@ _PEERS = (
     Contender("excel", "rustpy-xlsxwriter", "rust_xlsx", 1_000_000),
     Contender("pdf", "reportlab, one Table", "platypus_table", 10_000),
     Contender("pdf", "reportlab, one Table that wraps", "platypus_paragraphs", 10_000),
-    Contender("pdf", "fpdf2", "fpdf2_table", 10_000),
+    Contender("pdf", "fpdf2", "fpdf2_table", 1_000),
     Contender("parquet", "DuckDB to S3", "duckdb_scanner"),
 )
 
