@@ -60,6 +60,7 @@ def _guarded(item: Column, marker: str) -> ColumnElement[Any]:
     value = as_text(item)
     starts = func.ascii(cell(item) if item.kind is Kind.TEXT else value)
     return case(
+        (starts > max(map(ord, FORMULA_STARTS)), value),  # most texts start with a letter: one comparison
         (starts.in_([literal(ord(start)) for start in FORMULA_STARTS]), literal(f"{marker}'").concat(value)),
         else_=value,
     )

@@ -27,7 +27,7 @@ class NdjsonFormat(Format):
         """
         values = (_value(item).label(cell(item).name) for item in document.columns)
         row = select(*values).select_from(rows.subquery("rows")).subquery("row")
-        line = cast(func.row_to_json(literal_column('"row".*')), Text)
+        line = func.row_to_json(literal_column('"row".*'))
         return Projection(select(line).select_from(row), RAW_LINES)
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
