@@ -18,7 +18,7 @@ _PACKAGES = (
 _INTRODUCTION = """\
 # Measurements
 
-Made by `make bench`; every figure below is from one run on one machine, which had nothing else to do. What
+Made by `make bench`; every figure below is from one run on one machine. What
 counts is the ratios. {machine}
 
 Every contender reads the same rows (the sample's ledger, 10 columns) from the same PostgreSQL in the same
