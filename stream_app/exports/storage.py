@@ -15,11 +15,9 @@ from minio.error import MinioException, S3Error
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ProtocolError
 
 from stream_app.errors import Outage, Retryable
-from stream_app.exports.hashing import HashingReader
+from stream_app.exports.hashing import HashedStream
+from stream_app.exports.multipart import PART_SIZE, Headers, multipart
 from stream_app.settings import Settings
-
-PART_SIZE = 8 * 2**20
-"""Bytes of one part: a file may have 10,000 of them (80 GiB)."""
 
 ATTEMPTS_PREFIX = "jobs"
 
@@ -95,15 +93,19 @@ class Storage:
             Retryable: the store failed. Whatever ``chunks`` raises passes. Both leave no object and no
                 open multipart upload, as far as the store can be reached.
         """
-        stream = HashingReader(chunks)
-        headers = {"Content-Disposition": content_disposition(file_name)}
+        stream = HashedStream(chunks)
+        headers: Headers = {
+            "Content-Type": content_type,
+            "Content-Disposition": content_disposition(file_name),
+        }
 
-        def described() -> dict[str, str | list[str] | tuple[str]]:
+        def described() -> Headers:
             return {**headers, "sha256": stream.sha256, **metadata()}
 
         with _store_errors():
-            first = stream.read(PART_SIZE)
-            if stream.exhausted:
+            pieces = stream.pieces(PART_SIZE)
+            first, second = next(pieces, b""), next(pieces, None)
+            if second is None:
                 self._client.put_object(
                     self.bucket,
                     key,
@@ -113,31 +115,23 @@ class Storage:
                     metadata=described(),
                 )
             else:
-                stream.push_back(first)
-                del first
-                self._client.put_object(
-                    self.bucket,
-                    key,
-                    stream,  # type: ignore[arg-type]
-                    length=-1,
-                    part_size=PART_SIZE,
-                    num_parallel_uploads=1,
-                    content_type=content_type,
-                    metadata=dict(headers),
-                )
-                self._describe(key, content_type, described())
+                with multipart(self._client, self.bucket, key, headers) as upload:
+                    upload.add(first)
+                    upload.add(second)
+                    del first, second
+                    for piece in pieces:
+                        upload.add(piece)
+                self._describe(key, described())
         return Stored(key, stream.size, stream.sha256)
 
-    def _describe(
-        self, key: str, content_type: str, metadata: dict[str, str | list[str] | tuple[str]]
-    ) -> None:
+    def _describe(self, key: str, metadata: Headers) -> None:
         """Set what is only known after a multipart upload; stores do it in place, without moving bytes."""
         try:
             self._client.copy_object(
                 self.bucket,
                 key,
                 CopySource(self.bucket, key),
-                metadata={**metadata, "Content-Type": content_type},
+                metadata=metadata,
                 metadata_directive=REPLACE,
             )
         except Exception:

@@ -5,15 +5,27 @@ Sessions run with ``TimeZone=UTC``, ``IntervalStyle=iso_8601`` and ``extra_float
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, cast, func
+from sqlalchemy import ColumnElement, Text, and_, case, cast, func, literal_column
 
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import cell
 
 
-def iso_time(value: ColumnElement[Any]) -> ColumnElement[Any]:
-    """``2026-01-31T13:30:00+00:00``: what PostgreSQL's JSON functions write, without the quotes."""
-    return func.btrim(cast(func.to_json(value), Text), '"')
+COMMON_ERA = ("0001-01-01", "10000-01-01")
+"""From when to when (exclusive) a time's text has nothing but its date, a space and its time of day."""
+
+
+def iso_time(value: ColumnElement[Any], *, zone: bool) -> ColumnElement[Any]:
+    """``2026-01-31T13:30:00+00:00``: what PostgreSQL's JSON functions write, without the quotes.
+
+    They look the type up for every value, so all but infinity and far-off years go without them.
+    """
+    first, end = (literal_column(f"'{day} 00:00:00{'+00' if zone else ''}'") for day in COMMON_ERA)
+    plain = func.replace(cast(value, Text), " ", "T")
+    return case(
+        (and_(value >= first, value < end), plain.concat(":00") if zone else plain),
+        else_=func.btrim(cast(func.to_json(value), Text), '"'),
+    )
 
 
 def base64(value: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -26,7 +38,7 @@ def as_text(item: Column) -> ColumnElement[Any]:
     value = cell(item)
     match item.kind:
         case Kind.TIMESTAMP | Kind.TIMESTAMPTZ:
-            return iso_time(value)
+            return iso_time(value, zone=item.kind is Kind.TIMESTAMPTZ)
         case Kind.BYTES:
             return base64(value)
         case Kind.ARRAY:
