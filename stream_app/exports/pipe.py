@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 
-CAPACITY = 8 * 2**20
+CAPACITY = 4 * 2**20
 """Bytes that may wait in the pipe: enough to keep the database busy while one part is uploaded."""
 
 
