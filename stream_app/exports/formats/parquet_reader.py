@@ -140,7 +140,7 @@ def _unescaped(texts: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _has_backslash(texts: pa.ChunkedArray) -> bool:
-    """Whether any value has one; the buffer in one piece is searched many times faster than value by value."""
+    """Whether any value has one; a buffer in one piece is searched many times faster than its values."""
     return any(b"\\" in buffer.to_pybytes() for chunk in texts.chunks if (buffer := chunk.buffers()[2]))
 
 

@@ -10,7 +10,6 @@ CIDToGIDMap), so encoding a text takes no lookup for each character.
 import re
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
-from itertools import accumulate
 from math import ceil
 from pathlib import Path
 from unicodedata import category
@@ -111,13 +110,10 @@ class Fonts:
 
     def measure(self, text: str) -> int:
         """The width of a line."""
-        return sum(self._each(text))
+        return sum(self.each(text))
 
-    def ends(self, text: str) -> list[int]:
-        """Where each character of a line ends."""
-        return list(accumulate(self._each(text)))
-
-    def _each(self, text: str) -> Iterable[int]:
+    def each(self, text: str) -> Iterable[int]:
+        """The width of each character of a line."""
         return text.encode().translate(self.plain) if text.isascii() else map(self.widths.__getitem__, text)
 
     def embed(self, file: PdfFile) -> bytes:

@@ -2,6 +2,8 @@
 
 import re
 from bisect import bisect_right
+from collections.abc import Iterable
+from itertools import accumulate
 
 from stream_app.exports.formats.base import Tally
 from stream_app.exports.formats.pdf_fonts import Fonts
@@ -35,10 +37,10 @@ def shown(text: str, strange: str, fonts: Fonts, tally: Tally, escape: str = "\\
     unknown = fonts.admit(strange)
     if not unknown:
         return text
-    tally.warnings["replaced_characters"] += len(strange) - len(
-        strange.translate(dict.fromkeys(map(ord, unknown)))
-    )
-    return text.translate({ord(character): escape % ord(character) for character in unknown})
+    found = re.compile("[" + re.escape("".join(unknown)) + "]")
+    text, count = found.subn(lambda match: escape % ord(match[0]), text)
+    tally.warnings["replaced_characters"] += count
+    return text
 
 
 def _without_unseen(text: str, tally: Tally) -> str:
@@ -69,8 +71,9 @@ class Wrapped(dict[str, str]):
         self._width = width
 
     def __missing__(self, cell: str) -> str:
-        if cell.isascii() and "\\" not in cell and sum(cell.encode().translate(self._plain)) <= self._width:
-            lines = cell  # all that follows would say the same, but this is what most cells are like
+        if cell.isascii() and "\\" not in cell:  # what most cells are like
+            widths = cell.encode().translate(self._plain)
+            lines = cell if sum(widths) <= self._width else _broken(cell, widths, self._width)
         else:
             lines = NULL if cell == "\\N" else wrap(unescaped(cell), self._width, self._fonts)
         if len(cell) <= self.SHORT:
@@ -87,14 +90,21 @@ def wrap(text: str, width: float, fonts: Fonts) -> str:
     """
     if "\n" in text:
         return "\n".join(wrap(paragraph, width, fonts) for paragraph in text.split("\n"))
-    ends = fonts.ends(text)
+    return _broken(text, fonts.each(text), width)
+
+
+def _broken(text: str, widths: Iterable[int], width: float) -> str:
+    ends = list(accumulate(widths))
     if not ends or ends[-1] <= width:
         return text
     lines = []
-    start = done = 0
-    while start < len(text):
-        end = max(bisect_right(ends, done + width, start), start + 1)
-        if end < len(text):
+    start, done, length = 0, 0, len(text)
+    has_spaces = " " in text
+    while start < length:
+        end = bisect_right(ends, done + width, start)
+        if end == start:
+            end += 1
+        if has_spaces and end < length:
             # A space may stand beyond the edge, where nobody sees it.
             end = text.rfind(" ", start + 1, end + 1) + 1 or end
         lines.append(text[start:end])

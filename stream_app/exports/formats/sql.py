@@ -10,7 +10,6 @@ from sqlalchemy import ColumnElement, Text, and_, case, cast, func, literal_colu
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import cell
 
-
 COMMON_ERA = ("0001-01-01", "10000-01-01")
 """From when to when (exclusive) a time's text has nothing but its date, a space and its time of day."""
 
@@ -20,12 +19,16 @@ def iso_time(value: ColumnElement[Any], *, zone: bool) -> ColumnElement[Any]:
 
     They look the type up for every value, so all but infinity and far-off years go without them.
     """
-    first, end = (literal_column(f"'{day} 00:00:00{'+00' if zone else ''}'") for day in COMMON_ERA)
+    first, end = (_moment(day, zone=zone) for day in COMMON_ERA)
     plain = func.replace(cast(value, Text), " ", "T")
     return case(
         (and_(value >= first, value < end), plain.concat(":00") if zone else plain),
         else_=func.btrim(cast(func.to_json(value), Text), '"'),
     )
+
+
+def _moment(day: str, *, zone: bool) -> ColumnElement[Any]:
+    return literal_column(f"'{day} 00:00:00{'+00' if zone else ''}'")
 
 
 def base64(value: ColumnElement[Any]) -> ColumnElement[Any]:
