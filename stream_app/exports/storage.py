@@ -104,8 +104,8 @@ class Storage:
 
         with _store_errors():
             pieces = stream.pieces(PART_SIZE)
-            first, second = next(pieces, b""), next(pieces, None)
-            if second is None:
+            first = next(pieces, b"")
+            if len(first) < PART_SIZE:
                 self._client.put_object(
                     self.bucket,
                     key,
@@ -117,8 +117,7 @@ class Storage:
             else:
                 with multipart(self._client, self.bucket, key, headers) as upload:
                     upload.add(first)
-                    upload.add(second)
-                    del first, second
+                    del first
                     for piece in pieces:
                         upload.add(piece)
                 self._describe(key, described())
