@@ -1,9 +1,11 @@
 """The only reader of the environment: every setting is ``EXPORTER_`` plus the field's name."""
 
+import base64
+import binascii
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DEVELOPMENT_SECRET = "development-secret-never-use-it-in-production"  # noqa: S105
@@ -59,14 +61,28 @@ class Settings(BaseSettings):
     s3_secure: bool = Field(False, description="TLS, where the endpoint has no scheme of its own")
     s3_region: str = Field("us-east-1", description="Region that requests are signed for")
 
-    smtp_host: str | None = Field(None, description="Mail server; mails are not sent yet")
-    smtp_port: int = Field(25, ge=1, le=65535, description="Its port")
+    smtp_host: str | None = Field(None, description="Mail server; without one no mails are sent")
+    smtp_port: int = Field(25, ge=1, le=65535, description="Its port; 465 is TLS from the start")
     smtp_username: str | None = Field(None, description="Name for the mail server")
     smtp_password: SecretStr | None = Field(None, description="Password for the mail server")
     smtp_starttls: bool = Field(False, description="Whether to encrypt with STARTTLS")
     mail_from: str = Field("exports@localhost", description="Sender of mails")
     public_url: str = Field("http://127.0.0.1:8000", description="Where users reach the API")
     link_secret: SecretStr | None = Field(None, description="Signs links in mails; default: JWT_SECRET")
+    mail_allowed_domains: str | None = Field(
+        None, description="Domains that mails may go to, separated by commas; default: any"
+    )
+    mail_empty: bool = Field(True, description="Whether to mail when an export has no rows")
+    mail_attach_max_bytes: int = Field(
+        0, ge=0, description="Files up to this size are attached to their mails; 0: none"
+    )
+    webhook_secret: SecretStr | None = Field(
+        None, description="Signs webhooks: `whsec_` and 24 to 64 bytes in base64; without one there are none"
+    )
+    webhook_allow_private: bool = Field(
+        False, description="Whether webhooks may use http and reach private, link-local and loopback hosts"
+    )
+    delivery_timeout_seconds: Seconds = Field(30, description="Longest time one mail or webhook may take")
 
     jwt_secret: SecretStr = Field(
         SecretStr(DEVELOPMENT_SECRET), description="Verifies tokens (HS256), where there is no key set"
@@ -102,6 +118,23 @@ class Settings(BaseSettings):
     )
     ready_file: Path | None = Field(None, description="Touched when a worker is ready")
 
+    @field_validator("webhook_secret")
+    @classmethod
+    def _is_webhook_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not 24 <= len(_webhook_key(value)) <= 64:
+            raise ValueError("must be whsec_ and 24 to 64 bytes in base64")
+        return value
+
+    @property
+    def webhook_key(self) -> bytes | None:
+        """The bytes that webhooks are signed with; ``None`` where there are no webhooks."""
+        return None if self.webhook_secret is None else _webhook_key(self.webhook_secret)
+
+    @property
+    def link_key(self) -> str:
+        """What links in mails are signed with."""
+        return (self.link_secret or self.jwt_secret).get_secret_value()
+
     @property
     def source_dsn(self) -> str:
         """The source database as asyncpg wants it."""
@@ -111,3 +144,12 @@ class Settings(BaseSettings):
     def uses_development_secret(self) -> bool:
         """Whether tokens are signed with the secret that everybody knows."""
         return self.jwt_secret.get_secret_value() == DEVELOPMENT_SECRET
+
+
+def _webhook_key(secret: SecretStr) -> bytes:
+    """The key's bytes; none where it is not written as Standard Webhooks write it."""
+    prefix, _, key = secret.get_secret_value().partition("_")
+    try:
+        return base64.b64decode(key, validate=True) if prefix == "whsec" else b""
+    except binascii.Error:
+        return b""

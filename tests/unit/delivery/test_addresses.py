@@ -1,0 +1,134 @@
+"""Whom the service may write to."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from stream_app.delivery.addresses import Addressing, is_public
+from stream_app.errors import Rejected
+from stream_app.settings import Settings
+
+SECRET = "whsec_" + "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFB"
+
+
+def addressing(**changes: Any) -> Addressing:
+    return Addressing.of(Settings(_env_file=None, **{"webhook_secret": SECRET, **changes}))
+
+
+def test_addresses_come_back_as_mails_carry_them_each_once() -> None:
+    found = addressing().recipients(["Ops@Example.com", "ops@example.com", "a@bücher.de", "root@intranet"])
+    assert found == ["ops@example.com", "a@xn--bcher-kva.de", "root@intranet"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "nobody",
+        "a@b@c.de",
+        "a b@c.de",
+        "Name <a@c.de>",
+        "a@c.de\r\nBcc: x@y.de",
+        "a@c.de,b@c.de",
+        "ü@c.de",
+        "a@[127.0.0.1]",
+        "x" * 65 + "@c.de",
+    ],
+)
+def test_what_is_no_address_is_named_with_its_place(address: str) -> None:
+    with pytest.raises(Rejected, match=r"^recipients\.1: .* is not a mail address: ") as error:
+        addressing().recipients(["ops@example.com", address])
+    assert error.value.code == "bad_recipient"
+
+
+def test_domains_can_be_limited_and_the_error_names_those_allowed() -> None:
+    limited = addressing(mail_allowed_domains=" Example.com, bücher.de ")
+    assert limited.recipients(["a@EXAMPLE.com", "b@bücher.de"]) == ["a@example.com", "b@xn--bcher-kva.de"]
+    for address in ("a@sub.example.com", "a@example.com.evil.org"):
+        with pytest.raises(Rejected, match=r"must not go to .*; allowed: bücher.de, example.com") as error:
+            limited.recipients([address])
+        assert error.value.code == "recipient_not_allowed"
+
+
+def test_there_may_be_fifty() -> None:
+    many = [f"u{number}@example.com" for number in range(51)]
+    assert len(addressing().recipients(many[:50])) == 50
+    with pytest.raises(Rejected, match="51 addresses; at most 50"):
+        addressing().recipients(many)
+
+
+def test_a_webhook_is_a_public_https_url() -> None:
+    url = "https://hooks.example.com:8443/exports?team=7"
+    assert addressing().webhook(url) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "hooks.example.com",
+        "//hooks.example.com/x",
+        "http://hooks.example.com/",
+        "ftp://hooks.example.com/",
+        "file:///etc/passwd",
+        "https://user:secret@hooks.example.com/",
+        "https://hooks.example.com/#part",
+        "https://hooks.example.com/\r\nHost: x",
+        "https://hooks.example.com\\@evil.org/",
+        "https://hooks.example.com:99999/",
+        "https://[::1/",
+        "https:///path",
+        "https://hooks.example.com/" + "x" * 2_000,
+    ],
+)
+def test_anything_else_is_refused(url: str) -> None:
+    with pytest.raises(Rejected, match=r"^webhook: .* is not a webhook: .* allowed: https") as error:
+        addressing().webhook(url)
+    assert error.value.code == "bad_webhook"
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "10.1.2.3", "169.254.169.254", "[::1]", "[fd00::1]", "localhost", "[::ffff:10.0.0.1]"],
+)
+def test_a_webhook_must_not_be_private_unless_that_is_allowed(host: str) -> None:
+    with pytest.raises(Rejected, match="is not a public host"):
+        addressing().webhook(f"https://{host}/")
+    open_to_all = addressing(webhook_allow_private=True)
+    assert open_to_all.webhook(f"http://{host}/") == f"http://{host}/"
+
+
+def test_without_a_secret_there_are_no_webhooks() -> None:
+    with pytest.raises(Rejected, match="set EXPORTER_WEBHOOK_SECRET"):
+        addressing(webhook_secret=None).webhook("https://hooks.example.com/")
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("93.184.216.34", True),
+        ("2606:2800:220:1::1", True),
+        ("0.0.0.0", False),
+        ("100.64.0.1", False),
+        ("192.168.1.1", False),
+        ("172.16.0.1", False),
+        ("224.0.0.1", False),
+        ("255.255.255.255", False),
+        ("fe80::1", False),
+        ("ff02::1", False),
+        ("::ffff:93.184.216.34", True),
+        ("::ffff:169.254.169.254", False),
+        ("2002:7f00:1::", False),
+        ("64:ff9b::a00:1", False),
+        ("64:ff9b::5db8:d822", True),
+    ],
+)
+def test_private_addresses_are_known_in_every_notation(address: str, public: bool) -> None:
+    assert is_public(address) is public
+
+
+@pytest.mark.parametrize("secret", ["", "secret", "whsec_", "whsec_c2hvcnQ=", "whsec_%%%", "x" + SECRET])
+def test_a_secret_that_is_none_is_refused_at_the_start(secret: str) -> None:
+    with pytest.raises(ValidationError, match="must be whsec_ and 24 to 64 bytes in base64"):
+        Settings(_env_file=None, webhook_secret=secret)  # type: ignore[arg-type]
