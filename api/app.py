@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from api import handlers, problems
 from api.middleware import RequestContext
-from api.routes import datasets, files, health, jobs
+from api.routes import datasets, deliveries, files, health, jobs, links
 from api.services import open_services
 from stream_app.settings import Settings
 
@@ -37,7 +37,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(RequestContext)
     handlers.install(app)
-    for routes in (jobs, files, datasets, health):
+    for routes in (jobs, files, deliveries, links, datasets, health):
         app.include_router(routes.router)
     _document_problems(app)
     return app

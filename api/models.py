@@ -57,6 +57,12 @@ class Order(BaseModel):
     columns: Annotated[list[str] | None, Field(min_length=1, max_length=1600)] = None
     options: Options | None = None
     scope: Literal["own", "all"] | None = None
+    recipients: Annotated[
+        list[str] | None, Field(max_length=50, description="Mail addresses that are told how the job ended")
+    ] = None
+    webhook: Annotated[
+        str | None, Field(max_length=2000, description="An https URL that is told how the job ended")
+    ] = None
 
 
 class Accepted(BaseModel):

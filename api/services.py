@@ -12,6 +12,9 @@ from fastapi import Depends, Request
 from api.auth import Authenticator
 from api.keys import Keys, PublishedKeys, SharedSecret
 from producers.publisher import Publisher
+from stream_app.delivery.addresses import Addressing
+from stream_app.delivery.ledger import Ledger
+from stream_app.delivery.links import Links
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.datasets.base import Dataset
 from stream_app.exports.datasets.registry import load_datasets
@@ -40,6 +43,9 @@ class Services:
     records: JobRecords
     store: JobStore
     storage: Storage
+    addressing: Addressing
+    ledger: Ledger
+    links: Links
     publisher: Publisher
     authenticator: Authenticator
 
@@ -78,6 +84,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
                 max_attempts=settings.max_attempts,
             ),
             storage=Storage(settings),
+            addressing=Addressing.of(settings),
+            ledger=Ledger(reading),
+            links=Links(settings),
             publisher=publisher,
             authenticator=Authenticator(settings, keys),
         )

@@ -2,6 +2,8 @@
 
 import asyncio
 import sys
+from typing import Annotated
+from uuid import UUID
 
 import typer
 
@@ -50,3 +52,31 @@ def migrate() -> None:
 if __name__ == "__main__":
     sys.argv[1:] = sys.argv[1:] or ["worker"]
     cli()
+@cli.command()
+def resend(
+    job_id: Annotated[UUID, typer.Argument(help="The job that was to be told of")],
+    to: Annotated[
+        str | None, typer.Option(help="Only to this address, even if it was refused before")
+    ] = None,
+) -> None:
+    """Send again the mails and webhooks about a job that did not, or perhaps not, arrive."""
+    from stream_app.delivery.ledger import Ledger
+    from stream_app.errors import ExporterError
+    from stream_app.jobs.database import create_engine
+    from stream_app.settings import Settings
+
+    async def due() -> list[str]:
+        engine = create_engine(Settings(), application="exporter resend")
+        try:
+            return await Ledger(engine).resend(job_id, to)
+        finally:
+            await engine.dispose()
+
+    try:
+        addresses = asyncio.run(due())
+    except ExporterError as error:
+        typer.secho(str(error), fg="red", err=True)
+        raise typer.Exit(1) from error
+    typer.echo("\n".join(addresses) or "Nothing about that job is failed, skipped or ambiguous.")
+
+

@@ -114,6 +114,7 @@ class ExportRequest(RequestIdentity):
 
     @classmethod
     def parse(cls, data: dict[str, Any]) -> Self:
+    webhook: str | None = None
         """Validate ``data`` whose identity is known to be sound.
 
         Raises:

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from local.postgres import SOURCE, STATE
 from local.stack import Stack
+from stream_app.delivery import models as _delivery  # noqa: F401 - its tables are in the metadata
 from stream_app.exports.source import Source
 from stream_app.exports.storage import Storage
 from stream_app.jobs.database import create_engine

@@ -79,7 +79,15 @@ async def _finished(services: Services, user: User, job_id: UUID) -> ExportJob:
     Raises:
         Problem: 404 no such job, 409 no file yet or never, 410 no more.
     """
-    job = await visible_job(services, user, job_id)
+    return finished(await visible_job(services, user, job_id))
+
+
+def finished(job: ExportJob) -> ExportJob:
+    """The job, if there is a file.
+
+    Raises:
+        Problem: 409 no file yet or never, 410 no more.
+    """
     if job.status in UNFINISHED:
         raise Problem(
             409, "not_ready", f"The export is {job.status}", headers={"Retry-After": str(POLL_SECONDS)}
@@ -94,6 +102,17 @@ async def _finished(services: Services, user: User, job_id: UUID) -> ExportJob:
 
 
 def _redirect(services: Services, user: User, job: ExportJob, *, method: str = "GET") -> Response:
+    answer = presigned(services, job, method=method)
+    log.info("download.link", user=user.id, job=str(job.id), owner=job.user_id)
+    return answer
+
+
+def presigned(services: Services, job: ExportJob, *, method: str = "GET") -> Response:
+    """Redirects to a fresh presigned URL of a finished job's file.
+
+    Raises:
+        Problem: 410 there is no file any more.
+    """
     if job.file_path is None or job.file_name is None or job.content_type is None:
         raise Problem(410, "gone", "There is no file any more; ask for the export again")
     log.info("download.link", user=user.id, job=str(job.id), owner=job.user_id)

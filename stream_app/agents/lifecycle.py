@@ -7,6 +7,7 @@ import structlog
 from faust.types import EventT
 
 from stream_app.agents.emitter import Emitter
+from stream_app.delivery.ledger import plan
 from stream_app.errors import Unreadable
 from stream_app.events import Topic, decode
 from stream_app.jobs.projection import apply
@@ -45,7 +46,11 @@ class Projector:
         if outcomes:
             async with self.store.transaction() as connection:
                 # In one order everywhere, so that no two transactions wait for each other.
-                for event in sorted(outcomes, key=lambda event: event.job_id):
-                    await apply(connection, event)
+                ended = [
+                    event.job_id
+                    for event in sorted(outcomes, key=lambda event: event.job_id)
+                    if await apply(connection, event)
+                ]
+                await plan(connection, ended)
         for message, reason in unreadable:
             await self.emit.dead_letter(message, reason)

@@ -52,6 +52,7 @@ class ExportJob(Base):
     schedule_id: Mapped[UUID | None]
     source: Mapped[str | None]
     traceparent: Mapped[str | None]
+    webhook: Mapped[str | None]
 
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     admitted_at: Mapped[datetime | None]

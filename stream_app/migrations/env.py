@@ -5,6 +5,7 @@ import asyncio
 from alembic import context
 from sqlalchemy import Connection, pool, text
 
+from stream_app.delivery import models as _delivery  # noqa: F401 - its tables are in the metadata
 from stream_app.jobs.database import create_engine
 from stream_app.jobs.models import Base
 

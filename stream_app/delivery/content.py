@@ -1,0 +1,169 @@
+"""What a mail says, as plain text and as HTML. Pure."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from html import escape
+from string import Template
+
+from stream_app.delivery.notice import Notice
+
+LONGEST_REASON = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A mail's subject and its two bodies."""
+
+    subject: str
+    text: str
+    html: str
+
+
+def write(notice: Notice, *, link: str, unsubscribe: str, attached: bool = False) -> Content:
+    """The mail about how an export ended."""
+    dataset = one_line(notice.export_type, 100)
+    facts = _facts(notice)
+    if notice.failed:
+        reason = one_line(notice.error_message or "unknown", LONGEST_REASON)
+        return Content(
+            subject=f"Export of {dataset} failed",
+            text=_text(_FAILED_TEXT, facts, reason=reason, advice=_ADVICE, unsubscribe=unsubscribe),
+            html=_html(_FAILED_HTML, facts, reason=reason, advice=_ADVICE, unsubscribe=unsubscribe),
+        )
+    rows = "no rows" if notice.empty else f"{notice.row_count or 0:,} row{'s' * (notice.row_count != 1)}"
+    lead = f"The export of {dataset} is ready: {rows}."
+    if notice.empty:
+        lead = f"The export of {dataset} is ready, but no row matched: the file holds none."
+    if attached:
+        lead += " The file is attached."
+    until = f"The link is yours alone and good until {_moment(notice.expires_at)}."
+    parts = {"lead": lead, "link": link, "until": until, "unsubscribe": unsubscribe}
+    return Content(
+        subject=f"Export of {dataset}: {rows}",
+        text=_text(_READY_TEXT, facts, **parts),
+        html=_html(_READY_HTML, facts, **parts),
+    )
+
+
+def one_line(text: str, limit: int) -> str:
+    """``text`` without line breaks, control or direction characters, no longer than ``limit``."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def human_size(size: int) -> str:
+    """Bytes as people read them, in decimal units."""
+    value = float(size)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "bytes" or value >= 10 else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:,.1f} TB"
+
+
+def _facts(notice: Notice) -> list[tuple[str, str]]:
+    facts = [("Dataset", notice.export_type), ("Format", notice.format)]
+    if not notice.failed:
+        facts.append(("Rows", f"{notice.row_count or 0:,}"))
+        facts.append(("Size", human_size(notice.file_size or 0)))
+    if notice.window is not None:
+        facts.append(("Period", f"{notice.window[0]} up to, but without, {notice.window[1]}"))
+    if not notice.failed:
+        facts += [("As of", _moment(notice.as_of)), ("File", notice.file_name or "")]
+        facts.append(("SHA-256", notice.sha256 or ""))
+    facts.append(("Job", str(notice.job_id)))
+    return [(name, one_line(value, 300)) for name, value in facts]
+
+
+def _moment(at: datetime | None) -> str:
+    return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _text(template: Template, facts: list[tuple[str, str]], **parts: str) -> str:
+    width = max(len(name) for name, _ in facts) + 1
+    table = "\n".join(f"{name + ':':<{width}} {value}" for name, value in facts)
+    return template.substitute(parts, facts=table)
+
+
+def _html(template: Template, facts: list[tuple[str, str]], **parts: str) -> str:
+    rows = "\n".join(
+        f'<tr><th align="left" style="{_NAME}">{escape(name)}</th>'
+        f'<td style="{_VALUE}">{escape(value)}</td></tr>'
+        for name, value in facts
+    )
+    body = template.substitute({name: escape(value) for name, value in parts.items()}, facts=rows)
+    return _PAGE.substitute(body=body, unsubscribe=escape(parts["unsubscribe"]))
+
+
+_NAME = "padding:4px 16px 4px 0;color:#667085;font-weight:normal;white-space:nowrap;vertical-align:top"
+_VALUE = "padding:4px 0;word-break:break-word"
+
+_ADVICE = (
+    "Correct what the reason names and ask for the export again. "
+    "If it is nothing that you can correct, give the operators of the service the job's id."
+)
+
+_WHY = "You get this mail because you were named as a recipient of this export."
+
+_READY_TEXT = Template(f"""\
+$lead
+
+Download:
+$link
+
+$until
+
+$facts
+
+--\x20
+{_WHY}
+Unsubscribe: $unsubscribe
+""")
+
+_FAILED_TEXT = Template(f"""\
+The export could not be made.
+
+$reason
+
+$advice
+
+$facts
+
+--\x20
+{_WHY}
+Unsubscribe: $unsubscribe
+""")
+
+_PAGE = Template(f"""\
+<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width">\
+<meta name="color-scheme" content="light dark"><title>Export</title></head>
+<body style="margin:0;padding:24px;font:15px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,sans-serif">
+<div style="max-width:600px;margin:0 auto">
+$body
+<p style="margin:32px 0 0;padding-top:12px;border-top:1px solid #d0d5dd;color:#667085;font-size:13px">
+{_WHY} <a href="$unsubscribe" style="color:#667085">Unsubscribe</a></p>
+</div>
+</body>
+</html>
+""")
+
+_TABLE = '<table role="presentation" cellpadding="0" cellspacing="0" style="border-collapse:collapse">'
+
+_READY_HTML = Template(f"""\
+<p style="margin:0 0 16px;font-size:17px">$lead</p>
+<p style="margin:0 0 8px"><a href="$link" style="display:inline-block;padding:10px 20px;border-radius:6px;\
+background:#175cd3;color:#ffffff;text-decoration:none;font-weight:600">Download</a></p>
+<p style="margin:0 0 20px;color:#667085;font-size:13px">$until</p>
+{_TABLE}
+$facts
+</table>""")
+
+_FAILED_HTML = Template(f"""\
+<p style="margin:0 0 16px;font-size:17px">The export could not be made.</p>
+<p style="margin:0 0 16px;padding:10px 14px;border-left:4px solid #d92d20;word-break:break-word">$reason</p>
+<p style="margin:0 0 20px">$advice</p>
+{_TABLE}
+$facts
+</table>""")

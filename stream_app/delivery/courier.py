@@ -1,0 +1,157 @@
+"""Sends what the ledger has due: claim, send, confirm."""
+
+import asyncio
+import random
+from collections.abc import Mapping
+from datetime import timedelta
+
+import structlog
+
+from stream_app.delivery.addresses import Addressing
+from stream_app.delivery.ledger import Ledger
+from stream_app.delivery.models import Channel, DeliveryStatus
+from stream_app.delivery.notice import Notice
+from stream_app.delivery.transport import Refused, Transport, Uncertain, Undelivered
+from stream_app.errors import Rejected, Retryable
+from stream_app.patience import until_possible
+from stream_app.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+SLOTS = 4
+"""Messages that one worker sends at a time over one channel."""
+
+POLL_SECONDS = 1.0
+FIRST_RETRY = timedelta(seconds=5)
+LONGEST_RETRY = timedelta(minutes=15)
+
+NOT_SET_UP = {
+    Channel.MAIL: "no mail server is set up (EXPORTER_SMTP_HOST)",
+    Channel.WEBHOOK: "webhooks are not set up (EXPORTER_WEBHOOK_SECRET)",
+}
+
+
+class Courier:
+    """Works through the ledger until it is drained; any number of them may."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        transports: Mapping[Channel, Transport],
+        settings: Settings,
+        *,
+        poll: float = POLL_SECONDS,
+    ) -> None:
+        self._ledger = ledger
+        self._transports = transports
+        self._settings = settings
+        self._addressing = Addressing.of(settings)
+        self._poll = poll
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
+
+    async def work(self, channel: Channel) -> None:
+        """Send what is due over ``channel``, :data:`SLOTS` at a time, until drained."""
+        transport, running = self._transports.get(channel), set[asyncio.Task[None]]()
+        while not self._draining:
+            running = {task for task in running if not task.done()}
+            notices = await self._claim(channel, SLOTS - len(running))
+            running |= {self._start(channel, transport, notice) for notice in notices}
+            if not running and transport is not None:
+                await transport.rest()
+            if len(running) < SLOTS:
+                await asyncio.sleep(self._poll)
+            else:
+                await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+
+    async def watch(self) -> None:
+        """Settle what dead workers were sending, for ever."""
+        while True:
+            try:
+                for lost in await self._ledger.abandon():
+                    log.warning(
+                        f"delivery.{lost.status}",
+                        delivery=str(lost.delivery_id),
+                        job_id=str(lost.job_id),
+                        channel=lost.channel,
+                        address=lost.address,
+                    )
+            except Retryable as error:
+                log.warning("delivery.unwatched", error=str(error))
+            await asyncio.sleep(self._poll)
+
+    async def drain(self) -> None:
+        """Claim nothing more, and let what is being sent be sent: each has its own time-out."""
+        self._draining = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._settings.delivery_timeout_seconds + 5)
+        for transport in self._transports.values():
+            await transport.rest()
+
+    async def _claim(self, channel: Channel, limit: int) -> list[Notice]:
+        try:
+            return await self._ledger.claim(channel, limit)
+        except Retryable as error:
+            log.warning("delivery.unclaimed", error=str(error))
+            return []
+
+    def _start(self, channel: Channel, transport: Transport | None, notice: Notice) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._deliver(channel, transport, notice))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _deliver(self, channel: Channel, transport: Transport | None, notice: Notice) -> None:
+        """Send one message and record what became of it; the record waits for the database."""
+        bound = log.bind(
+            delivery=str(notice.delivery_id),
+            job_id=str(notice.job_id),
+            channel=channel,
+            address=notice.address,
+            attempt=notice.attempt,
+        )
+        status, reason = DeliveryStatus.SENT, None
+        try:
+            objection = self._objection(channel, notice)
+            if transport is None or objection is not None:
+                status, reason = DeliveryStatus.SKIPPED, objection or NOT_SET_UP[channel]
+            else:
+                await transport.send(notice)
+        except Undelivered as error:
+            outcome = await until_possible(self._ledger.postpone, notice, backoff(notice.attempt), str(error))
+            bound.warning("delivery.postponed", outcome=outcome, error=str(error))
+            return
+        except Refused as error:
+            status, reason = DeliveryStatus.FAILED, str(error)
+            if error.bad_address:
+                await until_possible(self._ledger.suppress, notice.address, reason)
+        except Uncertain as error:
+            status, reason = DeliveryStatus.AMBIGUOUS, str(error)
+        except Exception:
+            bound.exception("delivery.crashed")
+            status, reason = DeliveryStatus.AMBIGUOUS, "a fault of the service; its log knows more"
+        if await until_possible(self._ledger.finish, notice, status, reason):
+            bound.info(f"delivery.{status}", reason=reason)
+        else:
+            bound.warning("delivery.claim_lost", status=status)
+
+    def _objection(self, channel: Channel, notice: Notice) -> str | None:
+        """Why a message must not be sent: what the recipient wants, and what the settings allow now."""
+        if notice.unwanted is not None:
+            return notice.unwanted
+        if channel is Channel.MAIL and notice.empty and not self._settings.mail_empty:
+            return "exports without rows are not mailed (EXPORTER_MAIL_EMPTY)"
+        try:
+            if channel is Channel.MAIL:
+                self._addressing.recipient(notice.address, field="recipients")
+            elif self._addressing.webhooks:
+                self._addressing.webhook(notice.address)
+        except Rejected as error:
+            return str(error)
+        return None
+
+
+def backoff(attempt: int) -> timedelta:
+    """Exponential, with jitter, so that an outage does not end in one wave."""
+    longest = min(FIRST_RETRY * (1 << min(attempt - 1, 20)), LONGEST_RETRY)
+    return longest * random.uniform(0.5, 1)  # noqa: S311

@@ -1,0 +1,62 @@
+"""Links in messages: each is signed for one recipient of one job, and leads to the API."""
+
+import hashlib
+from typing import Literal
+from uuid import UUID
+
+from itsdangerous import BadData, Signer
+from itsdangerous.encoding import base64_decode, base64_encode
+
+from stream_app.errors import ExporterError
+from stream_app.settings import Settings
+
+Purpose = Literal["links", "unsubscribe"]
+
+
+class BadLink(ExporterError):
+    """Nobody here has signed that."""
+
+    code = "bad_link"
+
+
+class Links:
+    """Makes links out of ids of deliveries, and reads them again.
+
+    A link has no time of its own: whoever answers it asks the ledger whether it is revoked, and the job
+    whether the file is still there.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._base = settings.public_url.rstrip("/")
+        self._signers: dict[Purpose, Signer] = {
+            purpose: Signer(
+                settings.link_key,
+                salt=f"exporter.{purpose}",
+                key_derivation="hmac",
+                digest_method=hashlib.sha256,
+            )
+            for purpose in ("links", "unsubscribe")
+        }
+
+    def download(self, delivery_id: UUID) -> str:
+        """Leads to the file."""
+        return self._url("links", delivery_id)
+
+    def unsubscribe(self, delivery_id: UUID) -> str:
+        """Leads to the end of such mails."""
+        return self._url("unsubscribe", delivery_id)
+
+    def _url(self, purpose: Purpose, delivery_id: UUID) -> str:
+        token = self._signers[purpose].sign(base64_encode(delivery_id.bytes)).decode()
+        return f"{self._base}/exports/{purpose}/{token}"
+
+    def read(self, purpose: Purpose, token: str) -> UUID:
+        """The delivery that a link was made for.
+
+        Raises:
+            BadLink: it was changed, or made for something else.
+        """
+        try:
+            return UUID(bytes=base64_decode(self._signers[purpose].unsign(token)))
+        except (BadData, ValueError) as error:
+            raise BadLink("This link is not complete, or was changed") from error

@@ -1,0 +1,88 @@
+"""The ledger's tables: what is sent to whom, and who wants or gets nothing."""
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import Index, Integer, UniqueConstraint, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from stream_app.jobs.models import Base
+
+
+class Channel(StrEnum):
+    """How somebody is told."""
+
+    MAIL = "mail"
+    WEBHOOK = "webhook"
+
+
+class DeliveryStatus(StrEnum):
+    """::
+
+    pending ──► sending ──► sent, failed, skipped
+       ▲───────────┘ │ (retry)
+                     └──► ambiguous
+    """
+
+    PENDING = "pending"
+    SENDING = "sending"
+    SENT = "sent"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    AMBIGUOUS = "ambiguous"
+    """It may have arrived or not: nobody sends it again without being told to."""
+
+
+class Delivery(Base):
+    """One message about one job to one address. ``attempts`` numbers the claims and fences them.
+
+    ``address`` is a mail address or a URL, ``event`` the status that the job ended with, ``topic`` what
+    its recipient can unsubscribe from: ``schedule:<id>``, or ``user:<id>`` for what the user asked for.
+    No key of another table is referred to: the ledger says what was sent, also when the job is gone.
+    """
+
+    __tablename__ = "deliveries"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    job_id: Mapped[UUID]
+    channel: Mapped[str]
+    address: Mapped[str]
+    event: Mapped[str]
+    topic: Mapped[str]
+    status: Mapped[str] = mapped_column(server_default=DeliveryStatus.PENDING)
+    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    not_before: Mapped[datetime] = mapped_column(server_default=func.now())
+    give_up_at: Mapped[datetime]
+    worker: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    reason: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    finished_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        UniqueConstraint("job_id", "channel", "address", name="deliveries_once"),
+        Index("deliveries_due", "channel", "not_before", postgresql_where=text("status = 'pending'")),
+        Index("deliveries_sending", "lease_until", postgresql_where=text("status = 'sending'")),
+    )
+
+
+class SuppressedAddress(Base):
+    """A mail address, lower case, that its server refused for good."""
+
+    __tablename__ = "suppressed_addresses"
+
+    address: Mapped[str] = mapped_column(primary_key=True)
+    reason: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Unsubscription(Base):
+    """A mail address, lower case, that wants no more mails about ``topic``: a schedule or a user."""
+
+    __tablename__ = "unsubscriptions"
+
+    address: Mapped[str] = mapped_column(primary_key=True)
+    topic: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
