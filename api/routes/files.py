@@ -74,7 +74,7 @@ async def get_manifest(job_id: UUID, services: Container, user: CurrentUser) -> 
 
 
 async def _finished(services: Services, user: User, job_id: UUID) -> ExportJob:
-    """The job, if there is a file.
+    """The job, if the user may see it and there is a file.
 
     Raises:
         Problem: 404 no such job, 409 no file yet or never, 410 no more.
@@ -115,6 +115,5 @@ def presigned(services: Services, job: ExportJob, *, method: str = "GET") -> Res
     """
     if job.file_path is None or job.file_name is None or job.content_type is None:
         raise Problem(410, "gone", "There is no file any more; ask for the export again")
-    log.info("download.link", user=user.id, job=str(job.id), owner=job.user_id)
     link = services.storage.link(job.file_path, job.file_name, job.content_type, method=method)
     return Response(status_code=307, headers={"Location": link, "Cache-Control": "no-store"})
