@@ -46,8 +46,12 @@ def write(notice: Notice, *, link: str, unsubscribe: str, attached: bool = False
 
 
 def one_line(text: str, limit: int) -> str:
-    """``text`` without line breaks, control or direction characters, no longer than ``limit``."""
+    """``text`` without line breaks, control or direction characters, no longer than ``limit``.
+
+    Nor is it an encoded word, in which a header could hide all of these.
+    """
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    line = line.replace("=?", "= ?")
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
