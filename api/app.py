@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from api import handlers, problems
 from api.middleware import RequestContext
+from api.page import site
 from api.routes import datasets, deliveries, files, health, jobs, links
 from api.services import open_services
 from stream_app.settings import Settings
@@ -39,6 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
     handlers.install(app)
     for routes in (jobs, files, deliveries, links, datasets, health):
         app.include_router(routes.router)
+    site.install(app)
     _document_problems(app)
     return app
 

@@ -4,7 +4,9 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 
 from api.auth import CurrentUser, User
 from api.models import Manifest, is_expired
@@ -16,6 +18,13 @@ from stream_app.jobs.states import UNFINISHED, Status
 
 router = APIRouter(prefix="/exports/jobs", tags=["files"])
 log = structlog.get_logger(__name__)
+
+
+class DownloadLink(BaseModel):
+    """Where the file is, for a few minutes."""
+
+    url: str
+
 
 _REDIRECT: dict[int | str, dict[str, Any]] = {
     307: {
@@ -32,11 +41,22 @@ _REDIRECT: dict[int | str, dict[str, Any]] = {
     summary="Download the file",
     status_code=307,
     response_class=Response,
-    responses=_REDIRECT,
+    responses={
+        200: {"model": DownloadLink, "description": "The same URL, for `Accept: application/json`"},
+        **_REDIRECT,
+    },
 )
-async def download_export(job_id: UUID, services: Container, user: CurrentUser) -> Response:
-    """Redirects to a fresh presigned URL of the object store; do not send the token there."""
-    return _redirect(services, user, await _finished(services, user, job_id))
+async def download_export(job_id: UUID, services: Container, user: CurrentUser, request: Request) -> Response:
+    """Redirects to a fresh presigned URL of the object store; do not send the token there.
+
+    Scripts in browsers cannot see where a redirect leads: with `Accept: application/json`, and nothing
+    else in it, the answer is 200 and `{"url": …}`.
+    """
+    answer = _redirect(services, user, await _finished(services, user, job_id))
+    if request.headers.get("accept") != "application/json":
+        return answer
+    link = DownloadLink(url=answer.headers["location"])
+    return JSONResponse(link.model_dump(), headers={"Cache-Control": "no-store"})
 
 
 @router.head(

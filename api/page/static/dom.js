@@ -1,0 +1,80 @@
+// Elements without markup: every text becomes a text node, so nothing is ever parsed as HTML.
+
+/** An element. Properties named on… are listeners, those with a hyphen and unknown ones attributes. */
+export function h(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "class") element.className = value;
+    else if (name in element && !name.includes("-")) element[name] = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+export const byId = (id) => document.getElementById(id);
+
+let ids = 0;
+
+/** A label and its control, one below the other; `hint` is read out with the control. */
+export function field(text, control, hint) {
+  control.id ||= `field-${(ids += 1)}`;
+  const help = hint && h("span", { class: "hint", id: `${control.id}-hint` }, hint);
+  if (help) control.setAttribute("aria-describedby", help.id);
+  return h("div", { class: "field" }, h("label", { htmlFor: control.id }, text), control, help);
+}
+
+/** A select over [value, text] pairs. */
+export function choice(pairs, properties = {}) {
+  return h("select", properties, pairs.map(([value, text]) => h("option", { value }, text)));
+}
+
+/** A box to tick, with its text. */
+export function tick(text, properties = {}) {
+  return h("label", { class: "tick" }, h("input", { type: "checkbox", ...properties }), h("span", {}, text));
+}
+
+/** Show or take away a message. */
+export function say(element, text) {
+  element.textContent = text ?? "";
+  element.hidden = !text;
+}
+
+/** A button that asks once more before it acts. */
+export function twice(text, question, act) {
+  let timer = 0;
+  const button = h("button", { type: "button", class: "quiet", onclick: press, onblur: calm }, text);
+  function calm() {
+    clearTimeout(timer);
+    timer = 0;
+    button.textContent = text;
+    button.classList.remove("danger");
+  }
+  function press() {
+    if (timer) {
+      calm();
+      act(button);
+      return;
+    }
+    button.textContent = question;
+    button.classList.add("danger");
+    timer = setTimeout(calm, 4000);
+  }
+  return button;
+}
+
+/** Run `act` with the button out of reach meanwhile; whatever goes wrong is said in `place`. */
+export async function busy(button, place, act) {
+  if (button.getAttribute("aria-busy") === "true") return;
+  button.setAttribute("aria-busy", "true"); // not disabled: that would take away the focus
+  say(place, "");
+  try {
+    await act();
+  } catch (failure) {
+    say(place, failure.message);
+  } finally {
+    button.removeAttribute("aria-busy");
+  }
+}

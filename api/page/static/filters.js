@@ -1,0 +1,210 @@
+// Rows of conditions: column, operator, and the input that suits both.
+
+import { choice, h } from "./dom.js";
+import { isTests, operator } from "./words.js";
+
+const DATE = /^\d{4}-\d\d-\d\d$/;
+const TIME = /^\d\d:\d\d(:\d\d)?$/;
+const MOMENT = /^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?)(?:Z|\+00:00)?)?$/;
+const PATTERNS = {
+  integer: ["[+\\-]?[0-9]{1,19}", "a whole number", "numeric"],
+  numeric: ["[+\\-]?[0-9]*\\.?[0-9]+", "a number such as 12.5", "decimal"],
+  float: ["[+\\-]?[0-9]*\\.?[0-9]+([eE][+\\-]?[0-9]+)?", "a number such as 12.5", "decimal"],
+  uuid: ["[0-9a-fA-F\\-]{32,36}", "a UUID"],
+};
+
+/** The inputs for a value: `write` says whether they can show it. */
+function inputs(column, name) {
+  const label = `Value for ${column.name}`;
+  if (name === "is_null") return select(label, [[true, "yes"], [false, "no"]]);
+  if (column.kind === "boolean") return select(label, [[true, "true"], [false, "false"]]);
+  if (name === "in" || name === "not_in") return column.values ? boxes(label, column.values) : lines(label);
+  if (column.values) return select(label, column.values.map((value) => [value, value]));
+  if (name === "prefix" || name === "contains") return text(label, null, name === "prefix");
+  if (column.kind === "timestamp" || column.kind === "timestamptz") return moments(label, column.kind);
+  if (column.kind === "date") return typed(label, { type: "date", required: true }, DATE);
+  if (column.kind === "time") return typed(label, { type: "time", step: 1, required: true }, TIME);
+  return text(label, PATTERNS[column.kind], Boolean(PATTERNS[column.kind]));
+}
+
+function select(label, pairs) {
+  const element = choice(pairs.map(([, word], index) => [index, word]), { "aria-label": label });
+  return {
+    element,
+    read: () => pairs[element.value][0],
+    write(value) {
+      const index = pairs.findIndex(([own]) => own === value);
+      if (index >= 0) element.value = index;
+      return index >= 0;
+    },
+  };
+}
+
+function boxes(label, values) {
+  const ticks = values.map((value) => h("input", { type: "checkbox", value }));
+  const texts = ticks.map((box) => h("label", { class: "tick" }, box, h("span", {}, box.value)));
+  const check = () => ticks[0].setCustomValidity(ticks.some((box) => box.checked) ? "" : "Tick at least one value");
+  check();
+  return {
+    element: h("div", { class: "ticks", role: "group", "aria-label": label, onchange: check }, texts),
+    read: () => ticks.filter((box) => box.checked).map((box) => box.value),
+    write(wanted) {
+      for (const box of ticks) box.checked = wanted.includes(box.value);
+      check();
+      return wanted.every((value) => values.includes(value));
+    },
+  };
+}
+
+function lines(label) {
+  const element = h("textarea", { "aria-label": label, rows: 3, required: true, placeholder: "one value a line" });
+  return {
+    element,
+    read: () => element.value.split("\n").map((line) => line.trim()).filter(Boolean),
+    write(values) {
+      element.value = values.join("\n");
+      return true;
+    },
+  };
+}
+
+function text(label, [pattern, title, inputMode] = [], required = false) {
+  const element = h("input", { "aria-label": label, pattern, title, inputMode, required, spellcheck: false });
+  if (title) element.placeholder = title;
+  return {
+    element,
+    read: () => element.value,
+    write(value) {
+      element.value = typeof value === "object" ? JSON.stringify(value) : value;
+      return true;
+    },
+  };
+}
+
+function typed(label, properties, form) {
+  const element = h("input", { "aria-label": label, ...properties });
+  return {
+    element,
+    read: () => element.value,
+    write(value) {
+      element.value = value;
+      return form.test(value);
+    },
+  };
+}
+
+/** A date and, if wanted, a time; midnight otherwise. In UTC, as the files have it. */
+function moments(label, kind) {
+  const date = h("input", { type: "date", "aria-label": `${label}, date`, required: true });
+  const time = h("input", { type: "time", step: 1, "aria-label": `${label}, time (00:00 if empty)` });
+  const zone = kind === "timestamptz" ? "Z" : "";
+  return {
+    element: h("div", { class: "moment" }, date, time, zone && h("span", { class: "hint" }, "UTC")),
+    read: () => date.value + (time.value && `T${time.value}${zone}`),
+    write(value) {
+      const parts = MOMENT.exec(value);
+      if (!parts) return false;
+      date.value = parts[1];
+      time.value = parts[2] ?? "";
+      return true;
+    },
+  };
+}
+
+/** The conditions of an export; `changed` is called when one comes or goes. */
+export class Filters {
+  constructor(changed) {
+    this.changed = changed;
+    this.columns = [];
+    this.items = new Set();
+    this.list = h("ul", { class: "filters", "aria-label": "Filters" });
+    this.adder = h("button", { type: "button", class: "quiet", onclick: () => this.add().focus() }, "+ Add filter");
+    this.element = h("div", { class: "filter-box" }, this.list, this.adder);
+  }
+
+  /** Start again, for another dataset. */
+  use(columns) {
+    this.columns = columns.filter((column) => column.operators.length);
+    this.items.clear();
+    this.list.replaceChildren();
+    this.adder.hidden = !this.columns.length;
+  }
+
+  add(name = this.columns[0].name, test, value) {
+    const columns = this.columns.map((column) => [column.name, column.name]);
+    const which = choice(columns, { "aria-label": "Column", class: "which" });
+    const how = h("select", { "aria-label": "Condition", class: "how" });
+    const place = h("div", { class: "value" });
+    const drop = h("button", { type: "button", class: "quiet drop" }, "×");
+    const row = h("li", { class: "filter" }, which, how, place, drop);
+    const item = { row, which, how };
+    const column = () => this.columns.find((own) => own.name === which.value);
+    const operators = () => {
+      how.replaceChildren(...column().operators.map((own) => h("option", { value: own }, operator(own, column().kind))));
+      drop.setAttribute("aria-label", `Remove the filter on ${which.value}`);
+    };
+    const values = (given) => {
+      item.input = inputs(column(), how.value);
+      if (given !== undefined && !item.input.write(given)) {
+        item.input = text(`Value for ${which.value}`, [], true);
+        item.input.write(given);
+      }
+      place.replaceChildren(item.input.element);
+    };
+    which.onchange = () => (operators(), values());
+    how.onchange = () => values();
+    drop.onclick = () => {
+      this.items.delete(item);
+      row.remove();
+      (this.list.querySelector(".drop") ?? this.adder).focus();
+      this.changed();
+    };
+    which.value = name;
+    operators();
+    if (test) how.value = test;
+    values(value);
+    this.items.add(item);
+    this.list.append(row);
+    this.changed();
+    return which;
+  }
+
+  read() {
+    const found = {};
+    for (const { which, how, input } of this.items) (found[which.value] ??= {})[how.value] = input.read();
+    return found;
+  }
+
+  /** Mark what is there twice, since only one of them could hold. */
+  check() {
+    const seen = new Set();
+    for (const { which, how } of this.items) {
+      const key = JSON.stringify([which.value, how.value]);
+      how.setCustomValidity(seen.has(key) ? "There is a filter with this column and condition already" : "");
+      seen.add(key);
+    }
+  }
+
+  /** Show filters as a job has them; returns the names of columns that are no more. */
+  write(wanted) {
+    const missing = [];
+    for (const [name, tests] of Object.entries(wanted ?? {})) {
+      const column = this.columns.find((own) => own.name === name);
+      if (!column) {
+        missing.push(name);
+        continue;
+      }
+      for (let [test, value] of Object.entries(isTests(tests) ? tests : { eq: tests })) {
+        if (value === null && (test === "eq" || test === "ne")) [test, value] = ["is_null", test === "eq"];
+        if (column.operators.includes(test)) this.add(name, test, value);
+        else missing.push(`${name} ${test}`);
+      }
+    }
+    return missing;
+  }
+
+  /** Take the user to the filter that an error is about. */
+  mark(name) {
+    for (const { which, row } of this.items) row.classList.toggle("wrong", name !== null && which.value === name);
+  }
+}

@@ -1,0 +1,264 @@
+// The list of exports: live, newest first.
+
+import { Failure, call, events } from "./api.js";
+import { busy, byId, h, say, twice } from "./dom.js";
+import { STATUS, count, date, duration, filters, moment, rows, size } from "./words.js";
+
+const POLL = 1500; // milliseconds between questions where events do not come
+const REST = 15000; // the same, while nothing runs
+const LONGEST_WAIT = 30000; // between two attempts to listen
+
+const UNFINISHED = new Set(["pending", "processing"]);
+
+export class Jobs {
+  constructor(user, { again }) {
+    this.user = user;
+    this.again = again;
+    this.cards = new Map();
+    this.list = byId("job-list");
+    this.problem = byId("jobs-problem");
+    this.older = byId("older");
+    this.older.onclick = () => busy(this.older, this.problem, () => this.more());
+    this.cursor = null;
+    this.live = false;
+    this.life = new AbortController();
+    this.wanted = new Map();
+  }
+
+  /** Show the newest page and follow what happens, until `stop`. */
+  async start() {
+    const page = await call("GET", "exports/jobs?limit=20");
+    this.cursor = page.next_cursor;
+    for (const job of page.jobs) this.put(job);
+    this.settle();
+    this.listen();
+    this.poll();
+    this.clock = setInterval(() => this.tick(), 1000);
+  }
+
+  stop() {
+    this.life.abort();
+    clearInterval(this.clock);
+    clearTimeout(this.next);
+    this.list.replaceChildren();
+  }
+
+  async more() {
+    const page = await call("GET", `exports/jobs?limit=20&cursor=${encodeURIComponent(this.cursor)}`);
+    this.cursor = page.next_cursor;
+    for (const job of page.jobs) this.put(job);
+    this.settle();
+  }
+
+  settle() {
+    this.older.hidden = !this.cursor;
+    byId("no-jobs").hidden = this.cards.size > 0;
+  }
+
+  put(job) {
+    const known = this.cards.get(job.export_job_id);
+    if (known) {
+      known.show(job);
+      return known;
+    }
+    const card = new Card(job, this);
+    const next = [...this.cards.values()].find((other) => other.job.created_at < job.created_at);
+    this.list.insertBefore(card.element, next?.element ?? null);
+    this.cards.set(job.export_job_id, card);
+    this.settle();
+    return card;
+  }
+
+  /** Ask for one job and show it; questions that come while one is under way become one more. */
+  async refresh(id) {
+    if (this.wanted.has(id)) {
+      this.wanted.set(id, true);
+      return;
+    }
+    this.wanted.set(id, false);
+    try {
+      return this.put(await call("GET", `exports/jobs/${id}`, { signal: this.life.signal }));
+    } catch (failure) {
+      if (failure.status !== 404 && failure.name !== "AbortError") say(this.problem, failure.message);
+    } finally {
+      const again = this.wanted.get(id);
+      this.wanted.delete(id);
+      if (again) this.refresh(id);
+    }
+  }
+
+  /** Events for as long as the page is open. */
+  async listen() {
+    let wait = 1000;
+    let last;
+    while (!this.life.signal.aborted) {
+      try {
+        for await (const event of events("exports/events", { last, signal: this.life.signal })) {
+          last = event.id ?? last;
+          wait = 1000;
+          this.lives(true);
+          this.hear(event);
+        }
+      } catch (error) {
+        if (error.name === "AbortError") return;
+        if (error instanceof Failure && [401, 403, 404, 405].includes(error.status)) return;
+      }
+      this.lives(false);
+      await new Promise((resolve) => setTimeout(resolve, wait * (0.5 + Math.random() / 2)));
+      wait = Math.min(wait * 2, LONGEST_WAIT);
+    }
+  }
+
+  hear(event) {
+    let data;
+    try {
+      data = JSON.parse(event.data);
+    } catch {
+      return;
+    }
+    if (data.export_job_id && data.created_at) this.put(data);
+    else if (data.job_id ?? data.export_job_id) this.refresh(data.job_id ?? data.export_job_id);
+  }
+
+  lives(on) {
+    if (this.live === on) return;
+    this.live = on;
+    byId("live").textContent = on ? "live" : "";
+  }
+
+  /** Where events do not come, ask: often while something runs, else seldom. */
+  async poll() {
+    const busy = [...this.cards.values()].some((card) => UNFINISHED.has(card.job.status));
+    this.next = setTimeout(async () => {
+      if (!this.live && !document.hidden) {
+        try {
+          const page = await call("GET", "exports/jobs?limit=20", { signal: this.life.signal });
+          for (const job of page.jobs) this.put(job);
+          say(this.problem, "");
+        } catch (failure) {
+          if (failure.name === "AbortError" || failure.status === 401) return;
+          say(this.problem, failure.message);
+        }
+      }
+      this.poll();
+    }, busy || this.live ? POLL : REST);
+  }
+
+  tick() {
+    for (const card of this.cards.values()) if (card.job.status === "processing") card.showFacts();
+  }
+}
+
+/** One export. Its elements stay and change their texts, so that nobody loses the focus. */
+class Card {
+  constructor(job, jobs) {
+    this.jobs = jobs;
+    this.problem = h("p", { class: "alert", role: "alert", hidden: true });
+    this.state = h("span", { class: "state" });
+    this.facts = h("p", { class: "facts" });
+    this.error = h("p", { class: "error", hidden: true });
+    this.bar = h("progress", { hidden: true, "aria-label": `Progress of ${job.export_type}` });
+    this.download = this.button("Download", (button) => this.fetch(button), "primary small");
+    this.cancel = this.button("Cancel", (button) => this.drop(button));
+    this.repeat = this.button("Again", () => jobs.again(this.job));
+    this.remove = twice("Remove", "Remove the file?", (button) => this.drop(button));
+    const wanted = filters(job.filters);
+    const whose = job.user_id === jobs.user.id ? null : `for ${job.user_id}`;
+    const extent = [job.scope === "all" ? "everybody’s rows" : null, job.columns && `${job.columns.length} columns`, wanted];
+    this.element = h(
+      "li",
+      { class: "job", tabindex: -1 },
+      h("div", { class: "heading" }, h("h3", {}, `${job.export_type} `, h("span", { class: "kind" }, kind(job))), this.state),
+      h("p", { class: "hint" }, [whose, moment(job.created_at), ...extent].filter(Boolean).join(" · ")),
+      this.bar,
+      this.facts,
+      this.error,
+      this.problem,
+      h("p", { class: "buttons" }, this.download, this.cancel, this.repeat, this.remove),
+    );
+    this.show(job);
+  }
+
+  button(text, act, look = "quiet") {
+    return h("button", { type: "button", class: look, onclick: (event) => act(event.currentTarget) }, text);
+  }
+
+  show(job) {
+    const before = this.job;
+    if (before && order(before) > order(job)) return; // an answer that was overtaken
+    this.job = job;
+    const stops = job.cancel_requested && UNFINISHED.has(job.status);
+    this.state.textContent = stops ? "Cancelling" : STATUS[job.status];
+    this.element.dataset.status = job.status;
+    this.bar.hidden = job.status !== "processing";
+    say(this.error, job.error?.message);
+    const buttons = [
+      [this.download, job.status === "completed"],
+      [this.cancel, UNFINISHED.has(job.status) && !stops],
+      [this.remove, job.status === "completed"],
+    ];
+    const lost = buttons.some(([button, on]) => !on && button === document.activeElement);
+    for (const [button, on] of buttons) button.hidden = !on;
+    if (lost) (this.download.hidden ? this.repeat : this.download).focus();
+    if (before && before.status !== job.status && !UNFINISHED.has(job.status)) {
+      const end = job.error?.message ?? (job.status === "completed" ? rows(job.row_count) : "");
+      byId("news").textContent = `${job.export_type} ${kind(job)}: ${STATUS[job.status]}. ${end}`;
+    }
+    this.showFacts();
+  }
+
+  showFacts() {
+    const job = this.job;
+    const parts = [];
+    if (job.status === "processing") {
+      const seconds = Math.max(0.1, (Date.now() - new Date(job.started_at ?? job.created_at)) / 1000);
+      const done = job.row_count ?? 0;
+      const all = Math.max(job.estimated_rows ?? 0, done);
+      const rate = done / seconds;
+      if (done && all > done) {
+        this.bar.max = all;
+        this.bar.value = done;
+        parts.push(`${count(done)} of about ${rows(all)}`, `${count(Math.round(rate))} a second`);
+        parts.push(`${duration((all - done) / rate)} left`);
+      } else {
+        this.bar.removeAttribute("value");
+        parts.push(done ? `${rows(done)} so far` : "Reading the first rows", duration(seconds));
+      }
+      if (job.attempt > 1) parts.push(`attempt ${job.attempt}`);
+    } else if (job.status === "completed") {
+      const seconds = (new Date(job.completed_at) - new Date(job.started_at)) / 1000;
+      parts.push(rows(job.row_count), size(job.file_size), duration(seconds));
+      if (seconds >= 0.1) parts.push(`${count(Math.round(job.row_count / seconds))} rows a second`);
+      parts.push(`kept until ${date(job.expires_at)}`);
+    } else if (job.status === "pending") {
+      parts.push(job.attempt ? "Something went wrong on the way; it will be tried again" : "Waiting for a free worker");
+    } else if (job.status === "expired") {
+      parts.push("The file is gone; “Again” asks for a new one");
+    }
+    this.facts.textContent = parts.join(" · ");
+    this.facts.hidden = !parts.length;
+  }
+
+  /** The link is fresh and short-lived, so it is asked for at each click. The token is not sent to the store. */
+  fetch(button) {
+    return busy(button, this.problem, async () => {
+      const { url } = await call("GET", `exports/jobs/${this.job.export_job_id}/download`);
+      location.assign(url);
+    });
+  }
+
+  drop(button) {
+    return busy(button, this.problem, async () => {
+      await call("DELETE", `exports/jobs/${this.job.export_job_id}`);
+      await this.jobs.refresh(this.job.export_job_id);
+    });
+  }
+}
+
+const kind = (job) => [job.format, job.options?.compression].filter((part) => part && part !== "none").join(" · ");
+
+/** How far a job is, so that of two views the later one can be told. */
+function order(job) {
+  const ended = { completed: 1, failed: 1, cancelled: 1, expired: 2 }[job.status];
+  return ended ? ended * 1e15 : job.attempt * 1e12 + (job.row_count ?? 0) + (job.cancel_requested ? 0.5 : 0);
+}

@@ -1,0 +1,72 @@
+// Signing in and out, and what is shown meanwhile.
+
+import { bearer, call, lost, session } from "./api.js";
+import { Builder } from "./builder.js";
+import { busy, byId, say } from "./dom.js";
+import { Jobs } from "./jobs.js";
+import { Schedules } from "./schedules.js";
+import { moment } from "./words.js";
+
+const LONGEST_TIMER = 2 ** 31 - 1;
+
+let jobs;
+let schedules;
+let timer;
+
+const form = byId("sign-in");
+const problem = byId("sign-in-problem");
+
+function show(signedIn) {
+  form.hidden = signedIn;
+  for (const id of ["desk", "places", "who", "sign-out"]) byId(id).hidden = !signedIn;
+}
+
+function signOut(reason) {
+  session.token = null;
+  clearTimeout(timer);
+  jobs?.stop();
+  schedules?.stop();
+  show(false);
+  say(problem, reason);
+  byId("token").focus();
+}
+
+async function open(token, { focus }) {
+  const user = bearer(token);
+  const catalogue = await call("GET", "exports/datasets", { token });
+  session.token = token;
+  byId("who").replaceChildren(user.id, Object.assign(document.createElement("span"), { textContent: ` until ${moment(user.ends)}` }));
+  if (user.admin) byId("who").firstChild.after(" (admin)");
+  show(true);
+  timer = setTimeout(() => signOut("The token has expired; get a new one"), Math.min(user.ends - Date.now(), LONGEST_TIMER));
+
+  jobs = new Jobs(user, { again: (job) => builder.fill(job) });
+  schedules = new Schedules({ ran: (answer) => appear(answer.export_job_id) });
+  const builder = new Builder(byId("builder"), user, { ordered: appear, scheduled: () => schedules.load() });
+  builder.use(catalogue);
+  await Promise.all([jobs.start().catch((failure) => say(byId("jobs-problem"), failure.message)), schedules.load()]);
+  if (focus) byId("new").focus({ preventScroll: true });
+}
+
+/** A job that was just asked for: show it and go there. */
+async function appear(id) {
+  const card = await jobs.refresh(id);
+  card?.element.focus({ preventScroll: true });
+  card?.element.scrollIntoView({ block: "nearest" });
+}
+
+form.onsubmit = (event) => {
+  event.preventDefault();
+  const token = byId("token").value.trim().replace(/^Bearer\s+/i, "");
+  busy(form.querySelector("button"), problem, async () => {
+    if (!/^[\x21-\x7e]+$/.test(token) || !bearer(token)) throw new Error("This is not a token. It has three parts with dots between them.");
+    await open(token, { focus: true });
+    byId("token").value = "";
+  });
+};
+
+byId("sign-out").onclick = () => signOut("");
+lost.handler = (failure) => signOut(failure.message);
+
+if (session.token) open(session.token, { focus: false }).catch((failure) => signOut(failure.message));
+else show(false);

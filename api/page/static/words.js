@@ -1,0 +1,91 @@
+// Numbers, times and states as people say them.
+
+const whole = new Intl.NumberFormat("en");
+const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
+const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
+const weekday = new Intl.DateTimeFormat("en-GB", { weekday: "short", day: "numeric", month: "short" });
+
+export const count = (number) => whole.format(number);
+export const rows = (number) => `${count(number)} ${number === 1 ? "row" : "rows"}`;
+
+export function size(bytes) {
+  const units = ["bytes", "kB", "MB", "GB", "TB"];
+  let power = 0;
+  while (bytes >= 999.5 && power < units.length - 1) {
+    bytes /= 1000;
+    power += 1;
+  }
+  return `${power && bytes < 9.95 ? bytes.toFixed(1) : count(Math.round(bytes))} ${units[power]}`;
+}
+
+export function duration(seconds) {
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 100) return `${Math.round(seconds)} s`;
+  const minutes = Math.round(seconds / 60);
+  return minutes < 100 ? `${minutes} min` : `${Math.round(minutes / 60)} h`;
+}
+
+export function moment(text) {
+  const date = new Date(text);
+  return `${isToday(date) ? "today" : day.format(date)}, ${clock.format(date)}`;
+}
+
+/** With its weekday, in the schedule's own time zone. */
+export function run(text, timeZone) {
+  const date = new Date(text);
+  const parts = { hour: "2-digit", minute: "2-digit", weekday: "short", day: "numeric", month: "short" };
+  try {
+    return new Intl.DateTimeFormat("en-GB", { ...parts, timeZone }).format(date);
+  } catch {
+    return `${weekday.format(date)}, ${clock.format(date)}`;
+  }
+}
+
+export const date = (text) => day.format(new Date(text));
+
+const isToday = (moment) => moment.toDateString() === new Date().toDateString();
+
+export const STATUS = {
+  pending: "Waiting",
+  processing: "Running",
+  completed: "Ready",
+  failed: "Failed",
+  cancelled: "Cancelled",
+  expired: "Removed",
+};
+
+export const OPERATORS = {
+  eq: "is",
+  ne: "is not",
+  lt: "below",
+  lte: "at most",
+  gt: "above",
+  gte: "at least",
+  in: "one of",
+  not_in: "none of",
+  prefix: "starts with",
+  contains: "contains",
+  is_null: "is empty",
+};
+const IN_TIME = { ...OPERATORS, lt: "before", lte: "until", gt: "after", gte: "from" };
+
+export const TIMES = new Set(["date", "time", "timestamp", "timestamptz"]);
+export const operator = (name, kind) => (TIMES.has(kind) ? IN_TIME : OPERATORS)[name] ?? name;
+
+/** Filters of a job in one line. */
+export function filters(wanted) {
+  return Object.entries(wanted ?? {})
+    .flatMap(([column, tests]) =>
+      isTests(tests) ? Object.entries(tests).map(([name, value]) => test(column, name, value)) : test(column, "eq", tests),
+    )
+    .join(" · ");
+}
+
+export const isTests = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+
+function test(column, name, value) {
+  if (name === "is_null") return `${column} ${value ? "is empty" : "is not empty"}`;
+  const sign = { eq: "=", ne: "≠", lt: "<", lte: "≤", gt: ">", gte: "≥" }[name] ?? OPERATORS[name] ?? name;
+  const shown = Array.isArray(value) ? value.slice(0, 5).join(", ") + (value.length > 5 ? " …" : "") : value;
+  return `${column} ${sign} ${shown === null ? "empty" : shown}`;
+}

@@ -1,0 +1,71 @@
+"""The page's files: small, closed to the outside, and without a way to turn texts into markup."""
+
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+
+from api.app import create_app
+from api.page.site import FILES
+from stream_app.settings import Settings
+
+PAGE = [path for path in FILES.iterdir() if path.name in {"index.html", "style.css", "icon.svg"}]
+SCRIPTS = list(FILES.glob("*.js"))
+
+
+def client() -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(create_app(Settings(_env_file=None)))
+    return httpx.AsyncClient(transport=transport, base_url="http://api")
+
+
+def test_the_page_is_small() -> None:
+    assert sum(path.stat().st_size for path in [*PAGE, *SCRIPTS]) < 60_000
+
+
+@pytest.mark.parametrize("path", [*PAGE, *SCRIPTS], ids=lambda path: path.name)
+def test_nothing_comes_from_elsewhere(path: Path) -> None:
+    text = path.read_text()
+    addresses = set(re.findall(r"(?:https?:)?//[a-z][\w.-]+\.[a-z]+[^\s\"')]*", text))
+    assert addresses <= {"http://www.w3.org/2000/svg"}
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_cannot_make_markup(path: Path) -> None:
+    sinks = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|srcdoc|createCont"
+    assert not re.search(sinks, path.read_text())
+
+
+@pytest.mark.parametrize("path", ["/", "/page/style.css", "/page/main.js", "/page/icon.svg"])
+async def test_everything_is_served_under_the_policy(path: str) -> None:
+    async with client() as browser:
+        answer = await browser.get(path)
+        again = await browser.get(path, headers={"If-None-Match": answer.headers["etag"]})
+        probe = await browser.head(path)
+    assert answer.status_code == probe.status_code == 200
+    for response in (answer, again, probe):
+        policy = response.headers["content-security-policy"].split("; ")
+        assert {"default-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"} <= set(policy)
+        assert "unsafe" not in response.headers["content-security-policy"]
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["referrer-policy"] == "no-referrer"
+        assert response.headers["cache-control"] == "no-cache"
+    if path != "/":
+        assert again.status_code == 304
+
+
+async def test_everything_that_the_page_names_is_there() -> None:
+    async with client() as browser:
+        page = (await browser.get("/")).text
+        names = re.findall(r'(?:src|href)="(page/[^"]+)"', page)
+        assert {f"page/{path.name}" for path in SCRIPTS} <= set(names)
+        for name in names:
+            assert (await browser.get(f"/{name}")).status_code == 200, name
+
+
+@pytest.mark.parametrize("path", ["/page/..%2f..%2fapp.py", "/page/../site.py", "/page/", "/page/none.js"])
+async def test_nothing_else_is_served(path: str) -> None:
+    async with client() as browser:
+        answer = await browser.get(path)
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
