@@ -1,7 +1,8 @@
 """Who asks: bearer tokens (JWT), and what their roles allow."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import inf
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -29,6 +30,8 @@ class User:
 
     id: str
     roles: frozenset[str]
+    expires: float = field(default=inf, compare=False)
+    """When the token does, in seconds since 1970: nothing that lasts may last longer."""
 
     @property
     def is_admin(self) -> bool:
@@ -87,7 +90,7 @@ class Authenticator:
             raise _unauthorized("The token is not valid") from error
         if expired:
             raise _unauthorized("The token has expired; get a new one")
-        return User(_subject(claims["sub"]), _roles(claims.get("roles")))
+        return User(_subject(claims["sub"]), _roles(claims.get("roles")), claims["exp"])
 
 
 _bearer = HTTPBearer(

@@ -1,15 +1,17 @@
 """Everything the calls need, built once."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 import httpx
 from fastapi import Depends, Request
 
 from api.auth import Authenticator
+from api.feed import Feed
 from api.keys import Keys, PublishedKeys, SharedSecret
 from producers.publisher import Publisher
 from stream_app.delivery.addresses import Addressing
@@ -22,7 +24,9 @@ from stream_app.exports.formats.base import Format
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.source import Source
 from stream_app.exports.storage import Storage
+from stream_app.jobs.changes import CHANGES_CHANNEL
 from stream_app.jobs.database import create_engine
+from stream_app.jobs.listener import listen
 from stream_app.jobs.records import JobRecords
 from stream_app.jobs.store import JobStore
 from stream_app.settings import Settings
@@ -39,8 +43,10 @@ class Services:
     settings: Settings
     datasets: Mapping[str, Dataset]
     formats: Mapping[str, Format]
+    source: Source
     catalog: Catalog
     records: JobRecords
+    feed: Feed
     store: JobStore
     storage: Storage
     addressing: Addressing
@@ -71,12 +77,20 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         if settings.jwt_jwks_url is not None:
             http = await stack.enter_async_context(httpx.AsyncClient(timeout=5))
             keys = PublishedKeys(settings.jwt_jwks_url, http)
+        records = JobRecords(reading)
+        feed = Feed(records)
+        await stack.enter_async_context(_running(feed.run()))
+        await stack.enter_async_context(
+            _running(listen(settings, feed.notice, application=f"{NAME}-feed", channel=CHANGES_CHANNEL))
+        )
         yield Services(
             settings=settings,
             datasets=datasets,
             formats=FORMATS,
+            source=source,
             catalog=Catalog(source.fetch),
-            records=JobRecords(reading),
+            records=records,
+            feed=feed,
             store=JobStore(
                 writing,
                 lease=timedelta(seconds=settings.lease_seconds),
@@ -90,6 +104,18 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             publisher=publisher,
             authenticator=Authenticator(settings, keys),
         )
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Have ``work`` done beside everything else, until the end."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 async def _services(request: Request) -> Services:

@@ -1,4 +1,4 @@
-"""LISTEN: tells the dispatcher of new work and cancellations the moment they are committed."""
+"""LISTEN: tells of new work, cancellations and changes the moment they are committed."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,10 +12,12 @@ from stream_app.settings import Settings
 log = structlog.get_logger(__name__)
 
 
-async def listen(settings: Settings, wake: Callable[[str], None], *, application: str) -> None:
-    """Call ``wake`` with each notification's payload, for ever, across lost connections.
+async def listen(
+    settings: Settings, wake: Callable[[str], None], *, application: str, channel: str = WAKE_CHANNEL
+) -> None:
+    """Call ``wake`` with the payload of each notification on ``channel``, for ever, across lost connections.
 
-    What is missed meanwhile is found by the dispatcher's polling and heartbeats.
+    It is called with an empty text whenever a connection is there: something may have been missed.
     """
     while True:
         try:
@@ -31,7 +33,7 @@ async def listen(settings: Settings, wake: Callable[[str], None], *, application
         lost = asyncio.Event()
         try:
             connection.add_termination_listener(lambda _, lost=lost: lost.set())
-            await connection.add_listener(WAKE_CHANNEL, lambda *args: wake(str(args[3])))
+            await connection.add_listener(channel, lambda *args: wake(str(args[3])))
             wake("")
             await lost.wait()
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:

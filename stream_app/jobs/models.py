@@ -8,6 +8,7 @@ from sqlalchemy import BigInteger, Boolean, DateTime, Index, Integer, SmallInteg
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from stream_app.jobs import changes
 from stream_app.jobs.states import Status
 
 
@@ -94,6 +95,9 @@ class ExportJob(Base):
         Index("export_jobs_unpublished", "id", postgresql_where=text("outcome IS NOT NULL")),
         Index("export_jobs_expiry", "expires_at", postgresql_where=text("status = 'completed'")),
     )
+
+
+changes.tell_from(ExportJob.__table__)
 
 
 class EarlyCancellation(Base):

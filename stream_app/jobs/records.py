@@ -1,10 +1,10 @@
 """Reading jobs for those who ask: one, or a user's newest first."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import ARRAY, Select, Text, Uuid, any_, func, literal, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from stream_app.jobs.database import outages_are_retryable
@@ -47,7 +47,29 @@ class JobRecords:
             statement = statement.where(ExportJob.export_type == export_type)
         if before is not None:
             statement = statement.where(tuple_(ExportJob.created_at, ExportJob.id) < tuple_(*before))
-        statement = statement.order_by(ExportJob.created_at.desc(), ExportJob.id.desc()).limit(limit)
+        return await self._jobs(
+            statement.order_by(ExportJob.created_at.desc(), ExportJob.id.desc()).limit(limit)
+        )
+
+    async def some(self, ids: Collection[UUID]) -> Sequence[ExportJob]:
+        """Those of ``ids`` that there are, in any order."""
+        return await self._jobs(
+            select(ExportJob).where(ExportJob.id == any_(literal(list(ids), ARRAY(Uuid))))
+        )
+
+    async def unfinished_of(self, users: Collection[str]) -> Sequence[ExportJob]:
+        """Jobs of ``users`` that have not ended."""
+        whose = ExportJob.user_id == any_(literal(list(users), ARRAY(Text)))
+        return await self._jobs(select(ExportJob).where(whose, ExportJob.status.in_(UNFINISHED)))
+
+    async def ended_since(self, user_id: str, since: datetime, limit: int) -> Sequence[ExportJob]:
+        """Up to ``limit`` of the user's jobs that ended, or whose file expired, since then; newest first."""
+        ended = ExportJob.status.not_in(UNFINISHED)
+        lately = or_(ExportJob.completed_at >= since, ExportJob.expires_at.between(since, func.now()))
+        statement = select(ExportJob).where(ExportJob.user_id == user_id, ended, lately)
+        return await self._jobs(statement.order_by(ExportJob.created_at.desc()).limit(limit))
+
+    async def _jobs(self, statement: Select[tuple[ExportJob]]) -> Sequence[ExportJob]:
         with outages_are_retryable():
             async with self._sessions() as session:
                 return (await session.scalars(statement)).all()

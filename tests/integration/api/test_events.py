@@ -1,0 +1,189 @@
+"""Server-sent events: what a listener is told, and that it is told nothing else."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from tests.integration.api.conftest import Harness, order
+
+
+@dataclass
+class Told:
+    """One event."""
+
+    id: str
+    job: dict[str, Any]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def served(app: FastAPI) -> AsyncIterator[str]:
+    """The application behind a real socket, since a stream must be read while it is written."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_config=None))
+    task = asyncio.create_task(server.serve())
+    await until(lambda: server.started)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    server.force_exit = True
+    await task
+
+
+@asynccontextmanager
+async def listening(
+    address: str, client: httpx.AsyncClient, path: str, last: str | None = None
+) -> AsyncIterator[AsyncIterator[Told]]:
+    headers = {"Authorization": client.headers["Authorization"]} | ({"Last-Event-ID": last} if last else {})
+    async with (
+        httpx.AsyncClient(base_url=address, headers=headers, timeout=10) as browser,
+        browser.stream("GET", path) as response,
+    ):
+        assert response.status_code == 200, await response.aread()
+        assert response.headers["content-type"].startswith("text/event-stream")
+        yield told(response)
+
+
+async def told(response: httpx.Response) -> AsyncIterator[Told]:
+    seen: dict[str, str] = {}
+    async for line in response.aiter_lines():
+        if line:
+            name, _, content = line.partition(": ")
+            seen[name] = content
+        elif "data" in seen:
+            assert seen["event"] == "job"
+            yield Told(seen["id"], json.loads(seen["data"]))
+            seen = {}
+
+
+async def place(client: httpx.AsyncClient) -> str:
+    job_id: str = (await client.post("/exports/jobs", json=order())).json()["export_job_id"]
+    return job_id
+
+
+def numbers(event_id: str) -> list[int]:
+    return [int(part) for part in event_id.split(".")]
+
+
+async def test_a_job_is_followed_until_it_ends(api: Harness) -> None:
+    async with api.user() as client, served(api.app) as address:
+        job_id = await place(client)
+        path = f"/exports/jobs/{job_id}/events"
+        seen = []
+        async with listening(address, client, path) as events:
+            steps = iter(
+                [
+                    {"status": "processing", "attempt": 1, "row_count": 0},
+                    {"row_count": 20_000, "estimated_rows": 50_000},
+                    {"status": "pending", "row_count": None},
+                    {"status": "processing", "attempt": 2, "row_count": 7},
+                    {"cancel_requested_at": datetime.now(UTC)},
+                    {"status": "cancelled"},
+                ]
+            )
+            async for event in events:
+                seen.append(event)
+                if step := next(steps, None):
+                    await api.set(job_id, **step)
+        record = (await client.get(f"/exports/jobs/{job_id}")).json()
+    assert [(event.job["status"], event.job["row_count"]) for event in seen] == [
+        ("pending", None),
+        ("processing", 0),
+        ("processing", 20_000),
+        ("pending", None),
+        ("processing", 7),
+        ("processing", 7),
+        ("cancelled", 7),
+    ]
+    assert seen[-1].job == record
+    ids = [numbers(event.id) for event in seen]
+    assert ids == sorted(ids)
+    assert len({event.id for event in seen}) == len(seen)
+
+
+async def test_a_listener_that_comes_back_is_told_only_news(api: Harness) -> None:
+    async with api.user() as client, served(api.app) as address:
+        job_id = await place(client)
+        path = f"/exports/jobs/{job_id}/events"
+        async with listening(address, client, path) as events:
+            last = (await anext(events)).id
+        async with listening(address, client, path, last) as events:
+            first = asyncio.ensure_future(anext(events))
+            await asyncio.sleep(0.4)
+            assert not first.done(), "nothing has changed"
+            await api.set(job_id, status="processing", attempt=1)
+            assert (await first).job["status"] == "processing"
+        await api.set(job_id, status="failed", error_code="timeout", error_message="took too long")
+        async with listening(address, client, path, last) as events:
+            seen = [event async for event in events]
+        headers = {"Last-Event-ID": seen[-1].id}
+        again = await client.get(path, headers=headers)
+    assert [event.job["error"]["code"] for event in seen] == ["timeout"]
+    assert (again.status_code, again.content) == (204, b""), "which tells browsers not to come back"
+
+
+async def test_all_jobs_of_one_user_and_no_others(api: Harness) -> None:
+    async with api.user() as client, api.user() as other, served(api.app) as address:
+        known = await place(client)
+        ended = await place(client)
+        await api.set(ended, status="failed")
+        async with listening(address, client, "/exports/events") as events:
+            assert (await anext(events)).job["export_job_id"] == known
+            await place(other)
+            new = await place(client)
+            event = await anext(events)
+            assert (event.job["export_job_id"], event.job["status"]) == (new, "pending")
+            last = event.id
+        await api.set(known, status="completed", completed_at=datetime.now(UTC))
+        async with listening(address, client, "/exports/events", last) as events:
+            resumed = {
+                event.job["export_job_id"]: event.job["status"]
+                for event in [await anext(events) for _ in range(2)]
+            }
+        assert resumed == {new: "pending", known: "completed"}
+
+
+async def test_only_the_owner_may_listen(api: Harness) -> None:
+    async with api.user() as client, api.user() as other:
+        path = f"/exports/jobs/{await place(client)}/events"
+        assert (await other.get(path)).status_code == 404
+        assert (await client.get(f"/exports/jobs/{uuid4()}/events")).status_code == 404
+
+
+async def test_a_lost_connection_to_the_database_is_made_up_for(api: Harness) -> None:
+    async with api.user() as client, served(api.app) as address:
+        job_id = await place(client)
+        async with listening(address, client, f"/exports/jobs/{job_id}/events") as events:
+            await anext(events)
+            async with api.engine.begin() as connection:
+                await connection.exec_driver_sql(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE application_name LIKE 'exporter-api%%'"
+                )
+            await api.set(job_id, status="failed")
+            assert (await anext(events)).job["status"] == "failed"
+
+
+async def test_nobody_listens_when_all_have_gone(api: Harness) -> None:
+    feed = api.app.state.services.feed
+    async with api.user() as client, served(api.app) as address:
+        job_id = await place(client)
+        async with (
+            listening(address, client, f"/exports/jobs/{job_id}/events") as one,
+            listening(address, client, "/exports/events") as every,
+        ):
+            await anext(one), await anext(every)
+            assert feed.listeners == 2
+        await until(lambda: not feed.listeners)
