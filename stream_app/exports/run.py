@@ -14,18 +14,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from stream_app.errors import Rejected, Retryable
-from stream_app.events import LifecycleData
+from stream_app.events import ExportRequest, LifecycleData
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.compression import Compression, compression_for
 from stream_app.exports.datasets.base import Dataset
 from stream_app.exports.formats.base import Document, Format, Tally
 from stream_app.exports.formats.process import frame_in_process
+from stream_app.exports.inventory import object_key
 from stream_app.exports.pipe import BytePipe, PipeClosed
 from stream_app.exports.source import Snapshot, Source
 from stream_app.exports.statement import Rows, render, rows_of
-from stream_app.exports.storage import Storage, Stored, object_key
+from stream_app.exports.storage import Storage, Stored
 from stream_app.jobs.states import Status
 from stream_app.jobs.store import Claim
+from stream_app.schedules.relative import resolved
 from stream_app.settings import Settings
 
 
@@ -66,7 +68,9 @@ class Exporter:
         dataset, output = self.datasets[request.export_type], self.formats[request.format]
         compression = compression_for(request.options.compression, output)
         # In threads: a filter of many values takes its time to check and to render.
-        rows = await asyncio.to_thread(rows_of, await self.catalog.table(dataset), request)
+        table = await self.catalog.table(dataset)
+        request = resolved(request, table.every, claim.asked_at or datetime.now(UTC))
+        rows = await asyncio.to_thread(rows_of, table, request)
         async with self.source.snapshot(f"exporter {claim.job_id}") as snapshot:
             await self._check_size(snapshot, rows, output, gauge)
             document = Document(
@@ -77,7 +81,7 @@ class Exporter:
                 filters=request.filters,
                 template=dataset.template,
             )
-            file = _File(claim, document, output, compression)
+            file = _File(claim, request, document, output, compression)
             count, stored = await self._transfer(snapshot, rows, file, gauge)
         now = datetime.now(UTC)
         return claim.lifecycle(
@@ -92,7 +96,7 @@ class Exporter:
             as_of=snapshot.as_of,
             completed_at=now,
             expires_at=now + timedelta(days=self.settings.retention_days),
-            manifest=file.manifest(claim, count, stored, gauge.tally),
+            manifest=file.manifest(count, stored, gauge.tally),
         )
 
     async def _check_size(self, snapshot: Snapshot, rows: Rows, output: Format, gauge: Gauge) -> None:
@@ -151,6 +155,7 @@ class _File:
     """Name, type and bytes of the file that one attempt writes."""
 
     claim: Claim
+    request: ExportRequest
     document: Document
     output: Format
     compression: Compression | None
@@ -175,9 +180,9 @@ class _File:
             framed = self.output.frame(chunks, self.document, tally)
         return self.compression.apply(framed) if self.compression else framed
 
-    def manifest(self, claim: Claim, rows: int, stored: Stored, tally: Tally) -> dict[str, Any]:
+    def manifest(self, rows: int, stored: Stored, tally: Tally) -> dict[str, Any]:
         """What the file is and how it came about; everything in it is JSON."""
-        request = claim.request
+        request = self.request
         return {
             "file_name": self.name,
             "content_type": self.content_type,
@@ -188,6 +193,7 @@ class _File:
             "format": self.output.name,
             "columns": [{"name": item.name, "type": item.type} for item in self.document.columns],
             "filters": request.filters,
+            **({"window": self.claim.window} if self.claim.window else {}),
             "scope": request.scope,
             "options": request.options.model_dump(mode="json", exclude_defaults=True),
             "as_of": self.document.as_of.isoformat(),

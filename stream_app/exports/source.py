@@ -170,6 +170,13 @@ async def _connected(pool: "asyncpg.Pool[asyncpg.Record]") -> "PoolConnectionPro
 
 _PASSING_CLASSES = {"08", "40", "53", "57", "58", "XX"}
 
+_OUTAGES = {"57P01", "57P02", "57P03", "57P05", "53300"}
+"""The server is being shut down, recovers from another's crash, starts, or has no connection to spare.
+
+A connection that is only lost is none of these: the statement may be what killed its server process, and
+must not do so for ever.
+"""
+
 
 @contextmanager
 def source_errors(timed_out: Callable[[], bool] = lambda: False) -> Iterator[None]:
@@ -183,6 +190,8 @@ def source_errors(timed_out: Callable[[], bool] = lambda: False) -> Iterator[Non
             ) from error
         raise Retryable(f"source database: {error}") from error
     except asyncpg.PostgresError as error:
+        if error.sqlstate in _OUTAGES:
+            raise Outage(f"source database: {error}") from error
         if (error.sqlstate or "")[:2] in _PASSING_CLASSES:
             raise Retryable(f"source database: {error}") from error
         code, advice = _REFUSALS.get(error.sqlstate or "", ("query_refused", ""))

@@ -2,24 +2,24 @@
 
 import io
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
-from urllib.parse import quote, urlsplit
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
+from urllib.parse import quote
 
-import urllib3
-from minio import Minio
 from minio.commonconfig import REPLACE, CopySource
-from minio.datatypes import Upload
-from minio.error import MinioException, S3Error
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ProtocolError
+from minio.error import S3Error
 
-from stream_app.errors import Outage, Retryable
+from stream_app.errors import Outage
+from stream_app.exports.backstop import set_backstop
 from stream_app.exports.hashing import HashedStream
+from stream_app.exports.inventory import Found, Inventory
 from stream_app.exports.multipart import PART_SIZE, Headers, multipart
+from stream_app.exports.s3 import s3_client, store_errors
 from stream_app.settings import Settings
 
-ATTEMPTS_PREFIX = "jobs"
+SPARE_DAYS = 7
+"""How much longer than a job's file is kept the bucket's own rule waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,6 @@ class Stored:
     key: str
     size: int
     sha256: str
-
-
-def object_key(job_id: object, attempt: int, file_name: str) -> str:
-    """Where one attempt puts its file: no attempt ever writes over another's."""
-    return f"{ATTEMPTS_PREFIX}/{job_id}/{attempt}/{file_name}"
 
 
 def content_disposition(file_name: str) -> str:
@@ -47,12 +42,18 @@ def content_disposition(file_name: str) -> str:
 class Storage:
     """One bucket of any S3 server."""
 
-    def __init__(self, settings: Settings, *, connections: int = 10) -> None:
+    def __init__(
+        self, settings: Settings, *, connections: int = 10, patience: float = 60, retries: int = 3
+    ) -> None:
+        """``patience`` is how long, in seconds, an answer may take."""
         self.bucket = settings.s3_bucket
         self._link_lifetime = timedelta(seconds=settings.download_url_seconds)
-        self._client = _client(settings, settings.s3_endpoint, connections)
+        self._client = s3_client(
+            settings, settings.s3_endpoint, connections, patience=patience, retries=retries
+        )
+        self.inventory = Inventory(self._client, self.bucket)
         # Links are signed for the host that users reach, which this process may not reach at all.
-        self._signer = _client(settings, settings.s3_public_endpoint or settings.s3_endpoint, 1)
+        self._signer = s3_client(settings, settings.s3_public_endpoint or settings.s3_endpoint, 1)
 
     def ensure_bucket(self) -> None:
         """Create the bucket if it is not there.
@@ -60,7 +61,7 @@ class Storage:
         Raises:
             Retryable: the store cannot be reached, or refuses.
         """
-        with _store_errors():
+        with store_errors():
             if not self._client.bucket_exists(self.bucket):
                 try:
                     self._client.make_bucket(self.bucket)
@@ -68,15 +69,28 @@ class Storage:
                     if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                         raise
 
+    def set_backstop(self, settings: Settings) -> bool:
+        """Have the store itself remove what this service forgot; returns whether it takes such rules.
+
+        Raises:
+            Retryable: the store cannot be reached.
+        """
+        return set_backstop(
+            self._client,
+            self.bucket,
+            files_after=timedelta(days=settings.retention_days + SPARE_DAYS),
+            uploads_after=max(timedelta(days=1), timedelta(seconds=2 * settings.export_timeout_seconds)),
+        )
+
     def check(self) -> None:
         """Ask whether the bucket is there.
 
         Raises:
             Retryable: it is not, or the store cannot be reached.
         """
-        with _store_errors():
+        with store_errors():
             if not self._client.bucket_exists(self.bucket):
-                raise Retryable(f"object store: there is no bucket {self.bucket!r}")
+                raise Outage(f"object store: there is no bucket {self.bucket!r}")
 
     def put(
         self,
@@ -102,7 +116,7 @@ class Storage:
         def described() -> Headers:
             return {**headers, "sha256": stream.sha256, **metadata()}
 
-        with _store_errors():
+        with store_errors():
             pieces = stream.pieces(PART_SIZE)
             first = next(pieces, b"")
             if len(first) < PART_SIZE:
@@ -150,9 +164,46 @@ class Storage:
             },
         )
 
+    def read(self, key: str) -> bytes:
+        """A whole object, which the caller knows to be small.
+
+        Raises:
+            Retryable: the store failed, or has no such object.
+        """
+        with store_errors():
+            response = self._client.get_object(self.bucket, key)
+            with response:
+                return response.read()
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object.
+
+        Raises:
+            Retryable: the store failed.
+        """
+        with store_errors():
+            try:
+                self._client.stat_object(self.bucket, key)
+            except S3Error as error:
+                if error.code != "NoSuchKey":
+                    raise
+                return False
+            return True
+
+    def time(self) -> datetime | None:
+        """The store's clock, to the second; ``None`` where it does not say.
+
+        Raises:
+            Retryable: the store failed.
+        """
+        with store_errors():
+            answer = self._client._execute("HEAD", self.bucket)
+        said = answer.headers.get("Date")
+        return parsedate_to_datetime(said) + timedelta(seconds=0.5) if said else None
+
     def remove(self, key: str) -> None:
         """Delete the object; deleting what is gone is no error."""
-        with _store_errors():
+        with store_errors():
             self._client.remove_object(self.bucket, key)
 
     def remove_attempts(self, job_id: object, *, before: int) -> int:
@@ -160,59 +211,12 @@ class Storage:
 
         That is finished files, and parts of uploads whose worker died.
         """
-        prefix = f"{ATTEMPTS_PREFIX}/{job_id}/"
-        removed = 0
-        with _store_errors():
-            for item in self._client.list_objects(self.bucket, prefix=prefix, recursive=True):
-                if _attempt_of(item.object_name) < before:
-                    self._client.remove_object(self.bucket, str(item.object_name))
-                    removed += 1
-            for upload in self.open_uploads(prefix):
-                if _attempt_of(upload.object_name) < before:
-                    self._client._abort_multipart_upload(
-                        self.bucket, upload.object_name, str(upload.upload_id)
-                    )
-                    removed += 1
-        return removed
+        left = [found for page in self.inventory.pages(job_id) for found in page if found.attempt < before]
+        for found in left:
+            self.inventory.remove(found)
+        return len(left)
 
-    def open_uploads(self, prefix: str = "") -> list[Upload]:
-        """Multipart uploads that were neither completed nor aborted, at most 1,000 of them.
-
-        The client library has the call, but does not offer it.
-        """
-        with _store_errors():
-            return self._client._list_multipart_uploads(self.bucket, prefix=prefix).uploads
-
-
-def _attempt_of(key: str | None) -> int:
-    return int(str(key).split("/")[2])
-
-
-def _client(settings: Settings, endpoint: str, connections: int) -> Minio:
-    scheme, _, host = endpoint.rpartition("://")
-    return Minio(
-        host if scheme else urlsplit(f"//{endpoint}").netloc,
-        access_key=settings.s3_access_key,
-        secret_key=settings.s3_secret_key.get_secret_value(),
-        secure=scheme == "https" if scheme else settings.s3_secure,
-        region=settings.s3_region,
-        http_client=urllib3.PoolManager(
-            maxsize=connections,
-            timeout=urllib3.Timeout(connect=5, read=60),
-            retries=urllib3.Retry(total=3, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
-        ),
-    )
-
-
-@contextmanager
-def _store_errors() -> Iterator[None]:
-    """No error of the store is the user's fault: it may be tried again."""
-    try:
-        yield
-    except S3Error as error:
-        raise Retryable(f"object store: {error.code}: {error.message}") from error
-    except urllib3.exceptions.MaxRetryError as error:
-        unreachable = isinstance(error.reason, ConnectTimeoutError | NewConnectionError | ProtocolError)
-        raise (Outage if unreachable else Retryable)(f"object store: {error}") from error
-    except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
-        raise Retryable(f"object store: {error}") from error
+    def open_uploads(self, job_id: object = None) -> list[Found]:
+        """Multipart uploads that were neither completed nor aborted."""
+        pages = self.inventory.pages(job_id)
+        return [found for page in pages for found in page if found.upload_id is not None]

@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from stream_app.events import EventType
-from stream_app.exports.storage import Storage, object_key
+from stream_app.exports.inventory import object_key
+from stream_app.exports.storage import Storage
 from tests.integration.api.conftest import Harness, client_of, order
 
 LATER = datetime.now(UTC) + timedelta(days=1)

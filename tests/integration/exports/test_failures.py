@@ -47,7 +47,7 @@ def other(dataset: Dataset, view: str) -> Dataset:
 
 def leftovers(storage: Storage, claimed: Claim) -> list[str]:
     prefix = f"jobs/{claimed.job_id}/"
-    return [*objects(storage, prefix), *(str(item.object_name) for item in storage.open_uploads(prefix))]
+    return [*objects(storage, prefix), *(item.key for item in storage.open_uploads(claimed.job_id))]
 
 
 def objects(storage: Storage, prefix: str) -> list[str]:
@@ -115,12 +115,12 @@ async def test_what_lost_attempts_left_is_swept(storage: Storage) -> None:
     assert upload
     assert storage.remove_attempts(job, before=3) == 3
     assert objects(storage, f"jobs/{job}/") == [f"jobs/{job}/3/f"]
-    assert storage.open_uploads(f"jobs/{job}/") == []
+    assert storage.open_uploads(job) == []
 
 
 async def _until_uploading(storage: Storage, claimed: Claim, running: "asyncio.Task[object]") -> None:
     """Wait until a multipart upload is open, so that there is something to leave behind."""
     async with asyncio.timeout(30):
-        while not await asyncio.to_thread(storage.open_uploads, f"jobs/{claimed.job_id}/"):
+        while not await asyncio.to_thread(storage.open_uploads, claimed.job_id):
             assert not running.done(), running
             await asyncio.sleep(0.05)
