@@ -1,11 +1,15 @@
 """``exporter worker`` and ``exporter migrate``; ``python -m stream_app`` runs a worker."""
 
 import asyncio
+import logging
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
+
+if TYPE_CHECKING:
+    from stream_app.doctor.findings import Finding
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -16,7 +20,7 @@ def worker() -> None:
     import faust
 
     from stream_app import logs
-    from stream_app.app import create_app
+    from stream_app.app import create_app, create_watch
     from stream_app.errors import ExporterError
     from stream_app.kafka import ensure_topics
     from stream_app.patience import until_possible
@@ -35,7 +39,12 @@ def worker() -> None:
         typer.secho(str(error), fg="red", err=True)
         raise typer.Exit(1) from error
     faust.Worker(
-        app, loop=loop, loglevel=settings.log_level, override_logging=False, quiet=True
+        app,
+        create_watch(settings, app),
+        loop=loop,
+        loglevel=settings.log_level,
+        override_logging=False,
+        quiet=True,
     ).execute_from_commandline()
 
 
@@ -49,9 +58,6 @@ def migrate() -> None:
     typer.echo("The tables are up to date.")
 
 
-if __name__ == "__main__":
-    sys.argv[1:] = sys.argv[1:] or ["worker"]
-    cli()
 @cli.command()
 def resend(
     job_id: Annotated[UUID, typer.Argument(help="The job that was to be told of")],
@@ -80,3 +86,41 @@ def resend(
     typer.echo("\n".join(addresses) or "Nothing about that job is failed, skipped or ambiguous.")
 
 
+@cli.command()
+def doctor(
+    full: Annotated[bool, typer.Option("--full", help="Look at every file and job, not at a sample")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+    ready: Annotated[
+        bool, typer.Option("--ready", help="Only say whether the worker of EXPORTER_READY_FILE is ready")
+    ] = False,
+) -> None:
+    """Check database, topics and bucket against each other; changes nothing. Exit code 1: a problem."""
+    from stream_app.settings import Settings
+
+    settings = Settings()
+    if ready:
+        from stream_app.readiness import is_ready
+
+        raise typer.Exit(0 if is_ready(settings.ready_file) else 1)
+    from rich.console import Console
+
+    from stream_app.doctor.examination import examine
+    from stream_app.doctor.findings import State, worst
+    from stream_app.doctor.report import as_json as json_of
+    from stream_app.doctor.report import show
+
+    async def collect() -> "list[Finding]":
+        return [finding async for finding in examine(settings, full=full)]
+
+    logging.getLogger().addHandler(logging.NullHandler())  # what libraries log is among the findings
+    findings = asyncio.run(collect())
+    if as_json:
+        typer.echo(json_of(findings))
+    else:
+        show(findings, Console())
+    raise typer.Exit(1 if worst(findings) is State.PROBLEM else 0)
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = sys.argv[1:] or ["worker"]
+    cli()

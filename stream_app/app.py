@@ -4,10 +4,11 @@ import asyncio
 import os
 import socket
 import tempfile
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import faust
 import structlog
@@ -20,23 +21,44 @@ from stream_app.agents.batches import handle_in_batches
 from stream_app.agents.emitter import Emitter
 from stream_app.agents.lifecycle import Projector
 from stream_app.agents.requests import Admission
+from stream_app.agents.ticks import Ticks
 from stream_app.agents.transport import App
+from stream_app.agents.watch import Watch
+from stream_app.brokers import Brokers
+from stream_app.deadman import Deadman
+from stream_app.delivery.addresses import Addressing
+from stream_app.delivery.courier import POLL_SECONDS, Courier
+from stream_app.delivery.ledger import Ledger
+from stream_app.delivery.links import Links
+from stream_app.delivery.mail import Mailer
+from stream_app.delivery.models import Channel
+from stream_app.delivery.transport import Transport
+from stream_app.delivery.webhook import Hooks
 from stream_app.events import Topic
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.datasets.registry import load_datasets
+from stream_app.exports.formats.process import end_idle
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.run import Exporter
 from stream_app.exports.source import Source
 from stream_app.exports.storage import Storage
 from stream_app.jobs.database import create_engine
-from stream_app.jobs.dispatcher import Dispatcher
+from stream_app.jobs.dispatcher import DRAIN_SECONDS, Dispatcher
 from stream_app.jobs.listener import listen
+from stream_app.jobs.probe import check_tables
 from stream_app.jobs.store import JobStore
+from stream_app.jobs.sweeping import Sweeper
 from stream_app.kafka import bootstrap_servers, tls_context
 from stream_app.patience import until_possible
+from stream_app.schedules.scheduler import Scheduler
+from stream_app.schedules.store import ScheduleStore
 from stream_app.settings import Settings
+from stream_app.watchdog import Stuck, Watchdog
 
 log = structlog.get_logger(__name__)
+
+SHUTDOWN_SECONDS = 5
+"""How long a worker may take to close its connections, once its exports have ended."""
 
 
 def worker_name() -> str:
@@ -54,8 +76,23 @@ def job_store(settings: Settings, engine: AsyncEngine) -> JobStore:
     )
 
 
+def courier_of(
+    settings: Settings, engine: AsyncEngine, storage: Storage, worker: str, *, poll: float = POLL_SECONDS
+) -> Courier:
+    """Who sends mails and webhooks, over the channels that are set up."""
+    links = Links(settings)
+    transports: dict[Channel, Transport] = {}
+    if settings.smtp_host is not None:
+        transports[Channel.MAIL] = Mailer(settings, links, storage)
+    if settings.webhook_key is not None:
+        transports[Channel.WEBHOOK] = Hooks(settings, settings.webhook_key, links)
+    # Longer than any sending takes: what outlasts it is known to be nobody's.
+    lease = timedelta(seconds=2 * settings.delivery_timeout_seconds)
+    return Courier(Ledger(engine, worker=worker, lease=lease), transports, settings, poll=poll)
+
+
 def create_app(settings: Settings) -> faust.App:
-    """A worker: two agents, and the service that runs exports.
+    """A worker: three agents, and the service that runs exports.
 
     Raises:
         DatasetsFileError: the datasets file is unusable.
@@ -77,8 +114,12 @@ def create_app(settings: Settings) -> faust.App:
         emit=emit,
         settings=settings,
     )
-    admission = Admission(store, emit, FORMATS, datasets)
-    projector = Projector(store, emit)
+    courier = courier_of(settings, engine, storage, name)
+    admission = Admission(store, emit, FORMATS, datasets, Addressing.of(settings))
+    projector = Projector(store, emit, settings.schedule_max_failures)
+    scheduler = Scheduler(ScheduleStore(engine), store, emit.all, FORMATS, datasets, settings)
+    ticks = Ticks(scheduler, emit, settings)
+    sweeper = Sweeper(store, storage, settings)
 
     @app.agent(_raw(app, Topic.REQUESTS), name="requests")
     async def requests(stream: faust.StreamT[bytes]) -> None:
@@ -87,6 +128,10 @@ def create_app(settings: Settings) -> faust.App:
     @app.agent(_raw(app, Topic.EVENTS), name="lifecycle")
     async def lifecycle(stream: faust.StreamT[bytes]) -> None:
         await handle_in_batches(cast(faust.Stream[bytes], stream), projector.handle, emit)
+
+    @app.agent(_raw(app, Topic.TICKS), name="ticks")
+    async def schedules(stream: faust.StreamT[bytes]) -> None:
+        await handle_in_batches(cast(faust.Stream[bytes], stream), ticks.handle, emit)
 
     async def work() -> None:
         """Work once there is a bucket to put files into; requests are admitted meanwhile."""
@@ -102,25 +147,53 @@ def create_app(settings: Settings) -> faust.App:
                 work(),
                 dispatcher.heartbeat(),
                 dispatcher.tend(),
+                *(courier.work(channel) for channel in Channel),
+                courier.watch(),
                 listen(settings, dispatcher.wake, application=name),
+                sweeper.run(),
             ):
-                self.add_future(task)
+                self.add_future(self._never_ending(task))
+
+        async def _never_ending(self, task: Coroutine[Any, Any, None]) -> None:
+            """One that ends, however, takes the worker with it: it would live on with a part missing."""
+            try:
+                await task
+            except asyncio.CancelledError:
+                if self.should_stop:
+                    raise
+            if not self.should_stop:
+                raise Stuck(f"a task of the worker has ended: {task!r}")
 
         async def on_stop(self) -> None:
-            await dispatcher.drain(settings.drain_seconds)
+            await asyncio.gather(dispatcher.drain(settings.drain_seconds), courier.drain())
 
         async def on_shutdown(self) -> None:
             await source.close()
             await engine.dispose()
             threads.shutdown(wait=False)
-
-    @app.on_rebalance_complete.connect
-    async def ready(*_: object, **__: object) -> None:
-        log.info("worker.ready", worker=name, slots=settings.worker_slots)
-        if settings.ready_file is not None:
-            settings.ready_file.touch()
+            end_idle()
 
     return app
+
+
+def create_watch(settings: Settings, app: faust.App) -> Watch:
+    """What says whether the worker is ready, and ends it when it is beyond recovery."""
+    name = app.conf.broker_client_id
+    engine = create_engine(settings, application=f"{name} watch", pool_size=1, max_overflow=0, pool_timeout=5)
+    storage = Storage(settings, connections=1, patience=3, retries=0)
+    return Watch(
+        app,
+        worker=name,
+        brokers=Brokers(settings, client_id=f"{name}-watch"),
+        checks={
+            "database": lambda: check_tables(engine),
+            "object store": lambda: asyncio.to_thread(storage.check),
+        },
+        watchdog=Watchdog(settings.stuck_seconds),
+        deadman=Deadman(max(settings.stuck_seconds, 30)),
+        ending=settings.drain_seconds + DRAIN_SECONDS + SHUTDOWN_SECONDS,
+        ready_file=settings.ready_file,
+    )
 
 
 def _raw(app: faust.App, topic: Topic) -> faust.TopicT:

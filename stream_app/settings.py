@@ -105,6 +105,24 @@ class Settings(BaseSettings):
     )
     max_rows: Count | None = Field(None, description="Most rows one export may have; default: no limit")
     pdf_max_rows: Count = Field(100_000, description="Most rows a PDF may have")
+    user_schedule_limit: Count = Field(100, description="Schedules that one user may have")
+    schedule_jitter_seconds: float = Field(
+        30, ge=0, description="Runs that are due in the same minute start spread over this time"
+    )
+    schedule_catch_up_limit: Count = Field(
+        50, description="Most missed runs that a schedule with catch_up `all` makes up for at once"
+    )
+    schedule_max_failures: Count = Field(5, description="Failed runs in a row that pause their schedule")
+    schedule_all_users: str = Field(
+        "*",
+        description="Users whose schedules may take every row, by commas; `*`: everybody with the role",
+    )
+    schedule_grant_days: Count = Field(
+        30, description="How long a schedule may take every row after its owner last showed the role for it"
+    )
+    tick_lead_seconds: Seconds | None = Field(
+        None, description="How far ahead of a worker's clock a tick may be; default: no limit"
+    )
     retention_days: Count = Field(7, description="How long files are kept")
     download_url_seconds: int = Field(
         300, ge=10, le=604_800, description="How long a download link is good for"
@@ -116,7 +134,12 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="`json`, `console`, or `auto`: readable on a terminal, JSON elsewhere"
     )
-    ready_file: Path | None = Field(None, description="Touched when a worker is ready")
+    ready_file: Path | None = Field(
+        None, description="Touched every 2 s while a worker is ready, and removed while it is not"
+    )
+    stuck_seconds: Seconds = Field(
+        90, description="A worker that makes no progress for so long, while all parts answer, exits"
+    )
 
     @field_validator("webhook_secret")
     @classmethod

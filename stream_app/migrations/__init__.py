@@ -4,6 +4,8 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.script.revision import RevisionError
 
 from stream_app.settings import Settings
 
@@ -22,3 +24,12 @@ def config(settings: Settings) -> Config:
 def upgrade(settings: Settings, revision: str = "head") -> None:
     """Upgrade to ``revision``; several processes may do so at once, one of them works."""
     command.upgrade(config(settings), revision)
+
+
+def missing(current: str | None) -> list[str]:
+    """The revisions after ``current`` that the tables lack; none where they are newer than this program."""
+    scripts = ScriptDirectory(str(HERE))
+    try:
+        return [str(script.revision) for script in scripts.iterate_revisions("head", current or "base")]
+    except RevisionError:
+        return []

@@ -1,0 +1,161 @@
+"""Watches the worker from inside: says whether it is ready, and ends it when it is beyond recovery."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import faust
+import structlog
+from mode import Service
+
+from stream_app.brokers import Brokers, Group, Place
+from stream_app.deadman import Deadman
+from stream_app.errors import ExporterError
+from stream_app.readiness import say_ready
+from stream_app.watchdog import Health, Reading, Signs, Stuck, Watchdog
+
+log = structlog.get_logger(__name__)
+
+BEAT = 2.0
+HURRIED = 0.25
+"""Seconds between beats of a worker that is well, and of one that is not (yet)."""
+
+PATIENCE = 5.0
+"""Seconds that a part has for an answer."""
+
+Check = Callable[[], Awaitable[object]]
+"""Returns if the part answers, raises :class:`ExporterError` if not."""
+
+
+class Probe:
+    """Asks one part, over and over."""
+
+    def __init__(self, name: str, check: Check) -> None:
+        self.name = name
+        self._check = check
+        self._problem: str | None = f"{name}: not asked yet"
+        self._answered = time.monotonic()
+
+    @property
+    def problem(self) -> str | None:
+        """Why the part counts as away; ``None`` while it answers."""
+        late = time.monotonic() - self._answered > 2 * PATIENCE + BEAT
+        return f"{self.name}: no answer" if late else self._problem
+
+    async def run(self) -> None:
+        """Ask for ever."""
+        while True:
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._check()
+                self._problem = None
+            except (ExporterError, TimeoutError) as error:
+                self._problem = str(error) or f"{self.name}: no answer within {PATIENCE:.0f} s"
+            except Exception as error:
+                log.exception("probe.crashed", part=self.name)
+                self._problem = f"{self.name}: {error!r}"
+            self._answered = time.monotonic()
+            await asyncio.sleep(HURRIED if self._problem else BEAT / 2)
+
+
+class Watch(Service):
+    """Beats beside the app, from before it starts until after it has stopped."""
+
+    def __init__(
+        self,
+        app: faust.App,
+        *,
+        worker: str,
+        brokers: Brokers,
+        checks: Mapping[str, Check],
+        watchdog: Watchdog,
+        deadman: Deadman,
+        ending: float,
+        ready_file: Path | None,
+    ) -> None:
+        """``worker`` is the app's client id, ``ending`` how long, in seconds, it may take to stop."""
+        super().__init__(loop=app.loop)
+        self._app = app
+        self._worker = worker
+        self._brokers = brokers
+        self._probes = [
+            Probe("kafka", self._ask_brokers),
+            *(Probe(name, check) for name, check in checks.items()),
+        ]
+        self._watchdog = watchdog
+        self._deadman = deadman
+        self._ending = ending
+        self._ready_file = ready_file
+        self._group: Group | None = None
+        self._ends: dict[Place, int] = {}
+        self._health: Health | None = None
+
+    async def on_started(self) -> None:
+        self._deadman.start()
+        for probe in self._probes:
+            self.add_future(probe.run())
+        self.add_future(self._beats())
+
+    async def on_shutdown(self) -> None:
+        self._say_ready(False)
+        await self._brokers.close()
+
+    async def _ask_brokers(self) -> None:
+        self._group = await self._brokers.group()
+        self._ends = await self._brokers.ends(list(readings(self._app)))
+
+    async def _beats(self) -> None:
+        while True:
+            self._deadman.alive()
+            if self._app.should_stop:
+                self._deadman.last(self._ending)
+                self._say_ready(False)
+            else:
+                self._beat()
+            await asyncio.sleep(BEAT if self._health is Health.WELL else HURRIED)
+
+    def _beat(self) -> None:
+        away = {probe.name: problem for probe in self._probes if (problem := probe.problem) is not None}
+        signs = Signs(self._worker, away, self._group, self._ends, readings(self._app))
+        health, reason = self._watchdog.look(signs)
+        if health is not self._health:
+            log.info(f"worker.{health.value}", worker=self._worker, reason=reason)
+        self._health = health
+        self._say_ready(health is Health.WELL)
+        if health is Health.STUCK:
+            self._deadman.last(self._ending)
+            raise Stuck(f"the worker cannot recover by itself: {reason}")
+
+    def _say_ready(self, ready: bool) -> None:
+        if self._ready_file is None:
+            return
+        try:
+            say_ready(self._ready_file, ready)
+        except OSError as error:
+            log.warning("ready_file.unwritable", error=str(error))
+
+
+def readings(app: faust.App) -> dict[Place, Reading]:
+    """What the app's consumer believes of each partition that it has; empty while it has none.
+
+    Read from another thread than it is written in: every value by itself is whole.
+    """
+    consumer: Any = app._consumer
+    client = getattr(getattr(consumer, "_thread", None), "_consumer", None)
+    subscription = client and client._subscription.subscription
+    assignment = subscription and subscription.assignment
+    if not assignment or not assignment.active:
+        return {}
+    oldest: dict[Place, int] = {}
+    for message in list(consumer._unacked_messages):
+        if message.generation_id == app.consumer_generation_id and not message.acked:
+            place = (message.topic, message.partition)
+            oldest[place] = min(message.offset, oldest.get(place, message.offset))
+    found = {}
+    for partition in assignment.tps:
+        place = (partition.topic, partition.partition)
+        position = assignment.state_value(partition)._position
+        found[place] = Reading(position, oldest.get(place), bool(consumer._acked.get(partition)))
+    return found

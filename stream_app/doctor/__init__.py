@@ -1,0 +1,1 @@
+"""``exporter doctor``: do the database, the topics and the bucket fit together. Changes nothing."""

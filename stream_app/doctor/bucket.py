@@ -1,0 +1,143 @@
+"""The bucket and the jobs' table against each other: files without jobs, jobs without files."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from stream_app.doctor.findings import Area, Finding
+from stream_app.exports.inventory import Found
+from stream_app.exports.storage import Storage
+from stream_app.jobs.models import ExportJob
+from stream_app.jobs.states import Status
+from stream_app.jobs.sweeping import Owner, is_needed, jobs_of
+from stream_app.settings import Settings
+
+AREA = Area("bucket")
+
+SAMPLE_PAGES, SAMPLE_JOBS = 2, 200
+SHOWN = 3
+
+
+async def check_bucket(
+    connection: AsyncConnection,
+    storage: Storage,
+    settings: Settings,
+    *,
+    full: bool,
+    now: datetime | None = None,
+) -> AsyncIterator[Finding]:
+    """``full`` looks at every file and every job, otherwise at some.
+
+    Raises:
+        Retryable: the store does not answer.
+    """
+    await asyncio.to_thread(storage.check)
+    scope = "all" if full else "a sample"
+    leftovers = Leftovers(settings, now or datetime.now(UTC))
+    pages = storage.inventory.pages()
+    for page in iter(pages) if full else islice(pages, SAMPLE_PAGES):
+        await leftovers.look(connection, page)
+    for finding in leftovers.findings(scope):
+        yield finding
+    lost = [key async for key in _without_files(connection, storage, None if full else SAMPLE_JOBS)]
+    yield AREA.unless(
+        bool(lost),
+        "files of jobs",
+        f"every completed job has its file ({scope})",
+        f"{len(lost)} completed jobs have no file: {_some(lost)}",
+        "see who else removes files from the bucket; ask for these exports again",
+    )
+
+
+class Leftovers:
+    """Counts what is in the bucket and should not be."""
+
+    def __init__(self, settings: Settings, now: datetime) -> None:
+        self._settings = settings
+        self._now = now
+        self._seen = Counter[str]()
+        self._unknown: list[str] = []
+        self._overdue: list[str] = []
+        self._waiting: list[str] = []
+
+    async def look(self, connection: AsyncConnection, page: Sequence[Found]) -> None:
+        """Take in one page."""
+        jobs = await jobs_of(connection, page)
+        for found in page:
+            self._seen["uploads" if found.upload_id else "files"] += 1
+            owner = jobs.get(found.job_id)
+            if owner is None:
+                self._unknown.append(found.key)
+            elif not is_needed(found, owner, now=self._now, settings=self._settings):
+                self._overdue.append(found.key)
+            elif not _is_in_use(found, owner):
+                self._waiting.append(found.key)
+
+    def findings(self, scope: str) -> list[Finding]:
+        """What there is to say about it."""
+        seen = f"{self._seen['files']} files, {self._seen['uploads']} uploads under way ({scope})"
+        findings = [AREA.ok("content", seen)]
+        if self._unknown:
+            findings.append(
+                AREA.problem(
+                    "jobs of files",
+                    f"{len(self._unknown)} belong to no job of this database: {_some(self._unknown)}",
+                    "give each deployment a bucket of its own; where jobs were removed by hand, the workers "
+                    "remove these when they would have expired",
+                )
+            )
+        if self._overdue:
+            findings.append(
+                AREA.problem(
+                    "leftovers",
+                    f"{len(self._overdue)} of ended attempts should be gone: {_some(self._overdue)}",
+                    "see in the workers' logs why they do not sweep (sweep.failed)",
+                )
+            )
+        if self._waiting:
+            findings.append(
+                AREA.warning(
+                    "leftovers",
+                    f"{len(self._waiting)} of ended attempts: {_some(self._waiting)}",
+                    "nothing: the workers remove them within hours",
+                )
+            )
+        if len(findings) == 1:
+            findings.append(AREA.ok("jobs of files", f"every file belongs to a job ({scope})"))
+        return findings
+
+
+def _is_in_use(found: Found, owner: Owner) -> bool:
+    return found.key == owner.file_path or (
+        found.attempt == owner.attempt and owner.status in (Status.PENDING, Status.PROCESSING)
+    )
+
+
+async def _without_files(
+    connection: AsyncConnection, storage: Storage, limit: int | None
+) -> AsyncIterator[str]:
+    """Keys of completed jobs that are not in the bucket, the newest jobs first."""
+    found = await connection.stream(
+        select(ExportJob.file_path)
+        .where(
+            ExportJob.status == Status.COMPLETED,
+            ExportJob.outcome.is_(None),
+            ExportJob.expires_at > func.now(),
+        )
+        .order_by(ExportJob.created_at.desc())
+        .limit(limit)
+    )
+    async for keys in found.scalars().partitions(20):
+        there = await asyncio.gather(*(asyncio.to_thread(storage.exists, str(key)) for key in keys))
+        for key, exists in zip(keys, there, strict=True):
+            if not exists:
+                yield str(key)
+
+
+def _some(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:SHOWN]) + (" …" if len(keys) > SHOWN else "")

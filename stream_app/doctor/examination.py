@@ -1,0 +1,75 @@
+"""All checks, those of a part that does not answer left out."""
+
+from collections.abc import AsyncIterator
+
+from stream_app.brokers import Brokers
+from stream_app.doctor.bucket import check_bucket
+from stream_app.doctor.clocks import check_clocks
+from stream_app.doctor.findings import Area, Finding
+from stream_app.doctor.hazards import check_settings
+from stream_app.doctor.tables import check_tables
+from stream_app.doctor.topics import check_topics
+from stream_app.errors import Retryable
+from stream_app.exports.source import Source
+from stream_app.exports.storage import Storage
+from stream_app.jobs.database import create_engine, outages_are_retryable
+from stream_app.settings import Settings
+
+PATIENCE = 5.0
+
+
+async def examine(settings: Settings, *, full: bool = False) -> AsyncIterator[Finding]:
+    """Everything there is to say, as it is found."""
+    for finding in check_settings(settings):
+        yield finding
+    engine = create_engine(settings, application="exporter doctor", pool_size=1, pool_timeout=PATIENCE)
+    storage = Storage(settings, connections=20, patience=PATIENCE, retries=1)
+    brokers = Brokers(settings, client_id="exporter-doctor", patience=PATIENCE)
+    source = Source(settings, connections=1)
+
+    async def database() -> AsyncIterator[Finding]:
+        with outages_are_retryable():
+            async with engine.connect() as connection:
+                async for finding in check_tables(connection, settings):
+                    yield finding
+
+    async def bucket() -> AsyncIterator[Finding]:
+        with outages_are_retryable():
+            async with engine.connect() as connection:
+                async for finding in check_bucket(connection, storage, settings, full=full):
+                    yield finding
+
+    async def clocks() -> AsyncIterator[Finding]:
+        with outages_are_retryable():
+            async with engine.connect() as connection:
+                async for finding in check_clocks(connection, storage):
+                    yield finding
+
+    async def rows() -> AsyncIterator[Finding]:
+        (row,) = await source.fetch("SELECT rolsuper, rolname FROM pg_roles WHERE rolname = current_user")
+        yield Area("source").unless(
+            row["rolsuper"],
+            "role",
+            f"{row['rolname']} answers",
+            f"{row['rolname']} is a superuser",
+            "give EXPORTER_SOURCE_DATABASE_URL a role that may only SELECT what is exported",
+        )
+
+    parts = {
+        "database": database(),
+        "source": rows(),
+        "kafka": check_topics(brokers, settings),
+        "bucket": bucket(),
+        "clocks": clocks(),
+    }
+    try:
+        for name, findings in parts.items():
+            try:
+                async for finding in findings:
+                    yield finding
+            except Retryable as error:
+                yield Area(name).problem("answers", str(error), "see that it runs and that the settings fit")
+    finally:
+        await brokers.close()
+        await source.close()
+        await engine.dispose()

@@ -1,0 +1,30 @@
+"""Can the state database be worked with."""
+
+from functools import cache
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stream_app.errors import Outage
+from stream_app.jobs.database import outages_are_retryable
+from stream_app.migrations import missing
+
+
+@cache
+def _missing(revision: str | None) -> list[str]:
+    return missing(revision)
+
+
+async def check_tables(engine: AsyncEngine) -> None:
+    """Return if the tables are there, up to date and can be written.
+
+    Raises:
+        Retryable: they are not, or the database cannot be reached.
+    """
+    with outages_are_retryable():
+        async with engine.connect() as connection:
+            if await connection.scalar(text("SELECT pg_is_in_recovery()")):
+                raise Outage("state database: it is a replica, or still recovers")
+            revision = await connection.scalar(text("SELECT max(version_num) FROM alembic_version"))
+    if behind := _missing(revision):
+        raise Outage(f"state database: run `exporter migrate`, it lacks {', '.join(behind)}")

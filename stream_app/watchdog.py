@@ -1,0 +1,97 @@
+"""When is a worker well, when does it wait, when is it beyond recovery. Pure.
+
+A worker that waits for Kafka or PostgreSQL recovers by itself and must not end. One that makes no progress
+while both answer never will: Faust can stay alive and deaf after an outage
+(https://github.com/faust-streaming/faust/issues/175). It ends, and whoever supervises it starts it again.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from stream_app.brokers import Group, Place
+
+
+class Stuck(Exception):
+    """The worker cannot recover by itself; the text says from what."""
+
+
+class Health(Enum):
+    """What a worker is at a beat."""
+
+    WELL = "well"
+    WAITING = "waiting"
+    STUCK = "stuck"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the worker's consumer says about one of its partitions.
+
+    ``position`` is the next offset it will read, ``oldest`` the first that it has handed out and that is not
+    acknowledged, ``acknowledged`` whether any acknowledgement waits to be committed.
+    """
+
+    position: int | None
+    oldest: int | None
+    acknowledged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What is seen at one beat. ``away`` holds the parts that do not answer, and why."""
+
+    client_id: str
+    away: Mapping[str, str] = field(default_factory=dict)
+    group: Group | None = None
+    ends: Mapping[Place, int] = field(default_factory=dict)
+    readings: Mapping[Place, Reading] = field(default_factory=dict)
+
+    @property
+    def is_member(self) -> bool:
+        """Whether the brokers count this worker in."""
+        return self.group is not None and self.group.is_stable and self.client_id in self.group.members
+
+    def symptoms(self) -> Iterator[str]:
+        """What would be fatal if it lasted; each names the offset it is about, so that progress ends it."""
+        if self.group is None:
+            return
+        if not self.is_member:
+            yield f"the brokers do not count it in, the group is {self.group.state}"
+        for place, reading in self.readings.items():
+            name = f"{place[0]}[{place[1]}]"
+            position = reading.position or 0
+            if position < self.ends.get(place, 0):
+                yield f"{name} is not read on from {position}"
+            if reading.oldest is not None:
+                yield f"{name} is not dealt with from {reading.oldest}"
+            if reading.acknowledged:
+                yield f"{name} is not committed from {self.group.committed.get(place)}"
+
+
+class Watchdog:
+    """Remembers since when each symptom is there."""
+
+    NEEDED = frozenset({"kafka", "database"})
+    """Without these nothing can move: no symptom counts while one of them is away."""
+
+    def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """``patience`` is how long, in seconds, a symptom may last."""
+        self._patience = patience
+        self._clock = clock
+        self._since: dict[str, float] = {}
+
+    def look(self, signs: Signs) -> tuple[Health, str]:
+        """How the worker is, and the reason where it is not well."""
+        now = self._clock()
+        symptoms = () if signs.away.keys() & self.NEEDED else signs.symptoms()
+        self._since = {symptom: self._since.get(symptom, now) for symptom in symptoms}
+        for symptom, since in self._since.items():
+            if now - since >= self._patience:
+                return Health.STUCK, symptom
+        if signs.away:
+            return Health.WAITING, "; ".join(signs.away.values())
+        if not signs.is_member:
+            return Health.WAITING, next(iter(self._since), "it has not joined the group")
+        return Health.WELL, ""

@@ -1,0 +1,165 @@
+"""When a worker is well, waits, or is beyond recovery; and the thread that ends what cannot end itself."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from stream_app.brokers import Group
+from stream_app.deadman import Deadman
+from stream_app.watchdog import Health, Reading, Signs, Watchdog
+
+PLACE = ("exports.requests", 3)
+PATIENCE = 30.0
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def watchdog(clock: Clock) -> Watchdog:
+    return Watchdog(PATIENCE, clock)
+
+
+def signs(
+    *, position: int | None = 7, oldest: int | None = None, acknowledged: bool = False, end: int = 7
+) -> Signs:
+    return Signs(
+        "w1",
+        group=Group("Stable", frozenset({"w1", "w2"}), {PLACE: 5}),
+        ends={PLACE: end},
+        readings={PLACE: Reading(position, oldest, acknowledged)},
+    )
+
+
+def test_well(watchdog: Watchdog) -> None:
+    assert watchdog.look(signs()) == (Health.WELL, "")
+
+
+def test_well_without_partitions(watchdog: Watchdog) -> None:
+    """There may be more workers than partitions."""
+    assert watchdog.look(replace(signs(), readings={})) == (Health.WELL, "")
+
+
+@pytest.mark.parametrize(
+    ("seen", "reason"),
+    [
+        (signs(position=7, end=9), r"exports.requests[3] is not read on from 7"),
+        (signs(position=None, end=9), r"exports.requests[3] is not read on from 0"),
+        (signs(oldest=6), r"exports.requests[3] is not dealt with from 6"),
+        (signs(acknowledged=True), r"exports.requests[3] is not committed from 5"),
+    ],
+)
+def test_no_progress(watchdog: Watchdog, clock: Clock, seen: Signs, reason: str) -> None:
+    """It is ready for work until it has lasted: every busy worker looks like that for a moment."""
+    assert watchdog.look(seen)[0] is Health.WELL
+    clock.now = PATIENCE - 1
+    assert watchdog.look(seen)[0] is Health.WELL
+    clock.now = PATIENCE
+    assert watchdog.look(seen) == (Health.STUCK, reason)
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        Group("PreparingRebalance", frozenset({"w1"}), {}),
+        Group("Stable", frozenset({"w2"}), {}),
+        Group("Dead", frozenset(), {}),
+    ],
+)
+def test_not_in_the_group(watchdog: Watchdog, clock: Clock, group: Group) -> None:
+    seen = replace(signs(), group=group)
+    assert watchdog.look(seen)[0] is Health.WAITING
+    clock.now = PATIENCE
+    health, reason = watchdog.look(seen)
+    assert health is Health.STUCK
+    assert group.state in reason
+
+
+def test_progress_ends_a_symptom(watchdog: Watchdog, clock: Clock) -> None:
+    """A backlog may last for hours, as long as something moves."""
+    for offset in range(100):
+        clock.now = offset * (PATIENCE - 1)
+        seen = signs(position=offset, oldest=offset, end=1_000)
+        assert watchdog.look(seen)[0] is Health.WELL
+
+
+@pytest.mark.parametrize("part", ["kafka", "database"])
+def test_no_outage_is_fatal(watchdog: Watchdog, clock: Clock, part: str) -> None:
+    """However long; and afterwards a worker has its whole time to find its way back."""
+    lost = replace(signs(oldest=6, end=9), group=Group("Empty", frozenset(), {}))
+    away = replace(lost, away={part: f"{part} is away"})
+    for now in range(0, 1_000, 10):
+        clock.now = now
+        assert watchdog.look(away) == (Health.WAITING, f"{part} is away")
+    assert watchdog.look(lost)[0] is Health.WAITING
+    clock.now += PATIENCE - 1
+    assert watchdog.look(lost)[0] is Health.WAITING
+    clock.now += 1
+    assert watchdog.look(lost)[0] is Health.STUCK
+
+
+def test_without_the_object_store_messages_must_move_all_the_same(watchdog: Watchdog, clock: Clock) -> None:
+    seen = replace(signs(oldest=6), away={"object store": "gone"})
+    assert watchdog.look(seen) == (Health.WAITING, "gone")
+    clock.now = PATIENCE
+    assert watchdog.look(seen)[0] is Health.STUCK
+
+
+def test_before_anything_is_known(watchdog: Watchdog, clock: Clock) -> None:
+    unknown = Signs("w1")
+    assert watchdog.look(unknown)[0] is Health.WAITING
+    clock.now = PATIENCE
+    assert watchdog.look(unknown)[0] is Health.WAITING
+
+
+@pytest.fixture
+def left() -> list[int]:
+    return []
+
+
+def until(condition: Callable[[], bool], within: float) -> bool:
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline and not condition():
+        time.sleep(0.01)
+    return condition()
+
+
+def test_a_deadman_leaves_without_signs_of_life(left: list[int], capfd: pytest.CaptureFixture[str]) -> None:
+    Deadman(0.2, left.append).start()
+    assert until(lambda: left == [1], 5)
+    written = capfd.readouterr().err
+    assert "showed no sign of life within 0 s" in written
+    assert "test_watchdog.py" in written  # where every thread stood
+
+
+def test_a_deadman_stays_while_there_are_some(left: list[int]) -> None:
+    deadman = Deadman(0.3, left.append)
+    deadman.start()
+    for _ in range(20):
+        deadman.alive()
+        time.sleep(0.05)
+    assert left == []
+    deadman.last(0.2)
+    assert until(lambda: left == [1], 5)
+
+
+def test_a_last_patience_is_not_prolonged(left: list[int]) -> None:
+    deadman = Deadman(5, left.append)
+    deadman.last(0.3)
+    deadman.start()
+    for _ in range(20):
+        deadman.alive()
+        deadman.last(60)
+        time.sleep(0.05)
+    assert left == [1]
