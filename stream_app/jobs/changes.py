@@ -42,4 +42,4 @@ CREATE = (
 def tell_from(table: FromClause) -> None:
     """Have the triggers made together with ``table``."""
     for statement in CREATE:
-        event.listen(table, "after_create", DDL(statement))
+        event.listen(table, "after_create", DDL(statement))  # type: ignore[no-untyped-call]

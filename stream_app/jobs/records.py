@@ -69,7 +69,7 @@ class JobRecords:
         statement = select(ExportJob).where(ExportJob.user_id == user_id, ended, lately)
         return await self._jobs(statement.order_by(ExportJob.created_at.desc()).limit(limit))
 
-    async def _jobs(self, statement: Select[tuple[ExportJob]]) -> Sequence[ExportJob]:
+    async def _jobs(self, statement: Select[ExportJob]) -> Sequence[ExportJob]:
         with outages_are_retryable():
             async with self._sessions() as session:
                 return (await session.scalars(statement)).all()
