@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import socket
+import ssl
 import time
 from datetime import datetime
 from typing import Any
@@ -31,6 +32,7 @@ class Hooks:
         self._settings = settings
         self._key = key
         self._links = links
+        self._tls = ssl.create_default_context()
 
     async def send(self, notice: Notice) -> None:
         """See :class:`~stream_app.delivery.transport.Transport`."""
@@ -90,7 +92,10 @@ class Hooks:
         target = httpx.URL(url)
         last: httpx.TransportError | None = None
         async with httpx.AsyncClient(
-            trust_env=False, follow_redirects=False, timeout=self._settings.delivery_timeout_seconds
+            verify=self._tls,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=self._settings.delivery_timeout_seconds,
         ) as client:
             for address in await self._addresses(url):
                 request = client.build_request(

@@ -1,0 +1,138 @@
+"""A mail server and a receiver of webhooks that do what a test wants, on real sockets."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from email import policy
+from email.message import EmailMessage
+from email.parser import BytesParser
+from typing import Any
+
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+
+STRICT = policy.SMTP.clone(raise_on_defect=True)
+
+
+@dataclass
+class MailServer:
+    """Keeps what it takes. ``refused`` maps a recipient, or ``data``, to the answer that it gets."""
+
+    refused: dict[str, str] = field(default_factory=dict)
+    hangs_up_after: str | None = None
+    mails: list[EmailMessage] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
+    logins: list[str] = field(default_factory=list)
+    connections: int = 0
+    port: int = 0
+
+    def to(self, address: str) -> list[EmailMessage]:
+        """Mails that were taken for one recipient."""
+        return [mail for mail in self.mails if mail["X-Envelope-To"] == address]
+
+    async def handle_RCPT(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        self.seen.append(address)
+        if answer := self.refused.get(address):
+            return answer
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        if answer := self.refused.get("data"):
+            return answer
+        content = envelope.original_content or b""
+        mail = BytesParser(EmailMessage, policy=STRICT).parsebytes(content)
+        mail["X-Envelope-To"] = ", ".join(envelope.rcpt_tos)
+        self.mails.append(mail)
+        if self.hangs_up_after == "data":
+            server.transport.abort()
+        return "250 kept"
+
+    def authenticate(
+        self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any
+    ) -> AuthResult:
+        known = isinstance(data, LoginPassword) and data.password == b"right"
+        self.logins.append(mechanism)
+        return AuthResult(success=known, handled=False)
+
+
+@asynccontextmanager
+async def mail_server(
+    *, port: int = 0, tls: ssl.SSLContext | None = None, login: bool = False
+) -> AsyncIterator[MailServer]:
+    """Runs while the context lasts; with ``tls`` it takes mail over STARTTLS only."""
+    handler = MailServer()
+    loop = asyncio.get_running_loop()
+
+    def protocol() -> SMTP:
+        handler.connections += 1
+        return SMTP(
+            handler,
+            loop=loop,
+            hostname="mail.test",
+            tls_context=tls,
+            require_starttls=tls is not None,
+            authenticator=handler.authenticate if login else None,
+            auth_required=login,
+        )
+
+    server = await loop.create_server(protocol, "127.0.0.1", port)
+    handler.port = server.sockets[0].getsockname()[1]
+    try:
+        yield handler
+    finally:
+        server.close()
+
+
+@dataclass
+class Receiver:
+    """Answers webhooks with what ``answers`` holds, the last one for ever."""
+
+    answers: list[str] = field(default_factory=lambda: ["204 No Content"])
+    calls: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    port: int = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:])}
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+        self.calls.append((head[0], headers, body))
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if answer == "silence":
+            await reader.read()
+        else:
+            writer.write(f"HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+            await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+
+@asynccontextmanager
+async def receiver(*, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
+    """Runs while the context lasts."""
+    handler = Receiver()
+    server = await asyncio.start_server(handler.serve, "127.0.0.1", 0, ssl=tls)
+    handler.port = server.sockets[0].getsockname()[1]
+    try:
+        yield handler
+    finally:
+        server.close()
+
+
+@asynccontextmanager
+async def silent_server() -> AsyncIterator[int]:
+    """Takes connections and says nothing; yields its port."""
+
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(wait, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
