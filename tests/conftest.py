@@ -18,6 +18,7 @@ from stream_app.exports.source import Source
 from stream_app.exports.storage import Storage
 from stream_app.jobs.database import create_engine
 from stream_app.jobs.models import Base
+from stream_app.schedules import models as _schedules  # noqa: F401 - its tables are in the metadata
 from stream_app.settings import Settings
 
 ROOT = Path(__file__).parent.parent

@@ -13,6 +13,7 @@ from stream_app.events import Topic, decode
 from stream_app.jobs.projection import apply
 from stream_app.jobs.states import OUTCOMES
 from stream_app.jobs.store import JobStore
+from stream_app.schedules.outcomes import note
 
 log = structlog.get_logger(__name__)
 
@@ -23,6 +24,8 @@ class Projector:
 
     store: JobStore
     emit: Emitter
+    max_failures: int = 5
+    """Failed runs in a row that pause their schedule."""
 
     async def handle(self, messages: Sequence[EventT[bytes]]) -> None:
         """Apply a batch in one transaction.
@@ -52,5 +55,6 @@ class Projector:
                     if await apply(connection, event)
                 ]
                 await plan(connection, ended)
+                await note(connection, ended, most_failures=self.max_failures)
         for message, reason in unreadable:
             await self.emit.dead_letter(message, reason)

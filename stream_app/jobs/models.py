@@ -11,6 +11,10 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from stream_app.jobs import changes
 from stream_app.jobs.states import Status
 
+WAITING = "status = 'pending' AND outcome IS NULL"
+RUNNING = "status = 'processing' AND outcome IS NULL"
+"""Conditions of the partial indexes that claims go through."""
+
 
 class Base(DeclarativeBase):
     """Times are timestamptz, counts and sizes bigint, structures jsonb."""
@@ -49,11 +53,13 @@ class ExportJob(Base):
     options: Mapped[Any] = mapped_column(nullable=True)
     scope: Mapped[str | None]
     recipients: Mapped[Any] = mapped_column(nullable=True)
+    webhook: Mapped[str | None]
     priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
     schedule_id: Mapped[UUID | None]
+    run_at: Mapped[datetime | None]
+    window: Mapped[Any] = mapped_column(nullable=True)
     source: Mapped[str | None]
     traceparent: Mapped[str | None]
-    webhook: Mapped[str | None]
 
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     admitted_at: Mapped[datetime | None]
@@ -86,11 +92,23 @@ class ExportJob(Base):
         Index("export_jobs_status", "status"),
         Index("export_jobs_newest", text("created_at DESC"), text("id DESC")),
         Index("export_jobs_user_newest", "user_id", text("created_at DESC"), text("id DESC")),
+        Index("export_jobs_waiting", "priority", "created_at", postgresql_where=text(WAITING)),
         Index(
-            "export_jobs_waiting",
+            "export_jobs_user_waiting",
+            "user_id",
             "priority",
             "created_at",
-            postgresql_where=text("status IN ('pending', 'processing')"),
+            "id",
+            postgresql_where=text(WAITING),
+        ),
+        # Without the lease, so that a heartbeat changes no index.
+        Index("export_jobs_running", "user_id", postgresql_where=text(RUNNING)),
+        Index(
+            "export_jobs_runs",
+            "schedule_id",
+            text("created_at DESC"),
+            text("id DESC"),
+            postgresql_where=text("schedule_id IS NOT NULL"),
         ),
         Index("export_jobs_unpublished", "id", postgresql_where=text("outcome IS NOT NULL")),
         Index("export_jobs_expiry", "expires_at", postgresql_where=text("status = 'completed'")),
@@ -107,33 +125,3 @@ class EarlyCancellation(Base):
 
     job_id: Mapped[UUID] = mapped_column(primary_key=True)
     requested_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-
-class ScheduledExport(Base):
-    """A standing order for exports on a calendar."""
-
-    __tablename__ = "scheduled_exports"
-
-    id: Mapped[UUID] = mapped_column(primary_key=True)
-    user_id: Mapped[str]
-    export_type: Mapped[str]
-    format: Mapped[str]
-    schedule: Mapped[str]
-    time_of_day: Mapped[str] = mapped_column(server_default="00:00")
-    timezone: Mapped[str] = mapped_column(server_default="UTC")
-    day: Mapped[int | None] = mapped_column(SmallInteger)
-    window: Mapped[str] = mapped_column(server_default="none")
-    filters: Mapped[Any] = mapped_column(nullable=True)
-    columns: Mapped[Any] = mapped_column(nullable=True)
-    options: Mapped[Any] = mapped_column(nullable=True)
-    scope: Mapped[str] = mapped_column(server_default="own")
-    email_recipients: Mapped[Any] = mapped_column(nullable=True)
-    active: Mapped[bool] = mapped_column(server_default=text("true"))
-    last_run: Mapped[datetime | None]
-    next_run: Mapped[datetime | None]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-    __table_args__ = (
-        Index("scheduled_exports_user_active", "user_id", "active"),
-        Index("scheduled_exports_next_run", "next_run"),
-    )

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, pool, text
 from stream_app.delivery import models as _delivery  # noqa: F401 - its tables are in the metadata
 from stream_app.jobs.database import create_engine
 from stream_app.jobs.models import Base
+from stream_app.schedules import models as _schedules  # noqa: F401 - its tables are in the metadata
 
 LOCK = 7_301_584_221
 """Advisory lock that serializes migrations."""

@@ -1,0 +1,69 @@
+"""Ticks start what is due."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from faust.types import EventT
+
+from stream_app.agents.emitter import Emitter
+from stream_app.errors import Unreadable
+from stream_app.events import Event, Topic, decode
+from stream_app.schedules.scheduler import Scheduler
+from stream_app.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+STALE_AFTER = timedelta(minutes=5)
+"""A tick that has waited longer comes from before an outage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticks:
+    """Handles messages of ``exports.ticks``; idempotent, since what has been started is not due any more."""
+
+    scheduler: Scheduler
+    emit: Emitter
+    settings: Settings
+
+    async def handle(self, messages: Sequence[EventT[bytes]]) -> None:
+        """Start what is due at each tick of a batch, in their order.
+
+        Raises:
+            Retryable: the database or Kafka is away; handling the batch again does no harm.
+        """
+        now = datetime.now(UTC)
+        moments: set[datetime] = set()
+        for message in messages:
+            try:
+                event = decode(message.message.value)
+                if event.topic is not Topic.TICKS:
+                    raise Unreadable(f"{event.type} does not belong on {Topic.TICKS}")
+            except Unreadable as error:
+                log.warning("message.unreadable", topic=message.message.topic, error=str(error))
+                await self.emit.dead_letter(message, error)
+                continue
+            moment = moment_of(event, now)
+            if self._is_ahead(moment - now):
+                log.warning("tick.from_the_future", at=moment.isoformat(), source=event.source)
+                continue
+            moments.add(moment)
+        for moment in sorted(moments):
+            runs = await self.scheduler.run_due(moment)
+            if runs:
+                log.info("tick.handled", at=moment.isoformat(), runs=runs)
+
+    def _is_ahead(self, lead: timedelta) -> bool:
+        most = self.settings.tick_lead_seconds
+        return most is not None and lead > timedelta(seconds=most)
+
+
+def moment_of(event: Event, now: datetime) -> datetime:
+    """The time that it is for a tick which is read at ``now``.
+
+    One that lay in Kafka through an outage stands for the minutes since then as well, so that all runs of
+    that time are seen as missed at once, instead of each in its turn.
+    """
+    waited = now - event.time if event.time is not None else timedelta(0)
+    return event.tick + waited if waited > STALE_AFTER else event.tick

@@ -1,0 +1,1 @@
+"""Standing orders: when they are due, which rows each run stands for, and what becomes of the runs."""

@@ -1,0 +1,196 @@
+"""When a schedule runs. Pure: no clock, no I/O.
+
+A run at an hour that does not exist takes place at the first minute after it; one at an hour that exists
+twice takes place the first time. Cron expressions whose hour is ``*`` follow the time that passes instead, so
+that "every ten minutes" stays every ten minutes.
+"""
+
+import re
+from calendar import monthrange
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import islice, takewhile
+from typing import Self
+from zoneinfo import ZoneInfo, available_timezones
+
+from cronsim import CronSim, CronSimError
+
+from stream_app.errors import Rejected
+from stream_app.schedules.localtime import DAY, exists, instant, wall_of
+
+DAILY, WEEKLY, MONTHLY = "daily", "weekly", "monthly"
+PERIODS = (DAILY, WEEKLY, MONTHLY)
+
+DAYS: dict[str, range] = {WEEKLY: range(7), MONTHLY: range(1, 32)}
+"""What ``day`` may be: a weekday from 0 (Monday), or a day of the month, 31 being the last of each."""
+
+_SOME_DAY = datetime(2026, 1, 1)
+"""To try an expression on; there is no field for the year."""
+
+LOOK_BACK = timedelta(days=9 * 366)
+"""Longer than any calendar pauses: the 29th of February may be eight years away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """``schedule`` is one of :data:`PERIODS` or a cron expression of five fields."""
+
+    schedule: str
+    zone: ZoneInfo
+    at: time = time()
+    day: int | None = None
+
+    @classmethod
+    def of(
+        cls, schedule: str, *, timezone: str = "UTC", time_of_day: str | None = None, day: int | None = None
+    ) -> Self:
+        """The calendar that is described.
+
+        Raises:
+            Rejected: it makes no sense; the text names the field.
+        """
+        zone = _zone(timezone)
+        if schedule in PERIODS:
+            return cls(schedule, zone, _time(time_of_day or "00:00"), _day(schedule, day))
+        for field, value in (("time_of_day", time_of_day), ("day", day)):
+            if value is not None:
+                raise Rejected("a cron expression says this itself; leave it out", field=field)
+        calendar = cls(_cron(schedule), zone)
+        if next(calendar.after(_SOME_DAY.replace(tzinfo=UTC)), None) is None:
+            raise Rejected(f"{schedule!r} is never due", code="bad_schedule", field="schedule")
+        return calendar
+
+    @property
+    def is_cron(self) -> bool:
+        """Whether it is not one of :data:`PERIODS`."""
+        return self.schedule not in PERIODS
+
+    def after(self, moment: datetime) -> Iterator[datetime]:
+        """Every run later than ``moment``, in UTC, in their order."""
+        last = moment
+        for run in self._cron_runs(moment) if self.is_cron else self._period_runs(moment):
+            if run > last:
+                yield run
+                last = run
+
+    def next_run(self, moment: datetime) -> datetime:
+        """The first run later than ``moment``, in UTC."""
+        return next(self.after(moment))
+
+    def upcoming(self, moment: datetime, count: int) -> list[datetime]:
+        """The next ``count`` runs."""
+        return list(islice(self.after(moment), count))
+
+    def latest(self, after: datetime, until: datetime, count: int = 1) -> list[datetime]:
+        """The last ``count`` runs in ``(after, until]``, oldest first, however many there are before."""
+        span = timedelta(hours=1)
+        while True:
+            start = max(after, until - span)
+            found = list(takewhile(lambda run: run <= until, self.after(start)))
+            if start == after or len(found) >= count:
+                return found[-count:]
+            span *= 8
+
+    def previous(self, run: datetime) -> datetime | None:
+        """The last run before ``run``."""
+        found = self.latest(run - LOOK_BACK, run - timedelta(microseconds=1))
+        return found[0] if found else None
+
+    def day_of(self, run: datetime) -> date:
+        """The local day that ``run`` was meant for, also where a gap moved it into the next one."""
+        shown = wall_of(run, self.zone).date()
+        return next((day for day in (shown, shown - DAY) if self._run_of(day) == run), shown)
+
+    def _run_of(self, day: date) -> datetime:
+        return instant(datetime.combine(day, self.at), self.zone)
+
+    def _period_runs(self, moment: datetime) -> Iterator[datetime]:
+        for day in self._days(wall_of(moment, self.zone).date() - DAY):
+            if self.schedule != DAILY or exists(day, self.zone):
+                yield self._run_of(day)
+
+    def _days(self, day: date) -> Iterator[date]:
+        """Days of runs from ``day`` on; those of months from the beginning of its month."""
+        if self.schedule == MONTHLY:
+            while True:
+                length = monthrange(day.year, day.month)[1]
+                yield day.replace(day=min(self.day or 1, length))
+                day = day.replace(day=1) + timedelta(days=length)
+        step = timedelta(days=1 if self.schedule == DAILY else 7)
+        if self.schedule == WEEKLY:
+            day += timedelta(days=((self.day or 0) - day.weekday()) % 7)
+        while True:
+            yield day
+            day += step
+
+    def _cron_runs(self, moment: datetime) -> Iterator[datetime]:
+        if self.schedule.split()[1] == "*":
+            for run in CronSim(self.schedule, moment.astimezone(self.zone)):
+                yield run.astimezone(UTC)
+        else:
+            for wall in CronSim(self.schedule, wall_of(moment, self.zone)):
+                yield instant(wall, self.zone)
+
+
+def _zone(name: str) -> ZoneInfo:
+    # Not only whether it can be opened: a name is also a path, and "localtime" is this machine's.
+    if name not in _zones():
+        raise Rejected(
+            f"there is no time zone {name!r:.100}; names are such as Europe/Berlin, America/New_York or UTC",
+            code="unknown_timezone",
+            field="timezone",
+        )
+    return ZoneInfo(name)
+
+
+_known_zones: set[str] = set()
+
+
+def _zones() -> set[str]:
+    if not _known_zones:
+        _known_zones.update(available_timezones() - {"localtime"})
+    return _known_zones
+
+
+def _time(text: str) -> time:
+    if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", text, re.ASCII):
+        raise Rejected(
+            f"expected hours and minutes such as 09:30, got {text!r:.50}",
+            code="bad_time_of_day",
+            field="time_of_day",
+        )
+    return time.fromisoformat(text)
+
+
+def _day(schedule: str, day: int | None) -> int | None:
+    allowed = DAYS.get(schedule)
+    if allowed is None:
+        if day is not None:
+            raise Rejected("every day has a run; leave it out", code="bad_day", field="day")
+        return None
+    if day is None:
+        return allowed.start
+    if day not in allowed:
+        meaning = "from Monday" if schedule == WEEKLY else "31 is the last day of each month"
+        raise Rejected(
+            f"expected {allowed.start} to {allowed.stop - 1} ({meaning}), got {day}",
+            code="bad_day",
+            field="day",
+        )
+    return day
+
+
+def _cron(expression: str) -> str:
+    try:
+        if len(expression.split()) != 5 or len(expression) > 200:
+            raise CronSimError("expected five fields")
+        CronSim(expression, _SOME_DAY)
+    except CronSimError as error:
+        raise Rejected(
+            f"{expression!r:.100} is neither {', '.join(PERIODS)} nor a cron expression such as "
+            f"'30 6 * * MON-FRI' ({str(error)[0].lower()}{str(error)[1:]})",
+            code="bad_schedule",
+            field="schedule",
+        ) from error
+    return " ".join(expression.split())

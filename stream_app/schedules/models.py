@@ -1,0 +1,58 @@
+"""The table of schedules."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Index, Integer, SmallInteger, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from stream_app.jobs.models import Base
+from stream_app.schedules.plan import CatchUp
+
+
+class ScheduledExport(Base):
+    """A standing order for exports on a calendar.
+
+    ``next_run`` is empty while it is not active. ``window_start`` is the mark: where the next window begins.
+    ``delay`` is how many seconds a run waits for rows that arrive late. ``column_kinds`` says what those of
+    the dataset's columns are that windows and relative filters need. Until ``all_rows_until`` its runs may
+    take every row, see docs/decisions. ``failures`` counts those in a row.
+    """
+
+    __tablename__ = "scheduled_exports"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[str]
+    export_type: Mapped[str]
+    format: Mapped[str]
+    schedule: Mapped[str]
+    time_of_day: Mapped[str | None]
+    timezone: Mapped[str] = mapped_column(server_default="UTC")
+    day: Mapped[int | None] = mapped_column(SmallInteger)
+    window: Mapped[str] = mapped_column(server_default="none")
+    catch_up: Mapped[str] = mapped_column(server_default=CatchUp.LAST)
+    delay: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    filters: Mapped[Any] = mapped_column(nullable=True)
+    columns: Mapped[Any] = mapped_column(nullable=True)
+    options: Mapped[Any] = mapped_column(nullable=True)
+    scope: Mapped[str] = mapped_column(server_default="own")
+    email_recipients: Mapped[Any] = mapped_column(nullable=True)
+    webhook: Mapped[str | None]
+    active: Mapped[bool] = mapped_column(server_default=text("true"))
+    last_run: Mapped[datetime | None]
+    next_run: Mapped[datetime | None]
+    window_start: Mapped[datetime | None]
+    column_kinds: Mapped[Any] = mapped_column(nullable=True)
+    all_rows_until: Mapped[datetime | None]
+    failures: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    paused_at: Mapped[datetime | None]
+    paused_reason: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        Index("scheduled_exports_user_active", "user_id", "active"),
+        Index("scheduled_exports_user_newest", "user_id", text("created_at DESC"), text("id DESC")),
+        Index("scheduled_exports_newest", text("created_at DESC"), text("id DESC")),
+        Index("scheduled_exports_next_run", "next_run"),
+    )

@@ -1,0 +1,84 @@
+"""From a run that is due to the job that it becomes. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid5
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Row
+
+from stream_app.events import SCHEDULES, Event, EventType
+from stream_app.exports.columns import Kind
+from stream_app.exports.datasets.base import Dataset
+from stream_app.schedules.calendar import Calendar
+from stream_app.schedules.plan import Run
+from stream_app.schedules.relative import resolve
+from stream_app.schedules.windows import Window
+
+OF_SCHEDULE = ("export_type", "format", "columns", "options", "scope", "webhook", "user_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A job to be: the event that a service would have sent, and what the job's record has besides."""
+
+    event: Event
+    record: dict[str, Any]
+
+
+def calendar_of(schedule: Row[Any]) -> Calendar:
+    """When ``schedule`` runs.
+
+    Raises:
+        Rejected: what is stored makes no sense any more, such as a zone that has been renamed.
+    """
+    return Calendar.of(
+        schedule.schedule,
+        timezone=schedule.timezone,
+        time_of_day=schedule.time_of_day,
+        day=schedule.day,
+    )
+
+
+def job_id_of(schedule_id: UUID, run_at: datetime) -> UUID:
+    """The same run is always the same job."""
+    return uuid5(schedule_id, run_at.isoformat())
+
+
+def start_delay(schedule_id: UUID, jitter: float) -> timedelta:
+    """Where in the jitter window (seconds) this schedule's runs start: always at the same place."""
+    return timedelta(seconds=jitter * (schedule_id.int % 10_007) / 10_007)
+
+
+def order_of(
+    schedule: Row[Any], run: Run, dataset: Dataset | None, zone: ZoneInfo, *, job_id: UUID | None = None
+) -> Order:
+    """The job of ``run``: the window and relative values put as the moments that they stand for."""
+    kinds = {name: Kind(kind) for name, kind in (schedule.column_kinds or {}).items()}
+    filters = resolve(schedule.filters or {}, kinds, run.at, zone)
+    data: dict[str, Any] = {name: getattr(schedule, name) for name in OF_SCHEDULE}
+    record: dict[str, Any] = {"schedule_id": schedule.id, "run_at": run.at, "window": None}
+    if run.window is not None and dataset is not None and dataset.time is not None:
+        filters |= {dataset.time: run.window.limits(kinds.get(dataset.time, Kind.TIMESTAMPTZ), zone)}
+        record["window"] = described(run.window, dataset.time, zone)
+    data |= {"filters": filters or None, "recipients": schedule.email_recipients}
+    event = Event(
+        id=str(job_id or job_id_of(schedule.id, run.at)),
+        source=f"{SCHEDULES}/{schedule.id}",
+        type=EventType.REQUESTED,
+        time=run.at,
+        data={name: value for name, value in data.items() if value is not None},
+    )
+    return Order(event, record)
+
+
+def described(window: Window, column: str, zone: ZoneInfo) -> Mapping[str, str]:
+    """The window for people and for manifests: in the schedule's zone."""
+    return {
+        "column": column,
+        "from": window.start.astimezone(zone).isoformat(),
+        "to": window.end.astimezone(zone).isoformat(),
+        "timezone": zone.key,
+    }

@@ -1,0 +1,144 @@
+"""Turns the schedules that are due into jobs: each run exactly once, whoever does it and however often."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from stream_app.delivery.addresses import Addressing
+from stream_app.errors import Rejected
+from stream_app.events import Event, EventType, LifecycleData, lifecycle_event
+from stream_app.exports.datasets.base import Dataset
+from stream_app.exports.formats.base import Format
+from stream_app.jobs.admission import job_row
+from stream_app.jobs.states import EVENT_OF, Status
+from stream_app.jobs.store import JobStore
+from stream_app.schedules.plan import CatchUp, plan
+from stream_app.schedules.rights import Rights
+from stream_app.schedules.runs import calendar_of, order_of, start_delay
+from stream_app.schedules.store import ScheduleStore
+from stream_app.schedules.windows import Windowing
+from stream_app.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+BATCH = 500
+"""Schedules that one transaction takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduler:
+    """Starts runs. ``emit`` publishes events and returns once all are confirmed."""
+
+    schedules: ScheduleStore
+    jobs: JobStore
+    emit: Callable[[Iterable[Event]], Awaitable[None]]
+    formats: Mapping[str, Format]
+    datasets: Mapping[str, Dataset]
+    settings: Settings
+
+    async def run_due(self, until: datetime) -> int:
+        """Start everything that is due at ``until``; returns how many runs that were.
+
+        Raises:
+            Retryable: the database or Kafka is away; what was committed stays, the rest is still due.
+        """
+        started = 0
+        while True:
+            taken, runs = await self._run_batch(until)
+            started += runs
+            if taken < BATCH:
+                return started
+
+    async def _run_batch(self, until: datetime) -> tuple[int, int]:
+        """One transaction: jobs are inserted and schedules advanced together, or not at all."""
+        async with self.schedules.transaction() as connection:
+            due = await self.schedules.due(connection, until, BATCH)
+            if not due:
+                return 0, 0
+            rows: list[dict[str, Any]] = []
+            advanced = []
+            for schedule in due:
+                try:
+                    found = self._plan(schedule, until)
+                except Rejected as error:
+                    # It would stay due for ever: it is put aside, and its owner sees why.
+                    log.warning("schedule.unusable", schedule_id=str(schedule.id), error=str(error))
+                    await self.schedules.update(
+                        connection, schedule.id, paused(str(error), schedule.next_run)
+                    )
+                    continue
+                rows += found[0]
+                advanced.append(found[1])
+            accepted = await self._admit(connection, rows)
+            await self.schedules.advance(connection, advanced)
+        await self._publish_outcomes(rows, accepted)
+        return len(due), len(accepted)
+
+    def _plan(self, schedule: Row[Any], until: datetime) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """The jobs of a schedule that is due, and what becomes of its own row."""
+        calendar = calendar_of(schedule)
+        found = plan(
+            calendar,
+            next_run=schedule.next_run,
+            until=until,
+            mark=schedule.window_start,
+            windowing=Windowing(schedule.window),
+            catch_up=CatchUp(schedule.catch_up),
+            most=self.settings.schedule_catch_up_limit,
+        )
+        wait = timedelta(seconds=schedule.delay) + start_delay(
+            schedule.id, self.settings.schedule_jitter_seconds
+        )
+        rows = []
+        for run in found.runs:
+            order = order_of(schedule, run, self.datasets.get(schedule.export_type), calendar.zone)
+            rows.append(self.job_row(schedule, order.event, due_in=run.at + wait - until) | order.record)
+        last_run = found.runs[-1].at if found.runs else None
+        return rows, {
+            "id": schedule.id,
+            "last_run": last_run,
+            "next_run": found.next_run,
+            "window_start": found.mark,
+        }
+
+    def job_row(self, schedule: Row[Any], event: Event, *, due_in: timedelta) -> dict[str, Any]:
+        """The row of a run's job, which may start after ``due_in``; a run without the right to is refused."""
+        now = datetime.now(UTC)
+        row = job_row(
+            event,
+            now=now,
+            formats=self.formats,
+            datasets=self.datasets,
+            addressing=Addressing.of(self.settings),
+            refusal=Rights.of(self.settings).refusal(schedule, now),
+        )
+        return row | {"admitted_at": now, "not_before": now + due_in if due_in > timedelta(0) else None}
+
+    async def _admit(
+        self, connection: AsyncConnection, rows: Sequence[dict[str, Any]]
+    ) -> Sequence[LifecycleData]:
+        accepted = await self.jobs.admit(connection, rows)
+        await self.emit(lifecycle_event(EventType.ACCEPTED, data) for data in accepted)
+        return accepted
+
+    async def _publish_outcomes(
+        self, rows: Sequence[dict[str, Any]], accepted: Sequence[LifecycleData]
+    ) -> None:
+        """Runs that were refused have ended as they were admitted."""
+        fresh = {data.job_id for data in accepted}
+        refused = [
+            LifecycleData.model_validate(row["outcome"])
+            for row in rows
+            if row["outcome"] and row["id"] in fresh
+        ]
+        await self.emit(lifecycle_event(EVENT_OF[Status(data.status)], data) for data in refused)
+
+
+def paused(reason: str, at: datetime) -> dict[str, Any]:
+    """Values of a schedule that is paused by the service."""
+    return {"active": False, "next_run": None, "paused_at": at, "paused_reason": reason}

@@ -1,0 +1,254 @@
+"""Ticks start runs: each exactly once, for the window that it stands for."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from uuid import uuid4
+
+import pytest
+
+from stream_app.errors import Retryable
+from stream_app.events import EventType
+from stream_app.jobs.states import Status
+from stream_app.schedules.runs import job_id_of
+from tests.integration.schedules.conftest import START, Schedules, days, refusal
+
+MINUTE = timedelta(minutes=1)
+
+
+async def test_a_run_is_one_job_however_often_its_minute_is_announced(schedules: Schedules) -> None:
+    order = {"time_of_day": "06:00", "email_recipients": ["a@example.com"], "filters": {"kind": "proof"}}
+    made = await schedules.create(**order, columns=["id"], options={"compression": "gzip"})
+    at = START + timedelta(hours=6)
+    scheduler = schedules.scheduler()
+    assert await scheduler.run_due(at - MINUTE) == 0
+    assert [await scheduler.run_due(at) for _ in range(3)] == [1, 0, 0]
+    assert await scheduler.run_due(at - MINUTE) == 0
+    (job,) = await schedules.jobs()
+    assert (job.id, job.schedule_id, job.run_at) == (job_id_of(made, at), made, at)
+    assert (job.priority, job.recipients, job.filters) == (2, ["a@example.com"], {"kind": "proof"})
+    assert (job.columns, job.options, job.source) == (
+        ["id"],
+        {"compression": "gzip"},
+        f"/exporter/schedules/{made}",
+    )
+    assert job.admitted_at is not None
+    schedule = await schedules.get(made)
+    assert (schedule.last_run, schedule.next_run) == (at, at + days(1))
+    assert [(event.type, event.job_id) for event in schedules.published] == [(EventType.ACCEPTED, job.id)]
+
+
+async def test_two_workers_share_what_is_due_and_start_nothing_twice(schedules: Schedules) -> None:
+    await schedules.create_many({"user_id": f"user-{number}", "next_run": START} for number in range(1_200))
+    one, other = schedules.scheduler(), schedules.scheduler()
+    started = await asyncio.gather(*(worker.run_due(START) for worker in (one, other, one, other)))
+    assert sum(started) == 1_200
+    jobs = await schedules.jobs()
+    assert len({job.schedule_id for job in jobs}) == len(jobs) == 1_200
+    assert len({event.id for event in schedules.published}) == len(schedules.published) == 1_200
+
+
+async def test_nothing_is_advanced_when_kafka_does_not_confirm(schedules: Schedules) -> None:
+    made = await schedules.create(next_run=START)
+    scheduler = schedules.scheduler()
+
+    async def refuse(_: object) -> None:
+        raise Retryable("Kafka is away")
+
+    broken = type(scheduler)(
+        scheduler.schedules, scheduler.jobs, refuse, scheduler.formats, scheduler.datasets, scheduler.settings
+    )
+    with pytest.raises(Retryable):
+        await broken.run_due(START)
+    assert await schedules.jobs() == []
+    assert (await schedules.get(made)).next_run == START
+    assert await scheduler.run_due(START) == 1
+
+
+@pytest.mark.parametrize(
+    ("catch_up", "runs"),
+    [
+        ("last", ["03-04 00:00"]),
+        ("all", ["03-02 00:00", "03-03 00:00", "03-04 00:00"]),
+        ("none", []),
+    ],
+)
+async def test_runs_that_were_missed(schedules: Schedules, catch_up: str, runs: list[str]) -> None:
+    made = await schedules.create(catch_up=catch_up)
+    await schedules.scheduler().run_due(START + days(3.5))
+    assert await schedules.runs(made) == runs
+    schedule = await schedules.get(made)
+    assert schedule.next_run == START + days(4)
+    assert (schedule.last_run is None) == (catch_up == "none")
+
+
+async def test_a_late_tick_starts_what_is_only_a_little_late(schedules: Schedules) -> None:
+    made = await schedules.create(catch_up="none")
+    await schedules.scheduler().run_due(START + days(1) + 4 * MINUTE)
+    assert await schedules.runs(made) == ["03-02 00:00"]
+
+
+async def test_catching_up_is_bounded_and_leaves_no_gap(schedules: Schedules) -> None:
+    made = await schedules.create(
+        schedule="0 * * * *", catch_up="all", window="since_last_run", window_start=START
+    )
+    await schedules.scheduler(schedule_catch_up_limit=3).run_due(START + days(1))
+    jobs = await schedules.jobs(made)
+    assert [job.window["from"] for job in jobs] == [
+        "2026-03-01T00:00:00+00:00",
+        "2026-03-01T22:00:00+00:00",
+        "2026-03-01T23:00:00+00:00",
+    ]
+    assert jobs[-1].window["to"] == "2026-03-02T00:00:00+00:00"
+
+
+async def test_windows_are_filters_of_the_job_in_utc(schedules: Schedules) -> None:
+    made = await schedules.create(
+        window="previous_period",
+        timezone="Europe/Berlin",
+        time_of_day="06:30",
+        filters={"kind": "proof"},
+        column_kinds={"created_at": "timestamptz"},
+        after=datetime(2026, 3, 29, 12, tzinfo=UTC),
+    )
+    await schedules.scheduler().run_due(datetime(2026, 3, 30, 5, tzinfo=UTC))
+    (job,) = await schedules.jobs(made)
+    # The 29th had 23 hours.
+    assert job.filters == {
+        "kind": "proof",
+        "created_at": {"gte": "2026-03-28T23:00:00Z", "lt": "2026-03-29T22:00:00Z"},
+    }
+    assert job.window == {
+        "column": "created_at",
+        "from": "2026-03-29T00:00:00+01:00",
+        "to": "2026-03-30T00:00:00+02:00",
+        "timezone": "Europe/Berlin",
+    }
+
+
+async def test_relative_filters_are_told_from_the_run_not_from_the_clock(schedules: Schedules) -> None:
+    made = await schedules.create(
+        timezone="Asia/Tokyo",
+        filters={"created_at": {"gte": "start_of_month-1mo"}, "kind": "today"},
+        column_kinds={"created_at": "timestamptz"},
+    )
+    await schedules.scheduler().run_due(START + days(2))
+    (job,) = await schedules.jobs(made)
+    assert job.filters == {"created_at": {"gte": "2026-01-31T15:00:00Z"}, "kind": "today"}
+
+
+@pytest.mark.parametrize("window", ["previous_period", "since_last_run"])
+async def test_windows_tile_over_misses_a_pause_and_a_failure(schedules: Schedules, window: str) -> None:
+    made = await schedules.create(window=window, window_start=START, time_of_day="03:00")
+    scheduler = schedules.scheduler()
+    await scheduler.run_due(START + days(1.2))
+    await scheduler.run_due(START + days(2.2))
+    await scheduler.run_due(START + days(4.2))  # two ticks are missing
+    failed = (await schedules.jobs(made))[-1]
+    await schedules.end(failed, Status.FAILED)
+    await schedules.set(made, active=False, next_run=None)
+    assert await scheduler.run_due(START + days(9)) == 0
+    await schedules.set(made, active=True, next_run=START + days(10.125))
+    await scheduler.run_due(START + days(10.2))
+    files = [job.window for job in await schedules.jobs(made) if job.status != "failed"]
+    assert len(files) == 3
+    assert files[0]["from"] == START.isoformat()
+    assert all(first["to"] == second["from"] for first, second in pairwise(files))
+    assert failed.window["from"] == files[-1]["from"]
+
+
+async def test_a_failure_that_a_later_run_has_passed_by_is_not_taken_back(schedules: Schedules) -> None:
+    made = await schedules.create(window="since_last_run", window_start=START)
+    scheduler = schedules.scheduler()
+    await scheduler.run_due(START + days(1))
+    await scheduler.run_due(START + days(2))
+    first, second = await schedules.jobs(made)
+    await schedules.end(first, Status.FAILED)
+    assert (await schedules.get(made)).window_start == START + days(2)
+    await schedules.end(second, Status.CANCELLED)
+    assert (await schedules.get(made)).window_start == START + days(1)
+
+
+async def test_a_schedule_that_fails_again_and_again_is_paused_with_its_reason(schedules: Schedules) -> None:
+    made = await schedules.create(schedule="0 * * * *")
+    scheduler = schedules.scheduler()
+    ends = [Status.FAILED, Status.FAILED, Status.COMPLETED, Status.FAILED, Status.FAILED, Status.FAILED]
+    for hour, status in enumerate(ends, 1):
+        assert await scheduler.run_due(START + timedelta(hours=hour)) == 1
+        await schedules.end((await schedules.jobs(made))[-1], status)
+    schedule = await schedules.get(made)
+    assert (schedule.active, schedule.next_run, schedule.failures) == (False, None, 3)
+    assert schedule.paused_reason == "paused after 3 failures in a row; the last one: too large"
+    assert schedule.paused_at is not None
+    assert await scheduler.run_due(START + days(2)) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "until", "code"),
+    [
+        ({}, days(1), None),
+        ({}, -days(1), "grant_lapsed"),
+        ({}, None, "grant_lapsed"),
+        ({"schedule_all_users": "someone, else"}, days(1), "scope_not_allowed"),
+        ({"schedule_all_users": "someone, u"}, days(1), None),
+        ({"schedule_all_users": ""}, days(1), "scope_not_allowed"),
+    ],
+)
+async def test_what_holds_when_a_run_is_due_decides_whether_it_takes_every_row(
+    schedules: Schedules, changes: dict[str, str], until: timedelta | None, code: str | None
+) -> None:
+    granted = datetime.now(UTC) + until if until is not None else None
+    made = await schedules.create(scope="all", all_rows_until=granted)
+    assert await schedules.scheduler(**changes).run_due(START + days(1)) == 1
+    (job,) = await schedules.jobs(made)
+    assert job.scope == "all"
+    if code is None:
+        assert job.outcome is None
+    else:
+        assert job.outcome["status"] == "failed"
+        assert refusal(schedules.published).code == code
+
+
+async def test_runs_of_one_minute_start_spread_over_the_jitter(schedules: Schedules) -> None:
+    await schedules.create_many({"next_run": START} for _ in range(200))
+    late = await schedules.create(next_run=START, delay=600)
+    before = datetime.now(UTC)
+    await schedules.scheduler(schedule_jitter_seconds=60).run_due(START)
+    waits = {job.schedule_id: job.not_before - before for job in await schedules.jobs()}
+    assert timedelta(minutes=10) <= waits.pop(late) <= timedelta(minutes=12)
+    counts = [
+        sum(minute * 15 <= wait.total_seconds() < minute * 15 + 15 for wait in waits.values())
+        for minute in range(4)
+    ]
+    assert min(counts) > 20
+
+
+async def test_what_is_caught_up_with_does_not_wait_again(schedules: Schedules) -> None:
+    await schedules.create(catch_up="all", delay=600)
+    await schedules.scheduler().run_due(START + days(2.5))
+    assert [job.not_before for job in await schedules.jobs()] == [None, None]
+
+
+async def test_one_that_cannot_be_planned_holds_up_no_other(schedules: Schedules) -> None:
+    lost = await schedules.create(next_run=START)
+    await schedules.set(lost, timezone="Mars/Olympus")
+    await schedules.create(next_run=START)
+    assert await schedules.scheduler().run_due(START) == 1
+    schedule = await schedules.get(lost)
+    assert schedule.active is False
+    assert "Mars/Olympus" in schedule.paused_reason
+
+
+async def test_a_dataset_that_is_gone_is_a_failed_run(schedules: Schedules) -> None:
+    await schedules.create(export_type="gone", window="previous_period", next_run=START)
+    assert await schedules.scheduler().run_due(START) == 1
+    assert refusal(schedules.published).code == "unknown_dataset"
+
+
+async def test_a_run_that_is_known_already_is_not_started_again(schedules: Schedules) -> None:
+    made = await schedules.create(next_run=START)
+    await schedules.scheduler().run_due(START)
+    await schedules.set(made, next_run=START)
+    assert await schedules.scheduler().run_due(START) == 0
+    assert len(await schedules.jobs()) == 1
+    assert job_id_of(uuid4(), START) != job_id_of(made, START)

@@ -1,0 +1,215 @@
+"""Calendars and windows in every zone: known days of change, and properties over ten years."""
+
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo, available_timezones
+
+import pytest
+from croniter import croniter
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream_app.errors import Rejected
+from stream_app.schedules.calendar import DAYS, PERIODS, Calendar
+from stream_app.schedules.localtime import DAY, exists, start_of, wall_of
+from stream_app.schedules.windows import Windowing, period_before, window_of
+
+ZONES = sorted(available_timezones() - {"localtime"})
+FROM, YEARS = datetime(2020, 1, 1, tzinfo=UTC), 10
+
+zones = st.sampled_from(ZONES)
+times = st.builds("{:02d}:{:02d}".format, st.integers(0, 23), st.integers(0, 59))
+moments = st.datetimes(datetime(2020, 1, 1), datetime(2029, 12, 31), timezones=st.just(UTC))
+CRONS = [
+    "30 2 * * *", "*/10 * * * *", "0 */6 * * *", "15,45 1-3 * * MON-FRI", "*/20 2 * * SUN", "0 0 1 * *",
+    "5 * * * *", "59 23 L * *", "0 3 29 2 *", "0 12 * * MON#1",
+]  # fmt: skip
+
+
+@st.composite
+def calendars(draw: st.DrawFn) -> Calendar:
+    schedule = draw(st.sampled_from(PERIODS))
+    day = draw(st.sampled_from(DAYS[schedule])) if schedule in DAYS else None
+    return Calendar.of(schedule, timezone=draw(zones), time_of_day=draw(times), day=day)
+
+
+any_calendar = calendars() | st.builds(
+    lambda cron, zone: Calendar.of(cron, timezone=zone), st.sampled_from(CRONS), zones
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(any_calendar, moments)
+def test_runs_are_in_the_future_and_strictly_in_order(calendar: Calendar, moment: datetime) -> None:
+    runs = calendar.upcoming(moment, 8)
+    assert runs[0] > moment
+    assert all(first < second for first, second in pairwise(runs))
+    assert all(run.second == 0 for run in (wall_of(run, calendar.zone) for run in runs))
+    assert calendar.next_run(runs[0]) == runs[1]
+    assert calendar.next_run(runs[3] - timedelta(seconds=1)) == runs[3]
+    assert calendar.previous(runs[4]) == runs[3]
+    assert calendar.latest(moment, runs[5], 3) == runs[3:6]
+
+
+@settings(max_examples=25, deadline=None)
+@given(zones, times)
+def test_each_local_day_of_ten_years_has_exactly_one_daily_run(zone: str, at: str) -> None:
+    calendar = Calendar.of("daily", timezone=zone, time_of_day=at)
+    days = [calendar.day_of(run) for run in calendar.upcoming(FROM, 365 * YEARS)]
+    expected, day = [], days[0]
+    while day <= days[-1]:
+        if exists(day, calendar.zone):
+            expected.append(day)
+        day += DAY
+    assert days == expected
+
+
+@pytest.mark.parametrize("zone", ZONES)
+def test_every_zone_at_its_changes(zone: str) -> None:
+    """Around each change of the clocks in ten years: one run a day, windows without gap or overlap."""
+    info = ZoneInfo(zone)
+    calendars = [Calendar.of("daily", timezone=zone, time_of_day=at) for at in ("00:00", "02:30", "23:45")]
+    for change in changes(info):
+        for calendar in calendars:
+            runs = calendar.upcoming(change - 2 * DAY, 5)
+            days = [calendar.day_of(run) for run in runs]
+            assert days == [days[0] + count * DAY for count in range(5)] or not all(
+                exists(days[0] + count * DAY, info) for count in range(5)
+            )
+            windows = [period_before(calendar, run) for run in runs]
+            assert all(first.end == second.start for first, second in pairwise(windows))
+            assert [wall_of(window.end, info).date() for window in windows] == days
+
+
+def changes(zone: ZoneInfo) -> list[datetime]:
+    """Midnights (UTC) before each change of the offset."""
+    days = [FROM + count * DAY for count in range(366 * YEARS)]
+    offsets = [zone.utcoffset(day.astimezone(zone)) for day in days]
+    return [day for day, (first, second) in zip(days, pairwise(offsets), strict=False) if first != second]
+
+
+@settings(max_examples=200, deadline=None)
+@given(any_calendar, moments, st.sampled_from([Windowing.PREVIOUS_PERIOD, Windowing.SINCE_LAST_RUN]))
+def test_windows_tile_with_or_without_a_mark(
+    calendar: Calendar, moment: datetime, windowing: Windowing
+) -> None:
+    runs = calendar.upcoming(moment, 6)
+    natural = [window_of(windowing, calendar, run, None) for run in runs]
+    mark, marked = natural[0].start if natural[0] else None, []
+    for run in runs:
+        window = window_of(windowing, calendar, run, mark)
+        assert window is not None
+        marked.append(window)
+        mark = window.end
+    assert marked == natural
+    assert all(first.end == second.start < second.end for first, second in pairwise(marked))
+    assert all(window.end <= run for window, run in zip(marked, runs, strict=True))
+
+
+@settings(max_examples=150, deadline=None)
+@given(zones, times, moments)
+def test_croniter_agrees_where_the_clocks_do_not_change(zone: str, at: str, moment: datetime) -> None:
+    """Policies differ at changes, so only days are compared on which the offset stays what it is."""
+    info, (hour, minute) = ZoneInfo(zone), at.split(":")
+    theirs = croniter(f"{int(minute)} {int(hour)} * * *", moment.astimezone(info))
+    calendar = Calendar.of("daily", timezone=zone, time_of_day=at)
+    cron = Calendar.of(f"{int(minute)} {int(hour)} * * *", timezone=zone)
+    found = [run.astimezone(UTC) for run in (theirs.get_next(datetime) for _ in range(5))]
+    offsets = {info.utcoffset((moment + hours * timedelta(hours=1)).astimezone(info)) for hours in range(150)}
+    if len(offsets) == 1:
+        assert calendar.upcoming(moment, 5) == found
+    assert cron.upcoming(moment, 5) == calendar.upcoming(moment, 5)
+
+
+BERLIN, NEW_YORK, LORD_HOWE = "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"
+CASABLANCA, TEHRAN, NUUK, APIA = "Africa/Casablanca", "Asia/Tehran", "America/Nuuk", "Pacific/Apia"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "zone", "at", "after", "runs"),
+    [
+        # 02:00 to 03:00 is skipped: 03:00 is the first minute after it.
+        ("daily", BERLIN, "02:30", "2026-03-28T12:00Z", ["2026-03-29T01:00Z", "2026-03-30T00:30Z"]),
+        ("30 2 * * *", BERLIN, None, "2026-03-28T12:00Z", ["2026-03-29T01:00Z", "2026-03-30T00:30Z"]),
+        # 02:00 to 03:00 comes twice: the first counts.
+        ("daily", BERLIN, "02:30", "2026-10-24T12:00Z", ["2026-10-25T00:30Z", "2026-10-26T01:30Z"]),
+        ("30 2 * * *", BERLIN, None, "2026-10-24T12:00Z", ["2026-10-25T00:30Z", "2026-10-26T01:30Z"]),
+        ("30 2 * * *", BERLIN, None, "2026-10-25T00:45Z", ["2026-10-26T01:30Z"]),
+        # Every hour and every half hour go with the time that passes.
+        ("0 * * * *", BERLIN, None, "2026-10-24T23:30Z", ["2026-10-25T00:00Z", "2026-10-25T01:00Z"]),
+        ("*/30 * * * *", BERLIN, None, "2026-03-29T00:30Z", ["2026-03-29T01:00Z", "2026-03-29T01:30Z"]),
+        # A few times within the skipped hour are one run.
+        ("*/20 2 * * *", BERLIN, None, "2026-03-28T12:00Z", ["2026-03-29T01:00Z", "2026-03-30T00:00Z"]),
+        ("daily", NEW_YORK, "02:15", "2026-03-07T12:00Z", ["2026-03-08T07:00Z", "2026-03-09T06:15Z"]),
+        ("daily", NEW_YORK, "01:15", "2026-10-31T12:00Z", ["2026-11-01T05:15Z", "2026-11-02T06:15Z"]),
+        # Half an hour is skipped or comes twice.
+        ("daily", LORD_HOWE, "02:15", "2026-10-03T00:00Z", ["2026-10-03T15:30Z", "2026-10-04T15:15Z"]),
+        ("daily", LORD_HOWE, "01:45", "2026-04-04T00:00Z", ["2026-04-04T14:45Z", "2026-04-05T15:15Z"]),
+        # The clocks go back before Ramadan and forward after it.
+        ("daily", CASABLANCA, "02:30", "2026-02-14T12:00Z", ["2026-02-15T01:30Z", "2026-02-16T02:30Z"]),
+        ("daily", CASABLANCA, "02:30", "2026-03-21T12:00Z", ["2026-03-22T02:00Z", "2026-03-23T01:30Z"]),
+        # Until 2022 clocks changed at midnight; there is no summer time any more.
+        ("daily", TEHRAN, "00:30", "2022-03-20T22:00Z", ["2022-03-21T20:30Z", "2022-03-22T20:00Z"]),
+        ("daily", TEHRAN, "23:30", "2022-09-20T22:00Z", ["2022-09-21T19:00Z", "2022-09-22T20:00Z"]),
+        ("daily", TEHRAN, "00:30", "2026-03-20T22:00Z", ["2026-03-21T21:00Z", "2026-03-22T21:00Z"]),
+        # The skipped hour is the last of a Saturday: its run is on Sunday, and Sunday's own comes later.
+        ("daily", NUUK, "23:30", "2026-03-28T12:00Z", ["2026-03-29T01:00Z", "2026-03-30T00:30Z"]),
+        # The 30th of December 2011 was no day there.
+        ("daily", APIA, "09:00", "2011-12-29T12:00Z", ["2011-12-29T19:00Z", "2011-12-30T19:00Z"]),
+    ],
+)
+def test_known_days_of_change(schedule: str, zone: str, at: str | None, after: str, runs: list[str]) -> None:
+    calendar = Calendar.of(schedule, timezone=zone, time_of_day=at)
+    found = calendar.upcoming(datetime.fromisoformat(after), len(runs))
+    assert [f"{run:%Y-%m-%dT%H:%MZ}" for run in found] == runs
+
+
+def test_the_31st_is_the_last_day_of_each_month() -> None:
+    calendar = Calendar.of("monthly", time_of_day="06:00", day=31)
+    runs = calendar.upcoming(datetime(2028, 1, 15, tzinfo=UTC), 4)
+    assert [run.date() for run in runs] == [
+        date(2028, 1, 31), date(2028, 2, 29), date(2028, 3, 31), date(2028, 4, 30),
+    ]  # fmt: skip
+
+
+def test_periods_are_local_days_weeks_and_months() -> None:
+    zone, run = ZoneInfo(BERLIN), datetime(2026, 4, 1, 7, tzinfo=UTC)
+    for schedule, first, end in [
+        ("daily", date(2026, 3, 31), date(2026, 4, 1)),
+        ("weekly", date(2026, 3, 23), date(2026, 3, 30)),
+        ("monthly", date(2026, 3, 1), date(2026, 4, 1)),
+    ]:
+        window = period_before(Calendar.of(schedule, timezone=BERLIN), run)
+        assert (window.start, window.end) == (start_of(first, zone), start_of(end, zone))
+
+
+def test_a_long_silence_is_not_counted_run_by_run() -> None:
+    calendar = Calendar.of("* * * * *")
+    until = datetime(2026, 1, 1, tzinfo=UTC)
+    assert calendar.latest(until - 3_650 * DAY, until, 2) == [until - timedelta(minutes=1), until]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"schedule": "hourly"}, "schedule"),
+        ({"schedule": "61 * * * *"}, "schedule"),
+        ({"schedule": "0 0 30 2 *"}, "schedule"),
+        ({"schedule": "0 0 * * * *"}, "schedule"),
+        ({"schedule": ""}, "schedule"),
+        ({"timezone": "Europe/Atlantis"}, "timezone"),
+        ({"timezone": "../etc/passwd"}, "timezone"),
+        ({"timezone": ""}, "timezone"),
+        ({"time_of_day": "24:00"}, "time_of_day"),
+        ({"time_of_day": "9:00"}, "time_of_day"),
+        ({"day": 1}, "day"),
+        ({"schedule": "weekly", "day": 7}, "day"),
+        ({"schedule": "monthly", "day": 0}, "day"),
+        ({"schedule": "0 9 * * *", "time_of_day": "09:00"}, "time_of_day"),
+        ({"schedule": "0 9 * * *", "day": 1}, "day"),
+    ],
+)
+def test_what_makes_no_sense_is_told_by_field(changes: dict[str, object], field: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        Calendar.of(**{"schedule": "daily", **changes})  # type: ignore[arg-type]
+    assert caught.value.field == field
