@@ -46,7 +46,12 @@ def where(filters: dict[str, Any]) -> str:
         ({"kind": {"is_null": False}}, '"kind" IS NOT NULL'),
         ({"kind": {"ne": None}}, '"kind" IS NOT NULL'),
         ({"kind": {"ne": "x"}}, "\"kind\" IS DISTINCT FROM CAST('x' AS text)"),
-        ({"kind": {"in": ["a", "b"]}}, "\"kind\" IN (CAST('a' AS text), CAST('b' AS text))"),
+        ({"kind": {"in": ["a", 'b"\\']}}, r""""kind" = ANY (CAST('{"a","b\"\\"}' AS text[]))"""),
+        ({"id": {"not_in": [1, 2]}}, """"id" != ALL (CAST('{"1","2"}' AS bigint[]))"""),
+        (
+            {"address": {"in": ["::1", "::2"]}},
+            "\"address\" IN (CAST('::1' AS inet), CAST('::2' AS inet))",
+        ),
         ({"kind": {"prefix": "50%_"}}, "(CAST(\"kind\" AS TEXT) LIKE '50/%/_' || '%' ESCAPE '/')"),
         ({"sealed": True}, "\"sealed\" = CAST('true' AS boolean)"),
         ({"amount": {"gte": "1.50"}}, "\"amount\" >= CAST('1.50' AS pg_catalog.numeric)"),
