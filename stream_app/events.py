@@ -59,6 +59,9 @@ TICK_KEY = "tick"
 SOURCE = "/exporter"
 """The ``source`` of every event that the service publishes: with the id it tells repetitions apart."""
 
+SCHEDULES = f"{SOURCE}/schedules"
+"""The ``source`` of requests that a schedule makes begins like this."""
+
 Model = TypeVar("Model", bound=BaseModel)
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=100)]
@@ -111,10 +114,10 @@ class ExportRequest(RequestIdentity):
     scope: Literal["own", "all"] = "own"
     priority: Literal["high", "normal", "low"] = "normal"
     recipients: list[str] = Field(default_factory=list, max_length=50)
+    webhook: str | None = None
 
     @classmethod
     def parse(cls, data: dict[str, Any]) -> Self:
-    webhook: str | None = None
         """Validate ``data`` whose identity is known to be sound.
 
         Raises:
@@ -163,6 +166,8 @@ class LifecycleData(RequestIdentity):
     expires_at: AwareDatetime | None = None
     manifest: dict[str, Any] | None = None
     error: JobError | None = None
+    traceparent: str | None = Field(None, exclude=True)
+    """The trace that the job belongs to; it travels in the envelope."""
 
 
 class Event(BaseModel):
@@ -311,7 +316,6 @@ def lifecycle_event(
     *,
     source: str = SOURCE,
     occasion: str = "",
-    traceparent: str | None = None,
 ) -> Event:
     """A lifecycle event whose id follows from job, attempt, type and ``occasion``.
 
@@ -323,7 +327,7 @@ def lifecycle_event(
         type=kind,
         subject=str(data.job_id),
         time=datetime.now(UTC),
-        traceparent=traceparent,
+        traceparent=data.traceparent,
         data=data.model_dump(mode="json", exclude_none=True),
     )
 

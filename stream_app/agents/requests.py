@@ -9,6 +9,7 @@ import structlog
 from faust.types import EventT
 
 from stream_app.agents.emitter import Emitter
+from stream_app.delivery.addresses import Addressing
 from stream_app.errors import Unreadable
 from stream_app.events import Event, EventType, LifecycleData, Topic, decode, lifecycle_event
 from stream_app.jobs.admission import job_row
@@ -26,6 +27,7 @@ class Admission:
     emit: Emitter
     formats: Collection[str]
     datasets: Collection[str]
+    addressing: Addressing
 
     async def handle(self, messages: Sequence[EventT[bytes]]) -> None:
         """Admit a batch; returns once all of it is committed, or put aside.
@@ -55,15 +57,14 @@ class Admission:
         """One transaction: that a job is accepted is said before it commits, how it ended afterwards."""
         now = datetime.now(UTC)
         async with self.store.transaction() as connection:
-            early = await self.store.take_early_cancellations(
-                connection, [event.job_id for event in requests]
-            )
+            early = await self.store.early_cancellations(connection, [event.job_id for event in requests])
             rows = [
                 job_row(
                     event,
                     now=now,
                     formats=self.formats,
                     datasets=self.datasets,
+                    addressing=self.addressing,
                     cancelled=event.job_id in early,
                 )
                 | {"admitted_at": now}
@@ -74,12 +75,14 @@ class Admission:
             ended = [await self.store.cancel(connection, event.job_id) for event in cancellations]
         fresh = {data.job_id for data in accepted}
         outcomes = [
-            LifecycleData.model_validate(row["outcome"])
+            LifecycleData.model_validate(row["outcome"] | {"traceparent": row["traceparent"]})
             for row in rows
             if row["outcome"] and row["id"] in fresh
         ]
+        late = await self.store.settle_cancellations([event.job_id for event in (*requests, *cancellations)])
         await self.emit.all(
-            lifecycle_event(EVENT_OF[Status(data.status)], data) for data in [*outcomes, *filter(None, ended)]
+            lifecycle_event(EVENT_OF[Status(data.status)], data)
+            for data in [*outcomes, *filter(None, ended), *late]
         )
 
 

@@ -5,13 +5,17 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from stream_app.delivery.addresses import Addressing
 from stream_app.errors import Rejected
-from stream_app.events import Event, ExportRequest, JobError, LifecycleData
+from stream_app.events import SCHEDULES, Event, ExportRequest, JobError, LifecycleData
 from stream_app.exports.formats.registry import MISSING
 from stream_app.jobs.states import Status
 
 PUBLISHING = timedelta(seconds=10)
 """How long an outcome that was decided at admission may take to be published before it is published again."""
+
+ANYWHERE = Addressing()
+"""Mails to any domain, webhooks to any public host."""
 
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 
@@ -22,11 +26,14 @@ def job_row(
     now: datetime,
     formats: Collection[str],
     datasets: Collection[str],
+    addressing: Addressing = ANYWHERE,
     cancelled: bool = False,
+    refusal: Rejected | None = None,
 ) -> dict[str, Any]:
     """Column values of the new job.
 
-    A request that can never be honoured, or whose cancellation came first, gets its outcome at once.
+    A request that can never be honoured, that the caller refuses, or whose cancellation came first, gets its
+    outcome at once.
     Whether columns and filters fit the table is found out by the attempt, which can ask the source.
 
     Raises:
@@ -45,14 +52,20 @@ def job_row(
         "options": event.data.get("options"),
         "scope": _as_text(event.data.get("scope")),
         "recipients": event.data.get("recipients"),
-        "priority": PRIORITIES["normal"],
+        "webhook": _as_text(event.data.get("webhook")),
+        "priority": PRIORITIES["low" if event.source.startswith(SCHEDULES) else "normal"],
         "admitted_at": None,
         "cancel_requested_at": None,
         "outcome": None,
         "lease_until": now + PUBLISHING,
     }
     try:
-        row["priority"] = PRIORITIES[check(event.data, formats=formats, datasets=datasets).priority]
+        request = check(event.data, formats=formats, datasets=datasets, addressing=addressing)
+        row["recipients"] = request.recipients or None
+        if "priority" in request.model_fields_set:
+            row["priority"] = PRIORITIES[request.priority]
+        if refusal is not None:
+            raise refusal
     except Rejected as error:
         row["outcome"] = _outcome(
             event, Status.FAILED, now, error=JobError(code=error.code, message=str(error))
@@ -62,8 +75,16 @@ def job_row(
     return row
 
 
-def check(data: dict[str, Any], *, formats: Collection[str], datasets: Collection[str]) -> ExportRequest:
+def check(
+    data: dict[str, Any],
+    *,
+    formats: Collection[str],
+    datasets: Collection[str],
+    addressing: Addressing = ANYWHERE,
+) -> ExportRequest:
     """Everything about a request that can be judged without the source database.
+
+    Its recipients come back as mails carry them.
 
     Raises:
         Rejected: naming the field and what is allowed.
@@ -84,7 +105,11 @@ def check(data: dict[str, Any], *, formats: Collection[str], datasets: Collectio
             field="format",
             allowed=sorted(formats),
         )
-    return request
+    if request.webhook is not None:
+        addressing.webhook(request.webhook)
+    if not request.recipients:
+        return request
+    return request.model_copy(update={"recipients": addressing.recipients(request.recipients)})
 
 
 def _outcome(event: Event, status: Status, now: datetime, **known: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from uuid import UUID
 import structlog
 
 from stream_app.errors import ExporterError, Outage, Rejected, Retryable
-from stream_app.events import Event, EventType, JobError, LifecycleData, lifecycle_event
+from stream_app.events import EventType, JobError, LifecycleData, lifecycle_event
 from stream_app.exports.run import Exporter, Gauge
 from stream_app.jobs.states import Status
 from stream_app.jobs.store import Claim, JobStore, Progress
@@ -189,7 +189,7 @@ class Dispatcher:
             if await until_possible(self._store.seal, claim, outcome):
                 if attempt.report is not None:
                     await asyncio.wait({attempt.report})
-                await self._caretaker.publish(outcome, claim.traceparent)
+                await self._caretaker.publish(outcome)
                 bound.info(f"job.{outcome.status}", rows=outcome.row_count, bytes=outcome.file_size)
             else:
                 bound.warning("job.lease_lost_at_end")
@@ -201,7 +201,7 @@ class Dispatcher:
             bound.exception("job.crashed")
 
     async def _export(self, claim: Claim, gauge: Gauge) -> LifecycleData:
-        await self._emit(_event(EventType.STARTED, claim.lifecycle(Status.PROCESSING), claim))
+        await self._emit(lifecycle_event(EventType.STARTED, claim.lifecycle(Status.PROCESSING)))
         if claim.attempt > 1:
             await self._caretaker.sweep(claim.job_id, before=claim.attempt)
         return await self._exporter.run(claim, gauge)
@@ -255,7 +255,7 @@ class Dispatcher:
             Status.PROCESSING, row_count=rows, estimated_rows=attempt.gauge.estimated_rows
         )
         try:
-            await self._emit(_event(EventType.PROGRESSED, data, attempt.claim, occasion=str(rows)))
+            await self._emit(lifecycle_event(EventType.PROGRESSED, data, occasion=str(rows)))
         except Retryable as error:
             log.warning("progress.unpublished", error=str(error))
 
@@ -270,10 +270,6 @@ def _failure(claim: Claim, code: str, message: str) -> LifecycleData:
     return claim.lifecycle(
         Status.FAILED, completed_at=datetime.now(UTC), error=JobError(code=code, message=message)
     )
-
-
-def _event(kind: EventType, data: LifecycleData, claim: Claim, occasion: str = "") -> Event:
-    return lifecycle_event(kind, data, occasion=occasion, traceparent=claim.traceparent)
 
 
 def _progress(attempt: Attempt) -> Progress:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import case, func, update
+from sqlalchemy import case, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.events import Event
@@ -40,7 +40,7 @@ async def apply(connection: AsyncConnection, event: Event) -> bool:
     }
     if target is Status.COMPLETED and data.expires_at is not None:
         cancelled = ExportJob.cancel_requested_at.is_not(None)
-        known["expires_at"] = case((cancelled, func.now()), else_=data.expires_at)
+        known["expires_at"] = case((cancelled, ExportJob.cancel_requested_at), else_=data.expires_at)
     statement = (
         update(ExportJob)
         .where(

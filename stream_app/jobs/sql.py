@@ -1,35 +1,107 @@
-"""The three statements that must decide and write in one step, kept as SQL so that they can be explained."""
+"""The statements that must decide and write in one step, kept as SQL so that they can be explained."""
 
-from sqlalchemy import text
+from collections.abc import Iterable
 
-_ABANDONED = "job.status = 'processing' AND job.outcome IS NULL AND job.lease_until < now()"
+from sqlalchemy import TextClause, text
 
-_ELIGIBLE = f"""
-    job.outcome IS NULL AND job.cancel_requested_at IS NULL AND job.admitted_at IS NOT NULL
-    AND (
-        (job.status = 'pending' AND (job.not_before IS NULL OR job.not_before <= now()))
-        OR ({_ABANDONED} AND job.failures + 1 < :max_attempts)
+_WAITING = "job.status = 'pending' AND job.outcome IS NULL"
+_RUNNING = "job.status = 'processing' AND job.outcome IS NULL"
+_ABANDONED = f"{_RUNNING} AND job.lease_until < now()"
+_DUE = f"""
+    {_WAITING} AND job.admitted_at IS NOT NULL AND job.cancel_requested_at IS NULL
+    AND (job.not_before IS NULL OR job.not_before <= now())
+"""
+_RECOVERABLE = f"{_ABANDONED} AND job.cancel_requested_at IS NULL AND job.failures + 1 < :max_attempts"
+
+
+def admit(columns: Iterable[str]) -> TextClause:
+    """The insertion of jobs whose ``columns`` are known; all of them are one parameter, a JSON array.
+
+    Of thousands of parameters most of the time would go into preparing them.
+    """
+    names = ", ".join(f'"{name}"' for name in columns)
+    return text(
+        f"""
+        INSERT INTO export_jobs AS job ({names})
+        SELECT {names} FROM jsonb_populate_recordset(NULL::export_jobs, CAST(:rows AS jsonb)) ORDER BY id
+        ON CONFLICT (id) DO UPDATE SET
+            admitted_at = excluded.admitted_at, outcome = excluded.outcome,
+            cancel_requested_at = excluded.cancel_requested_at, lease_until = excluded.lease_until
+        WHERE job.admitted_at IS NULL AND job.outcome IS NULL AND job.status = 'pending'
+            AND excluded.admitted_at IS NOT NULL
+        RETURNING job.id, job.user_id, job.export_type, job.format, job.traceparent
+        """
     )
+
+
+CANDIDATES = text(
+    f"""
+    WITH RECURSIVE next_user (user_id) AS (
+        (
+            SELECT job.user_id FROM export_jobs AS job
+            WHERE {_WAITING} AND job.user_id > :after ORDER BY job.user_id LIMIT 1
+        )
+        UNION ALL
+        SELECT (
+            SELECT job.user_id FROM export_jobs AS job
+            WHERE {_WAITING} AND job.user_id > next_user.user_id ORDER BY job.user_id LIMIT 1
+        )
+        FROM next_user WHERE next_user.user_id IS NOT NULL
+    ), in_turn AS (
+        SELECT user_id FROM next_user LIMIT :window
+    ), oldest AS (
+        SELECT job.user_id FROM export_jobs AS job
+        WHERE {_WAITING} ORDER BY job.priority, job.created_at LIMIT :window
+    ), candidate AS (
+        SELECT user_id FROM in_turn WHERE user_id IS NOT NULL
+        UNION SELECT user_id FROM oldest
+        UNION SELECT job.user_id FROM export_jobs AS job WHERE {_ABANDONED}
+    )
+    SELECT array(SELECT user_id FROM candidate) AS users,
+           (SELECT CASE WHEN count(user_id) = :window THEN max(user_id) ELSE '' END FROM in_turn) AS last
+    """
+)
+"""Users whose jobs a claim looks at: the next ``window`` in turn, and those of the first jobs in line.
+
+The recursion is a loose index scan, one probe a user. So the cost is bounded, whatever waits. ``last`` is
+where the next claim's turn begins: only with more users than the window does it leave the beginning.
+"""
+
+ONE_AT_A_TIME = text(
+    "SELECT set_config('idle_in_transaction_session_timeout', '5s', true), pg_advisory_xact_lock(:lock)"
+)
+"""Before a claim: the slots of a user hold also between claims of two workers.
+
+A worker that is stopped in between loses its connection, and with it the lock.
 """
 
 # The eligibility stands twice: the second time it is evaluated on the locked version of the row,
-# which another worker may have claimed since the snapshot was taken.
+# which something else may have changed since the snapshot was taken.
 CLAIM = text(
     f"""
     WITH running AS (
-        SELECT user_id, count(*) AS jobs FROM export_jobs
-        WHERE status = 'processing' AND outcome IS NULL AND lease_until >= now() GROUP BY user_id
+        SELECT job.user_id, count(*) AS jobs FROM export_jobs AS job
+        WHERE {_RUNNING} AND job.lease_until >= now() GROUP BY job.user_id
+    ), eligible AS (
+        SELECT due.* FROM unnest(CAST(:users AS text[])) AS candidate (user_id)
+        CROSS JOIN LATERAL (
+            SELECT job.id, job.user_id, job.priority, job.created_at FROM export_jobs AS job
+            WHERE job.user_id = candidate.user_id AND {_DUE}
+            ORDER BY job.priority, job.created_at, job.id LIMIT :user_slots
+        ) AS due
+        UNION ALL
+        SELECT job.id, job.user_id, job.priority, job.created_at FROM export_jobs AS job
+        WHERE {_RECOVERABLE}
     ), waiting AS (
-        SELECT job.id, job.priority, job.created_at,
+        SELECT eligible.*,
                coalesce(running.jobs, 0)
                + row_number() OVER (
-                   PARTITION BY job.user_id ORDER BY job.priority, job.created_at, job.id
+                   PARTITION BY user_id ORDER BY eligible.priority, eligible.created_at, eligible.id
                ) AS turn
-        FROM export_jobs AS job LEFT JOIN running USING (user_id)
-        WHERE job.status IN ('pending', 'processing') AND {_ELIGIBLE}
+        FROM eligible LEFT JOIN running USING (user_id)
     ), chosen AS (
-        SELECT job.id FROM export_jobs AS job JOIN waiting ON waiting.id = job.id
-        WHERE waiting.turn <= :user_slots AND {_ELIGIBLE}
+        SELECT job.id FROM waiting JOIN export_jobs AS job ON job.id = waiting.id
+        WHERE waiting.turn <= :user_slots AND (({_DUE}) OR ({_RECOVERABLE}))
         ORDER BY waiting.priority, waiting.turn, waiting.created_at
         LIMIT :limit
         FOR UPDATE OF job SKIP LOCKED

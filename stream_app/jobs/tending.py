@@ -26,7 +26,7 @@ class Caretaker:
     storage: Storage
     emit: Emit
 
-    async def publish(self, outcome: LifecycleData, traceparent: str | None = None) -> None:
+    async def publish(self, outcome: LifecycleData) -> None:
         """Say how a job ended; the file of an expired one is removed first.
 
         Raises:
@@ -35,7 +35,7 @@ class Caretaker:
         kind = EVENT_OF[Status(outcome.status)]
         if kind is EventType.EXPIRED and outcome.key is not None:
             await asyncio.to_thread(self.storage.remove, outcome.key)
-        await self.emit(lifecycle_event(kind, outcome, traceparent=traceparent))
+        await self.emit(lifecycle_event(kind, outcome))
 
     async def sweep(self, job_id: UUID, *, before: int) -> None:
         """Remove what attempts before number ``before`` left, if the store can be reached."""
@@ -53,6 +53,9 @@ class Caretaker:
             await self._try_to_publish(outcome)
         for outcome in await self.store.seal_expired():
             await self._try_to_publish(outcome)
+        for outcome in await self.store.settle_cancellations():
+            await self._try_to_publish(outcome)
+        await self.store.forget_cancellations()
 
     async def _try_to_publish(self, outcome: LifecycleData) -> None:
         """One that cannot be published now holds no other back."""

@@ -1,78 +1,19 @@
 """The job store on a real PostgreSQL: who may claim, who may finish."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
-from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.events import Event, EventType, LifecycleData, lifecycle_event
-from stream_app.jobs.admission import job_row
-from stream_app.jobs.models import ExportJob
-from stream_app.jobs.projection import apply
-from stream_app.jobs.records import JobRecords
-from stream_app.jobs.states import EVENT_OF, Status
-from stream_app.jobs.store import Claim, JobStore, Progress
-
-
-class Jobs:
-    """The store, with the few words that tests need."""
-
-    def __init__(self, engine: AsyncEngine, **changes: Any) -> None:
-        self.engine = engine
-        self.records = JobRecords(engine)
-        options = {"lease": timedelta(seconds=30), "user_slots": 100, "max_attempts": 3, **changes}
-        self.store = JobStore(engine, **options)
-
-    async def admit(self, user: str = "u", *, admitted: bool = True, **data: Any) -> UUID:
-        job_id = uuid4()
-        await self.admit_again(job_id, user, admitted=admitted, **data)
-        return job_id
-
-    async def admit_again(self, job_id: UUID, user: str = "u", *, admitted: bool = True, **data: Any) -> int:
-        content = {"user_id": user, "export_type": "ledger", "format": "csv", **data}
-        event = Event(id=str(job_id), source="/t", type=EventType.REQUESTED, data=content)
-        now = datetime.now(UTC)
-        async with self.store.transaction() as connection:
-            early = await self.store.take_early_cancellations(connection, [job_id])
-            row = job_row(event, now=now, formats={"csv"}, datasets={"ledger"}, cancelled=job_id in early)
-            return len(await self.store.admit(connection, [row | {"admitted_at": now if admitted else None}]))
-
-    async def cancel(self, job_id: UUID) -> LifecycleData | None:
-        async with self.store.transaction() as connection:
-            return await self.store.cancel(connection, job_id)
-
-    async def apply(self, data: LifecycleData) -> bool:
-        event = lifecycle_event(EVENT_OF[Status(data.status)], data, source="/t")
-        async with self.store.transaction() as connection:
-            return await apply(connection, event)
-
-    async def status(self, job_id: UUID) -> str:
-        job = await self.records.get(job_id)
-        assert job is not None
-        return job.status
-
-    async def expire_leases(self) -> None:
-        async with self.engine.begin() as connection:
-            await connection.execute(
-                update(ExportJob).values(lease_until=text("now() - interval '1 second'"))
-            )
+from stream_app.jobs.states import Status
+from stream_app.jobs.store import Progress
+from tests.integration.jobs.jobs import Jobs, completed, ids
 
 
 @pytest.fixture
 def jobs(engine: AsyncEngine) -> Jobs:
     return Jobs(engine)
-
-
-def completed(claim: Claim) -> LifecycleData:
-    return claim.lifecycle(Status.COMPLETED, row_count=1, file_size=2, sha256="x", key="k")
-
-
-def ids(claims: Sequence[Claim]) -> list[UUID]:
-    return [claim.job_id for claim in claims]
 
 
 async def test_admitting_twice_makes_one_job_and_accepts_it_once(jobs: Jobs) -> None:
@@ -206,16 +147,6 @@ async def test_an_abandoned_job_that_was_to_be_cancelled_is(jobs: Jobs) -> None:
     (outcome,) = await jobs.store.seal_exhausted()
     assert await jobs.apply(outcome)
     assert await jobs.status(job_id) == "cancelled"
-
-
-async def test_a_cancellation_that_overtakes_its_request_holds(jobs: Jobs) -> None:
-    job_id = uuid4()
-    assert await jobs.cancel(job_id) is None
-    await jobs.admit_again(job_id)
-    assert await jobs.store.claim("w", 1) == []
-    await jobs.expire_leases()
-    (outcome,) = await jobs.store.unpublished()
-    assert outcome.status == "cancelled"
 
 
 async def test_a_completed_jobs_file_expires_in_its_time_or_when_it_is_cancelled(jobs: Jobs) -> None:

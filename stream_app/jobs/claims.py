@@ -1,0 +1,167 @@
+"""Who works on what: claims, their heartbeats, and handing back.
+
+All is fenced by ``(id, attempt, worker)``, so a worker whose lease was taken over changes nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import case, func, select, update
+
+from stream_app.events import ExportRequest, LifecycleData
+from stream_app.jobs.models import ExportJob
+from stream_app.jobs.sql import CANDIDATES, CLAIM, ONE_AT_A_TIME, RENEW
+from stream_app.jobs.states import Status
+from stream_app.jobs.transactions import WAKE_CHANNEL, Transactions
+
+WINDOW = 200
+"""How many users, and how many of the first jobs in line, one claim looks at."""
+
+CLAIMS = 7_301_584_222
+"""Advisory lock of claims."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One attempt at one job; whoever holds it is the only one who may finish the job."""
+
+    job_id: UUID
+    attempt: int
+    worker: str
+    failures: int
+    request: ExportRequest
+    started_at: datetime
+    traceparent: str | None = None
+    asked_at: datetime | None = None
+    window: dict[str, Any] | None = None
+
+    def lifecycle(self, status: Status, **known: Any) -> LifecycleData:
+        """Data of a lifecycle event about this attempt."""
+        return LifecycleData(
+            user_id=self.request.user_id,
+            export_type=self.request.export_type,
+            format=self.request.format,
+            job_id=self.job_id,
+            attempt=self.attempt,
+            status=status,
+            started_at=self.started_at,
+            traceparent=self.traceparent,
+            **known,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a running attempt is, in rows."""
+
+    job_id: UUID
+    attempt: int
+    rows: int
+    estimated_rows: int | None
+
+
+class Claims(Transactions):
+    """Claim, renew, release."""
+
+    _last_user = ""
+
+    async def claim(self, worker: str, limit: int) -> list[Claim]:
+        """Take up to ``limit`` jobs: pending ones that are due, and those whose worker fell silent.
+
+        Priority first, then the user with the fewest jobs running or ahead, then age. A job that
+        has used up its attempts is not taken; see :meth:`seal_exhausted`.
+        """
+        async with self.transaction() as connection:
+            found = await connection.execute(CANDIDATES, {"after": self._last_user, "window": WINDOW})
+            users, self._last_user = found.one()
+            if not users:
+                return []
+            await connection.execute(ONE_AT_A_TIME, {"lock": CLAIMS})
+            rows = (
+                await connection.execute(
+                    CLAIM,
+                    {
+                        "users": users,
+                        "worker": worker,
+                        "limit": limit,
+                        "lease": self._lease,
+                        "user_slots": self._user_slots,
+                        "max_attempts": self._max_attempts,
+                    },
+                )
+            ).all()
+        return [
+            Claim(
+                job_id=row.id,
+                attempt=row.attempt,
+                worker=worker,
+                failures=row.failures,
+                request=ExportRequest.parse(dict(row._mapping) | {"priority": None}),
+                started_at=row.started_at,
+                traceparent=row.traceparent,
+                asked_at=row.created_at,
+                window=row.window,
+            )
+            for row in rows
+        ]
+
+    async def renew(self, worker: str, progress: Sequence[Progress]) -> tuple[set[UUID], set[UUID]]:
+        """Renew the leases of running attempts and record how far they are.
+
+        Returns the ids that are still held, and those of them that are to be cancelled.
+        """
+        if not progress:
+            return set(), set()
+        async with self.transaction() as connection:
+            rows = (
+                await connection.execute(
+                    RENEW,
+                    {
+                        "worker": worker,
+                        "lease": self._lease,
+                        "ids": [item.job_id for item in progress],
+                        "attempts": [item.attempt for item in progress],
+                        "rows": [item.rows for item in progress],
+                        "estimates": [item.estimated_rows for item in progress],
+                    },
+                )
+            ).all()
+        return {row.id for row in rows}, {row.id for row in rows if row.cancelled}
+
+    async def release(self, claim: Claim, *, delay: timedelta = timedelta(0), failed: bool = True) -> bool:
+        """Hand a job back to ``pending``, due after ``delay``; returns whether the lease was still held.
+
+        ``failed`` counts towards the attempts that are allowed; a drained worker has not failed. A job that
+        is to be cancelled is left as an abandoned one, which :meth:`seal_exhausted` cancels.
+        """
+        cancelled = ExportJob.cancel_requested_at.is_not(None)
+        values = {
+            "status": case((cancelled, ExportJob.status), else_=Status.PENDING),
+            "worker": None,
+            "lease_until": case((cancelled, func.now())),
+            "not_before": func.now() + delay,
+            "row_count": None,
+            "failures": ExportJob.failures + int(failed),
+        }
+        async with self.transaction() as connection:
+            released = await connection.scalar(held(claim, values).returning(ExportJob.id))
+            await connection.execute(select(func.pg_notify(WAKE_CHANNEL, "")))
+        return released is not None
+
+
+def held(claim: Claim, values: dict[str, Any]) -> Any:
+    """The update of a job that ``claim`` still holds, and that is not sealed."""
+    return (
+        update(ExportJob)
+        .where(
+            ExportJob.id == claim.job_id,
+            ExportJob.attempt == claim.attempt,
+            ExportJob.worker == claim.worker,
+            ExportJob.status == Status.PROCESSING,
+            ExportJob.outcome.is_(None),
+        )
+        .values(**values)
+    )

@@ -1,0 +1,120 @@
+"""How jobs end: outcomes are sealed, and handed out until they are applied.
+
+Terminal states are written by :mod:`stream_app.jobs.projection` alone.
+"""
+
+from typing import Any
+
+from sqlalchemy import Row, and_, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from stream_app.events import JobError, LifecycleData
+from stream_app.jobs.claims import Claim, held
+from stream_app.jobs.models import ExportJob
+from stream_app.jobs.sql import ABANDONED
+from stream_app.jobs.states import Status
+from stream_app.jobs.transactions import Transactions
+
+
+class Outcomes(Transactions):
+    """Seal, and look for what was sealed but not applied."""
+
+    async def seal(self, claim: Claim, outcome: LifecycleData) -> bool:
+        """Fix how the job ends; returns whether the lease was still held, also when asked twice.
+
+        From here on the job is nobody's: it cannot be claimed, and :meth:`unpublished` hands out the
+        outcome again if its event does not get through.
+        """
+        sealed = outcome.model_dump(mode="json", exclude_none=True)
+        values = {"outcome": sealed, "lease_until": self._until()}
+        own = and_(ExportJob.id == claim.job_id, ExportJob.outcome == sealed)
+        async with self.transaction() as connection:
+            if await connection.scalar(held(claim, values).returning(ExportJob.id)) is not None:
+                return True
+            return await connection.scalar(select(ExportJob.id).where(own)) is not None
+
+    async def seal_exhausted(self) -> list[LifecycleData]:
+        """Seal jobs that nobody works on any more and that may not be tried again.
+
+        These are abandoned attempts whose cancellation was asked for, and those that were the last.
+        """
+        async with self.transaction() as connection:
+            rows = (await connection.execute(ABANDONED, {"max_attempts": self._max_attempts})).all()
+            return [await self._seal_abandoned(connection, row) for row in rows]
+
+    async def _seal_abandoned(self, connection: AsyncConnection, row: Row[Any]) -> LifecycleData:
+        known = {"started_at": row.started_at, "completed_at": row.now}
+        if row.cancel_requested_at is not None:
+            return await self._seal_unheld(connection, row, Status.CANCELLED, **known)
+        error = JobError(
+            code="worker_lost",
+            message=f"The export was interrupted {row.failures + 1} times and is not tried again; "
+            "request it anew, with fewer rows if it is very large",
+        )
+        return await self._seal_unheld(connection, row, Status.FAILED, error=error, **known)
+
+    async def _seal_unheld(
+        self, connection: AsyncConnection, row: Row[Any], status: Status, **known: Any
+    ) -> LifecycleData:
+        """Seal a job that no attempt holds, and that this transaction has locked."""
+        outcome = LifecycleData(
+            job_id=row.id,
+            user_id=row.user_id,
+            export_type=row.export_type,
+            format=row.format,
+            attempt=row.attempt,
+            status=status,
+            traceparent=row.traceparent,
+            **known,
+        )
+        await connection.execute(
+            update(ExportJob)
+            .where(ExportJob.id == row.id)
+            .values(outcome=outcome.model_dump(mode="json", exclude_none=True), lease_until=self._until())
+        )
+        return outcome
+
+    async def seal_expired(self, limit: int = 100) -> list[LifecycleData]:
+        """Seal completed jobs whose time is over as expired; their files are to be removed first."""
+        async with self.transaction() as connection:
+            rows = await connection.execute(
+                select(ExportJob.__table__, func.now().label("now"))
+                .where(
+                    ExportJob.status == Status.COMPLETED,
+                    ExportJob.outcome.is_(None),
+                    ExportJob.expires_at < func.now(),
+                )
+                .limit(limit)
+                .with_for_update(skip_locked=True)
+            )
+            return [
+                await self._seal_unheld(
+                    connection,
+                    row,
+                    Status.EXPIRED,
+                    key=row.file_path,
+                    completed_at=row.completed_at,
+                    expires_at=row.expires_at,
+                )
+                for row in rows.all()
+            ]
+
+    async def unpublished(self, limit: int = 100) -> list[LifecycleData]:
+        """Outcomes that were sealed a lease ago and are not applied yet: their events are due again."""
+        waiting = (
+            select(ExportJob.id)
+            .where(ExportJob.outcome.is_not(None), ExportJob.lease_until < func.now())
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        statement = (
+            update(ExportJob)
+            .where(ExportJob.id.in_(waiting))
+            .values(lease_until=self._until())
+            .returning(ExportJob.outcome, ExportJob.traceparent)
+        )
+        async with self.transaction() as connection:
+            return [
+                LifecycleData.model_validate(row.outcome | {"traceparent": row.traceparent})
+                for row in await connection.execute(statement)
+            ]

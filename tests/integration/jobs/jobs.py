@@ -1,0 +1,107 @@
+"""The job store, with the few words that tests need."""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+from sqlalchemy import text, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stream_app.agents.emitter import Emitter
+from stream_app.agents.requests import Admission
+from stream_app.delivery.addresses import Addressing
+from stream_app.events import Event, EventType, LifecycleData, lifecycle_event
+from stream_app.jobs.admission import job_row
+from stream_app.jobs.models import ExportJob
+from stream_app.jobs.projection import apply
+from stream_app.jobs.records import JobRecords
+from stream_app.jobs.states import EVENT_OF, Status
+from stream_app.jobs.store import Claim, JobStore
+
+
+class Jobs:
+    """A store on a database of the test's own."""
+
+    def __init__(self, engine: AsyncEngine, **changes: Any) -> None:
+        self.engine = engine
+        self.records = JobRecords(engine)
+        options = {"lease": timedelta(seconds=30), "user_slots": 100, "max_attempts": 3, **changes}
+        self.store = JobStore(engine, **options)
+
+    async def admit(self, user: str = "u", *, admitted: bool = True, **data: Any) -> UUID:
+        job_id = uuid4()
+        await self.admit_again(job_id, user, admitted=admitted, **data)
+        return job_id
+
+    async def admit_again(self, job_id: UUID, user: str = "u", *, admitted: bool = True, **data: Any) -> int:
+        now = datetime.now(UTC)
+        event = request(job_id, user_id=user, **data)
+        row = job_row(event, now=now, formats={"csv"}, datasets={"ledger"})
+        async with self.store.transaction() as connection:
+            return len(await self.store.admit(connection, [row | {"admitted_at": now if admitted else None}]))
+
+    async def cancel(self, job_id: UUID) -> LifecycleData | None:
+        async with self.store.transaction() as connection:
+            return await self.store.cancel(connection, job_id)
+
+    async def apply(self, data: LifecycleData) -> bool:
+        event = lifecycle_event(EVENT_OF[Status(data.status)], data, source="/t")
+        async with self.store.transaction() as connection:
+            return await apply(connection, event)
+
+    async def status(self, job_id: UUID) -> str:
+        job = await self.records.get(job_id)
+        assert job is not None
+        return job.status
+
+    async def expire_leases(self) -> None:
+        async with self.engine.begin() as connection:
+            await connection.execute(
+                update(ExportJob).values(lease_until=text("now() - interval '1 second'"))
+            )
+
+
+def completed(claim: Claim) -> LifecycleData:
+    return claim.lifecycle(Status.COMPLETED, row_count=1, file_size=2, sha256="x", key="k")
+
+
+def ids(claims: Sequence[Claim]) -> list[UUID]:
+    return [claim.job_id for claim in claims]
+
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+class Requests:
+    """Admission as an agent runs it, with a list in place of the broker."""
+
+    def __init__(self, store: JobStore) -> None:
+        self.published: list[Event] = []
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+        self._admission = Admission(
+            store, cast(Emitter, self), formats={"csv"}, datasets={"ledger"}, addressing=Addressing()
+        )
+
+    async def all(self, events: Iterable[Event]) -> None:
+        """Take events for published; something else may happen ``meanwhile``, once."""
+        self.published += events
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            await meanwhile()
+
+    async def handle(self, *events: Event) -> None:
+        """Handle one batch."""
+        messages = [SimpleNamespace(message=SimpleNamespace(value=event.encode())) for event in events]
+        await self._admission.handle(cast(Any, messages))
+
+    def kinds(self, job_id: UUID) -> list[str]:
+        """What was published about a job, without ``export.``."""
+        return [event.type.removeprefix("export.") for event in self.published if event.job_id == job_id]
+
+
+def request(job_id: UUID, **data: Any) -> Event:
+    """A request event."""
+    content = {"user_id": "u", "export_type": "ledger", "format": "csv", **data}
+    return Event(id=str(job_id), source="/t", type=EventType.REQUESTED, traceparent=TRACE, data=content)

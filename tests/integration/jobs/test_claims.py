@@ -1,0 +1,144 @@
+"""Claims are fair between users, hold their limits between workers, and cost the same whatever waits."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from statistics import median
+from time import perf_counter
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stream_app.jobs.claims import WINDOW
+from stream_app.jobs.sql import CANDIDATES, CLAIM
+from tests.integration.jobs.jobs import Jobs, ids
+
+Fill = Callable[..., Awaitable[None]]
+
+
+@pytest.fixture
+def fill(engine: AsyncEngine) -> Fill:
+    """Puts jobs into the table, those of one user after those of another."""
+
+    async def put(count: int, *, users: int, status: str = "pending", prefix: str = "u") -> None:
+        async with engine.begin() as connection:
+            await connection.execute(
+                text(
+                    """
+                    INSERT INTO export_jobs
+                        (id, user_id, export_type, format, status, created_at, admitted_at)
+                    SELECT gen_random_uuid(),
+                           CAST(:prefix AS text) || n * CAST(:users AS int) / CAST(:count AS int),
+                           'ledger', 'csv', :status, now() - n * interval '1 ms', now()
+                    FROM generate_series(0, CAST(:count AS int) - 1) AS n
+                    """
+                ),
+                {"count": count, "users": users, "status": status, "prefix": prefix},
+            )
+
+    return put
+
+
+async def test_two_workers_together_give_a_user_no_more_than_its_slots(
+    engine: AsyncEngine, fill: Fill
+) -> None:
+    jobs = Jobs(engine, user_slots=2)
+    await fill(200, users=5)
+    claims = await asyncio.gather(*(jobs.store.claim(f"w{number}", 4) for number in range(8)))
+    running = Counter(claim.request.user_id for claimed in claims for claim in claimed)
+    assert running == {f"u{number}": 2 for number in range(5)}
+
+
+async def test_every_job_is_claimed_once_by_workers_that_compete(engine: AsyncEngine, fill: Fill) -> None:
+    jobs = Jobs(engine)
+    await fill(200, users=20)
+
+    async def work(worker: str) -> list[object]:
+        done: list[object] = []
+        while claimed := await jobs.store.claim(worker, 4):
+            done += ids(claimed)
+        return done
+
+    done = await asyncio.gather(*(work(f"w{number}") for number in range(4)))
+    assert sorted(map(len, done))[0] > 0
+    assert len({job_id for part in done for job_id in part}) == sum(map(len, done)) == 200
+
+
+async def test_users_share_by_turns(engine: AsyncEngine, fill: Fill) -> None:
+    jobs = Jobs(engine, user_slots=3)
+    await fill(30, users=3)
+    for running in (1, 2, 3):
+        claims = await jobs.store.claim("w", 3)
+        assert Counter(claim.request.user_id for claim in claims) == {"u0": 1, "u1": 1, "u2": 1}, running
+    assert await jobs.store.claim("w", 3) == []
+
+
+async def test_more_users_than_a_claim_looks_at_are_all_served(engine: AsyncEngine, fill: Fill) -> None:
+    """One with a thousand older jobs fills the head of the line; the others come by turns."""
+    jobs = Jobs(engine, user_slots=1)
+    await fill(1_000, users=1, prefix="hog")
+    others = 2 * WINDOW + 50
+    await fill(others, users=others)
+    served: set[str] = set()
+    for _ in range(4):
+        served |= {claim.request.user_id for claim in await jobs.store.claim("w", 10 * WINDOW)}
+    assert len(served) == others + 1
+
+
+async def test_the_first_in_line_is_found_among_more_users_than_a_claim_looks_at(
+    engine: AsyncEngine, fill: Fill
+) -> None:
+    jobs = Jobs(engine)
+    await fill(3 * WINDOW, users=3 * WINDOW)
+    high = await jobs.admit("z", priority="high")
+    assert ids(await jobs.store.claim("w", 1)) == [high]
+
+
+async def plans(engine: AsyncEngine) -> str:
+    """How PostgreSQL goes about a claim, with values at hand and for any values."""
+    values = {
+        "after": "", "window": WINDOW, "users": [f"u{number}" for number in range(50)], "worker": "w",
+        "limit": 4, "lease": timedelta(seconds=30), "user_slots": 2, "max_attempts": 5,
+    }  # fmt: skip
+    found: list[str] = []
+    async with engine.connect() as connection:
+        for statement in (CANDIDATES, CLAIM):
+            given = {name: values[name] for name in statement.compile().params}
+            for option in ("", "(GENERIC_PLAN)"):
+                found += await connection.scalars(text(f"EXPLAIN {option} {statement.text}"), given)
+    return "\n".join(found)
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+async def test_no_claim_reads_the_whole_table(engine: AsyncEngine, fill: Fill, analyzed: bool) -> None:
+    await fill(100_000, users=500, status="completed")
+    await fill(50_000, users=500)
+    if analyzed:
+        async with engine.begin() as connection:
+            await connection.execute(text("ANALYZE export_jobs"))
+    found = await plans(engine)
+    assert "Seq Scan on export_jobs" not in found, found
+    assert "export_jobs_user_waiting" in found
+    assert "export_jobs_running" in found
+
+
+async def claim_seconds(jobs: Jobs) -> float:
+    taken = []
+    for number in range(25):
+        started = perf_counter()
+        assert len(await jobs.store.claim(f"w{number}", 4)) == 4
+        taken.append(perf_counter() - started)
+    return median(taken)
+
+
+async def test_a_claim_from_a_long_backlog_costs_what_one_from_a_short_backlog_does(
+    engine: AsyncEngine, fill: Fill
+) -> None:
+    jobs = Jobs(engine, user_slots=2)
+    await fill(1_000, users=100)
+    short = await claim_seconds(jobs)
+    await fill(49_000, users=100)
+    long = await claim_seconds(jobs)
+    assert long < 4 * short, f"{long * 1e3:.1f} ms against {short * 1e3:.1f} ms"

@@ -1,0 +1,268 @@
+"""Whatever happens in whatever order, a job ends once.
+
+Requests, cancellations, claims, heartbeats, lost leases, outcomes, retries, the projector and replays of the
+topic come in any interleaving; what must always hold is checked after every step, and in the end every job is
+driven to its end.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import Row, select, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stream_app.events import Event, JobError, LifecycleData, cancel_event, decode, lifecycle_event
+from stream_app.jobs.models import ExportJob
+from stream_app.jobs.projection import apply
+from stream_app.jobs.states import EVENT_OF, OUTCOMES, TRANSITIONS, UNFINISHED, Status
+from stream_app.jobs.store import Claim, Progress
+from tests.integration.jobs.jobs import Jobs, Requests, request
+
+USER_SLOTS = 2
+MAX_ATTEMPTS = 3
+Result = TypeVar("Result")
+NUMBERS = st.integers(0, 3)
+ANY = st.integers(0, 1_000)
+
+
+class Life(RuleBasedStateMachine):
+    """Four jobs of one user, two workers, one topic."""
+
+    engine: AsyncEngine
+    loop: asyncio.AbstractEventLoop
+
+    def run(self, step: Coroutine[Any, Any, Result]) -> Result:
+        return asyncio.run_coroutine_threadsafe(step, self.loop).result(30)
+
+    @initialize()
+    def empty(self) -> None:
+        self.jobs = Jobs(self.engine, user_slots=USER_SLOTS, max_attempts=MAX_ATTEMPTS)
+        self.store = self.jobs.store
+        self.requests = Requests(self.store)
+        self.ids = [uuid4() for _ in range(4)]
+        self.claims: list[Claim] = []
+        self.cancelled_early: set[UUID] = set()
+        self.projected = 0
+        self.seen: dict[UUID, Row[Any]] = {}
+        self.run(self._execute("TRUNCATE export_jobs, early_cancellations"))
+
+    # --- what producers do ---------------------------------------------------------------------
+
+    @rule(number=NUMBERS, impossible=st.booleans())
+    def admit(self, number: int, impossible: bool) -> None:
+        self.run(self.requests.handle(request(self.ids[number], format="docx" if impossible else "csv")))
+
+    @rule(number=NUMBERS)
+    def cancel(self, number: int) -> None:
+        if self.ids[number] not in self.seen:
+            self.cancelled_early.add(self.ids[number])
+        self.run(self.requests.handle(cancel_event(self.ids[number], source="/t")))
+
+    # --- what workers do -----------------------------------------------------------------------
+
+    @rule(worker=st.sampled_from(["w1", "w2"]), limit=st.integers(1, 3))
+    def claim(self, worker: str, limit: int) -> None:
+        before = self.rows()
+        claimed = self.run(self.store.claim(worker, limit))
+        for claim in claimed:
+            row = before[claim.job_id]
+            assert claim.attempt == row.attempt + 1
+            assert row.outcome is None
+            assert row.cancel_requested_at is None
+            assert row.status == Status.PENDING or (row.status == Status.PROCESSING and row.silent)
+        if claimed:
+            running = [
+                row for row in self.rows().values() if row.worker and not row.outcome and not row.silent
+            ]
+            assert len(running) <= USER_SLOTS
+        self.claims += claimed
+
+    @precondition(lambda self: self.claims)
+    @rule(which=ANY, rows=st.integers(0, 9))
+    def heartbeat(self, which: int, rows: int) -> None:
+        claim, row = self._claim(which)
+        held, cancelled = self.run(
+            self.store.renew(claim.worker, [Progress(claim.job_id, claim.attempt, rows, None)])
+        )
+        assert held == ({claim.job_id} if self._holds(claim, row) else set())
+        assert cancelled == (held if row.cancel_requested_at else set())
+
+    @precondition(lambda self: self.claims)
+    @rule(which=ANY, expired=st.booleans())
+    def complete(self, which: int, expired: bool) -> None:
+        claim, row = self._claim(which)
+        self._seal(claim, row, completed(claim, expired))
+
+    @precondition(lambda self: self.claims)
+    @rule(which=ANY)
+    def fail(self, which: int) -> None:
+        claim, row = self._claim(which)
+        error = JobError(code="c", message="m")
+        self._seal(claim, row, claim.lifecycle(Status.FAILED, error=error, completed_at=claim.started_at))
+
+    @precondition(lambda self: self.claims)
+    @rule(which=ANY, failed=st.booleans())
+    def hand_back(self, which: int, failed: bool) -> None:
+        claim, row = self._claim(which)
+        assert self.run(self.store.release(claim, failed=failed)) == self._holds(claim, row)
+
+    @rule()
+    def lose_leases(self) -> None:
+        self.run(self.jobs.expire_leases())
+
+    @rule()
+    def tend(self) -> None:
+        for step in (self.store.unpublished, self.store.seal_exhausted, self.store.seal_expired):
+            self._publish(self.run(step()))
+        self._publish(self.run(self.store.settle_cancellations()))
+
+    # --- what the projector does ---------------------------------------------------------------
+
+    @precondition(lambda self: self.projected < len(self.requests.published))
+    @rule()
+    def project(self) -> None:
+        self._apply(self.requests.published[self.projected])
+        self.projected += 1
+
+    @precondition(lambda self: self.requests.published)
+    @rule(which=ANY)
+    def replay(self, which: int) -> None:
+        self._apply(self.requests.published[which % len(self.requests.published)])
+
+    # --- what always holds ---------------------------------------------------------------------
+
+    @invariant()
+    def every_job_ends_once(self) -> None:
+        if not hasattr(self, "seen"):
+            return
+        rows = self.rows()
+        assert rows.keys() >= self.seen.keys()
+        for job_id, row in rows.items():
+            old = self.seen.get(job_id)
+            if old is not None:
+                assert row.attempt >= old.attempt
+                assert row.failures <= row.attempt
+                steps = TRANSITIONS[Status(old.status)] | {old.status}
+                assert row.status in steps, f"{old.status} became {row.status}"
+                if old.outcome is not None and row.outcome is not None:
+                    assert row.outcome == old.outcome
+                    assert row.attempt == old.attempt
+        self.seen = rows
+
+    @invariant()
+    def nobody_hears_of_two_ends(self) -> None:
+        if not hasattr(self, "requests"):
+            return
+        for job_id in self.ids:
+            told = [event for event in self.requests.published if event.job_id == job_id]
+            ends = {
+                (event.type, event.lifecycle.attempt)
+                for event in told
+                if event.type in OUTCOMES and OUTCOMES[event.type] is not Status.EXPIRED
+            }
+            assert len(ends) <= 1, ends
+            if job_id in self.cancelled_early:
+                assert {OUTCOMES[event.type] for event in told if event.type in OUTCOMES} <= {"cancelled"}
+                assert job_id not in {claim.job_id for claim in self.claims}
+
+    def teardown(self) -> None:
+        """None is stuck: whoever works and tends on brings every job to its end."""
+        if not hasattr(self, "requests"):
+            return
+        for _ in range(4 * MAX_ATTEMPTS):
+            self.lose_leases()
+            self.tend()
+            for claim in self.run(self.store.claim("w3", 10)):
+                self._seal(claim, self.rows()[claim.job_id], completed(claim, False))
+            while self.projected < len(self.requests.published):
+                self.project()
+        rows = self.rows()
+        assert {row.status for row in rows.values()}.isdisjoint(UNFINISHED)
+        assert {row.outcome for row in rows.values()} <= {None}
+        for event in self.requests.published:
+            self._apply(event)
+        assert self.rows() == rows
+
+    # --- means ---------------------------------------------------------------------------------
+
+    def rows(self) -> dict[UUID, Row[Any]]:
+        async def read() -> dict[UUID, Row[Any]]:
+            silent = text("lease_until < now() AS silent")
+            async with self.engine.connect() as connection:
+                rows = await connection.execute(select(ExportJob.__table__, silent))
+                return {row.id: row for row in rows}
+
+        return self.run(read())
+
+    async def _execute(self, statement: str) -> None:
+        async with self.engine.begin() as connection:
+            await connection.execute(text(statement))
+
+    def _claim(self, which: int) -> tuple[Claim, Row[Any]]:
+        """One of all claims that ever were, the newest most often, and the job as it is."""
+        claim = self.claims[-1 - which % len(self.claims)]
+        return claim, self.rows()[claim.job_id]
+
+    def _holds(self, claim: Claim, row: Row[Any]) -> bool:
+        return (row.status, row.attempt, row.worker, row.outcome) == (
+            Status.PROCESSING,
+            claim.attempt,
+            claim.worker,
+            None,
+        )
+
+    def _seal(self, claim: Claim, row: Row[Any], outcome: LifecycleData) -> None:
+        sealed = self.run(self.store.seal(claim, outcome))
+        again = row.outcome == outcome.model_dump(mode="json", exclude_none=True)
+        assert sealed == (self._holds(claim, row) or again)
+        if sealed:
+            self._publish([outcome])
+
+    def _publish(self, outcomes: list[LifecycleData]) -> None:
+        self.requests.published += [
+            lifecycle_event(EVENT_OF[Status(outcome.status)], outcome) for outcome in outcomes
+        ]
+
+    def _apply(self, event: Event) -> None:
+        async def write() -> None:
+            async with self.store.transaction() as connection:
+                await apply(connection, decode(event.encode()))
+
+        self.run(write())
+
+
+def completed(claim: Claim, expired: bool) -> LifecycleData:
+    expires_at = datetime.now(UTC) + timedelta(days=-1 if expired else 1)
+    return claim.lifecycle(
+        Status.COMPLETED, row_count=1, file_size=2, sha256="x", key="k", expires_at=expires_at
+    )
+
+
+async def test_every_interleaving_keeps_the_promises(engine: AsyncEngine) -> None:
+    class Here(Life):
+        pass
+
+    Here.engine, Here.loop = engine, asyncio.get_running_loop()
+    bounds = settings(
+        max_examples=60,
+        stateful_step_count=25,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    await asyncio.to_thread(run_state_machine_as_test, Here, settings=bounds)
