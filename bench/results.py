@@ -51,18 +51,21 @@ class Results:
 
     def find(self, output: str, rows: int, name: str = OURS) -> Result | None:
         """The result of one contender, unless it was not measured or failed."""
+        result = self._find(output, rows, name)
+        return result if result and result.error is None else None
+
+    def _find(self, output: str, rows: int, name: str) -> Result | None:
         return next(
             (
                 result
                 for result in self.all
                 if (result.contender.format, result.rows, result.contender.name) == (output, rows, name)
                 and result.outcomes
-                and result.error is None
             ),
             None,
         )
 
     def times(self, output: str, rows: int, peer: str) -> float | None:
-        """Our time as a share of the peer's."""
-        ours, theirs = self.find(output, rows), self.find(output, rows, peer)
-        return ours.seconds / theirs.seconds if ours and theirs else None
+        """Our time as a share of the peer's; if that was stopped, of the time it had: at most so much."""
+        ours, theirs = self.find(output, rows), self._find(output, rows, peer)
+        return ours.seconds / theirs.seconds if ours and theirs and theirs.seconds else None
