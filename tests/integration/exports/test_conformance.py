@@ -238,6 +238,8 @@ def like(value: Any, cell: Cell) -> Any:
             return int(cell)
         case Decimal() | float():
             return type(value)(str(cell))
+        case list():
+            return json.loads(cell) if isinstance(cell, str) else cell
         case str() if value[:1] in ("{", "[") and isinstance(cell, str):
             return json.loads(cell)
     return type(value)(cell) if isinstance(cell, str) else cell
