@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from api import handlers, problems
 from api.middleware import RequestContext
 from api.page import site
-from api.routes import datasets, deliveries, events, files, health, jobs, links
+from api.routes import datasets, deliveries, events, files, health, jobs, links, schedules
 from api.services import open_services
 from stream_app.settings import Settings
 
@@ -38,7 +38,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(RequestContext)
     handlers.install(app)
-    for routes in (jobs, events, files, deliveries, links, datasets, health):
+    for routes in (jobs, events, files, deliveries, links, schedules, datasets, health):
         app.include_router(routes.router)
     site.install(app)
     _document_problems(app)

@@ -1,5 +1,6 @@
 """From an order over HTTP to a job that is recorded and published in one step."""
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -18,12 +19,23 @@ from stream_app.exports.statement import rows_of
 from stream_app.jobs.admission import check, job_row
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
+from stream_app.schedules.relative import resolved
 
 IDEMPOTENCY = UUID("6f0a5a0e-6f2c-4c3b-9a43-2f1c0f0b7a51")
 """Namespace of the ids of jobs that were asked for with an ``Idempotency-Key``."""
 BUSY_SECONDS = 30
 
-WANTED = ("user_id", "export_type", "format", "filters", "columns", "options", "scope")
+WANTED = (
+    "user_id",
+    "export_type",
+    "format",
+    "filters",
+    "columns",
+    "options",
+    "scope",
+    "recipients",
+    "webhook",
+)
 """What two orders must agree in to be the same."""
 
 
@@ -35,9 +47,15 @@ async def place(services: Services, user: User, order: Order, key: str | None) -
         Problem: it is not allowed, or not now.
         Retryable: a part is away. Then there is no record, unless an earlier call made one.
     """
-    event = _event(services, user, order, key)
-    await _check_against_table(services, ExportRequest.parse(event.data))
-    row = job_row(event, now=datetime.now(UTC), formats=services.formats, datasets=services.datasets)
+    event = event_of(services, user, order, key)
+    await check_against_table(services, ExportRequest.parse(event.data))
+    row = job_row(
+        event,
+        now=datetime.now(UTC),
+        formats=services.formats,
+        datasets=services.datasets,
+        addressing=services.addressing,
+    )
     if key is not None and (known := await services.records.get(event.job_id)) is not None:
         return _same(known, row)
     limit = services.settings.user_pending_limit
@@ -68,7 +86,7 @@ async def _record_and_publish(services: Services, event: Event, row: dict[str, A
     return is_new
 
 
-def _event(services: Services, user: User, order: Order, key: str | None) -> Event:
+def event_of(services: Services, user: User, order: Order, key: str | None) -> Event:
     """The request event, such that every reader can read it."""
     if order.scope == "all" and not user.may_export_all:
         raise Problem(403, "scope_not_allowed", "Scope all needs the role exports:all", field="scope")
@@ -79,7 +97,12 @@ def _event(services: Services, user: User, order: Order, key: str | None) -> Eve
         raise Rejected("NaN and infinity are not JSON", code="invalid_number", field="filters") from error
     try:
         data = {"user_id": user.id, **order.model_dump(mode="json", exclude_unset=True)}
-        request = check(data, formats=services.formats, datasets=services.datasets)
+        request = check(
+            data,
+            formats=services.formats,
+            datasets=services.datasets,
+            addressing=services.addressing,
+        )
         event = request_event(request, job_id=job_id, source=SOURCE)
         decode(event.encode())
     except (PydanticSerializationError, UnicodeError) as error:
@@ -89,10 +112,12 @@ def _event(services: Services, user: User, order: Order, key: str | None) -> Eve
     return event
 
 
-async def _check_against_table(services: Services, request: ExportRequest) -> None:
+async def check_against_table(services: Services, request: ExportRequest) -> None:
     """Columns, filters and compression, while somebody waits to be told."""
     compression_for(request.options.compression, services.formats[request.format])
-    rows_of(await services.catalog.table(services.datasets[request.export_type]), request)
+    table = await services.catalog.table(services.datasets[request.export_type])
+    request = resolved(request, table.every, datetime.now(UTC))
+    await asyncio.to_thread(rows_of, table, request)  # a filter of many values takes its time
 
 
 def _same(known: ExportJob, row: dict[str, Any]) -> tuple[UUID, Status]:

@@ -1,0 +1,263 @@
+"""Schedules over HTTP: made, seen, changed, run, removed, and whose they are."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from producers.tokens import mint
+from stream_app.events import EventType, Topic
+from tests.integration.api.conftest import Harness, changed, client_of, running
+from tests.topics import events_on
+
+
+def order(**changes: Any) -> dict[str, Any]:
+    return {"export_type": "ledger", "format": "csv", "schedule": "daily", **changes}
+
+
+async def made(client: httpx.AsyncClient, **changes: Any) -> dict[str, Any]:
+    answer = await client.post("/exports/schedules", json=order(**changes))
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["location"] == f"/exports/schedules/{answer.json()['id']}"
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def path(schedule: dict[str, Any], suffix: str = "") -> str:
+    return f"/exports/schedules/{schedule['id']}{suffix}"
+
+
+async def test_a_schedule_is_what_was_asked_for_and_shows_its_next_five_runs(api: Harness) -> None:
+    user = api.user(user_id="user-1")
+    wanted = {
+        "schedule": "weekly",
+        "day": 2,
+        "time_of_day": "06:30",
+        "timezone": "Europe/Berlin",
+        "window": "previous_period",
+        "delay": 900,
+        "catch_up": "all",
+        "filters": {"kind": "proof"},
+        "columns": ["id", "kind"],
+        "options": {"compression": "gzip"},
+        "email_recipients": ["Team@Example.com"],
+    }
+    schedule = await made(user, **wanted)
+    assert {name: schedule[name] for name in wanted} == wanted | {"email_recipients": ["Team@example.com"]}
+    assert (schedule["user_id"], schedule["active"], schedule["last_run"]) == ("user-1", True, None)
+    runs = [datetime.fromisoformat(run) for run in schedule["next_runs"]]
+    assert len(runs) == 5
+    assert all((run.weekday(), run.hour, run.minute) == (2, 6, 30) for run in runs)
+    assert datetime.fromisoformat(schedule["next_run"]) == runs[0] > datetime.now(UTC)
+    assert (await user.get(path(schedule))).json() == schedule
+    assert (await made(user, schedule="*/5 * * * *"))["time_of_day"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "code"),
+    [
+        ({"schedule": "hourly"}, "schedule", "bad_schedule"),
+        ({"schedule": "0 0 31 2 *"}, "schedule", "bad_schedule"),
+        ({"schedule": "0 9 * * *", "time_of_day": "09:00"}, "time_of_day", "invalid_request"),
+        ({"schedule": "weekly", "day": 7}, "day", "bad_day"),
+        ({"time_of_day": "25:00"}, "time_of_day", "bad_time_of_day"),
+        ({"timezone": "Moon/Base"}, "timezone", "unknown_timezone"),
+        ({"window": "last_week"}, "window", "invalid_request"),
+        ({"window_from": "2026-01-01T00:00:00Z"}, "window_from", "invalid_request"),
+        (
+            {"window_from": "2026-01-01T00:00:00", "window": "since_last_run"},
+            "window_from",
+            "invalid_request",
+        ),
+        ({"window": "since_last_run", "filters": {"created_at": "today"}}, "filters.created_at", None),
+        ({"delay": -1}, "delay", "invalid_request"),
+        ({"catch_up": "some"}, "catch_up", "invalid_request"),
+        ({"export_type": "nothing"}, "export_type", "unknown_dataset"),
+        ({"format": "doc"}, "format", "unknown_format"),
+        ({"columns": ["nothing"]}, "columns.0", "unknown_column"),
+        ({"filters": {"nothing": 1}}, "filters.nothing", "unknown_column"),
+        ({"filters": {"created_at": {"gte": "now-7 days"}}}, "filters.created_at.gte", "bad_filter_value"),
+        ({"email_recipients": ["nobody"]}, "recipients.0", "bad_recipient"),
+        ({"email_recipients": ["a@example.com"] * 51}, "email_recipients", "invalid_request"),
+        ({"scope": "all"}, "scope", "scope_not_allowed"),
+        ({"every": "day"}, "every", "invalid_request"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused_by_field(
+    api: Harness, changes: dict[str, Any], field: str, code: str | None
+) -> None:
+    answer = await api.user().post("/exports/schedules", json=order(**changes))
+    assert answer.status_code in (403, 422), answer.text
+    problem = answer.json()
+    assert problem["field"] == field
+    assert code in (None, problem["code"])
+    assert problem["detail"]
+
+
+async def test_relative_filters_are_accepted_and_kept_as_they_are(api: Harness) -> None:
+    schedule = await made(api.user(), filters={"created_at": {"gte": "start_of_month-1mo", "lt": "today"}})
+    assert schedule["filters"] == {"created_at": {"gte": "start_of_month-1mo", "lt": "today"}}
+
+
+async def test_others_schedules_do_not_exist(api: Harness) -> None:
+    schedule = await made(api.user())
+    stranger = api.user()
+    for method, suffix in [("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", ":run"), ("GET", "/runs")]:
+        body = {"json": {"active": False}} if method == "PATCH" else {}
+        answer = await stranger.request(method, path(schedule, suffix), **body)
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), method
+    assert (await stranger.get("/exports/schedules")).json() == {"schedules": [], "next_cursor": None}
+    assert (await stranger.get("/exports/schedules?user_id=else")).status_code == 403
+    assert (await api.user("exports:admin").get(path(schedule))).status_code == 200
+    assert (await client_of(api.app, None).get(path(schedule))).status_code == 401
+
+
+async def test_pages_lead_through_all_schedules(api: Harness) -> None:
+    user = api.user()
+    ids = [(await made(user))["id"] for _ in range(5)]
+    found, cursor = [], ""
+    while cursor is not None:
+        page = (await user.get(f"/exports/schedules?limit=2{cursor and f'&cursor={cursor}'}")).json()
+        found += [item["id"] for item in page["schedules"]]
+        cursor = page["next_cursor"]
+    assert found == ids[::-1]
+    await user.patch(f"/exports/schedules/{ids[0]}", json={"active": False})
+    paused = (await user.get("/exports/schedules?active=false")).json()["schedules"]
+    assert [item["id"] for item in paused] == [ids[0]]
+
+
+async def test_pausing_and_resuming(api: Harness) -> None:
+    user = api.user()
+    schedule = await made(user, schedule="*/5 * * * *")
+    paused = (await user.patch(path(schedule), json={"active": False})).json()
+    assert (paused["active"], paused["next_run"], paused["next_runs"]) == (False, None, [])
+    assert paused["paused_at"]
+    async with api.engine.begin() as connection:
+        await connection.execute(text("UPDATE scheduled_exports SET failures = 4, paused_reason = 'x'"))
+    resumed = (await user.patch(path(schedule), json={"active": True})).json()
+    assert (resumed["active"], resumed["failures"]) == (True, 0)
+    assert (resumed["paused_at"], resumed["paused_reason"]) == (None, None)
+    assert datetime.fromisoformat(resumed["next_run"]) > datetime.now(UTC)
+
+
+async def test_a_change_is_checked_as_a_whole_and_moves_the_next_run(api: Harness) -> None:
+    user = api.user()
+    schedule = await made(user, time_of_day="09:00", window="since_last_run", filters={"kind": "proof"})
+    changes = {"schedule": "0 12 * * *", "timezone": "Asia/Tokyo", "columns": ["id"], "filters": None}
+    now = (await user.patch(path(schedule), json=changes)).json()
+    assert (now["schedule"], now["time_of_day"], now["columns"], now["filters"]) == (
+        "0 12 * * *",
+        None,
+        ["id"],
+        None,
+    )
+    assert datetime.fromisoformat(now["next_run"]).astimezone(UTC).hour == 3
+    assert (now["window"], now["window_from"]) == ("since_last_run", schedule["window_from"])
+    same = (await user.patch(path(schedule), json={"format": "json"})).json()
+    assert (same["format"], same["next_run"]) == ("json", now["next_run"])
+    for body, field in [
+        ({"filters": {"created_at": "today"}}, "filters.created_at"),
+        ({"schedule": "never"}, "schedule"),
+        ({"export_type": "proofs"}, "export_type"),
+        ({"format": None}, "format"),
+    ]:
+        answer = await user.patch(path(schedule), json=body)
+        assert (answer.status_code, answer.json()["field"]) == (422, field)
+    assert (await user.get(path(schedule))).json() == same
+
+
+async def test_a_deleted_schedule_is_gone(api: Harness) -> None:
+    user = api.user()
+    schedule = await made(user)
+    assert (await user.delete(path(schedule))).status_code == 204
+    assert (await user.delete(path(schedule))).status_code == 404
+    assert (await user.get(path(schedule))).status_code == 404
+
+
+async def test_a_run_now_is_a_job_of_the_schedule(api: Harness) -> None:
+    user = api.user()
+    schedule = await made(user, window="previous_period", timezone="Asia/Tokyo", active=False)
+    answer = await user.post(path(schedule, ":run"), headers={"Idempotency-Key": "one"})
+    assert answer.status_code == 202, answer.text
+    again = await user.post(path(schedule, ":run"), headers={"Idempotency-Key": "one"})
+    assert again.json() == answer.json()
+    job_id = UUID(answer.json()["export_job_id"])
+    assert answer.headers["location"] == f"/exports/jobs/{job_id}"
+    job = await api.records.get(job_id)
+    assert job is not None
+    assert (str(job.schedule_id), job.priority, job.status) == (schedule["id"], 1, "pending")
+    assert job.admitted_at is not None
+    limits = job.filters["created_at"]
+    assert limits["lt"].endswith("T15:00:00Z")
+    length = datetime.fromisoformat(limits["lt"]) - datetime.fromisoformat(limits["gte"])
+    assert length == timedelta(days=1)
+    accepted = [
+        event for event in await events_on(api.settings, Topic.EVENTS) if event.subject == str(job_id)
+    ]
+    assert [event.type for event in accepted] == [EventType.ACCEPTED]
+
+
+async def test_runs_now_since_the_last_run_tile(api: Harness) -> None:
+    user = api.user()
+    schedule = await made(user, window="since_last_run", window_from="2026-01-01T00:00:00Z")
+    for _ in range(2):
+        assert (await user.post(path(schedule, ":run"))).status_code == 202
+        await asyncio.sleep(1.1)
+    runs = (await user.get(path(schedule, "/runs?limit=1"))).json()
+    older = (await user.get(path(schedule, f"/runs?limit=1&cursor={runs['next_cursor']}"))).json()
+    (second,), (first,) = runs["runs"], older["runs"]
+    assert first["window"]["from"] == "2026-01-01T00:00:00+00:00"
+    assert first["window"]["to"] == second["window"]["from"] < second["window"]["to"]
+    assert older["next_cursor"] is None
+    await user.patch(path(schedule), json={"delay": 3600})
+    answer = await user.post(path(schedule, ":run"))
+    assert (answer.status_code, answer.json()["code"]) == (409, "nothing_new")
+
+
+async def test_the_history_tells_how_runs_ended(api: Harness) -> None:
+    user = api.user()
+    schedule = await made(user)
+    job_id = (await user.post(path(schedule, ":run"))).json()["export_job_id"]
+    start = datetime(2026, 3, 1, 6, tzinfo=UTC)
+    times = {"started_at": start, "completed_at": start + timedelta(seconds=2.5)}
+    await api.set(job_id, status="completed", row_count=7, file_size=99, **times)
+    (run,) = (await user.get(path(schedule, "/runs"))).json()["runs"]
+    assert (run["status"], run["row_count"], run["file_size"], run["seconds"]) == ("completed", 7, 99, 2.5)
+    await api.set(job_id, status="failed", error_code="too_many_rows", error_message="too many")
+    (run,) = (await user.get(path(schedule, "/runs"))).json()["runs"]
+    assert run["error"] == {"code": "too_many_rows", "message": "too many"}
+
+
+async def test_scope_all_needs_the_role_and_only_its_owner_renews_it(api: Harness) -> None:
+    name = f"user-{uuid4()}"
+    with_role, without = api.user("exports:all", user_id=name), api.user(user_id=name)
+    schedule = await made(with_role, scope="all")
+    assert (await without.patch(path(schedule), json={"format": "json"})).status_code == 403
+    assert (await without.patch(path(schedule), json={"scope": "own"})).status_code == 200
+    admin = api.user("exports:admin")
+    assert (await admin.patch(path(schedule), json={"scope": "all"})).status_code == 403
+    assert (await with_role.patch(path(schedule), json={"scope": "all"})).status_code == 200
+    assert (await admin.patch(path(schedule), json={"format": "json"})).status_code == 200
+    async with api.engine.begin() as connection:
+        await connection.execute(text("UPDATE scheduled_exports SET all_rows_until = now()"))
+    answer = await admin.post(path(schedule, ":run"))
+    assert (answer.status_code, answer.json()["code"]) == (403, "grant_lapsed")
+    assert (await with_role.post(path(schedule, ":run"))).status_code == 202
+    assert (await admin.post(path(schedule, ":run"))).status_code == 202
+
+
+async def test_operators_say_whose_schedules_may_take_every_row_and_how_many_there_may_be(
+    api: Harness,
+) -> None:
+    settings = changed(api.settings, schedule_all_users="somebody", user_schedule_limit=1)
+    async with running(settings) as app:
+        user = client_of(app, mint(settings, f"user-{uuid4()}", ["exports:all"]))
+        answer = await user.post("/exports/schedules", json=order(scope="all"))
+        assert (answer.status_code, answer.json()["code"]) == (403, "scope_not_allowed")
+        await made(user)
+        answer = await user.post("/exports/schedules", json=order())
+        assert (answer.status_code, answer.json()["code"]) == (409, "too_many_schedules")
