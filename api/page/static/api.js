@@ -72,10 +72,11 @@ export async function call(method, path, options) {
   return answer.status === 204 ? null : answer.json();
 }
 
-/** Server-sent events, as {id, type, data}; ends when the connection does. */
-export async function* events(path, { last, signal }) {
+/** Server-sent events, as {id, type, data}; ends when the connection does. `opened` is called at its start. */
+export async function* events(path, { last, opened, signal }) {
   const headers = { Accept: "text/event-stream", ...(last && { "Last-Event-ID": last }) };
   const answer = await send("GET", path, { headers, signal });
+  opened();
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   let event = { data: [] };

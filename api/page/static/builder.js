@@ -4,7 +4,7 @@ import { call } from "./api.js";
 import { busy, choice, field, h, say, tick } from "./dom.js";
 import { Filters } from "./filters.js";
 import { Repeat } from "./repeat.js";
-import { count, size } from "./words.js";
+import { count, format as kind, sentence, size } from "./words.js";
 
 const PAUSE = 350; // milliseconds without a change, after which an estimate is asked for
 const COMPRESSIONS = [["none", "None"], ["gzip", "gzip"], ["zstd", "Zstandard"]];
@@ -92,7 +92,7 @@ export class Builder {
     this.datasets = new Map(datasets.map((dataset) => [dataset.name, dataset]));
     this.formats = new Map(formats.map((format) => [format.name, format]));
     this.dataset.replaceChildren(...datasets.map(({ name }) => h("option", { value: name }, name)));
-    this.format.replaceChildren(...formats.map(({ name }) => h("option", { value: name }, name)));
+    this.format.replaceChildren(...formats.map(({ name }) => h("option", { value: name }, kind(name))));
     this.useDataset();
     this.useFormat();
   }
@@ -212,7 +212,7 @@ export class Builder {
       const body = this.read();
       const answer = await call("POST", "exports/jobs:estimate", { body, signal: this.asking.signal });
       const amount = `About ${count(answer.rows)} rows` + (answer.bytes === null ? "" : `, ${size(answer.bytes)}`);
-      this.show(answer.fits ? amount : `${amount}. ${answer.reason}`, !answer.fits);
+      this.show(answer.fits ? amount : `${amount}. ${sentence(answer.reason ?? "")}`, !answer.fits);
     } catch (failure) {
       if (failure.name === "AbortError") return;
       this.show(failure.message, true);
@@ -221,7 +221,7 @@ export class Builder {
   }
 
   show(text, wrong = false) {
-    this.estimate.textContent = text;
+    this.estimate.textContent = sentence(text);
     this.estimate.classList.toggle("wrong", wrong);
   }
 

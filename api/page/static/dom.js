@@ -1,5 +1,7 @@
 // Elements without markup: every text becomes a text node, so nothing is ever parsed as HTML.
 
+import { sentence } from "./words.js";
+
 /** An element. Properties named on… are listeners, those with a hyphen and unknown ones attributes. */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
@@ -38,7 +40,7 @@ export function tick(text, properties = {}) {
 
 /** Show or take away a message. */
 export function say(element, text) {
-  element.textContent = text ?? "";
+  element.textContent = sentence(text ?? "");
   element.hidden = !text;
 }
 

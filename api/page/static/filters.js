@@ -96,7 +96,7 @@ function typed(label, properties, form) {
 /** A date and, if wanted, a time; midnight otherwise. In UTC, as the files have it. */
 function moments(label, kind) {
   const date = h("input", { type: "date", "aria-label": `${label}, date`, required: true });
-  const time = h("input", { type: "time", step: 1, "aria-label": `${label}, time (00:00 if empty)` });
+  const time = h("input", { type: "time", "aria-label": `${label}, time (00:00 if empty)` });
   const zone = kind === "timestamptz" ? "Z" : "";
   return {
     element: h("div", { class: "moment" }, date, time, zone && h("span", { class: "hint" }, "UTC")),
@@ -105,6 +105,7 @@ function moments(label, kind) {
       const parts = MOMENT.exec(value);
       if (!parts) return false;
       date.value = parts[1];
+      time.step = parts[2]?.length > 5 ? 1 : 60; // seconds only where there are some
       time.value = parts[2] ?? "";
       return true;
     },

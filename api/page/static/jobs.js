@@ -2,7 +2,7 @@
 
 import { Failure, call, events } from "./api.js";
 import { busy, byId, h, say, twice } from "./dom.js";
-import { STATUS, count, date, duration, filters, moment, rows, size } from "./words.js";
+import { STATUS, count, date, duration, filters, format, moment, rows, sentence, size } from "./words.js";
 
 const POLL = 1500; // milliseconds between questions where events do not come
 const REST = 15000; // the same, while nothing runs
@@ -27,7 +27,7 @@ export class Jobs {
 
   /** Show the newest page and follow what happens, until `stop`. */
   async start() {
-    const page = await call("GET", "exports/jobs?limit=20");
+    const page = await call("GET", "exports/jobs?limit=10");
     this.cursor = page.next_cursor;
     for (const job of page.jobs) this.put(job);
     this.settle();
@@ -44,7 +44,7 @@ export class Jobs {
   }
 
   async more() {
-    const page = await call("GET", `exports/jobs?limit=20&cursor=${encodeURIComponent(this.cursor)}`);
+    const page = await call("GET", `exports/jobs?limit=10&cursor=${encodeURIComponent(this.cursor)}`);
     this.cursor = page.next_cursor;
     for (const job of page.jobs) this.put(job);
     this.settle();
@@ -62,8 +62,9 @@ export class Jobs {
       return known;
     }
     const card = new Card(job, this);
-    const next = [...this.cards.values()].find((other) => other.job.created_at < job.created_at);
-    this.list.insertBefore(card.element, next?.element ?? null);
+    const older = [...this.cards.values()].filter((other) => other.job.created_at < job.created_at);
+    const next = older.reduce((one, other) => (one && one.job.created_at > other.job.created_at ? one : other), null);
+    this.list.insertBefore(card.element, next && next.element);
     this.cards.set(job.export_job_id, card);
     this.settle();
     return card;
@@ -93,31 +94,20 @@ export class Jobs {
     let last;
     while (!this.life.signal.aborted) {
       try {
-        for await (const event of events("exports/events", { last, signal: this.life.signal })) {
+        const opened = () => this.lives(true);
+        for await (const event of events("exports/events", { last, opened, signal: this.life.signal })) {
           last = event.id ?? last;
           wait = 1000;
-          this.lives(true);
-          this.hear(event);
+          if (event.type === "job") this.put(JSON.parse(event.data));
         }
       } catch (error) {
         if (error.name === "AbortError") return;
-        if (error instanceof Failure && [401, 403, 404, 405].includes(error.status)) return;
+        if (error instanceof Failure && error.status >= 400 && error.status < 500) return;
       }
       this.lives(false);
       await new Promise((resolve) => setTimeout(resolve, wait * (0.5 + Math.random() / 2)));
       wait = Math.min(wait * 2, LONGEST_WAIT);
     }
-  }
-
-  hear(event) {
-    let data;
-    try {
-      data = JSON.parse(event.data);
-    } catch {
-      return;
-    }
-    if (data.export_job_id && data.created_at) this.put(data);
-    else if (data.job_id ?? data.export_job_id) this.refresh(data.job_id ?? data.export_job_id);
   }
 
   lives(on) {
@@ -126,13 +116,13 @@ export class Jobs {
     byId("live").textContent = on ? "live" : "";
   }
 
-  /** Where events do not come, ask: often while something runs, else seldom. */
-  async poll() {
+  /** Where events do not come, ask: often while something runs, else seldom. They tell of one's own jobs only. */
+  poll() {
     const busy = [...this.cards.values()].some((card) => UNFINISHED.has(card.job.status));
     this.next = setTimeout(async () => {
-      if (!this.live && !document.hidden) {
+      if ((!this.live || this.user.admin) && !document.hidden) {
         try {
-          const page = await call("GET", "exports/jobs?limit=20", { signal: this.life.signal });
+          const page = await call("GET", "exports/jobs?limit=10", { signal: this.life.signal });
           for (const job of page.jobs) this.put(job);
           say(this.problem, "");
         } catch (failure) {
@@ -141,7 +131,7 @@ export class Jobs {
         }
       }
       this.poll();
-    }, busy || this.live ? POLL : REST);
+    }, busy ? POLL : REST);
   }
 
   tick() {
@@ -158,7 +148,7 @@ class Card {
     this.facts = h("p", { class: "facts" });
     this.error = h("p", { class: "error", hidden: true });
     this.bar = h("progress", { hidden: true, "aria-label": `Progress of ${job.export_type}` });
-    this.download = this.button("Download", (button) => this.fetch(button), "primary small");
+    this.download = this.button("Download", (button) => this.fetch(button), "soft");
     this.cancel = this.button("Cancel", (button) => this.drop(button));
     this.repeat = this.button("Again", () => jobs.again(this.job));
     this.remove = twice("Remove", "Remove the file?", (button) => this.drop(button));
@@ -167,7 +157,7 @@ class Card {
     const extent = [job.scope === "all" ? "everybody’s rows" : null, job.columns && `${job.columns.length} columns`, wanted];
     this.element = h(
       "li",
-      { class: "job", tabindex: -1 },
+      { id: `job-${job.export_job_id}`, class: "job", tabindex: -1 },
       h("div", { class: "heading" }, h("h3", {}, `${job.export_type} `, h("span", { class: "kind" }, kind(job))), this.state),
       h("p", { class: "hint" }, [whose, moment(job.created_at), ...extent].filter(Boolean).join(" · ")),
       this.bar,
@@ -187,6 +177,7 @@ class Card {
     const before = this.job;
     if (before && order(before) > order(job)) return; // an answer that was overtaken
     this.job = job;
+    this.seen = Date.now();
     const stops = job.cancel_requested && UNFINISHED.has(job.status);
     this.state.textContent = stops ? "Cancelling" : STATUS[job.status];
     this.element.dataset.status = job.status;
@@ -201,7 +192,7 @@ class Card {
     for (const [button, on] of buttons) button.hidden = !on;
     if (lost) (this.download.hidden ? this.repeat : this.download).focus();
     if (before && before.status !== job.status && !UNFINISHED.has(job.status)) {
-      const end = job.error?.message ?? (job.status === "completed" ? rows(job.row_count) : "");
+      const end = sentence(job.error?.message) ?? (job.status === "completed" ? rows(job.row_count) : "");
       byId("news").textContent = `${job.export_type} ${kind(job)}: ${STATUS[job.status]}. ${end}`;
     }
     this.showFacts();
@@ -211,15 +202,16 @@ class Card {
     const job = this.job;
     const parts = [];
     if (job.status === "processing") {
-      const seconds = Math.max(0.1, (Date.now() - new Date(job.started_at ?? job.created_at)) / 1000);
+      const since = new Date(job.started_at ?? job.created_at);
       const done = job.row_count ?? 0;
       const all = Math.max(job.estimated_rows ?? 0, done);
-      const rate = done / seconds;
+      const rate = (done / Math.max(100, this.seen - since)) * 1000;
+      const seconds = (Date.now() - since) / 1000;
       if (done && all > done) {
         this.bar.max = all;
         this.bar.value = done;
         parts.push(`${count(done)} of about ${rows(all)}`, `${count(Math.round(rate))} a second`);
-        parts.push(`${duration((all - done) / rate)} left`);
+        parts.push(`${duration(Math.max(0, all / rate - seconds))} left`);
       } else {
         this.bar.removeAttribute("value");
         parts.push(done ? `${rows(done)} so far` : "Reading the first rows", duration(seconds));
@@ -228,7 +220,7 @@ class Card {
     } else if (job.status === "completed") {
       const seconds = (new Date(job.completed_at) - new Date(job.started_at)) / 1000;
       parts.push(rows(job.row_count), size(job.file_size), duration(seconds));
-      if (seconds >= 0.1) parts.push(`${count(Math.round(job.row_count / seconds))} rows a second`);
+      if (seconds >= 1) parts.push(`${count(Math.round(job.row_count / seconds))} rows a second`);
       parts.push(`kept until ${date(job.expires_at)}`);
     } else if (job.status === "pending") {
       parts.push(job.attempt ? "Something went wrong on the way; it will be tried again" : "Waiting for a free worker");
@@ -255,10 +247,10 @@ class Card {
   }
 }
 
-const kind = (job) => [job.format, job.options?.compression].filter((part) => part && part !== "none").join(" · ");
+const kind = (job) => [format(job.format), job.options?.compression].filter((part) => part && part !== "none").join(" · ");
 
-/** How far a job is, so that of two views the later one can be told. */
+/** How far a job is, so that of two views the later one can be told; it is pending again before a next attempt. */
 function order(job) {
-  const ended = { completed: 1, failed: 1, cancelled: 1, expired: 2 }[job.status];
-  return ended ? ended * 1e15 : job.attempt * 1e12 + (job.row_count ?? 0) + (job.cancel_requested ? 0.5 : 0);
+  const rank = { processing: 0, pending: 1, expired: 3 }[job.status] ?? 2;
+  return (job.attempt * 4 + rank) * 1e12 + (job.row_count ?? 0) + (job.cancel_requested ? 0.5 : 0);
 }

@@ -68,5 +68,12 @@ form.onsubmit = (event) => {
 byId("sign-out").onclick = () => signOut("");
 lost.handler = (failure) => signOut(failure.message);
 
-if (session.token) open(session.token, { focus: false }).catch((failure) => signOut(failure.message));
-else show(false);
+if (session.token) {
+  const { token } = session;
+  open(token, { focus: false }).catch((failure) => {
+    signOut(failure.message);
+    if (failure.status !== 401) byId("token").value = token; // nothing is wrong with it: try again
+  });
+} else {
+  signOut("");
+}

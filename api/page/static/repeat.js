@@ -8,11 +8,11 @@ const PERIODS = { daily: "day", weekly: "week", monthly: "month" };
 
 /** A schedule in words. */
 export function rhythm({ schedule, day, time_of_day: time, timezone }) {
-  const at = `at ${time.slice(0, 5)} (${timezone})`;
+  const at = `at ${(time ?? "00:00").slice(0, 5)} (${timezone})`;
   if (schedule === "daily") return `every day ${at}`;
-  if (schedule === "weekly") return `every ${WEEKDAYS[(day ?? 1) - 1]} ${at}`;
+  if (schedule === "weekly") return `every ${WEEKDAYS[day ?? 0]} ${at}`;
   if (schedule === "monthly") return `on day ${day ?? 1} of every month ${at}`;
-  return `at “${schedule}” (${timezone})`;
+  return `by cron “${schedule}” (${timezone})`;
 }
 
 export class Repeat {
@@ -21,7 +21,7 @@ export class Repeat {
       [["", "Just once, now"], ["daily", "Every day"], ["weekly", "Every week"], ["monthly", "Every month"]],
       { name: "repeat" },
     );
-    this.weekday = choice(WEEKDAYS.map((name, index) => [index + 1, name]));
+    this.weekday = choice(WEEKDAYS.map((name, index) => [index, name]));
     this.monthday = h("input", { type: "number", min: 1, max: 31, value: 1, required: true });
     this.time = h("input", { type: "time", value: "06:00", required: true });
     this.zone = h("input", { value: HERE, required: true, spellcheck: false, autocomplete: "off" });

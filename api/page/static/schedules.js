@@ -3,7 +3,7 @@
 import { call } from "./api.js";
 import { busy, byId, h, say, twice } from "./dom.js";
 import { rhythm } from "./repeat.js";
-import { filters, moment, run } from "./words.js";
+import { filters, format, moment, run, sentence } from "./words.js";
 
 const WINDOWS = { previous_period: "rows of the period before", since_last_run: "rows since the run before" };
 
@@ -12,17 +12,31 @@ export class Schedules {
     this.ran = ran;
     this.list = byId("schedule-list");
     this.problem = byId("schedules-problem");
+    this.older = byId("older-schedules");
+    this.older.onclick = () => busy(this.older, this.problem, () => this.more());
   }
 
   async load() {
     try {
-      const { schedules } = await call("GET", "exports/schedules");
-      this.list.replaceChildren(...schedules.map((schedule) => this.card(schedule)));
-      byId("no-schedules").hidden = schedules.length > 0;
+      const page = await call("GET", "exports/schedules?limit=50");
+      this.list.replaceChildren(...page.schedules.map((schedule) => this.card(schedule)));
+      this.turn(page);
+      byId("no-schedules").hidden = page.schedules.length > 0;
       say(this.problem, "");
     } catch (failure) {
       if (failure.status !== 401) say(this.problem, failure.message);
     }
+  }
+
+  async more() {
+    const page = await call("GET", `exports/schedules?limit=50&cursor=${encodeURIComponent(this.cursor)}`);
+    this.list.append(...page.schedules.map((schedule) => this.card(schedule)));
+    this.turn(page);
+  }
+
+  turn({ next_cursor: cursor }) {
+    this.cursor = cursor;
+    this.older.hidden = !cursor;
   }
 
   stop() {
@@ -47,18 +61,19 @@ export class Schedules {
       h(
         "div",
         { class: "heading" },
-        h("h3", {}, `${schedule.export_type} `, h("span", { class: "kind" }, schedule.format)),
+        h("h3", {}, `${schedule.export_type} `, h("span", { class: "kind" }, format(schedule.format))),
         h("span", { class: "state" }, active ? "Active" : "Paused"),
       ),
-      h("p", {}, rhythm(schedule)),
+      h("p", {}, sentence(rhythm(schedule))),
       h("p", { class: "hint" }, [last && `last ran ${moment(last)}`, ...facts].filter(Boolean).join(" · ")),
       active && next.length > 0 &&
         h("ol", { class: "runs", "aria-label": "Next runs" }, next.map((time) => h("li", {}, run(time, schedule.timezone)))),
+      h("p", { class: "error", hidden: active || !schedule.paused_reason }, sentence(schedule.paused_reason ?? "")),
       problem,
       h(
         "p",
         { class: "buttons" },
-        button("Run now", async () => this.ran(await call("POST", `${path}/run`))),
+        button("Run now", async () => this.ran(await call("POST", `${path}:run`))),
         active
           ? button("Pause", () => change("PATCH", { active: false }))
           : button("Resume", () => change("PATCH", { active: true })),

@@ -72,6 +72,12 @@ const IN_TIME = { ...OPERATORS, lt: "before", lte: "until", gt: "after", gte: "f
 export const TIMES = new Set(["date", "time", "timestamp", "timestamptz"]);
 export const operator = (name, kind) => (TIMES.has(kind) ? IN_TIME : OPERATORS)[name] ?? name;
 
+const FORMATS = { csv: "CSV", json: "JSON", ndjson: "NDJSON", excel: "Excel", pdf: "PDF", parquet: "Parquet" };
+export const format = (name) => FORMATS[name] ?? name;
+
+/** A message as a sentence begins. */
+export const sentence = (text) => text && text[0].toUpperCase() + text.slice(1);
+
 /** Filters of a job in one line. */
 export function filters(wanted) {
   return Object.entries(wanted ?? {})

@@ -1,0 +1,140 @@
+"""A person in front of the page: a real browser, and everything it complained about."""
+
+import io
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect, sync_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+PROGRAM = os.environ.get("EXPORTER_TEST_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
+SCREENSHOTS = os.environ.get("EXPORTER_TEST_SCREENSHOTS")
+"""Where pictures are kept; without it they are taken and thrown away."""
+
+WATCH_POLICY = """
+addEventListener("securitypolicyviolation", (event) =>
+  console.error(`policy: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`))
+"""
+
+
+@contextmanager
+def launched() -> Iterator[Browser]:
+    """Chromium without a window."""
+    if PROGRAM is None:
+        pytest.fail(
+            "The page is tested in a real browser and none was found. Install Chromium "
+            "(Debian, Ubuntu: apt-get install chromium), or name a Chromium in EXPORTER_TEST_BROWSER."
+        )
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=PROGRAM, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Visit:
+    """One person's tab."""
+
+    page: Page
+    url: str
+    allowed: set[str]
+    complaints: list[str] = field(default_factory=list)
+
+    def open(self) -> None:
+        """Go to the page, as anybody."""
+        self.page.goto(self.url)
+
+    def sign_in(self, token: str) -> None:
+        """Go to the page and hand in the token."""
+        self.open()
+        self.page.get_by_label("Token").fill(token)
+        self.page.get_by_role("button", name="Sign in").click()
+        expect(self.page.get_by_role("heading", name="New export")).to_be_visible()
+
+    def choose(self, dataset: str, kind: str) -> None:
+        """Begin the form."""
+        self.page.get_by_label("Dataset").select_option(dataset)
+        self.page.get_by_label("Format").select_option(kind)
+
+    def filter(self, column: str, condition: str) -> Locator:
+        """Add a filter; returns its row."""
+        self.page.get_by_role("button", name="Add filter").click()
+        row = self.page.locator(".filter").last
+        row.get_by_label("Column").select_option(column)
+        row.get_by_label("Condition").select_option(label=condition)
+        return row
+
+    def export(self) -> Locator:
+        """Send the form; returns the new export in the list."""
+        before = self.page.locator("#job-list > li").count()
+        self.page.get_by_role("button", name="Export", exact=True).click()
+        expect(self.page.locator("#job-list > li")).to_have_count(before + 1)
+        return self.newest()
+
+    def newest(self) -> Locator:
+        """The export on top of the list, even when others come."""
+        identity = self.page.locator("#job-list > li").first.get_attribute("id")
+        assert identity
+        return self.page.locator(f"#{identity}")
+
+    def shot(self, name: str, **options: Any) -> None:
+        """A picture, with few colours so that it is small."""
+        picture = self.page.screenshot(animations="disabled", caret="hide", **options)
+        if SCREENSHOTS:
+            folder = Path(SCREENSHOTS)
+            folder.mkdir(parents=True, exist_ok=True)
+            image = Image.open(io.BytesIO(picture)).convert("RGB")
+            image.quantize(128, dither=Image.Dither.NONE).save(folder / f"{name}.png", optimize=True)
+
+    def forgive(self, pattern: str) -> None:
+        """The complaints that a test is about; there must be one."""
+        assert any(re.search(pattern, text) for text in self.complaints), self.complaints
+        self.complaints[:] = [text for text in self.complaints if not re.search(pattern, text)]
+
+    def assert_fits(self) -> None:
+        """Nothing sticks out at the side."""
+        width, inner = self.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        assert width <= inner
+
+
+@contextmanager
+def visiting(browser: Browser, url: str, store: str, **options: Any) -> Iterator[Visit]:
+    """A tab with no history; at its end nothing may have been complained about."""
+    context = browser.new_context(
+        **{"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", "timezone_id": "Europe/Berlin"}
+        | options
+    )
+    context.set_default_timeout(15_000)
+    context.add_init_script(WATCH_POLICY)
+    page = context.new_page()
+    visit = Visit(page, url, {urlsplit(url).netloc, urlsplit(store).netloc})
+
+    def on_console(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            visit.complaints.append(message.text)
+
+    def on_request(request: Request) -> None:
+        if urlsplit(request.url).scheme in ("http", "https", "ws", "wss"):
+            if urlsplit(request.url).netloc not in visit.allowed:
+                visit.complaints.append(f"asked {request.url}")
+            if urlsplit(request.url).netloc == urlsplit(store).netloc and "authorization" in request.headers:
+                visit.complaints.append(f"sent the token to {request.url}")
+
+    page.on("console", on_console)
+    page.on("pageerror", lambda error: visit.complaints.append(str(error)))
+    page.on("dialog", lambda dialog: (visit.complaints.append(dialog.message), dialog.dismiss()))
+    page.on("request", on_request)
+    yield visit
+    context.close()
+    assert visit.complaints == [], visit.complaints

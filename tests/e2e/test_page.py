@@ -1,0 +1,294 @@
+"""The page, as people use it: in a real browser, on the whole system."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from playwright.sync_api import Browser, Route, expect
+
+from producers.tokens import mint
+from stream_app.settings import Settings
+from tests.e2e.browser import Visit, launched, visiting
+from tests.e2e.conftest import System
+from tests.e2e.tables import psql
+
+PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+
+
+@pytest.fixture(scope="module")
+def browser(system: System) -> Iterator[Browser]:
+    """Starts after the system: its loop is a running one, in which nobody else can start one."""
+    with launched() as started:
+        yield started
+
+
+@pytest.fixture
+def visit(browser: Browser, system: System, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    """A tab on a desktop, or as the test's parameter says."""
+    store = system.stack.settings()["EXPORTER_S3_ENDPOINT"]
+    with visiting(browser, system.api.url, store, **getattr(request, "param", {})) as opened:
+        yield opened
+
+
+@pytest.fixture
+def anybody(settings: Settings) -> str:
+    """A token of somebody with no exports yet, who may ask for everybody's rows."""
+    return mint(settings, f"user-{uuid4().hex[:8]}", ["exports:all"])
+
+
+@pytest.fixture
+def customer(settings: Settings) -> str:
+    """A token of the customer who owns every seventh order."""
+    return mint(settings, "customer-1")
+
+
+def test_a_token_that_is_not_taken(visit: Visit, settings: Settings) -> None:
+    visit.open()
+    page = visit.page
+    alert = page.get_by_role("alert")
+    for token, said in [
+        ("hello", "This is not a token"),
+        (mint(settings, "ada")[:-4] + "AAAA", "The token is not valid"),
+        (mint(settings, "ada", hours=-1), "The token has expired; get a new one"),
+    ]:
+        page.get_by_label("Token").fill(token)
+        page.keyboard.press("Enter")
+        expect(alert).to_contain_text(said)
+        expect(page.get_by_role("heading", name="New export")).to_be_hidden()
+    assert page.evaluate("JSON.stringify(sessionStorage)") == "{}"
+    visit.forgive("status of 401")
+
+
+def test_a_token_stays_in_its_tab_and_no_longer_than_it_holds(visit: Visit, settings: Settings) -> None:
+    visit.sign_in(mint(settings, "ada", ["exports:admin"], hours=4 / 3600))
+    page = visit.page
+    expect(page.locator("#who")).to_contain_text("ada (admin) until today, ")
+    page.reload()
+    expect(page.get_by_role("heading", name="New export")).to_be_visible()
+    assert page.evaluate("[location.href, localStorage.length, document.cookie]") == [visit.url + "/", 0, ""]
+    expect(page.get_by_role("alert")).to_have_text("The token has expired; get a new one", timeout=8_000)
+    assert page.evaluate("sessionStorage.length") == 0
+    expect(page.get_by_role("heading", name="New export")).to_be_hidden()
+
+
+def test_from_a_form_to_a_file(visit: Visit, system: System, customer: str, tmp_path: Path) -> None:
+    visit.sign_in(customer)
+    page = visit.page
+    visit.choose("orders", "csv")
+    expect(page.locator(".estimate")).to_contain_text("About ")
+    visit.filter("total", "at least").get_by_label("Value for total").fill("200.5")
+    moment = visit.filter("placed_at", "from")
+    moment.get_by_label("Value for placed_at, date").fill("2026-01-10")
+    moment.get_by_label("Value for placed_at, time").fill("12:30")
+    visit.filter("paid", "is").get_by_label("Value for paid").select_option(label="true")
+    page.get_by_text("Options", exact=True).click()
+    page.get_by_label("Between columns").select_option(label="Semicolon")
+    page.get_by_text("Columns", exact=True).click()
+    page.get_by_role("checkbox", name="items").uncheck()
+    expect(page.locator(".estimate")).to_contain_text("About ")
+
+    card = visit.export()
+    expect(card.locator(".state")).to_have_text("Ready")
+    expect(card).to_contain_text("total ≥ 200.5 · placed_at ≥ 2026-01-10T12:30Z · paid = true")
+    with page.expect_download() as download:
+        card.get_by_role("button", name="Download").click()
+    path = tmp_path / "orders.csv"
+    download.value.save_as(path)
+    assert download.value.suggested_filename.startswith("orders-")
+
+    rows = list(csv.DictReader(io.StringIO(path.read_text(), newline=""), delimiter=";"))
+    wanted = psql(
+        system.stack,
+        "COPY (SELECT id FROM shop.orders WHERE customer_id = 'customer-1' AND total >= 200.5 "
+        "AND placed_at >= '2026-01-10T12:30Z' AND paid ORDER BY placed_at, id) TO STDOUT",
+    )
+    assert [row["id"] for row in rows] == wanted.split()
+    assert list(rows[0]) == ["id", "customer_id", "total", "note", "paid", "placed_at"]
+    expect(card).to_contain_text(f"{len(rows)} rows")
+
+
+@pytest.mark.parametrize("feed", ["events", "questions"])
+def test_progress_is_live(visit: Visit, anybody: str, feed: str) -> None:
+    """By events; where they cannot come, by asking again and again."""
+    if feed == "questions":
+        visit.page.route("**/exports/events", lambda route: route.fulfill(status=404, json={"detail": ""}))
+    visit.sign_in(anybody)
+    expect(visit.page.locator("#live")).to_have_text("live" if feed == "events" else "")
+    visit.choose("steady", "ndjson")
+    card = visit.export()
+    expect(card.locator(".state")).to_have_text("Running")
+    bar = card.get_by_role("progressbar")
+    expect(bar).to_have_attribute("max", "300")
+    seen = float(bar.get_attribute("value") or 0)
+    assert 0 < seen < 300
+    expect(card.locator(".facts")).to_contain_text("of about 300 rows")
+    expect(card.locator(".facts")).to_contain_text("left")
+    expect(card.locator(".state")).to_have_text("Ready")
+    expect(bar).to_be_hidden()
+    expect(card.locator(".facts")).to_contain_text("300 rows")
+    expect(visit.page.get_by_role("status").last).to_have_text("steady ndjson: Ready. 300 rows")
+    if feed == "questions":
+        visit.forgive("status of 404")
+
+
+def test_a_slow_one_is_cancelled(visit: Visit, anybody: str) -> None:
+    visit.sign_in(anybody)
+    visit.choose("slow", "csv")
+    card = visit.export()
+    expect(card.locator(".state")).to_have_text("Running")
+    card.get_by_role("button", name="Cancel").click()
+    expect(card.locator(".state")).to_have_text("Cancelled")
+    expect(card.get_by_role("button", name="Again")).to_be_focused()
+    expect(card.get_by_role("button", name="Download")).to_be_hidden()
+
+
+def test_what_cannot_be_is_said_in_words(visit: Visit, anybody: str) -> None:
+    visit.sign_in(anybody)
+    page = visit.page
+    visit.choose("gone", "csv")
+    expect(page.get_by_text("the source database has no table")).to_be_visible()
+    visit.choose("million", "pdf")
+    expect(page.locator(".estimate")).to_contain_text("pdf")
+    expect(page.locator(".estimate")).to_have_class("estimate wrong")
+    card = visit.export()
+    expect(card.locator(".state")).to_have_text("Failed")
+    expect(card.locator(".error")).to_contain_text("100")
+    visit.choose("orders", "csv")
+    row = visit.filter("total", "is")
+    row.get_by_label("Value for total").fill("12,5")
+    page.get_by_role("button", name="Export", exact=True).click()
+    expect(row.get_by_label("Value for total")).to_be_focused()
+    row.get_by_label("Value for total").fill("1" * 400)
+    page.get_by_role("button", name="Export", exact=True).click()
+    expect(page.locator("#builder").get_by_role("alert")).to_contain_text("expected a finite number")
+    expect(row).to_have_class("filter wrong")
+    visit.forgive("status of 422")
+
+
+def test_again_asks_for_the_same(visit: Visit, system: System, anybody: str) -> None:
+    order = {
+        "export_type": "orders",
+        "format": "ndjson",
+        "columns": ["id", "note"],
+        "filters": {
+            "placed_at": {"gte": "2026-01-02", "lt": "2026-01-20T06:30:00Z"},
+            "customer_id": {"in": ["customer-1", "customer-2"], "prefix": "customer"},
+            "paid": True,
+            "note": {"is_null": False},
+        },
+        "options": {"compression": "gzip"},
+        "scope": "all",
+    }
+    headers = {"Authorization": f"Bearer {anybody}"}
+    system.client.post("/exports/jobs", json=order, headers=headers).raise_for_status()
+    visit.sign_in(anybody)
+    first = visit.newest()
+    first.get_by_role("button", name="Again").click()
+    expect(visit.page.get_by_label("Dataset")).to_be_focused()
+    with visit.page.expect_request(
+        lambda request: request.method == "POST" and request.url.endswith("/exports/jobs")
+    ) as sent:
+        visit.export()
+    body = json.loads(sent.value.post_data or "")
+    assert body.pop("filters") == {**order["filters"], "paid": {"eq": True}}  # type: ignore[dict-item]
+    assert body == {name: value for name, value in order.items() if name != "filters"}
+    expect(visit.newest().locator(".state")).to_have_text("Ready")
+
+
+def test_a_file_is_removed_when_asked_twice(visit: Visit, anybody: str) -> None:
+    visit.sign_in(anybody)
+    visit.choose("markup", "csv")
+    card = visit.export()
+    expect(card.locator(".state")).to_have_text("Ready")
+    card.get_by_role("button", name="Remove").click()
+    card.get_by_role("button", name="Remove the file?").click()
+    expect(card.locator(".state")).to_have_text("Removed")
+    expect(card.get_by_role("button", name="Again")).to_be_focused()
+    expect(card.get_by_role("button", name="Download")).to_be_hidden()
+
+
+def test_texts_stay_texts(visit: Visit, anybody: str, tmp_path: Path) -> None:
+    """Names, descriptions, values and titles that are HTML are shown, not run."""
+    visit.sign_in(anybody)
+    page = visit.page
+    visit.choose("markup", "pdf")
+    evil = "<img src=x onerror=alert(1)>"
+    expect(page.get_by_text("<script>alert('description')</script>")).to_be_visible()
+    visit.filter("mark", "is").get_by_label("Value for mark").select_option(label=evil)
+    visit.filter("<b>title</b>", "contains").get_by_label("Value for <b>title</b>").fill("<i>")
+    page.get_by_text("Options", exact=True).click()
+    page.get_by_label("Title").fill(evil)
+    card = visit.export()
+    expect(card).to_contain_text(f"mark = {evil} · <b>title</b> contains <i>")
+    expect(card.locator(".state")).to_have_text("Ready")
+    assert page.locator("main img, main b, main i, main script").count() == 0
+
+
+def test_older_exports_come_when_asked_for(visit: Visit, system: System, anybody: str) -> None:
+    headers = {"Authorization": f"Bearer {anybody}"}
+    for kind in ("csv", "json", "ndjson"):
+        order = {"export_type": "markup", "format": kind, "scope": "all"}
+        system.client.post("/exports/jobs", json=order, headers=headers).raise_for_status()
+
+    def shorter(route: Route) -> None:
+        route.continue_(url=route.request.url.replace("limit=20", "limit=2"))
+
+    visit.page.route("**/exports/jobs?limit=20*", shorter)
+    visit.sign_in(anybody)
+    kinds = visit.page.locator("#job-list .kind")
+    expect(kinds).to_have_text(["ndjson", "json"])
+    visit.page.get_by_role("button", name="Older exports").click()
+    expect(kinds).to_have_text(["ndjson", "json", "csv"])
+    expect(visit.page.get_by_role("button", name="Older exports")).to_be_hidden()
+
+
+def test_the_keyboard_is_enough(visit: Visit, customer: str) -> None:
+    visit.open()
+    page = visit.page
+    keys = page.keyboard
+    expect(page.get_by_label("Token")).to_be_focused()
+    keys.insert_text(customer)
+    keys.press("Enter")
+    expect(page.locator("#new")).to_be_focused()
+
+    def tab_to(name: str) -> None:
+        for _ in range(60):
+            keys.press("Tab")
+            focused = page.evaluate(
+                "(({innerText, ariaLabel, labels}) => ariaLabel ?? labels?.[0]?.innerText ?? innerText)"
+                "(document.activeElement)"
+            )
+            if focused.startswith(name):
+                outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+                assert outline == "solid", name
+                return
+        raise AssertionError(f"no way to {name}")
+
+    tab_to("Dataset")
+    keys.type("ord")
+    tab_to("Format")
+    keys.type("nd")
+    tab_to("+ Add filter")
+    keys.press("Enter")
+    expect(page.get_by_label("Column", exact=True)).to_be_focused()
+    keys.type("id")
+    tab_to("Condition")
+    keys.type("below")
+    tab_to("Value for id")
+    keys.insert_text("100")
+    expect(page.locator(".estimate")).to_contain_text("About ")
+    tab_to("Export")
+    keys.press("Enter")
+    card = visit.page.locator("#job-list > li").first
+    expect(card).to_be_focused()
+    expect(card).to_contain_text("id < 100")
+    expect(card.locator(".state")).to_have_text("Ready")
+    with page.expect_download() as download:
+        tab_to("Download")
+        keys.press("Enter")
+    lines = Path(download.value.path()).read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == list(range(1, 100, 7))
