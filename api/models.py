@@ -76,6 +76,35 @@ class Accepted(BaseModel):
     status: Status
 
 
+class Estimate(BaseModel):
+    """What an order would amount to. ``rows`` and ``bytes`` are guesses, unless ``exact``.
+
+    ``bytes`` is null where a sample could not be had in time. ``fits`` is whether the format takes so many
+    rows; if not, ``reason`` says what to do.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "rows": 120_000,
+                "bytes": 54_213_004,
+                "exact": False,
+                "row_limit": 100_000,
+                "fits": False,
+                "reason": "A pdf file may have 100,000 rows here; "
+                "narrow the export with filters or choose another format",
+            }
+        }
+    )
+
+    rows: int
+    bytes: int | None
+    exact: bool
+    row_limit: int | None
+    fits: bool
+    reason: str | None
+
+
 class JobView(BaseModel):
     """A job; ``row_count`` grows while it is processed, sizes are bytes."""
 

@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 from api.auth import Authenticator
 from api.feed import Feed
 from api.keys import Keys, PublishedKeys, SharedSecret
+from api.reader import JobReader
 from producers.publisher import Publisher
 from stream_app.delivery.addresses import Addressing
 from stream_app.delivery.ledger import Ledger
@@ -29,6 +30,7 @@ from stream_app.jobs.database import create_engine
 from stream_app.jobs.listener import listen
 from stream_app.jobs.records import JobRecords
 from stream_app.jobs.store import JobStore
+from stream_app.schedules.store import ScheduleStore
 from stream_app.settings import Settings
 
 NAME = "exporter-api"
@@ -46,8 +48,10 @@ class Services:
     source: Source
     catalog: Catalog
     records: JobRecords
+    reader: JobReader
     feed: Feed
     store: JobStore
+    schedules: ScheduleStore
     storage: Storage
     addressing: Addressing
     ledger: Ledger
@@ -78,6 +82,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             http = await stack.enter_async_context(httpx.AsyncClient(timeout=5))
             keys = PublishedKeys(settings.jwt_jwks_url, http)
         records = JobRecords(reading)
+        reader = JobReader(settings, application=NAME)
+        stack.push_async_callback(reader.close)
         feed = Feed(records)
         await stack.enter_async_context(_running(feed.run()))
         await stack.enter_async_context(
@@ -90,6 +96,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             source=source,
             catalog=Catalog(source.fetch),
             records=records,
+            reader=reader,
             feed=feed,
             store=JobStore(
                 writing,
@@ -97,6 +104,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
                 user_slots=settings.user_slots,
                 max_attempts=settings.max_attempts,
             ),
+            schedules=ScheduleStore(writing),
             storage=Storage(settings),
             addressing=Addressing.of(settings),
             ledger=Ledger(reading),

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from api import cursor as cursors
 from api.auth import CurrentUser, User
-from api.models import Accepted, JobPage, JobView, Order
-from api.orders import place
+from api.estimates import estimate
+from api.models import Accepted, Estimate, JobPage, JobView, Order
+from api.orders import event_of, place
 from api.problems import Problem, documented, not_found
 from api.services import Container, Services
-from stream_app.events import Word
+from stream_app.events import ExportRequest, Word
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import UNFINISHED, Status
 
@@ -20,6 +21,13 @@ router = APIRouter(prefix="/exports/jobs", tags=["jobs"])
 
 POLL_SECONDS = 1
 _RETRY_AFTER = {"description": "Seconds until it is worth asking again", "schema": {"type": "integer"}}
+_IF_NONE_MATCH = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "ETag of the last answer",
+}
 
 
 async def visible_job(services: Services, user: User, job_id: UUID) -> ExportJob:
@@ -28,7 +36,7 @@ async def visible_job(services: Services, user: User, job_id: UUID) -> ExportJob
     Raises:
         Problem: 404 otherwise.
     """
-    job = await services.records.get(job_id, user_id=user.sees)
+    job = await services.reader.get(job_id, user_id=user.sees)
     if job is None:
         raise not_found()
     return job
@@ -69,6 +77,18 @@ async def request_export(
     job_id, status = await place(services, user, order, idempotency_key)
     response.headers["Location"] = f"/exports/jobs/{job_id}"
     return Accepted(export_job_id=job_id, status=status)
+
+
+@router.post(
+    ":estimate",
+    operation_id="estimateExport",
+    summary="What an export would amount to",
+    response_model=Estimate,
+    responses=documented(400, 401, 403, 413, 422, 500, 503),
+)
+async def estimate_export(order: Order, services: Container, user: CurrentUser) -> Estimate:
+    """Rows by the planner, bytes by a small sample, in milliseconds. What POST refuses is refused."""
+    return await estimate(services, ExportRequest.parse(event_of(services, user, order, None).data))
 
 
 @router.get(
@@ -117,13 +137,14 @@ async def list_exports(
         304: {"description": "Nothing has changed since the answer with that ETag"},
         **documented(401, 404, 500, 503),
     },
+    # Described here and read by hand: this call is asked for more often than all others.
+    openapi_extra={"parameters": [_IF_NONE_MATCH]},
 )
 async def get_export(
     job_id: UUID,
     services: Container,
     user: CurrentUser,
     request: Request,
-    if_none_match: Annotated[str | None, Header(description="ETag of the last answer")] = None,
 ) -> Response:
     """`Retry-After` is there while the job has not ended; send `If-None-Match` to poll cheaply."""
     job = await visible_job(services, user, job_id)
@@ -132,7 +153,8 @@ async def get_export(
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
     if job.status in UNFINISHED:
         headers["Retry-After"] = str(POLL_SECONDS)
-    if if_none_match is not None and _matches(if_none_match, tag):
+    condition = request.headers.get("If-None-Match")
+    if condition is not None and _matches(condition, tag):
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type="application/json")
 
