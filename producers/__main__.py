@@ -9,7 +9,7 @@ from uuid import UUID
 
 import typer
 
-from producers import arguments
+from producers import arguments, schedules
 from producers.console import ends_well
 from producers.plugins import ExtensibleGroup
 
@@ -22,6 +22,8 @@ cli = typer.Typer(
     rich_markup_mode=None,  # rich's help takes longer to import than most commands to run
     pretty_exceptions_enable=False,
 )
+
+cli.add_typer(schedules.cli, name="schedule")
 
 JobId = Annotated[UUID, typer.Argument(metavar="JOB", help="The job's id, which `exporter request` prints")]
 Output = Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for the file")]

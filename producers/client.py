@@ -107,8 +107,15 @@ class Api:
         except httpx.HTTPError as error:
             raise DownloadError(f"the object store did not deliver the file ({error}); try again") from error
 
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Any other call; what it answers, or nothing where there is nothing to say."""
+        response = self._request(method, path, body)
+        return {} if response.status_code == 204 else self._content(response)
+
     def _document(self, path: str) -> dict[str, Any]:
-        response = self._get(path)
+        return self._content(self._get(path))
+
+    def _content(self, response: "httpx.Response") -> dict[str, Any]:
         try:
             content = response.json()
         except ValueError as error:
@@ -121,10 +128,13 @@ class Api:
         return ApiError(f"{self.url} does not answer as the exporter's API does", status=200)
 
     def _get(self, path: str) -> "httpx.Response":
+        return self._request("GET", path)
+
+    def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> "httpx.Response":
         import httpx
 
         try:
-            response = self._http.get(path)
+            response = self._http.request(method, path, json=body)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ApiError(
                 f"the API at {self.url} cannot be reached ({error}); is it running there? "
