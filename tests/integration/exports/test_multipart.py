@@ -1,0 +1,208 @@
+"""Our own multipart upload: what is sent, in which order, and what is left where it fails."""
+
+import base64
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from minio import Minio
+from minio.error import S3Error
+
+from stream_app.errors import Outage, Rejected, Retryable
+from stream_app.exports import multipart as module
+from stream_app.exports.multipart import PARALLEL, PART_SIZE, multipart
+from stream_app.exports.storage import Storage
+from stream_app.settings import Settings
+
+
+@pytest.fixture
+def key() -> str:
+    return f"jobs/{uuid4()}/1/file"
+
+
+def put(storage: Storage, key: str, content: bytes) -> None:
+    """In chunks that never end where a part does."""
+    chunks = (content[start : start + 1_000_003] for start in range(0, len(content), 1_000_003))
+    storage.put(key, chunks, content_type="text/plain", file_name="f.txt", metadata=lambda: {"rows": "7"})
+
+
+def fetch(storage: Storage, key: str) -> bytes:
+    answer = storage._client.get_object(storage.bucket, key)
+    try:
+        return answer.data
+    finally:
+        answer.close()
+
+
+def left(storage: Storage, key: str) -> list[str]:
+    job_id = key.split("/")[1]
+    return [found.key for page in storage.inventory.pages(job_id) for found in page]
+
+
+CONTENT = b"".join(number.to_bytes(4, "big") for number in range(PART_SIZE // 2))
+"""Two parts and no byte run twice in the same place of a part."""
+
+
+@pytest.mark.parametrize(
+    "size", [0, 1, PART_SIZE - 1, PART_SIZE, PART_SIZE + 1, 2 * PART_SIZE - 1, 2 * PART_SIZE]
+)
+def test_every_boundary(storage: Storage, key: str, size: int) -> None:
+    content = CONTENT[:size]
+    put(storage, key, content)
+    try:
+        assert fetch(storage, key) == content
+        known = storage._client.stat_object(storage.bucket, key)
+        assert known.size == size
+        assert known.content_type == "text/plain"
+        assert known.metadata is not None
+        assert known.metadata["x-amz-meta-rows"] == "7"
+        assert left(storage, key) == [key]
+    finally:
+        storage.remove(key)
+
+
+class Spy(Storage):
+    """Sees the parts as they go up."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.under_way = 0
+        self.most = 0
+        self.checksums: dict[int, str] = {}
+        self.lock = threading.Lock()
+        self.fail_at: int | None = None
+        self._original = self._client._upload_part
+        self._client._upload_part = self._part  # type: ignore[method-assign]
+
+    def _part(
+        self, bucket: str, key: str, data: bytes, headers: dict[str, str], upload: str, number: int
+    ) -> str:
+        with self.lock:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+            self.checksums[number] = headers["x-amz-checksum-crc32"]
+        try:
+            time.sleep(0.05)
+            if number == self.fail_at:
+                raise OSError("the network broke")
+            return self._original(bucket, key, data, headers, upload, number)
+        finally:
+            with self.lock:
+                self.under_way -= 1
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> int:
+    """S3's smallest."""
+    monkeypatch.setattr("stream_app.exports.storage.PART_SIZE", 5 * 2**20)
+    return 5 * 2**20
+
+
+def test_parts_go_up_side_by_side(storage: Storage, settings: Settings, key: str, small_parts: int) -> None:
+    spy = Spy(settings)
+    put(spy, key, CONTENT)
+    try:
+        assert spy.most == PARALLEL
+        pieces = [CONTENT[start : start + small_parts] for start in range(0, len(CONTENT), small_parts)]
+        assert spy.checksums == {
+            number: base64.b64encode(zlib.crc32(piece).to_bytes(4, "big")).decode()
+            for number, piece in enumerate(pieces, 1)
+        }
+        assert fetch(storage, key) == CONTENT
+    finally:
+        storage.remove(key)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_a_part_that_fails_leaves_nothing(
+    storage: Storage, settings: Settings, key: str, small_parts: int, number: int
+) -> None:
+    """Nor is another under way when the upload is aborted: it would stay for ever."""
+    spy = Spy(settings)
+    spy.fail_at = number
+    aborted_with: list[int] = []
+    abort = spy._client._abort_multipart_upload
+
+    def aborting(*arguments: Any) -> None:
+        aborted_with.append(spy.under_way)
+        abort(*arguments)
+
+    spy._client._abort_multipart_upload = aborting  # type: ignore[assignment]
+    with pytest.raises(Retryable, match="the network broke"):
+        put(spy, key, CONTENT)
+    assert aborted_with == [0]
+    assert left(storage, key) == []
+
+
+def test_a_part_that_is_damaged_on_its_way_is_refused(storage: Storage, key: str) -> None:
+    """The checksum names what was meant."""
+    client = storage._client
+    upload = client._create_multipart_upload(storage.bucket, key, {"x-amz-checksum-algorithm": "CRC32"})
+    wrong = {"x-amz-checksum-crc32": base64.b64encode(b"\0\0\0\1").decode()}
+    try:
+        with pytest.raises(S3Error):
+            client._upload_part(storage.bucket, key, b"damaged", wrong, upload, 1)
+    finally:
+        client._abort_multipart_upload(storage.bucket, key, upload)
+
+
+def test_source_that_fails_between_parts(storage: Storage, key: str, small_parts: int) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield CONTENT[: 2 * small_parts + 1]
+        raise Rejected("no more")
+
+    with pytest.raises(Rejected, match="no more"):
+        storage.put(key, chunks(), content_type="t/p", file_name="f", metadata=dict)
+    assert left(storage, key) == []
+
+
+class Answer:
+    status = 200
+    data = b"<?xml version='1.0'?><Error><Code>InternalError</Code><Message>too late</Message></Error>"
+
+
+def test_an_error_that_comes_with_200(
+    storage: Storage, settings: Settings, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 may find out that it cannot complete an upload after it has begun to answer."""
+    store = Storage(settings)
+    execute = Minio._execute
+
+    def executing(self: Minio, method: str, *arguments: Any, **options: Any) -> Any:
+        if method == "POST" and "uploadId" in options.get("query_params", {}):
+            return Answer()
+        return execute(self, method, *arguments, **options)
+
+    monkeypatch.setattr(Minio, "_execute", executing)
+    with pytest.raises(Retryable, match="too late") as raised:
+        put(store, key, CONTENT)
+    assert not isinstance(raised.value, Outage)
+    assert left(storage, key) == []
+
+
+def test_more_parts_than_a_store_takes(storage: Storage, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_PARTS", 1)
+    with pytest.raises(Rejected, match="larger than 0 GiB; narrow the export"):
+        put(storage, key, CONTENT)
+    assert left(storage, key) == []
+
+
+def test_the_whole_has_a_checksum_where_the_store_keeps_them(storage: Storage, key: str) -> None:
+    """Then the store changes metadata in place. SeaweedFS keeps none, and takes them all the same."""
+    with multipart(storage._client, storage.bucket, key, {}) as upload:
+        upload.add(CONTENT[:PART_SIZE])
+        upload.add(CONTENT[PART_SIZE:])
+    try:
+        answer = storage._client._execute(
+            "HEAD", storage.bucket, key, headers={"x-amz-checksum-mode": "ENABLED"}
+        )
+        whole = base64.b64encode(zlib.crc32(CONTENT).to_bytes(4, "big")).decode()
+        assert answer.headers.get("x-amz-checksum-crc32", whole) == whole
+        if answer.headers.get("Server") == "MinIO":
+            assert answer.headers["x-amz-checksum-type"] == "FULL_OBJECT"
+    finally:
+        storage.remove(key)
