@@ -25,10 +25,16 @@ def write(notice: Notice, *, link: str, unsubscribe: str, attached: bool = False
     facts = _facts(notice)
     if notice.failed:
         reason = one_line(notice.error_message or "unknown", LONGEST_REASON)
+        advice = _ADVICE
+        if notice.paused is not None:
+            paused = one_line(notice.paused, LONGEST_REASON)
+            advice += f" Its schedule makes no more exports until it is resumed: {paused}."
+        parts = {"reason": reason, "advice": advice, "unsubscribe": unsubscribe}
+        subject = f"Export of {dataset} failed" + (", its schedule is paused" if notice.paused else "")
         return Content(
-            subject=f"Export of {dataset} failed",
-            text=_text(_FAILED_TEXT, facts, reason=reason, advice=_ADVICE, unsubscribe=unsubscribe),
-            html=_html(_FAILED_HTML, facts, reason=reason, advice=_ADVICE, unsubscribe=unsubscribe),
+            subject=subject,
+            text=_text(_FAILED_TEXT, facts, **parts),
+            html=_html(_FAILED_HTML, facts, **parts),
         )
     rows = "no rows" if notice.empty else f"{notice.row_count or 0:,} row{'s' * (notice.row_count != 1)}"
     lead = f"The export of {dataset} is ready: {rows}."

@@ -62,9 +62,11 @@ _CLAIM = text(
     SELECT job.*, claimed.id AS delivery_id, claimed.job_id, claimed.address, claimed.event,
            claimed.topic, claimed.attempts, claimed.created_at AS due_at,
            job.expires_at <= now() AS gone, suppressed.reason AS suppressed,
-           unsubscribed.address IS NOT NULL AS unsubscribed
+           unsubscribed.address IS NOT NULL AS unsubscribed,
+           CASE WHEN NOT schedule.active THEN schedule.paused_reason END AS paused
     FROM claimed
     LEFT JOIN export_jobs AS job ON job.id = claimed.job_id
+    LEFT JOIN scheduled_exports AS schedule ON schedule.id = job.schedule_id
     LEFT JOIN suppressed_addresses AS suppressed ON suppressed.address = lower(claimed.address)
     LEFT JOIN unsubscriptions AS unsubscribed ON unsubscribed.address = lower(claimed.address)
         AND unsubscribed.topic = claimed.topic

@@ -23,7 +23,7 @@ class Recipient:
 class Notice:
     """One claimed message: how one job ended, for one address. ``file_size`` is bytes.
 
-    ``unwanted`` says why it must not be sent at all.
+    ``unwanted`` says why it must not be sent at all, ``paused`` why the job's schedule makes no more.
     """
 
     delivery_id: UUID
@@ -48,6 +48,7 @@ class Notice:
     window: tuple[str, str] | None = None
     error_code: str | None = None
     error_message: str | None = None
+    paused: str | None = None
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
@@ -66,6 +67,7 @@ class Notice:
                 "expires_at",
                 "error_code",
                 "error_message",
+                "paused",
             )
         }
         return cls(
@@ -79,7 +81,7 @@ class Notice:
             export_type=row["export_type"] or "",
             format=row["format"] or "",
             unwanted=_unwanted(row),
-            window=_window(row["manifest"]),
+            window=_window(row["window"]),
             **job,
         )
 
@@ -106,8 +108,7 @@ def _unwanted(row: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _window(manifest: object) -> tuple[str, str] | None:
-    window = manifest.get("window") if isinstance(manifest, dict) else None
+def _window(window: object) -> tuple[str, str] | None:
     if not isinstance(window, dict) or not {"from", "to"} <= window.keys():
         return None
     return str(window["from"]), str(window["to"])

@@ -117,6 +117,13 @@ def test_a_mail_of_a_failed_export_has_the_reason_and_what_to_do_but_no_download
     assert page.links == [UNSUBSCRIBE]
 
 
+def test_a_failure_that_pauses_the_schedule_says_so() -> None:
+    mail = sent(failure(paused="paused after 5 failures in a row"))
+    assert mail["Subject"] == "Export of ledger failed, its schedule is paused"
+    for body in (bodies(mail)[0], bodies(mail)[1].text):
+        assert "until it is resumed: paused after 5 failures in a row." in body
+
+
 @pytest.mark.parametrize(("rows", "subject"), [(0, "no rows"), (1, "1 row"), (2, "2 rows")])
 def test_the_subject_counts_the_rows(rows: int, subject: str) -> None:
     mail = sent(notice(row_count=rows))

@@ -1,0 +1,170 @@
+"""Links in mails: who has one may use it, until the file is gone or the link revoked."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from sqlalchemy import text
+from structlog.testing import capture_logs
+
+from stream_app.delivery.ledger import plan
+from stream_app.delivery.links import Links
+from tests.integration.api.conftest import Harness, client_of, order
+
+
+class Post:
+    """A finished job with recipients, and the links in their mails."""
+
+    def __init__(self, api: Harness) -> None:
+        self.api = api
+        self.links = Links(api.settings)
+        self.user_id = f"user-{uuid4()}"
+        self.job = ""
+        self.ids: dict[str, UUID] = {}
+
+    async def send(self, *recipients: str, **values: Any) -> None:
+        async with self.api.user(user_id=self.user_id) as client:
+            wanted = order(recipients=list(recipients))
+            response = await client.post("/exports/jobs", json=wanted)
+            assert response.status_code == 202, response.text
+            self.job = response.json()["export_job_id"]
+        done = {
+            "status": "completed",
+            "file_path": f"jobs/{self.job}/1/ledger.csv",
+            "file_name": "ledger.csv",
+            "content_type": "text/csv",
+            "expires_at": datetime.now(UTC) + timedelta(days=7),
+        }
+        await self.api.set(self.job, **done | values)
+        async with self.api.engine.begin() as connection:
+            await plan(connection, [UUID(self.job)])
+            rows = await connection.execute(
+                text("SELECT * FROM deliveries WHERE job_id = :id"), {"id": self.job}
+            )
+            self.ids = {row.address: row.id for row in rows.all()}
+
+    def path(self, address: str, purpose: str = "download") -> str:
+        url: str = getattr(self.links, purpose)(self.ids[address])
+        return url.removeprefix(self.api.settings.public_url)
+
+    def anybody(self) -> httpx.AsyncClient:
+        return client_of(self.api.app, None)
+
+
+@pytest.fixture
+async def post(api: Harness) -> Post:
+    made = Post(api)
+    await made.send("A@example.com", "b@example.com")
+    return made
+
+
+async def test_a_link_leads_to_the_file_and_is_written_down(post: Post) -> None:
+    async with post.anybody() as client:
+        with capture_logs() as logs:
+            answer = await client.get(post.path("b@example.com"))
+        assert answer.status_code == 307
+        assert f"/jobs/{post.job}/1/ledger.csv?" in answer.headers["location"]
+        assert answer.headers["cache-control"] == "no-store"
+        assert (await client.head(post.path("b@example.com"))).status_code == 307
+    (line,) = [line for line in logs if line["event"] == "link.followed"]
+    assert (line["address"], line["job"], line["owner"]) == ("b@example.com", post.job, post.user_id)
+
+
+async def test_a_changed_link_leads_nowhere(post: Post) -> None:
+    path = post.path("b@example.com")
+    token = path.rpartition("/")[2]
+    async with post.anybody() as client:
+        for changed in (
+            path[:-1],
+            path.replace(token, ("A" if token[0] != "A" else "B") + token[1:]),
+            path.replace("/links/", "/unsubscribe/"),
+            Links(post.api.settings).download(uuid4()).removeprefix(post.api.settings.public_url),
+        ):
+            answer = await client.get(changed)
+            assert (answer.status_code, answer.json()["code"]) == (404, "bad_link")
+
+
+async def test_a_link_ends_with_the_file(post: Post) -> None:
+    async with post.anybody() as client:
+        await post.api.set(post.job, expires_at=datetime.now(UTC) - timedelta(seconds=1))
+        assert (await client.get(post.path("b@example.com"))).json()["code"] == "expired"
+        await post.api.set(post.job, expires_at=datetime.now(UTC) + timedelta(days=1), status="expired")
+        answer = await client.get(post.path("b@example.com"))
+        assert (answer.status_code, answer.json()["code"]) == (410, "expired")
+
+
+async def test_links_can_be_revoked_one_or_all(post: Post) -> None:
+    async with post.api.user(user_id=post.user_id) as owner, post.anybody() as client:
+        revoke = f"/exports/jobs/{post.job}/links"
+        answer = await owner.delete(revoke, params={"address": "a@example.com"})
+        assert (answer.status_code, answer.json()) == (200, {"addresses": ["A@example.com"]})
+        gone = await client.get(post.path("A@example.com"))
+        assert (gone.status_code, gone.json()["code"]) == (410, "link_revoked")
+        assert (await client.get(post.path("b@example.com"))).status_code == 307
+        assert (await owner.delete(revoke)).json() == {"addresses": ["b@example.com"]}
+        assert (await client.get(post.path("b@example.com"))).status_code == 410
+        assert (await owner.get(f"/exports/jobs/{post.job}/download")).status_code == 307
+
+
+async def test_only_the_owner_sees_and_revokes(post: Post) -> None:
+    async with post.api.user() as stranger, post.api.user(user_id=post.user_id) as owner:
+        assert (await stranger.get(f"/exports/jobs/{post.job}/deliveries")).status_code == 404
+        assert (await stranger.delete(f"/exports/jobs/{post.job}/links")).status_code == 404
+        shown = (await owner.get(f"/exports/jobs/{post.job}/deliveries")).json()["deliveries"]
+    assert [(item["channel"], item["address"], item["status"], item["revoked"]) for item in shown] == [
+        ("mail", "A@example.com", "pending", False),
+        ("mail", "b@example.com", "pending", False),
+    ]
+
+
+async def test_looking_at_the_unsubscribe_link_does_nothing_and_one_click_does_it(post: Post) -> None:
+    path = post.path("A@example.com", "unsubscribe")
+
+    async def unsubscribed() -> list[Any]:
+        async with post.api.engine.connect() as connection:
+            rows = await connection.execute(text("SELECT address, topic FROM unsubscriptions"))
+            return [tuple(row) for row in rows if row.topic == f"user:{post.user_id}"]
+
+    async with post.anybody() as client:
+        page = await client.get(path)
+        assert page.status_code == 200
+        assert '<form method="post">' in page.text
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+        assert await unsubscribed() == []
+        for _ in range(2):
+            done = await client.post(path, data={"List-Unsubscribe": "One-Click"})
+            assert done.status_code == 200
+        assert await unsubscribed() == [("a@example.com", f"user:{post.user_id}")]
+        assert (await client.post(path[:-2])).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "field"),
+    [
+        ({"recipients": ["a@example.com", "nobody"]}, "bad_recipient", "recipients.1"),
+        ({"recipients": ["a@b.de\r\nBcc: x@y.de"]}, "bad_recipient", "recipients.0"),
+        ({"recipients": ["a@example.com"] * 51}, "invalid_request", "recipients"),
+        ({"webhook": "https://hooks.example.com/"}, "webhooks_not_offered", "webhook"),
+    ],
+)
+async def test_whom_an_order_must_not_name(
+    api: Harness, changes: dict[str, Any], code: str, field: str
+) -> None:
+    async with api.user() as client:
+        answer = await client.post("/exports/jobs", json=order(**changes))
+    assert (answer.status_code, answer.json()["code"], answer.json()["field"]) == (422, code, field)
+    assert await api.count() == 0
+
+
+async def test_recipients_travel_with_the_order(api: Harness) -> None:
+    async with api.user() as client:
+        answer = await client.post(
+            "/exports/jobs", json=order(recipients=["Ops@Example.com", "ops@example.com", "b@bücher.de"])
+        )
+    job_id = answer.json()["export_job_id"]
+    [event] = await api.published(job_id)
+    job = await api.records.get(UUID(job_id))
+    assert job is not None
+    assert event.data["recipients"] == job.recipients == ["ops@example.com", "b@xn--bcher-kva.de"]
