@@ -1,14 +1,16 @@
 """The composition root of the API."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from api import handlers, problems
-from api.middleware import RequestContext
+from api.middleware import HEADER, RequestContext
 from api.page import site
 from api.routes import datasets, deliveries, events, files, health, jobs, links, schedules
 from api.services import open_services
@@ -37,12 +39,27 @@ def create_app(settings: Settings) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.add_middleware(RequestContext)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, **_cors(settings))
     handlers.install(app)
     for routes in (jobs, events, files, deliveries, links, schedules, datasets, health):
         app.include_router(routes.router)
     site.install(app)
     _document_problems(app)
     return app
+
+
+def _cors(settings: Settings) -> dict[str, Any]:
+    """No cookies: whoever calls from another origin brings a token."""
+    return {
+        "allow_origins": [origin.strip() for origin in settings.cors_origins.split(",")],
+        "allow_methods": ["GET", "HEAD", "POST", "PATCH", "DELETE"],
+        "allow_headers": [
+            "Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID", HEADER,
+        ],
+        "expose_headers": ["ETag", "Location", "Retry-After", HEADER],
+        "max_age": 3600,
+    }  # fmt: skip
 
 
 def _document_problems(app: FastAPI) -> None:
@@ -61,6 +78,8 @@ def _document_problems(app: FastAPI) -> None:
             for operation in path.values():
                 if "HTTPValidationError" in str(operation["responses"].get("422")):
                     del operation["responses"]["422"]
+                if "requestBody" in operation:
+                    operation["responses"] |= json.loads(json.dumps(problems.documented(400, 408, 413)))
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -1,5 +1,6 @@
 """What surrounds every request: its id, the size of its body, and the errors nobody foresaw."""
 
+import asyncio
 import re
 from uuid import uuid4
 
@@ -15,6 +16,8 @@ log = structlog.get_logger(__name__)
 HEADER = "X-Request-ID"
 MAX_BODY = 1024 * 1024
 """Bytes of the largest request body."""
+BODY_SECONDS = 30.0
+"""How long a body may take to arrive."""
 
 _ACCEPTABLE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
@@ -22,8 +25,9 @@ _ACCEPTABLE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 class RequestContext:
     """Gives each request an id (the client's own where it is harmless), in the log and in the answer."""
 
-    def __init__(self, app: ASGIApp, *, max_body: int = MAX_BODY) -> None:
+    def __init__(self, app: ASGIApp, *, max_body: int = MAX_BODY, seconds: float = BODY_SECONDS) -> None:
         self._app = app
+        self._seconds = seconds
         self._max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,10 +57,19 @@ class RequestContext:
 
     def _bounded(self, receive: Receive) -> Receive:
         seen = 0
+        ends: float | None = asyncio.get_running_loop().time() + self._seconds
 
         async def bounded() -> Message:
-            nonlocal seen
-            message = await receive()
+            nonlocal seen, ends
+            try:
+                async with asyncio.timeout_at(ends):
+                    message = await receive()
+            except TimeoutError as error:
+                raise HTTPException(
+                    408, f"The body took longer than {self._seconds:g} s", headers={"Connection": "close"}
+                ) from error
+            if not message.get("more_body"):
+                ends = None
             seen += len(message.get("body", b""))
             if seen > self._max_body:
                 raise HTTPException(

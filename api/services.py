@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import httpx
 from fastapi import Depends, Request
 
+from api.audit import Audit
 from api.auth import Authenticator
 from api.feed import Feed
 from api.keys import Keys, PublishedKeys, SharedSecret
@@ -57,6 +58,7 @@ class Services:
     ledger: Ledger
     links: Links
     publisher: Publisher
+    audit: Audit
     authenticator: Authenticator
 
 
@@ -110,6 +112,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             ledger=Ledger(reading),
             links=Links(settings),
             publisher=publisher,
+            audit=await stack.enter_async_context(Audit(publisher, source=SOURCE)),
             authenticator=Authenticator(settings, keys),
         )
 

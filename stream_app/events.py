@@ -22,6 +22,7 @@ class Topic(StrEnum):
     REQUESTS = "exports.requests"
     TICKS = "exports.ticks"
     EVENTS = "exports.events"
+    AUDIT = "exports.audit"
     DEAD_LETTERS = "exports.dead-letters"
 
 
@@ -38,6 +39,7 @@ class EventType(StrEnum):
     FAILED = "export.failed"
     CANCELLED = "export.cancelled"
     EXPIRED = "export.expired"
+    DOWNLOADED = "export.downloaded"
 
 
 TOPIC_OF: dict[EventType, Topic] = {
@@ -51,6 +53,7 @@ TOPIC_OF: dict[EventType, Topic] = {
     EventType.FAILED: Topic.EVENTS,
     EventType.CANCELLED: Topic.EVENTS,
     EventType.EXPIRED: Topic.EVENTS,
+    EventType.DOWNLOADED: Topic.AUDIT,
 }
 """Where each type is published."""
 
@@ -271,7 +274,7 @@ def _require_what_its_type_requires(event: Event) -> None:
             _ = event.tick
         case EventType.REQUESTED:
             _ = event.job_id, event.identity
-        case EventType.CANCEL_REQUESTED:
+        case EventType.CANCEL_REQUESTED | EventType.DOWNLOADED:
             _ = event.job_id
         case _:
             _ = event.job_id, event.lifecycle
@@ -296,6 +299,18 @@ def cancel_event(job_id: UUID, *, source: str) -> Event:
         type=EventType.CANCEL_REQUESTED,
         subject=str(job_id),
         time=datetime.now(UTC),
+    )
+
+
+def download_event(job_id: UUID, *, by: str, owner: str, source: str) -> Event:
+    """An ``export.downloaded`` event: ``by`` was given a link to the file of ``owner``'s job."""
+    return Event(
+        id=str(uuid4()),
+        source=source,
+        type=EventType.DOWNLOADED,
+        subject=str(job_id),
+        time=datetime.now(UTC),
+        data={"job_id": str(job_id), "by": by, "user_id": owner},
     )
 
 

@@ -68,6 +68,11 @@ class Settings(BaseSettings):
     smtp_starttls: bool = Field(False, description="Whether to encrypt with STARTTLS")
     mail_from: str = Field("exports@localhost", description="Sender of mails")
     public_url: str = Field("http://127.0.0.1:8000", description="Where users reach the API")
+    cors_origins: str = Field(
+        "",
+        pattern=r"^(\*|(https?://[^/\s,]+)(\s*,\s*https?://[^/\s,]+)*)?$",
+        description="Origins of web pages that may call the API, separated by commas; `*`: any",
+    )
     link_secret: SecretStr | None = Field(None, description="Signs links in mails; default: JWT_SECRET")
     mail_allowed_domains: str | None = Field(
         None, description="Domains that mails may go to, separated by commas; default: any"

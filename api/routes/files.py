@@ -3,7 +3,6 @@
 from typing import Any
 from uuid import UUID
 
-import structlog
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
@@ -17,7 +16,6 @@ from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import UNFINISHED, Status
 
 router = APIRouter(prefix="/exports/jobs", tags=["files"])
-log = structlog.get_logger(__name__)
 
 
 class DownloadLink(BaseModel):
@@ -123,7 +121,7 @@ def finished(job: ExportJob) -> ExportJob:
 
 def _redirect(services: Services, user: User, job: ExportJob, *, method: str = "GET") -> Response:
     answer = presigned(services, job, method=method)
-    log.info("download.link", user=user.id, job=str(job.id), owner=job.user_id)
+    services.audit.downloaded(job, by=user.id, method=method)
     return answer
 
 

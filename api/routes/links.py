@@ -62,6 +62,7 @@ async def _redirect(services: Services, token: str, *, method: str = "GET") -> R
     if job is None:
         raise Problem(410, "gone", "There is no file any more; ask for the export again")
     answer = presigned(services, finished(job), method=method)
+    services.audit.downloaded(job, by=f"delivery:{delivery_id}", method=method)
     log.info(
         "link.followed",
         delivery=str(delivery_id),

@@ -18,6 +18,7 @@ from stream_app.events import (
     Topic,
     cancel_event,
     decode,
+    download_event,
     lifecycle_event,
     request_event,
     tick_event,
@@ -88,6 +89,7 @@ def test_every_type_has_a_topic_and_is_read_back() -> None:
         cancel_event(uuid4(), source="/t"),
         tick_event(at, source="/t"),
         *(lifecycle_event(kind, data, source="/t") for kind in EventType if TOPIC_OF[kind] is Topic.EVENTS),
+        download_event(uuid4(), by="user-2", owner="user-1", source="/t"),
     ]
     assert {event.type for event in events} == set(EventType) == set(TOPIC_OF)
     assert [decode(event.encode()) for event in events] == events

@@ -1,16 +1,20 @@
 """Seeing, listing, cancelling: and only what is one's own."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
+import structlog
 
-from stream_app.events import EventType
+from producers.errors import PublishError
+from stream_app.events import EventType, Topic
 from stream_app.exports.inventory import object_key
 from stream_app.exports.storage import Storage
 from tests.integration.api.conftest import Harness, client_of, order
+from tests.topics import events_on
 
 LATER = datetime.now(UTC) + timedelta(days=1)
 CONTENT = b"id,kind\n"
@@ -181,6 +185,51 @@ async def test_a_download_leads_to_the_file(api: Harness, storage: Storage) -> N
         assert response.content == CONTENT
         assert 'filename="ledger-2026-11-24.csv"' in response.headers["content-disposition"]
         assert (await store.get(links[0].partition("?")[0])).status_code == 403
+
+
+async def test_a_download_is_audited(api: Harness, storage: Storage) -> None:
+    async with (
+        api.user(user_id="owner-1") as owner,
+        api.user("exports:admin", user_id="admin-1") as admin,
+        api.user() as other,
+    ):
+        job_id = await place(owner)
+        await complete(api, storage, job_id)
+        with structlog.testing.capture_logs() as logged:
+            for method, client in (("GET", owner), ("HEAD", owner), ("GET", admin), ("GET", other)):
+                await client.request(method, f"/exports/jobs/{job_id}/download")
+    lines = [
+        (line["user"], line["owner"], line["method"]) for line in logged if line["event"] == "download.link"
+    ]
+    assert lines == [
+        ("owner-1", "owner-1", "GET"),
+        ("owner-1", "owner-1", "HEAD"),
+        ("admin-1", "owner-1", "GET"),
+    ]
+    await api.app.state.services.audit.settle()
+    events = [event for event in await events_on(api.settings, Topic.AUDIT) if str(event.job_id) == job_id]
+    assert [event.type for event in events] == [EventType.DOWNLOADED] * 2
+    assert sorted(event.data["by"] for event in events) == ["admin-1", "owner-1"]
+    assert {event.data["user_id"] for event in events} == {"owner-1"}
+
+
+async def test_no_download_waits_for_kafka(
+    api: Harness, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with api.user() as client:
+        job_id = await place(client)
+        await complete(api, storage, job_id)
+
+        async def publish(_: object) -> None:
+            await asyncio.sleep(0.5)
+            raise PublishError("away")
+
+        monkeypatch.setattr(api.app.state.services.publisher, "publish", publish)
+        async with asyncio.timeout(0.4):
+            assert (await client.get(f"/exports/jobs/{job_id}/download")).status_code == 307
+        with structlog.testing.capture_logs() as logged:
+            await api.app.state.services.audit.settle()
+    assert [line["event"] for line in logged] == ["download.unpublished"]
 
 
 async def test_a_manifest_says_what_the_file_is(api: Harness, storage: Storage) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from api.__main__ import cli
@@ -72,3 +73,64 @@ def test_a_public_address_needs_a_real_secret(host: str) -> None:
     result = CliRunner().invoke(cli, ["--host", host])
     assert result.exit_code == 2
     assert "EXPORTER_JWT_SECRET" in result.stderr
+
+
+async def preflight(origins: str, origin: str) -> httpx.Response:
+    app = create_app(SETTINGS.model_copy(update={"cors_origins": origins}))
+    asked = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization, idempotency-key, last-event-id",
+    }
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as client:
+        return await client.options("/exports/jobs", headers=asked)
+
+
+@pytest.mark.parametrize(
+    "origins", ["https://app.example.com", "https://a.example, https://app.example.com", "*"]
+)
+async def test_pages_of_allowed_origins_may_call(origins: str) -> None:
+    response = await preflight(origins, "https://app.example.com")
+    assert response.status_code == 200
+    assert response.headers["access-control-allow-origin"] in ("https://app.example.com", "*")
+    assert "access-control-allow-credentials" not in response.headers
+
+
+@pytest.mark.parametrize("origins", ["", "https://app.example.com"])
+async def test_pages_of_other_origins_may_not(origins: str) -> None:
+    response = await preflight(origins, "https://evil.example.com")
+    assert response.status_code in (400, 405)
+    assert "access-control-allow-origin" not in response.headers
+
+
+async def test_allowed_pages_see_errors_and_their_headers() -> None:
+    app = create_app(SETTINGS.model_copy(update={"cors_origins": "https://app.example.com"}))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as client:
+        response = await client.get("/nowhere", headers={"Origin": "https://app.example.com"})
+    assert response.status_code == 404
+    assert response.headers["access-control-allow-origin"] == "https://app.example.com"
+    assert "Retry-After" in response.headers["access-control-expose-headers"]
+
+
+@pytest.mark.parametrize("origins", ["app.example.com", "https://a.example/path", "https://a b", "ftp://a"])
+def test_what_is_no_origin_is_refused(origins: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings(_env_file=None, cors_origins=origins)
+
+
+def test_secrets_are_not_shown() -> None:
+    secrets = {
+        "EXPORTER_JWT_SECRET": "jwt-hunter2-jwt-hunter2-jwt-hunter2",
+        "EXPORTER_S3_SECRET_KEY": "s3-hunter2",
+        "EXPORTER_DATABASE_URL": "postgresql://exporter:db-hunter2@127.0.0.1:1/exporter",
+        "EXPORTER_SOURCE_DATABASE_URL": "postgresql://reader:source-hunter2@127.0.0.1:1/source",
+        "EXPORTER_LINK_SECRET": "link-hunter2",
+        "EXPORTER_KAFKA_SASL_PASSWORD": "kafka-hunter2",
+    }
+    settings = Settings(
+        _env_file=None, **{n.removeprefix("EXPORTER_").lower(): v for n, v in secrets.items()}
+    )
+    assert "hunter2" not in f"{settings!r} {settings} {settings.model_dump_json()}"
+    result = CliRunner().invoke(cli, ["--host", "0.0.0.0"], env={**secrets, "EXPORTER_WORKER_SLOTS": "none"})
+    assert result.exit_code != 0
+    assert "hunter2" not in result.output

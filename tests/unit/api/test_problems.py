@@ -1,5 +1,7 @@
 """Every error is a problem document, and says no more than it should."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -120,6 +122,25 @@ async def test_what_the_framework_refuses(
     assert content.get("field") == field
 
 
+async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    async def drips() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(60)
+
+    app = FastAPI()
+    handlers.install(app)
+    app.add_middleware(RequestContext, seconds=0.05)
+
+    @app.post("/body")
+    async def body(content: Body) -> str:
+        return content.name
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        response = await client.post("/body", content=drips(), headers={"content-type": "application/json"})
+    assert document(response)["code"] == "request_timeout"
+    assert (response.status_code, response.headers["connection"]) == (408, "close")
+
+
 @pytest.mark.parametrize("given", ["abc-123", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"])
 async def test_a_clients_request_id_is_kept(given: str) -> None:
     response = await call("GET", "/id", headers={"X-Request-ID": given})
@@ -132,6 +153,6 @@ async def test_a_harmful_request_id_is_replaced(given: str) -> None:
     assert response.headers["x-request-id"] == response.json() != given
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 410, 413, 422, 429, 500, 503])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 408, 409, 410, 413, 422, 429, 500, 503])
 def test_every_status_has_words(status: int) -> None:
     assert problems.title(status)
