@@ -190,7 +190,7 @@ def create_watch(settings: Settings, app: faust.App) -> Watch:
             "object store": lambda: asyncio.to_thread(storage.check),
         },
         watchdog=Watchdog(settings.stuck_seconds),
-        deadman=Deadman(max(settings.stuck_seconds, 30)),
+        deadman=Deadman(settings.stuck_seconds),
         ending=settings.drain_seconds + DRAIN_SECONDS + SHUTDOWN_SECONDS,
         ready_file=settings.ready_file,
     )

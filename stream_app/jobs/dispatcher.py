@@ -233,6 +233,8 @@ class Dispatcher:
             bound.info("job.rejected", code=error.code, error=str(error))
             return _failure(claim, error.code, str(error))
         if isinstance(error, Outage):
+            if self._has_waited_enough(claim):
+                return _failure(claim, error.code, "gave up: a part of the service was away for too long")
             bound.warning("job.waits_for_outage", error=str(error))
             await self._hand_back(claim, delay=OUTAGE_RETRY)
             return None
@@ -248,6 +250,11 @@ class Dispatcher:
             )
         await self._store.release(claim, delay=backoff(claim.failures))
         return None
+
+    def _has_waited_enough(self, claim: Claim) -> bool:
+        """Nobody waits for a job longer than for its file."""
+        age = datetime.now(UTC) - (claim.asked_at or claim.started_at)
+        return age > timedelta(days=self._settings.retention_days)
 
     async def _report_progress(self, attempt: Attempt) -> None:
         rows = attempt.reported_rows = attempt.gauge.tally.rows
