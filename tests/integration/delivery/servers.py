@@ -17,8 +17,12 @@ STRICT = policy.SMTP.clone(raise_on_defect=True)
 
 @dataclass
 class MailServer:
-    """Keeps what it takes. ``refused`` maps a recipient, or ``data``, to the answer that it gets."""
+    """Keeps what it takes. ``refused`` maps a recipient, or ``data``, to the answer that it gets.
 
+    Mails to those in ``held`` are kept, but their senders wait for the answer.
+    """
+
+    held: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
     hangs_up_after: str | None = None
     mails: list[EmailMessage] = field(default_factory=list)
@@ -47,6 +51,8 @@ class MailServer:
         mail = BytesParser(EmailMessage, policy=STRICT).parsebytes(content)
         mail["X-Envelope-To"] = ", ".join(envelope.rcpt_tos)
         self.mails.append(mail)
+        if self.held & set(envelope.rcpt_tos):
+            await asyncio.Event().wait()
         if self.hangs_up_after == "data":
             server.transport.abort()
         return "250 kept"

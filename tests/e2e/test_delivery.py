@@ -1,0 +1,85 @@
+"""From a request with a recipient to the file behind the link in their mail."""
+
+import asyncio
+import hashlib
+import re
+import time
+from email.message import EmailMessage
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import asyncpg
+import httpx
+
+from tests.e2e.conftest import System
+
+
+def mail_to(system: System, address: str, within: float = 30) -> EmailMessage:
+    """The only mail that the address got."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        found = [mail for mail in system.stack.smtp.mails() if mail["X-Envelope-To"] == address]
+        if found:
+            assert len(found) == 1
+            return found[0]
+        time.sleep(0.1)
+    raise AssertionError(f"no mail to {address}")
+
+
+def body(mail: EmailMessage) -> str:
+    plain = mail.get_body(("plain",))
+    assert plain is not None
+    text: str = plain.get_content()
+    return text
+
+
+def test_the_link_in_a_mail_leads_to_the_file_without_a_token(system: System) -> None:
+    job = system.ask(export_type="ledger", format="csv", scope="all", recipients=["reader@example.com"])
+    done = system.ended(job)
+    mail = mail_to(system, "reader@example.com")
+    assert mail["Subject"] == f"Export of ledger: {done['row_count']:,} rows"
+    (link,) = re.findall(r"\S+/exports/links/\S+", body(mail))
+    with httpx.Client(base_url=system.api.address) as anybody:
+        answer = anybody.get(urlsplit(link).path)
+        assert answer.status_code == 307, answer.text
+        content = httpx.get(answer.headers["location"]).content
+        assert hashlib.sha256(content).hexdigest() == done["sha256"]
+        unsubscribe = urlsplit(mail["List-Unsubscribe"].strip("<>")).path
+        assert anybody.post(unsubscribe).status_code == 200
+
+    again = system.ask(export_type="ledger", format="csv", scope="all", recipients=["reader@example.com"])
+    system.ended(again)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        shown = system.client.get(f"/exports/jobs/{again}/deliveries").json()["deliveries"]
+        if shown and shown[0]["status"] not in ("pending", "sending"):
+            break
+        time.sleep(0.1)
+    assert [(item["status"], item["reason"]) for item in shown] == [
+        ("skipped", "the recipient has unsubscribed")
+    ]
+
+
+def test_an_operator_can_send_again_what_may_not_have_arrived(system: System) -> None:
+    job = system.ask(export_type="ledger", format="csv", scope="all", recipients=["lost@example.com"])
+    system.ended(job)
+    first = mail_to(system, "lost@example.com")
+    nothing = "Nothing about that job is failed, skipped or ambiguous."
+    assert system.stack.run("resend", job) == nothing
+    asyncio.run(_forget(system, job))
+    assert system.stack.run("resend", job, "--to", "other@example.com") == nothing
+    assert system.stack.run("resend", job) == "lost@example.com"
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        mails = [mail for mail in system.stack.smtp.mails() if mail["X-Envelope-To"] == "lost@example.com"]
+        if len(mails) == 2:
+            break
+        time.sleep(0.1)
+    assert [mail["Message-ID"] for mail in mails] == [first["Message-ID"]] * 2
+
+
+async def _forget(system: System, job: str) -> None:
+    """Let the ledger say that nobody knows."""
+    connection = await asyncpg.connect(system.stack.settings()["EXPORTER_DATABASE_URL"])
+    await connection.execute("UPDATE deliveries SET status = 'ambiguous' WHERE job_id = $1", UUID(job))
+    await connection.close()
