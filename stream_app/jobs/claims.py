@@ -13,7 +13,7 @@ from sqlalchemy import case, func, select, update
 
 from stream_app.events import ExportRequest, LifecycleData
 from stream_app.jobs.models import ExportJob
-from stream_app.jobs.sql import CANDIDATES, CLAIM, ONE_AT_A_TIME, RENEW
+from stream_app.jobs.sql import BEFORE_CLAIM, CANDIDATES, CLAIM, RENEW
 from stream_app.jobs.states import Status
 from stream_app.jobs.transactions import WAKE_CHANNEL, Transactions
 
@@ -75,11 +75,11 @@ class Claims(Transactions):
         has used up its attempts is not taken; see :meth:`seal_exhausted`.
         """
         async with self.transaction() as connection:
+            await connection.execute(BEFORE_CLAIM, {"lock": CLAIMS})
             found = await connection.execute(CANDIDATES, {"after": self._last_user, "window": WINDOW})
             users, self._last_user = found.one()
             if not users:
                 return []
-            await connection.execute(ONE_AT_A_TIME, {"lock": CLAIMS})
             rows = (
                 await connection.execute(
                     CLAIM,

@@ -34,17 +34,34 @@ def admit(columns: Iterable[str]) -> TextClause:
     )
 
 
+BEFORE_CLAIM = text(
+    """
+    SELECT pg_advisory_xact_lock(:lock), set_config('idle_in_transaction_session_timeout', '5s', true),
+           set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true),
+           set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+           set_config('jit', 'off', true)
+    """
+)
+"""One claim at a time, so that the slots of a user hold also between two workers; for this transaction.
+
+A worker that is stopped in the middle of a claim loses its connection, and with it the lock. The indexes are
+in the order that claims read in, but how many jobs wait changes faster than the statistics from which
+PostgreSQL would conclude that: without sorts and whole scans to choose from, it needs none.
+"""
+
 CANDIDATES = text(
     f"""
     WITH RECURSIVE next_user (user_id) AS (
         (
             SELECT job.user_id FROM export_jobs AS job
-            WHERE {_WAITING} AND job.user_id > :after ORDER BY job.user_id LIMIT 1
+            WHERE {_WAITING} AND job.user_id > :after
+            ORDER BY job.user_id, job.priority, job.created_at, job.id LIMIT 1
         )
         UNION ALL
         SELECT (
             SELECT job.user_id FROM export_jobs AS job
-            WHERE {_WAITING} AND job.user_id > next_user.user_id ORDER BY job.user_id LIMIT 1
+            WHERE {_WAITING} AND job.user_id > next_user.user_id
+            ORDER BY job.user_id, job.priority, job.created_at, job.id LIMIT 1
         )
         FROM next_user WHERE next_user.user_id IS NOT NULL
     ), in_turn AS (
@@ -65,14 +82,6 @@ CANDIDATES = text(
 
 The recursion is a loose index scan, one probe a user. So the cost is bounded, whatever waits. ``last`` is
 where the next claim's turn begins: only with more users than the window does it leave the beginning.
-"""
-
-ONE_AT_A_TIME = text(
-    "SELECT set_config('idle_in_transaction_session_timeout', '5s', true), pg_advisory_xact_lock(:lock)"
-)
-"""Before a claim: the slots of a user hold also between claims of two workers.
-
-A worker that is stopped in between loses its connection, and with it the lock.
 """
 
 # The eligibility stands twice: the second time it is evaluated on the locked version of the row,
@@ -99,18 +108,21 @@ CLAIM = text(
                    PARTITION BY user_id ORDER BY eligible.priority, eligible.created_at, eligible.id
                ) AS turn
         FROM eligible LEFT JOIN running USING (user_id)
+    ), ranked AS (
+        SELECT id FROM waiting WHERE turn <= :user_slots ORDER BY priority, turn, created_at
     ), chosen AS (
-        SELECT job.id FROM waiting JOIN export_jobs AS job ON job.id = waiting.id
-        WHERE waiting.turn <= :user_slots AND (({_DUE}) OR ({_RECOVERABLE}))
-        ORDER BY waiting.priority, waiting.turn, waiting.created_at
+        SELECT locked.id FROM ranked CROSS JOIN LATERAL (
+            SELECT job.id FROM export_jobs AS job
+            WHERE job.id = ranked.id AND (({_DUE}) OR ({_RECOVERABLE}))
+            FOR UPDATE SKIP LOCKED
+        ) AS locked
         LIMIT :limit
-        FOR UPDATE OF job SKIP LOCKED
     )
     UPDATE export_jobs AS job
     SET status = 'processing', attempt = attempt + 1, worker = :worker,
         failures = failures + (status = 'processing')::int,
         lease_until = now() + :lease, started_at = now(), row_count = NULL, not_before = NULL
-    FROM chosen WHERE job.id = chosen.id
+    WHERE job.id = ANY (array(SELECT id FROM chosen))
     RETURNING job.*
     """
 )

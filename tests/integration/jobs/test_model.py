@@ -257,7 +257,7 @@ async def test_every_interleaving_keeps_the_promises(engine: AsyncEngine) -> Non
 
     Here.engine, Here.loop = engine, asyncio.get_running_loop()
     bounds = settings(
-        max_examples=60,
+        max_examples=30,
         stateful_step_count=25,
         deadline=None,
         derandomize=True,
