@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from urllib.parse import urlsplit
+from xml.etree.ElementTree import ParseError
 
 import urllib3
 from minio import Minio
@@ -65,7 +66,7 @@ def store_errors() -> Iterator[None]:
         raise (Outage if whole else Retryable)(f"object store: {error.code}: {error.message}") from error
     except urllib3.exceptions.MaxRetryError as error:
         raise Outage(f"object store: {error}") from error
-    except (InvalidResponseError, ServerError) as error:
+    except (InvalidResponseError, ServerError, ParseError) as error:
         # In place of the store something answers that is none: a proxy, a login page.
         raise Outage(f"object store: {error}") from error
     except urllib3.exceptions.HTTPError as error:
