@@ -1,0 +1,79 @@
+"""What time a tick says that it is, and what is not a tick."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import uuid4
+
+import pytest
+
+from stream_app.agents.emitter import Emitter
+from stream_app.agents.ticks import Ticks, moment_of
+from stream_app.events import Event, cancel_event, tick_event
+from stream_app.schedules.scheduler import Scheduler
+from stream_app.settings import Settings
+
+MINUTE = timedelta(minutes=1)
+AT = datetime(2026, 3, 1, 9, tzinfo=UTC)
+
+
+class Parts:
+    """What ticks lead to, instead of a scheduler and a producer."""
+
+    def __init__(self) -> None:
+        self.moments: list[datetime] = []
+        self.dead: list[str] = []
+
+    async def run_due(self, until: datetime) -> int:
+        self.moments.append(until)
+        return 1
+
+    async def dead_letter(self, _: object, reason: Exception) -> None:
+        self.dead.append(str(reason))
+
+
+async def handled(messages: Iterable[bytes | None], **changes: Any) -> Parts:
+    parts = Parts()
+    settings = Settings(_env_file=None, **changes)
+    ticks = Ticks(cast(Scheduler, parts), cast(Emitter, parts), settings)
+    wrapped = [SimpleNamespace(message=SimpleNamespace(value=value, topic="t")) for value in messages]
+    await ticks.handle(cast(Any, wrapped))
+    return parts
+
+
+def tick(at: datetime, *, published: datetime | None) -> Event:
+    return tick_event(at, source="/t").model_copy(update={"time": published})
+
+
+@pytest.mark.parametrize(
+    ("waited", "later"),
+    [(timedelta(0), 0), (-30 * MINUTE, 0), (4 * MINUTE, 0), (6 * MINUTE, 6), (timedelta(days=1), 1440)],
+)
+def test_a_tick_that_waited_through_an_outage_counts_for_when_it_is_read(
+    waited: timedelta, later: int
+) -> None:
+    assert moment_of(tick(AT, published=AT), AT + waited) == AT + later * MINUTE
+    assert moment_of(tick(AT, published=None), AT + waited) == AT
+
+
+async def test_a_batch_is_handled_in_the_order_of_time_each_minute_once() -> None:
+    ticks = [tick_event(AT + number * MINUTE, source="/t").encode() for number in (3, 1, 1, 2, 3)]
+    parts = await handled(ticks)
+    assert parts.moments == [AT + number * MINUTE for number in (1, 2, 3)]
+
+
+async def test_what_is_no_tick_is_put_aside() -> None:
+    other = cancel_event(uuid4(), source="/t").encode()
+    parts = await handled([b"{", None, other, tick_event(AT, source="/t").encode()])
+    assert len(parts.dead) == 3
+    assert "does not belong on exports.ticks" in parts.dead[2]
+    assert parts.moments == [AT]
+
+
+async def test_a_clock_that_is_ahead_can_be_kept_out() -> None:
+    future = datetime.now(UTC) + timedelta(hours=1)
+    message = tick_event(future, source="/t").encode()
+    assert (await handled([message])).moments == [future]
+    assert (await handled([message], tick_lead_seconds=60)).moments == []
+    assert len((await handled([message], tick_lead_seconds=4000)).moments) == 1
