@@ -20,6 +20,10 @@ PROGRAM = os.environ.get("EXPORTER_TEST_BROWSER") or next(filter(None, map(shuti
 SCREENSHOTS = os.environ.get("EXPORTER_TEST_SCREENSHOTS")
 """Where pictures are kept; without it they are taken and thrown away."""
 
+PATIENCE = 30_000
+"""Milliseconds; a busy machine may take some of them."""
+expect.set_options(timeout=PATIENCE)
+
 WATCH_POLICY = """
 addEventListener("securitypolicyviolation", (event) =>
   console.error(`policy: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`))
@@ -115,7 +119,7 @@ def visiting(browser: Browser, url: str, store: str, **options: Any) -> Iterator
         **{"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", "timezone_id": "Europe/Berlin"}
         | options
     )
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(PATIENCE)
     context.add_init_script(WATCH_POLICY)
     page = context.new_page()
     visit = Visit(page, url, {urlsplit(url).netloc, urlsplit(store).netloc})

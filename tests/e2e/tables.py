@@ -24,8 +24,9 @@ TABLES = """
            timestamptz '2026-01-01' + n * interval '1 s' AS at, repeat('x', 200) AS filler
     FROM generate_series(1, 1000000) n;
     CREATE VIEW shop.slow AS SELECT n AS id, pg_sleep(0.02)::text AS waited FROM generate_series(1, 500) n;
-    CREATE VIEW shop.steady AS
-    SELECT n AS id, repeat('x', 2000) AS filler, pg_sleep(0.015)::text AS waited FROM generate_series(1, 300) n;
+    CREATE VIEW shop.readings AS
+    SELECT n AS id, repeat('x', 2000) AS filler, pg_sleep(0.015)::text AS waited
+    FROM generate_series(1, 300) n;
     CREATE TYPE shop.mark AS ENUM ('plain', '<img src=x onerror=alert(1)>');
     CREATE VIEW shop.markup AS
     SELECT n AS id, (enum_range(NULL::shop.mark))[n % 2 + 1] AS mark, '<i>a</i>'::text AS "<b>title</b>"
@@ -46,8 +47,9 @@ table = "shop.million"
 [datasets.slow]
 table = "shop.slow"
 
-[datasets.steady]
-table = "shop.steady"
+[datasets.readings]
+table = "shop.readings"
+description = "Readings of a slow sensor"
 
 [datasets.markup]
 table = "shop.markup"

@@ -1,10 +1,10 @@
 // The form that builds an export, or a schedule of them.
 
 import { call } from "./api.js";
-import { busy, choice, field, h, say, tick } from "./dom.js";
+import { alert, busy, button, choice, field, h, say, tick } from "./dom.js";
 import { Filters } from "./filters.js";
 import { Repeat } from "./repeat.js";
-import { count, format as kind, sentence, size } from "./words.js";
+import { format as kind, rows, sentence, size } from "./words.js";
 
 const PAUSE = 350; // milliseconds without a change, after which an estimate is asked for
 const COMPRESSIONS = [["none", "None"], ["gzip", "gzip"], ["zstd", "Zstandard"]];
@@ -49,12 +49,7 @@ export class Builder {
       "details",
       {},
       h("summary", {}, "Columns", this.columnsSummary),
-      h(
-        "p",
-        { class: "buttons" },
-        h("button", { type: "button", class: "quiet", onclick: () => this.tickAll(true) }, "All"),
-        h("button", { type: "button", class: "quiet", onclick: () => this.tickAll(false) }, "None"),
-      ),
+      h("p", { class: "buttons" }, button("All", () => this.tickAll(true)), button("None", () => this.tickAll(false))),
       this.columns,
     );
     this.filters = new Filters(changed);
@@ -65,7 +60,7 @@ export class Builder {
     this.mail = h("textarea", { rows: 2, spellcheck: false, placeholder: "ada@example.com" });
     this.repeat = new Repeat(changed);
     this.estimate = h("p", { class: "estimate", role: "status" });
-    this.problem = h("p", { class: "alert", role: "alert", hidden: true });
+    this.problem = alert();
     this.submit = h("button", { class: "primary" });
     form.replaceChildren(
       h("div", { class: "pair" }, field("Dataset", this.dataset), field("Format", this.format)),
@@ -80,7 +75,6 @@ export class Builder {
       h("div", { class: "send" }, this.estimate, this.problem, this.submit),
     );
     form.oninput = changed;
-    form.onchange = changed;
     form.onsubmit = (event) => {
       event.preventDefault();
       this.send();
@@ -103,9 +97,7 @@ export class Builder {
     say(this.about, dataset.error ?? dataset.description);
     this.about.classList.toggle("wrong", Boolean(dataset.error));
     this.columns.replaceChildren(
-      ...dataset.columns.map(({ name, type }) =>
-        h("label", { class: "tick" }, h("input", { type: "checkbox", value: name, checked: true }), h("span", {}, name), h("small", {}, type)),
-      ),
+      ...dataset.columns.map(({ name, type }) => tick(name, { value: name, checked: true }, type)),
     );
     this.filters.use(dataset.columns);
     this.scopeField.hidden = !this.user.all || !dataset.owner;
@@ -211,8 +203,8 @@ export class Builder {
     try {
       const body = this.read();
       const answer = await call("POST", "exports/jobs:estimate", { body, signal: this.asking.signal });
-      const amount = `About ${count(answer.rows)} rows` + (answer.bytes === null ? "" : `, ${size(answer.bytes)}`);
-      this.show(answer.fits ? amount : `${amount}. ${sentence(answer.reason ?? "")}`, !answer.fits);
+      const amount = (answer.exact ? "" : "About ") + rows(answer.rows) + (answer.bytes === null ? "" : `, ${size(answer.bytes)}`);
+      this.show(answer.fits ? amount : `${amount}. ${answer.reason}`, !answer.fits);
     } catch (failure) {
       if (failure.name === "AbortError") return;
       this.show(failure.message, true);
@@ -240,7 +232,10 @@ export class Builder {
       try {
         if (this.repeat.active) {
           const body = { ...order, ...this.repeat.read(), ...(addresses.length && { email_recipients: addresses }) };
-          await this.heard.scheduled(await call("POST", "exports/schedules", { body }));
+          await call("POST", "exports/schedules", { body });
+          this.repeat.once();
+          this.changed();
+          await this.heard.scheduled();
         } else {
           const body = { ...order, ...(addresses.length && { recipients: addresses }) };
           const { export_job_id: id } = await call("POST", "exports/jobs", { body });

@@ -6,13 +6,13 @@ import { sentence } from "./words.js";
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
-    if (value === undefined || value === null || value === false) continue;
+    if (value === undefined || value === null) continue;
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (name === "class") element.className = value;
     else if (name in element && !name.includes("-")) element[name] = value;
-    else element.setAttribute(name, value === true ? "" : value);
+    else element.setAttribute(name, value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat().filter((child) => child || child === 0));
   return element;
 }
 
@@ -34,9 +34,18 @@ export function choice(pairs, properties = {}) {
 }
 
 /** A box to tick, with its text. */
-export function tick(text, properties = {}) {
-  return h("label", { class: "tick" }, h("input", { type: "checkbox", ...properties }), h("span", {}, text));
+export function tick(text, properties, note) {
+  const box = h("input", { type: "checkbox", ...properties });
+  return h("label", { class: "tick" }, box, h("span", {}, text), note && h("small", {}, note));
 }
+
+/** A button that hands itself to `act`. */
+export function button(text, act, look = "quiet") {
+  return h("button", { type: "button", class: look, onclick: (event) => act(event.currentTarget) }, text);
+}
+
+/** A place for what went wrong, to be filled by `say`. */
+export const alert = () => h("p", { class: "alert", role: "alert", hidden: true });
 
 /** Show or take away a message. */
 export function say(element, text) {
@@ -47,36 +56,37 @@ export function say(element, text) {
 /** A button that asks once more before it acts. */
 export function twice(text, question, act) {
   let timer = 0;
-  const button = h("button", { type: "button", class: "quiet", onclick: press, onblur: calm }, text);
+  const own = button(text, press);
+  own.onblur = calm;
   function calm() {
     clearTimeout(timer);
     timer = 0;
-    button.textContent = text;
-    button.classList.remove("danger");
+    own.textContent = text;
+    own.classList.remove("danger");
   }
   function press() {
     if (timer) {
       calm();
-      act(button);
+      act(own);
       return;
     }
-    button.textContent = question;
-    button.classList.add("danger");
+    own.textContent = question;
+    own.classList.add("danger");
     timer = setTimeout(calm, 4000);
   }
-  return button;
+  return own;
 }
 
-/** Run `act` with the button out of reach meanwhile; whatever goes wrong is said in `place`. */
+/** Run `act` with the button pressed meanwhile; whatever goes wrong is said in `place`. */
 export async function busy(button, place, act) {
-  if (button.getAttribute("aria-busy") === "true") return;
-  button.setAttribute("aria-busy", "true"); // not disabled: that would take away the focus
+  if (button.ariaBusy) return;
+  button.ariaBusy = "true"; // not disabled: that would take away the focus
   say(place, "");
   try {
     await act();
   } catch (failure) {
     say(place, failure.message);
   } finally {
-    button.removeAttribute("aria-busy");
+    button.ariaBusy = null;
   }
 }

@@ -1,16 +1,17 @@
 // Rows of conditions: column, operator, and the input that suits both.
 
-import { choice, h } from "./dom.js";
+import { button, choice, h, tick } from "./dom.js";
 import { isTests, operator } from "./words.js";
 
 const DATE = /^\d{4}-\d\d-\d\d$/;
 const TIME = /^\d\d:\d\d(:\d\d)?$/;
 const MOMENT = /^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?)(?:Z|\+00:00)?)?$/;
-const PATTERNS = {
-  integer: ["[+\\-]?[0-9]{1,19}", "a whole number", "numeric"],
-  numeric: ["[+\\-]?[0-9]*\\.?[0-9]+", "a number such as 12.5", "decimal"],
-  float: ["[+\\-]?[0-9]*\\.?[0-9]+([eE][+\\-]?[0-9]+)?", "a number such as 12.5", "decimal"],
-  uuid: ["[0-9a-fA-F\\-]{32,36}", "a UUID"],
+const NUMBER = { title: "a number such as 12.5", inputMode: "decimal", required: true };
+const TEXTS = {
+  integer: { pattern: "[+\\-]?[0-9]{1,19}", title: "a whole number", inputMode: "numeric", required: true },
+  numeric: { pattern: "[+\\-]?[0-9]*\\.?[0-9]+", ...NUMBER },
+  float: { pattern: "[+\\-]?[0-9]*\\.?[0-9]+([eE][+\\-]?[0-9]+)?", ...NUMBER },
+  uuid: { pattern: "[0-9a-fA-F\\-]{32,36}", title: "a UUID", required: true },
 };
 
 /** The inputs for a value: `write` says whether they can show it. */
@@ -20,11 +21,11 @@ function inputs(column, name) {
   if (column.kind === "boolean") return select(label, [[true, "true"], [false, "false"]]);
   if (name === "in" || name === "not_in") return column.values ? boxes(label, column.values) : lines(label);
   if (column.values) return select(label, column.values.map((value) => [value, value]));
-  if (name === "prefix" || name === "contains") return text(label, null, name === "prefix");
+  if (name === "prefix" || name === "contains") return text(label, { required: name === "prefix" });
   if (column.kind === "timestamp" || column.kind === "timestamptz") return moments(label, column.kind);
-  if (column.kind === "date") return typed(label, { type: "date", required: true }, DATE);
-  if (column.kind === "time") return typed(label, { type: "time", step: 1, required: true }, TIME);
-  return text(label, PATTERNS[column.kind], Boolean(PATTERNS[column.kind]));
+  if (column.kind === "date") return text(label, { type: "date", required: true }, DATE);
+  if (column.kind === "time") return text(label, { type: "time", step: 1, required: true }, TIME);
+  return text(label, TEXTS[column.kind] ?? {});
 }
 
 function select(label, pairs) {
@@ -41,12 +42,12 @@ function select(label, pairs) {
 }
 
 function boxes(label, values) {
-  const ticks = values.map((value) => h("input", { type: "checkbox", value }));
-  const texts = ticks.map((box) => h("label", { class: "tick" }, box, h("span", {}, box.value)));
+  const labels = values.map((value) => tick(value, { value }));
+  const ticks = labels.map((own) => own.firstChild);
   const check = () => ticks[0].setCustomValidity(ticks.some((box) => box.checked) ? "" : "Tick at least one value");
   check();
   return {
-    element: h("div", { class: "ticks", role: "group", "aria-label": label, onchange: check }, texts),
+    element: h("div", { class: "ticks", role: "group", "aria-label": label, onchange: check }, labels),
     read: () => ticks.filter((box) => box.checked).map((box) => box.value),
     write(wanted) {
       for (const box of ticks) box.checked = wanted.includes(box.value);
@@ -68,26 +69,14 @@ function lines(label) {
   };
 }
 
-function text(label, [pattern, title, inputMode] = [], required = false) {
-  const element = h("input", { "aria-label": label, pattern, title, inputMode, required, spellcheck: false });
-  if (title) element.placeholder = title;
+/** One input; `form` is what it can show. */
+function text(label, properties, form = /^/) {
+  const element = h("input", { "aria-label": label, spellcheck: false, placeholder: properties.title, ...properties });
   return {
     element,
     read: () => element.value,
     write(value) {
       element.value = typeof value === "object" ? JSON.stringify(value) : value;
-      return true;
-    },
-  };
-}
-
-function typed(label, properties, form) {
-  const element = h("input", { "aria-label": label, ...properties });
-  return {
-    element,
-    read: () => element.value,
-    write(value) {
-      element.value = value;
       return form.test(value);
     },
   };
@@ -119,7 +108,7 @@ export class Filters {
     this.columns = [];
     this.items = new Set();
     this.list = h("ul", { class: "filters", "aria-label": "Filters" });
-    this.adder = h("button", { type: "button", class: "quiet", onclick: () => this.add().focus() }, "+ Add filter");
+    this.adder = button("+ Add filter", () => this.add().focus());
     this.element = h("div", { class: "filter-box" }, this.list, this.adder);
   }
 
@@ -136,7 +125,12 @@ export class Filters {
     const which = choice(columns, { "aria-label": "Column", class: "which" });
     const how = h("select", { "aria-label": "Condition", class: "how" });
     const place = h("div", { class: "value" });
-    const drop = h("button", { type: "button", class: "quiet drop" }, "×");
+    const drop = button("×", () => {
+      this.items.delete(item);
+      row.remove();
+      (this.list.querySelector(".drop") ?? this.adder).focus();
+      this.changed();
+    }, "quiet drop");
     const row = h("li", { class: "filter" }, which, how, place, drop);
     const item = { row, which, how };
     const column = () => this.columns.find((own) => own.name === which.value);
@@ -147,19 +141,13 @@ export class Filters {
     const values = (given) => {
       item.input = inputs(column(), how.value);
       if (given !== undefined && !item.input.write(given)) {
-        item.input = text(`Value for ${which.value}`, [], true);
+        item.input = text(`Value for ${which.value}`, { required: true });
         item.input.write(given);
       }
       place.replaceChildren(item.input.element);
     };
-    which.onchange = () => (operators(), values());
-    how.onchange = () => values();
-    drop.onclick = () => {
-      this.items.delete(item);
-      row.remove();
-      (this.list.querySelector(".drop") ?? this.adder).focus();
-      this.changed();
-    };
+    which.onchange = () => (operators(), values(), this.changed());
+    how.onchange = () => (values(), this.changed());
     which.value = name;
     operators();
     if (test) how.value = test;
@@ -204,8 +192,8 @@ export class Filters {
     return missing;
   }
 
-  /** Take the user to the filter that an error is about. */
+  /** Mark the filters that an error is about; null: none. */
   mark(name) {
-    for (const { which, row } of this.items) row.classList.toggle("wrong", name !== null && which.value === name);
+    for (const { which, row } of this.items) row.classList.toggle("wrong", which.value === name);
   }
 }

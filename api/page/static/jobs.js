@@ -1,11 +1,11 @@
 // The list of exports: live, newest first.
 
 import { Failure, call, events } from "./api.js";
-import { busy, byId, h, say, twice } from "./dom.js";
+import { alert, busy, button, byId, h, say, twice } from "./dom.js";
 import { STATUS, count, date, duration, filters, format, moment, rows, sentence, size } from "./words.js";
 
 const POLL = 1500; // milliseconds between questions where events do not come
-const REST = 15000; // the same, while nothing runs
+const SELDOM = 10; // of them one is asked while nothing runs
 const LONGEST_WAIT = 30000; // between two attempts to listen
 
 const UNFINISHED = new Set(["pending", "processing"]);
@@ -27,10 +27,7 @@ export class Jobs {
 
   /** Show the newest page and follow what happens, until `stop`. */
   async start() {
-    const page = await call("GET", "exports/jobs?limit=10");
-    this.cursor = page.next_cursor;
-    for (const job of page.jobs) this.put(job);
-    this.settle();
+    await this.more();
     this.listen();
     this.poll();
     this.clock = setInterval(() => this.tick(), 1000);
@@ -44,7 +41,7 @@ export class Jobs {
   }
 
   async more() {
-    const page = await call("GET", `exports/jobs?limit=10&cursor=${encodeURIComponent(this.cursor)}`);
+    const page = await call("GET", `exports/jobs?limit=10${this.cursor ? `&cursor=${this.cursor}` : ""}`);
     this.cursor = page.next_cursor;
     for (const job of page.jobs) this.put(job);
     this.settle();
@@ -117,10 +114,10 @@ export class Jobs {
   }
 
   /** Where events do not come, ask: often while something runs, else seldom. They tell of one's own jobs only. */
-  poll() {
-    const busy = [...this.cards.values()].some((card) => UNFINISHED.has(card.job.status));
+  poll(turn = 1) {
     this.next = setTimeout(async () => {
-      if ((!this.live || this.user.admin) && !document.hidden) {
+      const due = turn % SELDOM === 0 || [...this.cards.values()].some((card) => UNFINISHED.has(card.job.status));
+      if (due && (!this.live || this.user.admin) && !document.hidden) {
         try {
           const page = await call("GET", "exports/jobs?limit=10", { signal: this.life.signal });
           for (const job of page.jobs) this.put(job);
@@ -130,8 +127,8 @@ export class Jobs {
           say(this.problem, failure.message);
         }
       }
-      this.poll();
-    }, busy ? POLL : REST);
+      this.poll(turn + 1);
+    }, POLL);
   }
 
   tick() {
@@ -143,15 +140,15 @@ export class Jobs {
 class Card {
   constructor(job, jobs) {
     this.jobs = jobs;
-    this.problem = h("p", { class: "alert", role: "alert", hidden: true });
+    this.problem = alert();
     this.state = h("span", { class: "state" });
     this.facts = h("p", { class: "facts" });
     this.error = h("p", { class: "error", hidden: true });
     this.bar = h("progress", { hidden: true, "aria-label": `Progress of ${job.export_type}` });
-    this.download = this.button("Download", (button) => this.fetch(button), "soft");
-    this.cancel = this.button("Cancel", (button) => this.drop(button));
-    this.repeat = this.button("Again", () => jobs.again(this.job));
-    this.remove = twice("Remove", "Remove the file?", (button) => this.drop(button));
+    this.download = button("Download", (pressed) => this.fetch(pressed), "soft");
+    this.cancel = button("Cancel", (pressed) => this.drop(pressed));
+    this.repeat = button("Again", () => jobs.again(this.job));
+    this.remove = twice("Remove", "Remove the file?", (pressed) => this.drop(pressed));
     const wanted = filters(job.filters);
     const whose = job.user_id === jobs.user.id ? null : `for ${job.user_id}`;
     const extent = [job.scope === "all" ? "everybody’s rows" : null, job.columns && `${job.columns.length} columns`, wanted];
@@ -169,10 +166,6 @@ class Card {
     this.show(job);
   }
 
-  button(text, act, look = "quiet") {
-    return h("button", { type: "button", class: look, onclick: (event) => act(event.currentTarget) }, text);
-  }
-
   show(job) {
     const before = this.job;
     if (before && order(before) > order(job)) return; // an answer that was overtaken
@@ -183,14 +176,10 @@ class Card {
     this.element.dataset.status = job.status;
     this.bar.hidden = job.status !== "processing";
     say(this.error, job.error?.message);
-    const buttons = [
-      [this.download, job.status === "completed"],
-      [this.cancel, UNFINISHED.has(job.status) && !stops],
-      [this.remove, job.status === "completed"],
-    ];
-    const lost = buttons.some(([button, on]) => !on && button === document.activeElement);
-    for (const [button, on] of buttons) button.hidden = !on;
-    if (lost) (this.download.hidden ? this.repeat : this.download).focus();
+    const focused = document.activeElement;
+    this.download.hidden = this.remove.hidden = job.status !== "completed";
+    this.cancel.hidden = !UNFINISHED.has(job.status) || stops;
+    if (focused.hidden && this.element.contains(focused)) (this.download.hidden ? this.repeat : this.download).focus();
     if (before && before.status !== job.status && !UNFINISHED.has(job.status)) {
       const end = sentence(job.error?.message) ?? (job.status === "completed" ? rows(job.row_count) : "");
       byId("news").textContent = `${job.export_type} ${kind(job)}: ${STATUS[job.status]}. ${end}`;
@@ -223,7 +212,7 @@ class Card {
       if (seconds >= 1) parts.push(`${count(Math.round(job.row_count / seconds))} rows a second`);
       parts.push(`kept until ${date(job.expires_at)}`);
     } else if (job.status === "pending") {
-      parts.push(job.attempt ? "Something went wrong on the way; it will be tried again" : "Waiting for a free worker");
+      parts.push(job.attempt ? "Something went wrong; it will be tried again" : "Waiting for a free worker");
     } else if (job.status === "expired") {
       parts.push("The file is gone; “Again” asks for a new one");
     }
@@ -232,15 +221,15 @@ class Card {
   }
 
   /** The link is fresh and short-lived, so it is asked for at each click. The token is not sent to the store. */
-  fetch(button) {
-    return busy(button, this.problem, async () => {
+  fetch(pressed) {
+    return busy(pressed, this.problem, async () => {
       const { url } = await call("GET", `exports/jobs/${this.job.export_job_id}/download`);
       location.assign(url);
     });
   }
 
-  drop(button) {
-    return busy(button, this.problem, async () => {
+  drop(pressed) {
+    return busy(pressed, this.problem, async () => {
       await call("DELETE", `exports/jobs/${this.job.export_job_id}`);
       await this.jobs.refresh(this.job.export_job_id);
     });

@@ -2,7 +2,7 @@
 
 import { bearer, call, lost, session } from "./api.js";
 import { Builder } from "./builder.js";
-import { busy, byId, say } from "./dom.js";
+import { busy, byId, h, say } from "./dom.js";
 import { Jobs } from "./jobs.js";
 import { Schedules } from "./schedules.js";
 import { moment } from "./words.js";
@@ -35,17 +35,21 @@ async function open(token, { focus }) {
   const user = bearer(token);
   const catalogue = await call("GET", "exports/datasets", { token });
   session.token = token;
-  byId("who").replaceChildren(user.id, Object.assign(document.createElement("span"), { textContent: ` until ${moment(user.ends)}` }));
-  if (user.admin) byId("who").firstChild.after(" (admin)");
+  byId("who").replaceChildren(user.id, h("span", {}, `${user.admin ? " (admin)" : ""} until ${moment(user.ends)}`));
   show(true);
   timer = setTimeout(() => signOut("The token has expired; get a new one"), Math.min(user.ends - Date.now(), LONGEST_TIMER));
 
   jobs = new Jobs(user, { again: (job) => builder.fill(job) });
   schedules = new Schedules({ ran: (answer) => appear(answer.export_job_id) });
-  const builder = new Builder(byId("builder"), user, { ordered: appear, scheduled: () => schedules.load() });
+  const builder = new Builder(byId("builder"), user, { ordered: appear, scheduled });
   builder.use(catalogue);
   await Promise.all([jobs.start().catch((failure) => say(byId("jobs-problem"), failure.message)), schedules.load()]);
   if (focus) byId("new").focus({ preventScroll: true });
+}
+
+async function scheduled() {
+  await schedules.load();
+  byId("schedules").focus();
 }
 
 /** A job that was just asked for: show it and go there. */
@@ -59,7 +63,7 @@ form.onsubmit = (event) => {
   event.preventDefault();
   const token = byId("token").value.trim().replace(/^Bearer\s+/i, "");
   busy(form.querySelector("button"), problem, async () => {
-    if (!/^[\x21-\x7e]+$/.test(token) || !bearer(token)) throw new Error("This is not a token. It has three parts with dots between them.");
+    if (!/^[\x21-\x7e]+$/.test(token) || !bearer(token)) throw new Error("This is not a token: it has three parts with dots between them");
     await open(token, { focus: true });
     byId("token").value = "";
   });

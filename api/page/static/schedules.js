@@ -1,7 +1,7 @@
 // Schedules: what repeats, and when next.
 
 import { call } from "./api.js";
-import { busy, byId, h, say, twice } from "./dom.js";
+import { alert, busy, button, byId, h, say, twice } from "./dom.js";
 import { rhythm } from "./repeat.js";
 import { filters, format, moment, run, sentence } from "./words.js";
 
@@ -18,10 +18,9 @@ export class Schedules {
 
   async load() {
     try {
-      const page = await call("GET", "exports/schedules?limit=50");
-      this.list.replaceChildren(...page.schedules.map((schedule) => this.card(schedule)));
-      this.turn(page);
-      byId("no-schedules").hidden = page.schedules.length > 0;
+      this.cursor = null;
+      await this.more();
+      byId("no-schedules").hidden = this.list.childElementCount > 0;
       say(this.problem, "");
     } catch (failure) {
       if (failure.status !== 401) say(this.problem, failure.message);
@@ -29,14 +28,12 @@ export class Schedules {
   }
 
   async more() {
-    const page = await call("GET", `exports/schedules?limit=50&cursor=${encodeURIComponent(this.cursor)}`);
-    this.list.append(...page.schedules.map((schedule) => this.card(schedule)));
-    this.turn(page);
-  }
-
-  turn({ next_cursor: cursor }) {
-    this.cursor = cursor;
-    this.older.hidden = !cursor;
+    const page = await call("GET", `exports/schedules?limit=20${this.cursor ? `&cursor=${this.cursor}` : ""}`);
+    const cards = page.schedules.map((schedule) => this.card(schedule));
+    if (this.cursor) this.list.append(...cards);
+    else this.list.replaceChildren(...cards);
+    this.cursor = page.next_cursor;
+    this.older.hidden = !this.cursor;
   }
 
   stop() {
@@ -45,9 +42,8 @@ export class Schedules {
 
   card(schedule) {
     const path = `exports/schedules/${schedule.id}`;
-    const problem = h("p", { class: "alert", role: "alert", hidden: true });
-    const button = (text, act) =>
-      h("button", { type: "button", class: "quiet", onclick: (event) => busy(event.currentTarget, problem, act) }, text);
+    const problem = alert();
+    const does = (text, act) => button(text, (pressed) => busy(pressed, problem, act));
     const change = async (method, body) => {
       await call(method, path, { body });
       await this.load();
@@ -73,10 +69,10 @@ export class Schedules {
       h(
         "p",
         { class: "buttons" },
-        button("Run now", async () => this.ran(await call("POST", `${path}:run`))),
+        does("Run now", async () => this.ran(await call("POST", `${path}:run`))),
         active
-          ? button("Pause", () => change("PATCH", { active: false }))
-          : button("Resume", () => change("PATCH", { active: true })),
+          ? does("Pause", () => change("PATCH", { active: false }))
+          : does("Resume", () => change("PATCH", { active: true })),
         twice("Delete", "Delete the schedule?", (pressed) => busy(pressed, problem, () => change("DELETE"))),
       ),
     );

@@ -3,7 +3,6 @@
 const whole = new Intl.NumberFormat("en");
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
-const weekday = new Intl.DateTimeFormat("en-GB", { weekday: "short", day: "numeric", month: "short" });
 
 export const count = (number) => whole.format(number);
 export const rows = (number) => `${count(number)} ${number === 1 ? "row" : "rows"}`;
@@ -32,13 +31,8 @@ export function moment(text) {
 
 /** With its weekday, in the schedule's own time zone. */
 export function run(text, timeZone) {
-  const date = new Date(text);
   const parts = { hour: "2-digit", minute: "2-digit", weekday: "short", day: "numeric", month: "short" };
-  try {
-    return new Intl.DateTimeFormat("en-GB", { ...parts, timeZone }).format(date);
-  } catch {
-    return `${weekday.format(date)}, ${clock.format(date)}`;
-  }
+  return new Intl.DateTimeFormat("en-GB", { ...parts, timeZone }).format(new Date(text));
 }
 
 export const date = (text) => day.format(new Date(text));

@@ -58,7 +58,9 @@ async def test_everything_that_the_page_names_is_there() -> None:
     async with client() as browser:
         page = (await browser.get("/")).text
         names = re.findall(r'(?:src|href)="(page/[^"]+)"', page)
-        assert {f"page/{path.name}" for path in SCRIPTS} <= set(names)
+        for script in SCRIPTS:
+            names += [f"page/{name}" for name in re.findall(r'from "\./([^"]+)"', script.read_text())]
+        assert {f"page/{path.name}" for path in [*PAGE, *SCRIPTS]} - {"page/index.html"} <= set(names)
         for name in names:
             assert (await browser.get(f"/{name}")).status_code == 200, name
 
