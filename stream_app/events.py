@@ -1,4 +1,4 @@
-"""The event contract: topics, types, encode, decode. Pure.
+"""The event contract: topics, types, envelope, encode, decode. Pure.
 
 Events are JSON in CloudEvents 1.0 structured mode (https://github.com/cloudevents/spec), UTF-8,
 keyed by job id. Unknown fields are ignored; an unknown type or an envelope without the attributes
@@ -7,13 +7,50 @@ that the specification requires is :class:`~stream_app.errors.Unreadable`.
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4, uuid5
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import from_json
 
-from stream_app.errors import Rejected, Unreadable
+from stream_app.errors import Unreadable
+from stream_app.payloads import (
+    CsvOptions,
+    ExportRequest,
+    JobError,
+    LifecycleData,
+    Options,
+    PdfOptions,
+    RequestIdentity,
+    TickData,
+    Word,
+    read,
+)
+
+__all__ = [
+    "SCHEDULES",
+    "SOURCE",
+    "TICK_KEY",
+    "TOPIC_OF",
+    "CsvOptions",
+    "Event",
+    "EventType",
+    "ExportRequest",
+    "JobError",
+    "LifecycleData",
+    "Options",
+    "PdfOptions",
+    "RequestIdentity",
+    "TickData",
+    "Topic",
+    "Word",
+    "cancel_event",
+    "decode",
+    "download_event",
+    "lifecycle_event",
+    "request_event",
+    "tick_event",
+]
 
 
 class Topic(StrEnum):
@@ -65,113 +102,6 @@ SOURCE = "/exporter"
 SCHEDULES = f"{SOURCE}/schedules"
 """The ``source`` of requests that a schedule makes begins like this."""
 
-Model = TypeVar("Model", bound=BaseModel)
-
-Word = Annotated[str, StringConstraints(min_length=1, max_length=100)]
-UserId = Annotated[str, StringConstraints(min_length=1, max_length=255)]
-
-
-class Payload(BaseModel):
-    """Base of everything in ``data``: unknown fields are ignored."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class RequestIdentity(Payload):
-    """The part of a request without which there is nobody to tell about a failure."""
-
-    user_id: UserId
-    export_type: Word
-    format: Word
-
-
-class CsvOptions(Payload):
-    """Options that only ``csv`` looks at."""
-
-    delimiter: Annotated[str, StringConstraints(pattern=r"^[,;|\t:^~]$")] = ","
-    header: bool = True
-    bom: bool = False
-    null: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_\\<>()\-./]{0,20}$")] = ""
-    guard_formulas: bool = True
-
-
-class PdfOptions(Payload):
-    """Options that only ``pdf`` looks at."""
-
-    title: Annotated[str, StringConstraints(max_length=200)] | None = None
-    page_size: Literal["A4", "A3", "LETTER", "LEGAL", "TABLOID"] = "A4"
-
-
-class Options(CsvOptions, PdfOptions):
-    """Everything under ``options``; each format reads what concerns it."""
-
-    compression: Literal["none", "gzip", "zstd"] = "none"
-
-
-class ExportRequest(RequestIdentity):
-    """``data`` of ``export.requested``: which rows, as what, for whom."""
-
-    filters: dict[str, Any] = Field(default_factory=dict, max_length=50)
-    columns: list[str] | None = Field(None, min_length=1, max_length=1600)
-    options: Options = Options()
-    scope: Literal["own", "all"] = "own"
-    priority: Literal["high", "normal", "low"] = "normal"
-    recipients: list[str] = Field(default_factory=list, max_length=50)
-    webhook: str | None = None
-
-    @classmethod
-    def parse(cls, data: dict[str, Any]) -> Self:
-        """Validate ``data`` whose identity is known to be sound.
-
-        Raises:
-            Rejected: naming the field, what was wrong and what is allowed.
-        """
-        try:
-            return cls.model_validate({name: value for name, value in data.items() if value is not None})
-        except ValidationError as error:
-            field, message = _first_problem(error)
-            raise Rejected(message, field=field) from error
-
-
-class TickData(Payload):
-    """``data`` of ``schedule.tick``: the minute it stands for."""
-
-    at: AwareDatetime
-
-
-class JobError(Payload):
-    """Why a job failed: a stable code, and a sentence for the user."""
-
-    code: str
-    message: str
-
-
-class LifecycleData(RequestIdentity):
-    """``data`` of every ``export.*`` event on ``exports.events``.
-
-    ``file_size`` is bytes, ``attempt`` counts from 1 (0: no attempt was made yet).
-    """
-
-    job_id: UUID
-    attempt: int = Field(0, ge=0)
-    status: Word
-    row_count: int | None = None
-    estimated_rows: int | None = None
-    file_size: int | None = None
-    sha256: str | None = None
-    bucket: str | None = None
-    key: str | None = None
-    content_type: str | None = None
-    file_name: str | None = None
-    as_of: AwareDatetime | None = None
-    started_at: AwareDatetime | None = None
-    completed_at: AwareDatetime | None = None
-    expires_at: AwareDatetime | None = None
-    manifest: dict[str, Any] | None = None
-    error: JobError | None = None
-    traceparent: str | None = Field(None, exclude=True)
-    """The trace that the job belongs to; it travels in the envelope."""
-
 
 class Event(BaseModel):
     """One CloudEvents envelope."""
@@ -221,7 +151,7 @@ class Event(BaseModel):
         Raises:
             Unreadable: ``user_id``, ``export_type`` or ``format`` is missing or unusable.
         """
-        return _read(RequestIdentity, self.data, "data")
+        return read(RequestIdentity, self.data, "data")
 
     @property
     def lifecycle(self) -> LifecycleData:
@@ -230,7 +160,7 @@ class Event(BaseModel):
         Raises:
             Unreadable: it has not the shape of one.
         """
-        return _read(LifecycleData, self.data, "data")
+        return read(LifecycleData, self.data, "data")
 
     @property
     def tick(self) -> datetime:
@@ -239,7 +169,7 @@ class Event(BaseModel):
         Raises:
             Unreadable: ``data.at`` is missing or no time.
         """
-        return _read(TickData, self.data, "data").at.astimezone(UTC)
+        return read(TickData, self.data, "data").at.astimezone(UTC)
 
     def encode(self) -> bytes:
         """The message's bytes."""
@@ -263,7 +193,7 @@ def decode(message: bytes | None) -> Event:
         raise Unreadable(f"not a CloudEvent: expected a JSON object, got {type(content).__name__}")
     if b"\\u0000" in message and _has_nul(content):
         raise Unreadable("contains a NUL character (\\u0000), which cannot be stored")
-    event = _read(Event, {name: value for name, value in content.items() if value is not None})
+    event = read(Event, {name: value for name, value in content.items() if value is not None})
     _require_what_its_type_requires(event)
     return event
 
@@ -345,23 +275,6 @@ def lifecycle_event(
         traceparent=data.traceparent,
         data=data.model_dump(mode="json", exclude_none=True),
     )
-
-
-def _read(model: type[Model], content: object, where: str = "") -> Model:
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        field, message = _first_problem(error)
-        raise Unreadable(f"{'.'.join(filter(None, (where, field)))}: {message}") from error
-
-
-def _first_problem(error: ValidationError) -> tuple[str, str]:
-    """The field path and the message of the first thing pydantic complains about."""
-    problem = error.errors(include_url=False)[0]
-    message = problem["msg"][0].lower() + problem["msg"][1:]
-    if problem["type"] != "missing":
-        message += f", got {problem['input']!r:.100}"
-    return ".".join(map(str, problem["loc"])), message
 
 
 def _has_nul(content: object) -> bool:
