@@ -1,0 +1,189 @@
+"""Every route, for everybody who may or may not call it. A route without a row here fails."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from starlette.routing import Mount
+
+from api.app import create_app
+from producers.tokens import mint
+from stream_app.exports.storage import Storage
+from stream_app.jobs.database import create_engine
+from stream_app.jobs.records import JobRecords
+from stream_app.settings import Settings
+from tests.integration.api.conftest import Harness, changed, client_of, order, running
+from tests.integration.api.test_jobs import complete, place
+
+AUDIENCE = "https://exports.example.com"
+BRIEF = 1.5 / 3600
+"""Hours that the tokens of listeners are good for: streams end with them."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Statuses for whoever has no valid token, another user, the owner, `exports:all`, an administrator."""
+
+    invalid: int
+    other: int
+    owner: int
+    all_rows: int
+    admin: int
+
+
+def public(status: int) -> Rule:
+    return Rule(status, status, status, status, status)
+
+
+def anybody(status: int) -> Rule:
+    return Rule(401, status, status, status, status)
+
+
+def owned(status: int) -> Rule:
+    return Rule(401, 404, status, 404, status)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call. ``{job_id}`` and ``{schedule_id}`` are the owner's; ``{token}`` is nobody's."""
+
+    call: str
+    rule: Rule
+    body: Any = None
+    query: str = ""
+
+
+SCHEDULE = order(schedule="daily", time_of_day="06:00")
+PRIVILEGED = Rule(401, 403, 403, 202, 202)
+
+CASES = [
+    Case("POST /exports/jobs", anybody(202), order()),
+    Case("POST /exports/jobs", PRIVILEGED, order(scope="all")),
+    Case("POST /exports/jobs:estimate", anybody(200), order()),
+    Case("POST /exports/jobs:estimate", Rule(401, 403, 403, 200, 200), order(scope="all")),
+    Case("GET /exports/jobs", anybody(200)),
+    Case("GET /exports/jobs", Rule(401, 403, 200, 403, 200), query="?user_id={owner}"),
+    Case("GET /exports/jobs/{job_id}", owned(200)),
+    Case("DELETE /exports/jobs/{job_id}", owned(202)),
+    Case("GET /exports/jobs/{job_id}/events", owned(200)),
+    Case("GET /exports/events", anybody(200)),
+    Case("GET /exports/jobs/{job_id}/download", owned(307)),
+    Case("HEAD /exports/jobs/{job_id}/download", owned(307)),
+    Case("GET /exports/jobs/{job_id}/manifest", owned(200)),
+    Case("GET /exports/jobs/{job_id}/deliveries", owned(200)),
+    Case("DELETE /exports/jobs/{job_id}/links", owned(200)),
+    Case("GET /exports/datasets", anybody(200)),
+    Case("POST /exports/schedules", anybody(201), SCHEDULE),
+    Case("POST /exports/schedules", Rule(401, 403, 403, 201, 201), SCHEDULE | {"scope": "all"}),
+    Case("GET /exports/schedules", anybody(200)),
+    Case("GET /exports/schedules", Rule(401, 403, 200, 403, 200), query="?user_id={owner}"),
+    Case("GET /exports/schedules/{schedule_id}", owned(200)),
+    Case("PATCH /exports/schedules/{schedule_id}", owned(200), {"active": False}),
+    Case("PATCH /exports/schedules/{schedule_id}", Rule(401, 404, 403, 404, 403), {"scope": "all"}),
+    Case("DELETE /exports/schedules/{schedule_id}", owned(204)),
+    Case("POST /exports/schedules/{schedule_id}:run", owned(202)),
+    Case("GET /exports/schedules/{schedule_id}/runs", owned(200)),
+    # A signature in the address is what these ask for; here it is wrong.
+    Case("GET /exports/links/{token}", public(404)),
+    Case("HEAD /exports/links/{token}", public(404)),
+    Case("GET /exports/unsubscribe/{token}", public(404)),
+    Case("POST /exports/unsubscribe/{token}", public(404)),
+    Case("GET /healthz", public(200)),
+    Case("GET /readyz", public(200)),
+    Case("GET /", public(200)),
+    Case("HEAD /", public(200)),
+    Case("GET /docs", public(200)),
+    Case("GET /docs/oauth2-redirect", public(200)),
+    Case("GET /redoc", public(200)),
+    Case("GET /openapi.json", public(200)),
+]
+
+
+def routes(app: Any) -> Iterator[str]:
+    for route in getattr(app, "original_router", app).routes:
+        if isinstance(route, Mount):
+            assert route.path == "/page", "the page's own files; everything else is in the table"
+        elif hasattr(route, "original_router"):
+            yield from routes(route)
+        else:
+            yield from (f"{method} {route.path}" for method in route.methods)
+
+
+def test_every_route_has_a_row(settings: Settings) -> None:
+    known = {case.call for case in CASES}
+    found = set(routes(create_app(settings)))
+    # The framework answers HEAD of its own pages.
+    assert {call for call in found if not re.fullmatch(r"HEAD /(docs.*|redoc|openapi.json)", call)} == known
+
+
+@pytest.fixture
+async def strict(api: Harness) -> AsyncIterator[Harness]:
+    """The API, which wants its audience named."""
+    settings = changed(api.settings, jwt_audience=AUDIENCE)
+    async with running(settings) as app:
+        engine = create_engine(settings, application="test")
+        yield Harness(app, settings, engine, JobRecords(engine))
+        await engine.dispose()
+
+
+def bearers(settings: Settings, hours: float) -> dict[str, Callable[[str], str | None]]:
+    """Tokens, given the owner's id."""
+    other_audience = changed(settings, jwt_audience="https://other.example.com")
+    other_secret = changed(settings, jwt_secret="another-secret-that-is-long-enough-for-hs256")
+    return {
+        "no token": lambda _: None,
+        "garbage": lambda _: "a.b.c",
+        "expired": lambda owner: mint(settings, owner, ["exports:admin"], hours=-1),
+        "wrong audience": lambda owner: mint(other_audience, owner, ["exports:admin"]),
+        "no audience": lambda owner: mint(changed(settings, jwt_audience=None), owner, ["exports:admin"]),
+        "forged": lambda owner: mint(other_secret, owner, ["exports:admin"]),
+        "other": lambda _: mint(settings, f"other-{uuid4()}", hours=hours),
+        "owner": lambda owner: mint(settings, owner, hours=hours),
+        "exports:all": lambda _: mint(settings, f"all-{uuid4()}", ["exports:all"], hours=hours),
+        "exports:admin": lambda _: mint(settings, f"admin-{uuid4()}", ["exports:admin"], hours=hours),
+    }
+
+
+async def answer(app: FastAPI, case: Case, token: str | None, names: dict[str, str]) -> httpx.Response:
+    method, _, path = (case.call + case.query).partition(" ")
+    async with client_of(app, token) as client:
+        body = {} if case.body is None else {"json": case.body}
+        return await client.request(method, path.format_map(names), **body)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.call}{case.query} {case.body or ''}")
+async def test_who_may_call(strict: Harness, storage: Storage, case: Case) -> None:
+    rule = case.rule
+    wanted = {
+        "other": rule.other,
+        "owner": rule.owner,
+        "exports:all": rule.all_rows,
+        "exports:admin": rule.admin,
+    }
+
+    async def status(name: str, bearer: Callable[[str], str | None]) -> tuple[str, int]:
+        owner = f"owner-{uuid4()}"
+        names = {"owner": owner, "job_id": "", "schedule_id": "", "token": "x.y"}
+        async with strict.user(user_id=owner) as client:
+            if "job" in case.call or "events" in case.call:
+                names["job_id"] = await place(client)
+                if "{job_id}/" in case.call:
+                    await complete(strict, storage, names["job_id"])
+            if "schedule" in case.call:
+                names["schedule_id"] = (await client.post("/exports/schedules", json=SCHEDULE)).json()["id"]
+        response = await answer(strict.app, case, bearer(owner), names)
+        if name not in ("owner", "exports:admin"):
+            assert owner not in response.text, "no other user's data"
+        if response.status_code == 401:
+            assert response.headers["www-authenticate"].startswith("Bearer")
+        return name, response.status_code
+
+    tokens = bearers(strict.settings, BRIEF if case.call.endswith("/events") else 1)
+    found = dict(await asyncio.gather(*(status(name, bearer) for name, bearer in tokens.items())))
+    assert found == {name: wanted.get(name, rule.invalid) for name in tokens}
