@@ -1,22 +1,17 @@
-"""Who works on what: slots, leases, heartbeats, cancellation, retries, drain."""
+"""A worker's slots: what is claimed and run, heartbeats, cancellation, drain."""
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from enum import Enum
+from datetime import timedelta
 from uuid import UUID
 
 import structlog
 
-from stream_app.errors import ExporterError, Outage, Rejected, Retryable
-from stream_app.events import EventType, JobError, LifecycleData, lifecycle_event
-from stream_app.exports.run import Exporter, Gauge
-from stream_app.jobs.states import Status
+from stream_app.errors import Retryable
+from stream_app.exports.run import Exporter
+from stream_app.jobs.attempt import Attempt, Runner, Stop
 from stream_app.jobs.store import Claim, JobStore, Progress
 from stream_app.jobs.tending import Caretaker, Emit
-from stream_app.patience import until_possible
 from stream_app.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -27,49 +22,8 @@ POLL_SECONDS = 2.0
 HEARTBEAT_SECONDS = 1.0
 """How often running exports renew their leases and say how far they are."""
 
-FIRST_RETRY = timedelta(seconds=5)
-LONGEST_RETRY = timedelta(minutes=2)
-OUTAGE_RETRY = timedelta(seconds=5)
-
 DRAIN_SECONDS = 10
 """How long exports that are stopped may take to clean up."""
-
-
-class Stop(Enum):
-    """Why a running export is stopped."""
-
-    CANCELLED = "cancelled"
-    LEASE_LOST = "lease_lost"
-    DRAINED = "drained"
-
-
-@dataclass(slots=True, eq=False)
-class Attempt:
-    """One export that runs here."""
-
-    claim: Claim
-    gauge: Gauge
-    export: "asyncio.Task[LifecycleData]"
-    stop: Stop | None = None
-    report: "asyncio.Task[None] | None" = None
-    reported_rows: int = 0
-
-    def end(self, reason: Stop) -> None:
-        """Stop the export, for the first reason given."""
-        if self.stop is None and self.is_running:
-            self.stop = reason
-            self.export.cancel()
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the export itself is not over yet."""
-        return not self.export.done()
-
-    @property
-    def has_news(self) -> bool:
-        """Whether it got further since the last report, and that report is out."""
-        reported = self.report is None or self.report.done()
-        return reported and self.gauge.tally.rows > self.reported_rows
 
 
 class Dispatcher:
@@ -80,12 +34,11 @@ class Dispatcher:
     ) -> None:
         self.worker = worker
         self._store = store
-        self._exporter = exporter
-        self._emit = emit
         self._settings = settings
         self._attempts: dict[UUID, Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._caretaker = Caretaker(store, exporter.storage, emit)
+        self._runner = Runner(store, exporter, emit, self._caretaker, settings)
         self._wake = asyncio.Event()
         self._claiming = asyncio.Lock()
         self._draining = False
@@ -141,7 +94,7 @@ class Dispatcher:
                 attempt.end(Stop.CANCELLED)
             elif attempt.has_news:
                 # Not awaited: while Kafka is away, leases must be renewed all the same.
-                attempt.report = asyncio.create_task(self._report_progress(attempt))
+                attempt.report = asyncio.create_task(self._runner.report_progress(attempt))
 
     async def tend(self) -> None:
         """Look after jobs that nobody works on, for ever."""
@@ -160,13 +113,11 @@ class Dispatcher:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=DRAIN_SECONDS)
         for attempt in list(self._attempts.values()):
-            await self._hand_back(attempt.claim, delay=timedelta(0))
+            await self._runner.hand_back(attempt.claim, delay=timedelta(0))
 
     def _start(self, claim: Claim) -> None:
-        gauge = Gauge()
-        export = asyncio.create_task(self._export(claim, gauge), name=f"export {claim.job_id}")
-        attempt = self._attempts[claim.job_id] = Attempt(claim, gauge, export)
-        task = asyncio.create_task(self._attempt(attempt), name=f"attempt {claim.job_id}")
+        attempt = self._attempts[claim.job_id] = self._runner.start(claim)
+        task = asyncio.create_task(self._runner.finish(attempt), name=f"attempt {claim.job_id}")
         self._tasks.add(task)
 
         def done(_: object) -> None:
@@ -176,107 +127,6 @@ class Dispatcher:
             self._wake.set()
 
         task.add_done_callback(done)
-
-    async def _attempt(self, attempt: Attempt) -> None:
-        """One attempt from start to sealed and published outcome, or to its release."""
-        claim = attempt.claim
-        bound = log.bind(job_id=str(claim.job_id), user_id=claim.request.user_id, attempt=claim.attempt)
-        try:
-            await asyncio.wait({attempt.export})
-            outcome = await self._judge(attempt, bound)
-            if outcome is None:
-                return
-            if await until_possible(self._store.seal, claim, outcome):
-                if attempt.report is not None:
-                    await asyncio.wait({attempt.report})
-                await self._caretaker.publish(outcome)
-                bound.info(f"job.{outcome.status}", rows=outcome.row_count, bytes=outcome.file_size)
-            else:
-                bound.warning("job.lease_lost_at_end")
-                await self._caretaker.sweep(claim.job_id, before=claim.attempt + 1)
-        except Retryable as error:
-            # A sealed outcome is published later by whoever tends to it; anything else runs into its lease.
-            bound.warning("job.interrupted", error=str(error))
-        except Exception:
-            bound.exception("job.crashed")
-
-    async def _export(self, claim: Claim, gauge: Gauge) -> LifecycleData:
-        await self._emit(lifecycle_event(EventType.STARTED, claim.lifecycle(Status.PROCESSING)))
-        if claim.attempt > 1:
-            await self._caretaker.sweep(claim.job_id, before=claim.attempt)
-        return await self._exporter.run(claim, gauge)
-
-    async def _hand_back(self, claim: Claim, *, delay: timedelta) -> None:
-        """Give a job up without counting a failure; one that was sealed or lost meanwhile is left alone."""
-        try:
-            await self._store.release(claim, delay=delay, failed=False)
-        except Retryable as error:
-            log.warning("job.lease_runs_out", job_id=str(claim.job_id), error=str(error))
-
-    async def _judge(self, attempt: Attempt, bound: structlog.stdlib.BoundLogger) -> LifecycleData | None:
-        """The outcome that a finished export has; ``None`` if the job goes back or is not ours any more."""
-        claim, export = attempt.claim, attempt.export
-        error = None if export.cancelled() else export.exception()
-        if not export.cancelled() and error is None:
-            return export.result()
-        match attempt.stop:
-            case Stop.CANCELLED:
-                return claim.lifecycle(Status.CANCELLED, completed_at=datetime.now(UTC))
-            case Stop.LEASE_LOST:
-                bound.warning("job.lease_lost")
-                return None
-            case Stop.DRAINED:
-                await self._hand_back(claim, delay=timedelta(0))
-                bound.info("job.handed_back")
-                return None
-        if isinstance(error, Rejected):
-            bound.info("job.rejected", code=error.code, error=str(error))
-            return _failure(claim, error.code, str(error))
-        if isinstance(error, Outage):
-            if self._has_waited_enough(claim):
-                return _failure(claim, error.code, "gave up: a part of the service was away for too long")
-            bound.warning("job.waits_for_outage", error=str(error))
-            await self._hand_back(claim, delay=OUTAGE_RETRY)
-            return None
-        expected = isinstance(error, ExporterError)
-        bound.warning("job.attempt_failed", error=str(error), exc_info=None if expected else error)
-        code = error.code if isinstance(error, ExporterError) else "internal_error"
-        if claim.failures + 1 >= self._settings.max_attempts:
-            return _failure(
-                claim,
-                code,
-                f"gave up after {claim.failures + 1} attempts ({code}); "
-                "try again later, and tell the operators this job's id if it goes on",
-            )
-        await self._store.release(claim, delay=backoff(claim.failures))
-        return None
-
-    def _has_waited_enough(self, claim: Claim) -> bool:
-        """Nobody waits for a job longer than for its file."""
-        age = datetime.now(UTC) - (claim.asked_at or claim.started_at)
-        return age > timedelta(days=self._settings.retention_days)
-
-    async def _report_progress(self, attempt: Attempt) -> None:
-        rows = attempt.reported_rows = attempt.gauge.tally.rows
-        data = attempt.claim.lifecycle(
-            Status.PROCESSING, row_count=rows, estimated_rows=attempt.gauge.estimated_rows
-        )
-        try:
-            await self._emit(lifecycle_event(EventType.PROGRESSED, data, occasion=str(rows)))
-        except Retryable as error:
-            log.warning("progress.unpublished", error=str(error))
-
-
-def backoff(failures: int) -> timedelta:
-    """Exponential back-off with full jitter above half, so that failed jobs do not return as one wave."""
-    longest = min(FIRST_RETRY * 2**failures, LONGEST_RETRY)
-    return timedelta(seconds=longest.total_seconds() * random.uniform(0.5, 1))  # noqa: S311
-
-
-def _failure(claim: Claim, code: str, message: str) -> LifecycleData:
-    return claim.lifecycle(
-        Status.FAILED, completed_at=datetime.now(UTC), error=JobError(code=code, message=message)
-    )
 
 
 def _progress(attempt: Attempt) -> Progress:

@@ -1,0 +1,180 @@
+"""One attempt at one job, from its start to a sealed and published outcome, or back to the queue."""
+
+import asyncio
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+
+import structlog
+
+from stream_app.errors import ExporterError, Outage, Rejected, Retryable
+from stream_app.events import EventType, JobError, LifecycleData, lifecycle_event
+from stream_app.exports.run import Exporter, Gauge
+from stream_app.jobs.states import Status
+from stream_app.jobs.store import Claim, JobStore
+from stream_app.jobs.tending import Caretaker, Emit
+from stream_app.patience import until_possible
+from stream_app.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+FIRST_RETRY = timedelta(seconds=5)
+LONGEST_RETRY = timedelta(minutes=2)
+OUTAGE_RETRY = timedelta(seconds=5)
+
+
+class Stop(Enum):
+    """Why a running export is stopped."""
+
+    CANCELLED = "cancelled"
+    LEASE_LOST = "lease_lost"
+    DRAINED = "drained"
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One export that runs here."""
+
+    claim: Claim
+    gauge: Gauge
+    export: "asyncio.Task[LifecycleData]"
+    stop: Stop | None = None
+    report: "asyncio.Task[None] | None" = None
+    reported_rows: int = 0
+
+    def end(self, reason: Stop) -> None:
+        """Stop the export, for the first reason given."""
+        if self.stop is None and self.is_running:
+            self.stop = reason
+            self.export.cancel()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the export itself is not over yet."""
+        return not self.export.done()
+
+    @property
+    def has_news(self) -> bool:
+        """Whether it got further since the last report, and that report is out."""
+        reported = self.report is None or self.report.done()
+        return reported and self.gauge.tally.rows > self.reported_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Runs attempts, and decides what becomes of the job."""
+
+    store: JobStore
+    exporter: Exporter
+    emit: Emit
+    caretaker: Caretaker
+    settings: Settings
+
+    def start(self, claim: Claim) -> Attempt:
+        """Begin the export of a claimed job."""
+        gauge = Gauge()
+        export = asyncio.create_task(self._export(claim, gauge), name=f"export {claim.job_id}")
+        return Attempt(claim, gauge, export)
+
+    async def finish(self, attempt: Attempt) -> None:
+        """See an attempt to its sealed and published outcome, or to its release."""
+        claim = attempt.claim
+        bound = log.bind(job_id=str(claim.job_id), user_id=claim.request.user_id, attempt=claim.attempt)
+        try:
+            await asyncio.wait({attempt.export})
+            outcome = await self._judge(attempt, bound)
+            if outcome is None:
+                return
+            if await until_possible(self.store.seal, claim, outcome):
+                if attempt.report is not None:
+                    await asyncio.wait({attempt.report})
+                await self.caretaker.publish(outcome)
+                bound.info(f"job.{outcome.status}", rows=outcome.row_count, bytes=outcome.file_size)
+            else:
+                bound.warning("job.lease_lost_at_end")
+                await self.caretaker.sweep(claim.job_id, before=claim.attempt + 1)
+        except Retryable as error:
+            # A sealed outcome is published later by whoever tends to it; anything else runs into its lease.
+            bound.warning("job.interrupted", error=str(error))
+        except Exception:
+            bound.exception("job.crashed")
+
+    async def report_progress(self, attempt: Attempt) -> None:
+        """Say how far an attempt is, if Kafka takes it."""
+        rows = attempt.reported_rows = attempt.gauge.tally.rows
+        data = attempt.claim.lifecycle(
+            Status.PROCESSING, row_count=rows, estimated_rows=attempt.gauge.estimated_rows
+        )
+        try:
+            await self.emit(lifecycle_event(EventType.PROGRESSED, data, occasion=str(rows)))
+        except Retryable as error:
+            log.warning("progress.unpublished", error=str(error))
+
+    async def hand_back(self, claim: Claim, *, delay: timedelta) -> None:
+        """Give a job up without counting a failure; one that was sealed or lost meanwhile is left alone."""
+        try:
+            await self.store.release(claim, delay=delay, failed=False)
+        except Retryable as error:
+            log.warning("job.lease_runs_out", job_id=str(claim.job_id), error=str(error))
+
+    async def _export(self, claim: Claim, gauge: Gauge) -> LifecycleData:
+        await self.emit(lifecycle_event(EventType.STARTED, claim.lifecycle(Status.PROCESSING)))
+        if claim.attempt > 1:
+            await self.caretaker.sweep(claim.job_id, before=claim.attempt)
+        return await self.exporter.run(claim, gauge)
+
+    async def _judge(self, attempt: Attempt, bound: structlog.stdlib.BoundLogger) -> LifecycleData | None:
+        """The outcome that a finished export has; ``None`` if the job goes back or is not ours any more."""
+        claim, export = attempt.claim, attempt.export
+        error = None if export.cancelled() else export.exception()
+        if not export.cancelled() and error is None:
+            return export.result()
+        match attempt.stop:
+            case Stop.CANCELLED:
+                return claim.lifecycle(Status.CANCELLED, completed_at=datetime.now(UTC))
+            case Stop.LEASE_LOST:
+                bound.warning("job.lease_lost")
+                return None
+            case Stop.DRAINED:
+                await self.hand_back(claim, delay=timedelta(0))
+                bound.info("job.handed_back")
+                return None
+        if isinstance(error, Rejected):
+            bound.info("job.rejected", code=error.code, error=str(error))
+            return _failure(claim, error.code, str(error))
+        if isinstance(error, Outage):
+            if self._has_waited_enough(claim):
+                return _failure(claim, error.code, "gave up: a part of the service was away for too long")
+            bound.warning("job.waits_for_outage", error=str(error))
+            await self.hand_back(claim, delay=OUTAGE_RETRY)
+            return None
+        expected = isinstance(error, ExporterError)
+        bound.warning("job.attempt_failed", error=str(error), exc_info=None if expected else error)
+        code = error.code if isinstance(error, ExporterError) else "internal_error"
+        if claim.failures + 1 >= self.settings.max_attempts:
+            return _failure(
+                claim,
+                code,
+                f"gave up after {claim.failures + 1} attempts ({code}); "
+                "try again later, and tell the operators this job's id if it goes on",
+            )
+        await self.store.release(claim, delay=backoff(claim.failures))
+        return None
+
+    def _has_waited_enough(self, claim: Claim) -> bool:
+        """Nobody waits for a job longer than for its file."""
+        age = datetime.now(UTC) - (claim.asked_at or claim.started_at)
+        return age > timedelta(days=self.settings.retention_days)
+
+
+def backoff(failures: int) -> timedelta:
+    """Exponential back-off with full jitter above half, so that failed jobs do not return as one wave."""
+    longest = min(FIRST_RETRY * 2**failures, LONGEST_RETRY)
+    return timedelta(seconds=longest.total_seconds() * random.uniform(0.5, 1))  # noqa: S311
+
+
+def _failure(claim: Claim, code: str, message: str) -> LifecycleData:
+    return claim.lifecycle(
+        Status.FAILED, completed_at=datetime.now(UTC), error=JobError(code=code, message=message)
+    )
