@@ -45,15 +45,22 @@ def api(
 
 
 def refuse_development_secret(settings: "Settings", host: str) -> None:
-    """End here rather than let anybody who can reach ``host`` sign their own tokens."""
-    if settings.uses_development_secret and settings.jwt_jwks_url is None and not _is_loopback(host):
-        typer.secho(
-            f"Refusing to listen on {host}: tokens are signed with the development secret, "
-            "which everybody knows. Set EXPORTER_JWT_SECRET or EXPORTER_JWT_JWKS_URL.",
-            fg=typer.colors.RED,
-            err=True,
-        )
-        raise typer.Exit(2)
+    """End here rather than let anybody who can reach ``host`` sign their own tokens or links in mails."""
+    if _is_loopback(host) or not settings.uses_development_secret:
+        return
+    if settings.jwt_jwks_url is None:
+        signed, remedy = "tokens are", "EXPORTER_JWT_SECRET or EXPORTER_JWT_JWKS_URL"
+    elif settings.link_secret is None:
+        signed, remedy = "links in mails are", "EXPORTER_LINK_SECRET"
+    else:
+        return
+    typer.secho(
+        f"Refusing to listen on {host}: {signed} signed with the development secret, "
+        f"which everybody knows. Set {remedy}.",
+        fg=typer.colors.RED,
+        err=True,
+    )
+    raise typer.Exit(2)
 
 
 def _is_loopback(host: str) -> bool:

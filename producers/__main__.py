@@ -66,6 +66,7 @@ def request(
     recipients: Annotated[
         list[str] | None, typer.Option("--recipient", metavar="ADDRESS", help="Who gets a mail; repeatable")
     ] = None,
+    webhook: Annotated[str | None, typer.Option(metavar="URL", help="Who else is told")] = None,
     job_id: Annotated[
         UUID | None, typer.Option(help="The job's id; the same id again is the same job")
     ] = None,
@@ -93,6 +94,7 @@ def request(
                 "scope": scope,
                 "priority": priority,
                 "recipients": recipients,
+                "webhook": webhook,
             }
         )
         api = session.open_api(settings, api_url, token, user_id) if watch or output else None

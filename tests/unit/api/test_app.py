@@ -73,6 +73,11 @@ def test_a_public_address_needs_a_real_secret(host: str) -> None:
     result = CliRunner().invoke(cli, ["--host", host])
     assert result.exit_code == 2
     assert "EXPORTER_JWT_SECRET" in result.stderr
+    keys = {"EXPORTER_JWT_JWKS_URL": "https://id.example.com/jwks"}
+    result = CliRunner().invoke(cli, ["--host", host], env=keys)
+    assert result.exit_code == 2
+    assert "links in mails" in result.stderr
+    assert "EXPORTER_LINK_SECRET" in result.stderr
 
 
 async def preflight(origins: str, origin: str) -> httpx.Response:

@@ -77,6 +77,7 @@ def test_request_carries_every_field(published: list[Event]) -> None:
         *("--filter", "kind=proof", "--filters", '{"id": {"gte": 5}}', "--columns", "id,kind"),
         *("--scope", "all", "--priority", "low", "--option", "header=false", "--compression", "gzip"),
         *("--recipient", "a@example.com", "--recipient", "b@example.com", "--job-id", job_id),
+        *("--webhook", "https://hooks.example.com/x"),
     )
     assert (result.exit_code, result.stdout.strip()) == (0, job_id)
     [event] = published
@@ -92,6 +93,7 @@ def test_request_carries_every_field(published: list[Event]) -> None:
         "scope": "all",
         "priority": "low",
         "recipients": ["a@example.com", "b@example.com"],
+        "webhook": "https://hooks.example.com/x",
     }
 
 
