@@ -1,0 +1,180 @@
+"""A worker says truly whether it is ready, waits out outages, and ends where it would live on deaf."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from uuid import uuid4
+
+import asyncpg
+import psutil
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from local.apps import AppProcess
+from local.service import Service
+from local.stack import Stack
+from stream_app.events import ExportRequest, Topic, request_event
+from stream_app.readiness import is_ready
+
+STUCK = 5.0
+
+
+def impatient() -> dict[str, str]:
+    """Settings of a worker with a group of its own, and little patience with itself."""
+    return {
+        "EXPORTER_KAFKA_GROUP": f"watchdog-{uuid4().hex[:8]}",
+        "EXPORTER_STUCK_SECONDS": str(STUCK),
+        "EXPORTER_DRAIN_SECONDS": "1",
+    }
+
+
+@pytest.fixture(scope="module")
+def worker(stack: Stack) -> Iterator[AppProcess]:
+    """It has read what a transaction wrote, whose end is an entry that no consumer is given."""
+    started = stack.start_worker(settings=impatient())
+    asyncio.run(ended(stack, transactional=True))
+    yield started
+    started.kill()
+
+
+def ready(worker: AppProcess) -> bool:
+    return is_ready(worker._ready_file)
+
+
+def until(condition: Callable[[], bool], within: float) -> bool:
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline and not condition():
+        time.sleep(0.05)
+    return condition()
+
+
+async def ended(stack: Stack, *, transactional: bool = False, within: float = 60) -> None:
+    """Ask for something that no worker can do, and wait until its job has failed."""
+    settings = stack.settings()
+    event = request_event(ExportRequest(user_id="w", export_type="ledger", format="none"), source="/t")
+    options = {"transactional_id": f"t-{uuid4()}"} if transactional else {}
+    producer = AIOKafkaProducer(bootstrap_servers=settings["EXPORTER_KAFKA_BOOTSTRAP_SERVERS"], **options)
+    await producer.start()
+    if transactional:
+        async with producer.transaction():
+            await producer.send_and_wait(Topic.REQUESTS, event.encode(), key=event.key)
+    else:
+        await producer.send_and_wait(Topic.REQUESTS, event.encode(), key=event.key)
+    await producer.stop()
+    database = await asyncpg.connect(settings["EXPORTER_DATABASE_URL"])
+    try:
+        async with asyncio.timeout(within):
+            while not await database.fetchval(  # noqa: ASYNC110
+                "SELECT true FROM export_jobs WHERE id = $1 AND status = 'failed'", event.job_id
+            ):
+                await asyncio.sleep(0.1)
+    finally:
+        await database.close()
+
+
+def send(service: Service, what: signal.Signals) -> None:
+    """To all of its processes: those of PostgreSQL have groups of their own."""
+    parent = psutil.Process(service.pid)
+    for process in [parent, *parent.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(what)
+
+
+@pytest.mark.parametrize("part", ["s3", "postgres", "kafka"])
+def test_a_part_that_stands_still(stack: Stack, worker: AppProcess, part: str) -> None:
+    """Longer than a worker may be stuck: it is not ready meanwhile, it stays, and it is well afterwards."""
+    assert until(lambda: ready(worker), 30)
+    send(stack.services[part], signal.SIGSTOP)
+    try:
+        assert until(lambda: not worker._ready_file.exists(), 30)
+        time.sleep(STUCK + 1)
+        assert worker.running
+        assert not ready(worker)
+    finally:
+        send(stack.services[part], signal.SIGCONT)
+    assert until(lambda: ready(worker), 60), worker.child.tail()
+    assert worker.running
+    asyncio.run(ended(stack))
+
+
+def test_a_broker_that_dies(stack: Stack, worker: AppProcess) -> None:
+    """The worker finds its way back, or ends and does when it is started again."""
+    stack.kafka.kill()
+    assert until(lambda: not worker._ready_file.exists(), 30)
+    stack.kafka.restart()
+    assert until(lambda: ready(worker) or not worker.running, 60), worker.child.tail()
+    if not worker.running:
+        worker.start()
+    asyncio.run(ended(stack))
+
+
+SABOTAGE = {
+    # It has left the group, as after a lost session, and does not join again.
+    "the brokers do not count it in": (
+        "app.consumer._thread._consumer._coordinator._coordination_task.cancel();"
+        "app.consumer._thread._consumer._coordinator._heartbeat_task.cancel()"
+    ),
+    # A task of ours ends without an error.
+    "a task of the worker has ended": (
+        "[task.cancel() for task in asyncio.all_tasks() if '_never_ending' in repr(task)]"
+    ),
+    # And with one.
+    "on purpose": "raise RuntimeError('on purpose')",
+    # The loop does not turn any more.
+    "showed no sign of life": "__import__('time').sleep(600)",
+    # It is a member of the group and fetches nothing: nobody but the watchdog would ever notice.
+    "is not read on from": "app.consumer.flow_active = False",
+}
+
+SCRIPT = """
+import asyncio
+import stream_app.app as wiring
+create = wiring.create_app
+
+def create_app(settings):
+    app = create(settings)
+
+    @app.task
+    async def sabotage():
+        while not settings.ready_file.exists():
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(1)
+        {sabotage}
+
+    return app
+
+wiring.create_app = create_app
+from stream_app.__main__ import cli
+cli(["worker"])
+"""
+
+
+@pytest.fixture(scope="module")
+def sabotaged(stack: Stack) -> Iterator[dict[str, AppProcess]]:
+    """Workers in which something goes wrong a second after they were ready, by what they end for."""
+    workers = {}
+    for number, (reason, sabotage) in enumerate(SABOTAGE.items()):
+        env = {**stack.environment(), **impatient()}
+        worker = AppProcess(f"sabotaged-{number}", ["-"], env, stack.run_dir)
+        worker._argv = [worker._argv[0], "-c", SCRIPT.format(sabotage=sabotage)]
+        workers[reason] = worker
+    with ThreadPoolExecutor(len(workers)) as pool:
+        list(pool.map(lambda worker: worker.start(), workers.values()))
+    time.sleep(2)
+    with suppress(TimeoutError):  # whoever reads them must notice that it does not
+        asyncio.run(ended(stack, within=0.1))
+    yield workers
+    for worker in workers.values():
+        worker.kill()
+
+
+@pytest.mark.parametrize("reason", SABOTAGE)
+def test_beyond_recovery(sabotaged: dict[str, AppProcess], reason: str) -> None:
+    worker = sabotaged[reason]
+    assert until(lambda: not worker.running, 60), worker.child.tail(40)
+    assert worker.child.exit_code not in (0, None)
+    assert reason in worker.log.read_text()
+    assert not worker._ready_file.exists() or "no sign of life" in reason
