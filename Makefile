@@ -1,11 +1,12 @@
 # Everything a contributor types. `make help` lists the targets.
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: demo test up check bench clean help lock setup lint format
+.PHONY: demo test up check bench chaos clean help lock setup lint format pictures
 
 ROWS ?= 20000
 PORT ?= 8000
 WORKERS ?= 1
+MINUTES ?= 30
 ARGS ?=
 PYTHON_ENV := .venv/bin/python
 READY := .venv/.ready
@@ -35,6 +36,12 @@ check: lint test ## What CI runs: lint, then test
 
 bench: $(READY) ## Measure against other ways of doing the same, side by side
 	@$(PYTHON_ENV) -m bench $(ARGS)
+
+chaos: $(READY) ## Break everything while jobs run, over and over (MINUTES=, and CHAOS_SEED= to repeat a run)
+	@$(PYTHON_ENV) -m tests.chaos $(MINUTES)
+
+pictures: $(READY) ## Take the README's pictures of the page anew
+	@EXPORTER_TEST_SCREENSHOTS=docs/images $(PYTHON_ENV) -m pytest -q tests/e2e/test_page.py -k pictures
 
 format: $(READY) ## Rewrite the code in the project's style
 	@.venv/bin/ruff check --fix-only --quiet .

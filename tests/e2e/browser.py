@@ -94,7 +94,7 @@ class Visit:
 
     def shot(self, name: str, **options: Any) -> None:
         """A picture, with few colours so that it is small."""
-        picture = self.page.screenshot(animations="disabled", caret="hide", **options)
+        picture = self.page.screenshot(**options)
         if SCREENSHOTS:
             folder = Path(SCREENSHOTS)
             folder.mkdir(parents=True, exist_ok=True)

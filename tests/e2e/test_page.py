@@ -276,7 +276,7 @@ def make_schedule(visit: Visit) -> None:
     page.get_by_label("Repeat").select_option(label="Every week")
     page.get_by_label("On", exact=True).select_option(label="Friday")
     page.get_by_label("At", exact=True).fill("18:30")
-    expect(page.get_by_label("Time zone")).to_have_value("Europe/Berlin")
+    expect(page.get_by_label("Time zone", exact=True)).to_have_value("Europe/Berlin")
     page.get_by_label("Which rows").select_option(label="Those of the week before")
     page.locator("summary", has_text="Mail").click()
     page.get_by_label("Tell these addresses").fill("ada@example.com")
@@ -288,6 +288,7 @@ def test_the_pictures_in_the_readme(visit: Visit, settings: Settings) -> None:
     """On a desktop, in the dark, and on a phone nothing sticks out."""
     visit.open()
     page = visit.page
+    page.emulate_media(reduced_motion="reduce")
     page.set_viewport_size({"width": 720, "height": 520})
     visit.shot("page-sign-in")
     page.set_viewport_size({"width": 1280, "height": 900})
@@ -307,6 +308,7 @@ def test_the_pictures_in_the_readme(visit: Visit, settings: Settings) -> None:
     page.locator("#job-list > li").nth(1).get_by_role("button", name="Again").click()
     expect(page.locator(".estimate")).to_contain_text(" rows, ")
     expect(card.locator(".facts")).to_contain_text("of about 300 rows")
+    page.mouse.move(0, 0)
     page.evaluate("document.activeElement.blur(); scrollTo({ top: 0, behavior: 'instant' })")
     visit.assert_fits()
     visit.shot("page")

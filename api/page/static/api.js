@@ -3,7 +3,7 @@
 const BASE = new URL("..", import.meta.url);
 const KEY = "exports.token";
 
-/** What a call answered instead of what was asked for; `message` is for people. */
+/** A call that went wrong; `message` is for people. */
 export class Failure extends Error {
   constructor(status, problem) {
     super(problem.detail ?? problem.title ?? `The service answered ${status}`);
@@ -22,10 +22,10 @@ export const session = {
   },
 };
 
-/** Called with the failure when a token is no longer taken. */
+/** Told when a token is no longer taken. */
 export const lost = { handler: () => {} };
 
-/** Who a token says its bearer is. The service checks the token; this is only shown. */
+/** Who a token says its bearer is: for show, the service decides. */
 export function bearer(token) {
   try {
     const part = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");

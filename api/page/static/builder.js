@@ -9,15 +9,15 @@ import { format as kind, rows, sentence, size } from "./words.js";
 const PAUSE = 350; // milliseconds without a change, after which an estimate is asked for
 const COMPRESSIONS = [["none", "None"], ["gzip", "gzip"], ["zstd", "Zstandard"]];
 const DELIMITERS = [[",", "Comma"], [";", "Semicolon"], ["\t", "Tab"], ["|", "Bar"]];
-const PAGES = [["A4", "A4"], ["A3", "A3"], ["LETTER", "Letter"], ["LEGAL", "Legal"], ["TABLOID", "Tabloid"]];
+const PAGES = ["A4", "A3", "LETTER", "LEGAL", "TABLOID"].map((name) => [name, name]);
 
-/** One option: the formats it is for, its control, and the value that need not be sent. */
+/** For which formats, and the value that need not be sent. */
 const OPTIONS = {
   compression: { label: "Compression", fits: (format) => format.compressible, usual: "none", make: () => choice(COMPRESSIONS) },
   delimiter: { label: "Between columns", fits: isCsv, usual: ",", make: () => choice(DELIMITERS) },
   null: { label: "Written for missing values", fits: isCsv, usual: "", make: () => h("input", { maxLength: 20, pattern: "[A-Za-z0-9_\\\\<>\\(\\)\\-.\\/]*", title: "letters, digits and _ \\ < > ( ) - . /" }) },
   header: { label: "First line names the columns", fits: isCsv, usual: true },
-  bom: { label: "Byte order mark, for old Excel", fits: isCsv, usual: false },
+  bom: { label: "Byte order mark", fits: isCsv, usual: false },
   guard_formulas: { label: "Keep texts from running as formulas", fits: isCsv, usual: true },
   title: { label: "Title", fits: isPdf, usual: "", make: () => h("input", { maxLength: 200 }) },
   page_size: { label: "Paper", fits: isPdf, usual: "A4", make: () => choice(PAGES) },
@@ -39,9 +39,9 @@ export class Builder {
     this.timer = 0;
     const changed = () => this.changed();
 
-    this.dataset = h("select", { name: "dataset", onchange: () => this.useDataset() });
+    this.dataset = h("select", { onchange: () => this.useDataset() });
     this.about = h("p", { class: "hint" });
-    this.format = h("select", { name: "format", onchange: () => this.useFormat() });
+    this.format = h("select", { onchange: () => this.useFormat() });
     this.manner = h("p", { class: "hint" });
     this.columns = h("div", { class: "columns", role: "group", "aria-label": "Columns" });
     this.columnsSummary = h("span");
@@ -53,7 +53,7 @@ export class Builder {
       this.columns,
     );
     this.filters = new Filters(changed);
-    this.scope = choice([["own", "My own"], ["all", "Everybody’s"]], { name: "scope" });
+    this.scope = choice([["own", "My own"], ["all", "Everybody’s"]]);
     this.scopeField = field("Whose rows", this.scope);
     this.options = h("div", { class: "options" });
     this.optionsBox = h("details", {}, h("summary", {}, "Options"), this.options);
@@ -156,7 +156,7 @@ export class Builder {
     };
   }
 
-  /** Show an order again, as a job has it. */
+  /** Show a job's order again. */
   fill(job) {
     const gone = [];
     if (this.datasets.has(job.export_type)) this.dataset.value = job.export_type;

@@ -2,7 +2,7 @@
 
 import { sentence } from "./words.js";
 
-/** An element. Properties named on… are listeners, those with a hyphen and unknown ones attributes. */
+/** An element. Properties named on… are listeners, those with a hyphen or unknown are attributes. */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {

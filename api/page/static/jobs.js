@@ -67,7 +67,7 @@ export class Jobs {
     return card;
   }
 
-  /** Ask for one job and show it; questions that come while one is under way become one more. */
+  /** Ask for one job and show it; once more if it was wanted meanwhile. */
   async refresh(id) {
     if (this.wanted.has(id)) {
       this.wanted.set(id, true);

@@ -17,10 +17,8 @@ export function rhythm({ schedule, day, time_of_day: time, timezone }) {
 
 export class Repeat {
   constructor(changed) {
-    this.every = choice(
-      [["", "Just once, now"], ["daily", "Every day"], ["weekly", "Every week"], ["monthly", "Every month"]],
-      { name: "repeat" },
-    );
+    const rhythms = [["", "Just once, now"], ["daily", "Every day"], ["weekly", "Every week"], ["monthly", "Every month"]];
+    this.every = choice(rhythms);
     this.weekday = choice(WEEKDAYS.map((name, index) => [index, name]));
     this.monthday = h("input", { type: "number", min: 1, max: 31, value: 1, required: true });
     this.time = h("input", { type: "time", value: "06:00", required: true });

@@ -29,7 +29,7 @@ export function moment(text) {
   return `${isToday(date) ? "today" : day.format(date)}, ${clock.format(date)}`;
 }
 
-/** With its weekday, in the schedule's own time zone. */
+/** In the schedule's own time zone. */
 export function run(text, timeZone) {
   const parts = { hour: "2-digit", minute: "2-digit", weekday: "short", day: "numeric", month: "short" };
   return new Intl.DateTimeFormat("en-GB", { ...parts, timeZone }).format(new Date(text));
