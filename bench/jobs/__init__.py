@@ -1,0 +1,1 @@
+"""How fast small exports get through: from the request's publication to the announcement of its end."""

@@ -1,0 +1,93 @@
+"""``python -m bench.jobs``: latency and throughput of small exports, beside Celery."""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import quantiles
+from typing import Annotated
+
+import asyncpg
+import typer
+from rich.markdown import Markdown
+
+from bench.jobs import ours, peer
+from local.postgres import READER, SOURCE
+from local.progress import Progress, console
+from local.stack import Stack
+from stream_app.settings import Settings
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+ROWS = 1_000
+
+
+def main(
+    rate: Annotated[float, typer.Option(help="Requests a second while latency is measured")] = 20,
+    seconds: Annotated[float, typer.Option(help="How long latency is measured")] = 30,
+    count: Annotated[int, typer.Option(help="Jobs of the backlog whose throughput is measured")] = 1_000,
+    slots: Annotated[int, typer.Option(help="Exports at a time, or threads of Celery's pool")] = 4,
+    output: Annotated[Path, typer.Option(help="Where the report goes besides the terminal")] = RESULTS,
+) -> None:
+    """Small CSV exports through everything: Kafka, PostgreSQL, S3, all of it on this machine."""
+    with tempfile.TemporaryDirectory(prefix="bench-jobs-") as temporary:
+        folder = Path(temporary)
+        datasets = folder / "datasets.toml"
+        datasets.write_text(f'[datasets.{ours.DATASET}]\ntable = "public.small"\n')
+        extra = {"EXPORTER_DATASETS_FILE": str(datasets), "EXPORTER_WORKER_SLOTS": str(slots)}
+        with Stack(folder / "stack", settings=extra, progress=Progress()) as stack:
+            asyncio.run(_fill(stack.postgres.admin_url(SOURCE)))
+            os.environ.update(stack.settings())
+            settings = Settings()
+            times = round(rate * seconds)
+            worker = stack.start_worker()
+            asyncio.run(ours.backlog(settings, count=50))  # everything is loaded
+            found = [("ours", asyncio.run(ours.latencies(settings, rate=rate, count=times)))]
+            throughput = [asyncio.run(ours.backlog(settings, count=count))]
+            worker.stop()
+            with peer.worker(slots):
+                found.append(("Celery", peer.latencies(rate=rate, count=times)))
+                throughput.append(peer.backlog(count=count))
+    report = _report(found, throughput, rate, count, slots)
+    console.print(Markdown(report))
+    output.write_text(report, encoding="utf-8")
+
+
+async def _fill(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(
+            f"CREATE TABLE small AS SELECT * FROM ledger ORDER BY id LIMIT {ROWS};"
+            f"ALTER TABLE small ADD PRIMARY KEY (id); GRANT SELECT ON small TO {READER}"
+        )
+    finally:
+        await connection.close()
+
+
+def _report(
+    found: Sequence[tuple[str, Sequence[float]]],
+    throughput: Sequence[float],
+    rate: float,
+    count: int,
+    slots: int,
+) -> str:
+    lines = [
+        "# Small exports",
+        "",
+        f"Made by `python -m bench.jobs`: {ROWS:,} rows as CSV, one worker with {slots} exports at a time, on"
+        f" {os.cpu_count()} cores that Kafka, PostgreSQL and S3 share. Latency at {rate:g} requests a second,"
+        " from publishing the request to reading that it is completed (Celery, whose broker is a queue in"
+        f" memory: from sending the task to the end of its function). Throughput: {count:,} jobs at once.",
+        "",
+        "| who | p50 | p95 | p99 | longest | jobs a second |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for (name, seconds), jobs in zip(found, throughput, strict=True):
+        at = quantiles(seconds, n=100)
+        times = [f"{1000 * value:.0f} ms" for value in (at[49], at[94], at[98], max(seconds))]
+        lines.append(f"| {name} | {' | '.join(times)} | {jobs:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    typer.run(main)

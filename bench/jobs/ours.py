@@ -1,0 +1,98 @@
+"""Ours: requests published to Kafka, their ends read from ``exports.events``."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID, uuid4
+
+from aiokafka import AIOKafkaConsumer
+
+from producers.publisher import Publisher
+from stream_app.errors import Unreadable
+from stream_app.events import EventType, ExportRequest, Topic, decode
+from stream_app.kafka import client_options
+from stream_app.settings import Settings
+
+DATASET = "small"
+
+ENDS = {EventType.COMPLETED, EventType.FAILED, EventType.CANCELLED}
+
+
+class Ends:
+    """When jobs were announced to have ended, by the clock of this process."""
+
+    def __init__(self) -> None:
+        self.at: dict[UUID, float] = {}
+        self.failed: list[str] = []
+        self._more = asyncio.Condition()
+
+    async def note(self, raw: bytes) -> None:
+        try:
+            event = decode(raw)
+        except Unreadable:
+            return
+        if event.type in ENDS and event.job_id is not None:
+            async with self._more:
+                self.at.setdefault(event.job_id, time.perf_counter())
+                if event.type is not EventType.COMPLETED:
+                    self.failed.append(str(event.data))
+                self._more.notify_all()
+
+    async def wait(self, jobs: set[UUID], timeout: float) -> None:
+        async with asyncio.timeout(timeout), self._more:
+            await self._more.wait_for(lambda: jobs <= self.at.keys())
+
+
+@asynccontextmanager
+async def ends(settings: Settings) -> AsyncIterator[Ends]:
+    """What is announced while the block runs."""
+    consumer = AIOKafkaConsumer(Topic.EVENTS, **client_options(settings), auto_offset_reset="latest")
+    await consumer.start()
+    await consumer.seek_to_end()
+    found = Ends()
+
+    async def read() -> None:
+        async for message in consumer:
+            await found.note(message.value)
+
+    reading = asyncio.create_task(read())
+    try:
+        yield found
+    finally:
+        reading.cancel()
+        await asyncio.wait({reading})
+        await consumer.stop()
+
+
+async def latencies(settings: Settings, *, rate: float, count: int) -> list[float]:
+    """Seconds from the start of each publication to the announcement, at ``rate`` requests a second."""
+    sent: dict[UUID, float] = {}
+    async with ends(settings) as found, Publisher(settings) as publisher:
+        started = time.perf_counter()
+        for number in range(count):
+            await asyncio.sleep(max(0.0, started + number / rate - time.perf_counter()))
+            job_id = uuid4()
+            sent[job_id] = time.perf_counter()
+            await publisher.request(_request(number), job_id)
+        await found.wait(set(sent), 60)
+    if found.failed:
+        raise RuntimeError(f"{len(found.failed)} exports did not complete, the first: {found.failed[0]}")
+    return [found.at[job_id] - moment for job_id, moment in sent.items()]
+
+
+async def backlog(settings: Settings, *, count: int) -> float:
+    """Jobs a second, from the first publication to the last announcement."""
+    async with ends(settings) as found, Publisher(settings) as publisher:
+        ids = [uuid4() for _ in range(count)]
+        started = time.perf_counter()
+        await asyncio.gather(
+            *(publisher.request(_request(number), job_id) for number, job_id in enumerate(ids))
+        )
+        await found.wait(set(ids), 300)
+    return count / (max(found.at[job_id] for job_id in ids) - started)
+
+
+def _request(number: int) -> ExportRequest:
+    """Everybody asks once: no user waits for a slot of their own."""
+    return ExportRequest(user_id=f"user-{number}", export_type=DATASET, format="csv", scope="all")

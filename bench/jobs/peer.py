@@ -1,0 +1,107 @@
+"""The same export function as a Celery task, over a broker in memory: sender and worker share a process.
+
+So no message crosses the network, and nothing survives the process: the least that Celery can cost.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+from celery import Celery
+from celery.contrib.testing.worker import start_worker
+
+from bench.jobs.ours import DATASET
+from stream_app.events import ExportRequest
+from stream_app.exports.catalog import Catalog
+from stream_app.exports.datasets.registry import load_datasets
+from stream_app.exports.formats.registry import FORMATS
+from stream_app.exports.run import Exporter, Gauge
+from stream_app.exports.source import Source
+from stream_app.exports.storage import Storage
+from stream_app.jobs.claims import Claim
+from stream_app.settings import Settings
+
+app = Celery("bench", broker="memory://")
+app.conf.task_ignore_result = True
+app.conf.broker_transport_options = {"polling_interval": 0.001}
+
+_done: dict[str, float] = {}
+_own = threading.local()
+
+
+@app.task(name="export")  # type: ignore[untyped-decorator]
+def _export(job_id: str) -> None:
+    if not hasattr(_own, "runner"):
+        _own.runner, _own.exporter = asyncio.Runner(), _exporter()
+    request = ExportRequest(user_id=job_id, export_type=DATASET, format="csv", scope="all")
+    claim = Claim(
+        job_id=UUID(job_id),
+        attempt=1,
+        worker="celery",
+        failures=0,
+        request=request,
+        started_at=datetime.now(UTC),
+    )
+    _own.runner.run(_own.exporter.run(claim, Gauge()))
+    _done[job_id] = time.perf_counter()
+
+
+def _exporter() -> Exporter:
+    settings = Settings()
+    source = Source(settings, connections=1)
+    return Exporter(
+        source,
+        Catalog(source.fetch),
+        Storage(settings),
+        load_datasets(settings.datasets_file),
+        FORMATS,
+        settings,
+        ThreadPoolExecutor(1),
+    )
+
+
+@contextmanager
+def worker(threads: int) -> Iterator[None]:
+    """A worker with a pool of so many threads, each of which has run a task."""
+    with start_worker(app, pool="threads", concurrency=threads, perform_ping_check=False, loglevel="ERROR"):
+        _wait([_send() for _ in range(8 * threads)])
+        yield
+
+
+def latencies(*, rate: float, count: int) -> list[float]:
+    """Seconds from sending a task to the end of its export, at ``rate`` tasks a second."""
+    sent: dict[str, float] = {}
+    started = time.perf_counter()
+    for number in range(count):
+        time.sleep(max(0.0, started + number / rate - time.perf_counter()))
+        moment = time.perf_counter()
+        sent[_send()] = moment
+    _wait(list(sent))
+    return [_done[job_id] - moment for job_id, moment in sent.items()]
+
+
+def backlog(*, count: int) -> float:
+    """Jobs a second, from sending the first to the end of the last."""
+    started = time.perf_counter()
+    ids = [_send() for _ in range(count)]
+    _wait(ids)
+    return count / (max(_done[job_id] for job_id in ids) - started)
+
+
+def _send() -> str:
+    job_id = str(uuid4())
+    _export.delay(job_id)
+    return job_id
+
+
+def _wait(ids: list[str], timeout: float = 300) -> None:
+    deadline = time.monotonic() + timeout
+    while missing := [job_id for job_id in ids if job_id not in _done]:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{len(missing)} of {len(ids)} tasks did not end in {timeout:g} s")
+        time.sleep(0.02)
