@@ -6,15 +6,15 @@ from uuid import uuid4
 
 import pytest
 
-from stream_app.events import Event, EventType
-from stream_app.jobs.admission import job_row
+from stream_app.events import SCHEDULES, Event, EventType
+from stream_app.jobs.admission import PRIORITIES, job_row
 
 NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
 
 
-def row(cancelled: bool = False, **data: Any) -> dict[str, Any]:
+def row(cancelled: bool = False, source: str = "/t", **data: Any) -> dict[str, Any]:
     content = {"user_id": "u", "export_type": "ledger", "format": "csv", **data}
-    event = Event(id=str(uuid4()), source="/t", type=EventType.REQUESTED, data=content)
+    event = Event(id=str(uuid4()), source=source, type=EventType.REQUESTED, data=content)
     return job_row(
         event, now=NOW, formats={"csv", "json"}, datasets={"ledger", "proofs"}, cancelled=cancelled
     )
@@ -52,3 +52,10 @@ def test_a_request_whose_cancellation_came_first_is_born_cancelled() -> None:
     admitted = row(cancelled=True)
     assert admitted["outcome"]["status"] == "cancelled"
     assert admitted["cancel_requested_at"] == NOW
+
+
+def test_what_a_schedule_asks_for_gives_way_unless_it_says_otherwise() -> None:
+    schedule = f"{SCHEDULES}/{uuid4()}"
+    assert row(source=schedule)["priority"] == PRIORITIES["low"]
+    assert row(source=schedule, priority="high")["priority"] == PRIORITIES["high"]
+    assert row(source="/services/billing")["priority"] == PRIORITIES["normal"]
