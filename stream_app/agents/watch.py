@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 BEAT = 2.0
 HURRIED = 0.25
-"""Seconds between beats of a worker that is well, and of one that is not (yet)."""
+"""Seconds between beats, and between those of a worker that only starts."""
 
 PATIENCE = 5.0
 """Seconds that a part has for an answer."""
@@ -37,6 +37,7 @@ class Probe:
         self._check = check
         self._problem: str | None = f"{name}: not asked yet"
         self._answered = time.monotonic()
+        self.pause = HURRIED
 
     @property
     def problem(self) -> str | None:
@@ -57,7 +58,7 @@ class Probe:
                 log.exception("probe.crashed", part=self.name)
                 self._problem = f"{self.name}: {error!r}"
             self._answered = time.monotonic()
-            await asyncio.sleep(HURRIED if self._problem else BEAT / 2)
+            await asyncio.sleep(self.pause)
 
 
 class Watch(Service):
@@ -91,6 +92,7 @@ class Watch(Service):
         self._group: Group | None = None
         self._ends: dict[Place, int] = {}
         self._health: Health | None = None
+        self._pause = HURRIED
 
     async def on_started(self) -> None:
         self._deadman.start()
@@ -114,7 +116,7 @@ class Watch(Service):
                 self._say_ready(False)
             else:
                 self._beat()
-            await asyncio.sleep(BEAT if self._health is Health.WELL else HURRIED)
+            await asyncio.sleep(self._pause)
 
     def _beat(self) -> None:
         away = {probe.name: problem for probe in self._probes if (problem := probe.problem) is not None}
@@ -123,6 +125,10 @@ class Watch(Service):
         if health is not self._health:
             log.info(f"worker.{health.value}", worker=self._worker, reason=reason)
         self._health = health
+        if health is Health.WELL:
+            self._pause = BEAT
+            for probe in self._probes:
+                probe.pause = BEAT / 2
         self._say_ready(health is Health.WELL)
         if health is Health.STUCK:
             self._deadman.last(self._ending)
