@@ -1,6 +1,7 @@
 """Files in object storage: upload of a stream, download links, removal. Synchronous: call it from threads."""
 
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -33,9 +34,7 @@ class Stored:
 
 def content_disposition(file_name: str) -> str:
     """RFC 6266: an ASCII name for old clients and the real one for all others."""
-    plain = (
-        file_name.encode("ascii", "replace").decode().replace("?", "_").replace('"', "_").replace("\\", "_")
-    )
+    plain = re.sub(r'[^ -~]|["\\/]', "_", file_name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(file_name, safe='')}"
 
 
