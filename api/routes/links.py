@@ -1,11 +1,11 @@
 """Where the links in mails lead: to the file, and to the end of such mails. Whoever has one may use it."""
 
 from html import escape
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import structlog
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Header, Response
 from fastapi.responses import HTMLResponse
 
 from api.problems import Problem, documented
@@ -33,9 +33,18 @@ _REDIRECT: dict[int | str, dict[str, Any]] = {
     response_class=Response,
     responses=_REDIRECT,
 )
-async def follow_link(token: str, services: Container) -> Response:
+async def follow_link(
+    token: str,
+    services: Container,
+    accept: Annotated[str, Header(description="Browsers get a page where others get a problem")] = "",
+) -> Response:
     """Needs no token of a user: it is signed for one recipient of one job. 410 once it is revoked."""
-    return await _redirect(services, token)
+    try:
+        return await _redirect(services, token)
+    except Problem as problem:
+        if "text/html" not in accept:
+            raise
+        return _page(f"<p>{escape(problem.detail)}.</p>", problem.status)
 
 
 @router.head(
@@ -115,13 +124,14 @@ def _no_such_link() -> Problem:
     return Problem(404, "bad_link", "There is no such link; copy it whole from the mail")
 
 
-def _page(body: str) -> HTMLResponse:
+def _page(body: str, status: int = 200) -> HTMLResponse:
     return HTMLResponse(
         '<!DOCTYPE html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
         "<title>Mails about exports</title>"
         '<body style="font:16px/1.5 system-ui,sans-serif;max-width:32em;margin:4em auto;padding:0 1em">'
         f'<form method="post">{body}</form></body></html>',
+        status_code=status,
         headers={
             "Cache-Control": "no-store",
             "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'",

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 
 import structlog
@@ -112,11 +113,12 @@ class Courier:
         )
         status, reason = DeliveryStatus.SENT, None
         try:
-            objection = self._objection(channel, notice)
-            if transport is None or objection is not None:
-                status, reason = DeliveryStatus.SKIPPED, objection or NOT_SET_UP[channel]
-            else:
-                await transport.send(notice)
+            notice = self._checked(channel, notice)
+            if transport is None:
+                raise Rejected(NOT_SET_UP[channel])
+            await transport.send(notice)
+        except Rejected as error:
+            status, reason = DeliveryStatus.SKIPPED, str(error)
         except Undelivered as error:
             outcome = await until_possible(self._ledger.postpone, notice, backoff(notice.attempt), str(error))
             bound.warning("delivery.postponed", outcome=outcome, error=str(error))
@@ -135,20 +137,21 @@ class Courier:
         else:
             bound.warning("delivery.claim_lost", status=status)
 
-    def _objection(self, channel: Channel, notice: Notice) -> str | None:
-        """Why a message must not be sent: what the recipient wants, and what the settings allow now."""
+    def _checked(self, channel: Channel, notice: Notice) -> Notice:
+        """The message, for an address as mails carry it.
+
+        Raises:
+            Rejected: it must not be sent, for what the recipient wants and the settings allow now.
+        """
         if notice.unwanted is not None:
-            return notice.unwanted
-        if channel is Channel.MAIL and notice.empty and not self._settings.mail_empty:
-            return "exports without rows are not mailed (EXPORTER_MAIL_EMPTY)"
-        try:
-            if channel is Channel.MAIL:
-                self._addressing.recipient(notice.address, field="recipients")
-            elif self._addressing.webhooks:
+            raise Rejected(notice.unwanted)
+        if channel is Channel.WEBHOOK:
+            if self._addressing.webhooks:
                 self._addressing.webhook(notice.address)
-        except Rejected as error:
-            return str(error)
-        return None
+            return notice
+        if notice.empty and not self._settings.mail_empty:
+            raise Rejected("exports without rows are not mailed (EXPORTER_MAIL_EMPTY)")
+        return replace(notice, address=self._addressing.recipient(notice.address, field="recipients"))
 
 
 def backoff(attempt: int) -> timedelta:

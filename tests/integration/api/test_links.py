@@ -95,6 +95,15 @@ async def test_a_link_ends_with_the_file(post: Post) -> None:
         assert (answer.status_code, answer.json()["code"]) == (410, "expired")
 
 
+async def test_a_browser_is_told_on_a_page(post: Post) -> None:
+    await post.api.set(post.job, expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    async with post.anybody() as client:
+        answer = await client.get(post.path("b@example.com"), headers={"Accept": "text/html,*/*;q=0.8"})
+    assert answer.status_code == 410
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "ask for the export again" in answer.text
+
+
 async def test_links_can_be_revoked_one_or_all(post: Post) -> None:
     async with post.api.user(user_id=post.user_id) as owner, post.anybody() as client:
         revoke = f"/exports/jobs/{post.job}/links"

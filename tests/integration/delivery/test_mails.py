@@ -41,6 +41,17 @@ async def test_a_mail_says_what_became_of_the_job(office: Office) -> None:
     assert "filters.x: &lt;b&gt;no&lt;/b&gt; such column" in html.get_content()
 
 
+async def test_a_refused_request_is_told_to_those_that_can_be_told(office: Office) -> None:
+    """What such a request names was never put in the form that mails carry."""
+    bad = await office.job("nobody", "Ops@BÜCHER.de")
+    await office.end(failed(bad, "recipients.0: 'nobody' is not a mail address"))
+    async with mail_server() as server, office.working(smtp_port=server.port):
+        await office.settled(bad.job_id)
+    assert await office.statuses(bad.job_id) == {"nobody": "skipped", "Ops@BÜCHER.de": "sent"}
+    (mail,) = server.mails
+    assert mail["X-Envelope-To"] == mail["To"] == "Ops@xn--bcher-kva.de"
+
+
 async def test_an_outage_delays_mails_and_loses_none(office: Office) -> None:
     async with mail_server() as gone:
         port = gone.port
