@@ -79,7 +79,7 @@ class PostgresService(Service):
         if _can_reach(user, self._pgdata, self._install):
             return
         temporary, prefix = Path(tempfile.gettempdir()), "exporter-postgres-"
-        sweep(place for place in temporary.glob(f"{prefix}*") if any(place.iterdir()))
+        sweep(place for place in temporary.glob(f"{prefix}*") if _is_filled(place))
         place = Path(tempfile.mkdtemp(prefix=prefix))
         self._borrowed = RunFolder(place)
         self._borrowed.open()
@@ -188,6 +188,13 @@ def _run_as(user: str | None, command: Sequence[str | Path]) -> subprocess.Compl
     return subprocess.run(
         argv, user=user, group=group, extra_groups=[], capture_output=True, text=True, cwd="/"
     )
+
+
+def _is_filled(place: Path) -> bool:
+    try:
+        return any(place.iterdir())
+    except FileNotFoundError:  # another stack that begins has swept it
+        return False
 
 
 def _can_reach(user: str, *folders: Path) -> bool:

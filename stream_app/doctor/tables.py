@@ -22,10 +22,12 @@ _JOBS = text(
         count(*) FILTER (WHERE status = 'processing') AS running,
         count(*) FILTER (WHERE status = 'pending') AS pending,
         count(*) FILTER (
-            WHERE status = 'processing' AND outcome IS NULL AND lease_until < now() - CAST(:late AS interval)) AS abandoned,
+            WHERE status = 'processing' AND outcome IS NULL
+            AND lease_until < now() - CAST(:late AS interval)) AS abandoned,
         count(*) FILTER (WHERE outcome IS NOT NULL AND lease_until < now() - CAST(:late AS interval)) AS unpublished,
         count(*) FILTER (
-            WHERE status = 'completed' AND outcome IS NULL AND expires_at < now() - CAST(:expired AS interval)) AS unexpired,
+            WHERE status = 'completed' AND outcome IS NULL
+            AND expires_at < now() - CAST(:expired AS interval)) AS unexpired,
         count(*) FILTER (
             WHERE status = 'pending' AND outcome IS NULL AND admitted_at IS NULL
             AND created_at < now() - CAST(:admitted AS interval)) AS unadmitted,
