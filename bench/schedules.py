@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import asyncpg
+import psutil
 import typer
 
 from local.progress import console
@@ -46,10 +47,15 @@ def main(
     """Measure from the tick's publication to the commit of its last run, through a real worker."""
     # Nothing is exported: runs start after the measurement.
     with Stack(folder, ledger_rows=None, settings={"EXPORTER_SCHEDULE_JITTER_SECONDS": "1e9"}) as stack:
-        stack.start_worker()
-        times = [asyncio.run(measure(stack, schedules, due)) for _ in range(rounds)]
-    shown = ", ".join(f"{seconds:.2f}" for seconds in times)
-    console.print(f"{due:,} of {schedules:,} schedules due in one minute: {shown} s (allowed: {LIMIT:.0f} s)")
+        worker = psutil.Process(stack.start_worker().pid)
+        times, spent = [], []
+        for _ in range(rounds):
+            before = sum(worker.cpu_times()[:2])
+            times.append(asyncio.run(measure(stack, schedules, due)))
+            spent.append(sum(worker.cpu_times()[:2]) - before)
+    shown = ", ".join(f"{seconds:.2f} s" for seconds in times)
+    shown += f"; processor time of the worker: {', '.join(f'{seconds:.2f} s' for seconds in spent)}"
+    console.print(f"{due:,} of {schedules:,} schedules due in one minute: {shown} (allowed: {LIMIT:.0f} s)")
     if max(times) > LIMIT:
         raise typer.Exit(1)
 

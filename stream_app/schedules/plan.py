@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 
 from stream_app.schedules.calendar import Calendar
 from stream_app.schedules.windows import Window, Windowing, window_of
@@ -36,6 +37,7 @@ class Plan:
     mark: datetime | None
 
 
+@lru_cache(maxsize=4096)  # what is due in one minute has few calendars
 def plan(
     calendar: Calendar,
     *,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo
@@ -34,12 +35,12 @@ def calendar_of(schedule: Row[Any]) -> Calendar:
     Raises:
         Rejected: what is stored makes no sense any more, such as a zone that has been renamed.
     """
-    return Calendar.of(
-        schedule.schedule,
-        timezone=schedule.timezone,
-        time_of_day=schedule.time_of_day,
-        day=schedule.day,
-    )
+    return _calendar(schedule.schedule, schedule.timezone, schedule.time_of_day, schedule.day)
+
+
+@lru_cache(maxsize=4096)
+def _calendar(schedule: str, timezone: str, time_of_day: str | None, day: int | None) -> Calendar:
+    return Calendar.of(schedule, timezone=timezone, time_of_day=time_of_day, day=day)
 
 
 def job_id_of(schedule_id: UUID, run_at: datetime) -> UUID:

@@ -1,9 +1,11 @@
 """Turns the schedules that are due into jobs: each run exactly once, whoever does it and however often."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import structlog
 from sqlalchemy import Row
@@ -60,24 +62,33 @@ class Scheduler:
             due = await self.schedules.due(connection, until, BATCH)
             if not due:
                 return 0, 0
-            rows: list[dict[str, Any]] = []
-            advanced = []
-            for schedule in due:
-                try:
-                    found = self._plan(schedule, until)
-                except Rejected as error:
-                    # It would stay due for ever: it is put aside, and its owner sees why.
-                    log.warning("schedule.unusable", schedule_id=str(schedule.id), error=str(error))
-                    await self.schedules.update(
-                        connection, schedule.id, paused(str(error), schedule.next_run)
-                    )
-                    continue
-                rows += found[0]
-                advanced.append(found[1])
+            # In a thread: for hundreds it takes a while, in which leases are to be renewed.
+            rows, advanced, unusable = await asyncio.to_thread(self._plan_all, due, until)
+            for schedule_id, error in unusable:
+                # It would stay due for ever: it is put aside, and its owner sees why.
+                log.warning("schedule.unusable", schedule_id=str(schedule_id), error=str(error))
+                await self.schedules.update(connection, schedule_id, paused(str(error), datetime.now(UTC)))
             accepted = await self._admit(connection, rows)
             await self.schedules.advance(connection, advanced)
         await self._publish_outcomes(rows, accepted)
         return len(due), len(accepted)
+
+    def _plan_all(
+        self, due: Sequence[Row[Any]], until: datetime
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[tuple[UUID, Rejected]]]:
+        """Jobs, what becomes of the schedules, and those that cannot be planned."""
+        rows: list[dict[str, Any]] = []
+        advanced: list[dict[str, Any]] = []
+        unusable: list[tuple[UUID, Rejected]] = []
+        for schedule in due:
+            try:
+                jobs, state = self._plan(schedule, until)
+            except Rejected as error:
+                unusable.append((schedule.id, error))
+            else:
+                rows += jobs
+                advanced.append(state)
+        return rows, advanced, unusable
 
     def _plan(self, schedule: Row[Any], until: datetime) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """The jobs of a schedule that is due, and what becomes of its own row."""
