@@ -151,7 +151,8 @@ class Stack:
     def start_all(self, workers: int = 1, api_port: int | None = None) -> Api:
         """Workers, ticker and API at the same time. Returns the API, where links in mails lead."""
         api_port = api_port or free_ports(1)[0]
-        self._extra.setdefault("EXPORTER_PUBLIC_URL", f"http://127.0.0.1:{api_port}")
+        if "EXPORTER_PUBLIC_URL" not in os.environ:
+            self._extra.setdefault("EXPORTER_PUBLIC_URL", f"http://127.0.0.1:{api_port}")
         with ThreadPoolExecutor(workers + 2) as pool:
             starts = [pool.submit(self.start_worker, number) for number in range(1, workers + 1)]
             starts.append(pool.submit(self.start_ticker))
