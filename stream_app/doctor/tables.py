@@ -24,7 +24,8 @@ _JOBS = text(
         count(*) FILTER (
             WHERE status = 'processing' AND outcome IS NULL
             AND lease_until < now() - CAST(:late AS interval)) AS abandoned,
-        count(*) FILTER (WHERE outcome IS NOT NULL AND lease_until < now() - CAST(:late AS interval)) AS unpublished,
+        count(*) FILTER (
+            WHERE outcome IS NOT NULL AND lease_until < now() - CAST(:late AS interval)) AS unpublished,
         count(*) FILTER (
             WHERE status = 'completed' AND outcome IS NULL
             AND expires_at < now() - CAST(:expired AS interval)) AS unexpired,
