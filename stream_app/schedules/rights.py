@@ -1,4 +1,4 @@
-"""Which rows a run may take: decided when it is due, by what holds then. Pure."""
+"""Which rows a run may take: decided when it is due, by what holds then."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
