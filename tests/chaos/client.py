@@ -1,0 +1,125 @@
+"""Those who ask and those who look: publishes with patience, reads the table, the topic and the bucket."""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+import asyncpg
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from local.stack import Stack
+from stream_app.events import Event, Topic
+from stream_app.exports.storage import Storage
+from stream_app.settings import Settings
+from tests.topics import events_on
+
+Job = Mapping[str, Any]
+
+
+class Client:
+    """``async with Client(stack) as client``."""
+
+    def __init__(self, stack: Stack) -> None:
+        fields = {name.removeprefix("EXPORTER_").lower(): value for name, value in stack.settings().items()}
+        self.settings = Settings(_env_file=None, **fields)  # type: ignore[arg-type]
+        self.storage = Storage(self.settings)
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=self.settings.kafka_bootstrap_servers, request_timeout_ms=10_000
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._producer.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._producer.stop()
+
+    async def publish(self, event: Event) -> None:
+        """Until Kafka has it, however long it is away."""
+        while True:
+            with suppress(KafkaError, OSError, TimeoutError):
+                await self._producer.send_and_wait(event.topic, event.encode(), key=event.key)
+                return
+            await asyncio.sleep(0.5)
+
+    async def fetch(self, sql: str, *values: Any) -> list[Job]:
+        """Rows of the state database.
+
+        Raises:
+            OSError, asyncpg.PostgresError, asyncpg.InterfaceError: it is away.
+        """
+        connection = await asyncpg.connect(self.settings.database_url.get_secret_value(), timeout=5)
+        try:
+            rows: list[Job] = await connection.fetch(sql, *values)
+            return rows
+        finally:
+            connection.terminate()
+
+    async def jobs(self, ids: Collection[UUID]) -> dict[UUID, Job]:
+        """The records of those that are known; none while the database is away."""
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            rows = await self.fetch("SELECT * FROM export_jobs WHERE id = ANY($1)", list(ids))
+            return {row["id"]: row for row in rows}
+        return {}
+
+    async def until(
+        self, ids: Collection[UUID], holds: Callable[[Job], bool], *, within: float
+    ) -> dict[UUID, Job]:
+        """The records once ``holds`` is true of all of them.
+
+        Raises:
+            AssertionError: it is not after ``within`` seconds; the message shows those of which it is not.
+        """
+        deadline = time.monotonic() + within
+        while True:
+            found = await self.jobs(ids)
+            if len(found) == len(ids) and all(map(holds, found.values())):
+                return found
+            if time.monotonic() > deadline:
+                waiting = [_summary(job) for job in found.values() if not holds(job)]
+                missing = set(ids) - found.keys()
+                raise AssertionError(f"after {within:.0f} s: missing {missing}, waiting {waiting}")
+            await asyncio.sleep(0.2)
+
+    async def history(self, ids: Collection[UUID]) -> dict[UUID, list[Event]]:
+        """What was said about each job, in order, repetitions left out."""
+        told: dict[UUID, dict[str, Event]] = {job_id: {} for job_id in ids}
+        for event in await events_on(self.settings, Topic.EVENTS):
+            if event.job_id in told:
+                told[event.job_id].setdefault(event.id, event)
+        return {job_id: list(events.values()) for job_id, events in told.items()}
+
+    def objects(self) -> tuple[list[str], list[str]]:
+        """Keys of all files, and of all multipart uploads that are open."""
+        found = [item for page in self.storage.inventory.pages() for item in page]
+        return (
+            [item.key for item in found if item.upload_id is None],
+            [item.key for item in found if item.upload_id is not None],
+        )
+
+
+def has_ended(job: Job) -> bool:
+    """Whether its end is on record and nothing more is due."""
+    return job["status"] not in ("pending", "processing") and job["outcome"] is None
+
+
+def _summary(job: Job) -> str:
+    names = (
+        "id",
+        "user_id",
+        "status",
+        "attempt",
+        "failures",
+        "worker",
+        "lease_until",
+        "not_before",
+        "outcome",
+    )
+    return " ".join(f"{name}={job[name]!s:.120}" for name in names)

@@ -1,0 +1,194 @@
+"""Points of a job's life at which a worker kills itself, as ``kill -9`` would.
+
+``DOOMED`` names a folder whose ``plan.json`` says at which points of which jobs, in their order. Each is
+reached once: who does notes it as a file and dies. The service's own code knows nothing of this, the points
+are wrapped around its functions from outside.
+"""
+
+import functools
+import inspect
+import json
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import stream_app.app
+from stream_app.agents.emitter import Emitter
+from stream_app.agents.lifecycle import Projector
+from stream_app.agents.requests import Admission
+from stream_app.agents.transport import App
+from stream_app.errors import Unreadable
+from stream_app.events import Event, EventType, decode
+from stream_app.exports.multipart import Multipart
+from stream_app.exports.pipe import BytePipe
+from stream_app.exports.run import Exporter
+from stream_app.exports.storage import Storage
+from stream_app.jobs.states import OUTCOMES
+from stream_app.jobs.store import JobStore
+from stream_app.jobs.tending import Caretaker
+
+_exporting: ContextVar[UUID] = ContextVar("exporting")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a wrapped method; ``result`` is ``None`` before it."""
+
+    on: Any
+    arguments: Sequence[Any]
+    result: Any = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """Before or after a call; ``jobs`` says which jobs it is about."""
+
+    owner: type
+    method: str
+    jobs: Callable[[Call], Iterable[UUID]]
+    after: bool = True
+
+
+def _event(*kinds: EventType) -> Callable[[Call], Iterable[UUID]]:
+    return lambda call: [event.job_id for event in call.arguments if event.type in kinds]
+
+
+def _batch(*kinds: EventType) -> Callable[[Call], Iterable[UUID]]:
+    return lambda call: [event.job_id for event in _decoded(call.arguments[0]) if event.type in kinds]
+
+
+def _decoded(messages: Iterable[Any]) -> Iterator[Event]:
+    for message in messages:
+        with suppress(Unreadable):
+            yield decode(message.message.value)
+
+
+def _first(call: Call) -> Iterable[UUID]:
+    """The call's first argument is a job's id, or is about one."""
+    subject = call.arguments[0]
+    return [subject if isinstance(subject, UUID) else subject.job_id]
+
+
+def _found(call: Call) -> Iterable[UUID]:
+    return [item.job_id for item in call.result]
+
+
+def _key(key: str) -> Iterable[UUID]:
+    return [UUID(key.split("/")[1])]
+
+
+def _part(call: Call) -> Iterable[UUID]:
+    call.on._parts[-1].result()  # so that there is something to leave behind
+    return _key(call.on._key)
+
+
+def _current(_: Call) -> Iterable[UUID]:
+    return [_exporting.get()]
+
+
+POINTS: Mapping[str, Point] = {
+    # Admission: within its transaction, and between its commit and the acknowledgement.
+    "accepted": Point(Emitter, "__call__", _event(EventType.ACCEPTED)),
+    "admitted": Point(Admission, "handle", _batch(EventType.REQUESTED)),
+    "cancel admitted": Point(Admission, "handle", _batch(EventType.CANCEL_REQUESTED)),
+    # One attempt.
+    "claimed": Point(JobStore, "claim", _found),
+    "started": Point(Emitter, "__call__", _event(EventType.STARTED)),
+    "swept": Point(Caretaker, "sweep", _first),
+    "copying": Point(BytePipe, "write", _current),
+    "uploading": Point(Multipart, "add", _part),
+    "undescribed": Point(Storage, "_describe", lambda call: _key(call.arguments[0]), after=False),
+    "uploaded": Point(Exporter, "run", _first),
+    "unsealed": Point(JobStore, "seal", _first, after=False),
+    "sealed": Point(JobStore, "seal", _first),
+    "published": Point(Caretaker, "publish", _first),
+    # Its end: before and after the record is changed, and before it is said.
+    "unapplied": Point(Projector, "handle", _batch(*OUTCOMES), after=False),
+    "applied": Point(Projector, "handle", _batch(*OUTCOMES)),
+    "unsaid": Point(Emitter, "__call__", _event(*OUTCOMES), after=False),
+    # What others see to.
+    "exhausted": Point(JobStore, "seal_exhausted", _found),
+    "expiring": Point(JobStore, "seal_expired", _found),
+}
+
+
+class HastyApp(App):
+    """The brokers wait for the dead no longer than they must."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        hasty = {"broker_session_timeout": 6.0, "broker_heartbeat_interval": 1.0}
+        super().__init__(*arguments, **(options | hasty))
+
+
+def arm() -> None:
+    """Wrap all points, where ``DOOMED`` is set."""
+    folder = os.environ.get("DOOMED")
+    if folder is None:
+        return
+    stream_app.app.App = HastyApp  # type: ignore[misc]
+    doom = _Doom(Path(folder))
+    for name, point in POINTS.items():
+        setattr(point.owner, point.method, _wrapped(name, point, doom))
+    run = Exporter.run
+
+    @functools.wraps(run)
+    async def named(self: Exporter, claim: Any, *rest: Any) -> Any:
+        _exporting.set(claim.job_id)
+        return await run(self, claim, *rest)
+
+    setattr(Exporter, "run", named)  # noqa: B010 - it is a frozen method to type checkers
+
+
+class _Doom:
+    """Knows who is to die where."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._plan: dict[str, list[str]] = json.loads((folder / "plan.json").read_text())
+
+    def meet(self, point: str, jobs: Iterable[UUID]) -> None:
+        """Die, if one of the jobs wants it."""
+        for job_id in map(str, jobs):
+            left = [name for name in self._plan.get(job_id, ()) if not self._mark(job_id, name).exists()]
+            if left[:1] == [point]:
+                with suppress(FileExistsError):
+                    self._mark(job_id, point).touch(exist_ok=False)
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+    def _mark(self, job_id: str, point: str) -> Path:
+        return self._folder / f"{job_id} {point}"
+
+
+def _wrapped(name: str, point: Point, doom: _Doom) -> Callable[..., Any]:
+    method = getattr(point.owner, point.method)
+
+    def before(on: Any, arguments: Sequence[Any]) -> None:
+        if not point.after:
+            doom.meet(name, point.jobs(Call(on, arguments)))
+
+    def after(on: Any, arguments: Sequence[Any], result: Any) -> Any:
+        if point.after:
+            doom.meet(name, point.jobs(Call(on, arguments, result)))
+        return result
+
+    if inspect.iscoroutinefunction(method):
+
+        @functools.wraps(method)
+        async def asynchronous(self: Any, *arguments: Any, **named: Any) -> Any:
+            before(self, arguments)
+            return after(self, arguments, await method(self, *arguments, **named))
+
+        return asynchronous
+
+    @functools.wraps(method)
+    def synchronous(self: Any, *arguments: Any, **named: Any) -> Any:
+        before(self, arguments)
+        return after(self, arguments, method(self, *arguments, **named))
+
+    return synchronous

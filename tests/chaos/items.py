@@ -1,0 +1,182 @@
+"""What chaos exports, and how the rows are read back out of every format."""
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import asyncpg
+import pyarrow.parquet as pq
+import zstandard
+from openpyxl import load_workbook
+from pypdf import PdfReader
+
+USERS = 20
+ROWS = 36_000
+"""Of these a CSV file takes 10 MB: more than one part of a multipart upload."""
+
+SLOW_ROWS_A_SECOND = 100
+
+TABLES = f"""
+    CREATE SCHEMA chaos;
+    CREATE TABLE chaos.items (
+        id bigint PRIMARY KEY, owner text NOT NULL, kind text NOT NULL, amount numeric(12, 4) NOT NULL,
+        sealed boolean NOT NULL, at timestamptz NOT NULL, note text NOT NULL
+    );
+    INSERT INTO chaos.items
+    SELECT n, 'user-' || 1 + n % {USERS}, 'kind-' || n % 7, n * 1.37 + 0.0001, n % 3 = 0,
+           timestamptz '2026-01-01' + n * interval '67 s',
+           'note "' || n || E'", two\\nlines, ' || repeat(md5(n::text), 6)
+    FROM generate_series(1, {ROWS}) n;
+    CREATE VIEW chaos.slow AS
+    SELECT *, pg_sleep(1.0 / {SLOW_ROWS_A_SECOND})::text AS waited FROM chaos.items ORDER BY id;
+    GRANT USAGE ON SCHEMA chaos TO PUBLIC;
+    GRANT SELECT ON ALL TABLES IN SCHEMA chaos TO PUBLIC;
+    ANALYZE chaos.items;
+"""
+
+COLUMNS = ("id", "owner", "kind", "amount", "sealed", "at", "note")
+NARROW = ("id", "kind", "amount")
+"""What fits on one line of a PDF's page."""
+
+DATASETS = f"""
+[datasets.items]
+table = "chaos.items"
+owner = "owner"
+order = ["id"]
+
+[datasets.slow]
+table = "chaos.slow"
+owner = "owner"
+columns = {json.dumps(COLUMNS)}
+order = []
+"""
+
+Row = tuple[str, ...]
+
+
+def _amount(value: Any) -> str:
+    return format(Decimal(str(value)).normalize(), "f")
+
+
+def _time(value: Any) -> str:
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+
+
+PLAIN: Mapping[str, Callable[[Any], str]] = {
+    "id": lambda value: str(int(value)),
+    "owner": str,
+    "kind": str,
+    "amount": _amount,
+    "sealed": lambda value: str(value).lower(),
+    "at": _time,
+    "note": str,
+}
+"""One spelling for every column, whatever the format made of the value."""
+
+
+def digest(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """sha256 of the rows in their order."""
+    plain = [PLAIN[name] for name in columns]
+    total = hashlib.sha256()
+    for row in rows:
+        texts = [spell(value) for spell, value in zip(plain, row, strict=True)]
+        total.update(json.dumps(texts).encode())
+    return total.hexdigest()
+
+
+class Source:
+    """The rows as the database tells them, without any of the service's code."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._known: dict[tuple[Any, ...], tuple[int, str]] = {}
+
+    async def expected(self, columns: Sequence[str], last: int, owner: str | None) -> tuple[int, str]:
+        """How many rows up to id ``last`` belong to ``owner`` (or to anybody), and their digest."""
+        key = (*columns, last, owner)
+        if key not in self._known:
+            connection = await asyncpg.connect(self._url)
+            rows = await connection.fetch(
+                f"SELECT {', '.join(columns)} FROM chaos.items "
+                "WHERE id <= $1 AND ($2::text IS NULL OR owner = $2) ORDER BY id",
+                last,
+                owner,
+            )
+            await connection.close()
+            self._known[key] = len(rows), digest(columns, rows)
+        return self._known[key]
+
+
+def digest_of_file(output: str, compression: str, columns: Sequence[str], content: bytes) -> str:
+    """The digest of the rows that readers find in an export."""
+    if compression == "gzip":
+        content = gzip.decompress(content)
+    elif compression == "zstd":
+        content = zstandard.ZstdDecompressor().decompressobj().decompress(content)
+    names, rows = READERS[output](content)
+    assert names == list(columns), names
+    return digest(columns, rows)
+
+
+Table = tuple[list[str], Iterable[Sequence[Any]]]
+
+
+def _csv(content: bytes) -> Table:
+    names, *rows = csv.reader(io.StringIO(content.decode(), newline=""), strict=True)
+    return names, rows
+
+
+def _objects(objects: Sequence[dict[str, Any]]) -> Table:
+    return list(objects[0]), [list(item.values()) for item in objects]
+
+
+def _json(content: bytes) -> Table:
+    return _objects(json.loads(content, parse_float=Decimal))
+
+
+def _ndjson(content: bytes) -> Table:
+    return _objects([json.loads(line, parse_float=Decimal) for line in content.splitlines()])
+
+
+def _excel(content: bytes) -> Table:
+    book = load_workbook(io.BytesIO(content), read_only=True)
+    names, *rows = book.worksheets[0].iter_rows(values_only=True)
+    book.close()
+    return list(names), rows
+
+
+def _parquet(content: bytes) -> Table:
+    table = pq.read_table(io.BytesIO(content))
+    return table.column_names, zip(*(column.to_pylist() for column in table.columns), strict=True)
+
+
+_LINE = re.compile(r"\s*(\d+)\s+(kind-\d)\s+([\d.]+)\s*")
+
+
+def _pdf(content: bytes) -> Table:
+    return list(NARROW), list(_lines(content))
+
+
+def _lines(content: bytes) -> Iterator[Row]:
+    for page in PdfReader(io.BytesIO(content), strict=True).pages:
+        for line in page.extract_text(extraction_mode="layout").splitlines():
+            if found := _LINE.fullmatch(line):
+                yield found.groups()
+
+
+READERS: Mapping[str, Callable[[bytes], Table]] = {
+    "csv": _csv,
+    "json": _json,
+    "ndjson": _ndjson,
+    "excel": _excel,
+    "parquet": _parquet,
+    "pdf": _pdf,
+}

@@ -1,0 +1,207 @@
+"""One scenario: three workers, jobs, faults; then the verdict."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from statistics import median
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from local.stack import Stack
+from stream_app.events import Event, EventType, cancel_event, request_event
+from tests.chaos.client import Client, Job
+from tests.chaos.items import Source
+from tests.chaos.plan import Fault, Order, Plan
+from tests.chaos.supervisor import Supervisor
+from tests.chaos.verdict import wrong_files, wrong_histories, wrong_objects
+
+SETTINGS = {
+    "EXPORTER_KAFKA_GROUP": "chaos",
+    "EXPORTER_LEASE_SECONDS": "3",
+    "EXPORTER_DRAIN_SECONDS": "2",
+    "EXPORTER_WORKER_SLOTS": "3",
+    "EXPORTER_USER_SLOTS": "2",
+    "EXPORTER_MAX_ATTEMPTS": "50",  # nobody gives up: the cause is always outside of the job
+}
+
+SETTLING_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Loss:
+    """An attempt whose worker was killed."""
+
+    job_id: UUID
+    attempt: int
+    at: datetime
+
+
+@dataclass
+class Figures:
+    """What happened; times are in seconds."""
+
+    jobs: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    gave_up: int = 0
+    endings: Counter[str] = field(default_factory=Counter)
+    attempts: int = 0
+    recoveries: list[float] = field(default_factory=list)
+    settling: float = 0
+    seconds: float = 0
+
+    def add(self, other: "Figures") -> None:
+        """Take another scenario's in."""
+        self.jobs += other.jobs
+        self.faults += other.faults
+        self.gave_up += other.gave_up
+        self.endings += other.endings
+        self.attempts += other.attempts
+        self.recoveries += other.recoveries
+        self.settling = max(self.settling, other.settling)
+        self.seconds += other.seconds
+
+    def __str__(self) -> str:
+        times = self.recoveries or [0.0]
+        return (
+            f"{self.jobs} jobs ({_listed(self.endings)}) in {self.attempts} attempts, {self.seconds:.0f} s; "
+            f"{_listed(self.faults)}; {self.gave_up} workers ended by themselves; "
+            f"{len(self.recoveries)} attempts of killed workers recovered after "
+            f"{median(times):.1f} s (median), {max(times):.1f} s (longest); "
+            f"all had ended {self.settling:.1f} s after the last fault"
+        )
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+
+
+class Scenario:
+    """Carries a plan out. ``wrong`` lists what should not be."""
+
+    def __init__(self, stack: Stack, workers: Supervisor, source: Source, plan: Plan) -> None:
+        self._stack = stack
+        self._workers = workers
+        self._source = source
+        self._plan = plan
+        self._losses: list[Loss] = []
+        self._began = 0.0
+        self.figures = Figures(jobs=len(plan.orders))
+        self.wrong: list[str] = []
+
+    async def run(self) -> None:
+        """From the first request to the verdict.
+
+        Raises:
+            AssertionError: a job has not ended as it should, in time.
+        """
+        self._began = time.monotonic()
+        gave_up = self._workers.gave_up()
+        async with Client(self._stack) as client:
+            async with asyncio.TaskGroup() as group:
+                for order in self._plan.orders:
+                    group.create_task(self._ask(client, order))
+                for fault in self._plan.faults:
+                    group.create_task(self._strike(client, fault))
+            quiet = time.monotonic()
+            jobs = await self._settled(client)
+            self.figures.settling = time.monotonic() - quiet
+            await self._judge(client, jobs)
+        self.figures.gave_up = self._workers.gave_up() - gave_up
+        self.figures.seconds = time.monotonic() - self._began
+
+    async def _at(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, self._began + seconds - time.monotonic()))
+
+    async def _ask(self, client: Client, order: Order) -> None:
+        asking = [self._publish(client, order.at, _requested(order))]
+        if order.twice:
+            asking.append(self._publish(client, order.at + 1, _requested(order)))
+        if order.cancelled_at is not None:
+            cancellation = cancel_event(order.job_id, source="/chaos")
+            if order.cancelled_at < order.at:
+                await self._publish(client, order.cancelled_at, cancellation)
+            else:
+                asking.append(self._publish(client, order.cancelled_at, cancellation))
+        await asyncio.gather(*asking)
+
+    async def _publish(self, client: Client, at: float, event: Event) -> None:
+        await self._at(at)
+        await client.publish(event)
+
+    async def _strike(self, client: Client, fault: Fault) -> None:
+        await self._at(fault.at)
+        await self._act(client, fault)
+        self.figures.faults[fault.kind] += 1
+
+    def _act(self, client: Client, fault: Fault) -> Coroutine[Any, Any, None]:
+        match fault.kind:
+            case "kill":
+                return self._kill(client, fault.worker)
+            case "rebalance":
+                return self._rebalance(fault.worker)
+            case "pause":
+                return asyncio.to_thread(self._workers.pause, fault.worker, fault.down)
+        return self._outage(fault)
+
+    async def _kill(self, client: Client, number: int) -> None:
+        for _ in range(100):  # one that only starts has nothing to lose; but no worker is ready in an outage
+            if self._workers.is_ready(number):
+                break
+            await asyncio.sleep(0.1)
+        name = await asyncio.to_thread(self._workers.kill, number)
+        at = datetime.now(UTC)
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            lost = await client.fetch(
+                "SELECT id, attempt FROM export_jobs "
+                "WHERE worker = $1 AND status = 'processing' AND outcome IS NULL",
+                name,
+            )
+            self._losses += [Loss(row["id"], row["attempt"], at) for row in lost]
+
+    async def _rebalance(self, number: int) -> None:
+        await asyncio.to_thread(self._workers.restart, number)
+
+    async def _outage(self, fault: Fault) -> None:
+        service = self._stack.services[fault.kind]
+        await asyncio.to_thread(service.stop if fault.gently else service.kill)
+        await asyncio.sleep(fault.down)
+        await asyncio.to_thread(service.restart)
+
+    async def _settled(self, client: Client) -> dict[UUID, Job]:
+        endings = {order.job_id: order.endings for order in self._plan.orders}
+        return await client.until(
+            endings.keys(),
+            lambda job: job["status"] in endings[job["id"]] and job["outcome"] is None,
+            within=SETTLING_SECONDS,
+        )
+
+    async def _judge(self, client: Client, jobs: dict[UUID, Job]) -> None:
+        told = await client.history(jobs.keys())
+        files, uploads = await asyncio.to_thread(client.objects)
+        mine = [key for key in files if UUID(key.split("/")[1]) in jobs]
+        self.wrong += await wrong_files(client, self._source, self._plan.orders, jobs)
+        self.wrong += wrong_objects(jobs, mine, uploads)
+        self.wrong += wrong_histories(jobs, told)
+        self.figures.endings = Counter(job["status"] for job in jobs.values())
+        self.figures.attempts = sum(job["attempt"] for job in jobs.values())
+        self.figures.recoveries = [
+            seconds for loss in self._losses if (seconds := _recovery(loss, told[loss.job_id])) is not None
+        ]
+
+
+def _requested(order: Order) -> Event:
+    return request_event(order.request, job_id=order.job_id, source="/chaos")
+
+
+def _recovery(loss: Loss, events: list[Event]) -> float | None:
+    """How long after the kill the next attempt began; ``None`` where the job ended without one."""
+    for event in events:
+        if event.type is EventType.STARTED and event.lifecycle.attempt > loss.attempt:
+            return (event.lifecycle.started_at - loss.at).total_seconds()  # type: ignore[operator]
+    return None

@@ -1,0 +1,144 @@
+"""Workers that are started again whenever they end, as a supervisor of processes would."""
+
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from local.errors import ServiceError
+from local.process import Child
+from local.stack import ROOT, Stack
+
+READY_SECONDS = 90.0
+
+
+class Supervisor:
+    """``with Supervisor(stack, 3, settings) as workers:`` keeps that many running.
+
+    All of it is synchronous; from asyncio use ``asyncio.to_thread``.
+    """
+
+    def __init__(self, stack: Stack, count: int, settings: Mapping[str, str]) -> None:
+        self._folders = [Path(tempfile.mkdtemp(prefix="worker-", dir=stack.run_dir)) for _ in range(count)]
+        self._ended_by_us: set[int] = set()
+        self._children = [
+            Child(
+                f"worker-{number}",
+                [sys.executable, "-m", "tests.chaos.respawning"],
+                stack.run_dir / "logs" / f"worker-{number}.log",
+                env={
+                    **stack.environment(),
+                    **settings,
+                    "RESPAWNED": str(folder),
+                    "EXPORTER_READY_FILE": str(folder / "ready"),
+                },
+                cwd=ROOT,
+            )
+            for number, folder in enumerate(self._folders)
+        ]
+
+    def __enter__(self) -> Self:
+        try:
+            self.wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def names(self) -> list[str]:
+        """What the workers call themselves, by number; each has to run."""
+        return [_name(self._pid(number)) for number in range(len(self._folders))]
+
+    def kill(self, number: int) -> str:
+        """SIGKILL; returns the name of the one that was killed."""
+        pid = self._signal(number, signal.SIGKILL)
+        self._wait_for_end(pid)
+        return _name(pid)
+
+    def restart(self, number: int) -> float:
+        """SIGTERM; returns how long, in seconds, the worker took to end."""
+        started = time.monotonic()
+        self._wait_for_end(self._signal(number, signal.SIGTERM))
+        return time.monotonic() - started
+
+    def pause(self, number: int, seconds: float) -> None:
+        """SIGSTOP, and SIGCONT later: a worker that is not dead, only late."""
+        pid = self._signal(number, signal.SIGSTOP)
+        time.sleep(seconds)
+        os.kill(pid, signal.SIGCONT)
+
+    def is_ready(self, number: int) -> bool:
+        """Whether the worker says so itself."""
+        return (self._folders[number] / "ready").exists()
+
+    def wait_until_ready(self, *numbers: int) -> None:
+        """Until those workers say that they are, or all.
+
+        Raises:
+            ServiceError: one of them does not within :data:`READY_SECONDS`.
+        """
+        deadline = time.monotonic() + READY_SECONDS
+        for number in numbers or range(len(self._folders)):
+            while not self.is_ready(number):
+                if time.monotonic() > deadline:
+                    raise ServiceError(f"not ready\n{self._children[number].tail(40)}")
+                time.sleep(0.05)
+
+    def gave_up(self) -> int:
+        """How many ended without being told to."""
+        ends = [line.split() for folder in self._folders for line in _lines(folder / "exits")]
+        return sum(int(pid) not in self._ended_by_us and int(code) != -signal.SIGKILL for pid, code in ends)
+
+    def logged(self) -> list[dict[str, Any]]:
+        """What all workers wrote to their logs; what is no event is left out."""
+        lines = [line for child in self._children for line in _lines(child.log)]
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def stop(self) -> None:
+        """End all of them, at once."""
+        for child in self._children:
+            child.kill()
+
+    def _pid(self, number: int) -> int:
+        deadline = time.monotonic() + READY_SECONDS
+        while True:
+            with suppress(FileNotFoundError):
+                return int((self._folders[number] / "pid").read_text())
+            if time.monotonic() > deadline:
+                raise ServiceError(f"no worker\n{self._children[number].tail(40)}")
+            time.sleep(0.02)
+
+    def _signal(self, number: int, what: signal.Signals) -> int:
+        pid = self._pid(number)
+        if what is not signal.SIGSTOP:
+            self._ended_by_us.add(pid)
+        with suppress(ProcessLookupError):  # it may just have ended
+            os.kill(pid, what)
+        return pid
+
+    def _wait_for_end(self, pid: int) -> None:
+        with suppress(ProcessLookupError):
+            while True:
+                os.kill(pid, 0)
+                time.sleep(0.02)
+
+
+def _name(pid: int) -> str:
+    return f"{socket.gethostname()}-{pid}"
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []

@@ -1,0 +1,28 @@
+"""Everything breaks while everybody asks: every job ends once, with its file and its story whole.
+
+``make chaos MINUTES=30`` runs the same for longer and harder.
+"""
+
+import os
+from random import randrange
+
+from local.stack import Stack
+from tests.chaos.items import Source
+from tests.chaos.plan import plan
+from tests.chaos.scenario import SETTINGS, Scenario
+from tests.chaos.supervisor import Supervisor
+
+WORKERS = 3
+
+
+async def test_every_job_ends_once(stack: Stack, source: Source, datasets: dict[str, str]) -> None:
+    seed = int(os.environ.get("CHAOS_SEED") or randrange(2**32))
+    print(f"CHAOS_SEED={seed}")
+    wanted = plan(seed, jobs=60, seconds=25, rounds=1, workers=WORKERS, outage=6)
+    with Supervisor(stack, WORKERS, SETTINGS | datasets) as workers:
+        scenario = Scenario(stack, workers, source, wanted)
+        await scenario.run()
+    print(scenario.figures)
+    assert scenario.wrong == []
+    assert scenario.figures.faults.keys() >= {"kill", "rebalance", "kafka", "postgres", "s3"}
+    assert scenario.figures.endings["completed"] > 40

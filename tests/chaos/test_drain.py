@@ -1,0 +1,82 @@
+"""A rolling restart: long exports change hands at once, no lease has to run out."""
+
+import asyncio
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from local.stack import Stack
+from stream_app.events import EventType, ExportRequest, request_event
+from tests.chaos.client import Client, has_ended
+from tests.chaos.items import COLUMNS, SLOW_ROWS_A_SECOND, Source
+from tests.chaos.plan import Order
+from tests.chaos.supervisor import Supervisor
+from tests.chaos.verdict import wrong_files, wrong_histories, wrong_objects
+
+DRAIN_SECONDS = 1
+LEASE_SECONDS = 60
+
+SETTINGS = {
+    "EXPORTER_KAFKA_GROUP": "drain",
+    "EXPORTER_LEASE_SECONDS": str(LEASE_SECONDS),
+    "EXPORTER_DRAIN_SECONDS": str(DRAIN_SECONDS),
+    "EXPORTER_WORKER_SLOTS": "4",
+}
+
+
+@pytest.fixture
+def orders() -> list[Order]:
+    """Two exports that take longer than the whole restart of one worker."""
+    last = 12 * SLOW_ROWS_A_SECOND
+    requests = [
+        ExportRequest(
+            user_id=f"d{number}",
+            export_type="slow",
+            format="csv",
+            scope="all",
+            filters={"id": {"lte": last}},
+            columns=list(COLUMNS),
+        )
+        for number in range(2)
+    ]
+    return [Order(0, request_event(item, source="/t").job_id, item, last) for item in requests]
+
+
+async def test_a_rolling_restart_loses_no_time(
+    stack: Stack, source: Source, datasets: dict[str, str], orders: list[Order]
+) -> None:
+    ids = [order.job_id for order in orders]
+    workers = await asyncio.to_thread(Supervisor, stack, 2, SETTINGS | datasets)
+    with workers:
+        async with Client(stack) as client:
+            for order in orders:
+                await client.publish(request_event(order.request, job_id=order.job_id, source="/t"))
+            taken = 0
+            for _ in range(2):
+                jobs = await client.until(ids, lambda job: job["status"] == "processing", within=60)
+                busy = {job["worker"] for job in jobs.values()}
+                number = next(number for number, name in enumerate(workers.names()) if name in busy)
+                leaving = workers.names()[number]
+                taken += sum(job["worker"] == leaving for job in jobs.values())
+                await asyncio.sleep(1)
+                await asyncio.to_thread(workers.restart, number)
+                await asyncio.to_thread(workers.wait_until_ready, number)
+            jobs = await client.until(ids, has_ended, within=120)
+            told = await client.history(ids)
+            files, uploads = await asyncio.to_thread(client.objects)
+            assert await wrong_files(client, source, orders, jobs) == []
+    handed_back = [line for line in workers.logged() if line.get("event") == "job.handed_back"]
+    assert len(handed_back) == taken > 0
+    for line in handed_back:
+        again = next(
+            event.lifecycle.started_at
+            for event in told[UUID(line["job_id"])]
+            if event.type is EventType.STARTED and event.lifecycle.attempt == line["attempt"] + 1
+        )
+        assert again - datetime.fromisoformat(line["timestamp"]) < timedelta(seconds=3)
+    assert {job["status"] for job in jobs.values()} == {"completed"}
+    assert {job["failures"] for job in jobs.values()} == {0}
+    assert sum(job["attempt"] for job in jobs.values()) == len(orders) + taken
+    assert wrong_objects(jobs, files, uploads) == []
+    assert wrong_histories(jobs, told) == []

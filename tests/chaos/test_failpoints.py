@@ -1,0 +1,172 @@
+"""A worker dies at each point of a job's life: another one goes on, and the job ends once.
+
+All jobs run at the same time, each with deaths of its own, on workers that take one job at a time. Then
+each is looked at.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from local.stack import Stack
+from stream_app.events import Event, ExportRequest, cancel_event, request_event
+from tests.chaos.client import Client, Job
+from tests.chaos.doomed import POINTS
+from tests.chaos.items import COLUMNS, ROWS, SLOW_ROWS_A_SECOND, Source
+from tests.chaos.plan import Order
+from tests.chaos.scenario import SETTINGS
+from tests.chaos.supervisor import Supervisor
+from tests.chaos.verdict import wrong_files, wrong_histories, wrong_objects
+
+PATIENCE = 150.0
+"""Seconds; on a machine that has nothing else to do, all is over in a quarter of them."""
+
+QUICK, LARGE, SLOW, HOPELESS = "quick", "large", "slow", "hopeless"
+EARLY, AT_ONCE, RUNNING, COMPLETED = "early", "at once", "running", "completed"
+
+
+@dataclass(frozen=True)
+class Fate:
+    """A job, the points at which its workers die, and when it is cancelled."""
+
+    deaths: Sequence[str]
+    export: str = QUICK
+    cancelled: str | None = None
+    ending: str = "completed"
+    attempts: int = 0
+    """How many it takes at least; a worker that dies for another job's sake may cost one more."""
+    job_id: UUID = field(default_factory=uuid4)
+
+    def __str__(self) -> str:
+        return ", ".join((*self.deaths, self.export, *([self.cancelled] if self.cancelled else [])))
+
+    @property
+    def order(self) -> Order:
+        """What is asked for."""
+        last = {LARGE: ROWS, SLOW: 3 * SLOW_ROWS_A_SECOND}.get(self.export, 200)
+        if self.cancelled in (AT_ONCE, RUNNING):
+            last = ROWS  # of a slow export: it runs until it is cancelled
+        request = ExportRequest(
+            user_id=f"user of {self.job_id}",
+            export_type="slow" if self.export == SLOW else "items",
+            format="csv",
+            scope="all",
+            filters={"id": {"lte": last}},
+            columns=["nonsense"] if self.export == HOPELESS else list(COLUMNS),
+        )
+        return Order(0, self.job_id, request, last)
+
+
+FATES = [
+    Fate(["accepted"], attempts=1),
+    Fate(["admitted"], attempts=1),
+    Fate(["claimed"], attempts=2),
+    Fate(["started"], attempts=2),
+    Fate(["copying"], SLOW, attempts=2),
+    Fate(["uploading"], LARGE, attempts=2),
+    Fate(["uploading", "swept"], LARGE, attempts=3),
+    Fate(["undescribed"], LARGE, attempts=2),
+    Fate(["uploaded"], attempts=2),
+    Fate(["unsealed"], attempts=2),
+    # From here on it has ended, whoever says so.
+    Fate(["sealed"], attempts=1),
+    Fate(["unsaid"], attempts=1),
+    Fate(["published"], attempts=1),
+    Fate(["unapplied"], attempts=1),
+    Fate(["applied"], attempts=1),
+    Fate(["sealed"], HOPELESS, ending="failed", attempts=1),
+    Fate(["cancel admitted"], cancelled=EARLY, ending="cancelled", attempts=0),
+    Fate(["unsaid"], SLOW, cancelled=AT_ONCE, ending="cancelled"),
+    Fate(["cancel admitted"], SLOW, cancelled=RUNNING, ending="cancelled"),
+    Fate(["unsealed"], SLOW, cancelled=RUNNING, ending="cancelled", attempts=1),
+    Fate(["unsealed", "exhausted"], SLOW, cancelled=RUNNING, ending="cancelled", attempts=1),
+    Fate(["sealed"], SLOW, cancelled=RUNNING, ending="cancelled", attempts=1),
+    Fate(["expiring"], cancelled=COMPLETED, ending="expired"),
+    Fate(["applied", "unsaid"], cancelled=COMPLETED, ending="expired"),
+    Fate(["applied", "unsaid", "published"], cancelled=COMPLETED, ending="expired"),
+]
+
+
+@dataclass(frozen=True)
+class Aftermath:
+    """What there is when all have ended."""
+
+    jobs: dict[UUID, Job]
+    told: dict[UUID, list[Event]]
+    files: list[str]
+    uploads: list[str]
+    marks: set[str]
+    wrong_files: list[str]
+
+
+@pytest.fixture(scope="module")
+def aftermath(
+    stack: Stack, source: Source, datasets: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Aftermath:
+    folder = tmp_path_factory.mktemp("doomed")
+    (folder / "plan.json").write_text(json.dumps({str(fate.job_id): list(fate.deaths) for fate in FATES}))
+    settings = {"EXPORTER_WORKER_SLOTS": "1", "EXPORTER_LEASE_SECONDS": "2", "DOOMED": str(folder)}
+    with Supervisor(stack, 3, SETTINGS | datasets | settings):
+        return asyncio.run(_lives(stack, source, folder))
+
+
+async def _lives(stack: Stack, source: Source, folder: Path) -> Aftermath:
+    async with Client(stack) as client:
+        await asyncio.gather(*(_live(client, fate, folder) for fate in FATES if fate.cancelled != RUNNING))
+        # One after the other: of these none may lose its worker to another one's fate.
+        for fate in FATES:
+            if fate.cancelled == RUNNING:
+                await _live(client, fate, folder)
+        jobs = await client.jobs([fate.job_id for fate in FATES])
+        wrong = await wrong_files(client, source, [fate.order for fate in FATES], jobs)
+        told = await client.history(jobs.keys())
+        files, uploads = await asyncio.to_thread(client.objects)
+    return Aftermath(jobs, told, files, uploads, {path.name for path in folder.iterdir()}, wrong)
+
+
+async def _live(client: Client, fate: Fate, folder: Path) -> None:
+    """From the request to the end, with a cancellation at its time."""
+    request = request_event(fate.order.request, job_id=fate.job_id, source="/chaos")
+    cancellation = cancel_event(fate.job_id, source="/chaos")
+    if fate.cancelled == EARLY:
+        await client.publish(cancellation)
+        await asyncio.to_thread(_wait_for, folder / f"{fate.job_id} {fate.deaths[0]}")
+    await client.publish(request)
+    if fate.cancelled in (RUNNING, COMPLETED):
+        state = "processing" if fate.cancelled == RUNNING else "completed"
+        await client.until([fate.job_id], lambda job: job["status"] == state, within=PATIENCE)
+    if fate.cancelled not in (None, EARLY):
+        await client.publish(cancellation)
+    await client.until(
+        [fate.job_id], lambda job: job["status"] == fate.ending and job["outcome"] is None, within=PATIENCE
+    )
+
+
+def _wait_for(mark: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not mark.exists():
+        assert time.monotonic() < deadline, f"{mark.name} was not reached"
+        time.sleep(0.1)
+
+
+def test_every_point_is_tried() -> None:
+    assert {name for fate in FATES for name in fate.deaths} == POINTS.keys()
+
+
+@pytest.mark.parametrize("fate", FATES, ids=str)
+def test_the_job_ends_once(aftermath: Aftermath, fate: Fate) -> None:
+    job = aftermath.jobs[fate.job_id]
+    only = {fate.job_id: job}
+    assert {f"{fate.job_id} {name}" for name in fate.deaths} <= aftermath.marks
+    assert job["status"] == fate.ending
+    assert job["attempt"] >= fate.attempts
+    assert wrong_histories(only, {fate.job_id: aftermath.told[fate.job_id]}) == []
+    mine = [key for key in aftermath.files if str(fate.job_id) in key]
+    assert wrong_objects(only, mine, [key for key in aftermath.uploads if str(fate.job_id) in key]) == []
+    assert [text for text in aftermath.wrong_files if str(fate.job_id) in text] == []

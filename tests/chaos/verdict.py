@@ -1,0 +1,79 @@
+"""What must be true when the dust has settled."""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from uuid import UUID
+
+from stream_app.events import Event, EventType
+from stream_app.jobs.states import OUTCOMES
+from tests.chaos.client import Client, Job
+from tests.chaos.items import Source, digest_of_file
+from tests.chaos.plan import Order
+
+
+async def wrong_files(
+    client: Client, source: Source, orders: Sequence[Order], jobs: Mapping[UUID, Job]
+) -> list[str]:
+    """Completed jobs whose file has not exactly the rows that the database has, in their order."""
+    wrong = []
+    for order in orders:
+        job = jobs[order.job_id]
+        if job["status"] != "completed":
+            continue
+        content = await asyncio.to_thread(client.storage.read, job["file_path"])
+        request = order.request
+        count, expected = await source.expected(order.columns, order.last, order.owner)
+        found = await asyncio.to_thread(
+            digest_of_file, request.format, request.options.compression, order.columns, content
+        )
+        if found != expected or job["row_count"] != count or job["file_size"] != len(content):
+            wrong.append(f"{order}: {job['row_count']} of {count} rows, {len(content)} bytes")
+    return wrong
+
+
+def wrong_objects(jobs: Mapping[UUID, Job], files: Sequence[str], uploads: Sequence[str]) -> list[str]:
+    """Files that are missing, and whatever else lies in the bucket."""
+    expected = {job["file_path"] for job in jobs.values() if job["status"] == "completed"}
+    return [
+        *(f"missing: {key}" for key in expected - set(files)),
+        *(f"not needed: {key}" for key in set(files) - expected),
+        *(f"open upload: {key}" for key in uploads),
+    ]
+
+
+def wrong_histories(jobs: Mapping[UUID, Job], told: Mapping[UUID, Sequence[Event]]) -> list[str]:
+    """Jobs whose events are not: accepted, attempts in their order, one end that the table agrees with."""
+    wrong = []
+    for job_id, events in told.items():
+        if problems := list(_problems(jobs[job_id], events)):
+            story = " ".join(f"{event.type}/{event.data.get('attempt')}" for event in events)
+            wrong.append(f"{job_id} ({jobs[job_id]['status']}): {'; '.join(problems)}: {story}")
+    return wrong
+
+
+def _problems(job: Job, events: Sequence[Event]) -> Iterator[str]:
+    kinds = [event.type for event in events]
+    if kinds[:1] != [EventType.ACCEPTED] or kinds.count(EventType.ACCEPTED) != 1:
+        yield "not accepted first, and once"
+    attempts = [event.lifecycle.attempt for event in events]
+    if attempts != sorted(attempts):
+        yield "attempts not in order"
+    ends = [OUTCOMES[kind] for kind in kinds if kind in OUTCOMES]
+    expected = ["completed", "expired"] if job["status"] == "expired" else [job["status"]]
+    if ends != expected:
+        yield f"ended {ends}"
+    if kinds[len(kinds) - len(ends) :] != [kind for kind in kinds if kind in OUTCOMES]:
+        yield "something after the end"
+    begun: set[int] = set()
+    for event in events:
+        attempt = event.lifecycle.attempt
+        if event.type is EventType.STARTED:
+            begun.add(attempt)
+        elif (
+            attempt > 0 and attempt not in begun and event.type in (EventType.PROGRESSED, EventType.COMPLETED)
+        ):
+            yield f"attempt {attempt} went on before it began"
+    if events and attempts[-1] != job["attempt"]:
+        yield "the end is another attempt's"
+    if any(event.lifecycle.user_id != job["user_id"] for event in events):
+        yield "told as somebody else's"
