@@ -32,7 +32,7 @@ def stack() -> Iterator[Stack]:
     """Kafka, PostgreSQL and S3 with the service's tables, and nobody who works."""
     (ROOT / ".local").mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="test-", dir=ROOT / ".local"))
-    with Stack(folder, ledger_rows=None, keep_logs=True) as running:
+    with Stack(folder, ledger_rows=None, keep_logs=False) as running:
         yield running
 
 
