@@ -19,7 +19,7 @@ def worker() -> None:
     """Run a worker: admits requests, runs exports, records what happened. SIGTERM drains it."""
     import faust
 
-    from stream_app import logs
+    from stream_app import logs, metrics
     from stream_app.app import create_app, create_watch
     from stream_app.errors import ExporterError
     from stream_app.kafka import ensure_topics
@@ -30,6 +30,8 @@ def worker() -> None:
     logs.configure(settings)
     if settings.ready_file is not None:
         settings.ready_file.unlink(missing_ok=True)
+    if settings.metrics_port is not None:
+        metrics.serve(settings.metrics_host, settings.metrics_port)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:

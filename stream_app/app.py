@@ -17,6 +17,7 @@ from mode import Service
 from sqlalchemy.ext.asyncio import AsyncEngine
 from yarl import URL
 
+from stream_app import metrics
 from stream_app.agents.batches import handle_in_batches
 from stream_app.agents.emitter import Emitter
 from stream_app.agents.lifecycle import Projector
@@ -99,6 +100,8 @@ def create_app(settings: Settings) -> faust.App:
     """
     name = worker_name()
     datasets = load_datasets(settings.datasets_file)
+    metrics.know(datasets=datasets, formats=FORMATS)
+    metrics.SLOTS.set(settings.worker_slots)
     engine = create_engine(settings, application=name)
     store = job_store(settings, engine)
     storage = Storage(settings, connections=2 * settings.worker_slots)

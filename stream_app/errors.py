@@ -20,6 +20,8 @@ class ExporterError(Exception):
     """
 
     code = "error"
+    counted = False
+    """Whether the metrics know of it: it may pass the edges of several parts."""
 
     def __init__(self, message: str, *, code: str | None = None) -> None:
         super().__init__(message)

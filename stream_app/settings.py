@@ -139,6 +139,10 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="`json`, `console`, or `auto`: readable on a terminal, JSON elsewhere"
     )
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="Where a worker serves its metrics; default: nowhere"
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address that it serves them on")
     ready_file: Path | None = Field(
         None, description="Touched every 2 s while a worker is ready, and removed while it is not"
     )

@@ -53,6 +53,15 @@ class Signs:
         """Whether the brokers count this worker in."""
         return self.group is not None and self.group.is_stable and self.client_id in self.group.members
 
+    def behind(self) -> dict[str, int]:
+        """How many messages of each topic's partitions here are not dealt with."""
+        found: dict[str, int] = {}
+        for place, reading in self.readings.items():
+            end = self.ends.get(place, 0)
+            done = reading.position if reading.oldest is None else reading.oldest
+            found[place[0]] = found.get(place[0], 0) + max(0, end - (end if done is None else done))
+        return found
+
     def symptoms(self) -> Iterator[str]:
         """What would be fatal if it lasted; each names the offset it is about, so that progress ends it."""
         if self.group is None:

@@ -7,6 +7,7 @@ import faust
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from faust.types import EventT, TopicT
 
+from stream_app import metrics
 from stream_app.errors import Outage, TooLarge, Unreadable
 from stream_app.events import Event, Topic
 
@@ -59,14 +60,16 @@ class Emitter:
             content = message.value or b""
             headers["cut_from_bytes"] = str(len(content)).encode()
             await self._send(Topic.DEAD_LETTERS, key=None, value=content[:KEPT_OF_TOO_LARGE], headers=headers)
+        metrics.DEAD_LETTERS.labels(message.topic).inc()
 
     async def _send(
         self, topic: Topic, *, key: bytes | None, value: bytes | None, headers: dict[str, bytes] | None = None
     ) -> None:
-        try:
-            sent = await self._topics[topic].send(key=key, value=value, headers=headers)
-            await sent
-        except MessageSizeTooLargeError as error:
-            raise TooLarge(f"Kafka: {error}") from error
-        except (TimeoutError, KafkaError, OSError) as error:
-            raise Outage(f"Kafka: {error!r}") from error
+        with metrics.errors_of("kafka"):
+            try:
+                sent = await self._topics[topic].send(key=key, value=value, headers=headers)
+                await sent
+            except MessageSizeTooLargeError as error:
+                raise TooLarge(f"Kafka: {error}") from error
+            except (TimeoutError, KafkaError, OSError) as error:
+                raise Outage(f"Kafka: {error!r}") from error

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import structlog
 from faust.types import EventT
 
+from stream_app import metrics
 from stream_app.agents.emitter import Emitter
 from stream_app.delivery.ledger import plan
 from stream_app.errors import Unreadable
@@ -49,12 +50,15 @@ class Projector:
         if outcomes:
             async with self.store.transaction() as connection:
                 # In one order everywhere, so that no two transactions wait for each other.
-                ended = [
-                    event.job_id
+                applied = [
+                    event
                     for event in sorted(outcomes, key=lambda event: event.job_id)
                     if await apply(connection, event)
                 ]
+                ended = [event.job_id for event in applied]
                 await plan(connection, ended)
                 await note(connection, ended, most_failures=self.max_failures)
+            for event in applied:
+                metrics.ended(OUTCOMES[event.type], event.lifecycle)
         for message, reason in unreadable:
             await self.emit.dead_letter(message, reason)

@@ -8,6 +8,7 @@ from uuid import UUID
 import structlog
 from faust.types import EventT
 
+from stream_app import metrics
 from stream_app.agents.emitter import Emitter
 from stream_app.delivery.addresses import Addressing
 from stream_app.errors import Unreadable
@@ -74,6 +75,9 @@ class Admission:
             await self.emit.all(lifecycle_event(EventType.ACCEPTED, data) for data in accepted)
             ended = [await self.store.cancel(connection, event.job_id) for event in cancellations]
         fresh = {data.job_id for data in accepted}
+        for event in requests:
+            if event.job_id in fresh:
+                metrics.admitted(event.time)
         outcomes = [
             LifecycleData.model_validate(row["outcome"] | {"traceparent": row["traceparent"]})
             for row in rows

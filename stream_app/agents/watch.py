@@ -10,6 +10,7 @@ import faust
 import structlog
 from mode import Service
 
+from stream_app import metrics
 from stream_app.brokers import Brokers, Group, Place
 from stream_app.deadman import Deadman
 from stream_app.errors import ExporterError
@@ -99,6 +100,7 @@ class Watch(Service):
         for probe in self._probes:
             self.add_future(probe.run())
         self.add_future(self._beats())
+        self.add_future(metrics.watch_loop())
 
     async def on_shutdown(self) -> None:
         self._say_ready(False)
@@ -121,6 +123,7 @@ class Watch(Service):
     def _beat(self) -> None:
         away = {probe.name: problem for probe in self._probes if (problem := probe.problem) is not None}
         signs = Signs(self._worker, away, self._group, self._ends, readings(self._app))
+        metrics.lag(signs.behind())
         health, reason = self._watchdog.look(signs)
         if health is not self._health:
             log.info(f"worker.{health.value}", worker=self._worker, reason=reason)
@@ -135,6 +138,7 @@ class Watch(Service):
             raise Stuck(f"the worker cannot recover by itself: {reason}")
 
     def _say_ready(self, ready: bool) -> None:
+        metrics.READY.set(ready)
         if self._ready_file is None:
             return
         try:

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import structlog
 
+from stream_app import metrics
 from stream_app.delivery.addresses import Addressing
 from stream_app.delivery.ledger import Ledger
 from stream_app.delivery.models import Channel, DeliveryStatus
@@ -70,6 +71,7 @@ class Courier:
         while True:
             try:
                 for lost in await self._ledger.abandon():
+                    metrics.delivered(lost.channel, lost.status)
                     log.warning(
                         f"delivery.{lost.status}",
                         delivery=str(lost.delivery_id),
@@ -122,6 +124,8 @@ class Courier:
         except Undelivered as error:
             outcome = await until_possible(self._ledger.postpone, notice, backoff(notice.attempt), str(error))
             bound.warning("delivery.postponed", outcome=outcome, error=str(error))
+            if outcome is not None:
+                metrics.delivered(channel, outcome)
             return
         except Refused as error:
             status, reason = DeliveryStatus.FAILED, str(error)
@@ -133,6 +137,7 @@ class Courier:
             bound.exception("delivery.crashed")
             status, reason = DeliveryStatus.AMBIGUOUS, "a fault of the service; its log knows more"
         if await until_possible(self._ledger.finish, notice, status, reason):
+            metrics.delivered(channel, status)
             bound.info(f"delivery.{status}", reason=reason)
         else:
             bound.warning("delivery.claim_lost", status=status)

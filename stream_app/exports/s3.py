@@ -10,6 +10,7 @@ import urllib3
 from minio import Minio
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 
+from stream_app import metrics
 from stream_app.errors import Outage, Retryable
 from stream_app.settings import Settings
 
@@ -59,6 +60,12 @@ def store_errors() -> Iterator[None]:
         Outage: the store as a whole does not work: it is away, overloaded, full, or refuses everybody.
         Retryable: it failed at this one thing.
     """
+    with metrics.errors_of("object_store"), _ours():
+        yield
+
+
+@contextmanager
+def _ours() -> Iterator[None]:
     try:
         yield
     except S3Error as error:

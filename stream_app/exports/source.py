@@ -12,6 +12,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 from pydantic_core import from_json
 
+from stream_app import metrics
 from stream_app.errors import Outage, Rejected, Retryable
 from stream_app.settings import Settings
 
@@ -181,6 +182,12 @@ must not do so for ever.
 @contextmanager
 def source_errors(timed_out: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Say what an error of the source database means for the job."""
+    with metrics.errors_of("source_database"), _ours(timed_out):
+        yield
+
+
+@contextmanager
+def _ours(timed_out: Callable[[], bool]) -> Iterator[None]:
     try:
         yield
     except asyncpg.QueryCanceledError as error:

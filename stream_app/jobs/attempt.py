@@ -2,12 +2,14 @@
 
 import asyncio
 import random
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 
 import structlog
 
+from stream_app import metrics
 from stream_app.errors import ExporterError, Outage, Rejected, Retryable
 from stream_app.events import EventType, JobError, LifecycleData, lifecycle_event
 from stream_app.exports.run import Exporter, Gauge
@@ -42,6 +44,7 @@ class Attempt:
     stop: Stop | None = None
     report: "asyncio.Task[None] | None" = None
     reported_rows: int = 0
+    began: float = field(default_factory=time.monotonic)
 
     def end(self, reason: Stop) -> None:
         """Stop the export, for the first reason given."""
@@ -87,12 +90,15 @@ class Runner:
             if outcome is None:
                 return
             if await until_possible(self.store.seal, claim, outcome):
+                if outcome.status == Status.COMPLETED:
+                    metrics.exported(outcome, attempt.began)
                 if attempt.report is not None:
                     await asyncio.wait({attempt.report})
                 await self.caretaker.publish(outcome)
                 bound.info(f"job.{outcome.status}", rows=outcome.row_count, bytes=outcome.file_size)
             else:
                 bound.warning("job.lease_lost_at_end")
+                metrics.LEASES_LOST.inc()
                 await self.caretaker.sweep(claim.job_id, before=claim.attempt + 1)
         except Retryable as error:
             # A sealed outcome is published later by whoever tends to it; anything else runs into its lease.
@@ -135,10 +141,12 @@ class Runner:
                 return claim.lifecycle(Status.CANCELLED, completed_at=datetime.now(UTC))
             case Stop.LEASE_LOST:
                 bound.warning("job.lease_lost")
+                metrics.LEASES_LOST.inc()
                 return None
             case Stop.DRAINED:
                 await self.hand_back(claim, delay=timedelta(0))
                 bound.info("job.handed_back")
+                metrics.RETRIES.labels("drain").inc()
                 return None
         if isinstance(error, Rejected):
             bound.info("job.rejected", code=error.code, error=str(error))
@@ -148,6 +156,7 @@ class Runner:
                 return _failure(claim, error.code, "gave up: a part of the service was away for too long")
             bound.warning("job.waits_for_outage", error=str(error))
             await self.hand_back(claim, delay=OUTAGE_RETRY)
+            metrics.RETRIES.labels("outage").inc()
             return None
         expected = isinstance(error, ExporterError)
         bound.warning("job.attempt_failed", error=str(error), exc_info=None if expected else error)
@@ -160,6 +169,7 @@ class Runner:
                 "try again later, and tell the operators this job's id if it goes on",
             )
         await self.store.release(claim, delay=backoff(claim.failures))
+        metrics.RETRIES.labels("fault").inc()
         return None
 
     def _has_waited_enough(self, claim: Claim) -> bool:

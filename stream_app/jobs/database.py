@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from stream_app import metrics
 from stream_app.errors import Retryable
 from stream_app.settings import Settings
 
@@ -38,6 +39,12 @@ def outages_are_retryable() -> Iterator[None]:
     A database that is away, starting, read only, not migrated yet or refusing the role gets better, or
     somebody makes it better; a request must not suffer for it. A value that does not fit never will.
     """
+    with metrics.errors_of("state_database"), _ours():
+        yield
+
+
+@contextmanager
+def _ours() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:

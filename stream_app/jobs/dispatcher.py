@@ -7,6 +7,7 @@ from uuid import UUID
 
 import structlog
 
+from stream_app import metrics
 from stream_app.errors import Retryable
 from stream_app.exports.run import Exporter
 from stream_app.jobs.attempt import Attempt, Runner, Stop
@@ -74,6 +75,7 @@ class Dispatcher:
                 log.warning("claim.failed", error=str(error))
                 return 0
             for claim in claims:
+                metrics.CLAIMS.labels("first" if claim.attempt == 1 else "later").inc()
                 self._start(claim)
             return len(claims)
 
@@ -119,11 +121,13 @@ class Dispatcher:
         attempt = self._attempts[claim.job_id] = self._runner.start(claim)
         task = asyncio.create_task(self._runner.finish(attempt), name=f"attempt {claim.job_id}")
         self._tasks.add(task)
+        metrics.SLOTS_RUNNING.set(self.running)
 
         def done(_: object) -> None:
             self._tasks.discard(task)
             if self._attempts.get(claim.job_id) is attempt:
                 del self._attempts[claim.job_id]
+            metrics.SLOTS_RUNNING.set(self.running)
             self._wake.set()
 
         task.add_done_callback(done)
