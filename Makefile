@@ -1,7 +1,7 @@
 # Everything a contributor types. `make help` lists the targets.
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: demo test up check bench chaos clean help lock setup lint format pictures
+.PHONY: demo test up check bench chaos clean help lock setup lint format pictures docs
 
 ROWS ?= 20000
 PORT ?= 8000
@@ -39,6 +39,9 @@ bench: $(READY) ## Measure against other ways of doing the same, side by side
 
 chaos: $(READY) ## Break everything while jobs run, over and over (MINUTES=, and CHAOS_SEED= to repeat a run)
 	@$(PYTHON_ENV) -m tests.chaos $(MINUTES)
+
+docs: $(READY) ## Write docs/asyncapi.yaml, docs/openapi.json and docs/schemas/ anew
+	@$(PYTHON_ENV) -m docs.generate
 
 pictures: $(READY) ## Take the README's pictures of the page anew
 	@EXPORTER_TEST_SCREENSHOTS=docs/images $(PYTHON_ENV) -m pytest -q tests/e2e/test_page.py -k pictures

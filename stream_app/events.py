@@ -16,6 +16,7 @@ from pydantic_core import from_json
 from stream_app.errors import Unreadable
 from stream_app.payloads import (
     CsvOptions,
+    DownloadData,
     ExportRequest,
     JobError,
     LifecycleData,
@@ -33,6 +34,7 @@ __all__ = [
     "TICK_KEY",
     "TOPIC_OF",
     "CsvOptions",
+    "DownloadData",
     "Event",
     "EventType",
     "ExportRequest",
@@ -240,7 +242,7 @@ def download_event(job_id: UUID, *, by: str, owner: str, source: str) -> Event:
         type=EventType.DOWNLOADED,
         subject=str(job_id),
         time=datetime.now(UTC),
-        data={"job_id": str(job_id), "by": by, "user_id": owner},
+        data=DownloadData(job_id=job_id, by=by, user_id=owner).model_dump(mode="json"),
     )
 
 

@@ -81,6 +81,14 @@ class TickData(Payload):
     at: AwareDatetime
 
 
+class DownloadData(Payload):
+    """``data`` of ``export.downloaded``: whose job it is, and ``by`` whom its file was asked for."""
+
+    job_id: UUID
+    user_id: str
+    by: str
+
+
 class JobError(Payload):
     """Why a job failed: a stable code, and a sentence for the user."""
 
