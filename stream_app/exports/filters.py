@@ -189,7 +189,7 @@ _EXPECTED = {
     Kind.DATE: "a date such as 2026-01-31",
     Kind.TIME: "a time such as 13:30:00",
     Kind.TIMESTAMP: "a time such as 2026-01-31T13:30:00, a date, or such as now-7d",
-    Kind.TIMESTAMPTZ: "a time such as 2026-01-31T13:30:00Z, a date for its midnight in UTC, or such as now-7d",
+    Kind.TIMESTAMPTZ: "a time such as 2026-01-31T13:30:00Z, a date (midnight in UTC), or such as now-7d",
 }
 _PARSERS: dict[Kind, Callable[[str], object]] = {
     Kind.UUID: UUID,
