@@ -106,7 +106,8 @@ def _split(schema: Schema) -> tuple[Schema, Schema]:
 
 def _not_null(field: Schema) -> Schema:
     """The field's schema where it is there: what is not known is left out of an event, never null."""
-    kept = [option for option in field.get("anyOf", ()) if option != {"type": "null"}]
+    kept: list[Schema] = [option for option in field.get("anyOf", ()) if option != {"type": "null"}]
     if len(kept) != 1:
         return field
-    return kept[0] | {name: value for name, value in field.items() if name not in ("anyOf", "default")}
+    (option,) = kept
+    return option | {name: value for name, value in field.items() if name not in ("anyOf", "default")}

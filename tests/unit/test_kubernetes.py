@@ -1,0 +1,130 @@
+"""The Kubernetes manifests agree with settings, commands and each other, as far as a parser can tell."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from producers.__main__ import cli
+from stream_app.app import SHUTDOWN_SECONDS
+from stream_app.jobs.models import ExportJob
+from stream_app.readiness import FRESH_SECONDS
+from stream_app.settings import Settings
+
+FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
+SETTINGS = dict(line.split("=", 1) for line in (FOLDER / "base" / "settings.env").read_text().splitlines())
+
+
+def manifests(name: str) -> list[dict[str, Any]]:
+    return [manifest for manifest in yaml.safe_load_all((FOLDER / name).read_text("utf-8")) if manifest]
+
+
+KUSTOMIZATION = manifests("base/kustomization.yaml")[0]
+RESOURCES = [m for name in KUSTOMIZATION["resources"] for m in manifests(f"base/{name}")]
+SECRETS = {m["metadata"]["name"]: m["stringData"] for m in manifests("base/secrets.example.yaml")}
+SCALING = {m["kind"]: m for m in manifests("keda/scaling.yaml")}
+WORKLOADS = {m["metadata"]["name"]: m for m in RESOURCES if m["kind"] in ("Deployment", "Job")}
+
+
+def pod(name: str) -> dict[str, Any]:
+    return WORKLOADS[name]["spec"]["template"]["spec"]
+
+
+def container(name: str) -> dict[str, Any]:
+    (only,) = pod(name)["containers"]
+    return only
+
+
+def environment(name: str) -> dict[str, str]:
+    found = {item["name"]: item["value"] for item in container(name).get("env", ())}
+    for source in container(name)["envFrom"]:
+        found |= SECRETS[source["secretRef"]["name"]] if "secretRef" in source else SETTINGS
+    return found
+
+
+def test_every_process_is_there() -> None:
+    assert WORKLOADS.keys() == {"exporter-migrate", "exporter-worker", "exporter-ticker", "exporter-api"}
+    assert SECRETS.keys() == {*WORKLOADS}
+    assert {m["kind"] for m in RESOURCES} == {"Deployment", "Job", "Service", "PodDisruptionBudget"}
+    for manifest in RESOURCES:
+        assert manifest["apiVersion"] in {"apps/v1", "batch/v1", "v1", "policy/v1"}
+
+
+def fields(name: str) -> dict[str, str]:
+    return {key.removeprefix("EXPORTER_").lower(): value for key, value in environment(name).items()}
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_each_variable_is_a_setting_and_its_value_is_valid(name: str) -> None:
+    assert all(key.startswith("EXPORTER_") for key in environment(name))
+    assert fields(name).keys() <= Settings.model_fields.keys()
+    Settings.model_validate(fields(name))
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_each_command_exists_and_takes_its_arguments(name: str) -> None:
+    program, command, *arguments = container(name)["args"]
+    assert program == "exporter"
+    group = typer.main.get_command(cli)
+    found = group.get_command(typer.Context(group), command)  # type: ignore[attr-defined]
+    assert found is not None, f"exporter has no command {command}"
+    found.make_context(command, list(arguments))
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_they_run_without_privileges_and_within_limits(name: str) -> None:
+    assert pod(name)["securityContext"]["runAsNonRoot"] is True
+    assert pod(name)["automountServiceAccountToken"] is False
+    contained = container(name)["securityContext"]
+    assert contained["readOnlyRootFilesystem"] is True
+    assert contained["allowPrivilegeEscalation"] is False
+    assert contained["capabilities"] == {"drop": ["ALL"]}
+    assert container(name)["resources"]["limits"]["memory"]
+    assert container(name)["image"] == KUSTOMIZATION["images"][0]["name"]
+
+
+def test_the_worker_has_time_to_drain() -> None:
+    settings = Settings.model_validate(fields("exporter-worker"))
+    assert pod("exporter-worker")["terminationGracePeriodSeconds"] > settings.drain_seconds + SHUTDOWN_SECONDS
+    assert settings.user_slots < settings.worker_slots
+
+
+def test_the_worker_is_ready_by_its_file() -> None:
+    worker = container("exporter-worker")
+    file = environment("exporter-worker")["EXPORTER_READY_FILE"]
+    command = worker["readinessProbe"]["exec"]["command"][-1]
+    assert f"{file} -newermt '-{FRESH_SECONDS:.0f} seconds'" in command
+    assert file.startswith(worker["volumeMounts"][0]["mountPath"] + "/")
+    assert "livenessProbe" not in worker, "a worker that waits for an outage to end must not be restarted"
+
+
+def test_the_api_is_probed_where_it_answers() -> None:
+    api = container("exporter-api")
+    assert api["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    assert api["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert str(api["ports"][0]["containerPort"]) in api["args"]
+    (service,) = [m for m in RESOURCES if m["kind"] == "Service"]
+    assert service["spec"]["ports"][0]["targetPort"] == api["ports"][0]["name"]
+
+
+def test_selectors_find_their_pods() -> None:
+    labels = [WORKLOADS[name]["spec"]["template"]["metadata"]["labels"] for name in WORKLOADS]
+    for manifest in RESOURCES:
+        selector = manifest["spec"].get("selector")
+        if selector is not None:
+            assert selector.get("matchLabels", selector) in labels
+
+
+def test_the_queue_is_counted_in_columns_that_exist_and_by_slots() -> None:
+    scaled = SCALING["ScaledObject"]["spec"]
+    (trigger,) = scaled["triggers"]
+    assert scaled["scaleTargetRef"]["name"] in WORKLOADS
+    assert trigger["authenticationRef"]["name"] == SCALING["TriggerAuthentication"]["metadata"]["name"]
+    assert trigger["metadata"]["targetQueryValue"] == SETTINGS["EXPORTER_WORKER_SLOTS"]
+    query = trigger["metadata"]["query"]
+    assert f"FROM {ExportJob.__tablename__}" in query
+    for column in re.findall(r"\b(status|not_before)\b", query):
+        assert column in ExportJob.__table__.columns
