@@ -128,10 +128,12 @@ class Source:
             pool = await self._open()
             connection = await _connected(pool)
             try:
-                await connection.execute(f"SET application_name = '{name}'")
-                await connection.execute(f"SET statement_timeout = {int(timeout * 1000)}")
                 # Not asyncpg's transaction block: it would roll back over a statement that is still running.
-                await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                await connection.execute(
+                    "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;"
+                    f"SET LOCAL application_name = '{name}';"
+                    f"SET LOCAL statement_timeout = {int(timeout * 1000)}"
+                )
                 as_of = await connection.fetchval("SELECT statement_timestamp()")
                 # The server keeps the limit; the client's own is for a server that is not there any more.
                 yield Snapshot(connection, as_of, timeout + 30)
@@ -156,9 +158,14 @@ class Source:
                 max_inactive_connection_lifetime=60,
                 statement_cache_size=0,
                 timeout=10,
+                reset=_keep,
                 server_settings={"application_name": "exporter", **SESSION},
             )
         return await self._pool
+
+
+async def _keep(_: object) -> None:
+    """What an export sets ends with its transaction: nothing to ask the server to forget."""
 
 
 async def _connected(pool: "asyncpg.Pool[asyncpg.Record]") -> "PoolConnectionProxy[asyncpg.Record]":

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -28,8 +29,16 @@ def create_engine(settings: Settings, *, application: str, **pool: Any) -> Async
             server_settings={"application_name": application, "timezone": "UTC"},
         )
 
-    options = pool or {"pool_size": 5, "max_overflow": 5, "pool_timeout": 10, "pool_pre_ping": True}
-    return create_async_engine("postgresql+asyncpg://", async_creator=connect, **options)
+    options = pool or {"pool_size": 5, "max_overflow": 5, "pool_timeout": 10}
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, **options)
+    event.listen(engine.sync_engine, "checkout", _replace_closed)
+    return engine
+
+
+def _replace_closed(connection: Any, *_: object) -> None:
+    """Have a connection replaced whose end was seen; a ping would be three round trips each time."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError("closed by the server")
 
 
 @contextmanager
