@@ -12,7 +12,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from api import handlers, problems
 from api.middleware import HEADER, RequestContext
 from api.page import site
-from api.routes import datasets, deliveries, events, files, health, jobs, links, schedules
+from api.routes import datasets, deliveries, events, files, health, jobs, links, metrics, schedules
 from api.services import open_services
 from stream_app.settings import Settings
 
@@ -42,7 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **_cors(settings))
     handlers.install(app)
-    for routes in (jobs, events, files, deliveries, links, schedules, datasets, health):
+    for routes in (jobs, events, files, deliveries, links, schedules, datasets, health, metrics):
         app.include_router(routes.router)
     site.install(app)
     _document_problems(app)

@@ -15,7 +15,9 @@ from api.auth import Authenticator
 from api.feed import Feed
 from api.keys import Keys, PublishedKeys, SharedSecret
 from api.reader import JobReader
+from api.watching import Watching
 from producers.publisher import Publisher
+from stream_app import metrics
 from stream_app.delivery.addresses import Addressing
 from stream_app.delivery.ledger import Ledger
 from stream_app.delivery.links import Links
@@ -59,6 +61,7 @@ class Services:
     links: Links
     publisher: Publisher
     audit: Audit
+    watching: Watching
     authenticator: Authenticator
 
 
@@ -70,6 +73,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         DatasetsFileError: the datasets file is unusable.
     """
     datasets = load_datasets(settings.datasets_file)
+    metrics.know(datasets=datasets, formats=FORMATS)
     async with AsyncExitStack() as stack:
         # Orders hold a connection while Kafka is slow: they have their own pool, so that reads go on.
         reading = create_engine(settings, application=NAME)
@@ -88,6 +92,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(reader.close)
         feed = Feed(records)
         await stack.enter_async_context(_running(feed.run()))
+        await stack.enter_async_context(_running(metrics.watch_loop()))
         await stack.enter_async_context(
             _running(listen(settings, feed.notice, application=f"{NAME}-feed", channel=CHANGES_CHANNEL))
         )
@@ -112,6 +117,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             ledger=Ledger(reading),
             links=Links(settings),
             publisher=publisher,
+            watching=Watching(reading),
             audit=await stack.enter_async_context(Audit(publisher, source=SOURCE)),
             authenticator=Authenticator(settings, keys),
         )

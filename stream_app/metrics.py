@@ -124,6 +124,16 @@ OLDEST_PENDING = Gauge(
 )
 QUEUE_READ = Gauge("exporter_queue_read", "1 if the state database answered for these", registry=QUEUE)
 
+# A series that begins with its first event has no increase that an alert could see: these begin at 0.
+for metric, words in (
+    (FAILURES, ("request", "service")),
+    (CLAIMS, ("first", "later")),
+    (RETRIES, ("drain", "fault", "outage")),
+    (DEAD_LETTERS, CONSUMED),
+):
+    for word in words:
+        metric.labels(word)
+
 REGISTRIES: Mapping[str, tuple[CollectorRegistry, ...]] = {
     "worker": (PROCESS, WORKER),
     "api": (PROCESS, QUEUE),
@@ -175,6 +185,15 @@ def admitted(asked: datetime | None) -> None:
 def delivered(channel: str, status: str) -> None:
     """Count what became of an attempt to tell somebody; one that is due again was postponed."""
     DELIVERIES.labels(channel, "postponed" if status == "pending" else status).inc()
+
+
+def queue(jobs: Mapping[tuple[str, str, str], int] | None, oldest: float | None) -> None:
+    """Note how many jobs there are of each state, dataset and format; ``None`` where nobody could tell."""
+    QUEUE_READ.set(jobs is not None)
+    UNFINISHED.clear()
+    for (state, dataset, format_), count in (jobs or {}).items():
+        UNFINISHED.labels(state=state, **labels(dataset, format_)).inc(count)
+    OLDEST_PENDING.set(max(0.0, oldest) if oldest is not None else float("nan"))
 
 
 def lag(behind: Mapping[str, int]) -> None:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from local.apps import Api, AppProcess
+from local.ports import free_ports
 from local.stack import Stack
 from tests.e2e.tables import DATASETS, TABLES, psql
 
@@ -28,6 +29,8 @@ class System:
     client: httpx.Client
     extra: dict[str, str]
     """Settings that further workers need too."""
+    metrics: str
+    """Where the worker's metrics are."""
 
     def job(self, job_id: UUID | str) -> dict[str, Any] | None:
         """The job's record, or ``None`` while there is none."""
@@ -73,8 +76,9 @@ def system(stack: Stack) -> Iterator[System]:
     datasets.write_text(DATASETS)
     extra = {"EXPORTER_DATASETS_FILE": str(datasets), "EXPORTER_LEASE_SECONDS": "3"}
     api = stack.start_api(settings=extra)
-    worker = stack.start_worker(settings=extra)
+    (port,) = free_ports(1)
+    worker = stack.start_worker(settings=extra | {"EXPORTER_METRICS_PORT": str(port)})
     token = stack.token("tester", "exports:all", "exports:admin")
     headers = {"Authorization": f"Bearer {token}"}
     with httpx.Client(base_url=api.address, headers=headers, timeout=30) as client:
-        yield System(stack, api, worker, client, extra)
+        yield System(stack, api, worker, client, extra, f"http://127.0.0.1:{port}/metrics")

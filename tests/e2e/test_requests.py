@@ -102,7 +102,7 @@ async def test_twenty_requests_of_all_sorts(system: System) -> None:
 async def test_a_running_export_is_cancelled(system: System) -> None:
     event = request(export_type="slow", scope="all")
     await publish(system, [(event.key, event.encode())])
-    await _until_processing(system, event.id)
+    await until_processing(system, event.id)
     cancel = cancel_event(event.job_id, source="/test")
     await publish(system, [(cancel.key, cancel.encode())])
     assert system.ended(event.id, within=5)["status"] == "cancelled"
@@ -120,7 +120,7 @@ async def test_a_killed_workers_job_is_finished_by_another(system: System) -> No
     system.worker.stop()
     jobs = [system.ask(export_type="slow", format="csv", scope="all") for _ in range(2)]
     for job_id in jobs:
-        await _until_processing(system, job_id)
+        await until_processing(system, job_id)
     doomed.kill()
     system.worker.start()
     for job_id in jobs:
@@ -130,7 +130,7 @@ async def test_a_killed_workers_job_is_finished_by_another(system: System) -> No
         assert system.file(job_id).count(b"\n") == 501
 
 
-async def _until_processing(system: System, job_id: object) -> None:
+async def until_processing(system: System, job_id: object) -> None:
     for _ in range(100):
         job = system.job(str(job_id))
         if job is not None and job["status"] == "processing":

@@ -96,6 +96,7 @@ CASES = [
     Case("POST /exports/unsubscribe/{token}", public(404)),
     Case("GET /healthz", public(200)),
     Case("GET /readyz", public(200)),
+    Case("GET /metrics", public(200)),
     Case("GET /", public(200)),
     Case("HEAD /", public(200)),
     Case("GET /docs", public(200)),

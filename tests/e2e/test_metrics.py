@@ -1,0 +1,115 @@
+"""What worker and API tell about real exports, and that nobody needs to listen."""
+
+import asyncio
+import socket
+from urllib.parse import urlsplit
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.e2e.conftest import System
+from tests.e2e.test_requests import publish, request, until_processing
+
+
+def scrape(url: str) -> dict[str, float]:
+    """Samples by name and labels, as Prometheus writes them."""
+    answer = httpx.get(url, timeout=10)
+    assert answer.status_code == 200
+    return {
+        sample.name
+        + "".join(f" {name}={value}" for name, value in sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def gained(before: dict[str, float], after: dict[str, float], name: str) -> float:
+    return after[name] - before.get(name, 0)
+
+
+async def test_what_happens_is_counted(system: System) -> None:
+    before = scrape(system.metrics)
+    good = [request(export_type="ledger", scope="all", user_id="secret-user") for _ in range(3)]
+    bad = request(export_type="a-users-own-word")
+    wanted = [(event.key, event.encode()) for event in (*good, bad)]
+    await publish(system, [*wanted, *wanted, (b"?", b"unreadable")])
+    for event in good:
+        assert system.ended(event.id)["status"] == "completed"
+    assert system.ended(bad.id)["status"] == "failed"
+    await asyncio.sleep(2.5)  # the watch looks every 2 s
+    after = scrape(system.metrics)
+
+    rows = gained(before, after, "exporter_export_rows_sum format=csv")
+    assert rows == 3 * system.file(good[0].id).count(b"\n") - 3
+    assert {
+        name: gained(before, after, name)
+        for name in (
+            "exporter_jobs_ended_total dataset=ledger format=csv state=completed",
+            "exporter_jobs_ended_total dataset=other format=csv state=failed",
+            "exporter_job_failures_total cause=request",
+            "exporter_job_failures_total cause=service",
+            "exporter_claims_total attempt=first",
+            "exporter_admission_lag_seconds_count",
+            "exporter_export_duration_seconds_count format=csv",
+            "exporter_export_bytes_count format=csv",
+            "exporter_export_rows_per_second_count format=csv",
+            "exporter_dead_letters_total topic=exports.requests",
+        )
+    } == {
+        "exporter_jobs_ended_total dataset=ledger format=csv state=completed": 3,
+        "exporter_jobs_ended_total dataset=other format=csv state=failed": 1,
+        "exporter_job_failures_total cause=request": 1,
+        "exporter_job_failures_total cause=service": 0,
+        "exporter_claims_total attempt=first": 3,
+        "exporter_admission_lag_seconds_count": 4,
+        "exporter_export_duration_seconds_count format=csv": 3,
+        "exporter_export_bytes_count format=csv": 3,
+        "exporter_export_rows_per_second_count format=csv": 3,
+        "exporter_dead_letters_total topic=exports.requests": 1,
+    }
+    assert gained(before, after, "exporter_event_loop_lag_seconds_count") > 0
+    assert after["exporter_slots"] == 4
+    assert after["exporter_slots_running"] == 0
+    assert after["exporter_worker_ready"] == 1
+    assert after["exporter_consumer_lag topic=exports.requests"] == 0
+    told = " ".join(after)
+    for private in ("secret-user", "a-users-own-word", good[0].id):
+        assert private not in told
+
+
+async def test_running_jobs_are_in_the_queue(system: System) -> None:
+    job_id = system.ask(export_type="slow", format="csv", scope="all")
+    running = "exporter_jobs_unfinished dataset=slow format=csv state=processing"
+    await until_processing(system, job_id)
+    for _ in range(80):
+        found = scrape(f"{system.api.address}/metrics")
+        if running in found:
+            break
+        await asyncio.sleep(0.1)
+    assert found[running] == 1
+    assert found["exporter_queue_read"] == 1
+    assert scrape(system.metrics)["exporter_slots_running"] == 1
+    assert system.client.delete(f"/exports/jobs/{job_id}").status_code == 202
+    assert system.ended(job_id)["status"] == "cancelled"
+
+
+async def test_scrapes_that_hang_or_break_off_disturb_no_export(system: System) -> None:
+    place = urlsplit(system.metrics)
+    silent = [socket.create_connection((place.hostname, place.port)) for _ in range(20)]
+    broken = socket.create_connection((place.hostname, place.port))
+    broken.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+    broken.close()
+    event = request()
+    await publish(system, [(event.key, event.encode())])
+    assert system.ended(event.id, within=20)["status"] == "completed"
+    assert scrape(system.metrics)["exporter_worker_ready"] == 1
+    for connection in silent:
+        connection.close()
+
+
+def test_a_port_that_is_taken_keeps_no_worker_from_its_work(system: System) -> None:
+    port = str(urlsplit(system.metrics).port)
+    second = system.stack.start_worker(settings=system.extra | {"EXPORTER_METRICS_PORT": port})
+    assert second.is_ready()
+    assert "metrics.unserved" in second.log.read_text()
+    second.stop()

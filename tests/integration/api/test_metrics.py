@@ -1,0 +1,118 @@
+"""``GET /metrics``: the queue as the database knows it."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
+from sqlalchemy import insert, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.watching import Watching
+from stream_app.jobs.backlog import BACKLOG
+from stream_app.jobs.models import ExportJob
+from stream_app.settings import Settings
+from tests.integration.api.conftest import Harness, changed, client_of, running
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def samples(exposition: str) -> Samples:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(exposition)
+        for sample in family.samples
+    }
+
+
+def unfinished(found: Samples) -> dict[tuple[str, ...], float]:
+    return {
+        tuple(dict(labels)[name] for name in ("state", "dataset", "format")): value
+        for (name, labels), value in found.items()
+        if name == "exporter_jobs_unfinished"
+    }
+
+
+async def add(engine: AsyncEngine, count: int = 1, age: float = 0, **values: object) -> None:
+    job = {"user_id": "secret-user", "export_type": "ledger", "format": "csv", "status": "pending", **values}
+    asked = datetime.now(UTC) - timedelta(seconds=age)
+    async with engine.begin() as connection:
+        await connection.execute(
+            insert(ExportJob), [{"id": uuid4(), "created_at": asked, **job} for _ in range(count)]
+        )
+
+
+async def test_unfinished_jobs_are_told_and_what_users_choose_is_bounded(api: Harness) -> None:
+    await add(api.engine, 3, age=50)
+    await add(api.engine, 2, age=9_000, status="processing", format="json")
+    await add(api.engine, 5, age=9_000, status="completed")
+    for name in ("a-users-own-word", "another"):
+        await add(api.engine, export_type=name, format=name)
+    later = datetime.now(UTC) + timedelta(hours=1)
+    await add(api.engine, age=9_000, not_before=later)
+    async with client_of(api.app, None) as client:
+        response = await client.get("/metrics")
+        assert response.headers["content-type"].startswith("text/plain; version=")
+        again = await client.get("/metrics")
+    found = samples(response.text)
+    assert unfinished(found) == {
+        ("pending", "ledger", "csv"): 4,
+        ("processing", "ledger", "json"): 2,
+        ("pending", "other", "other"): 2,
+    }
+    assert found["exporter_queue_read", frozenset()] == 1
+    assert 50 <= found["exporter_oldest_pending_seconds", frozenset()] < 80
+    assert found["process_resident_memory_bytes", frozenset()] > 0
+    assert unfinished(samples(again.text)) == unfinished(found)
+    for private in ("secret-user", "a-users-own-word"):
+        assert private not in response.text
+
+
+async def test_a_job_that_is_tried_again_is_as_old_as_its_request(api: Harness) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=5)
+    await add(api.engine, age=600, attempt=1, not_before=soon)
+    found = samples((await Watching(api.engine).tell()).decode())
+    assert found["exporter_oldest_pending_seconds", frozenset()] >= 600
+
+
+async def test_the_queue_is_counted_once_for_many_who_ask(api: Harness) -> None:
+    watching = Watching(api.engine, fresh=0.5)
+    first = await asyncio.gather(*(watching.tell() for _ in range(5)))
+    await add(api.engine, 7)
+    assert ("pending", "ledger", "csv") not in unfinished(samples((await watching.tell()).decode()))
+    await asyncio.sleep(0.5)
+    assert unfinished(samples((await watching.tell()).decode()))["pending", "ledger", "csv"] == 7
+    assert all(b"exporter_queue_read 1.0" in answer for answer in first)
+
+
+async def test_without_the_database_the_rest_is_told(api_settings: Settings) -> None:
+    settings = changed(api_settings, database_url=SecretStr("postgresql://u:p@127.0.0.1:1/exporter"))
+    async with running(settings) as app, client_of(app, None) as client:
+        response = await client.get("/metrics")
+    assert response.status_code == 200
+    found = samples(response.text)
+    assert found["exporter_queue_read", frozenset()] == 0
+    assert not unfinished(found)
+    away = (
+        "exporter_errors_total",
+        frozenset({("part", "state_database"), ("kind", "temporarily_unavailable")}),
+    )
+    assert found[away] >= 1
+
+
+@pytest.mark.parametrize("finished", [20_000])
+async def test_what_has_ended_costs_the_count_nothing(api: Harness, finished: int) -> None:
+    async with api.engine.begin() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO export_jobs (id, user_id, export_type, format, status)"
+                " SELECT gen_random_uuid(), 'u', 'ledger', 'csv', 'completed' FROM generate_series(1, :n)"
+            ),
+            {"n": finished},
+        )
+        await connection.execute(text("ANALYZE export_jobs"))
+        plan = await connection.execute(text(f"EXPLAIN {BACKLOG.text}"))
+        lines = "\n".join(row[0] for row in plan)
+    assert "Seq Scan" not in lines, lines

@@ -1,0 +1,109 @@
+"""Dashboard, alerts and documents speak of metrics and alerts that there are, and no others."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stream_app import metrics
+
+ROOT = Path(__file__).parents[2]
+OBSERVE = ROOT / "observe"
+DOCUMENT = (ROOT / "docs" / "observability.md").read_text()
+DASHBOARD: dict[str, Any] = json.loads((OBSERVE / "grafana/dashboards/exporter.json").read_text())
+RULES: list[dict[str, Any]] = [
+    rule
+    for group in yaml.safe_load((OBSERVE / "alerts.yml").read_text())["groups"]
+    for rule in group["rules"]
+]
+PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
+FAMILIES = {
+    family.name: family for process in metrics.REGISTRIES for family in metrics.told(process).collect()
+}
+SERIES = {name + suffix for name, family in FAMILIES.items() for suffix in SUFFIXES[family.type]}
+EXPRESSIONS = [
+    *(pytest.param(rule["expr"], id=rule["alert"]) for rule in RULES),
+    *(
+        pytest.param(target["expr"], id=f"{panel['title']} {target['refId']}")
+        for panel in PANELS
+        for target in panel["targets"]
+    ),
+]
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_expressions_use_metrics_that_there_are(expression: str) -> None:
+    used = set(re.findall(r"\b(?:exporter|process)_\w+", expression))
+    assert used or re.match(r"up\b", expression)
+    assert used <= SERIES
+    assert expression.count("(") == expression.count(")")
+    assert expression.count("{") == expression.count("}")
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_counters_are_never_looked_at_as_they_are(expression: str) -> None:
+    """They begin at 0 with every process: only how they grow means something."""
+    for series in re.findall(
+        r"(?:(\w+)\()?\b((?:exporter|process)_\w+(?:_total|_bucket|_sum|_count))\b", expression
+    ):
+        assert series[0] in {"rate", "increase"}, series
+
+
+def test_every_metric_of_ours_is_documented_and_on_the_dashboard_or_in_an_alert() -> None:
+    ours = {name for name in FAMILIES if name.startswith("exporter_")}
+    assert ours
+    assert ours == set(re.findall(r"`(exporter_\w+)`", DOCUMENT))
+    shown = " ".join(str(part) for item in EXPRESSIONS for part in item.values)
+    assert not {name for name in ours if name not in shown}
+
+
+def test_alerts_have_a_summary_a_severity_and_a_line_in_the_document() -> None:
+    names = [rule["alert"] for rule in RULES]
+    assert len(set(names)) == len(names)
+    for rule in RULES:
+        assert rule["labels"]["severity"] in {"page", "warn"}
+        assert rule["annotations"]["summary"]
+        assert re.fullmatch(r"\d+[smh]", rule.get("for", "0s"))
+    assert set(names) == set(re.findall(r"\| `(Exporter\w+)` \|", DOCUMENT))
+
+
+def test_panels_lie_beside_each_other_on_the_provisioned_source() -> None:
+    source = yaml.safe_load((OBSERVE / "grafana/provisioning/datasources/prometheus.yml").read_text())
+    uid = source["datasources"][0]["uid"]
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (place["x"] + across, place["y"] + down)
+            for across in range(place["w"])
+            for down in range(place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert all(0 <= across < 24 for across, _ in cells)
+        taken |= cells
+    assert {panel["datasource"]["uid"] for panel in PANELS} == {uid}
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+
+
+def test_prometheus_and_grafana_find_what_compose_gives_them() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    scrapes = yaml.safe_load((OBSERVE / "prometheus.yml").read_text())
+    ports = {
+        job["dns_sd_configs"][0]["names"][0]: job["dns_sd_configs"][0]["port"]
+        for job in scrapes["scrape_configs"]
+    }
+    assert ports == {
+        "api": int(services["api"]["command"][-1]),
+        "worker": int(services["worker"]["environment"]["EXPORTER_METRICS_PORT"]),
+    }
+    mounted = {
+        volume.split(":")[1] for name in ("prometheus", "grafana") for volume in services[name]["volumes"]
+    }
+    assert {f"/etc/prometheus/{name}" for name in scrapes["rule_files"]} <= mounted
+    provider = yaml.safe_load((OBSERVE / "grafana/provisioning/dashboards/exporter.yml").read_text())
+    assert provider["providers"][0]["options"]["path"] in mounted
+    assert all(services[name]["profiles"] == ["observe"] for name in ("prometheus", "grafana"))
