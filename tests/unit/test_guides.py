@@ -1,0 +1,65 @@
+"""What the guides name exists: settings, commands, topics, types, tables."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from producers.__main__ import cli
+from stream_app.events import Topic
+from stream_app.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+GUIDES = {path.name: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
+OPERATIONS = GUIDES["operations.md"]
+
+
+def blocks(guide: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", GUIDES[guide], re.DOTALL)
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_settings_commands_and_topics_exist(guide: str) -> None:
+    text = GUIDES[guide]
+    settings = {f"EXPORTER_{name.upper()}" for name in Settings.model_fields}
+    named = set(re.findall(r"\bEXPORTER_[A-Z0-9_]*[A-Z0-9]\b(?![*_])", text))
+    assert named <= settings
+    commands = set(get_command(cli).list_commands(None))  # type: ignore[attr-defined]
+    assert set(re.findall(r"`exporter ([a-z]+)", text)) <= commands
+    assert set(re.findall(r"`(exports\.[a-z-]+)`", text)) <= set(Topic)
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_headings_that_are_linked_exist(guide: str) -> None:
+    text = GUIDES[guide]
+    headings = {
+        re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-")
+        for line in re.findall(r"^#+ (.*)", text, re.M)
+    }
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= headings
+
+
+def test_bucket_policies_name_the_bucket_of_the_manifests() -> None:
+    policies = [json.loads(block) for block in blocks("operations.md", "json")]
+    settings = (ROOT / "deploy" / "kubernetes" / "base" / "settings.env").read_text("utf-8")
+    bucket = re.search(r"EXPORTER_S3_BUCKET=(\w+)", settings)
+    assert bucket is not None
+    assert len(policies) == 2
+    for policy in policies:
+        resources = {statement["Resource"] for statement in policy["Statement"]}
+        assert resources == {f"arn:aws:s3:::{bucket[1]}", f"arn:aws:s3:::{bucket[1]}/jobs/*"}
+
+
+def test_principals_have_rights_on_every_topic_and_the_manifests_use_them() -> None:
+    acls = "\n".join(
+        line for block in blocks("operations.md", "sh") for line in block.splitlines() if "--allow" in line
+    )
+    assert set(re.findall(r"--topic (\S+)", acls)) == set(Topic)
+    secrets = yaml.safe_load_all(
+        (ROOT / "deploy" / "kubernetes" / "base" / "secrets.example.yaml").read_text("utf-8")
+    )
+    users = {secret["stringData"].get("EXPORTER_KAFKA_SASL_USERNAME") for secret in secrets} - {None}
+    assert users <= set(re.findall(r"User:(\S+)", acls))
+    assert f"--group {Settings.model_fields['kafka_group'].default}" in acls
