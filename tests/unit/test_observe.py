@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client.metrics import MetricWrapperBase
+from promql_parser import Expr, MatrixSelector, VectorSelector, parse, walk
 
 from stream_app import metrics
 
@@ -24,7 +26,14 @@ SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_s
 FAMILIES = {
     family.name: family for process in metrics.REGISTRIES for family in metrics.told(process).collect()
 }
-SERIES = {name + suffix for name, family in FAMILIES.items() for suffix in SUFFIXES[family.type]}
+SERIES = {name + suffix: name for name, family in FAMILIES.items() for suffix in SUFFIXES[family.type]}
+"""The family of each series."""
+LABELS = {
+    metric._name: set(metric._labelnames)
+    for metric in vars(metrics).values()
+    if isinstance(metric, MetricWrapperBase)
+}
+OF_PROMETHEUS = {"instance", "job", "le"}
 EXPRESSIONS = [
     *(pytest.param(rule["expr"], id=rule["alert"]) for rule in RULES),
     *(
@@ -35,22 +44,42 @@ EXPRESSIONS = [
 ]
 
 
+def selectors(expression: str) -> tuple[list[VectorSelector], set[str]]:
+    """What a valid expression selects, and the names of which it takes a range."""
+    found: list[VectorSelector] = []
+    ranges: set[str] = set()
+
+    def visit(part: Expr) -> None:
+        if isinstance(part, VectorSelector):
+            found.append(part)
+        elif isinstance(part, MatrixSelector):
+            ranges.add(part.vector_selector.name or "")
+
+    walk(parse(expression.replace("$__rate_interval", "5m")), visit)
+    return found, ranges
+
+
 @pytest.mark.parametrize("expression", EXPRESSIONS)
-def test_expressions_use_metrics_that_there_are(expression: str) -> None:
-    used = set(re.findall(r"\b(?:exporter|process)_\w+", expression))
-    assert used or re.match(r"up\b", expression)
-    assert used <= SERIES
-    assert expression.count("(") == expression.count(")")
-    assert expression.count("{") == expression.count("}")
+def test_expressions_use_metrics_and_labels_that_there_are(expression: str) -> None:
+    found, _ = selectors(expression)
+    assert found
+    known = set(OF_PROMETHEUS)
+    for selector in found:
+        assert selector.name == "up" or selector.name in SERIES
+        labels = LABELS.get(SERIES.get(selector.name, ""), set())
+        assert {matcher.name for matcher in selector.matchers.matchers} <= labels | OF_PROMETHEUS
+        known |= labels
+    for grouping in re.findall(r"\bby \(([^)]*)\)", expression):
+        assert set(grouping.split(", ")) <= known
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_counters_are_never_looked_at_as_they_are(expression: str) -> None:
     """They begin at 0 with every process: only how they grow means something."""
-    for series in re.findall(
-        r"(?:(\w+)\()?\b((?:exporter|process)_\w+(?:_total|_bucket|_sum|_count))\b", expression
-    ):
-        assert series[0] in {"rate", "increase"}, series
+    found, ranges = selectors(expression)
+    for name in {selector.name for selector in found}:
+        if name.endswith(("_total", "_bucket", "_sum", "_count")):
+            assert name in ranges
 
 
 def test_every_metric_of_ours_is_documented_and_on_the_dashboard_or_in_an_alert() -> None:
