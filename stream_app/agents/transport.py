@@ -48,3 +48,7 @@ class App(faust.App):
 
     def _new_transport(self) -> LosslessTransport:
         return LosslessTransport(self.conf.broker_consumer, self)
+
+    async def _wait_for_table_recovery_completed(self) -> bool:
+        """Start the services now: there are no tables, and claims need not wait for the group."""
+        return False
