@@ -110,6 +110,13 @@ def test_the_api_is_probed_where_it_answers() -> None:
     assert service["spec"]["ports"][0]["targetPort"] == api["ports"][0]["name"]
 
 
+@pytest.mark.parametrize("name", ["exporter-worker", "exporter-api"])
+def test_metrics_are_scraped_where_they_are_served(name: str) -> None:
+    port = WORKLOADS[name]["spec"]["template"]["metadata"]["annotations"]["prometheus.io/port"]
+    assert int(port) in [item["containerPort"] for item in container(name)["ports"]]
+    assert port in (environment(name).get("EXPORTER_METRICS_PORT"), container(name)["args"][-1])
+
+
 def test_selectors_find_their_pods() -> None:
     labels = [WORKLOADS[name]["spec"]["template"]["metadata"]["labels"] for name in WORKLOADS]
     for manifest in RESOURCES:
