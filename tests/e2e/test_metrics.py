@@ -4,10 +4,12 @@ import asyncio
 import socket
 from urllib.parse import urlsplit
 
+import asyncpg
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.conftest import System
+from tests.e2e.tables import psql
 from tests.e2e.test_requests import publish, request, until_processing
 
 
@@ -27,17 +29,31 @@ def gained(before: dict[str, float], after: dict[str, float], name: str) -> floa
     return after[name] - before.get(name, 0)
 
 
+def summed(found: dict[str, float], name: str, label: str) -> float:
+    return sum(value for sample, value in found.items() if sample.startswith(name) and label in sample)
+
+
 async def test_what_happens_is_counted(system: System) -> None:
     before = scrape(system.metrics)
-    good = [request(export_type="ledger", scope="all", user_id="secret-user") for _ in range(3)]
+    reader = "secret-reader@example.com"
+    good = [
+        request(export_type="ledger", scope="all", user_id="secret-user", recipients=recipients)
+        for recipients in ([], [], [reader])
+    ]
     bad = request(export_type="a-users-own-word")
     wanted = [(event.key, event.encode()) for event in (*good, bad)]
     await publish(system, [*wanted, *wanted, (b"?", b"unreadable")])
     for event in good:
         assert system.ended(event.id)["status"] == "completed"
     assert system.ended(bad.id)["status"] == "failed"
+    sent = "exporter_deliveries_total channel=mail outcome=sent"
     await asyncio.sleep(2.5)  # the watch looks every 2 s
-    after = scrape(system.metrics)
+    for _ in range(75):
+        after = scrape(system.metrics)
+        if after.get(sent, 0) > before.get(sent, 0):
+            break
+        await asyncio.sleep(0.2)
+    assert gained(before, after, sent) == 1
 
     rows = gained(before, after, "exporter_export_rows_sum format=csv")
     assert rows == 3 * system.file(good[0].id).count(b"\n") - 3
@@ -73,7 +89,7 @@ async def test_what_happens_is_counted(system: System) -> None:
     assert after["exporter_worker_ready"] == 1
     assert after["exporter_consumer_lag topic=exports.requests"] == 0
     told = " ".join(after)
-    for private in ("secret-user", "a-users-own-word", good[0].id):
+    for private in ("secret-user", "a-users-own-word", reader, good[0].id):
         assert private not in told
 
 
@@ -91,6 +107,39 @@ async def test_running_jobs_are_in_the_queue(system: System) -> None:
     assert scrape(system.metrics)["exporter_slots_running"] == 1
     assert system.client.delete(f"/exports/jobs/{job_id}").status_code == 202
     assert system.ended(job_id)["status"] == "cancelled"
+
+
+async def test_what_goes_wrong_is_counted(system: System) -> None:
+    before = scrape(system.metrics)
+    robbed, cut_off = [system.ask(export_type="slow", format="csv", scope="all") for _ in range(2)]
+    for job_id in (robbed, cut_off):
+        await until_processing(system, job_id)
+    state = await asyncpg.connect(system.stack.settings()["EXPORTER_DATABASE_URL"])
+    await state.execute(
+        "UPDATE export_jobs SET worker = 'another', lease_until = now() + interval '2 seconds' WHERE id = $1",
+        robbed,
+    )
+    await state.close()
+    theirs = f"FROM pg_stat_activity WHERE application_name = 'exporter {cut_off}'"
+    assert "1 row" in psql(system.stack, f"SELECT pg_terminate_backend(pid) {theirs}")
+    wanted = {
+        "leases": ("exporter_leases_lost_total", ""),
+        "claims": ("exporter_claims_total", "attempt=later"),
+        # The end of the connection, or the server's word for it, whichever comes first.
+        "retries": ("exporter_retries_total", "reason="),
+        "errors": ("exporter_errors_total", "part=source_database"),
+    }
+    for _ in range(100):
+        after = scrape(system.metrics)
+        found = {name: summed(after, *which) - summed(before, *which) for name, which in wanted.items()}
+        if all(found.values()):
+            break
+        await asyncio.sleep(0.2)
+    assert found["claims"] >= 1
+    assert (found["leases"], found["retries"], found["errors"]) == (1, 1, 1)
+    for job_id in (robbed, cut_off):
+        system.client.delete(f"/exports/jobs/{job_id}")
+        assert system.ended(job_id)["status"] in {"cancelled", "completed"}
 
 
 async def test_scrapes_that_hang_or_break_off_disturb_no_export(system: System) -> None:
