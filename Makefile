@@ -34,8 +34,8 @@ lint: $(READY) ## Check style, types and the direction of imports
 
 check: lint test ## What CI runs: lint, then test
 
-bench: $(READY) ## Measure against other ways of doing the same, side by side
-	@$(PYTHON_ENV) -m bench $(ARGS)
+bench: $(READY) ## Measure formats against their peers, side by side (WHAT=jobs, api or schedules: those)
+	@$(PYTHON_ENV) -m bench$(if $(WHAT),.$(WHAT)) $(ARGS)
 
 chaos: $(READY) ## Break everything while jobs run, over and over (MINUTES=, and CHAOS_SEED= to repeat a run)
 	@$(PYTHON_ENV) -m tests.chaos $(MINUTES)
