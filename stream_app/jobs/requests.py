@@ -59,8 +59,9 @@ class Requests(Outcomes):
             )
         ).one_or_none()
         if found is None:
-            await self._cancel_finished(connection, job_id)
-            return None
+            if await self._cancel_finished(connection, job_id):
+                return None
+            return await self.cancel(connection, job_id)
         if found.outcome is not None:
             return None  # it has ended, only not on record yet; the projection lets its file expire
         if found.status == Status.PROCESSING:
@@ -70,15 +71,20 @@ class Requests(Outcomes):
             connection, found, Status.CANCELLED, completed_at=found.cancel_requested_at
         )
 
-    async def _cancel_finished(self, connection: AsyncConnection, job_id: UUID) -> None:
-        """Let a completed job's file expire; note the cancellation of a job that is not known yet."""
+    async def _cancel_finished(self, connection: AsyncConnection, job_id: UUID) -> bool:
+        """Let a completed job's file expire; note the cancellation of a job that is not known yet.
+
+        Returns whether that was all: one whose admission was committed just now is still to be cancelled.
+        """
         await connection.execute(
             update(ExportJob)
             .where(ExportJob.id == job_id, ExportJob.status == Status.COMPLETED)
             .values(expires_at=func.now())
         )
-        if await connection.scalar(select(ExportJob.id).where(ExportJob.id == job_id)) is None:
+        status = await connection.scalar(select(ExportJob.status).where(ExportJob.id == job_id))
+        if status is None:
             await connection.execute(insert(EarlyCancellation).values(job_id=job_id).on_conflict_do_nothing())
+        return status not in UNFINISHED
 
     async def early_cancellations(self, connection: AsyncConnection, ids: Sequence[UUID]) -> set[UUID]:
         """Those of ``ids`` whose cancellation came first."""
