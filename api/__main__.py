@@ -37,6 +37,7 @@ def api(
         host=host,
         port=port,
         log_config=None,
+        access_log=False,  # it would hold the links of mails, and whoever has one may use it
         log_level=settings.log_level.lower(),
         server_header=False,
         timeout_graceful_shutdown=10,

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 
+from api.middleware import loggable
 from api.problems import FieldProblem, Problem, not_found, of_error, title
 from stream_app.errors import ExporterError
 
@@ -39,7 +40,7 @@ async def _on_exporter_error(request: Request, error: Exception) -> Response:
         raise error
     problem = of_error(error)
     if problem.status >= 500:
-        log.warning("request.failed", path=request.url.path, error=str(error))
+        log.warning("request.failed", path=loggable(request.url.path), error=str(error))
     return problem.response(request_id(request))
 
 
