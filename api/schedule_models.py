@@ -18,6 +18,8 @@ from stream_app.schedules.windows import Windowing
 
 SHOWN_RUNS = 5
 LONGEST_DELAY = 7 * 24 * 3600
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+"""Of a window's beginning: far from the ends of the calendar, where a time zone may lead beyond them."""
 
 SCHEDULE_EXAMPLE: dict[str, Any] = {
     "export_type": "ledger",
@@ -58,7 +60,11 @@ Window = Annotated[
 ]
 WindowFrom = Annotated[
     AwareDatetime | None,
-    Field(description="Where the next window begins; default: where the last one ended"),
+    Field(
+        ge=EARLIEST,
+        le=LATEST,
+        description="Where the next window begins, 1970 to 2100; default: where the last one ended",
+    ),
 ]
 Delay = Annotated[
     int, Field(ge=0, le=LONGEST_DELAY, description="Seconds that a run waits for rows that arrive late")

@@ -66,8 +66,9 @@ class Scheduler:
             rows, advanced, unusable = await asyncio.to_thread(self._plan_all, due, until)
             for schedule_id, error in unusable:
                 # It would stay due for ever: it is put aside, and its owner sees why.
-                log.warning("schedule.unusable", schedule_id=str(schedule_id), error=str(error))
-                await self.schedules.update(connection, schedule_id, paused(str(error), datetime.now(UTC)))
+                reason = why(error)
+                log.warning("schedule.unusable", schedule_id=str(schedule_id), error=reason, exc_info=error)
+                await self.schedules.update(connection, schedule_id, paused(reason, datetime.now(UTC)))
             accepted = await self._admit(connection, rows)
             await self.schedules.advance(connection, advanced)
         await self._publish_outcomes(rows, accepted)
@@ -75,15 +76,15 @@ class Scheduler:
 
     def _plan_all(
         self, due: Sequence[Row[Any]], until: datetime
-    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[tuple[UUID, Rejected]]]:
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[tuple[UUID, Exception]]]:
         """Jobs, what becomes of the schedules, and those that cannot be planned."""
         rows: list[dict[str, Any]] = []
         advanced: list[dict[str, Any]] = []
-        unusable: list[tuple[UUID, Rejected]] = []
+        unusable: list[tuple[UUID, Exception]] = []
         for schedule in due:
             try:
                 jobs, state = self._plan(schedule, until)
-            except Rejected as error:
+            except Exception as error:  # whatever it is, the other schedules are not to wait for it
                 unusable.append((schedule.id, error))
             else:
                 rows += jobs
@@ -148,6 +149,13 @@ class Scheduler:
             if row["outcome"] and row["id"] in fresh
         ]
         await self.emit(lifecycle_event(EVENT_OF[Status(data.status)], data) for data in refused)
+
+
+def why(error: Exception) -> str:
+    """What the owner of a schedule that cannot be planned is told."""
+    if isinstance(error, Rejected):
+        return str(error)
+    return f"its next run cannot be planned ({type(error).__name__}: {error})"
 
 
 def paused(reason: str, at: datetime) -> dict[str, Any]:

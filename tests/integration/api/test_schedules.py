@@ -73,6 +73,17 @@ async def test_a_schedule_is_what_was_asked_for_and_shows_its_next_five_runs(api
             "window_from",
             "invalid_request",
         ),
+        *(
+            ({"window_from": moment, "window": "since_last_run"}, "window_from", "invalid_request")
+            for moment in (
+                "0001-01-01T00:00:00Z",
+                "0001-01-01T00:00:00+05:00",
+                "1969-12-31T23:59:59Z",
+                "2100-01-01T00:00:01Z",
+                "9999-12-31T23:59:59Z",
+                "9999-12-31T23:59:59-05:00",
+            )
+        ),
         ({"window": "since_last_run", "filters": {"created_at": "today"}}, "filters.created_at", None),
         ({"delay": -1}, "delay", "invalid_request"),
         ({"catch_up": "some"}, "catch_up", "invalid_request"),

@@ -6,6 +6,7 @@ from itertools import pairwise
 from uuid import uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from stream_app.errors import Retryable
 from stream_app.events import EventType
@@ -237,6 +238,23 @@ async def test_one_that_cannot_be_planned_holds_up_no_other(schedules: Schedules
     schedule = await schedules.get(lost)
     assert schedule.active is False
     assert "Mars/Olympus" in schedule.paused_reason
+
+
+async def test_a_fault_in_planning_one_holds_up_no_other(schedules: Schedules) -> None:
+    first_moment = datetime(1, 1, 1, hour=1, tzinfo=UTC)
+    poisoned = await schedules.create(
+        next_run=START, timezone="America/New_York", window="since_last_run", window_start=first_moment
+    )
+    healthy = await schedules.create(next_run=START, window="since_last_run", window_start=START - days(1))
+    with capture_logs() as logs:
+        assert await schedules.scheduler().run_due(START) == 1
+    assert await schedules.runs(healthy) == ["03-01 00:00"]
+    assert await schedules.jobs(poisoned) == []
+    schedule = await schedules.get(poisoned)
+    assert (schedule.active, schedule.next_run) == (False, None)
+    assert schedule.paused_reason == "its next run cannot be planned (OverflowError: date value out of range)"
+    (entry,) = [entry for entry in logs if entry["event"] == "schedule.unusable"]
+    assert isinstance(entry["exc_info"], OverflowError)
 
 
 async def test_a_dataset_that_is_gone_is_a_failed_run(schedules: Schedules) -> None:
