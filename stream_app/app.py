@@ -24,7 +24,7 @@ from stream_app.agents.lifecycle import Projector
 from stream_app.agents.requests import Admission
 from stream_app.agents.ticks import Ticks
 from stream_app.agents.transport import App
-from stream_app.agents.watch import Watch
+from stream_app.agents.watch import BROKERS_PATIENCE, Watch
 from stream_app.brokers import Brokers
 from stream_app.deadman import Deadman
 from stream_app.delivery.addresses import Addressing
@@ -187,7 +187,7 @@ def create_watch(settings: Settings, app: faust.App) -> Watch:
     return Watch(
         app,
         worker=name,
-        brokers=Brokers(settings, client_id=f"{name}-watch"),
+        brokers=Brokers(settings, client_id=f"{name}-watch", patience=BROKERS_PATIENCE),
         checks={
             "database": lambda: check_tables(engine),
             "object store": lambda: asyncio.to_thread(storage.check),

@@ -20,6 +20,7 @@ ATTEMPTS = 3
 """Of a cluster whose brokers are not all there, another one may be asked the next time."""
 
 Answer = TypeVar("Answer")
+Client = TypeVar("Client", AIOKafkaAdminClient, AIOKafkaConsumer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +96,28 @@ class Brokers:
         except TimeoutError as error:
             last = last or error
             await self.close()
+        except BaseException:
+            # Whoever asks may give up in the middle: what is half said must not be heard by the next one.
+            await self.close()
+            raise
         raise Outage(f"Kafka: {last!r}") from last
 
     async def _connected(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer]:
         if self._admin is None:
-            self._admin = AIOKafkaAdminClient(**self._options)
-            await self._admin.start()
+            self._admin = await _started(AIOKafkaAdminClient(**self._options), AIOKafkaAdminClient.close)
         if self._reader is None:
-            self._reader = AIOKafkaConsumer(**self._options)
-            await self._reader.start()
+            self._reader = await _started(AIOKafkaConsumer(**self._options), AIOKafkaConsumer.stop)
         return self._admin, self._reader
+
+
+async def _started(client: Client, close: Callable[[Client], Awaitable[None]]) -> Client:
+    """The client once it works; one that was stopped halfway is of no use to anybody."""
+    try:
+        await client.start()
+    except BaseException:
+        await close(client)
+        raise
+    return client
 
 
 async def _group(admin: AIOKafkaAdminClient, name: str) -> Group:

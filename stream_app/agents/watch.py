@@ -26,6 +26,9 @@ HURRIED = 0.25
 PATIENCE = 5.0
 """Seconds that a part has for an answer."""
 
+BROKERS_PATIENCE = 0.45 * PATIENCE
+"""Seconds for one question to the brokers: two make an answer, and should fail by themselves."""
+
 Check = Callable[[], Awaitable[object]]
 """Returns if the part answers, raises :class:`ExporterError` if not."""
 

@@ -1,0 +1,45 @@
+"""Questions to the brokers, also after one was broken off."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient
+
+from stream_app.agents.watch import BROKERS_PATIENCE, PATIENCE
+from stream_app.brokers import Brokers
+from stream_app.events import Topic
+from stream_app.kafka import ensure_topics
+from stream_app.settings import Settings
+
+PLACE = (str(Topic.TICKS), 0)
+
+
+@pytest.fixture
+async def brokers(settings: Settings) -> AsyncIterator[Brokers]:
+    await ensure_topics(settings)
+    opened = Brokers(settings, client_id="test")
+    yield opened
+    await opened.close()
+
+
+@pytest.mark.parametrize("client", [AIOKafkaConsumer, AIOKafkaAdminClient])
+async def test_whoever_asks_may_give_up_while_a_connection_opens(
+    brokers: Brokers, client: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next question is answered all the same."""
+
+    async def stands_still(_: object) -> None:
+        await asyncio.sleep(60)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(client, "start", stands_still)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(brokers.ends([PLACE]), 0.5)
+    assert PLACE in await brokers.ends([PLACE])
+    assert await brokers.partitions([Topic.TICKS]) == {Topic.TICKS: {0}}
+
+
+def test_two_questions_fail_before_who_asks_them_gives_up() -> None:
+    assert 2 * BROKERS_PATIENCE < PATIENCE
