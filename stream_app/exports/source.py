@@ -36,6 +36,16 @@ SCRAP = 64 * 2**10
 PAUSE = 0.002
 """Seconds in which more of it gathers in the socket's buffer; no loss of time, the buffer holds far more."""
 
+HANG_UP = """
+SELECT set_config(name, '1s', true) FROM pg_settings
+WHERE name = 'client_connection_check_interval' AND version() LIKE '%linux%'
+"""
+"""A server that is busy with a statement looks whether anybody still wants the answer.
+
+Otherwise what was given up runs on until it has a row to send. Servers before 14 cannot, and those that are
+not on Linux may refuse.
+"""
+
 Sink = Callable[[bytes], Awaitable[None]]
 
 
@@ -132,9 +142,10 @@ class Source:
                 await connection.execute(
                     "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;"
                     f"SET LOCAL application_name = '{name}';"
-                    f"SET LOCAL statement_timeout = {int(timeout * 1000)}"
+                    f"SET LOCAL statement_timeout = {int(timeout * 1000)};{HANG_UP}"
                 )
-                as_of = await connection.fetchval("SELECT statement_timestamp()")
+                # When the transaction began, which is just before its snapshot: nothing older is missing.
+                as_of = await connection.fetchval("SELECT transaction_timestamp()")
                 # The server keeps the limit; the client's own is for a server that is not there any more.
                 yield Snapshot(connection, as_of, timeout + 30)
                 await connection.execute("COMMIT")

@@ -11,6 +11,7 @@ from stream_app.events import ExportRequest
 from stream_app.exports.datasets.base import Dataset
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.run import Exporter, Gauge
+from stream_app.exports.source import Source
 from stream_app.exports.storage import Storage
 from stream_app.jobs.store import Claim
 from stream_app.settings import Settings
@@ -117,6 +118,39 @@ async def test_what_lost_attempts_left_is_swept(storage: Storage) -> None:
     assert storage.remove_attempts(job, before=3) == 3
     assert objects(storage, f"jobs/{job}/") == [f"jobs/{job}/3/f"]
     assert storage.open_uploads(job) == []
+
+
+@pytest.mark.parametrize("statement", ["count", "copy"])
+async def test_a_connection_that_is_lost_ends_what_runs_at_the_source(
+    source: Source, database: asyncpg.Connection, schema: str, statement: str
+) -> None:
+    """Though it has no row to send yet, and would not notice by that."""
+    await database.execute("CREATE VIEW asleep AS SELECT pg_sleep(30)::text AS s")
+    sql, name = f"SELECT s FROM {schema}.asleep WHERE s IS NOT NULL", f"asleep {statement}"
+
+    async def read() -> None:
+        async with source.snapshot(name) as snapshot:
+            lost.append(snapshot.connection)
+            await (snapshot.count(sql, 10) if statement == "count" else snapshot.copy(sql, {}, sink))
+
+    async def sink(_: bytes) -> None:
+        raise AssertionError("there is no row")
+
+    lost: list[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]] = []
+    running = asyncio.create_task(read())
+    await _until_servers(database, name, 1)
+    lost[0]._con._transport.abort()
+    await asyncio.wait({running}, timeout=5)
+    assert isinstance(running.exception(), Retryable)
+    await _until_servers(database, name, 0)
+
+
+async def _until_servers(database: asyncpg.Connection, name: str, number: int) -> None:
+    """Wait until so many run a statement under the name."""
+    sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND query LIKE '%asleep%'"
+    async with asyncio.timeout(4):
+        while await database.fetchval(sql, name) != number:  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.05)
 
 
 async def _until_uploading(storage: Storage, claimed: Claim, running: "asyncio.Task[object]") -> None:
