@@ -25,8 +25,12 @@ LOOK_SECONDS = 15.0
 RETRY_SECONDS = 1.0
 BATCH = 200
 """Jobs that one query reads."""
+UNFINISHED_LISTED = 500
+"""Most unfinished jobs, the newest, that a listener to a user's jobs is told of without a change."""
+USERS_READ = 10
+"""Users whose unfinished jobs one query reads."""
 MAX_WAITING = 1000
-"""Changed jobs that a listener may be behind with."""
+"""Changed jobs that a listener may be behind with, besides those that it is told of at first."""
 
 _RANK = {Status.PROCESSING: 0, Status.PENDING: 1, Status.EXPIRED: 3}
 """Order of the states within one attempt: it is pending again after it was processed; the ends are 2."""
@@ -78,7 +82,8 @@ class Subscription:
 
     async def updates(self) -> AsyncIterator[Update]:
         """What there is to send, until the listener is hopelessly behind."""
-        while len(self._waiting) <= MAX_WAITING:
+        most = len(self._waiting) + MAX_WAITING
+        while len(self._waiting) <= most:
             if not self._waiting:
                 self._news.clear()
                 await self._news.wait()
@@ -149,8 +154,8 @@ class Feed:
         """Read everything that is listened to and has not ended."""
         told = {job_id for group in self._of_user.values() for listener in group for job_id in listener.known}
         await self._hand_on(told | self._of_job.keys())
-        for users in _parts(self._of_user):
-            self._offer(await self._records.unfinished_of(users))
+        for users in _parts(self._of_user, USERS_READ):
+            self._offer(await self._records.unfinished_of(users, UNFINISHED_LISTED))
 
     async def _hand_on(self, ids: Iterable[UUID]) -> None:
         for part in _parts(ids):
@@ -178,7 +183,7 @@ def _listed(index: dict[Key, set[Subscription]], key: Key) -> Iterator[Subscript
             del index[key]
 
 
-def _parts(items: Iterable[Key]) -> Iterator[list[Key]]:
+def _parts(items: Iterable[Key], size: int = BATCH) -> Iterator[list[Key]]:
     every = list(items)
-    for start in range(0, len(every), BATCH):
-        yield every[start : start + BATCH]
+    for start in range(0, len(every), size):
+        yield every[start : start + size]

@@ -14,7 +14,7 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
 from api.auth import CurrentUser, User
-from api.feed import Update, version
+from api.feed import UNFINISHED_LISTED, Update, version
 from api.problems import documented
 from api.routes.jobs import visible_job
 from api.services import Container, Services
@@ -97,7 +97,7 @@ async def watch_export(
 async def watch_exports(
     services: Container, user: CurrentUser, last_event_id: LastEventId = None
 ) -> Response:
-    """First your unfinished jobs, then every change of any of your jobs.
+    """First your unfinished jobs (the newest 500), then every change of any of your jobs.
 
     With `Last-Event-ID` also those that have ended since that event.
     """
@@ -122,7 +122,8 @@ async def _one(services: Services, job_id: UUID, last: str | None) -> AsyncItera
 async def _every(services: Services, user_id: str, since: datetime | None) -> AsyncIterator[ServerSentEvent]:
     with services.feed.user(user_id) as subscription:
         ended = await services.records.ended_since(user_id, since - LOOK_BACK, RESUMED) if since else []
-        for job in [*await services.records.unfinished_of([user_id]), *reversed(ended)]:
+        unfinished = await services.records.unfinished_of([user_id], UNFINISHED_LISTED)
+        for job in [*unfinished, *reversed(ended)]:
             subscription.offer(Update.of(job))
         async for update in subscription.updates():
             yield _event(update, str(int(time.time() * 1000)))

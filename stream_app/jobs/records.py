@@ -4,8 +4,9 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Select, Text, Uuid, any_, func, literal, or_, select, tuple_
+from sqlalchemy import ARRAY, Select, Text, Uuid, any_, column, func, literal, or_, select, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+from sqlalchemy.orm import aliased
 
 from stream_app.jobs.database import outages_are_retryable
 from stream_app.jobs.models import ExportJob
@@ -57,10 +58,15 @@ class JobRecords:
             select(ExportJob).where(ExportJob.id == any_(literal(list(ids), ARRAY(Uuid))))
         )
 
-    async def unfinished_of(self, users: Collection[str]) -> Sequence[ExportJob]:
-        """Jobs of ``users`` that have not ended."""
-        whose = ExportJob.user_id == any_(literal(list(users), ARRAY(Text)))
-        return await self._jobs(select(ExportJob).where(whose, ExportJob.status.in_(UNFINISHED)))
+    async def unfinished_of(self, users: Collection[str], limit: int) -> Sequence[ExportJob]:
+        """Jobs of ``users`` that have not ended: up to ``limit`` of each, newest first."""
+        of_each = func.unnest(literal(list(users), ARRAY(Text)))
+        asking = of_each.table_valued(column("user_id", Text), name="asking").render_derived()
+        theirs = select(ExportJob).where(
+            ExportJob.user_id == asking.c.user_id, ExportJob.status.in_(UNFINISHED)
+        )
+        newest = theirs.order_by(ExportJob.created_at.desc(), ExportJob.id.desc()).limit(limit).lateral()
+        return await self._jobs(select(aliased(ExportJob, newest)).select_from(asking).join(newest, true()))
 
     async def ended_since(self, user_id: str, since: datetime, limit: int) -> Sequence[ExportJob]:
         """Up to ``limit`` of the user's jobs that ended, or whose file expired, since then; newest first."""

@@ -5,14 +5,17 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy import insert
 
+from api.feed import UNFINISHED_LISTED
+from stream_app.jobs.models import ExportJob
 from tests.integration.api.conftest import Harness, order
 
 
@@ -153,6 +156,46 @@ async def test_all_jobs_of_one_user_and_no_others(api: Harness) -> None:
                 for event in [await anext(events) for _ in range(2)]
             }
         assert resumed == {new: "pending", known: "completed"}
+
+
+async def test_a_user_of_very_many_unfinished_jobs(api: Harness) -> None:
+    """A listener is told of the newest ones, and goes on to be told what changes, also of the others."""
+    user_id, now = f"user-{uuid4()}", datetime.now(UTC)
+    rows = [
+        {
+            "id": uuid4(),
+            "user_id": user_id,
+            "export_type": "ledger",
+            "format": "csv",
+            "status": "pending",
+            "created_at": now - timedelta(seconds=age),
+        }
+        for age in range(1_300)
+    ]
+    async with api.engine.begin() as connection:
+        await connection.execute(insert(ExportJob), rows)
+    expected = [str(row["id"]) for row in rows[:UNFINISHED_LISTED]]
+    oldest = str(rows[-1]["id"])
+    async with (
+        api.user(user_id=user_id) as client,
+        served(api.app) as address,
+        listening(address, client, "/exports/events") as events,
+    ):
+        first = [(await anext(events)).job["export_job_id"] for _ in expected]
+        await api.set(oldest, status="processing", attempt=1)
+        event = await anext(events)
+    assert set(first) == set(expected)
+    assert (event.job["export_job_id"], event.job["status"]) == (oldest, "processing")
+
+
+async def test_each_users_newest_unfinished_jobs(api: Harness) -> None:
+    async with api.user(user_id="a") as one, api.user(user_id="b") as two:
+        placed = {name: [await place(client) for _ in range(3)] for name, client in (("a", one), ("b", two))}
+    await api.set(placed["a"][2], status="failed")
+    found = await api.records.unfinished_of(["a", "b", "nobody"], 2)
+    assert sorted((job.user_id, str(job.id)) for job in found) == sorted(
+        [("a", placed["a"][0]), ("a", placed["a"][1]), ("b", placed["b"][1]), ("b", placed["b"][2])]
+    )
 
 
 async def test_only_the_owner_may_listen(api: Harness) -> None:
