@@ -60,7 +60,7 @@ _CLAIM = text(
         RETURNING delivery.*
     )
     SELECT job.*, claimed.id AS delivery_id, claimed.job_id, claimed.address, claimed.event,
-           claimed.topic, claimed.attempts, claimed.created_at AS due_at,
+           claimed.topic, claimed.attempts, claimed.created_at AS due_at, claimed.revoked_at,
            job.expires_at <= now() AS gone, suppressed.reason AS suppressed,
            unsubscribed.address IS NOT NULL AS unsubscribed,
            CASE WHEN NOT schedule.active THEN schedule.paused_reason END AS paused

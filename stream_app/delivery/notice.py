@@ -101,6 +101,8 @@ def _unwanted(row: Mapping[str, Any]) -> str | None:
         return "the job's record is gone"
     if row["event"] == Status.COMPLETED and row["gone"]:
         return "the file is gone"
+    if row["revoked_at"] is not None:
+        return "its link was revoked"
     if row["unsubscribed"]:
         return "the recipient has unsubscribed"
     if row["suppressed"] is not None:

@@ -74,6 +74,16 @@ async def test_a_claim_is_one_workers(office: Office) -> None:
     assert await one.claim(Channel.WEBHOOK, 3) == []
 
 
+async def test_whose_link_was_revoked_is_told_nothing(office: Office) -> None:
+    job = await office.ended("a@example.com", "b@example.com", webhook=URL)
+    assert await ledger(office).revoke(job, "A@example.com") == ["a@example.com"]
+    reasons = {item.address: item.unwanted for item in await ledger(office).claim(Channel.MAIL, 5)}
+    assert reasons == {"a@example.com": "its link was revoked", "b@example.com": None}
+    assert await ledger(office).revoke(job) == ["b@example.com", URL]
+    (hook,) = await ledger(office).claim(Channel.WEBHOOK, 5)
+    assert hook.unwanted == "its link was revoked"
+
+
 async def test_what_a_silent_worker_sent_is_ambiguous_for_mails_and_due_again_for_webhooks(
     office: Office,
 ) -> None:
