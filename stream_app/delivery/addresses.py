@@ -16,6 +16,8 @@ MAX_URL = 2_000
 """Bytes."""
 
 _NAT64 = ip_network("64:ff9b::/96")
+_UNICAST = ip_network("2000::/3")
+"""All of IPv6 that is given to anybody in the public Internet; the rest is reserved, local or a notation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,4 +141,6 @@ def is_public(address: str) -> bool:
             inner = IPv4Address(int(found) & 0xFFFF_FFFF)
         if inner:
             return is_public(str(inner))
+        if found not in _UNICAST:
+            return False
     return found.is_global and not found.is_multicast

@@ -122,6 +122,11 @@ def test_without_a_secret_there_are_no_webhooks() -> None:
         ("2002:7f00:1::", False),
         ("64:ff9b::a00:1", False),
         ("64:ff9b::5db8:d822", True),
+        ("64:ff9b:1::7f00:1", False),
+        ("::127.0.0.1", False),
+        ("::ffff:0:127.0.0.1", False),
+        ("fec0::1", False),
+        ("5f00::1", False),
     ],
 )
 def test_private_addresses_are_known_in_every_notation(address: str, public: bool) -> None:
