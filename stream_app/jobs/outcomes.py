@@ -4,8 +4,9 @@ Terminal states are written by :mod:`stream_app.jobs.projection` alone.
 """
 
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import Row, and_, func, select, update
+from sqlalchemy import Row, and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.events import JobError, LifecycleData
@@ -27,11 +28,24 @@ class Outcomes(Transactions):
         """
         sealed = outcome.model_dump(mode="json", exclude_none=True)
         values = {"outcome": sealed, "lease_until": self._until()}
-        own = and_(ExportJob.id == claim.job_id, ExportJob.outcome == sealed)
+        own = and_(
+            ExportJob.id == claim.job_id,
+            ExportJob.attempt == claim.attempt,
+            # Whoever tends to outcomes may have published it before it was asked for again.
+            or_(ExportJob.outcome == sealed, ExportJob.status == outcome.status),
+        )
         async with self.transaction() as connection:
             if await connection.scalar(held(claim, values).returning(ExportJob.id)) is not None:
                 return True
             return await connection.scalar(select(ExportJob.id).where(own)) is not None
+
+    async def completed_by(self, job_id: UUID) -> int | None:
+        """The attempt whose file the job keeps, be its completion on record or only sealed."""
+        completed = or_(
+            ExportJob.status == Status.COMPLETED, ExportJob.outcome["status"].as_string() == Status.COMPLETED
+        )
+        async with self.transaction() as connection:
+            return await connection.scalar(select(ExportJob.attempt).where(ExportJob.id == job_id, completed))
 
     async def seal_exhausted(self) -> list[LifecycleData]:
         """Seal jobs that nobody works on any more and that may not be tried again.

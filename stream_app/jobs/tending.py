@@ -38,8 +38,14 @@ class Caretaker:
         await self.emit(lifecycle_event(kind, outcome))
 
     async def sweep(self, job_id: UUID, *, before: int) -> None:
-        """Remove what attempts before number ``before`` left, if the store can be reached."""
+        """Remove what attempts before number ``before`` left, if all that takes can be reached.
+
+        What the attempt that completed the job has is kept, whoever asks.
+        """
         try:
+            completed_by = await self.store.completed_by(job_id)
+            if completed_by is not None:
+                before = min(before, completed_by)
             await asyncio.to_thread(self.storage.remove_attempts, job_id, before=before)
         except Retryable as error:
             log.warning("sweep.failed", job_id=str(job_id), error=str(error))
