@@ -15,6 +15,10 @@ log = structlog.get_logger(__name__)
 
 FRESH_SECONDS = 300.0
 """How long a published set is used before it is asked for again."""
+STALE_SECONDS = 3600.0
+"""How long a published set is used at most, while no newer one can be had."""
+FETCH_SECONDS = 10.0
+"""How long the provider may take to answer."""
 PAUSE_SECONDS = 10.0
 """Time between two fetches, however many tokens name keys that nobody knows."""
 
@@ -58,31 +62,43 @@ class SharedSecret:
 class PublishedKeys:
     """The set at a JWKS URL: kept for a while, fetched anew when a token names a key that is not in it.
 
-    While the provider is away, the keys that are known go on being used.
+    While the provider is slow or away, the keys that are known go on being used, for a bounded time.
     """
 
     def __init__(
-        self, url: str, http: httpx.AsyncClient, *, fresh: float = FRESH_SECONDS, pause: float = PAUSE_SECONDS
+        self,
+        url: str,
+        http: httpx.AsyncClient,
+        *,
+        fresh: float = FRESH_SECONDS,
+        stale: float = STALE_SECONDS,
+        pause: float = PAUSE_SECONDS,
     ) -> None:
         self._url = url
         self._http = http
         self._fresh = fresh
+        self._stale = stale
         self._pause = pause
         self._keys: list[Key] = []
         self._fetched = self._tried = float("-inf")
-        self._fetching = asyncio.Lock()
+        self._fetching: asyncio.Task[None] | None = None
+        self._failure = ""
 
     async def find(self, header: dict[str, Any]) -> Key:
         """The published key of that id, if it may sign that way."""
-        if time.monotonic() - self._fetched > self._fresh:
-            await self._refresh()
-        found = self._match(header)
+        found = self._match(header) if self._usable else None
         if found is None:
-            await self._refresh()
+            await self._refreshed()
             found = self._match(header)
+        elif time.monotonic() - self._fetched > self._fresh:
+            self._refresh()
         if found is None:
             raise UnknownKey
         return found
+
+    @property
+    def _usable(self) -> bool:
+        return time.monotonic() - self._fetched <= self._stale
 
     def _match(self, header: dict[str, Any]) -> Key | None:
         algorithm, kid = header.get("alg"), header.get("kid")
@@ -97,22 +113,35 @@ class PublishedKeys:
             return fitting[0] if len(fitting) == 1 else None
         return next((key for key in fitting if key.get("kid") == kid), None)
 
-    async def _refresh(self) -> None:
-        asked = time.monotonic()
-        async with self._fetching:
-            if self._tried >= asked or time.monotonic() - self._tried < self._pause:
-                return  # somebody else has just done so
+    async def _refreshed(self) -> None:
+        if (fetching := self._refresh()) is not None:
+            await asyncio.shield(
+                fetching
+            )  # others wait for it too: a request that is given up must not end it
+        if not self._usable:
+            raise Retryable(f"identity provider: {self._failure}")
+
+    def _refresh(self) -> asyncio.Task[None] | None:
+        """The one fetch for everybody who asks meanwhile; ``None``: it was tried a moment ago."""
+        if self._fetching is None or self._fetching.done():
+            if time.monotonic() - self._tried < self._pause:
+                return None
             self._tried = time.monotonic()
-            try:
+            self._fetching = asyncio.create_task(self._fetch())
+        return self._fetching
+
+    async def _fetch(self) -> None:
+        try:
+            async with asyncio.timeout(FETCH_SECONDS):
                 response = await self._http.get(self._url)
-                response.raise_for_status()
-                self._keys = _public_keys(response.json())
-                self._fetched = time.monotonic()
-            except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-                log.warning("jwks.unavailable", url=self._url, error=repr(error))
-                if not self._keys:
-                    self._tried = float("-inf")
-                    raise Retryable(f"identity provider: {error!r}") from error
+            response.raise_for_status()
+            self._keys = _public_keys(response.json())
+            self._fetched = time.monotonic()
+        except (httpx.HTTPError, TimeoutError, ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("jwks.unavailable", url=self._url, error=repr(error))
+            self._failure = repr(error)
+            if not self._usable:
+                self._tried = float("-inf")  # without keys nobody is let in: the next request tries again
 
 
 def _public_keys(document: dict[str, Any]) -> list[Key]:
@@ -121,8 +150,9 @@ def _public_keys(document: dict[str, Any]) -> list[Key]:
     for item in document["keys"]:
         try:
             key = JWKRegistry.import_key(item)
-        except (JoseError, ValueError, KeyError, TypeError) as error:
-            log.warning("jwks.unusable_key", kid=item.get("kid"), error=repr(error))
+        except (JoseError, ValueError, KeyError, TypeError, AttributeError) as error:
+            kid = item.get("kid") if isinstance(item, dict) else None
+            log.warning("jwks.unusable_key", kid=kid, error=repr(error))
             continue
         if type(key) in ALGORITHMS:
             keys.append(key)

@@ -1,11 +1,13 @@
 """Bearer tokens: what is accepted, and every way to forge one that is not."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -239,6 +241,57 @@ async def test_known_keys_outlive_an_outage(provider: FakeServer, published: Pub
         assert (await authenticator.user(signed(RSA, "RS256", kid="rsa-1"))).id == "user-1"
 
 
+@asynccontextmanager
+async def hanging(keys: bytes) -> AsyncIterator[tuple[str, list[asyncio.Event]]]:
+    """A provider that answers once, and from then on takes calls without answering."""
+    asked: list[asyncio.Event] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.append(asyncio.Event())
+        if len(asked) > 1:
+            await asked[-1].wait()
+        head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(keys)}\r\n\r\n"
+        writer.write(head.encode() + keys)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/jwks", asked
+        for answer in asked:
+            answer.set()
+        await asyncio.sleep(0.05)
+
+
+async def test_a_provider_that_hangs_keeps_no_known_key_waiting() -> None:
+    document = json.dumps({"keys": [RSA.as_dict(private=False)]}).encode()
+    async with httpx.AsyncClient(timeout=5) as http, hanging(document) as (url, asked):
+        keys = PublishedKeys(url, http, fresh=0, pause=0)
+        authenticator = Authenticator(settings(), keys)
+        token = signed(RSA, "RS256", kid="rsa-1")
+        await authenticator.user(token)
+        async with asyncio.timeout(1):
+            for _ in range(5):
+                assert (await authenticator.user(token)).id == "user-1"
+                await asyncio.sleep(0.02)
+        assert len(asked) == 2, "one fetch goes on, whoever asks"
+
+
+async def test_keys_are_not_used_for_ever(provider: FakeServer, published: Published) -> None:
+    publish(provider, RSA)
+    provider.add("/jwks", 500)
+    authenticator = published(fresh=0, stale=0.2, pause=0)
+    token = signed(RSA, "RS256", kid="rsa-1")
+    await authenticator.user(token)
+    await asyncio.sleep(0.25)
+    with pytest.raises(Retryable, match="identity provider"):
+        await authenticator.user(token)
+    provider.answers.clear()
+    publish(provider, RSA)
+    assert (await authenticator.user(token)).id == "user-1", "at once: nobody waits for a pause to end"
+
+
 @pytest.mark.parametrize("body", [b"<html>", {"no": "keys"}, []])
 async def test_without_keys_nobody_is_turned_away_for_good(
     provider: FakeServer, published: Published, body: Any
@@ -298,5 +351,6 @@ async def test_a_token_without_a_key_id_among_many(provider: FakeServer, publish
 
 
 async def test_keys_of_unknown_types_are_ignored(provider: FakeServer, published: Published) -> None:
-    provider.add("/jwks", 200, {"keys": [{"kty": "PQC", "kid": "x"}, {"kty": "RSA"}, RSA.as_dict()]})
+    odd = [{"kty": "PQC", "kid": "x"}, {"kty": "RSA"}, {"kty": ["RSA"]}, {"kty": "RSA", "n": 5}, 5, "x", None]
+    provider.add("/jwks", 200, {"keys": [*odd, RSA.as_dict()]})
     assert (await published().user(signed(RSA, "RS256", kid="rsa-1"))).id == "user-1"
