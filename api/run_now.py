@@ -36,7 +36,8 @@ async def run_now(services: Services, user: User, schedule_id: UUID, key: str | 
             return job_id
         await _check_backlog(services, schedule.user_id)
         schedule = await _renewed(services, user, schedule, connection)
-        run = Run(now.replace(microsecond=0), _window_now(schedule, now))
+        moves = schedule.window == Windowing.SINCE_LAST_RUN
+        run = Run(now.replace(microsecond=0), _window_now(schedule, now), again=not moves)
         dataset = services.datasets.get(schedule.export_type)
         order = order_of(schedule, run, dataset, calendar_of(schedule).zone, job_id=job_id)
         event = order.event.model_copy(update={"data": {**order.event.data, "priority": "normal"}})
@@ -48,7 +49,7 @@ async def run_now(services: Services, user: User, schedule_id: UUID, key: str | 
             addressing=services.addressing,
         )
         accepted = await services.store.admit(connection, [row | order.record | {"admitted_at": now}])
-        if run.window is not None and schedule.window == Windowing.SINCE_LAST_RUN:
+        if run.window is not None and moves:
             mark = {"window_start": run.window.end}
             await services.schedules.update(connection, schedule_id, mark)
         for data in accepted:

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 _ENDED = text(
     """
-    SELECT schedule_id, status, error_message, "window" ->> 'from' AS start, "window" ->> 'to' AS "end"
+    SELECT id, schedule_id, status, error_message, "window"
     FROM export_jobs
     WHERE id = ANY(:ids) AND schedule_id IS NOT NULL AND status IN ('completed', 'failed', 'cancelled')
     ORDER BY schedule_id, run_at
@@ -17,13 +17,33 @@ _ENDED = text(
 
 _COMPLETED = text("UPDATE scheduled_exports SET failures = 0 WHERE id = :id AND failures > 0")
 
-# Rows that no file has are taken up by the next run, unless a later one has been planned already.
-_TAKE_BACK = text(
+_LOCK = text("SELECT window_start FROM scheduled_exports WHERE id = :id FOR UPDATE")
+
+# A window that is another run's, taken again, has not moved the mark. What a later run has, or is about to
+# have, is not lost. Only the latest runs are looked at: a schedule may have had hundreds of thousands.
+_LOST = text(
     """
-    UPDATE scheduled_exports SET window_start = CAST(CAST(:start AS text) AS timestamptz)
-    WHERE id = :id AND window_start = CAST(CAST(:end AS text) AS timestamptz)
+    WITH run AS (
+        SELECT id, status, created_at,
+               CAST("window" ->> 'from' AS timestamptz) AS start,
+               CAST("window" ->> 'to' AS timestamptz) AS "end"
+        FROM export_jobs
+        WHERE schedule_id = :id AND "window" ->> 'from' IS NOT NULL AND "window" ->> 'again' IS NULL
+        ORDER BY created_at DESC, id DESC LIMIT 1000
+    )
+    SELECT start FROM run
+    WHERE "end" = :mark AND start < "end" AND status IN ('failed', 'cancelled')
+      AND (CAST(:job_id AS uuid) IS NULL OR id = :job_id)
+      AND NOT EXISTS (
+          SELECT FROM run AS later
+          WHERE later.created_at > run.created_at AND later.status NOT IN ('failed', 'cancelled')
+            AND later.start < run."end" AND later."end" > run.start
+      )
+    ORDER BY created_at DESC LIMIT 1
     """
 )
+
+_TAKE_BACK = text("UPDATE scheduled_exports SET window_start = :mark WHERE id = :id")
 
 _FAILED = text(
     """
@@ -53,9 +73,25 @@ async def note(connection: AsyncConnection, ended: Sequence[UUID], *, most_failu
         if run.status == "completed":
             await connection.execute(_COMPLETED, {"id": run.schedule_id})
             continue
-        if run.start is not None:
-            await connection.execute(_TAKE_BACK, {"id": run.schedule_id, "start": run.start, "end": run.end})
+        if run.window is not None:
+            await _take_back(connection, run.schedule_id, run.id)
         if run.status == "failed":
             await connection.execute(
                 _FAILED, {"id": run.schedule_id, "most": most_failures, "error": run.error_message or "?"}
             )
+
+
+async def _take_back(connection: AsyncConnection, schedule_id: UUID, job_id: UUID) -> None:
+    """Rows that no file has are taken up by the next run, unless a later one has been planned already.
+
+    Where the run before was lost too, and could not be taken back because this one had been planned, its
+    window follows, and so on.
+    """
+    reached = mark = await connection.scalar(_LOCK, {"id": schedule_id})
+    wanted: UUID | None = job_id
+    while (
+        start := await connection.scalar(_LOST, {"id": schedule_id, "mark": mark, "job_id": wanted})
+    ) is not None:
+        mark, wanted = start, None
+    if mark != reached:
+        await connection.execute(_TAKE_BACK, {"id": schedule_id, "mark": mark})

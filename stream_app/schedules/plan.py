@@ -22,10 +22,14 @@ class CatchUp(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run: the minute it was due at, and the window that it stands for."""
+    """One run: the minute it was due at, and the window that it stands for.
+
+    ``again``: the window is another run's; this one has not moved the mark, and gives nothing back.
+    """
 
     at: datetime
     window: Window | None
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

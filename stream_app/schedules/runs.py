@@ -1,6 +1,5 @@
 """From a run that is due to the job that it becomes. Pure."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -63,7 +62,7 @@ def order_of(
     record: dict[str, Any] = {"schedule_id": schedule.id, "run_at": run.at, "window": None}
     if run.window is not None and dataset is not None and dataset.time is not None:
         filters |= {dataset.time: run.window.limits(kinds.get(dataset.time, Kind.TIMESTAMPTZ), zone)}
-        record["window"] = described(run.window, dataset.time, zone)
+        record["window"] = described(run.window, dataset.time, zone) | ({"again": True} if run.again else {})
     data |= {"filters": filters or None, "recipients": schedule.email_recipients}
     event = Event(
         id=str(job_id or job_id_of(schedule.id, run.at)),
@@ -75,7 +74,7 @@ def order_of(
     return Order(event, record)
 
 
-def described(window: Window, column: str, zone: ZoneInfo) -> Mapping[str, str]:
+def described(window: Window, column: str, zone: ZoneInfo) -> dict[str, Any]:
     """The window for people and for manifests: in the schedule's zone."""
     return {
         "column": column,

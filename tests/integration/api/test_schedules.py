@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from producers.tokens import mint
 from stream_app.events import EventType, Topic
+from stream_app.schedules.outcomes import note
 from tests.integration.api.conftest import Harness, changed, client_of, running
 from tests.topics import events_on
 
@@ -227,6 +228,25 @@ async def test_runs_now_since_the_last_run_tile(api: Harness) -> None:
     await user.patch(path(schedule), json={"delay": 3600})
     answer = await user.post(path(schedule, ":run"))
     assert (answer.status_code, answer.json()["code"]) == (409, "nothing_new")
+
+
+@pytest.mark.parametrize(("window", "moves"), [("since_last_run", True), ("previous_period", False)], ids=str)
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+async def test_a_run_now_that_fails_gives_back_only_what_it_took(
+    api: Harness, window: str, moves: bool, status: str
+) -> None:
+    user = api.user()
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    begin = today - timedelta(days=1) if moves else today
+    schedule = await made(user, window=window, window_from=begin.isoformat())
+    job_id = (await user.post(path(schedule, ":run"))).json()["export_job_id"]
+    moved = (await user.get(path(schedule))).json()["window_from"]
+    assert (datetime.fromisoformat(moved) == begin) != moves
+    await api.set(job_id, status=status)
+    async with api.engine.begin() as connection:
+        await note(connection, [UUID(job_id)], most_failures=9)
+    schedule = (await user.get(path(schedule))).json()
+    assert datetime.fromisoformat(schedule["window_from"]) == begin
 
 
 async def test_the_history_tells_how_runs_ended(api: Harness) -> None:

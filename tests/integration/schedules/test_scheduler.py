@@ -166,7 +166,41 @@ async def test_a_failure_that_a_later_run_has_passed_by_is_not_taken_back(schedu
     first, second = await schedules.jobs(made)
     await schedules.end(first, Status.FAILED)
     assert (await schedules.get(made)).window_start == START + days(2)
-    await schedules.end(second, Status.CANCELLED)
+    await schedules.end(second, Status.COMPLETED)
+    assert (await schedules.get(made)).window_start == START + days(2)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (0, 2, 1)])
+async def test_failures_in_a_row_are_all_taken_back_in_whatever_order_they_end(
+    schedules: Schedules, order: tuple[int, ...]
+) -> None:
+    made = await schedules.create(window="since_last_run", window_start=START)
+    scheduler = schedules.scheduler()
+    for day in (1, 2, 3):
+        await scheduler.run_due(START + days(day))
+    jobs = await schedules.jobs(made)
+    for number in order:
+        status = Status.CANCELLED if number == 1 else Status.FAILED
+        await schedules.end(jobs[number], status, most_failures=9)
+    await scheduler.run_due(START + days(4))
+    last = (await schedules.jobs(made))[-1]
+    assert (last.window["from"], last.window["to"]) == (START.isoformat(), (START + days(4)).isoformat())
+
+
+async def test_what_a_later_run_has_exported_is_not_taken_back_again(schedules: Schedules) -> None:
+    made = await schedules.create(window="since_last_run", window_start=START)
+    scheduler = schedules.scheduler()
+    await scheduler.run_due(START + days(1))
+    (first,) = await schedules.jobs(made)
+    await schedules.end(first, Status.FAILED)
+    await schedules.set(made, next_run=START + days(1) + MINUTE)
+    await scheduler.run_due(START + days(1) + MINUTE)
+    second = (await schedules.jobs(made))[-1]
+    await schedules.end(second, Status.COMPLETED)
+    # Its owner has the mark where the first one ended, inside of what the second one has.
+    await schedules.set(made, window_start=START + days(1))
+    await scheduler.run_due(START + days(2))
+    await schedules.end((await schedules.jobs(made))[-1], Status.FAILED)
     assert (await schedules.get(made)).window_start == START + days(1)
 
 
