@@ -92,7 +92,7 @@ def courier_of(
     return Courier(Ledger(engine, worker=worker, lease=lease), transports, settings, poll=poll)
 
 
-def create_app(settings: Settings) -> faust.App:
+def create_app(settings: Settings) -> App:
     """A worker: three agents, and the service that runs exports.
 
     Raises:
@@ -179,7 +179,7 @@ def create_app(settings: Settings) -> faust.App:
     return app
 
 
-def create_watch(settings: Settings, app: faust.App) -> Watch:
+def create_watch(settings: Settings, app: App) -> Watch:
     """What says whether the worker is ready, and ends it when it is beyond recovery."""
     name = app.conf.broker_client_id
     engine = create_engine(settings, application=f"{name} watch", pool_size=1, max_overflow=0, pool_timeout=5)
@@ -203,7 +203,7 @@ def _raw(app: faust.App, topic: Topic) -> faust.TopicT:
     return app.topic(topic, key_serializer="raw", value_serializer="raw", value_type=bytes)
 
 
-def _faust_app(settings: Settings, name: str) -> faust.App:
+def _faust_app(settings: Settings, name: str) -> App:
     return App(
         settings.kafka_group,
         broker=[URL(f"kafka://{server}") for server in bootstrap_servers(settings)],

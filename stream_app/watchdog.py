@@ -40,13 +40,19 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What is seen at one beat. ``away`` holds the parts that do not answer, and why."""
+    """What is seen at one beat.
+
+    ``away`` holds the parts that do not answer, and why. ``held_up_at`` is when a part last refused to take
+    what messages lead to, by the watchdog's clock, and ``held_up_by`` how it put that.
+    """
 
     client_id: str
     away: Mapping[str, str] = field(default_factory=dict)
     group: Group | None = None
     ends: Mapping[Place, int] = field(default_factory=dict)
     readings: Mapping[Place, Reading] = field(default_factory=dict)
+    held_up_at: float | None = None
+    held_up_by: str = ""
 
     @property
     def is_member(self) -> bool:
@@ -62,12 +68,17 @@ class Signs:
             found[place[0]] = found.get(place[0], 0) + max(0, end - (end if done is None else done))
         return found
 
-    def symptoms(self) -> Iterator[str]:
-        """What would be fatal if it lasted; each names the offset it is about, so that progress ends it."""
+    def symptoms(self, *, held_up: bool = False) -> Iterator[str]:
+        """What would be fatal if it lasted; each names the offset it is about, so that progress ends it.
+
+        While a part refuses its work, a worker need not get on with its messages.
+        """
         if self.group is None:
             return
         if not self.is_member:
             yield f"the brokers do not count it in, the group is {self.group.state}"
+        if held_up:
+            return
         for place, reading in self.readings.items():
             name = f"{place[0]}[{place[1]}]"
             position = reading.position or 0
@@ -94,7 +105,9 @@ class Watchdog:
     def look(self, signs: Signs) -> tuple[Health, str]:
         """How the worker is, and the reason where it is not well."""
         now = self._clock()
-        symptoms = () if signs.away.keys() & self.NEEDED else signs.symptoms()
+        # Between two refusals lies as long as a part may take to refuse.
+        held_up = signs.held_up_at is not None and now - signs.held_up_at < self._patience
+        symptoms = () if signs.away.keys() & self.NEEDED else signs.symptoms(held_up=held_up)
         self._since = {symptom: self._since.get(symptom, now) for symptom in symptoms}
         for symptom, since in self._since.items():
             if now - since >= self._patience:
@@ -103,4 +116,6 @@ class Watchdog:
             return Health.WAITING, "; ".join(signs.away.values())
         if not signs.is_member:
             return Health.WAITING, next(iter(self._since), "it has not joined the group")
+        if held_up and next(signs.symptoms(), None) is not None:
+            return Health.WAITING, signs.held_up_by
         return Health.WELL, ""

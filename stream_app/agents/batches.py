@@ -1,14 +1,17 @@
 """Events in batches that grow with the load, acknowledged in order once they are dealt with."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import cast
 
 import structlog
 from faust import Stream
 from faust.types import EventT
 
 from stream_app.agents.emitter import Emitter
-from stream_app.errors import Unreadable
+from stream_app.agents.transport import App
+from stream_app.errors import Retryable, Unreadable
 from stream_app.patience import until_possible
 
 log = structlog.get_logger(__name__)
@@ -51,12 +54,23 @@ async def _handle_all(messages: Messages, handle: Handle, emit: Emitter) -> None
 
     Nothing else may leave an agent: it would stand still, and with it every event behind this one.
     """
+    app = cast(App, messages[0].app)
     try:
-        await until_possible(handle, messages)
+        await until_possible(_noting_refusals, app, handle, messages)
     except Exception as error:
         if len(messages) > 1:
             for message in messages:
                 await _handle_all([message], handle, emit)
             return
         log.exception("message.impossible", topic=messages[0].message.topic)
-        await until_possible(emit.dead_letter, messages[0], Unreadable(f"cannot be dealt with: {error!r}"))
+        reason = Unreadable(f"cannot be dealt with: {error!r}")
+        await until_possible(_noting_refusals, app, emit.dead_letter, messages[0], reason)
+
+
+async def _noting_refusals(app: App, action: Callable[..., Awaitable[None]], *arguments: object) -> None:
+    """A part may answer the watchdog's questions and refuse this: then the worker waits, and is well."""
+    try:
+        await action(*arguments)
+    except Retryable as error:
+        app.held_up_at, app.held_up_by = time.monotonic(), str(error)
+        raise

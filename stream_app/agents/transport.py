@@ -46,6 +46,12 @@ class LosslessTransport(Transport):
 class App(faust.App):
     """A Faust app that consumes through :class:`LosslessTransport`."""
 
+    held_up_at: float | None = None
+    """When handling a batch last failed for a while, by :func:`time.monotonic`."""
+
+    held_up_by: str = ""
+    """And why."""
+
     def _new_transport(self) -> LosslessTransport:
         return LosslessTransport(self.conf.broker_consumer, self)
 

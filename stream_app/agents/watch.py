@@ -11,6 +11,7 @@ import structlog
 from mode import Service
 
 from stream_app import metrics
+from stream_app.agents.transport import App
 from stream_app.brokers import Brokers, Group, Place
 from stream_app.deadman import Deadman
 from stream_app.errors import ExporterError
@@ -70,7 +71,7 @@ class Watch(Service):
 
     def __init__(
         self,
-        app: faust.App,
+        app: App,
         *,
         worker: str,
         brokers: Brokers,
@@ -125,7 +126,15 @@ class Watch(Service):
 
     def _beat(self) -> None:
         away = {probe.name: problem for probe in self._probes if (problem := probe.problem) is not None}
-        signs = Signs(self._worker, away, self._group, self._ends, readings(self._app))
+        signs = Signs(
+            self._worker,
+            away,
+            self._group,
+            self._ends,
+            readings(self._app),
+            held_up_at=self._app.held_up_at,
+            held_up_by=self._app.held_up_by,
+        )
         metrics.lag(signs.behind())
         health, reason = self._watchdog.look(signs)
         if health is not self._health:

@@ -116,6 +116,30 @@ def test_without_the_object_store_messages_must_move_all_the_same(watchdog: Watc
     assert watchdog.look(seen)[0] is Health.STUCK
 
 
+def test_waiting_for_a_part_that_answers_and_refuses_is_not_fatal(watchdog: Watchdog, clock: Clock) -> None:
+    """A disk that is full, too few replicas: however long, and afterwards it has its whole time."""
+    seen = replace(signs(oldest=6, acknowledged=True, end=9), held_up_by="the disk is full")
+    for now in range(0, 300, 10):
+        clock.now = now
+        assert watchdog.look(replace(seen, held_up_at=now - 5)) == (Health.WAITING, "the disk is full")
+    last = replace(seen, held_up_at=clock.now)
+    clock.now += PATIENCE
+    assert watchdog.look(last)[0] is Health.WELL
+    clock.now += PATIENCE
+    assert watchdog.look(last)[0] is Health.STUCK
+
+
+def test_it_is_well_again_as_soon_as_messages_are_dealt_with(watchdog: Watchdog, clock: Clock) -> None:
+    assert watchdog.look(replace(signs(), held_up_at=clock.now, held_up_by="it was full"))[0] is Health.WELL
+
+
+def test_waiting_for_a_part_does_not_excuse_a_lost_membership(watchdog: Watchdog, clock: Clock) -> None:
+    lost = replace(signs(oldest=6), group=Group("Empty", frozenset(), {}))
+    assert watchdog.look(replace(lost, held_up_at=0.0))[0] is Health.WAITING
+    clock.now = PATIENCE
+    assert watchdog.look(replace(lost, held_up_at=PATIENCE))[0] is Health.STUCK
+
+
 def test_before_anything_is_known(watchdog: Watchdog, clock: Clock) -> None:
     unknown = Signs("w1")
     assert watchdog.look(unknown)[0] is Health.WAITING
