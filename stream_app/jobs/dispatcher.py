@@ -1,7 +1,9 @@
 """A worker's slots: what is claimed and run, heartbeats, cancellation, drain."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID
 
@@ -24,7 +26,10 @@ HEARTBEAT_SECONDS = 1.0
 """How often running exports renew their leases and say how far they are."""
 
 DRAIN_SECONDS = 10
-"""How long exports that are stopped may take to clean up."""
+"""How long exports that are stopped may take to clean up, and to be handed back."""
+
+HAND_BACK_SECONDS = 2
+"""The part of it that is kept for handing back what is still not over."""
 
 
 class Dispatcher:
@@ -43,11 +48,12 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._claiming = asyncio.Lock()
         self._draining = False
+        self._renewed_at = time.monotonic()
 
     @property
     def running(self) -> int:
-        """How many exports run here now."""
-        return len(self._attempts)
+        """How many attempts are not over here, among them those whose job was taken over."""
+        return len(self._tasks)
 
     def wake(self, payload: str = "") -> None:
         """Take a notification: new work, or the id of a job to cancel."""
@@ -60,7 +66,7 @@ class Dispatcher:
         """Claim and run jobs until drained."""
         while not self._draining:
             self._wake.clear()
-            free = self._settings.worker_slots - len(self._attempts)
+            free = self._settings.worker_slots - self.running
             claimed = await self._claim(free) if free > 0 else 0
             if claimed < free or free <= 0:
                 await _wait(self._wake, POLL_SECONDS)
@@ -70,6 +76,8 @@ class Dispatcher:
             if self._draining:
                 return 0
             try:
+                if self._attempts and time.monotonic() - self._renewed_at > self._settings.lease_seconds / 2:
+                    await self._renew()  # or what is claimed as abandoned may be what runs here
                 claims = await self._store.claim(self.worker, free)
             except Retryable as error:
                 log.warning("claim.failed", error=str(error))
@@ -86,7 +94,13 @@ class Dispatcher:
 
     async def _renew(self) -> None:
         attempts = list(self._attempts.values())
-        held, cancelled = await self._store.renew(self.worker, [_progress(item) for item in attempts])
+        began, patience = time.monotonic(), self._settings.lease_seconds / 3
+        try:
+            async with asyncio.timeout(patience):
+                held, cancelled = await self._store.renew(self.worker, [_progress(item) for item in attempts])
+        except TimeoutError as error:
+            raise Retryable(f"state database: leases were not renewed within {patience:g} s") from error
+        self._renewed_at = began
         for attempt in attempts:
             if not attempt.is_running:
                 continue
@@ -106,18 +120,24 @@ class Dispatcher:
         """Claim nothing more, give running exports ``grace`` seconds, hand the rest back at once."""
         self._draining = True
         self._wake.set()
-        async with self._claiming:
-            pass  # a claim that was under way has started its jobs
+        until = time.monotonic() + grace
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace), self._claiming:
+                pass  # a claim that was under way has started its jobs
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=grace)
+            await asyncio.wait(self._tasks, timeout=max(0, until - time.monotonic()))
         for attempt in list(self._attempts.values()):
             attempt.end(Stop.DRAINED)
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=DRAIN_SECONDS)
-        for attempt in list(self._attempts.values()):
-            await self._runner.hand_back(attempt.claim, delay=timedelta(0))
+            await asyncio.wait(self._tasks, timeout=DRAIN_SECONDS - HAND_BACK_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HAND_BACK_SECONDS):
+                for attempt in list(self._attempts.values()):
+                    await self._runner.hand_back(attempt.claim, delay=timedelta(0))
 
     def _start(self, claim: Claim) -> None:
+        if taken_over := self._attempts.get(claim.job_id):
+            taken_over.end(Stop.LEASE_LOST)
         attempt = self._attempts[claim.job_id] = self._runner.start(claim)
         task = asyncio.create_task(self._runner.finish(attempt), name=f"attempt {claim.job_id}")
         self._tasks.add(task)
