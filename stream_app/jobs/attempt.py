@@ -118,11 +118,18 @@ class Runner:
             log.warning("progress.unpublished", error=str(error))
 
     async def hand_back(self, claim: Claim, *, delay: timedelta) -> None:
-        """Give a job up without counting a failure; one that was sealed or lost meanwhile is left alone."""
+        """Give a job up without counting a failure; one that was sealed or lost meanwhile is left alone.
+
+        Tried once: this is for a worker that ends.
+        """
         try:
             await self.store.release(claim, delay=delay, failed=False)
         except Retryable as error:
             log.warning("job.lease_runs_out", job_id=str(claim.job_id), error=str(error))
+
+    async def _release(self, claim: Claim, *, delay: timedelta, failed: bool) -> None:
+        """Hand the job back once the state database takes it: a lease that runs out would be a failure."""
+        await until_possible(self.store.release, claim, delay=delay, failed=failed)
 
     async def _export(self, claim: Claim, gauge: Gauge) -> LifecycleData:
         await self.emit(lifecycle_event(EventType.STARTED, claim.lifecycle(Status.PROCESSING)))
@@ -144,7 +151,7 @@ class Runner:
                 metrics.LEASES_LOST.inc()
                 return None
             case Stop.DRAINED:
-                await self.hand_back(claim, delay=timedelta(0))
+                await self._release(claim, delay=timedelta(0), failed=False)
                 bound.info("job.handed_back")
                 metrics.RETRIES.labels("drain").inc()
                 return None
@@ -155,7 +162,7 @@ class Runner:
             if self._has_waited_enough(claim):
                 return _failure(claim, error.code, "gave up: a part of the service was away for too long")
             bound.warning("job.waits_for_outage", error=str(error))
-            await self.hand_back(claim, delay=OUTAGE_RETRY)
+            await self._release(claim, delay=OUTAGE_RETRY, failed=False)
             metrics.RETRIES.labels("outage").inc()
             return None
         expected = isinstance(error, ExporterError)
@@ -168,7 +175,7 @@ class Runner:
                 f"gave up after {claim.failures + 1} attempts ({code}); "
                 "try again later, and tell the operators this job's id if it goes on",
             )
-        await self.store.release(claim, delay=backoff(claim.failures))
+        await self._release(claim, delay=backoff(claim.failures), failed=True)
         metrics.RETRIES.labels("fault").inc()
         return None
 

@@ -1,14 +1,26 @@
 """What becomes of attempts and their files while parts of the service are away."""
 
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
 import pytest
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stream_app.errors import Outage, Retryable
 from stream_app.events import Event, LifecycleData
 from stream_app.exports.inventory import object_key
+from stream_app.exports.run import Exporter
 from stream_app.exports.storage import Storage
+from stream_app.jobs.attempt import Runner
+from stream_app.jobs.dispatcher import Dispatcher
+from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
 from stream_app.jobs.store import Claim
 from stream_app.jobs.tending import Caretaker
+from stream_app.settings import Settings
 from tests.integration.jobs.jobs import Jobs, completed
 
 
@@ -61,3 +73,124 @@ async def test_no_sweep_removes_the_file_of_a_completed_job(
     await jobs.apply(outcome)
     await caretaker.sweep(claim.job_id, before=claim.attempt + 1)
     assert storage.exists(str(outcome.key))
+
+
+@dataclass
+class Exports:
+    """Exports that fail with an error, or last until they are stopped."""
+
+    storage: Storage
+    error: Exception | None = None
+    running: list[int] = field(default_factory=list)
+
+    async def run(self, claim: Claim, _gauge: object) -> LifecycleData:
+        self.running.append(claim.attempt)
+        try:
+            if self.error is not None:
+                raise self.error
+            await asyncio.Event().wait()
+            raise AssertionError
+        finally:
+            self.running.remove(claim.attempt)
+
+
+@pytest.mark.parametrize(("error", "failures"), [(Outage("away"), 0), (Retryable("fault"), 1)])
+async def test_a_job_is_handed_back_once_the_state_database_is_there_again(
+    jobs: Jobs,
+    storage: Storage,
+    caretaker: Caretaker,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    failures: int,
+) -> None:
+    job_id = await jobs.admit()
+    (claim,) = await jobs.store.claim("w", 1)
+    release, away = jobs.store.release, [True, True]
+
+    async def late(*arguments: Any, **named: Any) -> bool:
+        if away:
+            away.pop()
+            raise Retryable("state database: away")
+        return await release(*arguments, **named)
+
+    monkeypatch.setattr(jobs.store, "release", late)
+    exporter = cast(Exporter, Exports(storage, error))
+    runner = Runner(jobs.store, exporter, caretaker.emit, caretaker, settings)
+    await runner.finish(runner.start(claim))
+    job = await jobs.records.get(job_id)
+    assert job is not None
+    assert (job.status, job.failures) == ("pending", failures)
+
+
+@pytest.fixture
+def exports(storage: Storage) -> Exports:
+    return Exports(storage)
+
+
+@pytest.fixture
+def dispatcher(jobs: Jobs, exports: Exports, caretaker: Caretaker, settings: Settings) -> Dispatcher:
+    return Dispatcher(
+        worker="w",
+        store=jobs.store,
+        exporter=cast(Exporter, exports),
+        emit=caretaker.emit,
+        settings=settings.model_copy(update={"lease_seconds": 1.2, "worker_slots": 2}),
+    )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_a_worker_that_takes_over_its_own_job_stops_what_ran_before(
+    jobs: Jobs, dispatcher: Dispatcher, exports: Exports
+) -> None:
+    await jobs.admit()
+    assert await dispatcher._claim(2) == 1
+    await until(lambda: exports.running == [1])
+    await jobs.expire_leases()
+    assert await dispatcher._claim(1) == 1
+    assert dispatcher.running == 2
+    await until(lambda: exports.running == [2])
+    await until(lambda: dispatcher.running == 1)
+    await dispatcher.drain(0.1)
+    assert exports.running == []
+
+
+async def test_a_worker_renews_what_it_runs_before_it_claims_again_after_an_outage(
+    jobs: Jobs, dispatcher: Dispatcher, exports: Exports
+) -> None:
+    await jobs.admit()
+    assert await dispatcher._claim(2) == 1
+    await until(lambda: exports.running == [1])
+    await asyncio.sleep(0.7)
+    await jobs.expire_leases()
+    assert await dispatcher._claim(1) == 0
+    assert exports.running == [1]
+    await dispatcher.drain(0.1)
+
+
+async def test_a_heartbeat_that_gets_no_answer_ends_before_the_lease(
+    jobs: Jobs, dispatcher: Dispatcher, exports: Exports
+) -> None:
+    job_id = await jobs.admit()
+    assert await dispatcher._claim(2) == 1
+    await until(lambda: exports.running == [1])
+    async with jobs.engine.begin() as other:
+        await other.execute(select(ExportJob.id).where(ExportJob.id == job_id).with_for_update())
+        async with asyncio.timeout(1.2):
+            with pytest.raises(Retryable, match="leases were not renewed within"):
+                await dispatcher._renew()
+    await dispatcher._renew()
+    assert exports.running == [1]
+    await dispatcher.drain(0.1)
+    assert await jobs.status(job_id) == "pending"
+
+
+async def test_a_drain_waits_for_no_claim_that_hangs(dispatcher: Dispatcher) -> None:
+    async with dispatcher._claiming, asyncio.timeout(2):
+        await dispatcher.drain(0.1)
+    assert dispatcher.running == 0
