@@ -46,33 +46,57 @@ async def create(services: Services, user: User, order: ScheduleOrder) -> Row[An
 
 
 async def change(services: Services, user: User, schedule_id: UUID, patch: SchedulePatch) -> Row[Any]:
-    """Change a schedule; it is checked as a whole.
+    """Change a schedule; it is checked as a whole, unless it is only paused: that is always possible.
 
     Raises:
         Rejected: it makes no sense as it would be.
         Problem: there is none, or the change is not allowed.
     """
-    known = await services.schedules.get(schedule_id, user_id=user.sees)
-    if known is None:
-        raise not_found()
-    # Checked before the row is locked: the source database may take its time.
+    if patch.model_fields_set == {"active"} and patch.active is False:
+        return await _pause(services, user, schedule_id)
+    while True:
+        known = await services.schedules.get(schedule_id, user_id=user.sees)
+        if known is None:
+            raise not_found()
+        # Checked before the row is locked: the source database may take its time.
+        values = await _changed(services, user, known, patch)
+        async with services.schedules.transaction() as connection:
+            now = await services.schedules.lock(connection, schedule_id, user_id=user.sees)
+            if now is None:
+                raise not_found()
+            if now == known:
+                return await services.schedules.update(connection, schedule_id, values)
+        # A tick, the end of a run, or another change came between: what has been checked holds no more.
+
+
+async def _pause(services: Services, user: User, schedule_id: UUID) -> Row[Any]:
+    async with services.schedules.transaction() as connection:
+        known = await services.schedules.lock(connection, schedule_id, user_id=user.sees)
+        if known is None:
+            raise not_found()
+        if not known.active:
+            return known
+        return await services.schedules.update(
+            connection, schedule_id, {"active": False, "next_run": None, **_paused_by_owner()}
+        )
+
+
+def _paused_by_owner() -> dict[str, Any]:
+    return {"paused_at": datetime.now(UTC), "paused_reason": None}
+
+
+async def _changed(services: Services, user: User, known: Row[Any], patch: SchedulePatch) -> dict[str, Any]:
+    """The columns of ``known`` with the changes of ``patch``."""
     order = _patched(known, patch)
     values = await _checked(services, user, known.user_id, order, known)
-    if patch.active:
-        values |= {"failures": 0, "paused_at": None, "paused_reason": None}
-    if known.active and order.active and all(values[name] == getattr(known, name) for name in CALENDAR):
+    same_calendar = all(values[name] == getattr(known, name) for name in CALENDAR)
+    if known.active and order.active and same_calendar and known.next_run is not None:
         del values["next_run"]
-    if not order.active and known.active:
-        values |= {"paused_at": datetime.now(UTC), "paused_reason": None}
-    async with services.schedules.transaction() as connection:
-        now = await services.schedules.lock(connection, schedule_id, user_id=user.sees)
-        if now is None:
-            raise not_found()
-        if now.active != known.active and patch.active is None:
-            values |= {"active": now.active, "next_run": now.next_run}
-        if now.window_start != known.window_start and patch.window_from is None and order.window != "none":
-            del values["window_start"]
-        return await services.schedules.update(connection, schedule_id, values)
+    if order.active and not known.active:
+        values |= {"failures": 0, "paused_at": None, "paused_reason": None}
+    if known.active and not order.active:
+        values |= _paused_by_owner()
+    return values
 
 
 def _patched(known: Row[Any], patch: SchedulePatch) -> ScheduleOrder:

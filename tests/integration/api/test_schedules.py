@@ -9,7 +9,9 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+import api.schedules as api_schedules
 from producers.tokens import mint
+from stream_app.errors import Retryable
 from stream_app.events import EventType, Topic
 from stream_app.schedules.outcomes import note
 from tests.integration.api.conftest import Harness, changed, client_of, running
@@ -154,6 +156,80 @@ async def test_pausing_and_resuming(api: Harness) -> None:
     assert (resumed["active"], resumed["failures"]) == (True, 0)
     assert (resumed["paused_at"], resumed["paused_reason"]) == (None, None)
     assert datetime.fromisoformat(resumed["next_run"]) > datetime.now(UTC)
+
+
+async def test_pausing_needs_no_dataset_no_source_and_no_role(
+    api: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"user-{uuid4()}"
+    with_role, without = api.user("exports:all", user_id=name), api.user(user_id=name)
+    lapsed, gone, away = await made(with_role, scope="all"), await made(without), await made(without)
+    async with api.engine.begin() as connection:
+        statement = "UPDATE scheduled_exports SET export_type = 'gone' WHERE id = :id"
+        await connection.execute(text(statement), {"id": UUID(gone["id"])})
+
+    async def unreachable(*_: object) -> None:
+        raise Retryable("the source database is away")
+
+    monkeypatch.setattr("api.schedules.check_against_table", unreachable)
+    for schedule in (lapsed, gone, away):
+        answer = await without.patch(path(schedule), json={"active": False})
+        assert answer.status_code == 200, answer.text
+        paused = answer.json()
+        assert (paused["active"], paused["next_run"], paused["paused_reason"]) == (False, None, None)
+        assert (await without.patch(path(schedule), json={"active": False})).json() == paused
+        assert (await without.patch(path(schedule), json={"active": True})).status_code in (403, 422, 503)
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "body", "expected"),
+    [
+        ("active = false, next_run = NULL", {"format": "json"}, {"active": False, "next_run": None}),
+        ("\"window\" = 'none', window_start = NULL", {"format": "json"}, {"window": "none"}),
+        ('filters = \'{"kind": "proof"}\'', {"format": "json"}, {"filters": {"kind": "proof"}}),
+        ("columns = '[\"id\"]'", {"active": False, "format": "json"}, {"columns": ["id"], "active": False}),
+    ],
+)
+async def test_a_change_between_reading_and_writing_is_not_lost(
+    api: Harness, monkeypatch: pytest.MonkeyPatch, meanwhile: str, body: Any, expected: dict[str, Any]
+) -> None:
+    user = api.user()
+    schedule = await made(user, window="since_last_run")
+    check = api_schedules.check_against_table
+    changes = [meanwhile]
+
+    async def slow(*arguments: Any) -> None:
+        await check(*arguments)
+        if changes:
+            async with api.engine.begin() as connection:
+                statement = f"UPDATE scheduled_exports SET {changes.pop()} WHERE id = :id"
+                await connection.execute(text(statement), {"id": UUID(schedule["id"])})
+
+    monkeypatch.setattr(api_schedules, "check_against_table", slow)
+    now = (await user.patch(path(schedule), json=body)).json()
+    assert changes == []
+    assert {name: now[name] for name in expected} == expected
+    assert now["format"] == "json"
+
+
+async def test_whatever_makes_it_active_gives_it_a_next_run_and_a_new_beginning(api: Harness) -> None:
+    user = api.user()
+    schedule = await made(user)
+    async with api.engine.begin() as connection:
+        statement = "UPDATE scheduled_exports SET next_run = NULL WHERE id = :id"
+        await connection.execute(text(statement), {"id": UUID(schedule["id"])})
+    assert (await user.patch(path(schedule), json={"format": "json"})).json()["next_run"] is not None
+    async with api.engine.begin() as connection:
+        statement = (
+            "UPDATE scheduled_exports SET active = false, next_run = NULL, failures = 5, "
+            "paused_reason = 'x', paused_at = now() WHERE id = :id"
+        )
+        await connection.execute(text(statement), {"id": UUID(schedule["id"])})
+    # As with every other field: null is as if it had never been said, and that is active.
+    resumed = (await user.patch(path(schedule), json={"active": None})).json()
+    assert resumed["active"] is True
+    assert resumed["next_run"] is not None
+    assert [resumed[name] for name in ("failures", "paused_reason", "paused_at")] == [0, None, None]
 
 
 async def test_a_change_is_checked_as_a_whole_and_moves_the_next_run(api: Harness) -> None:
