@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from stream_app.errors import Rejected
@@ -17,7 +17,7 @@ def encode(position: Position) -> str:
 
 
 def decode(cursor: str) -> Position:
-    """The position that :func:`encode` was given.
+    """The position that :func:`encode` was given, its time in UTC.
 
     Raises:
         Rejected: no such text came from there.
@@ -28,8 +28,8 @@ def decode(cursor: str) -> Position:
         created_at = datetime.fromisoformat(moment)
         if created_at.tzinfo is None:
             raise ValueError("no time zone")
-        return created_at, UUID(job_id)
-    except (ValueError, binascii.Error) as error:
+        return created_at.astimezone(UTC), UUID(job_id)
+    except (ValueError, OverflowError, binascii.Error) as error:
         raise Rejected(
             "not a cursor of this API; take next_cursor from the page before, or leave it out",
             code="bad_cursor",

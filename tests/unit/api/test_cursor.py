@@ -1,7 +1,7 @@
 """Cursors survive the way to a client and back; anything else is refused."""
 
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID, uuid4
 
 import pytest
@@ -23,6 +23,17 @@ def test_round_trip(moment: datetime, job_id: UUID) -> None:
 def test_anything_else_is_refused_or_a_position(text: str) -> None:
     with suppress(Rejected):
         assert decode(text)[0].tzinfo is not None
+
+
+def test_a_moment_before_the_first_or_after_the_last_is_refused() -> None:
+    for hours, moment in ((23, datetime(1, 1, 1)), (-23, datetime(9999, 12, 31, 23))):
+        with pytest.raises(Rejected, match="not a cursor"):
+            decode(encode((moment.replace(tzinfo=timezone(timedelta(hours=hours))), uuid4())))
+
+
+def test_moments_are_in_utc() -> None:
+    moment = datetime(2026, 1, 1, 1, tzinfo=timezone(timedelta(hours=1)))
+    assert decode(encode((moment, uuid4())))[0].isoformat() == "2026-01-01T00:00:00+00:00"
 
 
 @pytest.mark.parametrize("text", ["", "x", "é", "e30", encode((datetime(2026, 1, 1), uuid4()))])
