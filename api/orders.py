@@ -48,7 +48,6 @@ async def place(services: Services, user: User, order: Order, key: str | None) -
         Retryable: a part is away. Then there is no record, unless an earlier call made one.
     """
     event = event_of(services, user, order, key)
-    await check_against_table(services, ExportRequest.parse(event.data))
     row = job_row(
         event,
         now=datetime.now(UTC),
@@ -57,7 +56,8 @@ async def place(services: Services, user: User, order: Order, key: str | None) -
         addressing=services.addressing,
     )
     if key is not None and (known := await services.records.get(event.job_id)) is not None:
-        return _same(known, row)
+        return _same(known, row)  # whatever has become of the table since
+    await check_against_table(services, ExportRequest.parse(event.data))
     limit = services.settings.user_pending_limit
     if await services.records.unfinished(user.id) >= limit:
         raise Problem(

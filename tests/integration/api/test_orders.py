@@ -6,10 +6,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from pydantic import SecretStr
 
 from producers.errors import PublishError
 from stream_app.events import EventType
-from tests.integration.api.conftest import Harness, order
+from stream_app.exports.catalog import Catalog
+from stream_app.exports.source import Source
+from tests.integration.api.conftest import Harness, changed, order
 
 
 async def test_an_order_is_recorded_and_published(api: Harness) -> None:
@@ -127,6 +130,24 @@ async def test_the_same_key_is_the_same_job(api: Harness) -> None:
     assert third.json() == first.json() | {"status": "processing"}
     assert await api.count() == 1
     assert len(await api.published(first.json()["export_job_id"])) == 1
+
+
+async def test_a_repetition_is_not_judged_anew(api: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    headers = {"Idempotency-Key": "k"}
+    wanted = order(filters={"id": {"lt": 100}})
+    async with api.user() as client:
+        first = await client.post("/exports/jobs", json=wanted, headers=headers)
+        nowhere = SecretStr("postgresql://x@127.0.0.1:1/x")
+        away = Source(changed(api.settings, source_database_url=nowhere), connections=1)
+        services = replace(api.app.state.services, source=away, catalog=Catalog(away.fetch))
+        monkeypatch.setattr(api.app.state, "services", services)
+        again = await client.post("/exports/jobs", json=wanted, headers=headers)
+        other = await client.post("/exports/jobs", json=order(columns=["nope"]), headers=headers)
+        new = await client.post("/exports/jobs", json=wanted)
+        await away.close()
+    assert (again.status_code, again.json()) == (202, first.json())
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    assert new.status_code == 503
 
 
 async def test_the_same_key_at_the_same_time(api: Harness) -> None:
