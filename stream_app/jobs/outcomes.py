@@ -114,10 +114,14 @@ class Outcomes(Transactions):
             ]
 
     async def unpublished(self, limit: int = 100) -> list[LifecycleData]:
-        """Outcomes that were sealed a lease ago and are not applied yet: their events are due again."""
+        """Outcomes that were sealed a lease ago and are not applied yet: their events are due again.
+
+        However many files wait to be removed, they keep no job from its end.
+        """
         waiting = (
             select(ExportJob.id)
             .where(ExportJob.outcome.is_not(None), ExportJob.lease_until < func.now())
+            .order_by(ExportJob.outcome["status"].as_string() == Status.EXPIRED)
             .limit(limit)
             .with_for_update(skip_locked=True)
         )

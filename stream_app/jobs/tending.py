@@ -1,13 +1,14 @@
 """What happens to jobs that nobody works on: outcomes are published, leftovers swept, files expire."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import random
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
 
-from stream_app.errors import ExporterError, Retryable
+from stream_app.errors import ExporterError, Outage, Retryable
 from stream_app.events import Event, EventType, LifecycleData, lifecycle_event
 from stream_app.exports.storage import Storage
 from stream_app.jobs.states import EVENT_OF, Status
@@ -51,21 +52,37 @@ class Caretaker:
             log.warning("sweep.failed", job_id=str(job_id), error=str(error))
 
     async def tend(self) -> None:
-        """End abandoned jobs and files whose time is over; publish outcomes that did not get through."""
-        for outcome in await self.store.unpublished():
-            await self._try_to_publish(outcome)
-        for outcome in await self.store.seal_exhausted():
-            await self.sweep(outcome.job_id, before=outcome.attempt + 1)
-            await self._try_to_publish(outcome)
-        for outcome in await self.store.seal_expired():
-            await self._try_to_publish(outcome)
-        for outcome in await self.store.settle_cancellations():
+        """End abandoned jobs and files whose time is over; publish outcomes that did not get through.
+
+        What needs the object store comes last, and ends for now where that is away: it answers slowly then.
+        """
+        unpublished = await self.store.unpublished()
+        for outcome in unpublished:
+            if outcome.status != Status.EXPIRED:
+                await self._try_to_publish(outcome)
+        exhausted = await self.store.seal_exhausted()
+        for outcome in (*exhausted, *await self.store.settle_cancellations()):
             await self._try_to_publish(outcome)
         await self.store.forget_cancellations()
+        for outcome in exhausted:
+            await self.sweep(outcome.job_id, before=outcome.attempt + 1)
+        expired = [outcome for outcome in unpublished if outcome.status == Status.EXPIRED]
+        random.shuffle(expired)  # one whose file the store refuses to remove is not always the first
+        if await self._expire(expired):
+            await self._expire(await self.store.seal_expired())
 
-    async def _try_to_publish(self, outcome: LifecycleData) -> None:
-        """One that cannot be published now holds no other back."""
+    async def _expire(self, outcomes: Iterable[LifecycleData]) -> bool:
+        """Remove files and say so, up to the first outage; returns whether there was none."""
+        for outcome in outcomes:
+            if not await self._try_to_publish(outcome):
+                return False
+        return True
+
+    async def _try_to_publish(self, outcome: LifecycleData) -> bool:
+        """One that cannot be published now holds no other back; returns whether no part was away."""
         try:
             await self.publish(outcome)
         except ExporterError as error:
             log.warning("outcome.unpublished", job_id=str(outcome.job_id), error=str(error))
+            return not isinstance(error, Outage)
+        return True

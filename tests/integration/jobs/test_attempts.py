@@ -194,3 +194,31 @@ async def test_a_drain_waits_for_no_claim_that_hangs(dispatcher: Dispatcher) -> 
     async with dispatcher._claiming, asyncio.timeout(2):
         await dispatcher.drain(0.1)
     assert dispatcher.running == 0
+
+
+async def test_files_that_cannot_be_removed_keep_nothing_else_waiting(
+    jobs: Jobs, caretaker: Caretaker, published: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the object store away, one removal a round is tried, after all else."""
+    tried: list[int] = []
+
+    def remove(_: str) -> None:
+        tried.append(len(published))
+        raise Outage("object store: away")
+
+    monkeypatch.setattr(caretaker.storage, "remove", remove)
+    for _ in range(3):
+        await jobs.admit()
+    for claim in await jobs.store.claim("w", 3):
+        assert await jobs.apply(completed(claim).model_copy(update={"expires_at": claim.started_at}))
+    await caretaker.tend()
+    await jobs.expire_leases()
+    ended = await jobs.admit()
+    (claim,) = await jobs.store.claim("w", 1)
+    await jobs.store.seal(claim, completed(claim))
+    await jobs.expire_leases()
+    assert [outcome.job_id for outcome in await jobs.store.unpublished(limit=1)] == [ended]
+    await jobs.expire_leases()
+    await caretaker.tend()
+    assert [event.job_id for event in published] == [ended]
+    assert tried == [0, 1]
