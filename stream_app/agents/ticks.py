@@ -35,6 +35,7 @@ class Ticks:
         """
         now = datetime.now(UTC)
         moments: set[datetime] = set()
+        unreadable: list[tuple[EventT[bytes], Unreadable]] = []
         for message in messages:
             try:
                 event = decode(message.message.value)
@@ -42,7 +43,7 @@ class Ticks:
                     raise Unreadable(f"{event.type} does not belong on {Topic.TICKS}")
             except Unreadable as error:
                 log.warning("message.unreadable", topic=message.message.topic, error=str(error))
-                await self.emit.dead_letter(message, error)
+                unreadable.append((message, error))
                 continue
             moment = moment_of(event, now)
             if self._is_ahead(moment - now):
@@ -53,6 +54,8 @@ class Ticks:
             runs = await self.scheduler.run_due(moment)
             if runs:
                 log.info("tick.handled", at=moment.isoformat(), runs=runs)
+        for message, reason in unreadable:
+            await self.emit.dead_letter(message, reason)
 
     def _is_ahead(self, lead: timedelta) -> bool:
         most = self.settings.tick_lead_seconds

@@ -1,6 +1,7 @@
 """What time a tick says that it is, and what is not a tick."""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,6 +11,7 @@ import pytest
 
 from stream_app.agents.emitter import Emitter
 from stream_app.agents.ticks import Ticks, moment_of
+from stream_app.errors import Outage
 from stream_app.events import Event, cancel_event, tick_event
 from stream_app.schedules.scheduler import Scheduler
 from stream_app.settings import Settings
@@ -24,8 +26,11 @@ class Parts:
     def __init__(self) -> None:
         self.moments: list[datetime] = []
         self.dead: list[str] = []
+        self.away = False
 
     async def run_due(self, until: datetime) -> int:
+        if self.away:
+            raise Outage("away")
         self.moments.append(until)
         return 1
 
@@ -69,6 +74,20 @@ async def test_what_is_no_tick_is_put_aside() -> None:
     assert len(parts.dead) == 3
     assert "does not belong on exports.ticks" in parts.dead[2]
     assert parts.moments == [AT]
+
+
+async def test_what_is_no_tick_is_put_aside_once_the_others_are_handled() -> None:
+    """Else it would be at every try of an outage."""
+    parts = Parts()
+    parts.away = True
+    ticks = Ticks(cast(Scheduler, parts), cast(Emitter, parts), Settings(_env_file=None))  # type: ignore[call-arg]
+    values = (b"{", tick_event(AT, source="/t").encode())
+    wrapped = [SimpleNamespace(message=SimpleNamespace(value=value, topic="t")) for value in values]
+    for dead in (0, 0, 1):
+        parts.away = not dead
+        with nullcontext() if dead else pytest.raises(Outage):
+            await ticks.handle(cast(Any, wrapped))
+        assert len(parts.dead) == dead
 
 
 async def test_a_clock_that_is_ahead_can_be_kept_out() -> None:
