@@ -9,7 +9,7 @@ from stream_app.doctor.findings import Area, Finding
 from stream_app.doctor.hazards import check_settings
 from stream_app.doctor.tables import check_tables
 from stream_app.doctor.topics import check_topics
-from stream_app.errors import Retryable
+from stream_app.errors import ExporterError
 from stream_app.exports.source import Source
 from stream_app.exports.storage import Storage
 from stream_app.jobs.database import create_engine, outages_are_retryable
@@ -67,7 +67,7 @@ async def examine(settings: Settings, *, full: bool = False) -> AsyncIterator[Fi
             try:
                 async for finding in findings:
                     yield finding
-            except Retryable as error:
+            except ExporterError as error:
                 yield Area(name).problem("answers", str(error), "see that it runs and that the settings fit")
     finally:
         await brokers.close()

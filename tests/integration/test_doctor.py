@@ -269,6 +269,21 @@ async def test_a_part_in_trouble(examine: Examine, named: str, changed: dict[str
     assert "kafka topics" in report.of(State.OK) or named == "kafka answers"
 
 
+async def test_a_source_that_refuses(stack: Stack, examine: Examine, settings: Settings) -> None:
+    """The parts that come after it are looked at all the same."""
+    name = f"closed_{uuid4().hex[:8]}"
+    await _execute(stack.postgres.admin_url(), f"CREATE DATABASE {name}")
+    try:
+        await _execute(stack.postgres.admin_url(name), "REVOKE SELECT ON pg_roles FROM PUBLIC")
+        report = await examine(
+            source_database_url=SecretStr(f"{settings.source_dsn.rpartition('/')[0]}/{name}")
+        )
+        assert "permission denied" in report.of(State.PROBLEM)["source answers"]
+        assert "kafka topics" in report.of(State.OK)
+    finally:
+        await _execute(stack.postgres.admin_url(), f"DROP DATABASE {name} WITH (FORCE)")
+
+
 async def test_tables_that_are_not_there(examine: Examine, own: Settings) -> None:
     empty = own.database_url.get_secret_value().rpartition("/")[0] + "/postgres"
     report = await examine(database_url=SecretStr(empty))
