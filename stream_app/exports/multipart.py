@@ -8,13 +8,14 @@ metadata in place: without, MinIO reads and writes the whole object again to mak
 import base64
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import BoundedSemaphore
-from xml.etree.ElementTree import Element, SubElement, tostring
+from xml.etree.ElementTree import Element, ParseError, SubElement, tostring
 
 from isal import isal_zlib
 from minio import Minio
 from minio.error import MinioException
+from urllib3.exceptions import HTTPError
 
 from stream_app.errors import Rejected
 
@@ -43,6 +44,7 @@ class Multipart:
         self._pool = pool
         self._room = BoundedSemaphore(PARALLEL)
         self._parts: list[Future[tuple[str, str]]] = []
+        self._failure: BaseException | None = None
 
     def add(self, data: bytes) -> None:
         """Send a part, once fewer than :data:`PARALLEL` are under way.
@@ -58,9 +60,8 @@ class Multipart:
                 code="too_large",
             )
         self._room.acquire()
-        for part in self._parts[-PARALLEL - 1 :]:
-            if part.done():
-                part.result()
+        if self._failure is not None:
+            raise self._failure
         self._parts.append(self._pool.submit(self._send, len(self._parts) + 1, data))
 
     def _send(self, number: int, data: bytes) -> tuple[str, str]:
@@ -71,6 +72,9 @@ class Multipart:
                 self._bucket, self._key, data, {"x-amz-checksum-crc32": checksum}, self._upload_id, number
             )
             return etag, checksum
+        except BaseException as error:
+            self._failure = self._failure or error
+            raise
         finally:
             self._room.release()
 
@@ -108,6 +112,8 @@ def multipart(client: Minio, bucket: str, key: str, headers: Headers) -> Iterato
             yield upload
         upload._complete()
     except BaseException:
-        # No part is under way any more: one that arrived after the abort would stay for ever.
-        client._abort_multipart_upload(bucket, key, upload_id)
+        # No part is under way any more: one that arrived after the abort would stay for ever. What the abort
+        # fails with is of no interest, the upload may have been completed.
+        with suppress(MinioException, HTTPError, OSError, ParseError):
+            client._abort_multipart_upload(bucket, key, upload_id)
         raise

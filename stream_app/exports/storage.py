@@ -3,13 +3,16 @@
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote
+from xml.etree.ElementTree import ParseError
 
 from minio.commonconfig import REPLACE, CopySource
-from minio.error import S3Error
+from minio.error import MinioException, S3Error
+from urllib3.exceptions import HTTPError
 
 from stream_app.errors import Outage
 from stream_app.exports.backstop import set_backstop
@@ -68,8 +71,10 @@ class Storage:
                     if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                         raise
 
-    def set_backstop(self, settings: Settings) -> bool:
+    def set_backstop(self, settings: Settings, longest: timedelta = timedelta(0)) -> bool:
         """Have the store itself remove what this service forgot; returns whether it takes such rules.
+
+        ``longest`` is for how long a file that is there was promised to be kept.
 
         Raises:
             Retryable: the store cannot be reached.
@@ -77,7 +82,7 @@ class Storage:
         return set_backstop(
             self._client,
             self.bucket,
-            files_after=timedelta(days=settings.retention_days + SPARE_DAYS),
+            files_after=max(timedelta(days=settings.retention_days), longest) + timedelta(days=SPARE_DAYS),
             uploads_after=max(timedelta(days=1), timedelta(seconds=2 * settings.export_timeout_seconds)),
         )
 
@@ -118,37 +123,44 @@ class Storage:
         with store_errors():
             pieces = stream.pieces(PART_SIZE)
             first = next(pieces, b"")
-            if len(first) < PART_SIZE:
-                self._client.put_object(
-                    self.bucket,
-                    key,
-                    io.BytesIO(first),
-                    len(first),
-                    content_type=content_type,
-                    metadata=described(),
-                )
-            else:
-                with multipart(self._client, self.bucket, key, headers) as upload:
-                    upload.add(first)
-                    del first
-                    for piece in pieces:
-                        upload.add(piece)
-                self._describe(key, described())
+            with self._gone_on_failure(key):
+                if len(first) < PART_SIZE:
+                    self._client.put_object(
+                        self.bucket,
+                        key,
+                        io.BytesIO(first),
+                        len(first),
+                        content_type=content_type,
+                        metadata=described(),
+                    )
+                else:
+                    with multipart(self._client, self.bucket, key, headers) as upload:
+                        upload.add(first)
+                        del first
+                        for piece in pieces:
+                            upload.add(piece)
+                    self._describe(key, described())
         return Stored(key, stream.size, stream.sha256)
+
+    @contextmanager
+    def _gone_on_failure(self, key: str) -> Iterator[None]:
+        """Leave no object: the store may have it even where its answer was lost."""
+        try:
+            yield
+        except BaseException:
+            with suppress(MinioException, HTTPError, OSError, ParseError):
+                self._client.remove_object(self.bucket, key)
+            raise
 
     def _describe(self, key: str, metadata: Headers) -> None:
         """Set what is only known after a multipart upload; stores do it in place, without moving bytes."""
-        try:
-            self._client.copy_object(
-                self.bucket,
-                key,
-                CopySource(self.bucket, key),
-                metadata=metadata,
-                metadata_directive=REPLACE,
-            )
-        except Exception:
-            self._client.remove_object(self.bucket, key)
-            raise
+        self._client.copy_object(
+            self.bucket,
+            key,
+            CopySource(self.bucket, key),
+            metadata=metadata,
+            metadata_directive=REPLACE,
+        )
 
     def link(self, key: str, file_name: str, content_type: str, *, method: str = "GET") -> str:
         """A fresh presigned URL that downloads the file under its name, or with HEAD describes it."""

@@ -71,6 +71,14 @@ async def jobs_of(connection: AsyncConnection, found: Collection[Found]) -> Mapp
     }
 
 
+async def longest_kept(connection: AsyncConnection) -> timedelta:
+    """For how long a file that is there was promised to be kept: maybe longer than is the setting now."""
+    statement = select(func.max(ExportJob.expires_at - ExportJob.completed_at)).where(
+        ExportJob.status == Status.COMPLETED
+    )
+    return await connection.scalar(statement) or timedelta(0)
+
+
 @dataclass(frozen=True, slots=True)
 class Sweeper:
     """Goes through the whole bucket, a page at a time."""
@@ -104,7 +112,7 @@ class Sweeper:
         async with self.store.transaction() as connection:
             if not await connection.scalar(select(func.pg_try_advisory_xact_lock(SWEEPS))):
                 return 0
-            await asyncio.to_thread(self.storage.set_backstop, self.settings)
+            await asyncio.to_thread(self.storage.set_backstop, self.settings, await longest_kept(connection))
             pages = self.storage.inventory.pages()
             while (page := await asyncio.to_thread(next, pages, None)) is not None:
                 jobs = await jobs_of(connection, page)

@@ -138,6 +138,56 @@ def test_a_part_that_fails_leaves_nothing(
     assert left(storage, key) == []
 
 
+def test_a_part_that_fails_slowly_ends_the_upload_soon(
+    storage: Storage, settings: Settings, key: str, small_parts: int
+) -> None:
+    """Though many others have come and gone since it began."""
+    spy = Spy(settings)
+    sent: list[int] = []
+
+    def part(*arguments: Any) -> str:
+        number = arguments[-1]
+        sent.append(number)
+        if number == 1:
+            time.sleep(1)
+            raise OSError("the network broke")
+        return "tag"
+
+    spy._client._upload_part = part  # type: ignore[method-assign, assignment]
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(40):
+            time.sleep(0.05)
+            yield CONTENT[:small_parts]
+
+    with pytest.raises(Retryable, match="the network broke"):
+        spy.put(key, chunks(), content_type="t/p", file_name="f", metadata=dict)
+    assert 4 < len(sent) < 30
+    assert left(storage, key) == []
+
+
+@pytest.mark.parametrize("size", [5, 2 * PART_SIZE])
+def test_an_upload_that_ends_unheard_leaves_no_object(
+    storage: Storage, settings: Settings, key: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store has it, but its answer is lost; and what an abort says then must not hide that."""
+    store = Storage(settings)
+    execute = Minio._execute
+
+    def executing(self: Minio, method: str, *arguments: Any, **options: Any) -> Any:
+        answer = execute(self, method, *arguments, **options)
+        if method == "POST" and "uploadId" in options.get("query_params", {}):
+            raise OSError("the answer is lost")
+        if method == "PUT" and not options.get("query_params"):
+            raise OSError("the answer is lost")
+        return answer
+
+    monkeypatch.setattr(Minio, "_execute", executing)
+    with pytest.raises(Retryable, match="the answer is lost"):
+        put(store, key, CONTENT[:size])
+    assert left(storage, key) == []
+
+
 def test_a_part_that_is_damaged_on_its_way_is_refused(storage: Storage, key: str) -> None:
     """The checksum names what was meant."""
     client = storage._client

@@ -1,12 +1,12 @@
 """A sweep of a real bucket removes what nothing needs, and nothing else."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
 from minio.commonconfig import ENABLED, Filter
 from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.exports import inventory
@@ -119,6 +119,29 @@ async def test_the_store_is_told_what_to_forget(bucket: Storage, settings: Setti
     assert files.rule_filter.prefix == "jobs/"
     assert files.expiration is not None
     assert files.expiration.days == 37
+
+
+async def test_files_that_were_promised_for_longer_are_kept_for_longer(
+    engine: AsyncEngine, sweeper: Sweeper, bucket: Storage
+) -> None:
+    """The retention may have been longer when they were made."""
+    promised = await job(engine, "completed", 1, "f")
+    over = await job(engine, "expired", 1)
+    ends = [(promised, timedelta(days=40)), (over, timedelta(days=90))]
+    async with engine.begin() as connection:
+        for job_id, time in ends:
+            now = datetime.now(UTC)
+            await connection.execute(
+                update(ExportJob)
+                .where(ExportJob.id == job_id)
+                .values(completed_at=now, expires_at=now + time)
+            )
+    await sweeper.sweep()
+    config = bucket._client.get_bucket_lifecycle(bucket.bucket)
+    assert config is not None
+    (files,) = [rule for rule in config.rules if rule.rule_id == "exporter-files"]
+    assert files.expiration is not None
+    assert files.expiration.days == 47
 
 
 async def test_removing_twice_is_no_error(bucket: Storage) -> None:
