@@ -89,11 +89,12 @@ class Runner:
             outcome = await self._judge(attempt, bound)
             if outcome is None:
                 return
+            if attempt.report is not None:
+                # Not after the seal: from then on anyone may publish the end, which nothing may follow.
+                await asyncio.wait({attempt.report})
             if await until_possible(self.store.seal, claim, outcome):
                 if outcome.status == Status.COMPLETED:
                     metrics.exported(outcome, attempt.began)
-                if attempt.report is not None:
-                    await asyncio.wait({attempt.report})
                 await self.caretaker.publish(outcome)
                 bound.info(f"job.{outcome.status}", rows=outcome.row_count, bytes=outcome.file_size)
             else:
