@@ -7,6 +7,7 @@ that the specification requires is :class:`~stream_app.errors.Unreadable`.
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4, uuid5
 
@@ -132,7 +133,7 @@ class Event(BaseModel):
         """The Kafka key: the job id, or ``tick``."""
         return (TICK_KEY if self.type is EventType.TICK else str(self.job_id)).encode()
 
-    @property
+    @cached_property
     def job_id(self) -> UUID:
         """The job that the event is about.
 
@@ -146,7 +147,7 @@ class Event(BaseModel):
         except (TypeError, ValueError) as error:
             raise Unreadable(f"{self.type}: {name} must be the job's UUID, got {value!r}") from error
 
-    @property
+    @cached_property
     def identity(self) -> RequestIdentity:
         """Who asks for what.
 
@@ -155,7 +156,7 @@ class Event(BaseModel):
         """
         return read(RequestIdentity, self.data, "data")
 
-    @property
+    @cached_property
     def lifecycle(self) -> LifecycleData:
         """The payload of a lifecycle event.
 

@@ -12,6 +12,7 @@ from faust.types import EventT
 from stream_app.agents.emitter import Emitter
 from stream_app.agents.transport import App
 from stream_app.errors import Retryable, Unreadable
+from stream_app.events import Event, Topic, decode
 from stream_app.patience import until_possible
 
 log = structlog.get_logger(__name__)
@@ -20,6 +21,24 @@ MOST = 500
 
 Messages = Sequence[EventT[bytes]]
 Handle = Callable[[Messages], Awaitable[None]]
+Unread = Sequence[tuple[EventT[bytes], Unreadable]]
+"""Messages that no event can be read from, each with why."""
+
+
+def sorted_out(messages: Messages, topic: Topic) -> tuple[list[Event], Unread]:
+    """The events of a batch in their order, and the messages that hold none, or none of ``topic``."""
+    events: list[Event] = []
+    unread: list[tuple[EventT[bytes], Unreadable]] = []
+    for message in messages:
+        try:
+            event = decode(message.message.value)
+            if event.topic is not topic:
+                raise Unreadable(f"{event.type} does not belong on {topic}")
+            events.append(event)
+        except Unreadable as error:
+            log.warning("message.unreadable", topic=topic, error=str(error))
+            unread.append((message, error))
+    return events, unread
 
 
 async def handle_in_batches(stream: Stream[bytes], handle: Handle, emit: Emitter) -> None:

@@ -3,20 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import structlog
 from faust.types import EventT
 
 from stream_app import metrics
+from stream_app.agents.batches import sorted_out
 from stream_app.agents.emitter import Emitter
 from stream_app.delivery.ledger import plan
-from stream_app.errors import Unreadable
-from stream_app.events import Topic, decode
+from stream_app.events import Topic
 from stream_app.jobs.projection import apply
 from stream_app.jobs.states import OUTCOMES
 from stream_app.jobs.store import JobStore
 from stream_app.schedules.outcomes import note
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +31,8 @@ class Projector:
         Raises:
             Retryable: the database or Kafka is away; handling the batch again does no harm.
         """
-        outcomes = []
-        unreadable: list[tuple[EventT[bytes], Unreadable]] = []
-        for message in messages:
-            try:
-                event = decode(message.message.value)
-                if event.topic is not Topic.EVENTS:
-                    raise Unreadable(f"{event.type} does not belong on {Topic.EVENTS}")
-            except Unreadable as error:
-                log.warning("message.unreadable", topic=message.message.topic, error=str(error))
-                unreadable.append((message, error))
-                continue
-            if event.type in OUTCOMES:
-                outcomes.append(event)
+        events, unread = sorted_out(messages, Topic.EVENTS)
+        outcomes = [event for event in events if event.type in OUTCOMES]
         if outcomes:
             async with self.store.transaction() as connection:
                 # In one order everywhere, so that no two transactions wait for each other.
@@ -60,5 +46,5 @@ class Projector:
                 await note(connection, ended, most_failures=self.max_failures)
             for event in applied:
                 metrics.ended(OUTCOMES[event.type], event.lifecycle)
-        for message, reason in unreadable:
+        for message, reason in unread:
             await self.emit.dead_letter(message, reason)

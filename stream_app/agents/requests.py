@@ -5,19 +5,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-import structlog
 from faust.types import EventT
 
 from stream_app import metrics
+from stream_app.agents.batches import sorted_out
 from stream_app.agents.emitter import Emitter
 from stream_app.delivery.addresses import Addressing
-from stream_app.errors import Unreadable
-from stream_app.events import Event, EventType, LifecycleData, Topic, decode, lifecycle_event
+from stream_app.events import Event, EventType, LifecycleData, Topic, lifecycle_event
 from stream_app.jobs.admission import job_row
 from stream_app.jobs.states import EVENT_OF, Status
 from stream_app.jobs.store import JobStore
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +33,16 @@ class Admission:
         Raises:
             Retryable: the database or Kafka is away; handling the batch again does no harm.
         """
+        events, unread = sorted_out(messages, Topic.REQUESTS)
         requests: dict[UUID, Event] = {}
-        unreadable: list[tuple[EventT[bytes], Unreadable]] = []
         cancellations: list[Event] = []
-        for message in messages:
-            try:
-                event = _decode(message)
-            except Unreadable as error:
-                log.warning("message.unreadable", topic=message.message.topic, error=str(error))
-                unreadable.append((message, error))
-                continue
+        for event in events:
             if event.type is EventType.REQUESTED:
                 requests.setdefault(event.job_id, event)
             else:
                 cancellations.append(event)
         await self._admit(list(requests.values()), cancellations)
-        for message, reason in unreadable:
+        for message, reason in unread:
             await self.emit.dead_letter(message, reason)
 
     async def _admit(self, requests: Sequence[Event], cancellations: Sequence[Event]) -> None:
@@ -88,10 +79,3 @@ class Admission:
             lifecycle_event(EVENT_OF[Status(data.status)], data)
             for data in [*outcomes, *filter(None, ended), *late]
         )
-
-
-def _decode(message: EventT[bytes]) -> Event:
-    event = decode(message.message.value)
-    if event.topic is not Topic.REQUESTS:
-        raise Unreadable(f"{event.type} does not belong on {Topic.REQUESTS}")
-    return event

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from faust.types import EventT
 
+from stream_app.agents.batches import sorted_out
 from stream_app.agents.emitter import Emitter
-from stream_app.errors import Unreadable
-from stream_app.events import Event, Topic, decode
+from stream_app.events import Event, Topic
 from stream_app.schedules.scheduler import Scheduler
 from stream_app.settings import Settings
 
@@ -35,16 +35,8 @@ class Ticks:
         """
         now = datetime.now(UTC)
         moments: set[datetime] = set()
-        unreadable: list[tuple[EventT[bytes], Unreadable]] = []
-        for message in messages:
-            try:
-                event = decode(message.message.value)
-                if event.topic is not Topic.TICKS:
-                    raise Unreadable(f"{event.type} does not belong on {Topic.TICKS}")
-            except Unreadable as error:
-                log.warning("message.unreadable", topic=message.message.topic, error=str(error))
-                unreadable.append((message, error))
-                continue
+        events, unread = sorted_out(messages, Topic.TICKS)
+        for event in events:
             moment = moment_of(event, now)
             if self._is_ahead(moment - now):
                 log.warning("tick.from_the_future", at=moment.isoformat(), source=event.source)
@@ -54,7 +46,7 @@ class Ticks:
             runs = await self.scheduler.run_due(moment)
             if runs:
                 log.info("tick.handled", at=moment.isoformat(), runs=runs)
-        for message, reason in unreadable:
+        for message, reason in unread:
             await self.emit.dead_letter(message, reason)
 
     def _is_ahead(self, lead: timedelta) -> bool:

@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
+from uuid import uuid4
 
 import pytest
 
-from stream_app.agents.batches import _handle_all
+from stream_app.agents.batches import _handle_all, sorted_out
 from stream_app.agents.emitter import Emitter
 from stream_app.errors import Outage, Unreadable
+from stream_app.events import Topic, cancel_event, tick_event
 
 
 class Refusing:
@@ -45,3 +48,15 @@ async def test_a_refusal_is_noted(impossible: bool) -> None:
     assert before <= app.held_up_at <= time.monotonic()
     assert app.held_up_by == "the disk is full"
     assert len(parts.dead) == impossible
+
+
+def test_a_batch_is_sorted_out_in_order() -> None:
+    at = datetime(2026, 11, 24, 6, tzinfo=UTC)
+    ticks = [tick_event(at, source="/t"), tick_event(at, source="/u")]
+    misplaced = cancel_event(uuid4(), source="/t")
+    contents = [ticks[0].encode(), b"?", misplaced.encode(), None, ticks[1].encode()]
+    messages = [SimpleNamespace(message=SimpleNamespace(value=content)) for content in contents]
+    events, unread = sorted_out(cast(Any, messages), Topic.TICKS)
+    assert events == ticks
+    assert [message for message, _ in unread] == messages[1:4]
+    assert "export.cancel_requested does not belong on exports.ticks" in str(unread[1][1])
