@@ -2,24 +2,20 @@
 
 import asyncio
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import quantiles
 from typing import Annotated
 
-import asyncpg
 import typer
 from rich.markdown import Markdown
 
 from bench.jobs import ours, peer
-from local.postgres import READER, SOURCE
-from local.progress import Progress, console
-from local.stack import Stack
+from bench.jobs.system import ROWS, system
+from local.progress import console
 from stream_app.settings import Settings
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-ROWS = 1_000
 
 
 def main(
@@ -30,38 +26,20 @@ def main(
     output: Annotated[Path, typer.Option(help="Where the report goes besides the terminal")] = RESULTS,
 ) -> None:
     """Small CSV exports through everything: Kafka, PostgreSQL, S3, all of it on this machine."""
-    with tempfile.TemporaryDirectory(prefix="bench-jobs-") as temporary:
-        folder = Path(temporary)
-        datasets = folder / "datasets.toml"
-        datasets.write_text(f'[datasets.{ours.DATASET}]\ntable = "public.small"\n')
-        extra = {"EXPORTER_DATASETS_FILE": str(datasets), "EXPORTER_WORKER_SLOTS": str(slots)}
-        with Stack(folder / "stack", settings=extra, progress=Progress()) as stack:
-            asyncio.run(_fill(stack.postgres.admin_url(SOURCE)))
-            os.environ.update(stack.settings())
-            settings = Settings()
-            times = round(rate * seconds)
-            worker = stack.start_worker()
-            asyncio.run(ours.backlog(settings, count=50))  # everything is loaded
-            found = [("ours", asyncio.run(ours.latencies(settings, rate=rate, count=times)))]
-            throughput = [asyncio.run(ours.backlog(settings, count=count))]
-            worker.stop()
-            with peer.worker(slots):
-                found.append(("Celery", peer.latencies(rate=rate, count=times)))
-                throughput.append(peer.backlog(count=count))
+    with system(slots) as stack:
+        settings = Settings()
+        times = round(rate * seconds)
+        worker = stack.start_worker()
+        asyncio.run(ours.backlog(settings, count=50))  # everything is loaded
+        found = [("ours", asyncio.run(ours.latencies(settings, rate=rate, count=times)))]
+        throughput = [asyncio.run(ours.backlog(settings, count=count))]
+        worker.stop()
+        with peer.worker(slots):
+            found.append(("Celery", peer.latencies(rate=rate, count=times)))
+            throughput.append(peer.backlog(count=count))
     report = _report(found, throughput, rate, count, slots)
     console.print(Markdown(report))
     output.write_text(report, encoding="utf-8")
-
-
-async def _fill(url: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(
-            f"CREATE TABLE small AS SELECT * FROM ledger ORDER BY id LIMIT {ROWS};"
-            f"ALTER TABLE small ADD PRIMARY KEY (id); GRANT SELECT ON small TO {READER}"
-        )
-    finally:
-        await connection.close()
 
 
 def _report(

@@ -74,7 +74,7 @@ async def latencies(settings: Settings, *, rate: float, count: int) -> list[floa
             await asyncio.sleep(max(0.0, started + number / rate - time.perf_counter()))
             job_id = uuid4()
             sent[job_id] = time.perf_counter()
-            await publisher.request(_request(number), job_id)
+            await publisher.request(request(number), job_id)
         await found.wait(set(sent), 60)
     if found.failed:
         raise RuntimeError(f"{len(found.failed)} exports did not complete, the first: {found.failed[0]}")
@@ -87,12 +87,12 @@ async def backlog(settings: Settings, *, count: int) -> float:
         ids = [uuid4() for _ in range(count)]
         started = time.perf_counter()
         await asyncio.gather(
-            *(publisher.request(_request(number), job_id) for number, job_id in enumerate(ids))
+            *(publisher.request(request(number), job_id) for number, job_id in enumerate(ids))
         )
         await found.wait(set(ids), 300)
     return count / (max(found.at[job_id] for job_id in ids) - started)
 
 
-def _request(number: int) -> ExportRequest:
+def request(number: int) -> ExportRequest:
     """Everybody asks once: no user waits for a slot of their own."""
     return ExportRequest(user_id=f"user-{number}", export_type=DATASET, format="csv", scope="all")

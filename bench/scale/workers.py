@@ -1,0 +1,96 @@
+"""Small exports through the whole system, with more and more workers on the same machine."""
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import asyncpg
+
+from bench.jobs import ours
+from bench.scale.spent import Spent, cores, measuring
+from local.postgres import SOURCE
+from local.stack import Stack
+from producers.publisher import Publisher
+from stream_app.settings import Settings
+
+WARM_UP = 50
+"""Jobs for each worker before anything is measured: everything is loaded, every partition has its reader."""
+
+POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A backlog of ``jobs`` with so many workers, done at ``rate`` jobs a second."""
+
+    workers: int
+    jobs: int
+    rate: float
+    spent: Spent
+
+    @property
+    def cpu(self) -> float:
+        """Processor seconds of a job, of all parts."""
+        return sum(self.spent.cpu.values()) / self.jobs
+
+    @property
+    def ceiling(self) -> float:
+        """Jobs a second at most: all cores busy, with nothing but these."""
+        return cores() / self.cpu
+
+
+def throughput(stack: Stack, settings: Settings, workers: int, jobs: int) -> Round:
+    """Publish all at once, wait for the last announcement."""
+    with ThreadPoolExecutor(workers) as pool:
+        first = 1 + len([name for name in stack.apps if name.startswith("worker-")])
+        started = list(pool.map(stack.start_worker, range(first, first + workers)))
+    try:
+        asyncio.run(ours.backlog(settings, count=WARM_UP * workers))
+        with measuring(stack) as spent:
+            rate = asyncio.run(ours.backlog(settings, count=jobs))
+    finally:
+        for worker in started:
+            worker.stop()
+    return Round(workers, jobs, rate, spent)
+
+
+def admission(stack: Stack, settings: Settings, requests: int) -> float:
+    """Requests a second that wait in Kafka and become jobs by one worker; its exports stand still."""
+
+    async def publish() -> None:
+        async with Publisher(settings) as publisher:
+            await asyncio.gather(*(publisher.request(ours.request(number)) for number in range(requests)))
+
+    asyncio.run(publish())
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(asyncio.run, _admitted(stack, requests))
+        worker = stack.start_worker()
+        try:
+            return watching.result()
+        finally:
+            worker.kill()  # it would begin with the exports
+
+
+async def _admitted(stack: Stack, requests: int) -> float:
+    """Jobs that are admitted a second, from the first that is seen to the last.
+
+    The table that they export stays locked until then, so no export takes a core.
+    """
+    state = await asyncpg.connect(stack.postgres.state_url)
+    source = await asyncpg.connect(stack.postgres.admin_url(SOURCE))
+    before = await state.fetchval("SELECT count(*) FROM export_jobs")
+    try:
+        async with source.transaction(), asyncio.timeout(300):
+            await source.execute(f"LOCK TABLE {ours.DATASET} IN ACCESS EXCLUSIVE MODE")
+            seen: list[tuple[float, int]] = []
+            while not seen or seen[-1][1] < requests:
+                count = await state.fetchval("SELECT count(*) FROM export_jobs") - before
+                if count:
+                    seen.append((time.perf_counter(), count))
+                await asyncio.sleep(POLL_SECONDS)
+    finally:
+        await source.close()
+        await state.close()
+    (began, first), (ended, last) = seen[0], seen[-1]
+    return (last - first) / (ended - began) if ended > began else float("inf")

@@ -1,0 +1,214 @@
+"""What has ended costs nothing: no statement about jobs reads the table, or sorts what waits.
+
+PostgreSQL itself tells the plan of every statement as it ran, with its settings, parameters and row counts
+(auto_explain), so a statement that is changed or added is judged as well.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from sqlalchemy import event, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from local.stack import Stack
+from stream_app.delivery.ledger import plan
+from stream_app.exports.inventory import Found
+from stream_app.jobs.backlog import read_backlog
+from stream_app.jobs.claims import WINDOW, Progress
+from stream_app.jobs.states import Status
+from stream_app.jobs.sweeping import jobs_of
+from stream_app.schedules.store import ScheduleStore
+from stream_app.settings import Settings
+from tests.integration.jobs.jobs import Jobs, completed
+
+FINISHED, PENDING, USERS = 50_000, 10_000, 500
+MOST = 6 * WINDOW
+"""Rows that one step of a statement may go through: a claim looks at two jobs of each of its users, who are
+those in turn, those of the first jobs in line, and those of abandoned ones.
+"""
+
+TIMES = 7
+"""How often each is run: from the sixth on PostgreSQL may take a plan for any parameters."""
+
+SCHEDULE = UUID(int=1)
+
+_FILL = f"""
+    INSERT INTO export_jobs (id, user_id, export_type, format, status, created_at, admitted_at, completed_at,
+        expires_at, attempt, worker, lease_until, outcome, schedule_id)
+    SELECT id, user_id, 'ledger', 'csv', status, at, at,
+           CASE WHEN ended THEN at END, CASE WHEN ended THEN at + interval '7 days' END,
+           CASE WHEN ended THEN 1 ELSE 0 END, CASE status WHEN 'processing' THEN 'lost' END,
+           CASE WHEN status = 'processing' OR sealed THEN now() - interval '1 minute' END,
+           CASE WHEN sealed THEN jsonb_build_object('job_id', id, 'user_id', user_id, 'export_type', 'ledger',
+               'format', 'csv', 'attempt', 1, 'status', 'expired') END,
+           CASE WHEN n % 100 = 0 THEN '{SCHEDULE}'::uuid END
+    FROM generate_series(1, {FINISHED + PENDING}) AS n
+    CROSS JOIN LATERAL (
+        SELECT md5(n::text)::uuid AS id, 'user-' || n % {USERS} AS user_id,
+               now() - n * interval '1 minute' AS at, n > {PENDING} AS ended, n % 1000 = 0 AS sealed
+    ) AS known
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN n <= 100 THEN 'processing'
+                    WHEN NOT ended THEN 'pending'
+                    WHEN n % 50 = 1 THEN 'failed'
+                    WHEN at > now() - interval '8 days' THEN 'completed'
+                    ELSE 'expired' END AS status
+    ) AS became
+"""
+
+
+@dataclass
+class Plans:
+    """The plans of all statements since the last look."""
+
+    of: list[dict[str, Any]] = field(default_factory=list)
+
+    def note(self, _: object, message: Any) -> None:
+        _, found, document = message.message.partition("plan:\n")
+        if found:
+            self.of.append(json.loads(document))
+
+    async def take(self) -> list[dict[str, Any]]:
+        await asyncio.sleep(0)  # listeners are called by the loop
+        taken, self.of = self.of, []
+        return taken
+
+
+@pytest.fixture
+async def plans(stack: Stack, own_settings: Settings, engine: AsyncEngine) -> Plans:
+    """The table as it is after a year, and what PostgreSQL says about each statement on it."""
+    found = Plans()
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE export_jobs DISABLE TRIGGER USER"))
+        await connection.execute(text(_FILL))
+        await connection.execute(text("ALTER TABLE export_jobs ENABLE TRIGGER USER"))
+        await connection.execute(text("ANALYZE export_jobs"))
+    await engine.dispose()
+    name = own_settings.database_url.get_secret_value().rpartition("/")[2]
+    options = {
+        "session_preload_libraries": "auto_explain",
+        "auto_explain.log_min_duration": "0",
+        "auto_explain.log_analyze": "on",
+        "auto_explain.log_timing": "off",
+        "auto_explain.log_format": "json",
+        "auto_explain.log_level": "info",
+    }
+    admin = await asyncpg.connect(stack.postgres.admin_url())
+    for option, value in options.items():
+        await admin.execute(f"ALTER DATABASE {name} SET {option} = '{value}'")
+    await admin.close()
+
+    def listen(connection: Any, _: object) -> None:
+        connection.driver_connection.add_log_listener(found.note)
+
+    event.listen(engine.sync_engine, "connect", listen)
+    return found
+
+
+def steps(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for inner in node.get("Plans", ()):
+        yield from steps(inner)
+
+
+def rows(step: dict[str, Any]) -> float:
+    """How many rows a step went through."""
+    dropped = sum(step.get(f"Rows Removed by {reason}", 0) for reason in ("Filter", "Index Recheck"))
+    return float((step["Actual Rows"] + dropped) * step["Actual Loops"])
+
+
+def judge(what: str, plans: list[dict[str, Any]], most: float) -> None:
+    for found in plans:
+        for step in steps(found["Plan"]):
+            shown = (
+                f"{what}: {step['Node Type']}\n{found['Query Text']}\n{json.dumps(found['Plan'], indent=1)}"
+            )
+            if step.get("Relation Name") == "export_jobs":
+                assert step["Node Type"] != "Seq Scan", shown
+                assert rows(step) <= most, shown
+            if "Sort" in step["Node Type"]:
+                assert rows(step) <= most, shown
+
+
+Statements = dict[str, Callable[[], Awaitable[object]]]
+
+
+def of_workers(jobs: Jobs, some_ids: list[UUID]) -> Statements:
+    """What workers ask, over and over or for each job."""
+    store, engine = jobs.store, jobs.engine
+
+    async def end_one() -> None:
+        (claim,) = await store.claim("w", 1)
+        await store.seal(claim, completed(claim))
+        assert await jobs.apply(completed(claim))
+        assert await store.completed_by(claim.job_id) == claim.attempt
+        async with store.transaction() as connection:
+            await plan(connection, [claim.job_id])
+
+    async def hand_one_back() -> None:
+        (claim,) = await store.claim("w", 1)
+        await store.renew("w", [Progress(claim.job_id, claim.attempt, 1, 2)])
+        assert await store.release(claim)
+
+    async def owners() -> None:
+        async with engine.connect() as connection:
+            now = datetime.now(UTC)
+            assert await jobs_of(connection, [Found("k", job_id, 1, now) for job_id in some_ids])
+
+    async def cancel() -> None:
+        assert await jobs.cancel(await jobs.admit()) is not None
+
+    return {
+        "claim": lambda: store.claim("w", 4),
+        "claim, seal, apply, plan deliveries": end_one,
+        "claim, renew, release": hand_one_back,
+        "admit, cancel": cancel,
+        "unpublished": store.unpublished,
+        "exhausted": store.seal_exhausted,
+        "expired": store.seal_expired,
+        "early cancellations": store.settle_cancellations,
+        "sweep": owners,
+    }
+
+
+def of_the_api(jobs: Jobs, some_ids: list[UUID]) -> Statements:
+    """What users and their programs ask."""
+    records, user = jobs.records, "user-7"
+    lately, before = datetime.now(UTC) - timedelta(days=1), (datetime.now(UTC) - timedelta(days=20), uuid4())
+    return {
+        "one": lambda: records.get(some_ids[0]),
+        "some": lambda: records.some(some_ids),
+        "list": lambda: records.newest(user, limit=50),
+        "list, next page": lambda: records.newest(user, before=before, limit=50),
+        "list by status": lambda: records.newest(user, status=Status.FAILED, limit=50),
+        "list by dataset": lambda: records.newest(user, export_type="ledger", limit=50),
+        "list of everybody": lambda: records.newest(None, limit=50),
+        "list of everybody, next page": lambda: records.newest(None, before=before, limit=50),
+        "unfinished": lambda: records.unfinished(user),
+        "unfinished of some": lambda: records.unfinished_of([user, "user-8"], 500),
+        "ended lately": lambda: records.ended_since(user, lately, 100),
+        "runs of a schedule": lambda: ScheduleStore(jobs.engine).runs(SCHEDULE, limit=50),
+    }
+
+
+async def test_no_statement_reads_what_it_does_not_need(engine: AsyncEngine, plans: Plans) -> None:
+    async with engine.connect() as connection:
+        ids = list(await connection.scalars(text("SELECT id FROM export_jobs LIMIT 100")))
+    jobs = Jobs(engine, user_slots=2)
+    for what, ask in (of_workers(jobs, ids) | of_the_api(jobs, ids)).items():
+        await plans.take()
+        for _ in range(TIMES):
+            await ask()
+        taken = await plans.take()
+        assert len(taken) >= TIMES, what
+        judge(what, taken, MOST)
+    backlog = await read_backlog(engine)
+    assert sum(backlog.jobs.values()) > 0.9 * PENDING
+    judge("count of the queue", await plans.take(), PENDING)
