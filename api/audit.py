@@ -35,7 +35,7 @@ class Audit:
 
     def downloaded(self, job: ExportJob, *, by: str, method: str) -> None:
         """``by`` was given a link to the job's file; one for HEAD gives nothing away and is only logged."""
-        log.info("download.link", user=by, job=str(job.id), owner=job.user_id, method=method)
+        log.info("download.link", user_id=by, job_id=str(job.id), owner=job.user_id, method=method)
         if method == "GET" and len(self._publishing) < MOST_WAITING:
             task = asyncio.create_task(self._publish(job, by))
             self._publishing.add(task)
@@ -52,4 +52,4 @@ class Audit:
                 download_event(job.id, by=by, owner=job.user_id, source=self._source)
             )
         except PublishError as error:
-            log.warning("download.unpublished", job=str(job.id), user=by, error=str(error))
+            log.warning("download.unpublished", job_id=str(job.id), user_id=by, error=str(error))

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
+import structlog
 from pydantic_core import PydanticSerializationError
 
 from api.auth import User
@@ -20,6 +21,8 @@ from stream_app.jobs.admission import check, job_row
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
 from stream_app.schedules.relative import resolved
+
+log = structlog.get_logger(__name__)
 
 IDEMPOTENCY = UUID("6f0a5a0e-6f2c-4c3b-9a43-2f1c0f0b7a51")
 """Namespace of the ids of jobs that were asked for with an ``Idempotency-Key``."""
@@ -70,6 +73,13 @@ async def place(services: Services, user: User, order: Order, key: str | None) -
         known = await services.records.get(event.job_id)
         if known is not None:
             return _same(known, row)
+    log.info(
+        "job.requested",
+        job_id=str(event.job_id),
+        user_id=user.id,
+        dataset=order.export_type,
+        format=order.format,
+    )
     return event.job_id, Status.PENDING
 
 

@@ -40,14 +40,16 @@ def worker() -> None:
     except ExporterError as error:
         typer.secho(str(error), fg="red", err=True)
         raise typer.Exit(1) from error
-    faust.Worker(
+    running = faust.Worker(
         app,
         create_watch(settings, app),
         loop=loop,
         loglevel=settings.log_level,
         override_logging=False,
         quiet=True,
-    ).execute_from_commandline()
+    )
+    running.spinner = None  # it writes control characters among the lines of the log
+    running.execute_from_commandline()
 
 
 @cli.command()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import structlog
 from faust.types import EventT
 
 from stream_app import metrics
@@ -13,7 +14,10 @@ from stream_app.events import Topic
 from stream_app.jobs.projection import apply
 from stream_app.jobs.states import OUTCOMES
 from stream_app.jobs.store import JobStore
+from stream_app.jobs.story import story
 from stream_app.schedules.outcomes import note
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +41,15 @@ class Projector:
             async with self.store.transaction() as connection:
                 # In one order everywhere, so that no two transactions wait for each other.
                 applied = [
-                    event
+                    (event, record)
                     for event in sorted(outcomes, key=lambda event: event.job_id)
-                    if await apply(connection, event)
+                    if (record := await apply(connection, event)) is not None
                 ]
-                ended = [event.job_id for event in applied]
+                ended = [event.job_id for event, _ in applied]
                 await plan(connection, ended)
                 await note(connection, ended, most_failures=self.max_failures)
-            for event in applied:
+            for event, record in applied:
                 metrics.ended(OUTCOMES[event.type], event.lifecycle)
+                log.info(f"job.{OUTCOMES[event.type]}", **story(event.lifecycle, record))
         for message, reason in unread:
             await self.emit.dead_letter(message, reason)

@@ -9,6 +9,7 @@
 import asyncio
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -135,7 +136,7 @@ class Exporter:
             finally:
                 pipe.close_reader()
 
-        uploading = asyncio.get_running_loop().run_in_executor(self.threads, upload)
+        uploading = asyncio.get_running_loop().run_in_executor(self.threads, copy_context().run, upload)
         try:
             count = await snapshot.copy(sql, projection.copy, pipe.write)
             pipe.finish()

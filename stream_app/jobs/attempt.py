@@ -83,10 +83,9 @@ class Runner:
     async def finish(self, attempt: Attempt) -> None:
         """See an attempt to its sealed and published outcome, or to its release."""
         claim = attempt.claim
-        bound = log.bind(job_id=str(claim.job_id), user_id=claim.request.user_id, attempt=claim.attempt)
         try:
             await asyncio.wait({attempt.export})
-            outcome = await self._judge(attempt, bound)
+            outcome = await self._judge(attempt)
             if outcome is None:
                 return
             if attempt.report is not None:
@@ -96,16 +95,15 @@ class Runner:
                 if outcome.status == Status.COMPLETED:
                     metrics.exported(outcome, attempt.began)
                 await self.caretaker.publish(outcome)
-                bound.info(f"job.{outcome.status}", rows=outcome.row_count, bytes=outcome.file_size)
             else:
-                bound.warning("job.lease_lost_at_end")
+                log.warning("job.lease_lost_at_end")
                 metrics.LEASES_LOST.inc()
                 await self.caretaker.sweep(claim.job_id, before=claim.attempt + 1)
         except Retryable as error:
             # A sealed outcome is published later by whoever tends to it; anything else runs into its lease.
-            bound.warning("job.interrupted", error=str(error))
+            log.warning("job.interrupted", error=str(error))
         except Exception:
-            bound.exception("job.crashed")
+            log.exception("job.crashed")
 
     async def report_progress(self, attempt: Attempt) -> None:
         """Say how far an attempt is, if Kafka takes it."""
@@ -116,7 +114,7 @@ class Runner:
         try:
             await self.emit(lifecycle_event(EventType.PROGRESSED, data, occasion=str(rows)))
         except Retryable as error:
-            log.warning("progress.unpublished", error=str(error))
+            log.warning("progress.unpublished", **attempt.claim.named, error=str(error))
 
     async def hand_back(self, claim: Claim, *, delay: timedelta) -> None:
         """Give a job up without counting a failure; one that was sealed or lost meanwhile is left alone.
@@ -126,7 +124,7 @@ class Runner:
         try:
             await self.store.release(claim, delay=delay, failed=False)
         except Retryable as error:
-            log.warning("job.lease_runs_out", job_id=str(claim.job_id), error=str(error))
+            log.warning("job.lease_runs_out", **claim.named, error=str(error))
 
     async def _release(self, claim: Claim, *, delay: timedelta, failed: bool) -> None:
         """Hand the job back once the state database takes it: a lease that runs out would be a failure."""
@@ -138,7 +136,7 @@ class Runner:
             await self.caretaker.sweep(claim.job_id, before=claim.attempt)
         return await self.exporter.run(claim, gauge)
 
-    async def _judge(self, attempt: Attempt, bound: structlog.stdlib.BoundLogger) -> LifecycleData | None:
+    async def _judge(self, attempt: Attempt) -> LifecycleData | None:
         """The outcome that a finished export has; ``None`` if the job goes back or is not ours any more."""
         claim, export = attempt.claim, attempt.export
         error = None if export.cancelled() else export.exception()
@@ -148,26 +146,25 @@ class Runner:
             case Stop.CANCELLED:
                 return claim.lifecycle(Status.CANCELLED, completed_at=datetime.now(UTC))
             case Stop.LEASE_LOST:
-                bound.warning("job.lease_lost")
+                log.warning("job.lease_lost")
                 metrics.LEASES_LOST.inc()
                 return None
             case Stop.DRAINED:
                 await self._release(claim, delay=timedelta(0), failed=False)
-                bound.info("job.handed_back")
+                log.info("job.handed_back")
                 metrics.RETRIES.labels("drain").inc()
                 return None
         if isinstance(error, Rejected):
-            bound.info("job.rejected", code=error.code, error=str(error))
             return _failure(claim, error.code, str(error))
         if isinstance(error, Outage):
             if self._has_waited_enough(claim):
                 return _failure(claim, error.code, "gave up: a part of the service was away for too long")
-            bound.warning("job.waits_for_outage", error=str(error))
+            log.warning("job.waits_for_outage", error=str(error))
             await self._release(claim, delay=OUTAGE_RETRY, failed=False)
             metrics.RETRIES.labels("outage").inc()
             return None
         expected = isinstance(error, ExporterError)
-        bound.warning("job.attempt_failed", error=str(error), exc_info=None if expected else error)
+        log.warning("job.attempt_failed", error=str(error), exc_info=None if expected else error)
         code = error.code if isinstance(error, ExporterError) else "internal_error"
         if claim.failures + 1 >= self.settings.max_attempts:
             return _failure(

@@ -38,6 +38,11 @@ class Claim:
     asked_at: datetime | None = None
     window: dict[str, Any] | None = None
 
+    @property
+    def named(self) -> dict[str, Any]:
+        """What every line of the log about this attempt bears."""
+        return {"job_id": str(self.job_id), "user_id": self.request.user_id, "attempt": self.attempt}
+
     def lifecycle(self, status: Status, **known: Any) -> LifecycleData:
         """Data of a lifecycle event about this attempt."""
         return LifecycleData(

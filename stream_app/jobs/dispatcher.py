@@ -138,8 +138,9 @@ class Dispatcher:
     def _start(self, claim: Claim) -> None:
         if taken_over := self._attempts.get(claim.job_id):
             taken_over.end(Stop.LEASE_LOST)
-        attempt = self._attempts[claim.job_id] = self._runner.start(claim)
-        task = asyncio.create_task(self._runner.finish(attempt), name=f"attempt {claim.job_id}")
+        with structlog.contextvars.bound_contextvars(**claim.named):
+            attempt = self._attempts[claim.job_id] = self._runner.start(claim)
+            task = asyncio.create_task(self._runner.finish(attempt), name=f"attempt {claim.job_id}")
         self._tasks.add(task)
         metrics.SLOTS_RUNNING.set(self.running)
 

@@ -2,23 +2,24 @@
 
 from typing import Any
 
-from sqlalchemy import case, update
+from sqlalchemy import Row, case, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.events import Event
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import OUTCOMES, Status, predecessors
+from stream_app.jobs.story import TOLD
 
 
-async def apply(connection: AsyncConnection, event: Event) -> bool:
-    """Write what a lifecycle event says; returns whether it changed anything.
+async def apply(connection: AsyncConnection, event: Event) -> Row[Any] | None:
+    """Write what a lifecycle event says; returns what is told of the record, or ``None`` if nothing changed.
 
     Only the attempt that the record is at can end it, and only along the transition table, so
     repetitions, replays and events of lost attempts change nothing.
     """
     target = OUTCOMES.get(event.type)
     if target is None:
-        return False
+        return None
     data = event.lifecycle
     known: dict[str, Any] = {
         name: value
@@ -48,7 +49,7 @@ async def apply(connection: AsyncConnection, event: Event) -> bool:
             ExportJob.attempt == data.attempt,
             ExportJob.status.in_(predecessors(target)),
         )
-        .values(status=target, outcome=None, worker=None, lease_until=None, **known)
-        .returning(ExportJob.id)
+        .values(status=target, outcome=None, lease_until=None, **known)
+        .returning(*TOLD)
     )
-    return await connection.scalar(statement) is not None
+    return (await connection.execute(statement)).one_or_none()

@@ -199,7 +199,9 @@ async def test_a_download_is_audited(api: Harness, storage: Storage) -> None:
             for method, client in (("GET", owner), ("HEAD", owner), ("GET", admin), ("GET", other)):
                 await client.request(method, f"/exports/jobs/{job_id}/download")
     lines = [
-        (line["user"], line["owner"], line["method"]) for line in logged if line["event"] == "download.link"
+        (line["user_id"], line["owner"], line["method"])
+        for line in logged
+        if line["event"] == "download.link"
     ]
     assert lines == [
         ("owner-1", "owner-1", "GET"),

@@ -49,7 +49,7 @@ class Jobs:
     async def apply(self, data: LifecycleData) -> bool:
         event = lifecycle_event(EVENT_OF[Status(data.status)], data, source="/t")
         async with self.store.transaction() as connection:
-            return await apply(connection, event)
+            return await apply(connection, event) is not None
 
     async def status(self, job_id: UUID) -> str:
         job = await self.records.get(job_id)

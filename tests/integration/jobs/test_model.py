@@ -85,7 +85,9 @@ class Life(RuleBasedStateMachine):
             assert row.status == Status.PENDING or (row.status == Status.PROCESSING and row.silent)
         if claimed:
             running = [
-                row for row in self.rows().values() if row.worker and not row.outcome and not row.silent
+                row
+                for row in self.rows().values()
+                if row.status == Status.PROCESSING and not row.outcome and not row.silent
             ]
             assert len(running) <= USER_SLOTS
         self.claims += claimed

@@ -1,0 +1,85 @@
+"""What a real worker and a real API write: one line tells how a job went, each line whose it is."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.conftest import System
+from tests.e2e.tables import psql
+from tests.e2e.test_requests import publish, request, until_processing
+
+OUTCOMES = {"job.completed", "job.failed", "job.cancelled"}
+
+
+def lines(log: Path) -> list[dict[str, Any]]:
+    """Everything that was written; whatever is not JSON fails here."""
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+async def about(system: System, job_id: str, wanted: set[str]) -> list[dict[str, Any]]:
+    """The worker's lines about a job, once there is one of the ``wanted`` events."""
+    for _ in range(50):
+        found = [line for line in lines(system.worker.log) if line.get("job_id") == job_id]
+        if any(line["event"] in wanted for line in found):
+            return found
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"none of {wanted} among {found}")
+
+
+async def test_one_line_tells_how_a_job_went(system: System) -> None:
+    good = request(user_id="customer-2", options={"compression": "gzip"})
+    impossible = request(export_type="nothing")
+    refused = request(columns=["id", "colour"])
+    slow = request(export_type="slow", scope="all")
+    await publish(system, [(event.key, event.encode()) for event in (good, impossible, refused, slow)])
+    await until_processing(system, slow.id)
+    assert system.client.delete(f"/exports/jobs/{slow.id}").status_code == 202
+    told = {}
+    for event in (good, impossible, refused, slow):
+        system.ended(event.id)
+        found = await about(system, event.id, OUTCOMES)
+        (told[event.id],) = [line for line in found if line["event"] in OUTCOMES]
+        assert {line["user_id"] for line in found} == {event.identity.user_id}
+
+    done = told[good.id]
+    assert done["event"] == "job.completed"
+    assert done["level"] == "info"
+    assert done["worker"].endswith(f"-{system.worker.pid}")
+    assert done["rows"] == system.job(good.id)["row_count"] > 0  # type: ignore[index]
+    assert done["bytes"] == len(system.file(good.id))
+    assert (done["dataset"], done["format"], done["compression"]) == ("orders", "csv", "gzip")
+    assert (done["attempt"], done["failures"], done["source"]) == (1, 0, "/test")
+    assert 0 <= done["queue_seconds"] < 30
+    assert 0 < done["duration_seconds"] < 30
+    assert "error" not in done
+
+    assert told[impossible.id]["event"] == told[refused.id]["event"] == "job.failed"
+    assert told[impossible.id]["attempt"] == 0
+    assert told[impossible.id]["error_code"] == "unknown_dataset"
+    assert told[refused.id]["attempt"] == 1
+    assert told[refused.id]["error_code"] == "unknown_column"
+    assert told[refused.id]["error"].startswith("columns.1: there is no column 'colour'")
+    assert told[slow.id]["event"] == "job.cancelled"
+
+
+async def test_lines_of_an_attempt_say_whose_it_is(system: System) -> None:
+    job_id = system.ask(export_type="slow", format="csv", scope="all")
+    await until_processing(system, job_id)
+    theirs = f"FROM pg_stat_activity WHERE application_name = 'exporter {job_id}'"
+    assert "1 row" in psql(system.stack, f"SELECT pg_terminate_backend(pid) {theirs}")
+    found = await about(system, job_id, {"job.attempt_failed", "job.waits_for_outage"})
+    system.client.delete(f"/exports/jobs/{job_id}")
+    assert {(line["user_id"], line["attempt"]) for line in found} == {("tester", 1)}
+    assert {line["level"] for line in found} == {"warning"}
+    assert system.ended(job_id)["status"] in {"cancelled", "completed"}
+
+
+def test_an_order_is_found_by_the_id_of_its_request(system: System) -> None:
+    body = {"export_type": "orders", "format": "csv"}
+    answer = system.client.post("/exports/jobs", json=body, headers={"X-Request-ID": "ticket-4711"})
+    assert answer.headers["X-Request-ID"] == "ticket-4711"
+    job_id = answer.json()["export_job_id"]
+    (line,) = [line for line in lines(system.api.log) if line.get("request_id") == "ticket-4711"]
+    assert (line["event"], line["job_id"], line["user_id"]) == ("job.requested", job_id, "tester")
+    assert system.ended(job_id)["status"] == "completed"
