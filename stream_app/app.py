@@ -47,6 +47,7 @@ from stream_app.jobs.database import create_engine
 from stream_app.jobs.dispatcher import DRAIN_SECONDS, Dispatcher
 from stream_app.jobs.listener import listen
 from stream_app.jobs.probe import check_tables
+from stream_app.jobs.pruning import Pruner
 from stream_app.jobs.store import JobStore
 from stream_app.jobs.sweeping import Sweeper
 from stream_app.kafka import bootstrap_servers, tls_context
@@ -118,11 +119,12 @@ def create_app(settings: Settings) -> App:
         settings=settings,
     )
     courier = courier_of(settings, engine, storage, name)
-    admission = Admission(store, emit, FORMATS, datasets, Addressing.of(settings))
+    admission = Admission(store, emit, FORMATS, datasets, Addressing.of(settings), settings.history)
     projector = Projector(store, emit, settings.schedule_max_failures)
     scheduler = Scheduler(ScheduleStore(engine), store, emit.all, FORMATS, datasets, settings)
     ticks = Ticks(scheduler, emit, settings)
     sweeper = Sweeper(store, storage, settings)
+    pruner = Pruner(store, settings.history)
 
     @app.agent(_raw(app, Topic.REQUESTS), name="requests")
     async def requests(stream: faust.StreamT[bytes]) -> None:
@@ -154,6 +156,7 @@ def create_app(settings: Settings) -> App:
                 courier.watch(),
                 listen(settings, dispatcher.wake, application=name),
                 sweeper.run(),
+                pruner.run(),
             ):
                 self.add_future(self._never_ending(task))
 

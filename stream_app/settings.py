@@ -2,10 +2,11 @@
 
 import base64
 import binascii
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DEVELOPMENT_SECRET = "development-secret-never-use-it-in-production"  # noqa: S105
@@ -129,6 +130,13 @@ class Settings(BaseSettings):
         None, description="How far ahead of a worker's clock a tick may be; default: no limit"
     )
     retention_days: Count = Field(7, description="How long files are kept")
+    history_days: int = Field(
+        400,
+        ge=2,
+        le=36_500,
+        validate_default=True,
+        description="How long jobs stay on record after they were asked for; longer than RETENTION_DAYS",
+    )
     download_url_seconds: int = Field(
         300, ge=10, le=604_800, description="How long a download link is good for"
     )
@@ -156,6 +164,19 @@ class Settings(BaseSettings):
         if value is not None and not 24 <= len(_webhook_key(value)) <= 64:
             raise ValueError("must be whsec_ and 24 to 64 bytes in base64")
         return value
+
+    @field_validator("history_days")
+    @classmethod
+    def _outlasts_files(cls, value: int, others: ValidationInfo) -> int:
+        kept = others.data.get("retention_days", 0)
+        if value <= kept:
+            raise ValueError(f"{value} must be more than EXPORTER_RETENTION_DAYS, which is {kept}")
+        return value
+
+    @property
+    def history(self) -> timedelta:
+        """How long jobs stay on record."""
+        return timedelta(days=self.history_days)
 
     @property
     def webhook_key(self) -> bytes | None:

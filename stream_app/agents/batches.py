@@ -21,24 +21,26 @@ MOST = 500
 
 Messages = Sequence[EventT[bytes]]
 Handle = Callable[[Messages], Awaitable[None]]
+Read = Sequence[tuple[EventT[bytes], Event]]
+"""Messages, each with the event that it holds."""
 Unread = Sequence[tuple[EventT[bytes], Unreadable]]
 """Messages that no event can be read from, each with why."""
 
 
-def sorted_out(messages: Messages, topic: Topic) -> tuple[list[Event], Unread]:
+def sorted_out(messages: Messages, topic: Topic) -> tuple[Read, Unread]:
     """The events of a batch in their order, and the messages that hold none, or none of ``topic``."""
-    events: list[Event] = []
+    read: list[tuple[EventT[bytes], Event]] = []
     unread: list[tuple[EventT[bytes], Unreadable]] = []
     for message in messages:
         try:
             event = decode(message.message.value)
             if event.topic is not topic:
                 raise Unreadable(f"{event.type} does not belong on {topic}")
-            events.append(event)
+            read.append((message, event))
         except Unreadable as error:
             log.warning("message.unreadable", topic=topic, error=str(error))
             unread.append((message, error))
-    return events, unread
+    return read, unread
 
 
 async def handle_in_batches(stream: Stream[bytes], handle: Handle, emit: Emitter) -> None:

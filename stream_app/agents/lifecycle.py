@@ -35,8 +35,8 @@ class Projector:
         Raises:
             Retryable: the database or Kafka is away; handling the batch again does no harm.
         """
-        events, unread = sorted_out(messages, Topic.EVENTS)
-        outcomes = [event for event in events if event.type in OUTCOMES]
+        read, unread = sorted_out(messages, Topic.EVENTS)
+        outcomes = [event for _, event in read if event.type in OUTCOMES]
         if outcomes:
             async with self.store.transaction() as connection:
                 # In one order everywhere, so that no two transactions wait for each other.

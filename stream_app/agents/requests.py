@@ -1,8 +1,8 @@
 """Admits export requests and cancellations."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from faust.types import EventT
@@ -11,8 +11,10 @@ from stream_app import metrics
 from stream_app.agents.batches import sorted_out
 from stream_app.agents.emitter import Emitter
 from stream_app.delivery.addresses import Addressing
+from stream_app.errors import Unreadable
 from stream_app.events import Event, EventType, LifecycleData, Topic, lifecycle_event
 from stream_app.jobs.admission import job_row
+from stream_app.jobs.pruning import cutoff
 from stream_app.jobs.states import EVENT_OF, Status
 from stream_app.jobs.store import JobStore
 
@@ -26,6 +28,8 @@ class Admission:
     formats: Collection[str]
     datasets: Collection[str]
     addressing: Addressing
+    history: timedelta
+    """How long jobs are on record at least: older requests are of jobs that may be forgotten."""
 
     async def handle(self, messages: Sequence[EventT[bytes]]) -> None:
         """Admit a batch; returns once all of it is committed, or put aside.
@@ -33,22 +37,34 @@ class Admission:
         Raises:
             Retryable: the database or Kafka is away; handling the batch again does no harm.
         """
-        events, unread = sorted_out(messages, Topic.REQUESTS)
+        read, unread = sorted_out(messages, Topic.REQUESTS)
         requests: dict[UUID, Event] = {}
+        old: dict[UUID, EventT[bytes]] = {}
         cancellations: list[Event] = []
-        for event in events:
-            if event.type is EventType.REQUESTED:
-                requests.setdefault(event.job_id, event)
-            else:
+        oldest = cutoff(datetime.now(UTC), self.history)
+        for message, event in read:
+            if event.type is not EventType.REQUESTED:
                 cancellations.append(event)
-        await self._admit(list(requests.values()), cancellations)
-        for message, reason in unread:
+            elif event.job_id not in requests:
+                requests[event.job_id] = event
+                if _asked(event, message) < oldest:
+                    old[event.job_id] = message
+        forgotten = await self._admit(requests, old.keys(), cancellations)
+        refused = [(old[job_id], _too_old(requests[job_id], self.history)) for job_id in forgotten]
+        for message, reason in [*unread, *refused]:
             await self.emit.dead_letter(message, reason)
 
-    async def _admit(self, requests: Sequence[Event], cancellations: Sequence[Event]) -> None:
-        """One transaction: that a job is accepted is said before it commits, how it ended afterwards."""
+    async def _admit(
+        self, asked: Mapping[UUID, Event], old: Collection[UUID], cancellations: Sequence[Event]
+    ) -> Collection[UUID]:
+        """One transaction: that a job is accepted is said before it commits, how it ended afterwards.
+
+        Returns those of the ``old`` requests that are left out, since whether they had a job is not known.
+        """
         now = datetime.now(UTC)
         async with self.store.transaction() as connection:
+            forgotten = set(old) - await self.store.known(connection, old)
+            requests = [event for job_id, event in asked.items() if job_id not in forgotten]
             early = await self.store.early_cancellations(connection, [event.job_id for event in requests])
             rows = [
                 job_row(
@@ -79,3 +95,18 @@ class Admission:
             lifecycle_event(EVENT_OF[Status(data.status)], data)
             for data in [*outcomes, *filter(None, ended), *late]
         )
+        return forgotten
+
+
+def _asked(event: Event, message: EventT[bytes]) -> datetime:
+    """When the export was asked for, at the latest: the event may say so, and Kafka since when it has it."""
+    published = message.message.timestamp or 0
+    known = [datetime.fromtimestamp(published, UTC)] if published > 0 else []
+    return min(filter(None, [event.time, *known]), default=datetime.now(UTC))
+
+
+def _too_old(event: Event, history: timedelta) -> Unreadable:
+    return Unreadable(
+        f"{event.job_id} was asked for about {history.days} days ago or earlier, and a job of that age may "
+        "have been removed from the record; ask again with a new id and time"
+    )

@@ -35,8 +35,8 @@ class Ticks:
         """
         now = datetime.now(UTC)
         moments: set[datetime] = set()
-        events, unread = sorted_out(messages, Topic.TICKS)
-        for event in events:
+        read, unread = sorted_out(messages, Topic.TICKS)
+        for _, event in read:
             moment = moment_of(event, now)
             if self._is_ahead(moment - now):
                 log.warning("tick.from_the_future", at=moment.isoformat(), source=event.source)

@@ -39,7 +39,7 @@ class Delivery(Base):
 
     ``address`` is a mail address or a URL, ``event`` the status that the job ended with, ``topic`` what
     its recipient can unsubscribe from: ``schedule:<id>``, or ``user:<id>`` for what the user asked for.
-    No key of another table is referred to: the ledger says what was sent, also when the job is gone.
+    No key of another table is referred to: what was sent is on record for as long as its job is.
     """
 
     __tablename__ = "deliveries"

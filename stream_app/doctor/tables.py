@@ -8,12 +8,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.doctor.findings import Area, Finding
+from stream_app.jobs.states import FINAL
 from stream_app.migrations import missing
 from stream_app.settings import Settings
 
 AREA = Area("database")
 
 WAITS_LONG, WAITS_TOO_LONG = timedelta(minutes=10), timedelta(hours=1)
+NOT_PRUNED = timedelta(days=1)
 NOT_ADMITTED, NOT_EXPIRED = timedelta(minutes=5), timedelta(hours=1)
 
 _JOBS = text(
@@ -36,6 +38,18 @@ _JOBS = text(
             WHERE status = 'pending' AND outcome IS NULL AND admitted_at IS NOT NULL
             AND coalesce(not_before, created_at) <= now()) AS oldest
     FROM export_jobs WHERE status IN ('pending', 'processing', 'completed') OR outcome IS NOT NULL
+    """
+)
+
+# Through the index on the time they were asked for; what is kept for good reason lies there too, and is few.
+_OLD = text(
+    """
+    SELECT count(*) FROM (
+        SELECT FROM export_jobs
+        WHERE created_at < now() - CAST(:history AS interval) AND status = ANY (CAST(:final AS text[]))
+            AND outcome IS NULL
+        ORDER BY created_at LIMIT 1000
+    ) AS old
     """
 )
 
@@ -90,6 +104,15 @@ async def check_tables(connection: AsyncConnection, settings: Settings) -> Async
         "every file whose time is over is removed",
         f"{jobs.unexpired} files are kept longer than they should be",
         "see in the workers' logs whether they reach the object store (outcome.unpublished)",
+    )
+    old = {"history": settings.history + NOT_PRUNED, "final": list(FINAL)}
+    kept = await connection.scalar(_OLD, old) or 0
+    yield AREA.unless(
+        kept > 0,
+        "history",
+        f"nothing is older than {settings.history_days} days",
+        f"{kept if kept < 1000 else '1000 or more'} jobs are older than EXPORTER_HISTORY_DAYS",
+        "nothing if that was lowered just now; else see in the workers' logs why they do not (prune.failed)",
     )
     yield _queue(jobs.oldest)
 

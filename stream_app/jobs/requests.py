@@ -1,6 +1,6 @@
 """What producers ask of jobs: that there is one, that it ends."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -43,6 +43,13 @@ class Requests(Outcomes):
             )
             for row in admitted
         ]
+
+    async def known(self, connection: AsyncConnection, ids: Collection[UUID]) -> set[UUID]:
+        """Those of ``ids`` that have a job; until the transaction ends, none of them is removed."""
+        if not ids:
+            return set()
+        statement = select(ExportJob.id).where(ExportJob.id == _any_of(ids))
+        return set((await connection.scalars(statement.with_for_update(read=True, key_share=True))).all())
 
     async def cancel(self, connection: AsyncConnection, job_id: UUID) -> LifecycleData | None:
         """Ask for ``job_id`` to end; a cancellation of an unknown job is remembered for when it comes.
@@ -115,5 +122,5 @@ class Requests(Outcomes):
             await connection.execute(delete(EarlyCancellation).where(old))
 
 
-def _any_of(ids: Sequence[UUID]) -> Any:
+def _any_of(ids: Collection[UUID]) -> Any:
     return any_(literal(list(ids), ARRAY(Uuid)))

@@ -34,6 +34,9 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.EXPIRED: frozenset(),
 }
 
+FINAL = frozenset(status for status, following in TRANSITIONS.items() if not following)
+"""What nothing follows on: a job that has no file, or has none any more."""
+
 OUTCOMES: dict[EventType, Status] = {
     EventType.COMPLETED: Status.COMPLETED,
     EventType.FAILED: Status.FAILED,

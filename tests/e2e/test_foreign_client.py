@@ -38,7 +38,7 @@ def test_a_foreign_producer_gets_a_file_equal_to_what_psql_prints(system: System
         "id": job_id,
         "source": "/services/billing",
         "type": "export.requested",
-        "time": "2026-11-24T06:00:00Z",
+        "time": datetime.now(UTC).isoformat(),
         "datacontenttype": "application/json",
         "data": {"user_id": "customer-3", "export_type": "orders", "format": "csv"},
     }

@@ -192,6 +192,7 @@ async def test_in_order(
         ("files of jobs", {"status": "completed", "file_path": "jobs/gone", "expires_at": timedelta(days=1)}),
         ("expiry", {"status": "completed", "expires_at": timedelta(hours=-2)}),
         ("admission", {"status": "pending", "created_at": timedelta(hours=-2)}),
+        ("history", {"status": "expired", "created_at": timedelta(days=-402)}),
         ("queue", {"created_at": timedelta(hours=-2), "admitted_at": timedelta(hours=-2)}),
         ("leases", {"status": "processing", "lease_until": timedelta(hours=-1)}),
         ("outcomes", {"status": "processing", "lease_until": timedelta(hours=-1), "outcome": "{}"}),

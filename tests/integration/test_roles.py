@@ -16,12 +16,13 @@ from stream_app.events import cancel_event
 from stream_app.exports.source import Source
 from stream_app.jobs.database import create_engine
 from stream_app.jobs.probe import check_tables
+from stream_app.jobs.pruning import Pruner
 from stream_app.migrations import upgrade
 from stream_app.settings import Settings
-from tests.integration.jobs.jobs import Jobs, Requests, completed, request
+from tests.integration.jobs.jobs import HISTORY, Jobs, Requests, completed, request
 
 ROOT = Path(__file__).parents[2]
-PRUNE, ROLES, SCHEMA, AFTER, READER = re.findall(
+ROLES, SCHEMA, AFTER, READER = re.findall(
     r"```sql\n(.*?)```", (ROOT / "docs" / "operations.md").read_text("utf-8"), re.DOTALL
 )
 
@@ -96,10 +97,11 @@ async def test_the_working_role_takes_a_job_through_its_life(deployment: Deploym
         assert await jobs.apply(completed(claim))
         assert await jobs.status(wanted) == "completed"
         await deployment.run(
-            "UPDATE export_jobs SET status = 'expired', completed_at = now() - interval '500 days'",
+            "UPDATE export_jobs SET status = 'expired', created_at = now() - interval '500 days' "
+            f"WHERE id = '{wanted}'",
             deployment.url("app", deployment.state),
         )
-        await deployment.run(PRUNE, deployment.url("app", deployment.state))
+        assert await Pruner(jobs.store, HISTORY).prune() == 1
         assert await jobs.records.get(wanted) is None
     finally:
         await engine.dispose()

@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from stream_app.agents.emitter import Emitter
 from stream_app.agents.requests import Admission
 from stream_app.delivery.addresses import Addressing
-from stream_app.events import Event, EventType, LifecycleData, lifecycle_event
+from stream_app.errors import Unreadable
+from stream_app.events import Event, EventType, LifecycleData, decode, lifecycle_event
 from stream_app.jobs.admission import job_row
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.projection import apply
@@ -71,6 +72,7 @@ def ids(claims: Sequence[Claim]) -> list[UUID]:
     return [claim.job_id for claim in claims]
 
 
+HISTORY = timedelta(days=400)
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -80,8 +82,14 @@ class Requests:
     def __init__(self, store: JobStore) -> None:
         self.published: list[Event] = []
         self.meanwhile: Callable[[], Awaitable[None]] | None = None
+        self.refused: dict[UUID, str] = {}
         self._admission = Admission(
-            store, cast(Emitter, self), formats={"csv"}, datasets={"ledger"}, addressing=Addressing()
+            store,
+            cast(Emitter, self),
+            formats={"csv"},
+            datasets={"ledger"},
+            addressing=Addressing(),
+            history=HISTORY,
         )
 
     async def all(self, events: Iterable[Event]) -> None:
@@ -91,9 +99,17 @@ class Requests:
         if meanwhile is not None:
             await meanwhile()
 
-    async def handle(self, *events: Event) -> None:
-        """Handle one batch."""
-        messages = [SimpleNamespace(message=SimpleNamespace(value=event.encode())) for event in events]
+    async def dead_letter(self, message: Any, reason: Unreadable) -> None:
+        """Note what is put aside."""
+        self.refused[decode(message.message.value).job_id] = str(reason)
+
+    async def handle(self, *events: Event, at: datetime | None = None) -> None:
+        """Handle one batch, which Kafka has got ``at`` that time; default: now."""
+        published = (at or datetime.now(UTC)).timestamp()
+        messages = [
+            SimpleNamespace(message=SimpleNamespace(value=event.encode(), timestamp=published))
+            for event in events
+        ]
         await self._admission.handle(cast(Any, messages))
 
     def kinds(self, job_id: UUID) -> list[str]:

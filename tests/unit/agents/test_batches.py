@@ -56,7 +56,7 @@ def test_a_batch_is_sorted_out_in_order() -> None:
     misplaced = cancel_event(uuid4(), source="/t")
     contents = [ticks[0].encode(), b"?", misplaced.encode(), None, ticks[1].encode()]
     messages = [SimpleNamespace(message=SimpleNamespace(value=content)) for content in contents]
-    events, unread = sorted_out(cast(Any, messages), Topic.TICKS)
-    assert events == ticks
+    read, unread = sorted_out(cast(Any, messages), Topic.TICKS)
+    assert read == [(messages[0], ticks[0]), (messages[4], ticks[1])]
     assert [message for message, _ in unread] == messages[1:4]
     assert "export.cancel_requested does not belong on exports.ticks" in str(unread[1][1])
