@@ -14,6 +14,7 @@ import pytest
 from local.apps import Api, AppProcess
 from local.ports import free_ports
 from local.stack import Stack
+from tests.documents import BLOCKS
 from tests.e2e.tables import DATASETS, TABLES, psql
 
 UNFINISHED = {"pending", "processing"}
@@ -73,7 +74,7 @@ def system(stack: Stack) -> Iterator[System]:
     psql(stack, TABLES)
     folder = Path(tempfile.mkdtemp(dir=stack.run_dir))
     datasets = folder / "datasets.toml"
-    datasets.write_text(DATASETS)
+    datasets.write_text(DATASETS + "".join(block.text for block in BLOCKS if "shop_orders]" in block.text))
     extra = {"EXPORTER_DATASETS_FILE": str(datasets), "EXPORTER_LEASE_SECONDS": "3"}
     api = stack.start_api(settings=extra)
     (port,) = free_ports(1)

@@ -1,0 +1,44 @@
+"""The fenced blocks of the documents, and what the comment above each says about its test.
+
+- ``<!-- test: run -->``: run against the whole system, in ``tests/e2e/test_documents.py``.
+- ``<!-- test: dry PROGRAM -->``: run with a PROGRAM that does nothing, where the real one cannot be had here.
+- ``<!-- test: tests/…/test_x.py -->``: that test uses it.
+- ``<!-- test: not run: REASON -->``: nothing can.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
+
+_BLOCK = re.compile(
+    r"(?:<!-- test: (?P<test>[^\n]*) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block; ``test`` is empty where no comment says how it is tested."""
+
+    document: Path
+    line: int
+    language: str
+    test: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.document.relative_to(ROOT)}:{self.line}"
+
+
+def _blocks() -> Iterator[Block]:
+    for document in DOCUMENTS:
+        text = document.read_text("utf-8")
+        for found in _BLOCK.finditer(text):
+            line = 1 + text.count("\n", 0, found.start("language"))
+            yield Block(document, line, found["language"], found["test"] or "", found["text"])
+
+
+BLOCKS = list(_blocks())

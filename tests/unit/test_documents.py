@@ -1,0 +1,109 @@
+"""Every command and program in the documents is run by a test; what cannot be is read as far as possible."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import tomllib
+from itertools import pairwise
+from pathlib import Path
+
+import openpyxl
+import pytest
+import typer
+from typer.main import get_command
+
+from producers.__main__ import cli
+from stream_app.events import Topic
+from stream_app.exports.datasets.registry import load_datasets
+from tests.documents import BLOCKS, DOCUMENTS, ROOT, Block
+
+SHELLS = {"sh", "bash", "console"}
+RUNNABLE = SHELLS | {"python", "java", "go", "sql", "toml"}
+DRY = [block for block in BLOCKS if block.test.startswith("dry ")]
+
+
+def test_no_fence_is_missed() -> None:
+    fences = sum(len(re.findall(r"^ *```", path.read_text("utf-8"), re.MULTILINE)) for path in DOCUMENTS)
+    assert fences == 2 * len(BLOCKS)
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language in RUNNABLE], ids=str)
+def test_each_block_says_how_it_is_tested(block: Block) -> None:
+    kind, _, rest = block.test.partition(" ")
+    if kind.startswith("tests/"):
+        assert block.document.name in (ROOT / kind).read_text("utf-8")
+    elif block.test == "run":
+        assert block.language in SHELLS | {"python"}
+    elif kind == "dry":
+        assert block.language in SHELLS
+        assert rest in block.text
+    else:
+        assert re.fullmatch(r"not run: .{10,}", block.test), "a comment `<!-- test: … -->` is missing"
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language in SHELLS], ids=str)
+def test_shells_can_read_it(block: Block) -> None:
+    done = subprocess.run(["sh", "-n"], input=block.text, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language in ("json", "toml", "python")], ids=str)
+def test_parsers_can_read_it(block: Block) -> None:
+    parse = {"json": json.loads, "toml": tomllib.loads, "python": lambda text: compile(text, "-", "exec")}
+    assert parse[block.language](block.text)
+
+
+@pytest.mark.parametrize("block", DRY, ids=str)
+def test_dry_runs_end_well(block: Block, tmp_path: Path) -> None:
+    """``make`` is the real one, told to do nothing; Kafka's programs only say what they were asked."""
+    program = block.test.removeprefix("dry ")
+    environment = {**os.environ, "BROKERS": "broker:9092"}
+    if program == "make":
+        environment |= {"MAKEFLAGS": "n"}
+    else:
+        stub = tmp_path / program
+        stub.write_text('#!/bin/sh\necho "$@"\n')
+        stub.chmod(0o755)
+        environment |= {"PATH": f"{tmp_path}:{environment['PATH']}"}
+    done = subprocess.run(
+        ["sh", "-eu", "-c", block.text], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    if program != "make":
+        calls = [shlex.split(line) for line in done.stdout.splitlines()]
+        topics = {after for call in calls for word, after in pairwise(call) if word == "--topic"}
+        assert topics == set(Topic)
+        assert all(call[:2] == ["--bootstrap-server", "broker:9092"] for call in calls)
+
+
+def test_the_readmes_dataset_can_be_loaded(tmp_path: Path) -> None:
+    (block,) = (b for b in BLOCKS if b.document.name == "README.md" and b.language == "toml")
+    (tmp_path / "datasets.toml").write_text(block.text)
+    openpyxl.Workbook().save(tmp_path / "orders.xlsx")
+    assert load_datasets(tmp_path / "datasets.toml")["orders"].owner == "customer_id"
+
+
+INLINE = [
+    (path, command)
+    for path in DOCUMENTS
+    for command in re.findall(r"`((?:exporter|make) [^`]+)`", path.read_text("utf-8"))
+]
+
+
+@pytest.mark.parametrize(("path", "command"), INLINE, ids=lambda value: getattr(value, "name", None))
+def test_commands_in_the_text_exist_with_their_options(path: Path, command: str) -> None:
+    program, *words = shlex.split(command)
+    if program == "make":
+        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+        assert words[0] in targets
+        return
+    found = get_command(cli)
+    while words and isinstance(found, typer.core.TyperGroup):
+        name = words.pop(0)
+        inner = found.get_command(typer.Context(found), name)
+        assert inner is not None, f"{path.name}: there is no command {name}"
+        found = inner
+    known = {option for parameter in found.params for option in parameter.opts} | {"--help"}
+    assert {word.strip("[]") for word in words if word.startswith(("-", "[-"))} <= known
