@@ -22,6 +22,7 @@ from stream_app.delivery.ledger import plan
 from stream_app.exports.inventory import Found
 from stream_app.jobs.backlog import read_backlog
 from stream_app.jobs.claims import WINDOW, Progress
+from stream_app.jobs.pruning import Pruner
 from stream_app.jobs.states import Status
 from stream_app.jobs.sweeping import jobs_of
 from stream_app.schedules.store import ScheduleStore
@@ -175,6 +176,7 @@ def of_workers(jobs: Jobs, some_ids: list[UUID]) -> Statements:
         "expired": store.seal_expired,
         "early cancellations": store.settle_cancellations,
         "sweep": owners,
+        "prune": Pruner(store, timedelta(days=41)).prune,
     }
 
 
