@@ -10,19 +10,20 @@ import inspect
 import json
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import stream_app.app
 from stream_app.agents.emitter import Emitter
 from stream_app.agents.lifecycle import Projector
 from stream_app.agents.requests import Admission
 from stream_app.agents.transport import App
+from stream_app.delivery.mail import Mailer
 from stream_app.errors import Unreadable
 from stream_app.events import Event, EventType, decode
 from stream_app.exports.multipart import Multipart
@@ -32,6 +33,8 @@ from stream_app.exports.storage import Storage
 from stream_app.jobs.states import OUTCOMES
 from stream_app.jobs.store import JobStore
 from stream_app.jobs.tending import Caretaker
+from stream_app.schedules.scheduler import Scheduler
+from stream_app.schedules.store import ScheduleStore
 
 _exporting: ContextVar[UUID] = ContextVar("exporting")
 
@@ -88,11 +91,19 @@ def _part(call: Call) -> Iterable[UUID]:
     return _key(call.on._key)
 
 
+def _advanced(call: Call) -> Iterable[UUID]:
+    return [uuid5(row["id"], row["last_run"].isoformat()) for row in call.arguments[1] if row["last_run"]]
+
+
+def _rows(call: Call) -> Iterable[UUID]:
+    return [row["id"] for row in call.arguments[0]]
+
+
 def _current(_: Call) -> Iterable[UUID]:
     return [_exporting.get()]
 
 
-POINTS: Mapping[str, Point] = {
+POINTS: dict[str, Point] = {
     # Admission: within its transaction, and between its commit and the acknowledgement.
     "accepted": Point(Emitter, "__call__", _event(EventType.ACCEPTED)),
     "admitted": Point(Admission, "handle", _batch(EventType.REQUESTED)),
@@ -117,6 +128,16 @@ POINTS: Mapping[str, Point] = {
     "expiring": Point(JobStore, "seal_expired", _found),
 }
 
+RUN_POINTS: dict[str, Point] = {
+    # A tick: all has been said and nothing is committed; all is committed and the tick will come again.
+    "advanced": Point(ScheduleStore, "advance", _advanced),
+    "committed": Point(Scheduler, "_publish_outcomes", _rows, after=False),
+    # A mail: claimed and not handed over; taken by the server and not confirmed.
+    "unmailed": Point(Mailer, "send", _first, after=False),
+    "mailed": Point(Mailer, "send", _first),
+}
+"""Further points of jobs that are runs of a schedule."""
+
 
 class HastyApp(App):
     """The brokers wait for the dead no longer than they must."""
@@ -133,7 +154,7 @@ def arm() -> None:
         return
     stream_app.app.App = HastyApp  # type: ignore[misc]
     doom = _Doom(Path(folder))
-    for name, point in POINTS.items():
+    for name, point in (POINTS | RUN_POINTS).items():
         setattr(point.owner, point.method, _wrapped(name, point, doom))
     run = Exporter.run
 

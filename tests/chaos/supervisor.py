@@ -99,8 +99,17 @@ class Supervisor:
 
     def gave_up(self) -> int:
         """How many ended without being told to."""
-        ends = [line.split() for folder in self._folders for line in _lines(folder / "exits")]
-        return sum(int(pid) not in self._ended_by_us and int(code) != -signal.SIGKILL for pid, code in ends)
+        return sum(
+            pid not in self._ended_by_us and code != -signal.SIGKILL for pid, code in self._ends().items()
+        )
+
+    def killed(self) -> set[str]:
+        """The names of those that SIGKILL ended, whoever sent it."""
+        return {_name(pid) for pid, code in self._ends().items() if code == -signal.SIGKILL}
+
+    def _ends(self) -> dict[int, int]:
+        ends = (line.split() for folder in self._folders for line in _lines(folder / "exits"))
+        return {int(pid): int(code) for pid, code in ends}
 
     def logged(self) -> list[dict[str, Any]]:
         """What all workers wrote to their logs; what is no event is left out."""

@@ -1,176 +1,284 @@
-"""A month of ticks in a minute: every run exactly once, whatever happens to ticks and workers."""
+"""A month in a minute: every run once, every recipient told once, whatever happens to workers and tickers.
+
+Two hundred schedules in twelve zones; the clock is simulated, all the rest is real. ``CHAOS_SEED=`` plans
+the same month again.
+"""
 
 import asyncio
-import random
+import json
+import os
 import time
-from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from itertools import pairwise
-from typing import Any
-from uuid import UUID, uuid4
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from email.message import EmailMessage
+from functools import cached_property
+from itertools import accumulate, pairwise
+from pathlib import Path
+from random import randrange
+from uuid import UUID
 
-from aiokafka import AIOKafkaProducer
-from pydantic import SecretStr
-from sqlalchemy import delete, func, insert, select
-from sqlalchemy.ext.asyncio import AsyncEngine
+import pytest
+from sqlalchemy import insert
 
 from local.stack import Stack
-from stream_app.events import Topic, tick_event
+from stream_app.events import Event
 from stream_app.jobs.database import create_engine
-from stream_app.jobs.models import ExportJob
-from stream_app.schedules.calendar import Calendar
 from stream_app.schedules.models import ScheduledExport
-from stream_app.settings import Settings
+from tests.chaos.client import Client, Job
+from tests.chaos.doomed import RUN_POINTS
+from tests.chaos.month import (
+    END,
+    GREAT_SILENCE,
+    LONGEST_SILENCE,
+    MARGIN,
+    START,
+    Month,
+    Standing,
+    job_of,
+    month,
+)
+from tests.chaos.simulation import PATIENCE, Listener, Simulation, Tickers
+from tests.chaos.supervisor import Supervisor
+from tests.chaos.verdict import wrong_histories, wrong_objects
+from tests.e2e.tables import psql
 
-GROUP = {"EXPORTER_KAFKA_GROUP": "month"}
-START, END = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC)
-"""Clocks change in America on the 8th, in Africa on the 22nd, in Europe on the 29th."""
+WORKERS, TICKERS = 3, 2
 
-ZONES = [
-    "UTC", "Europe/Berlin", "Europe/London", "America/New_York", "America/Sao_Paulo", "America/St_Johns",
-    "Africa/Casablanca", "Asia/Kolkata", "Asia/Kathmandu", "Asia/Tokyo", "Australia/Lord_Howe",
-    "Pacific/Apia",
-]  # fmt: skip
-KINDS = ["daily"] * 6 + ["weekly"] * 2 + ["monthly", "0 */6 * * *"]
-YEARS = 3 * 365 * 24 * 3600
-"""Seconds: what is started here is not to be exported, which is another test's matter."""
+SETTINGS = {
+    "EXPORTER_KAFKA_GROUP": "month",
+    "EXPORTER_LEASE_SECONDS": "3",
+    "EXPORTER_DRAIN_SECONDS": "2",
+    "EXPORTER_MAX_ATTEMPTS": "50",
+    "EXPORTER_SCHEDULE_JITTER_SECONDS": "2",
+    "EXPORTER_DELIVERY_TIMEOUT_SECONDS": "10",
+}
+
+FIRST_ROW, ROW_EVERY = START - MARGIN, timedelta(hours=3)
+ROWS = (END - FIRST_ROW) // ROW_EVERY
+TABLE = f"""
+    CREATE SCHEMA month;
+    CREATE TABLE month.events (owner text, n int, at timestamptz NOT NULL, PRIMARY KEY (owner, n));
+    INSERT INTO month.events
+    SELECT 'user-' || owner, n, timestamptz '{FIRST_ROW.isoformat()}' + n * interval '3 hours'
+    FROM generate_series(0, 59) owner, generate_series(0, {ROWS - 1}) n;
+    GRANT USAGE ON SCHEMA month TO PUBLIC;
+    GRANT SELECT ON ALL TABLES IN SCHEMA month TO PUBLIC;
+"""
+DATASET = '[datasets.events]\ntable = "month.events"\nowner = "owner"\ntime = "at"\norder = ["n"]\n'
+
+ALONE = ("unmailed", "mailed")
+POINTS = (*RUN_POINTS, "uploaded", "applied")
+"""At each of them a worker dies, besides those that die at any time."""
 
 
-def orders() -> list[dict[str, Any]]:
-    """Two hundred schedules, due at every quarter of an hour."""
-    dice = random.Random(17)
-    found = []
-    for number in range(200):
-        kind = KINDS[number % len(KINDS)]
-        at = f"{dice.randrange(24):02}:{dice.choice(['00', '15', '30', '45'])}" if len(kind) < 10 else None
-        day = {"weekly": dice.randrange(7), "monthly": dice.choice([1, 15, 31])}.get(kind)
-        zone = ZONES[number % len(ZONES)]
-        calendar = Calendar.of(kind, timezone=zone, time_of_day=at, day=day)
-        found.append(
-            {
-                "id": uuid4(),
-                "user_id": f"month-{number}",
-                "export_type": "ledger",
-                "format": "csv",
-                "schedule": kind,
-                "time_of_day": at,
-                "timezone": zone,
-                "day": day,
-                "window": ["previous_period", "since_last_run"][number % 2],
-                "catch_up": ["last", "all"][number // 2 % 2],
-                "delay": YEARS,
-                "next_run": calendar.next_run(START),
-                "column_kinds": {"created_at": "timestamptz"},
-            }
-        )
+@dataclass(frozen=True)
+class Aftermath:
+    """What there is when the month is over and all is done. ``ticks`` are those of Kafka, in their order."""
+
+    plan: Month
+    ticks: Sequence[datetime]
+    jobs: Mapping[UUID, Job]
+    schedules: Mapping[UUID, Job]
+    told: Mapping[UUID, Sequence[Event]]
+    objects: Sequence[str]
+    uploads: Sequence[str]
+    files: Mapping[UUID, bytes]
+    deliveries: Sequence[Job]
+    mails: Sequence[EmailMessage]
+    killed: set[str]
+    killed_tickers: int
+    deaths: set[str]
+
+    @cached_property
+    def news(self) -> list[datetime]:
+        """Ticks that were later than all before: what is due since the last of them becomes known at once."""
+        return sorted({START, *accumulate(self.ticks, max)})
+
+    @cached_property
+    def due(self) -> list[tuple[Standing, list[datetime]]]:
+        """Each schedule, and the runs that it has to have."""
+        return [(order, order.runs(self.news)) for order in self.plan.orders]
+
+
+@pytest.fixture(scope="module")
+def aftermath(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Aftermath:
+    seed = int(os.environ.get("CHAOS_SEED") or randrange(2**32))
+    print(f"CHAOS_SEED={seed}")
+    plan = month(seed, points=POINTS, alone=ALONE, workers=WORKERS, tickers=TICKERS)
+    folder = tmp_path_factory.mktemp("month")
+    psql(stack, TABLE)
+    (folder / "datasets.toml").write_text(DATASET)
+    doom = folder / "doomed"
+    doom.mkdir()
+    (doom / "plan.json").write_text(json.dumps({str(job): [point] for job, point in plan.deaths.items()}))
+    settings = {"EXPORTER_DATASETS_FILE": str(folder / "datasets.toml"), "DOOMED": str(doom), **SETTINGS}
+    with (
+        Supervisor(stack, WORKERS, settings) as workers,
+        Tickers(stack, TICKERS, folder, sorted(plan.lost)) as tickers,
+    ):
+        found = asyncio.run(_month(stack, plan, workers, tickers, doom))
     return found
 
 
-def due(order: dict[str, Any]) -> list[datetime]:
-    """Every run of the month."""
-    names = ("timezone", "time_of_day", "day")
-    calendar = Calendar.of(order["schedule"], **{name: order[name] for name in names})
-    return calendar.latest(START, END, 10_000)
-
-
-def ticks() -> list[datetime]:
-    """One an hour, as if the other 59 were lost; of these too some are lost, some come twice, some late."""
-    dice = random.Random(4)
-    found = []
-    for number in range(31 * 24):
-        at = START + number * timedelta(hours=1)
-        found += [at] * dice.choices([0, 1, 2], [1, 8, 1])[0]
-        if dice.random() < 0.05:
-            found.append(dice.choice(found))
-    return [*found, END]
-
-
-async def test_a_month_of_ticks(stack: Stack) -> None:
-    wanted = {order["id"]: order for order in orders()}
-    expected = {key: due(order) for key, order in wanted.items()}
-    total = sum(map(len, expected.values()))
-    moments = ticks()
-    third = len(moments) // 3
-    async with workers(stack, 2) as running, database(stack) as engine:
-        await add(engine, wanted.values())
-        await publish(stack, moments[:third])
-        await reached(engine, total // 10)
-        await asyncio.to_thread(running[0].kill)
-        await publish(stack, moments[third : 2 * third])
-        running.append(await asyncio.to_thread(stack.start_worker, settings=GROUP))
-        await reached(engine, total // 2)
-        await asyncio.to_thread(running[1].kill)
-        await publish(stack, moments[2 * third :])
-        await reached(engine, total)
-        await asyncio.sleep(1)
-        runs = await found_runs(engine)
-    assert {key: [at for at, _ in found] for key, found in runs.items()} == expected
-    for found in runs.values():
-        windows = [window for _, window in found]
-        assert all(first["to"] == second["from"] for first, second in pairwise(windows))
-        times = [[datetime.fromisoformat(window[end]) for end in ("from", "to")] for window in windows]
-        assert all(start < end for start, end in times)
-
-
-@asynccontextmanager
-async def workers(stack: Stack, count: int) -> AsyncIterator[list[Any]]:
-    starts = (asyncio.to_thread(stack.start_worker, number, GROUP) for number in range(70, 70 + count))
-    running = list(await asyncio.gather(*starts))
-    try:
-        yield running
-    finally:
-        for worker in running:
-            await asyncio.to_thread(worker.kill)
-
-
-@asynccontextmanager
-async def database(stack: Stack) -> AsyncIterator[AsyncEngine]:
-    """The state database, which has nothing of this left at the end."""
-    url = stack.settings()["EXPORTER_DATABASE_URL"]
-    settings = Settings(_env_file=None, database_url=SecretStr(url))  # type: ignore[call-arg]
-    engine = create_engine(settings, application="test")
-    try:
-        yield engine
-    finally:
+async def _month(stack: Stack, plan: Month, workers: Supervisor, tickers: Tickers, doom: Path) -> Aftermath:
+    started = time.monotonic()
+    async with Client(stack) as client, Listener(client.settings.kafka_bootstrap_servers) as heard:
+        engine = create_engine(client.settings, application="test")
         async with engine.begin() as connection:
-            await connection.execute(delete(ScheduledExport).where(ScheduledExport.user_id.like("month-%")))
-            await connection.execute(delete(ExportJob).where(ExportJob.user_id.like("month-%")))
+            await connection.execute(insert(ScheduledExport), [order.row for order in plan.orders])
         await engine.dispose()
+        await Simulation(plan, client, workers, tickers).play(heard)
+        played = time.monotonic()
+        ticks = await heard.all()
+        await _settled(client)
+        jobs = {row["id"]: row for row in await client.fetch("SELECT * FROM export_jobs")}
+        objects, uploads = await asyncio.to_thread(client.objects)
+        found = Aftermath(
+            plan=plan,
+            ticks=ticks,
+            jobs=jobs,
+            schedules={row["id"]: row for row in await client.fetch("SELECT * FROM scheduled_exports")},
+            told=await client.history(jobs),
+            objects=objects,
+            uploads=uploads,
+            files=await asyncio.to_thread(_files, client, jobs),
+            deliveries=await client.fetch("SELECT * FROM deliveries"),
+            mails=await asyncio.to_thread(stack.smtp.mails),
+            killed=workers.killed(),
+            killed_tickers=tickers.killed,
+            deaths={path.name for path in doom.iterdir()},
+        )
+    print(
+        f"{len(jobs)} runs in {sum(job['attempt'] for job in jobs.values())} attempts, "
+        f"{len(found.mails)} mails, {len(ticks)} ticks; {len(found.killed)} workers and "
+        f"{found.killed_tickers} tickers killed; the month took {played - started:.0f} s, "
+        f"all was done after {time.monotonic() - started:.0f} s; "
+        f"deliveries: {dict(Counter(row['status'] for row in found.deliveries))}"
+    )
+    return found
 
 
-async def add(engine: AsyncEngine, rows: Iterable[dict[str, Any]]) -> None:
-    async with engine.begin() as connection:
-        await connection.execute(insert(ScheduledExport), list(rows))
-
-
-async def publish(stack: Stack, moments: Iterable[datetime]) -> None:
-    servers = stack.settings()["EXPORTER_KAFKA_BOOTSTRAP_SERVERS"]
-    async with AIOKafkaProducer(bootstrap_servers=servers) as producer:
-        events = [tick_event(at, source="/t") for at in moments]
-        sent = [await producer.send(Topic.TICKS, event.encode(), key=event.key) for event in events]
-        await asyncio.gather(*sent)
-
-
-async def reached(engine: AsyncEngine, count: int, *, within: float = 90) -> None:
-    """Wait until there are ``count`` runs."""
-    deadline = time.monotonic() + within
-    statement = select(func.count()).where(ExportJob.user_id.like("month-%"))
+async def _settled(client: Client) -> None:
+    """Until no tick is to come, no run unfinished and nobody is to be told."""
+    deadline = time.monotonic() + PATIENCE
     while True:
-        async with engine.connect() as connection:
-            found = await connection.scalar(statement) or 0
-        if found >= count:
+        (row,) = await client.fetch(
+            """
+            SELECT (SELECT count(*) FROM scheduled_exports WHERE next_run <= $1) AS due,
+                   (SELECT count(*) FROM export_jobs WHERE status IN ('pending', 'processing')) AS unfinished,
+                   (SELECT count(*) FROM deliveries WHERE status IN ('pending', 'sending')) AS untold
+            """,
+            END,
+        )
+        if not any(row.values()):
             return
-        assert time.monotonic() < deadline, f"{found} of {count} runs after {within} s"
-        await asyncio.sleep(0.2)
+        assert time.monotonic() < deadline, dict(row)
+        await asyncio.sleep(0.3)
 
 
-async def found_runs(engine: AsyncEngine) -> dict[UUID, list[tuple[datetime, Any]]]:
-    statement = select(ExportJob.schedule_id, ExportJob.run_at, ExportJob.window)
-    statement = statement.where(ExportJob.user_id.like("month-%")).order_by(ExportJob.run_at)
-    runs = defaultdict(list)
-    async with engine.connect() as connection:
-        for key, at, window in await connection.execute(statement):
-            runs[key].append((at, window))
-    return dict(runs)
+def _files(client: Client, jobs: Mapping[UUID, Job]) -> dict[UUID, bytes]:
+    keys = {job_id: job["file_path"] for job_id, job in jobs.items() if job["file_path"]}
+    with ThreadPoolExecutor(8) as pool:
+        return dict(zip(keys, pool.map(client.storage.read, keys.values()), strict=True))
+
+
+def test_what_was_to_go_wrong_did(aftermath: Aftermath) -> None:
+    """Ticks were lost, came twice and came late, and workers died where and when they were to."""
+    plan, ticks = aftermath.plan, aftermath.ticks
+    assert plan.lost.isdisjoint(ticks)
+    assert len(ticks) > len(set(ticks))
+    assert any(tick < latest for tick, latest in zip(ticks, accumulate(ticks, max), strict=True))
+    assert aftermath.deaths == {f"{job} {point}" for job, point in plan.deaths.items()} | {"plan.json"}
+    assert len(aftermath.killed) > len(POINTS)
+    assert aftermath.killed_tickers > 2 * TICKERS
+    *rest, longest = sorted(later - earlier for earlier, later in pairwise(aftermath.news))
+    assert rest[-1] <= LONGEST_SILENCE < GREAT_SILENCE <= longest
+    assert any(len(order.runs()) > len(runs) for order, runs in aftermath.due)
+
+
+def test_every_due_run_is_made_once_and_completes(aftermath: Aftermath) -> None:
+    found = defaultdict(list)
+    for job in aftermath.jobs.values():
+        found[job["schedule_id"]].append(job["run_at"])
+    assert {key: sorted(runs) for key, runs in found.items()} == {
+        order.id: runs for order, runs in aftermath.due if runs
+    }
+    assert Counter(job["status"] for job in aftermath.jobs.values()) == {"completed": len(aftermath.jobs)}
+    assert wrong_histories(aftermath.jobs, aftermath.told) == []
+
+
+def test_every_schedule_waits_for_its_next_run(aftermath: Aftermath) -> None:
+    for order, runs in aftermath.due:
+        row = aftermath.schedules[order.id]
+        state = {name: row[name] for name in ("active", "failures", "last_run", "next_run")}
+        last = runs[-1] if runs else None
+        wanted = {"active": True, "failures": 0, "last_run": last, "next_run": order.next_run(END)}
+        assert state == wanted, order
+
+
+def test_windows_tile(aftermath: Aftermath) -> None:
+    for order, runs in aftermath.due:
+        found = [_window(aftermath.jobs[job_of(order, run)]) for run in runs]
+        assert found == order.windows(runs), order
+        periods = [window for window in found if window is not None]
+        assert all(first[1] == second[0] for first, second in pairwise(periods))
+        assert all(start < end for start, end in periods)
+
+
+def test_each_run_has_one_file_with_the_rows_of_its_window(aftermath: Aftermath) -> None:
+    assert wrong_objects(aftermath.jobs, aftermath.objects, aftermath.uploads) == []
+    for order, runs in aftermath.due:
+        for run, window in zip(runs, order.windows(runs), strict=True):
+            numbers = range(ROWS) if window is None else _rows_within(*window)
+            content = aftermath.files[job_of(order, run)].decode()
+            assert content.split() == ["n", *map(str, numbers)], (order, run)
+
+
+def test_each_recipient_of_each_run_gets_one_mail(aftermath: Aftermath) -> None:
+    """The ledger promises one where it says sent, and at most one where a worker died meanwhile."""
+    wanted = Counter(
+        (job_of(order, run), address)
+        for order, runs in aftermath.due
+        for run in runs
+        for address in order.recipients
+    )
+    assert Counter((row["job_id"], row["address"]) for row in aftermath.deliveries) == wanted
+    arrived = Counter(
+        (mail["Message-ID"].strip("<>").partition("@")[0], mail["X-Envelope-To"]) for mail in aftermath.mails
+    )
+    ambiguous = 0
+    for row in aftermath.deliveries:
+        count = arrived.pop((str(row["id"]), row["address"]), 0)
+        if row["status"] == "ambiguous":
+            ambiguous += 1
+            assert count <= 1, dict(row)
+            assert row["reason"] == "the worker that was sending it fell silent"
+            assert row["worker"] in aftermath.killed
+        else:
+            assert (row["status"], count) == ("sent", 1), dict(row)
+    assert arrived == {}, "mails that the ledger does not know"
+    assert ambiguous >= len(ALONE)
+
+
+@pytest.mark.parametrize(("point", "count"), [("unmailed", 0), ("mailed", 1)])
+def test_a_mail_whose_worker_died_is_neither_lost_nor_repeated_silently(
+    aftermath: Aftermath, point: str, count: int
+) -> None:
+    (job,) = (job for job, death in aftermath.plan.deaths.items() if death == point)
+    (row,) = (row for row in aftermath.deliveries if row["job_id"] == job)
+    arrived = [mail for mail in aftermath.mails if str(row["id"]) in mail["Message-ID"]]
+    assert (row["status"], row["attempts"], len(arrived)) == ("ambiguous", 1, count)
+
+
+def _window(job: Job) -> tuple[datetime, datetime] | None:
+    if job["window"] is None:
+        return None
+    window = json.loads(job["window"])
+    return datetime.fromisoformat(window["from"]), datetime.fromisoformat(window["to"])
+
+
+def _rows_within(start: datetime, end: datetime) -> list[int]:
+    return [number for number in range(ROWS) if start <= FIRST_ROW + number * ROW_EVERY < end]

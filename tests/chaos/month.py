@@ -1,0 +1,274 @@
+"""A month of two hundred schedules, and of what goes wrong in it: all of it follows from a seed. Pure."""
+
+from bisect import bisect_left
+from calendar import monthrange
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from itertools import pairwise
+from random import Random
+from typing import Any
+from uuid import UUID, uuid5
+
+from tests.chaos.wall import Shows, WallClock
+
+START, END = datetime(2026, 3, 7, tzinfo=UTC), datetime(2026, 4, 7, tzinfo=UTC)
+"""Clocks are set forward in America on 8 March, in Africa on the 22nd, in Europe on the 29th, and back in
+Chile on 4 April and in Australia, on Lord Howe by half an hour, on the 5th."""
+
+MARGIN = timedelta(days=45)
+"""How much longer than the month is looked at, for the runs before and after it."""
+
+ZONES = (
+    "UTC", "Europe/Berlin", "Europe/London", "America/New_York", "America/Santiago", "America/St_Johns",
+    "Africa/Casablanca", "Asia/Kolkata", "Asia/Kathmandu", "Asia/Tokyo", "Australia/Lord_Howe",
+    "Australia/Sydney",
+)  # fmt: skip
+
+WEEKDAYS, TWICE_A_MONTH, IN_THE_GAP = "30 6 * * MON-FRI", "0 9 1,15 * *", "*/15 2 * * SUN"
+TWICE_A_DAY, HOURLY = "15 */12 * * *", "0 * 29 * *"
+
+CRON: Mapping[str, Shows] = {
+    WEEKDAYS: lambda wall: wall.weekday() < 5 and (wall.hour, wall.minute) == (6, 30),
+    TWICE_A_MONTH: lambda wall: wall.day in (1, 15) and (wall.hour, wall.minute) == (9, 0),
+    IN_THE_GAP: lambda wall: wall.weekday() == 6 and wall.hour == 2,
+    TWICE_A_DAY: lambda wall: wall.hour in (0, 12) and wall.minute == 15,
+    HOURLY: lambda wall: (wall.day, wall.minute) == (29, 0),
+}
+
+KINDS: Mapping[str, int] = {
+    "daily": 8, "weekly": 116, "monthly": 57,
+    WEEKDAYS: 3, TWICE_A_MONTH: 9, IN_THE_GAP: 4, TWICE_A_DAY: 1, HOURLY: 2,
+}  # fmt: skip
+"""How many of each: enough runs for an engine to be busy for a minute."""
+
+CLOSE = (IN_THE_GAP, HOURLY)
+"""Kinds of which several runs may lie between two ticks: each of them must be wanted."""
+
+LONGEST_SILENCE = timedelta(hours=8)
+"""Of ticks, but for one: no schedule that keeps only the latest run has two in that time."""
+
+GREAT_SILENCE = timedelta(hours=50)
+"""In that one every daily schedule has."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One schedule. ``due``: its runs in UTC and their times on the wall, also of before and after."""
+
+    id: UUID
+    user_id: str
+    schedule: str
+    zone: str
+    at: str | None
+    day: int | None
+    window: str
+    catch_up: str
+    recipients: Sequence[str]
+    clock: WallClock
+
+    @cached_property
+    def due(self) -> dict[datetime, datetime]:
+        shows = CRON.get(self.schedule) or _shows(self.schedule, self.at or "", self.day)
+        return self.clock.due_by_passing_time(shows) if self.schedule == HOURLY else self.clock.due(shows)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """Values of its columns, as the API would write them at the start of the month."""
+        return {
+            "id": self.id,
+            "user_id": self.user_id,
+            "export_type": "events",
+            "format": "csv",
+            "columns": ["n"],
+            "schedule": self.schedule,
+            "timezone": self.zone,
+            "time_of_day": self.at,
+            "day": self.day,
+            "window": self.window,
+            "window_start": START if self.window == "since_last_run" else None,
+            "catch_up": self.catch_up,
+            "email_recipients": list(self.recipients),
+            "column_kinds": {"at": "timestamptz"},
+            "next_run": self.next_run(START),
+        }
+
+    def next_run(self, moment: datetime) -> datetime:
+        return min(run for run in self.due if run > moment)
+
+    def runs(self, ticks: Sequence[datetime] = ()) -> list[datetime]:
+        """Those of the month; of several that are due at the same of ``ticks`` the latest, if so wanted."""
+        runs = sorted(run for run in self.due if START < run <= END)
+        if self.catch_up == "all" or not ticks:
+            return runs
+        return list({bisect_left(ticks, run): run for run in runs}.values())
+
+    def windows(self, runs: Sequence[datetime]) -> list[tuple[datetime, datetime] | None]:
+        """What each of its ``runs`` stands for: from where the last one ended."""
+        if self.window == "none":
+            return [None] * len(runs)
+        ends = [self._ends(run) for run in runs]
+        return list(zip([self._first_start(runs[0]), *ends], ends, strict=False)) if runs else []
+
+    def _ends(self, run: datetime) -> datetime:
+        if self.window == "since_last_run" or self.schedule in CRON:
+            return run
+        return self.clock.first(self._period(self.due[run]))
+
+    def _first_start(self, run: datetime) -> datetime:
+        if self.window == "since_last_run":
+            return START
+        if self.schedule in CRON:
+            return max(before for before in self.due if before < run)
+        return self.clock.first(self._period(self._period(self.due[run]) - timedelta(days=1)))
+
+    def _period(self, wall: datetime) -> datetime:
+        """The beginning of the day, the week or the month."""
+        start = wall.replace(hour=0, minute=0)
+        if self.schedule == "weekly":
+            return start - timedelta(days=start.weekday())
+        return start.replace(day=1) if self.schedule == "monthly" else start
+
+
+def _shows(kind: str, at: str, day: int | None) -> Shows:
+    time = tuple(map(int, at.split(":")))
+
+    def shows(wall: datetime) -> bool:
+        if (wall.hour, wall.minute) != time:
+            return False
+        if kind == "weekly":
+            return wall.weekday() == day
+        return kind == "daily" or wall.day == min(day or 0, monthrange(wall.year, wall.month)[1])
+
+    return shows
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A ``worker`` or a ``ticker`` that is killed as the clock reaches ``at``."""
+
+    at: datetime
+    kind: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Month:
+    """``moments`` are what the clock shows, one after the other; ticks of those in ``lost`` are dropped."""
+
+    orders: Sequence[Standing]
+    moments: Sequence[datetime]
+    lost: frozenset[datetime]
+    silence: datetime
+    """When all tickers die, for :data:`GREAT_SILENCE`."""
+    faults: Sequence[Fault]
+    deaths: Mapping[UUID, str]
+    """Runs (their jobs' ids) at which a worker dies, and the point of it."""
+
+
+def month(seed: int, *, points: Sequence[str], alone: Sequence[str], workers: int, tickers: int) -> Month:
+    """At each of ``points`` a worker dies once, at those in ``alone`` of a run with one recipient.
+
+    The rest of the deaths comes when the clock says so. All of it is over before the month is, so that
+    what remains to be done can be seen to be done.
+    """
+    random = Random(seed)
+    orders = _orders(random)
+    silence = START + timedelta(days=random.uniform(8, 12)) // timedelta(minutes=1) * timedelta(minutes=1)
+    moments = _moments(random, orders, silence)
+    faults = [
+        *(Fault(_some_time(random, 0.1, 0.9), "ticker", random.randrange(tickers)) for _ in range(8)),
+        *(Fault(_some_time(random, 0.1, 0.6), "worker", random.randrange(workers)) for _ in range(3)),
+    ]
+    return Month(
+        orders,
+        moments,
+        _lost(random, moments),
+        silence,
+        sorted(faults, key=lambda fault: fault.at),
+        _deaths(random, orders, points, alone, silence),
+    )
+
+
+def _orders(random: Random) -> list[Standing]:
+    kinds = [(kind, place) for kind, count in KINDS.items() for place in range(count)]
+    random.shuffle(kinds)
+    clocks = {zone: WallClock(zone, START - MARGIN, END + MARGIN) for zone in ZONES}
+    return [_order(random, number, *kind, clocks) for number, kind in enumerate(kinds)]
+
+
+def _order(random: Random, number: int, kind: str, place: int, clocks: Mapping[str, WallClock]) -> Standing:
+    """Number ``number`` of all, and ``place`` of its kind."""
+    # Clocks are set in the small hours.
+    hour = random.randrange(4) if random.random() < 0.5 else random.randrange(24)
+    days = {"weekly": range(7), "monthly": (1, 15, 31)}.get(kind)
+    zone = ZONES[number % len(ZONES)]
+    return Standing(
+        id=UUID(int=random.getrandbits(128), version=4),
+        user_id=f"user-{number % 60}",
+        schedule=kind,
+        zone=zone,
+        at=None if kind in CRON else f"{hour:02}:{random.choice(('00', '15', '30', '45'))}",
+        day=random.choice(days) if days else None,
+        window=("none", "previous_period", "since_last_run")[place // 2 % 3],
+        catch_up="all" if kind in CLOSE else ("last", "all")[place % 2],
+        recipients=[f"{number}-{place}@example.com" for place in range(random.choice((1, 1, 1, 1, 2, 3)))],
+        clock=clocks[zone],
+    )
+
+
+def _moments(random: Random, orders: Sequence[Standing], silence: datetime) -> list[datetime]:
+    """The minute at which something is due, the one before and the one after, and some at random.
+
+    A tick changes nothing unless a run became due since the one before: what the month's 44,640 ticks can
+    show is shown by these.
+    """
+    minute = timedelta(minutes=1)
+    due = {run for order in orders for run in order.runs()}
+    found = {run + offset for run in due for offset in (-minute, 0 * minute, minute)}
+    found |= {START + timedelta(hours=2 * n, minutes=random.randrange(120)) for n in range(31 * 12)}
+    heard = {at for at in found if START < at < END and not silence < at < silence + GREAT_SILENCE}
+    return [*sorted(heard | {silence, silence + GREAT_SILENCE}), END]
+
+
+def _lost(random: Random, moments: Sequence[datetime]) -> frozenset[datetime]:
+    """A fifth, but never so many in a row that the clock would have to wait for one that comes."""
+    lost, last = set(), START
+    for at, following in pairwise(moments):
+        if random.random() < 0.2 and following - last < LONGEST_SILENCE / 2:
+            lost.add(at)
+        else:
+            last = at
+    return frozenset(lost)
+
+
+def _deaths(
+    random: Random,
+    orders: Sequence[Standing],
+    points: Sequence[str],
+    alone: Sequence[str],
+    silence: datetime,
+) -> dict[UUID, str]:
+    deaths = {}
+    for point in points:
+        at = _some_time(random, 0.05, 0.6)
+        while silence - timedelta(days=1) < at < silence + 2 * GREAT_SILENCE:
+            at = _some_time(random, 0.05, 0.6)
+        candidates = [order for order in orders if point not in alone or len(order.recipients) == 1]
+        run, order = min(
+            ((run, order) for order in candidates for run in order.runs() if run > at),
+            key=lambda found: (found[0], found[1].id),
+        )
+        deaths[job_of(order, run)] = point
+    return deaths
+
+
+def job_of(order: Standing, run: datetime) -> UUID:
+    """The id of a run's job."""
+    return uuid5(order.id, run.isoformat())
+
+
+def _some_time(random: Random, first: float, last: float) -> datetime:
+    """Somewhere between two parts of the month."""
+    return START + random.uniform(first, last) * (END - START)

@@ -1,0 +1,186 @@
+"""Plays a month: sets the clock, kills whoever is to be killed, and listens to the ticks that get through."""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from aiokafka import AIOKafkaConsumer
+
+from local.process import Child
+from local.stack import ROOT, Stack
+from stream_app.events import Topic, decode
+from tests.chaos.client import Client
+from tests.chaos.month import GREAT_SILENCE, LONGEST_SILENCE, START, Fault, Month
+from tests.chaos.supervisor import Supervisor
+from tests.chaos.ticking import Clock
+
+PACE = 0.012
+"""Seconds that the clock stands at each moment: the month takes most of a minute."""
+
+BACKLOG = 150
+"""Unfinished runs at which it waits: what goes wrong is to meet runs at all stages."""
+
+PATIENCE = 300.0
+"""Seconds for anything to come about, however slow the machine is."""
+
+
+class Tickers:
+    """Real tickers by one simulated clock; one that is killed is started again."""
+
+    def __init__(self, stack: Stack, count: int, folder: Path, lost: Sequence[datetime]) -> None:
+        (folder / "lost.json").write_text(json.dumps([at.isoformat() for at in lost]))
+        self.clock = Clock(folder / "clock")
+        self.clock.set(START)
+        self.killed = 0
+        self._logs = stack.run_dir / "logs"
+        self._environment = {
+            **stack.environment(),
+            "CLOCK": str(folder / "clock"),
+            "LOST": str(folder / "lost.json"),
+        }
+        self._children = {number: self._start(number) for number in range(count)}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for child in self._children.values():
+            child.kill()
+
+    def kill(self, *numbers: int) -> None:
+        """SIGKILL."""
+        for number in numbers or self._children:
+            child = self._children[number]
+            assert child.exit_code is None, child.tail()
+            child.kill()
+            self.killed += 1
+
+    def start(self, *numbers: int) -> None:
+        """Start what has been killed."""
+        for number in numbers or self._children:
+            self._children[number] = self._start(number)
+
+    def _start(self, number: int) -> Child:
+        command = [sys.executable, "-m", "tests.chaos.ticking"]
+        log = self._logs / f"ticker-{number}.log"
+        return Child(f"ticker-{number}", command, log, env=self._environment, cwd=ROOT)
+
+
+class Listener:
+    """``async with Listener(servers) as heard``: all ticks that are in Kafka, in their order."""
+
+    def __init__(self, servers: str) -> None:
+        self.ticks: list[datetime] = []
+        self._consumer = AIOKafkaConsumer(
+            Topic.TICKS, bootstrap_servers=servers, enable_auto_commit=False, auto_offset_reset="earliest"
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._consumer.start()
+        self._task = asyncio.create_task(self._listen())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+        await self._consumer.stop()
+
+    @property
+    def latest(self) -> datetime:
+        return max(self.ticks, default=START)
+
+    async def all(self) -> list[datetime]:
+        """What is there now, when nobody publishes any more."""
+        ends = await self._consumer.end_offsets(self._consumer.assignment())
+        await until(lambda: len(self.ticks) >= sum(ends.values()))
+        return self.ticks
+
+    async def _listen(self) -> None:
+        async for message in self._consumer:
+            self.ticks.append(decode(message.value).tick)
+
+
+class Simulation:
+    """One month on three workers and two tickers."""
+
+    def __init__(self, plan: Month, client: Client, workers: Supervisor, tickers: Tickers) -> None:
+        self._plan = plan
+        self._client = client
+        self._workers = workers
+        self._tickers = tickers
+        self._now = START
+        self._unfinished = 0
+
+    async def play(self, heard: Listener) -> None:
+        """From the first moment to the last; no ticker lives on."""
+        faults = list(self._plan.faults)
+        watching = asyncio.create_task(self._watch())
+        for moment in self._plan.moments:
+            while faults and faults[0].at <= moment:
+                await self._strike(faults.pop(0))
+            self._set(moment)
+            await asyncio.sleep(PACE)
+            if moment not in self._plan.lost and moment - heard.latest > LONGEST_SILENCE / 2:
+                await until(lambda: heard.latest >= self._now)
+            if moment == self._plan.silence:
+                await self._fall_silent(heard)
+            await until(lambda: self._unfinished <= BACKLOG)
+            if watching.done():
+                await watching
+        await until(lambda: heard.latest >= self._now)
+        await asyncio.to_thread(self._tickers.kill)
+        watching.cancel()
+
+    def _set(self, moment: datetime) -> None:
+        self._now = moment
+        self._tickers.clock.set(moment)
+
+    async def _strike(self, fault: Fault) -> None:
+        if fault.kind == "worker":
+            await asyncio.to_thread(self._workers.kill, fault.number)
+        else:
+            await asyncio.to_thread(self._tickers.kill, fault.number)
+            await asyncio.to_thread(self._tickers.start, fault.number)
+
+    async def _fall_silent(self, heard: Listener) -> None:
+        """All tickers are dead for so long that many runs are missed."""
+        await asyncio.to_thread(self._tickers.kill)
+        await heard.all()
+        self._set(self._plan.silence + GREAT_SILENCE)
+        await asyncio.to_thread(self._tickers.start)
+        await until(lambda: heard.latest >= self._now)
+
+    async def _watch(self) -> None:
+        """See how much there is to do, and that nothing is done before its time."""
+        while True:
+            (row,) = await self._client.fetch(
+                "SELECT count(*) FILTER (WHERE status IN ('pending', 'processing')) AS unfinished, "
+                "max(run_at) AS latest FROM export_jobs"
+            )
+            self._unfinished = row["unfinished"]
+            assert row["latest"] is None or row["latest"] <= self._now, f"{row['latest']} > {self._now}"
+            await asyncio.sleep(0.3)
+
+
+async def until(holds: Callable[[], Any]) -> None:
+    """Wait for it.
+
+    Raises:
+        AssertionError: it does not come about within :data:`PATIENCE`.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline, "it has not come about"
+        await asyncio.sleep(0.02)

@@ -1,0 +1,64 @@
+"""``python -m tests.chaos.ticking``: the real ticker, by a simulated clock, on a line that loses ticks.
+
+``CLOCK`` names the file that has the time, ``LOST`` one with the minutes whose ticks get lost.
+"""
+
+import asyncio
+import json
+import os
+import random
+from datetime import datetime
+from pathlib import Path
+
+from producers import ticker
+from producers.publisher import Publisher
+from stream_app.events import Event
+from stream_app.settings import Settings
+
+AGAIN = 0.05
+"""How many ticks are followed by an older one that comes once more."""
+
+
+class Clock:
+    """A time that is set rather than passes; whoever has the file sees the same."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def now(self) -> datetime:
+        return datetime.fromisoformat(self._path.read_text())
+
+    def set(self, now: datetime) -> None:
+        new = self._path.with_suffix(".new")
+        new.write_text(now.isoformat())
+        new.rename(self._path)
+
+
+class Line:
+    """Takes ticks for Kafka."""
+
+    def __init__(self, publisher: Publisher, lost: frozenset[datetime]) -> None:
+        self._publisher = publisher
+        self._lost = lost
+        self._sent: list[Event] = []
+
+    async def take(self, event: Event) -> None:
+        if event.tick in self._lost:
+            return
+        await self._publisher.publish(event)
+        self._sent.append(event)
+        if random.random() < AGAIN:
+            await self._publisher.publish(random.choice(self._sent))
+
+
+async def main() -> None:
+    lost = json.loads(Path(os.environ["LOST"]).read_text())
+    clock = Clock(Path(os.environ["CLOCK"]))
+    ticker.LONGEST_NAP = 0.003  # its clock runs some ten thousand times as fast
+    async with Publisher(Settings(_env_file=None), client_id="ticker") as publisher:  # type: ignore[call-arg]
+        line = Line(publisher, frozenset(map(datetime.fromisoformat, lost)))
+        await ticker.Ticker(line.take, now=clock.now).run(asyncio.Event())
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
