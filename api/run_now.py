@@ -15,7 +15,7 @@ from stream_app.events import EventType, lifecycle_event
 from stream_app.jobs.admission import job_row
 from stream_app.schedules.plan import Run
 from stream_app.schedules.rights import Rights
-from stream_app.schedules.runs import calendar_of, order_of
+from stream_app.schedules.runs import calendar_of, order_of, unlimited, why
 from stream_app.schedules.windows import Window, Windowing, period_before
 
 
@@ -36,20 +36,9 @@ async def run_now(services: Services, user: User, schedule_id: UUID, key: str | 
             return job_id
         await _check_backlog(services, schedule.user_id)
         schedule = await _renewed(services, user, schedule, connection)
-        moves = schedule.window == Windowing.SINCE_LAST_RUN
-        run = Run(now.replace(microsecond=0), _window_now(schedule, now), again=not moves)
-        dataset = services.datasets.get(schedule.export_type)
-        order = order_of(schedule, run, dataset, calendar_of(schedule).zone, job_id=job_id)
-        event = order.event.model_copy(update={"data": {**order.event.data, "priority": "normal"}})
-        row = job_row(
-            event,
-            now=now,
-            formats=services.formats,
-            datasets=services.datasets,
-            addressing=services.addressing,
-        )
-        accepted = await services.store.admit(connection, [row | order.record | {"admitted_at": now}])
-        if run.window is not None and moves:
+        run, row = _planned(services, schedule, now, job_id)
+        accepted = await services.store.admit(connection, [row])
+        if run.window is not None and not run.again:
             mark = {"window_start": run.window.end}
             await services.schedules.update(connection, schedule_id, mark)
         for data in accepted:
@@ -83,6 +72,42 @@ async def _renewed(
     if refusal is not None:
         raise Problem(403, refusal.code, str(refusal), field="scope")
     return schedule
+
+
+def _planned(
+    services: Services, schedule: Row[Any], now: datetime, job_id: UUID
+) -> tuple[Run, dict[str, Any]]:
+    """The run, and the row of its job.
+
+    Raises:
+        Problem: it cannot run as it is stored, or not now.
+    """
+    try:
+        moves = schedule.window == Windowing.SINCE_LAST_RUN
+        run = Run(now.replace(microsecond=0), _window_now(schedule, now), again=not moves)
+        dataset = services.datasets.get(schedule.export_type)
+        order = order_of(schedule, run, dataset, calendar_of(schedule).zone, job_id=job_id)
+        row = job_row(
+            order.event.model_copy(update={"data": {**order.event.data, "priority": "normal"}}),
+            now=now,
+            formats=services.formats,
+            datasets=services.datasets,
+            addressing=services.addressing,
+            refusal=unlimited(run, dataset),
+        )
+    except Problem:
+        raise
+    except Exception as error:  # whatever is stored there: its owner is to know what is the matter
+        raise _unusable(str(why(error))) from error
+    if row["outcome"] is not None:
+        raise _unusable(row["outcome"]["error"]["message"])
+    return run, row | order.record | {"admitted_at": now}
+
+
+def _unusable(reason: str) -> Problem:
+    return Problem(
+        409, "schedule_unusable", f"The schedule cannot run as it is; change or delete it. {reason}"
+    )
 
 
 def _window_now(schedule: Row[Any], now: datetime) -> Window | None:

@@ -28,7 +28,8 @@ def write(notice: Notice, *, link: str, unsubscribe: str, attached: bool = False
         advice = _ADVICE
         if notice.paused is not None:
             paused = one_line(notice.paused, LONGEST_REASON)
-            advice += f" Its schedule makes no more exports until it is resumed: {paused}."
+            known = "" if paused == reason else f": {paused}"
+            advice += f" Its schedule makes no more exports until it is resumed{known}."
         parts = {"reason": reason, "advice": advice, "unsubscribe": unsubscribe}
         subject = f"Export of {dataset} failed" + (", its schedule is paused" if notice.paused else "")
         return Content(

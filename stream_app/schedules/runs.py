@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Row
 
+from stream_app.errors import Rejected
 from stream_app.events import SCHEDULES, Event, EventType
 from stream_app.exports.columns import Kind
 from stream_app.exports.datasets.base import Dataset
@@ -55,26 +56,66 @@ def start_delay(schedule_id: UUID, jitter: float) -> timedelta:
 def order_of(
     schedule: Row[Any], run: Run, dataset: Dataset | None, zone: ZoneInfo, *, job_id: UUID | None = None
 ) -> Order:
-    """The job of ``run``: the window and relative values put as the moments that they stand for."""
+    """The job of ``run``: the window and relative values put as the moments that they stand for.
+
+    Without a dataset the run can only fail, and its window, which is on record, is the next one's again.
+    """
     kinds = {name: Kind(kind) for name, kind in (schedule.column_kinds or {}).items()}
     filters = resolve(schedule.filters or {}, kinds, run.at, zone)
+    window, column = None, dataset.time if dataset else None
+    if run.window is not None:
+        if column is not None:
+            filters |= {column: run.window.limits(kinds.get(column, Kind.TIMESTAMPTZ), zone)}
+        window = described(run.window, column, zone) | ({"again": True} if run.again else {})
+    return _order(schedule, run.at, filters=filters, window=window, job_id=job_id)
+
+
+def unplanned_order(schedule: Row[Any]) -> Order:
+    """The job of a run that is due and cannot be planned: as what is stored has it, without a window."""
+    return _order(schedule, schedule.next_run, filters=schedule.filters)
+
+
+def _order(
+    schedule: Row[Any],
+    run_at: datetime,
+    *,
+    filters: Any,
+    window: dict[str, Any] | None = None,
+    job_id: UUID | None = None,
+) -> Order:
     data: dict[str, Any] = {name: getattr(schedule, name) for name in OF_SCHEDULE}
-    record: dict[str, Any] = {"schedule_id": schedule.id, "run_at": run.at, "window": None}
-    if run.window is not None and dataset is not None and dataset.time is not None:
-        filters |= {dataset.time: run.window.limits(kinds.get(dataset.time, Kind.TIMESTAMPTZ), zone)}
-        record["window"] = described(run.window, dataset.time, zone) | ({"again": True} if run.again else {})
     data |= {"filters": filters or None, "recipients": schedule.email_recipients}
     event = Event(
-        id=str(job_id or job_id_of(schedule.id, run.at)),
+        id=str(job_id or job_id_of(schedule.id, run_at)),
         source=f"{SCHEDULES}/{schedule.id}",
         type=EventType.REQUESTED,
-        time=run.at,
+        time=run_at,
         data={name: value for name, value in data.items() if value is not None},
     )
-    return Order(event, record)
+    return Order(event, {"schedule_id": schedule.id, "run_at": run_at, "window": window})
 
 
-def described(window: Window, column: str, zone: ZoneInfo) -> dict[str, Any]:
+def unlimited(run: Run, dataset: Dataset | None) -> Rejected | None:
+    """Why the window of ``run`` cannot be kept to; ``None`` if it can."""
+    if run.window is None or dataset is None or dataset.time is not None:
+        return None
+    return Rejected(
+        f"dataset {dataset.name!r} has no time column any more that a window could limit",
+        code="no_time_column",
+        field="window",
+    )
+
+
+def why(error: Exception) -> Rejected:
+    """What the owner of a schedule that cannot be planned is told."""
+    if isinstance(error, Rejected):
+        return error
+    return Rejected(
+        f"its next run cannot be planned ({type(error).__name__}: {error})", code="schedule_unusable"
+    )
+
+
+def described(window: Window, column: str | None, zone: ZoneInfo) -> dict[str, Any]:
     """The window for people and for manifests: in the schedule's zone."""
     return {
         "column": column,

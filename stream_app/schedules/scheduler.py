@@ -12,7 +12,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.delivery.addresses import Addressing
-from stream_app.errors import Rejected
+from stream_app.errors import Rejected, Unreadable
 from stream_app.events import Event, EventType, LifecycleData, lifecycle_event
 from stream_app.exports.datasets.base import Dataset
 from stream_app.exports.formats.base import Format
@@ -21,7 +21,15 @@ from stream_app.jobs.states import EVENT_OF, Status
 from stream_app.jobs.store import JobStore
 from stream_app.schedules.plan import CatchUp, plan
 from stream_app.schedules.rights import Rights
-from stream_app.schedules.runs import calendar_of, order_of, start_delay
+from stream_app.schedules.runs import (
+    Order,
+    calendar_of,
+    order_of,
+    start_delay,
+    unlimited,
+    unplanned_order,
+    why,
+)
 from stream_app.schedules.store import ScheduleStore
 from stream_app.schedules.windows import Windowing
 from stream_app.settings import Settings
@@ -65,8 +73,8 @@ class Scheduler:
             # In a thread: for hundreds it takes a while, in which leases are to be renewed.
             rows, advanced, unusable = await asyncio.to_thread(self._plan_all, due, until)
             for schedule_id, error in unusable:
-                # It would stay due for ever: it is put aside, and its owner sees why.
-                reason = why(error)
+                # It would stay due for ever: it is put aside, and its owner is told why by a failed run.
+                reason = str(why(error))
                 log.warning("schedule.unusable", schedule_id=str(schedule_id), error=reason, exc_info=error)
                 await self.schedules.update(connection, schedule_id, paused(reason, datetime.now(UTC)))
             accepted = await self._admit(connection, rows)
@@ -86,6 +94,7 @@ class Scheduler:
                 jobs, state = self._plan(schedule, until)
             except Exception as error:  # whatever it is, the other schedules are not to wait for it
                 unusable.append((schedule.id, error))
+                rows += self._failed_run(schedule, why(error))
             else:
                 rows += jobs
                 advanced.append(state)
@@ -107,9 +116,11 @@ class Scheduler:
             schedule.id, self.settings.schedule_jitter_seconds
         )
         rows = []
+        dataset = self.datasets.get(schedule.export_type)
         for run in found.runs:
-            order = order_of(schedule, run, self.datasets.get(schedule.export_type), calendar.zone)
-            rows.append(self.job_row(schedule, order.event, due_in=run.at + wait - until) | order.record)
+            order = order_of(schedule, run, dataset, calendar.zone)
+            refusal = self._refusal(schedule) or unlimited(run, dataset)
+            rows.append(self._job_row(order, due_in=run.at + wait - until, refusal=refusal))
         last_run = found.runs[-1].at if found.runs else None
         return rows, {
             "id": schedule.id,
@@ -118,18 +129,31 @@ class Scheduler:
             "window_start": found.mark,
         }
 
-    def job_row(self, schedule: Row[Any], event: Event, *, due_in: timedelta) -> dict[str, Any]:
-        """The row of a run's job, which may start after ``due_in``; a run without the right to is refused."""
+    def _failed_run(self, schedule: Row[Any], refusal: Rejected) -> list[dict[str, Any]]:
+        """The run that there should have been, for the history and for those who are told of failures."""
+        try:
+            return [self._job_row(unplanned_order(schedule), refusal=refusal)]
+        except Unreadable:
+            return []  # not even the record of a job can be made of it
+
+    def _refusal(self, schedule: Row[Any]) -> Rejected | None:
+        return Rights.of(self.settings).refusal(schedule, datetime.now(UTC))
+
+    def _job_row(
+        self, order: Order, *, due_in: timedelta = timedelta(0), refusal: Rejected | None
+    ) -> dict[str, Any]:
+        """The row of a run's job, which may start after ``due_in``, or that is refused."""
         now = datetime.now(UTC)
         row = job_row(
-            event,
+            order.event,
             now=now,
             formats=self.formats,
             datasets=self.datasets,
             addressing=Addressing.of(self.settings),
-            refusal=Rights.of(self.settings).refusal(schedule, now),
+            refusal=refusal,
         )
-        return row | {"admitted_at": now, "not_before": now + due_in if due_in > timedelta(0) else None}
+        not_before = now + due_in if due_in > timedelta(0) else None
+        return row | {"admitted_at": now, "not_before": not_before} | order.record
 
     async def _admit(
         self, connection: AsyncConnection, rows: Sequence[dict[str, Any]]
@@ -149,13 +173,6 @@ class Scheduler:
             if row["outcome"] and row["id"] in fresh
         ]
         await self.emit(lifecycle_event(EVENT_OF[Status(data.status)], data) for data in refused)
-
-
-def why(error: Exception) -> str:
-    """What the owner of a schedule that cannot be planned is told."""
-    if isinstance(error, Rejected):
-        return str(error)
-    return f"its next run cannot be planned ({type(error).__name__}: {error})"
 
 
 def paused(reason: str, at: datetime) -> dict[str, Any]:

@@ -7,12 +7,13 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 import api.schedules as api_schedules
 from producers.tokens import mint
 from stream_app.errors import Retryable
 from stream_app.events import EventType, Topic
+from stream_app.schedules.models import ScheduledExport
 from stream_app.schedules.outcomes import note
 from tests.integration.api.conftest import Harness, changed, client_of, running
 from tests.topics import events_on
@@ -323,6 +324,32 @@ async def test_a_run_now_that_fails_gives_back_only_what_it_took(
         await note(connection, [UUID(job_id)], most_failures=9)
     schedule = (await user.get(path(schedule))).json()
     assert datetime.fromisoformat(schedule["window_from"]) == begin
+
+
+@pytest.mark.parametrize(
+    ("stored", "reason"),
+    [
+        ({"timezone": "Mars/Olympus"}, "there is no time zone 'Mars/Olympus'"),
+        ({"window": "moon"}, "'moon' is not a valid Windowing"),
+        ({"window": "previous_period", "column_kinds": {"created_at": "moon"}}, "is not a valid Kind"),
+        ({"export_type": "gone"}, "there is no dataset 'gone'"),
+        ({"format": "gone"}, "there is no format 'gone'"),
+        ({"filters": [1]}, "cannot be planned"),
+        ({"user_id": ""}, "user_id"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+async def test_what_cannot_run_as_it_is_stored_says_so(
+    api: Harness, stored: dict[str, Any], reason: str
+) -> None:
+    schedule = await made(api.user())
+    statement = update(ScheduledExport).where(ScheduledExport.id == UUID(schedule["id"]))
+    async with api.engine.begin() as connection:
+        await connection.execute(statement.values(**stored))
+    answer = await api.user("exports:admin").post(path(schedule, ":run"))
+    assert (answer.status_code, answer.json()["code"]) == (409, "schedule_unusable")
+    assert reason in answer.json()["detail"]
+    assert await api.count() == 0
 
 
 async def test_the_history_tells_how_runs_ended(api: Harness) -> None:

@@ -1,6 +1,7 @@
 """Ticks start runs: each exactly once, for the window that it stands for."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from uuid import uuid4
@@ -10,6 +11,7 @@ from structlog.testing import capture_logs
 
 from stream_app.errors import Retryable
 from stream_app.events import EventType
+from stream_app.exports.datasets.registry import load_datasets
 from stream_app.jobs.states import Status
 from stream_app.schedules.runs import job_id_of
 from tests.integration.schedules.conftest import START, Schedules, days, refusal
@@ -264,14 +266,22 @@ async def test_what_is_caught_up_with_does_not_wait_again(schedules: Schedules) 
     assert [job.not_before for job in await schedules.jobs()] == [None, None]
 
 
-async def test_one_that_cannot_be_planned_holds_up_no_other(schedules: Schedules) -> None:
+async def test_one_that_cannot_be_planned_is_a_failed_run_and_holds_up_no_other(schedules: Schedules) -> None:
     lost = await schedules.create(next_run=START)
     await schedules.set(lost, timezone="Mars/Olympus")
-    await schedules.create(next_run=START)
-    assert await schedules.scheduler().run_due(START) == 1
+    healthy = await schedules.create(next_run=START)
+    assert await schedules.scheduler().run_due(START) == 2
+    assert len(await schedules.jobs(healthy)) == 1
     schedule = await schedules.get(lost)
-    assert schedule.active is False
+    assert (schedule.active, schedule.next_run) == (False, None)
     assert "Mars/Olympus" in schedule.paused_reason
+    (run,) = await schedules.jobs(lost)
+    assert (run.run_at, run.outcome["status"], run.outcome["error"]["message"]) == (
+        START,
+        "failed",
+        schedule.paused_reason,
+    )
+    assert refusal(schedules.published).code == "unknown_timezone"
 
 
 async def test_a_fault_in_planning_one_holds_up_no_other(schedules: Schedules) -> None:
@@ -281,20 +291,56 @@ async def test_a_fault_in_planning_one_holds_up_no_other(schedules: Schedules) -
     )
     healthy = await schedules.create(next_run=START, window="since_last_run", window_start=START - days(1))
     with capture_logs() as logs:
-        assert await schedules.scheduler().run_due(START) == 1
+        assert await schedules.scheduler().run_due(START) == 2
     assert await schedules.runs(healthy) == ["03-01 00:00"]
-    assert await schedules.jobs(poisoned) == []
     schedule = await schedules.get(poisoned)
     assert (schedule.active, schedule.next_run) == (False, None)
     assert schedule.paused_reason == "its next run cannot be planned (OverflowError: date value out of range)"
     (entry,) = [entry for entry in logs if entry["event"] == "schedule.unusable"]
     assert isinstance(entry["exc_info"], OverflowError)
+    assert await schedules.runs(poisoned) == ["03-01 00:00"]
+    assert refusal(schedules.published).code == "schedule_unusable"
 
 
-async def test_a_dataset_that_is_gone_is_a_failed_run(schedules: Schedules) -> None:
-    await schedules.create(export_type="gone", window="previous_period", next_run=START)
-    assert await schedules.scheduler().run_due(START) == 1
-    assert refusal(schedules.published).code == "unknown_dataset"
+async def test_what_is_no_request_at_all_is_put_aside_without_a_run(schedules: Schedules) -> None:
+    lost = await schedules.create(next_run=START, user_id="")
+    await schedules.set(lost, window="moon")
+    assert await schedules.scheduler().run_due(START) == 0
+    assert "'moon' is not a valid Windowing" in (await schedules.get(lost)).paused_reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [({"export_type": "gone"}, "unknown_dataset"), ({"format": "gone"}, "unknown_format")],
+    ids=["dataset", "format"],
+)
+async def test_what_is_gone_fails_the_run_and_the_next_one_takes_its_window_up(
+    schedules: Schedules, changes: dict[str, str], code: str
+) -> None:
+    made = await schedules.create(window="previous_period", window_start=START, **changes)
+    scheduler = schedules.scheduler()
+    assert await scheduler.run_due(START + days(1)) == 1
+    assert refusal(schedules.published).code == code
+    (failed,) = await schedules.jobs(made)
+    assert (failed.window["from"], failed.window["to"]) == (START.isoformat(), (START + days(1)).isoformat())
+    await schedules.end(failed, Status.FAILED)
+    await schedules.set(made, export_type="ledger", format="csv")
+    assert await scheduler.run_due(START + days(2)) == 1
+    last = (await schedules.jobs(made))[-1]
+    assert last.outcome is None
+    assert (last.window["from"], last.window["to"]) == (START.isoformat(), (START + days(2)).isoformat())
+    assert last.filters["created_at"] == {"gte": "2026-03-01T00:00:00Z", "lt": "2026-03-03T00:00:00Z"}
+
+
+async def test_a_window_that_nothing_limits_any_more_fails_the_run(schedules: Schedules) -> None:
+    """Else it would export every row."""
+    made = await schedules.create(window="previous_period", next_run=START)
+    timeless = dict(load_datasets())
+    timeless["ledger"] = timeless["ledger"].model_copy(update={"time": None})
+    assert await replace(schedules.scheduler(), datasets=timeless).run_due(START) == 1
+    assert refusal(schedules.published).code == "no_time_column"
+    (run,) = await schedules.jobs(made)
+    assert run.window["to"] == START.isoformat()
 
 
 async def test_a_run_that_is_known_already_is_not_started_again(schedules: Schedules) -> None:

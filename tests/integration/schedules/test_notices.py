@@ -1,0 +1,78 @@
+"""Whoever is told of a schedule's runs is told that there will be no more."""
+
+import asyncio
+import time
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from stream_app.agents.emitter import Emitter
+from stream_app.agents.lifecycle import Projector
+from stream_app.app import courier_of, job_store
+from stream_app.delivery.models import Channel
+from stream_app.events import EventType
+from stream_app.exports.storage import Storage
+from stream_app.settings import Settings
+from tests.integration.delivery.servers import MailServer, mail_server
+from tests.integration.schedules.conftest import START, Schedules, days
+
+
+async def project(schedules: Schedules, most_failures: int = 5) -> None:
+    """Put on record how runs have ended."""
+    messages = [
+        SimpleNamespace(message=SimpleNamespace(value=event.encode(), topic=event.topic))
+        for event in schedules.published
+        if event.type is EventType.FAILED
+    ]
+    projector = Projector(job_store(schedules.settings, schedules.engine), cast(Emitter, None), most_failures)
+    await projector.handle(cast(Any, messages))
+
+
+async def deliver(schedules: Schedules, storage: Storage, server: MailServer, count: int) -> None:
+    """Send what the ledger has, until so many mails have arrived."""
+    changes = {"smtp_host": "127.0.0.1", "smtp_port": server.port}
+    settings = Settings(_env_file=None, **schedules.settings.model_dump() | changes)
+    courier = courier_of(settings, schedules.engine, storage, "worker", poll=0.05)
+    working = asyncio.create_task(courier.work(Channel.MAIL))
+    deadline = time.monotonic() + 15
+    while len(server.mails) < count:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    await courier.drain()
+    working.cancel()
+
+
+@pytest.mark.parametrize("broken", [{"timezone": "Mars/Olympus"}, {"window": "moon"}], ids=str)
+async def test_a_schedule_that_cannot_be_planned_is_paused_with_a_mail(
+    schedules: Schedules, storage: Storage, broken: dict[str, str]
+) -> None:
+    made = await schedules.create(next_run=START, email_recipients=["a@example.com"])
+    await schedules.set(made, **broken)
+    assert await schedules.scheduler().run_due(START) == 1
+    await project(schedules)
+    async with mail_server() as server:
+        await deliver(schedules, storage, server, 1)
+        (mail,) = server.to("a@example.com")
+    reason = (await schedules.get(made)).paused_reason
+    assert mail["Subject"] == "Export of ledger failed, its schedule is paused"
+    body = mail.get_body(("plain",)).get_content()
+    assert " ".join(body.split()).count(reason) == 1
+    assert "makes no more exports until it is resumed." in " ".join(body.split())
+
+
+async def test_a_schedule_whose_dataset_is_gone_is_paused_with_a_mail(
+    schedules: Schedules, storage: Storage
+) -> None:
+    made = await schedules.create(export_type="gone", email_recipients=["a@example.com"])
+    scheduler = schedules.scheduler()
+    async with mail_server() as server:
+        for day in (1, 2):
+            assert await scheduler.run_due(START + days(day)) == 1
+            await project(schedules, most_failures=2)
+            await deliver(schedules, storage, server, day)
+        subjects = [mail["Subject"] for mail in server.to("a@example.com")]
+    assert subjects == ["Export of gone failed", "Export of gone failed, its schedule is paused"]
+    schedule = await schedules.get(made)
+    assert (schedule.active, schedule.failures) == (False, 2)
+    assert "there is no dataset 'gone'" in schedule.paused_reason
