@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -264,6 +265,9 @@ def test_a_schedule_is_made_run_paused_and_deleted(visit: Visit, anybody: str) -
     assert all(text.startswith("Fri") and text.endswith("18:30") for text in runs.all_inner_texts())
     card.get_by_role("button", name="Run now").click()
     expect(page.locator("#job-list > li .state")).to_have_text("Ready")
+    card.get_by_text("Past runs").click()
+    outcome = re.compile(r"^\w{3},? .*: Ready · 0 rows · .* · [\d.]+ s$")
+    expect(card.locator(".history li")).to_have_text([outcome])
     card.get_by_role("button", name="Pause").click()
     expect(card.locator(".state")).to_have_text("Paused")
     expect(runs).to_have_count(0)

@@ -3,7 +3,7 @@
 import { call } from "./api.js";
 import { alert, busy, button, byId, h, say, twice } from "./dom.js";
 import { rhythm } from "./repeat.js";
-import { filters, format, moment, run, sentence } from "./words.js";
+import { STATUS, duration, filters, format, moment, rows, run, sentence, size } from "./words.js";
 
 const WINDOWS = { previous_period: "rows of the period before", since_last_run: "rows since the run before" };
 
@@ -40,6 +40,19 @@ export class Schedules {
     this.list.replaceChildren();
   }
 
+  /** What became of the last runs, asked for each time it is opened. */
+  history(path, zone) {
+    const list = h("ol", { class: "history", "aria-label": "Past runs" });
+    const problem = alert();
+    const show = async () => {
+      const { runs } = await call("GET", path);
+      list.replaceChildren(...runs.map((one) => h("li", {}, outcome(one, zone))));
+      if (!runs.length) list.append(h("li", {}, "None yet."));
+    };
+    const ontoggle = ({ currentTarget: own }) => own.open && busy(list, problem, show);
+    return h("details", { ontoggle }, h("summary", {}, "Past runs"), list, problem);
+  }
+
   card(schedule) {
     const path = `exports/schedules/${schedule.id}`;
     const problem = alert();
@@ -65,6 +78,7 @@ export class Schedules {
       active && next.length > 0 &&
         h("ol", { class: "runs", "aria-label": "Next runs" }, next.map((time) => h("li", {}, run(time, schedule.timezone)))),
       h("p", { class: "error", hidden: active || !schedule.paused_reason }, sentence(schedule.paused_reason ?? "")),
+      this.history(`${path}/runs?limit=10`, schedule.timezone),
       problem,
       h(
         "p",
@@ -77,4 +91,9 @@ export class Schedules {
       ),
     );
   }
+}
+
+function outcome({ run_at: at, status, row_count: count, file_size: bytes, seconds, error }, zone) {
+  const facts = [count !== null && rows(count), bytes !== null && size(bytes), seconds !== null && duration(seconds)];
+  return [`${run(at, zone)}: ${STATUS[status]}`, ...facts, error?.message].filter(Boolean).join(" · ");
 }
