@@ -38,7 +38,7 @@ CRON: Mapping[str, Shows] = {
 }
 
 KINDS: Mapping[str, int] = {
-    "daily": 8, "weekly": 116, "monthly": 57,
+    "daily": 6, "weekly": 100, "monthly": 75,
     WEEKDAYS: 3, TWICE_A_MONTH: 9, IN_THE_GAP: 4, TWICE_A_DAY: 1, HOURLY: 2,
 }  # fmt: skip
 """How many of each: enough runs for an engine to be busy for a minute."""
@@ -178,7 +178,7 @@ def month(seed: int, *, points: Sequence[str], alone: Sequence[str], workers: in
     silence = START + timedelta(days=random.uniform(8, 12)) // timedelta(minutes=1) * timedelta(minutes=1)
     moments = _moments(random, orders, silence)
     faults = [
-        *(Fault(_some_time(random, 0.1, 0.9), "ticker", random.randrange(tickers)) for _ in range(8)),
+        *(Fault(_some_time(random, 0.1, 0.9), "ticker", random.randrange(tickers)) for _ in range(6)),
         *(Fault(_some_time(random, 0.1, 0.6), "worker", random.randrange(workers)) for _ in range(3)),
     ]
     return Month(
