@@ -37,6 +37,8 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
         separate_input_output_schemas=False,
+        # Its spans hold paths, and with them links of mails, and texts of errors: see stream_app.tracing.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.add_middleware(RequestContext)
     if settings.cors_origins:

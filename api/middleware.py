@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import unexpected
+from stream_app import tracing
 
 log = structlog.get_logger(__name__)
 
@@ -18,6 +19,9 @@ MAX_BODY = 1024 * 1024
 """Bytes of the largest request body."""
 BODY_SECONDS = 30.0
 """How long a body may take to arrive."""
+
+UNTRACED = {"/healthz", "/readyz", "/metrics"}
+"""Asked for all the time, by machines."""
 
 _SECRET = re.compile(r"/(links|unsubscribe)/.*", re.DOTALL)
 _ACCEPTABLE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -38,21 +42,24 @@ class RequestContext:
             return
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
+        span = _span(scope)
         started = False
 
         async def answer(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                _note(span, scope, message["status"])
                 headers = MutableHeaders(scope=message)
                 headers[HEADER] = request_id
                 headers["X-Content-Type-Options"] = "nosniff"
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with span, structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, self._bounded(receive), answer)
-            except Exception:
+            except Exception as error:
+                span.failed(error)
                 log.exception("request.broken", method=scope["method"], path=loggable(scope["path"]))
                 if started:
                     raise
@@ -86,6 +93,29 @@ class RequestContext:
 def loggable(path: str) -> str:
     """The path without what makes it worth stealing: whoever has a mail's link may use it."""
     return _SECRET.sub(r"/\1/…", path)
+
+
+def _span(scope: Scope) -> tracing.Span:
+    """https://opentelemetry.io/docs/specs/semconv/http/http-spans/, without what an address may hold."""
+    if scope["path"] in UNTRACED:
+        return tracing.Span(None, None)
+    caller = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), "")
+    return tracing.span(
+        scope["method"],
+        kind="SERVER",
+        parent=caller if tracing.ids(caller) else None,
+        attributes={"http.request.method": scope["method"], "url.scheme": scope["scheme"]},
+    )
+
+
+def _note(span: tracing.Span, scope: Scope, status: int) -> None:
+    route = getattr(scope.get("route"), "path", None)
+    span.note(
+        {"http.response.status_code": status, "http.route": route},
+        name=f"{scope['method']} {route}" if route else None,
+    )
+    if status >= 500:
+        span.failed(str(status))
 
 
 def _request_id(scope: Scope) -> str:

@@ -13,6 +13,7 @@ from api.auth import User
 from api.models import Order
 from api.problems import Problem
 from api.services import SOURCE, Services
+from stream_app import tracing
 from stream_app.errors import Rejected, Unreadable
 from stream_app.events import Event, ExportRequest, decode, request_event
 from stream_app.exports.compression import compression_for
@@ -92,7 +93,8 @@ async def _record_and_publish(services: Services, event: Event, row: dict[str, A
     async with services.store.transaction() as connection:
         is_new = bool(await services.store.admit(connection, [row]))
         if is_new:
-            await services.publisher.publish(event)
+            with tracing.sending(event) as span:
+                await services.publisher.publish(tracing.carrying(event, span))
     return is_new
 
 
@@ -113,7 +115,9 @@ def event_of(services: Services, user: User, order: Order, key: str | None) -> E
             datasets=services.datasets,
             addressing=services.addressing,
         )
-        event = request_event(request, job_id=job_id, source=SOURCE)
+        event = request_event(
+            request, job_id=job_id, source=SOURCE, traceparent=tracing.current().traceparent
+        )
         decode(event.encode())
     except (PydanticSerializationError, UnicodeError) as error:
         raise Rejected("a text in the body is not valid Unicode", code="invalid_text") from error

@@ -11,6 +11,7 @@ from api.auth import User
 from api.problems import Problem
 from api.schedules import not_found
 from api.services import Services
+from stream_app import tracing
 from stream_app.events import EventType, lifecycle_event
 from stream_app.jobs.admission import job_row
 from stream_app.schedules.plan import Run
@@ -37,6 +38,7 @@ async def run_now(services: Services, user: User, schedule_id: UUID, key: str | 
         await _check_backlog(services, schedule.user_id)
         schedule = await _renewed(services, user, schedule, connection)
         run, row = _planned(services, schedule, now, job_id)
+        row["traceparent"] = tracing.current().traceparent
         accepted = await services.store.admit(connection, [row])
         if run.window is not None and not run.again:
             mark = {"window_start": run.window.end}

@@ -19,7 +19,7 @@ def worker() -> None:
     """Run a worker: admits requests, runs exports, records what happened. SIGTERM drains it."""
     import faust
 
-    from stream_app import logs, metrics
+    from stream_app import logs, metrics, telemetry
     from stream_app.app import create_app, create_watch
     from stream_app.errors import ExporterError
     from stream_app.kafka import ensure_topics
@@ -49,7 +49,8 @@ def worker() -> None:
         quiet=True,
     )
     running.spinner = None  # it writes control characters among the lines of the log
-    running.execute_from_commandline()
+    with telemetry.exported("exporter-worker", app.conf.broker_client_id):
+        running.execute_from_commandline()
 
 
 @cli.command()

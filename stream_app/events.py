@@ -213,18 +213,21 @@ def _require_what_its_type_requires(event: Event) -> None:
             _ = event.job_id, event.lifecycle
 
 
-def request_event(request: RequestIdentity, *, job_id: UUID | None = None, source: str) -> Event:
+def request_event(
+    request: RequestIdentity, *, job_id: UUID | None = None, source: str, traceparent: str | None = None
+) -> Event:
     """An ``export.requested`` event; publishing it twice asks for the same job."""
     return Event(
         id=str(job_id or uuid4()),
         source=source,
         type=EventType.REQUESTED,
         time=datetime.now(UTC),
+        traceparent=traceparent,
         data=request.model_dump(mode="json", exclude_unset=True),
     )
 
 
-def cancel_event(job_id: UUID, *, source: str) -> Event:
+def cancel_event(job_id: UUID, *, source: str, traceparent: str | None = None) -> Event:
     """An ``export.cancel_requested`` event for ``job_id``."""
     return Event(
         id=str(uuid4()),
@@ -232,6 +235,7 @@ def cancel_event(job_id: UUID, *, source: str) -> Event:
         type=EventType.CANCEL_REQUESTED,
         subject=str(job_id),
         time=datetime.now(UTC),
+        traceparent=traceparent,
     )
 
 

@@ -12,8 +12,9 @@ from api.estimates import estimate
 from api.models import Accepted, Estimate, JobPage, JobView, Order
 from api.orders import event_of, place
 from api.problems import Problem, documented, not_found
-from api.services import Container, Services
-from stream_app.events import ExportRequest, Word
+from api.services import SOURCE, Container, Services
+from stream_app import tracing
+from stream_app.events import ExportRequest, Word, cancel_event
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import UNFINISHED, Status
 
@@ -170,7 +171,9 @@ async def get_export(
 async def cancel_export(job_id: UUID, services: Container, user: CurrentUser) -> Accepted:
     """A job that runs is stopped; the answer shows how it stood when it was asked for."""
     job = await visible_job(services, user, job_id)
-    await services.publisher.cancel(job_id)
+    event = cancel_event(job_id, source=SOURCE)
+    with tracing.sending(event) as span:
+        await services.publisher.publish(tracing.carrying(event, span))
     return Accepted(export_job_id=job_id, status=Status(job.status))
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import structlog
 from faust.types import EventT
 
-from stream_app import metrics
+from stream_app import metrics, tracing
 from stream_app.agents.batches import sorted_out
 from stream_app.agents.emitter import Emitter
 from stream_app.delivery.ledger import plan
-from stream_app.events import Topic
+from stream_app.events import Event, Topic
 from stream_app.jobs.projection import apply
 from stream_app.jobs.states import OUTCOMES
 from stream_app.jobs.store import JobStore
@@ -38,18 +38,24 @@ class Projector:
         read, unread = sorted_out(messages, Topic.EVENTS)
         outcomes = [event for _, event in read if event.type in OUTCOMES]
         if outcomes:
-            async with self.store.transaction() as connection:
-                # In one order everywhere, so that no two transactions wait for each other.
-                applied = [
-                    (event, record)
-                    for event in sorted(outcomes, key=lambda event: event.job_id)
-                    if (record := await apply(connection, event)) is not None
-                ]
-                ended = [event.job_id for event, _ in applied]
-                await plan(connection, ended)
-                await note(connection, ended, most_failures=self.max_failures)
-            for event, record in applied:
-                metrics.ended(OUTCOMES[event.type], event.lifecycle)
-                log.info(f"job.{OUTCOMES[event.type]}", **story(event.lifecycle, record))
+            # In one order everywhere, so that no two transactions wait for each other.
+            outcomes.sort(key=lambda event: event.job_id)
+            with tracing.processing(outcomes) as traced:
+                await self._apply(traced)
         for message, reason in unread:
             await self.emit.dead_letter(message, reason)
+
+    async def _apply(self, outcomes: Sequence[Event]) -> None:
+        async with self.store.transaction() as connection:
+            applied = [
+                (event, record)
+                for event in outcomes
+                if (record := await apply(connection, event)) is not None
+            ]
+            ended = [event.job_id for event, _ in applied]
+            await plan(connection, ended)
+            await note(connection, ended, most_failures=self.max_failures)
+        for event, record in applied:
+            metrics.ended(OUTCOMES[event.type], event.lifecycle)
+            told = story(event.lifecycle, record) | tracing.ids(event.traceparent)
+            log.info(f"job.{OUTCOMES[event.type]}", **told)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from faust.types import EventT
 
-from stream_app import metrics
+from stream_app import metrics, tracing
 from stream_app.agents.batches import sorted_out
 from stream_app.agents.emitter import Emitter
 from stream_app.delivery.addresses import Addressing
@@ -49,7 +49,9 @@ class Admission:
                 requests[event.job_id] = event
                 if _asked(event, message) < oldest:
                     old[event.job_id] = message
-        forgotten = await self._admit(requests, old.keys(), cancellations)
+        with tracing.processing([*requests.values(), *cancellations]) as traced:
+            asked = dict(zip(requests, traced, strict=False))
+            forgotten = await self._admit(asked, old.keys(), traced[len(asked) :])
         refused = [(old[job_id], _too_old(requests[job_id], self.history)) for job_id in forgotten]
         for message, reason in [*unread, *refused]:
             await self.emit.dead_letter(message, reason)

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import structlog
 
-from stream_app import metrics
+from stream_app import metrics, tracing
 from stream_app.delivery.addresses import Addressing
 from stream_app.delivery.ledger import Ledger
 from stream_app.delivery.models import Channel, DeliveryStatus
@@ -99,16 +99,31 @@ class Courier:
             return []
 
     def _start(self, channel: Channel, transport: Transport | None, notice: Notice) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._deliver(channel, transport, notice))
+        task = asyncio.create_task(self._traced(channel, transport, notice))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _deliver(self, channel: Channel, transport: Transport | None, notice: Notice) -> None:
-        """Send one message and record what became of it; the record waits for the database."""
+    async def _traced(self, channel: Channel, transport: Transport | None, notice: Notice) -> None:
+        attributes: tracing.Attributes = {
+            "exporter.job.id": str(notice.job_id),
+            "exporter.delivery.id": str(notice.delivery_id),
+            "exporter.delivery.attempt": notice.attempt,
+        }
+        with tracing.span(
+            f"deliver {channel}", kind="CLIENT", parent=notice.traceparent, attributes=attributes
+        ) as span:
+            span.note({"exporter.delivery.outcome": await self._deliver(channel, transport, notice)})
+
+    async def _deliver(self, channel: Channel, transport: Transport | None, notice: Notice) -> str | None:
+        """Send one message and record what became of it, once the database takes that; returns it.
+
+        ``None``: the message was claimed by somebody else meanwhile.
+        """
         bound = log.bind(
             delivery=str(notice.delivery_id),
             job_id=str(notice.job_id),
+            user_id=notice.user_id,
             channel=channel,
             address=notice.address,
             attempt=notice.attempt,
@@ -122,25 +137,30 @@ class Courier:
         except Rejected as error:
             status, reason = DeliveryStatus.SKIPPED, str(error)
         except Undelivered as error:
+            tracing.current().failed(error)
             outcome = await until_possible(self._ledger.postpone, notice, backoff(notice.attempt), str(error))
             bound.warning("delivery.postponed", outcome=outcome, error=str(error))
             if outcome is not None:
                 metrics.delivered(channel, outcome)
-            return
+            return outcome
         except Refused as error:
+            tracing.current().failed(error)
             status, reason = DeliveryStatus.FAILED, str(error)
             if error.bad_address:
                 await until_possible(self._ledger.suppress, notice.address, reason)
         except Uncertain as error:
+            tracing.current().failed(error)
             status, reason = DeliveryStatus.AMBIGUOUS, str(error)
-        except Exception:
+        except Exception as error:
+            tracing.current().failed(error)
             bound.exception("delivery.crashed")
             status, reason = DeliveryStatus.AMBIGUOUS, "a fault of the service; its log knows more"
         if await until_possible(self._ledger.finish, notice, status, reason):
             metrics.delivered(channel, status)
             bound.info(f"delivery.{status}", reason=reason)
-        else:
-            bound.warning("delivery.claim_lost", status=status)
+            return status
+        bound.warning("delivery.claim_lost", status=status)
+        return None
 
     def _checked(self, channel: Channel, notice: Notice) -> Notice:
         """The message, for an address as mails carry it.

@@ -49,6 +49,7 @@ class Notice:
     error_code: str | None = None
     error_message: str | None = None
     paused: str | None = None
+    traceparent: str | None = None
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
@@ -68,6 +69,7 @@ class Notice:
                 "error_code",
                 "error_message",
                 "paused",
+                "traceparent",
             )
         }
         return cls(

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from stream_app import tracing
 from stream_app.delivery.addresses import is_public
 from stream_app.delivery.content import one_line
 from stream_app.delivery.links import Links
@@ -41,6 +42,7 @@ class Hooks:
             "Content-Type": "application/json",
             "User-Agent": "streaming-exporter",
             **signed(self._key, message_id(notice), int(time.time()), body),
+            **({"traceparent": context} if (context := tracing.current().traceparent) else {}),
         }
         try:
             async with asyncio.timeout(self._settings.delivery_timeout_seconds):

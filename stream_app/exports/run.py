@@ -22,6 +22,7 @@ from stream_app.exports.datasets.base import Dataset
 from stream_app.exports.formats.base import Document, Format, Tally
 from stream_app.exports.formats.process import frame_in_process
 from stream_app.exports.inventory import object_key
+from stream_app.exports.phases import Timed, TimedSink, phase, rendering
 from stream_app.exports.pipe import BytePipe, PipeClosed
 from stream_app.exports.source import Snapshot, Source
 from stream_app.exports.statement import Rows, render, rows_of
@@ -125,20 +126,25 @@ class Exporter:
         count = 0
 
         def upload() -> Stored:
+            read = Timed(iter(pipe))
+            made = Timed(rendering(file.bytes(read, gauge.tally), read))
             try:
-                return self.storage.put(
-                    file.key,
-                    file.bytes(iter(pipe), gauge.tally),
-                    content_type=file.content_type,
-                    file_name=file.name,
-                    metadata=lambda: {"rows": str(count)},
-                )
+                with phase("upload", made, {"aws.s3.bucket": self.storage.bucket}):
+                    return self.storage.put(
+                        file.key,
+                        made,
+                        content_type=file.content_type,
+                        file_name=file.name,
+                        metadata=lambda: {"rows": str(count)},
+                    )
             finally:
                 pipe.close_reader()
 
         uploading = asyncio.get_running_loop().run_in_executor(self.threads, copy_context().run, upload)
         try:
-            count = await snapshot.copy(sql, projection.copy, pipe.write)
+            sink = TimedSink(pipe.write)
+            with phase("source", sink, {"db.system.name": "postgresql", "db.operation.name": "COPY"}):
+                count = await snapshot.copy(sql, projection.copy, sink)
             pipe.finish()
             return count, await asyncio.shield(uploading)
         except BaseException as error:

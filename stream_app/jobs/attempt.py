@@ -9,7 +9,7 @@ from enum import Enum
 
 import structlog
 
-from stream_app import metrics
+from stream_app import metrics, tracing
 from stream_app.errors import ExporterError, Outage, Rejected, Retryable
 from stream_app.events import EventType, JobError, LifecycleData, lifecycle_event
 from stream_app.exports.run import Exporter, Gauge
@@ -92,6 +92,7 @@ class Runner:
                 # Not after the seal: from then on anyone may publish the end, which nothing may follow.
                 await asyncio.wait({attempt.report})
             if await until_possible(self.store.seal, claim, outcome):
+                tracing.current().note(_traced(outcome))
                 if outcome.status == Status.COMPLETED:
                     metrics.exported(outcome, attempt.began)
                 await self.caretaker.publish(outcome)
@@ -142,6 +143,10 @@ class Runner:
         error = None if export.cancelled() else export.exception()
         if not export.cancelled() and error is None:
             return export.result()
+        if attempt.stop is not None:
+            tracing.current().note({"exporter.stopped": attempt.stop.value})
+        elif isinstance(error, Exception):
+            tracing.current().failed(error)
         match attempt.stop:
             case Stop.CANCELLED:
                 return claim.lifecycle(Status.CANCELLED, completed_at=datetime.now(UTC))
@@ -193,3 +198,11 @@ def _failure(claim: Claim, code: str, message: str) -> LifecycleData:
     return claim.lifecycle(
         Status.FAILED, completed_at=datetime.now(UTC), error=JobError(code=code, message=message)
     )
+
+
+def _traced(outcome: LifecycleData) -> tracing.Attributes:
+    return {
+        "exporter.outcome": outcome.status,
+        "exporter.rows": outcome.row_count,
+        "exporter.bytes": outcome.file_size,
+    }

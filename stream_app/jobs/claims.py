@@ -43,6 +43,16 @@ class Claim:
         """What every line of the log about this attempt bears."""
         return {"job_id": str(self.job_id), "user_id": self.request.user_id, "attempt": self.attempt}
 
+    @property
+    def traced(self) -> dict[str, Any]:
+        """What its span says of it."""
+        return {
+            "exporter.job.id": str(self.job_id),
+            "exporter.dataset": self.request.export_type,
+            "exporter.format": self.request.format,
+            "exporter.attempt": self.attempt,
+        }
+
     def lifecycle(self, status: Status, **known: Any) -> LifecycleData:
         """Data of a lifecycle event about this attempt."""
         return LifecycleData(

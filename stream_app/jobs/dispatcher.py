@@ -4,12 +4,13 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
 import structlog
 
-from stream_app import metrics
+from stream_app import metrics, tracing
 from stream_app.errors import Retryable
 from stream_app.exports.run import Exporter
 from stream_app.jobs.attempt import Attempt, Runner, Stop
@@ -138,7 +139,9 @@ class Dispatcher:
     def _start(self, claim: Claim) -> None:
         if taken_over := self._attempts.get(claim.job_id):
             taken_over.end(Stop.LEASE_LOST)
-        with structlog.contextvars.bound_contextvars(**claim.named):
+        span = tracing.span("export", parent=claim.traceparent, attributes=claim.traced)
+        with span.within(), structlog.contextvars.bound_contextvars(**claim.named):
+            claim = replace(claim, traceparent=span.traceparent)
             attempt = self._attempts[claim.job_id] = self._runner.start(claim)
             task = asyncio.create_task(self._runner.finish(attempt), name=f"attempt {claim.job_id}")
         self._tasks.add(task)
@@ -146,6 +149,7 @@ class Dispatcher:
 
         def done(_: object) -> None:
             self._tasks.discard(task)
+            span.end()
             if self._attempts.get(claim.job_id) is attempt:
                 del self._attempts[claim.job_id]
             metrics.SLOTS_RUNNING.set(self.running)

@@ -26,7 +26,8 @@ def admit(columns: Iterable[str]) -> TextClause:
         SELECT {names} FROM jsonb_populate_recordset(NULL::export_jobs, CAST(:rows AS jsonb)) ORDER BY id
         ON CONFLICT (id) DO UPDATE SET
             admitted_at = excluded.admitted_at, outcome = excluded.outcome,
-            cancel_requested_at = excluded.cancel_requested_at, lease_until = excluded.lease_until
+            cancel_requested_at = excluded.cancel_requested_at, lease_until = excluded.lease_until,
+            traceparent = excluded.traceparent
         WHERE job.admitted_at IS NULL AND job.outcome IS NULL AND job.status = 'pending'
             AND excluded.admitted_at IS NOT NULL
         RETURNING job.id, job.user_id, job.export_type, job.format, job.traceparent

@@ -11,6 +11,7 @@ import structlog
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from stream_app import tracing
 from stream_app.delivery.addresses import Addressing
 from stream_app.errors import Rejected, Unreadable
 from stream_app.events import Event, EventType, LifecycleData, lifecycle_event
@@ -158,8 +159,11 @@ class Scheduler:
     async def _admit(
         self, connection: AsyncConnection, rows: Sequence[dict[str, Any]]
     ) -> Sequence[LifecycleData]:
-        accepted = await self.jobs.admit(connection, rows)
-        await self.emit(lifecycle_event(EventType.ACCEPTED, data) for data in accepted)
+        with tracing.spans(tracing.span("run schedule", attributes=_traced(row)) for row in rows) as begun:
+            for row, span in zip(rows, begun, strict=True):
+                row["traceparent"] = span.traceparent
+            accepted = await self.jobs.admit(connection, rows)
+            await self.emit(lifecycle_event(EventType.ACCEPTED, data) for data in accepted)
         return accepted
 
     async def _publish_outcomes(
@@ -168,11 +172,20 @@ class Scheduler:
         """Runs that were refused have ended as they were admitted."""
         fresh = {data.job_id for data in accepted}
         refused = [
-            LifecycleData.model_validate(row["outcome"])
+            LifecycleData.model_validate(row["outcome"] | {"traceparent": row["traceparent"]})
             for row in rows
             if row["outcome"] and row["id"] in fresh
         ]
         await self.emit(lifecycle_event(EVENT_OF[Status(data.status)], data) for data in refused)
+
+
+def _traced(row: Mapping[str, Any]) -> tracing.Attributes:
+    return {
+        "exporter.job.id": str(row["id"]),
+        "exporter.schedule.id": str(row["schedule_id"]),
+        "exporter.dataset": row["export_type"],
+        "exporter.format": row["format"],
+    }
 
 
 def paused(reason: str, at: datetime) -> dict[str, Any]:

@@ -1,0 +1,65 @@
+"""Back ends of traces and metrics that hang, die or are away harm nobody."""
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from local.apps import AppProcess
+from local.ports import free_ports
+from tests.e2e.conftest import System
+from tests.e2e.test_logs import lines
+
+FEW = {
+    "OTEL_BSP_SCHEDULE_DELAY": "50",
+    "OTEL_BSP_MAX_QUEUE_SIZE": "20",
+    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "10",
+}
+"""So that what waits for the back end is soon more than is kept."""
+
+
+@pytest.fixture
+def silent() -> Iterator[socket.socket]:
+    """A collector that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+@pytest.fixture
+def alone(system: System, silent: socket.socket) -> Iterator[tuple[AppProcess, int]]:
+    """The only worker, and the port of its metrics."""
+    (port,) = free_ports(1)
+    collector = "http://{}:{}".format(*silent.getsockname())
+    settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector, "EXPORTER_METRICS_PORT": str(port), **FEW}
+    system.worker.stop()
+    worker = system.stack.start_worker(settings=system.extra | settings)
+    yield worker, port
+    worker.kill()
+    system.worker.start()
+
+
+def test_back_ends_that_hang_and_die_harm_nobody(
+    system: System, silent: socket.socket, alone: tuple[AppProcess, int]
+) -> None:
+    worker, port = alone
+    hanging, killed = [socket.create_connection(("127.0.0.1", port)) for _ in range(2)]
+    killed.sendall(b"GET /metrics HTTP/1.1\r\n")
+
+    def five_exports() -> None:
+        jobs = [system.ask(export_type="orders", format="csv", scope="all") for _ in range(5)]
+        for job_id in jobs:
+            assert system.ended(job_id, within=30)["status"] == "completed"
+
+    five_exports()
+    silent.close()
+    killed.close()
+    five_exports()
+    began = time.monotonic()
+    worker.stop()
+    assert time.monotonic() - began < 10
+    assert worker.child.exit_code == 0, worker.child.tail()
+    hanging.close()
+    events = [line["event"] for line in lines(worker.log)]
+    assert events.count("tracing.on") == 1
+    assert "Queue full, dropping Span." in events
