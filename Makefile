@@ -1,7 +1,7 @@
 # Everything a contributor types. `make help` lists the targets.
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: demo test up check bench chaos clean help lock setup lint format pictures docs
+.PHONY: demo test up check bench chaos clean help lock setup lint format pictures previous docs
 
 ROWS ?= 20000
 PORT ?= 8000
@@ -40,8 +40,12 @@ bench: $(READY) ## Measure formats against their peers, side by side (WHAT=jobs,
 chaos: $(READY) ## Break everything while jobs run, over and over (MINUTES=, and CHAOS_SEED= to repeat a run)
 	@$(PYTHON_ENV) -m tests.chaos $(MINUTES)
 
-docs: $(READY) ## Write docs/asyncapi.yaml, docs/openapi.json and docs/schemas/ anew
+docs: $(READY) ## Write docs/asyncapi.yaml, docs/openapi.json, docs/schemas/ and docs/licences.md anew
 	@$(PYTHON_ENV) -m docs.generate
+
+previous: $(READY) ## Keep a wheel of this version for the upgrade test of the next
+	@rm -f tests/chaos/previous/*.whl
+	@$(PYTHON_ENV) -m hatchling build -t wheel -d tests/chaos/previous
 
 pictures: $(READY) ## Take the README's pictures of the page anew
 	@EXPORTER_TEST_SCREENSHOTS=docs/images $(PYTHON_ENV) -m pytest -q tests/e2e/test_page.py -k pictures

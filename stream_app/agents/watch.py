@@ -96,7 +96,7 @@ class Watch(Service):
         self._ready_file = ready_file
         self._group: Group | None = None
         self._ends: dict[Place, int] = {}
-        self._health: Health | None = None
+        self._said: tuple[Health, str] | None = None
         self._pause = HURRIED
 
     async def on_started(self) -> None:
@@ -137,9 +137,9 @@ class Watch(Service):
         )
         metrics.lag(signs.behind())
         health, reason = self._watchdog.look(signs)
-        if health is not self._health:
+        if (health, reason) != self._said:
             log.info(f"worker.{health.value}", worker=self._worker, reason=reason)
-        self._health = health
+        self._said = health, reason
         if health is Health.WELL:
             self._pause = BEAT
             for probe in self._probes:

@@ -27,6 +27,8 @@ async def check_tables(engine: AsyncEngine) -> None:
                 raise Outage("state database: it is a replica, or still recovers")
             if await connection.scalar(text("SELECT current_setting('transaction_read_only')")) == "on":
                 raise Outage("state database: it takes no changes, its transactions are read only")
-            revision = await connection.scalar(text("SELECT max(version_num) FROM alembic_version"))
+            revision = None
+            if await connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL")):
+                revision = await connection.scalar(text("SELECT max(version_num) FROM alembic_version"))
     if behind := _missing(revision):
-        raise Outage(f"state database: run `exporter migrate`, it lacks {', '.join(behind)}")
+        raise Outage(f"state database: run `exporter migrate`, it lacks {', '.join(reversed(behind))}")

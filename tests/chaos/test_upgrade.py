@@ -1,0 +1,262 @@
+"""An upgrade while jobs flow: workers of the previous version and of this one beside each other.
+
+The previous version is a wheel of it (``previous/*.whl``, see ``make previous``): its own code, migrations
+and models, unpacked and run with the libraries of this one. So this proves that its programs work before,
+during and after today's migrations, beside today's programs, and again when those are taken away; that jobs
+pass from either to the other; and that each job is done once. It does not prove that the previous version
+works with the releases of its libraries that it came with, or that a version may be skipped.
+"""
+
+import asyncio
+import itertools
+import json
+import socket
+import subprocess
+import sys
+import zipfile
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from alembic import command
+
+from local.apps import AppProcess
+from local.process import Child
+from local.stack import ROOT, Stack
+from stream_app.events import ExportRequest, request_event
+from stream_app.kafka import ensure_topics
+from stream_app.migrations import config, missing
+from tests.chaos.client import Client, has_ended
+from tests.chaos.items import COLUMNS, SLOW_ROWS_A_SECOND, Source
+from tests.chaos.plan import Order
+from tests.chaos.verdict import wrong_files, wrong_histories, wrong_objects
+
+(WHEEL,) = (Path(__file__).parent / "previous").glob("*.whl")
+
+SETTINGS = {
+    "EXPORTER_KAFKA_GROUP": "upgrade",
+    "EXPORTER_DRAIN_SECONDS": "0.5",
+    "EXPORTER_WORKER_SLOTS": "2",
+    "EXPORTER_USER_SLOTS": "2",
+}
+EACH = 3
+"""Jobs that a worker must have done before the next step of the upgrade."""
+
+PATIENCE = 120.0
+"""Seconds that a step may take: so much is for machines that do other things as well."""
+
+WAITING = 8
+UNFINISHED = "SELECT FROM export_jobs WHERE status IN ('pending', 'processing')"
+
+
+class Worker(AppProcess):
+    """One that runs from ``code``, a folder with the packages."""
+
+    def __init__(self, stack: Stack, name: str, code: Path, settings: dict[str, str]) -> None:
+        env = {**stack.environment(), **SETTINGS, **settings, "PYTHONPATH": str(code)}
+        super().__init__(name, ["stream_app"], env, stack.run_dir)
+        self._code = code
+
+    def begin(self) -> None:
+        """Start it, and do not wait."""
+        self._child = Child(self.name, self._argv, self.log, env=self._env, cwd=self._code)
+
+    def start(self) -> None:
+        self.begin()
+        self.child.wait_until(self.is_ready, PATIENCE)
+
+    def run(self, *arguments: str) -> None:
+        """Run one command of its version to the end."""
+        done = subprocess.run(
+            [sys.executable, "-m", "stream_app", *arguments],
+            env=self._env,
+            cwd=self._code,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What it has logged."""
+        lines = self.log.read_text("utf-8").splitlines() if self.log.exists() else []
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """What it has logged about ``event``."""
+        return [line for line in self.lines() if line["event"] == event]
+
+    async def works(self, client: Client, since: set[UUID]) -> None:
+        """Wait until :data:`EACH` jobs besides those were taken by it and are completed."""
+        name = f"{socket.gethostname()}-{self.pid}"
+        taken: set[UUID] = set()
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                held = await client.fetch("SELECT id FROM export_jobs WHERE worker = $1", name)
+                taken |= {row["id"] for row in held} - since
+                jobs = await client.jobs(taken)
+                if sum(job["status"] == "completed" for job in jobs.values()) >= EACH:
+                    return
+                await asyncio.sleep(0.05)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Until it is so; raises TimeoutError where it is not in time."""
+    async with asyncio.timeout(PATIENCE):
+        while not holds():  # noqa: ASYNC110 - logs tell nobody that they have grown
+            await asyncio.sleep(0.1)
+
+
+@pytest.fixture
+def previous(stack: Stack, tmp_path: Path) -> Path:
+    """The previous version's code."""
+    with zipfile.ZipFile(WHEEL) as wheel:
+        wheel.extractall(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+async def no_tables(stack: Stack) -> AsyncIterator[None]:
+    """The state database is as before the very first migration; and after the test as after the last."""
+    async with Client(stack) as client:
+        await ensure_topics(client.settings)
+        await asyncio.to_thread(command.downgrade, config(client.settings), "base")
+        yield
+        await asyncio.to_thread(command.upgrade, config(client.settings), "head")
+
+
+@pytest.fixture
+def workers(stack: Stack) -> Iterator[list[Worker]]:
+    """Put workers here to have them ended."""
+    made: list[Worker] = []
+    yield made
+    for worker in made:
+        worker.kill()
+
+
+def order_of(number: int, *, seconds: float) -> Order:
+    """An export that takes that long."""
+    last = int(seconds * SLOW_ROWS_A_SECOND)
+    request = ExportRequest(
+        user_id=f"u{number % 5}",
+        export_type="slow",
+        format=("csv", "ndjson")[number % 2],
+        scope="all",
+        filters={"id": {"lte": last}},
+        columns=list(COLUMNS),
+    )
+    return Order(0, request_event(request, source="/t").job_id, request, last)
+
+
+async def ask(client: Client, order: Order) -> Order:
+    await client.publish(request_event(order.request, job_id=order.job_id, source="/t"))
+    return order
+
+
+@asynccontextmanager
+async def flow(client: Client) -> AsyncIterator[list[Order]]:
+    """Jobs, of which some take several seconds, for as long as the block runs: some always wait, few do."""
+    orders: list[Order] = []
+
+    async def publish() -> None:
+        for number in itertools.count():
+            orders.append(await ask(client, order_of(number, seconds=3 if number % 12 == 11 else 0.2)))
+            while len(await client.fetch(UNFINISHED)) >= WAITING:  # noqa: ASYNC110 - so do tables
+                await asyncio.sleep(0.1)
+
+    publishing = asyncio.create_task(publish())
+    try:
+        yield orders
+    finally:
+        publishing.cancel()
+        await asyncio.wait({publishing})
+    assert publishing.cancelled()
+
+
+async def revision(client: Client) -> str:
+    (row,) = await client.fetch("SELECT version_num FROM alembic_version")
+    return str(row["version_num"])
+
+
+async def judge(client: Client, source: Source, orders: Sequence[Order]) -> None:
+    """Every job was done once and well."""
+    ids = [order.job_id for order in orders]
+    jobs = await client.until(ids, has_ended, within=PATIENCE)
+    assert {job["status"] for job in jobs.values()} == {"completed"}
+    assert {job["failures"] for job in jobs.values()} == {0}
+    assert await wrong_files(client, source, orders, jobs) == []
+    files, uploads = await asyncio.to_thread(client.objects)
+    assert wrong_objects(jobs, [key for key in files if UUID(key.split("/")[1]) in jobs], uploads) == []
+    assert wrong_histories(jobs, await client.history(ids)) == []
+
+
+async def test_a_worker_that_comes_before_the_tables_waits_for_them(
+    stack: Stack, source: Source, datasets: dict[str, str], no_tables: None, workers: list[Worker]
+) -> None:
+    workers.append(worker := Worker(stack, "early", ROOT, datasets))
+    async with Client(stack) as client:
+        order = await ask(client, order_of(0, seconds=0.1))
+        worker.begin()
+        lacking = "run `exporter migrate`, it lacks 0001"
+        await until(lambda: any(lacking in reason for reason in waiting_for(worker)))
+        assert not worker.is_ready()
+        assert worker.running
+        await asyncio.to_thread(stack.run, "migrate")
+        await asyncio.to_thread(worker.child.wait_until, worker.is_ready, PATIENCE)
+        await judge(client, source, [order])
+
+
+async def test_old_and_new_side_by_side_through_the_migration(
+    stack: Stack,
+    source: Source,
+    datasets: dict[str, str],
+    previous: Path,
+    no_tables: None,
+    workers: list[Worker],
+) -> None:
+    workers += [
+        old := Worker(stack, "old", previous, datasets),
+        new := Worker(stack, "new", ROOT, datasets),
+        again := Worker(stack, "old-again", previous, datasets),
+    ]
+    async with Client(stack) as client:
+        await asyncio.to_thread(old.run, "migrate")
+        before = await revision(client)
+        assert missing(before), "the previous version has all of today's migrations: this would show nothing"
+        await asyncio.to_thread(old.start)
+        async with flow(client) as orders:
+            await old.works(client, set())
+
+            await asyncio.to_thread(stack.run, "migrate")
+            assert missing(await revision(client)) == []
+            await old.works(client, known(orders))
+
+            await asyncio.to_thread(new.start)
+            done = known(orders)
+            await asyncio.gather(old.works(client, done), new.works(client, done))
+
+            long = [await ask(client, order_of(number, seconds=6)) for number in range(3)]
+            orders += long
+            await client.until(known(long), lambda job: job["status"] == "processing", within=PATIENCE)
+            await asyncio.to_thread(old.stop)
+            assert old.logged("job.handed_back"), "of three long jobs the new one has slots for two"
+            await new.works(client, known(orders))
+
+            await asyncio.to_thread(again.start)
+            await asyncio.to_thread(new.stop)
+            await again.works(client, known(orders))
+        await judge(client, source, orders)
+    for worker in workers:
+        assert worker.logged("job.lease_lost") == []
+
+
+def waiting_for(worker: Worker) -> list[str]:
+    """Why it said that it was not ready."""
+    return [line["reason"] for line in worker.logged("worker.waiting")]
+
+
+def known(orders: Sequence[Order]) -> set[UUID]:
+    """Jobs that have been asked for until now."""
+    return {order.job_id for order in orders}
