@@ -1,6 +1,5 @@
 """The ``exporter`` command."""
 
-import asyncio
 import json
 import logging
 from pathlib import Path
@@ -24,6 +23,24 @@ cli = typer.Typer(
 )
 
 cli.add_typer(schedules.cli, name="schedule")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("streaming-exporter"))
+        raise typer.Exit
+
+
+@cli.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version")
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
 
 JobId = Annotated[UUID, typer.Argument(metavar="JOB", help="The job's id, which `exporter request` prints")]
 Output = Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for the file")]
@@ -78,6 +95,8 @@ def request(
     api_url: ApiUrl = None,
 ) -> None:
     """Publish a request for an export; prints the job's id."""
+    import asyncio  # slow to import, as are the others
+
     from producers import session
     from stream_app.settings import Settings
 
@@ -155,6 +174,8 @@ def download(
 @cli.command()
 def cancel(job_id: JobId) -> None:
     """Ask for a job to be cancelled."""
+    import asyncio
+
     from producers import session
     from stream_app.settings import Settings
 
@@ -180,6 +201,8 @@ def token(
 @cli.command()
 def tick() -> None:
     """Publish a schedule.tick at each minute boundary, until SIGTERM."""
+    import asyncio
+
     from producers import ticker
     from stream_app.settings import Settings
 
@@ -193,10 +216,5 @@ def tick() -> None:
         asyncio.run(ticker.run(settings))
 
 
-def main() -> None:
-    """The console entry point."""
-    cli(prog_name="exporter")
-
-
 if __name__ == "__main__":
-    main()
+    cli(prog_name="exporter")

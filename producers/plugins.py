@@ -1,5 +1,6 @@
 """Commands of other packages, found by entry point and imported only when they are needed."""
 
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -45,5 +46,7 @@ class ExtensibleGroup(TyperGroup):
         return None
 
 
+@cache
 def _entries() -> list[EntryPoint]:
+    """Read once: it takes a look at every package that is installed."""
     return sorted(entry_points(group=GROUP), key=lambda entry: entry.name)

@@ -1,6 +1,5 @@
 """``exporter worker`` and ``exporter migrate``; ``python -m stream_app`` runs a worker."""
 
-import asyncio
 import logging
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +16,8 @@ cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 @cli.command()
 def worker() -> None:
     """Run a worker: admits requests, runs exports, records what happened. SIGTERM drains it."""
+    import asyncio
+
     import faust
 
     from stream_app import logs, metrics, telemetry
@@ -71,6 +72,8 @@ def resend(
     ] = None,
 ) -> None:
     """Send again the mails and webhooks about a job that did not, or perhaps not, arrive."""
+    import asyncio
+
     from stream_app.delivery.ledger import Ledger
     from stream_app.errors import ExporterError
     from stream_app.jobs.database import create_engine
@@ -100,6 +103,8 @@ def doctor(
     ] = False,
 ) -> None:
     """Check database, topics and bucket against each other; changes nothing. Exit code 1: a problem."""
+    import asyncio
+
     from stream_app.settings import Settings
 
     settings = Settings()

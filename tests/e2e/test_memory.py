@@ -1,7 +1,12 @@
-"""Memory does not grow with rows."""
+"""Processes are small, and do not grow with rows."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from local.apps import AppProcess
 from tests.e2e.conftest import System
 
 MEGABYTE = 2**20
@@ -13,6 +18,23 @@ def memory(pid: int, field: str) -> int:
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
     raise AssertionError(f"no {field}")
+
+
+@pytest.mark.parametrize(
+    ("start", "budget"),
+    [
+        (lambda system: system.stack.start_worker(settings=system.extra), 150),
+        (lambda system: system.stack.start_api(settings=system.extra), 120),
+    ],
+    ids=["worker", "api"],
+)
+def test_an_idle_process_is_small(system: System, start: Callable[[System], AppProcess], budget: int) -> None:
+    process = start(system)
+    try:
+        time.sleep(2)  # what is only imported once it is needed has been by then
+        assert memory(process.pid, "VmRSS") < budget * MEGABYTE
+    finally:
+        process.stop()
 
 
 def test_a_million_rows_in_constant_memory(system: System) -> None:

@@ -1,0 +1,71 @@
+"""What is imported when: a command that answers is not kept waiting, a producer is not given a worker."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROCESSOR_SECONDS = 0.5
+RUNS = 8
+
+OF_THE_SERVICE = frozenset({"alembic", "asyncpg", "fastapi", "faust", "minio", "sqlalchemy", "starlette"})
+OF_THE_COMMAND = frozenset({"httpx", "joserfc", "rich", "typer"})
+
+
+def run(*arguments: str) -> str:
+    command = [sys.executable, *arguments]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("EXPORTER_")}
+    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def imported(code: str) -> set[str]:
+    """Top-level packages that are there after ``code`` has run."""
+    return set(
+        run("-c", f"{code}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})").split()
+    )
+
+
+def processor_seconds(*arguments: str) -> float:
+    """What a program needs of a processor, which unlike time does not depend much on who else is at work."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run(*arguments)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_help_is_quick() -> None:
+    """In one of some runs: the first may have to compile, others share the processor's caches."""
+    assert any(processor_seconds("-m", "producers", "--help") < PROCESSOR_SECONDS for _ in range(RUNS))
+
+
+def test_help_imports_little() -> None:
+    code = (
+        "import contextlib, io\nfrom producers.command import main\nimport sys\nsys.argv[1:] = ['--help']\n"
+    )
+    code += "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): main()"
+    found = imported(code)
+    assert "typer" in found
+    assert not found & (OF_THE_SERVICE | {"aiokafka", "asyncio", "httpx", "pydantic", "rich"})
+
+
+@pytest.mark.parametrize("module", ["producers", "producers.publisher", "stream_app.events"])
+def test_whoever_emits_events_imports_no_service(module: str) -> None:
+    found = imported(f"import {module}")
+    assert module.partition(".")[0] in found
+    assert not found & (OF_THE_SERVICE | OF_THE_COMMAND)
+
+
+def test_publishing_needs_the_client_of_kafka_and_nothing_more() -> None:
+    found = imported("import producers.publisher, stream_app.kafka, aiokafka")
+    assert "aiokafka" in found
+    assert not found & (OF_THE_SERVICE | OF_THE_COMMAND)
+
+
+def test_the_api_imports_no_worker() -> None:
+    found = imported("import api.app")
+    assert "fastapi" in found
+    assert not found & {"alembic", "faust", "mode"}
