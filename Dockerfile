@@ -6,6 +6,7 @@ RUN pip install --no-cache-dir --require-hashes -r requirements/build.txt \
     && uv venv /opt/exporter \
     && uv pip install --python /opt/exporter --no-cache --require-hashes -r requirements/runtime.txt
 COPY pyproject.toml LICENSE README.md ./
+COPY docs/ docs/
 COPY stream_app/ stream_app/
 COPY producers/ producers/
 COPY api/ api/

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from api.app import create_app
+from docs import licences
 from stream_app import asyncapi
 from stream_app.events import EventType
 from stream_app.schemas import event_schema
@@ -30,6 +31,7 @@ def documents() -> dict[Path, str]:
         HERE / "asyncapi.yaml": yaml.dump(
             described, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110
         ),
+        HERE / "licences.md": licences.document(),
         HERE / "openapi.json": _json(openapi),
         **{HERE / "schemas" / f"{kind.value}.json": _json(event_schema(kind)) for kind in EventType},
     }

@@ -119,7 +119,7 @@ def test_commands_in_the_text_exist_with_their_options(path: Path, command: str)
         assert find_spec(words[1])
     elif program == "exporter":
         found = get_command(cli)
-        while words and isinstance(found, typer.core.TyperGroup):
+        while words and isinstance(found, typer.core.TyperGroup) and not words[0].startswith("-"):
             inner = found.get_command(typer.Context(found), name := words.pop(0))
             assert inner is not None, f"there is no command {name}"
             found = inner
