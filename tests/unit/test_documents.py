@@ -76,7 +76,9 @@ def test_dry_runs_end_well(block: Block, tmp_path: Path) -> None:
     if program != "make":
         calls = [shlex.split(line) for line in done.stdout.splitlines()]
         topics = {after for call in calls for word, after in pairwise(call) if word == "--topic"}
-        assert topics == set(Topic)
+        # To read again what happened is about the topics that make records of jobs.
+        again = {Topic.REQUESTS, Topic.EVENTS}
+        assert topics == (again if program == "kafka-consumer-groups.sh" else set(Topic))
         assert all(call[:2] == ["--bootstrap-server", "broker:9092"] for call in calls)
 
 
