@@ -65,7 +65,7 @@ def test_publishing_needs_the_client_of_kafka_and_nothing_more() -> None:
     assert not found & (OF_THE_SERVICE | OF_THE_COMMAND)
 
 
-def test_the_api_imports_no_worker() -> None:
+def test_the_api_imports_no_worker_and_nothing_that_writes_files() -> None:
     found = imported("import api.app")
     assert "fastapi" in found
-    assert not found & {"alembic", "faust", "mode"}
+    assert not found & {"alembic", "faust", "mode", "openpyxl", "PIL", "pyarrow", "reportlab"}

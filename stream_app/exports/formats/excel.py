@@ -1,7 +1,7 @@
 """Workbooks: PostgreSQL renders the values, openpyxl makes the workbook, rows stream into its sheets."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Select, select
 
@@ -9,10 +9,12 @@ from stream_app.errors import Rejected
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import RAW_LINES, Document, Format, Projection, Tally
 from stream_app.exports.formats.excel_archive import Archive
-from stream_app.exports.formats.excel_book import Book, Parts
 from stream_app.exports.formats.excel_rows import Rows, Shape
 from stream_app.exports.formats.excel_text import cells
 from stream_app.exports.formats.excel_values import value_of
+
+if TYPE_CHECKING:
+    from stream_app.exports.formats.excel_book import Book, Parts
 
 MAX_COLUMNS, MAX_ROWS = 16_384, 1_048_576
 
@@ -52,6 +54,10 @@ class ExcelFormat(Format):
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
         """The archive: sheets as their rows come, then what depends on how many there were."""
+        from stream_app.exports.formats.excel_book import (
+            Book,
+        )  # openpyxl is large, and the API makes no books
+
         book = Book(document)
         rows = Rows([_shape(item, style) for item, style in zip(document.columns, book.styles, strict=True)])
         feed = _Feed(chunks, tally, rows)
@@ -71,7 +77,7 @@ class ExcelFormat(Format):
                 yield archive.add(name, content)
         yield archive.close()
 
-    def _sheet(self, feed: "_Feed", book: Book, parts: Parts, last_rows: list[int]) -> Iterator[bytes]:
+    def _sheet(self, feed: "_Feed", book: "Book", parts: "Parts", last_rows: list[int]) -> Iterator[bytes]:
         """The XML of the last sheet of ``parts``; notes in ``last_rows`` where it ends."""
         head, _ = parts.around_rows()
         yield head

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
 
-from openpyxl.utils import get_column_letter
-
 from stream_app.exports.formats.excel_text import AS_TEXT, EMPTY
 
 _TEXT_START, _TEXT_END = b'" t="inlineStr"><is><t xml:space="preserve">', b"</t></is></c>"
@@ -51,6 +49,8 @@ class Rows:
 
     def __init__(self, shapes: Sequence[Shape]) -> None:
         self.width = len(shapes) + 1  # a row's own element comes first
+        from openpyxl.utils import get_column_letter  # large: see the format
+
         self._numeric = [index for index, shape in enumerate(shapes, 1) if not shape.is_text]
         self._names = [
             b'</row><row r="',
