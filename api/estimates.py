@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from api.services import Services
 from stream_app.events import ExportRequest
 from stream_app.exports.compression import compression_for
 from stream_app.exports.formats.base import Document, Format, Tally
+from stream_app.exports.projection import Statement
 from stream_app.exports.source import Snapshot
 from stream_app.exports.statement import Rows, render, rows_of
 from stream_app.schedules.relative import resolved
@@ -79,9 +80,8 @@ async def _sample(
         filters=request.filters,
         template=template,
     )
-    few = rows.select.order_by(None).limit(SAMPLE_ROWS)
-    projection = output.project(few, document)
-    sql = await asyncio.to_thread(render, projection.select)
+    few = replace(rows, select=rows.select.order_by(None).limit(SAMPLE_ROWS))
+    statement = await asyncio.to_thread(Statement.of, few, output, request.options)
     chunks: list[bytes] = []
 
     async def keep(chunk: bytes) -> None:
@@ -89,7 +89,7 @@ async def _sample(
 
     await snapshot.connection.execute(f"SET LOCAL statement_timeout = {SAMPLE_MILLISECONDS}")
     try:
-        count = await snapshot.copy(sql, projection.copy, keep)
+        count = await snapshot.copy(statement.sql, statement.copy, keep)
     except asyncpg.QueryCanceledError:
         return None
     compression = compression_for(request.options.compression, output)

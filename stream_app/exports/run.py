@@ -9,12 +9,13 @@
 import asyncio
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from stream_app.errors import Rejected, Retryable
+from stream_app.errors import ExporterError, Rejected, Retryable
 from stream_app.events import ExportRequest, LifecycleData
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.compression import Compression, compression_for
@@ -24,6 +25,7 @@ from stream_app.exports.formats.process import frame_in_process
 from stream_app.exports.inventory import object_key
 from stream_app.exports.phases import Timed, TimedSink, phase, rendering
 from stream_app.exports.pipe import BytePipe, PipeClosed
+from stream_app.exports.projection import Statement
 from stream_app.exports.source import Snapshot, Source
 from stream_app.exports.statement import Rows, render, rows_of
 from stream_app.exports.storage import Storage, Stored
@@ -31,6 +33,9 @@ from stream_app.jobs.states import Status
 from stream_app.jobs.store import Claim
 from stream_app.schedules.relative import resolved
 from stream_app.settings import Settings
+
+ESTIMATE_AFTER = 0.5
+"""Seconds after which somebody may be watching how far an export is."""
 
 
 @dataclass(slots=True)
@@ -69,12 +74,17 @@ class Exporter:
             )
         dataset, output = self.datasets[request.export_type], self.formats[request.format]
         compression = compression_for(request.options.compression, output)
-        # In threads: a filter of many values takes its time to check and to render.
         table = await self.catalog.table(dataset)
         request = resolved(request, table.every, claim.asked_at or datetime.now(UTC))
-        rows = await asyncio.to_thread(rows_of, table, request)
+
+        def prepare() -> tuple[Rows, Statement]:
+            rows = rows_of(table, request)
+            return rows, Statement.of(rows, output, request.options)
+
+        # In a thread: a filter of many values takes its time to check and to render.
+        rows, statement = await asyncio.to_thread(prepare)
         async with self.source.snapshot(f"exporter {claim.job_id}") as snapshot:
-            await self._check_size(snapshot, rows, output, gauge)
+            gauge.estimated_rows = await self._check_size(snapshot, rows, output)
             document = Document(
                 dataset=dataset.name,
                 columns=rows.columns,
@@ -84,7 +94,11 @@ class Exporter:
                 template=dataset.template,
             )
             file = _File(claim, request, document, output, compression)
-            count, stored = await self._transfer(snapshot, rows, file, gauge)
+            estimating = asyncio.create_task(self._estimate(claim, statement, gauge))
+            try:
+                count, stored = await self._transfer(snapshot, statement, file, gauge)
+            finally:
+                estimating.cancel()
         now = datetime.now(UTC)
         return claim.lifecycle(
             Status.COMPLETED,
@@ -101,27 +115,33 @@ class Exporter:
             manifest=file.manifest(count, stored, gauge.tally),
         )
 
-    async def _check_size(self, snapshot: Snapshot, rows: Rows, output: Format, gauge: Gauge) -> None:
-        """Refuse what is too large before it starts, and learn how long it will be."""
+    async def _check_size(self, snapshot: Snapshot, rows: Rows, output: Format) -> int | None:
+        """Refuse what is too large before it starts; returns how many rows there are if they were counted."""
         limits = filter(None, (output.row_limit(self.settings), self.settings.max_rows))
         limit = min(limits, default=None)
         if limit is None:
-            gauge.estimated_rows = await snapshot.estimate(await asyncio.to_thread(render, rows.select))
-            return
+            return None
         unordered = await asyncio.to_thread(render, rows.select.order_by(None))
-        gauge.estimated_rows = await snapshot.count(unordered, limit + 1)
-        if gauge.estimated_rows > limit:
+        count = await snapshot.count(unordered, limit + 1)
+        if count > limit:
             raise Rejected(
                 f"the export has more than {limit:,} rows, the most that a {output.name} file may have here; "
                 "narrow it with filters or choose another format",
                 code="too_many_rows",
             )
+        return count
+
+    async def _estimate(self, claim: Claim, statement: Statement, gauge: Gauge) -> None:
+        """Learn how long an export will be that takes its time; on another connection, its own is busy."""
+        await asyncio.sleep(ESTIMATE_AFTER)
+        if gauge.estimated_rows is None:
+            with suppress(ExporterError):  # whatever is wrong, the export itself will say
+                async with self.source.snapshot(f"exporter {claim.job_id} estimate") as snapshot:
+                    gauge.estimated_rows = await snapshot.estimate(statement.rows)
 
     async def _transfer(
-        self, snapshot: Snapshot, rows: Rows, file: "_File", gauge: Gauge
+        self, snapshot: Snapshot, statement: Statement, file: "_File", gauge: Gauge
     ) -> tuple[int, Stored]:
-        projection = file.output.project(rows.select, file.document)
-        sql = await asyncio.to_thread(render, projection.select)
         pipe = BytePipe()
         count = 0
 
@@ -144,7 +164,7 @@ class Exporter:
         try:
             sink = TimedSink(pipe.write)
             with phase("source", sink, {"db.system.name": "postgresql", "db.operation.name": "COPY"}):
-                count = await snapshot.copy(sql, projection.copy, sink)
+                count = await snapshot.copy(statement.sql, statement.copy, sink)
             pipe.finish()
             return count, await asyncio.shield(uploading)
         except BaseException as error:

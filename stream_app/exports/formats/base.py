@@ -2,19 +2,21 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from secrets import token_hex
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, column
+from sqlalchemy import ColumnElement, Select, column, table
 from sqlalchemy.sql.elements import quoted_name
 
 from stream_app.events import Options
 from stream_app.exports.columns import Column
 from stream_app.settings import Settings
+
+ROWS = table("rows")
+"""What a projection selects from: the document's columns in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,6 @@ class Document:
     as_of: datetime
     filters: Mapping[str, Any] = field(default_factory=dict)
     template: Path | None = None
-    marker: str = field(default_factory=lambda: f"\x01{token_hex(8)}\x01")
-    """Marks, in what PostgreSQL renders, a spot that the frame counts and removes; no data can hold it."""
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """A SELECT whose COPY emits finished bytes; ``copy`` are COPY's options as asyncpg names them."""
+    """A SELECT from :data:`ROWS` whose COPY emits finished bytes; ``copy`` are its options, as in asyncpg."""
 
     select: Select[Any]
     copy: Mapping[str, Any]
@@ -69,8 +69,8 @@ class Format(ABC):
         return None
 
     @abstractmethod
-    def project(self, rows: Select[Any], document: Document) -> Projection:
-        """The statement to COPY, given ``rows`` that yields the document's columns in their order."""
+    def project(self, columns: Sequence[Column], options: Options) -> Projection:
+        """The statement to COPY, over :data:`ROWS` that have ``columns``."""
 
     @abstractmethod
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:

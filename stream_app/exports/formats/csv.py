@@ -2,19 +2,28 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from secrets import token_hex
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, func, literal, select
+from sqlalchemy import ColumnElement, case, func, literal, select
 
+from stream_app.events import Options
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.formats.base import Document, Format, Projection, Tally, cell
+from stream_app.exports.formats.base import ROWS, Document, Format, Projection, Tally, cell
 from stream_app.exports.formats.sql import as_text
 
 FORMULA_STARTS = "=+-@\t\r"
 """A spreadsheet may run a text that starts so (https://owasp.org/www-community/attacks/CSV_Injection)."""
 
 GUARDED = frozenset({Kind.TEXT, Kind.ENUM, Kind.OTHER})
+
+
+MARKER = f"\x01{token_hex(16)}\x01"
+"""Marks, in what PostgreSQL renders, a spot that the frame counts and removes.
+
+No data holds it: it is this process's secret, and in no file.
+"""
 
 
 class CsvFormat(Format):
@@ -28,17 +37,14 @@ class CsvFormat(Format):
     )
     compressible = True
 
-    def project(self, rows: Select[Any], document: Document) -> Projection:
+    def project(self, columns: Sequence[Column], options: Options) -> Projection:
         """One SQL column for each cell, text columns guarded against formulas."""
-        options = document.options
         cells = (
-            _guarded(item, document.marker)
-            if options.guard_formulas and item.kind in GUARDED
-            else as_text(item)
-            for item in document.columns
+            _guarded(item) if options.guard_formulas and item.kind in GUARDED else as_text(item)
+            for item in columns
         )
         return Projection(
-            select(*cells).select_from(rows.subquery("rows")),
+            select(*cells).select_from(ROWS),
             {"format": "csv", "delimiter": options.delimiter, "null": options.null},
         )
 
@@ -47,7 +53,7 @@ class CsvFormat(Format):
         head = _head(document)
         if head:
             yield head
-        marker = document.marker.encode()
+        marker = MARKER.encode()
         for chunk in chunks:
             tally.rows += chunk.count(b"\n")
             if b"\x01" in chunk and (guarded := chunk.count(marker)):
@@ -56,12 +62,12 @@ class CsvFormat(Format):
             yield chunk
 
 
-def _guarded(item: Column, marker: str) -> ColumnElement[Any]:
+def _guarded(item: Column) -> ColumnElement[Any]:
     value = as_text(item)
     starts = func.ascii(cell(item) if item.kind is Kind.TEXT else value)
     return case(
         (starts > max(map(ord, FORMULA_STARTS)), value),  # most texts start with a letter: one comparison
-        (starts.in_([literal(ord(start)) for start in FORMULA_STARTS]), literal(f"{marker}'").concat(value)),
+        (starts.in_([literal(ord(start)) for start in FORMULA_STARTS]), literal(f"{MARKER}'").concat(value)),
         else_=value,
     )
 

@@ -1,13 +1,14 @@
 """Workbooks: PostgreSQL renders the values, openpyxl makes the workbook, rows stream into its sheets."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Select, select
+from sqlalchemy import select
 
 from stream_app.errors import Rejected
+from stream_app.events import Options
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.formats.base import RAW_LINES, Document, Format, Projection, Tally
+from stream_app.exports.formats.base import RAW_LINES, ROWS, Document, Format, Projection, Tally
 from stream_app.exports.formats.excel_archive import Archive
 from stream_app.exports.formats.excel_rows import Rows, Shape
 from stream_app.exports.formats.excel_text import cells
@@ -36,21 +37,19 @@ class ExcelFormat(Format):
         """Sheets end at row ``last_row``."""
         self._last_row = last_row
 
-    def project(self, rows: Select[Any], document: Document) -> Projection:
+    def project(self, columns: Sequence[Column], options: Options) -> Projection:
         """One SQL column for each cell.
 
         Raises:
             Rejected: there are more columns than a sheet has.
         """
-        if len(document.columns) > MAX_COLUMNS:
+        if len(columns) > MAX_COLUMNS:
             raise Rejected(
-                f"a sheet has {MAX_COLUMNS:,} columns, not {len(document.columns):,}",
+                f"a sheet has {MAX_COLUMNS:,} columns, not {len(columns):,}",
                 field="columns",
                 code="too_wide",
             )
-        return Projection(
-            select(*map(value_of, document.columns)).select_from(rows.subquery("rows")), RAW_LINES
-        )
+        return Projection(select(*map(value_of, columns)).select_from(ROWS), RAW_LINES)
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
         """The archive: sheets as their rows come, then what depends on how many there were."""

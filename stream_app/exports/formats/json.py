@@ -1,13 +1,14 @@
 """JSON: one array of objects, one object a line; and the same lines alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Text, cast, func, literal_column, select
+from sqlalchemy import ColumnElement, Text, cast, func, literal_column, select
 from sqlalchemy.dialects.postgresql import JSON
 
+from stream_app.events import Options
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.formats.base import RAW_LINES, Document, Format, Projection, Tally, cell
+from stream_app.exports.formats.base import RAW_LINES, ROWS, Document, Format, Projection, Tally, cell
 from stream_app.exports.formats.sql import base64
 
 
@@ -20,13 +21,13 @@ class NdjsonFormat(Format):
     description = "one JSON object a line"
     compressible = True
 
-    def project(self, rows: Select[Any], document: Document) -> Projection:
+    def project(self, columns: Sequence[Column], options: Options) -> Projection:
         """One finished object for each row.
 
         JSON escapes every control character, so no line is ever quoted or broken by COPY.
         """
-        values = (_value(item).label(cell(item).name) for item in document.columns)
-        row = select(*values).select_from(rows.subquery("rows")).subquery("row")
+        values = (_value(item).label(cell(item).name) for item in columns)
+        row = select(*values).select_from(ROWS).subquery("row")
         line = func.row_to_json(literal_column('"row".*'))
         return Projection(select(line).select_from(row), RAW_LINES)
 

@@ -16,12 +16,13 @@ everything else            text: json and uuid as they are, interval as ISO 8601
 =========================  ================================================================
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from sqlalchemy import Select, select
+from sqlalchemy import select
 
-from stream_app.exports.formats.base import Document, Format, Projection, Tally
+from stream_app.events import Options
+from stream_app.exports.columns import Column
+from stream_app.exports.formats.base import ROWS, Document, Format, Projection, Tally
 from stream_app.exports.formats.parquet_sql import typed_values
 
 
@@ -33,10 +34,10 @@ class ParquetFormat(Format):
     media_type = "application/vnd.apache.parquet"
     description = "Apache Parquet with typed columns, compressed by zstd"
 
-    def project(self, rows: Select[Any], document: Document) -> Projection:
+    def project(self, columns: Sequence[Column], options: Options) -> Projection:
         """COPY's own text format, which costs the database least."""
-        values = typed_values(document.columns)
-        return Projection(select(*values).select_from(rows.subquery("rows")), {"format": "text"})
+        values = typed_values(columns)
+        return Projection(select(*values).select_from(ROWS), {"format": "text"})
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
         """Row groups as they fill up, then the footer. Arrow works without the interpreter's lock."""

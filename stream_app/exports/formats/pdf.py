@@ -5,12 +5,13 @@ line breaks in its cell, a tab is four spaces. A character that no font here has
 and counted in the manifest as ``replaced_characters``; so is any other control character.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from sqlalchemy import Select, select
+from sqlalchemy import select
 
-from stream_app.exports.formats.base import Document, Format, Projection, Tally
+from stream_app.events import Options
+from stream_app.exports.columns import Column
+from stream_app.exports.formats.base import ROWS, Document, Format, Projection, Tally
 from stream_app.exports.formats.sql import as_text
 from stream_app.settings import Settings
 
@@ -28,10 +29,10 @@ class PdfFormat(Format):
         """Nobody reads a million rows on paper."""
         return settings.pdf_max_rows
 
-    def project(self, rows: Select[Any], document: Document) -> Projection:
+    def project(self, columns: Sequence[Column], options: Options) -> Projection:
         """COPY's own text format: it splits at tabs and line feeds, whatever the values hold."""
-        cells = (as_text(item) for item in document.columns)
-        return Projection(select(*cells).select_from(rows.subquery("rows")), {"format": "text"})
+        cells = (as_text(item) for item in columns)
+        return Projection(select(*cells).select_from(ROWS), {"format": "text"})
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
         """Pages as they fill up, then the fonts."""

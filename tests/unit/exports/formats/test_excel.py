@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from openpyxl import load_workbook
-from sqlalchemy import column, select, table
 
 from stream_app.errors import Rejected
 from stream_app.events import Options
@@ -229,7 +228,7 @@ def test_too_many_columns_are_rejected() -> None:
     columns = tuple(Column(f"c{index}", "text", "text", Kind.TEXT) for index in range(16_385))
 
     with pytest.raises(Rejected, match="16,384 columns"):
-        ExcelFormat().project(select(column("a")), document(*columns))
+        ExcelFormat().project(columns, Options())
 
 
 @pytest.mark.parametrize(("count", "sheets"), [(9, [9]), (10, [9, 1]), (18, [9, 9]), (25, [9, 9, 7])])
@@ -300,8 +299,7 @@ def test_any_text_comes_back(rows: list[tuple[str | None, int | None, str]]) -> 
 
 def test_the_statement_renders_values_by_kind() -> None:
     columns = [NUMBER, AMOUNT, FLAG, DATE, MOMENT, CLOCK, TEXT]
-    rows = select(*(column(item.name) for item in columns)).select_from(table("t"))
-    projection = ExcelFormat().project(rows, document(*columns))
+    projection = ExcelFormat().project(columns, Options())
 
     sql = render(projection.select)
     assert "(date_part('epoch', \"at\") / 86400) + 25569" in sql
