@@ -38,8 +38,6 @@ class Projector:
         read, unread = sorted_out(messages, Topic.EVENTS)
         outcomes = [event for _, event in read if event.type in OUTCOMES]
         if outcomes:
-            # In one order everywhere, so that no two transactions wait for each other.
-            outcomes.sort(key=lambda event: event.job_id)
             with tracing.processing(outcomes) as traced:
                 await self._apply(traced)
         for message, reason in unread:
@@ -47,14 +45,10 @@ class Projector:
 
     async def _apply(self, outcomes: Sequence[Event]) -> None:
         async with self.store.transaction() as connection:
-            applied = [
-                (event, record)
-                for event in outcomes
-                if (record := await apply(connection, event)) is not None
-            ]
-            ended = [event.job_id for event, _ in applied]
-            await plan(connection, ended)
-            await note(connection, ended, most_failures=self.max_failures)
+            applied = await apply(connection, outcomes)
+            await plan(connection, [job.id for _, job in applied if job.recipients or job.webhook])
+            runs = [job.id for _, job in applied if job.schedule_id is not None]
+            await note(connection, runs, most_failures=self.max_failures)
         for event, record in applied:
             metrics.ended(OUTCOMES[event.type], event.lifecycle)
             told = story(event.lifecycle, record) | tracing.ids(event.traceparent)

@@ -50,7 +50,7 @@ class Jobs:
     async def apply(self, data: LifecycleData) -> bool:
         event = lifecycle_event(EVENT_OF[Status(data.status)], data, source="/t")
         async with self.store.transaction() as connection:
-            return await apply(connection, event) is not None
+            return bool(await apply(connection, [event]))
 
     async def status(self, job_id: UUID) -> str:
         job = await self.records.get(job_id)

@@ -241,7 +241,7 @@ class Life(RuleBasedStateMachine):
     def _apply(self, event: Event) -> None:
         async def write() -> None:
             async with self.store.transaction() as connection:
-                await apply(connection, decode(event.encode()))
+                await apply(connection, [decode(event.encode())])
 
         self.run(write())
 

@@ -63,9 +63,8 @@ class History:
         return bool(claims)
 
     async def apply(self, events: Iterable[Event]) -> None:
-        for event in events:
-            async with self.jobs.store.transaction() as connection:
-                await apply(connection, decode(event.encode()))
+        async with self.jobs.store.transaction() as connection:
+            await apply(connection, [decode(event.encode()) for event in events])
 
     async def execute(self, *statements: str) -> None:
         async with self.jobs.engine.begin() as connection:
