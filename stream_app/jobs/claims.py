@@ -9,19 +9,16 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import case, func, update
 
 from stream_app.events import ExportRequest, LifecycleData
 from stream_app.jobs.models import ExportJob
-from stream_app.jobs.sql import BEFORE_CLAIM, CANDIDATES, CLAIM, RENEW
+from stream_app.jobs.sql import BEFORE_CLAIM, CLAIM, RENEW
 from stream_app.jobs.states import Status
 from stream_app.jobs.transactions import WAKE_CHANNEL, Transactions
 
 WINDOW = 200
 """How many users, and how many of the first jobs in line, one claim looks at."""
-
-CLAIMS = 7_301_584_222
-"""Advisory lock of claims."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,25 +86,18 @@ class Claims(Transactions):
         Priority first, then the user with the fewest jobs running or ahead, then age. A job that
         has used up its attempts is not taken; see :meth:`seal_exhausted`.
         """
-        async with self.transaction() as connection:
-            await connection.execute(BEFORE_CLAIM, {"lock": CLAIMS})
-            found = await connection.execute(CANDIDATES, {"after": self._last_user, "window": WINDOW})
-            users, self._last_user = found.one()
-            if not users:
-                return []
-            rows = (
-                await connection.execute(
-                    CLAIM,
-                    {
-                        "users": users,
-                        "worker": worker,
-                        "limit": limit,
-                        "lease": self._lease,
-                        "user_slots": self._user_slots,
-                        "max_attempts": self._max_attempts,
-                    },
-                )
-            ).all()
+        values = {
+            "after": self._last_user,
+            "window": WINDOW,
+            "worker": worker,
+            "limit": limit,
+            "lease": self._lease,
+            "user_slots": self._user_slots,
+            "max_attempts": self._max_attempts,
+        }
+        async with self.transaction_after(BEFORE_CLAIM) as connection:
+            rows = (await connection.execute(CLAIM, values)).all()
+        self._last_user = rows[0].after
         return [
             Claim(
                 job_id=row.id,
@@ -121,6 +111,7 @@ class Claims(Transactions):
                 window=row.window,
             )
             for row in rows
+            if row.id is not None
         ]
 
     async def renew(self, worker: str, progress: Sequence[Progress]) -> tuple[set[UUID], set[UUID]]:
@@ -130,7 +121,7 @@ class Claims(Transactions):
         """
         if not progress:
             return set(), set()
-        async with self.transaction() as connection:
+        async with self.statement() as connection:
             rows = (
                 await connection.execute(
                     RENEW,
@@ -161,22 +152,17 @@ class Claims(Transactions):
             "row_count": None,
             "failures": ExportJob.failures + int(failed),
         }
-        async with self.transaction() as connection:
-            released = await connection.scalar(held(claim, values).returning(ExportJob.id))
-            await connection.execute(select(func.pg_notify(WAKE_CHANNEL, "")))
-        return released is not None
-
-
-def held(claim: Claim, values: dict[str, Any]) -> Any:
-    """The update of a job that ``claim`` still holds, and that is not sealed."""
-    return (
-        update(ExportJob)
-        .where(
-            ExportJob.id == claim.job_id,
-            ExportJob.attempt == claim.attempt,
-            ExportJob.worker == claim.worker,
-            ExportJob.status == Status.PROCESSING,
-            ExportJob.outcome.is_(None),
+        statement = (
+            update(ExportJob)
+            .where(
+                ExportJob.id == claim.job_id,
+                ExportJob.attempt == claim.attempt,
+                ExportJob.worker == claim.worker,
+                ExportJob.status == Status.PROCESSING,
+                ExportJob.outcome.is_(None),
+            )
+            .values(**values)
+            .returning(func.pg_notify(WAKE_CHANNEL, ""))
         )
-        .values(**values)
-    )
+        async with self.statement() as connection:
+            return (await connection.execute(statement)).one_or_none() is not None

@@ -6,13 +6,14 @@ Terminal states are written by :mod:`stream_app.jobs.projection` alone.
 from typing import Any
 from uuid import UUID
 
+from pydantic_core import to_json
 from sqlalchemy import Row, and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.events import JobError, LifecycleData
-from stream_app.jobs.claims import Claim, held
+from stream_app.jobs.claims import Claim
 from stream_app.jobs.models import ExportJob
-from stream_app.jobs.sql import ABANDONED
+from stream_app.jobs.sql import ABANDONED, SEAL
 from stream_app.jobs.states import Status
 from stream_app.jobs.transactions import Transactions
 
@@ -27,15 +28,21 @@ class Outcomes(Transactions):
         outcome again if its event does not get through.
         """
         sealed = outcome.model_dump(mode="json", exclude_none=True)
-        values = {"outcome": sealed, "lease_until": self._until()}
+        values = {
+            "id": claim.job_id,
+            "attempt": claim.attempt,
+            "worker": claim.worker,
+            "outcome": to_json(sealed).decode(),
+            "lease": self._lease,
+        }
         own = and_(
             ExportJob.id == claim.job_id,
             ExportJob.attempt == claim.attempt,
             # Whoever tends to outcomes may have published it before it was asked for again.
             or_(ExportJob.outcome == sealed, ExportJob.status == outcome.status),
         )
-        async with self.transaction() as connection:
-            if await connection.scalar(held(claim, values).returning(ExportJob.id)) is not None:
+        async with self.statement() as connection:
+            if await connection.scalar(SEAL, values) is not None:
                 return True
             return await connection.scalar(select(ExportJob.id).where(own)) is not None
 
@@ -44,7 +51,7 @@ class Outcomes(Transactions):
         completed = or_(
             ExportJob.status == Status.COMPLETED, ExportJob.outcome["status"].as_string() == Status.COMPLETED
         )
-        async with self.transaction() as connection:
+        async with self.statement() as connection:
             return await connection.scalar(select(ExportJob.attempt).where(ExportJob.id == job_id, completed))
 
     async def seal_exhausted(self) -> list[LifecycleData]:
@@ -131,7 +138,7 @@ class Outcomes(Transactions):
             .values(lease_until=self._until())
             .returning(ExportJob.outcome, ExportJob.traceparent)
         )
-        async with self.transaction() as connection:
+        async with self.statement() as connection:
             return [
                 LifecycleData.model_validate(row.outcome | {"traceparent": row.traceparent})
                 for row in await connection.execute(statement)

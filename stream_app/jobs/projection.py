@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.events import Event
 from stream_app.jobs.models import ExportJob
-from stream_app.jobs.states import OUTCOMES, TRANSITIONS, Status
+from stream_app.jobs.states import OUTCOMES, Status, predecessors
 from stream_app.jobs.story import TOLD
 
 _KNOWN = (
@@ -19,7 +19,7 @@ _KNOWN = (
 )
 _SET = ", ".join(f"{name} = coalesce(told.{name}, job.{name})" for name in _KNOWN)
 _STEPS = ", ".join(
-    f"('{before}', '{after}')" for before, following in TRANSITIONS.items() for after in sorted(following)
+    f"('{before}', '{target}')" for target in OUTCOMES.values() for before in sorted(predecessors(target))
 )
 _RETURNED = (*TOLD, ExportJob.recipients, ExportJob.webhook)
 

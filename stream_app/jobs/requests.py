@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic_core import to_json
-from sqlalchemy import ARRAY, Uuid, any_, delete, func, literal, select, true, update
+from sqlalchemy import ARRAY, Uuid, and_, any_, delete, func, literal, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -30,8 +30,7 @@ class Requests(Outcomes):
         """
         if not rows:
             return []
-        admitted = (await connection.execute(admit(rows[0]), {"rows": to_json(rows).decode()})).all()
-        await connection.execute(select(func.pg_notify(WAKE_CHANNEL, "")))
+        admitted = await connection.execute(admit(rows[0]), {"rows": to_json(rows).decode()})
         return [
             LifecycleData(
                 job_id=row.id,
@@ -107,9 +106,11 @@ class Requests(Outcomes):
         each other. Whoever commits last does: so this is called after the commit by both.
         """
         is_known = select(true()).where(ExportJob.id == EarlyCancellation.job_id).scalar_subquery()
-        statement = delete(EarlyCancellation).where(is_known).returning(EarlyCancellation.job_id)
-        if ids is not None:
-            statement = statement.where(EarlyCancellation.job_id == _any_of(ids))
+        come = is_known if ids is None else and_(is_known, EarlyCancellation.job_id == _any_of(ids))
+        async with self.statement() as connection:
+            if await connection.scalar(select(EarlyCancellation.job_id).where(come).limit(1)) is None:
+                return []
+        statement = delete(EarlyCancellation).where(come).returning(EarlyCancellation.job_id)
         async with self.transaction() as connection:
             settled = sorted(await connection.scalars(statement))
             outcomes = [await self.cancel(connection, job_id) for job_id in settled]

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 from sqlalchemy import TextClause, text
 
+from stream_app.jobs.transactions import WAKE_CHANNEL
+
 _WAITING = "job.status = 'pending' AND job.outcome IS NULL"
 _RUNNING = "job.status = 'processing' AND job.outcome IS NULL"
 _ABANDONED = f"{_RUNNING} AND job.lease_until < now()"
@@ -30,19 +32,20 @@ def admit(columns: Iterable[str]) -> TextClause:
             traceparent = excluded.traceparent
         WHERE job.admitted_at IS NULL AND job.outcome IS NULL AND job.status = 'pending'
             AND excluded.admitted_at IS NOT NULL
-        RETURNING job.id, job.user_id, job.export_type, job.format, job.traceparent
+        RETURNING job.id, job.user_id, job.export_type, job.format, job.traceparent,
+            pg_notify('{WAKE_CHANNEL}', '')
         """
     )
 
 
-BEFORE_CLAIM = text(
-    """
-    SELECT pg_advisory_xact_lock(:lock), set_config('idle_in_transaction_session_timeout', '5s', true),
+BEFORE_CLAIM = """
+    BEGIN;
+    SELECT pg_advisory_xact_lock(7301584222),
+           set_config('idle_in_transaction_session_timeout', '5s', true),
            set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true),
            set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
            set_config('jit', 'off', true)
-    """
-)
+"""
 """One claim at a time, so that the slots of a user hold also between two workers; for this transaction.
 
 A worker that is stopped in the middle of a claim loses its connection, and with it the lock. The indexes are
@@ -50,7 +53,12 @@ in the order that claims read in, but how many jobs wait changes faster than the
 PostgreSQL would conclude that: without sorts and whole scans to choose from, it needs none.
 """
 
-CANDIDATES = text(
+# Users whose jobs are looked at: the next :window in turn, those of the first jobs in line, and those of
+# abandoned ones. The recursion is a loose index scan, one probe a user: the cost is bounded, whatever waits.
+#
+# The eligibility stands twice: the second time it is evaluated on the locked version of the row, which
+# something else may have changed since the snapshot was taken.
+CLAIM = text(
     f"""
     WITH RECURSIVE next_user (user_id) AS (
         (
@@ -74,26 +82,11 @@ CANDIDATES = text(
         SELECT user_id FROM in_turn WHERE user_id IS NOT NULL
         UNION SELECT user_id FROM oldest
         UNION SELECT job.user_id FROM export_jobs AS job WHERE {_ABANDONED}
-    )
-    SELECT array(SELECT user_id FROM candidate) AS users,
-           (SELECT CASE WHEN count(user_id) = :window THEN max(user_id) ELSE '' END FROM in_turn) AS last
-    """
-)
-"""Users whose jobs a claim looks at: the next ``window`` in turn, and those of the first jobs in line.
-
-The recursion is a loose index scan, one probe a user. So the cost is bounded, whatever waits. ``last`` is
-where the next claim's turn begins: only with more users than the window does it leave the beginning.
-"""
-
-# The eligibility stands twice: the second time it is evaluated on the locked version of the row,
-# which something else may have changed since the snapshot was taken.
-CLAIM = text(
-    f"""
-    WITH running AS (
+    ), running AS (
         SELECT job.user_id, count(*) AS jobs FROM export_jobs AS job
         WHERE {_RUNNING} AND job.lease_until >= now() GROUP BY job.user_id
     ), eligible AS (
-        SELECT due.* FROM unnest(CAST(:users AS text[])) AS candidate (user_id)
+        SELECT due.* FROM candidate
         CROSS JOIN LATERAL (
             SELECT job.id, job.user_id, job.priority, job.created_at FROM export_jobs AS job
             WHERE job.user_id = candidate.user_id AND {_DUE}
@@ -118,13 +111,30 @@ CLAIM = text(
             FOR UPDATE SKIP LOCKED
         ) AS locked
         LIMIT :limit
+    ), claimed AS (
+        UPDATE export_jobs AS job
+        SET status = 'processing', attempt = attempt + 1, worker = :worker,
+            failures = failures + (status = 'processing')::int,
+            lease_until = now() + :lease, started_at = now(), row_count = NULL, not_before = NULL
+        WHERE job.id = ANY (array(SELECT id FROM chosen))
+        RETURNING job.*
     )
-    UPDATE export_jobs AS job
-    SET status = 'processing', attempt = attempt + 1, worker = :worker,
-        failures = failures + (status = 'processing')::int,
-        lease_until = now() + :lease, started_at = now(), row_count = NULL, not_before = NULL
-    WHERE job.id = ANY (array(SELECT id FROM chosen))
-    RETURNING job.*
+    SELECT turn.after, claimed.* FROM (
+        SELECT CASE WHEN count(user_id) = :window THEN max(user_id) ELSE '' END AS after FROM in_turn
+    ) AS turn LEFT JOIN claimed ON true
+    """
+)
+"""Jobs that are claimed, one row each, or one of NULLs; and ``after`` whom the next claim's turn begins.
+
+Only with more users than the window does it leave the beginning.
+"""
+
+SEAL = text(
+    """
+    UPDATE export_jobs AS job SET outcome = CAST(:outcome AS jsonb), lease_until = now() + :lease
+    WHERE job.id = :id AND job.attempt = :attempt AND job.worker = :worker
+        AND job.status = 'processing' AND job.outcome IS NULL
+    RETURNING job.id
     """
 )
 

@@ -222,7 +222,7 @@ async def test_events_of_a_job_that_is_forgotten_change_nothing(
         await connection.execute(text("UPDATE export_jobs SET created_at = now() - interval '401 days'"))
     assert await pruner.prune() == 1
     async with jobs.store.transaction() as connection:
-        assert not await apply(connection, told)
+        assert not await apply(connection, [told])
     await jobs.cancel(claimed)
     assert await records.left() == (set(), set())
 
