@@ -19,6 +19,7 @@ def worker() -> None:
     import asyncio
 
     import faust
+    import uvloop
 
     from stream_app import logs, metrics, telemetry
     from stream_app.app import create_app, create_watch
@@ -33,7 +34,7 @@ def worker() -> None:
         settings.ready_file.unlink(missing_ok=True)
     if settings.metrics_port is not None:
         metrics.serve(settings.metrics_host, settings.metrics_port)
-    loop = asyncio.new_event_loop()
+    loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
         app = create_app(settings)

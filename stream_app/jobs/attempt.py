@@ -41,8 +41,9 @@ class Attempt:
     claim: Claim
     gauge: Gauge
     export: "asyncio.Task[LifecycleData]"
+    report: "asyncio.Task[None]"
+    """The last that is said about it: at first that it has started, later how far it is."""
     stop: Stop | None = None
-    report: "asyncio.Task[None] | None" = None
     reported_rows: int = 0
     began: float = field(default_factory=time.monotonic)
 
@@ -60,8 +61,7 @@ class Attempt:
     @property
     def has_news(self) -> bool:
         """Whether it got further since the last report, and that report is out."""
-        reported = self.report is None or self.report.done()
-        return reported and self.gauge.tally.rows > self.reported_rows
+        return self.report.done() and self.gauge.tally.rows > self.reported_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,8 @@ class Runner:
         """Begin the export of a claimed job."""
         gauge = Gauge()
         export = asyncio.create_task(self._export(claim, gauge), name=f"export {claim.job_id}")
-        return Attempt(claim, gauge, export)
+        started = lifecycle_event(EventType.STARTED, claim.lifecycle(Status.PROCESSING))
+        return Attempt(claim, gauge, export, asyncio.create_task(until_possible(self.emit, started)))
 
     async def finish(self, attempt: Attempt) -> None:
         """See an attempt to its sealed and published outcome, or to its release."""
@@ -88,9 +89,8 @@ class Runner:
             outcome = await self._judge(attempt)
             if outcome is None:
                 return
-            if attempt.report is not None:
-                # Not after the seal: from then on anyone may publish the end, which nothing may follow.
-                await asyncio.wait({attempt.report})
+            # Before the seal: from then on anyone may publish the end, which nothing may follow.
+            await asyncio.wait({attempt.report})
             if await until_possible(self.store.seal, claim, outcome):
                 tracing.current().note(_traced(outcome))
                 if outcome.status == Status.COMPLETED:
@@ -105,6 +105,8 @@ class Runner:
             log.warning("job.interrupted", error=str(error))
         except Exception:
             log.exception("job.crashed")
+        finally:
+            attempt.report.cancel()
 
     async def report_progress(self, attempt: Attempt) -> None:
         """Say how far an attempt is, if Kafka takes it."""
@@ -132,7 +134,6 @@ class Runner:
         await until_possible(self.store.release, claim, delay=delay, failed=failed)
 
     async def _export(self, claim: Claim, gauge: Gauge) -> LifecycleData:
-        await self.emit(lifecycle_event(EventType.STARTED, claim.lifecycle(Status.PROCESSING)))
         if claim.attempt > 1:
             await self.caretaker.sweep(claim.job_id, before=claim.attempt)
         return await self.exporter.run(claim, gauge)
