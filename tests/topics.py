@@ -1,15 +1,22 @@
 """What is on a topic."""
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from stream_app.errors import Unreadable
 from stream_app.events import Event, Topic, decode
 from stream_app.kafka import client_options
 from stream_app.settings import Settings
 
+Message = ConsumerRecord[bytes | None, bytes | None]
+
 
 async def events_on(settings: Settings, topic: Topic) -> list[Event]:
     """Every event on ``topic`` until now; the garbage that some tests publish is left out."""
+    return [event for message in await messages_on(settings, topic) if (event := _read(message.value or b""))]
+
+
+async def messages_on(settings: Settings, topic: Topic) -> list[Message]:
+    """Every message on ``topic`` until now."""
     consumer = AIOKafkaConsumer(
         **client_options(settings), enable_auto_commit=False, auto_offset_reset="earliest"
     )
@@ -19,11 +26,11 @@ async def events_on(settings: Settings, topic: Topic) -> list[Event]:
         parts = [TopicPartition(topic, part) for part in consumer.partitions_for_topic(topic) or ()]
         consumer.assign(parts)
         ends = await consumer.end_offsets(parts)
-        events = []
+        messages: list[Message] = []
         while any([await consumer.position(part) < end for part, end in ends.items()]):
             for batch in (await consumer.getmany(timeout_ms=500)).values():
-                events += [event for message in batch if (event := _read(message.value))]
-        return events
+                messages += batch
+        return messages
     finally:
         await consumer.stop()
 

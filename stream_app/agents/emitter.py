@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 import faust
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
-from faust.types import EventT, TopicT
+from faust.exceptions import ProducerSendError
+from faust.types import EventT
 
 from stream_app import metrics
 from stream_app.errors import Outage, TooLarge, Unreadable
@@ -19,9 +20,7 @@ class Emitter:
     """Sends events through the worker's own producer and waits until Kafka has them."""
 
     def __init__(self, app: faust.App) -> None:
-        self._topics: dict[Topic, TopicT] = {
-            topic: app.topic(topic, key_serializer="raw", value_serializer="raw") for topic in Topic
-        }
+        self._app = app
 
     async def __call__(self, event: Event) -> None:
         """Publish ``event``.
@@ -65,11 +64,15 @@ class Emitter:
     async def _send(
         self, topic: Topic, *, key: bytes | None, value: bytes | None, headers: dict[str, bytes] | None = None
     ) -> None:
+        """To the producer itself: Faust's topics do for each message what is of no use here."""
         with metrics.errors_of("kafka"):
             try:
-                sent = await self._topics[topic].send(key=key, value=value, headers=headers)
+                producer = await self._app.maybe_start_producer()
+                sent = await producer.send(topic, key, value, None, None, headers)
                 await sent
-            except MessageSizeTooLargeError as error:
-                raise TooLarge(f"Kafka: {error}") from error
+            except ProducerSendError as error:
+                if isinstance(error.__cause__, MessageSizeTooLargeError):
+                    raise TooLarge(f"Kafka: {error.__cause__}") from error
+                raise Outage(f"Kafka: {error}") from error
             except (TimeoutError, KafkaError, OSError) as error:
                 raise Outage(f"Kafka: {error!r}") from error
