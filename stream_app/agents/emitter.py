@@ -1,12 +1,14 @@
 """Publishing from inside the worker: every publication is confirmed before it counts."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
 
 import faust
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from faust.exceptions import ProducerSendError
 from faust.types import EventT
+from faust.types.tuples import RecordMetadata
 
 from stream_app import metrics
 from stream_app.errors import Outage, TooLarge, Unreadable
@@ -14,6 +16,9 @@ from stream_app.events import Event, Topic
 
 KEPT_OF_TOO_LARGE = 500_000
 """Bytes."""
+
+Confirmation = Awaitable[RecordMetadata]
+"""Done once Kafka has the message."""
 
 
 class Emitter:
@@ -30,16 +35,19 @@ class Emitter:
         Raises:
             Outage: Kafka did not confirm it; it may or may not have arrived.
         """
+        await self.all([event])
+
+    async def all(self, events: Sequence[Event]) -> None:
+        """Publish many at once; all are confirmed when this returns."""
+        await _confirmed([await self._hand_over(event) for event in events])
+
+    async def _hand_over(self, event: Event) -> Confirmation:
         try:
-            await self._send(event.topic, key=event.key, value=event.encode())
+            return await self._send(event.topic, key=event.key, value=event.encode())
         except TooLarge:
             slim = {name: value for name, value in event.data.items() if name != "manifest"}
             lean = event.model_copy(update={"data": slim})
-            await self._send(event.topic, key=event.key, value=lean.encode())
-
-    async def all(self, events: Iterable[Event]) -> None:
-        """Publish many at once; all are confirmed when this returns."""
-        await asyncio.gather(*map(self, events))
+            return await self._send(event.topic, key=event.key, value=lean.encode())
 
     async def dead_letter(self, event: EventT[bytes], reason: Unreadable) -> None:
         """Put a message aside: its bytes as received, and in the headers where it was and why.
@@ -54,25 +62,41 @@ class Emitter:
             "offset": str(message.offset).encode(),
         }
         try:
-            await self._send(Topic.DEAD_LETTERS, key=message.key, value=message.value, headers=headers)
+            sent = await self._send(Topic.DEAD_LETTERS, key=message.key, value=message.value, headers=headers)
         except TooLarge:
             content = message.value or b""
             headers["cut_from_bytes"] = str(len(content)).encode()
-            await self._send(Topic.DEAD_LETTERS, key=None, value=content[:KEPT_OF_TOO_LARGE], headers=headers)
+            sent = await self._send(
+                Topic.DEAD_LETTERS, key=None, value=content[:KEPT_OF_TOO_LARGE], headers=headers
+            )
+        await _confirmed([sent])
         metrics.DEAD_LETTERS.labels(message.topic).inc()
 
     async def _send(
         self, topic: Topic, *, key: bytes | None, value: bytes | None, headers: dict[str, bytes] | None = None
-    ) -> None:
+    ) -> Confirmation:
         """To the producer itself: Faust's topics do for each message what is of no use here."""
-        with metrics.errors_of("kafka"):
-            try:
-                producer = await self._app.maybe_start_producer()
-                sent = await producer.send(topic, key, value, None, None, headers)
-                await sent
-            except ProducerSendError as error:
-                if isinstance(error.__cause__, MessageSizeTooLargeError):
-                    raise TooLarge(f"Kafka: {error.__cause__}") from error
-                raise Outage(f"Kafka: {error}") from error
-            except (TimeoutError, KafkaError, OSError) as error:
-                raise Outage(f"Kafka: {error!r}") from error
+        with _outages():
+            producer = await self._app.maybe_start_producer()
+            sent: Confirmation = await producer.send(topic, key, value, None, None, headers)
+            return sent
+
+
+async def _confirmed(sent: Sequence[Confirmation]) -> None:
+    with _outages():
+        for found in await asyncio.gather(*sent, return_exceptions=True):
+            if isinstance(found, BaseException):
+                raise found
+
+
+@contextmanager
+def _outages() -> Iterator[None]:
+    with metrics.errors_of("kafka"):
+        try:
+            yield
+        except ProducerSendError as error:
+            if isinstance(error.__cause__, MessageSizeTooLargeError):
+                raise TooLarge(f"Kafka: {error.__cause__}") from error
+            raise Outage(f"Kafka: {error}") from error
+        except (TimeoutError, KafkaError, OSError) as error:
+            raise Outage(f"Kafka: {error!r}") from error

@@ -81,7 +81,7 @@ class Admission:
                 for event in requests
             ]
             accepted = await self.store.admit(connection, rows)
-            await self.emit.all(lifecycle_event(EventType.ACCEPTED, data) for data in accepted)
+            await self.emit.all([lifecycle_event(EventType.ACCEPTED, data) for data in accepted])
             ended = [await self.store.cancel(connection, event.job_id) for event in cancellations]
         fresh = {data.job_id for data in accepted}
         for event in requests:
@@ -94,8 +94,10 @@ class Admission:
         ]
         late = await self.store.settle_cancellations([event.job_id for event in (*requests, *cancellations)])
         await self.emit.all(
-            lifecycle_event(EVENT_OF[Status(data.status)], data)
-            for data in [*outcomes, *filter(None, ended), *late]
+            [
+                lifecycle_event(EVENT_OF[Status(data.status)], data)
+                for data in [*outcomes, *filter(None, ended), *late]
+            ]
         )
         return forgotten
 

@@ -44,13 +44,14 @@ BEFORE_CLAIM = """
            set_config('idle_in_transaction_session_timeout', '5s', true),
            set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true),
            set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
-           set_config('jit', 'off', true)
+           set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true)
 """
 """One claim at a time, so that the slots of a user hold also between two workers; for this transaction.
 
 A worker that is stopped in the middle of a claim loses its connection, and with it the lock. The indexes are
 in the order that claims read in, but how many jobs wait changes faster than the statistics from which
-PostgreSQL would conclude that: without sorts and whole scans to choose from, it needs none.
+PostgreSQL would conclude that: without sorts and whole scans to choose from, it needs none, and there is
+nothing to be won by planning each claim anew.
 """
 
 # Users whose jobs are looked at: the next :window in turn, those of the first jobs in line, and those of

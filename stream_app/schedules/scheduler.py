@@ -1,7 +1,7 @@
 """Turns the schedules that are due into jobs: each run exactly once, whoever does it and however often."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -47,7 +47,7 @@ class Scheduler:
 
     schedules: ScheduleStore
     jobs: JobStore
-    emit: Callable[[Iterable[Event]], Awaitable[None]]
+    emit: Callable[[Sequence[Event]], Awaitable[None]]
     formats: Mapping[str, Format]
     datasets: Mapping[str, Dataset]
     settings: Settings
@@ -163,7 +163,7 @@ class Scheduler:
             for row, span in zip(rows, begun, strict=True):
                 row["traceparent"] = span.traceparent
             accepted = await self.jobs.admit(connection, rows)
-            await self.emit(lifecycle_event(EventType.ACCEPTED, data) for data in accepted)
+            await self.emit([lifecycle_event(EventType.ACCEPTED, data) for data in accepted])
         return accepted
 
     async def _publish_outcomes(
@@ -176,7 +176,7 @@ class Scheduler:
             for row in rows
             if row["outcome"] and row["id"] in fresh
         ]
-        await self.emit(lifecycle_event(EVENT_OF[Status(data.status)], data) for data in refused)
+        await self.emit([lifecycle_event(EVENT_OF[Status(data.status)], data) for data in refused])
 
 
 def _traced(row: Mapping[str, Any]) -> tracing.Attributes:

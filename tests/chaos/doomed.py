@@ -59,7 +59,7 @@ class Point:
 
 
 def _event(*kinds: EventType) -> Callable[[Call], Iterable[UUID]]:
-    return lambda call: [event.job_id for event in call.arguments if event.type in kinds]
+    return lambda call: [event.job_id for event in call.arguments[0] if event.type in kinds]
 
 
 def _batch(*kinds: EventType) -> Callable[[Call], Iterable[UUID]]:
@@ -105,12 +105,12 @@ def _current(_: Call) -> Iterable[UUID]:
 
 POINTS: dict[str, Point] = {
     # Admission: within its transaction, and between its commit and the acknowledgement.
-    "accepted": Point(Emitter, "__call__", _event(EventType.ACCEPTED)),
+    "accepted": Point(Emitter, "all", _event(EventType.ACCEPTED)),
     "admitted": Point(Admission, "handle", _batch(EventType.REQUESTED)),
     "cancel admitted": Point(Admission, "handle", _batch(EventType.CANCEL_REQUESTED)),
     # One attempt.
     "claimed": Point(JobStore, "claim", _found),
-    "started": Point(Emitter, "__call__", _event(EventType.STARTED)),
+    "started": Point(Emitter, "all", _event(EventType.STARTED)),
     "swept": Point(Caretaker, "sweep", _first),
     "copying": Point(BytePipe, "write", _current),
     "uploading": Point(Multipart, "add", _part),
@@ -122,7 +122,7 @@ POINTS: dict[str, Point] = {
     # Its end: before and after the record is changed, and before it is said.
     "unapplied": Point(Projector, "handle", _batch(*OUTCOMES), after=False),
     "applied": Point(Projector, "handle", _batch(*OUTCOMES)),
-    "unsaid": Point(Emitter, "__call__", _event(*OUTCOMES), after=False),
+    "unsaid": Point(Emitter, "all", _event(*OUTCOMES), after=False),
     # What others see to.
     "exhausted": Point(JobStore, "seal_exhausted", _found),
     "expiring": Point(JobStore, "seal_expired", _found),
