@@ -23,7 +23,6 @@ log = structlog.get_logger(__name__)
 
 FIRST_RETRY = timedelta(seconds=5)
 LONGEST_RETRY = timedelta(minutes=2)
-OUTAGE_RETRY = timedelta(seconds=5)
 
 
 class Stop(Enum):
@@ -166,7 +165,7 @@ class Runner:
             if self._has_waited_enough(claim):
                 return _failure(claim, error.code, "gave up: a part of the service was away for too long")
             log.warning("job.waits_for_outage", error=str(error))
-            await self._release(claim, delay=OUTAGE_RETRY, failed=False)
+            await self._release(claim, delay=backoff(claim.attempt - 1), failed=False)
             metrics.RETRIES.labels("outage").inc()
             return None
         expected = isinstance(error, ExporterError)
@@ -189,9 +188,9 @@ class Runner:
         return age > timedelta(days=self.settings.retention_days)
 
 
-def backoff(failures: int) -> timedelta:
+def backoff(tries: int) -> timedelta:
     """Exponential back-off with full jitter above half, so that failed jobs do not return as one wave."""
-    longest = min(FIRST_RETRY * 2**failures, LONGEST_RETRY)
+    longest = min(FIRST_RETRY * 2 ** min(tries, 10), LONGEST_RETRY)
     return timedelta(seconds=longest.total_seconds() * random.uniform(0.5, 1))  # noqa: S311
 
 

@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.errors import Outage, Retryable
@@ -121,6 +122,25 @@ async def test_a_job_is_handed_back_once_the_state_database_is_there_again(
     job = await jobs.records.get(job_id)
     assert job is not None
     assert (job.status, job.failures) == ("pending", failures)
+
+
+async def test_a_job_that_waits_for_an_outage_is_tried_less_and_less_often(
+    jobs: Jobs, storage: Storage, caretaker: Caretaker, settings: Settings
+) -> None:
+    job_id = await jobs.admit()
+    exporter = cast(Exporter, Exports(storage, Outage("away")))
+    runner = Runner(jobs.store, exporter, caretaker.emit, caretaker, settings)
+    for longest in (5, 10, 20, 40, 80, 120, 120):
+        (claim,) = await jobs.store.claim("w", 1)
+        began = datetime.now(UTC)
+        await runner.finish(runner.start(claim))
+        job = await jobs.records.get(job_id)
+        assert job is not None
+        assert job.not_before is not None
+        assert longest / 2 <= (job.not_before - began).total_seconds() <= longest + 5
+        async with jobs.store.transaction() as connection:
+            await connection.execute(update(ExportJob).values(not_before=None))
+    assert job.failures == 0
 
 
 @pytest.fixture
