@@ -35,15 +35,15 @@ class Outcomes(Transactions):
             "outcome": to_json(sealed).decode(),
             "lease": self._lease,
         }
-        own = and_(
-            ExportJob.id == claim.job_id,
-            ExportJob.attempt == claim.attempt,
-            # Whoever tends to outcomes may have published it before it was asked for again.
-            or_(ExportJob.outcome == sealed, ExportJob.status == outcome.status),
-        )
         async with self.statement() as connection:
             if await connection.scalar(SEAL, values) is not None:
                 return True
+            own = and_(
+                ExportJob.id == claim.job_id,
+                ExportJob.attempt == claim.attempt,
+                # Whoever tends to outcomes may have published it before it was asked for again.
+                or_(ExportJob.outcome == sealed, ExportJob.status == outcome.status),
+            )
             return await connection.scalar(select(ExportJob.id).where(own)) is not None
 
     async def completed_by(self, job_id: UUID) -> int | None:
