@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import unexpected
 from stream_app import tracing
+from stream_app.traceparent import well_formed
 
 log = structlog.get_logger(__name__)
 
@@ -99,11 +100,13 @@ def _span(scope: Scope) -> tracing.Span:
     """https://opentelemetry.io/docs/specs/semconv/http/http-spans/, without what an address may hold."""
     if scope["path"] in UNTRACED:
         return tracing.Span(None, None)
-    caller = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), "")
+    caller = next(
+        (value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), None
+    )
     return tracing.span(
         scope["method"],
         kind="SERVER",
-        parent=caller if tracing.ids(caller) else None,
+        parent=well_formed(caller),
         attributes={"http.request.method": scope["method"], "url.scheme": scope["scheme"]},
     )
 

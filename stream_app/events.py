@@ -28,6 +28,7 @@ from stream_app.payloads import (
     Word,
     read,
 )
+from stream_app.traceparent import Traceparent
 
 __all__ = [
     "SCHEDULES",
@@ -120,7 +121,7 @@ class Event(BaseModel):
     datacontenttype: Annotated[
         str, StringConstraints(pattern=r"^(?i:application/([\w.+-]+\+)?json)\s*(;.*)?$")
     ] = "application/json"
-    traceparent: str | None = None
+    traceparent: Traceparent = None
     data: dict[str, Any] = Field(default_factory=dict)
 
     @property

@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from stream_app.errors import Rejected, Unreadable
+from stream_app.traceparent import Traceparent
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -119,7 +120,7 @@ class LifecycleData(RequestIdentity):
     expires_at: AwareDatetime | None = None
     manifest: dict[str, Any] | None = None
     error: JobError | None = None
-    traceparent: str | None = Field(None, exclude=True)
+    traceparent: Traceparent = Field(None, exclude=True)
     """The trace that the job belongs to; it travels in the envelope."""
 
 

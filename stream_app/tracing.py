@@ -6,7 +6,6 @@ OpenTelemetry's conventions where it has some. No attribute holds what a user wr
 are told by their kind, since their texts may quote filters and addresses; the log has those, and the ids.
 """
 
-import re
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,14 +15,13 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from stream_app.errors import ExporterError
 from stream_app.events import Event
+from stream_app.traceparent import match
 
 if TYPE_CHECKING:
     from opentelemetry import trace
 
 Kind = Literal["INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"]
 Attributes = Mapping[str, str | int | float | None]
-
-_WELL_FORMED = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
 
 tracer: "trace.Tracer | None" = None
 """``None``: off. Set by :mod:`stream_app.telemetry` alone."""
@@ -167,9 +165,9 @@ def carrying(event: Event, opened: Span) -> Event:
 
 
 def ids(traceparent: str | None) -> dict[str, str]:
-    """``trace_id`` and ``span_id``, as logs have them, if ``traceparent`` is well-formed."""
-    match = _WELL_FORMED.fullmatch(traceparent or "")
-    return {"trace_id": match[1], "span_id": match[2]} if match else {}
+    """``trace_id`` and ``span_id``, as logs have them, if ``traceparent`` is well formed."""
+    found = match(traceparent)
+    return {"trace_id": found["trace_id"], "span_id": found["span_id"]} if found else {}
 
 
 def _messaging(event: Event, operation: str) -> dict[str, str | int | None]:

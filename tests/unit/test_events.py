@@ -25,6 +25,7 @@ from stream_app.events import (
 )
 
 JOB = "4f1c2d3e-0000-4000-8000-000000000001"
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 DOCUMENTED = {
     "specversion": "1.0",
     "id": JOB,
@@ -210,3 +211,35 @@ def test_what_cannot_be_honoured_names_the_field(change: dict[str, object], comp
     with pytest.raises(Rejected) as caught:
         ExportRequest.parse({**DOCUMENTED["data"], **change})  # type: ignore[dict-item]
     assert str(caught.value).startswith(complaint)
+
+
+@pytest.mark.parametrize("traceparent", [TRACE, "01" + TRACE[2:], "cc" + TRACE[2:] + "-what.comes-later"])
+def test_a_trace_context_is_read_as_it_came(traceparent: str) -> None:
+    event = decode(json.dumps(DOCUMENTED | {"traceparent": traceparent}).encode())
+    assert event.traceparent == traceparent
+    assert decode(event.encode()).traceparent == traceparent
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    [
+        "é",
+        "",
+        7,
+        {"trace": TRACE},
+        TRACE + "\n",
+        TRACE + "\r\nX-Other: 1",
+        TRACE + "-more",
+        TRACE.upper(),
+        TRACE.replace("0af7", "०af7"),
+        "ff" + TRACE[2:],
+        "01" + TRACE[2:] + "more",
+        "01" + TRACE[2:] + "-é",
+        "01" + TRACE[2:] + "-" + "x" * 100_000,
+        f"00-{'0' * 32}-b7ad6b7169203331-01",
+    ],
+)
+def test_a_trace_context_that_is_not_well_formed_is_none(traceparent: object) -> None:
+    event = decode(json.dumps(DOCUMENTED | {"traceparent": traceparent}).encode())
+    assert event.traceparent is None
+    assert event.identity.user_id == "user-17"

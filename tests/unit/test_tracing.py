@@ -83,7 +83,8 @@ def test_off_hands_on_what_came() -> None:
 
 
 @pytest.mark.parametrize(
-    "traceparent", [None, "", "x", TRACE.upper(), f"00-{'0' * 32}-{SPAN_ID}-01", TRACE + "-more"]
+    "traceparent",
+    [None, "", "x", TRACE.upper(), f"00-{'0' * 32}-{SPAN_ID}-01", TRACE + "-more", "ff" + TRACE[2:]],
 )
 def test_what_is_not_well_formed_has_no_ids(traceparent: str | None) -> None:
     assert tracing.ids(traceparent) == {}

@@ -9,9 +9,11 @@ import socket
 import ssl
 import time
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from stream_app.events import decode
 from tests.integration.delivery.conftest import SECRET, Office, failed
 from tests.integration.delivery.servers import Receiver, receiver
 
@@ -48,6 +50,21 @@ async def test_a_webhook_tells_how_the_job_ended(office: Office) -> None:
     assert first["data"]["download_url"].startswith("https://exports.example.com/exports/links/")
     assert (second["type"], second["data"]["error"]["code"]) == ("export.failed", "unknown_column")
     assert await office.statuses(done) == {url: "sent"}
+
+
+async def test_a_trace_context_that_no_header_can_hold_keeps_no_webhook_back(office: Office) -> None:
+    event = decode(
+        b'{"specversion": "1.0", "id": "%s", "source": "/t", "type": "export.requested",'
+        b'"traceparent": "\\u00e9", "data": {"user_id": "u", "export_type": "e", "format": "csv"}}'
+        % str(uuid4()).encode()
+    )
+    async with receiver() as hooks, office.working(**OPEN):
+        url = f"http://127.0.0.1:{hooks.port}/"
+        job = await office.ended(webhook=url, traceparent=event.traceparent)
+        await office.settled(job)
+    assert await office.statuses(job) == {url: "sent"}
+    (call,) = hooks.calls
+    assert "traceparent" not in call[1]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,33 @@
+"""``traceparent``, the header of W3C Trace Context: https://www.w3.org/TR/trace-context/. Pure."""
+
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+MAX_LENGTH = 512
+"""Characters of the longest that is taken; version 00 has 55, later ones may append to them."""
+
+_WELL_FORMED = re.compile(
+    r"(?!ff)(?P<version>[0-9a-f]{2})"
+    r"-(?!0{32})(?P<trace_id>[0-9a-f]{32})-(?!0{16})(?P<span_id>[0-9a-f]{16})-[0-9a-f]{2}"
+    r"(?P<more>-[!-~]*)?"
+)
+
+
+def match(value: object) -> re.Match[str] | None:
+    """Groups ``trace_id`` and ``span_id``, if ``value`` is well formed."""
+    if not isinstance(value, str) or len(value) > MAX_LENGTH:
+        return None
+    found = _WELL_FORMED.fullmatch(value)
+    return None if found and found["version"] == "00" and found["more"] is not None else found
+
+
+def well_formed(value: object) -> str | None:
+    """``value`` or, as the recommendation has it for what cannot be parsed, as if there were none."""
+    found = match(value)
+    return found and found[0]
+
+
+Traceparent = Annotated[str | None, BeforeValidator(well_formed)]
+"""A field that never fails: nobody loses an export over a trace."""
