@@ -59,36 +59,43 @@ def exported(service: str, instance: str) -> Iterator[None]:
 
 
 def _provider(names: list[str], service: str, instance: str) -> "TracerProvider | None":
-    """Set up as the variables say; ``None`` where what they ask for is not there: work goes on without."""
+    """Set up as the variables say; ``None`` where they cannot be followed: work goes on without."""
     try:
-        from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ImportError as error:
-        log.error("tracing.unavailable", error=f"{error}; install the extra: {PACKAGE}[tracing]")
+        return _built(names, service, instance)
+    except Exception as error:  # the SDK and exporters of others: what they raise is not documented
+        log.error(
+            "tracing.unavailable",
+            error=f"{type(error).__name__}: {error}",
+            correct=f"what is installed (the extra {PACKAGE}[tracing]), or one of these variables",
+            variables=sorted(name for name in os.environ if name.startswith("OTEL_")),
+        )
         return None
+
+
+def _built(names: list[str], service: str, instance: str) -> "TracerProvider":
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
     # One line for each batch that is lost is enough: there are more for each time that it is tried.
     logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
     own = {"service.name": service, "service.version": version(PACKAGE), "service.instance.id": instance}
     resource = Resource.create().merge(Resource(own)).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    for name in names:
-        exporter = _exporter(name)
-        if exporter is None:
-            return None
+    exporters = [_exporter(name) for name in names]
+    for exporter in exporters:  # all are there: a processor has a thread, which nobody would end
         provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider
 
 
-def _exporter(name: str) -> "SpanExporter | None":
+def _exporter(name: str) -> "SpanExporter":
     protocol = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or os.environ.get(
         "OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"
     )
     wanted = f"otlp_proto_{protocol.partition('/')[0]}" if name == "otlp" else name
     known = {point.name: point for point in entry_points(group="opentelemetry_traces_exporter")}
     if wanted not in known:
-        log.error("tracing.unavailable", error=f"no exporter {wanted!r} is installed", known=sorted(known))
-        return None
+        raise LookupError(f"no exporter {wanted!r} is installed, only {', '.join(sorted(known)) or 'none'}")
     exporter: SpanExporter = known[wanted].load()()
     return exporter
 

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from uuid import uuid4
@@ -190,19 +191,25 @@ def test_the_end_waits_for_no_back_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "variables",
+    ("variables", "reason"),
     [
-        {"OTEL_TRACES_EXPORTER": "carrier-pigeon"},
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+        ({"OTEL_TRACES_EXPORTER": "carrier-pigeon"}, "otlp_proto_http"),
+        ({"OTEL_TRACES_EXPORTER": "otlp,carrier-pigeon"}, "carrier-pigeon"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "otlp_proto_grpc"),
+        ({"OTEL_BSP_MAX_QUEUE_SIZE": "100"}, "max_queue_size"),
+        ({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "few"}, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"),
     ],
 )
-def test_an_exporter_that_is_not_there_is_said(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+def test_variables_that_cannot_be_followed_are_said_and_work_goes_on(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], reason: str
 ) -> None:
-    for name, value in variables.items():
+    for name, value in {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", **variables}.items():
         monkeypatch.setenv(name, value)
+    threads = set(threading.enumerate())
     with capture_logs() as logs, telemetry.exported("exporter-worker", "w1"):
         assert tracing.tracer is None
+        assert set(threading.enumerate()) <= threads
     (line,) = logs
     assert line["event"] == "tracing.unavailable"
-    assert "otlp_proto_http" in line["known"]
+    assert reason in line["error"]
+    assert variables.keys() <= set(line["variables"])
