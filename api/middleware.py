@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from http import HTTPMethod
 from uuid import uuid4
 
 import structlog
@@ -23,6 +24,9 @@ BODY_SECONDS = 30.0
 
 UNTRACED = {"/healthz", "/readyz", "/metrics"}
 """Asked for all the time, by machines."""
+
+OTHER = "_OTHER"
+"""What the conventions call methods that nobody knows."""
 
 _SECRET = re.compile(r"/(links|unsubscribe)/.*", re.DOTALL)
 _ACCEPTABLE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -60,11 +64,11 @@ class RequestContext:
             try:
                 await self._app(scope, self._bounded(receive), answer)
             except Exception as error:
-                span.failed(error)
                 log.exception("request.broken", method=scope["method"], path=loggable(scope["path"]))
                 if started:
                     raise
                 await unexpected().response(request_id)(scope, receive, answer)
+                span.failed(error)  # says more than the status that has just been noted
 
     def _bounded(self, receive: Receive) -> Receive:
         seen = 0
@@ -103,19 +107,26 @@ def _span(scope: Scope) -> tracing.Span:
     caller = next(
         (value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), None
     )
+    method = _method(scope)
     return tracing.span(
-        scope["method"],
+        "HTTP" if method == OTHER else method,
         kind="SERVER",
         parent=well_formed(caller),
-        attributes={"http.request.method": scope["method"], "url.scheme": scope["scheme"]},
+        attributes={"http.request.method": method, "url.scheme": scope["scheme"]},
     )
+
+
+def _method(scope: Scope) -> str:
+    """One of a few, whatever callers think of."""
+    method: str = scope["method"]
+    return method if method in HTTPMethod.__members__ else OTHER
 
 
 def _note(span: tracing.Span, scope: Scope, status: int) -> None:
     route = getattr(scope.get("route"), "path", None)
     span.note(
         {"http.response.status_code": status, "http.route": route},
-        name=f"{scope['method']} {route}" if route else None,
+        name=f"{_method(scope)} {route}".replace(OTHER, "HTTP", 1) if route else None,
     )
     if status >= 500:
         span.failed(str(status))
