@@ -31,7 +31,7 @@ class Statement:
         return cls(selected, f"WITH rows AS ({selected}) {projection}", copy)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _projected(
     output: Format, columns: tuple[Column, ...], options: Options
 ) -> tuple[str, Mapping[str, Any]]:

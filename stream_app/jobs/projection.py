@@ -23,8 +23,8 @@ _STEPS = ", ".join(
 )
 _RETURNED = (*TOLD, ExportJob.recipients, ExportJob.webhook)
 
-# All events are one parameter, a JSON array, whose sorted rows are locked in one order everywhere, so that no
-# two transactions wait for each other.
+# All events are one parameter, a JSON array; sorted, so that two of these hardly ever wait for each other.
+# Where they do, PostgreSQL ends one, and its batch is dealt with again.
 _APPLY = text(
     f"""
     UPDATE export_jobs AS job
