@@ -85,11 +85,12 @@ class Runner:
         claim = attempt.claim
         try:
             await asyncio.wait({attempt.export})
+            if attempt.stop is not Stop.LEASE_LOST:
+                # Before the job is sealed or handed back: from then on others may speak of it.
+                await asyncio.wait({attempt.report})
             outcome = await self._judge(attempt)
             if outcome is None:
                 return
-            # Before the seal: from then on anyone may publish the end, which nothing may follow.
-            await asyncio.wait({attempt.report})
             if await until_possible(self.store.seal, claim, outcome):
                 tracing.current().note(_traced(outcome))
                 if outcome.status == Status.COMPLETED:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.errors import Outage, Retryable
+from stream_app.errors import Outage, Rejected, Retryable
 from stream_app.events import Event, LifecycleData
 from stream_app.exports.inventory import object_key
 from stream_app.exports.run import Exporter
@@ -122,6 +122,32 @@ async def test_a_job_is_handed_back_once_the_state_database_is_there_again(
     job = await jobs.records.get(job_id)
     assert job is not None
     assert (job.status, job.failures) == ("pending", failures)
+
+
+@pytest.mark.parametrize("error", [Outage("away"), Retryable("fault"), Rejected("no")])
+async def test_all_is_said_of_an_attempt_before_others_may_speak_of_its_job(
+    jobs: Jobs, storage: Storage, caretaker: Caretaker, settings: Settings, error: Exception
+) -> None:
+    job_id = await jobs.admit()
+    (claim,) = await jobs.store.claim("w", 1)
+    kafka_is_there = asyncio.Event()
+
+    async def emit(_: Event) -> None:
+        await kafka_is_there.wait()
+
+    runner = Runner(jobs.store, cast(Exporter, Exports(storage, error)), emit, caretaker, settings)
+    attempt = runner.start(claim)
+    finishing = asyncio.create_task(runner.finish(attempt))
+    await asyncio.wait({attempt.export})
+    await asyncio.wait({finishing}, timeout=0.3)
+    job = await jobs.records.get(job_id)
+    assert job is not None
+    assert (job.status, job.outcome) == ("processing", None)
+    kafka_is_there.set()
+    await finishing
+    job = await jobs.records.get(job_id)
+    assert job is not None
+    assert job.status == "pending" or job.outcome["status"] == "failed"
 
 
 async def test_a_job_that_waits_for_an_outage_is_tried_less_and_less_often(
