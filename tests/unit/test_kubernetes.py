@@ -1,6 +1,7 @@
 """The Kubernetes manifests agree with settings, commands and each other, as far as a parser can tell."""
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,11 @@ RESOURCES = [m for name in KUSTOMIZATION["resources"] for m in manifests(f"base/
 SECRETS = {m["metadata"]["name"]: m["stringData"] for m in manifests("base/secrets.example.yaml")}
 SCALING = {m["kind"]: m for m in manifests("keda/scaling.yaml")}
 WORKLOADS = {m["metadata"]["name"]: m for m in RESOURCES if m["kind"] in ("Deployment", "Job")}
+
+
+def test_the_image_is_the_one_of_this_version() -> None:
+    project = tomllib.loads((FOLDER.parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
+    assert [image["newTag"] for image in KUSTOMIZATION["images"]] == [project["version"]]
 
 
 def pod(name: str) -> dict[str, Any]:
