@@ -223,8 +223,6 @@ async def test_old_and_new_side_by_side_through_the_migration(
     ]
     async with Client(stack) as client:
         await asyncio.to_thread(old.run, "migrate")
-        before = await revision(client)
-        assert missing(before), "the previous version has all of today's migrations: this would show nothing"
         await asyncio.to_thread(old.start)
         async with flow(client) as orders:
             await old.works(client, set())
