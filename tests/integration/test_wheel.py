@@ -154,7 +154,7 @@ def test_what_each_role_needs(needed: dict[str, set[str]]) -> None:
     assert needed["worker"] | needed["api"] | needed["parquet"] < needed["local"]
 
 
-async def test_an_event_is_published_with_nothing_but_the_client_of_kafka_and_pydantic(
+async def test_an_event_is_published_with_nothing_but_what_the_package_alone_needs(
     install: Install, stack: Stack, settings: Settings
 ) -> None:
     emitting = install(EMITTING)
