@@ -87,8 +87,8 @@ class Ticker(AppProcess):
 class Api(AppProcess):
     """Ready when ``/readyz`` says so."""
 
-    def __init__(self, port: int, env: Mapping[str, str], run_dir: Path) -> None:
-        super().__init__("api", ["api", "--port", str(port)], env, run_dir)
+    def __init__(self, name: str, port: int, env: Mapping[str, str], run_dir: Path) -> None:
+        super().__init__(name, ["api", "--port", str(port)], env, run_dir)
         self.url = f"http://127.0.0.1:{port}"
 
     @property

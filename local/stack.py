@@ -189,7 +189,8 @@ class Stack:
             raise UsageError(f"port {port} is taken: choose another with PORT=")
         port = port or free_ports(1)[0]
         env = {"EXPORTER_PUBLIC_URL": f"http://127.0.0.1:{port}", **self.environment(), **(settings or {})}
-        api = Api(port, env, self.run_dir)
+        others = sum(name.startswith("api") for name in self.apps)
+        api = Api(f"api-{others + 1}" if others else "api", port, env, self.run_dir)
         self._start_app(api)
         return api
 

@@ -28,7 +28,7 @@ BACKLOG = 100
 """Runs that are due or unfinished at which it waits: whatever goes wrong is to meet runs at all stages, and
 no tick to lie in Kafka for so long that it counts as one from before an outage."""
 
-PATIENCE = 300.0
+PATIENCE = 600.0
 """Seconds for anything to come about, however slow the machine is."""
 
 

@@ -35,7 +35,6 @@ def test_an_idle_process_is_small(system: System, start: Callable[[System], AppP
         assert memory(process.pid, "VmRSS") < budget * MEGABYTE
     finally:
         process.stop()
-        system.stack.apps[system.api.name] = system.api  # the stack stops the one that it knows
 
 
 def test_a_million_rows_in_constant_memory(system: System) -> None:
