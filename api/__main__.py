@@ -1,8 +1,6 @@
 """``exporter api``; ``python -m api`` does the same."""
 
 import ipaddress
-import os
-import socket
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,7 +23,7 @@ def api(
     import uvicorn  # slow to import, as are the others
 
     from api.app import create_app
-    from stream_app import logs, telemetry
+    from stream_app import logs
     from stream_app.exports.datasets.registry import load_datasets
     from stream_app.settings import Settings
 
@@ -34,18 +32,17 @@ def api(
         refuse_development_secret(settings, host)
         load_datasets(settings.datasets_file)  # here its error is one line, later it would be a traceback
     logs.configure(settings)
-    with telemetry.exported("exporter-api", f"{socket.gethostname()}-{os.getpid()}"):
-        uvicorn.run(
-            create_app(settings),
-            host=host,
-            port=port,
-            log_config=None,
-            access_log=False,  # it would hold the links of mails, and whoever has one may use it
-            log_level=settings.log_level.lower(),
-            server_header=False,
-            timeout_graceful_shutdown=10,
-            timeout_keep_alive=65,
-        )
+    uvicorn.run(
+        create_app(settings),
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,  # it would hold the links of mails, and whoever has one may use it
+        log_level=settings.log_level.lower(),
+        server_header=False,
+        timeout_graceful_shutdown=10,
+        timeout_keep_alive=65,
+    )
 
 
 def refuse_development_secret(settings: "Settings", host: str) -> None:

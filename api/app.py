@@ -1,6 +1,8 @@
 """The composition root of the API."""
 
 import json
+import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -14,6 +16,7 @@ from api.middleware import HEADER, RequestContext
 from api.page import site
 from api.routes import datasets, deliveries, events, files, health, jobs, links, metrics, schedules
 from api.services import open_services
+from stream_app import telemetry
 from stream_app.settings import Settings
 
 DESCRIPTION = """Ask for exports, follow them, fetch their files.
@@ -26,9 +29,11 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings) as services:
-            app.state.services = services
-            yield
+        # Here, since uvicorn ends the process by the signal that it got: nothing after its run() happens.
+        with telemetry.exported("exporter-api", f"{socket.gethostname()}-{os.getpid()}"):
+            async with open_services(settings) as services:
+                app.state.services = services
+                yield
 
     app = FastAPI(
         title="Streaming exporter",

@@ -138,6 +138,20 @@ async def test_one_trace_from_the_post_to_the_mail(
         assert line["span_id"] in {span.span_id for span in seen.values()}
 
 
+def test_an_api_that_is_stopped_sends_its_last_spans(system: System, collector: Collector) -> None:
+    slow = collector.settings | {"OTEL_BSP_SCHEDULE_DELAY": "600000"}
+    api = system.stack.start_api(settings=system.extra | slow)
+    trace_id = uuid4().hex
+    try:
+        headers = {**system.client.headers, "traceparent": CALLER.format(trace=trace_id)}
+        order = {"export_type": "ledger", "format": "csv"}
+        answer = httpx.post(f"{api.address}/exports/jobs", json=order, headers=headers, timeout=30)
+        assert answer.status_code == 202
+    finally:
+        api.stop()
+    collector.trace(trace_id, "POST /exports/jobs", "send exports.requests", within=1)
+
+
 async def test_a_service_that_does_not_trace_gets_a_trace_all_the_same(
     traced: System, collector: Collector
 ) -> None:
