@@ -1,8 +1,8 @@
 """Publishing from inside the worker: every publication is confirmed before it counts."""
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, replace
 
 import faust
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
@@ -14,11 +14,22 @@ from stream_app import metrics
 from stream_app.errors import Outage, TooLarge, Unreadable
 from stream_app.events import Event, Topic
 
-KEPT_OF_TOO_LARGE = 500_000
-"""Bytes."""
+KEPT_OF_TOO_LARGE = (500_000, 50_000, 0)
+"""Bytes: the first that Kafka takes."""
 
-Confirmation = Awaitable[RecordMetadata]
-"""Done once Kafka has the message."""
+_FAILURES = (ProducerSendError, KafkaError, TimeoutError, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    topic: Topic
+    key: bytes | None
+    value: bytes
+    headers: dict[str, bytes] | None = None
+
+    @classmethod
+    def of(cls, event: Event) -> "_Message":
+        return cls(event.topic, event.key, event.encode())
 
 
 class Emitter:
@@ -34,20 +45,16 @@ class Emitter:
 
         Raises:
             Outage: Kafka did not confirm it; it may or may not have arrived.
+            TooLarge: Kafka does not take it even so.
         """
         await self.all([event])
 
     async def all(self, events: Sequence[Event]) -> None:
         """Publish many at once; all are confirmed when this returns."""
-        await _confirmed([await self._hand_over(event) for event in events])
-
-    async def _hand_over(self, event: Event) -> Confirmation:
-        try:
-            return await self._send(event.topic, key=event.key, value=event.encode())
-        except TooLarge:
-            slim = {name: value for name, value in event.data.items() if name != "manifest"}
-            lean = event.model_copy(update={"data": slim})
-            return await self._send(event.topic, key=event.key, value=lean.encode())
+        taken = await self._publish([_Message.of(event) for event in events])
+        refused = [event for event, is_taken in zip(events, taken, strict=True) if not is_taken]
+        if not all(await self._publish([_Message.of(_lean(event)) for event in refused])):
+            raise TooLarge(f"Kafka: an event of {refused[0].job_id} is too large even without its manifest")
 
     async def dead_letter(self, event: EventT[bytes], reason: Unreadable) -> None:
         """Put a message aside: its bytes as received, and in the headers where it was and why.
@@ -55,48 +62,52 @@ class Emitter:
         Of one that came compressed and is too large as it is, the beginning is kept.
         """
         message = event.message
+        content = message.value or b""
         headers = {
             "error": str(reason)[:1_000].encode(),
             "topic": message.topic.encode(),
             "partition": str(message.partition).encode(),
             "offset": str(message.offset).encode(),
         }
-        try:
-            sent = await self._send(Topic.DEAD_LETTERS, key=message.key, value=message.value, headers=headers)
-        except TooLarge:
-            content = message.value or b""
-            headers["cut_from_bytes"] = str(len(content)).encode()
-            sent = await self._send(
-                Topic.DEAD_LETTERS, key=None, value=content[:KEPT_OF_TOO_LARGE], headers=headers
-            )
-        await _confirmed([sent])
+        letter = _Message(Topic.DEAD_LETTERS, message.key, content, headers)
+        sizes = iter(KEPT_OF_TOO_LARGE)
+        while not all(await self._publish([letter])):
+            cut = {**headers, "cut_from_bytes": str(len(content)).encode()}
+            letter = replace(letter, key=None, value=content[: next(sizes)], headers=cut)
         metrics.DEAD_LETTERS.labels(message.topic).inc()
 
-    async def _send(
-        self, topic: Topic, *, key: bytes | None, value: bytes | None, headers: dict[str, bytes] | None = None
-    ) -> Confirmation:
+    async def _publish(self, messages: Sequence[_Message]) -> list[bool]:
+        """Whether Kafka took each; one that it did not is too large."""
+        with metrics.errors_of("kafka"):
+            handed = [await self._hand_over(message) for message in messages]
+            return [_is_taken(found) for found in await asyncio.gather(*handed, return_exceptions=True)]
+
+    async def _hand_over(self, message: _Message) -> Awaitable[RecordMetadata]:
         """To the producer itself: Faust's topics do for each message what is of no use here."""
-        with _outages():
-            producer = await self._app.maybe_start_producer()
-            sent: Confirmation = await producer.send(topic, key, value, None, None, headers)
-            return sent
-
-
-async def _confirmed(sent: Sequence[Confirmation]) -> None:
-    with _outages():
-        for found in await asyncio.gather(*sent, return_exceptions=True):
-            if isinstance(found, BaseException):
-                raise found
-
-
-@contextmanager
-def _outages() -> Iterator[None]:
-    with metrics.errors_of("kafka"):
         try:
-            yield
-        except ProducerSendError as error:
-            if isinstance(error.__cause__, MessageSizeTooLargeError):
-                raise TooLarge(f"Kafka: {error.__cause__}") from error
-            raise Outage(f"Kafka: {error}") from error
-        except (TimeoutError, KafkaError, OSError) as error:
-            raise Outage(f"Kafka: {error!r}") from error
+            producer = await self._app.maybe_start_producer()
+            confirmation: Awaitable[RecordMetadata] = await producer.send(
+                message.topic, message.key, message.value, None, None, message.headers
+            )
+        except _FAILURES as error:
+            failed = asyncio.get_running_loop().create_future()
+            failed.set_exception(error)
+            return failed
+        return confirmation
+
+
+def _lean(event: Event) -> Event:
+    slim = {name: value for name, value in event.data.items() if name != "manifest"}
+    return event.model_copy(update={"data": slim})
+
+
+def _is_taken(found: RecordMetadata | BaseException) -> bool:
+    """The producer refuses what is too large for itself, the broker later what is too large for a topic."""
+    if not isinstance(found, BaseException):
+        return True
+    reason = found.__cause__ if isinstance(found, ProducerSendError) else found
+    if isinstance(reason, MessageSizeTooLargeError):
+        return False
+    if isinstance(found, _FAILURES):
+        raise Outage(f"Kafka: {reason!r}") from found
+    raise found

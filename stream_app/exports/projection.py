@@ -26,7 +26,8 @@ class Statement:
         Raises:
             Rejected: the format cannot hold these columns.
         """
-        projection, copy = _projected(output, rows.columns, options)
+        untitled = options.model_copy(update={"title": None})  # there are as many titles as exports
+        projection, copy = _projected(output, rows.columns, untitled)
         selected = render(rows.select)
         return cls(selected, f"WITH rows AS ({selected}) {projection}", copy)
 

@@ -37,6 +37,9 @@ from stream_app.settings import Settings
 ESTIMATE_AFTER = 0.5
 """Seconds after which somebody may be watching how far an export is."""
 
+ESTIMATE_SECONDS = 2
+"""How long PostgreSQL may take to plan."""
+
 
 @dataclass(slots=True)
 class Gauge:
@@ -57,6 +60,7 @@ class Exporter:
     formats: Mapping[str, Format]
     settings: Settings
     threads: Executor
+    estimates: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
     async def run(self, claim: Claim, gauge: Gauge) -> LifecycleData:
         """Write the claimed job's file; returns the data of its ``export.completed`` event.
@@ -99,6 +103,7 @@ class Exporter:
                 count, stored = await self._transfer(snapshot, statement, file, gauge)
             finally:
                 estimating.cancel()
+                await asyncio.wait({estimating})
         now = datetime.now(UTC)
         return claim.lifecycle(
             Status.COMPLETED,
@@ -132,11 +137,18 @@ class Exporter:
         return count
 
     async def _estimate(self, claim: Claim, statement: Statement, gauge: Gauge) -> None:
-        """Learn how long an export will be that takes its time; on another connection, its own is busy."""
+        """Learn how long an export will be that takes its time; on another connection, its own is busy.
+
+        There is one connection for all of these, and one that waits for a lock leaves it to the others.
+        """
         await asyncio.sleep(ESTIMATE_AFTER)
         if gauge.estimated_rows is None:
-            with suppress(ExporterError):  # whatever is wrong, the export itself will say
-                async with self.source.snapshot(f"exporter {claim.job_id} estimate") as snapshot:
+            with suppress(ExporterError, TimeoutError):  # whatever is wrong, the export itself will say
+                async with (
+                    self.estimates,
+                    asyncio.timeout(ESTIMATE_SECONDS),
+                    self.source.snapshot(f"exporter {claim.job_id} estimate") as snapshot,
+                ):
                     gauge.estimated_rows = await snapshot.estimate(statement.rows)
 
     async def _transfer(

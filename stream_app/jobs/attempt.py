@@ -47,8 +47,11 @@ class Attempt:
     began: float = field(default_factory=time.monotonic)
 
     def end(self, reason: Stop) -> None:
-        """Stop the export, for the first reason given."""
-        if self.stop is None and self.is_running:
+        """Stop the export, for the first reason given; after its end no more is said of a lost job."""
+        if not self.is_running:
+            if reason is Stop.LEASE_LOST:
+                self.report.cancel()
+        elif self.stop is None:
             self.stop = reason
             self.export.cancel()
 

@@ -103,10 +103,10 @@ class Dispatcher:
             raise Retryable(f"state database: leases were not renewed within {patience:g} s") from error
         self._renewed_at = began
         for attempt in attempts:
-            if not attempt.is_running:
-                continue
             if attempt.claim.job_id not in held:
                 attempt.end(Stop.LEASE_LOST)
+            elif not attempt.is_running:
+                continue
             elif attempt.claim.job_id in cancelled:
                 attempt.end(Stop.CANCELLED)
             elif attempt.has_news:
@@ -135,6 +135,7 @@ class Dispatcher:
             async with asyncio.timeout(HAND_BACK_SECONDS):
                 for attempt in list(self._attempts.values()):
                     await self._runner.hand_back(attempt.claim, delay=timedelta(0))
+                    attempt.report.cancel()
 
     def _start(self, claim: Claim) -> None:
         if taken_over := self._attempts.get(claim.job_id):

@@ -38,9 +38,12 @@ def admit(columns: Iterable[str]) -> TextClause:
     )
 
 
-BEFORE_CLAIM = """
+CLAIMS = 7_301_584_222
+"""Advisory lock of claims."""
+
+BEFORE_CLAIM = f"""
     BEGIN;
-    SELECT pg_advisory_xact_lock(7301584222),
+    SELECT pg_advisory_xact_lock({CLAIMS}),
            set_config('idle_in_transaction_session_timeout', '5s', true),
            set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true),
            set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),

@@ -22,7 +22,8 @@ GUARDED = frozenset({Kind.TEXT, Kind.ENUM, Kind.OTHER})
 MARKER = f"\x01{token_hex(16)}\x01"
 """Marks, in what PostgreSQL renders, a spot that the frame counts and removes.
 
-No data holds it: it is this process's secret, and in no file.
+It is this process's secret and in no file: data holds it only if somebody wrote it there who may read the
+statements of the source's sessions.
 """
 
 

@@ -150,6 +150,37 @@ async def test_all_is_said_of_an_attempt_before_others_may_speak_of_its_job(
     assert job.status == "pending" or job.outcome["status"] == "failed"
 
 
+async def test_no_more_is_said_of_an_attempt_whose_lease_was_lost_at_its_end(
+    jobs: Jobs, storage: Storage, caretaker: Caretaker, settings: Settings
+) -> None:
+    await jobs.admit()
+    started: list[int] = []
+
+    async def emit(event: Event) -> None:
+        started.append(event.lifecycle.attempt)
+        await asyncio.Event().wait()
+
+    dispatcher = Dispatcher(
+        worker="w",
+        store=jobs.store,
+        exporter=cast(Exporter, Exports(storage, Outage("away"))),
+        emit=emit,
+        settings=settings,
+    )
+    working = asyncio.create_task(dispatcher.work())
+    while not started:  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    await jobs.expire_leases()
+    (claim,) = await jobs.store.claim("another", 1)
+    assert (dispatcher.running, claim.attempt) == (1, 2)
+    await dispatcher._renew()
+    while dispatcher.running:  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    await dispatcher.drain(0)
+    await working
+    assert started == [1]
+
+
 async def test_a_job_that_waits_for_an_outage_is_tried_less_and_less_often(
     jobs: Jobs, storage: Storage, caretaker: Caretaker, settings: Settings
 ) -> None:
