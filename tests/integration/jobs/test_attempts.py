@@ -174,8 +174,9 @@ async def test_no_more_is_said_of_an_attempt_whose_lease_was_lost_at_its_end(
     (claim,) = await jobs.store.claim("another", 1)
     assert (dispatcher.running, claim.attempt) == (1, 2)
     await dispatcher._renew()
-    while dispatcher.running:  # noqa: ASYNC110
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(10):
+        while dispatcher.running:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
     await dispatcher.drain(0)
     await working
     assert started == [1]
