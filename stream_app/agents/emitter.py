@@ -70,10 +70,13 @@ class Emitter:
             "offset": str(message.offset).encode(),
         }
         letter = _Message(Topic.DEAD_LETTERS, message.key, content, headers)
-        sizes = iter(KEPT_OF_TOO_LARGE)
-        while not all(await self._publish([letter])):
-            cut = {**headers, "cut_from_bytes": str(len(content)).encode()}
-            letter = replace(letter, key=None, value=content[: next(sizes)], headers=cut)
+        cut = {**headers, "cut_from_bytes": str(len(content)).encode()}
+        shorter = [replace(letter, key=None, value=content[:size], headers=cut) for size in KEPT_OF_TOO_LARGE]
+        for tried in (letter, *shorter):
+            if all(await self._publish([tried])):
+                break
+        else:
+            raise Outage(f"Kafka: {Topic.DEAD_LETTERS} takes no messages of a few hundred bytes")
         metrics.DEAD_LETTERS.labels(message.topic).inc()
 
     async def _publish(self, messages: Sequence[_Message]) -> list[bool]:
