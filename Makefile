@@ -1,27 +1,35 @@
 # Everything a contributor types. `make help` lists the targets.
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: demo test up check bench chaos clean help lock setup lint format pictures previous docs
+.PHONY: demo unit test test-all up check bench chaos clean help lock setup lint format pictures previous docs
 
 ROWS ?= 20000
 PORT ?= 8000
 WORKERS ?= 1
 MINUTES ?= 30
 ARGS ?=
+TEST_PROCESSES ?= 2
 PYTHON_ENV := .venv/bin/python
 READY := .venv/.ready
+PYTEST = $(PYTHON_ENV) -m pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup
 UV = $(or $(shell command -v uv),.venv/bin/uv)
 COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## Start everything, export the sample in every format into demo-exports/, stop (ROWS=)
 	@$(PYTHON_ENV) -m local demo --rows $(ROWS)
 
-test: $(READY) ## Run the whole test suite on real local services (ARGS= goes to pytest)
-	@$(PYTHON_ENV) -m pytest $(ARGS)
+unit: $(READY) ## Run the unit tests, which need no services: the inner loop (ARGS= goes to pytest)
+	@$(PYTEST) -m "not slow" $(or $(ARGS),tests/unit)
+
+test: $(READY) ## Run the tests on real local services, without the slow ones (ARGS= goes to pytest)
+	@$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: $(READY) ## Run every test, slow ones included, with new random inputs, and print the coverage
+	@$(PYTEST) --hypothesis-profile=explore --cov --cov-report=term:skip-covered $(ARGS)
 
 up: $(READY) ## Run the service on this machine until Ctrl-C (PORT=, WORKERS=, ROWS=)
 	@$(PYTHON_ENV) -m local up --port $(PORT) --workers $(WORKERS) --rows $(ROWS)
@@ -32,7 +40,7 @@ lint: $(READY) ## Check style, types and the direction of imports
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 
-check: lint test ## What CI runs: lint, then test
+check: lint test-all ## What CI runs: lint, then every test
 
 bench: $(READY) ## Measure formats against their peers, side by side (WHAT=jobs, scale, api or schedules: those)
 	@$(PYTHON_ENV) -m bench$(if $(WHAT),.$(WHAT)) $(ARGS)

@@ -1,28 +1,51 @@
-"""Real services for all tests that ask for them: one stack for a whole run."""
+"""Real services for all tests that ask for them; how tests are ordered and grouped."""
 
+import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
+import hypothesis
 import pytest
+from alembic import command
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from local.postgres import SOURCE, STATE
 from local.stack import Stack
-from stream_app.delivery import models as _delivery  # noqa: F401 - its tables are in the metadata
 from stream_app.exports.source import Source
 from stream_app.exports.storage import Storage
 from stream_app.jobs.database import create_engine
-from stream_app.jobs.models import Base
-from stream_app.schedules import models as _schedules  # noqa: F401 - its tables are in the metadata
+from stream_app.migrations import config
 from stream_app.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 LEDGER_ROWS = 3_000
+
+FIRST = ("chaos", "e2e", "integration", "unit")
+"""Folders in the order in which their tests run: the longest groups first, so that no process ends late."""
+
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", derandomize=False, deadline=None, print_blob=True)
+hypothesis.settings.load_profile("fixed")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the folders; keep the tests of a file in one process, so that its fixtures are built once."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).as_posix()))
+    items.sort(key=_rank)  # a stable sort: the random order within a folder stays
+
+
+def _rank(item: pytest.Item) -> int:
+    folder = item.path.relative_to(ROOT / "tests").parts[0]
+    return FIRST.index(folder) if folder in FIRST else len(FIRST)
 
 
 @pytest.fixture(scope="session")
@@ -64,24 +87,57 @@ def storage(settings: Settings) -> Storage:
     return store
 
 
-@pytest.fixture
-async def own_settings(stack: Stack, settings: Settings) -> AsyncIterator[Settings]:
-    """Settings with an empty state database of the test's own."""
+@asynccontextmanager
+async def database(stack: Stack, settings: Settings, template: str = "template1") -> AsyncIterator[Settings]:
+    """A state database that ends with the block: a copy of ``template``, by default an empty one."""
     name = f"test_{uuid4().hex}"
-    url = settings.database_url.get_secret_value().rpartition("/")[0]
+    await create_database(stack, name, template)
+    yield with_database(settings, name)
     admin = await asyncpg.connect(stack.postgres.admin_url())
-    await admin.execute(f"CREATE DATABASE {name} OWNER {STATE}")
-    yield settings.model_copy(update={"database_url": SecretStr(f"{url}/{name}")})
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await admin.close()
 
 
+async def create_database(stack: Stack, name: str, template: str = "template1") -> None:
+    """Create a state database as a copy of ``template``; a copy of files is faster here than one by WAL."""
+    admin = await asyncpg.connect(stack.postgres.admin_url())
+    await admin.execute(f"CREATE DATABASE {name} OWNER {STATE} TEMPLATE {template} STRATEGY file_copy")
+    await admin.close()
+
+
+def with_database(settings: Settings, name: str) -> Settings:
+    """The settings with another state database on the same server."""
+    url = settings.database_url.get_secret_value().rpartition("/")[0]
+    return settings.model_copy(update={"database_url": SecretStr(f"{url}/{name}")})
+
+
+@pytest.fixture(scope="session")
+def template(stack: Stack, settings: Settings) -> str:
+    """The name of a migrated state database that tests copy."""
+    name = "test_template"
+    asyncio.run(create_database(stack, name))
+    command.upgrade(config(with_database(settings, name)), "head")
+    return name
+
+
+@pytest.fixture
+async def empty_settings(stack: Stack, settings: Settings) -> AsyncIterator[Settings]:
+    """Settings with a state database of the test's own that has no tables yet."""
+    async with database(stack, settings) as own:
+        yield own
+
+
+@pytest.fixture
+async def own_settings(stack: Stack, settings: Settings, template: str) -> AsyncIterator[Settings]:
+    """Settings with a migrated state database of the test's own."""
+    async with database(stack, settings, template) as own:
+        yield own
+
+
 @pytest.fixture
 async def engine(own_settings: Settings) -> AsyncIterator[AsyncEngine]:
-    """A state database of the test's own, with its tables."""
+    """Connections to the state database of the test's own."""
     created = create_engine(own_settings, application="test")
-    async with created.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
     yield created
     await created.dispose()
 

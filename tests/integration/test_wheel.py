@@ -200,9 +200,9 @@ def test_with_the_extra_it_is_a_client_and_no_service(install: Install, needed: 
 
 
 async def test_with_all_of_a_worker_it_migrates(
-    install: Install, needed: dict[str, set[str]], own_settings: Settings
+    install: Install, needed: dict[str, set[str]], empty_settings: Settings
 ) -> None:
-    url = own_settings.database_url.get_secret_value()
+    url = empty_settings.database_url.get_secret_value()
     worker = install(needed[""] | needed["worker"])
     done = await asyncio.to_thread(worker.run, "exporter", "migrate", env={"EXPORTER_DATABASE_URL": url})
     assert done.returncode == 0, done.stderr

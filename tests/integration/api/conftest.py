@@ -7,24 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
-import asyncpg
 import httpx
 import pytest
 from fastapi import FastAPI
-from pydantic import SecretStr
 from sqlalchemy import delete, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.app import create_app
-from local.postgres import STATE
 from local.stack import Stack
 from producers.tokens import mint
 from stream_app.events import Event, Topic
 from stream_app.jobs.database import create_engine
-from stream_app.jobs.models import Base, ExportJob
+from stream_app.jobs.models import ExportJob
 from stream_app.jobs.records import JobRecords
 from stream_app.kafka import ensure_topics
 from stream_app.settings import Settings
+from tests.conftest import create_database, with_database
 from tests.topics import events_on
 
 
@@ -82,23 +80,16 @@ class Harness:
 
 
 @pytest.fixture(scope="session")
-def api_settings(stack: Stack, settings: Settings) -> Settings:
+def api_settings(stack: Stack, settings: Settings, template: str) -> Settings:
     """The stack's settings, with a state database that no worker looks at."""
-    url = settings.database_url.get_secret_value().rpartition("/")[0] + "/api_tests"
-    own = changed(settings, database_url=SecretStr(url))
 
     async def create() -> None:
-        admin = await asyncpg.connect(stack.postgres.admin_url())
-        await admin.execute(f"CREATE DATABASE api_tests OWNER {STATE}")
-        await admin.close()
-        engine = create_engine(own, application="test")
-        async with engine.begin() as connection:
-            await connection.run_sync(Base.metadata.create_all)
-        await engine.dispose()
-        await ensure_topics(own)
+        await create_database(stack, "api_tests", template)
+        await ensure_topics(settings)
 
     asyncio.run(create())
-    return own
+    url = with_database(settings, "api_tests").database_url
+    return changed(settings, database_url=url)
 
 
 @pytest.fixture

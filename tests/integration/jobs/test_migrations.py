@@ -13,14 +13,14 @@ from stream_app.migrations import config
 from stream_app.settings import Settings
 
 
-async def test_a_migrated_database_has_the_models_tables(own_settings: Settings) -> None:
-    await asyncio.to_thread(command.upgrade, config(own_settings), "head")
-    engine = create_engine(own_settings, application="test")
+async def test_a_migrated_database_has_the_models_tables(empty_settings: Settings) -> None:
+    await asyncio.to_thread(command.upgrade, config(empty_settings), "head")
+    engine = create_engine(empty_settings, application="test")
     async with engine.connect() as connection:
         assert await connection.run_sync(_differences) == []
     await engine.dispose()
-    await asyncio.to_thread(command.downgrade, config(own_settings), "base")
-    await asyncio.to_thread(command.upgrade, config(own_settings), "head")
+    await asyncio.to_thread(command.downgrade, config(empty_settings), "base")
+    await asyncio.to_thread(command.upgrade, config(empty_settings), "head")
 
 
 def _differences(connection: Connection) -> list[object]:
