@@ -9,7 +9,7 @@ from stream_app.exports.formats.pdf_file import PdfFile
 from stream_app.exports.formats.pdf_fonts import UNITS, Fonts
 from stream_app.exports.formats.pdf_grid import MARGIN, PADDING, Grid, Place
 from stream_app.exports.formats.pdf_rows import Rows
-from stream_app.exports.formats.pdf_text import LINE, NULL, ROW, encoded, operators, wrap
+from stream_app.exports.formats.pdf_text import LINE, NULL, ROW, encoded, operators, painted, wrap
 
 GAP = 3.0
 """Points between two rows."""
@@ -159,7 +159,7 @@ class Painter:
 
     def _text(self, text: str, x: float, y: float, size: float, grey: bytes, *, bold: bool = False) -> bytes:
         style = b"2 Tr %.2f w %b G " % (size / 40, grey) if bold else b""
-        inside = _with_operators(encoded(text, self._fonts), operators(size, 0, 0))
+        inside = painted(encoded(text, self._fonts), operators(size, 0, 0))
         return b"q %b g BT %b/F0 %g Tf %.2f %.2f Td%b ET Q\n" % (grey, style, size, x, y, inside)
 
     def _column(self, cells: list[str], ends: list[str], place: Place, y: float) -> bytes:
@@ -170,7 +170,7 @@ class Painter:
         else:
             data = encoded("".join(map(add, cells, ends)), self._fonts)
         start = (grid.size, grid.leading, place.left, y)
-        return b"BT/F0 %g Tf %.2f TL %.2f %.2f Td%b ET\n" % (*start, _with_operators(data, self._operators))
+        return b"BT/F0 %g Tf %.2f TL %.2f %.2f Td%b ET\n" % (*start, painted(data, self._operators))
 
     def _right_aligned(self, cells: list[str], ends: list[str], place: Place) -> bytes:
         """Each line moved by what it leaves free: spaces would end up in what readers copy."""
@@ -191,10 +191,3 @@ class Painter:
             placed(cell, data) + _MARKS[end]
             for cell, data, end in zip(cells, encoded_cells, ends, strict=True)
         )
-
-
-def _with_operators(data: bytes, meanings: list[tuple[bytes, bytes]]) -> bytes:
-    data = b"(%b)Tj" % data
-    for mark, meaning in meanings:
-        data = data.replace(mark, meaning)
-    return data

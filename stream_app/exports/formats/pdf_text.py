@@ -132,4 +132,18 @@ def operators(size: float, leading: float, gap: float) -> list[tuple[bytes, byte
         FOREIGN: b")Tj/F1 %g Tf(" % size,
         NATIVE: b")Tj/F0 %g Tf(" % size,
     }
-    return [*((mark.encode("utf-16-be"), meaning) for mark, meaning in meanings.items()), (b"()Tj", b"")]
+    return [(mark.encode("utf-16-be"), meaning) for mark, meaning in meanings.items()]
+
+
+_EMPTY = re.compile(rb"(?<!\\)\(\)Tj")
+"""What shows nothing; a bracket that belongs to a text has a backslash before it."""
+
+
+def painted(data: bytes, meanings: list[tuple[bytes, bytes]]) -> bytes:
+    """The operators that show :func:`encoded` text, with ``meanings`` in the place of its marks."""
+    data = b"(%b)Tj" % data
+    for mark, meaning in meanings:
+        data = data.replace(mark, meaning)
+    if b"\\()Tj" in data:  # a text ends in a bracket, which is rare; the expression is slow
+        return _EMPTY.sub(b"", data)
+    return data.replace(b"()Tj", b"")
