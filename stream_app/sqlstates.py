@@ -96,8 +96,8 @@ CODES: dict[str, Meaning] = {
 }
 """Codes whose meaning is not that of their class.
 
-A connection that is only lost has no code. It is no outage: the statement may be what killed its server process, and
-must not do so for ever.
+A connection that is only lost has no code. It is no outage: the statement may be what killed its server
+process, and must not do so for ever.
 """
 
 _VALUES = frozenset({"21", "22", "23", "54"})
