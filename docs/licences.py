@@ -76,9 +76,9 @@ def licence_of(package: Distribution) -> str:
         ValueError: it says nothing.
     """
     said = package.metadata
-    if expression := said.get("License-Expression"):
+    if expression := said["License-Expression"]:
         return str(expression)
-    words = said.get("License", "")
+    words = said["License"] or ""
     licence = str(_SPELLED.get(words, words))
     if _parts(licence) <= _KNOWN:
         return licence

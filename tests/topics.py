@@ -1,13 +1,16 @@
 """What is on a topic."""
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from stream_app.errors import Unreadable
 from stream_app.events import Event, Topic, decode
 from stream_app.kafka import client_options
 from stream_app.settings import Settings
 
-Message = ConsumerRecord[bytes | None, bytes | None]
+Message = Any
+"""A `ConsumerRecord` of aiokafka, which has no types."""
 
 
 async def events_on(settings: Settings, topic: Topic) -> list[Event]:

@@ -152,7 +152,7 @@ def arm() -> None:
     folder = os.environ.get("DOOMED")
     if folder is None:
         return
-    stream_app.app.App = HastyApp  # type: ignore[misc]
+    vars(stream_app.app)["App"] = HastyApp
     doom = _Doom(Path(folder))
     for name, point in (POINTS | RUN_POINTS).items():
         setattr(point.owner, point.method, _wrapped(name, point, doom))

@@ -150,7 +150,7 @@ def _excel(content: bytes) -> Table:
     book = load_workbook(io.BytesIO(content), read_only=True)
     names, *rows = book.worksheets[0].iter_rows(values_only=True)
     book.close()
-    return list(names), rows
+    return [str(name) for name in names], rows
 
 
 def _parquet(content: bytes) -> Table:

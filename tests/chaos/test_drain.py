@@ -74,6 +74,7 @@ async def test_a_rolling_restart_loses_no_time(
             for event in told[UUID(line["job_id"])]
             if event.type is EventType.STARTED and event.lifecycle.attempt == line["attempt"] + 1
         )
+        assert again is not None
         assert again - datetime.fromisoformat(line["timestamp"]) < timedelta(seconds=3)
     assert {job["status"] for job in jobs.values()} == {"completed"}
     assert {job["failures"] for job in jobs.values()} == {0}

@@ -13,7 +13,16 @@ from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Dialog,
+    Locator,
+    Page,
+    Request,
+    expect,
+    sync_playwright,
+)
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 PROGRAM = os.environ.get("EXPORTER_TEST_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
@@ -137,7 +146,12 @@ def visiting(browser: Browser, url: str, store: str, **options: Any) -> Iterator
 
     page.on("console", on_console)
     page.on("pageerror", lambda error: visit.complaints.append(str(error)))
-    page.on("dialog", lambda dialog: (visit.complaints.append(dialog.message), dialog.dismiss()))
+
+    def on_dialog(dialog: Dialog) -> None:
+        visit.complaints.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", on_dialog)
     page.on("request", on_request)
     yield visit
     context.close()

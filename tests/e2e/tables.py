@@ -66,7 +66,7 @@ def psql(stack: Stack, script: str) -> str:
     assert package is not None
     assert package.origin is not None
     program = Path(package.origin).parent / "pginstall" / "bin" / "psql"
-    command = [program, "-qXA", "-v", "ON_ERROR_STOP=1", stack.postgres.admin_url(SOURCE)]
+    command = [str(program), "-qXA", "-v", "ON_ERROR_STOP=1", stack.postgres.admin_url(SOURCE)]
     done = subprocess.run(command, input=script, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -42,7 +42,7 @@ def needed(wheel: Path) -> dict[str, set[str]]:
     """The packages that each extra names, and by ``""`` those that are needed anyway."""
     info = next(path for path in zipfile.Path(wheel).iterdir() if path.name.endswith(".dist-info"))
     found: dict[str, set[str]] = {"": set()}
-    package = PathDistribution(info)  # type: ignore[arg-type]
+    package = PathDistribution(info)
     for extra in package.metadata.get_all("Provides-Extra", []):
         found[extra] = set()
     for line in package.requires or ():
@@ -86,7 +86,9 @@ class Installation:
             "--offline",
             "--no-deps",
         ]
-        subprocess.run([*install, "--python", folder / "bin" / "python", wheel], check=True)
+        subprocess.run(
+            [*map(str, install), "--python", str(folder / "bin" / "python"), str(wheel)], check=True
+        )
         (self._packages,) = folder.glob("lib/python*/site-packages")
 
     def offer(self, names: Iterable[str]) -> None:

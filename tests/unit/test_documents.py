@@ -6,7 +6,7 @@ import re
 import shlex
 import subprocess
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -53,7 +53,11 @@ def test_shells_can_read_it(block: Block) -> None:
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language in ("json", "toml", "python")], ids=str)
 def test_parsers_can_read_it(block: Block) -> None:
-    parse = {"json": json.loads, "toml": tomllib.loads, "python": lambda text: compile(text, "-", "exec")}
+    parse: dict[str, Callable[[str], object]] = {
+        "json": json.loads,
+        "toml": tomllib.loads,
+        "python": lambda text: compile(text, "-", "exec"),
+    }
     assert parse[block.language](block.text)
 
 

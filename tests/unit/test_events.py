@@ -180,7 +180,7 @@ def test_any_value_in_any_attribute_is_read_or_unreadable(attribute: str, value:
         assert isinstance(event, Event)
 
 
-@given(st.sampled_from(sorted(DOCUMENTED["data"])), json_values)  # type: ignore[type-var]
+@given(st.sampled_from(sorted(DOCUMENTED["data"])), json_values)
 def test_any_value_in_any_data_field_is_honoured_or_refused_with_its_name(field: str, value: object) -> None:
     data = {**DOCUMENTED["data"], field: value}  # type: ignore[dict-item]
     try:

@@ -32,7 +32,7 @@ def test_nothing_unwise() -> None:
 @pytest.mark.parametrize(
     ("changed", "check", "state"),
     [
-        ({"jwt_secret": Settings(_env_file=None).jwt_secret}, "EXPORTER_JWT_SECRET", State.PROBLEM),  # type: ignore[call-arg]
+        ({"jwt_secret": Settings(_env_file=None).jwt_secret}, "EXPORTER_JWT_SECRET", State.PROBLEM),
         ({"s3_public_endpoint": None}, "EXPORTER_S3_PUBLIC_ENDPOINT", State.PROBLEM),
         ({"s3_public_endpoint": "localhost:9000"}, "EXPORTER_S3_PUBLIC_ENDPOINT", State.PROBLEM),
         ({"lease_seconds": 3}, "EXPORTER_LEASE_SECONDS", State.WARNING),
@@ -52,7 +52,7 @@ def test_on_one_machine_it_may_be_as_it_likes() -> None:
     states = found(
         public_url="http://127.0.0.1:8000",
         s3_public_endpoint=None,
-        jwt_secret=Settings(_env_file=None).jwt_secret,  # type: ignore[call-arg]
+        jwt_secret=Settings(_env_file=None).jwt_secret,
     )
     assert states == {"EXPORTER_JWT_SECRET": State.WARNING}
 

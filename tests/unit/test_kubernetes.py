@@ -36,10 +36,12 @@ def test_the_image_is_the_one_of_this_version() -> None:
 
 
 def pod(name: str) -> dict[str, Any]:
-    return WORKLOADS[name]["spec"]["template"]["spec"]
+    spec: dict[str, Any] = WORKLOADS[name]["spec"]["template"]["spec"]
+    return spec
 
 
 def container(name: str) -> dict[str, Any]:
+    only: dict[str, Any]
     (only,) = pod(name)["containers"]
     return only
 

@@ -110,7 +110,7 @@ def test_on_continues_the_trace(memory: InMemorySpanExporter) -> None:
         item.context and item.context.span_id for item in (first, export)
     ]
     assert source.attributes == {"known": 1}
-    assert tracing.ids(events[0].traceparent)["span_id"] == f"{first.context.span_id:016x}"  # type: ignore[union-attr]
+    assert tracing.ids(events[0].traceparent)["span_id"] == f"{first.context.span_id:016x}"
 
 
 def test_errors_are_told_by_their_kind(memory: InMemorySpanExporter) -> None:

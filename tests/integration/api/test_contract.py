@@ -90,7 +90,7 @@ def server(api_settings: Settings) -> Iterator[Server]:
 @examples(
     max_examples=6, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
-def test_whatever_is_sent(case: schemathesis.Case, server: Server) -> None:
+def test_whatever_is_sent(case: schemathesis.Case[Any], server: Server) -> None:
     user = server.bearer("the-caller")
     response = case.call(base_url=server.url, headers=user, timeout=30, allow_redirects=False)
     case.validate_response(response, checks=CHECKS)

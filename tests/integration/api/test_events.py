@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -86,7 +86,7 @@ async def test_a_job_is_followed_until_it_ends(api: Harness) -> None:
         path = f"/exports/jobs/{job_id}/events"
         seen = []
         async with listening(address, client, path) as events:
-            steps = iter(
+            steps: Iterator[dict[str, Any]] = iter(
                 [
                     {"status": "processing", "attempt": 1, "row_count": 0},
                     {"row_count": 20_000, "estimated_rows": 50_000},

@@ -9,9 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from producers.errors import PublishError
 from producers.publisher import Publisher
+from producers.tokens import mint
 from stream_app.events import ExportRequest, Topic
 from stream_app.settings import Settings
-from tests.integration.api.conftest import Harness, changed, client_of, mint, order, running
+from tests.integration.api.conftest import Harness, changed, client_of, order, running
 from tests.topics import events_on
 
 

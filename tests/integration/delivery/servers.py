@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from email import policy
 from email.message import EmailMessage
 from email.parser import BytesParser
-from typing import Any
+from typing import Any, cast
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
@@ -54,7 +54,7 @@ class MailServer:
         if self.held & set(envelope.rcpt_tos):
             await asyncio.Event().wait()
         if self.hangs_up_after == "data":
-            server.transport.abort()
+            cast(asyncio.WriteTransport, server.transport).abort()
         return "250 kept"
 
     def authenticate(

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import ssl
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -205,7 +206,7 @@ async def test_small_files_are_attached_where_that_is_wanted(office: Office, sto
 
 async def test_starttls_and_login(office: Office, tls: ssl.SSLContext) -> None:
     job = await office.ended("a@example.com")
-    account = {"smtp_host": "localhost", "smtp_starttls": True, "smtp_username": "exporter"}
+    account: dict[str, Any] = {"smtp_host": "localhost", "smtp_starttls": True, "smtp_username": "exporter"}
     async with mail_server(tls=tls, login=True) as server:
         async with office.working(smtp_port=server.port, **account, smtp_password="wrong"):
             row = await office.tried(job)

@@ -17,7 +17,7 @@ from stream_app.events import decode
 from tests.integration.delivery.conftest import SECRET, Office, failed
 from tests.integration.delivery.servers import Receiver, receiver
 
-OPEN = {"webhook_allow_private": True, "smtp_host": None}
+OPEN: dict[str, Any] = {"webhook_allow_private": True, "smtp_host": None}
 
 
 def verified(call: tuple[str, dict[str, str], bytes]) -> dict[str, Any]:

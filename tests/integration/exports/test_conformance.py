@@ -55,7 +55,7 @@ def read_excel(content: bytes) -> Table:
     other_names, *others = (tuple(row.values()) for row in sheet.to_arrow().to_pylist())
     assert other_names == names
     texts = [all(cell is None or isinstance(cell, str) for cell in row[1:]) for row in rows]
-    return list(names), [
+    return [str(name) for name in names], [
         (row[0], *other[1:]) if plain else row for row, other, plain in zip(rows, others, texts, strict=True)
     ]
 

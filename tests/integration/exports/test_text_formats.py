@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Any
 
 import asyncpg
@@ -150,7 +151,7 @@ async def test_compressed_files_are_what_their_name_says(
     suffix, media_type = {"gzip": (".gz", "application/gzip"), "zstd": (".zst", "application/zstd")}[
         compression
     ]
-    unpack = {
+    unpack: dict[str, Callable[[bytes], bytes]] = {
         "gzip": gzip.decompress,
         "zstd": lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data),
     }

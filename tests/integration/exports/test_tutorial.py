@@ -21,7 +21,7 @@ def block(language: str, containing: str) -> str:
     (found,) = (
         text for text in re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL) if containing in text
     )
-    return found
+    return str(found)
 
 
 @pytest.fixture

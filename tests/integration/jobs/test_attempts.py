@@ -198,6 +198,7 @@ async def test_a_job_that_waits_for_an_outage_is_tried_less_and_less_often(
         assert longest / 2 <= (job.not_before - began).total_seconds() <= longest + 5
         async with jobs.store.transaction() as connection:
             await connection.execute(update(ExportJob).values(not_before=None))
+    assert job is not None
     assert job.failures == 0
 
 

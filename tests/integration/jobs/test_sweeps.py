@@ -1,6 +1,7 @@
 """A sweep of a real bucket removes what nothing needs, and nothing else."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Self
 from uuid import uuid4
 
 import pytest
@@ -35,8 +36,8 @@ def sweeper(
 
     class Later(datetime):
         @classmethod
-        def now(cls, tz: object = None) -> datetime:
-            return datetime.now(tz) + timedelta(days=2)  # type: ignore[arg-type]
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromtimestamp((datetime.now(tz) + timedelta(days=2)).timestamp(), tz)
 
     monkeypatch.setattr(sweeping, "datetime", Later)
     monkeypatch.setattr(inventory, "PAGE", 3)

@@ -56,7 +56,9 @@ async def test_a_schedule_that_cannot_be_planned_is_paused_with_a_mail(
         (mail,) = server.to("a@example.com")
     reason = (await schedules.get(made)).paused_reason
     assert mail["Subject"] == "Export of ledger failed, its schedule is paused"
-    body = mail.get_body(("plain",)).get_content()
+    part = mail.get_body(("plain",))
+    assert part is not None
+    body = part.get_content()
     assert " ".join(body.split()).count(reason) == 1
     assert "makes no more exports until it is resumed." in " ".join(body.split())
 

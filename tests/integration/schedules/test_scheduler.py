@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -20,7 +21,11 @@ MINUTE = timedelta(minutes=1)
 
 
 async def test_a_run_is_one_job_however_often_its_minute_is_announced(schedules: Schedules) -> None:
-    order = {"time_of_day": "06:00", "email_recipients": ["a@example.com"], "filters": {"kind": "proof"}}
+    order: dict[str, Any] = {
+        "time_of_day": "06:00",
+        "email_recipients": ["a@example.com"],
+        "filters": {"kind": "proof"},
+    }
     made = await schedules.create(**order, columns=["id"], options={"compression": "gzip"})
     at = START + timedelta(hours=6)
     scheduler = schedules.scheduler()
@@ -315,7 +320,7 @@ async def test_what_is_no_request_at_all_is_put_aside_without_a_run(schedules: S
     ids=["dataset", "format"],
 )
 async def test_what_is_gone_fails_the_run_and_the_next_one_takes_its_window_up(
-    schedules: Schedules, changes: dict[str, str], code: str
+    schedules: Schedules, changes: dict[str, Any], code: str
 ) -> None:
     made = await schedules.create(window="previous_period", window_start=START, **changes)
     scheduler = schedules.scheduler()

@@ -57,6 +57,7 @@ def test_a_batch_is_sorted_out_in_order() -> None:
     contents = [ticks[0].encode(), b"?", misplaced.encode(), None, ticks[1].encode()]
     messages = [SimpleNamespace(message=SimpleNamespace(value=content)) for content in contents]
     read, unread = sorted_out(cast(Any, messages), Topic.TICKS)
+    read = cast(list[Any], read)
     assert read == [(messages[0], ticks[0]), (messages[4], ticks[1])]
     assert [message for message, _ in unread] == messages[1:4]
     assert "export.cancel_requested does not belong on exports.ticks" in str(unread[1][1])

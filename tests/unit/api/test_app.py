@@ -1,6 +1,7 @@
 """What can be said about the API without running it."""
 
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -132,9 +133,10 @@ def test_secrets_are_not_shown() -> None:
         "EXPORTER_LINK_SECRET": "link-hunter2",
         "EXPORTER_KAFKA_SASL_PASSWORD": "kafka-hunter2",
     }
-    settings = Settings(
-        _env_file=None, **{n.removeprefix("EXPORTER_").lower(): v for n, v in secrets.items()}
-    )
+    fields: dict[str, Any] = {
+        name.removeprefix("EXPORTER_").lower(): value for name, value in secrets.items()
+    }
+    settings = Settings(_env_file=None, **fields)
     assert "hunter2" not in f"{settings!r} {settings} {settings.model_dump_json()}"
     result = CliRunner().invoke(cli, ["--host", "0.0.0.0"], env={**secrets, "EXPORTER_WORKER_SLOTS": "none"})
     assert result.exit_code != 0

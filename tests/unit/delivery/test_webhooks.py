@@ -11,7 +11,7 @@ from tests.unit.delivery.notices import failure, notice
 KEY = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
 SETTINGS = Settings(
     _env_file=None,
-    webhook_secret="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",  # type: ignore[arg-type]
+    webhook_secret="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     public_url="https://exports.example.com",
 )
 

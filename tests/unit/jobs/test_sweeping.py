@@ -11,7 +11,7 @@ from stream_app.jobs.sweeping import Owner, is_needed
 from stream_app.settings import Settings
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
-SETTINGS = Settings(_env_file=None, retention_days=7, lease_seconds=30, export_timeout_seconds=3600)  # type: ignore[call-arg]
+SETTINGS = Settings(_env_file=None, retention_days=7, lease_seconds=30, export_timeout_seconds=3600)
 HOURS = timedelta(hours=1)
 YOUNG, OLD, ANCIENT = 1.5 * HOURS, 3 * HOURS, 24 * 9 * HOURS
 JOB = uuid4()

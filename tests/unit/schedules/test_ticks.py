@@ -80,7 +80,7 @@ async def test_what_is_no_tick_is_put_aside_once_the_others_are_handled() -> Non
     """Else it would be at every try of an outage."""
     parts = Parts()
     parts.away = True
-    ticks = Ticks(cast(Scheduler, parts), cast(Emitter, parts), Settings(_env_file=None))  # type: ignore[call-arg]
+    ticks = Ticks(cast(Scheduler, parts), cast(Emitter, parts), Settings(_env_file=None))
     values = (b"{", tick_event(AT, source="/t").encode())
     wrapped = [SimpleNamespace(message=SimpleNamespace(value=value, topic="t")) for value in values]
     for dead in (0, 0, 1):

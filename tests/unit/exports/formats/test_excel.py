@@ -141,7 +141,7 @@ def test_values_have_types_and_formats() -> None:
     columns = (NUMBER, AMOUNT, FLAG, DATE, MOMENT, CLOCK)
     content, _ = workbook(document(*columns), [["42", "1.500000", "1", "46350", "46350.270949074074", "0.5"]])
 
-    sheet = load_workbook(io.BytesIO(content)).active
+    sheet = load_workbook(io.BytesIO(content)).worksheets[0]
     assert [cell.value for cell in sheet[2]] == [
         42, 1.5, True, datetime(2026, 11, 24), datetime(2026, 11, 24, 6, 30, 10), time(12),
     ]  # fmt: skip
@@ -154,7 +154,7 @@ def test_values_have_types_and_formats() -> None:
 
 
 def test_what_a_typed_cell_cannot_hold_becomes_text() -> None:
-    rows = [
+    rows: list[list[str | None]] = [
         ["1", "46350", "a"],
         ["\n1234567890123456789", "\n0001-01-01 BC", None],
         [None, "\ninfinity", "\x02"],
@@ -200,7 +200,7 @@ def test_headers_are_texts(name: str) -> None:
     content, _ = workbook(document(Column(name, "text", "text", Kind.TEXT)), [["1"]])
 
     assert by_rust(content)[0] == (name,)
-    assert load_workbook(io.BytesIO(content)).active["A1"].data_type == "s"
+    assert load_workbook(io.BytesIO(content)).worksheets[0]["A1"].data_type == "s"
 
 
 def test_references_count_up_over_chunks_and_digits() -> None:

@@ -29,7 +29,7 @@ ROWS = b"".join(b"%d\x02%d.50\x02note %d\n" % (number, number, number) for numbe
 def template(tmp_path: Path) -> Path:
     """A cover sheet, and a sheet with a logo, a title and captions in its fourth row."""
     book = Workbook()
-    cover = book.active
+    cover = book.worksheets[0]
     cover.title = "Cover"
     cover["B2"] = "Quarterly report"
     sheet = book.create_sheet("ledger")
@@ -113,12 +113,12 @@ def test_a_template_without_a_sheet_of_that_name_or_captions(tmp_path: Path) -> 
 @pytest.mark.parametrize(("rows", "end"), [(ROWS, 21), (b"", 2)])
 def test_a_table_reaches_to_the_last_row(tmp_path: Path, rows: bytes, end: int) -> None:
     book = Workbook()
-    book.active.append(["Number", "Amount", "Remark"])
-    book.active.add_table(Table(displayName="Entries", ref="A1:C2"))
+    book.worksheets[0].append(["Number", "Amount", "Remark"])
+    book.worksheets[0].add_table(Table(displayName="Entries", ref="A1:C2"))
     path = tmp_path / "table.xlsx"
     book.save(path)
 
-    sheet = load_workbook(io.BytesIO(filled(path, rows=rows))).active
+    sheet = load_workbook(io.BytesIO(filled(path, rows=rows))).worksheets[0]
     assert sheet.tables["Entries"].ref == f"A1:C{end}"
     assert sheet.tables["Entries"].autoFilter.ref == f"A1:C{end}"
     assert sheet.auto_filter.ref is None

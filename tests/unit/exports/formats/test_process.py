@@ -5,16 +5,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import psutil
 import pytest
-from sqlalchemy import Select
 
 from stream_app.errors import Rejected, Retryable
 from stream_app.events import Options
+from stream_app.exports.columns import Column
 from stream_app.exports.formats.base import Document, Format, Projection, Tally
 from stream_app.exports.formats.json import JsonFormat
 from stream_app.exports.formats.process import end_idle, frame_in_process
@@ -28,7 +27,7 @@ class Awkward(Format):
 
     name = extension = media_type = description = "awkward"
 
-    def project(self, rows: Select[Any], document: Document) -> Projection:
+    def project(self, columns: Sequence[Column], options: Options) -> Projection:
         raise NotImplementedError
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
