@@ -73,7 +73,7 @@ class Publisher:
             # The producer's own time-out comes first: it takes the event out of the queue as it fails.
             async with asyncio.timeout(1.5 * self._timeout):
                 producer = await self._connected()
-                await producer.send_and_wait(event.topic, event.encode(), key=event.key)
+                await producer.send_and_wait(self._settings.topic(event.topic), event.encode(), key=event.key)
         except (KafkaError, Retryable, OSError, TimeoutError) as error:
             raise self._failure(error) from error
 
@@ -133,7 +133,7 @@ class Publisher:
         try:
             await producer.start()
             metadata = await producer.client.fetch_all_metadata()
-            if not metadata.partitions_for_topic(Topic.REQUESTS):
+            if not metadata.partitions_for_topic(self._settings.topic(Topic.REQUESTS)):
                 # Before the broker makes one itself, with as many partitions as it likes.
                 await ensure_topics(self._settings)
         except BaseException:

@@ -50,6 +50,7 @@ from stream_app.jobs.probe import check_tables
 from stream_app.jobs.pruning import Pruner
 from stream_app.jobs.store import JobStore
 from stream_app.jobs.sweeping import Sweeper
+from stream_app.jobs.trial import try_writing
 from stream_app.kafka import bootstrap_servers, tls_context
 from stream_app.patience import until_possible
 from stream_app.schedules.scheduler import Scheduler
@@ -61,6 +62,10 @@ log = structlog.get_logger(__name__)
 
 SHUTDOWN_SECONDS = 5
 """How long a worker may take to close its connections, once its exports have ended."""
+
+
+METADATA_SECONDS = 10
+"""New partitions, and topics that are made anew, are noticed after so long; Kafka's default is 5 minutes."""
 
 
 def worker_name() -> str:
@@ -110,7 +115,7 @@ def create_app(settings: Settings) -> App:
     threads = ThreadPoolExecutor(settings.worker_slots, thread_name_prefix="upload")
 
     app = _faust_app(settings, name)
-    emit = Emitter(app)
+    emit = Emitter(app, settings.kafka_topic_prefix)
     dispatcher = Dispatcher(
         worker=name,
         store=store,
@@ -121,22 +126,33 @@ def create_app(settings: Settings) -> App:
     courier = courier_of(settings, engine, storage, name)
     admission = Admission(store, emit, FORMATS, datasets, Addressing.of(settings), settings.history)
     projector = Projector(store, emit, settings.schedule_max_failures)
-    scheduler = Scheduler(ScheduleStore(engine), store, emit.all, FORMATS, datasets, settings)
+    scheduler = Scheduler(
+        ScheduleStore(engine),
+        store,
+        emit.all,
+        FORMATS,
+        datasets,
+        settings,
+        get_on=lambda: app.get_on(settings.topic(Topic.TICKS)),
+    )
     ticks = Ticks(scheduler, emit, settings)
     sweeper = Sweeper(store, storage, settings)
     pruner = Pruner(store, settings.history)
 
-    @app.agent(_raw(app, Topic.REQUESTS), name="requests")
+    async def prove() -> None:
+        await try_writing(store)
+
+    @app.agent(_raw(app, settings.topic(Topic.REQUESTS)), name="requests")
     async def requests(stream: faust.StreamT[bytes]) -> None:
-        await handle_in_batches(cast(faust.Stream[bytes], stream), admission.handle, emit)
+        await handle_in_batches(cast(faust.Stream[bytes], stream), admission.handle, emit, prove)
 
-    @app.agent(_raw(app, Topic.EVENTS), name="lifecycle")
+    @app.agent(_raw(app, settings.topic(Topic.EVENTS)), name="lifecycle")
     async def lifecycle(stream: faust.StreamT[bytes]) -> None:
-        await handle_in_batches(cast(faust.Stream[bytes], stream), projector.handle, emit)
+        await handle_in_batches(cast(faust.Stream[bytes], stream), projector.handle, emit, prove)
 
-    @app.agent(_raw(app, Topic.TICKS), name="ticks")
+    @app.agent(_raw(app, settings.topic(Topic.TICKS)), name="ticks")
     async def schedules(stream: faust.StreamT[bytes]) -> None:
-        await handle_in_batches(cast(faust.Stream[bytes], stream), ticks.handle, emit)
+        await handle_in_batches(cast(faust.Stream[bytes], stream), ticks.handle, emit, prove)
 
     async def work() -> None:
         """Work once there is a bucket to put files into; requests are admitted meanwhile."""
@@ -190,6 +206,7 @@ def create_watch(settings: Settings, app: App) -> Watch:
     return Watch(
         app,
         worker=name,
+        prefix=settings.kafka_topic_prefix,
         brokers=Brokers(settings, client_id=f"{name}-watch", patience=BROKERS_PATIENCE),
         checks={
             "database": lambda: check_tables(engine),
@@ -202,13 +219,13 @@ def create_watch(settings: Settings, app: App) -> Watch:
     )
 
 
-def _raw(app: faust.App, topic: Topic) -> faust.TopicT:
+def _raw(app: faust.App, topic: str) -> faust.TopicT:
     return app.topic(topic, key_serializer="raw", value_serializer="raw", value_type=bytes)
 
 
 def _faust_app(settings: Settings, name: str) -> App:
     return App(
-        settings.kafka_group,
+        settings.group,
         broker=[URL(f"kafka://{server}") for server in bootstrap_servers(settings)],
         broker_credentials=_credentials(settings),
         broker_client_id=name,
@@ -217,6 +234,9 @@ def _faust_app(settings: Settings, name: str) -> App:
         broker_max_poll_interval=86_400.0,
         broker_commit_interval=0.5,
         broker_request_timeout=30.0,
+        broker_max_poll_records=500,
+        consumer_metadata_max_age_ms=METADATA_SECONDS * 1_000,
+        producer_metadata_max_age_ms=METADATA_SECONDS * 1_000,
         producer_request_timeout=30.0,
         producer_linger=0.0,
         producer_max_request_size=1_048_576,

@@ -42,7 +42,7 @@ class Brokers:
 
     def __init__(self, settings: Settings, *, client_id: str, patience: float = 5) -> None:
         """``patience`` is how long, in seconds, an answer may take."""
-        self._group = settings.kafka_group
+        self._group = settings.group
         self._patience = patience
         self._options: dict[str, Any] = {
             **client_options(settings),
@@ -69,6 +69,12 @@ class Brokers:
         """The offset that the next message of each partition will have."""
         wanted = [TopicPartition(*place) for place in places]
         found = await self._ask(lambda _, reader: reader.end_offsets(wanted))
+        return {(place.topic, place.partition): offset for place, offset in found.items()}
+
+    async def begins(self, places: Collection[Place]) -> dict[Place, int]:
+        """The offset of the first message that each partition still has, or will have."""
+        wanted = [TopicPartition(*place) for place in places]
+        found = await self._ask(lambda _, reader: reader.beginning_offsets(wanted))
         return {(place.topic, place.partition): offset for place, offset in found.items()}
 
     async def close(self) -> None:

@@ -1,14 +1,18 @@
 """How every process reaches Kafka, and the topics that the service needs."""
 
+import logging
 import ssl
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from stream_app.errors import Retryable
 from stream_app.events import Topic
 from stream_app.settings import Settings
+
+log = logging.getLogger(__name__)
 
 SINGLE_PARTITION = frozenset({Topic.TICKS, Topic.DEAD_LETTERS})
 
@@ -44,6 +48,27 @@ def client_options(settings: Settings) -> dict[str, Any]:
     return options
 
 
+def bootstrapped_again(client: AIOKafkaClient) -> None:
+    """Have ``client`` ask the bootstrap addresses again where no broker that it knows answers any more.
+
+    Brokers can all move to other addresses behind that one, and aiokafka itself looks there only once
+    (what KIP-899 changes in Kafka's own clients).
+    """
+    update = client._metadata_update
+
+    async def update_or_bootstrap(cluster: Any, topics: Any) -> Any:
+        if await update(cluster, topics):
+            return True
+        try:
+            await client.bootstrap()
+        except (KafkaError, OSError, TimeoutError):
+            return False
+        log.info("brokers.found_again at %s", client.hosts)
+        return await update(cluster, topics)
+
+    client._metadata_update = update_or_bootstrap
+
+
 async def ensure_topics(settings: Settings) -> None:
     """Create the topics that do not exist yet.
 
@@ -57,12 +82,12 @@ async def ensure_topics(settings: Settings) -> None:
             known = set(await admin.list_topics())
             missing = [
                 NewTopic(
-                    topic,
+                    settings.topic(topic),
                     num_partitions=1 if topic in SINGLE_PARTITION else settings.kafka_partitions,
                     replication_factor=settings.kafka_replication_factor,
                 )
                 for topic in Topic
-                if topic not in known
+                if settings.topic(topic) not in known
             ]
             if missing:
                 response = await admin.create_topics(missing)

@@ -109,6 +109,12 @@ CONSUMER_LAG = Gauge(
     ["topic"],
     registry=WORKER,
 )
+OFFSETS_LOST = Counter(
+    "exporter_offsets_lost",
+    "Partitions whose log does not have the offset to go on from, and that are read from their beginning",
+    ["reason"],
+    registry=WORKER,
+)
 READY = Gauge("exporter_worker_ready", "1 while the worker is ready", registry=WORKER)
 
 UNFINISHED = Gauge(
@@ -130,6 +136,7 @@ for metric, words in (
     (CLAIMS, ("first", "later")),
     (RETRIES, ("drain", "fault", "outage")),
     (DEAD_LETTERS, CONSUMED),
+    (OFFSETS_LOST, ("before_beginning", "beyond_end")),
 ):
     for word in words:
         metric.labels(word)

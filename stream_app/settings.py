@@ -41,6 +41,11 @@ class Settings(BaseSettings):
     kafka_sasl_username: str | None = Field(None, description="Name for SASL")
     kafka_sasl_password: SecretStr | None = Field(None, description="Password for SASL")
     kafka_ssl_cafile: Path | None = Field(None, description="Certificates to trust; default: the system's")
+    kafka_topic_prefix: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9._-]{0,150}$",
+        description="Put before the name of every topic and of the group, as it stands, such as `staging.`",
+    )
     kafka_group: str = Field("exporter", description="Consumer group that the workers share")
     kafka_partitions: Count = Field(8, description="Partitions of topics that the service creates")
     kafka_replication_factor: Count = Field(1, description="Replicas of topics that the service creates")
@@ -172,6 +177,15 @@ class Settings(BaseSettings):
         if value <= kept:
             raise ValueError(f"{value} must be more than EXPORTER_RETENTION_DAYS, which is {kept}")
         return value
+
+    def topic(self, name: str) -> str:
+        """What the cluster calls the topic that the contract calls ``name``."""
+        return self.kafka_topic_prefix + name
+
+    @property
+    def group(self) -> str:
+        """What the cluster calls the group that the workers share."""
+        return self.kafka_topic_prefix + self.kafka_group
 
     @property
     def history(self) -> timedelta:

@@ -43,7 +43,8 @@ class Signs:
     """What is seen at one beat.
 
     ``away`` holds the parts that do not answer, and why. ``held_up_at`` is when a part last refused to take
-    what messages lead to, by the watchdog's clock, and ``held_up_by`` how it put that.
+    what messages lead to, by the watchdog's clock, and ``held_up_by`` how it put that. ``progress`` counts
+    the steps that were done in handling messages of each topic: one message can ask for thousands.
     """
 
     client_id: str
@@ -53,6 +54,7 @@ class Signs:
     readings: Mapping[Place, Reading] = field(default_factory=dict)
     held_up_at: float | None = None
     held_up_by: str = ""
+    progress: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_member(self) -> bool:
@@ -69,7 +71,7 @@ class Signs:
         return found
 
     def symptoms(self, *, held_up: bool = False) -> Iterator[str]:
-        """What would be fatal if it lasted; each names the offset it is about, so that progress ends it.
+        """What would be fatal if it lasted; each names the offset and the step it is at: progress ends it.
 
         While a part refuses its work, a worker need not get on with its messages.
         """
@@ -82,10 +84,12 @@ class Signs:
         for place, reading in self.readings.items():
             name = f"{place[0]}[{place[1]}]"
             position = reading.position or 0
+            steps = self.progress.get(place[0], 0)
+            at = f", at step {steps}" if steps else ""
             if position < self.ends.get(place, 0):
-                yield f"{name} is not read on from {position}"
+                yield f"{name} is not read on from {position}{at}"
             if reading.oldest is not None:
-                yield f"{name} is not dealt with from {reading.oldest}"
+                yield f"{name} is not dealt with from {reading.oldest}{at}"
             if reading.acknowledged:
                 yield f"{name} is not committed from {self.group.committed.get(place)}"
 

@@ -26,7 +26,8 @@ async def messages_on(settings: Settings, topic: Topic) -> list[Message]:
     await consumer.start()
     try:
         await consumer._client.force_metadata_update()
-        parts = [TopicPartition(topic, part) for part in consumer.partitions_for_topic(topic) or ()]
+        name = settings.topic(topic)
+        parts = [TopicPartition(name, part) for part in consumer.partitions_for_topic(name) or ()]
         consumer.assign(parts)
         ends = await consumer.end_offsets(parts)
         messages: list[Message] = []

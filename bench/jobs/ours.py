@@ -47,7 +47,9 @@ class Ends:
 @asynccontextmanager
 async def ends(settings: Settings) -> AsyncIterator[Ends]:
     """What is announced while the block runs."""
-    consumer = AIOKafkaConsumer(Topic.EVENTS, **client_options(settings), auto_offset_reset="latest")
+    consumer = AIOKafkaConsumer(
+        settings.topic(Topic.EVENTS), **client_options(settings), auto_offset_reset="latest"
+    )
     await consumer.start()
     await consumer.seek_to_end()
     found = Ends()

@@ -11,16 +11,20 @@ from faust.types import EventT
 
 from stream_app.agents.emitter import Emitter
 from stream_app.agents.transport import App
-from stream_app.errors import Retryable, Unreadable
+from stream_app.errors import Outage, Retryable, Unreadable
 from stream_app.events import Event, Topic, decode
 from stream_app.patience import until_possible
 
 log = structlog.get_logger(__name__)
 
 MOST = 500
+MOST_BYTES = 2 * 2**20
+"""Messages of a batch, and their bytes: decoded they take several times as many."""
 
 Messages = Sequence[EventT[bytes]]
 Handle = Callable[[Messages], Awaitable[None]]
+Prove = Callable[[], Awaitable[None]]
+"""Does what good messages lead to, leaves nothing behind, and raises whatever prevents it."""
 Read = Sequence[tuple[EventT[bytes], Event]]
 """Messages, each with the event that it holds."""
 Unread = Sequence[tuple[EventT[bytes], Unreadable]]
@@ -43,8 +47,8 @@ def sorted_out(messages: Messages, topic: Topic) -> tuple[Read, Unread]:
     return read, unread
 
 
-async def handle_in_batches(stream: Stream[bytes], handle: Handle, emit: Emitter) -> None:
-    """Hand whatever has arrived to ``handle``, up to :data:`MOST` at a time, then acknowledge it.
+async def handle_in_batches(stream: Stream[bytes], handle: Handle, emit: Emitter, prove: Prove) -> None:
+    """Hand whatever has arrived to ``handle``, in batches of at most :data:`MOST`, then acknowledge it.
 
     While one batch is handled the next one gathers, so a quiet topic sees no delay and a backlog sees large
     batches. Acknowledgements are in offset order, because out of order they lose events
@@ -53,24 +57,41 @@ async def handle_in_batches(stream: Stream[bytes], handle: Handle, emit: Emitter
     waiting: asyncio.Queue[EventT[bytes]] = asyncio.Queue(maxsize=2 * MOST)
 
     async def consume() -> None:
+        first: EventT[bytes] | None = None
         while True:
-            batch = [await waiting.get()]
-            while len(batch) < MOST and not waiting.empty():
-                batch.append(waiting.get_nowait())
-            await _handle_all(batch, handle, emit)
-            for event in batch:
-                # What was read before a rebalance is read again after it, by whoever has the partition.
-                if event.message.generation_id == event.app.consumer_generation_id:
-                    event.ack()
+            # In a function of its own: what was handled is not kept until the next message comes.
+            first = await _handle_next(first or await waiting.get(), waiting, handle, emit, prove)
 
     async with asyncio.TaskGroup() as group:
         consumer = group.create_task(consume())
         async for event in stream.noack().events():
             await waiting.put(event)
+            del event
         consumer.cancel()
 
 
-async def _handle_all(messages: Messages, handle: Handle, emit: Emitter) -> None:
+async def _handle_next(
+    first: EventT[bytes], waiting: asyncio.Queue[EventT[bytes]], handle: Handle, emit: Emitter, prove: Prove
+) -> EventT[bytes] | None:
+    """Handle ``first`` and what waits, up to a batch; returns the message that was one too many, if any."""
+    batch, size = [first], len(first.message.value or b"")
+    over: EventT[bytes] | None = None
+    while len(batch) < MOST and not waiting.empty():
+        event = waiting.get_nowait()
+        size += len(event.message.value or b"")
+        if size > MOST_BYTES:
+            over = event
+            break
+        batch.append(event)
+    await _handle_all(batch, handle, emit, prove)
+    for event in batch:
+        # What was read before a rebalance is read again after it, by whoever has the partition.
+        if event.message.generation_id == event.app.consumer_generation_id:
+            event.ack()
+    return over
+
+
+async def _handle_all(messages: Messages, handle: Handle, emit: Emitter, prove: Prove) -> None:
     """Wait out failures of the parts; find a message that can never be handled, and put it aside.
 
     Nothing else may leave an agent: it would stand still, and with it every event behind this one.
@@ -81,11 +102,38 @@ async def _handle_all(messages: Messages, handle: Handle, emit: Emitter) -> None
     except Exception as error:
         if len(messages) > 1:
             for message in messages:
-                await _handle_all([message], handle, emit)
+                await _handle_all([message], handle, emit, prove)
             return
-        log.exception("message.impossible", topic=messages[0].message.topic)
-        reason = Unreadable(f"cannot be dealt with: {error!r}")
-        await until_possible(_noting_refusals, app, emit.dead_letter, messages[0], reason)
+        log.warning("message.failed", topic=messages[0].message.topic, error=repr(error))
+        await until_possible(_noting_refusals, app, _put_aside, messages[0], handle, emit, prove)
+    app.get_on(messages[0].message.topic)
+
+
+async def _put_aside(message: EventT[bytes], handle: Handle, emit: Emitter, prove: Prove) -> None:
+    """Publish a dead letter of ``message``, if it fails between two proofs that what is good succeeds.
+
+    Raises:
+        Retryable: nothing succeeds now, or Kafka does not take the dead letter.
+    """
+    await _proven(prove)
+    try:
+        await handle([message])
+    except Retryable:
+        raise
+    except Exception as error:
+        await _proven(prove)
+        log.exception("message.impossible", topic=message.message.topic)
+        await emit.dead_letter(message, Unreadable(f"cannot be dealt with: {error!r}"))
+
+
+async def _proven(prove: Prove) -> None:
+    """An error that meets everything is an outage, whatever its code says."""
+    try:
+        await prove()
+    except Retryable:
+        raise
+    except Exception as error:
+        raise Outage(f"what messages lead to cannot be written, whatever they say: {error!r}") from error
 
 
 async def _noting_refusals(app: App, action: Callable[..., Awaitable[None]], *arguments: object) -> None:

@@ -35,8 +35,10 @@ class _Message:
 class Emitter:
     """Sends events through the worker's own producer and waits until Kafka has them."""
 
-    def __init__(self, app: faust.App) -> None:
+    def __init__(self, app: faust.App, prefix: str = "") -> None:
+        """``prefix`` is what the cluster's names of topics begin with."""
         self._app = app
+        self._prefix = prefix
 
     async def __call__(self, event: Event) -> None:
         """Publish ``event``.
@@ -77,7 +79,7 @@ class Emitter:
                 break
         else:
             raise Outage(f"Kafka: {Topic.DEAD_LETTERS} takes no messages of a few hundred bytes")
-        metrics.DEAD_LETTERS.labels(message.topic).inc()
+        metrics.DEAD_LETTERS.labels(message.topic.removeprefix(self._prefix)).inc()
 
     async def _publish(self, messages: Sequence[_Message]) -> list[bool]:
         """Whether Kafka took each; one that it did not is too large."""
@@ -90,7 +92,7 @@ class Emitter:
         try:
             producer = await self._app.maybe_start_producer()
             confirmation: Awaitable[RecordMetadata] = await producer.send(
-                message.topic, message.key, message.value, None, None, message.headers
+                self._prefix + message.topic, message.key, message.value, None, None, message.headers
             )
         except _FAILURES as error:
             failed = asyncio.get_running_loop().create_future()

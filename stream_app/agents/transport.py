@@ -1,32 +1,111 @@
-"""Faust's Kafka transport, with two holes closed through which a rebalance loses messages.
+"""Faust's Kafka transport, with the holes closed through which it loses messages or fills the memory.
 
-After a rebalance Faust seeks to the committed offsets and reads on from there. But a fetch that was under way
-meanwhile may be delivered afterwards: its offsets lie ahead, Faust takes the gap for one that the broker has
-and commits past messages that it dropped from its buffers. And a partition without a committed offset is not
-sought at all, so what was fetched from it and dropped is never read again.
+*Rebalance.* After one Faust seeks to the committed offsets and reads on from there. But a fetch that was
+under way meanwhile can be delivered afterwards: its offsets lie ahead, Faust takes the gap for one that the
+broker has and commits past messages that it dropped from its buffers. And a partition without a committed
+offset is not sought at all, so what was fetched from it and dropped is never read again.
+
+*A log that does not fit the committed offset.* After an unclean election, from a mirror or a backup, or where
+a topic was made anew, the log can end before the offset that was committed, and Faust drops everything below
+that. Such a partition is read from its beginning: a repetition does no harm, a request that is passed over
+does. A log that begins after the committed offset has lost messages to its retention, which is said too.
+
+*Memory.* Faust counts messages in its buffers, not their bytes.
 """
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import faust
-from faust.transport.drivers.aiokafka import Consumer, Transport
-from faust.types import TP
+import structlog
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Producer, Transport
+from faust.types import TP, ConsumerMessage
+
+from stream_app import metrics
+from stream_app.agents.held import HeldBytes
+from stream_app.kafka import bootstrapped_again
+
+log = structlog.get_logger(__name__)
+
+MOST_HELD = 8 * 2**20
+"""Bytes of a topic's messages in memory above which no more are taken over from the client."""
+
+FETCH_BYTES = 8 * 2**20
+"""Bytes that one answer of a broker may have, beyond its first batch."""
+
+LOOKS, BETWEEN_LOOKS = 3, 1.0
+"""A new leader can say for a moment that its log ends before what the one before it had already delivered."""
+
+BRIEFLY = 0.02
+"""Seconds to wait for messages of other topics while one has enough of them here."""
+
+
+class ConsumerThread(AIOKafkaConsumerThread):
+    """The thread of a client that finds brokers which have moved."""
+
+    def _create_worker_consumer(self, transport: Transport) -> Any:
+        client = super()._create_worker_consumer(transport)
+        client._fetch_max_bytes = FETCH_BYTES  # of which Faust has no setting
+        bootstrapped_again(client._client)
+        return client
 
 
 class LosslessConsumer(Consumer):
-    """Delivers nothing that was fetched before the last seek, and seeks in every partition."""
+    """Delivers nothing that was fetched before the last seek, and trusts no offset that the log lacks."""
 
     _seeks = 0
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.held = HeldBytes()
+
+    def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
     async def perform_seek(self) -> None:
-        """Seek to the committed offsets, and to the beginning where nothing was committed yet."""
+        """Seek to the committed offsets, and to the beginning where there is none that the log has."""
         await super().perform_seek()
-        unread = [tp for tp in self.assignment() if self._committed_offset.get(tp) is None]
-        if unread:
-            for tp, offset in (await self.earliest_offsets(*unread)).items():
-                await self.seek(TP(tp.topic, tp.partition), offset)
+        assigned = self.assignment()
+        begins: Mapping[TP, int] = {}
+        ends: Mapping[TP, int] = {}
+        for look in range(LOOKS if assigned else 0):
+            begins, ends = await self.earliest_offsets(*assigned), await self.highwaters(*assigned)
+            if all((self._committed_offset.get(tp) or 0) <= ends[tp] for tp in assigned):
+                break
+            if look < LOOKS - 1:
+                await self.sleep(BETWEEN_LOOKS)
+        for tp in assigned:
+            committed = self._committed_offset.get(tp)
+            if committed is not None and not begins[tp] <= committed <= ends[tp]:
+                self._start_anew(tp, committed, begins[tp], ends[tp])
+                committed = None
+            if committed is None:
+                await self.seek(TP(tp.topic, tp.partition), begins[tp])
         self._seeks += 1
+
+    def _start_anew(self, tp: TP, expected: int, begin: int, end: int | None) -> None:
+        """Forget what is known of a partition whose log is not the one that was read."""
+        missing = "before the log's beginning" if expected < begin else "beyond the log's end"
+        log.error(
+            "offset.lost",
+            topic=tp.topic,
+            partition=tp.partition,
+            offset=expected,
+            log_begins=begin,
+            log_ends=end,
+            reason=f"the next offset to read is {missing}; the partition is read from its beginning",
+            messages_lost=max(0, begin - expected) or None,
+        )
+        metrics.OFFSETS_LOST.labels("before_beginning" if expected < begin else "beyond_end").inc()
+        self._gap.pop(tp, None)
+        self._acked.pop(tp, None)
+        self._acked_index.pop(tp, None)
+        self._committed_offset[tp] = None
+        self._read_offset[tp] = None
+        for message in self.held.messages():
+            if message.tp == tp:
+                message.acked = True  # of the log that was: it is dealt with, and moves no offset
 
     async def _wait_next_records(self, timeout: float) -> tuple[Mapping[TP, Any] | None, set[TP] | None]:
         seeks = self._seeks
@@ -34,13 +113,76 @@ class LosslessConsumer(Consumer):
         if records and seeks != self._seeks:
             await self.perform_seek()
             return None, active
+        for tp, found in (records or {}).items():
+            expected = self._read_offset.get(tp)
+            if found and expected is not None and found[0].offset < expected:
+                # The client was told that its offset is out of range, and has begun at the beginning.
+                self._start_anew(tp, expected, found[0].offset, None)
         return records, active
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, Any]:
+        """Leave with the client what there is no room for, while other topics go on."""
+        wanted = {tp for tp in active_partitions or () if self.held.of(tp.topic) < MOST_HELD}
+        if not wanted:
+            await self.sleep(BRIEFLY)
+            return {}
+        if len(wanted) < len(active_partitions or ()):
+            timeout = BRIEFLY
+        return await super()._getmany(wanted, timeout)
+
+    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
+        message = super()._to_message(tp, record)
+        self.held.add(message)
+        return message
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """The offset to commit: up to where everything is acknowledged, or missing in the log.
+
+        Faust makes a list of every offset that is missing, and of those there can be billions.
+        """
+        acked = self._acked[tp]
+        if not acked:
+            return None
+        acked.sort()
+        committed = self._committed_offset[tp]
+        gaps = self._gap[tp]
+        missing = sorted((gap.begin, gap.end) for gap in gaps.overlap(0, acked[-1])) if gaps else []
+        end = end_of_run(acked, missing)
+        if committed and min([acked[0], *(begin for begin, _ in missing)]) - committed > 1:
+            return None
+        done = bisect_left(acked, end)
+        self._acked_index[tp].difference_update(acked[:done])
+        del acked[:done]
+        if missing:
+            gaps.chop(0, end)
+        return end
+
+
+def end_of_run(offsets: Iterable[int], ranges: Iterable[tuple[int, int]]) -> int:
+    """Where the run ends that the lowest offset begins: the first offset after it that is in neither."""
+    parts = sorted([*((offset, offset + 1) for offset in offsets), *ranges])
+    end = parts[0][1]
+    for begin, after in parts:
+        if begin > end:
+            break
+        end = max(end, after)
+    return end
+
+
+class ReconnectingProducer(Producer):
+    """A producer that finds brokers which have moved."""
+
+    def _new_producer(self, transactional_id: str | None = None) -> Any:
+        producer = super()._new_producer(transactional_id)
+        bootstrapped_again(producer.client)
+        return producer
 
 
 class LosslessTransport(Transport):
-    """The Kafka transport with that consumer."""
+    """The Kafka transport with both."""
 
     Consumer = LosslessConsumer
+    Producer = ReconnectingProducer
 
 
 class App(faust.App):
@@ -52,8 +194,20 @@ class App(faust.App):
     held_up_by: str = ""
     """And why."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.progress: dict[str, int] = {}
+        """How many steps were done in handling messages of each topic: also one of many in one message."""
+
+    def get_on(self, topic: str) -> None:
+        """Note a step that was done, and need not be done again, of what messages of ``topic`` ask for."""
+        self.progress[topic] = self.progress.get(topic, 0) + 1
+
     def _new_transport(self) -> LosslessTransport:
         return LosslessTransport(self.conf.broker_consumer, self)
+
+    def _new_producer_transport(self) -> LosslessTransport:
+        return LosslessTransport(self.conf.broker_producer, self)
 
     async def _wait_for_table_recovery_completed(self) -> bool:
         """Start the services now: there are no tables, and claims need not wait for the group."""

@@ -74,6 +74,7 @@ class Watch(Service):
         app: App,
         *,
         worker: str,
+        prefix: str,
         brokers: Brokers,
         checks: Mapping[str, Check],
         watchdog: Watchdog,
@@ -81,10 +82,14 @@ class Watch(Service):
         ending: float,
         ready_file: Path | None,
     ) -> None:
-        """``worker`` is the app's client id, ``ending`` how long, in seconds, it may take to stop."""
+        """``worker`` is the app's client id, ``ending`` how long, in seconds, it may take to stop.
+
+        ``prefix`` is what the cluster's names of topics begin with, and the metrics' do not.
+        """
         super().__init__(loop=app.loop)
         self._app = app
         self._worker = worker
+        self._prefix = prefix
         self._brokers = brokers
         self._probes = [
             Probe("kafka", self._ask_brokers),
@@ -134,8 +139,9 @@ class Watch(Service):
             readings(self._app),
             held_up_at=self._app.held_up_at,
             held_up_by=self._app.held_up_by,
+            progress=dict(self._app.progress),
         )
-        metrics.lag(signs.behind())
+        metrics.lag({name.removeprefix(self._prefix): lag for name, lag in signs.behind().items()})
         health, reason = self._watchdog.look(signs)
         if (health, reason) != self._said:
             log.info(f"worker.{health.value}", worker=self._worker, reason=reason)

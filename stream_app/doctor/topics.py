@@ -24,12 +24,14 @@ LOOK_AGAIN = 3.0
 
 async def check_topics(brokers: Brokers, settings: Settings) -> AsyncIterator[Finding]:
     """Raises Outage where Kafka does not answer."""
-    found = await brokers.partitions(list(Topic))
-    lacking = [topic for topic in Topic if topic not in found]
+    names = {topic: settings.topic(topic) for topic in Topic}
+    known = await brokers.partitions(list(names.values()))
+    found = {topic: known[name] for topic, name in names.items() if name in known}
+    lacking = [name for topic, name in names.items() if topic not in found]
     yield AREA.unless(
         bool(lacking),
         "topics",
-        ", ".join(f"{topic} ({len(found[topic])})" for topic in Topic if topic in found),
+        ", ".join(f"{names[topic]} ({len(found[topic])})" for topic in Topic if topic in found),
         f"{', '.join(lacking)} missing",
         "start a worker, which makes them, or make them by hand",
     )
@@ -37,20 +39,23 @@ async def check_topics(brokers: Brokers, settings: Settings) -> AsyncIterator[Fi
     if narrow:
         yield AREA.warning(
             "partitions",
-            f"fewer than EXPORTER_KAFKA_PARTITIONS in {', '.join(narrow)}",
+            f"fewer than EXPORTER_KAFKA_PARTITIONS in {', '.join(settings.topic(topic) for topic in narrow)}",
             "add partitions by hand: existing topics are left as they are",
         )
     group = await brokers.group()
     yield AREA.unless(
         not (group.is_stable and group.members),
         "workers",
-        f"{len(group.members)} workers in group {settings.kafka_group}",
-        f"group {settings.kafka_group} is {group.state} with {len(group.members)} members",
+        f"{len(group.members)} workers in group {settings.group}",
+        f"group {settings.group} is {group.state} with {len(group.members)} members",
         "start a worker; a group that stays in a rebalance has a member that does not answer",
     )
-    places: list[Place] = [(topic, number) for topic in READ for number in sorted(found.get(topic, ()))]
+    places: list[Place] = [
+        (names[topic], number) for topic in READ for number in sorted(found.get(topic, ()))
+    ]
     async for finding in _check_lag(brokers, group, places):
         yield finding
+    yield await _check_offsets(brokers, group, places)
 
 
 def _wanted(topic: str, settings: Settings) -> int:
@@ -81,4 +86,26 @@ async def _check_lag(brokers: Brokers, group: Group, places: list[Place]) -> Asy
 
 
 def _lag(group: Group, ends: Mapping[Place, int], places: list[Place]) -> dict[Place, int]:
-    return {place: ends.get(place, 0) - max(group.committed.get(place, 0), 0) for place in places}
+    return {place: max(0, ends.get(place, 0) - max(group.committed.get(place, 0), 0)) for place in places}
+
+
+async def _check_offsets(brokers: Brokers, group: Group, places: list[Place]) -> Finding:
+    """Whether each log has the offset that the group goes on from."""
+    begins, ends = await brokers.begins(places), await brokers.ends(places)
+    wrong = []
+    for place in places:
+        committed, name = group.committed.get(place, -1), f"{place[0]}[{place[1]}]"
+        if committed < 0:
+            continue
+        if committed > ends[place]:
+            wrong.append(f"{name} ends at {ends[place]}, {committed - ends[place]} before {committed}")
+        elif committed < begins[place]:
+            wrong.append(f"{name} has lost the {begins[place] - committed} messages from {committed} on")
+    return AREA.unless(
+        bool(wrong),
+        "offsets",
+        "each log has the offset that the group goes on from",
+        f"committed offsets that the log does not have: {', '.join(wrong)}",
+        "find out why (an unclean election, a restored or mirrored log, a short retention.ms); workers that "
+        "join read such a partition from its beginning, so restart them, and publish again what is lost",
+    )

@@ -64,9 +64,19 @@ def _ours() -> Iterator[None]:
         raise Retryable(f"state database: {error or type(error).__name__}") from error
 
 
+NOTIFY_QUEUE = "PreCommit_Notify"
+"""PostgreSQL's function that finds the queue of notifications full, by which alone that error is known."""
+
+
+def _where(error: DBAPIError) -> str | None:
+    return getattr(getattr(error.orig, "__cause__", None), "server_source_function", None)
+
+
 def _is_the_values_fault(error: DBAPIError) -> bool:
     """By class of SQLSTATE: cardinality, data, constraint, limits; or a value that cannot be sent at all."""
     state = getattr(error.orig, "sqlstate", None)
+    if state == "54000" and _where(error) == NOTIFY_QUEUE:
+        return False
     if state:
         return state[:2] in {"21", "22", "23", "54"}
     return isinstance(getattr(error.orig, "__cause__", None), asyncpg.DataError)

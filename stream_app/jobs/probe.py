@@ -9,6 +9,9 @@ from stream_app.errors import Outage
 from stream_app.jobs.database import outages_are_retryable
 from stream_app.migrations import missing
 
+QUEUE_FULL = 0.9
+"""Share of the queue of notifications; at 1 every transaction that notifies fails."""
+
 
 @cache
 def _missing(revision: str | None) -> list[str]:
@@ -27,6 +30,14 @@ async def check_tables(engine: AsyncEngine) -> None:
                 raise Outage("state database: it is a replica, or still recovers")
             if await connection.scalar(text("SELECT current_setting('transaction_read_only')")) == "on":
                 raise Outage("state database: it takes no changes, its transactions are read only")
+            # Also moves the queue's end up to where all have read, which PostgreSQL does not do by itself
+            # once the queue is full: without this it would stay full.
+            used = await connection.scalar(text("SELECT pg_notification_queue_usage()"))
+            if used is not None and used > QUEUE_FULL:
+                raise Outage(
+                    f"state database: its queue of notifications is {used:.0%} full, since a session that "
+                    "listens stands still in a transaction; end that session (pg_stat_activity)"
+                )
             revision = None
             if await connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL")):
                 revision = await connection.scalar(text("SELECT max(version_num) FROM alembic_version"))

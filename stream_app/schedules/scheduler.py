@@ -51,6 +51,8 @@ class Scheduler:
     formats: Mapping[str, Format]
     datasets: Mapping[str, Dataset]
     settings: Settings
+    get_on: Callable[[], None] = lambda: None
+    """Told of each batch that was committed: thousands of schedules can be due at one tick."""
 
     async def run_due(self, until: datetime) -> int:
         """Start everything that is due at ``until``; returns how many runs that were.
@@ -62,6 +64,7 @@ class Scheduler:
         while True:
             taken, runs = await self._run_batch(until)
             started += runs
+            self.get_on()
             if taken < BATCH:
                 return started
 

@@ -94,6 +94,18 @@ def test_progress_ends_a_symptom(watchdog: Watchdog, clock: Clock) -> None:
         assert watchdog.look(seen)[0] is Health.WELL
 
 
+def test_a_step_inside_a_message_ends_a_symptom(watchdog: Watchdog, clock: Clock) -> None:
+    """R15: one tick can start 25,000 schedules; a message without a step is stuck all the same."""
+    for step in range(100):
+        clock.now = step * (PATIENCE - 1)
+        seen = replace(signs(oldest=6, end=9), progress={PLACE[0]: step})
+        assert watchdog.look(seen)[0] is Health.WELL
+    clock.now += PATIENCE
+    health, reason = watchdog.look(seen)
+    assert health is Health.STUCK
+    assert reason.endswith("at step 99")
+
+
 @pytest.mark.parametrize("part", ["kafka", "database"])
 def test_no_outage_is_fatal(watchdog: Watchdog, clock: Clock, part: str) -> None:
     """However long; and afterwards a worker has its whole time to find its way back."""

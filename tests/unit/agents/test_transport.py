@@ -1,42 +1,106 @@
-"""What Faust's consumer would lose in a rebalance, one hole at a time; the real thing is in tests/chaos."""
+"""What Faust's consumer would lose or pile up, one hole at a time; the real thing: tests/chaos, tests/e2e."""
 
+import gc
+from collections import defaultdict
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from faust.transport.drivers.aiokafka import Consumer
 from faust.types import TP
+from faust.types.tuples import ConsumerMessage
+from hypothesis import given
+from hypothesis import strategies as st
+from intervaltree import IntervalTree
 
-from stream_app.agents.transport import LosslessConsumer
+from stream_app.agents import transport
+from stream_app.agents.held import OVERHEAD, HeldBytes
+from stream_app.agents.transport import MOST_HELD, LosslessConsumer, end_of_run
 
 PLACE, UNREAD = TP("exports.requests", 0), TP("exports.requests", 1)
+TICKS = TP("exports.ticks", 0)
+
+
+def message(place: TP = PLACE, offset: int = 0, size: int = 0) -> ConsumerMessage:
+    return ConsumerMessage(
+        place.topic, place.partition, offset, 0.0, 1, (), None, bytes(size), None, tp=place, generation_id=1
+    )
 
 
 @pytest.fixture
 def consumer(monkeypatch: pytest.MonkeyPatch) -> LosslessConsumer:
-    """One that has two partitions; only of the first something was committed."""
+    """One that has two partitions, from 3 to 9; only of the first something was committed."""
+    made = object.__new__(LosslessConsumer)
 
     async def committed(self: Any) -> None:
-        self._committed_offset = {PLACE: 7}
+        self._committed_offset.update(self.stored)
 
     async def earliest(self: Any, *places: TP) -> dict[TP, int]:
         return dict.fromkeys(places, 3)
 
+    async def highwaters(self: Any, *places: TP) -> dict[TP, int]:
+        return {place: self.ends.pop(0) if len(self.ends) > 1 else self.ends[0] for place in places}
+
     async def seek(self: Any, place: TP, offset: int) -> None:
         self.sought[place] = offset
+
+    async def sleep(self: Any, seconds: float) -> None:
+        self.slept += seconds
 
     monkeypatch.setattr(Consumer, "perform_seek", committed)
     monkeypatch.setattr(LosslessConsumer, "assignment", lambda _: {PLACE, UNREAD})
     monkeypatch.setattr(LosslessConsumer, "earliest_offsets", earliest)
+    monkeypatch.setattr(LosslessConsumer, "highwaters", highwaters)
     monkeypatch.setattr(LosslessConsumer, "seek", seek)
-    made = object.__new__(LosslessConsumer)
-    made.__dict__.update(sought={}, _seeks=0)
+    monkeypatch.setattr(LosslessConsumer, "sleep", sleep)
+    made.__dict__.update(
+        sought={},
+        slept=0,
+        stored={PLACE: 7},
+        ends=[9],
+        _seeks=0,
+        held=HeldBytes(),
+        _committed_offset=defaultdict(lambda: None),
+        _read_offset=defaultdict(lambda: None),
+        _acked=defaultdict(list),
+        _acked_index=defaultdict(set),
+        _gap=defaultdict(IntervalTree),
+    )
     return made
 
 
 async def test_a_partition_without_a_commit_is_sought_too(consumer: LosslessConsumer) -> None:
     await consumer.perform_seek()
     assert consumer.__dict__["sought"] == {UNREAD: 3}
+
+
+@pytest.mark.parametrize("stored", [2, 10, 100_000])
+async def test_a_committed_offset_that_the_log_does_not_have_leads_to_its_beginning(
+    consumer: LosslessConsumer, stored: int
+) -> None:
+    """R7: after an unclean election, from a mirror, or past the retention."""
+    consumer.__dict__["stored"] = {PLACE: stored, UNREAD: 5}
+    old = message(offset=stored)
+    consumer.held.add(old)
+    await consumer.perform_seek()
+    assert consumer.__dict__["sought"] == {PLACE: 3}
+    assert consumer._committed_offset[PLACE] is None
+    assert old.acked  # what was read of the other log moves no offset
+
+
+@pytest.mark.parametrize("stored", [3, 7, 9])
+async def test_a_committed_offset_that_the_log_has_is_kept(consumer: LosslessConsumer, stored: int) -> None:
+    consumer.__dict__["stored"] = {PLACE: stored, UNREAD: 5}
+    await consumer.perform_seek()
+    assert consumer.__dict__["sought"] == {}
+
+
+async def test_a_new_leader_may_need_a_moment_to_know_its_end(consumer: LosslessConsumer) -> None:
+    """R7: a clean election repeats nothing."""
+    consumer.__dict__.update(stored={PLACE: 7, UNREAD: 7}, ends=[6, 6, 7])
+    await consumer.perform_seek()
+    assert consumer.__dict__["sought"] == {}
+    assert consumer.__dict__["slept"] == transport.BETWEEN_LOOKS
 
 
 @pytest.mark.parametrize("rebalanced", [True, False])
@@ -54,3 +118,76 @@ async def test_what_was_fetched_before_a_seek_is_thrown_away(
     records, active = await consumer._wait_next_records(1.0)
     assert records == (None if rebalanced else fetched)
     assert active == {PLACE}
+
+
+async def test_a_client_that_was_sent_back_is_followed(
+    consumer: LosslessConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R7: else Faust drops everything below the offset that it has read last."""
+    fetched = {PLACE: [SimpleNamespace(offset=0)]}
+
+    async def fetch(self: Any, timeout: float) -> tuple[Any, Any]:
+        return fetched, {PLACE}
+
+    monkeypatch.setattr(Consumer, "_wait_next_records", fetch)
+    consumer._read_offset[PLACE] = 41
+    consumer._committed_offset[PLACE] = 40
+    assert await consumer._wait_next_records(1.0) == (fetched, {PLACE})
+    assert consumer._read_offset[PLACE] is None
+    assert consumer._should_commit(PLACE, 1)
+
+
+async def test_a_topic_with_enough_in_memory_waits_and_others_go_on(
+    consumer: LosslessConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R14: bytes are counted for as long as the messages are there."""
+    asked: list[set[TP]] = []
+
+    async def fetch(self: Any, places: set[TP], timeout: float) -> dict[TP, Any]:
+        asked.append(places)
+        return {}
+
+    monkeypatch.setattr(Consumer, "_getmany", fetch)
+    held = [message(size=MOST_HELD)]
+    consumer.held.add(held[0])
+    await consumer._getmany({PLACE, TICKS}, 1.0)
+    await consumer._getmany({PLACE}, 1.0)
+    held.clear()
+    gc.collect()
+    await consumer._getmany({PLACE, TICKS}, 1.0)
+    assert asked == [{TICKS}, {PLACE, TICKS}]
+
+
+def test_bytes_are_held_until_the_message_is_gone() -> None:
+    held, kept = HeldBytes(), [message(size=5), message(TICKS, size=7)]
+    for one in kept:
+        held.add(one)
+    assert (held.of(PLACE.topic), held.of(TICKS.topic)) == (OVERHEAD + 5, OVERHEAD + 7)
+    del one, kept[0]
+    assert held.of(PLACE.topic) == 0
+    assert held.messages() == kept
+
+
+def test_a_gap_of_any_size_is_a_range(consumer: LosslessConsumer) -> None:
+    """Q10: a retention that took away a billion messages makes no list of their offsets."""
+    end = 5_000_000_000
+    consumer._committed_offset[PLACE] = 10
+    consumer._gap[PLACE].addi(11, end)
+    consumer._acked[PLACE] = [10, end, end + 1]
+    consumer._acked_index[PLACE] = {10, end, end + 1}
+    assert consumer._new_offset(PLACE) == end + 2
+    assert consumer._acked[PLACE] == []
+    assert consumer._acked_index[PLACE] == set()
+
+
+@given(st.sets(st.integers(0, 40), min_size=1), st.lists(st.tuples(st.integers(0, 40), st.integers(1, 9))))
+def test_the_run_ends_at_the_first_offset_that_is_neither_acknowledged_nor_missing(
+    offsets: set[int], gaps: list[tuple[int, int]]
+) -> None:
+    """Q10: as a list of every offset would say."""
+    ranges = [(begin, begin + length) for begin, length in gaps]
+    every = offsets | {offset for begin, end in ranges for offset in range(begin, end)}
+    end = min(every)
+    while end in every:
+        end += 1
+    assert end_of_run(offsets, ranges) == end
