@@ -23,7 +23,7 @@ TICKS = TP("exports.ticks", 0)
 
 def message(place: TP = PLACE, offset: int = 0, size: int = 0) -> ConsumerMessage:
     return ConsumerMessage(
-        place.topic, place.partition, offset, 0.0, 1, (), None, bytes(size), None, tp=place, generation_id=1
+        place.topic, place.partition, offset, 0.0, 1, [], None, bytes(size), None, tp=place, generation_id=1
     )
 
 
