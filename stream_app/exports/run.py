@@ -178,6 +178,8 @@ class Exporter:
             with phase("source", sink, {"db.system.name": "postgresql", "db.operation.name": "COPY"}):
                 count = await snapshot.copy(statement.sql, statement.copy, sink)
             pipe.finish()
+            # Not held open while the object store takes the rest.
+            await snapshot.end()
             return count, await asyncio.shield(uploading)
         except BaseException as error:
             pipe.fail(error)

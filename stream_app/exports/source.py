@@ -2,30 +2,25 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 from pydantic_core import from_json
 
-from stream_app import metrics
-from stream_app.errors import Outage, Rejected, Retryable
+from stream_app.database_url import DatabaseUrl
+from stream_app.errors import Rejected
+from stream_app.exports import standby
+from stream_app.exports.session import begin
+from stream_app.exports.source_errors import of_connection, source_errors
 from stream_app.settings import Settings
 
-SESSION = {
-    "default_transaction_read_only": "on",
-    "timezone": "UTC",
-    "datestyle": "ISO, YMD",
-    "intervalstyle": "iso_8601",
-    "extra_float_digits": "1",
-    "standard_conforming_strings": "on",
-    "client_encoding": "UTF8",
-}
-"""Session settings that make the text of every value what the formats promise."""
+OLDEST = 12
+"""The oldest major version of PostgreSQL that rows are read from."""
 
 COALESCED = 256 * 2**10
 """Bytes that are gathered before they are handed on, to spare hand-overs between threads."""
@@ -36,26 +31,44 @@ SCRAP = 64 * 2**10
 PAUSE = 0.002
 """Seconds in which more of it gathers in the socket's buffer; no loss of time, the buffer holds far more."""
 
-HANG_UP = """
-SELECT set_config(name, '1s', false) FROM pg_settings
-WHERE name = 'client_connection_check_interval' AND version() LIKE '%linux%'
-"""
-"""A server that is busy with a statement looks whether anybody still wants the answer.
+FETCH_SECONDS = 30.0
+"""How long a small query may take."""
 
-Otherwise what was given up runs on until it has a row to send. Servers before 14 cannot, and those that are
-not on Linux may refuse.
+_FACTS = """
+SELECT pg_catalog.transaction_timestamp(), pg_catalog.current_setting('server_version_num'),
+       pg_catalog.pg_is_in_recovery()
 """
 
 Sink = Callable[[bytes], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Snapshot:
-    """One transaction on the source: everything read through it is as of one moment."""
+    """One transaction on the source: everything read through it is as of one moment.
+
+    ``as_of``: what was committed before is here, also where the source is a standby that is behind;
+    ``None`` for ``replayed`` is a primary, or a standby that does not know.
+    """
 
     connection: "PoolConnectionProxy[asyncpg.Record]"
     as_of: datetime
     timeout: float
+    is_standby: bool = False
+    replayed: datetime | None = None
+    _ended: bool = field(default=False, init=False)
+
+    async def end(self) -> None:
+        """End the transaction; nothing can be read through it any more.
+
+        Whatever was read before is whole: a server that does not answer now takes none of it back.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        try:
+            await self.connection.execute("COMMIT", timeout=10)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            _terminate(self.connection)
 
     async def estimate(self, sql: str) -> int:
         """How many rows the planner expects."""
@@ -100,97 +113,142 @@ class Snapshot:
 
 
 class Source:
-    """A small pool of read-only connections to the source database."""
+    """A small pool of connections to the source database, for transactions that only read."""
 
     def __init__(self, settings: Settings, *, connections: int) -> None:
         self._settings = settings
         self._connections = connections
+        self._url = DatabaseUrl.parse(settings.source_dsn, reads_only=True)
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     async def fetch(self, sql: str, *values: Any) -> list[asyncpg.Record]:
-        """Rows of a small query.
+        """Rows of a small query; names without a schema are found as the role is configured.
 
         Raises:
             Retryable: the database cannot be reached.
+            Rejected: it refused the query.
         """
-        with source_errors():
-            pool = await self._open()
-            connection = await _connected(pool)
-            try:
-                rows: list[asyncpg.Record] = await connection.fetch(sql, *values, timeout=30)
-                return rows
-            finally:
-                await pool.release(connection)
+        async with self._transaction("exporter catalog", FETCH_SECONDS) as snapshot:
+            rows: list[asyncpg.Record] = await snapshot.connection.fetch(
+                sql, *values, timeout=snapshot.timeout
+            )
+            return rows
 
     @asynccontextmanager
-    async def snapshot(self, name: str) -> AsyncIterator[Snapshot]:
+    async def snapshot(
+        self,
+        name: str,
+        *,
+        path: Sequence[str] | None = None,
+        seconds: float | None = None,
+        lock_seconds: float = 0,
+    ) -> AsyncIterator[Snapshot]:
         """A snapshot whose connection shows ``name`` as its ``application_name``.
 
-        A connection that did not end its work cleanly is closed rather than used again.
+        ``path`` are the schemas for names without one (default: as the role is configured). ``seconds``
+        limits each statement (default: as long as an export may take), ``lock_seconds`` each wait for a lock
+        (0: no limit).
 
         Raises:
             Retryable: the database failed in a way that passes.
             Rejected: it refused the statement (permission, missing table, bad value, time limit).
         """
-        timeout = self._settings.export_timeout_seconds
-        started = time.monotonic()
-        with source_errors(lambda: time.monotonic() - started >= timeout):
-            pool = await self._open()
-            connection = await _connected(pool)
-            try:
-                # Not asyncpg's transaction block: it would roll back over a statement that is still running.
-                await connection.execute(
-                    "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;"
-                    f"SET LOCAL application_name = '{name}';"
-                    f"SET LOCAL statement_timeout = {int(timeout * 1000)}"
-                )
-                # When the transaction began, which is just before its snapshot: nothing older is missing.
-                began = await _value(connection, "SELECT transaction_timestamp()", 30)
-                as_of = datetime.fromisoformat(began)
-                # The server keeps the limit; the client's own is for a server that is not there any more.
-                yield Snapshot(connection, as_of, timeout + 30)
-                await connection.execute("COMMIT")
-            except BaseException:
-                connection.terminate()
-                raise
-            finally:
-                await pool.release(connection)
+        seconds = seconds or self._settings.export_timeout_seconds
+        async with self._transaction(name, seconds, path=path, lock_seconds=lock_seconds) as snapshot:
+            yield snapshot
 
     async def close(self) -> None:
         """Close the pool, without waiting for what still runs."""
         if self._pool is not None:
             self._pool.terminate()
 
+    @asynccontextmanager
+    async def _transaction(
+        self, name: str, seconds: float, *, path: Sequence[str] | None = None, lock_seconds: float = 0
+    ) -> AsyncIterator[Snapshot]:
+        """A connection that did not end its work cleanly is closed rather than used again."""
+        started = time.monotonic()
+        script = begin(name, statement_seconds=seconds, lock_seconds=lock_seconds, path=path)
+        with source_errors(lambda: time.monotonic() - started >= seconds):
+            pool = await self._open()
+            connection = await _connected(pool)
+            try:
+                # The server keeps the limit; the client's own is for a server that is not there any more.
+                snapshot = await _begun(connection, script, seconds + 30)
+                yield snapshot
+                await snapshot.end()
+            except BaseException:
+                _terminate(connection)
+                raise
+            finally:
+                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                    await pool.release(connection)
+
     async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
+        """Nothing is set when a connection starts, see :mod:`stream_app.exports.session`."""
         if self._pool is None:
             self._pool = asyncpg.create_pool(
-                self._settings.source_dsn,
+                self._url.dsn,
                 min_size=0,
                 max_size=self._connections,
                 max_inactive_connection_lifetime=60,
                 statement_cache_size=0,
-                timeout=10,
-                init=_prepare,
+                timeout=self._url.connect_seconds,
                 reset=_keep,
-                server_settings={"application_name": "exporter", **SESSION},
             )
         return await self._pool
-
-
-async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-    await connection.execute(HANG_UP)
 
 
 async def _keep(_: object) -> None:
     """What an export sets ends with its transaction: nothing to ask the server to forget."""
 
 
+def _terminate(connection: "PoolConnectionProxy[asyncpg.Record]") -> None:
+    """Close a connection, which may be closed and gone from its pool already: then there is nothing to do."""
+    with suppress(asyncpg.InterfaceError):
+        connection.terminate()
+
+
 async def _connected(pool: "asyncpg.Pool[asyncpg.Record]") -> "PoolConnectionProxy[asyncpg.Record]":
-    """A connection; without one there is nothing that a request could be blamed for."""
+    """A connection.
+
+    Raises:
+        Outage: there is none to be had.
+        Rejected: the server refuses a parameter of the URL.
+    """
     try:
         return await pool.acquire(timeout=30)
-    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise Outage(f"source database: {error or type(error).__name__}") from error
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise of_connection(error) from error
+
+
+async def _begun(connection: "PoolConnectionProxy[asyncpg.Record]", script: str, timeout: float) -> Snapshot:
+    """Begin a transaction with a snapshot.
+
+    Not with asyncpg's transaction block: it would roll back over a statement that is still running.
+
+    Raises:
+        Rejected: the server is older than :data:`OLDEST`.
+    """
+    await connection.execute(script, timeout=30)
+    began, version, in_recovery = (await _value(connection, _FACTS, 30)).split("\t")
+    if int(version) < OLDEST * 10_000:
+        major, minor = divmod(int(version), 10_000)
+        raise Rejected(
+            f"the source database is PostgreSQL {major}.{minor}; {OLDEST} and later are supported",
+            code="unsupported_source",
+        )
+    # When the transaction began, which is just before its snapshot: nothing older is missing.
+    as_of = datetime.fromisoformat(began)
+    if in_recovery != "t":
+        return Snapshot(connection, as_of, timeout)
+    # How far a standby is has to be known before the snapshot is taken, and what it is only after.
+    await connection.execute("ROLLBACK", timeout=30)
+    replayed = standby.parsed(await _value(connection, standby.POSITION, 30))
+    await connection.execute(script, timeout=30)
+    return Snapshot(
+        connection, min(as_of, replayed or as_of).astimezone(UTC), timeout, is_standby=True, replayed=replayed
+    )
 
 
 async def _value(connection: "PoolConnectionProxy[asyncpg.Record]", sql: str, timeout: float) -> str:
@@ -202,49 +260,3 @@ async def _value(connection: "PoolConnectionProxy[asyncpg.Record]", sql: str, ti
 
     await connection.copy_from_query(sql, output=keep, timeout=timeout)
     return b"".join(found).decode().rstrip("\n")
-
-
-_PASSING_CLASSES = {"08", "40", "53", "57", "58", "XX"}
-
-_OUTAGES = {"57P01", "57P02", "57P03", "57P05", "53300"}
-"""The server is being shut down, recovers from another's crash, starts, or has no connection to spare.
-
-A connection that is only lost is none of these: the statement may be what killed its server process, and
-must not do so for ever.
-"""
-
-
-@contextmanager
-def source_errors(timed_out: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Say what an error of the source database means for the job."""
-    with metrics.errors_of("source_database"), _ours(timed_out):
-        yield
-
-
-@contextmanager
-def _ours(timed_out: Callable[[], bool]) -> Iterator[None]:
-    try:
-        yield
-    except asyncpg.QueryCanceledError as error:
-        if timed_out():
-            raise Rejected(
-                "the export took longer than is allowed; narrow it with filters", code="timeout"
-            ) from error
-        raise Retryable(f"source database: {error}") from error
-    except asyncpg.PostgresError as error:
-        if error.sqlstate in _OUTAGES:
-            raise Outage(f"source database: {error}") from error
-        if (error.sqlstate or "")[:2] in _PASSING_CLASSES:
-            raise Retryable(f"source database: {error}") from error
-        code, advice = _REFUSALS.get(error.sqlstate or "", ("query_refused", ""))
-        raise Rejected(f"the source database refused the export: {error}{advice}", code=code) from error
-    except (TimeoutError, OSError, asyncpg.InterfaceError) as error:
-        raise Retryable(f"source database: {error or type(error).__name__}") from error
-
-
-_REFUSALS = {
-    "42501": ("permission_denied", "; operators: GRANT SELECT to the role of the source database's URL"),
-    "42P01": ("missing_table", "; operators: correct the dataset's table"),
-    "42703": ("missing_column", "; operators: correct the dataset's columns"),
-}
-"""By SQLSTATE: the error's code, and what is to be done."""

@@ -1,0 +1,123 @@
+"""The URL of a database as libpq reads it, for a driver that reads less. Pure.
+
+asyncpg sends a parameter that it does not know to the server as a setting. The server refuses it, at each
+connection, which looks as if the database were away. So every parameter of libpq
+(https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS) works here, or is refused
+by its name before anything starts.
+"""
+
+import ssl
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlencode
+
+CONNECT_SECONDS = 10.0
+
+BY_DRIVER = frozenset(
+    {
+        "dbname",
+        "gsslib",
+        "host",
+        "krbsrvname",
+        "options",
+        "passfile",
+        "password",
+        "port",
+        "service",
+        "sslcert",
+        "sslcrl",
+        "sslkey",
+        "sslmode",
+        "sslnegotiation",
+        "sslpassword",
+        "sslrootcert",
+        "ssl_max_protocol_version",
+        "ssl_min_protocol_version",
+        "target_session_attrs",
+        "user",
+    }
+)
+"""Parameters that asyncpg reads as libpq does; ``options`` goes to the server as it is."""
+
+ANY = frozenset({"application_name", "fallback_application_name"})
+"""Parameters that are taken and have no effect: each transaction says itself what it is for."""
+
+ONLY: dict[str, tuple[str, ...]] = {
+    "channel_binding": ("prefer", "disable"),
+    "client_encoding": ("auto", "utf8", "utf-8", "unicode"),
+    "gssdelegation": ("0",),
+    "gssencmode": ("prefer", "disable"),
+    "keepalives": ("1",),
+    "load_balance_hosts": ("disable",),
+    "max_protocol_version": ("3.0",),
+    "min_protocol_version": ("3.0",),
+    "requiressl": ("0",),
+    "sslcertmode": ("allow",),
+    "sslcompression": ("0",),
+    "sslsni": ("1",),
+}
+"""Parameters that are taken where they ask for what the driver does anyway."""
+
+SESSIONS = ("any", "primary", "standby", "prefer-standby", "read-write", "read-only")
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseUrl:
+    """What a connection is made with: the URL as asyncpg takes it, and how long connecting may take."""
+
+    dsn: str
+    connect_seconds: float = CONNECT_SECONDS
+
+    @classmethod
+    def parse(cls, url: str, *, reads_only: bool = False) -> "DatabaseUrl":
+        """The URL without what asyncpg does not know.
+
+        ``reads_only``: all transactions are read only in any case. Then a session that is read only by
+        default, as a role for exports is, serves ``target_session_attrs=read-write`` too, which asks for the
+        primary.
+
+        Raises:
+            ValueError: a parameter that cannot work here; the text names it.
+        """
+        base, mark, query = url.partition("?")
+        if not mark:
+            return cls(url)
+        try:
+            found = dict(parse_qsl(query, strict_parsing=True, keep_blank_values=True))
+        except ValueError as error:
+            raise ValueError("what follows its question mark is not name=value&name=value") from error
+        kept = {}
+        seconds = CONNECT_SECONDS
+        for name, value in found.items():
+            if name == "connect_timeout":
+                seconds = _seconds(value)
+            elif name in BY_DRIVER:
+                kept[name] = _for_driver(name, value, reads_only=reads_only)
+            elif name in ONLY:
+                if value.lower() not in ONLY[name]:
+                    raise ValueError(
+                        f"its parameter {name}={value} cannot be honoured; allowed: "
+                        f"{', '.join(ONLY[name])}, or leave it out"
+                    )
+            elif name not in ANY:
+                allowed = sorted({*BY_DRIVER, *ONLY, *ANY, "connect_timeout"})
+                raise ValueError(f"its parameter {name} does not work here; allowed: {', '.join(allowed)}")
+        return cls(base + ("?" + urlencode(kept) if kept else ""), seconds)
+
+
+def _for_driver(name: str, value: str, *, reads_only: bool) -> str:
+    if name == "target_session_attrs":
+        if value not in SESSIONS:
+            raise ValueError(f"its parameter {name}={value} is unknown; allowed: {', '.join(SESSIONS)}")
+        return "primary" if reads_only and value == "read-write" else value
+    if name == "sslrootcert" and value == "system":
+        paths = ssl.get_default_verify_paths()
+        if paths.cafile is None:
+            raise ValueError(f"its parameter {name}=system finds no certificates here; name their file")
+        return paths.cafile
+    return value
+
+
+def _seconds(value: str) -> float:
+    if not value.isascii() or not value.isdigit():
+        raise ValueError(f"its parameter connect_timeout={value} is no number of seconds")
+    return float(value) or CONNECT_SECONDS

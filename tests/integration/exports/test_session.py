@@ -1,0 +1,252 @@
+"""A file does not depend on how the role, the database, the server or a pooler is configured."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+from stream_app.errors import Outage, Rejected
+from stream_app.events import ExportRequest
+from stream_app.exports import run
+from stream_app.exports.catalog import Catalog
+from stream_app.exports.datasets.base import Dataset
+from stream_app.exports.run import Exporter, Gauge
+from stream_app.exports.session import PINNED, PINNED_ON_LINUX, begin
+from stream_app.exports.source import Source
+from stream_app.exports.storage import Storage
+from stream_app.settings import Settings
+from tests.integration.exports.conftest import claim_for
+from tests.poolers import POOLERS, through, through_door
+
+HOSTILE = {
+    "DateStyle": "'German, DMY'",
+    "IntervalStyle": "postgres_verbose",
+    "TimeZone": "'Asia/Kathmandu'",
+    "timezone_abbreviations": "'India'",
+    "bytea_output": "escape",
+    "client_encoding": "LATIN1",
+    "extra_float_digits": "-10",
+    "lc_monetary": "'C.UTF-8'",
+    "lc_numeric": "'C.UTF-8'",
+    "lc_time": "'C.UTF-8'",
+    "quote_all_identifiers": "on",
+    "xmlbinary": "hex",
+    "xmloption": "document",
+    "array_nulls": "off",
+    "backslash_quote": "on",
+    "standard_conforming_strings": "off",
+    "transform_null_equals": "on",
+    "gin_fuzzy_search_limit": "1",
+    "row_security": "off",
+    "synchronize_seqscans": "on",
+    "exit_on_error": "on",
+    "restrict_nonsystem_relation_kind": "'view'",
+    "transaction_timeout": "'200ms'",
+    "statement_timeout": "'200ms'",
+    "lock_timeout": "'200ms'",
+    "idle_in_transaction_session_timeout": "'200ms'",
+    "default_transaction_isolation": "serializable",
+    "default_transaction_deferrable": "on",
+    "default_transaction_read_only": "on",
+    "search_path": "nowhere",
+    "tcp_user_timeout": "'1ms'",
+    "client_connection_check_interval": "0",
+}
+"""For each setting that a transaction sets for itself, something else that a role can be configured with."""
+
+HARMLESS = {
+    line
+    for line in Path(__file__).with_name("harmless_settings.txt").read_text("utf-8").splitlines()
+    if line and not line.startswith("#")
+}
+
+TABLE = """
+CREATE TABLE kinds (
+    id int PRIMARY KEY, at timestamptz, day date, span interval, data bytea, f8 float8, f4 float4, pay money,
+    cls regclass, words text[], nothing text, ts timestamp, nested bytea[]
+);
+INSERT INTO kinds SELECT n, '2026-01-31 23:30+00', '2026-02-01', '1 year 2 mons -3 days 04:05:06.7',
+    '\\x00ff5c', 1.0 / 3, 1.0 / 3, -1234.5, 'kinds', ARRAY['NULL', NULL, 'ü'], NULL,
+    '2026-01-31 23:30', ARRAY['\\xff'::bytea]
+FROM generate_series(1, 50) n;
+"""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A role of the test's own and the URL it connects with."""
+
+    name: str
+    url: str
+
+
+@pytest.fixture
+async def reader(database: asyncpg.Connection, source_dsn: str, schema: str) -> AsyncIterator[Reader]:
+    name = f"reader_{uuid4().hex[:8]}"
+    await database.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'secret'")
+    head, _, tail = source_dsn.partition("@")
+    assert head.startswith("postgresql://")
+    yield Reader(name, f"postgresql://{name}:secret@{tail}")
+    await database.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+@pytest.fixture
+async def files(
+    storage: Storage, settings: Settings, exporter_of: Callable[..., Exporter]
+) -> "Callable[..., object]":
+    """The sha256 of a table in some formats, as a URL's role reads it."""
+
+    async def export(url: str, table: str, *names: str) -> dict[str, str | None]:
+        own = settings.model_copy(update={"source_database_url": SecretStr(url)})
+        source = Source(own, connections=2)
+        try:
+            exporter = exporter_of(
+                Dataset(name="kinds", table=table), source=source, catalog=Catalog(source.fetch)
+            )
+            found = {}
+            for name in names:
+                request = ExportRequest(user_id="u", export_type="kinds", format=name, scope="all")
+                found[name] = (await exporter.run(claim_for(request), Gauge())).sha256
+            return found
+        finally:
+            await source.close()
+
+    return export
+
+
+async def test_every_setting_of_a_role_that_could_change_a_file(
+    database: asyncpg.Connection, schema: str, reader: Reader, files: Callable[..., object]
+) -> None:
+    """P3, P1: with each of them set to something else the bytes are the same, and no export ends of it."""
+    await database.execute(TABLE)
+    await database.execute("CREATE VIEW slow AS SELECT 1 AS id, pg_sleep(0.3)::text AS nap")
+    formats = ("csv", "ndjson")
+    wanted = await files(reader.url, f"{schema}.kinds", *formats)  # type: ignore[misc]
+    known = set(await database.fetchval("SELECT array_agg(name) FROM pg_settings"))
+    for name, value in HOSTILE.items():
+        if name in known:
+            await database.execute(f"ALTER ROLE {reader.name} SET {name} = {value}")
+    assert await files(reader.url, f"{schema}.kinds", *formats) == wanted  # type: ignore[misc]
+    assert await files(reader.url, f"{schema}.slow", "csv")  # type: ignore[misc]
+
+
+def test_every_pinned_setting_is_tried() -> None:
+    assert {*PINNED, *PINNED_ON_LINUX} <= set(HOSTILE)
+
+
+async def test_every_setting_of_the_server_was_looked_at(database: asyncpg.Connection) -> None:
+    """P3: a setting that a role can have, and that nobody has judged, fails here."""
+    names = await database.fetchval(
+        "SELECT array_agg(name::text) FROM pg_settings WHERE context IN ('user', 'superuser')"
+    )
+    seen = {*HOSTILE, *HARMLESS, *PINNED, *PINNED_ON_LINUX}
+    assert sorted(set(names) - seen) == []
+
+
+async def test_a_transaction_leaves_nothing_behind(source: Source) -> None:
+    """P1: what an export sets ends with it, for a pooler gives the session to somebody else."""
+    show = "SELECT string_agg(name || '=' || setting, ', ') FROM pg_settings WHERE source = 'session'"
+    async with source.snapshot("exporter x") as snapshot:
+        connection = snapshot.connection
+        assert "exporter x" in await connection.fetchval("SHOW application_name")
+        await snapshot.end()
+        assert await connection.fetchval(show) is None
+
+
+@pytest.mark.parametrize("kind", POOLERS)
+async def test_behind_a_pooler(
+    kind: str,
+    database: asyncpg.Connection,
+    schema: str,
+    reader: Reader,
+    files: Callable[..., object],
+) -> None:
+    """P1: transaction pooling in its default configuration; the bytes are those of a direct connection."""
+    await database.execute(TABLE)
+    formats = ("csv", "ndjson")
+    wanted = await files(reader.url, f"{schema}.kinds", *formats)  # type: ignore[misc]
+    async with through(kind, reader.url) as url:
+        leftover = await asyncpg.connect(url, statement_cache_size=0)
+        await leftover.execute("SET intervalstyle = postgres; SET timezone = 'Asia/Kathmandu'")
+        found = await asyncio.gather(
+            *(files(url, f"{schema}.kinds", *formats) for _ in range(4))  # type: ignore[arg-type]
+        )
+        await leftover.close()
+    assert found == [wanted] * 4
+
+
+async def test_a_parameter_that_a_pooler_refuses_is_no_outage(
+    reader: Reader, settings: Settings, schema: str
+) -> None:
+    """P1, P4: jobs must not wait for days for what will never be."""
+    async with through_door(reader.url) as url:
+        source = Source(
+            settings.model_copy(update={"source_database_url": SecretStr(f"{url}?options=-cjit%3Doff")}),
+            connections=1,
+        )
+        with pytest.raises(Rejected, match="parameter of its URL") as raised:
+            await source.fetch("SELECT 1")
+        await source.close()
+    assert raised.value.code == "source_misconfigured"
+
+
+async def test_a_server_process_that_is_ended_during_copy_is_an_outage(
+    source: Source, database: asyncpg.Connection
+) -> None:
+    """R11: what is done with a connection that is gone does not hide why it is."""
+
+    async def sink(_: bytes) -> None:
+        await database.execute("SELECT pg_terminate_backend($1)", snapshot.connection.get_server_pid())
+
+    with pytest.raises(Outage, match="terminating connection"):
+        async with source.snapshot("exporter terminated") as snapshot:
+            await snapshot.copy("SELECT repeat('x', 1000) FROM generate_series(1, 300000)", {}, sink)
+
+
+async def test_the_transaction_ends_with_the_last_row(
+    database: asyncpg.Connection,
+    schema: str,
+    exporter_of: Callable[..., Exporter],
+    settings: Settings,
+    source_dsn: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """R11: a store that takes its time for the rest of a file holds no transaction open."""
+    monkeypatch.setattr(run, "ESTIMATE_AFTER", 60)  # on a connection of its own
+    await database.execute("CREATE TABLE few AS SELECT 1 AS id")
+    states: list[str] = []
+
+    class Slow(Storage):
+        def put(self, key: str, chunks: object, **known: object) -> object:  # type: ignore[override]
+            content = list(chunks)  # type: ignore[call-overload]
+            states.append(asyncio.run(state()))
+            return super().put(key, iter(content), **known)  # type: ignore[arg-type]
+
+    claimed = claim_for(ExportRequest(user_id="u", export_type="few", format="csv", scope="all"))
+    seen = "SELECT state FROM pg_stat_activity WHERE usename = 'exporter_reader' AND query = 'COMMIT'"
+
+    async def state() -> str:
+        other = await asyncpg.connect(source_dsn)
+        try:
+            async with asyncio.timeout(5):
+                while not (found := await other.fetchval(seen)):  # noqa: ASYNC110 - there is no event
+                    await asyncio.sleep(0.02)
+                return str(found)
+        finally:
+            await other.close()
+
+    exporter = exporter_of(Dataset(name="few", table=f"{schema}.few"), storage=Slow(settings))
+    assert (await exporter.run(claimed, Gauge())).row_count == 1
+    assert states == ["idle"]
+
+
+def test_names_in_the_script_are_quoted() -> None:
+    script = begin("exporter it's", statement_seconds=1.5, path=['a"b', "Shop"])
+    assert '"a""b", "Shop"' in script
+    assert "exporter it''s" in script
+    assert "'1500'" in script

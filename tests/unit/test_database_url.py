@@ -1,0 +1,60 @@
+"""Parameters of a database's URL: each of libpq's works, or is refused by its name (cases P4, P5)."""
+
+import pytest
+
+from stream_app.database_url import ANY, BY_DRIVER, ONLY, SESSIONS, DatabaseUrl
+
+BASE = "postgresql://u:p@a:5432,b:5433/shop"
+
+LIBPQ = """
+host hostaddr port dbname user password passfile require_auth channel_binding connect_timeout
+client_encoding options application_name fallback_application_name keepalives keepalives_idle
+keepalives_interval keepalives_count tcp_user_timeout replication gssencmode sslmode requiressl
+sslnegotiation sslcompression sslcert sslkey sslkeylogfile sslpassword sslcertmode sslrootcert
+sslcrl sslcrldir sslsni requirepeer ssl_min_protocol_version ssl_max_protocol_version
+min_protocol_version max_protocol_version krbsrvname gsslib gssdelegation scram_client_key
+scram_server_key service target_session_attrs load_balance_hosts oauth_issuer oauth_client_id
+oauth_client_secret oauth_scope
+"""
+
+
+@pytest.mark.parametrize("name", LIBPQ.split())
+def test_each_parameter_of_libpq_works_or_is_refused_by_name(name: str) -> None:
+    """P4: none is sent to the server as a setting."""
+    try:
+        parsed = DatabaseUrl.parse(f"{BASE}?{name}=require")
+    except ValueError as error:
+        assert f"parameter {name}" in str(error)
+    else:
+        assert name in BY_DRIVER or name not in parsed.dsn
+
+
+@pytest.mark.parametrize("name", ["statement_timeout", "search_path", "x"])
+def test_a_setting_is_no_parameter(name: str) -> None:
+    with pytest.raises(ValueError, match=f"parameter {name} does not work here; allowed: "):
+        DatabaseUrl.parse(f"{BASE}?{name}=1")
+
+
+def test_what_the_driver_does_anyway_is_taken_and_left_out() -> None:
+    for name, values in ONLY.items():
+        for value in values:
+            assert DatabaseUrl.parse(f"{BASE}?{name}={value}").dsn == BASE
+    for name in ANY:
+        assert DatabaseUrl.parse(f"{BASE}?{name}=anything").dsn == BASE
+
+
+def test_the_rest_of_the_url_stays_as_it_is() -> None:
+    url = "postgresql://u:p%40%3A@/shop?host=%2Ftmp%2Fpg&sslmode=disable"
+    assert DatabaseUrl.parse(url).dsn == url
+    assert DatabaseUrl.parse(BASE).dsn == BASE
+    assert DatabaseUrl.parse(f"{BASE}?connect_timeout=3").connect_seconds == 3
+
+
+def test_a_primary_is_found_by_sessions_that_are_read_only() -> None:
+    """P5: the role of an export is read only by default, which is no answer to the question."""
+    url = f"{BASE}?target_session_attrs="
+    assert DatabaseUrl.parse(url + "read-write", reads_only=True).dsn == url + "primary"
+    for value in SESSIONS:
+        assert DatabaseUrl.parse(url + value).dsn == url + value
+    with pytest.raises(ValueError, match="target_session_attrs=master"):
+        DatabaseUrl.parse(url + "master")
