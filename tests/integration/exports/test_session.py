@@ -1,7 +1,7 @@
 """A file does not depend on how the role, the database, the server or a pooler is configured."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -77,6 +77,9 @@ FROM generate_series(1, 50) n;
 """
 
 
+Files = Callable[..., Awaitable[dict[str, str | None]]]
+
+
 @dataclass(frozen=True)
 class Reader:
     """A role of the test's own and the URL it connects with."""
@@ -96,9 +99,7 @@ async def reader(database: asyncpg.Connection, source_dsn: str, schema: str) -> 
 
 
 @pytest.fixture
-async def files(
-    storage: Storage, settings: Settings, exporter_of: Callable[..., Exporter]
-) -> "Callable[..., object]":
+async def files(storage: Storage, settings: Settings, exporter_of: Callable[..., Exporter]) -> Files:
     """The sha256 of a table in some formats, as a URL's role reads it."""
 
     async def export(url: str, table: str, *names: str) -> dict[str, str | None]:
@@ -120,19 +121,19 @@ async def files(
 
 
 async def test_every_setting_of_a_role_that_could_change_a_file(
-    database: asyncpg.Connection, schema: str, reader: Reader, files: Callable[..., object]
+    database: asyncpg.Connection, schema: str, reader: Reader, files: Files
 ) -> None:
     """P3, P1: with each of them set to something else the bytes are the same, and no export ends of it."""
     await database.execute(TABLE)
     await database.execute("CREATE VIEW slow AS SELECT 1 AS id, pg_sleep(0.3)::text AS nap")
     formats = ("csv", "ndjson")
-    wanted = await files(reader.url, f"{schema}.kinds", *formats)  # type: ignore[misc]
+    wanted = await files(reader.url, f"{schema}.kinds", *formats)
     known = set(await database.fetchval("SELECT array_agg(name) FROM pg_settings"))
     for name, value in HOSTILE.items():
         if name in known:
             await database.execute(f"ALTER ROLE {reader.name} SET {name} = {value}")
-    assert await files(reader.url, f"{schema}.kinds", *formats) == wanted  # type: ignore[misc]
-    assert await files(reader.url, f"{schema}.slow", "csv")  # type: ignore[misc]
+    assert await files(reader.url, f"{schema}.kinds", *formats) == wanted
+    assert await files(reader.url, f"{schema}.slow", "csv")
 
 
 def test_every_pinned_setting_is_tried() -> None:
@@ -164,18 +165,16 @@ async def test_behind_a_pooler(
     database: asyncpg.Connection,
     schema: str,
     reader: Reader,
-    files: Callable[..., object],
+    files: Files,
 ) -> None:
     """P1: transaction pooling in its default configuration; the bytes are those of a direct connection."""
     await database.execute(TABLE)
     formats = ("csv", "ndjson")
-    wanted = await files(reader.url, f"{schema}.kinds", *formats)  # type: ignore[misc]
+    wanted = await files(reader.url, f"{schema}.kinds", *formats)
     async with through(kind, reader.url) as url:
         leftover = await asyncpg.connect(url, statement_cache_size=0)
         await leftover.execute("SET intervalstyle = postgres; SET timezone = 'Asia/Kathmandu'")
-        found = await asyncio.gather(
-            *(files(url, f"{schema}.kinds", *formats) for _ in range(4))  # type: ignore[arg-type]
-        )
+        found = await asyncio.gather(*(files(url, f"{schema}.kinds", *formats) for _ in range(4)))
         await leftover.close()
     assert found == [wanted] * 4
 

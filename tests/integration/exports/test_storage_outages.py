@@ -13,7 +13,7 @@ import pytest
 from stream_app.doctor.clocks import check_clocks
 from stream_app.doctor.findings import State
 from stream_app.errors import Outage, Rejected, Retryable
-from stream_app.exports.source import source_errors
+from stream_app.exports.source_errors import source_errors
 from stream_app.exports.storage import Storage
 from stream_app.jobs.database import create_engine
 from stream_app.settings import Settings
