@@ -12,8 +12,10 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from api import handlers, problems
+from api.headers import transport_headers
 from api.middleware import HEADER, RequestContext
 from api.page import site
+from api.reference import site as reference
 from api.routes import datasets, deliveries, events, files, health, jobs, links, metrics, schedules
 from api.services import open_services
 from stream_app import telemetry
@@ -41,17 +43,22 @@ def create_app(settings: Settings) -> FastAPI:
         version=version("streaming-exporter"),
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if settings.api_docs else None,
         separate_input_output_schemas=False,
         # Its spans hold paths, and with them links of mails, and texts of errors: see stream_app.tracing.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.add_middleware(RequestContext)
+    app.add_middleware(RequestContext, headers=transport_headers(settings))
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **_cors(settings))
     handlers.install(app)
     for routes in (jobs, events, files, deliveries, links, schedules, datasets, health, metrics):
         app.include_router(routes.router)
     site.install(app)
+    if settings.api_docs:
+        reference.install(app)
     _document_problems(app)
     return app
 

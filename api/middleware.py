@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Mapping
 from http import HTTPMethod
 from uuid import uuid4
 
@@ -10,6 +11,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.headers import complete
 from api.problems import unexpected
 from stream_app import tracing
 from stream_app.traceparent import well_formed
@@ -35,8 +37,17 @@ _ACCEPTABLE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 class RequestContext:
     """Gives each request an id (the client's own where it is harmless), in the log and in the answer."""
 
-    def __init__(self, app: ASGIApp, *, max_body: int = MAX_BODY, seconds: float = BODY_SECONDS) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_body: int = MAX_BODY,
+        seconds: float = BODY_SECONDS,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """``headers`` are in every answer, beside those that :mod:`api.headers` has by default."""
         self._app = app
+        self._headers = dict(headers or {})
         self._seconds = seconds
         self._max_body = max_body
 
@@ -57,7 +68,7 @@ class RequestContext:
                 _note(span, scope, message["status"])
                 headers = MutableHeaders(scope=message)
                 headers[HEADER] = request_id
-                headers["X-Content-Type-Options"] = "nosniff"
+                complete(headers, self._headers)
             await send(message)
 
         with span, structlog.contextvars.bound_contextvars(request_id=request_id):

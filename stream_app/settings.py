@@ -99,9 +99,42 @@ class Settings(BaseSettings):
         SecretStr(DEVELOPMENT_SECRET), description="Verifies tokens (HS256), where there is no key set"
     )
     jwt_jwks_url: str | None = Field(None, description="Key set that verifies tokens")
-    jwt_audience: str | None = Field(None, description="Audience that tokens must name")
-    jwt_issuer: str | None = Field(None, description="Issuer that tokens must name")
+    jwt_audience: str | None = Field(
+        None, description="Audience that tokens must name; needed with a key set, where `*` is any"
+    )
+    jwt_issuer: str | None = Field(
+        None, description="Issuer that tokens must name; needed with a key set, where `*` is any"
+    )
+    jwt_user_claim: str = Field(
+        "sub", min_length=1, description="Claim that holds the user's id: a name, or a path such as `user.id`"
+    )
+    jwt_roles_claim: str = Field(
+        "roles",
+        min_length=1,
+        description="Claim that holds the roles: a name, or a path such as `realm_access.roles`",
+    )
+    jwt_max_lifetime_seconds: Count | None = Field(
+        None, description="Longest time a token may be valid for; default: no limit"
+    )
     token: SecretStr | None = Field(None, description="Bearer token that the command line sends to the API")
+
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses or networks of proxies whose `X-Forwarded-For` and `-Proto` count, by commas",
+    )
+    api_docs: bool = Field(True, description="Whether the API serves `/docs` and `/openapi.json`")
+    probe_details: Literal["auto", "open", "token"] = Field(
+        "auto",
+        description="Who may read `/metrics` and the parts of `/readyz` on the API's port: all (`open`), "
+        "operators (`token`), or `auto`: all while only this machine can reach the API",
+    )
+    user_call_limit: Count = Field(64, description="Calls that one user may have under way")
+    user_stream_limit: Count = Field(20, description="Event streams that one user may have open")
+    api_call_limit: Count = Field(256, description="Calls that one API process has under way at a time")
+    api_stream_limit: Count = Field(1000, description="Event streams that one API process has open at a time")
+    api_connection_limit: Count = Field(
+        2000, description="Connections that one API process has open at a time"
+    )
 
     worker_slots: Count = Field(4, description="Exports that one worker runs at a time")
     user_slots: Count = Field(2, description="Exports of one user that run at a time")
@@ -153,7 +186,7 @@ class Settings(BaseSettings):
         "auto", description="`json`, `console`, or `auto`: readable on a terminal, JSON elsewhere"
     )
     metrics_port: int | None = Field(
-        None, ge=1, le=65535, description="Where a worker serves its metrics; default: nowhere"
+        None, ge=1, le=65535, description="Where a worker or an API serves its metrics; default: nowhere"
     )
     metrics_host: str = Field("127.0.0.1", description="Address that it serves them on")
     ready_file: Path | None = Field(

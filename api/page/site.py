@@ -23,8 +23,6 @@ HEADERS = {
         ]
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
     # Not `immutable`: the names stay, so each visit asks whether the files have changed.
     "Cache-Control": "no-cache",
 }

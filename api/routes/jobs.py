@@ -151,7 +151,7 @@ async def get_export(
     job = await visible_job(services, user, job_id)
     body = JobView.of(job).model_dump_json().encode()
     tag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    headers = {"ETag": tag, "Cache-Control": "no-store"}
     if job.status in UNFINISHED:
         headers["Retry-After"] = str(POLL_SECONDS)
     condition = request.headers.get("If-None-Match")

@@ -1,5 +1,7 @@
 """Where the links in mails lead: to the file, and to the end of such mails. Whoever has one may use it."""
 
+from base64 import b64encode
+from hashlib import sha256
 from html import escape
 from typing import Annotated, Any
 from uuid import UUID
@@ -8,6 +10,7 @@ import structlog
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import HTMLResponse
 
+from api.headers import policy
 from api.problems import Problem, documented
 from api.routes.files import finished, presigned
 from api.services import Container, Services
@@ -15,6 +18,10 @@ from stream_app.delivery.links import BadLink, Purpose
 
 router = APIRouter(prefix="/exports", tags=["links"])
 log = structlog.get_logger(__name__)
+
+_STYLE = "body{font:16px/1.5 system-ui,sans-serif;max-width:32em;margin:4em auto;padding:0 1em}"
+_STYLE_HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
+_POLICY = policy(style_src=f"'sha256-{_STYLE_HASH}'", form_action="'self'")
 
 _REDIRECT: dict[int | str, dict[str, Any]] = {
     307: {
@@ -129,13 +136,11 @@ def _page(body: str, status: int = 200) -> HTMLResponse:
         '<!DOCTYPE html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
         "<title>Mails about exports</title>"
-        '<body style="font:16px/1.5 system-ui,sans-serif;max-width:32em;margin:4em auto;padding:0 1em">'
+        f"<style>{_STYLE}</style><body>"
         f'<form method="post">{body}</form></body></html>',
         status_code=status,
         headers={
-            "Cache-Control": "no-store",
-            "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'",
-            "Referrer-Policy": "no-referrer",
+            "Content-Security-Policy": _POLICY,
             "X-Robots-Tag": "noindex",
         },
     )

@@ -378,3 +378,14 @@ def test_the_keyboard_is_enough(visit: Visit, customer: str) -> None:
         keys.press("Enter")
     lines = Path(download.value.path()).read_text().splitlines()
     assert [json.loads(line)["id"] for line in lines] == list(range(1, 100, 7))
+
+
+def test_the_reference_loads_nothing_from_elsewhere(visit: Visit) -> None:
+    """S1: under a strict policy, without a word on the console."""
+    page = visit.page
+    page.goto(f"{visit.url}/docs")
+    expect(page.get_by_text("/exports/jobs", exact=True).first).to_be_visible()
+    page.locator(".opblock-summary").first.click()
+    page.get_by_role("button", name="Authorize").first.click()
+    page.locator("input[type=text]").first.fill("a.b.c")
+    assert page.evaluate("[localStorage.length, sessionStorage.length]") == [0, 0]

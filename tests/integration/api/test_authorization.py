@@ -100,8 +100,8 @@ CASES = [
     Case("GET /", public(200)),
     Case("HEAD /", public(200)),
     Case("GET /docs", public(200)),
-    Case("GET /docs/oauth2-redirect", public(200)),
-    Case("GET /redoc", public(200)),
+    Case("GET /docs/assets/{name}", public(404)),
+    Case("GET /redoc", public(308)),
     Case("GET /openapi.json", public(200)),
 ]
 
@@ -170,7 +170,7 @@ async def test_who_may_call(strict: Harness, storage: Storage, case: Case) -> No
 
     async def status(name: str, bearer: Callable[[str], str | None]) -> tuple[str, int]:
         owner = f"owner-{uuid4()}"
-        names = {"owner": owner, "job_id": "", "schedule_id": "", "token": "x.y"}
+        names = {"owner": owner, "job_id": "", "schedule_id": "", "token": "x.y", "name": "x"}
         async with strict.user(user_id=owner) as client:
             if "job" in case.call or "events" in case.call:
                 names["job_id"] = await place(client)

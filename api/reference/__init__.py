@@ -1,0 +1,1 @@
+"""The reference of the API's calls, as a page."""

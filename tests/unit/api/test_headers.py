@@ -1,0 +1,124 @@
+"""What browsers may do with an answer, for every route there is; a new one cannot come without (S1, S21)."""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import httpx
+import pytest
+from starlette.routing import Mount
+from structlog.testing import capture_logs
+
+from api.app import create_app
+from api.headers import DEFAULTS
+from stream_app.settings import Settings
+
+JOB = "4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10"
+CACHEABLE = {"/", "/docs", "/docs/assets/{name}", "/page"}
+"""The same for everybody; whatever else there is, nobody keeps."""
+
+
+def settings(**changes: Any) -> Settings:
+    return Settings(_env_file=None, **changes)
+
+
+def routes(app: Any) -> Iterator[tuple[str, str]]:
+    for route in getattr(app, "original_router", app).routes:
+        if isinstance(route, Mount):
+            yield "GET", route.path
+        elif hasattr(route, "original_router"):
+            yield from routes(route)
+        else:
+            yield from ((method, route.path) for method in route.methods)
+
+
+@cache
+def app_of(**changes: Any) -> Any:
+    """One application for all tests: it takes long to build."""
+    return create_app(settings(**changes))
+
+
+ROUTES = sorted(set(routes(app_of())))
+
+
+def address(path: str) -> str:
+    names = {"job_id": JOB, "schedule_id": JOB, "token": "x.y", "name": "swagger-ui.css"}
+    return re.sub(r"{(\w+)}", lambda found: names.get(found[1], "1"), path) + (
+        "/style.css" if path == "/page" else ""
+    )
+
+
+async def ask(method: str, path: str, **changes: Any) -> httpx.Response:
+    """The answer; without services most are errors, which are answers too."""
+    transport = httpx.ASGITransport(app_of(**changes), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+        with capture_logs():  # a traceback on a terminal takes long to draw
+            return await client.request(method, path, headers={"Accept": "text/html"})
+
+
+def directives(response: httpx.Response) -> dict[str, list[str]]:
+    parts = (part.split() for part in response.headers["content-security-policy"].split(";"))
+    return {name: sources for name, *sources in parts}
+
+
+def assert_closed(response: httpx.Response) -> None:
+    rules = directives(response)
+    assert rules["default-src"] in (["'none'"], ["'self'"])
+    assert rules["base-uri"] == rules["frame-ancestors"] == ["'none'"]
+    for name, sources in rules.items():
+        for source in sources:
+            if name != "require-trusted-types-for":
+                assert re.fullmatch(r"'none'|'self'|data:|'sha256-[\w+/=]+'", source), (name, source)
+                assert source != "data:" or name == "img-src"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["referrer-policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+async def test_every_answer_has_a_strict_policy_and_is_not_kept(method: str, path: str) -> None:
+    response = await ask(method, address(path))
+    assert_closed(response)
+    kept = "no-cache" if path in CACHEABLE and response.status_code < 400 else "no-store"
+    assert response.headers["cache-control"] == kept
+    assert "strict-transport-security" not in response.headers, "not behind https"
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/exports/nowhere", "/page/nowhere", "/docs/assets/nowhere"])
+@pytest.mark.parametrize("method", ["GET", "PATCH", "FOO"])
+async def test_errors_have_it_too(method: str, path: str) -> None:
+    response = await ask(method, path)
+    assert response.status_code in (401, 404, 405)
+    assert_closed(response)
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+async def test_behind_https_every_answer_says_so(method: str, path: str) -> None:
+    response = await ask(method, address(path), public_url="https://exports.example.com")
+    assert response.headers["strict-transport-security"] == "max-age=31536000"
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+async def test_pages_name_no_other_host_and_run_no_script_of_their_own(path: str) -> None:
+    page = (await ask("GET", path)).text
+    assert not re.search(r"(?:src|href)\s*=\s*[\"']?(?:\w+:)?//", page)
+    assert not re.search(r"<script(?![^>]*\bsrc=)|\son\w+\s*=|javascript:|<style|\sstyle\s*=", page)
+
+
+async def test_everything_that_the_reference_loads_is_there() -> None:
+    page = (await ask("GET", "/docs")).text
+    names = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(names) == 4
+    for name in names:
+        assert (await ask("GET", f"/{name}")).status_code == 200, name
+
+
+async def test_the_reference_can_be_left_out() -> None:
+    for path in ("/docs", "/redoc", "/openapi.json", "/docs/assets/reference.js"):
+        assert (await ask("GET", path, api_docs=False)).status_code == 404
+
+
+def test_the_default_allows_nothing() -> None:
+    assert DEFAULTS["Content-Security-Policy"] == (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
