@@ -6,18 +6,25 @@ from collections.abc import Iterator, Sequence
 from secrets import token_hex
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, literal, select
+from sqlalchemy import ColumnElement, Text, and_, case, cast, func, literal, literal_column, select
+from sqlalchemy.types import UserDefinedType
 
 from stream_app.events import Options
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import ROWS, Document, Format, Projection, Tally, cell
+from stream_app.exports.formats.csv_guard import (
+    ASCII_STARTS,
+    LEADING_BREAKS,
+    PLAIN_NUMBER,
+    FormulaGuard,
+)
 from stream_app.exports.formats.sql import as_text
 
-FORMULA_STARTS = "=+-@\t\r"
-"""A spreadsheet may run a text that starts so (https://owasp.org/www-community/attacks/CSV_Injection)."""
-
 GUARDED = frozenset({Kind.TEXT, Kind.ENUM, Kind.OTHER})
+"""Kinds whose values may begin like a formula (https://owasp.org/www-community/attacks/CSV_Injection)."""
 
+SYLK = "ID"
+"""Excel takes a file that begins so for one of another format, and complains."""
 
 MARKER = f"\x01{token_hex(16)}\x01"
 """Marks, in what PostgreSQL renders, a spot that the frame counts and removes.
@@ -39,11 +46,17 @@ class CsvFormat(Format):
     compressible = True
 
     def project(self, columns: Sequence[Column], options: Options) -> Projection:
-        """One SQL column for each cell, text columns guarded against formulas."""
-        cells = (
-            _guarded(item) if options.guard_formulas and item.kind in GUARDED else as_text(item)
+        """One SQL column for each cell, text columns guarded against formulas.
+
+        A NULL that is written as nothing, alone in its record, would be an empty line, which readers skip: it
+        becomes an empty text, which COPY quotes.
+        """
+        cells = [
+            _guarded(item) if options.guard_formulas and _is_textual(item) else as_text(item)
             for item in columns
-        )
+        ]
+        if len(cells) == 1 and not options.null:
+            cells = [func.coalesce(cast(cells[0], Text), literal_column("''"))]
         return Projection(
             select(*cells).select_from(ROWS),
             {"format": "csv", "delimiter": options.delimiter, "null": options.null},
@@ -51,36 +64,78 @@ class CsvFormat(Format):
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
         """Byte order mark and header, then the rows as they come."""
-        head = _head(document)
+        options, marker = document.options, MARKER.encode()
+        guard = FormulaGuard([_is_textual(item) for item in document.columns], options.delimiter, marker)
+        head = _head(document, guard)
         if head:
             yield head
-        marker = MARKER.encode()
         for chunk in chunks:
             tally.rows += chunk.count(b"\n")
-            if b"\x01" in chunk and (guarded := chunk.count(marker)):
-                tally.warnings["guarded_formulas"] += guarded
-                chunk = chunk.replace(marker, b"")
+            if options.guard_formulas:
+                chunk, guarded = guard(chunk)
+                if b"\x01" in chunk:
+                    guarded += chunk.count(marker)
+                    chunk = chunk.replace(marker, b"")
+                if guarded:
+                    tally.warnings["guarded_formulas"] += guarded
+            if not head:
+                head = chunk
+                chunk = _unlike_sylk(chunk, options)
             yield chunk
+
+
+class _FirstByte(UserDefinedType[Any]):
+    """PostgreSQL's one-byte type: unlike ``ascii()``, the cast takes texts of any server encoding."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        """Its name, which must be quoted."""
+        return 'pg_catalog."char"'
+
+
+def _is_textual(item: Column) -> bool:
+    return item.kind in GUARDED
 
 
 def _guarded(item: Column) -> ColumnElement[Any]:
     value = as_text(item)
-    starts = func.ascii(cell(item) if item.kind is Kind.TEXT else value)
+    text = cell(item) if item.kind is Kind.TEXT else value
+    first = cast(text, _FirstByte())
+    begins_formula = and_(
+        first.in_([literal_column(f"E'\\x{ord(start):02x}'") for start in ASCII_STARTS + LEADING_BREAKS]),
+        # The cast reads four characters such as \\075 as the number of a byte.
+        func.left(text, 1) != literal_column("'\\'"),
+        text.op("!~")(literal_column(f"'^{PLAIN_NUMBER}$'")),
+    )
     return case(
-        (starts > max(map(ord, FORMULA_STARTS)), value),  # most texts start with a letter: one comparison
-        (starts.in_([literal(ord(start)) for start in FORMULA_STARTS]), literal(f"{MARKER}'").concat(value)),
+        (first > literal_column("'@'"), value),  # most texts start with a letter: one comparison
+        (begins_formula, literal(f"{MARKER}'").concat(value)),
         else_=value,
     )
 
 
-def _head(document: Document) -> bytes:
+def _head(document: Document, guard: FormulaGuard) -> bytes:
     options = document.options
-    text = io.StringIO()
-    if options.bom:
-        text.write("\ufeff")
+    head = b""
     if options.header:
-        names = (item.name for item in document.columns)
+        names = [item.name for item in document.columns]
         if options.guard_formulas:
-            names = ("'" + name if name[0] in FORMULA_STARTS else name for name in names)
-        csv.writer(text, delimiter=options.delimiter, lineterminator="\n").writerow(names)
-    return text.getvalue().encode()
+            leading = ASCII_STARTS + LEADING_BREAKS
+            names = ["'" + name if name[0] in leading else name for name in map(guard.text, names)]
+        text = io.StringIO()
+        # It quotes carriage returns, as COPY does, only if the line ends with one.
+        csv.writer(text, delimiter=options.delimiter, lineterminator="\r\n").writerow(names)
+        head = _unlike_sylk(text.getvalue().removesuffix("\r\n").encode(), options) + b"\n"
+    return b"\xef\xbb\xbf" + head if options.bom else head
+
+
+def _unlike_sylk(start: bytes, options: Options) -> bytes:
+    """The start of a file, its first value quoted if Excel would take the file for another format."""
+    if not start.startswith(SYLK.encode()):
+        return start
+    line, _, _ = start.partition(b"\n")
+    first, _, _ = line.partition(options.delimiter.encode())
+    if first.decode() == options.null:
+        return start  # quoted it would be a text
+    return b'"%b"' % first + start[len(first) :]

@@ -93,14 +93,20 @@ def export(exporter_of: Callable[..., Exporter], storage: Storage) -> Export:
         table: str, format_name: str, *, dataset: Dataset | None = None, **request: Any
     ) -> Exported:
         described = dataset or Dataset(name="things", table=table)
-        exporter = exporter_of(described)
-        wanted = ExportRequest.parse(
-            {"user_id": "u", "export_type": described.name, "format": format_name, "scope": "all", **request}
-        )
-        data = await exporter.run(claim_for(wanted), Gauge())
-        link = storage.link(data.key or "", data.file_name or "", data.content_type or "")
-        response = await asyncio.to_thread(urllib3.request, "GET", link, decode_content=False)
-        assert response.status == 200, response.data
-        return Exported(response.data, data)
+        return await exported_by(exporter_of(described), storage, described, format_name, **request)
 
     return run
+
+
+async def exported_by(
+    exporter: Exporter, storage: Storage, dataset: Dataset, format_name: str, **request: Any
+) -> Exported:
+    """What ``exporter`` makes of a request, fetched from the store."""
+    wanted = ExportRequest.parse(
+        {"user_id": "u", "export_type": dataset.name, "format": format_name, "scope": "all", **request}
+    )
+    data = await exporter.run(claim_for(wanted), Gauge())
+    link = storage.link(data.key or "", data.file_name or "", data.content_type or "")
+    response = await asyncio.to_thread(urllib3.request, "GET", link, decode_content=False)
+    assert response.status == 200, response.data
+    return Exported(response.data, data)

@@ -1,0 +1,87 @@
+"""What only csv does: guarded formulas, NULL alone in a record, names that Excel takes for another format."""
+
+import csv
+import io
+
+import asyncpg
+import duckdb
+import pytest
+
+from tests.integration.exports.conftest import Export
+
+
+def read(content: bytes, delimiter: str = ",") -> list[list[str]]:
+    text = io.StringIO(content.decode(), newline="")
+    return list(csv.reader(text, delimiter=delimiter, strict=True))
+
+
+def by_duckdb(content: bytes) -> list[tuple[object, ...]]:
+    file = io.StringIO(content.decode())
+    return duckdb.connect().read_csv(file, all_varchar=True, header=True, delimiter=",").fetchall()
+
+
+async def fill(database: asyncpg.Connection, texts: list[str | None]) -> None:
+    await database.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    await database.executemany("INSERT INTO t VALUES ($1, $2)", list(enumerate(texts)))
+
+
+FORMULAS = {
+    "＝1+1": "'＝1+1", "－2": "'－2", "a;=1+1": "a;'=1+1", "a\t=1+1": "a\t'=1+1", "\n=1+1": "'\n'=1+1",
+    "a\r\n@x": "a\r\n'@x", "=1+1": "'=1+1", "=1;=2": "'=1;'=2", "-5-3": "'-5-3", "+x": "'+x", "\tx": "'\tx",
+}  # fmt: skip
+NO_FORMULAS = [
+    "-5",
+    "+1.5e3",
+    "-.5",
+    "+49301234567",
+    "a,=1",
+    "a;b",
+    "日本，＝",
+    "",
+    None,
+    "\\075",
+    "a=1",
+    "'=1",
+    "—",
+]
+
+
+async def test_formulas_are_guarded_and_numbers_are_not(
+    export: Export, database: asyncpg.Connection, schema: str
+) -> None:
+    """V6, V7: full width, behind separators and line breaks; counted once for each value."""
+    await fill(database, [*FORMULAS, *NO_FORMULAS])
+    exported = await export(f"{schema}.t", "csv", options={"null": "NULL"})
+    expected = [*FORMULAS.values(), *("NULL" if text is None else text for text in NO_FORMULAS)]
+    assert [row[1] for row in read(exported.content)[1:]] == expected
+    assert exported.warnings == {"guarded_formulas": len(FORMULAS)}
+    plain = await export(f"{schema}.t", "csv", options={"null": "NULL", "guard_formulas": False})
+    assert [row[1] for row in read(plain.content)[1:]] == [*FORMULAS, *expected[len(FORMULAS) :]]
+    assert plain.warnings == {}
+
+
+async def test_null_alone_in_a_record_is_no_empty_line(
+    export: Export, database: asyncpg.Connection, schema: str
+) -> None:
+    """V18: readers skip empty lines."""
+    await fill(database, ["a", None, "", None])
+    exported = await export(f"{schema}.t", "csv", columns=["v"])
+    assert exported.content == b'v\na\n""\n""\n""\n'
+    assert len(by_duckdb(exported.content)) == len(read(exported.content)) - 1 == 4
+    named = await export(f"{schema}.t", "csv", columns=["v"], options={"null": "NULL"})
+    assert named.content == b'v\na\nNULL\n""\nNULL\n'
+    numbers = await export(f"{schema}.t", "csv", columns=["id"], filters={"id": {"lt": 2}})
+    assert numbers.content == b"id\n0\n1\n"
+
+
+@pytest.mark.parametrize("name", ["ID", "IDX", "ID,x"])
+async def test_a_file_that_begins_with_id_is_no_sylk(
+    export: Export, database: asyncpg.Connection, schema: str, name: str
+) -> None:
+    """V19: Excel believes in what stands first, the header or, without one, a value."""
+    await database.execute(f"CREATE TABLE t (\"{name}\" text, v int); INSERT INTO t VALUES ('ID;P', 1)")
+    content = (await export(f"{schema}.t", "csv")).content
+    assert content == f'"{name}",v\nID;P,1\n'.encode()
+    assert by_duckdb(content) == [("ID;P", "1")]
+    headless = await export(f"{schema}.t", "csv", options={"header": False})
+    assert headless.content == b'"ID;P",1\n'

@@ -1,0 +1,94 @@
+"""Databases whose encoding is not UTF-8: every file is UTF-8 all the same, or the export is refused."""
+
+import csv
+import io
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import asyncpg
+import pyarrow.parquet as pq
+import pytest
+from openpyxl import load_workbook
+from pydantic import SecretStr
+
+from stream_app.errors import Rejected
+from stream_app.exports.catalog import Catalog
+from stream_app.exports.datasets.base import Dataset
+from stream_app.exports.run import Exporter
+from stream_app.exports.source import Source
+from stream_app.exports.storage import Storage
+from stream_app.settings import Settings
+from tests.integration.exports.conftest import exported_by
+
+TEXTS = {
+    "EUC_JP": "日本語 カナ",
+    "EUC_KR": "한국어",
+    "EUC_TW": "中文",
+    "EUC_CN": "中文",
+    "LATIN1": "Größe",
+    "WIN1251": "Привет",
+    "KOI8R": "Привет",
+    "SQL_ASCII": "plain",
+}
+
+DATASET = Dataset(name="things", table="things")
+
+
+READERS: dict[str, Callable[[bytes], str]] = {
+    "csv": lambda content: list(csv.reader(io.StringIO(content.decode())))[1][1],
+    "json": lambda content: str(json.loads(content)[0]["v"]),
+    "ndjson": lambda content: str(json.loads(content)["v"]),
+    "excel": lambda content: str(load_workbook(io.BytesIO(content)).worksheets[0].cell(2, 2).value),
+    "parquet": lambda content: str(pq.read_table(io.BytesIO(content)).to_pylist()[0]["v"]),
+}
+
+
+@asynccontextmanager
+async def table_of(encoding: str, text: str, source_dsn: str, settings: Settings) -> AsyncIterator[Source]:
+    """A database of that encoding with one table, until the block ends."""
+    server = source_dsn.rpartition("/")[0]
+    name = f"test_{uuid4().hex[:12]}"
+    admin = await asyncpg.connect(source_dsn)
+    await admin.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    url = settings.source_dsn.rpartition("/")[0] + f"/{name}"
+    source = Source(settings.model_copy(update={"source_database_url": SecretStr(url)}), connections=1)
+    try:
+        inside = await asyncpg.connect(f"{server}/{name}")
+        await inside.execute(
+            "CREATE TABLE things (id int PRIMARY KEY, v text); GRANT SELECT ON things TO PUBLIC"
+        )
+        await inside.execute(f"INSERT INTO things VALUES (1, {text})")
+        await inside.close()
+        yield source
+    finally:
+        await source.close()
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await admin.close()
+
+
+@pytest.mark.parametrize("encoding", TEXTS)
+async def test_every_format_is_utf_8(
+    encoding: str, source_dsn: str, settings: Settings, storage: Storage, exporter_of: Callable[..., Exporter]
+) -> None:
+    """P6."""
+    text = TEXTS[encoding]
+    async with table_of(encoding, f"'{text}'", source_dsn, settings) as source:
+        exporter = exporter_of(DATASET, source=source, catalog=Catalog(source.fetch))
+        for name, read in READERS.items():
+            exported = await exported_by(exporter, storage, DATASET, name)
+            assert read(exported.content) == text, name
+            filtered = await exported_by(exporter, storage, DATASET, name, filters={"v": {"prefix": text}})
+            assert filtered.data.row_count == 1
+
+
+async def test_bytes_that_are_no_utf_8_are_refused(
+    source_dsn: str, settings: Settings, storage: Storage, exporter_of: Callable[..., Exporter]
+) -> None:
+    """P6: a database without an encoding may hold anything; a file may not."""
+    async with table_of("SQL_ASCII", "convert_from('\\xe9', 'SQL_ASCII')", source_dsn, settings) as source:
+        exporter = exporter_of(DATASET, source=source, catalog=Catalog(source.fetch))
+        for name in READERS:
+            with pytest.raises(Rejected, match="invalid byte sequence"):
+                await exported_by(exporter, storage, DATASET, name)

@@ -1,0 +1,112 @@
+"""Formulas inside texts are found wherever a program may begin a new cell; numbers and other columns stay."""
+
+import csv
+import io
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from stream_app.exports.formats.csv_guard import FormulaGuard
+
+MARKER = b"\x01marker\x01"
+PLAIN_NUMBER = re.compile(r"[+-]([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+def guarded(rows: list[list[str]], textual: list[bool], delimiter: str = ",") -> tuple[list[list[str]], int]:
+    lines = (delimiter.join(quoted(value, delimiter) for value in row) + "\n" for row in rows)
+    content, count = FormulaGuard(textual, delimiter, MARKER)("".join(lines).encode())
+    read = csv.reader(io.StringIO(content.decode(), newline=""), delimiter=delimiter, strict=True)
+    return list(read), count
+
+
+def quoted(value: str, delimiter: str) -> str:
+    """As COPY writes it, which quotes more than Python's writer."""
+    if value and not any(special in value for special in f'{delimiter}"\r\n'):
+        return value
+    return '"' + value.replace('"', '""') + '"'
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|", "\n", "\r", "\r\n", ';"', '\t""', "\n\n"])
+@pytest.mark.parametrize("start", [*"=+-@＝＋－＠﹦﹢﹣﹫"])
+def test_a_formula_behind_a_separator_is_guarded(separator: str, start: str) -> None:
+    """V6: a program that splits there finds a text."""
+    rows, count = guarded([["1", f"a{separator}{start}1+1", "z"]], [False, True, True])
+    assert rows == [["1", f"a{separator}'{start}1+1", "z"]]
+    assert count == 1
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_file_s_own_delimiter_needs_no_guard(delimiter: str) -> None:
+    """Readers of the file respect its quotes; those that are set to another separator do not split there."""
+    for separator in {",", ";", "\t", "|"}:
+        rows, count = guarded([[f"a{separator}=1"]], [True], delimiter)
+        expected = f"a{separator}=1" if separator == delimiter else f"a{separator}'=1"
+        assert rows == [[expected]]
+        assert count == (separator != delimiter)
+
+
+@pytest.mark.parametrize("start", [*"＝＋－＠﹦﹢﹣﹫"])
+@pytest.mark.parametrize("before", [[], ["1"], ["", ""], ['"', "a\nb"]])
+def test_a_full_width_start_is_guarded(start: str, before: list[str]) -> None:
+    """V6: in every column, quoted or not, also in the first record."""
+    row = [*before, f"{start}1+1", f'{start}"1", 2']
+    rows, count = guarded([row, row], [True] * len(row))
+    assert rows == [[*before, f"'{start}1+1", f'\'{start}"1", 2']] * 2
+    assert count == 4
+
+
+def test_what_is_no_formula_stays() -> None:
+    """V7: numbers, other columns, and what merely looks alike."""
+    rows = [
+        ["-5", "a;-5", "b\n+1.5e3", "c|-.5;d", "e－f", "g，h", "- i", "j; =1"],
+        ["-5.25", '["a;=1"]', '{"k": "\n=1"}', "", "", "", "", ""],
+    ]
+    assert guarded(rows, [False, True, True, True, True, True, True, True]) == (
+        [rows[0], ["-5.25", '["a;\'=1"]', '{"k": "\n\'=1"}', "", "", "", "", ""]],
+        2,
+    )
+    assert guarded(rows, [False] * 8) == (rows, 0)
+
+
+def test_a_value_that_was_counted_before_is_not_counted_again() -> None:
+    _, count = guarded([[f"{MARKER.decode()}'=1;=2", "x;=3"]], [True, True])
+    assert count == 1
+
+
+@pytest.mark.parametrize("name", ["a;=1", "＝a", "x\n@y"])
+def test_names_of_columns(name: str) -> None:
+    assert "'" in FormulaGuard([True], ",", MARKER).text(name)
+
+
+TEXTS = st.text(st.sampled_from("ab;,|\t\r\n\"'=+-@＝－1. é"), max_size=12)
+
+
+@given(
+    rows=st.lists(st.tuples(TEXTS, TEXTS, TEXTS), min_size=1, max_size=8), delimiter=st.sampled_from(",;\t|")
+)
+@example(rows=[("=", '"\n=', ""), ('a;"=', "", "\n-5")], delimiter=",")
+def test_any_texts(rows: list[tuple[str, str, str]], delimiter: str) -> None:
+    """Only ``'`` is ever added, only to textual columns, and nothing stays that another split reveals."""
+    read, count = guarded([list(row) for row in rows], [True, False, True], delimiter)
+    assert len(read) == len(rows)
+    changed = 0
+    for row, found in zip(rows, read, strict=True):
+        assert found[1] == row[1]
+        for before, after in ((row[0], found[0]), (row[2], found[2])):
+            changed += before != after
+            assert without_guards(after, before)
+            others = ";,|\t\r\n".replace(delimiter, "")
+            for piece in re.split(f"[{re.escape(others)}]", after)[1:]:
+                bare = piece.lstrip('"')
+                assert bare[:1] not in [*"=+-@＝－"] or PLAIN_NUMBER.match(bare), (before, after)
+    assert count == changed
+
+
+def without_guards(after: str, before: str) -> bool:
+    """Whether ``after`` is ``before`` with nothing but ``'`` put in."""
+    left = iter(after)
+    return all(character in left for character in before) and len(after) - len(before) == (
+        after.count("'") - before.count("'")
+    )
