@@ -56,6 +56,19 @@ class Rejected(ExporterError):
         self.field = field
 
 
+def value_too_large(column: str, row: str, size: int, limit: int, output: str) -> Rejected:
+    """The error for a value that cannot be written in bounded memory.
+
+    ``row`` says which row has it (``the row whose id is 7``), ``size`` and ``limit`` are bytes, ``output`` is
+    the format's name.
+    """
+    return Rejected(
+        f"column {column!r} of {row} has {size:,} bytes, too many for a {output} file, in which a row "
+        f"may have {limit:,}; leave the column or the row out, or choose another format",
+        code="value_too_large",
+    )
+
+
 class Retryable(ExporterError):
     """A passing fault of a part (database, object store, network): try again later."""
 

@@ -149,6 +149,7 @@ class Settings(BaseSettings):
     )
     max_rows: Count | None = Field(None, description="Most rows one export may have; default: no limit")
     pdf_max_rows: Count = Field(100_000, description="Most rows a PDF may have")
+    pdf_max_bytes: Count = Field(256 * 2**20, description="Most bytes of text that a PDF's rows may have")
     user_schedule_limit: Count = Field(100, description="Schedules that one user may have")
     schedule_jitter_seconds: float = Field(
         30, ge=0, description="Runs that are due in the same minute start spread over this time"

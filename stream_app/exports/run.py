@@ -26,7 +26,7 @@ from stream_app.exports.inventory import object_key
 from stream_app.exports.phases import Timed, TimedSink, phase, rendering
 from stream_app.exports.pipe import BytePipe, PipeClosed
 from stream_app.exports.projection import Statement
-from stream_app.exports.source import Snapshot, Source
+from stream_app.exports.source import Sink, Snapshot, Source
 from stream_app.exports.statement import Rows, render, rows_of
 from stream_app.exports.storage import Storage, Stored
 from stream_app.jobs.states import Status
@@ -174,7 +174,7 @@ class Exporter:
 
         uploading = asyncio.get_running_loop().run_in_executor(self.threads, copy_context().run, upload)
         try:
-            sink = TimedSink(pipe.write)
+            sink = TimedSink(_limited(pipe.write, file.output.byte_limit(self.settings), file.output))
             with phase("source", sink, {"db.system.name": "postgresql", "db.operation.name": "COPY"}):
                 count = await snapshot.copy(statement.sql, statement.copy, sink)
             pipe.finish()
@@ -189,6 +189,27 @@ class Exporter:
             elif isinstance(error, PipeClosed):
                 uploading.result()
             raise
+
+
+def _limited(sink: Sink, limit: int | None, output: Format) -> Sink:
+    """``sink``, which takes ``limit`` bytes and no more."""
+    if limit is None:
+        return sink
+    taken = 0
+
+    async def take(chunk: bytes) -> None:
+        nonlocal taken
+        taken += len(chunk)
+        if taken > limit:
+            raise Rejected(
+                f"the rows have more than {limit:,} bytes of text, the most that a {output.name} file may "
+                "have here; narrow the export with filters, leave columns out or choose another format; "
+                f"operators: EXPORTER_{output.name.upper()}_MAX_BYTES is the limit",
+                code="too_many_bytes",
+            )
+        await sink(chunk)
+
+    return take
 
 
 @dataclass(frozen=True, slots=True)

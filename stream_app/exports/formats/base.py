@@ -68,6 +68,10 @@ class Format(ABC):
         """The most rows that a file of this format may have; ``None``: as many as there are."""
         return None
 
+    def byte_limit(self, settings: Settings) -> int | None:
+        """The most bytes that :meth:`frame` may get; ``None``: as many as there are."""
+        return None
+
     @abstractmethod
     def project(self, columns: Sequence[Column], options: Options) -> Projection:
         """The statement to COPY, over :data:`ROWS` that have ``columns``."""

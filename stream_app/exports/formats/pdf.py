@@ -2,7 +2,8 @@
 
 A value is the text that csv shows. NULL is a grey dash, an empty text is nothing. Line breaks in a value are
 line breaks in its cell, a tab is four spaces. A character that no font here has is written as ``\\u{1f600}``
-and counted in the manifest as ``replaced_characters``; so is any other control character.
+and counted in the manifest as ``replaced_characters``; so is any other control character. A row of more than
+:data:`stream_app.exports.formats.pdf_values.ROW_BYTES` is refused.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,10 @@ class PdfFormat(Format):
     def row_limit(self, settings: Settings) -> int | None:
         """Nobody reads a million rows on paper."""
         return settings.pdf_max_rows
+
+    def byte_limit(self, settings: Settings) -> int | None:
+        """Few rows can have long texts."""
+        return settings.pdf_max_bytes
 
     def project(self, columns: Sequence[Column], options: Options) -> Projection:
         """COPY's own text format: it splits at tabs and line feeds, whatever the values hold."""

@@ -16,6 +16,7 @@ from stream_app.exports.formats.pdf_grid import lay_out
 from stream_app.exports.formats.pdf_page import Painter, Words
 from stream_app.exports.formats.pdf_table import Table
 from stream_app.exports.formats.pdf_text import columns_of, shown
+from stream_app.exports.formats.pdf_values import small_rows
 
 SAMPLE_BYTES = 128 * 2**10
 """Rows that are looked at before the first page is laid out."""
@@ -42,7 +43,7 @@ def report(chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterato
     fonts, file = Fonts(), PdfFile()
     title = document.options.title or document.dataset
     words = _words(document, title, fonts, tally)
-    rows = (columns_of(chunk, fonts, tally) for chunk in _with_sample(chunks))
+    rows = (columns_of(chunk, fonts, tally) for chunk in _with_sample(small_rows(chunks, document.columns)))
     sample = next(rows, None)
     nothing: list[tuple[str, ...]] = [()] * len(document.columns)
     grid = lay_out(document.columns, words.names, sample or nothing, fonts, document.options.page_size)
@@ -50,9 +51,9 @@ def report(chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterato
     table = Table(grid, fonts, painter)
     for columns in chain([sample] if sample else [], rows):
         tally.rows += len(columns[0])
-        table.add(columns)
-        if data := file.take():
-            yield data
+        for _ in table.add(columns):
+            if data := file.take():
+                yield data
     table.finish()
     painter.finish(tally.rows)
     file.finish(

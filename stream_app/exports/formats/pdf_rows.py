@@ -1,9 +1,6 @@
 """Wrapped rows, column by column, on their way to a page."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-
-from stream_app.exports.formats.pdf_text import LINE, ROW
 
 
 @dataclass(slots=True)
@@ -33,20 +30,3 @@ class Rows:
             self.ends[start:end],
             self.shades[start:end],
         )
-
-    def broken(self, lines: int) -> "Rows":
-        """The same rows, taller ones in pieces of so many lines that may stand on different pages."""
-        starts = [(row, line) for row, height in enumerate(self.heights) for line in range(0, height, lines)]
-        pieces = [min(lines, self.heights[row] - line) for row, line in starts]
-        last = [line + piece == self.heights[row] for (row, line), piece in zip(starts, pieces, strict=True)]
-        return Rows(
-            [[piece for cell in column for piece in _pieces(cell, lines)] for column in self.cells],
-            pieces,
-            [ROW if is_last else LINE for is_last in last],
-            [self.shades[row] for row, _ in starts],
-        )
-
-
-def _pieces(cell: str, lines: int) -> Iterator[str]:
-    split = cell.split(LINE)
-    return (LINE.join(split[start : start + lines]) for start in range(0, len(split), lines))

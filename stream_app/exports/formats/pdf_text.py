@@ -2,7 +2,8 @@
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from io import StringIO
 from itertools import accumulate
 
 from stream_app.exports.formats.base import Tally
@@ -14,6 +15,12 @@ LINE, ROW, NULL, FOREIGN, NATIVE = "\n", "\x0b", "\x0c", "\x0e", "\x0f"
 No text that is shown has control characters, and no character that is shown can be mistaken for one in
 UTF-16, where the mark's bytes could also be the end of a character and the start of one of U+0A00 to U+0FFF.
 """
+
+WINDOW = 4_096
+"""Characters that are broken into lines at once: many more than a line has."""
+
+PART = 512 * 2**10
+"""Characters of a text in which matches take no memory to speak of: more than a chunk of short rows has."""
 
 _PLAIN = bytes(range(0x20, 0x7F)) + b"\t\n"
 _UNSEEN = re.compile(r"\\([bfv\\])")
@@ -38,9 +45,12 @@ def shown(text: str, strange: str, fonts: Fonts, tally: Tally, escape: str = "\\
     if not unknown:
         return text
     found = re.compile("[" + re.escape("".join(unknown)) + "]")
-    text, count = found.subn(lambda match: escape % ord(match[0]), text)
-    tally.warnings["replaced_characters"] += count
-    return text
+
+    def replace(match: re.Match[str]) -> str:
+        tally.warnings["replaced_characters"] += 1
+        return escape % ord(match[0])
+
+    return _substituted(found, replace, text)
 
 
 def _without_unseen(text: str, tally: Tally) -> str:
@@ -51,12 +61,26 @@ def _without_unseen(text: str, tally: Tally) -> str:
         tally.warnings["replaced_characters"] += 1
         return code
 
-    return _UNSEEN.sub(replace, text)
+    return _substituted(_UNSEEN, replace, text)
+
+
+def _substituted(found: re.Pattern[str], replace: Callable[[re.Match[str]], str], text: str) -> str:
+    """``found.sub(replace, text)``, which takes 60 bytes for each match until it is done."""
+    if len(text) <= PART:
+        return found.sub(replace, text)
+    result = StringIO()
+    done = 0
+    for match in found.finditer(text):
+        result.write(text[done : match.start()])
+        result.write(replace(match))
+        done = match.end()
+    result.write(text[done:])
+    return result.getvalue()
 
 
 def unescaped(cell: str) -> str:
     """The value that COPY wrote as ``cell``."""
-    return _ESCAPED.sub(lambda match: _MEANS[match[1]], cell) if "\\" in cell else cell
+    return _substituted(_ESCAPED, lambda match: _MEANS[match[1]], cell) if "\\" in cell else cell
 
 
 class Wrapped(dict[str, str]):
@@ -71,9 +95,10 @@ class Wrapped(dict[str, str]):
         self._width = width
 
     def __missing__(self, cell: str) -> str:
-        if cell.isascii() and "\\" not in cell:  # what most cells are like
+        if len(cell) <= WINDOW and cell.isascii() and "\\" not in cell:  # what most cells are like
             widths = cell.encode().translate(self._plain)
-            lines = cell if sum(widths) <= self._width else _broken(cell, widths, self._width)
+            fits = sum(widths) <= self._width
+            lines = cell if fits else "\n".join(_lines(cell, widths, self._width))
         else:
             lines = NULL if cell == "\\N" else wrap(unescaped(cell), self._width, self._fonts)
         if len(cell) <= self.SHORT:
@@ -90,13 +115,28 @@ def wrap(text: str, width: float, fonts: Fonts) -> str:
     """
     if "\n" in text:
         return "\n".join(wrap(paragraph, width, fonts) for paragraph in text.split("\n"))
-    return _broken(text, fonts.each(text), width)
+    return _broken(text, width, fonts)
 
 
-def _broken(text: str, widths: Iterable[int], width: float) -> str:
+def _broken(text: str, width: float, fonts: Fonts) -> str:
+    """Lines of one paragraph. A long one is cut window by window: each character's width takes 40 bytes."""
+    lines: list[str] = []
+    start = 0
+    while len(text) - start > WINDOW:
+        window = text[start : start + WINDOW]
+        found = _lines(window, fonts.each(window), width)
+        if len(found) > 1:
+            found.pop()  # what follows the window may belong to it
+        lines += found
+        start += sum(map(len, found))
+    rest = text[start:]
+    return "\n".join([*lines, *_lines(rest, fonts.each(rest), width)])
+
+
+def _lines(text: str, widths: Iterable[int], width: float) -> list[str]:
     ends = list(accumulate(widths))
     if not ends or ends[-1] <= width:
-        return text
+        return [text]
     lines = []
     start, done, length = 0, 0, len(text)
     has_spaces = " " in text
@@ -109,7 +149,7 @@ def _broken(text: str, widths: Iterable[int], width: float) -> str:
             end = text.rfind(" ", start + 1, end + 1) + 1 or end
         lines.append(text[start:end])
         start, done = end, ends[end - 1]
-    return "\n".join(lines)
+    return lines
 
 
 def encoded(text: str, fonts: Fonts) -> bytes:

@@ -1,6 +1,7 @@
 """PDF files through the whole pipeline, framed by another process."""
 
 import io
+from collections.abc import Callable
 
 import asyncpg
 import psutil
@@ -8,7 +9,11 @@ import pytest
 from pypdf import PdfReader
 
 from stream_app.errors import Rejected
-from tests.integration.exports.conftest import Export
+from stream_app.events import ExportRequest
+from stream_app.exports.datasets.base import Dataset
+from stream_app.exports.run import Exporter, Gauge
+from stream_app.settings import Settings
+from tests.integration.exports.conftest import Export, claim_for
 
 PROCESS = "stream_app.exports.formats.process"
 
@@ -105,3 +110,25 @@ async def test_a_source_that_fails_leaves_no_process(
     with pytest.raises(Rejected, match="division by zero"):
         await export(f"{schema}.failing", "pdf")
     assert framing() == 0
+
+
+async def test_more_bytes_than_allowed(
+    exporter_of: Callable[..., Exporter], settings: Settings, database: asyncpg.Connection, schema: str
+) -> None:
+    """V11: the limit is on bytes as well as on rows."""
+    await database.execute("CREATE TABLE t AS SELECT repeat('x', 100000) AS a FROM generate_series(1, 20)")
+    limited = settings.model_copy(update={"pdf_max_bytes": 1_000_000})
+    exporter = exporter_of(Dataset(name="things", table=f"{schema}.t"), settings=limited)
+    request = {"user_id": "u", "export_type": "things", "format": "pdf", "scope": "all"}
+    with pytest.raises(Rejected, match="more than 1,000,000 bytes") as caught:
+        await exporter.run(claim_for(ExportRequest.parse(request)), Gauge())
+    assert caught.value.code == "too_many_bytes"
+    assert framing() == 0
+
+
+async def test_a_value_too_large(export: Export, database: asyncpg.Connection, schema: str) -> None:
+    """V11: refused by the process that would have written it, with the column and the row."""
+    await database.execute("CREATE TABLE t AS SELECT 7 AS id, repeat('x', 5000000) AS a, 'small' AS b")
+    with pytest.raises(Rejected, match="column 'a' of the row whose id is '7' has 5,000,000 bytes") as caught:
+        await export(f"{schema}.t", "pdf")
+    assert caught.value.code == "value_too_large"
