@@ -43,6 +43,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_rank)  # a stable sort: the random order within a folder stays
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name long texts by their argument: tokens and cursors differ between processes, names of tests must not."""
+    return argname if isinstance(val, str) and len(val) > 40 else None
+
+
 def _rank(item: pytest.Item) -> int:
     folder = item.path.relative_to(ROOT / "tests").parts[0]
     return FIRST.index(folder) if folder in FIRST else len(FIRST)

@@ -198,7 +198,7 @@ def publish(provider: FakeServer, *keys: Key, **extra: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "algorithm"), [(RSA, "RS256"), (RSA, "PS256"), (EC, "ES256"), (ED, "Ed25519")], ids=str
+    ("key", "algorithm"), [(RSA, "RS256"), (RSA, "PS256"), (EC, "ES256"), (ED, "Ed25519")]
 )
 async def test_published_keys(provider: FakeServer, published: Published, key: Key, algorithm: str) -> None:
     publish(provider, RSA, EC, ED)
