@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Name long texts by their argument: tokens and cursors differ between processes, names of tests must not."""
+    """Name long texts by their argument: a token differs between processes, the name of a test must not."""
     return argname if isinstance(val, str) and len(val) > 40 else None
 
 
