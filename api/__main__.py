@@ -25,13 +25,14 @@ def api(
     from api.app import create_app
     from stream_app import logs
     from stream_app.exports.datasets.registry import load_datasets
-    from stream_app.settings import Settings
+    from stream_app.setting_errors import load_settings, warn_of_misspelt
 
     with ends_well():
-        settings = Settings()
+        settings = load_settings()
         refuse_development_secret(settings, host)
         load_datasets(settings.datasets_file)  # here its error is one line, later it would be a traceback
     logs.configure(settings)
+    warn_of_misspelt()
     uvicorn.run(
         create_app(settings),
         host=host,

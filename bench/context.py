@@ -49,14 +49,21 @@ class Context:
         return urlsplit(self.settings.s3_endpoint).netloc
 
     @property
+    def s3_name(self) -> str:
+        """The name of the store's key."""
+        assert self.settings.s3_access_key is not None
+        return self.settings.s3_access_key.get_secret_value()
+
+    @property
     def s3_secret(self) -> str:
+        assert self.settings.s3_secret_key is not None
         return self.settings.s3_secret_key.get_secret_value()
 
     def store(self) -> Minio:
         """A client as its documentation makes it."""
         return Minio(
             self.s3_host,
-            access_key=self.settings.s3_access_key,
+            access_key=self.s3_name,
             secret_key=self.s3_secret,
             secure=False,
             region=self.settings.s3_region,

@@ -23,13 +23,19 @@ def up(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the API")] = 8000,
     workers: Annotated[int, typer.Option(min=0, help="Number of workers")] = 1,
     rows: Rows = 20_000,
-    folder: Annotated[Path, typer.Option(help="Folder for data, logs and stack.json")] = Path(".local"),
+    folder: Annotated[
+        Path | None, typer.Option(help="Folder for data, logs and stack.json", show_default=".local")
+    ] = None,
 ) -> None:
-    """Start everything and stay until Ctrl-C."""
+    """Start everything and stay until Ctrl-C; `exporter` of the same virtual environment finds it."""
     from local.up import up
+    from stream_app.setting_sources import LOCAL_SETTINGS
 
     with suppress(KeyboardInterrupt):  # the way it is meant to end
-        up(port, workers, rows, folder.absolute())
+        if folder is None:
+            up(port, workers, rows, Path(".local").absolute(), for_commands=LOCAL_SETTINGS)
+        else:
+            up(port, workers, rows, folder.absolute())
 
 
 @cli.command()

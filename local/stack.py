@@ -23,6 +23,7 @@ from local.s3 import S3Service
 from local.service import Service
 from local.services import Services
 from local.smtp import SmtpService
+from stream_app.setting_sources import SETTINGS_FILE
 
 ROOT = Path(__file__).parent.parent
 
@@ -123,8 +124,8 @@ class Stack:
             self.run("migrate")
 
     def environment(self) -> dict[str, str]:
-        """The whole environment of our processes, as a copy."""
-        return {**os.environ, **self.settings()}
+        """The whole environment of our processes, as a copy; they read no settings file of another stack."""
+        return {SETTINGS_FILE: os.devnull, **os.environ, **self.settings()}
 
     def settings(self) -> dict[str, str]:
         """The EXPORTER_* variables: what was started, over it what the caller set, over it ``settings``."""

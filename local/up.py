@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 
+from pydantic import SecretStr
 from rich.markup import escape
 
 from local.apps import Api
@@ -14,8 +15,17 @@ from local.stack import ROOT, Stack
 from stream_app.settings import Settings
 
 
-def up(port: int, workers: int, ledger_rows: int, folder: Path = ROOT / ".local") -> None:
+def up(
+    port: int,
+    workers: int,
+    ledger_rows: int,
+    folder: Path = ROOT / ".local",
+    *,
+    for_commands: Path | None = None,
+) -> None:
     """Start everything, write ``stack.json`` and ``stack.env`` into ``folder``, wait.
+
+    ``for_commands`` is written like ``stack.env``: the settings file that commands read by themselves.
 
     Raises:
         UsageError: the port is taken, or a stack runs in this folder already.
@@ -25,16 +35,18 @@ def up(port: int, workers: int, ledger_rows: int, folder: Path = ROOT / ".local"
         raise UsageError(f"port {port} is taken: choose another with PORT=")
     stack = Stack(folder / "up", ledger_rows=ledger_rows, progress=Progress())
     facts, lines = folder / "stack.json", folder / "stack.env"
+    files = [lines] if for_commands is None else [lines, for_commands]
     with stack:
         api = stack.start_all(workers, port)
         content = describe(stack, api)
         try:
             _write(facts, json.dumps(content, indent=2) + "\n")
-            _write(lines, environment_file({**stack.settings(), "EXPORTER_PUBLIC_URL": api.url}))
+            for file in files:
+                _write(file, environment_file({**stack.settings(), "EXPORTER_PUBLIC_URL": api.url}))
             _greet(api.url, content, facts)
             _watch(stack)
         finally:
-            for path in (facts, lines):
+            for path in (facts, *files):
                 path.unlink(missing_ok=True)
             console.print("stopping …", style="dim")
 
@@ -51,12 +63,16 @@ def describe(stack: Stack, api: Api) -> dict[str, object]:
         "database_url": settings.database_url.get_secret_value(),
         "source_database_url": settings.source_dsn,
         "s3_endpoint": settings.s3_endpoint,
-        "s3_access_key": settings.s3_access_key,
-        "s3_secret_key": settings.s3_secret_key.get_secret_value(),
+        "s3_access_key": _shown(settings.s3_access_key),
+        "s3_secret_key": _shown(settings.s3_secret_key),
         "s3_bucket": settings.s3_bucket,
         "smtp_url": f"smtp://{settings.smtp_host}:{settings.smtp_port}",
         "pids": stack.pids(),
     }
+
+
+def _shown(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 def environment_file(settings: dict[str, str]) -> str:

@@ -98,10 +98,10 @@ def request(
     import asyncio  # slow to import, as are the others
 
     from producers import session
-    from stream_app.settings import Settings
+    from stream_app.setting_errors import load_settings
 
     with ends_well():
-        settings = Settings()
+        settings = load_settings()
         order = session.order_of(
             {
                 "user_id": user_id,
@@ -127,9 +127,9 @@ def request(
 def status(job_id: JobId, user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None) -> None:
     """Print what the API knows about a job, as JSON."""
     from producers import session
-    from stream_app.settings import Settings
+    from stream_app.setting_errors import load_settings
 
-    with ends_well(), session.open_api(Settings(), api_url, token, user_id) as api:
+    with ends_well(), session.open_api(load_settings(), api_url, token, user_id) as api:
         typer.echo(json.dumps(api.record(job_id), indent=2, ensure_ascii=False))
 
 
@@ -145,10 +145,10 @@ def watch(
 ) -> None:
     """Follow a job until it ends."""
     from producers import session
-    from stream_app.settings import Settings
+    from stream_app.setting_errors import load_settings
 
     with ends_well():
-        session.follow_to_end(session.open_api(Settings(), api_url, token, user_id), job_id, output)
+        session.follow_to_end(session.open_api(load_settings(), api_url, token, user_id), job_id, output)
 
 
 @cli.command()
@@ -163,9 +163,9 @@ def download(
     from producers import session
     from producers.display import display
     from producers.download import fetch
-    from stream_app.settings import Settings
+    from stream_app.setting_errors import load_settings
 
-    with ends_well(), session.open_api(Settings(), api_url, token, user_id) as api:
+    with ends_well(), session.open_api(load_settings(), api_url, token, user_id) as api:
         with display() as shown:
             path = fetch(api, job_id, output, shown.download)
         typer.echo(path)
@@ -177,10 +177,10 @@ def cancel(job_id: JobId) -> None:
     import asyncio
 
     from producers import session
-    from stream_app.settings import Settings
+    from stream_app.setting_errors import load_settings
 
     with ends_well():
-        asyncio.run(session.publish_cancellation(Settings(), job_id))
+        asyncio.run(session.publish_cancellation(load_settings(), job_id))
         typer.echo(f"Cancellation requested: {job_id}", err=True)
 
 
@@ -192,10 +192,10 @@ def token(
 ) -> None:
     """Sign a token with EXPORTER_JWT_SECRET and print it, and nothing else."""
     from producers.tokens import mint
-    from stream_app.settings import Settings
+    from stream_app.setting_errors import load_settings
 
     with ends_well():
-        typer.echo(mint(Settings(), user_id, role or (), hours=hours))
+        typer.echo(mint(load_settings(), user_id, role or (), hours=hours))
 
 
 @cli.command()
@@ -204,15 +204,16 @@ def tick() -> None:
     import asyncio
 
     from producers import ticker
-    from stream_app.settings import Settings
+    from stream_app.setting_errors import load_settings, warn_of_misspelt
 
     with ends_well():
-        settings = Settings()
+        settings = load_settings()
         logging.basicConfig(
             level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", force=True
         )
         for chatty in ("aiokafka", "asyncio"):
             logging.getLogger(chatty).setLevel(logging.CRITICAL)
+        warn_of_misspelt()
         asyncio.run(ticker.run(settings))
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import typer
 
 from producers.errors import UsageError
-from stream_app.errors import ExporterError, Rejected
+from stream_app.errors import BadSettings, ExporterError, Rejected
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -19,22 +19,10 @@ def ends_well() -> Iterator[None]:
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         yield
-    except (UsageError, Rejected) as error:
+    except (UsageError, Rejected, BadSettings) as error:
         raise _exit(str(error), USAGE) from error
     except ExporterError as error:
         raise _exit(str(error), FAILED) from error
-    except ValueError as error:
-        raise _exit(_bad_setting(error), USAGE) from error
-
-
-def _bad_setting(error: ValueError) -> str:
-    """What pydantic says about a setting; any other error of that kind is a mistake in the program."""
-    from pydantic import ValidationError  # slow to import
-
-    if not isinstance(error, ValidationError) or error.title != "Settings":
-        raise error
-    problem = error.errors(include_url=False, include_input=False)[0]
-    return f"EXPORTER_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"
 
 
 def _exit(message: str, code: int) -> typer.Exit:

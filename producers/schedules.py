@@ -172,9 +172,9 @@ def _call(
     api_url: str | None,
 ) -> dict[str, Any]:
     from producers import session
-    from stream_app.settings import Settings
+    from stream_app.setting_errors import load_settings
 
-    with session.open_api(Settings(), api_url, token, user_id) as api:
+    with session.open_api(load_settings(), api_url, token, user_id) as api:
         return api.call(method, ROOT + path, body)
 
 

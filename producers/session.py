@@ -15,6 +15,7 @@ from producers.publisher import Publisher
 from producers.tokens import mint
 from producers.watch import follow
 from stream_app.events import ExportRequest, Options
+from stream_app.setting_sources import ENVIRONMENT, FILE, settings_file, sources_of
 from stream_app.settings import Settings
 
 
@@ -50,12 +51,37 @@ def open_api(settings: Settings, url: str | None, token: str | None, user_id: st
     """The API with the token given, the configured one, or one that is signed here.
 
     Whoever holds the signing secret may see every job, so a token without a user is an administrator's.
+
+    Raises:
+        UsageError: the token and the URL come from different places.
     """
+    if token is None:
+        _refuse_foreign_url(settings, url, "jwt_secret" if settings.token is None else "token")
     if token is None and settings.token is not None:
         token = settings.token.get_secret_value()
     if token is None:
         token = mint(settings, user_id) if user_id else mint(settings, "exporter-command", ["exports:admin"])
     return Api((url or settings.public_url).rstrip("/"), token)
+
+
+def _refuse_foreign_url(settings: Settings, url: str | None, secret: str) -> None:
+    """A token goes only to the URL that stands where the token, or the secret that signs it, does."""
+    of_secret, of_url = sources_of(secret), sources_of("public_url")
+    if url is not None:
+        foreign = of_secret == {FILE} and (of_url == {ENVIRONMENT} or url.rstrip("/") != settings.public_url)
+    else:
+        foreign = bool(of_secret and of_url) and not of_secret & of_url
+    if foreign:
+        raise UsageError(
+            f"EXPORTER_{secret.upper()} comes from the {_or(of_secret)} and the API's URL from the "
+            f"{'command line' if url is not None else _or(of_url)}: a token is only sent to a URL that comes "
+            f"from the same place. Pass --token{'' if url is not None else ' or --api-url'}, "
+            f"or set both in one place (settings file: {settings_file() or 'none'})"
+        )
+
+
+def _or(sources: frozenset[str]) -> str:
+    return " or the ".join(sorted(sources))
 
 
 def follow_to_end(api: Api, job_id: UUID, folder: Path | None) -> None:

@@ -9,6 +9,10 @@ import typer
 
 if TYPE_CHECKING:
     from stream_app.doctor.findings import Finding
+    from stream_app.settings import Settings
+
+USAGE = 2
+"""The exit code of a command whose settings cannot be used."""
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -26,10 +30,11 @@ def worker() -> None:
     from stream_app.errors import ExporterError
     from stream_app.kafka import ensure_topics
     from stream_app.patience import until_possible
-    from stream_app.settings import Settings
+    from stream_app.setting_errors import warn_of_misspelt
 
-    settings = Settings()
+    settings = _settings()
     logs.configure(settings)
+    warn_of_misspelt()
     if settings.ready_file is not None:
         settings.ready_file.unlink(missing_ok=True)
     if settings.metrics_port is not None:
@@ -59,9 +64,8 @@ def worker() -> None:
 def migrate() -> None:
     """Create or upgrade the service's own tables in EXPORTER_DATABASE_URL."""
     from stream_app.migrations import upgrade
-    from stream_app.settings import Settings
 
-    upgrade(Settings())
+    upgrade(_settings())
     typer.echo("The tables are up to date.")
 
 
@@ -78,10 +82,11 @@ def resend(
     from stream_app.delivery.ledger import Ledger
     from stream_app.errors import ExporterError
     from stream_app.jobs.database import create_engine
-    from stream_app.settings import Settings
+
+    settings = _settings()
 
     async def due() -> list[str]:
-        engine = create_engine(Settings(), application="exporter resend")
+        engine = create_engine(settings, application="exporter resend")
         try:
             return await Ledger(engine).resend(job_id, to)
         finally:
@@ -106,9 +111,7 @@ def doctor(
     """Check database, topics and bucket against each other; changes nothing. Exit code 1: a problem."""
     import asyncio
 
-    from stream_app.settings import Settings
-
-    settings = Settings()
+    settings = _settings()
     if ready:
         from stream_app.readiness import is_ready
 
@@ -130,6 +133,18 @@ def doctor(
     else:
         show(findings, Console())
     raise typer.Exit(1 if worst(findings) is State.PROBLEM else 0)
+
+
+def _settings() -> "Settings":
+    """The settings, or the end of the command with a line for each that cannot be used."""
+    from stream_app.errors import BadSettings
+    from stream_app.setting_errors import load_settings
+
+    try:
+        return load_settings()
+    except BadSettings as error:
+        typer.secho(str(error), fg="red", err=True)
+        raise typer.Exit(USAGE) from error
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ class                   action
 :class:`Retryable`      the job goes back to ``pending`` and is tried again later
 :class:`Outage`         so it does, and the attempt does not count
 ======================  ==========================================================
+
+:class:`BadSettings` ends the process at its start.
 """
 
 from collections.abc import Iterable
@@ -79,6 +81,12 @@ class TooLarge(ExporterError):
     """A message that Kafka will never take: send less."""
 
     code = "too_large"
+
+
+class BadSettings(ExporterError):
+    """Settings that cannot be used; the text has a line for each variable."""
+
+    code = "bad_settings"
 
 
 class Outage(Retryable):

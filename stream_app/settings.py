@@ -1,19 +1,44 @@
-"""The only reader of the environment: every setting is ``EXPORTER_`` plus the field's name."""
+"""The only reader of the environment: every setting is ``EXPORTER_`` plus the field's name.
+
+Values are parsed and checked here, once, by the types of :mod:`stream_app.setting_types`.
+"""
 
 import base64
 import binascii
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from stream_app.setting_sources import Variables, environment_variables, file_variables, is_secret
+from stream_app.setting_types import (
+    AnyWebUrl,
+    Bucket,
+    Count,
+    DatabaseUrl,
+    Days,
+    Domains,
+    Endpoint,
+    ExistingFile,
+    FileToWrite,
+    Host,
+    MailAddress,
+    Networks,
+    Origins,
+    Port,
+    Region,
+    Seconds,
+    SecondsOrNone,
+    Servers,
+    Text,
+    WebUrl,
+    in_case,
+)
 
 DEVELOPMENT_SECRET = "development-secret-never-use-it-in-production"  # noqa: S105
 """Signs tokens where nothing else is configured; the API refuses it on a public address."""
-
-Seconds = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
 
 
 class Settings(BaseSettings):
@@ -21,71 +46,88 @@ class Settings(BaseSettings):
 
     Sizes are bytes, times seconds unless the name says otherwise.
 
+    A variable that is empty, or blank, counts as not set. Every secret is also taken from the file that the
+    variable with ``_FILE`` at its end names; see :class:`~stream_app.setting_sources.FileSecret`.
+
     Raises:
         pydantic.ValidationError: a variable has a value that its field does not allow.
+        ValueError: a file that a variable names cannot be read.
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="EXPORTER_", env_file=(".env", ".local/stack.env"), extra="ignore", frozen=True
+        env_prefix="EXPORTER_", extra="ignore", frozen=True, hide_input_in_errors=True
     )
 
-    kafka_bootstrap_servers: str = Field(
+    MAY_BE_EMPTY: ClassVar[frozenset[str]] = frozenset({"schedule_all_users"})
+    """Settings whose empty value says something: here that no user may."""
+
+    kafka_bootstrap_servers: Servers = Field(
         "127.0.0.1:9092", description="Brokers, host:port, separated by commas"
     )
-    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`"
-    )
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "PLAIN", description="`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`"
-    )
-    kafka_sasl_username: str | None = Field(None, description="Name for SASL")
+    kafka_security_protocol: Annotated[
+        Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], in_case(str.upper)
+    ] = Field("PLAINTEXT", description="`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`")
+    kafka_sasl_mechanism: Annotated[
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], in_case(str.upper)
+    ] = Field("PLAIN", description="`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`")
+    kafka_sasl_username: Text | None = Field(None, description="Name for SASL")
     kafka_sasl_password: SecretStr | None = Field(None, description="Password for SASL")
-    kafka_ssl_cafile: Path | None = Field(None, description="Certificates to trust; default: the system's")
-    kafka_topic_prefix: str = Field(
+    kafka_ssl_cafile: ExistingFile | None = Field(
+        None, description="Certificates to trust; default: the system's"
+    )
+    kafka_topic_prefix: Text = Field(
         "",
         pattern=r"^[A-Za-z0-9._-]{0,150}$",
         description="Put before the name of every topic and of the group, as it stands, such as `staging.`",
     )
-    kafka_group: str = Field("exporter", description="Consumer group that the workers share")
+    kafka_group: Text = Field("exporter", description="Consumer group that the workers share")
     kafka_partitions: Count = Field(8, description="Partitions of topics that the service creates")
-    kafka_replication_factor: Count = Field(1, description="Replicas of topics that the service creates")
+    kafka_replication_factor: Count = Field(
+        1, le=32_767, description="Replicas of topics that the service creates"
+    )
 
-    database_url: SecretStr = Field(
+    database_url: DatabaseUrl = Field(
         SecretStr("postgresql://exporter:exporter@127.0.0.1:5432/exporter"),
         description="The service's own tables",
     )
-    source_database_url: SecretStr | None = Field(
+    source_database_url: DatabaseUrl | None = Field(
         None, description="Where the exported rows are; default: DATABASE_URL"
     )
     datasets_file: Path | None = Field(None, description="TOML file with further datasets")
 
-    s3_endpoint: str = Field("http://127.0.0.1:9000", description="Object store, as the worker reaches it")
-    s3_public_endpoint: str | None = Field(None, description="Host in download links; default: S3_ENDPOINT")
-    s3_access_key: str = Field("exporter", description="Name of the key")
-    s3_secret_key: SecretStr = Field(SecretStr("exporter-secret"), description="The key")
-    s3_bucket: str = Field("exports", description="Where the files go; created if it is not there")
+    s3_endpoint: Endpoint = Field(
+        "http://127.0.0.1:9000", description="Object store, as the worker reaches it"
+    )
+    s3_public_endpoint: Endpoint | None = Field(
+        None, description="Host in download links; default: S3_ENDPOINT"
+    )
+    s3_access_key: SecretStr | None = Field(
+        None,
+        description="Name of the key; default: `exporter` with a S3_SECRET_KEY, else what AWS's chain finds",
+    )
+    s3_secret_key: SecretStr | None = Field(None, description="The key that belongs to the name")
+    s3_bucket: Bucket = Field("exports", description="Where the files go; created if it is not there")
     s3_secure: bool = Field(False, description="TLS, where the endpoint has no scheme of its own")
-    s3_region: str = Field("us-east-1", description="Region that requests are signed for")
+    s3_region: Region = Field("us-east-1", description="Region that requests are signed for")
 
-    smtp_host: str | None = Field(None, description="Mail server; without one no mails are sent")
-    smtp_port: int = Field(25, ge=1, le=65535, description="Its port; 465 is TLS from the start")
-    smtp_username: str | None = Field(None, description="Name for the mail server")
+    smtp_host: Host | None = Field(None, description="Mail server; without one no mails are sent")
+    smtp_port: Port = Field(25, description="Its port; 465 is TLS from the start")
+    smtp_username: Text | None = Field(None, description="Name for the mail server")
     smtp_password: SecretStr | None = Field(None, description="Password for the mail server")
     smtp_starttls: bool = Field(False, description="Whether to encrypt with STARTTLS")
-    mail_from: str = Field("exports@localhost", description="Sender of mails")
-    public_url: str = Field("http://127.0.0.1:8000", description="Where users reach the API")
-    cors_origins: str = Field(
+    mail_from: MailAddress = Field("exports@localhost", description="Sender of mails")
+    public_url: WebUrl = Field("http://127.0.0.1:8000", description="Where users reach the API")
+    cors_origins: Origins = Field(
         "",
-        pattern=r"^(\*|(https?://[^/\s,]+)(\s*,\s*https?://[^/\s,]+)*)?$",
         description="Origins of web pages that may call the API, separated by commas; `*`: any",
     )
     link_secret: SecretStr | None = Field(None, description="Signs links in mails; default: JWT_SECRET")
-    mail_allowed_domains: str | None = Field(
+    mail_allowed_domains: Domains | None = Field(
         None, description="Domains that mails may go to, separated by commas; default: any"
     )
     mail_empty: bool = Field(True, description="Whether to mail when an export has no rows")
     mail_attach_max_bytes: int = Field(
-        0, ge=0, description="Files up to this size are attached to their mails; 0: none"
+        0, ge=0, le=2_147_483_647, description="Files up to this size are attached to their mails; 0: none"
     )
     webhook_secret: SecretStr | None = Field(
         None, description="Signs webhooks: `whsec_` and 24 to 64 bytes in base64; without one there are none"
@@ -98,17 +140,17 @@ class Settings(BaseSettings):
     jwt_secret: SecretStr = Field(
         SecretStr(DEVELOPMENT_SECRET), description="Verifies tokens (HS256), where there is no key set"
     )
-    jwt_jwks_url: str | None = Field(None, description="Key set that verifies tokens")
-    jwt_audience: str | None = Field(
+    jwt_jwks_url: AnyWebUrl | None = Field(None, description="Key set that verifies tokens")
+    jwt_audience: Text | None = Field(
         None, description="Audience that tokens must name; needed with a key set, where `*` is any"
     )
-    jwt_issuer: str | None = Field(
+    jwt_issuer: Text | None = Field(
         None, description="Issuer that tokens must name; needed with a key set, where `*` is any"
     )
-    jwt_user_claim: str = Field(
+    jwt_user_claim: Text = Field(
         "sub", min_length=1, description="Claim that holds the user's id: a name, or a path such as `user.id`"
     )
-    jwt_roles_claim: str = Field(
+    jwt_roles_claim: Text = Field(
         "roles",
         min_length=1,
         description="Claim that holds the roles: a name, or a path such as `realm_access.roles`",
@@ -118,12 +160,12 @@ class Settings(BaseSettings):
     )
     token: SecretStr | None = Field(None, description="Bearer token that the command line sends to the API")
 
-    trusted_proxies: str = Field(
+    trusted_proxies: Networks = Field(
         "",
         description="Addresses or networks of proxies whose `X-Forwarded-For` and `-Proto` count, by commas",
     )
     api_docs: bool = Field(True, description="Whether the API serves `/docs` and `/openapi.json`")
-    probe_details: Literal["auto", "open", "token"] = Field(
+    probe_details: Annotated[Literal["auto", "open", "token"], in_case(str.lower)] = Field(
         "auto",
         description="Who may read `/metrics` and the parts of `/readyz` on the API's port: all (`open`), "
         "operators (`token`), or `auto`: all while only this machine can reach the API",
@@ -136,7 +178,7 @@ class Settings(BaseSettings):
         2000, description="Connections that one API process has open at a time"
     )
 
-    worker_slots: Count = Field(4, description="Exports that one worker runs at a time")
+    worker_slots: Count = Field(4, le=1_000, description="Exports that one worker runs at a time")
     user_slots: Count = Field(2, description="Exports of one user that run at a time")
     user_pending_limit: Count = Field(
         100, description="Unfinished jobs that one user may have when asking over HTTP"
@@ -147,28 +189,30 @@ class Settings(BaseSettings):
     export_timeout_seconds: Seconds = Field(
         3600, description="Longest time the statement of one attempt may take"
     )
-    max_rows: Count | None = Field(None, description="Most rows one export may have; default: no limit")
+    max_rows: Annotated[int, Field(ge=1, le=10**15)] | None = Field(
+        None, description="Most rows one export may have; default: no limit"
+    )
     pdf_max_rows: Count = Field(100_000, description="Most rows a PDF may have")
     pdf_max_bytes: Count = Field(256 * 2**20, description="Most bytes of text that a PDF's rows may have")
     user_schedule_limit: Count = Field(100, description="Schedules that one user may have")
-    schedule_jitter_seconds: float = Field(
-        30, ge=0, description="Runs that are due in the same minute start spread over this time"
+    schedule_jitter_seconds: SecondsOrNone = Field(
+        30, description="Runs that are due in the same minute start spread over this time"
     )
     schedule_catch_up_limit: Count = Field(
         50, description="Most missed runs that a schedule with catch_up `all` makes up for at once"
     )
     schedule_max_failures: Count = Field(5, description="Failed runs in a row that pause their schedule")
-    schedule_all_users: str = Field(
+    schedule_all_users: Text = Field(
         "*",
         description="Users whose schedules may take every row, by commas; `*`: everybody with the role",
     )
-    schedule_grant_days: Count = Field(
+    schedule_grant_days: Days = Field(
         30, description="How long a schedule may take every row after its owner last showed the role for it"
     )
     tick_lead_seconds: Seconds | None = Field(
         None, description="How far ahead of a worker's clock a tick may be; default: no limit"
     )
-    retention_days: Count = Field(7, description="How long files are kept")
+    retention_days: Days = Field(7, description="How long files are kept")
     history_days: int = Field(
         400,
         ge=2,
@@ -180,36 +224,88 @@ class Settings(BaseSettings):
         300, ge=10, le=604_800, description="How long a download link is good for"
     )
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], in_case(str.upper)] = Field(
         "INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`"
     )
-    log_format: Literal["auto", "json", "console"] = Field(
+    log_format: Annotated[Literal["auto", "json", "console"], in_case(str.lower)] = Field(
         "auto", description="`json`, `console`, or `auto`: readable on a terminal, JSON elsewhere"
     )
-    metrics_port: int | None = Field(
-        None, ge=1, le=65535, description="Where a worker or an API serves its metrics; default: nowhere"
+    metrics_port: Port | None = Field(
+        None, description="Where a worker or an API serves its metrics; default: nowhere"
     )
-    metrics_host: str = Field("127.0.0.1", description="Address that it serves them on")
-    ready_file: Path | None = Field(
+    metrics_host: Host = Field("127.0.0.1", description="Address that it serves them on")
+    ready_file: FileToWrite | None = Field(
         None, description="Touched every 2 s while a worker is ready, and removed while it is not"
     )
     stuck_seconds: Seconds = Field(
         90, description="A worker that makes no progress for so long, while all parts answer, exits"
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then the environment, then the settings file that was named."""
+        return (
+            init_settings,
+            Variables(settings_cls, environment_variables(), cls.MAY_BE_EMPTY),
+            dotenv_settings,
+            Variables(settings_cls, file_variables(), cls.MAY_BE_EMPTY),
+        )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_blanks(cls, values: Any) -> Any:
+        """Empty means not set; blanks around a value mean nothing, but in a secret."""
+        if not isinstance(values, dict):
+            return values
+        kept = {}
+        for name, value in values.items():
+            if isinstance(value, str):
+                if not value.strip() and name not in cls.MAY_BE_EMPTY:
+                    continue
+                field = cls.model_fields.get(name)
+                as_it_is = field is not None and is_secret(field) and not name.endswith("_url")
+                value = value.strip("\r\n") if as_it_is else value.strip()
+            kept[name] = value
+        return kept
+
     @field_validator("webhook_secret")
     @classmethod
     def _is_webhook_secret(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not 24 <= len(_webhook_key(value)) <= 64:
-            raise ValueError("must be whsec_ and 24 to 64 bytes in base64")
+            raise ValueError("it is no such secret; allowed: whsec_ and 24 to 64 bytes in base64")
         return value
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
+        """Settings that are only of use together."""
+        if self.s3_access_key is not None and self.s3_secret_key is None:
+            raise ValueError(
+                "EXPORTER_S3_SECRET_KEY: it is not set, and EXPORTER_S3_ACCESS_KEY is; "
+                "allowed: both, or neither for the provider chain of AWS"
+            )
+        if self.kafka_security_protocol.startswith("SASL") and self.kafka_sasl_username is None:
+            raise ValueError(
+                f"EXPORTER_KAFKA_SASL_USERNAME: it is not set; EXPORTER_KAFKA_SECURITY_PROTOCOL="
+                f"{self.kafka_security_protocol} needs it and EXPORTER_KAFKA_SASL_PASSWORD"
+            )
+        return self
 
     @field_validator("history_days")
     @classmethod
     def _outlasts_files(cls, value: int, others: ValidationInfo) -> int:
         kept = others.data.get("retention_days", 0)
         if value <= kept:
-            raise ValueError(f"{value} must be more than EXPORTER_RETENTION_DAYS, which is {kept}")
+            raise ValueError(
+                f"{value} must be more than EXPORTER_RETENTION_DAYS, which is {kept}; "
+                f"allowed: {kept + 1} to 36500"
+            )
         return value
 
     def topic(self, name: str) -> str:

@@ -152,3 +152,4 @@ def _unconfigured() -> None:
     """Tests find their own services: what the caller's environment configures is not for them."""
     for name in [name for name in os.environ if name.startswith("EXPORTER_")]:
         del os.environ[name]
+    os.environ["EXPORTER_SETTINGS_FILE"] = os.devnull

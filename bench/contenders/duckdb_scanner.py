@@ -18,7 +18,7 @@ def run(context: Context) -> None:
             database.execute(f"LOAD '{extension}'")
         database.execute(
             f"CREATE SECRET (TYPE s3, ENDPOINT '{context.s3_host}', URL_STYLE 'path', USE_SSL false, "
-            f"KEY_ID '{context.settings.s3_access_key}', SECRET '{context.s3_secret}')"
+            f"KEY_ID '{context.s3_name}', SECRET '{context.s3_secret}')"
         )
         database.execute(f"ATTACH '{context.dsn}' AS source (TYPE postgres, READ_ONLY)")
         target = f"s3://{context.settings.s3_bucket}/{context.key}"

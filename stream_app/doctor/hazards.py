@@ -5,6 +5,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from stream_app.doctor.findings import Area, Finding
+from stream_app.setting_errors import misspelt
 from stream_app.settings import Settings
 
 AREA = Area("settings")
@@ -13,8 +14,18 @@ AREA = Area("settings")
 def check_settings(settings: Settings) -> Iterator[Finding]:
     """What may harm in production; a system that only this machine reaches may be as it likes."""
     public = not _is_local(settings.public_url)
-    found = list(_secrets(settings, public)) + list(_endpoints(settings, public)) + list(_times(settings))
+    found = [
+        *_unknown(),
+        *_secrets(settings, public),
+        *_endpoints(settings, public),
+        *_times(settings),
+    ]
     yield from found or [AREA.ok("values", "nothing unwise")]
+
+
+def _unknown() -> Iterator[Finding]:
+    for name, text in misspelt().items():
+        yield AREA.warning(name, text, "see the list of settings in README.md, or remove the variable")
 
 
 def _secrets(settings: Settings, public: bool) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from minio.error import InvalidResponseError, MinioException, S3Error, ServerErr
 
 from stream_app import metrics
 from stream_app.errors import Outage, Retryable
+from stream_app.exports.s3_credentials import credentials_of
 from stream_app.settings import Settings
 
 REFUSALS = frozenset(
@@ -35,8 +36,7 @@ def s3_client(
     scheme, _, host = endpoint.rpartition("://")
     return Minio(
         host if scheme else urlsplit(f"//{endpoint}").netloc,
-        access_key=settings.s3_access_key,
-        secret_key=settings.s3_secret_key.get_secret_value(),
+        credentials=credentials_of(settings),
         secure=scheme == "https" if scheme else settings.s3_secure,
         region=settings.s3_region,
         http_client=urllib3.PoolManager(

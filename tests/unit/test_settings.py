@@ -1,17 +1,391 @@
-"""What settings must agree in."""
+"""Settings are checked in one place, whatever reads them, and say what is wrong (P12, P17, P19, R20)."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal, get_args, get_origin
+from uuid import uuid4
 
 import pytest
-from pydantic import ValidationError
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr, ValidationError
+from typer.main import get_command
+from typer.testing import CliRunner
 
+from producers import schedules
+from producers.__main__ import cli
+from producers.errors import UsageError
+from producers.session import open_api
+from stream_app import setting_errors
+from stream_app.doctor.findings import State
+from stream_app.doctor.hazards import check_settings
+from stream_app.errors import BadSettings
+from stream_app.setting_errors import load_settings, misspelt
+from stream_app.setting_sources import FileSecret, is_secret
 from stream_app.settings import Settings
+
+FIELDS = Settings.model_fields
+SECRETS = sorted(name for name, field in FIELDS.items() if is_secret(field))
+ANY_TEXT = {"kafka_sasl_username", "smtp_username", "kafka_group", "jwt_audience", "jwt_issuer",
+    "jwt_user_claim", "jwt_roles_claim",
+    # Every user id is one, and every secret that is only compared.
+    "schedule_all_users", "datasets_file", *SECRETS,
+}  # fmt: skip
+
+BAD_BY_NAME = {
+    "kafka_bootstrap_servers": ["kafka://h:1", "h:0", "h:99999", "h:x", " , ", "a b:1", "user@h:1"],
+    "s3_endpoint": ["http://h:9000/minio", "ftp://h", "http://", "h:99999", "http://u:p@h", "h?x=1", "a b"],
+    "s3_public_endpoint": ["http://h/path", "https://h#x", "//"],
+    "s3_bucket": ["x", "a/b", "-ab", "ü" * 5, "a..b"],
+    "s3_region": ["eu west", "eu/1", "-"],
+    "smtp_host": ["smtp://h", "h:25", "a b", "h/x", "-h"],
+    "metrics_host": ["http://h", "0.0.0.0:80", "::z"],
+    "mail_from": ["nobody", "@x.de", "a@", "a@b c", "ä@x.de", "a@-x.de", "a..b@x.de", "a@b@c",
+        "a@xn--\N{SNOWMAN}"],
+    "public_url": ["exports.example.com", "http:///x", "https://h?q", "https://h:port", "https://u@h"],
+    "jwt_jwks_url": ["jwks.json", "file:///etc/passwd", "https://"],
+    "cors_origins": ["example.com", "https://h/path", "https://a, b"],
+    "mail_allowed_domains": ["a b", "x@y.de", "a,/"],
+    "database_url": ["mysql://h/d", "h/d", "postgresql://h:x/d", "postgresql://h:1,g:70000/d",
+        "postgresql://h/a b"],
+    "source_database_url": ["sqlite://", "postgres:"],
+    "webhook_secret": ["x", "whsec_x", "whsec_" + "QQ" * 3],
+    "kafka_ssl_cafile": ["/nowhere/ca.pem", "/"],
+    "kafka_topic_prefix": ["a b", "a/", "x" * 151],
+    "trusted_proxies": ["proxy", "10.0.0.0/33", "10.0.0.1,x"],
+    "ready_file": ["/nowhere/at/all", "/"],
+}  # fmt: skip
+
+
+def bad_values(name: str) -> list[str]:
+    """Texts that the field must not take."""
+    kind, _ = setting_errors._kind(FIELDS[name].annotation, FIELDS[name].metadata)
+    if get_origin(kind) is Literal:
+        return ["x", "true", f"{get_args(kind)[0]}x"]
+    if kind is bool:
+        return ["maybe", "2", "ja"]
+    if kind is int:
+        return ["x", "-1", "1.5", "1e3", "nan", "9" * 30, "0x10"]
+    if kind is float:
+        return ["x", "-1", "nan", "inf", "-inf", "1e300", "1 s"]
+    return [] if name in ANY_TEXT and name not in BAD_BY_NAME else BAD_BY_NAME[name]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("EXPORTER_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("EXPORTER_SETTINGS_FILE", os.devnull)
+
+
+CASES = [(name, value) for name in FIELDS for value in bad_values(name)]
+
+
+@pytest.mark.parametrize(("name", "value"), CASES, ids=[f"{name}={value[:20]}" for name, value in CASES])
+def test_a_bad_value_names_the_variable_and_what_is_allowed(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P12, P17: each field, each kind of bad value."""
+    monkeypatch.setenv(f"EXPORTER_{name.upper()}", value)
+    with pytest.raises(BadSettings) as error:
+        load_settings()
+    (line,) = [
+        line for line in str(error.value).splitlines() if line.startswith(f"EXPORTER_{name.upper()}: ")
+    ]
+    assert "allowed: " in line
+    assert (value not in line) if is_secret(FIELDS[name]) else (repr(value.strip()) in line)
+
+
+@pytest.mark.parametrize("name", sorted(FIELDS.keys() - set(SECRETS) - {"datasets_file"}))
+def test_control_characters_are_in_no_setting(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"EXPORTER_{name.upper()}", "a\nb")
+    with pytest.raises(BadSettings, match=f"EXPORTER_{name.upper()}: "):
+        load_settings()
+
+
+@given(st.dictionaries(st.sampled_from(sorted(FIELDS)), st.text(max_size=40), max_size=3))
+def test_whatever_is_read_is_taken_or_refused_with_its_name(values: dict[str, str]) -> None:
+    """No parser falls over, and no message lacks the variable."""
+    try:
+        Settings.model_validate(values)
+    except ValidationError as error:
+        assert all(line.startswith("EXPORTER_") for line in setting_errors.problems(error))
+
+
+@pytest.mark.parametrize("name", sorted(FIELDS))
+@pytest.mark.parametrize("value", ["", "  ", "\t"])
+def test_empty_means_unset(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R20: so does a blank one; only a list of users says something by being empty."""
+    plain = load_settings()
+    monkeypatch.setenv(f"EXPORTER_{name.upper()}", value)
+    expected = "" if name == "schedule_all_users" else getattr(plain, name)
+    assert getattr(load_settings(), name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("s3_endpoint", " HTTP://Minio:9000// ", "http://minio:9000"),
+        ("s3_endpoint", "minio:9000/", "minio:9000"),
+        ("s3_endpoint", "http://[::1]:9000", "http://[::1]:9000"),
+        ("s3_public_endpoint", "https://files.example.com/", "https://files.example.com"),
+        ("public_url", "https://Example.com/exports//", "https://example.com/exports"),
+        ("kafka_bootstrap_servers", " a , b:9093 ,", "a:9092,b:9093"),
+        ("kafka_bootstrap_servers", "[::1]:9092", "[::1]:9092"),
+        ("kafka_security_protocol", " plaintext", "PLAINTEXT"),
+        ("kafka_sasl_mechanism", "scram-sha-512", "SCRAM-SHA-512"),
+        ("log_level", "debug ", "DEBUG"),
+        ("log_format", "JSON", "json"),
+        ("s3_secure", " TRUE ", True),
+        ("smtp_port", " 587 ", 587),
+        ("mail_from", "Bücher <exports@bücher.example>", "Bücher <exports@xn--bcher-kva.example>"),
+        ("mail_from", "exports@straße.example", "exports@xn--strae-oqa.example"),
+        ("mail_allowed_domains", "Example.COM , x.de", "example.com,x.de"),
+        ("cors_origins", "https://A.example/, http://b:1", "https://a.example,http://b:1"),
+        ("jwt_issuer", "https://id.example.com/ ", "https://id.example.com/"),
+    ],
+)
+def test_case_blanks_and_slashes_do_not_matter(
+    name: str, value: str, expected: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P12, P17."""
+    monkeypatch.setenv(f"EXPORTER_{name.upper()}", value)
+    assert getattr(load_settings(), name) == expected
+
+
+def test_all_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXPORTER_SMTP_PORT", "x")
+    monkeypatch.setenv("EXPORTER_S3_ENDPOINT", "http://h/x")
+    with pytest.raises(BadSettings) as error:
+        load_settings()
+    assert len(str(error.value).splitlines()) == 2
 
 
 def test_jobs_are_on_record_for_longer_than_their_files_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXPORTER_RETENTION_DAYS", "400")
-    with pytest.raises(ValidationError) as error:
-        Settings(_env_file=None)
-    (problem,) = error.value.errors()
-    assert problem["loc"] == ("history_days",)
-    assert problem["msg"].endswith("400 must be more than EXPORTER_RETENTION_DAYS, which is 400")
+    with pytest.raises(
+        BadSettings, match=r"EXPORTER_HISTORY_DAYS: .*400 must be more than EXPORTER_RETENTION_DAYS"
+    ):
+        load_settings()
     monkeypatch.setenv("EXPORTER_HISTORY_DAYS", "401")
-    assert Settings(_env_file=None).history.days == 401
+    assert load_settings().history.days == 401
+
+
+def test_a_name_without_its_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXPORTER_S3_ACCESS_KEY", "hidden")
+    with pytest.raises(BadSettings, match=r"EXPORTER_S3_SECRET_KEY: it is not set.*allowed: both") as error:
+        load_settings()
+    assert "hidden" not in str(error.value)
+
+
+# --- files
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_every_secret_comes_from_a_file_too(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P19: and the new value is seen when the file has changed."""
+    first, second = (
+        f"postgresql://u:{word}@h/d" if name.endswith("_url") else word for word in ("one", "two")
+    )
+    if name == "webhook_secret":
+        first, second = ("whsec_" + letter * 32 for letter in "AB")
+    file = tmp_path / "secret"
+    file.write_text(first + "\n")
+    monkeypatch.setenv(f"EXPORTER_{name.upper()}_FILE", str(file))
+    if name.startswith("s3_"):
+        other = {"s3_access_key": "S3_SECRET_KEY", "s3_secret_key": "S3_ACCESS_KEY"}[name]
+        monkeypatch.setenv(f"EXPORTER_{other}", "other")
+    secret = getattr(load_settings(), name)
+    assert isinstance(secret, FileSecret)
+    assert secret.get_secret_value() == first
+    replaced = tmp_path / "new"
+    replaced.write_text(second + "\n")
+    replaced.replace(file)
+    assert secret.get_secret_value() == second
+    file.unlink()
+    assert secret.get_secret_value() == second, "while it is gone, the last value is the best that is known"
+    assert first not in repr(secret)
+    assert second not in str(secret)
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_file_that_is_missing_empty_or_one_too_many_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P19."""
+    variable = f"EXPORTER_{name.upper()}"
+    monkeypatch.setenv(f"{variable}_FILE", str(tmp_path / "nowhere"))
+    with pytest.raises(BadSettings, match=rf"{variable}_FILE: .*nowhere' cannot be read .*allowed: "):
+        load_settings()
+    empty = tmp_path / "empty"
+    empty.touch()
+    monkeypatch.setenv(f"{variable}_FILE", str(empty))
+    with pytest.raises(BadSettings, match=rf"{variable}_FILE: .*empty' is empty; allowed: "):
+        load_settings()
+    monkeypatch.setenv(variable, "hidden")
+    with pytest.raises(
+        BadSettings, match=rf"{variable} and {variable}_FILE are both set; allowed: "
+    ) as error:
+        load_settings()
+    assert "hidden" not in str(error.value)
+
+
+def test_the_content_of_a_file_is_checked_and_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "url").write_text("mysql://u:hidden@h/d")
+    monkeypatch.setenv("EXPORTER_DATABASE_URL_FILE", str(tmp_path / "url"))
+    with pytest.raises(BadSettings, match=r"EXPORTER_DATABASE_URL_FILE: .*allowed: postgresql://") as error:
+        load_settings()
+    assert "hidden" not in str(error.value)
+
+
+def test_no_file_of_the_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S16: neither a foreign .env nor a foreign .local/stack.env."""
+    (tmp_path / ".local").mkdir()
+    for file in (tmp_path / ".env", tmp_path / ".local" / "stack.env"):
+        file.write_text("EXPORTER_PUBLIC_URL=https://attacker.example\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EXPORTER_SETTINGS_FILE")
+    monkeypatch.setattr("stream_app.setting_sources.LOCAL_SETTINGS", tmp_path / "none")
+    assert load_settings().public_url == "http://127.0.0.1:8000"
+
+
+def test_a_settings_file_is_read_where_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment counts for more, but for what is empty there."""
+    file = tmp_path / "settings"
+    file.write_text("EXPORTER_SMTP_PORT='2525'\nEXPORTER_KAFKA_GROUP=theirs\nexporter_s3_bucket=mine\n")
+    monkeypatch.setenv("EXPORTER_SETTINGS_FILE", str(file))
+    monkeypatch.setenv("EXPORTER_KAFKA_GROUP", "ours")
+    monkeypatch.setenv("EXPORTER_SMTP_PORT", "")
+    found = load_settings()
+    assert (found.smtp_port, found.kafka_group, found.s3_bucket) == (2525, "ours", "mine")
+    monkeypatch.setenv("EXPORTER_SETTINGS_FILE", str(tmp_path / "nowhere"))
+    with pytest.raises(BadSettings, match=r"EXPORTER_SETTINGS_FILE: .*nowhere"):
+        load_settings()
+
+
+HERE, THERE, GIVEN = "environment", "file", "command line"
+
+
+@pytest.mark.parametrize(
+    ("secret", "url", "allowed"),
+    [
+        (HERE, HERE, True), (THERE, THERE, True), (HERE, None, True), (THERE, None, True), (None, HERE, True),
+        (HERE, GIVEN, True), (GIVEN, THERE, True), (GIVEN, HERE, True),
+        (HERE, THERE, False), (THERE, HERE, False), (THERE, GIVEN, False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("variable", ["EXPORTER_TOKEN", "EXPORTER_JWT_SECRET"])
+def test_a_token_goes_only_to_a_url_of_the_same_place(
+    secret: str | None,
+    url: str | None,
+    allowed: bool,
+    variable: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """S16."""
+    lines = []
+    for name, value, place in (
+        (variable, "a-secret-of-at-least-32-characters", secret),
+        ("EXPORTER_PUBLIC_URL", "https://api.example.com", url),
+    ):
+        if place == HERE:
+            monkeypatch.setenv(name, value)
+        elif place == THERE:
+            lines.append(f"{name}={value}\n")
+    (tmp_path / "settings").write_text("".join(lines))
+    monkeypatch.setenv("EXPORTER_SETTINGS_FILE", str(tmp_path / "settings"))
+    given = ("https://other.example" if url == GIVEN else None, "token" if secret == GIVEN else None)
+    if allowed:
+        with open_api(load_settings(), *given, "u"):
+            pass
+    else:
+        with pytest.raises(UsageError, match="from the same place"):
+            open_api(load_settings(), *given, "u")
+
+
+# --- names
+
+
+def test_a_misspelt_variable_is_reported_with_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "S3_ENDPONT",
+        "JWT_SECRET_FIEL",
+        "SOMETHING_ELSE",
+        "API_SERVICE_HOST",
+        "API_PORT_80_TCP_ADDR",
+    ):
+        monkeypatch.setenv(f"EXPORTER_{name}", "x")
+    monkeypatch.setenv("EXPORTER_JWT_SECRET_FILE", "")
+    assert misspelt() == {
+        "EXPORTER_JWT_SECRET_FIEL": "EXPORTER_JWT_SECRET_FIEL is no setting; "
+        "did you mean EXPORTER_JWT_SECRET_FILE?",
+        "EXPORTER_S3_ENDPONT": "EXPORTER_S3_ENDPONT is no setting; did you mean EXPORTER_S3_ENDPOINT?",
+        "EXPORTER_SOMETHING_ELSE": "EXPORTER_SOMETHING_ELSE is no setting",
+    }
+    found = {finding.check: finding.state for finding in check_settings(load_settings())}
+    assert found["EXPORTER_S3_ENDPONT"] is State.WARNING
+
+
+# --- commands
+
+JOB = str(uuid4())
+ARGUMENTS = {
+    "request": ["--export-type", "ledger", "--format", "csv", "--user-id", "u"],
+    "token": ["--user-id", "u"],
+    "api": ["--port", "0"],
+    "schedule create": ["--export-type", "ledger", "--format", "csv", "--user-id", "u", "--every", "daily"],
+    **{name: [JOB] for name in ("status", "watch", "download", "cancel", "resend")},
+}
+
+
+def commands() -> list[str]:
+    """Every command that there is, of the service and of schedules."""
+    whole = get_command(cli)
+    names = [name for name in whole.list_commands(None) if name != "schedule"]  # type: ignore[attr-defined]
+    return [*names, *(f"schedule {name}" for name in get_command(schedules.cli).commands)]  # type: ignore[attr-defined]
+
+
+BAD = {"EXPORTER_S3_ENDPOINT": "http://h:9000/minio", "EXPORTER_SMTP_PORT": "x"}
+
+
+def is_clear(said: str) -> bool:
+    """Both lines, and nothing else."""
+    return (
+        "EXPORTER_S3_ENDPOINT: 'http://h:9000/minio' was read; it has a path" in said
+        and "EXPORTER_SMTP_PORT: 'x' was read; allowed: a whole number" in said
+        and "Traceback" not in said
+    )
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_ends_with_the_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12: whichever command is the first to be called with a bad setting."""
+    for variable, value in BAD.items():
+        monkeypatch.setenv(variable, value)
+    needs_job = name.startswith("schedule ") and name != "schedule list"
+    result = CliRunner().invoke(cli, [*name.split(), *ARGUMENTS.get(name, [JOB] if needs_job else [])])
+    assert result.exit_code == 2, result.output
+    assert is_clear(result.output), result.output
+
+
+def test_processes_end_with_the_line_and_no_traceback() -> None:
+    """P12: as they are really started."""
+    for name in ("worker", "doctor"):
+        ran = subprocess.run(
+            [sys.executable, "-m", "producers", name],
+            env={**os.environ, **BAD}, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert ran.returncode == 2, ran.stderr
+        assert is_clear(ran.stderr), ran.stderr
+
+
+def test_secrets_are_never_shown() -> None:
+    assert all(isinstance(FIELDS[name].default, SecretStr | None) for name in SECRETS)
+    assert {"database_url", "s3_secret_key", "smtp_password", "jwt_secret", "token"} <= set(SECRETS)

@@ -152,11 +152,12 @@ def test_an_api_that_is_not_there_is_named() -> None:
     assert "http://127.0.0.1:1 cannot be reached" in result.stderr
 
 
-def test_a_bad_setting_is_named_without_its_value() -> None:
-    result = run("token", "--user-id", "u", EXPORTER_SMTP_PORT="secret")
+def test_a_bad_setting_is_named_with_what_was_read_unless_it_is_a_secret() -> None:
+    result = run("token", "--user-id", "u", EXPORTER_SMTP_PORT="x", EXPORTER_WEBHOOK_SECRET="secret-1")
     assert result.exit_code == 2
-    assert "EXPORTER_SMTP_PORT" in result.stderr
-    assert "secret" not in result.output
+    assert "EXPORTER_SMTP_PORT: 'x' was read" in result.stderr
+    assert "EXPORTER_WEBHOOK_SECRET: a value (not shown) was read" in result.stderr
+    assert "secret-1" not in result.output
 
 
 def test_token_prints_nothing_else() -> None:

@@ -1,0 +1,136 @@
+"""What is wrong with the settings, a line for each: the variable, what was read, and what is allowed."""
+
+import logging
+import re
+from collections.abc import Mapping
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from stream_app.errors import BadSettings
+from stream_app.setting_sources import (
+    FROM_FILE,
+    PREFIX,
+    FileSecret,
+    environment_variables,
+    file_variables,
+    is_secret,
+    unknown_variables,
+)
+from stream_app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SHOWN = 200
+"""Characters of a value that are shown."""
+
+
+def load_settings() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        BadSettings: variables have values that are not allowed.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise BadSettings("\n".join(problems(error))) from error
+    except ValueError as error:
+        raise BadSettings(str(error)) from error
+
+
+def problems(error: ValidationError) -> list[str]:
+    """A line for each value that is not allowed."""
+    return [_line(problem) for problem in error.errors(include_url=False)]
+
+
+def misspelt() -> dict[str, str]:
+    """Variables with the service's prefix that it does not read, and what to say of each."""
+    found = unknown_variables(Settings.model_fields, [*environment_variables(), *file_variables()])
+    return {
+        name: f"{name} is no setting" + (f"; did you mean {nearest}?" if nearest else "")
+        for name, nearest in found.items()
+    }
+
+
+def warn_of_misspelt() -> None:
+    """Log what looks like a setting and is none; a typing error is no reason to stand still."""
+    for text in misspelt().values():
+        log.warning("settings.unknown_found: %s", text)
+
+
+def _line(problem: ErrorDetails) -> str:
+    name = str(problem["loc"][0]) if problem["loc"] else ""
+    field = Settings.model_fields.get(name)
+    if field is None:
+        return str(problem["ctx"]["error"]) if problem["type"] == "value_error" else problem["msg"]
+    value = problem["input"]
+    variable = f"{PREFIX}{name.upper()}" + (FROM_FILE if isinstance(value, FileSecret) else "")
+    return f"{variable}: {_read(value, field)}{_reason(problem, field)}"
+
+
+def _read(value: Any, field: FieldInfo) -> str:
+    """What was read; of a secret only what is none."""
+    if isinstance(value, FileSecret):
+        return f"the content of {str(value.path)!r} (not shown) was read; "
+    if not is_secret(field):
+        text = str(value)
+        return f"{text[:SHOWN]!r} was read; "
+    scheme, found, rest = str(value).partition("://")
+    if not found or not scheme.isalnum() or "@" not in rest:
+        return "a value (not shown) was read; "
+    return f"{scheme}://***@{re.split('[?#]', rest.rpartition('@')[2])[0]!r} was read; ".replace("'", "")
+
+
+def _reason(problem: ErrorDetails, field: FieldInfo) -> str:
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    return f"allowed: {allowed(field)}"
+
+
+def allowed(field: FieldInfo) -> str:
+    """What a field takes, in words."""
+    kind, limits = _kind(field.annotation, field.metadata)
+    if get_origin(kind) is Literal:
+        return ", ".join(map(str, get_args(kind)))
+    if kind is bool:
+        return "true or false"
+    if kind in (int, float):
+        return f"a {'whole ' if kind is int else ''}number{_range(limits)}"
+    patterns = [note.pattern for note in limits if getattr(note, "pattern", None)]
+    return f"text that matches {patterns[0]}" if patterns else "text that is not empty"
+
+
+def _kind(annotation: Any, metadata: list[Any]) -> tuple[Any, list[Any]]:
+    """The type inside of what may be absent or has notes, and all the notes."""
+    notes = list(metadata)
+    while True:
+        if hasattr(annotation, "__metadata__"):
+            notes += [note for item in annotation.__metadata__ for note in getattr(item, "metadata", [item])]
+            annotation = annotation.__origin__
+        elif get_origin(annotation) in (Union, UnionType):
+            annotation = next(item for item in get_args(annotation) if item is not type(None))
+        else:
+            return annotation, notes
+
+
+def _range(limits: list[Any]) -> str:
+    words: Mapping[type, tuple[str, str]] = {
+        Gt: ("gt", "more than"),
+        Ge: ("ge", "at least"),
+        Lt: ("lt", "less than"),
+        Le: ("le", "at most"),
+    }
+    bounds: dict[str, float] = {}
+    for limit in limits:
+        for kind, (attribute, word) in words.items():
+            if isinstance(limit, kind):
+                known = bounds.get(word)
+                value = getattr(limit, attribute)
+                narrower = max if word in ("more than", "at least") else min
+                bounds[word] = value if known is None else narrower(known, value)
+    return "".join(f", {word} {value:,}" for word, value in bounds.items())

@@ -1,0 +1,190 @@
+"""Where settings come from: the environment, files that hold one secret each, and a settings file.
+
+A settings file is read only where somebody names it: ``EXPORTER_SETTINGS_FILE``, or, for the commands of a
+virtual environment, the file that a local system which runs from the same environment has put into it. No
+file of the folder in which a command is called is ever read.
+"""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dotenv import dotenv_values
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
+PREFIX = "EXPORTER_"
+SETTINGS_FILE = f"{PREFIX}SETTINGS_FILE"
+FROM_FILE = "_FILE"
+ENVIRONMENT, FILE = "environment", "settings file"
+
+LOCAL_SETTINGS = Path(sys.prefix, "streaming-exporter.env")
+"""Where a local system tells the commands of its own virtual environment how it is reached."""
+
+_OF_OTHERS = re.compile(
+    r"EXPORTER_(TEST_|LOCAL_)"
+    # What Kubernetes sets in every container for a service whose name begins with "exporter-".
+    r"|\w+_SERVICE_(HOST|PORT(_\w+)?)\Z|\w+_PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?\Z"
+)
+
+
+class FileSecret(SecretStr):
+    """A secret in a file, which is read again when the file has changed.
+
+    Whoever asks for the value when a connection is made gets the one that is valid then.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the file.
+
+        Raises:
+            OSError: it cannot be read.
+            UnicodeDecodeError: it is not UTF-8.
+        """
+        self.path = path
+        self._seen = _version(path)
+        super().__init__(_content(path))
+
+    def get_secret_value(self) -> str:
+        """What the file holds now; what it held last where it cannot be read, or is empty, at the moment."""
+        try:
+            seen = _version(self.path)
+            if seen != self._seen and (content := _content(self.path)):
+                self._secret_value, self._seen = content, seen
+        except (OSError, UnicodeDecodeError):
+            pass  # it is being replaced, or is gone: the server says whether the last value is still good
+        return self._secret_value
+
+
+def _version(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def _content(path: Path) -> str:
+    return path.read_text("utf-8").strip("\r\n")
+
+
+def settings_file() -> Path | None:
+    """The settings file that was named; ``None`` where there is none."""
+    named = os.environ.get(SETTINGS_FILE, "").strip()
+    if named:
+        return Path(named)
+    in_own_environment = sys.prefix != sys.base_prefix and LOCAL_SETTINGS.is_file()
+    return LOCAL_SETTINGS if in_own_environment else None
+
+
+def file_variables() -> dict[str, str]:
+    """What the settings file sets.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    path = settings_file()
+    if path is None:
+        return {}
+    try:
+        with path.open(encoding="utf-8") as lines:
+            return {key.upper(): value or "" for key, value in dotenv_values(stream=lines).items()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{SETTINGS_FILE}: {str(path)!r} cannot be read: {error}") from error
+
+
+def environment_variables() -> dict[str, str]:
+    """All variables of the environment; their names in upper case."""
+    return {key.upper(): value for key, value in os.environ.items()}
+
+
+def sources_of(field: str) -> frozenset[str]:
+    """Where the value of a setting stands: in the environment, in the settings file, in both or in neither.
+
+    Of values that differ the environment's counts.
+    """
+    names = [f"{PREFIX}{field.upper()}", f"{PREFIX}{field.upper()}{FROM_FILE}"]
+    here, there = (
+        [variables.get(name, "").strip() for name in names]
+        for variables in (environment_variables(), file_variables())
+    )
+    if any(here):
+        return frozenset({ENVIRONMENT, FILE} if here == there else {ENVIRONMENT})
+    return frozenset({FILE} if any(there) else ())
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Whether a field holds a secret."""
+    return "SecretStr" in repr(field.annotation)
+
+
+class Variables(PydanticBaseSettingsSource):
+    """The fields that one set of variables gives, secrets from their files."""
+
+    def __init__(
+        self, settings: type[BaseSettings], variables: Mapping[str, str], may_be_empty: Collection[str] = ()
+    ) -> None:
+        """A variable that is empty or blank counts as not set, but for the fields in ``may_be_empty``."""
+        super().__init__(settings)
+        self._variables = variables
+        self._may_be_empty = may_be_empty
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """See pydantic-settings: the value, the field's name, and that it is no JSON.
+
+        Raises:
+            ValueError: a secret is given twice, or its file cannot be read.
+        """
+        name = f"{PREFIX}{field_name.upper()}"
+        value = self._variables.get(name)
+        if value is not None and not value.strip() and field_name not in self._may_be_empty:
+            value = None
+        path = self._variables.get(name + FROM_FILE, "").strip() if is_secret(field) else ""
+        if not path:
+            return value, field_name, False
+        if value is not None:
+            raise ValueError(f"{name} and {name}{FROM_FILE} are both set; allowed: one of them")
+        try:
+            secret = FileSecret(Path(path))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ValueError(
+                f"{name}{FROM_FILE}: {path!r} cannot be read ({reason}); allowed: the path of a file"
+            ) from error
+        if not secret.get_secret_value().strip():
+            raise ValueError(f"{name}{FROM_FILE}: {path!r} is empty; allowed: a file that holds the secret")
+        return secret, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """What the variables give."""
+        found = {}
+        for name, field in self.settings_cls.model_fields.items():
+            value, _, _ = self.get_field_value(field, name)
+            if value is not None:
+                found[name] = value
+        return found
+
+
+def known_variables(fields: Mapping[str, FieldInfo]) -> list[str]:
+    """Every variable that is read."""
+    own = [f"{PREFIX}{name.upper()}" for name in fields]
+    files = [f"{PREFIX}{name.upper()}{FROM_FILE}" for name, field in fields.items() if is_secret(field)]
+    return [*own, *files, SETTINGS_FILE]
+
+
+def unknown_variables(fields: Mapping[str, FieldInfo], variables: Iterable[str]) -> dict[str, str | None]:
+    """Variables with the service's prefix that it does not read, and the nearest name that it does."""
+    known = known_variables(fields)
+
+    def nearest(name: str) -> str | None:
+        rests = [other.removeprefix(PREFIX) for other in known]
+        found = difflib.get_close_matches(name.removeprefix(PREFIX), rests, 1, 0.7)
+        return PREFIX + found[0] if found else None
+
+    return {
+        name: nearest(name)
+        for name in sorted(variables)
+        if name.startswith(PREFIX) and name not in known and not _OF_OTHERS.match(name)
+    }

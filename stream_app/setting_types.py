@@ -1,0 +1,358 @@
+"""What settings look like: each type parses a text, and says what is wrong with it and what is allowed."""
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from email.utils import parseaddr
+from ipaddress import IPv6Address, ip_network
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+
+YEARS = 10 * 366 * 86_400
+"""The longest time in seconds that a setting may name: ten years."""
+
+_HOST = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?", re.I
+)
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+_REGION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
+_LOCAL_PART = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}")
+_PORTS = range(1, 65_536)
+
+_ENDPOINT = "http://HOST[:PORT] or https://HOST[:PORT], or HOST[:PORT]"
+_WEB = "http://HOST[:PORT][/PATH] or https://HOST[:PORT][/PATH]"
+_SERVERS = "HOST:PORT, separated by commas"
+_PLAIN_HOST = "a host name or an IP address, without scheme and port"
+_DATABASE = "postgresql://USER:PASSWORD@HOST[:PORT]/DATABASE, several hosts separated by commas"
+_ADDRESS = "NAME@DOMAIN or Display name <NAME@DOMAIN>"
+
+
+def one_line(text: str) -> str:
+    """The text without outer blanks.
+
+    Raises:
+        ValueError: it has control characters, such as a line break.
+    """
+    text = text.strip()
+    if not text.isprintable():
+        raise ValueError("it has control characters; allowed: one line of printable characters")
+    return text
+
+
+def host(text: str) -> str:
+    """A host name or an IP address; IPv6 with or without brackets.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if not _is_host(text):
+        raise ValueError(f"it is no host; allowed: {_PLAIN_HOST}")
+    return text
+
+
+def servers(text: str) -> str:
+    """Brokers as ``host:port``, separated by commas; the port is 9092 where none is given.
+
+    Raises:
+        ValueError: one of them is something else, or there is none.
+    """
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    if not found:
+        raise ValueError(f"it names no server; allowed: {_SERVERS}")
+    return ",".join(_server(part) for part in found)
+
+
+def endpoint(text: str) -> str:
+    """The address of an object store, without a slash at its end.
+
+    Raises:
+        ValueError: it is more than a scheme, a host and a port.
+    """
+    parts = _url(text if "://" in text else f"//{text}", _ENDPOINT)
+    if parts.scheme not in ("", "http", "https"):
+        raise ValueError(f"its scheme is {parts.scheme}; allowed: {_ENDPOINT}")
+    if parts.path.strip("/"):
+        raise ValueError(f"it has a path, which S3 does not know; allowed: {_ENDPOINT}")
+    _refuse_rest(parts, _ENDPOINT)
+    return f"{parts.scheme}://{parts.netloc}" if parts.scheme else parts.netloc
+
+
+def web_url(text: str) -> str:
+    """An absolute URL, without slashes at its end.
+
+    Raises:
+        ValueError: it is none, or has a user name, a query or a fragment.
+    """
+    parts = _web(text)
+    _refuse_rest(parts, _WEB)
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+
+
+def any_web_url(text: str) -> str:
+    """An absolute URL as it is, a query included.
+
+    Raises:
+        ValueError: it is none.
+    """
+    _web(text)
+    return text
+
+
+def origins(text: str) -> str:
+    """``*``, or origins separated by commas.
+
+    Raises:
+        ValueError: one of them is none.
+    """
+    if text == "*":
+        return text
+    allowed = "* or http(s)://HOST[:PORT], separated by commas"
+    found = []
+    for part in filter(None, map(str.strip, text.split(","))):
+        parts = _url(part, allowed)
+        if parts.scheme not in ("http", "https") or parts.path.strip("/"):
+            raise ValueError(f"{part!r} is no origin; allowed: {allowed}")
+        _refuse_rest(parts, allowed)
+        found.append(f"{parts.scheme}://{parts.netloc}")
+    return ",".join(found)
+
+
+def networks(text: str) -> str:
+    """IP addresses and networks, separated by commas.
+
+    Raises:
+        ValueError: one of them is none.
+    """
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    for part in found:
+        try:
+            ip_network(part, strict=False)
+        except ValueError as error:
+            raise ValueError(
+                f"{part!r} is no network; allowed: IP addresses and networks such as 10.0.0.0/8, "
+                "separated by commas"
+            ) from error
+    return ",".join(found)
+
+
+def domains(text: str) -> str:
+    """Mail domains separated by commas, in lower case.
+
+    Raises:
+        ValueError: one of them is none.
+    """
+    found = [part.strip().lower() for part in text.split(",") if part.strip()]
+    for part in found:
+        if not _is_host(_ascii_domain(part)):
+            raise ValueError(
+                f"{part!r} is no domain; allowed: domains such as example.com, separated by commas"
+            )
+    return ",".join(found)
+
+
+def mail_address(text: str) -> str:
+    """A sender as mails carry it: the domain in its ASCII form.
+
+    Raises:
+        ValueError: it is no address, or one that SMTP servers do not take.
+    """
+    name, address = parseaddr(text)
+    local, at, domain = address.rpartition("@")
+    if not at or (name == "" and address != text.strip("<> ")):
+        raise ValueError(f"it is no mail address; allowed: {_ADDRESS}")
+    if not _LOCAL_PART.fullmatch(local) or local.startswith(".") or local.endswith(".") or ".." in local:
+        raise ValueError(f"{local!r} cannot stand before the @; allowed: {_ADDRESS} with an ASCII NAME")
+    plain = _ascii_domain(domain)
+    if not _is_host(plain):
+        raise ValueError(f"{domain!r} is no domain; allowed: {_ADDRESS}")
+    if plain == domain:
+        return text
+    return text.replace(address, f"{local}@{plain}")
+
+
+def bucket(text: str) -> str:
+    """A bucket's name.
+
+    Raises:
+        ValueError: S3 does not allow it.
+    """
+    if not _BUCKET.fullmatch(text) or ".." in text:
+        raise ValueError(
+            "it is no name of a bucket; allowed: 3 to 63 letters, digits, dots and hyphens, "
+            "a letter or digit at both ends"
+        )
+    return text
+
+
+def region(text: str) -> str:
+    """A region's name.
+
+    Raises:
+        ValueError: it has other characters than letters, digits, hyphens and underscores.
+    """
+    if not _REGION.fullmatch(text):
+        raise ValueError(
+            "it is no region; allowed: letters, digits, hyphens and underscores, as in us-east-1"
+        )
+    return text
+
+
+def database_url(secret: SecretStr) -> SecretStr:
+    """A database's URL; its parameters are read where connections are made.
+
+    Raises:
+        ValueError: it has another scheme, no name where one must be, or a port that is none.
+    """
+    text = secret.get_secret_value()
+    if not text.startswith(("postgresql://", "postgres://")):
+        raise ValueError(f"it is no URL of PostgreSQL; allowed: {_DATABASE}")
+    if not text.isprintable() or " " in text:
+        raise ValueError(f"it has blanks or control characters; allowed: {_DATABASE}")
+    authority = re.split(r"[/?#]", text.partition("://")[2], maxsplit=1)[0]
+    for server in filter(None, authority.rpartition("@")[2].split(",")):
+        _, colon, port = server.rpartition("]")[2].rpartition(":")
+        if colon and not _is_port(port):
+            raise ValueError(f"{port!r} is no port; allowed: {_DATABASE}, and ports from 1 to 65535")
+    return secret
+
+
+def existing_file(path: Path) -> Path:
+    """The path of a file that can be read.
+
+    Raises:
+        ValueError: there is none, or this process must not read it.
+    """
+    try:
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise ValueError(f"it cannot be read ({error.strerror}); allowed: the path of a file") from error
+
+
+def path_in_folder(path: Path) -> Path:
+    """The path of a file that is to be written.
+
+    Raises:
+        ValueError: its folder does not exist, or it is a folder itself.
+    """
+    if not str(path).isprintable() or path.is_dir() or not path.absolute().parent.is_dir():
+        raise ValueError("it is no place for a file; allowed: a path in a folder that exists")
+    return path
+
+
+def in_case(change: Callable[[str], str]) -> WrapValidator:
+    """Take words whatever their case; an error names the word as it was read."""
+
+    def parsed(value: object, parse: ValidatorFunctionWrapHandler) -> object:
+        if isinstance(value, str):
+            with suppress(ValidationError):
+                return parse(change(value))
+        return parse(value)
+
+    return WrapValidator(parsed)
+
+
+def _server(text: str) -> str:
+    if "://" in text:
+        raise ValueError(f"{text!r} has a scheme; allowed: {_SERVERS}")
+    name, colon, port = text.rpartition(":")
+    if not colon or (":" in name and not name.endswith("]")):
+        name, port = text, "9092"
+    if not _is_host(name) or not _is_port(port):
+        raise ValueError(f"{text!r} is no server; allowed: {_SERVERS}")
+    return f"{name}:{int(port)}"
+
+
+def _web(text: str) -> SplitResult:
+    parts = _url(text, _WEB)
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"it does not begin with http:// or https://; allowed: {_WEB}")
+    return parts
+
+
+def _url(text: str, allowed: str) -> SplitResult:
+    """Scheme and host in lower case, and no default slash.
+
+    Raises:
+        ValueError: there is no host, or the port is none.
+    """
+    if not text.isprintable() or " " in text or "\\" in text:
+        raise ValueError(f"it has blanks, backslashes or control characters; allowed: {allowed}")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"it is no URL ({error}); allowed: {allowed}") from error
+    name = parts.hostname or ""
+    if not _is_host(name) or (port is None and parts.netloc.endswith(":")) or port == 0:
+        raise ValueError(f"it has no host, or a port that is none; allowed: {allowed}")
+    if "@" in parts.netloc:
+        raise ValueError(f"it has a user name; allowed: {allowed}")
+    return parts._replace(netloc=parts.netloc.lower())
+
+
+def _refuse_rest(parts: SplitResult, allowed: str) -> None:
+    if parts.query or parts.fragment:
+        raise ValueError(f"it has a query or a fragment; allowed: {allowed}")
+
+
+def _is_host(text: str) -> bool:
+    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if ":" in inner:
+        try:
+            IPv6Address(inner)
+        except ValueError:
+            return False
+        return True
+    return inner == text and _HOST.fullmatch(text) is not None
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and int(text) in _PORTS
+
+
+def _ascii_domain(domain: str) -> str:
+    if domain.isascii():
+        return domain
+    try:
+        import idna  # comes with what the service needs, not with the client library alone
+    except ImportError:
+        raise ValueError(
+            f"{domain!r} is not ASCII; allowed: its ASCII form, which begins with xn--"
+        ) from None
+    try:
+        return idna.encode(domain, uts46=True).decode()
+    except idna.IDNAError as error:
+        raise ValueError(f"{domain!r} is no domain ({error}); allowed: {_ADDRESS}") from error
+
+
+Seconds = Annotated[float, Field(gt=0, le=YEARS, allow_inf_nan=False)]
+SecondsOrNone = Annotated[float, Field(ge=0, le=YEARS, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=2_147_483_647)]
+Days = Annotated[int, Field(ge=1, le=36_500)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+Text = Annotated[str, AfterValidator(one_line)]
+Host = Annotated[str, AfterValidator(host)]
+Servers = Annotated[str, AfterValidator(servers)]
+Endpoint = Annotated[str, AfterValidator(endpoint)]
+WebUrl = Annotated[str, AfterValidator(web_url)]
+AnyWebUrl = Annotated[str, AfterValidator(any_web_url)]
+Origins = Annotated[str, AfterValidator(origins)]
+Networks = Annotated[str, AfterValidator(networks)]
+Domains = Annotated[str, AfterValidator(domains)]
+MailAddress = Annotated[str, AfterValidator(mail_address)]
+Bucket = Annotated[str, AfterValidator(bucket)]
+Region = Annotated[str, AfterValidator(region)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(database_url)]
+ExistingFile = Annotated[Path, AfterValidator(existing_file)]
+FileToWrite = Annotated[Path, AfterValidator(path_in_folder)]
