@@ -4,6 +4,8 @@ import io
 from datetime import UTC, datetime
 from zipfile import ZipFile
 
+import pytest
+
 from stream_app.exports.formats.excel_archive import Archive
 
 MODIFIED = datetime(2026, 11, 24, 6, 30, 11, tzinfo=UTC)
@@ -31,6 +33,7 @@ def test_members_come_back() -> None:
     assert b"PK\x06\x06" not in content
 
 
+@pytest.mark.slow
 def test_zip64_records_appear_once_a_member_passes_four_gibibytes() -> None:
     archive = Archive(MODIFIED)
     block = bytes(16 * 2**20)

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import psutil
@@ -13,46 +13,13 @@ import pytest
 
 from stream_app.errors import Rejected, Retryable
 from stream_app.events import Options
-from stream_app.exports.columns import Column
-from stream_app.exports.formats.base import Document, Format, Projection, Tally
+from stream_app.exports.formats.base import Document, Tally
 from stream_app.exports.formats.json import JsonFormat
 from stream_app.exports.formats.process import end_idle, frame_in_process
+from tests.unit.exports.formats.awkward import Awkward
 
 DOCUMENT = Document("things", (), Options(), datetime(2026, 1, 31, tzinfo=UTC))
 ROWS = [b'{"n":%d}\n' % number * 5_000 for number in range(200)]
-
-
-class Awkward(Format):
-    """Does to each row what the row says."""
-
-    name = extension = media_type = description = "awkward"
-
-    def project(self, columns: Sequence[Column], options: Options) -> Projection:
-        raise NotImplementedError
-
-    def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
-        for chunk in chunks:
-            tally.rows += 1
-            match chunk:
-                case b"die":
-                    os.kill(os.getpid(), signal.SIGKILL)
-                case b"reject":
-                    raise Rejected("too odd", code="odd")
-                case b"odd":
-                    raise type("Local", (Exception,), {})("cannot be pickled")
-                case b"memory":
-                    raise MemoryError
-                case b"print":
-                    print("a library prints")
-                case b"end":
-                    return
-                case b"large":
-                    yield b"x" * 10_000_000
-                case b"warn":
-                    tally.warnings["odd"] += 1
-                case b"pid":
-                    yield str(os.getpid()).encode()
-            yield b"."
 
 
 def run(*chunks: bytes, tally: Tally | None = None) -> bytes:

@@ -1,0 +1,43 @@
+"""A format for tests of the process that writes files. The process imports this module: it imports little."""
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+
+from stream_app.errors import Rejected
+from stream_app.events import Options
+from stream_app.exports.columns import Column
+from stream_app.exports.formats.base import Document, Format, Projection, Tally
+
+
+class Awkward(Format):
+    """Does to each row what the row says."""
+
+    name = extension = media_type = description = "awkward"
+
+    def project(self, columns: Sequence[Column], options: Options) -> Projection:
+        raise NotImplementedError
+
+    def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
+        for chunk in chunks:
+            tally.rows += 1
+            match chunk:
+                case b"die":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                case b"reject":
+                    raise Rejected("too odd", code="odd")
+                case b"odd":
+                    raise type("Local", (Exception,), {})("cannot be pickled")
+                case b"memory":
+                    raise MemoryError
+                case b"print":
+                    print("a library prints")
+                case b"end":
+                    return
+                case b"large":
+                    yield b"x" * 10_000_000
+                case b"warn":
+                    tally.warnings["odd"] += 1
+                case b"pid":
+                    yield str(os.getpid()).encode()
+            yield b"."
