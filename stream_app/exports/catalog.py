@@ -1,44 +1,32 @@
 """What the source database says about a dataset's table: its columns, their types, its primary key."""
 
+import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import asyncpg
+import structlog
 
-from stream_app.errors import Rejected
+from stream_app.errors import Rejected, Retryable
+from stream_app.exports.catalog_query import COLUMNS, fingerprint
 from stream_app.exports.columns import KIND_OF_TYPE, Column, Kind
 from stream_app.exports.datasets.base import Dataset
 
+log = structlog.get_logger(__name__)
+
 CACHE_SECONDS = 30.0
 
-_COLUMNS = """
-    WITH RECURSIVE base (oid, below) AS (
-        SELECT oid, oid FROM pg_type
-        UNION ALL
-        SELECT base.oid, t.typbasetype FROM base JOIN pg_type t ON t.oid = base.below WHERE t.typtype = 'd'
-    )
-    SELECT n.nspname AS schema, c.relname AS table, a.attname AS name, NOT a.attnotnull AS nullable,
-           format_type(a.atttypid, a.atttypmod) AS type, b.typname AS base, b.typtype AS category,
-           format('%I.%I', home.nspname, b.typname) AS cast, element.typname AS element,
-           array(
-               SELECT enumlabel::text FROM pg_enum WHERE enumtypid = b.oid ORDER BY enumsortorder
-           ) AS labels,
-           coalesce(array_position(i.indkey::int2[], a.attnum), -1) AS key_position
-    FROM pg_class c
-    JOIN pg_namespace n ON n.oid = c.relnamespace
-    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-    JOIN LATERAL (
-        SELECT t.* FROM base JOIN pg_type t ON t.oid = base.below
-        WHERE base.oid = a.atttypid AND t.typtype <> 'd'
-    ) b ON true
-    JOIN pg_namespace home ON home.oid = b.typnamespace
-    LEFT JOIN pg_type element
-        ON element.oid = b.typelem AND b.typsubscript = 'array_subscript_handler'::regproc
-    LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
-    WHERE c.oid = to_regclass($1) AND c.relkind IN ('r', 'v', 'm', 'p', 'f')
-    ORDER BY a.attnum
-"""
+LIKE_EVERYWHERE = 180_000
+"""From this version on texts can be searched whatever their collation."""
+
+Result = TypeVar("Result")
+
+
+class Outdated(Exception):
+    """The table is not any more what its description says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +34,10 @@ class Table:
     """A dataset as it stands in the database: ``columns`` are those that may be exported, in order.
 
     ``every`` also has those that the dataset hides but filters or orders by itself, such as its owner.
+    ``path`` are the schemas that operators of its types, and functions of its view, are looked up in.
+    ``computes``: reading a column can fail, since the table is a view or has virtual columns. ``filtered``:
+    row-level security leaves out rows that the service's role must not see. ``fingerprint`` is another after
+    each change.
     """
 
     dataset: Dataset
@@ -54,6 +46,15 @@ class Table:
     columns: tuple[Column, ...]
     every: Mapping[str, Column]
     primary_key: tuple[str, ...]
+    path: tuple[str, ...] = ()
+    computes: bool = False
+    filtered: bool = False
+    fingerprint: str = ""
+
+    @property
+    def probe(self) -> str:
+        """An SQL expression that yields :attr:`fingerprint` as long as the table is what it was."""
+        return fingerprint(_literal(f"{_quoted(self.schema)}.{_quoted(self.name)}"))
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -71,6 +72,7 @@ class Catalog:
         """``fetch(sql, table)`` runs one query on the source database."""
         self._fetch = fetch
         self._known: dict[str, tuple[float, Table]] = {}
+        self._reading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def table(self, dataset: Dataset) -> Table:
         """The table behind ``dataset``.
@@ -80,49 +82,113 @@ class Catalog:
             Retryable: the source database cannot be reached.
         """
         known = self._known.get(dataset.name)
-        if known and known[0] > time.monotonic():
-            return known[1]
-        table = _table(dataset, await self._fetch(_COLUMNS, _quoted(dataset.table)))
-        self._known[dataset.name] = (time.monotonic() + CACHE_SECONDS, table)
-        return table
+        return known[1] if known and known[0] > time.monotonic() else await self._read(dataset, known)
+
+    async def use(self, dataset: Dataset, work: Callable[[Table], Awaitable[Result]]) -> Result:
+        """What ``work`` yields with the table behind ``dataset``.
+
+        A description that was remembered is read again, once, if ``work`` fails with it: the table may have
+        changed since. If it has, ``work`` is done again.
+
+        Raises:
+            Rejected, Retryable: as :meth:`table` and ``work`` do.
+        """
+        known = self._known.get(dataset.name)
+        table = await self.table(dataset)
+        try:
+            return await work(table)
+        except (Rejected, Outdated) as error:
+            if known is None or known[1] is not table:
+                raise _final(error) from error
+            again = await self._read(dataset, known)
+            if again == table:
+                raise _final(error) from error
+            log.info("dataset.changed", dataset=dataset.name)
+        try:
+            return await work(again)
+        except Outdated as error:
+            raise _final(error) from error
+
+    async def _read(self, dataset: Dataset, known: tuple[float, Table] | None) -> Table:
+        """Read it, unless somebody else did since ``known``."""
+        async with self._reading[dataset.name]:
+            newest = self._known.get(dataset.name)
+            if newest is not None and newest is not known:
+                return newest[1]
+            table = _table(dataset, await self._fetch(COLUMNS, _name(dataset.table)))
+            self._known[dataset.name] = (time.monotonic() + CACHE_SECONDS, table)
+            return table
+
+
+def _final(error: Rejected | Outdated) -> Exception:
+    """A table that changes all the time is one that passes."""
+    return error if isinstance(error, Rejected) else Retryable("the dataset's table is being changed")
+
+
+def _name(table: str) -> str:
+    return ".".join(map(_quoted, table.split(".", 1)))
 
 
 def _quoted(name: str) -> str:
-    return ".".join('"' + part.replace('"', '""') + '"' for part in name.split(".", 1))
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _table(dataset: Dataset, rows: list[asyncpg.Record]) -> Table:
+    """The description; what is missing is told to operators alone, since users must not know hidden names."""
     if not rows:
+        log.warning("dataset.table_missing", dataset=dataset.name, table=dataset.table)
         raise Rejected(
-            f"dataset {dataset.name!r}: the source database has no table {dataset.table}, "
-            "or the service may not see it",
+            f"dataset {dataset.name!r} cannot be exported at the moment: its table is missing in the source "
+            "database, or the service must not see it; operators find its name in the log",
             code="missing_table",
         )
     columns = {row["name"]: _column(row) for row in rows}
     named = [*(dataset.columns or ()), *(dataset.order or ()), *filter(None, (dataset.owner, dataset.time))]
-    for name in named:
-        if name not in columns:
-            raise Rejected(
-                f"dataset {dataset.name!r}: table {dataset.table} has no column {name!r}",
-                code="missing_column",
-                allowed=columns,
-            )
+    if missing := [name for name in named if name not in columns]:
+        log.warning("dataset.columns_missing", dataset=dataset.name, table=dataset.table, columns=missing)
+        raise Rejected(
+            f"dataset {dataset.name!r} cannot be exported at the moment: its table lacks a column that the "
+            "datasets file names; operators find its name in the log",
+            code="missing_column",
+        )
     keys = sorted((row["key_position"], row["name"]) for row in rows if row["key_position"] >= 0)
+    first = rows[0]
     return Table(
         dataset=dataset,
-        schema=rows[0]["schema"],
-        name=rows[0]["table"],
+        schema=first["schema"],
+        name=first["table"],
         columns=tuple(columns[name] for name in dataset.columns or columns),
         every=columns,
         primary_key=tuple(name for _, name in keys),
+        path=tuple(dict.fromkeys((first["schema"], *sorted({row["home"] for row in rows}), "public"))),
+        computes=first["relkind"] == b"v" or any(row["is_virtual"] for row in rows),
+        filtered=first["filtered"],
+        fingerprint=first["fingerprint"],
     )
 
 
 def _column(row: asyncpg.Record) -> Column:
-    if row["element"]:
+    if row["is_array"]:
         base, kind = row["element"], Kind.ARRAY
     elif row["category"] == b"e":
         base, kind = row["base"], Kind.ENUM
     else:
         base, kind = row["base"], KIND_OF_TYPE.get(row["base"], Kind.OTHER)
-    return Column(row["name"], row["type"], base, kind, row["nullable"], tuple(row["labels"]), row["cast"])
+    return Column(
+        row["name"],
+        row["type"],
+        base,
+        kind,
+        row["nullable"],
+        tuple(row["labels"]),
+        # A name is cut to 63 bytes where it is cast: as a text it is compared whole.
+        "pg_catalog.text" if base == "name" and kind is Kind.TEXT else row["cast"],
+        equality=row["equality"],
+        ordering=row["ordering"],
+        pattern=row["deterministic"] or row["version"] >= LIKE_EVERYWHERE,
+        deterministic=row["deterministic"],
+    )

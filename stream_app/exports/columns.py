@@ -59,7 +59,9 @@ class Column:
     ``type`` is the declared type as PostgreSQL spells it (``numeric(18,6)``), ``base`` the name of the
     type below any domain (``numeric``; for an array that of its elements), ``labels`` an enum's values.
     ``cast`` is the type, without length or precision, that filter values are cast to, so that none is cut
-    or rounded to fit (default: ``type``).
+    or rounded to fit (default: ``type``). ``equality`` and ``ordering`` say whether values of the type
+    compare, ``pattern`` whether its texts can be searched, ``deterministic`` whether only texts of the same
+    bytes are equal.
     """
 
     name: str
@@ -69,3 +71,7 @@ class Column:
     nullable: bool = True
     labels: tuple[str, ...] = ()
     cast: str = ""
+    equality: bool = True
+    ordering: bool = True
+    pattern: bool = True
+    deterministic: bool = True

@@ -2,20 +2,20 @@
 
 Every value is checked here, for a clear error, then handed to PostgreSQL as text and cast there to the
 column's own type, so that any type (enum, inet, range, domain) compares as the database compares it.
+
+A row whose value is NULL is found by ``ne``, ``not_in`` and ``is_null: true``, and by no other operator. A
+``null`` as value, also in a list, stands for NULL.
 """
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from datetime import date, datetime, time
-from decimal import Decimal, InvalidOperation
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
-from uuid import UUID
 
-from sqlalchemy import ColumnElement, String, Text, all_, any_, cast, literal
+from sqlalchemy import ColumnElement, String, Text, all_, any_, cast, literal, or_
 from sqlalchemy.types import UserDefinedType
 
 from stream_app.errors import Rejected
 from stream_app.exports.columns import Column, Kind
+from stream_app.exports.filter_values import mismatch, text_of
 
 MAX_VALUES = 10_000
 """Longest list that ``in`` and ``not_in`` take."""
@@ -46,7 +46,7 @@ class Spelled(UserDefinedType[Any]):
 
 
 def operators(column: Column) -> tuple[str, ...]:
-    """The operators that a filter on ``column`` may use."""
+    """The operators that a filter on ``column`` may use: those that its type has."""
     match column.kind:
         case Kind.JSON:
             return ("contains", "is_null")
@@ -54,18 +54,24 @@ def operators(column: Column) -> tuple[str, ...]:
             return ("eq", "ne", "is_null")
         case Kind.ARRAY:
             return ("is_null",)
-        case Kind.TEXT:
-            return (*COMPARISONS, *LISTS, *TEXTUAL, "is_null")
-        case _:
-            return (*COMPARISONS, *LISTS, "is_null")
+    equality = ("eq", "ne") if column.equality else ()
+    ordering = ("lt", "lte", "gt", "gte") if column.ordering else ()
+    lists = LISTS if column.equality else ()
+    textual = TEXTUAL if column.kind is Kind.TEXT and column.pattern else ()
+    return (*equality, *ordering, *lists, *textual, "is_null")
 
 
 def conditions(
-    filters: Mapping[str, Any], columns: Mapping[str, Column], reference: Callable[[str], ColumnElement[Any]]
+    filters: Mapping[str, Any],
+    columns: Mapping[str, Column],
+    reference: Callable[[str], ColumnElement[Any]],
+    *,
+    hidden: Collection[str] = (),
 ) -> list[ColumnElement[bool]]:
     """The conditions that ``filters`` stand for; all of them must hold.
 
-    ``reference`` gives the SQL expression of a column by name.
+    ``reference`` gives the SQL expression of a column by name. ``hidden`` are columns that may be used and
+    are not named to anybody.
 
     Raises:
         Rejected: an unknown column or operator, or a value that the column's type does not take.
@@ -74,7 +80,8 @@ def conditions(
     for name, wanted in filters.items():
         field = f"filters.{name}"
         if name not in columns:
-            raise Rejected("there is no such column", code="unknown_column", field=field, allowed=columns)
+            shown = [item for item in columns if item not in hidden]
+            raise Rejected("there is no such column", code="unknown_column", field=field, allowed=shown)
         column = columns[name]
         tests = wanted if isinstance(wanted, dict) else {"eq": wanted}
         for operator, value in tests.items():
@@ -96,27 +103,51 @@ def _condition(
     if operator == "is_null" or (operator in ("eq", "ne") and value is None):
         wanted = {"eq": True, "ne": False}.get(operator, value)
         if not isinstance(wanted, bool):
-            raise _mismatch(field, value, "true or false")
+            raise mismatch(field, value, "true or false")
         return target.is_(None) if wanted else target.is_not(None)
     if operator in LISTS:
         if not isinstance(value, list) or not 1 <= len(value) <= MAX_VALUES:
-            raise _mismatch(field, value, f"a list of 1 to {MAX_VALUES} values")
-        return _list_condition(target, column, operator, [_text(column, item, field) for item in value])
+            raise mismatch(field, value, f"a list of 1 to {MAX_VALUES} values")
+        return _in_list(target, column, operator, value, field)
     if operator in TEXTUAL:
         if not isinstance(value, str):
-            raise _mismatch(field, value, "a text")
-        text = cast(target, Text)
-        return (text.startswith if operator == "prefix" else text.contains)(value, autoescape=True)
+            raise mismatch(field, value, "a text")
+        return _textual(target, column, operator, value)
     return COMPARISONS[operator](target, _typed(column, value, field))
+
+
+def _textual(target: ColumnElement[Any], column: Column, operator: str, value: str) -> ColumnElement[bool]:
+    """Equal texts begin with and contain each other, whatever the type calls equal."""
+    text = cast(target, Text)
+    if column.base == "citext":
+        return (text.istartswith if operator == "prefix" else text.icontains)(value, autoescape=True)
+    found = (text.startswith if operator == "prefix" else text.contains)(value, autoescape=True)
+    if column.base == "bpchar" and value.endswith(" "):
+        return or_(found, target == _cast(value, column))  # blanks at the end count for nothing
+    return found
 
 
 def _typed(column: Column, value: Any, field: str) -> ColumnElement[Any]:
     """``value`` as the database reads it: checked, as text, cast to the column's type."""
-    return _cast(_text(column, value, field), column)
+    return _cast(text_of(column, value, field), column)
 
 
 def _cast(text: str, column: Column, suffix: str = "") -> ColumnElement[Any]:
     return cast(literal(text, String), Spelled(f"{column.cast or column.type}{suffix}"))
+
+
+def _in_list(
+    target: ColumnElement[Any], column: Column, operator: str, values: Sequence[Any], field: str
+) -> ColumnElement[bool]:
+    """``in`` and ``not_in`` say of each value what ``eq`` and ``ne`` say of it."""
+    texts = [text_of(column, item, field) for item in values if item is not None]
+    with_null = len(texts) < len(values)
+    if not texts:
+        return target.is_(None) if operator == "in" else target.is_not(None)
+    found = _list_condition(target, column, operator, texts)
+    if operator == "in":
+        return or_(found, target.is_(None)) if with_null else found
+    return found if with_null else or_(found, target.is_(None))
 
 
 def _list_condition(
@@ -132,73 +163,3 @@ def _list_condition(
     elements = ",".join('"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in texts)
     array = _cast(f"{{{elements}}}", column, "[]")
     return target == any_(array) if operator == "in" else target != all_(array)
-
-
-_INTEGER_LIMITS = {"int2": 2**15, "int4": 2**31, "int8": 2**63}
-
-
-def _text(column: Column, value: Any, field: str) -> str:
-    match column.kind:
-        case Kind.BOOLEAN if isinstance(value, bool):
-            return str(value).lower()
-        case Kind.BOOLEAN:
-            raise _mismatch(field, value, "true or false")
-        case Kind.INTEGER:
-            return _integer(column, value, field)
-        case Kind.NUMERIC | Kind.FLOAT:
-            return _number(value, field)
-        case Kind.ENUM if value not in column.labels:
-            raise Rejected(f"{value!r} is not one of its values", field=field, allowed=column.labels)
-    if not isinstance(value, str):
-        raise _mismatch(field, value, _EXPECTED.get(column.kind, "a text"))
-    parse = _PARSERS.get(column.kind)
-    if parse is not None:
-        try:
-            parse(value)
-        except ValueError as error:
-            raise _mismatch(field, value, _EXPECTED[column.kind]) from error
-    return value
-
-
-def _integer(column: Column, value: Any, field: str) -> str:
-    """Whole numbers, also as text: JSON readers elsewhere round those beyond 2**53."""
-    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,20}", value):
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _mismatch(field, value, "a whole number")
-    limit = _INTEGER_LIMITS.get(column.base, 2**63)
-    if not -limit <= value < limit:
-        raise _mismatch(field, value, f"a whole number from {-limit} to {limit - 1}")
-    return str(value)
-
-
-def _number(value: Any, field: str) -> str:
-    if not isinstance(value, int | float | str) or isinstance(value, bool):
-        raise _mismatch(field, value, "a number")
-    try:
-        number = Decimal(str(value))
-    except InvalidOperation as error:
-        raise _mismatch(field, value, "a number") from error
-    if not number.is_finite() or abs(number.adjusted()) > 300:
-        raise _mismatch(field, value, "a finite number")
-    return str(number)
-
-
-_EXPECTED = {
-    Kind.UUID: "a UUID",
-    Kind.DATE: "a date such as 2026-01-31",
-    Kind.TIME: "a time such as 13:30:00",
-    Kind.TIMESTAMP: "a time such as 2026-01-31T13:30:00, a date, or such as now-7d",
-    Kind.TIMESTAMPTZ: "a time such as 2026-01-31T13:30:00Z, a date (midnight in UTC), or such as now-7d",
-}
-_PARSERS: dict[Kind, Callable[[str], object]] = {
-    Kind.UUID: UUID,
-    Kind.DATE: date.fromisoformat,
-    Kind.TIME: time.fromisoformat,
-    Kind.TIMESTAMP: datetime.fromisoformat,
-    Kind.TIMESTAMPTZ: datetime.fromisoformat,
-}
-
-
-def _mismatch(field: str, value: Any, expected: str) -> Rejected:
-    return Rejected(f"expected {expected}, got {value!r:.100}", code="bad_filter_value", field=field)

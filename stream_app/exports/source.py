@@ -36,8 +36,7 @@ FETCH_SECONDS = 30.0
 
 _FACTS = """
 SELECT pg_catalog.transaction_timestamp(), pg_catalog.current_setting('server_version_num'),
-       pg_catalog.pg_is_in_recovery()
-"""
+       pg_catalog.pg_is_in_recovery()"""
 
 Sink = Callable[[bytes], Awaitable[None]]
 
@@ -46,13 +45,14 @@ Sink = Callable[[bytes], Awaitable[None]]
 class Snapshot:
     """One transaction on the source: everything read through it is as of one moment.
 
-    ``as_of``: what was committed before is here, also where the source is a standby that is behind;
+    ``also`` is the value of the expression that was to be read at its beginning. ``as_of``: what was committed before is here, also where the source is a standby that is behind;
     ``None`` for ``replayed`` is a primary, or a standby that does not know.
     """
 
     connection: "PoolConnectionProxy[asyncpg.Record]"
     as_of: datetime
     timeout: float
+    also: str = ""
     is_standby: bool = False
     replayed: datetime | None = None
     _ended: bool = field(default=False, init=False)
@@ -142,19 +142,22 @@ class Source:
         path: Sequence[str] | None = None,
         seconds: float | None = None,
         lock_seconds: float = 0,
+        also: str | None = None,
     ) -> AsyncIterator[Snapshot]:
         """A snapshot whose connection shows ``name`` as its ``application_name``.
 
         ``path`` are the schemas for names without one (default: as the role is configured). ``seconds``
         limits each statement (default: as long as an export may take), ``lock_seconds`` each wait for a lock
-        (0: no limit).
+        (0: no limit). ``also`` is an SQL expression that is read at the beginning, in no round trip of its own.
 
         Raises:
             Retryable: the database failed in a way that passes.
             Rejected: it refused the statement (permission, missing table, bad value, time limit).
         """
         seconds = seconds or self._settings.export_timeout_seconds
-        async with self._transaction(name, seconds, path=path, lock_seconds=lock_seconds) as snapshot:
+        async with self._transaction(
+            name, seconds, path=path, lock_seconds=lock_seconds, also=also
+        ) as snapshot:
             yield snapshot
 
     async def close(self) -> None:
@@ -164,7 +167,13 @@ class Source:
 
     @asynccontextmanager
     async def _transaction(
-        self, name: str, seconds: float, *, path: Sequence[str] | None = None, lock_seconds: float = 0
+        self,
+        name: str,
+        seconds: float,
+        *,
+        path: Sequence[str] | None = None,
+        lock_seconds: float = 0,
+        also: str | None = None,
     ) -> AsyncIterator[Snapshot]:
         """A connection that did not end its work cleanly is closed rather than used again."""
         started = time.monotonic()
@@ -174,7 +183,7 @@ class Source:
             connection = await _connected(pool)
             try:
                 # The server keeps the limit; the client's own is for a server that is not there any more.
-                snapshot = await _begun(connection, script, seconds + 30)
+                snapshot = await _begun(connection, script, seconds + 30, also)
                 yield snapshot
                 await snapshot.end()
             except BaseException:
@@ -222,7 +231,9 @@ async def _connected(pool: "asyncpg.Pool[asyncpg.Record]") -> "PoolConnectionPro
         raise of_connection(error) from error
 
 
-async def _begun(connection: "PoolConnectionProxy[asyncpg.Record]", script: str, timeout: float) -> Snapshot:
+async def _begun(
+    connection: "PoolConnectionProxy[asyncpg.Record]", script: str, timeout: float, also: str | None
+) -> Snapshot:
     """Begin a transaction with a snapshot.
 
     Not with asyncpg's transaction block: it would roll back over a statement that is still running.
@@ -231,7 +242,8 @@ async def _begun(connection: "PoolConnectionProxy[asyncpg.Record]", script: str,
         Rejected: the server is older than :data:`OLDEST`.
     """
     await connection.execute(script, timeout=30)
-    began, version, in_recovery = (await _value(connection, _FACTS, 30)).split("\t")
+    facts = f"{_FACTS}, {also or 'NULL'}"
+    began, version, in_recovery, value = (await _value(connection, facts, 30)).split("\t")
     if int(version) < OLDEST * 10_000:
         major, minor = divmod(int(version), 10_000)
         raise Rejected(
@@ -241,14 +253,13 @@ async def _begun(connection: "PoolConnectionProxy[asyncpg.Record]", script: str,
     # When the transaction began, which is just before its snapshot: nothing older is missing.
     as_of = datetime.fromisoformat(began)
     if in_recovery != "t":
-        return Snapshot(connection, as_of, timeout)
+        return Snapshot(connection, as_of, timeout, value)
     # How far a standby is has to be known before the snapshot is taken, and what it is only after.
     await connection.execute("ROLLBACK", timeout=30)
     replayed = standby.parsed(await _value(connection, standby.POSITION, 30))
     await connection.execute(script, timeout=30)
-    return Snapshot(
-        connection, min(as_of, replayed or as_of).astimezone(UTC), timeout, is_standby=True, replayed=replayed
-    )
+    as_of = min(as_of, replayed or as_of).astimezone(UTC)
+    return Snapshot(connection, as_of, timeout, value, is_standby=True, replayed=replayed)
 
 
 async def _value(connection: "PoolConnectionProxy[asyncpg.Record]", sql: str, timeout: float) -> str:

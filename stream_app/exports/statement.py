@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, column, select, table
+from sqlalchemy import ColumnElement, FromClause, Select, column, literal_column, select, table
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.sql.elements import quoted_name
 
@@ -12,6 +12,7 @@ from stream_app.events import ExportRequest
 from stream_app.exports.catalog import Table
 from stream_app.exports.columns import Column
 from stream_app.exports.filters import conditions
+from stream_app.exports.owner import owned
 
 DIALECT = asyncpg.dialect()  # type: ignore[no-untyped-call]
 
@@ -37,25 +38,43 @@ def rows_of(source: Table, request: ExportRequest) -> Rows:
     """
     chosen = _chosen(source, request)
     known = {item.name: item for item in source.columns}
-    if source.dataset.time:
-        known.setdefault(source.dataset.time, source.every[source.dataset.time])
-    origin = table(quoted_name(source.name, quote=True), schema=quoted_name(source.schema, quote=True))
+    hidden = set()
+    if source.dataset.time and source.dataset.time not in known:
+        known[source.dataset.time] = source.every[source.dataset.time]
+        hidden.add(source.dataset.time)
+    wanted = conditions(request.filters, known, reference, hidden=hidden)
+    origin: FromClause = table(
+        quoted_name(source.name, quote=True), schema=quoted_name(source.schema, quote=True)
+    )
+    if request.scope == "own":
+        owner = _owner(source, request)
+        if wanted and source.computes:
+            # Its own rows first: what a view computes is computed for nobody else's, and cannot fail on them.
+            names = dict.fromkeys((*(item.name for item in chosen), *request.filters, *source.order))
+            fenced = (
+                select(*map(reference, names)).select_from(origin).where(*owner).offset(literal_column("0"))
+            )
+            origin = fenced.subquery("owned")
+        else:
+            wanted = [*owner, *wanted]
     statement = (
         select(*(reference(item.name) for item in chosen))
         .select_from(origin)
-        .where(*conditions(request.filters, known, reference))
+        .where(*wanted)
         .order_by(*(reference(name) for name in source.order))
     )
-    if request.scope == "own":
-        if source.dataset.owner is None:
-            raise Rejected(
-                f"dataset {source.dataset.name!r} has no owner column, so nobody owns rows of it",
-                field="scope",
-                allowed=["all"],
-            )
-        owner = {source.dataset.owner: source.every[source.dataset.owner]}
-        statement = statement.where(*conditions({source.dataset.owner: request.user_id}, owner, reference))
     return Rows(statement, chosen)
+
+
+def _owner(source: Table, request: ExportRequest) -> list[ColumnElement[bool]]:
+    name = source.dataset.owner
+    if name is None:
+        raise Rejected(
+            f"dataset {source.dataset.name!r} has no owner column, so nobody owns rows of it",
+            field="scope",
+            allowed=["all"],
+        )
+    return owned(source.every[name], reference(name), request.user_id)
 
 
 def render(statement: Select[Any]) -> str:
