@@ -79,6 +79,8 @@ class Accepted(BaseModel):
 class Estimate(BaseModel):
     """What an order would amount to. ``rows`` and ``bytes`` are guesses, unless ``exact``.
 
+    ``at_least``: it is no guess either, there are as many rows or more.
+
     ``bytes`` is null where a sample could not be had in time. ``fits`` is whether the format takes so many
     rows; if not, ``reason`` says what to do.
     """
@@ -89,6 +91,7 @@ class Estimate(BaseModel):
                 "rows": 120_000,
                 "bytes": 54_213_004,
                 "exact": False,
+                "at_least": False,
                 "row_limit": 100_000,
                 "fits": False,
                 "reason": "A pdf file may have 100,000 rows here; "
@@ -100,6 +103,7 @@ class Estimate(BaseModel):
     rows: int
     bytes: int | None
     exact: bool
+    at_least: bool = False
     row_limit: int | None
     fits: bool
     reason: str | None
@@ -200,12 +204,18 @@ class ColumnView(BaseModel):
 
 
 class DatasetView(BaseModel):
-    """Something that can be exported; ``error`` says why it cannot be at the moment."""
+    """Something that can be exported; ``error`` says why it cannot be at the moment.
+
+    ``owner`` and ``time`` are null where these columns are not shown. ``has_owner`` and ``has_time`` say that
+    there are such columns: then there are rows that are one's own, and windows.
+    """
 
     name: str
     description: str
     owner: str | None
     time: str | None
+    has_owner: bool = False
+    has_time: bool = False
     columns: list[ColumnView]
     error: str | None = None
 

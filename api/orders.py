@@ -16,6 +16,7 @@ from api.services import SOURCE, Services
 from stream_app import tracing
 from stream_app.errors import Rejected, Unreadable
 from stream_app.events import Event, ExportRequest, decode, request_event
+from stream_app.exports.catalog import Table
 from stream_app.exports.compression import compression_for
 from stream_app.exports.statement import rows_of
 from stream_app.jobs.admission import check, job_row
@@ -129,9 +130,12 @@ def event_of(services: Services, user: User, order: Order, key: str | None) -> E
 async def check_against_table(services: Services, request: ExportRequest) -> None:
     """Columns, filters and compression, while somebody waits to be told."""
     compression_for(request.options.compression, services.formats[request.format])
-    table = await services.catalog.table(services.datasets[request.export_type])
-    request = resolved(request, table.every, datetime.now(UTC))
-    await asyncio.to_thread(rows_of, table, request)  # a filter of many values takes its time
+
+    async def check_table(table: Table) -> None:
+        wanted = resolved(request, table.every, datetime.now(UTC))
+        await asyncio.to_thread(rows_of, table, wanted)  # a filter of many values takes its time
+
+    await services.catalog.use(services.datasets[request.export_type], check_table)
 
 
 def _same(known: ExportJob, row: dict[str, Any]) -> tuple[UUID, Status]:

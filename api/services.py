@@ -41,6 +41,10 @@ SOURCE = "/exporter/api"
 """The ``source`` of events that the API publishes."""
 
 
+ESTIMATES = 2
+"""Estimates that are made at a time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What the calls work with."""
@@ -48,7 +52,7 @@ class Services:
     settings: Settings
     datasets: Mapping[str, Dataset]
     formats: Mapping[str, Format]
-    source: Source
+    estimating: Source
     catalog: Catalog
     records: JobRecords
     reader: JobReader
@@ -82,6 +86,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(writing.dispose)
         source = Source(settings, connections=4)
         stack.push_async_callback(source.close)
+        # Whoever waits for an estimate must not keep anybody from ordering.
+        estimating = Source(settings, connections=ESTIMATES)
+        stack.push_async_callback(estimating.close)
         publisher = await stack.enter_async_context(Publisher(settings, client_id=NAME, source=SOURCE))
         keys: Keys = SharedSecret(settings.jwt_secret.get_secret_value())
         if settings.jwt_jwks_url is not None:
@@ -100,7 +107,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             settings=settings,
             datasets=datasets,
             formats=FORMATS,
-            source=source,
+            estimating=estimating,
             catalog=Catalog(source.fetch),
             records=records,
             reader=reader,

@@ -47,11 +47,14 @@ async def _view(services: Services, dataset: Dataset) -> DatasetView:
         columns = (await services.catalog.table(dataset)).columns
     except Rejected as error:
         problem = str(error)
+    shown = {item.name for item in columns}
     return DatasetView(
         name=dataset.name,
         description=dataset.description,
-        owner=dataset.owner,
-        time=dataset.time,
+        owner=dataset.owner if dataset.owner in shown else None,
+        time=dataset.time if dataset.time in shown else None,
+        has_owner=dataset.owner is not None,
+        has_time=dataset.time is not None,
         columns=[
             ColumnView(
                 name=item.name,

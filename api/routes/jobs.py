@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from api import cursor as cursors
 from api.auth import CurrentUser, User
+from api.departure import while_connected
 from api.estimates import estimate
 from api.models import Accepted, Estimate, JobPage, JobView, Order
 from api.orders import event_of, place
@@ -87,9 +88,14 @@ async def request_export(
     response_model=Estimate,
     responses=documented(400, 401, 403, 413, 422, 500, 503),
 )
-async def estimate_export(order: Order, services: Container, user: CurrentUser) -> Estimate:
-    """Rows by the planner, bytes by a small sample, in milliseconds. What POST refuses is refused."""
-    return await estimate(services, ExportRequest.parse(event_of(services, user, order, None).data))
+async def estimate_export(request: Request, order: Order, services: Container, user: CurrentUser) -> Estimate:
+    """Rows and bytes, in milliseconds and at most two seconds. What POST refuses is refused.
+
+    Your own rows are counted, up to a bound: beyond it the answer is `at_least`. Of scope `all` the rows are
+    what the database expects. Bytes are those of a small sample.
+    """
+    wanted = ExportRequest.parse(event_of(services, user, order, None).data)
+    return await while_connected(request, estimate(services, wanted))
 
 
 @router.get(

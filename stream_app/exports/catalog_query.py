@@ -81,18 +81,18 @@ JOIN LATERAL (
                    WHEN 'm' THEN 'anymultirange' WHEN 'c' THEN 'record'
                END
            ) AS ways,
-           -- A composite compares if each of its parts does; not looked at are arrays, domains and composites.
+           -- A composite compares if each of its parts does; arrays, domains and composites count as none.
            t.typtype <> 'c' OR NOT EXISTS (
-               SELECT FROM pg_attribute part JOIN pg_type of ON of.oid = part.atttypid
+               SELECT FROM pg_attribute part JOIN pg_type kind ON kind.oid = part.atttypid
                WHERE part.attrelid = t.typrelid AND part.attnum > 0 AND NOT part.attisdropped
-               AND of.typtype NOT IN ('e', 'r', 'm')
+               AND kind.typtype NOT IN ('e', 'r', 'm')
                AND NOT EXISTS (
                    SELECT FROM pg_opclass class JOIN pg_am method ON method.oid = class.opcmethod
                    WHERE class.opcdefault AND method.amname = 'btree' AND class.opcintype IN (
-                       SELECT of.oid
+                       SELECT kind.oid
                        UNION ALL
                        SELECT casttarget FROM pg_cast
-                       WHERE castsource = of.oid AND castmethod = 'b' AND castcontext = 'i'
+                       WHERE castsource = kind.oid AND castmethod = 'b' AND castcontext = 'i'
                    )
                )
            ) AS compares

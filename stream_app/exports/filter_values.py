@@ -30,7 +30,7 @@ _EXPECTED = {
 
 _DROPPED = {
     "tsrange": (
-        r"\d(Z|[+-]\d\d)|:\d\d(\.\d+)?\s*([+-]\d|[A-Za-z])",
+        r":\d\d(\.\d+)?\s*([+-]\d|[A-Za-z])|[T ]\d\d\s*[+-]\d",
         "without offsets: its times have no zone",
     ),
     "daterange": (r"\d:\d", "of dates, without times of day"),

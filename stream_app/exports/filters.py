@@ -10,7 +10,7 @@ A row whose value is NULL is found by ``ne``, ``not_in`` and ``is_null: true``, 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, Text, all_, any_, cast, literal, or_
+from sqlalchemy import ColumnElement, String, Text, all_, and_, any_, cast, literal, or_
 from sqlalchemy.types import UserDefinedType
 
 from stream_app.errors import Rejected
@@ -144,22 +144,30 @@ def _in_list(
     with_null = len(texts) < len(values)
     if not texts:
         return target.is_(None) if operator == "in" else target.is_not(None)
-    found = _list_condition(target, column, operator, texts)
     if operator == "in":
+        found = _one_of(target, column, texts)
         return or_(found, target.is_(None)) if with_null else found
-    return found if with_null else or_(found, target.is_(None))
+    others = _none_of(target, column, texts)
+    return others if with_null else or_(others, target.is_(None))
 
 
-def _list_condition(
-    target: ColumnElement[Any], column: Column, operator: str, texts: Sequence[str]
-) -> ColumnElement[bool]:
+def _one_of(target: ColumnElement[Any], column: Column, texts: Sequence[str]) -> ColumnElement[bool]:
     """One array constant: ten thousand casts take both sides half a second to write and to read.
 
     Types of unknown kinds are cast one by one, since their arrays may not be separated by commas.
     """
     if column.kind is Kind.OTHER:
-        values = [_cast(text, column) for text in texts]
-        return target.in_(values) if operator == "in" else target.not_in(values)
+        return target.in_([_cast(text, column) for text in texts])
+    return target == any_(_array(column, texts))
+
+
+def _none_of(target: ColumnElement[Any], column: Column, texts: Sequence[str]) -> ColumnElement[bool]:
+    """The opposite, for values that are not NULL; not every type that has ``=`` has ``<>``."""
+    if column.kind is Kind.OTHER:
+        return and_(target.is_not(None), *(target.is_distinct_from(_cast(text, column)) for text in texts))
+    return target != all_(_array(column, texts))
+
+
+def _array(column: Column, texts: Sequence[str]) -> ColumnElement[Any]:
     elements = ",".join('"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in texts)
-    array = _cast(f"{{{elements}}}", column, "[]")
-    return target == any_(array) if operator == "in" else target != all_(array)
+    return _cast(f"{{{elements}}}", column, "[]")

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from stream_app.errors import ExporterError, Rejected, Retryable
+from stream_app.errors import ExporterError, Outage, Rejected, Retryable
 from stream_app.events import ExportRequest, LifecycleData
-from stream_app.exports.catalog import Catalog
+from stream_app.exports.catalog import Catalog, Outdated, Table
 from stream_app.exports.compression import Compression, compression_for
 from stream_app.exports.datasets.base import Dataset
 from stream_app.exports.formats.base import Document, Format, Tally
@@ -38,7 +38,13 @@ ESTIMATE_AFTER = 0.5
 """Seconds after which somebody may be watching how far an export is."""
 
 ESTIMATE_SECONDS = 2
-"""How long PostgreSQL may take to plan."""
+"""How long PostgreSQL may take to plan, or to count."""
+
+COUNTED_ROWS = 1_000_000
+"""So many of a user's own rows are counted; of more there is no estimate."""
+
+ROW_SECURITY = "row_level_security"
+"""The warning of a file from whose table a policy leaves out rows for the service's role."""
 
 
 @dataclass(slots=True)
@@ -76,10 +82,17 @@ class Exporter:
                 "this worker does not know the dataset or the format; operators: give all workers the same "
                 "EXPORTER_DATASETS_FILE and extras"
             )
-        dataset, output = self.datasets[request.export_type], self.formats[request.format]
+        output = self.formats[request.format]
         compression = compression_for(request.options.compression, output)
-        table = await self.catalog.table(dataset)
-        request = resolved(request, table.every, claim.asked_at or datetime.now(UTC))
+        dataset = self.datasets[request.export_type]
+        return await self.catalog.use(
+            dataset, lambda table: self._export(claim, table, output, compression, gauge)
+        )
+
+    async def _export(
+        self, claim: Claim, table: Table, output: Format, compression: Compression | None, gauge: Gauge
+    ) -> LifecycleData:
+        request = resolved(claim.request, table.every, claim.asked_at or datetime.now(UTC))
 
         def prepare() -> tuple[Rows, Statement]:
             rows = rows_of(table, request)
@@ -87,23 +100,28 @@ class Exporter:
 
         # In a thread: a filter of many values takes its time to check and to render.
         rows, statement = await asyncio.to_thread(prepare)
-        async with self.source.snapshot(f"exporter {claim.job_id}") as snapshot:
+        async with self.source.snapshot(
+            f"exporter {claim.job_id}", path=table.path, also=table.probe
+        ) as snapshot:
+            await self._check_table(snapshot, table, claim)
             gauge.estimated_rows = await self._check_size(snapshot, rows, output)
             document = Document(
-                dataset=dataset.name,
+                dataset=table.dataset.name,
                 columns=rows.columns,
                 options=request.options,
                 as_of=snapshot.as_of,
                 filters=request.filters,
-                template=dataset.template,
+                template=table.dataset.template,
             )
             file = _File(claim, request, document, output, compression)
-            estimating = asyncio.create_task(self._estimate(claim, statement, gauge))
+            estimating = asyncio.create_task(self._estimate(claim, table, rows, gauge))
             try:
                 count, stored = await self._transfer(snapshot, statement, file, gauge)
             finally:
                 estimating.cancel()
                 await asyncio.wait({estimating})
+        if table.filtered:
+            gauge.tally.warnings[ROW_SECURITY] += 1
         now = datetime.now(UTC)
         return claim.lifecycle(
             Status.COMPLETED,
@@ -119,6 +137,24 @@ class Exporter:
             expires_at=now + timedelta(days=self.settings.retention_days),
             manifest=file.manifest(count, stored, gauge.tally),
         )
+
+    async def _check_table(self, snapshot: Snapshot, table: Table, claim: Claim) -> None:
+        """See that the table is what its description says, and that it has all rows of the job's window.
+
+        Raises:
+            Outdated: the table was changed after it was described.
+            Outage: the source has not come to the end of the window yet: it is a standby that is behind.
+        """
+        if snapshot.also != table.fingerprint:
+            await snapshot.end()
+            raise Outdated
+        if claim.window is None:
+            return
+        end = datetime.fromisoformat(claim.window["to"])
+        if snapshot.as_of < end or (snapshot.is_standby and snapshot.replayed is None):
+            await snapshot.end()
+            reached = snapshot.replayed if snapshot.is_standby else snapshot.as_of
+            raise Outage(f"the source has come to {reached}, and the job's window ends at {end}")
 
     async def _check_size(self, snapshot: Snapshot, rows: Rows, output: Format) -> int | None:
         """Refuse what is too large before it starts; returns how many rows there are if they were counted."""
@@ -136,8 +172,10 @@ class Exporter:
             )
         return count
 
-    async def _estimate(self, claim: Claim, statement: Statement, gauge: Gauge) -> None:
+    async def _estimate(self, claim: Claim, table: Table, rows: Rows, gauge: Gauge) -> None:
         """Learn how long an export will be that takes its time; on another connection, its own is busy.
+
+        Of a user's own rows they are counted: what the planner expects tells of everybody's.
 
         There is one connection for all of these, and one that waits for a lock leaves it to the others.
         """
@@ -147,9 +185,18 @@ class Exporter:
                 async with (
                     self.estimates,
                     asyncio.timeout(ESTIMATE_SECONDS),
-                    self.source.snapshot(f"exporter {claim.job_id} estimate") as snapshot,
+                    self.source.snapshot(
+                        f"exporter {claim.job_id} estimate",
+                        path=table.path,
+                        seconds=ESTIMATE_SECONDS,
+                        lock_seconds=ESTIMATE_SECONDS / 2,
+                    ) as snapshot,
                 ):
-                    gauge.estimated_rows = await snapshot.estimate(statement.rows)
+                    sql = await asyncio.to_thread(render, rows.select.order_by(None))
+                    if claim.request.scope == "all":
+                        gauge.estimated_rows = await snapshot.estimate(sql)
+                    elif (count := await snapshot.count(sql, COUNTED_ROWS + 1)) <= COUNTED_ROWS:
+                        gauge.estimated_rows = count
 
     async def _transfer(
         self, snapshot: Snapshot, statement: Statement, file: "_File", gauge: Gauge

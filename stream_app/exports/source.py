@@ -6,17 +6,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 from pydantic_core import from_json
 
 from stream_app.database_url import DatabaseUrl
-from stream_app.errors import Rejected
+from stream_app.errors import Outage, Rejected
 from stream_app.exports import standby
 from stream_app.exports.session import begin
-from stream_app.exports.source_errors import of_connection, source_errors
+from stream_app.exports.source_errors import is_loss, of_connection, source_errors
 from stream_app.settings import Settings
 
 OLDEST = 12
@@ -31,6 +31,14 @@ SCRAP = 64 * 2**10
 PAUSE = 0.002
 """Seconds in which more of it gathers in the socket's buffer; no loss of time, the buffer holds far more."""
 
+_CRASHED = """
+SELECT GREATEST(pg_catalog.pg_postmaster_start_time(), (SELECT stats_reset FROM pg_catalog.pg_stat_bgwriter))
+       > '{began}'::pg_catalog.timestamptz
+"""
+
+PROBE_SECONDS = 2.0
+"""How long it may take to find out whether the server survived what a connection was lost in."""
+
 FETCH_SECONDS = 30.0
 """How long a small query may take."""
 
@@ -39,18 +47,21 @@ SELECT pg_catalog.transaction_timestamp(), pg_catalog.current_setting('server_ve
        pg_catalog.pg_is_in_recovery()"""
 
 Sink = Callable[[bytes], Awaitable[None]]
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
 
 
 @dataclass(slots=True)
 class Snapshot:
     """One transaction on the source: everything read through it is as of one moment.
 
-    ``also`` is the value of the expression that was to be read at its beginning. ``as_of``: what was committed before is here, also where the source is a standby that is behind;
-    ``None`` for ``replayed`` is a primary, or a standby that does not know.
+    What was committed before ``as_of`` is here, also where the source is a standby that is behind. ``also``
+    is the value of the expression that was to be read at its beginning. ``replayed`` is how far a standby has
+    come; ``None``: it does not know, or is none. ``began`` is by the server's own clock.
     """
 
     connection: "PoolConnectionProxy[asyncpg.Record]"
     as_of: datetime
+    began: datetime
     timeout: float
     also: str = ""
     is_standby: bool = False
@@ -148,7 +159,8 @@ class Source:
 
         ``path`` are the schemas for names without one (default: as the role is configured). ``seconds``
         limits each statement (default: as long as an export may take), ``lock_seconds`` each wait for a lock
-        (0: no limit). ``also`` is an SQL expression that is read at the beginning, in no round trip of its own.
+        (0: no limit). ``also`` is an SQL expression that is read at the beginning, without another round
+        trip.
 
         Raises:
             Retryable: the database failed in a way that passes.
@@ -181,17 +193,36 @@ class Source:
         with source_errors(lambda: time.monotonic() - started >= seconds):
             pool = await self._open()
             connection = await _connected(pool)
+            snapshot: Snapshot | None = None
             try:
                 # The server keeps the limit; the client's own is for a server that is not there any more.
                 snapshot = await _begun(connection, script, seconds + 30, also)
                 yield snapshot
                 await snapshot.end()
-            except BaseException:
+            except BaseException as error:
                 _terminate(connection)
+                if snapshot is not None and is_loss(error) and await self._runs_since(snapshot.began):
+                    raise Outage(f"source database: the session was ended: {error}") from error
                 raise
             finally:
                 with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                     await pool.release(connection)
+
+    async def _runs_since(self, began: datetime) -> bool:
+        """Whether the server is up and was neither started nor crashed after ``began``, by its own clock.
+
+        If so, whoever ended a session did not die of its statement: PostgreSQL restarts all of its processes
+        where one dies, and begins its statistics anew.
+        """
+        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            connection = await asyncpg.connect(self._url.dsn, timeout=PROBE_SECONDS, statement_cache_size=0)
+            try:
+                return (
+                    await _value(connection, _CRASHED.format(began=began.isoformat()), PROBE_SECONDS) == "f"
+                )
+            finally:
+                connection.terminate()
+        return False
 
     async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
         """Nothing is set when a connection starts, see :mod:`stream_app.exports.session`."""
@@ -253,16 +284,16 @@ async def _begun(
     # When the transaction began, which is just before its snapshot: nothing older is missing.
     as_of = datetime.fromisoformat(began)
     if in_recovery != "t":
-        return Snapshot(connection, as_of, timeout, value)
+        return Snapshot(connection, as_of, as_of, timeout, value)
     # How far a standby is has to be known before the snapshot is taken, and what it is only after.
     await connection.execute("ROLLBACK", timeout=30)
     replayed = standby.parsed(await _value(connection, standby.POSITION, 30))
     await connection.execute(script, timeout=30)
-    as_of = min(as_of, replayed or as_of).astimezone(UTC)
-    return Snapshot(connection, as_of, timeout, value, is_standby=True, replayed=replayed)
+    known = min(as_of, replayed or as_of).astimezone(UTC)
+    return Snapshot(connection, known, as_of, timeout, value, is_standby=True, replayed=replayed)
 
 
-async def _value(connection: "PoolConnectionProxy[asyncpg.Record]", sql: str, timeout: float) -> str:
+async def _value(connection: "Connection", sql: str, timeout: float) -> str:
     """The one value that ``sql`` yields, as text; in one round trip, where a query would take three."""
     found: list[bytes] = []
 

@@ -86,6 +86,12 @@ def of_statement(error: Exception, timed_out: bool = False) -> ExporterError:
     return Retryable(text)
 
 
+def is_loss(error: BaseException) -> bool:
+    """Whether a connection was lost, and nobody said why."""
+    said = isinstance(error.__cause__ or error.__context__, asyncpg.PostgresError)
+    return isinstance(error, asyncpg.PostgresConnectionError | ConnectionError) and not said
+
+
 def of_connection(error: Exception) -> ExporterError:
     """What it means that there is no connection: nothing that a request could be blamed for.
 

@@ -100,9 +100,9 @@ export class Builder {
       ...dataset.columns.map(({ name, type }) => tick(name, { value: name, checked: true }, type)),
     );
     this.filters.use(dataset.columns);
-    this.scopeField.hidden = !this.user.all || !dataset.owner;
-    this.scope.value = this.user.all && !dataset.owner ? "all" : "own";
-    this.repeat.use(dataset.time);
+    this.scopeField.hidden = !this.user.all || !dataset.has_owner;
+    this.scope.value = this.user.all && !dataset.has_owner ? "all" : "own";
+    this.repeat.use(dataset.has_time);
     this.changed();
   }
 
@@ -203,7 +203,7 @@ export class Builder {
     try {
       const body = this.read();
       const answer = await call("POST", "exports/jobs:estimate", { body, signal: this.asking.signal });
-      const amount = (answer.exact ? "" : "About ") + rows(answer.rows) + (answer.bytes === null ? "" : `, ${size(answer.bytes)}`);
+      const amount = (answer.exact ? "" : answer.at_least ? "At least " : "About ") + rows(answer.rows) + (answer.bytes === null ? "" : `, ${size(answer.bytes)}`);
       this.show(answer.fits ? amount : `${amount}. ${answer.reason}`, !answer.fits);
     } catch (failure) {
       if (failure.name === "AbortError") return;

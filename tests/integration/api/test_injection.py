@@ -72,7 +72,7 @@ async def test_filter_values_reach_postgresql_only_as_quoted_constants(
                 response = await client.post("/exports/jobs:estimate", json=body)
                 assert response.status_code == 200, response.text
                 carrying = [statement for statement in statements if "ledger" in statement]
-                assert len(carrying) == 2, "the plan and the sample"
+                assert carrying, "the sample, and the plan where there are more rows"
                 for statement in carrying:
                     assert any(_holds(text, payload) for text in literals(statement)), statement
                     rest = TOKEN.sub("", statement)

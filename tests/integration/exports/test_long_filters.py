@@ -41,6 +41,8 @@ async def words(database: asyncpg.Connection, schema: str) -> str:
 async def test_odd_texts_are_found(export: Export, words: str, operator: str, kept: int) -> None:
     exported = await export(words, "csv", filters={"word": {operator: ODD[::2]}}, columns=["id"])
     expected = [str(number) for number in range(len(ODD)) if number % 2 == kept]
+    if operator == "not_in":
+        expected.insert(0, "-1")  # NULL is none of them (V8)
     assert exported.content.decode().split()[1:] == expected
 
 

@@ -47,7 +47,10 @@ def where(filters: dict[str, Any]) -> str:
         ({"kind": {"ne": None}}, '"kind" IS NOT NULL'),
         ({"kind": {"ne": "x"}}, "\"kind\" IS DISTINCT FROM CAST('x' AS text)"),
         ({"kind": {"in": ["a", 'b"\\']}}, r""""kind" = ANY (CAST('{"a","b\"\\"}' AS text[]))"""),
-        ({"id": {"not_in": [1, 2]}}, """"id" != ALL (CAST('{"1","2"}' AS bigint[]))"""),
+        ({"id": {"not_in": [1, 2]}}, """"id" != ALL (CAST('{"1","2"}' AS bigint[])) OR "id" IS NULL"""),
+        ({"id": {"in": [1, None]}}, """"id" = ANY (CAST('{"1"}' AS bigint[])) OR "id" IS NULL"""),
+        ({"id": {"not_in": [None, 1]}}, """"id" != ALL (CAST('{"1"}' AS bigint[]))"""),
+        ({"id": {"in": [None]}}, '"id" IS NULL'),
         (
             {"address": {"in": ["::1", "::2"]}},
             "\"address\" IN (CAST('::1' AS inet), CAST('::2' AS inet))",

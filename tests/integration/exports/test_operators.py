@@ -1,0 +1,246 @@
+"""Operators: each that is offered works, and all of a type agree."""
+
+from typing import Any
+
+import asyncpg
+import pytest
+
+from stream_app.errors import Rejected
+from stream_app.exports.columns import Column
+from stream_app.exports.datasets.base import Dataset
+from stream_app.exports.filters import operators
+from stream_app.exports.source import Source
+from tests.integration.exports.selecting import described, selected
+
+VALUES: dict[str, Any] = {
+    "bool": True,
+    "int2": 1,
+    "int4": 1,
+    "int8": 1,
+    "oid": 1,
+    "numeric": "1.5",
+    "float4": 1.5,
+    "float8": 1.5,
+    "uuid": "00000000-0000-0000-0000-00000000000a",
+    "date": "2026-01-31",
+    "time": "10:00",
+    "jsonb": "a",
+    "json": "a",
+    "timestamp": "2026-01-31T10:00:00",
+    "timestamptz": "2026-01-31T10:00:00Z",
+    "interval": "1 day",
+    "bytea": "\\x41",
+    "inet": "10.0.0.1",
+    "cidr": "10.0.0.0/8",
+    "macaddr": "08:00:2b:01:02:03",
+    "macaddr8": "08:00:2b:01:02:03:04:05",
+    "point": "(1,2)",
+    "lseg": "((1,2),(3,4))",
+    "path": "((1,2),(3,4))",
+    "box": "((1,2),(3,4))",
+    "line": "{1,2,3}",
+    "polygon": "((1,2),(3,4),(5,6))",
+    "circle": "<(1,2),3>",
+    "bit": "1",
+    "varbit": "101",
+    "tsvector": "a b",
+    "tsquery": "a & b",
+    "money": "1.50",
+    "pg_lsn": "0/1",
+    "timetz": "10:00+02",
+    "xid": "1",
+    "xid8": "1",
+    "cid": "1",
+    "tid": "(0,1)",
+    "int4range": "[1,2)",
+    "int8range": "[1,2)",
+    "numrange": "[1,2)",
+    "daterange": "[2026-01-01,)",
+    "tsrange": "[2026-01-01 10:00,)",
+    "tstzrange": "[2026-01-01 10:00+02,)",
+    "int4multirange": "{[1,2)}",
+    "int8multirange": "{[1,2)}",
+    "nummultirange": "{[1,2)}",
+    "datemultirange": "{[2026-01-01,)}",
+    "tsmultirange": "{[2026-01-01,)}",
+    "tstzmultirange": "{[2026-01-01,)}",
+    "jsonpath": "$.a",
+    "int2vector": "1 2",
+    "oidvector": "1 2",
+    "regclass": "pg_class",
+    "regtype": "int4",
+    "regproc": "now",
+    "regrole": "postgres",
+    "regnamespace": "pg_catalog",
+    "regoper": "pg_catalog.||/",
+    "regoperator": "+(integer,integer)",
+    "regprocedure": "now()",
+    "regcollation": '"C"',
+    "regconfig": "simple",
+    "regdictionary": "simple",
+    "aclitem": "postgres=r/postgres",
+    "pg_snapshot": "10:20:",
+    "txid_snapshot": "10:20:",
+    "refcursor": "c",
+    "gtsvector": None,
+    "xml": None,
+    "pg_node_tree": None,
+    "pg_ndistinct": None,
+    "pg_dependencies": None,
+    "pg_mcv_list": None,
+    "pg_brin_bloom_summary": None,
+    "pg_brin_minmax_multi_summary": None,
+    "regdatabase": "postgres",
+}
+"""By type: a value for a filter, and for a row; the default is a text, and None if there is none."""
+
+
+@pytest.fixture
+async def built_in(database: asyncpg.Connection, schema: str) -> list[str]:
+    """A table with a column of every type that the server has built in, and one row."""
+    await database.execute("CREATE TYPE pair AS (n int, p point); CREATE TYPE good AS (n int, t text)")
+    names = await database.fetchval(
+        """SELECT array_agg(typname::text ORDER BY oid) FROM pg_type
+        WHERE typnamespace = 'pg_catalog'::regnamespace AND typtype IN ('b', 'r', 'm')
+        AND typcategory <> 'A' AND typname !~ '^_'"""
+    )
+    columns = []
+    for name in names:
+        value = VALUES.get(name, "a")
+        text = '"a"' if name in ("json", "jsonb") else str(value)
+        spelled = "NULL" if value is None else f"'{text}'"
+        columns.append(f'{spelled}::pg_catalog."{name}" AS "{name}"')
+    await database.execute(
+        f"CREATE TABLE built_in AS SELECT 1 AS id, {', '.join(columns)}, "
+        "'(1,\"(1,2)\")'::pair AS pair, '(1,a)'::good AS good"
+    )
+    return list(names)
+
+
+def value_for(column: Column, operator: str) -> object:
+    value = {"pair": '(1,"(1,2)")', "good": "(1,a)"}.get(column.base) or VALUES.get(column.base, "a")
+    if operator == "is_null":
+        return value is None
+    return [value] if operator in ("in", "not_in") else value
+
+
+async def test_every_operator_that_a_type_is_offered_with_works(
+    built_in: list[str], schema: str, source: Source
+) -> None:
+    """V16: for every type of the server; what the type does not have is refused, and by name."""
+    table = await described(source, Dataset(name="t", table=f"{schema}.built_in", order=("id",)))
+    finds = {"eq", "lte", "gte", "in", "prefix", "contains", "is_null"}
+    for column in table.columns[1:]:
+        offered = operators(column)
+        for operator in offered:
+            value = value_for(column, operator)
+            if value is None or value == [None]:
+                continue
+            rows = await selected(source, table, filters={column.name: {operator: value}})
+            assert rows == ([1] if operator in finds else []), (column, operator)
+        for operator in {"eq", "lt", "in", "prefix"} - set(offered):
+            with pytest.raises(Rejected, match=f"has no operator '{operator}'"):
+                await selected(source, table, filters={column.name: {operator: "x"}})
+    offers = {column.name: operators(column) for column in table.columns}
+    for name in ("point", "box", "polygon", "path", "circle", "json", "pair"):
+        assert "eq" not in offers[name], name
+    for name in ("inet", "int4range", "tsmultirange", "money", "good", "varbit", "macaddr8"):
+        assert {"eq", "lt", "in"} <= set(offers[name]), name
+    assert set(offers["xid"]) == {"eq", "ne", "in", "not_in", "is_null"}
+
+
+TEXTS = ["ab", "AB", "ab ", "ab  ", "abc", "b", "", " ", "ÄB", "äb", "%b", "a_"]
+
+
+async def test_the_operators_of_a_text_type_agree(
+    database: asyncpg.Connection, schema: str, source: Source
+) -> None:
+    """V20, V8: equal texts begin with and contain each other; ``ne`` and ``not_in`` are the opposites."""
+    await database.execute("CREATE EXTENSION IF NOT EXISTS citext SCHEMA public")
+    kinds = ["text", "varchar(10)", "char(6)", "public.citext", "name"]
+    for number, kind in enumerate(kinds):
+        await database.execute(f"CREATE TABLE t{number} (id int PRIMARY KEY, v {kind})")
+        await database.executemany(f"INSERT INTO t{number} VALUES ($1, $2)", list(enumerate([*TEXTS, None])))
+        table = await described(source, Dataset(name="t", table=f"{schema}.t{number}"))
+        everything = set(range(len(TEXTS) + 1))
+        for value in TEXTS:
+            found = {
+                name: set(await selected(source, table, filters={"v": {name: tests}}))
+                for name, tests in (
+                    ("eq", value), ("ne", value), ("in", [value]), ("not_in", [value]), ("prefix", value),
+                    ("contains", value),
+                )
+            }  # fmt: skip
+            assert found["eq"], (kind, value)
+            assert found["in"] == found["eq"], (kind, value)
+            assert found["ne"] == found["not_in"] == everything - found["eq"], (kind, value)
+            assert found["eq"] <= found["prefix"] <= found["contains"], (kind, value, found)
+
+
+async def test_null_is_one_thing_for_every_operator(
+    database: asyncpg.Connection, schema: str, source: Source
+) -> None:
+    """V8: two spellings of one question have one answer."""
+    await database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, note text, n int, ip inet);"
+        "INSERT INTO t VALUES (1, 'n1', 1, '10.0.0.1'), (2, NULL, NULL, NULL), (3, 'n3', 3, '10.0.0.3')"
+    )
+    table = await described(source, Dataset(name="t", table=f"{schema}.t"))
+    for column, value in (("note", "n1"), ("n", 1), ("ip", "10.0.0.1")):
+        for tests, rows in (
+            ({"eq": value}, [1]),
+            ({"in": [value]}, [1]),
+            ({"ne": value}, [2, 3]),
+            ({"not_in": [value]}, [2, 3]),
+            ({"eq": None}, [2]),
+            ({"in": [None]}, [2]),
+            ({"ne": None}, [1, 3]),
+            ({"not_in": [None]}, [1, 3]),
+            ({"in": [value, None]}, [1, 2]),
+            ({"not_in": [None, value]}, [3]),
+            ({"lte": value}, [1]),
+            ({"is_null": True}, [2]),
+            ({"is_null": False}, [1, 3]),
+        ):
+            assert await selected(source, table, filters={column: tests}) == rows, (column, tests)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "wanted"),
+    [
+        ("timestamp", "2026-01-31T02:00:00+02:00", "2026-01-31 00:00"),
+        ("timestamp", "2026-01-31T00:00:00Z", "2026-01-31 00:00"),
+        ("timestamp", "2026-01-30T19:00:00.1234567-05:00", "2026-01-31 00:00:00.123457"),
+        ("timestamp", "2026-W05-6T00:00:00", "2026-01-31 00:00"),
+        ("timestamp", "2026-01-31", "2026-01-31 00:00"),
+        ("timestamptz", "2026-01-31T02:00:00+02:00", "2026-01-31 00:00+00"),
+        ("timestamptz", "2026-01-31T00:00:00,5", "2026-01-31 00:00:00.5+00"),
+        ("timestamptz", "2026-01-31", "2026-01-31 00:00+00"),
+        ("date", "2026-W05-6", "2026-01-31"),
+        ("date", "2026-01-31T00:00:00+02:00", None),
+        ("time", "10:00:00.5", "10:00:00.5"),
+        ("time", "10:00:00+02:00", None),
+        ("time", "10:00Z", None),
+        ("timetz", "10:00:00+02:00", "10:00+02"),
+        ("tsrange", "[2026-01-31 00:00,)", "[2026-01-31,)"),
+        ("tsrange", "[2026-01-31 00:00+02,)", None),
+        ("tsrange", "[2026-01-31T00:00Z,)", None),
+        ("tsmultirange", "{[2026-01-31 00:00 Europe/Berlin,)}", None),
+        ("tstzrange", "[2026-01-31 02:00+02,)", "[2026-01-31 00:00+00,)"),
+        ("daterange", "[2026-01-31,)", "[2026-01-31,)"),
+        ("daterange", "[2026-01-31 10:00,)", None),
+    ],
+)
+async def test_no_part_of_a_time_is_dropped(
+    database: asyncpg.Connection, schema: str, source: Source, kind: str, value: str, wanted: str | None
+) -> None:
+    """V4: converted, or refused with the reason; ``None`` is refused."""
+    await database.execute(f"SET timezone = 'UTC'; CREATE TABLE t (id int PRIMARY KEY, at {kind})")
+    if wanted is not None:
+        await database.execute(f"INSERT INTO t VALUES (1, '{wanted}')")
+    table = await described(source, Dataset(name="t", table=f"{schema}.t"))
+    if wanted is None:
+        with pytest.raises(Rejected, match=r"filters\.at: expected"):
+            await selected(source, table, filters={"at": value})
+    else:
+        assert await selected(source, table, filters={"at": value}) == [1]

@@ -1,0 +1,148 @@
+"""The table changes, or hides rows: an export follows, or says so."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from stream_app.errors import Outage, Rejected
+from stream_app.events import ExportRequest
+from stream_app.exports.catalog import Catalog
+from stream_app.exports.datasets.base import Dataset
+from stream_app.exports.run import Exporter, Gauge
+from stream_app.exports.source import Source
+from tests.integration.exports.conftest import claim_for
+
+CHANGES = {
+    "renamed": "ALTER TABLE t RENAME v TO w",
+    "another type": "ALTER TABLE t ALTER v TYPE text USING 'a' || v",
+    "another length": "ALTER TABLE t ALTER word TYPE varchar(20)",
+    "dropped": "ALTER TABLE t DROP v",
+    "added": "ALTER TABLE t ADD later text DEFAULT 'x'",
+    "replaced": "DROP TABLE t; CREATE TABLE t AS SELECT 1 AS id, 'one' AS v",
+    "a view instead": "ALTER TABLE t RENAME TO old; CREATE VIEW t AS SELECT id, v + 1 AS next FROM old",
+}
+
+
+@pytest.fixture
+async def dataset(database: asyncpg.Connection, schema: str) -> Dataset:
+    await database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, v int, word varchar(5)); INSERT INTO t VALUES (1, 2, 'w')"
+    )
+    return Dataset(name="t", table=f"{schema}.t")
+
+
+async def _file(exporter: Exporter, **request: object) -> dict[str, object]:
+    wanted = {"user_id": "u", "export_type": "t", "format": "ndjson", "scope": "all", **request}
+    data = await exporter.run(claim_for(ExportRequest.parse(wanted)), Gauge())
+    assert data.manifest is not None
+    return {**data.manifest, "count": data.row_count}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_table_that_is_changed_between_two_exports(
+    change: str, database: asyncpg.Connection, dataset: Dataset, exporter_of: Callable[..., Exporter]
+) -> None:
+    """V15: what was remembered of it is read again before anything fails, or is written wrongly."""
+    exporter = exporter_of(dataset)
+    await _file(exporter)
+    await database.execute(CHANGES[change])
+    await database.execute(f"GRANT SELECT ON {dataset.table} TO PUBLIC")
+    found = await _file(exporter)
+    fresh = await _file(exporter_of(dataset))
+    assert found["columns"] == fresh["columns"]
+    assert found["sha256"] == fresh["sha256"]
+
+
+async def test_a_request_for_what_is_there_since_a_moment(
+    database: asyncpg.Connection, dataset: Dataset, exporter_of: Callable[..., Exporter]
+) -> None:
+    """V15: a new column, and a new value of an enum."""
+    await database.execute("CREATE TYPE mood AS ENUM ('ok'); ALTER TABLE t ADD mood mood")
+    exporter = exporter_of(dataset)
+    await _file(exporter)
+    await database.execute("ALTER TYPE mood ADD VALUE 'sad'; ALTER TABLE t ADD fresh int")
+    await _file(exporter, columns=["fresh"], filters={"mood": "sad"})
+    with pytest.raises(Rejected, match="no column 'never'"):
+        await _file(exporter, columns=["never"])
+
+
+async def test_what_stays_as_it_is_is_read_once(
+    database: asyncpg.Connection, dataset: Dataset, source: Source, exporter_of: Callable[..., Exporter]
+) -> None:
+    reads = []
+
+    async def fetch(sql: str, table: str) -> list[asyncpg.Record]:
+        reads.append(table)
+        return await source.fetch(sql, table)
+
+    exporter = exporter_of(dataset, catalog=Catalog(fetch))
+    for _ in range(3):
+        await _file(exporter)
+    assert len(reads) == 1
+
+
+POLICIES = {
+    "none": ("SELECT 1", False),
+    "policy": ("ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t USING (id = 1)", True),
+    "no policy": ("ALTER TABLE t ENABLE ROW LEVEL SECURITY", True),
+    "below a view of its owner": (
+        "ALTER TABLE t ENABLE ROW LEVEL SECURITY; ALTER TABLE t RENAME TO b; CREATE VIEW t AS TABLE b",
+        False,
+    ),
+    "below a view of the reader": (
+        "ALTER TABLE t ENABLE ROW LEVEL SECURITY; ALTER TABLE t RENAME TO b;"
+        "CREATE VIEW t WITH (security_invoker = true) AS TABLE b",
+        True,
+    ),
+    "below a view of a role that it filters": (
+        "ALTER TABLE t ENABLE ROW LEVEL SECURITY; ALTER TABLE t RENAME TO b; GRANT SELECT ON b TO {role};"
+        "CREATE VIEW t AS TABLE b; ALTER VIEW t OWNER TO {role}",
+        True,
+    ),
+    "forced on its owner": (
+        "ALTER TABLE t ENABLE ROW LEVEL SECURITY; ALTER TABLE t FORCE ROW LEVEL SECURITY;"
+        "ALTER TABLE t OWNER TO exporter_reader",
+        True,
+    ),
+    "on a partitioned table": (
+        "ALTER TABLE t RENAME TO b; CREATE TABLE t (id int, v int, word varchar) PARTITION BY LIST (id);"
+        "CREATE TABLE part PARTITION OF t DEFAULT; ALTER TABLE t ENABLE ROW LEVEL SECURITY",
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_a_file_from_which_a_policy_keeps_rows(
+    policy: str,
+    database: asyncpg.Connection,
+    schema: str,
+    dataset: Dataset,
+    exporter_of: Callable[..., Exporter],
+) -> None:
+    """P8: fewer rows than there are, with a warning that says why."""
+    sql, filtered = POLICIES[policy]
+    role = f"filtered_{uuid4().hex[:8]}"
+    await database.execute(f"CREATE ROLE {role}; GRANT USAGE, CREATE ON SCHEMA {schema} TO {role}")
+    try:
+        await database.execute(sql.format(role=role))
+        await database.execute(f"GRANT SELECT ON {dataset.table} TO PUBLIC")
+        found = await _file(exporter_of(dataset))
+        assert found["warnings"] == ({"row_level_security": 1} if filtered else {})
+    finally:
+        await database.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
+async def test_a_window_that_is_not_over_at_the_source_is_waited_for(
+    dataset: Dataset, exporter_of: Callable[..., Exporter]
+) -> None:
+    """Q1: rows of it can still be written, and no later run would look for them."""
+    request = ExportRequest(user_id="u", export_type="t", format="csv", scope="all")
+    window = {"column": "at", "from": "2026-01-01T00:00:00+01:00", "to": "2999-01-01T00:00:00+01:00"}
+    with pytest.raises(Outage, match="window ends at 2999"):
+        await exporter_of(dataset).run(replace(claim_for(request), window=window), Gauge())
+    past = {**window, "to": "2026-01-02T00:00:00+01:00"}
+    assert (await exporter_of(dataset).run(replace(claim_for(request), window=past), Gauge())).row_count == 1
