@@ -1,6 +1,5 @@
 """``exporter api``; ``python -m api`` does the same."""
 
-import ipaddress
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +28,7 @@ def api(
 
     with ends_well():
         settings = load_settings()
-        refuse_development_secret(settings, host)
+        refuse_unsafe(settings, host)
         load_datasets(settings.datasets_file)  # here its error is one line, later it would be a traceback
     logs.configure(settings)
     warn_of_misspelt()
@@ -46,30 +45,16 @@ def api(
     )
 
 
-def refuse_development_secret(settings: "Settings", host: str) -> None:
+def refuse_unsafe(settings: "Settings", host: str) -> None:
     """End here rather than let anybody who can reach ``host`` sign their own tokens or links in mails."""
-    if _is_loopback(host) or not settings.uses_development_secret:
-        return
-    if settings.jwt_jwks_url is None:
-        signed, remedy = "tokens are", "EXPORTER_JWT_SECRET or EXPORTER_JWT_JWKS_URL"
-    elif settings.link_secret is None:
-        signed, remedy = "links in mails are", "EXPORTER_LINK_SECRET"
-    else:
-        return
-    typer.secho(
-        f"Refusing to listen on {host}: {signed} signed with the development secret, "
-        f"which everybody knows. Set {remedy}.",
-        fg=typer.colors.RED,
-        err=True,
-    )
-    raise typer.Exit(2)
+    from stream_app.exposure import UnsafeSettings, refuse_open_key_set, refuse_weak_secrets
 
-
-def _is_loopback(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        refuse_open_key_set(settings)
+        refuse_weak_secrets(settings, host)
+    except UnsafeSettings as error:
+        typer.secho(f"Refusing to listen on {host}: {error}", fg=typer.colors.RED, err=True)
+        raise typer.Exit(2) from error
 
 
 if __name__ == "__main__":

@@ -12,14 +12,18 @@ from joserfc import jws, jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import Key
 
+from api.claims import BadClaims, at_path, check_kind, check_lifetime, expiry
 from api.keys import Keys, UnknownKey
 from api.problems import Problem
+from stream_app.exposure import ANY, refuse_open_key_set
 from stream_app.settings import Settings
 
 ALL_ROWS = "exports:all"
 """May ask for rows of every user."""
 ADMIN = "exports:admin"
 """May see and cancel every job, and whatever :data:`ALL_ROWS` may."""
+OPERATE = "exports:operate"
+"""May see how every job stands and cancel it, without files, filters, addresses or rows."""
 
 SKEW_SECONDS = 10
 """How far ahead the clock of whoever issued a token may be."""
@@ -43,26 +47,48 @@ class User:
         return ADMIN in self.roles
 
     @property
+    def is_operator(self) -> bool:
+        """Whether they may know how every job stands, and cancel it."""
+        return not self.roles.isdisjoint({OPERATE, ADMIN})
+
+    @property
     def may_export_all(self) -> bool:
         """Whether scope ``all`` is open to them."""
         return not self.roles.isdisjoint({ALL_ROWS, ADMIN})
 
     @property
     def sees(self) -> str | None:
-        """The user whose jobs they see; ``None``: everybody's."""
+        """The user whose jobs they see with all that is in them; ``None``: everybody's."""
         return None if self.is_admin else self.id
+
+    @property
+    def oversees(self) -> str | None:
+        """The user whose jobs they see at least the state of; ``None``: everybody's."""
+        return None if self.is_operator else self.id
+
+    def may_see_data(self, owner: str) -> bool:
+        """Whether what is in the jobs of ``owner`` is theirs to see."""
+        return self.is_admin or self.id == owner
 
 
 class Authenticator:
-    """Checks tokens: signature with a pinned algorithm, expiry, and audience and issuer where configured."""
+    """Checks tokens: signature with a pinned algorithm, kind, expiry, audience, issuer."""
 
     def __init__(self, settings: Settings, keys: Keys) -> None:
+        """
+        Raises:
+            UnsafeSettings: the identity provider signs for other applications too, and nothing says which
+                tokens are meant for this one.
+        """
+        refuse_open_key_set(settings)
         self._keys = keys
-        required: dict[str, Any] = {"exp": {"essential": True}, "sub": {"essential": True}}
-        if settings.jwt_audience:
-            required["aud"] = {"essential": True, "value": settings.jwt_audience}
-        if settings.jwt_issuer:
-            required["iss"] = {"essential": True, "value": settings.jwt_issuer}
+        self._user_claim = settings.jwt_user_claim
+        self._roles_claim = settings.jwt_roles_claim
+        self._longest = settings.jwt_max_lifetime_seconds
+        required: dict[str, Any] = {"exp": {"essential": True}}
+        for claim, value in (("aud", settings.jwt_audience), ("iss", settings.jwt_issuer)):
+            if value and value != ANY:
+                required[claim] = {"essential": True, "value": value}
         self._claims = jwt.JWTClaimsRegistry(leeway=SKEW_SECONDS, **required)
         self._verified: dict[str, tuple[dict[str, Any], Key, User]] = {}
 
@@ -93,6 +119,13 @@ class Authenticator:
             raise _unauthorized("The token has expired; get a new one")
         return user
 
+    async def bearer(self, header: str) -> User:
+        """The bearer of the token in an ``Authorization`` header; raises what :meth:`user` raises."""
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise _unauthorized("Send a bearer token: Authorization: Bearer …", error=None)
+        return await self.user(token.strip())
+
     async def _known(self, token: str) -> User | None:
         """The bearer, if the token was verified before and its key is still the one to use."""
         if (seen := self._verified.get(token)) is None:
@@ -104,8 +137,15 @@ class Authenticator:
         header = jws.extract_compact(token.encode("ascii")).headers()
         key = await self._keys.find(header)
         claims = jwt.decode(token, key, algorithms=[header["alg"]]).claims
+        if not isinstance(claims, dict):
+            raise BadClaims("no claims")
+        check_kind(header, claims)
+        expires = expiry(claims.get("exp"))
         self._claims.validate(claims)
-        user = User(_subject(claims["sub"]), _roles(claims.get("roles")), claims["exp"])
+        check_lifetime(claims, time.time(), self._longest, SKEW_SECONDS)
+        user = User(
+            _subject(at_path(claims, self._user_claim)), _roles(at_path(claims, self._roles_claim)), expires
+        )
         if len(self._verified) >= REMEMBERED:
             self._verified.clear()
         self._verified[token] = (header, key, user)
@@ -124,11 +164,11 @@ class Bearer(SecurityBase):
 
     async def __call__(self, request: Request) -> User:
         """The user; raises what :meth:`Authenticator.user` raises."""
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise _unauthorized("Send a bearer token: Authorization: Bearer …", error=None)
+        known: User | None = getattr(request.state, "user", None)
+        if known is not None:
+            return known
         authenticator: Authenticator = request.app.state.services.authenticator
-        return await authenticator.user(token.strip())
+        return await authenticator.bearer(request.headers.get("Authorization", ""))
 
 
 CurrentUser = Annotated[User, Depends(Bearer())]

@@ -1,6 +1,7 @@
 """The keys that bearer tokens are checked with: one shared secret, or a provider's published set."""
 
 import asyncio
+import json
 import time
 from typing import Any, Protocol
 
@@ -21,6 +22,11 @@ FETCH_SECONDS = 10.0
 """How long the provider may take to answer."""
 PAUSE_SECONDS = 10.0
 """Time between two fetches, however many tokens name keys that nobody knows."""
+
+MAX_SET_BYTES = 1024 * 1024
+"""A published set that is larger is not read to its end."""
+MIN_RSA_BITS = 2048
+"""Shorter keys can be factored by those with means (NIST SP 800-131A)."""
 
 ALGORITHMS: dict[type[Key], frozenset[str]] = {
     RSAKey: frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}),
@@ -133,15 +139,30 @@ class PublishedKeys:
     async def _fetch(self) -> None:
         try:
             async with asyncio.timeout(FETCH_SECONDS):
-                response = await self._http.get(self._url)
-            response.raise_for_status()
-            self._keys = _public_keys(response.json())
+                keys = _public_keys(json.loads(await self._download()))
+            if not keys:  # it never replaces a set that has some
+                raise ValueError("the set has no key that can be used")
+            self._keys = keys
             self._fetched = time.monotonic()
-        except (httpx.HTTPError, TimeoutError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (
+            httpx.HTTPError, httpx.InvalidURL, TimeoutError, RecursionError,
+            ValueError, KeyError, TypeError, AttributeError,
+        ) as error:  # fmt: skip
             log.warning("jwks.unavailable", url=self._url, error=repr(error))
             self._failure = repr(error)
             if not self._usable:
                 self._tried = float("-inf")  # without keys nobody is let in: the next request tries again
+
+    async def _download(self) -> bytes:
+        """The set as it is published, up to :data:`MAX_SET_BYTES`."""
+        content = b""
+        async with self._http.stream("GET", self._url) as response:
+            response.raise_for_status()
+            async for part in response.aiter_bytes():
+                content += part
+                if len(content) > MAX_SET_BYTES:
+                    raise ValueError(f"the set has more than {MAX_SET_BYTES} bytes")
+        return content
 
 
 def _public_keys(document: dict[str, Any]) -> list[Key]:
@@ -154,6 +175,8 @@ def _public_keys(document: dict[str, Any]) -> list[Key]:
             kid = item.get("kid") if isinstance(item, dict) else None
             log.warning("jwks.unusable_key", kid=kid, error=repr(error))
             continue
-        if type(key) in ALGORITHMS:
+        if isinstance(key, RSAKey) and key.raw_value.key_size < MIN_RSA_BITS:
+            log.warning("jwks.unusable_key", kid=key.kid, error=f"RSA of less than {MIN_RSA_BITS} bits")
+        elif type(key) in ALGORITHMS:
             keys.append(key)
     return keys

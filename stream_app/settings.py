@@ -328,11 +328,6 @@ class Settings(BaseSettings):
         return None if self.webhook_secret is None else _webhook_key(self.webhook_secret)
 
     @property
-    def link_key(self) -> str:
-        """What links in mails are signed with."""
-        return (self.link_secret or self.jwt_secret).get_secret_value()
-
-    @property
     def source_dsn(self) -> str:
         """The source database as asyncpg wants it."""
         return (self.source_database_url or self.database_url).get_secret_value()

@@ -8,6 +8,7 @@ from itsdangerous import BadData, Signer
 from itsdangerous.encoding import base64_decode, base64_encode
 
 from stream_app.errors import ExporterError
+from stream_app.keys import derive
 from stream_app.settings import Settings
 
 Purpose = Literal["links", "unsubscribe"]
@@ -30,7 +31,7 @@ class Links:
         self._base = settings.public_url.rstrip("/")
         self._signers: dict[Purpose, Signer] = {
             purpose: Signer(
-                settings.link_key,
+                _keys(settings),
                 salt=f"exporter.{purpose}",
                 key_derivation="hmac",
                 digest_method=hashlib.sha256,
@@ -60,3 +61,15 @@ class Links:
             return UUID(bytes=base64_decode(self._signers[purpose].unsign(token)))
         except (BadData, ValueError) as error:
             raise BadLink("This link is not complete, or was changed") from error
+
+
+def _keys(settings: Settings) -> list[bytes]:
+    """Keys that links are checked with; the last one signs.
+
+    Where there is no secret for links, theirs is derived from the one for tokens. Workers of earlier versions
+    sign with that one itself, and so are the links in mails that they sent.
+    """
+    if settings.link_secret:
+        return [settings.link_secret.get_secret_value().encode()]
+    secret = settings.jwt_secret.get_secret_value()
+    return [secret.encode(), derive(secret, "links")]

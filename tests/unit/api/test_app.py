@@ -1,15 +1,22 @@
 """What can be said about the API without running it."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
+import uvicorn
+from itsdangerous import BadSignature, Signer
+from itsdangerous.encoding import base64_encode
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from api.__main__ import cli
+from api.__main__ import cli, refuse_unsafe
 from api.app import create_app
+from stream_app.delivery.links import Links
+from stream_app.keys import derive
 from stream_app.settings import Settings
 
 SETTINGS = Settings(_env_file=None)
@@ -69,16 +76,76 @@ def test_an_unusable_datasets_file_is_one_line(tmp_path: Path) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "exports.example.com"])
-def test_a_public_address_needs_a_real_secret(host: str) -> None:
-    result = CliRunner().invoke(cli, ["--host", host])
+GOOD = "wq8Zr1TfK0vYh3LmXc6Jb9NeUs2PdGa5"
+PROVIDER = {
+    "EXPORTER_JWT_JWKS_URL": "https://id.example.com/jwks",
+    "EXPORTER_JWT_AUDIENCE": "exports",
+    "EXPORTER_JWT_ISSUER": "https://id.example.com",
+}
+PUBLIC = {"EXPORTER_PUBLIC_URL": "https://exports.example.com"}
+
+
+@pytest.mark.parametrize(
+    ("host", "env", "variable"),
+    [
+        ("0.0.0.0", {}, "JWT_SECRET"),
+        ("192.0.2.1", {}, "JWT_SECRET"),
+        ("::", {}, "JWT_SECRET"),
+        ("exports.example.com", {}, "JWT_SECRET"),
+        ("127.0.0.1", PUBLIC, "JWT_SECRET"),
+        ("0.0.0.0", {"EXPORTER_JWT_SECRET": "a"}, "JWT_SECRET"),
+        ("127.0.0.1", {"EXPORTER_JWT_SECRET": "a"}, "JWT_SECRET"),
+        ("0.0.0.0", {"EXPORTER_JWT_SECRET": " "}, "JWT_SECRET"),
+        ("127.0.0.1", {"EXPORTER_JWT_SECRET": "a" * 40}, "JWT_SECRET"),
+        ("127.0.0.1", PUBLIC | {"EXPORTER_JWT_SECRET": GOOD, "EXPORTER_LINK_SECRET": "b"}, "LINK_SECRET"),
+        ("0.0.0.0", PROVIDER, "LINK_SECRET"),
+        ("127.0.0.1", PROVIDER | PUBLIC, "LINK_SECRET"),
+        ("127.0.0.1", PROVIDER | {"EXPORTER_JWT_AUDIENCE": ""}, "JWT_AUDIENCE"),
+        ("127.0.0.1", PROVIDER | {"EXPORTER_JWT_ISSUER": ""}, "JWT_ISSUER"),
+        ("127.0.0.1", PROVIDER | {"EXPORTER_JWT_JWKS_URL": "http://id.example.com/jwks"}, "JWT_JWKS_URL"),
+        ("127.0.0.1", PROVIDER | {"EXPORTER_JWT_JWKS_URL": "file:///jwks.json"}, "JWT_JWKS_URL"),
+    ],
+)
+def test_it_does_not_start_with_what_lets_anybody_in(
+    host: str, env: dict[str, str], variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S2, S3: one line that names the variable, before anything listens."""
+    monkeypatch.setattr(uvicorn, "run", lambda *_, **__: pytest.fail("it listens"))
+    result = CliRunner().invoke(cli, ["--host", host], env=env)
     assert result.exit_code == 2
-    assert "EXPORTER_JWT_SECRET" in result.stderr
-    keys = {"EXPORTER_JWT_JWKS_URL": "https://id.example.com/jwks"}
-    result = CliRunner().invoke(cli, ["--host", host], env=keys)
-    assert result.exit_code == 2
-    assert "links in mails" in result.stderr
-    assert "EXPORTER_LINK_SECRET" in result.stderr
+    assert f"EXPORTER_{variable}" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "env"),
+    [
+        ("127.0.0.1", {}),
+        ("0.0.0.0", PUBLIC | {"EXPORTER_JWT_SECRET": GOOD}),
+        ("0.0.0.0", PUBLIC | PROVIDER | {"EXPORTER_LINK_SECRET": GOOD}),
+        ("0.0.0.0", PROVIDER | {"EXPORTER_LINK_SECRET": GOOD, "EXPORTER_JWT_AUDIENCE": "*"}),
+    ],
+)
+def test_it_starts_with_what_is_sound(
+    host: str, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    refuse_unsafe(Settings(_env_file=None), host)
+
+
+def test_what_signs_links_signs_no_tokens() -> None:
+    """S3: keys for other purposes are derived; links that earlier versions signed are still good."""
+    settings = Settings(_env_file=None, jwt_secret=GOOD)
+    delivery = uuid4()
+    token = Links(settings).download(delivery).rpartition("/")[2]
+    assert Links(settings).read("links", token) == delivery
+    shared = Signer(GOOD, salt="exporter.links", key_derivation="hmac", digest_method=sha256)
+    with pytest.raises(BadSignature):
+        shared.unsign(token)
+    older = shared.sign(base64_encode(delivery.bytes)).decode()
+    assert Links(settings).read("links", older) == delivery
+    assert derive(GOOD, "links") != derive(GOOD, "cursors") != derive(GOOD + "x", "cursors")
 
 
 async def preflight(origins: str, origin: str) -> httpx.Response:

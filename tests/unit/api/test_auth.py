@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import time
+import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,6 +21,7 @@ from api.keys import PublishedKeys, SharedSecret
 from api.problems import Problem
 from producers.tokens import mint
 from stream_app.errors import Retryable
+from stream_app.exposure import UnsafeSettings
 from stream_app.settings import Settings
 from tests.unit.producers.fake_server import FakeServer, fake_server
 
@@ -83,6 +85,21 @@ async def test_a_minted_token_is_accepted() -> None:
         claims(exp=int(time.time()) - 1),
         claims(exp="tomorrow"),
         claims(exp=1e400),
+        claims(exp=int("9" * 400)),
+        claims(exp=-int("9" * 400)),
+        claims(exp=1e300),
+        claims(exp=-1),
+        claims(exp=0),
+        claims(exp=1.5),
+        claims(exp=True),
+        claims(exp=[]),
+        claims(exp={}),
+        claims(exp=""),
+        claims(exp="9999999999"),
+        claims(exp=253_402_300_800),
+        claims(nbf=int("9" * 400)),
+        claims(nbf="soon"),
+        claims(iat=int(time.time()) + 600),
         claims(nbf=int(time.time()) + 600),
         [],
         "text",
@@ -162,12 +179,15 @@ async def test_roles(roles: Any, expected: set[str]) -> None:
 
 
 def test_what_roles_allow() -> None:
-    nobody, everything, admin = (
-        User("u", frozenset(roles)) for roles in ((), ("exports:all",), ("exports:admin",))
+    nobody, everything, admin, operator = (
+        User("u", frozenset(roles))
+        for roles in ((), ("exports:all",), ("exports:admin",), ("exports:operate",))
     )
     assert (nobody.sees, nobody.may_export_all) == ("u", False)
     assert (everything.sees, everything.may_export_all) == ("u", True)
     assert (admin.sees, admin.may_export_all) == (None, True)
+    assert (operator.sees, operator.oversees, operator.may_export_all) == ("u", None, False)
+    assert (nobody.oversees, everything.oversees, admin.oversees) == ("u", "u", None)
 
 
 # --- a published set of keys -------------------------------------------------------------------
@@ -188,7 +208,10 @@ async def published(provider: FakeServer) -> AsyncIterator[Published]:
     async with httpx.AsyncClient() as http:
 
         def build(**options: float) -> Authenticator:
-            return Authenticator(settings(), PublishedKeys(f"{provider.url}/jwks", http, **options))
+            return Authenticator(
+                settings(jwt_jwks_url=f"{provider.url}/jwks", jwt_audience="*", jwt_issuer="*"),
+                PublishedKeys(f"{provider.url}/jwks", http, **options),
+            )
 
         yield build
 
@@ -354,3 +377,218 @@ async def test_keys_of_unknown_types_are_ignored(provider: FakeServer, published
     odd = [{"kty": "PQC", "kid": "x"}, {"kty": "RSA"}, {"kty": ["RSA"]}, {"kty": "RSA", "n": 5}, 5, "x", None]
     provider.add("/jwks", 200, {"keys": [*odd, RSA.as_dict()]})
     assert (await published().user(signed(RSA, "RS256", kid="rsa-1"))).id == "user-1"
+
+
+# --- tokens that are meant for something else --------------------------------------------------
+
+MEANT = {"aud": "exports", "iss": "https://id.example.com"}
+with warnings.catch_warnings(action="ignore"):
+    SMALL_RSA = RSAKey.generate_key(1024, {"kid": "rsa-small"}, auto_kid=False)
+    BY_SMALL_RSA = signed(SMALL_RSA, "RS256", claims(**MEANT), kid="rsa-small")
+
+
+@pytest.fixture
+async def strict(provider: FakeServer) -> AsyncIterator[Authenticator]:
+    """An authenticator as a public one is configured."""
+    publish(provider, RSA, EC, SMALL_RSA)
+    configured = settings(
+        jwt_jwks_url=f"{provider.url}/jwks", jwt_audience="exports", jwt_issuer="https://id.example.com"
+    )
+    async with httpx.AsyncClient() as http:
+        yield Authenticator(configured, PublishedKeys(f"{provider.url}/jwks", http))
+
+
+def typed(kind: str | None, **changes: Any) -> str:
+    header = {"kid": "rsa-1"} if kind is None else {"kid": "rsa-1", "typ": kind}
+    return signed(RSA, "RS256", claims(**MEANT | changes), **header)
+
+
+@pytest.mark.parametrize(
+    ("token", "accepted"),
+    [
+        (typed("at+jwt"), True),
+        (typed("AT+JWT"), True),
+        (typed("application/at+jwt"), True),
+        (typed("JWT"), True),
+        (typed("JWT", typ="Bearer"), True),
+        (typed("JWT", typ="Bearer", nonce="n"), True),
+        (typed("at+jwt", nonce="n"), True),
+        (typed("JWT", token_use="access"), True),
+        (typed("JWT", aud=["other", "exports"]), True),
+        (typed("JWT", aud="other"), False),
+        (typed("JWT", aud=None), False),
+        (typed("JWT", aud="*"), False),
+        (typed("JWT", aud=["*"]), False),
+        (typed("JWT", iss="https://other.example.com"), False),
+        (typed("JWT", iss="https://id.example.com/"), False),
+        (typed("JWT", iss=None), False),
+        (typed("logout+jwt"), False),
+        (typed("JWT", events={"http://schemas.openid.net/event/backchannel-logout": {}}), False),
+        (typed("JWT", typ="ID"), False),
+        (typed("JWT", typ="Refresh"), False),
+        (typed("JWT", typ="Logout"), False),
+        (typed("JWT", typ=["Bearer"]), False),
+        (typed("JWT", token_use="id"), False),
+        (typed("JWT", at_hash="x"), False),
+        (typed("JWT", c_hash="x"), False),
+        (typed("JWT", nonce="n"), False),
+        (typed("dpop+jwt"), False),
+        (typed("secevent+jwt"), False),
+        (raw({"alg": "none", "kid": "rsa-1", "typ": "at+jwt"}, claims(**MEANT)), False),
+        (signed(OctKey.import_key(SECRET), "HS256", claims(**MEANT), kid="rsa-1"), False),
+        (signed(RSA, "RS256", claims(**MEANT), kid="ec-1"), False),
+        (signed(OTHER_RSA, "RS256", claims(**MEANT), kid="rsa-1"), False),
+        (BY_SMALL_RSA, False),
+        (signed(EC, "ES256", claims(**MEANT), kid="ec-1"), True),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Key size")
+async def test_which_tokens_of_a_provider_are_logins(
+    strict: Authenticator, token: str, accepted: bool
+) -> None:
+    """S2: the provider signs tokens of other applications and for other purposes with the same keys."""
+    if accepted:
+        assert (await strict.user(token)).id == "user-1"
+    else:
+        await refused(strict, token)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"jwt_audience": None},
+        {"jwt_issuer": None},
+        {"jwt_audience": ""},
+        {"jwt_jwks_url": "http://id.example.com/jwks"},
+        {"jwt_jwks_url": "file:///etc/jwks"},
+        {"jwt_jwks_url": "ftp://127.0.0.1/jwks"},
+        {"jwt_jwks_url": "id.example.com/jwks"},
+        {"jwt_jwks_url": "http://127.0.0.1.example.com/jwks"},
+    ],
+)
+def test_a_key_set_needs_to_be_told_what_it_is_for(changes: dict[str, Any]) -> None:
+    """S2: whoever builds the application otherwise than by the command cannot leave it out either."""
+    good: dict[str, Any] = {
+        "jwt_jwks_url": "https://id.example.com/jwks",
+        "jwt_audience": "a",
+        "jwt_issuer": "b",
+    }
+    Authenticator(settings(**good), SharedSecret(SECRET))
+    with pytest.raises(UnsafeSettings):
+        Authenticator(settings(**good).model_copy(update=changes), SharedSecret(SECRET))
+
+
+@pytest.mark.parametrize(
+    "body", [{"keys": []}, {"keys": [{"kty": "oct"}]}, b"{", b"[" * 100_000, b" " * (2**20 + 1), {"keys": 5}]
+)
+async def test_a_broken_set_never_replaces_a_good_one(
+    provider: FakeServer, published: Published, body: Any
+) -> None:
+    """S19"""
+    publish(provider, RSA)
+    provider.add("/jwks", 200, body)
+    authenticator = published(fresh=0, pause=0)
+    for _ in range(3):
+        assert (await authenticator.user(signed(RSA, "RS256", kid="rsa-1"))).id == "user-1"
+        await asyncio.sleep(0.05)
+    assert len(provider.seen) > 1
+
+
+async def test_an_endless_set_is_not_read_to_its_end() -> None:
+    """S19"""
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 65_536
+            yield b" " * 65_536
+
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, content=endless()))
+    async with httpx.AsyncClient(transport=transport) as http:
+        keys = PublishedKeys("https://id.example.com/jwks", http)
+        with pytest.raises(Retryable):
+            await keys.find({"alg": "RS256"})
+    assert sent < 2 * 2**20
+
+
+# --- where the claims are ----------------------------------------------------------------------
+
+KEYCLOAK = {
+    "preferred_username": "ada",
+    "realm_access": {"roles": ["exports:all"]},
+    "resource_access": {"my.client": {"roles": ["exports:admin"]}},
+}
+
+
+@pytest.mark.parametrize(
+    ("user_claim", "roles_claim", "content", "user"),
+    [
+        ("sub", "roles", {"roles": ["exports:all"]}, ("user-1", {"exports:all"})),
+        ("sub", "realm_access.roles", KEYCLOAK, ("user-1", {"exports:all"})),
+        ("preferred_username", "realm_access.roles", KEYCLOAK, ("ada", {"exports:all"})),
+        ("sub", "resource_access.my.client.roles", KEYCLOAK, ("user-1", {"exports:admin"})),
+        ("sub", "realm_access.none", KEYCLOAK, ("user-1", set())),
+        ("sub", "realm_access", KEYCLOAK, ("user-1", set())),
+        ("sub", "preferred_username.x", KEYCLOAK, ("user-1", set())),
+        (
+            "https://example.com/user",
+            "https://example.com/roles",  # Auth0
+            {"https://example.com/user": "ada", "https://example.com/roles": ["exports:all"]},
+            ("ada", {"exports:all"}),
+        ),
+        ("oid", "groups", {"oid": "ada", "groups": ["exports:all"]}, ("ada", {"exports:all"})),  # Entra
+        ("sub", "scope", {"scope": "openid exports:all"}, ("user-1", {"openid", "exports:all"})),
+        ("a.b", "roles", {"a.b": "first", "a": {"b": "second"}}, ("first", set())),
+        ("sub", "roles", {"realm_access": {"roles": ["exports:admin"]}}, ("user-1", set())),
+    ],
+)
+async def test_claims_are_where_the_provider_puts_them(
+    user_claim: str, roles_claim: str, content: dict[str, Any], user: tuple[str, set[str]]
+) -> None:
+    """P15"""
+    authenticator = shared(jwt_user_claim=user_claim, jwt_roles_claim=roles_claim)
+    found = await authenticator.user(signed(OctKey.import_key(SECRET), "HS256", claims(**content)))
+    assert found == User(user[0], frozenset(user[1]))
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"oid": 5}, {"oid": ""}, {"oid": None}, {"oid": ["a"]}, {"oid": {"a": 1}}]
+)
+async def test_a_token_without_the_claim_of_the_user_is_refused(content: dict[str, Any]) -> None:
+    """P15: nobody becomes ``sub`` where another claim was to say who it is."""
+    await refused(shared(jwt_user_claim="oid"), signed(OctKey.import_key(SECRET), "HS256", claims(**content)))
+
+
+@pytest.mark.parametrize(
+    ("user_claim", "roles_claim"),
+    [("sub", "roles"), ("user.id", "realm_access.roles"), ("https://a.example/id", "https://a.example/r")],
+)
+async def test_a_minted_token_has_its_claims_where_they_are_looked_for(
+    user_claim: str, roles_claim: str
+) -> None:
+    changed = {"jwt_user_claim": user_claim, "jwt_roles_claim": roles_claim, "jwt_audience": "*"}
+    token = mint(settings(**changed), "ada", ["exports:all"])
+    assert await shared(**changed).user(token) == User("ada", frozenset({"exports:all"}))
+
+
+@pytest.mark.parametrize(
+    ("valid", "accepted"),
+    [
+        ({"exp": 3_500}, True),
+        ({"exp": 3_700}, False),
+        ({"iat": -3_000, "exp": 500}, True),
+        ({"iat": -3_700, "exp": 500}, False),
+        ({"iat": 5, "exp": 3_700}, False),
+    ],
+)
+async def test_a_token_that_is_valid_for_too_long_is_refused(valid: dict[str, int], accepted: bool) -> None:
+    """S14"""
+    times = {name: int(time.time()) + offset for name, offset in valid.items()}
+    token = signed(OctKey.import_key(SECRET), "HS256", claims(**times))
+    authenticator = shared(jwt_max_lifetime_seconds=3_600)
+    if accepted:
+        await authenticator.user(token)
+    else:
+        await refused(authenticator, token)
+    await shared().user(token)

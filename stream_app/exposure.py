@@ -1,0 +1,133 @@
+"""Who can reach the service, and which settings are refused there.
+
+What these functions refuse ends a start; ``exporter doctor`` says the same before it. Pure.
+"""
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from stream_app.errors import ExporterError
+from stream_app.settings import DEVELOPMENT_SECRET, Settings
+
+ANY = "*"
+"""An audience or issuer that is every one: for who insists."""
+
+SHORTEST_SECRET = 32
+"""Characters of a secret that signs: what HS256 needs (RFC 7518, section 3.2)."""
+FEWEST_CHARACTERS = 8
+"""Different characters that such a secret has at least."""
+
+KNOWN_SECRETS = frozenset(
+    {
+        DEVELOPMENT_SECRET,
+        "change-me-to-at-least-32-random-characters",
+        "change-me",
+        "exporter",
+        "exporter-secret",
+    }
+)
+"""Values that stand in documents or examples: everybody knows them."""
+
+
+class UnsafeSettings(ExporterError):
+    """Settings that nobody should run the service with."""
+
+    code = "unsafe_settings"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches ``host``."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def is_local_url(url: str) -> bool:
+    """Whether ``url`` (or host and port) leads to this machine."""
+    return is_loopback(urlsplit(url if "://" in url else f"//{url}").hostname or "")
+
+
+def is_public(settings: Settings, host: str | None = None) -> bool:
+    """Whether others than this machine reach the API: by the address it listens on, or by PUBLIC_URL."""
+    return not is_local_url(settings.public_url) or (host is not None and not is_loopback(host))
+
+
+def weakness(secret: SecretStr | str, *, public: bool, shortest: int = SHORTEST_SECRET) -> str | None:
+    """What is wrong with a secret that signs; ``None``: nothing.
+
+    A value that everybody knows is good enough while only this machine reaches the service.
+    """
+    value = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
+    if not value.strip():
+        return "it is empty"
+    if is_known(value):
+        return "everybody knows it" if public else None
+    if len(value.encode()) < shortest:
+        return f"it is shorter than {shortest} characters"
+    if len(set(value)) < FEWEST_CHARACTERS:
+        return f"it has fewer than {FEWEST_CHARACTERS} different characters"
+    return None
+
+
+def is_known(secret: SecretStr | str) -> bool:
+    """Whether a document or an example has this value."""
+    return (secret.get_secret_value() if isinstance(secret, SecretStr) else secret) in KNOWN_SECRETS
+
+
+def weak_signing_secrets(settings: Settings, *, public: bool) -> Iterator[tuple[str, str]]:
+    """Each variable whose secret signs tokens or links and should not, and why."""
+    if settings.jwt_jwks_url is None and (why := weakness(settings.jwt_secret, public=public)):
+        yield "EXPORTER_JWT_SECRET", why
+    if settings.link_secret is not None:
+        if why := weakness(settings.link_secret, public=public):
+            yield "EXPORTER_LINK_SECRET", why
+    elif settings.jwt_jwks_url is not None and (why := weakness(settings.jwt_secret, public=public)):
+        yield "EXPORTER_LINK_SECRET", f"it is not set, and of EXPORTER_JWT_SECRET, which stands in: {why}"
+
+
+def key_set_faults(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Each variable of the key set that lets in whom it should not, and why."""
+    if settings.jwt_jwks_url is None:
+        return
+    address = urlsplit(settings.jwt_jwks_url)
+    if address.scheme.lower() != "https" and not (
+        address.scheme.lower() == "http" and is_loopback(address.hostname or "")
+    ):
+        yield "EXPORTER_JWT_JWKS_URL", "must begin with https:// (http:// only for this machine itself)"
+    for variable, value in (
+        ("EXPORTER_JWT_AUDIENCE", settings.jwt_audience),
+        ("EXPORTER_JWT_ISSUER", settings.jwt_issuer),
+    ):
+        if not value:
+            yield (
+                variable,
+                "is needed with EXPORTER_JWT_JWKS_URL: the provider signs tokens of other applications "
+                f"too; `{ANY}` takes every one",
+            )
+
+
+def refuse_open_key_set(settings: Settings) -> None:
+    """Check what :func:`key_set_faults` does.
+
+    Raises:
+        UnsafeSettings: with the first fault.
+    """
+    for variable, why in key_set_faults(settings):
+        raise UnsafeSettings(f"{variable} {why}")
+
+
+def refuse_weak_secrets(settings: Settings, host: str | None = None) -> None:
+    """Check every secret that signs, for an API that listens on ``host``.
+
+    Raises:
+        UnsafeSettings: with the first that is weak.
+    """
+    for variable, why in weak_signing_secrets(settings, public=is_public(settings, host)):
+        raise UnsafeSettings(
+            f"{variable}: {why}. Set it to at least {SHORTEST_SECRET} random characters, "
+            "for example with: openssl rand -hex 32"
+        )
