@@ -65,7 +65,9 @@ def request(
     user_id: Annotated[str, typer.Option(help="Who asks")],
     filters: Annotated[
         list[str] | None,
-        typer.Option("--filter", metavar="COLUMN[:OP]=VALUE", help="kind=proof, id:gte=5 …; repeatable"),
+        typer.Option(
+            "--filter", metavar="COLUMN[:OP]=VALUE", help="kind=proof, id>=5, id:in=5,7 …; repeatable"
+        ),
     ] = None,
     filters_json: Annotated[
         str | None, typer.Option("--filters", metavar="JSON", help='Such as {"id": {"gte": 5, "lt": 9}}')

@@ -1,6 +1,7 @@
 """From what is typed to what an event carries. Pure."""
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,23 +10,34 @@ from producers.errors import UsageError
 OPERATORS = ("eq", "ne", "lt", "lte", "gt", "gte", "in", "not_in", "prefix", "contains", "is_null")
 LISTS = ("in", "not_in")
 TEXTUAL = ("prefix", "contains")
+SIGNS = {">=": "gte", "<=": "lte", "!=": "ne", "=": "eq", ">": "gt", "<": "lt"}
+"""Operators as people write them."""
 WORDS = {"true": True, "false": False, "null": None}
 
 
 def parse_filters(pairs: Iterable[str], document: str | None = None) -> dict[str, Any]:
-    """``column=value`` and ``column:op=value`` pairs on top of a JSON object of filters.
+    """Filters as they are typed, on top of a JSON object of filters.
+
+    ``column=value``, with any of :data:`SIGNS` in place of ``=``, or ``column:op=value``. The first sign
+    counts: a column with one in its name goes into the object. Blanks before a sign are left out, and then
+    those after it too.
 
     Raises:
         UsageError: a pair or the object cannot be read.
     """
     filters: dict[str, Any] = _object(document, "--filters") if document is not None else {}
     for pair in pairs:
-        target, found, text = pair.partition("=")
+        target, sign, text = _parts(pair)
         column, colon, operator = target.rpartition(":")
         if not colon:
-            column, operator = target, "eq"
-        if not found or not column:
-            raise UsageError(f"--filter {pair!r}: expected column=value or column:op=value")
+            column, operator = target, SIGNS.get(sign, "")
+        elif sign != "=":
+            column = ""
+        if not column or not operator:
+            raise UsageError(
+                f"--filter {pair!r}: expected column=value or column:op=value; "
+                f"also allowed: {', '.join(SIGNS)}"
+            )
         if operator not in OPERATORS:
             raise UsageError(
                 f"--filter {pair!r}: no operator {operator!r}; allowed: {', '.join(OPERATORS)} "
@@ -61,6 +73,15 @@ def parse_columns(texts: Iterable[str]) -> list[str] | None:
     """Names from comma-separated lists."""
     names = [name.strip() for text in texts for name in text.split(",") if name.strip()]
     return names or None
+
+
+def _parts(pair: str) -> tuple[str, str, str]:
+    """What stands before the first sign, the sign, and what stands after it."""
+    found = re.search("|".join(map(re.escape, SIGNS)), pair)
+    if found is None:
+        return pair, "", ""
+    target, text = pair[: found.start()], pair[found.end() :]
+    return (target.strip(), found[0], text.strip()) if target != target.rstrip() else (target, found[0], text)
 
 
 def _value(text: str, operator: str) -> Any:

@@ -1,8 +1,11 @@
 """When a schedule runs. Pure: no clock, no I/O.
 
 A run at an hour that does not exist takes place at the first minute after it; one at an hour that exists
-twice takes place the first time. Cron expressions whose hour is ``*`` follow the time that passes instead, so
-that "every ten minutes" stays every ten minutes.
+twice takes place the first time. Cron expressions that run in every hour (``*``, ``*/1``, ``0-23``) follow
+the time that passes instead, so that "every ten minutes" stays every ten minutes.
+
+Days follow Debian's cron: day of the month and day of the week must both fit if one of them begins with
+``*``, else one of the two.
 """
 
 import re
@@ -27,6 +30,8 @@ DAYS: dict[str, range] = {WEEKLY: range(7), MONTHLY: range(1, 32)}
 
 _SOME_DAY = datetime(2026, 1, 1)
 """To try an expression on; there is no field for the year."""
+
+EVERY_HOUR = set(range(24))
 
 LOOK_BACK = timedelta(days=9 * 366)
 """Longer than any calendar pauses: the 29th of February may be eight years away."""
@@ -125,11 +130,13 @@ class Calendar:
             day += step
 
     def _cron_runs(self, moment: datetime) -> Iterator[datetime]:
-        if self.schedule.split()[1] == "*":
-            for run in CronSim(self.schedule, moment.astimezone(self.zone)):
+        walls = CronSim(self.schedule, wall_of(moment, self.zone))
+        if walls.hours == EVERY_HOUR:
+            minute, _, *days = self.schedule.split()
+            for run in CronSim(" ".join((minute, "*", *days)), moment.astimezone(self.zone)):
                 yield run.astimezone(UTC)
         else:
-            for wall in CronSim(self.schedule, wall_of(moment, self.zone)):
+            for wall in walls:
                 yield instant(wall, self.zone)
 
 

@@ -1,5 +1,7 @@
 """What is typed on the command line, as the event carries it."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +29,15 @@ from stream_app.exports.filters import operators
         (['kind:in=["a,b","c"]'], {"kind": {"in": ["a,b", "c"]}}),
         (["note:is_null=true"], {"note": {"is_null": True}}),
         (["note:contains=true"], {"note": {"contains": "true"}}),
+        (["placed_at>=now-7d"], {"placed_at": {"gte": "now-7d"}}),
+        (["id>5", "id<=9"], {"id": {"gt": "5", "lte": "9"}}),
+        (["id<5", "kind!=proof"], {"id": {"lt": "5"}, "kind": {"ne": "proof"}}),
+        (["gone!=null", "sealed!=true"], {"gone": {"ne": None}, "sealed": {"ne": True}}),
+        (["note=a>=b", "word=<b>"], {"note": "a>=b", "word": "<b>"}),
+        (["id >= 5", "note = x "], {"id": {"gte": "5"}, "note": "x"}),
+        (["note= x"], {"note": " x"}),
+        (["a!b=c"], {"a!b": "c"}),
+        (["at:gte=2026-01-01T10:00:00+02:00"], {"at": {"gte": "2026-01-01T10:00:00+02:00"}}),
         ([], {}),
     ],
 )
@@ -47,6 +58,9 @@ def test_filter_document_and_pairs_add_up() -> None:
     [
         (["kind"], None, "expected column=value"),
         (["=5"], None, "expected column=value"),
+        ([">=5"], None, "also allowed: >=, <=, !=, =, >, <"),
+        (["id:gte>5"], None, "expected column=value or column:op=value"),
+        (["id>5", "id:gt=6"], None, "gt on id is given twice"),
         (["id:near=5"], None, "allowed: eq, ne,"),
         (["id=5", "id=6"], None, "id:in=a,b"),
         ([], "{", "--filters is not JSON"),
@@ -76,3 +90,16 @@ def test_options() -> None:
 def test_columns() -> None:
     assert parse_columns(["id, kind", "note"]) == ["id", "kind", "note"]
     assert parse_columns([]) is None
+
+
+def test_every_filter_of_the_documents_can_be_typed() -> None:
+    """V22: what the tutorial and the README show is what the command takes."""
+    root = Path(__file__).parents[3]
+    shown = [
+        found
+        for path in (root / "README.md", *(root / "docs").glob("*.md"))
+        for found in re.findall(r"--filter (?:'([^']+)'|\"([^\"]+)\"|(\S+))", path.read_text("utf-8"))
+    ]
+    assert len(shown) >= 2
+    for found in shown:
+        assert parse_filters([next(filter(None, found)).strip("`")])

@@ -213,3 +213,38 @@ def test_what_makes_no_sense_is_told_by_field(changes: dict[str, object], field:
     with pytest.raises(Rejected) as caught:
         Calendar.of(**{"schedule": "daily", **changes})  # type: ignore[arg-type]
     assert caught.value.field == field
+
+
+SPELLINGS = {
+    "every hour": (
+        "0 * * * *", "0 */1 * * *", "0 0-23 * * *", "0 0-23/1 * * *", "00 * * * *", "0 0-11,12-23 * * *",
+        "0 " + ",".join(map(str, range(24))) + " * * *", "0 *,5 * * *", "0 * */1 */1 */1", "0 * * 1-12 *",
+    ),
+    "every ten minutes": (
+        "*/10 * * * *", "0-59/10 */1 * * *", "0,10,20,30,40,50 0-23 * * *", "*/10 0-23/1 * * *",
+    ),
+    "at half past each second hour": (
+        "30 */2 * * *", "30 0-23/2 * * *", "30 0,2,4,6,8,10,12,14,16,18,20,22 * * *",
+    ),
+    "at night": ("30 2 * * *", "30 2-2 * * *", "30 2,2 * * *", "30 2 */1 * *", "30 2 * JAN-DEC *"),
+}  # fmt: skip
+
+
+@given(
+    zone=st.sampled_from(ZONES),
+    change=st.sampled_from((datetime(2026, 3, 29, 1), datetime(2026, 10, 25, 1), datetime(2026, 4, 4, 15))),
+    hours=st.integers(-48, 48),
+    meaning=st.sampled_from(sorted(SPELLINGS)),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_same_meaning_has_the_same_runs_however_it_is_spelled(
+    zone: str, change: datetime, hours: int, meaning: str
+) -> None:
+    """V21: `0 */1 * * *` is `0 * * * *`, also in the hour that comes twice."""
+    moment = change.replace(tzinfo=UTC) + timedelta(hours=hours)
+    first, *others = (
+        Calendar.of(spelling, timezone=zone).upcoming(moment, 30) for spelling in SPELLINGS[meaning]
+    )
+    assert all(runs == first for runs in others)
+    if meaning == "every hour" and "Lord_Howe" not in zone:
+        assert {later - earlier for earlier, later in pairwise(first)} == {timedelta(hours=1)}
