@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from api import handlers, problems
 from api.headers import transport_headers
 from api.middleware import HEADER, RequestContext
 from api.page import site
+from api.parameters import known_parameters
 from api.reference import site as reference
 from api.routes import datasets, deliveries, events, files, health, jobs, links, metrics, schedules
 from api.services import open_services
@@ -47,6 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         openapi_url="/openapi.json" if settings.api_docs else None,
         separate_input_output_schemas=False,
+        dependencies=[Depends(known_parameters)],
         # Its spans hold paths, and with them links of mails, and texts of errors: see stream_app.tracing.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from api.middleware import loggable
+from api.nearest import fields_at, unknown
 from api.problems import FieldProblem, Problem, not_found, of_error, title
 from stream_app.errors import ExporterError
 
@@ -48,7 +49,9 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
     problems = [
-        FieldProblem(field=".".join(map(str, item["loc"][1:])) or str(item["loc"][0]), message=_message(item))
+        FieldProblem(
+            field=".".join(map(str, item["loc"][1:])) or str(item["loc"][0]), message=_message(request, item)
+        )
         for item in error.errors()
     ]
     places = {str(item["loc"][0]) for item in error.errors()}
@@ -68,9 +71,11 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
     return problem.response(request_id(request))
 
 
-def _message(item: dict[str, Any]) -> str:
+def _message(request: Request, item: dict[str, Any]) -> str:
     if item["type"] == "extra_forbidden":
-        return "there is no such field"
+        *path, name = item["loc"][1:]
+        body = getattr(request.scope.get("route"), "body_field", None)
+        return unknown("field", str(name), fields_at(body.field_info.annotation, path) if body else ())
     text: str = item["msg"]
     return text[0].lower() + text[1:]
 

@@ -35,6 +35,12 @@ JOB_EXAMPLE: dict[str, Any] = {
 }
 
 
+class OrderOptions(Options):
+    """Options of an order; an unknown one is an error, while events ignore what they do not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
 class Order(BaseModel):
     """What is to be exported; an unknown field is an error, since a misspelt filter would export too much."""
 
@@ -55,7 +61,7 @@ class Order(BaseModel):
     format: Annotated[Word, Field(description="A format of GET /exports/datasets")]
     filters: Annotated[dict[str, Any] | None, Field(max_length=50)] = None
     columns: Annotated[list[str] | None, Field(min_length=1, max_length=1600)] = None
-    options: Options | None = None
+    options: OrderOptions | None = None
     scope: Literal["own", "all"] | None = None
     recipients: Annotated[
         list[str] | None, Field(max_length=50, description="Mail addresses that are told how the job ended")

@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfo
 from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
-from api.models import Order
+from api.models import Order, OrderOptions
 from stream_app.errors import Rejected
-from stream_app.events import JobError, Options, Word
+from stream_app.events import JobError, Word
 from stream_app.jobs.states import Status
 from stream_app.schedules.plan import CatchUp
 from stream_app.schedules.runs import calendar_of
@@ -97,7 +97,7 @@ class SchedulePatch(BaseModel):
     format: Word | None = None
     filters: Annotated[dict[str, Any] | None, Field(max_length=50)] = None
     columns: Annotated[list[str] | None, Field(min_length=1, max_length=1600)] = None
-    options: Options | None = None
+    options: OrderOptions | None = None
     scope: Annotated[str | None, Field(pattern="^(own|all)$")] = None
     schedule: When | None = None
     time_of_day: TimeOfDay = None

@@ -1,0 +1,102 @@
+"""Whoever mistypes a name over HTTP is told which one was meant (case V17)."""
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+
+from api import handlers
+from api.app import create_app
+from api.models import Order
+from api.nearest import fields_at, unknown
+from api.schedule_models import ScheduleOrder, SchedulePatch
+from producers.tokens import mint
+from stream_app.settings import Settings
+
+SETTINGS = Settings(_env_file=None)
+
+
+def models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Every model that an annotation leads to."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        for field in annotation.model_fields.values():
+            yield from models(field.annotation)
+    for part in get_args(annotation):
+        yield from models(part)
+
+
+def routes(router: Any) -> Iterator[APIRoute]:
+    for route in router.routes:
+        if isinstance(route, APIRoute):
+            yield route
+        elif (inner := getattr(route, "original_router", None)) is not None:
+            yield from routes(inner)
+
+
+def test_every_model_of_a_body_refuses_what_it_does_not_know() -> None:
+    """V17: for each call that is there, and each that will be."""
+    bodies = [
+        route.body_field.field_info.annotation for route in routes(create_app(SETTINGS)) if route.body_field
+    ]
+    found = {model for body in bodies for model in models(body)}
+    assert {Order, ScheduleOrder, SchedulePatch} <= found
+    assert [model for model in found if model.model_config.get("extra") != "forbid"] == []
+
+
+@pytest.mark.parametrize(
+    ("model", "path", "typed", "meant"),
+    [
+        (Order, (), "filter", "filters"),
+        (Order, (), "colums", "columns"),
+        (Order, ("options",), "delimeter", "delimiter"),
+        (Order, ("options",), "page-size", "page_size"),
+        (Order, ("options",), "Compression", "compression"),
+        (ScheduleOrder, (), "time_zone", "timezone"),
+        (SchedulePatch, ("options",), "titel", "title"),
+    ],
+)
+def test_the_nearest_name(model: type[BaseModel], path: tuple[str, ...], typed: str, meant: str) -> None:
+    assert f"did you mean {meant!r}?" in unknown("field", typed, fields_at(model, path))
+
+
+def test_a_name_that_is_like_none_gets_the_list() -> None:
+    assert unknown("field", "zzz", ["b", "a"]) == "there is no field 'zzz'; allowed: a, b"
+
+
+async def test_the_answer_names_the_field_and_the_nearest() -> None:
+    """V17: wherever in the body it stands."""
+    app = FastAPI()
+    handlers.install(app)
+
+    @app.post("/orders")
+    async def place(order: Order) -> str:
+        return order.format
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as client:
+        body = {"export_type": "t", "format": "csv", "options": {"delimeter": ";"}}
+        answer = (await client.post("/orders", json=body)).json()
+    assert answer["field"] == "options.delimeter"
+    assert "did you mean 'delimiter'?" in answer["detail"]
+
+
+async def _answer(method: str, path: str, **request: Any) -> httpx.Response:
+    app = create_app(SETTINGS)
+    app.state.services = None  # a body that is refused asks nobody
+    headers = {"Authorization": f"Bearer {mint(SETTINGS, 'u', ())}"}
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers) as client:
+        return await client.request(method, path, **request)
+
+
+async def test_a_parameter_that_a_call_does_not_know() -> None:
+    """V17: a misspelt one would be left out, and everything be listed."""
+    answer = await _answer("GET", "/exports/jobs?statsu=failed")
+    assert answer.status_code == 422
+    assert answer.json()["code"] == "unknown_parameter"
+    assert answer.json()["field"] == "statsu"
+    assert "did you mean 'status'?" in answer.json()["detail"]
