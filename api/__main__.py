@@ -22,6 +22,7 @@ def api(
     import uvicorn  # slow to import, as are the others
 
     from api.app import create_app
+    from api.protocol import BoundedProtocol, allow_many_connections
     from stream_app import logs
     from stream_app.exports.datasets.registry import load_datasets
     from stream_app.setting_errors import load_settings, warn_of_misspelt
@@ -32,10 +33,16 @@ def api(
         load_datasets(settings.datasets_file)  # here its error is one line, later it would be a traceback
     logs.configure(settings)
     warn_of_misspelt()
+    allow_many_connections(settings.api_connection_limit)
+    BoundedProtocol.limit = settings.api_connection_limit
     uvicorn.run(
-        create_app(settings),
+        create_app(settings, host=host),
         host=host,
         port=port,
+        http=BoundedProtocol,
+        ws="none",
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
         log_config=None,
         access_log=False,  # it would hold the links of mails, and whoever has one may use it
         log_level=settings.log_level.lower(),

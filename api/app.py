@@ -11,12 +11,13 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from api import handlers, problems
+from api import details, handlers, metrics_server, problems
 from api.headers import transport_headers
 from api.middleware import HEADER, RequestContext
 from api.page import site
 from api.parameters import known_parameters
 from api.reference import site as reference
+from api.request_limits import RequestLimits
 from api.routes import datasets, deliveries, events, files, health, jobs, links, metrics, schedules
 from api.services import open_services
 from stream_app import telemetry
@@ -27,8 +28,8 @@ DESCRIPTION = """Ask for exports, follow them, fetch their files.
 Every error is an [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem whose `code` is stable."""
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The API as an ASGI application."""
+def create_app(settings: Settings, *, host: str | None = None) -> FastAPI:
+    """The API as an ASGI application; ``host`` is where it listens, if that is known."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -36,7 +37,8 @@ def create_app(settings: Settings) -> FastAPI:
         with telemetry.exported("exporter-api", f"{socket.gethostname()}-{os.getpid()}"):
             async with open_services(settings) as services:
                 app.state.services = services
-                yield
+                async with metrics_server.served(services):
+                    yield
 
     app = FastAPI(
         title="Streaming exporter",
@@ -52,6 +54,8 @@ def create_app(settings: Settings) -> FastAPI:
         # Its spans hold paths, and with them links of mails, and texts of errors: see stream_app.tracing.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
+    app.state.open_details = details.are_open(settings, host)
+    app.add_middleware(RequestLimits, settings=settings)
     app.add_middleware(RequestContext, headers=transport_headers(settings))
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **_cors(settings))

@@ -164,11 +164,11 @@ class Bearer(SecurityBase):
 
     async def __call__(self, request: Request) -> User:
         """The user; raises what :meth:`Authenticator.user` raises."""
-        known: User | None = getattr(request.state, "user", None)
-        if known is not None:
-            return known
-        authenticator: Authenticator = request.app.state.services.authenticator
-        return await authenticator.bearer(request.headers.get("Authorization", ""))
+        user: User | None = getattr(request.state, "user", None)
+        if user is None:
+            authenticator: Authenticator = request.app.state.services.authenticator
+            user = await authenticator.bearer(request.headers.get("Authorization", ""))
+        return user
 
 
 CurrentUser = Annotated[User, Depends(Bearer())]

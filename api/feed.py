@@ -66,6 +66,8 @@ class Subscription:
     """Versions of the unfinished jobs that it was told about."""
     _waiting: dict[UUID, Update] = field(default_factory=dict)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
+    failed: bool = False
+    """Whether it ended since nobody knows what was not handed on."""
 
     def wants(self, job: ExportJob) -> bool:
         """Whether the state is news to the listener."""
@@ -80,10 +82,15 @@ class Subscription:
         self._waiting[update.job_id] = update
         self._news.set()
 
+    def fail(self) -> None:
+        """End it; what waits is not sent."""
+        self.failed = True
+        self._news.set()
+
     async def updates(self) -> AsyncIterator[Update]:
-        """What there is to send, until the listener is hopelessly behind."""
+        """What there is to send, until the listener is hopelessly behind or the feed failed."""
         most = len(self._waiting) + MAX_WAITING
-        while len(self._waiting) <= most:
+        while len(self._waiting) <= most and not self.failed:
             if not self._waiting:
                 self._news.clear()
                 await self._news.wait()
@@ -101,6 +108,7 @@ class Feed:
         self._changed: set[UUID] = set()
         self._look = False
         self._stir = asyncio.Event()
+        self._failure: str | None = None
 
     @property
     def listeners(self) -> int:
@@ -148,7 +156,31 @@ class Feed:
                 self._look = self._look or looking
                 self._stir.set()
                 await asyncio.sleep(RETRY_SECONDS)
+            except Exception as error:
+                # Nobody foresaw it, so nobody knows what was not handed on: those who listen come back and
+                # are told how their jobs stand then.
+                log.exception("feed.failed")
+                self._failure = repr(error)
+                self._end_all()
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                self._failure = None
             await asyncio.sleep(GATHER_SECONDS)
+
+    async def check(self) -> None:
+        """
+        Raises:
+            Retryable: changes are not handed on, for a reason that nobody foresaw.
+        """
+        if self._failure is not None:
+            raise Retryable(f"the feed of changes: {self._failure}")
+
+    def _end_all(self) -> None:
+        """End every subscription with an error that its listener sees."""
+        for groups in (self._of_job, self._of_user):
+            for group in groups.values():
+                for listener in group:
+                    listener.fail()
 
     async def _look_around(self) -> None:
         """Read everything that is listened to and has not ended."""

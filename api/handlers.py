@@ -9,8 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 
-from api.middleware import loggable
 from api.nearest import fields_at, unknown
+from api.paths import loggable
 from api.problems import FieldProblem, Problem, not_found, of_error, title
 from stream_app.errors import ExporterError
 

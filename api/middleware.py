@@ -11,7 +11,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api import audit_log
 from api.headers import complete
+from api.paths import PROBES, loggable
 from api.problems import unexpected
 from stream_app import tracing
 from stream_app.traceparent import well_formed
@@ -24,13 +26,9 @@ MAX_BODY = 1024 * 1024
 BODY_SECONDS = 30.0
 """How long a body may take to arrive."""
 
-UNTRACED = {"/healthz", "/readyz", "/metrics"}
-"""Asked for all the time, by machines."""
-
 OTHER = "_OTHER"
 """What the conventions call methods that nobody knows."""
 
-_SECRET = re.compile(r"/(links|unsubscribe)/.*", re.DOTALL)
 _ACCEPTABLE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
@@ -66,12 +64,14 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 started = True
                 _note(span, scope, message["status"])
+                audit_log.record(entry, scope, message["status"])
                 headers = MutableHeaders(scope=message)
                 headers[HEADER] = request_id
                 complete(headers, self._headers)
             await send(message)
 
-        with span, structlog.contextvars.bound_contextvars(request_id=request_id):
+        context = structlog.contextvars.bound_contextvars(request_id=request_id)
+        with span, context, audit_log.entry() as entry:
             try:
                 await self._app(scope, self._bounded(receive), answer)
             except Exception as error:
@@ -106,14 +106,9 @@ class RequestContext:
         return bounded
 
 
-def loggable(path: str) -> str:
-    """The path without what makes it worth stealing: whoever has a mail's link may use it."""
-    return _SECRET.sub(r"/\1/…", path)
-
-
 def _span(scope: Scope) -> tracing.Span:
     """https://opentelemetry.io/docs/specs/semconv/http/http-spans/, without what an address may hold."""
-    if scope["path"] in UNTRACED:
+    if scope["path"] in PROBES:
         return tracing.Span(None, None)
     caller = next(
         (value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), None

@@ -176,6 +176,12 @@ class JobView(BaseModel):
             else None,
         )
 
+    def without_data(self) -> "JobView":
+        """How the job stands, for those who operate the service: nothing that its user wrote, and no file."""
+        error = self.error and JobError(code=self.error.code, message="only its user can see the reason")
+        closed = {"filters": None, "columns": None, "options": None, "file_name": None, "sha256": None}
+        return self.model_copy(update={**closed, "download_url": None, "error": error})
+
 
 class JobPage(BaseModel):
     """Jobs, newest first; ``next_cursor`` leads to older ones."""

@@ -15,6 +15,7 @@ from api.auth import Authenticator
 from api.feed import Feed
 from api.keys import Keys, PublishedKeys, SharedSecret
 from api.reader import JobReader
+from api.readiness import Readiness
 from api.watching import Watching
 from producers.publisher import Publisher
 from stream_app import metrics
@@ -59,6 +60,8 @@ class Services:
     feed: Feed
     store: JobStore
     schedules: ScheduleStore
+    schedule_reads: ScheduleStore
+    """What only reads: it goes on while those who write wait for a part that is away."""
     storage: Storage
     addressing: Addressing
     ledger: Ledger
@@ -66,6 +69,7 @@ class Services:
     publisher: Publisher
     audit: Audit
     watching: Watching
+    readiness: Readiness
     authenticator: Authenticator
 
 
@@ -97,6 +101,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         records = JobRecords(reading)
         reader = JobReader(settings, application=NAME)
         stack.push_async_callback(reader.close)
+        storage = Storage(settings)
         feed = Feed(records)
         await stack.enter_async_context(_running(feed.run()))
         await stack.enter_async_context(_running(metrics.watch_loop()))
@@ -119,12 +124,21 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
                 max_attempts=settings.max_attempts,
             ),
             schedules=ScheduleStore(writing),
-            storage=Storage(settings),
+            schedule_reads=ScheduleStore(reading),
+            storage=storage,
             addressing=Addressing.of(settings),
             ledger=Ledger(reading),
             links=Links(settings),
             publisher=publisher,
             watching=Watching(reading),
+            readiness=Readiness(
+                {
+                    "database": records.check,
+                    "kafka": publisher.check,
+                    "object_store": lambda: asyncio.to_thread(storage.check),
+                    "feed": feed.check,
+                }
+            ),
             audit=await stack.enter_async_context(Audit(publisher, source=SOURCE)),
             authenticator=Authenticator(settings, keys),
         )

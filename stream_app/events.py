@@ -228,8 +228,10 @@ def request_event(
     )
 
 
-def cancel_event(job_id: UUID, *, source: str, traceparent: str | None = None) -> Event:
-    """An ``export.cancel_requested`` event for ``job_id``."""
+def cancel_event(
+    job_id: UUID, *, source: str, by: str | None = None, traceparent: str | None = None
+) -> Event:
+    """An ``export.cancel_requested`` event for ``job_id``; ``by`` whom, where it is known."""
     return Event(
         id=str(uuid4()),
         source=source,
@@ -237,6 +239,7 @@ def cancel_event(job_id: UUID, *, source: str, traceparent: str | None = None) -
         subject=str(job_id),
         time=datetime.now(UTC),
         traceparent=traceparent,
+        data={} if by is None else {"by": by},
     )
 
 

@@ -82,6 +82,12 @@ class TickData(Payload):
     at: AwareDatetime
 
 
+class CancelData(Payload):
+    """``data`` of ``export.cancel_requested``: ``by`` whom the job's end was asked for, where it is known."""
+
+    by: str | None = None
+
+
 class DownloadData(Payload):
     """``data`` of ``export.downloaded``: whose job it is, and ``by`` whom its file was asked for."""
 

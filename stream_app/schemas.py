@@ -7,6 +7,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
 from stream_app.events import DownloadData, Event, EventType, ExportRequest, LifecycleData, TickData
 from stream_app.jobs.states import OUTCOMES, Status
+from stream_app.payloads import CancelData
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -81,7 +82,7 @@ def _data_schema(kind: EventType) -> tuple[Schema, Schema]:
         case EventType.REQUESTED:
             return _split(_model_schema(ExportRequest, "validation"))
         case EventType.CANCEL_REQUESTED:
-            return {"type": "object"}, {}
+            return _split(_model_schema(CancelData, "validation"))
         case EventType.TICK:
             return _split(_model_schema(TickData, "validation"))
         case EventType.DOWNLOADED:

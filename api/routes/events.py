@@ -15,8 +15,9 @@ from starlette.types import Receive, Scope, Send
 
 from api.auth import CurrentUser, User
 from api.feed import UNFINISHED_LISTED, Update, version
+from api.models import JobView
 from api.problems import documented
-from api.routes.jobs import visible_job
+from api.routes.jobs import overseen_job
 from api.services import Container, Services
 from stream_app.jobs.states import UNFINISHED
 
@@ -24,6 +25,8 @@ router = APIRouter(tags=["events"])
 log = structlog.get_logger(__name__)
 
 PING_SECONDS = 15
+RETRY_MILLISECONDS = 2000
+"""When a client comes back whose stream ended early."""
 SEND_SECONDS = 30.0
 """How long a client may take to accept what is sent to it."""
 LOOK_BACK = timedelta(minutes=1)
@@ -74,17 +77,18 @@ class EventStream(EventSourceResponse):
     responses={
         200: _STREAM,
         204: {"description": "The job has ended, and `Last-Event-ID` is its last event: do not come back"},
-        **documented(401, 404, 422, 500, 503),
+        **documented(401, 404, 422, 429, 500, 503),
     },
 )
 async def watch_export(
     job_id: UUID, services: Container, user: CurrentUser, last_event_id: LastEventId = None
 ) -> Response:
     """How the job stands, at once and whenever that changes; ended by the event that says how it ended."""
-    job = await visible_job(services, user, job_id)
+    job = await overseen_job(services, user, job_id)
     if job.status not in UNFINISHED and last_event_id == version(job):
         return Response(status_code=204)
-    return EventStream(_one(services, job_id, last_event_id), user)
+    events = _one(services, job_id, last_event_id, data=user.may_see_data(job.user_id))
+    return EventStream(events, user)
 
 
 @router.get(
@@ -92,7 +96,7 @@ async def watch_export(
     operation_id="watchExports",
     summary="Follow all of your jobs",
     response_class=Response,
-    responses={200: _STREAM, **documented(401, 422, 500, 503)},
+    responses={200: _STREAM, **documented(401, 422, 429, 500, 503)},
 )
 async def watch_exports(
     services: Container, user: CurrentUser, last_event_id: LastEventId = None
@@ -105,7 +109,9 @@ async def watch_exports(
     return EventStream(_every(services, user.id, _moment(last_event_id)), user)
 
 
-async def _one(services: Services, job_id: UUID, last: str | None) -> AsyncIterator[ServerSentEvent]:
+async def _one(
+    services: Services, job_id: UUID, last: str | None, *, data: bool
+) -> AsyncIterator[ServerSentEvent]:
     with services.feed.job(job_id) as subscription:
         # Read after the subscription began, so that no change falls in between.
         for job in await services.records.some([job_id]):
@@ -114,9 +120,11 @@ async def _one(services: Services, job_id: UUID, last: str | None) -> AsyncItera
             else:
                 subscription.known[job_id] = version(job)
         async for update in subscription.updates():
-            yield _event(update, update.version)
+            body = update.body if data else JobView.model_validate_json(update.body).without_data()
+            yield _event(body if isinstance(body, str) else body.model_dump_json(), update.version)
             if update.ended:
                 return
+        yield _ended_early()
 
 
 async def _every(services: Services, user_id: str, since: datetime | None) -> AsyncIterator[ServerSentEvent]:
@@ -126,11 +134,17 @@ async def _every(services: Services, user_id: str, since: datetime | None) -> As
         for job in [*unfinished, *reversed(ended)]:
             subscription.offer(Update.of(job))
         async for update in subscription.updates():
-            yield _event(update, str(int(time.time() * 1000)))
+            yield _event(update.body, str(int(time.time() * 1000)))
+        yield _ended_early()
 
 
-def _event(update: Update, event_id: str) -> ServerSentEvent:
-    return ServerSentEvent(update.body, event="job", id=event_id)
+def _event(body: str, event_id: str) -> ServerSentEvent:
+    return ServerSentEvent(body, event="job", id=event_id)
+
+
+def _ended_early() -> ServerSentEvent:
+    """Tells why a stream ends before its time; with the next one everything is told anew."""
+    return ServerSentEvent('{"code": "stream_ended"}', event="error", retry=RETRY_MILLISECONDS)
 
 
 def _ping() -> ServerSentEvent:

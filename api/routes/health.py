@@ -1,20 +1,12 @@
 """Probes: is this process alive, and can it do its work."""
 
-import asyncio
-from collections.abc import Awaitable
-
-import structlog
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
-from sqlalchemy.exc import SQLAlchemyError
 
+from api.details import may_see_details
 from api.services import Container
-from stream_app.errors import ExporterError
 
 router = APIRouter(tags=["probes"])
-log = structlog.get_logger(__name__)
-
-PATIENCE = 5.0
 
 
 class Health(BaseModel):
@@ -39,25 +31,11 @@ async def healthz() -> Health:
     response_model=Health,
     responses={503: {"model": Health, "description": "A part does not answer"}},
 )
-async def readyz(services: Container, response: Response) -> Health:
-    """The state database with its tables, Kafka with its topics, the object store."""
-    checks = {
-        "database": services.records.check(),
-        "kafka": services.publisher.check(),
-        "object_store": asyncio.to_thread(services.storage.check),
-    }
-    answers = await asyncio.gather(*(_answers(name, check) for name, check in checks.items()))
-    parts = {name: "ok" if fine else "unavailable" for name, fine in zip(checks, answers, strict=True)}
-    if not all(answers):
+async def readyz(services: Container, request: Request, response: Response) -> Health:
+    """Asks the parts at most once a second. Which of them answer is told as `EXPORTER_PROBE_DETAILS` says."""
+    parts = await services.readiness.parts()
+    ready = all(state == "ok" for state in parts.values())
+    if not ready:
         response.status_code = 503
-    return Health(status="ok" if all(answers) else "unavailable", parts=parts)
-
-
-async def _answers(name: str, check: Awaitable[object]) -> bool:
-    try:
-        async with asyncio.timeout(PATIENCE):
-            await check
-    except (ExporterError, SQLAlchemyError, TimeoutError) as error:
-        log.warning("part.unavailable", part=name, error=repr(error))
-        return False
-    return True
+    shown = parts if await may_see_details(request) else {}
+    return Health(status="ok" if ready else "unavailable", parts=shown)

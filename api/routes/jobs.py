@@ -6,6 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
+from api import audit_log
 from api import cursor as cursors
 from api.auth import CurrentUser, User
 from api.departure import while_connected
@@ -33,15 +34,34 @@ _IF_NONE_MATCH = {
 
 
 async def visible_job(services: Services, user: User, job_id: UUID) -> ExportJob:
-    """The job, if the user may see it.
+    """The job, if the user may see what is in it.
+
+    Raises:
+        Problem: 404 there is none for them, 403 they may only see how it stands.
+    """
+    job = await overseen_job(services, user, job_id)
+    if not user.may_see_data(job.user_id):
+        raise Problem(403, "role_missing", "What is in other users' jobs needs the role exports:admin")
+    return job
+
+
+async def overseen_job(services: Services, user: User, job_id: UUID) -> ExportJob:
+    """The job, if the user may see at least how it stands; :func:`seen` leaves out what is not for them.
 
     Raises:
         Problem: 404 otherwise.
     """
-    job = await services.reader.get(job_id, user_id=user.sees)
+    job = await services.reader.get(job_id, user_id=user.oversees)
     if job is None:
         raise not_found()
+    audit_log.about("job", job_id, owner=job.user_id)
     return job
+
+
+def seen(user: User, job: ExportJob) -> JobView:
+    """The job as the user may see it."""
+    view = JobView.of(job)
+    return view if user.may_see_data(job.user_id) else view.without_data()
 
 
 @router.post(
@@ -77,6 +97,7 @@ async def request_export(
     The rows are the token's user's own, unless scope `all` is asked for with the role `exports:all`.
     """
     job_id, status = await place(services, user, order, idempotency_key)
+    audit_log.about("job", job_id, owner=user.id)
     response.headers["Location"] = f"/exports/jobs/{job_id}"
     return Accepted(export_job_id=job_id, status=status)
 
@@ -111,16 +132,19 @@ async def list_exports(
     status: Annotated[Status | None, Query(description="Only jobs that stand so")] = None,
     export_type: Annotated[Word | None, Query(description="Only jobs of this dataset")] = None,
     user_id: Annotated[
-        str | None, Query(max_length=255, description="Only jobs of this user: for the role exports:admin")
+        str | None,
+        Query(max_length=255, description="Only this user's: for the roles exports:admin, exports:operate"),
     ] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[str | None, Query(max_length=200, description="next_cursor of the page before")] = None,
 ) -> Response:
-    """With the role `exports:admin`: everybody's jobs."""
-    if user_id is not None and user_id != user.id and not user.is_admin:
+    """With the role `exports:admin` everybody's jobs; with `exports:operate` too, without what is in them."""
+    if user_id is not None and user_id != user.id and not user.is_operator:
         raise Problem(403, "role_missing", "Other users' jobs need the role exports:admin", field="user_id")
+    owner = user.oversees if user_id is None else user_id
+    audit_log.about("jobs", "all" if owner is None else "of", owner=owner)
     jobs = await services.records.newest(
-        user.sees if user_id is None else user_id,
+        owner,
         status=status,
         export_type=export_type,
         before=cursors.decode(cursor) if cursor else None,
@@ -128,7 +152,7 @@ async def list_exports(
     )
     more = len(jobs) > limit
     page = JobPage.model_construct(
-        jobs=[JobView.of(job) for job in jobs[:limit]],
+        jobs=[seen(user, job) for job in jobs[:limit]],
         next_cursor=cursors.encode((jobs[limit - 1].created_at, jobs[limit - 1].id)) if more else None,
     )
     return Response(page.model_dump_json(), media_type="application/json")
@@ -154,8 +178,8 @@ async def get_export(
     request: Request,
 ) -> Response:
     """`Retry-After` is there while the job has not ended; send `If-None-Match` to poll cheaply."""
-    job = await visible_job(services, user, job_id)
-    body = JobView.of(job).model_dump_json().encode()
+    job = await overseen_job(services, user, job_id)
+    body = seen(user, job).model_dump_json().encode()
     tag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
     headers = {"ETag": tag, "Cache-Control": "no-store"}
     if job.status in UNFINISHED:
@@ -176,8 +200,10 @@ async def get_export(
 )
 async def cancel_export(job_id: UUID, services: Container, user: CurrentUser) -> Accepted:
     """A job that runs is stopped; the answer shows how it stood when it was asked for."""
-    job = await visible_job(services, user, job_id)
-    event = cancel_event(job_id, source=SOURCE)
+    job = await overseen_job(services, user, job_id)
+    if job.status not in UNFINISHED and not user.may_see_data(job.user_id):
+        raise Problem(403, "role_missing", "To remove other users' files needs the role exports:admin")
+    event = cancel_event(job_id, source=SOURCE, by=user.id)
     with tracing.sending(event) as span:
         await services.publisher.publish(tracing.carrying(event, span))
     return Accepted(export_job_id=job_id, status=Status(job.status))

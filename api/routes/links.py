@@ -10,6 +10,7 @@ import structlog
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import HTMLResponse
 
+from api import audit_log
 from api.headers import policy
 from api.problems import Problem, documented
 from api.routes.files import finished, presigned
@@ -78,6 +79,8 @@ async def _redirect(services: Services, token: str, *, method: str = "GET") -> R
     if job is None:
         raise Problem(410, "gone", "There is no file any more; ask for the export again")
     answer = presigned(services, finished(job), method=method)
+    audit_log.acted_by(f"delivery:{delivery_id}")
+    audit_log.about("job", job.id, owner=job.user_id)
     services.audit.downloaded(job, by=f"delivery:{delivery_id}", method=method)
     log.info(
         "link.followed",
@@ -99,7 +102,7 @@ async def _redirect(services: Services, token: str, *, method: str = "GET") -> R
 )
 async def confirm_unsubscribe(token: str, services: Container) -> HTMLResponse:
     """A page with a button: programs that only look at links unsubscribe nobody."""
-    _read(services, "unsubscribe", token)
+    audit_log.acted_by(f"delivery:{_read(services, 'unsubscribe', token)}")
     return _page("<p>Do you want no more mails of this kind?</p><button>Unsubscribe</button>")
 
 
@@ -112,9 +115,12 @@ async def confirm_unsubscribe(token: str, services: Container) -> HTMLResponse:
 )
 async def unsubscribe(token: str, services: Container) -> HTMLResponse:
     """One click, as RFC 8058 has it: mail programs post here themselves. The body is of no interest."""
-    recipient = await services.ledger.recipient(_read(services, "unsubscribe", token))
+    delivery_id = _read(services, "unsubscribe", token)
+    recipient = await services.ledger.recipient(delivery_id)
     if recipient is None:
         raise _no_such_link()
+    audit_log.acted_by(f"delivery:{delivery_id}")
+    audit_log.about("job", recipient.job_id, owner=None)
     await services.ledger.unsubscribe(recipient.address, recipient.topic)
     log.info("mail.unsubscribed", address=recipient.address, topic=recipient.topic)
     return _page(f"<p>{escape(recipient.address)} gets no more mails of this kind.</p>")

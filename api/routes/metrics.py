@@ -1,9 +1,11 @@
 """For Prometheus."""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from api.details import require_details
+from api.problems import documented
 from api.services import Container
 
 router = APIRouter(tags=["probes"])
@@ -14,7 +16,13 @@ router = APIRouter(tags=["probes"])
     operation_id="getMetrics",
     summary="Numbers for Prometheus",
     response_class=PlainTextResponse,
+    responses=documented(401, 403),
 )
-async def metrics(services: Container) -> Response:
-    """The queue and this process, without anything about a user; a worker has its own on another port."""
+async def metrics(services: Container, request: Request) -> Response:
+    """The queue and this process, without anything about a user.
+
+    Open while only this machine reaches the API; otherwise for the role `exports:operate`, as
+    `EXPORTER_PROBE_DETAILS` says. `EXPORTER_METRICS_PORT` serves the same on a port of its own.
+    """
+    await require_details(request)
     return Response(await services.watching.tell(), media_type=CONTENT_TYPE_LATEST)

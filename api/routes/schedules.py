@@ -7,8 +7,8 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Response
 from sqlalchemy import Row
 
+from api import audit_log, schedules
 from api import cursor as cursors
-from api import schedules
 from api.auth import CurrentUser, User
 from api.models import Accepted
 from api.problems import Problem, documented
@@ -29,9 +29,10 @@ async def visible_schedule(services: Services, user: User, schedule_id: UUID) ->
     Raises:
         Problem: 404 otherwise.
     """
-    found = await services.schedules.get(schedule_id, user_id=user.sees)
+    found = await services.schedule_reads.get(schedule_id, user_id=user.sees)
     if found is None:
         raise schedules.not_found()
+    audit_log.about("schedule", schedule_id, owner=found.user_id)
     return found
 
 
@@ -57,6 +58,7 @@ async def create_schedule(
     Filter values of dates and times may be relative, such as `now-7d`, `today` or `start_of_month-1mo`.
     """
     row = await schedules.create(services, user, order)
+    audit_log.about("schedule", row.id, owner=row.user_id)
     response.headers["Location"] = f"/exports/schedules/{row.id}"
     return ScheduleView.of(row)
 
@@ -81,8 +83,10 @@ async def list_schedules(
     """With the role `exports:admin`: everybody's schedules."""
     if user_id is not None and user_id != user.id and not user.is_admin:
         raise Problem(403, "role_missing", "Others' schedules need the role exports:admin", field="user_id")
-    rows = await services.schedules.newest(
-        user.sees if user_id is None else user_id,
+    owner = user.sees if user_id is None else user_id
+    audit_log.about("schedules", "all" if owner is None else "of", owner=owner)
+    rows = await services.schedule_reads.newest(
+        owner,
         active=active,
         before=cursors.decode(cursor) if cursor else None,
         limit=limit + 1,
@@ -114,7 +118,9 @@ async def change_schedule(
     schedule_id: UUID, patch: SchedulePatch, services: Container, user: CurrentUser
 ) -> ScheduleView:
     """`{"active": false}` pauses, `{"active": true}` resumes; null sets back to the default."""
-    return ScheduleView.of(await schedules.change(services, user, schedule_id, patch))
+    row = await schedules.change(services, user, schedule_id, patch)
+    audit_log.about("schedule", row.id, owner=row.user_id)
+    return ScheduleView.of(row)
 
 
 @router.delete(
@@ -126,6 +132,7 @@ async def change_schedule(
 )
 async def delete_schedule(schedule_id: UUID, services: Container, user: CurrentUser) -> None:
     """Runs that have started go on, and their files stay for their time."""
+    await visible_schedule(services, user, schedule_id)  # whose it is stands in the log
     if not await services.schedules.delete(schedule_id, user_id=user.sees):
         raise schedules.not_found()
 
@@ -162,6 +169,7 @@ async def run_schedule(
     job_id = await run_now(services, user, schedule_id, idempotency_key)
     response.headers["Location"] = f"/exports/jobs/{job_id}"
     job = await services.records.get(job_id)
+    audit_log.about("job", job_id, owner=job.user_id if job else user.id)
     return Accepted(export_job_id=job_id, status=Status(job.status) if job else Status.PENDING)
 
 
@@ -178,7 +186,7 @@ async def list_runs(
     """Each run is a job, whose file and manifest are where every job's are."""
     await visible_schedule(services, user, schedule_id)
     before = cursors.decode(cursor) if cursor else None
-    rows = await services.schedules.runs(schedule_id, before=before, limit=limit + 1)
+    rows = await services.schedule_reads.runs(schedule_id, before=before, limit=limit + 1)
     shown, following = _page(rows, limit)
     return RunPage(runs=[RunView.of(row) for row in shown], next_cursor=following)
 

@@ -12,6 +12,9 @@ from stream_app.jobs.database import outages_are_retryable
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import UNFINISHED
 
+LOOKED_AT = 1_000
+"""Most jobs of a user that are looked at for what ended while nobody listened."""
+
 
 class JobRecords:
     """Reads ``export_jobs``; raises :class:`~stream_app.errors.Retryable` while the database is away."""
@@ -69,11 +72,18 @@ class JobRecords:
         return await self._jobs(select(aliased(ExportJob, newest)).select_from(asking).join(newest, true()))
 
     async def ended_since(self, user_id: str, since: datetime, limit: int) -> Sequence[ExportJob]:
-        """Up to ``limit`` of the user's jobs that ended, or whose file expired, since then; newest first."""
-        ended = ExportJob.status.not_in(UNFINISHED)
-        lately = or_(ExportJob.completed_at >= since, ExportJob.expires_at.between(since, func.now()))
-        statement = select(ExportJob).where(ExportJob.user_id == user_id, ended, lately)
-        return await self._jobs(statement.order_by(ExportJob.created_at.desc()).limit(limit))
+        """Up to ``limit`` of the user's jobs that ended, or whose file expired, since then; newest first.
+
+        Only the user's newest :data:`LOOKED_AT` jobs are looked at, which an index yields in this order: who
+        comes back after years costs no more than who comes back after a minute.
+        """
+        newest = select(ExportJob).where(ExportJob.user_id == user_id)
+        newest = newest.order_by(ExportJob.created_at.desc(), ExportJob.id.desc()).limit(LOOKED_AT)
+        job = aliased(ExportJob, newest.subquery())
+        ended = job.status.not_in(UNFINISHED)
+        lately = or_(job.completed_at >= since, job.expires_at.between(since, func.now()))
+        statement = select(job).where(ended, lately)
+        return await self._jobs(statement.order_by(job.created_at.desc()).limit(limit))
 
     async def _jobs(self, statement: Select[ExportJob]) -> Sequence[ExportJob]:
         with outages_are_retryable():

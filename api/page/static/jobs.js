@@ -99,7 +99,7 @@ export class Jobs {
         }
       } catch (error) {
         if (error.name === "AbortError") return;
-        if (error instanceof Failure && error.status >= 400 && error.status < 500) return;
+        if (error instanceof Failure && error.status >= 400 && error.status < 500 && error.status !== 429) return;
       }
       this.lives(false);
       await new Promise((resolve) => setTimeout(resolve, wait * (0.5 + Math.random() / 2)));

@@ -28,25 +28,39 @@ BRIEF = 1.5 / 3600
 
 @dataclass(frozen=True)
 class Rule:
-    """Statuses for whoever has no valid token, another user, the owner, `exports:all`, an administrator."""
+    """Statuses for whoever has no valid token, another user, the owner, `exports:all`, an administrator.
+
+    ``operator`` has only `exports:operate`: they see how jobs stand, and nothing that is in them.
+    """
 
     invalid: int
     other: int
     owner: int
     all_rows: int
     admin: int
+    operator: int
 
 
 def public(status: int) -> Rule:
-    return Rule(status, status, status, status, status)
+    return Rule(status, status, status, status, status, status)
 
 
 def anybody(status: int) -> Rule:
-    return Rule(401, status, status, status, status)
+    return Rule(401, status, status, status, status, status)
 
 
 def owned(status: int) -> Rule:
-    return Rule(401, 404, status, 404, status)
+    """For the owner of a job and administrators; operators see that it is there."""
+    return Rule(401, 404, status, 404, status, 403)
+
+
+def overseen(status: int) -> Rule:
+    return Rule(401, 404, status, 404, status, status)
+
+
+def scheduled(status: int) -> Rule:
+    """For the owner of a schedule and administrators; operators have nothing to do with it."""
+    return Rule(401, 404, status, 404, status, 404)
 
 
 @dataclass(frozen=True)
@@ -60,18 +74,18 @@ class Case:
 
 
 SCHEDULE = order(schedule="daily", time_of_day="06:00")
-PRIVILEGED = Rule(401, 403, 403, 202, 202)
+PRIVILEGED = Rule(401, 403, 403, 202, 202, 403)
 
 CASES = [
     Case("POST /exports/jobs", anybody(202), order()),
     Case("POST /exports/jobs", PRIVILEGED, order(scope="all")),
     Case("POST /exports/jobs:estimate", anybody(200), order()),
-    Case("POST /exports/jobs:estimate", Rule(401, 403, 403, 200, 200), order(scope="all")),
+    Case("POST /exports/jobs:estimate", Rule(401, 403, 403, 200, 200, 403), order(scope="all")),
     Case("GET /exports/jobs", anybody(200)),
-    Case("GET /exports/jobs", Rule(401, 403, 200, 403, 200), query="?user_id={owner}"),
-    Case("GET /exports/jobs/{job_id}", owned(200)),
-    Case("DELETE /exports/jobs/{job_id}", owned(202)),
-    Case("GET /exports/jobs/{job_id}/events", owned(200)),
+    Case("GET /exports/jobs", Rule(401, 403, 200, 403, 200, 200), query="?user_id={owner}"),
+    Case("GET /exports/jobs/{job_id}", overseen(200)),
+    Case("DELETE /exports/jobs/{job_id}", overseen(202)),
+    Case("GET /exports/jobs/{job_id}/events", overseen(200)),
     Case("GET /exports/events", anybody(200)),
     Case("GET /exports/jobs/{job_id}/download", owned(307)),
     Case("HEAD /exports/jobs/{job_id}/download", owned(307)),
@@ -80,15 +94,15 @@ CASES = [
     Case("DELETE /exports/jobs/{job_id}/links", owned(200)),
     Case("GET /exports/datasets", anybody(200)),
     Case("POST /exports/schedules", anybody(201), SCHEDULE),
-    Case("POST /exports/schedules", Rule(401, 403, 403, 201, 201), SCHEDULE | {"scope": "all"}),
+    Case("POST /exports/schedules", Rule(401, 403, 403, 201, 201, 403), SCHEDULE | {"scope": "all"}),
     Case("GET /exports/schedules", anybody(200)),
-    Case("GET /exports/schedules", Rule(401, 403, 200, 403, 200), query="?user_id={owner}"),
-    Case("GET /exports/schedules/{schedule_id}", owned(200)),
-    Case("PATCH /exports/schedules/{schedule_id}", owned(200), {"active": False}),
-    Case("PATCH /exports/schedules/{schedule_id}", Rule(401, 404, 403, 404, 403), {"scope": "all"}),
-    Case("DELETE /exports/schedules/{schedule_id}", owned(204)),
-    Case("POST /exports/schedules/{schedule_id}:run", owned(202)),
-    Case("GET /exports/schedules/{schedule_id}/runs", owned(200)),
+    Case("GET /exports/schedules", Rule(401, 403, 200, 403, 200, 403), query="?user_id={owner}"),
+    Case("GET /exports/schedules/{schedule_id}", scheduled(200)),
+    Case("PATCH /exports/schedules/{schedule_id}", scheduled(200), {"active": False}),
+    Case("PATCH /exports/schedules/{schedule_id}", Rule(401, 404, 403, 404, 403, 404), {"scope": "all"}),
+    Case("DELETE /exports/schedules/{schedule_id}", scheduled(204)),
+    Case("POST /exports/schedules/{schedule_id}:run", scheduled(202)),
+    Case("GET /exports/schedules/{schedule_id}/runs", scheduled(200)),
     # A signature in the address is what these ask for; here it is wrong.
     Case("GET /exports/links/{token}", public(404)),
     Case("HEAD /exports/links/{token}", public(404)),
@@ -147,6 +161,7 @@ def bearers(settings: Settings, hours: float) -> dict[str, Callable[[str], str |
         "other": lambda _: mint(settings, f"other-{uuid4()}", hours=hours),
         "owner": lambda owner: mint(settings, owner, hours=hours),
         "exports:all": lambda _: mint(settings, f"all-{uuid4()}", ["exports:all"], hours=hours),
+        "exports:operate": lambda _: mint(settings, f"operator-{uuid4()}", ["exports:operate"], hours=hours),
         "exports:admin": lambda _: mint(settings, f"admin-{uuid4()}", ["exports:admin"], hours=hours),
     }
 
@@ -166,6 +181,7 @@ async def test_who_may_call(strict: Harness, storage: Storage, case: Case) -> No
         "owner": rule.owner,
         "exports:all": rule.all_rows,
         "exports:admin": rule.admin,
+        "exports:operate": rule.operator,
     }
 
     async def status(name: str, bearer: Callable[[str], str | None]) -> tuple[str, int]:
@@ -179,7 +195,7 @@ async def test_who_may_call(strict: Harness, storage: Storage, case: Case) -> No
             if "schedule" in case.call:
                 names["schedule_id"] = (await client.post("/exports/schedules", json=SCHEDULE)).json()["id"]
         response = await answer(strict.app, case, bearer(owner), names)
-        if name not in ("owner", "exports:admin"):
+        if name not in ("owner", "exports:admin", "exports:operate"):
             assert owner not in response.text, "no other user's data"
         if response.status_code == 401:
             assert response.headers["www-authenticate"].startswith("Bearer")

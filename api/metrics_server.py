@@ -1,0 +1,71 @@
+"""Serves metrics and readiness on a port of their own, which no user needs to reach."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import structlog
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from api.services import Services
+
+log = structlog.get_logger(__name__)
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the server of the API."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+@asynccontextmanager
+async def served(services: Services) -> AsyncIterator[None]:
+    """Serve at ``EXPORTER_METRICS_HOST`` and ``_PORT``, if there is a port, until the end of the block.
+
+    Where nobody can listen there, the API works without: Prometheus says that it is missing.
+    """
+    host, port = services.settings.metrics_host, services.settings.metrics_port
+    if port is None:
+        yield
+        return
+    try:
+        listening = socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        )
+    except OSError as error:
+        log.error("metrics.unserved", host=host, port=port, error=str(error))
+        yield
+        return
+    config = uvicorn.Config(
+        _application(services), log_config=None, access_log=False, lifespan="off", limit_concurrency=50
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def _application(services: Services) -> Starlette:
+    async def metrics(_: Request) -> Response:
+        return Response(await services.watching.tell(), media_type=CONTENT_TYPE_LATEST)
+
+    async def readyz(_: Request) -> Response:
+        parts = await services.readiness.parts()
+        ready = all(state == "ok" for state in parts.values())
+        content = {"status": "ok" if ready else "unavailable", "parts": parts}
+        return JSONResponse(content, 200 if ready else 503)
+
+    return Starlette(routes=[Route("/metrics", metrics), Route("/readyz", readyz)])

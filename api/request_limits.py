@@ -1,0 +1,161 @@
+"""Checks each call before its body is read: its framing, its token, and how much its user has under way."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api import audit_log
+from api.auth import User
+from api.paths import PROBES, is_stream, needs_token
+from api.problems import Problem, of_error
+from stream_app.errors import ExporterError
+from stream_app.settings import Settings
+
+AT_ONCE = 8
+"""Calls of one user that are worked on at a time; more of them wait, so that others have their turn."""
+RETRY_SECONDS = 1
+
+CLOSE = {"Connection": "close"}
+"""The body was not read, so nothing more can be read from this connection."""
+
+
+@dataclass(slots=True)
+class Bound:
+    """How many of something may be under way: of one user, and in all."""
+
+    what: str
+    of_user: int
+    of_all: int
+    _total: int = 0
+    _users: Counter[str] = field(default_factory=Counter)
+
+    def take(self, user: str | None) -> None:
+        """Count one more.
+
+        Raises:
+            Problem: 429, there are too many.
+        """
+        if self._total >= self.of_all:
+            raise _too_many(f"The service has {self.of_all} {self.what} under way; try again")
+        if user is not None and self._users[user] >= self.of_user:
+            raise _too_many(f"You may have {self.of_user} {self.what} under way; wait for some to end")
+        self._total += 1
+        if user is not None:
+            self._users[user] += 1
+
+    def give_back(self, user: str | None) -> None:
+        """Count one less."""
+        self._total -= 1
+        if user is not None:
+            self._users[user] -= 1
+            if not self._users[user]:
+                del self._users[user]
+
+
+@dataclass(slots=True)
+class _Turns:
+    """Lets some calls of a user be worked on, in their order."""
+
+    free: asyncio.Semaphore
+    users: int = 0
+
+
+class RequestLimits:
+    """ASGI middleware; what it refuses reaches no route, and of its body nothing is read."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, *, at_once: int = AT_ONCE) -> None:
+        self._app = app
+        self._at_once = at_once
+        self._calls = Bound("calls", settings.user_call_limit, settings.api_call_limit)
+        self._streams = Bound("event streams", settings.user_stream_limit, settings.api_stream_limit)
+        self._turns: dict[str, _Turns] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one call."""
+        if scope["type"] != "http" or scope["path"] in PROBES:
+            await self._app(scope, receive, send)
+            return
+        headers = _headers(scope)
+        try:
+            _check_framing(scope, headers)
+            user = await self._user(scope, headers)
+            bound = self._streams if is_stream(scope["method"], scope["path"]) else self._calls
+            name = user.id if user else None
+            bound.take(name)
+        except Problem as problem:
+            problem.headers |= CLOSE if _has_body(headers) else {}
+            await problem.response(scope["state"].get("request_id"))(scope, receive, send)
+            return
+        try:
+            # A call that waits for a job to end does no work meanwhile, so it takes nobody's turn.
+            waits = bound is self._streams or b"wait" in headers.get(b"prefer", b"")
+            if name is None or waits:
+                await self._app(scope, receive, send)
+            else:
+                async with self._turn(name):
+                    await self._app(scope, receive, send)
+        finally:
+            bound.give_back(name)
+
+    async def _user(self, scope: Scope, headers: dict[bytes, bytes]) -> User | None:
+        """The bearer of a valid token; ``None``: there is none, and no body that would be read for nobody.
+
+        Raises:
+            Problem: a body comes without a valid token.
+        """
+        services = getattr(scope["app"].state, "services", None)
+        if services is None or not needs_token(scope["path"]):
+            return None
+        try:
+            user: User = await services.authenticator.bearer(
+                headers.get(b"authorization", b"").decode("latin-1")
+            )
+        except (Problem, ExporterError) as error:
+            if not _has_body(headers):
+                return None  # the route says what is the matter: it may also be that there is none
+            raise error if isinstance(error, Problem) else of_error(error) from error
+        scope["state"]["user"] = user
+        audit_log.acted_by(user)
+        return user
+
+    @asynccontextmanager
+    async def _turn(self, name: str) -> AsyncIterator[None]:
+        turns = self._turns.setdefault(name, _Turns(asyncio.Semaphore(self._at_once)))
+        turns.users += 1
+        try:
+            async with turns.free:
+                yield
+        finally:
+            turns.users -= 1
+            if not turns.users:
+                del self._turns[name]
+
+
+def _headers(scope: Scope) -> dict[bytes, bytes]:
+    """Each header's last value."""
+    return dict(scope["headers"])
+
+
+def _has_body(headers: dict[bytes, bytes]) -> bool:
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0").strip() not in (b"", b"0")
+
+
+def _check_framing(scope: Scope, headers: dict[bytes, bytes]) -> None:
+    """Refuse what a proxy in front could take for two requests (RFC 9112, section 6.1).
+
+    Raises:
+        Problem: 400.
+    """
+    if b"transfer-encoding" not in headers:
+        return
+    if b"content-length" in headers or scope.get("http_version") == "1.0":
+        detail = "Transfer-Encoding and Content-Length, or HTTP/1.0, do not go together"
+        raise Problem(400, "ambiguous_length", detail)
+
+
+def _too_many(detail: str) -> Problem:
+    return Problem(429, "too_many_calls", detail, headers={"Retry-After": str(RETRY_SECONDS)})

@@ -1,0 +1,149 @@
+"""Every call leaves a line that says who asked for what, whose it is, and whether they got it (S8)."""
+
+import json
+import re
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from structlog.testing import capture_logs
+
+from api.app import create_app
+from producers.tokens import mint
+from stream_app.delivery.links import Links
+from stream_app.exports.storage import Storage
+from stream_app.settings import Settings
+from tests.integration.api.conftest import Harness, client_of, order
+from tests.integration.api.test_jobs import complete, place
+
+SCHEDULE = order(schedule="daily", time_of_day="06:00")
+BODIES: dict[str, Any] = {
+    "requestExport": order(), "estimateExport": order(), "createSchedule": SCHEDULE,
+    "changeSchedule": {"active": False},
+}  # fmt: skip
+OPERATIONS = [
+    (operation["operationId"], method.upper(), path)
+    for path, methods in create_app(Settings(_env_file=None)).openapi()["paths"].items()
+    for method, operation in methods.items()
+]
+BRIEF = 1.5 / 3600
+"""Hours that the tokens of listeners are good for: streams end with them."""
+
+
+def audited(logs: list[Any]) -> list[dict[str, Any]]:
+    return [line for line in logs if line["event"] == "call.audited"]
+
+
+@pytest.mark.parametrize("who", ["anonymous", "owner", "other", "admin"])
+async def test_every_operation_leaves_a_line_with_an_actor(api: Harness, storage: Storage, who: str) -> None:
+    owner = f"owner-{uuid4()}"
+    people = {
+        "anonymous": (None, "anonymous"),
+        "owner": (mint(api.settings, owner, hours=BRIEF), owner),
+        "other": (mint(api.settings, "other-1", hours=BRIEF), "other-1"),
+        "admin": (mint(api.settings, "admin-1", ["exports:admin"], hours=BRIEF), "admin-1"),
+    }
+    async with api.user(user_id=owner) as client:
+        job_id = await place(client)
+        schedule_id = (await client.post("/exports/schedules", json=SCHEDULE)).json()["id"]
+    await complete(api, storage, job_id)
+    ids = {"job_id": job_id, "schedule_id": schedule_id, "token": "x.y"}
+    missing = []
+    for name, method, path in sorted(OPERATIONS, key=lambda item: item[1] == "DELETE"):
+        token, actor = people[who]
+        if token is not None:
+            token = mint(api.settings, actor, ["exports:admin"] if who == "admin" else [], hours=BRIEF)
+        address = re.sub(r"{(\w+)}", lambda found: str(ids.get(found[1], "1")), path)
+        async with client_of(api.app, token) as client:
+            with capture_logs() as logs:
+                body = {"json": BODIES[name]} if name in BODIES else {}
+                response = await client.request(method, address, **body)
+        lines = audited(logs)
+        if len(lines) != 1:
+            missing.append(name)
+            continue
+        (line,) = lines
+        public = path in ("/healthz", "/readyz", "/metrics") or "token" in path
+        # Where a body is refused unread, no route has been chosen yet.
+        assert line["action"] in (name, f"{method} {address}")
+        assert line["actor"] == ("anonymous" if public else actor), name
+        assert line["status"] == response.status_code
+        assert line["outcome"] == ("allowed" if response.status_code < 400 else "refused"), name
+        assert line["client"] == "127.0.0.1"
+        if "{job_id}" in path and line["outcome"] == "allowed":
+            assert (line["object"], line["owner"]) == (f"job:{job_id}", owner), name
+        if "{schedule_id}" in path and line["outcome"] == "allowed":
+            assert line["owner"] == owner, name
+        assert "x.y" not in json.dumps(line)
+    assert missing == []
+
+
+async def test_lines_are_numbered_without_gaps_and_say_the_roles(api: Harness) -> None:
+    with capture_logs() as logs:
+        async with api.user("exports:admin", "b", "a") as admin, api.user() as nobody:
+            for client in (admin, nobody, admin):
+                await client.get("/exports/jobs")
+                await client.get("/exports/nowhere")
+    lines = audited(logs)
+    numbers = [line["number"] for line in lines]
+    assert numbers == list(range(numbers[0], numbers[0] + 6))
+    assert lines[0]["roles"] == ["a", "b", "exports:admin"]
+    assert lines[0]["object"] == "jobs:all"
+    assert lines[1]["status"] == 404
+
+
+async def test_refusals_leave_lines_too(api: Harness) -> None:
+    with capture_logs() as logs:
+        async with client_of(api.app, None) as client:
+            await client.post("/exports/jobs", json=order())
+            await client.get("/exports/jobs", headers={"Authorization": "Bearer a.b.c"})
+        async with api.user() as client:
+            await client.post("/exports/jobs", json=order(scope="all"))
+    assert [(line["status"], line["outcome"]) for line in audited(logs)] == [
+        (401, "refused"),
+        (401, "refused"),
+        (403, "refused"),
+    ]
+
+
+async def test_an_event_says_who_asked_for_the_end(api: Harness) -> None:
+    async with api.user(user_id="ada") as ada, api.user("exports:operate", user_id="olga") as olga:
+        job_id = await place(ada)
+        assert (await olga.delete(f"/exports/jobs/{job_id}")).status_code == 202
+    events = [event for event in await api.published(job_id) if event.type == "export.cancel_requested"]
+    assert [event.data for event in events] == [{"by": "olga"}]
+
+
+async def test_whoever_follows_a_link_is_named_by_it(api: Harness) -> None:
+    path = Links(api.settings).unsubscribe(uuid4()).partition("/exports")[2]
+    async with client_of(api.app, None) as client:
+        with capture_logs() as logs:
+            await client.get(f"/exports{path}")
+    (line,) = audited(logs)
+    assert line["actor"].startswith("delivery:")
+    assert path.rpartition("/")[2] not in json.dumps(line)
+
+
+async def test_an_operator_sees_no_data(api: Harness, storage: Storage) -> None:
+    """S14: how a job stands, and nothing that its user wrote."""
+    secret = f"kind-{uuid4().hex}"
+    async with api.user(user_id="ada") as ada, api.user("exports:operate", user_id="olga") as olga:
+        job_id = await place(ada, filters={"kind": {"in": ["proof", secret]}}, columns=["id", "kind"])
+        own = await place(olga, columns=["id"])
+        for path in ("/exports/jobs", "/exports/jobs?user_id=ada", f"/exports/jobs/{job_id}"):
+            response = await olga.get(path)
+            assert response.status_code == 200
+            assert job_id in response.text
+            assert secret not in response.text
+        view = (await olga.get(f"/exports/jobs/{job_id}")).json()
+        assert (view["user_id"], view["status"], view["columns"]) == ("ada", "pending", None)
+        assert (await olga.get(f"/exports/jobs/{own}")).json()["columns"] == ["id"]
+        await api.set(job_id, status="failed", error_code="bad", error_message=f"no {secret} here")
+        view = (await olga.get(f"/exports/jobs/{job_id}")).json()
+        assert view["error"] == {"code": "bad", "message": "only its user can see the reason"}
+        async with olga.stream("GET", f"/exports/jobs/{job_id}/events") as stream:
+            told = "".join([part async for part in stream.aiter_text()])
+        assert '"failed"' in told
+        assert secret not in told
+        # What has ended is not an operator's to remove.
+        assert (await olga.delete(f"/exports/jobs/{job_id}")).status_code == 403

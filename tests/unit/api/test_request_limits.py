@@ -1,0 +1,208 @@
+"""What is refused before a body is read, and how much one user may have under way (S11, S17, Q4)."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI, Request
+
+from api.auth import Authenticator, CurrentUser
+from api.handlers import install
+from api.keys import SharedSecret
+from api.middleware import RequestContext
+from api.request_limits import RequestLimits
+from producers.tokens import mint
+from stream_app.settings import Settings
+
+LIMITS: dict[str, Any] = {
+    "user_call_limit": 3,
+    "api_call_limit": 6,
+    "user_stream_limit": 2,
+    "api_stream_limit": 5,
+}
+SETTINGS = Settings(_env_file=None, **LIMITS)
+
+
+class Served:
+    """An application whose calls last until they are let go."""
+
+    def __init__(self, at_once: int = 8) -> None:
+        self.begun = 0
+        self.most = 0
+        self.go = asyncio.Event()
+        app = FastAPI()
+        running = 0
+
+        async def last(request: Request, user: CurrentUser) -> str:
+            nonlocal running
+            running += 1
+            self.begun += 1
+            self.most = max(self.most, running)
+            await self.go.wait()
+            running -= 1
+            return user.id
+
+        for path in ("/exports/jobs", "/exports/events", "/exports/jobs/{job_id}/events"):
+            app.add_api_route(path, last, methods=["GET", "POST"])
+        app.add_middleware(RequestLimits, settings=SETTINGS, at_once=at_once)
+        app.add_middleware(RequestContext)
+        install(app)
+        authenticator = Authenticator(SETTINGS, SharedSecret(SETTINGS.jwt_secret.get_secret_value()))
+        app.state.services = SimpleNamespace(authenticator=authenticator)
+        self.app = app
+
+    @asynccontextmanager
+    async def user(self, name: str | None) -> AsyncIterator[httpx.AsyncClient]:
+        headers = {"Authorization": f"Bearer {mint(SETTINGS, name)}"} if name else {}
+        transport = httpx.ASGITransport(self.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers) as client:
+            yield client
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while self.begun < count:  # noqa: ASYNC110 - the calls are what begins
+                await asyncio.sleep(0.005)
+
+
+async def start(client: httpx.AsyncClient, path: str, count: int, **options: Any) -> list[Any]:
+    tasks = [asyncio.create_task(client.get(path, **options)) for _ in range(count)]
+    await asyncio.sleep(0.1)
+    return tasks
+
+
+async def statuses(tasks: list[Any]) -> list[int]:
+    return sorted(response.status_code for response in await asyncio.gather(*tasks))
+
+
+@pytest.mark.parametrize("path", ["/exports/jobs", "/exports/events", "/exports/jobs/7/events"])
+async def test_one_user_may_have_some_under_way_and_others_are_served(path: str) -> None:
+    served = Served()
+    allowed = 2 if path.endswith("/events") else 3
+    async with served.user("ada") as ada, served.user("bob") as bob:
+        many = await start(ada, path, 10)
+        refused = [task.result() for task in many if task.done()]
+        assert len(refused) == 10 - allowed
+        for response in refused:
+            assert response.status_code == 429
+            assert response.headers["retry-after"] == "1"
+            assert response.json()["code"] == "too_many_calls"
+        other = await start(bob, path, 1)
+        served.go.set()
+        assert await statuses(many) == [200] * allowed + [429] * (10 - allowed)
+        assert await statuses(other) == [200]
+        assert (await ada.get(path)).status_code == 200, "what has ended does not count"
+
+
+async def test_one_process_has_some_under_way() -> None:
+    served = Served()
+    tasks: list[Any] = []
+    for number in range(4):
+        async with served.user(f"user-{number}") as client:
+            tasks += await start(client, "/exports/jobs", 3)
+    served.go.set()
+    assert await statuses(tasks) == [200] * 6 + [429] * 6
+
+
+async def test_streams_take_no_calls_away() -> None:
+    served = Served()
+    async with served.user("ada") as ada:
+        streams = await start(ada, "/exports/events", 2)
+        calls = await start(ada, "/exports/jobs", 3)
+        await served.until(5)
+        served.go.set()
+        assert await statuses(streams + calls) == [200] * 5
+
+
+async def test_calls_of_one_user_take_turns_but_for_those_that_only_wait() -> None:
+    served = Served(at_once=1)
+    async with served.user("ada") as ada:
+        tasks = await start(ada, "/exports/jobs", 2)
+        assert served.begun == 1
+        tasks += await start(ada, "/exports/jobs", 1, headers={"Prefer": "wait=30"})
+        assert served.begun == 2
+        served.go.set()
+        assert await statuses(tasks) == [200] * 3
+
+
+async def test_a_client_that_leaves_gives_back_what_it_had() -> None:
+    served = Served()
+    async with served.user("ada") as ada:
+        tasks = await start(ada, "/exports/jobs", 3)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        served.go.set()
+        assert await statuses(await start(ada, "/exports/jobs", 3)) == [200] * 3
+
+
+@pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer a.b.c"}, {"Authorization": "Basic YTpi"}])
+async def test_without_a_token_no_body_is_read(header: dict[str, str]) -> None:
+    served = Served()
+    read = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal read
+        while True:
+            read += 1
+            yield b"x" * 1024
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/exports/jobs", "raw_path": b"/exports/jobs",
+        "query_string": b"", "http_version": "1.1", "scheme": "http", "server": ("api", 80),
+        "client": ("127.0.0.1", 1), "root_path": "",
+        "headers": [(b"host", b"api"), (b"transfer-encoding", b"chunked")]
+        + [(name.lower().encode(), value.encode()) for name, value in header.items()],
+    }  # fmt: skip
+    parts = body()
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": await anext(parts), "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await served.app(scope, receive, send)
+    assert sent[0]["status"] == 401
+    assert (b"connection", b"close") in sent[0]["headers"]
+    assert read == served.begun == 0
+
+
+@pytest.mark.parametrize(
+    ("version", "headers", "status"),
+    [
+        ("1.1", {"content-length": "2", "transfer-encoding": "chunked"}, 400),
+        ("1.0", {"transfer-encoding": "chunked"}, 400),
+        ("1.1", {"transfer-encoding": "chunked"}, 200),
+        ("1.1", {"content-length": "2"}, 200),
+    ],
+)
+async def test_a_length_that_can_be_read_in_two_ways_is_refused(
+    version: str, headers: dict[str, str], status: int
+) -> None:
+    """S17"""
+    served = Served()
+    served.go.set()
+    token = mint(SETTINGS, "ada")
+    raw = {"host": "api", "authorization": f"Bearer {token}", **headers}
+    scope = {
+        "type": "http", "method": "POST", "path": "/exports/jobs", "raw_path": b"/exports/jobs",
+        "query_string": b"", "http_version": version, "scheme": "http", "server": ("api", 80),
+        "client": ("127.0.0.1", 1), "root_path": "",
+        "headers": [(name.encode(), value.encode()) for name, value in raw.items()],
+    }  # fmt: skip
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await served.app(scope, receive, send)
+    assert sent[0]["status"] == status
+    assert ((b"connection", b"close") in sent[0]["headers"]) == (status == 400)
