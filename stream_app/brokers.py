@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -12,6 +13,7 @@ from aiokafka.errors import GroupIdNotFound, KafkaError, for_code
 from stream_app.errors import Outage
 from stream_app.kafka import client_options
 from stream_app.settings import Settings
+from stream_app.topic_ids import TopicIdsRequest, ids_of
 
 Place = tuple[str, int]
 """A topic and the number of a partition."""
@@ -60,6 +62,17 @@ class Brokers:
             for item in described
             if item["topic"] in topics and item["partitions"]
         }
+
+    async def topic_ids(self, topics: Collection[str]) -> dict[str, UUID]:
+        """The id of each of ``topics`` that exists; none from brokers that have no ids, before Kafka 2.8."""
+
+        async def ask(admin: AIOKafkaAdminClient, _: AIOKafkaConsumer) -> dict[str, UUID]:
+            try:
+                return ids_of(await admin._send_request(TopicIdsRequest(topics)))
+            except NotImplementedError:
+                return {}
+
+        return await self._ask(ask)
 
     async def group(self) -> Group:
         """The group that the workers share."""

@@ -136,7 +136,7 @@ for metric, words in (
     (CLAIMS, ("first", "later")),
     (RETRIES, ("drain", "fault", "outage")),
     (DEAD_LETTERS, CONSUMED),
-    (OFFSETS_LOST, ("before_beginning", "beyond_end")),
+    (OFFSETS_LOST, ("before_beginning", "beyond_end", "topic_made_anew")),
 ):
     for word in words:
         metric.labels(word)

@@ -71,12 +71,12 @@ class LosslessConsumer(Consumer):
         ends: Mapping[TP, int] = {}
         for look in range(LOOKS if assigned else 0):
             begins, ends = await self.earliest_offsets(*assigned), await self.highwaters(*assigned)
-            if all((self._committed_offset.get(tp) or 0) <= ends[tp] for tp in assigned):
+            if all((self._read_offset.get(tp) or 0) <= ends[tp] for tp in assigned):
                 break
             if look < LOOKS - 1:
                 await self.sleep(BETWEEN_LOOKS)
         for tp in assigned:
-            committed = self._committed_offset.get(tp)
+            committed = self._read_offset.get(tp)  # of which Faust does not take 0 for none
             if committed is not None and not begins[tp] <= committed <= ends[tp]:
                 self._start_anew(tp, committed, begins[tp], ends[tp])
                 committed = None
@@ -98,14 +98,34 @@ class LosslessConsumer(Consumer):
             messages_lost=max(0, begin - expected) or None,
         )
         metrics.OFFSETS_LOST.labels("before_beginning" if expected < begin else "beyond_end").inc()
+        self._forget(tp, begin)
+
+    def _forget(self, tp: TP, begin: int) -> None:
+        """What was read and acknowledged of the log that was; the one that is begins at ``begin``."""
         self._gap.pop(tp, None)
-        self._acked.pop(tp, None)
+        # The next commit makes the beginning the group's offset, also where nothing is read soon.
+        self._acked[tp] = [begin - 1]
         self._acked_index.pop(tp, None)
         self._committed_offset[tp] = None
         self._read_offset[tp] = None
         for message in self.held.messages():
             if message.tp == tp:
                 message.acked = True  # of the log that was: it is dealt with, and moves no offset
+
+    async def begin_anew(self, topic: str) -> None:
+        """Read a topic from its beginning that was deleted and made anew, whatever is committed for it."""
+        assigned = [tp for tp in self.assignment() if tp.topic == topic]
+        if not assigned:
+            return
+        log.error("topic.made_anew", topic=topic, reason="it has another id; it is read from its beginning")
+        metrics.OFFSETS_LOST.labels("topic_made_anew").inc(len(assigned))
+        begins = await self.earliest_offsets(*assigned)
+        for tp in assigned:
+            self._forget(tp, begins[tp])
+        await self._commit(dict(begins))
+        for tp in assigned:
+            await self.seek(TP(tp.topic, tp.partition), begins[tp])
+        self._seeks += 1  # whatever is fetched just now is of the other log
 
     async def _wait_next_records(self, timeout: float) -> tuple[Mapping[TP, Any] | None, set[TP] | None]:
         seeks = self._seeks

@@ -2,16 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 import faust
 import structlog
 from mode import Service
 
 from stream_app import metrics
-from stream_app.agents.transport import App
+from stream_app.agents.transport import App, LosslessConsumer
 from stream_app.brokers import Brokers, Group, Place
 from stream_app.deadman import Deadman
 from stream_app.errors import ExporterError
@@ -27,8 +28,8 @@ HURRIED = 0.25
 PATIENCE = 5.0
 """Seconds that a part has for an answer."""
 
-BROKERS_PATIENCE = 0.45 * PATIENCE
-"""Seconds for one question to the brokers: two make an answer, and should fail by themselves."""
+BROKERS_PATIENCE = 0.3 * PATIENCE
+"""Seconds for one question to the brokers: three make an answer, and should fail by themselves."""
 
 Check = Callable[[], Awaitable[object]]
 """Returns if the part answers, raises :class:`ExporterError` if not."""
@@ -101,6 +102,7 @@ class Watch(Service):
         self._ready_file = ready_file
         self._group: Group | None = None
         self._ends: dict[Place, int] = {}
+        self._topic_ids: dict[str, UUID] = {}
         self._said: tuple[Health, str] | None = None
         self._pause = HURRIED
 
@@ -117,7 +119,17 @@ class Watch(Service):
 
     async def _ask_brokers(self) -> None:
         self._group = await self._brokers.group()
-        self._ends = await self._brokers.ends(list(readings(self._app)))
+        places = list(readings(self._app))
+        self._ends = await self._brokers.ends(places)
+        await self._notice_new_topics({topic for topic, _ in places})
+
+    async def _notice_new_topics(self, topics: Collection[str]) -> None:
+        """One of the same name with another id is another topic, whose log the offsets are not of."""
+        ids = await self._brokers.topic_ids(topics) if topics else {}
+        for topic, found in ids.items():
+            if self._topic_ids.get(topic, found) != found:
+                await cast(LosslessConsumer, self._app.consumer).begin_anew(topic)
+        self._topic_ids |= ids
 
     async def _beats(self) -> None:
         while True:

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaConsumer
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from stream_app.agents.watch import BROKERS_PATIENCE, PATIENCE
 from stream_app.brokers import Brokers
@@ -41,5 +42,23 @@ async def test_whoever_asks_may_give_up_while_a_connection_opens(
     assert await brokers.partitions([Topic.TICKS]) == {Topic.TICKS: {0}}
 
 
-def test_two_questions_fail_before_who_asks_them_gives_up() -> None:
-    assert 2 * BROKERS_PATIENCE < PATIENCE
+async def test_a_topic_that_is_made_anew_has_another_id(brokers: Brokers, settings: Settings) -> None:
+    """R7: and one that is not there has none."""
+    name = f"anew-{uuid4()}"
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
+    await admin.start()
+    found = []
+    for _ in range(2):
+        await admin.create_topics([NewTopic(name, 1, 1)])
+        while name not in (ids := await brokers.topic_ids([name, Topic.TICKS, "none"])):
+            pass
+        found.append(ids)
+        await admin.delete_topics([name])
+    await admin.close()
+    assert found[0].keys() == found[1].keys() == {name, Topic.TICKS}
+    assert found[0][name] != found[1][name]
+    assert found[0][Topic.TICKS] == found[1][Topic.TICKS]
+
+
+def test_three_questions_fail_before_who_asks_them_gives_up() -> None:
+    assert 3 * BROKERS_PATIENCE < PATIENCE

@@ -33,7 +33,8 @@ def consumer(monkeypatch: pytest.MonkeyPatch) -> LosslessConsumer:
     made = object.__new__(LosslessConsumer)
 
     async def committed(self: Any) -> None:
-        self._committed_offset.update(self.stored)
+        self._read_offset.update(self.stored)
+        self._committed_offset.update({place: offset or None for place, offset in self.stored.items()})
 
     async def earliest(self: Any, *places: TP) -> dict[TP, int]:
         return dict.fromkeys(places, 3)
@@ -74,7 +75,7 @@ async def test_a_partition_without_a_commit_is_sought_too(consumer: LosslessCons
     assert consumer.__dict__["sought"] == {UNREAD: 3}
 
 
-@pytest.mark.parametrize("stored", [2, 10, 100_000])
+@pytest.mark.parametrize("stored", [0, 2, 10, 100_000])
 async def test_a_committed_offset_that_the_log_does_not_have_leads_to_its_beginning(
     consumer: LosslessConsumer, stored: int
 ) -> None:

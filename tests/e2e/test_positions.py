@@ -1,0 +1,112 @@
+"""A worker trusts no stored offset, and notices topics and partitions that are new."""
+
+import asyncio
+from collections.abc import Iterator
+from uuid import UUID
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import NewPartitions, RecordsToDelete
+
+from local.apps import AppProcess
+from local.stack import Stack
+from stream_app.doctor.examination import examine
+from stream_app.doctor.findings import State
+from stream_app.events import Topic
+from stream_app.kafka import ensure_topics
+from tests.e2e.deployment import Deployment, until
+
+PARTITIONS = 8
+NOTICED = 30
+"""Seconds within which a worker must have noticed what is new."""
+
+
+@pytest.fixture(scope="module")
+def own(stack: Stack) -> Iterator[Deployment]:
+    deployment = Deployment(stack)
+    yield deployment
+    deployment.close()
+
+
+@pytest.fixture(scope="module")
+def lost(own: Deployment) -> set[UUID]:
+    """Requests that lie before the committed offset, which is beyond the log's end in one partition."""
+
+    async def publish() -> set[UUID]:
+        await ensure_topics(own.settings)
+        ids = await own.ask(3, partition=0) | await own.ask(2, partition=1)
+        await own.commit({0: 100_000, 1: 0, 2: 7})
+        # Of partition 1 the retention has taken what was not read.
+        gone = await own.ask(2, partition=3)
+        await own.commit({3: 0})
+        async with own.admin() as admin:
+            place = TopicPartition(own.settings.topic(Topic.REQUESTS), 3)
+            await admin.delete_records({place: RecordsToDelete(before_offset=2)})
+        kept = await own.ask(1, partition=3)
+        assert gone.isdisjoint(kept)
+        return ids | kept
+
+    return asyncio.run(publish())
+
+
+async def _offsets(own: Deployment) -> tuple[State, str]:
+    found = {(item.area, item.check): item async for item in examine(own.settings)}["kafka", "offsets"]
+    return found.state, found.what
+
+
+@pytest.fixture(scope="module")
+def worker(stack: Stack, own: Deployment, lost: set[UUID]) -> Iterator[AppProcess]:
+    """The doctor has seen it coming."""
+    name = own.settings.topic(Topic.REQUESTS)
+    state, what = asyncio.run(_offsets(own))
+    assert state is State.PROBLEM
+    assert f"{name}[0] ends at 3, 99997 before 100000" in what
+    assert f"{name}[2] ends at 0, 7 before 7" in what
+    assert f"{name}[3] has lost the 2 messages from 0 on" in what
+    started = stack.start_worker(settings=own.variables)
+    yield started
+    started.kill()
+
+
+async def test_an_offset_beyond_the_log_loses_nothing(
+    own: Deployment, worker: AppProcess, lost: set[UUID]
+) -> None:
+    """R7: what lies before it is read, and what comes after; the offsets are right soon."""
+    await own.has(lost | await own.ask(PARTITIONS))
+    said = [line for line in worker.log.read_text().splitlines() if "offset.lost" in line]
+    assert len([line for line in said if "beyond the log's end" in line]) == 2
+    assert len([line for line in said if "before the log's beginning" in line]) == 1
+
+    async def right() -> bool:
+        return (await _offsets(own))[0] is State.OK
+
+    await until(right, within=10)
+
+
+@pytest.mark.slow
+async def test_a_topic_that_is_made_anew_is_read(own: Deployment, worker: AppProcess) -> None:
+    """R7: by the same worker, within half a minute, from its beginning, also where its log is longer soon."""
+    await own.has(await own.ask(20))
+    async with own.admin() as admin:
+        await admin.delete_topics([own.settings.topic(Topic.REQUESTS)])
+    await ensure_topics(own.settings)
+    await own.has(await own.ask(60), within=NOTICED)
+    await own.has(await own.ask(20), within=10)
+    assert worker.running
+
+
+@pytest.mark.slow
+async def test_new_partitions_are_read(own: Deployment, worker: AppProcess) -> None:
+    """R7: within half a minute, from their beginning."""
+    async with own.admin() as admin:
+        await admin.create_partitions(
+            {own.settings.topic(Topic.REQUESTS): NewPartitions(total_count=PARTITIONS + 2)}
+        )
+    for _ in range(20):
+        try:
+            ids = await own.ask(3, partition=PARTITIONS + 1)
+            break
+        except AssertionError:  # the producer does not know it yet
+            await asyncio.sleep(0.5)
+    await own.has(ids, within=NOTICED)
+    assert worker.running
