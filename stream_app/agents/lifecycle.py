@@ -1,20 +1,24 @@
 """The projector: lifecycle events become the job's record."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 import structlog
 from faust.types import EventT
 
 from stream_app import metrics, tracing
-from stream_app.agents.batches import sorted_out
+from stream_app.agents.batches import Read, Unread, sorted_out
 from stream_app.agents.emitter import Emitter
 from stream_app.delivery.ledger import plan
+from stream_app.errors import Unreadable
 from stream_app.events import Event, Topic
+from stream_app.exports.formats.base import Format
 from stream_app.jobs.projection import apply
 from stream_app.jobs.states import OUTCOMES
 from stream_app.jobs.store import JobStore
 from stream_app.jobs.story import story
+from stream_app.jobs.trust import trusted
 from stream_app.schedules.outcomes import note
 
 log = structlog.get_logger(__name__)
@@ -28,6 +32,9 @@ class Projector:
     emit: Emitter
     max_failures: int = 5
     """Failed runs in a row that pause their schedule."""
+    formats: Mapping[str, Format] = field(default_factory=dict)
+    kept: timedelta = timedelta(days=7)
+    """How long files are kept: no event makes it longer."""
 
     async def handle(self, messages: Sequence[EventT[bytes]]) -> None:
         """Apply a batch in one transaction.
@@ -36,12 +43,27 @@ class Projector:
             Retryable: the database or Kafka is away; handling the batch again does no harm.
         """
         read, unread = sorted_out(messages, Topic.EVENTS)
-        outcomes = [event for _, event in read if event.type in OUTCOMES]
+        outcomes, refused = self._believed(read)
         if outcomes:
             with tracing.processing(outcomes) as traced:
                 await self._apply(traced)
-        for message, reason in unread:
+        for message, reason in (*unread, *refused):
             await self.emit.dead_letter(message, reason)
+
+    def _believed(self, read: Read) -> tuple[list[Event], Unread]:
+        """The outcomes, as far as they are believed, and the messages of those that are not at all."""
+        outcomes: list[Event] = []
+        refused: list[tuple[EventT[bytes], Unreadable]] = []
+        now = datetime.now(UTC)
+        for message, event in read:
+            if event.type not in OUTCOMES:
+                continue
+            try:
+                outcomes.append(trusted(event, formats=self.formats, kept=self.kept, now=now))
+            except Unreadable as error:
+                log.error("outcome.refused", job_id=str(event.job_id), source=event.source, reason=str(error))
+                refused.append((message, error))
+        return outcomes, refused
 
     async def _apply(self, outcomes: Sequence[Event]) -> None:
         async with self.store.transaction() as connection:

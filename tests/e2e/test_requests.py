@@ -141,14 +141,15 @@ async def until_processing(system: System, job_id: object) -> None:
 
 async def test_an_event_that_the_database_refuses_stops_nobody(system: System) -> None:
     """A row count beyond 64 bits can be read, but not recorded."""
+    job = str(uuid4())
     impossible = {
         "specversion": "1.0",
         "id": str(uuid4()),
         "source": "/test",
         "type": "export.completed",
-        "subject": str(uuid4()),
+        "subject": job,
         "data": {
-            "job_id": str(uuid4()),
+            "job_id": job,
             "user_id": "u",
             "export_type": "orders",
             "format": "csv",
