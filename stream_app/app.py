@@ -51,7 +51,8 @@ from stream_app.jobs.pruning import Pruner
 from stream_app.jobs.store import JobStore
 from stream_app.jobs.sweeping import Sweeper
 from stream_app.jobs.trial import try_writing
-from stream_app.kafka import bootstrap_servers, tls_context
+from stream_app.kafka import bootstrap_servers, tls_context, uses_tokens
+from stream_app.kafka_oauth import Tokens
 from stream_app.patience import until_possible
 from stream_app.schedules.scheduler import Scheduler
 from stream_app.schedules.store import ScheduleStore
@@ -64,7 +65,7 @@ SHUTDOWN_SECONDS = 5
 """How long a worker may take to close its connections, once its exports have ended."""
 
 
-METADATA_SECONDS = 10
+METADATA_SECONDS = 5
 """New partitions, and topics that are made anew, are noticed after so long; Kafka's default is 5 minutes."""
 
 
@@ -125,7 +126,13 @@ def create_app(settings: Settings) -> App:
     )
     courier = courier_of(settings, engine, storage, name)
     admission = Admission(store, emit, FORMATS, datasets, Addressing.of(settings), settings.history)
-    projector = Projector(store, emit, settings.schedule_max_failures)
+    projector = Projector(
+        store,
+        emit,
+        settings.schedule_max_failures,
+        formats=FORMATS,
+        kept=timedelta(days=settings.retention_days),
+    )
     scheduler = Scheduler(
         ScheduleStore(engine),
         store,
@@ -256,6 +263,8 @@ def _faust_app(settings: Settings, name: str) -> App:
 
 def _credentials(settings: Settings) -> CredentialsT | None:
     protocol, context = settings.kafka_security_protocol, tls_context(settings)
+    if uses_tokens(settings):
+        return faust.OAuthCredentials(oauth_cb=Tokens(settings), ssl_context=context)
     if protocol.startswith("SASL"):
         password = settings.kafka_sasl_password
         return faust.SASLCredentials(

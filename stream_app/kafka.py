@@ -8,8 +8,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from stream_app.errors import Retryable
+from stream_app.errors import BadSettings, Retryable
 from stream_app.events import Topic
+from stream_app.kafka_oauth import Tokens
 from stream_app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -23,12 +24,38 @@ def bootstrap_servers(settings: Settings) -> list[str]:
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """The TLS context, or ``None`` where the protocol has no TLS."""
+    """The TLS context, with the client's certificate if it has one, or ``None`` where there is no TLS.
+
+    Raises:
+        BadSettings: certificate and key cannot be used.
+    """
     if "SSL" not in settings.kafka_security_protocol.split("_"):
         return None
-    return ssl.create_default_context(
+    context = ssl.create_default_context(
         cafile=str(settings.kafka_ssl_cafile) if settings.kafka_ssl_cafile else None
     )
+    if settings.kafka_ssl_certfile is not None:
+        password = settings.kafka_ssl_key_password
+        try:
+            context.load_cert_chain(
+                settings.kafka_ssl_certfile,
+                settings.kafka_ssl_keyfile,
+                # Without one OpenSSL would ask the terminal for it.
+                password.get_secret_value() if password else "",
+            )
+        except (OSError, ValueError) as error:  # SSLError is an OSError
+            raise BadSettings(
+                f"EXPORTER_KAFKA_SSL_CERTFILE: {str(settings.kafka_ssl_certfile)!r} cannot be used with its "
+                f"key ({error}); allowed: PEM files of a certificate and the key that belongs to it, with "
+                "EXPORTER_KAFKA_SSL_KEY_PASSWORD where the key has a password"
+            ) from error
+    return context
+
+
+def uses_tokens(settings: Settings) -> bool:
+    """Whether brokers are shown a token."""
+    is_sasl = settings.kafka_security_protocol.startswith("SASL")
+    return is_sasl and settings.kafka_sasl_mechanism == "OAUTHBEARER"
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
@@ -38,7 +65,9 @@ def client_options(settings: Settings) -> dict[str, Any]:
         "security_protocol": settings.kafka_security_protocol,
         "ssl_context": tls_context(settings),
     }
-    if settings.kafka_security_protocol.startswith("SASL"):
+    if uses_tokens(settings):
+        options |= {"sasl_mechanism": "OAUTHBEARER", "sasl_oauth_token_provider": Tokens(settings)}
+    elif settings.kafka_security_protocol.startswith("SASL"):
         password = settings.kafka_sasl_password
         options |= {
             "sasl_mechanism": settings.kafka_sasl_mechanism,

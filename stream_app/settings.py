@@ -68,12 +68,37 @@ class Settings(BaseSettings):
         Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], in_case(str.upper)
     ] = Field("PLAINTEXT", description="`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`")
     kafka_sasl_mechanism: Annotated[
-        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], in_case(str.upper)
-    ] = Field("PLAIN", description="`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`")
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"], in_case(str.upper)
+    ] = Field("PLAIN", description="`PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512` or `OAUTHBEARER`")
     kafka_sasl_username: Text | None = Field(None, description="Name for SASL")
     kafka_sasl_password: SecretStr | None = Field(None, description="Password for SASL")
     kafka_ssl_cafile: ExistingFile | None = Field(
         None, description="Certificates to trust; default: the system's"
+    )
+    kafka_ssl_certfile: ExistingFile | None = Field(
+        None, description="The client's own certificate and those that lead from it to a trusted one, PEM"
+    )
+    kafka_ssl_keyfile: ExistingFile | None = Field(
+        None, description="Its private key, PEM; default: in the same file"
+    )
+    kafka_ssl_key_password: SecretStr | None = Field(None, description="Password of that key")
+    kafka_oauth_token_url: AnyWebUrl | None = Field(
+        None, description="Where OAUTHBEARER gets tokens, by the client credentials grant"
+    )
+    kafka_oauth_client_id: Text | None = Field(None, description="Name of the client there")
+    kafka_oauth_client_secret: SecretStr | None = Field(None, description="Secret of the client there")
+    kafka_oauth_scope: Text | None = Field(None, description="Scope to ask for, where the server wants one")
+    kafka_oauth_audience: Text | None = Field(
+        None, description="Audience to ask for, where the server wants one"
+    )
+    kafka_oauth_parameters: Text | None = Field(
+        None, description="Further parameters of the request for a token, such as `resource=kafka&tenant=a`"
+    )
+    kafka_oauth_extensions: Text | None = Field(
+        None, description="SASL extensions, such as `logicalCluster=lkc-1&identityPoolId=pool-2`"
+    )
+    kafka_oauth_cafile: ExistingFile | None = Field(
+        None, description="Certificates to trust of the token server; default: the system's"
     )
     kafka_topic_prefix: Text = Field(
         "",
@@ -290,7 +315,9 @@ class Settings(BaseSettings):
                 "EXPORTER_S3_SECRET_KEY: it is not set, and EXPORTER_S3_ACCESS_KEY is; "
                 "allowed: both, or neither for the provider chain of AWS"
             )
-        if self.kafka_security_protocol.startswith("SASL") and self.kafka_sasl_username is None:
+        check_kafka(self)
+        has_name = self.kafka_sasl_mechanism == "OAUTHBEARER" or self.kafka_sasl_username is not None
+        if self.kafka_security_protocol.startswith("SASL") and not has_name:
             raise ValueError(
                 f"EXPORTER_KAFKA_SASL_USERNAME: it is not set; EXPORTER_KAFKA_SECURITY_PROTOCOL="
                 f"{self.kafka_security_protocol} needs it and EXPORTER_KAFKA_SASL_PASSWORD"
@@ -336,6 +363,29 @@ class Settings(BaseSettings):
     def uses_development_secret(self) -> bool:
         """Whether tokens are signed with the secret that everybody knows."""
         return self.jwt_secret.get_secret_value() == DEVELOPMENT_SECRET
+
+
+def check_kafka(settings: Settings) -> None:
+    """What the settings of Kafka need from each other.
+
+    Raises:
+        ValueError: naming the variable.
+    """
+    protocol = settings.kafka_security_protocol
+    if protocol.startswith("SASL") and settings.kafka_sasl_mechanism == "OAUTHBEARER":
+        for name in ("kafka_oauth_token_url", "kafka_oauth_client_id", "kafka_oauth_client_secret"):
+            if getattr(settings, name) is None:
+                raise ValueError(
+                    f"EXPORTER_{name.upper()}: it is not set; "
+                    "EXPORTER_KAFKA_SASL_MECHANISM=OAUTHBEARER needs it"
+                )
+    if settings.kafka_ssl_keyfile is not None and settings.kafka_ssl_certfile is None:
+        raise ValueError("EXPORTER_KAFKA_SSL_CERTFILE: it is not set, and EXPORTER_KAFKA_SSL_KEYFILE is")
+    if settings.kafka_ssl_certfile is not None and "SSL" not in protocol.split("_"):
+        raise ValueError(
+            f"EXPORTER_KAFKA_SSL_CERTFILE: it is of no use with EXPORTER_KAFKA_SECURITY_PROTOCOL={protocol}; "
+            "allowed: SSL, SASL_SSL"
+        )
 
 
 def _webhook_key(secret: SecretStr) -> bytes:

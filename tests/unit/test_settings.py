@@ -14,7 +14,6 @@ from pydantic import SecretStr, ValidationError
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from producers import schedules
 from producers.__main__ import cli
 from producers.errors import UsageError
 from producers.session import open_api
@@ -30,6 +29,8 @@ FIELDS = Settings.model_fields
 SECRETS = sorted(name for name, field in FIELDS.items() if is_secret(field))
 ANY_TEXT = {"kafka_sasl_username", "smtp_username", "kafka_group", "jwt_audience", "jwt_issuer",
     "jwt_user_claim", "jwt_roles_claim",
+    "kafka_oauth_client_id", "kafka_oauth_scope", "kafka_oauth_audience", "kafka_oauth_parameters",
+    "kafka_oauth_extensions",
     # Every user id is one, and every secret that is only compared.
     "schedule_all_users", "datasets_file", *SECRETS,
 }  # fmt: skip
@@ -53,6 +54,10 @@ BAD_BY_NAME = {
     "source_database_url": ["sqlite://", "postgres:"],
     "webhook_secret": ["x", "whsec_x", "whsec_" + "QQ" * 3],
     "kafka_ssl_cafile": ["/nowhere/ca.pem", "/"],
+    "kafka_ssl_certfile": ["/nowhere/own.pem", "/"],
+    "kafka_ssl_keyfile": ["/nowhere/own.key", "/"],
+    "kafka_oauth_cafile": ["/nowhere/ca.pem", "/"],
+    "kafka_oauth_token_url": ["token", "file:///etc/passwd", "https://"],
     "kafka_topic_prefix": ["a b", "a/", "x" * 151],
     "trusted_proxies": ["proxy", "10.0.0.0/33", "10.0.0.1,x"],
     "ready_file": ["/nowhere/at/all", "/"],
@@ -341,15 +346,21 @@ ARGUMENTS = {
     "token": ["--user-id", "u"],
     "api": ["--port", "0"],
     "schedule create": ["--export-type", "ledger", "--format", "csv", "--user-id", "u", "--every", "daily"],
+    "dead-letters list": [],
+    "dead-letters show": ["1"],
+    "dead-letters redrive": ["--all"],
     **{name: [JOB] for name in ("status", "watch", "download", "cancel", "resend")},
 }
 
 
 def commands() -> list[str]:
-    """Every command that there is, of the service and of schedules."""
-    whole = get_command(cli)
-    names = [name for name in whole.list_commands(None) if name != "schedule"]  # type: ignore[attr-defined]
-    return [*names, *(f"schedule {name}" for name in get_command(schedules.cli).commands)]  # type: ignore[attr-defined]
+    """Every command that there is, also of groups."""
+    found = []
+    for name, command in get_command(cli).commands.items():  # type: ignore[attr-defined]
+        group = getattr(command, "commands", None)
+        found += [name] if group is None else [f"{name} {one}" for one in group]
+    whole = get_command(cli).list_commands(None)  # type: ignore[attr-defined]
+    return [*found, *(name for name in whole if name not in get_command(cli).commands)]  # type: ignore[attr-defined]
 
 
 BAD = {"EXPORTER_S3_ENDPOINT": "http://h:9000/minio", "EXPORTER_SMTP_PORT": "x"}
