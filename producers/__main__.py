@@ -8,7 +8,7 @@ from uuid import UUID
 
 import typer
 
-from producers import arguments, schedules
+from producers import arguments, dead_letters, schedules
 from producers.console import ends_well
 from producers.plugins import ExtensibleGroup
 
@@ -23,6 +23,7 @@ cli = typer.Typer(
 )
 
 cli.add_typer(schedules.cli, name="schedule")
+cli.add_typer(dead_letters.cli, name="dead-letters")
 
 
 def _show_version(wanted: bool) -> None:

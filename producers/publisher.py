@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
 
 log = logging.getLogger(__name__)
+
+FAILURES = 3
+"""Failures in a row after which a client is replaced."""
 
 DEFAULT_TIMEOUT = 10.0
 """Seconds within which Kafka must have taken an event."""
@@ -45,6 +49,8 @@ class Publisher:
         self._timeout = timeout
         self._producer: AIOKafkaProducer | None = None
         self._connecting = asyncio.Lock()
+        self._failures = 0
+        self._stopping: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -60,6 +66,7 @@ class Publisher:
         if producer is not None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(producer.stop(), self._timeout)
+        await asyncio.gather(*self._stopping)
 
     async def publish(self, event: Event) -> None:
         """Returns once every in-sync replica has ``event``.
@@ -67,15 +74,28 @@ class Publisher:
         Raises:
             PublishError: that did not happen in time.
         """
+        await self.publish_raw(self._settings.topic(event.topic), event.key, event.encode())
+
+    async def publish_raw(
+        self, topic: str, key: bytes | None, value: bytes, headers: Sequence[tuple[str, bytes]] = ()
+    ) -> None:
+        """Publish a message as it is to ``topic``, by the cluster's name for it.
+
+        Raises:
+            PublishError: not every in-sync replica had it in time.
+        """
         from aiokafka.errors import KafkaError
 
+        producer: AIOKafkaProducer | None = None
         try:
             # The producer's own time-out comes first: it takes the event out of the queue as it fails.
             async with asyncio.timeout(1.5 * self._timeout):
                 producer = await self._connected()
-                await producer.send_and_wait(self._settings.topic(event.topic), event.encode(), key=event.key)
+                await producer.send_and_wait(topic, value, key=key, headers=list(headers))
         except (KafkaError, Retryable, OSError, TimeoutError) as error:
+            await self._note_failure(producer)
             raise self._failure(error) from error
+        self._failures = 0
 
     async def request(self, request: RequestIdentity, job_id: UUID | None = None) -> Event:
         """Ask for an export; returns the event, whose ``job_id`` names the job.
@@ -105,12 +125,29 @@ class Publisher:
         """
         from aiokafka.errors import KafkaError
 
+        producer: AIOKafkaProducer | None = None
         try:
             async with asyncio.timeout(self._timeout):
                 producer = await self._connected()
                 await producer.client.fetch_all_metadata()
         except (KafkaError, Retryable, OSError, TimeoutError) as error:
+            await self._note_failure(producer)
             raise self._failure(error) from error
+        self._failures = 0
+
+    async def _note_failure(self, producer: "AIOKafkaProducer | None") -> None:
+        """After some failures in a row the client is made anew from the bootstrap addresses."""
+        self._failures += 1
+        if self._failures < FAILURES or producer is None or producer is not self._producer:
+            return
+        self._producer, self._failures = None, 0
+        task = asyncio.create_task(self._stop(producer))
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
+
+    async def _stop(self, producer: "AIOKafkaProducer") -> None:
+        with suppress(Exception):
+            await asyncio.wait_for(producer.stop(), self._timeout)
 
     async def _connected(self) -> "AIOKafkaProducer":
         async with self._connecting:
@@ -121,7 +158,7 @@ class Publisher:
     async def _connect(self) -> "AIOKafkaProducer":
         from aiokafka import AIOKafkaProducer
 
-        from stream_app.kafka import client_options, ensure_topics
+        from stream_app.kafka import bootstrapped_again, client_options, ensure_topics
 
         producer = AIOKafkaProducer(
             **client_options(self._settings),
@@ -129,7 +166,9 @@ class Publisher:
             acks="all",
             linger_ms=2,
             request_timeout_ms=int(self._timeout * 1000),
+            metadata_max_age_ms=60_000,
         )
+        bootstrapped_again(producer.client)
         try:
             await producer.start()
             metadata = await producer.client.fetch_all_metadata()

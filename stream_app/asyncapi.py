@@ -137,7 +137,8 @@ def document(version: str) -> Schema:
             "title": "Streaming exporter",
             "version": version,
             "description": "Exports of PostgreSQL tables, asked for by event. Messages are CloudEvents 1.0 "
-            "in structured mode. Delivery is at least once: a repetition has the same `source` and `id`. "
+            "in structured mode; binary mode is read as well. Delivery is at least once: a repetition has "
+            "the same `source` and `id`. "
             "Unknown fields are ignored; messages of unknown types are dead letters. Where "
             "EXPORTER_KAFKA_TOPIC_PREFIX is set, it stands before the name of every topic.",
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},

@@ -1,10 +1,13 @@
 """The event contract: topics, types, envelope, encode, decode. Pure.
 
-Events are JSON in CloudEvents 1.0 structured mode (https://github.com/cloudevents/spec), UTF-8,
-keyed by job id. Unknown fields are ignored; an unknown type or an envelope without the attributes
-that the specification requires is :class:`~stream_app.errors.Unreadable`.
+Events are JSON, CloudEvents 1.0 (https://github.com/cloudevents/spec), UTF-8, keyed by job id. They are
+written in structured mode, and read in both modes of the specification's Kafka protocol binding: structured,
+where the message's value is the whole event, and binary, where its attributes are headers that begin with
+``ce_`` and the value is its data. Unknown fields are ignored; an unknown type or an envelope without the
+attributes that the specification requires is :class:`~stream_app.errors.Unreadable`.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
@@ -107,6 +110,15 @@ SCHEDULES = f"{SOURCE}/schedules"
 """The ``source`` of requests that a schedule makes begins like this."""
 
 
+JsonType = Annotated[str, StringConstraints(pattern=r"^(?i:application/([\w.+-]+\+)?json)\s*(;.*)?$")]
+
+
+class _Data(BaseModel):
+    """What the data is written in."""
+
+    datacontenttype: JsonType
+
+
 class Event(BaseModel):
     """One CloudEvents envelope."""
 
@@ -118,9 +130,7 @@ class Event(BaseModel):
     type: EventType
     subject: str | None = None
     time: AwareDatetime | None = None
-    datacontenttype: Annotated[
-        str, StringConstraints(pattern=r"^(?i:application/([\w.+-]+\+)?json)\s*(;.*)?$")
-    ] = "application/json"
+    datacontenttype: JsonType = "application/json"
     traceparent: Traceparent = None
     data: dict[str, Any] = Field(default_factory=dict)
 
@@ -180,26 +190,86 @@ class Event(BaseModel):
         return self.model_dump_json(exclude_none=True).encode()
 
 
-def decode(message: bytes | None) -> Event:
-    """Read one message.
+Headers = Iterable[tuple[str, bytes | None]]
+"""Headers of a Kafka message, in their order; of several with one name the last one counts."""
+
+CONTENT_TYPE = "content-type"
+ATTRIBUTE = "ce_"
+"""The header of the data's or the event's media type, and what those of attributes begin with."""
+
+
+def decode(message: bytes | None, headers: Headers = ()) -> Event:
+    """Read one message, in either mode.
 
     Raises:
         Unreadable: no JSON, no CloudEvent, an unknown type, or a payload that lacks what its type
             requires; also text that PostgreSQL cannot store (NUL characters).
     """
+    said = {name.lower(): value for name, value in headers if value is not None}
+    media_type = _text(said, CONTENT_TYPE).partition(";")[0].strip().lower()
+    if media_type.startswith("application/cloudevents-batch"):
+        raise Unreadable(f"content-type: {media_type} is a batch of events; publish each as its own message")
+    is_structured = media_type.startswith("application/cloudevents")
+    if is_structured and media_type not in {"application/cloudevents", "application/cloudevents+json"}:
+        raise Unreadable(f"content-type: {media_type} is not read; allowed: application/cloudevents+json")
+    if not is_structured and f"{ATTRIBUTE}specversion" in said:
+        content = _binary(message, said)
+    else:
+        content = _structured(message)
+    if "traceparent" in said:
+        content.setdefault("traceparent", said["traceparent"].decode("ascii", "replace"))
+    event = read(Event, content)
+    _require_what_its_type_requires(event)
+    return event
+
+
+def _structured(message: bytes | None) -> dict[str, Any]:
+    """The attributes and the data of an event that is the whole message."""
     if not message:
         raise Unreadable("the message is empty")
+    content = _json(message)
+    if not isinstance(content, dict):
+        hint = "; publish each event as its own message" if isinstance(content, list) else ""
+        raise Unreadable(f"not a CloudEvent: expected a JSON object, got {type(content).__name__}{hint}")
+    if content.get("data_base64") is not None:
+        raise Unreadable("data_base64: binary data is not read; put a JSON object into data")
+    return {name: value for name, value in content.items() if value is not None}
+
+
+def _binary(message: bytes | None, headers: dict[str, bytes]) -> dict[str, Any]:
+    """The attributes of an event from the headers, its data from the value."""
+    content: dict[str, Any] = {
+        name.removeprefix(ATTRIBUTE): _text(headers, name) for name in headers if name.startswith(ATTRIBUTE)
+    }
+    content.pop("data", None)
+    if CONTENT_TYPE in headers:
+        content["datacontenttype"] = _text(headers, CONTENT_TYPE)
+    if "datacontenttype" in content:
+        _ = read(_Data, content)  # before bytes are read as what they are not
+    if _has_nul(content):
+        raise Unreadable("contains a NUL character, which cannot be stored")
+    if message:
+        content["data"] = _json(message)
+        if content["data"] is None:
+            del content["data"]
+    return content
+
+
+def _json(message: bytes) -> Any:
     try:
         content = from_json(message, allow_inf_nan=False)
     except ValueError as error:
         raise Unreadable(f"not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise Unreadable(f"not a CloudEvent: expected a JSON object, got {type(content).__name__}")
     if b"\\u0000" in message and _has_nul(content):
         raise Unreadable("contains a NUL character (\\u0000), which cannot be stored")
-    event = read(Event, {name: value for name, value in content.items() if value is not None})
-    _require_what_its_type_requires(event)
-    return event
+    return content
+
+
+def _text(headers: dict[str, bytes], name: str) -> str:
+    try:
+        return headers.get(name, b"").decode()
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"header {name}: not UTF-8: {error}") from error
 
 
 def _require_what_its_type_requires(event: Event) -> None:

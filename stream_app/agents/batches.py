@@ -12,7 +12,7 @@ from faust.types import EventT
 from stream_app.agents.emitter import Emitter
 from stream_app.agents.transport import App
 from stream_app.errors import Outage, Retryable, Unreadable
-from stream_app.events import Event, Topic, decode
+from stream_app.events import Event, Headers, Topic, decode
 from stream_app.patience import until_possible
 
 log = structlog.get_logger(__name__)
@@ -37,7 +37,7 @@ def sorted_out(messages: Messages, topic: Topic) -> tuple[Read, Unread]:
     unread: list[tuple[EventT[bytes], Unreadable]] = []
     for message in messages:
         try:
-            event = decode(message.message.value)
+            event = decode(message.message.value, cast(Headers, message.message.headers or ()))
             if event.topic is not topic:
                 raise Unreadable(f"{event.type} does not belong on {topic}")
             read.append((message, event))

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import faust
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
@@ -25,7 +26,7 @@ class _Message:
     topic: Topic
     key: bytes | None
     value: bytes
-    headers: dict[str, bytes] | None = None
+    headers: Sequence[tuple[str, bytes]] | None = None
 
     @classmethod
     def of(cls, event: Event) -> "_Message":
@@ -59,20 +60,21 @@ class Emitter:
             raise TooLarge(f"Kafka: an event of {refused[0].job_id} is too large even without its manifest")
 
     async def dead_letter(self, event: EventT[bytes], reason: Unreadable) -> None:
-        """Put a message aside: its bytes as received, and in the headers where it was and why.
+        """Put a message aside as received, and in further headers, behind its own, where it was and why.
 
         Of one that came compressed and is too large as it is, the beginning is kept.
         """
         message = event.message
         content = message.value or b""
-        headers = {
-            "error": str(reason)[:1_000].encode(),
-            "topic": message.topic.encode(),
-            "partition": str(message.partition).encode(),
-            "offset": str(message.offset).encode(),
-        }
-        letter = _Message(Topic.DEAD_LETTERS, message.key, content, headers)
-        cut = {**headers, "cut_from_bytes": str(len(content)).encode()}
+        own: Any = message.headers or ()
+        ours = [
+            ("error", str(reason)[:1_000].encode()),
+            ("topic", message.topic.encode()),
+            ("partition", str(message.partition).encode()),
+            ("offset", str(message.offset).encode()),
+        ]
+        letter = _Message(Topic.DEAD_LETTERS, message.key, content, [*own, *ours])
+        cut = [*ours, ("cut_from_bytes", str(len(content)).encode())]
         shorter = [replace(letter, key=None, value=content[:size], headers=cut) for size in KEPT_OF_TOO_LARGE]
         for tried in (letter, *shorter):
             if all(await self._publish([tried])):

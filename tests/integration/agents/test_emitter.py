@@ -55,7 +55,7 @@ async def test_of_a_dead_letter_that_is_too_large_the_beginning_is_kept(
 ) -> None:
     content = uuid4().bytes + b"y" * TOO_MUCH
     received: dict[str, Any] = {"topic": Topic.REQUESTS, "partition": 1, "offset": 7}
-    message = SimpleNamespace(key=b"k" * TOO_MUCH, value=content, **received)
+    message = SimpleNamespace(key=b"k" * TOO_MUCH, value=content, headers=[("x", b"y")], **received)
     await emit.dead_letter(cast(EventT[bytes], SimpleNamespace(message=message)), Unreadable("why"))
     (kept,) = [
         message
