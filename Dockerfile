@@ -17,8 +17,9 @@ RUN hatchling build -t wheel \
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --no-create-home exporter
 COPY --from=build /opt/exporter /opt/exporter
-ENV PATH=/opt/exporter/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# No process imports modules from the folder that it stands in.
+ENV PATH=/opt/exporter/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONSAFEPATH=1
 USER 10001:10001
-WORKDIR /tmp
+WORKDIR /
 EXPOSE 8000
 CMD ["exporter", "worker"]

@@ -11,6 +11,7 @@ import typer
 from producers import arguments, dead_letters, schedules
 from producers.console import ends_well
 from producers.plugins import ExtensibleGroup
+from producers.token_options import Token
 
 cli = typer.Typer(
     cls=ExtensibleGroup,
@@ -47,12 +48,6 @@ JobId = Annotated[UUID, typer.Argument(metavar="JOB", help="The job's id, which 
 Output = Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for the file")]
 ApiUrl = Annotated[
     str | None, typer.Option("--api-url", metavar="URL", help="The API; default EXPORTER_PUBLIC_URL")
-]
-Token = Annotated[
-    str | None,
-    typer.Option(
-        "--token", help="Bearer token; default EXPORTER_TOKEN, else one is signed with EXPORTER_JWT_SECRET"
-    ),
 ]
 AsUser = Annotated[
     str | None, typer.Option("--user-id", help="Whose job it is, where the token is made here")
@@ -127,12 +122,20 @@ def request(
 
 
 @cli.command()
-def status(job_id: JobId, user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None) -> None:
+def status(
+    job_id: JobId,
+    user_id: AsUser = None,
+    token: Token = None,
+    api_url: ApiUrl = None,
+) -> None:
     """Print what the API knows about a job, as JSON."""
     from producers import session
     from stream_app.setting_errors import load_settings
 
-    with ends_well(), session.open_api(load_settings(), api_url, token, user_id) as api:
+    with (
+        ends_well(),
+        session.open_api(load_settings(), api_url, token, user_id, role=session.OPERATE) as api,
+    ):
         typer.echo(json.dumps(api.record(job_id), indent=2, ensure_ascii=False))
 
 
@@ -151,7 +154,9 @@ def watch(
     from stream_app.setting_errors import load_settings
 
     with ends_well():
-        session.follow_to_end(session.open_api(load_settings(), api_url, token, user_id), job_id, output)
+        role = session.ADMIN if output else session.OPERATE
+        api = session.open_api(load_settings(), api_url, token, user_id, role=role)
+        session.follow_to_end(api, job_id, output)
 
 
 @cli.command()
@@ -168,7 +173,10 @@ def download(
     from producers.download import fetch
     from stream_app.setting_errors import load_settings
 
-    with ends_well(), session.open_api(load_settings(), api_url, token, user_id) as api:
+    with (
+        ends_well(),
+        session.open_api(load_settings(), api_url, token, user_id) as api,
+    ):
         with display() as shown:
             path = fetch(api, job_id, output, shown.download)
         typer.echo(path)
@@ -190,7 +198,9 @@ def cancel(job_id: JobId) -> None:
 @cli.command()
 def token(
     user_id: Annotated[str, typer.Option(help="The token's subject")],
-    role: Annotated[list[str] | None, typer.Option(help="exports:all or exports:admin; repeatable")] = None,
+    role: Annotated[
+        list[str] | None, typer.Option(help="exports:all, exports:operate or exports:admin; repeatable")
+    ] = None,
     hours: Annotated[float, typer.Option(min=0.01, help="How long it is valid")] = 12,
 ) -> None:
     """Sign a token with EXPORTER_JWT_SECRET and print it, and nothing else."""

@@ -8,6 +8,7 @@ import typer
 
 from producers import arguments
 from producers.console import ends_well
+from producers.token_options import Token
 
 cli = typer.Typer(
     help="Exports on a calendar: create, list, show, pause, resume, run, delete.",
@@ -19,12 +20,6 @@ cli = typer.Typer(
 ScheduleId = Annotated[UUID, typer.Argument(metavar="SCHEDULE", help="The schedule's id")]
 ApiUrl = Annotated[
     str | None, typer.Option("--api-url", metavar="URL", help="The API; default EXPORTER_PUBLIC_URL")
-]
-Token = Annotated[
-    str | None,
-    typer.Option(
-        "--token", help="Bearer token; default EXPORTER_TOKEN, else one is signed with EXPORTER_JWT_SECRET"
-    ),
 ]
 AsUser = Annotated[str | None, typer.Option("--user-id", help="Whose it is, where the token is made here")]
 

@@ -18,6 +18,11 @@ from stream_app.events import ExportRequest, Options
 from stream_app.setting_sources import ENVIRONMENT, FILE, settings_file, sources_of
 from stream_app.settings import Settings
 
+ADMIN = "exports:admin"
+"""Sees every job with what is in it: for who fetches files."""
+OPERATE = "exports:operate"
+"""Sees how every job stands: for who only looks."""
+
 
 def order_of(data: dict[str, Any]) -> ExportRequest:
     """The request that ``data`` describes.
@@ -47,10 +52,12 @@ async def publish_cancellation(settings: Settings, job_id: UUID) -> None:
         await publisher.cancel(job_id)
 
 
-def open_api(settings: Settings, url: str | None, token: str | None, user_id: str | None) -> Api:
+def open_api(
+    settings: Settings, url: str | None, token: str | None, user_id: str | None, *, role: str = ADMIN
+) -> Api:
     """The API with the token given, the configured one, or one that is signed here.
 
-    Whoever holds the signing secret may see every job, so a token without a user is an administrator's.
+    A token that is signed here is the user's; without one it is the command's own, with ``role`` and no more.
 
     Raises:
         UsageError: the token and the URL come from different places.
@@ -60,7 +67,7 @@ def open_api(settings: Settings, url: str | None, token: str | None, user_id: st
     if token is None and settings.token is not None:
         token = settings.token.get_secret_value()
     if token is None:
-        token = mint(settings, user_id) if user_id else mint(settings, "exporter-command", ["exports:admin"])
+        token = mint(settings, user_id) if user_id else mint(settings, "exporter-command", [role])
     return Api((url or settings.public_url).rstrip("/"), token)
 
 

@@ -29,15 +29,16 @@ class Links:
 
     def __init__(self, settings: Settings) -> None:
         self._base = settings.public_url.rstrip("/")
-        self._signers: dict[Purpose, Signer] = {
-            purpose: Signer(
-                _keys(settings),
-                salt=f"exporter.{purpose}",
-                key_derivation="hmac",
-                digest_method=hashlib.sha256,
-            )
-            for purpose in ("links", "unsubscribe")
-        }
+        self._settings = settings
+
+    def _signer(self, purpose: Purpose) -> Signer:
+        """Made for each link, since the secret can be changed without a restart."""
+        return Signer(
+            _keys(self._settings),
+            salt=f"exporter.{purpose}",
+            key_derivation="hmac",
+            digest_method=hashlib.sha256,
+        )
 
     def download(self, delivery_id: UUID) -> str:
         """Leads to the file."""
@@ -48,7 +49,7 @@ class Links:
         return self._url("unsubscribe", delivery_id)
 
     def _url(self, purpose: Purpose, delivery_id: UUID) -> str:
-        token = self._signers[purpose].sign(base64_encode(delivery_id.bytes)).decode()
+        token = self._signer(purpose).sign(base64_encode(delivery_id.bytes)).decode()
         return f"{self._base}/exports/{purpose}/{token}"
 
     def read(self, purpose: Purpose, token: str) -> UUID:
@@ -58,7 +59,7 @@ class Links:
             BadLink: it was changed, or made for something else.
         """
         try:
-            return UUID(bytes=base64_decode(self._signers[purpose].unsign(token)))
+            return UUID(bytes=base64_decode(self._signer(purpose).unsign(token)))
         except (BadData, ValueError) as error:
             raise BadLink("This link is not complete, or was changed") from error
 

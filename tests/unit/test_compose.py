@@ -39,9 +39,22 @@ def test_each_variable_is_a_setting_and_its_value_is_valid(name: str) -> None:
     Settings.model_validate(fields)
 
 
-def test_ours_do_not_sign_tokens_with_the_secret_that_everybody_knows() -> None:
-    for service in OURS.values():
-        assert service["environment"]["EXPORTER_JWT_SECRET"].startswith("${EXPORTER_JWT_SECRET:?")
+def test_ours_do_not_sign_with_the_secret_that_everybody_knows() -> None:
+    for name, secret in (("api", "JWT_SECRET"), ("api", "LINK_SECRET"), ("worker", "LINK_SECRET")):
+        value = OURS[name]["environment"][f"EXPORTER_{secret}"]
+        assert value.startswith(f"${{EXPORTER_{secret}:?")
+
+
+def test_each_process_has_only_the_secrets_that_it_needs() -> None:
+    """S24"""
+    secret = re.compile("SECRET|PASSWORD|DATABASE_URL|ACCESS_KEY")
+    held = {
+        name: {key.removeprefix("EXPORTER_") for key in service["environment"] if secret.search(key)}
+        for name, service in OURS.items()
+    }
+    assert held["ticker"] == set()
+    assert held["migrate"] == {"DATABASE_URL"}
+    assert held["api"] - held["worker"] == {"JWT_SECRET"}
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -11,6 +11,9 @@ import yaml
 
 from producers.__main__ import cli
 from stream_app.app import SHUTDOWN_SECONDS
+from stream_app.doctor.findings import State
+from stream_app.doctor.hazards import check_settings
+from stream_app.exposure import refuse_open_key_set, refuse_weak_secrets
 from stream_app.jobs.models import ExportJob
 from stream_app.readiness import FRESH_SECONDS
 from stream_app.settings import Settings
@@ -56,9 +59,10 @@ def environment(name: str) -> dict[str, str]:
 def test_every_process_is_there() -> None:
     assert WORKLOADS.keys() == {"exporter-migrate", "exporter-worker", "exporter-ticker", "exporter-api"}
     assert SECRETS.keys() == {*WORKLOADS}
-    assert {m["kind"] for m in RESOURCES} == {"Deployment", "Job", "Service", "PodDisruptionBudget"}
+    kinds = {"Deployment", "Job", "Service", "PodDisruptionBudget", "NetworkPolicy"}
+    assert {m["kind"] for m in RESOURCES} == kinds
     for manifest in RESOURCES:
-        assert manifest["apiVersion"] in {"apps/v1", "batch/v1", "v1", "policy/v1"}
+        assert manifest["apiVersion"] in {"apps/v1", "batch/v1", "v1", "policy/v1", "networking.k8s.io/v1"}
 
 
 def fields(name: str) -> dict[str, str]:
@@ -123,6 +127,49 @@ def test_metrics_are_scraped_where_they_are_served(name: str) -> None:
     port = WORKLOADS[name]["spec"]["template"]["metadata"]["annotations"]["prometheus.io/port"]
     assert int(port) in [item["containerPort"] for item in container(name)["ports"]]
     assert port in (environment(name).get("EXPORTER_METRICS_PORT"), container(name)["args"][-1])
+
+
+def test_nobody_reaches_a_pod_without_being_named() -> None:
+    """S24: every pod has a policy, and each port that it opens is a port of the container."""
+    covered = {}
+    for policy in (m["spec"] for m in RESOURCES if m["kind"] == "NetworkPolicy"):
+        selector = policy["podSelector"]
+        names = [selector["matchLabels"]["app.kubernetes.io/name"]] if "matchLabels" in selector else []
+        names += [value for rule in selector.get("matchExpressions", ()) for value in rule["values"]]
+        assert policy["policyTypes"] == ["Ingress"]
+        for rule in policy.get("ingress", ()):
+            assert rule["from"], "from everywhere"
+        for name in names:
+            covered[name] = {port["port"] for rule in policy.get("ingress", ()) for port in rule["ports"]}
+    assert covered.keys() == WORKLOADS.keys()
+    for name, ports in covered.items():
+        assert ports == {port["name"] for port in container(name).get("ports", ())}
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_examples_have_no_unwise_setting_but_what_is_to_be_filled_in(name: str) -> None:
+    """S2, S24: the API's example is one that starts, once its passwords are one's own."""
+    given = {key: value.replace("change-me", "q7Zw2Lm9Xr4Tv8Kb") for key, value in fields(name).items()}
+    settings = Settings.model_validate(given)
+    bad = {f.check for f in check_settings(settings) if f.state is State.PROBLEM}
+    # Who checks no tokens needs no secret for them, and who makes no links no store.
+    unused = {
+        "exporter-api": set(),
+        "exporter-worker": {"EXPORTER_JWT_SECRET"},
+    }.get(name, {"EXPORTER_JWT_SECRET", "EXPORTER_DATABASE_URL", "EXPORTER_S3_PUBLIC_ENDPOINT"})
+    assert bad <= unused
+    if name == "exporter-api":
+        refuse_open_key_set(settings)
+        refuse_weak_secrets(settings, "0.0.0.0")
+
+
+def test_each_process_has_only_the_secrets_that_it_needs() -> None:
+    """S24"""
+    keys = {name: secrets.get("EXPORTER_S3_ACCESS_KEY") for name, secrets in SECRETS.items()}
+    assert keys["exporter-worker"] != keys["exporter-api"]
+    assert keys["exporter-ticker"] is keys["exporter-migrate"] is None
+    for name in ("exporter-ticker", "exporter-migrate", "exporter-worker"):
+        assert not [key for key in SECRETS[name] if key.startswith("EXPORTER_JWT")]
 
 
 def test_selectors_find_their_pods() -> None:

@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from stream_app.errors import Retryable
@@ -61,6 +62,17 @@ def end_idle() -> None:
         _idle.pop().kill()
 
 
+def _search_path() -> list[str]:
+    """Where the child finds modules: where this process does, but for the folder that one stands in.
+
+    Anybody could have put a file there with the name of a library. It stays where the service itself is
+    there, as in a checkout.
+    """
+    here = Path.cwd()
+    own = Path(__file__).parents[3]
+    return [part for part in sys.path if part and (Path(part) != here or here == own)]
+
+
 def _take_child() -> "_Child":
     while True:
         try:
@@ -77,12 +89,12 @@ class _Child:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-P", "-m", __name__],  # not from the folder that one stands in
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
             pipesize=PIPE_BYTES,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(_search_path())},
             process_group=0,  # an interrupt from the keyboard is for the parent to handle
         )
         pipes = (self._process.stdin, self._process.stdout)

@@ -1,6 +1,8 @@
 """Following a job and downloading its file, against a server that misbehaves on purpose."""
 
+import base64
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,6 +168,35 @@ def test_status_command_prints_json(server: FakeServer) -> None:
     assert result.exit_code == 0
     assert '"status": "pending"' in result.stdout
     assert server.seen[0][1]["Authorization"] == "Bearer t"
+
+
+def test_a_token_is_read_from_where_nobody_else_sees_it(server: FakeServer, tmp_path: Path) -> None:
+    """S24"""
+    for _ in range(2):
+        server.add(PATH, 200, record("pending"))
+    (tmp_path / "token").write_text("from-a-file\n")
+    asked = ["status", str(JOB), "--api-url", server.url, "--token"]
+    assert CliRunner().invoke(cli, [*asked, f"@{tmp_path}/token"]).exit_code == 0
+    assert CliRunner().invoke(cli, [*asked, "-"], input="from-stdin\n").exit_code == 0
+    sent = [headers["Authorization"] for _, headers in server.seen]
+    assert sent == ["Bearer from-a-file", "Bearer from-stdin"]
+    for wrong in (f"@{tmp_path}/none", f"@{tmp_path}"):
+        result = CliRunner().invoke(cli, [*asked, wrong])
+        assert result.exit_code == 2
+        assert "cannot be read" in result.stderr
+
+
+@pytest.mark.parametrize(("command", "role"), [("status", "exports:operate"), ("watch", "exports:operate")])
+def test_a_command_that_only_looks_signs_no_administrators_token(
+    server: FakeServer, command: str, role: str
+) -> None:
+    """S24"""
+    server.add(PATH, 200, record("cancelled"))
+    CliRunner().invoke(cli, [command, str(JOB), "--api-url", server.url])
+    token = server.seen[0][1]["Authorization"].removeprefix("Bearer ")
+    content = token.split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(content + "=" * (-len(content) % 4)))
+    assert claims["roles"] == [role]
 
 
 def test_lines_are_few(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psutil
 import pytest
@@ -160,3 +161,16 @@ def test_a_process_ends_with_its_parent() -> None:
     while psutil.pid_exists(int(parent.stdout)) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not psutil.pid_exists(int(parent.stdout))
+
+
+def test_a_module_in_the_folder_that_one_stands_in_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S16: a file there with the name of a library must not be taken for it."""
+    end_idle()
+    for name in ("reportlab", "pickle", "struct", "selectors"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a stranger')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    test_the_bytes_and_the_tally_are_those_of_framing_here()
+    end_idle()
