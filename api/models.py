@@ -172,7 +172,7 @@ class JobView(BaseModel):
             cancel_requested=job.cancel_requested_at is not None,
             download_url=f"/exports/jobs/{job.id}/download" if status is Status.COMPLETED else None,
             error=JobError(code=job.error_code or "error", message=job.error_message or "")
-            if status is Status.FAILED
+            if status is Status.FAILED or (status is Status.PENDING and job.error_code is not None)
             else None,
         )
 

@@ -101,7 +101,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         records = JobRecords(reading)
         reader = JobReader(settings, application=NAME)
         stack.push_async_callback(reader.close)
-        storage = Storage(settings)
+        # Only signs links and asks whether the store is there: quickly, since somebody waits.
+        storage = Storage(settings, connections=2, patience=3, keep_trying=0)
+        stack.callback(storage.close)
         feed = Feed(records)
         await stack.enter_async_context(_running(feed.run()))
         await stack.enter_async_context(_running(metrics.watch_loop()))
@@ -135,7 +137,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
                 {
                     "database": records.check,
                     "kafka": publisher.check,
-                    "object_store": lambda: asyncio.to_thread(storage.check),
+                    "object_store": lambda: storage.call(storage.check),
                     "feed": feed.check,
                 }
             ),

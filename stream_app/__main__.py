@@ -108,7 +108,7 @@ def doctor(
         bool, typer.Option("--ready", help="Only say whether the worker of EXPORTER_READY_FILE is ready")
     ] = False,
 ) -> None:
-    """Check database, topics and bucket against each other; changes nothing. Exit code 1: a problem."""
+    """Check database, topics and bucket against each other; leaves all as it was. Exit code 1: a problem."""
     import asyncio
 
     settings = _settings()

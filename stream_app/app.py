@@ -163,7 +163,7 @@ def create_app(settings: Settings) -> App:
 
     async def work() -> None:
         """Work once there is a bucket to put files into; requests are admitted meanwhile."""
-        await until_possible(asyncio.to_thread, storage.ensure_bucket)
+        await until_possible(storage.call, storage.ensure_bucket)
         await dispatcher.work()
 
     @app.service
@@ -199,6 +199,7 @@ def create_app(settings: Settings) -> App:
         async def on_shutdown(self) -> None:
             await source.close()
             await engine.dispose()
+            storage.close()
             threads.shutdown(wait=False)
             end_idle()
 
@@ -209,7 +210,7 @@ def create_watch(settings: Settings, app: App) -> Watch:
     """What says whether the worker is ready, and ends it when it is beyond recovery."""
     name = app.conf.broker_client_id
     engine = create_engine(settings, application=f"{name} watch", pool_size=1, max_overflow=0, pool_timeout=5)
-    storage = Storage(settings, connections=1, patience=3, retries=0)
+    storage = Storage(settings, connections=1, patience=3, keep_trying=0)
     return Watch(
         app,
         worker=name,
@@ -217,7 +218,7 @@ def create_watch(settings: Settings, app: App) -> Watch:
         brokers=Brokers(settings, client_id=f"{name}-watch", patience=BROKERS_PATIENCE),
         checks={
             "database": lambda: check_tables(engine),
-            "object store": lambda: asyncio.to_thread(storage.check),
+            "object store": lambda: storage.call(storage.check),
         },
         watchdog=Watchdog(settings.stuck_seconds),
         deadman=Deadman(settings.stuck_seconds),

@@ -7,6 +7,7 @@ class                   action
 :class:`Rejected`       the job fails at once: asking again would not help
 :class:`Retryable`      the job goes back to ``pending`` and is tried again later
 :class:`Outage`         so it does, and the attempt does not count
+:class:`NeedsOperator`  so it does, for a day at most, and its record says why
 ======================  ==========================================================
 
 :class:`BadSettings` ends the process at its start.
@@ -93,3 +94,16 @@ class Outage(Retryable):
     """A part cannot be reached at all: the job waits for it, however long, and that is not its failure."""
 
     code = "outage"
+
+
+class NeedsOperator(Outage):
+    """A part refuses the service until somebody changes something: the job waits for a day, and says so.
+
+    ``reason`` is for users: what it waits for, in words that are not the part's own.
+    """
+
+    code = "waits_for_operator"
+
+    def __init__(self, message: str, *, reason: str, code: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.reason = reason

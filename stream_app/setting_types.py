@@ -25,6 +25,7 @@ _HOST = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?", re.I
 )
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+_KEY_PREFIX = re.compile(r"(?=.{0,200}\Z)(?:(?:(?!\.{1,2}(?:/|\Z))[A-Za-z0-9!_.'()-]+)(?:/(?!\Z)|\Z))*")
 _REGION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 _LOCAL_PART = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}")
 _PORTS = range(1, 65_536)
@@ -194,6 +195,21 @@ def bucket(text: str) -> str:
     return text
 
 
+def key_prefix(text: str) -> str:
+    """A folder in a bucket, without slashes at its ends.
+
+    Raises:
+        ValueError: it has characters that some stores or tools do not take in keys.
+    """
+    folder = text.strip("/")
+    if not _KEY_PREFIX.fullmatch(folder) or "jobs" in folder.split("/"):
+        raise ValueError(
+            "it is no folder; allowed: names of letters, digits and ! - _ . ' ( ), separated by "
+            "single slashes, at most 200 characters; no name is . or .. or jobs"
+        )
+    return folder
+
+
 def region(text: str) -> str:
     """A region's name.
 
@@ -352,6 +368,7 @@ Networks = Annotated[str, AfterValidator(networks)]
 Domains = Annotated[str, AfterValidator(domains)]
 MailAddress = Annotated[str, AfterValidator(mail_address)]
 Bucket = Annotated[str, AfterValidator(bucket)]
+KeyPrefix = Annotated[str, AfterValidator(key_prefix)]
 Region = Annotated[str, AfterValidator(region)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(database_url)]
 ExistingFile = Annotated[Path, AfterValidator(existing_file)]

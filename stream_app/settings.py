@@ -24,6 +24,7 @@ from stream_app.setting_types import (
     ExistingFile,
     FileToWrite,
     Host,
+    KeyPrefix,
     MailAddress,
     Networks,
     Origins,
@@ -134,6 +135,16 @@ class Settings(BaseSettings):
     s3_bucket: Bucket = Field("exports", description="Where the files go; created if it is not there")
     s3_secure: bool = Field(False, description="TLS, where the endpoint has no scheme of its own")
     s3_region: Region = Field("us-east-1", description="Region that requests are signed for")
+
+    s3_key_prefix: KeyPrefix = Field(
+        "", description="Folder in the bucket that everything of this service lies in, such as `exporter`"
+    )
+    s3_sse: Annotated[Literal["none", "s3", "kms"], in_case(str.lower)] = Field(
+        "none", description="Encryption that the store is asked for: `none`, `s3` (SSE-S3) or `kms` (SSE-KMS)"
+    )
+    s3_sse_kms_key: Text | None = Field(
+        None, description="Id or ARN of the key for `kms`; default: the bucket's or the account's"
+    )
 
     smtp_host: Host | None = Field(None, description="Mail server; without one no mails are sent")
     smtp_port: Port = Field(25, description="Its port; 465 is TLS from the start")
@@ -314,6 +325,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 "EXPORTER_S3_SECRET_KEY: it is not set, and EXPORTER_S3_ACCESS_KEY is; "
                 "allowed: both, or neither for the provider chain of AWS"
+            )
+        if self.s3_sse_kms_key is not None and self.s3_sse != "kms":
+            raise ValueError(
+                f"EXPORTER_S3_SSE_KMS_KEY: it is set, and EXPORTER_S3_SSE is {self.s3_sse!r}; "
+                "allowed: only with kms"
             )
         check_kafka(self)
         has_name = self.kafka_sasl_mechanism == "OAUTHBEARER" or self.kafka_sasl_username is not None

@@ -50,7 +50,7 @@ async def download_export(job_id: UUID, services: Container, user: CurrentUser, 
     Scripts in browsers cannot see where a redirect leads: with `Accept: application/json`, and nothing
     else in it, the answer is 200 and `{"url": …}`.
     """
-    answer = _redirect(services, user, await _finished(services, user, job_id))
+    answer = await _redirect(services, user, await _finished(services, user, job_id))
     if request.headers.get("accept") != "application/json":
         return answer
     link = DownloadLink(url=answer.headers["location"])
@@ -67,7 +67,7 @@ async def download_export(job_id: UUID, services: Container, user: CurrentUser, 
 )
 async def probe_download(job_id: UUID, services: Container, user: CurrentUser) -> Response:
     """The same answer as that of GET, with a URL that is signed for HEAD."""
-    return _redirect(services, user, await _finished(services, user, job_id), method="HEAD")
+    return await _redirect(services, user, await _finished(services, user, job_id), method="HEAD")
 
 
 @router.get(
@@ -119,13 +119,13 @@ def finished(job: ExportJob) -> ExportJob:
     return job
 
 
-def _redirect(services: Services, user: User, job: ExportJob, *, method: str = "GET") -> Response:
-    answer = presigned(services, job, method=method)
+async def _redirect(services: Services, user: User, job: ExportJob, *, method: str = "GET") -> Response:
+    answer = await presigned(services, job, method=method)
     services.audit.downloaded(job, by=user.id, method=method)
     return answer
 
 
-def presigned(services: Services, job: ExportJob, *, method: str = "GET") -> Response:
+async def presigned(services: Services, job: ExportJob, *, method: str = "GET") -> Response:
     """Redirects to a fresh presigned URL of a finished job's file.
 
     Raises:
@@ -133,5 +133,8 @@ def presigned(services: Services, job: ExportJob, *, method: str = "GET") -> Res
     """
     if job.file_path is None or job.file_name is None or job.content_type is None:
         raise Problem(410, "gone", "There is no file any more; ask for the export again")
-    link = services.storage.link(job.file_path, job.file_name, job.content_type, method=method)
+    # In a thread: credentials of a role are asked for over the network.
+    link = await services.storage.call(
+        services.storage.link, job.file_path, job.file_name, job.content_type, method=method
+    )
     return Response(status_code=307, headers={"Location": link, "Cache-Control": "no-store"})

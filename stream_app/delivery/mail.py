@@ -107,7 +107,7 @@ class Mailer:
         if notice.failed or notice.file_path is None or size is None or size > limit:
             return None
         try:
-            content = await asyncio.to_thread(self._storage.read, notice.file_path)
+            content = await self._storage.call(self._storage.read, notice.file_path)
         except Retryable as error:
             raise Undelivered(str(error)) from error
         name = one_line(notice.file_name or "export", 200)

@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.doctor.findings import Area, Finding
+from stream_app.errors import NeedsOperator, Rejected, Retryable
 from stream_app.exports.inventory import Found
+from stream_app.exports.s3_integrity import Integrity
 from stream_app.exports.storage import Storage
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
@@ -36,11 +38,13 @@ async def check_bucket(
     Raises:
         Retryable: the store does not answer.
     """
-    await asyncio.to_thread(storage.check)
+    await storage.call(storage.check)
+    yield await _trial(storage, settings)
     scope = "all" if full else "a sample"
     leftovers = Leftovers(settings, now or datetime.now(UTC))
     pages = storage.inventory.pages()
-    for page in iter(pages) if full else islice(pages, SAMPLE_PAGES):
+    chosen = pages if full else islice(pages, SAMPLE_PAGES)
+    while (page := await storage.call(next, chosen, None)) is not None:
         await leftovers.look(connection, page)
     for finding in leftovers.findings(scope):
         yield finding
@@ -122,21 +126,56 @@ async def _without_files(
     connection: AsyncConnection, storage: Storage, limit: int | None
 ) -> AsyncIterator[str]:
     """Keys of completed jobs that are not in the bucket, the newest jobs first."""
-    found = await connection.stream(
-        select(ExportJob.file_path)
+    statement = (
+        select(ExportJob.file_path, ExportJob.created_at, ExportJob.id)
         .where(
             ExportJob.status == Status.COMPLETED,
             ExportJob.outcome.is_(None),
             ExportJob.expires_at > func.now(),
         )
-        .order_by(ExportJob.created_at.desc())
-        .limit(limit)
+        .order_by(ExportJob.created_at.desc(), ExportJob.id.desc())
+        .limit(SAMPLE_JOBS)
     )
-    async for keys in found.scalars().partitions(20):
-        there = await asyncio.gather(*(asyncio.to_thread(storage.exists, str(key)) for key in keys))
-        for key, exists in zip(keys, there, strict=True):
-            if not exists:
-                yield str(key)
+    after = None
+    # A page at a time, each in a statement of its own: no transaction waits for the store.
+    while True:
+        page = statement
+        if after is not None:
+            page = statement.where(tuple_(ExportJob.created_at, ExportJob.id) < after)
+        rows = (await connection.execute(page)).all()
+        for start in range(0, len(rows), 20):
+            keys = [str(row.file_path) for row in rows[start : start + 20]]
+            there = await asyncio.gather(*(storage.call(storage.exists, key) for key in keys))
+            for key, exists in zip(keys, there, strict=True):
+                if not exists:
+                    yield key
+        if limit is not None or len(rows) < SAMPLE_JOBS:
+            return
+        after = (rows[-1].created_at, rows[-1].id)
+
+
+async def _trial(storage: Storage, settings: Settings) -> Finding:
+    """Write and remove what an export would: only that shows what a policy of the bucket demands."""
+    encryption = f"encryption: {settings.s3_sse}"
+    try:
+        way = await storage.call(storage.try_writing)
+    except Rejected as error:
+        return AREA.problem("upload", str(error), "use a store that takes multipart uploads")
+    except NeedsOperator as error:
+        advice = (
+            "give the key the rights of docs/operations.md (The bucket); where a policy demands "
+            "encryption, set EXPORTER_S3_SSE to s3, or to kms with EXPORTER_S3_SSE_KMS_KEY"
+        )
+        return AREA.problem("upload", f"{error} ({encryption})", advice)
+    except Retryable as error:
+        return AREA.problem("upload", f"{error} ({encryption})", "see the log of the store")
+    if way is Integrity.CHECKSUM:
+        return AREA.ok("upload", f"an object was written and removed; checked by {way.value}, {encryption}")
+    return AREA.warning(
+        "upload",
+        f"the store refuses checksums (x-amz-checksum-crc32); uploads are checked by {way.value}",
+        "nothing, or a newer store: files that are damaged on their way are then found out by checksums",
+    )
 
 
 def _some(keys: Sequence[str]) -> str:

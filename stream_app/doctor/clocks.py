@@ -1,6 +1,5 @@
 """Do this machine, PostgreSQL and the object store agree on what time it is."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
@@ -24,7 +23,7 @@ async def check_clocks(connection: AsyncConnection, storage: Storage) -> AsyncIt
         return now
 
     async def store() -> datetime | None:
-        return await asyncio.to_thread(storage.time)
+        return await storage.call(storage.time)
 
     yield await _compare("PostgreSQL", postgres)
     yield await _compare("object store", store)

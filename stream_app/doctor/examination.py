@@ -23,7 +23,9 @@ async def examine(settings: Settings, *, full: bool = False) -> AsyncIterator[Fi
     for finding in check_settings(settings):
         yield finding
     engine = create_engine(settings, application="exporter doctor", pool_size=1, pool_timeout=PATIENCE)
-    storage = Storage(settings, connections=20, patience=PATIENCE, retries=1)
+    # No transaction is open while the store is asked.
+    autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+    storage = Storage(settings, connections=20, patience=PATIENCE, keep_trying=PATIENCE)
     brokers = Brokers(settings, client_id="exporter-doctor", patience=PATIENCE)
     source = Source(settings, connections=1)
 
@@ -35,13 +37,13 @@ async def examine(settings: Settings, *, full: bool = False) -> AsyncIterator[Fi
 
     async def bucket() -> AsyncIterator[Finding]:
         with outages_are_retryable():
-            async with engine.connect() as connection:
+            async with autocommit.connect() as connection:
                 async for finding in check_bucket(connection, storage, settings, full=full):
                     yield finding
 
     async def clocks() -> AsyncIterator[Finding]:
         with outages_are_retryable():
-            async with engine.connect() as connection:
+            async with autocommit.connect() as connection:
                 async for finding in check_clocks(connection, storage):
                     yield finding
 
@@ -70,6 +72,7 @@ async def examine(settings: Settings, *, full: bool = False) -> AsyncIterator[Fi
             except ExporterError as error:
                 yield Area(name).problem("answers", str(error), "see that it runs and that the settings fit")
     finally:
+        storage.close()
         await brokers.close()
         await source.close()
         await engine.dispose()

@@ -1,11 +1,13 @@
-"""Hashes and counts a stream of bytes, and cuts it into pieces of one size."""
+"""Hashes and counts a stream of bytes as it passes."""
 
 import hashlib
 from collections.abc import Iterator
 
+from stream_app.exports.parts import PART_SIZE, Part, cut
+
 
 class HashedStream:
-    """An iterator of chunks seen as pieces; ``size`` is in bytes."""
+    """An iterator of chunks seen as parts; ``size`` is in bytes."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
@@ -17,22 +19,12 @@ class HashedStream:
         """Hexadecimal digest of what was taken from the chunks so far."""
         return self._digest.hexdigest()
 
-    def pieces(self, size: int) -> Iterator[bytes]:
-        """Pieces of exactly ``size`` bytes, the last one shorter; raises what the chunks raise."""
-        waiting: list[bytes] = []
-        have = 0
+    def parts(self, usual: int = PART_SIZE) -> Iterator[Part]:
+        """The parts of an upload, see :func:`~stream_app.exports.parts.cut`; raises what the chunks raise."""
+        return cut(self._passing(), usual)
+
+    def _passing(self) -> Iterator[bytes]:
         for chunk in self._chunks:
             self._digest.update(chunk)
             self.size += len(chunk)
-            waiting.append(chunk)
-            have += len(chunk)
-            while have >= size:
-                rest = waiting[-1]
-                cut = len(rest) - (have - size)
-                waiting[-1] = rest[:cut]
-                piece = b"".join(waiting)
-                waiting, have = ([rest[cut:]], have - size) if have > size else ([], 0)
-                yield piece
-                del piece
-        if waiting:
-            yield b"".join(waiting)
+            yield chunk

@@ -1,5 +1,7 @@
 """What lies in the bucket: attempts' files, and uploads that nobody ended. Synchronous, a page at a time."""
 
+import re
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,9 +11,12 @@ from uuid import UUID
 from minio import Minio
 from minio.error import S3Error
 
-from stream_app.exports.s3 import store_errors
+from stream_app.exports.s3_errors import store_errors
+from stream_app.settings import Settings
 
 ATTEMPTS_PREFIX = "jobs"
+_ATTEMPT = re.compile(r"([0-9]{1,10})(-[0-9a-f]{16})?")
+
 PAGE = 1_000
 """The most that a store lists at a time."""
 
@@ -27,17 +32,34 @@ class Found:
     upload_id: str | None = None
 
 
-def object_key(job_id: object, attempt: int, file_name: str) -> str:
-    """Where one attempt puts its file: no attempt ever writes over another's."""
-    return f"{ATTEMPTS_PREFIX}/{job_id}/{attempt}/{file_name}"
+def object_key(
+    job_id: object, attempt: int, file_name: str, *, mark: str = "", prefix: str = ATTEMPTS_PREFIX
+) -> str:
+    """Where one attempt puts its file: no attempt ever writes over another's.
+
+    ``mark`` tells apart two attempts of one number: a database that was restored, or has failed over, counts
+    again from where it was.
+    """
+    return f"{prefix}/{job_id}/{attempt}{mark and '-' + mark}/{file_name}"
+
+
+def new_mark() -> str:
+    """One that no other attempt has."""
+    return secrets.token_hex(8)
+
+
+def attempts_prefix(settings: Settings) -> str:
+    """The folder that all attempts write to; nothing outside of it is this service's."""
+    return "/".join(filter(None, (settings.s3_key_prefix, ATTEMPTS_PREFIX)))
 
 
 class Inventory:
     """Lists and removes what attempts put into a bucket; anything else in it is not seen."""
 
-    def __init__(self, client: Minio, bucket: str) -> None:
+    def __init__(self, client: Minio, bucket: str, prefix: str = ATTEMPTS_PREFIX) -> None:
         self._client = client
         self._bucket = bucket
+        self._prefix = prefix
 
     def pages(self, job_id: object = None) -> Iterator[list[Found]]:
         """Everything, or what belongs to one job; at most :data:`PAGE` things at a time.
@@ -45,7 +67,7 @@ class Inventory:
         Raises:
             Retryable: the store failed.
         """
-        prefix = f"{ATTEMPTS_PREFIX}/" if job_id is None else f"{ATTEMPTS_PREFIX}/{job_id}/"
+        prefix = f"{self._prefix}/" if job_id is None else f"{self._prefix}/{job_id}/"
         yield from self._files(prefix)
         yield from self._uploads(prefix)
 
@@ -69,7 +91,7 @@ class Inventory:
         with store_errors():
             items = self._client.list_objects(self._bucket, prefix=prefix, recursive=True)
             while page := list(islice(items, PAGE)):
-                yield _known(_found(item.object_name, item.last_modified) for item in page)
+                yield _known(self._found(item.object_name, item.last_modified) for item in page)
 
     def _uploads(self, prefix: str) -> Iterator[list[Found]]:
         # The client library has the call, but does not offer it; its answer loses where the next page begins.
@@ -81,22 +103,23 @@ class Inventory:
                     self._bucket, prefix=prefix, key_marker=key, upload_id_marker=upload_id
                 )
                 yield _known(
-                    _found(item.object_name, item.initiated_time, item.upload_id) for item in answer.uploads
+                    self._found(item.object_name, item.initiated_time, item.upload_id)
+                    for item in answer.uploads
                 )
                 more = answer.is_truncated and bool(answer.uploads)
                 if more:
                     key, upload_id = answer.uploads[-1].object_name, answer.uploads[-1].upload_id
 
-
-def _found(key: str | None, since: datetime | None, upload_id: str | None = None) -> Found | None:
-    """``None`` for what is not named as attempts name their files."""
-    match str(key).split("/", 3):
-        case [prefix, job, attempt, _] if prefix == ATTEMPTS_PREFIX and attempt.isdecimal():
-            try:
-                return Found(str(key), UUID(job), int(attempt), since or datetime.now(UTC), upload_id)
-            except ValueError:
-                return None
-    return None
+    def _found(self, key: str | None, since: datetime | None, upload_id: str | None = None) -> Found | None:
+        """``None`` for what is not named as attempts name their files."""
+        folder, _, rest = str(key).partition(f"{self._prefix}/")
+        match rest.split("/", 2):
+            case [job, attempt, _] if folder == "" and (number := _ATTEMPT.fullmatch(attempt)):
+                try:
+                    return Found(str(key), UUID(job), int(number[1]), since or datetime.now(UTC), upload_id)
+                except ValueError:
+                    return None
+        return None
 
 
 def _known(items: Iterator[Found | None]) -> list[Found]:

@@ -1,52 +1,63 @@
 """One multipart upload whose parts are checked on arrival and go up side by side.
 
-The client library's own upload names no checksums, and aborts while other parts are still under way. With a
-checksum the store proves every part, and has one of the whole object, so that it later changes the object's
-metadata in place: without, MinIO reads and writes the whole object again to make one up.
+The client library's own upload names no checksums, and aborts while other parts are still under way.
 """
 
-import base64
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from threading import BoundedSemaphore
 from xml.etree.ElementTree import Element, ParseError, SubElement, tostring
 
-from isal import isal_zlib
-from minio import Minio
-from minio.error import MinioException
+from minio.error import MinioException, S3Error
 from urllib3.exceptions import HTTPError
 
-from stream_app.errors import Rejected
+from stream_app.errors import ExporterError, Rejected
+from stream_app.exports.parts import MAX_PARTS, PART_SIZE, Part, largest_file
+from stream_app.exports.s3 import S3Client
+from stream_app.exports.s3_integrity import UNSUPPORTED, Integrity, Proof, crc32
 
-PART_SIZE = 8 * 2**20
-"""Bytes of every part but the last; some stores want them all alike."""
-
-MAX_PARTS = 10_000
-"""The most that S3 takes (https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html): 80 GiB."""
+__all__ = ["MAX_PARTS", "PARALLEL", "PART_SIZE", "Headers", "Multipart", "multipart"]
 
 PARALLEL = 2
 """Parts under way at a time: one crosses the network while the store writes the other."""
 
+CLEAN_UP_SECONDS = 10.0
+"""For how long what removes the traces of a failure is repeated: a sweep finds what it leaves."""
+
 Headers = dict[str, str | list[str] | tuple[str]]
+
+_ALL = {"x-amz-checksum-algorithm": "CRC32", "x-amz-checksum-type": "FULL_OBJECT"}
 
 
 class Multipart:
     """An open upload: :meth:`add` its parts in order."""
 
     def __init__(
-        self, client: Minio, bucket: str, key: str, upload_id: str, pool: ThreadPoolExecutor
+        self,
+        client: S3Client,
+        bucket: str,
+        key: str,
+        headers: Headers,
+        proof: Proof,
+        pool: ThreadPoolExecutor,
     ) -> None:
         self._client = client
         self._bucket = bucket
         self._key = key
-        self._upload_id = upload_id
+        self._proof = proof
         self._pool = pool
         self._room = BoundedSemaphore(PARALLEL)
-        self._parts: list[Future[tuple[str, str]]] = []
+        self._parts: list[Future[tuple[str, str | None]]] = []
         self._failure: BaseException | None = None
+        self._size = 0
+        self._id = proof.send(lambda way: self._create(headers, way))
 
-    def add(self, data: bytes) -> None:
+    def _create(self, headers: Headers, way: Integrity) -> str:
+        checked: Headers = {**_ALL} if way is Integrity.CHECKSUM else {}
+        return self._client._create_multipart_upload(self._bucket, self._key, {**headers, **checked})
+
+    def add(self, data: Part) -> None:
         """Send a part, once fewer than :data:`PARALLEL` are under way.
 
         Raises:
@@ -55,65 +66,116 @@ class Multipart:
         """
         if len(self._parts) == MAX_PARTS:
             raise Rejected(
-                f"the file would be larger than {MAX_PARTS * PART_SIZE / 2**30:.0f} GiB; "
+                f"the file would be larger than {largest_file(parts=MAX_PARTS) / 2**30:,.0f} GiB; "
                 "narrow the export with filters, or compress it",
                 code="too_large",
             )
         self._room.acquire()
         if self._failure is not None:
             raise self._failure
+        self._size += len(data)
         self._parts.append(self._pool.submit(self._send, len(self._parts) + 1, data))
 
-    def _send(self, number: int, data: bytes) -> tuple[str, str]:
-        """Returns the part's entity tag and checksum."""
+    def _send(self, number: int, data: Part) -> tuple[str, str | None]:
+        """Returns the part's entity tag, and its checksum where the store takes those."""
+
+        def part(way: Integrity) -> tuple[str, str | None]:
+            headers: Headers = {**way.headers(_view(data))}
+            # Typed as bytes; it is only asked for its length and its content.
+            content: bytes = data  # type: ignore[assignment]
+            etag = self._client._upload_part(self._bucket, self._key, content, headers, self._id, number)
+            return etag, crc32(_view(data)) if way is Integrity.CHECKSUM else None
+
         try:
-            checksum = base64.b64encode(isal_zlib.crc32(data).to_bytes(4, "big")).decode()
-            etag = self._client._upload_part(
-                self._bucket, self._key, data, {"x-amz-checksum-crc32": checksum}, self._upload_id, number
-            )
-            return etag, checksum
+            return self._proof.send(part)
         except BaseException as error:
             self._failure = self._failure or error
             raise
         finally:
             self._room.release()
 
-    def _complete(self) -> None:
+    def wait(self) -> None:
+        """Let the parts that were added arrive.
+
+        Raises:
+            Whatever one of them failed with.
+        """
+        for part in self._parts:
+            part.result()
+
+    def complete(self) -> None:
+        """Make the object of the parts; where the answer is lost, ask whether it is there.
+
+        Raises:
+            MinioException, urllib3.exceptions.HTTPError, OSError: it is not, as far as anybody knows.
+        """
+        parts = [part.result() for part in self._parts]
+        try:
+            try:
+                self._ask_for_completion(parts, checked=all(checksum for _, checksum in parts))
+            except S3Error as error:
+                if error.code not in UNSUPPORTED:
+                    raise
+                self._ask_for_completion(parts, checked=False)
+        except (MinioException, HTTPError, OSError, ParseError, ExporterError):
+            if not self._is_there():
+                raise
+
+    def _ask_for_completion(self, parts: list[tuple[str, str | None]], *, checked: bool) -> None:
         document = Element("CompleteMultipartUpload")
-        for number, part in enumerate(self._parts, 1):
-            etag, checksum = part.result()
+        for number, (etag, checksum) in enumerate(parts, 1):
             element = SubElement(document, "Part")
             SubElement(element, "PartNumber").text = str(number)
             SubElement(element, "ETag").text = f'"{etag}"'
-            SubElement(element, "ChecksumCRC32").text = checksum
+            if checked:
+                SubElement(element, "ChecksumCRC32").text = checksum
+        headers: Headers = {"Content-Type": "application/xml"}
+        if checked:
+            headers["x-amz-checksum-type"] = "FULL_OBJECT"
         answer = self._client._execute(
             "POST",
             self._bucket,
             self._key,
             body=tostring(document),
-            headers={"Content-Type": "application/xml", "x-amz-checksum-type": "FULL_OBJECT"},
-            query_params={"uploadId": self._upload_id},
+            headers=headers,
+            query_params={"uploadId": self._id},
         )
         if b"<Error" in answer.data:  # S3 may find out after it has said 200
             raise MinioException(f"the upload could not be completed: {answer.data.decode(errors='replace')}")
 
+    def _is_there(self) -> bool:
+        """Whether the object is: nobody else writes to its key, so its size says enough."""
+        try:
+            return self._client.stat_object(self._bucket, self._key).size == self._size
+        except (MinioException, HTTPError, OSError, ParseError, ExporterError):
+            return False
+
+    def abort(self) -> None:
+        """Give the upload up. What that fails with is of no interest: it may have been completed."""
+        client = self._client.until(None, CLEAN_UP_SECONDS)
+        with suppress(MinioException, HTTPError, OSError, ParseError, ExporterError):
+            client._abort_multipart_upload(self._bucket, self._key, self._id)
+
+
+def _view(data: Part) -> bytes | memoryview:
+    return data if isinstance(data, bytes) else memoryview(data)
+
 
 @contextmanager
-def multipart(client: Minio, bucket: str, key: str, headers: Headers) -> Iterator[Multipart]:
+def multipart(
+    client: S3Client, bucket: str, key: str, headers: Headers, proof: Proof | None = None
+) -> Iterator[Multipart]:
     """An upload that is completed when the block ends, and aborted if it raises.
 
     ``headers`` are the object's; all errors are the client library's.
     """
-    checked = {"x-amz-checksum-algorithm": "CRC32", "x-amz-checksum-type": "FULL_OBJECT"}
-    upload_id = client._create_multipart_upload(bucket, key, {**headers, **checked})
-    try:
-        with ThreadPoolExecutor(PARALLEL, "part") as pool:
-            upload = Multipart(client, bucket, key, upload_id, pool)
+    with ThreadPoolExecutor(PARALLEL, "part") as pool:
+        upload = Multipart(client, bucket, key, headers, proof or Proof(), pool)
+        try:
             yield upload
-        upload._complete()
-    except BaseException:
-        # No part is under way any more: one that arrived after the abort would stay for ever. What the abort
-        # fails with is of no interest, the upload may have been completed.
-        with suppress(MinioException, HTTPError, OSError, ParseError):
-            client._abort_multipart_upload(bucket, key, upload_id)
-        raise
+            upload.complete()
+        except BaseException:
+            # No part may be under way any more: one that arrived after the abort would stay for ever.
+            pool.shutdown(wait=True, cancel_futures=False)
+            upload.abort()
+            raise

@@ -7,12 +7,14 @@
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from threading import Event
 from typing import Any
 
 from stream_app.errors import ExporterError, Outage, Rejected, Retryable
@@ -22,7 +24,6 @@ from stream_app.exports.compression import Compression, compression_for
 from stream_app.exports.datasets.base import Dataset
 from stream_app.exports.formats.base import Document, Format, Tally
 from stream_app.exports.formats.process import frame_in_process
-from stream_app.exports.inventory import object_key
 from stream_app.exports.phases import Timed, TimedSink, phase, rendering
 from stream_app.exports.pipe import BytePipe, PipeClosed
 from stream_app.exports.projection import Statement
@@ -113,7 +114,7 @@ class Exporter:
                 filters=request.filters,
                 template=table.dataset.template,
             )
-            file = _File(claim, request, document, output, compression)
+            file = _File(claim, request, document, output, compression, self.storage.key)
             estimating = asyncio.create_task(self._estimate(claim, table, rows, gauge))
             try:
                 count, stored = await self._transfer(snapshot, statement, file, gauge)
@@ -202,6 +203,7 @@ class Exporter:
         self, snapshot: Snapshot, statement: Statement, file: "_File", gauge: Gauge
     ) -> tuple[int, Stored]:
         pipe = BytePipe()
+        stopped = Event()
         count = 0
 
         def upload() -> Stored:
@@ -215,6 +217,7 @@ class Exporter:
                         content_type=file.content_type,
                         file_name=file.name,
                         metadata=lambda: {"rows": str(count)},
+                        stopped=stopped,
                     )
             finally:
                 pipe.close_reader()
@@ -230,9 +233,10 @@ class Exporter:
             return count, await asyncio.shield(uploading)
         except BaseException as error:
             pipe.fail(error)
+            stopped.set()
             await asyncio.wait({uploading})
             if uploading.exception() is None:
-                await asyncio.to_thread(self.storage.remove, file.key)
+                await self.storage.call(self.storage.remove, file.key)
             elif isinstance(error, PipeClosed):
                 uploading.result()
             raise
@@ -259,7 +263,7 @@ def _limited(sink: Sink, limit: int | None, output: Format) -> Sink:
     return take
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _File:
     """Name, type and bytes of the file that one attempt writes."""
 
@@ -268,15 +272,17 @@ class _File:
     document: Document
     output: Format
     compression: Compression | None
+    key_of: Callable[[object, int, str], str]
 
     @property
     def name(self) -> str:
         suffix = self.compression.suffix if self.compression else ""
         return f"{self.document.dataset}-{self.document.as_of:%Y-%m-%d}.{self.output.extension}{suffix}"
 
-    @property
+    @cached_property
     def key(self) -> str:
-        return object_key(self.claim.job_id, self.claim.attempt, self.name)
+        """Where it goes; no other attempt ever has this key."""
+        return self.key_of(self.claim.job_id, self.claim.attempt, self.name)
 
     @property
     def content_type(self) -> str:

@@ -13,7 +13,7 @@ from minio.credentials.credentials import Credentials
 from minio.credentials.providers import AWSConfigProvider, EnvAWSProvider, IamAwsProvider, Provider
 from pydantic import SecretStr
 
-from stream_app.errors import Outage
+from stream_app.errors import NeedsOperator
 from stream_app.settings import Settings
 
 STS_ENDPOINT = "AWS_ENDPOINT_URL_STS"
@@ -32,7 +32,7 @@ HOW_TO_MEND = (
 )
 
 
-class NoCredentials(Outage):
+class NoCredentials(NeedsOperator):
     """Nobody can say what to sign requests with: an operator has to mend it, or a service of AWS is away."""
 
     code = "store_credentials_missing"
@@ -78,7 +78,8 @@ class Chain(Provider):
                 except urllib3.exceptions.HTTPError as error:
                     reasons.append(f"{name}: does not answer ({type(error).__name__})")
         raise NoCredentials(
-            f"object store: there are no credentials; {HOW_TO_MEND}. Looked in " + "; ".join(reasons)
+            f"object store: there are no credentials; {HOW_TO_MEND}. Looked in " + "; ".join(reasons),
+            reason="the service has no credentials for the object store",
         )
 
 

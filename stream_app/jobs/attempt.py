@@ -10,7 +10,7 @@ from enum import Enum
 import structlog
 
 from stream_app import metrics, tracing
-from stream_app.errors import ExporterError, Outage, Rejected, Retryable
+from stream_app.errors import ExporterError, NeedsOperator, Outage, Rejected, Retryable
 from stream_app.events import EventType, JobError, LifecycleData, lifecycle_event
 from stream_app.exports.run import Exporter, Gauge
 from stream_app.jobs.states import Status
@@ -23,6 +23,9 @@ log = structlog.get_logger(__name__)
 
 FIRST_RETRY = timedelta(seconds=5)
 LONGEST_RETRY = timedelta(minutes=2)
+
+OPERATORS_TIME = timedelta(days=1)
+"""How long a job waits for somebody to mend what refuses the service."""
 
 
 class Stop(Enum):
@@ -102,7 +105,7 @@ class Runner:
             else:
                 log.warning("job.lease_lost_at_end")
                 metrics.LEASES_LOST.inc()
-                await self.caretaker.sweep(claim.job_id, before=claim.attempt + 1)
+                await self.caretaker.discard(outcome)
         except Retryable as error:
             # A sealed outcome is published later by whoever tends to it; anything else runs into its lease.
             log.warning("job.interrupted", error=str(error))
@@ -132,9 +135,11 @@ class Runner:
         except Retryable as error:
             log.warning("job.lease_runs_out", **claim.named, error=str(error))
 
-    async def _release(self, claim: Claim, *, delay: timedelta, failed: bool) -> None:
+    async def _release(
+        self, claim: Claim, *, delay: timedelta, failed: bool, waits_for: JobError | None = None
+    ) -> None:
         """Hand the job back once the state database takes it: a lease that runs out would be a failure."""
-        await until_possible(self.store.release, claim, delay=delay, failed=failed)
+        await until_possible(self.store.release, claim, delay=delay, failed=failed, waits_for=waits_for)
 
     async def _export(self, claim: Claim, gauge: Gauge) -> LifecycleData:
         if claim.attempt > 1:
@@ -165,8 +170,20 @@ class Runner:
                 return None
         if isinstance(error, Rejected):
             return _failure(claim, error.code, str(error))
+        if isinstance(error, NeedsOperator):
+            if self._has_waited(claim, OPERATORS_TIME):
+                return _failure(
+                    claim,
+                    error.code,
+                    f"gave up after waiting for an operator: {error.reason}; tell them this job's id",
+                )
+            log.error("job.operator_needed", error=str(error))
+            told = JobError(code=error.code, message=f"waits for an operator: {error.reason}")
+            await self._release(claim, delay=backoff(claim.attempt - 1), failed=False, waits_for=told)
+            metrics.RETRIES.labels("outage").inc()
+            return None
         if isinstance(error, Outage):
-            if self._has_waited_enough(claim):
+            if self._has_waited(claim, timedelta(days=self.settings.retention_days)):
                 return _failure(claim, error.code, "gave up: a part of the service was away for too long")
             log.warning("job.waits_for_outage", error=str(error))
             await self._release(claim, delay=backoff(claim.attempt - 1), failed=False)
@@ -186,10 +203,10 @@ class Runner:
         metrics.RETRIES.labels("fault").inc()
         return None
 
-    def _has_waited_enough(self, claim: Claim) -> bool:
-        """Nobody waits for a job longer than for its file."""
+    def _has_waited(self, claim: Claim, longest: timedelta) -> bool:
+        """Whether it is over; nobody waits for a job longer than for its file."""
         age = datetime.now(UTC) - (claim.asked_at or claim.started_at)
-        return age > timedelta(days=self.settings.retention_days)
+        return age > min(longest, timedelta(days=self.settings.retention_days))
 
 
 def backoff(tries: int) -> timedelta:

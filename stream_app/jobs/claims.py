@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import case, func, update
 
-from stream_app.events import ExportRequest, LifecycleData
+from stream_app.events import ExportRequest, JobError, LifecycleData
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.sql import BEFORE_CLAIM, CLAIM, RENEW
 from stream_app.jobs.states import Status
@@ -137,8 +137,17 @@ class Claims(Transactions):
             ).all()
         return {row.id for row in rows}, {row.id for row in rows if row.cancelled}
 
-    async def release(self, claim: Claim, *, delay: timedelta = timedelta(0), failed: bool = True) -> bool:
+    async def release(
+        self,
+        claim: Claim,
+        *,
+        delay: timedelta = timedelta(0),
+        failed: bool = True,
+        waits_for: JobError | None = None,
+    ) -> bool:
         """Hand a job back to ``pending``, due after ``delay``; returns whether the lease was still held.
+
+        ``waits_for`` is shown with the job until it is claimed again.
 
         ``failed`` counts towards the attempts that are allowed; a drained worker has not failed. A job that
         is to be cancelled is left as an abandoned one, which :meth:`seal_exhausted` cancels.
@@ -151,6 +160,8 @@ class Claims(Transactions):
             "not_before": func.now() + delay,
             "row_count": None,
             "failures": ExportJob.failures + int(failed),
+            "error_code": waits_for and waits_for.code,
+            "error_message": waits_for and waits_for.message,
         }
         statement = (
             update(ExportJob)

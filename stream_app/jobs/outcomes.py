@@ -38,11 +38,18 @@ class Outcomes(Transactions):
         async with self.statement() as connection:
             if await connection.scalar(SEAL, values) is not None:
                 return True
+            # Whoever tends to outcomes may have published it before it was asked for again. The whole is
+            # compared: an attempt of the same number can have ended the job otherwise, see Storage.key.
+            applied = and_(
+                ExportJob.outcome.is_(None),
+                ExportJob.status == outcome.status,
+                ExportJob.file_path.is_not_distinct_from(outcome.key),
+                ExportJob.completed_at.is_not_distinct_from(outcome.completed_at),
+            )
             own = and_(
                 ExportJob.id == claim.job_id,
                 ExportJob.attempt == claim.attempt,
-                # Whoever tends to outcomes may have published it before it was asked for again.
-                or_(ExportJob.outcome == sealed, ExportJob.status == outcome.status),
+                or_(ExportJob.outcome == sealed, applied),
             )
             return await connection.scalar(select(ExportJob.id).where(own)) is not None
 

@@ -119,7 +119,8 @@ CLAIM = text(
         UPDATE export_jobs AS job
         SET status = 'processing', attempt = attempt + 1, worker = :worker,
             failures = failures + (status = 'processing')::int,
-            lease_until = now() + :lease, started_at = now(), row_count = NULL, not_before = NULL
+            lease_until = now() + :lease, started_at = now(), row_count = NULL, not_before = NULL,
+            error_code = NULL, error_message = NULL
         WHERE job.id = ANY (array(SELECT id FROM chosen))
         RETURNING job.*
     )

@@ -108,18 +108,26 @@ class Sweeper:
         Raises:
             Retryable: the database or the store is away.
         """
-        removed = 0
-        async with self.store.transaction() as connection:
-            if not await connection.scalar(select(func.pg_try_advisory_xact_lock(SWEEPS))):
+        async with self.store.statement() as connection:
+            # A session's lock, and no transaction: a large bucket takes its time.
+            if not await connection.scalar(select(func.pg_try_advisory_lock(SWEEPS))):
                 return 0
-            await asyncio.to_thread(self.storage.set_backstop, self.settings, await longest_kept(connection))
-            pages = self.storage.inventory.pages()
-            while (page := await asyncio.to_thread(next, pages, None)) is not None:
-                jobs = await jobs_of(connection, page)
-                now = datetime.now(UTC)
-                for found in page:
-                    if not is_needed(found, jobs.get(found.job_id), now=now, settings=self.settings):
-                        await asyncio.to_thread(self.storage.inventory.remove, found)
-                        removed += 1
-                        log.info("sweep.removed", key=found.key, upload=found.upload_id)
+            try:
+                return await self._sweep(connection)
+            finally:
+                await connection.scalar(select(func.pg_advisory_unlock(SWEEPS)))
+
+    async def _sweep(self, connection: AsyncConnection) -> int:
+        storage = self.storage
+        removed = 0
+        await storage.call(storage.set_backstop, self.settings, await longest_kept(connection))
+        pages = storage.inventory.pages()
+        while (page := await storage.call(next, pages, None)) is not None:
+            jobs = await jobs_of(connection, page)
+            now = datetime.now(UTC)
+            for found in page:
+                if not is_needed(found, jobs.get(found.job_id), now=now, settings=self.settings):
+                    await storage.call(storage.inventory.remove, found)
+                    removed += 1
+                    log.info("sweep.removed", key=found.key, upload=found.upload_id)
         return removed

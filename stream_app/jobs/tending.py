@@ -1,6 +1,5 @@
 """What happens to jobs that nobody works on: outcomes are published, leftovers swept, files expire."""
 
-import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ class Caretaker:
         """
         kind = EVENT_OF[Status(outcome.status)]
         if kind is EventType.EXPIRED and outcome.key is not None:
-            await asyncio.to_thread(self.storage.remove, outcome.key)
+            await self.storage.call(self.storage.remove, outcome.key)
         await self.emit(lifecycle_event(kind, outcome))
 
     async def sweep(self, job_id: UUID, *, before: int) -> None:
@@ -47,9 +46,21 @@ class Caretaker:
             completed_by = await self.store.completed_by(job_id)
             if completed_by is not None:
                 before = min(before, completed_by)
-            await asyncio.to_thread(self.storage.remove_attempts, job_id, before=before)
+            await self.storage.call(self.storage.remove_attempts, job_id, before=before)
         except Retryable as error:
             log.warning("sweep.failed", job_id=str(job_id), error=str(error))
+
+    async def discard(self, outcome: LifecycleData) -> None:
+        """Remove the file of an attempt that did not come to end its job: its own, and no other.
+
+        Others have other keys, also where a database that has failed over gave them the same number.
+        """
+        if outcome.key is None:
+            return
+        try:
+            await self.storage.call(self.storage.remove, outcome.key)
+        except Retryable as error:
+            log.warning("sweep.failed", job_id=str(outcome.job_id), error=str(error))
 
     async def tend(self) -> None:
         """End abandoned jobs and files whose time is over; publish outcomes that did not get through.

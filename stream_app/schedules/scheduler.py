@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -36,6 +37,9 @@ from stream_app.schedules.windows import Windowing
 from stream_app.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+PLANNING = ThreadPoolExecutor(1, thread_name_prefix="planning")
+"""Planning is done in a transaction: it must not wait for a thread that something else holds."""
 
 BATCH = 500
 """Schedules that one transaction takes."""
@@ -75,7 +79,9 @@ class Scheduler:
             if not due:
                 return 0, 0
             # In a thread: for hundreds it takes a while, in which leases are to be renewed.
-            rows, advanced, unusable = await asyncio.to_thread(self._plan_all, due, until)
+            rows, advanced, unusable = await asyncio.get_running_loop().run_in_executor(
+                PLANNING, self._plan_all, due, until
+            )
             for schedule_id, error in unusable:
                 # It would stay due for ever: it is put aside, and its owner is told why by a failed run.
                 reason = str(why(error))

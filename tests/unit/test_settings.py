@@ -28,7 +28,7 @@ from stream_app.settings import Settings
 FIELDS = Settings.model_fields
 SECRETS = sorted(name for name, field in FIELDS.items() if is_secret(field))
 ANY_TEXT = {"kafka_sasl_username", "smtp_username", "kafka_group", "jwt_audience", "jwt_issuer",
-    "jwt_user_claim", "jwt_roles_claim",
+    "s3_sse_kms_key", "jwt_user_claim", "jwt_roles_claim",
     "kafka_oauth_client_id", "kafka_oauth_scope", "kafka_oauth_audience", "kafka_oauth_parameters",
     "kafka_oauth_extensions",
     # Every user id is one, and every secret that is only compared.
@@ -40,6 +40,7 @@ BAD_BY_NAME = {
     "s3_endpoint": ["http://h:9000/minio", "ftp://h", "http://", "h:99999", "http://u:p@h", "h?x=1", "a b"],
     "s3_public_endpoint": ["http://h/path", "https://h#x", "//"],
     "s3_bucket": ["x", "a/b", "-ab", "ü" * 5, "a..b"],
+    "s3_key_prefix": ["a//b", "a/../b", "..", "a b", "ü", "x" * 201, "a?b"],
     "s3_region": ["eu west", "eu/1", "-"],
     "smtp_host": ["smtp://h", "h:25", "a b", "h/x", "-h"],
     "metrics_host": ["http://h", "0.0.0.0:80", "::z"],
@@ -144,6 +145,8 @@ def test_empty_means_unset(name: str, value: str, monkeypatch: pytest.MonkeyPatc
         ("log_level", "debug ", "DEBUG"),
         ("log_format", "JSON", "json"),
         ("s3_secure", " TRUE ", True),
+        ("s3_sse", "KMS", "kms"),
+        ("s3_key_prefix", " /team-a/exports// ", "team-a/exports"),
         ("smtp_port", " 587 ", 587),
         ("mail_from", "Bücher <exports@bücher.example>", "Bücher <exports@xn--bcher-kva.example>"),
         ("mail_from", "exports@straße.example", "exports@xn--strae-oqa.example"),

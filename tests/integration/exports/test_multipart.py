@@ -59,7 +59,8 @@ def test_every_boundary(storage: Storage, key: str, size: int) -> None:
         assert known.size == size
         assert known.content_type == "text/plain"
         assert known.metadata is not None
-        assert known.metadata["x-amz-meta-rows"] == "7"
+        # R18: a larger file began to go up before it was known; to set it afterwards is a copy.
+        assert known.metadata.get("x-amz-meta-rows") == ("7" if size < PART_SIZE else None)
         assert left(storage, key) == [key]
     finally:
         storage.remove(key)
@@ -168,7 +169,7 @@ def test_a_part_that_fails_slowly_ends_the_upload_soon(
 def test_an_upload_that_ends_unheard_leaves_no_object(
     storage: Storage, settings: Settings, key: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The store has it, but its answer is lost; and what an abort says then must not hide that."""
+    """The store has it, but no answer comes any more; and what an abort says then must not hide that."""
     store = Storage(settings)
     execute = Minio._execute
 
@@ -178,6 +179,8 @@ def test_an_upload_that_ends_unheard_leaves_no_object(
             raise OSError("the answer is lost")
         if method == "PUT" and not options.get("query_params"):
             raise OSError("the answer is lost")
+        if method == "HEAD":
+            raise OSError("this one too")
         return answer
 
     monkeypatch.setattr(Minio, "_execute", executing)
@@ -217,7 +220,7 @@ def test_an_error_that_comes_with_200(
     storage: Storage, settings: Settings, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S3 may find out that it cannot complete an upload after it has begun to answer."""
-    store = Storage(settings)
+    store = Storage(settings, keep_trying=1)
     execute = Minio._execute
 
     def executing(self: Minio, method: str, *arguments: Any, **options: Any) -> Any:

@@ -1,10 +1,7 @@
 """What a store's answers mean: given by a proxy between the service and the real store."""
 
-import http.client
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
@@ -17,66 +14,7 @@ from stream_app.exports.source_errors import source_errors
 from stream_app.exports.storage import Storage
 from stream_app.jobs.database import create_engine
 from stream_app.settings import Settings
-
-
-class Proxy(ThreadingHTTPServer):
-    """Passes on what it gets, or answers by itself: ``status``, ``code``; counts what it refused."""
-
-    daemon_threads = True
-    status: int | None = None
-    code = ""
-    date: str | None = None
-    hang_up = False
-    refused = 0
-    methods: tuple[str, ...] = ("GET", "HEAD", "PUT", "POST", "DELETE")
-
-    def __init__(self, target: str) -> None:
-        self.target = urlsplit(target).netloc
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Proxy
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
-
-    def _pass(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        proxy = self.server
-        if self.command in proxy.methods and proxy.hang_up:
-            proxy.refused += 1
-            self.close_connection = True
-            return
-        if self.command in proxy.methods and proxy.status is not None:
-            proxy.refused += 1
-            content = f"<?xml version='1.0'?><Error><Code>{proxy.code}</Code><Message>no</Message></Error>"
-            self._answer(proxy.status, [("Content-Type", "application/xml")], content.encode())
-            return
-        onward = http.client.HTTPConnection(proxy.target, timeout=30)
-        onward.request(self.command, self.path, body, dict(self.headers.items()))
-        answer = onward.getresponse()
-        headers = [
-            (name, value)
-            for name, value in answer.getheaders()
-            if name not in ("Transfer-Encoding", "Connection")
-        ]
-        self._answer(answer.status, headers, answer.read())
-        onward.close()
-
-    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
-        self.send_response_only(status)
-        for name, value in headers:
-            if name not in ("Content-Length", "Date"):
-                self.send_header(name, value)
-        self.send_header("Date", self.server.date or self.date_time_string())
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass
+from tests.store_proxy import Proxy
 
 
 @pytest.fixture
@@ -91,7 +29,7 @@ def proxy(settings: Settings) -> Iterator[Proxy]:
 def behind(proxy: Proxy, settings: Settings, storage: Storage) -> Storage:
     """The bucket, through the proxy."""
     endpoint = f"http://127.0.0.1:{proxy.server_port}"
-    return Storage(settings.model_copy(update={"s3_endpoint": endpoint}), patience=2, retries=1)
+    return Storage(settings.model_copy(update={"s3_endpoint": endpoint}), patience=2, keep_trying=0.3)
 
 
 def put(storage: Storage, size: int = 10) -> str:
@@ -143,7 +81,7 @@ def test_a_connection_that_breaks(behind: Storage, proxy: Proxy) -> None:
     proxy.hang_up = True
     with pytest.raises(Outage):
         put(behind)
-    assert proxy.refused == 4  # the upload and its removal, each tried twice
+    assert proxy.refused >= 2  # the upload and its removal
 
 
 def test_a_proxy_that_speaks_for_a_dead_store(behind: Storage, proxy: Proxy) -> None:

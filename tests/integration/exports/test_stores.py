@@ -1,0 +1,283 @@
+"""Object stores as companies have them (P9, P10, P11, P20, R17, R18), by a proxy before the real one."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from minio.lifecycleconfig import LifecycleConfig
+
+from stream_app.doctor.bucket import _trial
+from stream_app.doctor.findings import State
+from stream_app.errors import NeedsOperator, Outage, Rejected, Retryable
+from stream_app.exports import parts
+from stream_app.exports.s3_integrity import Integrity
+from stream_app.exports.storage import Storage
+from stream_app.settings import Settings
+from tests.store_proxy import Proxy, Request
+
+LARGE = 9 * 2**20
+SSE = "x-amz-server-side-encryption"
+
+
+@pytest.fixture
+def proxy(settings: Settings) -> Iterator[Proxy]:
+    with Proxy(settings.s3_endpoint) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+Open = Callable[..., Storage]
+
+
+@pytest.fixture
+def behind(proxy: Proxy, settings: Settings, storage: Storage) -> Open:
+    """The bucket through the proxy, with other settings where they are given."""
+
+    def opened(keep_trying: float = 20, **changes: Any) -> Storage:
+        endpoint = f"http://127.0.0.1:{proxy.server_port}"
+        return Storage(
+            settings.model_copy(update={"s3_endpoint": endpoint, **changes}), keep_trying=keep_trying
+        )
+
+    return opened
+
+
+def put(store: Storage, size: int, **options: Any) -> tuple[str, bytes]:
+    content = (b"0123456789abcdef" * (size // 16 + 1))[:size]
+    key = store.key(uuid4(), 1, "f")
+    chunks = (content[start : start + 1_000_003] for start in range(0, len(content), 1_000_003))
+    store.put(key, chunks, content_type="text/plain", file_name="f", metadata=dict, **options)
+    return key, content
+
+
+def refusing(header: str, status: int, code: str) -> Callable[[Request], tuple[int, str] | None]:
+    return lambda request: (status, code) if any(header in name for name in request.headers) else None
+
+
+REFUSALS = [
+    (501, "NotImplemented"),
+    (400, "InvalidArgument"),
+    (400, "InvalidRequest"),
+    (403, "SignatureDoesNotMatch"),
+]
+
+
+@pytest.mark.parametrize(("status", "code"), REFUSALS)
+def test_checksums_that_are_refused_are_done_without(
+    behind: Open, proxy: Proxy, storage: Storage, status: int, code: str
+) -> None:
+    """P9: found out once, for small and for large files; and the content is checked another way."""
+    store = behind()
+    proxy.rule = refusing("x-amz-checksum", status, code)
+    for size in (LARGE, 10, 5 * 2**20 + 1, LARGE):
+        key, content = put(store, size)
+        assert storage.read(key) == content
+        storage.remove(key)
+    assert proxy.refused == 1
+    assert store.proof.best is Integrity.MD5
+    assert all(
+        "content-md5" in request.headers for request in proxy.seen if request.call in ("put", "part")[-1:]
+    )
+    finding = _trial_of(store)
+    assert finding.state is State.WARNING
+    assert "refuses checksums" in finding.what
+
+
+def _trial_of(store: Storage) -> Any:
+    import asyncio
+
+    return asyncio.run(_trial(store, Settings(_env_file=None)))
+
+
+def test_where_no_way_is_taken_the_upload_goes_without(behind: Open, proxy: Proxy, storage: Storage) -> None:
+    """P9: neither checksums nor Content-MD5."""
+    store = behind()
+    proxy.rule = lambda request: (
+        (501, "NotImplemented")
+        if any("checksum" in name or name == "content-md5" for name in request.headers)
+        else None
+    )
+    for size in (10, LARGE):
+        key, content = put(store, size)
+        assert storage.read(key) == content
+        storage.remove(key)
+    assert store.proof.best is Integrity.NONE
+
+
+@pytest.mark.parametrize("size", [10, 5 * 2**20, 5 * 2**20 + 1, 8 * 2**20 - 1, 8 * 2**20, LARGE])
+def test_every_size_is_checked_and_nothing_is_copied(
+    behind: Open, proxy: Proxy, storage: Storage, size: int
+) -> None:
+    """P10, R18: also between 5 and 8 MiB; a store without CopyObject serves as well as any."""
+    proxy.rule = lambda request: (501, "NotImplemented") if request.is_copy else None
+    key, content = put(behind(), size)
+    assert storage.read(key) == content
+    storage.remove(key)
+    assert proxy.refused == 0
+    for request in proxy.seen:
+        assert not request.is_copy
+        if request.call in ("put", "part"):
+            assert "x-amz-checksum-crc32" in request.headers
+
+
+@pytest.mark.parametrize("size", [10, LARGE])
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ({"s3_sse": "s3"}, {SSE: "AES256"}),
+        ({"s3_sse": "kms"}, {SSE: "aws:kms"}),
+        (
+            {"s3_sse": "kms", "s3_sse_kms_key": "key-1"},
+            {SSE: "aws:kms", f"{SSE}-aws-kms-key-id": "key-1"},
+        ),
+    ],
+)
+def test_a_policy_that_demands_encryption(
+    behind: Open, proxy: Proxy, size: int, chosen: dict[str, str], expected: dict[str, str]
+) -> None:
+    """P11: without the setting it is the operator's to mend, with it files are written."""
+    proxy.rule = lambda request: (
+        (403, "AccessDenied") if request.call in ("put", "create") and SSE not in request.headers else None
+    )
+    proxy.dropped = (SSE, f"{SSE}-aws-kms-key-id")  # the store here has no keys
+    with pytest.raises(NeedsOperator, match="AccessDenied") as raised:
+        put(behind(), size)
+    assert raised.value.reason == "the object store refuses the service (AccessDenied)"
+    finding = _trial_of(behind())
+    assert finding.state is State.PROBLEM
+    assert "AccessDenied" in finding.what
+    assert "EXPORTER_S3_SSE" in finding.advice
+    proxy.seen.clear()
+    # What the proxy drops is signed: only what was sent is looked at.
+    with pytest.raises(Retryable):
+        put(behind(keep_trying=0, **chosen), size)
+    first = next(request for request in proxy.seen if request.call in ("put", "create"))
+    assert {name: value for name, value in first.headers.items() if name.startswith(SSE)} == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(503, "SlowDown"), (500, "InternalError"), (429, "TooManyRequests")]
+)
+def test_every_call_is_repeated(behind: Open, proxy: Proxy, storage: Storage, status: int, code: str) -> None:
+    """R17: each kind of call meets the fault twice, and the export is not made again."""
+    times = Counter[str]()
+
+    def twice(request: Request) -> tuple[int, str] | None:
+        times[request.call] += 1
+        return (status, code) if times[request.call] <= 2 else None
+
+    proxy.rule = twice
+    store = behind()
+    store.check()
+    large, content = put(store, LARGE)
+    small, _ = put(store, 10)
+    assert store.exists(large)
+    assert list(store.inventory.pages(large.split("/")[1]))
+    assert storage.read(large) == content
+    store.remove(large)
+    store.remove(small)
+    assert {"list", "create", "part", "complete", "put", "head", "delete"} <= times.keys()
+    assert proxy.refused >= 2 * 7
+
+
+def test_a_completion_in_doubt_is_asked_for(behind: Open, proxy: Proxy, storage: Storage) -> None:
+    """R17: the store has completed the upload, and every answer to that is lost."""
+    proxy.deaf_to = lambda request: request.call == "complete"
+    key, content = put(behind(keep_trying=0.5), LARGE)
+    assert storage.read(key) == content
+    storage.remove(key)
+    assert proxy.seen[-1].call == "head"
+
+
+def test_a_completion_that_failed_leaves_nothing(behind: Open, proxy: Proxy, storage: Storage) -> None:
+    proxy.rule = lambda request: (503, "SlowDown") if request.call == "complete" else None
+    store = behind(keep_trying=0.5)
+    job_id = uuid4()
+    with pytest.raises(Outage, match="SlowDown"):
+        store.put(
+            store.key(job_id, 1, "f"),
+            iter([b"x" * LARGE]),
+            content_type="text/plain",
+            file_name="f",
+            metadata=dict,
+        )
+    assert [found for page in storage.inventory.pages(job_id) for found in page] == []
+
+
+def test_a_cancelled_export_does_not_wait_for_the_store(behind: Open, proxy: Proxy) -> None:
+    """R17: repeating is ended by whoever does not need the file any more."""
+    proxy.rule = lambda request: (503, "SlowDown") if request.call == "put" else None
+    stopped = threading.Event()
+    threading.Timer(0.5, stopped.set).start()
+    began = time.monotonic()
+    with pytest.raises(Outage, match="SlowDown"):
+        put(behind(keep_trying=60), 10, stopped=stopped)
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(501, "NotImplemented"), (405, "MethodNotAllowed"), (400, "EntityTooLarge")]
+)
+def test_what_a_store_never_does_fails_the_job_at_once(
+    behind: Open, proxy: Proxy, status: int, code: str
+) -> None:
+    """P10: a permanent refusal is no outage."""
+    proxy.rule = lambda request: (status, code) if request.call == "create" else None
+    with pytest.raises(Rejected, match=code) as raised:
+        put(behind(), LARGE)
+    assert raised.value.code == "store_refused"
+
+
+def test_parts_grow_with_the_file_and_large_ones_lie_on_disk(
+    behind: Open, proxy: Proxy, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R18."""
+    monkeypatch.setattr("stream_app.exports.storage.PART_SIZE", 5 * 2**20)
+    monkeypatch.setattr(parts, "LARGER", ((1, 2),))
+    monkeypatch.setattr(parts, "IN_MEMORY", 6 * 2**20)
+    tried = Counter[str]()
+
+    def once(request: Request) -> tuple[int, str] | None:
+        tried[request.path] += 1
+        return (503, "SlowDown") if request.call == "part" and tried[request.path] == 1 else None
+
+    proxy.rule = once
+    key, content = put(behind(), 17 * 2**20)
+    assert storage.read(key) == content
+    storage.remove(key)
+    sizes = {r.path: r.headers["content-length"] for r in proxy.seen if r.call == "part"}
+    assert sorted(map(int, sizes.values())) == [2 * 2**20, 5 * 2**20, 10 * 2**20]
+
+
+def test_a_bucket_is_shared(settings: Settings, storage: Storage) -> None:
+    """P20: everything of a deployment lies below its prefix, and nothing outside of it is seen or removed."""
+    name = f"shared-{uuid4().hex[:8]}"
+    stores = [
+        Storage(settings.model_copy(update={"s3_bucket": name, "s3_key_prefix": prefix}))
+        for prefix in ("", "team-a", "team-a/exports", "team-b")
+    ]
+    stores[0].ensure_bucket()
+    job_id = uuid4()
+    keys = []
+    for store in stores:
+        keys.append(store.key(job_id, 1, "f"))
+        store.put(keys[-1], iter([b"x"]), content_type="text/plain", file_name="f", metadata=dict)
+        store._client._create_multipart_upload(name, store.key(job_id, 2, "g"), {})
+        assert store.set_backstop(settings)
+    for store, key in zip(stores, keys, strict=True):
+        assert key.startswith(f"{store.prefix}/{job_id}/1-")
+        found = [item for page in store.inventory.pages() for item in page]
+        assert {item.attempt for item in found} == {1, 2}
+        assert len(found) == 2
+        assert all(item.key.startswith(f"{store.prefix}/") for item in found)
+    rules = stores[0]._client.get_bucket_lifecycle(name)
+    assert isinstance(rules, LifecycleConfig)
+    filters = {rule.rule_filter.prefix for rule in rules.rules if rule.rule_filter}
+    assert filters == {f"{store.prefix}/" for store in stores}
+    stores[1].remove_attempts(job_id, before=3)
+    assert [store.exists(key) for store, key in zip(stores, keys, strict=True)] == [True, False, True, True]

@@ -1,0 +1,199 @@
+"""Two attempts of one number, as after a failover, do each other no harm (R4); refusals are told (P11).
+
+Also: a sweep holds no transaction (Q6), and what waits for the store keeps nothing else waiting (R13).
+"""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import asyncpg
+import pytest
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.models import JobView
+from stream_app.errors import NeedsOperator
+from stream_app.events import Event, LifecycleData
+from stream_app.exports.inventory import Found
+from stream_app.exports.run import Exporter
+from stream_app.exports.storage import Storage
+from stream_app.jobs import attempt as attempts
+from stream_app.jobs.attempt import Runner
+from stream_app.jobs.models import ExportJob
+from stream_app.jobs.store import Claim, JobStore
+from stream_app.jobs.sweeping import Sweeper
+from stream_app.jobs.tending import Caretaker
+from stream_app.settings import Settings
+from tests.integration.jobs.jobs import Jobs, completed
+
+
+@pytest.fixture
+def jobs(engine: AsyncEngine) -> Jobs:
+    return Jobs(engine)
+
+
+@pytest.fixture
+def caretaker(jobs: Jobs, storage: Storage) -> Caretaker:
+    async def emit(event: Event) -> None:
+        """Nobody listens."""
+
+    return Caretaker(jobs.store, storage, emit)
+
+
+def put(storage: Storage, claim: Claim) -> LifecycleData:
+    """The file of an attempt, as an export writes it, and the outcome that names it."""
+    key = storage.key(claim.job_id, claim.attempt, "f")
+    storage.put(key, iter([b"x"]), content_type="text/plain", file_name="f", metadata=dict)
+    return completed(claim).model_copy(update={"key": key, "completed_at": datetime.now(UTC)})
+
+
+async def twice(jobs: Jobs) -> tuple[Claim, Claim]:
+    """Two holders of one job and one number: the commit of the first claim was lost."""
+    job_id = await jobs.admit()
+    (old,) = await jobs.store.claim("w1", 1)
+    async with jobs.engine.begin() as connection:
+        before = {"status": "pending", "attempt": 0, "worker": None, "lease_until": None, "started_at": None}
+        await connection.execute(update(ExportJob).where(ExportJob.id == job_id).values(before))
+    (new,) = await jobs.store.claim("w2", 1)
+    assert (old.attempt, new.attempt) == (1, 1)
+    return old, new
+
+
+class Written:
+    """An export that has ended with an outcome."""
+
+    def __init__(self, storage: Storage, outcome: LifecycleData) -> None:
+        self.storage = storage
+        self._outcome = outcome
+
+    async def run(self, *_: object) -> LifecycleData:
+        return self._outcome
+
+
+@pytest.mark.parametrize("applied", [False, True])
+async def test_an_old_holder_removes_its_own_file_and_no_other(
+    jobs: Jobs, storage: Storage, caretaker: Caretaker, settings: Settings, applied: bool
+) -> None:
+    """R4: whether the new holder's completion is only sealed, or on record."""
+    old, new = await twice(jobs)
+    lost, kept = put(storage, old), put(storage, new)
+    assert lost.key != kept.key
+    assert await jobs.store.seal(new, kept)
+    if applied:
+        assert await jobs.apply(kept)
+    runner = Runner(jobs.store, cast(Exporter, Written(storage, lost)), caretaker.emit, caretaker, settings)
+    await runner.finish(runner.start(old))
+    assert storage.exists(str(kept.key))
+    assert not storage.exists(str(lost.key))
+
+
+async def test_an_old_holder_harms_no_attempt_that_still_runs(
+    jobs: Jobs, storage: Storage, caretaker: Caretaker, settings: Settings
+) -> None:
+    """R4: the new one has written its file, and is about to seal its outcome."""
+    old, new = await twice(jobs)
+    lost, kept = put(storage, old), put(storage, new)
+    runner = Runner(jobs.store, cast(Exporter, Written(storage, lost)), caretaker.emit, caretaker, settings)
+    await runner.finish(runner.start(old))
+    assert storage.exists(str(kept.key))
+    assert await jobs.store.seal(new, kept)
+
+
+async def test_another_outcome_of_the_same_number_is_not_ours(jobs: Jobs, storage: Storage) -> None:
+    """R4: the whole is compared, not the status."""
+    old, new = await twice(jobs)
+    lost, kept = put(storage, old), put(storage, new)
+    await jobs.store.seal(new, kept)
+    assert await jobs.store.seal(old, lost) is False
+    await jobs.apply(kept)
+    assert await jobs.store.seal(old, lost) is False
+    assert await jobs.store.seal(new, kept) is True
+
+
+class Refused:
+    """An export that a store refuses."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    async def run(self, *_: object) -> LifecycleData:
+        raise NeedsOperator(
+            "object store: AccessDenied: internal words", reason="the object store refuses the service"
+        )
+
+
+async def test_a_job_says_that_it_waits_for_an_operator(
+    jobs: Jobs, storage: Storage, caretaker: Caretaker, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P11: while it waits, at no cost of attempts, and not for ever."""
+    job_id = await jobs.admit()
+    (claim,) = await jobs.store.claim("w", 1)
+    runner = Runner(jobs.store, cast(Exporter, Refused(storage)), caretaker.emit, caretaker, settings)
+    await runner.finish(runner.start(claim))
+    job = await jobs.records.get(job_id)
+    assert job is not None
+    assert (job.status, job.failures) == ("pending", 0)
+    view = JobView.of(job)
+    assert view.error is not None
+    assert view.error.code == "waits_for_operator"
+    assert view.error.message == "waits for an operator: the object store refuses the service"
+
+    async with jobs.engine.begin() as connection:
+        await connection.execute(update(ExportJob).where(ExportJob.id == job_id).values(not_before=None))
+    (again,) = await jobs.store.claim("w", 1)
+    running = await jobs.records.get(job_id)
+    assert running is not None
+    assert running.error_message is None
+
+    monkeypatch.setattr(attempts, "OPERATORS_TIME", timedelta(0))
+    await runner.finish(runner.start(again))
+    ended = await jobs.records.get(job_id)
+    assert ended is not None
+    assert ended.outcome["status"] == "failed"
+    assert ended.outcome["error"]["code"] == "waits_for_operator"
+    assert "internal words" not in ended.outcome["error"]["message"]
+
+
+async def test_a_sweep_holds_no_transaction(
+    engine: AsyncEngine, storage: Storage, own_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Q6: not while it lists, nor while it sets rules."""
+    url = own_settings.database_url.get_secret_value()
+    seen: list[Any] = []
+
+    def look(*_: object, **__: object) -> None:
+        async def states() -> list[str]:
+            connection = await asyncpg.connect(url)
+            rows = await connection.fetch(
+                "SELECT state FROM pg_stat_activity WHERE datname = current_database() "
+                "AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
+            )
+            await connection.close()
+            return [row["state"] for row in rows]
+
+        seen.append(asyncio.run(states()))
+
+    def pages() -> Iterator[list[Found]]:
+        look()
+        yield []
+
+    monkeypatch.setattr(storage.inventory, "pages", pages)
+    monkeypatch.setattr(type(storage), "set_backstop", look)
+    store = JobStore(engine, lease=timedelta(seconds=5), user_slots=2, max_attempts=3)
+    assert await Sweeper(store, storage, own_settings).sweep() == 0
+    assert seen == [[], []]
+
+
+async def test_a_store_that_hangs_holds_up_nothing_else(storage: Storage) -> None:
+    """R13: more calls of it than there are threads for them, and other work in threads goes on."""
+    let_go = threading.Event()
+    hanging = [asyncio.create_task(storage.call(let_go.wait)) for _ in range(50)]
+    try:
+        async with asyncio.timeout(10):
+            assert await asyncio.to_thread(lambda: 7) == 7
+    finally:
+        let_go.set()
+        await asyncio.gather(*hanging)

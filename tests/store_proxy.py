@@ -1,0 +1,117 @@
+"""A proxy before the real object store, which behaves like stores that cannot be had here."""
+
+import http.client
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True)
+class Request:
+    """What came in; names of headers in lower case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+
+    @property
+    def call(self) -> str:
+        """What S3 calls it."""
+        if self.method == "POST":
+            return "create" if "uploads" in self.path.partition("?")[2].split("&")[0] else "complete"
+        if self.method == "PUT":
+            return "part" if "partNumber" in self.path else "copy" if self.is_copy else "put"
+        return {"GET": "list", "HEAD": "head", "DELETE": "abort" if "uploadId" in self.path else "delete"}[
+            self.method
+        ]
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether it asks the store to copy an object."""
+        return "x-amz-copy-source" in self.headers
+
+
+Rule = Callable[[Request], tuple[int, str] | None]
+
+
+class Proxy(ThreadingHTTPServer):
+    """Passes on what it gets, or answers by itself: ``status``, ``code``; counts what it refused."""
+
+    daemon_threads = True
+    status: int | None = None
+    code = ""
+    date: str | None = None
+    hang_up = False
+    refused = 0
+    methods: tuple[str, ...] = ("GET", "HEAD", "PUT", "POST", "DELETE")
+    rule: Rule | None = None
+    """Decides on each request: the status and the code of a refusal, or ``None``."""
+    dropped: tuple[str, ...] = ()
+    """Headers that are not passed on, in lower case: the real store need not know them."""
+    deaf_to: Callable[[Request], bool] | None = None
+    """Requests that are passed on, and whose answers are lost."""
+
+    def __init__(self, target: str) -> None:
+        self.target = urlsplit(target).netloc
+        self.seen: list[Request] = []
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Proxy
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+    def _pass(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        proxy = self.server
+        if self.command in proxy.methods and proxy.hang_up:
+            proxy.refused += 1
+            self.close_connection = True
+            return
+        if self.command in proxy.methods and proxy.status is not None:
+            proxy.refused += 1
+            content = f"<?xml version='1.0'?><Error><Code>{proxy.code}</Code><Message>no</Message></Error>"
+            self._answer(proxy.status, [("Content-Type", "application/xml")], content.encode())
+            return
+        request = Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()})
+        proxy.seen.append(request)
+        if proxy.rule is not None and (refusal := proxy.rule(request)) is not None:
+            proxy.refused += 1
+            status, code = refusal
+            content = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>"
+            self._answer(status, [("Content-Type", "application/xml")], content.encode())
+            return
+        onward = http.client.HTTPConnection(proxy.target, timeout=30)
+        passed = {k: v for k, v in self.headers.items() if k.lower() not in proxy.dropped}
+        onward.request(self.command, self.path, body, passed)
+        answer = onward.getresponse()
+        if proxy.deaf_to is not None and proxy.deaf_to(request):
+            answer.read()
+            onward.close()
+            self.close_connection = True
+            return
+        headers = [
+            (name, value)
+            for name, value in answer.getheaders()
+            if name not in ("Transfer-Encoding", "Connection")
+        ]
+        self._answer(answer.status, headers, answer.read())
+        onward.close()
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
+        self.send_response_only(status)
+        for name, value in headers:
+            if name not in ("Content-Length", "Date"):
+                self.send_header(name, value)
+        self.send_header("Date", self.server.date or self.date_time_string())
+        length = dict(headers).get("Content-Length") if self.command == "HEAD" else None
+        self.send_header("Content-Length", length or str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass
