@@ -9,6 +9,7 @@ from typer.main import get_command
 
 from producers.__main__ import cli
 from stream_app.events import Topic
+from stream_app.setting_sources import known_variables
 from stream_app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +24,7 @@ def blocks(guide: str, language: str) -> list[str]:
 @pytest.mark.parametrize("guide", GUIDES)
 def test_settings_commands_and_topics_exist(guide: str) -> None:
     text = GUIDES[guide]
-    settings = {f"EXPORTER_{name.upper()}" for name in Settings.model_fields}
+    settings = set(known_variables(Settings.model_fields))
     named = set(re.findall(r"\bEXPORTER_[A-Z0-9_]*[A-Z0-9]\b(?![*_])", text))
     assert named <= settings
     commands = set(get_command(cli).list_commands(None))  # type: ignore[attr-defined]

@@ -104,7 +104,7 @@ HARMLESS = {
     "jwt_user_claim", "kafka_group", "kafka_partitions",
     "kafka_sasl_mechanism", "kafka_sasl_username", "kafka_ssl_cafile", "kafka_topic_prefix", "log_format",
     "mail_empty", "mail_from", "metrics_port", "ready_file", "s3_access_key", "s3_bucket", "s3_region",
-    "s3_secure", "smtp_host", "smtp_port", "smtp_username",
+    "s3_key_prefix", "s3_secure", "s3_sse", "s3_sse_kms_key", "smtp_host", "smtp_port", "smtp_username",
     # checked as they are read
     "webhook_secret",
     # more or less of it costs time or space, and nobody's safety

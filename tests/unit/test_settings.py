@@ -101,7 +101,7 @@ def test_a_bad_value_names_the_variable_and_what_is_allowed(
         line for line in str(error.value).splitlines() if line.startswith(f"EXPORTER_{name.upper()}: ")
     ]
     assert "allowed: " in line
-    assert (value not in line) if is_secret(FIELDS[name]) else (repr(value.strip()) in line)
+    assert (value not in line) if is_secret(FIELDS[name]) else (repr(value.strip()[:200]) in line)
 
 
 @pytest.mark.parametrize("name", sorted(FIELDS.keys() - set(SECRETS) - {"datasets_file"}))
