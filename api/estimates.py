@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import asyncpg
 
@@ -27,7 +26,7 @@ SAMPLE_MILLISECONDS = 300
 
 
 SECONDS = 2.0
-"""How long an estimate may take as a whole."""
+"""How long an estimate may keep the database busy, and wait for it."""
 
 COUNTED_ROWS = 100_000
 COUNT_MILLISECONDS = 1_000
@@ -45,19 +44,14 @@ class Amount:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The first rows that come, as they would be in the file; ``empty`` is a file without any."""
+    """The first rows that come, as the database renders them."""
 
     rows: int
-    size: int
-    empty: int
-
-    def scaled(self, rows: int) -> int:
-        """Bytes of a file with so many rows."""
-        return self.empty + (self.size - self.empty) * rows // max(self.rows, 1)
+    chunks: Sequence[bytes]
 
 
 async def estimate(services: Services, request: ExportRequest) -> Estimate:
-    """Rows, bytes, and whether the format can take them, within :data:`SECONDS`.
+    """Rows, bytes, and whether the format can take them; the database has :data:`SECONDS` for it.
 
     What the planner expects tells of everybody's rows: it is only used for who may read all of them. A
     user's own rows are counted, as far as the time allows.
@@ -66,13 +60,9 @@ async def estimate(services: Services, request: ExportRequest) -> Estimate:
         Rejected: the request cannot be honoured.
         Retryable: the source database is away, or the table is locked.
     """
-    try:
-        async with asyncio.timeout(SECONDS):
-            return await services.catalog.use(
-                services.datasets[request.export_type], lambda table: _estimate(services, table, request)
-            )
-    except TimeoutError as error:
-        raise Retryable("the estimate took too long") from error
+    return await services.catalog.use(
+        services.datasets[request.export_type], lambda table: _estimate(services, table, request)
+    )
 
 
 async def _estimate(services: Services, table: Table, request: ExportRequest) -> Estimate:
@@ -81,21 +71,27 @@ async def _estimate(services: Services, table: Table, request: ExportRequest) ->
     rows = await asyncio.to_thread(rows_of, table, request)
     limits = [limit for limit in (output.row_limit(services.settings), services.settings.max_rows) if limit]
     limit = min(limits, default=None)
-    async with _snapshot(services, table) as snapshot:
-        sample = await _sample(snapshot, rows, request, output, table.dataset.template)
-    amount = Amount(sample.rows, exact=True) if sample is not None and sample.rows < SAMPLE_ROWS else None
-    if amount is None:
-        sql = await asyncio.to_thread(render, rows.select.order_by(None))
-        async with _snapshot(services, table) as snapshot:
-            if request.scope == "all":
-                amount = Amount(await snapshot.estimate(sql), exact=False)
+    few = replace(rows, select=rows.select.order_by(None).limit(SAMPLE_ROWS))
+    statement = await asyncio.to_thread(Statement.of, few, output, request.options)
+    try:
+        async with asyncio.timeout(SECONDS):
+            async with _snapshot(services, table) as snapshot:
+                sample = await _sample(snapshot, statement)
+            if sample is not None and sample.rows < SAMPLE_ROWS:
+                amount = Amount(sample.rows, exact=True)
             else:
-                amount = await _counted(snapshot, sql, max(COUNTED_ROWS, limit or 0))
-        amount = amount or Amount(sample.rows if sample else 0, exact=False, at_least=True)
+                amount = await _amount(services, table, request, rows, limit) or Amount(
+                    sample.rows if sample else 0, exact=False, at_least=True
+                )
+    except TimeoutError as error:
+        raise Retryable("the estimate took too long") from error
+    size = None
+    if sample is not None:
+        size = await asyncio.to_thread(_size, sample, amount.rows, rows, request, output, table)
     fits = limit is None or amount.rows <= limit
     return Estimate(
         rows=amount.rows,
-        bytes=None if sample is None else sample.scaled(amount.rows),
+        bytes=size,
         exact=amount.exact,
         at_least=amount.at_least,
         row_limit=limit,
@@ -123,20 +119,18 @@ async def _counted(snapshot: Snapshot, sql: str, limit: int) -> Amount | None:
     return Amount(count, exact=count <= limit, at_least=count > limit)
 
 
-async def _sample(
-    snapshot: Snapshot, rows: Rows, request: ExportRequest, output: Format, template: Path | None
-) -> Sample | None:
-    """A small file made of the first rows that come; ``None``: they did not come soon enough."""
-    document = Document(
-        dataset=request.export_type,
-        columns=rows.columns,
-        options=request.options,
-        as_of=datetime.now(UTC),
-        filters=request.filters,
-        template=template,
-    )
-    few = replace(rows, select=rows.select.order_by(None).limit(SAMPLE_ROWS))
-    statement = await asyncio.to_thread(Statement.of, few, output, request.options)
+async def _amount(
+    services: Services, table: Table, request: ExportRequest, rows: Rows, limit: int | None
+) -> Amount | None:
+    sql = await asyncio.to_thread(render, rows.select.order_by(None))
+    async with _snapshot(services, table) as snapshot:
+        if request.scope == "all":
+            return Amount(await snapshot.estimate(sql), exact=False)
+        return await _counted(snapshot, sql, max(COUNTED_ROWS, limit or 0))
+
+
+async def _sample(snapshot: Snapshot, statement: Statement) -> Sample | None:
+    """The first rows that come; ``None``: they did not come soon enough."""
     chunks: list[bytes] = []
 
     async def keep(chunk: bytes) -> None:
@@ -144,14 +138,28 @@ async def _sample(
 
     await snapshot.connection.execute(f"SET LOCAL statement_timeout = {SAMPLE_MILLISECONDS}")
     try:
-        count = await snapshot.copy(statement.sql, statement.copy, keep)
+        return Sample(await snapshot.copy(statement.sql, statement.copy, keep), chunks)
     except asyncpg.QueryCanceledError:
         return None
+
+
+def _size(
+    sample: Sample, count: int, rows: Rows, request: ExportRequest, output: Format, table: Table
+) -> int:
+    """Bytes of a file with ``count`` rows like those of the sample."""
+    document = Document(
+        dataset=request.export_type,
+        columns=rows.columns,
+        options=request.options,
+        as_of=datetime.now(UTC),
+        filters=request.filters,
+        template=table.dataset.template,
+    )
     compression = compression_for(request.options.compression, output)
 
     def size(of: Sequence[bytes]) -> int:
         framed = output.frame(iter(of), document, Tally())
         return sum(map(len, compression.apply(framed) if compression else framed))
 
-    empty, full = await asyncio.to_thread(lambda: (size([]), size(chunks)))
-    return Sample(count, full, empty)
+    empty = size([])
+    return empty + (size(sample.chunks) - empty) * count // max(sample.rows, 1)

@@ -115,6 +115,6 @@ def refusal(error: asyncpg.PostgresError) -> Rejected:
     kind = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__.removesuffix("Error")).lower()
     return Rejected(
         f"the source database refused the export: {reason} ({kind}, SQLSTATE {state}); "
-        "operators find its words in the log by this job's id",
+        "operators find its words in the log by the id of the job or of the request",
         code=code,
     )

@@ -1,0 +1,200 @@
+"""What a user can learn from the API about rows of others: nothing."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from producers.tokens import mint
+from stream_app.exports.catalog import Catalog
+from stream_app.exports.datasets.base import Dataset
+from tests.integration.api.conftest import Harness, order
+
+HIDDEN = ("hidden_", "secret-of-other-tenant")
+"""Names and values that no answer to a user must have."""
+
+
+@pytest.fixture
+async def database(source_dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(source_dsn)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def watcher(source_dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    """What sessions do is the same throughout a transaction: it takes another connection to see it change."""
+    connection = await asyncpg.connect(source_dsn)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def shop(api: Harness, database: asyncpg.Connection) -> AsyncIterator[Harness]:
+    """Datasets with hidden columns, a cast that fails on other tenants' rows, and a table that is missing."""
+    schema = f"hidden_schema_{uuid4().hex[:8]}"
+    await database.execute(
+        f"""
+        CREATE SCHEMA {schema}; GRANT USAGE ON SCHEMA {schema} TO PUBLIC;
+        CREATE TABLE {schema}.hidden_table (id int PRIMARY KEY, hidden_tenant text, hidden_time timestamptz,
+            word text, city text, balance int);
+        INSERT INTO {schema}.hidden_table
+            SELECT n, CASE WHEN n % 25 = 0 THEN 'me' ELSE 'other' END, now(),
+                CASE WHEN n % 25 = 0 THEN '12' ELSE 'secret-of-other-tenant' END,
+                CASE WHEN n % 25 = 0 THEN 'Home' ELSE 'Elsewhere' || n % 7 END,
+                CASE WHEN n % 25 = 0 THEN 10 ELSE n END
+            FROM generate_series(1, 10000) n;
+        CREATE VIEW {schema}.hidden_view AS
+            SELECT id, lower(hidden_tenant) AS hidden_tenant, hidden_time, word::int AS number, city, balance
+            FROM {schema}.hidden_table;
+        ANALYZE {schema}.hidden_table; GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO PUBLIC
+        """
+    )
+    common = {"owner": "hidden_tenant", "time": "hidden_time", "columns": ("id", "number", "city", "balance")}
+    datasets = {
+        "shop": Dataset(name="shop", table=f"{schema}.hidden_view", **common),
+        "gone": Dataset(name="gone", table=f"{schema}.hidden_missing", **common),
+        "lacking": Dataset(name="lacking", table=f"{schema}.hidden_table", columns=("hidden_missing",)),
+    }
+    services = api.app.state.services
+    api.app.state.services = replace(
+        services, datasets={**services.datasets, **datasets}, catalog=Catalog(services.estimating.fetch)
+    )
+    yield api
+    api.app.state.services = services
+    await database.execute(f"DROP SCHEMA {schema} CASCADE")
+
+
+async def _estimate(api: Harness, user: str = "me", **wanted: Any) -> dict[str, Any]:
+    async with api.user(user_id=user) as client:
+        answer = await client.post("/exports/jobs:estimate", json=order(export_type="shop", **wanted))
+    assert answer.status_code == 200, answer.text
+    return answer.json()  # type: ignore[no-any-return]
+
+
+async def test_no_answer_names_what_is_hidden(shop: Harness, caplog: pytest.LogCaptureFixture) -> None:
+    """S7: neither tables nor columns that a dataset hides, nor what the database said."""
+    bodies = [
+        order(export_type=name, **changes)
+        for name in ("shop", "gone", "lacking")
+        for changes in (
+            {},
+            {"columns": ["nope"]},
+            {"columns": ["id"], "filters": {"nope": 1}},
+            {"filters": {"number": "x"}},
+            {"filters": {"number": {"gte": 5}}},
+            {"filters": {"number": {"near": 5}}},
+            {"filters": {"city": {"gte": 5}}},
+            {"scope": "all", "filters": {"number": {"gte": 5}}},
+        )
+    ]
+    answers = []
+    for roles in ((), ("exports:all",)):
+        async with shop.user(*roles, user_id="me") as client:
+            answers.append(await client.get("/exports/datasets"))
+            for body in bodies:
+                answers.append(await client.post("/exports/jobs:estimate", json=body))
+                if body["export_type"] != "shop" or "filters" in body:
+                    answers.append(await client.post("/exports/jobs", json=body))
+                schedule = {**body, "schedule": "daily", "window": "since_last_run"}
+                answers.append(await client.post("/exports/schedules", json=schedule))
+    assert {answer.status_code for answer in answers} >= {200, 422}
+    for answer in answers:
+        assert [word for word in HIDDEN if word in answer.text] == [], answer.text
+    (shown,) = (item for item in answers[0].json()["datasets"] if item["name"] == "shop")
+    assert (shown["owner"], shown["time"], shown["has_owner"], shown["has_time"]) == (None, None, True, True)
+
+
+async def test_an_estimate_depends_on_own_rows_only(shop: Harness, database: asyncpg.Connection) -> None:
+    """S5: it is the same whatever others have, and whatever the planner believes."""
+    filters: list[dict[str, Any]] = [
+        {}, {"city": "Home"}, {"city": "Elsewhere3"}, {"balance": 10}, {"balance": {"gte": 5000}},
+        {"number": 12},
+        {"number": {"gte": 5}},
+    ]  # fmt: skip
+    before = [await _estimate(shop, filters=wanted) for wanted in filters]
+    assert [item["rows"] for item in before] == [400, 400, 0, 400, 0, 400, 400]
+    assert all(item["exact"] for item in before)
+    table = shop.app.state.services.datasets["shop"].table.replace("hidden_view", "hidden_table")
+    await database.execute(
+        f"UPDATE {table} SET city = 'Home', balance = 1 WHERE hidden_tenant = 'other';ANALYZE {table}"
+    )
+    assert [await _estimate(shop, filters=wanted) for wanted in filters] == before
+    assert (await _estimate(shop, user="nobody"))["rows"] == 0
+
+
+async def test_beyond_the_bound_an_estimate_says_at_least(
+    shop: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S5: and no more."""
+    monkeypatch.setattr("api.estimates.COUNTED_ROWS", 150)
+    found = await _estimate(shop)
+    assert (found["rows"], found["exact"], found["at_least"]) == (151, False, True)
+    monkeypatch.setattr("api.estimates.COUNT_MILLISECONDS", 1)
+    monkeypatch.setattr("api.estimates.SAMPLE_MILLISECONDS", 1)
+    found = await _estimate(shop, user="other", columns=["id"])
+    assert found["exact"] is False
+    assert found["rows"] <= 151
+
+
+async def test_estimates_of_a_locked_table_keep_nobody_waiting(
+    shop: Harness, database: asyncpg.Connection, watcher: asyncpg.Connection
+) -> None:
+    """R12: not those who order or ask what there is, and not the server once their clients left."""
+    services = shop.app.state.services
+    table = services.datasets["shop"].table.replace("hidden_view", "hidden_table")
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'exporter estimate'"
+    async with database.transaction():
+        await database.execute(f"LOCK TABLE {table}")
+        async with shop.user(user_id="me") as client:
+            began = time.monotonic()
+            asking = [
+                asyncio.create_task(client.post("/exports/jobs:estimate", json=order(export_type="shop")))
+                for _ in range(4)
+            ]
+            await asyncio.sleep(0.3)
+            listed = await client.get("/exports/datasets")
+            placed = await client.post("/exports/jobs", json=order())
+            assert (listed.status_code, placed.status_code) == (200, 202)
+            assert time.monotonic() - began < 5
+            answers = await asyncio.gather(*asking)
+            for answer in answers:
+                assert answer.status_code == 503 or answer.json()["at_least"], answer.text
+            assert time.monotonic() - began < 8
+        began = time.monotonic()
+        gone = asyncio.create_task(_ask_and_leave(shop))
+        await gone
+        while await watcher.fetchval(waiting):
+            assert time.monotonic() - began < 4
+            await asyncio.sleep(0.05)
+
+
+async def _ask_and_leave(api: Harness) -> None:
+    """One request whose client is gone after a moment, as the server sees it."""
+    body = json.dumps(order(export_type="shop")).encode()
+    token = mint(api.settings, "me", ())
+    messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    messages.put_nowait({"type": "http.request", "body": body, "more_body": False})
+
+    async def send(_: Any) -> None:
+        return None
+
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
+        "path": "/exports/jobs:estimate", "raw_path": b"/exports/jobs:estimate", "query_string": b"",
+        "headers": [(b"authorization", f"Bearer {token}".encode()), (b"content-type", b"application/json")],
+        "client": ("127.0.0.1", 1), "server": ("api", 80), "state": {}, "root_path": "",
+    }  # fmt: skip
+    serving = asyncio.create_task(api.app(scope, messages.get, send))
+    await asyncio.sleep(0.2)
+    assert not serving.done()
+    left = time.monotonic()
+    messages.put_nowait({"type": "http.disconnect"})
+    await serving
+    assert time.monotonic() - left < 0.7, "it did not wait for the lock's limit"
