@@ -1,7 +1,7 @@
 # Everything a contributor types. `make help` lists the targets.
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: demo unit test test-all up check bench chaos clean help lock setup lint format pictures previous docs
+.PHONY: demo unit test test-all up check bench chaos clean help lock setup lint format pictures previous docs audit
 
 ROWS ?= 20000
 PORT ?= 8000
@@ -62,6 +62,9 @@ format: $(READY) ## Rewrite the code in the project's style
 	@.venv/bin/ruff check --fix-only --quiet .
 	@.venv/bin/ruff format --quiet .
 
+audit: $(READY) ## Known faults, licences and a list (CycloneDX) of the packages in the image, in .local/sbom.cdx.json
+	@$(PYTHON_ENV) requirements/audit.py "$(UV)"
+
 setup: $(READY) ## Create or update .venv from the locked requirements
 
 lock: ## Resolve the requirements again and write the lock files (UPGRADE=1 takes newer versions)
@@ -71,6 +74,7 @@ lock: ## Resolve the requirements again and write the lock files (UPGRADE=1 take
 		--extra worker --extra api --extra parquet --extra tracing -o requirements/runtime.txt pyproject.toml
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -c requirements/dev.txt -o requirements/uv.txt requirements/uv.in
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -c requirements/dev.txt -o requirements/build.txt requirements/build.in
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/audit.txt requirements/audit.in
 
 clean: ## Remove the virtual environment, local data, caches and demo files
 	@rm -rf .venv .local demo-exports .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

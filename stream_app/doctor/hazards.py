@@ -78,6 +78,8 @@ def _passwords(settings: Settings, public: bool) -> Iterator[Finding]:
         "EXPORTER_S3_SECRET_KEY": settings.s3_secret_key,
         "EXPORTER_SMTP_PASSWORD": settings.smtp_password,
         "EXPORTER_KAFKA_SASL_PASSWORD": settings.kafka_sasl_password,
+        "EXPORTER_KAFKA_SSL_KEY_PASSWORD": settings.kafka_ssl_key_password,
+        "EXPORTER_KAFKA_OAUTH_CLIENT_SECRET": settings.kafka_oauth_client_secret,
         "EXPORTER_DATABASE_URL": urlsplit(settings.database_url.get_secret_value()).password,
     }
     if settings.source_database_url is not None:
@@ -104,6 +106,13 @@ def _connections(settings: Settings, public: bool) -> Iterator[Finding]:
             "EXPORTER_KAFKA_SECURITY_PROTOCOL",
             f"{settings.kafka_security_protocol}: requests and their filters travel unencrypted",
             "set it to SASL_SSL or SSL",
+        )
+    token_url = settings.kafka_oauth_token_url
+    if token_url and urlsplit(token_url).scheme != "https" and not is_local_url(token_url):
+        yield AREA.problem(
+            "EXPORTER_KAFKA_OAUTH_TOKEN_URL",
+            "the client's secret and its tokens travel unencrypted",
+            "use https",
         )
     # Port 465 is TLS from the start. The password would be sent to whoever answers.
     encrypted = settings.smtp_starttls or settings.smtp_port == 465

@@ -64,6 +64,9 @@ UNWISE: list[tuple[str, dict[str, Any], State]] = [
     ("s3_secret_key", {"s3_secret_key": SecretStr("exporter-secret")}, PROBLEM),
     ("smtp_password", {"smtp_password": SecretStr("change-me")}, PROBLEM),
     ("kafka_sasl_password", {"kafka_sasl_password": SecretStr("change-me")}, PROBLEM),
+    ("kafka_ssl_key_password", {"kafka_ssl_key_password": SecretStr("change-me")}, PROBLEM),
+    ("kafka_oauth_client_secret", {"kafka_oauth_client_secret": SecretStr("change-me")}, PROBLEM),
+    ("kafka_oauth_token_url", {"kafka_oauth_token_url": "http://login.example.com/token"}, PROBLEM),
     ("database_url", {"database_url": SecretStr("postgresql://exporter:exporter@db/exporter")}, PROBLEM),
     ("source_database_url", {"source_database_url": SecretStr("postgresql://r:change-me@db/x")}, PROBLEM),
     ("source_database_url", {"source_database_url": None}, WARNING),
@@ -102,6 +105,8 @@ HARMLESS = {
     # names, places and tastes
     "api_docs", "datasets_file", "kafka_bootstrap_servers", "jwt_roles_claim",
     "jwt_user_claim", "kafka_group", "kafka_partitions",
+    "kafka_oauth_audience", "kafka_oauth_cafile", "kafka_oauth_client_id", "kafka_oauth_extensions",
+    "kafka_oauth_parameters", "kafka_oauth_scope", "kafka_ssl_certfile", "kafka_ssl_keyfile",
     "kafka_sasl_mechanism", "kafka_sasl_username", "kafka_ssl_cafile", "kafka_topic_prefix", "log_format",
     "mail_empty", "mail_from", "metrics_port", "ready_file", "s3_access_key", "s3_bucket", "s3_region",
     "s3_key_prefix", "s3_secure", "s3_sse", "s3_sse_kms_key", "smtp_host", "smtp_port", "smtp_username",

@@ -126,7 +126,7 @@ def test_prometheus_and_grafana_find_what_compose_gives_them() -> None:
         for job in scrapes["scrape_configs"]
     }
     assert ports == {
-        "api": int(services["api"]["command"][-1]),
+        "api": int(services["api"]["environment"]["EXPORTER_METRICS_PORT"]),
         "worker": int(services["worker"]["environment"]["EXPORTER_METRICS_PORT"]),
     }
     mounted = {
