@@ -18,7 +18,7 @@ from api.page import site
 from api.parameters import known_parameters
 from api.reference import site as reference
 from api.request_limits import RequestLimits
-from api.routes import datasets, deliveries, events, files, health, jobs, links, metrics, schedules
+from api.routes import datasets, deliveries, events, files, health, jobs, links, metrics, schedules, webhooks
 from api.services import open_services
 from stream_app import telemetry
 from stream_app.settings import Settings
@@ -60,7 +60,7 @@ def create_app(settings: Settings, *, host: str | None = None) -> FastAPI:
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **_cors(settings))
     handlers.install(app)
-    for routes in (jobs, events, files, deliveries, links, schedules, datasets, health, metrics):
+    for routes in (jobs, events, files, deliveries, links, schedules, webhooks, datasets, health, metrics):
         app.include_router(routes.router)
     site.install(app)
     if settings.api_docs:

@@ -19,6 +19,7 @@ from api.readiness import Readiness
 from api.watching import Watching
 from producers.publisher import Publisher
 from stream_app import metrics
+from stream_app.delivery.address_hash import AddressHash
 from stream_app.delivery.addresses import Addressing
 from stream_app.delivery.ledger import Ledger
 from stream_app.delivery.links import Links
@@ -66,6 +67,7 @@ class Services:
     addressing: Addressing
     ledger: Ledger
     links: Links
+    address_hash: AddressHash
     publisher: Publisher
     audit: Audit
     watching: Watching
@@ -131,6 +133,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             addressing=Addressing.of(settings),
             ledger=Ledger(reading),
             links=Links(settings),
+            address_hash=AddressHash.of(settings),
             publisher=publisher,
             watching=Watching(reading),
             readiness=Readiness(

@@ -93,9 +93,9 @@ def courier_of(
     if settings.smtp_host is not None:
         transports[Channel.MAIL] = Mailer(settings, links, storage)
     if settings.webhook_key is not None:
-        transports[Channel.WEBHOOK] = Hooks(settings, settings.webhook_key, links)
-    # Longer than any sending takes: what outlasts it is known to be nobody's.
-    lease = timedelta(seconds=2 * settings.delivery_timeout_seconds)
+        transports[Channel.WEBHOOK] = Hooks(settings, links)
+    # Longer than the send time-out and the statements around it: an expired lease means a dead sender.
+    lease = timedelta(seconds=2 * settings.delivery_timeout_seconds + 2)
     return Courier(Ledger(engine, worker=worker, lease=lease), transports, settings, poll=poll)
 
 
@@ -130,6 +130,7 @@ def create_app(settings: Settings) -> App:
         store,
         emit,
         settings.schedule_max_failures,
+        mail_limit=settings.user_mail_limit,
         formats=FORMATS,
         kept=timedelta(days=settings.retention_days),
     )

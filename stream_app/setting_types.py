@@ -147,16 +147,34 @@ def networks(text: str) -> str:
 
 
 def domains(text: str) -> str:
-    """Mail domains separated by commas, in lower case.
+    """``*``, or mail domains separated by commas, in lower case.
 
     Raises:
         ValueError: one of them is none.
     """
+    if text.strip() == "*":
+        return "*"
     found = [part.strip().lower() for part in text.split(",") if part.strip()]
     for part in found:
         if not _is_host(_ascii_domain(part)):
             raise ValueError(
                 f"{part!r} is no domain; allowed: domains such as example.com, separated by commas"
+            )
+    return ",".join(found)
+
+
+def host_patterns(text: str) -> str:
+    """Host names separated by commas, in lower case; ``*.example.com`` means every name below example.com.
+
+    Raises:
+        ValueError: one of them is no host name.
+    """
+    found = [part.strip().lower() for part in text.split(",") if part.strip()]
+    for part in found:
+        if not _is_host(part.removeprefix("*.")):
+            raise ValueError(
+                f"{part!r} is no host; allowed: names such as hooks.example.com or *.example.com, "
+                "separated by commas"
             )
     return ",".join(found)
 
@@ -366,6 +384,7 @@ AnyWebUrl = Annotated[str, AfterValidator(any_web_url)]
 Origins = Annotated[str, AfterValidator(origins)]
 Networks = Annotated[str, AfterValidator(networks)]
 Domains = Annotated[str, AfterValidator(domains)]
+HostPatterns = Annotated[str, AfterValidator(host_patterns)]
 MailAddress = Annotated[str, AfterValidator(mail_address)]
 Bucket = Annotated[str, AfterValidator(bucket)]
 KeyPrefix = Annotated[str, AfterValidator(key_prefix)]

@@ -24,6 +24,7 @@ from stream_app.setting_types import (
     ExistingFile,
     FileToWrite,
     Host,
+    HostPatterns,
     KeyPrefix,
     MailAddress,
     Networks,
@@ -159,14 +160,30 @@ class Settings(BaseSettings):
     )
     link_secret: SecretStr | None = Field(None, description="Signs links in mails; default: JWT_SECRET")
     mail_allowed_domains: Domains | None = Field(
-        None, description="Domains that mails may go to, separated by commas; default: any"
+        None,
+        description="Domains that mails go to, by commas; `*`: any; default: any on loopback, else none",
     )
+    user_mail_limit: Count = Field(500, description="Mails that the exports of one user send in 24 hours")
     mail_empty: bool = Field(True, description="Whether to mail when an export has no rows")
     mail_attach_max_bytes: int = Field(
         0, ge=0, le=2_147_483_647, description="Files up to this size are attached to their mails; 0: none"
     )
     webhook_secret: SecretStr | None = Field(
         None, description="Signs webhooks: `whsec_` and 24 to 64 bytes in base64; without one there are none"
+    )
+    webhook_previous_secret: SecretStr | None = Field(
+        None, description="The WEBHOOK_SECRET before: webhooks carry its signature as well while it is set"
+    )
+    webhook_shared_signature: bool = Field(
+        True,
+        description="Whether webhooks are also signed with WEBHOOK_SECRET itself, which receivers then share",
+    )
+    webhook_allowed_hosts: HostPatterns | None = Field(
+        None,
+        description="Hosts that webhooks call, `*.` before a name for all below it; default: any public one",
+    )
+    webhook_denied_networks: Networks | None = Field(
+        None, description="Networks, by commas, that webhooks never call, besides those that are not public"
     )
     webhook_allow_private: bool = Field(
         False, description="Whether webhooks may use http and reach private, link-local and loopback hosts"
@@ -311,7 +328,7 @@ class Settings(BaseSettings):
             kept[name] = value
         return kept
 
-    @field_validator("webhook_secret")
+    @field_validator("webhook_secret", "webhook_previous_secret")
     @classmethod
     def _is_webhook_secret(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not 24 <= len(_webhook_key(value)) <= 64:
@@ -369,6 +386,12 @@ class Settings(BaseSettings):
     def webhook_key(self) -> bytes | None:
         """The bytes that webhooks are signed with; ``None`` where there are no webhooks."""
         return None if self.webhook_secret is None else _webhook_key(self.webhook_secret)
+
+    @property
+    def webhook_keys(self) -> list[bytes]:
+        """The key of today and, while it is being changed, the one before."""
+        secrets = (self.webhook_secret, self.webhook_previous_secret)
+        return [_webhook_key(secret) for secret in secrets if secret is not None]
 
     @property
     def source_dsn(self) -> str:

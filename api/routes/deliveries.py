@@ -88,5 +88,5 @@ async def revoke_links(
     """The file stays, and so does the job's own download call. It cannot be undone."""
     await visible_job(services, user, job_id)
     addresses = await services.ledger.revoke(job_id, address)
-    log.info("links.revoked", user=user.id, job_id=str(job_id), addresses=addresses)
+    log.info("links.revoked", user=user.id, job_id=str(job_id), addresses=len(addresses))
     return Revoked(addresses=addresses)

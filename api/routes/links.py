@@ -85,7 +85,7 @@ async def _redirect(services: Services, token: str, *, method: str = "GET") -> R
     log.info(
         "link.followed",
         delivery=str(delivery_id),
-        address=recipient.address,
+        address_hash=services.address_hash(recipient.address),
         job=str(job.id),
         owner=job.user_id,
         method=method,
@@ -122,7 +122,9 @@ async def unsubscribe(token: str, services: Container) -> HTMLResponse:
     audit_log.acted_by(f"delivery:{delivery_id}")
     audit_log.about("job", recipient.job_id, owner=None)
     await services.ledger.unsubscribe(recipient.address, recipient.topic)
-    log.info("mail.unsubscribed", address=recipient.address, topic=recipient.topic)
+    log.info(
+        "mail.unsubscribed", address_hash=services.address_hash(recipient.address), topic=recipient.topic
+    )
     return _page(f"<p>{escape(recipient.address)} gets no more mails of this kind.</p>")
 
 

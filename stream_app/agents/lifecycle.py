@@ -35,6 +35,8 @@ class Projector:
     formats: Mapping[str, Format] = field(default_factory=dict)
     kept: timedelta = timedelta(days=7)
     """How long files are kept: no event makes it longer."""
+    mail_limit: int = 500
+    """Mails that the exports of one user send in 24 hours."""
 
     async def handle(self, messages: Sequence[EventT[bytes]]) -> None:
         """Apply a batch in one transaction.
@@ -68,7 +70,11 @@ class Projector:
     async def _apply(self, outcomes: Sequence[Event]) -> None:
         async with self.store.transaction() as connection:
             applied = await apply(connection, outcomes)
-            await plan(connection, [job.id for _, job in applied if job.recipients or job.webhook])
+            await plan(
+                connection,
+                [job.id for _, job in applied if job.recipients or job.webhook],
+                mail_limit=self.mail_limit,
+            )
             runs = [job.id for _, job in applied if job.schedule_id is not None]
             await note(connection, runs, most_failures=self.max_failures)
         for event, record in applied:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Self
 from urllib.parse import SplitResult, urlsplit
 
@@ -15,9 +15,31 @@ MAX_RECIPIENTS = 50
 MAX_URL = 2_000
 """Bytes."""
 
+Network = IPv4Network | IPv6Network
+
 _NAT64 = ip_network("64:ff9b::/96")
 _UNICAST = ip_network("2000::/3")
 """All of IPv6 that is given to anybody in the public Internet; the rest is reserved, local or a notation."""
+
+
+SPECIAL: tuple[Network, ...] = tuple(
+    map(
+        ip_network,
+        (
+            "192.0.0.0/24",  # IETF protocol assignments, of which Python takes a part for global
+            "192.31.196.0/24",  # AS112
+            "192.52.193.0/24",  # AMT
+            "192.88.99.0/24",  # 6to4 relays
+            "192.175.48.0/24",  # AS112
+            "168.63.129.16/32",  # Azure's host, as its virtual machines see it
+            "2001::/23",  # IETF protocol assignments
+            "2620:4f:8000::/48",  # AS112
+            "3fff::/20",  # documentation
+        ),
+    )
+)
+"""Special-purpose networks (https://www.iana.org/assignments/iana-ipv4-special-registry) and hosts of clouds
+that no receiver of webhooks has, although routers may forward packets to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +50,25 @@ class Addressing:
     """
 
     domains: frozenset[str] = frozenset()
+    mails: bool = True
+    """Whether mails may go to anybody at all."""
     webhooks: bool = True
     private: bool = False
+    hosts: tuple[str, ...] = ()
+    """Hosts that webhooks may name, ``*.example.com`` for all below one; none means any."""
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """What the settings allow."""
-        domains = (settings.mail_allowed_domains or "").lower().split(",")
+        named = settings.mail_allowed_domains
         return cls(
-            domains=frozenset(filter(None, map(str.strip, domains))),
+            domains=frozenset(named.split(",")) if named and named != "*" else frozenset(),
+            mails=named is not None or _is_local(settings.public_url),
             webhooks=settings.webhook_secret is not None,
             private=settings.webhook_allow_private,
+            hosts=tuple((settings.webhook_allowed_hosts or "").split(","))
+            if settings.webhook_allowed_hosts
+            else (),
         )
 
     def recipients(self, addresses: Sequence[str], *, field: str = "recipients") -> list[str]:
@@ -74,6 +104,13 @@ class Addressing:
             raise Rejected(
                 f"{address!r:.100} is not a mail address: {error}", code="bad_recipient", field=field
             ) from error
+        if not self.mails:
+            raise Rejected(
+                "mails to recipients are not offered here; operators: name their domains in "
+                "EXPORTER_MAIL_ALLOWED_DOMAINS, or * for any",
+                code="recipient_not_allowed",
+                field=field,
+            )
         if self.domains and not self.domains & {found.domain.lower(), found.ascii_domain.lower()}:
             raise Rejected(
                 f"mails must not go to {found.domain}",
@@ -105,9 +142,42 @@ class Addressing:
                 field=field,
                 allowed=schemes,
             )
+        if self.hosts and not _is_among(parts.hostname or "", self.hosts):
+            raise Rejected(
+                f"webhooks must not go to {parts.hostname}",
+                code="webhook_not_allowed",
+                field=field,
+                allowed=self.hosts,
+            )
         if not self.private and not _may_be_public(parts.hostname or ""):
             raise Rejected(f"{parts.hostname} is not a public host", code="webhook_not_public", field=field)
         return url
+
+
+def receiver_of(url: str) -> str:
+    """What identifies a receiver of webhooks: its URL without the query, which differs from job to job."""
+    return url.partition("?")[0]
+
+
+def host_of(url: str) -> str:
+    """The host and port that a webhook's URL names, in lower case."""
+    parts = urlsplit(url)
+    return parts.netloc.rpartition("@")[2].lower()
+
+
+def _is_among(host: str, patterns: Sequence[str]) -> bool:
+    name = host.rstrip(".").lower()
+    return any(
+        name.endswith(pattern[1:]) if pattern.startswith("*.") else name == pattern for pattern in patterns
+    )
+
+
+def _is_local(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _split(url: str) -> SplitResult | None:
@@ -128,8 +198,15 @@ def _may_be_public(host: str) -> bool:
         return host.rstrip(".").lower() != "localhost"
 
 
-def is_public(address: str) -> bool:
+def networks(text: str | None) -> tuple[Network, ...]:
+    """The networks of a setting that names them with commas between."""
+    return tuple(ip_network(part, strict=False) for part in (text or "").split(",") if part)
+
+
+def is_public(address: str, denied: Sequence[Network] = ()) -> bool:
     """Whether an IP address is one of the public Internet, also if it is only a way to write another one.
+
+    Addresses in ``denied`` are not.
 
     Raises:
         ValueError: it is no IP address.
@@ -140,7 +217,11 @@ def is_public(address: str) -> bool:
         if found in _NAT64:
             inner = IPv4Address(int(found) & 0xFFFF_FFFF)
         if inner:
-            return is_public(str(inner))
+            return is_public(str(inner), denied) and not _is_in(found, denied)
         if found not in _UNICAST:
             return False
-    return found.is_global and not found.is_multicast
+    return found.is_global and not found.is_multicast and not _is_in(found, (*SPECIAL, *denied))
+
+
+def _is_in(address: IPv4Address | IPv6Address, networks: Sequence[Network]) -> bool:
+    return any(address.version == network.version and address in network for network in networks)

@@ -1,5 +1,6 @@
 """What a mail says, as plain text and as HTML. Pure."""
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
@@ -8,6 +9,39 @@ from string import Template
 from stream_app.delivery.notice import Notice
 
 LONGEST_REASON = 600
+
+OWN_WORDS = frozenset(
+    {
+        "grant_lapsed",
+        "missing_column",
+        "missing_table",
+        "no_time_column",
+        "scope_not_allowed",
+        "source_misconfigured",
+        "temporarily_unavailable",
+        "timeout",
+        "too_large",
+        "too_many_bytes",
+        "too_many_rows",
+        "too_wide",
+        "unsupported_source",
+        "worker_lost",
+    }
+)
+"""Codes of errors whose message holds nothing that a request named, nor a value of a row."""
+
+REASONS = {
+    "bad_filter_value": "The value of a filter does not fit its column.",
+    "bad_schedule": "The schedule cannot be followed as it is stored.",
+    "schedule_unusable": "The schedule cannot be followed as it is stored.",
+    "unknown_column": "The request names a column that the dataset does not have.",
+    "unknown_dataset": "The request names a dataset that does not exist.",
+    "unknown_format": "The request names a format that does not exist.",
+    "unknown_operator": "A filter compares in a way that its column does not allow.",
+    "unknown_timezone": "The schedule names a time zone that does not exist.",
+    "value_too_large": "A value is too large for the format.",
+}
+"""What mails say of other errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +55,13 @@ class Content:
 
 def write(notice: Notice, *, link: str, unsubscribe: str, attached: bool = False) -> Content:
     """The mail about how an export ended."""
-    dataset = one_line(notice.export_type, 100)
+    dataset = _named(notice, notice.export_type) or "data"
     facts = _facts(notice)
     if notice.failed:
-        reason = one_line(notice.error_message or "unknown", LONGEST_REASON)
+        reason = _reason(notice)
         advice = _ADVICE
         if notice.paused is not None:
-            paused = one_line(notice.paused, LONGEST_REASON)
-            known = "" if paused == reason else f": {paused}"
-            advice += f" Its schedule makes no more exports until it is resumed{known}."
+            advice += " Its schedule makes no more exports until it is resumed."
         parts = {"reason": reason, "advice": advice, "unsubscribe": unsubscribe}
         subject = f"Export of {dataset} failed" + (", its schedule is paused" if notice.paused else "")
         return Content(
@@ -72,8 +104,28 @@ def human_size(size: int) -> str:
     return f"{value:,.1f} TB"
 
 
+def _named(notice: Notice, text: str) -> str | None:
+    """A name that the request gave; ``None`` for one that could be a message of its own.
+
+    What was exported exists under that name. A request that failed can name anything: then it is shown
+    only if it is one plain word, in which no reader of mails sees a link or a sentence.
+    """
+    if not notice.failed or re.fullmatch(r"\w[\w-]{0,99}", text):
+        return one_line(text, 100)
+    return None
+
+
+def _reason(notice: Notice) -> str:
+    """Why there is no file, in words of the service: recipients must not read what a request says."""
+    if notice.error_code in OWN_WORDS and notice.error_message:
+        return one_line(notice.error_message, LONGEST_REASON)
+    said = REASONS.get(notice.error_code or "", "The request cannot be fulfilled as it was made.")
+    return f"{said} The record of the job has the details."
+
+
 def _facts(notice: Notice) -> list[tuple[str, str]]:
-    facts = [("Dataset", notice.export_type), ("Format", notice.format)]
+    words = {"Dataset": _named(notice, notice.export_type), "Format": _named(notice, notice.format)}
+    facts = [(name, word) for name, word in words.items() if word]
     if not notice.failed:
         facts.append(("Rows", f"{notice.row_count or 0:,}"))
         facts.append(("Size", human_size(notice.file_size or 0)))

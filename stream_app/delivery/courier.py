@@ -9,6 +9,7 @@ from datetime import timedelta
 import structlog
 
 from stream_app import metrics, tracing
+from stream_app.delivery.address_hash import AddressHash
 from stream_app.delivery.addresses import Addressing
 from stream_app.delivery.ledger import Ledger
 from stream_app.delivery.models import Channel, DeliveryStatus
@@ -20,8 +21,14 @@ from stream_app.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-SLOTS = 4
-"""Messages that one worker sends at a time over one channel."""
+SLOTS = {Channel.MAIL: 4, Channel.WEBHOOK: 16}
+"""Messages that one worker sends at a time: mails go to one server, webhooks to many that may be slow."""
+
+USER_SLOTS = {Channel.MAIL: 2, Channel.WEBHOOK: 4}
+"""Messages of one user that all workers together send at a time."""
+
+HOST_SLOTS = 4
+"""Webhooks for one host that all workers together send at a time."""
 
 POLL_SECONDS = 1.0
 FIRST_RETRY = timedelta(seconds=5)
@@ -48,6 +55,7 @@ class Courier:
         self._transports = transports
         self._settings = settings
         self._addressing = Addressing.of(settings)
+        self._hash = AddressHash.of(settings)
         self._poll = poll
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -55,13 +63,14 @@ class Courier:
     async def work(self, channel: Channel) -> None:
         """Send what is due over ``channel``, :data:`SLOTS` at a time, until drained."""
         transport, running = self._transports.get(channel), set[asyncio.Task[None]]()
+        slots = SLOTS[channel]
         while not self._draining:
             running = {task for task in running if not task.done()}
-            notices = await self._claim(channel, SLOTS - len(running))
+            notices = await self._claim(channel, slots - len(running))
             running |= {self._start(channel, transport, notice) for notice in notices}
             if not running and transport is not None:
                 await transport.rest()
-            if len(running) < SLOTS:
+            if len(running) < slots:
                 await asyncio.sleep(self._poll)
             else:
                 await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -77,7 +86,7 @@ class Courier:
                         delivery=str(lost.delivery_id),
                         job_id=str(lost.job_id),
                         channel=lost.channel,
-                        address=lost.address,
+                        address_hash=self._hash(lost.address),
                     )
             except Retryable as error:
                 log.warning("delivery.unwatched", error=str(error))
@@ -93,7 +102,9 @@ class Courier:
 
     async def _claim(self, channel: Channel, limit: int) -> list[Notice]:
         try:
-            return await self._ledger.claim(channel, limit)
+            return await self._ledger.claim(
+                channel, limit, user_slots=USER_SLOTS[channel], host_slots=HOST_SLOTS
+            )
         except Retryable as error:
             log.warning("delivery.unclaimed", error=str(error))
             return []
@@ -125,7 +136,7 @@ class Courier:
             job_id=str(notice.job_id),
             user_id=notice.user_id,
             channel=channel,
-            address=notice.address,
+            address_hash=self._hash(notice.address),
             attempt=notice.attempt,
         )
         status, reason = DeliveryStatus.SENT, None
@@ -138,8 +149,12 @@ class Courier:
             status, reason = DeliveryStatus.SKIPPED, str(error)
         except Undelivered as error:
             tracing.current().failed(error)
+            if error.host_away and notice.host:
+                await until_possible(self._ledger.host_away, notice.host, FIRST_RETRY, LONGEST_RETRY)
+            elif notice.host:
+                await until_possible(self._ledger.host_answered, notice.host)
             outcome = await until_possible(self._ledger.postpone, notice, backoff(notice.attempt), str(error))
-            bound.warning("delivery.postponed", outcome=outcome, error=str(error))
+            bound.warning("delivery.postponed", outcome=outcome, error=error.detail)
             if outcome is not None:
                 metrics.delivered(channel, outcome)
             return outcome

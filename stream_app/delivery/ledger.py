@@ -25,42 +25,96 @@ PATIENCE = timedelta(days=1)
 """How long a message is tried."""
 
 # What a request that was refused names as its addresses may be anything: it is bounded here, so that it
-# can be stored, and judged by whoever sends.
+# can be stored, and judged by whoever sends. Mails above the user's limit are on record and not sent.
 _PLAN = text(
     f"""
     WITH ended AS (
         SELECT *, coalesce('schedule:' || schedule_id, 'user:' || user_id) AS topic
         FROM export_jobs WHERE id = ANY(:ids) AND status IN ('completed', 'failed')
-    ), told AS (
-        SELECT ended.id AS job_id, '{Channel.MAIL}' AS channel, recipient AS address, status, topic
-        FROM ended CROSS JOIN jsonb_array_elements_text(
+    ), sent AS (
+        SELECT user_id, count(*) AS mails FROM deliveries
+        WHERE channel = '{Channel.MAIL}' AND created_at > now() - interval '1 day' AND status <> 'skipped'
+            AND user_id IN (SELECT user_id FROM ended)
+        GROUP BY user_id
+    ), mail AS (
+        SELECT ended.id, recipient, status, topic, ended.user_id,
+               coalesce(sent.mails, 0)
+               + row_number() OVER (PARTITION BY ended.user_id ORDER BY ended.id, place) > :mail_limit AS over
+        FROM ended LEFT JOIN sent ON sent.user_id = ended.user_id CROSS JOIN jsonb_array_elements_text(
             CASE jsonb_typeof(recipients) WHEN 'array' THEN recipients ELSE '[]' END
         ) WITH ORDINALITY AS item (recipient, place)
         WHERE place <= {MAX_RECIPIENTS} AND octet_length(recipient) <= 254
+    ), planned AS (
+        SELECT id AS job_id, '{Channel.MAIL}' AS channel, recipient AS address, status AS event, topic,
+               user_id, '' AS host, over FROM mail
         UNION ALL
-        SELECT id, '{Channel.WEBHOOK}', webhook, status, topic FROM ended
-        WHERE octet_length(webhook) <= {MAX_URL}
+        SELECT id, '{Channel.WEBHOOK}', webhook, status, topic, user_id,
+               coalesce(lower(substring(webhook from '^[A-Za-z]+://([^/?#]+)')), ''), false
+        FROM ended WHERE octet_length(webhook) <= {MAX_URL}
     )
-    INSERT INTO deliveries (job_id, channel, address, event, topic, give_up_at)
-    SELECT job_id, channel, address, status, topic, now() + :patience FROM told
+    INSERT INTO deliveries (
+        job_id, channel, address, event, topic, user_id, host, give_up_at, status, reason, finished_at
+    )
+    SELECT job_id, channel, address, event, topic, user_id, host, now() + :patience,
+           CASE WHEN over THEN 'skipped' ELSE 'pending' END,
+           CASE WHEN over THEN CAST(:over_limit AS text) END, CASE WHEN over THEN now() END
+    FROM planned
     ON CONFLICT DO NOTHING
     """
 )
 
+# The recursion is a loose index scan, one probe for each user and host that waits: a thousand messages of one
+# user, or for one host, hide nobody else's.
 _CLAIM = text(
     """
-    WITH due AS (
-        SELECT id FROM deliveries
-        WHERE channel = :channel AND status = 'pending' AND not_before <= now()
-        ORDER BY not_before LIMIT :limit FOR UPDATE SKIP LOCKED
+    WITH RECURSIVE pair (user_id, host) AS (
+        (
+            SELECT user_id, host FROM deliveries WHERE channel = :channel AND status = 'pending'
+            ORDER BY user_id, host LIMIT 1
+        )
+        UNION ALL
+        SELECT following.user_id, following.host FROM pair CROSS JOIN LATERAL (
+            SELECT user_id, host FROM deliveries
+            WHERE channel = :channel AND status = 'pending' AND (user_id, host) > (pair.user_id, pair.host)
+            ORDER BY user_id, host LIMIT 1
+        ) AS following
+    ), busy AS (
+        SELECT user_id, host FROM deliveries
+        WHERE status = 'sending' AND channel = :channel AND lease_until >= now()
+    ), due AS (
+        SELECT oldest.* FROM pair CROSS JOIN LATERAL (
+            SELECT id, user_id, host, not_before FROM deliveries
+            WHERE channel = :channel AND status = 'pending' AND not_before <= now()
+                AND user_id = pair.user_id AND host = pair.host
+            ORDER BY not_before LIMIT :user_slots
+        ) AS oldest
+        WHERE NOT EXISTS (
+            SELECT FROM receiver_hosts AS away WHERE away.host = pair.host AND away.not_before > now()
+        )
+    ), of_users AS (
+        SELECT due.*, row_number() OVER (PARTITION BY user_id ORDER BY not_before, id)
+               + (SELECT count(*) FROM busy WHERE busy.user_id = due.user_id) AS turn
+        FROM due
+    ), of_hosts AS (
+        SELECT of_users.*, row_number() OVER (PARTITION BY host ORDER BY turn, not_before, id)
+               + (SELECT count(*) FROM busy WHERE busy.host = of_users.host) AS turn_of_host
+        FROM of_users WHERE turn <= :user_slots
+    ), ranked AS (
+        SELECT id FROM of_hosts WHERE host = '' OR turn_of_host <= :host_slots ORDER BY turn, not_before
+    ), chosen AS (
+        SELECT locked.id FROM ranked CROSS JOIN LATERAL (
+            SELECT id FROM deliveries
+            WHERE deliveries.id = ranked.id AND status = 'pending' FOR UPDATE SKIP LOCKED
+        ) AS locked
+        LIMIT :limit
     ), claimed AS (
         UPDATE deliveries AS delivery
         SET status = 'sending', attempts = attempts + 1, worker = :worker, lease_until = now() + :lease
-        FROM due WHERE delivery.id = due.id
+        FROM chosen WHERE delivery.id = chosen.id
         RETURNING delivery.*
     )
     SELECT job.*, claimed.id AS delivery_id, claimed.job_id, claimed.address, claimed.event,
-           claimed.topic, claimed.attempts, claimed.created_at AS due_at, claimed.revoked_at,
+           claimed.topic, claimed.host, claimed.attempts, claimed.created_at AS due_at, claimed.revoked_at,
            job.expires_at <= now() AS gone, suppressed.reason AS suppressed,
            unsubscribed.address IS NOT NULL AS unsubscribed,
            CASE WHEN NOT schedule.active THEN schedule.paused_reason END AS paused
@@ -73,12 +127,27 @@ _CLAIM = text(
     """
 )
 
+# A host that answers, whatever it says, is not away any more.
 _FINISH = text(
     """
+    WITH answered AS (DELETE FROM receiver_hosts WHERE host = :host)
     UPDATE deliveries
     SET status = :status, reason = :reason, lease_until = NULL, finished_at = now()
     WHERE id = :id AND attempts = :attempt AND status IN ('sending', 'ambiguous')
     RETURNING id
+    """
+)
+
+# Several messages that wait for one host at the same time are one failure of it.
+_HOST_AWAY = text(
+    """
+    INSERT INTO receiver_hosts AS known (host, failures, not_before) VALUES (:host, 1, now() + :first)
+    ON CONFLICT (host) DO UPDATE SET
+        failures = least(known.failures + 1, 20),
+        not_before = now()
+            + least(CAST(:first AS interval) * power(2, known.failures), CAST(:longest AS interval))
+    WHERE known.not_before <= now()
+    RETURNING host
     """
 )
 
@@ -135,10 +204,15 @@ class Abandoned:
     status: str
 
 
-async def plan(connection: AsyncConnection, ended: Sequence[UUID]) -> None:
-    """Note who is to be told of jobs that have just ended, each once however often this is called."""
+async def plan(connection: AsyncConnection, ended: Sequence[UUID], *, mail_limit: int = 500) -> None:
+    """Record the messages about jobs that have just ended, each once however often this is called.
+
+    ``mail_limit`` is how many mails the exports of one user send in 24 hours; those above it are skipped.
+    """
     if ended:
-        await connection.execute(_PLAN, {"ids": list(ended), "patience": PATIENCE})
+        reason = f"the user has reached the limit of {mail_limit} mails in 24 hours"
+        values = {"ids": list(ended), "patience": PATIENCE, "mail_limit": mail_limit, "over_limit": reason}
+        await connection.execute(_PLAN, values)
 
 
 class Ledger:
@@ -149,10 +223,22 @@ class Ledger:
         self._worker = worker
         self._lease = lease
 
-    async def claim(self, channel: Channel, limit: int) -> list[Notice]:
-        """Take up to ``limit`` messages that are due; they count as being sent from here on."""
+    async def claim(
+        self, channel: Channel, limit: int, *, user_slots: int = 4, host_slots: int = 4
+    ) -> list[Notice]:
+        """Take up to ``limit`` messages that are due, in turn between users; they count as being sent.
+
+        No more than ``user_slots`` messages of one user and ``host_slots`` for one host are sent at a time
+        by all workers together; two workers that claim in the same moment can exceed that by one claim.
+        """
         rows = await self._execute(
-            _CLAIM, channel=channel, limit=limit, worker=self._worker, lease=self._lease
+            _CLAIM,
+            channel=channel,
+            limit=limit,
+            user_slots=user_slots,
+            host_slots=host_slots,
+            worker=self._worker,
+            lease=self._lease,
         )
         return [Notice.of(row._asdict()) for row in rows]
 
@@ -160,7 +246,12 @@ class Ledger:
         """Record how it went; returns whether the claim was still this one."""
         return bool(
             await self._execute(
-                _FINISH, id=notice.delivery_id, attempt=notice.attempt, status=status, reason=reason
+                _FINISH,
+                id=notice.delivery_id,
+                attempt=notice.attempt,
+                status=status,
+                reason=reason,
+                host=notice.host,
             )
         )
 
@@ -173,6 +264,14 @@ class Ledger:
             _POSTPONE, id=notice.delivery_id, attempt=notice.attempt, delay=delay, reason=reason
         )
         return rows[0].status if rows else None
+
+    async def host_away(self, host: str, first: timedelta, longest: timedelta) -> None:
+        """Send nothing for a while to a host that did not answer: ``first``, and longer each time."""
+        await self._execute(_HOST_AWAY, host=host, first=first, longest=longest)
+
+    async def host_answered(self, host: str) -> None:
+        """Forget that a host was away."""
+        await self._execute(text("DELETE FROM receiver_hosts WHERE host = :host RETURNING host"), host=host)
 
     async def abandon(self) -> list[Abandoned]:
         """Settle what workers that fell silent were sending."""

@@ -50,6 +50,10 @@ class Delivery(Base):
     address: Mapped[str]
     event: Mapped[str]
     topic: Mapped[str]
+    user_id: Mapped[str] = mapped_column(server_default="")
+    """Whose job it is about."""
+    host: Mapped[str] = mapped_column(server_default="")
+    """Host and port of a webhook, lower case; empty for mails, which all go to one server."""
     status: Mapped[str] = mapped_column(server_default=DeliveryStatus.PENDING)
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     not_before: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -64,8 +68,28 @@ class Delivery(Base):
     __table_args__ = (
         UniqueConstraint("job_id", "channel", "address", name="deliveries_once"),
         Index("deliveries_due", "channel", "not_before", postgresql_where=text("status = 'pending'")),
+        Index(
+            "deliveries_in_turn",
+            "channel",
+            "user_id",
+            "host",
+            "not_before",
+            postgresql_where=text("status = 'pending'"),
+        ),
+        Index("deliveries_mails", "user_id", "created_at", postgresql_where=text("channel = 'mail'")),
+        Index("deliveries_address", func.lower(text("address"))),
         Index("deliveries_sending", "lease_until", postgresql_where=text("status = 'sending'")),
     )
+
+
+class ReceiverHost(Base):
+    """A host of webhooks that did not answer: nothing is sent to it before ``not_before``."""
+
+    __tablename__ = "receiver_hosts"
+
+    host: Mapped[str] = mapped_column(primary_key=True)
+    failures: Mapped[int] = mapped_column(Integer)
+    not_before: Mapped[datetime]
 
 
 class SuppressedAddress(Base):

@@ -35,6 +35,8 @@ class Notice:
     user_id: str
     export_type: str
     format: str
+    host: str = ""
+    """Host and port of a webhook."""
     unwanted: str | None = None
     row_count: int | None = None
     file_size: int | None = None
@@ -82,6 +84,7 @@ class Notice:
             user_id=row["user_id"] or "",
             export_type=row["export_type"] or "",
             format=row["format"] or "",
+            host=row["host"],
             unwanted=_unwanted(row),
             window=_window(row["window"]),
             **job,

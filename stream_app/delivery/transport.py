@@ -7,9 +7,18 @@ from stream_app.errors import ExporterError
 
 
 class Undelivered(ExporterError):
-    """It certainly did not arrive, and may when it is tried again later."""
+    """It certainly did not arrive, and can be tried again later.
+
+    ``host_away``: the receiver's host did not answer at all, so nothing else for it would arrive now.
+    ``detail`` is for the log of the operators; ``str(error)`` is for the owner of the job.
+    """
 
     code = "undelivered"
+
+    def __init__(self, message: str, *, host_away: bool = False, detail: str | None = None) -> None:
+        super().__init__(message)
+        self.host_away = host_away
+        self.detail = detail or message
 
 
 class Refused(ExporterError):

@@ -8,6 +8,7 @@ import json
 import socket
 import ssl
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,12 +16,14 @@ from urllib.parse import urlsplit
 import httpx
 
 from stream_app import tracing
-from stream_app.delivery.addresses import is_public
+from stream_app.delivery.addresses import is_public, networks, receiver_of
 from stream_app.delivery.content import one_line
 from stream_app.delivery.links import Links
 from stream_app.delivery.notice import Notice
 from stream_app.delivery.transport import Refused, Undelivered
 from stream_app.settings import Settings
+
+NOT_PUBLIC = "the receiver is not a public host"
 
 GONE = 410
 """The receiver wants no more of them."""
@@ -29,10 +32,10 @@ GONE = 410
 class Hooks:
     """Posts how jobs ended. Whatever is not answered with 2xx is sent again later, under the same id."""
 
-    def __init__(self, settings: Settings, key: bytes, links: Links) -> None:
+    def __init__(self, settings: Settings, links: Links) -> None:
         self._settings = settings
-        self._key = key
         self._links = links
+        self._denied = networks(settings.webhook_denied_networks)
         self._tls = ssl.create_default_context()
 
     async def send(self, notice: Notice) -> None:
@@ -41,18 +44,25 @@ class Hooks:
         headers = {
             "Content-Type": "application/json",
             "User-Agent": "streaming-exporter",
-            **signed(self._key, message_id(notice), int(time.time()), body),
+            **signed(self._keys(notice), message_id(notice), int(time.time()), body),
             **({"traceparent": context} if (context := tracing.current().traceparent) else {}),
         }
         try:
             async with asyncio.timeout(self._settings.delivery_timeout_seconds):
                 status = await self._post(notice.address, body, headers)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise Undelivered(one_line(f"{type(error).__name__}: {error}", 300)) from error
+            detail = one_line(f"{type(error).__name__}: {error}", 300)
+            raise Undelivered(_reason(error), host_away=True, detail=detail) from error
         if status == GONE:
             raise Refused("the receiver answered 410: it wants no more of them")
         if not 200 <= status < 300:
             raise Undelivered(f"the receiver answered {status}")
+
+    def _keys(self, notice: Notice) -> list[bytes]:
+        """The receiver's own keys, and the shared ones for receivers that know no other yet."""
+        masters = self._settings.webhook_keys
+        own = [receiver_key(master, notice.user_id, notice.address) for master in masters]
+        return own + (masters if self._settings.webhook_shared_signature else [])
 
     async def rest(self) -> None:
         """See :class:`~stream_app.delivery.transport.Transport`."""
@@ -121,7 +131,8 @@ class Hooks:
         """IP addresses of the URL's host that may be called, IPv4 first.
 
         Raises:
-            Refused: it has none but private ones.
+            Undelivered: it has none but private ones. As for a name that does not exist, the reason does not
+                say which: the owner of the job must learn nothing about the network of the service.
         """
         parts = urlsplit(url)
         found = await asyncio.get_running_loop().getaddrinfo(
@@ -130,10 +141,37 @@ class Hooks:
         addresses = [str(item[4][0]) for item in sorted(found, key=lambda item: item[0] != socket.AF_INET)]
         if self._settings.webhook_allow_private:
             return addresses
-        public = [address for address in addresses if "%" not in address and is_public(address)]
+        public = [address for address in addresses if "%" not in address and is_public(address, self._denied)]
         if not public:
-            raise Refused(f"{parts.hostname} leads to {addresses[0]}, which is not a public address")
+            detail = f"{parts.hostname} leads to {addresses[0]}, which is not a public address"
+            raise Undelivered(NOT_PUBLIC, host_away=True, detail=detail)
         return public
+
+
+def receiver_key(master: bytes, user_id: str, url: str) -> bytes:
+    """The key of one receiver, derived from the key of the service.
+
+    A receiver that knows its own key can neither sign for another receiver nor find the master.
+    ``user_id`` is part of it: who names the URL of somebody else as a webhook learns another key.
+    """
+    context = b"\0".join((b"exporter.webhook.receiver", user_id.encode(), receiver_of(url).encode()))
+    return hmac.new(master, context, hashlib.sha256).digest()
+
+
+def secret_text(key: bytes) -> str:
+    """A key as Standard Webhooks write it."""
+    return f"whsec_{base64.b64encode(key).decode()}"
+
+
+def _reason(error: Exception) -> str:
+    """What the owner of a job is given as a reason: nothing that only the network of the service knows."""
+    if isinstance(error, httpx.TimeoutException | TimeoutError):
+        return "the receiver did not answer in time"
+    if isinstance(error, socket.gaierror):
+        return NOT_PUBLIC
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return "the receiver's certificate cannot be verified"
+    return "the receiver could not be reached"
 
 
 def message_id(notice: Notice) -> str:
@@ -141,14 +179,14 @@ def message_id(notice: Notice) -> str:
     return f"msg_{notice.delivery_id.hex}"
 
 
-def signed(key: bytes, identity: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The three headers; ``timestamp`` is Unix time in seconds."""
+def signed(keys: Sequence[bytes], identity: str, timestamp: int, body: bytes) -> dict[str, str]:
+    """The three headers, with a signature by each key; ``timestamp`` is Unix time in seconds."""
     content = b".".join((identity.encode(), str(timestamp).encode(), body))
-    signature = base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()
+    signatures = [base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode() for key in keys]
     return {
         "webhook-id": identity,
         "webhook-timestamp": str(timestamp),
-        "webhook-signature": f"v1,{signature}",
+        "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
     }
 
 

@@ -162,9 +162,21 @@ def _addresses(settings: Settings, public: bool) -> Iterator[Finding]:
             "pages of every origin may call the API",
             "name the origins of your pages",
         )
+    if settings.smtp_host and settings.mail_allowed_domains == "*" and public:
+        yield AREA.warning(
+            "EXPORTER_MAIL_ALLOWED_DOMAINS", "mails can go to anybody", "name the domains that they go to"
+        )
     if settings.smtp_host and settings.mail_allowed_domains is None and public:
         yield AREA.warning(
-            "EXPORTER_MAIL_ALLOWED_DOMAINS", "mails may go to anybody", "name the domains that they may go to"
+            "EXPORTER_MAIL_ALLOWED_DOMAINS",
+            "a mail server is set up, and mails go to nobody",
+            "name the domains that they go to",
+        )
+    if settings.webhook_secret is not None and settings.webhook_shared_signature and public:
+        yield AREA.warning(
+            "EXPORTER_WEBHOOK_SHARED_SIGNATURE",
+            "receivers that verify with EXPORTER_WEBHOOK_SECRET can forge webhooks to each other",
+            "give each receiver its own secret (GET /exports/webhook-secret), then set it to false",
         )
     if public and settings.webhook_allow_private:
         yield AREA.problem(

@@ -30,7 +30,9 @@ def create_engine(settings: Settings, *, application: str, **pool: Any) -> Async
         )
 
     options = pool or {"pool_size": 5, "max_overflow": 5, "pool_timeout": 10}
-    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, **options)
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=connect, hide_parameters=True, **options
+    )
     event.listen(engine.sync_engine, "checkout", _replace_closed)
     return engine
 

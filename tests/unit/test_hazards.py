@@ -39,6 +39,7 @@ PROVIDER = {
     "link_secret": SecretStr("Jc6Tn0WbQ4yRf8Km2XsVh5LpZe9GaUd1"),
 }
 MAIL = {"smtp_host": "mail.example.com", "mail_allowed_domains": "example.com"}
+WEBHOOK = SecretStr("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
 KNOWN = SecretStr("change-me-to-at-least-32-random-characters")
 PROBLEM, WARNING = State.PROBLEM, State.WARNING
 
@@ -80,7 +81,9 @@ UNWISE: list[tuple[str, dict[str, Any], State]] = [
     ("s3_public_endpoint", {"s3_public_endpoint": "localhost:9000"}, PROBLEM),
     ("public_url", {"public_url": "http://exports.example.com"}, PROBLEM),
     ("cors_origins", {"cors_origins": "*"}, WARNING),
+    ("mail_allowed_domains", MAIL | {"mail_allowed_domains": "*"}, WARNING),
     ("mail_allowed_domains", MAIL | {"mail_allowed_domains": None}, WARNING),
+    ("webhook_shared_signature", {"webhook_secret": WEBHOOK, "webhook_shared_signature": True}, WARNING),
     ("webhook_allow_private", {"webhook_allow_private": True}, PROBLEM),
     ("trusted_proxies", {"trusted_proxies": "*"}, PROBLEM),
     ("trusted_proxies", {"trusted_proxies": "10.0.0.1, 0.0.0.0/0"}, PROBLEM),
@@ -111,7 +114,8 @@ HARMLESS = {
     "mail_empty", "mail_from", "metrics_port", "ready_file", "s3_access_key", "s3_bucket", "s3_region",
     "s3_key_prefix", "s3_secure", "s3_sse", "s3_sse_kms_key", "smtp_host", "smtp_port", "smtp_username",
     # checked as they are read
-    "webhook_secret",
+    "webhook_secret", "webhook_previous_secret", "webhook_allowed_hosts", "webhook_denied_networks",
+    "user_mail_limit",
     # more or less of it costs time or space, and nobody's safety
     "delivery_timeout_seconds", "drain_seconds", "export_timeout_seconds", "history_days",
     "mail_attach_max_bytes", "max_attempts", "max_rows", "pdf_max_bytes", "pdf_max_rows", "retention_days",

@@ -54,6 +54,9 @@ BAD_BY_NAME = {
         "postgresql://h/a b"],
     "source_database_url": ["sqlite://", "postgres:"],
     "webhook_secret": ["x", "whsec_x", "whsec_" + "QQ" * 3],
+    "webhook_previous_secret": ["x", "whsec_x", "whsec_" + "QQ" * 60],
+    "webhook_allowed_hosts": ["https://h", "h:25", "*", "*.*.h", "a b", "h/x"],
+    "webhook_denied_networks": ["net", "10.0.0.0/33", "10.0.0.1,x"],
     "kafka_ssl_cafile": ["/nowhere/ca.pem", "/"],
     "kafka_ssl_certfile": ["/nowhere/own.pem", "/"],
     "kafka_ssl_keyfile": ["/nowhere/own.key", "/"],
@@ -199,7 +202,7 @@ def test_every_secret_comes_from_a_file_too(
     first, second = (
         f"postgresql://u:{word}@h/d" if name.endswith("_url") else word for word in ("one", "two")
     )
-    if name == "webhook_secret":
+    if name.startswith("webhook_"):
         first, second = ("whsec_" + letter * 32 for letter in "AB")
     file = tmp_path / "secret"
     file.write_text(first + "\n")

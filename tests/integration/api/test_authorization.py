@@ -92,6 +92,8 @@ CASES = [
     Case("GET /exports/jobs/{job_id}/manifest", owned(200)),
     Case("GET /exports/jobs/{job_id}/deliveries", owned(200)),
     Case("DELETE /exports/jobs/{job_id}/links", owned(200)),
+    # Webhooks are not offered here: everybody is told so.
+    Case("GET /exports/webhook-secret", anybody(422), query="?url=https://hooks.example.com/x"),
     Case("GET /exports/datasets", anybody(200)),
     Case("POST /exports/schedules", anybody(201), SCHEDULE),
     Case("POST /exports/schedules", Rule(401, 403, 403, 201, 201, 403), SCHEDULE | {"scope": "all"}),

@@ -98,6 +98,21 @@ class Office:
             )
             return (await connection.execute(text(query), {"job": job_id})).all()
 
+    async def hosts(self) -> Sequence[Any]:
+        """The hosts that are away, and for how many seconds."""
+        async with self.engine.connect() as connection:
+            query = "SELECT *, extract(epoch FROM not_before - now())::float AS seconds FROM receiver_hosts"
+            return (await connection.execute(text(query))).all()
+
+    async def first_of(self, user_id: str, attempts: int, within: float = 15) -> None:
+        """Return once a message of the user was tried so often."""
+        async with asyncio.timeout(within):
+            while True:
+                rows = [row for row in await self.rows() if row.user_id == user_id]
+                if any(row.attempts >= attempts and row.status == "pending" for row in rows):
+                    return
+                await asyncio.sleep(0.05)
+
     async def statuses(self, job_id: UUID) -> dict[str, str]:
         """The ledger's statuses by address."""
         return {row.address: row.status for row in await self.rows(job_id)}
@@ -149,12 +164,17 @@ class Office:
                 await asyncio.sleep(0.05)
 
 
-def failed(data: LifecycleData, message: str = "columns.0: there is no column 'x'") -> LifecycleData:
+def failed(
+    data: LifecycleData,
+    message: str = "columns.0: there is no column 'x'",
+    *,
+    code: str = "unknown_column",
+) -> LifecycleData:
     """The same job's failure."""
     return LifecycleData(
         **data.model_dump(include={"job_id", "user_id", "export_type", "format", "attempt", "completed_at"}),
         status=Status.FAILED,
-        error=JobError(code="unknown_column", message=message),
+        error=JobError(code=code, message=message),
     )
 
 
@@ -164,6 +184,7 @@ def office(own_settings: Settings, engine: AsyncEngine, storage: Storage) -> Off
         "webhook_secret": SECRET,
         "public_url": "https://exports.example.com",
         "smtp_host": "127.0.0.1",
+        "mail_allowed_domains": "*",
     }
     settings = Settings(_env_file=None, **own_settings.model_dump() | changes)
     return Office(settings, engine, storage)

@@ -65,7 +65,7 @@ async def test_what_a_refused_request_named_is_bounded(office: Office) -> None:
 
 
 async def test_a_claim_is_one_workers(office: Office) -> None:
-    jobs = {await office.ended(f"u{number}@example.com") for number in range(5)}
+    jobs = {await office.ended(f"u{number}@example.com", user_id=f"user-{number}") for number in range(5)}
     one, two = ledger(office, "one"), ledger(office, "two")
     first, second = await one.claim(Channel.MAIL, 3), await two.claim(Channel.MAIL, 3)
     assert (len(first), len(second)) == (3, 2)

@@ -29,7 +29,7 @@ async def test_each_recipient_gets_one_mail_from_several_couriers(office: Office
 
 async def test_a_mail_says_what_became_of_the_job(office: Office) -> None:
     bad = await office.job("a@example.com")
-    await office.end(failed(bad, "filters.x: <b>no</b> such column"))
+    await office.end(failed(bad, "a file has at most <b>5</b> rows", code="too_many_rows"))
     async with mail_server() as server, office.working(smtp_port=server.port, mail_from="X <x@example.com>"):
         await office.settled(bad.job_id)
     (mail,) = server.to("a@example.com")
@@ -38,8 +38,8 @@ async def test_a_mail_says_what_became_of_the_job(office: Office) -> None:
     text, html = mail.get_body(("plain",)), mail.get_body(("html",))
     assert text is not None
     assert html is not None
-    assert "filters.x: <b>no</b> such column" in text.get_content()
-    assert "filters.x: &lt;b&gt;no&lt;/b&gt; such column" in html.get_content()
+    assert "at most <b>5</b> rows" in text.get_content()
+    assert "at most &lt;b&gt;5&lt;/b&gt; rows" in html.get_content()
 
 
 async def test_a_refused_request_is_told_to_those_that_can_be_told(office: Office) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from stream_app.delivery.addresses import Addressing, is_public
+from stream_app.delivery.addresses import Addressing, is_public, networks
 from stream_app.errors import Rejected
 from stream_app.settings import Settings
 
@@ -137,3 +137,52 @@ def test_private_addresses_are_known_in_every_notation(address: str, public: boo
 def test_a_secret_that_is_none_is_refused_at_the_start(secret: str) -> None:
     with pytest.raises(ValidationError, match="allowed: whsec_ and 24 to 64 bytes in base64"):
         Settings(_env_file=None, webhook_secret=secret)
+
+
+def test_mails_go_nowhere_unless_domains_are_named() -> None:
+    """S10: a service that others reach mails nobody before its operators say whom."""
+    public = {"public_url": "https://exports.example.com"}
+    with pytest.raises(Rejected, match="EXPORTER_MAIL_ALLOWED_DOMAINS") as error:
+        addressing(**public).recipients(["a@example.com"])
+    assert error.value.code == "recipient_not_allowed"
+    assert addressing(**public).recipients([]) == []
+    assert addressing(**public, mail_allowed_domains="*").recipients(["a@example.com"]) == ["a@example.com"]
+    assert addressing().recipients(["a@example.com"]) == ["a@example.com"], "on loopback they go to anybody"
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("hooks.example.com", True),
+        ("HOOKS.example.com.", True),
+        ("a.b.partner.org", True),
+        ("partner.org", False),
+        ("evilpartner.org", False),
+        ("example.com", False),
+        ("hooks.example.com.evil.org", False),
+    ],
+)
+def test_webhooks_go_only_to_hosts_that_are_allowed(host: str, allowed: bool) -> None:
+    """S13: as for mail domains."""
+    limited = addressing(webhook_allowed_hosts="Hooks.example.com, *.partner.org")
+    url = f"https://{host}/x"
+    if allowed:
+        assert limited.webhook(url) == url
+    else:
+        with pytest.raises(Rejected, match=r"must not go to .* allowed: hooks.example.com, \*.partner.org"):
+            limited.webhook(url)
+
+
+@pytest.mark.parametrize("address", ["192.0.0.192", "192.0.0.8", "168.63.129.16", "2001::1", "3fff::1"])
+def test_special_networks_are_not_public(address: str) -> None:
+    """S18: also those that Python takes for global."""
+    assert not is_public(address)
+
+
+def test_further_networks_can_be_denied() -> None:
+    denied = networks("8.8.8.0/24,2a00:1450::/32")
+    assert is_public("8.8.8.8")
+    assert not is_public("8.8.8.8", denied)
+    assert not is_public("::ffff:8.8.8.8", denied)
+    assert not is_public("2a00:1450::1", denied)
+    assert is_public("2a00:1451::1", denied)

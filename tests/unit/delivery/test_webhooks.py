@@ -4,7 +4,7 @@ import base64
 import json
 
 from stream_app.delivery.links import Links
-from stream_app.delivery.webhook import Hooks, message_id, signed
+from stream_app.delivery.webhook import Hooks, message_id, receiver_key, signed
 from stream_app.settings import Settings
 from tests.unit.delivery.notices import failure, notice
 
@@ -17,17 +17,27 @@ SETTINGS = Settings(
 
 
 def test_the_signature_is_that_of_the_specification() -> None:
-    headers = signed(KEY, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, b'{"test": 2432232314}')
+    headers = signed([KEY], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, b'{"test": 2432232314}')
     assert headers == {
         "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
         "webhook-timestamp": "1614265330",
         "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
     }
-    assert SETTINGS.webhook_key == KEY
+    assert SETTINGS.webhook_keys == [KEY]
+
+
+def test_each_receiver_of_each_user_has_a_key_of_its_own() -> None:
+    """S13: a receiver that knows its key can sign for no other one."""
+    urls = ["https://a.example.com/x", "https://a.example.com/y", "https://b.example.com/x"]
+    keys = {receiver_key(KEY, user, url) for user in ("u1", "u2") for url in urls}
+    assert len(keys) == 6
+    assert all(len(key) == 32 for key in keys)
+    assert KEY not in keys
+    assert receiver_key(KEY, "u1", urls[0] + "?job=1") == receiver_key(KEY, "u1", urls[0])
 
 
 def test_what_is_posted_is_json_and_has_the_link_or_the_error() -> None:
-    hooks = Hooks(SETTINGS, KEY, Links(SETTINGS))
+    hooks = Hooks(SETTINGS, Links(SETTINGS))
     done = json.loads(json.dumps(hooks.payload(notice())))
     assert done["type"] == "export.completed"
     assert done["timestamp"] == "2026-11-24T06:00:02+00:00"
