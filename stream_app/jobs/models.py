@@ -125,3 +125,5 @@ class EarlyCancellation(Base):
 
     job_id: Mapped[UUID] = mapped_column(primary_key=True)
     requested_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (Index("early_cancellations_requested", "requested_at"),)

@@ -18,6 +18,11 @@ from stream_app.jobs.states import UNFINISHED, Status
 from stream_app.jobs.transactions import WAKE_CHANNEL
 
 EARLY_CANCELLATIONS_KEPT = timedelta(days=7)
+EARLY_CANCELLATIONS_RACE = timedelta(minutes=10)
+"""For how long a cancellation and its request can have missed each other; later the request finds it."""
+
+AT_ONCE = 200
+"""Early cancellations that are looked at, or dropped, in one go: however many are garbage."""
 
 
 class Requests(Outcomes):
@@ -98,7 +103,7 @@ class Requests(Outcomes):
         return set((await connection.scalars(statement)).all())
 
     async def settle_cancellations(self, ids: Sequence[UUID] | None = None) -> list[LifecycleData]:
-        """Carry out early cancellations, of ``ids`` or all, whose jobs have come.
+        """Carry out early cancellations, of ``ids`` or the newest, whose jobs have come.
 
         Returns the outcomes, which are to be published.
 
@@ -106,7 +111,16 @@ class Requests(Outcomes):
         each other. Whoever commits last does: so this is called after the commit by both.
         """
         is_known = select(true()).where(ExportJob.id == EarlyCancellation.job_id).scalar_subquery()
-        come = is_known if ids is None else and_(is_known, EarlyCancellation.job_id == _any_of(ids))
+        newest = (
+            select(EarlyCancellation.job_id)
+            .where(EarlyCancellation.requested_at > func.now() - EARLY_CANCELLATIONS_RACE)
+            .order_by(EarlyCancellation.requested_at.desc())
+            .limit(AT_ONCE)
+        )
+        meant = (
+            EarlyCancellation.job_id.in_(newest) if ids is None else EarlyCancellation.job_id == _any_of(ids)
+        )
+        come = and_(meant, is_known)
         async with self.statement() as connection:
             if await connection.scalar(select(EarlyCancellation.job_id).where(come).limit(1)) is None:
                 return []
@@ -117,10 +131,16 @@ class Requests(Outcomes):
         return [outcome for outcome in outcomes if outcome is not None]
 
     async def forget_cancellations(self) -> None:
-        """Drop early cancellations whose request has not come in :data:`EARLY_CANCELLATIONS_KEPT`."""
-        old = EarlyCancellation.requested_at < func.now() - EARLY_CANCELLATIONS_KEPT
-        async with self.transaction() as connection:
-            await connection.execute(delete(EarlyCancellation).where(old))
+        """Drop the oldest early cancellations: no request has come in :data:`EARLY_CANCELLATIONS_KEPT`."""
+        old = (
+            select(EarlyCancellation.job_id)
+            .where(EarlyCancellation.requested_at < func.now() - EARLY_CANCELLATIONS_KEPT)
+            .order_by(EarlyCancellation.requested_at)
+            .limit(AT_ONCE)
+            .with_for_update(skip_locked=True)
+        )
+        async with self.statement() as connection:
+            await connection.execute(delete(EarlyCancellation).where(EarlyCancellation.job_id.in_(old)))
 
 
 def _any_of(ids: Collection[UUID]) -> Any:

@@ -78,7 +78,7 @@ class Office:
         """Let the projector see the events that say how jobs ended."""
         events = [lifecycle_event(EVENT_OF[Status(data.status)], data) for data in outcomes]
         messages = [
-            SimpleNamespace(message=SimpleNamespace(value=event.encode(), topic=event.topic))
+            SimpleNamespace(message=SimpleNamespace(value=event.encode(), topic=event.topic, headers=()))
             for event in events
         ]
         projector = Projector(job_store(self.settings, self.engine), cast(Emitter, None))

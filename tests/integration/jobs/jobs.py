@@ -107,7 +107,7 @@ class Requests:
         """Handle one batch, which Kafka has got ``at`` that time; default: now."""
         published = (at or datetime.now(UTC)).timestamp()
         messages = [
-            SimpleNamespace(message=SimpleNamespace(value=event.encode(), timestamp=published))
+            SimpleNamespace(message=SimpleNamespace(value=event.encode(), timestamp=published, headers=()))
             for event in events
         ]
         await self._admission.handle(cast(Any, messages))

@@ -21,7 +21,7 @@ from tests.integration.schedules.conftest import START, Schedules, days
 async def project(schedules: Schedules, most_failures: int = 5) -> None:
     """Put on record how runs have ended."""
     messages = [
-        SimpleNamespace(message=SimpleNamespace(value=event.encode(), topic=event.topic))
+        SimpleNamespace(message=SimpleNamespace(value=event.encode(), topic=event.topic, headers=()))
         for event in schedules.published
         if event.type is EventType.FAILED
     ]

@@ -1,0 +1,50 @@
+"""A backlog of large requests is read through, in memory that does not depend on its size."""
+
+import asyncio
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+from local.stack import Stack
+from stream_app.kafka import ensure_topics
+from tests.e2e.deployment import Deployment, request
+from tests.e2e.test_memory import MEGABYTE, memory
+
+pytestmark = pytest.mark.slow
+
+REQUESTS, VALUES = 400, 10_000
+"""160 MB on Kafka, and several times as much once it is decoded."""
+
+
+@pytest.fixture
+def own(stack: Stack) -> Iterator[Deployment]:
+    deployment = Deployment(stack)
+    yield deployment
+    deployment.close()
+
+
+def test_a_backlog_of_large_requests_is_admitted_in_bounded_memory(stack: Stack, own: Deployment) -> None:
+    """R14: all permitted, and each 400 kB of filters."""
+    idle = stack.start_worker(settings=own.variables)
+    before = memory(idle.pid, "VmHWM")
+    idle.stop()
+
+    async def publish() -> None:
+        await ensure_topics(own.settings)
+        values = [str(uuid4()) for _ in range(VALUES)]
+        await own.publish(request(filters={"id": {"in": values}}) for _ in range(REQUESTS))
+
+    async def admitted() -> None:
+        async with asyncio.timeout(300):
+            while len(await own.jobs()) < REQUESTS:  # noqa: ASYNC110
+                await asyncio.sleep(0.5)
+
+    asyncio.run(publish())
+    worker = stack.start_worker(settings=own.variables)
+    try:
+        asyncio.run(admitted())
+        grown = memory(worker.pid, "VmHWM") - before
+    finally:
+        worker.kill()
+    assert grown < 150 * MEGABYTE, f"{grown / MEGABYTE:.0f} MB"
