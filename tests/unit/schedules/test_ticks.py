@@ -20,6 +20,11 @@ MINUTE = timedelta(minutes=1)
 AT = datetime(2026, 3, 1, 9, tzinfo=UTC)
 
 
+def received(value: bytes) -> SimpleNamespace:
+    """A message as it comes from a topic."""
+    return SimpleNamespace(value=value, topic="t", headers=())
+
+
 class Parts:
     """What ticks lead to, instead of a scheduler and a producer."""
 
@@ -42,9 +47,7 @@ async def handled(messages: Iterable[bytes | None], **changes: Any) -> Parts:
     parts = Parts()
     settings = Settings(_env_file=None, **changes)
     ticks = Ticks(cast(Scheduler, parts), cast(Emitter, parts), settings)
-    wrapped = [
-        SimpleNamespace(message=SimpleNamespace(value=value, topic="t", headers=())) for value in messages
-    ]
+    wrapped = [SimpleNamespace(message=received(value)) for value in messages]
     await ticks.handle(cast(Any, wrapped))
     return parts
 
@@ -84,9 +87,7 @@ async def test_what_is_no_tick_is_put_aside_once_the_others_are_handled() -> Non
     parts.away = True
     ticks = Ticks(cast(Scheduler, parts), cast(Emitter, parts), Settings(_env_file=None))
     values = (b"{", tick_event(AT, source="/t").encode())
-    wrapped = [
-        SimpleNamespace(message=SimpleNamespace(value=value, topic="t", headers=())) for value in values
-    ]
+    wrapped = [SimpleNamespace(message=received(value)) for value in values]
     for dead in (0, 0, 1):
         parts.away = not dead
         with nullcontext() if dead else pytest.raises(Outage):
