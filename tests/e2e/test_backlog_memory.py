@@ -13,8 +13,8 @@ from tests.e2e.test_memory import MEGABYTE, memory
 
 pytestmark = pytest.mark.slow
 
-REQUESTS, VALUES = 400, 10_000
-"""160 MB on Kafka, and several times as much once it is decoded."""
+REQUESTS, VALUES = 200, 10_000
+"""80 MB on Kafka, and several times as much once it is decoded."""
 
 
 @pytest.fixture

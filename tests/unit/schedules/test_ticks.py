@@ -20,7 +20,7 @@ MINUTE = timedelta(minutes=1)
 AT = datetime(2026, 3, 1, 9, tzinfo=UTC)
 
 
-def received(value: bytes) -> SimpleNamespace:
+def received(value: bytes | None) -> SimpleNamespace:
     """A message as it comes from a topic."""
     return SimpleNamespace(value=value, topic="t", headers=())
 
