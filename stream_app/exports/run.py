@@ -113,6 +113,8 @@ class Exporter:
                 as_of=snapshot.as_of,
                 filters=request.filters,
                 template=table.dataset.template,
+                template_header=table.dataset.template_header,
+                template_columns=tuple(item.name for item in table.columns),
             )
             file = _File(claim, request, document, output, compression, self.storage.key)
             estimating = asyncio.create_task(self._estimate(claim, table, rows, gauge))

@@ -69,6 +69,29 @@ def _as_headers(metadata: Mapping[str, str]) -> Headers:
     return {f"x-amz-meta-{name}": value for name, value in metadata.items()}
 
 
+class _OfChunks(Exception):
+    """An error of whoever makes the chunks, on its way past what says what the store's errors mean."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _marked(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    try:
+        yield from chunks
+    except Exception as error:
+        raise _OfChunks(error) from error
+
+
+@contextmanager
+def _unmarked() -> Iterator[None]:
+    try:
+        yield
+    except _OfChunks as marked:
+        raise marked.error from marked.error.__cause__
+
+
 class _Enough(Exception):
     """Ends a trial upload before it becomes an object."""
 
@@ -185,14 +208,14 @@ class Storage:
             Retryable: the store failed. Whatever ``chunks`` raises passes. All leave no object and no open
                 multipart upload, as far as the store can be reached.
         """
-        stream = HashedStream(chunks)
+        stream = HashedStream(_marked(chunks))
         client = self._client.until(stopped)
         headers: Headers = {
             "Content-Type": content_type,
             "Content-Disposition": content_disposition(file_name),
             **self._encryption,
         }
-        with store_errors():
+        with _unmarked(), store_errors():
             parts = stream.parts(PART_SIZE)
             first = next(parts, b"")
             with self._gone_on_failure(key):

@@ -15,7 +15,8 @@ class Dataset(BaseModel):
     user's id; ``time`` the one that windows and the default order use; ``columns`` limits and orders what
     is shown (default: all); ``order`` replaces the default order, which is ``time`` and then the primary key
     (an empty list leaves the rows as they come, the fastest for a huge table without a fitting index).
-    ``template`` is an Excel workbook that ``excel`` fills instead of making its own.
+    ``template`` is an Excel workbook that ``excel`` fills instead of making its own; ``template_header`` is
+    the row of its captions, for templates that do not show it by themselves.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -28,3 +29,4 @@ class Dataset(BaseModel):
     columns: tuple[Identifier, ...] | None = Field(None, min_length=1)
     order: tuple[Identifier, ...] | None = None
     template: Path | None = None
+    template_header: Annotated[int, Field(ge=1, le=1_048_575)] | None = None

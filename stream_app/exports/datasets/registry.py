@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from stream_app.errors import ExporterError
+from stream_app.errors import ExporterError, Rejected
 from stream_app.exports.datasets.base import Dataset
 from stream_app.exports.datasets.enrollments import ENROLLMENTS
 from stream_app.exports.datasets.ledger import LEDGER
@@ -51,9 +51,25 @@ def _dataset(path: Path, name: str, entry: object) -> Dataset:
         content = dict(entry) if isinstance(entry, dict) else {}
         if isinstance(content.get("template"), str):
             content["template"] = path.parent / content["template"]
-        return Dataset.model_validate({"name": name, **content})
+        dataset = Dataset.model_validate({"name": name, **content})
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         where = ".".join(["datasets", name, *map(str, problem["loc"])])
         fields = ", ".join(sorted(Dataset.model_fields.keys() - {"name"}))
         raise DatasetsFileError(f"{path}: {where}: {problem['msg']}; fields: {fields}") from error
+    _check_template(path, dataset)
+    return dataset
+
+
+def _check_template(path: Path, dataset: Dataset) -> None:
+    where = f"{path}: datasets.{dataset.name}"
+    if dataset.template is None:
+        if dataset.template_header is not None:
+            raise DatasetsFileError(f"{where}.template_header: there is no template that has rows")
+        return
+    from stream_app.exports.templates import check_template  # openpyxl is large
+
+    try:
+        check_template(dataset.template, dataset.name, dataset.columns, dataset.template_header)
+    except Rejected as error:
+        raise DatasetsFileError(f"{where}.template = {str(dataset.template)!r}: {error}") from error

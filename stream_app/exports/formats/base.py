@@ -29,6 +29,10 @@ class Document:
     as_of: datetime
     filters: Mapping[str, Any] = field(default_factory=dict)
     template: Path | None = None
+    template_header: int | None = None
+    """The row of the template's captions, where the datasets file names it."""
+    template_columns: tuple[str, ...] = ()
+    """The dataset's columns in its own order: whose captions the template has."""
 
 
 @dataclass(slots=True)

@@ -9,21 +9,28 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from io import BytesIO
-from typing import cast
+from typing import Any, cast
 from zipfile import ZipFile
 
-from openpyxl import Workbook, load_workbook
+from openpyxl import Workbook
 from openpyxl.cell import Cell
 from openpyxl.styles import Alignment, Font, PatternFill
-from openpyxl.utils import get_column_letter
-from openpyxl.worksheet.table import Table
+from openpyxl.styles.cell_style import StyleArray
+from openpyxl.utils import column_index_from_string, get_column_letter, range_boundaries
+from openpyxl.worksheet.dimensions import ColumnDimension
+from openpyxl.worksheet.filters import AutoFilter
+from openpyxl.worksheet.table import Table, TableColumn
 from openpyxl.worksheet.worksheet import Worksheet
 
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import Document
 from stream_app.exports.formats.excel_text import plain
+from stream_app.exports.templates import header_of, open_template, places_of, read_template, sheet_of
 
 CREATOR = "streaming-exporter"
+
+Box = tuple[int, int, int, int]
+"""First column, first row, last column, last row."""
 
 _FORMATS = {
     Kind.INTEGER: "0",
@@ -69,7 +76,7 @@ class Book:
 
     def __init__(self, document: Document) -> None:
         self._document = document
-        self._template = document.template.read_bytes() if document.template else None
+        self._template = read_template(document.template) if document.template else None
         _, sheet = self._open()
         self.header = self._prepare(sheet)
         """The number of the header's row."""
@@ -107,9 +114,8 @@ class Book:
     def _open(self) -> tuple[Workbook, Worksheet]:
         dataset = self._document.dataset
         if self._template is not None:
-            book = load_workbook(BytesIO(self._template))
-            named = book[dataset] if dataset in book.sheetnames else book.active
-            sheet = named if isinstance(named, Worksheet) else cast(Worksheet, book.worksheets[0])
+            book = open_template(self._template)
+            sheet = sheet_of(book, dataset)
         else:
             book = Workbook()
             sheet = cast(Worksheet, book.active)
@@ -124,8 +130,16 @@ class Book:
         return book, sheet
 
     def _prepare(self, sheet: Worksheet) -> int:
-        """See to the header and return its row: a template's own if it has a caption for each column."""
+        """See to the header and return its row: a template's own, in which captions follow their columns."""
         columns = self._document.columns
+        names = self._document.template_columns
+        if self._template is not None and names:
+            row = header_of(sheet, names, self._document.template_header)
+            if row == 0:
+                self._lay_out(sheet)
+                return 1
+            self._arrange(sheet, row)
+            return row
         row = next((row for row in range(sheet.max_row, 0, -1) if _captions(sheet, row)), 0)
         if row == 0:
             self._lay_out(sheet)
@@ -139,6 +153,40 @@ class Book:
                     for part in ("font", "fill", "border", "alignment"):
                         setattr(caption, part, copy(getattr(model, part)))
         return row or 1
+
+    def _arrange(self, sheet: Worksheet, row: int) -> None:
+        """Put captions, styles and widths where the columns that were asked for are."""
+        names = self._document.template_columns
+        wanted = [item.name for item in self._document.columns]
+        places = places_of(sheet, row, names)
+        if [places.get(name) for name in wanted] == list(range(1, len(names) + 1)):
+            return
+        lines = (row, row + 1)
+        parts = {
+            (line, index): _look(sheet.cell(line, index))
+            for line in lines
+            for index in range(1, len(names) + 1)
+        }
+        widths = _widths(sheet)
+        for index in range(1, max(len(names), len(wanted)) + 1):
+            item = self._document.columns[index - 1] if index <= len(wanted) else None
+            place = places.get(item.name) if item is not None else None
+            for line in lines:
+                cell: Any = sheet.cell(line, index)
+                if item is None:
+                    cell.value, cell._style = None, StyleArray()
+                elif place is not None:
+                    cell.value, cell._style = parts[line, place][0], copy(parts[line, place][1])
+                else:
+                    cell._style = copy(parts[line, 1][1])
+            if item is not None and place is None:
+                _caption(sheet, row, index, item)
+            letter = get_column_letter(index)
+            sheet.column_dimensions.pop(letter, None)
+            if place in widths:
+                sheet.column_dimensions[letter] = ColumnDimension(
+                    sheet, index=letter, width=widths[place][0], hidden=widths[place][1], customWidth=True
+                )
 
     def _lay_out(self, sheet: Worksheet) -> None:
         for index, item in enumerate(self._document.columns, 1):
@@ -163,17 +211,59 @@ class Book:
     def _limit(self, sheet: Worksheet, last_row: int) -> None:
         """Have the filter, or the template's table, reach to ``last_row``."""
         width = len(self._document.columns)
-        tables: list[Table] = list(sheet.tables.values())
-        for table in tables:
-            start, end = table.ref.split(":")
-            if re.sub("[A-Z]", "", start) == str(self.header):
-                # A table without any row is none.
-                table.ref = f"{start}:{re.sub('[0-9]', '', end)}{max(last_row, self.header + 1)}"
-                if table.autoFilter is not None:
-                    table.autoFilter.ref = table.ref
-        if not tables:
+        for table in list(sheet.tables.values()):
+            left, head, right, _ = cast(Box, range_boundaries(table.ref))
+            own = len(self._document.template_columns) or right
+            if head == self.header and (left, right) == (1, own):
+                self._resize(sheet, table, last_row)
+            elif head >= self.header:
+                del sheet.tables[table.name]  # its cells are gone, or others stand in them
+        if sheet.auto_filter.ref:
+            sheet.auto_filter.filterColumn = []
+        if not any(range_boundaries(table.ref)[1] == self.header for table in sheet.tables.values()):
             sheet.auto_filter.ref = f"A{self.header}:{get_column_letter(width)}{last_row}"
         sheet.print_title_rows = f"{self.header}:{self.header}"
+
+    def _resize(self, sheet: Worksheet, table: Table, last_row: int) -> None:
+        """Have a table describe the columns that are there, and reach to ``last_row``.
+
+        A table without any row is none, and totals would stand where rows do.
+        """
+        end = get_column_letter(len(self._document.columns))
+        table.ref = f"A{self.header}:{end}{max(last_row, self.header + 1)}"
+        captions = [
+            str(sheet.cell(self.header, index + 1).value) for index in range(len(self._document.columns))
+        ]
+        if [column.name for column in table.tableColumns] != captions:
+            known = {column.name: column for column in table.tableColumns}
+            columns = []
+            for number, caption in enumerate(captions, 1):
+                column = copy(known[caption]) if caption in known else TableColumn(id=number, name=caption)
+                column.id = number
+                columns.append(column)
+            table.tableColumns = columns
+        for column in table.tableColumns:
+            column.totalsRowFunction = column.totalsRowLabel = column.totalsRowFormula = None
+            column.calculatedColumnFormula = None
+        table.totalsRowCount = table.totalsRowShown = None
+        table.sortState = None
+        if table.autoFilter is not None:
+            table.autoFilter = AutoFilter(ref=table.ref)
+
+
+def _look(cell: Any) -> tuple[Any, StyleArray]:
+    """Value and style of a cell; the latter is the library's own business elsewhere."""
+    return cell.value, copy(cell._style)
+
+
+def _widths(sheet: Worksheet) -> dict[int, tuple[float, bool]]:
+    """The width of each of the sheet's columns that has one, and whether it is hidden."""
+    found = {}
+    for letter, dimension in sheet.column_dimensions.items():
+        first = dimension.min or column_index_from_string(letter)
+        for index in range(first, (dimension.max or first) + 1):
+            found[index] = (dimension.width, bool(dimension.hidden))
+    return found
 
 
 def _captions(sheet: Worksheet, row: int) -> int:

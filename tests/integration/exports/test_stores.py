@@ -254,6 +254,24 @@ def test_parts_grow_with_the_file_and_large_ones_lie_on_disk(
     assert sorted(map(int, sizes.values())) == [2 * 2**20, 5 * 2**20, 10 * 2**20]
 
 
+@pytest.mark.parametrize("after", [0, LARGE])
+@pytest.mark.parametrize("error", [FileNotFoundError("a template"), TimeoutError("late"), ValueError("bad")])
+def test_an_error_of_who_makes_the_file_is_not_the_stores(
+    storage: Storage, after: int, error: Exception
+) -> None:
+    """V14: before the first part, and between parts."""
+
+    def chunks() -> Iterator[bytes]:
+        yield b"x" * after
+        raise error
+
+    job_id = uuid4()
+    with pytest.raises(type(error), match=str(error)) as raised:
+        storage.put(storage.key(job_id, 1, "f"), chunks(), content_type="t/p", file_name="f", metadata=dict)
+    assert raised.value is error
+    assert [found for page in storage.inventory.pages(job_id) for found in page] == []
+
+
 def test_a_bucket_is_shared(settings: Settings, storage: Storage) -> None:
     """P20: everything of a deployment lies below its prefix, and nothing outside of it is seen or removed."""
     name = f"shared-{uuid4().hex[:8]}"
