@@ -86,10 +86,14 @@ class JobReader:
         finally:
             self._free += 1
 
+    async def _connect(self, *_: object, **options: Any) -> "asyncpg.Connection[JobRow]":
+        """A connection by the URL as it is now: its password can change."""
+        return await asyncpg.connect(self._settings.state_dsn, **options)
+
     async def _fetch(self, ids: list[UUID]) -> list[JobRow]:
         if self._pool is None:
             self._pool = asyncpg.create_pool(
-                self._settings.database_url.get_secret_value(),
+                connect=self._connect,
                 min_size=0,
                 max_size=CONNECTIONS,
                 timeout=10,

@@ -10,7 +10,8 @@ import ssl
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode
 
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 10
+"""How long connecting to a database may take."""
 
 BY_DRIVER = frozenset(
     {
@@ -43,6 +44,7 @@ ANY = frozenset({"application_name", "fallback_application_name"})
 
 ONLY: dict[str, tuple[str, ...]] = {
     "channel_binding": ("prefer", "disable"),
+    "connect_timeout": (str(CONNECT_SECONDS),),
     "client_encoding": ("auto", "utf8", "utf-8", "unicode"),
     "gssdelegation": ("0",),
     "gssencmode": ("prefer", "disable"),
@@ -62,10 +64,9 @@ SESSIONS = ("any", "primary", "standby", "prefer-standby", "read-write", "read-o
 
 @dataclass(frozen=True, slots=True)
 class DatabaseUrl:
-    """What a connection is made with: the URL as asyncpg takes it, and how long connecting may take."""
+    """The URL as asyncpg takes it."""
 
     dsn: str
-    connect_seconds: float = CONNECT_SECONDS
 
     @classmethod
     def parse(cls, url: str, *, reads_only: bool = False) -> "DatabaseUrl":
@@ -86,11 +87,8 @@ class DatabaseUrl:
         except ValueError as error:
             raise ValueError("what follows its question mark is not name=value&name=value") from error
         kept = {}
-        seconds = CONNECT_SECONDS
         for name, value in found.items():
-            if name == "connect_timeout":
-                seconds = _seconds(value)
-            elif name in BY_DRIVER:
+            if name in BY_DRIVER:
                 kept[name] = _for_driver(name, value, reads_only=reads_only)
             elif name in ONLY:
                 if value.lower() not in ONLY[name]:
@@ -99,9 +97,9 @@ class DatabaseUrl:
                         f"{', '.join(ONLY[name])}, or leave it out"
                     )
             elif name not in ANY:
-                allowed = sorted({*BY_DRIVER, *ONLY, *ANY, "connect_timeout"})
+                allowed = sorted({*BY_DRIVER, *ONLY, *ANY})
                 raise ValueError(f"its parameter {name} does not work here; allowed: {', '.join(allowed)}")
-        return cls(base + ("?" + urlencode(kept) if kept else ""), seconds)
+        return cls(base + ("?" + urlencode(kept) if kept else ""))
 
 
 def _for_driver(name: str, value: str, *, reads_only: bool) -> str:
@@ -115,9 +113,3 @@ def _for_driver(name: str, value: str, *, reads_only: bool) -> str:
             raise ValueError(f"its parameter {name}=system finds no certificates here; name their file")
         return paths.cafile
     return value
-
-
-def _seconds(value: str) -> float:
-    if not value.isascii() or not value.isdigit():
-        raise ValueError(f"its parameter connect_timeout={value} is no number of seconds")
-    return float(value) or CONNECT_SECONDS

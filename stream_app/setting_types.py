@@ -18,6 +18,8 @@ from pydantic import (
     WrapValidator,
 )
 
+from stream_app import database_url as parameters
+
 YEARS = 10 * 366 * 86_400
 """The longest time in seconds that a setting may name: ten years."""
 
@@ -242,10 +244,10 @@ def region(text: str) -> str:
 
 
 def database_url(secret: SecretStr) -> SecretStr:
-    """A database's URL; its parameters are read where connections are made.
+    """A database's URL.
 
     Raises:
-        ValueError: it has another scheme, no name where one must be, or a port that is none.
+        ValueError: it has another scheme, a port that is none, or a parameter that cannot work.
     """
     text = secret.get_secret_value()
     if not text.startswith(("postgresql://", "postgres://")):
@@ -257,6 +259,7 @@ def database_url(secret: SecretStr) -> SecretStr:
         _, colon, port = server.rpartition("]")[2].rpartition(":")
         if colon and not _is_port(port):
             raise ValueError(f"{port!r} is no port; allowed: {_DATABASE}, and ports from 1 to 65535")
+    parameters.DatabaseUrl.parse(text)
     return secret
 
 

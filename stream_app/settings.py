@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from stream_app import database_url
 from stream_app.setting_sources import Variables, environment_variables, file_variables, is_secret
 from stream_app.setting_types import (
     AnyWebUrl,
@@ -395,8 +396,14 @@ class Settings(BaseSettings):
 
     @property
     def source_dsn(self) -> str:
-        """The source database as asyncpg wants it."""
-        return (self.source_database_url or self.database_url).get_secret_value()
+        """The source database as asyncpg wants it; ask for each connection anew, for secrets change."""
+        url = (self.source_database_url or self.database_url).get_secret_value()
+        return database_url.DatabaseUrl.parse(url, reads_only=True).dsn
+
+    @property
+    def state_dsn(self) -> str:
+        """The service's own database as asyncpg wants it; ask for each connection anew."""
+        return database_url.DatabaseUrl.parse(self.database_url.get_secret_value()).dsn
 
     @property
     def uses_development_secret(self) -> bool:

@@ -12,11 +12,12 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 from pydantic_core import from_json
 
-from stream_app.database_url import DatabaseUrl
+from stream_app.database_url import CONNECT_SECONDS
 from stream_app.errors import Outage, Rejected
 from stream_app.exports import standby
 from stream_app.exports.session import begin
 from stream_app.exports.source_errors import is_loss, of_connection, source_errors
+from stream_app.keepalive import keep_alive
 from stream_app.settings import Settings
 
 OLDEST = 12
@@ -129,7 +130,6 @@ class Source:
     def __init__(self, settings: Settings, *, connections: int) -> None:
         self._settings = settings
         self._connections = connections
-        self._url = DatabaseUrl.parse(settings.source_dsn, reads_only=True)
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     async def fetch(self, sql: str, *values: Any) -> list[asyncpg.Record]:
@@ -215,7 +215,7 @@ class Source:
         where one dies, and begins its statistics anew.
         """
         with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-            connection = await asyncpg.connect(self._url.dsn, timeout=PROBE_SECONDS, statement_cache_size=0)
+            connection = await self._connect(timeout=PROBE_SECONDS, statement_cache_size=0)
             try:
                 return (
                     await _value(connection, _CRASHED.format(began=began.isoformat()), PROBE_SECONDS) == "f"
@@ -224,16 +224,22 @@ class Source:
                 connection.terminate()
         return False
 
+    async def _connect(self, *_: object, **options: Any) -> "asyncpg.Connection[asyncpg.Record]":
+        """A connection by the URL as it is now: its password can change."""
+        connection = await asyncpg.connect(self._settings.source_dsn, **options)
+        keep_alive(connection)
+        return connection
+
     async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
         """Nothing is set when a connection starts, see :mod:`stream_app.exports.session`."""
         if self._pool is None:
             self._pool = asyncpg.create_pool(
-                self._url.dsn,
+                connect=self._connect,
                 min_size=0,
                 max_size=self._connections,
                 max_inactive_connection_lifetime=60,
                 statement_cache_size=0,
-                timeout=self._url.connect_seconds,
+                timeout=CONNECT_SECONDS,
                 reset=_keep,
             )
         return await self._pool
@@ -258,7 +264,7 @@ async def _connected(pool: "asyncpg.Pool[asyncpg.Record]") -> "PoolConnectionPro
     """
     try:
         return await pool.acquire(timeout=30)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise of_connection(error) from error
 
 

@@ -23,7 +23,7 @@ def create_engine(settings: Settings, *, application: str, **pool: Any) -> Async
 
     async def connect() -> "asyncpg.Connection[asyncpg.Record]":
         return await asyncpg.connect(
-            settings.database_url.get_secret_value(),
+            settings.state_dsn,
             timeout=10,
             command_timeout=60,
             server_settings={"application_name": application, "timezone": "UTC"},

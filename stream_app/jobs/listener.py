@@ -22,7 +22,7 @@ async def listen(
     while True:
         try:
             connection = await asyncpg.connect(
-                settings.database_url.get_secret_value(),
+                settings.state_dsn,
                 timeout=10,
                 server_settings={"application_name": application},
             )

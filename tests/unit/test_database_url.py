@@ -3,6 +3,7 @@
 import pytest
 
 from stream_app.database_url import ANY, BY_DRIVER, ONLY, SESSIONS, DatabaseUrl
+from stream_app.settings import Settings
 
 BASE = "postgresql://u:p@a:5432,b:5433/shop"
 
@@ -47,7 +48,6 @@ def test_the_rest_of_the_url_stays_as_it_is() -> None:
     url = "postgresql://u:p%40%3A@/shop?host=%2Ftmp%2Fpg&sslmode=disable"
     assert DatabaseUrl.parse(url).dsn == url
     assert DatabaseUrl.parse(BASE).dsn == BASE
-    assert DatabaseUrl.parse(f"{BASE}?connect_timeout=3").connect_seconds == 3
 
 
 def test_a_primary_is_found_by_sessions_that_are_read_only() -> None:
@@ -58,3 +58,16 @@ def test_a_primary_is_found_by_sessions_that_are_read_only() -> None:
         assert DatabaseUrl.parse(url + value).dsn == url + value
     with pytest.raises(ValueError, match="target_session_attrs=master"):
         DatabaseUrl.parse(url + "master")
+
+
+@pytest.mark.parametrize("name", ["database_url", "source_database_url"])
+def test_the_settings_say_so_at_the_start(name: str) -> None:
+    """P4: a database's URL is read before anything connects, and its password is not repeated."""
+    with pytest.raises(ValueError, match="channel_binding=require cannot be honoured") as raised:
+        Settings(_env_file=None, **{name: f"{BASE}?channel_binding=require"})  # type: ignore[arg-type]
+    assert "u:p@" not in str(raised.value)
+    url = f"{BASE}?channel_binding=prefer&sslmode=disable"
+    settings = Settings(_env_file=None, **{name: url})  # type: ignore[arg-type]
+    assert f"{BASE}?sslmode=disable" == (
+        settings.state_dsn if name == "database_url" else settings.source_dsn
+    )

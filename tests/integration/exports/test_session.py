@@ -1,6 +1,7 @@
 """A file does not depend on how the role, the database, the server or a pooler is configured."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -249,3 +250,11 @@ def test_names_in_the_script_are_quoted() -> None:
     assert '"a""b", "Shop"' in script
     assert "exporter it''s" in script
     assert "'1500'" in script
+
+
+async def test_a_peer_that_is_gone_without_a_word_is_noticed(source: Source) -> None:
+    """R11: a server that does not answer any more must not hold an export for hours."""
+    async with source.snapshot("exporter alive") as snapshot:
+        opened = snapshot.connection._con._transport.get_extra_info("socket")
+        assert opened.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) > 0
