@@ -1,0 +1,107 @@
+"""Clients that want too much, as a program of their own: ``python -m tests.e2e.flood KIND PORT TOKEN``.
+
+It says ``ready`` when the flood has begun, and goes on until it is ended.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+BODY = b"x" * 1_000_000
+ORDER = json.dumps({"export_type": "ledger", "format": "csv"}).encode()
+
+
+async def connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", port)
+
+
+def head(method: str, path: str, token: str | None, *more: str) -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: api", *more]
+    lines += [f"Authorization: Bearer {token}"] if token else []
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+async def bodies(port: int, token: str) -> None:
+    """Somebody without a token sends a large body."""
+    _, writer = await connect(port)
+    try:
+        length = f"Content-Length: {len(BODY)}"
+        writer.write(head("POST", "/exports/jobs", None, "Content-Type: application/json", length) + BODY)
+        await writer.drain()
+    finally:
+        writer.close()
+
+
+async def streams(port: int, token: str) -> None:
+    """One user opens one more stream and keeps it."""
+    reader, writer = await connect(port)
+    writer.write(head("GET", "/exports/events", token, "Accept: text/event-stream"))
+    try:
+        while await reader.read(65_536):
+            pass
+    finally:
+        writer.close()
+
+
+async def headers(port: int, token: str) -> None:
+    """Somebody begins a request and does not end it."""
+    reader, writer = await connect(port)
+    writer.write(b"GET /exports/jobs HTTP/1.1\r\nHost: api\r\nX-Slow: ")
+    try:
+        await reader.read()
+    finally:
+        writer.close()
+
+
+async def readiness(port: int, token: str) -> None:
+    """Somebody asks whether it is ready."""
+    await ask(port, head("GET", "/readyz", None, "Connection: close"))
+
+
+async def orders(port: int, token: str) -> None:
+    """One user asks for one more export."""
+    length = f"Content-Length: {len(ORDER)}"
+    more = ("Content-Type: application/json", length, "Connection: close")
+    await ask(port, head("POST", "/exports/jobs", token, *more) + ORDER)
+
+
+async def ask(port: int, request: bytes) -> None:
+    reader, writer = await connect(port)
+    try:
+        writer.write(request)
+        await reader.read()
+    finally:
+        writer.close()
+
+
+KINDS: dict[str, tuple[Callable[[int, str], Awaitable[None]], int]] = {
+    "bodies": (bodies, 20),
+    "streams": (streams, 800),
+    "headers": (headers, 800),
+    "readiness": (readiness, 100),
+    "orders": (orders, 400),
+}
+"""What one client does, over and over, and how many do it."""
+
+
+async def flood(kind: str, port: int, token: str) -> None:
+    act, count = KINDS[kind]
+
+    async def client() -> None:
+        while True:
+            with suppress(OSError):
+                await act(port, token)
+            await asyncio.sleep(0.2)  # nobody is to measure how fast this program is
+
+    tasks = [asyncio.create_task(client()) for _ in range(count)]
+    await asyncio.sleep(0.5)
+    print("ready", flush=True)
+    await asyncio.gather(*tasks)
+
+
+if __name__ == "__main__":
+    os.nice(10)
+    asyncio.run(flood(sys.argv[1], int(sys.argv[2]), sys.argv[3]))

@@ -1,0 +1,167 @@
+"""Connections to a real server: headers that do not come, too many of them, two lengths, addresses."""
+
+import asyncio
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from api.protocol import BoundedProtocol
+from producers.tokens import mint
+from stream_app.settings import Settings
+
+AWAY = {
+    "EXPORTER_DATABASE_URL": "postgresql://x@127.0.0.1:1/x",
+    "EXPORTER_SOURCE_DATABASE_URL": "postgresql://x@127.0.0.1:1/x",
+    "EXPORTER_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+    "EXPORTER_LOG_FORMAT": "json",
+}
+
+
+async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+class Small(BoundedProtocol):
+    """Few connections, and little patience."""
+
+    limit = 5
+    header_seconds = 0.5
+
+
+@pytest.fixture
+def server() -> Iterator[int]:
+    """A server of its own, in a thread; its port."""
+    config = uvicorn.Config(hello, port=0, http=Small, lifespan="off", log_config=None, timeout_keep_alive=30)
+    running = uvicorn.Server(config)
+    listening = config.bind_socket()
+    thread = threading.Thread(target=lambda: asyncio.run(running.serve(sockets=[listening])))
+    thread.start()
+    while not running.started:
+        thread.join(0.02)
+        assert thread.is_alive()
+    yield listening.getsockname()[1]
+    running.should_exit = running.force_exit = True
+    thread.join(10)
+    listening.close()
+
+
+def begun(port: int, text: bytes = b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ") -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+    connection.sendall(text)
+    return connection
+
+
+def answer(connection: socket.socket) -> bytes:
+    """Everything until the other side closes; nothing where it is cut off."""
+    found = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(65_536):
+            found += part
+    return found
+
+
+@pytest.mark.parametrize("text", [b"", b"G", b"GET / HTTP/1.1\r\n"])
+def test_headers_that_do_not_come_end_the_connection(server: int, text: bytes) -> None:
+    """S11"""
+    began = time.monotonic()
+    with begun(server, text) as connection:
+        assert answer(connection) == b""
+    assert 0.3 < time.monotonic() - began < 8
+
+
+def test_nor_do_those_of_a_second_request(server: int) -> None:
+    with begun(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        began = time.monotonic()
+        connection.sendall(b"GET / HTTP/1.1\r\nX-Slow:")
+        assert b"HTTP/1.1" not in answer(connection)
+    assert time.monotonic() - began < 8
+
+
+def test_one_that_trickles_ends_as_well(server: int) -> None:
+    sent = 0
+    with begun(server) as connection, contextlib.suppress(ConnectionError):
+        for _ in range(100):
+            connection.sendall(b"x")
+            sent += 1
+            time.sleep(0.05)
+    assert sent < 100
+
+
+def test_what_is_half_sent_or_idle_keeps_nobody_out(server: int) -> None:
+    with contextlib.ExitStack() as stack:
+        for text in [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"] * 5 + [b"GET / HT"] * 15:
+            stack.enter_context(begun(server, text))
+        for _ in range(8):
+            assert httpx.get(f"http://127.0.0.1:{server}/").text == "ok"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The API as it is started, with everything else away: its address, and its log."""
+    log = tmp_path_factory.mktemp("api") / "api.log"
+    env = os.environ | AWAY | {"EXPORTER_TRUSTED_PROXIES": "127.0.0.2"}
+    with log.open("w") as file:
+        process = subprocess.Popen([sys.executable, "-m", "api", "--port", "0"], stderr=file, env=env)
+    try:
+        while not (found := re.search(r"running on (http://[\d.:]+)", log.read_text())):
+            assert process.poll() is None, log.read_text()
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.05)
+        yield found[1], log
+    finally:
+        process.terminate()
+        process.wait(15)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "status"),
+    [
+        (b"Content-Length: 2\r\nTransfer-Encoding: chunked", 400),
+        (b"Transfer-Encoding: chunked\r\nContent-Length: 2", 400),
+        (b"Content-Length: 2\r\nContent-Length: 3", 400),
+        (b"Content-Length: +2", 400),
+        (b"Transfer-Encoding: gzip, chunked", 501),
+        (b"Transfer-Encoding: identity", 501),
+    ],
+)
+def test_two_lengths_end_the_connection(served: tuple[str, Path], lengths: bytes, status: int) -> None:
+    """S17: what follows is never taken for a request."""
+    port = int(served[0].rpartition(":")[2])
+    token = mint(Settings(_env_file=None), "ada").encode()
+    request = b"POST /exports/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n%b\r\n\r\n" % (
+        token,
+        lengths,
+    )
+    with begun(port, request + b"2\r\n{}\r\n0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
+        said = answer(connection)
+    assert int(said.split()[1]) in (status, 400)
+    assert said.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize(("proxy", "address"), [("127.0.0.2", "203.0.113.7"), ("127.0.0.3", "127.0.0.3")])
+def test_only_a_trusted_proxy_says_whose_call_it_is(
+    served: tuple[str, Path], proxy: str, address: str
+) -> None:
+    """S8: nobody chooses the address that the log has for them."""
+    url, log = served
+    transport = httpx.HTTPTransport(local_address=proxy)
+    with httpx.Client(transport=transport, timeout=30) as client:
+        headers = {"X-Forwarded-For": "203.0.113.7", "X-Request-ID": f"from-{proxy}"}
+        assert client.get(f"{url}/exports/jobs", headers=headers).status_code == 401
+    lines = [line for line in log.read_text().splitlines() if f"from-{proxy}" in line]
+    assert len([line for line in lines if "call.audited" in line and f'"client": "{address}"' in line]) == 1
