@@ -152,6 +152,7 @@ def properties(port: int, controller_port: int, data: Path) -> str:
         "log.dirs": data,
         "auto.create.topics.enable": "false",
         "group.initial.rebalance.delay.ms": 0,
+        "group.min.session.timeout.ms": 1000,  # workers of some tests are missed sooner than others
         "broker.heartbeat.interval.ms": 500,
         "broker.session.timeout.ms": 3000,  # a killed broker may not come back before it has run out
         "num.partitions": 1,

@@ -5,8 +5,9 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -131,6 +132,16 @@ class Stack:
         """The EXPORTER_* variables: what was started, over it what the caller set, over it ``settings``."""
         own = {"EXPORTER_JWT_SECRET": self._jwt_secret, "EXPORTER_MAIL_FROM": "exports@localhost"}
         return {**own, **self._services.settings(), **self._extra}
+
+    @contextmanager
+    def configured(self, settings: Mapping[str, str]) -> Iterator[Self]:
+        """What is started or run within the block has these EXPORTER_* variables as well."""
+        before = self._extra
+        self._extra = before | dict(settings)
+        try:
+            yield self
+        finally:
+            self._extra = before
 
     def run(self, *arguments: str) -> str:
         """Run one ``exporter`` command to its end and return what it printed.

@@ -1,7 +1,5 @@
 """Those who ask and those who look: publishes with patience, reads the table, the topic and the bucket."""
 
-import asyncio
-import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from types import TracebackType
@@ -15,18 +13,21 @@ from aiokafka.errors import KafkaError
 from local.stack import Stack
 from stream_app.events import Event, Topic
 from stream_app.exports.storage import Storage
-from stream_app.settings import Settings
+from tests.stacks import settings_of
 from tests.topics import events_on
+from tests.waiting import until_async
 
 Job = Mapping[str, Any]
+
+OUTAGE_SECONDS = 300.0
+"""How long those who ask go on trying while Kafka is away."""
 
 
 class Client:
     """``async with Client(stack) as client``."""
 
     def __init__(self, stack: Stack) -> None:
-        fields = {name.removeprefix("EXPORTER_").lower(): value for name, value in stack.settings().items()}
-        self.settings = Settings(_env_file=None, **fields)  # type: ignore[arg-type]
+        self.settings = settings_of(stack)
         self.storage = Storage(self.settings)
         self._producer = AIOKafkaProducer(
             bootstrap_servers=self.settings.kafka_bootstrap_servers, request_timeout_ms=10_000
@@ -42,12 +43,15 @@ class Client:
         await self._producer.stop()
 
     async def publish(self, event: Event) -> None:
-        """Until Kafka has it, however long it is away."""
-        while True:
-            with suppress(KafkaError, OSError, TimeoutError):
-                await self._producer.send_and_wait(event.topic, event.encode(), key=event.key)
-                return
-            await asyncio.sleep(0.5)
+        """Try until Kafka has it, for :data:`OUTAGE_SECONDS`."""
+
+        async def taken() -> bool:
+            await self._producer.send_and_wait(event.topic, event.encode(), key=event.key)
+            return True
+
+        await until_async(
+            taken, within=OUTAGE_SECONDS, every=0.2, ignoring=(KafkaError, OSError, TimeoutError)
+        )
 
     async def fetch(self, sql: str, *values: Any) -> list[Job]:
         """Rows of the state database.
@@ -77,16 +81,19 @@ class Client:
         Raises:
             AssertionError: it is not after ``within`` seconds; the message shows those of which it is not.
         """
-        deadline = time.monotonic() + within
-        while True:
-            found = await self.jobs(ids)
-            if len(found) == len(ids) and all(map(holds, found.values())):
-                return found
-            if time.monotonic() > deadline:
-                waiting = [_summary(job) for job in found.values() if not holds(job)]
-                missing = set(ids) - found.keys()
-                raise AssertionError(f"after {within:.0f} s: missing {missing}, waiting {waiting}")
-            await asyncio.sleep(0.2)
+        found: dict[UUID, Job] = {}
+
+        async def look() -> bool:
+            found.clear()
+            found.update(await self.jobs(ids))
+            return len(found) == len(ids) and all(map(holds, found.values()))
+
+        def waited_for() -> str:
+            waiting = [_summary(job) for job in found.values() if not holds(job)]
+            return f"missing {set(ids) - found.keys()}, waiting {waiting}"
+
+        await until_async(look, within=within, every=0.1, otherwise=waited_for)
+        return found
 
     async def history(self, ids: Collection[UUID]) -> dict[UUID, list[Event]]:
         """What was said about each job, in order, repetitions left out."""

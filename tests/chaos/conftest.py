@@ -1,23 +1,23 @@
-"""Stacks to be broken: each module has its own, so that nothing else suffers from it."""
+"""The session's stack, to be broken: each module has a part of it to itself."""
 
 import logging
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from local.postgres import SOURCE
-from local.stack import ROOT, Stack
+from local.stack import Stack
 from tests.chaos.items import DATASETS, TABLES, Source
 from tests.e2e.tables import psql
+from tests.stacks import own_part
 
 
 def prepare(stack: Stack) -> dict[str, str]:
-    """Make the tables; returns the settings that workers need to export them."""
-    psql(stack, TABLES)
-    datasets = stack.run_dir / "datasets.toml"
-    datasets.write_text(DATASETS)
+    """Make the tables, once; returns the settings that workers need to export them."""
+    datasets = stack.run_dir / "chaos-datasets.toml"
+    if not datasets.exists():
+        psql(stack, TABLES)
+        datasets.write_text(DATASETS)
     return {"EXPORTER_DATASETS_FILE": str(datasets)}
 
 
@@ -28,12 +28,11 @@ def _quiet() -> None:
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
+def stack(stack: Stack, request: pytest.FixtureRequest) -> Iterator[Stack]:
     """Kafka, PostgreSQL and S3 with the service's tables, and nobody who works."""
-    (ROOT / ".local").mkdir(exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="test-", dir=ROOT / ".local"))
-    with Stack(folder, ledger_rows=None, keep_logs=False) as running:
-        yield running
+    name = request.module.__name__.rpartition(".")[2].removeprefix("test_")
+    with own_part(stack, name) as part:
+        yield part
 
 
 @pytest.fixture(scope="module")

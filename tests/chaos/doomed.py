@@ -140,19 +140,19 @@ RUN_POINTS: dict[str, Point] = {
 
 
 class HastyApp(App):
-    """The brokers wait for the dead no longer than they must."""
+    """The brokers wait for the dead not long."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        hasty = {"broker_session_timeout": 6.0, "broker_heartbeat_interval": 1.0}
+        hasty = {"broker_session_timeout": 4.0, "broker_heartbeat_interval": 0.8}
         super().__init__(*arguments, **(options | hasty))
 
 
 def arm() -> None:
-    """Wrap all points, where ``DOOMED`` is set."""
+    """Let the brokers be hasty, and wrap all points where ``DOOMED`` is set."""
+    vars(stream_app.app)["App"] = HastyApp
     folder = os.environ.get("DOOMED")
     if folder is None:
         return
-    vars(stream_app.app)["App"] = HastyApp
     doom = _Doom(Path(folder))
     for name, point in (POINTS | RUN_POINTS).items():
         setattr(point.owner, point.method, _wrapped(name, point, doom))

@@ -17,11 +17,16 @@ import zstandard
 from openpyxl import load_workbook
 from pypdf import PdfReader
 
+from tests.gate import gated
+
 USERS = 20
 ROWS = 36_000
 """Of these a CSV file takes 10 MB: more than one part of a multipart upload."""
 
 SLOW_ROWS_A_SECOND = 100
+
+GATED_ROWS = 1_000
+"""How many rows an export of "gated" has, and where it stops while a gate is shut."""
 
 TABLES = f"""
     CREATE SCHEMA chaos;
@@ -36,6 +41,7 @@ TABLES = f"""
     FROM generate_series(1, {ROWS}) n;
     CREATE VIEW chaos.slow AS
     SELECT *, pg_sleep(1.0 / {SLOW_ROWS_A_SECOND})::text AS waited FROM chaos.items ORDER BY id;
+    CREATE VIEW chaos.gated AS {gated("chaos.items", at=GATED_ROWS)};
     GRANT USAGE ON SCHEMA chaos TO PUBLIC;
     GRANT SELECT ON ALL TABLES IN SCHEMA chaos TO PUBLIC;
     ANALYZE chaos.items;
@@ -53,6 +59,12 @@ order = ["id"]
 
 [datasets.slow]
 table = "chaos.slow"
+owner = "owner"
+columns = {json.dumps(COLUMNS)}
+order = []
+
+[datasets.gated]
+table = "chaos.gated"
 owner = "owner"
 columns = {json.dumps(COLUMNS)}
 order = []

@@ -3,15 +3,15 @@
 import asyncio
 import json
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from local.process import Child
 from local.stack import ROOT, Stack
@@ -20,6 +20,7 @@ from tests.chaos.client import Client
 from tests.chaos.month import GREAT_SILENCE, LONGEST_SILENCE, START, Fault, Month
 from tests.chaos.supervisor import Supervisor
 from tests.chaos.ticking import Clock
+from tests.waiting import until_async
 
 PACE = 0.012
 """Seconds that the clock stands at each moment: the month takes a minute where nothing holds it up."""
@@ -30,6 +31,8 @@ no tick to lie in Kafka for so long that it counts as one from before an outage.
 
 PATIENCE = 600.0
 """Seconds for anything to come about, however slow the machine is."""
+
+until = partial(until_async, within=PATIENCE)
 
 
 class Tickers:
@@ -77,16 +80,20 @@ class Tickers:
 
 
 class Listener:
-    """``async with Listener(servers) as heard``: all ticks that are in Kafka, in their order."""
+    """``async with Listener(servers) as heard``: all ticks since then that are in Kafka, in their order."""
 
     def __init__(self, servers: str) -> None:
         self.ticks: list[datetime] = []
         self._consumer = AIOKafkaConsumer(
-            Topic.TICKS, bootstrap_servers=servers, enable_auto_commit=False, auto_offset_reset="earliest"
+            bootstrap_servers=servers, enable_auto_commit=False, auto_offset_reset="earliest"
         )
+        self._part = TopicPartition(Topic.TICKS, 0)
 
     async def __aenter__(self) -> Self:
         await self._consumer.start()
+        self._consumer.assign([self._part])
+        self._first = (await self._consumer.end_offsets([self._part]))[self._part]
+        self._consumer.seek(self._part, self._first)
         self._task = asyncio.create_task(self._listen())
         return self
 
@@ -104,8 +111,8 @@ class Listener:
 
     async def all(self) -> list[datetime]:
         """What is there now, when nobody publishes any more."""
-        ends = await self._consumer.end_offsets(self._consumer.assignment())
-        await until(lambda: len(self.ticks) >= sum(ends.values()))
+        end = (await self._consumer.end_offsets([self._part]))[self._part]
+        await until(lambda: len(self.ticks) >= end - self._first)
         return self.ticks
 
     async def _listen(self) -> None:
@@ -178,15 +185,3 @@ class Simulation:
             self._backlog = row["unfinished"] + row["due"]
             assert row["latest"] is None or row["latest"] <= self._now, f"{row['latest']} > {self._now}"
             await asyncio.sleep(0.3)
-
-
-async def until(holds: Callable[[], Any]) -> None:
-    """Wait for it.
-
-    Raises:
-        AssertionError: it does not come about within :data:`PATIENCE`.
-    """
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline, "it has not come about"
-        await asyncio.sleep(0.02)

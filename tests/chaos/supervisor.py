@@ -4,18 +4,20 @@ import json
 import os
 import signal
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from local.errors import ServiceError
-from local.process import Child
+import psutil
+
 from local.stack import ROOT, Stack
+from tests.chaos.respawning import keep_worker
+from tests.waiting import until
 
 READY_SECONDS = 90.0
 
@@ -28,21 +30,13 @@ class Supervisor:
 
     def __init__(self, stack: Stack, count: int, settings: Mapping[str, str]) -> None:
         self._folders = [Path(tempfile.mkdtemp(prefix="worker-", dir=stack.run_dir)) for _ in range(count)]
+        logs = Path(tempfile.mkdtemp(prefix="workers-", dir=stack.run_dir / "logs"))
         self._ended_by_us: set[int] = set()
-        self._children = [
-            Child(
-                f"worker-{number}",
-                [sys.executable, "-m", "tests.chaos.respawning"],
-                stack.run_dir / "logs" / f"worker-{number}.log",
-                env={
-                    **stack.environment(),
-                    **settings,
-                    "RESPAWNED": str(folder),
-                    "EXPORTER_READY_FILE": str(folder / "ready"),
-                },
-                cwd=ROOT,
-            )
-            for number, folder in enumerate(self._folders)
+        self._logs = [logs / f"worker-{number}.log" for number in range(count)]
+        environment = {**stack.environment(), **settings}
+        self._keepers = [
+            keep_worker(folder, log, environment | {"EXPORTER_READY_FILE": str(folder / "ready")}, ROOT)
+            for folder, log in zip(self._folders, self._logs, strict=True)
         ]
 
     def __enter__(self) -> Self:
@@ -88,14 +82,10 @@ class Supervisor:
         """Until those workers say that they are, or all.
 
         Raises:
-            ServiceError: one of them does not within :data:`READY_SECONDS`.
+            AssertionError: one of them does not within :data:`READY_SECONDS`.
         """
-        deadline = time.monotonic() + READY_SECONDS
         for number in numbers or range(len(self._folders)):
-            while not self.is_ready(number):
-                if time.monotonic() > deadline:
-                    raise ServiceError(f"not ready\n{self._children[number].tail(40)}")
-                time.sleep(0.05)
+            until(partial(self.is_ready, number), within=READY_SECONDS, otherwise=partial(self._tail, number))
 
     def gave_up(self) -> int:
         """How many ended without being told to."""
@@ -113,22 +103,26 @@ class Supervisor:
 
     def logged(self) -> list[dict[str, Any]]:
         """What all workers wrote to their logs; what is no event is left out."""
-        lines = [line for child in self._children for line in _lines(child.log)]
+        lines = [line for log in self._logs for line in _lines(log)]
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def stop(self) -> None:
         """End all of them, at once."""
-        for child in self._children:
-            child.kill()
+        for keeper in self._keepers:
+            with suppress(ProcessLookupError):
+                os.killpg(keeper.pid or 0, signal.SIGKILL)
+            keeper.join()
+
+    def _tail(self, number: int) -> str:
+        return "\n".join(_lines(self._logs[number])[-40:])
 
     def _pid(self, number: int) -> int:
-        deadline = time.monotonic() + READY_SECONDS
-        while True:
-            with suppress(FileNotFoundError):
-                return int((self._folders[number] / "pid").read_text())
-            if time.monotonic() > deadline:
-                raise ServiceError(f"no worker\n{self._children[number].tail(40)}")
-            time.sleep(0.02)
+        return until(
+            lambda: int((self._folders[number] / "pid").read_text()),
+            within=READY_SECONDS,
+            ignoring=(FileNotFoundError,),
+            otherwise=partial(self._tail, number),
+        )
 
     def _signal(self, number: int, what: signal.Signals) -> int:
         pid = self._pid(number)
@@ -139,10 +133,7 @@ class Supervisor:
         return pid
 
     def _wait_for_end(self, pid: int) -> None:
-        with suppress(ProcessLookupError):
-            while True:
-                os.kill(pid, 0)
-                time.sleep(0.02)
+        until(lambda: not psutil.pid_exists(pid), within=READY_SECONDS)
 
 
 def _name(pid: int) -> str:

@@ -1,22 +1,21 @@
 """Each recipient gets one mail, though workers die while they send and events are repeated."""
 
 import asyncio
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import pytest
-from aiokafka import AIOKafkaProducer
 
 from local.stack import Stack
-from stream_app.events import EventType, ExportRequest, Topic, request_event
-from stream_app.settings import Settings
+from stream_app.events import EventType, ExportRequest, request_event
+from tests.chaos.client import Client
+from tests.chaos.supervisor import Supervisor
 from tests.e2e.tables import psql
 from tests.integration.delivery.servers import mail_server
-from tests.topics import events_on
+from tests.waiting import until_async
+
+pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.xdist_group("chaos")]
 
 TABLE = """
     CREATE SCHEMA IF NOT EXISTS post;
@@ -30,117 +29,89 @@ DATASET = '[datasets.letters]\ntable = "post.letters"\norder = ["id"]\n'
 
 @pytest.fixture
 def variables(stack: Stack) -> dict[str, str]:
-    """What workers need here; a message that is being sent is nobody's after 6 s."""
+    """What workers need here; a message that is being sent is nobody's after 4 s."""
     psql(stack, TABLE)
     datasets = stack.run_dir / "letters.toml"
     datasets.write_text(DATASET)
-    return {
-        "EXPORTER_DATASETS_FILE": str(datasets),
-        "EXPORTER_KAFKA_GROUP": "deliveries",
-        "EXPORTER_DELIVERY_TIMEOUT_SECONDS": "3",
-        "EXPORTER_SMTP_HOST": "127.0.0.1",
-    }
+    return {"EXPORTER_DATASETS_FILE": str(datasets), "EXPORTER_DELIVERY_TIMEOUT_SECONDS": "2"}
 
 
-async def ask(stack: Stack, *recipients: str, export_type: str = "letters") -> UUID:
-    servers = stack.settings()["EXPORTER_KAFKA_BOOTSTRAP_SERVERS"]
+async def ask(client: Client, *recipients: str, export_type: str = "letters") -> UUID:
     wanted = ExportRequest(
         user_id="p", export_type=export_type, format="csv", scope="all", recipients=list(recipients)
     )
     event = request_event(wanted, source="/t")
-    async with AIOKafkaProducer(bootstrap_servers=servers) as producer:
-        await producer.send_and_wait(Topic.REQUESTS, event.encode(), key=event.key)
+    await client.publish(event)
     return event.job_id
 
 
-async def ledger(stack: Stack, job: UUID) -> dict[str, Any]:
-    connection = await asyncpg.connect(stack.settings()["EXPORTER_DATABASE_URL"])
-    with suppress(asyncpg.UndefinedTableError):
-        rows = await connection.fetch("SELECT * FROM deliveries WHERE job_id = $1", job)
-    await connection.close()
-    return {row["address"]: row for row in rows}
+async def ledger(client: Client, job: UUID) -> dict[str, Any]:
+    rows = await client.fetch("SELECT * FROM deliveries WHERE job_id = $1", job)
+    return {row["address"]: dict(row) for row in rows}
 
 
-async def until(
-    stack: Stack, job: UUID, holds: Callable[[dict[str, Any]], bool], within: float = 60
-) -> dict[str, Any]:
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        rows = await ledger(stack, job)
-        if rows and holds(rows):
-            return rows
-        await asyncio.sleep(0.2)
-    raise AssertionError([dict(row) for row in rows.values()])
+async def until(client: Client, job: UUID, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """What the ledger has about the job, once ``holds`` is true of it."""
+    rows: dict[str, Any] = {}
+
+    async def look() -> bool:
+        nonlocal rows
+        rows = await ledger(client, job)
+        return bool(rows) and holds(rows)
+
+    await until_async(look, otherwise=lambda: rows)
+    return rows
 
 
-async def repeat_outcomes(stack: Stack, job: UUID, times: int) -> None:
+async def repeat_outcomes(client: Client, job: UUID, times: int) -> None:
     """Publish again what said how the job ended."""
-    fields = {name.removeprefix("EXPORTER_").lower(): value for name, value in stack.settings().items()}
-    settings = Settings(_env_file=None, **fields)  # type: ignore[arg-type]
     ends = [
         event
-        for event in await events_on(settings, Topic.EVENTS)
-        if event.subject == str(job) and event.type in (EventType.COMPLETED, EventType.FAILED)
+        for event in (await client.history([job]))[job]
+        if event.type in (EventType.COMPLETED, EventType.FAILED)
     ]
     assert ends
-    servers = stack.settings()["EXPORTER_KAFKA_BOOTSTRAP_SERVERS"]
-    async with AIOKafkaProducer(bootstrap_servers=servers) as producer:
-        for event in ends * times:
-            await producer.send_and_wait(Topic.EVENTS, event.encode(), key=event.key)
+    for event in ends * times:
+        await client.publish(event)
 
 
 async def test_a_worker_that_dies_while_it_sends_mails_nobody_twice(
     stack: Stack, variables: dict[str, str]
 ) -> None:
-    async with mail_server() as server:
-        variables["EXPORTER_SMTP_PORT"] = str(server.port)
-        first = await asyncio.to_thread(stack.start_worker, settings=variables)
-        second = None
-        try:
-            server.held.add("held@example.com")
-            job = await ask(stack, "held@example.com", "free@example.com")
-            await until(
-                stack,
-                job,
-                lambda rows: (
-                    rows["free@example.com"]["status"] == "sent" and bool(server.to("held@example.com"))
-                ),
-            )
-            assert (await ledger(stack, job))["held@example.com"]["status"] == "sending"
-            await asyncio.to_thread(first.kill)
+    held, free = "held@example.com", "free@example.com"
+    async with mail_server() as server, Client(stack) as client:
+        server.held.add(held)
+        settings = variables | {"EXPORTER_SMTP_HOST": "127.0.0.1", "EXPORTER_SMTP_PORT": str(server.port)}
+        workers = await asyncio.to_thread(Supervisor, stack, 1, settings)
+        with workers:
+            job = await ask(client, held, free)
+            await until(client, job, lambda rows: rows[free]["status"] == "sent" and bool(server.to(held)))
+            assert (await ledger(client, job))[held]["status"] == "sending"
+            await asyncio.to_thread(workers.kill, 0)
             server.held.clear()
-            second = await asyncio.to_thread(stack.start_worker, settings=variables)
-            await repeat_outcomes(stack, job, 3)
-            await until(stack, job, lambda rows: rows["held@example.com"]["status"] == "ambiguous")
-            other = await ask(stack, "held@example.com", export_type="nothing")
-            await until(stack, other, lambda rows: rows["held@example.com"]["status"] == "sent")
-
-            rows = await ledger(stack, job)
-            assert {address: row["status"] for address, row in rows.items()} == {
-                "held@example.com": "ambiguous",
-                "free@example.com": "sent",
-            }
-            subjects = [mail["Subject"] for mail in server.to("held@example.com")]
-            assert subjects == ["Export of letters: 50 rows", "Export of nothing failed"]
-            assert len(server.to("free@example.com")) == 1
-        finally:
-            for worker in filter(None, (first, second)):
-                await asyncio.to_thread(worker.kill)
+            await repeat_outcomes(client, job, 3)
+            await until(client, job, lambda rows: rows[held]["status"] == "ambiguous")
+            other = await ask(client, held, export_type="nothing")
+            await until(client, other, lambda rows: rows[held]["status"] == "sent")
+            rows = await ledger(client, job)
+        assert {address: row["status"] for address, row in rows.items()} == {held: "ambiguous", free: "sent"}
+        subjects = [mail["Subject"] for mail in server.to(held)]
+        assert subjects == ["Export of letters: 50 rows", "Export of nothing failed"]
+        assert len(server.to(free)) == 1
 
 
 async def test_a_mail_server_that_is_away_delays_mails_and_loses_none(
     stack: Stack, variables: dict[str, str]
 ) -> None:
-    worker = await asyncio.to_thread(stack.start_worker, settings=variables)
-    try:
-        await asyncio.to_thread(stack.smtp.kill)
-        recipients = [f"away{number}@example.com" for number in range(5)]
-        job = await ask(stack, *recipients)
-        rows = await until(stack, job, lambda rows: all(row["attempts"] for row in rows.values()))
-        assert {row["status"] for row in rows.values()} <= {"pending", "sending"}
-        await asyncio.to_thread(stack.smtp.restart)
-        await until(stack, job, lambda rows: all(row["status"] == "sent" for row in rows.values()))
-    finally:
-        await asyncio.to_thread(worker.stop)
+    async with Client(stack) as client:
+        workers = await asyncio.to_thread(Supervisor, stack, 1, variables)
+        with workers:
+            await asyncio.to_thread(stack.smtp.kill)
+            recipients = [f"away{number}@example.com" for number in range(5)]
+            job = await ask(client, *recipients)
+            rows = await until(client, job, lambda rows: all(row["attempts"] for row in rows.values()))
+            assert {row["status"] for row in rows.values()} <= {"pending", "sending"}
+            await asyncio.to_thread(stack.smtp.restart)
+            await until(client, job, lambda rows: all(row["status"] == "sent" for row in rows.values()))
     arrived = [mail["X-Envelope-To"] for mail in stack.smtp.mails()]
     assert sorted(address for address in arrived if address.startswith("away")) == recipients

@@ -6,19 +6,22 @@ from uuid import UUID
 
 import pytest
 
+from local.postgres import SOURCE
 from local.stack import Stack
 from stream_app.events import EventType, ExportRequest, request_event
 from tests.chaos.client import Client, has_ended
-from tests.chaos.items import COLUMNS, SLOW_ROWS_A_SECOND, Source
+from tests.chaos.items import COLUMNS, GATED_ROWS, Source
 from tests.chaos.plan import Order
 from tests.chaos.supervisor import Supervisor
 from tests.chaos.verdict import wrong_files, wrong_histories, wrong_objects
+from tests.gate import Gate
+
+pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.xdist_group("chaos")]
 
 DRAIN_SECONDS = 1
 LEASE_SECONDS = 60
 
 SETTINGS = {
-    "EXPORTER_KAFKA_GROUP": "drain",
     "EXPORTER_LEASE_SECONDS": str(LEASE_SECONDS),
     "EXPORTER_DRAIN_SECONDS": str(DRAIN_SECONDS),
     "EXPORTER_WORKER_SLOTS": "4",
@@ -27,20 +30,19 @@ SETTINGS = {
 
 @pytest.fixture
 def orders() -> list[Order]:
-    """Two exports that take longer than the whole restart of one worker."""
-    last = 12 * SLOW_ROWS_A_SECOND
+    """Two exports that last until the gate is opened."""
     requests = [
         ExportRequest(
             user_id=f"d{number}",
-            export_type="slow",
+            export_type="gated",
             format="csv",
             scope="all",
-            filters={"id": {"lte": last}},
+            filters={"id": {"lte": GATED_ROWS}},
             columns=list(COLUMNS),
         )
         for number in range(2)
     ]
-    return [Order(0, request_event(item, source="/t").job_id, item, last) for item in requests]
+    return [Order(0, request_event(item, source="/t").job_id, item, GATED_ROWS) for item in requests]
 
 
 async def test_a_rolling_restart_loses_no_time(
@@ -49,7 +51,7 @@ async def test_a_rolling_restart_loses_no_time(
     ids = [order.job_id for order in orders]
     workers = await asyncio.to_thread(Supervisor, stack, 2, SETTINGS | datasets)
     with workers:
-        async with Client(stack) as client:
+        async with Client(stack) as client, Gate(stack.postgres.admin_url(SOURCE)) as gate:
             for order in orders:
                 await client.publish(request_event(order.request, job_id=order.job_id, source="/t"))
             taken = 0
@@ -58,11 +60,14 @@ async def test_a_rolling_restart_loses_no_time(
                 busy = {job["worker"] for job in jobs.values()}
                 number = next(number for number, name in enumerate(workers.names()) if name in busy)
                 leaving = workers.names()[number]
-                taken += sum(job["worker"] == leaving for job in jobs.values())
-                await asyncio.sleep(1)
+                held = [job["id"] for job in jobs.values() if job["worker"] == leaving]
+                taken += len(held)
+                await client.until(held, lambda job: bool(job["row_count"]), within=60)
                 await asyncio.to_thread(workers.restart, number)
                 await asyncio.to_thread(workers.wait_until_ready, number)
-            jobs = await client.until(ids, has_ended, within=120)
+            await client.until(ids, lambda job: job["status"] == "processing", within=60)
+            await gate.open()
+            jobs = await client.until(ids, has_ended, within=60)
             told = await client.history(ids)
             files, uploads = await asyncio.to_thread(client.objects)
             assert await wrong_files(client, source, orders, jobs) == []

@@ -6,7 +6,6 @@ each is looked at.
 
 import asyncio
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,9 @@ from tests.chaos.plan import Order
 from tests.chaos.scenario import SETTINGS
 from tests.chaos.supervisor import Supervisor
 from tests.chaos.verdict import wrong_files, wrong_histories, wrong_objects
+from tests.waiting import until_async
+
+pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.xdist_group("chaos")]
 
 PATIENCE = 150.0
 """Seconds; on a machine that has nothing else to do, all is over in a quarter of them."""
@@ -136,7 +138,8 @@ async def _live(client: Client, fate: Fate, folder: Path) -> None:
     cancellation = cancel_event(fate.job_id, source="/chaos")
     if fate.cancelled == EARLY:
         await client.publish(cancellation)
-        await asyncio.to_thread(_wait_for, folder / f"{fate.job_id} {fate.deaths[0]}")
+        mark = folder / f"{fate.job_id} {fate.deaths[0]}"
+        await until_async(mark.exists, within=PATIENCE, otherwise=mark.name)
     await client.publish(request)
     if fate.cancelled in (RUNNING, COMPLETED):
         state = "processing" if fate.cancelled == RUNNING else "completed"
@@ -146,13 +149,6 @@ async def _live(client: Client, fate: Fate, folder: Path) -> None:
     await client.until(
         [fate.job_id], lambda job: job["status"] == fate.ending and job["outcome"] is None, within=PATIENCE
     )
-
-
-def _wait_for(mark: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not mark.exists():
-        assert time.monotonic() < deadline, f"{mark.name} was not reached"
-        time.sleep(0.1)
 
 
 def test_every_point_is_tried() -> None:

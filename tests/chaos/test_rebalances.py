@@ -1,59 +1,51 @@
 """Workers come and go while requests flow: none is lost."""
 
 import asyncio
-import time
+from uuid import UUID
 
-import asyncpg
-from aiokafka import AIOKafkaProducer
+import pytest
 
 from local.stack import Stack
-from stream_app.events import ExportRequest, Topic, request_event
+from stream_app.events import ExportRequest, request_event
+from tests.chaos.client import Client, has_ended
+from tests.chaos.supervisor import Supervisor
+from tests.waiting import until_async
 
-GROUP = {"EXPORTER_KAFKA_GROUP": "rebalances"}
+pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.xdist_group("chaos")]
+
+EACH = 40
+"""Requests between two changes of the group."""
 
 
 async def test_no_request_is_lost_in_rebalances(stack: Stack) -> None:
     """The requests name no known format, so that each is admitted and ends at once."""
-    servers = stack.settings()["EXPORTER_KAFKA_BOOTSTRAP_SERVERS"]
-    staying = await asyncio.to_thread(stack.start_worker, settings=GROUP)
-    sent: set[str] = set()
-    stopping = asyncio.Event()
+    sent: set[UUID] = set()
+    workers = await asyncio.to_thread(Supervisor, stack, 2, {})
+    with workers:
+        async with Client(stack) as client:
 
-    async def publish() -> None:
-        async with AIOKafkaProducer(bootstrap_servers=servers) as producer:
-            while not stopping.is_set():
-                event = request_event(
-                    ExportRequest(user_id="r", export_type="ledger", format="none"), source="/t"
-                )
-                await producer.send_and_wait(Topic.REQUESTS, event.encode(), key=event.key)
-                sent.add(event.id)
-                await asyncio.sleep(0.03)
+            async def publish() -> None:
+                while True:
+                    event = request_event(
+                        ExportRequest(user_id="r", export_type="ledger", format="none"), source="/t"
+                    )
+                    await client.publish(event)
+                    sent.add(event.job_id)
+                    await asyncio.sleep(0.02)
 
-    publishing = asyncio.create_task(publish())
-    try:
-        for ending in ("stop", "kill"):
-            leaving = await asyncio.to_thread(stack.start_worker, settings=GROUP)
-            await asyncio.sleep(1)
-            await asyncio.to_thread(getattr(leaving, ending))
-            await asyncio.sleep(1)
-        stopping.set()
-        await publishing
-        missing = await _missing(stack, sent, within=60)
-    finally:
-        publishing.cancel()
-        await asyncio.to_thread(staying.stop)
-    assert sent
-    assert not missing
+            async def more() -> None:
+                enough = len(sent) + EACH
+                await until_async(lambda: len(sent) >= enough or publishing.done())
 
-
-async def _missing(stack: Stack, sent: set[str], *, within: float) -> set[str]:
-    """Requests without an ended job, once there are none or the time is over."""
-    connection = await asyncpg.connect(stack.settings()["EXPORTER_DATABASE_URL"])
-    deadline = time.monotonic() + within
-    while True:
-        rows = await connection.fetch("SELECT id FROM export_jobs WHERE status = 'failed'")
-        missing = sent - {str(row["id"]) for row in rows}
-        if not missing or time.monotonic() > deadline:
-            await connection.close()
-            return missing
-        await asyncio.sleep(0.5)
+            publishing = asyncio.create_task(publish())
+            await more()
+            for change in (workers.restart, workers.kill):
+                await asyncio.to_thread(change, 1)
+                await more()
+                await asyncio.to_thread(workers.wait_until_ready)
+                await more()
+            publishing.cancel()
+            await asyncio.wait({publishing})
+            assert publishing.cancelled()
+            jobs = await client.until(sent, has_ended, within=60)
+    assert {job["status"] for job in jobs.values()} == {"failed"}

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import zipfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,20 +24,24 @@ import pytest
 from alembic import command
 
 from local.apps import AppProcess
+from local.postgres import SOURCE
 from local.process import Child
 from local.stack import ROOT, Stack
 from stream_app.events import ExportRequest, request_event
 from stream_app.kafka import ensure_topics
 from stream_app.migrations import config, missing
 from tests.chaos.client import Client, has_ended
-from tests.chaos.items import COLUMNS, SLOW_ROWS_A_SECOND, Source
+from tests.chaos.items import COLUMNS, GATED_ROWS, SLOW_ROWS_A_SECOND, Source
 from tests.chaos.plan import Order
 from tests.chaos.verdict import wrong_files, wrong_histories, wrong_objects
+from tests.gate import Gate
+from tests.waiting import until_async
+
+pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.xdist_group("chaos")]
 
 (WHEEL,) = (Path(__file__).parent / "previous").glob("*.whl")
 
 SETTINGS = {
-    "EXPORTER_KAFKA_GROUP": "upgrade",
     "EXPORTER_DRAIN_SECONDS": "0.5",
     "EXPORTER_WORKER_SLOTS": "2",
     "EXPORTER_USER_SLOTS": "2",
@@ -92,21 +96,14 @@ class Worker(AppProcess):
         """Wait until :data:`EACH` jobs besides those were taken by it and are completed."""
         name = f"{socket.gethostname()}-{self.pid}"
         taken: set[UUID] = set()
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                held = await client.fetch("SELECT id FROM export_jobs WHERE worker = $1", name)
-                taken |= {row["id"] for row in held} - since
-                jobs = await client.jobs(taken)
-                if sum(job["status"] == "completed" for job in jobs.values()) >= EACH:
-                    return
-                await asyncio.sleep(0.05)
 
+        async def look() -> bool:
+            held = await client.fetch("SELECT id FROM export_jobs WHERE worker = $1", name)
+            taken.update({row["id"] for row in held} - since)
+            jobs = await client.jobs(taken)
+            return sum(job["status"] == "completed" for job in jobs.values()) >= EACH
 
-async def until(holds: Callable[[], bool]) -> None:
-    """Until it is so; raises TimeoutError where it is not in time."""
-    async with asyncio.timeout(PATIENCE):
-        while not holds():  # noqa: ASYNC110 - logs tell nobody that they have grown
-            await asyncio.sleep(0.1)
+        await until_async(look, within=PATIENCE, otherwise=self.child.tail)
 
 
 @pytest.fixture
@@ -136,12 +133,12 @@ def workers(stack: Stack) -> Iterator[list[Worker]]:
         worker.kill()
 
 
-def order_of(number: int, *, seconds: float) -> Order:
-    """An export that takes that long."""
-    last = int(seconds * SLOW_ROWS_A_SECOND)
+def order_of(number: int, *, seconds: float | None) -> Order:
+    """An export that takes that long, or until the gate is opened."""
+    last = GATED_ROWS if seconds is None else int(seconds * SLOW_ROWS_A_SECOND)
     request = ExportRequest(
         user_id=f"u{number % 5}",
-        export_type="slow",
+        export_type="gated" if seconds is None else "slow",
         format=("csv", "ndjson")[number % 2],
         scope="all",
         filters={"id": {"lte": last}},
@@ -160,11 +157,13 @@ async def flow(client: Client) -> AsyncIterator[list[Order]]:
     """Jobs, of which some take several seconds, for as long as the block runs: some always wait, few do."""
     orders: list[Order] = []
 
+    async def few_wait() -> bool:
+        return len(await client.fetch(UNFINISHED)) < WAITING
+
     async def publish() -> None:
         for number in itertools.count():
-            orders.append(await ask(client, order_of(number, seconds=3 if number % 12 == 11 else 0.2)))
-            while len(await client.fetch(UNFINISHED)) >= WAITING:  # noqa: ASYNC110 - so do tables
-                await asyncio.sleep(0.1)
+            orders.append(await ask(client, order_of(number, seconds=2 if number % 12 == 11 else 0.2)))
+            await until_async(few_wait, within=PATIENCE)
 
     publishing = asyncio.create_task(publish())
     try:
@@ -200,7 +199,7 @@ async def test_a_worker_that_comes_before_the_tables_waits_for_them(
         order = await ask(client, order_of(0, seconds=0.1))
         worker.begin()
         lacking = "run `exporter migrate`, it lacks 0001"
-        await until(lambda: any(lacking in reason for reason in waiting_for(worker)))
+        await until_async(lambda: any(lacking in reason for reason in waiting_for(worker)), within=PATIENCE)
         assert not worker.is_ready()
         assert worker.running
         await asyncio.to_thread(stack.run, "migrate")
@@ -221,7 +220,7 @@ async def test_old_and_new_side_by_side_through_the_migration(
         new := Worker(stack, "new", ROOT, datasets),
         again := Worker(stack, "old-again", previous, datasets),
     ]
-    async with Client(stack) as client:
+    async with Client(stack) as client, Gate(stack.postgres.admin_url(SOURCE)) as gate:
         await asyncio.to_thread(old.run, "migrate")
         await asyncio.to_thread(old.start)
         async with flow(client) as orders:
@@ -235,11 +234,12 @@ async def test_old_and_new_side_by_side_through_the_migration(
             done = known(orders)
             await asyncio.gather(old.works(client, done), new.works(client, done))
 
-            long = [await ask(client, order_of(number, seconds=6)) for number in range(3)]
+            long = [await ask(client, order_of(number, seconds=None)) for number in range(3)]
             orders += long
             await client.until(known(long), lambda job: job["status"] == "processing", within=PATIENCE)
             await asyncio.to_thread(old.stop)
             assert old.logged("job.handed_back"), "of three long jobs the new one has slots for two"
+            await gate.open()
             await new.works(client, known(orders))
 
             await asyncio.to_thread(again.start)

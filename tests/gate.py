@@ -1,0 +1,41 @@
+"""Exports that run for as long as a test wants: their view waits for a lock that the test holds."""
+
+from types import TracebackType
+from typing import Self
+
+import asyncpg
+
+KEY = 4_711
+"""The advisory lock that every gated view waits for."""
+
+
+def gated(table: str, *, at: int) -> str:
+    """A SELECT of the table's rows in the order of their ids, which waits at id ``at`` for the gate."""
+    return (
+        f"SELECT *, CASE WHEN id = {at} THEN pg_advisory_xact_lock_shared({KEY})::text END AS gate "
+        f"FROM {table} ORDER BY id"
+    )
+
+
+class Gate:
+    """``async with Gate(url) as gate:`` is shut until ``await gate.open()``, or the end of the block.
+
+    ``url`` leads to the database of the views. A server that is killed opens the gate.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    async def __aenter__(self) -> Self:
+        self._connection = await asyncpg.connect(self._url)
+        await self._connection.execute(f"SELECT pg_advisory_lock({KEY})")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.open()
+
+    async def open(self) -> None:
+        """Let all pass. Harmless twice."""
+        self._connection.terminate()
