@@ -10,7 +10,6 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from local.postgres import STATE
 from local.stack import Stack
-from stream_app import migrations
 from stream_app.events import Topic
 from stream_app.kafka import client_options, ensure_topics
 from stream_app.settings import Settings
@@ -26,10 +25,10 @@ def settings_of(stack: Stack) -> Settings:
 
 
 @contextmanager
-def own_part(stack: Stack, name: str) -> Iterator[Stack]:
+def own_part(stack: Stack, name: str, template: str) -> Iterator[Stack]:
     """The stack with a state database, a bucket and a consumer group that are used within the block only.
 
-    Whatever else works on the stack is stopped before. What the block has broken is mended at its end.
+    The database is a copy of ``template``. Whatever else works on the stack is stopped before. What the block has broken is mended at its end.
     """
     unique = f"{name}-{uuid4().hex[:8]}"
     database = unique.replace("-", "_")
@@ -41,12 +40,12 @@ def own_part(stack: Stack, name: str) -> Iterator[Stack]:
         "EXPORTER_KAFKA_GROUP": unique,
     }
     admin = stack.postgres.admin_url()
-    asyncio.run(_execute(admin, f"CREATE DATABASE {database} OWNER {STATE}"))
+    asyncio.run(
+        _execute(admin, f"CREATE DATABASE {database} OWNER {STATE} TEMPLATE {template} STRATEGY file_copy")
+    )
     with stack.configured(own):
         try:
-            settings = settings_of(stack)
-            migrations.upgrade(settings)
-            asyncio.run(start_from_now(settings))
+            asyncio.run(start_from_now(settings_of(stack)))
             yield stack
         finally:
             stop_apps(stack)
@@ -64,7 +63,7 @@ def stop_apps(stack: Stack) -> None:
 
 
 async def start_from_now(settings: Settings) -> None:
-    """Let the workers' group, of which nobody runs, begin after all messages of today."""
+    """Let the workers' group, of which nobody runs, begin after all messages that are there now."""
     await ensure_topics(settings)
     consumer = AIOKafkaConsumer(
         **client_options(settings), group_id=settings.kafka_group, enable_auto_commit=False
@@ -73,9 +72,9 @@ async def start_from_now(settings: Settings) -> None:
     try:
         await consumer._client.force_metadata_update()
         parts = [
-            TopicPartition(topic, part)
-            for topic in CONSUMED
-            for part in consumer.partitions_for_topic(topic) or ()
+            TopicPartition(name, part)
+            for name in map(settings.topic, CONSUMED)
+            for part in consumer.partitions_for_topic(name) or ()
         ]
         consumer.assign(parts)
         await consumer.commit(await consumer.end_offsets(parts))

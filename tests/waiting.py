@@ -8,7 +8,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast, overload
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ def until(
     """
     deadline = time.monotonic() + within
     while True:
-        seen: object = None
+        seen: Any = None
         try:
             seen = look()
         except ignoring as error:
@@ -53,14 +53,36 @@ def until(
         time.sleep(every)
 
 
+@overload
 async def until_async(
-    look: Callable[[], Awaitable[T | None] | T | None],
+    look: Callable[[], Awaitable[T | None]],
+    *,
+    within: float = ...,
+    every: float = ...,
+    ignoring: tuple[type[Exception], ...] = ...,
+    otherwise: Callable[[], object] | str = ...,
+) -> T: ...
+
+
+@overload
+async def until_async(
+    look: Callable[[], T | None],
+    *,
+    within: float = ...,
+    every: float = ...,
+    ignoring: tuple[type[Exception], ...] = ...,
+    otherwise: Callable[[], object] | str = ...,
+) -> T: ...
+
+
+async def until_async(
+    look: Callable[[], Any],
     *,
     within: float = WITHIN,
     every: float = EVERY,
     ignoring: tuple[type[Exception], ...] = (),
     otherwise: Callable[[], object] | str = "",
-) -> T:
+) -> Any:
     """As :func:`until` while the event loop runs on; ``look`` is a function or a coroutine function.
 
     Raises:
@@ -68,7 +90,7 @@ async def until_async(
     """
     deadline = time.monotonic() + within
     while True:
-        seen: object = None
+        seen: Any = None
         try:
             seen = look()
             if inspect.isawaitable(seen):
@@ -77,7 +99,7 @@ async def until_async(
             seen = error
         else:
             if seen:
-                return cast(T, seen)
+                return seen
         if time.monotonic() > deadline:
             raise _unmet(within, seen, otherwise)
         await asyncio.sleep(every)

@@ -101,7 +101,7 @@ class Worker(AppProcess):
             held = await client.fetch("SELECT id FROM export_jobs WHERE worker = $1", name)
             taken.update({row["id"] for row in held} - since)
             jobs = await client.jobs(taken)
-            return sum(job["status"] == "completed" for job in jobs.values()) >= EACH
+            return [job["status"] for job in jobs.values()].count("completed") >= EACH
 
         await until_async(look, within=PATIENCE, otherwise=self.child.tail)
 
