@@ -28,7 +28,8 @@ def settings_of(stack: Stack) -> Settings:
 def own_part(stack: Stack, name: str, template: str) -> Iterator[Stack]:
     """The stack with a state database, a bucket and a consumer group that are used within the block only.
 
-    The database is a copy of ``template``. Whatever else works on the stack is stopped before. What the block has broken is mended at its end.
+    The database is a copy of ``template``. Whatever else works on the stack is stopped before. What the block
+    has broken is mended at its end.
     """
     unique = f"{name}-{uuid4().hex[:8]}"
     database = unique.replace("-", "_")

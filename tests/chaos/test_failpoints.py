@@ -24,7 +24,12 @@ from tests.chaos.supervisor import Supervisor
 from tests.chaos.verdict import wrong_files, wrong_histories, wrong_objects
 from tests.waiting import until_async
 
-pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.xdist_group("chaos")]
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("chaos"),
+    pytest.mark.timeout(900),  # what all tests here look at is made by the first
+]
 
 PATIENCE = 150.0
 """Seconds; on a machine that has nothing else to do, all is over in a quarter of them."""

@@ -46,7 +46,12 @@ from tests.chaos.verdict import wrong_histories, wrong_objects
 from tests.e2e.tables import psql
 from tests.waiting import until_async
 
-pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.xdist_group("chaos")]
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("chaos"),
+    pytest.mark.timeout(900),  # what all tests here look at is made by the first
+]
 
 WORKERS, TICKERS = 3, 2
 
