@@ -1,7 +1,6 @@
 """A collector of traces: what a process sends by OTLP over HTTP, as a back end receives it."""
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +12,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from tests.waiting import until
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,16 @@ class Collector:
 
     def trace(self, trace_id: str, *names: str, within: float = 20) -> dict[str, Seen]:
         """The only spans of these names in a trace, once they are there."""
-        deadline = time.monotonic() + within
-        while True:
-            found = [span for span in list(self.spans) if span.trace_id == trace_id]
-            have = [span.name for span in found]
-            if set(names) <= set(have):
-                assert all(have.count(name) == 1 for name in names), have
-                return {span.name: span for span in found}
-            assert time.monotonic() < deadline, f"of {names} there are only {sorted(have)}"
-            time.sleep(0.1)
+        found: list[Seen] = []
+
+        def look() -> bool:
+            found[:] = [span for span in list(self.spans) if span.trace_id == trace_id]
+            return {span.name for span in found} >= set(names)
+
+        until(look, within=within, otherwise=lambda: f"of {names} there are only {found}")
+        have = [span.name for span in found]
+        assert all(have.count(name) == 1 for name in names), have
+        return {span.name: span for span in found}
 
     def receive(self, body: bytes) -> None:
         self.raw += body

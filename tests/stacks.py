@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from local.postgres import STATE
 from local.stack import Stack
+from stream_app import migrations
 from stream_app.events import Topic
 from stream_app.kafka import client_options, ensure_topics
 from stream_app.settings import Settings
@@ -25,11 +26,10 @@ def settings_of(stack: Stack) -> Settings:
 
 
 @contextmanager
-def own_part(stack: Stack, name: str, template: str) -> Iterator[Stack]:
+def own_part(stack: Stack, name: str) -> Iterator[Stack]:
     """The stack with a state database, a bucket and a consumer group that are used within the block only.
 
-    The database is a copy of ``template``. Whatever else works on the stack is stopped before. What the block
-    has broken is mended at its end.
+    Whatever else works on the stack is stopped before. What the block has broken is mended at its end.
     """
     unique = f"{name}-{uuid4().hex[:8]}"
     database = unique.replace("-", "_")
@@ -41,12 +41,12 @@ def own_part(stack: Stack, name: str, template: str) -> Iterator[Stack]:
         "EXPORTER_KAFKA_GROUP": unique,
     }
     admin = stack.postgres.admin_url()
-    asyncio.run(
-        _execute(admin, f"CREATE DATABASE {database} OWNER {STATE} TEMPLATE {template} STRATEGY file_copy")
-    )
+    asyncio.run(_execute(admin, f"CREATE DATABASE {database} OWNER {STATE}"))
     with stack.configured(own):
         try:
-            asyncio.run(start_from_now(settings_of(stack)))
+            settings = settings_of(stack)
+            migrations.upgrade(settings)
+            asyncio.run(start_from_now(settings))
             yield stack
         finally:
             stop_apps(stack)

@@ -28,10 +28,10 @@ def _quiet() -> None:
 
 
 @pytest.fixture(scope="module")
-def stack(stack: Stack, template: str, request: pytest.FixtureRequest) -> Iterator[Stack]:
+def stack(stack: Stack, request: pytest.FixtureRequest) -> Iterator[Stack]:
     """Kafka, PostgreSQL and S3 with the service's tables, and nobody who works."""
     name = request.module.__name__.rpartition(".")[2].removeprefix("test_")
-    with own_part(stack, name, template) as part:
+    with own_part(stack, name) as part:
         yield part
 
 

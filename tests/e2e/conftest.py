@@ -1,7 +1,7 @@
 """The whole system as processes, and the clients that its users have."""
 
+import asyncio
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ from local.ports import free_ports
 from local.stack import Stack
 from tests.documents import BLOCKS
 from tests.e2e.tables import DATASETS, TABLES, psql
+from tests.stacks import settings_of, start_from_now
+from tests.waiting import until, until_async
 
 UNFINISHED = {"pending", "processing"}
 
@@ -43,15 +45,18 @@ class System:
 
     def ended(self, job_id: UUID | str, *, within: float = 60) -> dict[str, Any]:
         """The job's record once it has ended."""
-        deadline = time.monotonic() + within
-        while time.monotonic() < deadline:
+        job: dict[str, Any] | None = None
+
+        def look() -> dict[str, Any] | None:
+            nonlocal job
             job = self.job(job_id)
-            if job is not None and job["status"] not in UNFINISHED:
-                return job
-            time.sleep(0.1)
-        raise AssertionError(
-            f"job {job_id} has not ended after {within} s: {job}\n{self.worker.child.tail()}"
-        )
+            return None if job is None or job["status"] in UNFINISHED else job
+
+        return until(look, within=within, otherwise=lambda: f"{job}\n{self.worker.child.tail()}")
+
+    async def processing(self, job_id: UUID | str) -> None:
+        """Wait until a worker works on the job."""
+        await until_async(lambda: (self.job(job_id) or {}).get("status") == "processing")
 
     def file(self, job_id: UUID | str) -> bytes:
         """The job's file, by the link that the API hands out."""
@@ -68,8 +73,19 @@ class System:
         return str(response.json()["export_job_id"])
 
 
+@pytest.fixture(scope="module")
+def system(whole: System) -> System:
+    """The system, which others may have stopped meanwhile."""
+    if not whole.worker.running:
+        asyncio.run(start_from_now(settings_of(whole.stack)))  # what others have asked for is not for it
+        whole.worker.start()
+    if not whole.api.running:
+        whole.api.start()
+    return whole
+
+
 @pytest.fixture(scope="session")
-def system(stack: Stack) -> Iterator[System]:
+def whole(stack: Stack) -> Iterator[System]:
     """The system, with tables that nobody here designed made exportable by a file alone."""
     psql(stack, TABLES)
     folder = Path(tempfile.mkdtemp(dir=stack.run_dir))

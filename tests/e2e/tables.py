@@ -6,8 +6,12 @@ from pathlib import Path
 
 from local.postgres import SOURCE
 from local.stack import Stack
+from tests.gate import gated
 
-TABLES = """
+GATED_ROWS = 500
+"""How many rows an export of "gated" has; it stops at the last one while a gate is shut."""
+
+TABLES = f"""
     CREATE SCHEMA shop;
     CREATE TABLE shop.orders (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, customer_id text NOT NULL, total numeric(12, 2),
@@ -23,6 +27,7 @@ TABLES = """
     SELECT n AS id, md5(n::text) AS a, md5((n + 1)::text) AS b, n * 1.5 AS amount,
            timestamptz '2026-01-01' + n * interval '1 s' AS at, repeat('x', 200) AS filler
     FROM generate_series(1, 1000000) n;
+    CREATE VIEW shop.gated AS {gated("shop.orders", at=GATED_ROWS)};
     CREATE VIEW shop.slow AS SELECT n AS id, pg_sleep(0.02)::text AS waited FROM generate_series(1, 500) n;
     CREATE VIEW shop.readings AS
     SELECT n AS id, repeat('x', 2000) AS filler, pg_sleep(0.015)::text AS waited
@@ -46,6 +51,10 @@ table = "shop.million"
 
 [datasets.slow]
 table = "shop.slow"
+
+[datasets.gated]
+table = "shop.gated"
+order = []
 
 [datasets.readings]
 table = "shop.readings"

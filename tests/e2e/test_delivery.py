@@ -3,8 +3,8 @@
 import asyncio
 import hashlib
 import re
-import time
 from email.message import EmailMessage
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -12,18 +12,19 @@ import asyncpg
 import httpx
 
 from tests.e2e.conftest import System
+from tests.waiting import until
 
 
-def mail_to(system: System, address: str, within: float = 30) -> EmailMessage:
-    """The only mail that the address got."""
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
+def mails_to(system: System, address: str, count: int = 1) -> list[EmailMessage]:
+    """All mails that the address got, once there are as many."""
+
+    def look() -> list[EmailMessage] | None:
         found = [mail for mail in system.stack.smtp.mails() if mail["X-Envelope-To"] == address]
-        if found:
-            assert len(found) == 1
-            return found[0]
-        time.sleep(0.1)
-    raise AssertionError(f"no mail to {address}")
+        return found if len(found) >= count else None
+
+    found = until(look, otherwise=f"no mail to {address}")
+    assert len(found) == count
+    return found
 
 
 def body(mail: EmailMessage) -> str:
@@ -36,7 +37,7 @@ def body(mail: EmailMessage) -> str:
 def test_the_link_in_a_mail_leads_to_the_file_without_a_token(system: System) -> None:
     job = system.ask(export_type="ledger", format="csv", scope="all", recipients=["reader@example.com"])
     done = system.ended(job)
-    mail = mail_to(system, "reader@example.com")
+    (mail,) = mails_to(system, "reader@example.com")
     assert mail["Subject"] == f"Export of ledger: {done['row_count']:,} rows"
     (link,) = re.findall(r"\S+/exports/links/\S+", body(mail))
     with httpx.Client(base_url=system.api.address) as anybody:
@@ -49,12 +50,12 @@ def test_the_link_in_a_mail_leads_to_the_file_without_a_token(system: System) ->
 
     again = system.ask(export_type="ledger", format="csv", scope="all", recipients=["reader@example.com"])
     system.ended(again)
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
+
+    def settled() -> list[dict[str, Any]] | None:
         shown = system.client.get(f"/exports/jobs/{again}/deliveries").json()["deliveries"]
-        if shown and shown[0]["status"] not in ("pending", "sending"):
-            break
-        time.sleep(0.1)
+        return shown if shown and shown[0]["status"] not in ("pending", "sending") else None
+
+    shown = until(settled)
     assert [(item["status"], item["reason"]) for item in shown] == [
         ("skipped", "the recipient has unsubscribed")
     ]
@@ -63,18 +64,13 @@ def test_the_link_in_a_mail_leads_to_the_file_without_a_token(system: System) ->
 def test_an_operator_can_send_again_what_may_not_have_arrived(system: System) -> None:
     job = system.ask(export_type="ledger", format="csv", scope="all", recipients=["lost@example.com"])
     system.ended(job)
-    first = mail_to(system, "lost@example.com")
+    (first,) = mails_to(system, "lost@example.com")
     nothing = "Nothing about that job is failed, skipped or ambiguous."
     assert system.stack.run("resend", job) == nothing
     asyncio.run(_forget(system, job))
     assert system.stack.run("resend", job, "--to", "other@example.com") == nothing
     assert system.stack.run("resend", job) == "lost@example.com"
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        mails = [mail for mail in system.stack.smtp.mails() if mail["X-Envelope-To"] == "lost@example.com"]
-        if len(mails) == 2:
-            break
-        time.sleep(0.1)
+    mails = mails_to(system, "lost@example.com", 2)
     assert [mail["Message-ID"] for mail in mails] == [first["Message-ID"]] * 2
 
 

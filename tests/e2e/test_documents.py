@@ -3,13 +3,13 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.documents import BLOCKS, Block
 from tests.e2e.conftest import System
+from tests.waiting import until
 
 PROGRAMS = Path(__file__).with_name("programs")
 RUN = [block for block in BLOCKS if block.test == "run"]
@@ -56,10 +56,7 @@ def test_it_does_what_it_says(block: Block, system: System, tmp_path: Path) -> N
         assert schedule in printed
         system.client.delete(f"/exports/schedules/{schedule}").raise_for_status()
         return
-    deadline = time.monotonic() + 30
-    while not (asked := made(system, "jobs") - jobs) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    (job,) = asked
+    (job,) = until(lambda: made(system, "jobs") - jobs)
     assert system.ended(job)["status"] == "completed"
     assert system.file(job)
     assert bool(list(tmp_path.iterdir())) is ("--output" in block.text)

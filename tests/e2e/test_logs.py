@@ -1,13 +1,13 @@
 """What a real worker and a real API write: one line tells how a job went, each line whose it is."""
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 from tests.e2e.conftest import System
 from tests.e2e.tables import psql
-from tests.e2e.test_requests import publish, request, until_processing
+from tests.e2e.test_requests import publish, request
+from tests.waiting import until_async
 
 OUTCOMES = {"job.completed", "job.failed", "job.cancelled"}
 
@@ -19,12 +19,12 @@ def lines(log: Path) -> list[dict[str, Any]]:
 
 async def about(system: System, job_id: str, wanted: set[str]) -> list[dict[str, Any]]:
     """The worker's lines about a job, once there is one of the ``wanted`` events."""
-    for _ in range(50):
+
+    def look() -> list[dict[str, Any]]:
         found = [line for line in lines(system.worker.log) if line.get("job_id") == job_id]
-        if any(line["event"] in wanted for line in found):
-            return found
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"none of {wanted} among {found}")
+        return found if any(line["event"] in wanted for line in found) else []
+
+    return await until_async(look)
 
 
 async def test_one_line_tells_how_a_job_went(system: System) -> None:
@@ -33,7 +33,7 @@ async def test_one_line_tells_how_a_job_went(system: System) -> None:
     refused = request(columns=["id", "colour"])
     slow = request(export_type="slow", scope="all")
     await publish(system, [(event.key, event.encode()) for event in (good, impossible, refused, slow)])
-    await until_processing(system, slow.id)
+    await system.processing(slow.id)
     assert system.client.delete(f"/exports/jobs/{slow.id}").status_code == 202
     told = {}
     for event in (good, impossible, refused, slow):
@@ -65,7 +65,7 @@ async def test_one_line_tells_how_a_job_went(system: System) -> None:
 
 async def test_lines_of_an_attempt_say_whose_it_is(system: System) -> None:
     job_id = system.ask(export_type="slow", format="csv", scope="all")
-    await until_processing(system, job_id)
+    await system.processing(job_id)
     theirs = f"FROM pg_stat_activity WHERE application_name = 'exporter {job_id}'"
     assert "1 row" in psql(system.stack, f"SELECT pg_terminate_backend(pid) {theirs}")
     found = await about(system, job_id, {"job.attempt_failed", "job.waits_for_outage"})

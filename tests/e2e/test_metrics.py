@@ -1,6 +1,5 @@
 """What worker and API tell about real exports, and that nobody needs to listen."""
 
-import asyncio
 import socket
 from urllib.parse import urlsplit
 
@@ -10,7 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.conftest import System
 from tests.e2e.tables import psql
-from tests.e2e.test_requests import publish, request, until_processing
+from tests.e2e.test_requests import publish, request
+from tests.waiting import until_async
 
 
 def scrape(url: str) -> dict[str, float]:
@@ -47,12 +47,13 @@ async def test_what_happens_is_counted(system: System) -> None:
         assert system.ended(event.id)["status"] == "completed"
     assert system.ended(bad.id)["status"] == "failed"
     sent = "exporter_deliveries_total channel=mail outcome=sent"
-    await asyncio.sleep(2.5)  # the watch looks every 2 s
-    for _ in range(75):
-        after = scrape(system.metrics)
-        if after.get(sent, 0) > before.get(sent, 0):
-            break
-        await asyncio.sleep(0.2)
+    lag = "exporter_consumer_lag topic=exports.requests"
+
+    def look() -> dict[str, float] | None:
+        found = scrape(system.metrics)
+        return found if found.get(sent, 0) > before.get(sent, 0) and found[lag] == 0 else None
+
+    after = await until_async(look)
     assert gained(before, after, sent) == 1
 
     rows = gained(before, after, "exporter_export_rows_sum format=csv")
@@ -87,7 +88,6 @@ async def test_what_happens_is_counted(system: System) -> None:
     assert after["exporter_slots"] == 4
     assert after["exporter_slots_running"] == 0
     assert after["exporter_worker_ready"] == 1
-    assert after["exporter_consumer_lag topic=exports.requests"] == 0
     told = " ".join(after)
     for private in ("secret-user", "a-users-own-word", reader, good[0].id):
         assert private not in told
@@ -96,12 +96,13 @@ async def test_what_happens_is_counted(system: System) -> None:
 async def test_running_jobs_are_in_the_queue(system: System) -> None:
     job_id = system.ask(export_type="slow", format="csv", scope="all")
     running = "exporter_jobs_unfinished dataset=slow format=csv state=processing"
-    await until_processing(system, job_id)
-    for _ in range(80):
+    await system.processing(job_id)
+
+    def look() -> dict[str, float] | None:
         found = scrape(f"{system.api.address}/metrics")
-        if running in found:
-            break
-        await asyncio.sleep(0.1)
+        return found if running in found else None
+
+    found = await until_async(look)
     assert found[running] == 1
     assert found["exporter_queue_read"] == 1
     assert scrape(system.metrics)["exporter_slots_running"] == 1
@@ -113,7 +114,7 @@ async def test_what_goes_wrong_is_counted(system: System) -> None:
     before = scrape(system.metrics)
     robbed, cut_off = [system.ask(export_type="slow", format="csv", scope="all") for _ in range(2)]
     for job_id in (robbed, cut_off):
-        await until_processing(system, job_id)
+        await system.processing(job_id)
     state = await asyncpg.connect(system.stack.settings()["EXPORTER_DATABASE_URL"])
     await state.execute(
         "UPDATE export_jobs SET worker = 'another', lease_until = now() + interval '2 seconds' WHERE id = $1",
@@ -129,12 +130,13 @@ async def test_what_goes_wrong_is_counted(system: System) -> None:
         "retries": ("exporter_retries_total", "reason="),
         "errors": ("exporter_errors_total", "part=source_database"),
     }
-    for _ in range(100):
+
+    def look() -> dict[str, float] | None:
         after = scrape(system.metrics)
         found = {name: summed(after, *which) - summed(before, *which) for name, which in wanted.items()}
-        if all(found.values()):
-            break
-        await asyncio.sleep(0.2)
+        return found if all(found.values()) else None
+
+    found = await until_async(look)
     assert found["claims"] >= 1
     assert (found["leases"], found["retries"], found["errors"]) == (1, 1, 1)
     for job_id in (robbed, cut_off):

@@ -5,10 +5,14 @@ import json
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from local.postgres import SOURCE
 from stream_app.events import ExportRequest, Topic, cancel_event, request_event
 from tests.e2e.conftest import System
+from tests.e2e.tables import GATED_ROWS
+from tests.gate import Gate
 
 
 def request(**data: Any) -> Any:
@@ -102,7 +106,7 @@ async def test_twenty_requests_of_all_sorts(system: System) -> None:
 async def test_a_running_export_is_cancelled(system: System) -> None:
     event = request(export_type="slow", scope="all")
     await publish(system, [(event.key, event.encode())])
-    await until_processing(system, event.id)
+    await system.processing(event.id)
     cancel = cancel_event(event.job_id, source="/test")
     await publish(system, [(cancel.key, cancel.encode())])
     assert system.ended(event.id, within=5)["status"] == "cancelled"
@@ -115,28 +119,19 @@ async def test_a_cancellation_before_its_request_holds(system: System) -> None:
     assert system.ended(event.id)["status"] == "cancelled"
 
 
+@pytest.mark.chaos
 async def test_a_killed_workers_job_is_finished_by_another(system: System) -> None:
-    doomed = system.stack.start_worker(settings=system.extra)
-    system.worker.stop()
-    jobs = [system.ask(export_type="slow", format="csv", scope="all") for _ in range(2)]
-    for job_id in jobs:
-        await until_processing(system, job_id)
-    doomed.kill()
-    system.worker.start()
+    async with Gate(system.stack.postgres.admin_url(SOURCE)):
+        jobs = [system.ask(export_type="gated", format="csv", scope="all") for _ in range(2)]
+        for job_id in jobs:
+            await system.processing(job_id)
+        await asyncio.to_thread(system.worker.kill)
+    await asyncio.to_thread(system.worker.start)
     for job_id in jobs:
         job = system.ended(job_id, within=60)
         assert job["status"] == "completed"
         assert job["attempt"] == 2
-        assert system.file(job_id).count(b"\n") == 501
-
-
-async def until_processing(system: System, job_id: object) -> None:
-    for _ in range(100):
-        job = system.job(str(job_id))
-        if job is not None and job["status"] == "processing":
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"job {job_id} was not started: {job}")
+        assert system.file(job_id).count(b"\n") == GATED_ROWS + 1
 
 
 async def test_an_event_that_the_database_refuses_stops_nobody(system: System) -> None:

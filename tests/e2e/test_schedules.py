@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +13,7 @@ from typer.testing import CliRunner
 from local.postgres import SOURCE
 from producers.__main__ import cli
 from tests.e2e.conftest import System
+from tests.waiting import until
 
 USER = "schedule-user"
 
@@ -117,12 +117,11 @@ async def let_it_be_due(system: System, schedule_id: str) -> None:
 
 def finished_runs(system: System, schedule_id: str) -> list[dict[str, Any]]:
     token = system.stack.token(USER)
-    deadline = time.monotonic() + 60
     headers = {"Authorization": f"Bearer {token}"}
     with httpx.Client(base_url=system.api.url, headers=headers) as client:
-        while True:
-            runs = client.get(f"/exports/schedules/{schedule_id}/runs").json()["runs"]
-            if runs and all(run["completed_at"] for run in runs):
-                return list(runs)
-            assert time.monotonic() < deadline, runs
-            time.sleep(0.2)
+
+        def look() -> list[dict[str, Any]] | None:
+            runs: list[dict[str, Any]] = client.get(f"/exports/schedules/{schedule_id}/runs").json()["runs"]
+            return runs if all(run["completed_at"] for run in runs) else None
+
+        return until(look)

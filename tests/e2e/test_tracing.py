@@ -1,7 +1,6 @@
 """One trace from a POST to the mail, as a collector receives it from real processes."""
 
 import asyncio
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from uuid import uuid4
@@ -16,6 +15,7 @@ from tests.e2e.conftest import System
 from tests.e2e.test_logs import lines
 from tests.e2e.test_requests import publish, request
 from tests.topics import events_on
+from tests.waiting import until
 
 CALLER = "00-{trace}-00f067aa0ba902b7-01"
 
@@ -171,10 +171,11 @@ async def test_a_service_that_does_not_trace_gets_a_trace_all_the_same(
 
 
 def _of_job(collector: Collector, job_id: str, last: str) -> dict[str, Seen]:
-    for _ in range(100):
+
+    def look() -> list[Seen] | None:
         found = [span for span in list(collector.spans) if span.attributes.get("exporter.job.id") == job_id]
-        if any(span.name == last for span in found):
-            assert len({span.trace_id for span in found}) == 1
-            return {span.name: span for span in found}
-        time.sleep(0.1)
-    raise AssertionError(f"no {last} among {[span.name for span in found]}")
+        return found if any(span.name == last for span in found) else None
+
+    found = until(look)
+    assert len({span.trace_id for span in found}) == 1
+    return {span.name: span for span in found}

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from uuid import uuid4
@@ -18,14 +18,21 @@ from local.service import Service
 from local.stack import Stack
 from stream_app.events import ExportRequest, Topic, request_event
 from stream_app.readiness import is_ready
+from tests.stacks import settings_of, start_from_now
+from tests.waiting import until, until_async
+
+pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.xdist_group("chaos")]
 
 STUCK = 5.0
 
 
-def impatient() -> dict[str, str]:
+def impatient(stack: Stack) -> dict[str, str]:
     """Settings of a worker with a group of its own, and little patience with itself."""
+    group = {"EXPORTER_KAFKA_GROUP": f"watchdog-{uuid4().hex[:8]}"}
+    with stack.configured(group):
+        asyncio.run(start_from_now(settings_of(stack)))
     return {
-        "EXPORTER_KAFKA_GROUP": f"watchdog-{uuid4().hex[:8]}",
+        **group,
         "EXPORTER_STUCK_SECONDS": str(STUCK),
         "EXPORTER_DRAIN_SECONDS": "1",
     }
@@ -34,7 +41,7 @@ def impatient() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def worker(stack: Stack) -> Iterator[AppProcess]:
     """It has read what a transaction wrote, whose end is an entry that no consumer is given."""
-    started = stack.start_worker(settings=impatient())
+    started = stack.start_worker(settings=impatient(stack))
     asyncio.run(ended(stack, transactional=True))
     yield started
     started.kill()
@@ -42,13 +49,6 @@ def worker(stack: Stack) -> Iterator[AppProcess]:
 
 def ready(worker: AppProcess) -> bool:
     return is_ready(worker._ready_file)
-
-
-def until(condition: Callable[[], bool], within: float) -> bool:
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline and not condition():
-        time.sleep(0.05)
-    return condition()
 
 
 async def ended(stack: Stack, *, transactional: bool = False, within: float = 60) -> None:
@@ -66,11 +66,8 @@ async def ended(stack: Stack, *, transactional: bool = False, within: float = 60
     await producer.stop()
     database = await asyncpg.connect(settings["EXPORTER_DATABASE_URL"])
     try:
-        async with asyncio.timeout(within):
-            while not await database.fetchval(  # noqa: ASYNC110
-                "SELECT true FROM export_jobs WHERE id = $1 AND status = 'failed'", event.job_id
-            ):
-                await asyncio.sleep(0.1)
+        has_failed = "SELECT status = 'failed' FROM export_jobs WHERE id = $1"
+        await until_async(lambda: database.fetchval(has_failed, event.job_id), within=within)
     finally:
         await database.close()
 
@@ -86,16 +83,16 @@ def send(service: Service, what: signal.Signals) -> None:
 @pytest.mark.parametrize("part", ["s3", "postgres", "kafka"])
 def test_a_part_that_stands_still(stack: Stack, worker: AppProcess, part: str) -> None:
     """Longer than a worker may be stuck: it is not ready meanwhile, it stays, and it is well afterwards."""
-    assert until(lambda: ready(worker), 30)
+    until(lambda: ready(worker))
     send(stack.services[part], signal.SIGSTOP)
     try:
-        assert until(lambda: not worker._ready_file.exists(), 30)
+        until(lambda: not worker._ready_file.exists())
         time.sleep(STUCK + 1)
         assert worker.running
         assert not ready(worker)
     finally:
         send(stack.services[part], signal.SIGCONT)
-    assert until(lambda: ready(worker), 60), worker.child.tail()
+    until(lambda: ready(worker), otherwise=worker.child.tail)
     assert worker.running
     asyncio.run(ended(stack))
 
@@ -103,9 +100,9 @@ def test_a_part_that_stands_still(stack: Stack, worker: AppProcess, part: str) -
 def test_a_broker_that_dies(stack: Stack, worker: AppProcess) -> None:
     """The worker finds its way back, or ends and does when it is started again."""
     stack.kafka.kill()
-    assert until(lambda: not worker._ready_file.exists(), 30)
+    until(lambda: not worker._ready_file.exists())
     stack.kafka.restart()
-    assert until(lambda: ready(worker) or not worker.running, 60), worker.child.tail()
+    until(lambda: ready(worker) or not worker.running, otherwise=worker.child.tail)
     if not worker.running:
         worker.start()
     asyncio.run(ended(stack))
@@ -157,14 +154,14 @@ def sabotaged(stack: Stack) -> Iterator[dict[str, AppProcess]]:
     """Workers in which something goes wrong a second after they were ready, by what they end for."""
     workers = {}
     for number, (reason, sabotage) in enumerate(SABOTAGE.items()):
-        env = {**stack.environment(), **impatient()}
+        env = {**stack.environment(), **impatient(stack)}
         worker = AppProcess(f"sabotaged-{number}", ["-"], env, stack.run_dir)
         worker._argv = [worker._argv[0], "-c", SCRIPT.format(sabotage=sabotage)]
         workers[reason] = worker
     with ThreadPoolExecutor(len(workers)) as pool:
         list(pool.map(lambda worker: worker.start(), workers.values()))
-    time.sleep(2)
-    with suppress(TimeoutError):  # whoever reads them must notice that it does not
+    time.sleep(2)  # by then each is sabotaged
+    with suppress(AssertionError):  # whoever reads them must notice that it does not
         asyncio.run(ended(stack, within=0.1))
     yield workers
     for worker in workers.values():
@@ -174,7 +171,7 @@ def sabotaged(stack: Stack) -> Iterator[dict[str, AppProcess]]:
 @pytest.mark.parametrize("reason", SABOTAGE)
 def test_beyond_recovery(sabotaged: dict[str, AppProcess], reason: str) -> None:
     worker = sabotaged[reason]
-    assert until(lambda: not worker.running, 60), worker.child.tail(40)
+    until(lambda: not worker.running, otherwise=worker.child.tail)
     assert worker.child.exit_code not in (0, None)
     assert reason in worker.log.read_text()
     assert not worker._ready_file.exists() or "no sign of life" in reason
