@@ -14,6 +14,7 @@ import pytest
 from alembic import command
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from local.postgres import SOURCE, STATE
 from local.stack import Stack
@@ -29,17 +30,35 @@ LEDGER_ROWS = 3_000
 FIRST = ("chaos", "e2e", "integration", "unit")
 """Folders in the order in which their tests run: the longest groups first, so that no process ends late."""
 
+WHOLE = ("chaos", "e2e")
+"""Folders whose tests run in one process: they break the same services, or ask the same worker and API."""
+
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("explore", derandomize=False, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("fixed")
 
 
+class Groups(LoadScopeScheduling):  # type: ignore[misc]
+    """Keeps the tests of a file in one process, so that its fixtures are built once; some folders too.
+
+    pytest-xdist 3.8 has marks for this (``--dist loadgroup``), which pytest 9.2 does not let it see.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        folder = file.split("/")[1]
+        return folder if folder in WHOLE else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Groups:
+    """Distribute groups in the order in which they were collected."""
+    config.option.loadscopereorder = False
+    return Groups(config, log)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the folders; keep the tests of a file in one process, so that its fixtures are built once."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).as_posix()))
+    """Order the folders."""
     items.sort(key=_rank)  # a stable sort: the random order within a folder stays
 
 

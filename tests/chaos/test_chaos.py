@@ -14,7 +14,7 @@ from tests.chaos.plan import plan
 from tests.chaos.scenario import SETTINGS, Scenario
 from tests.chaos.supervisor import Supervisor
 
-pytestmark = [pytest.mark.chaos, pytest.mark.xdist_group("chaos")]
+pytestmark = pytest.mark.chaos
 
 WORKERS = 3
 

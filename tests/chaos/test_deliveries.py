@@ -15,7 +15,7 @@ from tests.e2e.tables import psql
 from tests.integration.delivery.servers import mail_server
 from tests.waiting import until_async
 
-pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.xdist_group("chaos")]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 TABLE = """
     CREATE SCHEMA IF NOT EXISTS post;

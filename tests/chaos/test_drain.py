@@ -16,7 +16,7 @@ from tests.chaos.supervisor import Supervisor
 from tests.chaos.verdict import wrong_files, wrong_histories, wrong_objects
 from tests.gate import Gate
 
-pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.xdist_group("chaos")]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 DRAIN_SECONDS = 1
 LEASE_SECONDS = 60

@@ -27,7 +27,6 @@ from tests.waiting import until_async
 pytestmark = [
     pytest.mark.chaos,
     pytest.mark.slow,
-    pytest.mark.xdist_group("chaos"),
     pytest.mark.timeout(900),  # what all tests here look at is made by the first
 ]
 

@@ -17,7 +17,7 @@ from tests.chaos.verdict import wrong_files, wrong_histories, wrong_objects
 from tests.gate import Gate
 from tests.waiting import until_async
 
-pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.xdist_group("chaos")]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 LEASE_SECONDS = 3
 SETTINGS = {"EXPORTER_LEASE_SECONDS": str(LEASE_SECONDS), "EXPORTER_WORKER_SLOTS": "4"}

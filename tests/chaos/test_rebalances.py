@@ -11,7 +11,7 @@ from tests.chaos.client import Client, has_ended
 from tests.chaos.supervisor import Supervisor
 from tests.waiting import until_async
 
-pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.xdist_group("chaos")]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 EACH = 40
 """Requests between two changes of the group."""

@@ -37,7 +37,7 @@ from tests.chaos.verdict import wrong_files, wrong_histories, wrong_objects
 from tests.gate import Gate
 from tests.waiting import until_async
 
-pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.xdist_group("chaos")]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 (WHEEL,) = (Path(__file__).parent / "previous").glob("*.whl")
 

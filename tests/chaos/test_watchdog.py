@@ -21,7 +21,7 @@ from stream_app.readiness import is_ready
 from tests.stacks import settings_of, start_from_now
 from tests.waiting import until, until_async
 
-pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.xdist_group("chaos")]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 STUCK = 5.0
 

@@ -9,6 +9,8 @@ import pytest
 from local.apps import AppProcess
 from tests.e2e.conftest import System
 
+pytestmark = pytest.mark.slow
+
 MEGABYTE = 2**20
 
 

@@ -36,7 +36,7 @@ def test_moments_are_in_utc() -> None:
     assert decode(encode((moment, uuid4())))[0].isoformat() == "2026-01-01T00:00:00+00:00"
 
 
-@pytest.mark.parametrize("text", ["", "x", "é", "e30", encode((datetime(2026, 1, 1), uuid4()))])
+@pytest.mark.parametrize("text", ["", "x", "é", "e30", encode((datetime(2026, 1, 1), UUID(int=1)))])
 def test_refused(text: str) -> None:
     with pytest.raises(Rejected):
         decode(text)
