@@ -40,6 +40,6 @@ class Deadman(threading.Thread):
             with self._lock:
                 self._missed += tick
         what = "did not end" if self._last else "showed no sign of life"
-        print(f"the worker {what} within {self._patience:.0f} s", file=sys.stderr, flush=True)
+        print(f"the worker {what} within {self._patience:g} s", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(all_threads=True)
         self._leave(1)

@@ -11,6 +11,7 @@ from tests.chaos.items import COLUMNS, NARROW, ROWS, SLOW_ROWS_A_SECOND, USERS
 
 TWICE_EVERY = 10
 CANCELLED_EVERY = 15
+PARTS = ("kafka", "postgres", "s3")
 HOPELESS_EVERY = 25
 
 
@@ -53,11 +54,11 @@ class Fault:
 
     at: float
     kind: str
-    """``kill``, ``rebalance``, or a part of the stack."""
+    """``kill``, ``freeze``, ``rebalance``, a part of the stack, or ``frozen`` and a part of the stack."""
     worker: int = 0
     gently: bool = False
     down: float = 0
-    """How long the part stays away, in seconds."""
+    """How long the part stays away, or frozen, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Plan:
 def plan(seed: int, *, jobs: int, seconds: float, rounds: int, workers: int, outage: float = 10) -> Plan:
     """``jobs`` jobs within ``seconds``, with Kafka and PostgreSQL restarted ``rounds`` times.
 
+    As often a worker is frozen for longer than a lease (R1), and a part of the stack for some seconds.
     ``outage`` is how long, in seconds, the object store is away.
     """
     random = Random(seed)
@@ -143,4 +145,8 @@ def _faults(random: Random, seconds: float, rounds: int, workers: int, outage: f
     for turn in range(rounds):
         at = seconds * (turn + random.uniform(0.1, 0.9)) / rounds
         faults.append(Fault(at, "rebalance", worker=random.randrange(workers)))
+        at = seconds * (turn + random.uniform(0.1, 0.9)) / rounds
+        faults.append(Fault(at, "freeze", worker=random.randrange(workers), down=random.uniform(4, 8)))
+        at = seconds * (turn + random.uniform(0.1, 0.9)) / rounds
+        faults.append(Fault(at, f"frozen {random.choice(PARTS)}", down=random.uniform(2, 5)))
     return sorted(faults, key=lambda fault: fault.at)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ import asyncpg
 from local.stack import Stack
 from stream_app.events import Event, EventType, cancel_event, request_event
 from tests.chaos.client import Client, Job
+from tests.chaos.freezing import frozen
 from tests.chaos.items import Source
 from tests.chaos.plan import Fault, Order, Plan
 from tests.chaos.supervisor import Supervisor
@@ -52,6 +53,9 @@ class Figures:
     endings: Counter[str] = field(default_factory=Counter)
     attempts: int = 0
     recoveries: list[float] = field(default_factory=list)
+    """From the kill of a worker to the next attempt at what it did."""
+    admissions: list[float] = field(default_factory=list)
+    """From when Kafka had a request to when it was said to be accepted."""
     settling: float = 0
     seconds: float = 0
 
@@ -63,18 +67,24 @@ class Figures:
         self.endings += other.endings
         self.attempts += other.attempts
         self.recoveries += other.recoveries
+        self.admissions += other.admissions
         self.settling = max(self.settling, other.settling)
         self.seconds += other.seconds
 
     def __str__(self) -> str:
-        times = self.recoveries or [0.0]
         return (
             f"{self.jobs} jobs ({_listed(self.endings)}) in {self.attempts} attempts, {self.seconds:.0f} s; "
             f"{_listed(self.faults)}; {self.gave_up} workers ended by themselves; "
-            f"{len(self.recoveries)} attempts of killed workers recovered after "
-            f"{median(times):.1f} s (median), {max(times):.1f} s (longest); "
+            f"{len(self.recoveries)} attempts of killed workers recovered after {_spread(self.recoveries)}; "
+            f"requests were admitted after {_spread(self.admissions)}; "
             f"all had ended {self.settling:.1f} s after the last fault"
         )
+
+
+def _spread(times: list[float]) -> str:
+    ordered = sorted(times) or [0.0]
+    slow = ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
+    return f"{median(ordered):.1f} s (p50), {slow:.1f} s (p99), {ordered[-1]:.1f} s (longest)"
 
 
 def _listed(counts: Counter[str]) -> str:
@@ -91,6 +101,9 @@ class Scenario:
         self._plan = plan
         self._losses: list[Loss] = []
         self._began = 0.0
+        self._published: dict[UUID, datetime] = {}
+        self._breaking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """One thing at a time is done to each part."""
         self.figures = Figures(jobs=len(plan.orders))
         self.wrong: list[str] = []
 
@@ -133,6 +146,8 @@ class Scenario:
     async def _publish(self, client: Client, at: float, event: Event) -> None:
         await self._at(at)
         await client.publish(event)
+        if event.type is EventType.REQUESTED:
+            self._published.setdefault(event.job_id, datetime.now(UTC))
 
     async def _strike(self, client: Client, fault: Fault) -> None:
         await self._at(fault.at)
@@ -145,8 +160,8 @@ class Scenario:
                 return self._kill(client, fault.worker)
             case "rebalance":
                 return self._rebalance(fault.worker)
-            case "pause":
-                return asyncio.to_thread(self._workers.pause, fault.worker, fault.down)
+            case "freeze":
+                return self._freeze(fault)
         return self._outage(fault)
 
     async def _kill(self, client: Client, number: int) -> None:
@@ -165,11 +180,22 @@ class Scenario:
     async def _rebalance(self, number: int) -> None:
         await asyncio.to_thread(self._workers.restart, number)
 
-    async def _outage(self, fault: Fault) -> None:
-        service = self._stack.services[fault.kind]
-        await asyncio.to_thread(service.stop if fault.gently else service.kill)
+    async def _freeze(self, fault: Fault) -> None:
+        pid = await asyncio.to_thread(self._workers.freeze, fault.worker)
         await asyncio.sleep(fault.down)
-        await asyncio.to_thread(service.restart)
+        self._workers.thaw(pid)
+
+    async def _outage(self, fault: Fault) -> None:
+        service = self._stack.services[fault.kind.removeprefix("frozen ")]
+        if fault.kind.startswith("frozen "):
+            async with self._breaking[service.name]:
+                with frozen(service):
+                    await asyncio.sleep(fault.down)
+            return
+        async with self._breaking[service.name]:
+            await asyncio.to_thread(service.stop if fault.gently else service.kill)
+            await asyncio.sleep(fault.down)
+            await asyncio.to_thread(service.restart)
 
     async def _settled(self, client: Client) -> dict[UUID, Job]:
         endings = {order.job_id: order.endings for order in self._plan.orders}
@@ -188,6 +214,12 @@ class Scenario:
         self.wrong += wrong_histories(jobs, told)
         self.figures.endings = Counter(job["status"] for job in jobs.values())
         self.figures.attempts = sum(job["attempt"] for job in jobs.values())
+        self.figures.admissions = [
+            (event.time - self._published[job_id]).total_seconds()
+            for job_id, events in told.items()
+            for event in events
+            if event.type is EventType.ACCEPTED and event.time is not None
+        ]
         self.figures.recoveries = [
             seconds for loss in self._losses if (seconds := _recovery(loss, told[loss.job_id])) is not None
         ]

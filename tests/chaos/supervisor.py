@@ -68,11 +68,14 @@ class Supervisor:
         self._wait_for_end(self._signal(number, signal.SIGTERM))
         return time.monotonic() - started
 
-    def pause(self, number: int, seconds: float) -> None:
-        """SIGSTOP, and SIGCONT later: a worker that is not dead, only late."""
-        pid = self._signal(number, signal.SIGSTOP)
-        time.sleep(seconds)
-        os.kill(pid, signal.SIGCONT)
+    def freeze(self, number: int) -> int:
+        """SIGSTOP: a worker that is not dead, only late; returns its process id for :meth:`thaw`."""
+        return self._signal(number, signal.SIGSTOP)
+
+    def thaw(self, pid: int) -> None:
+        """SIGCONT, where it has not been killed meanwhile."""
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
     def is_ready(self, number: int) -> bool:
         """Whether the worker says so itself."""

@@ -28,5 +28,5 @@ async def test_every_job_ends_once(stack: Stack, source: Source, datasets: dict[
         await scenario.run()
     print(scenario.figures)
     assert scenario.wrong == []
-    assert scenario.figures.faults.keys() >= {"kill", "rebalance", "kafka", "postgres", "s3"}
+    assert scenario.figures.faults.keys() >= {"kill", "freeze", "rebalance", "kafka", "postgres", "s3"}
     assert scenario.figures.endings["completed"] > 30

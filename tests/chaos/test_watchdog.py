@@ -1,7 +1,6 @@
 """A worker says truly whether it is ready, waits out outages, and ends where it would live on deaf."""
 
 import asyncio
-import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,15 +8,14 @@ from contextlib import suppress
 from uuid import uuid4
 
 import asyncpg
-import psutil
 import pytest
 from aiokafka import AIOKafkaProducer
 
 from local.apps import AppProcess
-from local.service import Service
 from local.stack import Stack
 from stream_app.events import ExportRequest, Topic, request_event
 from stream_app.readiness import is_ready
+from tests.chaos.freezing import frozen
 from tests.stacks import settings_of, start_from_now
 from tests.waiting import until, until_async
 
@@ -72,26 +70,15 @@ async def ended(stack: Stack, *, transactional: bool = False, within: float = 60
         await database.close()
 
 
-def send(service: Service, what: signal.Signals) -> None:
-    """To all of its processes: those of PostgreSQL have groups of their own."""
-    parent = psutil.Process(service.pid)
-    for process in [parent, *parent.children(recursive=True)]:
-        with suppress(psutil.NoSuchProcess):
-            process.send_signal(what)
-
-
 @pytest.mark.parametrize("part", ["s3", "postgres", "kafka"])
 def test_a_part_that_stands_still(stack: Stack, worker: AppProcess, part: str) -> None:
     """Longer than a worker may be stuck: it is not ready meanwhile, it stays, and it is well afterwards."""
     until(lambda: ready(worker))
-    send(stack.services[part], signal.SIGSTOP)
-    try:
+    with frozen(stack.services[part]):
         until(lambda: not worker._ready_file.exists())
         time.sleep(STUCK + 1)
         assert worker.running
         assert not ready(worker)
-    finally:
-        send(stack.services[part], signal.SIGCONT)
     until(lambda: ready(worker), otherwise=worker.child.tail)
     assert worker.running
     asyncio.run(ended(stack))

@@ -1,7 +1,6 @@
 """When a worker is well, waits, or is beyond recovery; and the thread that ends what cannot end itself."""
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from stream_app.brokers import Group
 from stream_app.deadman import Deadman
 from stream_app.watchdog import Health, Reading, Signs, Watchdog
+from tests.waiting import until
 
 PLACE = ("exports.requests", 3)
 PATIENCE = 30.0
@@ -164,38 +164,36 @@ def left() -> list[int]:
     return []
 
 
-def until(condition: Callable[[], bool], within: float) -> bool:
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline and not condition():
-        time.sleep(0.01)
-    return condition()
-
-
 def test_a_deadman_leaves_without_signs_of_life(left: list[int], capfd: pytest.CaptureFixture[str]) -> None:
     Deadman(0.2, left.append).start()
-    assert until(lambda: left == [1], 5)
+    until(lambda: left == [1])
     written = capfd.readouterr().err
-    assert "showed no sign of life within 0 s" in written
+    assert "the worker showed no sign of life within 0.2 s" in written
     assert "test_watchdog.py" in written  # where every thread stood
 
 
 def test_a_deadman_stays_while_there_are_some(left: list[int]) -> None:
+    """Signs come for three times its patience; without them it leaves."""
     deadman = Deadman(0.3, left.append)
     deadman.start()
-    for _ in range(20):
+    began = time.monotonic()
+    while time.monotonic() - began < 1:
         deadman.alive()
-        time.sleep(0.05)
+        time.sleep(0.01)
     assert left == []
     deadman.last(0.2)
-    assert until(lambda: left == [1], 5)
+    until(lambda: left == [1])
 
 
-def test_a_last_patience_is_not_prolonged(left: list[int]) -> None:
+def test_a_last_patience_is_not_prolonged(left: list[int], capfd: pytest.CaptureFixture[str]) -> None:
     deadman = Deadman(5, left.append)
     deadman.last(0.3)
     deadman.start()
-    for _ in range(20):
+
+    def urged() -> bool:
         deadman.alive()
         deadman.last(60)
-        time.sleep(0.05)
-    assert left == [1]
+        return left == [1]
+
+    until(urged, within=10)
+    assert "the worker did not end within 0.3 s" in capfd.readouterr().err

@@ -1,0 +1,26 @@
+"""A service that stands still: it takes connections, answers nothing, and goes on later."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import psutil
+
+from local.service import Service
+
+
+@contextmanager
+def frozen(service: Service) -> Iterator[None]:
+    """All processes of the service are stopped within the block: those of PostgreSQL have own groups."""
+    _send(service, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        _send(service, signal.SIGCONT)
+
+
+def _send(service: Service, what: signal.Signals) -> None:
+    parent = psutil.Process(service.pid)
+    for process in [parent, *parent.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(what)
