@@ -27,6 +27,7 @@ from stream_app.exports.storage import Storage
 from stream_app.jobs.database import create_engine
 from stream_app.kafka import ensure_topics
 from stream_app.settings import DEVELOPMENT_SECRET, Settings
+from tests.waiting import until_async
 
 ROOT = Path(__file__).parents[2]
 NO_WORKER = "kafka workers"
@@ -167,9 +168,7 @@ async def test_in_order(
         event = request_event(wanted, source="/t")
         async with AIOKafkaProducer(bootstrap_servers=own.kafka_bootstrap_servers) as producer:
             await producer.send_and_wait(Topic.REQUESTS, event.encode(), key=event.key)
-        async with asyncio.timeout(30):
-            while await database.fetchval("SELECT status FROM export_jobs") != "completed":  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
+        await until_async(lambda: database.fetchval("SELECT status = 'completed' FROM export_jobs"))
         report = await examine(full=True)
         assert report.of(State.PROBLEM) == {}
         assert report.of(State.OK)["bucket content"].startswith("1 files, 0 uploads")

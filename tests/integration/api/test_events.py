@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +17,7 @@ from sqlalchemy import insert
 from api.feed import UNFINISHED_LISTED
 from stream_app.jobs.models import ExportJob
 from tests.integration.api.conftest import Harness, order
+from tests.waiting import until_async
 
 
 @dataclass
@@ -27,18 +28,12 @@ class Told:
     job: dict[str, Any]
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not holds():  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.01)
-
-
 @asynccontextmanager
 async def served(app: FastAPI) -> AsyncIterator[str]:
     """The application behind a real socket, since a stream must be read while it is written."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_config=None))
     task = asyncio.create_task(server.serve())
-    await until(lambda: server.started)
+    await until_async(lambda: server.started)
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
     server.force_exit = True
@@ -229,4 +224,4 @@ async def test_nobody_listens_when_all_have_gone(api: Harness) -> None:
         ):
             await anext(one), await anext(every)
             assert feed.listeners == 2
-        await until(lambda: not feed.listeners)
+        await until_async(lambda: not feed.listeners)

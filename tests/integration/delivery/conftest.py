@@ -27,6 +27,7 @@ from stream_app.exports.storage import Storage
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import EVENT_OF, Status
 from stream_app.settings import Settings
+from tests.waiting import until_async
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -145,23 +146,23 @@ class Office:
             results = await asyncio.gather(*tasks, return_exceptions=True)
             assert not [item for item in results if isinstance(item, Exception)]
 
-    async def settled(self, *jobs: UUID, within: float = 15) -> None:
+    async def settled(self, *jobs: UUID) -> None:
         """Return once nothing about the jobs is due or being sent."""
-        async with asyncio.timeout(within):
-            while True:
-                rows = [row for job in jobs for row in await self.rows(job)]
-                if rows and not [row for row in rows if row.status in ("pending", "sending")]:
-                    return
-                await asyncio.sleep(0.05)
 
-    async def tried(self, job: UUID, attempts: int = 1, within: float = 15) -> Any:
+        async def look() -> bool:
+            rows = [row for job in jobs for row in await self.rows(job)]
+            return bool(rows) and not [row for row in rows if row.status in ("pending", "sending")]
+
+        await until_async(look)
+
+    async def tried(self, job: UUID, attempts: int = 1) -> Any:
         """The job's only message once it is due again after so many attempts."""
-        async with asyncio.timeout(within):
-            while True:
-                (row,) = await self.rows(job)
-                if row.attempts >= attempts and row.status != "sending":
-                    return row
-                await asyncio.sleep(0.05)
+
+        async def look() -> Any:
+            (row,) = await self.rows(job)
+            return row if row.attempts >= attempts and row.status != "sending" else None
+
+        return await until_async(look)
 
 
 def failed(

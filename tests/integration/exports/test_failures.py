@@ -17,6 +17,7 @@ from stream_app.exports.storage import Storage
 from stream_app.jobs.store import Claim
 from stream_app.settings import Settings
 from tests.integration.exports.conftest import claim_for
+from tests.waiting import until_async
 
 ROWS = 400_000
 """Enough for several parts of a multipart upload."""
@@ -77,11 +78,8 @@ async def test_a_cancelled_export(
     await asyncio.wait({running}, timeout=5)
     assert running.cancelled()
     assert leftovers(storage, claimed) == []
-    async with asyncio.timeout(2):
-        while await database.fetchval(  # noqa: ASYNC110 - there is no event to wait for
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", f"exporter {claimed.job_id}"
-        ):
-            await asyncio.sleep(0.05)
+    ended = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = $1"
+    await until_async(lambda: database.fetchval(ended, f"exporter {claimed.job_id}"), within=10)
 
 
 class Failing(Storage):
@@ -148,15 +146,15 @@ async def test_a_connection_that_is_lost_ends_what_runs_at_the_source(
 
 async def _until_servers(database: asyncpg.Connection, name: str, number: int) -> None:
     """Wait until so many run a statement under the name."""
-    sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND query LIKE '%asleep%'"
-    async with asyncio.timeout(4):
-        while await database.fetchval(sql, name) != number:  # noqa: ASYNC110 - there is no event to wait for
-            await asyncio.sleep(0.05)
+    sql = "SELECT count(*) = $2 FROM pg_stat_activity WHERE application_name = $1 AND query LIKE '%asleep%'"
+    await until_async(lambda: database.fetchval(sql, name, number), within=10)
 
 
 async def _until_uploading(storage: Storage, claimed: Claim, running: "asyncio.Task[object]") -> None:
     """Wait until a multipart upload is open, so that there is something to leave behind."""
-    async with asyncio.timeout(30):
-        while not await asyncio.to_thread(storage.open_uploads, claimed.job_id):
-            assert not running.done(), running
-            await asyncio.sleep(0.05)
+
+    async def look() -> bool:
+        return running.done() or bool(await asyncio.to_thread(storage.open_uploads, claimed.job_id))
+
+    await until_async(look)
+    assert not running.done(), running

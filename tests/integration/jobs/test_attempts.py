@@ -1,7 +1,6 @@
 """What becomes of attempts and their files while parts of the service are away."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -23,6 +22,7 @@ from stream_app.jobs.store import Claim
 from stream_app.jobs.tending import Caretaker
 from stream_app.settings import Settings
 from tests.integration.jobs.jobs import Jobs, completed
+from tests.waiting import until_async
 
 
 @pytest.fixture
@@ -168,15 +168,12 @@ async def test_no_more_is_said_of_an_attempt_whose_lease_was_lost_at_its_end(
         settings=settings,
     )
     working = asyncio.create_task(dispatcher.work())
-    while not started:  # noqa: ASYNC110
-        await asyncio.sleep(0.05)
+    await until_async(lambda: started)
     await jobs.expire_leases()
     (claim,) = await jobs.store.claim("another", 1)
     assert (dispatcher.running, claim.attempt) == (1, 2)
     await dispatcher._renew()
-    async with asyncio.timeout(10):
-        while dispatcher.running:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    await until_async(lambda: not dispatcher.running)
     await dispatcher.drain(0)
     await working
     assert started == [1]
@@ -218,23 +215,17 @@ def dispatcher(jobs: Jobs, exports: Exports, caretaker: Caretaker, settings: Set
     )
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-
-
 async def test_a_worker_that_takes_over_its_own_job_stops_what_ran_before(
     jobs: Jobs, dispatcher: Dispatcher, exports: Exports
 ) -> None:
     await jobs.admit()
     assert await dispatcher._claim(2) == 1
-    await until(lambda: exports.running == [1])
+    await until_async(lambda: exports.running == [1])
     await jobs.expire_leases()
     assert await dispatcher._claim(1) == 1
     assert dispatcher.running == 2
-    await until(lambda: exports.running == [2])
-    await until(lambda: dispatcher.running == 1)
+    await until_async(lambda: exports.running == [2])
+    await until_async(lambda: dispatcher.running == 1)
     await dispatcher.drain(0.1)
     assert exports.running == []
 
@@ -244,7 +235,7 @@ async def test_a_worker_renews_what_it_runs_before_it_claims_again_after_an_outa
 ) -> None:
     await jobs.admit()
     assert await dispatcher._claim(2) == 1
-    await until(lambda: exports.running == [1])
+    await until_async(lambda: exports.running == [1])
     await asyncio.sleep(0.7)
     await jobs.expire_leases()
     assert await dispatcher._claim(1) == 0
@@ -257,7 +248,7 @@ async def test_a_heartbeat_that_gets_no_answer_ends_before_the_lease(
 ) -> None:
     job_id = await jobs.admit()
     assert await dispatcher._claim(2) == 1
-    await until(lambda: exports.running == [1])
+    await until_async(lambda: exports.running == [1])
     async with jobs.engine.begin() as other:
         await other.execute(select(ExportJob.id).where(ExportJob.id == job_id).with_for_update())
         async with asyncio.timeout(1.2):

@@ -1,8 +1,8 @@
 """Whether processes are gone."""
 
-import time
-
 import psutil
+
+from tests.waiting import until
 
 PATIENCE = 30.0
 
@@ -17,10 +17,7 @@ def gone(pid: int) -> bool:
 
 def wait_gone(*pids: int) -> None:
     """Fails where one of them is still there after a while."""
-    deadline = time.monotonic() + PATIENCE
-    while left := [pid for pid in pids if not gone(pid)]:
-        assert time.monotonic() < deadline, f"still there: {left}"
-        time.sleep(0.05)
+    until(lambda: all(map(gone, pids)), within=PATIENCE, otherwise=lambda: [p for p in pids if not gone(p)])
 
 
 def descendants(pid: int) -> list[int]:

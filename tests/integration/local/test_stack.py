@@ -7,7 +7,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from local.errors import ServiceError, UsageError
 from local.ports import free_ports
 from local.stack import ROOT, Stack
 from tests.integration.local.processes import PATIENCE, descendants, wait_gone
+from tests.waiting import until
 
 START = 120.0
 
@@ -96,10 +96,7 @@ def test_nothing_outlives_a_stack_whose_process_is_killed(tmp_path: Path) -> Non
 def test_an_interrupted_start_leaves_nothing_behind(tmp_path: Path) -> None:
     with python("-c", starting(tmp_path / "run")) as process:
         log = tmp_path / "run" / "logs" / "kafka.log"
-        deadline = time.monotonic() + START
-        while not log.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until(log.exists, within=START)
         children = descendants(process.pid)
         process.send_signal(signal.SIGINT)
         process.wait(PATIENCE)
@@ -113,13 +110,14 @@ def test_up_serves_tells_where_and_cleans_up(tmp_path: Path) -> None:
         "-m", "local", "up", "--port", str(port), "--folder", str(tmp_path), "--rows", "100"
     ) as process:
         facts_file = tmp_path / "stack.json"
-        deadline = time.monotonic() + START
-        while not (tmp_path / "stack.env").exists() or not (tmp_path / "stack.env").read_text().endswith(
-            "\n"
-        ):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        variables = tmp_path / "stack.env"
+        until(
+            lambda: (
+                process.poll() is not None or (variables.exists() and variables.read_text().endswith("\n"))
+            ),
+            within=START,
+        )
+        assert process.poll() is None, process.communicate()
         facts = json.loads(facts_file.read_text())
         assert facts.keys() == {
             "api_url", "token", "admin_token", "kafka_bootstrap_servers",

@@ -1,7 +1,6 @@
 """Whoever is told of a schedule's runs is told that there will be no more."""
 
 import asyncio
-import time
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,6 +15,7 @@ from stream_app.exports.storage import Storage
 from stream_app.settings import Settings
 from tests.integration.delivery.servers import MailServer, mail_server
 from tests.integration.schedules.conftest import START, Schedules, days
+from tests.waiting import until_async
 
 
 async def project(schedules: Schedules, most_failures: int = 5) -> None:
@@ -35,10 +35,7 @@ async def deliver(schedules: Schedules, storage: Storage, server: MailServer, co
     settings = Settings(_env_file=None, **schedules.settings.model_dump() | changes)
     courier = courier_of(settings, schedules.engine, storage, "worker", poll=0.05)
     working = asyncio.create_task(courier.work(Channel.MAIL))
-    deadline = time.monotonic() + 15
-    while len(server.mails) < count:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
+    await until_async(lambda: len(server.mails) >= count)
     await courier.drain()
     working.cancel()
 
