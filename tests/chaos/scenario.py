@@ -211,7 +211,7 @@ class Scenario:
         mine = [key for key in files if UUID(key.split("/")[1]) in jobs]
         self.wrong += await wrong_files(client, self._source, self._plan.orders, jobs)
         self.wrong += wrong_objects(jobs, mine, uploads)
-        self.wrong += wrong_histories(jobs, told)
+        self.wrong += wrong_histories(jobs, told, late=True)
         self.figures.endings = Counter(job["status"] for job in jobs.values())
         self.figures.attempts = sum(job["attempt"] for job in jobs.values())
         self.figures.admissions = [

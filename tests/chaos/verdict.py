@@ -41,14 +41,31 @@ def wrong_objects(jobs: Mapping[UUID, Job], files: Sequence[str], uploads: Seque
     ]
 
 
-def wrong_histories(jobs: Mapping[UUID, Job], told: Mapping[UUID, Sequence[Event]]) -> list[str]:
-    """Jobs whose events are not: accepted, attempts in their order, one end that the table agrees with."""
+def wrong_histories(
+    jobs: Mapping[UUID, Job], told: Mapping[UUID, Sequence[Event]], *, late: bool = False
+) -> list[str]:
+    """Jobs whose events are not: accepted, attempts in their order, one end that the table agrees with.
+
+    ``late``: a worker may have been frozen while it told of its attempt, and have done so when another one
+    had begun the next. Whoever listens knows by the attempt's number that it is old.
+    """
     wrong = []
-    for job_id, events in told.items():
+    for job_id, everything in told.items():
+        events = list(_without_late(everything)) if late else everything
         if problems := list(_problems(jobs[job_id], events)):
             story = " ".join(f"{event.type}/{event.data.get('attempt')}" for event in events)
             wrong.append(f"{job_id} ({jobs[job_id]['status']}): {'; '.join(problems)}: {story}")
     return wrong
+
+
+def _without_late(events: Sequence[Event]) -> Iterator[Event]:
+    """Without what was told of an attempt when there was a later one; how a job ends is never late."""
+    latest = 0
+    for event in events:
+        attempt = event.lifecycle.attempt
+        if attempt >= latest or event.type not in (EventType.STARTED, EventType.PROGRESSED):
+            yield event
+        latest = max(latest, attempt)
 
 
 def _problems(job: Job, events: Sequence[Event]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import asyncio
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from local.apps import Api, AppProcess
 from local.ports import free_ports
 from local.stack import Stack
+from tests.collector import Collector, collecting
 from tests.documents import BLOCKS
 from tests.e2e.tables import DATASETS, TABLES, psql
 from tests.stacks import settings_of, start_from_now
@@ -31,7 +33,7 @@ class System:
     worker: AppProcess
     client: httpx.Client
     extra: dict[str, str]
-    """Settings that further workers need too."""
+    """Settings that further workers need too; these are not traced."""
     metrics: str
     """Where the worker's metrics are."""
 
@@ -85,16 +87,32 @@ def system(whole: System) -> System:
 
 
 @pytest.fixture(scope="session")
-def whole(stack: Stack) -> Iterator[System]:
-    """The system, with tables that nobody here designed made exportable by a file alone."""
+def collector() -> Iterator[Collector]:
+    """Receives the traces of the system."""
+    with collecting() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def whole(stack: Stack, collector: Collector) -> Iterator[System]:
+    """The system, traced, with tables that nobody here designed made exportable by a file alone."""
     psql(stack, TABLES)
     folder = Path(tempfile.mkdtemp(dir=stack.run_dir))
     datasets = folder / "datasets.toml"
     datasets.write_text(DATASETS + "".join(block.text for block in BLOCKS if "shop_orders]" in block.text))
     extra = {"EXPORTER_DATASETS_FILE": str(datasets), "EXPORTER_LEASE_SECONDS": "3"}
-    api = stack.start_api(settings=extra)
     (port,) = free_ports(1)
-    worker = stack.start_worker(settings=extra | {"EXPORTER_METRICS_PORT": str(port)})
+    workers = {
+        "EXPORTER_METRICS_PORT": str(port),
+        "EXPORTER_WEBHOOK_SECRET": "whsec_" + "A" * 32,
+        "EXPORTER_WEBHOOK_ALLOW_PRIVATE": "true",
+        "OTEL_SERVICE_NAME": "workers-of-ours",
+    }
+    traced = extra | collector.settings
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(stack.start_worker, settings=traced | workers)
+        api = stack.start_api(settings=traced)
+        worker = starting.result()
     token = stack.token("tester", "exports:all", "exports:admin")
     headers = {"Authorization": f"Bearer {token}"}
     with httpx.Client(base_url=api.address, headers=headers, timeout=30) as client:

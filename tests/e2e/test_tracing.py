@@ -1,16 +1,13 @@
 """One trace from a POST to the mail, as a collector receives it from real processes."""
 
 import asyncio
-from collections.abc import Iterator
-from dataclasses import replace
 from uuid import uuid4
 
 import httpx
-import pytest
 
 from stream_app.events import Event, Topic
 from stream_app.settings import Settings
-from tests.collector import Collector, Seen, collecting
+from tests.collector import Collector, Seen
 from tests.e2e.conftest import System
 from tests.e2e.test_logs import lines
 from tests.e2e.test_requests import publish, request
@@ -20,37 +17,13 @@ from tests.waiting import until
 CALLER = "00-{trace}-00f067aa0ba902b7-01"
 
 
-@pytest.fixture(scope="module")
-def collector() -> Iterator[Collector]:
-    with collecting() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def traced(system: System, collector: Collector) -> Iterator[System]:
-    """The system with tracing on, by nothing but the standard variables."""
-    system.worker.stop()
-    api = system.stack.start_api(settings=system.extra | collector.settings)
-    hooks = {
-        "EXPORTER_WEBHOOK_SECRET": "whsec_" + "A" * 32,
-        "EXPORTER_WEBHOOK_ALLOW_PRIVATE": "true",
-        "OTEL_SERVICE_NAME": "workers-of-ours",
-    }
-    worker = system.stack.start_worker(settings=system.extra | collector.settings | hooks)
-    with httpx.Client(base_url=api.address, headers=system.client.headers, timeout=30) as client:
-        yield replace(system, api=api, worker=worker, client=client)
-    worker.stop()
-    api.stop()
-    system.worker.start()
-
-
 async def lifecycle(settings: Settings, job_id: str) -> list[Event]:
     found = await events_on(settings, Topic.EVENTS)
     return [event for event in found if event.subject == job_id]
 
 
 async def test_one_trace_from_the_post_to_the_mail(
-    traced: System, collector: Collector, settings: Settings
+    system: System, collector: Collector, settings: Settings
 ) -> None:
     trace_id = uuid4().hex
     order = {
@@ -62,9 +35,9 @@ async def test_one_trace_from_the_post_to_the_mail(
         "options": {"compression": "gzip"},
     }
     headers = {"traceparent": CALLER.format(trace=trace_id)}
-    answer = traced.client.post("/exports/jobs", json=order, headers=headers)
+    answer = system.client.post("/exports/jobs", json=order, headers=headers)
     job_id = answer.json()["export_job_id"]
-    job = traced.ended(job_id)
+    job = system.ended(job_id)
     assert job["status"] == "completed"
     seen = collector.trace(
         trace_id,
@@ -132,7 +105,7 @@ async def test_one_trace_from_the_post_to_the_mail(
     assert contexts["export.accepted"][2] == seen["process exports.requests"].span_id
     assert contexts["export.started"][2] == contexts["export.completed"][2] == export.span_id
 
-    for log, event in ((traced.api.log, "job.requested"), (traced.worker.log, "job.completed")):
+    for log, event in ((system.api.log, "job.requested"), (system.worker.log, "job.completed")):
         (line,) = [line for line in lines(log) if (line["event"], line.get("job_id")) == (event, job_id)]
         assert line["trace_id"] == trace_id
         assert line["span_id"] in {span.span_id for span in seen.values()}
@@ -153,11 +126,11 @@ def test_an_api_that_is_stopped_sends_its_last_spans(system: System, collector: 
 
 
 async def test_a_service_that_does_not_trace_gets_a_trace_all_the_same(
-    traced: System, collector: Collector
+    system: System, collector: Collector
 ) -> None:
     refused = request(columns=["id", "colour"], webhook="http://127.0.0.1:9/hook")
-    await publish(traced, [(refused.key, refused.encode())])
-    assert traced.ended(refused.id)["status"] == "failed"
+    await publish(system, [(refused.key, refused.encode())])
+    assert system.ended(refused.id)["status"] == "failed"
     seen = await asyncio.to_thread(_of_job, collector, refused.id, "deliver webhook")
     export = seen["export"]
     assert seen["process exports.requests"].parent_id == ""
