@@ -6,6 +6,7 @@ changes nothing.
 """
 
 import argparse
+import json
 import random
 import shutil
 import subprocess
@@ -13,6 +14,8 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from tests.mutations.mutants import Mutant, mutants
 
@@ -43,6 +46,9 @@ CORE: Mapping[str, Sequence[str]] = {
 }
 """Modules without I/O, and the tests that are about them."""
 
+IMPORTED = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
+"""Plugins are imported already, without pytest's help."""
+
 LONGEST = 120
 """Seconds for the tests of one module; a change that makes them hang is noticed."""
 
@@ -58,24 +64,39 @@ def chosen(count: int, seed: int, only: str) -> list[tuple[str, Mutant]]:
     return random.Random(seed).sample(every, min(count, len(every)))
 
 
-def is_seen(copy: Path, module: str, source: str) -> bool:
-    """Whether the module's tests fail with that source in the copy."""
-    path = copy / module
-    original = path.read_text("utf-8")
-    path.write_text(source, "utf-8")
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"]
-    try:
-        done = subprocess.run(
-            [*command, "--no-header", "-m", "not slow", *CORE[module]],
-            cwd=copy,
-            capture_output=True,
-            timeout=LONGEST,
-        )
-    except subprocess.TimeoutExpired:
-        return True
-    finally:
+class Runner:
+    """Runs tests in a copy of the project: ``with Runner() as runner:``."""
+
+    def __enter__(self) -> Self:
+        self._folder = Path(tempfile.mkdtemp(prefix="mutations-"))
+        for name in COPIED:
+            source = ROOT / name
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, self._folder / name)
+        command = [sys.executable, str(Path(__file__).with_name("forking.py"))]
+        self._forking = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._forking.kill()
+        self._forking.communicate()
+        shutil.rmtree(self._folder)
+
+    def is_seen(self, module: str, source: str) -> bool:
+        """Whether the module's tests fail with that source."""
+        path = self._folder / module
+        original = path.read_text("utf-8")
+        path.write_text(source, "utf-8")
+        options = ["-x", "-q", "-m", "not slow", "-p", "no:randomly", "-p", "no:cacheprovider", *IMPORTED]
+        asked = json.dumps([str(self._folder), LONGEST, *options, *CORE[module]])
+        assert self._forking.stdin is not None
+        assert self._forking.stdout is not None
+        self._forking.stdin.write(asked + "\n")
+        self._forking.stdin.flush()
+        answer = self._forking.stdout.readline()
         path.write_text(original, "utf-8")
-    return done.returncode != 0
+        return int(answer) != 0
 
 
 def main() -> int:
@@ -87,16 +108,12 @@ def main() -> int:
     given = parser.parse_args()
     wanted = chosen(given.count, given.seed, given.only)
     unseen = 0
-    with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
-        copy = Path(folder)
-        for name in COPIED:
-            source = ROOT / name
-            (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
+    with Runner() as runner:
         for module in sorted({module for module, _ in wanted}):
-            if is_seen(copy, module, (ROOT / module).read_text("utf-8")):
+            if runner.is_seen(module, (ROOT / module).read_text("utf-8")):
                 raise SystemExit(f"the tests of {module} fail without any change")
         for module, mutant in wanted:
-            if not is_seen(copy, module, mutant.source):
+            if not runner.is_seen(module, mutant.source):
                 unseen += 1
                 print(f"not seen: {module}:{mutant.line}: {mutant.what}", flush=True)
     print(f"{len(wanted) - unseen} of {len(wanted)} changes were seen (seed {given.seed})")
