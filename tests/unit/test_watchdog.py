@@ -70,6 +70,22 @@ def test_no_progress(watchdog: Watchdog, clock: Clock, seen: Signs, reason: str)
 
 
 @pytest.mark.parametrize(
+    ("reading", "end", "count"),
+    [
+        (Reading(7, None, False), 9, 2),
+        (Reading(7, 4, False), 9, 5),
+        (Reading(9, None, True), 9, 0),
+        (Reading(None, None, False), 9, 0),  # it has not said yet where it reads
+        (Reading(7, None, False), 5, 0),  # it was told of the end before it read on
+    ],
+)
+def test_what_is_not_dealt_with_is_counted(reading: Reading, end: int, count: int) -> None:
+    others = {("exports.requests", 4): Reading(0, 0, False), ("exports.events", 0): Reading(1, None, False)}
+    seen = Signs("w1", ends={PLACE: end, ("exports.requests", 4): 1}, readings={PLACE: reading, **others})
+    assert seen.behind() == {"exports.requests": count + 1, "exports.events": 0}
+
+
+@pytest.mark.parametrize(
     "group",
     [
         Group("PreparingRebalance", frozenset({"w1"}), {}),

@@ -106,6 +106,13 @@ def test_a_mail_of_a_finished_export_has_the_facts_and_the_link_in_both_bodies()
     assert UNSUBSCRIBE in text
 
 
+def test_facts_stand_in_two_columns() -> None:
+    """Of the plain text: the values begin where the longest name and a blank end."""
+    text, _ = bodies(sent(notice()))
+    lines = [line for line in text.splitlines() if line.startswith(("Dataset:", "Job:", "SHA-256:"))]
+    assert [len(line) - len(line.split(maxsplit=1)[1]) for line in lines] == [len("SHA-256: ")] * 3
+
+
 def test_a_mail_of_a_failed_export_has_the_reason_and_what_to_do_but_no_download() -> None:
     mail = sent(failure())
     text, page = bodies(mail)
