@@ -9,7 +9,11 @@ import typer
 
 if TYPE_CHECKING:
     from stream_app.doctor.findings import Finding
+    from stream_app.jobs.forgetting import Forgotten
     from stream_app.settings import Settings
+
+CANCEL_SECONDS = 60
+"""How long ``forget`` waits for jobs to end that it has cancelled."""
 
 USAGE = 2
 """The exit code of a command whose settings cannot be used."""
@@ -98,6 +102,71 @@ def resend(
         typer.secho(str(error), fg="red", err=True)
         raise typer.Exit(1) from error
     typer.echo("\n".join(addresses) or "Nothing about that job is failed, skipped or ambiguous.")
+
+
+@cli.command()
+def forget(
+    user_id: Annotated[str | None, typer.Option(help="Remove what is known of this user")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Remove this mail address, or this webhook's URL")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+) -> None:
+    """Remove personal data: files, filters, addresses and schedules of a user, or an address everywhere.
+
+    The user's unfinished jobs are cancelled first. Events in Kafka, lines in logs and mails that were sent
+    are not reached: they end with their own retention.
+    """
+    import asyncio
+
+    from stream_app.errors import ExporterError
+
+    if (user_id is None) == (address is None):
+        typer.secho("name one of --user-id and --address", fg="red", err=True)
+        raise typer.Exit(USAGE)
+    settings = _settings()
+    if not yes:
+        typer.confirm(f"Remove what is known of {user_id or address}? This cannot be undone.", abort=True)
+    try:
+        done = asyncio.run(_forgotten(settings, user_id, address))
+    except ExporterError as error:
+        typer.secho(f"{error}; run the command again", fg="red", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(
+        f"Emptied {done.jobs} jobs, removed {done.files} files, {done.schedules} schedules "
+        f"and {done.deliveries} deliveries."
+        if user_id is not None
+        else f"Removed the address from {done.jobs} jobs, {done.schedules} schedules "
+        f"and {done.deliveries} deliveries."
+    )
+
+
+async def _forgotten(settings: "Settings", user_id: str | None, address: str | None) -> "Forgotten":
+    import asyncio
+
+    from producers.publisher import Publisher
+    from stream_app.exports.storage import Storage
+    from stream_app.jobs.database import create_engine
+    from stream_app.jobs.forgetting import Forgetter
+
+    engine, storage = create_engine(settings, application="exporter forget"), Storage(settings)
+    forgetter = Forgetter(engine, lambda key: storage.call(storage.remove, key))
+    try:
+        if user_id is None:
+            return await forgetter.address(address or "")
+        if jobs := await forgetter.unfinished(user_id):
+            typer.echo(f"Cancelling {len(jobs)} unfinished jobs …", err=True)
+            async with Publisher(settings, client_id="exporter-forget") as publisher:
+                for job_id in jobs:
+                    await publisher.cancel(job_id)
+            for _ in range(CANCEL_SECONDS):
+                if not await forgetter.unfinished(user_id):
+                    break
+                await asyncio.sleep(1)
+        return await forgetter.user(user_id)
+    finally:
+        storage.close()
+        await engine.dispose()
 
 
 @cli.command()

@@ -71,6 +71,34 @@ STEP = text(
 """Removes what is over among the next jobs after a position, oldest first; says where they end."""
 
 
+ADDRESSES = (
+    text(
+        """
+        DELETE FROM unsubscriptions AS wish
+        WHERE wish.created_at < now() - CAST(:history AS interval)
+            AND (
+                wish.topic LIKE 'user:%'
+                OR NOT EXISTS (SELECT FROM scheduled_exports WHERE wish.topic = 'schedule:' || id)
+            )
+            AND NOT EXISTS (
+                SELECT FROM deliveries AS message
+                WHERE lower(message.address) = wish.address AND message.topic = wish.topic
+            )
+        """
+    ),
+    text(
+        """
+        DELETE FROM suppressed_addresses AS known
+        WHERE known.created_at < now() - CAST(:history AS interval)
+            AND NOT EXISTS (SELECT FROM deliveries AS message WHERE lower(message.address) = known.address)
+        """
+    ),
+    text("DELETE FROM receiver_hosts WHERE not_before < now() - interval '1 day'"),
+)
+"""Removes addresses that nothing on record was sent to. What an address does not want is skipped, and that is
+on record too: as long as a wish keeps a mail back it is kept."""
+
+
 def cutoff(now: datetime, history: timedelta) -> datetime:
     """Requests from before this may be of jobs that are forgotten."""
     return now - history + SLACK
@@ -107,6 +135,10 @@ class Pruner:
         Raises:
             Retryable: the database is away; the next time goes on with what is left.
         """
+        async with self.store.transaction() as connection:
+            for statement in ADDRESSES[:2]:
+                await connection.execute(statement, {"history": self.history})
+            await connection.execute(ADDRESSES[2])
         forgotten = 0
         position: Position | None = BEGINNING
         while position is not None:
