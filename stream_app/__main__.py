@@ -143,11 +143,12 @@ def forget(
 
 async def _forgotten(settings: "Settings", user_id: str | None, address: str | None) -> "Forgotten":
     import asyncio
+    from datetime import timedelta
 
-    from producers.publisher import Publisher
     from stream_app.exports.storage import Storage
     from stream_app.jobs.database import create_engine
     from stream_app.jobs.forgetting import Forgetter
+    from stream_app.jobs.store import JobStore
 
     engine, storage = create_engine(settings, application="exporter forget"), Storage(settings)
     forgetter = Forgetter(engine, lambda key: storage.call(storage.remove, key))
@@ -156,9 +157,15 @@ async def _forgotten(settings: "Settings", user_id: str | None, address: str | N
             return await forgetter.address(address or "")
         if jobs := await forgetter.unfinished(user_id):
             typer.echo(f"Cancelling {len(jobs)} unfinished jobs …", err=True)
-            async with Publisher(settings, client_id="exporter-forget") as publisher:
-                for job_id in jobs:
-                    await publisher.cancel(job_id)
+            store = JobStore(
+                engine,
+                lease=timedelta(seconds=settings.lease_seconds),
+                user_slots=settings.user_slots,
+                max_attempts=settings.max_attempts,
+            )
+            for job_id in jobs:  # the workers publish what becomes of them
+                async with store.transaction() as connection:
+                    await store.cancel(connection, job_id)
             for _ in range(CANCEL_SECONDS):
                 if not await forgetter.unfinished(user_id):
                     break
