@@ -71,7 +71,7 @@ lock: ## Resolve the requirements again and write the lock files (UPGRADE=1 take
 	@test -x "$(UV)" || ./requirements/setup.sh
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) --all-extras -o requirements/dev.txt pyproject.toml
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -c requirements/dev.txt \
-		--extra worker --extra api --extra parquet --extra tracing -o requirements/runtime.txt pyproject.toml
+		--extra worker --extra api --extra parquet --extra fonts --extra tracing -o requirements/runtime.txt pyproject.toml
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -c requirements/dev.txt -o requirements/uv.txt requirements/uv.in
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -c requirements/dev.txt -o requirements/build.txt requirements/build.in
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/audit.txt requirements/audit.in

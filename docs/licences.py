@@ -17,8 +17,10 @@ _SPELLED = {
     "Apache 2": "Apache-2.0",
     "Apache 2.0": "Apache-2.0",
     "Apache License, Version 2.0": "Apache-2.0",
+    "Apache License 2.0": "Apache-2.0",
     "Apache Software License": "Apache-2.0",
     "BSD License": "BSD",
+    "GNU Library or Lesser General Public License (LGPL)": "LGPL-3.0-or-later",
     "BSD-derived (Repoze)": "BSD",
     "ISC License": "ISC",
     "MIT License": "MIT",
@@ -28,9 +30,17 @@ _SPELLED = {
 _NOT_EVERYWHERE = {"colorama": "BSD-3-Clause"}
 """Packages of other systems, which are not installed here."""
 
+_FONTS = "the fonts may be embedded and passed on, and not be sold by themselves"
+_FONT_PACKAGES = ("africa", "cjk", "rtl", "sea", "south-asia")
+
 REMARKS = {
     "certifi": "changes of its own files would have to be published; it is used as it is",
-    "fontpkg-noto-sans": "the fonts may be embedded and passed on, and not be sold by themselves",
+    "fontpkg-noto-sans": _FONTS,
+    **{
+        f"justmytype-intl-{part}": f"the package; its fonts are under OFL-1.1: {_FONTS}"
+        for part in _FONT_PACKAGES
+    },
+    "python-bidi": "it is used as it is, by its functions alone, and can be replaced by another version",
 }
 """What licences ask for besides that their text is passed on, and why that is no burden here."""
 

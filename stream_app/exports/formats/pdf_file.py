@@ -88,6 +88,15 @@ class PdfFile:
         self._size += len(data)
 
 
+def string(text: str) -> bytes:
+    """``text`` as the inside of a string in a page's content: in UTF-16, what would end it escaped."""
+    data = text.encode("utf-16-be")
+    for special in (b"\\", b"(", b")"):
+        if special in data:
+            data = data.replace(special, b"\\" + special)
+    return data.replace(b"\r", b"\\r") if b"\r" in data else data
+
+
 def text_string(text: str) -> bytes:
     """A text outside of pages: titles, properties."""
     return b"<FEFF%b>" % text.encode("utf-16-be").hex().encode()

@@ -9,27 +9,27 @@ CIDToGIDMap), so encoding a text takes no lookup for each character.
 
 import re
 from collections.abc import Iterable, Iterator
-from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
-from unicodedata import category
+from typing import TYPE_CHECKING
 
 from reportlab.pdfbase.ttfonts import TTFontFile
 
 from stream_app.exports.formats.pdf_file import PdfFile
+from stream_app.exports.formats.pdf_glyphs import unicode_map
+from stream_app.exports.formats.pdf_marks import LEFTWARDS, MARKS
+from stream_app.exports.formats.pdf_typefaces import PER_MILLE, UNITS, can_shape, is_visible, locate
 
-UNITS = 250
+if TYPE_CHECKING:
+    from stream_app.exports.formats.pdf_shaping import Shaper
 
 MAIN_FONT = ("fontpkg_noto_sans", "files/NotoSans[wdth,wght].ttf")
 """Latin, Greek and Cyrillic, in the Regular style that a variable font opens with. SIL Open Font Licence."""
 
-WIDER_FONT = ("paperang_p2_fonts_cjk", "fonts/wqy-microhei.ttc")
-"""WenQuanYi Micro Hei, used where it is installed: Han, kana and Hangul. Apache Licence."""
-
 _UNSET = range(0x0900, 0x1000)
 """Scripts that letters alone do not set: glyphs must be chosen and moved by their neighbours.
 
-That :mod:`pdf_text` can mark places in a text by U+000A to U+000F relies on U+0A00 to U+0FFF being here.
+That :mod:`pdf_marks` can mark places in a text by U+000A to U+000F relies on U+0A00 to U+0FFF being here.
 """
 
 
@@ -38,10 +38,10 @@ class Face:
 
     def __init__(self, path: Path) -> None:
         self._font = TTFontFile(str(path))
-        self.widths = {
+        self.widths: dict[str, int] = {
             chr(code): ceil(self._font.charWidths[code] * UNITS / 1000)
             for code in self._font.charToGlyph
-            if code <= 0xFFFF and code not in _UNSET and _is_visible(chr(code))
+            if code <= 0xFFFF and code not in _UNSET and is_visible(chr(code))
         }
         self.used: set[str] = set()
 
@@ -64,7 +64,11 @@ class Face:
             b"/CIDSystemInfo<</Registry(Adobe)/Ordering(Identity)/Supplement 0>>>>"
             % (name, descriptor, widths, glyphs)
         )
-        unicode = file.stream(_unicode_map(codes))
+        # The codes are UTF-16 already, said block by block of 256.
+        blocks = sorted({code >> 8 for code in codes})
+        unicode = file.stream(
+            unicode_map(b"bfrange", [b"<%02X00><%02XFF><%02X00>" % (block, block, block) for block in blocks])
+        )
         return file.add(
             b"<</Type/Font/Subtype/Type0/BaseFont%b/Encoding/Identity-H/DescendantFonts[%d 0 R]"
             b"/ToUnicode %d 0 R>>" % (name, descendant, unicode)
@@ -81,18 +85,21 @@ class Face:
 
 
 class Fonts:
-    """The fonts of one file: a main one, and if need be a wider one for what it lacks."""
+    """The fonts of one file: a main one, and those of the extra ``[fonts]`` for what it lacks."""
 
     def __init__(self) -> None:
-        main = _locate(MAIN_FONT)
+        main = locate(*MAIN_FONT)
         if main is None:
             raise ModuleNotFoundError(f"the font package {MAIN_FONT[0]} is not installed", name=MAIN_FONT[0])
         self.main = Face(main)
-        self.wider: Face | None = None
+        self.shaper = _shaper(self.main)
         self.foreign: re.Pattern[str] | None = None
-        """Matches what only the wider font has, once that is in use."""
+        """Matches what only other fonts have, once one of them is in use."""
+        self.foreign_lines: re.Pattern[str] | None = None
+        """Matches lines, between marks, that have such a character."""
+        self._foreign: set[str] = set()
         self.widths: dict[str, int] = {}
-        """Of every character in use."""
+        """Of every character of the main font that is in use."""
         plain = "".join(map(chr, range(0x20, 0x7F))) + "\N{EM DASH}\N{HORIZONTAL ELLIPSIS}"
         self.admit(plain)
         self.plain = bytes(self.widths.get(chr(code), 0) for code in range(256))
@@ -100,65 +107,48 @@ class Fonts:
 
     def admit(self, characters: str) -> set[str]:
         """Take ``characters`` into use; returns those that no font has."""
-        unknown = set(characters).difference(self.widths)
-        self._use(self.main, unknown)
-        unknown.difference_update(self.main.used)
-        if unknown and (wider := self._wider()):
-            self._use(wider, unknown)
-            unknown.difference_update(wider.used)
+        unknown = set(characters).difference(self.widths, self._foreign)
+        found = unknown.intersection(self.main.widths)
+        self.main.used |= found
+        self.widths |= {character: self.main.widths[character] for character in found}
+        unknown -= found
+        if unknown and self.shaper:
+            known = set(filter(self.shaper.has, unknown))
+            unknown -= known
+            self._take(known)
         return unknown
 
-    def measure(self, text: str) -> int:
+    def measure(self, text: str) -> float:
         """The width of a line."""
+        if self.shaper and self.is_foreign(text):
+            return self.shaper.width(text) * UNITS / PER_MILLE
         return sum(self.each(text))
 
+    def is_foreign(self, text: str) -> bool:
+        """Whether a line needs other fonts than the main one."""
+        return self.foreign is not None and self.foreign.search(text) is not None
+
     def each(self, text: str) -> Iterable[int]:
-        """The width of each character of a line."""
+        """The width of each character of a line that the main font has."""
         return text.encode().translate(self.plain) if text.isascii() else map(self.widths.__getitem__, text)
 
-    def embed(self, file: PdfFile) -> bytes:
-        """Write the fonts; returns the entries of a page's font dictionary."""
-        entries = b"/F0 %d 0 R" % self.main.embed(file)
-        return entries + b"/F1 %d 0 R" % self.wider.embed(file) if self.foreign and self.wider else entries
+    def embed(self, file: PdfFile) -> Iterator[bytes]:
+        """Write the fonts, one after the other; yields their entries of a page's font dictionary."""
+        yield b"/F0 %d 0 R" % self.main.embed(file)
+        if self.shaper:
+            yield from self.shaper.embed(file)
 
-    def _use(self, face: Face, characters: set[str]) -> None:
-        found = characters.intersection(face.widths)
-        face.used |= found
-        self.widths |= {character: face.widths[character] for character in found}
-        if found and face is self.wider:
-            self.foreign = re.compile("[" + re.escape("".join(sorted(face.used))) + "]+")
-
-    def _wider(self) -> Face | None:
-        if self.wider is None and (path := _locate(WIDER_FONT)):
-            self.wider = Face(path)
-        return self.wider
+    def _take(self, foreign: set[str]) -> None:
+        if foreign:
+            self._foreign |= foreign
+            some = "[" + re.escape(LEFTWARDS + "".join(sorted(self._foreign))) + "]"
+            self.foreign = re.compile(some)
+            self.foreign_lines = re.compile(f"(?<![^{MARKS}])[^{MARKS}]*?{some}[^{MARKS}]*")
 
 
-def _is_visible(character: str) -> bool:
-    return character.isprintable() or category(character) == "Zs"
+def _shaper(main: Face) -> "Shaper | None":
+    if not can_shape():
+        return None
+    from stream_app.exports.formats.pdf_shaping import Shaper
 
-
-def _locate(font: tuple[str, str]) -> Path | None:
-    package, file = font
-    spec = find_spec(package)
-    return Path(spec.origin).parent / file if spec and spec.origin else None
-
-
-def _unicode_map(codes: list[int]) -> bytes:
-    """How readers get text back: codes are UTF-16 already, said block by block of 256."""
-    blocks = sorted({code >> 8 for code in codes})
-    ranges = [b"<%02X00><%02XFF><%02X00>" % (block, block, block) for block in blocks]
-    return b"".join(_unicode_parts(ranges))
-
-
-def _unicode_parts(ranges: list[bytes]) -> Iterator[bytes]:
-    yield (
-        b"/CIDInit/ProcSet findresource begin 12 dict begin begincmap"
-        b"/CIDSystemInfo<</Registry(Adobe)/Ordering(UCS)/Supplement 0>>def"
-        b"/CMapName/Adobe-Identity-UCS def/CMapType 2 def\n"
-        b"1 begincodespacerange<0000><FFFF>endcodespacerange\n"
-    )
-    for start in range(0, len(ranges), 100):
-        some = ranges[start : start + 100]
-        yield b"%d beginbfrange\n%b\nendbfrange\n" % (len(some), b"\n".join(some))
-    yield b"endcmap CMapName currentdict/CMap defineresource pop end end"
+    return Shaper(main)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from reportlab.lib import pagesizes
 
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.formats.pdf_fonts import UNITS, Fonts
+from stream_app.exports.formats.pdf_fonts import Fonts
 from stream_app.exports.formats.pdf_text import unescaped
+from stream_app.exports.formats.pdf_typefaces import UNITS
 
 MARGIN = 30.0
 PADDING = 4.0

@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
+from math import inf
 from operator import add
 
 from stream_app.exports.formats.pdf_file import PdfFile
-from stream_app.exports.formats.pdf_fonts import UNITS, Fonts
+from stream_app.exports.formats.pdf_fonts import Fonts
 from stream_app.exports.formats.pdf_grid import MARGIN, PADDING, Grid, Place
+from stream_app.exports.formats.pdf_marks import LINE, NULL, ROW
 from stream_app.exports.formats.pdf_rows import Rows
-from stream_app.exports.formats.pdf_text import LINE, NULL, ROW, encoded, operators, painted, wrap
+from stream_app.exports.formats.pdf_text import encoded, operators, painted, wrap
+from stream_app.exports.formats.pdf_typefaces import UNITS
 
 GAP = 3.0
 """Points between two rows."""
@@ -41,7 +45,7 @@ class Painter:
         self._resources, self._total, self._count = file.reserve(), file.reserve(), file.reserve()
         self._names = [wrap(name, grid.units(number), fonts) for number, name in enumerate(words.names)]
         self._name_lines = 1 + max(name.count(LINE) for name in self._names)
-        self._operators = operators(grid.size, grid.leading, GAP)
+        self._operators = operators(grid.leading, GAP)
         self._headings: dict[tuple[int, float], bytes] = {}
         self._null_width = fonts.measure("\N{EM DASH}")
         self.pages = 0
@@ -62,14 +66,18 @@ class Painter:
             content = b"".join((*self._head(), *self._table(rows, group, top), *self._foot(group)))
             self._file.page(content, self._grid.paper, self._resources)
 
-    def finish(self, rows: int) -> None:
-        """Write what the pages refer to."""
+    def finish(self, rows: int) -> Iterator[None]:
+        """Write what the pages refer to; yields after each font, as these can be large."""
         size = RUNNING_SIZE
         form = b"/Type/XObject/Subtype/Form/BBox[0 -5 300 20]/Resources %d 0 R" % self._resources
         self._file.stream(self._text(f"{self.pages:,}", 0, 0, size, GREY), form, self._total)
         counted = f"{rows:,} row{'' if rows == 1 else 's'}"
         self._file.stream(self._text(counted, 0, 0, FACT_SIZE, GREY), form, self._count)
-        entries = (self._fonts.embed(self._file), self._total, self._count)
+        fonts = []
+        for entry in self._fonts.embed(self._file):
+            fonts.append(entry)
+            yield
+        entries = (b"".join(fonts), self._total, self._count)
         self._file.add(b"<</Font<<%b>>/XObject<</Total %d 0 R/Count %d 0 R>>>>" % entries, self._resources)
 
     # -- parts of a page ---------------------------------------------------------------------------------
@@ -83,28 +91,36 @@ class Painter:
         height = self._grid.paper[1] - MARGIN
         if self.pages:
             return height - RUNNING_SIZE - 8
-        titles = self._fitting(self._words.title, TITLE_SIZE).count(LINE) + 1
-        filters = self._fitting(self._words.filters, FACT_SIZE).count(LINE) + 1 if self._words.filters else 0
-        return height - titles * TITLE_SIZE * 1.2 - (1 + filters) * FACT_SIZE * 1.4 - 8
+        titles, facts = len(self._titles), 1 + len(self._filters)
+        return height - titles * TITLE_SIZE * 1.2 - facts * FACT_SIZE * 1.4 - 8
 
-    def _fitting(self, text: str, size: float) -> str:
-        return wrap(text, self._width / size * UNITS, self._fonts)
+    @cached_property
+    def _titles(self) -> list[str]:
+        return wrap(self._words.title, self._width / TITLE_SIZE * UNITS, self._fonts).split(LINE)
+
+    @cached_property
+    def _filters(self) -> list[str]:
+        if not self._words.filters:
+            return []
+        room = self._width / FACT_SIZE * UNITS
+        return wrap(self._words.filters, room, self._fonts, leftwards=False).split(LINE)  # they are English
 
     def _head(self) -> Iterator[bytes]:
         words = self._words
         y = self._grid.paper[1] - MARGIN
         if self.pages > 1:
             title = words.title if len(words.title) < 80 else words.title[:79] + "…"
+            title = wrap(title, inf, self._fonts)
             yield self._text(title, MARGIN, y - RUNNING_SIZE, RUNNING_SIZE, GREY)
             return
-        for line in self._fitting(words.title, TITLE_SIZE).split(LINE):
+        for line in self._titles:
             y -= TITLE_SIZE * 1.2
             yield self._text(line, MARGIN, y + 4, TITLE_SIZE, INK, bold=True)
         y -= FACT_SIZE * 1.4
         yield self._text(words.facts, MARGIN, y + 2, FACT_SIZE, GREY)
         after = self._fonts.measure(words.facts + "    ") * FACT_SIZE / UNITS
         yield b"q 1 0 0 1 %.2f %.2f cm/Count Do Q\n" % (MARGIN + after, y + 2)
-        for line in self._fitting(words.filters, FACT_SIZE).split(LINE) if words.filters else ():
+        for line in self._filters:
             y -= FACT_SIZE * 1.4
             yield self._text(line, MARGIN, y + 2, FACT_SIZE, GREY)
 
@@ -159,20 +175,24 @@ class Painter:
 
     def _text(self, text: str, x: float, y: float, size: float, grey: bytes, *, bold: bool = False) -> bytes:
         style = b"2 Tr %.2f w %b G " % (size / 40, grey) if bold else b""
-        inside = painted(encoded(text, self._fonts), operators(size, 0, 0))
+        shaped: list[bytes] = []
+        data = encoded(text, self._fonts, shaped, size, self._width / size * UNITS)
+        inside = painted(data, [], shaped)
         return b"q %b g BT %b/F0 %g Tf %.2f %.2f Td%b ET Q\n" % (grey, style, size, x, y, inside)
 
     def _column(self, cells: list[str], ends: list[str], place: Place, y: float) -> bytes:
         """One text object for all cells of a column."""
         grid = self._grid
+        shaped: list[bytes] = []
         if place.right_aligned and cells:
-            data = self._right_aligned(cells, ends, place)
+            data = self._right_aligned(cells, ends, place, shaped)
         else:
-            data = encoded("".join(map(add, cells, ends)), self._fonts)
+            room = grid.units(place.number)
+            data = encoded("".join(map(add, cells, ends)), self._fonts, shaped, grid.size, room)
         start = (grid.size, grid.leading, place.left, y)
-        return b"BT/F0 %g Tf %.2f TL %.2f %.2f Td%b ET\n" % (*start, painted(data, self._operators))
+        return b"BT/F0 %g Tf %.2f TL %.2f %.2f Td%b ET\n" % (*start, painted(data, self._operators, shaped))
 
-    def _right_aligned(self, cells: list[str], ends: list[str], place: Place) -> bytes:
+    def _right_aligned(self, cells: list[str], ends: list[str], place: Place, shaped: list[bytes]) -> bytes:
         """Each line moved by what it leaves free: spaces would end up in what readers copy."""
         units = self._grid.units(place.number)
 
@@ -186,7 +206,8 @@ class Painter:
                 return moved(line, data)
             return _MARKS[LINE].join(map(moved, cell.split(LINE), data.split(_MARKS[LINE])))
 
-        encoded_cells = encoded(ROW.join(cells), self._fonts).split(_MARKS[ROW])
+        data = encoded(ROW.join(cells), self._fonts, shaped, self._grid.size)
+        encoded_cells = data.split(_MARKS[ROW])
         return b"".join(
             placed(cell, data) + _MARKS[end]
             for cell, data, end in zip(cells, encoded_cells, ends, strict=True)

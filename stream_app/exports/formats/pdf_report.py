@@ -55,7 +55,8 @@ def report(chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterato
             if data := file.take():
                 yield data
     table.finish()
-    painter.finish(tally.rows)
+    for _ in painter.finish(tally.rows):
+        yield file.take()
     file.finish(
         b"/Lang(en)/ViewerPreferences<</DisplayDocTitle true>>/PageLayout/OneColumn",
         {

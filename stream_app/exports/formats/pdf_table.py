@@ -5,9 +5,10 @@ from itertools import repeat
 
 from stream_app.exports.formats.pdf_fonts import Fonts
 from stream_app.exports.formats.pdf_grid import Grid
+from stream_app.exports.formats.pdf_marks import LINE, ROW
 from stream_app.exports.formats.pdf_page import GAP, Painter
 from stream_app.exports.formats.pdf_rows import Rows
-from stream_app.exports.formats.pdf_text import LINE, ROW, Wrapped
+from stream_app.exports.formats.pdf_text import Wrapped
 
 TALL = 12
 """Lines that a row may have before it may be broken between pages, every so many lines."""
@@ -35,6 +36,9 @@ class Table:
         heights = (
             [1 + more for more in map(max, *counts)] if len(counts) > 1 else [1 + more for more in counts[0]]
         )
+        if max(heights) <= TALL:  # what most rows are like
+            yield from self._add(cells, counts, heights)
+            return
         start = 0
         for tall in (number for number, height in enumerate(heights) if height > TALL):
             part = slice(start, tall)

@@ -3,18 +3,15 @@
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
+from functools import partial
 from io import StringIO
-from itertools import accumulate
+from itertools import accumulate, chain
 
 from stream_app.exports.formats.base import Tally
+from stream_app.exports.formats.pdf_file import string
 from stream_app.exports.formats.pdf_fonts import Fonts
-
-LINE, ROW, NULL, FOREIGN, NATIVE = "\n", "\x0b", "\x0c", "\x0e", "\x0f"
-"""Marks in a text: next line, next row, a NULL, and what the wider font writes.
-
-No text that is shown has control characters, and no character that is shown can be mistaken for one in
-UTF-16, where the mark's bytes could also be the end of a character and the start of one of U+0A00 to U+0FFF.
-"""
+from stream_app.exports.formats.pdf_marks import LEFTWARDS, LINE, NULL, ROW, SHAPED
+from stream_app.exports.formats.pdf_typefaces import PER_MILLE, UNITS
 
 WINDOW = 4_096
 """Characters that are broken into lines at once: many more than a line has."""
@@ -108,13 +105,15 @@ class Wrapped(dict[str, str]):
         return lines
 
 
-def wrap(text: str, width: float, fonts: Fonts) -> str:
+def wrap(text: str, width: float, fonts: Fonts, *, leftwards: bool | None = None) -> str:
     """``text`` with a line break wherever the next word, or else the next character, would not fit.
 
-    Nothing is left out: without the breaks that were added, the lines are the text.
+    Nothing is left out: without the breaks and marks that were added, the lines are the text.
     """
     if "\n" in text:
         return "\n".join(wrap(paragraph, width, fonts) for paragraph in text.split("\n"))
+    if fonts.shaper and fonts.is_foreign(text):
+        return "\n".join(fonts.shaper.wrap(text, width * PER_MILLE / UNITS, WINDOW, leftwards=leftwards))
     return _broken(text, width, fonts)
 
 
@@ -152,25 +151,29 @@ def _lines(text: str, widths: Iterable[int], width: float) -> list[str]:
     return lines
 
 
-def encoded(text: str, fonts: Fonts) -> bytes:
-    """``text`` as the inside of a string in a page's content, its marks still marks."""
-    if fonts.foreign and not text.isascii():
-        text = fonts.foreign.sub(f"{FOREIGN}\\g<0>{NATIVE}", text)
-    data = text.encode("utf-16-be")
-    for special in (b"\\", b"(", b")"):
-        if special in data:
-            data = data.replace(special, b"\\" + special)
-    return data.replace(b"\r", b"\\r") if b"\r" in data else data
+def encoded(text: str, fonts: Fonts, shaped: list[bytes], size: float, room: float | None = None) -> bytes:
+    """``text`` as the inside of a string in a page's content, its marks still marks.
+
+    Lines in other scripts are appended to ``shaped``, as operators for ``size`` points, and marked. Those
+    that run leftwards end at the right edge of ``room``, in units of :data:`UNITS`.
+    """
+    if fonts.foreign_lines and fonts.shaper and (not text.isascii() or LEFTWARDS in text):
+        drawn = partial(fonts.shaper.drawn, size=size, room=room and room * PER_MILLE / UNITS)
+
+        def mark(match: re.Match[str]) -> str:
+            shaped.append(drawn(match[0]))
+            return SHAPED
+
+        text = fonts.foreign_lines.sub(mark, text)
+    return string(text)
 
 
-def operators(size: float, leading: float, gap: float) -> list[tuple[bytes, bytes]]:
+def operators(leading: float, gap: float) -> list[tuple[bytes, bytes]]:
     """What each mark stands for in a page's content; a row is followed by ``gap`` more than a line is."""
     meanings = {
         LINE: b")Tj T*(",
         ROW: b")Tj 0 %.2f Td(" % -(leading + gap),
         NULL: b")Tj .6 g(%b)Tj .13 g(" % "\N{EM DASH}".encode("utf-16-be"),
-        FOREIGN: b")Tj/F1 %g Tf(" % size,
-        NATIVE: b")Tj/F0 %g Tf(" % size,
     }
     return [(mark.encode("utf-16-be"), meaning) for mark, meaning in meanings.items()]
 
@@ -179,11 +182,18 @@ _EMPTY = re.compile(rb"(?<!\\)\(\)Tj")
 """What shows nothing; a bracket that belongs to a text has a backslash before it."""
 
 
-def painted(data: bytes, meanings: list[tuple[bytes, bytes]]) -> bytes:
+_SHAPED = b"(%b)Tj" % SHAPED.encode("utf-16-be")
+
+
+def painted(data: bytes, meanings: list[tuple[bytes, bytes]], shaped: list[bytes]) -> bytes:
     """The operators that show :func:`encoded` text, with ``meanings`` in the place of its marks."""
     data = b"(%b)Tj" % data
     for mark, meaning in meanings:
         data = data.replace(mark, meaning)
-    if b"\\()Tj" in data:  # a text ends in a bracket, which is rare; the expression is slow
-        return _EMPTY.sub(b"", data)
-    return data.replace(b"()Tj", b"")
+    ends_in_bracket = b"\\()Tj" in data  # which is rare, and the expression is slow
+    data = _EMPTY.sub(b"", data) if ends_in_bracket else data.replace(b"()Tj", b"")
+    if not shaped:
+        return data
+    # Last, so that nothing is looked for in what glyphs are written as.
+    between = data.split(_SHAPED)
+    return b"".join(chain.from_iterable(zip(between, [*shaped, b""], strict=True)))

@@ -11,11 +11,11 @@ from pypdf import PdfReader
 
 from stream_app.events import Options
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.formats import pdf_fonts, pdf_report
 from stream_app.exports.formats.base import Document, Tally
 from stream_app.exports.formats.pdf import PdfFormat
-from stream_app.exports.formats.pdf_fonts import UNITS, Fonts
+from stream_app.exports.formats.pdf_fonts import Fonts
 from stream_app.exports.formats.pdf_grid import MARGIN, PADDING, lay_out
+from stream_app.exports.formats.pdf_typefaces import UNITS
 from stream_app.settings import Settings
 
 ID = Column("id", "integer", "int4", Kind.INTEGER)
@@ -144,18 +144,14 @@ def test_strange_names() -> None:
         assert name in squeezed(text)
 
 
-def test_a_wider_font_writes_what_the_main_one_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    lacking = Fonts()
-    for character in "Привет":
-        del lacking.main.widths[character]
-    monkeypatch.setattr(
-        pdf_fonts, "WIDER_FONT", ("fontpkg_noto_sans", "files/NotoSans-Italic[wdth,wght].ttf")
-    )
-    monkeypatch.setattr(pdf_report, "Fonts", lambda: lacking)
-    reader = pdf([NOTE, ID], ["Grüße, Привет (Wörld)\t1\n"])
-    assert "Grüße, Привет (Wörld)" in texts(reader)[0]
-    names = [font["/BaseFont"] for font in reader.pages[0]["/Resources"]["/Font"].values()]  # type: ignore[index]
-    assert names == ["/EXPORT+NotoSans-Regular", "/EXPORT+NotoSans-Italic"]
+def test_only_the_glyphs_in_use_are_embedded() -> None:
+    """V12: the font of all Chinese characters has 17 MB."""
+    reader = pdf([NOTE, ID], ["Grüße, 中文 (Wörld)\t1\n"])
+    assert "Grüße, 中文 (Wörld)" in texts(reader)[0]
+    fonts = reader.pages[0]["/Resources"]["/Font"].values()  # type: ignore[index]
+    assert [font["/BaseFont"] for font in fonts] == ["/EXPORT+NotoSans-Regular", "/EXPORT+NotoSansSC"]
+    (descendant,) = list(fonts)[1]["/DescendantFonts"]
+    assert len(descendant.get_object()["/FontDescriptor"]["/FontFile2"].get_data()) < 5_000
 
 
 @pytest.mark.parametrize("page_size", ["A4", "A3", "LETTER", "LEGAL", "TABLOID"])

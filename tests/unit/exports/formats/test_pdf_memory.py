@@ -30,6 +30,8 @@ FILLINGS = {
     "tabs": b"\\t",
     "backslashes": b"\\\\",
     "brackets": b"()",
+    "Chinese": "中文，".encode(),
+    "Arabic": "السلام عليكم ".encode(),
 }
 
 GROWN = """

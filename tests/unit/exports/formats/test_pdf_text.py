@@ -1,12 +1,17 @@
 """Lines that fit, and characters that show."""
 
+from unicodedata import combining
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from stream_app.exports.formats import pdf_fonts
 from stream_app.exports.formats.base import Tally
-from stream_app.exports.formats.pdf_fonts import UNITS, Fonts
-from stream_app.exports.formats.pdf_text import NULL, Wrapped, columns_of, encoded, shown, unescaped, wrap
+from stream_app.exports.formats.pdf_fonts import Fonts
+from stream_app.exports.formats.pdf_marks import LEFTWARDS, NULL
+from stream_app.exports.formats.pdf_text import Wrapped, columns_of, encoded, shown, unescaped, wrap
+from stream_app.exports.formats.pdf_typefaces import UNITS
 
 FONTS = Fonts()
 WIDTH = 10 * UNITS
@@ -38,9 +43,49 @@ def show(text: str) -> str:
 def test_lines_are_the_text_and_fit(text: str, width: int) -> None:
     text = show(text)
     lines = wrap(text, width, FONTS).split("\n")
-    assert "".join(lines) == text
+    assert "".join(line.removeprefix(LEFTWARDS) for line in lines) == text
     seen = [line.rstrip(" ") for line in lines]  # a space may stand beyond the edge
-    assert all(FONTS.measure(line) <= width or len(line) == 1 for line in seen)
+    assert all(FONTS.measure(line) <= width or len(line) == 1 or FONTS.is_foreign(line) for line in seen)
+
+
+WORDS = {
+    "Hebrew": ["שלום", "עולם", "(12)", "טקסט", "ארוך,", "abc", ""],
+    "Arabic": ["السلام", "عليكم", "ورحمة", "الله", "123", "وبركاته", "محمد", "price"],
+    "Thai": ["ภาษาไทย", "น้ำ", "ที่นี่", "ช่องว่าง"],
+    "Hindi": ["हिन्दी", "क्षेत्र", "ज्ञान", "श्री", "प्रार्थना", "स्तंभ"],
+    "Chinese": ["中文", "标点", "（简体）", "，", "。", "换行", "ABC"],
+    "Japanese": ["日本語", "テキスト", "かな", "。", "「漢字」"],
+    "Korean": ["한국어", "텍스트", "단어", "사이에서", "줄이"],
+}
+
+
+@given(st.data(), st.sampled_from(sorted(WORDS)), st.integers(2 * UNITS, 20 * UNITS))
+def test_lines_of_other_scripts_are_the_text_and_fit(data: st.DataObject, script: str, width: int) -> None:
+    """V12: a letter and its marks stay together; a word that is cut may take a little more than before."""
+    between = st.sampled_from(["", " "])
+    parts = st.lists(st.tuples(st.sampled_from(WORDS[script]), between), min_size=1, max_size=20)
+    text = show("".join(word + space for word, space in data.draw(parts)))
+    lines = wrap(text, width, FONTS).split("\n")
+    assert "".join(line.removeprefix(LEFTWARDS) for line in lines) == text
+    for line in lines:
+        seen = line.removeprefix(LEFTWARDS).rstrip(" ")
+        assert FONTS.measure(seen) <= width + UNITS / 4 or len(seen) <= 4, line
+        assert not seen or not combining(seen[0])
+
+
+def test_lines_break_around_ideographs_but_not_before_a_full_stop() -> None:
+    text = show("中文文本，包含标点。")
+    for width in range(2 * UNITS, 10 * UNITS, UNITS):
+        for line in wrap(text, width, FONTS).split("\n"):
+            assert line[0] not in "，。"
+
+
+def test_lines_of_a_paragraph_that_runs_leftwards_are_marked() -> None:
+    text = show("שלום 1234567890 abcdefghij")
+    assert wrap(text, 6 * UNITS, FONTS).split("\n") == [
+        LEFTWARDS + line for line in ("שלום ", "1234567890 ", "abcdefghij")
+    ]
+    assert LEFTWARDS not in wrap(show("abc שלום"), 2 * UNITS, FONTS)
 
 
 def test_lines_break_between_words_where_there_are_any() -> None:
@@ -72,7 +117,8 @@ def test_cells_come_back_from_what_copy_writes(rows: list[tuple[str, str]]) -> N
     [
         ("Grüße Ελλάδα Привет Việt Łódź", "Grüße Ελλάδα Привет Việt Łódź"),
         ("\U0001f600!", "\\u{1f600}!"),
-        ("שלום", "\\u{5e9}\\u{5dc}\\u{5d5}\\u{5dd}"),
+        ("שלום 中文 हिन्दी ไทย", "שלום 中文 हिन्दी ไทย"),
+        ("ગુજરાતી", "\\u{a97}\\u{ac1}\\u{a9c}\\u{ab0}\\u{abe}\\u{aa4}\\u{ac0}"),
         ("\u202eright to left", "\\u{202e}right to left"),
         ("e\u0301", "e\u0301"),
         ("a\u00a0b", "a\u00a0b"),
@@ -81,6 +127,14 @@ def test_cells_come_back_from_what_copy_writes(rows: list[tuple[str, str]]) -> N
 )
 def test_what_cannot_be_shown_is_shown_as_its_code(text: str, expected: str) -> None:
     assert show(text) == expected
+
+
+def test_without_the_extra_other_scripts_are_shown_as_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """V12: what is left without fonts is visible, and counted."""
+    monkeypatch.setattr(pdf_fonts, "can_shape", lambda: False)
+    tally = Tally()
+    assert shown("a שם 中", "a שם 中", Fonts(), tally) == "a \\u{5e9}\\u{5dd} \\u{4e2d}"
+    assert tally.warnings == {"replaced_characters": 3}
 
 
 def test_null_is_not_empty_nor_a_text_that_looks_like_it() -> None:
@@ -98,6 +152,6 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 def test_strings_of_a_page_escape_what_would_end_them() -> None:
-    assert encoded("(\\)", FONTS) == b"\0\\(\0\\\\\0\\)"
+    assert encoded("(\\)", FONTS, [], 8) == b"\0\\(\0\\\\\0\\)"
     FONTS.admit("čĩ")
-    assert encoded("čĩĨ", FONTS) == b"\x01\r\x01\\)\x01\\(".replace(b"\r", b"\\r")
+    assert encoded("čĩĨ", FONTS, [], 8) == b"\x01\r\x01\\)\x01\\(".replace(b"\r", b"\\r")

@@ -1,0 +1,107 @@
+"""The order in which the parts of a line stand, by the Unicode bidirectional algorithm (UAX #9).
+
+python-bidi's fast function gives reordered text, but no levels, by which parts are shaped. The steps of its
+slower one do, without the rule for brackets, which is added here.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+from unicodedata import bidirectional, category
+
+from bidi import algorithm, get_base_level
+
+_TURNING = {"R", "AL", "AN", "RLE", "RLO", "RLI"}
+"""Classes of characters without which every line runs from left to right."""
+
+_STRONG = {"L": "L", "R": "R", "EN": "R", "AN": "R"}
+
+_SEEN = TypeVar("_SEEN")
+
+
+def turns(text: str) -> bool:
+    """Whether parts of ``text`` run from right to left."""
+    return any(bidirectional(character) in _TURNING for character in text)
+
+
+def is_leftwards(paragraph: str) -> bool:
+    """Whether the first letter of ``paragraph`` is of a script that runs from right to left."""
+    return turns(paragraph) and get_base_level(paragraph) == 1
+
+
+def levels(line: str, *, leftwards: bool) -> list[int]:
+    """The embedding level of each character of a line; odd ones run from right to left."""
+    base = int(leftwards)
+    if not leftwards and not turns(line):
+        return [0] * len(line)
+    kept = [
+        number
+        for number, character in enumerate(line)
+        if bidirectional(character) not in algorithm.X9_REMOVED
+    ]
+    storage = algorithm.get_empty_storage()
+    storage["base_level"] = base
+    storage["base_dir"] = "LR"[base]
+    algorithm.get_embedding_levels("".join(line[number] for number in kept), storage)
+    algorithm.explicit_embed_and_overrides(storage)
+    algorithm.resolve_weak_types(storage)
+    _resolve_brackets(storage["chars"], base)
+    algorithm.resolve_neutral_types(storage, False)
+    algorithm.resolve_implicit_levels(storage, False)
+    resolved = dict(zip(kept, (item["level"] for item in storage["chars"]), strict=True))
+    found = []
+    level = base
+    for number in range(
+        len(line)
+    ):  # what has no direction of its own, like joiners, goes with what it follows
+        level = resolved.get(number, level)
+        found.append(level)
+    for number in range(len(line.rstrip()), len(line)):
+        found[number] = base
+    return found
+
+
+def _resolve_brackets(characters: list[dict[str, Any]], base: int) -> None:
+    """Give brackets the direction of what they are around, or else of what is around them (rule N0)."""
+    forwards, backwards = ("R", "L") if base else ("L", "R")
+    for opening, closing in _pairs(characters):
+        inside = {_STRONG.get(item["type"]) for item in characters[opening + 1 : closing]}
+        if forwards in inside:
+            direction = forwards
+        elif backwards in inside:
+            before = (_STRONG.get(item["type"]) for item in reversed(characters[:opening]))
+            direction = next(filter(None, before), forwards)
+        else:
+            continue
+        characters[opening]["type"] = characters[closing]["type"] = direction
+
+
+def _pairs(characters: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    """The numbers of brackets that belong together (definition BD16)."""
+    pairs = []
+    waiting: list[tuple[str, int]] = []
+    for number, item in enumerate(characters):
+        character = item["ch"]
+        if item["type"] != "ON" or character not in algorithm.MIRRORED:
+            continue
+        if category(character) == "Ps":
+            waiting.append((algorithm.MIRRORED[character], number))
+        elif category(character) == "Pe":
+            place = next((at for at in reversed(range(len(waiting))) if waiting[at][0] == character), None)
+            if place is not None:
+                pairs.append((waiting[place][1], number))
+                del waiting[place:]
+    return sorted(pairs)
+
+
+def from_left(runs: Sequence[tuple[int, _SEEN]]) -> list[tuple[int, _SEEN]]:
+    """Runs with their levels, put from the order they are read in into that they stand in (rule L2)."""
+    order = list(runs)
+    for level in range(max((level for level, _ in order), default=0), 0, -1):
+        start = 0
+        while start < len(order):
+            end = start
+            while end < len(order) and order[end][0] >= level:
+                end += 1
+            order[start:end] = order[start:end][::-1]
+            start = end + 1
+    return order
