@@ -1,0 +1,47 @@
+"""P18: two deployments share the brokers, and nothing else."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from stream_app.brokers import Brokers
+from stream_app.events import Topic
+from tests.e2e.conftest import System
+from tests.e2e.deployment import Deployment, request
+from tests.topics import messages_on
+
+
+@pytest.fixture
+def own(system: System) -> Iterator[Deployment]:
+    deployment = Deployment(system.stack)
+    yield deployment
+    deployment.close()
+
+
+@pytest.mark.slow
+async def test_two_deployments_on_one_cluster(system: System, own: Deployment) -> None:
+    """Each admits its own requests, tells of them, and has its own group."""
+    worker = await asyncio.to_thread(system.stack.start_worker, settings=own.variables)
+    other = own.settings.model_copy(update={"kafka_topic_prefix": ""})
+    mine, theirs = request(), request()
+    try:
+        await own.publish([mine])
+        beside = object.__new__(Deployment)
+        beside.settings = other
+        await beside.publish([theirs])
+        await own.has({mine.job_id})
+        ended = await asyncio.to_thread(system.ended, theirs.job_id)
+        assert ended["status"] == "failed"
+        assert await asyncio.to_thread(system.job, mine.job_id) is None
+        assert theirs.job_id not in await own.jobs()
+        told = [message.key for message in await messages_on(own.settings, Topic.EVENTS)]
+        assert mine.key in told
+        assert theirs.key not in told
+        brokers = Brokers(own.settings, client_id="t")
+        group = await brokers.group()
+        await brokers.close()
+        assert len(group.members) == 1
+        assert {topic for topic, _ in group.committed} <= {own.settings.topic(topic) for topic in Topic}
+    finally:
+        await asyncio.to_thread(worker.kill)
