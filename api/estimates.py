@@ -67,7 +67,7 @@ async def estimate(services: Services, request: ExportRequest) -> Estimate:
 
 async def _estimate(services: Services, table: Table, request: ExportRequest) -> Estimate:
     output = services.formats[request.format]
-    request = resolved(request, table.every, datetime.now(UTC))
+    request = resolved(request, table.every, services.clock.now())
     rows = await asyncio.to_thread(rows_of, table, request)
     limits = [limit for limit in (output.row_limit(services.settings), services.settings.max_rows) if limit]
     limit = min(limits, default=None)

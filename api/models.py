@@ -144,10 +144,10 @@ class JobView(BaseModel):
     error: JobError | None
 
     @classmethod
-    def of(cls, job: ExportJob) -> "JobView":
-        """The job as its record has it."""
+    def of(cls, job: ExportJob, now: datetime | None = None) -> "JobView":
+        """The job as its record has it; ``now`` is the time by the database's clock."""
         status = Status(job.status)
-        if status is Status.COMPLETED and is_expired(job):
+        if status is Status.COMPLETED and is_expired(job, now or datetime.now(UTC)):
             status = Status.EXPIRED
         return cls.model_construct(
             export_job_id=job.id,
@@ -249,6 +249,6 @@ class Catalogue(BaseModel):
     formats: list[FormatView]
 
 
-def is_expired(job: ExportJob) -> bool:
-    """Whether the file's time is over, even if nobody has cleared it away yet."""
-    return job.expires_at is not None and job.expires_at <= datetime.now(UTC)
+def is_expired(job: ExportJob, now: datetime) -> bool:
+    """Whether the file's time is over at ``now``, even if nobody has cleared it away yet."""
+    return job.expires_at is not None and job.expires_at <= now

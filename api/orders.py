@@ -1,8 +1,8 @@
-"""From an order over HTTP to a job that is recorded and published in one step."""
+"""From an order over HTTP to a job: its record is committed, then its event is published from it."""
 
 import asyncio
 import json
-from datetime import UTC, datetime
+from contextlib import suppress
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
@@ -11,16 +11,17 @@ from pydantic_core import PydanticSerializationError
 
 from api.auth import User
 from api.models import Order
-from api.problems import Problem
+from api.problems import RETRY_SECONDS, Problem
 from api.services import SOURCE, Services
 from stream_app import tracing
-from stream_app.errors import Rejected, Unreadable
+from stream_app.errors import InDoubt, Rejected, Retryable, Unreadable
 from stream_app.events import Event, ExportRequest, decode, request_event
 from stream_app.exports.catalog import Table
 from stream_app.exports.compression import compression_for
 from stream_app.exports.statement import rows_of
 from stream_app.jobs.admission import check, job_row
 from stream_app.jobs.models import ExportJob
+from stream_app.jobs.requests import Placed
 from stream_app.jobs.states import Status
 from stream_app.schedules.relative import resolved
 
@@ -45,17 +46,17 @@ WANTED = (
 
 
 async def place(services: Services, user: User, order: Order, key: str | None) -> tuple[UUID, Status]:
-    """Record and publish the order; with the same ``key`` again it is the same job.
+    """Record the order, and have it published; with the same ``key`` again it is the same job.
 
     Raises:
         Rejected: the order can never be honoured; the text names the field.
-        Problem: it is not allowed, or not now.
+        Problem: it is not allowed, not now, or whether it was taken is not known.
         Retryable: a part is away. Then there is no record, unless an earlier call made one.
     """
     event = event_of(services, user, order, key)
     row = job_row(
         event,
-        now=datetime.now(UTC),
+        now=services.clock.now(),
         formats=services.formats,
         datasets=services.datasets,
         addressing=services.addressing,
@@ -63,18 +64,15 @@ async def place(services: Services, user: User, order: Order, key: str | None) -
     if key is not None and (known := await services.records.get(event.job_id)) is not None:
         return _same(known, row)  # whatever has become of the table since
     await check_against_table(services, ExportRequest.parse(event.data))
-    limit = services.settings.user_pending_limit
-    if await services.records.unfinished(user.id) >= limit:
-        raise Problem(
-            429,
-            "too_many_jobs",
-            f"You may have {limit} unfinished jobs; wait for one to end, or cancel one",
-            headers={"Retry-After": str(BUSY_SECONDS)},
-        )
-    if not await _record_and_publish(services, event, row):
+    placed = await _record(services, event, row)
+    if placed is Placed.TOO_MANY:
+        raise too_many(services)
+    if placed is Placed.KNOWN:
         known = await services.records.get(event.job_id)
         if known is not None:
             return _same(known, row)
+    with tracing.sending(event) as span:
+        services.relay.soon(tracing.carrying(event, span))
     log.info(
         "job.requested",
         job_id=str(event.job_id),
@@ -85,18 +83,45 @@ async def place(services: Services, user: User, order: Order, key: str | None) -
     return event.job_id, Status.PENDING
 
 
-async def _record_and_publish(services: Services, event: Event, row: dict[str, Any]) -> bool:
-    """Returns whether the job is new.
+async def _record(services: Services, event: Event, row: dict[str, Any]) -> Placed:
+    """Commit the job's row; where the database's answer was lost, see whether it is there.
 
-    The record is committed once Kafka has the event: no job without an event, and none that its user
-    cannot see. A worker that is quicker waits for the commit, since it inserts the same id.
+    Raises:
+        Problem: that cannot be seen either.
+        Retryable: there is no record.
     """
-    async with services.store.transaction() as connection:
-        is_new = bool(await services.store.admit(connection, [row]))
-        if is_new:
-            with tracing.sending(event) as span:
-                await services.publisher.publish(tracing.carrying(event, span))
-    return is_new
+    try:
+        return await services.store.place(row, limit=services.settings.user_pending_limit)
+    except InDoubt as error:
+        log.warning("job.in_doubt", job_id=str(event.job_id), error=str(error))
+        with suppress(Retryable):
+            if await services.records.get(event.job_id) is not None:
+                return Placed.NEW
+        raise in_doubt(event.job_id) from error
+
+
+def too_many(services: Services) -> Problem:
+    """A user's unfinished jobs are as many as they may be."""
+    limit = services.settings.user_pending_limit
+    return Problem(
+        429,
+        "too_many_jobs",
+        f"There may be {limit} unfinished jobs of one user; wait for one to end, or cancel one",
+        headers={"Retry-After": str(BUSY_SECONDS)},
+    )
+
+
+def in_doubt(job_id: UUID) -> Problem:
+    """Whether a job was recorded is not known, and its id is all that can be said."""
+    return Problem(
+        503,
+        InDoubt.code,
+        f"The state database did not confirm the order; it may have been taken, as job {job_id}. "
+        f"Ask for /exports/jobs/{job_id} before you send it again, or send it again with the same "
+        "Idempotency-Key",
+        headers={"Retry-After": str(RETRY_SECONDS), "Location": f"/exports/jobs/{job_id}"},
+        export_job_id=job_id,
+    )
 
 
 def event_of(services: Services, user: User, order: Order, key: str | None) -> Event:
@@ -132,7 +157,7 @@ async def check_against_table(services: Services, request: ExportRequest) -> Non
     compression_for(request.options.compression, services.formats[request.format])
 
     async def check_table(table: Table) -> None:
-        wanted = resolved(request, table.every, datetime.now(UTC))
+        wanted = resolved(request, table.every, services.clock.now())
         await asyncio.to_thread(rows_of, table, wanted)  # a filter of many values takes its time
 
     await services.catalog.use(services.datasets[request.export_type], check_table)

@@ -4,11 +4,12 @@ import json
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
-from stream_app.errors import ExporterError, Rejected, Retryable, Unreadable
+from stream_app.errors import ExporterError, InDoubt, Rejected, Retryable, Unreadable
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 5
@@ -45,6 +46,7 @@ class ProblemDocument(BaseModel):
     code: str
     field: str | None = None
     errors: list[FieldProblem] | None = None
+    export_job_id: UUID | None = None
     request_id: str | None = None
 
 
@@ -60,6 +62,7 @@ class Problem(Exception):
         field: str | None = None,
         errors: list[FieldProblem] | None = None,
         headers: Mapping[str, str] | None = None,
+        export_job_id: UUID | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -68,6 +71,7 @@ class Problem(Exception):
         self.field = field
         self.errors = errors
         self.headers = dict(headers or {})
+        self.export_job_id = export_job_id
 
     def response(self, request_id: str | None = None) -> Response:
         """The document, ready to be sent."""
@@ -78,8 +82,9 @@ class Problem(Exception):
             code=self.code,
             field=self.field,
             errors=self.errors,
+            export_job_id=self.export_job_id,
             request_id=request_id,
-        ).model_dump(exclude_none=True)
+        ).model_dump(mode="json", exclude_none=True)
         # ASCII, because what a client sent is repeated here and need not be encodable.
         return Response(json.dumps(document), self.status, self.headers, MEDIA_TYPE)
 
@@ -100,6 +105,13 @@ def of_error(error: ExporterError) -> Problem:
         return Problem(422, error.code, str(error), field=error.field)
     if isinstance(error, Unreadable):
         return Problem(422, error.code, str(error))
+    if isinstance(error, InDoubt):
+        return Problem(
+            503,
+            error.code,
+            "A part of the service did not confirm the change. It may have been made: look, then repeat it",
+            headers={"Retry-After": str(RETRY_SECONDS)},
+        )
     if isinstance(error, Retryable):
         return Problem(
             503,

@@ -9,6 +9,7 @@ from pydantic_core import from_json, to_json
 
 from stream_app.jobs.database import outages_are_retryable
 from stream_app.jobs.models import ExportJob
+from stream_app.keepalive import keep_alive
 from stream_app.settings import Settings
 
 CONNECTIONS = 2
@@ -109,6 +110,7 @@ class JobReader:
 
 
 async def _reads_json(connection: "asyncpg.Connection[JobRow]") -> None:
+    keep_alive(connection)
     await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=to_json, decoder=from_json)
 
 

@@ -1,20 +1,23 @@
 """Runs that somebody asks for, beside the calendar."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
-from sqlalchemy import Row
+from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth import User
+from api.orders import in_doubt, too_many
 from api.problems import Problem
-from api.schedules import not_found
+from api.schedules import end_grant, not_found
 from api.services import Services
 from stream_app import tracing
-from stream_app.events import EventType, lifecycle_event
-from stream_app.jobs.admission import job_row
-from stream_app.schedules.plan import Run
+from stream_app.errors import InDoubt
+from stream_app.jobs.admission import job_row, request_of
+from stream_app.jobs.requests import Placed, lock_orders
+from stream_app.schedules.plan import Run, starts_at
 from stream_app.schedules.rights import Rights
 from stream_app.schedules.runs import calendar_of, order_of, unlimited, why
 from stream_app.schedules.windows import Window, Windowing, period_before
@@ -27,47 +30,54 @@ async def run_now(services: Services, user: User, schedule_id: UUID, key: str | 
         Problem: there is no such schedule, or it may not run now.
         Retryable: a part is away; nothing was started.
     """
-    now = datetime.now(UTC)
+    job_id = uuid4() if key is None else uuid5(schedule_id, f"key {key}")
+    if key is not None and await services.records.get(job_id) is not None:
+        if await services.schedules.get(schedule_id, user_id=user.sees) is None:
+            raise not_found()
+        return job_id
+    try:
+        row = await _record(services, user, schedule_id, job_id)
+    except InDoubt as error:
+        raise in_doubt(job_id) from error
+    if row is not None:
+        services.relay.soon(request_of(SimpleNamespace(**row)))
+    return job_id
+
+
+async def _record(services: Services, user: User, schedule_id: UUID, job_id: UUID) -> dict[str, Any] | None:
+    """Commit the run's job and how far its schedule has come; ``None``: it was there already."""
+    await end_grant(services, user, schedule_id)
+    now = await services.clock.read()
     async with services.schedules.transaction() as connection:
         schedule = await services.schedules.lock(connection, schedule_id, user_id=user.sees)
         if schedule is None:
             raise not_found()
-        job_id = uuid4() if key is None else uuid5(schedule_id, f"key {key}")
-        if key is not None and await services.records.get(job_id) is not None:
-            return job_id
-        await _check_backlog(services, schedule.user_id)
-        schedule = await _renewed(services, user, schedule, connection)
+        schedule = await _renewed(services, user, schedule, now, connection)
         run, row = _planned(services, schedule, now, job_id)
         row["traceparent"] = tracing.current().traceparent
-        accepted = await services.store.admit(connection, [row])
+        await connection.execute(text(lock_orders(schedule.user_id)))
+        limit = services.settings.user_pending_limit
+        placed = await services.store.place_within(connection, row, limit=limit)
+        if placed is Placed.TOO_MANY:
+            raise too_many(services)
+        if placed is Placed.KNOWN:
+            return None
         if run.window is not None and not run.again:
             mark = {"window_start": run.window.end}
             await services.schedules.update(connection, schedule_id, mark)
-        for data in accepted:
-            await services.publisher.publish(lifecycle_event(EventType.ACCEPTED, data))
-    return job_id
-
-
-async def _check_backlog(services: Services, user_id: str) -> None:
-    limit = services.settings.user_pending_limit
-    if await services.records.unfinished(user_id) >= limit:
-        raise Problem(
-            429,
-            "too_many_jobs",
-            f"There may be {limit} unfinished jobs of one user; wait for one to end, or cancel one",
-            headers={"Retry-After": "30"},
-        )
+    return row
 
 
 async def _renewed(
-    services: Services, user: User, schedule: Row[Any], connection: AsyncConnection
+    services: Services, user: User, schedule: Row[Any], now: datetime, connection: AsyncConnection
 ) -> Row[Any]:
     """Whoever runs it shows their role anew, or must live with what the schedule may still do."""
     if schedule.scope != "all":
         return schedule
     rights = Rights.of(services.settings)
-    now = datetime.now(UTC)
-    if user.id == schedule.user_id and user.may_export_all and rights.allow(user.id):
+    if user.id == schedule.user_id and not user.may_export_all:
+        raise Problem(403, "scope_not_allowed", "Scope all needs the role exports:all", field="scope")
+    if user.id == schedule.user_id and rights.allow(user.id):
         values = {"all_rows_until": now + rights.grant}
         return await services.schedules.update(connection, schedule.id, values)
     refusal = rights.refusal(schedule, now)
@@ -103,7 +113,9 @@ def _planned(
         raise _unusable(str(why(error))) from error
     if row["outcome"] is not None:
         raise _unusable(row["outcome"]["error"]["message"])
-    return run, row | order.record | {"admitted_at": now}
+    not_before = starts_at(run, schedule.delay)
+    held_back = run.window is not None and not_before > now
+    return run, row | order.record | {"not_before": not_before if held_back else None}
 
 
 def _unusable(reason: str) -> Problem:

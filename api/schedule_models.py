@@ -48,7 +48,10 @@ When = Annotated[
 TimeOfDay = Annotated[str | None, Field(description="Such as 06:30; default 00:00; not with cron")]
 Day = Annotated[
     int | None,
-    Field(description="weekly: 0 (Monday) to 6; monthly: 1 to 31, the last where a month is shorter"),
+    Field(
+        strict=True,
+        description="weekly: 0 (Monday) to 6; monthly: 1 to 31, the last where a month is shorter",
+    ),
 ]
 Zone = Annotated[str, Field(max_length=100, description="IANA name; default UTC")]
 Window = Annotated[
@@ -67,7 +70,13 @@ WindowFrom = Annotated[
     ),
 ]
 Delay = Annotated[
-    int, Field(ge=0, le=LONGEST_DELAY, description="Seconds that a run waits for rows that arrive late")
+    int,
+    Field(
+        strict=True,
+        ge=0,
+        le=LONGEST_DELAY,
+        description="Seconds that a run waits for rows that arrive late",
+    ),
 ]
 Catching = Annotated[CatchUp, Field(description="What becomes of runs that were missed in an outage")]
 

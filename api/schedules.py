@@ -1,10 +1,11 @@
 """What owners do with their schedules: everything is checked as if the export were asked for now."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+import structlog
 from pydantic import ValidationError
 from sqlalchemy import Row
 
@@ -19,6 +20,8 @@ from stream_app.schedules.calendar import PERIODS, Calendar
 from stream_app.schedules.relative import TEMPORAL
 from stream_app.schedules.rights import Rights
 from stream_app.schedules.windows import Windowing
+
+log = structlog.get_logger(__name__)
 
 CALENDAR = ("schedule", "time_of_day", "day", "timezone")
 ASKED = ("export_type", "format", "filters", "columns", "options", "scope", "webhook")
@@ -37,12 +40,19 @@ async def create(services: Services, user: User, order: ScheduleOrder) -> Row[An
         Problem: it is not allowed.
     """
     limit = services.settings.user_schedule_limit
-    if await services.schedules.count(user.id) >= limit:
+    values = await _checked(services, user, user.id, order, None)
+    row = await services.schedules.create({"id": uuid4(), "user_id": user.id, **values}, most=limit)
+    if row is None:
         raise Problem(
             409, "too_many_schedules", f"You may have {limit} schedules; delete one, or change one of them"
         )
-    values = await _checked(services, user, user.id, order, None)
-    return await services.schedules.create({"id": uuid4(), "user_id": user.id, **values})
+    return row
+
+
+async def end_grant(services: Services, user: User, schedule_id: UUID) -> None:
+    """End the leave of a schedule to take every row, where its owner's token lacks the role for it."""
+    if not user.may_export_all and await services.schedules.end_grant(schedule_id, user_id=user.id):
+        log.info("schedule.grant_ended", schedule_id=str(schedule_id), user_id=user.id)
 
 
 async def change(services: Services, user: User, schedule_id: UUID, patch: SchedulePatch) -> Row[Any]:
@@ -52,6 +62,7 @@ async def change(services: Services, user: User, schedule_id: UUID, patch: Sched
         Rejected: it makes no sense as it would be.
         Problem: there is none, or the change is not allowed.
     """
+    await end_grant(services, user, schedule_id)
     if patch.model_fields_set == {"active"} and patch.active is False:
         return await _pause(services, user, schedule_id)
     while True:
@@ -77,12 +88,12 @@ async def _pause(services: Services, user: User, schedule_id: UUID) -> Row[Any]:
         if not known.active:
             return known
         return await services.schedules.update(
-            connection, schedule_id, {"active": False, "next_run": None, **_paused_by_owner()}
+            connection, schedule_id, {"active": False, "next_run": None, **_paused_by_owner(services)}
         )
 
 
-def _paused_by_owner() -> dict[str, Any]:
-    return {"paused_at": datetime.now(UTC), "paused_reason": None}
+def _paused_by_owner(services: Services) -> dict[str, Any]:
+    return {"paused_at": services.clock.now(), "paused_reason": None}
 
 
 async def _changed(services: Services, user: User, known: Row[Any], patch: SchedulePatch) -> dict[str, Any]:
@@ -95,7 +106,7 @@ async def _changed(services: Services, user: User, known: Row[Any], patch: Sched
     if order.active and not known.active:
         values |= {"failures": 0, "paused_at": None, "paused_reason": None}
     if known.active and not order.active:
-        values |= _paused_by_owner()
+        values |= _paused_by_owner(services)
     return values
 
 
@@ -123,7 +134,7 @@ async def _checked(
     services: Services, user: User, owner: str, order: ScheduleOrder, known: Row[Any] | None
 ) -> dict[str, Any]:
     """The columns of a schedule that is allowed and makes sense."""
-    now = datetime.now(UTC)
+    now = await services.clock.read()
     calendar = Calendar.of(
         order.schedule, timezone=order.timezone, time_of_day=order.time_of_day, day=order.day
     )
@@ -172,7 +183,7 @@ def _grant(
             "Your schedules may not take every row; operators: EXPORTER_SCHEDULE_ALL_USERS lists whose may",
             field="scope",
         )
-    return {"all_rows_until": datetime.now(UTC) + rights.grant}
+    return {"all_rows_until": services.clock.now() + rights.grant}
 
 
 def _mark(order: ScheduleOrder, known: Row[Any] | None, now: datetime) -> datetime | None:

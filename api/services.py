@@ -1,7 +1,7 @@
 """Everything the calls need, built once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +23,7 @@ from stream_app.delivery.address_hash import AddressHash
 from stream_app.delivery.addresses import Addressing
 from stream_app.delivery.ledger import Ledger
 from stream_app.delivery.links import Links
+from stream_app.events import Event
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.datasets.base import Dataset
 from stream_app.exports.datasets.registry import load_datasets
@@ -31,9 +32,11 @@ from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.source import Source
 from stream_app.exports.storage import Storage
 from stream_app.jobs.changes import CHANGES_CHANNEL
+from stream_app.jobs.clock import DatabaseClock
 from stream_app.jobs.database import create_engine
 from stream_app.jobs.listener import listen
 from stream_app.jobs.records import JobRecords
+from stream_app.jobs.relay import Relay
 from stream_app.jobs.store import JobStore
 from stream_app.schedules.store import ScheduleStore
 from stream_app.settings import Settings
@@ -69,6 +72,8 @@ class Services:
     links: Links
     address_hash: AddressHash
     publisher: Publisher
+    relay: Relay
+    clock: DatabaseClock
     audit: Audit
     watching: Watching
     readiness: Readiness
@@ -85,7 +90,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     datasets = load_datasets(settings.datasets_file)
     metrics.know(datasets=datasets, formats=FORMATS)
     async with AsyncExitStack() as stack:
-        # Orders hold a connection while Kafka is slow: they have their own pool, so that reads go on.
+        # Orders have their own pool: however many wait for their turn, reads go on.
         reading = create_engine(settings, application=NAME)
         stack.push_async_callback(reading.dispose)
         writing = create_engine(settings, application=f"{NAME}-orders")
@@ -100,6 +105,19 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         if settings.jwt_jwks_url is not None:
             http = await stack.enter_async_context(httpx.AsyncClient(timeout=5))
             keys = PublishedKeys(settings.jwt_jwks_url, http)
+        store = JobStore(
+            writing,
+            lease=timedelta(seconds=settings.lease_seconds),
+            user_slots=settings.user_slots,
+            max_attempts=settings.max_attempts,
+        )
+
+        async def publish(events: Sequence[Event]) -> None:
+            await asyncio.gather(*map(publisher.publish, events))
+
+        relay = await stack.enter_async_context(Relay(store, publish))
+        await stack.enter_async_context(_running(relay.run()))
+        await stack.enter_async_context(_running(store.clock.run()))
         records = JobRecords(reading)
         reader = JobReader(settings, application=NAME)
         stack.push_async_callback(reader.close)
@@ -121,12 +139,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             records=records,
             reader=reader,
             feed=feed,
-            store=JobStore(
-                writing,
-                lease=timedelta(seconds=settings.lease_seconds),
-                user_slots=settings.user_slots,
-                max_attempts=settings.max_attempts,
-            ),
+            store=store,
             schedules=ScheduleStore(writing),
             schedule_reads=ScheduleStore(reading),
             storage=storage,
@@ -135,6 +148,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             links=Links(settings),
             address_hash=AddressHash.of(settings),
             publisher=publisher,
+            relay=relay,
+            clock=store.clock,
             watching=Watching(reading),
             readiness=Readiness(
                 {

@@ -18,9 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from yarl import URL
 
 from stream_app import metrics
-from stream_app.agents.batches import handle_in_batches
+from stream_app.agents.batches import Messages, handle_in_batches
 from stream_app.agents.emitter import Emitter
 from stream_app.agents.lifecycle import Projector
+from stream_app.agents.replay import Replay
 from stream_app.agents.requests import Admission
 from stream_app.agents.ticks import Ticks
 from stream_app.agents.transport import App
@@ -28,7 +29,7 @@ from stream_app.agents.watch import BROKERS_PATIENCE, Watch
 from stream_app.brokers import Brokers
 from stream_app.deadman import Deadman
 from stream_app.delivery.addresses import Addressing
-from stream_app.delivery.courier import POLL_SECONDS, Courier
+from stream_app.delivery.courier import POLL_SECONDS, REST_SECONDS, SETTLE_SECONDS, Courier
 from stream_app.delivery.ledger import Ledger
 from stream_app.delivery.links import Links
 from stream_app.delivery.mail import Mailer
@@ -48,6 +49,7 @@ from stream_app.jobs.dispatcher import DRAIN_SECONDS, Dispatcher
 from stream_app.jobs.listener import listen
 from stream_app.jobs.probe import check_tables
 from stream_app.jobs.pruning import Pruner
+from stream_app.jobs.relay import Relay
 from stream_app.jobs.store import JobStore
 from stream_app.jobs.sweeping import Sweeper
 from stream_app.jobs.trial import try_writing
@@ -125,6 +127,8 @@ def create_app(settings: Settings) -> App:
         settings=settings,
     )
     courier = courier_of(settings, engine, storage, name)
+    relay = Relay(store, emit.all)
+    replay = Replay(Brokers(settings, client_id=f"{name}-replay"), settings.topic(Topic.EVENTS))
     admission = Admission(store, emit, FORMATS, datasets, Addressing.of(settings), settings.history)
     projector = Projector(
         store,
@@ -150,9 +154,17 @@ def create_app(settings: Settings) -> App:
     async def prove() -> None:
         await try_writing(store)
 
+    async def admit(messages: Messages) -> None:
+        replay.check()
+        await admission.handle(messages)
+
+    async def tick(messages: Messages) -> None:
+        replay.check()
+        await ticks.handle(messages)
+
     @app.agent(_raw(app, settings.topic(Topic.REQUESTS)), name="requests")
     async def requests(stream: faust.StreamT[bytes]) -> None:
-        await handle_in_batches(cast(faust.Stream[bytes], stream), admission.handle, emit, prove)
+        await handle_in_batches(cast(faust.Stream[bytes], stream), admit, emit, prove)
 
     @app.agent(_raw(app, settings.topic(Topic.EVENTS)), name="lifecycle")
     async def lifecycle(stream: faust.StreamT[bytes]) -> None:
@@ -160,12 +172,17 @@ def create_app(settings: Settings) -> App:
 
     @app.agent(_raw(app, settings.topic(Topic.TICKS)), name="ticks")
     async def schedules(stream: faust.StreamT[bytes]) -> None:
-        await handle_in_batches(cast(faust.Stream[bytes], stream), ticks.handle, emit, prove)
+        await handle_in_batches(cast(faust.Stream[bytes], stream), tick, emit, prove)
 
     async def work() -> None:
         """Work once there is a bucket to put files into; requests are admitted meanwhile."""
         await until_possible(storage.call, storage.ensure_bucket)
+        await replay.over()
         await dispatcher.work()
+
+    async def tend() -> None:
+        await replay.over()
+        await dispatcher.tend()
 
     @app.service
     class Exports(Service):
@@ -175,7 +192,10 @@ def create_app(settings: Settings) -> App:
             for task in (
                 work(),
                 dispatcher.heartbeat(),
-                dispatcher.tend(),
+                replay.run(),
+                tend(),
+                relay.run(),
+                store.clock.run(),
                 *(courier.work(channel) for channel in Channel),
                 courier.watch(),
                 listen(settings, dispatcher.wake, application=name),
@@ -207,6 +227,13 @@ def create_app(settings: Settings) -> App:
     return app
 
 
+def ending_seconds(settings: Settings) -> float:
+    """How long a worker may take to stop: the longest of what it waits for, and closing its connections."""
+    exports = settings.drain_seconds + DRAIN_SECONDS
+    deliveries = settings.delivery_timeout_seconds + SETTLE_SECONDS + REST_SECONDS
+    return max(exports, deliveries) + SHUTDOWN_SECONDS
+
+
 def create_watch(settings: Settings, app: App) -> Watch:
     """What says whether the worker is ready, and ends it when it is beyond recovery."""
     name = app.conf.broker_client_id
@@ -223,7 +250,7 @@ def create_watch(settings: Settings, app: App) -> Watch:
         },
         watchdog=Watchdog(settings.stuck_seconds),
         deadman=Deadman(settings.stuck_seconds),
-        ending=settings.drain_seconds + DRAIN_SECONDS + SHUTDOWN_SECONDS,
+        ending=ending_seconds(settings),
         ready_file=settings.ready_file,
     )
 

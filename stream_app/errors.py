@@ -8,6 +8,7 @@ class                   action
 :class:`Retryable`      the job goes back to ``pending`` and is tried again later
 :class:`Outage`         so it does, and the attempt does not count
 :class:`NeedsOperator`  so it does, for a day at most, and its record says why
+:class:`InDoubt`        as Retryable, but a user is told that it may have happened
 ======================  ==========================================================
 
 :class:`BadSettings` ends the process at its start.
@@ -107,3 +108,15 @@ class NeedsOperator(Outage):
     def __init__(self, message: str, *, reason: str, code: str | None = None) -> None:
         super().__init__(message, code=code)
         self.reason = reason
+
+
+class Locked(Retryable):
+    """A row that another transaction holds: the others need not wait for it."""
+
+    code = "locked"
+
+
+class InDoubt(Retryable):
+    """Whether a change was committed is not known: it must not be reported as a no."""
+
+    code = "in_doubt"

@@ -7,10 +7,12 @@ where the message's value is the whole event, and binary, where its attributes a
 attributes that the specification requires is :class:`~stream_app.errors.Unreadable`.
 """
 
+import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
+from hashlib import blake2b
 from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4, uuid5
 
@@ -343,12 +345,15 @@ def lifecycle_event(
     source: str = SOURCE,
     occasion: str = "",
 ) -> Event:
-    """A lifecycle event whose id follows from job, attempt, type and ``occasion``.
+    """A lifecycle event whose id follows from job, attempt, type, ``occasion`` and what it says.
 
-    Publishing the same fact again yields the same id, so consumers can drop repetitions.
+    Publishing the same fact again yields the same id, so consumers can drop repetitions; what says something
+    else has another one. The manifest, which is left out where it is too large, does not count.
     """
+    said = data.model_dump(mode="json", exclude_none=True, exclude={"manifest"})
+    content = blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
     return Event(
-        id=str(uuid5(data.job_id, f"{data.attempt}/{kind}/{occasion}")),
+        id=str(uuid5(data.job_id, f"{data.attempt}/{kind}/{occasion}/{content}")),
         source=source,
         type=kind,
         subject=str(data.job_id),

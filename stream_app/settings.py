@@ -263,8 +263,8 @@ class Settings(BaseSettings):
     schedule_grant_days: Days = Field(
         30, description="How long a schedule may take every row after its owner last showed the role for it"
     )
-    tick_lead_seconds: Seconds | None = Field(
-        None, description="How far ahead of a worker's clock a tick may be; default: no limit"
+    tick_lead_seconds: Seconds = Field(
+        60, description="How far ahead of the state database's clock a tick may be; others are refused"
     )
     retention_days: Days = Field(7, description="How long files are kept")
     history_days: int = Field(

@@ -1,5 +1,6 @@
 """A finished job's file: where to download it, and what it is."""
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -97,11 +98,11 @@ async def _finished(services: Services, user: User, job_id: UUID) -> ExportJob:
     Raises:
         Problem: 404 no such job, 409 no file yet or never, 410 no more.
     """
-    return finished(await visible_job(services, user, job_id))
+    return finished(await visible_job(services, user, job_id), services.clock.now())
 
 
-def finished(job: ExportJob) -> ExportJob:
-    """The job, if there is a file.
+def finished(job: ExportJob, now: datetime) -> ExportJob:
+    """The job, if there is a file at ``now``, by the database's clock.
 
     Raises:
         Problem: 409 no file yet or never, 410 no more.
@@ -114,7 +115,7 @@ def finished(job: ExportJob) -> ExportJob:
         raise Problem(409, "export_failed", f"The export failed: {job.error_message}")
     if job.status == Status.CANCELLED:
         raise Problem(409, "export_cancelled", "The export was cancelled")
-    if job.status == Status.EXPIRED or is_expired(job):
+    if job.status == Status.EXPIRED or is_expired(job, now):
         raise Problem(410, "expired", "The file was kept for its time and is gone; ask for the export again")
     return job
 

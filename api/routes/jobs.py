@@ -58,9 +58,9 @@ async def overseen_job(services: Services, user: User, job_id: UUID) -> ExportJo
     return job
 
 
-def seen(user: User, job: ExportJob) -> JobView:
+def seen(services: Services, user: User, job: ExportJob) -> JobView:
     """The job as the user may see it."""
-    view = JobView.of(job)
+    view = JobView.of(job, services.clock.now())
     return view if user.may_see_data(job.user_id) else view.without_data()
 
 
@@ -92,7 +92,9 @@ async def request_export(
         ),
     ] = None,
 ) -> Accepted:
-    """The order is checked against the dataset, then recorded and published in one step.
+    """The order is checked against the dataset and recorded; the job starts once Kafka has its event.
+
+    A 503 with the code `in_doubt` says that the order may have been taken, and as which job.
 
     The rows are the token's user's own, unless scope `all` is asked for with the role `exports:all`.
     """
@@ -152,7 +154,7 @@ async def list_exports(
     )
     more = len(jobs) > limit
     page = JobPage.model_construct(
-        jobs=[seen(user, job) for job in jobs[:limit]],
+        jobs=[seen(services, user, job) for job in jobs[:limit]],
         next_cursor=cursors.encode((jobs[limit - 1].created_at, jobs[limit - 1].id)) if more else None,
     )
     return Response(page.model_dump_json(), media_type="application/json")
@@ -179,7 +181,7 @@ async def get_export(
 ) -> Response:
     """`Retry-After` is there while the job has not ended; send `If-None-Match` to poll cheaply."""
     job = await overseen_job(services, user, job_id)
-    body = seen(user, job).model_dump_json().encode()
+    body = seen(services, user, job).model_dump_json().encode()
     tag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
     headers = {"ETag": tag, "Cache-Control": "no-store"}
     if job.status in UNFINISHED:
@@ -196,16 +198,18 @@ async def get_export(
     summary="Cancel a job",
     status_code=202,
     response_model=Accepted,
-    responses={202: {"description": "The cancellation is published"}, **documented(401, 404, 500, 503)},
+    responses={202: {"description": "The cancellation is recorded"}, **documented(401, 404, 500, 503)},
 )
 async def cancel_export(job_id: UUID, services: Container, user: CurrentUser) -> Accepted:
     """A job that runs is stopped; the answer shows how it stood when it was asked for."""
     job = await overseen_job(services, user, job_id)
     if job.status not in UNFINISHED and not user.may_see_data(job.user_id):
         raise Problem(403, "role_missing", "To remove other users' files needs the role exports:admin")
+    async with services.store.transaction() as connection:
+        await services.store.cancel(connection, job_id)
     event = cancel_event(job_id, source=SOURCE, by=user.id)
     with tracing.sending(event) as span:
-        await services.publisher.publish(tracing.carrying(event, span))
+        services.relay.soon(tracing.carrying(event, span))
     return Accepted(export_job_id=job_id, status=Status(job.status))
 
 

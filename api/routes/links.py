@@ -78,7 +78,7 @@ async def _redirect(services: Services, token: str, *, method: str = "GET") -> R
     job = await services.records.get(recipient.job_id)
     if job is None:
         raise Problem(410, "gone", "There is no file any more; ask for the export again")
-    answer = await presigned(services, finished(job), method=method)
+    answer = await presigned(services, finished(job, services.clock.now()), method=method)
     audit_log.acted_by(f"delivery:{delivery_id}")
     audit_log.about("job", job.id, owner=job.user_id)
     services.audit.downloaded(job, by=f"delivery:{delivery_id}", method=method)

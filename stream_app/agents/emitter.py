@@ -83,6 +83,14 @@ class Emitter:
             raise Outage(f"Kafka: {Topic.DEAD_LETTERS} takes no messages of a few hundred bytes")
         metrics.DEAD_LETTERS.labels(message.topic.removeprefix(self._prefix)).inc()
 
+    async def put_back(self, topic: Topic, event: EventT[bytes]) -> None:
+        """Put a message at the end of ``topic`` as it was received, where it holds up no other."""
+        message = event.message
+        own: Any = message.headers or ()
+        again = _Message(topic, message.key, message.value or b"", [*own] or None)
+        if not all(await self._publish([again])):
+            raise TooLarge(f"Kafka: {topic} does not take a message back that it had")
+
     async def _publish(self, messages: Sequence[_Message]) -> list[bool]:
         """Whether Kafka took each; one that it did not is too large."""
         with metrics.errors_of("kafka"):

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from faust.types import EventT
+from sqlalchemy import Row
 
 from stream_app import metrics, tracing
 from stream_app.agents.batches import Read, Unread, sorted_out
@@ -45,18 +47,17 @@ class Projector:
             Retryable: the database or Kafka is away; handling the batch again does no harm.
         """
         read, unread = sorted_out(messages, Topic.EVENTS)
-        outcomes, refused = self._believed(read)
+        outcomes, refused = self._believed(read, await self.store.clock.read())
         if outcomes:
             with tracing.processing(outcomes) as traced:
                 await self._apply(traced)
         for message, reason in (*unread, *refused):
             await self.emit.dead_letter(message, reason)
 
-    def _believed(self, read: Read) -> tuple[list[Event], Unread]:
+    def _believed(self, read: Read, now: datetime) -> tuple[list[Event], Unread]:
         """The outcomes, as far as they are believed, and the messages of those that are not at all."""
         outcomes: list[Event] = []
         refused: list[tuple[EventT[bytes], Unreadable]] = []
-        now = datetime.now(UTC)
         for message, event in read:
             if event.type not in OUTCOMES:
                 continue
@@ -70,14 +71,23 @@ class Projector:
     async def _apply(self, outcomes: Sequence[Event]) -> None:
         async with self.store.transaction() as connection:
             applied = await apply(connection, outcomes)
+            told = [job for _, job in applied if job.sealed]
             await plan(
                 connection,
-                [job.id for _, job in applied if job.recipients or job.webhook],
+                [job.id for job in told if job.recipients or job.webhook],
                 mail_limit=self.mail_limit,
             )
-            runs = [job.id for _, job in applied if job.schedule_id is not None]
+            runs = [job.id for job in told if job.schedule_id is not None]
             await note(connection, runs, most_failures=self.max_failures)
         for event, record in applied:
-            metrics.ended(OUTCOMES[event.type], event.lifecycle)
-            told = story(event.lifecycle, record) | tracing.ids(event.traceparent)
-            log.info(f"job.{OUTCOMES[event.type]}", **told)
+            try:
+                _tell(event, record)
+            except Exception:  # it is on record: what is said of it must not have the batch dealt with again
+                log.exception("job.untold", job_id=str(event.job_id))
+
+
+def _tell(event: Event, record: Row[Any]) -> None:
+    """Count how a job ended, and write its line of the log."""
+    metrics.ended(OUTCOMES[event.type], event.lifecycle)
+    told = story(event.lifecycle, record) | tracing.ids(event.traceparent)
+    log.info(f"job.{OUTCOMES[event.type]}", **told)

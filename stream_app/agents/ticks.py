@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from faust.types import EventT
 
 from stream_app.agents.batches import sorted_out
 from stream_app.agents.emitter import Emitter
+from stream_app.errors import Unreadable
 from stream_app.events import Event, Topic
 from stream_app.schedules.scheduler import Scheduler
 from stream_app.settings import Settings
@@ -28,30 +29,35 @@ class Ticks:
     settings: Settings
 
     async def handle(self, messages: Sequence[EventT[bytes]]) -> None:
-        """Start what is due at each tick of a batch, in their order.
+        """Start what is due at each tick of a batch, in their order; one from the future is put aside.
 
         Raises:
             Retryable: the database or Kafka is away; handling the batch again does no harm.
         """
-        now = datetime.now(UTC)
+        now = await self.scheduler.now()
         moments: set[datetime] = set()
         read, unread = sorted_out(messages, Topic.TICKS)
-        for _, event in read:
+        refused: list[tuple[EventT[bytes], Unreadable]] = []
+        for message, event in read:
             moment = moment_of(event, now)
-            if self._is_ahead(moment - now):
-                log.warning("tick.from_the_future", at=moment.isoformat(), source=event.source)
-                continue
-            moments.add(moment)
+            if moment - now > timedelta(seconds=self.settings.tick_lead_seconds):
+                log.warning("tick.refused", at=moment.isoformat(), source=event.source, now=now.isoformat())
+                refused.append((message, _ahead(moment, now)))
+            else:
+                moments.add(moment)
         for moment in sorted(moments):
             runs = await self.scheduler.run_due(moment)
             if runs:
                 log.info("tick.handled", at=moment.isoformat(), runs=runs)
-        for message, reason in unread:
+        for message, reason in [*unread, *refused]:
             await self.emit.dead_letter(message, reason)
 
-    def _is_ahead(self, lead: timedelta) -> bool:
-        most = self.settings.tick_lead_seconds
-        return most is not None and lead > timedelta(seconds=most)
+
+def _ahead(moment: datetime, now: datetime) -> Unreadable:
+    return Unreadable(
+        f"it says that it is {moment.isoformat()}, which is ahead of the state database's clock, "
+        f"{now.isoformat()}; set the ticker's clock right"
+    )
 
 
 def moment_of(event: Event, now: datetime) -> datetime:

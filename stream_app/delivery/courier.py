@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
@@ -31,6 +32,13 @@ HOST_SLOTS = 4
 """Webhooks for one host that all workers together send at a time."""
 
 POLL_SECONDS = 1.0
+
+SETTLE_SECONDS = 5.0
+"""How long the record of what is being sent may take, once its own time-out is over."""
+
+REST_SECONDS = 5.0
+"""How long the transports may take to close their connections when the worker stops."""
+
 FIRST_RETRY = timedelta(seconds=5)
 LONGEST_RETRY = timedelta(minutes=15)
 
@@ -96,9 +104,12 @@ class Courier:
         """Claim nothing more, and let what is being sent be sent: each has its own time-out."""
         self._draining = True
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=self._settings.delivery_timeout_seconds + 5)
-        for transport in self._transports.values():
-            await transport.rest()
+            timeout = self._settings.delivery_timeout_seconds + SETTLE_SECONDS
+            await asyncio.wait(self._tasks, timeout=timeout)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REST_SECONDS):
+                for transport in self._transports.values():
+                    await transport.rest()
 
     async def _claim(self, channel: Channel, limit: int) -> list[Notice]:
         try:

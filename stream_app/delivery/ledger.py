@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import structlog
 from sqlalchemy import Row, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -19,10 +20,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from stream_app.delivery.addresses import MAX_RECIPIENTS, MAX_URL
 from stream_app.delivery.models import Channel, DeliveryStatus, SuppressedAddress, Unsubscription
 from stream_app.delivery.notice import Notice, Recipient
-from stream_app.jobs.database import outages_are_retryable
+from stream_app.jobs.database import outages_are_retryable, without_transactions
+
+log = structlog.get_logger(__name__)
 
 PATIENCE = timedelta(days=1)
 """How long a message is tried."""
+
+UNREADABLE_RETRY = timedelta(minutes=5)
+"""When a message that this version cannot read is due for another one."""
 
 # What a request that was refused names as its addresses may be anything: it is bounded here, so that it
 # can be stored, and judged by whoever sends. Mails above the user's limit are on record and not sent.
@@ -219,7 +225,7 @@ class Ledger:
     """All statements about ``deliveries``."""
 
     def __init__(self, engine: AsyncEngine, *, worker: str = "", lease: timedelta = timedelta(0)) -> None:
-        self._engine = engine
+        self._autocommit = without_transactions(engine)
         self._worker = worker
         self._lease = lease
 
@@ -240,7 +246,20 @@ class Ledger:
             worker=self._worker,
             lease=self._lease,
         )
-        return [Notice.of(row._asdict()) for row in rows]
+        notices = []
+        for row in rows:
+            try:
+                notices.append(Notice.of(row._asdict()))
+            except Exception:  # the claim is committed: one that cannot be read must not hold up the others
+                log.exception("delivery.unreadable", delivery=str(row.delivery_id), job_id=str(row.job_id))
+                await self._execute(
+                    _POSTPONE,
+                    id=row.delivery_id,
+                    attempt=row.attempts,
+                    delay=UNREADABLE_RETRY,
+                    reason="this version cannot read it",
+                )
+        return notices
 
     async def finish(self, notice: Notice, status: DeliveryStatus, reason: str | None = None) -> bool:
         """Record how it went; returns whether the claim was still this one."""
@@ -321,10 +340,10 @@ class Ledger:
 
     async def _insert(self, table: type[SuppressedAddress | Unsubscription], values: dict[str, str]) -> None:
         with outages_are_retryable():
-            async with self._engine.begin() as connection:
+            async with self._autocommit.connect() as connection:
                 await connection.execute(insert(table).values(values).on_conflict_do_nothing())
 
     async def _execute(self, statement: Any, **values: Any) -> Sequence[Row[Any]]:
         with outages_are_retryable():
-            async with self._engine.begin() as connection:
+            async with self._autocommit.connect() as connection:
                 return (await connection.execute(statement, values)).all()

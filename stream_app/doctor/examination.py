@@ -12,7 +12,7 @@ from stream_app.doctor.topics import check_topics
 from stream_app.errors import ExporterError
 from stream_app.exports.source import Source
 from stream_app.exports.storage import Storage
-from stream_app.jobs.database import create_engine, outages_are_retryable
+from stream_app.jobs.database import create_engine, outages_are_retryable, without_transactions
 from stream_app.settings import Settings
 
 PATIENCE = 5.0
@@ -24,7 +24,7 @@ async def examine(settings: Settings, *, full: bool = False) -> AsyncIterator[Fi
         yield finding
     engine = create_engine(settings, application="exporter doctor", pool_size=1, pool_timeout=PATIENCE)
     # No transaction is open while the store is asked.
-    autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+    autocommit = without_transactions(engine)
     storage = Storage(settings, connections=20, patience=PATIENCE, keep_trying=PATIENCE)
     brokers = Brokers(settings, client_id="exporter-doctor", patience=PATIENCE)
     source = Source(settings, connections=1)

@@ -12,12 +12,12 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from threading import Event
 from typing import Any
 
-from stream_app.errors import ExporterError, Outage, Rejected, Retryable
+from stream_app.errors import ExporterError, Outage, Rejected
 from stream_app.events import ExportRequest, LifecycleData
 from stream_app.exports.catalog import Catalog, Outdated, Table
 from stream_app.exports.compression import Compression, compression_for
@@ -79,7 +79,7 @@ class Exporter:
         """
         request = claim.request
         if request.export_type not in self.datasets or request.format not in self.formats:
-            raise Retryable(
+            raise Outage(
                 "this worker does not know the dataset or the format; operators: give all workers the same "
                 "EXPORTER_DATASETS_FILE and extras"
             )
@@ -93,7 +93,7 @@ class Exporter:
     async def _export(
         self, claim: Claim, table: Table, output: Format, compression: Compression | None, gauge: Gauge
     ) -> LifecycleData:
-        request = resolved(claim.request, table.every, claim.asked_at or datetime.now(UTC))
+        request = resolved(claim.request, table.every, claim.asked_at or claim.now)
 
         def prepare() -> tuple[Rows, Statement]:
             rows = rows_of(table, request)
@@ -125,7 +125,7 @@ class Exporter:
                 await asyncio.wait({estimating})
         if table.filtered:
             gauge.tally.warnings[ROW_SECURITY] += 1
-        now = datetime.now(UTC)
+        now = claim.now
         return claim.lifecycle(
             Status.COMPLETED,
             row_count=count,

@@ -1,4 +1,4 @@
-"""From a request event to the row that is inserted for it. Pure."""
+"""From a request event to the row that is inserted for it, and back. Pure."""
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
@@ -7,17 +7,30 @@ from uuid import UUID
 
 from stream_app.delivery.addresses import Addressing
 from stream_app.errors import Rejected
-from stream_app.events import SCHEDULES, Event, ExportRequest, JobError, LifecycleData
+from stream_app.events import SCHEDULES, SOURCE, Event, EventType, ExportRequest, JobError, LifecycleData
 from stream_app.exports.formats.registry import MISSING
 from stream_app.jobs.states import Status
 
 PUBLISHING = timedelta(seconds=10)
-"""How long an outcome that was decided at admission may take to be published before it is published again."""
+"""How long a request, or an outcome that was decided at admission, may take to be published and read."""
 
 ANYWHERE = Addressing()
 """Mails to any domain, webhooks to any public host."""
 
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
+
+REQUESTED = (
+    "user_id",
+    "export_type",
+    "format",
+    "filters",
+    "columns",
+    "options",
+    "scope",
+    "recipients",
+    "webhook",
+)
+"""Columns that stand in a request's ``data`` under the same names."""
 
 
 def job_row(
@@ -53,7 +66,7 @@ def job_row(
         "scope": _as_text(event.data.get("scope")),
         "recipients": event.data.get("recipients"),
         "webhook": _as_text(event.data.get("webhook")),
-        "priority": PRIORITIES["low" if event.source.startswith(SCHEDULES) else "normal"],
+        "priority": _default_priority(event.source),
         "admitted_at": None,
         "cancel_requested_at": None,
         "outcome": None,
@@ -70,9 +83,45 @@ def job_row(
         row["outcome"] = _outcome(
             event, Status.FAILED, now, error=JobError(code=error.code, message=str(error))
         )
-    if cancelled:
-        row |= {"cancel_requested_at": now, "outcome": _outcome(event, Status.CANCELLED, now)}
-    return row
+    return cancelled_row(row, event, now) if cancelled else row
+
+
+def cancelled_row(row: dict[str, Any], event: Event, now: datetime) -> dict[str, Any]:
+    """``row`` as that of a job whose cancellation came first: it has ended as it is admitted."""
+    return row | {"cancel_requested_at": now, "outcome": _outcome(event, Status.CANCELLED, now)}
+
+
+def accepted(event: Event) -> LifecycleData:
+    """Data of the ``export.accepted`` event of a request."""
+    return LifecycleData(
+        job_id=event.job_id,
+        **event.identity.model_dump(),
+        status=Status.PENDING,
+        traceparent=event.traceparent,
+    )
+
+
+def request_of(row: Any) -> Event:
+    """The request event that a job's row was made of, as :func:`job_row` made it: its inverse.
+
+    Raises:
+        pydantic.ValidationError: the row is not one of this version's.
+    """
+    data: dict[str, Any] = {name: getattr(row, name) for name in REQUESTED}
+    if row.priority != _default_priority(row.source or SOURCE):
+        data["priority"] = next(name for name, number in PRIORITIES.items() if number == row.priority)
+    return Event(
+        id=str(row.id),
+        source=row.source or SOURCE,
+        type=EventType.REQUESTED,
+        time=row.created_at,
+        traceparent=row.traceparent,
+        data={name: value for name, value in data.items() if value is not None},
+    )
+
+
+def _default_priority(source: str) -> int:
+    return PRIORITIES["low" if source.startswith(SCHEDULES) else "normal"]
 
 
 def check(

@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from enum import Enum
 
 import structlog
@@ -158,7 +158,7 @@ class Runner:
             tracing.current().failed(error)
         match attempt.stop:
             case Stop.CANCELLED:
-                return claim.lifecycle(Status.CANCELLED, completed_at=datetime.now(UTC))
+                return claim.lifecycle(Status.CANCELLED, completed_at=claim.now)
             case Stop.LEASE_LOST:
                 log.warning("job.lease_lost")
                 metrics.LEASES_LOST.inc()
@@ -205,7 +205,7 @@ class Runner:
 
     def _has_waited(self, claim: Claim, longest: timedelta) -> bool:
         """Whether it is over; nobody waits for a job longer than for its file."""
-        age = datetime.now(UTC) - (claim.asked_at or claim.started_at)
+        age = claim.now - (claim.asked_at or claim.started_at)
         return age > min(longest, timedelta(days=self.settings.retention_days))
 
 
@@ -216,9 +216,7 @@ def backoff(tries: int) -> timedelta:
 
 
 def _failure(claim: Claim, code: str, message: str) -> LifecycleData:
-    return claim.lifecycle(
-        Status.FAILED, completed_at=datetime.now(UTC), error=JobError(code=code, message=message)
-    )
+    return claim.lifecycle(Status.FAILED, completed_at=claim.now, error=JobError(code=code, message=message))
 
 
 def _traced(outcome: LifecycleData) -> tracing.Attributes:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.jobs.database import outages_are_retryable
+from stream_app.jobs.database import transaction, without_transactions
 from stream_app.jobs.models import RUNNING, WAITING
 
 # Each half goes through its partial index: what has ended costs nothing. A job that was tried counts from
@@ -45,10 +45,10 @@ async def read_backlog(engine: AsyncEngine) -> Backlog:
     Raises:
         Retryable: the database is away, or takes longer than :data:`PATIENCE`.
     """
-    with outages_are_retryable():
-        async with engine.begin() as connection:
-            await connection.execute(text(f"SET LOCAL statement_timeout = '{PATIENCE}'"))
-            rows = (await connection.execute(BACKLOG)).all()
+    async with transaction(
+        without_transactions(engine), f"SET LOCAL statement_timeout = '{PATIENCE}'"
+    ) as connection:
+        rows = (await connection.execute(BACKLOG)).all()
     return Backlog(
         {(row.status, row.export_type, row.format): row.jobs for row in rows},
         max((float(row.oldest) for row in rows), default=0.0),

@@ -3,19 +3,33 @@
 All is fenced by ``(id, attempt, worker)``, so a worker whose lease was taken over changes nothing.
 """
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import case, func, update
+import structlog
+from pydantic_core import to_json
+from sqlalchemy import Row, case, func, update
 
+from stream_app.errors import Retryable
 from stream_app.events import ExportRequest, JobError, LifecycleData
 from stream_app.jobs.models import ExportJob
-from stream_app.jobs.sql import BEFORE_CLAIM, CLAIM, RENEW
+from stream_app.jobs.sql import CLAIM, CLAIM_SETTINGS, LEAVE, RENEW
 from stream_app.jobs.states import Status
 from stream_app.jobs.transactions import WAKE_CHANNEL, Transactions
+
+log = structlog.get_logger(__name__)
+
+UNKNOWN_KEPT = timedelta(days=7)
+"""How long a job waits for a worker that understands it."""
+
+UNKNOWN = JobError(
+    code="unknown_request",
+    message="No worker understood the request within 7 days; operators: a newer version admitted it",
+).model_dump()
 
 WINDOW = 200
 """How many users, and how many of the first jobs in line, one claim looks at."""
@@ -34,6 +48,12 @@ class Claim:
     traceparent: str | None = None
     asked_at: datetime | None = None
     window: dict[str, Any] | None = None
+    claimed: float = field(default_factory=time.monotonic, compare=False)
+
+    @property
+    def now(self) -> datetime:
+        """The time by the database's clock, counted on from the claim."""
+        return self.started_at + timedelta(seconds=time.monotonic() - self.claimed)
 
     @property
     def named(self) -> dict[str, Any]:
@@ -75,6 +95,25 @@ class Progress:
     estimated_rows: int | None
 
 
+def _claim_of(row: Row[Any], worker: str) -> Claim:
+    """The claim that a row is.
+
+    Raises:
+        Rejected: this version does not know what it asks for.
+    """
+    return Claim(
+        job_id=row.id,
+        attempt=row.attempt,
+        worker=worker,
+        failures=row.failures,
+        request=ExportRequest.parse(dict(row._mapping) | {"priority": None}),
+        started_at=row.started_at,
+        traceparent=row.traceparent,
+        asked_at=row.created_at,
+        window=row.window,
+    )
+
+
 class Claims(Transactions):
     """Claim, renew, release."""
 
@@ -95,24 +134,30 @@ class Claims(Transactions):
             "user_slots": self._user_slots,
             "max_attempts": self._max_attempts,
         }
-        async with self.transaction_after(BEFORE_CLAIM) as connection:
+        async with self.transaction(CLAIM_SETTINGS) as connection:
             rows = (await connection.execute(CLAIM, values)).all()
         self._last_user = rows[0].after
-        return [
-            Claim(
-                job_id=row.id,
-                attempt=row.attempt,
-                worker=worker,
-                failures=row.failures,
-                request=ExportRequest.parse(dict(row._mapping) | {"priority": None}),
-                started_at=row.started_at,
-                traceparent=row.traceparent,
-                asked_at=row.created_at,
-                window=row.window,
-            )
-            for row in rows
-            if row.id is not None
-        ]
+        claims, unknown = [], []
+        for row in rows:
+            if row.id is not None:
+                try:
+                    claims.append(_claim_of(row, worker))
+                except Exception as error:  # a newer version's: the claim is committed, and others are in it
+                    log.warning("job.unknown_here", job_id=str(row.id), error=str(error))
+                    unknown.append(row.id)
+        if unknown:
+            await self._leave_to_others(worker, unknown)
+        return claims
+
+    async def _leave_to_others(self, worker: str, ids: Sequence[UUID]) -> None:
+        """Give jobs up that this version cannot read, without a failure; after some days they have failed."""
+        error = to_json(UNKNOWN).decode()
+        values = {"worker": worker, "ids": list(ids), "patience": UNKNOWN_KEPT, "error": error}
+        try:
+            async with self.statement() as connection:
+                await connection.execute(LEAVE, values)
+        except Retryable as error:  # their leases run out; what else was claimed is to run
+            log.warning("job.unreleased", jobs=len(ids), error=str(error))
 
     async def renew(self, worker: str, progress: Sequence[Progress]) -> tuple[set[UUID], set[UUID]]:
         """Renew the leases of running attempts and record how far they are.

@@ -1,18 +1,33 @@
-"""The engine of the state database, and what its errors mean."""
+"""The engine of the state database, its transactions, and what its errors mean."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import asyncpg
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from stream_app import metrics
-from stream_app.errors import Retryable
+from stream_app.errors import InDoubt, Locked, Retryable
+from stream_app.keepalive import keep_alive
 from stream_app.settings import Settings
+
+IDLE_TIMEOUT = "5s"
+"""After this silence within a transaction the server ends it, and with it the locks of a frozen process."""
+
+LOCK_TIMEOUT = "3s"
+"""How long a statement waits for a lock before its transaction is given up, to be tried again."""
+
+LOCK_NOT_AVAILABLE = "55P03"
+
+BEGIN = (
+    f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'; "
+    f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}';"
+)
+"""Begins a transaction with its limits. They are local to it, so that they hold behind a pooler as well."""
 
 
 def create_engine(settings: Settings, *, application: str, **pool: Any) -> AsyncEngine:
@@ -22,12 +37,7 @@ def create_engine(settings: Settings, *, application: str, **pool: Any) -> Async
     """
 
     async def connect() -> "asyncpg.Connection[asyncpg.Record]":
-        return await asyncpg.connect(
-            settings.state_dsn,
-            timeout=10,
-            command_timeout=60,
-            server_settings={"application_name": application, "timezone": "UTC"},
-        )
+        return await connect_to(settings, application=application, command_timeout=60)
 
     options = pool or {"pool_size": 5, "max_overflow": 5, "pool_timeout": 10}
     engine = create_async_engine(
@@ -35,6 +45,79 @@ def create_engine(settings: Settings, *, application: str, **pool: Any) -> Async
     )
     event.listen(engine.sync_engine, "checkout", _replace_closed)
     return engine
+
+
+async def connect_to(
+    settings: Settings, *, application: str, **options: Any
+) -> "asyncpg.Connection[asyncpg.Record]":
+    """One connection to the state database, with keep-alives; ``options`` are asyncpg's own."""
+    connection = await asyncpg.connect(
+        settings.state_dsn,
+        timeout=10,
+        server_settings={"application_name": application, "timezone": "UTC"},
+        **options,
+    )
+    keep_alive(connection)
+    return connection
+
+
+def without_transactions(engine: AsyncEngine) -> AsyncEngine:
+    """``engine`` such that every statement is a transaction of its own: one round trip in place of three."""
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine, beginning: str = "") -> AsyncIterator[AsyncConnection]:
+    """A transaction with its limits, committed at the end of the block: the one place where they are opened.
+
+    Nothing but the database is to be waited for in it: the server ends it after :data:`IDLE_TIMEOUT`.
+
+    Args:
+        engine: one :func:`without_transactions`.
+        beginning: a script without parameters; it costs no round trip of its own.
+
+    Raises:
+        Retryable: the database is away, or a lock was not to be had; nothing was changed.
+        InDoubt: the connection was lost during the commit.
+    """
+    with outages_are_retryable():
+        async with engine.connect() as connection:
+            raw: Any = (await connection.get_raw_connection()).driver_connection
+            try:
+                await raw.execute(BEGIN + beginning)
+                yield connection
+            except BaseException as error:
+                await _roll_back(raw, error)
+                raise
+            await _commit(raw)
+
+
+async def _roll_back(raw: Any, error: BaseException) -> None:
+    """Make the connection usable again, or end it: the pool does not know that a transaction is open."""
+    if isinstance(error, Exception) and not raw.is_closed():
+        try:
+            await raw.execute("ROLLBACK", timeout=5)
+            return
+        except Exception:  # noqa: S110 - the cause is raised by the caller
+            pass
+    raw.terminate()
+
+
+async def _commit(raw: Any) -> None:
+    try:
+        done = await raw.execute("COMMIT")
+    except asyncpg.PostgresError as error:
+        raw.terminate()
+        if (error.sqlstate or "08")[:2] in {"08", "57", "58", "XX"}:
+            raise InDoubt(f"state database: {error}") from error
+        raise
+    except BaseException as error:
+        raw.terminate()
+        if isinstance(error, Exception):
+            raise InDoubt(f"state database: {error or type(error).__name__}") from error
+        raise
+    if done != "COMMIT":
+        raise Retryable("state database: the transaction was rolled back")
 
 
 def _replace_closed(connection: Any, *_: object) -> None:
@@ -61,7 +144,11 @@ def _ours() -> Iterator[None]:
     except DBAPIError as error:
         if _is_the_values_fault(error):
             raise
+        if getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE:
+            raise Locked(f"state database: {error.orig}") from error
         raise Retryable(f"state database: {error.orig}") from error
+    except asyncpg.LockNotAvailableError as error:
+        raise Locked(f"state database: {error}") from error
     except (PoolTimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise Retryable(f"state database: {error or type(error).__name__}") from error
 

@@ -85,7 +85,11 @@ class Dispatcher:
                 return 0
             for claim in claims:
                 metrics.CLAIMS.labels("first" if claim.attempt == 1 else "later").inc()
-                self._start(claim)
+                try:
+                    self._start(claim)
+                except Exception:  # the others are claimed as well, and must not wait for their leases
+                    log.exception("job.unstarted", **claim.named)
+                    await self._runner.hand_back(claim, delay=timedelta(seconds=POLL_SECONDS))
             return len(claims)
 
     async def heartbeat(self) -> None:

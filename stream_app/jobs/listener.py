@@ -6,6 +6,7 @@ from collections.abc import Callable
 import asyncpg
 import structlog
 
+from stream_app.jobs.database import connect_to
 from stream_app.jobs.store import WAKE_CHANNEL
 from stream_app.settings import Settings
 
@@ -21,11 +22,7 @@ async def listen(
     """
     while True:
         try:
-            connection = await asyncpg.connect(
-                settings.state_dsn,
-                timeout=10,
-                server_settings={"application_name": application},
-            )
+            connection = await connect_to(settings, application=application)
         except (TimeoutError, OSError, asyncpg.PostgresError) as error:
             log.warning("listener.unconnected", error=str(error))
             await asyncio.sleep(1)

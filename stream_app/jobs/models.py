@@ -111,6 +111,11 @@ class ExportJob(Base):
             postgresql_where=text("schedule_id IS NOT NULL"),
         ),
         Index("export_jobs_unpublished", "id", postgresql_where=text("outcome IS NOT NULL")),
+        Index(
+            "export_jobs_unadmitted",
+            "lease_until",
+            postgresql_where=text(f"{WAITING} AND admitted_at IS NULL"),
+        ),
         Index("export_jobs_expiry", "expires_at", postgresql_where=text("status = 'completed'")),
     )
 

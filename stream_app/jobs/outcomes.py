@@ -3,9 +3,12 @@
 Terminal states are written by :mod:`stream_app.jobs.projection` alone.
 """
 
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
+import structlog
+from pydantic import ValidationError
 from pydantic_core import to_json
 from sqlalchemy import Row, and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,9 +16,21 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from stream_app.events import JobError, LifecycleData
 from stream_app.jobs.claims import Claim
 from stream_app.jobs.models import ExportJob
+from stream_app.jobs.rows import each_readable
 from stream_app.jobs.sql import ABANDONED, SEAL
 from stream_app.jobs.states import Status
 from stream_app.jobs.transactions import Transactions
+
+log = structlog.get_logger(__name__)
+
+
+def sealed_outcome(row: Any) -> LifecycleData:
+    """The outcome that a row has and that is not applied yet, in the job's trace.
+
+    Raises:
+        pydantic.ValidationError: another version sealed it.
+    """
+    return LifecycleData.model_validate(row.outcome | {"traceparent": row.traceparent})
 
 
 class Outcomes(Transactions):
@@ -68,7 +83,7 @@ class Outcomes(Transactions):
         """
         async with self.transaction() as connection:
             rows = (await connection.execute(ABANDONED, {"max_attempts": self._max_attempts})).all()
-            return [await self._seal_abandoned(connection, row) for row in rows]
+            return await self._seal_each(connection, rows, self._seal_abandoned)
 
     async def _seal_abandoned(self, connection: AsyncConnection, row: Row[Any]) -> LifecycleData:
         known = {"started_at": row.started_at, "completed_at": row.now}
@@ -115,17 +130,26 @@ class Outcomes(Transactions):
                 .limit(limit)
                 .with_for_update(skip_locked=True)
             )
-            return [
-                await self._seal_unheld(
-                    connection,
-                    row,
-                    Status.EXPIRED,
-                    key=row.file_path,
-                    completed_at=row.completed_at,
-                    expires_at=row.expires_at,
-                )
-                for row in rows.all()
-            ]
+            return await self._seal_each(connection, rows.all(), self._seal_expired)
+
+    async def _seal_expired(self, connection: AsyncConnection, row: Row[Any]) -> LifecycleData:
+        times = {"completed_at": row.completed_at, "expires_at": row.expires_at}
+        return await self._seal_unheld(connection, row, Status.EXPIRED, key=row.file_path, **times)
+
+    @staticmethod
+    async def _seal_each(
+        connection: AsyncConnection,
+        rows: Sequence[Row[Any]],
+        seal: Callable[[AsyncConnection, Row[Any]], Awaitable[LifecycleData]],
+    ) -> list[LifecycleData]:
+        """Seal row by row; one of which no outcome can be made is logged, and keeps no other from its end."""
+        sealed = []
+        for row in rows:
+            try:
+                sealed.append(await seal(connection, row))
+            except ValidationError as error:
+                log.warning("job.unsealable", job_id=str(row.id), error=str(error))
+        return sealed
 
     async def unpublished(self, limit: int = 100) -> list[LifecycleData]:
         """Outcomes that were sealed a lease ago and are not applied yet: their events are due again.
@@ -143,10 +167,8 @@ class Outcomes(Transactions):
             update(ExportJob)
             .where(ExportJob.id.in_(waiting))
             .values(lease_until=self._until())
-            .returning(ExportJob.outcome, ExportJob.traceparent)
+            .returning(ExportJob.id, ExportJob.outcome, ExportJob.traceparent)
         )
         async with self.statement() as connection:
-            return [
-                LifecycleData.model_validate(row.outcome | {"traceparent": row.traceparent})
-                for row in await connection.execute(statement)
-            ]
+            rows = (await connection.execute(statement)).all()
+        return list(each_readable(rows, sealed_outcome))

@@ -6,7 +6,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.errors import Outage
-from stream_app.jobs.database import outages_are_retryable
+from stream_app.jobs.database import outages_are_retryable, without_transactions
 from stream_app.migrations import missing
 
 QUEUE_FULL = 0.9
@@ -25,7 +25,7 @@ async def check_tables(engine: AsyncEngine) -> None:
         Retryable: they are not, or the database cannot be reached.
     """
     with outages_are_retryable():
-        async with engine.connect() as connection:
+        async with without_transactions(engine).connect() as connection:
             if await connection.scalar(text("SELECT pg_is_in_recovery()")):
                 raise Outage("state database: it is a replica, or still recovers")
             if await connection.scalar(text("SELECT current_setting('transaction_read_only')")) == "on":

@@ -1,11 +1,12 @@
 """Lifecycle events as changes of the job's record: the only writer of terminal states."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from pydantic_core import to_json
-from sqlalchemy import Row, text
+from sqlalchemy import Boolean, Row, column, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.events import Event
@@ -22,35 +23,89 @@ _STEPS = ", ".join(
     f"('{before}', '{target}')" for target in OUTCOMES.values() for before in sorted(predecessors(target))
 )
 _RETURNED = (*TOLD, ExportJob.recipients, ExportJob.webhook)
+_NEW = (
+    "id",
+    "user_id",
+    "export_type",
+    "format",
+    "status",
+    "attempt",
+    "created_at",
+    "started_at",
+    "expires_at",
+)
 
 # All events are one parameter, a JSON array; sorted, so that two of these hardly ever wait for each other.
 # Where they do, PostgreSQL ends one, and its batch is dealt with again.
+#
+# An outcome is sealed before its event is published (docs/decisions/0001). So an event without a seal is read
+# again, after the record was restored to an earlier moment: it is believed, also where the record is at an
+# earlier attempt or does not have the job at all, and nobody is told of it a second time. What is sealed only
+# its own event ends.
 _APPLY = text(
     f"""
-    UPDATE export_jobs AS job
-    SET status = told.status, outcome = NULL, lease_until = NULL, {_SET},
-        expires_at = CASE
-            WHEN told.status = '{Status.COMPLETED}' AND told.expires_at IS NOT NULL
-            THEN coalesce(job.cancel_requested_at, told.expires_at)
-            ELSE coalesce(told.expires_at, job.expires_at)
-        END
-    FROM jsonb_populate_recordset(NULL::export_jobs, CAST(:rows AS jsonb)) AS told
-    WHERE job.id = told.id AND job.attempt = told.attempt AND (job.status, told.status) IN ({_STEPS})
-    RETURNING {", ".join(f"job.{column.name}" for column in _RETURNED)}
+    WITH told AS MATERIALIZED (
+        SELECT * FROM jsonb_populate_recordset(NULL::export_jobs, CAST(:rows AS jsonb))
+    ), held AS MATERIALIZED (
+        SELECT * FROM (
+            SELECT job.id, true AS sealed FROM told JOIN export_jobs AS job ON job.id = told.id
+            WHERE job.outcome IS NOT NULL AND job.attempt = told.attempt
+                AND job.outcome ->> 'status' = told.status
+                AND job.outcome ->> 'key' IS NOT DISTINCT FROM told.file_path
+                AND CAST(job.outcome ->> 'completed_at' AS timestamptz) IS NOT DISTINCT FROM told.completed_at
+            FOR UPDATE OF job SKIP LOCKED
+        ) AS by_seal
+        UNION ALL
+        SELECT * FROM (
+            SELECT job.id, false AS sealed FROM told JOIN export_jobs AS job ON job.id = told.id
+            WHERE job.outcome IS NULL AND (
+                job.attempt = told.attempt AND (job.status, told.status) IN ({_STEPS})
+                OR job.attempt < told.attempt AND job.status IN ('pending', 'processing')
+            )
+            FOR UPDATE OF job
+        ) AS without_seal
+    ), changed AS (
+        UPDATE export_jobs AS job
+        SET status = told.status, attempt = told.attempt, outcome = NULL, lease_until = NULL, {_SET},
+            expires_at = CASE
+                WHEN told.status = '{Status.COMPLETED}' AND told.expires_at IS NOT NULL
+                THEN coalesce(job.cancel_requested_at, told.expires_at)
+                ELSE coalesce(told.expires_at, job.expires_at)
+            END
+        FROM told JOIN held USING (id)
+        WHERE job.id = told.id
+        RETURNING held.sealed, {", ".join(f"job.{column.name}" for column in _RETURNED)}
+    ), restored AS (
+        INSERT INTO export_jobs ({", ".join((*_NEW, *_KNOWN))}, admitted_at)
+        SELECT {", ".join(f"told.{name}" for name in (*_NEW, *_KNOWN))}, told.created_at FROM told
+        WHERE told.created_at > now() - CAST(:history AS interval)
+            AND (told.file_path IS NULL OR strpos('/' || told.file_path, '/' || told.id || '/') > 0)
+            AND NOT EXISTS (SELECT FROM export_jobs AS job WHERE job.id = told.id)
+        ORDER BY told.id
+        ON CONFLICT (id) DO NOTHING
+    )
+    SELECT * FROM changed
     """
-).columns(*_RETURNED)
+).columns(column("sealed", Boolean), *_RETURNED)
 
 
-async def apply(connection: AsyncConnection, events: Iterable[Event]) -> list[tuple[Event, Row[Any]]]:
-    """Write what lifecycle events say; returns those that changed something, and what is told of the record.
+async def apply(
+    connection: AsyncConnection, events: Iterable[Event], *, history: timedelta = timedelta(days=400)
+) -> list[tuple[Event, Row[Any]]]:
+    """Write what lifecycle events say; returns those that changed a record, and what is told of it.
 
-    Only the attempt that the record is at can end it, and only along the transition table, so
-    repetitions, replays and events of lost attempts change nothing.
+    Only the attempt that the record is at can end it, or a later one, and only along the transition table,
+    so repetitions, replays and events of lost attempts change nothing. A job that is not on record and ended
+    within ``history`` gets a record, so that its request, when it is read again, does not run it again.
+
+    The record's ``sealed`` says whether the outcome was sealed here; if not, the event is read again after
+    the state database was restored, and has been told of already. A sealed record that another transaction
+    holds is left out: its outcome is published again until it is applied.
     """
     applied: list[tuple[Event, Row[Any]]] = []
     for once in _rounds([event for event in events if event.type in OUTCOMES]):
         rows = to_json([_row(event) for _, event in sorted(once.items())]).decode()
-        changed = await connection.execute(_APPLY, {"rows": rows})
+        changed = await connection.execute(_APPLY, {"rows": rows, "history": history})
         applied += [(once[record.id], record) for record in changed]
     return applied
 
@@ -71,6 +126,11 @@ def _row(event: Event) -> dict[str, Any]:
         "id": data.job_id,
         "attempt": data.attempt,
         "status": OUTCOMES[event.type],
+        "user_id": data.user_id,
+        "export_type": data.export_type,
+        "format": data.format,
+        "created_at": data.started_at or data.completed_at or event.time,
+        "started_at": data.started_at,
         "row_count": data.row_count,
         "file_size": data.file_size,
         "sha256": data.sha256,

@@ -8,7 +8,7 @@ from sqlalchemy import ARRAY, Select, Text, Uuid, any_, column, func, literal, o
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.orm import aliased
 
-from stream_app.jobs.database import outages_are_retryable
+from stream_app.jobs.database import outages_are_retryable, without_transactions
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import UNFINISHED
 
@@ -20,7 +20,7 @@ class JobRecords:
     """Reads ``export_jobs``; raises :class:`~stream_app.errors.Retryable` while the database is away."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._sessions = async_sessionmaker(engine, expire_on_commit=False)
+        self._sessions = async_sessionmaker(without_transactions(engine), expire_on_commit=False)
 
     async def get(self, job_id: UUID, *, user_id: str | None = None) -> ExportJob | None:
         """The job, or ``None`` if there is none or it is not ``user_id``'s."""

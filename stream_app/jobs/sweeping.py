@@ -8,7 +8,7 @@ import asyncio
 import random
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
@@ -124,7 +124,7 @@ class Sweeper:
         pages = storage.inventory.pages()
         while (page := await storage.call(next, pages, None)) is not None:
             jobs = await jobs_of(connection, page)
-            now = datetime.now(UTC)
+            now = await self.store.clock.read()
             for found in page:
                 if not is_needed(found, jobs.get(found.job_id), now=now, settings=self.settings):
                     await storage.call(storage.inventory.remove, found)

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Index, Integer, SmallInteger, func, text
+from sqlalchemy import Index, Integer, SmallInteger, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from stream_app.jobs.models import Base
@@ -55,4 +55,22 @@ class ScheduledExport(Base):
         Index("scheduled_exports_user_newest", "user_id", text("created_at DESC"), text("id DESC")),
         Index("scheduled_exports_newest", text("created_at DESC"), text("id DESC")),
         Index("scheduled_exports_next_run", "next_run"),
+    )
+
+
+class ScheduleGap(Base):
+    """A window that is in no file: its run was lost after the next one was planned.
+
+    It is made up for by a run of its own, whose job gets the gap's id, with the schedule's next runs.
+    """
+
+    __tablename__ = "schedule_gaps"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    schedule_id: Mapped[UUID]
+    window_start: Mapped[datetime]
+    window_end: Mapped[datetime]
+
+    __table_args__ = (
+        UniqueConstraint("schedule_id", "window_start", "window_end", name="schedule_gaps_once"),
     )

@@ -45,6 +45,35 @@ _LOST = text(
 
 _TAKE_BACK = text("UPDATE scheduled_exports SET window_start = :mark WHERE id = :id")
 
+# A window that was taken back is the next run's again.
+_CLOSE = text(
+    "DELETE FROM schedule_gaps WHERE schedule_id = :id AND window_start >= :mark AND window_end <= :reached"
+)
+
+_OPEN = text(
+    """
+    WITH run AS (
+        SELECT job.schedule_id, job.created_at,
+               CAST(job."window" ->> 'from' AS timestamptz) AS start,
+               CAST(job."window" ->> 'to' AS timestamptz) AS "end"
+        FROM export_jobs AS job JOIN scheduled_exports AS schedule ON schedule.id = job.schedule_id
+        WHERE job.id = :job_id AND schedule."window" <> 'none'
+            AND job."window" ->> 'from' IS NOT NULL AND job."window" ->> 'again' IS NULL
+    )
+    INSERT INTO schedule_gaps (schedule_id, window_start, window_end)
+    SELECT run.schedule_id, run.start, run."end" FROM run
+    WHERE run.start < run."end" AND run."end" <= :mark
+      AND NOT EXISTS (
+          SELECT FROM export_jobs AS later
+          WHERE later.schedule_id = run.schedule_id AND later.created_at > run.created_at
+            AND later.status NOT IN ('failed', 'cancelled') AND later."window" ->> 'again' IS NULL
+            AND CAST(later."window" ->> 'from' AS timestamptz) < run."end"
+            AND CAST(later."window" ->> 'to' AS timestamptz) > run.start
+      )
+    ON CONFLICT DO NOTHING
+    """
+)
+
 _FAILED = text(
     """
     UPDATE scheduled_exports
@@ -82,10 +111,11 @@ async def note(connection: AsyncConnection, ended: Sequence[UUID], *, most_failu
 
 
 async def _take_back(connection: AsyncConnection, schedule_id: UUID, job_id: UUID) -> None:
-    """Rows that no file has are taken up by the next run, unless a later one has been planned already.
+    """Rows that no file has are taken up by the next run, or by a run of their own.
 
-    Where the run before was lost too, and could not be taken back because this one had been planned, its
-    window follows, and so on.
+    The next run takes them where the lost window is the last one. Where the run before was lost too, and
+    could not be taken back because this one had been planned, its window follows, and so on. A window that a
+    later one follows is a gap: the scheduler makes up for it.
     """
     reached = mark = await connection.scalar(_LOCK, {"id": schedule_id})
     wanted: UUID | None = job_id
@@ -95,3 +125,5 @@ async def _take_back(connection: AsyncConnection, schedule_id: UUID, job_id: UUI
         mark, wanted = start, None
     if mark != reached:
         await connection.execute(_TAKE_BACK, {"id": schedule_id, "mark": mark})
+        await connection.execute(_CLOSE, {"id": schedule_id, "mark": mark, "reached": reached})
+    await connection.execute(_OPEN, {"job_id": job_id, "mark": mark})

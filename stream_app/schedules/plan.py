@@ -32,6 +32,15 @@ class Run:
     again: bool = False
 
 
+def starts_at(run: Run, delay: int) -> datetime:
+    """When a run may start by the database's clock: ``delay`` after its minute and the end of its window.
+
+    ``delay`` is how many seconds rows may arrive late.
+    """
+    end = run.at if run.window is None else max(run.at, run.window.end)
+    return end + timedelta(seconds=delay)
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Runs to start, oldest first; when the next one is due; where the next window begins."""

@@ -4,18 +4,19 @@ Every method raises :class:`~stream_app.errors.Retryable` while the database can
 """
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from pydantic_core import to_json
-from sqlalchemy import Row, delete, func, insert, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Row, delete, func, insert, literal_column, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from stream_app.jobs.database import outages_are_retryable
+from stream_app.jobs.database import outages_are_retryable, transaction, without_transactions
 from stream_app.jobs.models import ExportJob
-from stream_app.schedules.models import ScheduledExport
+from stream_app.jobs.requests import lock_orders
+from stream_app.schedules.models import ScheduledExport, ScheduleGap
 
 SCHEDULES = ScheduledExport.__table__
 
@@ -32,6 +33,29 @@ _ADVANCE = text(
     """
 )
 
+VERSION: ColumnElement[str] = literal_column("xmin::text")
+"""PostgreSQL's own number of the transaction that wrote the row last."""
+
+_LOCK_UNCHANGED = text(
+    """
+    SELECT schedule.id
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:versions AS text[])) AS seen (id, version)
+    JOIN scheduled_exports AS schedule ON schedule.id = seen.id AND schedule.xmin::text = seen.version
+    FOR UPDATE OF schedule SKIP LOCKED
+    """
+)
+
+_GAPS = text(
+    """
+    SELECT gap.* FROM unnest(CAST(:ids AS uuid[])) AS schedule (id)
+    CROSS JOIN LATERAL (
+        SELECT * FROM schedule_gaps WHERE schedule_id = schedule.id ORDER BY window_start LIMIT :most
+    ) AS gap
+    """
+)
+
+_CLOSE_GAPS = text("DELETE FROM schedule_gaps WHERE id = ANY (CAST(:ids AS uuid[])) RETURNING id")
+
 Position = tuple[datetime, UUID]
 """Created at, id: where a page ends."""
 
@@ -40,27 +64,60 @@ class ScheduleStore:
     """All statements about ``scheduled_exports``; its rows have the attributes of ``ScheduledExport``."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+        self._autocommit = without_transactions(engine)
+
+    def transaction(self, beginning: str = "") -> AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction with its limits, which may begin with a script: see :func:`database.transaction`."""
+        return transaction(self._autocommit, beginning)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that the caller can extend over a publication."""
+    async def statement(self) -> AsyncIterator[AsyncConnection]:
+        """A connection whose every statement is a transaction of its own."""
         with outages_are_retryable():
-            async with self._engine.begin() as connection:
+            async with self._autocommit.connect() as connection:
                 yield connection
 
     # --- ticks ---------------------------------------------------------------------------------
 
-    async def due(self, connection: AsyncConnection, until: datetime, limit: int) -> Sequence[Row[Any]]:
-        """Lock up to ``limit`` schedules that are due, the longest due first; what others hold is skipped."""
+    async def now(self) -> datetime:
+        """The time by the database's clock."""
+        async with self.statement() as connection:
+            return (await connection.execute(select(func.now()))).scalar_one()
+
+    async def due(self, until: datetime, limit: int) -> Sequence[Row[Any]]:
+        """Up to ``limit`` schedules that are due, the longest due first; what others hold is skipped.
+
+        Nothing stays locked. Each row has besides the schedule's columns its ``version``, for
+        :meth:`lock_unchanged`, and ``now`` by the database's clock.
+        """
         statement = (
-            select(SCHEDULES)
+            select(SCHEDULES, VERSION.label("version"), func.now().label("now"))
             .where(ScheduledExport.active, ScheduledExport.next_run <= until)
             .order_by(ScheduledExport.next_run)
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        return (await connection.execute(statement)).all()
+        async with self.statement() as connection:
+            return (await connection.execute(statement)).all()
+
+    async def lock_unchanged(self, connection: AsyncConnection, rows: Sequence[Row[Any]]) -> set[UUID]:
+        """Lock those of ``rows`` that nobody has changed, holds or removed since; returns their ids."""
+        versions = {"ids": [row.id for row in rows], "versions": [row.version for row in rows]}
+        return set((await connection.scalars(_LOCK_UNCHANGED, versions)).all())
+
+    async def gaps(self, ids: Sequence[UUID], most: int) -> dict[UUID, list[Row[Any]]]:
+        """Up to ``most`` windows of each schedule that are in no file, the oldest first."""
+        found: dict[UUID, list[Row[Any]]] = {}
+        async with self.statement() as connection:
+            for row in await connection.execute(_GAPS, {"ids": list(ids), "most": most}):
+                found.setdefault(row.schedule_id, []).append(row)
+        return found
+
+    async def close_gaps(self, connection: AsyncConnection, ids: Sequence[UUID]) -> set[UUID]:
+        """Remove gaps for which there are runs now; returns those that were still there."""
+        if not ids:
+            return set()
+        return set((await connection.scalars(_CLOSE_GAPS, {"ids": list(ids)})).all())
 
     async def advance(self, connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
         """Write ``next_run``, ``window_start`` and, unless it is ``None``, ``last_run`` of each ``id``."""
@@ -68,9 +125,11 @@ class ScheduleStore:
 
     # --- owners --------------------------------------------------------------------------------
 
-    async def create(self, values: dict[str, Any]) -> Row[Any]:
-        """Insert a schedule; returns its row."""
-        async with self.transaction() as connection:
+    async def create(self, values: dict[str, Any], *, most: int | None = None) -> Row[Any] | None:
+        """Insert a schedule; returns its row, or ``None`` if its user has ``most`` schedules already."""
+        async with self.transaction(lock_orders(values["user_id"])) as connection:
+            if most is not None and await self._count(connection, values["user_id"]) >= most:
+                return None
             row: Row[Any] = (
                 await connection.execute(insert(ScheduledExport).values(values).returning(SCHEDULES))
             ).one()
@@ -78,7 +137,7 @@ class ScheduleStore:
 
     async def get(self, schedule_id: UUID, *, user_id: str | None) -> Row[Any] | None:
         """The schedule, or ``None`` if there is none or it is not ``user_id``'s."""
-        async with self.transaction() as connection:
+        async with self.statement() as connection:
             return await self._find(connection, select(SCHEDULES), schedule_id, user_id)
 
     async def lock(
@@ -95,6 +154,21 @@ class ScheduleStore:
         row: Row[Any] = (await connection.execute(statement.returning(SCHEDULES))).one()
         return row
 
+    async def end_grant(self, schedule_id: UUID, *, user_id: str) -> bool:
+        """Take from ``user_id``'s schedule the leave to take every row; returns whether it had it."""
+        statement = (
+            update(ScheduledExport)
+            .where(
+                ScheduledExport.id == schedule_id,
+                ScheduledExport.user_id == user_id,
+                ScheduledExport.all_rows_until.is_not(None),
+            )
+            .values(all_rows_until=None)
+        )
+        async with self.statement() as connection:
+            found = await connection.execute(statement.returning(ScheduledExport.id))
+            return found.one_or_none() is not None
+
     async def delete(self, schedule_id: UUID, *, user_id: str | None) -> bool:
         """Remove the schedule; its jobs stay. Returns whether it was there and ``user_id``'s."""
         statement = delete(ScheduledExport).where(ScheduledExport.id == schedule_id)
@@ -102,7 +176,10 @@ class ScheduleStore:
             statement = statement.where(ScheduledExport.user_id == user_id)
         async with self.transaction() as connection:
             found = await connection.execute(statement.returning(ScheduledExport.id))
-            return found.one_or_none() is not None
+            gone = found.one_or_none() is not None
+            if gone:
+                await connection.execute(delete(ScheduleGap).where(ScheduleGap.schedule_id == schedule_id))
+            return gone
 
     async def newest(
         self, user_id: str | None, *, active: bool | None = None, before: Position | None = None, limit: int
@@ -122,11 +199,10 @@ class ScheduleStore:
         statement = select(ExportJob.__table__).where(ExportJob.schedule_id == schedule_id)
         return await self._page(statement, ExportJob, before, limit)
 
-    async def count(self, user_id: str) -> int:
-        """How many schedules the user has."""
+    @staticmethod
+    async def _count(connection: AsyncConnection, user_id: str) -> int:
         statement = select(func.count()).where(ScheduledExport.user_id == user_id)
-        async with self.transaction() as connection:
-            return await connection.scalar(statement) or 0
+        return await connection.scalar(statement) or 0
 
     @staticmethod
     async def _find(
@@ -143,5 +219,5 @@ class ScheduleStore:
         if before is not None:
             statement = statement.where(tuple_(table.created_at, table.id) < tuple_(*before))
         statement = statement.order_by(table.created_at.desc(), table.id.desc()).limit(limit)
-        async with self.transaction() as connection:
+        async with self.statement() as connection:
             return (await connection.execute(statement)).all()

@@ -71,7 +71,8 @@ class Harness:
             return await connection.scalar(text("SELECT count(*) FROM export_jobs")) or 0
 
     async def published(self, about: str | UUID) -> list[Event]:
-        """Events about a job on the topic of requests."""
+        """Events about a job on the topic of requests, once those that wait have got through."""
+        await self.app.state.services.relay.settle()
         return [
             event
             for event in await events_on(self.settings, Topic.REQUESTS)

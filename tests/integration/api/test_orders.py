@@ -1,14 +1,17 @@
-"""POST: recorded and published in one step, or neither."""
+"""POST: recorded first, then published from the record."""
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import text
 
 from producers.errors import PublishError
+from stream_app.errors import InDoubt
 from stream_app.events import EventType
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.source import Source
@@ -28,6 +31,7 @@ async def test_an_order_is_recorded_and_published(api: Harness) -> None:
 
         seen = (await client.get(response.headers["location"])).json()
         assert (seen["status"], seen["user_id"], seen["columns"]) == ("pending", "user-7", ["id", "kind"])
+    await api.app.state.services.relay.settle()
     [event] = await api.published(job_id)
     assert (event.type, event.source) == (EventType.REQUESTED, "/exporter/api")
     assert event.data == {"user_id": "user-7", **wanted}
@@ -36,18 +40,82 @@ async def test_an_order_is_recorded_and_published(api: Harness) -> None:
     assert job.admitted_at is None
 
 
-async def test_no_record_without_an_event(api: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_order_while_kafka_is_away_is_taken_and_published_later(
+    api: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R5, R8: the record is the outbox; its relay publishes until the job is admitted."""
+    services = api.app.state.services
+
     async def publish(_: object) -> None:
-        assert await api.count() == 0, "nobody sees the job before Kafka has the event"
         raise PublishError("away")
 
-    monkeypatch.setattr(api.app.state.services.publisher, "publish", publish)
     async with api.user() as client:
-        response = await client.post("/exports/jobs", json=order())
-    assert response.status_code == 503
-    assert response.headers["retry-after"]
-    assert response.json()["code"] == "kafka_unavailable"
-    assert await api.count() == 0
+        with monkeypatch.context() as patched:
+            patched.setattr(services.publisher, "publish", publish)
+            response = await client.post("/exports/jobs", json=order(filters={"id": {"lt": 9}}))
+            assert response.status_code == 202
+            job_id = response.json()["export_job_id"]
+            await services.relay.settle()
+            await api.set(job_id, lease_until=text("now() - interval '1 s'"))
+            with pytest.raises(PublishError):
+                await services.relay.step()
+        assert await api.published(job_id) == []
+        assert await services.relay.step() == 0, "not before its time"
+        await api.set(job_id, lease_until=text("now() - interval '1 s'"))
+        assert await services.relay.step() == 1
+    [event] = await api.published(job_id)
+    job = await api.records.get(UUID(job_id))
+    assert job is not None
+    assert (event.source, event.time) == ("/exporter/api", job.created_at)
+    assert event.data["filters"] == {"id": {"lt": 9}}
+    await api.set(job_id, lease_until=text("now() - interval '1 s'"), admitted_at=job.created_at)
+    assert await services.relay.step() == 0
+
+
+async def test_a_commit_without_an_answer_is_no_refusal(
+    api: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R5: seen to be there it is taken; where nobody can see, the answer says so, with the job's id."""
+    services = api.app.state.services
+    place = services.store.place
+
+    async def committed(row: Any, **limit: Any) -> Any:
+        await place(row, **limit)
+        raise InDoubt("connection lost")
+
+    async def lost(*_: Any, **__: Any) -> Any:
+        raise InDoubt("connection lost")
+
+    async with api.user() as client:
+        monkeypatch.setattr(services.store, "place", committed)
+        assert (await client.post("/exports/jobs", json=order())).status_code == 202
+        monkeypatch.setattr(services.store, "place", lost)
+        answer = await client.post("/exports/jobs", json=order(), headers={"Idempotency-Key": "k"})
+        content = answer.json()
+        assert (answer.status_code, content["code"]) == (503, "in_doubt")
+        assert "may have been taken" in content["detail"]
+        assert answer.headers["location"] == f"/exports/jobs/{content['export_job_id']}"
+        monkeypatch.setattr(services.store, "place", place)
+        again = await client.post("/exports/jobs", json=order(), headers={"Idempotency-Key": "k"})
+        assert again.json()["export_job_id"] == content["export_job_id"]
+    assert await api.count() == 2
+
+
+async def test_orders_side_by_side_keep_to_the_limit(api: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Q3: counted under a lock, whichever connection or process they come over."""
+    services = api.app.state.services
+    limited = services.settings.model_copy(update={"user_pending_limit": 5})
+    monkeypatch.setattr(api.app.state, "services", replace(services, settings=limited))
+    name = "user-of-many"
+    async with api.user(user_id=name) as client:
+        schedule = (
+            await client.post("/exports/schedules", json=order(schedule="daily", time_of_day="06:00"))
+        ).json()
+        calls = [client.post("/exports/jobs", json=order()) for _ in range(30)]
+        calls += [client.post(f"/exports/schedules/{schedule['id']}:run") for _ in range(10)]
+        answers = await asyncio.gather(*calls)
+    assert Counter(answer.status_code for answer in answers) == {202: 5, 429: 35}
+    assert await api.count() == 5
 
 
 @pytest.mark.parametrize(
@@ -186,21 +254,6 @@ async def test_keys_that_are_refused(api: Harness, key: str) -> None:
     async with api.user() as client:
         response = await client.post("/exports/jobs", json=order(), headers={"Idempotency-Key": key})
     assert (response.status_code, response.json()["field"]) == (422, "idempotency-key")
-
-
-async def test_a_failed_attempt_may_be_repeated_under_its_key(
-    api: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def publish(_: object) -> None:
-        raise PublishError("away")
-
-    headers = {"Idempotency-Key": "k"}
-    async with api.user() as client:
-        with monkeypatch.context() as patched:
-            patched.setattr(api.app.state.services.publisher, "publish", publish)
-            assert (await client.post("/exports/jobs", json=order(), headers=headers)).status_code == 503
-        assert (await client.post("/exports/jobs", json=order(), headers=headers)).status_code == 202
-    assert await api.count() == 1
 
 
 async def test_too_many_unfinished_jobs(api: Harness, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,15 +84,21 @@ async def test_tables_that_are_not_migrated_are_not_ready(
     assert (response.status_code, response.json()["parts"]["database"]) == (503, "unavailable")
 
 
-async def test_without_kafka_orders_wait_and_reads_go_on(api_settings: Settings, api: Harness) -> None:
+async def test_without_kafka_orders_and_cancellations_are_taken(api_settings: Settings, api: Harness) -> None:
+    """R5: what the database has is done once Kafka is back, or before."""
     async with api.user(user_id="u") as client:
         known = (await client.post("/exports/jobs", json=order())).headers["location"]
     settings = changed(api_settings, kafka_bootstrap_servers=NOWHERE)
     async with running(settings) as app, client_of(app, mint(settings, "u")) as client:
-        assert (await client.post("/exports/jobs", json=order())).status_code == 503
-        assert (await client.delete(known)).status_code == 503
-        assert (await client.get(known)).status_code == 200
-    assert await api.count() == 1
+        placed = await client.post("/exports/jobs", json=order())
+        assert placed.status_code == 202
+        assert (await client.delete(known)).status_code == 202
+        assert (await client.get(known)).json()["cancel_requested"] is True
+        assert (await client.get(placed.headers["location"])).json()["status"] == "pending"
+        schedule = await client.post("/exports/schedules", json=order(schedule="daily"))
+        run = await client.post(f"{schedule.headers['location']}:run")
+        assert run.status_code == 202
+    assert await api.count() == 3
 
 
 async def test_without_databases_it_says_when_to_come_back(api_settings: Settings) -> None:

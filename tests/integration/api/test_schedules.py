@@ -12,11 +12,10 @@ from sqlalchemy import text, update
 import api.schedules as api_schedules
 from producers.tokens import mint
 from stream_app.errors import Retryable
-from stream_app.events import EventType, Topic
 from stream_app.schedules.models import ScheduledExport
 from stream_app.schedules.outcomes import note
+from stream_app.schedules.store import ScheduleStore
 from tests.integration.api.conftest import Harness, changed, client_of, running
-from tests.topics import events_on
 
 
 def order(**changes: Any) -> dict[str, Any]:
@@ -280,15 +279,15 @@ async def test_a_run_now_is_a_job_of_the_schedule(api: Harness) -> None:
     job = await api.records.get(job_id)
     assert job is not None
     assert (str(job.schedule_id), job.priority, job.status) == (schedule["id"], 1, "pending")
-    assert job.admitted_at is not None
+    assert job.admitted_at is None
     limits = job.filters["created_at"]
     assert limits["lt"].endswith("T15:00:00Z")
     length = datetime.fromisoformat(limits["lt"]) - datetime.fromisoformat(limits["gte"])
     assert length == timedelta(days=1)
-    accepted = [
-        event for event in await events_on(api.settings, Topic.EVENTS) if event.subject == str(job_id)
-    ]
-    assert [event.type for event in accepted] == [EventType.ACCEPTED]
+    await api.app.state.services.relay.settle()
+    (event,) = await api.published(job_id)
+    assert (event.source, event.data["priority"]) == (f"/exporter/schedules/{schedule['id']}", "normal")
+    assert event.data["filters"] == job.filters
 
 
 async def test_runs_now_since_the_last_run_tile(api: Harness) -> None:
@@ -383,6 +382,33 @@ async def test_scope_all_needs_the_role_and_only_its_owner_renews_it(api: Harnes
     assert (answer.status_code, answer.json()["code"]) == (403, "grant_lapsed")
     assert (await with_role.post(path(schedule, ":run"))).status_code == 202
     assert (await admin.post(path(schedule, ":run"))).status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("method", "suffix", "body", "status"),
+    [
+        ("POST", ":run", None, 403),
+        ("PATCH", "", {"format": "json"}, 403),
+        ("PATCH", "", {"active": False}, 200),
+        ("PATCH", "", {"active": True}, 403),
+    ],
+)
+async def test_a_call_of_the_owner_without_the_role_ends_the_grant(
+    api: Harness, method: str, suffix: str, body: Any, status: int
+) -> None:
+    """S6: whatever the call is, and whatever it is answered."""
+    name = f"user-{uuid4()}"
+    with_role, without = api.user("exports:all", user_id=name), api.user(user_id=name)
+    schedule = await made(with_role, scope="all")
+    assert (await with_role.post(path(schedule, ":run"))).status_code == 202
+    answer = await without.request(method, path(schedule, suffix), json=body)
+    assert answer.status_code == status, answer.text
+    row = await ScheduleStore(api.engine).get(UUID(schedule["id"]), user_id=None)
+    assert row is not None
+    assert row.all_rows_until is None
+    answer = await api.user("exports:admin").post(path(schedule, ":run"))
+    assert (answer.status_code, answer.json()["code"]) == (403, "grant_lapsed")
+    assert (await with_role.post(path(schedule, ":run"))).status_code == 202
 
 
 async def test_operators_say_whose_schedules_may_take_every_row_and_how_many_there_may_be(

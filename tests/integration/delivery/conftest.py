@@ -15,7 +15,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from sqlalchemy import text
+from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.agents.emitter import Emitter
@@ -76,7 +76,12 @@ class Office:
         )
 
     async def end(self, *outcomes: LifecycleData) -> None:
-        """Let the projector see the events that say how jobs ended."""
+        """Seal how jobs ended, and let the projector see the events that say so."""
+        for data in outcomes:
+            sealed = data.model_dump(mode="json", exclude_none=True)
+            running = (ExportJob.id == data.job_id, ExportJob.status == Status.PROCESSING)
+            async with self.engine.begin() as connection:
+                await connection.execute(update(ExportJob).where(*running).values(outcome=sealed))
         events = [lifecycle_event(EVENT_OF[Status(data.status)], data) for data in outcomes]
         messages = [
             SimpleNamespace(message=SimpleNamespace(value=event.encode(), topic=event.topic, headers=()))

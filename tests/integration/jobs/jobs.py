@@ -83,6 +83,7 @@ class Requests:
         self.published: list[Event] = []
         self.meanwhile: Callable[[], Awaitable[None]] | None = None
         self.refused: dict[UUID, str] = {}
+        self.put_back_ids: list[UUID] = []
         self._admission = Admission(
             store,
             cast(Emitter, self),
@@ -102,6 +103,10 @@ class Requests:
     async def dead_letter(self, message: Any, reason: Unreadable) -> None:
         """Note what is put aside."""
         self.refused[decode(message.message.value).job_id] = str(reason)
+
+    async def put_back(self, _: object, message: Any) -> None:
+        """Note what is put at the end of its topic."""
+        self.put_back_ids.append(decode(message.message.value).job_id)
 
     async def handle(self, *events: Event, at: datetime | None = None) -> None:
         """Handle one batch, which Kafka has got ``at`` that time; default: now."""

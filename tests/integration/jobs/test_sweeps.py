@@ -1,7 +1,6 @@
 """A sweep of a real bucket removes what nothing needs, and nothing else."""
 
-from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Self
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -13,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from stream_app.exports import inventory
 from stream_app.exports.inventory import object_key
 from stream_app.exports.storage import Storage
-from stream_app.jobs import sweeping
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.store import JobStore
 from stream_app.jobs.sweeping import SWEEPS, Sweeper
@@ -33,15 +31,14 @@ def sweeper(
     engine: AsyncEngine, bucket: Storage, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> Sweeper:
     """For which everything is two days old, in pages of three."""
-
-    class Later(datetime):
-        @classmethod
-        def now(cls, tz: tzinfo | None = None) -> Self:
-            return cls.fromtimestamp((datetime.now(tz) + timedelta(days=2)).timestamp(), tz)
-
-    monkeypatch.setattr(sweeping, "datetime", Later)
     monkeypatch.setattr(inventory, "PAGE", 3)
     store = JobStore(engine, lease=timedelta(seconds=5), user_slots=2, max_attempts=3)
+    read = store.clock.read
+
+    async def later() -> datetime:
+        return await read() + timedelta(days=2)
+
+    monkeypatch.setattr(store.clock, "read", later)
     return Sweeper(store, bucket, settings)
 
 

@@ -49,6 +49,7 @@ class Schedules:
         store = ScheduleStore(self.engine)
         content = {"schedule": "daily", "user_id": "u", "export_type": "ledger", "format": "csv", **values}
         row = await store.create({"id": uuid4(), **content})
+        assert row is not None
         async with store.transaction() as connection:
             first = calendar_of(row).next_run(after)
             await store.update(connection, row.id, {"next_run": values.get("next_run", first)})

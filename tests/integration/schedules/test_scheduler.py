@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from stream_app.errors import Retryable
@@ -56,7 +57,8 @@ async def test_two_workers_share_what_is_due_and_start_nothing_twice(schedules: 
     assert len({event.id for event in schedules.published}) == len(schedules.published) == 1_200
 
 
-async def test_nothing_is_advanced_when_kafka_does_not_confirm(schedules: Schedules) -> None:
+async def test_a_run_that_kafka_does_not_confirm_is_on_record_and_waits(schedules: Schedules) -> None:
+    """R1, R5: nothing is open while Kafka is waited for; the relay has the run admitted from its row."""
     made = await schedules.create(next_run=START)
     scheduler = schedules.scheduler()
 
@@ -68,9 +70,16 @@ async def test_nothing_is_advanced_when_kafka_does_not_confirm(schedules: Schedu
     )
     with pytest.raises(Retryable):
         await broken.run_due(START)
-    assert await schedules.jobs() == []
-    assert (await schedules.get(made)).next_run == START
-    assert await scheduler.run_due(START) == 1
+    (job,) = await schedules.jobs(made)
+    assert job.admitted_at is None
+    assert await scheduler.jobs.claim("w", 10) == []
+    assert (await schedules.get(made)).next_run == START + timedelta(days=1)
+    assert await scheduler.run_due(START) == 0
+    assert await scheduler.jobs.unadmitted() == []
+    async with schedules.engine.begin() as connection:
+        await connection.execute(text("UPDATE export_jobs SET lease_until = now() - interval '1 s'"))
+    (event,) = await scheduler.jobs.unadmitted()
+    assert (event.job_id, event.source) == (job.id, f"/exporter/schedules/{made}")
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,9 @@ class Parts:
         self.dead: list[str] = []
         self.away = False
 
+    async def now(self) -> datetime:
+        return datetime.now(UTC)
+
     async def run_due(self, until: datetime) -> int:
         if self.away:
             raise Outage("away")
@@ -95,9 +98,15 @@ async def test_what_is_no_tick_is_put_aside_once_the_others_are_handled() -> Non
         assert len(parts.dead) == dead
 
 
-async def test_a_clock_that_is_ahead_can_be_kept_out() -> None:
+async def test_a_tick_from_the_future_is_put_aside_and_moves_nothing() -> None:
+    """R3: years ahead, or a little more than a minute."""
+    for lead in (timedelta(days=3_000), timedelta(seconds=75)):
+        future = datetime.now(UTC) + lead
+        parts = await handled(
+            [tick_event(future, source="/t").encode(), tick_event(AT, source="/t").encode()]
+        )
+        assert parts.moments == [AT]
+        assert "ahead of the state database's clock" in parts.dead[0]
     future = datetime.now(UTC) + timedelta(hours=1)
     message = tick_event(future, source="/t").encode()
-    assert (await handled([message])).moments == [future]
-    assert (await handled([message], tick_lead_seconds=60)).moments == []
     assert len((await handled([message], tick_lead_seconds=4000)).moments) == 1

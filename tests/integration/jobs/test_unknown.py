@@ -1,0 +1,85 @@
+"""A row that this version cannot read fails no other of its batch, whose effect is committed already (R6)."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tests.integration.jobs.jobs import Jobs, completed, ids
+
+
+@pytest.fixture
+def jobs(engine: AsyncEngine) -> Jobs:
+    return Jobs(engine)
+
+
+async def execute(jobs: Jobs, statement: str, **values: Any) -> None:
+    async with jobs.engine.begin() as connection:
+        await connection.execute(text(statement), values)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        """options = '{"compression": "brotli"}'""",
+        "options = '[]'",
+        "scope = 'team'",
+        """filters = '{"a": 1}', columns = '"all"'""",
+        "recipients = '3'",
+        "export_type = repeat('x', 101)",
+    ],
+)
+async def test_a_job_of_a_newer_version_is_left_to_it_and_the_rest_runs(jobs: Jobs, change: str) -> None:
+    unknown, known = await jobs.admit("a"), await jobs.admit("b")
+    await execute(jobs, f"UPDATE export_jobs SET {change} WHERE id = :id", id=unknown)
+    for _ in range(4):
+        assert ids(await jobs.store.claim("w", 10)) in ([known], [])
+        await execute(jobs, "UPDATE export_jobs SET not_before = NULL")
+    job = await jobs.records.get(unknown)
+    assert job is not None
+    assert (job.status, job.failures, job.worker, job.outcome) == ("pending", 0, None, None)
+
+
+async def test_a_job_that_nobody_understands_ends_after_a_week(jobs: Jobs) -> None:
+    job_id = await jobs.admit()
+    await execute(jobs, "UPDATE export_jobs SET scope = 'team', created_at = now() - interval '8 days'")
+    assert await jobs.store.claim("w", 10) == []
+    (outcome,) = await jobs.store.unpublished()
+    assert (outcome.job_id, outcome.status, outcome.attempt) == (job_id, "failed", 1)
+    assert outcome.error is not None
+    assert outcome.error.code == "unknown_request"
+    assert await jobs.apply(outcome)
+
+
+async def test_an_outcome_of_a_newer_version_keeps_no_other_from_its_end(jobs: Jobs) -> None:
+    one, other = await jobs.admit("a"), await jobs.admit("b")
+    claims = {claim.job_id: claim for claim in await jobs.store.claim("w", 2)}
+    for claim in claims.values():
+        await jobs.store.seal(claim, completed(claim))
+    await execute(jobs, "UPDATE export_jobs SET outcome = '{\"status\": 5}' WHERE id = :id", id=one)
+    await jobs.expire_leases()
+    assert [outcome.job_id for outcome in await jobs.store.unpublished()] == [other]
+
+
+@pytest.mark.parametrize("ending", ["exhausted", "expired", "unadmitted"])
+async def test_a_record_of_which_no_event_can_be_made_keeps_no_other_from_its_own(
+    jobs: Jobs, ending: str
+) -> None:
+    one, other = await jobs.admit("a", admitted=False), await jobs.admit("b", admitted=False)
+    changes = {
+        "exhausted": "status = 'processing', failures = 9, lease_until = now() - interval '1 s'",
+        "expired": "status = 'completed', expires_at = now() - interval '1 s'",
+        "unadmitted": "lease_until = now() - interval '1 s'",
+    }
+    await execute(jobs, f"UPDATE export_jobs SET {changes[ending]}")
+    spoilt = "priority = 9" if ending == "unadmitted" else "format = ''"
+    await execute(jobs, f"UPDATE export_jobs SET {spoilt} WHERE id = :id", id=one)
+    found: list[UUID] = []
+    if ending == "unadmitted":
+        found = [event.job_id for event in await jobs.store.unadmitted()]
+    else:
+        seal = jobs.store.seal_exhausted if ending == "exhausted" else jobs.store.seal_expired
+        found = [outcome.job_id for outcome in await seal()]
+    assert found == [other]

@@ -1,0 +1,116 @@
+"""Every window ends in exactly one file, whatever becomes of which run (R10); none starts too early (R3)."""
+
+import random
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Row, text
+
+from stream_app.jobs.states import UNFINISHED, Status
+from tests.integration.schedules.conftest import START, Schedules, days
+
+HOUR = timedelta(hours=1)
+
+
+def window(job: Row[Any]) -> tuple[datetime, datetime]:
+    return datetime.fromisoformat(job.window["from"]), datetime.fromisoformat(job.window["to"])
+
+
+async def gaps(schedules: Schedules) -> int:
+    async with schedules.engine.connect() as connection:
+        return await connection.scalar(text("SELECT count(*) FROM schedule_gaps")) or 0
+
+
+@pytest.mark.parametrize("kind", ["previous_period", "since_last_run"])
+async def test_a_window_that_was_lost_behind_a_later_run_gets_a_run_of_its_own(
+    schedules: Schedules, kind: str
+) -> None:
+    made = await schedules.create(window=kind, window_start=START)
+    scheduler = schedules.scheduler()
+    assert await scheduler.run_due(START + days(1)) == 1
+    assert await scheduler.run_due(START + days(2)) == 1
+    first, second = await schedules.jobs(made)
+    await schedules.end(first, Status.FAILED)
+    await schedules.end(second, Status.COMPLETED)
+    assert await gaps(schedules) == 1
+    assert await scheduler.run_due(START + days(3)) == 2
+    assert await gaps(schedules) == 0
+    made_up, third = sorted((await schedules.jobs(made))[2:], key=window)
+    assert window(made_up) == window(first)
+    assert window(third)[0] == window(second)[1]
+    await schedules.end(made_up, Status.FAILED)
+    await schedules.end(third, Status.COMPLETED)
+    assert await scheduler.run_due(START + days(4)) == 2, "made up for again, with the next run"
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_windows_tile_whatever_becomes_of_which_run(schedules: Schedules, seed: int) -> None:
+    """Runs end in any order, long after later ones were planned; at the end each moment is in one file."""
+    chance = random.Random(seed)
+    kind, every = chance.choice(["previous_period", "since_last_run"]), chance.choice(["last", "all"])
+    made = await schedules.create(
+        schedule="0 * * * *", window=kind, window_start=START, catch_up=every, next_run=START + HOUR
+    )
+    scheduler = schedules.scheduler()
+
+    async def end_some(share: float, outcomes: list[Status]) -> None:
+        waiting = [job for job in await schedules.jobs(made) if job.status in UNFINISHED]
+        for job in chance.sample(waiting, round(share * len(waiting))):
+            await schedules.end(job, chance.choice(outcomes), most_failures=10_000)
+
+    at = START
+    for _ in range(12):
+        at += chance.choice([HOUR, HOUR, 2 * HOUR, 5 * HOUR])
+        await scheduler.run_due(at)
+        await end_some(chance.random(), [Status.COMPLETED, Status.FAILED, Status.CANCELLED])
+    for _ in range(4):
+        await end_some(1, [Status.COMPLETED])
+        at += HOUR
+        await scheduler.run_due(at)
+    await end_some(1, [Status.COMPLETED])
+    files = sorted(window(job) for job in await schedules.jobs(made) if job.status == "completed")
+    assert files[0][0] == START
+    assert all(one[1] == other[0] for one, other in pairwise(files)), f"seed {seed}"
+    assert files[-1][1] == at
+    assert await gaps(schedules) == 0
+
+
+async def test_a_gap_goes_with_its_schedule(schedules: Schedules) -> None:
+    made = await schedules.create(window="since_last_run", window_start=START)
+    scheduler = schedules.scheduler()
+    await scheduler.run_due(START + days(1))
+    await scheduler.run_due(START + days(2))
+    (first, _) = await schedules.jobs(made)
+    await schedules.end(first, Status.CANCELLED)
+    assert await gaps(schedules) == 1
+    assert await scheduler.schedules.delete(UUID(str(made)), user_id=None)
+    assert await gaps(schedules) == 0
+
+
+@pytest.mark.parametrize("delay", [0, 3_600])
+async def test_no_run_starts_before_the_databases_clock_has_passed_its_window(
+    schedules: Schedules, delay: int
+) -> None:
+    """R3: a tick may come a little early, by another machine's clock."""
+    due = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=50)
+    made = await schedules.create(
+        window="since_last_run", window_start=due - HOUR, next_run=due, delay=delay, schedule="0 0 * * *"
+    )
+    scheduler = schedules.scheduler(schedule_jitter_seconds=0)
+    assert await scheduler.run_due(due) == 1
+    (job,) = await schedules.jobs(made)
+    assert window(job)[1] == due
+    assert job.not_before >= due + timedelta(seconds=delay)
+    assert await scheduler.jobs.claim("w", 10) == []
+
+
+async def test_a_schedule_that_changes_while_it_is_planned_is_planned_anew(schedules: Schedules) -> None:
+    made = await schedules.create(next_run=START)
+    scheduler = schedules.scheduler()
+    due = await scheduler.schedules.due(START, 10)
+    await schedules.set(made, active=False, next_run=None)
+    assert await scheduler._run_batch(due, START) == (0, 0)
+    assert await schedules.jobs(made) == []

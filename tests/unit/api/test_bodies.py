@@ -1,0 +1,57 @@
+"""What a body may say where a number is wanted (S23)."""
+
+import importlib
+from pkgutil import iter_modules
+from typing import Annotated, Any, get_args
+
+import pytest
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from api import routes
+
+INTEGERS = (int, int | None)
+
+
+def bodies() -> list[type[BaseModel]]:
+    """The models of all bodies that the API reads."""
+    modules = [importlib.import_module(f"api.routes.{found.name}") for found in iter_modules(routes.__path__)]
+    found = {
+        field.field_info.annotation
+        for module in modules
+        for route in module.router.routes
+        for field in route.dependant.body_params
+    }
+    return sorted((model for model in found if isinstance(model, type)), key=lambda model: model.__name__)
+
+
+def within(model: type[BaseModel]) -> list[tuple[type[BaseModel], str]]:
+    """The integers of a model and of the models in it."""
+    found = []
+    for name, field in model.model_fields.items():
+        if field.annotation in INTEGERS:
+            found.append((model, name))
+        for part in (field.annotation, *get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                found += within(part)
+    return found
+
+
+FOUND = [pair for model in bodies() for pair in within(model)]
+
+
+def test_there_are_integers_to_look_at() -> None:
+    assert {name for _, name in FOUND} >= {"day", "delay"}
+
+
+@pytest.mark.parametrize(("model", "name"), FOUND, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize("value", [False, True, "1", 1.0, 1.5, [1]], ids=repr)
+def test_an_integer_is_an_integer(model: type[BaseModel], name: str, value: Any) -> None:
+    field = model.model_fields[name]
+    adapter: TypeAdapter[Any] = TypeAdapter(_annotated(field))
+    assert adapter.validate_python(1) == 1
+    with pytest.raises(ValidationError):
+        adapter.validate_python(value)
+
+
+def _annotated(field: Any) -> Any:
+    return Annotated[field.annotation, field]
