@@ -37,6 +37,7 @@ CORE: Mapping[str, Sequence[str]] = {
     "stream_app/schedules/windows.py": [f"{UNIT}/schedules"],
     "stream_app/exports/columns.py": [f"{UNIT}/exports/test_filters.py"],
     "stream_app/exports/filters.py": [f"{UNIT}/exports/test_filters.py"],
+    "stream_app/exports/filter_values.py": [f"{UNIT}/exports/test_filters.py"],
     "stream_app/delivery/addresses.py": [f"{UNIT}/delivery"],
     "stream_app/delivery/content.py": [f"{UNIT}/delivery"],
     "stream_app/delivery/links.py": [f"{UNIT}/delivery"],

@@ -106,6 +106,12 @@ def test_a_mail_of_a_finished_export_has_the_facts_and_the_link_in_both_bodies()
     assert UNSUBSCRIBE in text
 
 
+def test_a_time_that_is_not_known_is_left_out() -> None:
+    text, _ = bodies(sent(notice(as_of=None)))
+    (line,) = [line for line in text.splitlines() if line.startswith("As of:")]
+    assert line.strip() == "As of:"
+
+
 def test_facts_stand_in_two_columns() -> None:
     """Of the plain text: the values begin where the longest name and a blank end."""
     text, _ = bodies(sent(notice()))
