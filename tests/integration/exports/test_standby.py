@@ -1,0 +1,131 @@
+"""A standby that is behind: what is exported from it is as of what it has replayed (case Q1)."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+from local import postgres
+from local.postgres import PostgresService
+from stream_app.errors import Outage
+from stream_app.events import ExportRequest
+from stream_app.exports.catalog import Catalog
+from stream_app.exports.datasets.base import Dataset
+from stream_app.exports.run import Exporter, Gauge
+from stream_app.exports.source import Source
+from stream_app.settings import Settings
+from tests.integration.exports.conftest import claim_for
+
+pytestmark = pytest.mark.slow
+
+BEHIND = "SELECT pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn()"
+
+
+class Standby(PostgresService):
+    """A copy of ``primary`` that follows it."""
+
+    name = "standby"
+
+    def __init__(self, run_dir: Path, primary: PostgresService) -> None:
+        super().__init__(run_dir)
+        self.password, self._primary = primary.password, primary
+
+    def prepare(self) -> None:
+        self.data_dir.mkdir(parents=True)
+        if self._user is not None:
+            self._make_reachable(self._user)
+            shutil.chown(self._pgdata, self._user)
+        os.chmod(self._pgdata, 0o700)
+        command: list[str | Path] = [
+            self._bin("pg_basebackup"), "-D", self._pgdata, "-R", "-X", "stream", "-c", "fast",
+            "-d", self._primary.admin_url(),
+        ]  # fmt: skip
+        done = postgres._run_as(self._user, command)
+        assert done.returncode == 0, done.stderr
+
+    def after_start(self) -> None:
+        """There is nothing to add to a copy."""
+
+
+@pytest.fixture
+def pair(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[str, str]]:
+    """A primary and its standby, as URLs of a superuser."""
+    replicating = {**postgres._OPTIONS, "wal_level": "replica", "max_wal_senders": "4", "hot_standby": "on"}
+    monkeypatch.setattr(postgres, "_OPTIONS", replicating)
+    folder = tmp_path_factory.mktemp("pair")
+    primary = PostgresService(folder)
+    primary.start()
+    standby = Standby(folder, primary)
+    try:
+        standby.start()
+        yield primary.admin_url(), standby.admin_url()
+    finally:
+        for service in (standby, primary):
+            if service._child is not None:
+                service.stop()
+                service.discard()
+
+
+async def test_a_standby_that_is_behind(
+    pair: tuple[str, str], settings: Settings, exporter_of: Callable[..., Exporter]
+) -> None:
+    """Q1: `as_of` is what was replayed, and a window that is not over there waits."""
+    above, below = await asyncpg.connect(pair[0]), await asyncpg.connect(pair[1])
+    await above.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
+    await _replayed(below, 1)
+    source = Source(settings.model_copy(update={"source_database_url": SecretStr(pair[1])}), connections=3)
+    exporter = exporter_of(Dataset(name="t", table="public.t"), source=source, catalog=Catalog(source.fetch))
+    claim = claim_for(ExportRequest(user_id="u", export_type="t", format="csv", scope="all"))
+
+    async def export(end: datetime | None) -> tuple[int | None, datetime | None]:
+        window = None if end is None else {"column": "id", "from": end.isoformat(), "to": end.isoformat()}
+        data = await exporter.run(replace(claim, window=window), Gauge())
+        return data.row_count, data.as_of
+
+    try:
+        await below.execute("SELECT pg_wal_replay_pause()")
+        await asyncio.sleep(0.2)
+        await above.execute("INSERT INTO t VALUES (2)")
+        committed = datetime.now(UTC)
+        async with asyncio.timeout(5):
+            while not await below.fetchval(BEHIND):  # noqa: ASYNC110 - there is no event to wait for
+                await asyncio.sleep(0.02)
+        rows, as_of = await export(None)
+        assert rows == 1
+        assert as_of is not None
+        assert as_of < committed, "not the standby's clock"
+        with pytest.raises(Outage, match="the source has come to"):
+            await export(committed)
+        assert (await export(as_of))[0] == 1
+        await below.execute("SELECT pg_wal_replay_resume()")
+        await _replayed(below, 2)
+        await above.execute("INSERT INTO t VALUES (3)")  # a later commit says how far it has come
+        await _replayed(below, 3)
+        rows, as_of = await export(committed)
+        assert rows == 3
+        assert as_of is not None
+        assert committed <= as_of <= datetime.now(UTC) + timedelta(seconds=1)
+    finally:
+        await source.close()
+        await above.close()
+        await below.close()
+
+
+async def _replayed(standby: asyncpg.Connection, rows: int) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                if await standby.fetchval("SELECT count(*) FROM t") == rows:
+                    return
+            except asyncpg.UndefinedTableError:
+                pass
+            await asyncio.sleep(0.05)

@@ -1,0 +1,50 @@
+"""What users are told of an error of the source: its kind, and nothing that the server said (case S7)."""
+
+from typing import Any
+
+import asyncpg
+import pytest
+
+from stream_app.errors import ExporterError, Outage, Rejected, Retryable
+from stream_app.exports.source_errors import is_loss, of_connection, of_statement
+from stream_app.sqlstates import Meaning, meaning_of
+
+KINDS: dict[str, Any] = {
+    str(getattr(item, "sqlstate", None)): item
+    for item in vars(asyncpg.exceptions).values()
+    if isinstance(item, type) and issubclass(item, asyncpg.PostgresError) and getattr(item, "sqlstate", None)
+}
+SECRET = "secret-of-another-tenant"
+MEANT = {
+    Meaning.REFUSED: Rejected,
+    Meaning.OUTAGE: Outage,
+    Meaning.PASSES: Retryable,
+    Meaning.BUG: Retryable,
+}
+
+
+@pytest.mark.parametrize("code", sorted(KINDS))
+def test_no_refusal_has_the_words_of_the_server(code: str) -> None:
+    """S7, P2: for each error that the driver knows, in statements and in connections."""
+    error = KINDS[code](SECRET)
+    error.detail = error.hint = SECRET
+    made: list[ExporterError] = [
+        of_statement(error),
+        of_statement(error, timed_out=True),
+        of_connection(error),
+    ]
+    assert [str(item) for item in made if isinstance(item, Rejected) and SECRET in str(item)] == []
+    assert isinstance(made[0], MEANT[meaning_of(code)])
+    assert isinstance(made[0], Outage) == (meaning_of(code) is Meaning.OUTAGE)
+
+
+def test_why_a_connection_was_lost_counts_and_not_that_it_was() -> None:
+    """R11: the driver says only that it is gone, where the server had said why."""
+    lost = asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+    assert is_loss(lost)
+    assert type(of_statement(lost)) is Retryable
+    lost.__cause__ = asyncpg.AdminShutdownError("terminating connection due to administrator command")
+    assert not is_loss(lost)
+    assert type(of_statement(lost)) is Outage
+    assert is_loss(ConnectionResetError())
+    assert not is_loss(asyncpg.DivisionByZeroError("x"))
