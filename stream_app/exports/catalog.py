@@ -12,8 +12,9 @@ import structlog
 
 from stream_app.errors import Rejected, Retryable
 from stream_app.exports.catalog_query import COLUMNS, fingerprint
-from stream_app.exports.columns import KIND_OF_TYPE, Column, Kind
+from stream_app.exports.columns import KIND_OF_TYPE, Column, Kind, kind_of
 from stream_app.exports.datasets.base import Dataset
+from stream_app.exports.types import TYPES, TypeRow, assembled
 
 log = structlog.get_logger(__name__)
 
@@ -115,7 +116,11 @@ class Catalog:
             newest = self._known.get(dataset.name)
             if newest is not None and newest is not known:
                 return newest[1]
-            table = _table(dataset, await self._fetch(COLUMNS, _name(dataset.table)))
+            name = _name(dataset.table)
+            rows = await self._fetch(COLUMNS, name)
+            has_parts = any(row["base"] not in KIND_OF_TYPE and row["category"] != b"e" for row in rows)
+            types = _types(await self._fetch(TYPES, name)) if has_parts else {}
+            table = _table(dataset, rows, types)
             self._known[dataset.name] = (time.monotonic() + CACHE_SECONDS, table)
             return table
 
@@ -137,7 +142,22 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _table(dataset: Dataset, rows: list[asyncpg.Record]) -> Table:
+def _types(rows: list[asyncpg.Record]) -> dict[int, TypeRow]:
+    return {
+        row["oid"]: TypeRow(
+            row["name"],
+            row["category"],
+            row["base"],
+            row["element"],
+            row["bounds"],
+            tuple(zip(row["field_names"], row["field_types"], strict=True)),
+            row["has_json_cast"],
+        )
+        for row in rows
+    }
+
+
+def _table(dataset: Dataset, rows: list[asyncpg.Record], types: Mapping[int, TypeRow]) -> Table:
     """The description; what is missing is told to operators alone, since users must not know hidden names."""
     if not rows:
         log.warning("dataset.table_missing", dataset=dataset.name, table=dataset.table)
@@ -146,7 +166,7 @@ def _table(dataset: Dataset, rows: list[asyncpg.Record]) -> Table:
             "database, or the service must not see it; operators find its name in the log",
             code="missing_table",
         )
-    columns = {row["name"]: _column(row) for row in rows}
+    columns = {row["name"]: _column(row, types) for row in rows}
     named = [*(dataset.columns or ()), *(dataset.order or ()), *filter(None, (dataset.owner, dataset.time))]
     if missing := [name for name in named if name not in columns]:
         log.warning("dataset.columns_missing", dataset=dataset.name, table=dataset.table, columns=missing)
@@ -171,13 +191,12 @@ def _table(dataset: Dataset, rows: list[asyncpg.Record]) -> Table:
     )
 
 
-def _column(row: asyncpg.Record) -> Column:
-    if row["is_array"]:
-        base, kind = row["element"], Kind.ARRAY
-    elif row["category"] == b"e":
-        base, kind = row["base"], Kind.ENUM
+def _column(row: asyncpg.Record, types: Mapping[int, TypeRow]) -> Column:
+    shape = assembled(row["type_oid"], types) if types else None
+    if shape is not None and shape.element is not None:
+        base, kind = shape.element.name, Kind.ARRAY
     else:
-        base, kind = row["base"], KIND_OF_TYPE.get(row["base"], Kind.OTHER)
+        base, kind = row["base"], kind_of(row["base"], row["category"])
     return Column(
         row["name"],
         row["type"],
@@ -191,4 +210,6 @@ def _column(row: asyncpg.Record) -> Column:
         ordering=row["ordering"],
         pattern=row["deterministic"] or row["version"] >= LIKE_EVERYWHERE,
         deterministic=row["deterministic"],
+        declared=row["declared"],
+        shape=shape,
     )

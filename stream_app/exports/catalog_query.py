@@ -27,10 +27,11 @@ _COMPARES = """EXISTS (
 
 COLUMNS = f"""
 WITH RECURSIVE
-base (oid, below) AS (
-    SELECT oid, oid FROM pg_type
+base (oid, below, modifier) AS (
+    SELECT oid, oid, -1 FROM pg_type
     UNION ALL
-    SELECT base.oid, t.typbasetype FROM base JOIN pg_type t ON t.oid = base.below WHERE t.typtype = 'd'
+    SELECT base.oid, t.typbasetype, t.typtypmod
+    FROM base JOIN pg_type t ON t.oid = base.below WHERE t.typtype = 'd'
 ),
 -- What the table reads from, and as whom: a view reads with its owner's rights unless it says otherwise.
 reads (oid, role) AS (
@@ -48,7 +49,8 @@ reads (oid, role) AS (
 SELECT n.nspname AS schema, c.relname AS table, c.relkind, a.attname AS name, NOT a.attnotnull AS nullable,
        format_type(a.atttypid, a.atttypmod) AS type, b.typname AS base, b.typtype AS category,
        home.nspname AS home, format('%I.%I', home.nspname, b.typname) AS cast,
-       element.typname AS element, element.oid IS NOT NULL AS is_array, a.attgenerated = 'v' AS is_virtual,
+       format_type(b.oid, CASE b.modifier WHEN -1 THEN a.atttypmod ELSE b.modifier END) AS declared,
+       a.atttypid AS type_oid, a.attgenerated = 'v' AS is_virtual,
        coalesce(l.collisdeterministic, true) AS deterministic,
        {_COMPARES.format(methods="'btree', 'hash'")} AND b.compares AS equality,
        {_COMPARES.format(methods="'btree'")} AND b.compares AS ordering,
@@ -69,7 +71,7 @@ FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 JOIN LATERAL (
-    SELECT t.*,
+    SELECT t.*, base.modifier,
            array(
                SELECT t.oid
                UNION ALL
@@ -101,7 +103,6 @@ JOIN LATERAL (
 ) b ON true
 JOIN pg_namespace home ON home.oid = b.typnamespace
 LEFT JOIN pg_collation l ON l.oid = a.attcollation
-LEFT JOIN pg_type element ON element.oid = b.typelem AND b.typoutput = 'array_out'::regproc
 LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
 WHERE c.oid = to_regclass($1) AND c.relkind IN ('r', 'v', 'm', 'p', 'f')
 ORDER BY a.attnum

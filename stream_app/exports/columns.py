@@ -1,7 +1,13 @@
 """What a column is, as far as rendering and filtering care. Pure."""
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
+
+MONEY = (19, 2)
+"""Digits that the values of ``money`` have in the locale that transactions run with."""
+
+_NUMERIC = re.compile(r"numeric\((\d+),(-?\d+)\)")
 
 
 class Kind(StrEnum):
@@ -32,6 +38,7 @@ KIND_OF_TYPE: dict[str, Kind] = {
     "int8": Kind.INTEGER,
     "oid": Kind.INTEGER,
     "numeric": Kind.NUMERIC,
+    "money": Kind.NUMERIC,
     "float4": Kind.FLOAT,
     "float8": Kind.FLOAT,
     "text": Kind.TEXT,
@@ -52,6 +59,34 @@ KIND_OF_TYPE: dict[str, Kind] = {
 """By ``pg_type.typname`` of the base type (a domain counts as what it is over)."""
 
 
+def kind_of(name: str, category: bytes) -> Kind:
+    """The kind of a type that is no array, by its ``typname`` and ``typtype``."""
+    return Kind.ENUM if category == b"e" else KIND_OF_TYPE.get(name, Kind.OTHER)
+
+
+@dataclass(frozen=True, slots=True)
+class DataType:
+    """A type below any domains, with the types that it is made of.
+
+    ``name`` is its ``pg_type.typname``. An array has an ``element``, a composite type ``fields``, a range or
+    multirange ``bounds``; what has none of them is a scalar.
+    """
+
+    name: str
+    kind: Kind = Kind.OTHER
+    element: "DataType | None" = None
+    fields: tuple[tuple[str, "DataType"], ...] = ()
+    bounds: "DataType | None" = None
+    is_multirange: bool = False
+    has_json_cast: bool = False
+    """Whether an extension has PostgreSQL's JSON functions write something else than its text."""
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether it has no parts."""
+        return not (self.element or self.fields or self.bounds)
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column of a dataset.
@@ -61,7 +96,8 @@ class Column:
     ``cast`` is the type, without length or precision, that filter values are cast to, so that none is cut
     or rounded to fit (default: ``type``). ``equality`` and ``ordering`` say whether values of the type
     compare, ``pattern`` whether its texts can be searched, ``deterministic`` whether only texts of the same
-    bytes are equal.
+    bytes are equal. ``declared`` is the type below any domains with its length or precision (default:
+    ``type``), ``shape`` what the type is made of.
     """
 
     name: str
@@ -75,3 +111,22 @@ class Column:
     ordering: bool = True
     pattern: bool = True
     deterministic: bool = True
+    declared: str = ""
+    shape: DataType | None = None
+
+    @property
+    def data_type(self) -> DataType:
+        """What the type is made of."""
+        if self.shape is not None:
+            return self.shape
+        if self.kind is Kind.ARRAY:
+            return DataType(f"_{self.base}", Kind.ARRAY, DataType(self.base, kind_of(self.base, b"b")))
+        return DataType(self.base, self.kind)
+
+    @property
+    def precision(self) -> tuple[int, int] | None:
+        """Digits in all and behind the point that a numeric column was declared with."""
+        if self.base == "money":
+            return MONEY
+        declared = _NUMERIC.fullmatch(self.declared or self.type)
+        return (int(declared[1]), int(declared[2])) if declared else None

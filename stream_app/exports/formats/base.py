@@ -93,5 +93,5 @@ def cell(item: Column) -> ColumnElement[Any]:
 RAW_LINES: Mapping[str, Any] = {"format": "csv", "delimiter": "\x02", "quote": "\x01"}
 """COPY options that emit a single text column as it is, one line a row.
 
-CSV quotes a value only if it holds delimiter, quote or line break, and no rendered line does.
+CSV quotes a value only if it holds delimiter, quote or line break; whoever frames the lines sees to that.
 """

@@ -18,6 +18,7 @@ from stream_app.exports.formats.csv_guard import (
     PLAIN_NUMBER,
     FormulaGuard,
 )
+from stream_app.exports.formats.renderings import is_json_text
 from stream_app.exports.formats.sql import as_text
 
 GUARDED = frozenset({Kind.TEXT, Kind.ENUM, Kind.OTHER})
@@ -95,12 +96,13 @@ class _FirstByte(UserDefinedType[Any]):
 
 
 def _is_textual(item: Column) -> bool:
-    return item.kind in GUARDED
+    """Whether a spreadsheet could take values for formulas: JSON, numbers and times it cannot."""
+    return item.kind in GUARDED and not is_json_text(item.data_type)
 
 
 def _guarded(item: Column) -> ColumnElement[Any]:
     value = as_text(item)
-    text = cell(item) if item.kind is Kind.TEXT else value
+    text = cell(item) if item.base == "varchar" else value
     first = cast(text, _FirstByte())
     begins_formula = and_(
         first.in_([literal_column(f"E'\\x{ord(start):02x}'") for start in ASCII_STARTS + LEADING_BREAKS]),

@@ -52,7 +52,6 @@ _WIDTHS = {
     Kind.JSON: 50,
 }
 _WIDTH, _MAX_WIDTH, _ROOM_FOR_ARROW = 24, 60, 4
-_SCALE = re.compile(r"numeric\(\d+,(\d+)\)")
 _DIMENSION = re.compile(rb"<dimension [^>]*>")
 
 
@@ -202,8 +201,9 @@ class Book:
     def _style(self, sheet: Worksheet, index: int, item: Column) -> int:
         """The number of a column's style, which a template may set in the row below its header."""
         below = sheet.cell(self.header + 1, index)
-        scale = _SCALE.fullmatch(item.type)
-        number_format = f"0.{'0' * int(scale[1])}".rstrip(".") if scale else _FORMATS.get(item.kind)
+        number_format = _FORMATS.get(item.kind)
+        if item.precision is not None and item.precision[1] >= 0:
+            number_format = f"0.{'0' * item.precision[1]}".rstrip(".")
         if number_format and below.number_format == "General":
             below.number_format = number_format
         return below.style_id

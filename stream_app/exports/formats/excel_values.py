@@ -1,13 +1,12 @@
 """How PostgreSQL renders the value of a cell, by kind. Dates are days since 1899-12-30."""
 
-import re
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Text, and_, case, cast, func, literal, literal_column
+from sqlalchemy import ColumnElement, Integer, Text, Time, and_, case, cast, func, literal, literal_column
 
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import cell
-from stream_app.exports.formats.sql import as_text
+from stream_app.exports.formats.sql import as_text, number
 
 AS_TEXT = "\n"
 """Leads a value that its column's kind of cell cannot hold, and makes COPY quote it."""
@@ -15,10 +14,10 @@ AS_TEXT = "\n"
 DIGITS = 15
 """Significant decimal digits that every double, and so every spreadsheet, keeps."""
 
-_SCALE = re.compile(r"numeric\(\d+,(-?\d+)\)")
 _EPOCH = 25569  # 1970-01-01
 # Before 1900-03-01 the count differs between programs, because Excel believes in 1900-02-29.
 _FIRST, _LAST = "'1900-03-01'", "'9999-12-31'"
+_LAST_SECOND = "time '23:59:59'"
 
 
 def value_of(item: Column) -> ColumnElement[Any]:
@@ -32,6 +31,7 @@ def value_of(item: Column) -> ColumnElement[Any]:
         case Kind.INTEGER:
             return value
         case Kind.NUMERIC:
+            value = number(item)
             return _number(value, _short(item, value))
         case Kind.FLOAT:
             finite = and_(value > literal_column("'-Infinity'"), value < literal_column("'Infinity'"))
@@ -43,10 +43,26 @@ def value_of(item: Column) -> ColumnElement[Any]:
             )
         case Kind.TIMESTAMP | Kind.TIMESTAMPTZ:
             known = and_(value >= literal_column(_FIRST), value < literal_column("'10000-01-01'"))
-            return _either(known, cast(_days(value).op("+")(literal_column(str(_EPOCH))), Text), item)
+            days = _days(_within_day(item, value)).op("+")(literal_column(str(_EPOCH)))
+            return _either(known, cast(days, Text), item)
         case Kind.TIME:
-            return _either(value < literal_column("'24:00'"), cast(_days(value), Text), item)
+            days = _days(func.least(value, literal_column(_LAST_SECOND)))
+            return _either(value < literal_column("'24:00'"), cast(days, Text), item)
     return as_text(item)
+
+
+def _within_day(item: Column, value: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The time, cut to the second in a day's last second.
+
+    Cells show seconds, and programs round to what they show: half a second later it would be the next day,
+    or the day after the last that there is. The days of far-off years have no room for microseconds either.
+    """
+    # The transaction runs in UTC. Of the ways to have the time of day there, an interval is the cheapest.
+    utc = func.timezone(literal_column("interval '0'"), value)
+    local = utc if item.kind is Kind.TIMESTAMPTZ else value
+    return case(
+        (cast(local, Time) > literal_column(_LAST_SECOND), func.date_trunc("second", value)), else_=value
+    )
 
 
 def _days(value: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -57,8 +73,7 @@ def _days(value: ColumnElement[Any]) -> ColumnElement[Any]:
 
 def _short(item: Column, value: ColumnElement[Any]) -> ColumnElement[bool]:
     """Cheaply, that the number has few enough digits; false leaves it open."""
-    declared = _SCALE.fullmatch(item.type)
-    scale = max(int(declared[1]), 0) if declared else DIGITS
+    scale = max(item.precision[1], 0) if item.precision else DIGITS
     if scale < DIGITS:
         return value.between(*_bounds(DIGITS - scale))
     return and_(func.length(cast(value, Text)) <= DIGITS, value.between(*_bounds(DIGITS)))

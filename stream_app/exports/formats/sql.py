@@ -1,14 +1,15 @@
-"""SQL renderings of values that several formats share; types without an entry are PostgreSQL's own text.
+"""Renderings of whole columns that several formats share; see ``renderings`` for types within types.
 
-Sessions run with ``TimeZone=UTC``, ``IntervalStyle=iso_8601`` and ``extra_float_digits=1``.
+Transactions run with ``TimeZone=UTC``, ``IntervalStyle=iso_8601`` and ``extra_float_digits=1``.
 """
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, and_, case, cast, func, literal_column
+from sqlalchemy import ColumnElement, Numeric, Text, and_, case, cast, func, literal_column
 
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.formats.base import cell
+from stream_app.exports.formats.base import ROWS, cell
+from stream_app.exports.formats.renderings import is_own_json, is_own_text, quoted, text_of
 
 COMMON_ERA = ("0001-01-01", "10000-01-01")
 """From when to when (exclusive) a time's text has nothing but its date, a space and its time of day."""
@@ -36,6 +37,16 @@ def base64(value: ColumnElement[Any]) -> ColumnElement[Any]:
     return func.translate(func.encode(value, "base64"), "\n", "")
 
 
+def place(item: Column) -> str:
+    """The column ``item`` of the rows as plain SQL, told apart from whatever stands within its value."""
+    return f"{ROWS.name}.{quoted(item.name)}"
+
+
+def number(item: Column) -> ColumnElement[Any]:
+    """The value of a numeric column; that of ``money`` without a currency."""
+    return cast(cell(item), Numeric) if item.base == "money" else cell(item)
+
+
 def as_text(item: Column) -> ColumnElement[Any]:
     """The value as the text that csv, pdf and the text cells of a workbook show."""
     value = cell(item)
@@ -44,12 +55,14 @@ def as_text(item: Column) -> ColumnElement[Any]:
             return iso_time(value, zone=item.kind is Kind.TIMESTAMPTZ)
         case Kind.BYTES:
             return base64(value)
-        case Kind.ARRAY:
+        case Kind.ARRAY if is_own_json(item.data_type):
             return cast(func.to_json(value), Text)
-        case Kind.INTEGER | Kind.NUMERIC | Kind.FLOAT | Kind.DATE | Kind.UUID | Kind.JSON:
+        case Kind.NUMERIC:
+            return number(item)
+        case Kind.INTEGER | Kind.FLOAT | Kind.DATE | Kind.UUID | Kind.JSON:
             return value
         case Kind.TEXT if item.base == "text":
             return value
-        case Kind.OTHER if item.base == "inet":
-            return func.abbrev(value)  # its cast to text alone appends /32
-    return cast(value, Text)
+    if is_own_text(item.data_type):
+        return cast(value, Text)
+    return literal_column(text_of(place(item), item.data_type), Text)

@@ -2,9 +2,10 @@
 
 import asyncio
 import io
+import re
 from base64 import b64encode
 from collections.abc import Callable
-from datetime import datetime, time
+from datetime import datetime, time, timedelta
 from typing import Any
 from zipfile import ZipFile
 
@@ -165,3 +166,34 @@ async def test_rows_roll_over(
     assert [sheet.max_row for sheet in sheets] == [1000, 1000, 503]
     read = [row for sheet in sheets for row in sheet.iter_rows(min_row=2, values_only=True)]
     assert read == [(number, None if number == 7 else f"row {number}") for number in range(1, 2501)]
+
+
+async def test_a_time_is_never_shown_as_the_next_day(
+    export: Export, database: asyncpg.Connection, schema: str
+) -> None:
+    """V5, V23: what a program makes of a serial when it rounds to the seconds that the cell shows."""
+    moments = [
+        f"{day} 23:59:59{fraction}"
+        for day in ("1900-03-01", "1969-12-31", "2026-01-31", "5000-06-30", "9999-12-31")
+        for fraction in ("", ".0001", ".4999", ".5", ".9996", ".999999")
+    ]
+    source = await table(
+        database,
+        schema,
+        "id int PRIMARY KEY, ts timestamp, tz timestamptz, tm time",
+        *(f"{n}, '{moment}', '{moment}Z', '{moment}'" for n, moment in enumerate(moments)),
+        f"{len(moments)}, '2026-01-31 12:30:59.75', '2026-01-31 12:30:59.75Z', '12:30:59.75'",
+    )
+    content = (await export(source, "excel")).content
+    *rows, between = by_openpyxl(content)[1:]
+    for moment, (_, ts, tz, tm) in zip(moments, rows, strict=True):
+        assert ts == tz == datetime.fromisoformat(moment[:19])
+        assert tm == time(23, 59, 59)
+    with ZipFile(io.BytesIO(content)) as archive:
+        sheet = archive.read("xl/worksheets/sheet1.xml").decode()
+    serials = [float(serial) for serial in re.findall(r"<v>(\d+\.\d+)</v>", sheet)]
+    assert len(serials) == 3 * (len(moments) + 1)
+    assert all(int(serial + 0.5 / 86_400) == int(serial) for serial in serials)
+    assert max(serials) < 2_958_466
+    quarter = timedelta(milliseconds=750)
+    assert between[1:3] == (datetime(2026, 1, 31, 12, 30, 59) + quarter,) * 2  # other fractions stay
