@@ -24,6 +24,8 @@ from stream_app.exports.compression import Compression, compression_for
 from stream_app.exports.datasets.base import Dataset
 from stream_app.exports.formats.base import Document, Format, Tally
 from stream_app.exports.formats.process import frame_in_process
+from stream_app.exports.largest import largest, refusal
+from stream_app.exports.message_limit import MessageTooLong
 from stream_app.exports.phases import Timed, TimedSink, phase, rendering
 from stream_app.exports.pipe import BytePipe, PipeClosed
 from stream_app.exports.projection import Statement
@@ -46,6 +48,10 @@ COUNTED_ROWS = 1_000_000
 
 ROW_SECURITY = "row_level_security"
 """The warning of a file from whose table a policy leaves out rows for the service's role."""
+
+
+LARGEST_SECONDS = 60
+"""How long is looked for the row that was too large."""
 
 
 @dataclass(slots=True)
@@ -120,6 +126,8 @@ class Exporter:
             estimating = asyncio.create_task(self._estimate(claim, table, rows, gauge))
             try:
                 count, stored = await self._transfer(snapshot, statement, file, gauge)
+            except MessageTooLong as error:
+                raise await self._too_large(claim, table, request, output) or error from error
             finally:
                 estimating.cancel()
                 await asyncio.wait({estimating})
@@ -140,6 +148,23 @@ class Exporter:
             expires_at=now + timedelta(days=self.settings.retention_days),
             manifest=file.manifest(count, stored, gauge.tally),
         )
+
+    async def _too_large(
+        self, claim: Claim, table: Table, request: ExportRequest, output: Format
+    ) -> Rejected | None:
+        """The error for the row that was too long, if it is found in time: nothing of it is here."""
+        named = request.columns or [item.name for item in table.columns]
+        key = [item for item in table.columns if item.name in table.primary_key]
+        wanted = [*named, *(item.name for item in key if item.name not in named)]
+        rows = rows_of(table, request.model_copy(update={"columns": wanted}))
+        with suppress(ExporterError, TimeoutError):
+            async with self.source.snapshot(
+                f"exporter {claim.job_id} largest row", path=table.path, seconds=LARGEST_SECONDS
+            ) as snapshot:
+                found = await snapshot.first(await asyncio.to_thread(largest, rows, key))
+                if found is not None:
+                    return refusal(rows, key, (found["key"], found["sizes"]), output.row_bytes, output.name)
+        return None
 
     async def _check_table(self, snapshot: Snapshot, table: Table, claim: Claim) -> None:
         """See that the table is what its description says, and that it has all rows of the job's window.
@@ -228,7 +253,9 @@ class Exporter:
         try:
             sink = TimedSink(_limited(pipe.write, file.output.byte_limit(self.settings), file.output))
             with phase("source", sink, {"db.system.name": "postgresql", "db.operation.name": "COPY"}):
-                count = await snapshot.copy(statement.sql, statement.copy, sink)
+                count = await snapshot.copy(
+                    statement.sql, statement.copy, sink, longest=file.output.row_bytes
+                )
             pipe.finish()
             # Not held open while the object store takes the rest.
             await snapshot.end()

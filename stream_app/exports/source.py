@@ -15,6 +15,7 @@ from pydantic_core import from_json
 from stream_app.database_url import CONNECT_SECONDS
 from stream_app.errors import Outage, Rejected
 from stream_app.exports import standby
+from stream_app.exports.message_limit import LONGEST, MessageLimit, MessageTooLong
 from stream_app.exports.session import begin
 from stream_app.exports.source_errors import is_loss, of_connection, source_errors
 from stream_app.keepalive import keep_alive
@@ -92,17 +93,37 @@ class Snapshot:
         counting = f"SELECT count(*) FROM (SELECT 1 FROM ({sql}) AS rows LIMIT {limit}) AS counted"
         return int(await _value(self.connection, counting, self.timeout))
 
-    async def copy(self, sql: str, options: Mapping[str, Any], sink: Sink) -> int:
+    async def first(self, sql: str) -> "asyncpg.Record | None":
+        """The first row of ``sql``."""
+        return await self.connection.fetchrow(sql, timeout=self.timeout)
+
+    async def copy(self, sql: str, options: Mapping[str, Any], sink: Sink, *, longest: int = LONGEST) -> int:
         """COPY the rows of ``sql`` into ``sink`` in chunks of whole rows; returns how many there were.
 
         A sink that waits holds the database back; one that raises, or a cancellation, ends the statement.
+
+        Raises:
+            MessageTooLong: a row has more than ``longest`` bytes. The connection is closed then.
         """
+        # The driver has no public way to it.
+        limit = MessageLimit(self.connection._con._transport, longest)
+        try:
+            return await self._copy(sql, options, sink, limit)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            if limit.is_exceeded:
+                raise MessageTooLong(longest) from error
+            raise
+        finally:
+            limit.remove()
+
+    async def _copy(self, sql: str, options: Mapping[str, Any], sink: Sink, limit: MessageLimit) -> int:
         waiting: list[bytes] = []
         size = 0
         large = False
 
         async def gather(data: bytes) -> None:
             nonlocal size, large
+            limit.message_ended()
             waiting.append(data)
             size += len(data)
             if size >= COALESCED:

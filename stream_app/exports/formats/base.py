@@ -65,6 +65,8 @@ class Format(ABC):
     description: str
     compressible = False
     """Whether ``options.compression`` applies."""
+    row_bytes = 13 * 2**20
+    """The most bytes of one row, as COPY writes it; on its way it takes several times as much memory."""
     own_process = False
     """Whether framing is pure Python work that would hold the interpreter's lock."""
 

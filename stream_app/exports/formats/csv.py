@@ -24,6 +24,8 @@ from stream_app.exports.formats.sql import as_text
 GUARDED = frozenset({Kind.TEXT, Kind.ENUM, Kind.OTHER})
 """Kinds whose values may begin like a formula (https://owasp.org/www-community/attacks/CSV_Injection)."""
 
+CAN_BE_EMPTY = GUARDED | {Kind.BYTES}
+
 SYLK = "ID"
 """Excel takes a file that begins so for one of another format, and complains."""
 
@@ -49,19 +51,19 @@ class CsvFormat(Format):
     def project(self, columns: Sequence[Column], options: Options) -> Projection:
         """One SQL column for each cell, text columns guarded against formulas.
 
-        A NULL that is written as nothing, alone in its record, would be an empty line, which readers skip: it
-        becomes an empty text, which COPY quotes.
+        What is written as nothing, alone in its record, would be an empty line, which readers skip. So NULL
+        becomes an empty text, which COPY quotes; where NULL has a text, all others are quoted.
         """
+        copy: dict[str, Any] = {"format": "csv", "delimiter": options.delimiter, "null": options.null}
         cells = [
             _guarded(item) if options.guard_formulas and _is_textual(item) else as_text(item)
             for item in columns
         ]
         if len(cells) == 1 and not options.null:
             cells = [func.coalesce(cast(cells[0], Text), literal_column("''"))]
-        return Projection(
-            select(*cells).select_from(ROWS),
-            {"format": "csv", "delimiter": options.delimiter, "null": options.null},
-        )
+        elif len(cells) == 1 and columns[0].kind in CAN_BE_EMPTY:
+            copy["force_quote"] = True
+        return Projection(select(*cells).select_from(ROWS), copy)
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
         """Byte order mark and header, then the rows as they come."""

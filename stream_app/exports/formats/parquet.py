@@ -6,6 +6,7 @@ PostgreSQL                 Parquet
 boolean, integers, oid     BOOLEAN, INT of 16, 32 or 64 bits (oid: 64)
 real, double precision     FLOAT, DOUBLE
 numeric(p,s)               DECIMAL of that precision; NaN becomes null and is counted
+money                      DECIMAL(19,2)
 numeric, precision > 38    text, since not every reader takes longer decimals
 date, time, timestamp      DATE, TIME, TIMESTAMP in microseconds; what the years 1 to 9999
                            or a day do not hold (infinity, 24:00) becomes null and is counted
@@ -33,6 +34,7 @@ class ParquetFormat(Format):
     extension = "parquet"
     media_type = "application/vnd.apache.parquet"
     description = "Apache Parquet with typed columns, compressed by zstd"
+    row_bytes = 2 * 2**20  # Arrow holds a row group several times
 
     def project(self, columns: Sequence[Column], options: Options) -> Projection:
         """COPY's own text format, which costs the database least."""

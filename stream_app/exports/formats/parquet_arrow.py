@@ -12,6 +12,9 @@ from stream_app.exports.formats.parquet_reader import Reader, arrow_type
 BATCH_BYTES = 2**20
 """Rows that are read at a time."""
 
+LONG = 1024
+"""Bytes of a value, on the average, from which on a dictionary takes more memory than it is worth."""
+
 ROW_GROUP_ROWS = 122_880
 ROW_GROUP_BYTES = 6 * 2**20
 """A row group ends when it reaches either, so that memory does not depend on how long the values are."""
@@ -52,7 +55,9 @@ def _writer(sink: "_Outbox", schema: pa.Schema, sample: pa.Table) -> pq.ParquetW
     repeating = [
         field.name
         for field, column in zip(schema, sample.columns, strict=True)
-        if not pa.types.is_nested(field.type) and pc.count_distinct(column).as_py() <= len(column) // 2
+        if not pa.types.is_nested(field.type)
+        and column.nbytes <= LONG * len(column)
+        and pc.count_distinct(column).as_py() <= len(column) // 2
     ]
     # A nested column is known by the path of its leaf.
     repeating += [f"{field.name}.list.element" for field in schema if pa.types.is_list(field.type)]

@@ -1,0 +1,74 @@
+"""Rows that cannot be written in bounded memory are refused before they are here (V11)."""
+
+import asyncpg
+import pytest
+
+from stream_app.errors import Rejected
+from stream_app.exports.datasets.base import Dataset
+from stream_app.exports.formats.registry import FORMATS
+from tests.integration.exports.conftest import Export
+
+MEBIBYTE = 2**20
+OTHERS = sorted(FORMATS.keys() - {"pdf"})
+
+
+async def fill(database: asyncpg.Connection, schema: str, size: int) -> str:
+    await database.execute(
+        "CREATE TABLE t (at date, id int PRIMARY KEY, small text, v text, b bytea);"
+        f" INSERT INTO t VALUES ('2026-01-01', 7, 'x', repeat('a', {size}), NULL),"
+        f" ('2026-01-02', 8, 'y', 'short', '\\x00')"
+    )
+    return f"{schema}.t"
+
+
+@pytest.mark.parametrize("name", OTHERS)
+async def test_the_error_names_column_and_row(
+    export: Export, database: asyncpg.Connection, schema: str, name: str
+) -> None:
+    """V11, R19: whatever the format; what is small enough goes on being exported."""
+    limit = FORMATS[name].row_bytes
+    table = await fill(database, schema, limit + 1)
+    with pytest.raises(
+        Rejected, match=rf"column 'v' of the row whose id is '7' has {limit + 1:,} bytes"
+    ) as caught:
+        await export(table, name)
+    assert caught.value.code == "value_too_large"
+    assert f"{limit:,}" in str(caught.value)
+    without = await export(table, name, columns=["at", "id", "small", "b"])
+    assert without.data.row_count == 2
+    assert (await export(table, name, filters={"id": 8})).data.row_count == 1
+
+
+@pytest.mark.parametrize("name", OTHERS)
+async def test_a_row_just_small_enough(
+    export: Export, database: asyncpg.Connection, schema: str, name: str
+) -> None:
+    table = await fill(database, schema, FORMATS[name].row_bytes - 1000)
+    assert (await export(table, name)).data.row_count == 2
+
+
+async def test_bytes_arrays_and_json_count_as_they_are_written(
+    export: Export, database: asyncpg.Connection, schema: str
+) -> None:
+    """V11: the limit is on what comes, not on what is stored."""
+    size = 10 * MEBIBYTE  # as base64 more than the limit
+    await database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, b bytea, a text[], j jsonb);"
+        f" INSERT INTO t VALUES (1, decode(repeat('00', {size}), 'hex'), NULL, NULL),"
+        " (2, NULL, array_fill('abc'::text, ARRAY[3000000]), NULL),"
+        " (3, NULL, NULL, to_jsonb(array_fill(12345, ARRAY[3000000])))"
+    )
+    for number, column in ((1, "b"), (2, "a"), (3, "j")):
+        with pytest.raises(Rejected, match=rf"column '{column}' of the row whose id is '{number}'"):
+            await export(f"{schema}.t", "csv", filters={"id": number})
+
+
+async def test_a_key_that_is_not_exported_is_not_named(
+    export: Export, database: asyncpg.Connection, schema: str
+) -> None:
+    """V11: hidden columns stay hidden, also in errors."""
+    await fill(database, schema, FORMATS["csv"].row_bytes + 1)
+    hidden = Dataset(name="t", table=f"{schema}.t", columns=("at", "v"))
+    with pytest.raises(Rejected, match="column 'v' of a row has") as caught:
+        await export("", "csv", dataset=hidden)
+    assert "'7'" not in str(caught.value)
