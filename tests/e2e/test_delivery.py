@@ -79,3 +79,21 @@ async def _forget(system: System, job: str) -> None:
     connection = await asyncpg.connect(system.stack.settings()["EXPORTER_DATABASE_URL"])
     await connection.execute("UPDATE deliveries SET status = 'ambiguous' WHERE job_id = $1", UUID(job))
     await connection.close()
+
+
+def test_a_user_who_is_forgotten_has_no_jobs_and_no_files(system: System) -> None:
+    """S15: by one command, and a running export is cancelled first."""
+    user = {"Authorization": f"Bearer {system.stack.token('forget-me', 'exports:all')}"}
+    with httpx.Client(base_url=system.api.address, headers=user) as client:
+        asked = {"export_type": "ledger", "format": "csv", "scope": "all", "recipients": ["f@example.com"]}
+        job = client.post("/exports/jobs", json=asked).json()["export_job_id"]
+        system.ended(job)
+        link = client.get(f"/exports/jobs/{job}/download").headers["location"]
+        assert httpx.get(link).status_code == 200
+        assert "Emptied 1 jobs, removed 1 files" in system.stack.run(
+            "forget", "--user-id", "forget-me", "--yes"
+        )
+        assert client.get("/exports/jobs").json()["jobs"] == []
+        assert client.get(f"/exports/jobs/{job}").status_code == 404
+        assert httpx.get(link).status_code == 404
+    assert "1 jobs" not in system.stack.run("forget", "--address", "f@example.com", "--yes")
