@@ -2,16 +2,18 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import SecretStr
 from rich.markup import escape
 
 from local.apps import Api
-from local.errors import ServiceError, UsageError
+from local.errors import UsageError
 from local.ports import is_free
 from local.progress import Progress, console
 from local.stack import ROOT, Stack
+from local.supervision import Supervision
 from stream_app.settings import Settings
 
 
@@ -29,7 +31,7 @@ def up(
 
     Raises:
         UsageError: the port is taken, or a stack runs in this folder already.
-        ServiceError: a service failed, at the start or later.
+        ServiceError: a service failed, at the start or later, or one of our processes died over and over.
     """
     if not is_free(port):
         raise UsageError(f"port {port} is taken: choose another with PORT=")
@@ -44,7 +46,10 @@ def up(
             for file in files:
                 _write(file, environment_file({**stack.settings(), "EXPORTER_PUBLIC_URL": api.url}))
             _greet(api.url, content, facts)
-            _watch(stack)
+            _watch(
+                stack,
+                lambda: _write(facts, json.dumps({**content, "pids": stack.pids()}, indent=2) + "\n"),
+            )
         finally:
             for path in (facts, *files):
                 path.unlink(missing_ok=True)
@@ -81,9 +86,12 @@ def environment_file(settings: dict[str, str]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(text, "utf-8")
+    """Write it whole at once: somebody may be reading."""
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    new.touch(mode=0o600)
+    new.write_text(text, "utf-8")
+    new.replace(path)
 
 
 def _greet(url: str, content: dict[str, object], facts: Path) -> None:
@@ -104,9 +112,10 @@ def _short(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def _watch(stack: Stack) -> None:
+def _watch(stack: Stack, changed: Callable[[], None] = lambda: None) -> None:
+    """Start again what dies, and call ``changed`` then: it has another process id."""
+    supervision = Supervision(stack, lambda line: console.print(escape(line), style="yellow"))
     while True:
-        dead = stack.dead()
-        if dead is not None:
-            raise ServiceError(str(dead.child.error(f"ended with {dead.child.exit_code}")))
+        if supervision.look():
+            changed()
         time.sleep(0.5)

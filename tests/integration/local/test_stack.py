@@ -139,10 +139,20 @@ def test_up_serves_tells_where_and_cleans_up(tmp_path: Path) -> None:
             with urllib.request.urlopen(request, timeout=10) as answer:
                 assert answer.status == 200
 
+        # P21: what dies is started again.
+        os.kill(facts["pids"]["worker-1"], signal.SIGKILL)
+        first = facts["pids"]["worker-1"]
+        deadline = time.monotonic() + START
+        while (facts := json.loads(facts_file.read_text()))["pids"].get("worker-1", first) == first:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
         process.send_signal(signal.SIGTERM)
         _, messages = process.communicate(timeout=PATIENCE + 30)
         assert process.returncode == 0, messages
         assert facts["token"] in messages
+        assert "worker-1 ended with -9 and is started again (1 of 5)" in messages
         wait_gone(*facts["pids"].values())
     assert sorted(os.listdir(tmp_path)) == ["up"]
     assert os.listdir(tmp_path / "up") == ["logs"]
