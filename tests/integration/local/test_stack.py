@@ -142,11 +142,15 @@ def test_up_serves_tells_where_and_cleans_up(tmp_path: Path) -> None:
         # P21: what dies is started again.
         os.kill(facts["pids"]["worker-1"], signal.SIGKILL)
         first = facts["pids"]["worker-1"]
-        deadline = time.monotonic() + START
-        while (facts := json.loads(facts_file.read_text()))["pids"].get("worker-1", first) == first:
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until(
+            lambda: (
+                process.poll() is not None
+                or json.loads(facts_file.read_text())["pids"].get("worker-1", first) != first
+            ),
+            within=START,
+        )
+        assert process.poll() is None, process.communicate()
+        facts = json.loads(facts_file.read_text())
 
         process.send_signal(signal.SIGTERM)
         _, messages = process.communicate(timeout=PATIENCE + 30)
