@@ -16,6 +16,10 @@ REMEMBERED_SECONDS = 1.0
 """How long one look at the parts serves, however many ask."""
 
 
+INSIDE = frozenset({"feed"})
+"""Parts of the API itself, of which only a fault is of interest."""
+
+
 class Readiness:
     """Whether the parts answer, asked at most once a second."""
 
@@ -33,6 +37,7 @@ class Readiness:
                 self._parts = {
                     name: "ok" if fine else "unavailable"
                     for name, fine in zip(self._checks, answers, strict=True)
+                    if not (fine and name in INSIDE)
                 }
                 self._until = time.monotonic() + REMEMBERED_SECONDS
         return self._parts

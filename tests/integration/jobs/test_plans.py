@@ -205,6 +205,7 @@ def of_the_api(jobs: Jobs, some_ids: list[UUID]) -> Statements:
         "unfinished": lambda: records.unfinished(user),
         "unfinished of some": lambda: records.unfinished_of([user, "user-8"], 500),
         "ended lately": lambda: records.ended_since(user, lately, 100),
+        "ended ever (Q8)": lambda: records.ended_since(user, datetime.fromtimestamp(0, UTC), 100),
         "runs of a schedule": lambda: ScheduleStore(jobs.engine).runs(SCHEDULE, limit=50),
     }
 

@@ -1,8 +1,15 @@
-"""How far a listener may be behind."""
+"""How far a listener may be behind, and what becomes of it when something goes wrong that nobody foresaw."""
 
+import asyncio
+from typing import Any
 from uuid import uuid4
 
-from api.feed import MAX_WAITING, Subscription, Update
+import pytest
+from structlog.testing import capture_logs
+
+from api import feed as feeds
+from api.feed import MAX_WAITING, Feed, Subscription, Update
+from stream_app.errors import Retryable
 
 
 def offer(subscription: Subscription, count: int) -> None:
@@ -24,3 +31,51 @@ async def test_a_listener_that_is_hopelessly_behind_is_let_go() -> None:
     await anext(updates)
     offer(subscription, MAX_WAITING + 2)
     assert [update async for update in updates] == []
+
+
+class Records:
+    """Fails in a way that nobody foresaw, until it is mended."""
+
+    def __init__(self) -> None:
+        self.broken = True
+        self.asked = 0
+
+    async def some(self, ids: Any) -> list[Any]:
+        self.asked += 1
+        if self.broken:
+            raise KeyError("a fault")
+        return []
+
+    unfinished_of = some
+
+
+async def test_a_fault_that_nobody_foresaw_ends_the_streams_and_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Q9: no listener waits for ever beside a feed that is dead, and the feed goes on."""
+    monkeypatch.setattr(feeds, "RETRY_SECONDS", 0.05)
+    records = Records()
+    feed = Feed(records)  # type: ignore[arg-type]
+    job = uuid4()
+    with capture_logs() as logs:
+        running = asyncio.create_task(feed.run())
+        async with asyncio.timeout(10):
+            with feed.job(job) as one, feed.user("ada") as every:
+                feed.notice(f"{job} ada")
+                assert [update async for update in one.updates()] == []
+                assert [update async for update in every.updates()] == []
+                assert one.failed
+            with pytest.raises(Retryable):
+                await feed.check()
+            records.broken = False
+            before = records.asked
+            with feed.job(job) as later:
+                while records.asked == before:
+                    feed.notice(f"{job} ada")
+                    await asyncio.sleep(0.01)
+                while feed._failure is not None:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.01)
+                assert not later.failed
+            await feed.check()
+        running.cancel()
+    assert "feed.failed" in [line["event"] for line in logs]
