@@ -17,6 +17,8 @@ from tests.e2e.browser import Visit, launched, visiting
 from tests.e2e.conftest import System
 from tests.e2e.tables import psql
 
+pytestmark = pytest.mark.browser
+
 
 @pytest.fixture(scope="module")
 def browser(system: System) -> Iterator[Browser]:

@@ -1,5 +1,7 @@
 """What the ledger's row and the job's record say, as one notice."""
 
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -43,8 +45,13 @@ ROW: dict[str, Any] = {
 }
 
 
+def row(**changes: Any) -> Mapping[str, Any]:
+    """A claimed row; what is not named is NULL."""
+    return defaultdict(lambda: None, ROW | changes)
+
+
 def test_a_notice_has_what_the_rows_have() -> None:
-    found = Notice.of(ROW)
+    found = Notice.of(row())
     assert {name: getattr(found, name) for name in RECORD} == RECORD
     assert (found.attempt, found.address, found.user_id, found.unwanted) == (
         2,
@@ -68,7 +75,7 @@ def test_a_notice_has_what_the_rows_have() -> None:
 def test_a_period_is_shown_where_both_of_its_ends_are_known(
     window: object, shown: tuple[str, str] | None
 ) -> None:
-    assert Notice.of(ROW | {"window": window}).window == shown
+    assert Notice.of(row(window=window)).window == shown
 
 
 @pytest.mark.parametrize(
@@ -84,7 +91,7 @@ def test_a_period_is_shown_where_both_of_its_ends_are_known(
     ],
 )
 def test_what_nobody_wants_any_more_says_why(changes: dict[str, Any], reason: str | None) -> None:
-    assert Notice.of(ROW | changes).unwanted == reason
+    assert Notice.of(row(**changes)).unwanted == reason
 
 
 def test_a_failure_is_not_empty() -> None:
