@@ -2,8 +2,7 @@
 
 A value is the text that csv shows. NULL is a grey dash, an empty text is nothing. Line breaks in a value are
 line breaks in its cell, a tab is four spaces. A character that no font here has is written as ``\\u{1f600}``
-and counted in the manifest as ``replaced_characters``; so is any other control character. A row of more than
-:data:`stream_app.exports.formats.pdf_values.ROW_BYTES` is refused.
+and counted in the manifest as ``replaced_characters``; so is any other control character.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ class PdfFormat(Format):
     extension = "pdf"
     media_type = "application/pdf"
     description = "a printable table with title, filters and page numbers; title and page_size are options"
+    row_bytes = 4 * 2**20  # a thousand pages; laying it out takes up to 30 times as much
     own_process = True
 
     def row_limit(self, settings: Settings) -> int | None:

@@ -16,7 +16,6 @@ from stream_app.exports.formats.pdf_grid import lay_out
 from stream_app.exports.formats.pdf_page import Painter, Words
 from stream_app.exports.formats.pdf_table import Table
 from stream_app.exports.formats.pdf_text import columns_of, shown
-from stream_app.exports.formats.pdf_values import small_rows
 
 SAMPLE_BYTES = 128 * 2**10
 """Rows that are looked at before the first page is laid out."""
@@ -43,7 +42,7 @@ def report(chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterato
     fonts, file = Fonts(), PdfFile()
     title = document.options.title or document.dataset
     words = _words(document, title, fonts, tally)
-    rows = (columns_of(chunk, fonts, tally) for chunk in _with_sample(small_rows(chunks, document.columns)))
+    rows = (columns_of(chunk, fonts, tally) for chunk in _with_sample(chunks))
     sample = next(rows, None)
     nothing: list[tuple[str, ...]] = [()] * len(document.columns)
     grid = lay_out(document.columns, words.names, sample or nothing, fonts, document.options.page_size)

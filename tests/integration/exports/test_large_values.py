@@ -9,7 +9,6 @@ from stream_app.exports.formats.registry import FORMATS
 from tests.integration.exports.conftest import Export
 
 MEBIBYTE = 2**20
-OTHERS = sorted(FORMATS.keys() - {"pdf"})
 
 
 async def fill(database: asyncpg.Connection, schema: str, size: int) -> str:
@@ -21,7 +20,7 @@ async def fill(database: asyncpg.Connection, schema: str, size: int) -> str:
     return f"{schema}.t"
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", FORMATS)
 async def test_the_error_names_column_and_row(
     export: Export, database: asyncpg.Connection, schema: str, name: str
 ) -> None:
@@ -39,7 +38,7 @@ async def test_the_error_names_column_and_row(
     assert (await export(table, name, filters={"id": 8})).data.row_count == 1
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", FORMATS)
 async def test_a_row_just_small_enough(
     export: Export, database: asyncpg.Connection, schema: str, name: str
 ) -> None:

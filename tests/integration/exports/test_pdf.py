@@ -124,11 +124,3 @@ async def test_more_bytes_than_allowed(
         await exporter.run(claim_for(ExportRequest.parse(request)), Gauge())
     assert caught.value.code == "too_many_bytes"
     assert framing() == 0
-
-
-async def test_a_value_too_large(export: Export, database: asyncpg.Connection, schema: str) -> None:
-    """V11: refused by the process that would have written it, with the column and the row."""
-    await database.execute("CREATE TABLE t AS SELECT 7 AS id, repeat('x', 5000000) AS a, 'small' AS b")
-    with pytest.raises(Rejected, match="column 'a' of the row whose id is '7' has 5,000,000 bytes") as caught:
-        await export(f"{schema}.t", "pdf")
-    assert caught.value.code == "value_too_large"

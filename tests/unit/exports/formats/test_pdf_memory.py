@@ -6,12 +6,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from stream_app.errors import Rejected
 from stream_app.events import Options
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import Document, Tally
 from stream_app.exports.formats.pdf import PdfFormat
-from stream_app.exports.formats.pdf_values import ROW_BYTES
 from stream_app.settings import Settings
 
 AS_OF = datetime(2026, 1, 31, 13, 30, tzinfo=UTC)
@@ -72,28 +70,12 @@ def grown(name: str, size: int, columns: int) -> int:
 @pytest.mark.parametrize("name", FILLINGS)
 def test_a_quarter_of_the_largest_value_takes_less_than_a_quarter_of_150_mb(name: str) -> None:
     """V11: the process that writes the file; what it takes is in proportion to the value."""
-    assert grown(name, ROW_BYTES // 4, 2) < 37
+    assert grown(name, PdfFormat.row_bytes // 4, 2) < 37
 
 
 def test_a_tall_cell_beside_many_columns_takes_little() -> None:
     """V11: what stands beside a cell of many lines is as high as that."""
     assert grown("line breaks", 2**14, 300) < 20
-
-
-@pytest.mark.parametrize("before", [0, 3])
-def test_a_larger_row_is_refused_with_its_column_and_key(before: int) -> None:
-    """V11: and so is the same row behind others in one chunk."""
-    rows = b"".join(b"%d\tsmall\n" % number for number in range(before))
-    large = b"k\\\\7\t" + b"x" * ROW_BYTES + b"\n"
-    with pytest.raises(
-        Rejected, match=r"column 'note' of the row whose id is 'k\\\\7' has 4,194,304"
-    ) as caught:
-        write([b"1\tx\n" * 40_000, rows + large + b"9\tsmall\n"], 2)
-    assert caught.value.code == "value_too_large"
-
-
-def test_rows_that_are_large_together_are_not_refused() -> None:
-    assert write([b"1\t%b\n" % (b"x" * 1000) * (ROW_BYTES // 1000)], 2)
 
 
 def test_the_most_bytes_are_a_setting() -> None:
