@@ -66,11 +66,18 @@ class Brokers:
     async def topic_ids(self, topics: Collection[str]) -> dict[str, UUID]:
         """The id of each of ``topics`` that exists; none from brokers that have no ids, before Kafka 2.8."""
 
-        async def ask(admin: AIOKafkaAdminClient, _: AIOKafkaConsumer) -> dict[str, UUID]:
-            try:
-                return ids_of(await admin._send_request(TopicIdsRequest(topics)))
-            except NotImplementedError:
-                return {}
+        return await self._ask(lambda admin, _: _topic_ids(admin, topics))
+
+    async def logs(self, places: Collection[Place]) -> tuple[dict[Place, int], dict[str, UUID]]:
+        """What :meth:`ends` and :meth:`topic_ids` say, as one question."""
+        wanted = [TopicPartition(*place) for place in places]
+
+        async def ask(
+            admin: AIOKafkaAdminClient, reader: AIOKafkaConsumer
+        ) -> tuple[dict[Place, int], dict[str, UUID]]:
+            ids = await _topic_ids(admin, {topic for topic, _ in places}) if places else {}
+            ends = await reader.end_offsets(wanted)
+            return {(place.topic, place.partition): end for place, end in ends.items()}, ids
 
         return await self._ask(ask)
 
@@ -137,6 +144,13 @@ async def _started(client: Client, close: Callable[[Client], Awaitable[None]]) -
         await close(client)
         raise
     return client
+
+
+async def _topic_ids(admin: AIOKafkaAdminClient, topics: Collection[str]) -> dict[str, UUID]:
+    try:
+        return ids_of(await admin._send_request(TopicIdsRequest(topics)))
+    except NotImplementedError:
+        return {}
 
 
 async def _group(admin: AIOKafkaAdminClient, name: str) -> Group:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -28,8 +28,8 @@ HURRIED = 0.25
 PATIENCE = 5.0
 """Seconds that a part has for an answer."""
 
-BROKERS_PATIENCE = 0.3 * PATIENCE
-"""Seconds for one question to the brokers: three make an answer, and should fail by themselves."""
+BROKERS_PATIENCE = 0.45 * PATIENCE
+"""Seconds for one question to the brokers: two make an answer, and should fail by themselves."""
 
 Check = Callable[[], Awaitable[object]]
 """Returns if the part answers, raises :class:`ExporterError` if not."""
@@ -119,13 +119,11 @@ class Watch(Service):
 
     async def _ask_brokers(self) -> None:
         self._group = await self._brokers.group()
-        places = list(readings(self._app))
-        self._ends = await self._brokers.ends(places)
-        await self._notice_new_topics({topic for topic, _ in places})
+        self._ends, ids = await self._brokers.logs(list(readings(self._app)))
+        await self._notice_new_topics(ids)
 
-    async def _notice_new_topics(self, topics: Collection[str]) -> None:
+    async def _notice_new_topics(self, ids: Mapping[str, UUID]) -> None:
         """One of the same name with another id is another topic, whose log the offsets are not of."""
-        ids = await self._brokers.topic_ids(topics) if topics else {}
         for topic, found in ids.items():
             if self._topic_ids.get(topic, found) != found:
                 await cast(LosslessConsumer, self._app.consumer).begin_anew(topic)

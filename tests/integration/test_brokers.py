@@ -60,5 +60,5 @@ async def test_a_topic_that_is_made_anew_has_another_id(brokers: Brokers, settin
     assert found[0][Topic.TICKS] == found[1][Topic.TICKS]
 
 
-def test_three_questions_fail_before_who_asks_them_gives_up() -> None:
-    assert 3 * BROKERS_PATIENCE < PATIENCE
+def test_two_questions_fail_before_who_asks_them_gives_up() -> None:
+    assert 2 * BROKERS_PATIENCE < PATIENCE
