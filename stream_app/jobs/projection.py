@@ -22,6 +22,9 @@ _SET = ", ".join(f"{name} = coalesce(told.{name}, job.{name})" for name in _KNOW
 _STEPS = ", ".join(
     f"('{before}', '{target}')" for target in OUTCOMES.values() for before in sorted(predecessors(target))
 )
+_SAME = " AND ".join(f"job.{name} = told.{name}" for name in ("user_id", "export_type", "format"))
+"""Who asked for what: an event that says otherwise is of no job that there is."""
+
 _RETURNED = (*TOLD, ExportJob.recipients, ExportJob.webhook)
 _NEW = (
     "id",
@@ -49,7 +52,7 @@ _APPLY = text(
     ), held AS MATERIALIZED (
         SELECT * FROM (
             SELECT job.id, true AS sealed FROM told JOIN export_jobs AS job ON job.id = told.id
-            WHERE job.outcome IS NOT NULL AND job.attempt = told.attempt
+            WHERE {_SAME} AND job.outcome IS NOT NULL AND job.attempt = told.attempt
                 AND job.outcome ->> 'status' = told.status
                 AND job.outcome ->> 'key' IS NOT DISTINCT FROM told.file_path
                 AND CAST(job.outcome ->> 'completed_at' AS timestamptz) IS NOT DISTINCT FROM told.completed_at
@@ -58,7 +61,7 @@ _APPLY = text(
         UNION ALL
         SELECT * FROM (
             SELECT job.id, false AS sealed FROM told JOIN export_jobs AS job ON job.id = told.id
-            WHERE job.outcome IS NULL AND (
+            WHERE {_SAME} AND job.outcome IS NULL AND (
                 job.attempt = told.attempt AND (job.status, told.status) IN ({_STEPS})
                 OR job.attempt < told.attempt AND job.status IN ('pending', 'processing')
             )

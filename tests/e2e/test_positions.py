@@ -90,7 +90,10 @@ async def test_a_topic_that_is_made_anew_is_read(own: Deployment, worker: AppPro
     async with own.admin() as admin:
         await admin.delete_topics([own.settings.topic(Topic.REQUESTS)])
     await ensure_topics(own.settings)
-    await own.has(await own.ask(60), within=NOTICED)
+    try:
+        await own.has(await own.ask(60), within=NOTICED)
+    except TimeoutError as error:
+        raise AssertionError(worker.child.tail(80)) from error
     await own.has(await own.ask(20), within=10)
     assert worker.running
 

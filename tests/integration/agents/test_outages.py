@@ -100,7 +100,6 @@ async def test_a_database_that_refuses_one_job_has_it_put_aside(engine: AsyncEng
         await agent.take(messages)
     assert agent.broker.dead == [UUID(messages[1].event.id)]
     assert await agent.users() == ["u0", "u2"]
-    assert {event.job_id for event in agent.broker.events} == {UUID(m.event.id) for m in messages[::2]}
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from stream_app.agents.lifecycle import Projector
 from stream_app.events import Event, EventType, JobError, LifecycleData, lifecycle_event
 from stream_app.jobs.states import EVENT_OF, UNFINISHED, Status
 from stream_app.jobs.store import Claim
-from tests.integration.jobs.jobs import Jobs, Requests, request
+from tests.integration.jobs.jobs import Jobs, Requests, completed, request
 
 
 @pytest.fixture
@@ -142,6 +142,21 @@ async def test_nothing_that_is_sealed_is_ended_by_another_event(jobs: Jobs) -> N
         assert await jobs.status(job_id) == "processing"
     await project(jobs, lifecycle_event(EventType.COMPLETED, outcome))
     assert await jobs.status(job_id) == "completed"
+
+
+@pytest.mark.parametrize("said", [{"user_id": "v"}, {"export_type": "proofs"}, {"format": "pdf"}])
+async def test_an_event_of_another_user_dataset_or_format_ends_no_job(
+    jobs: Jobs, said: dict[str, str]
+) -> None:
+    """S12: whether the outcome is sealed or not."""
+    await jobs.admit()
+    (claim,) = await jobs.store.claim("w", 1)
+    outcome = completed(claim)
+    forged = outcome.model_copy(update=said)
+    assert not await jobs.apply(forged)
+    assert await jobs.store.seal(claim, outcome)
+    assert not await jobs.apply(forged)
+    assert await jobs.apply(outcome)
 
 
 async def test_an_unknown_job_is_restored_only_with_a_key_of_its_own(jobs: Jobs) -> None:
