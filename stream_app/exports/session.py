@@ -100,7 +100,7 @@ def begin(
 
 
 def _row(name: str, value: str, *, linux: bool) -> str:
-    literal = value.replace("'", "''").replace("\\", "")
+    literal = value.replace("'", "''")
     return f"('{name}', '{literal}', {str(linux).lower()})"
 
 

@@ -38,6 +38,24 @@ async def test_an_export_that_takes_its_time_is_estimated(
     assert await estimated(exporter_of(slow)) == ROWS
 
 
+async def test_own_rows_are_counted_and_not_guessed(
+    database: asyncpg.Connection, schema: str, exporter_of: Callable[..., Exporter]
+) -> None:
+    """S5: what the planner expects tells of everybody's rows."""
+    await database.execute(
+        f"""CREATE FUNCTION "{schema}".nap() RETURNS text STABLE LANGUAGE sql
+        AS 'SELECT pg_sleep(1.5 / {ROWS})::text';
+        CREATE VIEW "{schema}".shared AS
+        SELECT n, CASE WHEN n % 2 = 0 THEN 'u' ELSE 'v' END AS owner, "{schema}".nap() AS pause
+        FROM generate_series(1, {2 * ROWS}) AS n"""
+    )
+    gauge = Gauge()
+    request = ExportRequest(user_id="u", export_type="shared", format="csv")
+    dataset = Dataset(name="shared", table=f"{schema}.shared", owner="owner", columns=("n", "pause"))
+    await exporter_of(dataset).run(claim_for(request), gauge)
+    assert gauge.estimated_rows == ROWS
+
+
 async def test_a_short_one_asks_for_no_estimate(
     slow: Dataset, exporter_of: Callable[..., Exporter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
