@@ -80,6 +80,12 @@ def test_an_order_is_found_by_the_id_of_its_request(system: System) -> None:
     answer = system.client.post("/exports/jobs", json=body, headers={"X-Request-ID": "ticket-4711"})
     assert answer.headers["X-Request-ID"] == "ticket-4711"
     job_id = answer.json()["export_job_id"]
-    (line,) = [line for line in lines(system.api.log) if line.get("request_id") == "ticket-4711"]
+    found = [line for line in lines(system.api.log) if line.get("request_id") == "ticket-4711"]
+    line, audited = sorted(found, key=lambda line: str(line["event"]), reverse=True)
     assert (line["event"], line["job_id"], line["user_id"]) == ("job.requested", job_id, "tester")
+    assert (audited["event"], audited["actor"], audited["object"]) == (
+        "call.audited",
+        "tester",
+        f"job:{job_id}",
+    )
     assert system.ended(job_id)["status"] == "completed"
