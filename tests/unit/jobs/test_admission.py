@@ -1,13 +1,14 @@
 """From an event to a row."""
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from stream_app.events import SCHEDULES, Event, EventType
-from stream_app.jobs.admission import PRIORITIES, job_row
+from stream_app.events import SCHEDULES, Event, EventType, decode
+from stream_app.jobs.admission import PRIORITIES, job_row, request_of
 
 NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
 
@@ -59,3 +60,30 @@ def test_what_a_schedule_asks_for_gives_way_unless_it_says_otherwise() -> None:
     assert row(source=schedule)["priority"] == PRIORITIES["low"]
     assert row(source=schedule, priority="high")["priority"] == PRIORITIES["high"]
     assert row(source="/services/billing")["priority"] == PRIORITIES["normal"]
+
+
+@pytest.mark.parametrize("source", ["/t", f"{SCHEDULES}/1"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"priority": "high"},
+        {"priority": "low"},
+        {"priority": "normal"},
+        {
+            "filters": {"kind": "proof"},
+            "columns": ["id"],
+            "options": {"compression": "gzip"},
+            "scope": "all",
+            "recipients": ["a@example.com"],
+            "webhook": "https://example.com/hook",
+        },
+    ],
+)
+def test_the_request_that_a_row_was_made_of_can_be_published_again(data: dict[str, Any], source: str) -> None:
+    """R8: what the relay publishes leads to the same job."""
+    made = row(source=source, **data)
+    event = decode(request_of(SimpleNamespace(**made)).encode())
+    assert (event.job_id, event.source, event.time) == (made["id"], source, NOW)
+    again = job_row(event, now=NOW, formats={"csv", "json"}, datasets={"ledger", "proofs"})
+    assert again == made
