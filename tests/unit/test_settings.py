@@ -351,6 +351,7 @@ ARGUMENTS = {
     "request": ["--export-type", "ledger", "--format", "csv", "--user-id", "u"],
     "token": ["--user-id", "u"],
     "api": ["--port", "0"],
+    "forget": ["--user-id", "u"],
     "schedule create": ["--export-type", "ledger", "--format", "csv", "--user-id", "u", "--every", "daily"],
     "dead-letters list": [],
     "dead-letters show": ["1"],
