@@ -66,9 +66,7 @@ def stop_apps(stack: Stack) -> None:
 async def start_from_now(settings: Settings) -> None:
     """Let the workers' group, of which nobody runs, begin after all messages that are there now."""
     await ensure_topics(settings)
-    consumer = AIOKafkaConsumer(
-        **client_options(settings), group_id=settings.kafka_group, enable_auto_commit=False
-    )
+    consumer = AIOKafkaConsumer(**client_options(settings), group_id=settings.group, enable_auto_commit=False)
     await consumer.start()
     try:
         await consumer._client.force_metadata_update()
