@@ -103,6 +103,7 @@ class Watch(Service):
         self._group: Group | None = None
         self._ends: dict[Place, int] = {}
         self._topic_ids: dict[str, UUID] = {}
+        self._replaced: str | None = None
         self._said: tuple[Health, str] | None = None
         self._pause = HURRIED
 
@@ -127,6 +128,8 @@ class Watch(Service):
         for topic, found in ids.items():
             if self._topic_ids.get(topic, found) != found:
                 await cast(LosslessConsumer, self._app.consumer).begin_anew(topic)
+                # Its beginning is committed. The next worker joins with nothing that was read of the other log.
+                self._replaced = f"{topic} was deleted and made anew"
         self._topic_ids |= ids
 
     async def _beats(self) -> None:
@@ -140,6 +143,9 @@ class Watch(Service):
             await asyncio.sleep(self._pause)
 
     def _beat(self) -> None:
+        if self._replaced is not None:
+            self._deadman.last(self._ending)
+            raise Stuck(f"the worker has to start anew: {self._replaced}")
         away = {probe.name: problem for probe in self._probes if (problem := probe.problem) is not None}
         signs = Signs(
             self._worker,
