@@ -128,7 +128,7 @@ class Watch(Service):
         for topic, found in ids.items():
             if self._topic_ids.get(topic, found) != found:
                 await cast(LosslessConsumer, self._app.consumer).begin_anew(topic)
-                # Its beginning is committed. The next worker joins with nothing that was read of the other log.
+                # The next worker begins where was committed, and knows nothing of the other log.
                 self._replaced = f"{topic} was deleted and made anew"
         self._topic_ids |= ids
 
