@@ -33,7 +33,7 @@ class Bound:
     _total: int = 0
     _users: Counter[str] = field(default_factory=Counter)
 
-    def take(self, user: str | None) -> None:
+    def take(self, user: str) -> None:
         """Count one more.
 
         Raises:
@@ -41,19 +41,17 @@ class Bound:
         """
         if self._total >= self.of_all:
             raise _too_many(f"The service has {self.of_all} {self.what} under way; try again")
-        if user is not None and self._users[user] >= self.of_user:
+        if self._users[user] >= self.of_user:
             raise _too_many(f"You may have {self.of_user} {self.what} under way; wait for some to end")
         self._total += 1
-        if user is not None:
-            self._users[user] += 1
+        self._users[user] += 1
 
-    def give_back(self, user: str | None) -> None:
+    def give_back(self, user: str) -> None:
         """Count one less."""
         self._total -= 1
-        if user is not None:
-            self._users[user] -= 1
-            if not self._users[user]:
-                del self._users[user]
+        self._users[user] -= 1
+        if not self._users[user]:
+            del self._users[user]
 
 
 @dataclass(slots=True)
@@ -65,7 +63,11 @@ class _Turns:
 
 
 class RequestLimits:
-    """ASGI middleware; what it refuses reaches no route, and of its body nothing is read."""
+    """ASGI middleware; what it refuses reaches no route, and of its body nothing is read.
+
+    Calls without a user count for nothing here, or anybody could keep all users out. The number of
+    connections bounds them, and :mod:`api.protocol` ends those whose client does not read.
+    """
 
     def __init__(self, app: ASGIApp, settings: Settings, *, at_once: int = AT_ONCE) -> None:
         self._app = app
@@ -84,22 +86,25 @@ class RequestLimits:
             _check_framing(scope, headers)
             user = await self._user(scope, headers)
             bound = self._streams if is_stream(scope["method"], scope["path"]) else self._calls
-            name = user.id if user else None
-            bound.take(name)
+            if user is not None:
+                bound.take(user.id)
         except Problem as problem:
             problem.headers |= CLOSE if _has_body(headers) else {}
             await problem.response(scope["state"].get("request_id"))(scope, receive, send)
             return
+        if user is None:
+            await self._app(scope, receive, send)
+            return
         try:
             # A call that waits for a job to end does no work meanwhile, so it takes nobody's turn.
             waits = bound is self._streams or b"wait" in headers.get(b"prefer", b"")
-            if name is None or waits:
+            if waits:
                 await self._app(scope, receive, send)
             else:
-                async with self._turn(name):
+                async with self._turn(user.id):
                     await self._app(scope, receive, send)
         finally:
-            bound.give_back(name)
+            bound.give_back(user.id)
 
     async def _user(self, scope: Scope, headers: dict[bytes, bytes]) -> User | None:
         """The bearer of a valid token; ``None``: there is none, and no body that would be read for nobody.

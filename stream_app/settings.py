@@ -224,9 +224,11 @@ class Settings(BaseSettings):
         description="Who may read `/metrics` and the parts of `/readyz` on the API's port: all (`open`), "
         "operators (`token`), or `auto`: all while only this machine can reach the API",
     )
-    user_call_limit: Count = Field(64, description="Calls that one user may have under way")
+    user_call_limit: Count = Field(512, description="Calls that one user may have under way")
     user_stream_limit: Count = Field(20, description="Event streams that one user may have open")
-    api_call_limit: Count = Field(256, description="Calls that one API process has under way at a time")
+    api_call_limit: Count = Field(
+        1024, description="Calls of users that one API process has under way at a time"
+    )
     api_stream_limit: Count = Field(1000, description="Event streams that one API process has open at a time")
     api_connection_limit: Count = Field(
         2000, description="Connections that one API process has open at a time"

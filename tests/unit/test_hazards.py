@@ -95,7 +95,7 @@ UNWISE: list[tuple[str, dict[str, Any], State]] = [
     ("schedule_grant_days", {"schedule_grant_days": 3_650}, WARNING),
     ("download_url_seconds", {"retention_days": 1, "download_url_seconds": 600_000}, WARNING),
     ("user_slots", {"user_slots": 9}, WARNING),
-    ("user_call_limit", {"user_call_limit": 500}, WARNING),
+    ("user_call_limit", {"user_call_limit": 5_000}, WARNING),
     ("user_stream_limit", {"user_stream_limit": 5_000}, WARNING),
     ("api_call_limit", {"api_call_limit": 10**6}, WARNING),
     ("api_stream_limit", {"api_stream_limit": 10**6}, WARNING),

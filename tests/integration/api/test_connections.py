@@ -29,10 +29,24 @@ AWAY = {
 }
 
 
+PARTS, PART = 200, 64 * 1024
+"""An answer that is larger than what the system keeps for a client that does not read."""
+
+
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:
     assert scope["type"] == "http"
+    if scope["path"] != "/":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for number in range(PARTS):
+            await send({"type": "http.response.body", "body": b"x" * PART, "more_body": number < PARTS - 1})
+        ANSWERED.set()
+        return
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"ok"})
+
+
+ANSWERED = threading.Event()
+"""Set when a large answer is out of the application's hands."""
 
 
 class Small(BoundedProtocol):
@@ -40,6 +54,7 @@ class Small(BoundedProtocol):
 
     limit = 5
     header_seconds = 0.5
+    read_seconds = 0.5
 
 
 @pytest.fixture
@@ -108,6 +123,32 @@ def test_what_is_half_sent_or_idle_keeps_nobody_out(server: int) -> None:
             stack.enter_context(begun(server, text))
         for _ in range(8):
             assert httpx.get(f"http://127.0.0.1:{server}/").text == "ok"
+
+
+def test_an_answer_that_is_not_read_ends_the_connection(server: int) -> None:
+    """A client that does not read holds nothing for long: its connection is cut, the rest is not sent."""
+    ANSWERED.clear()
+    with begun(server, b"GET /file HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
+        assert ANSWERED.wait(10)
+        assert len(answer(connection)) < PARTS * PART
+
+
+def test_an_answer_that_is_read_slowly_comes_whole(server: int) -> None:
+    with begun(server, b"GET /file HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") as connection:
+        read = len(connection.recv(PART))
+        for _ in range(12):
+            time.sleep(0.1)
+            for _ in range(10):
+                read += len(connection.recv(PART))
+        read += len(answer(connection))
+    assert read > PARTS * PART
+
+
+def test_a_stream_that_is_not_read_for_a_while_goes_on(server: int) -> None:
+    ANSWERED.clear()
+    with begun(server, b"GET /exports/events HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") as connection:
+        assert not ANSWERED.wait(1.5)
+        assert len(answer(connection)) > PARTS * PART
 
 
 @pytest.fixture(scope="module")

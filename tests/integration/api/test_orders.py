@@ -118,6 +118,21 @@ async def test_orders_side_by_side_keep_to_the_limit(api: Harness, monkeypatch: 
     assert await api.count() == 5
 
 
+async def test_four_hundred_orders_at_once_are_all_answered(api: Harness) -> None:
+    """As many as the limit of jobs allows are taken, and nobody else is refused meanwhile."""
+    assert api.settings.user_pending_limit == 100
+    async with api.user() as client, api.user() as other:
+        calls = [asyncio.create_task(client.post("/exports/jobs", json=order())) for _ in range(400)]
+        await asyncio.sleep(0)
+        others = [other.post("/exports/jobs", json=order()), other.get("/exports/jobs")]
+        assert [answer.status_code for answer in await asyncio.gather(*others)] == [202, 200]
+        assert not all(call.done() for call in calls)
+        answers = await asyncio.gather(*calls)
+    assert Counter(answer.status_code for answer in answers) == {202: 100, 429: 300}
+    codes = {answer.json()["code"] for answer in answers if answer.status_code == 429}
+    assert codes == {"too_many_jobs"}
+
+
 @pytest.mark.parametrize(
     ("changes", "code", "field"),
     [

@@ -46,8 +46,15 @@ class Served:
             running -= 1
             return user.id
 
+        async def last_of_nobody() -> str:
+            self.begun += 1
+            await self.go.wait()
+            return "page"
+
         for path in ("/exports/jobs", "/exports/events", "/exports/jobs/{job_id}/events"):
             app.add_api_route(path, last, methods=["GET", "POST"])
+        for path in ("/page", "/exports/links/{token}"):
+            app.add_api_route(path, last_of_nobody)
         app.add_middleware(RequestLimits, settings=SETTINGS, at_once=at_once)
         app.add_middleware(RequestContext)
         install(app)
@@ -105,6 +112,31 @@ async def test_one_process_has_some_under_way() -> None:
             tasks += await start(client, "/exports/jobs", 3)
     served.go.set()
     assert await statuses(tasks) == [200] * 6 + [429] * 6
+
+
+@pytest.mark.parametrize("path", ["/page", "/exports/links/abc"])
+async def test_calls_without_a_user_keep_no_user_out(path: str) -> None:
+    served = Served()
+    async with served.user(None) as nobody, served.user("ada") as ada:
+        slow = await start(nobody, path, 20)
+        assert served.begun == 20
+        calls = await start(ada, "/exports/jobs", 3)
+        assert served.begun == 23
+        served.go.set()
+        assert await statuses(slow + calls) == [200] * 23
+
+
+async def test_calls_without_a_user_are_answered_where_users_have_taken_all() -> None:
+    served = Served()
+    tasks: list[Any] = []
+    for number in range(2):
+        async with served.user(f"user-{number}") as client:
+            tasks += await start(client, "/exports/jobs", 3)
+    async with served.user(None) as nobody:
+        tasks += await start(nobody, "/page", 1)
+        assert (await nobody.get("/exports/jobs")).status_code == 401
+    served.go.set()
+    assert await statuses(tasks) == [200] * 7
 
 
 async def test_streams_take_no_calls_away() -> None:
