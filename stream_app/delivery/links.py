@@ -69,8 +69,11 @@ def _keys(settings: Settings) -> list[bytes]:
 
     Where there is no secret for links, theirs is derived from the one for tokens. Workers of earlier versions
     sign with that one itself, and so are the links in mails that they sent.
+
+    A deployment that gives the secret for tokens also as the one for links goes on taking all of these.
     """
     if settings.link_secret:
-        return [settings.link_secret.get_secret_value().encode()]
+        secret = settings.link_secret.get_secret_value()
+        return [derive(secret, "links"), secret.encode()]
     secret = settings.jwt_secret.get_secret_value()
     return [secret.encode(), derive(secret, "links")]

@@ -8,6 +8,7 @@ import pytest
 import typer
 import yaml
 
+from api.details import are_open
 from producers.__main__ import cli
 from stream_app.settings import Settings
 
@@ -40,9 +41,22 @@ def test_each_variable_is_a_setting_and_its_value_is_valid(name: str) -> None:
 
 
 def test_ours_do_not_sign_with_the_secret_that_everybody_knows() -> None:
-    for name, secret in (("api", "JWT_SECRET"), ("api", "LINK_SECRET"), ("worker", "LINK_SECRET")):
-        value = OURS[name]["environment"][f"EXPORTER_{secret}"]
-        assert value.startswith(f"${{EXPORTER_{secret}:?")
+    assert OURS["api"]["environment"]["EXPORTER_JWT_SECRET"].startswith("${EXPORTER_JWT_SECRET:?")
+
+
+@pytest.mark.parametrize("name", ["api", "worker"])
+def test_links_are_signed_with_the_secret_for_tokens_where_they_have_none(name: str) -> None:
+    """A file ``.env`` that has only ``EXPORTER_JWT_SECRET`` goes on working."""
+    value = OURS[name]["environment"]["EXPORTER_LINK_SECRET"]
+    assert value.startswith("${EXPORTER_LINK_SECRET:-${EXPORTER_JWT_SECRET:?")
+
+
+def test_details_are_open_while_the_port_is_published_to_this_machine_only() -> None:
+    environment = OURS["api"]["environment"]
+    settings = Settings.model_validate(
+        {key.removeprefix("EXPORTER_").lower(): resolved(value) for key, value in environment.items()}
+    )
+    assert are_open(settings, "0.0.0.0")
 
 
 def test_each_process_has_only_the_secrets_that_it_needs() -> None:

@@ -42,3 +42,12 @@ def test_a_link_is_good_for_one_purpose_and_one_secret() -> None:
         links(link_secret="b" * 32).read("links", token)
     with pytest.raises(BadLink):
         links(link_secret=None).read("links", token)
+
+
+def test_links_stay_valid_where_the_secret_for_tokens_becomes_the_one_for_links() -> None:
+    """Both those that it signed itself and those of a key that was derived from it."""
+    delivery, secret = uuid4(), "b" * 32
+    derived = links(link_secret=None, jwt_secret=secret).download(delivery).rpartition("/")[2]
+    assert links(link_secret=secret).read("links", derived) == delivery
+    itself = links(link_secret=secret).download(delivery).rpartition("/")[2]
+    assert links(link_secret=None, jwt_secret=secret).read("links", itself) == delivery
