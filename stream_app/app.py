@@ -128,7 +128,17 @@ def create_app(settings: Settings) -> App:
     )
     courier = courier_of(settings, engine, storage, name)
     relay = Relay(store, emit.all)
-    replay = Replay(Brokers(settings, client_id=f"{name}-replay"), settings.topic(Topic.EVENTS))
+
+    async def prove() -> None:
+        await try_writing(store)
+
+    outcomes = settings.topic(Topic.EVENTS)
+    replay = Replay(
+        Brokers(settings, client_id=f"{name}-replay"),
+        outcomes,
+        refused_at=lambda: app.refused_at.get(outcomes),
+        prove=prove,
+    )
     admission = Admission(store, emit, FORMATS, datasets, Addressing.of(settings), settings.history)
     projector = Projector(
         store,
@@ -150,9 +160,6 @@ def create_app(settings: Settings) -> App:
     ticks = Ticks(scheduler, emit, settings)
     sweeper = Sweeper(store, storage, settings)
     pruner = Pruner(store, settings.history)
-
-    async def prove() -> None:
-        await try_writing(store)
 
     async def admit(messages: Messages) -> None:
         replay.check()

@@ -44,7 +44,7 @@ class Signs:
 
     ``away`` holds the parts that do not answer, and why. ``held_up_at`` is when a part last refused to take
     what messages lead to, by the watchdog's clock, and ``held_up_by`` how it put that. ``progress`` counts
-    the steps that were done in handling messages of each topic: one message can ask for thousands.
+    the steps that were progress for each partition: one message can ask for thousands.
     """
 
     client_id: str
@@ -54,7 +54,7 @@ class Signs:
     readings: Mapping[Place, Reading] = field(default_factory=dict)
     held_up_at: float | None = None
     held_up_by: str = ""
-    progress: Mapping[str, int] = field(default_factory=dict)
+    progress: Mapping[Place, int] = field(default_factory=dict)
 
     @property
     def is_member(self) -> bool:
@@ -84,7 +84,7 @@ class Signs:
         for place, reading in self.readings.items():
             name = f"{place[0]}[{place[1]}]"
             position = reading.position or 0
-            steps = self.progress.get(place[0], 0)
+            steps = self.progress.get(place, 0)
             at = f", at step {steps}" if steps else ""
             if position < self.ends.get(place, 0):
                 yield f"{name} is not read on from {position}{at}"

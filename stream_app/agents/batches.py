@@ -9,6 +9,7 @@ import structlog
 from faust import Stream
 from faust.types import EventT
 
+from stream_app.agents.backlog import Backlog
 from stream_app.agents.emitter import Emitter
 from stream_app.agents.transport import App
 from stream_app.errors import Outage, Retryable, Unreadable
@@ -54,36 +55,38 @@ async def handle_in_batches(stream: Stream[bytes], handle: Handle, emit: Emitter
     batches. Acknowledgements are in offset order, because out of order they lose events
     (https://github.com/faust-streaming/faust/issues/606).
     """
-    waiting: asyncio.Queue[EventT[bytes]] = asyncio.Queue(maxsize=2 * MOST)
+    backlog = Backlog(2 * MOST)
 
     async def consume() -> None:
         first: EventT[bytes] | None = None
         while True:
             # In a function of its own: what was handled is not kept until the next message comes.
-            first = await _handle_next(first or await waiting.get(), waiting, handle, emit, prove)
+            first = await _handle_next(first or await backlog.get(), backlog, handle, emit, prove)
 
     async with asyncio.TaskGroup() as group:
         consumer = group.create_task(consume())
         async for event in stream.noack().events():
-            await waiting.put(event)
+            await backlog.put(event)
             del event
         consumer.cancel()
 
 
 async def _handle_next(
-    first: EventT[bytes], waiting: asyncio.Queue[EventT[bytes]], handle: Handle, emit: Emitter, prove: Prove
+    first: EventT[bytes], backlog: Backlog, handle: Handle, emit: Emitter, prove: Prove
 ) -> EventT[bytes] | None:
     """Handle ``first`` and what waits, up to a batch; returns the message that was one too many, if any."""
+    cast(App, first.app).backlogs[first.message.topic] = backlog
     batch, size = [first], len(first.message.value or b"")
     over: EventT[bytes] | None = None
-    while len(batch) < MOST and not waiting.empty():
-        event = waiting.get_nowait()
+    while len(batch) < MOST and not backlog.is_empty:
+        event = backlog.get_nowait()
         size += len(event.message.value or b"")
         if size > MOST_BYTES:
             over = event
             break
         batch.append(event)
     await _handle_all(batch, handle, emit, prove)
+    backlog.note_handled(batch)
     for event in batch:
         # What was read before a rebalance is read again after it, by whoever has the partition.
         if event.message.generation_id == event.app.consumer_generation_id:
@@ -96,17 +99,17 @@ async def _handle_all(messages: Messages, handle: Handle, emit: Emitter, prove: 
 
     Nothing else may leave an agent: it would stand still, and with it every event behind this one.
     """
-    app = cast(App, messages[0].app)
+    app, topic = cast(App, messages[0].app), messages[0].message.topic
     try:
-        await until_possible(_noting_refusals, app, handle, messages)
+        await until_possible(_noting_refusals, app, topic, handle, messages)
     except Exception as error:
         if len(messages) > 1:
             for message in messages:
                 await _handle_all([message], handle, emit, prove)
             return
-        log.warning("message.failed", topic=messages[0].message.topic, error=repr(error))
-        await until_possible(_noting_refusals, app, _put_aside, messages[0], handle, emit, prove)
-    app.get_on(messages[0].message.topic)
+        log.warning("message.failed", topic=topic, error=repr(error))
+        await until_possible(_noting_refusals, app, topic, _put_aside, messages[0], handle, emit, prove)
+    app.get_on(topic)
 
 
 async def _put_aside(message: EventT[bytes], handle: Handle, emit: Emitter, prove: Prove) -> None:
@@ -136,10 +139,13 @@ async def _proven(prove: Prove) -> None:
         raise Outage(f"what messages lead to cannot be written, whatever they say: {error!r}") from error
 
 
-async def _noting_refusals(app: App, action: Callable[..., Awaitable[None]], *arguments: object) -> None:
+async def _noting_refusals(
+    app: App, topic: str, action: Callable[..., Awaitable[None]], *arguments: object
+) -> None:
     """A part may answer the watchdog's questions and refuse this: then the worker waits, and is well."""
     try:
         await action(*arguments)
     except Retryable as error:
         app.held_up_at, app.held_up_by = time.monotonic(), str(error)
+        app.refused_at[topic] = app.held_up_at
         raise

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -12,7 +13,9 @@ log = structlog.get_logger(__name__)
 
 PAUSE_SECONDS = 0.25
 PATIENCE_SECONDS = 30.0
-"""How long to wait while the group reads nothing."""
+"""How long to wait while the group reads nothing and could, or Kafka does not say whether it does."""
+PROOF_SECONDS = 5.0
+"""Between two proofs that the group could, while it reads nothing."""
 
 
 class Replay:
@@ -20,13 +23,30 @@ class Replay:
 
     After the state database was restored, the group reads outcomes again that the record lacks. Until they
     are applied nothing is admitted, claimed or given up. As a rule there is nothing to be read, and it is
-    over as it begins. While Kafka is away nobody can know, and nothing is held back.
+    over as it begins. While Kafka is away at the start nobody can know, and nothing is held back. Once it is
+    known that there is something to be read, only time without progress ends it early. Time in which outcomes
+    cannot be applied does not count: they are applied later, and what was held back must not overtake them.
     """
 
-    def __init__(self, brokers: Brokers, topic: str) -> None:
-        """``topic`` is the name of that of the outcomes."""
+    def __init__(
+        self,
+        brokers: Brokers,
+        topic: str,
+        *,
+        refused_at: Callable[[], float | None],
+        prove: Callable[[], Awaitable[None]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``topic`` is the name of that of the outcomes.
+
+        ``refused_at`` says when this worker last failed to apply outcomes, by ``clock``. ``prove`` raises
+        whatever prevents that outcomes are applied, by this worker or by another that has the partition.
+        """
         self._brokers = brokers
         self._topic = topic
+        self._refused_at = refused_at
+        self._prove = prove
+        self._clock = clock
         self._over = asyncio.Event()
 
     async def over(self) -> None:
@@ -57,15 +77,42 @@ class Replay:
         partitions = await self._brokers.partitions([self._topic])
         places = [(self._topic, number) for number in partitions.get(self._topic, ())]
         starts, ends = await self._brokers.begins(places), await self._brokers.ends(places)
-        seen, since = -1, time.monotonic()
-        while behind := await self._behind(starts, ends):
-            if behind != seen:
-                log.info("replay.waited", behind=behind)
-                seen, since = behind, time.monotonic()
-            elif time.monotonic() - since > PATIENCE_SECONDS:
-                log.warning("replay.given_up", behind=behind)
-                return
+        seen, since = await self._behind(starts, ends), self._clock()
+        proven = since
+        behind: int | None = seen
+        if behind:
+            log.info("replay.waited", behind=behind)
+        while behind != 0:
             await asyncio.sleep(PAUSE_SECONDS)
+            behind = await self._behind_if_known(starts, ends)
+            if behind is not None and behind != seen:
+                log.info("replay.waited", behind=behind)
+                seen, since = behind, self._clock()
+                continue
+            if self._clock() - proven >= PROOF_SECONDS:
+                if not await self._can_apply():
+                    since = self._clock()
+                proven = self._clock()
+            since = max(since, self._refused_at() or since)
+            if self._clock() - since > PATIENCE_SECONDS:
+                log.warning("replay.given_up", behind=seen)
+                return
+
+    async def _behind_if_known(self, starts: dict[Place, int], ends: dict[Place, int]) -> int | None:
+        """How many outcomes are not applied yet; ``None`` while Kafka does not say."""
+        try:
+            return await self._behind(starts, ends)
+        except Outage as error:
+            log.warning("replay.unknown", error=str(error))
+            return None
+
+    async def _can_apply(self) -> bool:
+        try:
+            await self._prove()
+        except Exception as error:  # whatever prevents it, it is the same for outcomes
+            log.warning("replay.refused", error=repr(error))
+            return False
+        return True
 
     async def _behind(self, starts: dict[Place, int], ends: dict[Place, int]) -> int:
         committed = (await self._brokers.group()).committed

@@ -14,6 +14,7 @@ does. A log that begins after the committed offset has lost messages to its rete
 """
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -23,7 +24,9 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, P
 from faust.types import TP, ConsumerMessage
 
 from stream_app import metrics
+from stream_app.agents.backlog import Backlog
 from stream_app.agents.held import HeldBytes
+from stream_app.brokers import Place
 from stream_app.kafka import bootstrapped_again
 
 log = structlog.get_logger(__name__)
@@ -216,12 +219,32 @@ class App(faust.App):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.progress: dict[str, int] = {}
-        """How many steps were done in handling messages of each topic: also one of many in one message."""
+        self.refused_at: dict[str, float] = {}
+        """When handling a batch of each topic last failed for a while, by :func:`time.monotonic`."""
+        self.backlogs: dict[str, Backlog] = {}
+        """What the agent of each topic has taken over and not handled yet."""
+        self._steps: Counter[Place] = Counter()
+        self._steps_for_all: Counter[str] = Counter()
 
     def get_on(self, topic: str) -> None:
-        """Note a step that was done, and need not be done again, of what messages of ``topic`` ask for."""
-        self.progress[topic] = self.progress.get(topic, 0) + 1
+        """Note a step that was done, and need not be done again, of what messages of ``topic`` ask for.
+
+        It is progress for the partitions whose messages are being handled or wait behind these. A partition
+        that has none there could be read, so it is no progress for that one, unless reading waits for room.
+        """
+        backlog = self.backlogs.get(topic)
+        if backlog is None or backlog.is_full or self._holds_enough_of(topic):
+            self._steps_for_all[topic] += 1
+        else:
+            self._steps.update(backlog.places)
+
+    def steps(self, place: Place) -> int:
+        """How many steps were progress for a partition: also one of many in one message."""
+        return self._steps[place] + self._steps_for_all[place[0]]
+
+    def _holds_enough_of(self, topic: str) -> bool:
+        consumer = self._consumer
+        return isinstance(consumer, LosslessConsumer) and consumer.held.of(topic) >= MOST_HELD
 
     def _new_transport(self) -> LosslessTransport:
         return LosslessTransport(self.conf.broker_consumer, self)

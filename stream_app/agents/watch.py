@@ -147,15 +147,16 @@ class Watch(Service):
             self._deadman.last(self._ending)
             raise Stuck(f"the worker has to start anew: {self._replaced}")
         away = {probe.name: problem for probe in self._probes if (problem := probe.problem) is not None}
+        seen = readings(self._app)
         signs = Signs(
             self._worker,
             away,
             self._group,
             self._ends,
-            readings(self._app),
+            seen,
             held_up_at=self._app.held_up_at,
             held_up_by=self._app.held_up_by,
-            progress=dict(self._app.progress),
+            progress={place: self._app.steps(place) for place in seen},
         )
         metrics.lag({name.removeprefix(self._prefix): lag for name, lag in signs.behind().items()})
         health, reason = self._watchdog.look(signs)

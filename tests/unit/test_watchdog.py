@@ -114,12 +114,30 @@ def test_a_step_inside_a_message_ends_a_symptom(watchdog: Watchdog, clock: Clock
     """R15: one tick can start 25,000 schedules; a message without a step is stuck all the same."""
     for step in range(100):
         clock.now = step * (PATIENCE - 1)
-        seen = replace(signs(oldest=6, end=9), progress={PLACE[0]: step})
+        seen = replace(signs(oldest=6, end=9), progress={PLACE: step})
         assert watchdog.look(seen)[0] is Health.WELL
     clock.now += PATIENCE
     health, reason = watchdog.look(seen)
     assert health is Health.STUCK
     assert reason.endswith("at step 99")
+
+
+@pytest.mark.parametrize(
+    "still", [Reading(7, None, False), Reading(9, 7, False)], ids=["unread", "unhandled"]
+)
+def test_progress_of_other_partitions_ends_no_symptom(
+    watchdog: Watchdog, clock: Clock, still: Reading
+) -> None:
+    """A partition that Faust no longer reads, or whose messages it lost, beside others that have traffic."""
+    other = (PLACE[0], 0)
+    group = Group("Stable", frozenset({"w1"}), {})
+    for step in range(3):
+        clock.now = step * PATIENCE / 2
+        readings = {PLACE: still, other: Reading(step, step, False)}
+        seen = Signs("w1", {}, group, {PLACE: 9, other: 90}, readings, progress={other: step})
+        health, reason = watchdog.look(seen)
+        assert health is (Health.STUCK if step == 2 else Health.WELL)
+    assert reason.startswith("exports.requests[3] is not")
 
 
 @pytest.mark.parametrize("part", ["kafka", "database"])

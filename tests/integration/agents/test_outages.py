@@ -54,7 +54,7 @@ class Agent:
         self.broker = Broker()
         emit = cast(Emitter, self.broker)
         self.admission = Admission(self.store, emit, {"csv"}, {"ledger"}, Addressing(), timedelta(days=400))
-        self.app = SimpleNamespace(held_up_at=None, held_up_by="", get_on=lambda _: None)
+        self.app = SimpleNamespace(held_up_at=None, held_up_by="", refused_at={}, get_on=lambda _: None)
 
     def message(self, user: str) -> Any:
         event = request_event(ExportRequest(user_id=user, export_type="ledger", format="csv"), source="/t")

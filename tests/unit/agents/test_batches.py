@@ -1,6 +1,5 @@
 """A batch waits for the part that refuses it, says so where the watchdog looks, and is bounded by bytes."""
 
-import asyncio
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from stream_app.agents import batches
+from stream_app.agents.backlog import Backlog
 from stream_app.agents.batches import MOST, MOST_BYTES, _handle_all, _handle_next, sorted_out
 from stream_app.agents.emitter import Emitter
 from stream_app.errors import Outage, Unreadable
@@ -22,6 +22,8 @@ class App(SimpleNamespace):
 
     def __init__(self) -> None:
         super().__init__(held_up_at=None, held_up_by="", consumer_generation_id=1, steps=0)
+        self.refused_at: dict[str, float] = {}
+        self.backlogs: dict[str, Backlog] = {}
 
     def get_on(self, topic: str) -> None:
         self.steps += 1
@@ -31,7 +33,7 @@ class Message(SimpleNamespace):
     """An event of the stream."""
 
     def __init__(self, app: App, value: bytes = b"") -> None:
-        message = SimpleNamespace(topic="t", value=value, headers=(), generation_id=1)
+        message = SimpleNamespace(topic="t", partition=0, value=value, headers=(), generation_id=1)
         super().__init__(app=app, message=message, acked=False)
 
     def ack(self) -> None:
@@ -83,6 +85,7 @@ async def test_a_refusal_is_noted(impossible: bool) -> None:
     await parts.take([Message(app, b"x")])
     assert before <= app.held_up_at <= time.monotonic()
     assert app.held_up_by == "the disk is full"
+    assert app.refused_at == {"t": app.held_up_at}
     assert len(parts.dead) == impossible
 
 
@@ -151,17 +154,20 @@ async def test_batches_are_bounded_by_bytes_and_lose_nothing(sizes: list[int], b
     """R14: and a message that is larger than a batch is one."""
     app, handled = App(), []
     events = [Message(app, bytes(size)) for size in sizes]
-    waiting: asyncio.Queue[Any] = asyncio.Queue()
-    for event in events[1:]:
-        waiting.put_nowait(event)
+    backlog = Backlog(2 * MOST)
+    for event in cast(list[Any], events):
+        await backlog.put(event)
+    first: Any = await backlog.get()
 
     async def handle(messages: Sequence[Any]) -> None:
         handled.append(list(messages))
 
     nothing = cast(Any, None)
-    over: Any = events[0]
-    while over is not None or not waiting.empty():
-        over = await _handle_next(over or waiting.get_nowait(), waiting, handle, nothing, nothing)
+    over: Any = first
+    while over is not None or not backlog.is_empty:
+        assert backlog.places == {("t", 0)}
+        over = await _handle_next(over or backlog.get_nowait(), backlog, handle, nothing, nothing)
+    assert backlog.places == set()
     assert len(handled[0]) == batch
     assert [event for messages in handled for event in messages] == events
     assert all(event.acked for event in events)
