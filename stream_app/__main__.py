@@ -67,9 +67,14 @@ def worker() -> None:
 @cli.command()
 def migrate() -> None:
     """Create or upgrade the service's own tables in EXPORTER_DATABASE_URL."""
+    from stream_app.errors import ExporterError
     from stream_app.migrations import upgrade
 
-    upgrade(_settings())
+    try:
+        upgrade(_settings())
+    except ExporterError as error:
+        typer.secho(str(error), fg="red", err=True)
+        raise typer.Exit(1) from error
     typer.echo("The tables are up to date.")
 
 

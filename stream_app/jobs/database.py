@@ -30,14 +30,18 @@ BEGIN = (
 """Begins a transaction with its limits. They are local to it, so that they hold behind a pooler as well."""
 
 
-def create_engine(settings: Settings, *, application: str, **pool: Any) -> AsyncEngine:
+def create_engine(
+    settings: Settings, *, application: str, command_timeout: float | None = 60, **pool: Any
+) -> AsyncEngine:
     """An engine whose connections are called ``application``; ``pool`` holds SQLAlchemy's own options.
+
+    No statement takes longer than ``command_timeout`` in seconds; None sets no limit.
 
     asyncpg reads the URL itself, so that everything that libpq allows in one (``sslmode``) works here.
     """
 
     async def connect() -> "asyncpg.Connection[asyncpg.Record]":
-        return await connect_to(settings, application=application, command_timeout=60)
+        return await connect_to(settings, application=application, command_timeout=command_timeout)
 
     options = pool or {"pool_size": 5, "max_overflow": 5, "pool_timeout": 10}
     engine = create_async_engine(

@@ -7,6 +7,8 @@ none of them and go on working.
 import sqlalchemy as sa
 from alembic import op
 
+from stream_app.migrations.steps import alter_table, create_index
+
 revision = "0007"
 down_revision = "0006"
 
@@ -14,27 +16,31 @@ DELIVERIES, HOSTS = "deliveries", "receiver_hosts"
 
 
 def upgrade() -> None:
-    op.add_column(DELIVERIES, sa.Column("user_id", sa.Text(), server_default="", nullable=False))
-    op.add_column(DELIVERIES, sa.Column("host", sa.Text(), server_default="", nullable=False))
-    op.create_index(
-        "deliveries_in_turn",
-        DELIVERIES,
-        ["channel", "user_id", "host", "not_before"],
-        postgresql_where=sa.text("status = 'pending'"),
-    )
-    op.create_index(
-        "deliveries_mails",
-        DELIVERIES,
-        ["user_id", "created_at"],
-        postgresql_where=sa.text("channel = 'mail'"),
-    )
-    op.create_index("deliveries_address", DELIVERIES, [sa.text("lower(address)")])
     op.create_table(
         HOSTS,
         sa.Column("host", sa.Text(), primary_key=True),
         sa.Column("failures", sa.Integer(), nullable=False),
         sa.Column("not_before", sa.DateTime(timezone=True), nullable=False),
+        if_not_exists=True,
     )
+    alter_table(
+        DELIVERIES,
+        "ADD COLUMN IF NOT EXISTS user_id text DEFAULT '' NOT NULL",
+        "ADD COLUMN IF NOT EXISTS host text DEFAULT '' NOT NULL",
+    )
+    create_index(
+        "deliveries_in_turn",
+        DELIVERIES,
+        ["channel", "user_id", "host", "not_before"],
+        postgresql_where=sa.text("status = 'pending'"),
+    )
+    create_index(
+        "deliveries_mails",
+        DELIVERIES,
+        ["user_id", "created_at"],
+        postgresql_where=sa.text("channel = 'mail'"),
+    )
+    create_index("deliveries_address", DELIVERIES, [sa.text("lower(address)")])
 
 
 def downgrade() -> None:

@@ -2,6 +2,8 @@
 
 from alembic import op
 
+from stream_app.migrations.steps import create_index
+
 revision = "0008"
 down_revision = "0007"
 
@@ -9,9 +11,7 @@ INDEX, TABLE = "early_cancellations_requested", "early_cancellations"
 
 
 def upgrade() -> None:
-    # Concurrently, so that nobody who writes waits for it.
-    with op.get_context().autocommit_block():
-        op.create_index(INDEX, TABLE, ["requested_at"], postgresql_concurrently=True, if_not_exists=True)
+    create_index(INDEX, TABLE, ["requested_at"])
 
 
 def downgrade() -> None:

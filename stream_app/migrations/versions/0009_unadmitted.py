@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from stream_app.migrations.steps import create_index
+
 revision = "0009"
 down_revision = "0008"
 
@@ -18,17 +20,14 @@ def upgrade() -> None:
         sa.Column("window_end", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("schedule_id", "window_start", "window_end", name="schedule_gaps_once"),
+        if_not_exists=True,
     )
-    # Concurrently, so that nobody who writes waits for it.
-    with op.get_context().autocommit_block():
-        op.create_index(
-            "export_jobs_unadmitted",
-            "export_jobs",
-            ["lease_until"],
-            postgresql_where=sa.text(UNADMITTED),
-            postgresql_concurrently=True,
-            if_not_exists=True,
-        )
+    create_index(
+        "export_jobs_unadmitted",
+        "export_jobs",
+        ["lease_until"],
+        postgresql_where=sa.text(UNADMITTED),
+    )
 
 
 def downgrade() -> None:
