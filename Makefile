@@ -63,7 +63,7 @@ format: $(READY) ## Rewrite the code in the project's style
 	@.venv/bin/ruff format --quiet .
 
 audit: $(READY) ## Known faults, licences and a list (CycloneDX) of the packages in the image, in .local/sbom.cdx.json
-	@$(PYTHON_ENV) requirements/audit.py "$(UV)"
+	@$(PYTHON_ENV) requirements/audit.py "$(UV)" $(ARGS)
 
 setup: $(READY) ## Create or update .venv from the locked requirements
 
