@@ -146,6 +146,7 @@ def create_app(settings: Settings) -> App:
         settings.schedule_max_failures,
         mail_limit=settings.user_mail_limit,
         formats=FORMATS,
+        history=settings.history,
         kept=timedelta(days=settings.retention_days),
     )
     scheduler = Scheduler(

@@ -30,7 +30,7 @@ class WebhookSecret(BaseModel):
     operation_id="getWebhookSecret",
     summary="The secret of one of your webhooks",
     response_model=WebhookSecret,
-    responses=documented(401, 422, 500),
+    responses=documented(401, 422, 500, 503),
 )
 async def get_webhook_secret(
     services: Container,

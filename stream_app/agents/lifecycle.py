@@ -35,6 +35,8 @@ class Projector:
     max_failures: int = 5
     """Failed runs in a row that pause their schedule."""
     formats: Mapping[str, Format] = field(default_factory=dict)
+    history: timedelta = timedelta(days=400)
+    """How long jobs stay on record: an older outcome makes no record again."""
     kept: timedelta = timedelta(days=7)
     """How long files are kept: no event makes it longer."""
     mail_limit: int = 500
@@ -70,14 +72,15 @@ class Projector:
 
     async def _apply(self, outcomes: Sequence[Event]) -> None:
         async with self.store.transaction() as connection:
-            applied = await apply(connection, outcomes)
+            applied = await apply(connection, outcomes, history=self.history)
             told = [job for _, job in applied if job.sealed]
             await plan(
                 connection,
                 [job.id for job in told if job.recipients or job.webhook],
                 mail_limit=self.mail_limit,
             )
-            runs = [job.id for job in told if job.schedule_id is not None]
+            # Marks, gaps and failures lie in the database that the job is in: they follow its record.
+            runs = [job.id for _, job in applied if job.schedule_id is not None]
             await note(connection, runs, most_failures=self.max_failures)
         for event, record in applied:
             try:

@@ -27,6 +27,11 @@ log = structlog.get_logger(__name__)
 PATIENCE = timedelta(days=1)
 """How long a message is tried."""
 
+WINDOW = 200
+"""Users and hosts that a claim looks at."""
+
+BEGINNING = ("", "")
+
 UNREADABLE_RETRY = timedelta(minutes=5)
 """When a message that this version cannot read is due for another one."""
 
@@ -70,32 +75,41 @@ _PLAN = text(
 )
 
 # The recursion is a loose index scan, one probe for each user and host that waits: a thousand messages of one
-# user, or for one host, hide nobody else's.
+# user, or for one host, hide nobody else's. It looks at the next :window of them in turn, and at those of the
+# messages that are due for longest, so that its cost is bounded, whatever waits.
 _CLAIM = text(
     """
-    WITH RECURSIVE pair (user_id, host) AS (
+    WITH RECURSIVE pair (user_id, host, place) AS (
         (
-            SELECT user_id, host FROM deliveries WHERE channel = :channel AND status = 'pending'
+            SELECT user_id, host, 1 FROM deliveries
+            WHERE channel = :channel AND status = 'pending' AND (user_id, host) > (:after_user, :after_host)
             ORDER BY user_id, host LIMIT 1
         )
         UNION ALL
-        SELECT following.user_id, following.host FROM pair CROSS JOIN LATERAL (
+        SELECT following.user_id, following.host, pair.place + 1 FROM pair CROSS JOIN LATERAL (
             SELECT user_id, host FROM deliveries
             WHERE channel = :channel AND status = 'pending' AND (user_id, host) > (pair.user_id, pair.host)
             ORDER BY user_id, host LIMIT 1
         ) AS following
+        WHERE pair.place < :window
+    ), longest AS (
+        SELECT user_id, host FROM deliveries
+        WHERE channel = :channel AND status = 'pending' AND not_before <= now()
+        ORDER BY not_before LIMIT :window
+    ), candidate AS (
+        SELECT user_id, host FROM pair UNION SELECT user_id, host FROM longest
     ), busy AS (
         SELECT user_id, host FROM deliveries
         WHERE status = 'sending' AND channel = :channel AND lease_until >= now()
     ), due AS (
-        SELECT oldest.* FROM pair CROSS JOIN LATERAL (
+        SELECT oldest.* FROM candidate CROSS JOIN LATERAL (
             SELECT id, user_id, host, not_before FROM deliveries
             WHERE channel = :channel AND status = 'pending' AND not_before <= now()
-                AND user_id = pair.user_id AND host = pair.host
+                AND user_id = candidate.user_id AND host = candidate.host
             ORDER BY not_before LIMIT :user_slots
         ) AS oldest
         WHERE NOT EXISTS (
-            SELECT FROM receiver_hosts AS away WHERE away.host = pair.host AND away.not_before > now()
+            SELECT FROM receiver_hosts AS away WHERE away.host = candidate.host AND away.not_before > now()
         )
     ), of_users AS (
         SELECT due.*, row_number() OVER (PARTITION BY user_id ORDER BY not_before, id)
@@ -123,8 +137,9 @@ _CLAIM = text(
            claimed.topic, claimed.host, claimed.attempts, claimed.created_at AS due_at, claimed.revoked_at,
            job.expires_at <= now() AS gone, suppressed.reason AS suppressed,
            unsubscribed.address IS NOT NULL AS unsubscribed,
-           CASE WHEN NOT schedule.active THEN schedule.paused_reason END AS paused
-    FROM claimed
+           CASE WHEN NOT schedule.active THEN schedule.paused_reason END AS paused,
+           last.user_id AS last_user, last.host AS last_host, last.place AS last_place
+    FROM (SELECT * FROM pair ORDER BY place DESC LIMIT 1) AS last FULL JOIN claimed ON true
     LEFT JOIN export_jobs AS job ON job.id = claimed.job_id
     LEFT JOIN scheduled_exports AS schedule ON schedule.id = job.schedule_id
     LEFT JOIN suppressed_addresses AS suppressed ON suppressed.address = lower(claimed.address)
@@ -228,6 +243,8 @@ class Ledger:
         self._autocommit = without_transactions(engine)
         self._worker = worker
         self._lease = lease
+        self._after: dict[Channel, tuple[str, str]] = {}
+        """The user and host that the last claim looked at last."""
 
     async def claim(
         self, channel: Channel, limit: int, *, user_slots: int = 4, host_slots: int = 4
@@ -237,6 +254,7 @@ class Ledger:
         No more than ``user_slots`` messages of one user and ``host_slots`` for one host are sent at a time
         by all workers together; two workers that claim in the same moment can exceed that by one claim.
         """
+        after = self._after.get(channel, BEGINNING)
         rows = await self._execute(
             _CLAIM,
             channel=channel,
@@ -245,9 +263,16 @@ class Ledger:
             host_slots=host_slots,
             worker=self._worker,
             lease=self._lease,
+            after_user=after[0],
+            after_host=after[1],
+            window=WINDOW,
         )
+        whole = bool(rows) and rows[0].last_place == WINDOW
+        self._after[channel] = (rows[0].last_user, rows[0].last_host) if whole else BEGINNING
         notices = []
         for row in rows:
+            if row.delivery_id is None:
+                continue  # nothing was claimed: the row only says how far the claim has looked
             try:
                 notices.append(Notice.of(row._asdict()))
             except Exception:  # the claim is committed: one that cannot be read must not hold up the others

@@ -55,7 +55,9 @@ _UNFINISHED = text(
 _OF_ADDRESS = """
     UPDATE {table} AS item SET
         {recipients} = (
-            SELECT jsonb_agg(one) FROM jsonb_array_elements(item.{recipients}) AS one
+            SELECT jsonb_agg(one) FROM jsonb_array_elements(
+                CASE jsonb_typeof(item.{recipients}) WHEN 'array' THEN item.{recipients} ELSE '[]' END
+            ) AS one
             WHERE lower(one #>> '{{}}') <> lower(:address)
         ),
         webhook = CASE WHEN lower(item.webhook) <> lower(:address) THEN item.webhook END

@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError
 
 from local.stack import Stack
 from stream_app.events import Event, Topic
+from stream_app.exports.inventory import Found
 from stream_app.exports.storage import Storage
 from tests.stacks import settings_of
 from tests.topics import events_on
@@ -103,9 +104,13 @@ class Client:
                 told[event.job_id].setdefault(event.id, event)
         return {job_id: list(events.values()) for job_id, events in told.items()}
 
+    def found(self) -> list[Found]:
+        """All files and all open uploads, with the jobs and attempts that they belong to."""
+        return [item for page in self.storage.inventory.pages() for item in page]
+
     def objects(self) -> tuple[list[str], list[str]]:
         """Keys of all files, and of all multipart uploads that are open."""
-        found = [item for page in self.storage.inventory.pages() for item in page]
+        found = self.found()
         return (
             [item.key for item in found if item.upload_id is None],
             [item.key for item in found if item.upload_id is not None],

@@ -20,7 +20,7 @@ from tests.chaos.freezing import frozen
 from tests.chaos.items import Source
 from tests.chaos.plan import Fault, Order, Plan
 from tests.chaos.supervisor import Supervisor
-from tests.chaos.verdict import wrong_files, wrong_histories, wrong_objects
+from tests.chaos.verdict import unswept_objects, wrong_files, wrong_histories
 from tests.waiting import until_async
 
 SETTINGS = {
@@ -216,10 +216,9 @@ class Scenario:
 
     async def _judge(self, client: Client, jobs: dict[UUID, Job]) -> None:
         told = await client.history(jobs.keys())
-        files, uploads = await asyncio.to_thread(client.objects)
-        mine = [key for key in files if UUID(key.split("/")[1]) in jobs]
+        found = await asyncio.to_thread(client.found)
         self.wrong += await wrong_files(client, self._source, self._plan.orders, jobs)
-        self.wrong += wrong_objects(jobs, mine, uploads)
+        self.wrong += unswept_objects(jobs, found, client.settings)
         self.wrong += wrong_histories(jobs, told, late=True)
         self.figures.endings = Counter(job["status"] for job in jobs.values())
         self.figures.attempts = sum(job["attempt"] for job in jobs.values())

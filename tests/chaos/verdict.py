@@ -2,10 +2,14 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from stream_app.events import Event, EventType
+from stream_app.exports.inventory import Found
 from stream_app.jobs.states import OUTCOMES
+from stream_app.jobs.sweeping import Owner, is_needed
+from stream_app.settings import Settings
 from tests.chaos.client import Client, Job
 from tests.chaos.items import Source, digest_of_file
 from tests.chaos.plan import Order
@@ -39,6 +43,26 @@ def wrong_objects(jobs: Mapping[UUID, Job], files: Sequence[str], uploads: Seque
         *(f"not needed: {key}" for key in set(files) - expected),
         *(f"open upload: {key}" for key in uploads),
     ]
+
+
+def unswept_objects(jobs: Mapping[UUID, Job], found: Sequence[Found], settings: Settings) -> list[str]:
+    """Files that are missing, and objects and uploads that nobody needs and no sweep will remove.
+
+    A clean-up that meets an outage of the store, or a kill, leaves something behind for the sweep.
+    """
+    expected = {job["file_path"] for job in jobs.values() if job["status"] == "completed"}
+    missing = expected - {item.key for item in found if item.upload_id is None}
+    later = datetime.now(UTC) + timedelta(days=2)
+    kept = [
+        item.key
+        for item in found
+        if (job := jobs.get(item.job_id)) is not None
+        and (item.upload_id or item.key not in expected)
+        and is_needed(
+            item, Owner(job["status"], job["attempt"], job["file_path"]), now=later, settings=settings
+        )
+    ]
+    return [*(f"missing: {key}" for key in missing), *(f"never swept: {key}" for key in kept)]
 
 
 def wrong_histories(

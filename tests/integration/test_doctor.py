@@ -54,13 +54,14 @@ Examine = Callable[..., Awaitable[Report]]
 
 @pytest.fixture(scope="module")
 def variables(stack: Stack) -> Iterator[dict[str, str]]:
-    """A database, a bucket and a group of this module's own."""
+    """A database, a bucket, topics and a group of this module's own."""
     name = f"doctor_{uuid4().hex[:8]}"
     url = stack.settings()["EXPORTER_DATABASE_URL"].rpartition("/")[0]
     asyncio.run(_execute(stack.postgres.admin_url(), f"CREATE DATABASE {name} OWNER {STATE}"))
     own = {
         "EXPORTER_DATABASE_URL": f"{url}/{name}",
         "EXPORTER_KAFKA_GROUP": name,
+        "EXPORTER_KAFKA_TOPIC_PREFIX": f"{name}.",
         "EXPORTER_S3_BUCKET": name.replace("_", "-"),
     }
     _exporter(stack, own, "migrate")
@@ -87,6 +88,7 @@ def own(settings: Settings, variables: dict[str, str]) -> Settings:
         update={
             "database_url": SecretStr(variables["EXPORTER_DATABASE_URL"]),
             "kafka_group": variables["EXPORTER_KAFKA_GROUP"],
+            "kafka_topic_prefix": variables["EXPORTER_KAFKA_TOPIC_PREFIX"],
             "s3_bucket": variables["EXPORTER_S3_BUCKET"],
         }
     )
@@ -100,12 +102,12 @@ async def _begin_at_the_end(settings: Settings) -> None:
     await ensure_topics(settings)
     async with AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_bootstrap_servers,
-        group_id=settings.kafka_group,
+        group_id=settings.group,
         enable_auto_commit=False,
     ) as consumer:
         places = [
             TopicPartition(topic, number)
-            for topic in (Topic.REQUESTS, Topic.TICKS, Topic.EVENTS)
+            for topic in map(settings.topic, (Topic.REQUESTS, Topic.TICKS, Topic.EVENTS))
             for number in await _numbers(consumer, topic)
         ]
         consumer.assign(places)
@@ -167,7 +169,7 @@ async def test_in_order(
         wanted = ExportRequest(user_id="d", export_type="ledger", format="csv", scope="all")
         event = request_event(wanted, source="/t")
         async with AIOKafkaProducer(bootstrap_servers=own.kafka_bootstrap_servers) as producer:
-            await producer.send_and_wait(Topic.REQUESTS, event.encode(), key=event.key)
+            await producer.send_and_wait(own.topic(Topic.REQUESTS), event.encode(), key=event.key)
         await until_async(lambda: database.fetchval("SELECT status = 'completed' FROM export_jobs"))
         report = await examine(full=True)
         assert report.of(State.PROBLEM) == {}
@@ -240,7 +242,7 @@ async def test_files_without_jobs(
 async def test_messages_that_nobody_reads(examine: Examine, own: Settings) -> None:
     async with AIOKafkaProducer(bootstrap_servers=own.kafka_bootstrap_servers) as producer:
         for _ in range(10):
-            await producer.send_and_wait(Topic.TICKS, b"x", partition=0)
+            await producer.send_and_wait(own.topic(Topic.TICKS), b"x", partition=0)
     report = await examine()
     assert report.problems == {"kafka lag"}
     assert "exports.ticks[0]" in report.of(State.PROBLEM)["kafka lag"]

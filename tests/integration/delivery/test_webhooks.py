@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from stream_app.delivery import ledger as ledger_module
 from stream_app.delivery.ledger import Ledger
 from stream_app.delivery.models import Channel
 from stream_app.delivery.webhook import receiver_key, secret_text
@@ -255,3 +256,24 @@ async def test_a_host_is_away_longer_each_time(office: Office) -> None:
         pauses.append(round(host.seconds, -1))
         await office.run("UPDATE receiver_hosts SET not_before = now()")
     assert pauses == [10, 20, 40, 60]
+
+
+async def test_a_claim_looks_at_so_many_users_and_comes_to_all(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many users wait, a claim costs the same, and each of them has a turn."""
+    monkeypatch.setattr(ledger_module, "WINDOW", 3)
+    for number in range(10):
+        await office.ended(webhook="https://one.example.com/x", user_id=f"user-{number}")
+    await office.run("UPDATE deliveries SET not_before = now() + interval '1 hour' WHERE user_id < 'user-8'")
+    ledger = Ledger(office.engine, worker="w", lease=timedelta(seconds=60))
+    taken = [item.user_id for item in await ledger.claim(Channel.WEBHOOK, 10, host_slots=10)]
+    assert sorted(taken) == ["user-8", "user-9"], "what is due for longest is found at once"
+    await office.run("UPDATE deliveries SET not_before = now() WHERE user_id = 'user-7'")
+    away = "UPDATE deliveries SET not_before = now() - interval '1 minute', user_id = 'a', host = 'h'"
+    await office.run(f"{away} WHERE user_id < 'user-4'")
+    await ledger.host_away("h", timedelta(minutes=5), timedelta(minutes=5))
+    found = [
+        item.user_id for _ in range(4) for item in await ledger.claim(Channel.WEBHOOK, 10, host_slots=10)
+    ]
+    assert found == ["user-7"]

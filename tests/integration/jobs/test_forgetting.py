@@ -148,6 +148,11 @@ async def test_nothing_of_an_address_stays_in_any_table(
     assert await records.rows_with(str(unfinished))
     assert (await forgetter.address("https://hooks.example.com/u1")).schedules == 1
     assert await records.rows_with("hooks.example.com/u1") == []
+    await Jobs(engine).admit("u4")
+    async with engine.begin() as connection:  # what a request that was refused named can be anything
+        odd = "recipients = '{\"a\": 1}', webhook = 'https://odd.example.com/'"
+        await connection.execute(text(f"UPDATE export_jobs SET {odd} WHERE user_id = 'u4'"))
+    assert (await forgetter.address("https://odd.example.com/")).jobs == 1
     assert (await forgetter.address("bxc%@example.com")).jobs == 0, "no character is a wildcard"
 
 

@@ -37,7 +37,11 @@ def settings(**changes: Any) -> Settings:
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    content = {"sub": "user-1", "exp": int(time.time()) + 60, **changes}
+    content = {
+        "sub": "user-1",
+        "exp": int(time.time()) + 3600,
+        **changes,
+    }  # some are made when this is imported
     return {name: value for name, value in content.items() if value is not None}
 
 
