@@ -4,12 +4,12 @@ What these functions refuse ends a start; ``exporter doctor`` says the same befo
 """
 
 from collections.abc import Iterator
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from stream_app.errors import ExporterError
+from stream_app.loopback import is_local_url, is_loopback
 from stream_app.settings import DEVELOPMENT_SECRET, Settings
 
 ANY = "*"
@@ -38,19 +38,6 @@ class UnsafeSettings(ExporterError):
     code = "unsafe_settings"
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches ``host``."""
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def is_local_url(url: str) -> bool:
-    """Whether ``url`` (or host and port) leads to this machine."""
-    return is_loopback(urlsplit(url if "://" in url else f"//{url}").hostname or "")
-
-
 def is_public(settings: Settings, host: str | None = None) -> bool:
     """Whether others than this machine reach the API: by the address it listens on, or by PUBLIC_URL."""
     return not is_local_url(settings.public_url) or (host is not None and not is_loopback(host))
@@ -59,13 +46,16 @@ def is_public(settings: Settings, host: str | None = None) -> bool:
 def weakness(secret: SecretStr | str, *, public: bool, shortest: int = SHORTEST_SECRET) -> str | None:
     """What is wrong with a secret that signs; ``None``: nothing.
 
-    A value that everybody knows is good enough while only this machine reaches the service.
+    Every value but an empty one is good enough while only this machine reaches the service, that is where it
+    is not ``public``.
     """
     value = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
     if not value.strip():
         return "it is empty"
+    if not public:
+        return None
     if is_known(value):
-        return "everybody knows it" if public else None
+        return "everybody knows it"
     if len(value.encode()) < shortest:
         return f"it is shorter than {shortest} characters"
     if len(set(value)) < FEWEST_CHARACTERS:

@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_va
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from stream_app import database_url
+from stream_app.loopback import is_local_url
 from stream_app.setting_sources import Variables, environment_variables, file_variables, is_secret
 from stream_app.setting_types import (
     AnyWebUrl,
@@ -341,7 +342,8 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _belong_together(self) -> Self:
         """Settings that are only of use together."""
-        if self.s3_access_key is not None and self.s3_secret_key is None:
+        local = is_local_url(self.s3_endpoint)
+        if self.s3_access_key is not None and self.s3_secret_key is None and not local:
             raise ValueError(
                 "EXPORTER_S3_SECRET_KEY: it is not set, and EXPORTER_S3_ACCESS_KEY is; "
                 "allowed: both, or neither for the provider chain of AWS"

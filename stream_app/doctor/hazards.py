@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from stream_app.doctor.findings import Area, Finding
-from stream_app.exposure import is_known, is_local_url, is_public, key_set_faults, weak_signing_secrets
+from stream_app.exposure import is_known, is_public, key_set_faults, weak_signing_secrets
+from stream_app.loopback import is_local_url
 from stream_app.setting_errors import misspelt
 from stream_app.settings import Settings
 
@@ -33,14 +34,18 @@ def _unknown() -> Iterator[Finding]:
 
 
 def _signing(settings: Settings, public: bool) -> Iterator[Finding]:
-    for variable, why in weak_signing_secrets(settings, public=public):
-        yield AREA.problem(variable, why, f"{RANDOM}; the API does not start with it")
-    if not public and settings.jwt_jwks_url is None and is_known(settings.jwt_secret):
-        yield AREA.warning(
-            "EXPORTER_JWT_SECRET",
-            "tokens are signed with the development secret, which everybody knows",
-            f"{RANDOM}, or set EXPORTER_JWT_JWKS_URL, before others can reach the API",
-        )
+    refused = dict(weak_signing_secrets(settings, public=public))
+    for variable, why in weak_signing_secrets(settings, public=True):
+        if variable in refused:
+            yield AREA.problem(variable, refused[variable], f"{RANDOM}; the API does not start with it")
+        elif variable == "EXPORTER_JWT_SECRET" and is_known(settings.jwt_secret):
+            yield AREA.warning(
+                variable,
+                "tokens are signed with the development secret, which everybody knows",
+                f"{RANDOM}, or set EXPORTER_JWT_JWKS_URL, before others can reach the API",
+            )
+        else:
+            yield AREA.warning(variable, why, f"{RANDOM}, before others can reach the API")
 
 
 def _tokens(settings: Settings, public: bool) -> Iterator[Finding]:

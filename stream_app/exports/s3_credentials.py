@@ -3,6 +3,7 @@
 import configparser
 import json
 import os
+import time
 from collections.abc import Mapping
 from threading import Lock
 from typing import Any
@@ -14,6 +15,7 @@ from minio.credentials.providers import AWSConfigProvider, EnvAWSProvider, IamAw
 from pydantic import SecretStr
 
 from stream_app.errors import NeedsOperator
+from stream_app.loopback import is_local_url
 from stream_app.settings import Settings
 
 STS_ENDPOINT = "AWS_ENDPOINT_URL_STS"
@@ -22,6 +24,11 @@ METADATA_DISABLED = "AWS_EC2_METADATA_DISABLED"
 
 DEFAULT_NAME = SecretStr("exporter")
 """Of a key that was given without one."""
+DEFAULT_KEY = SecretStr("exporter-secret")
+"""Of a name that was given without one, for a store on this machine: everybody knows it."""
+
+LOOK_AGAIN_SECONDS = 300.0
+"""How long the default keys are used before AWS's chain is asked again: each request asks for credentials."""
 
 CONNECT, ANSWER = 1.0, 5.0
 """Seconds that a metadata service may take: outside of AWS nothing answers at its address."""
@@ -83,6 +90,34 @@ class Chain(Provider):
         )
 
 
+class ElseDefaults(Provider):
+    """What a chain finds or, while it has never found any, the default keys of a store on this machine."""
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain = chain
+        self._lock = Lock()
+        self._ask_at: float | None = 0.0
+
+    def retrieve(self) -> Credentials:
+        """Credentials that are valid now.
+
+        Raises:
+            NoCredentials: the chain had some before, and has none now.
+        """
+        with self._lock:
+            if self._ask_at is not None and time.monotonic() < self._ask_at:
+                return GivenKeys(DEFAULT_NAME, DEFAULT_KEY).retrieve()
+            try:
+                found = self._chain.retrieve()
+            except NoCredentials:
+                if self._ask_at is None:
+                    raise
+                self._ask_at = time.monotonic() + LOOK_AGAIN_SECONDS
+                return GivenKeys(DEFAULT_NAME, DEFAULT_KEY).retrieve()
+            self._ask_at = None
+            return found
+
+
 def _short(error: Exception) -> str:
     text = str(error)
     if isinstance(error, json.JSONDecodeError):
@@ -110,17 +145,22 @@ def credentials_of(settings: Settings) -> Provider:
 
     These are, in this order: the variables ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY`` and
     ``AWS_SESSION_TOKEN``; the credentials file of AWS (``AWS_SHARED_CREDENTIALS_FILE``, ``AWS_PROFILE``); and
-    a role, by a web identity, the container's credentials (ECS, EKS) or the metadata of an EC2 instance.
+    a role, by a web identity, the container's credentials (ECS, EKS) or the metadata of an EC2 instance. For
+    a store on this machine the default keys are used where nothing else is found.
     """
     if settings.s3_secret_key is not None:
         return GivenKeys(settings.s3_access_key or DEFAULT_NAME, settings.s3_secret_key)
-    return Chain(
+    local = is_local_url(settings.s3_endpoint)
+    if settings.s3_access_key is not None and local:
+        return GivenKeys(settings.s3_access_key, DEFAULT_KEY)
+    chain = Chain(
         {
             "the environment (AWS_ACCESS_KEY_ID)": EnvAWSProvider(),
             "the credentials file of AWS": AWSConfigProvider(),
             **_role(settings),
         }
     )
+    return ElseDefaults(chain) if local else chain
 
 
 def _role(settings: Settings) -> dict[str, Provider]:

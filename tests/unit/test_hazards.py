@@ -8,9 +8,12 @@ import pytest
 from pydantic import SecretStr
 from rich.console import Console
 
+from producers.errors import UsageError
+from producers.tokens import mint
 from stream_app.doctor.findings import Area, State, worst
 from stream_app.doctor.hazards import check_settings
 from stream_app.doctor.report import as_json, show
+from stream_app.exposure import UnsafeSettings, refuse_weak_secrets
 from stream_app.settings import DEVELOPMENT_SECRET, Settings
 
 SAFE: dict[str, Any] = {
@@ -140,6 +143,33 @@ def test_nothing_unwise() -> None:
 def test_unwise(name: str, changed: dict[str, Any], state: State) -> None:
     """S3: a setting that can be unwise has a finding."""
     assert found(**changed).get(f"EXPORTER_{name.upper()}") == state
+
+
+LOCAL = {"public_url": "http://127.0.0.1:8000"}
+
+
+@pytest.mark.parametrize("secret", ["test-secret", "a", "ab" * 20, DEVELOPMENT_SECRET])
+def test_a_weak_secret_is_a_warning_while_only_this_machine_reaches_the_service(secret: str) -> None:
+    changed = {"jwt_secret": SecretStr(secret), "link_secret": SecretStr(secret)} | LOCAL
+    settings = Settings(_env_file=None, **SAFE).model_copy(update=changed)
+    refuse_weak_secrets(settings)
+    refuse_weak_secrets(settings, "127.0.0.1")
+    findings = found(**changed)
+    assert findings["EXPORTER_JWT_SECRET"] == findings["EXPORTER_LINK_SECRET"] == WARNING
+    with pytest.raises(UnsafeSettings, match="EXPORTER_JWT_SECRET"):
+        refuse_weak_secrets(settings, "0.0.0.0")
+
+
+@pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")
+def test_tokens_are_signed_with_a_short_secret_but_not_with_an_empty_one() -> None:
+    settings = Settings(_env_file=None, **SAFE).model_copy(update=LOCAL)
+    assert mint(settings.model_copy(update={"jwt_secret": SecretStr("test-secret")}), "ada")
+    for secret in ("", " " * 40):
+        empty = settings.model_copy(update={"jwt_secret": SecretStr(secret)})
+        with pytest.raises(UsageError, match="EXPORTER_JWT_SECRET: it is empty"):
+            mint(empty, "ada")
+        with pytest.raises(UnsafeSettings, match="EXPORTER_JWT_SECRET: it is empty"):
+            refuse_weak_secrets(empty, "127.0.0.1")
 
 
 def test_every_setting_is_judged() -> None:

@@ -13,10 +13,12 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from minio.credentials.credentials import Credentials
 
 from stream_app.errors import NeedsOperator
+from stream_app.exports import s3_credentials
 from stream_app.exports.s3 import s3_client
-from stream_app.exports.s3_credentials import credentials_of
+from stream_app.exports.s3_credentials import Chain, NoCredentials, credentials_of
 from stream_app.settings import Settings
 
 
@@ -110,6 +112,52 @@ def settings(**changes: object) -> Settings:
     return Settings.model_validate(changes)
 
 
+ELSEWHERE = "https://s3.example.com"
+LOCAL = ["127.0.0.1:9000", "http://localhost:9000", "http://[::1]:9000", "https://127.0.0.2"]
+
+
+@pytest.mark.parametrize("endpoint", LOCAL)
+def test_a_store_on_this_machine_has_default_keys(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come after what the chain finds, and complete a name that was given without a key."""
+    found = credentials_of(settings(s3_endpoint=endpoint)).retrieve()
+    assert (found.access_key, found.secret_key) == ("exporter", "exporter-secret")
+    found = credentials_of(settings(s3_endpoint=endpoint, s3_access_key="mine")).retrieve()
+    assert (found.access_key, found.secret_key) == ("mine", "exporter-secret")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "other")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "other")
+    assert credentials_of(settings(s3_endpoint=endpoint)).retrieve().access_key == "other"
+
+
+def test_any_other_store_has_none() -> None:
+    for endpoint in (ELSEWHERE, "minio:9000", "10.0.0.1:9000"):
+        with pytest.raises(NeedsOperator, match="there are no credentials"):
+            credentials_of(settings(s3_endpoint=endpoint)).retrieve()
+        with pytest.raises(ValueError, match="EXPORTER_S3_SECRET_KEY: it is not set"):
+            settings(s3_endpoint=endpoint, s3_access_key="mine")
+
+
+def test_the_chain_is_asked_seldom_where_it_has_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request asks for credentials; and what the chain has had once is not replaced by the defaults."""
+    asked = 0
+
+    def retrieve(_: Chain) -> Credentials:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            return Credentials("found", "key")
+        raise NoCredentials("none", reason="none")
+
+    monkeypatch.setattr(Chain, "retrieve", retrieve)
+    provider = credentials_of(settings())
+    assert {provider.retrieve().access_key for _ in range(5)} == {"exporter"}
+    assert asked == 1
+    monkeypatch.setattr(s3_credentials, "LOOK_AGAIN_SECONDS", 0.0)
+    provider = credentials_of(settings())
+    assert provider.retrieve().access_key == "found"
+    with pytest.raises(NoCredentials):
+        provider.retrieve()
+
+
 def test_keys_that_are_given_are_used_and_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "other")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "other")
@@ -198,6 +246,6 @@ def test_a_metadata_service_that_is_away_is_no_end(
     monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1")
     with pytest.raises(NeedsOperator, match="the metadata of the instance: does not answer") as raised:
-        credentials_of(settings()).retrieve()
+        credentials_of(settings(s3_endpoint=ELSEWHERE)).retrieve()
     for place in ("AWS_ACCESS_KEY_ID", "credentials file", "EXPORTER_S3_ACCESS_KEY"):
         assert place in str(raised.value)
