@@ -1,13 +1,16 @@
 """The URL of a database as libpq reads it, for a driver that reads less. Pure.
 
-asyncpg sends a parameter that it does not know to the server as a setting. The server refuses it, at each
-connection, which looks as if the database were away. So every parameter of libpq
+asyncpg sends a parameter that it does not know to the server as a setting. Where it is one of libpq's, the
+server refuses it, at each connection, which looks as if the database were away. So every parameter of libpq
 (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS) works here, or is refused
-by its name before anything starts.
+by its name before anything starts. Settings of the server, such as ``search_path``, are passed on to it.
+Those that the service sets for itself, in its connections or transactions, have no effect.
 """
 
+import re
 import ssl
 from dataclasses import dataclass
+from difflib import get_close_matches
 from urllib.parse import parse_qsl, urlencode
 
 CONNECT_SECONDS = 10
@@ -59,6 +62,39 @@ ONLY: dict[str, tuple[str, ...]] = {
 }
 """Parameters that are taken where they ask for what the driver does anyway."""
 
+NOT_HERE = frozenset(
+    {
+        "hostaddr",
+        "keepalives_count",
+        "keepalives_idle",
+        "keepalives_interval",
+        "oauth_client_id",
+        "oauth_client_secret",
+        "oauth_issuer",
+        "oauth_scope",
+        "replication",
+        "require_auth",
+        "requirepeer",
+        "scram_client_key",
+        "scram_server_key",
+        "servicefile",
+        "sslcrldir",
+        "sslkeylogfile",
+        "tcp_user_timeout",
+    }
+)
+"""Parameters of libpq that neither the driver nor this service knows."""
+
+LIKE_PARAMETERS = frozenset(
+    {"tcp_keepalives_count", "tcp_keepalives_idle", "tcp_keepalives_interval", "wal_compression"}
+)
+"""Settings of the server whose names look like parameters of libpq that somebody has misspelt."""
+NEAR = 0.8
+"""How similar a name is to a parameter that was probably meant, as :mod:`difflib` measures it."""
+
+_SETTING = re.compile(r"(?!_pq_)[a-z_][a-z0-9_$]*(\.[a-z_][a-z0-9_$]*)*", re.IGNORECASE | re.ASCII)
+"""The shape of a setting's name; those of extensions have dots."""
+
 SESSIONS = ("any", "primary", "standby", "prefer-standby", "read-write", "read-only")
 
 
@@ -70,7 +106,7 @@ class DatabaseUrl:
 
     @classmethod
     def parse(cls, url: str, *, reads_only: bool = False) -> "DatabaseUrl":
-        """The URL without what asyncpg does not know.
+        """The URL with what asyncpg knows, and with settings of the server.
 
         ``reads_only``: all transactions are read only in any case. Then a session that is read only by
         default, as a role for exports is, serves ``target_session_attrs=read-write`` too, which asks for the
@@ -97,9 +133,34 @@ class DatabaseUrl:
                         f"{', '.join(ONLY[name])}, or leave it out"
                     )
             elif name not in ANY:
-                allowed = sorted({*BY_DRIVER, *ONLY, *ANY})
-                raise ValueError(f"its parameter {name} does not work here; allowed: {', '.join(allowed)}")
+                _check_setting(name)
+                kept[name] = value
         return cls(base + ("?" + urlencode(kept) if kept else ""))
+
+
+def _check_setting(name: str) -> None:
+    """Check what is to be sent to the server as the name of a setting.
+
+    Raises:
+        ValueError: it is a parameter of libpq, or probably one that was misspelt, or no name of a setting.
+    """
+    allowed = {*BY_DRIVER, *ONLY, *ANY}
+    near = []
+    if "." not in name and name not in LIKE_PARAMETERS:
+        near = get_close_matches(name.lower(), sorted(allowed | NOT_HERE), 1, NEAR)
+    if name in NOT_HERE or not _SETTING.fullmatch(name):
+        why = ""
+    elif near:
+        why = (
+            f"; did you mean {near[0]}? If it is a setting of the server, "
+            f"options=-c%20{name}%3Dvalue sends it there"
+        )
+    else:
+        return
+    raise ValueError(
+        f"its parameter {name} does not work here{why}; allowed: {', '.join(sorted(allowed))}, "
+        "and settings of the server such as search_path"
+    )
 
 
 def _for_driver(name: str, value: str, *, reads_only: bool) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stream_app.database_url import ANY, BY_DRIVER, ONLY, SESSIONS, DatabaseUrl
+from stream_app.database_url import ANY, BY_DRIVER, NOT_HERE, ONLY, SESSIONS, DatabaseUrl
 from stream_app.settings import Settings
 
 BASE = "postgresql://u:p@a:5432,b:5433/shop"
@@ -30,10 +30,50 @@ def test_each_parameter_of_libpq_works_or_is_refused_by_name(name: str) -> None:
         assert name in BY_DRIVER or name not in parsed.dsn
 
 
-@pytest.mark.parametrize("name", ["statement_timeout", "search_path", "x"])
-def test_a_setting_is_no_parameter(name: str) -> None:
-    with pytest.raises(ValueError, match=f"parameter {name} does not work here; allowed: "):
+SERVER = """
+DateStyle TimeZone auto_explain.log_min_duration client_min_messages default_transaction_isolation
+geqo idle_in_transaction_session_timeout jit lc_numeric lock_timeout pgaudit.log plan_cache_mode role
+search_path statement_timeout synchronous_commit tcp_keepalives_count tcp_keepalives_idle
+tcp_keepalives_interval wal_compression work_mem
+"""
+
+
+@pytest.mark.parametrize("name", SERVER.split())
+@pytest.mark.parametrize("reads_only", [False, True])
+def test_a_setting_of_the_server_is_passed_on(name: str, reads_only: bool) -> None:
+    url = f"{BASE}?{name}=a%2Cb&sslmode=disable"
+    assert DatabaseUrl.parse(url, reads_only=reads_only).dsn == url
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("sslmod", "sslmode"),
+        ("ssl_mode", "sslmode"),
+        ("SSLMODE", "sslmode"),
+        ("aplication_name", "application_name"),
+        ("conect_timeout", "connect_timeout"),
+        ("connecttimeout", "connect_timeout"),
+        ("target_session_attr", "target_session_attrs"),
+        ("passwd", "password"),
+    ],
+)
+def test_a_misspelt_parameter_is_no_setting(name: str, meant: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"parameter {name} does not work here; did you mean {meant}?"
+    ) as error:
         DatabaseUrl.parse(f"{BASE}?{name}=1")
+    assert f"options=-c%20{name}%3Dvalue" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["", "1a", "a-b", "a b", "a.", ".a", "_pq_.x", "ä"])
+def test_what_cannot_be_the_name_of_a_setting_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="does not work here; allowed: "):
+        DatabaseUrl.parse(f"{BASE}?{name}=1")
+
+
+def test_every_parameter_of_libpq_is_known() -> None:
+    assert set(LIBPQ.split()) <= BY_DRIVER | ONLY.keys() | ANY | NOT_HERE
 
 
 def test_what_the_driver_does_anyway_is_taken_and_left_out() -> None:

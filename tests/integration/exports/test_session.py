@@ -20,6 +20,7 @@ from stream_app.exports.run import Exporter, Gauge
 from stream_app.exports.session import PINNED, PINNED_ON_LINUX, begin
 from stream_app.exports.source import Source
 from stream_app.exports.storage import Storage
+from stream_app.jobs.database import connect_to
 from stream_app.settings import Settings
 from tests.integration.exports.conftest import claim_for
 from tests.poolers import POOLERS, through, through_door
@@ -258,3 +259,26 @@ async def test_a_peer_that_is_gone_without_a_word_is_noticed(source: Source) -> 
         opened = snapshot.connection._con._transport.get_extra_info("socket")
         assert opened.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) > 0
+
+
+async def test_settings_in_the_url_reach_the_server(settings: Settings) -> None:
+    """By their names, or in ``options``."""
+    query = "search_path=elsewhere&jit=off&statement_timeout=77s&options=-c%20work_mem%3D5MB"
+
+    def extended(url: str) -> SecretStr:
+        return SecretStr(f"{url}{'&' if '?' in url else '?'}{query}")
+
+    changed = settings.model_copy(
+        update={
+            "database_url": extended(settings.database_url.get_secret_value()),
+            "source_database_url": extended(settings.source_dsn),
+        }
+    )
+    shown = ("search_path", "jit", "statement_timeout", "work_mem")
+    for connection in (
+        await connect_to(changed, application="test"),
+        await asyncpg.connect(changed.source_dsn),
+    ):
+        values = [await connection.fetchval(f"SHOW {name}") for name in shown]
+        await connection.close()
+        assert values == ["elsewhere", "off", "77s", "5MB"]
