@@ -8,7 +8,8 @@ PORT ?= 8000
 WORKERS ?= 1
 MINUTES ?= 30
 ARGS ?=
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
+EXPLORE ?= 1
 PYTHON_ENV := .venv/bin/python
 READY := .venv/.ready
 PYTEST = $(PYTHON_ENV) -m pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup
@@ -28,8 +29,8 @@ unit: $(READY) ## Run the unit tests, which need no services: the inner loop (AR
 test: $(READY) ## Run the tests on real local services, without the slow ones (ARGS= goes to pytest)
 	@$(PYTEST) -m "not slow" $(ARGS)
 
-test-all: $(READY) ## Run every test, slow ones included, with new random inputs, and print the coverage
-	@$(PYTEST) --hypothesis-profile=explore --cov --cov-report=term:skip-covered $(ARGS)
+test-all: $(READY) ## Run every test, slow ones too, with new random inputs (EXPLORE=0: the same); print the coverage
+	@$(PYTEST) --hypothesis-profile=$(if $(filter 0,$(EXPLORE)),fixed,explore) --cov --cov-report=term:skip-covered $(ARGS)
 
 up: $(READY) ## Run the service on this machine until Ctrl-C (PORT=, WORKERS=, ROWS=)
 	@$(PYTHON_ENV) -m local up --port $(PORT) --workers $(WORKERS) --rows $(ROWS)

@@ -29,7 +29,6 @@ from stream_app.events import Event, EventType, decode
 from stream_app.exports.multipart import Multipart
 from stream_app.exports.pipe import BytePipe
 from stream_app.exports.run import Exporter
-from stream_app.exports.storage import Storage
 from stream_app.jobs.states import OUTCOMES
 from stream_app.jobs.store import JobStore
 from stream_app.jobs.tending import Caretaker
@@ -114,7 +113,6 @@ POINTS: dict[str, Point] = {
     "swept": Point(Caretaker, "sweep", _first),
     "copying": Point(BytePipe, "write", _current),
     "uploading": Point(Multipart, "add", _part),
-    "undescribed": Point(Storage, "_describe", lambda call: _key(call.arguments[0]), after=False),
     "uploaded": Point(Exporter, "run", _first),
     "unsealed": Point(JobStore, "seal", _first, after=False),
     "sealed": Point(JobStore, "seal", _first),

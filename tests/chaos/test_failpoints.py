@@ -77,7 +77,6 @@ FATES = [
     Fate(["copying"], SLOW, attempts=2),
     Fate(["uploading"], LARGE, attempts=2),
     Fate(["uploading", "swept"], LARGE, attempts=3),
-    Fate(["undescribed"], LARGE, attempts=2),
     Fate(["uploaded"], attempts=2),
     Fate(["unsealed"], attempts=2),
     # From here on it has ended, whoever says so.

@@ -87,7 +87,7 @@ async def test_what_happens_is_counted(system: System) -> None:
     assert gained(before, after, "exporter_event_loop_lag_seconds_count") > 0
     assert after["exporter_slots"] == 4
     assert after["exporter_slots_running"] == 0
-    assert after["exporter_worker_ready"] == 1
+    await until_async(lambda: scrape(system.metrics)["exporter_worker_ready"] == 1)
     told = " ".join(after)
     for private in ("secret-user", "a-users-own-word", reader, good[0].id):
         assert private not in told

@@ -74,7 +74,7 @@ async def test_an_offset_beyond_the_log_loses_nothing(
     """R7: what lies before it is read, and what comes after; the offsets are right soon."""
     await own.has(lost | await own.ask(PARTITIONS))
     said = [line for line in worker.log.read_text().splitlines() if "offset.lost" in line]
-    assert len([line for line in said if "beyond the log's end" in line]) == 2
+    assert len([line for line in said if "beyond the log's end" in line]) >= 2
     assert len([line for line in said if "before the log's beginning" in line]) == 1
 
     async def right() -> bool:

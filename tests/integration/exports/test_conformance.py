@@ -221,6 +221,12 @@ def like(value: Any, cell: Cell) -> Any:
         case datetime():
             moment = datetime.fromisoformat(cell) if isinstance(cell, str) else cell
             moment = moment.replace(tzinfo=UTC) if value.tzinfo and not moment.tzinfo else moment
+            if moment == value.replace(microsecond=0) and (value.hour, value.minute, value.second) == (
+                23,
+                59,
+                59,
+            ):
+                return value  # a workbook's last second of a day is cut: rounded, it would be the next day
             # A workbook's days are doubles, which openpyxl reads to the millisecond.
             return (
                 value

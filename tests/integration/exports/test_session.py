@@ -204,7 +204,7 @@ async def test_a_server_process_that_is_ended_during_copy_is_an_outage(
     async def sink(_: bytes) -> None:
         await database.execute("SELECT pg_terminate_backend($1)", snapshot.connection.get_server_pid())
 
-    with pytest.raises(Outage, match="terminating connection"):
+    with pytest.raises(Outage, match=r"terminating connection|closed in the middle of operation"):
         async with source.snapshot("exporter terminated") as snapshot:
             await snapshot.copy("SELECT repeat('x', 1000) FROM generate_series(1, 300000)", {}, sink)
 
