@@ -29,8 +29,8 @@ unit: $(READY) ## Run the unit tests, which need no services: the inner loop (AR
 test: $(READY) ## Run the tests on real local services, without the slow ones (ARGS= goes to pytest)
 	@$(PYTEST) -m "not slow" $(ARGS)
 
-test-all: $(READY) ## Run every test, slow ones too, with new random inputs (EXPLORE=0: the same); print the coverage
-	@$(PYTEST) --hypothesis-profile=$(if $(filter 0,$(EXPLORE)),fixed,explore) --cov --cov-report=term:skip-covered $(ARGS)
+test-all: $(READY) ## Run every test, slow ones too, with new random inputs and order (EXPLORE=0: the same); print the coverage
+	@$(PYTEST) $(if $(filter 0,$(EXPLORE)),-p no:randomly,--hypothesis-profile=explore) --cov --cov-report=term:skip-covered $(ARGS)
 
 up: $(READY) ## Run the service on this machine until Ctrl-C (PORT=, WORKERS=, ROWS=)
 	@$(PYTHON_ENV) -m local up --port $(PORT) --workers $(WORKERS) --rows $(ROWS)

@@ -58,13 +58,29 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Groups:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the folders."""
+    """Order the folders, and the tests of modules that are ``IN_ORDER``."""
     items.sort(key=_rank)  # a stable sort: the random order within a folder stays
+    places = [place for place, item in enumerate(items) if _line(item) is not None]
+    for place, item in zip(
+        places, sorted((items[place] for place in places), key=_line_in_module), strict=True
+    ):
+        items[place] = item
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name long texts by their argument: a token differs between processes, the name of a test must not."""
     return argname if isinstance(val, str) and len(val) > 40 else None
+
+
+def _line(item: pytest.Item) -> int | None:
+    """Where the test stands in its module, if that is ``IN_ORDER``."""
+    if isinstance(item, pytest.Function) and getattr(item.module, "IN_ORDER", False):
+        return int(item.function.__code__.co_firstlineno)
+    return None
+
+
+def _line_in_module(item: pytest.Item) -> tuple[str, int]:
+    return item.path.as_posix(), _line(item) or 0
 
 
 def _rank(item: pytest.Item) -> int:

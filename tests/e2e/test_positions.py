@@ -16,6 +16,9 @@ from stream_app.events import Topic
 from stream_app.kafka import ensure_topics
 from tests.e2e.deployment import Deployment, until
 
+IN_ORDER = True
+"""Each test goes on with the topics that the one before has left."""
+
 PARTITIONS = 8
 NOTICED = 30
 """Seconds within which a worker must have noticed what is new."""
