@@ -1,4 +1,4 @@
-"""Work for somebody who is there to see it: it ends with the client's connection."""
+"""Work that is cancelled when the client closes its connection."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -15,7 +15,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -
     """What ``work`` yields. It is cancelled when the client leaves; the body must have been read before.
 
     Raises:
-        Problem: there is nobody any more to answer.
+        Problem: the client has closed its connection.
     """
     task = asyncio.create_task(work)
     leaving = asyncio.create_task(_left(request))

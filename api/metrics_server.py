@@ -32,7 +32,7 @@ class _Server(uvicorn.Server):
 async def served(services: Services) -> AsyncIterator[None]:
     """Serve at ``EXPORTER_METRICS_HOST`` and ``_PORT``, if there is a port, until the end of the block.
 
-    Where nobody can listen there, the API works without: Prometheus says that it is missing.
+    If the port cannot be opened, the API runs without it and logs that.
     """
     host, port = services.settings.metrics_host, services.settings.metrics_port
     if port is None:

@@ -250,5 +250,5 @@ class Catalogue(BaseModel):
 
 
 def is_expired(job: ExportJob, now: datetime) -> bool:
-    """Whether the file's time is over at ``now``, even if nobody has cleared it away yet."""
+    """Whether the file has expired at ``now``, even if it is not removed yet."""
     return job.expires_at is not None and job.expires_at <= now

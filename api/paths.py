@@ -10,7 +10,7 @@ _WITH_LINK = re.compile(r"/exports/(links|unsubscribe)(/|$)")
 
 
 def loggable(path: str) -> str:
-    """The path without what makes it worth stealing: whoever has a mail's link may use it."""
+    """The path without the token of a mail's link, which gives access to the file."""
     return _SECRET.sub(r"/\1/…", path)
 
 
