@@ -73,9 +73,11 @@ class CsvFormat(Format):
         if head:
             yield head
         for chunk in chunks:
-            tally.rows += chunk.count(b"\n")
-            if options.guard_formulas:
-                chunk, guarded = guard(chunk)
+            if not options.guard_formulas:
+                tally.rows += chunk.count(b"\n")
+            else:
+                chunk, lines, guarded = guard(chunk)
+                tally.rows += lines
                 if b"\x01" in chunk:
                     guarded += chunk.count(marker)
                     chunk = chunk.replace(marker, b"")

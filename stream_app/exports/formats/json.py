@@ -7,7 +7,16 @@ from sqlalchemy import ColumnElement, func, literal_column, select
 
 from stream_app.events import Options
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.formats.base import RAW_LINES, ROWS, Document, Format, Projection, Tally, cell
+from stream_app.exports.formats.base import (
+    RAW_LINES,
+    ROWS,
+    Document,
+    Format,
+    Projection,
+    Tally,
+    cell,
+    line_starts,
+)
 from stream_app.exports.formats.renderings import is_own_json, json_of
 from stream_app.exports.formats.sql import base64, place
 
@@ -32,7 +41,7 @@ class NdjsonFormat(Format):
         """The lines, whole."""
         for chunk in chunks:
             lines = _whole_lines(chunk)
-            tally.rows += lines.count(b"\n")
+            tally.rows += len(line_starts(lines))
             yield lines
 
 

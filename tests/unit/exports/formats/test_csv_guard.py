@@ -16,7 +16,7 @@ PLAIN_NUMBER = re.compile(r"[+-]([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 def guarded(rows: list[list[str]], textual: list[bool], delimiter: str = ",") -> tuple[list[list[str]], int]:
     lines = (delimiter.join(quoted(value, delimiter) for value in row) + "\n" for row in rows)
-    content, count = FormulaGuard(textual, delimiter, MARKER)("".join(lines).encode())
+    content, _, count = FormulaGuard(textual, delimiter, MARKER)("".join(lines).encode())
     read = csv.reader(io.StringIO(content.decode(), newline=""), delimiter=delimiter, strict=True)
     return list(read), count
 
@@ -68,6 +68,27 @@ def test_what_is_no_formula_stays() -> None:
         2,
     )
     assert guarded(rows, [False] * 8) == (rows, 0)
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|", "\r"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_formula_is_found_behind_many_separators(separator: str, quote: str) -> None:
+    """V6: however often the separator stands before it, and with nothing else around it."""
+    value = f"{separator}{quote}=1"
+    for harmless in (0, 1, 50, 5_000):
+        text = f"{separator}a" * harmless + "x" * 5_000 + value
+        rows, count = guarded([["1", text]], [False, True])
+        assert rows == [["1", text.removesuffix("=1") + "'=1"]]
+        assert count == 1
+
+
+@pytest.mark.parametrize("quoted_first", [False, True])
+def test_lines_are_counted(quoted_first: bool) -> None:
+    """For progress: those within values too, as those who wait see them come."""
+    chunk = b'1,"a\nb"\n\n2,c\n' if quoted_first else b"1,a\n\n2,c\n"
+    for textual in ([True, True], [False, False]):
+        found = FormulaGuard(textual, ",", MARKER)(chunk)
+        assert found == (chunk, chunk.count(b"\n"), 0)
 
 
 def test_a_value_that_was_counted_before_is_not_counted_again() -> None:
