@@ -13,13 +13,15 @@ does. A log that begins after the committed offset has lost messages to its rete
 *Memory.* Faust counts messages in its buffers, not their bytes.
 """
 
+import asyncio
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import faust
 import structlog
+from faust.transport.consumer import ensure_TP
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Producer, Transport
 from faust.types import TP, ConsumerMessage
 
@@ -54,38 +56,77 @@ class ConsumerThread(AIOKafkaConsumerThread):
         return client
 
 
-class LosslessConsumer(Consumer):
-    """Delivers nothing that was fetched before the last seek, and trusts no offset that the log lacks."""
+class _NothingRead(dict[TP, int | None]):
+    """Faust's note of the offset that it read last, kept empty: Faust drops every message below it.
 
-    _seeks = 0
+    A message that was fetched before a seek can set it after the seek. Then the messages between the
+    committed offset and that one were dropped, and where it was one message, the commit went past it.
+    """
+
+    def __getitem__(self, tp: TP) -> int | None:
+        return None
+
+    def __setitem__(self, tp: TP, offset: int | None) -> None:
+        pass
+
+
+class LosslessConsumer(Consumer):
+    """Delivers nothing that was fetched before the last seek, and commits past none that was not handled.
+
+    Faust infers from the messages that reach it which offsets the log lacks, and takes one that it dropped
+    itself for such a one. Here it is known from what the client returns: between two seeks the client skips
+    only what the log lacks.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.held = HeldBytes()
+        self._read_offset = _NothingRead()
+        self._seeks = 0
+        self._seeking = asyncio.Lock()
+        self._expected: dict[TP, int] = {}
+        """The next offset that the client returns of each partition, if the log has it."""
+        self._done: dict[TP, int] = {}
+        """The offset below which everything is acknowledged or missing in the log: the next to commit."""
 
     def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def perform_seek(self) -> None:
         """Seek to the committed offsets, and to the beginning where there is none that the log has."""
-        await super().perform_seek()
+        async with self._seeking:
+            try:
+                await self._seek_all()
+            finally:
+                self._seeks += 1
+
+    async def _seek_all(self) -> None:
+        stored = await self.seek_to_committed()
         assigned = self.assignment()
+        committed = {
+            ensure_TP(tp): offset for tp, offset in stored.items() if offset is not None and offset >= 0
+        }
         begins: Mapping[TP, int] = {}
         ends: Mapping[TP, int] = {}
         for look in range(LOOKS if assigned else 0):
             begins, ends = await self.earliest_offsets(*assigned), await self.highwaters(*assigned)
-            if all((self._read_offset.get(tp) or 0) <= ends[tp] for tp in assigned):
+            if all(committed.get(tp, 0) <= ends[tp] for tp in assigned):
                 break
             if look < LOOKS - 1:
                 await self.sleep(BETWEEN_LOOKS)
         for tp in assigned:
-            committed = self._read_offset.get(tp)  # of which Faust does not take 0 for none
-            if committed is not None and not begins[tp] <= committed <= ends[tp]:
-                self._start_anew(tp, committed, begins[tp], ends[tp])
-                committed = None
-            if committed is None:
-                await self.seek(TP(tp.topic, tp.partition), begins[tp])
-        self._seeks += 1
+            offset = committed.get(tp)
+            if offset is not None and not begins[tp] <= offset <= ends[tp]:
+                self._start_anew(tp, offset, begins[tp], ends[tp])
+                await self._seek_to(tp, begins[tp])
+                continue
+            self._committed_offset[tp] = offset
+            self._expected[tp] = self._done[tp] = begins[tp] if offset is None else offset
+            if not offset:  # the client has sought the others; of these it takes 0 for none
+                await self._seek_to(tp, self._expected[tp])
+
+    async def _seek_to(self, tp: TP, offset: int) -> None:
+        await self.seek(TP(tp.topic, tp.partition), offset)
 
     def _start_anew(self, tp: TP, expected: int, begin: int, end: int | None) -> None:
         """Forget what is known of a partition whose log is not the one that was read."""
@@ -110,7 +151,7 @@ class LosslessConsumer(Consumer):
         self._acked[tp] = [begin - 1]
         self._acked_index.pop(tp, None)
         self._committed_offset[tp] = None
-        self._read_offset[tp] = None
+        self._done[tp], self._expected[tp] = begin - 1, begin
         for message in self.held.messages():
             if message.tp == tp:
                 message.acked = True  # of the log that was: it is dealt with, and moves no offset
@@ -122,26 +163,40 @@ class LosslessConsumer(Consumer):
             return
         log.error("topic.made_anew", topic=topic, reason="it has another id; it is read from its beginning")
         metrics.OFFSETS_LOST.labels("topic_made_anew").inc(len(assigned))
-        begins = await self.earliest_offsets(*assigned)
-        for tp in assigned:
-            self._forget(tp, begins[tp])
-        await self._commit(dict(begins))
-        for tp in assigned:
-            await self.seek(TP(tp.topic, tp.partition), begins[tp])
-        self._seeks += 1  # whatever is fetched just now is of the other log
+        async with self._seeking:
+            begins = await self.earliest_offsets(*assigned)
+            for tp in assigned:
+                self._forget(tp, begins[tp])
+            await self._commit(dict(begins))
+            for tp in assigned:
+                await self._seek_to(tp, begins[tp])
+            self._seeks += 1  # whatever is fetched just now is of the other log
 
     async def _wait_next_records(self, timeout: float) -> tuple[Mapping[TP, Any] | None, set[TP] | None]:
         seeks = self._seeks
         records, active = await super()._wait_next_records(timeout)
-        if records and seeks != self._seeks:
+        if records and (seeks != self._seeks or self._seeking.locked()):
+            # Whether they were fetched before the seek or after it is not known: fetch them again.
             await self.perform_seek()
             return None, active
         for tp, found in (records or {}).items():
-            expected = self._read_offset.get(tp)
-            if found and expected is not None and found[0].offset < expected:
-                # The client was told that its offset is out of range, and has begun at the beginning.
-                self._start_anew(tp, expected, found[0].offset, None)
+            self._note_fetched(tp, [record.offset for record in found])
         return records, active
+
+    def _note_fetched(self, tp: TP, offsets: Sequence[int]) -> None:
+        """Note which offsets the log lacks: what the client passed over since its last answer."""
+        expected = self._expected.get(tp)
+        if expected is None or not offsets:
+            return
+        if offsets[0] < expected:
+            # The client was told that its offset is out of range, and has begun at the beginning.
+            self._start_anew(tp, expected, offsets[0], None)
+            expected = offsets[0]
+        for offset in offsets:
+            if offset > expected:
+                self._gap[tp].addi(expected, offset)
+            expected = offset + 1
+        self._expected[tp] = expected
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, Any]:
         """Leave with the client what there is no room for, while other topics go on."""
@@ -161,32 +216,32 @@ class LosslessConsumer(Consumer):
     def _new_offset(self, tp: TP) -> int | None:
         """The offset to commit: up to where everything is acknowledged, or missing in the log.
 
-        Faust makes a list of every offset that is missing, and of those there can be billions.
+        Faust makes a list of every offset that is missing, and of those there can be billions. It also passes
+        over one message that is neither, and over any number where nothing was committed before.
         """
-        acked = self._acked[tp]
-        if not acked:
+        acked, begin = self._acked[tp], self._done.get(tp)
+        if not acked or begin is None:
             return None
         acked.sort()
-        committed = self._committed_offset[tp]
         gaps = self._gap[tp]
-        missing = sorted((gap.begin, gap.end) for gap in gaps.overlap(0, acked[-1])) if gaps else []
-        end = end_of_run(acked, missing)
-        if committed and min([acked[0], *(begin for begin, _ in missing)]) - committed > 1:
-            return None
+        missing = [(gap.begin, gap.end) for gap in gaps.overlap(begin, acked[-1])] if gaps else []
+        end = end_of_run(begin, acked, missing)
         done = bisect_left(acked, end)
         self._acked_index[tp].difference_update(acked[:done])
         del acked[:done]
-        if missing:
+        if end == begin:
+            return None
+        if gaps:
             gaps.chop(0, end)
+        self._done[tp] = end
         return end
 
 
-def end_of_run(offsets: Iterable[int], ranges: Iterable[tuple[int, int]]) -> int:
-    """Where the run ends that the lowest offset begins: the first offset after it that is in neither."""
-    parts = sorted([*((offset, offset + 1) for offset in offsets), *ranges])
-    end = parts[0][1]
-    for begin, after in parts:
-        if begin > end:
+def end_of_run(begin: int, offsets: Iterable[int], ranges: Iterable[tuple[int, int]]) -> int:
+    """The first offset from ``begin`` on that is in neither ``offsets`` nor ``ranges`` (half-open)."""
+    end = begin
+    for first, after in sorted([*((offset, offset + 1) for offset in offsets), *ranges]):
+        if first > end:
             break
         end = max(end, after)
     return end

@@ -1,5 +1,6 @@
 """What Faust's consumer would lose or pile up, one hole at a time; the real thing: tests/chaos, tests/e2e."""
 
+import asyncio
 import gc
 from collections import defaultdict
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from intervaltree import IntervalTree
 
 from stream_app.agents import transport
 from stream_app.agents.held import OVERHEAD, HeldBytes
-from stream_app.agents.transport import MOST_HELD, LosslessConsumer, end_of_run
+from stream_app.agents.transport import MOST_HELD, LosslessConsumer, _NothingRead, end_of_run
 
 PLACE, UNREAD = TP("exports.requests", 0), TP("exports.requests", 1)
 TICKS = TP("exports.ticks", 0)
@@ -32,9 +33,8 @@ def consumer(monkeypatch: pytest.MonkeyPatch) -> LosslessConsumer:
     """One that has two partitions, from 3 to 9; only of the first something was committed."""
     made = object.__new__(LosslessConsumer)
 
-    async def committed(self: Any) -> None:
-        self._read_offset.update(self.stored)
-        self._committed_offset.update({place: offset or None for place, offset in self.stored.items()})
+    async def committed(self: Any) -> dict[TP, int | None]:
+        return {UNREAD: None, **self.stored}
 
     async def earliest(self: Any, *places: TP) -> dict[TP, int]:
         return dict.fromkeys(places, 3)
@@ -48,7 +48,7 @@ def consumer(monkeypatch: pytest.MonkeyPatch) -> LosslessConsumer:
     async def sleep(self: Any, seconds: float) -> None:
         self.slept += seconds
 
-    monkeypatch.setattr(Consumer, "perform_seek", committed)
+    monkeypatch.setattr(LosslessConsumer, "seek_to_committed", committed)
     monkeypatch.setattr(LosslessConsumer, "assignment", lambda _: {PLACE, UNREAD})
     monkeypatch.setattr(LosslessConsumer, "earliest_offsets", earliest)
     monkeypatch.setattr(LosslessConsumer, "highwaters", highwaters)
@@ -60,9 +60,16 @@ def consumer(monkeypatch: pytest.MonkeyPatch) -> LosslessConsumer:
         stored={PLACE: 7},
         ends=[9],
         _seeks=0,
+        _seeking=asyncio.Lock(),
+        _expected={},
+        _done={},
         held=HeldBytes(),
         _committed_offset=defaultdict(lambda: None),
-        _read_offset=defaultdict(lambda: None),
+        _read_offset=_NothingRead(),
+        _unacked_messages=set(),
+        _n_acked=0,
+        _waiting_for_ack=None,
+        app=SimpleNamespace(topics=SimpleNamespace(acks_enabled_for=lambda _: True)),
         _acked=defaultdict(list),
         _acked_index=defaultdict(set),
         _gap=defaultdict(IntervalTree),
@@ -131,11 +138,12 @@ async def test_a_client_that_was_sent_back_is_followed(
         return fetched, {PLACE}
 
     monkeypatch.setattr(Consumer, "_wait_next_records", fetch)
-    consumer._read_offset[PLACE] = 41
+    consumer._expected[PLACE], consumer._done[PLACE] = 42, 40
     consumer._committed_offset[PLACE] = 40
     assert await consumer._wait_next_records(1.0) == (fetched, {PLACE})
-    assert consumer._read_offset[PLACE] is None
     assert consumer._should_commit(PLACE, 1)
+    consumer.ack(message(offset=0))
+    assert consumer._new_offset(PLACE) == 1
 
 
 async def test_a_topic_with_enough_in_memory_waits_and_others_go_on(
@@ -172,8 +180,9 @@ def test_bytes_are_held_until_the_message_is_gone() -> None:
 def test_a_gap_of_any_size_is_a_range(consumer: LosslessConsumer) -> None:
     """Q10: a retention that took away a billion messages makes no list of their offsets."""
     end = 5_000_000_000
-    consumer._committed_offset[PLACE] = 10
-    consumer._gap[PLACE].addi(11, end)
+    consumer._done[PLACE] = 10
+    consumer._expected[PLACE] = 11
+    consumer._note_fetched(PLACE, [end, end + 1])
     consumer._acked[PLACE] = [10, end, end + 1]
     consumer._acked_index[PLACE] = {10, end, end + 1}
     assert consumer._new_offset(PLACE) == end + 2
@@ -181,14 +190,116 @@ def test_a_gap_of_any_size_is_a_range(consumer: LosslessConsumer) -> None:
     assert consumer._acked_index[PLACE] == set()
 
 
-@given(st.sets(st.integers(0, 40), min_size=1), st.lists(st.tuples(st.integers(0, 40), st.integers(1, 9))))
+@given(
+    st.integers(0, 40),
+    st.sets(st.integers(0, 40)),
+    st.lists(st.tuples(st.integers(0, 40), st.integers(1, 9))),
+)
 def test_the_run_ends_at_the_first_offset_that_is_neither_acknowledged_nor_missing(
-    offsets: set[int], gaps: list[tuple[int, int]]
+    begin: int, offsets: set[int], gaps: list[tuple[int, int]]
 ) -> None:
     """Q10: as a list of every offset would say."""
-    ranges = [(begin, begin + length) for begin, length in gaps]
-    every = offsets | {offset for begin, end in ranges for offset in range(begin, end)}
-    end = min(every)
+    ranges = [(first, first + length) for first, length in gaps]
+    every = offsets | {offset for first, after in ranges for offset in range(first, after)}
+    end = begin
     while end in every:
         end += 1
-    assert end_of_run(offsets, ranges) == end
+    assert end_of_run(begin, offsets, ranges) == end
+
+
+@pytest.mark.parametrize("stored", [None, 3, 7])
+@pytest.mark.parametrize("dropped", [1, 2])
+async def test_no_commit_goes_past_a_message_that_was_dropped(
+    consumer: LosslessConsumer, stored: int | None, dropped: int
+) -> None:
+    """Faust drops what a rebalance finds in its buffers: also one, also where nothing is committed."""
+    consumer.__dict__.update(stored={PLACE: stored}, ends=[20])
+    await consumer.perform_seek()
+    first = 3 if stored is None else stored
+    consumer._note_fetched(PLACE, list(range(first, first + dropped + 1)))
+    consumer.ack(message(offset=first + dropped))
+    assert consumer._new_offset(PLACE) is None
+    for offset in range(first, first + dropped):
+        consumer.ack(message(offset=offset))
+    assert consumer._new_offset(PLACE) == first + dropped + 1
+
+
+def test_a_message_that_was_fetched_before_a_seek_hides_none_after_it(consumer: LosslessConsumer) -> None:
+    """Faust notes its offset once it is delivered, which can be after the seek, and drops what lies below."""
+    consumer._read_offset.update({PLACE: 7})
+    consumer._read_offset[PLACE] = 9
+    assert consumer._read_offset[PLACE] is None
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_what_is_fetched_during_a_seek_is_fetched_again(
+    consumer: LosslessConsumer, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    """Whether the client had been sought yet is not known."""
+    looked = asyncio.Event()
+    go_on = asyncio.Event()
+
+    async def slow(self: Any, *places: TP) -> dict[TP, int]:
+        looked.set()
+        await go_on.wait()
+        return dict.fromkeys(places, 3)
+
+    async def fetch(self: Any, timeout: float) -> tuple[Any, Any]:
+        asyncio.get_running_loop().call_later(0.01, go_on.set)
+        if not begun:
+            go_on.set()
+            await seeking
+        return {PLACE: [SimpleNamespace(offset=9)]}, {PLACE}
+
+    monkeypatch.setattr(LosslessConsumer, "earliest_offsets", slow)
+    monkeypatch.setattr(Consumer, "_wait_next_records", fetch)
+    seeking = asyncio.create_task(consumer.perform_seek())
+    await looked.wait()
+    assert await consumer._wait_next_records(1.0) == (None, {PLACE})
+    await seeking
+    assert consumer._expected[PLACE] == 7
+
+
+@given(st.data())
+def test_a_commit_means_that_everything_before_it_was_handled(data: st.DataObject) -> None:
+    """Whatever is fetched, dropped, handled twice or in another order, with holes in the log."""
+    consumer = object.__new__(LosslessConsumer)
+    consumer.__dict__.update(
+        held=HeldBytes(),
+        _expected={},
+        _done={},
+        _committed_offset=defaultdict(lambda: None),
+        _unacked_messages=set(),
+        _n_acked=0,
+        _waiting_for_ack=None,
+        _acked=defaultdict(list),
+        _acked_index=defaultdict(set),
+        _gap=defaultdict(IntervalTree),
+        app=SimpleNamespace(topics=SimpleNamespace(acks_enabled_for=lambda _: True)),
+    )
+    log = sorted(data.draw(st.sets(st.integers(0, 30), min_size=1)))
+    handled: set[int] = set()
+    committed = begin = data.draw(st.integers(0, log[0]))
+
+    def seek() -> int:
+        consumer._committed_offset[PLACE] = committed
+        consumer._expected[PLACE] = consumer._done[PLACE] = committed
+        return committed
+
+    position = seek()
+    for _ in range(data.draw(st.integers(1, 12))):
+        left = [offset for offset in log if offset >= position]
+        taken = left[: data.draw(st.integers(0, 5))]
+        consumer._note_fetched(PLACE, taken)
+        position = taken[-1] + 1 if taken else position
+        for offset in data.draw(st.permutations(taken)):
+            if data.draw(st.booleans()):
+                handled.add(offset)
+                consumer.ack(message(offset=offset))
+        if (new := consumer._new_offset(PLACE)) is not None:
+            assert new > committed
+            committed = new
+            consumer._committed_offset[PLACE] = new
+        assert [offset for offset in log if begin <= offset < committed and offset not in handled] == []
+        if data.draw(st.booleans()):
+            position = seek()
