@@ -1,8 +1,11 @@
 """What is on a topic."""
 
+from collections.abc import Collection
 from typing import Any
+from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
 from stream_app.errors import Unreadable
 from stream_app.events import Event, Topic, decode
@@ -16,6 +19,23 @@ Message = Any
 async def events_on(settings: Settings, topic: Topic) -> list[Event]:
     """Every event on ``topic`` until now; the garbage that some tests publish is left out."""
     return [event for message in await messages_on(settings, topic) if (event := _read(message.value or b""))]
+
+
+async def places_of(settings: Settings, topic: Topic, ids: Collection[UUID]) -> list[str]:
+    """Where messages of these jobs lie on ``topic``, each with the offset that the group has committed there."""
+    keys = {str(job_id).encode(): job_id for job_id in ids}
+    found = [message for message in await messages_on(settings, topic) if message.key in keys]
+    admin = AIOKafkaAdminClient(**client_options(settings))
+    await admin.start()
+    try:
+        committed = await admin.list_consumer_group_offsets(settings.group)
+    finally:
+        await admin.close()
+    return [
+        f"{keys[message.key]} on {topic}[{message.partition}] at {message.offset}, committed: "
+        f"{getattr(committed.get(TopicPartition(message.topic, message.partition)), 'offset', None)}"
+        for message in found
+    ]
 
 
 async def messages_on(settings: Settings, topic: Topic) -> list[Message]:

@@ -15,7 +15,7 @@ from stream_app.events import Event, Topic
 from stream_app.exports.inventory import Found
 from stream_app.exports.storage import Storage
 from tests.stacks import settings_of
-from tests.topics import events_on
+from tests.topics import events_on, messages_on, places_of
 from tests.waiting import until_async
 
 Job = Mapping[str, Any]
@@ -103,6 +103,24 @@ class Client:
             if event.job_id in told:
                 told[event.job_id].setdefault(event.id, event)
         return {job_id: list(events.values()) for job_id, events in told.items()}
+
+    async def dead_letters_of(self, ids: Collection[UUID]) -> list[str]:
+        """Every message of these jobs that was put aside: none of them is unreadable."""
+        keys = {str(job_id).encode(): job_id for job_id in ids}
+        letters = await messages_on(self.settings, Topic.DEAD_LETTERS)
+        return [
+            f"dead letter of {keys[letter.key]}: {dict(letter.headers)}"
+            for letter in letters
+            if letter.key in keys
+        ]
+
+    async def whereabouts(self, ids: Collection[UUID]) -> list[str]:
+        """Where the messages of jobs are that are on no record."""
+        return [
+            *await places_of(self.settings, Topic.REQUESTS, ids),
+            *await places_of(self.settings, Topic.EVENTS, ids),
+            *await self.dead_letters_of(ids),
+        ]
 
     def found(self) -> list[Found]:
         """All files and all open uploads, with the jobs and attempts that they belong to."""

@@ -209,8 +209,10 @@ class Scenario:
             try:
                 return await client.until(endings.keys(), over, within=SETTLING_SECONDS)
             except AssertionError:
-                ended = sum(map(over, (await client.jobs(endings.keys())).values()))
+                known = await client.jobs(endings.keys())
+                ended = sum(map(over, known.values()))
                 if ended == before:
+                    self.wrong += await client.whereabouts(endings.keys() - known.keys())
                     raise
                 before = ended
 
@@ -220,6 +222,7 @@ class Scenario:
         self.wrong += await wrong_files(client, self._source, self._plan.orders, jobs)
         self.wrong += unswept_objects(jobs, found, client.settings)
         self.wrong += wrong_histories(jobs, told, late=True)
+        self.wrong += await client.dead_letters_of(jobs.keys())
         self.figures.endings = Counter(job["status"] for job in jobs.values())
         self.figures.attempts = sum(job["attempt"] for job in jobs.values())
         self.figures.admissions = [

@@ -25,7 +25,10 @@ async def test_every_job_ends_once(stack: Stack, source: Source, datasets: dict[
     wanted = plan(seed, jobs=45, seconds=14, rounds=1, workers=WORKERS, outage=4)
     with Supervisor(stack, WORKERS, SETTINGS | datasets) as workers:
         scenario = Scenario(stack, workers, source, wanted)
-        await scenario.run()
+        try:
+            await scenario.run()
+        except AssertionError as error:
+            raise AssertionError([str(error), *scenario.wrong]) from error
     print(scenario.figures)
     assert scenario.wrong == []
     assert scenario.figures.faults.keys() >= {"kill", "freeze", "rebalance", "kafka", "postgres", "s3"}
