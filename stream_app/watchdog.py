@@ -30,12 +30,20 @@ class Reading:
     """What the worker's consumer says about one of its partitions.
 
     ``position`` is the next offset it will read, ``oldest`` the first that it has handed out and that is not
-    acknowledged, ``acknowledged`` whether any acknowledgement waits to be committed.
+    acknowledged, ``acknowledged`` whether any acknowledgement waits to be committed. ``fetched`` is the
+    offset after the last message that the client returned, ``done`` the one before which all is acknowledged.
     """
 
     position: int | None
     oldest: int | None
     acknowledged: bool
+    fetched: int = 0
+    done: int = 0
+
+    @property
+    def is_missing_some(self) -> bool:
+        """Whether a message was fetched that nobody has: neither in handling nor acknowledged."""
+        return self.oldest is None and not self.acknowledged and self.fetched > self.done
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +100,8 @@ class Signs:
                 yield f"{name} is not dealt with from {reading.oldest}{at}"
             if reading.acknowledged:
                 yield f"{name} is not committed from {self.group.committed.get(place)}"
+            if reading.is_missing_some:
+                yield f"{name} was read up to {reading.fetched}, and a message from {reading.done} on is lost"
 
 
 class Watchdog:

@@ -84,9 +84,9 @@ class LosslessConsumer(Consumer):
         self._read_offset = _NothingRead()
         self._seeks = 0
         self._seeking = asyncio.Lock()
-        self._expected: dict[TP, int] = {}
-        """The next offset that the client returns of each partition, if the log has it."""
-        self._done: dict[TP, int] = {}
+        self.fetched: dict[TP, int] = {}
+        """The next offset that the client returns of each partition: after the last message."""
+        self.done: dict[TP, int] = {}
         """The offset below which everything is acknowledged or missing in the log: the next to commit."""
 
     def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
@@ -121,9 +121,9 @@ class LosslessConsumer(Consumer):
                 await self._seek_to(tp, begins[tp])
                 continue
             self._committed_offset[tp] = offset
-            self._expected[tp] = self._done[tp] = begins[tp] if offset is None else offset
+            self.fetched[tp] = self.done[tp] = begins[tp] if offset is None else offset
             if not offset:  # the client has sought the others; of these it takes 0 for none
-                await self._seek_to(tp, self._expected[tp])
+                await self._seek_to(tp, self.fetched[tp])
 
     async def _seek_to(self, tp: TP, offset: int) -> None:
         await self.seek(TP(tp.topic, tp.partition), offset)
@@ -151,7 +151,7 @@ class LosslessConsumer(Consumer):
         self._acked[tp] = [begin - 1]
         self._acked_index.pop(tp, None)
         self._committed_offset[tp] = None
-        self._done[tp], self._expected[tp] = begin - 1, begin
+        self.done[tp], self.fetched[tp] = begin - 1, begin
         for message in self.held.messages():
             if message.tp == tp:
                 message.acked = True  # of the log that was: it is dealt with, and moves no offset
@@ -185,7 +185,7 @@ class LosslessConsumer(Consumer):
 
     def _note_fetched(self, tp: TP, offsets: Sequence[int]) -> None:
         """Note which offsets the log lacks: what the client passed over since its last answer."""
-        expected = self._expected.get(tp)
+        expected = self.fetched.get(tp)
         if expected is None or not offsets:
             return
         if offsets[0] < expected:
@@ -196,7 +196,7 @@ class LosslessConsumer(Consumer):
             if offset > expected:
                 self._gap[tp].addi(expected, offset)
             expected = offset + 1
-        self._expected[tp] = expected
+        self.fetched[tp] = expected
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, Any]:
         """Leave with the client what there is no room for, while other topics go on."""
@@ -219,7 +219,7 @@ class LosslessConsumer(Consumer):
         Faust makes a list of every offset that is missing, and of those there can be billions. It also passes
         over one message that is neither, and over any number where nothing was committed before.
         """
-        acked, begin = self._acked[tp], self._done.get(tp)
+        acked, begin = self._acked[tp], self.done.get(tp)
         if not acked or begin is None:
             return None
         acked.sort()
@@ -233,7 +233,7 @@ class LosslessConsumer(Consumer):
             return None
         if gaps:
             gaps.chop(0, end)
-        self._done[tp] = end
+        self.done[tp] = end
         return end
 
 

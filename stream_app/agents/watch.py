@@ -202,5 +202,11 @@ def readings(app: faust.App) -> dict[Place, Reading]:
     for partition in assignment.tps:
         place = (partition.topic, partition.partition)
         position = assignment.state_value(partition)._position
-        found[place] = Reading(position, oldest.get(place), bool(consumer._acked.get(partition)))
+        found[place] = Reading(
+            position,
+            oldest.get(place),
+            bool(consumer._acked.get(partition)),
+            fetched=consumer.fetched.get(partition, 0),
+            done=consumer.done.get(partition, 0),
+        )
     return found

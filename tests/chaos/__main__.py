@@ -24,7 +24,9 @@ def main(minutes: float, seed: int) -> int:
     """Returns 1 as soon as a scenario went wrong; the logs stay."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that a broker is away is no news here
     until = time.monotonic() + 60 * minutes
-    folder = Path(tempfile.mkdtemp(prefix="chaos-", dir=ROOT / ".local"))
+    runs = ROOT / ".local"
+    runs.mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="chaos-", dir=runs))
     total = Figures()
     with Stack(folder, ledger_rows=None) as stack:
         settings = SETTINGS | prepare(stack)

@@ -46,6 +46,18 @@ def test_well(watchdog: Watchdog) -> None:
     assert watchdog.look(signs()) == (Health.WELL, "")
 
 
+@pytest.mark.parametrize(
+    "reading",
+    [
+        Reading(9, None, False, fetched=7, done=7),  # behind the last message lie marks of transactions
+        Reading(7, 6, False, fetched=7, done=6),
+        Reading(7, None, True, fetched=7, done=6),
+    ],
+)
+def test_no_message_is_missing(reading: Reading) -> None:
+    assert not reading.is_missing_some
+
+
 def test_well_without_partitions(watchdog: Watchdog) -> None:
     """There may be more workers than partitions."""
     assert watchdog.look(replace(signs(), readings={})) == (Health.WELL, "")
@@ -58,6 +70,10 @@ def test_well_without_partitions(watchdog: Watchdog) -> None:
         (signs(position=None, end=9), r"exports.requests[3] is not read on from 0"),
         (signs(oldest=6), r"exports.requests[3] is not dealt with from 6"),
         (signs(acknowledged=True), r"exports.requests[3] is not committed from 5"),
+        (
+            replace(signs(), readings={PLACE: Reading(7, None, False, fetched=7, done=6)}),
+            r"exports.requests[3] was read up to 7, and a message from 6 on is lost",
+        ),
     ],
 )
 def test_no_progress(watchdog: Watchdog, clock: Clock, seen: Signs, reason: str) -> None:

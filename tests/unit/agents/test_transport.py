@@ -61,8 +61,8 @@ def consumer(monkeypatch: pytest.MonkeyPatch) -> LosslessConsumer:
         ends=[9],
         _seeks=0,
         _seeking=asyncio.Lock(),
-        _expected={},
-        _done={},
+        fetched={},
+        done={},
         held=HeldBytes(),
         _committed_offset=defaultdict(lambda: None),
         _read_offset=_NothingRead(),
@@ -138,7 +138,7 @@ async def test_a_client_that_was_sent_back_is_followed(
         return fetched, {PLACE}
 
     monkeypatch.setattr(Consumer, "_wait_next_records", fetch)
-    consumer._expected[PLACE], consumer._done[PLACE] = 42, 40
+    consumer.fetched[PLACE], consumer.done[PLACE] = 42, 40
     consumer._committed_offset[PLACE] = 40
     assert await consumer._wait_next_records(1.0) == (fetched, {PLACE})
     assert consumer._should_commit(PLACE, 1)
@@ -180,8 +180,8 @@ def test_bytes_are_held_until_the_message_is_gone() -> None:
 def test_a_gap_of_any_size_is_a_range(consumer: LosslessConsumer) -> None:
     """Q10: a retention that took away a billion messages makes no list of their offsets."""
     end = 5_000_000_000
-    consumer._done[PLACE] = 10
-    consumer._expected[PLACE] = 11
+    consumer.done[PLACE] = 10
+    consumer.fetched[PLACE] = 11
     consumer._note_fetched(PLACE, [end, end + 1])
     consumer._acked[PLACE] = [10, end, end + 1]
     consumer._acked_index[PLACE] = {10, end, end + 1}
@@ -257,7 +257,7 @@ async def test_what_is_fetched_during_a_seek_is_fetched_again(
     await looked.wait()
     assert await consumer._wait_next_records(1.0) == (None, {PLACE})
     await seeking
-    assert consumer._expected[PLACE] == 7
+    assert consumer.fetched[PLACE] == 7
 
 
 @given(st.data())
@@ -266,8 +266,8 @@ def test_a_commit_means_that_everything_before_it_was_handled(data: st.DataObjec
     consumer = object.__new__(LosslessConsumer)
     consumer.__dict__.update(
         held=HeldBytes(),
-        _expected={},
-        _done={},
+        fetched={},
+        done={},
         _committed_offset=defaultdict(lambda: None),
         _unacked_messages=set(),
         _n_acked=0,
@@ -283,7 +283,7 @@ def test_a_commit_means_that_everything_before_it_was_handled(data: st.DataObjec
 
     def seek() -> int:
         consumer._committed_offset[PLACE] = committed
-        consumer._expected[PLACE] = consumer._done[PLACE] = committed
+        consumer.fetched[PLACE] = consumer.done[PLACE] = committed
         return committed
 
     position = seek()
