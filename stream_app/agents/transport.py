@@ -88,6 +88,8 @@ class LosslessConsumer(Consumer):
         """The next offset that the client returns of each partition: after the last message."""
         self.done: dict[TP, int] = {}
         """The offset below which everything is acknowledged or missing in the log: the next to commit."""
+        self._lost: dict[TP, int] = {}
+        """Offsets that the log lacks, until the group has others: the next seek can find them there again."""
 
     def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -101,11 +103,17 @@ class LosslessConsumer(Consumer):
                 self._seeks += 1
 
     async def _seek_all(self) -> None:
+        lost = dict(self._lost)  # a commit that ends meanwhile takes from it what is looked up here
         stored = await self.seek_to_committed()
         assigned = self.assignment()
         committed = {
             ensure_TP(tp): offset for tp, offset in stored.items() if offset is not None and offset >= 0
         }
+        for tp in self._lost.keys() - assigned:
+            del self._lost[tp]  # whoever has it now may commit anything
+        known = {tp for tp, offset in committed.items() if lost.get(tp) == offset}
+        for tp in known:
+            del committed[tp]
         begins: Mapping[TP, int] = {}
         ends: Mapping[TP, int] = {}
         for look in range(LOOKS if assigned else 0):
@@ -118,6 +126,10 @@ class LosslessConsumer(Consumer):
             offset = committed.get(tp)
             if offset is not None and not begins[tp] <= offset <= ends[tp]:
                 self._start_anew(tp, offset, begins[tp], ends[tp])
+                await self._seek_to(tp, begins[tp])
+                continue
+            if tp in known:
+                self._forget(tp, begins[tp])
                 await self._seek_to(tp, begins[tp])
                 continue
             self._committed_offset[tp] = offset
@@ -142,6 +154,7 @@ class LosslessConsumer(Consumer):
             messages_lost=max(0, begin - expected) or None,
         )
         metrics.OFFSETS_LOST.labels("before_beginning" if expected < begin else "beyond_end").inc()
+        self._lost[tp] = expected
         self._forget(tp, begin)
 
     def _forget(self, tp: TP, begin: int) -> None:
@@ -155,6 +168,13 @@ class LosslessConsumer(Consumer):
         for message in self.held.messages():
             if message.tp == tp:
                 message.acked = True  # of the log that was: it is dealt with, and moves no offset
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        committed: bool = await super()._commit(offsets)
+        if committed:
+            for tp in offsets:
+                self._lost.pop(tp, None)
+        return committed
 
     async def begin_anew(self, topic: str) -> None:
         """Read a topic from its beginning that was deleted and made anew, whatever is committed for it."""

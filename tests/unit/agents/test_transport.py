@@ -13,6 +13,7 @@ from faust.types.tuples import ConsumerMessage
 from hypothesis import given
 from hypothesis import strategies as st
 from intervaltree import IntervalTree
+from structlog.testing import capture_logs
 
 from stream_app.agents import transport
 from stream_app.agents.held import OVERHEAD, HeldBytes
@@ -63,6 +64,7 @@ def consumer(monkeypatch: pytest.MonkeyPatch) -> LosslessConsumer:
         _seeking=asyncio.Lock(),
         fetched={},
         done={},
+        _lost={},
         held=HeldBytes(),
         _committed_offset=defaultdict(lambda: None),
         _read_offset=_NothingRead(),
@@ -94,6 +96,39 @@ async def test_a_committed_offset_that_the_log_does_not_have_leads_to_its_beginn
     assert consumer.__dict__["sought"] == {PLACE: 3}
     assert consumer._committed_offset[PLACE] is None
     assert old.acked  # what was read of the other log moves no offset
+
+
+@pytest.mark.parametrize("stored", [2, 100_000])
+async def test_a_loss_is_said_once_however_often_is_sought(
+    consumer: LosslessConsumer, monkeypatch: pytest.MonkeyPatch, stored: int
+) -> None:
+    """R7: a seek that comes before the commit finds the same offset; a later loss can have it too."""
+
+    async def commit(self: Any, offsets: Any) -> bool:
+        return True
+
+    monkeypatch.setattr(Consumer, "_commit", commit)
+    consumer.__dict__["stored"] = {PLACE: stored, UNREAD: 5}
+    with capture_logs() as said:
+        for _ in range(3):
+            consumer.__dict__["sought"].clear()
+            await consumer.perform_seek()
+            assert consumer.__dict__["sought"] == {PLACE: 3}
+            assert consumer._committed_offset[PLACE] is None
+            assert consumer._new_offset(PLACE) == 3  # the beginning becomes the group's offset
+        assert [line["event"] for line in said] == ["offset.lost"]
+        await consumer._commit({PLACE: 3})
+        await consumer.perform_seek()
+    assert [line["event"] for line in said] == ["offset.lost"] * 2
+
+
+async def test_a_seek_takes_no_time_for_what_is_known_to_be_lost(consumer: LosslessConsumer) -> None:
+    """R7: the log is read already while the group still has the offset."""
+    consumer.__dict__["stored"] = {PLACE: 100_000, UNREAD: 5}
+    await consumer.perform_seek()
+    consumer.__dict__["slept"] = 0
+    await consumer.perform_seek()
+    assert consumer.__dict__["slept"] == 0
 
 
 @pytest.mark.parametrize("stored", [3, 7, 9])
