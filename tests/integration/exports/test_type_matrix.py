@@ -45,6 +45,8 @@ FORMATS = ("csv", "json", "ndjson", "excel", "parquet")
 
 Row = tuple[Any, ...]
 ROWS = 3
+EXAMPLES, MORE_ROWS = 6, 4
+"""An example takes as long as its ten exports of 700 columns: five seconds, and on a busy machine thirty."""
 NULL = "<null>"
 
 BUILT_IN = """
@@ -118,9 +120,12 @@ async def test_every_built_in_type_has_values(database: asyncpg.Connection) -> N
     assert {row["typname"] for row in await database.fetch(BUILT_IN)} <= SCALARS.keys()
 
 
-async def fill(matrix: Matrix, drawn: Values) -> list[list[str | None]]:
-    """Make a view of drawn values; returns PostgreSQL's own text of each, columns in the order of shapes."""
-    rows = [[drawn.expression(shape) for shape in matrix.shapes] for _ in range(ROWS)]
+async def fill(matrix: Matrix, drawn: Values, count: int) -> list[list[str | None]]:
+    """Make a view of drawn values in so many rows; returns PostgreSQL's own text of each.
+
+    Its columns are in the order of the shapes.
+    """
+    rows = [[drawn.expression(shape) for shape in matrix.shapes] for _ in range(count)]
     selects = (
         f"SELECT {number} AS id, " + ", ".join(f"{value} AS c{column}" for column, value in enumerate(row))
         for number, row in enumerate(rows)
@@ -265,11 +270,11 @@ def sheet_by_calamine(content: bytes) -> list[Row]:
 
 
 async def round_trip(
-    matrix: Matrix, drawn: Values, folder: Path, hostile_formats: Sequence[str] = FORMATS
+    matrix: Matrix, drawn: Values, folder: Path, *, rows: int, hostile_formats: Sequence[str] = FORMATS
 ) -> None:
     if drawn.are_simplest:
         return  # what hypothesis begins with: there is nothing in it
-    texts = await fill(matrix, drawn)
+    texts = await fill(matrix, drawn, rows)
     dataset = Dataset(name="matrix", table=f"{matrix.schema}.matrix")
     files: dict[str, bytes] = {}
     for name in FORMATS:
@@ -330,13 +335,13 @@ async def round_trip(
 @given(drawn=values())
 async def test_every_type_in_every_format(matrix: Matrix, tmp_path: Path, drawn: Values) -> None:
     """V2, V9, V20: one rendering for each type, the same in all formats, whatever the role is set to."""
-    await round_trip(matrix, drawn, tmp_path, hostile_formats=("csv", "ndjson"))
+    await round_trip(matrix, drawn, tmp_path, rows=ROWS, hostile_formats=("csv", "ndjson"))
 
 
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @pytest.mark.slow
-@settings(max_examples=30, derandomize=False, **QUICK)
-@given(drawn=values())
+@settings(max_examples=EXAMPLES, **QUICK)
+@given(drawn=values(MORE_ROWS))
 async def test_every_type_in_every_format_explored(matrix: Matrix, tmp_path: Path, drawn: Values) -> None:
-    """The same with ever new values."""
-    await round_trip(matrix, drawn, tmp_path)
+    """The same with more values, ever new ones where the tests explore, and both roles in every format."""
+    await round_trip(matrix, drawn, tmp_path, rows=MORE_ROWS)

@@ -218,6 +218,10 @@ def shapes_of(name: str, *, orderable: bool) -> Iterator[Shape]:
     yield domain(nested, "domain of nested")
 
 
+HIGHEST = {"int4": 2**31 - 2, "int8": 2**63 - 2}
+"""Bounds that a range can have: it is written with the bound after the last value, which must exist."""
+
+
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
@@ -272,8 +276,14 @@ class Values:
 
         return f"({level(lengths)})::{shape.sql}"
 
+    def _bound(self, bounds: Shape) -> str:
+        value = self.expression(bounds)
+        highest = HIGHEST.get(bounds.name)
+        return value if highest is None else f"least({value}, {highest})::{bounds.sql}"
+
     def _range(self, constructor: str, bounds: Shape) -> str:
-        null, first, second = f"NULL::{bounds.sql}", self.expression(bounds), self.expression(bounds)
+        null = f"NULL::{bounds.sql}"
+        first, second = (self._bound(bounds) for _ in range(2))
         kind = self.random.choice(["[]", "[)", "(]", "()"])
         lower, upper = self.random.choice(
             [
@@ -288,10 +298,10 @@ class Values:
 
 
 @st.composite
-def values(draw: st.DrawFn) -> Values:
-    """Some scalars of each type."""
+def values(draw: st.DrawFn, each: int = 3) -> Values:
+    """Some scalars of each type: so many."""
     scalars = {
-        name: [draw(strategy) for _ in range(3)] if strategy is not None else []
+        name: [draw(strategy) for _ in range(each)] if strategy is not None else []
         for name, strategy in SCALARS.items()
     }
     return Values(scalars, draw(st.integers(0, 2**32).map(Random)))
