@@ -1,6 +1,7 @@
 """Real services for all tests that ask for them; how tests are ordered and grouped."""
 
 import asyncio
+import gc
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -23,6 +24,7 @@ from stream_app.exports.storage import Storage
 from stream_app.jobs.database import create_engine
 from stream_app.migrations import config
 from stream_app.settings import Settings
+from tests.waiting import FACTOR
 
 ROOT = Path(__file__).parent.parent
 LEDGER_ROWS = 3_000
@@ -58,13 +60,23 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Groups:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the folders, and the tests of modules that are ``IN_ORDER``."""
+    """Order the folders, and the tests of modules that are ``IN_ORDER``; give each test its time."""
+    for item in items:
+        _be_patient(item)
     items.sort(key=_rank)  # a stable sort: the random order within a folder stays
     places = [place for place, item in enumerate(items) if _line(item) is not None]
     for place, item in zip(
         places, sorted((items[place] for place in places), key=_line_in_module), strict=True
     ):
         items[place] = item
+
+
+def _be_patient(item: pytest.Item) -> None:
+    """Multiply the limit of a test as the limits of its waits are."""
+    marker = item.get_closest_marker("timeout")
+    limit = float(marker.args[0] if marker else item.config.getini("timeout"))
+    if FACTOR != 1:
+        item.add_marker(pytest.mark.timeout(limit * FACTOR), append=False)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -180,6 +192,13 @@ async def engine(own_settings: Settings) -> AsyncIterator[AsyncEngine]:
     created = create_engine(own_settings, application="test")
     yield created
     await created.dispose()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _collected() -> Iterator[None]:
+    """What a module's tests leave unclosed fails its last test, and no test of another module."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True, scope="session")

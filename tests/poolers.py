@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from local.ports import free_ports, is_open
+from tests.waiting import at_most
 
 KNOWN = {"user", "database", "client_encoding"}
 SSL_REQUEST, GSS_REQUEST, CANCEL = 80877103, 80877104, 80877102
@@ -100,7 +101,7 @@ async def through_pgbouncer(url: str) -> AsyncIterator[str]:
         command, user=user, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        async with asyncio.timeout(10):
+        async with at_most(30):
             while not is_open(port):
                 assert process.poll() is None, "pgbouncer ended"
                 await asyncio.sleep(0.02)

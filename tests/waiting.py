@@ -1,22 +1,37 @@
 """Waiting for a condition: the only place where tests poll.
 
 A test waits for what it needs, never for a time. The limits below cost nothing where all is well; they say
-when a condition counts as not met, on a machine that does other things as well.
+when a condition counts as not met, on a machine that does other things as well. A machine that is slow for
+other reasons sets ``TEST_PATIENCE``, by which every limit is multiplied, but no promise of the product's.
 """
 
 import asyncio
 import inspect
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast, overload
 
 T = TypeVar("T")
 
+FACTOR = float(os.environ.get("TEST_PATIENCE") or 1)
+"""How many times longer than on a developer's machine a test waits before it fails."""
+
 WITHIN = 60.0
 """Seconds until a condition counts as not met, where the caller does not say."""
 
 EVERY = 0.03
 """Seconds between two looks."""
+
+
+def patient(seconds: float) -> float:
+    """The limit of a wait for something that this machine does, on a slow machine a longer one."""
+    return seconds * FACTOR
+
+
+def at_most(seconds: float) -> asyncio.Timeout:
+    """As :func:`asyncio.timeout`, for a wait that is no promise of the product's."""
+    return asyncio.timeout(patient(seconds))
 
 
 def until(
@@ -30,7 +45,7 @@ def until(
     """Call ``look`` until what it returns is true, and return that.
 
     Args:
-        within: seconds.
+        within: seconds, before :func:`patient`.
         every: seconds between two calls.
         ignoring: errors that count as "not yet".
         otherwise: what the error adds, as text or as a function that is called then.
@@ -38,7 +53,8 @@ def until(
     Raises:
         AssertionError: it did not come about in time; the message has what was seen last.
     """
-    deadline = time.monotonic() + within
+    limit = patient(within)
+    deadline = time.monotonic() + limit
     while True:
         seen: Any = None
         try:
@@ -49,7 +65,7 @@ def until(
             if seen:
                 return cast(T, seen)
         if time.monotonic() > deadline:
-            raise _unmet(within, seen, otherwise)
+            raise _unmet(limit, seen, otherwise)
         time.sleep(every)
 
 
@@ -88,7 +104,8 @@ async def until_async(
     Raises:
         AssertionError: it did not come about in time; the message has what was seen last.
     """
-    deadline = time.monotonic() + within
+    limit = patient(within)
+    deadline = time.monotonic() + limit
     while True:
         seen: Any = None
         try:
@@ -101,10 +118,10 @@ async def until_async(
             if seen:
                 return seen
         if time.monotonic() > deadline:
-            raise _unmet(within, seen, otherwise)
+            raise _unmet(limit, seen, otherwise)
         await asyncio.sleep(every)
 
 
-def _unmet(within: float, seen: object, otherwise: Callable[[], object] | str) -> AssertionError:
+def _unmet(limit: float, seen: object, otherwise: Callable[[], object] | str) -> AssertionError:
     more = otherwise() if callable(otherwise) else otherwise
-    return AssertionError(f"not so after {within:g} s; seen last: {seen!r:.2000}. {more}".rstrip(". "))
+    return AssertionError(f"not so after {limit:g} s; seen last: {seen!r:.2000}. {more}".rstrip(". "))

@@ -24,12 +24,14 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from tests.waiting import patient
+
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 PROGRAM = os.environ.get("EXPORTER_TEST_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
 SCREENSHOTS = os.environ.get("EXPORTER_TEST_SCREENSHOTS")
 """Where pictures are kept; without it they are taken and thrown away."""
 
-PATIENCE = 30_000
+PATIENCE = patient(30_000)
 """Milliseconds; a busy machine may take some of them."""
 expect.set_options(timeout=PATIENCE)
 

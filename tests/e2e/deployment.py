@@ -1,7 +1,7 @@
 """A deployment of a test's own beside others on the same brokers and servers: topics, group, database."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,6 +16,7 @@ from local.stack import Stack
 from stream_app.events import Event, ExportRequest, Topic, request_event
 from stream_app.migrations import upgrade
 from stream_app.settings import Settings
+from tests.waiting import WITHIN, until_async
 
 
 class Deployment:
@@ -87,9 +88,9 @@ class Deployment:
         await connection.close()
         return {row["id"] for row in rows}
 
-    async def has(self, ids: set[UUID], *, within: float = 30) -> None:
+    async def has(self, ids: set[UUID], *, within: float = WITHIN) -> None:
         """Wait until these jobs are on record."""
-        await until(lambda: self._knows(ids), within=within)
+        await until_async(lambda: self._knows(ids), within=within, every=0.2)
 
     async def _knows(self, ids: set[UUID]) -> bool:
         return ids <= await self.jobs()
@@ -99,9 +100,3 @@ def request(**data: Any) -> Event:
     """A request that no worker can honour: its job fails as it is admitted."""
     content = {"user_id": "k", "export_type": "ledger", "format": "none", **data}
     return request_event(ExportRequest.model_validate(content), source="/t")
-
-
-async def until(condition: Callable[[], Awaitable[bool]], *, within: float) -> None:
-    async with asyncio.timeout(within):
-        while not await condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.2)

@@ -10,6 +10,7 @@ from local.stack import Stack
 from stream_app.kafka import ensure_topics
 from tests.e2e.deployment import Deployment, request
 from tests.e2e.test_memory import MEGABYTE, memory
+from tests.waiting import at_most
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +37,7 @@ def test_a_backlog_of_large_requests_is_admitted_in_bounded_memory(stack: Stack,
         await own.publish(request(filters={"id": {"in": values}}) for _ in range(REQUESTS))
 
     async def admitted() -> None:
-        async with asyncio.timeout(300):
+        async with at_most(300):
             while len(await own.jobs()) < REQUESTS:  # noqa: ASYNC110
                 await asyncio.sleep(0.5)
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.documents import BLOCKS, Block
 from tests.e2e.conftest import System
-from tests.waiting import until
+from tests.waiting import patient, until
 
 PROGRAMS = Path(__file__).with_name("programs")
 RUN = [block for block in BLOCKS if block.test == "run"]
@@ -42,7 +42,9 @@ def run(block: Block, system: System, folder: Path) -> str:
         "TOKEN": system.stack.token("customer-3"),
     }
     command = [sys.executable, "-c", text] if block.language == "python" else ["sh", "-eu", "-c", text]
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=patient(60)
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

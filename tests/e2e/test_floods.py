@@ -17,6 +17,12 @@ from tests.e2e.flood import KINDS
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 3.0
+CALLS = 40
+"""A bystander makes so many calls at least.
+
+Where hundreds of clients come at the same moment, the call that comes just after them waits until each has
+had its answer: milliseconds for each, seconds in all on a busy machine. That is one call, not one in ten.
+"""
 BEARABLE = 0.1
 """Seconds that a bystander waits at the 90th percentile at most, on a machine with nothing else to do."""
 BUSY = 8.0
@@ -41,7 +47,7 @@ def waits(api: Api, token: str) -> list[float]:
     with httpx.Client(base_url=api.address, headers=headers, timeout=30) as client:
         client.get("/exports/jobs")
         ends = time.monotonic() + SECONDS
-        while time.monotonic() < ends:
+        while time.monotonic() < ends or len(found) < CALLS:
             began = time.monotonic()
             assert client.get("/exports/jobs").status_code == 200
             found.append(time.monotonic() - began)
@@ -52,18 +58,6 @@ def waits(api: Api, token: str) -> list[float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bystander_is_served_under_a_flood(stack: Stack, flooded: Api, kind: str) -> None:
-    """The best of three: the machine has other tests to run, and a flood that harms does so each time."""
-    found = []
-    for _ in range(3):
-        quiet, busy = under_flood(stack, flooded, kind)
-        found.append(f"{kind}: p90 {quiet * 1000:.0f} -> {busy * 1000:.0f} ms")
-        if busy < max(BEARABLE, BUSY * quiet):
-            return
-    raise AssertionError(found)
-
-
-def under_flood(stack: Stack, flooded: Api, kind: str) -> tuple[float, float]:
-    """The bystander's waiting times in seconds (the ninetieth percentile): before the flood, and under it."""
     token = stack.token("bystander")
     quiet = waits(flooded, token)
     port = flooded.address.rpartition(":")[2]
@@ -76,4 +70,6 @@ def under_flood(stack: Stack, flooded: Api, kind: str) -> tuple[float, float]:
         finally:
             flood.kill()
     at_90 = [found[int(len(found) * 0.9)] for found in (quiet, busy)]
-    return at_90[0], at_90[1]
+    told = f"{kind}: p90 {at_90[0] * 1000:.0f} -> {at_90[1] * 1000:.0f} ms, longest {busy[-1] * 1000:.0f} ms"
+    print(told)
+    assert at_90[1] < max(BEARABLE, BUSY * at_90[0]), told

@@ -13,7 +13,8 @@ from local.stack import Stack
 from producers.errors import PublishError
 from producers.publisher import Publisher
 from stream_app.brokers import Brokers
-from tests.e2e.deployment import Deployment, request, until
+from tests.e2e.deployment import Deployment, request
+from tests.waiting import until_async
 
 pytestmark = pytest.mark.slow
 
@@ -111,13 +112,13 @@ async def test_everybody_finds_brokers_that_have_moved(
         relay.target = broker.port
 
         event = request()
-        await until(publish, within=60)
-        await own.has({event.job_id}, within=60)
+        await until_async(publish)
+        await own.has({event.job_id})
 
         async def stable() -> bool:
             return (await brokers.group()).is_stable
 
-        await until(stable, within=30)
+        await until_async(stable)
     assert worker.running
     assert worker.pid == pid
     await brokers.close()

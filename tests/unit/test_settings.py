@@ -24,6 +24,7 @@ from stream_app.errors import BadSettings
 from stream_app.setting_errors import load_settings, misspelt
 from stream_app.setting_sources import FileSecret, is_secret
 from stream_app.settings import Settings
+from tests.waiting import patient
 
 FIELDS = Settings.model_fields
 SECRETS = sorted(name for name, field in FIELDS.items() if is_secret(field))
@@ -399,7 +400,7 @@ def test_processes_end_with_the_line_and_no_traceback() -> None:
     for name in ("worker", "doctor"):
         ran = subprocess.run(
             [sys.executable, "-m", "producers", name],
-            env={**os.environ, **BAD}, capture_output=True, text=True, timeout=60, check=False,
+            env={**os.environ, **BAD}, capture_output=True, text=True, timeout=patient(60), check=False,
         )  # fmt: skip
         assert ran.returncode == 2, ran.stderr
         assert is_clear(ran.stderr), ran.stderr

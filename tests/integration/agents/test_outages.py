@@ -29,6 +29,7 @@ from stream_app.jobs.probe import check_tables
 from stream_app.jobs.store import JobStore
 from stream_app.jobs.trial import try_writing
 from stream_app.settings import Settings
+from tests.waiting import at_most, patient
 
 
 class Broker:
@@ -70,7 +71,7 @@ class Agent:
             return list((await connection.scalars(text("SELECT user_id FROM export_jobs ORDER BY 1"))).all())
 
     async def is_held_up(self) -> None:
-        async with asyncio.timeout(20):
+        async with at_most(20):
             while self.app.held_up_at is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
 
@@ -85,7 +86,7 @@ async def test_a_database_that_refuses_every_job_is_an_outage(engine: AsyncEngin
     assert "cannot be written" in agent.app.held_up_by
     async with engine.begin() as connection:
         await connection.execute(text("ALTER TABLE export_jobs DROP CONSTRAINT none"))
-    await asyncio.wait_for(taking, 20)
+    await asyncio.wait_for(taking, patient(20))
     assert agent.broker.dead == []
     assert await agent.users() == ["u0", "u1", "u2"]
 
@@ -152,7 +153,7 @@ async def test_a_full_queue_of_notifications_is_an_outage(
     await full()
     with suppress(Outage):  # that the tables were not made by migrations
         await check_tables(engine)
-    await asyncio.wait_for(taking, 30)
+    await asyncio.wait_for(taking, patient(30))
     assert agent.broker.dead == []
     assert len(await agent.users()) == 20
     await engine.dispose()

@@ -15,6 +15,7 @@ from stream_app.exports.inventory import object_key
 from stream_app.exports.storage import Storage
 from tests.integration.api.conftest import Harness, client_of, order
 from tests.topics import events_on
+from tests.waiting import at_most
 
 LATER = datetime.now(UTC) + timedelta(days=1)
 CONTENT = b"id,kind\n"
@@ -222,13 +223,16 @@ async def test_no_download_waits_for_kafka(
         job_id = await place(client)
         await complete(api, storage, job_id)
 
+        answered = asyncio.Event()
+
         async def publish(_: object) -> None:
-            await asyncio.sleep(0.5)
+            await answered.wait()
             raise PublishError("away")
 
         monkeypatch.setattr(api.app.state.services.publisher, "publish", publish)
-        async with asyncio.timeout(0.4):
+        async with at_most(30):
             assert (await client.get(f"/exports/jobs/{job_id}/download")).status_code == 307
+        answered.set()
         with structlog.testing.capture_logs() as logged:
             await api.app.state.services.audit.settle()
     assert [line["event"] for line in logged] == ["download.unpublished"]

@@ -27,7 +27,7 @@ from stream_app.exports.storage import Storage
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import EVENT_OF, Status
 from stream_app.settings import Settings
-from tests.waiting import until_async
+from tests.waiting import at_most, until_async
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -110,9 +110,9 @@ class Office:
             query = "SELECT *, extract(epoch FROM not_before - now())::float AS seconds FROM receiver_hosts"
             return (await connection.execute(text(query))).all()
 
-    async def first_of(self, user_id: str, attempts: int, within: float = 15) -> None:
+    async def first_of(self, user_id: str, attempts: int, within: float = 30) -> None:
         """Return once a message of the user was tried so often."""
-        async with asyncio.timeout(within):
+        async with at_most(within):
             while True:
                 rows = [row for row in await self.rows() if row.user_id == user_id]
                 if any(row.attempts >= attempts and row.status == "pending" for row in rows):

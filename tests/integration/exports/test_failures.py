@@ -17,7 +17,7 @@ from stream_app.exports.storage import Storage
 from stream_app.jobs.store import Claim
 from stream_app.settings import Settings
 from tests.integration.exports.conftest import claim_for
-from tests.waiting import until_async
+from tests.waiting import patient, until_async
 
 ROWS = 400_000
 """Enough for several parts of a multipart upload."""
@@ -75,11 +75,11 @@ async def test_a_cancelled_export(
     running = asyncio.create_task(exporter_of(other(large, "slow")).run(claimed, gauge))
     await _until_uploading(storage, claimed, running)
     running.cancel()
-    await asyncio.wait({running}, timeout=5)
+    await asyncio.wait({running}, timeout=patient(30))
     assert running.cancelled()
     assert leftovers(storage, claimed) == []
     ended = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = $1"
-    await until_async(lambda: database.fetchval(ended, f"exporter {claimed.job_id}"), within=10)
+    await until_async(lambda: database.fetchval(ended, f"exporter {claimed.job_id}"))
 
 
 class Failing(Storage):
@@ -139,7 +139,7 @@ async def test_a_connection_that_is_lost_ends_what_runs_at_the_source(
     running = asyncio.create_task(read())
     await _until_servers(database, name, 1)
     lost[0]._con._transport.abort()
-    await asyncio.wait({running}, timeout=5)
+    await asyncio.wait({running}, timeout=patient(30))
     assert isinstance(running.exception(), Retryable)
     await _until_servers(database, name, 0)
 
@@ -147,7 +147,7 @@ async def test_a_connection_that_is_lost_ends_what_runs_at_the_source(
 async def _until_servers(database: asyncpg.Connection, name: str, number: int) -> None:
     """Wait until so many run a statement under the name."""
     sql = "SELECT count(*) = $2 FROM pg_stat_activity WHERE application_name = $1 AND query LIKE '%asleep%'"
-    await until_async(lambda: database.fetchval(sql, name, number), within=10)
+    await until_async(lambda: database.fetchval(sql, name, number))
 
 
 async def _until_uploading(storage: Storage, claimed: Claim, running: "asyncio.Task[object]") -> None:

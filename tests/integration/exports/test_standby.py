@@ -22,6 +22,7 @@ from stream_app.exports.run import Exporter, Gauge
 from stream_app.exports.source import Source
 from stream_app.settings import Settings
 from tests.integration.exports.conftest import claim_for
+from tests.waiting import at_most
 
 pytestmark = pytest.mark.slow
 
@@ -96,7 +97,7 @@ async def test_a_standby_that_is_behind(
         await asyncio.sleep(0.2)
         await above.execute("INSERT INTO t VALUES (2)")
         committed = datetime.now(UTC)
-        async with asyncio.timeout(5):
+        async with at_most(30):
             while not await below.fetchval(BEHIND):  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(0.02)
         rows, as_of = await export(None)
@@ -121,7 +122,7 @@ async def test_a_standby_that_is_behind(
 
 
 async def _replayed(standby: asyncpg.Connection, rows: int) -> None:
-    async with asyncio.timeout(10):
+    async with at_most(30):
         while True:
             try:
                 if await standby.fetchval("SELECT count(*) FROM t") == rows:

@@ -22,7 +22,7 @@ from stream_app.jobs.store import Claim
 from stream_app.jobs.tending import Caretaker
 from stream_app.settings import Settings
 from tests.integration.jobs.jobs import Jobs, completed
-from tests.waiting import until_async
+from tests.waiting import at_most, until_async
 
 
 @pytest.fixture
@@ -261,7 +261,7 @@ async def test_a_heartbeat_that_gets_no_answer_ends_before_the_lease(
 
 
 async def test_a_drain_waits_for_no_claim_that_hangs(dispatcher: Dispatcher) -> None:
-    async with dispatcher._claiming, asyncio.timeout(2):
+    async with dispatcher._claiming, at_most(10):
         await dispatcher.drain(0.1)
     assert dispatcher.running == 0
 

@@ -17,6 +17,7 @@ from stream_app.jobs.database import connect_to, create_engine
 from stream_app.jobs.models import Base
 from stream_app.migrations import config, steps, upgrade
 from stream_app.settings import Settings
+from tests.waiting import at_most, patient
 
 CHANGES = ("CREATE", "ALTER", "DROP", "INSERT", "UPDATE")
 BUILD = "CREATE INDEX CONCURRENTLY"
@@ -96,7 +97,7 @@ async def test_who_waits_for_another_migration_does_not_hold_it_up(empty_setting
         await other.execute(f"SELECT pg_advisory_lock({LOCK})")
         running = asyncio.create_task(asyncio.to_thread(upgrade, empty_settings))
         await _until(other, MIGRATES, lambda rows: any("advisory" in row["query"] for row in rows))
-        await other.execute(f"{BUILD} built_meanwhile ON export_jobs (user_id)", timeout=10)
+        await other.execute(f"{BUILD} built_meanwhile ON export_jobs (user_id)", timeout=patient(10))
         await other.execute("DROP INDEX built_meanwhile")
         assert not running.done()
         assert not [row for row in await other.fetch(MIGRATES) if row["has_snapshot"]]
@@ -149,7 +150,7 @@ async def _open_snapshot(session: "asyncpg.Connection[asyncpg.Record]") -> None:
 async def _until(
     session: "asyncpg.Connection[asyncpg.Record]", query: str, reached: Callable[[list[asyncpg.Record]], bool]
 ) -> None:
-    async with asyncio.timeout(20):
+    async with at_most(20):
         while not reached(await session.fetch(query)):
             await session.execute("SELECT pg_sleep(0.02)")
 

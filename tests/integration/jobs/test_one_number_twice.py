@@ -28,6 +28,7 @@ from stream_app.jobs.sweeping import Sweeper
 from stream_app.jobs.tending import Caretaker
 from stream_app.settings import Settings
 from tests.integration.jobs.jobs import Jobs, completed
+from tests.waiting import at_most
 
 
 @pytest.fixture
@@ -192,7 +193,7 @@ async def test_a_store_that_hangs_holds_up_nothing_else(storage: Storage) -> Non
     let_go = threading.Event()
     hanging = [asyncio.create_task(storage.call(let_go.wait)) for _ in range(50)]
     try:
-        async with asyncio.timeout(10):
+        async with at_most(10):
             assert await asyncio.to_thread(lambda: 7) == 7
     finally:
         let_go.set()

@@ -19,6 +19,7 @@ from stream_app.jobs.projection import apply
 from stream_app.jobs.pruning import BEFORE_STEP, BEGINNING, STEP, Pruner
 from stream_app.jobs.states import FINAL, Status
 from tests.integration.jobs.jobs import HISTORY, Jobs, Requests, request
+from tests.waiting import at_most
 
 OLD = HISTORY + timedelta(hours=1)
 
@@ -140,7 +141,7 @@ async def test_what_somebody_works_with_is_passed_over(
     held, _ = await records.job("failed"), await records.job("failed")
     async with engine.begin() as other:
         await other.execute(select(ExportJob.id).where(ExportJob.id == held).with_for_update())
-        async with asyncio.timeout(3):
+        async with at_most(3):
             assert await pruner.prune() == 1
     assert (await records.left())[0] == {held}
     assert await pruner.prune() == 1

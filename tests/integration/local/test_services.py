@@ -13,6 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from local.postgres import SOURCE
 from local.s3 import BUCKET
 from local.stack import Stack
+from tests.waiting import patient
 
 
 def test_settings_lead_to_every_service(fragile: Stack) -> None:
@@ -41,7 +42,7 @@ async def test_kafka_keeps_its_topics_over_a_crash(fragile: Stack) -> None:
     consumer = AIOKafkaConsumer("kept", bootstrap_servers=servers, auto_offset_reset="earliest")
     await consumer.start()
     try:
-        values = [(await asyncio.wait_for(consumer.getone(), 10)).value for _ in range(2)]
+        values = [(await asyncio.wait_for(consumer.getone(), patient(30))).value for _ in range(2)]
     finally:
         await consumer.stop()
     assert values == [b"before", b"after"]

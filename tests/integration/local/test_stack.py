@@ -19,7 +19,7 @@ from local.errors import ServiceError, UsageError
 from local.ports import free_ports
 from local.stack import ROOT, Stack
 from tests.integration.local.processes import PATIENCE, descendants, wait_gone
-from tests.waiting import until
+from tests.waiting import patient, until
 
 START = 120.0
 
@@ -153,7 +153,7 @@ def test_up_serves_tells_where_and_cleans_up(tmp_path: Path) -> None:
         facts = json.loads(facts_file.read_text())
 
         process.send_signal(signal.SIGTERM)
-        _, messages = process.communicate(timeout=PATIENCE + 30)
+        _, messages = process.communicate(timeout=patient(PATIENCE + 30))
         assert process.returncode == 0, messages
         assert facts["token"] in messages
         assert "worker-1 ended with -9 and is started again (1 of 5)" in messages
@@ -166,7 +166,7 @@ def test_a_taken_port_is_named_with_the_way_out(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         with python("-m", "local", "up", "--port", port, "--folder", str(tmp_path)) as process:
-            _, messages = process.communicate(timeout=PATIENCE)
+            _, messages = process.communicate(timeout=patient(PATIENCE))
     assert process.returncode == 2
     assert f"port {port} is taken" in messages
     assert "PORT=" in messages

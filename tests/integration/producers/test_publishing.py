@@ -17,6 +17,7 @@ from stream_app.events import Event, ExportRequest, Topic, request_event
 from stream_app.kafka import ensure_topics
 from stream_app.settings import Settings
 from tests.topics import events_on
+from tests.waiting import at_most
 
 REQUEST = ExportRequest(user_id="u", export_type="ledger", format="csv")
 
@@ -50,7 +51,7 @@ async def test_what_failed_does_not_arrive_later(
     finally:
         await asyncio.to_thread(stack.kafka.restart)
     after = request_event(REQUEST, source="/test")
-    async with asyncio.timeout(30):
+    async with at_most(30):
         while not await published(publisher, after):
             pass
     there = {event.id for event in await events_on(settings, Topic.REQUESTS)}
@@ -86,7 +87,7 @@ async def ticker(environment: dict[str, str]) -> AsyncIterator[asyncio.subproces
 async def test_the_ticker_ticks_and_ends_when_told(stack: Stack, settings: Settings) -> None:
     await ensure_topics(settings)
     before = datetime.now(UTC).replace(second=0, microsecond=0)
-    async with ticker(stack.environment()) as process, asyncio.timeout(30):
+    async with ticker(stack.environment()) as process, at_most(30):
         while not any(event.tick >= before for event in await events_on(settings, Topic.TICKS)):
             pass
         process.send_signal(signal.SIGTERM)
@@ -95,7 +96,7 @@ async def test_the_ticker_ticks_and_ends_when_told(stack: Stack, settings: Setti
 
 async def test_the_ticker_ends_while_kafka_is_away(stack: Stack) -> None:
     environment = {**stack.environment(), "EXPORTER_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
-    async with ticker(environment) as process, asyncio.timeout(20):
+    async with ticker(environment) as process, at_most(30):
         assert process.stderr is not None
         while b"127.0.0.1:1" not in await process.stderr.readline():
             pass

@@ -10,6 +10,7 @@ from stream_app.agents import replay
 from stream_app.agents.replay import PATIENCE_SECONDS, Replay
 from stream_app.brokers import Group, Place
 from stream_app.errors import Outage
+from tests.waiting import patient
 
 TOPIC = "exports.events"
 PLACE = (TOPIC, 0)
@@ -60,7 +61,7 @@ class World:
     async def over_at(self) -> float:
         """When what is held back may go on."""
         running = asyncio.create_task(self.replay.run())
-        await asyncio.wait_for(self.replay.over(), 5)
+        await asyncio.wait_for(self.replay.over(), patient(10))
         running.cancel()
         return self.now
 

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from api import feed as feeds
 from api.feed import MAX_WAITING, Feed, Subscription, Update
 from stream_app.errors import Retryable
+from tests.waiting import at_most
 
 
 def offer(subscription: Subscription, count: int) -> None:
@@ -59,7 +60,7 @@ async def test_a_fault_that_nobody_foresaw_ends_the_streams_and_is_known(
     job = uuid4()
     with capture_logs() as logs:
         running = asyncio.create_task(feed.run())
-        async with asyncio.timeout(10):
+        async with at_most(10):
             with feed.job(job) as one, feed.user("ada") as every:
                 feed.notice(f"{job} ada")
                 assert [update async for update in one.updates()] == []

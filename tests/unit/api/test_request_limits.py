@@ -17,6 +17,7 @@ from api.middleware import RequestContext
 from api.request_limits import RequestLimits
 from producers.tokens import mint
 from stream_app.settings import Settings
+from tests.waiting import at_most
 
 LIMITS: dict[str, Any] = {
     "user_call_limit": 3,
@@ -70,7 +71,7 @@ class Served:
             yield client
 
     async def until(self, count: int) -> None:
-        async with asyncio.timeout(10):
+        async with at_most(10):
             while self.begun < count:  # noqa: ASYNC110 - the calls are what begins
                 await asyncio.sleep(0.005)
 

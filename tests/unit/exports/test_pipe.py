@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from stream_app.exports.pipe import BytePipe, PipeClosed
+from tests.waiting import patient
 
 
 async def test_everything_arrives_in_order() -> None:
@@ -26,7 +27,7 @@ async def test_a_full_pipe_holds_the_writer_back() -> None:
     assert not waiting.done()
     chunks = iter(pipe)
     assert await asyncio.to_thread(next, chunks) == b"x" * 10
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, patient(10))
 
 
 async def test_a_failed_writer_is_never_mistaken_for_the_end() -> None:
@@ -49,4 +50,4 @@ async def test_a_reader_that_stops_ends_a_waiting_writer() -> None:
     await asyncio.sleep(0)
     await asyncio.to_thread(pipe.close_reader)
     with pytest.raises(PipeClosed):
-        await asyncio.wait_for(waiting, 1)
+        await asyncio.wait_for(waiting, patient(10))

@@ -9,6 +9,7 @@ from producers import ticker
 from producers.errors import PublishError
 from producers.ticker import Ticker
 from stream_app.events import Event, decode
+from tests.waiting import at_most
 
 NOON = datetime(2026, 11, 24, 12, 0, 30, tzinfo=UTC)
 
@@ -36,7 +37,7 @@ class World:
 
     async def run(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setattr(ticker, "LONGEST_NAP", 0)
-        async with asyncio.timeout(5):
+        async with at_most(10):
             await Ticker(self.publish, now=self.now, retry_seconds=0).run(self.stop)
         return [f"{minute:%H:%M:%S}" for minute in self.minutes]
 
@@ -72,5 +73,5 @@ async def test_it_stops_at_once() -> None:
     running = asyncio.create_task(Ticker(world.publish, now=lambda: NOON).run(world.stop))
     await asyncio.sleep(0.05)
     world.stop.set()
-    async with asyncio.timeout(0.5):
+    async with at_most(2):
         await running
