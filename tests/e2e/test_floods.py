@@ -42,7 +42,7 @@ def flooded(stack: Stack) -> Iterator[Api]:
 
 def waits(api: Api, token: str) -> list[float]:
     """How long each call of a bystander takes, in order of length."""
-    found = []
+    found: list[float] = []
     headers = {"Authorization": f"Bearer {token}"}
     with httpx.Client(base_url=api.address, headers=headers, timeout=30) as client:
         client.get("/exports/jobs")
