@@ -20,7 +20,7 @@ _SEEN = TypeVar("_SEEN")
 
 def turns(text: str) -> bool:
     """Whether parts of ``text`` run from right to left."""
-    return any(bidirectional(character) in _TURNING for character in text)
+    return not _TURNING.isdisjoint(map(bidirectional, set(text)))
 
 
 def is_leftwards(paragraph: str) -> bool:

@@ -5,7 +5,7 @@ parts are put in the order in which they stand. What the main font has is writte
 """
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import accumulate, groupby
 from operator import attrgetter
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 JOINERS = "\u200c\u200d\u200e\u200f"
 """Not seen, but what they stand between is drawn otherwise for them."""
+
+JOINING = frozenset(JOINERS)
 
 REMEMBERED, SHORT = 16_384, 100
 """Lines that are remembered, and their most characters: those of one page come back when it is painted."""
@@ -134,16 +136,19 @@ class Shaper:
         """The parts of a line in the order they are read in."""
         east = "Jpan" if _KANA.search(line) else "Kore" if _HANGUL.search(line) else "Hans"
         known = self._typefaces[east]
-        typefaces: list[Typeface | None] = []
-        before = None
-        for character in line:
-            if character not in JOINERS:
-                before = known[character] if character in known else self._typeface(character, east)
-            typefaces.append(before)
-        for number in range(1, len(line) - 1):
-            around = typefaces[number - 1]
-            if line[number] == " " and around and around is typefaces[number + 1]:
-                typefaces[number] = around  # all of them have a space; readers take the words for one text
+        for character in set(line).difference(known):
+            self._typeface(character, east)
+        typefaces = [known[character] for character in line]
+        if not JOINING.isdisjoint(line):
+            for number, character in enumerate(line):
+                if character in JOINING:
+                    typefaces[number] = typefaces[number - 1] if number else None
+        space = line.find(" ", 1, -1)
+        while space > 0:
+            around = typefaces[space - 1]
+            if around and around is typefaces[space + 1]:
+                typefaces[space] = around  # all of them have a space; readers take the words for one text
+            space = line.find(" ", space + 1, -1)
         start = 0
         for end in range(1, len(line) + 1):
             if end == len(line) or found[end] != found[start] or typefaces[end] is not typefaces[start]:
@@ -187,11 +192,12 @@ class Shaper:
     # -- lines -------------------------------------------------------------------------------------------
 
     def _broken(self, text: str, width: float, *, leftwards: bool) -> Iterator[str]:
-        advances = self._advances(text, leftwards=leftwards)
+        advances, shaped = self._advances(text, leftwards=leftwards)
         ends = list(accumulate(max(advance, 0.0) for advance in advances))
         if not ends or ends[-1] <= width:
             yield text
             return
+        mark = LEFTWARDS if leftwards else ""
         found = (match.start() for match in _BREAK.finditer(text))
         breaks = [place for place in found if place == len(text) or advances[place] >= 0]
         start, done = 0, 0.0
@@ -199,8 +205,42 @@ class Shaper:
             end = bisect_right(ends, done + width, start)
             if end < len(text):
                 end = self._break(text, advances, breaks, start, end)
+            if shaped.find(1, start, end) >= 0:
+                end = self._fitting(text, advances, breaks, start, end, width, mark)
             yield text[start:end]
             start, done = end, ends[end - 1]
+
+    def _fitting(
+        self,
+        text: str,
+        advances: list[float],
+        breaks: list[int],
+        start: int,
+        end: int,
+        width: float,
+        mark: str,
+    ) -> int:
+        """The end of the line, at ``end`` or before it, so that it fits as it is drawn by itself.
+
+        Letters that are cut off from their neighbours take other forms, which can be wider. One letter with
+        what belongs to it is the least that a line has.
+        """
+        while self._seen_width(mark + text[start:end]) > width:
+            number = bisect_left(breaks, end)
+            if number and breaks[number - 1] > start:
+                shorter = breaks[number - 1]
+            else:
+                shorter = end - 1
+                while shorter > start and advances[shorter] < 0:
+                    shorter -= 1
+            if shorter <= start:
+                break
+            end = shorter
+        return end
+
+    def _seen_width(self, line: str) -> float:
+        """The width of a line without the spaces at its end, which can stand beyond the edge."""
+        return self._line(line).width - (len(line) - len(line.rstrip(" "))) * self._plain(" ")
 
     def _break(self, text: str, advances: list[float], breaks: list[int], start: int, end: int) -> int:
         """The end of a line that starts at ``start`` and has no room for the character at ``end``."""
@@ -220,18 +260,23 @@ class Shaper:
             cut += 1
         return cut
 
-    def _advances(self, text: str, *, leftwards: bool) -> list[float]:
-        """The width of each character; less than nothing where a line must not be cut before it."""
+    def _advances(self, text: str, *, leftwards: bool) -> tuple[list[float], bytearray]:
+        """The width of each character, less than nothing where a line must not be cut before it.
+
+        With them comes a byte for each character, which is 1 where glyphs were chosen by its neighbours.
+        """
         advances = [-1.0] * len(text)
+        shaped = bytearray(len(text))
         for level, part in self._parts(text, leftwards=leftwards):
+            end = part.start + len(part.text)
             if part.typeface is None:
-                for number, character in enumerate(part.text, part.start):
-                    advances[number] = self._plain(character) if character not in JOINERS else -1.0
+                advances[part.start : end] = [
+                    -1.0 if character in JOINERS else self._plain(character) for character in part.text
+                ]
                 continue
+            shaped[part.start : end] = b"\1" * len(part.text)
             for glyph in part.typeface.shape(part.text, rightwards=not level % 2):
                 number = part.start + glyph.cluster
                 advances[number] = max(advances[number], 0.0) + glyph.advance
-        for number, advance in enumerate(advances):
-            if advance == 0.0:
-                advances[number] = -1.0  # a mark on what stands before it
-        return advances
+        # A mark of no width is drawn on what stands before it.
+        return [advance or -1.0 for advance in advances], shaped
