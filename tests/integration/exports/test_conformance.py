@@ -7,7 +7,6 @@ import csv
 import io
 import json
 from base64 import b64decode
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -254,7 +253,11 @@ def like(value: Any, cell: Cell) -> Any:
 
 @pytest.mark.parametrize("case", sorted(TEXTS.keys() - {"long values"}))
 async def test_texts_on_paper(export: Export, database: asyncpg.Connection, schema: str, case: str) -> None:
-    """PDF has no cells to read back: each column's values must follow each other in what can be copied."""
+    """PDF has no cells to read back: each column's values must follow each other in what can be copied.
+
+    A line is written from left to right, as it stands there, so readers give the parts of a line that runs
+    leftwards in this order, and the letters of each part in the order they are read in.
+    """
     texts = TEXTS[case]
     await fill(database, texts)
     exported = await export(f"{schema}.texts", "pdf")
@@ -262,10 +265,7 @@ async def test_texts_on_paper(export: Export, database: asyncpg.Connection, sche
     column = "".join(on_paper(text, unknown) for text in texts)
     pages = PdfReader(io.BytesIO(exported.content), strict=True).pages
     shown = squeezed("".join(page.extract_text() for page in pages))
-    if case == "right to left":  # readers differ in the order of mixed lines, not in what is there
-        assert not Counter(squeezed(column)) - Counter(shown)
-    else:
-        assert squeezed(column) in shown
+    assert squeezed(column) in shown
     replaced = sum((text or "").count(character) for text in texts for character in unknown - {"\t"}) * 2
     assert exported.warnings.get("replaced_characters", 0) == replaced
 
@@ -273,12 +273,19 @@ async def test_texts_on_paper(export: Export, database: asyncpg.Connection, sche
 def on_paper(text: str | None, unknown: set[str]) -> str:
     if text is None:
         return "—"
-    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\t", " ")
-    return "".join(f"\\u{{{ord(item):x}}}" if item in unknown else item for item in text)
+    text = FROM_LEFT.get(text, text).replace("\r\n", "\n").replace("\r", "\n").replace("\t", " ")
+    between_codes = {"\u200d": ""}  # codes are letters of the main font, which a joiner does nothing to
+    return "".join(
+        f"\\u{{{ord(item):x}}}" if item in unknown else between_codes.get(item, item) for item in text
+    )
+
+
+FROM_LEFT = {"سلام abc": "abc سلام"}
+"""Texts of several parts that run leftwards: the parts as they stand on the page."""
 
 
 def squeezed(text: str) -> str:
-    return "".join(text.replace("\u200d", "").split())  # a joiner has no width: it is not drawn
+    return "".join(text.split())
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
