@@ -7,7 +7,7 @@
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from contextvars import copy_context
@@ -235,7 +235,9 @@ class Exporter:
 
         def upload() -> Stored:
             read = Timed(iter(pipe))
-            made = Timed(rendering(file.bytes(read, gauge.tally), read))
+            framed = file.bytes(read, gauge.tally)
+            rendered = rendering(framed, read)
+            made = Timed(rendered)
             try:
                 with phase("upload", made, {"aws.s3.bucket": self.storage.bucket}):
                     return self.storage.put(
@@ -247,6 +249,8 @@ class Exporter:
                         stopped=stopped,
                     )
             finally:
+                _end(rendered)
+                _end(framed)
                 pipe.close_reader()
 
         uploading = asyncio.get_running_loop().run_in_executor(self.threads, copy_context().run, upload)
@@ -269,6 +273,15 @@ class Exporter:
             elif isinstance(error, PipeClosed):
                 uploading.result()
             raise
+
+
+def _end(chunks: Iterator[bytes]) -> None:
+    """End a generator that was left in the middle now, and the process that it may have.
+
+    An error refers to it, so that it would be found only when garbage is collected.
+    """
+    if isinstance(chunks, Generator):
+        chunks.close()
 
 
 def _limited(sink: Sink, limit: int | None, output: Format) -> Sink:

@@ -1,17 +1,20 @@
 """PDF files through the whole pipeline, framed by another process."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import asyncpg
 import psutil
 import pytest
 from pypdf import PdfReader
 
-from stream_app.errors import Rejected
+from stream_app.errors import Rejected, Retryable
 from stream_app.events import ExportRequest
 from stream_app.exports.datasets.base import Dataset
+from stream_app.exports.formats.process import end_idle
 from stream_app.exports.run import Exporter, Gauge
+from stream_app.exports.storage import Storage, Stored
 from stream_app.settings import Settings
 from tests.integration.exports.conftest import Export, claim_for
 
@@ -110,6 +113,28 @@ async def test_a_source_that_fails_leaves_no_process(
     with pytest.raises(Rejected, match="division by zero"):
         await export(f"{schema}.failing", "pdf")
     assert framing() == 0
+
+
+class Gone(Storage):
+    """A store that goes away after some bytes."""
+
+    def put(self, key: str, chunks: Iterator[bytes], **known: Any) -> Stored:
+        next(chunks)
+        raise Retryable("the store is gone")
+
+
+async def test_a_store_that_fails_leaves_no_process(
+    exporter_of: Callable[..., Exporter], settings: Settings, database: asyncpg.Connection, schema: str
+) -> None:
+    """Not even as long as somebody looks at the error, which refers to it."""
+    await database.execute("CREATE TABLE t AS SELECT repeat('x', 500) AS a FROM generate_series(1, 2000)")
+    end_idle()
+    exporter = exporter_of(Dataset(name="things", table=f"{schema}.t"), storage=Gone(settings))
+    request = {"user_id": "u", "export_type": "things", "format": "pdf", "scope": "all"}
+    with pytest.raises(Retryable, match="the store is gone") as caught:
+        await exporter.run(claim_for(ExportRequest.parse(request)), Gauge())
+    assert framing() == 0
+    assert caught.tb
 
 
 async def test_more_bytes_than_allowed(
