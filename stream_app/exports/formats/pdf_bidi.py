@@ -5,6 +5,7 @@ slower one do, without the rule for brackets, which is added here.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, TypeVar
 from unicodedata import bidirectional, category
 
@@ -12,6 +13,9 @@ from bidi import algorithm, get_base_level
 
 _TURNING = {"R", "AL", "AN", "RLE", "RLO", "RLI"}
 """Classes of characters without which every line runs from left to right."""
+
+_ALIKE = {"L", "R", "AL", "EN", "AN"}
+"""Classes of characters of which several in a row are treated as one is."""
 
 _STRONG = {"L": "L", "R": "R", "EN": "R", "AN": "R"}
 
@@ -33,28 +37,30 @@ def levels(line: str, *, leftwards: bool) -> list[int]:
     base = int(leftwards)
     if not leftwards and not turns(line):
         return [0] * len(line)
-    kept = [
-        number
-        for number, character in enumerate(line)
-        if bidirectional(character) not in algorithm.X9_REMOVED
-    ]
+    # The rules look at neighbours alone, so one letter stands for those of its class that follow it.
+    first: list[int] = []
+    kept = ""
+    before = ""
+    for number, character in enumerate(line):
+        kind = bidirectional(character)
+        if kind in algorithm.X9_REMOVED or (kind == before and kind in _ALIKE):
+            continue
+        first.append(number)
+        kept += character
+        before = kind
     storage = algorithm.get_empty_storage()
     storage["base_level"] = base
     storage["base_dir"] = "LR"[base]
-    algorithm.get_embedding_levels("".join(line[number] for number in kept), storage)
+    algorithm.get_embedding_levels(kept, storage)
     algorithm.explicit_embed_and_overrides(storage)
     algorithm.resolve_weak_types(storage)
     _resolve_brackets(storage["chars"], base)
     algorithm.resolve_neutral_types(storage, False)
     algorithm.resolve_implicit_levels(storage, False)
-    resolved = dict(zip(kept, (item["level"] for item in storage["chars"]), strict=True))
-    found = []
-    level = base
-    for number in range(
-        len(line)
-    ):  # what has no direction of its own, like joiners, goes with what it follows
-        level = resolved.get(number, level)
-        found.append(level)
+    # What has no direction of its own, like joiners, goes with what it follows.
+    found = [base] * (first[0] if first else len(line))
+    for item, (start, end) in zip(storage["chars"], pairwise([*first, len(line)]), strict=True):
+        found += [item["level"]] * (end - start)
     for number in range(len(line.rstrip()), len(line)):
         found[number] = base
     return found
