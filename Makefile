@@ -3,6 +3,9 @@
 .SUFFIXES:
 .PHONY: demo unit test test-all up check bench chaos clean help lock setup lint format pictures previous docs audit
 
+# Where it is set, every process compiles all modules anew, and pytest rewrites them anew: half of its time.
+unexport PYTHONDONTWRITEBYTECODE
+
 ROWS ?= 20000
 PORT ?= 8000
 WORKERS ?= 1

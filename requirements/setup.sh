@@ -47,5 +47,6 @@ if [ -z "$uv" ]; then
 fi
 
 say "setup: installing the locked packages"
-"$uv" pip sync --quiet --python .venv/bin/python --require-hashes requirements/dev.txt
+# Compiled once here: each process of each test would compile them anew where none may write them later.
+"$uv" pip sync --quiet --compile-bytecode --python .venv/bin/python --require-hashes requirements/dev.txt
 "$uv" pip install --quiet --python .venv/bin/python --no-build-isolation --no-deps --editable .

@@ -2,8 +2,6 @@
 
 import asyncio
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -54,21 +52,6 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
 )
 def test_the_standard_variables_decide(variables: dict[str, str], exporters: list[str]) -> None:
     assert telemetry.exporters_asked_for(variables) == exporters
-
-
-@pytest.mark.parametrize(
-    ("role", "heavy"),
-    # FastAPI itself imports the small interface, without anything behind it.
-    [("stream_app.app", ("opentelemetry",)), ("api.app", ("opentelemetry.sdk", "google.protobuf"))],
-)
-def test_off_imports_nothing_of_it(role: str, heavy: tuple[str, ...]) -> None:
-    program = (
-        f"import sys, {role}, stream_app.telemetry as t\n"
-        "with t.exported('s', 'i'): pass\n"
-        f"print([name for name in sys.modules if name.startswith({heavy!r})])"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_off_hands_on_what_came() -> None:

@@ -16,6 +16,8 @@ from stream_app.schedules.windows import Windowing, period_before, window_of
 
 ZONES = sorted(available_timezones() - {"localtime"})
 FROM, YEARS = datetime(2020, 1, 1, tzinfo=UTC), 10
+EXAMPLES = settings().max_examples
+"""Of the profile that was chosen."""
 
 zones = st.sampled_from(ZONES)
 times = st.builds("{:02d}:{:02d}".format, st.integers(0, 23), st.integers(0, 59))
@@ -38,7 +40,7 @@ any_calendar = calendars() | st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=4 * EXAMPLES, deadline=None)
 @given(any_calendar, moments)
 def test_runs_are_in_the_future_and_strictly_in_order(calendar: Calendar, moment: datetime) -> None:
     runs = calendar.upcoming(moment, 8)
@@ -51,7 +53,7 @@ def test_runs_are_in_the_future_and_strictly_in_order(calendar: Calendar, moment
     assert calendar.latest(moment, runs[5], 3) == runs[3:6]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=EXAMPLES // 4, deadline=None)
 @given(zones, times)
 def test_each_local_day_of_ten_years_has_exactly_one_daily_run(zone: str, at: str) -> None:
     calendar = Calendar.of("daily", timezone=zone, time_of_day=at)
@@ -83,12 +85,16 @@ def test_every_zone_at_its_changes(zone: str) -> None:
 
 def changes(zone: ZoneInfo) -> list[datetime]:
     """Midnights (UTC) before each change of the offset."""
-    days = [FROM + count * DAY for count in range(366 * YEARS)]
-    offsets = [zone.utcoffset(day.astimezone(zone)) for day in days]
-    return [day for day, (first, second) in zip(days, pairwise(offsets), strict=False) if first != second]
+    offsets = [day.astimezone(zone).utcoffset() for day in MIDNIGHTS]
+    return [
+        day for day, (first, second) in zip(MIDNIGHTS, pairwise(offsets), strict=False) if first != second
+    ]
 
 
-@settings(max_examples=200, deadline=None)
+MIDNIGHTS = [FROM + count * DAY for count in range(366 * YEARS)]
+
+
+@settings(max_examples=2 * EXAMPLES, deadline=None)
 @given(any_calendar, moments, st.sampled_from([Windowing.PREVIOUS_PERIOD, Windowing.SINCE_LAST_RUN]))
 def test_windows_tile_with_or_without_a_mark(
     calendar: Calendar, moment: datetime, windowing: Windowing
@@ -106,7 +112,7 @@ def test_windows_tile_with_or_without_a_mark(
     assert all(window.end <= run for window, run in zip(marked, runs, strict=True))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=3 * EXAMPLES // 2, deadline=None)
 @given(zones, times, moments)
 def test_croniter_agrees_where_the_clocks_do_not_change(zone: str, at: str, moment: datetime) -> None:
     """Policies differ at changes, so only days are compared on which the offset stays what it is."""
@@ -236,7 +242,7 @@ SPELLINGS = {
     hours=st.integers(-48, 48),
     meaning=st.sampled_from(sorted(SPELLINGS)),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=3 * EXAMPLES // 5, deadline=None)
 def test_the_same_meaning_has_the_same_runs_however_it_is_spelled(
     zone: str, change: datetime, hours: int, meaning: str
 ) -> None:

@@ -10,7 +10,7 @@ from zipfile import ZipFile
 
 import fastexcel
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from openpyxl import load_workbook
 
@@ -218,8 +218,8 @@ def test_references_count_up_over_chunks_and_digits() -> None:
 
 def test_wide_rows() -> None:
     columns = tuple(Column(f"c{index}", "text", "text", Kind.TEXT) for index in range(500))
-    rows = [[f"{row}.{index}" for index in range(500)] for row in range(120)]
-    content, _ = workbook(document(*columns), rows, chunk=40)
+    rows = [[f"{row}.{index}" for index in range(500)] for row in range(12)]
+    content, _ = workbook(document(*columns), rows, chunk=4)
 
     assert [list(row) for row in values(content)[1:]] == rows
 
@@ -282,8 +282,13 @@ def test_rows_are_written_as_they_come() -> None:
 PLAIN = st.text(st.characters(codec="utf-8", exclude_characters="\0\ufffe\uffff"), max_size=12)
 
 
-@settings(deadline=None, max_examples=150)
-@given(st.lists(st.tuples(st.none() | PLAIN, st.none() | st.integers(0, 10**15 - 1), PLAIN), max_size=12))
+ROWS = st.tuples(st.none() | PLAIN, st.none() | st.integers(0, 10**15 - 1), PLAIN)
+
+
+@settings(deadline=None, max_examples=15)  # a workbook takes far longer than a row, so each has many
+@given(st.just([]) | st.lists(ROWS, max_size=12) | st.lists(ROWS, min_size=40, max_size=120))
+@example([])
+@example([("", None, "")])
 def test_any_text_comes_back(rows: list[tuple[str | None, int | None, str]]) -> None:
     """Control characters come back too from a reader that knows the escapes, as calamine does."""
     rendered = [

@@ -102,6 +102,10 @@ def visible(text: str) -> str:
     return "".join(shown(line, line, FONTS, Tally()) for line in lines)
 
 
+EXAMPLES = 3 * settings().max_examples // 10
+"""A share of those of the profile that was chosen."""
+
+
 def of_the_page(text: str) -> str:
     """``text`` as a name, a title or a filter shows it, where a line break has no meaning."""
     return shown(text, text, FONTS, Tally())
@@ -111,7 +115,7 @@ def of_the_page(text: str) -> str:
 @example([":(", "second", "third"])
 @example(["(", "a(", "\\", "\\(", "č(", "Ĩ(", ")(", "()Tj", "T*()Tj", "\\()Tj"])
 @example(["x" * 300 + "(", "words that wrap (" * 30])
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_cells_come_out(cells: list[str]) -> None:
     """V1: whatever the bytes of a text look like, in short cells and in wrapped ones."""
     content = written(cells)
@@ -122,7 +126,7 @@ def test_cells_come_out(cells: list[str]) -> None:
 
 @given(texts, texts.filter(lambda text: "\t" not in text), texts)
 @example("Total (", "name (", "like (")
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_titles_names_and_filters_come_out(title: str, name: str, value: str) -> None:
     """V1: the same for what stands around the rows."""
     content = written(["cell"], name=name, title=title or None, filter_value=value)

@@ -34,7 +34,7 @@ FILLINGS = {
 
 GROWN = """
 import resource, sys
-from tests.unit.exports.formats.test_pdf_memory import filled, write
+from tests.integration.processes.test_pdf_memory import filled, write
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

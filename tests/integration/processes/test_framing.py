@@ -17,7 +17,7 @@ from stream_app.events import Options
 from stream_app.exports.formats.base import Document, Tally
 from stream_app.exports.formats.json import JsonFormat
 from stream_app.exports.formats.process import end_idle, frame_in_process
-from tests.unit.exports.formats.awkward import Awkward
+from tests.integration.processes.awkward import Awkward
 
 DOCUMENT = Document("things", (), Options(), datetime(2026, 1, 31, tzinfo=UTC))
 ROWS = [b'{"n":%d}\n' % number * 5_000 for number in range(200)]
@@ -151,7 +151,7 @@ def test_a_reader_that_does_not_read_holds_the_rows_back() -> None:
 def test_a_process_ends_with_its_parent() -> None:
     script = (
         "import os\n"
-        "from tests.unit.exports.formats.test_process import run\n"
+        "from tests.integration.processes.test_framing import run\n"
         "print(run(b'pid').decode().strip('.'), flush=True)\n"
         "os.kill(os.getpid(), 9)"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PROCESSOR_SECONDS = 0.5
 RUNS = 8
 
@@ -69,3 +69,28 @@ def test_the_api_imports_no_worker_and_nothing_that_writes_files() -> None:
     found = imported("import api.app")
     assert "fastapi" in found
     assert not found & {"alembic", "faust", "mode", "openpyxl", "PIL", "pyarrow", "reportlab"}
+
+
+def test_the_help_of_all_commands_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom producers.__main__ import cli\n"
+        "assert CliRunner().invoke(cli, ['--help']).exit_code == 0\n"
+        "print({'aiokafka', 'httpx', 'faust', 'sqlalchemy', 'fastapi', 'pydantic'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("role", "heavy"),
+    # FastAPI itself imports the small interface, without anything behind it.
+    [("stream_app.app", ("opentelemetry",)), ("api.app", ("opentelemetry.sdk", "google.protobuf"))],
+)
+def test_tracing_that_is_off_imports_nothing_of_it(role: str, heavy: tuple[str, ...]) -> None:
+    program = (
+        f"import sys, {role}, stream_app.telemetry as t\n"
+        "with t.exported('s', 'i'): pass\n"
+        f"print([name for name in sys.modules if name.startswith({heavy!r})])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

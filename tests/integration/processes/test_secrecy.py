@@ -1,0 +1,53 @@
+"""Links in mails are as good as passwords: the API's log does not hold them."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from stream_app.delivery.links import Links
+from stream_app.settings import Settings
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """The API in a process of its own with everything else away: its address, and its log."""
+    away = {
+        "EXPORTER_DATABASE_URL": "postgresql://x@127.0.0.1:1/x",
+        "EXPORTER_SOURCE_DATABASE_URL": "postgresql://x@127.0.0.1:1/x",
+        "EXPORTER_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+    }
+    log = tmp_path / "api.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "api", "--port", "0"], stderr=file, env=os.environ | away
+        )
+    try:
+        while not (found := re.search(r"running on (http://[\d.:]+)", log.read_text())):
+            assert process.poll() is None, log.read_text()
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.05)
+        yield found[1], log
+    finally:
+        process.terminate()
+        process.wait(15)
+
+
+def test_the_log_tells_no_links(served: tuple[str, Path]) -> None:
+    address, log = served
+    links = Links(Settings(_env_file=None))
+    paths = [httpx.URL(getattr(links, kind)(uuid4())).path for kind in ("download", "unsubscribe")]
+    with httpx.Client(base_url=address, timeout=30) as client:
+        assert client.get(paths[0]).status_code == 503
+        assert client.get(paths[1]).status_code == 200
+        assert client.post(paths[1]).status_code == 503
+    written = log.read_text()
+    assert written.count("request.failed") == 2
+    for path in paths:
+        assert path.rpartition("/")[2] not in written
