@@ -12,6 +12,7 @@ from uuid import uuid4
 import asyncpg
 import hypothesis
 import pytest
+import structlog
 from alembic import command
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -39,6 +40,14 @@ WHOLE = ("chaos", "e2e")
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=50)
 hypothesis.settings.register_profile("explore", derandomize=False, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("fixed")
+
+# structlog's default draws the locals of every frame for seconds, while a transaction may wait for 5 at most.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 class Groups(LoadScopeScheduling):  # type: ignore[misc]
