@@ -10,7 +10,7 @@ COPY docs/ docs/
 COPY stream_app/ stream_app/
 COPY producers/ producers/
 COPY api/ api/
-COPY local/ local/
+COPY dev/ dev/
 RUN hatchling build -t wheel \
     && uv pip install --python /opt/exporter --no-cache --no-deps --compile-bytecode dist/*.whl
 

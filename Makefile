@@ -53,7 +53,7 @@ chaos: $(READY) ## Break everything while jobs run, over and over (MINUTES=, and
 	@$(PYTHON_ENV) -m tests.chaos $(MINUTES)
 
 docs: $(READY) ## Write docs/asyncapi.yaml, docs/openapi.json, docs/schemas/ and docs/licences.md anew
-	@$(PYTHON_ENV) -m docs.generate
+	@$(PYTHON_ENV) -m tools.generate
 
 previous: $(READY) ## Keep a wheel of this version for the upgrade test of the next
 	@rm -f tests/chaos/previous/*.whl

@@ -22,9 +22,9 @@ def api(
     import uvicorn  # slow to import, as are the others
 
     from api.app import create_app
-    from api.protocol import BoundedProtocol, allow_many_connections
-    from stream_app import logs
-    from stream_app.exports.datasets.registry import load_datasets
+    from api.server import BoundedProtocol, allow_many_connections
+    from stream_app.exports.datasets import load_datasets
+    from stream_app.observability import logs
     from stream_app.setting_errors import load_settings, warn_of_misspelt
 
     with ends_well():

@@ -11,16 +11,25 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from api import details, handlers, metrics_server, problems
-from api.headers import transport_headers
+from api import error_handlers as handlers
+from api import errors as problems
+from api.datasets import routes as datasets
+from api.files import deliveries, links
+from api.files import routes as files
+from api.files import webhook_secret as webhooks
+from api.jobs import event_stream as events
+from api.jobs import routes as jobs
 from api.middleware import HEADER, RequestContext
-from api.page import site
+from api.operations import access as details
+from api.operations import health, metrics, metrics_server
+from api.page import reference
+from api.page import routes as site
 from api.parameters import known_parameters
-from api.reference import site as reference
 from api.request_limits import RequestLimits
-from api.routes import datasets, deliveries, events, files, health, jobs, links, metrics, schedules, webhooks
+from api.response_headers import transport_headers
+from api.schedules import routes as schedules
 from api.services import open_services
-from stream_app import telemetry
+from stream_app.observability import telemetry
 from stream_app.settings import Settings
 
 DESCRIPTION = """Ask for exports, follow them, fetch their files.
@@ -51,7 +60,8 @@ def create_app(settings: Settings, *, host: str | None = None) -> FastAPI:
         openapi_url="/openapi.json" if settings.api_docs else None,
         separate_input_output_schemas=False,
         dependencies=[Depends(known_parameters)],
-        # Its spans hold paths, and with them links of mails, and texts of errors: see stream_app.tracing.
+        # Its spans hold paths, and with them links of mails, and texts of errors; see
+        # stream_app.observability.tracing.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.open_details = details.are_open(settings, host)

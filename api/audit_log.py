@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import structlog
 from starlette.types import Scope
 
-from api.auth import User
+from api.auth.authenticator import User
 from api.paths import PROBES, loggable
 
 log = structlog.get_logger(__name__)

@@ -5,7 +5,7 @@ import binascii
 from datetime import UTC, datetime
 from uuid import UUID
 
-from stream_app.errors import Rejected
+from streaming_exporter.errors import Rejected
 
 Position = tuple[datetime, UUID]
 

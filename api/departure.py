@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from api.problems import Problem
+from api.errors import Problem
 
 Result = TypeVar("Result")
 

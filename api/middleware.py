@@ -12,11 +12,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import audit_log
-from api.headers import complete
+from api.errors import unexpected
 from api.paths import PROBES, loggable
-from api.problems import unexpected
-from stream_app import tracing
-from stream_app.traceparent import well_formed
+from api.response_headers import complete
+from stream_app.observability import tracing
+from streaming_exporter.traceparent import well_formed
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +43,7 @@ class RequestContext:
         seconds: float = BODY_SECONDS,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """``headers`` are in every answer, beside those that :mod:`api.headers` has by default."""
+        """``headers`` are in every answer, beside those that :mod:`api.response_headers` has by default."""
         self._app = app
         self._headers = dict(headers or {})
         self._seconds = seconds

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import audit_log
-from api.auth import User
+from api.auth.authenticator import User
+from api.errors import Problem, of_error
 from api.paths import PROBES, is_stream, needs_token
-from api.problems import Problem, of_error
-from stream_app.errors import ExporterError
 from stream_app.settings import Settings
+from streaming_exporter.errors import ExporterError
 
 AT_ONCE = 8
 """Calls of one user that are worked on at a time; more of them wait, so that others have their turn."""
@@ -66,7 +66,7 @@ class RequestLimits:
     """ASGI middleware; what it refuses reaches no route, and of its body nothing is read.
 
     Calls without a user count for nothing here, or anybody could keep all users out. The number of
-    connections bounds them, and :mod:`api.protocol` ends those whose client does not read.
+    connections bounds them, and :mod:`api.server` ends those whose client does not read.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, *, at_once: int = AT_ONCE) -> None:

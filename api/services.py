@@ -10,36 +10,34 @@ from typing import Annotated, Any
 import httpx
 from fastapi import Depends, Request
 
-from api.audit import Audit
-from api.auth import Authenticator
-from api.feed import Feed
-from api.keys import Keys, PublishedKeys, SharedSecret
-from api.reader import JobReader
-from api.readiness import Readiness
-from api.watching import Watching
+from api.auth.authenticator import Authenticator
+from api.auth.signing_keys import Keys, PublishedKeys, SharedSecret
+from api.files.download_audit import Audit
+from api.jobs.live_updates import Feed
+from api.jobs.reader import JobReader
+from api.operations.queue_metrics import Watching
+from api.operations.readiness import Readiness
 from producers.publisher import Publisher
-from stream_app import metrics
-from stream_app.delivery.address_hash import AddressHash
-from stream_app.delivery.addresses import Addressing
-from stream_app.delivery.ledger import Ledger
-from stream_app.delivery.links import Links
-from stream_app.events import Event
+from stream_app.addresses import Addressing
+from stream_app.db.clock import DatabaseClock
+from stream_app.db.engine import create_engine
+from stream_app.db.notifications import CHANGES_CHANNEL, listen
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.datasets.base import Dataset
-from stream_app.exports.datasets.registry import load_datasets
+from stream_app.exports.datasets import Dataset, load_datasets
 from stream_app.exports.formats.base import Format
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.source import Source
-from stream_app.exports.storage import Storage
-from stream_app.jobs.changes import CHANGES_CHANNEL
-from stream_app.jobs.clock import DatabaseClock
-from stream_app.jobs.database import create_engine
-from stream_app.jobs.listener import listen
+from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.records import JobRecords
-from stream_app.jobs.relay import Relay
-from stream_app.jobs.store import JobStore
+from stream_app.keyed_hashes import AddressHash
+from stream_app.notifications.links import Links
+from stream_app.notifications.outbox import Ledger
+from stream_app.observability import metrics
 from stream_app.schedules.store import ScheduleStore
 from stream_app.settings import Settings
+from stream_app.storage.object_store import Storage
+from stream_app.worker.maintenance.outbox_relay import Relay
+from streaming_exporter.events import Event
 
 NAME = "exporter-api"
 SOURCE = "/exporter/api"
@@ -62,7 +60,7 @@ class Services:
     records: JobRecords
     reader: JobReader
     feed: Feed
-    store: JobStore
+    store: JobQueue
     schedules: ScheduleStore
     schedule_reads: ScheduleStore
     """What only reads: it goes on while those who write wait for a part that is away."""
@@ -105,7 +103,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         if settings.jwt_jwks_url is not None:
             http = await stack.enter_async_context(httpx.AsyncClient(timeout=5))
             keys = PublishedKeys(settings.jwt_jwks_url, http)
-        store = JobStore(
+        store = JobQueue(
             writing,
             lease=timedelta(seconds=settings.lease_seconds),
             user_slots=settings.user_slots,

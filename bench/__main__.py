@@ -16,8 +16,8 @@ from bench.plan import Heat, heats
 from bench.report import markdown
 from bench.results import Result, Results
 from bench.verify import count_rows
-from local.errors import ServiceError, UsageError
-from local.progress import console
+from dev.cache import ServiceError, UsageError
+from dev.progress import console
 from stream_app.exports.formats.registry import FORMATS
 
 RESULTS = Path(__file__).with_name("RESULTS.md")

@@ -18,10 +18,10 @@ import typer
 import uvloop
 
 from bench.load import Load, load
-from local.ports import free_ports
-from local.progress import console
-from local.stack import Stack
-from producers.tokens import mint
+from dev.process import free_ports
+from dev.progress import console
+from dev.stack import Stack
+from producers.token_signing import mint
 from stream_app.settings import Settings
 
 CONNECTIONS = 16

@@ -10,12 +10,12 @@ from pathlib import Path
 import asyncpg
 from minio import Minio
 
-from local import sample
-from local.folder import RunFolder
-from local.postgres import READER, SOURCE, PostgresService
-from local.progress import Progress
-from local.s3 import BUCKET, S3Service, minio_binary
-from local.services import Services
+from dev import sample
+from dev.folder import RunFolder
+from dev.postgres import READER, SOURCE, PostgresService
+from dev.progress import Progress
+from dev.s3 import BUCKET, S3Service, minio_binary
+from dev.services import Services
 
 WARM_UP_ROWS = 100
 

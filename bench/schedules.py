@@ -11,11 +11,11 @@ import asyncpg
 import psutil
 import typer
 
-from local.progress import console
-from local.stack import Stack
+from dev.progress import console
+from dev.stack import Stack
 from producers.publisher import Publisher
-from stream_app.events import tick_event
 from stream_app.settings import Settings
+from streaming_exporter.events import tick_event
 
 LIMIT = 5.0
 """Seconds that are allowed."""

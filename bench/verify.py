@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 from minio import Minio
 
-from local.s3 import BUCKET
+from dev.s3 import BUCKET
 
 _QUERIES = {
     "csv": "SELECT count(*) FROM read_csv('{}', header = true, all_varchar = true, parallel = false)",

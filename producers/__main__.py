@@ -9,8 +9,7 @@ from uuid import UUID
 import typer
 
 from producers import arguments, dead_letters, schedules
-from producers.console import ends_well
-from producers.plugins import ExtensibleGroup
+from producers.console import ExtensibleGroup, ends_well
 from producers.token_options import Token
 
 cli = typer.Typer(
@@ -204,7 +203,7 @@ def token(
     hours: Annotated[float, typer.Option(min=0.01, help="How long it is valid")] = 12,
 ) -> None:
     """Sign a token with EXPORTER_JWT_SECRET and print it, and nothing else."""
-    from producers.tokens import mint
+    from producers.token_signing import mint
     from stream_app.setting_errors import load_settings
 
     with ends_well():

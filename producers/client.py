@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from producers.errors import ApiError, DownloadError
+from streaming_exporter.errors import ApiError, DownloadError
 
 if TYPE_CHECKING:
     import httpx
@@ -48,7 +48,7 @@ class Job(BaseModel):
 class Api:
     """One API server, seen by the bearer of one token; ``with Api(url, token) as api``.
 
-    Every method raises :class:`~producers.errors.ApiError` when the server cannot be reached or refuses.
+    Every method raises :class:`~streaming_exporter.errors.ApiError` when the server is away or refuses.
     """
 
     def __init__(self, url: str, token: str) -> None:

@@ -3,11 +3,15 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_group
 
-from producers.errors import UsageError
-from stream_app.errors import BadSettings, ExporterError, Rejected
+from streaming_exporter.errors import BadSettings, ExporterError, Rejected, UsageError
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -28,3 +32,47 @@ def ends_well() -> Iterator[None]:
 def _exit(message: str, code: int) -> typer.Exit:
     typer.secho(message, fg=typer.colors.RED, err=True)
     return typer.Exit(code)
+
+
+GROUP = "exporter.commands"
+"""Each entry point is a Typer application whose commands join ``exporter``."""
+
+
+class ExtensibleGroup(TyperGroup):
+    """A command group that the entry points of :data:`GROUP` add to.
+
+    A package that lacks its dependencies takes its commands out of the list, not the list down with it.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Every command, those of this package first."""
+        for entry in _entries():
+            self._add(entry)
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name; an entry point of the same name is tried before all others."""
+        for entry in sorted(_entries(), key=lambda entry: entry.name != cmd_name):
+            if cmd_name in self.commands:
+                break
+            failure = self._add(entry)
+            if failure is not None and entry.name == cmd_name:
+                ctx.fail(
+                    f"{cmd_name} needs more packages: install streaming-exporter[{entry.name}] ({failure})"
+                )
+        return super().get_command(ctx, cmd_name)
+
+    def _add(self, entry: EntryPoint) -> ImportError | None:
+        try:
+            application: typer.Typer = entry.load()
+        except ImportError as error:
+            return error
+        for name, command in get_group(application).commands.items():
+            self.commands.setdefault(name, command)
+        return None
+
+
+@cache
+def _entries() -> list[EntryPoint]:
+    """Read once: it takes a look at every package that is installed."""
+    return sorted(entry_points(group=GROUP), key=lambda entry: entry.name)

@@ -35,7 +35,7 @@ def list_(
     """List dead letters, the newest last: id, time, where it was, job, reason."""
     import asyncio
 
-    from producers import letters
+    from producers import dead_letter_topic as letters
     from stream_app.setting_errors import load_settings
 
     with ends_well():
@@ -58,9 +58,9 @@ def show(
     """Show one dead letter: its reason, its headers and its bytes."""
     import asyncio
 
-    from producers import letters
-    from producers.errors import UsageError
+    from producers import dead_letter_topic as letters
     from stream_app.setting_errors import load_settings
+    from streaming_exporter.errors import UsageError
 
     with ends_well():
         selection = letters.Selection(ids=(letters.parse_id(letter_id),))
@@ -97,9 +97,9 @@ def redrive(
     """
     import asyncio
 
-    from producers import letters
-    from producers.errors import UsageError
+    from producers import dead_letter_topic as letters
     from stream_app.setting_errors import load_settings
+    from streaming_exporter.errors import UsageError
 
     numbers = {"published": 0, "refused": 0}
 
@@ -131,7 +131,7 @@ def _selection(
     settings: Any, since: str | None, until: str | None, error: str | None, topic: str | None
 ) -> Any:
     """What the options say; a topic is named with or without the prefix of this deployment."""
-    from producers import letters
+    from producers import dead_letter_topic as letters
 
     prefix = settings.kafka_topic_prefix
     if topic is not None and not topic.startswith(prefix):

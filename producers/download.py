@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 from producers.client import Api
-from producers.errors import DownloadError
+from streaming_exporter.errors import DownloadError
 
 
 def fetch(

@@ -8,10 +8,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from uuid import UUID
 
-from producers.errors import PublishError
-from stream_app.errors import Retryable
-from stream_app.events import Event, RequestIdentity, Topic, cancel_event, request_event
 from stream_app.settings import Settings
+from streaming_exporter.errors import PublishError, Retryable
+from streaming_exporter.events import Event, RequestIdentity, Topic, cancel_event, request_event
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
@@ -158,7 +157,7 @@ class Publisher:
     async def _connect(self) -> "AIOKafkaProducer":
         from aiokafka import AIOKafkaProducer
 
-        from stream_app.kafka import bootstrapped_again, client_options, ensure_topics
+        from stream_app.kafka.connection import bootstrapped_again, client_options, ensure_topics
 
         producer = AIOKafkaProducer(
             **client_options(self._settings),

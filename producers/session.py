@@ -1,22 +1,73 @@
 """What the commands do, once it is known what was asked for. Imported by those that need it: it is slow."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import typer
 
-from producers.client import Api
+from producers.client import Api, Job
 from producers.console import INTERRUPTED
 from producers.display import display, size
 from producers.download import fetch
-from producers.errors import UsageError
 from producers.publisher import Publisher
-from producers.tokens import mint
-from producers.watch import follow
-from stream_app.events import ExportRequest, Options
+from producers.token_signing import mint
 from stream_app.setting_sources import ENVIRONMENT, FILE, settings_file, sources_of
 from stream_app.settings import Settings
+from streaming_exporter.errors import ApiError, JobEnded, UsageError
+from streaming_exporter.events import ExportRequest, Options
+
+INTERVAL = 0.25
+ADMISSION_SECONDS = 30.0
+"""How long a request may go unseen: until a worker has admitted it, the API does not know it."""
+OUTAGE_SECONDS = 15.0
+
+
+def follow(
+    api: Api,
+    job_id: UUID,
+    show: Callable[[Job | None], None],
+    *,
+    interval: float = INTERVAL,
+    admission_seconds: float = ADMISSION_SECONDS,
+    outage_seconds: float = OUTAGE_SECONDS,
+) -> Job:
+    """Ask for the job until it has ended; ``show`` is told each answer (``None``: not admitted yet).
+
+    Raises:
+        JobEnded: it ended without a file.
+        ApiError: no worker admitted it in time, or the API refused or was away too long.
+    """
+    started = reached = time.monotonic()
+    while True:
+        now = time.monotonic()
+        try:
+            job = api.job(job_id)
+        except ApiError as error:
+            if (error.status is not None and error.status < 500) or now - reached > outage_seconds:
+                raise
+        else:
+            reached = now
+            if job is None and now - started > admission_seconds:
+                raise ApiError(
+                    f"no worker has admitted the request within {admission_seconds:g} s; is one running "
+                    "(exporter worker), and does this token belong to the job's user? "
+                    f"The request is kept: exporter watch {job_id}"
+                )
+            show(job)
+            if job is not None and job.finished:
+                return _with_file(job)
+        time.sleep(interval)
+
+
+def _with_file(job: Job) -> Job:
+    if job.status == "completed":
+        return job
+    reason = f": {job.error.message} ({job.error.code})" if job.error else ""
+    raise JobEnded(f"export {job.export_job_id} {job.status}{reason}")
+
 
 ADMIN = "exports:admin"
 """Sees every job with what is in it: for who fetches files."""

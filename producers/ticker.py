@@ -6,10 +6,10 @@ import signal
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from producers.errors import PublishError
 from producers.publisher import Publisher
-from stream_app.events import Event, tick_event
 from stream_app.settings import Settings
+from streaming_exporter.errors import PublishError
+from streaming_exporter.events import Event, tick_event
 
 log = logging.getLogger(__name__)
 

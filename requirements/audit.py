@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from docs import licences  # noqa: E402 - it is no package of the environment
+from tools import licences  # noqa: E402 - run as a script, from the root of the repository
 
 PACKAGES = ROOT / "requirements" / "runtime.txt"
 SBOM = ROOT / ".local" / "sbom.cdx.json"

@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from stream_app.doctor.findings import Finding
-    from stream_app.jobs.forgetting import Forgotten
+    from stream_app.jobs.erasure import Forgotten
     from stream_app.settings import Settings
 
 CANCEL_SECONDS = 60
@@ -29,12 +29,12 @@ def worker() -> None:
     import faust
     import uvloop
 
-    from stream_app import logs, metrics, telemetry
     from stream_app.app import create_app, create_watch
-    from stream_app.errors import ExporterError
-    from stream_app.kafka import ensure_topics
-    from stream_app.patience import until_possible
+    from stream_app.kafka.connection import ensure_topics
+    from stream_app.observability import logs, metrics, telemetry
+    from stream_app.retries import until_possible
     from stream_app.setting_errors import warn_of_misspelt
+    from streaming_exporter.errors import ExporterError
 
     settings = _settings()
     logs.configure(settings)
@@ -67,8 +67,8 @@ def worker() -> None:
 @cli.command()
 def migrate() -> None:
     """Create or upgrade the service's own tables in EXPORTER_DATABASE_URL."""
-    from stream_app.errors import ExporterError
-    from stream_app.migrations import upgrade
+    from stream_app.db.migrations import upgrade
+    from streaming_exporter.errors import ExporterError
 
     try:
         upgrade(_settings())
@@ -88,9 +88,9 @@ def resend(
     """Send again the mails and webhooks about a job that did not, or perhaps not, arrive."""
     import asyncio
 
-    from stream_app.delivery.ledger import Ledger
-    from stream_app.errors import ExporterError
-    from stream_app.jobs.database import create_engine
+    from stream_app.db.engine import create_engine
+    from stream_app.notifications.outbox import Ledger
+    from streaming_exporter.errors import ExporterError
 
     settings = _settings()
 
@@ -124,7 +124,7 @@ def forget(
     """
     import asyncio
 
-    from stream_app.errors import ExporterError
+    from streaming_exporter.errors import ExporterError
 
     if (user_id is None) == (address is None):
         typer.secho("name one of --user-id and --address", fg="red", err=True)
@@ -150,10 +150,10 @@ async def _forgotten(settings: "Settings", user_id: str | None, address: str | N
     import asyncio
     from datetime import timedelta
 
-    from stream_app.exports.storage import Storage
-    from stream_app.jobs.database import create_engine
-    from stream_app.jobs.forgetting import Forgetter
-    from stream_app.jobs.store import JobStore
+    from stream_app.db.engine import create_engine
+    from stream_app.jobs.erasure import Forgetter
+    from stream_app.jobs.queue import JobQueue
+    from stream_app.storage.object_store import Storage
 
     engine, storage = create_engine(settings, application="exporter forget"), Storage(settings)
     forgetter = Forgetter(engine, lambda key: storage.call(storage.remove, key))
@@ -162,7 +162,7 @@ async def _forgotten(settings: "Settings", user_id: str | None, address: str | N
             return await forgetter.address(address or "")
         if jobs := await forgetter.unfinished(user_id):
             typer.echo(f"Cancelling {len(jobs)} unfinished jobs …", err=True)
-            store = JobStore(
+            store = JobQueue(
                 engine,
                 lease=timedelta(seconds=settings.lease_seconds),
                 user_slots=settings.user_slots,
@@ -194,15 +194,14 @@ def doctor(
 
     settings = _settings()
     if ready:
-        from stream_app.readiness import is_ready
+        from stream_app.worker.process_health import is_ready
 
         raise typer.Exit(0 if is_ready(settings.ready_file) else 1)
     from rich.console import Console
 
     from stream_app.doctor.examination import examine
-    from stream_app.doctor.findings import State, worst
-    from stream_app.doctor.report import as_json as json_of
-    from stream_app.doctor.report import show
+    from stream_app.doctor.findings import State, show, worst
+    from stream_app.doctor.findings import as_json as json_of
 
     async def collect() -> "list[Finding]":
         return [finding async for finding in examine(settings, full=full)]
@@ -218,8 +217,8 @@ def doctor(
 
 def _settings() -> "Settings":
     """The settings, or the end of the command with a line for each that cannot be used."""
-    from stream_app.errors import BadSettings
     from stream_app.setting_errors import load_settings
+    from streaming_exporter.errors import BadSettings
 
     try:
         return load_settings()

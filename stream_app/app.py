@@ -17,49 +17,49 @@ from mode import Service
 from sqlalchemy.ext.asyncio import AsyncEngine
 from yarl import URL
 
-from stream_app import metrics
-from stream_app.agents.batches import Messages, handle_in_batches
-from stream_app.agents.emitter import Emitter
-from stream_app.agents.lifecycle import Projector
-from stream_app.agents.replay import Replay
-from stream_app.agents.requests import Admission
-from stream_app.agents.ticks import Ticks
-from stream_app.agents.transport import App
-from stream_app.agents.watch import BROKERS_PATIENCE, Watch
-from stream_app.brokers import Brokers
-from stream_app.deadman import Deadman
-from stream_app.delivery.addresses import Addressing
-from stream_app.delivery.courier import POLL_SECONDS, REST_SECONDS, SETTLE_SECONDS, Courier
-from stream_app.delivery.ledger import Ledger
-from stream_app.delivery.links import Links
-from stream_app.delivery.mail import Mailer
-from stream_app.delivery.models import Channel
-from stream_app.delivery.transport import Transport
-from stream_app.delivery.webhook import Hooks
-from stream_app.events import Topic
+from stream_app.addresses import Addressing
+from stream_app.db.engine import create_engine
+from stream_app.db.health import check_tables
+from stream_app.db.notifications import listen
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.datasets.registry import load_datasets
-from stream_app.exports.formats.process import end_idle
+from stream_app.exports.datasets import load_datasets
+from stream_app.exports.formats.framing_process import end_idle
 from stream_app.exports.formats.registry import FORMATS
-from stream_app.exports.run import Exporter
+from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
-from stream_app.exports.storage import Storage
-from stream_app.jobs.database import create_engine
-from stream_app.jobs.dispatcher import DRAIN_SECONDS, Dispatcher
-from stream_app.jobs.listener import listen
-from stream_app.jobs.probe import check_tables
-from stream_app.jobs.pruning import Pruner
-from stream_app.jobs.relay import Relay
-from stream_app.jobs.store import JobStore
-from stream_app.jobs.sweeping import Sweeper
-from stream_app.jobs.trial import try_writing
-from stream_app.kafka import bootstrap_servers, tls_context, uses_tokens
-from stream_app.kafka_oauth import Tokens
-from stream_app.patience import until_possible
+from stream_app.jobs.queue import JobQueue
+from stream_app.jobs.write_check import try_writing
+from stream_app.kafka.brokers import Brokers
+from stream_app.kafka.connection import bootstrap_servers, tls_context, uses_tokens
+from stream_app.kafka.event_producer import Emitter
+from stream_app.kafka.oauth import Tokens
+from stream_app.kafka.transport import App
+from stream_app.notifications.channel import Transport
+from stream_app.notifications.email import Mailer
+from stream_app.notifications.links import Links
+from stream_app.notifications.models import Channel
+from stream_app.notifications.outbox import Ledger
+from stream_app.notifications.sender import POLL_SECONDS, REST_SECONDS, SETTLE_SECONDS, Courier
+from stream_app.notifications.webhook import Hooks
+from stream_app.observability import metrics
+from stream_app.retries import until_possible
 from stream_app.schedules.scheduler import Scheduler
 from stream_app.schedules.store import ScheduleStore
 from stream_app.settings import Settings
-from stream_app.watchdog import Stuck, Watchdog
+from stream_app.storage.object_store import Storage
+from stream_app.worker.batches import Messages, handle_in_batches
+from stream_app.worker.dispatcher import DRAIN_SECONDS, Dispatcher
+from stream_app.worker.health import BROKERS_PATIENCE, Watch
+from stream_app.worker.lifecycle_handler import Projector
+from stream_app.worker.maintenance.bucket_cleaner import Sweeper
+from stream_app.worker.maintenance.job_cleaner import Pruner
+from stream_app.worker.maintenance.outbox_relay import Relay
+from stream_app.worker.process_health import Deadman
+from stream_app.worker.replay import Replay
+from stream_app.worker.request_handler import Admission
+from stream_app.worker.tick_handler import Ticks
+from stream_app.worker.watchdog import Stuck, Watchdog
+from streaming_exporter.events import Topic
 
 log = structlog.get_logger(__name__)
 
@@ -76,9 +76,9 @@ def worker_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
-def job_store(settings: Settings, engine: AsyncEngine) -> JobStore:
+def job_store(settings: Settings, engine: AsyncEngine) -> JobQueue:
     """The job store as the settings want it."""
-    return JobStore(
+    return JobQueue(
         engine,
         lease=timedelta(seconds=settings.lease_seconds),
         user_slots=settings.user_slots,

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from stream_app.errors import ExporterError
-from stream_app.loopback import is_local_url, is_loopback
+from stream_app.setting_types import is_local_url, is_loopback
 from stream_app.settings import DEVELOPMENT_SECRET, Settings
+from streaming_exporter.errors import ExporterError
 
 ANY = "*"
 """An audience or issuer that is every one: for who insists."""

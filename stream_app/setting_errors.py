@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from stream_app.errors import BadSettings
 from stream_app.setting_sources import (
     FROM_FILE,
     PREFIX,
@@ -22,6 +21,7 @@ from stream_app.setting_sources import (
     unknown_variables,
 )
 from stream_app.settings import Settings
+from streaming_exporter.errors import BadSettings
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from email.utils import parseaddr
-from ipaddress import IPv6Address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
@@ -395,3 +395,16 @@ Region = Annotated[str, AfterValidator(region)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(database_url)]
 ExistingFile = Annotated[Path, AfterValidator(existing_file)]
 FileToWrite = Annotated[Path, AfterValidator(path_in_folder)]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches ``host``."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def is_local_url(url: str) -> bool:
+    """Whether ``url`` (or host and port) leads to this machine."""
+    return is_loopback(urlsplit(url if "://" in url else f"//{url}").hostname or "")

@@ -13,7 +13,6 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_va
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from stream_app import database_url
-from stream_app.loopback import is_local_url
 from stream_app.setting_sources import Variables, environment_variables, file_variables, is_secret
 from stream_app.setting_types import (
     AnyWebUrl,
@@ -39,6 +38,7 @@ from stream_app.setting_types import (
     Text,
     WebUrl,
     in_case,
+    is_local_url,
 )
 
 DEVELOPMENT_SECRET = "development-secret-never-use-it-in-production"  # noqa: S105

@@ -18,13 +18,13 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
-from local.postgres import SOURCE, STATE
-from local.stack import Stack
+from dev.postgres import SOURCE, STATE
+from dev.stack import Stack
+from stream_app.db.engine import create_engine
+from stream_app.db.migrations import config
 from stream_app.exports.source import Source
-from stream_app.exports.storage import Storage
-from stream_app.jobs.database import create_engine
-from stream_app.migrations import config
 from stream_app.settings import Settings
+from stream_app.storage.object_store import Storage
 from tests.waiting import FACTOR
 
 ROOT = Path(__file__).parent.parent

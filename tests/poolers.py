@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from local.ports import free_ports, is_open
+from dev.process import free_ports, is_open
 from tests.waiting import at_most
 
 KNOWN = {"user", "database", "client_encoding"}

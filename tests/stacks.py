@@ -8,12 +8,12 @@ from uuid import uuid4
 import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from local.postgres import STATE
-from local.stack import Stack
-from stream_app import migrations
-from stream_app.events import Topic
-from stream_app.kafka import client_options, ensure_topics
+from dev.postgres import STATE
+from dev.stack import Stack
+from stream_app.db import migrations
+from stream_app.kafka.connection import client_options, ensure_topics
 from stream_app.settings import Settings
+from streaming_exporter.events import Topic
 
 CONSUMED = (Topic.REQUESTS, Topic.EVENTS, Topic.TICKS)
 """The topics that workers read."""

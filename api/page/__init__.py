@@ -1,1 +1,1 @@
-"""The page at ``/``: static files that call the API as any other client does."""
+"""The web page at ``/`` and the API reference at ``/docs``."""

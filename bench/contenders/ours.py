@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from bench.context import Context
-from stream_app.events import ExportRequest
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.datasets.ledger import LEDGER
+from stream_app.exports.datasets import LEDGER
 from stream_app.exports.formats.registry import FORMATS
-from stream_app.exports.run import Exporter, Gauge
+from stream_app.exports.pipeline import Exporter, Gauge
 from stream_app.exports.source import Source
-from stream_app.exports.storage import Storage
-from stream_app.jobs.store import Claim
+from stream_app.jobs.claim import Claim
+from stream_app.storage.object_store import Storage
+from streaming_exporter.events import ExportRequest
 
 NAP = 0.001
 

@@ -12,7 +12,7 @@ from rich.markdown import Markdown
 
 from bench.jobs import ours, peer
 from bench.jobs.system import ROWS, system
-from local.progress import console
+from dev.progress import console
 from stream_app.settings import Settings
 
 RESULTS = Path(__file__).with_name("RESULTS.md")

@@ -9,10 +9,10 @@ from uuid import UUID, uuid4
 from aiokafka import AIOKafkaConsumer
 
 from producers.publisher import Publisher
-from stream_app.errors import Unreadable
-from stream_app.events import EventType, ExportRequest, Topic, decode
-from stream_app.kafka import client_options
+from stream_app.kafka.connection import client_options
 from stream_app.settings import Settings
+from streaming_exporter.errors import Unreadable
+from streaming_exporter.events import EventType, ExportRequest, Topic, decode
 
 DATASET = "small"
 

@@ -16,15 +16,15 @@ from celery import Celery
 from celery.contrib.testing.worker import start_worker
 
 from bench.jobs.ours import DATASET
-from stream_app.events import ExportRequest
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.datasets.registry import load_datasets
+from stream_app.exports.datasets import load_datasets
 from stream_app.exports.formats.registry import FORMATS
-from stream_app.exports.run import Exporter, Gauge
+from stream_app.exports.pipeline import Exporter, Gauge
 from stream_app.exports.source import Source
-from stream_app.exports.storage import Storage
-from stream_app.jobs.claims import Claim
+from stream_app.jobs.claim import Claim
 from stream_app.settings import Settings
+from stream_app.storage.object_store import Storage
+from streaming_exporter.events import ExportRequest
 
 app = Celery("bench", broker="memory://")
 app.conf.task_ignore_result = True

@@ -10,9 +10,9 @@ from pathlib import Path
 import asyncpg
 
 from bench.jobs.ours import DATASET
-from local.postgres import READER, SOURCE
-from local.progress import Progress
-from local.stack import Stack
+from dev.postgres import READER, SOURCE
+from dev.progress import Progress
+from dev.stack import Stack
 
 ROWS = 1_000
 """How many rows one export has."""

@@ -11,7 +11,7 @@ from bench.jobs.system import ROWS, system
 from bench.scale.claims import Plan, latencies
 from bench.scale.report import Report
 from bench.scale.workers import admission, throughput
-from local.progress import console
+from dev.progress import console
 from stream_app.settings import Settings
 
 RESULTS = Path(__file__).with_name("RESULTS.md")

@@ -12,11 +12,10 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from local.postgres import STATE, PostgresService
-from stream_app.delivery import models as _delivery  # noqa: F401 - its tables are in the metadata
-from stream_app.jobs.database import create_engine
+from dev.postgres import STATE, PostgresService
+from stream_app.db.engine import create_engine
 from stream_app.jobs.models import Base
-from stream_app.jobs.store import JobStore
+from stream_app.jobs.queue import JobQueue
 from stream_app.schedules import models as _schedules  # noqa: F401 - its tables are in the metadata
 from stream_app.settings import Settings
 
@@ -131,8 +130,8 @@ class _Table:
         await table._pool.execute("ALTER TABLE export_jobs ENABLE TRIGGER USER")
         return table
 
-    def _store(self) -> JobStore:
-        return JobStore(
+    def _store(self) -> JobQueue:
+        return JobQueue(
             self._engine,
             lease=timedelta(seconds=30),
             user_slots=self._settings.user_slots,

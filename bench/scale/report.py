@@ -33,7 +33,7 @@ One worker admits {admitted:,.0f} requests a second of a backlog in Kafka, while
 _CLAIMS = """\
 ## Claims in PostgreSQL alone
 
-`JobStore.claim` of {slots} jobs while {pending:,} wait, {times:,} times; the jobs of each claim end and their
+`JobQueue.claim` of {slots} jobs while {pending:,} wait, {times:,} times; the jobs of each claim end and their
 users ask again before the next. **to none**: p50 and p99 as shares of those beside no finished jobs; flat is
 near 1. Claims take one lock, so 1 ÷ p50 bounds how many there are a second. **competing**: claims a second of
 {claimers} claimers at once, the other statements included.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import asyncpg
 import psutil
 
-from local.stack import Stack
+from dev.stack import Stack
 
 PARTS = ("workers", "postgres", "kafka", "s3", "bench")
 """``bench`` is this process, which publishes the requests and reads the events."""

@@ -9,8 +9,8 @@ import asyncpg
 
 from bench.jobs import ours
 from bench.scale.spent import Spent, cores, measuring
-from local.postgres import SOURCE
-from local.stack import Stack
+from dev.postgres import SOURCE
+from dev.stack import Stack
 from producers.publisher import Publisher
 from stream_app.settings import Settings
 

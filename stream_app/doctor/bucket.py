@@ -10,14 +10,14 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.doctor.findings import Area, Finding
-from stream_app.errors import NeedsOperator, Rejected, Retryable
-from stream_app.exports.inventory import Found
-from stream_app.exports.s3_integrity import Integrity
-from stream_app.exports.storage import Storage
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
-from stream_app.jobs.sweeping import Owner, is_needed, jobs_of
 from stream_app.settings import Settings
+from stream_app.storage.checksums import Integrity
+from stream_app.storage.listing import Found
+from stream_app.storage.object_store import Storage
+from stream_app.worker.maintenance.bucket_cleaner import Owner, is_needed, jobs_of
+from streaming_exporter.errors import NeedsOperator, Rejected, Retryable
 
 AREA = Area("bucket")
 

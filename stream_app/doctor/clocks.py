@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.doctor.findings import Area, Finding
-from stream_app.exports.storage import Storage
+from stream_app.storage.object_store import Storage
 
 AREA = Area("clocks")
 

@@ -2,18 +2,18 @@
 
 from collections.abc import AsyncIterator
 
-from stream_app.brokers import Brokers
+from stream_app.db.engine import create_engine, outages_are_retryable, without_transactions
 from stream_app.doctor.bucket import check_bucket
 from stream_app.doctor.clocks import check_clocks
 from stream_app.doctor.findings import Area, Finding
-from stream_app.doctor.hazards import check_settings
 from stream_app.doctor.tables import check_tables
 from stream_app.doctor.topics import check_topics
-from stream_app.errors import ExporterError
+from stream_app.doctor.unwise_settings import check_settings
 from stream_app.exports.source import Source
-from stream_app.exports.storage import Storage
-from stream_app.jobs.database import create_engine, outages_are_retryable, without_transactions
+from stream_app.kafka.brokers import Brokers
 from stream_app.settings import Settings
+from stream_app.storage.object_store import Storage
+from streaming_exporter.errors import ExporterError
 
 PATIENCE = 5.0
 

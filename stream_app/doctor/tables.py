@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from stream_app.db.migrations import missing
 from stream_app.doctor.findings import Area, Finding
 from stream_app.jobs.states import FINAL
-from stream_app.migrations import missing
 from stream_app.settings import Settings
 
 AREA = Area("database")

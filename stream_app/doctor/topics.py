@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 
-from stream_app.brokers import Brokers, Group, Place
 from stream_app.doctor.findings import Area, Finding
-from stream_app.events import Topic
-from stream_app.kafka import SINGLE_PARTITION
+from stream_app.kafka.brokers import Brokers, Group, Place
+from stream_app.kafka.connection import SINGLE_PARTITION
 from stream_app.settings import Settings
+from streaming_exporter.events import Topic
 
 AREA = Area("kafka")
 

@@ -10,11 +10,10 @@ from typing import TypeVar
 import asyncpg
 import structlog
 
-from stream_app.errors import Rejected, Retryable
 from stream_app.exports.catalog_query import COLUMNS, fingerprint
-from stream_app.exports.columns import KIND_OF_TYPE, Column, Kind, kind_of
-from stream_app.exports.datasets.base import Dataset
-from stream_app.exports.types import TYPES, TypeRow, assembled
+from stream_app.exports.columns import KIND_OF_TYPE, TYPES, Column, Kind, TypeRow, assembled, kind_of
+from stream_app.exports.datasets import Dataset
+from streaming_exporter.errors import Rejected, Retryable
 
 log = structlog.get_logger(__name__)
 

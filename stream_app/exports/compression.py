@@ -7,8 +7,8 @@ from typing import Protocol
 import zstandard
 from isal import isal_zlib
 
-from stream_app.errors import Rejected
 from stream_app.exports.formats.base import Format
+from streaming_exporter.errors import Rejected
 
 
 class _Compressor(Protocol):

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from stream_app import tracing
 from stream_app.exports.source import Sink
-from stream_app.tracing import Attributes, Span
+from stream_app.observability import tracing
+from stream_app.observability.tracing import Attributes, Span
 
 
 class Wait(Protocol):

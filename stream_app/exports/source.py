@@ -13,13 +13,13 @@ from asyncpg.pool import PoolConnectionProxy
 from pydantic_core import from_json
 
 from stream_app.database_url import CONNECT_SECONDS
-from stream_app.errors import Outage, Rejected
-from stream_app.exports import standby
-from stream_app.exports.message_limit import LONGEST, MessageLimit, MessageTooLong
-from stream_app.exports.session import begin
+from stream_app.db.engine import keep_alive
+from stream_app.exports import source_session as standby
+from stream_app.exports.size_limits import LONGEST, MessageLimit, MessageTooLong
 from stream_app.exports.source_errors import is_loss, of_connection, source_errors
-from stream_app.keepalive import keep_alive
+from stream_app.exports.source_session import begin
 from stream_app.settings import Settings
+from streaming_exporter.errors import Outage, Rejected
 
 OLDEST = 12
 """The oldest major version of PostgreSQL that rows are read from."""
@@ -252,7 +252,7 @@ class Source:
         return connection
 
     async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
-        """Nothing is set when a connection starts, see :mod:`stream_app.exports.session`."""
+        """Nothing is set when a connection starts, see :mod:`stream_app.exports.source_session`."""
         if self._pool is None:
             self._pool = asyncpg.create_pool(
                 connect=self._connect,

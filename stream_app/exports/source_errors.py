@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import asyncpg
 import structlog
 
-from stream_app import metrics
-from stream_app.errors import ExporterError, Outage, Rejected, Retryable
-from stream_app.sqlstates import Meaning, meaning_of
+from stream_app.db.sqlstates import Meaning, meaning_of
+from stream_app.observability import metrics
+from streaming_exporter.errors import ExporterError, Outage, Rejected, Retryable
 
 log = structlog.get_logger(__name__)
 

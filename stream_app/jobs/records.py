@@ -1,15 +1,16 @@
 """Reading jobs for those who ask: one, or a user's newest first."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Select, Text, Uuid, any_, column, func, literal, or_, select, true, tuple_
+from sqlalchemy import ARRAY, Select, Text, Uuid, any_, column, func, literal, or_, select, text, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.orm import aliased
 
-from stream_app.jobs.database import outages_are_retryable, without_transactions
-from stream_app.jobs.models import ExportJob
+from stream_app.db.engine import outages_are_retryable, transaction, without_transactions
+from stream_app.jobs.models import RUNNING, WAITING, ExportJob
 from stream_app.jobs.states import UNFINISHED
 
 LOOKED_AT = 1_000
@@ -17,7 +18,10 @@ LOOKED_AT = 1_000
 
 
 class JobRecords:
-    """Reads ``export_jobs``; raises :class:`~stream_app.errors.Retryable` while the database is away."""
+    """Reads ``export_jobs``.
+
+    Every method raises :class:`~streaming_exporter.errors.Retryable` while the database is away.
+    """
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._sessions = async_sessionmaker(without_transactions(engine), expire_on_commit=False)
@@ -106,3 +110,49 @@ class JobRecords:
         with outages_are_retryable():
             async with self._sessions() as session:
                 return await session.scalar(statement) or 0
+
+
+# Each half goes through its partial index: what has ended costs nothing. A job that was tried counts from
+# when it was asked for, one that a schedule starts later from when it may start.
+BACKLOG = text(
+    f"""
+    SELECT status, export_type, format, count(*) AS jobs,
+           extract(epoch FROM now() - min(
+               CASE WHEN attempt > 0 THEN created_at ELSE greatest(created_at, not_before) END
+           )) AS oldest
+    FROM export_jobs WHERE {WAITING} GROUP BY status, export_type, format
+    UNION ALL
+    SELECT status, export_type, format, count(*) AS jobs, 0 AS oldest
+    FROM export_jobs WHERE {RUNNING} GROUP BY status, export_type, format
+    """
+)
+
+PATIENCE = "5s"
+"""How long the database may count."""
+
+Kind = tuple[str, str, str]
+"""State, dataset and format as they were asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Unfinished jobs by kind, and for how many seconds the one that waits longest could have run."""
+
+    jobs: Mapping[Kind, int]
+    oldest: float
+
+
+async def read_backlog(engine: AsyncEngine) -> Backlog:
+    """Count the unfinished jobs.
+
+    Raises:
+        Retryable: the database is away, or takes longer than :data:`PATIENCE`.
+    """
+    async with transaction(
+        without_transactions(engine), f"SET LOCAL statement_timeout = '{PATIENCE}'"
+    ) as connection:
+        rows = (await connection.execute(BACKLOG)).all()
+    return Backlog(
+        {(row.status, row.export_type, row.format): row.jobs for row in rows},
+        max((float(row.oldest) for row in rows), default=0.0),
+    )

@@ -9,7 +9,7 @@
 
 from enum import StrEnum
 
-from stream_app.events import EventType
+from streaming_exporter.events import EventType
 
 
 class Status(StrEnum):

@@ -19,8 +19,8 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
 
-from stream_app.errors import Rejected
-from stream_app.schedules.localtime import DAY, exists, instant, wall_of
+from stream_app.exports.local_time import DAY, exists, instant, wall_of
+from streaming_exporter.errors import Rejected
 
 DAILY, WEEKLY, MONTHLY = "daily", "weekly", "monthly"
 PERIODS = (DAILY, WEEKLY, MONTHLY)

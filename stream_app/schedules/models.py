@@ -8,7 +8,7 @@ from sqlalchemy import Index, Integer, SmallInteger, UniqueConstraint, func, tex
 from sqlalchemy.orm import Mapped, mapped_column
 
 from stream_app.jobs.models import Base
-from stream_app.schedules.plan import CatchUp
+from stream_app.schedules.windows import CatchUp
 
 
 class ScheduledExport(Base):

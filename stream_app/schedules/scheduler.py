@@ -13,19 +13,16 @@ import structlog
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from stream_app import tracing
-from stream_app.delivery.addresses import Addressing
-from stream_app.errors import Rejected, Unreadable
-from stream_app.events import Event, EventType, LifecycleData, lifecycle_event
-from stream_app.exports.datasets.base import Dataset
+from stream_app.addresses import Addressing
+from stream_app.exports.datasets import Dataset
 from stream_app.exports.formats.base import Format
-from stream_app.jobs.admission import job_row
+from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import EVENT_OF, Status
-from stream_app.jobs.store import JobStore
-from stream_app.schedules.plan import CatchUp, Run, plan, starts_at
-from stream_app.schedules.rights import Rights
+from stream_app.jobs.submission import job_row
+from stream_app.observability import tracing
 from stream_app.schedules.runs import (
     Order,
+    Rights,
     calendar_of,
     order_of,
     start_delay,
@@ -34,8 +31,10 @@ from stream_app.schedules.runs import (
     why,
 )
 from stream_app.schedules.store import ScheduleStore
-from stream_app.schedules.windows import Window, Windowing
+from stream_app.schedules.windows import CatchUp, Run, Window, Windowing, plan, starts_at
 from stream_app.settings import Settings
+from streaming_exporter.errors import Rejected, Unreadable
+from streaming_exporter.events import Event, EventType, LifecycleData, lifecycle_event
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +50,7 @@ class Scheduler:
     """Starts runs. ``emit`` publishes events and returns once all are confirmed."""
 
     schedules: ScheduleStore
-    jobs: JobStore
+    jobs: JobQueue
     emit: Callable[[Sequence[Event]], Awaitable[None]]
     formats: Mapping[str, Format]
     datasets: Mapping[str, Dataset]

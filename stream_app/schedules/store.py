@@ -1,6 +1,6 @@
 """The schedules' table: who is due, what is next, and what their owners change.
 
-Every method raises :class:`~stream_app.errors.Retryable` while the database cannot be reached.
+Every method raises :class:`~streaming_exporter.errors.Retryable` while the database cannot be reached.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -13,9 +13,9 @@ from pydantic_core import to_json
 from sqlalchemy import ColumnElement, Row, delete, func, insert, literal_column, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from stream_app.jobs.database import outages_are_retryable, transaction, without_transactions
+from stream_app.db.engine import outages_are_retryable, transaction, without_transactions
 from stream_app.jobs.models import ExportJob
-from stream_app.jobs.requests import lock_orders
+from stream_app.jobs.queue import lock_orders
 from stream_app.schedules.models import ScheduledExport, ScheduleGap
 
 SCHEDULES = ScheduledExport.__table__

@@ -5,13 +5,15 @@ between the two runs, so pauses and missed runs make a window longer and never l
 """
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from stream_app.exports.columns import Kind
+from stream_app.exports.local_time import DAY, exists, start_of
+from stream_app.exports.relative_dates import written
 from stream_app.schedules.calendar import MONTHLY, WEEKLY, Calendar
-from stream_app.schedules.localtime import DAY, exists, start_of, wall_of
 
 
 class Windowing(StrEnum):
@@ -35,13 +37,6 @@ class Window:
         Dates are those of ``zone``; times without a zone of their own are taken to be UTC.
         """
         return {"gte": written(self.start, kind, zone), "lt": written(self.end, kind, zone)}
-
-
-def written(moment: datetime, kind: Kind, zone: ZoneInfo) -> str:
-    """``moment`` as a filter's value for a column of ``kind``."""
-    if kind is Kind.DATE:
-        return wall_of(moment, zone).date().isoformat()
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def window_of(
@@ -86,3 +81,73 @@ def _period(calendar: Calendar, day: date) -> tuple[date, date]:
 
 def _previous(calendar: Calendar, run: datetime) -> datetime:
     return calendar.previous(run) or run
+
+
+MISSED_AFTER = timedelta(minutes=5)
+"""A run that is later than this was missed."""
+
+
+class CatchUp(StrEnum):
+    """What becomes of runs that were missed."""
+
+    LAST = "last"
+    ALL = "all"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run: the minute it was due at, and the window that it stands for.
+
+    ``again``: the window is another run's; this one has not moved the mark, and gives nothing back.
+    """
+
+    at: datetime
+    window: Window | None
+    again: bool = False
+
+
+def starts_at(run: Run, delay: int) -> datetime:
+    """When a run may start by the database's clock: ``delay`` after its minute and the end of its window.
+
+    ``delay`` is how many seconds rows may arrive late.
+    """
+    end = run.at if run.window is None else max(run.at, run.window.end)
+    return end + timedelta(seconds=delay)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Runs to start, oldest first; when the next one is due; where the next window begins."""
+
+    runs: tuple[Run, ...]
+    next_run: datetime
+    mark: datetime | None
+
+
+@lru_cache(maxsize=4096)  # what is due in one minute has few calendars
+def plan(
+    calendar: Calendar,
+    *,
+    next_run: datetime,
+    until: datetime,
+    mark: datetime | None,
+    windowing: Windowing,
+    catch_up: CatchUp,
+    most: int,
+) -> Plan:
+    """The runs due from ``next_run`` to ``until``, at ``most`` as many of them: the latest.
+
+    What is left out is no gap: the window of the first run reaches back to the mark.
+    """
+    count = most if catch_up is CatchUp.ALL else 1
+    later = calendar.latest(next_run, until, count)
+    due = [next_run, *later][-count:]
+    if catch_up is CatchUp.NONE and until - due[-1] > MISSED_AFTER:
+        due = []
+    runs = []
+    for at in due:
+        window = window_of(windowing, calendar, at, mark)
+        mark = window.end if window else mark
+        runs.append(Run(at, window))
+    return Plan(tuple(runs), calendar.next_run(until), mark)

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from random import randrange
 
-from local.postgres import SOURCE
-from local.stack import ROOT, Stack
+from dev.postgres import SOURCE
+from dev.stack import ROOT, Stack
 from tests.chaos.conftest import prepare
 from tests.chaos.items import Source
 from tests.chaos.plan import plan

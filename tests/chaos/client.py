@@ -10,10 +10,10 @@ import asyncpg
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from local.stack import Stack
-from stream_app.events import Event, Topic
-from stream_app.exports.inventory import Found
-from stream_app.exports.storage import Storage
+from dev.stack import Stack
+from stream_app.storage.listing import Found
+from stream_app.storage.object_store import Storage
+from streaming_exporter.events import Event, Topic
 from tests.stacks import settings_of
 from tests.topics import events_on, messages_on, places_of
 from tests.waiting import until_async

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from local.postgres import SOURCE
-from local.stack import Stack
+from dev.postgres import SOURCE
+from dev.stack import Stack
 from tests.chaos.items import DATASETS, TABLES, Source
 from tests.e2e.tables import psql
 from tests.stacks import own_part

@@ -19,21 +19,21 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import stream_app.app
-from stream_app.agents.emitter import Emitter
-from stream_app.agents.lifecycle import Projector
-from stream_app.agents.requests import Admission
-from stream_app.agents.transport import App
-from stream_app.delivery.mail import Mailer
-from stream_app.errors import Unreadable
-from stream_app.events import Event, EventType, decode
-from stream_app.exports.multipart import Multipart
 from stream_app.exports.pipe import BytePipe
-from stream_app.exports.run import Exporter
+from stream_app.exports.pipeline import Exporter
+from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import OUTCOMES
-from stream_app.jobs.store import JobStore
-from stream_app.jobs.tending import Caretaker
+from stream_app.kafka.event_producer import Emitter
+from stream_app.kafka.transport import App
+from stream_app.notifications.email import Mailer
 from stream_app.schedules.scheduler import Scheduler
 from stream_app.schedules.store import ScheduleStore
+from stream_app.storage.multipart_upload import Multipart
+from stream_app.worker.lifecycle_handler import Projector
+from stream_app.worker.maintenance.job_rescuer import Caretaker
+from stream_app.worker.request_handler import Admission
+from streaming_exporter.errors import Unreadable
+from streaming_exporter.events import Event, EventType, decode
 
 _exporting: ContextVar[UUID] = ContextVar("exporting")
 
@@ -108,22 +108,22 @@ POINTS: dict[str, Point] = {
     "admitted": Point(Admission, "handle", _batch(EventType.REQUESTED)),
     "cancel admitted": Point(Admission, "handle", _batch(EventType.CANCEL_REQUESTED)),
     # One attempt.
-    "claimed": Point(JobStore, "claim", _found),
+    "claimed": Point(JobQueue, "claim", _found),
     "started": Point(Emitter, "all", _event(EventType.STARTED)),
     "swept": Point(Caretaker, "sweep", _first),
     "copying": Point(BytePipe, "write", _current),
     "uploading": Point(Multipart, "add", _part),
     "uploaded": Point(Exporter, "run", _first),
-    "unsealed": Point(JobStore, "seal", _first, after=False),
-    "sealed": Point(JobStore, "seal", _first),
+    "unsealed": Point(JobQueue, "seal", _first, after=False),
+    "sealed": Point(JobQueue, "seal", _first),
     "published": Point(Caretaker, "publish", _first),
     # Its end: before and after the record is changed, and before it is said.
     "unapplied": Point(Projector, "handle", _batch(*OUTCOMES), after=False),
     "applied": Point(Projector, "handle", _batch(*OUTCOMES)),
     "unsaid": Point(Emitter, "all", _event(*OUTCOMES), after=False),
     # What others see to.
-    "exhausted": Point(JobStore, "seal_exhausted", _found),
-    "expiring": Point(JobStore, "seal_expired", _found),
+    "exhausted": Point(JobQueue, "seal_exhausted", _found),
+    "expiring": Point(JobQueue, "seal_expired", _found),
 }
 
 RUN_POINTS: dict[str, Point] = {

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
-from local.service import Service
+from dev.service import Service
 
 
 @contextmanager

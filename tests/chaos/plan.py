@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-from stream_app.events import ExportRequest, Options
+from streaming_exporter.events import ExportRequest, Options
 from tests.chaos.items import COLUMNS, NARROW, ROWS, SLOW_ROWS_A_SECOND, USERS
 
 TWICE_EVERY = 10

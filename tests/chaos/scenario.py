@@ -13,8 +13,8 @@ from uuid import UUID
 
 import asyncpg
 
-from local.stack import Stack
-from stream_app.events import Event, EventType, cancel_event, request_event
+from dev.stack import Stack
+from streaming_exporter.events import Event, EventType, cancel_event, request_event
 from tests.chaos.client import Client, Job
 from tests.chaos.freezing import frozen
 from tests.chaos.items import Source

@@ -13,9 +13,9 @@ from typing import Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from local.process import Child
-from local.stack import ROOT, Stack
-from stream_app.events import Topic, decode
+from dev.process import Child
+from dev.stack import ROOT, Stack
+from streaming_exporter.events import Topic, decode
 from tests.chaos.client import Client
 from tests.chaos.month import GREAT_SILENCE, LONGEST_SILENCE, START, Fault, Month
 from tests.chaos.supervisor import Supervisor

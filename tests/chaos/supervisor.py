@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import psutil
 
-from local.stack import ROOT, Stack
+from dev.stack import ROOT, Stack
 from tests.chaos.respawning import keep_worker
 from tests.waiting import until
 

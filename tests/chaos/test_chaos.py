@@ -8,7 +8,7 @@ from random import randrange
 
 import pytest
 
-from local.stack import Stack
+from dev.stack import Stack
 from tests.chaos.items import Source
 from tests.chaos.plan import plan
 from tests.chaos.scenario import SETTINGS, Scenario

@@ -7,12 +7,12 @@ from uuid import UUID
 
 import pytest
 
-from local.stack import Stack
-from stream_app.events import EventType, ExportRequest, request_event
+from dev.stack import Stack
+from streaming_exporter.events import EventType, ExportRequest, request_event
 from tests.chaos.client import Client
 from tests.chaos.supervisor import Supervisor
 from tests.e2e.tables import psql
-from tests.integration.delivery.servers import mail_server
+from tests.integration.notifications.servers import mail_server
 from tests.waiting import until_async
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]

@@ -6,9 +6,9 @@ from uuid import UUID
 
 import pytest
 
-from local.postgres import SOURCE
-from local.stack import Stack
-from stream_app.events import EventType, ExportRequest, request_event
+from dev.postgres import SOURCE
+from dev.stack import Stack
+from streaming_exporter.events import EventType, ExportRequest, request_event
 from tests.chaos.client import Client, has_ended
 from tests.chaos.items import COLUMNS, GATED_ROWS, Source
 from tests.chaos.plan import Order

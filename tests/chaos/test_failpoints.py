@@ -13,8 +13,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from local.stack import Stack
-from stream_app.events import Event, ExportRequest, cancel_event, request_event
+from dev.stack import Stack
+from streaming_exporter.events import Event, ExportRequest, cancel_event, request_event
 from tests.chaos.client import Client, Job
 from tests.chaos.doomed import POINTS
 from tests.chaos.items import COLUMNS, ROWS, SLOW_ROWS_A_SECOND, Source

@@ -23,10 +23,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import insert
 
-from local.stack import Stack
-from stream_app.events import Event
-from stream_app.jobs.database import create_engine
+from dev.stack import Stack
+from stream_app.db.engine import create_engine
 from stream_app.schedules.models import ScheduledExport
+from streaming_exporter.events import Event
 from tests.chaos.client import Client, Job
 from tests.chaos.doomed import RUN_POINTS
 from tests.chaos.month import (

@@ -5,8 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from local.stack import Stack
-from stream_app.events import ExportRequest, request_event
+from dev.stack import Stack
+from streaming_exporter.events import ExportRequest, request_event
 from tests.chaos.client import Client, has_ended
 from tests.chaos.supervisor import Supervisor
 from tests.waiting import until_async

@@ -23,13 +23,13 @@ from uuid import UUID
 import pytest
 from alembic import command
 
-from local.apps import AppProcess
-from local.postgres import SOURCE
-from local.process import Child
-from local.stack import ROOT, Stack
-from stream_app.events import ExportRequest, request_event
-from stream_app.kafka import ensure_topics
-from stream_app.migrations import config, missing
+from dev.apps import AppProcess
+from dev.postgres import SOURCE
+from dev.process import Child
+from dev.stack import ROOT, Stack
+from stream_app.db.migrations import config, missing
+from stream_app.kafka.connection import ensure_topics
+from streaming_exporter.events import ExportRequest, request_event
 from tests.chaos.client import Client, has_ended
 from tests.chaos.items import COLUMNS, GATED_ROWS, SLOW_ROWS_A_SECOND, Source
 from tests.chaos.plan import Order

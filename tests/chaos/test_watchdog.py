@@ -11,10 +11,10 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from local.apps import AppProcess
-from local.stack import Stack
-from stream_app.events import ExportRequest, Topic, request_event
-from stream_app.readiness import is_ready
+from dev.apps import AppProcess
+from dev.stack import Stack
+from stream_app.worker.process_health import is_ready
+from streaming_exporter.events import ExportRequest, Topic, request_event
 from tests.chaos.freezing import frozen
 from tests.stacks import settings_of, start_from_now
 from tests.waiting import until, until_async

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from producers import ticker
 from producers.publisher import Publisher
-from stream_app.events import Event
 from stream_app.settings import Settings
+from streaming_exporter.events import Event
 
 AGAIN = 0.05
 """How many ticks are followed by an older one that comes once more."""

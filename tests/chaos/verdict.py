@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from stream_app.events import Event, EventType
-from stream_app.exports.inventory import Found
 from stream_app.jobs.states import OUTCOMES
-from stream_app.jobs.sweeping import Owner, is_needed
 from stream_app.settings import Settings
+from stream_app.storage.listing import Found
+from stream_app.worker.maintenance.bucket_cleaner import Owner, is_needed
+from streaming_exporter.events import Event, EventType
 from tests.chaos.client import Client, Job
 from tests.chaos.items import Source, digest_of_file
 from tests.chaos.plan import Order

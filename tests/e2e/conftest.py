@@ -12,9 +12,9 @@ from uuid import UUID
 import httpx
 import pytest
 
-from local.apps import Api, AppProcess
-from local.ports import free_ports
-from local.stack import Stack
+from dev.apps import Api, AppProcess
+from dev.process import free_ports
+from dev.stack import Stack
 from tests.collector import Collector, collecting
 from tests.documents import BLOCKS
 from tests.e2e.tables import DATASETS, TABLES, psql

@@ -11,11 +11,11 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata
 
-from local.postgres import STATE
-from local.stack import Stack
-from stream_app.events import Event, ExportRequest, Topic, request_event
-from stream_app.migrations import upgrade
+from dev.postgres import STATE
+from dev.stack import Stack
+from stream_app.db.migrations import upgrade
 from stream_app.settings import Settings
+from streaming_exporter.events import Event, ExportRequest, Topic, request_event
 from tests.waiting import WITHIN, until_async
 
 

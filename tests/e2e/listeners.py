@@ -27,10 +27,9 @@ from cryptography.x509.oid import NameOID
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from local.kafka import KafkaService
-from local.kafka_install import properties
-from local.ports import free_ports
-from local.process import Child
+from dev.kafka import KafkaService
+from dev.kafka_install import properties
+from dev.process import Child, free_ports
 
 ISSUER = "https://tokens.example.com"
 PASSWORD = "of the key"

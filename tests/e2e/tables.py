@@ -4,8 +4,8 @@ import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
-from local.postgres import SOURCE
-from local.stack import Stack
+from dev.postgres import SOURCE
+from dev.stack import Stack
 from tests.gate import gated
 
 GATED_ROWS = 500

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from local.apps import AppProcess
-from local.ports import free_ports
+from dev.apps import AppProcess
+from dev.process import free_ports
 from tests.e2e.conftest import System
 from tests.e2e.test_logs import lines
 

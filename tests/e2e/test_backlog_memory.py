@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from local.stack import Stack
-from stream_app.kafka import ensure_topics
+from dev.stack import Stack
+from stream_app.kafka.connection import ensure_topics
 from tests.e2e.deployment import Deployment, request
 from tests.e2e.test_memory import MEGABYTE, memory
 from tests.waiting import at_most

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from local.apps import Api
-from local.stack import Stack
+from dev.apps import Api
+from dev.stack import Stack
 from tests.e2e.flood import KINDS
 
 ROOT = Path(__file__).parents[2]

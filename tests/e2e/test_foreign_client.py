@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from confluent_kafka import Producer
 
-from local.stack import Stack
+from dev.stack import Stack
 from tests.e2e.conftest import System
 from tests.e2e.tables import psql
 

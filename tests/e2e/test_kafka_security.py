@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from local.stack import Stack
-from producers.errors import PublishError
+from dev.stack import Stack
 from producers.publisher import Publisher
-from stream_app.brokers import Brokers
-from stream_app.errors import BadSettings, Outage
-from stream_app.events import Topic
-from stream_app.kafka import ensure_topics, tls_context
+from stream_app.kafka.brokers import Brokers
+from stream_app.kafka.connection import ensure_topics, tls_context
 from stream_app.settings import Settings
+from streaming_exporter.errors import BadSettings, Outage, PublishError
+from streaming_exporter.events import Topic
 from tests.e2e.deployment import Deployment
 from tests.e2e.listeners import PASSWORD, Certificates, SecuredKafka, TokenServer
 
@@ -161,7 +160,7 @@ async def test_a_server_may_take_the_secret_in_the_body_alone(
 
 
 async def test_a_token_is_used_for_most_of_its_time(oauth: dict[str, str], tokens: TokenServer) -> None:
-    from stream_app.kafka_oauth import Tokens
+    from stream_app.kafka.oauth import Tokens
 
     provider = Tokens(settings_of(oauth))
     given = tokens.given

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local.apps import AppProcess
+from dev.apps import AppProcess
 from tests.e2e.conftest import System
 
 pytestmark = pytest.mark.slow

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from local.kafka import KafkaService
-from local.ports import free_ports
-from local.stack import Stack
-from producers.errors import PublishError
+from dev.kafka import KafkaService
+from dev.process import free_ports
+from dev.stack import Stack
 from producers.publisher import Publisher
-from stream_app.brokers import Brokers
+from stream_app.kafka.brokers import Brokers
+from streaming_exporter.errors import PublishError
 from tests.e2e.deployment import Deployment, request
 from tests.waiting import until_async
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Browser, Route, expect
 
-from producers.tokens import mint
+from producers.token_signing import mint
 from stream_app.settings import Settings
 from tests.e2e.browser import Visit, launched, visiting
 from tests.e2e.conftest import System

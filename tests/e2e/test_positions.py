@@ -9,12 +9,12 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import NewPartitions, RecordsToDelete
 
-from local.apps import AppProcess
-from local.stack import Stack
+from dev.apps import AppProcess
+from dev.stack import Stack
 from stream_app.doctor.examination import examine
 from stream_app.doctor.findings import State
-from stream_app.events import Topic
-from stream_app.kafka import ensure_topics
+from stream_app.kafka.connection import ensure_topics
+from streaming_exporter.events import Topic
 from tests.e2e.deployment import Deployment
 from tests.waiting import until_async
 

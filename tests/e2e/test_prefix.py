@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from stream_app.brokers import Brokers
-from stream_app.events import Topic
+from stream_app.kafka.brokers import Brokers
+from streaming_exporter.events import Topic
 from tests.e2e.conftest import System
 from tests.e2e.deployment import Deployment, request
 from tests.topics import messages_on

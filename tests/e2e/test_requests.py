@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from local.postgres import SOURCE
-from stream_app.events import ExportRequest, Topic, cancel_event, request_event
+from dev.postgres import SOURCE
+from streaming_exporter.events import ExportRequest, Topic, cancel_event, request_event
 from tests.e2e.conftest import System
 from tests.e2e.tables import GATED_ROWS
 from tests.gate import Gate

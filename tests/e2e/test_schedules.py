@@ -10,7 +10,7 @@ import asyncpg
 import httpx
 from typer.testing import CliRunner
 
-from local.postgres import SOURCE
+from dev.postgres import SOURCE
 from producers.__main__ import cli
 from tests.e2e.conftest import System
 from tests.waiting import until

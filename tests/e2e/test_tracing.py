@@ -5,8 +5,8 @@ from uuid import uuid4
 
 import httpx
 
-from stream_app.events import Event, Topic
 from stream_app.settings import Settings
+from streaming_exporter.events import Event, Topic
 from tests.collector import Collector, Seen
 from tests.e2e.conftest import System
 from tests.e2e.test_logs import lines

@@ -10,15 +10,15 @@ import asyncpg
 import pytest
 import yaml
 
-from local.stack import Stack
-from stream_app.errors import ExporterError
-from stream_app.events import cancel_event
+from dev.stack import Stack
+from stream_app.db.engine import create_engine
+from stream_app.db.health import check_tables
+from stream_app.db.migrations import upgrade
 from stream_app.exports.source import Source
-from stream_app.jobs.database import create_engine
-from stream_app.jobs.probe import check_tables
-from stream_app.jobs.pruning import Pruner
-from stream_app.migrations import upgrade
 from stream_app.settings import Settings
+from stream_app.worker.maintenance.job_cleaner import Pruner
+from streaming_exporter.errors import ExporterError
+from streaming_exporter.events import cancel_event
 from tests.integration.jobs.jobs import HISTORY, Jobs, Requests, completed, request
 
 ROOT = Path(__file__).parents[2]

@@ -15,11 +15,11 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from local.stack import Stack
-from stream_app.events import Topic
-from stream_app.kafka import ensure_topics
-from stream_app.migrations import missing
+from dev.stack import Stack
+from stream_app.db.migrations import missing
+from stream_app.kafka.connection import ensure_topics
 from stream_app.settings import Settings
+from streaming_exporter.events import Topic
 from tests.topics import events_on
 
 ROOT = Path(__file__).parents[2]
@@ -135,7 +135,10 @@ def test_it_holds_every_file_of_the_packages(wheel: Path) -> None:
     there = {str(path.relative_to(ROOT)) for path in files if "__pycache__" not in path.parts}
     assert held == there
     assert {f"{package}/py.typed" for package in PACKAGES} <= held
-    assert {"api/page/static/index.html", "stream_app/migrations/versions/0001_jobs_and_schedules.py"} <= held
+    assert {
+        "api/page/static/index.html",
+        "stream_app/db/migrations/versions/0001_jobs_and_schedules.py",
+    } <= held
 
 
 def test_it_brings_the_descriptions_for_other_languages(wheel: Path) -> None:

@@ -15,8 +15,8 @@ from cloudevents.v1.kafka import to_structured as to_structured_before
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.errors import Unreadable
-from stream_app.events import Event, EventType, decode
+from streaming_exporter.errors import Unreadable
+from streaming_exporter.events import Event, EventType, decode
 
 DATA = {"user_id": "user-17", "export_type": "ledger", "format": "csv", "filters": {"kind": "Größe, 大小"}}
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -8,7 +8,7 @@ import pytest
 import typer
 import yaml
 
-from api.details import are_open
+from api.operations.access import are_open
 from producers.__main__ import cli
 from stream_app.settings import Settings
 

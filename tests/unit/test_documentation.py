@@ -8,11 +8,11 @@ from typer.main import get_command
 
 from api.app import create_app
 from producers.__main__ import cli
-from stream_app.events import EventType, Topic
-from stream_app.exports.datasets.registry import BUILT_IN
+from stream_app.exports.datasets import BUILT_IN
 from stream_app.exports.filters import COMPARISONS, LISTS, TEXTUAL
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.settings import Settings
+from streaming_exporter.events import EventType, Topic
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -17,8 +17,8 @@ import typer
 from typer.main import get_command
 
 from producers.__main__ import cli
-from stream_app.events import Topic
-from stream_app.exports.datasets.registry import load_datasets
+from stream_app.exports.datasets import load_datasets
+from streaming_exporter.events import Topic
 from tests.documents import BLOCKS, DOCUMENTS, ROOT, Block
 
 SHELLS = {"sh", "bash", "console"}

@@ -8,9 +8,9 @@ import pytest
 from typer.main import get_command
 
 from producers.__main__ import cli
-from stream_app.events import Topic
 from stream_app.setting_sources import known_variables
 from stream_app.settings import Settings
+from streaming_exporter.events import Topic
 
 ROOT = Path(__file__).parents[2]
 GUIDES = {path.name: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}

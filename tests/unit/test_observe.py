@@ -10,7 +10,7 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 from promql_parser import Expr, MatrixSelector, VectorSelector, parse, walk
 
-from stream_app import metrics
+from stream_app.observability import metrics
 
 ROOT = Path(__file__).parents[2]
 OBSERVE = ROOT / "observe"

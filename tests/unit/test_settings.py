@@ -13,15 +13,14 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from producers.__main__ import cli
-from producers.errors import UsageError
 from producers.session import open_api
 from stream_app import setting_errors
 from stream_app.doctor.findings import State
-from stream_app.doctor.hazards import check_settings
-from stream_app.errors import BadSettings
+from stream_app.doctor.unwise_settings import check_settings
 from stream_app.setting_errors import load_settings, misspelt
 from stream_app.setting_sources import FileSecret, is_secret
 from stream_app.settings import Settings
+from streaming_exporter.errors import BadSettings, UsageError
 
 FIELDS = Settings.model_fields
 SECRETS = sorted(name for name, field in FIELDS.items() if is_secret(field))

@@ -13,9 +13,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, column, table
 from sqlalchemy.sql.elements import quoted_name
 
-from stream_app.events import Options
 from stream_app.exports.columns import Column
 from stream_app.settings import Settings
+from streaming_exporter.events import Options
 
 ROWS = table("rows")
 """What a projection selects from: the document's columns in their order."""

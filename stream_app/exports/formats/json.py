@@ -5,7 +5,6 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, func, literal_column, select
 
-from stream_app.events import Options
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import (
     RAW_LINES,
@@ -17,8 +16,8 @@ from stream_app.exports.formats.base import (
     cell,
     line_starts,
 )
-from stream_app.exports.formats.renderings import is_own_json, json_of
-from stream_app.exports.formats.sql import base64, place
+from stream_app.exports.formats.rendering import base64, is_own_json, json_of, place
+from streaming_exporter.events import Options
 
 
 class NdjsonFormat(Format):

@@ -5,10 +5,10 @@ from importlib.util import find_spec
 
 from stream_app.exports.formats.base import Format
 from stream_app.exports.formats.csv import CsvFormat
-from stream_app.exports.formats.excel import ExcelFormat
+from stream_app.exports.formats.excel.format import ExcelFormat
 from stream_app.exports.formats.json import JsonFormat, NdjsonFormat
-from stream_app.exports.formats.parquet import ParquetFormat
-from stream_app.exports.formats.pdf import PdfFormat
+from stream_app.exports.formats.parquet.format import ParquetFormat
+from stream_app.exports.formats.pdf.format import PdfFormat
 
 _NEEDS = {"parquet": "pyarrow"}
 """Modules of optional extras that a format is written with; the extra is called like the format."""

@@ -14,14 +14,14 @@ from sqlalchemy import delete, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.app import create_app
-from local.stack import Stack
-from producers.tokens import mint
-from stream_app.events import Event, Topic
-from stream_app.jobs.database import create_engine
+from dev.stack import Stack
+from producers.token_signing import mint
+from stream_app.db.engine import create_engine
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.records import JobRecords
-from stream_app.kafka import ensure_topics
+from stream_app.kafka.connection import ensure_topics
 from stream_app.settings import Settings
+from streaming_exporter.events import Event, Topic
 from tests.conftest import create_database, with_database
 from tests.topics import events_on
 

@@ -9,10 +9,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from api.app import create_app
-from producers.tokens import mint
-from stream_app.delivery.links import Links
-from stream_app.exports.storage import Storage
+from producers.token_signing import mint
+from stream_app.notifications.links import Links
 from stream_app.settings import Settings
+from stream_app.storage.object_store import Storage
 from tests.integration.api.conftest import Harness, client_of, order
 from tests.integration.api.test_jobs import complete, place
 

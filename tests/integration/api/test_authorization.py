@@ -13,11 +13,11 @@ from fastapi import FastAPI
 from starlette.routing import Mount
 
 from api.app import create_app
-from producers.tokens import mint
-from stream_app.exports.storage import Storage
-from stream_app.jobs.database import create_engine
+from producers.token_signing import mint
+from stream_app.db.engine import create_engine
 from stream_app.jobs.records import JobRecords
 from stream_app.settings import Settings
+from stream_app.storage.object_store import Storage
 from tests.integration.api.conftest import Harness, changed, client_of, order, running
 from tests.integration.api.test_jobs import complete, place
 

@@ -17,8 +17,8 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from api.protocol import BoundedProtocol
-from producers.tokens import mint
+from api.server import BoundedProtocol
+from producers.token_signing import mint
 from stream_app.settings import Settings
 
 AWAY = {

@@ -24,8 +24,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from api.app import create_app
-from api.routes.events import _moment
-from producers.tokens import mint
+from api.jobs.event_stream import _moment
+from producers.token_signing import mint
 from stream_app.settings import Settings
 from tests.integration.api.conftest import order
 

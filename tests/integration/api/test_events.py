@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import insert
 
-from api.feed import UNFINISHED_LISTED
+from api.jobs.live_updates import UNFINISHED_LISTED
 from stream_app.jobs.models import ExportJob
 from tests.integration.api.conftest import Harness, order
 from tests.waiting import until_async

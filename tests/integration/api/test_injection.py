@@ -8,7 +8,7 @@ import asyncpg
 import httpx
 import pytest
 
-from stream_app.exports.storage import Storage
+from stream_app.storage.object_store import Storage
 from tests.integration.api.conftest import Harness, order
 from tests.integration.api.test_jobs import complete, place
 

@@ -9,10 +9,10 @@ import httpx
 import pytest
 import structlog
 
-from producers.errors import PublishError
-from stream_app.events import EventType, Topic
-from stream_app.exports.inventory import object_key
-from stream_app.exports.storage import Storage
+from stream_app.storage.listing import object_key
+from stream_app.storage.object_store import Storage
+from streaming_exporter.errors import PublishError
+from streaming_exporter.events import EventType, Topic
 from tests.integration.api.conftest import Harness, client_of, order
 from tests.topics import events_on
 from tests.waiting import at_most

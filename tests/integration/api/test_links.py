@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from stream_app.delivery.ledger import plan
-from stream_app.delivery.links import Links
+from stream_app.notifications.links import Links
+from stream_app.notifications.outbox import plan
 from tests.integration.api.conftest import Harness, client_of, order
 
 

@@ -10,9 +10,9 @@ from pydantic import SecretStr
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.watching import Watching
-from stream_app.jobs.backlog import BACKLOG
+from api.operations.queue_metrics import Watching
 from stream_app.jobs.models import ExportJob
+from stream_app.jobs.records import BACKLOG
 from stream_app.settings import Settings
 from tests.integration.api.conftest import Harness, changed, client_of, running
 

@@ -10,11 +10,10 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from producers.errors import PublishError
-from stream_app.errors import InDoubt
-from stream_app.events import EventType
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.source import Source
+from streaming_exporter.errors import InDoubt, PublishError
+from streaming_exporter.events import EventType
 from tests.integration.api.conftest import Harness, changed, order
 
 

@@ -9,12 +9,12 @@ import httpx
 import pytest
 from sqlalchemy import text, update
 
-import api.schedules as api_schedules
-from producers.tokens import mint
-from stream_app.errors import Retryable
+import api.schedules.service as api_schedules
+from producers.token_signing import mint
 from stream_app.schedules.models import ScheduledExport
 from stream_app.schedules.outcomes import note
 from stream_app.schedules.store import ScheduleStore
+from streaming_exporter.errors import Retryable
 from tests.integration.api.conftest import Harness, changed, client_of, running
 
 
@@ -172,7 +172,7 @@ async def test_pausing_needs_no_dataset_no_source_and_no_role(
     async def unreachable(*_: object) -> None:
         raise Retryable("the source database is away")
 
-    monkeypatch.setattr("api.schedules.check_against_table", unreachable)
+    monkeypatch.setattr("api.schedules.service.check_against_table", unreachable)
     for schedule in (lapsed, gone, away):
         answer = await without.patch(path(schedule), json={"active": False})
         assert answer.status_code == 200, answer.text

@@ -11,9 +11,9 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from producers.tokens import mint
+from producers.token_signing import mint
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.datasets.base import Dataset
+from stream_app.exports.datasets import Dataset
 from tests.integration.api.conftest import Harness, order
 
 HIDDEN = ("hidden_", "secret-of-other-tenant")
@@ -133,11 +133,11 @@ async def test_beyond_the_bound_an_estimate_says_at_least(
     shop: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S5: and no more."""
-    monkeypatch.setattr("api.estimates.COUNTED_ROWS", 150)
+    monkeypatch.setattr("api.jobs.estimates.COUNTED_ROWS", 150)
     found = await _estimate(shop)
     assert (found["rows"], found["exact"], found["at_least"]) == (151, False, True)
-    monkeypatch.setattr("api.estimates.COUNT_MILLISECONDS", 1)
-    monkeypatch.setattr("api.estimates.SAMPLE_MILLISECONDS", 1)
+    monkeypatch.setattr("api.jobs.estimates.COUNT_MILLISECONDS", 1)
+    monkeypatch.setattr("api.jobs.estimates.SAMPLE_MILLISECONDS", 1)
     found = await _estimate(shop, user="other", columns=["id"])
     assert found["exact"] is False
     assert found["rows"] <= 151

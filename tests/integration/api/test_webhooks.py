@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
-from producers.tokens import mint
-from stream_app.delivery.webhook import receiver_key, signed
+from producers.token_signing import mint
+from stream_app.notifications.webhook import receiver_key, signed
 from stream_app.settings import Settings
 from tests.integration.api.conftest import changed, client_of, running
 

@@ -12,16 +12,16 @@ import asyncpg
 import pytest
 import urllib3
 
-from stream_app.events import ExportRequest, LifecycleData
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.datasets.base import Dataset
+from stream_app.exports.datasets import Dataset
 from stream_app.exports.formats.base import Format
 from stream_app.exports.formats.registry import FORMATS
-from stream_app.exports.run import Exporter, Gauge
+from stream_app.exports.pipeline import Exporter, Gauge
 from stream_app.exports.source import Source
-from stream_app.exports.storage import Storage
-from stream_app.jobs.store import Claim
+from stream_app.jobs.claim import Claim
 from stream_app.settings import Settings
+from stream_app.storage.object_store import Storage
+from streaming_exporter.events import ExportRequest, LifecycleData
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from stream_app.events import ExportRequest
 from stream_app.exports.catalog import Catalog, Table
-from stream_app.exports.datasets.base import Dataset
+from stream_app.exports.datasets import Dataset
+from stream_app.exports.query import render, rows_of
 from stream_app.exports.source import Source
-from stream_app.exports.statement import render, rows_of
+from streaming_exporter.events import ExportRequest
 
 
 async def described(source: Source, dataset: Dataset) -> Table:

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from openpyxl import load_workbook
 from pypdf import PdfReader
 
-from stream_app.exports.datasets.registry import load_datasets
-from stream_app.exports.formats.pdf_fonts import Fonts
+from stream_app.exports.datasets import load_datasets
+from stream_app.exports.formats.pdf.fonts import Fonts
 from stream_app.exports.formats.registry import FORMATS
 from tests.integration.exports.conftest import Export
 

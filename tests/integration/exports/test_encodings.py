@@ -13,13 +13,13 @@ import pytest
 from openpyxl import load_workbook
 from pydantic import SecretStr
 
-from stream_app.errors import Rejected
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.datasets.base import Dataset
-from stream_app.exports.run import Exporter
+from stream_app.exports.datasets import Dataset
+from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
-from stream_app.exports.storage import Storage
 from stream_app.settings import Settings
+from stream_app.storage.object_store import Storage
+from streaming_exporter.errors import Rejected
 from tests.integration.exports.conftest import exported_by
 
 TEXTS = {

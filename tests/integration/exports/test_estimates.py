@@ -5,10 +5,10 @@ from collections.abc import Callable
 import asyncpg
 import pytest
 
-from stream_app.events import ExportRequest
-from stream_app.exports import run
-from stream_app.exports.datasets.base import Dataset
-from stream_app.exports.run import Exporter, Gauge
+from stream_app.exports import pipeline as run
+from stream_app.exports.datasets import Dataset
+from stream_app.exports.pipeline import Exporter, Gauge
+from streaming_exporter.events import ExportRequest
 from tests.integration.exports.conftest import claim_for
 
 ROWS = 40

@@ -14,11 +14,11 @@ import fastexcel
 import urllib3
 from openpyxl import load_workbook
 
-from stream_app.events import ExportRequest
-from stream_app.exports.datasets.base import Dataset
-from stream_app.exports.formats.excel import ExcelFormat
-from stream_app.exports.run import Exporter, Gauge
-from stream_app.exports.storage import Storage
+from stream_app.exports.datasets import Dataset
+from stream_app.exports.formats.excel.format import ExcelFormat
+from stream_app.exports.pipeline import Exporter, Gauge
+from stream_app.storage.object_store import Storage
+from streaming_exporter.events import ExportRequest
 from tests.integration.exports.conftest import Export, claim_for
 from tests.integration.exports.test_text_formats import NASTY, TYPES
 

@@ -7,15 +7,15 @@ from typing import Any
 import asyncpg
 import pytest
 
-from stream_app.errors import Rejected, Retryable
-from stream_app.events import ExportRequest
-from stream_app.exports.datasets.base import Dataset
+from stream_app.exports.datasets import Dataset
 from stream_app.exports.formats.registry import FORMATS
-from stream_app.exports.run import Exporter, Gauge
+from stream_app.exports.pipeline import Exporter, Gauge
 from stream_app.exports.source import Source
-from stream_app.exports.storage import Storage
-from stream_app.jobs.store import Claim
+from stream_app.jobs.claim import Claim
 from stream_app.settings import Settings
+from stream_app.storage.object_store import Storage
+from streaming_exporter.errors import Rejected, Retryable
+from streaming_exporter.events import ExportRequest
 from tests.integration.exports.conftest import claim_for
 from tests.waiting import patient, until_async
 

@@ -3,9 +3,9 @@
 import asyncpg
 import pytest
 
-from stream_app.errors import Rejected
-from stream_app.exports.datasets.base import Dataset
+from stream_app.exports.datasets import Dataset
 from stream_app.exports.formats.registry import FORMATS
+from streaming_exporter.errors import Rejected
 from tests.integration.exports.conftest import Export
 
 MEBIBYTE = 2**20

@@ -12,11 +12,11 @@ import pytest
 from minio import Minio
 from minio.error import S3Error
 
-from stream_app.errors import Outage, Rejected, Retryable
-from stream_app.exports import multipart as module
-from stream_app.exports.multipart import PARALLEL, PART_SIZE, multipart
-from stream_app.exports.storage import Storage
 from stream_app.settings import Settings
+from stream_app.storage import multipart_upload as module
+from stream_app.storage.multipart_upload import PARALLEL, PART_SIZE, multipart
+from stream_app.storage.object_store import Storage
+from streaming_exporter.errors import Outage, Rejected, Retryable
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ class Spy(Storage):
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> int:
     """S3's smallest."""
-    monkeypatch.setattr("stream_app.exports.storage.PART_SIZE", 5 * 2**20)
+    monkeypatch.setattr("stream_app.storage.object_store.PART_SIZE", 5 * 2**20)
     return 5 * 2**20
 
 

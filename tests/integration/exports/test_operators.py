@@ -5,11 +5,11 @@ from typing import Any
 import asyncpg
 import pytest
 
-from stream_app.errors import Rejected
 from stream_app.exports.columns import Column
-from stream_app.exports.datasets.base import Dataset
+from stream_app.exports.datasets import Dataset
 from stream_app.exports.filters import operators
 from stream_app.exports.source import Source
+from streaming_exporter.errors import Rejected
 from tests.integration.exports.selecting import described, selected
 
 VALUES: dict[str, Any] = {

@@ -5,14 +5,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stream_app.errors import Rejected
-from stream_app.events import ExportRequest
 from stream_app.exports.catalog import Table
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.datasets.base import Dataset
-from stream_app.exports.owner import owned
+from stream_app.exports.datasets import Dataset
+from stream_app.exports.query import owned, reference, render, rows_of
 from stream_app.exports.source import Source
-from stream_app.exports.statement import reference, render, rows_of
+from streaming_exporter.errors import Rejected
+from streaming_exporter.events import ExportRequest
 from tests.integration.exports.selecting import described, selected
 
 OWNERS: dict[str, list[str]] = {

@@ -9,16 +9,16 @@ import psutil
 import pytest
 from pypdf import PdfReader
 
-from stream_app.errors import Rejected, Retryable
-from stream_app.events import ExportRequest
-from stream_app.exports.datasets.base import Dataset
-from stream_app.exports.formats.process import end_idle
-from stream_app.exports.run import Exporter, Gauge
-from stream_app.exports.storage import Storage, Stored
+from stream_app.exports.datasets import Dataset
+from stream_app.exports.formats.framing_process import end_idle
+from stream_app.exports.pipeline import Exporter, Gauge
 from stream_app.settings import Settings
+from stream_app.storage.object_store import Storage, Stored
+from streaming_exporter.errors import Rejected, Retryable
+from streaming_exporter.events import ExportRequest
 from tests.integration.exports.conftest import Export, claim_for
 
-PROCESS = "stream_app.exports.formats.process"
+PROCESS = "stream_app.exports.formats.framing_process"
 
 
 def squeezed(text: str) -> str:

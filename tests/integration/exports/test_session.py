@@ -11,17 +11,17 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from stream_app.errors import Outage, Rejected
-from stream_app.events import ExportRequest
-from stream_app.exports import run
+from stream_app.db.engine import connect_to
+from stream_app.exports import pipeline as run
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.datasets.base import Dataset
-from stream_app.exports.run import Exporter, Gauge
-from stream_app.exports.session import PINNED, PINNED_ON_LINUX, begin
+from stream_app.exports.datasets import Dataset
+from stream_app.exports.pipeline import Exporter, Gauge
 from stream_app.exports.source import Source
-from stream_app.exports.storage import Storage
-from stream_app.jobs.database import connect_to
+from stream_app.exports.source_session import PINNED, PINNED_ON_LINUX, begin
 from stream_app.settings import Settings
+from stream_app.storage.object_store import Storage
+from streaming_exporter.errors import Outage, Rejected
+from streaming_exporter.events import ExportRequest
 from tests.integration.exports.conftest import claim_for
 from tests.poolers import POOLERS, through, through_door
 from tests.waiting import at_most

@@ -12,15 +12,15 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from local import postgres
-from local.postgres import PostgresService
-from stream_app.errors import Outage
-from stream_app.events import ExportRequest
+from dev import postgres
+from dev.postgres import PostgresService
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.datasets.base import Dataset
-from stream_app.exports.run import Exporter, Gauge
+from stream_app.exports.datasets import Dataset
+from stream_app.exports.pipeline import Exporter, Gauge
 from stream_app.exports.source import Source
 from stream_app.settings import Settings
+from streaming_exporter.errors import Outage
+from streaming_exporter.events import ExportRequest
 from tests.integration.exports.conftest import claim_for
 from tests.waiting import at_most
 

@@ -7,13 +7,13 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from stream_app.db.engine import create_engine
 from stream_app.doctor.clocks import check_clocks
 from stream_app.doctor.findings import State
-from stream_app.errors import Outage, Rejected, Retryable
 from stream_app.exports.source_errors import source_errors
-from stream_app.exports.storage import Storage
-from stream_app.jobs.database import create_engine
 from stream_app.settings import Settings
+from stream_app.storage.object_store import Storage
+from streaming_exporter.errors import Outage, Rejected, Retryable
 from tests.store_proxy import Proxy
 
 

@@ -12,11 +12,11 @@ from minio.lifecycleconfig import LifecycleConfig
 
 from stream_app.doctor.bucket import _trial
 from stream_app.doctor.findings import State
-from stream_app.errors import NeedsOperator, Outage, Rejected, Retryable
-from stream_app.exports import parts
-from stream_app.exports.s3_integrity import Integrity
-from stream_app.exports.storage import Storage
 from stream_app.settings import Settings
+from stream_app.storage import parts
+from stream_app.storage.checksums import Integrity
+from stream_app.storage.object_store import Storage
+from streaming_exporter.errors import NeedsOperator, Outage, Rejected, Retryable
 from tests.store_proxy import Proxy, Request
 
 LARGE = 9 * 2**20
@@ -237,7 +237,7 @@ def test_parts_grow_with_the_file_and_large_ones_lie_on_disk(
     behind: Open, proxy: Proxy, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R18."""
-    monkeypatch.setattr("stream_app.exports.storage.PART_SIZE", 5 * 2**20)
+    monkeypatch.setattr("stream_app.storage.object_store.PART_SIZE", 5 * 2**20)
     monkeypatch.setattr(parts, "LARGER", ((1, 2),))
     monkeypatch.setattr(parts, "IN_MEMORY", 6 * 2**20)
     tried = Counter[str]()

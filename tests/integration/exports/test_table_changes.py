@@ -7,12 +7,12 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from stream_app.errors import Outage, Rejected
-from stream_app.events import ExportRequest
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.datasets.base import Dataset
-from stream_app.exports.run import Exporter, Gauge
+from stream_app.exports.datasets import Dataset
+from stream_app.exports.pipeline import Exporter, Gauge
 from stream_app.exports.source import Source
+from streaming_exporter.errors import Outage, Rejected
+from streaming_exporter.events import ExportRequest
 from tests.integration.exports.conftest import claim_for
 
 CHANGES = {

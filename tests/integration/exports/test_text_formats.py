@@ -13,8 +13,8 @@ import asyncpg
 import pytest
 import zstandard
 
-from stream_app.errors import Rejected
-from stream_app.exports.datasets.base import Dataset
+from stream_app.exports.datasets import Dataset
+from streaming_exporter.errors import Rejected
 from tests.integration.exports.conftest import Export
 
 NASTY = [

@@ -7,11 +7,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from stream_app.events import ExportRequest
-from stream_app.exports.datasets.base import Dataset
-from stream_app.exports.datasets.registry import load_datasets
-from stream_app.exports.run import Exporter, Gauge
-from stream_app.exports.storage import Storage
+from stream_app.exports.datasets import Dataset, load_datasets
+from stream_app.exports.pipeline import Exporter, Gauge
+from stream_app.storage.object_store import Storage
+from streaming_exporter.events import ExportRequest
 from tests.integration.exports.conftest import claim_for
 
 TEXT = (Path(__file__).parents[3] / "docs" / "tutorial.md").read_text("utf-8")

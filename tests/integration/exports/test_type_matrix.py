@@ -26,11 +26,11 @@ from openpyxl import load_workbook
 from pydantic import SecretStr
 
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.datasets.base import Dataset
-from stream_app.exports.run import Exporter
+from stream_app.exports.datasets import Dataset
+from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
-from stream_app.exports.storage import Storage
 from stream_app.settings import Settings
+from stream_app.storage.object_store import Storage
 from tests.integration.exports.conftest import exported_by
 from tests.integration.exports.type_oracle import elements_of, is_json, json_of, plain, text_of
 from tests.integration.exports.type_shapes import SCALARS, Shape, Values, shapes_of, values

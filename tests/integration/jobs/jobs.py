@@ -9,17 +9,18 @@ from uuid import UUID, uuid4
 from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.agents.emitter import Emitter
-from stream_app.agents.requests import Admission
-from stream_app.delivery.addresses import Addressing
-from stream_app.errors import Unreadable
-from stream_app.events import Event, EventType, LifecycleData, decode, lifecycle_event
-from stream_app.jobs.admission import job_row
+from stream_app.addresses import Addressing
+from stream_app.jobs.claim import Claim
 from stream_app.jobs.models import ExportJob
-from stream_app.jobs.projection import apply
+from stream_app.jobs.projector import apply
+from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.records import JobRecords
 from stream_app.jobs.states import EVENT_OF, Status
-from stream_app.jobs.store import Claim, JobStore
+from stream_app.jobs.submission import job_row
+from stream_app.kafka.event_producer import Emitter
+from stream_app.worker.request_handler import Admission
+from streaming_exporter.errors import Unreadable
+from streaming_exporter.events import Event, EventType, LifecycleData, decode, lifecycle_event
 
 
 class Jobs:
@@ -29,7 +30,7 @@ class Jobs:
         self.engine = engine
         self.records = JobRecords(engine)
         options = {"lease": timedelta(seconds=30), "user_slots": 100, "max_attempts": 3, **changes}
-        self.store = JobStore(engine, **options)
+        self.store = JobQueue(engine, **options)
 
     async def admit(self, user: str = "u", *, admitted: bool = True, **data: Any) -> UUID:
         job_id = uuid4()
@@ -79,7 +80,7 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 class Requests:
     """Admission as an agent runs it, with a list in place of the broker."""
 
-    def __init__(self, store: JobStore) -> None:
+    def __init__(self, store: JobQueue) -> None:
         self.published: list[Event] = []
         self.meanwhile: Callable[[], Awaitable[None]] | None = None
         self.refused: dict[UUID, str] = {}

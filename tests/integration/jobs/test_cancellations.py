@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.events import cancel_event
 from stream_app.jobs.models import EarlyCancellation
+from streaming_exporter.events import cancel_event
 from tests.integration.jobs.jobs import TRACE, Jobs, Requests, request
 
 

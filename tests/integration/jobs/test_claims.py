@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.jobs.claims import WINDOW
-from stream_app.jobs.sql import BEFORE_CLAIM, CLAIM
+from stream_app.jobs.queue import WINDOW
+from stream_app.jobs.queue_sql import BEFORE_CLAIM, CLAIM
 from tests.integration.jobs.jobs import Jobs, ids
 
 INDEXES = {"export_jobs_waiting", "export_jobs_user_waiting", "export_jobs_pkey"}

@@ -24,11 +24,11 @@ from hypothesis.stateful import (
 from sqlalchemy import Row, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.events import Event, JobError, LifecycleData, cancel_event, decode, lifecycle_event
+from stream_app.jobs.claim import Claim, Progress
 from stream_app.jobs.models import ExportJob
-from stream_app.jobs.projection import apply
+from stream_app.jobs.projector import apply
 from stream_app.jobs.states import EVENT_OF, OUTCOMES, TRANSITIONS, UNFINISHED, Status
-from stream_app.jobs.store import Claim, Progress
+from streaming_exporter.events import Event, JobError, LifecycleData, cancel_event, decode, lifecycle_event
 from tests.integration.jobs.jobs import Jobs, Requests, request
 
 USER_SLOTS = 2

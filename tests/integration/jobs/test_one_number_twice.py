@@ -14,19 +14,20 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.models import JobView
-from stream_app.errors import NeedsOperator
-from stream_app.events import Event, LifecycleData
-from stream_app.exports.inventory import Found
-from stream_app.exports.run import Exporter
-from stream_app.exports.storage import Storage
-from stream_app.jobs import attempt as attempts
-from stream_app.jobs.attempt import Runner
+from api.jobs.schemas import JobView
+from stream_app.exports.pipeline import Exporter
+from stream_app.jobs.claim import Claim
 from stream_app.jobs.models import ExportJob
-from stream_app.jobs.store import Claim, JobStore
-from stream_app.jobs.sweeping import Sweeper
-from stream_app.jobs.tending import Caretaker
+from stream_app.jobs.queue import JobQueue
 from stream_app.settings import Settings
+from stream_app.storage.listing import Found
+from stream_app.storage.object_store import Storage
+from stream_app.worker import job_runner as attempts
+from stream_app.worker.job_runner import Runner
+from stream_app.worker.maintenance.bucket_cleaner import Sweeper
+from stream_app.worker.maintenance.job_rescuer import Caretaker
+from streaming_exporter.errors import NeedsOperator
+from streaming_exporter.events import Event, LifecycleData
 from tests.integration.jobs.jobs import Jobs, completed
 from tests.waiting import at_most
 
@@ -183,7 +184,7 @@ async def test_a_sweep_holds_no_transaction(
 
     monkeypatch.setattr(storage.inventory, "pages", pages)
     monkeypatch.setattr(type(storage), "set_backstop", look)
-    store = JobStore(engine, lease=timedelta(seconds=5), user_slots=2, max_attempts=3)
+    store = JobQueue(engine, lease=timedelta(seconds=5), user_slots=2, max_attempts=3)
     assert await Sweeper(store, storage, own_settings).sweep() == 0
     assert seen == [[], []]
 

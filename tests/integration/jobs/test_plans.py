@@ -17,16 +17,17 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from local.stack import Stack
-from stream_app.delivery.ledger import plan
-from stream_app.exports.inventory import Found
-from stream_app.jobs.backlog import read_backlog
-from stream_app.jobs.claims import WINDOW, Progress
-from stream_app.jobs.pruning import Pruner
+from dev.stack import Stack
+from stream_app.jobs.claim import Progress
+from stream_app.jobs.queue import WINDOW
+from stream_app.jobs.records import read_backlog
 from stream_app.jobs.states import Status
-from stream_app.jobs.sweeping import jobs_of
+from stream_app.notifications.outbox import plan
 from stream_app.schedules.store import ScheduleStore
 from stream_app.settings import Settings
+from stream_app.storage.listing import Found
+from stream_app.worker.maintenance.bucket_cleaner import jobs_of
+from stream_app.worker.maintenance.job_cleaner import Pruner
 from tests.integration.jobs.jobs import Jobs, completed
 
 FINISHED, PENDING, USERS = 50_000, 10_000, 500

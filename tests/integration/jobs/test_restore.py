@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.agents.emitter import Emitter
-from stream_app.agents.lifecycle import Projector
-from stream_app.events import Event, EventType, JobError, LifecycleData, lifecycle_event
+from stream_app.jobs.claim import Claim
 from stream_app.jobs.states import EVENT_OF, UNFINISHED, Status
-from stream_app.jobs.store import Claim
+from stream_app.kafka.event_producer import Emitter
+from stream_app.worker.lifecycle_handler import Projector
+from streaming_exporter.events import Event, EventType, JobError, LifecycleData, lifecycle_event
 from tests.integration.jobs.jobs import Jobs, Requests, completed, request
 
 

@@ -4,10 +4,10 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 
-from stream_app.errors import Rejected
-from stream_app.events import Options
 from stream_app.exports.columns import Column
 from stream_app.exports.formats.base import Document, Format, Projection, Tally
+from streaming_exporter.errors import Rejected
+from streaming_exporter.events import Options
 
 
 class Awkward(Format):

@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stream_app.errors import Rejected, Retryable
-from stream_app.events import Options
 from stream_app.exports.formats.base import Document, Tally
+from stream_app.exports.formats.framing_process import end_idle, frame_in_process
 from stream_app.exports.formats.json import JsonFormat
-from stream_app.exports.formats.process import end_idle, frame_in_process
+from streaming_exporter.errors import Rejected, Retryable
+from streaming_exporter.events import Options
 from tests.integration.processes.awkward import Awkward
 
 DOCUMENT = Document("things", (), Options(), datetime(2026, 1, 31, tzinfo=UTC))

@@ -52,7 +52,7 @@ def test_help_imports_little() -> None:
     assert not found & (OF_THE_SERVICE | {"aiokafka", "asyncio", "httpx", "pydantic", "rich"})
 
 
-@pytest.mark.parametrize("module", ["producers", "producers.publisher", "stream_app.events"])
+@pytest.mark.parametrize("module", ["producers", "producers.publisher", "streaming_exporter.events"])
 def test_whoever_emits_events_imports_no_service(module: str) -> None:
     found = imported(f"import {module}")
     assert module.partition(".")[0] in found
@@ -60,7 +60,7 @@ def test_whoever_emits_events_imports_no_service(module: str) -> None:
 
 
 def test_publishing_needs_the_client_of_kafka_and_nothing_more() -> None:
-    found = imported("import producers.publisher, stream_app.kafka, aiokafka")
+    found = imported("import producers.publisher, stream_app.kafka.connection, aiokafka")
     assert "aiokafka" in found
     assert not found & (OF_THE_SERVICE | OF_THE_COMMAND)
 
@@ -88,7 +88,7 @@ def test_the_help_of_all_commands_imports_nothing_heavy() -> None:
 )
 def test_tracing_that_is_off_imports_nothing_of_it(role: str, heavy: tuple[str, ...]) -> None:
     program = (
-        f"import sys, {role}, stream_app.telemetry as t\n"
+        f"import sys, {role}, stream_app.observability.telemetry as t\n"
         "with t.exported('s', 'i'): pass\n"
         f"print([name for name in sys.modules if name.startswith({heavy!r})])"
     )

@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import logging, structlog
-from stream_app import logs
+from stream_app.observability import logs
 from stream_app.settings import Settings
 logs.configure(Settings(_env_file=None))
 log = structlog.get_logger("a.module")

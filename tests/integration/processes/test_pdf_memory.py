@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from stream_app.events import Options
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import Document, Tally
-from stream_app.exports.formats.pdf import PdfFormat
+from stream_app.exports.formats.pdf.format import PdfFormat
 from stream_app.settings import Settings
+from streaming_exporter.events import Options
 
 AS_OF = datetime(2026, 1, 31, 13, 30, tzinfo=UTC)
 KEY = Column("id", "integer", "int4", Kind.INTEGER)

@@ -11,7 +11,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from stream_app.delivery.links import Links
+from stream_app.notifications.links import Links
 from stream_app.settings import Settings
 
 

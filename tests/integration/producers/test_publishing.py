@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from local.stack import ROOT, Stack
-from producers.errors import PublishError
+from dev.stack import ROOT, Stack
 from producers.publisher import Publisher
-from stream_app.events import Event, ExportRequest, Topic, request_event
-from stream_app.kafka import ensure_topics
+from stream_app.kafka.connection import ensure_topics
 from stream_app.settings import Settings
+from streaming_exporter.errors import PublishError
+from streaming_exporter.events import Event, ExportRequest, Topic, request_event
 from tests.topics import events_on
 from tests.waiting import at_most
 

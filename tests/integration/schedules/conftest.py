@@ -11,8 +11,7 @@ from sqlalchemy import Row, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.app import job_store
-from stream_app.events import Event, JobError, LifecycleData
-from stream_app.exports.datasets.registry import load_datasets
+from stream_app.exports.datasets import load_datasets
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
@@ -22,6 +21,7 @@ from stream_app.schedules.runs import calendar_of
 from stream_app.schedules.scheduler import Scheduler
 from stream_app.schedules.store import ScheduleStore
 from stream_app.settings import Settings
+from streaming_exporter.events import Event, JobError, LifecycleData
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -6,14 +6,14 @@ from typing import Any, cast
 
 import pytest
 
-from stream_app.agents.emitter import Emitter
-from stream_app.agents.lifecycle import Projector
 from stream_app.app import courier_of, job_store
-from stream_app.delivery.models import Channel
-from stream_app.events import EventType
-from stream_app.exports.storage import Storage
+from stream_app.kafka.event_producer import Emitter
+from stream_app.notifications.models import Channel
 from stream_app.settings import Settings
-from tests.integration.delivery.servers import MailServer, mail_server
+from stream_app.storage.object_store import Storage
+from stream_app.worker.lifecycle_handler import Projector
+from streaming_exporter.events import EventType
+from tests.integration.notifications.servers import MailServer, mail_server
 from tests.integration.schedules.conftest import START, Schedules, days
 from tests.waiting import until_async
 

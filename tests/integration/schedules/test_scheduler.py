@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from stream_app.errors import Retryable
-from stream_app.events import EventType
-from stream_app.exports.datasets.registry import load_datasets
+from stream_app.exports.datasets import load_datasets
 from stream_app.jobs.states import Status
 from stream_app.schedules.runs import job_id_of
+from streaming_exporter.errors import Retryable
+from streaming_exporter.events import EventType
 from tests.integration.schedules.conftest import START, Schedules, days, refusal
 
 MINUTE = timedelta(minutes=1)

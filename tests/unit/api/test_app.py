@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from api.__main__ import cli, refuse_unsafe
 from api.app import create_app
-from stream_app.delivery.links import Links
-from stream_app.keys import derive
+from stream_app.keyed_hashes import derive
+from stream_app.notifications.links import Links
 from stream_app.settings import Settings
 
 SETTINGS = Settings(_env_file=None)

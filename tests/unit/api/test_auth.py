@@ -16,13 +16,13 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 
-from api.auth import Authenticator, User
-from api.keys import PublishedKeys, SharedSecret
-from api.problems import Problem
-from producers.tokens import mint
-from stream_app.errors import Retryable
+from api.auth.authenticator import Authenticator, User
+from api.auth.signing_keys import PublishedKeys, SharedSecret
+from api.errors import Problem
+from producers.token_signing import mint
 from stream_app.exposure import UnsafeSettings
 from stream_app.settings import Settings
+from streaming_exporter.errors import Retryable
 from tests.unit.producers.fake_server import FakeServer, fake_server
 from tests.waiting import at_most, patient
 

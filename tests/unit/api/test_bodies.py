@@ -1,24 +1,24 @@
 """What a body may say where a number is wanted (S23)."""
 
 import importlib
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 from typing import Annotated, Any, get_args
 
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from api import routes
+import api
 
 INTEGERS = (int, int | None)
 
 
 def bodies() -> list[type[BaseModel]]:
     """The models of all bodies that the API reads."""
-    modules = [importlib.import_module(f"api.routes.{found.name}") for found in iter_modules(routes.__path__)]
+    modules = [importlib.import_module(found.name) for found in walk_packages(api.__path__, "api.")]
     found = {
         field.field_info.annotation
         for module in modules
-        for route in module.router.routes
+        for route in getattr(getattr(module, "router", None), "routes", ())
         for field in route.dependant.body_params
     }
     return sorted((model for model in found if isinstance(model, type)), key=lambda model: model.__name__)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.cursor import decode, encode
-from stream_app.errors import Rejected
+from streaming_exporter.errors import Rejected
 
 
 @given(st.datetimes(timezones=st.just(UTC)), st.uuids())

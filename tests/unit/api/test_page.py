@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from api.app import create_app
-from api.page.site import FILES
+from api.page.routes import FILES
 from stream_app.settings import Settings
 
 PAGE = [path for path in FILES.iterdir() if path.name in {"index.html", "style.css", "icon.svg"}]

@@ -10,10 +10,11 @@ import pytest
 from fastapi import FastAPI, Query, Request
 from pydantic import BaseModel, ConfigDict
 
-from api import handlers, problems
+from api import error_handlers as handlers
+from api import errors as problems
+from api.errors import Problem
 from api.middleware import RequestContext
-from api.problems import Problem
-from stream_app.errors import ExporterError, Rejected, Retryable, Unreadable
+from streaming_exporter.errors import ExporterError, Rejected, Retryable, Unreadable
 
 
 class Body(BaseModel):

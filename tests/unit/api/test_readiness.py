@@ -2,8 +2,8 @@
 
 import asyncio
 
-from api.readiness import Readiness
-from stream_app.errors import Retryable
+from api.operations.readiness import Readiness
+from streaming_exporter.errors import Retryable
 
 
 async def test_many_who_ask_are_one_look_at_the_parts() -> None:

@@ -10,12 +10,12 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 
-from api.auth import Authenticator, CurrentUser
-from api.handlers import install
-from api.keys import SharedSecret
+from api.auth.authenticator import Authenticator, CurrentUser
+from api.auth.signing_keys import SharedSecret
+from api.error_handlers import install
 from api.middleware import RequestContext
 from api.request_limits import RequestLimits
-from producers.tokens import mint
+from producers.token_signing import mint
 from stream_app.settings import Settings
 from tests.waiting import at_most
 

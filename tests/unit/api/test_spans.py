@@ -7,7 +7,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from starlette.types import Receive, Scope, Send
 
 from api.middleware import RequestContext
-from stream_app import tracing
+from stream_app.observability import tracing
 
 
 async def broken(scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,12 +9,12 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from api import handlers
+from api import error_handlers as handlers
 from api.app import create_app
-from api.models import Order
-from api.nearest import fields_at, unknown
-from api.schedule_models import ScheduleOrder, SchedulePatch
-from producers.tokens import mint
+from api.jobs.schemas import Order
+from api.parameters import fields_at, unknown
+from api.schedules.schemas import ScheduleOrder, SchedulePatch
+from producers.token_signing import mint
 from stream_app.settings import Settings
 
 SETTINGS = Settings(_env_file=None)

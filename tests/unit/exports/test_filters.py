@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from stream_app.errors import Rejected
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.filters import conditions, operators
-from stream_app.exports.statement import reference, render
+from stream_app.exports.query import reference, render
+from streaming_exporter.errors import Rejected
 
 COLUMNS = {
     column.name: column

@@ -5,9 +5,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from stream_app.errors import ExporterError, Outage, Rejected, Retryable
+from stream_app.db.sqlstates import Meaning, meaning_of
 from stream_app.exports.source_errors import is_loss, of_connection, of_statement
-from stream_app.sqlstates import Meaning, meaning_of
+from streaming_exporter.errors import ExporterError, Outage, Rejected, Retryable
 
 KINDS: dict[str, Any] = {
     str(getattr(item, "sqlstate", None)): item

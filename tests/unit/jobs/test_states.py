@@ -5,8 +5,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.events import EventType
 from stream_app.jobs.states import EVENT_OF, FINAL, OUTCOMES, TRANSITIONS, UNFINISHED, Status, predecessors
+from streaming_exporter.events import EventType
 
 EVENTS = st.lists(st.sampled_from(list(EventType)), max_size=12)
 STARTS = st.sampled_from(sorted(UNFINISHED))

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from producers.arguments import OPERATORS, parse_columns, parse_filters, parse_options
-from producers.errors import UsageError
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.filters import operators
+from streaming_exporter.errors import UsageError
 
 
 @pytest.mark.parametrize(

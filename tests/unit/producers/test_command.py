@@ -6,11 +6,11 @@ from uuid import UUID, uuid4
 import pytest
 from typer.testing import CliRunner, Result
 
-from producers import plugins
+from producers import console as plugins
 from producers.__main__ import cli
-from producers.errors import PublishError
 from producers.publisher import Publisher
-from stream_app.events import Event, EventType
+from streaming_exporter.errors import PublishError
+from streaming_exporter.events import Event, EventType
 
 ORDER = ["request", "--export-type", "ledger", "--format", "csv", "--user-id", "u"]
 

@@ -16,8 +16,8 @@ from producers.__main__ import cli
 from producers.client import Api, Job
 from producers.display import Bar, Lines, size
 from producers.download import fetch
-from producers.errors import ApiError, DownloadError, JobEnded
-from producers.watch import follow
+from producers.session import follow
+from streaming_exporter.errors import ApiError, DownloadError, JobEnded
 from tests.unit.producers.fake_server import FakeServer
 
 JOB = uuid4()

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from producers import ticker
-from producers.errors import PublishError
 from producers.ticker import Ticker
-from stream_app.events import Event, decode
+from streaming_exporter.errors import PublishError
+from streaming_exporter.events import Event, decode
 from tests.waiting import at_most
 
 NOON = datetime(2026, 11, 24, 12, 0, 30, tzinfo=UTC)

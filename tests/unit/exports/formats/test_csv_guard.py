@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stream_app.exports.formats.csv_guard import FormulaGuard
+from stream_app.exports.formats.csv import FormulaGuard
 
 MARKER = b"\x01marker\x01"
 PLAIN_NUMBER = re.compile(r"[+-]([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")

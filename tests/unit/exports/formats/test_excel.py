@@ -14,12 +14,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from openpyxl import load_workbook
 
-from stream_app.errors import Rejected
-from stream_app.events import Options
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import Document, Tally
-from stream_app.exports.formats.excel import ExcelFormat
-from stream_app.exports.statement import render
+from stream_app.exports.formats.excel.format import ExcelFormat
+from stream_app.exports.query import render
+from streaming_exporter.errors import Rejected
+from streaming_exporter.events import Options
 
 AS_OF = datetime(2026, 11, 24, 6, 30, 10, tzinfo=UTC)
 TEXT = Column("note", "text", "text", Kind.TEXT)

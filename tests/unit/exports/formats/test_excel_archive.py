@@ -6,7 +6,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from stream_app.exports.formats.excel_archive import Archive
+from stream_app.exports.formats.excel.archive import Archive
 
 MODIFIED = datetime(2026, 11, 24, 6, 30, 11, tzinfo=UTC)
 

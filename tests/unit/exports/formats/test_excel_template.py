@@ -12,10 +12,10 @@ from openpyxl.styles import Font, PatternFill
 from openpyxl.worksheet.table import Table
 from PIL import Image as Picture
 
-from stream_app.events import Options
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import Document, Tally
-from stream_app.exports.formats.excel import ExcelFormat
+from stream_app.exports.formats.excel.format import ExcelFormat
+from streaming_exporter.events import Options
 
 COLUMNS = (
     Column("id", "bigint", "int8", Kind.INTEGER),

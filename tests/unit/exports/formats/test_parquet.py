@@ -11,13 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.events import Options
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.formats import parquet_arrow
 from stream_app.exports.formats.base import Document, Tally
-from stream_app.exports.formats.parquet import ParquetFormat
-from stream_app.exports.formats.parquet_reader import arrow_type
-from stream_app.exports.formats.parquet_sql import decimal_type
+from stream_app.exports.formats.parquet import writer as parquet_arrow
+from stream_app.exports.formats.parquet.format import ParquetFormat, decimal_type
+from stream_app.exports.formats.parquet.reader import arrow_type
+from streaming_exporter.events import Options
 
 ID = Column("id", "bigint", "int8", Kind.INTEGER, nullable=False)
 NOTE = Column("note", "text", "text", Kind.TEXT)

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from pypdf import PdfReader
 
-from stream_app.events import Options
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import Document, Tally
-from stream_app.exports.formats.pdf import PdfFormat
-from stream_app.exports.formats.pdf_fonts import Fonts
-from stream_app.exports.formats.pdf_grid import MARGIN, PADDING, lay_out
-from stream_app.exports.formats.pdf_typefaces import UNITS
+from stream_app.exports.formats.pdf.fonts import Fonts
+from stream_app.exports.formats.pdf.format import PdfFormat
+from stream_app.exports.formats.pdf.layout import MARGIN, PADDING, lay_out
+from stream_app.exports.formats.pdf.typefaces import UNITS
 from stream_app.settings import Settings
+from streaming_exporter.events import Options
 
 ID = Column("id", "integer", "int4", Kind.INTEGER)
 NOTE = Column("note", "text", "text", Kind.TEXT)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stream_app.exports.formats.pdf_bidi import from_left, is_leftwards, levels
+from stream_app.exports.formats.pdf.bidi import from_left, is_leftwards, levels
 
 texts = st.text("abcאבגابج012٣, .-+%()[]{}<>«»/:;!\u0301\u05b8中か", max_size=40)
 

@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pypdf import PdfReader
 
-from stream_app.events import Options
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import Document, Tally
-from stream_app.exports.formats.pdf import PdfFormat
-from stream_app.exports.formats.pdf_bidi import turns
-from stream_app.exports.formats.pdf_fonts import Fonts
-from stream_app.exports.formats.pdf_text import shown
+from stream_app.exports.formats.pdf.bidi import turns
+from stream_app.exports.formats.pdf.fonts import Fonts
+from stream_app.exports.formats.pdf.format import PdfFormat
+from stream_app.exports.formats.pdf.text import shown
+from streaming_exporter.events import Options
 
 AS_OF = datetime(2026, 1, 31, 13, 30, tzinfo=UTC)
 FONTS = Fonts()

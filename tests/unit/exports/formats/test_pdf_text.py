@@ -6,12 +6,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stream_app.exports.formats import pdf_fonts
 from stream_app.exports.formats.base import Tally
-from stream_app.exports.formats.pdf_fonts import Fonts
-from stream_app.exports.formats.pdf_marks import LEFTWARDS, NULL
-from stream_app.exports.formats.pdf_text import Wrapped, columns_of, encoded, shown, unescaped, wrap
-from stream_app.exports.formats.pdf_typefaces import UNITS
+from stream_app.exports.formats.pdf import fonts as pdf_fonts
+from stream_app.exports.formats.pdf.fonts import Fonts
+from stream_app.exports.formats.pdf.marks import LEFTWARDS, NULL
+from stream_app.exports.formats.pdf.text import Wrapped, columns_of, encoded, shown, unescaped, wrap
+from stream_app.exports.formats.pdf.typefaces import UNITS
 
 FONTS = Fonts()
 WIDTH = 10 * UNITS

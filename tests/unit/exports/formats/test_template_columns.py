@@ -13,12 +13,12 @@ from openpyxl import Workbook, load_workbook
 from openpyxl.styles import Font
 from openpyxl.worksheet.table import Table, TableColumn
 
-from stream_app.errors import Rejected
-from stream_app.events import Options
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.datasets.registry import DatasetsFileError, load_datasets
+from stream_app.exports.datasets import DatasetsFileError, load_datasets
 from stream_app.exports.formats.base import Document, Tally
-from stream_app.exports.formats.excel import ExcelFormat
+from stream_app.exports.formats.excel.format import ExcelFormat
+from streaming_exporter.errors import Rejected
+from streaming_exporter.events import Options
 
 COLUMNS = {
     "id": Column("id", "bigint", "int8", Kind.INTEGER),

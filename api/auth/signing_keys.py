@@ -1,0 +1,182 @@
+"""The keys that bearer tokens are checked with: one shared secret, or a provider's published set."""
+
+import asyncio
+import json
+import time
+from typing import Any, Protocol
+
+import httpx
+import structlog
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, JWKRegistry, Key, OctKey, OKPKey, RSAKey
+
+from streaming_exporter.errors import Retryable
+
+log = structlog.get_logger(__name__)
+
+FRESH_SECONDS = 300.0
+"""How long a published set is used before it is asked for again."""
+STALE_SECONDS = 3600.0
+"""How long a published set is used at most, while no newer one can be had."""
+FETCH_SECONDS = 10.0
+"""How long the provider may take to answer."""
+PAUSE_SECONDS = 10.0
+"""Time between two fetches, however many tokens name keys that nobody knows."""
+
+MAX_SET_BYTES = 1024 * 1024
+"""A published set that is larger is not read to its end."""
+MIN_RSA_BITS = 2048
+"""Shorter keys can be factored by those with means (NIST SP 800-131A)."""
+
+ALGORITHMS: dict[type[Key], frozenset[str]] = {
+    RSAKey: frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}),
+    ECKey: frozenset({"ES256", "ES384", "ES512"}),
+    OKPKey: frozenset({"EdDSA", "Ed25519"}),
+}
+"""What each type of published key may sign with. There is no HMAC: everybody knows a public key."""
+
+
+class UnknownKey(Exception):
+    """No key here fits the token's header."""
+
+
+class Keys(Protocol):
+    """Finds the key that a token's header asks for."""
+
+    async def find(self, header: dict[str, Any]) -> Key:
+        """The key, whose use of the header's ``alg`` is allowed.
+
+        Raises:
+            UnknownKey: there is none.
+            Retryable: the provider cannot be reached.
+        """
+
+
+class SharedSecret:
+    """HS256 with one secret, and nothing else."""
+
+    def __init__(self, secret: str) -> None:
+        self._key = OctKey.import_key(secret)
+
+    async def find(self, header: dict[str, Any]) -> Key:
+        """The secret, for HS256."""
+        if header.get("alg") != "HS256":
+            raise UnknownKey
+        return self._key
+
+
+class PublishedKeys:
+    """The set at a JWKS URL: kept for a while, fetched anew when a token names a key that is not in it.
+
+    While the provider is slow or away, the keys that are known go on being used, for a bounded time.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        http: httpx.AsyncClient,
+        *,
+        fresh: float = FRESH_SECONDS,
+        stale: float = STALE_SECONDS,
+        pause: float = PAUSE_SECONDS,
+    ) -> None:
+        self._url = url
+        self._http = http
+        self._fresh = fresh
+        self._stale = stale
+        self._pause = pause
+        self._keys: list[Key] = []
+        self._fetched = self._tried = float("-inf")
+        self._fetching: asyncio.Task[None] | None = None
+        self._failure = ""
+
+    async def find(self, header: dict[str, Any]) -> Key:
+        """The published key of that id, if it may sign that way."""
+        found = self._match(header) if self._usable else None
+        if found is None:
+            await self._refreshed()
+            found = self._match(header)
+        elif time.monotonic() - self._fetched > self._fresh:
+            self._refresh()
+        if found is None:
+            raise UnknownKey
+        return found
+
+    @property
+    def _usable(self) -> bool:
+        return time.monotonic() - self._fetched <= self._stale
+
+    def _match(self, header: dict[str, Any]) -> Key | None:
+        algorithm, kid = header.get("alg"), header.get("kid")
+        fitting = [
+            key
+            for key in self._keys
+            if algorithm in ALGORITHMS[type(key)]
+            and key.get("alg") in (None, algorithm)
+            and key.get("use") in (None, "sig")
+        ]
+        if kid is None:
+            return fitting[0] if len(fitting) == 1 else None
+        return next((key for key in fitting if key.get("kid") == kid), None)
+
+    async def _refreshed(self) -> None:
+        if (fetching := self._refresh()) is not None:
+            await asyncio.shield(
+                fetching
+            )  # others wait for it too: a request that is given up must not end it
+        if not self._usable:
+            raise Retryable(f"identity provider: {self._failure}")
+
+    def _refresh(self) -> asyncio.Task[None] | None:
+        """The one fetch for everybody who asks meanwhile; ``None``: it was tried a moment ago."""
+        if self._fetching is None or self._fetching.done():
+            if time.monotonic() - self._tried < self._pause:
+                return None
+            self._tried = time.monotonic()
+            self._fetching = asyncio.create_task(self._fetch())
+        return self._fetching
+
+    async def _fetch(self) -> None:
+        try:
+            async with asyncio.timeout(FETCH_SECONDS):
+                keys = _public_keys(json.loads(await self._download()))
+            if not keys:  # it never replaces a set that has some
+                raise ValueError("the set has no key that can be used")
+            self._keys = keys
+            self._fetched = time.monotonic()
+        except (
+            httpx.HTTPError, httpx.InvalidURL, TimeoutError, RecursionError,
+            ValueError, KeyError, TypeError, AttributeError,
+        ) as error:  # fmt: skip
+            log.warning("jwks.unavailable", url=self._url, error=repr(error))
+            self._failure = repr(error)
+            if not self._usable:
+                self._tried = float("-inf")  # without keys nobody is let in: the next request tries again
+
+    async def _download(self) -> bytes:
+        """The set as it is published, up to :data:`MAX_SET_BYTES`."""
+        content = b""
+        async with self._http.stream("GET", self._url) as response:
+            response.raise_for_status()
+            async for part in response.aiter_bytes():
+                content += part
+                if len(content) > MAX_SET_BYTES:
+                    raise ValueError(f"the set has more than {MAX_SET_BYTES} bytes")
+        return content
+
+
+def _public_keys(document: dict[str, Any]) -> list[Key]:
+    """Those of a known type; RFC 7517, section 5, wants the others ignored."""
+    keys: list[Key] = []
+    for item in document["keys"]:
+        try:
+            key = JWKRegistry.import_key(item)
+        except (JoseError, ValueError, KeyError, TypeError, AttributeError) as error:
+            kid = item.get("kid") if isinstance(item, dict) else None
+            log.warning("jwks.unusable_key", kid=kid, error=repr(error))
+            continue
+        if isinstance(key, RSAKey) and key.raw_value.key_size < MIN_RSA_BITS:
+            log.warning("jwks.unusable_key", kid=key.kid, error=f"RSA of less than {MIN_RSA_BITS} bits")
+        elif type(key) in ALGORITHMS:
+            keys.append(key)
+    return keys

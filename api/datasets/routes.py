@@ -1,0 +1,70 @@
+"""What can be exported, and as what."""
+
+import asyncio
+
+from fastapi import APIRouter
+
+from api.auth.authenticator import CurrentUser
+from api.errors import documented
+from api.jobs.schemas import Catalogue, ColumnView, DatasetView, FormatView
+from api.services import Container, Services
+from stream_app.exports.columns import Column
+from stream_app.exports.datasets import Dataset
+from stream_app.exports.filters import operators
+from streaming_exporter.errors import Rejected
+
+router = APIRouter(prefix="/exports/datasets", tags=["datasets"])
+
+
+@router.get(
+    "",
+    operation_id="listDatasets",
+    summary="Datasets with their columns and operators, and the formats",
+    response_model=Catalogue,
+    responses=documented(401, 500, 503),
+)
+async def list_datasets(services: Container, user: CurrentUser) -> Catalogue:
+    """Columns and types are the source database's; a dataset whose table is missing says so in `error`."""
+    return Catalogue(
+        datasets=await asyncio.gather(*(_view(services, dataset) for dataset in services.datasets.values())),
+        formats=[
+            FormatView(
+                name=item.name,
+                description=item.description,
+                media_type=item.media_type,
+                extension=item.extension,
+                compressible=item.compressible,
+            )
+            for item in services.formats.values()
+        ],
+    )
+
+
+async def _view(services: Services, dataset: Dataset) -> DatasetView:
+    columns: tuple[Column, ...] = ()
+    problem = None
+    try:
+        columns = (await services.catalog.table(dataset)).columns
+    except Rejected as error:
+        problem = str(error)
+    shown = {item.name for item in columns}
+    return DatasetView(
+        name=dataset.name,
+        description=dataset.description,
+        owner=dataset.owner if dataset.owner in shown else None,
+        time=dataset.time if dataset.time in shown else None,
+        has_owner=dataset.owner is not None,
+        has_time=dataset.time is not None,
+        columns=[
+            ColumnView(
+                name=item.name,
+                type=item.type,
+                kind=item.kind,
+                nullable=item.nullable,
+                operators=list(operators(item)),
+                values=list(item.labels) or None,
+            )
+            for item in columns
+        ],
+        error=problem,
+    )

@@ -1,0 +1,105 @@
+"""Turns every error into a problem, whoever raised it."""
+
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Match
+
+from api.errors import FieldProblem, Problem, not_found, of_error, title
+from api.parameters import fields_at, unknown
+from api.paths import loggable
+from streaming_exporter.errors import ExporterError
+
+log = structlog.get_logger(__name__)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error with a problem."""
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(ExporterError, _on_exporter_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+
+
+def request_id(request: Request) -> str | None:
+    """The id that the middleware gave the request."""
+    return getattr(request.state, "request_id", None)
+
+
+async def _on_problem(request: Request, error: Exception) -> Response:
+    if not isinstance(error, Problem):
+        raise error
+    return error.response(request_id(request))
+
+
+async def _on_exporter_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, ExporterError):
+        raise error
+    problem = of_error(error)
+    if problem.status >= 500:
+        log.warning("request.failed", path=loggable(request.url.path), error=str(error))
+    return problem.response(request_id(request))
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    problems = [
+        FieldProblem(
+            field=".".join(map(str, item["loc"][1:])) or str(item["loc"][0]), message=_message(request, item)
+        )
+        for item in error.errors()
+    ]
+    places = {str(item["loc"][0]) for item in error.errors()}
+    if any(item["type"] == "json_invalid" for item in error.errors()):
+        problem = Problem(400, "invalid_json", "The body is not JSON")
+    elif places == {"path"}:
+        problem = not_found()
+    else:
+        first = problems[0]
+        problem = Problem(
+            422,
+            "invalid_request",
+            f"{first.field}: {first.message}",
+            field=first.field,
+            errors=problems,
+        )
+    return problem.response(request_id(request))
+
+
+def _message(request: Request, item: dict[str, Any]) -> str:
+    if item["type"] == "extra_forbidden":
+        *path, name = item["loc"][1:]
+        body = getattr(request.scope.get("route"), "body_field", None)
+        return unknown("field", str(name), fields_at(body.field_info.annotation, path) if body else ())
+    text: str = item["msg"]
+    return text[0].lower() + text[1:]
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    code = title(error.status_code).lower().replace(" ", "_")
+    detail = error.detail
+    if error.status_code in (404, 405):
+        detail = f"There is no {request.method} {request.url.path} here; /docs lists every call"
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
+    return Problem(error.status_code, code, detail, headers=headers).response(request_id(request))
+
+
+def _methods(request: Request) -> set[str]:
+    """Every method of the path: the framework knows only those of the first route that it found."""
+    return {
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    }

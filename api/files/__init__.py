@@ -1,0 +1,1 @@
+"""Files of finished jobs over HTTP: downloads, links and deliveries."""

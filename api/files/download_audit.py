@@ -1,0 +1,55 @@
+"""Who was given which file: a line in the log, and an event for whoever keeps records."""
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from producers.publisher import Publisher
+from stream_app.jobs.models import ExportJob
+from streaming_exporter.errors import PublishError
+from streaming_exporter.events import download_event
+
+log = structlog.get_logger(__name__)
+
+MOST_WAITING = 1000
+"""Events that may wait for Kafka; beyond them there is only the log."""
+
+
+class Audit:
+    """Tells of downloads. The log line is the record: nobody's download waits for Kafka, or fails with it."""
+
+    def __init__(self, publisher: Publisher, *, source: str) -> None:
+        self._publisher = publisher
+        self._source = source
+        self._publishing: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.settle()
+
+    def downloaded(self, job: ExportJob, *, by: str, method: str) -> None:
+        """``by`` was given a link to the job's file; one for HEAD gives nothing away and is only logged."""
+        log.info("download.link", user_id=by, job_id=str(job.id), owner=job.user_id, method=method)
+        if method == "GET" and len(self._publishing) < MOST_WAITING:
+            task = asyncio.create_task(self._publish(job, by))
+            self._publishing.add(task)
+            task.add_done_callback(self._publishing.discard)
+
+    async def settle(self) -> None:
+        """Wait until what was told has got through, or has not."""
+        if self._publishing:
+            await asyncio.wait(self._publishing)
+
+    async def _publish(self, job: ExportJob, by: str) -> None:
+        try:
+            await self._publisher.publish(
+                download_event(job.id, by=by, owner=job.user_id, source=self._source)
+            )
+        except PublishError as error:
+            log.warning("download.unpublished", job_id=str(job.id), user_id=by, error=str(error))

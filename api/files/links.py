@@ -1,0 +1,154 @@
+"""Where the links in mails lead: to the file, and to the end of such mails. Whoever has one may use it."""
+
+from base64 import b64encode
+from hashlib import sha256
+from html import escape
+from typing import Annotated, Any
+from uuid import UUID
+
+import structlog
+from fastapi import APIRouter, Header, Response
+from fastapi.responses import HTMLResponse
+
+from api import audit_log
+from api.errors import Problem, documented
+from api.files.routes import finished, presigned
+from api.response_headers import policy
+from api.services import Container, Services
+from stream_app.notifications.links import BadLink, Purpose
+
+router = APIRouter(prefix="/exports", tags=["links"])
+log = structlog.get_logger(__name__)
+
+_STYLE = "body{font:16px/1.5 system-ui,sans-serif;max-width:32em;margin:4em auto;padding:0 1em}"
+_STYLE_HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
+_POLICY = policy(style_src=f"'sha256-{_STYLE_HASH}'", form_action="'self'")
+
+_REDIRECT: dict[int | str, dict[str, Any]] = {
+    307: {
+        "description": "The file, for a few minutes",
+        "headers": {"Location": {"description": "A presigned URL", "schema": {"type": "string"}}},
+    },
+    **documented(404, 409, 410, 500, 503),
+}
+
+
+@router.get(
+    "/links/{token}",
+    operation_id="followLink",
+    summary="The file that a mail's link stands for",
+    status_code=307,
+    response_class=Response,
+    responses=_REDIRECT,
+)
+async def follow_link(
+    token: str,
+    services: Container,
+    accept: Annotated[str, Header(description="Browsers get a page where others get a problem")] = "",
+) -> Response:
+    """Needs no token of a user: it is signed for one recipient of one job. 410 once it is revoked."""
+    try:
+        return await _redirect(services, token)
+    except Problem as problem:
+        if "text/html" not in accept:
+            raise
+        return _page(f"<p>{escape(problem.detail)}.</p>", problem.status)
+
+
+@router.head(
+    "/links/{token}",
+    operation_id="probeLink",
+    summary="Whether a mail's link still holds",
+    status_code=307,
+    response_class=Response,
+    responses=_REDIRECT,
+)
+async def probe_link(token: str, services: Container) -> Response:
+    """The same answer as that of GET, with a URL that is signed for HEAD."""
+    return await _redirect(services, token, method="HEAD")
+
+
+async def _redirect(services: Services, token: str, *, method: str = "GET") -> Response:
+    delivery_id = _read(services, "links", token)
+    recipient = await services.ledger.recipient(delivery_id)
+    if recipient is None:
+        raise _no_such_link()
+    if recipient.revoked_at is not None:
+        raise Problem(410, "link_revoked", "This link was revoked; ask whoever had it sent for a new one")
+    job = await services.records.get(recipient.job_id)
+    if job is None:
+        raise Problem(410, "gone", "There is no file any more; ask for the export again")
+    answer = await presigned(services, finished(job, services.clock.now()), method=method)
+    audit_log.acted_by(f"delivery:{delivery_id}")
+    audit_log.about("job", job.id, owner=job.user_id)
+    services.audit.downloaded(job, by=f"delivery:{delivery_id}", method=method)
+    log.info(
+        "link.followed",
+        delivery=str(delivery_id),
+        address_hash=services.address_hash(recipient.address),
+        job=str(job.id),
+        owner=job.user_id,
+        method=method,
+    )
+    return answer
+
+
+@router.get(
+    "/unsubscribe/{token}",
+    operation_id="confirmUnsubscribe",
+    summary="Ask whether mails are to end",
+    response_class=HTMLResponse,
+    responses=documented(404, 500, 503),
+)
+async def confirm_unsubscribe(token: str, services: Container) -> HTMLResponse:
+    """A page with a button: programs that only look at links unsubscribe nobody."""
+    audit_log.acted_by(f"delivery:{_read(services, 'unsubscribe', token)}")
+    return _page("<p>Do you want no more mails of this kind?</p><button>Unsubscribe</button>")
+
+
+@router.post(
+    "/unsubscribe/{token}",
+    operation_id="unsubscribe",
+    summary="End mails of a schedule or of a user",
+    response_class=HTMLResponse,
+    responses=documented(404, 500, 503),
+)
+async def unsubscribe(token: str, services: Container) -> HTMLResponse:
+    """One click, as RFC 8058 has it: mail programs post here themselves. The body is of no interest."""
+    delivery_id = _read(services, "unsubscribe", token)
+    recipient = await services.ledger.recipient(delivery_id)
+    if recipient is None:
+        raise _no_such_link()
+    audit_log.acted_by(f"delivery:{delivery_id}")
+    audit_log.about("job", recipient.job_id, owner=None)
+    await services.ledger.unsubscribe(recipient.address, recipient.topic)
+    log.info(
+        "mail.unsubscribed", address_hash=services.address_hash(recipient.address), topic=recipient.topic
+    )
+    return _page(f"<p>{escape(recipient.address)} gets no more mails of this kind.</p>")
+
+
+def _read(services: Services, purpose: Purpose, token: str) -> UUID:
+    try:
+        return services.links.read(purpose, token)
+    except BadLink as error:
+        raise _no_such_link() from error
+
+
+def _no_such_link() -> Problem:
+    return Problem(404, "bad_link", "There is no such link; copy it whole from the mail")
+
+
+def _page(body: str, status: int = 200) -> HTMLResponse:
+    return HTMLResponse(
+        '<!DOCTYPE html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        "<title>Mails about exports</title>"
+        f"<style>{_STYLE}</style><body>"
+        f'<form method="post">{body}</form></body></html>',
+        status_code=status,
+        headers={
+            "Content-Security-Policy": _POLICY,
+            "X-Robots-Tag": "noindex",
+        },
+    )

@@ -1,0 +1,141 @@
+"""A finished job's file: where to download it, and what it is."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from api.auth.authenticator import CurrentUser, User
+from api.errors import Problem, documented
+from api.jobs.routes import POLL_SECONDS, visible_job
+from api.jobs.schemas import Manifest, is_expired
+from api.services import Container, Services
+from stream_app.jobs.models import ExportJob
+from stream_app.jobs.states import UNFINISHED, Status
+
+router = APIRouter(prefix="/exports/jobs", tags=["files"])
+
+
+class DownloadLink(BaseModel):
+    """Where the file is, for a few minutes."""
+
+    url: str
+
+
+_REDIRECT: dict[int | str, dict[str, Any]] = {
+    307: {
+        "description": "The file, for a few minutes",
+        "headers": {"Location": {"description": "A presigned URL", "schema": {"type": "string"}}},
+    },
+    **documented(401, 404, 409, 410, 500, 503),
+}
+
+
+@router.get(
+    "/{job_id}/download",
+    operation_id="downloadExport",
+    summary="Download the file",
+    status_code=307,
+    response_class=Response,
+    responses={
+        200: {"model": DownloadLink, "description": "The same URL, for `Accept: application/json`"},
+        **_REDIRECT,
+    },
+)
+async def download_export(job_id: UUID, services: Container, user: CurrentUser, request: Request) -> Response:
+    """Redirects to a fresh presigned URL of the object store; do not send the token there.
+
+    Scripts in browsers cannot see where a redirect leads: with `Accept: application/json`, and nothing
+    else in it, the answer is 200 and `{"url": …}`.
+    """
+    answer = await _redirect(services, user, await _finished(services, user, job_id))
+    if request.headers.get("accept") != "application/json":
+        return answer
+    link = DownloadLink(url=answer.headers["location"])
+    return JSONResponse(link.model_dump(), headers={"Cache-Control": "no-store"})
+
+
+@router.head(
+    "/{job_id}/download",
+    operation_id="probeDownload",
+    summary="Whether the file can be downloaded",
+    status_code=307,
+    response_class=Response,
+    responses=_REDIRECT,
+)
+async def probe_download(job_id: UUID, services: Container, user: CurrentUser) -> Response:
+    """The same answer as that of GET, with a URL that is signed for HEAD."""
+    return await _redirect(services, user, await _finished(services, user, job_id), method="HEAD")
+
+
+@router.get(
+    "/{job_id}/manifest",
+    operation_id="getManifest",
+    summary="Rows, bytes, digest and origin of the file",
+    response_model=Manifest,
+    responses=documented(401, 404, 409, 410, 500, 503),
+)
+async def get_manifest(job_id: UUID, services: Container, user: CurrentUser) -> Manifest:
+    """What a client needs to check what it downloaded."""
+    job = await _finished(services, user, job_id)
+    known = {
+        "file_name": job.file_name,
+        "content_type": job.content_type,
+        "rows": job.row_count,
+        "bytes": job.file_size,
+        "sha256": job.sha256,
+        "as_of": job.as_of,
+    }
+    return Manifest.model_validate({**(job.manifest or {}), **known, "export_job_id": job.id})
+
+
+async def _finished(services: Services, user: User, job_id: UUID) -> ExportJob:
+    """The job, if the user may see it and there is a file.
+
+    Raises:
+        Problem: 404 no such job, 409 no file yet or never, 410 no more.
+    """
+    return finished(await visible_job(services, user, job_id), services.clock.now())
+
+
+def finished(job: ExportJob, now: datetime) -> ExportJob:
+    """The job, if there is a file at ``now``, by the database's clock.
+
+    Raises:
+        Problem: 409 no file yet or never, 410 no more.
+    """
+    if job.status in UNFINISHED:
+        raise Problem(
+            409, "not_ready", f"The export is {job.status}", headers={"Retry-After": str(POLL_SECONDS)}
+        )
+    if job.status == Status.FAILED:
+        raise Problem(409, "export_failed", f"The export failed: {job.error_message}")
+    if job.status == Status.CANCELLED:
+        raise Problem(409, "export_cancelled", "The export was cancelled")
+    if job.status == Status.EXPIRED or is_expired(job, now):
+        raise Problem(410, "expired", "The file was kept for its time and is gone; ask for the export again")
+    return job
+
+
+async def _redirect(services: Services, user: User, job: ExportJob, *, method: str = "GET") -> Response:
+    answer = await presigned(services, job, method=method)
+    services.audit.downloaded(job, by=user.id, method=method)
+    return answer
+
+
+async def presigned(services: Services, job: ExportJob, *, method: str = "GET") -> Response:
+    """Redirects to a fresh presigned URL of a finished job's file.
+
+    Raises:
+        Problem: 410 there is no file any more.
+    """
+    if job.file_path is None or job.file_name is None or job.content_type is None:
+        raise Problem(410, "gone", "There is no file any more; ask for the export again")
+    # In a thread: credentials of a role are asked for over the network.
+    link = await services.storage.call(
+        services.storage.link, job.file_path, job.file_name, job.content_type, method=method
+    )
+    return Response(status_code=307, headers={"Location": link, "Cache-Control": "no-store"})

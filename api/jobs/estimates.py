@@ -1,0 +1,164 @@
+"""What an export would amount to, found out without making it: by counting, and by a sample."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import asyncpg
+
+from api.jobs.schemas import Estimate
+from api.services import Services
+from stream_app.exports.catalog import Table
+from stream_app.exports.compression import compression_for
+from stream_app.exports.formats.base import Document, Format, Tally
+from stream_app.exports.query import Rows, Statement, render, rows_of
+from stream_app.exports.relative_dates import resolved
+from stream_app.exports.source import Snapshot
+from streaming_exporter.errors import Retryable
+from streaming_exporter.events import ExportRequest
+
+SAMPLE_ROWS = 100
+SAMPLE_MILLISECONDS = 300
+"""How long reading the sample may take: a filter that finds few rows would have the whole table searched."""
+
+
+SECONDS = 2.0
+"""How long an estimate may keep the database busy, and wait for it."""
+
+COUNTED_ROWS = 100_000
+COUNT_MILLISECONDS = 1_000
+"""So many of a user's own rows are counted, within this time; beyond it is "at least"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How many rows: ``exact``, or ``at_least`` so many, or about as many."""
+
+    rows: int
+    exact: bool
+    at_least: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The first rows that come, as the database renders them."""
+
+    rows: int
+    chunks: Sequence[bytes]
+
+
+async def estimate(services: Services, request: ExportRequest) -> Estimate:
+    """Rows, bytes, and whether the format can take them; the database has :data:`SECONDS` for it.
+
+    What the planner expects tells of everybody's rows: it is only used for who may read all of them. A
+    user's own rows are counted, as far as the time allows.
+
+    Raises:
+        Rejected: the request cannot be honoured.
+        Retryable: the source database is away, or the table is locked.
+    """
+    return await services.catalog.use(
+        services.datasets[request.export_type], lambda table: _estimate(services, table, request)
+    )
+
+
+async def _estimate(services: Services, table: Table, request: ExportRequest) -> Estimate:
+    output = services.formats[request.format]
+    request = resolved(request, table.every, services.clock.now())
+    rows = await asyncio.to_thread(rows_of, table, request)
+    limits = [limit for limit in (output.row_limit(services.settings), services.settings.max_rows) if limit]
+    limit = min(limits, default=None)
+    few = replace(rows, select=rows.select.order_by(None).limit(SAMPLE_ROWS))
+    statement = await asyncio.to_thread(Statement.of, few, output, request.options)
+    try:
+        async with asyncio.timeout(SECONDS):
+            async with _snapshot(services, table) as snapshot:
+                sample = await _sample(snapshot, statement)
+            if sample is not None and sample.rows < SAMPLE_ROWS:
+                amount = Amount(sample.rows, exact=True)
+            else:
+                amount = await _amount(services, table, request, rows, limit) or Amount(
+                    sample.rows if sample else 0, exact=False, at_least=True
+                )
+    except TimeoutError as error:
+        raise Retryable("the estimate took too long") from error
+    size = None
+    if sample is not None:
+        size = await asyncio.to_thread(_size, sample, amount.rows, rows, request, output, table)
+    fits = limit is None or amount.rows <= limit
+    return Estimate(
+        rows=amount.rows,
+        bytes=size,
+        exact=amount.exact,
+        at_least=amount.at_least,
+        row_limit=limit,
+        fits=fits,
+        reason=None
+        if fits
+        else f"A {output.name} file may have {limit:,} rows here; "
+        "narrow the export with filters or choose another format",
+    )
+
+
+def _snapshot(services: Services, table: Table) -> AbstractAsyncContextManager[Snapshot]:
+    return services.estimating.snapshot(
+        "exporter estimate", path=table.path, seconds=SECONDS, lock_seconds=SECONDS / 2
+    )
+
+
+async def _counted(snapshot: Snapshot, sql: str, limit: int) -> Amount | None:
+    """The rows, counted as far as one beyond ``limit``; ``None``: there was no time for it."""
+    await snapshot.connection.execute(f"SET LOCAL statement_timeout = {COUNT_MILLISECONDS}")
+    try:
+        count = await snapshot.count(sql, limit + 1)
+    except asyncpg.QueryCanceledError:
+        return None
+    return Amount(count, exact=count <= limit, at_least=count > limit)
+
+
+async def _amount(
+    services: Services, table: Table, request: ExportRequest, rows: Rows, limit: int | None
+) -> Amount | None:
+    sql = await asyncio.to_thread(render, rows.select.order_by(None))
+    async with _snapshot(services, table) as snapshot:
+        if request.scope == "all":
+            return Amount(await snapshot.estimate(sql), exact=False)
+        return await _counted(snapshot, sql, max(COUNTED_ROWS, limit or 0))
+
+
+async def _sample(snapshot: Snapshot, statement: Statement) -> Sample | None:
+    """The first rows that come; ``None``: they did not come soon enough."""
+    chunks: list[bytes] = []
+
+    async def keep(chunk: bytes) -> None:
+        chunks.append(chunk)
+
+    await snapshot.connection.execute(f"SET LOCAL statement_timeout = {SAMPLE_MILLISECONDS}")
+    try:
+        return Sample(await snapshot.copy(statement.sql, statement.copy, keep), chunks)
+    except asyncpg.QueryCanceledError:
+        return None
+
+
+def _size(
+    sample: Sample, count: int, rows: Rows, request: ExportRequest, output: Format, table: Table
+) -> int:
+    """Bytes of a file with ``count`` rows like those of the sample."""
+    document = Document(
+        dataset=request.export_type,
+        columns=rows.columns,
+        options=request.options,
+        as_of=datetime.now(UTC),
+        filters=request.filters,
+        template=table.dataset.template,
+    )
+    compression = compression_for(request.options.compression, output)
+
+    def size(of: Sequence[bytes]) -> int:
+        framed = output.frame(iter(of), document, Tally())
+        return sum(map(len, compression.apply(framed) if compression else framed))
+
+    empty = size([])
+    return empty + (size(sample.chunks) - empty) * count // max(sample.rows, 1)

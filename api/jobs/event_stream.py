@@ -1,0 +1,158 @@
+"""Server-sent events: one job until it ends, or everything of a user."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+from uuid import UUID
+
+import structlog
+from fastapi import APIRouter, Header, Response
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette.sse import SendTimeoutError
+from starlette.types import Receive, Scope, Send
+
+from api.auth.authenticator import CurrentUser, User
+from api.errors import documented
+from api.jobs.live_updates import UNFINISHED_LISTED, Update, version
+from api.jobs.routes import overseen_job
+from api.jobs.schemas import JobView
+from api.services import Container, Services
+from stream_app.jobs.states import UNFINISHED
+
+router = APIRouter(tags=["events"])
+log = structlog.get_logger(__name__)
+
+PING_SECONDS = 15
+RETRY_MILLISECONDS = 2000
+"""When a client comes back whose stream ended early."""
+SEND_SECONDS = 30.0
+"""How long a client may take to accept what is sent to it."""
+LOOK_BACK = timedelta(minutes=1)
+"""How much earlier than the last event a resumed listener is told of; repetitions do no harm."""
+RESUMED = 200
+"""Most ended jobs that a resumed listener is told of."""
+
+LastEventId = Annotated[
+    str | None, Header(max_length=100, description="`id` of the last event that was received")
+]
+
+_STREAM: dict[str, Any] = {
+    "description": "Events called `job`; `data` is the job as GET /exports/jobs/{id} answers it",
+    "content": {
+        "text/event-stream": {
+            "schema": {"type": "string"},
+            "example": 'id: 1.0.20000.0\nevent: job\ndata: {"export_job_id": "4f1c…", "row_count": 2}\n\n',
+        }
+    },
+}
+
+
+class EventStream(EventSourceResponse):
+    """A stream that ends at the latest when the client's token does, and for a client that does not read."""
+
+    def __init__(self, events: AsyncIterator[ServerSentEvent], user: User) -> None:
+        super().__init__(
+            events, sep="\n", ping=PING_SECONDS, ping_message_factory=_ping, send_timeout=SEND_SECONDS
+        )
+        self._seconds = user.expires - time.time()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the stream."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                await super().__call__(scope, receive, send)
+        except SendTimeoutError:
+            log.info("listener.too_slow")
+        except TimeoutError:
+            await send({"type": "http.response.body", "body": b""})
+
+
+@router.get(
+    "/exports/jobs/{job_id}/events",
+    operation_id="watchExport",
+    summary="Follow a job until it ends",
+    response_class=Response,
+    responses={
+        200: _STREAM,
+        204: {"description": "The job has ended, and `Last-Event-ID` is its last event: do not come back"},
+        **documented(401, 404, 422, 429, 500, 503),
+    },
+)
+async def watch_export(
+    job_id: UUID, services: Container, user: CurrentUser, last_event_id: LastEventId = None
+) -> Response:
+    """How the job stands, at once and whenever that changes; ended by the event that says how it ended."""
+    job = await overseen_job(services, user, job_id)
+    if job.status not in UNFINISHED and last_event_id == version(job):
+        return Response(status_code=204)
+    events = _one(services, job_id, last_event_id, data=user.may_see_data(job.user_id))
+    return EventStream(events, user)
+
+
+@router.get(
+    "/exports/events",
+    operation_id="watchExports",
+    summary="Follow all of your jobs",
+    response_class=Response,
+    responses={200: _STREAM, **documented(401, 422, 429, 500, 503)},
+)
+async def watch_exports(
+    services: Container, user: CurrentUser, last_event_id: LastEventId = None
+) -> Response:
+    """First your unfinished jobs (the newest 500), then every change of any of your jobs.
+
+    With `Last-Event-ID` also those that have ended since that event.
+    """
+    await services.records.unfinished(user.id)  # an outage is told now, with its status
+    return EventStream(_every(services, user.id, _moment(last_event_id)), user)
+
+
+async def _one(
+    services: Services, job_id: UUID, last: str | None, *, data: bool
+) -> AsyncIterator[ServerSentEvent]:
+    with services.feed.job(job_id) as subscription:
+        # Read after the subscription began, so that no change falls in between.
+        for job in await services.records.some([job_id]):
+            if version(job) != last or job.status not in UNFINISHED:
+                subscription.offer(Update.of(job))
+            else:
+                subscription.known[job_id] = version(job)
+        async for update in subscription.updates():
+            body = update.body if data else JobView.model_validate_json(update.body).without_data()
+            yield _event(body if isinstance(body, str) else body.model_dump_json(), update.version)
+            if update.ended:
+                return
+        yield _ended_early()
+
+
+async def _every(services: Services, user_id: str, since: datetime | None) -> AsyncIterator[ServerSentEvent]:
+    with services.feed.user(user_id) as subscription:
+        ended = await services.records.ended_since(user_id, since - LOOK_BACK, RESUMED) if since else []
+        unfinished = await services.records.unfinished_of([user_id], UNFINISHED_LISTED)
+        for job in [*unfinished, *reversed(ended)]:
+            subscription.offer(Update.of(job))
+        async for update in subscription.updates():
+            yield _event(update.body, str(int(time.time() * 1000)))
+        yield _ended_early()
+
+
+def _event(body: str, event_id: str) -> ServerSentEvent:
+    return ServerSentEvent(body, event="job", id=event_id)
+
+
+def _ended_early() -> ServerSentEvent:
+    """Tells why a stream ends before its time; with the next one everything is told anew."""
+    return ServerSentEvent('{"code": "stream_ended"}', event="error", retry=RETRY_MILLISECONDS)
+
+
+def _ping() -> ServerSentEvent:
+    return ServerSentEvent(comment="still here")
+
+
+def _moment(event_id: str | None) -> datetime | None:
+    """The moment that the id of a user's event stands for, in milliseconds; ``None``: it is none."""
+    if event_id is None or not event_id.isascii() or not event_id.isdigit() or len(event_id) > 13:
+        return None
+    return datetime.fromtimestamp(int(event_id) / 1000, UTC)

@@ -1,0 +1,117 @@
+"""Reads jobs the way that polling needs it: all that are asked for at the same time with one query."""
+
+import asyncio
+from typing import Any, cast
+from uuid import UUID
+
+import asyncpg
+from pydantic_core import from_json, to_json
+
+from stream_app.db.engine import keep_alive, outages_are_retryable
+from stream_app.jobs.models import ExportJob
+from stream_app.settings import Settings
+
+CONNECTIONS = 2
+QUERY_SECONDS = 30
+
+_COLUMNS = ", ".join(f'"{column.name}"' for column in ExportJob.__table__.columns)
+_READ = f"SELECT {_COLUMNS} FROM export_jobs WHERE id = ANY($1)"
+
+
+class JobRow(asyncpg.Record):  # type: ignore[misc]
+    """A job as its row: the attributes of :class:`ExportJob`, without the cost of making one."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError as error:
+            raise AttributeError(name) from error
+
+
+class JobReader:
+    """Reads single jobs. While a query is under way, the next one gathers.
+
+    So a thousand clients that poll cost few queries and two connections, and one client waits for nobody.
+    """
+
+    def __init__(self, settings: Settings, *, application: str) -> None:
+        self._settings = settings
+        self._application = application
+        self._pool: asyncpg.Pool[JobRow] | None = None
+        self._wanted: dict[UUID, asyncio.Future[JobRow | None]] = {}
+        self._free = CONNECTIONS
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def get(self, job_id: UUID, *, user_id: str | None = None) -> ExportJob | None:
+        """The job, or ``None`` if there is none or it is not ``user_id``'s.
+
+        Raises:
+            Retryable: the database is away.
+        """
+        reading = self._wanted.get(job_id)
+        if reading is None:
+            reading = self._wanted[job_id] = asyncio.get_running_loop().create_future()
+            if self._free:
+                self._free -= 1
+                task = asyncio.create_task(self._read())
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        with outages_are_retryable():
+            job = cast("ExportJob | None", await asyncio.shield(reading))
+        return None if job is None or (user_id is not None and job.user_id != user_id) else job
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for task in self._tasks:
+            task.cancel()
+        if self._pool is not None:
+            self._pool.terminate()
+
+    async def _read(self) -> None:
+        """Read what is wanted, until nothing is."""
+        try:
+            while self._wanted:
+                wanted, self._wanted = self._wanted, {}
+                try:
+                    rows = {row["id"]: row for row in await self._fetch(list(wanted))}
+                except Exception as error:
+                    for reading in wanted.values():
+                        reading.set_exception(error)
+                        reading.exception()  # whoever asked may have gone
+                    continue
+                for job_id, reading in wanted.items():
+                    reading.set_result(rows.get(job_id))
+        finally:
+            self._free += 1
+
+    async def _connect(self, *_: object, **options: Any) -> "asyncpg.Connection[JobRow]":
+        """A connection by the URL as it is now: its password can change."""
+        return await asyncpg.connect(self._settings.state_dsn, **options)
+
+    async def _fetch(self, ids: list[UUID]) -> list[JobRow]:
+        if self._pool is None:
+            self._pool = asyncpg.create_pool(
+                connect=self._connect,
+                min_size=0,
+                max_size=CONNECTIONS,
+                timeout=10,
+                command_timeout=QUERY_SECONDS,
+                record_class=JobRow,
+                init=_reads_json,
+                reset=_nothing,
+                server_settings={"application_name": self._application, "timezone": "UTC"},
+            )
+        pool = await self._pool
+        rows: list[JobRow] = await pool.fetch(_READ, ids)
+        return rows
+
+
+async def _reads_json(connection: "asyncpg.Connection[JobRow]") -> None:
+    keep_alive(connection)
+    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=to_json, decoder=from_json)
+
+
+async def _nothing(_: "asyncpg.Connection[JobRow]") -> None:
+    """A session that only ever reads needs no cleaning between two queries."""

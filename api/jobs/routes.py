@@ -1,0 +1,219 @@
+"""Jobs: ask for one, see it, see all, cancel."""
+
+from hashlib import blake2b
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from api import audit_log
+from api import cursor as cursors
+from api.auth.authenticator import CurrentUser, User
+from api.departure import while_connected
+from api.errors import Problem, documented, not_found
+from api.jobs.estimates import estimate
+from api.jobs.schemas import Accepted, Estimate, JobPage, JobView, Order
+from api.jobs.service import event_of, place
+from api.services import SOURCE, Container, Services
+from stream_app.jobs.models import ExportJob
+from stream_app.jobs.states import UNFINISHED, Status
+from stream_app.observability import tracing
+from streaming_exporter.events import ExportRequest, Word, cancel_event
+
+router = APIRouter(prefix="/exports/jobs", tags=["jobs"])
+
+POLL_SECONDS = 1
+_RETRY_AFTER = {"description": "Seconds until it is worth asking again", "schema": {"type": "integer"}}
+_IF_NONE_MATCH = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "ETag of the last answer",
+}
+
+
+async def visible_job(services: Services, user: User, job_id: UUID) -> ExportJob:
+    """The job, if the user may see what is in it.
+
+    Raises:
+        Problem: 404 there is none for them, 403 they may only see how it stands.
+    """
+    job = await overseen_job(services, user, job_id)
+    if not user.may_see_data(job.user_id):
+        raise Problem(403, "role_missing", "What is in other users' jobs needs the role exports:admin")
+    return job
+
+
+async def overseen_job(services: Services, user: User, job_id: UUID) -> ExportJob:
+    """The job, if the user may see at least how it stands; :func:`seen` leaves out what is not for them.
+
+    Raises:
+        Problem: 404 otherwise.
+    """
+    job = await services.reader.get(job_id, user_id=user.oversees)
+    if job is None:
+        raise not_found()
+    audit_log.about("job", job_id, owner=job.user_id)
+    return job
+
+
+def seen(services: Services, user: User, job: ExportJob) -> JobView:
+    """The job as the user may see it."""
+    view = JobView.of(job, services.clock.now())
+    return view if user.may_see_data(job.user_id) else view.without_data()
+
+
+@router.post(
+    "",
+    operation_id="requestExport",
+    summary="Ask for an export",
+    status_code=202,
+    response_model=Accepted,
+    responses={
+        202: {
+            "description": "The job is recorded",
+            "headers": {"Location": {"description": "The job", "schema": {"type": "string"}}},
+        },
+        **documented(400, 401, 403, 413, 422, 429, 500, 503),
+    },
+)
+async def request_export(
+    order: Order,
+    services: Container,
+    user: CurrentUser,
+    response: Response,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            pattern=r"^[\x21-\x7e]+$",
+            max_length=255,
+            description="The same key with the same body is the same job, however often it is sent",
+        ),
+    ] = None,
+) -> Accepted:
+    """The order is checked against the dataset and recorded; the job starts once Kafka has its event.
+
+    A 503 with the code `in_doubt` says that the order may have been taken, and as which job.
+
+    The rows are the token's user's own, unless scope `all` is asked for with the role `exports:all`.
+    """
+    job_id, status = await place(services, user, order, idempotency_key)
+    audit_log.about("job", job_id, owner=user.id)
+    response.headers["Location"] = f"/exports/jobs/{job_id}"
+    return Accepted(export_job_id=job_id, status=status)
+
+
+@router.post(
+    ":estimate",
+    operation_id="estimateExport",
+    summary="What an export would amount to",
+    response_model=Estimate,
+    responses=documented(400, 401, 403, 413, 422, 500, 503),
+)
+async def estimate_export(request: Request, order: Order, services: Container, user: CurrentUser) -> Estimate:
+    """Rows and bytes, in milliseconds and at most two seconds. What POST refuses is refused.
+
+    Your own rows are counted, up to a bound: beyond it the answer is `at_least`. Of scope `all` the rows are
+    what the database expects. Bytes are those of a small sample.
+    """
+    wanted = ExportRequest.parse(event_of(services, user, order, None).data)
+    return await while_connected(request, estimate(services, wanted))
+
+
+@router.get(
+    "",
+    operation_id="listExports",
+    summary="Your jobs, newest first",
+    response_model=JobPage,
+    responses=documented(401, 403, 422, 500, 503),
+)
+async def list_exports(
+    services: Container,
+    user: CurrentUser,
+    status: Annotated[Status | None, Query(description="Only jobs that stand so")] = None,
+    export_type: Annotated[Word | None, Query(description="Only jobs of this dataset")] = None,
+    user_id: Annotated[
+        str | None,
+        Query(max_length=255, description="Only this user's: for the roles exports:admin, exports:operate"),
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[str | None, Query(max_length=200, description="next_cursor of the page before")] = None,
+) -> Response:
+    """With the role `exports:admin` everybody's jobs; with `exports:operate` too, without what is in them."""
+    if user_id is not None and user_id != user.id and not user.is_operator:
+        raise Problem(403, "role_missing", "Other users' jobs need the role exports:admin", field="user_id")
+    owner = user.oversees if user_id is None else user_id
+    audit_log.about("jobs", "all" if owner is None else "of", owner=owner)
+    jobs = await services.records.newest(
+        owner,
+        status=status,
+        export_type=export_type,
+        before=cursors.decode(cursor) if cursor else None,
+        limit=limit + 1,
+    )
+    more = len(jobs) > limit
+    page = JobPage.model_construct(
+        jobs=[seen(services, user, job) for job in jobs[:limit]],
+        next_cursor=cursors.encode((jobs[limit - 1].created_at, jobs[limit - 1].id)) if more else None,
+    )
+    return Response(page.model_dump_json(), media_type="application/json")
+
+
+@router.get(
+    "/{job_id}",
+    operation_id="getExport",
+    summary="How a job stands",
+    response_model=JobView,
+    responses={
+        200: {"headers": {"Retry-After": _RETRY_AFTER, "ETag": {"schema": {"type": "string"}}}},
+        304: {"description": "Nothing has changed since the answer with that ETag"},
+        **documented(401, 404, 500, 503),
+    },
+    # Described here and read by hand: this call is asked for more often than all others.
+    openapi_extra={"parameters": [_IF_NONE_MATCH]},
+)
+async def get_export(
+    job_id: UUID,
+    services: Container,
+    user: CurrentUser,
+    request: Request,
+) -> Response:
+    """`Retry-After` is there while the job has not ended; send `If-None-Match` to poll cheaply."""
+    job = await overseen_job(services, user, job_id)
+    body = seen(services, user, job).model_dump_json().encode()
+    tag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
+    headers = {"ETag": tag, "Cache-Control": "no-store"}
+    if job.status in UNFINISHED:
+        headers["Retry-After"] = str(POLL_SECONDS)
+    condition = request.headers.get("If-None-Match")
+    if condition is not None and _matches(condition, tag):
+        return Response(status_code=304, headers=headers)
+    return Response(body, headers=headers, media_type="application/json")
+
+
+@router.delete(
+    "/{job_id}",
+    operation_id="cancelExport",
+    summary="Cancel a job",
+    status_code=202,
+    response_model=Accepted,
+    responses={202: {"description": "The cancellation is recorded"}, **documented(401, 404, 500, 503)},
+)
+async def cancel_export(job_id: UUID, services: Container, user: CurrentUser) -> Accepted:
+    """A job that runs is stopped; the answer shows how it stood when it was asked for."""
+    job = await overseen_job(services, user, job_id)
+    if job.status not in UNFINISHED and not user.may_see_data(job.user_id):
+        raise Problem(403, "role_missing", "To remove other users' files needs the role exports:admin")
+    async with services.store.transaction() as connection:
+        await services.store.cancel(connection, job_id)
+    event = cancel_event(job_id, source=SOURCE, by=user.id)
+    with tracing.sending(event) as span:
+        services.relay.soon(tracing.carrying(event, span))
+    return Accepted(export_job_id=job_id, status=Status(job.status))
+
+
+def _matches(condition: str, tag: str) -> bool:
+    """RFC 9110, section 13.1.2: weak comparison."""
+    candidates = (part.strip().removeprefix("W/") for part in condition.split(","))
+    return any(candidate in ("*", tag) for candidate in candidates)

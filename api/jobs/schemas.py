@@ -1,0 +1,254 @@
+"""Bodies of requests and answers."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from stream_app.jobs.models import ExportJob
+from stream_app.jobs.states import Status
+from streaming_exporter.events import JobError, Options, Word
+
+JOB_EXAMPLE: dict[str, Any] = {
+    "export_job_id": "4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10",
+    "status": "completed",
+    "user_id": "user-17",
+    "export_type": "ledger",
+    "format": "csv",
+    "scope": "own",
+    "filters": {"kind": "proof"},
+    "columns": ["id", "kind", "created_at"],
+    "options": {"compression": "gzip"},
+    "attempt": 1,
+    "row_count": 1204,
+    "estimated_rows": 1180,
+    "file_size": 20311,
+    "file_name": "ledger-2026-11-24.csv.gz",
+    "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "created_at": "2026-11-24T06:00:00Z",
+    "started_at": "2026-11-24T06:00:00.02Z",
+    "completed_at": "2026-11-24T06:00:00.31Z",
+    "expires_at": "2026-12-01T06:00:00.31Z",
+    "cancel_requested": False,
+    "download_url": "/exports/jobs/4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10/download",
+}
+
+
+class OrderOptions(Options):
+    """Options of an order; an unknown one is an error, while events ignore what they do not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Order(BaseModel):
+    """What is to be exported; an unknown field is an error, since a misspelt filter would export too much."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {
+                "export_type": "ledger",
+                "format": "csv",
+                "filters": {"kind": "proof", "created_at": {"gte": "2026-01-01", "lt": "2026-02-01"}},
+                "columns": ["id", "kind", "created_at"],
+                "options": {"compression": "gzip"},
+            }
+        },
+    )
+
+    export_type: Annotated[Word, Field(description="A dataset of GET /exports/datasets")]
+    format: Annotated[Word, Field(description="A format of GET /exports/datasets")]
+    filters: Annotated[dict[str, Any] | None, Field(max_length=50)] = None
+    columns: Annotated[list[str] | None, Field(min_length=1, max_length=1600)] = None
+    options: OrderOptions | None = None
+    scope: Literal["own", "all"] | None = None
+    recipients: Annotated[
+        list[str] | None, Field(max_length=50, description="Mail addresses that are told how the job ended")
+    ] = None
+    webhook: Annotated[
+        str | None, Field(max_length=2000, description="An https URL that is told how the job ended")
+    ] = None
+
+
+class Accepted(BaseModel):
+    """The job that an order became."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"export_job_id": JOB_EXAMPLE["export_job_id"], "status": "pending"}}
+    )
+
+    export_job_id: UUID
+    status: Status
+
+
+class Estimate(BaseModel):
+    """What an order would amount to. ``rows`` and ``bytes`` are guesses, unless ``exact``.
+
+    ``at_least``: it is no guess either, there are as many rows or more.
+
+    ``bytes`` is null where a sample could not be had in time. ``fits`` is whether the format takes so many
+    rows; if not, ``reason`` says what to do.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "rows": 120_000,
+                "bytes": 54_213_004,
+                "exact": False,
+                "at_least": False,
+                "row_limit": 100_000,
+                "fits": False,
+                "reason": "A pdf file may have 100,000 rows here; "
+                "narrow the export with filters or choose another format",
+            }
+        }
+    )
+
+    rows: int
+    bytes: int | None
+    exact: bool
+    at_least: bool = False
+    row_limit: int | None
+    fits: bool
+    reason: str | None
+
+
+class JobView(BaseModel):
+    """A job; ``row_count`` grows while it is processed, sizes are bytes."""
+
+    model_config = ConfigDict(json_schema_extra={"example": JOB_EXAMPLE})
+
+    export_job_id: UUID
+    status: Status
+    user_id: str
+    export_type: str
+    format: str
+    scope: str
+    filters: Any
+    columns: Any
+    options: Any
+    attempt: int
+    row_count: int | None
+    estimated_rows: int | None
+    file_size: int | None
+    file_name: str | None
+    sha256: str | None
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    expires_at: datetime | None
+    cancel_requested: bool
+    download_url: str | None
+    error: JobError | None
+
+    @classmethod
+    def of(cls, job: ExportJob, now: datetime | None = None) -> "JobView":
+        """The job as its record has it; ``now`` is the time by the database's clock."""
+        status = Status(job.status)
+        if status is Status.COMPLETED and is_expired(job, now or datetime.now(UTC)):
+            status = Status.EXPIRED
+        return cls.model_construct(
+            export_job_id=job.id,
+            status=status,
+            user_id=job.user_id,
+            export_type=job.export_type,
+            format=job.format,
+            scope=job.scope or "own",
+            filters=job.filters,
+            columns=job.columns,
+            options=job.options,
+            attempt=job.attempt,
+            row_count=job.row_count,
+            estimated_rows=job.estimated_rows,
+            file_size=job.file_size,
+            file_name=job.file_name,
+            sha256=job.sha256,
+            created_at=job.created_at,
+            started_at=job.started_at,
+            completed_at=job.completed_at,
+            expires_at=job.expires_at,
+            cancel_requested=job.cancel_requested_at is not None,
+            download_url=f"/exports/jobs/{job.id}/download" if status is Status.COMPLETED else None,
+            error=JobError(code=job.error_code or "error", message=job.error_message or "")
+            if status is Status.FAILED or (status is Status.PENDING and job.error_code is not None)
+            else None,
+        )
+
+    def without_data(self) -> "JobView":
+        """How the job stands, for those who operate the service: nothing that its user wrote, and no file."""
+        error = self.error and JobError(code=self.error.code, message="only its user can see the reason")
+        closed = {"filters": None, "columns": None, "options": None, "file_name": None, "sha256": None}
+        return self.model_copy(update={**closed, "download_url": None, "error": error})
+
+
+class JobPage(BaseModel):
+    """Jobs, newest first; ``next_cursor`` leads to older ones."""
+
+    jobs: list[JobView]
+    next_cursor: str | None
+
+
+class Manifest(BaseModel):
+    """What a finished file is, so that it can be checked."""
+
+    model_config = ConfigDict(extra="allow")
+
+    export_job_id: UUID
+    file_name: str
+    content_type: str
+    rows: int
+    bytes: int
+    sha256: str
+    as_of: datetime
+
+
+class ColumnView(BaseModel):
+    """A column, and what filters may do with it; ``values`` are those of an enum."""
+
+    name: str
+    type: str
+    kind: str
+    nullable: bool
+    operators: list[str]
+    values: list[str] | None = None
+
+
+class DatasetView(BaseModel):
+    """Something that can be exported; ``error`` says why it cannot be at the moment.
+
+    ``owner`` and ``time`` are null where these columns are not shown. ``has_owner`` and ``has_time`` say that
+    there are such columns: then there are rows that are one's own, and windows.
+    """
+
+    name: str
+    description: str
+    owner: str | None
+    time: str | None
+    has_owner: bool = False
+    has_time: bool = False
+    columns: list[ColumnView]
+    error: str | None = None
+
+
+class FormatView(BaseModel):
+    """A way to write a file."""
+
+    name: str
+    description: str
+    media_type: str
+    extension: str
+    compressible: bool
+
+
+class Catalogue(BaseModel):
+    """Everything that can be asked for."""
+
+    datasets: list[DatasetView]
+    formats: list[FormatView]
+
+
+def is_expired(job: ExportJob, now: datetime) -> bool:
+    """Whether the file has expired at ``now``, even if it is not removed yet."""
+    return job.expires_at is not None and job.expires_at <= now

@@ -1,0 +1,174 @@
+"""From an order over HTTP to a job: its record is committed, then its event is published from it."""
+
+import asyncio
+import json
+from contextlib import suppress
+from typing import Any
+from uuid import UUID, uuid4, uuid5
+
+import structlog
+from pydantic_core import PydanticSerializationError
+
+from api.auth.authenticator import User
+from api.errors import RETRY_SECONDS, Problem
+from api.jobs.schemas import Order
+from api.services import SOURCE, Services
+from stream_app.exports.catalog import Table
+from stream_app.exports.compression import compression_for
+from stream_app.exports.query import rows_of
+from stream_app.exports.relative_dates import resolved
+from stream_app.jobs.models import ExportJob
+from stream_app.jobs.queue import Placed
+from stream_app.jobs.states import Status
+from stream_app.jobs.submission import check, job_row
+from stream_app.observability import tracing
+from streaming_exporter.errors import InDoubt, Rejected, Retryable, Unreadable
+from streaming_exporter.events import Event, ExportRequest, decode, request_event
+
+log = structlog.get_logger(__name__)
+
+IDEMPOTENCY = UUID("6f0a5a0e-6f2c-4c3b-9a43-2f1c0f0b7a51")
+"""Namespace of the ids of jobs that were asked for with an ``Idempotency-Key``."""
+BUSY_SECONDS = 30
+
+WANTED = (
+    "user_id",
+    "export_type",
+    "format",
+    "filters",
+    "columns",
+    "options",
+    "scope",
+    "recipients",
+    "webhook",
+)
+"""What two orders must agree in to be the same."""
+
+
+async def place(services: Services, user: User, order: Order, key: str | None) -> tuple[UUID, Status]:
+    """Record the order, and have it published; with the same ``key`` again it is the same job.
+
+    Raises:
+        Rejected: the order can never be honoured; the text names the field.
+        Problem: it is not allowed, not now, or whether it was taken is not known.
+        Retryable: a part is away. Then there is no record, unless an earlier call made one.
+    """
+    event = event_of(services, user, order, key)
+    row = job_row(
+        event,
+        now=services.clock.now(),
+        formats=services.formats,
+        datasets=services.datasets,
+        addressing=services.addressing,
+    )
+    if key is not None and (known := await services.records.get(event.job_id)) is not None:
+        return _same(known, row)  # whatever has become of the table since
+    await check_against_table(services, ExportRequest.parse(event.data))
+    placed = await _record(services, event, row)
+    if placed is Placed.TOO_MANY:
+        raise too_many(services)
+    if placed is Placed.KNOWN:
+        known = await services.records.get(event.job_id)
+        if known is not None:
+            return _same(known, row)
+    with tracing.sending(event) as span:
+        services.relay.soon(tracing.carrying(event, span))
+    log.info(
+        "job.requested",
+        job_id=str(event.job_id),
+        user_id=user.id,
+        dataset=order.export_type,
+        format=order.format,
+    )
+    return event.job_id, Status.PENDING
+
+
+async def _record(services: Services, event: Event, row: dict[str, Any]) -> Placed:
+    """Commit the job's row; where the database's answer was lost, see whether it is there.
+
+    Raises:
+        Problem: that cannot be seen either.
+        Retryable: there is no record.
+    """
+    try:
+        return await services.store.place(row, limit=services.settings.user_pending_limit)
+    except InDoubt as error:
+        log.warning("job.in_doubt", job_id=str(event.job_id), error=str(error))
+        with suppress(Retryable):
+            if await services.records.get(event.job_id) is not None:
+                return Placed.NEW
+        raise in_doubt(event.job_id) from error
+
+
+def too_many(services: Services) -> Problem:
+    """A user's unfinished jobs are as many as they may be."""
+    limit = services.settings.user_pending_limit
+    return Problem(
+        429,
+        "too_many_jobs",
+        f"There may be {limit} unfinished jobs of one user; wait for one to end, or cancel one",
+        headers={"Retry-After": str(BUSY_SECONDS)},
+    )
+
+
+def in_doubt(job_id: UUID) -> Problem:
+    """Whether a job was recorded is not known, and its id is all that can be said."""
+    return Problem(
+        503,
+        InDoubt.code,
+        f"The state database did not confirm the order; it may have been taken, as job {job_id}. "
+        f"Ask for /exports/jobs/{job_id} before you send it again, or send it again with the same "
+        "Idempotency-Key",
+        headers={"Retry-After": str(RETRY_SECONDS), "Location": f"/exports/jobs/{job_id}"},
+        export_job_id=job_id,
+    )
+
+
+def event_of(services: Services, user: User, order: Order, key: str | None) -> Event:
+    """The request event, such that every reader can read it."""
+    if order.scope == "all" and not user.may_export_all:
+        raise Problem(403, "scope_not_allowed", "Scope all needs the role exports:all", field="scope")
+    job_id = uuid4() if key is None else uuid5(IDEMPOTENCY, f"{len(user.id)}:{user.id}:{key}")
+    try:
+        json.dumps(order.filters, allow_nan=False)
+    except ValueError as error:
+        raise Rejected("NaN and infinity are not JSON", code="invalid_number", field="filters") from error
+    try:
+        data = {"user_id": user.id, **order.model_dump(mode="json", exclude_unset=True)}
+        request = check(
+            data,
+            formats=services.formats,
+            datasets=services.datasets,
+            addressing=services.addressing,
+        )
+        event = request_event(
+            request, job_id=job_id, source=SOURCE, traceparent=tracing.current().traceparent
+        )
+        decode(event.encode())
+    except (PydanticSerializationError, UnicodeError) as error:
+        raise Rejected("a text in the body is not valid Unicode", code="invalid_text") from error
+    except Unreadable as error:
+        raise Rejected(str(error), code="invalid_text") from error
+    return event
+
+
+async def check_against_table(services: Services, request: ExportRequest) -> None:
+    """Columns, filters and compression, while somebody waits to be told."""
+    compression_for(request.options.compression, services.formats[request.format])
+
+    async def check_table(table: Table) -> None:
+        wanted = resolved(request, table.every, services.clock.now())
+        await asyncio.to_thread(rows_of, table, wanted)  # a filter of many values takes its time
+
+    await services.catalog.use(services.datasets[request.export_type], check_table)
+
+
+def _same(known: ExportJob, row: dict[str, Any]) -> tuple[UUID, Status]:
+    if any(getattr(known, name) != row[name] for name in WANTED):
+        raise Problem(
+            422,
+            "idempotency_key_reused",
+            "This Idempotency-Key was used for another order; send a new key with a new order",
+            field="Idempotency-Key",
+        )
+    return known.id, Status(known.status)

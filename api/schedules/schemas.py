@@ -1,0 +1,213 @@
+"""Bodies of requests and answers about schedules."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field
+from sqlalchemy import Row
+
+from api.jobs.schemas import Order, OrderOptions
+from stream_app.jobs.states import Status
+from stream_app.schedules.runs import calendar_of
+from stream_app.schedules.windows import CatchUp, Windowing
+from streaming_exporter.errors import Rejected
+from streaming_exporter.events import JobError, Word
+
+SHOWN_RUNS = 5
+LONGEST_DELAY = 7 * 24 * 3600
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+"""Of a window's beginning: far from the ends of the calendar, where a time zone may lead beyond them."""
+
+SCHEDULE_EXAMPLE: dict[str, Any] = {
+    "export_type": "ledger",
+    "format": "csv",
+    "schedule": "weekly",
+    "day": 0,
+    "time_of_day": "06:30",
+    "timezone": "Europe/Berlin",
+    "window": "previous_period",
+    "filters": {"kind": "proof"},
+    "email_recipients": ["team@example.com"],
+}
+
+Recipients = Annotated[
+    list[str] | None,
+    Field(
+        max_length=50,
+        validation_alias=AliasChoices("email_recipients", "recipients"),
+        description="Mail addresses that are told how each run ended; also accepted as `recipients`",
+    ),
+]
+When = Annotated[
+    str,
+    Field(max_length=200, description="`daily`, `weekly`, `monthly`, or a cron expression of five fields"),
+]
+TimeOfDay = Annotated[str | None, Field(description="Such as 06:30; default 00:00; not with cron")]
+Day = Annotated[
+    int | None,
+    Field(
+        strict=True,
+        description="weekly: 0 (Monday) to 6; monthly: 1 to 31, the last where a month is shorter",
+    ),
+]
+Zone = Annotated[str, Field(max_length=100, description="IANA name; default UTC")]
+Window = Annotated[
+    Windowing,
+    Field(
+        description="Limits the dataset's time column: to the whole local day, week or month before the run "
+        "(with cron: since the run before), or to the time since the last run. Files tile: no overlap, no gap"
+    ),
+]
+WindowFrom = Annotated[
+    AwareDatetime | None,
+    Field(
+        ge=EARLIEST,
+        le=LATEST,
+        description="Where the next window begins, 1970 to 2100; default: where the last one ended",
+    ),
+]
+Delay = Annotated[
+    int,
+    Field(
+        strict=True,
+        ge=0,
+        le=LONGEST_DELAY,
+        description="Seconds that a run waits for rows that arrive late",
+    ),
+]
+Catching = Annotated[CatchUp, Field(description="What becomes of runs that were missed in an outage")]
+
+
+class ScheduleOrder(Order):
+    """An export on a calendar."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": SCHEDULE_EXAMPLE})
+
+    schedule: When
+    time_of_day: TimeOfDay = None
+    day: Day = None
+    timezone: Zone = "UTC"
+    window: Window = Windowing.NONE
+    window_from: WindowFrom = None
+    delay: Delay = 0
+    catch_up: Catching = CatchUp.LAST
+    recipients: Recipients = None
+    active: bool = True
+
+
+class SchedulePatch(BaseModel):
+    """What is to change; what is left out stays. The dataset of a schedule cannot be changed."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"active": False}})
+
+    format: Word | None = None
+    filters: Annotated[dict[str, Any] | None, Field(max_length=50)] = None
+    columns: Annotated[list[str] | None, Field(min_length=1, max_length=1600)] = None
+    options: OrderOptions | None = None
+    scope: Annotated[str | None, Field(pattern="^(own|all)$")] = None
+    schedule: When | None = None
+    time_of_day: TimeOfDay = None
+    day: Day = None
+    timezone: Zone | None = None
+    window: Window | None = None
+    window_from: WindowFrom = None
+    delay: Delay | None = None
+    catch_up: Catching | None = None
+    recipients: Recipients = None
+    webhook: Annotated[str | None, Field(max_length=2000)] = None
+    active: bool | None = None
+
+
+class ScheduleView(BaseModel):
+    """A schedule; ``next_runs`` are in its own zone, empty while it is paused."""
+
+    id: UUID
+    user_id: str
+    export_type: str
+    format: str
+    schedule: str
+    time_of_day: str | None
+    day: int | None
+    timezone: str
+    window: str
+    window_from: datetime | None
+    delay: int
+    catch_up: str
+    filters: Any
+    columns: Any
+    options: Any
+    scope: str
+    email_recipients: Any
+    webhook: str | None
+    active: bool
+    paused_at: datetime | None
+    paused_reason: str | None
+    failures: int
+    last_run: datetime | None
+    next_run: datetime | None
+    next_runs: list[datetime]
+    created_at: datetime
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> "ScheduleView":
+        """The schedule as its row has it."""
+        known = {name: getattr(row, name) for name in cls.model_fields if hasattr(row, name)}
+        return cls(**known, window_from=row.window_start, next_runs=_next_runs(row))
+
+
+class SchedulePage(BaseModel):
+    """Schedules, newest first; ``next_cursor`` leads to older ones."""
+
+    schedules: list[ScheduleView]
+    next_cursor: str | None
+
+
+class RunView(BaseModel):
+    """One run of a schedule: the minute it was due at, what became of it; ``seconds`` is how long it took."""
+
+    export_job_id: UUID
+    run_at: datetime
+    status: Status
+    window: Any
+    row_count: int | None
+    file_size: int | None
+    seconds: float | None
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    error: JobError | None
+
+    @classmethod
+    def of(cls, job: Row[Any]) -> "RunView":
+        """The run as its job's row has it."""
+        known = {name: getattr(job, name) for name in cls.model_fields if hasattr(job, name)}
+        times = job.started_at, job.completed_at
+        return cls(
+            **known,
+            export_job_id=job.id,
+            seconds=round((times[1] - times[0]).total_seconds(), 3) if all(times) else None,
+            error=JobError(code=job.error_code or "error", message=job.error_message or "")
+            if job.status == Status.FAILED
+            else None,
+        )
+
+
+class RunPage(BaseModel):
+    """Runs, newest first; ``next_cursor`` leads to older ones."""
+
+    runs: list[RunView]
+    next_cursor: str | None
+
+
+def _next_runs(row: Row[Any]) -> list[datetime]:
+    if not row.active or row.next_run is None:
+        return []
+    try:
+        calendar = calendar_of(row)
+    except Rejected:
+        return []  # the next tick says why
+    now = datetime.now(UTC)
+    due = [row.next_run, *calendar.upcoming(max(now, row.next_run), SHOWN_RUNS - 1)]
+    return [run.astimezone(ZoneInfo(row.timezone)) for run in due]

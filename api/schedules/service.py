@@ -1,0 +1,347 @@
+"""What owners do with their schedules: everything is checked as if the export were asked for now."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID, uuid4, uuid5
+
+import structlog
+from pydantic import ValidationError
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from api.auth.authenticator import User
+from api.errors import Problem
+from api.jobs.service import check_against_table, event_of, in_doubt, too_many
+from api.schedules.schemas import ScheduleOrder, SchedulePatch
+from api.services import Services
+from stream_app.exports.relative_dates import TEMPORAL
+from stream_app.jobs.queue import Placed, lock_orders
+from stream_app.jobs.submission import job_row, request_of
+from stream_app.observability import tracing
+from stream_app.schedules.calendar import PERIODS, Calendar
+from stream_app.schedules.runs import Rights, calendar_of, order_of, unlimited, why
+from stream_app.schedules.windows import Run, Window, Windowing, period_before, starts_at
+from streaming_exporter.errors import InDoubt, Rejected
+from streaming_exporter.events import ExportRequest
+
+log = structlog.get_logger(__name__)
+
+CALENDAR = ("schedule", "time_of_day", "day", "timezone")
+ASKED = ("export_type", "format", "filters", "columns", "options", "scope", "webhook")
+
+
+def not_found() -> Problem:
+    """No such schedule, or not this user's: nobody can tell which."""
+    return Problem(404, "not_found", "There is no such schedule, or it is not yours")
+
+
+async def create(services: Services, user: User, order: ScheduleOrder) -> Row[Any]:
+    """Record a new schedule.
+
+    Raises:
+        Rejected: it makes no sense; the text names the field.
+        Problem: it is not allowed.
+    """
+    limit = services.settings.user_schedule_limit
+    values = await _checked(services, user, user.id, order, None)
+    row = await services.schedules.create({"id": uuid4(), "user_id": user.id, **values}, most=limit)
+    if row is None:
+        raise Problem(
+            409, "too_many_schedules", f"You may have {limit} schedules; delete one, or change one of them"
+        )
+    return row
+
+
+async def end_grant(services: Services, user: User, schedule_id: UUID) -> None:
+    """End the leave of a schedule to take every row, where its owner's token lacks the role for it."""
+    if not user.may_export_all and await services.schedules.end_grant(schedule_id, user_id=user.id):
+        log.info("schedule.grant_ended", schedule_id=str(schedule_id), user_id=user.id)
+
+
+async def change(services: Services, user: User, schedule_id: UUID, patch: SchedulePatch) -> Row[Any]:
+    """Change a schedule; it is checked as a whole, unless it is only paused: that is always possible.
+
+    Raises:
+        Rejected: it makes no sense as it would be.
+        Problem: there is none, or the change is not allowed.
+    """
+    await end_grant(services, user, schedule_id)
+    if patch.model_fields_set == {"active"} and patch.active is False:
+        return await _pause(services, user, schedule_id)
+    while True:
+        known = await services.schedules.get(schedule_id, user_id=user.sees)
+        if known is None:
+            raise not_found()
+        # Checked before the row is locked: the source database may take its time.
+        values = await _changed(services, user, known, patch)
+        async with services.schedules.transaction() as connection:
+            now = await services.schedules.lock(connection, schedule_id, user_id=user.sees)
+            if now is None:
+                raise not_found()
+            if now == known:
+                return await services.schedules.update(connection, schedule_id, values)
+        # A tick, the end of a run, or another change came between: what has been checked holds no more.
+
+
+async def _pause(services: Services, user: User, schedule_id: UUID) -> Row[Any]:
+    async with services.schedules.transaction() as connection:
+        known = await services.schedules.lock(connection, schedule_id, user_id=user.sees)
+        if known is None:
+            raise not_found()
+        if not known.active:
+            return known
+        return await services.schedules.update(
+            connection, schedule_id, {"active": False, "next_run": None, **_paused_by_owner(services)}
+        )
+
+
+def _paused_by_owner(services: Services) -> dict[str, Any]:
+    return {"paused_at": services.clock.now(), "paused_reason": None}
+
+
+async def _changed(services: Services, user: User, known: Row[Any], patch: SchedulePatch) -> dict[str, Any]:
+    """The columns of ``known`` with the changes of ``patch``."""
+    order = _patched(known, patch)
+    values = await _checked(services, user, known.user_id, order, known)
+    same_calendar = all(values[name] == getattr(known, name) for name in CALENDAR)
+    if known.active and order.active and same_calendar and known.next_run is not None:
+        del values["next_run"]
+    if order.active and not known.active:
+        values |= {"failures": 0, "paused_at": None, "paused_reason": None}
+    if known.active and not order.active:
+        values |= _paused_by_owner(services)
+    return values
+
+
+def _patched(known: Row[Any], patch: SchedulePatch) -> ScheduleOrder:
+    changes = patch.model_dump(exclude_unset=True)
+    values: dict[str, Any] = {name: getattr(known, name) for name in (*ASKED, *CALENDAR)}
+    values |= {name: getattr(known, name) for name in ("window", "delay", "catch_up", "active")}
+    values["recipients"] = known.email_recipients
+    if "schedule" in changes and changes["schedule"] != known.schedule:
+        values["day"] = None
+        if changes["schedule"] not in PERIODS:
+            values["time_of_day"] = None
+    values |= changes
+    # What is set to null is as if it had never been said.
+    said = {name: value for name, value in values.items() if value is not None}
+    try:
+        return ScheduleOrder.model_validate(said)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        field = ".".join(map(str, problem["loc"]))
+        raise Rejected(problem["msg"][0].lower() + problem["msg"][1:], field=field) from error
+
+
+async def _checked(
+    services: Services, user: User, owner: str, order: ScheduleOrder, known: Row[Any] | None
+) -> dict[str, Any]:
+    """The columns of a schedule that is allowed and makes sense."""
+    now = await services.clock.read()
+    calendar = Calendar.of(
+        order.schedule, timezone=order.timezone, time_of_day=order.time_of_day, day=order.day
+    )
+    granted = _grant(services, user, owner, order, known)
+    # The right to scope all has been dealt with; whose rows scope own are does not depend on who asks.
+    asker = replace(user, id=owner, roles=user.roles | {"exports:all"})
+    request = ExportRequest.parse(event_of(services, asker, order, None).data)
+    await check_against_table(services, request)
+    return {
+        **{name: getattr(order, name) for name in ("export_type", "format", "filters", "columns", "webhook")},
+        "options": order.options.model_dump(mode="json", exclude_unset=True) if order.options else None,
+        "scope": request.scope,
+        "email_recipients": request.recipients or None,
+        "schedule": calendar.schedule,
+        "timezone": calendar.zone.key,
+        "time_of_day": None if calendar.is_cron else f"{calendar.at:%H:%M}",
+        "day": calendar.day,
+        "window": order.window,
+        "delay": order.delay,
+        "catch_up": order.catch_up,
+        "active": order.active,
+        "next_run": calendar.next_run(now) if order.active else None,
+        "window_start": _mark(order, known, now),
+        "column_kinds": await _kinds(services, order),
+        **granted,
+    }
+
+
+def _grant(
+    services: Services, user: User, owner: str, order: ScheduleOrder, known: Row[Any] | None
+) -> dict[str, Any]:
+    """The leave to take every row: only the owner can renew it, and only with the role."""
+    if order.scope != "all":
+        return {"all_rows_until": None}
+    if user.id != owner:
+        if known is None or known.scope != "all":
+            raise Problem(403, "scope_not_allowed", "Only its owner can give it scope all", field="scope")
+        return {}
+    if not user.may_export_all:
+        raise Problem(403, "scope_not_allowed", "Scope all needs the role exports:all", field="scope")
+    rights = Rights.of(services.settings)
+    if not rights.allow(owner):
+        raise Problem(
+            403,
+            "scope_not_allowed",
+            "Your schedules may not take every row; operators: EXPORTER_SCHEDULE_ALL_USERS lists whose may",
+            field="scope",
+        )
+    return {"all_rows_until": services.clock.now() + rights.grant}
+
+
+def _mark(order: ScheduleOrder, known: Row[Any] | None, now: datetime) -> datetime | None:
+    """Where the next window begins; ``None``: at the beginning of its period."""
+    if order.window is Windowing.NONE:
+        if order.window_from is not None:
+            raise Rejected("there is no window; choose one, or leave it out", field="window_from")
+        return None
+    if order.window_from is not None:
+        return order.window_from
+    mark: datetime | None = known.window_start if known is not None else None
+    return now if mark is None and order.window is Windowing.SINCE_LAST_RUN else mark
+
+
+async def _kinds(services: Services, order: ScheduleOrder) -> dict[str, str] | None:
+    """Kinds of the columns that windows and relative values are about."""
+    dataset = services.datasets[order.export_type]
+    columns = (await services.catalog.table(dataset)).every
+    names = set(order.filters or ())
+    if order.window is not Windowing.NONE:
+        if dataset.time is None or columns[dataset.time].kind not in TEMPORAL:
+            raise Rejected(
+                f"dataset {dataset.name!r} has no time column that a window could limit",
+                code="no_time_column",
+                field="window",
+                allowed=[Windowing.NONE],
+            )
+        if dataset.time in names:
+            raise Rejected(
+                "the window limits this column; filter it without a window, or leave it out",
+                code="filter_and_window",
+                field=f"filters.{dataset.time}",
+            )
+        names.add(dataset.time)
+    return {name: columns[name].kind for name in sorted(names) if columns[name].kind in TEMPORAL} or None
+
+
+async def run_now(services: Services, user: User, schedule_id: UUID, key: str | None) -> UUID:
+    """Start a run beside the calendar; with the same ``key`` again it is the same job.
+
+    Raises:
+        Problem: there is no such schedule, or it may not run now.
+        Retryable: a part is away; nothing was started.
+    """
+    job_id = uuid4() if key is None else uuid5(schedule_id, f"key {key}")
+    if key is not None and await services.records.get(job_id) is not None:
+        if await services.schedules.get(schedule_id, user_id=user.sees) is None:
+            raise not_found()
+        return job_id
+    try:
+        row = await _record(services, user, schedule_id, job_id)
+    except InDoubt as error:
+        raise in_doubt(job_id) from error
+    if row is not None:
+        services.relay.soon(request_of(SimpleNamespace(**row)))
+    return job_id
+
+
+async def _record(services: Services, user: User, schedule_id: UUID, job_id: UUID) -> dict[str, Any] | None:
+    """Commit the run's job and how far its schedule has come; ``None``: it was there already."""
+    await end_grant(services, user, schedule_id)
+    now = await services.clock.read()
+    async with services.schedules.transaction() as connection:
+        schedule = await services.schedules.lock(connection, schedule_id, user_id=user.sees)
+        if schedule is None:
+            raise not_found()
+        schedule = await _renewed(services, user, schedule, now, connection)
+        run, row = _planned(services, schedule, now, job_id)
+        row["traceparent"] = tracing.current().traceparent
+        await connection.execute(text(lock_orders(schedule.user_id)))
+        limit = services.settings.user_pending_limit
+        placed = await services.store.place_within(connection, row, limit=limit)
+        if placed is Placed.TOO_MANY:
+            raise too_many(services)
+        if placed is Placed.KNOWN:
+            return None
+        if run.window is not None and not run.again:
+            mark = {"window_start": run.window.end}
+            await services.schedules.update(connection, schedule_id, mark)
+    return row
+
+
+async def _renewed(
+    services: Services, user: User, schedule: Row[Any], now: datetime, connection: AsyncConnection
+) -> Row[Any]:
+    """Whoever runs it shows their role anew, or must live with what the schedule may still do."""
+    if schedule.scope != "all":
+        return schedule
+    rights = Rights.of(services.settings)
+    if user.id == schedule.user_id and not user.may_export_all:
+        raise Problem(403, "scope_not_allowed", "Scope all needs the role exports:all", field="scope")
+    if user.id == schedule.user_id and rights.allow(user.id):
+        values = {"all_rows_until": now + rights.grant}
+        return await services.schedules.update(connection, schedule.id, values)
+    refusal = rights.refusal(schedule, now)
+    if refusal is not None:
+        raise Problem(403, refusal.code, str(refusal), field="scope")
+    return schedule
+
+
+def _planned(
+    services: Services, schedule: Row[Any], now: datetime, job_id: UUID
+) -> tuple[Run, dict[str, Any]]:
+    """The run, and the row of its job.
+
+    Raises:
+        Problem: it cannot run as it is stored, or not now.
+    """
+    try:
+        moves = schedule.window == Windowing.SINCE_LAST_RUN
+        run = Run(now.replace(microsecond=0), _window_now(schedule, now), again=not moves)
+        dataset = services.datasets.get(schedule.export_type)
+        order = order_of(schedule, run, dataset, calendar_of(schedule).zone, job_id=job_id)
+        row = job_row(
+            order.event.model_copy(update={"data": {**order.event.data, "priority": "normal"}}),
+            now=now,
+            formats=services.formats,
+            datasets=services.datasets,
+            addressing=services.addressing,
+            refusal=unlimited(run, dataset),
+        )
+    except Problem:
+        raise
+    except Exception as error:  # whatever is stored there: its owner is to know what is the matter
+        raise _unusable(str(why(error))) from error
+    if row["outcome"] is not None:
+        raise _unusable(row["outcome"]["error"]["message"])
+    not_before = starts_at(run, schedule.delay)
+    held_back = run.window is not None and not_before > now
+    return run, row | order.record | {"not_before": not_before if held_back else None}
+
+
+def _unusable(reason: str) -> Problem:
+    return Problem(
+        409, "schedule_unusable", f"The schedule cannot run as it is; change or delete it. {reason}"
+    )
+
+
+def _window_now(schedule: Row[Any], now: datetime) -> Window | None:
+    """What a run beside the calendar stands for: the last whole period again, or all since the last run."""
+    calendar = calendar_of(schedule)
+    match Windowing(schedule.window):
+        case Windowing.NONE:
+            return None
+        case Windowing.PREVIOUS_PERIOD:
+            return period_before(calendar, (calendar.previous(now) or now) if calendar.is_cron else now)
+        case Windowing.SINCE_LAST_RUN:
+            end = now.replace(microsecond=0) - timedelta(seconds=schedule.delay)
+            if schedule.window_start is not None and end <= schedule.window_start:
+                raise Problem(
+                    409,
+                    "nothing_new",
+                    f"The last window reaches to {schedule.window_start.isoformat()}, and rows may arrive "
+                    f"{schedule.delay} s late: there is nothing to export yet",
+                )
+            return Window(schedule.window_start or end, end)

@@ -1,0 +1,68 @@
+"""``python -m dev``: run the service, or show it, on this machine."""
+
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from dev.cache import ServiceError, UsageError
+from dev.progress import console
+
+cli = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, rich_markup_mode=None)
+
+Rows = Annotated[int, typer.Option(min=1, help="Ledger entries of the sample")]
+
+
+@cli.command()
+def up(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the API")] = 8000,
+    workers: Annotated[int, typer.Option(min=0, help="Number of workers")] = 1,
+    rows: Rows = 20_000,
+    folder: Annotated[
+        Path | None, typer.Option(help="Folder for data, logs and stack.json", show_default=".local")
+    ] = None,
+) -> None:
+    """Start everything and stay until Ctrl-C; `exporter` of the same virtual environment finds it."""
+    from dev.up import up
+    from stream_app.setting_sources import LOCAL_SETTINGS
+
+    with suppress(KeyboardInterrupt):  # the way it is meant to end
+        if folder is None:
+            up(port, workers, rows, Path(".local").absolute(), for_commands=LOCAL_SETTINGS)
+        else:
+            up(port, workers, rows, folder.absolute())
+
+
+@cli.command()
+def demo(
+    rows: Rows = 20_000,
+    output: Annotated[Path, typer.Option(help="Folder for the files")] = Path("demo-exports"),
+) -> None:
+    """Export the sample in every format, download the files, stop."""
+    from dev.demo import demo
+
+    demo(rows, output.absolute())
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Exits with 1 where something failed, with 2 where the caller can put it right."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminate)
+    try:
+        cli(standalone_mode=True, prog_name="python -m dev")
+    except (ServiceError, UsageError) as error:
+        console.print(f"[bold red]error:[/] {escape(str(error))}")
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The project's own processes: worker, ticker, API. Everything they need comes in EXPORTER_* variables."""
+
+import json
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dev.process import Child
+
+_ROOT = Path(__file__).parent.parent
+_START_TIMEOUT = 90.0
+
+
+class AppProcess:
+    """One of our processes, with the shape of a service: ``start stop kill restart pid``."""
+
+    def __init__(self, name: str, arguments: Sequence[str], env: Mapping[str, str], run_dir: Path) -> None:
+        self.name = name
+        self.log = run_dir / "logs" / f"{name}.log"
+        self._argv = [sys.executable, "-m", *arguments]
+        self._ready_file = run_dir / f"{name}.ready"
+        self._env = {**env, "EXPORTER_READY_FILE": str(self._ready_file)}
+        self._child: Child | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it works.
+
+        Raises:
+            ServiceError: it ended or was not ready in time; with the end of its log.
+        """
+        self._ready_file.unlink(missing_ok=True)
+        self._child = Child(self.name, self._argv, self.log, env=self._env, cwd=_ROOT)
+        try:
+            self._child.wait_until(self.is_ready, _START_TIMEOUT)
+        except BaseException:
+            self._child.kill()
+            raise
+
+    def is_ready(self) -> bool:
+        """It says so itself, by touching the file that EXPORTER_READY_FILE names."""
+        return self._ready_file.exists()
+
+    @property
+    def address(self) -> str:
+        """For people; most of ours have none."""
+        return ""
+
+    @property
+    def child(self) -> Child:
+        if self._child is None:
+            raise RuntimeError(f"{self.name} was not started")
+        return self._child
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid
+
+    @property
+    def running(self) -> bool:
+        return self._child is not None and self._child.exit_code is None
+
+    def stop(self, timeout: float = 30) -> None:
+        """SIGTERM, and SIGKILL after ``timeout`` seconds."""
+        if self._child is not None:
+            self._child.stop(timeout)
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would. Harmless where it does not run."""
+        if self._child is not None:
+            self._child.kill()
+
+    def restart(self) -> None:
+        if self.running:
+            self.stop()
+        self.start()
+
+
+class Ticker(AppProcess):
+    """Ready as soon as it runs: it has nothing to do before the next minute."""
+
+    def is_ready(self) -> bool:
+        return True
+
+
+class Api(AppProcess):
+    """Ready when ``/readyz`` says so."""
+
+    def __init__(self, name: str, port: int, env: Mapping[str, str], run_dir: Path) -> None:
+        super().__init__(name, ["api", "--port", str(port)], env, run_dir)
+        self.url = f"http://127.0.0.1:{port}"
+
+    @property
+    def address(self) -> str:
+        return self.url
+
+    def is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=3) as answer:  # noqa: S310
+                return bool(json.load(answer)) and answer.status == 200
+        except (OSError, ValueError, urllib.error.URLError):
+            return False

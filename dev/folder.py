@@ -1,0 +1,87 @@
+"""The folder of one run: locked while it is used, and swept after a crash."""
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from dev.cache import UsageError
+
+DAY = 24 * 3600
+
+
+class RunFolder:
+    """Data and logs of one stack. The lock is on the folder itself, so the kernel lets go however we end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._lock: int | None = None
+
+    def open(self) -> None:
+        """Make it, lock it, empty it.
+
+        Raises:
+            UsageError: another process uses it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = _try_lock(self.path)
+        if self._lock is None:
+            raise UsageError(f"another process runs a stack in {self.path}: stop that one first")
+        empty(self.path)
+
+    @property
+    def held(self) -> bool:
+        """Whether it is ours."""
+        return self._lock is not None
+
+    def close(self, *, keep_logs: bool) -> None:
+        """Remove the data, and the logs too unless they are wanted; let go of the lock."""
+        if self._lock is None:
+            return
+        empty(self.path, keep=("logs",) if keep_logs else ())
+        with suppress(OSError):  # not empty where logs were kept
+            self.path.rmdir()
+        os.close(self._lock)
+        self._lock = None
+
+
+def sweep(folders: Iterable[Path], keep: tuple[str, ...] = ()) -> None:
+    """Empty those that no process uses, as runs that were killed leave them behind.
+
+    What has a name in ``keep`` stays for a day.
+    """
+    for folder in folders:
+        lock = _try_lock(folder)
+        if lock is not None:
+            old = time.time() - folder.stat().st_mtime > DAY
+            empty(folder, () if old else keep)
+            with suppress(OSError):
+                folder.rmdir()
+            os.close(lock)
+
+
+def empty(folder: Path, keep: tuple[str, ...] = ()) -> None:
+    """Remove what is in ``folder``, except the names in ``keep``."""
+    for entry in list(folder.iterdir()):
+        if entry.name in keep:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+def _try_lock(folder: Path) -> int | None:
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle

@@ -1,0 +1,149 @@
+"""Free TCP ports on the loopback interface."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from dev.cache import ServiceError
+
+# Below the range from which kernels take the local ports of outgoing connections: a server
+# that is stopped and started again must find its port still free.
+_FIRST, _LAST = 20_000, 32_000
+_random = random.SystemRandom()
+
+
+def is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a server could listen on ``port`` now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: ignore TIME_WAIT
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError:
+            return False
+    return True
+
+
+def free_ports(count: int) -> list[int]:
+    """``count`` different free ports. Another program may still take one first: be ready to retry."""
+    found: set[int] = set()
+    while len(found) < count:
+        port = _random.randrange(_FIRST, _LAST)
+        if port not in found and is_free(port):
+            found.add(port)
+    return sorted(found)
+
+
+def is_open(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether something accepts connections on ``port``."""
+    try:
+        socket.create_connection((host, port), timeout=0.5).close()
+    except OSError:
+        return False
+    return True
+
+
+_LAUNCHER = Path(__file__).with_name("launch.py")
+
+# The kernel delivers the death signal when the *thread* that forked ends, so every child is
+# forked by this one, which lives as long as the process.
+_spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawn")
+
+
+class Child:
+    """A program in a session of its own, its output in ``log``.
+
+    Args:
+        stop_signal: asks it to end.
+        death_signal: what the kernel sends it when this process dies, however that happens (Linux).
+        user: account to run as; only root may name one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        log: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        user: str | None = None,
+        stop_signal: signal.Signals = signal.SIGTERM,
+        death_signal: signal.Signals = signal.SIGKILL,
+    ) -> None:
+        self.name = name
+        self.log = log
+        self._stop_signal = stop_signal
+        log.parent.mkdir(parents=True, exist_ok=True)
+        launch = [sys.executable, "-I", "-S", _LAUNCHER, os.getpid(), int(death_signal), user or "-", *argv]
+        self._process = _spawner.submit(self._spawn, [str(part) for part in launch], env, cwd).result()
+
+    def _spawn(
+        self, argv: list[str], env: Mapping[str, str] | None, cwd: Path | None
+    ) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as output:
+            return subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=env,
+                cwd=cwd,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative: the signal that ended it."""
+        return self._process.poll()
+
+    def wait_until(self, ready: Callable[[], bool], timeout: float, *, every: float = 0.03) -> None:
+        """Poll ``ready`` until it answers True.
+
+        Raises:
+            ServiceError: the process ended, or ``timeout`` seconds passed; with the end of its log.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            if self.exit_code is not None:
+                raise self.error(f"exited with {self.exit_code} before it was ready")
+            if ready():
+                return
+            if time.monotonic() > deadline:
+                raise self.error(f"was not ready within {timeout:.0f} s")
+            time.sleep(every)
+
+    def stop(self, timeout: float = 15) -> None:
+        """Ask it to end, and kill what of its group remains after ``timeout`` seconds."""
+        if self.exit_code is None:
+            self._process.send_signal(self._stop_signal)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout)
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to the whole group, at once."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def error(self, what: str) -> ServiceError:
+        return ServiceError(f"{self.name} {what}.\n{self.tail()}")
+
+    def tail(self, lines: int = 20) -> str:
+        """The last lines of its log, with the log's name above."""
+        text = self.log.read_text("utf-8", "replace") if self.log.exists() else ""
+        last = text.splitlines()[-lines:] or ["(empty)"]
+        return "\n".join([f"--- {self.log}", *last])

@@ -1,0 +1,176 @@
+"""S3: SeaweedFS from its wheel, or a ``minio`` server where one is at hand."""
+
+import io
+import json
+import os
+import secrets
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from signal import SIGKILL
+
+import urllib3
+from minio import Minio
+from minio.error import MinioException
+from urllib3.exceptions import HTTPError
+
+from dev.cache import UsageError
+from dev.process import Child, free_ports, is_open
+from dev.service import Service
+
+_TMP = Path("/tmp")  # noqa: S108 - wired into SeaweedFS
+BUCKET, REGION = "exports", "us-east-1"
+
+
+class S3Service(Service):
+    """One bucket on the loopback interface, one key that may do everything."""
+
+    name = "s3"
+
+    def __init__(self, run_dir: Path) -> None:
+        super().__init__(run_dir)
+        self._ports: list[int] = []
+        self.access_key = "local-" + secrets.token_hex(4)
+        self.secret_key = secrets.token_hex(20)
+
+    def choose_ports(self) -> None:
+        self._ports = free_ports(8)
+        self.port = self._ports[0]
+
+    def prepare(self) -> None:
+        _sweep_sockets()
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        (self.data_dir / "objects").mkdir(exist_ok=True)
+        identity = {
+            "name": "exporter",
+            "credentials": [{"accessKey": self.access_key, "secretKey": self.secret_key}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
+        config = self.data_dir / "s3.json"
+        config.touch(mode=0o600)
+        config.write_text(json.dumps({"identities": [identity]}))
+
+    def spawn(self) -> Child:
+        minio = minio_binary()
+        if minio is not None:
+            keys = {"MINIO_ROOT_USER": self.access_key, "MINIO_ROOT_PASSWORD": self.secret_key}
+            listen = [
+                "--address",
+                f"127.0.0.1:{self.port}",
+                "--console-address",
+                f"127.0.0.1:{self._ports[1]}",
+            ]
+            argv: list[str | Path] = [minio, "server", *listen, self.data_dir / "objects"]
+            return Child(self.name, argv, self.log, env={**os.environ, **keys})
+        return Child(
+            self.name, [_weed(), *self._weed_arguments()], self.log, cwd=self.data_dir, stop_signal=SIGKILL
+        )
+
+    def stop(self) -> None:
+        # Asked to end, SeaweedFS waits 15 s for its own connections. What it has acknowledged is in files.
+        super().stop()
+        for port in self._ports:
+            for path in _TMP.glob(f"seaweedfs-*-{port}.sock"):
+                path.unlink(missing_ok=True)
+
+    def _weed_arguments(self) -> list[str]:
+        s3, s3_grpc, filer, filer_grpc, master, master_grpc, volume, volume_grpc = self._ports
+        options = {
+            "dir": self.data_dir / "objects",
+            "ip": "127.0.0.1",
+            "ip.bind": "127.0.0.1",
+            "master.port": master,
+            "master.port.grpc": master_grpc,
+            "master.peers": "none",  # no election: 2 s rather than 4 to start, 17 to start again
+            "master.telemetry": "false",
+            "master.volumeSizeLimitMB": 1024,
+            "master.volumePreallocate": "false",
+            "volume.port": volume,
+            "volume.port.grpc": volume_grpc,
+            "volume.max": 100,  # folders of at most 1 GiB each, made as they are needed
+            "volume.preStopSeconds": 0,
+            "volume.minFreeSpace": "500MiB",
+            "filer.port": filer,
+            "filer.port.grpc": filer_grpc,
+            "s3.port": s3,
+            "s3.port.grpc": s3_grpc,
+            "s3.encryptVolumeData": "true",  # what it encrypts it does not gzip, which costs far more
+            "s3.port.iceberg": 0,
+            "s3.port.lance": 0,
+            "s3.config": self.data_dir / "s3.json",
+        }
+        return ["server", "-filer", "-s3", *(f"-{key}={value}" for key, value in options.items())]
+
+    def is_ready(self) -> bool:
+        if not is_open(self.port):
+            return False
+        client = self.client()
+        try:
+            if not client.bucket_exists(bucket_name=BUCKET):
+                client.make_bucket(bucket_name=BUCKET)
+            # The port answers before the storage behind it does: only a whole round trip proves it.
+            client.put_object(bucket_name=BUCKET, object_name=".ready", data=io.BytesIO(b"ready"), length=5)
+            client.get_object(bucket_name=BUCKET, object_name=".ready").close()
+            client.remove_object(bucket_name=BUCKET, object_name=".ready")
+        except (MinioException, HTTPError, OSError):
+            return False
+        return True
+
+    def client(self) -> Minio:
+        """A client with short time-outs and no retries of its own."""
+        pool = urllib3.PoolManager(timeout=urllib3.Timeout(connect=1, read=5), retries=False)
+        return Minio(
+            endpoint=f"127.0.0.1:{self.port}",
+            access_key=self.access_key,
+            secret_key=self.secret_key,
+            secure=False,
+            region=REGION,
+            http_client=pool,
+        )
+
+    def settings(self) -> Mapping[str, str]:
+        return {
+            "EXPORTER_S3_ENDPOINT": self.address,
+            "EXPORTER_S3_ACCESS_KEY": self.access_key,
+            "EXPORTER_S3_SECRET_KEY": self.secret_key,
+            "EXPORTER_S3_BUCKET": BUCKET,
+            "EXPORTER_S3_REGION": REGION,
+            "EXPORTER_S3_SECURE": "false",
+        }
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+def _sweep_sockets() -> None:
+    """SeaweedFS leaves its sockets in /tmp where it is killed. Remove those that nobody answers."""
+    for path in _TMP.glob("seaweedfs-*.sock"):
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            status = path.stat()
+            if status.st_uid != os.getuid() or time.time() - status.st_mtime < 60:  # it may only just begin
+                continue
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink(missing_ok=True)
+
+
+def minio_binary() -> str | None:
+    """``EXPORTER_LOCAL_MINIO``, else ``minio`` on PATH, else None: SeaweedFS."""
+    named = os.environ.get("EXPORTER_LOCAL_MINIO")
+    if named and shutil.which(named) is None:
+        raise UsageError(f"EXPORTER_LOCAL_MINIO names {named}, which is not a program")
+    return named or shutil.which("minio")
+
+
+def _weed() -> str:
+    beside = Path(sys.executable).with_name("weed")
+    found = str(beside) if beside.exists() else shutil.which("weed")
+    if found is None:
+        raise UsageError("SeaweedFS is missing: install the extra 'local' (make setup does)")
+    return found

@@ -1,0 +1,90 @@
+"""Kafka, PostgreSQL, S3 and SMTP together: those that the environment does not name are started here."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from dev.cache import UsageError
+from dev.kafka import KafkaService
+from dev.postgres import PostgresService
+from dev.progress import Progress
+from dev.s3 import S3Service
+from dev.service import Service
+from dev.smtp import SmtpService
+
+S = TypeVar("S", bound=Service)
+
+KINDS: Sequence[type[Service]] = (KafkaService, PostgresService, S3Service, SmtpService)
+REPLACED_BY = {
+    "kafka": {"EXPORTER_KAFKA_BOOTSTRAP_SERVERS"},
+    "postgres": {"EXPORTER_DATABASE_URL", "EXPORTER_SOURCE_DATABASE_URL"},
+    "s3": {"EXPORTER_S3_ENDPOINT"},
+    "smtp": {"EXPORTER_SMTP_HOST"},
+}
+"""A service is started unless the environment sets every one of these."""
+
+
+class Services:
+    """The services of one stack, by name in ``running``."""
+
+    def __init__(self, run_dir: Path, progress: Progress) -> None:
+        self.given = {key: value for key, value in os.environ.items() if key.startswith("EXPORTER_")}
+        self.found: dict[str, str] = {}
+        """What leads to the services that were started."""
+        self.running: dict[str, Service] = {
+            kind.name: kind(run_dir) for kind in KINDS if not REPLACED_BY[kind.name] <= self.given.keys()
+        }
+        self._progress = progress
+
+    def get(self, kind: type[S]) -> S:
+        """The service of this kind.
+
+        Raises:
+            UsageError: the environment names another.
+        """
+        service = self.running.get(kind.name)
+        if not isinstance(service, kind):
+            raise UsageError(f"{kind.name} is not run by this stack: the environment names another")
+        return service
+
+    def settings(self) -> dict[str, str]:
+        """What leads to every service, with what the environment sets on top."""
+        return {**self.found, **self.given}
+
+    def start(self, with_postgres: Sequence[Callable[[], None]] = ()) -> None:
+        """Start all at the same time; ``with_postgres`` is called as soon as that one is up.
+
+        Raises:
+            ServiceError: one of them failed. The others have been ended, or will be by ``stop()``.
+        """
+        with ThreadPoolExecutor(len(KINDS) + len(with_postgres)) as pool:
+            starts = {name: pool.submit(self._start, service) for name, service in self.running.items()}
+            steps = [pool.submit(_after, starts.get("postgres"), step) for step in with_postgres]
+            try:
+                for start in (*starts.values(), *steps):
+                    start.result()
+            except BaseException:
+                for service in self.running.values():
+                    service.abandon()
+                raise
+
+    def _start(self, service: Service) -> None:
+        with self._progress.step(service.name) as step:
+            service.report = step.note
+            self.found.update(service.start())
+            step.result = service.address
+
+    def stop(self) -> None:
+        """Stop all and remove their data. Harmless twice."""
+        with ThreadPoolExecutor(len(KINDS)) as pool:
+            list(pool.map(lambda service: service.stop(), self.running.values()))
+        for service in self.running.values():
+            service.discard()
+
+
+def _after(start: Future[None] | None, step: Callable[[], None]) -> None:
+    if start is not None:
+        start.result()
+    step()

@@ -1,0 +1,121 @@
+"""``python -m dev up``: the whole service on this machine until Ctrl-C."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import SecretStr
+from rich.markup import escape
+
+from dev.apps import Api
+from dev.cache import UsageError
+from dev.process import is_free
+from dev.progress import Progress, console
+from dev.stack import ROOT, Stack
+from dev.supervision import Supervision
+from stream_app.settings import Settings
+
+
+def up(
+    port: int,
+    workers: int,
+    ledger_rows: int,
+    folder: Path = ROOT / ".local",
+    *,
+    for_commands: Path | None = None,
+) -> None:
+    """Start everything, write ``stack.json`` and ``stack.env`` into ``folder``, wait.
+
+    ``for_commands`` is written like ``stack.env``: the settings file that commands read by themselves.
+
+    Raises:
+        UsageError: the port is taken, or a stack runs in this folder already.
+        ServiceError: a service failed, at the start or later, or one of our processes died over and over.
+    """
+    if not is_free(port):
+        raise UsageError(f"port {port} is taken: choose another with PORT=")
+    stack = Stack(folder / "up", ledger_rows=ledger_rows, progress=Progress())
+    facts, lines = folder / "stack.json", folder / "stack.env"
+    files = [lines] if for_commands is None else [lines, for_commands]
+    with stack:
+        api = stack.start_all(workers, port)
+        content = describe(stack, api)
+        try:
+            _write(facts, json.dumps(content, indent=2) + "\n")
+            for file in files:
+                _write(file, environment_file({**stack.settings(), "EXPORTER_PUBLIC_URL": api.url}))
+            _greet(api.url, content, facts)
+            _watch(
+                stack,
+                lambda: _write(facts, json.dumps({**content, "pids": stack.pids()}, indent=2) + "\n"),
+            )
+        finally:
+            for path in (facts, *files):
+                path.unlink(missing_ok=True)
+            console.print("stopping …", style="dim")
+
+
+def describe(stack: Stack, api: Api) -> dict[str, object]:
+    """What another program needs to use the stack."""
+    given = {key.removeprefix("EXPORTER_").lower(): value for key, value in stack.settings().items()}
+    settings = Settings.model_validate(given)
+    return {
+        "api_url": api.url,
+        "token": stack.token("user-1"),
+        "admin_token": stack.token("admin", "exports:all", "exports:admin"),
+        "kafka_bootstrap_servers": settings.kafka_bootstrap_servers,
+        "database_url": settings.database_url.get_secret_value(),
+        "source_database_url": settings.source_dsn,
+        "s3_endpoint": settings.s3_endpoint,
+        "s3_access_key": _shown(settings.s3_access_key),
+        "s3_secret_key": _shown(settings.s3_secret_key),
+        "s3_bucket": settings.s3_bucket,
+        "smtp_url": f"smtp://{settings.smtp_host}:{settings.smtp_port}",
+        "pids": stack.pids(),
+    }
+
+
+def _shown(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
+def environment_file(settings: dict[str, str]) -> str:
+    """Lines that a shell can source and pydantic-settings can read."""
+    return "".join(f"{key}='{value}'\n" for key, value in sorted(settings.items()))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write it whole at once: somebody may be reading."""
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    new.touch(mode=0o600)
+    new.write_text(text, "utf-8")
+    new.replace(path)
+
+
+def _greet(url: str, content: dict[str, object], facts: Path) -> None:
+    rows = {
+        "API": f"{url}   (reference at /docs)",
+        "user-1": f"Bearer {content['token']}",
+        "admin": f"Bearer {content['admin_token']}",
+        "facts": f"{_short(facts)}, and {_short(facts.with_suffix('.env'))} for a shell",
+        "try": ".venv/bin/exporter request --export-type ledger --format csv --user-id user-1 --output .",
+    }
+    console.print()
+    for name, text in rows.items():
+        console.print(f"  [bold]{name:<7}[/] {escape(text)}")
+    console.print("\n  Ctrl-C stops everything.\n", style="dim")
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _watch(stack: Stack, changed: Callable[[], None] = lambda: None) -> None:
+    """Start again what dies, and call ``changed`` then: it has another process id."""
+    supervision = Supervision(stack, lambda line: console.print(escape(line), style="yellow"))
+    while True:
+        if supervision.look():
+            changed()
+        time.sleep(0.5)

@@ -1,0 +1,281 @@
+"""Dead letters: what is on that topic, and publishing it again where it came from."""
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from producers.publisher import Publisher
+from stream_app.settings import Settings
+from streaming_exporter.errors import PublishError, Unreadable, UsageError
+from streaming_exporter.events import Topic, decode
+
+OURS = ("error", "topic", "partition", "offset")
+CUT = "cut_from_bytes"
+"""Headers that the service adds, after those that the message had."""
+
+ANSWER_SECONDS = 10.0
+"""How long Kafka may take for one answer."""
+
+Header = tuple[str, bytes]
+Id = tuple[int, int]
+"""A partition of the dead-letter topic, and an offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A message that was put aside: where it lies now, where it was, and why.
+
+    ``headers`` are those that it came with. ``cut_from`` is its length in bytes where only its beginning was
+    kept.
+    """
+
+    id: Id
+    at: datetime
+    key: bytes | None
+    value: bytes
+    headers: tuple[Header, ...]
+    error: str
+    topic: str
+    partition: str
+    offset: str
+    cut_from: int | None
+
+    @classmethod
+    def of(cls, record: Any) -> "Letter":
+        """From a record as aiokafka has it."""
+        headers = [(name, value or b"") for name, value in record.headers]
+        ours = dict(headers)  # of two with one name the later, which is the service's
+        known = {name: ours.get(name, b"").decode("utf-8", "replace") for name in OURS}
+        length = ours.get(CUT, b"").decode("ascii", "replace")
+        added = len(OURS) + (CUT in ours)
+        return cls(
+            id=(record.partition, record.offset),
+            at=datetime.fromtimestamp(record.timestamp / 1_000, UTC),
+            key=record.key,
+            value=record.value or b"",
+            headers=tuple(headers[: max(0, len(headers) - added)]),
+            cut_from=int(length) if length.isdecimal() else None,
+            **known,
+        )
+
+    @property
+    def name(self) -> str:
+        """The id as it is typed."""
+        return f"{self.id[0]}:{self.id[1]}"
+
+    @property
+    def job(self) -> str | None:
+        """The job that the message is about, where one can be read from it."""
+        try:
+            return str(decode(self.value, self.headers).job_id)
+        except Unreadable:
+            return None
+
+    def as_json(self, *, whole: bool = False) -> dict[str, Any]:
+        """For programs; ``whole`` with what it carries: text, or hexadecimal digits of what is none."""
+        told: dict[str, Any] = {
+            "id": self.name,
+            "at": self.at.isoformat(),
+            "error": self.error,
+            "topic": self.topic,
+            "partition": self.partition,
+            "offset": self.offset,
+            "bytes": len(self.value),
+            "cut_from_bytes": self.cut_from,
+            "job_id": self.job,
+        }
+        if whole:
+            told["key"] = _shown(self.key)
+            told["headers"] = [[name, _shown(value)] for name, value in self.headers]
+            told["value"] = _shown(self.value)
+        return told
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which letters are meant: those of ``ids``, or those that fit everything else. Empty: all."""
+
+    ids: tuple[Id, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+    error: str | None = None
+    topic: str | None = None
+
+    def has(self, letter: Letter) -> bool:
+        """Whether ``letter`` is one of them; ``error`` is a part of the reason, in any case of letters."""
+        return (
+            (not self.ids or letter.id in self.ids)
+            and (self.since is None or letter.at >= self.since)
+            and (self.until is None or letter.at < self.until)
+            and (self.error is None or self.error.casefold() in letter.error.casefold())
+            and (self.topic is None or letter.topic == self.topic)
+        )
+
+
+async def newest(settings: Settings, selection: Selection, limit: int) -> tuple[list[Letter], int]:
+    """The last ``limit`` letters of ``selection``, the oldest first, and how many there are in all.
+
+    Raises:
+        PublishError: Kafka does not answer.
+    """
+    kept: deque[Letter] = deque(maxlen=limit)
+    number = 0
+    async for letter in read(settings, selection):
+        kept.append(letter)
+        number += 1
+    return list(kept), number
+
+
+async def read(settings: Settings, selection: Selection) -> AsyncIterator[Letter]:
+    """The letters of ``selection`` that are there now, those of a partition in their order.
+
+    Raises:
+        PublishError: Kafka does not answer.
+    """
+    import asyncio
+    import time
+
+    from aiokafka import AIOKafkaConsumer, TopicPartition
+    from aiokafka.errors import KafkaError
+
+    from stream_app.kafka.connection import client_options
+
+    name = settings.topic(Topic.DEAD_LETTERS)
+    options = client_options(settings)
+    consumer = AIOKafkaConsumer(**options, enable_auto_commit=False, request_timeout_ms=15_000)
+    try:
+        async with asyncio.timeout(2 * ANSWER_SECONDS):
+            await consumer.start()
+            metadata = await consumer._client.fetch_all_metadata()
+            places = [TopicPartition(name, part) for part in metadata.partitions_for_topic(name) or ()]
+            places = [place for place in places if not selection.ids or place.partition in _parts(selection)]
+            consumer.assign(places)
+            spans = await _spans(consumer, places, selection)
+        for place, (begin, end) in spans.items():
+            consumer.pause(*places)
+            consumer.resume(place)
+            consumer.seek(place, begin)
+            silent_since = time.monotonic()
+            while await consumer.position(place) < end:
+                records = await consumer.getmany(place, timeout_ms=1_000, max_records=100)
+                if records:
+                    silent_since = time.monotonic()
+                elif time.monotonic() - silent_since > ANSWER_SECONDS:
+                    raise TimeoutError(f"no messages within {ANSWER_SECONDS:.0f} s")
+                for record in records.get(place, ()):
+                    letter = Letter.of(record)
+                    if record.offset < end and selection.has(letter):
+                        yield letter
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise PublishError(
+            f"Kafka at {settings.kafka_bootstrap_servers} does not answer "
+            f"({str(error) or type(error).__name__}); EXPORTER_KAFKA_BOOTSTRAP_SERVERS names another"
+        ) from error
+    finally:
+        await consumer.stop()
+
+
+def _parts(selection: Selection) -> set[int]:
+    return {part for part, _ in selection.ids}
+
+
+async def _spans(consumer: Any, places: list[Any], selection: Selection) -> dict[Any, tuple[int, int]]:
+    """From where to where each partition is to be read; those with nothing to read are left out."""
+    if not places:
+        return {}
+    begins, ends = await consumer.beginning_offsets(places), await consumer.end_offsets(places)
+    spans = {place: (begins[place], ends[place]) for place in places}
+    if selection.ids:
+        for place in places:
+            wanted = [offset for part, offset in selection.ids if part == place.partition]
+            spans[place] = (max(min(wanted), begins[place]), min(max(wanted) + 1, ends[place]))
+    elif selection.since is not None:
+        moment = int(selection.since.timestamp() * 1_000)
+        for place, found in (await consumer.offsets_for_times(dict.fromkeys(places, moment))).items():
+            spans[place] = (found.offset if found is not None else ends[place], ends[place])
+    return {place: (begin, end) for place, (begin, end) in spans.items() if begin < end}
+
+
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """What became of a letter: ``problem`` says why it was not published, if it was not."""
+
+    letter: Letter
+    problem: str | None = None
+
+
+async def redrive(
+    settings: Settings, selection: Selection, *, dry: bool, said: Callable[[Redriven], None]
+) -> None:
+    """Publish letters again where they came from, each as it was, one after the other in their order.
+
+    A repetition does no harm: a request's id names its job. Letters stay where they are. With ``dry`` nothing
+    is published.
+
+    Raises:
+        PublishError: Kafka does not answer; what was said to be published is.
+    """
+    topics = {settings.topic(topic) for topic in Topic if topic is not Topic.DEAD_LETTERS}
+    async with Publisher(settings, client_id="exporter-redrive") as publisher:
+        async for letter in read(settings, selection):
+            problem = _problem(letter, topics)
+            if problem is None and not dry:
+                await publisher.publish_raw(letter.topic, letter.key, letter.value, letter.headers)
+            said(Redriven(letter, problem))
+
+
+def _problem(letter: Letter, topics: set[str]) -> str | None:
+    if letter.topic not in topics:
+        return f"it says that it came from {letter.topic!r}, which is no topic of this service"
+    if letter.cut_from is not None:
+        return (
+            f"only its beginning was kept, of {letter.cut_from} bytes: its producer has to publish it again"
+        )
+    return None
+
+
+def parse_id(text: str) -> Id:
+    """``OFFSET``, or ``PARTITION:OFFSET``.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    partition, colon, offset = text.rpartition(":")
+    if not offset.isdecimal() or (colon and not partition.isdecimal()):
+        raise UsageError(
+            f"{text!r} is no dead letter: expected OFFSET or PARTITION:OFFSET, as `list` shows them"
+        )
+    return int(partition or 0), int(offset)
+
+
+def parse_time(text: str | None, option: str) -> datetime | None:
+    """A time in ISO 8601, in UTC where it names no zone; or so long ago: ``90m``, ``2h``, ``7d``.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    from datetime import timedelta
+
+    if text is None:
+        return None
+    units = {"m": "minutes", "h": "hours", "d": "days"}
+    if text[:-1].isdecimal() and text[-1] in units and len(text) <= 6:
+        return datetime.now(UTC) - timedelta(**{units[text[-1]]: int(text[:-1])})
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(
+            f"{option} {text!r}: expected a time such as 2026-11-24T06:00:00Z, or 90m, 2h, 7d ago"
+        ) from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _shown(content: bytes | None) -> Any:
+    if content is None:
+        return None
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return {"hex": content.hex()}

@@ -1,1 +1,0 @@
-"""Faust agents: decode, call, emit. All decisions are made elsewhere."""

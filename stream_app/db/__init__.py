@@ -1,0 +1,1 @@
+"""The state database: its engine, tables, notifications and migrations."""

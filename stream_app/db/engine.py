@@ -1,0 +1,204 @@
+"""The engine of the state database, its transactions, and what its errors mean."""
+
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import asyncpg
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from stream_app.observability import metrics
+from stream_app.settings import Settings
+from streaming_exporter.errors import InDoubt, Locked, Retryable
+
+IDLE_SECONDS = 10
+INTERVAL_SECONDS = 5
+PROBES = 3
+UNANSWERED_SECONDS = 25
+"""How long data that was sent may wait for its acknowledgement before the connection counts as lost."""
+
+_OPTIONS = (
+    ("TCP_KEEPIDLE", IDLE_SECONDS),
+    ("TCP_KEEPINTVL", INTERVAL_SECONDS),
+    ("TCP_KEEPCNT", PROBES),
+    ("TCP_USER_TIMEOUT", UNANSWERED_SECONDS * 1_000),
+)
+
+
+def keep_alive(connection: Any) -> None:
+    """Set keep-alives and ``TCP_USER_TIMEOUT`` on the socket of an asyncpg connection.
+
+    A connection by Unix socket needs none. What the platform lacks is left at its default.
+    """
+    found = connection._transport.get_extra_info("socket")
+    if found is None or found.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _OPTIONS:
+        option = getattr(socket, name, None)
+        if option is not None:
+            found.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+IDLE_TIMEOUT = "5s"
+"""After this silence within a transaction the server ends it, and with it the locks of a frozen process."""
+
+LOCK_TIMEOUT = "3s"
+"""How long a statement waits for a lock before its transaction is given up, to be tried again."""
+
+LOCK_NOT_AVAILABLE = "55P03"
+
+BEGIN = (
+    f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'; "
+    f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}';"
+)
+"""Begins a transaction with its limits. They are local to it, so that they hold behind a pooler as well."""
+
+
+def create_engine(
+    settings: Settings, *, application: str, command_timeout: float | None = 60, **pool: Any
+) -> AsyncEngine:
+    """An engine whose connections are called ``application``; ``pool`` holds SQLAlchemy's own options.
+
+    No statement takes longer than ``command_timeout`` in seconds; None sets no limit.
+
+    asyncpg reads the URL itself, so that everything that libpq allows in one (``sslmode``) works here.
+    """
+
+    async def connect() -> "asyncpg.Connection[asyncpg.Record]":
+        return await connect_to(settings, application=application, command_timeout=command_timeout)
+
+    options = pool or {"pool_size": 5, "max_overflow": 5, "pool_timeout": 10}
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=connect, hide_parameters=True, **options
+    )
+    event.listen(engine.sync_engine, "checkout", _replace_closed)
+    return engine
+
+
+async def connect_to(
+    settings: Settings, *, application: str, **options: Any
+) -> "asyncpg.Connection[asyncpg.Record]":
+    """One connection to the state database, with keep-alives; ``options`` are asyncpg's own."""
+    connection = await asyncpg.connect(
+        settings.state_dsn,
+        timeout=10,
+        server_settings={"application_name": application, "timezone": "UTC"},
+        **options,
+    )
+    keep_alive(connection)
+    return connection
+
+
+def without_transactions(engine: AsyncEngine) -> AsyncEngine:
+    """``engine`` such that every statement is a transaction of its own: one round trip in place of three."""
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine, beginning: str = "") -> AsyncIterator[AsyncConnection]:
+    """A transaction with its limits, committed at the end of the block: the one place where they are opened.
+
+    Nothing but the database is to be waited for in it: the server ends it after :data:`IDLE_TIMEOUT`.
+
+    Args:
+        engine: one :func:`without_transactions`.
+        beginning: a script without parameters; it costs no round trip of its own.
+
+    Raises:
+        Retryable: the database is away, or a lock was not to be had; nothing was changed.
+        InDoubt: the connection was lost during the commit.
+    """
+    with outages_are_retryable():
+        async with engine.connect() as connection:
+            raw: Any = (await connection.get_raw_connection()).driver_connection
+            try:
+                await raw.execute(BEGIN + beginning)
+                yield connection
+            except BaseException as error:
+                await _roll_back(raw, error)
+                raise
+            await _commit(raw)
+
+
+async def _roll_back(raw: Any, error: BaseException) -> None:
+    """Make the connection usable again, or end it: the pool does not know that a transaction is open."""
+    if isinstance(error, Exception) and not raw.is_closed():
+        try:
+            await raw.execute("ROLLBACK", timeout=5)
+            return
+        except Exception:  # noqa: S110 - the cause is raised by the caller
+            pass
+    raw.terminate()
+
+
+async def _commit(raw: Any) -> None:
+    try:
+        done = await raw.execute("COMMIT")
+    except asyncpg.PostgresError as error:
+        raw.terminate()
+        if (error.sqlstate or "08")[:2] in {"08", "57", "58", "XX"}:
+            raise InDoubt(f"state database: {error}") from error
+        raise
+    except BaseException as error:
+        raw.terminate()
+        if isinstance(error, Exception):
+            raise InDoubt(f"state database: {error or type(error).__name__}") from error
+        raise
+    if done != "COMMIT":
+        raise Retryable("state database: the transaction was rolled back")
+
+
+def _replace_closed(connection: Any, *_: object) -> None:
+    """Have a connection replaced whose end was seen; a ping would be three round trips each time."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError("closed by the server")
+
+
+@contextmanager
+def outages_are_retryable() -> Iterator[None]:
+    """Turn whatever is not the fault of the values at hand into :class:`Retryable`.
+
+    A database that is away, starting, read only, not migrated yet or refusing the role gets better, or
+    somebody makes it better; a request must not suffer for it. A value that does not fit never will.
+    """
+    with metrics.errors_of("state_database"), _ours():
+        yield
+
+
+@contextmanager
+def _ours() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        if _is_the_values_fault(error):
+            raise
+        if getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE:
+            raise Locked(f"state database: {error.orig}") from error
+        raise Retryable(f"state database: {error.orig}") from error
+    except asyncpg.LockNotAvailableError as error:
+        raise Locked(f"state database: {error}") from error
+    except (PoolTimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise Retryable(f"state database: {error or type(error).__name__}") from error
+
+
+NOTIFY_QUEUE = "PreCommit_Notify"
+"""PostgreSQL's function that finds the queue of notifications full, by which alone that error is known."""
+
+
+def _where(error: DBAPIError) -> str | None:
+    return getattr(getattr(error.orig, "__cause__", None), "server_source_function", None)
+
+
+def _is_the_values_fault(error: DBAPIError) -> bool:
+    """By class of SQLSTATE: cardinality, data, constraint, limits; or a value that cannot be sent at all."""
+    state = getattr(error.orig, "sqlstate", None)
+    if state == "54000" and _where(error) == NOTIFY_QUEUE:
+        return False
+    if state:
+        return state[:2] in {"21", "22", "23", "54"}
+    return isinstance(getattr(error.orig, "__cause__", None), asyncpg.DataError)

@@ -1,0 +1,45 @@
+"""Can the state database be worked with."""
+
+from functools import cache
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stream_app.db.engine import outages_are_retryable, without_transactions
+from stream_app.db.migrations import missing
+from streaming_exporter.errors import Outage
+
+QUEUE_FULL = 0.9
+"""Share of the queue of notifications; at 1 every transaction that notifies fails."""
+
+
+@cache
+def _missing(revision: str | None) -> list[str]:
+    return missing(revision)
+
+
+async def check_tables(engine: AsyncEngine) -> None:
+    """Return if the tables are there, up to date and can be written.
+
+    Raises:
+        Retryable: they are not, or the database cannot be reached.
+    """
+    with outages_are_retryable():
+        async with without_transactions(engine).connect() as connection:
+            if await connection.scalar(text("SELECT pg_is_in_recovery()")):
+                raise Outage("state database: it is a replica, or still recovers")
+            if await connection.scalar(text("SELECT current_setting('transaction_read_only')")) == "on":
+                raise Outage("state database: it takes no changes, its transactions are read only")
+            # Also moves the queue's end up to where all have read, which PostgreSQL does not do by itself
+            # once the queue is full: without this it would stay full.
+            used = await connection.scalar(text("SELECT pg_notification_queue_usage()"))
+            if used is not None and used > QUEUE_FULL:
+                raise Outage(
+                    f"state database: its queue of notifications is {used:.0%} full, since a session that "
+                    "listens stands still in a transaction; end that session (pg_stat_activity)"
+                )
+            revision = None
+            if await connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL")):
+                revision = await connection.scalar(text("SELECT max(version_num) FROM alembic_version"))
+    if behind := _missing(revision):
+        raise Outage(f"state database: run `exporter migrate`, it lacks {', '.join(reversed(behind))}")

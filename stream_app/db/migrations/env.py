@@ -1,0 +1,78 @@
+"""Runs migrations online, over the driver that the service uses anyway.
+
+Each migration is a transaction of its own. The lock that lets one process work belongs to the session, so
+that steps outside of transactions keep it.
+"""
+
+import asyncio
+from typing import Any
+
+import structlog
+from alembic import context
+from sqlalchemy import Connection, pool
+
+from stream_app.db.engine import create_engine
+from stream_app.jobs.models import Base
+from stream_app.schedules import models as _schedules  # noqa: F401 - its tables are in the metadata
+
+log = structlog.get_logger(__name__)
+
+LOCK = 7_301_584_221
+"""Advisory lock that serializes migrations."""
+
+POLL_SECONDS = 0.3
+
+UNLIMITED = """
+    SELECT set_config(name, '0', false) FROM pg_settings
+    WHERE name IN (
+        'statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout'
+    )
+"""
+"""Takes the limits of the role and the database off the session: a large table's index takes its time."""
+
+
+def _migrate(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        compare_server_default=True,
+        transaction_per_migration=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+async def _lock(session: Any) -> None:
+    """Take the lock, which ends with the session.
+
+    It is asked for again and again, since who waits for it in a statement has a snapshot, and CREATE INDEX
+    CONCURRENTLY of who holds it would wait for that one in turn.
+    """
+    waiting = False
+    while not await session.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
+        if not waiting:
+            log.info("migration.waiting", reason="another process migrates")
+        waiting = True
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def _online() -> None:
+    engine = create_engine(
+        context.config.attributes["settings"],
+        application="exporter migrate",
+        command_timeout=None,
+        poolclass=pool.NullPool,
+    )
+    try:
+        async with engine.connect() as connection:
+            session = (await connection.get_raw_connection()).driver_connection
+            assert session is not None  # noqa: S101 - for the type checker
+            await session.execute(UNLIMITED)
+            await _lock(session)
+            await connection.run_sync(_migrate)
+            await connection.commit()
+    finally:
+        await engine.dispose()
+
+
+asyncio.run(_online())

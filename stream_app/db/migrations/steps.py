@@ -1,0 +1,84 @@
+"""Steps of migrations that lock no table for long and can be repeated after a failure at any point.
+
+Each runs outside of a transaction, so what a migration did before it stays when it fails: every other step of
+such a migration must be repeatable too (``if_not_exists``).
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from alembic import op
+from sqlalchemy import TextClause, text
+from sqlalchemy.exc import DBAPIError
+
+from stream_app.db.engine import LOCK_NOT_AVAILABLE
+from streaming_exporter.errors import Locked
+
+log = structlog.get_logger(__name__)
+
+LOCK_MILLISECONDS = 2_000
+"""How long a change of a table waits for its lock, and everybody who comes after it with it.
+
+Less than the service's transactions wait for a lock; more than PostgreSQL's ``deadlock_timeout`` of 1 s,
+after which an autovacuum that is in the way is ended.
+"""
+
+PAUSE_SECONDS = 1.0
+"""Between two tries, in which those who waited behind the last one go on."""
+
+TRIES = 100
+"""About five minutes, with :data:`LOCK_MILLISECONDS` and :data:`PAUSE_SECONDS`."""
+
+_INVALID = text(
+    "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(:name) AND NOT (indisvalid AND indisready)"
+)
+
+
+def create_index(name: str, table: str, columns: Sequence[str | TextClause], **options: Any) -> None:
+    """Create an index while others write.
+
+    A build that failed leaves an index that is not valid, which ``IF NOT EXISTS`` would take for done: it is
+    dropped first. The build waits for every transaction of the database that is older, however long.
+    """
+    with op.get_context().autocommit_block():
+        if op.get_bind().scalar(_INVALID, {"name": name}):
+            log.info("index.dropped", index=name, reason="an earlier build of it failed")
+            op.drop_index(name, table_name=table, postgresql_concurrently=True, if_exists=True)
+        op.create_index(name, table, columns, postgresql_concurrently=True, if_not_exists=True, **options)
+
+
+def alter_table(table: str, *actions: str) -> None:
+    """Alter a table in one statement that waits for its lock only shortly, again and again.
+
+    Args:
+        table: its name.
+        actions: such as ``ADD COLUMN IF NOT EXISTS …`` with a constant default; they must be repeatable.
+
+    Raises:
+        Locked: a transaction held the table during every try.
+    """
+    statement = f"ALTER TABLE {table} {', '.join(actions)}"
+    with op.get_context().autocommit_block():
+        op.execute(f"SET lock_timeout = {LOCK_MILLISECONDS}")
+        try:
+            _until_locked(statement, table)
+        finally:
+            op.execute("SET lock_timeout = 0")
+
+
+def _until_locked(statement: str, table: str) -> None:
+    for attempt in range(1, TRIES + 1):
+        try:
+            op.execute(statement)
+            return
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+                raise
+            log.warning("table.locked", table=table, attempt=attempt, of=TRIES)
+        time.sleep(PAUSE_SECONDS)
+    raise Locked(
+        f"state database: a transaction held the table {table} all the time (pg_stat_activity shows it); "
+        "end it, and run `exporter migrate` again, which goes on where it stopped"
+    )

@@ -1,0 +1,85 @@
+"""LISTEN: tells of new work, cancellations and changes the moment they are committed."""
+
+import asyncio
+from collections.abc import Callable
+
+import asyncpg
+import structlog
+from sqlalchemy import DDL, FromClause, event
+
+from stream_app.db.engine import connect_to
+from stream_app.settings import Settings
+
+WAKE_CHANNEL = "exporter_jobs"
+"""NOTIFY channel: an empty payload means new work, a job id means that it is to be cancelled."""
+
+log = structlog.get_logger(__name__)
+
+
+async def listen(
+    settings: Settings, wake: Callable[[str], None], *, application: str, channel: str = WAKE_CHANNEL
+) -> None:
+    """Call ``wake`` with the payload of each notification on ``channel``, for ever, across lost connections.
+
+    It is called with an empty text whenever a connection is there: something may have been missed.
+    """
+    while True:
+        try:
+            connection = await connect_to(settings, application=application)
+        except (TimeoutError, OSError, asyncpg.PostgresError) as error:
+            log.warning("listener.unconnected", error=str(error))
+            await asyncio.sleep(1)
+            continue
+        lost = asyncio.Event()
+        try:
+            connection.add_termination_listener(lambda _, lost=lost: lost.set())
+            await connection.add_listener(channel, lambda *args: wake(str(args[3])))
+            wake("")
+            await lost.wait()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            log.warning("listener.lost", error=str(error))
+        finally:
+            connection.terminate()
+
+
+CHANGES_CHANNEL = "exporter_changes"
+"""NOTIFY channel: the payload is the job's id, a space, and its user's id."""
+
+_VISIBLE = "status, attempt, row_count, estimated_rows, cancel_requested_at, expires_at, error_message"
+
+
+def _row(name: str) -> str:
+    return "(" + ", ".join(f"{name}.{column}" for column in _VISIBLE.split(", ")) + ")"
+
+
+# One trigger for each statement, not each row: an admission inserts thousands.
+CREATE = (
+    f"""
+    CREATE FUNCTION export_jobs_tell() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF TG_OP = 'INSERT' THEN
+            PERFORM pg_notify('{CHANGES_CHANNEL}', after.id || ' ' || after.user_id) FROM after;
+        ELSE
+            PERFORM pg_notify('{CHANGES_CHANNEL}', after.id || ' ' || after.user_id)
+            FROM after JOIN before USING (id)
+            WHERE {_row("after")} IS DISTINCT FROM {_row("before")};
+        END IF;
+        RETURN NULL;
+    END $$
+    """,
+    """
+    CREATE TRIGGER export_jobs_inserted AFTER INSERT ON export_jobs
+    REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION export_jobs_tell()
+    """,
+    """
+    CREATE TRIGGER export_jobs_updated AFTER UPDATE ON export_jobs
+    REFERENCING OLD TABLE AS before NEW TABLE AS after
+    FOR EACH STATEMENT EXECUTE FUNCTION export_jobs_tell()
+    """,
+)
+
+
+def tell_from(table: FromClause) -> None:
+    """Have the triggers made together with ``table``."""
+    for statement in CREATE:
+        event.listen(table, "after_create", DDL(statement))  # type: ignore[no-untyped-call]

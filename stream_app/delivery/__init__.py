@@ -1,1 +1,0 @@
-"""Who is told how a job ended: mails and webhooks, and the ledger of what was sent."""

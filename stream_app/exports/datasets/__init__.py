@@ -1,1 +1,0 @@
-"""What can be exported: one file for each dataset, plus a registry."""

@@ -1,0 +1,152 @@
+"""Excel templates of teams: whether one fits its dataset, and where its captions stand."""
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import cast
+from zipfile import BadZipFile
+
+from openpyxl import Workbook, load_workbook
+from openpyxl.cell.cell import MergedCell
+from openpyxl.utils import get_column_letter, range_boundaries
+from openpyxl.utils.exceptions import InvalidFileException
+from openpyxl.worksheet.worksheet import Worksheet
+
+from streaming_exporter.errors import Rejected
+
+HOW_TO_NAME = "name the row of its captions with template_header in the datasets file"
+
+
+class TemplateError(Rejected):
+    """A template that does not fit; the text says why."""
+
+    code = "bad_template"
+
+
+def read_template(path: Path) -> bytes:
+    """The file's content.
+
+    Raises:
+        TemplateError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TemplateError(f"the template {path.name!r} cannot be read: {error.strerror}") from error
+
+
+def open_template(content: bytes) -> Workbook:
+    """The workbook.
+
+    Raises:
+        TemplateError: it is none that openpyxl can read.
+    """
+    try:
+        return load_workbook(BytesIO(content))
+    except (InvalidFileException, BadZipFile, OSError, KeyError, ValueError, TypeError, IndexError) as error:
+        raise TemplateError(f"the template is no workbook (.xlsx): {error}") from error
+
+
+def sheet_of(book: Workbook, dataset: str) -> Worksheet:
+    """The sheet that rows go into: the one named like the dataset, else the active one, else the first.
+
+    Raises:
+        TemplateError: there is no sheet for rows.
+    """
+    named = book[dataset] if dataset in book.sheetnames else book.active
+    if isinstance(named, Worksheet):
+        return named
+    if not book.worksheets:
+        raise TemplateError("the template has no worksheet")
+    return cast(Worksheet, book.worksheets[0])
+
+
+def header_of(sheet: Worksheet, columns: Sequence[str], row: int | None = None) -> int:
+    """The row with a caption for each of ``columns``, in adjacent cells from A; 0 where the sheet is empty.
+
+    ``row`` is the one that the datasets file names. Without it the captions themselves say which it is, or a
+    table that is as wide as there are columns.
+
+    Raises:
+        TemplateError: there is no such row, or more than one could be it.
+    """
+    width = len(columns)
+    texts = {number: _texts(sheet, number) for number in range(1, sheet.max_row + 1)}
+    if row is not None:
+        if len(texts.get(row, ())) != width:
+            raise TemplateError(
+                f"template_header = {row}: that row of sheet {sheet.title!r} has "
+                f"{len(texts.get(row, ()))} captions from cell A{row} on, and the dataset has {width} columns"
+            )
+        return _unmerged(sheet, row, width)
+    if not any(cell.value is not None for cells in sheet.iter_rows() for cell in cells):
+        return 0
+    fitting = [number for number, found in texts.items() if len(found) == width]
+    named = [number for number in fitting if _same_words(texts[number], columns)]
+    tables = [
+        head
+        for left, head, right, _ in (range_boundaries(table.ref) for table in sheet.tables.values())
+        if (left, right) == (1, width) and head in fitting
+    ]
+    for found in (named, tables):
+        if len(found) == 1:
+            return _unmerged(sheet, found[0], width)
+    if not fitting:
+        raise TemplateError(
+            f"sheet {sheet.title!r} has no row of {width} captions from column A to "
+            f"{get_column_letter(width)}, one for each of the dataset's columns ({', '.join(columns)}); "
+            f"put them there, or {HOW_TO_NAME}"
+        )
+    # Samples may stand right below the captions.
+    if fitting != list(range(fitting[0], fitting[0] + len(fitting))):
+        rows = ", ".join(map(str, fitting))
+        raise TemplateError(f"each of the rows {rows} of sheet {sheet.title!r} could be it; {HOW_TO_NAME}")
+    return _unmerged(sheet, fitting[0], width)
+
+
+def places_of(sheet: Worksheet, row: int, columns: Sequence[str]) -> Mapping[str, int]:
+    """The number of the sheet's column that has the caption and the style of each of ``columns``.
+
+    Captions that are the columns' names say it themselves; others stand in the order of the columns.
+    """
+    texts = _texts(sheet, row)
+    if _same_words(texts, columns):
+        return {name: _words(texts).index(name.casefold()) + 1 for name in columns}
+    return {name: number for number, name in enumerate(columns, 1)}
+
+
+def check_template(path: Path, dataset: str, columns: Sequence[str] | None, row: int | None) -> None:
+    """See whether a template fits, as far as that is known before the database is asked.
+
+    Raises:
+        TemplateError: it does not.
+    """
+    sheet = sheet_of(open_template(read_template(path)), dataset)
+    if columns is not None:
+        header_of(sheet, columns, row)
+    elif row is not None and not _texts(sheet, row):
+        raise TemplateError(f"template_header = {row}: that row of sheet {sheet.title!r} has no captions")
+
+
+def _texts(sheet: Worksheet, row: int) -> list[str]:
+    """The captions of a row; none where it has anything but texts in adjacent cells from A."""
+    values = [cell.value for cell in sheet[row]] if row <= sheet.max_row else []
+    while values and values[-1] is None:
+        values.pop()
+    return [str(value) for value in values] if all(isinstance(value, str) for value in values) else []
+
+
+def _words(texts: Sequence[str]) -> list[str]:
+    return [text.strip().casefold() for text in texts]
+
+
+def _same_words(texts: Sequence[str], columns: Sequence[str]) -> bool:
+    return sorted(_words(texts)) == sorted(name.casefold() for name in columns)
+
+
+def _unmerged(sheet: Worksheet, row: int, width: int) -> int:
+    for line in (row, row + 1):
+        for index in range(1, width + 1):
+            if isinstance(sheet.cell(line, index), MergedCell):
+                raise TemplateError(f"row {line} of sheet {sheet.title!r} has merged cells; unmerge them")
+    return row

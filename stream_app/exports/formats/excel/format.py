@@ -1,0 +1,126 @@
+"""Workbooks: PostgreSQL renders the values, openpyxl makes the workbook, rows stream into its sheets."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from stream_app.exports.columns import Column, Kind
+from stream_app.exports.formats.base import RAW_LINES, ROWS, Document, Format, Projection, Tally
+from stream_app.exports.formats.excel.archive import Archive
+from stream_app.exports.formats.excel.rows import Rows, Shape, cells
+from stream_app.exports.formats.excel.values import value_of
+from streaming_exporter.errors import Rejected
+from streaming_exporter.events import Options
+
+if TYPE_CHECKING:
+    from stream_app.exports.formats.excel.workbook import Book, Parts
+
+MAX_COLUMNS, MAX_ROWS = 16_384, 1_048_576
+
+_NUMBERS = {Kind.INTEGER, Kind.NUMERIC, Kind.FLOAT, Kind.DATE, Kind.TIME, Kind.TIMESTAMP, Kind.TIMESTAMPTZ}
+_WITHOUT_OUTER_SPACES = {Kind.UUID, Kind.BYTES, Kind.INTERVAL, Kind.ARRAY}
+_FIRST_PARTS = ("_rels/.rels", "docProps/core.xml", "xl/theme/theme1.xml")
+"""They say to who looks at the beginning of a file what it is (as file(1) does); sheets may follow them."""
+
+
+class ExcelFormat(Format):
+    """``excel``."""
+
+    name = "excel"
+    extension = "xlsx"
+    media_type = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+    description = "a workbook with typed cells, styled header and filter; as many sheets as the rows need"
+
+    def __init__(self, *, last_row: int = MAX_ROWS) -> None:
+        """Sheets end at row ``last_row``."""
+        self._last_row = last_row
+
+    def project(self, columns: Sequence[Column], options: Options) -> Projection:
+        """One SQL column for each cell.
+
+        Raises:
+            Rejected: there are more columns than a sheet has.
+        """
+        if len(columns) > MAX_COLUMNS:
+            raise Rejected(
+                f"a sheet has {MAX_COLUMNS:,} columns, not {len(columns):,}",
+                field="columns",
+                code="too_wide",
+            )
+        return Projection(select(*map(value_of, columns)).select_from(ROWS), RAW_LINES)
+
+    def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
+        """The archive: sheets as their rows come, then what depends on how many there were."""
+        from stream_app.exports.formats.excel.workbook import (
+            Book,
+        )  # openpyxl is large, and the API makes no books
+
+        book = Book(document)
+        rows = Rows([_shape(item, style) for item, style in zip(document.columns, book.styles, strict=True)])
+        feed = _Feed(chunks, tally, rows)
+        archive = Archive(document.as_of)
+        last_rows = [book.header]
+        parts = book.parts(last_rows)
+        for name in _FIRST_PARTS:
+            yield archive.add(name, parts.content[name])
+        yield from archive.stream(parts.sheets[-1], self._sheet(feed, book, parts, last_rows))
+        while feed.has_more():
+            last_rows.append(book.header)
+            parts = book.parts(last_rows)
+            yield from archive.stream(parts.sheets[-1], self._sheet(feed, book, parts, last_rows))
+        parts = book.parts(last_rows)
+        for name, content in parts.content.items():
+            if name not in _FIRST_PARTS and name not in parts.sheets:
+                yield archive.add(name, content)
+        yield archive.close()
+
+    def _sheet(self, feed: "_Feed", book: "Book", parts: "Parts", last_rows: list[int]) -> Iterator[bytes]:
+        """The XML of the last sheet of ``parts``; notes in ``last_rows`` where it ends."""
+        head, _ = parts.around_rows()
+        yield head
+        for xml, last_rows[-1] in feed.take(book.header + 1, self._last_row):
+            yield xml
+        _, tail = book.parts(last_rows).around_rows()
+        yield tail
+
+
+class _Feed:
+    """Deals the rows out to sheets."""
+
+    def __init__(self, chunks: Iterator[bytes], tally: Tally, rows: Rows) -> None:
+        self._chunks = chunks
+        self._tally = tally
+        self._rows = rows
+        self._values: list[bytes] = []
+        self._quoted = False
+
+    def has_more(self) -> bool:
+        """Whether there is another row, which may take waiting for it."""
+        while not self._values:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return False
+            if chunk:
+                self._values, self._quoted = cells(chunk, self._tally)
+        return True
+
+    def take(self, number: int, last: int) -> Iterator[tuple[bytes, int]]:
+        """XML of the rows that go to rows ``number`` to ``last`` of a sheet, and where it ends."""
+        width = self._rows.width
+        while number <= last and self.has_more():
+            values = self._values[: (last + 1 - number) * width]
+            self._values = self._values[len(values) :]
+            xml = self._rows.render(values, number, quoted=self._quoted)
+            count = len(values) // width
+            self._tally.rows += count
+            number += count
+            yield xml, number - 1
+
+
+def _shape(item: Column, style: int) -> Shape:
+    if item.kind in _NUMBERS:
+        return Shape.number(style)
+    if item.kind is Kind.BOOLEAN:
+        return Shape.number(style, boolean=True)
+    return Shape.text(style, spaces=item.kind not in _WITHOUT_OUTER_SPACES)

@@ -1,0 +1,291 @@
+"""The workbook around the rows, made by openpyxl: from scratch, or from a team's own template.
+
+Nothing in it depends on the rows but where each sheet ends, so it is made anew whenever that becomes known.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, cast
+from zipfile import ZipFile
+
+from openpyxl import Workbook
+from openpyxl.cell import Cell
+from openpyxl.styles import Alignment, Font, PatternFill
+from openpyxl.styles.cell_style import StyleArray
+from openpyxl.utils import column_index_from_string, get_column_letter, range_boundaries
+from openpyxl.worksheet.dimensions import ColumnDimension
+from openpyxl.worksheet.filters import AutoFilter
+from openpyxl.worksheet.table import Table, TableColumn
+from openpyxl.worksheet.worksheet import Worksheet
+
+from stream_app.exports.columns import Column, Kind
+from stream_app.exports.excel_template import header_of, open_template, places_of, read_template, sheet_of
+from stream_app.exports.formats.base import Document
+from stream_app.exports.formats.excel.rows import plain
+
+CREATOR = "streaming-exporter"
+
+Box = tuple[int, int, int, int]
+"""First column, first row, last column, last row."""
+
+_FORMATS = {
+    Kind.INTEGER: "0",
+    Kind.DATE: "yyyy-mm-dd",
+    Kind.TIME: "hh:mm:ss",
+    Kind.TIMESTAMP: "yyyy-mm-dd hh:mm:ss",
+    Kind.TIMESTAMPTZ: "yyyy-mm-dd hh:mm:ss",
+}
+_WIDTHS = {
+    Kind.BOOLEAN: 9,
+    Kind.INTEGER: 14,
+    Kind.NUMERIC: 16,
+    Kind.FLOAT: 16,
+    Kind.UUID: 38,
+    Kind.DATE: 12,
+    Kind.TIME: 10,
+    Kind.TIMESTAMP: 20,
+    Kind.TIMESTAMPTZ: 20,
+    Kind.JSON: 50,
+}
+_WIDTH, _MAX_WIDTH, _ROOM_FOR_ARROW = 24, 60, 4
+_DIMENSION = re.compile(rb"<dimension [^>]*>")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A workbook taken apart; ``sheets`` are the names of the parts that rows go into."""
+
+    content: Mapping[str, bytes]
+    sheets: Sequence[str]
+
+    def around_rows(self) -> tuple[bytes, bytes]:
+        """What comes before the last sheet's rows, and leaves the header's row open, and what after them."""
+        content = _DIMENSION.sub(b"", self.content[self.sheets[-1]], count=1)
+        head, _, tail = content.partition(b"</row></sheetData>")
+        head = head.replace(b"<is><t>", b'<is><t xml:space="preserve">')
+        return head, b"</row></sheetData>" + tail
+
+
+class Book:
+    """The workbook of one document."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._template = read_template(document.template) if document.template else None
+        _, sheet = self._open()
+        self.header = self._prepare(sheet)
+        """The number of the header's row."""
+        self.styles = [self._style(sheet, index, item) for index, item in enumerate(document.columns, 1)]
+        """The number of each column's style."""
+
+    def parts(self, last_rows: Sequence[int]) -> Parts:
+        """The workbook with a sheet of rows for each of ``last_rows``, the number of the last row there."""
+        book, sheet = self._open()
+        self._prepare(sheet)
+        # The same styles in the same order, so that their numbers hold.
+        for index, item in enumerate(self._document.columns, 1):
+            self._style(sheet, index, item)
+        sheet.delete_rows(self.header + 1, sheet.max_row)
+        for row in [row for row in sheet.row_dimensions if row > self.header]:
+            del sheet.row_dimensions[row]
+        sheets = [sheet]
+        for number in range(2, len(last_rows) + 1):
+            another = book.copy_worksheet(sheet)
+            another.title = f"{sheet.title[:24]} ({number})"
+            another.freeze_panes = sheet.freeze_panes
+            book.move_sheet(another, book.index(sheets[-1]) + 1 - book.index(another))
+            sheets.append(another)
+        for each, last_row in zip(sheets, last_rows, strict=True):
+            self._limit(each, last_row)
+        return Parts(
+            _saved(book),
+            [
+                f"xl/worksheets/sheet{number}.xml"
+                for number, each in enumerate(book.worksheets, 1)
+                if each in sheets
+            ],
+        )
+
+    def _open(self) -> tuple[Workbook, Worksheet]:
+        dataset = self._document.dataset
+        if self._template is not None:
+            book = open_template(self._template)
+            sheet = sheet_of(book, dataset)
+        else:
+            book = Workbook()
+            sheet = cast(Worksheet, book.active)
+            sheet.title = re.sub(r"[\[\]:*?/\\']", "_", dataset)[:31]
+        properties = book.properties
+        properties.title = properties.title or dataset
+        properties.creator = CREATOR
+        properties.created = properties.modified = self._document.as_of.replace(tzinfo=None, microsecond=0)
+        if self._document.filters:
+            filters = json.dumps(self._document.filters, default=str, ensure_ascii=False)
+            properties.description = plain(filters)
+        return book, sheet
+
+    def _prepare(self, sheet: Worksheet) -> int:
+        """See to the header and return its row: a template's own, in which captions follow their columns."""
+        columns = self._document.columns
+        names = self._document.template_columns
+        if self._template is not None and names:
+            row = header_of(sheet, names, self._document.template_header)
+            if row == 0:
+                self._lay_out(sheet)
+                return 1
+            self._arrange(sheet, row)
+            return row
+        row = next((row for row in range(sheet.max_row, 0, -1) if _captions(sheet, row)), 0)
+        if row == 0:
+            self._lay_out(sheet)
+        elif _captions(sheet, row) != len(columns):
+            for index in range(len(columns) + 1, sheet.max_column + 1):
+                sheet.cell(row, index).value = None
+            model = sheet.cell(row, 1)
+            for index, item in enumerate(columns, 1):
+                caption = _caption(sheet, row, index, item)
+                if not caption.has_style:
+                    for part in ("font", "fill", "border", "alignment"):
+                        setattr(caption, part, copy(getattr(model, part)))
+        return row or 1
+
+    def _arrange(self, sheet: Worksheet, row: int) -> None:
+        """Put captions, styles and widths where the columns that were asked for are."""
+        names = self._document.template_columns
+        wanted = [item.name for item in self._document.columns]
+        places = places_of(sheet, row, names)
+        if [places.get(name) for name in wanted] == list(range(1, len(names) + 1)):
+            return
+        lines = (row, row + 1)
+        parts = {
+            (line, index): _look(sheet.cell(line, index))
+            for line in lines
+            for index in range(1, len(names) + 1)
+        }
+        widths = _widths(sheet)
+        for index in range(1, max(len(names), len(wanted)) + 1):
+            item = self._document.columns[index - 1] if index <= len(wanted) else None
+            place = places.get(item.name) if item is not None else None
+            for line in lines:
+                cell: Any = sheet.cell(line, index)
+                if item is None:
+                    cell.value, cell._style = None, StyleArray()
+                elif place is not None:
+                    cell.value, cell._style = parts[line, place][0], copy(parts[line, place][1])
+                else:
+                    cell._style = copy(parts[line, 1][1])
+            if item is not None and place is None:
+                _caption(sheet, row, index, item)
+            letter = get_column_letter(index)
+            sheet.column_dimensions.pop(letter, None)
+            if place in widths:
+                sheet.column_dimensions[letter] = ColumnDimension(
+                    sheet, index=letter, width=widths[place][0], hidden=widths[place][1], customWidth=True
+                )
+
+    def _lay_out(self, sheet: Worksheet) -> None:
+        for index, item in enumerate(self._document.columns, 1):
+            caption = _caption(sheet, 1, index, item)
+            caption.font = Font(bold=True, color="FFFFFF")
+            caption.fill = PatternFill("solid", fgColor="1F3864")
+            caption.alignment = Alignment(vertical="center")
+            width = max(_WIDTHS.get(item.kind, _WIDTH), len(item.name) + _ROOM_FOR_ARROW)
+            sheet.column_dimensions[get_column_letter(index)].width = min(width, _MAX_WIDTH)
+        sheet.row_dimensions[1].height = 20
+        sheet.freeze_panes = "A2"
+
+    def _style(self, sheet: Worksheet, index: int, item: Column) -> int:
+        """The number of a column's style, which a template may set in the row below its header."""
+        below = sheet.cell(self.header + 1, index)
+        number_format = _FORMATS.get(item.kind)
+        if item.precision is not None and item.precision[1] >= 0:
+            number_format = f"0.{'0' * item.precision[1]}".rstrip(".")
+        if number_format and below.number_format == "General":
+            below.number_format = number_format
+        return below.style_id
+
+    def _limit(self, sheet: Worksheet, last_row: int) -> None:
+        """Have the filter, or the template's table, reach to ``last_row``."""
+        width = len(self._document.columns)
+        for table in list(sheet.tables.values()):
+            left, head, right, _ = cast(Box, range_boundaries(table.ref))
+            own = len(self._document.template_columns) or right
+            if head == self.header and (left, right) == (1, own):
+                self._resize(sheet, table, last_row)
+            elif head >= self.header:
+                del sheet.tables[table.name]  # its cells are gone, or others stand in them
+        if sheet.auto_filter.ref:
+            sheet.auto_filter.filterColumn = []
+        if not any(range_boundaries(table.ref)[1] == self.header for table in sheet.tables.values()):
+            sheet.auto_filter.ref = f"A{self.header}:{get_column_letter(width)}{last_row}"
+        sheet.print_title_rows = f"{self.header}:{self.header}"
+
+    def _resize(self, sheet: Worksheet, table: Table, last_row: int) -> None:
+        """Have a table describe the columns that are there, and reach to ``last_row``.
+
+        A table without any row is none, and totals would stand where rows do.
+        """
+        end = get_column_letter(len(self._document.columns))
+        table.ref = f"A{self.header}:{end}{max(last_row, self.header + 1)}"
+        captions = [
+            str(sheet.cell(self.header, index + 1).value) for index in range(len(self._document.columns))
+        ]
+        if [column.name for column in table.tableColumns] != captions:
+            known = {column.name: column for column in table.tableColumns}
+            columns = []
+            for number, caption in enumerate(captions, 1):
+                column = copy(known[caption]) if caption in known else TableColumn(id=number, name=caption)
+                column.id = number
+                columns.append(column)
+            table.tableColumns = columns
+        for column in table.tableColumns:
+            column.totalsRowFunction = column.totalsRowLabel = column.totalsRowFormula = None
+            column.calculatedColumnFormula = None
+        table.totalsRowCount = table.totalsRowShown = None
+        table.sortState = None
+        if table.autoFilter is not None:
+            table.autoFilter = AutoFilter(ref=table.ref)
+
+
+def _look(cell: Any) -> tuple[Any, StyleArray]:
+    """Value and style of a cell; the latter is the library's own business elsewhere."""
+    return cell.value, copy(cell._style)
+
+
+def _widths(sheet: Worksheet) -> dict[int, tuple[float, bool]]:
+    """The width of each of the sheet's columns that has one, and whether it is hidden."""
+    found = {}
+    for letter, dimension in sheet.column_dimensions.items():
+        first = dimension.min or column_index_from_string(letter)
+        for index in range(first, (dimension.max or first) + 1):
+            found[index] = (dimension.width, bool(dimension.hidden))
+    return found
+
+
+def _captions(sheet: Worksheet, row: int) -> int:
+    return sum(cell.value is not None for cell in sheet[row])
+
+
+def _caption(sheet: Worksheet, row: int, index: int, item: Column) -> Cell:
+    caption = cast(Cell, sheet.cell(row, index))
+    caption.value = plain(item.name)
+    caption.data_type = "s"  # never a formula
+    return caption
+
+
+def _saved(book: Workbook) -> dict[str, bytes]:
+    file = BytesIO()
+    book.save(file)
+    with ZipFile(file) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    core = "docProps/core.xml"
+    created = book.properties.created
+    # Saving has set it to now; the same rows make the same file.
+    content[core] = re.sub(
+        rb"(<dcterms:modified[^>]*>)[^<]*", rb"\g<1>%bZ" % created.isoformat().encode(), content[core]
+    )
+    return content

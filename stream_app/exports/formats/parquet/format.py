@@ -1,0 +1,80 @@
+"""Parquet: PostgreSQL writes text, Arrow reads it into typed columns and encodes them.
+
+=========================  ================================================================
+PostgreSQL                 Parquet
+=========================  ================================================================
+boolean, integers, oid     BOOLEAN, INT of 16, 32 or 64 bits (oid: 64)
+real, double precision     FLOAT, DOUBLE
+numeric(p,s)               DECIMAL of that precision; NaN becomes null and is counted
+money                      DECIMAL(19,2)
+numeric, precision > 38    text, since not every reader takes longer decimals
+date, time, timestamp      DATE, TIME, TIMESTAMP in microseconds; what the years 1 to 9999
+                           or a day do not hold (infinity, 24:00) becomes null and is counted
+timestamp with time zone   the same, adjusted to UTC
+bytea                      BYTE_ARRAY
+arrays                     LIST of texts; an inner array is the JSON of one
+everything else            text: json and uuid as they are, interval as ISO 8601
+=========================  ================================================================
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Text, cast, func, literal, literal_column, select
+
+from stream_app.exports.columns import Column, Kind
+from stream_app.exports.formats.base import ROWS, Document, Format, Projection, Tally, cell
+from stream_app.exports.formats.rendering import as_text, place, texts_of
+from streaming_exporter.events import Options
+
+MAX_PRECISION = 38
+"""Beyond it readers such as DuckDB take a DECIMAL for a double and lose digits, or refuse the file."""
+
+
+def decimal_type(item: Column) -> tuple[int, int] | None:
+    """Precision and scale of a numeric that a DECIMAL holds; Parquet demands 0 <= scale <= precision."""
+    if item.kind is not Kind.NUMERIC or item.precision is None:
+        return None
+    precision, scale = item.precision
+    precision, scale = (precision - scale, 0) if scale < 0 else (max(precision, scale), scale)
+    return (precision, scale) if precision <= MAX_PRECISION else None
+
+
+def typed_values(columns: Iterable[Column]) -> Iterator[ColumnElement[Any]]:
+    """Each column as its reader in :mod:`parquet_reader` takes it."""
+    return map(_value, columns)
+
+
+def _value(item: Column) -> ColumnElement[Any]:
+    value = cell(item)
+    match item.kind:
+        case Kind.BOOLEAN | Kind.DATE | Kind.TIME | Kind.TIMESTAMP | Kind.TIMESTAMPTZ:
+            return value
+        case Kind.BYTES:
+            return func.encode(value, literal("hex"))
+        case Kind.ARRAY if item.data_type.element is not None:
+            texts: ColumnElement[Any] = literal_column(texts_of(place(item), item.data_type.element))
+            return cast(func.to_json(texts), Text)
+    return as_text(item)
+
+
+class ParquetFormat(Format):
+    """``parquet``; needs the extra of the same name."""
+
+    name = "parquet"
+    extension = "parquet"
+    media_type = "application/vnd.apache.parquet"
+    description = "Apache Parquet with typed columns, compressed by zstd"
+    row_bytes = 2 * 2**20  # Arrow holds a row group several times
+
+    def project(self, columns: Sequence[Column], options: Options) -> Projection:
+        """COPY's own text format, which costs the database least."""
+        values = typed_values(columns)
+        return Projection(select(*values).select_from(ROWS), {"format": "text"})
+
+    def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
+        """Row groups as they fill up, then the footer. Arrow works without the interpreter's lock."""
+        # Whoever only lists formats, like the API, need not load Arrow.
+        from stream_app.exports.formats.parquet.writer import encode
+
+        yield from encode(chunks, document, tally)

@@ -1,0 +1,214 @@
+"""One page: head, table, foot, as the operators of its content."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from math import inf
+from operator import add
+
+from stream_app.exports.formats.pdf.file import PdfFile
+from stream_app.exports.formats.pdf.fonts import Fonts
+from stream_app.exports.formats.pdf.layout import MARGIN, PADDING, Grid, Place
+from stream_app.exports.formats.pdf.marks import LINE, NULL, ROW
+from stream_app.exports.formats.pdf.rows import Rows
+from stream_app.exports.formats.pdf.text import encoded, operators, painted, wrap
+from stream_app.exports.formats.pdf.typefaces import UNITS
+
+GAP = 3.0
+"""Points between two rows."""
+
+TITLE_SIZE, FACT_SIZE, RUNNING_SIZE = 15.0, 8.0, 7.0
+FOOT = 18.0
+"""Points above the lower margin that the page's number takes."""
+
+INK, GREY, RULE, HEAD, SHADE = b".13", b".45", b".75", b".91", b".965"
+
+_MARKS = {mark: mark.encode("utf-16-be") for mark in (LINE, ROW)}
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the head says, in characters that the fonts have."""
+
+    title: str
+    facts: str
+    filters: str
+    names: tuple[str, ...]
+
+
+class Painter:
+    """Paints pages into a file; ``room`` is the height that the next page has for rows."""
+
+    def __init__(self, file: PdfFile, fonts: Fonts, grid: Grid, words: Words) -> None:
+        self._file, self._fonts, self._grid, self._words = file, fonts, grid, words
+        self._resources, self._total, self._count = file.reserve(), file.reserve(), file.reserve()
+        self._names = [wrap(name, grid.units(number), fonts) for number, name in enumerate(words.names)]
+        self._name_lines = 1 + max(name.count(LINE) for name in self._names)
+        self._operators = operators(grid.leading, GAP)
+        self._headings: dict[tuple[int, float], bytes] = {}
+        self._null_width = fonts.measure("\N{EM DASH}")
+        self.pages = 0
+
+    @property
+    def room(self) -> float:
+        return self._top() - self._head_height - MARGIN - FOOT
+
+    @property
+    def _head_height(self) -> float:
+        return self._name_lines * self._grid.leading + GAP * 2
+
+    def paint(self, rows: Rows) -> None:
+        """One page for each group of columns, all with the same rows."""
+        for group in range(len(self._grid.groups)):
+            top = self._top()
+            self.pages += 1
+            content = b"".join((*self._head(), *self._table(rows, group, top), *self._foot(group)))
+            self._file.page(content, self._grid.paper, self._resources)
+
+    def finish(self, rows: int) -> Iterator[None]:
+        """Write what the pages refer to; yields after each font, as these can be large."""
+        size = RUNNING_SIZE
+        form = b"/Type/XObject/Subtype/Form/BBox[0 -5 300 20]/Resources %d 0 R" % self._resources
+        self._file.stream(self._text(f"{self.pages:,}", 0, 0, size, GREY), form, self._total)
+        counted = f"{rows:,} row{'' if rows == 1 else 's'}"
+        self._file.stream(self._text(counted, 0, 0, FACT_SIZE, GREY), form, self._count)
+        fonts = []
+        for entry in self._fonts.embed(self._file):
+            fonts.append(entry)
+            yield
+        entries = (b"".join(fonts), self._total, self._count)
+        self._file.add(b"<</Font<<%b>>/XObject<</Total %d 0 R/Count %d 0 R>>>>" % entries, self._resources)
+
+    # -- parts of a page ---------------------------------------------------------------------------------
+
+    @property
+    def _width(self) -> float:
+        return self._grid.paper[0] - 2 * MARGIN
+
+    def _top(self) -> float:
+        """Where the table begins."""
+        height = self._grid.paper[1] - MARGIN
+        if self.pages:
+            return height - RUNNING_SIZE - 8
+        titles, facts = len(self._titles), 1 + len(self._filters)
+        return height - titles * TITLE_SIZE * 1.2 - facts * FACT_SIZE * 1.4 - 8
+
+    @cached_property
+    def _titles(self) -> list[str]:
+        return wrap(self._words.title, self._width / TITLE_SIZE * UNITS, self._fonts).split(LINE)
+
+    @cached_property
+    def _filters(self) -> list[str]:
+        if not self._words.filters:
+            return []
+        room = self._width / FACT_SIZE * UNITS
+        return wrap(self._words.filters, room, self._fonts, leftwards=False).split(LINE)  # they are English
+
+    def _head(self) -> Iterator[bytes]:
+        words = self._words
+        y = self._grid.paper[1] - MARGIN
+        if self.pages > 1:
+            title = words.title if len(words.title) < 80 else words.title[:79] + "…"
+            title = wrap(title, inf, self._fonts)
+            yield self._text(title, MARGIN, y - RUNNING_SIZE, RUNNING_SIZE, GREY)
+            return
+        for line in self._titles:
+            y -= TITLE_SIZE * 1.2
+            yield self._text(line, MARGIN, y + 4, TITLE_SIZE, INK, bold=True)
+        y -= FACT_SIZE * 1.4
+        yield self._text(words.facts, MARGIN, y + 2, FACT_SIZE, GREY)
+        after = self._fonts.measure(words.facts + "    ") * FACT_SIZE / UNITS
+        yield b"q 1 0 0 1 %.2f %.2f cm/Count Do Q\n" % (MARGIN + after, y + 2)
+        for line in self._filters:
+            y -= FACT_SIZE * 1.4
+            yield self._text(line, MARGIN, y + 2, FACT_SIZE, GREY)
+
+    def _table(self, rows: Rows, group: int, top: float) -> Iterator[bytes]:
+        grid = self._grid
+        places = grid.groups[group]
+        left, right = MARGIN, places[-1].left + places[-1].width + PADDING
+        body = top - self._head_height
+        steps = [
+            height * grid.leading + (GAP if end == ROW else 0)
+            for height, end in zip(rows.heights, rows.ends, strict=True)
+        ]
+        bottoms = list(accumulate((-step for step in steps), initial=body))[1:]
+        yield HEAD + b" g %.2f %.2f %.2f %.2f re f\n" % (left, body, right - left, self._head_height)
+        yield SHADE + b" g "
+        for bottom, step, shade in zip(bottoms, steps, rows.shades, strict=True):
+            if shade:
+                yield b"%.2f %.2f %.2f %.2f re " % (left, bottom, right - left, step)
+        yield b"f " + RULE + b" G .5 w "
+        for y in (top, body, *bottoms[-1:]):
+            yield b"%.2f %.2f m %.2f %.2f l " % (left, y, right, y)
+        yield b"S\n" + INK + b" g " + INK + b" G\n"
+        yield self._heading(group, top)
+        drop = GAP / 2 + grid.size * 0.95
+        for place in places:
+            yield self._column(rows.cells[place.number], rows.ends, place, body - drop)
+
+    def _heading(self, group: int, top: float) -> bytes:
+        """The names of the columns, the same on all pages but the first."""
+        known = self._headings.get((group, top))
+        if known is None:
+            y = top - GAP - self._grid.size * 0.9
+            names = (
+                self._column([self._names[place.number]], [ROW], place, y)
+                for place in self._grid.groups[group]
+            )
+            known = self._headings[group, top] = b"q 2 Tr .2 w %bQ\n" % b"".join(names)
+        return known
+
+    def _foot(self, group: int) -> Iterator[bytes]:
+        y = MARGIN
+        text = f"Page {self.pages:,} of "
+        yield self._text(text, MARGIN, y, RUNNING_SIZE, GREY)
+        after = MARGIN + self._fonts.measure(text) * RUNNING_SIZE / UNITS
+        yield b"q 1 0 0 1 %.2f %.2f cm/Total Do Q\n" % (after, y)
+        if len(self._grid.groups) > 1:
+            places = self._grid.groups[group]
+            first = places[1 if group and len(places) > 1 and not places[0].number else 0].number + 1
+            text = f"Columns {first:,} to {places[-1].number + 1:,} of {len(self._names):,}"
+            width = self._fonts.measure(text) * RUNNING_SIZE / UNITS
+            yield self._text(text, MARGIN + self._width - width, y, RUNNING_SIZE, GREY)
+
+    def _text(self, text: str, x: float, y: float, size: float, grey: bytes, *, bold: bool = False) -> bytes:
+        style = b"2 Tr %.2f w %b G " % (size / 40, grey) if bold else b""
+        shaped: list[bytes] = []
+        data = encoded(text, self._fonts, shaped, size, self._width / size * UNITS)
+        inside = painted(data, [], shaped)
+        return b"q %b g BT %b/F0 %g Tf %.2f %.2f Td%b ET Q\n" % (grey, style, size, x, y, inside)
+
+    def _column(self, cells: list[str], ends: list[str], place: Place, y: float) -> bytes:
+        """One text object for all cells of a column."""
+        grid = self._grid
+        shaped: list[bytes] = []
+        if place.right_aligned and cells:
+            data = self._right_aligned(cells, ends, place, shaped)
+        else:
+            room = grid.units(place.number)
+            data = encoded("".join(map(add, cells, ends)), self._fonts, shaped, grid.size, room)
+        start = (grid.size, grid.leading, place.left, y)
+        return b"BT/F0 %g Tf %.2f TL %.2f %.2f Td%b ET\n" % (*start, painted(data, self._operators, shaped))
+
+    def _right_aligned(self, cells: list[str], ends: list[str], place: Place, shaped: list[bytes]) -> bytes:
+        """Each line moved by what it leaves free: spaces would end up in what readers copy."""
+        units = self._grid.units(place.number)
+
+        def moved(line: str, data: bytes) -> bytes:
+            used = self._null_width if line == NULL else self._fonts.measure(line)
+            return b")Tj[%d]TJ(%b" % ((used - units) * 1000 / UNITS, data)
+
+        def placed(cell: str, data: bytes) -> bytes:
+            line = cell.rstrip(LINE)
+            if LINE not in line:
+                return moved(line, data)
+            return _MARKS[LINE].join(map(moved, cell.split(LINE), data.split(_MARKS[LINE])))
+
+        data = encoded(ROW.join(cells), self._fonts, shaped, self._grid.size)
+        encoded_cells = data.split(_MARKS[ROW])
+        return b"".join(
+            placed(cell, data) + _MARKS[end]
+            for cell, data, end in zip(cells, encoded_cells, ends, strict=True)
+        )

@@ -1,0 +1,116 @@
+"""The report: title, what the rows are, the table, and a footer with the page's number on every page.
+
+Rows come, are wrapped, and leave as pages as soon as these are full. What is only known at the end, how many
+rows and pages there are, is drawn by two forms that every page refers to and that are written last.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import chain
+from typing import Any
+
+from stream_app.exports.formats.base import Document, Tally
+from stream_app.exports.formats.pdf.file import PdfFile, text_string
+from stream_app.exports.formats.pdf.fonts import Fonts
+from stream_app.exports.formats.pdf.layout import lay_out
+from stream_app.exports.formats.pdf.page import Painter, Words
+from stream_app.exports.formats.pdf.table import Table
+from stream_app.exports.formats.pdf.text import columns_of, shown
+
+SAMPLE_BYTES = 128 * 2**10
+"""Rows that are looked at before the first page is laid out."""
+
+SHOWN_VALUES = 20
+"""Values of one list in a filter that the report names; the manifest has all."""
+
+_WORDS = {
+    "eq": "=",
+    "ne": "is not",
+    "lt": "<",
+    "lte": "<=",
+    "gt": ">",
+    "gte": ">=",
+    "in": "is one of",
+    "not_in": "is none of",
+    "prefix": "starts with",
+    "contains": "contains",
+}
+
+
+def report(chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
+    """The file's bytes, from COPY's text of the document's columns."""
+    fonts, file = Fonts(), PdfFile()
+    title = document.options.title or document.dataset
+    words = _words(document, title, fonts, tally)
+    rows = (columns_of(chunk, fonts, tally) for chunk in _with_sample(chunks))
+    sample = next(rows, None)
+    nothing: list[tuple[str, ...]] = [()] * len(document.columns)
+    grid = lay_out(document.columns, words.names, sample or nothing, fonts, document.options.page_size)
+    painter = Painter(file, fonts, grid, words)
+    table = Table(grid, fonts, painter)
+    for columns in chain([sample] if sample else [], rows):
+        tally.rows += len(columns[0])
+        for _ in table.add(columns):
+            if data := file.take():
+                yield data
+    table.finish()
+    for _ in painter.finish(tally.rows):
+        yield file.take()
+    file.finish(
+        b"/Lang(en)/ViewerPreferences<</DisplayDocTitle true>>/PageLayout/OneColumn",
+        {
+            b"Title": text_string(title),
+            b"Subject": text_string(f"Export of {document.dataset} as of {_moment(document.as_of)}"),
+            b"Creator": text_string("streaming-exporter"),
+            b"CreationDate": f"(D:{document.as_of.astimezone(UTC):%Y%m%d%H%M%S}Z)".encode(),
+        },
+    )
+    yield file.take()
+
+
+def _with_sample(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """``chunks``, the first of them large enough to tell what the rows are like."""
+    sample: list[bytes] = []
+    for chunk in chunks:
+        sample.append(chunk)
+        if sum(map(len, sample)) >= SAMPLE_BYTES:
+            break
+    if sample:
+        yield b"".join(sample)
+    yield from chunks
+
+
+def _words(document: Document, title: str, fonts: Fonts, tally: Tally) -> Words:
+    def show(text: str) -> str:
+        return shown(text, text, fonts, tally)
+
+    facts = [f"as of {_moment(document.as_of)}", f"generated {_moment(datetime.now(UTC))}"]
+    if title != document.dataset:
+        facts.insert(0, document.dataset)
+    return Words(
+        title=show(title),
+        facts=show("  ·  ".join(facts)),
+        filters=show("; ".join(_filters(document.filters))),
+        names=tuple(show(item.name) for item in document.columns),
+    )
+
+
+def _moment(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _filters(filters: Mapping[str, Any]) -> Iterator[str]:
+    for name, wanted in filters.items():
+        for operator, value in (wanted if isinstance(wanted, dict) else {"eq": wanted}).items():
+            if operator == "is_null" or value is None:
+                empty = bool(value) if operator == "is_null" else operator == "eq"
+                yield f"{name} is {'' if empty else 'not '}empty"
+            else:
+                yield f"{name} {_WORDS[operator]} {_value(value)}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        more = f" and {len(value) - SHOWN_VALUES:,} more" if len(value) > SHOWN_VALUES else ""
+        return ", ".join(map(str, value[:SHOWN_VALUES])) + more
+    return str(value).lower() if isinstance(value, bool) else str(value)

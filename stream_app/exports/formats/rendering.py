@@ -1,0 +1,263 @@
+"""How each type is written, at every depth; the same in all formats. Pure.
+
+What PostgreSQL's own JSON functions and casts write is kept where it is what is promised, since they are
+fast: only types that it is not for, and what is made of those, are taken apart. ``docs/types.md`` has the
+table.
+
+Expressions are plain SQL. A value that comes in as one must be cheap to evaluate more than once.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import ColumnElement, Numeric, Text, and_, case, cast, func, literal_column
+
+from stream_app.exports.columns import Column, DataType, Kind
+from stream_app.exports.formats.base import ROWS, cell
+
+_OBJECTS = {
+    "regclass": "pg_class",
+    "regcollation": "pg_collation",
+    "regconfig": "pg_ts_config",
+    "regdatabase": "pg_database",
+    "regdictionary": "pg_ts_dict",
+    "regnamespace": "pg_namespace",
+    "regoper": "pg_operator",
+    "regoperator": "pg_operator",
+    "regproc": "pg_proc",
+    "regprocedure": "pg_proc",
+    "regrole": "pg_authid",
+    "regtype": "pg_type",
+}
+"""Catalogs by the types that hold numbers of their rows, and show names that depend on ``search_path``."""
+
+
+def text_of(value: str, kind: DataType, depth: int = 1) -> str:
+    """SQL for the value as ``text``; NULL stays NULL."""
+    if kind.bounds is not None:
+        return _multirange(value, kind, depth) if kind.is_multirange else _range(value, kind.bounds, depth)
+    if kind.element is not None or kind.fields:
+        return f"to_json({json_of(value, kind, depth)})::text"
+    render = _TEXTS.get(kind.name) or (_name if kind.name in _OBJECTS else None)
+    return render(value, kind) if render else f"({value})::text"
+
+
+def json_of(value: str, kind: DataType, depth: int = 1) -> str:
+    """SQL for what ``to_json`` makes the right JSON of."""
+    if is_own_json(kind):
+        return value
+    if kind.element is not None:
+        element = kind.element
+        return _array(value, lambda item: f"to_json({json_of(item, element, depth + 1)})", depth)
+    if kind.fields:
+        fields = ", ".join(
+            f"{json_of(f'({value}).{quoted(name)}', part, depth)} AS {quoted(name)}"
+            for name, part in kind.fields
+        )
+        return (
+            f"CASE WHEN {value} IS DISTINCT FROM NULL"  # IS NOT NULL would ask for every field
+            f" THEN (SELECT row_to_json(f{depth}) FROM (SELECT {fields}) AS f{depth}) END"
+        )
+    render = _JSON.get(kind.name)
+    return render(value, kind) if render else text_of(value, kind, depth)
+
+
+def texts_of(value: str, element: DataType) -> str:
+    """SQL for an array as a JSON array of its elements' texts, as ``json`` or an array of texts."""
+    if is_own_text(element, within_array=True):
+        return f"({value})::text[]"
+    return _array(value, lambda item: f"to_json({text_of(item, element, 2)})", 1)
+
+
+def is_own_json(kind: DataType) -> bool:
+    """Whether what PostgreSQL's JSON functions make of a value is what is promised."""
+    if kind.element is not None:
+        return is_own_json(kind.element)
+    if kind.fields:
+        return all(is_own_json(part) for _, part in kind.fields)
+    if kind.bounds is not None:
+        return is_own_text(kind)
+    if kind.has_json_cast:
+        return kind.name in _JSON_BY_CAST
+    return kind.name not in {*_JSON, *_OBJECTS, "bytea", "bpchar"}
+
+
+def is_own_text(kind: DataType, *, within_array: bool = False) -> bool:
+    """Whether a value's text in PostgreSQL, or in an array that is cast to texts, is what is promised."""
+    if kind.bounds is not None:
+        return is_own_text(kind.bounds) and kind.bounds.name != "bool"
+    if not kind.is_scalar:
+        return False
+    # Casting an array casts each element, which takes the padding off.
+    return (kind.name not in _TEXTS or (within_array and kind.name == "bpchar")) and kind.name not in _OBJECTS
+
+
+def is_json_text(kind: DataType) -> bool:
+    """Whether a value's text is JSON."""
+    return (
+        kind.element is not None or bool(kind.fields) or kind.kind is Kind.JSON or kind.name in _JSON_BY_CAST
+    )
+
+
+def quoted(name: str) -> str:
+    """``name`` as SQL reads it back."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+_JSON_BY_CAST = {"hstore"}
+"""Types of extensions that are JSON in all formats: nothing is lost by it."""
+
+_Render = Callable[[str, DataType], str]
+
+_TEXTS: dict[str, _Render] = {
+    "bpchar": lambda value, _: f"({value})::text",  # unlike its output, without the padding
+    "bytea": lambda value, _: f"translate(encode({value}, 'base64'), E'\\n', '')",
+    "hstore": lambda value, _: f"({value})::json::text",
+    "inet": lambda value, _: f"abbrev({value})",  # its cast to text alone appends /32
+    "money": lambda value, _: f"({value})::numeric::text",
+    "timestamp": lambda value, _: f"btrim(to_json({value})::text, '\"')",
+    "timestamptz": lambda value, _: f"btrim(to_json({value})::text, '\"')",
+}
+"""Types whose text in PostgreSQL is not the one that is promised."""
+
+_JSON: dict[str, _Render] = {
+    "money": lambda value, _: f"({value})::numeric",
+    "oid": lambda value, _: f"({value})::bigint",
+}
+"""Types that are numbers in JSON although PostgreSQL quotes them."""
+
+
+def _name(value: str, kind: DataType) -> str:
+    """The name of an object as PostgreSQL writes it where ``search_path`` is empty.
+
+    One that is gone is its number, as there.
+    """
+    identity = (
+        f"(pg_identify_object('pg_catalog.{_OBJECTS[kind.name]}'::regclass, ({value})::oid, 0)).identity"
+    )
+    if kind.name in ("regoper", "regproc"):  # their names have no arguments
+        identity = f"regexp_replace({identity}, '\\([^()]*\\)$', '')"
+    return (
+        f"CASE ({value})::oid WHEN 0 THEN '-' ELSE coalesce("
+        f"regexp_replace({identity}, '(^|[(,])pg_catalog\\.', '\\1', 'g'), ({value})::oid::text) END"
+    )
+
+
+def _range(value: str, bounds: DataType, depth: int) -> str:
+    if is_own_text(DataType("", bounds=bounds)):
+        return f"({value})::text"
+    lower, upper = (
+        f"CASE WHEN {side}_inf({value}) THEN '' ELSE {_bound(f'{side}({value})', bounds, depth)} END"
+        for side in ("lower", "upper")
+    )
+    return (
+        f"CASE WHEN isempty({value}) THEN 'empty' ELSE"
+        f" CASE WHEN lower_inc({value}) THEN '[' ELSE '(' END || {lower} || ',' || {upper} ||"
+        f" CASE WHEN upper_inc({value}) THEN ']' ELSE ')' END END"
+    )
+
+
+def _bound(value: str, kind: DataType, depth: int) -> str:
+    """A bound's text, quoted where PostgreSQL quotes."""
+    escaped = f"replace(replace(b{depth}.b, '\\', '\\\\'), '\"', '\"\"')"
+    return (
+        f"(SELECT CASE WHEN b{depth}.b = '' OR b{depth}.b ~ '[][(),\"\\\\[:space:]]'"
+        f" THEN '\"' || {escaped} || '\"' ELSE b{depth}.b END"
+        f" FROM (SELECT {text_of(value, kind, depth + 1)} AS b OFFSET 0) AS b{depth})"
+    )
+
+
+def _multirange(value: str, kind: DataType, depth: int) -> str:
+    if is_own_text(kind) or kind.bounds is None:
+        return f"({value})::text"
+    one = _range(f"i{depth}.e", kind.bounds, depth + 1)
+    return (
+        f"CASE WHEN {value} IS NOT NULL THEN '{{' ||"
+        f" coalesce((SELECT string_agg({one}, ',' ORDER BY i{depth}.n)"
+        f" FROM unnest({value}) WITH ORDINALITY AS i{depth} (e, n)), '') || '}}' END"
+    )
+
+
+def _array(value: str, item: Callable[[str], str], depth: int) -> str:
+    """A JSON array of what ``item`` makes of each element, nested as the array's dimensions are.
+
+    Elements come one after the other. A bracket of dimension d opens before every element that is the first
+    of a slice below it and closes after the last; ``s`` counts the elements of such slices, and is NULL for
+    dimensions that the array does not have. It is a query of its own so that the array is looked at once.
+    """
+    i, s = f"i{depth}", f"s{depth}"
+    slices = ", ".join(
+        f"CASE WHEN array_ndims({value}) > {dimension} THEN cardinality({value}) / ("
+        + " * ".join(f"array_length({value}, {outer})" for outer in range(1, dimension + 1))
+        + f") END AS s{dimension}"
+        for dimension in range(1, 6)
+    )
+    opens = " || ".join(
+        f"CASE WHEN ({i}.n - 1) % {s}.s{dimension} = 0 THEN '[' ELSE '' END" for dimension in range(1, 6)
+    )
+    closes = " || ".join(
+        f"CASE WHEN {i}.n % {s}.s{dimension} = 0 THEN ']' ELSE '' END" for dimension in range(1, 6)
+    )
+    return (
+        f"CASE WHEN {value} IS NOT NULL THEN coalesce((SELECT '[' || string_agg("
+        f"{opens} || coalesce({item(f'{i}.e')}::text, 'null') || {closes}, ',' ORDER BY {i}.n) || ']'"
+        f" FROM (SELECT unnest({value}) AS e, generate_series(1, cardinality({value})) AS n) AS {i}"
+        f" CROSS JOIN (SELECT {slices} OFFSET 0) AS {s}), '[]')::json END"
+    )
+
+
+COMMON_ERA = ("0001-01-01", "10000-01-01")
+"""From when to when (exclusive) a time's text has nothing but its date, a space and its time of day."""
+
+
+def iso_time(value: ColumnElement[Any], *, zone: bool) -> ColumnElement[Any]:
+    """``2026-01-31T13:30:00+00:00``: what PostgreSQL's JSON functions write, without the quotes.
+
+    They look the type up for every value, so all but infinity and far-off years go without them.
+    """
+    first, end = (_moment(day, zone=zone) for day in COMMON_ERA)
+    plain = func.replace(cast(value, Text), " ", "T")
+    return case(
+        (and_(value >= first, value < end), plain.concat(":00") if zone else plain),
+        else_=func.btrim(cast(func.to_json(value), Text), '"'),
+    )
+
+
+def _moment(day: str, *, zone: bool) -> ColumnElement[Any]:
+    return literal_column(f"'{day} 00:00:00{'+00' if zone else ''}'")
+
+
+def base64(value: ColumnElement[Any]) -> ColumnElement[Any]:
+    """RFC 4648 base64 without line breaks."""
+    return func.translate(func.encode(value, "base64"), "\n", "")
+
+
+def place(item: Column) -> str:
+    """The column ``item`` of the rows as plain SQL, told apart from whatever stands within its value."""
+    return f"{ROWS.name}.{quoted(item.name)}"
+
+
+def number(item: Column) -> ColumnElement[Any]:
+    """The value of a numeric column; that of ``money`` without a currency."""
+    return cast(cell(item), Numeric) if item.base == "money" else cell(item)
+
+
+def as_text(item: Column) -> ColumnElement[Any]:
+    """The value as the text that csv, pdf and the text cells of a workbook show."""
+    value = cell(item)
+    match item.kind:
+        case Kind.TIMESTAMP | Kind.TIMESTAMPTZ:
+            return iso_time(value, zone=item.kind is Kind.TIMESTAMPTZ)
+        case Kind.BYTES:
+            return base64(value)
+        case Kind.ARRAY if is_own_json(item.data_type):
+            return cast(func.to_json(value), Text)
+        case Kind.NUMERIC:
+            return number(item)
+        case Kind.INTEGER | Kind.FLOAT | Kind.DATE | Kind.UUID | Kind.JSON:
+            return value
+        case Kind.TEXT if item.base == "text":
+            return value
+    if is_own_text(item.data_type):
+        return cast(value, Text)
+    return literal_column(text_of(place(item), item.data_type), Text)

@@ -1,0 +1,356 @@
+"""One export: rows in, file out.
+
+::
+
+    COPY ──► pipe ──► frame ──► compress ──► hash ──► upload
+    event loop  │     uploading thread
+"""
+
+import asyncio
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Executor
+from contextlib import suppress
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cached_property
+from threading import Event
+from typing import Any
+
+from stream_app.exports.catalog import Catalog, Outdated, Table
+from stream_app.exports.compression import Compression, compression_for
+from stream_app.exports.datasets import Dataset
+from stream_app.exports.formats.base import Document, Format, Tally
+from stream_app.exports.formats.framing_process import frame_in_process
+from stream_app.exports.phases import Timed, TimedSink, phase, rendering
+from stream_app.exports.pipe import BytePipe, PipeClosed
+from stream_app.exports.query import Rows, Statement, render, rows_of
+from stream_app.exports.relative_dates import resolved
+from stream_app.exports.size_limits import MessageTooLong, largest, refusal
+from stream_app.exports.source import Sink, Snapshot, Source
+from stream_app.jobs.claim import Claim
+from stream_app.jobs.states import Status
+from stream_app.settings import Settings
+from stream_app.storage.object_store import Storage, Stored
+from streaming_exporter.errors import ExporterError, Outage, Rejected
+from streaming_exporter.events import ExportRequest, LifecycleData
+
+ESTIMATE_AFTER = 0.5
+"""Seconds after which somebody may be watching how far an export is."""
+
+ESTIMATE_SECONDS = 2
+"""How long PostgreSQL may take to plan, or to count."""
+
+COUNTED_ROWS = 1_000_000
+"""So many of a user's own rows are counted; of more there is no estimate."""
+
+ROW_SECURITY = "row_level_security"
+"""The warning of a file from whose table a policy leaves out rows for the service's role."""
+
+
+LARGEST_SECONDS = 60
+"""How long is looked for the row that was too large."""
+
+
+@dataclass(slots=True)
+class Gauge:
+    """How far an export is; the export writes it, whoever wants to know reads it."""
+
+    tally: Tally = field(default_factory=Tally)
+    estimated_rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exporter:
+    """Runs exports. ``threads`` is where files are framed and uploaded: one thread for each export."""
+
+    source: Source
+    catalog: Catalog
+    storage: Storage
+    datasets: Mapping[str, Dataset]
+    formats: Mapping[str, Format]
+    settings: Settings
+    threads: Executor
+    estimates: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+
+    async def run(self, claim: Claim, gauge: Gauge) -> LifecycleData:
+        """Write the claimed job's file; returns the data of its ``export.completed`` event.
+
+        Raises:
+            Rejected: the request cannot be honoured.
+            Retryable: a part failed in a way that passes.
+            asyncio.CancelledError: the task was cancelled. No failure leaves an object behind.
+        """
+        request = claim.request
+        if request.export_type not in self.datasets or request.format not in self.formats:
+            raise Outage(
+                "this worker does not know the dataset or the format; operators: give all workers the same "
+                "EXPORTER_DATASETS_FILE and extras"
+            )
+        output = self.formats[request.format]
+        compression = compression_for(request.options.compression, output)
+        dataset = self.datasets[request.export_type]
+        return await self.catalog.use(
+            dataset, lambda table: self._export(claim, table, output, compression, gauge)
+        )
+
+    async def _export(
+        self, claim: Claim, table: Table, output: Format, compression: Compression | None, gauge: Gauge
+    ) -> LifecycleData:
+        request = resolved(claim.request, table.every, claim.asked_at or claim.now)
+
+        def prepare() -> tuple[Rows, Statement]:
+            rows = rows_of(table, request)
+            return rows, Statement.of(rows, output, request.options)
+
+        # In a thread: a filter of many values takes its time to check and to render.
+        rows, statement = await asyncio.to_thread(prepare)
+        async with self.source.snapshot(
+            f"exporter {claim.job_id}", path=table.path, also=table.probe
+        ) as snapshot:
+            await self._check_table(snapshot, table, claim)
+            gauge.estimated_rows = await self._check_size(snapshot, rows, output)
+            document = Document(
+                dataset=table.dataset.name,
+                columns=rows.columns,
+                options=request.options,
+                as_of=snapshot.as_of,
+                filters=request.filters,
+                template=table.dataset.template,
+                template_header=table.dataset.template_header,
+                template_columns=tuple(item.name for item in table.columns),
+            )
+            file = _File(claim, request, document, output, compression, self.storage.key)
+            estimating = asyncio.create_task(self._estimate(claim, table, rows, gauge))
+            try:
+                count, stored = await self._transfer(snapshot, statement, file, gauge)
+            except MessageTooLong as error:
+                raise await self._too_large(claim, table, request, output) or error from error
+            finally:
+                estimating.cancel()
+                await asyncio.wait({estimating})
+        if table.filtered:
+            gauge.tally.warnings[ROW_SECURITY] += 1
+        now = claim.now
+        return claim.lifecycle(
+            Status.COMPLETED,
+            row_count=count,
+            file_size=stored.size,
+            sha256=stored.sha256,
+            bucket=self.storage.bucket,
+            key=stored.key,
+            content_type=file.content_type,
+            file_name=file.name,
+            as_of=snapshot.as_of,
+            completed_at=now,
+            expires_at=now + timedelta(days=self.settings.retention_days),
+            manifest=file.manifest(count, stored, gauge.tally),
+        )
+
+    async def _too_large(
+        self, claim: Claim, table: Table, request: ExportRequest, output: Format
+    ) -> Rejected | None:
+        """The error for the row that was too long, if it is found in time: nothing of it is here."""
+        named = request.columns or [item.name for item in table.columns]
+        key = [item for item in table.columns if item.name in table.primary_key]
+        wanted = [*named, *(item.name for item in key if item.name not in named)]
+        rows = rows_of(table, request.model_copy(update={"columns": wanted}))
+        with suppress(ExporterError, TimeoutError):
+            async with self.source.snapshot(
+                f"exporter {claim.job_id} largest row", path=table.path, seconds=LARGEST_SECONDS
+            ) as snapshot:
+                found = await snapshot.first(await asyncio.to_thread(largest, rows, key))
+                if found is not None:
+                    return refusal(rows, key, (found["key"], found["sizes"]), output.row_bytes, output.name)
+        return None
+
+    async def _check_table(self, snapshot: Snapshot, table: Table, claim: Claim) -> None:
+        """See that the table is what its description says, and that it has all rows of the job's window.
+
+        Raises:
+            Outdated: the table was changed after it was described.
+            Outage: the source has not come to the end of the window yet: it is a standby that is behind.
+        """
+        if snapshot.also != table.fingerprint:
+            await snapshot.end()
+            raise Outdated
+        if claim.window is None:
+            return
+        end = datetime.fromisoformat(claim.window["to"])
+        if snapshot.as_of < end or (snapshot.is_standby and snapshot.replayed is None):
+            await snapshot.end()
+            reached = snapshot.replayed if snapshot.is_standby else snapshot.as_of
+            raise Outage(f"the source has come to {reached}, and the job's window ends at {end}")
+
+    async def _check_size(self, snapshot: Snapshot, rows: Rows, output: Format) -> int | None:
+        """Refuse what is too large before it starts; returns how many rows there are if they were counted."""
+        limits = filter(None, (output.row_limit(self.settings), self.settings.max_rows))
+        limit = min(limits, default=None)
+        if limit is None:
+            return None
+        unordered = await asyncio.to_thread(render, rows.select.order_by(None))
+        count = await snapshot.count(unordered, limit + 1)
+        if count > limit:
+            raise Rejected(
+                f"the export has more than {limit:,} rows, the most that a {output.name} file may have here; "
+                "narrow it with filters or choose another format",
+                code="too_many_rows",
+            )
+        return count
+
+    async def _estimate(self, claim: Claim, table: Table, rows: Rows, gauge: Gauge) -> None:
+        """Learn how long an export will be that takes its time; on another connection, its own is busy.
+
+        Of a user's own rows they are counted: what the planner expects tells of everybody's.
+
+        There is one connection for all of these, and one that waits for a lock leaves it to the others.
+        """
+        await asyncio.sleep(ESTIMATE_AFTER)
+        if gauge.estimated_rows is None:
+            with suppress(ExporterError, TimeoutError):  # whatever is wrong, the export itself will say
+                async with (
+                    self.estimates,
+                    asyncio.timeout(ESTIMATE_SECONDS),
+                    self.source.snapshot(
+                        f"exporter {claim.job_id} estimate",
+                        path=table.path,
+                        seconds=ESTIMATE_SECONDS,
+                        lock_seconds=ESTIMATE_SECONDS / 2,
+                    ) as snapshot,
+                ):
+                    sql = await asyncio.to_thread(render, rows.select.order_by(None))
+                    if claim.request.scope == "all":
+                        gauge.estimated_rows = await snapshot.estimate(sql)
+                    elif (count := await snapshot.count(sql, COUNTED_ROWS + 1)) <= COUNTED_ROWS:
+                        gauge.estimated_rows = count
+
+    async def _transfer(
+        self, snapshot: Snapshot, statement: Statement, file: "_File", gauge: Gauge
+    ) -> tuple[int, Stored]:
+        pipe = BytePipe()
+        stopped = Event()
+        count = 0
+
+        def upload() -> Stored:
+            read = Timed(iter(pipe))
+            framed = file.bytes(read, gauge.tally)
+            rendered = rendering(framed, read)
+            made = Timed(rendered)
+            try:
+                with phase("upload", made, {"aws.s3.bucket": self.storage.bucket}):
+                    return self.storage.put(
+                        file.key,
+                        made,
+                        content_type=file.content_type,
+                        file_name=file.name,
+                        metadata=lambda: {"rows": str(count)},
+                        stopped=stopped,
+                    )
+            finally:
+                _end(rendered)
+                _end(framed)
+                pipe.close_reader()
+
+        uploading = asyncio.get_running_loop().run_in_executor(self.threads, copy_context().run, upload)
+        try:
+            sink = TimedSink(_limited(pipe.write, file.output.byte_limit(self.settings), file.output))
+            with phase("source", sink, {"db.system.name": "postgresql", "db.operation.name": "COPY"}):
+                count = await snapshot.copy(
+                    statement.sql, statement.copy, sink, longest=file.output.row_bytes
+                )
+            pipe.finish()
+            # Not held open while the object store takes the rest.
+            await snapshot.end()
+            return count, await asyncio.shield(uploading)
+        except BaseException as error:
+            pipe.fail(error)
+            stopped.set()
+            await asyncio.wait({uploading})
+            if uploading.exception() is None:
+                await self.storage.call(self.storage.remove, file.key)
+            elif isinstance(error, PipeClosed):
+                uploading.result()
+            raise
+
+
+def _end(chunks: Iterator[bytes]) -> None:
+    """End a generator that was left in the middle now, and the process that it may have.
+
+    An error refers to it, so that it would be found only when garbage is collected.
+    """
+    if isinstance(chunks, Generator):
+        chunks.close()
+
+
+def _limited(sink: Sink, limit: int | None, output: Format) -> Sink:
+    """``sink``, which takes ``limit`` bytes and no more."""
+    if limit is None:
+        return sink
+    taken = 0
+
+    async def take(chunk: bytes) -> None:
+        nonlocal taken
+        taken += len(chunk)
+        if taken > limit:
+            raise Rejected(
+                f"the rows have more than {limit:,} bytes of text, the most that a {output.name} file may "
+                "have here; narrow the export with filters, leave columns out or choose another format; "
+                f"operators: EXPORTER_{output.name.upper()}_MAX_BYTES is the limit",
+                code="too_many_bytes",
+            )
+        await sink(chunk)
+
+    return take
+
+
+@dataclass(frozen=True)
+class _File:
+    """Name, type and bytes of the file that one attempt writes."""
+
+    claim: Claim
+    request: ExportRequest
+    document: Document
+    output: Format
+    compression: Compression | None
+    key_of: Callable[[object, int, str], str]
+
+    @property
+    def name(self) -> str:
+        suffix = self.compression.suffix if self.compression else ""
+        return f"{self.document.dataset}-{self.document.as_of:%Y-%m-%d}.{self.output.extension}{suffix}"
+
+    @cached_property
+    def key(self) -> str:
+        """Where it goes; no other attempt ever has this key."""
+        return self.key_of(self.claim.job_id, self.claim.attempt, self.name)
+
+    @property
+    def content_type(self) -> str:
+        return self.compression.media_type if self.compression else self.output.media_type
+
+    def bytes(self, chunks: Iterator[bytes], tally: Tally) -> Iterator[bytes]:
+        if self.output.own_process:
+            framed = frame_in_process(self.output, chunks, self.document, tally)
+        else:
+            framed = self.output.frame(chunks, self.document, tally)
+        return self.compression.apply(framed) if self.compression else framed
+
+    def manifest(self, rows: int, stored: Stored, tally: Tally) -> dict[str, Any]:
+        """What the file is and how it came about; everything in it is JSON."""
+        request = self.request
+        return {
+            "file_name": self.name,
+            "content_type": self.content_type,
+            "rows": rows,
+            "bytes": stored.size,
+            "sha256": stored.sha256,
+            "dataset": self.document.dataset,
+            "format": self.output.name,
+            "columns": [{"name": item.name, "type": item.type} for item in self.document.columns],
+            "filters": request.filters,
+            **({"window": self.claim.window} if self.claim.window else {}),
+            "scope": request.scope,
+            "options": request.options.model_dump(mode="json", exclude_defaults=True),
+            "as_of": self.document.as_of.isoformat(),
+            "warnings": dict(tally.warnings),
+        }

@@ -1,0 +1,190 @@
+"""From a request to the SELECT that yields its rows, before any format. Pure."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Self
+
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Select,
+    String,
+    Text,
+    cast,
+    column,
+    false,
+    literal,
+    literal_column,
+    select,
+    table,
+)
+from sqlalchemy.dialects.postgresql import asyncpg
+from sqlalchemy.sql.elements import quoted_name
+
+from stream_app.exports.catalog import Table
+from stream_app.exports.columns import Column, Kind
+from stream_app.exports.filters import Spelled, conditions
+from stream_app.exports.formats.base import Format
+from streaming_exporter.errors import Rejected
+from streaming_exporter.events import ExportRequest, Options
+
+_CANONICAL: dict[Kind, str] = {
+    Kind.BOOLEAN: r"true|false",
+    Kind.INTEGER: r"0|-?[1-9][0-9]{0,18}",
+    Kind.UUID: r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+}
+"""How PostgreSQL itself writes values of these kinds: no other text is one of theirs."""
+
+_LIMITS = {"int2": 2**15, "int4": 2**31, "int8": 2**63, "oid": 2**32}
+
+
+def owned(column: Column, target: ColumnElement[Any], user_id: str) -> list[ColumnElement[bool]]:
+    """The conditions under which a row is the user's: ``target::text = user_id``, to the byte.
+
+    Where the type's own ``=`` says the same for this id it is used alone, so that an index serves it. Where
+    it says more (a ``citext``, a number with another scale), it is used to search and the text decides.
+    Elsewhere the text alone does. No id is an error: one that the type cannot hold owns nothing.
+    """
+    if (canonical := _CANONICAL.get(column.kind)) is not None:
+        if not re.fullmatch(canonical, user_id, re.ASCII) or not _fits(column, user_id):
+            return [false()]
+        return [_same(column, target, user_id)]
+    if column.kind is Kind.ENUM:
+        return [_same(column, target, user_id)] if user_id in column.labels else [false()]
+    if column.kind is Kind.TEXT and column.base in ("text", "varchar") and column.deterministic:
+        return [_same(column, target, user_id)]
+    by_text = cast(target, Text).collate("C") == literal(user_id, String)
+    searchable = column.kind is Kind.TEXT or (
+        column.kind is Kind.NUMERIC and re.fullmatch(r"-?[0-9]{1,1000}(\.[0-9]{1,1000})?", user_id, re.ASCII)
+    )
+    return [_same(column, target, user_id), by_text] if searchable else [by_text]
+
+
+def _same(column: Column, target: ColumnElement[Any], user_id: str) -> ColumnElement[bool]:
+    same: ColumnElement[bool] = target == cast(literal(user_id, String), Spelled(column.cast or column.type))
+    return same
+
+
+def _fits(column: Column, user_id: str) -> bool:
+    if column.kind is not Kind.INTEGER:
+        return True
+    limit = _LIMITS[column.base]
+    lowest = 0 if column.base == "oid" else -limit
+    return lowest <= int(user_id) < limit
+
+
+DIALECT = asyncpg.dialect()  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of one export: ``select`` yields ``columns`` in their order, one row each."""
+
+    select: Select[Any]
+    columns: tuple[Column, ...]
+
+
+def reference(name: str) -> ColumnElement[Any]:
+    """The column called ``name``, always quoted."""
+    return column(quoted_name(name, quote=True))
+
+
+def rows_of(source: Table, request: ExportRequest) -> Rows:
+    """The rows that ``request`` asks for.
+
+    Raises:
+        Rejected: unknown or repeated columns, bad filters, or scope ``own`` of what nobody owns.
+    """
+    chosen = _chosen(source, request)
+    known = {item.name: item for item in source.columns}
+    hidden = set()
+    if source.dataset.time and source.dataset.time not in known:
+        known[source.dataset.time] = source.every[source.dataset.time]
+        hidden.add(source.dataset.time)
+    wanted = conditions(request.filters, known, reference, hidden=hidden)
+    origin: FromClause = table(
+        quoted_name(source.name, quote=True), schema=quoted_name(source.schema, quote=True)
+    )
+    if request.scope == "own":
+        owner = _owner(source, request)
+        if wanted and source.computes:
+            # Its own rows first: what a view computes is computed for nobody else's, and cannot fail on them.
+            names = dict.fromkeys((*(item.name for item in chosen), *request.filters, *source.order))
+            fenced = (
+                select(*map(reference, names)).select_from(origin).where(*owner).offset(literal_column("0"))
+            )
+            origin = fenced.subquery("owned")
+        else:
+            wanted = [*owner, *wanted]
+    statement = (
+        select(*(reference(item.name) for item in chosen))
+        .select_from(origin)
+        .where(*wanted)
+        .order_by(*(reference(name) for name in source.order))
+    )
+    return Rows(statement, chosen)
+
+
+def _owner(source: Table, request: ExportRequest) -> list[ColumnElement[bool]]:
+    name = source.dataset.owner
+    if name is None:
+        raise Rejected(
+            f"dataset {source.dataset.name!r} has no owner column, so nobody owns rows of it",
+            field="scope",
+            allowed=["all"],
+        )
+    return owned(source.every[name], reference(name), request.user_id)
+
+
+def render(statement: Select[Any]) -> str:
+    """The statement as text, values quoted by SQLAlchemy, since COPY takes no parameters.
+
+    Values are text constants with doubled quotes under ``standard_conforming_strings = on``, which every
+    source connection sets.
+    """
+    return str(statement.compile(dialect=DIALECT, compile_kwargs={"literal_binds": True}))
+
+
+def _chosen(source: Table, request: ExportRequest) -> tuple[Column, ...]:
+    if request.columns is None:
+        return source.columns
+    known = {item.name: item for item in source.columns}
+    for position, name in enumerate(request.columns):
+        field = f"columns.{position}"
+        if name not in known:
+            raise Rejected(f"there is no column {name!r}", code="unknown_column", field=field, allowed=known)
+        if name in request.columns[:position]:
+            raise Rejected(f"column {name!r} is named twice", field=field)
+    return tuple(known[name] for name in request.columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """``rows`` selects the rows, ``sql`` renders them, ``copy`` are COPY's options in asyncpg's words."""
+
+    rows: str
+    sql: str
+    copy: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, rows: Rows, output: Format, options: Options) -> Self:
+        """The statement that renders ``rows`` as ``output``.
+
+        Raises:
+            Rejected: the format cannot hold these columns.
+        """
+        untitled = options.model_copy(update={"title": None})  # there are as many titles as exports
+        projection, copy = _projected(output, rows.columns, untitled)
+        selected = render(rows.select)
+        return cls(selected, f"WITH rows AS ({selected}) {projection}", copy)
+
+
+@lru_cache(maxsize=64)
+def _projected(
+    output: Format, columns: tuple[Column, ...], options: Options
+) -> tuple[str, Mapping[str, Any]]:
+    """What all exports of the same format and columns have in common; it is most of the SQL."""
+    projection = output.project(columns, options)
+    return render(projection.select), projection.copy

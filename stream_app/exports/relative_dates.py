@@ -1,0 +1,117 @@
+"""Filter values that are told from now: ``now-7d``, ``today``, ``start_of_month-1mo``. Pure.
+
+They mean something only for columns of dates and times; anywhere else the same words are plain text.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime, time, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from stream_app.exports.columns import Column, Kind
+from stream_app.exports.local_time import instant, wall_of
+from streaming_exporter.events import ExportRequest
+
+UTC = ZoneInfo("UTC")
+TEMPORAL = frozenset({Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ})
+
+_OFFSET = r"[+-]\d{1,5}(?:s|mo|m|h|d|w|y)"
+_VALUE = re.compile(
+    rf"(now|today|yesterday|tomorrow|start_of_(?:day|week|month|quarter|year))((?:{_OFFSET})*)", re.ASCII
+)
+_ELAPSED = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hours=1)}
+_DAYS = {"d": 1, "w": 7}
+_MONTHS = {"mo": 1, "y": 12}
+
+
+def written(moment: datetime, kind: Kind, zone: ZoneInfo) -> str:
+    """``moment`` as a filter's value for a column of ``kind``."""
+    if kind is Kind.DATE:
+        return wall_of(moment, zone).date().isoformat()
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def is_relative(filters: object) -> bool:
+    """Whether a text anywhere in ``filters`` looks like one of these values."""
+    if isinstance(filters, str):
+        return _VALUE.fullmatch(filters) is not None
+    if isinstance(filters, Mapping):
+        return any(map(is_relative, filters.values()))
+    return isinstance(filters, list) and any(map(is_relative, filters))
+
+
+def resolved(
+    request: ExportRequest, columns: Mapping[str, Column], now: datetime, zone: ZoneInfo = UTC
+) -> ExportRequest:
+    """``request`` with such values put as what they stand for at ``now``."""
+    if not is_relative(request.filters):
+        return request
+    kinds = {name: column.kind for name, column in columns.items()}
+    return request.model_copy(update={"filters": resolve(request.filters, kinds, now, zone)})
+
+
+def resolve(
+    filters: Mapping[str, Any], kinds: Mapping[str, Kind], now: datetime, zone: ZoneInfo
+) -> dict[str, Any]:
+    """``filters`` with every such value of a column of dates or times put as what it stands for at ``now``.
+
+    ``kinds`` says what the columns are; days, weeks, months and years are those of ``zone``.
+    """
+    return {
+        name: _resolved(value, kinds[name], now, zone) if kinds.get(name) in TEMPORAL else value
+        for name, value in filters.items()
+    }
+
+
+def _resolved(value: Any, kind: Kind, now: datetime, zone: ZoneInfo) -> Any:
+    if isinstance(value, dict):
+        return {operator: _resolved(item, kind, now, zone) for operator, item in value.items()}
+    if isinstance(value, list):
+        return [_resolved(item, kind, now, zone) for item in value]
+    found = _VALUE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        return value
+    try:
+        return written(_moment(found[1], found[2], now, zone), kind, zone)
+    except (OverflowError, ValueError):
+        return value  # beyond the calendar: the filter's check says so
+
+
+def _moment(anchor: str, offsets: str, now: datetime, zone: ZoneInfo) -> datetime:
+    moment = now.replace(microsecond=0)
+    if anchor != "now":
+        moment = instant(_ANCHORS[anchor](wall_of(moment, zone)), zone)
+    for sign, amount, unit in re.findall(r"([+-])(\d+)([a-z]+)", offsets):
+        count = int(sign + amount)
+        if unit in _ELAPSED:
+            moment += count * _ELAPSED[unit]
+        else:
+            moment = instant(_days_or_months(wall_of(moment, zone), count, unit), zone)
+    return moment
+
+
+def _midnight(wall: datetime) -> datetime:
+    return datetime.combine(wall.date(), time())
+
+
+def _days_or_months(wall: datetime, count: int, unit: str) -> datetime:
+    """As many units on; where a month is too short, its last day."""
+    if unit in _DAYS:
+        return wall + timedelta(days=count * _DAYS[unit])
+    month = wall.year * 12 + wall.month - 1 + count * _MONTHS[unit]
+    first = wall.replace(year=month // 12, month=month % 12 + 1, day=1)
+    following = (first + timedelta(days=31)).replace(day=1)
+    return first.replace(day=min(wall.day, (following - timedelta(days=1)).day))
+
+
+_ANCHORS: dict[str, Callable[[datetime], datetime]] = {
+    "today": _midnight,
+    "yesterday": lambda wall: _midnight(wall) - timedelta(days=1),
+    "tomorrow": lambda wall: _midnight(wall) + timedelta(days=1),
+    "start_of_day": _midnight,
+    "start_of_week": lambda wall: _midnight(wall) - timedelta(days=wall.weekday()),
+    "start_of_month": lambda wall: _midnight(wall).replace(day=1),
+    "start_of_quarter": lambda wall: _midnight(wall).replace(month=(wall.month - 1) // 3 * 3 + 1, day=1),
+    "start_of_year": lambda wall: _midnight(wall).replace(month=1, day=1),
+}

@@ -1,0 +1,124 @@
+"""Which row and column made an export too large. Pure."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Text, cast, func, literal_column, select
+from sqlalchemy.dialects.postgresql import array
+
+from stream_app.exports.columns import Column, Kind
+from stream_app.exports.formats.base import ROWS, cell
+from stream_app.exports.formats.rendering import as_text
+from stream_app.exports.query import Rows, render
+from streaming_exporter.errors import Rejected, value_too_large
+
+SHOWN_KEY = 100
+"""Characters of a key in an error."""
+
+_SMALL = {
+    Kind.BOOLEAN, Kind.INTEGER, Kind.FLOAT, Kind.UUID, Kind.DATE, Kind.TIME, Kind.TIMESTAMP, Kind.TIMESTAMPTZ,
+    Kind.INTERVAL, Kind.ENUM,
+}  # fmt: skip
+
+
+def largest(rows: Rows, key: Sequence[Column]) -> str:
+    """The query for the largest of ``rows``: texts of its ``key``, and the bytes of each column.
+
+    It reads all rows, though no texts or bytes that are stored beside them.
+    """
+    names: list[ColumnElement[str]] = [func.left(cast(cell(item), Text), SHOWN_KEY) for item in key]
+    sizes = [_bytes(item) for item in rows.columns]
+    key_texts: ColumnElement[Any] = array(names, type_=Text())
+    columns: list[ColumnElement[Any]] = [key_texts.label("key"), array(sizes).label("sizes")]
+    measured = select(*columns).select_from(ROWS).offset(0)
+    return (
+        f"WITH rows AS ({render(rows.select.order_by(None))})"
+        f" SELECT key, sizes FROM ({render(measured)}) AS measured"
+        " ORDER BY (SELECT sum(size) FROM unnest(sizes) AS size) DESC LIMIT 1"
+    )
+
+
+def refusal(
+    rows: Rows,
+    key: Sequence[Column],
+    found: tuple[Sequence[str | None], Sequence[int]],
+    limit: int,
+    output: str,
+) -> Rejected:
+    """The error for the row that :func:`largest` has found."""
+    values, sizes = found
+    size, number = max((size, number) for number, size in enumerate(sizes))
+    names = " and ".join(f"{item.name} is {value!r}" for item, value in zip(key, values, strict=True))
+    return value_too_large(
+        rows.columns[number].name, f"the row whose {names}" if names else "a row", size, limit, output
+    )
+
+
+def _bytes(item: Column) -> ColumnElement[int]:
+    """Bytes of the column's value as a text, cheaply."""
+    if item.kind in _SMALL:
+        return literal_column("0::bigint")
+    value = cell(item) if item.kind in (Kind.BYTES, Kind.TEXT) else cast(as_text(item), Text)
+    return func.coalesce(func.octet_length(value), 0).op("::")(literal_column("bigint"))
+
+
+LONGEST = 13 * 2**20
+"""Bytes of the longest row, unless somebody says otherwise."""
+
+
+class MessageTooLong(Rejected):
+    """A row is longer than the limit."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"a row has more than {limit:,} bytes; leave its largest column or the row out",
+            code="value_too_large",
+        )
+
+
+class MessageLimit(asyncio.Protocol):
+    """Stands between a connection's transport and its driver while one statement is copied."""
+
+    def __init__(self, transport: asyncio.Transport, limit: int) -> None:
+        """``limit`` is how many bytes of one message are taken."""
+        self._transport = transport
+        self._limit = limit
+        self._driver = transport.get_protocol()
+        self._waiting = 0
+        self.is_exceeded = False
+        transport.set_protocol(self)
+
+    def message_ended(self) -> None:
+        """Say that the driver has handed on what there was."""
+        self._waiting = 0
+
+    def remove(self) -> None:
+        """Leave the connection to its driver alone."""
+        if not self.is_exceeded:
+            self._transport.set_protocol(self._driver)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass it on, or close the connection."""
+        self._waiting += len(data)
+        if self._waiting > self._limit:
+            self.is_exceeded = True
+            self._transport.abort()
+        else:
+            self._driver.data_received(data)  # type: ignore[attr-defined]
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Pass it on: the driver fails what it waits for."""
+        self._driver.connection_lost(error)
+
+    def eof_received(self) -> bool | None:
+        """Pass it on."""
+        return self._driver.eof_received()  # type: ignore[attr-defined, no-any-return]
+
+    def pause_writing(self) -> None:
+        """Pass it on."""
+        self._driver.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass it on."""
+        self._driver.resume_writing()

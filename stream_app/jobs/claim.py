@@ -1,0 +1,70 @@
+"""A claim: one attempt at one job, held by one worker under a lease."""
+
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from stream_app.jobs.states import Status
+from streaming_exporter.events import ExportRequest, LifecycleData
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One attempt at one job; whoever holds it is the only one who may finish the job."""
+
+    job_id: UUID
+    attempt: int
+    worker: str
+    failures: int
+    request: ExportRequest
+    started_at: datetime
+    traceparent: str | None = None
+    asked_at: datetime | None = None
+    window: dict[str, Any] | None = None
+    claimed: float = field(default_factory=time.monotonic, compare=False)
+
+    @property
+    def now(self) -> datetime:
+        """The time by the database's clock, counted on from the claim."""
+        return self.started_at + timedelta(seconds=time.monotonic() - self.claimed)
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """What every line of the log about this attempt bears."""
+        return {"job_id": str(self.job_id), "user_id": self.request.user_id, "attempt": self.attempt}
+
+    @property
+    def traced(self) -> dict[str, Any]:
+        """What its span says of it."""
+        return {
+            "exporter.job.id": str(self.job_id),
+            "exporter.dataset": self.request.export_type,
+            "exporter.format": self.request.format,
+            "exporter.attempt": self.attempt,
+        }
+
+    def lifecycle(self, status: Status, **known: Any) -> LifecycleData:
+        """Data of a lifecycle event about this attempt."""
+        return LifecycleData(
+            user_id=self.request.user_id,
+            export_type=self.request.export_type,
+            format=self.request.format,
+            job_id=self.job_id,
+            attempt=self.attempt,
+            status=status,
+            started_at=self.started_at,
+            traceparent=self.traceparent,
+            **known,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a running attempt is, in rows."""
+
+    job_id: UUID
+    attempt: int
+    rows: int
+    estimated_rows: int | None

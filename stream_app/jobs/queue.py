@@ -1,0 +1,555 @@
+"""The job queue: every statement that changes ``export_jobs``, except the projector's."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from hashlib import blake2b
+from typing import Any
+from uuid import UUID
+
+import structlog
+from pydantic import ValidationError
+from pydantic_core import to_json
+from sqlalchemy import ARRAY, Row, Uuid, and_, any_, case, delete, func, literal, or_, select, true, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from stream_app.db.clock import DatabaseClock
+from stream_app.db.engine import outages_are_retryable, transaction, without_transactions
+from stream_app.db.notifications import WAKE_CHANNEL
+from stream_app.db.rows import each_readable
+from stream_app.jobs.claim import Claim, Progress
+from stream_app.jobs.models import EarlyCancellation, ExportJob
+from stream_app.jobs.queue_sql import (
+    ABANDONED,
+    ADMITTED,
+    CLAIM,
+    CLAIM_SETTINGS,
+    LEAVE,
+    ORDERS,
+    PROBE,
+    RENEW,
+    SEAL,
+    UNADMITTED,
+    admit,
+    place,
+)
+from stream_app.jobs.states import UNFINISHED, Status
+from stream_app.jobs.submission import PUBLISHING, request_of
+from streaming_exporter.errors import Retryable
+from streaming_exporter.events import Event, ExportRequest, JobError, LifecycleData
+
+log = structlog.get_logger(__name__)
+
+UNKNOWN_KEPT = timedelta(days=7)
+"""How long a job waits for a worker that understands it."""
+
+UNKNOWN = JobError(
+    code="unknown_request",
+    message="No worker understood the request within 7 days; operators: a newer version admitted it",
+).model_dump()
+
+WINDOW = 200
+"""How many users, and how many of the first jobs in line, one claim looks at."""
+
+EARLY_CANCELLATIONS_KEPT = timedelta(days=7)
+
+EARLY_CANCELLATIONS_RACE = timedelta(minutes=10)
+"""For how long a cancellation and its request can have missed each other; later the request finds it."""
+
+AT_ONCE = 200
+"""Early cancellations that are looked at, or dropped, in one go: however many are garbage."""
+
+LONGEST_PUBLISHING = timedelta(minutes=2)
+"""How long a request that is not admitted may wait to be published once more."""
+
+
+class Placed(Enum):
+    """What became of an order."""
+
+    NEW = "new"
+    KNOWN = "known"
+    TOO_MANY = "too_many"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the record says about a job that is asked for.
+
+    ``admissible``: it is to be admitted, being new or only placed. ``cancelled``: it was cancelled before.
+    """
+
+    known: bool
+    admissible: bool
+    cancelled: bool
+
+
+class JobQueue:
+    """Admits, claims, renews, releases, seals and cancels jobs.
+
+    Every method raises :class:`~streaming_exporter.errors.Retryable` while the database cannot be reached.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, lease: timedelta, user_slots: int, max_attempts: int) -> None:
+        self.clock = DatabaseClock(engine)
+        self._autocommit = without_transactions(engine)
+        self._lease = lease
+        self._user_slots = user_slots
+        self._max_attempts = max_attempts
+
+    def transaction(self, beginning: str = "") -> AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction with its limits, which may begin with a script: see :func:`database.transaction`."""
+        return transaction(self._autocommit, beginning)
+
+    @asynccontextmanager
+    async def statement(self) -> AsyncIterator[AsyncConnection]:
+        """A connection whose every statement is a transaction: one round trip in place of three."""
+        with outages_are_retryable():
+            async with self._autocommit.connect() as connection:
+                yield connection
+
+    def _until(self) -> Any:
+        return func.now() + self._lease
+
+    async def admit(self, connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> list[LifecycleData]:
+        """Insert jobs, or mark those that the API inserted as admitted; what is known already is left alone.
+
+        Returns the newly admitted ones' ``export.accepted`` data. Idle workers are woken on commit.
+        """
+        if not rows:
+            return []
+        admitted = await connection.execute(admit(rows[0]), {"rows": to_json(rows).decode()})
+        return [
+            LifecycleData(
+                job_id=row.id,
+                user_id=row.user_id,
+                export_type=row.export_type,
+                format=row.format,
+                status=Status.PENDING,
+                traceparent=row.traceparent,
+            )
+            for row in admitted
+        ]
+
+    async def probe(self, rows: Sequence[dict[str, Any]]) -> dict[UUID, Known]:
+        """What is on record of the jobs that ``rows`` are to become; it changes nothing.
+
+        A value that cannot be stored raises here what it would raise when it is inserted.
+        """
+        if not rows:
+            return {}
+        async with self.statement() as connection:
+            found = await connection.execute(PROBE, {"rows": to_json(rows).decode()})
+            return {row.id: Known(row.known, row.admissible, row.cancelled) for row in found}
+
+    async def admit_alone(self, rows: Sequence[dict[str, Any]]) -> list[LifecycleData]:
+        """:meth:`admit` as a transaction of its own, in one round trip.
+
+        Raises:
+            Locked: another transaction holds a row; none was admitted.
+        """
+        async with self.statement() as connection:
+            return await self.admit(connection, rows)
+
+    async def place(self, row: dict[str, Any], *, limit: int) -> Placed:
+        """Insert the job of an order, unadmitted, unless its user has ``limit`` unfinished jobs.
+
+        Raises:
+            InDoubt: whether it was inserted is not known.
+            Retryable: it was not.
+        """
+        async with self.transaction(lock_orders(row["user_id"])) as connection:
+            return await self.place_within(connection, row, limit=limit)
+
+    async def place_within(self, connection: AsyncConnection, row: dict[str, Any], *, limit: int) -> Placed:
+        """:meth:`place` in a transaction that holds the lock of :func:`lock_orders`."""
+        values = {
+            "rows": to_json([row]).decode(), "id": row["id"], "user_id": row["user_id"], "limit": limit,
+        }  # fmt: skip
+        found = (await connection.execute(place(row), values)).one()
+        if found.placed:
+            return Placed.NEW
+        return Placed.KNOWN if found.known else Placed.TOO_MANY
+
+    async def mark_admitted(self, ids: Sequence[UUID]) -> None:
+        """Let jobs be claimed; called once Kafka has their ``export.accepted``."""
+        if ids:
+            async with self.statement() as connection:
+                await connection.execute(ADMITTED, {"ids": list(ids)})
+
+    async def unadmitted(self, limit: int = 100) -> list[Event]:
+        """Request events, from their rows, of jobs that were not admitted in time; due again after a while.
+
+        A row that this version cannot make an event of is left to a newer one.
+        """
+        values = {"limit": limit, "shortest": PUBLISHING, "longest": LONGEST_PUBLISHING}
+        async with self.statement() as connection:
+            rows = (await connection.execute(UNADMITTED, values)).all()
+        return list(each_readable(rows, request_of))
+
+    async def cancel(
+        self, connection: AsyncConnection, job_id: UUID, *, again: bool = False
+    ) -> LifecycleData | None:
+        """Ask for ``job_id`` to end; a cancellation of an unknown job is remembered for when it comes.
+
+        A pending job is sealed as cancelled and its event's data returned for publication after the
+        commit; the worker of a running one is notified. A completed one's file expires now. A job that
+        another transaction holds is not waited for: its cancellation is remembered too.
+        ``again``: the data of one that is sealed as cancelled already is returned as well, as the API seals
+        jobs and leaves it to workers to say so.
+        """
+        locked = select(ExportJob.__table__, func.now().label("now")).where(ExportJob.id == job_id)
+        found = (await connection.execute(locked.with_for_update(skip_locked=True))).one_or_none()
+        if found is None:
+            await connection.execute(insert(EarlyCancellation).values(job_id=job_id).on_conflict_do_nothing())
+            return None
+        if found.status == Status.COMPLETED:
+            await self._set(connection, job_id, expires_at=found.now)
+            return None
+        if found.status not in UNFINISHED:
+            return None
+        asked = found.cancel_requested_at or found.now
+        if found.cancel_requested_at is None:
+            await self._set(connection, job_id, cancel_requested_at=asked)
+        if found.outcome is not None:
+            # It has ended, only not on record yet; the projection lets its file expire.
+            return _sealed_as_cancelled(found) if again else None
+        if found.status == Status.PROCESSING:
+            await connection.execute(select(func.pg_notify(WAKE_CHANNEL, str(job_id))))
+            return None
+        return await self._seal_unheld(connection, found, Status.CANCELLED, completed_at=asked)
+
+    @staticmethod
+    async def _set(connection: AsyncConnection, job_id: UUID, **values: Any) -> None:
+        await connection.execute(update(ExportJob).where(ExportJob.id == job_id).values(**values))
+
+    async def settle_cancellations(self, ids: Sequence[UUID] | None = None) -> list[LifecycleData]:
+        """Carry out early cancellations, of ``ids`` or the newest, whose jobs have come.
+
+        Returns the outcomes, which are to be published.
+
+        A request and its cancellation that are dealt with at the same time, in two transactions, do not see
+        each other. Whoever commits last does: so this is called after the commit by both.
+        """
+        is_known = select(true()).where(ExportJob.id == EarlyCancellation.job_id).scalar_subquery()
+        newest = (
+            select(EarlyCancellation.job_id)
+            .where(EarlyCancellation.requested_at > func.now() - EARLY_CANCELLATIONS_RACE)
+            .order_by(EarlyCancellation.requested_at.desc())
+            .limit(AT_ONCE)
+        )
+        meant = (
+            EarlyCancellation.job_id.in_(newest) if ids is None else EarlyCancellation.job_id == _any_of(ids)
+        )
+        come = and_(meant, is_known)
+        async with self.statement() as connection:
+            if await connection.scalar(select(EarlyCancellation.job_id).where(come).limit(1)) is None:
+                return []
+        statement = delete(EarlyCancellation).where(come).returning(EarlyCancellation.job_id)
+        async with self.transaction() as connection:
+            settled = sorted(await connection.scalars(statement))
+            outcomes = [await self.cancel(connection, job_id) for job_id in settled]
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    async def forget_cancellations(self) -> None:
+        """Drop the oldest early cancellations: no request has come in :data:`EARLY_CANCELLATIONS_KEPT`."""
+        old = (
+            select(EarlyCancellation.job_id)
+            .where(EarlyCancellation.requested_at < func.now() - EARLY_CANCELLATIONS_KEPT)
+            .order_by(EarlyCancellation.requested_at)
+            .limit(AT_ONCE)
+            .with_for_update(skip_locked=True)
+        )
+        async with self.statement() as connection:
+            await connection.execute(delete(EarlyCancellation).where(EarlyCancellation.job_id.in_(old)))
+
+    _last_user = ""
+
+    async def claim(self, worker: str, limit: int) -> list[Claim]:
+        """Take up to ``limit`` jobs: pending ones that are due, and those whose worker fell silent.
+
+        Priority first, then the user with the fewest jobs running or ahead, then age. A job that
+        has used up its attempts is not taken; see :meth:`seal_exhausted`.
+        """
+        values = {
+            "after": self._last_user,
+            "window": WINDOW,
+            "worker": worker,
+            "limit": limit,
+            "lease": self._lease,
+            "user_slots": self._user_slots,
+            "max_attempts": self._max_attempts,
+        }
+        async with self.transaction(CLAIM_SETTINGS) as connection:
+            rows = (await connection.execute(CLAIM, values)).all()
+        self._last_user = rows[0].after
+        claims, unknown = [], []
+        for row in rows:
+            if row.id is not None:
+                try:
+                    claims.append(_claim_of(row, worker))
+                except Exception as error:  # a newer version's: the claim is committed, and others are in it
+                    log.warning("job.unknown_here", job_id=str(row.id), error=str(error))
+                    unknown.append(row.id)
+        if unknown:
+            await self._leave_to_others(worker, unknown)
+        return claims
+
+    async def _leave_to_others(self, worker: str, ids: Sequence[UUID]) -> None:
+        """Give jobs up that this version cannot read, without a failure; after some days they have failed."""
+        error = to_json(UNKNOWN).decode()
+        values = {"worker": worker, "ids": list(ids), "patience": UNKNOWN_KEPT, "error": error}
+        try:
+            async with self.statement() as connection:
+                await connection.execute(LEAVE, values)
+        except Retryable as error:  # their leases run out; what else was claimed is to run
+            log.warning("job.unreleased", jobs=len(ids), error=str(error))
+
+    async def renew(self, worker: str, progress: Sequence[Progress]) -> tuple[set[UUID], set[UUID]]:
+        """Renew the leases of running attempts and record how far they are.
+
+        Returns the ids that are still held, and those of them that are to be cancelled.
+        """
+        if not progress:
+            return set(), set()
+        async with self.statement() as connection:
+            rows = (
+                await connection.execute(
+                    RENEW,
+                    {
+                        "worker": worker,
+                        "lease": self._lease,
+                        "ids": [item.job_id for item in progress],
+                        "attempts": [item.attempt for item in progress],
+                        "rows": [item.rows for item in progress],
+                        "estimates": [item.estimated_rows for item in progress],
+                    },
+                )
+            ).all()
+        return {row.id for row in rows}, {row.id for row in rows if row.cancelled}
+
+    async def release(
+        self,
+        claim: Claim,
+        *,
+        delay: timedelta = timedelta(0),
+        failed: bool = True,
+        waits_for: JobError | None = None,
+    ) -> bool:
+        """Hand a job back to ``pending``, due after ``delay``; returns whether the lease was still held.
+
+        ``waits_for`` is shown with the job until it is claimed again.
+
+        ``failed`` counts towards the attempts that are allowed; a drained worker has not failed. A job that
+        is to be cancelled is left as an abandoned one, which :meth:`seal_exhausted` cancels.
+        """
+        cancelled = ExportJob.cancel_requested_at.is_not(None)
+        values = {
+            "status": case((cancelled, ExportJob.status), else_=Status.PENDING),
+            "worker": None,
+            "lease_until": case((cancelled, func.now())),
+            "not_before": func.now() + delay,
+            "row_count": None,
+            "failures": ExportJob.failures + int(failed),
+            "error_code": waits_for and waits_for.code,
+            "error_message": waits_for and waits_for.message,
+        }
+        statement = (
+            update(ExportJob)
+            .where(
+                ExportJob.id == claim.job_id,
+                ExportJob.attempt == claim.attempt,
+                ExportJob.worker == claim.worker,
+                ExportJob.status == Status.PROCESSING,
+                ExportJob.outcome.is_(None),
+            )
+            .values(**values)
+            .returning(func.pg_notify(WAKE_CHANNEL, ""))
+        )
+        async with self.statement() as connection:
+            return (await connection.execute(statement)).one_or_none() is not None
+
+    async def seal(self, claim: Claim, outcome: LifecycleData) -> bool:
+        """Fix how the job ends; returns whether the lease was still held, also when asked twice.
+
+        From here on the job is nobody's: it cannot be claimed, and :meth:`unpublished` hands out the
+        outcome again if its event does not get through.
+        """
+        sealed = outcome.model_dump(mode="json", exclude_none=True)
+        values = {
+            "id": claim.job_id,
+            "attempt": claim.attempt,
+            "worker": claim.worker,
+            "outcome": to_json(sealed).decode(),
+            "lease": self._lease,
+        }
+        async with self.statement() as connection:
+            if await connection.scalar(SEAL, values) is not None:
+                return True
+            # Whoever tends to outcomes may have published it before it was asked for again. The whole is
+            # compared: an attempt of the same number can have ended the job otherwise, see Storage.key.
+            applied = and_(
+                ExportJob.outcome.is_(None),
+                ExportJob.status == outcome.status,
+                ExportJob.file_path.is_not_distinct_from(outcome.key),
+                ExportJob.completed_at.is_not_distinct_from(outcome.completed_at),
+            )
+            own = and_(
+                ExportJob.id == claim.job_id,
+                ExportJob.attempt == claim.attempt,
+                or_(ExportJob.outcome == sealed, applied),
+            )
+            return await connection.scalar(select(ExportJob.id).where(own)) is not None
+
+    async def completed_by(self, job_id: UUID) -> int | None:
+        """The attempt whose file the job keeps, be its completion on record or only sealed."""
+        completed = or_(
+            ExportJob.status == Status.COMPLETED, ExportJob.outcome["status"].as_string() == Status.COMPLETED
+        )
+        async with self.statement() as connection:
+            return await connection.scalar(select(ExportJob.attempt).where(ExportJob.id == job_id, completed))
+
+    async def seal_exhausted(self) -> list[LifecycleData]:
+        """Seal jobs that nobody works on any more and that may not be tried again.
+
+        These are abandoned attempts whose cancellation was asked for, and those that were the last.
+        """
+        async with self.transaction() as connection:
+            rows = (await connection.execute(ABANDONED, {"max_attempts": self._max_attempts})).all()
+            return await self._seal_each(connection, rows, self._seal_abandoned)
+
+    async def _seal_abandoned(self, connection: AsyncConnection, row: Row[Any]) -> LifecycleData:
+        known = {"started_at": row.started_at, "completed_at": row.now}
+        if row.cancel_requested_at is not None:
+            return await self._seal_unheld(connection, row, Status.CANCELLED, **known)
+        error = JobError(
+            code="worker_lost",
+            message=f"The export was interrupted {row.failures + 1} times and is not tried again; "
+            "request it anew, with fewer rows if it is very large",
+        )
+        return await self._seal_unheld(connection, row, Status.FAILED, error=error, **known)
+
+    async def _seal_unheld(
+        self, connection: AsyncConnection, row: Row[Any], status: Status, **known: Any
+    ) -> LifecycleData:
+        """Seal a job that no attempt holds, and that this transaction has locked."""
+        outcome = LifecycleData(
+            job_id=row.id,
+            user_id=row.user_id,
+            export_type=row.export_type,
+            format=row.format,
+            attempt=row.attempt,
+            status=status,
+            traceparent=row.traceparent,
+            **known,
+        )
+        await connection.execute(
+            update(ExportJob)
+            .where(ExportJob.id == row.id)
+            .values(outcome=outcome.model_dump(mode="json", exclude_none=True), lease_until=self._until())
+        )
+        return outcome
+
+    async def seal_expired(self, limit: int = 100) -> list[LifecycleData]:
+        """Seal completed jobs whose time is over as expired; their files are to be removed first."""
+        async with self.transaction() as connection:
+            rows = await connection.execute(
+                select(ExportJob.__table__, func.now().label("now"))
+                .where(
+                    ExportJob.status == Status.COMPLETED,
+                    ExportJob.outcome.is_(None),
+                    ExportJob.expires_at < func.now(),
+                )
+                .limit(limit)
+                .with_for_update(skip_locked=True)
+            )
+            return await self._seal_each(connection, rows.all(), self._seal_expired)
+
+    async def _seal_expired(self, connection: AsyncConnection, row: Row[Any]) -> LifecycleData:
+        times = {"completed_at": row.completed_at, "expires_at": row.expires_at}
+        return await self._seal_unheld(connection, row, Status.EXPIRED, key=row.file_path, **times)
+
+    @staticmethod
+    async def _seal_each(
+        connection: AsyncConnection,
+        rows: Sequence[Row[Any]],
+        seal: Callable[[AsyncConnection, Row[Any]], Awaitable[LifecycleData]],
+    ) -> list[LifecycleData]:
+        """Seal row by row; one of which no outcome can be made is logged, and keeps no other from its end."""
+        sealed = []
+        for row in rows:
+            try:
+                sealed.append(await seal(connection, row))
+            except ValidationError as error:
+                log.warning("job.unsealable", job_id=str(row.id), error=str(error))
+        return sealed
+
+    async def unpublished(self, limit: int = 100) -> list[LifecycleData]:
+        """Outcomes that were sealed a lease ago and are not applied yet: their events are due again.
+
+        However many files wait to be removed, they keep no job from its end.
+        """
+        waiting = (
+            select(ExportJob.id)
+            .where(ExportJob.outcome.is_not(None), ExportJob.lease_until < func.now())
+            .order_by(ExportJob.outcome["status"].as_string() == Status.EXPIRED)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        statement = (
+            update(ExportJob)
+            .where(ExportJob.id.in_(waiting))
+            .values(lease_until=self._until())
+            .returning(ExportJob.id, ExportJob.outcome, ExportJob.traceparent)
+        )
+        async with self.statement() as connection:
+            rows = (await connection.execute(statement)).all()
+        return list(each_readable(rows, sealed_outcome))
+
+
+def _claim_of(row: Row[Any], worker: str) -> Claim:
+    """The claim that a row is.
+
+    Raises:
+        Rejected: this version does not know what it asks for.
+    """
+    return Claim(
+        job_id=row.id,
+        attempt=row.attempt,
+        worker=worker,
+        failures=row.failures,
+        request=ExportRequest.parse(dict(row._mapping) | {"priority": None}),
+        started_at=row.started_at,
+        traceparent=row.traceparent,
+        asked_at=row.created_at,
+        window=row.window,
+    )
+
+
+def sealed_outcome(row: Any) -> LifecycleData:
+    """The outcome that a row has and that is not applied yet, in the job's trace.
+
+    Raises:
+        pydantic.ValidationError: another version sealed it.
+    """
+    return LifecycleData.model_validate(row.outcome | {"traceparent": row.traceparent})
+
+
+def lock_orders(user_id: str) -> str:
+    """The beginning of a transaction in which the user's unfinished jobs are counted: one after the other."""
+    number = int.from_bytes(
+        blake2b(user_id.encode("utf-8", "surrogatepass"), digest_size=4).digest(), signed=True
+    )
+    return f"SELECT pg_advisory_xact_lock({ORDERS}, {number});"
+
+
+def _sealed_as_cancelled(row: Row[Any]) -> LifecycleData | None:
+    if row.outcome.get("status") != Status.CANCELLED:
+        return None
+    return sealed_outcome(row)
+
+
+def _any_of(ids: Collection[UUID]) -> Any:
+    return any_(literal(list(ids), ARRAY(Uuid)))

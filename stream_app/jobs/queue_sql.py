@@ -1,0 +1,262 @@
+"""The statements that must decide and write in one step, kept as SQL so that they can be explained."""
+
+from collections.abc import Iterable
+
+from sqlalchemy import TextClause, text
+
+from stream_app.db.engine import BEGIN
+from stream_app.db.notifications import WAKE_CHANNEL
+
+_WAITING = "job.status = 'pending' AND job.outcome IS NULL"
+_RUNNING = "job.status = 'processing' AND job.outcome IS NULL"
+_ABANDONED = f"{_RUNNING} AND job.lease_until < now()"
+_DUE = f"""
+    {_WAITING} AND job.admitted_at IS NOT NULL AND job.cancel_requested_at IS NULL
+    AND (job.not_before IS NULL OR job.not_before <= now())
+"""
+_RECOVERABLE = f"{_ABANDONED} AND job.cancel_requested_at IS NULL AND job.failures + 1 < :max_attempts"
+
+
+LOCK_PATIENCE = "SELECT set_config('lock_timeout', '2s', true)"
+"""How long one statement by itself waits for a row that another transaction has not committed yet."""
+
+
+def admit(columns: Iterable[str]) -> TextClause:
+    """The insertion of jobs whose ``columns`` are known; all of them are one parameter, a JSON array.
+
+    Of thousands of parameters most of the time would go into preparing them.
+    """
+    names = ", ".join(f'"{name}"' for name in columns)
+    return text(
+        f"""
+        WITH patience AS MATERIALIZED ({LOCK_PATIENCE})
+        INSERT INTO export_jobs AS job ({names})
+        SELECT {names} FROM patience
+        CROSS JOIN jsonb_populate_recordset(NULL::export_jobs, CAST(:rows AS jsonb)) ORDER BY id
+        ON CONFLICT (id) DO UPDATE SET
+            admitted_at = excluded.admitted_at, outcome = excluded.outcome,
+            cancel_requested_at = excluded.cancel_requested_at, lease_until = excluded.lease_until,
+            traceparent = excluded.traceparent
+        WHERE job.admitted_at IS NULL AND job.outcome IS NULL AND job.status = 'pending'
+            AND excluded.admitted_at IS NOT NULL
+        RETURNING job.id, job.user_id, job.export_type, job.format, job.traceparent,
+            pg_notify('{WAKE_CHANNEL}', '')
+        """
+    )
+
+
+# As with the projection, all jobs are one parameter. Every column is read, so that a value that cannot be
+# stored shows here, before anything is said of its job.
+PROBE = text(
+    """
+    SELECT told.id, job.id IS NOT NULL AS known, early.job_id IS NOT NULL AS cancelled,
+           job.id IS NULL
+           OR (job.admitted_at IS NULL AND job.outcome IS NULL AND job.status = 'pending') AS admissible
+    FROM jsonb_populate_recordset(NULL::export_jobs, CAST(:rows AS jsonb)) AS told
+    LEFT JOIN export_jobs AS job ON job.id = told.id
+    LEFT JOIN early_cancellations AS early ON early.job_id = told.id
+    """
+)
+"""Which jobs are on record, which are still to be admitted, and whose cancellation came first."""
+
+ORDERS = 730_158
+"""Class of the advisory locks under which the unfinished jobs of one user are counted."""
+
+
+def place(columns: Iterable[str]) -> TextClause:
+    """The insertion of one job whose ``columns`` are known, unless its user has ``:limit`` already."""
+    names = ", ".join(f'"{name}"' for name in columns)
+    return text(
+        f"""
+        WITH unfinished AS (
+            SELECT count(*) AS jobs FROM (
+                SELECT FROM export_jobs AS job
+                WHERE job.user_id = :user_id AND job.status IN ('pending', 'processing') LIMIT :limit
+            ) AS counted
+        ), placed AS (
+            INSERT INTO export_jobs AS job ({names})
+            SELECT {names} FROM jsonb_populate_recordset(NULL::export_jobs, CAST(:rows AS jsonb))
+            WHERE (SELECT jobs FROM unfinished) < :limit
+            ON CONFLICT (id) DO NOTHING RETURNING job.id
+        )
+        SELECT EXISTS (SELECT FROM placed) AS placed,
+               EXISTS (SELECT FROM export_jobs AS job WHERE job.id = :id) AS known
+        """
+    )
+
+
+ADMITTED = text(
+    f"""
+    UPDATE export_jobs AS job SET admitted_at = now()
+    WHERE job.id IN (
+        SELECT waiting.id FROM export_jobs AS waiting
+        WHERE waiting.id = ANY (CAST(:ids AS uuid[])) AND waiting.admitted_at IS NULL
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING job.id, pg_notify('{WAKE_CHANNEL}', '')
+    """
+)
+"""Lets jobs be claimed whose ``export.accepted`` Kafka has; what is skipped is admitted by its request."""
+
+# Each time the pause doubles, as the job's age does, up to the longest.
+UNADMITTED = text(
+    """
+    UPDATE export_jobs AS job
+    SET lease_until = now() + greatest(least(now() - job.created_at, :longest), :shortest)
+    WHERE job.id = ANY (array(
+        SELECT waiting.id FROM export_jobs AS waiting
+        WHERE waiting.status = 'pending' AND waiting.admitted_at IS NULL AND waiting.outcome IS NULL
+            AND waiting.lease_until < now()
+        ORDER BY waiting.lease_until LIMIT :limit FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING job.*
+    """
+)
+"""Jobs on record whose request was not admitted in time: their events are due again."""
+
+CLAIMS = 7_301_584_222
+"""Advisory lock of claims."""
+
+CLAIM_SETTINGS = f"""
+    SELECT pg_advisory_xact_lock({CLAIMS}),
+           set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true),
+           set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+           set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true)
+"""
+"""One claim at a time, so that the slots of a user hold also between two workers; for this transaction.
+
+A worker that is stopped in the middle of a claim loses its connection, and with it the lock. The indexes are
+in the order that claims read in, but how many jobs wait changes faster than the statistics from which
+PostgreSQL would conclude that: without sorts and whole scans to choose from, it needs none, and there is
+nothing to be won by planning each claim anew.
+"""
+BEFORE_CLAIM = BEGIN + CLAIM_SETTINGS
+
+# Users whose jobs are looked at: the next :window in turn, those of the first jobs in line, and those of
+# abandoned ones. The recursion is a loose index scan, one probe a user: the cost is bounded, whatever waits.
+#
+# The eligibility stands twice: the second time it is evaluated on the locked version of the row, which
+# something else may have changed since the snapshot was taken.
+CLAIM = text(
+    f"""
+    WITH RECURSIVE next_user (user_id) AS (
+        (
+            SELECT job.user_id FROM export_jobs AS job
+            WHERE {_WAITING} AND job.user_id > :after
+            ORDER BY job.user_id, job.priority, job.created_at, job.id LIMIT 1
+        )
+        UNION ALL
+        SELECT (
+            SELECT job.user_id FROM export_jobs AS job
+            WHERE {_WAITING} AND job.user_id > next_user.user_id
+            ORDER BY job.user_id, job.priority, job.created_at, job.id LIMIT 1
+        )
+        FROM next_user WHERE next_user.user_id IS NOT NULL
+    ), in_turn AS (
+        SELECT user_id FROM next_user LIMIT :window
+    ), oldest AS (
+        SELECT job.user_id FROM export_jobs AS job
+        WHERE {_WAITING} ORDER BY job.priority, job.created_at LIMIT :window
+    ), candidate AS (
+        SELECT user_id FROM in_turn WHERE user_id IS NOT NULL
+        UNION SELECT user_id FROM oldest
+        UNION SELECT job.user_id FROM export_jobs AS job WHERE {_ABANDONED}
+    ), running AS (
+        SELECT job.user_id, count(*) AS jobs FROM export_jobs AS job
+        WHERE {_RUNNING} AND job.lease_until >= now() GROUP BY job.user_id
+    ), eligible AS (
+        SELECT due.* FROM candidate
+        CROSS JOIN LATERAL (
+            SELECT job.id, job.user_id, job.priority, job.created_at FROM export_jobs AS job
+            WHERE job.user_id = candidate.user_id AND {_DUE}
+            ORDER BY job.priority, job.created_at, job.id LIMIT :user_slots
+        ) AS due
+        UNION ALL
+        SELECT job.id, job.user_id, job.priority, job.created_at FROM export_jobs AS job
+        WHERE {_RECOVERABLE}
+    ), waiting AS (
+        SELECT eligible.*,
+               coalesce(running.jobs, 0)
+               + row_number() OVER (
+                   PARTITION BY user_id ORDER BY eligible.priority, eligible.created_at, eligible.id
+               ) AS turn
+        FROM eligible LEFT JOIN running USING (user_id)
+    ), ranked AS (
+        SELECT id FROM waiting WHERE turn <= :user_slots ORDER BY priority, turn, created_at
+    ), chosen AS (
+        SELECT locked.id FROM ranked CROSS JOIN LATERAL (
+            SELECT job.id FROM export_jobs AS job
+            WHERE job.id = ranked.id AND (({_DUE}) OR ({_RECOVERABLE}))
+            FOR UPDATE SKIP LOCKED
+        ) AS locked
+        LIMIT :limit
+    ), claimed AS (
+        UPDATE export_jobs AS job
+        SET status = 'processing', attempt = attempt + 1, worker = :worker,
+            failures = failures + (status = 'processing')::int,
+            lease_until = now() + :lease, started_at = now(), row_count = NULL, not_before = NULL,
+            error_code = NULL, error_message = NULL
+        WHERE job.id = ANY (array(SELECT id FROM chosen))
+        RETURNING job.*
+    )
+    SELECT turn.after, claimed.* FROM (
+        SELECT CASE WHEN count(user_id) = :window THEN max(user_id) ELSE '' END AS after FROM in_turn
+    ) AS turn LEFT JOIN claimed ON true
+    """
+)
+"""Jobs that are claimed, one row each, or one of NULLs; and ``after`` whom the next claim's turn begins.
+
+Only with more users than the window does it leave the beginning.
+"""
+
+LEAVE = text(
+    """
+    UPDATE export_jobs AS job
+    SET status = CASE WHEN over.waits THEN 'pending' ELSE job.status END,
+        worker = CASE WHEN over.waits THEN NULL ELSE job.worker END,
+        outcome = CASE WHEN NOT over.waits THEN jsonb_build_object(
+            'job_id', job.id, 'user_id', job.user_id, 'export_type', job.export_type, 'format', job.format,
+            'attempt', job.attempt, 'status', 'failed', 'started_at', job.started_at, 'completed_at', now(),
+            'error', CAST(:error AS jsonb)
+        ) END,
+        lease_until = now(),
+        not_before = now() + least(interval '5 s' * power(2, least(job.attempt, 10)), interval '2 min')
+    FROM (
+        SELECT id, created_at > now() - CAST(:patience AS interval) AS waits FROM export_jobs
+        WHERE id = ANY (CAST(:ids AS uuid[]))
+    ) AS over
+    WHERE job.id = over.id AND job.worker = :worker AND job.status = 'processing' AND job.outcome IS NULL
+    """
+)
+"""Hands jobs back that the worker cannot read, less and less often; what waited too long has failed."""
+
+SEAL = text(
+    """
+    UPDATE export_jobs AS job SET outcome = CAST(:outcome AS jsonb), lease_until = now() + :lease
+    WHERE job.id = :id AND job.attempt = :attempt AND job.worker = :worker
+        AND job.status = 'processing' AND job.outcome IS NULL
+    RETURNING job.id
+    """
+)
+
+RENEW = text(
+    """
+    UPDATE export_jobs AS job
+    SET lease_until = now() + :lease, row_count = held.row_count,
+        estimated_rows = coalesce(held.estimated_rows, job.estimated_rows)
+    FROM unnest(
+        CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:rows AS bigint[]), CAST(:estimates AS bigint[])
+    ) AS held (id, attempt, row_count, estimated_rows)
+    WHERE job.id = held.id AND job.attempt = held.attempt AND job.worker = :worker
+        AND job.status = 'processing' AND job.outcome IS NULL
+    RETURNING job.id, job.cancel_requested_at IS NOT NULL AS cancelled
+    """
+)
+
+ABANDONED = text(
+    f"""
+    SELECT job.*, now() AS now FROM export_jobs AS job
+    WHERE {_ABANDONED} AND (job.cancel_requested_at IS NOT NULL OR job.failures + 1 >= :max_attempts)
+    FOR UPDATE SKIP LOCKED
+    """
+)

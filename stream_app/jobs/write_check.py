@@ -1,0 +1,36 @@
+"""Proof that the state database takes what messages lead to: with a job of nobody, which leaves nothing."""
+
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from sqlalchemy import delete
+
+from stream_app.jobs.models import ExportJob
+from stream_app.jobs.projector import apply
+from stream_app.jobs.queue import JobQueue
+from stream_app.jobs.states import EVENT_OF, Status
+from stream_app.jobs.submission import job_row
+from streaming_exporter.events import LifecycleData, RequestIdentity, lifecycle_event, request_event
+
+NOBODY = RequestIdentity(user_id="exporter", export_type="trial", format="none")
+
+
+async def try_writing(store: JobQueue) -> None:
+    """Admit a job, end it and remove it in one transaction, which commits: also what a commit does is tried.
+
+    Nobody else ever sees the job.
+
+    Raises:
+        Retryable: the database is away.
+        Exception: whatever else a good message meets now.
+    """
+    event = request_event(NOBODY, job_id=uuid4(), source="/exporter/trial")
+    now = datetime.now(UTC)
+    row = job_row(event, now=now, formats=(), datasets=()) | {"admitted_at": now}
+    outcome = LifecycleData.model_validate(row["outcome"])
+    async with store.transaction() as connection:
+        await store.admit(connection, [row])
+        ended = await apply(connection, [lifecycle_event(EVENT_OF[Status.FAILED], outcome)])
+        await connection.execute(delete(ExportJob).where(ExportJob.id == event.job_id))
+    if not ended:
+        raise RuntimeError("a job that was admitted could not be ended")

@@ -1,0 +1,1 @@
+"""Kafka: connections, topics, and the transport that Faust consumes and produces through."""

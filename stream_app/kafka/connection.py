@@ -1,0 +1,130 @@
+"""How every process reaches Kafka, and the topics that the service needs."""
+
+import logging
+import ssl
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from stream_app.kafka.oauth import Tokens
+from stream_app.settings import Settings
+from streaming_exporter.errors import BadSettings, Retryable
+from streaming_exporter.events import Topic
+
+log = logging.getLogger(__name__)
+
+SINGLE_PARTITION = frozenset({Topic.TICKS, Topic.DEAD_LETTERS})
+
+
+def bootstrap_servers(settings: Settings) -> list[str]:
+    """The brokers to ask first, ``host:port`` each."""
+    return [server.strip() for server in settings.kafka_bootstrap_servers.split(",") if server.strip()]
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """The TLS context, with the client's certificate if it has one, or ``None`` where there is no TLS.
+
+    Raises:
+        BadSettings: certificate and key cannot be used.
+    """
+    if "SSL" not in settings.kafka_security_protocol.split("_"):
+        return None
+    context = ssl.create_default_context(
+        cafile=str(settings.kafka_ssl_cafile) if settings.kafka_ssl_cafile else None
+    )
+    if settings.kafka_ssl_certfile is not None:
+        password = settings.kafka_ssl_key_password
+        try:
+            context.load_cert_chain(
+                settings.kafka_ssl_certfile,
+                settings.kafka_ssl_keyfile,
+                # Without one OpenSSL would ask the terminal for it.
+                password.get_secret_value() if password else "",
+            )
+        except (OSError, ValueError) as error:  # SSLError is an OSError
+            raise BadSettings(
+                f"EXPORTER_KAFKA_SSL_CERTFILE: {str(settings.kafka_ssl_certfile)!r} cannot be used with its "
+                f"key ({error}); allowed: PEM files of a certificate and the key that belongs to it, with "
+                "EXPORTER_KAFKA_SSL_KEY_PASSWORD where the key has a password"
+            ) from error
+    return context
+
+
+def uses_tokens(settings: Settings) -> bool:
+    """Whether brokers are shown a token."""
+    is_sasl = settings.kafka_security_protocol.startswith("SASL")
+    return is_sasl and settings.kafka_sasl_mechanism == "OAUTHBEARER"
+
+
+def client_options(settings: Settings) -> dict[str, Any]:
+    """Connection arguments that every aiokafka client takes."""
+    options: dict[str, Any] = {
+        "bootstrap_servers": bootstrap_servers(settings),
+        "security_protocol": settings.kafka_security_protocol,
+        "ssl_context": tls_context(settings),
+    }
+    if uses_tokens(settings):
+        options |= {"sasl_mechanism": "OAUTHBEARER", "sasl_oauth_token_provider": Tokens(settings)}
+    elif settings.kafka_security_protocol.startswith("SASL"):
+        password = settings.kafka_sasl_password
+        options |= {
+            "sasl_mechanism": settings.kafka_sasl_mechanism,
+            "sasl_plain_username": settings.kafka_sasl_username,
+            "sasl_plain_password": password.get_secret_value() if password else None,
+        }
+    return options
+
+
+def bootstrapped_again(client: AIOKafkaClient) -> None:
+    """Have ``client`` ask the bootstrap addresses again where no broker that it knows answers any more.
+
+    Brokers can all move to other addresses behind that one, and aiokafka itself looks there only once
+    (what KIP-899 changes in Kafka's own clients).
+    """
+    update = client._metadata_update
+
+    async def update_or_bootstrap(cluster: Any, topics: Any) -> Any:
+        if await update(cluster, topics):
+            return True
+        try:
+            await client.bootstrap()
+        except (KafkaError, OSError, TimeoutError):
+            return False
+        log.info("brokers.found_again at %s", client.hosts)
+        return await update(cluster, topics)
+
+    client._metadata_update = update_or_bootstrap
+
+
+async def ensure_topics(settings: Settings) -> None:
+    """Create the topics that do not exist yet.
+
+    Raises:
+        Retryable: Kafka cannot be reached, or refuses to create them.
+    """
+    admin = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=15_000)
+    try:
+        await admin.start()
+        try:
+            known = set(await admin.list_topics())
+            missing = [
+                NewTopic(
+                    settings.topic(topic),
+                    num_partitions=1 if topic in SINGLE_PARTITION else settings.kafka_partitions,
+                    replication_factor=settings.kafka_replication_factor,
+                )
+                for topic in Topic
+                if settings.topic(topic) not in known
+            ]
+            if missing:
+                response = await admin.create_topics(missing)
+                for _, code, *_ in response.topic_errors:
+                    error = for_code(code)
+                    if code and error is not TopicAlreadyExistsError:
+                        raise error()
+        finally:
+            await admin.close()
+    except (KafkaError, OSError) as error:
+        raise Retryable(f"Kafka at {settings.kafka_bootstrap_servers}: {error!r}") from error

@@ -1,0 +1,331 @@
+"""Faust's Kafka transport, with the holes closed through which it loses messages or fills the memory.
+
+*Rebalance.* After one Faust seeks to the committed offsets and reads on from there. But a fetch that was
+under way meanwhile can be delivered afterwards: its offsets lie ahead, Faust takes the gap for one that the
+broker has and commits past messages that it dropped from its buffers. And a partition without a committed
+offset is not sought at all, so what was fetched from it and dropped is never read again.
+
+*A log that does not fit the committed offset.* After an unclean election, from a mirror or a backup, or where
+a topic was made anew, the log can end before the offset that was committed, and Faust drops everything below
+that. Such a partition is read from its beginning: a repetition does no harm, a request that is passed over
+does. A log that begins after the committed offset has lost messages to its retention, which is said too.
+
+*Memory.* Faust counts messages in its buffers, not their bytes.
+"""
+
+import asyncio
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import faust
+import structlog
+from faust.transport.consumer import ensure_TP
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Producer, Transport
+from faust.types import TP, ConsumerMessage
+
+from stream_app.kafka.brokers import Place
+from stream_app.kafka.buffers import Backlog, HeldBytes
+from stream_app.kafka.connection import bootstrapped_again
+from stream_app.observability import metrics
+
+log = structlog.get_logger(__name__)
+
+MOST_HELD = 8 * 2**20
+"""Bytes of a topic's messages in memory above which no more are taken over from the client."""
+
+FETCH_BYTES = 8 * 2**20
+"""Bytes that one answer of a broker may have, beyond its first batch."""
+
+LOOKS, BETWEEN_LOOKS = 3, 1.0
+"""A new leader can say for a moment that its log ends before what the one before it had already delivered."""
+
+BRIEFLY = 0.02
+"""Seconds to wait for messages of other topics while one has enough of them here."""
+
+
+class ConsumerThread(AIOKafkaConsumerThread):
+    """The thread of a client that finds brokers which have moved."""
+
+    def _create_worker_consumer(self, transport: Transport) -> Any:
+        client = super()._create_worker_consumer(transport)
+        client._fetch_max_bytes = FETCH_BYTES  # of which Faust has no setting
+        bootstrapped_again(client._client)
+        return client
+
+
+class _NothingRead(dict[TP, int | None]):
+    """Faust's note of the offset that it read last, kept empty: Faust drops every message below it.
+
+    A message that was fetched before a seek can set it after the seek. Then the messages between the
+    committed offset and that one were dropped, and where it was one message, the commit went past it.
+    """
+
+    def __getitem__(self, tp: TP) -> int | None:
+        return None
+
+    def __setitem__(self, tp: TP, offset: int | None) -> None:
+        pass
+
+
+class LosslessConsumer(Consumer):
+    """Delivers nothing that was fetched before the last seek, and commits past none that was not handled.
+
+    Faust infers from the messages that reach it which offsets the log lacks, and takes one that it dropped
+    itself for such a one. Here it is known from what the client returns: between two seeks the client skips
+    only what the log lacks.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.held = HeldBytes()
+        self._read_offset = _NothingRead()
+        self._seeks = 0
+        self._seeking = asyncio.Lock()
+        self.fetched: dict[TP, int] = {}
+        """The next offset that the client returns of each partition: after the last message."""
+        self.done: dict[TP, int] = {}
+        """The offset below which everything is acknowledged or missing in the log: the next to commit."""
+        self._lost: dict[TP, int] = {}
+        """Offsets that the log lacks, until the group has others: the next seek can find them there again."""
+
+    def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def perform_seek(self) -> None:
+        """Seek to the committed offsets, and to the beginning where there is none that the log has."""
+        async with self._seeking:
+            try:
+                await self._seek_all()
+            finally:
+                self._seeks += 1
+
+    async def _seek_all(self) -> None:
+        lost = dict(self._lost)  # a commit that ends meanwhile takes from it what is looked up here
+        stored = await self.seek_to_committed()
+        assigned = self.assignment()
+        committed = {
+            ensure_TP(tp): offset for tp, offset in stored.items() if offset is not None and offset >= 0
+        }
+        for tp in self._lost.keys() - assigned:
+            del self._lost[tp]  # whoever has it now may commit anything
+        known = {tp for tp, offset in committed.items() if lost.get(tp) == offset}
+        for tp in known:
+            del committed[tp]
+        begins: Mapping[TP, int] = {}
+        ends: Mapping[TP, int] = {}
+        for look in range(LOOKS if assigned else 0):
+            begins, ends = await self.earliest_offsets(*assigned), await self.highwaters(*assigned)
+            if all(committed.get(tp, 0) <= ends[tp] for tp in assigned):
+                break
+            if look < LOOKS - 1:
+                await self.sleep(BETWEEN_LOOKS)
+        for tp in assigned:
+            offset = committed.get(tp)
+            if offset is not None and not begins[tp] <= offset <= ends[tp]:
+                self._start_anew(tp, offset, begins[tp], ends[tp])
+                await self._seek_to(tp, begins[tp])
+                continue
+            if tp in known:
+                self._forget(tp, begins[tp])
+                await self._seek_to(tp, begins[tp])
+                continue
+            self._committed_offset[tp] = offset
+            self.fetched[tp] = self.done[tp] = begins[tp] if offset is None else offset
+            if not offset:  # the client has sought the others; of these it takes 0 for none
+                await self._seek_to(tp, self.fetched[tp])
+
+    async def _seek_to(self, tp: TP, offset: int) -> None:
+        await self.seek(TP(tp.topic, tp.partition), offset)
+
+    def _start_anew(self, tp: TP, expected: int, begin: int, end: int | None) -> None:
+        """Forget what is known of a partition whose log is not the one that was read."""
+        missing = "before the log's beginning" if expected < begin else "beyond the log's end"
+        log.error(
+            "offset.lost",
+            topic=tp.topic,
+            partition=tp.partition,
+            offset=expected,
+            log_begins=begin,
+            log_ends=end,
+            reason=f"the next offset to read is {missing}; the partition is read from its beginning",
+            messages_lost=max(0, begin - expected) or None,
+        )
+        metrics.OFFSETS_LOST.labels("before_beginning" if expected < begin else "beyond_end").inc()
+        self._lost[tp] = expected
+        self._forget(tp, begin)
+
+    def _forget(self, tp: TP, begin: int) -> None:
+        """What was read and acknowledged of the log that was; the one that is begins at ``begin``."""
+        self._gap.pop(tp, None)
+        # The next commit makes the beginning the group's offset, also where nothing is read soon.
+        self._acked[tp] = [begin - 1]
+        self._acked_index.pop(tp, None)
+        self._committed_offset[tp] = None
+        self.done[tp], self.fetched[tp] = begin - 1, begin
+        for message in self.held.messages():
+            if message.tp == tp:
+                message.acked = True  # of the log that was: it is dealt with, and moves no offset
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        committed: bool = await super()._commit(offsets)
+        if committed:
+            for tp in offsets:
+                self._lost.pop(tp, None)
+        return committed
+
+    async def begin_anew(self, topic: str) -> None:
+        """Read a topic from its beginning that was deleted and made anew, whatever is committed for it."""
+        assigned = [tp for tp in self.assignment() if tp.topic == topic]
+        if not assigned:
+            return
+        log.error("topic.made_anew", topic=topic, reason="it has another id; it is read from its beginning")
+        metrics.OFFSETS_LOST.labels("topic_made_anew").inc(len(assigned))
+        async with self._seeking:
+            begins = await self.earliest_offsets(*assigned)
+            for tp in assigned:
+                self._forget(tp, begins[tp])
+            await self._commit(dict(begins))
+            for tp in assigned:
+                await self._seek_to(tp, begins[tp])
+            self._seeks += 1  # whatever is fetched just now is of the other log
+
+    async def _wait_next_records(self, timeout: float) -> tuple[Mapping[TP, Any] | None, set[TP] | None]:
+        seeks = self._seeks
+        records, active = await super()._wait_next_records(timeout)
+        if records and (seeks != self._seeks or self._seeking.locked()):
+            # Whether they were fetched before the seek or after it is not known: fetch them again.
+            await self.perform_seek()
+            return None, active
+        for tp, found in (records or {}).items():
+            self._note_fetched(tp, [record.offset for record in found])
+        return records, active
+
+    def _note_fetched(self, tp: TP, offsets: Sequence[int]) -> None:
+        """Note which offsets the log lacks: what the client passed over since its last answer."""
+        expected = self.fetched.get(tp)
+        if expected is None or not offsets:
+            return
+        if offsets[0] < expected:
+            # The client was told that its offset is out of range, and has begun at the beginning.
+            self._start_anew(tp, expected, offsets[0], None)
+            expected = offsets[0]
+        for offset in offsets:
+            if offset > expected:
+                self._gap[tp].addi(expected, offset)
+            expected = offset + 1
+        self.fetched[tp] = expected
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, Any]:
+        """Leave with the client what there is no room for, while other topics go on."""
+        wanted = {tp for tp in active_partitions or () if self.held.of(tp.topic) < MOST_HELD}
+        if not wanted:
+            await self.sleep(BRIEFLY)
+            return {}
+        if len(wanted) < len(active_partitions or ()):
+            timeout = BRIEFLY
+        return await super()._getmany(wanted, timeout)
+
+    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
+        message = super()._to_message(tp, record)
+        self.held.add(message)
+        return message
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """The offset to commit: up to where everything is acknowledged, or missing in the log.
+
+        Faust makes a list of every offset that is missing, and of those there can be billions. It also passes
+        over one message that is neither, and over any number where nothing was committed before.
+        """
+        acked, begin = self._acked[tp], self.done.get(tp)
+        if not acked or begin is None:
+            return None
+        acked.sort()
+        gaps = self._gap[tp]
+        missing = [(gap.begin, gap.end) for gap in gaps.overlap(begin, acked[-1])] if gaps else []
+        end = end_of_run(begin, acked, missing)
+        done = bisect_left(acked, end)
+        self._acked_index[tp].difference_update(acked[:done])
+        del acked[:done]
+        if end == begin:
+            return None
+        if gaps:
+            gaps.chop(0, end)
+        self.done[tp] = end
+        return end
+
+
+def end_of_run(begin: int, offsets: Iterable[int], ranges: Iterable[tuple[int, int]]) -> int:
+    """The first offset from ``begin`` on that is in neither ``offsets`` nor ``ranges`` (half-open)."""
+    end = begin
+    for first, after in sorted([*((offset, offset + 1) for offset in offsets), *ranges]):
+        if first > end:
+            break
+        end = max(end, after)
+    return end
+
+
+class ReconnectingProducer(Producer):
+    """A producer that finds brokers which have moved."""
+
+    def _new_producer(self, transactional_id: str | None = None) -> Any:
+        producer = super()._new_producer(transactional_id)
+        bootstrapped_again(producer.client)
+        return producer
+
+
+class LosslessTransport(Transport):
+    """The Kafka transport with both."""
+
+    Consumer = LosslessConsumer
+    Producer = ReconnectingProducer
+
+
+class App(faust.App):
+    """A Faust app that consumes through :class:`LosslessTransport`."""
+
+    held_up_at: float | None = None
+    """When handling a batch last failed for a while, by :func:`time.monotonic`."""
+
+    held_up_by: str = ""
+    """And why."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.refused_at: dict[str, float] = {}
+        """When handling a batch of each topic last failed for a while, by :func:`time.monotonic`."""
+        self.backlogs: dict[str, Backlog] = {}
+        """What the agent of each topic has taken over and not handled yet."""
+        self._steps: Counter[Place] = Counter()
+        self._steps_for_all: Counter[str] = Counter()
+
+    def get_on(self, topic: str) -> None:
+        """Note a step that was done, and need not be done again, of what messages of ``topic`` ask for.
+
+        It is progress for the partitions whose messages are being handled or wait behind these. A partition
+        that has none there could be read, so it is no progress for that one, unless reading waits for room.
+        """
+        backlog = self.backlogs.get(topic)
+        if backlog is None or backlog.is_full or self._holds_enough_of(topic):
+            self._steps_for_all[topic] += 1
+        else:
+            self._steps.update(backlog.places)
+
+    def steps(self, place: Place) -> int:
+        """How many steps were progress for a partition: also one of many in one message."""
+        return self._steps[place] + self._steps_for_all[place[0]]
+
+    def _holds_enough_of(self, topic: str) -> bool:
+        consumer = self._consumer
+        return isinstance(consumer, LosslessConsumer) and consumer.held.of(topic) >= MOST_HELD
+
+    def _new_transport(self) -> LosslessTransport:
+        return LosslessTransport(self.conf.broker_consumer, self)
+
+    def _new_producer_transport(self) -> LosslessTransport:
+        return LosslessTransport(self.conf.broker_producer, self)
+
+    async def _wait_for_table_recovery_completed(self) -> bool:
+        """Start the services now: there are no tables, and claims need not wait for the group."""
+        return False

@@ -1,0 +1,1 @@
+"""Mails and webhooks about finished jobs: the outbox, the sender and its channels."""

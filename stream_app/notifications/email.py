@@ -1,0 +1,187 @@
+"""Mails over SMTP, and what each of the server's answers means for the message."""
+
+import asyncio
+from dataclasses import dataclass
+from email import policy as policies
+from email.headerregistry import HeaderRegistry, UnstructuredHeader
+from email.message import EmailMessage
+from email.policy import Policy
+from email.utils import format_datetime, parseaddr
+from uuid import UUID
+
+from aiosmtplib import (
+    SMTP,
+    SMTPDataError,
+    SMTPException,
+    SMTPRecipientRefused,
+)
+
+from stream_app.notifications.channel import Refused, Uncertain, Undelivered
+from stream_app.notifications.links import Links
+from stream_app.notifications.templates import Content, Notice, one_line, write
+from stream_app.settings import Settings
+from stream_app.storage.object_store import Storage
+from streaming_exporter.errors import Retryable
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that comes with the mail."""
+
+    name: str
+    content_type: str
+    content: bytes
+
+
+class _OneLine(UnstructuredHeader):
+    """A value that must not be folded: the library would turn a long URL into encoded words."""
+
+    def fold(self, *, policy: Policy) -> str:
+        return f"{self.name}: {self}{policy.linesep}"  # type: ignore[attr-defined]
+
+
+_HEADERS = HeaderRegistry()
+for _name in ("message-id", "list-unsubscribe"):
+    _HEADERS.map_to_type(_name, _OneLine)  # type: ignore[arg-type]
+
+POLICY = policies.SMTP.clone(header_factory=_HEADERS)
+
+
+def message_id(delivery_id: UUID, sender: str) -> str:
+    """The same for every attempt, so that mail servers and readers can drop repetitions."""
+    return f"<{delivery_id}@{parseaddr(sender)[1].rpartition('@')[2]}>"
+
+
+def mail_of(
+    notice: Notice,
+    content: Content,
+    *,
+    sender: str,
+    unsubscribe: str,
+    attachment: Attachment | None = None,
+) -> EmailMessage:
+    """One mail to one recipient: plain text and HTML, which say the same."""
+    mail = EmailMessage(policy=POLICY)
+    mail["From"] = sender
+    mail["To"] = notice.address
+    mail["Subject"] = content.subject
+    mail["Date"] = format_datetime(notice.due_at)
+    mail["Message-ID"] = message_id(notice.delivery_id, sender)
+    mail["Auto-Submitted"] = "auto-generated"
+    mail["X-Auto-Response-Suppress"] = "All"
+    mail["List-Unsubscribe"] = f"<{unsubscribe}>"
+    if unsubscribe.startswith("https://"):  # RFC 8058 allows one click over nothing else
+        mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+    mail.set_content(content.text, cte="quoted-printable")
+    mail.add_alternative(content.html, subtype="html", cte="quoted-printable")
+    if attachment is not None:
+        maintype, _, subtype = attachment.content_type.partition(";")[0].strip().partition("/")
+        mail.add_attachment(attachment.content, maintype=maintype, subtype=subtype, filename=attachment.name)
+    return mail
+
+
+TLS_PORT = 465
+
+NO_SUCH_ADDRESS = frozenset({550, 551, 553, 556})
+"""RFC 5321 and 7504: what is said of an address rather than of a message or of its sender."""
+
+
+class Mailer:
+    """Sends mails to one server, over connections that are kept while there is more to send."""
+
+    def __init__(self, settings: Settings, links: Links, storage: Storage) -> None:
+        self._settings = settings
+        self._links = links
+        self._storage = storage
+        self._sender = parseaddr(settings.mail_from)[1]
+        self._idle: list[SMTP] = []
+
+    async def send(self, notice: Notice) -> None:
+        """See :class:`~stream_app.notifications.channel.Transport`."""
+        mail = await self.mail(notice)
+        body = mail.as_bytes()
+        client = self._idle.pop() if self._idle else self._client()
+        handed_over = False
+        try:
+            async with asyncio.timeout(self._settings.delivery_timeout_seconds):
+                if not client.is_connected:
+                    await client.connect()
+                await client.mail(self._sender)
+                await client.rcpt(notice.address)
+                handed_over = True
+                await client.data(body)
+        except BaseException as error:
+            client.close()
+            if isinstance(error, SMTPException | OSError):
+                raise _meaning(error, handed_over) from error
+            raise
+        self._idle.append(client)
+
+    async def mail(self, notice: Notice) -> EmailMessage:
+        """The mail that :meth:`send` sends.
+
+        Raises:
+            Undelivered: the file that is to be attached cannot be had at the moment.
+        """
+        unsubscribe = self._links.unsubscribe(notice.delivery_id)
+        attachment = await self._attachment(notice)
+        content = write(
+            notice,
+            link=self._links.download(notice.delivery_id),
+            unsubscribe=unsubscribe,
+            attached=attachment is not None,
+        )
+        return mail_of(
+            notice,
+            content,
+            sender=self._settings.mail_from,
+            unsubscribe=unsubscribe,
+            attachment=attachment,
+        )
+
+    async def rest(self) -> None:
+        """See :class:`~stream_app.notifications.channel.Transport`."""
+        while self._idle:
+            client = self._idle.pop()
+            try:
+                await client.quit(timeout=5)
+            except (SMTPException, OSError):
+                client.close()
+
+    def _client(self) -> SMTP:
+        settings = self._settings
+        password = settings.smtp_password
+        use_tls = settings.smtp_port == TLS_PORT and not settings.smtp_starttls
+        return SMTP(
+            hostname=settings.smtp_host,
+            port=settings.smtp_port,
+            username=settings.smtp_username,
+            password=password.get_secret_value() if password else None,
+            use_tls=use_tls,
+            start_tls=settings.smtp_starttls,
+            timeout=settings.delivery_timeout_seconds,
+        )
+
+    async def _attachment(self, notice: Notice) -> Attachment | None:
+        size, limit = notice.file_size, self._settings.mail_attach_max_bytes
+        if notice.failed or notice.file_path is None or size is None or size > limit:
+            return None
+        try:
+            content = await self._storage.call(self._storage.read, notice.file_path)
+        except Retryable as error:
+            raise Undelivered(str(error)) from error
+        name = one_line(notice.file_name or "export", 200)
+        return Attachment(name, notice.content_type or "application/octet-stream", content)
+
+
+def _meaning(error: SMTPException | OSError, handed_over: bool) -> Undelivered | Refused | Uncertain:
+    """Until the server was given the mail it has certainly not taken it; afterwards only it can tell."""
+    said = one_line(f"{type(error).__name__}: {error}", 300)
+    if isinstance(error, SMTPRecipientRefused | SMTPDataError):
+        said = one_line(f"{error.code} {error.message}", 300)
+        if error.code < 500:
+            return Undelivered(said)
+        policy = error.message.startswith("5.7.")
+        address = isinstance(error, SMTPRecipientRefused) and error.code in NO_SUCH_ADDRESS and not policy
+        return Refused(said, bad_address=address)
+    return Uncertain(said) if handed_over else Undelivered(said)

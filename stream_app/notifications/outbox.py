@@ -1,0 +1,374 @@
+"""The ledger: what is to be sent, what is being sent, and how that went.
+
+A row is made with the change that ends its job, claimed (and committed) before anything is sent, and
+confirmed afterwards. What a dead worker held is not known to have arrived: a mail becomes ``ambiguous``
+and is left alone, a webhook is sent again, since its receiver can tell repetitions by their id.
+Every method raises :class:`~streaming_exporter.errors.Retryable` while the database cannot be reached.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Row, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from stream_app.addresses import MAX_RECIPIENTS, MAX_URL
+from stream_app.db.engine import outages_are_retryable, without_transactions
+from stream_app.notifications.models import Channel, DeliveryStatus, SuppressedAddress, Unsubscription
+from stream_app.notifications.templates import Notice, Recipient
+
+log = structlog.get_logger(__name__)
+
+PATIENCE = timedelta(days=1)
+"""How long a message is tried."""
+
+WINDOW = 200
+"""Users and hosts that a claim looks at."""
+
+BEGINNING = ("", "")
+
+UNREADABLE_RETRY = timedelta(minutes=5)
+"""When a message that this version cannot read is due for another one."""
+
+# What a request that was refused names as its addresses may be anything: it is bounded here, so that it
+# can be stored, and judged by whoever sends. Mails above the user's limit are on record and not sent.
+_PLAN = text(
+    f"""
+    WITH ended AS (
+        SELECT *, coalesce('schedule:' || schedule_id, 'user:' || user_id) AS topic
+        FROM export_jobs WHERE id = ANY(:ids) AND status IN ('completed', 'failed')
+    ), sent AS (
+        SELECT user_id, count(*) AS mails FROM deliveries
+        WHERE channel = '{Channel.MAIL}' AND created_at > now() - interval '1 day' AND status <> 'skipped'
+            AND user_id IN (SELECT user_id FROM ended)
+        GROUP BY user_id
+    ), mail AS (
+        SELECT ended.id, recipient, status, topic, ended.user_id,
+               coalesce(sent.mails, 0)
+               + row_number() OVER (PARTITION BY ended.user_id ORDER BY ended.id, place) > :mail_limit AS over
+        FROM ended LEFT JOIN sent ON sent.user_id = ended.user_id CROSS JOIN jsonb_array_elements_text(
+            CASE jsonb_typeof(recipients) WHEN 'array' THEN recipients ELSE '[]' END
+        ) WITH ORDINALITY AS item (recipient, place)
+        WHERE place <= {MAX_RECIPIENTS} AND octet_length(recipient) <= 254
+    ), planned AS (
+        SELECT id AS job_id, '{Channel.MAIL}' AS channel, recipient AS address, status AS event, topic,
+               user_id, '' AS host, over FROM mail
+        UNION ALL
+        SELECT id, '{Channel.WEBHOOK}', webhook, status, topic, user_id,
+               coalesce(lower(substring(webhook from '^[A-Za-z]+://([^/?#]+)')), ''), false
+        FROM ended WHERE octet_length(webhook) <= {MAX_URL}
+    )
+    INSERT INTO deliveries (
+        job_id, channel, address, event, topic, user_id, host, give_up_at, status, reason, finished_at
+    )
+    SELECT job_id, channel, address, event, topic, user_id, host, now() + :patience,
+           CASE WHEN over THEN 'skipped' ELSE 'pending' END,
+           CASE WHEN over THEN CAST(:over_limit AS text) END, CASE WHEN over THEN now() END
+    FROM planned
+    ON CONFLICT DO NOTHING
+    """
+)
+
+# The recursion is a loose index scan, one probe for each user and host that waits: a thousand messages of one
+# user, or for one host, hide nobody else's. It looks at the next :window of them in turn, and at those of the
+# messages that are due for longest, so that its cost is bounded, whatever waits.
+_CLAIM = text(
+    """
+    WITH RECURSIVE pair (user_id, host, place) AS (
+        (
+            SELECT user_id, host, 1 FROM deliveries
+            WHERE channel = :channel AND status = 'pending' AND (user_id, host) > (:after_user, :after_host)
+            ORDER BY user_id, host LIMIT 1
+        )
+        UNION ALL
+        SELECT following.user_id, following.host, pair.place + 1 FROM pair CROSS JOIN LATERAL (
+            SELECT user_id, host FROM deliveries
+            WHERE channel = :channel AND status = 'pending' AND (user_id, host) > (pair.user_id, pair.host)
+            ORDER BY user_id, host LIMIT 1
+        ) AS following
+        WHERE pair.place < :window
+    ), longest AS (
+        SELECT user_id, host FROM deliveries
+        WHERE channel = :channel AND status = 'pending' AND not_before <= now()
+        ORDER BY not_before LIMIT :window
+    ), candidate AS (
+        SELECT user_id, host FROM pair UNION SELECT user_id, host FROM longest
+    ), busy AS (
+        SELECT user_id, host FROM deliveries
+        WHERE status = 'sending' AND channel = :channel AND lease_until >= now()
+    ), due AS (
+        SELECT oldest.* FROM candidate CROSS JOIN LATERAL (
+            SELECT id, user_id, host, not_before FROM deliveries
+            WHERE channel = :channel AND status = 'pending' AND not_before <= now()
+                AND user_id = candidate.user_id AND host = candidate.host
+            ORDER BY not_before LIMIT :user_slots
+        ) AS oldest
+        WHERE NOT EXISTS (
+            SELECT FROM receiver_hosts AS away WHERE away.host = candidate.host AND away.not_before > now()
+        )
+    ), of_users AS (
+        SELECT due.*, row_number() OVER (PARTITION BY user_id ORDER BY not_before, id)
+               + (SELECT count(*) FROM busy WHERE busy.user_id = due.user_id) AS turn
+        FROM due
+    ), of_hosts AS (
+        SELECT of_users.*, row_number() OVER (PARTITION BY host ORDER BY turn, not_before, id)
+               + (SELECT count(*) FROM busy WHERE busy.host = of_users.host) AS turn_of_host
+        FROM of_users WHERE turn <= :user_slots
+    ), ranked AS (
+        SELECT id FROM of_hosts WHERE host = '' OR turn_of_host <= :host_slots ORDER BY turn, not_before
+    ), chosen AS (
+        SELECT locked.id FROM ranked CROSS JOIN LATERAL (
+            SELECT id FROM deliveries
+            WHERE deliveries.id = ranked.id AND status = 'pending' FOR UPDATE SKIP LOCKED
+        ) AS locked
+        LIMIT :limit
+    ), claimed AS (
+        UPDATE deliveries AS delivery
+        SET status = 'sending', attempts = attempts + 1, worker = :worker, lease_until = now() + :lease
+        FROM chosen WHERE delivery.id = chosen.id
+        RETURNING delivery.*
+    )
+    SELECT job.*, claimed.id AS delivery_id, claimed.job_id, claimed.address, claimed.event,
+           claimed.topic, claimed.host, claimed.attempts, claimed.created_at AS due_at, claimed.revoked_at,
+           job.expires_at <= now() AS gone, suppressed.reason AS suppressed,
+           unsubscribed.address IS NOT NULL AS unsubscribed,
+           CASE WHEN NOT schedule.active THEN schedule.paused_reason END AS paused,
+           last.user_id AS last_user, last.host AS last_host, last.place AS last_place
+    FROM (SELECT * FROM pair ORDER BY place DESC LIMIT 1) AS last FULL JOIN claimed ON true
+    LEFT JOIN export_jobs AS job ON job.id = claimed.job_id
+    LEFT JOIN scheduled_exports AS schedule ON schedule.id = job.schedule_id
+    LEFT JOIN suppressed_addresses AS suppressed ON suppressed.address = lower(claimed.address)
+    LEFT JOIN unsubscriptions AS unsubscribed ON unsubscribed.address = lower(claimed.address)
+        AND unsubscribed.topic = claimed.topic
+    """
+)
+
+# A host that answers, whatever it says, is not away any more.
+_FINISH = text(
+    """
+    WITH answered AS (DELETE FROM receiver_hosts WHERE host = :host)
+    UPDATE deliveries
+    SET status = :status, reason = :reason, lease_until = NULL, finished_at = now()
+    WHERE id = :id AND attempts = :attempt AND status IN ('sending', 'ambiguous')
+    RETURNING id
+    """
+)
+
+# Several messages that wait for one host at the same time are one failure of it.
+_HOST_AWAY = text(
+    """
+    INSERT INTO receiver_hosts AS known (host, failures, not_before) VALUES (:host, 1, now() + :first)
+    ON CONFLICT (host) DO UPDATE SET
+        failures = least(known.failures + 1, 20),
+        not_before = now()
+            + least(CAST(:first AS interval) * power(2, known.failures), CAST(:longest AS interval))
+    WHERE known.not_before <= now()
+    RETURNING host
+    """
+)
+
+_POSTPONE = text(
+    """
+    UPDATE deliveries
+    SET status = CASE WHEN now() + :delay < give_up_at THEN 'pending' ELSE 'failed' END,
+        finished_at = CASE WHEN now() + :delay < give_up_at THEN NULL ELSE now() END,
+        not_before = now() + :delay, reason = :reason, lease_until = NULL
+    WHERE id = :id AND attempts = :attempt AND status IN ('sending', 'ambiguous')
+    RETURNING status
+    """
+)
+
+_ABANDON = text(
+    f"""
+    UPDATE deliveries
+    SET status = CASE channel WHEN '{Channel.MAIL}' THEN 'ambiguous' ELSE 'pending' END,
+        finished_at = CASE channel WHEN '{Channel.MAIL}' THEN now() END,
+        reason = 'the worker that was sending it fell silent', lease_until = NULL
+    WHERE status = 'sending' AND lease_until < now()
+    RETURNING id, job_id, channel, address, status
+    """
+)
+
+_RESEND = text(
+    """
+    UPDATE deliveries
+    SET status = 'pending', not_before = now(), give_up_at = now() + :patience, finished_at = NULL
+    WHERE job_id = :job_id AND status IN ('ambiguous', 'failed', 'skipped')
+        AND (CAST(:address AS text) IS NULL OR lower(address) = lower(:address))
+    RETURNING address
+    """
+)
+
+_REVOKE = text(
+    """
+    UPDATE deliveries SET revoked_at = now()
+    WHERE job_id = :job_id AND revoked_at IS NULL
+        AND (CAST(:address AS text) IS NULL OR lower(address) = lower(:address))
+    RETURNING address
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """A message whose sender fell silent, and what became of it."""
+
+    delivery_id: UUID
+    job_id: UUID
+    channel: str
+    address: str
+    status: str
+
+
+async def plan(connection: AsyncConnection, ended: Sequence[UUID], *, mail_limit: int = 500) -> None:
+    """Record the messages about jobs that have just ended, each once however often this is called.
+
+    ``mail_limit`` is how many mails the exports of one user send in 24 hours; those above it are skipped.
+    """
+    if ended:
+        reason = f"the user has reached the limit of {mail_limit} mails in 24 hours"
+        values = {"ids": list(ended), "patience": PATIENCE, "mail_limit": mail_limit, "over_limit": reason}
+        await connection.execute(_PLAN, values)
+
+
+class Ledger:
+    """All statements about ``deliveries``."""
+
+    def __init__(self, engine: AsyncEngine, *, worker: str = "", lease: timedelta = timedelta(0)) -> None:
+        self._autocommit = without_transactions(engine)
+        self._worker = worker
+        self._lease = lease
+        self._after: dict[Channel, tuple[str, str]] = {}
+        """The user and host that the last claim looked at last."""
+
+    async def claim(
+        self, channel: Channel, limit: int, *, user_slots: int = 4, host_slots: int = 4
+    ) -> list[Notice]:
+        """Take up to ``limit`` messages that are due, in turn between users; they count as being sent.
+
+        No more than ``user_slots`` messages of one user and ``host_slots`` for one host are sent at a time
+        by all workers together; two workers that claim in the same moment can exceed that by one claim.
+        """
+        after = self._after.get(channel, BEGINNING)
+        rows = await self._execute(
+            _CLAIM,
+            channel=channel,
+            limit=limit,
+            user_slots=user_slots,
+            host_slots=host_slots,
+            worker=self._worker,
+            lease=self._lease,
+            after_user=after[0],
+            after_host=after[1],
+            window=WINDOW,
+        )
+        whole = bool(rows) and rows[0].last_place == WINDOW
+        self._after[channel] = (rows[0].last_user, rows[0].last_host) if whole else BEGINNING
+        notices = []
+        for row in rows:
+            if row.delivery_id is None:
+                continue  # nothing was claimed: the row only says how far the claim has looked
+            try:
+                notices.append(Notice.of(row._asdict()))
+            except Exception:  # the claim is committed: one that cannot be read must not hold up the others
+                log.exception("delivery.unreadable", delivery=str(row.delivery_id), job_id=str(row.job_id))
+                await self._execute(
+                    _POSTPONE,
+                    id=row.delivery_id,
+                    attempt=row.attempts,
+                    delay=UNREADABLE_RETRY,
+                    reason="this version cannot read it",
+                )
+        return notices
+
+    async def finish(self, notice: Notice, status: DeliveryStatus, reason: str | None = None) -> bool:
+        """Record how it went; returns whether the claim was still this one."""
+        return bool(
+            await self._execute(
+                _FINISH,
+                id=notice.delivery_id,
+                attempt=notice.attempt,
+                status=status,
+                reason=reason,
+                host=notice.host,
+            )
+        )
+
+    async def postpone(self, notice: Notice, delay: timedelta, reason: str) -> str | None:
+        """It certainly did not arrive: it is due again after ``delay``, or has failed if that is too late.
+
+        Returns its status, or ``None`` if the claim was not this one any more.
+        """
+        rows = await self._execute(
+            _POSTPONE, id=notice.delivery_id, attempt=notice.attempt, delay=delay, reason=reason
+        )
+        return rows[0].status if rows else None
+
+    async def host_away(self, host: str, first: timedelta, longest: timedelta) -> None:
+        """Send nothing for a while to a host that did not answer: ``first``, and longer each time."""
+        await self._execute(_HOST_AWAY, host=host, first=first, longest=longest)
+
+    async def host_answered(self, host: str) -> None:
+        """Forget that a host was away."""
+        await self._execute(text("DELETE FROM receiver_hosts WHERE host = :host RETURNING host"), host=host)
+
+    async def abandon(self) -> list[Abandoned]:
+        """Settle what workers that fell silent were sending."""
+        return [
+            Abandoned(row.id, row.job_id, row.channel, row.address, row.status)
+            for row in await self._execute(_ABANDON)
+        ]
+
+    async def suppress(self, address: str, reason: str) -> None:
+        """Send no more mails to ``address``."""
+        values = {"address": address.lower(), "reason": reason}
+        await self._insert(SuppressedAddress, values)
+
+    async def unsubscribe(self, address: str, topic: str) -> None:
+        """Send no more mails about ``topic`` to ``address``."""
+        await self._insert(Unsubscription, {"address": address.lower(), "topic": topic})
+
+    async def recipient(self, delivery_id: UUID) -> Recipient | None:
+        """Whom a message went to, and about which job."""
+        rows = await self._execute(
+            text("SELECT job_id, address, topic, revoked_at FROM deliveries WHERE id = :id"), id=delivery_id
+        )
+        return Recipient(rows[0].job_id, rows[0].address, rows[0].topic, rows[0].revoked_at) if rows else None
+
+    async def of_job(self, job_id: UUID) -> Sequence[Row[Any]]:
+        """Everything that was or is to be sent about a job: rows of ``deliveries``."""
+        return await self._execute(
+            text("SELECT * FROM deliveries WHERE job_id = :job_id ORDER BY channel, address"), job_id=job_id
+        )
+
+    async def revoke(self, job_id: UUID, address: str | None = None) -> list[str]:
+        """Make the links in mails about a job worthless; returns whose."""
+        return [row.address for row in await self._execute(_REVOKE, job_id=job_id, address=address)]
+
+    async def resend(self, job_id: UUID, address: str | None = None) -> list[str]:
+        """Send again what did not or perhaps not arrive; returns to whom.
+
+        Naming an address lifts its suppression.
+        """
+        if address is not None:
+            await self._execute(
+                text("DELETE FROM suppressed_addresses WHERE address = lower(:address) RETURNING address"),
+                address=address,
+            )
+        rows = await self._execute(_RESEND, job_id=job_id, address=address, patience=PATIENCE)
+        return [row.address for row in rows]
+
+    async def _insert(self, table: type[SuppressedAddress | Unsubscription], values: dict[str, str]) -> None:
+        with outages_are_retryable():
+            async with self._autocommit.connect() as connection:
+                await connection.execute(insert(table).values(values).on_conflict_do_nothing())
+
+    async def _execute(self, statement: Any, **values: Any) -> Sequence[Row[Any]]:
+        with outages_are_retryable():
+            async with self._autocommit.connect() as connection:
+                return (await connection.execute(statement, values)).all()

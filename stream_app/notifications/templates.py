@@ -1,0 +1,348 @@
+"""What a mail says, as plain text and as HTML. Pure."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from html import escape
+from string import Template
+from typing import Any, Self
+from uuid import UUID
+
+from stream_app.jobs.states import Status
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """Whom a message went to. ``topic`` is what they can unsubscribe from."""
+
+    job_id: UUID
+    address: str
+    topic: str
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One claimed message: how one job ended, for one address. ``file_size`` is bytes.
+
+    ``unwanted`` says why it must not be sent at all, ``paused`` why the job's schedule makes no more.
+    """
+
+    delivery_id: UUID
+    attempt: int
+    address: str
+    due_at: datetime
+    job_id: UUID
+    event: str
+    user_id: str
+    export_type: str
+    format: str
+    host: str = ""
+    """Host and port of a webhook."""
+    unwanted: str | None = None
+    row_count: int | None = None
+    file_size: int | None = None
+    file_name: str | None = None
+    file_path: str | None = None
+    content_type: str | None = None
+    sha256: str | None = None
+    as_of: datetime | None = None
+    completed_at: datetime | None = None
+    expires_at: datetime | None = None
+    window: tuple[str, str] | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    paused: str | None = None
+    traceparent: str | None = None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """From a row of the ledger's claim."""
+        job = {
+            name: row[name]
+            for name in (
+                "row_count",
+                "file_size",
+                "file_name",
+                "file_path",
+                "content_type",
+                "sha256",
+                "as_of",
+                "completed_at",
+                "expires_at",
+                "error_code",
+                "error_message",
+                "paused",
+                "traceparent",
+            )
+        }
+        return cls(
+            delivery_id=row["delivery_id"],
+            attempt=row["attempts"],
+            address=row["address"],
+            due_at=row["due_at"],
+            job_id=row["job_id"],
+            event=row["event"],
+            user_id=row["user_id"] or "",
+            export_type=row["export_type"] or "",
+            format=row["format"] or "",
+            host=row["host"],
+            unwanted=_unwanted(row),
+            window=_window(row["window"]),
+            **job,
+        )
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no file because the export failed."""
+        return self.event == Status.FAILED
+
+    @property
+    def empty(self) -> bool:
+        """Whether the file has no rows."""
+        return not self.failed and self.row_count == 0
+
+
+def _unwanted(row: Mapping[str, Any]) -> str | None:
+    if row["id"] is None:
+        return "the job's record is gone"
+    if row["event"] == Status.COMPLETED and row["gone"]:
+        return "the file is gone"
+    if row["revoked_at"] is not None:
+        return "its link was revoked"
+    if row["unsubscribed"]:
+        return "the recipient has unsubscribed"
+    if row["suppressed"] is not None:
+        return f"the address was refused before: {row['suppressed']}"
+    return None
+
+
+def _window(window: object) -> tuple[str, str] | None:
+    if not isinstance(window, dict) or not {"from", "to"} <= window.keys():
+        return None
+    return str(window["from"]), str(window["to"])
+
+
+LONGEST_REASON = 600
+
+OWN_WORDS = frozenset(
+    {
+        "grant_lapsed",
+        "missing_column",
+        "missing_table",
+        "no_time_column",
+        "scope_not_allowed",
+        "source_misconfigured",
+        "temporarily_unavailable",
+        "timeout",
+        "too_large",
+        "too_many_bytes",
+        "too_many_rows",
+        "too_wide",
+        "unsupported_source",
+        "worker_lost",
+    }
+)
+"""Codes of errors whose message holds nothing that a request named, nor a value of a row."""
+
+REASONS = {
+    "bad_filter_value": "The value of a filter does not fit its column.",
+    "bad_schedule": "The schedule cannot be followed as it is stored.",
+    "schedule_unusable": "The schedule cannot be followed as it is stored.",
+    "unknown_column": "The request names a column that the dataset does not have.",
+    "unknown_dataset": "The request names a dataset that does not exist.",
+    "unknown_format": "The request names a format that does not exist.",
+    "unknown_operator": "A filter compares in a way that its column does not allow.",
+    "unknown_timezone": "The schedule names a time zone that does not exist.",
+    "value_too_large": "A value is too large for the format.",
+}
+"""What mails say of other errors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A mail's subject and its two bodies."""
+
+    subject: str
+    text: str
+    html: str
+
+
+def write(notice: Notice, *, link: str, unsubscribe: str, attached: bool = False) -> Content:
+    """The mail about how an export ended."""
+    dataset = _named(notice, notice.export_type) or "data"
+    facts = _facts(notice)
+    if notice.failed:
+        reason = _reason(notice)
+        advice = _ADVICE
+        if notice.paused is not None:
+            advice += " Its schedule makes no more exports until it is resumed."
+        parts = {"reason": reason, "advice": advice, "unsubscribe": unsubscribe}
+        subject = f"Export of {dataset} failed" + (", its schedule is paused" if notice.paused else "")
+        return Content(
+            subject=subject,
+            text=_text(_FAILED_TEXT, facts, **parts),
+            html=_html(_FAILED_HTML, facts, **parts),
+        )
+    rows = "no rows" if notice.empty else f"{notice.row_count or 0:,} row{'s' * (notice.row_count != 1)}"
+    lead = f"The export of {dataset} is ready: {rows}."
+    if notice.empty:
+        lead = f"The export of {dataset} is ready, but no row matched: the file holds none."
+    if attached:
+        lead += " The file is attached."
+    until = f"The link is yours alone and good until {_moment(notice.expires_at)}."
+    parts = {"lead": lead, "link": link, "until": until, "unsubscribe": unsubscribe}
+    return Content(
+        subject=f"Export of {dataset}: {rows}",
+        text=_text(_READY_TEXT, facts, **parts),
+        html=_html(_READY_HTML, facts, **parts),
+    )
+
+
+def one_line(text: str, limit: int) -> str:
+    """``text`` without line breaks, control or direction characters, no longer than ``limit``.
+
+    Nor is it an encoded word, in which a header could hide all of these.
+    """
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    line = line.replace("=?", "= ?")
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def human_size(size: int) -> str:
+    """Bytes as people read them, in decimal units."""
+    value = float(size)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "bytes" or value >= 10 else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:,.1f} TB"
+
+
+def _named(notice: Notice, text: str) -> str | None:
+    """A name that the request gave; ``None`` for one that could be a message of its own.
+
+    What was exported exists under that name. A request that failed can name anything: then it is shown
+    only if it is one plain word, in which no reader of mails sees a link or a sentence.
+    """
+    if not notice.failed or re.fullmatch(r"\w[\w-]{0,99}", text):
+        return one_line(text, 100)
+    return None
+
+
+def _reason(notice: Notice) -> str:
+    """Why there is no file, in words of the service: recipients must not read what a request says."""
+    if notice.error_code in OWN_WORDS and notice.error_message:
+        return one_line(notice.error_message, LONGEST_REASON)
+    said = REASONS.get(notice.error_code or "", "The request cannot be fulfilled as it was made.")
+    return f"{said} The record of the job has the details."
+
+
+def _facts(notice: Notice) -> list[tuple[str, str]]:
+    words = {"Dataset": _named(notice, notice.export_type), "Format": _named(notice, notice.format)}
+    facts = [(name, word) for name, word in words.items() if word]
+    if not notice.failed:
+        facts.append(("Rows", f"{notice.row_count or 0:,}"))
+        facts.append(("Size", human_size(notice.file_size or 0)))
+    if notice.window is not None:
+        facts.append(("Period", f"{notice.window[0]} up to, but without, {notice.window[1]}"))
+    if not notice.failed:
+        facts += [("As of", _moment(notice.as_of)), ("File", notice.file_name or "")]
+        facts.append(("SHA-256", notice.sha256 or ""))
+    facts.append(("Job", str(notice.job_id)))
+    return [(name, one_line(value, 300)) for name, value in facts]
+
+
+def _moment(at: datetime | None) -> str:
+    return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _text(template: Template, facts: list[tuple[str, str]], **parts: str) -> str:
+    width = max(len(name) for name, _ in facts) + 1
+    table = "\n".join(f"{name + ':':<{width}} {value}" for name, value in facts)
+    return template.substitute(parts, facts=table)
+
+
+def _html(template: Template, facts: list[tuple[str, str]], **parts: str) -> str:
+    rows = "\n".join(
+        f'<tr><th align="left" style="{_NAME}">{escape(name)}</th>'
+        f'<td style="{_VALUE}">{escape(value)}</td></tr>'
+        for name, value in facts
+    )
+    body = template.substitute({name: escape(value) for name, value in parts.items()}, facts=rows)
+    return _PAGE.substitute(body=body, unsubscribe=escape(parts["unsubscribe"]))
+
+
+_NAME = "padding:4px 16px 4px 0;color:#667085;font-weight:normal;white-space:nowrap;vertical-align:top"
+_VALUE = "padding:4px 0;word-break:break-word"
+
+_ADVICE = (
+    "Correct what the reason names and ask for the export again. "
+    "If it is nothing that you can correct, give the operators of the service the job's id."
+)
+
+_WHY = "You get this mail because you were named as a recipient of this export."
+
+_READY_TEXT = Template(f"""\
+$lead
+
+Download:
+$link
+
+$until
+
+$facts
+
+--\x20
+{_WHY}
+Unsubscribe: $unsubscribe
+""")
+
+_FAILED_TEXT = Template(f"""\
+The export could not be made.
+
+$reason
+
+$advice
+
+$facts
+
+--\x20
+{_WHY}
+Unsubscribe: $unsubscribe
+""")
+
+_PAGE = Template(f"""\
+<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width">\
+<meta name="color-scheme" content="light dark"><title>Export</title></head>
+<body style="margin:0;padding:24px;font:15px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,sans-serif">
+<div style="max-width:600px;margin:0 auto">
+$body
+<p style="margin:32px 0 0;padding-top:12px;border-top:1px solid #d0d5dd;color:#667085;font-size:13px">
+{_WHY} <a href="$unsubscribe" style="color:#667085">Unsubscribe</a></p>
+</div>
+</body>
+</html>
+""")
+
+_TABLE = '<table role="presentation" cellpadding="0" cellspacing="0" style="border-collapse:collapse">'
+
+_READY_HTML = Template(f"""\
+<p style="margin:0 0 16px;font-size:17px">$lead</p>
+<p style="margin:0 0 8px"><a href="$link" style="display:inline-block;padding:10px 20px;border-radius:6px;\
+background:#175cd3;color:#ffffff;text-decoration:none;font-weight:600">Download</a></p>
+<p style="margin:0 0 20px;color:#667085;font-size:13px">$until</p>
+{_TABLE}
+$facts
+</table>""")
+
+_FAILED_HTML = Template(f"""\
+<p style="margin:0 0 16px;font-size:17px">The export could not be made.</p>
+<p style="margin:0 0 16px;padding:10px 14px;border-left:4px solid #d92d20;word-break:break-word">$reason</p>
+<p style="margin:0 0 20px">$advice</p>
+{_TABLE}
+$facts
+</table>""")

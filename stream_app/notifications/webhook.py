@@ -1,0 +1,193 @@
+"""Webhooks, signed as Standard Webhooks (https://www.standardwebhooks.com) say, to public hosts only."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from stream_app.addresses import is_public, networks, receiver_of
+from stream_app.notifications.channel import Refused, Undelivered
+from stream_app.notifications.links import Links
+from stream_app.notifications.templates import Notice, one_line
+from stream_app.observability import tracing
+from stream_app.settings import Settings
+
+NOT_PUBLIC = "the receiver is not a public host"
+
+GONE = 410
+"""The receiver wants no more of them."""
+
+
+class Hooks:
+    """Posts how jobs ended. Whatever is not answered with 2xx is sent again later, under the same id."""
+
+    def __init__(self, settings: Settings, links: Links) -> None:
+        self._settings = settings
+        self._links = links
+        self._denied = networks(settings.webhook_denied_networks)
+        self._tls = ssl.create_default_context()
+
+    async def send(self, notice: Notice) -> None:
+        """See :class:`~stream_app.notifications.channel.Transport`."""
+        body = json.dumps(self.payload(notice), separators=(",", ":")).encode()
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "streaming-exporter",
+            **signed(self._keys(notice), message_id(notice), int(time.time()), body),
+            **({"traceparent": context} if (context := tracing.current().traceparent) else {}),
+        }
+        try:
+            async with asyncio.timeout(self._settings.delivery_timeout_seconds):
+                status = await self._post(notice.address, body, headers)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            detail = one_line(f"{type(error).__name__}: {error}", 300)
+            raise Undelivered(_reason(error), host_away=True, detail=detail) from error
+        if status == GONE:
+            raise Refused("the receiver answered 410: it wants no more of them")
+        if not 200 <= status < 300:
+            raise Undelivered(f"the receiver answered {status}")
+
+    def _keys(self, notice: Notice) -> list[bytes]:
+        """The receiver's own keys, and the shared ones for receivers that know no other yet."""
+        masters = self._settings.webhook_keys
+        own = [receiver_key(master, notice.user_id, notice.address) for master in masters]
+        return own + (masters if self._settings.webhook_shared_signature else [])
+
+    async def rest(self) -> None:
+        """See :class:`~stream_app.notifications.channel.Transport`."""
+
+    def payload(self, notice: Notice) -> dict[str, Any]:
+        """What is posted."""
+        data: dict[str, Any] = {
+            "job_id": str(notice.job_id),
+            "user_id": notice.user_id,
+            "export_type": notice.export_type,
+            "format": notice.format,
+            "status": notice.event,
+            "completed_at": _iso(notice.completed_at),
+        }
+        if notice.failed:
+            data["error"] = {"code": notice.error_code, "message": notice.error_message}
+        else:
+            data |= {
+                "row_count": notice.row_count,
+                "file_size": notice.file_size,
+                "sha256": notice.sha256,
+                "file_name": notice.file_name,
+                "content_type": notice.content_type,
+                "as_of": _iso(notice.as_of),
+                "expires_at": _iso(notice.expires_at),
+                "download_url": self._links.download(notice.delivery_id),
+            }
+        return {
+            "type": f"export.{notice.event}",
+            "timestamp": _iso(notice.completed_at or notice.due_at),
+            "data": data,
+        }
+
+    async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> int:
+        """Post to the address that was checked, not to one that the name may have by then.
+
+        A client of its own for each call: no connection, cookie or proxy is shared between receivers.
+        """
+        target = httpx.URL(url)
+        last: httpx.TransportError | None = None
+        async with httpx.AsyncClient(
+            verify=self._tls,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=self._settings.delivery_timeout_seconds,
+        ) as client:
+            for address in await self._addresses(url):
+                request = client.build_request(
+                    "POST",
+                    target.copy_with(host=address),
+                    content=body,
+                    headers={**headers, "Host": target.netloc.decode("ascii")},
+                    extensions={"sni_hostname": target.raw_host.decode("ascii")},
+                )
+                try:
+                    # The answer's body is of no interest, and may be endless.
+                    response = await client.send(request, stream=True)
+                except httpx.ConnectError as error:
+                    last = error
+                    continue
+                await response.aclose()
+                return response.status_code
+        raise last or httpx.ConnectError("the name has no address")
+
+    async def _addresses(self, url: str) -> list[str]:
+        """IP addresses of the URL's host that may be called, IPv4 first.
+
+        Raises:
+            Undelivered: it has none but private ones. As for a name that does not exist, the reason does not
+                say which: the owner of the job must learn nothing about the network of the service.
+        """
+        parts = urlsplit(url)
+        found = await asyncio.get_running_loop().getaddrinfo(
+            parts.hostname, parts.port or 443, type=socket.SOCK_STREAM
+        )
+        addresses = [str(item[4][0]) for item in sorted(found, key=lambda item: item[0] != socket.AF_INET)]
+        if self._settings.webhook_allow_private:
+            return addresses
+        public = [address for address in addresses if "%" not in address and is_public(address, self._denied)]
+        if not public:
+            detail = f"{parts.hostname} leads to {addresses[0]}, which is not a public address"
+            raise Undelivered(NOT_PUBLIC, host_away=True, detail=detail)
+        return public
+
+
+def receiver_key(master: bytes, user_id: str, url: str) -> bytes:
+    """The key of one receiver, derived from the key of the service.
+
+    A receiver that knows its own key can neither sign for another receiver nor find the master.
+    ``user_id`` is part of it: who names the URL of somebody else as a webhook learns another key.
+    """
+    context = b"\0".join((b"exporter.webhook.receiver", user_id.encode(), receiver_of(url).encode()))
+    return hmac.new(master, context, hashlib.sha256).digest()
+
+
+def secret_text(key: bytes) -> str:
+    """A key as Standard Webhooks write it."""
+    return f"whsec_{base64.b64encode(key).decode()}"
+
+
+def _reason(error: Exception) -> str:
+    """What the owner of a job is given as a reason: nothing that only the network of the service knows."""
+    if isinstance(error, httpx.TimeoutException | TimeoutError):
+        return "the receiver did not answer in time"
+    if isinstance(error, socket.gaierror):
+        return NOT_PUBLIC
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return "the receiver's certificate cannot be verified"
+    return "the receiver could not be reached"
+
+
+def message_id(notice: Notice) -> str:
+    """The same for every attempt, so that receivers can drop repetitions."""
+    return f"msg_{notice.delivery_id.hex}"
+
+
+def signed(keys: Sequence[bytes], identity: str, timestamp: int, body: bytes) -> dict[str, str]:
+    """The three headers, with a signature by each key; ``timestamp`` is Unix time in seconds."""
+    content = b".".join((identity.encode(), str(timestamp).encode(), body))
+    signatures = [base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode() for key in keys]
+    return {
+        "webhook-id": identity,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
+    }
+
+
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()

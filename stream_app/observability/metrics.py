@@ -1,0 +1,250 @@
+"""Every metric of the service, and the few words that its labels may have.
+
+Labels are bounded: what a user may choose freely is counted as :data:`OTHER`, and nobody's id is a label.
+Metrics are counted in the process that they are about; what only the database knows is in :data:`QUEUE`.
+"""
+
+import asyncio
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import prometheus_client
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from streaming_exporter.errors import ExporterError, Rejected
+from streaming_exporter.events import LifecycleData, Topic
+
+log = structlog.get_logger(__name__)
+
+CONSUMED = (Topic.REQUESTS, Topic.EVENTS, Topic.TICKS)
+BETWEEN_LOOKS = 0.25
+"""Seconds between two measurements of the event loop."""
+
+OTHER = "other"
+"""The label of a dataset or format that is not known here."""
+
+SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600)
+LAGS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+POWERS_OF_TEN = tuple(float(10**power) for power in range(1, 9))
+SIZES = tuple(float(1024 * 4**power) for power in range(13))
+RATES = (100, 1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000)
+
+PROCESS = CollectorRegistry()
+"""What worker and API both count."""
+WORKER = CollectorRegistry()
+"""What a worker counts."""
+QUEUE = CollectorRegistry()
+"""What the API reads from the state database; every API says the same."""
+
+ProcessCollector(registry=PROCESS)
+ERRORS = Counter(
+    "exporter_errors",
+    "Errors of a part, by what is done about them",
+    ["part", "kind"],
+    registry=PROCESS,
+)
+LOOP_LAG = Histogram(
+    "exporter_event_loop_lag_seconds",
+    "How much later than asked for the event loop wakes a sleeper",
+    buckets=LAGS,
+    registry=PROCESS,
+)
+
+JOBS = Counter(
+    "exporter_jobs_ended",
+    "Jobs whose terminal state was recorded, each once",
+    ["state", "dataset", "format"],
+    registry=WORKER,
+)
+FAILURES = Counter(
+    "exporter_job_failures",
+    "Failed jobs, by whether the request or the service was at fault",
+    ["cause"],
+    registry=WORKER,
+)
+ADMISSION_LAG = Histogram(
+    "exporter_admission_lag_seconds",
+    "From the time of a request event to the commit of its job",
+    buckets=LAGS,
+    registry=WORKER,
+)
+CLAIMS = Counter("exporter_claims", "Attempts that were claimed", ["attempt"], registry=WORKER)
+LEASES_LOST = Counter("exporter_leases_lost", "Attempts that lost their lease", registry=WORKER)
+RETRIES = Counter("exporter_retries", "Jobs that went back to pending, by why", ["reason"], registry=WORKER)
+SLOTS = Gauge("exporter_slots", "Exports that the worker may run at a time", registry=WORKER)
+SLOTS_RUNNING = Gauge("exporter_slots_running", "Exports that run now", registry=WORKER)
+DURATION = Histogram(
+    "exporter_export_duration_seconds",
+    "From the claim of a completed attempt to its sealed outcome",
+    ["format"],
+    buckets=SECONDS,
+    registry=WORKER,
+)
+ROWS = Histogram(
+    "exporter_export_rows", "Rows of a completed export", ["format"], buckets=POWERS_OF_TEN, registry=WORKER
+)
+BYTES = Histogram(
+    "exporter_export_bytes", "Bytes of a completed export", ["format"], buckets=SIZES, registry=WORKER
+)
+RATE = Histogram(
+    "exporter_export_rows_per_second",
+    "Rows a second of a completed export",
+    ["format"],
+    buckets=RATES,
+    registry=WORKER,
+)
+DEAD_LETTERS = Counter("exporter_dead_letters", "Messages put aside", ["topic"], registry=WORKER)
+DELIVERIES = Counter(
+    "exporter_deliveries",
+    "Mails and webhooks, by what became of them",
+    ["channel", "outcome"],
+    registry=WORKER,
+)
+CONSUMER_LAG = Gauge(
+    "exporter_consumer_lag",
+    "Messages of this worker's partitions that are not dealt with",
+    ["topic"],
+    registry=WORKER,
+)
+OFFSETS_LOST = Counter(
+    "exporter_offsets_lost",
+    "Partitions whose log does not have the offset to go on from, and that are read from their beginning",
+    ["reason"],
+    registry=WORKER,
+)
+READY = Gauge("exporter_worker_ready", "1 while the worker is ready", registry=WORKER)
+
+UNFINISHED = Gauge(
+    "exporter_jobs_unfinished",
+    "Pending and processing jobs",
+    ["state", "dataset", "format"],
+    registry=QUEUE,
+)
+OLDEST_PENDING = Gauge(
+    "exporter_oldest_pending_seconds",
+    "For how long the job that waits longest could have run; 0 where none waits",
+    registry=QUEUE,
+)
+QUEUE_READ = Gauge("exporter_queue_read", "1 if the state database answered for these", registry=QUEUE)
+
+# A series that begins with its first event has no increase that an alert could see: these begin at 0.
+for metric, words in (
+    (FAILURES, ("request", "service")),
+    (CLAIMS, ("first", "later")),
+    (RETRIES, ("drain", "fault", "outage")),
+    (DEAD_LETTERS, CONSUMED),
+    (OFFSETS_LOST, ("before_beginning", "beyond_end", "topic_made_anew")),
+):
+    for word in words:
+        metric.labels(word)
+
+REGISTRIES: Mapping[str, tuple[CollectorRegistry, ...]] = {
+    "worker": (PROCESS, WORKER),
+    "api": (PROCESS, QUEUE),
+}
+"""What each kind of process tells."""
+
+_known: dict[str, frozenset[str]] = {"dataset": frozenset(), "format": frozenset()}
+
+_OF_THE_SERVICE = frozenset({"internal_error", "outage", "temporarily_unavailable", "worker_lost"})
+"""Codes of failures that no other request would have avoided."""
+
+
+def know(*, datasets: Collection[str], formats: Collection[str]) -> None:
+    """Say which names may be labels: those of the registries."""
+    _known["dataset"], _known["format"] = frozenset(datasets), frozenset(formats)
+
+
+def labels(dataset: str, format_: str) -> dict[str, str]:
+    """The labels of a job; a name that is not known is :data:`OTHER`."""
+    given = {"dataset": dataset, "format": format_}
+    return {label: name if name in _known[label] else OTHER for label, name in given.items()}
+
+
+def ended(state: str, job: LifecycleData) -> None:
+    """Count a job whose terminal ``state`` was recorded."""
+    JOBS.labels(state=state, **labels(job.export_type, job.format)).inc()
+    if job.error is not None:
+        FAILURES.labels("service" if job.error.code in _OF_THE_SERVICE else "request").inc()
+
+
+def exported(outcome: LifecycleData, began: float) -> None:
+    """Measure a completed attempt that ``began`` at that moment of :func:`time.monotonic`."""
+    seconds = time.monotonic() - began
+    kind = labels(outcome.export_type, outcome.format)["format"]
+    rows = outcome.row_count or 0
+    DURATION.labels(kind).observe(seconds)
+    ROWS.labels(kind).observe(rows)
+    BYTES.labels(kind).observe(outcome.file_size or 0)
+    if rows:
+        RATE.labels(kind).observe(rows / max(seconds, 0.001))
+
+
+def admitted(asked: datetime | None) -> None:
+    """Measure how long a request that was ``asked`` then has waited to become a job."""
+    if asked is not None:
+        ADMISSION_LAG.observe(max(0.0, (datetime.now(UTC) - asked).total_seconds()))
+
+
+def delivered(channel: str, status: str) -> None:
+    """Count what became of an attempt to tell somebody; one that is due again was postponed."""
+    DELIVERIES.labels(channel, "postponed" if status == "pending" else status).inc()
+
+
+def queue(jobs: Mapping[tuple[str, str, str], int] | None, oldest: float | None) -> None:
+    """Note how many jobs there are of each state, dataset and format; ``None`` where nobody could tell."""
+    QUEUE_READ.set(jobs is not None)
+    UNFINISHED.clear()
+    for (state, dataset, format_), count in (jobs or {}).items():
+        UNFINISHED.labels(state=state, **labels(dataset, format_)).inc(count)
+    OLDEST_PENDING.set(max(0.0, oldest) if oldest is not None else float("nan"))
+
+
+def lag(behind: Mapping[str, int]) -> None:
+    """Note how many messages of each topic are not dealt with; of other topics this worker has none."""
+    for topic in CONSUMED:
+        CONSUMER_LAG.labels(topic).set(behind.get(topic, 0))
+
+
+async def watch_loop() -> None:
+    """Measure the lag of the running event loop, for ever."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + BETWEEN_LOOKS
+        await asyncio.sleep(BETWEEN_LOOKS)
+        LOOP_LAG.observe(max(0.0, loop.time() - due))
+
+
+@contextmanager
+def errors_of(part: str) -> Iterator[None]:
+    """Count what ``part``'s edge made of a library's error; each once, however many edges it passes."""
+    try:
+        yield
+    except ExporterError as error:
+        if error.__cause__ is not None and not error.counted:
+            error.counted = True
+            kind = "refused" if isinstance(error, Rejected) else error.code
+            ERRORS.labels(part, kind).inc()
+        raise
+
+
+def told(process: str) -> CollectorRegistry:
+    """Everything that a ``worker`` or an ``api`` tells, as one registry."""
+    together = CollectorRegistry()
+    for registry in REGISTRIES[process]:
+        together.register(registry)
+    return together
+
+
+def serve(host: str, port: int) -> None:
+    """Serve a worker's metrics over HTTP from a thread of their own, until the process ends.
+
+    Where nobody can listen there, the worker works without: Prometheus says that it is missing.
+    """
+    try:
+        prometheus_client.start_http_server(port, host, told("worker"))
+    except OSError as error:
+        log.error("metrics.unserved", host=host, port=port, error=str(error))

@@ -1,0 +1,188 @@
+"""Spans, and the context that they hand on; :mod:`stream_app.observability.telemetry` says where they go.
+
+Off, as it is unless the standard variables ask for it, nothing of OpenTelemetry is imported, and a
+``traceparent`` (https://www.w3.org/TR/trace-context) is handed on as it came. Names and attributes follow
+OpenTelemetry's conventions where it has some. No attribute holds what a user wrote or who they are: errors
+are told by their kind, since their texts may quote filters and addresses; the log has those, and the ids.
+"""
+
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from traceback import format_tb
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self
+
+from streaming_exporter.errors import ExporterError
+from streaming_exporter.events import Event
+from streaming_exporter.traceparent import match
+
+if TYPE_CHECKING:
+    from opentelemetry import trace
+
+Kind = Literal["INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"]
+Attributes = Mapping[str, str | int | float | None]
+
+tracer: "trace.Tracer | None" = None
+"""``None``: off. Set by :mod:`stream_app.observability.telemetry` alone."""
+
+
+class Span:
+    """Something that takes time: ``with span(…)`` ends it, and makes what happens meanwhile part of it.
+
+    ``traceparent`` is the context that goes on from here.
+    """
+
+    __slots__ = ("_span", "_token", "traceparent")
+
+    def __init__(self, span: "trace.Span | None", traceparent: str | None) -> None:
+        self._span = span
+        self.traceparent = traceparent
+
+    def __enter__(self) -> Self:
+        self._token = _current.set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _current.reset(self._token)
+        if self._span is not None:
+            if isinstance(error, Exception):
+                self.failed(error)
+            self._span.end()
+
+    @contextmanager
+    def within(self) -> Generator[None]:
+        """Make what happens in the block part of it, without an end."""
+        token = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(token)
+
+    def end(self) -> None:
+        """It is over."""
+        if self._span is not None:
+            self._span.end()
+
+    def note(self, attributes: Attributes, *, name: str | None = None) -> None:
+        """Add what is known by now; ``None`` is not."""
+        if self._span is None:
+            return
+        self._span.set_attributes({key: value for key, value in attributes.items() if value is not None})
+        if name is not None:
+            self._span.update_name(name)
+
+    def failed(self, error: Exception | str) -> None:
+        """It went wrong: the kind of error, and where in the code."""
+        if self._span is None:
+            return
+        from opentelemetry.trace import StatusCode
+
+        what = error if isinstance(error, str) else _kind(error)
+        self._span.set_attribute("error.type", what)
+        self._span.set_status(StatusCode.ERROR)
+        if isinstance(error, Exception):
+            where = "".join(format_tb(error.__traceback__))
+            self._span.add_event("exception", {"exception.type": what, "exception.stacktrace": where})
+
+
+NOTHING = Span(None, None)
+_current: ContextVar[Span] = ContextVar("span", default=NOTHING)
+
+
+def current() -> Span:
+    """What happens is part of this span."""
+    return _current.get()
+
+
+def span(
+    name: str, *, kind: Kind = "INTERNAL", parent: str | None = None, attributes: Attributes | None = None
+) -> Span:
+    """Begin a span below ``parent``, a traceparent, or without one below the current span."""
+    if tracer is None:
+        return Span(None, parent or _current.get().traceparent)
+    from opentelemetry import trace
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    above = _current.get()._span
+    if parent is not None:
+        context = TraceContextTextMapPropagator().extract({"traceparent": parent})
+    else:
+        context = trace.set_span_in_context(trace.INVALID_SPAN if above is None else above)
+    begun = tracer.start_span(name, context, trace.SpanKind[kind])
+    made = begun.get_span_context()
+    opened = Span(begun, f"00-{made.trace_id:032x}-{made.span_id:016x}-{made.trace_flags:02x}")
+    opened.note(attributes or {})
+    return opened
+
+
+@contextmanager
+def spans(begun: Iterable[Span]) -> Iterator[list[Span]]:
+    """Several that end, and fail, together."""
+    opened = list(begun)
+    try:
+        yield opened
+    except Exception as error:
+        for item in opened:
+            item.failed(error)
+        raise
+    finally:
+        for item in opened:
+            item.end()
+
+
+@contextmanager
+def processing(events: Sequence[Event]) -> Iterator[list[Event]]:
+    """Deal with a batch of messages: each has a span in the trace of whoever sent it, and then carries it."""
+    if tracer is None:
+        yield list(events)
+        return
+    with spans(
+        span(
+            f"process {event.topic}",
+            kind="CONSUMER",
+            parent=event.traceparent,
+            attributes=_messaging(event, "process") | {"messaging.batch.message_count": len(events)},
+        )
+        for event in events
+    ) as opened:
+        yield [carrying(event, item) for event, item in zip(events, opened, strict=True)]
+
+
+def sending(event: Event) -> Span:
+    """Publish ``event``, which is to be :func:`carrying` the span."""
+    attributes = None if tracer is None else _messaging(event, "send")
+    return span(f"send {event.topic}", kind="PRODUCER", attributes=attributes)
+
+
+def carrying(event: Event, opened: Span) -> Event:
+    """``event`` with the context of a span."""
+    if event.traceparent == opened.traceparent:
+        return event
+    return event.model_copy(update={"traceparent": opened.traceparent})
+
+
+def ids(traceparent: str | None) -> dict[str, str]:
+    """``trace_id`` and ``span_id``, as logs have them, if ``traceparent`` is well formed."""
+    found = match(traceparent)
+    return {"trace_id": found["trace_id"], "span_id": found["span_id"]} if found else {}
+
+
+def _messaging(event: Event, operation: str) -> dict[str, str | int | None]:
+    """https://opentelemetry.io/docs/specs/semconv/messaging/kafka/"""
+    return {
+        "messaging.system": "kafka",
+        "messaging.operation.name": operation,
+        "messaging.operation.type": operation,
+        "messaging.destination.name": event.topic,
+        "messaging.message.id": event.id if event.id == str(event.job_id) else None,
+        "exporter.event.type": event.type,
+        "exporter.job.id": str(event.job_id),
+    }
+
+
+def _kind(error: Exception) -> str:
+    """The stable word of the service's own errors, the class of all others."""
+    return error.code if isinstance(error, ExporterError) else type(error).__qualname__

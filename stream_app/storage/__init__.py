@@ -1,0 +1,1 @@
+"""The object store: its client, uploads, listing and lifecycle rules."""

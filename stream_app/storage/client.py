@@ -1,0 +1,105 @@
+"""The client of the object store: every call is repeated while the store has a passing fault."""
+
+import copy
+import random
+import time
+from collections.abc import Mapping
+from threading import Event
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import structlog
+import urllib3
+from minio import Minio
+
+from stream_app.settings import Settings
+from stream_app.storage.credentials import credentials_of
+from stream_app.storage.errors import passes
+
+log = structlog.get_logger(__name__)
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+"""Seconds between two tries of a call."""
+
+
+class S3Client(Minio):
+    """Repeats a call for ``keep_trying`` seconds, with growing pauses, or until ``stopped`` is set.
+
+    All calls of the library pass through one method, so all are repeated alike. None of those that the
+    service makes does harm when it is done twice.
+    """
+
+    def __init__(self, *arguments: Any, keep_trying: float, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.keep_trying = keep_trying
+        self.stopped = Event()
+
+    def __del__(self) -> None:
+        """Leave the connections alone: copies share them."""
+
+    def until(self, stopped: Event | None, keep_trying: float | None = None) -> Self:
+        """The same client, whose calls end soon after ``stopped`` is set."""
+        other = copy.copy(self)
+        other.stopped = stopped or Event()
+        other.keep_trying = self.keep_trying if keep_trying is None else keep_trying
+        return other
+
+    def _url_open(
+        self,
+        method: str,
+        region: str,
+        bucket_name: str | None = None,
+        object_name: str | None = None,
+        body: Any = None,
+        headers: Mapping[str, Any] | None = None,
+        query_params: Any = None,
+        preload_content: bool = True,
+        no_body_trace: bool = False,
+    ) -> Any:
+        began = time.monotonic()
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return super()._url_open(
+                    method,
+                    region,
+                    bucket_name,
+                    object_name,
+                    body,
+                    dict(headers or {}),  # the library writes into it
+                    query_params,
+                    preload_content,
+                    no_body_trace,
+                )
+            except Exception as error:
+                spent = time.monotonic() - began
+                if not passes(error) or spent + pause > self.keep_trying:
+                    raise
+                log.info("store.call_repeated", method=method, after=round(spent, 1), error=str(error)[:200])
+                if self.stopped.wait(pause * random.uniform(0.5, 1)):  # noqa: S311
+                    raise
+                pause = min(2 * pause, LONGEST_PAUSE)
+                if hasattr(body, "seek"):
+                    body.seek(0)
+
+
+def s3_client(
+    settings: Settings, endpoint: str, connections: int, *, patience: float = 60, keep_trying: float = 90
+) -> S3Client:
+    """A client of the store at ``endpoint``.
+
+    ``patience`` is how long one answer may take, ``keep_trying`` for how long a call is repeated, in seconds.
+    """
+    scheme, _, host = endpoint.rpartition("://")
+    return S3Client(
+        host if scheme else urlsplit(f"//{endpoint}").netloc,
+        credentials=credentials_of(settings),
+        secure=scheme == "https" if scheme else settings.s3_secure,
+        region=settings.s3_region,
+        keep_trying=keep_trying,
+        http_client=urllib3.PoolManager(
+            maxsize=connections,
+            timeout=urllib3.Timeout(connect=min(5, patience), read=patience),
+            retries=False,
+        ),
+    )

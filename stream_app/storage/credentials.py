@@ -1,0 +1,179 @@
+"""What requests to the object store are signed with: the keys of the settings, or what AWS's chain finds."""
+
+import configparser
+import json
+import os
+import time
+from collections.abc import Mapping
+from threading import Lock
+from typing import Any
+from xml.etree.ElementTree import ParseError
+
+import urllib3
+from minio.credentials.credentials import Credentials
+from minio.credentials.providers import AWSConfigProvider, EnvAWSProvider, IamAwsProvider, Provider
+from pydantic import SecretStr
+
+from stream_app.setting_types import is_local_url
+from stream_app.settings import Settings
+from streaming_exporter.errors import NeedsOperator
+
+STS_ENDPOINT = "AWS_ENDPOINT_URL_STS"
+METADATA_ENDPOINT = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
+METADATA_DISABLED = "AWS_EC2_METADATA_DISABLED"
+
+DEFAULT_NAME = SecretStr("exporter")
+"""Of a key that was given without one."""
+DEFAULT_KEY = SecretStr("exporter-secret")
+"""Of a name that was given without one, for a store on this machine: everybody knows it."""
+
+LOOK_AGAIN_SECONDS = 300.0
+"""How long the default keys are used before AWS's chain is asked again: each request asks for credentials."""
+
+CONNECT, ANSWER = 1.0, 5.0
+"""Seconds that a metadata service may take: outside of AWS nothing answers at its address."""
+
+HOW_TO_MEND = (
+    "set EXPORTER_S3_ACCESS_KEY and EXPORTER_S3_SECRET_KEY, or provide the credentials of a role "
+    "(docs/operations.md, Credentials)"
+)
+
+
+class NoCredentials(NeedsOperator):
+    """Nobody can say what to sign requests with: an operator has to mend it, or a service of AWS is away."""
+
+    code = "store_credentials_missing"
+
+
+class GivenKeys(Provider):
+    """The keys of the settings, as they are now: their files can change."""
+
+    def __init__(self, name: SecretStr, key: SecretStr) -> None:
+        self._name = name
+        self._key = key
+
+    def retrieve(self) -> Credentials:
+        """The keys."""
+        return Credentials(self._name.get_secret_value().strip(), self._key.get_secret_value())
+
+
+class Chain(Provider):
+    """The first provider that has credentials, asked again when they run out.
+
+    The client library's own chain stops at the first provider that is away, keeps keys from a file for ever,
+    and says of a failure only that all failed.
+    """
+
+    def __init__(self, providers: Mapping[str, Provider]) -> None:
+        """Providers by what they are called for people, in the order in which they are asked."""
+        self._providers = providers
+        self._lock = Lock()
+
+    def retrieve(self) -> Credentials:
+        """Credentials that are valid now.
+
+        Raises:
+            NoCredentials: no provider has any.
+        """
+        reasons = []
+        with self._lock:
+            for name, provider in self._providers.items():
+                try:
+                    return provider.retrieve()
+                except (ValueError, KeyError, TypeError, OSError, ParseError, configparser.Error) as error:
+                    reasons.append(f"{name}: {_short(error)}")
+                except urllib3.exceptions.HTTPError as error:
+                    reasons.append(f"{name}: does not answer ({type(error).__name__})")
+        raise NoCredentials(
+            f"object store: there are no credentials; {HOW_TO_MEND}. Looked in " + "; ".join(reasons),
+            reason="the service has no credentials for the object store",
+        )
+
+
+class ElseDefaults(Provider):
+    """What a chain finds or, while it has never found any, the default keys of a store on this machine."""
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain = chain
+        self._lock = Lock()
+        self._ask_at: float | None = 0.0
+
+    def retrieve(self) -> Credentials:
+        """Credentials that are valid now.
+
+        Raises:
+            NoCredentials: the chain had some before, and has none now.
+        """
+        with self._lock:
+            if self._ask_at is not None and time.monotonic() < self._ask_at:
+                return GivenKeys(DEFAULT_NAME, DEFAULT_KEY).retrieve()
+            try:
+                found = self._chain.retrieve()
+            except NoCredentials:
+                if self._ask_at is None:
+                    raise
+                self._ask_at = time.monotonic() + LOOK_AGAIN_SECONDS
+                return GivenKeys(DEFAULT_NAME, DEFAULT_KEY).retrieve()
+            self._ask_at = None
+            return found
+
+
+def _short(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, json.JSONDecodeError):
+        text = "its answer is no JSON"
+    return (text or type(error).__name__)[:200]
+
+
+class NoProvider(Provider):
+    """In place of one that was turned off."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def retrieve(self) -> Credentials:
+        """Never has any.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(self._why)
+
+
+def credentials_of(settings: Settings) -> Provider:
+    """The keys that were given, or where none were, what AWS's own clients would find.
+
+    These are, in this order: the variables ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY`` and
+    ``AWS_SESSION_TOKEN``; the credentials file of AWS (``AWS_SHARED_CREDENTIALS_FILE``, ``AWS_PROFILE``); and
+    a role, by a web identity, the container's credentials (ECS, EKS) or the metadata of an EC2 instance. For
+    a store on this machine the default keys are used where nothing else is found.
+    """
+    if settings.s3_secret_key is not None:
+        return GivenKeys(settings.s3_access_key or DEFAULT_NAME, settings.s3_secret_key)
+    local = is_local_url(settings.s3_endpoint)
+    if settings.s3_access_key is not None and local:
+        return GivenKeys(settings.s3_access_key, DEFAULT_KEY)
+    chain = Chain(
+        {
+            "the environment (AWS_ACCESS_KEY_ID)": EnvAWSProvider(),
+            "the credentials file of AWS": AWSConfigProvider(),
+            **_role(settings),
+        }
+    )
+    return ElseDefaults(chain) if local else chain
+
+
+def _role(settings: Settings) -> dict[str, Provider]:
+    http = urllib3.PoolManager(
+        timeout=urllib3.Timeout(connect=CONNECT, read=ANSWER),
+        retries=urllib3.Retry(total=2, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
+    )
+    options: dict[str, Any] = {"http_client": http, "region": settings.s3_region}
+    if os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE"):
+        return {"the web identity": IamAwsProvider(custom_endpoint=os.environ.get(STS_ENDPOINT), **options)}
+    if any(os.environ.get(f"AWS_CONTAINER_CREDENTIALS_{kind}_URI") for kind in ("RELATIVE", "FULL")):
+        return {"the container's credentials": IamAwsProvider(**options)}
+    if os.environ.get(METADATA_DISABLED, "").lower() == "true":
+        return {"the metadata of the instance": NoProvider(f"turned off by {METADATA_DISABLED}")}
+    endpoint = os.environ.get(METADATA_ENDPOINT, "").rstrip("/") or None
+    return {"the metadata of the instance": IamAwsProvider(custom_endpoint=endpoint, **options)}

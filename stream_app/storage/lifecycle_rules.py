@@ -1,0 +1,74 @@
+"""The bucket's own rules: what the store removes by itself where this service has not."""
+
+import math
+from datetime import timedelta
+
+import structlog
+from minio import Minio
+from minio.commonconfig import ENABLED, Filter
+from minio.error import S3Error
+from minio.lifecycleconfig import AbortIncompleteMultipartUpload, Expiration, LifecycleConfig, Rule
+
+from stream_app.storage.errors import store_errors
+from stream_app.storage.listing import ATTEMPTS_PREFIX
+
+log = structlog.get_logger(__name__)
+
+FILES, UPLOADS = "exporter-files", "exporter-uploads"
+
+
+def rule_names(prefix: str) -> tuple[str, str]:
+    """What the two rules for a folder are called: other deployments have theirs in the same bucket."""
+    folder = prefix.removesuffix(ATTEMPTS_PREFIX).strip("/")
+    return (f"{FILES}:{folder}", f"{UPLOADS}:{folder}") if folder else (FILES, UPLOADS)
+
+
+def set_backstop(
+    client: Minio,
+    bucket: str,
+    *,
+    files_after: timedelta,
+    uploads_after: timedelta,
+    prefix: str = ATTEMPTS_PREFIX,
+) -> bool:
+    """Let the store expire files and unfinished uploads of these ages, in days; returns whether it will.
+
+    The rules are for what lies below ``prefix``. Rules of others stay. A store that takes no such rules is
+    not argued with: they are logged as missing.
+
+    Raises:
+        Outage: the store cannot be reached.
+    """
+    attempts = Filter(prefix=f"{prefix}/")
+    files, uploads = names = rule_names(prefix)
+    rules = [
+        Rule(ENABLED, attempts, files, expiration=Expiration(days=_days(files_after))),
+        Rule(
+            ENABLED,
+            attempts,
+            uploads,
+            abort_incomplete_multipart_upload=AbortIncompleteMultipartUpload(_days(uploads_after)),
+        ),
+    ]
+    with store_errors():
+        try:
+            set_before = client.get_bucket_lifecycle(bucket)
+            others = [rule for rule in set_before.rules if rule.rule_id not in names] if set_before else []
+            if set_before is None or set_before.rules != [*others, *rules]:
+                _set(client, bucket, others, rules)
+        except S3Error as error:
+            log.warning("bucket.no_lifecycle", bucket=bucket, code=error.code, error=error.message)
+            return False
+    return True
+
+
+def _set(client: Minio, bucket: str, others: list[Rule], rules: list[Rule]) -> None:
+    """Set all rules, or where the store knows only one kind of them, the expiration of files."""
+    try:
+        client.set_bucket_lifecycle(bucket, LifecycleConfig([*others, *rules]))
+    except S3Error:
+        client.set_bucket_lifecycle(bucket, LifecycleConfig([*others, rules[0]]))
+
+
+def _days(age: timedelta) -> int:
+    return math.ceil(age / timedelta(days=1))

@@ -1,0 +1,126 @@
+"""What lies in the bucket: attempts' files, and uploads that nobody ended. Synchronous, a page at a time."""
+
+import re
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from uuid import UUID
+
+from minio import Minio
+from minio.error import S3Error
+
+from stream_app.settings import Settings
+from stream_app.storage.errors import store_errors
+
+ATTEMPTS_PREFIX = "jobs"
+_ATTEMPT = re.compile(r"([0-9]{1,10})(-[0-9a-f]{16})?")
+
+PAGE = 1_000
+"""The most that a store lists at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One attempt's file; with ``upload_id`` the parts of one that was never finished."""
+
+    key: str
+    job_id: UUID
+    attempt: int
+    since: datetime
+    upload_id: str | None = None
+
+
+def object_key(
+    job_id: object, attempt: int, file_name: str, *, mark: str = "", prefix: str = ATTEMPTS_PREFIX
+) -> str:
+    """Where one attempt puts its file: no attempt ever writes over another's.
+
+    ``mark`` tells apart two attempts of one number: a database that was restored, or has failed over, counts
+    again from where it was.
+    """
+    return f"{prefix}/{job_id}/{attempt}{mark and '-' + mark}/{file_name}"
+
+
+def new_mark() -> str:
+    """One that no other attempt has."""
+    return secrets.token_hex(8)
+
+
+def attempts_prefix(settings: Settings) -> str:
+    """The folder that all attempts write to; nothing outside of it is this service's."""
+    return "/".join(filter(None, (settings.s3_key_prefix, ATTEMPTS_PREFIX)))
+
+
+class Inventory:
+    """Lists and removes what attempts put into a bucket; anything else in it is not seen."""
+
+    def __init__(self, client: Minio, bucket: str, prefix: str = ATTEMPTS_PREFIX) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._prefix = prefix
+
+    def pages(self, job_id: object = None) -> Iterator[list[Found]]:
+        """Everything, or what belongs to one job; at most :data:`PAGE` things at a time.
+
+        Raises:
+            Retryable: the store failed.
+        """
+        prefix = f"{self._prefix}/" if job_id is None else f"{self._prefix}/{job_id}/"
+        yield from self._files(prefix)
+        yield from self._uploads(prefix)
+
+    def remove(self, found: Found) -> None:
+        """Remove it; what is gone already is no error.
+
+        Raises:
+            Retryable: the store failed.
+        """
+        with store_errors():
+            if found.upload_id is None:
+                self._client.remove_object(self._bucket, found.key)
+                return
+            try:
+                self._client._abort_multipart_upload(self._bucket, found.key, found.upload_id)
+            except S3Error as error:
+                if error.code != "NoSuchUpload":
+                    raise
+
+    def _files(self, prefix: str) -> Iterator[list[Found]]:
+        with store_errors():
+            items = self._client.list_objects(self._bucket, prefix=prefix, recursive=True)
+            while page := list(islice(items, PAGE)):
+                yield _known(self._found(item.object_name, item.last_modified) for item in page)
+
+    def _uploads(self, prefix: str) -> Iterator[list[Found]]:
+        # The client library has the call, but does not offer it; its answer loses where the next page begins.
+        key = upload_id = None
+        more = True
+        with store_errors():
+            while more:
+                answer = self._client._list_multipart_uploads(
+                    self._bucket, prefix=prefix, key_marker=key, upload_id_marker=upload_id
+                )
+                yield _known(
+                    self._found(item.object_name, item.initiated_time, item.upload_id)
+                    for item in answer.uploads
+                )
+                more = answer.is_truncated and bool(answer.uploads)
+                if more:
+                    key, upload_id = answer.uploads[-1].object_name, answer.uploads[-1].upload_id
+
+    def _found(self, key: str | None, since: datetime | None, upload_id: str | None = None) -> Found | None:
+        """``None`` for what is not named as attempts name their files."""
+        folder, _, rest = str(key).partition(f"{self._prefix}/")
+        match rest.split("/", 2):
+            case [job, attempt, _] if folder == "" and (number := _ATTEMPT.fullmatch(attempt)):
+                try:
+                    return Found(str(key), UUID(job), int(number[1]), since or datetime.now(UTC), upload_id)
+                except ValueError:
+                    return None
+        return None
+
+
+def _known(items: Iterator[Found | None]) -> list[Found]:
+    return [item for item in items if item is not None]

@@ -1,0 +1,1 @@
+"""The worker: message handlers, the dispatcher, the job runner, health and maintenance."""

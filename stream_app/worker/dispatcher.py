@@ -1,0 +1,190 @@
+"""A worker's slots: what is claimed and run, heartbeats, cancellation, drain."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+
+from stream_app.exports.pipeline import Exporter
+from stream_app.jobs.claim import Claim, Progress
+from stream_app.jobs.queue import JobQueue
+from stream_app.observability import metrics, tracing
+from stream_app.settings import Settings
+from stream_app.worker.job_runner import Attempt, Runner, Stop
+from stream_app.worker.maintenance.job_rescuer import Caretaker, Emit
+from streaming_exporter.errors import Retryable
+
+log = structlog.get_logger(__name__)
+
+POLL_SECONDS = 2.0
+"""How often an idle worker looks for work that no notification told it about (due retries, lost leases)."""
+
+HEARTBEAT_SECONDS = 1.0
+"""How often running exports renew their leases and say how far they are."""
+
+DRAIN_SECONDS = 10
+"""How long exports that are stopped may take to clean up, and to be handed back."""
+
+HAND_BACK_SECONDS = 2
+"""The part of it that is kept for handing back what is still not over."""
+
+
+class Dispatcher:
+    """Claims jobs and runs them, ``WORKER_SLOTS`` at a time, until it is drained."""
+
+    def __init__(
+        self, *, worker: str, store: JobQueue, exporter: Exporter, emit: Emit, settings: Settings
+    ) -> None:
+        self.worker = worker
+        self._store = store
+        self._settings = settings
+        self._attempts: dict[UUID, Attempt] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._caretaker = Caretaker(store, exporter.storage, emit)
+        self._runner = Runner(store, exporter, emit, self._caretaker, settings)
+        self._wake = asyncio.Event()
+        self._claiming = asyncio.Lock()
+        self._draining = False
+        self._renewed_at = time.monotonic()
+
+    @property
+    def running(self) -> int:
+        """How many attempts are not over here, among them those whose job was taken over."""
+        return len(self._tasks)
+
+    def wake(self, payload: str = "") -> None:
+        """Take a notification: new work, or the id of a job to cancel."""
+        if not payload:
+            self._wake.set()
+        elif attempt := self._attempts.get(UUID(payload)):
+            attempt.end(Stop.CANCELLED)
+
+    async def work(self) -> None:
+        """Claim and run jobs until drained."""
+        while not self._draining:
+            self._wake.clear()
+            free = self._settings.worker_slots - self.running
+            claimed = await self._claim(free) if free > 0 else 0
+            if claimed < free or free <= 0:
+                await _wait(self._wake, POLL_SECONDS)
+
+    async def _claim(self, free: int) -> int:
+        async with self._claiming:
+            if self._draining:
+                return 0
+            try:
+                if self._attempts and time.monotonic() - self._renewed_at > self._settings.lease_seconds / 2:
+                    await self._renew()  # or what is claimed as abandoned may be what runs here
+                claims = await self._store.claim(self.worker, free)
+            except Retryable as error:
+                log.warning("claim.failed", error=str(error))
+                return 0
+            for claim in claims:
+                metrics.CLAIMS.labels("first" if claim.attempt == 1 else "later").inc()
+                try:
+                    self._start(claim)
+                except Exception:  # the others are claimed as well, and must not wait for their leases
+                    log.exception("job.unstarted", **claim.named)
+                    await self._runner.hand_back(claim, delay=timedelta(seconds=POLL_SECONDS))
+            return len(claims)
+
+    async def heartbeat(self) -> None:
+        """Renew the leases of what runs here; what is no longer held, or is to be cancelled, is stopped."""
+        pause = min(HEARTBEAT_SECONDS, self._settings.lease_seconds / 3)
+        await _repeat("heartbeat", self._renew, pause)
+
+    async def _renew(self) -> None:
+        attempts = list(self._attempts.values())
+        began, patience = time.monotonic(), self._settings.lease_seconds / 3
+        try:
+            async with asyncio.timeout(patience):
+                held, cancelled = await self._store.renew(self.worker, [_progress(item) for item in attempts])
+        except TimeoutError as error:
+            raise Retryable(f"state database: leases were not renewed within {patience:g} s") from error
+        self._renewed_at = began
+        for attempt in attempts:
+            if attempt.claim.job_id not in held:
+                attempt.end(Stop.LEASE_LOST)
+            elif not attempt.is_running:
+                continue
+            elif attempt.claim.job_id in cancelled:
+                attempt.end(Stop.CANCELLED)
+            elif attempt.has_news:
+                # Not awaited: while Kafka is away, leases must be renewed all the same.
+                attempt.report = asyncio.create_task(self._runner.report_progress(attempt))
+
+    async def tend(self) -> None:
+        """Look after jobs that nobody works on, for ever."""
+        await _repeat("tending", self._caretaker.tend, POLL_SECONDS)
+
+    async def drain(self, grace: float) -> None:
+        """Claim nothing more, give running exports ``grace`` seconds, hand the rest back at once."""
+        self._draining = True
+        self._wake.set()
+        until = time.monotonic() + grace
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace), self._claiming:
+                pass  # a claim that was under way has started its jobs
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=max(0, until - time.monotonic()))
+        for attempt in list(self._attempts.values()):
+            attempt.end(Stop.DRAINED)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=DRAIN_SECONDS - HAND_BACK_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HAND_BACK_SECONDS):
+                for attempt in list(self._attempts.values()):
+                    await self._runner.hand_back(attempt.claim, delay=timedelta(0))
+                    attempt.report.cancel()
+
+    def _start(self, claim: Claim) -> None:
+        if taken_over := self._attempts.get(claim.job_id):
+            taken_over.end(Stop.LEASE_LOST)
+        span = tracing.span("export", parent=claim.traceparent, attributes=claim.traced)
+        with span.within(), structlog.contextvars.bound_contextvars(**claim.named):
+            claim = replace(claim, traceparent=span.traceparent)
+            attempt = self._attempts[claim.job_id] = self._runner.start(claim)
+            task = asyncio.create_task(self._runner.finish(attempt), name=f"attempt {claim.job_id}")
+        self._tasks.add(task)
+        metrics.SLOTS_RUNNING.set(self.running)
+
+        def done(_: object) -> None:
+            self._tasks.discard(task)
+            span.end()
+            if self._attempts.get(claim.job_id) is attempt:
+                del self._attempts[claim.job_id]
+            metrics.SLOTS_RUNNING.set(self.running)
+            self._wake.set()
+
+        task.add_done_callback(done)
+
+
+def _progress(attempt: Attempt) -> Progress:
+    return Progress(
+        attempt.claim.job_id, attempt.claim.attempt, attempt.gauge.tally.rows, attempt.gauge.estimated_rows
+    )
+
+
+async def _repeat(name: str, step: Callable[[], Awaitable[None]], pause: float) -> None:
+    """Do ``step`` after every ``pause`` seconds, for ever; one that fails is tried again like any other."""
+    while True:
+        await asyncio.sleep(pause)
+        try:
+            await step()
+        except Retryable as error:
+            log.warning(f"{name}.failed", error=str(error))
+        except Exception:
+            log.exception(f"{name}.crashed")
+
+
+async def _wait(event: asyncio.Event, timeout: float) -> None:
+    try:
+        async with asyncio.timeout(timeout):
+            await event.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,228 @@
+"""One attempt at one job, from its start to a sealed and published outcome, or back to the queue."""
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import Enum
+
+import structlog
+
+from stream_app.exports.pipeline import Exporter, Gauge
+from stream_app.jobs.claim import Claim
+from stream_app.jobs.queue import JobQueue
+from stream_app.jobs.states import Status
+from stream_app.observability import metrics, tracing
+from stream_app.retries import until_possible
+from stream_app.settings import Settings
+from stream_app.worker.maintenance.job_rescuer import Caretaker, Emit
+from streaming_exporter.errors import ExporterError, NeedsOperator, Outage, Rejected, Retryable
+from streaming_exporter.events import EventType, JobError, LifecycleData, lifecycle_event
+
+log = structlog.get_logger(__name__)
+
+FIRST_RETRY = timedelta(seconds=5)
+LONGEST_RETRY = timedelta(minutes=2)
+
+OPERATORS_TIME = timedelta(days=1)
+"""How long a job waits for somebody to mend what refuses the service."""
+
+
+class Stop(Enum):
+    """Why a running export is stopped."""
+
+    CANCELLED = "cancelled"
+    LEASE_LOST = "lease_lost"
+    DRAINED = "drained"
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One export that runs here."""
+
+    claim: Claim
+    gauge: Gauge
+    export: "asyncio.Task[LifecycleData]"
+    report: "asyncio.Task[None]"
+    """The last that is said about it: at first that it has started, later how far it is."""
+    stop: Stop | None = None
+    reported_rows: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    def end(self, reason: Stop) -> None:
+        """Stop the export, for the first reason given; after its end no more is said of a lost job."""
+        if not self.is_running:
+            if reason is Stop.LEASE_LOST:
+                self.report.cancel()
+        elif self.stop is None:
+            self.stop = reason
+            self.export.cancel()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the export itself is not over yet."""
+        return not self.export.done()
+
+    @property
+    def has_news(self) -> bool:
+        """Whether it got further since the last report, and that report is out."""
+        return self.report.done() and self.gauge.tally.rows > self.reported_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Runs attempts, and decides what becomes of the job."""
+
+    store: JobQueue
+    exporter: Exporter
+    emit: Emit
+    caretaker: Caretaker
+    settings: Settings
+
+    def start(self, claim: Claim) -> Attempt:
+        """Begin the export of a claimed job."""
+        gauge = Gauge()
+        export = asyncio.create_task(self._export(claim, gauge), name=f"export {claim.job_id}")
+        started = lifecycle_event(EventType.STARTED, claim.lifecycle(Status.PROCESSING))
+        return Attempt(claim, gauge, export, asyncio.create_task(until_possible(self.emit, started)))
+
+    async def finish(self, attempt: Attempt) -> None:
+        """See an attempt to its sealed and published outcome, or to its release."""
+        claim = attempt.claim
+        try:
+            await asyncio.wait({attempt.export})
+            if attempt.stop is not Stop.LEASE_LOST:
+                # Before the job is sealed or handed back: from then on others may speak of it.
+                await asyncio.wait({attempt.report})
+            outcome = await self._judge(attempt)
+            if outcome is None:
+                return
+            if await until_possible(self.store.seal, claim, outcome):
+                tracing.current().note(_traced(outcome))
+                if outcome.status == Status.COMPLETED:
+                    metrics.exported(outcome, attempt.began)
+                await self.caretaker.publish(outcome)
+            else:
+                log.warning("job.lease_lost_at_end")
+                metrics.LEASES_LOST.inc()
+                await self.caretaker.discard(outcome)
+        except Retryable as error:
+            # A sealed outcome is published later by whoever tends to it; anything else runs into its lease.
+            log.warning("job.interrupted", error=str(error))
+        except Exception:
+            log.exception("job.crashed")
+        finally:
+            attempt.report.cancel()
+
+    async def report_progress(self, attempt: Attempt) -> None:
+        """Say how far an attempt is, if Kafka takes it."""
+        rows = attempt.reported_rows = attempt.gauge.tally.rows
+        data = attempt.claim.lifecycle(
+            Status.PROCESSING, row_count=rows, estimated_rows=attempt.gauge.estimated_rows
+        )
+        try:
+            await self.emit(lifecycle_event(EventType.PROGRESSED, data, occasion=str(rows)))
+        except Retryable as error:
+            log.warning("progress.unpublished", **attempt.claim.named, error=str(error))
+
+    async def hand_back(self, claim: Claim, *, delay: timedelta) -> None:
+        """Give a job up without counting a failure; one that was sealed or lost meanwhile is left alone.
+
+        Tried once: this is for a worker that ends.
+        """
+        try:
+            await self.store.release(claim, delay=delay, failed=False)
+        except Retryable as error:
+            log.warning("job.lease_runs_out", **claim.named, error=str(error))
+
+    async def _release(
+        self, claim: Claim, *, delay: timedelta, failed: bool, waits_for: JobError | None = None
+    ) -> None:
+        """Hand the job back once the state database takes it: a lease that runs out would be a failure."""
+        await until_possible(self.store.release, claim, delay=delay, failed=failed, waits_for=waits_for)
+
+    async def _export(self, claim: Claim, gauge: Gauge) -> LifecycleData:
+        if claim.attempt > 1:
+            await self.caretaker.sweep(claim.job_id, before=claim.attempt)
+        return await self.exporter.run(claim, gauge)
+
+    async def _judge(self, attempt: Attempt) -> LifecycleData | None:
+        """The outcome that a finished export has; ``None`` if the job goes back or is not ours any more."""
+        claim, export = attempt.claim, attempt.export
+        error = None if export.cancelled() else export.exception()
+        if not export.cancelled() and error is None:
+            return export.result()
+        if attempt.stop is not None:
+            tracing.current().note({"exporter.stopped": attempt.stop.value})
+        elif isinstance(error, Exception):
+            tracing.current().failed(error)
+        match attempt.stop:
+            case Stop.CANCELLED:
+                return claim.lifecycle(Status.CANCELLED, completed_at=claim.now)
+            case Stop.LEASE_LOST:
+                log.warning("job.lease_lost")
+                metrics.LEASES_LOST.inc()
+                return None
+            case Stop.DRAINED:
+                await self._release(claim, delay=timedelta(0), failed=False)
+                log.info("job.handed_back")
+                metrics.RETRIES.labels("drain").inc()
+                return None
+        if isinstance(error, Rejected):
+            return _failure(claim, error.code, str(error))
+        if isinstance(error, NeedsOperator):
+            if self._has_waited(claim, OPERATORS_TIME):
+                return _failure(
+                    claim,
+                    error.code,
+                    f"gave up after waiting for an operator: {error.reason}; tell them this job's id",
+                )
+            log.error("job.operator_needed", error=str(error))
+            told = JobError(code=error.code, message=f"waits for an operator: {error.reason}")
+            await self._release(claim, delay=backoff(claim.attempt - 1), failed=False, waits_for=told)
+            metrics.RETRIES.labels("outage").inc()
+            return None
+        if isinstance(error, Outage):
+            if self._has_waited(claim, timedelta(days=self.settings.retention_days)):
+                return _failure(claim, error.code, "gave up: a part of the service was away for too long")
+            log.warning("job.waits_for_outage", error=str(error))
+            await self._release(claim, delay=backoff(claim.attempt - 1), failed=False)
+            metrics.RETRIES.labels("outage").inc()
+            return None
+        expected = isinstance(error, ExporterError)
+        log.warning("job.attempt_failed", error=str(error), exc_info=None if expected else error)
+        code = error.code if isinstance(error, ExporterError) else "internal_error"
+        if claim.failures + 1 >= self.settings.max_attempts:
+            return _failure(
+                claim,
+                code,
+                f"gave up after {claim.failures + 1} attempts ({code}); "
+                "try again later, and tell the operators this job's id if it goes on",
+            )
+        await self._release(claim, delay=backoff(claim.failures), failed=True)
+        metrics.RETRIES.labels("fault").inc()
+        return None
+
+    def _has_waited(self, claim: Claim, longest: timedelta) -> bool:
+        """Whether it is over; nobody waits for a job longer than for its file."""
+        age = claim.now - (claim.asked_at or claim.started_at)
+        return age > min(longest, timedelta(days=self.settings.retention_days))
+
+
+def backoff(tries: int) -> timedelta:
+    """Exponential back-off with full jitter above half, so that failed jobs do not return as one wave."""
+    longest = min(FIRST_RETRY * 2 ** min(tries, 10), LONGEST_RETRY)
+    return timedelta(seconds=longest.total_seconds() * random.uniform(0.5, 1))  # noqa: S311
+
+
+def _failure(claim: Claim, code: str, message: str) -> LifecycleData:
+    return claim.lifecycle(Status.FAILED, completed_at=claim.now, error=JobError(code=code, message=message))
+
+
+def _traced(outcome: LifecycleData) -> tracing.Attributes:
+    return {
+        "exporter.outcome": outcome.status,
+        "exporter.rows": outcome.row_count,
+        "exporter.bytes": outcome.file_size,
+    }

@@ -1,0 +1,95 @@
+"""The projector: lifecycle events become the job's record."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from faust.types import EventT
+from sqlalchemy import Row
+
+from stream_app.exports.formats.base import Format
+from stream_app.jobs.projector import apply, trusted
+from stream_app.jobs.queue import JobQueue
+from stream_app.jobs.states import OUTCOMES
+from stream_app.jobs.summary import story
+from stream_app.kafka.event_producer import Emitter
+from stream_app.notifications.outbox import plan
+from stream_app.observability import metrics, tracing
+from stream_app.schedules.outcomes import note
+from stream_app.worker.batches import Read, Unread, sorted_out
+from streaming_exporter.errors import Unreadable
+from streaming_exporter.events import Event, Topic
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Projector:
+    """Applies messages of ``exports.events``; idempotent, in any order."""
+
+    store: JobQueue
+    emit: Emitter
+    max_failures: int = 5
+    """Failed runs in a row that pause their schedule."""
+    formats: Mapping[str, Format] = field(default_factory=dict)
+    history: timedelta = timedelta(days=400)
+    """How long jobs stay on record: an older outcome makes no record again."""
+    kept: timedelta = timedelta(days=7)
+    """How long files are kept: no event makes it longer."""
+    mail_limit: int = 500
+    """Mails that the exports of one user send in 24 hours."""
+
+    async def handle(self, messages: Sequence[EventT[bytes]]) -> None:
+        """Apply a batch in one transaction.
+
+        Raises:
+            Retryable: the database or Kafka is away; handling the batch again does no harm.
+        """
+        read, unread = sorted_out(messages, Topic.EVENTS)
+        outcomes, refused = self._believed(read, await self.store.clock.read())
+        if outcomes:
+            with tracing.processing(outcomes) as traced:
+                await self._apply(traced)
+        for message, reason in (*unread, *refused):
+            await self.emit.dead_letter(message, reason)
+
+    def _believed(self, read: Read, now: datetime) -> tuple[list[Event], Unread]:
+        """The outcomes, as far as they are believed, and the messages of those that are not at all."""
+        outcomes: list[Event] = []
+        refused: list[tuple[EventT[bytes], Unreadable]] = []
+        for message, event in read:
+            if event.type not in OUTCOMES:
+                continue
+            try:
+                outcomes.append(trusted(event, formats=self.formats, kept=self.kept, now=now))
+            except Unreadable as error:
+                log.error("outcome.refused", job_id=str(event.job_id), source=event.source, reason=str(error))
+                refused.append((message, error))
+        return outcomes, refused
+
+    async def _apply(self, outcomes: Sequence[Event]) -> None:
+        async with self.store.transaction() as connection:
+            applied = await apply(connection, outcomes, history=self.history)
+            told = [job for _, job in applied if job.sealed]
+            await plan(
+                connection,
+                [job.id for job in told if job.recipients or job.webhook],
+                mail_limit=self.mail_limit,
+            )
+            # Marks, gaps and failures lie in the database that the job is in: they follow its record.
+            runs = [job.id for _, job in applied if job.schedule_id is not None]
+            await note(connection, runs, most_failures=self.max_failures)
+        for event, record in applied:
+            try:
+                _tell(event, record)
+            except Exception:  # it is on record: what is said of it must not have the batch dealt with again
+                log.exception("job.untold", job_id=str(event.job_id))
+
+
+def _tell(event: Event, record: Row[Any]) -> None:
+    """Count how a job ended, and write its line of the log."""
+    metrics.ended(OUTCOMES[event.type], event.lifecycle)
+    told = story(event.lifecycle, record) | tracing.ids(event.traceparent)
+    log.info(f"job.{OUTCOMES[event.type]}", **told)

@@ -1,0 +1,1 @@
+"""Periodic services of a worker: one service in each file."""

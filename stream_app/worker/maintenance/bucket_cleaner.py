@@ -1,0 +1,133 @@
+"""Removes from the bucket what no job needs: files and uploads of attempts that lost, at a slow pace.
+
+A worker sweeps what a job's earlier attempts left when the job is tried again or ends. This is for what
+slips through: a worker that dies for good, a removal that the store did not take.
+"""
+
+import asyncio
+import random
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from stream_app.jobs.models import ExportJob
+from stream_app.jobs.queue import JobQueue
+from stream_app.jobs.states import UNFINISHED, Status
+from stream_app.settings import Settings
+from stream_app.storage.listing import Found
+from stream_app.storage.object_store import Storage
+from streaming_exporter.errors import Retryable
+
+log = structlog.get_logger(__name__)
+
+EVERY = timedelta(hours=1)
+SLACK = timedelta(hours=1)
+"""For clocks that differ."""
+
+SWEEPS = 7_301_584_223
+"""Advisory lock: one worker sweeps at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What a job's record says about its file."""
+
+    status: str
+    attempt: int
+    file_path: str | None
+
+
+def is_needed(found: Found, job: Owner | None, *, now: datetime, settings: Settings) -> bool:
+    """Whether a job needs what was found, or may.
+
+    An attempt that still holds its job, the file of a completed one, and that of one whose completion is
+    sealed but not recorded yet, are needed at any age. All else is once it is older than any attempt may
+    last; a job that this database does not know may be another database's until its file would have expired.
+    """
+    longest = timedelta(seconds=settings.lease_seconds + settings.export_timeout_seconds) + SLACK
+    if job is None:
+        unknown = timedelta(days=1 if found.upload_id else settings.retention_days + 1)
+        return now - found.since < max(longest, unknown)
+    if now - found.since < longest:
+        return True
+    if found.attempt == job.attempt and job.status in UNFINISHED:
+        return True
+    return found.upload_id is None and job.status == Status.COMPLETED and job.file_path == found.key
+
+
+async def jobs_of(connection: AsyncConnection, found: Collection[Found]) -> Mapping[UUID, Owner]:
+    """The records of the jobs that the things found belong to."""
+    statement = select(ExportJob.id, ExportJob.status, ExportJob.attempt, ExportJob.file_path).where(
+        ExportJob.id.in_({item.job_id for item in found})
+    )
+    return {
+        job_id: Owner(status, attempt, file_path)
+        for job_id, status, attempt, file_path in await connection.execute(statement)
+    }
+
+
+async def longest_kept(connection: AsyncConnection) -> timedelta:
+    """For how long a file that is there was promised to be kept: maybe longer than is the setting now."""
+    statement = select(func.max(ExportJob.expires_at - ExportJob.completed_at)).where(
+        ExportJob.status == Status.COMPLETED
+    )
+    return await connection.scalar(statement) or timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sweeper:
+    """Goes through the whole bucket, a page at a time."""
+
+    store: JobQueue
+    storage: Storage
+    settings: Settings
+
+    async def run(self) -> None:
+        """Sweep soon and then every hour, for ever; not all workers at once."""
+        pause = timedelta(minutes=1)
+        while True:
+            await asyncio.sleep(pause.total_seconds() * random.uniform(0.5, 1.5))  # noqa: S311
+            pause = EVERY
+            try:
+                await self.sweep()
+            except Retryable as error:
+                log.warning("sweep.failed", error=str(error))
+            except Exception:
+                log.exception("sweep.crashed")
+
+    async def sweep(self) -> int:
+        """Remove what nothing needs, and see to it that the store has its own rules for what is missed.
+
+        Returns how much was removed, 0 where another worker is at it.
+
+        Raises:
+            Retryable: the database or the store is away.
+        """
+        async with self.store.statement() as connection:
+            # A session's lock, and no transaction: a large bucket takes its time.
+            if not await connection.scalar(select(func.pg_try_advisory_lock(SWEEPS))):
+                return 0
+            try:
+                return await self._sweep(connection)
+            finally:
+                await connection.scalar(select(func.pg_advisory_unlock(SWEEPS)))
+
+    async def _sweep(self, connection: AsyncConnection) -> int:
+        storage = self.storage
+        removed = 0
+        await storage.call(storage.set_backstop, self.settings, await longest_kept(connection))
+        pages = storage.inventory.pages()
+        while (page := await storage.call(next, pages, None)) is not None:
+            jobs = await jobs_of(connection, page)
+            now = await self.store.clock.read()
+            for found in page:
+                if not is_needed(found, jobs.get(found.job_id), now=now, settings=self.settings):
+                    await storage.call(storage.inventory.remove, found)
+                    removed += 1
+                    log.info("sweep.removed", key=found.key, upload=found.upload_id)
+        return removed

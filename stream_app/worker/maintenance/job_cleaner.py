@@ -1,0 +1,160 @@
+"""Forgets jobs that ended long ago, with what was sent about them, a few at a time.
+
+What has not ended, whose end is not told yet, that has a file or a message under way, stays at any age.
+Admission refuses requests that are nearly as old as what is forgotten, see :func:`cutoff`: a request that is
+read again after its job was removed makes no second one.
+"""
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import structlog
+from sqlalchemy import text
+
+from stream_app.jobs.queue import JobQueue
+from stream_app.jobs.states import FINAL
+from streaming_exporter.errors import Retryable
+
+log = structlog.get_logger(__name__)
+
+EVERY = timedelta(hours=1)
+BATCH = 500
+"""Jobs that one step looks at."""
+
+SLACK = timedelta(days=1)
+"""For clocks that differ: brokers take messages from up to an hour ahead."""
+
+Position = tuple[datetime, UUID]
+BEGINNING: Position = (datetime(1, 1, 1, tzinfo=UTC), UUID(int=0))
+
+BEFORE_STEP = text(
+    """
+    SELECT set_config('statement_timeout', '5s', true), set_config('jit', 'off', true),
+           set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+           set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true)
+    """
+)
+"""As with claims: whatever PostgreSQL believes of the tables, it goes through indexes."""
+
+# The limit is no parameter, and ids are arrays, so that PostgreSQL knows that both are few. The status is
+# asked for in words that the index on it does not answer: most of all jobs have one of these.
+STEP = text(
+    f"""
+    WITH oldest AS MATERIALIZED (
+        SELECT job.id, job.created_at FROM export_jobs AS job
+        WHERE (job.created_at, job.id) > (CAST(:created_at AS timestamptz), CAST(:id AS uuid))
+            AND job.created_at < now() - CAST(:history AS interval)
+        ORDER BY job.created_at, job.id LIMIT {BATCH}
+    ), over AS MATERIALIZED (
+        SELECT job.id FROM export_jobs AS job
+        WHERE job.id = ANY (array(SELECT id FROM oldest))
+            AND (job.status = ANY (CAST(:final AS text[]))) IS TRUE AND job.outcome IS NULL
+            AND NOT EXISTS (
+                SELECT FROM deliveries AS message
+                WHERE message.job_id = job.id AND message.status IN ('pending', 'sending')
+            )
+        FOR UPDATE OF job SKIP LOCKED
+    ), untold AS (
+        DELETE FROM deliveries WHERE job_id = ANY (array(SELECT id FROM over))
+    ), forgotten AS (
+        DELETE FROM export_jobs WHERE id = ANY (array(SELECT id FROM over)) RETURNING id
+    )
+    SELECT oldest.created_at, oldest.id, (SELECT count(*) FROM forgotten) AS forgotten,
+           (SELECT count(*) FROM oldest) AS seen
+    FROM oldest ORDER BY oldest.created_at DESC, oldest.id DESC LIMIT 1
+    """
+)
+"""Removes what is over among the next jobs after a position, oldest first; says where they end."""
+
+
+ADDRESSES = (
+    text(
+        """
+        DELETE FROM unsubscriptions AS wish
+        WHERE wish.created_at < now() - CAST(:history AS interval)
+            AND (
+                wish.topic LIKE 'user:%'
+                OR NOT EXISTS (SELECT FROM scheduled_exports WHERE wish.topic = 'schedule:' || id)
+            )
+            AND NOT EXISTS (
+                SELECT FROM deliveries AS message
+                WHERE lower(message.address) = wish.address AND message.topic = wish.topic
+            )
+        """
+    ),
+    text(
+        """
+        DELETE FROM suppressed_addresses AS known
+        WHERE known.created_at < now() - CAST(:history AS interval)
+            AND NOT EXISTS (SELECT FROM deliveries AS message WHERE lower(message.address) = known.address)
+        """
+    ),
+    text("DELETE FROM receiver_hosts WHERE not_before < now() - interval '1 day'"),
+)
+"""Removes addresses that nothing on record was sent to. What an address does not want is skipped, and that is
+on record too: as long as a wish keeps a mail back it is kept."""
+
+
+def cutoff(now: datetime, history: timedelta) -> datetime:
+    """Requests from before this may be of jobs that are forgotten."""
+    return now - history + SLACK
+
+
+@dataclass(frozen=True, slots=True)
+class Pruner:
+    """Keeps ``history`` of the jobs that have ended. Several workers may do so at once."""
+
+    store: JobQueue
+    history: timedelta
+
+    async def run(self) -> None:
+        """Prune soon and then every hour, for ever; not all workers at once."""
+        pause = timedelta(minutes=1)
+        while True:
+            await asyncio.sleep(pause.total_seconds() * random.uniform(0.5, 1.5))  # noqa: S311
+            pause = EVERY
+            try:
+                forgotten = await self.prune()
+            except Retryable as error:
+                log.warning("prune.failed", error=str(error))
+            except Exception:
+                log.exception("prune.crashed")
+            else:
+                if forgotten:
+                    log.info("prune.done", forgotten=forgotten)
+
+    async def prune(self) -> int:
+        """Go once through what is older than the history; returns how many jobs are forgotten.
+
+        Half of the time it pauses: the database has more important things to do.
+
+        Raises:
+            Retryable: the database is away; the next time goes on with what is left.
+        """
+        async with self.store.transaction() as connection:
+            for statement in ADDRESSES[:2]:
+                await connection.execute(statement, {"history": self.history})
+            await connection.execute(ADDRESSES[2])
+        forgotten = 0
+        position: Position | None = BEGINNING
+        while position is not None:
+            began = time.monotonic()
+            removed, position = await self._step(position)
+            forgotten += removed
+            await asyncio.sleep(time.monotonic() - began)
+        return forgotten
+
+    async def _step(self, after: Position) -> tuple[int, Position | None]:
+        """One short transaction; returns how many jobs are forgotten, and where to go on, if at all."""
+        created_at, job_id = after
+        values = {"created_at": created_at, "id": job_id, "history": self.history, "final": list(FINAL)}
+        async with self.store.transaction() as connection:
+            await connection.execute(BEFORE_STEP)
+            last = (await connection.execute(STEP, values)).one_or_none()
+        if last is None:
+            return 0, None
+        return last.forgotten, (last.created_at, last.id) if last.seen == BATCH else None

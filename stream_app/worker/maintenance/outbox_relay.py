@@ -1,0 +1,93 @@
+"""The relay of the outbox: publishes the requests of jobs that are on record but not admitted.
+
+The record of an order is committed first. Its event is published at once, beside the answer; what does not
+get through, or is lost afterwards, is published again from the row until it is admitted.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from stream_app.jobs.queue import JobQueue
+from streaming_exporter.errors import ExporterError, Retryable
+from streaming_exporter.events import Event
+
+log = structlog.get_logger(__name__)
+
+POLL_SECONDS = 2.0
+BATCH = 100
+"""Requests that one step publishes: a backlog that nobody reads yet is not multiplied."""
+
+MOST_WAITING = 1_000
+"""Events that may wait for Kafka in memory; beyond them there are the rows."""
+
+SETTLE_SECONDS = 3.0
+"""How long events that wait may still take when the process ends."""
+
+Publish = Callable[[Sequence[Event]], Awaitable[None]]
+
+
+class Relay:
+    """Publishes what was committed; any number of them may work at the same time."""
+
+    def __init__(self, store: JobQueue, publish: Publish) -> None:
+        """``publish`` returns once all events are confirmed, and raises ``ExporterError`` if not."""
+        self._store = store
+        self._publish = publish
+        self._publishing: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.settle()
+
+    def soon(self, event: Event) -> None:
+        """Publish beside what is going on; one that fails is published again from its row."""
+        if len(self._publishing) < MOST_WAITING:
+            task = asyncio.create_task(self._publish_one(event), name=f"publish {event.id}")
+            self._publishing.add(task)
+            task.add_done_callback(self._publishing.discard)
+
+    async def settle(self) -> None:
+        """Wait a little until what waits has got through, and leave the rest to its rows."""
+        if self._publishing:
+            _, late = await asyncio.wait(self._publishing, timeout=SETTLE_SECONDS)
+            for task in late:
+                task.cancel()
+
+    async def run(self) -> None:
+        """Publish what is due, for ever."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            try:
+                await self.step()
+            except Retryable as error:
+                log.warning("relay.failed", error=str(error))
+            except Exception:
+                log.exception("relay.crashed")
+
+    async def step(self) -> int:
+        """Publish requests that were not admitted in time; returns how many.
+
+        Raises:
+            Retryable: the database or Kafka is away; what was not published is due again.
+        """
+        events = await self._store.unadmitted(BATCH)
+        if events:
+            await self._publish(events)
+            log.info("request.republished", jobs=len(events))
+        return len(events)
+
+    async def _publish_one(self, event: Event) -> None:
+        try:
+            await self._publish([event])
+        except ExporterError as error:
+            log.warning("request.unpublished", job_id=str(event.job_id), type=event.type, error=str(error))
+        except Exception:
+            log.exception("request.unpublished", job_id=str(event.job_id), type=event.type)

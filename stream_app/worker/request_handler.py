@@ -1,0 +1,146 @@
+"""Admits export requests and cancellations."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from faust.types import EventT
+
+from stream_app.addresses import Addressing
+from stream_app.jobs.queue import JobQueue
+from stream_app.jobs.states import EVENT_OF, Status
+from stream_app.jobs.submission import accepted, cancelled_row, job_row
+from stream_app.kafka.event_producer import Emitter
+from stream_app.observability import metrics, tracing
+from stream_app.worker.batches import sorted_out
+from stream_app.worker.maintenance.job_cleaner import cutoff
+from streaming_exporter.errors import Locked, Unreadable
+from streaming_exporter.events import Event, EventType, LifecycleData, Topic, lifecycle_event
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Turns messages of ``exports.requests`` into jobs; idempotent."""
+
+    store: JobQueue
+    emit: Emitter
+    formats: Collection[str]
+    datasets: Collection[str]
+    addressing: Addressing
+    history: timedelta
+    """How long jobs are on record at least: older requests are of jobs that may be forgotten."""
+
+    async def handle(self, messages: Sequence[EventT[bytes]]) -> None:
+        """Admit a batch; returns once all of it is committed, or put aside.
+
+        Raises:
+            Retryable: the database or Kafka is away; handling the batch again does no harm.
+        """
+        read, unread = sorted_out(messages, Topic.REQUESTS)
+        requests: dict[UUID, Event] = {}
+        old: dict[UUID, EventT[bytes]] = {}
+        cancellations: list[Event] = []
+        now = await self.store.clock.read()
+        oldest = cutoff(now, self.history)
+        for message, event in read:
+            if event.type is not EventType.REQUESTED:
+                cancellations.append(event)
+            elif event.job_id not in requests:
+                requests[event.job_id] = event
+                if _asked(event, message, now) < oldest:
+                    old[event.job_id] = message
+        with tracing.processing([*requests.values(), *cancellations]) as traced:
+            asked = dict(zip(requests, traced, strict=False))
+            forgotten, held = await self._admit(asked, old.keys(), traced[len(asked) :])
+        for message, event in read:
+            if event.type is EventType.REQUESTED and event.job_id in held:
+                await self.emit.put_back(Topic.REQUESTS, message)
+        refused = [(old[job_id], _too_old(requests[job_id], self.history)) for job_id in forgotten]
+        for message, reason in [*unread, *refused]:
+            await self.emit.dead_letter(message, reason)
+
+    async def _admit(
+        self, asked: Mapping[UUID, Event], old: Collection[UUID], cancellations: Sequence[Event]
+    ) -> tuple[Collection[UUID], Collection[UUID]]:
+        """Say that jobs are accepted, then commit them, then say how those ended that have ended.
+
+        Nothing is open in the database while Kafka is waited for.
+
+        Returns:
+            Those of the ``old`` requests that are left out, since whether they had a job is not known; and
+            requests that could not be committed, since another transaction is at the same job.
+        """
+        now = await self.store.clock.read()
+        rows = {
+            job_id: job_row(
+                event, now=now, formats=self.formats, datasets=self.datasets, addressing=self.addressing
+            )
+            | {"admitted_at": now}
+            for job_id, event in asked.items()
+        }
+        known = await self.store.probe(list(rows.values()))
+        forgotten = [job_id for job_id in old if not known[job_id].known]
+        wanted = [job_id for job_id in asked if known[job_id].admissible and job_id not in forgotten]
+        for job_id in wanted:
+            if known[job_id].cancelled:
+                rows[job_id] = cancelled_row(rows[job_id], asked[job_id], now)
+        await self.emit.all(
+            [lifecycle_event(EventType.ACCEPTED, accepted(asked[job_id])) for job_id in wanted]
+        )
+        admitted, held = await self._commit([rows[job_id] for job_id in wanted])
+        ended = await self._cancel([event.job_id for event in cancellations])
+        for data in admitted:
+            metrics.admitted(asked[data.job_id].time)
+        outcomes = [
+            LifecycleData.model_validate(row["outcome"] | {"traceparent": row["traceparent"]})
+            for row in (rows[data.job_id] for data in admitted)
+            if row["outcome"]
+        ]
+        late = await self.store.settle_cancellations([*asked, *(event.job_id for event in cancellations)])
+        await self.emit.all(
+            [lifecycle_event(EVENT_OF[Status(data.status)], data) for data in [*outcomes, *ended, *late]]
+        )
+        # What is on record already is published again from its row.
+        return forgotten, [job_id for job_id in held if not known[job_id].known]
+
+    async def _commit(self, rows: Sequence[dict[str, Any]]) -> tuple[Sequence[LifecycleData], Sequence[UUID]]:
+        """Insert jobs; returns what was admitted, and the ids of those that another transaction holds."""
+        try:
+            return await self.store.admit_alone(rows), []
+        except Locked:
+            log.warning("admission.locked", jobs=len(rows))
+        admitted: list[LifecycleData] = []
+        held: list[UUID] = []
+        for row in rows:
+            try:
+                admitted += await self.store.admit_alone([row])
+            except Locked:
+                held.append(row["id"])
+        return admitted, held
+
+    async def _cancel(self, ids: Sequence[UUID]) -> Sequence[LifecycleData]:
+        """Carry out cancellations; returns the outcomes that are to be published."""
+        if not ids:
+            return []
+        async with self.store.transaction() as connection:
+            ended = [await self.store.cancel(connection, job_id, again=True) for job_id in ids]
+        return [outcome for outcome in ended if outcome is not None]
+
+
+def _asked(event: Event, message: EventT[bytes], now: datetime) -> datetime:
+    """When the export was asked for, at the latest: the event may say so, and Kafka since when it has it."""
+    published = message.message.timestamp or 0
+    known = [datetime.fromtimestamp(published, UTC)] if published > 0 else []
+    return min(filter(None, [event.time, *known]), default=now)
+
+
+def _too_old(event: Event, history: timedelta) -> Unreadable:
+    return Unreadable(
+        f"{event.job_id} was asked for about {history.days} days ago or earlier, and a job of that age may "
+        "have been removed from the record; ask again with a new id and time"
+    )

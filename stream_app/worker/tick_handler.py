@@ -1,0 +1,70 @@
+"""Ticks start what is due."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from faust.types import EventT
+
+from stream_app.kafka.event_producer import Emitter
+from stream_app.schedules.scheduler import Scheduler
+from stream_app.settings import Settings
+from stream_app.worker.batches import sorted_out
+from streaming_exporter.errors import Unreadable
+from streaming_exporter.events import Event, Topic
+
+log = structlog.get_logger(__name__)
+
+STALE_AFTER = timedelta(minutes=5)
+"""A tick that has waited longer comes from before an outage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticks:
+    """Handles messages of ``exports.ticks``; idempotent, since what has been started is not due any more."""
+
+    scheduler: Scheduler
+    emit: Emitter
+    settings: Settings
+
+    async def handle(self, messages: Sequence[EventT[bytes]]) -> None:
+        """Start what is due at each tick of a batch, in their order; one from the future is put aside.
+
+        Raises:
+            Retryable: the database or Kafka is away; handling the batch again does no harm.
+        """
+        now = await self.scheduler.now()
+        moments: set[datetime] = set()
+        read, unread = sorted_out(messages, Topic.TICKS)
+        refused: list[tuple[EventT[bytes], Unreadable]] = []
+        for message, event in read:
+            moment = moment_of(event, now)
+            if moment - now > timedelta(seconds=self.settings.tick_lead_seconds):
+                log.warning("tick.refused", at=moment.isoformat(), source=event.source, now=now.isoformat())
+                refused.append((message, _ahead(moment, now)))
+            else:
+                moments.add(moment)
+        for moment in sorted(moments):
+            runs = await self.scheduler.run_due(moment)
+            if runs:
+                log.info("tick.handled", at=moment.isoformat(), runs=runs)
+        for message, reason in [*unread, *refused]:
+            await self.emit.dead_letter(message, reason)
+
+
+def _ahead(moment: datetime, now: datetime) -> Unreadable:
+    return Unreadable(
+        f"it says that it is {moment.isoformat()}, which is ahead of the state database's clock, "
+        f"{now.isoformat()}; set the ticker's clock right"
+    )
+
+
+def moment_of(event: Event, now: datetime) -> datetime:
+    """The time that it is for a tick which is read at ``now``.
+
+    One that lay in Kafka through an outage stands for the minutes since then as well, so that all runs of
+    that time are seen as missed at once, instead of each in its turn.
+    """
+    waited = now - event.time if event.time is not None else timedelta(0)
+    return event.tick + waited if waited > STALE_AFTER else event.tick

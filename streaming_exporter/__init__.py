@@ -1,0 +1,1 @@
+"""What another service needs to ask for exports: the event contract and its errors."""

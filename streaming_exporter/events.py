@@ -1,0 +1,371 @@
+"""The event contract: topics, types, envelope, encode, decode. Pure.
+
+Events are JSON, CloudEvents 1.0 (https://github.com/cloudevents/spec), UTF-8, keyed by job id. They are
+written in structured mode, and read in both modes of the specification's Kafka protocol binding: structured,
+where the message's value is the whole event, and binary, where its attributes are headers that begin with
+``ce_`` and the value is its data. Unknown fields are ignored; an unknown type or an envelope without the
+attributes that the specification requires is :class:`~streaming_exporter.errors.Unreadable`.
+"""
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import cached_property
+from hashlib import blake2b
+from typing import Annotated, Any, Literal
+from uuid import UUID, uuid4, uuid5
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_core import from_json
+
+from streaming_exporter.errors import Unreadable
+from streaming_exporter.payloads import (
+    CsvOptions,
+    DownloadData,
+    ExportRequest,
+    JobError,
+    LifecycleData,
+    Options,
+    PdfOptions,
+    RequestIdentity,
+    TickData,
+    Word,
+    read,
+)
+from streaming_exporter.traceparent import Traceparent
+
+__all__ = [
+    "SCHEDULES",
+    "SOURCE",
+    "TICK_KEY",
+    "TOPIC_OF",
+    "CsvOptions",
+    "DownloadData",
+    "Event",
+    "EventType",
+    "ExportRequest",
+    "JobError",
+    "LifecycleData",
+    "Options",
+    "PdfOptions",
+    "RequestIdentity",
+    "TickData",
+    "Topic",
+    "Word",
+    "cancel_event",
+    "decode",
+    "download_event",
+    "lifecycle_event",
+    "request_event",
+    "tick_event",
+]
+
+
+class Topic(StrEnum):
+    """Every topic that the service reads or writes."""
+
+    REQUESTS = "exports.requests"
+    TICKS = "exports.ticks"
+    EVENTS = "exports.events"
+    AUDIT = "exports.audit"
+    DEAD_LETTERS = "exports.dead-letters"
+
+
+class EventType(StrEnum):
+    """Every event type."""
+
+    REQUESTED = "export.requested"
+    CANCEL_REQUESTED = "export.cancel_requested"
+    TICK = "schedule.tick"
+    ACCEPTED = "export.accepted"
+    STARTED = "export.started"
+    PROGRESSED = "export.progressed"
+    COMPLETED = "export.completed"
+    FAILED = "export.failed"
+    CANCELLED = "export.cancelled"
+    EXPIRED = "export.expired"
+    DOWNLOADED = "export.downloaded"
+
+
+TOPIC_OF: dict[EventType, Topic] = {
+    EventType.REQUESTED: Topic.REQUESTS,
+    EventType.CANCEL_REQUESTED: Topic.REQUESTS,
+    EventType.TICK: Topic.TICKS,
+    EventType.ACCEPTED: Topic.EVENTS,
+    EventType.STARTED: Topic.EVENTS,
+    EventType.PROGRESSED: Topic.EVENTS,
+    EventType.COMPLETED: Topic.EVENTS,
+    EventType.FAILED: Topic.EVENTS,
+    EventType.CANCELLED: Topic.EVENTS,
+    EventType.EXPIRED: Topic.EVENTS,
+    EventType.DOWNLOADED: Topic.AUDIT,
+}
+"""Where each type is published."""
+
+TICK_KEY = "tick"
+
+SOURCE = "/exporter"
+"""The ``source`` of every event that the service publishes: with the id it tells repetitions apart."""
+
+SCHEDULES = f"{SOURCE}/schedules"
+"""The ``source`` of requests that a schedule makes begins like this."""
+
+
+JsonType = Annotated[str, StringConstraints(pattern=r"^(?i:application/([\w.+-]+\+)?json)\s*(;.*)?$")]
+
+
+class _Data(BaseModel):
+    """What the data is written in."""
+
+    datacontenttype: JsonType
+
+
+class Event(BaseModel):
+    """One CloudEvents envelope."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    specversion: Literal["1.0"] = "1.0"
+    id: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    source: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+    type: EventType
+    subject: str | None = None
+    time: AwareDatetime | None = None
+    datacontenttype: JsonType = "application/json"
+    traceparent: Traceparent = None
+    data: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def topic(self) -> Topic:
+        """The topic that this event belongs on."""
+        return TOPIC_OF[self.type]
+
+    @property
+    def key(self) -> bytes:
+        """The Kafka key: the job id, or ``tick``."""
+        return (TICK_KEY if self.type is EventType.TICK else str(self.job_id)).encode()
+
+    @cached_property
+    def job_id(self) -> UUID:
+        """The job that the event is about.
+
+        Raises:
+            Unreadable: the attribute that should hold it is no UUID.
+        """
+        name = "id" if self.type is EventType.REQUESTED else "subject"
+        value = getattr(self, name)
+        try:
+            return UUID(value)
+        except (TypeError, ValueError) as error:
+            raise Unreadable(f"{self.type}: {name} must be the job's UUID, got {value!r}") from error
+
+    @cached_property
+    def identity(self) -> RequestIdentity:
+        """Who asks for what.
+
+        Raises:
+            Unreadable: ``user_id``, ``export_type`` or ``format`` is missing or unusable.
+        """
+        return read(RequestIdentity, self.data, "data")
+
+    @cached_property
+    def lifecycle(self) -> LifecycleData:
+        """The payload of a lifecycle event.
+
+        Raises:
+            Unreadable: it has not the shape of one.
+        """
+        return read(LifecycleData, self.data, "data")
+
+    @property
+    def tick(self) -> datetime:
+        """The minute a tick stands for, in UTC.
+
+        Raises:
+            Unreadable: ``data.at`` is missing or no time.
+        """
+        return read(TickData, self.data, "data").at.astimezone(UTC)
+
+    def encode(self) -> bytes:
+        """The message's bytes."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+
+Headers = Iterable[tuple[str, bytes | None]]
+"""Headers of a Kafka message, in their order; of several with one name the last one counts."""
+
+CONTENT_TYPE = "content-type"
+ATTRIBUTE = "ce_"
+"""The header of the data's or the event's media type, and what those of attributes begin with."""
+
+
+def decode(message: bytes | None, headers: Headers = ()) -> Event:
+    """Read one message, in either mode.
+
+    Raises:
+        Unreadable: no JSON, no CloudEvent, an unknown type, or a payload that lacks what its type
+            requires; also text that PostgreSQL cannot store (NUL characters).
+    """
+    said = {name.lower(): value for name, value in headers if value is not None}
+    media_type = _text(said, CONTENT_TYPE).partition(";")[0].strip().lower()
+    if media_type.startswith("application/cloudevents-batch"):
+        raise Unreadable(f"content-type: {media_type} is a batch of events; publish each as its own message")
+    is_structured = media_type.startswith("application/cloudevents")
+    if is_structured and media_type not in {"application/cloudevents", "application/cloudevents+json"}:
+        raise Unreadable(f"content-type: {media_type} is not read; allowed: application/cloudevents+json")
+    if not is_structured and f"{ATTRIBUTE}specversion" in said:
+        content = _binary(message, said)
+    else:
+        content = _structured(message)
+    if "traceparent" in said:
+        content.setdefault("traceparent", said["traceparent"].decode("ascii", "replace"))
+    event = read(Event, content)
+    _require_what_its_type_requires(event)
+    return event
+
+
+def _structured(message: bytes | None) -> dict[str, Any]:
+    """The attributes and the data of an event that is the whole message."""
+    if not message:
+        raise Unreadable("the message is empty")
+    content = _json(message)
+    if not isinstance(content, dict):
+        hint = "; publish each event as its own message" if isinstance(content, list) else ""
+        raise Unreadable(f"not a CloudEvent: expected a JSON object, got {type(content).__name__}{hint}")
+    if content.get("data_base64") is not None:
+        raise Unreadable("data_base64: binary data is not read; put a JSON object into data")
+    return {name: value for name, value in content.items() if value is not None}
+
+
+def _binary(message: bytes | None, headers: dict[str, bytes]) -> dict[str, Any]:
+    """The attributes of an event from the headers, its data from the value."""
+    content: dict[str, Any] = {
+        name.removeprefix(ATTRIBUTE): _text(headers, name) for name in headers if name.startswith(ATTRIBUTE)
+    }
+    content.pop("data", None)
+    if CONTENT_TYPE in headers:
+        content["datacontenttype"] = _text(headers, CONTENT_TYPE)
+    if "datacontenttype" in content:
+        _ = read(_Data, content)  # before bytes are read as what they are not
+    if _has_nul(content):
+        raise Unreadable("contains a NUL character, which cannot be stored")
+    if message:
+        content["data"] = _json(message)
+        if content["data"] is None:
+            del content["data"]
+    return content
+
+
+def _json(message: bytes) -> Any:
+    try:
+        content = from_json(message, allow_inf_nan=False)
+    except ValueError as error:
+        raise Unreadable(f"not JSON: {error}") from error
+    if b"\\u0000" in message and _has_nul(content):
+        raise Unreadable("contains a NUL character (\\u0000), which cannot be stored")
+    return content
+
+
+def _text(headers: dict[str, bytes], name: str) -> str:
+    try:
+        return headers.get(name, b"").decode()
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"header {name}: not UTF-8: {error}") from error
+
+
+def _require_what_its_type_requires(event: Event) -> None:
+    match event.type:
+        case EventType.TICK:
+            _ = event.tick
+        case EventType.REQUESTED:
+            _ = event.job_id, event.identity
+        case EventType.CANCEL_REQUESTED | EventType.DOWNLOADED:
+            _ = event.job_id
+        case _:
+            _ = event.job_id, event.lifecycle
+
+
+def request_event(
+    request: RequestIdentity, *, job_id: UUID | None = None, source: str, traceparent: str | None = None
+) -> Event:
+    """An ``export.requested`` event; publishing it twice asks for the same job."""
+    return Event(
+        id=str(job_id or uuid4()),
+        source=source,
+        type=EventType.REQUESTED,
+        time=datetime.now(UTC),
+        traceparent=traceparent,
+        data=request.model_dump(mode="json", exclude_unset=True),
+    )
+
+
+def cancel_event(
+    job_id: UUID, *, source: str, by: str | None = None, traceparent: str | None = None
+) -> Event:
+    """An ``export.cancel_requested`` event for ``job_id``; ``by`` whom, where it is known."""
+    return Event(
+        id=str(uuid4()),
+        source=source,
+        type=EventType.CANCEL_REQUESTED,
+        subject=str(job_id),
+        time=datetime.now(UTC),
+        traceparent=traceparent,
+        data={} if by is None else {"by": by},
+    )
+
+
+def download_event(job_id: UUID, *, by: str, owner: str, source: str) -> Event:
+    """An ``export.downloaded`` event: ``by`` was given a link to the file of ``owner``'s job."""
+    return Event(
+        id=str(uuid4()),
+        source=source,
+        type=EventType.DOWNLOADED,
+        subject=str(job_id),
+        time=datetime.now(UTC),
+        data=DownloadData(job_id=job_id, by=by, user_id=owner).model_dump(mode="json"),
+    )
+
+
+def tick_event(at: datetime, *, source: str) -> Event:
+    """A ``schedule.tick`` event for the minute ``at``."""
+    return Event(
+        id=str(uuid4()),
+        source=source,
+        type=EventType.TICK,
+        time=datetime.now(UTC),
+        data={"at": at.isoformat()},
+    )
+
+
+def lifecycle_event(
+    kind: EventType,
+    data: LifecycleData,
+    *,
+    source: str = SOURCE,
+    occasion: str = "",
+) -> Event:
+    """A lifecycle event whose id follows from job, attempt, type, ``occasion`` and what it says.
+
+    Publishing the same fact again yields the same id, so consumers can drop repetitions; what says something
+    else has another one. The manifest, which is left out where it is too large, does not count.
+    """
+    said = data.model_dump(mode="json", exclude_none=True, exclude={"manifest"})
+    content = blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return Event(
+        id=str(uuid5(data.job_id, f"{data.attempt}/{kind}/{occasion}/{content}")),
+        source=source,
+        type=kind,
+        subject=str(data.job_id),
+        time=datetime.now(UTC),
+        traceparent=data.traceparent,
+        data=data.model_dump(mode="json", exclude_none=True),
+    )
+
+
+def _has_nul(content: object) -> bool:
+    if isinstance(content, str):
+        return "\0" in content
+    if isinstance(content, dict):
+        return any(_has_nul(part) for pair in content.items() for part in pair)
+    return isinstance(content, list) and any(map(_has_nul, content))

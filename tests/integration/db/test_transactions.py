@@ -1,0 +1,159 @@
+"""Locks of whoever stands still: they end by themselves, and hold up nobody but who needs them (R1)."""
+
+import asyncio
+import socket
+import time
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stream_app.db import engine as database
+from stream_app.db.engine import (
+    IDLE_SECONDS,
+    UNANSWERED_SECONDS,
+    connect_to,
+    transaction,
+    without_transactions,
+)
+from stream_app.settings import Settings
+from streaming_exporter.errors import InDoubt, Locked
+from streaming_exporter.events import cancel_event
+from tests.integration.jobs.jobs import Jobs, Requests, completed, ids, request
+
+
+@pytest.fixture
+def jobs(engine: AsyncEngine) -> Jobs:
+    return Jobs(engine)
+
+
+@pytest.fixture
+def requests(jobs: Jobs) -> Requests:
+    return Requests(jobs.store)
+
+
+async def test_every_transaction_ends_when_its_process_stands_still(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is stopped says nothing, as this one does while it waits."""
+    monkeypatch.setattr(database, "BEGIN", database.BEGIN.replace(database.IDLE_TIMEOUT, "200ms"))
+    job_id = await jobs.admit()
+
+    async def stand_still() -> None:
+        async with jobs.store.transaction() as connection:
+            assert await jobs.store.cancel(connection, job_id) is not None
+            await asyncio.sleep(0.5)
+
+    with pytest.raises(InDoubt):
+        await stand_still()
+    assert ids(await jobs.store.claim("w", 1)) == [job_id], "the row is free, and as it was"
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+async def test_limits_end_with_their_transaction(engine: AsyncEngine, autocommit: bool) -> None:
+    """Behind a pooler the next transaction of the connection is somebody else's."""
+    names = ("idle_in_transaction_session_timeout", "lock_timeout")
+    own = without_transactions(engine)
+    async with transaction(own) as connection:
+        within = [await connection.scalar(text(f"SHOW {name}")) for name in names]
+    async with (own if autocommit else engine).connect() as connection:
+        after = [await connection.scalar(text(f"SHOW {name}")) for name in names]
+    assert (within, after) == ([database.IDLE_TIMEOUT, database.LOCK_TIMEOUT], ["0", "0"])
+
+
+async def test_a_failure_leaves_a_connection_that_works_and_nothing_behind(jobs: Jobs) -> None:
+    job_id = uuid4()
+
+    async def fail() -> None:
+        async with jobs.store.transaction() as connection:
+            await jobs.store.cancel(connection, job_id)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    async with jobs.store.statement() as connection:
+        assert await connection.scalar(text("SELECT count(*) FROM early_cancellations")) == 0
+
+
+async def test_connections_notice_a_peer_that_is_gone(own_settings: Settings) -> None:
+    connection = await connect_to(own_settings, application="test")
+    found = connection._transport.get_extra_info("socket")
+    if found.family in (socket.AF_INET, socket.AF_INET6):
+        assert found.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert found.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == IDLE_SECONDS
+        assert found.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == UNANSWERED_SECONDS * 1_000
+    await connection.close()
+
+
+async def test_a_row_that_is_held_holds_up_neither_admissions_nor_cancellations(
+    jobs: Jobs, requests: Requests
+) -> None:
+    """The held one waits for its turn: by its row, by its topic, or by the note of a cancellation."""
+    placed, running, fresh = await jobs.admit(admitted=False), await jobs.admit(), [uuid4() for _ in range(5)]
+    uncommitted = uuid4()
+    async with jobs.engine.connect() as holder:
+        both = {"ids": [placed, running]}
+        await holder.execute(text("SELECT FROM export_jobs WHERE id = ANY (:ids) FOR UPDATE"), both)
+        insertion = "INSERT INTO export_jobs (id, user_id, export_type, format) VALUES (:id, 'u', 'x', 'csv')"
+        await holder.execute(text(insertion), {"id": uncommitted})
+        began = time.monotonic()
+        wanted = [request(job_id) for job_id in (placed, uncommitted, *fresh)]
+        await requests.handle(*wanted, cancel_event(running, source="/t"))
+        assert time.monotonic() - began < 15
+        assert set(ids(await jobs.store.claim("w", 100))) == set(fresh)
+        assert requests.put_back_ids == [uncommitted], "the one that has no record yet"
+        await holder.rollback()
+    (outcome,) = await jobs.store.settle_cancellations()
+    assert (outcome.job_id, outcome.status) == (running, "cancelled")
+    await requests.handle(request(uncommitted))
+    assert ids(await jobs.store.claim("w", 100)) == [uncommitted]
+    await jobs.expire_leases()
+    assert [event.job_id for event in await jobs.store.unadmitted()] == [placed]
+
+
+async def test_a_held_record_holds_up_no_other_outcome(jobs: Jobs) -> None:
+    """Its own is published again from the seal, and applied then."""
+    held, other = await jobs.admit("held"), await jobs.admit("other")
+    claims = {claim.job_id: claim for claim in await jobs.store.claim("w", 2)}
+    for claim in claims.values():
+        await jobs.store.seal(claim, completed(claim))
+    async with jobs.engine.connect() as holder:
+        await holder.execute(text("SELECT FROM export_jobs WHERE id = :id FOR UPDATE"), {"id": held})
+        assert not await jobs.apply(completed(claims[held]))
+        assert await jobs.apply(completed(claims[other]))
+    await jobs.expire_leases()
+    (outcome,) = await jobs.store.unpublished()
+    assert outcome == completed(claims[held])
+    assert await jobs.apply(outcome)
+
+
+async def test_who_waits_too_long_for_a_lock_is_told(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "BEGIN", database.BEGIN.replace(database.LOCK_TIMEOUT, "100ms"))
+    job_id = await jobs.admit()
+    async with jobs.engine.connect() as holder:
+        await holder.execute(text("SELECT FROM export_jobs FOR UPDATE"))
+
+        async def wait() -> None:
+            async with jobs.store.transaction() as connection:
+                await connection.execute(text("UPDATE export_jobs SET priority = 0"))
+
+        with pytest.raises(Locked):
+            await wait()
+    assert ids(await jobs.store.claim("w", 1)) == [job_id]
+
+
+async def test_requests_are_published_less_and_less_often(jobs: Jobs) -> None:
+    """R8: the pause is as long as the job is old, up to two minutes."""
+    job_id = await jobs.admit(admitted=False)
+    for age, pause in ((0, 10), (30, 30), (3_600, 120)):
+        async with jobs.store.statement() as connection:
+            await connection.execute(
+                text("UPDATE export_jobs SET created_at = now() - CAST(:a AS interval), lease_until = now()"),
+                {"a": timedelta(seconds=age)},
+            )
+        assert [event.job_id for event in await jobs.store.unadmitted()] == [job_id]
+        async with jobs.store.statement() as connection:
+            left = await connection.scalar(text("SELECT lease_until - now() FROM export_jobs"))
+        assert timedelta(seconds=pause - 2) < left < timedelta(seconds=pause + 2)

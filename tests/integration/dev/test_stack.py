@@ -1,0 +1,172 @@
+"""The stack as a whole: what replaces it, how it ends, and what `python -m dev up` promises."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dev import up
+from dev.cache import ServiceError, UsageError
+from dev.process import free_ports
+from dev.stack import ROOT, Stack
+from tests.integration.dev.processes import PATIENCE, descendants, wait_gone
+from tests.waiting import patient, until
+
+START = 120.0
+
+
+@contextmanager
+def python(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A Python of its own in this project, its messages in ``stderr``."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("EXPORTER_")}
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=clean,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def starting(folder: Path) -> str:
+    return (
+        # Whoever runs the tests in the background has SIGINT ignored, and so would this process.
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from pathlib import Path\n"
+        "from dev.stack import Stack\n"
+        f"with Stack(Path({str(folder)!r}), ledger_rows=10) as stack:\n"
+        "    print('started', flush=True)\n"
+        "    __import__('time').sleep(300)\n"
+    )
+
+
+def test_what_the_environment_names_is_not_started(
+    fragile: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in fragile.settings().items():
+        monkeypatch.setenv(key, value)
+    with Stack(tmp_path / "guest") as guest:
+        assert guest.services == {}
+        assert guest.settings() == fragile.settings()
+        with pytest.raises(UsageError, match="kafka is not run by this stack"):
+            guest.kafka  # noqa: B018
+
+
+def test_one_folder_holds_one_stack(fragile: Stack) -> None:
+    with pytest.raises(UsageError, match="another process runs a stack"), Stack(fragile.run_dir):
+        pytest.fail("it started")
+    assert fragile.postgres.data_dir.exists()
+    assert fragile.dead() is None
+
+
+def test_a_service_that_dies_is_noticed_and_named(fragile: Stack) -> None:
+    fragile.smtp.kill()
+    with pytest.raises(ServiceError, match=r"smtp ended with -9\.\n--- .*smtp\.log"):
+        up._watch(fragile)
+    fragile.smtp.restart()
+    assert fragile.dead() is None
+
+
+def test_nothing_outlives_a_stack_whose_process_is_killed(tmp_path: Path) -> None:
+    with python("-c", starting(tmp_path / "run")) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        children = descendants(process.pid)
+        assert len(children) >= 4
+        process.kill()
+        wait_gone(*children)
+
+
+def test_an_interrupted_start_leaves_nothing_behind(tmp_path: Path) -> None:
+    with python("-c", starting(tmp_path / "run")) as process:
+        log = tmp_path / "run" / "logs" / "kafka.log"
+        until(log.exists, within=START)
+        children = descendants(process.pid)
+        process.send_signal(signal.SIGINT)
+        process.wait(PATIENCE)
+        wait_gone(*children)
+    assert os.listdir(tmp_path / "run") == ["logs"]
+
+
+def test_up_serves_tells_where_and_cleans_up(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    with python(
+        "-m", "dev", "up", "--port", str(port), "--folder", str(tmp_path), "--rows", "100"
+    ) as process:
+        facts_file = tmp_path / "stack.json"
+        variables = tmp_path / "stack.env"
+        until(
+            lambda: (
+                process.poll() is not None or (variables.exists() and variables.read_text().endswith("\n"))
+            ),
+            within=START,
+        )
+        assert process.poll() is None, process.communicate()
+        facts = json.loads(facts_file.read_text())
+        assert facts.keys() == {
+            "api_url", "token", "admin_token", "kafka_bootstrap_servers",
+            "database_url", "source_database_url",
+            "s3_endpoint", "s3_access_key", "s3_secret_key", "s3_bucket", "smtp_url", "pids",
+        }  # fmt: skip
+        assert facts["pids"].keys() == {"kafka", "postgres", "s3", "smtp", "worker-1", "ticker", "api"}
+        assert stat.S_IMODE(facts_file.stat().st_mode) == 0o600
+        sourced = subprocess.run(
+            ["sh", "-c", f". {tmp_path}/stack.env && echo $EXPORTER_DATABASE_URL"],
+            capture_output=True,
+            text=True,
+        )
+        assert sourced.stdout.strip() == facts["database_url"]
+        for path, token in (("/exports/jobs", facts["token"]), ("/readyz", facts["admin_token"])):
+            request = urllib.request.Request(
+                facts["api_url"] + path, headers={"Authorization": f"Bearer {token}"}
+            )
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                assert answer.status == 200
+
+        # P21: what dies is started again.
+        os.kill(facts["pids"]["worker-1"], signal.SIGKILL)
+        first = facts["pids"]["worker-1"]
+        until(
+            lambda: (
+                process.poll() is not None
+                or json.loads(facts_file.read_text())["pids"].get("worker-1", first) != first
+            ),
+            within=START,
+        )
+        assert process.poll() is None, process.communicate()
+        facts = json.loads(facts_file.read_text())
+
+        process.send_signal(signal.SIGTERM)
+        _, messages = process.communicate(timeout=patient(PATIENCE + 30))
+        assert process.returncode == 0, messages
+        assert facts["token"] in messages
+        assert "worker-1 ended with -9 and is started again (1 of 5)" in messages
+        wait_gone(*facts["pids"].values())
+    assert sorted(os.listdir(tmp_path)) == ["up"]
+    assert os.listdir(tmp_path / "up") == ["logs"]
+
+
+def test_a_taken_port_is_named_with_the_way_out(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with python("-m", "dev", "up", "--port", port, "--folder", str(tmp_path)) as process:
+            _, messages = process.communicate(timeout=patient(PATIENCE))
+    assert process.returncode == 2
+    assert f"port {port} is taken" in messages
+    assert "PORT=" in messages

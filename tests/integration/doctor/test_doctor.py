@@ -1,0 +1,293 @@
+"""``exporter doctor`` on a real stack: in order, and with each trouble made on purpose."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from pydantic import SecretStr
+
+from dev.postgres import STATE
+from dev.stack import Stack
+from stream_app.db.engine import create_engine
+from stream_app.doctor import examination
+from stream_app.doctor.bucket import check_bucket
+from stream_app.doctor.findings import Finding, State
+from stream_app.kafka.connection import ensure_topics
+from stream_app.settings import DEVELOPMENT_SECRET, Settings
+from stream_app.storage.listing import object_key
+from stream_app.storage.object_store import Storage
+from streaming_exporter.events import ExportRequest, Topic, request_event
+from tests.waiting import until_async
+
+ROOT = Path(__file__).parents[2]
+NO_WORKER = "kafka workers"
+"""Is named in every run without one, and these are most."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one examination found."""
+
+    findings: list[Finding]
+
+    def of(self, state: State) -> dict[str, str]:
+        """What was found, by where."""
+        return {f"{item.area} {item.check}": item.what for item in self.findings if item.state is state}
+
+    @property
+    def problems(self) -> set[str]:
+        return set(self.of(State.PROBLEM)) - {NO_WORKER}
+
+
+Examine = Callable[..., Awaitable[Report]]
+
+
+@pytest.fixture(scope="module")
+def variables(stack: Stack) -> Iterator[dict[str, str]]:
+    """A database, a bucket, topics and a group of this module's own."""
+    name = f"doctor_{uuid4().hex[:8]}"
+    url = stack.settings()["EXPORTER_DATABASE_URL"].rpartition("/")[0]
+    asyncio.run(_execute(stack.postgres.admin_url(), f"CREATE DATABASE {name} OWNER {STATE}"))
+    own = {
+        "EXPORTER_DATABASE_URL": f"{url}/{name}",
+        "EXPORTER_KAFKA_GROUP": name,
+        "EXPORTER_KAFKA_TOPIC_PREFIX": f"{name}.",
+        "EXPORTER_S3_BUCKET": name.replace("_", "-"),
+    }
+    _exporter(stack, own, "migrate")
+    yield own
+    asyncio.run(_execute(stack.postgres.admin_url(), f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+async def _execute(url: str, sql: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute(sql)
+    await connection.close()
+
+
+def _exporter(stack: Stack, variables: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "producers", *arguments]
+    env = {**stack.environment(), **variables}
+    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def own(settings: Settings, variables: dict[str, str]) -> Settings:
+    """The same as settings; topics and bucket are there."""
+    chosen = settings.model_copy(
+        update={
+            "database_url": SecretStr(variables["EXPORTER_DATABASE_URL"]),
+            "kafka_group": variables["EXPORTER_KAFKA_GROUP"],
+            "kafka_topic_prefix": variables["EXPORTER_KAFKA_TOPIC_PREFIX"],
+            "s3_bucket": variables["EXPORTER_S3_BUCKET"],
+        }
+    )
+    Storage(chosen).ensure_bucket()
+    asyncio.run(_begin_at_the_end(chosen))
+    return chosen
+
+
+async def _begin_at_the_end(settings: Settings) -> None:
+    """The group need not read what other tests have asked for."""
+    await ensure_topics(settings)
+    async with AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        group_id=settings.group,
+        enable_auto_commit=False,
+    ) as consumer:
+        places = [
+            TopicPartition(topic, number)
+            for topic in map(settings.topic, (Topic.REQUESTS, Topic.TICKS, Topic.EVENTS))
+            for number in await _numbers(consumer, topic)
+        ]
+        consumer.assign(places)
+        await consumer.commit(await consumer.end_offsets(places))
+
+
+async def _numbers(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
+    await consumer._client.force_metadata_update()
+    await consumer.topics()
+    return set(consumer.partitions_for_topic(topic) or ())
+
+
+@pytest.fixture
+def examine(own: Settings) -> Examine:
+    async def run(**changed: Any) -> Report:
+        full = changed.pop("full", False)
+        return Report([item async for item in examination.examine(own.model_copy(update=changed), full=full)])
+
+    return run
+
+
+@pytest.fixture
+def bucket(own: Settings) -> Storage:
+    return Storage(own)
+
+
+@pytest.fixture
+async def database(own: Settings, bucket: Storage) -> AsyncIterator[asyncpg.Connection]:
+    """Its jobs, and their files, are gone when the test is over."""
+    connection = await asyncpg.connect(own.database_url.get_secret_value())
+    yield connection
+    _empty(bucket)
+    await connection.execute("DELETE FROM export_jobs")
+    await connection.close()
+
+
+def _empty(bucket: Storage) -> None:
+    for page in bucket.inventory.pages():
+        for found in page:
+            bucket.inventory.remove(found)
+
+
+async def insert(database: asyncpg.Connection, **values: Any) -> UUID:
+    """A job as the test wants it; a timedelta stands for that time from now."""
+    now = datetime.now(UTC)
+    given = {name: now + value if isinstance(value, timedelta) else value for name, value in values.items()}
+    row = {"id": uuid4(), "user_id": "d", "export_type": "ledger", "format": "csv", **given}
+    places = ", ".join(f"${number}" for number in range(1, len(row) + 1))
+    await database.execute(f"INSERT INTO export_jobs ({', '.join(row)}) VALUES ({places})", *row.values())
+    return UUID(str(row["id"]))
+
+
+async def test_in_order(
+    stack: Stack, examine: Examine, own: Settings, variables: dict[str, str], database: asyncpg.Connection
+) -> None:
+    """After an export, whose file is where its record says; as a table too."""
+    worker = await asyncio.to_thread(stack.start_worker, settings=variables)
+    try:
+        wanted = ExportRequest(user_id="d", export_type="ledger", format="csv", scope="all")
+        event = request_event(wanted, source="/t")
+        async with AIOKafkaProducer(bootstrap_servers=own.kafka_bootstrap_servers) as producer:
+            await producer.send_and_wait(own.topic(Topic.REQUESTS), event.encode(), key=event.key)
+        await until_async(lambda: database.fetchval("SELECT status = 'completed' FROM export_jobs"))
+        report = await examine(full=True)
+        assert report.of(State.PROBLEM) == {}
+        assert report.of(State.OK)["bucket content"].startswith("1 files, 0 uploads")
+        assert report.of(State.OK)[NO_WORKER].startswith("1 workers")
+        shown = await asyncio.to_thread(_exporter, stack, variables, "doctor")
+        assert shown.returncode == 0, shown.stdout
+        assert shown.stdout.splitlines()[-1].startswith("no problems")
+    finally:
+        await asyncio.to_thread(worker.stop)
+    told = await asyncio.to_thread(_exporter, stack, variables, "doctor", "--json")
+    assert told.returncode == 1
+    wrong = [item for item in json.loads(told.stdout)["findings"] if item["state"] == "problem"]
+    assert [f"{item['area']} {item['check']}" for item in wrong] == [NO_WORKER]
+    assert wrong[0]["advice"].startswith("start a worker")
+
+
+@pytest.mark.parametrize(
+    ("named", "job"),
+    [
+        ("files of jobs", {"status": "completed", "file_path": "jobs/gone", "expires_at": timedelta(days=1)}),
+        ("expiry", {"status": "completed", "expires_at": timedelta(hours=-2)}),
+        ("admission", {"status": "pending", "created_at": timedelta(hours=-2)}),
+        ("history", {"status": "expired", "created_at": timedelta(days=-402)}),
+        ("queue", {"created_at": timedelta(hours=-2), "admitted_at": timedelta(hours=-2)}),
+        ("leases", {"status": "processing", "lease_until": timedelta(hours=-1)}),
+        ("outcomes", {"status": "processing", "lease_until": timedelta(hours=-1), "outcome": "{}"}),
+    ],
+)
+async def test_a_job_in_trouble(
+    examine: Examine, database: asyncpg.Connection, named: str, job: dict[str, Any]
+) -> None:
+    await insert(database, **job)
+    report = await examine()
+    assert {name.partition(" ")[2] for name in report.problems} == {named}
+
+
+async def test_files_without_jobs(
+    examine: Examine, bucket: Storage, own: Settings, database: asyncpg.Connection
+) -> None:
+    """One that belongs to nobody, what a lost attempt left, and an upload that nobody ended."""
+    job = await insert(database, status="failed", attempt=2)
+    keys = [object_key(uuid4(), 1, "f"), object_key(job, 1, "f")]
+    for key in keys:
+        bucket.put(key, iter([b"x"]), content_type="text/plain", file_name="f", metadata=dict)
+    upload = object_key(job, 2, "g")
+    bucket._client._create_multipart_upload(bucket.bucket, upload, {})
+    try:
+        report = await examine()
+        assert report.problems == {"bucket jobs of files"}
+        assert keys[0] in report.of(State.PROBLEM)["bucket jobs of files"]
+        assert report.of(State.WARNING)["bucket leftovers"].startswith("2 of ended attempts")
+        engine = create_engine(own, application="test")
+        async with engine.connect() as connection:
+            found = [
+                finding
+                async for finding in check_bucket(
+                    connection, bucket, own, full=True, now=datetime.now(UTC) + timedelta(days=1)
+                )
+            ]
+        await engine.dispose()
+        (overdue,) = [finding for finding in found if finding.check == "leftovers"]
+        assert overdue.state is State.PROBLEM
+        assert keys[1] in overdue.what
+        assert upload in overdue.what
+    finally:
+        _empty(bucket)
+
+
+async def test_messages_that_nobody_reads(examine: Examine, own: Settings) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=own.kafka_bootstrap_servers) as producer:
+        for _ in range(10):
+            await producer.send_and_wait(own.topic(Topic.TICKS), b"x", partition=0)
+    report = await examine()
+    assert report.problems == {"kafka lag"}
+    assert "exports.ticks[0]" in report.of(State.PROBLEM)["kafka lag"]
+    await _begin_at_the_end(own)
+
+
+@pytest.mark.parametrize(
+    ("named", "changed"),
+    [
+        ("database answers", {"database_url": SecretStr("postgresql://nobody:x@127.0.0.1:1/x")}),
+        ("kafka answers", {"kafka_bootstrap_servers": "127.0.0.1:1"}),
+        ("bucket answers", {"s3_endpoint": "http://127.0.0.1:1"}),
+        ("bucket answers", {"s3_bucket": "there-is-none"}),
+        ("source answers", {"source_database_url": SecretStr("postgresql://nobody:x@127.0.0.1:1/x")}),
+        (
+            "settings EXPORTER_JWT_SECRET",
+            {"jwt_secret": SecretStr(DEVELOPMENT_SECRET), "public_url": "https://exports.example.com"},
+        ),
+        ("settings EXPORTER_S3_PUBLIC_ENDPOINT", {"public_url": "https://exports.example.com"}),
+    ],
+)
+async def test_a_part_in_trouble(examine: Examine, named: str, changed: dict[str, Any]) -> None:
+    """The others are looked at all the same."""
+    report = await examine(**changed)
+    assert named in report.problems
+    assert "kafka topics" in report.of(State.OK) or named == "kafka answers"
+
+
+async def test_a_source_that_refuses(stack: Stack, examine: Examine, settings: Settings) -> None:
+    """The parts that come after it are looked at all the same."""
+    name = f"closed_{uuid4().hex[:8]}"
+    await _execute(stack.postgres.admin_url(), f"CREATE DATABASE {name}")
+    try:
+        await _execute(stack.postgres.admin_url(name), "REVOKE SELECT ON pg_roles FROM PUBLIC")
+        report = await examine(
+            source_database_url=SecretStr(f"{settings.source_dsn.rpartition('/')[0]}/{name}")
+        )
+        assert "must not read" in report.of(State.PROBLEM)["source answers"]
+        assert "kafka topics" in report.of(State.OK)
+    finally:
+        await _execute(stack.postgres.admin_url(), f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def test_tables_that_are_not_there(examine: Examine, own: Settings) -> None:
+    empty = own.database_url.get_secret_value().rpartition("/")[0] + "/postgres"
+    report = await examine(database_url=SecretStr(empty))
+    assert "database migrations" in report.problems
+    assert "kafka topics" in report.of(State.OK)

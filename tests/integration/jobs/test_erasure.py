@@ -1,0 +1,195 @@
+"""What is removed with a user or an address: nothing of them stays in any table (S15)."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import insert, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stream_app.jobs.erasure import Forgetter
+from stream_app.jobs.models import ExportJob
+from stream_app.notifications.outbox import Ledger, plan
+from stream_app.schedules.models import ScheduledExport
+from stream_app.worker.maintenance.job_cleaner import Pruner
+from streaming_exporter.errors import Rejected, Retryable
+from tests.integration.jobs.jobs import HISTORY, Jobs
+
+ADA, BOB = "ada-lovelace", "bob"
+ADDRESS = "ada.lovelace@example.com"
+ENDS = ["completed", "failed", "cancelled", "expired"]
+
+
+class Records:
+    """The records of two users who both have mails sent to one address."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self.removed: list[str] = []
+
+    async def fill(self, user: str) -> list[UUID]:
+        """A schedule and a job of every end, with all that a request and an export leave."""
+        schedule_id, jobs = uuid4(), {status: uuid4() for status in ENDS}
+        async with self._engine.begin() as connection:
+            await connection.execute(
+                insert(ScheduledExport).values(
+                    id=schedule_id, user_id=user, export_type="ledger", format="csv", schedule="daily",
+                    filters={"owner": user}, email_recipients=[ADDRESS, "ops@example.com"],
+                    webhook=f"https://hooks.example.com/{user}",
+                )
+            )  # fmt: skip
+            for status, job_id in jobs.items():
+                await connection.execute(
+                    insert(ExportJob).values(
+                        id=job_id, user_id=user, export_type="ledger", format="csv", status=status,
+                        filters={"owner": user}, columns=[user], options={"title": user}, source=f"/{user}",
+                        recipients=[ADDRESS.upper(), "ops@example.com"], schedule_id=schedule_id,
+                        webhook=f"https://hooks.example.com/{user}", file_name=f"{user}.csv",
+                        file_path=f"jobs/{job_id}/{user}.csv", manifest={"filters": user}, sha256=user,
+                        error_message=f"{user} is no number", completed_at=datetime.now(UTC),
+                    )
+                )  # fmt: skip
+            await plan(connection, list(jobs.values()))
+        ledger = Ledger(self._engine)
+        await ledger.unsubscribe(ADDRESS, f"user:{user}")
+        await ledger.unsubscribe("other@example.com", f"schedule:{schedule_id}")
+        await ledger.suppress(ADDRESS, f"550 no such user {ADDRESS}")
+        return list(jobs.values())
+
+    async def rows_with(self, words: str) -> list[str]:
+        """Every row of every table of the service in which the words stand."""
+        found = []
+        async with self._engine.connect() as connection:
+            tables = (
+                "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+            )
+            for (table,) in (await connection.execute(text(tables))).all():
+                query = text(f'SELECT t::text FROM "{table}" AS t WHERE t::text ILIKE :words')
+                rows = await connection.execute(query, {"words": f"%{words}%"})
+                found += [f"{table}: {row[0]}" for row in rows]
+        return found
+
+    async def remove(self, key: str) -> None:
+        self.removed.append(key)
+
+
+@pytest.fixture
+def records(engine: AsyncEngine) -> Records:
+    return Records(engine)
+
+
+@pytest.fixture
+def forgetter(engine: AsyncEngine, records: Records) -> Forgetter:
+    return Forgetter(engine, records.remove)
+
+
+async def test_nothing_of_a_user_stays_in_any_table(records: Records, forgetter: Forgetter) -> None:
+    jobs = await records.fill(ADA)
+    await records.fill(BOB)
+    others = len(await records.rows_with(BOB))
+    done = await forgetter.user(ADA)
+    assert (done.jobs, done.files, done.schedules) == (4, 1, 1)
+    assert records.removed == [f"jobs/{jobs[0]}/{ADA}.csv"], "files that were removed before are left alone"
+    assert await records.rows_with(ADA) == []
+    assert len(await records.rows_with(BOB)) == others, "nobody else loses anything"
+    assert len(await records.rows_with("forgotten:")) == 4
+    assert (await forgetter.user(ADA)).jobs == 0
+
+
+async def test_what_kafka_delivers_again_makes_no_second_job(
+    engine: AsyncEngine, forgetter: Forgetter
+) -> None:
+    jobs = Jobs(engine)
+    job_id = await jobs.admit(ADA)
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE export_jobs SET status = 'cancelled'"))
+    await forgetter.user(ADA)
+    assert await jobs.admit_again(job_id, ADA) == 0
+    assert await jobs.status(job_id) == "cancelled"
+
+
+async def test_a_user_with_unfinished_jobs_is_not_half_forgotten(
+    engine: AsyncEngine, records: Records, forgetter: Forgetter
+) -> None:
+    await records.fill(ADA)
+    job_id = await Jobs(engine).admit(ADA)
+    before = await records.rows_with(ADA)
+    assert await forgetter.unfinished(ADA) == [job_id]
+    with pytest.raises(Rejected, match="1 jobs of this user have not ended"):
+        await forgetter.user(ADA)
+    assert await records.rows_with(ADA) == before
+
+
+async def test_a_run_that_is_interrupted_is_finished_by_the_next(
+    engine: AsyncEngine, records: Records
+) -> None:
+    await records.fill(ADA)
+
+    async def away(key: str) -> None:
+        raise Retryable("the store is away")
+
+    with pytest.raises(Retryable):
+        await Forgetter(engine, away).user(ADA)
+    done = await Forgetter(engine, records.remove).user(ADA)
+    assert (done.jobs, done.files) == (4, 1)
+    assert await records.rows_with(ADA) == []
+
+
+async def test_nothing_of_an_address_stays_in_any_table(
+    engine: AsyncEngine, records: Records, forgetter: Forgetter
+) -> None:
+    for user in ("u1", "u2"):
+        await records.fill(user)
+    unfinished = await Jobs(engine).admit("u3", recipients=[ADDRESS, "b_c%@example.com"])
+    done = await forgetter.address(ADDRESS.title())
+    assert (done.jobs, done.schedules, done.deliveries) == (9, 2, 4)
+    assert await records.rows_with(ADDRESS) == []
+    assert await records.rows_with("ops@example.com")
+    assert await records.rows_with(str(unfinished))
+    assert (await forgetter.address("https://hooks.example.com/u1")).schedules == 1
+    assert await records.rows_with("hooks.example.com/u1") == []
+    await Jobs(engine).admit("u4")
+    async with engine.begin() as connection:  # what a request that was refused named can be anything
+        odd = "recipients = '{\"a\": 1}', webhook = 'https://odd.example.com/'"
+        await connection.execute(text(f"UPDATE export_jobs SET {odd} WHERE user_id = 'u4'"))
+    assert (await forgetter.address("https://odd.example.com/")).jobs == 1
+    assert (await forgetter.address("bxc%@example.com")).jobs == 0, "no character is a wildcard"
+
+
+@pytest.mark.parametrize("topic", ["user:u", f"schedule:{UUID(int=5)}"])
+async def test_addresses_are_pruned_once_nothing_on_record_was_kept_back_by_them(
+    engine: AsyncEngine, topic: str
+) -> None:
+    """Q11: a wish is kept as long as it keeps mails back, and no longer than the history after that."""
+    ledger, pruner = Ledger(engine), Pruner(Jobs(engine).store, HISTORY)
+    await ledger.unsubscribe("a@example.com", topic)
+    await ledger.suppress("a@example.com", "550")
+    old = text("UPDATE unsubscriptions SET created_at = :at")
+    older = text("UPDATE suppressed_addresses SET created_at = :at")
+    at = {"at": datetime.now(UTC) - HISTORY - timedelta(days=1)}
+
+    async def kept() -> int:
+        async with engine.connect() as connection:
+            query = (
+                "SELECT (SELECT count(*) FROM unsubscriptions) + (SELECT count(*) FROM suppressed_addresses)"
+            )
+            return int(await connection.scalar(text(query)) or 0)
+
+    await pruner.prune()
+    assert await kept() == 2, "both are young"
+    async with engine.begin() as connection:
+        await connection.execute(old, at)
+        await connection.execute(older, at)
+        await connection.execute(
+            text(
+                "INSERT INTO deliveries (job_id, channel, address, event, topic, give_up_at, status) VALUES "
+                "(gen_random_uuid(), 'mail', 'A@example.com', 'completed', :topic, now(), 'skipped')"
+            ),
+            {"topic": topic},
+        )
+    await pruner.prune()
+    assert await kept() == 2, "a mail was kept back by them within the history"
+    async with engine.begin() as connection:
+        await connection.execute(text("DELETE FROM deliveries"))
+    await pruner.prune()
+    assert await kept() == 0

@@ -1,0 +1,200 @@
+"""The job store on a real PostgreSQL: who may claim, who may finish."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stream_app.jobs.claim import Progress
+from stream_app.jobs.states import Status
+from tests.integration.jobs.jobs import Jobs, completed, ids
+
+
+@pytest.fixture
+def jobs(engine: AsyncEngine) -> Jobs:
+    return Jobs(engine)
+
+
+async def test_admitting_twice_makes_one_job_and_accepts_it_once(jobs: Jobs) -> None:
+    job_id = uuid4()
+    assert await jobs.admit_again(job_id) == 1
+    assert await jobs.admit_again(job_id) == 0
+    assert ids(await jobs.store.claim("w", 10)) == [job_id]
+
+
+async def test_a_record_is_claimable_only_once_its_event_was_admitted(jobs: Jobs) -> None:
+    job_id = await jobs.admit(admitted=False)
+    assert await jobs.store.claim("w", 10) == []
+    assert await jobs.admit_again(job_id) == 1
+    assert ids(await jobs.store.claim("w", 10)) == [job_id]
+
+
+async def test_priority_comes_first_then_age(jobs: Jobs) -> None:
+    low, first, second = await jobs.admit(priority="low"), await jobs.admit(), await jobs.admit()
+    high = await jobs.admit(priority="high")
+    assert set(ids(await jobs.store.claim("w", 1))) == {high}
+    assert set(ids(await jobs.store.claim("w", 2))) == {first, second}
+    assert ids(await jobs.store.claim("w", 2)) == [low]
+
+
+async def test_a_long_queue_of_one_user_delays_no_other(jobs: Jobs) -> None:
+    for _ in range(20):
+        await jobs.admit("busy")
+    other = await jobs.admit("quiet")
+    assert other in ids(await jobs.store.claim("w", 2))
+
+
+async def test_a_user_has_no_more_than_its_slots(engine: AsyncEngine) -> None:
+    jobs = Jobs(engine, user_slots=2)
+    for _ in range(5):
+        await jobs.admit()
+    assert len(await jobs.store.claim("w1", 10)) == 2
+    assert await jobs.store.claim("w2", 10) == []
+
+
+async def test_only_the_holder_of_the_lease_can_finish(jobs: Jobs) -> None:
+    job_id = await jobs.admit()
+    (lost,) = await jobs.store.claim("w1", 1)
+    await jobs.expire_leases()
+    (held,) = await jobs.store.claim("w2", 1)
+    assert held.attempt == lost.attempt + 1
+    assert await jobs.store.seal(lost, completed(lost)) is False
+    assert await jobs.apply(completed(lost)) is False
+    assert await jobs.store.seal(held, completed(held)) is True
+    assert await jobs.apply(completed(held)) is True
+    assert await jobs.status(job_id) == "completed"
+
+
+async def test_events_are_applied_once_and_replays_change_nothing(jobs: Jobs) -> None:
+    job_id = await jobs.admit()
+    (claim,) = await jobs.store.claim("w", 1)
+    assert await jobs.apply(completed(claim)) is True
+    assert await jobs.apply(completed(claim)) is False
+    assert await jobs.apply(claim.lifecycle(Status.FAILED)) is False
+    assert await jobs.status(job_id) == "completed"
+
+
+async def test_a_sealed_job_is_not_claimed_but_published_again(jobs: Jobs) -> None:
+    await jobs.admit()
+    (claim,) = await jobs.store.claim("w1", 1)
+    await jobs.store.seal(claim, completed(claim))
+    assert await jobs.store.unpublished() == []
+    await jobs.expire_leases()
+    assert await jobs.store.claim("w2", 1) == []
+    assert await jobs.store.unpublished() == [completed(claim)]
+    assert await jobs.store.unpublished() == []
+
+
+async def test_renewing_keeps_the_lease_and_tells_of_cancellations_and_losses(jobs: Jobs) -> None:
+    kept, cancelled, lost = await jobs.admit(), await jobs.admit(), await jobs.admit()
+    claims = {claim.job_id: claim for claim in await jobs.store.claim("w", 3)}
+    await jobs.cancel(cancelled)
+    progress = [Progress(job_id, claims[job_id].attempt, 5, 100) for job_id in (kept, cancelled)]
+    progress.append(Progress(lost, claims[lost].attempt + 1, 5, None))
+    assert await jobs.store.renew("w", progress) == ({kept, cancelled}, {cancelled})
+    job = await jobs.records.get(kept)
+    assert job is not None
+    assert (job.row_count, job.estimated_rows) == (5, 100)
+
+
+async def test_a_failed_attempt_comes_back_when_it_is_due(jobs: Jobs) -> None:
+    job_id = await jobs.admit()
+    (claim,) = await jobs.store.claim("w", 1)
+    assert await jobs.store.release(claim, delay=timedelta(hours=1)) is True
+    assert await jobs.status(job_id) == "pending"
+    assert await jobs.store.claim("w", 1) == []
+
+
+async def test_a_drained_attempt_comes_back_at_once_and_does_not_count(jobs: Jobs) -> None:
+    await jobs.admit()
+    for _ in range(5):
+        (claim,) = await jobs.store.claim("w", 1)
+        await jobs.store.release(claim, failed=False)
+    (claim,) = await jobs.store.claim("w", 1)
+    assert (claim.attempt, claim.failures) == (6, 0)
+
+
+async def test_a_job_whose_workers_die_ends_failed(jobs: Jobs) -> None:
+    job_id = await jobs.admit()
+    for _ in range(3):
+        assert len(await jobs.store.claim("w", 1)) == 1
+        await jobs.expire_leases()
+    assert await jobs.store.claim("w", 1) == []
+    (outcome,) = await jobs.store.seal_exhausted()
+    assert outcome.error is not None
+    assert outcome.error.code == "worker_lost"
+    assert await jobs.apply(outcome)
+    assert await jobs.status(job_id) == "failed"
+
+
+async def test_a_pending_job_is_cancelled_at_once(jobs: Jobs) -> None:
+    job_id = await jobs.admit()
+    outcome = await jobs.cancel(job_id)
+    assert outcome is not None
+    assert await jobs.store.claim("w", 1) == []
+    assert await jobs.apply(outcome)
+    assert await jobs.status(job_id) == "cancelled"
+    assert await jobs.cancel(job_id) is None
+
+
+async def test_an_abandoned_job_that_was_to_be_cancelled_is(jobs: Jobs) -> None:
+    job_id = await jobs.admit()
+    await jobs.store.claim("w", 1)
+    assert await jobs.cancel(job_id) is None
+    await jobs.expire_leases()
+    assert await jobs.store.claim("w", 1) == []
+    (outcome,) = await jobs.store.seal_exhausted()
+    assert await jobs.apply(outcome)
+    assert await jobs.status(job_id) == "cancelled"
+
+
+async def test_a_completed_jobs_file_expires_in_its_time_or_when_it_is_cancelled(jobs: Jobs) -> None:
+    job_id = await jobs.admit()
+    (claim,) = await jobs.store.claim("w", 1)
+    later = datetime.now(UTC) + timedelta(days=7)
+    assert await jobs.apply(completed(claim).model_copy(update={"expires_at": later}))
+    assert await jobs.store.seal_expired() == []
+    assert await jobs.cancel(job_id) is None
+    (outcome,) = await jobs.store.seal_expired()
+    assert (outcome.status, outcome.key) == ("expired", "k")
+    assert await jobs.store.seal_expired() == []
+    assert await jobs.apply(outcome)
+    assert await jobs.status(job_id) == "expired"
+
+
+async def test_a_sealed_job_takes_no_slot_of_its_user(engine: AsyncEngine) -> None:
+    jobs = Jobs(engine, user_slots=1)
+    await jobs.admit()
+    waiting = await jobs.admit()
+    (claim,) = await jobs.store.claim("w", 1)
+    assert await jobs.store.claim("w", 1) == []
+    await jobs.store.seal(claim, completed(claim))
+    assert ids(await jobs.store.claim("w", 1)) == [waiting]
+
+
+async def test_sealing_twice_is_sealing_once(jobs: Jobs) -> None:
+    await jobs.admit()
+    (claim,) = await jobs.store.claim("w", 1)
+    assert await jobs.store.seal(claim, completed(claim)) is True
+    assert await jobs.store.seal(claim, completed(claim)) is True
+    assert await jobs.store.seal(claim, claim.lifecycle(Status.FAILED)) is False
+
+
+async def test_a_cancellation_of_a_sealed_job_lets_its_file_expire(jobs: Jobs) -> None:
+    job_id = await jobs.admit()
+    (claim,) = await jobs.store.claim("w", 1)
+    later = datetime.now(UTC) + timedelta(days=7)
+    outcome = completed(claim).model_copy(update={"expires_at": later})
+    await jobs.store.seal(claim, outcome)
+    assert await jobs.cancel(job_id) is None
+    assert await jobs.apply(outcome)
+    assert [item.job_id for item in await jobs.store.seal_expired()] == [job_id]
+
+
+async def test_a_cancellation_before_admission_holds_for_a_record_that_the_api_made(jobs: Jobs) -> None:
+    job_id = await jobs.admit(admitted=False)
+    outcome = await jobs.cancel(job_id)
+    assert outcome is not None
+    assert await jobs.admit_again(job_id) == 0
+    assert await jobs.store.claim("w", 1) == []

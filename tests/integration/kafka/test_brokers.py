@@ -1,0 +1,64 @@
+"""Questions to the brokers, also after one was broken off."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from stream_app.kafka.brokers import Brokers
+from stream_app.kafka.connection import ensure_topics
+from stream_app.settings import Settings
+from stream_app.worker.health import BROKERS_PATIENCE, PATIENCE
+from streaming_exporter.events import Topic
+
+PLACE = (str(Topic.TICKS), 0)
+
+
+@pytest.fixture
+async def brokers(settings: Settings) -> AsyncIterator[Brokers]:
+    await ensure_topics(settings)
+    opened = Brokers(settings, client_id="test")
+    yield opened
+    await opened.close()
+
+
+@pytest.mark.parametrize("client", [AIOKafkaConsumer, AIOKafkaAdminClient])
+async def test_whoever_asks_may_give_up_while_a_connection_opens(
+    brokers: Brokers, client: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next question is answered all the same."""
+
+    async def stands_still(_: object) -> None:
+        await asyncio.sleep(60)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(client, "start", stands_still)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(brokers.ends([PLACE]), 0.5)
+    assert PLACE in await brokers.ends([PLACE])
+    assert await brokers.partitions([Topic.TICKS]) == {Topic.TICKS: {0}}
+
+
+async def test_a_topic_that_is_made_anew_has_another_id(brokers: Brokers, settings: Settings) -> None:
+    """R7: and one that is not there has none."""
+    name = f"anew-{uuid4()}"
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
+    await admin.start()
+    found = []
+    for _ in range(2):
+        await admin.create_topics([NewTopic(name, 1, 1)])
+        while name not in (ids := await brokers.topic_ids([name, Topic.TICKS, "none"])):
+            pass
+        found.append(ids)
+        await admin.delete_topics([name])
+    await admin.close()
+    assert found[0].keys() == found[1].keys() == {name, Topic.TICKS}
+    assert found[0][name] != found[1][name]
+    assert found[0][Topic.TICKS] == found[1][Topic.TICKS]
+
+
+def test_two_questions_fail_before_who_asks_them_gives_up() -> None:
+    assert 2 * BROKERS_PATIENCE < PATIENCE

@@ -1,0 +1,72 @@
+"""What the worker publishes, on a real broker."""
+
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import uuid4
+
+import pytest
+from faust.types import EventT
+
+from stream_app.app import create_app
+from stream_app.kafka.connection import ensure_topics
+from stream_app.kafka.event_producer import KEPT_OF_TOO_LARGE, Emitter
+from stream_app.settings import Settings
+from streaming_exporter.errors import Unreadable
+from streaming_exporter.events import EventType, LifecycleData, Topic, lifecycle_event
+from tests.topics import events_on, messages_on
+
+TOO_MUCH = 2 * 2**20
+"""Bytes: twice what a message may have."""
+
+
+@pytest.fixture(params=["by the producer", "by the broker"])
+async def emit(settings: Settings, request: pytest.FixtureRequest) -> AsyncIterator[Emitter]:
+    """Publishes to real Kafka; what is too large is refused by one or the other."""
+    await ensure_topics(settings)
+    app = create_app(settings)
+    if request.param == "by the broker":
+        app.conf.producer_max_request_size = 4 * TOO_MUCH
+    yield Emitter(app)
+    await app.producer.stop()
+
+
+async def test_an_event_that_is_too_large_goes_without_its_manifest(
+    settings: Settings, emit: Emitter
+) -> None:
+    job_id = uuid4()
+    data = LifecycleData(
+        job_id=job_id,
+        user_id="u",
+        export_type="ledger",
+        format="csv",
+        status="completed",
+        row_count=5,
+        manifest={"filters": {"note": "x" * TOO_MUCH}},
+    )
+    await emit(lifecycle_event(EventType.COMPLETED, data))
+    (told,) = [event for event in await events_on(settings, Topic.EVENTS) if event.job_id == job_id]
+    assert told.lifecycle.row_count == 5
+    assert "manifest" not in told.data
+
+
+async def test_of_a_dead_letter_that_is_too_large_the_beginning_is_kept(
+    settings: Settings, emit: Emitter
+) -> None:
+    content = uuid4().bytes + b"y" * TOO_MUCH
+    received: dict[str, Any] = {"topic": Topic.REQUESTS, "partition": 1, "offset": 7}
+    message = SimpleNamespace(key=b"k" * TOO_MUCH, value=content, headers=[("x", b"y")], **received)
+    await emit.dead_letter(cast(EventT[bytes], SimpleNamespace(message=message)), Unreadable("why"))
+    (kept,) = [
+        message
+        for message in await messages_on(settings, Topic.DEAD_LETTERS)
+        if (message.value or b"").startswith(content[:16])
+    ]
+    assert kept.value == content[: KEPT_OF_TOO_LARGE[0]]
+    assert dict(kept.headers) == {
+        "error": b"why",
+        "topic": b"exports.requests",
+        "partition": b"1",
+        "offset": b"7",
+        "cut_from_bytes": str(len(content)).encode(),
+    }

@@ -1,0 +1,236 @@
+"""The ledger in a database of the test's own, jobs that end, and couriers."""
+
+import asyncio
+import datetime as dt
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy import text, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stream_app.app import courier_of, job_store
+from stream_app.jobs.models import ExportJob
+from stream_app.jobs.states import EVENT_OF, Status
+from stream_app.kafka.event_producer import Emitter
+from stream_app.notifications.models import Channel
+from stream_app.settings import Settings
+from stream_app.storage.object_store import Storage
+from stream_app.worker.lifecycle_handler import Projector
+from streaming_exporter.events import JobError, LifecycleData, lifecycle_event
+from tests.waiting import at_most, until_async
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+@dataclass
+class Office:
+    """What tests of deliveries need."""
+
+    settings: Settings
+    engine: AsyncEngine
+    storage: Storage
+
+    async def job(self, *recipients: Any, webhook: str | None = None, **values: Any) -> LifecycleData:
+        """A job that runs, and the data of the event that would complete it."""
+        job_id = uuid4()
+        row = {
+            "id": job_id,
+            "user_id": "u",
+            "export_type": "ledger",
+            "format": "csv",
+            "status": Status.PROCESSING,
+            "attempt": 1,
+            "recipients": list(recipients),
+            "webhook": webhook,
+            **values,
+        }
+        async with self.engine.begin() as connection:
+            await connection.execute(ExportJob.__table__.insert().values(**row))  # type: ignore[attr-defined]
+        now = dt.datetime.now(dt.UTC)
+        return LifecycleData(
+            job_id=job_id,
+            user_id=row["user_id"],
+            export_type="ledger",
+            format="csv",
+            attempt=1,
+            status=Status.COMPLETED,
+            row_count=12,
+            file_size=345,
+            sha256="0" * 64,
+            key=f"jobs/{job_id}/1/ledger.csv",
+            content_type="text/csv; charset=utf-8",
+            file_name="ledger.csv",
+            as_of=now,
+            completed_at=now,
+            expires_at=now + dt.timedelta(days=7),
+        )
+
+    async def end(self, *outcomes: LifecycleData) -> None:
+        """Seal how jobs ended, and let the projector see the events that say so."""
+        for data in outcomes:
+            sealed = data.model_dump(mode="json", exclude_none=True)
+            running = (ExportJob.id == data.job_id, ExportJob.status == Status.PROCESSING)
+            async with self.engine.begin() as connection:
+                await connection.execute(update(ExportJob).where(*running).values(outcome=sealed))
+        events = [lifecycle_event(EVENT_OF[Status(data.status)], data) for data in outcomes]
+        messages = [
+            SimpleNamespace(message=SimpleNamespace(value=event.encode(), topic=event.topic, headers=()))
+            for event in events
+        ]
+        projector = Projector(job_store(self.settings, self.engine), cast(Emitter, None))
+        await projector.handle(cast(Any, messages))
+
+    async def ended(self, *recipients: Any, **values: Any) -> UUID:
+        """A job that has completed."""
+        data = await self.job(*recipients, **values)
+        await self.end(data)
+        return data.job_id
+
+    async def rows(self, job_id: UUID | None = None) -> Sequence[Any]:
+        """The ledger."""
+        async with self.engine.connect() as connection:
+            query = (
+                "SELECT * FROM deliveries WHERE CAST(:job AS uuid) IS NULL OR job_id = :job ORDER BY address"
+            )
+            return (await connection.execute(text(query), {"job": job_id})).all()
+
+    async def hosts(self) -> Sequence[Any]:
+        """The hosts that are away, and for how many seconds."""
+        async with self.engine.connect() as connection:
+            query = "SELECT *, extract(epoch FROM not_before - now())::float AS seconds FROM receiver_hosts"
+            return (await connection.execute(text(query))).all()
+
+    async def first_of(self, user_id: str, attempts: int, within: float = 30) -> None:
+        """Return once a message of the user was tried so often."""
+        async with at_most(within):
+            while True:
+                rows = [row for row in await self.rows() if row.user_id == user_id]
+                if any(row.attempts >= attempts and row.status == "pending" for row in rows):
+                    return
+                await asyncio.sleep(0.05)
+
+    async def statuses(self, job_id: UUID) -> dict[str, str]:
+        """The ledger's statuses by address."""
+        return {row.address: row.status for row in await self.rows(job_id)}
+
+    async def run(self, sql: str, **values: Any) -> None:
+        """Change something behind the service's back."""
+        async with self.engine.begin() as connection:
+            await connection.execute(text(sql), values)
+
+    @asynccontextmanager
+    async def working(self, count: int = 1, **changes: Any) -> AsyncIterator[None]:
+        """Couriers with settings of their own work while the context lasts."""
+        settings = Settings(_env_file=None, **self.settings.model_dump() | changes)
+        couriers = [
+            courier_of(settings, self.engine, self.storage, f"worker-{number}", poll=0.05)
+            for number in range(count)
+        ]
+        tasks = [
+            asyncio.create_task(task)
+            for courier in couriers
+            for task in (*(courier.work(channel) for channel in Channel), courier.watch())
+        ]
+        try:
+            yield
+        finally:
+            for courier in couriers:
+                await courier.drain()
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert not [item for item in results if isinstance(item, Exception)]
+
+    async def settled(self, *jobs: UUID) -> None:
+        """Return once nothing about the jobs is due or being sent."""
+
+        async def look() -> bool:
+            rows = [row for job in jobs for row in await self.rows(job)]
+            return bool(rows) and not [row for row in rows if row.status in ("pending", "sending")]
+
+        await until_async(look)
+
+    async def tried(self, job: UUID, attempts: int = 1) -> Any:
+        """The job's only message once it is due again after so many attempts."""
+
+        async def look() -> Any:
+            (row,) = await self.rows(job)
+            return row if row.attempts >= attempts and row.status != "sending" else None
+
+        return await until_async(look)
+
+
+def failed(
+    data: LifecycleData,
+    message: str = "columns.0: there is no column 'x'",
+    *,
+    code: str = "unknown_column",
+) -> LifecycleData:
+    """The same job's failure."""
+    return LifecycleData(
+        **data.model_dump(include={"job_id", "user_id", "export_type", "format", "attempt", "completed_at"}),
+        status=Status.FAILED,
+        error=JobError(code=code, message=message),
+    )
+
+
+@pytest.fixture
+def office(own_settings: Settings, engine: AsyncEngine, storage: Storage) -> Office:
+    changes = {
+        "webhook_secret": SECRET,
+        "public_url": "https://exports.example.com",
+        "smtp_host": "127.0.0.1",
+        "mail_allowed_domains": "*",
+    }
+    settings = Settings(_env_file=None, **own_settings.model_dump() | changes)
+    return Office(settings, engine, storage)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with key and certificate of ``localhost`` and ``hooks.example.com``, its own authority."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = dt.datetime.now(dt.UTC)
+    names = [x509.DNSName("localhost"), x509.DNSName("hooks.example.com")]
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        + built.public_bytes(serialization.Encoding.PEM)
+    )
+    return path
+
+
+@pytest.fixture
+def tls(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """What a server needs to have that certificate; clients trust it."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context

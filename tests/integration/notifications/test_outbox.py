@@ -1,0 +1,131 @@
+"""Who is to be told: noted once, with the change that ends the job; and what becomes of lost claims."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from stream_app.jobs.states import Status
+from stream_app.notifications.models import Channel, DeliveryStatus
+from stream_app.notifications.outbox import Ledger
+from tests.integration.notifications.conftest import Office, failed
+
+URL = "https://hooks.example.com/x"
+
+
+def ledger(office: Office, worker: str = "w", *, lease: float = 60) -> Ledger:
+    return Ledger(office.engine, worker=worker, lease=timedelta(seconds=lease))
+
+
+async def test_each_recipient_is_noted_once_however_often_the_event_comes(office: Office) -> None:
+    data = await office.job("a@example.com", "b@example.com", webhook=URL)
+    await office.end(data, data)
+    await office.end(data)
+    await office.end(data, failed(data))
+    rows = await office.rows(data.job_id)
+    assert [(row.channel, row.address) for row in rows] == [
+        ("mail", "a@example.com"),
+        ("mail", "b@example.com"),
+        ("webhook", URL),
+    ]
+    assert {row.event for row in rows} == {"completed"}
+
+
+async def test_several_jobs_of_one_batch_are_noted_together(office: Office) -> None:
+    first, second, third = [await office.job(f"{name}@example.com") for name in "abc"]
+    await office.end(first, failed(second), third.model_copy(update={"status": Status.CANCELLED}))
+    assert [(row.address, row.event, row.topic) for row in await office.rows()] == [
+        ("a@example.com", "completed", "user:u"),
+        ("b@example.com", "failed", "user:u"),
+    ]
+
+
+async def test_a_schedules_mails_have_a_topic_of_their_own(office: Office) -> None:
+    schedule = uuid4()
+    job = await office.ended("a@example.com", schedule_id=schedule)
+    (row,) = await office.rows(job)
+    assert row.topic == f"schedule:{schedule}"
+
+
+@pytest.mark.parametrize("recipients", ["text", 5, {"a": 1}, None, []])
+async def test_recipients_that_are_none_stop_nobody(office: Office, recipients: Any) -> None:
+    data = await office.job(recipients=recipients)
+    await office.end(failed(data))
+    assert await office.rows(data.job_id) == []
+
+
+async def test_what_a_refused_request_named_is_bounded(office: Office) -> None:
+    names = ["x" * 100_000, {"a": 1}, None, *(f"u{number}@example.com" for number in range(100))]
+    data = await office.job(*names, webhook="https://" + "ü" * 50_000)
+    await office.end(failed(data))
+    rows = await office.rows(data.job_id)
+    assert {row.channel for row in rows} == {"mail"}
+    assert 40 < len(rows) < 50
+
+
+async def test_a_claim_is_one_workers(office: Office) -> None:
+    jobs = {await office.ended(f"u{number}@example.com", user_id=f"user-{number}") for number in range(5)}
+    one, two = ledger(office, "one"), ledger(office, "two")
+    first, second = await one.claim(Channel.MAIL, 3), await two.claim(Channel.MAIL, 3)
+    assert (len(first), len(second)) == (3, 2)
+    assert {item.job_id for item in first} | {item.job_id for item in second} == jobs
+    assert await one.claim(Channel.MAIL, 3) == []
+    assert await one.claim(Channel.WEBHOOK, 3) == []
+
+
+async def test_whose_link_was_revoked_is_told_nothing(office: Office) -> None:
+    job = await office.ended("a@example.com", "b@example.com", webhook=URL)
+    assert await ledger(office).revoke(job, "A@example.com") == ["a@example.com"]
+    reasons = {item.address: item.unwanted for item in await ledger(office).claim(Channel.MAIL, 5)}
+    assert reasons == {"a@example.com": "its link was revoked", "b@example.com": None}
+    assert await ledger(office).revoke(job) == ["b@example.com", URL]
+    (hook,) = await ledger(office).claim(Channel.WEBHOOK, 5)
+    assert hook.unwanted == "its link was revoked"
+
+
+async def test_what_a_silent_worker_sent_is_ambiguous_for_mails_and_due_again_for_webhooks(
+    office: Office,
+) -> None:
+    job = await office.ended("a@example.com", webhook=URL)
+    lost = ledger(office, lease=-1)
+    (mail,), (hook,) = await lost.claim(Channel.MAIL, 5), await lost.claim(Channel.WEBHOOK, 5)
+    settled = await ledger(office).abandon()
+    assert {(item.channel, item.status) for item in settled} == {
+        ("mail", "ambiguous"),
+        ("webhook", "pending"),
+    }
+    assert await ledger(office).abandon() == []
+    assert await ledger(office).claim(Channel.MAIL, 5) == []
+    (again,) = await ledger(office).claim(Channel.WEBHOOK, 5)
+    assert (again.delivery_id, again.attempt) == (hook.delivery_id, 2)
+    assert await lost.finish(hook, DeliveryStatus.SENT) is False, "it is another attempt's"
+    assert await lost.finish(mail, DeliveryStatus.SENT) is True, "it was only slow, and knows better"
+    assert await office.statuses(job) == {"a@example.com": "sent", URL: "sending"}
+
+
+async def test_what_cannot_be_sent_is_given_up_after_a_day(office: Office) -> None:
+    job = await office.ended("a@example.com")
+    (notice,) = await ledger(office).claim(Channel.MAIL, 1)
+    assert await ledger(office).postpone(notice, timedelta(0), "421 busy") == "pending"
+    (notice,) = await ledger(office).claim(Channel.MAIL, 1)
+    await office.run("UPDATE deliveries SET give_up_at = now() + interval '1 minute'")
+    assert await ledger(office).postpone(notice, timedelta(minutes=5), "421 busy") == "failed"
+    (row,) = await office.rows(job)
+    assert (row.reason, row.attempts) == ("421 busy", 2)
+    assert await ledger(office).postpone(notice, timedelta(0), "late") is None
+
+
+async def test_resending_is_for_what_did_not_arrive(office: Office) -> None:
+    job = await office.ended("a@example.com", "b@example.com", "c@example.com")
+    notices = {item.address: item for item in await ledger(office).claim(Channel.MAIL, 3)}
+    await ledger(office).finish(notices["a@example.com"], DeliveryStatus.SENT)
+    await ledger(office).finish(notices["b@example.com"], DeliveryStatus.AMBIGUOUS, "lost")
+    await ledger(office).finish(notices["c@example.com"], DeliveryStatus.FAILED, "550")
+    assert await ledger(office).resend(job, "B@example.com") == ["b@example.com"]
+    assert await ledger(office).resend(job) == ["c@example.com"]
+    assert await ledger(office).resend(UUID(int=0)) == []
+    assert {item.address for item in await ledger(office).claim(Channel.MAIL, 9)} == {
+        "b@example.com",
+        "c@example.com",
+    }

@@ -1,0 +1,155 @@
+"""A sweep of a real bucket removes what nothing needs, and nothing else."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from minio.commonconfig import ENABLED, Filter
+from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stream_app.jobs.models import ExportJob
+from stream_app.jobs.queue import JobQueue
+from stream_app.settings import Settings
+from stream_app.storage import listing as inventory
+from stream_app.storage.listing import object_key
+from stream_app.storage.object_store import Storage
+from stream_app.worker.maintenance.bucket_cleaner import SWEEPS, Sweeper
+
+
+@pytest.fixture
+def bucket(settings: Settings) -> Storage:
+    """One of the test's own."""
+    storage = Storage(settings.model_copy(update={"s3_bucket": f"sweeps-{uuid4().hex[:8]}"}))
+    storage.ensure_bucket()
+    return storage
+
+
+@pytest.fixture
+def sweeper(
+    engine: AsyncEngine, bucket: Storage, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Sweeper:
+    """For which everything is two days old, in pages of three."""
+    monkeypatch.setattr(inventory, "PAGE", 3)
+    store = JobQueue(engine, lease=timedelta(seconds=5), user_slots=2, max_attempts=3)
+    read = store.clock.read
+
+    async def later() -> datetime:
+        return await read() + timedelta(days=2)
+
+    monkeypatch.setattr(store.clock, "read", later)
+    return Sweeper(store, bucket, settings)
+
+
+async def job(engine: AsyncEngine, status: str, attempt: int, file: str | None = None) -> object:
+    job_id = uuid4()
+    async with engine.begin() as connection:
+        await connection.execute(
+            insert(ExportJob).values(
+                id=job_id,
+                user_id="s",
+                export_type="ledger",
+                format="csv",
+                status=status,
+                attempt=attempt,
+                file_path=file and object_key(job_id, attempt, file),
+            )
+        )
+    return job_id
+
+
+def put(bucket: Storage, key: str) -> str:
+    bucket.put(key, iter([b"x"]), content_type="text/plain", file_name="f", metadata=dict)
+    return key
+
+
+def left(bucket: Storage) -> set[str]:
+    found = bucket._client.list_objects(bucket.bucket, recursive=True)
+    return {str(item.object_name) for item in found} | {item.key for item in bucket.open_uploads()}
+
+
+async def test_a_sweep(engine: AsyncEngine, sweeper: Sweeper, bucket: Storage) -> None:
+    completed = await job(engine, "completed", 2, "f")
+    running = await job(engine, "processing", 2)
+    failed = await job(engine, "failed", 3)
+    expired = await job(engine, "expired", 1, "f")
+    kept = {
+        put(bucket, object_key(completed, 2, "f")),
+        put(bucket, object_key(running, 2, "f")),
+        put(bucket, object_key(uuid4(), 1, "of another database")),
+        put(bucket, "jobs/readme.txt"),
+        put(bucket, "somebody/else"),
+        object_key(running, 2, "under way"),
+    }
+    bucket._client._create_multipart_upload(bucket.bucket, object_key(running, 2, "under way"), {})
+    for lost in (completed, running, failed, expired):
+        put(bucket, object_key(lost, 1, "f"))
+        bucket._client._create_multipart_upload(bucket.bucket, object_key(lost, 1, "g"), {})
+    assert await sweeper.sweep() == 8
+    assert left(bucket) == kept
+    assert await sweeper.sweep() == 0
+    assert left(bucket) == kept
+
+
+async def test_one_worker_sweeps_at_a_time(engine: AsyncEngine, sweeper: Sweeper, bucket: Storage) -> None:
+    key = put(bucket, object_key(await job(engine, "failed", 1), 1, "f"))
+    async with engine.begin() as other:
+        await other.execute(select(func.pg_advisory_xact_lock(SWEEPS)))
+        assert await sweeper.sweep() == 0
+        assert left(bucket) == {key}
+    assert await sweeper.sweep() == 1
+
+
+async def test_the_store_is_told_what_to_forget(bucket: Storage, settings: Settings) -> None:
+    """What is told already is not told again, and rules of others stay."""
+    client = bucket._client
+    theirs = Rule(ENABLED, Filter(prefix="logs/"), "theirs", expiration=Expiration(days=3))
+    client.set_bucket_lifecycle(bucket.bucket, LifecycleConfig([theirs]))
+    for days in (7, 7, 30):
+        assert bucket.set_backstop(settings.model_copy(update={"retention_days": days}))
+    config = client.get_bucket_lifecycle(bucket.bucket)
+    assert config is not None
+    rules = {rule.rule_id: rule for rule in config.rules}
+    assert "theirs" in rules
+    files = rules["exporter-files"]
+    assert files.rule_filter is not None
+    assert files.rule_filter.prefix == "jobs/"
+    assert files.expiration is not None
+    assert files.expiration.days == 37
+
+
+async def test_files_that_were_promised_for_longer_are_kept_for_longer(
+    engine: AsyncEngine, sweeper: Sweeper, bucket: Storage
+) -> None:
+    """The retention may have been longer when they were made."""
+    promised = await job(engine, "completed", 1, "f")
+    over = await job(engine, "expired", 1)
+    ends = [(promised, timedelta(days=40)), (over, timedelta(days=90))]
+    async with engine.begin() as connection:
+        for job_id, time in ends:
+            now = datetime.now(UTC)
+            await connection.execute(
+                update(ExportJob)
+                .where(ExportJob.id == job_id)
+                .values(completed_at=now, expires_at=now + time)
+            )
+    await sweeper.sweep()
+    config = bucket._client.get_bucket_lifecycle(bucket.bucket)
+    assert config is not None
+    (files,) = [rule for rule in config.rules if rule.rule_id == "exporter-files"]
+    assert files.expiration is not None
+    assert files.expiration.days == 47
+
+
+async def test_removing_twice_is_no_error(bucket: Storage) -> None:
+    key = put(bucket, object_key(uuid4(), 1, "f"))
+    upload = object_key(uuid4(), 1, "g")
+    bucket._client._create_multipart_upload(bucket.bucket, upload, {})
+    found = [item for page in bucket.inventory.pages() for item in page]
+    assert {item.key for item in found} == {key, upload}
+    for _ in range(2):
+        bucket.remove(key)
+        for item in found:
+            bucket.inventory.remove(item)
+    assert left(bucket) == set()

@@ -1,0 +1,277 @@
+"""What is forgotten, what is not, and that what was forgotten does not come back."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import insert, select, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stream_app.jobs.models import ExportJob
+from stream_app.jobs.projector import apply
+from stream_app.jobs.states import FINAL, Status
+from stream_app.notifications.models import Delivery
+from stream_app.worker.maintenance import job_cleaner as pruning
+from stream_app.worker.maintenance.job_cleaner import BEFORE_STEP, BEGINNING, STEP, Pruner
+from streaming_exporter.events import Event, EventType, lifecycle_event
+from tests.integration.jobs.jobs import HISTORY, Jobs, Requests, request
+from tests.waiting import at_most
+
+OLD = HISTORY + timedelta(hours=1)
+
+
+@pytest.fixture
+def jobs(engine: AsyncEngine) -> Jobs:
+    return Jobs(engine)
+
+
+@pytest.fixture
+def pruner(jobs: Jobs) -> Pruner:
+    return Pruner(jobs.store, HISTORY)
+
+
+class Records:
+    """Puts jobs and deliveries of any age on record."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def job(self, status: str, age: timedelta = OLD, **values: Any) -> UUID:
+        job_id = uuid4()
+        row = {"id": job_id, "user_id": "u", "export_type": "ledger", "format": "csv", "status": status}
+        async with self._engine.begin() as connection:
+            await connection.execute(
+                insert(ExportJob).values(**row, created_at=datetime.now(UTC) - age, **values)
+            )
+        return job_id
+
+    async def told(self, job_id: UUID, status: str, address: str = "a@example.com") -> None:
+        row = {
+            "job_id": job_id,
+            "channel": "mail",
+            "address": address,
+            "event": "completed",
+            "topic": "user:u",
+        }
+        async with self._engine.begin() as connection:
+            await connection.execute(
+                insert(Delivery).values(**row, status=status, give_up_at=datetime.now(UTC))
+            )
+
+    async def left(self) -> tuple[set[UUID], set[UUID]]:
+        """Ids of the jobs, and of those that deliveries are about."""
+        async with self._engine.connect() as connection:
+            return (
+                set(await connection.scalars(select(ExportJob.id))),
+                set(await connection.scalars(select(Delivery.job_id))),
+            )
+
+
+@pytest.fixture
+def records(engine: AsyncEngine) -> Records:
+    return Records(engine)
+
+
+async def test_what_is_over_is_forgotten_with_what_was_sent_about_it(
+    pruner: Pruner, records: Records
+) -> None:
+    run = uuid4()
+    over = [await records.job(status, schedule_id=run) for status in ("failed", "cancelled", "expired")]
+    for job_id in over:
+        await records.told(job_id, "sent")
+        await records.told(job_id, "ambiguous", "b@example.com")
+    kept = await records.job("expired", HISTORY - timedelta(hours=1))
+    await records.told(kept, "sent")
+    assert await pruner.prune() == 3
+    assert await records.left() == ({kept}, {kept})
+    assert await pruner.prune() == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "values"),
+    [
+        ("pending", {}),
+        ("processing", {}),
+        ("completed", {"file_path": "jobs/1/1/f"}),
+        ("pending", {"outcome": {"status": "failed"}}),
+        ("processing", {"outcome": {"status": "completed"}}),
+        ("completed", {"outcome": {"status": "expired"}}),
+    ],
+)
+async def test_what_is_not_over_stays_at_any_age(
+    pruner: Pruner, records: Records, status: str, values: Mapping[str, Any]
+) -> None:
+    job_id = await records.job(status, timedelta(days=5_000), **values)
+    await records.told(job_id, "sent")
+    assert await pruner.prune() == 0
+    assert await records.left() == ({job_id}, {job_id})
+
+
+@pytest.mark.parametrize("status", ["pending", "sending"])
+async def test_a_job_of_which_somebody_is_still_told_stays(
+    pruner: Pruner, records: Records, status: str
+) -> None:
+    job_id = await records.job("failed")
+    await records.told(job_id, "sent")
+    await records.told(job_id, status, "b@example.com")
+    assert await pruner.prune() == 0
+    assert await records.left() == ({job_id}, {job_id})
+
+
+async def test_what_stays_does_not_hold_up_what_goes(
+    pruner: Pruner, records: Records, monkeypatch: pytest.MonkeyPatch, engine: AsyncEngine
+) -> None:
+    """However many there are: the steps go past them."""
+    monkeypatch.setattr(pruning, "STEP", text(STEP.text.replace(f"LIMIT {pruning.BATCH}", "LIMIT 3")))
+    monkeypatch.setattr(pruning, "BATCH", 3)
+    kept = {await records.job("completed", OLD + timedelta(days=n)) for n in range(7)}
+    for hours in range(8):
+        await records.job("expired", OLD + timedelta(hours=hours, days=3))
+    assert await pruner.prune() == 8
+    assert await records.left() == (kept, set())
+
+
+async def test_what_somebody_works_with_is_passed_over(
+    pruner: Pruner, records: Records, engine: AsyncEngine
+) -> None:
+    held, _ = await records.job("failed"), await records.job("failed")
+    async with engine.begin() as other:
+        await other.execute(select(ExportJob.id).where(ExportJob.id == held).with_for_update())
+        async with at_most(3):
+            assert await pruner.prune() == 1
+    assert (await records.left())[0] == {held}
+    assert await pruner.prune() == 1
+
+
+async def test_two_workers_at_once_forget_each_job_once(
+    engine: AsyncEngine, records: Records, pruner: Pruner
+) -> None:
+    for _ in range(20):
+        await records.job("cancelled")
+    assert sum(await asyncio.gather(*(pruner.prune() for _ in range(4)))) == 20
+    assert await records.left() == (set(), set())
+
+
+def asked(job_id: UUID, age: timedelta | None) -> Event:
+    time = None if age is None else datetime.now(UTC) - age
+    return request(job_id).model_copy(update={"time": time})
+
+
+@pytest.mark.parametrize(
+    ("said", "published"),
+    [(OLD, OLD), (None, OLD), (OLD, timedelta(0)), (timedelta(0), OLD)],
+    ids=["both", "only Kafka", "published anew", "by a wrong clock"],
+)
+async def test_a_request_that_is_read_again_makes_no_second_job(
+    jobs: Jobs, records: Records, pruner: Pruner, said: timedelta | None, published: timedelta
+) -> None:
+    """It is put aside with the reason, and requests in the same batch are served."""
+    requests = Requests(jobs.store)
+    forgotten, wanted = await records.job("expired"), uuid4()
+    assert await pruner.prune() == 1
+    await requests.handle(asked(forgotten, said), at=datetime.now(UTC) - published)
+    await requests.handle(asked(wanted, None))
+    assert (await records.left())[0] == {wanted}
+    assert requests.kinds(forgotten) == []
+    assert requests.refused.keys() == {forgotten}
+    assert "asked for about 400 days ago" in requests.refused[forgotten]
+    assert requests.kinds(wanted) == ["accepted"]
+
+
+async def test_an_old_request_whose_job_is_on_record_is_left_alone(jobs: Jobs, records: Records) -> None:
+    """One that waits is admitted, as if it were new: the API may have put it there."""
+    requests = Requests(jobs.store)
+    known, waiting = await records.job("completed"), await records.job("pending")
+    await requests.handle(asked(known, OLD), asked(waiting, OLD))
+    assert requests.refused == {}
+    assert (requests.kinds(known), requests.kinds(waiting)) == ([], ["accepted"])
+
+
+async def test_what_may_be_admitted_is_never_what_may_be_forgotten(jobs: Jobs, records: Records) -> None:
+    """Between the two lies a day, for clocks that differ."""
+    requests = Requests(jobs.store)
+    nearly = uuid4()
+    await requests.handle(asked(nearly, HISTORY - timedelta(hours=23)))
+    assert requests.refused.keys() == {nearly}
+    just = uuid4()
+    await requests.handle(asked(just, HISTORY - timedelta(hours=25)))
+    assert (await records.left())[0] == {just}
+
+
+async def test_events_of_a_job_that_is_forgotten_change_nothing(
+    jobs: Jobs, records: Records, pruner: Pruner
+) -> None:
+    claimed = await jobs.admit()
+    (claim,) = await jobs.store.claim("w", 1)
+    old = claim.lifecycle(Status.FAILED).model_copy(
+        update={"started_at": claim.started_at - timedelta(days=401)}
+    )
+    told = lifecycle_event(EventType.FAILED, old)
+    await jobs.apply(told.lifecycle)
+    async with jobs.store.transaction() as connection:
+        await connection.execute(text("UPDATE export_jobs SET created_at = now() - interval '401 days'"))
+    assert await pruner.prune() == 1
+    async with jobs.store.transaction() as connection:
+        assert not await apply(connection, [told])
+    await jobs.cancel(claimed)
+    assert await records.left() == (set(), set())
+
+
+async def fill(engine: AsyncEngine, count: int, *, age_days: int) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE export_jobs DISABLE TRIGGER USER"))  # nobody listens
+        await connection.execute(
+            text(
+                """
+                WITH job AS (
+                    INSERT INTO export_jobs (id, user_id, export_type, format, status, created_at)
+                    SELECT gen_random_uuid(), 'u' || n % 50, 'ledger', 'csv', 'expired',
+                           now() - :age * interval '1 day' + n * interval '1 ms'
+                    FROM generate_series(1, :count) AS n RETURNING id
+                )
+                INSERT INTO deliveries (job_id, channel, address, event, topic, status, give_up_at)
+                SELECT id, 'mail', 'a@example.com', 'completed', 'user:u', 'sent', now() FROM job
+                """
+            ),
+            {"count": count, "age": age_days},
+        )
+
+
+async def explain(engine: AsyncEngine, *options: str) -> list[Any]:
+    """What PostgreSQL says about a step, which is undone."""
+    created_at, job_id = BEGINNING
+    values = {"created_at": created_at, "id": job_id, "history": HISTORY, "final": list(FINAL)}
+    async with engine.connect() as connection:
+        await connection.execute(BEFORE_STEP)
+        return list(await connection.scalars(text(f"EXPLAIN ({', '.join(options)}) {STEP.text}"), values))
+
+
+async def test_no_step_reads_a_whole_table(engine: AsyncEngine) -> None:
+    """Whether the statistics are from before the jobs or of today."""
+    await fill(engine, 50_000, age_days=1)
+    await fill(engine, 5_000, age_days=500)
+    for _ in range(2):
+        found = "\n".join(await explain(engine, "GENERIC_PLAN", "COSTS"))
+        assert not re.search(r"(Seq Scan|Bitmap Heap Scan) on (export_jobs|deliveries)", found), found
+        used = set(re.findall(r"Scan (?:Backward )?using (\w+)", found))
+        assert used == {"export_jobs_newest", "export_jobs_pkey", "deliveries_once"}, found
+        async with engine.begin() as connection:
+            await connection.execute(text("ANALYZE export_jobs, deliveries"))
+
+
+async def pages(engine: AsyncEngine) -> int:
+    """How many pages a step touches, which unlike time does not depend on who else is at work."""
+    ((plan,),) = await explain(engine, "ANALYZE", "TIMING OFF", "FORMAT JSON")
+    return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
+
+
+async def test_a_step_costs_the_same_whatever_is_on_record(engine: AsyncEngine) -> None:
+    await fill(engine, 2_000, age_days=500)
+    few = await pages(engine)
+    await fill(engine, 100_000, age_days=100)
+    many = await pages(engine)
+    assert many < 2 * few, f"{many} pages against {few}"

@@ -1,0 +1,294 @@
+"""What becomes of attempts and their files while parts of the service are away."""
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stream_app.exports.pipeline import Exporter
+from stream_app.jobs.claim import Claim
+from stream_app.jobs.models import ExportJob
+from stream_app.jobs.states import Status
+from stream_app.settings import Settings
+from stream_app.storage.listing import object_key
+from stream_app.storage.object_store import Storage
+from stream_app.worker.dispatcher import Dispatcher
+from stream_app.worker.job_runner import Runner
+from stream_app.worker.maintenance.job_rescuer import Caretaker
+from streaming_exporter.errors import Outage, Rejected, Retryable
+from streaming_exporter.events import Event, LifecycleData
+from tests.integration.jobs.jobs import Jobs, completed
+from tests.waiting import at_most, until_async
+
+
+@pytest.fixture
+def jobs(engine: AsyncEngine) -> Jobs:
+    return Jobs(engine)
+
+
+@pytest.fixture
+def published() -> list[Event]:
+    return []
+
+
+@pytest.fixture
+def caretaker(jobs: Jobs, storage: Storage, published: list[Event]) -> Caretaker:
+    async def emit(event: Event) -> None:
+        published.append(event)
+
+    return Caretaker(jobs.store, storage, emit)
+
+
+def put(storage: Storage, claim: Claim) -> LifecycleData:
+    """The file of an attempt, and the outcome that names it."""
+    key = object_key(claim.job_id, claim.attempt, "f")
+    storage.put(key, iter([b"x"]), content_type="text/plain", file_name="f", metadata=dict)
+    return completed(claim).model_copy(update={"key": key})
+
+
+async def test_a_seal_that_is_repeated_after_its_outcome_was_applied_is_still_ours(jobs: Jobs) -> None:
+    await jobs.admit()
+    (claim,) = await jobs.store.claim("w", 1)
+    assert await jobs.store.seal(claim, completed(claim)) is True
+    assert await jobs.apply(completed(claim)) is True
+    assert await jobs.store.seal(claim, completed(claim)) is True
+    assert await jobs.store.seal(claim, claim.lifecycle(Status.FAILED)) is False
+
+
+async def test_no_sweep_removes_the_file_of_a_completed_job(
+    jobs: Jobs, storage: Storage, caretaker: Caretaker
+) -> None:
+    await jobs.admit()
+    (lost,) = await jobs.store.claim("w1", 1)
+    await jobs.expire_leases()
+    (claim,) = await jobs.store.claim("w2", 1)
+    left, outcome = put(storage, lost), put(storage, claim)
+    await jobs.store.seal(claim, outcome)
+    await caretaker.sweep(claim.job_id, before=claim.attempt + 1)
+    assert storage.exists(str(outcome.key))
+    assert not storage.exists(str(left.key))
+    await jobs.apply(outcome)
+    await caretaker.sweep(claim.job_id, before=claim.attempt + 1)
+    assert storage.exists(str(outcome.key))
+
+
+@dataclass
+class Exports:
+    """Exports that fail with an error, or last until they are stopped."""
+
+    storage: Storage
+    error: Exception | None = None
+    running: list[int] = field(default_factory=list)
+
+    async def run(self, claim: Claim, _gauge: object) -> LifecycleData:
+        self.running.append(claim.attempt)
+        try:
+            if self.error is not None:
+                raise self.error
+            await asyncio.Event().wait()
+            raise AssertionError
+        finally:
+            self.running.remove(claim.attempt)
+
+
+@pytest.mark.parametrize(("error", "failures"), [(Outage("away"), 0), (Retryable("fault"), 1)])
+async def test_a_job_is_handed_back_once_the_state_database_is_there_again(
+    jobs: Jobs,
+    storage: Storage,
+    caretaker: Caretaker,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    failures: int,
+) -> None:
+    job_id = await jobs.admit()
+    (claim,) = await jobs.store.claim("w", 1)
+    release, away = jobs.store.release, [True, True]
+
+    async def late(*arguments: Any, **named: Any) -> bool:
+        if away:
+            away.pop()
+            raise Retryable("state database: away")
+        return await release(*arguments, **named)
+
+    monkeypatch.setattr(jobs.store, "release", late)
+    exporter = cast(Exporter, Exports(storage, error))
+    runner = Runner(jobs.store, exporter, caretaker.emit, caretaker, settings)
+    await runner.finish(runner.start(claim))
+    job = await jobs.records.get(job_id)
+    assert job is not None
+    assert (job.status, job.failures) == ("pending", failures)
+
+
+@pytest.mark.parametrize("error", [Outage("away"), Retryable("fault"), Rejected("no")])
+async def test_all_is_said_of_an_attempt_before_others_may_speak_of_its_job(
+    jobs: Jobs, storage: Storage, caretaker: Caretaker, settings: Settings, error: Exception
+) -> None:
+    job_id = await jobs.admit()
+    (claim,) = await jobs.store.claim("w", 1)
+    kafka_is_there = asyncio.Event()
+
+    async def emit(_: Event) -> None:
+        await kafka_is_there.wait()
+
+    runner = Runner(jobs.store, cast(Exporter, Exports(storage, error)), emit, caretaker, settings)
+    attempt = runner.start(claim)
+    finishing = asyncio.create_task(runner.finish(attempt))
+    await asyncio.wait({attempt.export})
+    await asyncio.wait({finishing}, timeout=0.3)
+    job = await jobs.records.get(job_id)
+    assert job is not None
+    assert (job.status, job.outcome) == ("processing", None)
+    kafka_is_there.set()
+    await finishing
+    job = await jobs.records.get(job_id)
+    assert job is not None
+    assert job.status == "pending" or job.outcome["status"] == "failed"
+
+
+async def test_no_more_is_said_of_an_attempt_whose_lease_was_lost_at_its_end(
+    jobs: Jobs, storage: Storage, caretaker: Caretaker, settings: Settings
+) -> None:
+    await jobs.admit()
+    started: list[int] = []
+
+    async def emit(event: Event) -> None:
+        started.append(event.lifecycle.attempt)
+        await asyncio.Event().wait()
+
+    dispatcher = Dispatcher(
+        worker="w",
+        store=jobs.store,
+        exporter=cast(Exporter, Exports(storage, Outage("away"))),
+        emit=emit,
+        settings=settings,
+    )
+    working = asyncio.create_task(dispatcher.work())
+    await until_async(lambda: started)
+    await jobs.expire_leases()
+    (claim,) = await jobs.store.claim("another", 1)
+    assert (dispatcher.running, claim.attempt) == (1, 2)
+    await dispatcher._renew()
+    await until_async(lambda: not dispatcher.running)
+    await dispatcher.drain(0)
+    await working
+    assert started == [1]
+
+
+async def test_a_job_that_waits_for_an_outage_is_tried_less_and_less_often(
+    jobs: Jobs, storage: Storage, caretaker: Caretaker, settings: Settings
+) -> None:
+    job_id = await jobs.admit()
+    exporter = cast(Exporter, Exports(storage, Outage("away")))
+    runner = Runner(jobs.store, exporter, caretaker.emit, caretaker, settings)
+    for longest in (5, 10, 20, 40, 80, 120, 120):
+        (claim,) = await jobs.store.claim("w", 1)
+        began = datetime.now(UTC)
+        await runner.finish(runner.start(claim))
+        job = await jobs.records.get(job_id)
+        assert job is not None
+        assert job.not_before is not None
+        assert longest / 2 <= (job.not_before - began).total_seconds() <= longest + 5
+        async with jobs.store.transaction() as connection:
+            await connection.execute(update(ExportJob).values(not_before=None))
+    assert job is not None
+    assert job.failures == 0
+
+
+@pytest.fixture
+def exports(storage: Storage) -> Exports:
+    return Exports(storage)
+
+
+@pytest.fixture
+def dispatcher(jobs: Jobs, exports: Exports, caretaker: Caretaker, settings: Settings) -> Dispatcher:
+    return Dispatcher(
+        worker="w",
+        store=jobs.store,
+        exporter=cast(Exporter, exports),
+        emit=caretaker.emit,
+        settings=settings.model_copy(update={"lease_seconds": 1.2, "worker_slots": 2}),
+    )
+
+
+async def test_a_worker_that_takes_over_its_own_job_stops_what_ran_before(
+    jobs: Jobs, dispatcher: Dispatcher, exports: Exports
+) -> None:
+    await jobs.admit()
+    assert await dispatcher._claim(2) == 1
+    await until_async(lambda: exports.running == [1])
+    await jobs.expire_leases()
+    assert await dispatcher._claim(1) == 1
+    assert dispatcher.running == 2
+    await until_async(lambda: exports.running == [2])
+    await until_async(lambda: dispatcher.running == 1)
+    await dispatcher.drain(0.1)
+    assert exports.running == []
+
+
+async def test_a_worker_renews_what_it_runs_before_it_claims_again_after_an_outage(
+    jobs: Jobs, dispatcher: Dispatcher, exports: Exports
+) -> None:
+    await jobs.admit()
+    assert await dispatcher._claim(2) == 1
+    await until_async(lambda: exports.running == [1])
+    await asyncio.sleep(0.7)
+    await jobs.expire_leases()
+    assert await dispatcher._claim(1) == 0
+    assert exports.running == [1]
+    await dispatcher.drain(0.1)
+
+
+async def test_a_heartbeat_that_gets_no_answer_ends_before_the_lease(
+    jobs: Jobs, dispatcher: Dispatcher, exports: Exports
+) -> None:
+    job_id = await jobs.admit()
+    assert await dispatcher._claim(2) == 1
+    await until_async(lambda: exports.running == [1])
+    async with jobs.engine.begin() as other:
+        await other.execute(select(ExportJob.id).where(ExportJob.id == job_id).with_for_update())
+        async with asyncio.timeout(1.2):
+            with pytest.raises(Retryable, match="leases were not renewed within"):
+                await dispatcher._renew()
+    await dispatcher._renew()
+    assert exports.running == [1]
+    await dispatcher.drain(0.1)
+    assert await jobs.status(job_id) == "pending"
+
+
+async def test_a_drain_waits_for_no_claim_that_hangs(dispatcher: Dispatcher) -> None:
+    async with dispatcher._claiming, at_most(10):
+        await dispatcher.drain(0.1)
+    assert dispatcher.running == 0
+
+
+async def test_files_that_cannot_be_removed_keep_nothing_else_waiting(
+    jobs: Jobs, caretaker: Caretaker, published: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the object store away, one removal a round is tried, after all else."""
+    tried: list[int] = []
+
+    def remove(_: str) -> None:
+        tried.append(len(published))
+        raise Outage("object store: away")
+
+    monkeypatch.setattr(caretaker.storage, "remove", remove)
+    for _ in range(3):
+        await jobs.admit()
+    for claim in await jobs.store.claim("w", 3):
+        assert await jobs.apply(completed(claim).model_copy(update={"expires_at": claim.started_at}))
+    await caretaker.tend()
+    await jobs.expire_leases()
+    ended = await jobs.admit()
+    (claim,) = await jobs.store.claim("w", 1)
+    await jobs.store.seal(claim, completed(claim))
+    await jobs.expire_leases()
+    assert [outcome.job_id for outcome in await jobs.store.unpublished(limit=1)] == [ended]
+    await jobs.expire_leases()
+    await caretaker.tend()
+    assert [event.job_id for event in published] == [ended]
+    assert tried == [0, 1]

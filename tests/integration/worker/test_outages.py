@@ -1,0 +1,165 @@
+"""What the state database refuses to everybody makes no dead letter, on a real one that refuses."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import UUID
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
+
+from dev.postgres import STATE, PostgresService
+from stream_app.addresses import Addressing
+from stream_app.db.engine import create_engine
+from stream_app.db.health import check_tables
+from stream_app.jobs.models import Base
+from stream_app.jobs.queue import JobQueue
+from stream_app.jobs.write_check import try_writing
+from stream_app.kafka.event_producer import Emitter
+from stream_app.settings import Settings
+from stream_app.worker.batches import _handle_all
+from stream_app.worker.request_handler import Admission
+from streaming_exporter.errors import Outage, Unreadable
+from streaming_exporter.events import Event, ExportRequest, request_event
+from tests.waiting import at_most, patient
+
+
+class Broker:
+    """Keeps what is published."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.dead: list[UUID] = []
+
+    async def all(self, events: list[Event]) -> None:
+        self.events += events
+
+    async def dead_letter(self, event: Any, _: Unreadable) -> None:
+        self.dead.append(UUID(event.event.id))
+
+
+class Agent:
+    """Admits batches of requests into a database, as a worker does."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self.store = JobQueue(engine, lease=timedelta(seconds=30), user_slots=1, max_attempts=3)
+        self.broker = Broker()
+        emit = cast(Emitter, self.broker)
+        self.admission = Admission(self.store, emit, {"csv"}, {"ledger"}, Addressing(), timedelta(days=400))
+        self.app = SimpleNamespace(held_up_at=None, held_up_by="", refused_at={}, get_on=lambda _: None)
+
+    def message(self, user: str) -> Any:
+        event = request_event(ExportRequest(user_id=user, export_type="ledger", format="csv"), source="/t")
+        record = SimpleNamespace(topic="t", value=event.encode(), headers=(), timestamp=0)
+        return SimpleNamespace(app=self.app, message=record, event=event)
+
+    async def take(self, messages: list[Any]) -> None:
+        emit = cast(Emitter, self.broker)
+        await _handle_all(messages, self.admission.handle, emit, lambda: try_writing(self.store))
+
+    async def users(self) -> list[str]:
+        async with self.engine.connect() as connection:
+            return list((await connection.scalars(text("SELECT user_id FROM export_jobs ORDER BY 1"))).all())
+
+    async def is_held_up(self) -> None:
+        async with at_most(20):
+            while self.app.held_up_at is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+
+async def test_a_database_that_refuses_every_job_is_an_outage(engine: AsyncEngine) -> None:
+    """R2: by a code that would be the message's fault, if it were alone."""
+    agent = Agent(engine)
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE export_jobs ADD CONSTRAINT none CHECK (user_id = '')"))
+    taking = asyncio.create_task(agent.take([agent.message(f"u{number}") for number in range(3)]))
+    await agent.is_held_up()
+    assert "cannot be written" in agent.app.held_up_by
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE export_jobs DROP CONSTRAINT none"))
+    await asyncio.wait_for(taking, patient(20))
+    assert agent.broker.dead == []
+    assert await agent.users() == ["u0", "u1", "u2"]
+
+
+async def test_a_database_that_refuses_one_job_has_it_put_aside(engine: AsyncEngine) -> None:
+    """R2: the others of its batch are on record, and the proof left nothing behind."""
+    agent = Agent(engine)
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE export_jobs ADD CONSTRAINT u CHECK (user_id <> 'u1')"))
+    messages = [agent.message(f"u{number}") for number in range(3)]
+    with capture_logs():  # of an exception with its traceback, which takes seconds to draw
+        await agent.take(messages)
+    assert agent.broker.dead == [UUID(messages[1].event.id)]
+    assert await agent.users() == ["u0", "u2"]
+
+
+@pytest.fixture(scope="module")
+def small_queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresService]:
+    """A PostgreSQL whose queue of notifications is as small as it can be."""
+    folder: Path = tmp_path_factory.mktemp("queue")
+    server = PostgresService(folder)
+    server.start()
+    asyncio.run(_execute(server.admin_url(), "ALTER SYSTEM SET max_notify_queue_pages = 64"))
+    server.restart()
+    yield server
+    server.stop()
+    server.discard()
+
+
+@pytest.fixture
+async def full(small_queue: PostgresService) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Its queue is full, since a session that listens stands still; to be called to end that."""
+    listener = await asyncpg.connect(small_queue.admin_url(STATE))
+    await listener.execute("LISTEN anything")
+    await listener.execute("BEGIN")
+    await listener.fetchval("SELECT 1")
+    filler = await asyncpg.connect(small_queue.admin_url(STATE))
+    with suppress(asyncpg.ProgramLimitExceededError):
+        for size in (7_000, 10):
+            for _ in range(200):
+                await filler.execute(
+                    f"SELECT pg_notify('anything', repeat('x', {size}) || n) FROM generate_series(1, 20) n"
+                )
+    await filler.close()
+    yield listener.close
+    await listener.close()
+
+
+async def test_a_full_queue_of_notifications_is_an_outage(
+    small_queue: PostgresService, full: Callable[[], Awaitable[None]], settings: Settings
+) -> None:
+    """R2: SQLSTATE 54000, which else is a value that is too long for an index."""
+    own = settings.model_copy(update={"database_url": SecretStr(small_queue.state_url)})
+    engine = create_engine(own, application="test")
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    agent = Agent(engine)
+    taking = asyncio.create_task(agent.take([agent.message(f"u{number}") for number in range(20)]))
+    await agent.is_held_up()
+    assert "NOTIFY queue" in agent.app.held_up_by
+    assert not taking.done()
+    with pytest.raises(Outage, match="queue of notifications is 100% full"):
+        await check_tables(engine)
+    await full()
+    with suppress(Outage):  # that the tables were not made by migrations
+        await check_tables(engine)
+    await asyncio.wait_for(taking, patient(30))
+    assert agent.broker.dead == []
+    assert len(await agent.users()) == 20
+    await engine.dispose()
+
+
+async def _execute(url: str, sql: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute(sql)
+    await connection.close()

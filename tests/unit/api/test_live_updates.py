@@ -1,0 +1,82 @@
+"""How far a listener may be behind, and what becomes of it when something goes wrong that nobody foresaw."""
+
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from structlog.testing import capture_logs
+
+from api.jobs import live_updates as feeds
+from api.jobs.live_updates import MAX_WAITING, Feed, Subscription, Update
+from streaming_exporter.errors import Retryable
+from tests.waiting import at_most
+
+
+def offer(subscription: Subscription, count: int) -> None:
+    for _ in range(count):
+        subscription.offer(Update(uuid4(), "1.0.0.0", False, "{}"))
+
+
+async def test_what_a_listener_is_told_at_first_does_not_count() -> None:
+    subscription = Subscription()
+    offer(subscription, MAX_WAITING + 200)
+    updates = subscription.updates()
+    assert len([await anext(updates) for _ in range(MAX_WAITING + 200)]) == MAX_WAITING + 200
+
+
+async def test_a_listener_that_is_hopelessly_behind_is_let_go() -> None:
+    subscription = Subscription()
+    offer(subscription, 5)
+    updates = subscription.updates()
+    await anext(updates)
+    offer(subscription, MAX_WAITING + 2)
+    assert [update async for update in updates] == []
+
+
+class Records:
+    """Fails in a way that nobody foresaw, until it is mended."""
+
+    def __init__(self) -> None:
+        self.broken = True
+        self.asked = 0
+
+    async def some(self, ids: Any) -> list[Any]:
+        self.asked += 1
+        if self.broken:
+            raise KeyError("a fault")
+        return []
+
+    unfinished_of = some
+
+
+async def test_a_fault_that_nobody_foresaw_ends_the_streams_and_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Q9: no listener waits for ever beside a feed that is dead, and the feed goes on."""
+    monkeypatch.setattr(feeds, "RETRY_SECONDS", 0.05)
+    records = Records()
+    feed = Feed(records)  # type: ignore[arg-type]
+    job = uuid4()
+    with capture_logs() as logs:
+        running = asyncio.create_task(feed.run())
+        async with at_most(10):
+            with feed.job(job) as one, feed.user("ada") as every:
+                feed.notice(f"{job} ada")
+                assert [update async for update in one.updates()] == []
+                assert [update async for update in every.updates()] == []
+                assert one.failed
+            with pytest.raises(Retryable):
+                await feed.check()
+            records.broken = False
+            before = records.asked
+            with feed.job(job) as later:
+                while records.asked == before:
+                    feed.notice(f"{job} ada")
+                    await asyncio.sleep(0.01)
+                while feed._failure is not None:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.01)
+                assert not later.failed
+            await feed.check()
+        running.cancel()
+    assert "feed.failed" in [line["event"] for line in logs]

@@ -1,0 +1,73 @@
+"""What is decided goes by the state database's clock, not by that of a machine (Q2)."""
+
+import ast
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+from uuid import uuid4
+
+import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from stream_app.db import clock as clocks
+from stream_app.db.clock import DatabaseClock
+from stream_app.jobs.claim import Claim
+from streaming_exporter.events import ExportRequest
+
+ROOT = Path(__file__).parents[2]
+
+MACHINES = {
+    "api/files/download_audit.py": "when something was done, in the log and in events",
+    "api/auth/authenticator.py": "tokens end by the clock of whoever checks them",
+    "api/jobs/estimates.py": "the date on a sample that nobody keeps",
+    "api/jobs/schemas.py": "shown where a caller has no reading",
+    "api/jobs/event_stream.py": "the end of a token, and marks of time in a stream",
+    "api/schedules/schemas.py": "which next runs are shown",
+    "stream_app/notifications/webhook.py": "the time of a signature, which receivers compare with theirs",
+    "stream_app/doctor": "compares clocks",
+    "streaming_exporter/events.py": "when an event was published",
+    "stream_app/exports/formats/pdf/report.py": "the date on a report",
+    "stream_app/storage/listing.py": "an object without a date is taken to be new",
+    "stream_app/db/clock.py": "until there is a reading",
+    "stream_app/jobs/write_check.py": "a job that nobody sees",
+    "stream_app/observability/metrics.py": "how late an admission is, as a measurement",
+    "stream_app/worker/process_health.py": "the age of a file on this machine",
+}
+"""Who asks a machine for the time, and why that decides nothing for others."""
+
+
+def asking() -> set[str]:
+    """The modules that ask the machine for the time of day."""
+    found = set()
+    for folder in ("stream_app", "api"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) in (
+                    "datetime.now", "dt.datetime.now", "datetime.utcnow", "date.today", "time.time",
+                ):  # fmt: skip
+                    found.add(path.relative_to(ROOT).as_posix())
+    return found
+
+
+def test_nobody_else_asks_a_machine_for_the_time() -> None:
+    unknown = {path for path in asking() if not any(path.startswith(known) for known in MACHINES)}
+    assert unknown == set(), "use the clock of the job store, the claim's, or now() in the statement"
+
+
+def test_an_attempts_time_is_counted_on_from_its_claim() -> None:
+    """Files of a worker whose clock is days behind do not expire at once."""
+    started = datetime(2020, 1, 1, tzinfo=UTC)
+    request = ExportRequest(user_id="u", export_type="ledger", format="csv")
+    claim = Claim(uuid4(), 1, "w", 0, request, started, claimed=time.monotonic() - 60)
+    assert timedelta(seconds=60) <= claim.now - started < timedelta(seconds=70)
+
+
+async def test_the_clock_counts_on_from_its_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    passed = [100.0]
+    monkeypatch.setattr(clocks, "_passed", lambda: passed[0])
+    clock = DatabaseClock(create_async_engine("postgresql+asyncpg://"))
+    cast(Any, clock)._reading = datetime(2020, 1, 1, tzinfo=UTC), 95.0
+    assert clock.now() == datetime(2020, 1, 1, second=5, tzinfo=UTC)
+    passed[0] = 104.0
+    assert await clock.read() == datetime(2020, 1, 1, second=9, tzinfo=UTC), "fresh enough"

@@ -1,0 +1,57 @@
+"""Filter values that are told from now."""
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from stream_app.exports.columns import Kind
+from stream_app.exports.relative_dates import is_relative, resolve
+
+BERLIN = ZoneInfo("Europe/Berlin")
+NOW = datetime(2026, 3, 30, 7, 15, 30, 500, tzinfo=UTC)
+"""A Monday, 09:15:30 in Berlin, the day after the clocks went forward."""
+
+
+@pytest.mark.parametrize(
+    ("value", "moment", "day"),
+    [
+        ("now", "2026-03-30T07:15:30Z", "2026-03-30"),
+        ("now-7d", "2026-03-23T08:15:30Z", "2026-03-23"),
+        ("now-24h", "2026-03-29T07:15:30Z", "2026-03-29"),
+        ("now-90m", "2026-03-30T05:45:30Z", "2026-03-30"),
+        ("today", "2026-03-29T22:00:00Z", "2026-03-30"),
+        ("yesterday", "2026-03-28T23:00:00Z", "2026-03-29"),
+        ("tomorrow", "2026-03-30T22:00:00Z", "2026-03-31"),
+        ("today-1d+6h", "2026-03-29T05:00:00Z", "2026-03-29"),
+        ("start_of_week", "2026-03-29T22:00:00Z", "2026-03-30"),
+        ("start_of_week-1w", "2026-03-22T23:00:00Z", "2026-03-23"),
+        ("start_of_month", "2026-02-28T23:00:00Z", "2026-03-01"),
+        ("start_of_month-1mo", "2026-01-31T23:00:00Z", "2026-02-01"),
+        ("now-1mo", "2026-02-28T08:15:30Z", "2026-02-28"),
+        ("start_of_quarter", "2025-12-31T23:00:00Z", "2026-01-01"),
+        ("start_of_year-1y", "2024-12-31T23:00:00Z", "2025-01-01"),
+    ],
+)
+def test_values_stand_for_moments_and_days_of_the_zone(value: str, moment: str, day: str) -> None:
+    kinds = {"at": Kind.TIMESTAMPTZ, "on": Kind.DATE}
+    found = resolve({"at": {"gte": value, "in": [value]}, "on": value}, kinds, NOW, BERLIN)
+    assert found == {"at": {"gte": moment, "in": [moment]}, "on": day}
+
+
+def test_the_same_words_are_plain_text_elsewhere() -> None:
+    filters = {"word": "today", "id": {"gte": 5}, "missing": "now"}
+    assert resolve(filters, {"word": Kind.TEXT, "id": Kind.INTEGER}, NOW, BERLIN) == filters
+
+
+@pytest.mark.parametrize(
+    "value", ["now-7", "Today", "now - 7d", "start_of_day-", "now-999999d", "2026-01-01"]
+)
+def test_anything_else_is_left_for_the_filter_to_judge(value: str) -> None:
+    assert not is_relative({"at": [value]})
+    assert resolve({"at": value}, {"at": Kind.DATE}, NOW, BERLIN) == {"at": value}
+
+
+def test_what_lies_beyond_the_calendar_is_left_alone() -> None:
+    assert resolve({"at": "now-99999y"}, {"at": Kind.DATE}, NOW, BERLIN) == {"at": "now-99999y"}
+    assert is_relative({"at": {"gte": "now-99999y"}})

@@ -1,0 +1,120 @@
+"""S12: a lifecycle event is believed only where it fits its own job."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from stream_app.exports.compression import COMPRESSIONS
+from stream_app.exports.formats.registry import FORMATS
+from stream_app.jobs.projector import trusted
+from stream_app.jobs.states import EVENT_OF, OUTCOMES, Status
+from stream_app.storage.listing import object_key
+from streaming_exporter.errors import Unreadable
+from streaming_exporter.events import Event, EventType, LifecycleData, lifecycle_event
+
+NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
+KEPT = timedelta(days=7)
+JOB = UUID("4f1c2d3e-0000-4000-8000-000000000001")
+
+
+def completed(**changed: Any) -> Event:
+    """What a worker says of its own file."""
+    content = {
+        "job_id": JOB,
+        "user_id": "u",
+        "export_type": "ledger",
+        "format": "csv",
+        "attempt": 2,
+        "status": "completed",
+        "key": object_key(JOB, 2, "ledger.csv"),
+        "file_name": "ledger.csv",
+        "content_type": FORMATS["csv"].media_type,
+        "completed_at": NOW,
+        "expires_at": NOW + KEPT,
+        **changed,
+    }
+    return lifecycle_event(EventType.COMPLETED, LifecycleData.model_validate(content))
+
+
+def believed(event: Event) -> LifecycleData:
+    return trusted(event, formats=FORMATS, kept=KEPT, now=NOW).lifecycle
+
+
+@pytest.mark.parametrize("output", FORMATS)
+@pytest.mark.parametrize("compression", ["none", *COMPRESSIONS])
+def test_what_workers_say_is_taken_over_as_it_is(output: str, compression: str) -> None:
+    kind = FORMATS[output]
+    compressed = COMPRESSIONS.get(compression)
+    event = completed(format=output, content_type=compressed.media_type if compressed else kind.media_type)
+    assert trusted(event, formats=FORMATS, kept=KEPT, now=NOW) is event
+
+
+@pytest.mark.parametrize("status", sorted(OUTCOMES.values()))
+def test_every_outcome_without_a_file_is_taken_over(status: Status) -> None:
+    none = dict.fromkeys(("key", "file_name", "content_type", "expires_at"))
+    data = completed(**none).lifecycle.model_copy(update={"status": status})
+    event = lifecycle_event(EVENT_OF[status], data)
+    assert trusted(event, formats=FORMATS, kept=KEPT, now=NOW) is event
+
+
+@pytest.mark.parametrize("before", ["", "exports/", "a/b/"])
+@pytest.mark.parametrize("mark", ["", "7ec8f87b681fa8c1"])
+def test_a_deployment_may_put_something_before_its_keys(before: str, mark: str) -> None:
+    event = completed(key=before + object_key(JOB, 2, "ledger.csv", mark=mark))
+    assert believed(event).key == event.lifecycle.key
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        object_key(uuid4(), 2, "ledger.csv"),
+        object_key(JOB, 1, "ledger.csv"),
+        object_key(JOB, 21, "ledger.csv"),
+        object_key(JOB, 2, ""),
+        object_key(JOB, 2, "a/b"),
+        object_key(JOB, 2, ".."),
+        f"jobs/{JOB}/2/../../{uuid4()}/1/x",
+        f"../jobs/{JOB}/2/x",
+        f"other/{JOB}/2/x",
+        f"/jobs/{JOB}/2/x",
+        str(JOB),
+        "secrets.txt",
+        "",
+    ],
+)
+def test_a_key_of_anything_else_is_refused(key: str) -> None:
+    with pytest.raises(Unreadable, match=r"data\.key"):
+        believed(completed(key=key))
+
+
+@pytest.mark.parametrize(
+    "claimed", ["text/html", "image/svg+xml", "application/x-msdownload", FORMATS["pdf"].media_type]
+)
+def test_the_media_type_comes_from_the_registry(claimed: str) -> None:
+    assert believed(completed(content_type=claimed)).content_type == FORMATS["csv"].media_type
+    assert believed(completed(content_type=claimed, format="of-tomorrow")).content_type is None
+
+
+@pytest.mark.parametrize("completed_at", [NOW, NOW - timedelta(days=1), NOW + timedelta(days=900), None])
+def test_no_file_is_kept_longer_than_files_are_kept(completed_at: datetime | None) -> None:
+    event = completed(completed_at=completed_at, expires_at=NOW + timedelta(days=1_000))
+    latest = min(completed_at or NOW, NOW) + KEPT
+    assert believed(event).expires_at == latest
+    sooner = completed(completed_at=completed_at, expires_at=NOW - timedelta(days=2))
+    assert believed(sooner).expires_at == NOW - timedelta(days=2)
+
+
+def test_the_name_is_that_of_the_key() -> None:
+    assert believed(completed(file_name="invoice.exe")).file_name == "ledger.csv"
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [({"subject": str(uuid4())}, r"data\.job_id"), ({"type": EventType.FAILED}, r"data\.status")],
+)
+def test_an_event_that_contradicts_itself_is_refused(changed: dict[str, Any], complaint: str) -> None:
+    event = completed().model_copy(update=changed)
+    with pytest.raises(Unreadable, match=complaint):
+        believed(event)

@@ -1,0 +1,89 @@
+"""From an event to a row."""
+
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from stream_app.jobs.submission import PRIORITIES, job_row, request_of
+from streaming_exporter.events import SCHEDULES, Event, EventType, decode
+
+NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
+
+
+def row(cancelled: bool = False, source: str = "/t", **data: Any) -> dict[str, Any]:
+    content = {"user_id": "u", "export_type": "ledger", "format": "csv", **data}
+    event = Event(id=str(uuid4()), source=source, type=EventType.REQUESTED, data=content)
+    return job_row(
+        event, now=NOW, formats={"csv", "json"}, datasets={"ledger", "proofs"}, cancelled=cancelled
+    )
+
+
+def test_a_good_request_waits() -> None:
+    admitted = row(filters={"kind": "proof"}, priority="high", scope="all")
+    assert admitted["outcome"] is None
+    assert admitted["filters"] == {"kind": "proof"}
+    assert admitted["priority"] == 0
+    assert admitted["scope"] == "all"
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "message"),
+    [
+        (
+            {"export_type": "nothing"},
+            "unknown_dataset",
+            "export_type: there is no dataset 'nothing'; allowed: ledger, ",
+        ),
+        ({"format": "docx"}, "unknown_format", "format: there is no format 'docx'; allowed: csv, json"),
+        ({"filters": 3}, "invalid_request", "filters: input should be a valid dictionary, got 3"),
+        ({"priority": "urgent"}, "invalid_request", "priority: input should be 'high', 'normal' or 'low'"),
+    ],
+)
+def test_an_impossible_request_is_born_failed(data: dict[str, Any], code: str, message: str) -> None:
+    outcome = row(**data)["outcome"]
+    assert outcome["status"] == "failed"
+    assert outcome["error"]["code"] == code
+    assert outcome["error"]["message"].startswith(message)
+
+
+def test_a_request_whose_cancellation_came_first_is_born_cancelled() -> None:
+    admitted = row(cancelled=True)
+    assert admitted["outcome"]["status"] == "cancelled"
+    assert admitted["cancel_requested_at"] == NOW
+
+
+def test_what_a_schedule_asks_for_gives_way_unless_it_says_otherwise() -> None:
+    schedule = f"{SCHEDULES}/{uuid4()}"
+    assert row(source=schedule)["priority"] == PRIORITIES["low"]
+    assert row(source=schedule, priority="high")["priority"] == PRIORITIES["high"]
+    assert row(source="/services/billing")["priority"] == PRIORITIES["normal"]
+
+
+@pytest.mark.parametrize("source", ["/t", f"{SCHEDULES}/1"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"priority": "high"},
+        {"priority": "low"},
+        {"priority": "normal"},
+        {
+            "filters": {"kind": "proof"},
+            "columns": ["id"],
+            "options": {"compression": "gzip"},
+            "scope": "all",
+            "recipients": ["a@example.com"],
+            "webhook": "https://example.com/hook",
+        },
+    ],
+)
+def test_the_request_that_a_row_was_made_of_can_be_published_again(data: dict[str, Any], source: str) -> None:
+    """R8: what the relay publishes leads to the same job."""
+    made = row(source=source, **data)
+    event = decode(request_of(SimpleNamespace(**made)).encode())
+    assert (event.job_id, event.source, event.time) == (made["id"], source, NOW)
+    again = job_row(event, now=NOW, formats={"csv", "json"}, datasets={"ledger", "proofs"})
+    assert again == made

@@ -1,0 +1,340 @@
+"""What Faust's consumer would lose or pile up, one hole at a time; the real thing: tests/chaos, tests/e2e."""
+
+import asyncio
+import gc
+from collections import defaultdict
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faust.transport.drivers.aiokafka import Consumer
+from faust.types import TP
+from faust.types.tuples import ConsumerMessage
+from hypothesis import given
+from hypothesis import strategies as st
+from intervaltree import IntervalTree
+from structlog.testing import capture_logs
+
+from stream_app.kafka import transport
+from stream_app.kafka.buffers import OVERHEAD, HeldBytes
+from stream_app.kafka.transport import MOST_HELD, LosslessConsumer, _NothingRead, end_of_run
+
+PLACE, UNREAD = TP("exports.requests", 0), TP("exports.requests", 1)
+TICKS = TP("exports.ticks", 0)
+
+
+def message(place: TP = PLACE, offset: int = 0, size: int = 0) -> ConsumerMessage:
+    return ConsumerMessage(
+        place.topic, place.partition, offset, 0.0, 1, [], None, bytes(size), None, tp=place, generation_id=1
+    )
+
+
+@pytest.fixture
+def consumer(monkeypatch: pytest.MonkeyPatch) -> LosslessConsumer:
+    """One that has two partitions, from 3 to 9; only of the first something was committed."""
+    made = object.__new__(LosslessConsumer)
+
+    async def committed(self: Any) -> dict[TP, int | None]:
+        return {UNREAD: None, **self.stored}
+
+    async def earliest(self: Any, *places: TP) -> dict[TP, int]:
+        return dict.fromkeys(places, 3)
+
+    async def highwaters(self: Any, *places: TP) -> dict[TP, int]:
+        return {place: self.ends.pop(0) if len(self.ends) > 1 else self.ends[0] for place in places}
+
+    async def seek(self: Any, place: TP, offset: int) -> None:
+        self.sought[place] = offset
+
+    async def sleep(self: Any, seconds: float) -> None:
+        self.slept += seconds
+
+    monkeypatch.setattr(LosslessConsumer, "seek_to_committed", committed)
+    monkeypatch.setattr(LosslessConsumer, "assignment", lambda _: {PLACE, UNREAD})
+    monkeypatch.setattr(LosslessConsumer, "earliest_offsets", earliest)
+    monkeypatch.setattr(LosslessConsumer, "highwaters", highwaters)
+    monkeypatch.setattr(LosslessConsumer, "seek", seek)
+    monkeypatch.setattr(LosslessConsumer, "sleep", sleep)
+    made.__dict__.update(
+        sought={},
+        slept=0,
+        stored={PLACE: 7},
+        ends=[9],
+        _seeks=0,
+        _seeking=asyncio.Lock(),
+        fetched={},
+        done={},
+        _lost={},
+        held=HeldBytes(),
+        _committed_offset=defaultdict(lambda: None),
+        _read_offset=_NothingRead(),
+        _unacked_messages=set(),
+        _n_acked=0,
+        _waiting_for_ack=None,
+        app=SimpleNamespace(topics=SimpleNamespace(acks_enabled_for=lambda _: True)),
+        _acked=defaultdict(list),
+        _acked_index=defaultdict(set),
+        _gap=defaultdict(IntervalTree),
+    )
+    return made
+
+
+async def test_a_partition_without_a_commit_is_sought_too(consumer: LosslessConsumer) -> None:
+    await consumer.perform_seek()
+    assert consumer.__dict__["sought"] == {UNREAD: 3}
+
+
+@pytest.mark.parametrize("stored", [0, 2, 10, 100_000])
+async def test_a_committed_offset_that_the_log_does_not_have_leads_to_its_beginning(
+    consumer: LosslessConsumer, stored: int
+) -> None:
+    """R7: after an unclean election, from a mirror, or past the retention."""
+    consumer.__dict__["stored"] = {PLACE: stored, UNREAD: 5}
+    old = message(offset=stored)
+    consumer.held.add(old)
+    await consumer.perform_seek()
+    assert consumer.__dict__["sought"] == {PLACE: 3}
+    assert consumer._committed_offset[PLACE] is None
+    assert old.acked  # what was read of the other log moves no offset
+
+
+@pytest.mark.parametrize("stored", [2, 100_000])
+async def test_a_loss_is_said_once_however_often_is_sought(
+    consumer: LosslessConsumer, monkeypatch: pytest.MonkeyPatch, stored: int
+) -> None:
+    """R7: a seek that comes before the commit finds the same offset; a later loss can have it too."""
+
+    async def commit(self: Any, offsets: Any) -> bool:
+        return True
+
+    monkeypatch.setattr(Consumer, "_commit", commit)
+    consumer.__dict__["stored"] = {PLACE: stored, UNREAD: 5}
+    with capture_logs() as said:
+        for _ in range(3):
+            consumer.__dict__["sought"].clear()
+            await consumer.perform_seek()
+            assert consumer.__dict__["sought"] == {PLACE: 3}
+            assert consumer._committed_offset[PLACE] is None
+            assert consumer._new_offset(PLACE) == 3  # the beginning becomes the group's offset
+        assert [line["event"] for line in said] == ["offset.lost"]
+        await consumer._commit({PLACE: 3})
+        await consumer.perform_seek()
+    assert [line["event"] for line in said] == ["offset.lost"] * 2
+
+
+async def test_a_seek_takes_no_time_for_what_is_known_to_be_lost(consumer: LosslessConsumer) -> None:
+    """R7: the log is read already while the group still has the offset."""
+    consumer.__dict__["stored"] = {PLACE: 100_000, UNREAD: 5}
+    await consumer.perform_seek()
+    consumer.__dict__["slept"] = 0
+    await consumer.perform_seek()
+    assert consumer.__dict__["slept"] == 0
+
+
+@pytest.mark.parametrize("stored", [3, 7, 9])
+async def test_a_committed_offset_that_the_log_has_is_kept(consumer: LosslessConsumer, stored: int) -> None:
+    consumer.__dict__["stored"] = {PLACE: stored, UNREAD: 5}
+    await consumer.perform_seek()
+    assert consumer.__dict__["sought"] == {}
+
+
+async def test_a_new_leader_may_need_a_moment_to_know_its_end(consumer: LosslessConsumer) -> None:
+    """R7: a clean election repeats nothing."""
+    consumer.__dict__.update(stored={PLACE: 7, UNREAD: 7}, ends=[6, 6, 7])
+    await consumer.perform_seek()
+    assert consumer.__dict__["sought"] == {}
+    assert consumer.__dict__["slept"] == transport.BETWEEN_LOOKS
+
+
+@pytest.mark.parametrize("rebalanced", [True, False])
+async def test_what_was_fetched_before_a_seek_is_thrown_away(
+    consumer: LosslessConsumer, monkeypatch: pytest.MonkeyPatch, rebalanced: bool
+) -> None:
+    fetched = {PLACE: [SimpleNamespace(offset=9)]}
+
+    async def fetch(self: Any, timeout: float) -> tuple[Any, Any]:
+        if rebalanced:
+            await self.perform_seek()
+        return fetched, {PLACE}
+
+    monkeypatch.setattr(Consumer, "_wait_next_records", fetch)
+    records, active = await consumer._wait_next_records(1.0)
+    assert records == (None if rebalanced else fetched)
+    assert active == {PLACE}
+
+
+async def test_a_client_that_was_sent_back_is_followed(
+    consumer: LosslessConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R7: else Faust drops everything below the offset that it has read last."""
+    fetched = {PLACE: [SimpleNamespace(offset=0)]}
+
+    async def fetch(self: Any, timeout: float) -> tuple[Any, Any]:
+        return fetched, {PLACE}
+
+    monkeypatch.setattr(Consumer, "_wait_next_records", fetch)
+    consumer.fetched[PLACE], consumer.done[PLACE] = 42, 40
+    consumer._committed_offset[PLACE] = 40
+    assert await consumer._wait_next_records(1.0) == (fetched, {PLACE})
+    assert consumer._should_commit(PLACE, 1)
+    consumer.ack(message(offset=0))
+    assert consumer._new_offset(PLACE) == 1
+
+
+async def test_a_topic_with_enough_in_memory_waits_and_others_go_on(
+    consumer: LosslessConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R14: bytes are counted for as long as the messages are there."""
+    asked: list[set[TP]] = []
+
+    async def fetch(self: Any, places: set[TP], timeout: float) -> dict[TP, Any]:
+        asked.append(places)
+        return {}
+
+    monkeypatch.setattr(Consumer, "_getmany", fetch)
+    held = [message(size=MOST_HELD)]
+    consumer.held.add(held[0])
+    await consumer._getmany({PLACE, TICKS}, 1.0)
+    await consumer._getmany({PLACE}, 1.0)
+    held.clear()
+    gc.collect()
+    await consumer._getmany({PLACE, TICKS}, 1.0)
+    assert asked == [{TICKS}, {PLACE, TICKS}]
+
+
+def test_bytes_are_held_until_the_message_is_gone() -> None:
+    held, kept = HeldBytes(), [message(size=5), message(TICKS, size=7)]
+    for one in kept:
+        held.add(one)
+    assert (held.of(PLACE.topic), held.of(TICKS.topic)) == (OVERHEAD + 5, OVERHEAD + 7)
+    del one, kept[0]
+    assert held.of(PLACE.topic) == 0
+    assert held.messages() == kept
+
+
+def test_a_gap_of_any_size_is_a_range(consumer: LosslessConsumer) -> None:
+    """Q10: a retention that took away a billion messages makes no list of their offsets."""
+    end = 5_000_000_000
+    consumer.done[PLACE] = 10
+    consumer.fetched[PLACE] = 11
+    consumer._note_fetched(PLACE, [end, end + 1])
+    consumer._acked[PLACE] = [10, end, end + 1]
+    consumer._acked_index[PLACE] = {10, end, end + 1}
+    assert consumer._new_offset(PLACE) == end + 2
+    assert consumer._acked[PLACE] == []
+    assert consumer._acked_index[PLACE] == set()
+
+
+@given(
+    st.integers(0, 40),
+    st.sets(st.integers(0, 40)),
+    st.lists(st.tuples(st.integers(0, 40), st.integers(1, 9))),
+)
+def test_the_run_ends_at_the_first_offset_that_is_neither_acknowledged_nor_missing(
+    begin: int, offsets: set[int], gaps: list[tuple[int, int]]
+) -> None:
+    """Q10: as a list of every offset would say."""
+    ranges = [(first, first + length) for first, length in gaps]
+    every = offsets | {offset for first, after in ranges for offset in range(first, after)}
+    end = begin
+    while end in every:
+        end += 1
+    assert end_of_run(begin, offsets, ranges) == end
+
+
+@pytest.mark.parametrize("stored", [None, 3, 7])
+@pytest.mark.parametrize("dropped", [1, 2])
+async def test_no_commit_goes_past_a_message_that_was_dropped(
+    consumer: LosslessConsumer, stored: int | None, dropped: int
+) -> None:
+    """Faust drops what a rebalance finds in its buffers: also one, also where nothing is committed."""
+    consumer.__dict__.update(stored={PLACE: stored}, ends=[20])
+    await consumer.perform_seek()
+    first = 3 if stored is None else stored
+    consumer._note_fetched(PLACE, list(range(first, first + dropped + 1)))
+    consumer.ack(message(offset=first + dropped))
+    assert consumer._new_offset(PLACE) is None
+    for offset in range(first, first + dropped):
+        consumer.ack(message(offset=offset))
+    assert consumer._new_offset(PLACE) == first + dropped + 1
+
+
+def test_a_message_that_was_fetched_before_a_seek_hides_none_after_it(consumer: LosslessConsumer) -> None:
+    """Faust notes its offset once it is delivered, which can be after the seek, and drops what lies below."""
+    consumer._read_offset.update({PLACE: 7})
+    consumer._read_offset[PLACE] = 9
+    assert consumer._read_offset[PLACE] is None
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_what_is_fetched_during_a_seek_is_fetched_again(
+    consumer: LosslessConsumer, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    """Whether the client had been sought yet is not known."""
+    looked = asyncio.Event()
+    go_on = asyncio.Event()
+
+    async def slow(self: Any, *places: TP) -> dict[TP, int]:
+        looked.set()
+        await go_on.wait()
+        return dict.fromkeys(places, 3)
+
+    async def fetch(self: Any, timeout: float) -> tuple[Any, Any]:
+        asyncio.get_running_loop().call_later(0.01, go_on.set)
+        if not begun:
+            go_on.set()
+            await seeking
+        return {PLACE: [SimpleNamespace(offset=9)]}, {PLACE}
+
+    monkeypatch.setattr(LosslessConsumer, "earliest_offsets", slow)
+    monkeypatch.setattr(Consumer, "_wait_next_records", fetch)
+    seeking = asyncio.create_task(consumer.perform_seek())
+    await looked.wait()
+    assert await consumer._wait_next_records(1.0) == (None, {PLACE})
+    await seeking
+    assert consumer.fetched[PLACE] == 7
+
+
+@given(st.data())
+def test_a_commit_means_that_everything_before_it_was_handled(data: st.DataObject) -> None:
+    """Whatever is fetched, dropped, handled twice or in another order, with holes in the log."""
+    consumer = object.__new__(LosslessConsumer)
+    consumer.__dict__.update(
+        held=HeldBytes(),
+        fetched={},
+        done={},
+        _committed_offset=defaultdict(lambda: None),
+        _unacked_messages=set(),
+        _n_acked=0,
+        _waiting_for_ack=None,
+        _acked=defaultdict(list),
+        _acked_index=defaultdict(set),
+        _gap=defaultdict(IntervalTree),
+        app=SimpleNamespace(topics=SimpleNamespace(acks_enabled_for=lambda _: True)),
+    )
+    log = sorted(data.draw(st.sets(st.integers(0, 30), min_size=1)))
+    handled: set[int] = set()
+    committed = begin = data.draw(st.integers(0, log[0]))
+
+    def seek() -> int:
+        consumer._committed_offset[PLACE] = committed
+        consumer.fetched[PLACE] = consumer.done[PLACE] = committed
+        return committed
+
+    position = seek()
+    for _ in range(data.draw(st.integers(1, 12))):
+        left = [offset for offset in log if offset >= position]
+        taken = left[: data.draw(st.integers(0, 5))]
+        consumer._note_fetched(PLACE, taken)
+        position = taken[-1] + 1 if taken else position
+        for offset in data.draw(st.permutations(taken)):
+            if data.draw(st.booleans()):
+                handled.add(offset)
+                consumer.ack(message(offset=offset))
+        if (new := consumer._new_offset(PLACE)) is not None:
+            assert new > committed
+            committed = new
+            consumer._committed_offset[PLACE] = new
+        assert [offset for offset in log if begin <= offset < committed and offset not in handled] == []
+        if data.draw(st.booleans()):
+            position = seek()

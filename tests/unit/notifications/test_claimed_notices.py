@@ -1,0 +1,101 @@
+"""What the ledger's row and the job's record say, as one notice."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from stream_app.notifications.templates import Notice
+from tests.unit.notifications.notices import AT, failure, notice
+
+RECORD: dict[str, Any] = {
+    "row_count": 3,
+    "file_size": 120,
+    "file_name": "a.csv",
+    "file_path": "jobs/a.csv",
+    "content_type": "text/csv",
+    "sha256": "00",
+    "as_of": AT,
+    "completed_at": AT,
+    "expires_at": AT,
+    "error_code": None,
+    "error_message": None,
+    "paused": None,
+    "traceparent": None,
+}
+ROW: dict[str, Any] = {
+    "id": uuid4(),
+    "delivery_id": uuid4(),
+    "attempts": 2,
+    "address": "a@example.com",
+    "due_at": AT,
+    "job_id": uuid4(),
+    "event": "completed",
+    "user_id": "user-1",
+    "export_type": "ledger",
+    "format": "csv",
+    "window": None,
+    "gone": False,
+    "revoked_at": None,
+    "unsubscribed": False,
+    "suppressed": None,
+    **RECORD,
+}
+
+
+def row(**changes: Any) -> Mapping[str, Any]:
+    """A claimed row; what is not named is NULL."""
+    return defaultdict(lambda: None, ROW | changes)
+
+
+def test_a_notice_has_what_the_rows_have() -> None:
+    found = Notice.of(row())
+    assert {name: getattr(found, name) for name in RECORD} == RECORD
+    assert (found.attempt, found.address, found.user_id, found.unwanted) == (
+        2,
+        "a@example.com",
+        "user-1",
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("window", "shown"),
+    [
+        ({"from": "2026-01-01", "to": "2026-02-01"}, ("2026-01-01", "2026-02-01")),
+        ({"from": 1, "to": 2, "more": 3}, ("1", "2")),
+        ({"from": "2026-01-01"}, None),
+        ({}, None),
+        ("text", None),
+        (None, None),
+    ],
+)
+def test_a_period_is_shown_where_both_of_its_ends_are_known(
+    window: object, shown: tuple[str, str] | None
+) -> None:
+    assert Notice.of(row(window=window)).window == shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"id": None}, "the job's record is gone"),
+        ({"gone": True}, "the file is gone"),
+        ({"gone": True, "event": "failed"}, None),
+        ({"revoked_at": AT}, "its link was revoked"),
+        ({"unsubscribed": True}, "the recipient has unsubscribed"),
+        ({"suppressed": "550 no"}, "the address was refused before: 550 no"),
+        ({"gone": True, "unsubscribed": True}, "the file is gone"),
+    ],
+)
+def test_what_nobody_wants_any_more_says_why(changes: dict[str, Any], reason: str | None) -> None:
+    assert Notice.of(row(**changes)).unwanted == reason
+
+
+def test_a_failure_is_not_empty() -> None:
+    assert failure().failed
+    assert not failure(row_count=0).empty
+    assert notice(row_count=0).empty
+    assert not notice(row_count=1).empty

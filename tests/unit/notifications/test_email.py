@@ -1,0 +1,243 @@
+"""What mails say, and how they are written: read back with the standard library's parser, strictly."""
+
+from email import policy
+from email.message import EmailMessage
+from email.parser import BytesParser
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from stream_app.notifications.email import Attachment, mail_of
+from stream_app.notifications.templates import Notice, human_size, one_line, write
+from tests.unit.notifications.notices import failure, notice
+
+LINK = "https://exports.example.com/exports/links/" + "A" * 66
+UNSUBSCRIBE = "https://exports.example.com/exports/unsubscribe/" + "B" * 66
+STRICT = policy.SMTP.clone(raise_on_defect=True)
+SENDER = "Exports <exports@example.com>"
+
+
+class Markup(HTMLParser):
+    """Tags and text of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str | None] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag == "a":
+            self.links.append(dict(attrs)["href"])
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def sent(
+    about: Notice, *, sender: str = SENDER, unsubscribe: str = UNSUBSCRIBE, **known: Any
+) -> EmailMessage:
+    """The mail as its receiver reads it."""
+    attachment = known.get("attachment")
+    content = write(about, link=LINK, unsubscribe=unsubscribe, attached=attachment is not None)
+    raw = mail_of(about, content, sender=sender, unsubscribe=unsubscribe, attachment=attachment).as_bytes()
+    assert raw.isascii()
+    lines = raw.split(b"\r\n")
+    assert not any(b"\n" in line or b"\r" in line for line in lines)
+    assert max(map(len, lines)) <= 998
+    read = BytesParser(EmailMessage, policy=STRICT).parsebytes(raw)
+    assert [part.defects for part in read.walk()] == [[] for _ in read.walk()]
+    assert all(header.defects == () for header in read.values())
+    return read
+
+
+def bodies(mail: EmailMessage) -> tuple[str, Markup]:
+    plain, html = mail.get_body(("plain",)), mail.get_body(("html",))
+    assert plain is not None
+    assert html is not None
+    return plain.get_content(), Markup(html.get_content())
+
+
+def test_headers_are_what_the_standards_ask_for() -> None:
+    mail = sent(notice())
+    assert mail["From"] == SENDER
+    assert mail["To"] == "ops@example.com"
+    assert mail["Subject"] == "Export of ledger: 3,120 rows"
+    assert mail["Date"].datetime == notice().due_at
+    assert mail["Message-ID"] == "<7d4cbe2b-0d06-4ef3-a2a9-3f8a1e6bb5b1@example.com>"
+    assert mail["Auto-Submitted"] == "auto-generated"
+    assert mail["List-Unsubscribe"] == f"<{UNSUBSCRIBE}>"
+    assert mail["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    assert mail["MIME-Version"] == "1.0"
+    assert mail.get_content_type() == "multipart/alternative"
+    assert [part.get_content_type() for part in mail.iter_parts()] == ["text/plain", "text/html"]
+    names = [name.lower() for name in mail]
+    assert len(set(names)) == len(names)
+
+
+def test_one_click_is_only_offered_over_https() -> None:
+    mail = sent(notice(), unsubscribe="http://127.0.0.1:8000/exports/unsubscribe/x")
+    assert mail["List-Unsubscribe"] == "<http://127.0.0.1:8000/exports/unsubscribe/x>"
+    assert "List-Unsubscribe-Post" not in mail
+
+
+def test_a_mail_of_a_finished_export_has_the_facts_and_the_link_in_both_bodies() -> None:
+    mail = sent(notice(window=("2026-11-01", "2026-12-01")))
+    text, page = bodies(mail)
+    for said in (
+        "ledger",
+        "3,120",
+        "401 kB",
+        "2026-11-01 up to, but without, 2026-12-01",
+        "ledger-2026-11-24.csv",
+        "2026-12-01 06:00 UTC",
+        notice().sha256,
+        str(notice().job_id),
+    ):
+        assert said is not None
+        assert said in text
+        assert said in page.text
+    assert f"\n{LINK}\n" in text.replace("\r\n", "\n")
+    assert page.links == [LINK, UNSUBSCRIBE]
+    assert UNSUBSCRIBE in text
+
+
+def test_a_time_that_is_not_known_is_left_out() -> None:
+    text, _ = bodies(sent(notice(as_of=None)))
+    (line,) = [line for line in text.splitlines() if line.startswith("As of:")]
+    assert line.strip() == "As of:"
+
+
+def test_facts_stand_in_two_columns() -> None:
+    """Of the plain text: the values begin where the longest name and a blank end."""
+    text, _ = bodies(sent(notice()))
+    lines = [line for line in text.splitlines() if line.startswith(("Dataset:", "Job:", "SHA-256:"))]
+    assert [len(line) - len(line.split(maxsplit=1)[1]) for line in lines] == [len("SHA-256: ")] * 3
+
+
+def test_a_mail_of_a_failed_export_has_the_reason_and_what_to_do_but_no_download() -> None:
+    mail = sent(failure())
+    text, page = bodies(mail)
+    assert mail["Subject"] == "Export of ledger failed"
+    reason = "The request names a column that the dataset does not have."
+    for said in (reason, "ask for the export again", str(notice().job_id)):
+        assert said in text
+        assert said in page.text
+    assert LINK not in text
+    assert page.links == [UNSUBSCRIBE]
+
+
+def test_a_failure_that_pauses_the_schedule_says_so() -> None:
+    mail = sent(failure(paused="paused after 5 failures in a row"))
+    assert mail["Subject"] == "Export of ledger failed, its schedule is paused"
+    for body in (bodies(mail)[0], bodies(mail)[1].text):
+        assert "no more exports until it is resumed." in body
+
+
+@pytest.mark.parametrize("code", ["unknown_dataset", "invalid_request", None, "a code of later"])
+def test_nothing_that_a_refused_request_says_is_in_the_mail(code: str | None) -> None:
+    """S10: else whoever can publish a request writes mails to anybody in the name of the service."""
+    words = "Your-account https://evil.example/login expires"
+    mail = sent(
+        failure(error_code=code, error_message=f"{words!r} is no dataset", export_type=words, format=words,
+            paused=words)
+    )  # fmt: skip
+    for part in (mail["Subject"], bodies(mail)[0], bodies(mail)[1].text):
+        assert "evil" not in part
+        assert "account" not in part
+
+
+def test_a_reason_in_words_of_the_service_is_in_the_mail() -> None:
+    mail = sent(failure(error_code="too_many_rows", error_message="a PDF has at most 100,000 rows"))
+    assert "a PDF has at most 100,000 rows" in bodies(mail)[0]
+
+
+@pytest.mark.parametrize(("rows", "subject"), [(0, "no rows"), (1, "1 row"), (2, "2 rows")])
+def test_the_subject_counts_the_rows(rows: int, subject: str) -> None:
+    mail = sent(notice(row_count=rows))
+    assert mail["Subject"] == f"Export of ledger: {subject}"
+    assert ("no row matched" in bodies(mail)[0]) is (rows == 0)
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [
+        "x\r\nBcc: victim@example.com",
+        "x\nContent-Type: text/html\n\n<script>alert(1)</script>",
+        "x\r\n\r\nbody",
+        "x\u2028Bcc: victim@example.com",
+        "x\0y",
+        "x\x85y\x0bz",
+        "=?utf-8?q?x=0D=0ABcc=3A_victim=40example=2Ecom?=",
+        "\u202egnp.exe",
+        '"><script>alert(1)</script>',
+        "</td><img src=x onerror=alert(1)>",
+        "${link}$unsubscribe",
+        "&lt;b&gt;",
+    ],
+)
+def test_nothing_that_users_choose_becomes_a_header_or_markup(evil: str) -> None:
+    harmless = sent(failure())
+    mail = sent(failure(export_type=evil, format=evil, error_message=evil, user_id=evil))
+    assert mail.keys() == harmless.keys()
+    assert mail["To"] == "ops@example.com"
+    assert set(bodies(mail)[1].tags) == set(bodies(harmless)[1].tags)
+    assert bodies(mail)[1].links == [UNSUBSCRIBE]
+    ready = sent(
+        notice(export_type=evil, file_name=evil, window=(evil, evil)),
+        attachment=Attachment(one_line(evil, 200), "text/csv; charset=utf-8", b"a,b\n"),
+    )
+    assert ready.keys() == sent(notice()).keys()
+    assert bodies(ready)[1].tags == bodies(sent(notice(window=("a", "b"))))[1].tags
+    (attachment,) = ready.iter_attachments()
+    assert attachment.keys() == [
+        "Content-Type",
+        "Content-Transfer-Encoding",
+        "Content-Disposition",
+        "MIME-Version",
+    ]
+    assert one_line(evil, 200) in bodies(ready)[1].text
+
+
+@pytest.mark.parametrize("name", ["Umsätze", "売上" * 20, "x" * 100, "a b " * 25, "🎉" * 25])
+def test_any_dataset_has_a_readable_subject(name: str) -> None:
+    assert sent(notice(export_type=name))["Subject"] == f"Export of {one_line(name, 100)}: 3,120 rows"
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["a@b.co", "x" * 64 + "@" + ".".join(["y" * 60] * 3) + ".example", "o'brien+exports@xn--bcher-kva.de"],
+)
+def test_any_address_arrives_as_it_is(address: str) -> None:
+    mail = sent(notice(address=address))
+    assert [item.addr_spec for item in mail["To"].addresses] == [address]
+
+
+@pytest.mark.parametrize(
+    "sender", ["exports@localhost", "Exports, Ltd. <e@example.com>", "Berichte für alle <e@b.de>"]
+)
+def test_the_sender_may_have_a_name(sender: str) -> None:
+    with_name = sender if "," not in sender else '"Exports, Ltd." <e@example.com>'
+    mail = sent(notice(), sender=with_name)
+    assert [str(item) for item in mail["From"].addresses] == [with_name]
+
+
+def test_an_attachment_is_the_file() -> None:
+    content = bytes(range(256)) * 40
+    mail = sent(notice(), attachment=Attachment("Bücher.xlsx", "application/vnd.ms-excel", content))
+    (attachment,) = mail.iter_attachments()
+    assert attachment.get_filename() == "Bücher.xlsx"
+    assert attachment.get_content_type() == "application/vnd.ms-excel"
+    assert attachment.get_content() == content
+    assert "The file is attached." in bodies(mail)[0]
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1_000, "1.0 kB"), (401_223, "401 kB"), (9_400_000, "9.4 MB")],
+)
+def test_sizes_are_readable(size: int, shown: str) -> None:
+    assert human_size(size) == shown

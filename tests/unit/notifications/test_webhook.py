@@ -1,0 +1,53 @@
+"""The signature of webhooks, against the specification's own example, and what they say."""
+
+import base64
+import json
+
+from stream_app.notifications.links import Links
+from stream_app.notifications.webhook import Hooks, message_id, receiver_key, signed
+from stream_app.settings import Settings
+from tests.unit.notifications.notices import failure, notice
+
+KEY = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+SETTINGS = Settings(
+    _env_file=None,
+    webhook_secret="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    public_url="https://exports.example.com",
+)
+
+
+def test_the_signature_is_that_of_the_specification() -> None:
+    headers = signed([KEY], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, b'{"test": 2432232314}')
+    assert headers == {
+        "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        "webhook-timestamp": "1614265330",
+        "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+    }
+    assert SETTINGS.webhook_keys == [KEY]
+
+
+def test_each_receiver_of_each_user_has_a_key_of_its_own() -> None:
+    """S13: a receiver that knows its key can sign for no other one."""
+    urls = ["https://a.example.com/x", "https://a.example.com/y", "https://b.example.com/x"]
+    keys = {receiver_key(KEY, user, url) for user in ("u1", "u2") for url in urls}
+    assert len(keys) == 6
+    assert all(len(key) == 32 for key in keys)
+    assert KEY not in keys
+    assert receiver_key(KEY, "u1", urls[0] + "?job=1") == receiver_key(KEY, "u1", urls[0])
+
+
+def test_what_is_posted_is_json_and_has_the_link_or_the_error() -> None:
+    hooks = Hooks(SETTINGS, Links(SETTINGS))
+    done = json.loads(json.dumps(hooks.payload(notice())))
+    assert done["type"] == "export.completed"
+    assert done["timestamp"] == "2026-11-24T06:00:02+00:00"
+    assert done["data"]["row_count"] == 3_120
+    assert done["data"]["download_url"].startswith("https://exports.example.com/exports/links/")
+    failed = json.loads(json.dumps(hooks.payload(failure())))
+    assert failed["type"] == "export.failed"
+    assert failed["data"]["error"]["code"] == "unknown_column"
+    assert "download_url" not in failed["data"]
+
+
+def test_the_id_is_the_same_for_each_attempt() -> None:
+    assert message_id(notice(attempt=1)) == message_id(notice(attempt=2)) == f"msg_{notice().delivery_id.hex}"

@@ -1,0 +1,68 @@
+"""Metrics count each thing once, under few names."""
+
+import pytest
+
+from stream_app.kafka.brokers import Place
+from stream_app.observability import metrics
+from stream_app.worker.watchdog import Reading, Signs
+from streaming_exporter.errors import Outage, Rejected, Retryable
+
+
+def counted(part: str, kind: str) -> float:
+    return metrics.PROCESS.get_sample_value("exporter_errors_total", {"part": part, "kind": kind}) or 0
+
+
+def test_names_that_are_not_known_are_one_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "_known", {})
+    metrics.know(datasets={"ledger"}, formats={"csv"})
+    assert metrics.labels("ledger", "csv") == {"dataset": "ledger", "format": "csv"}
+    assert metrics.labels("csv", "ledger") == {"dataset": "other", "format": "other"}
+
+
+def test_an_error_counts_where_it_became_ours_and_only_there() -> None:
+    before = counted("inner", "outage"), counted("outer", "outage")
+
+    def away() -> None:
+        with metrics.errors_of("outer"), metrics.errors_of("inner"):
+            try:
+                raise OSError("connection refused")
+            except OSError as error:
+                raise Outage("away") from error
+
+    with pytest.raises(Outage):
+        away()
+    assert (counted("inner", "outage"), counted("outer", "outage")) == (before[0] + 1, before[1])
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"), [(Retryable("x"), "temporarily_unavailable"), (Rejected("x"), "refused")]
+)
+def test_only_errors_of_a_library_are_a_parts_own(error: Exception, kind: str) -> None:
+    before = counted("part", kind)
+    for cause in (None, OSError()):
+        error.__cause__ = cause
+        with pytest.raises(type(error)), metrics.errors_of("part"):
+            raise error
+    assert counted("part", kind) == before + 1
+
+
+def test_lag_is_what_is_not_dealt_with() -> None:
+    def place(partition: int) -> Place:
+        return ("exports.requests", partition)
+
+    readings = {
+        place(0): Reading(position=10, oldest=7, acknowledged=False),
+        place(1): Reading(position=4, oldest=None, acknowledged=False),
+        place(2): Reading(position=None, oldest=None, acknowledged=False),
+    }
+    signs = Signs("w", ends={place(0): 12, place(1): 4, place(2): 100}, readings=readings)
+    assert signs.behind() == {"exports.requests": 5}
+
+
+@pytest.mark.parametrize("process", metrics.REGISTRIES)
+def test_every_metric_says_what_it_is(process: str) -> None:
+    names = [family.name for family in metrics.told(process).collect()]
+    assert len(names) == len(set(names))
+    for family in metrics.told(process).collect():
+        assert family.name.startswith(("exporter_", "process_"))
+        assert family.documentation

@@ -1,0 +1,198 @@
+"""Spans without a back end: what is handed on, what is told, and that off means off."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
+from structlog.testing import capture_logs
+
+from stream_app.exports.phases import Timed, TimedSink, phase, rendering
+from stream_app.observability import telemetry, tracing
+from streaming_exporter.errors import Rejected
+from streaming_exporter.events import cancel_event
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+SPAN_ID = TRACE.split("-")[2]
+
+
+def turn_on(monkeypatch: pytest.MonkeyPatch, sampler: Sampler | None = None) -> InMemorySpanExporter:
+    memory = InMemorySpanExporter()
+    provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(memory))
+    monkeypatch.setattr(tracing, "tracer", provider.get_tracer("test"))
+    return memory
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    return turn_on(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("variables", "exporters"),
+    [
+        ({}, []),
+        ({"OTEL_SERVICE_NAME": "s", "OTEL_TRACES_SAMPLER": "always_on"}, []),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, ["otlp"]),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:4318/v1/traces"}, ["otlp"]),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_TRACES_EXPORTER": "none"}, []),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_SDK_DISABLED": "true"}, []),
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://c:4318"}, []),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, ["otlp"]),
+        ({"OTEL_TRACES_EXPORTER": "otlp, console"}, ["otlp", "console"]),
+    ],
+)
+def test_the_standard_variables_decide(variables: dict[str, str], exporters: list[str]) -> None:
+    assert telemetry.exporters_asked_for(variables) == exporters
+
+
+def test_off_hands_on_what_came() -> None:
+    event = cancel_event(uuid4(), source="/t", traceparent=TRACE)
+    with tracing.processing([event]) as events:
+        assert events[0] is event
+    with tracing.span("outer", parent=TRACE) as outer:
+        with tracing.span("inner") as inner:
+            assert (outer.traceparent, inner.traceparent) == (TRACE, TRACE)
+            assert tracing.current() is inner
+        assert tracing.current() is outer
+    assert tracing.current() is tracing.NOTHING
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    [None, "", "x", TRACE.upper(), f"00-{'0' * 32}-{SPAN_ID}-01", TRACE + "-more", "ff" + TRACE[2:]],
+)
+def test_what_is_not_well_formed_has_no_ids(traceparent: str | None) -> None:
+    assert tracing.ids(traceparent) == {}
+
+
+def test_on_continues_the_trace(memory: InMemorySpanExporter) -> None:
+    event = cancel_event(uuid4(), source="/t", traceparent=TRACE)
+    with (
+        tracing.processing([event]) as events,
+        tracing.span("export", parent=events[0].traceparent),
+        tracing.span("source", attributes={"known": 1, "unknown": None}),
+    ):
+        pass
+    found = {span.name: span for span in memory.get_finished_spans()}
+    assert {f"{span.context.trace_id:032x}" for span in found.values() if span.context} == {
+        TRACE.split("-")[1]
+    }
+    first, export, source = (found[name] for name in ("process exports.requests", "export", "source"))
+    assert first.parent is not None
+    assert f"{first.parent.span_id:016x}" == SPAN_ID
+    assert [item.parent and item.parent.span_id for item in (export, source)] == [
+        item.context and item.context.span_id for item in (first, export)
+    ]
+    assert source.attributes == {"known": 1}
+    assert tracing.ids(events[0].traceparent)["span_id"] == f"{first.context.span_id:016x}"
+
+
+def test_errors_are_told_by_their_kind(memory: InMemorySpanExporter) -> None:
+    errors = [Rejected("filters.kind: got 'a secret'", code="bad_filter_value"), ValueError("a secret")]
+    for error in errors:
+        with pytest.raises(type(error)), tracing.span("export"):
+            raise error
+    rejected, crashed = memory.get_finished_spans()
+    assert [span.status.is_ok for span in (rejected, crashed)] == [False, False]
+    assert [(span.attributes or {})["error.type"] for span in (rejected, crashed)] == [
+        "bad_filter_value",
+        "ValueError",
+    ]
+    assert "test_tracing.py" in str((crashed.events[0].attributes or {})["exception.stacktrace"])
+    assert "a secret" not in rejected.to_json() + crashed.to_json()
+
+
+async def test_a_cancelled_task_has_not_failed(memory: InMemorySpanExporter) -> None:
+    async def work() -> None:
+        with tracing.span("export"):
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    (span,) = memory.get_finished_spans()
+    assert span.status.is_unset
+
+
+def test_a_trace_that_is_not_sampled_is_not_sampled_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = turn_on(monkeypatch, ALWAYS_OFF)
+    with tracing.span("export", parent=TRACE) as span:
+        assert span.traceparent is not None
+        assert span.traceparent.startswith(TRACE[:36])
+        assert span.traceparent.endswith("-00")
+    assert memory.get_finished_spans() == ()
+
+
+async def test_phases_say_for_how_long_they_worked(memory: InMemorySpanExporter) -> None:
+    def slow(chunks: Iterator[bytes], seconds: float) -> Iterator[bytes]:
+        for chunk in chunks:
+            time.sleep(seconds)
+            yield chunk
+
+    async def full(_: bytes) -> None:
+        await asyncio.sleep(0.05)
+
+    read = Timed(slow(iter([b"a", b"b"]), 0.05))
+    made = Timed(rendering(slow(read, 0.02), read))
+    with phase("upload", made, {}):
+        assert b"".join(made) == b"ab"
+    sink = TimedSink(full)
+    with phase("source", sink, {}):
+        await sink(b"a")
+    found = {span.name: dict(span.attributes or {}) for span in memory.get_finished_spans()}
+    busy = {name: found[name]["exporter.busy_seconds"] for name in found}
+    waited = {name: found[name]["exporter.waited_seconds"] for name in found}
+    assert 0.1 <= waited["render"] < waited["upload"]  # type: ignore[operator]
+    assert 0.04 <= busy["render"] < 0.1  # type: ignore[operator]
+    assert busy["upload"] < 0.02  # type: ignore[operator]
+    assert waited["source"] >= 0.05  # type: ignore[operator]
+
+
+def test_the_end_waits_for_no_back_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "LAST_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+        with capture_logs() as logs:
+            with telemetry.exported("exporter-worker", "w1"):
+                with tracing.span("export"):
+                    pass
+                began = time.monotonic()
+            assert time.monotonic() - began < 2
+    assert [line["event"] for line in logs] == ["tracing.on", "tracing.unsent"]
+    assert tracing.tracer is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"OTEL_TRACES_EXPORTER": "carrier-pigeon"}, "otlp_proto_http"),
+        ({"OTEL_TRACES_EXPORTER": "otlp,carrier-pigeon"}, "carrier-pigeon"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "otlp_proto_grpc"),
+        ({"OTEL_BSP_MAX_QUEUE_SIZE": "100"}, "max_queue_size"),
+        ({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "few"}, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"),
+    ],
+)
+def test_variables_that_cannot_be_followed_are_said_and_work_goes_on(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], reason: str
+) -> None:
+    for name, value in {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", **variables}.items():
+        monkeypatch.setenv(name, value)
+    threads = set(threading.enumerate())
+    with capture_logs() as logs, telemetry.exported("exporter-worker", "w1"):
+        assert tracing.tracer is None
+        assert set(threading.enumerate()) <= threads
+    (line,) = logs
+    assert line["event"] == "tracing.unavailable"
+    assert reason in line["error"]
+    assert variables.keys() <= set(line["variables"])

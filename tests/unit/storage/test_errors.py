@@ -1,0 +1,132 @@
+"""What each error of a store means (P10, P11, R17), how parts grow (R18), keys of attempts (R4)."""
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import urllib3
+from minio.error import InvalidResponseError, S3Error, ServerError
+
+from stream_app.storage import parts
+from stream_app.storage.checksums import HashedStream
+from stream_app.storage.errors import MEANINGS, Meaning, meaning_of, passes, store_errors
+from stream_app.storage.listing import new_mark, object_key
+from stream_app.storage.parts import MAX_PARTS, PART_SIZE, cut, largest_file, part_size
+from streaming_exporter.errors import NeedsOperator, Outage, Rejected, Retryable
+
+RAISED = {
+    Meaning.PASSES: Outage,
+    Meaning.OPERATOR: NeedsOperator,
+    Meaning.REFUSED: Rejected,
+    Meaning.FAULT: Retryable,
+}
+
+WELL_KNOWN = [
+    "AccessDenied", "BadDigest", "EntityTooLarge", "EntityTooSmall", "ExpiredToken", "InternalError",
+    "InvalidAccessKeyId", "InvalidArgument", "InvalidBucketName", "InvalidDigest", "InvalidObjectState",
+    "InvalidPart", "InvalidPartOrder", "InvalidRange", "InvalidRequest", "InvalidStorageClass",
+    "InvalidToken", "KeyTooLongError", "MalformedXML", "MethodNotAllowed", "MissingContentLength",
+    "NoSuchBucket", "NoSuchKey", "NoSuchUpload", "NotImplemented", "OperationAborted",
+    "PermanentRedirect", "PreconditionFailed", "QuotaExceeded", "RequestTimeTooSkewed",
+    "RequestTimeout", "ServiceUnavailable", "SignatureDoesNotMatch", "SlowDown", "TemporaryRedirect",
+    "TooManyRequests", "XMinioStorageFull",
+]  # fmt: skip
+
+
+def answer(code: str, status: int) -> S3Error:
+    response: Any = urllib3.HTTPResponse(status=status)
+    return S3Error(response, code, "said so", "/b/k", "r", "h")
+
+
+@pytest.mark.parametrize("code", sorted(MEANINGS))
+def test_each_code_becomes_the_error_of_its_meaning(code: str) -> None:
+    """Whatever status it comes with."""
+    for status in (400, 403, 404, 409, 500, 501, 503):
+        error = answer(code, status)
+        with pytest.raises(RAISED[MEANINGS[code]]) as raised, store_errors():
+            raise error
+        assert type(raised.value) is RAISED[MEANINGS[code]]
+        assert code in str(raised.value)
+        assert passes(error) is (MEANINGS[code] is Meaning.PASSES)
+
+
+def test_the_codes_that_stores_give_most_are_in_the_table() -> None:
+    assert set(WELL_KNOWN) <= MEANINGS.keys()
+
+
+@pytest.mark.parametrize(
+    ("status", "meaning"),
+    [
+        (400, Meaning.FAULT), (401, Meaning.OPERATOR), (403, Meaning.OPERATOR), (404, Meaning.FAULT),
+        (405, Meaning.REFUSED), (408, Meaning.PASSES), (409, Meaning.FAULT), (413, Meaning.REFUSED),
+        (429, Meaning.PASSES), (500, Meaning.PASSES), (501, Meaning.REFUSED), (502, Meaning.PASSES),
+        (503, Meaning.PASSES), (507, Meaning.PASSES), (599, Meaning.PASSES),
+    ],
+)  # fmt: skip
+def test_a_code_that_nobody_knows_is_judged_by_its_status(status: int, meaning: Meaning) -> None:
+    assert meaning_of("SomethingNew", status) is meaning
+    assert meaning_of(None, status) is meaning
+
+
+def test_users_are_told_no_words_of_the_store() -> None:
+    """Neither its message nor a code that is none."""
+    for code in ("AccessDenied", "<script>"):
+        with pytest.raises(NeedsOperator) as raised, store_errors():
+            raise answer(code, 403)
+        assert "said so" not in raised.value.reason
+        assert "<" not in raised.value.reason
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ServerError("502", 502),
+        InvalidResponseError(200, "text/html", "<html>"),
+        urllib3.exceptions.ReadTimeoutError(None, "/", "late"),  # type: ignore[arg-type]
+        urllib3.exceptions.ProtocolError("reset"),
+    ],
+)
+def test_what_is_no_answer_of_a_store_passes(error: Exception) -> None:
+    assert passes(error)
+    with pytest.raises(Outage), store_errors():
+        raise error
+
+
+def test_ten_thousand_parts_make_five_tebibytes() -> None:
+    """R18: and what is kept in memory stays small."""
+    assert largest_file() >= 5 * 2**40
+    sizes = [part_size(number) for number in range(1, MAX_PARTS + 1)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] == PART_SIZE
+    assert max(size for size in sizes if size <= parts.IN_MEMORY) <= 16 * 2**20
+    assert min(sizes) >= 5 * 2**20, "S3 takes no smaller ones but the last"
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 10, 64, 1_000])
+@pytest.mark.parametrize("total", [0, 1, 9, 10, 11, 30, 31, 100, 257])
+def test_a_stream_is_cut_without_a_byte_lost(chunk: int, total: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R18: parts of 10 bytes, then of 20, then of 50 on disk."""
+    monkeypatch.setattr(parts, "LARGER", ((2, 2), (4, 5)))
+    monkeypatch.setattr(parts, "IN_MEMORY", 20)
+    content = bytes(number % 251 for number in range(total))
+    stream = HashedStream(content[start : start + chunk] for start in range(0, total, chunk))
+    made = [bytes(part) for part in stream.parts(10)]
+    assert b"".join(made) == content
+    assert stream.size == total
+    expected = [part_size(number, 10) for number in range(1, len(made) + 1)]
+    assert [len(part) for part in made[:-1]] == expected[:-1]
+    assert not made or 0 < len(made[-1]) <= expected[-1]
+
+
+def test_a_huge_part_is_no_bytes_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "IN_MEMORY", 5)
+    (part,) = cut(iter([b"0123456"]), 10)
+    assert not isinstance(part, bytes)
+    assert bytes(part) == b"0123456"
+
+
+def test_no_two_attempts_have_one_key() -> None:
+    """R4: also not two of one number."""
+    job_id = uuid4()
+    keys = {object_key(job_id, 1, "f", mark=new_mark()) for _ in range(1_000)}
+    assert len(keys) == 1_000

@@ -1,0 +1,245 @@
+"""The contract: what is written can be read back, and nothing else is read."""
+
+import json
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streaming_exporter.errors import ExporterError, Rejected, Unreadable
+from streaming_exporter.events import (
+    TOPIC_OF,
+    Event,
+    EventType,
+    ExportRequest,
+    LifecycleData,
+    Topic,
+    cancel_event,
+    decode,
+    download_event,
+    lifecycle_event,
+    request_event,
+    tick_event,
+)
+
+JOB = "4f1c2d3e-0000-4000-8000-000000000001"
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+DOCUMENTED = {
+    "specversion": "1.0",
+    "id": JOB,
+    "source": "/services/billing",
+    "type": "export.requested",
+    "time": "2026-11-24T06:00:00Z",
+    "datacontenttype": "application/json",
+    "data": {
+        "user_id": "user-17",
+        "export_type": "ledger",
+        "format": "csv",
+        "filters": {"kind": "proof", "created_at": {"gte": "2026-01-01", "lt": "2026-02-01"}},
+        "columns": ["id", "kind", "created_at"],
+        "options": {"compression": "gzip"},
+        "scope": "own",
+        "priority": "normal",
+        "recipients": ["ops@example.com"],
+    },
+}
+
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=40)
+requests = st.builds(
+    ExportRequest,
+    user_id=texts,
+    export_type=texts,
+    format=texts,
+    filters=st.dictionaries(texts, st.one_of(texts, st.integers(), st.booleans()), max_size=3),
+    columns=st.none() | st.lists(texts, min_size=1, max_size=5),
+    scope=st.sampled_from(["own", "all"]),
+    priority=st.sampled_from(["high", "normal", "low"]),
+)
+
+
+def message(**changes: object) -> bytes:
+    return json.dumps({**DOCUMENTED, **changes}).encode()
+
+
+def test_the_documented_request_is_read() -> None:
+    event = decode(message())
+    request = ExportRequest.parse(event.data)
+    assert event.job_id == UUID(JOB)
+    assert event.key == JOB.encode()
+    assert event.topic is Topic.REQUESTS
+    assert request.columns == ["id", "kind", "created_at"]
+    assert request.options.compression == "gzip"
+    assert request.recipients == ["ops@example.com"]
+
+
+@given(requests)
+def test_a_request_survives_the_journey(request_: ExportRequest) -> None:
+    event = request_event(request_, source="/test")
+    read = decode(event.encode())
+    assert read == event
+    assert ExportRequest.parse(read.data) == request_
+
+
+def test_every_type_has_a_topic_and_is_read_back() -> None:
+    data = LifecycleData(job_id=uuid4(), user_id="u", export_type="e", format="csv", status="pending")
+    at = datetime(2026, 11, 24, 6, 0, tzinfo=UTC)
+    events = [
+        request_event(ExportRequest(user_id="u", export_type="e", format="csv"), source="/t"),
+        cancel_event(uuid4(), source="/t"),
+        tick_event(at, source="/t"),
+        *(lifecycle_event(kind, data, source="/t") for kind in EventType if TOPIC_OF[kind] is Topic.EVENTS),
+        download_event(uuid4(), by="user-2", owner="user-1", source="/t"),
+    ]
+    assert {event.type for event in events} == set(EventType) == set(TOPIC_OF)
+    assert [decode(event.encode()) for event in events] == events
+    assert events[2].tick == at
+    assert events[2].key == b"tick"
+
+
+def test_the_same_fact_has_the_same_id() -> None:
+    data = LifecycleData(
+        job_id=uuid4(), user_id="u", export_type="e", format="csv", status="failed", attempt=2
+    )
+    first = lifecycle_event(EventType.FAILED, data, source="/a")
+    again = lifecycle_event(EventType.FAILED, data, source="/b")
+    later = lifecycle_event(EventType.FAILED, data.model_copy(update={"attempt": 3}), source="/a")
+    assert first.id == again.id
+    assert first.id != later.id
+
+
+def test_what_cloudevents_allows_is_read() -> None:
+    assert decode(message(datacontenttype="application/json; charset=utf-8"))
+    assert decode(message(datacontenttype=None, subject=None, time=None))
+    cancel = {"type": "export.cancel_requested", "subject": JOB, "data": None}
+    assert decode(message(**cancel)).job_id == UUID(JOB)
+
+
+def test_unknown_fields_are_ignored() -> None:
+    content = {**DOCUMENTED, "tenant": "x", "data": {**DOCUMENTED["data"], "colour": "red"}}  # type: ignore[dict-item]
+    assert decode(json.dumps(content).encode()).data["user_id"] == "user-17"
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "empty"),
+        (b"", "empty"),
+        (b"hello", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b'{"id": NaN}', "not JSON"),
+        (b"[" * 10_000, "not JSON"),
+        (b"[]", "expected a JSON object, got list"),
+        (message(type="export.imagined"), "type: input should be 'export.requested'"),
+        (message(specversion="0.3"), "specversion"),
+        (message(id="17"), "id must be the job's UUID, got '17'"),
+        (message(datacontenttype="text/xml"), "datacontenttype"),
+        (message(data=None), "data.user_id: field required"),
+        (message(data={"export_type": "ledger", "format": "csv"}), "data.user_id: field required"),
+        (
+            message(data={"user_id": 7, "export_type": "ledger", "format": "csv"}),
+            "data.user_id: input should be",
+        ),
+        (message(data={"user_id": "", "export_type": "ledger", "format": "csv"}), "data.user_id"),
+        (message(data={"user_id": "u\0", "export_type": "ledger", "format": "csv"}), "NUL"),
+        (message(data={"user_id": "\ud800", "export_type": "l", "format": "csv"}), "not JSON"),
+        (message(data="x"), "data"),
+        (message(type="export.cancel_requested"), "subject must be the job's UUID, got None"),
+        (message(type="schedule.tick", data={"at": "noon"}), "data.at"),
+        (message(type="export.completed", subject=JOB, data={}), "data.user_id"),
+        (json.dumps({key: value for key, value in DOCUMENTED.items() if key != "source"}).encode(), "source"),
+    ],
+)
+def test_what_cannot_be_read_says_why(content: bytes | None, complaint: str) -> None:
+    with pytest.raises(Unreadable) as caught:
+        decode(content)
+    assert complaint in str(caught.value)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_raise_anything_else(content: bytes) -> None:
+    with pytest.raises(Unreadable):
+        decode(content)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(sorted(DOCUMENTED)), json_values)
+def test_any_value_in_any_attribute_is_read_or_unreadable(attribute: str, value: object) -> None:
+    try:
+        event = decode(message(**{attribute: value}))
+    except Unreadable as error:
+        assert str(error)
+    else:
+        assert isinstance(event, Event)
+
+
+@given(st.sampled_from(sorted(DOCUMENTED["data"])), json_values)
+def test_any_value_in_any_data_field_is_honoured_or_refused_with_its_name(field: str, value: object) -> None:
+    data = {**DOCUMENTED["data"], field: value}  # type: ignore[dict-item]
+    try:
+        request = ExportRequest.parse(decode(message(data=data)).data)
+    except Rejected as error:
+        assert error.field is not None
+        assert error.field.split(".")[0] == field
+    except ExporterError as error:
+        assert isinstance(error, Unreadable)
+    else:
+        assert request.user_id
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"filters": ["x"]}, "filters: input should be a valid dictionary, got ['x']"),
+        ({"columns": []}, "columns: list should have at least 1 item"),
+        ({"scope": "everything"}, "scope: input should be 'own' or 'all', got 'everything'"),
+        (
+            {"options": {"compression": "rar"}},
+            "options.compression: input should be 'none', 'gzip' or 'zstd'",
+        ),
+        ({"options": {"delimiter": "ab"}}, "options.delimiter"),
+    ],
+)
+def test_what_cannot_be_honoured_names_the_field(change: dict[str, object], complaint: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        ExportRequest.parse({**DOCUMENTED["data"], **change})  # type: ignore[dict-item]
+    assert str(caught.value).startswith(complaint)
+
+
+@pytest.mark.parametrize("traceparent", [TRACE, "01" + TRACE[2:], "cc" + TRACE[2:] + "-what.comes-later"])
+def test_a_trace_context_is_read_as_it_came(traceparent: str) -> None:
+    event = decode(json.dumps(DOCUMENTED | {"traceparent": traceparent}).encode())
+    assert event.traceparent == traceparent
+    assert decode(event.encode()).traceparent == traceparent
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    [
+        "é",
+        "",
+        7,
+        {"trace": TRACE},
+        TRACE + "\n",
+        TRACE + "\r\nX-Other: 1",
+        TRACE + "-more",
+        TRACE.upper(),
+        TRACE.replace("0af7", "०af7"),
+        "ff" + TRACE[2:],
+        "01" + TRACE[2:] + "more",
+        "01" + TRACE[2:] + "-é",
+        "01" + TRACE[2:] + "-" + "x" * 100_000,
+        f"00-{'0' * 32}-b7ad6b7169203331-01",
+    ],
+)
+def test_a_trace_context_that_is_not_well_formed_is_none(traceparent: object) -> None:
+    event = decode(json.dumps(DOCUMENTED | {"traceparent": traceparent}).encode())
+    assert event.traceparent is None
+    assert event.identity.user_id == "user-17"

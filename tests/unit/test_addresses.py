@@ -1,0 +1,188 @@
+"""Whom the service may write to."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from stream_app.addresses import Addressing, is_public, networks
+from stream_app.settings import Settings
+from streaming_exporter.errors import Rejected
+
+SECRET = "whsec_" + "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFB"
+
+
+def addressing(**changes: Any) -> Addressing:
+    return Addressing.of(Settings(_env_file=None, **{"webhook_secret": SECRET, **changes}))
+
+
+def test_addresses_come_back_as_mails_carry_them_each_once() -> None:
+    found = addressing().recipients(["Ops@Example.com", "ops@example.com", "a@bücher.de", "root@intranet"])
+    assert found == ["ops@example.com", "a@xn--bcher-kva.de", "root@intranet"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "nobody",
+        "a@b@c.de",
+        "a b@c.de",
+        "Name <a@c.de>",
+        "a@c.de\r\nBcc: x@y.de",
+        "a@c.de,b@c.de",
+        "ü@c.de",
+        "a@[127.0.0.1]",
+        "x" * 65 + "@c.de",
+    ],
+)
+def test_what_is_no_address_is_named_with_its_place(address: str) -> None:
+    with pytest.raises(Rejected, match=r"^recipients\.1: .* is not a mail address: ") as error:
+        addressing().recipients(["ops@example.com", address])
+    assert error.value.code == "bad_recipient"
+
+
+def test_domains_can_be_limited_and_the_error_names_those_allowed() -> None:
+    limited = addressing(mail_allowed_domains=" Example.com, bücher.de ")
+    assert limited.recipients(["a@EXAMPLE.com", "b@bücher.de"]) == ["a@example.com", "b@xn--bcher-kva.de"]
+    for address in ("a@sub.example.com", "a@example.com.evil.org"):
+        with pytest.raises(Rejected, match=r"must not go to .*; allowed: bücher.de, example.com") as error:
+            limited.recipients([address])
+        assert error.value.code == "recipient_not_allowed"
+
+
+def test_there_may_be_fifty() -> None:
+    many = [f"u{number}@example.com" for number in range(51)]
+    assert len(addressing().recipients(many[:50])) == 50
+    with pytest.raises(Rejected, match="51 addresses; at most 50"):
+        addressing().recipients(many)
+
+
+def test_a_webhook_is_a_public_https_url() -> None:
+    url = "https://hooks.example.com:8443/exports?team=7"
+    assert addressing().webhook(url) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "hooks.example.com",
+        "//hooks.example.com/x",
+        "http://hooks.example.com/",
+        "ftp://hooks.example.com/",
+        "file:///etc/passwd",
+        "https://user:secret@hooks.example.com/",
+        "https://hooks.example.com/#part",
+        "https://hooks.example.com/\r\nHost: x",
+        "https://hooks.example.com\\@evil.org/",
+        "https://hooks.example.com:99999/",
+        "https://[::1/",
+        "https:///path",
+        "https://hooks.example.com/" + "x" * 2_000,
+    ],
+)
+def test_anything_else_is_refused(url: str) -> None:
+    with pytest.raises(Rejected, match=r"^webhook: .* is not a webhook: .* allowed: https") as error:
+        addressing().webhook(url)
+    assert error.value.code == "bad_webhook"
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "10.1.2.3", "169.254.169.254", "[::1]", "[fd00::1]", "localhost", "[::ffff:10.0.0.1]"],
+)
+def test_a_webhook_must_not_be_private_unless_that_is_allowed(host: str) -> None:
+    with pytest.raises(Rejected, match="is not a public host"):
+        addressing().webhook(f"https://{host}/")
+    open_to_all = addressing(webhook_allow_private=True)
+    assert open_to_all.webhook(f"http://{host}/") == f"http://{host}/"
+
+
+def test_without_a_secret_there_are_no_webhooks() -> None:
+    with pytest.raises(Rejected, match="set EXPORTER_WEBHOOK_SECRET"):
+        addressing(webhook_secret=None).webhook("https://hooks.example.com/")
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("93.184.216.34", True),
+        ("2606:2800:220:1::1", True),
+        ("0.0.0.0", False),
+        ("100.64.0.1", False),
+        ("192.168.1.1", False),
+        ("172.16.0.1", False),
+        ("224.0.0.1", False),
+        ("255.255.255.255", False),
+        ("fe80::1", False),
+        ("ff02::1", False),
+        ("::ffff:93.184.216.34", True),
+        ("::ffff:169.254.169.254", False),
+        ("2002:7f00:1::", False),
+        ("64:ff9b::a00:1", False),
+        ("64:ff9b::5db8:d822", True),
+        ("64:ff9b:1::7f00:1", False),
+        ("::127.0.0.1", False),
+        ("::ffff:0:127.0.0.1", False),
+        ("fec0::1", False),
+        ("5f00::1", False),
+    ],
+)
+def test_private_addresses_are_known_in_every_notation(address: str, public: bool) -> None:
+    assert is_public(address) is public
+
+
+@pytest.mark.parametrize("secret", ["secret", "whsec_", "whsec_c2hvcnQ=", "whsec_%%%", "x" + SECRET])
+def test_a_secret_that_is_none_is_refused_at_the_start(secret: str) -> None:
+    with pytest.raises(ValidationError, match="allowed: whsec_ and 24 to 64 bytes in base64"):
+        Settings(_env_file=None, webhook_secret=secret)
+
+
+def test_mails_go_nowhere_unless_domains_are_named() -> None:
+    """S10: a service that others reach mails nobody before its operators say whom."""
+    public = {"public_url": "https://exports.example.com"}
+    with pytest.raises(Rejected, match="EXPORTER_MAIL_ALLOWED_DOMAINS") as error:
+        addressing(**public).recipients(["a@example.com"])
+    assert error.value.code == "recipient_not_allowed"
+    assert addressing(**public).recipients([]) == []
+    assert addressing(**public, mail_allowed_domains="*").recipients(["a@example.com"]) == ["a@example.com"]
+    assert addressing().recipients(["a@example.com"]) == ["a@example.com"], "on loopback they go to anybody"
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("hooks.example.com", True),
+        ("HOOKS.example.com.", True),
+        ("a.b.partner.org", True),
+        ("partner.org", False),
+        ("evilpartner.org", False),
+        ("example.com", False),
+        ("hooks.example.com.evil.org", False),
+    ],
+)
+def test_webhooks_go_only_to_hosts_that_are_allowed(host: str, allowed: bool) -> None:
+    """S13: as for mail domains."""
+    limited = addressing(webhook_allowed_hosts="Hooks.example.com, *.partner.org")
+    url = f"https://{host}/x"
+    if allowed:
+        assert limited.webhook(url) == url
+    else:
+        with pytest.raises(Rejected, match=r"must not go to .* allowed: hooks.example.com, \*.partner.org"):
+            limited.webhook(url)
+
+
+@pytest.mark.parametrize("address", ["192.0.0.192", "192.0.0.8", "168.63.129.16", "2001::1", "3fff::1"])
+def test_special_networks_are_not_public(address: str) -> None:
+    """S18: also those that Python takes for global."""
+    assert not is_public(address)
+
+
+def test_further_networks_can_be_denied() -> None:
+    denied = networks("8.8.8.0/24,2a00:1450::/32")
+    assert is_public("8.8.8.8")
+    assert not is_public("8.8.8.8", denied)
+    assert not is_public("::ffff:8.8.8.8", denied)
+    assert not is_public("2a00:1450::1", denied)
+    assert is_public("2a00:1451::1", denied)

@@ -1,0 +1,198 @@
+"""A batch waits for the part that refuses it, says so where the watchdog looks, and is bounded by bytes."""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import uuid4
+
+import pytest
+
+from stream_app.kafka.buffers import Backlog
+from stream_app.kafka.event_producer import Emitter
+from stream_app.worker import batches
+from stream_app.worker.batches import MOST, MOST_BYTES, _handle_all, _handle_next, sorted_out
+from streaming_exporter.errors import Outage, Unreadable
+from streaming_exporter.events import Topic, cancel_event, tick_event
+
+
+class App(SimpleNamespace):
+    """What of the Faust app batches use."""
+
+    def __init__(self) -> None:
+        super().__init__(held_up_at=None, held_up_by="", consumer_generation_id=1, steps=0)
+        self.refused_at: dict[str, float] = {}
+        self.backlogs: dict[str, Backlog] = {}
+
+    def get_on(self, topic: str) -> None:
+        self.steps += 1
+
+
+class Message(SimpleNamespace):
+    """An event of the stream."""
+
+    def __init__(self, app: App, value: bytes = b"") -> None:
+        message = SimpleNamespace(topic="t", partition=0, value=value, headers=(), generation_id=1)
+        super().__init__(app=app, message=message, acked=False)
+
+    def ack(self) -> None:
+        self.acked = True
+
+
+class Parts:
+    """A database and a broker. ``impossible`` messages fail alone; ``broken``: how often everything does."""
+
+    def __init__(self, *, impossible: Sequence[bytes] = (), broken: int = 0, refused: int = 0) -> None:
+        self.impossible = impossible
+        self.broken = broken
+        self.refused = refused
+        self.handled: list[bytes] = []
+        self.dead: list[bytes] = []
+        self.proofs = 0
+
+    def _refuse(self) -> None:
+        if self.refused:
+            self.refused -= 1
+            raise Outage("the disk is full")
+
+    async def handle(self, messages: Sequence[Any]) -> None:
+        values = [message.message.value for message in messages]
+        if self.broken or set(values) & set(self.impossible):
+            raise KeyError("impossible")
+        self._refuse()
+        self.handled += values
+
+    async def prove(self) -> None:
+        self.proofs += 1
+        if self.broken:
+            self.broken -= 1
+            raise KeyError("impossible")
+
+    async def dead_letter(self, event: Any, _: Unreadable) -> None:
+        self._refuse()
+        self.dead.append(event.message.value)
+
+    async def take(self, messages: Sequence[Any]) -> None:
+        await _handle_all(cast(Any, messages), self.handle, cast(Emitter, self), self.prove)
+
+
+@pytest.mark.parametrize("impossible", [False, True])
+async def test_a_refusal_is_noted(impossible: bool) -> None:
+    app = App()
+    parts = Parts(impossible=[b"x"] if impossible else [], refused=1)
+    before = time.monotonic()
+    await parts.take([Message(app, b"x")])
+    assert before <= app.held_up_at <= time.monotonic()
+    assert app.held_up_by == "the disk is full"
+    assert app.refused_at == {"t": app.held_up_at}
+    assert len(parts.dead) == impossible
+
+
+@pytest.mark.parametrize("number", [1, 2, 20])
+async def test_what_fails_for_all_is_an_outage_and_makes_no_dead_letter(number: int) -> None:
+    """R2: whatever the error looks like, and however many messages a batch has."""
+    app = App()
+    parts = Parts(broken=3)
+    values = [b"%d" % name for name in range(number)]
+    await parts.take([Message(app, value) for value in values])
+    assert parts.dead == []
+    assert parts.handled == values
+    assert "cannot be written" in app.held_up_by
+
+
+async def test_a_message_that_fails_alone_is_put_aside_and_the_others_are_handled() -> None:
+    """R2: others of its batch succeed at the same time."""
+    parts = Parts(impossible=[b"2"])
+    await parts.take([Message(App(), b"%d" % name) for name in range(5)])
+    assert parts.dead == [b"2"]
+    assert parts.handled == [b"0", b"1", b"3", b"4"]
+    assert parts.proofs == 2
+
+
+async def test_a_message_that_fails_as_everything_begins_to_fail_is_kept() -> None:
+    """R2: the proof before it is not enough."""
+
+    class Ending(Parts):
+        async def prove(self) -> None:
+            await super().prove()
+            if self.proofs == 1:
+                self.broken = 2  # from here on, for a while
+
+    parts = Ending()
+    parts.broken = 0
+    first = [True]
+
+    async def handle(messages: Sequence[Any]) -> None:
+        if first.pop() if first else False:
+            raise KeyError("once")
+        await parts.handle(messages)
+
+    await _handle_all(cast(Any, [Message(App(), b"x")]), handle, cast(Emitter, parts), parts.prove)
+    assert parts.dead == []
+    assert parts.handled == [b"x"]
+
+
+async def test_each_message_of_a_batch_that_is_split_is_a_sign_of_life() -> None:
+    """R15: handling 500 messages one by one takes a while."""
+    app = App()
+    await Parts(impossible=[b"2"]).take([Message(app, b"%d" % name) for name in range(5)])
+    assert app.steps >= 5
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batch"),
+    [
+        ([10] * (MOST + 5), MOST),
+        ([MOST_BYTES // 4] * 9, 4),
+        ([5 * MOST_BYTES, 10], 1),
+        ([10, 5 * MOST_BYTES, 10], 1),
+        ([MOST_BYTES], 1),
+    ],
+)
+async def test_batches_are_bounded_by_bytes_and_lose_nothing(sizes: list[int], batch: int) -> None:
+    """R14: and a message that is larger than a batch is one."""
+    app, handled = App(), []
+    events = [Message(app, bytes(size)) for size in sizes]
+    backlog = Backlog(2 * MOST)
+    for event in cast(list[Any], events):
+        await backlog.put(event)
+    first: Any = await backlog.get()
+
+    async def handle(messages: Sequence[Any]) -> None:
+        handled.append(list(messages))
+
+    nothing = cast(Any, None)
+    over: Any = first
+    while over is not None or not backlog.is_empty:
+        assert backlog.places == {("t", 0)}
+        over = await _handle_next(over or backlog.get_nowait(), backlog, handle, nothing, nothing)
+    assert backlog.places == set()
+    assert len(handled[0]) == batch
+    assert [event for messages in handled for event in messages] == events
+    assert all(event.acked for event in events)
+
+
+def test_a_batch_is_sorted_out_in_order() -> None:
+    at = datetime(2026, 11, 24, 6, tzinfo=UTC)
+    ticks = [tick_event(at, source="/t"), tick_event(at, source="/u")]
+    misplaced = cancel_event(uuid4(), source="/t")
+    contents = [ticks[0].encode(), b"?", misplaced.encode(), None, ticks[1].encode()]
+    messages = [SimpleNamespace(message=SimpleNamespace(value=content, headers=())) for content in contents]
+    read, unread = sorted_out(cast(Any, messages), Topic.TICKS)
+    read = cast(list[Any], read)
+    assert read == [(messages[0], ticks[0]), (messages[4], ticks[1])]
+    assert [message for message, _ in unread] == messages[1:4]
+    assert "export.cancel_requested does not belong on exports.ticks" in str(unread[1][1])
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries again at once."""
+    import stamina
+
+    monkeypatch.setattr(
+        batches,
+        "until_possible",
+        stamina.AsyncRetryingCaller(attempts=None, timeout=None, wait_initial=0, wait_max=0.01).on(Outage),
+    )

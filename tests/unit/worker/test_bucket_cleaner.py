@@ -1,0 +1,64 @@
+"""What in the bucket a job needs: a mistake here deletes somebody's file."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from stream_app.jobs.states import Status
+from stream_app.settings import Settings
+from stream_app.storage.listing import Found, object_key
+from stream_app.worker.maintenance.bucket_cleaner import Owner, is_needed
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+SETTINGS = Settings(_env_file=None, retention_days=7, lease_seconds=30, export_timeout_seconds=3600)
+HOURS = timedelta(hours=1)
+YOUNG, OLD, ANCIENT = 1.5 * HOURS, 3 * HOURS, 24 * 9 * HOURS
+JOB = uuid4()
+
+
+def found(attempt: int, age: timedelta, *, upload: bool = False) -> Found:
+    return Found(object_key(JOB, attempt, "f"), JOB, attempt, NOW - age, "u" if upload else None)
+
+
+def needed(item: Found, job: Owner | None) -> bool:
+    return is_needed(item, job, now=NOW, settings=SETTINGS)
+
+
+@pytest.mark.parametrize("status", Status)
+@pytest.mark.parametrize("attempt", [1, 2, 3])
+@pytest.mark.parametrize("upload", [True, False])
+def test_nothing_young_is_touched(status: Status, attempt: int, upload: bool) -> None:
+    assert needed(found(attempt, YOUNG, upload=upload), Owner(status, 2, None))
+    assert needed(found(attempt, YOUNG, upload=upload), None)
+
+
+def test_the_file_of_a_completed_job_is_needed_at_any_age() -> None:
+    job = Owner(Status.COMPLETED, 2, object_key(JOB, 2, "f"))
+    assert needed(found(2, ANCIENT), job)
+    assert not needed(found(1, OLD), job)
+    assert not needed(found(3, OLD), job)
+    assert not needed(found(2, OLD, upload=True), job)
+
+
+@pytest.mark.parametrize("status", [Status.PENDING, Status.PROCESSING])
+@pytest.mark.parametrize("upload", [True, False])
+def test_what_the_current_attempt_has_is_needed(status: Status, upload: bool) -> None:
+    """Its completion may be sealed and not recorded yet."""
+    job = Owner(status, 2, None)
+    assert needed(found(2, ANCIENT, upload=upload), job)
+    assert not needed(found(1, OLD, upload=upload), job)
+
+
+@pytest.mark.parametrize("status", [Status.FAILED, Status.CANCELLED, Status.EXPIRED])
+@pytest.mark.parametrize("upload", [True, False])
+def test_a_job_without_a_file_needs_none(status: Status, upload: bool) -> None:
+    assert not needed(found(2, OLD, upload=upload), Owner(status, 2, object_key(JOB, 2, "f")))
+
+
+def test_a_job_unknown_here_may_be_known_elsewhere_until_its_file_would_have_expired() -> None:
+    assert needed(found(1, OLD), None)
+    assert needed(found(1, 24 * 7 * HOURS), None)
+    assert not needed(found(1, ANCIENT), None)
+    assert needed(found(1, OLD, upload=True), None)
+    assert not needed(found(1, 25 * HOURS, upload=True), None)

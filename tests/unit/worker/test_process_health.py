@@ -1,0 +1,36 @@
+"""A probe looks at the age of the file, so that a worker that hangs is not ready."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from stream_app.__main__ import cli
+from stream_app.worker.process_health import FRESH_SECONDS, is_ready, say_ready
+
+
+def test_ready_while_it_is_touched(tmp_path: Path) -> None:
+    file = tmp_path / "ready"
+    assert not is_ready(file)
+    say_ready(file, True)
+    assert is_ready(file)
+    old = time.time() - FRESH_SECONDS - 1
+    os.utime(file, (old, old))
+    assert not is_ready(file)
+    say_ready(file, True)
+    assert is_ready(file)
+    say_ready(file, False)
+    say_ready(file, False)
+    assert not file.exists()
+    assert not is_ready(None)
+
+
+def test_the_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "ready"
+    monkeypatch.setenv("EXPORTER_READY_FILE", str(file))
+    probe = CliRunner()
+    assert probe.invoke(cli, ["doctor", "--ready"]).exit_code == 1
+    file.touch()
+    assert probe.invoke(cli, ["doctor", "--ready"]).exit_code == 0

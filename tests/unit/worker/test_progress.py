@@ -1,0 +1,62 @@
+"""For which partitions a step is progress: the watchdog asks it of each one (R15)."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from faust.types import TP
+from faust.types.tuples import ConsumerMessage
+
+from stream_app.kafka.buffers import Backlog, HeldBytes
+from stream_app.kafka.transport import MOST_HELD, App, LosslessConsumer
+from stream_app.worker.batches import _handle_next
+
+TOPIC = "exports.requests"
+
+
+@pytest.fixture
+def app() -> App:
+    made = App("progress", broker="kafka://nowhere", web_enabled=False)
+    consumer = object.__new__(LosslessConsumer)
+    consumer.held = HeldBytes()
+    made._consumer = consumer
+    made.consumer_generation_id = 1
+    return made
+
+
+def event(app: App, partition: int, size: int = 0) -> Any:
+    place = TP(TOPIC, partition)
+    message = ConsumerMessage(TOPIC, partition, 0, 0.0, 1, [], None, bytes(size), None, tp=place)
+    cast(LosslessConsumer, app._consumer).held.add(message)
+    return SimpleNamespace(app=app, message=message, ack=lambda: None)
+
+
+async def handled(app: App, partitions: list[int], *, most: int = 100, size: int = 0) -> list[int]:
+    """Handle a message of the first partition, and meanwhile read one of each of the others; the progress."""
+    backlog = Backlog(most)
+    await backlog.put(event(app, partitions[0], size))
+
+    async def handle(_: object) -> None:
+        for partition in partitions[1:]:
+            await backlog.put(event(app, partition))
+        app.get_on(TOPIC)
+
+    nothing = cast(Any, None)
+    await _handle_next(await backlog.get(), backlog, handle, nothing, nothing)
+    return [app.steps((TOPIC, partition)) for partition in range(4)]
+
+
+async def test_a_step_is_progress_for_what_is_handled_and_for_what_waits_behind_it(app: App) -> None:
+    """A partition of which nothing is here could be read: that others get on says nothing about it."""
+    assert await handled(app, [0, 1]) == [2, 2, 0, 0]
+    assert await handled(app, [2]) == [2, 2, 2, 0]
+    assert app.steps(("exports.ticks", 0)) == 0
+
+
+async def test_a_step_is_progress_for_all_while_the_backlog_is_full(app: App) -> None:
+    """Messages of any partition can wait outside."""
+    assert await handled(app, [0, 1], most=1) == [2, 2, 2, 2]
+
+
+async def test_a_step_is_progress_for_all_while_reading_waits_for_room(app: App) -> None:
+    assert await handled(app, [0], size=MOST_HELD) == [2, 2, 2, 2]

