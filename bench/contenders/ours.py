@@ -5,15 +5,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from uuid import uuid4
 
 from bench.context import Context
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.datasets import LEDGER
 from stream_app.exports.formats.registry import FORMATS
-from stream_app.exports.pipeline import Exporter, Gauge
+from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
-from stream_app.jobs.claim import Claim
+from stream_app.exports.task import ExportProgress, ExportTask
 from stream_app.storage.object_store import Storage
 from streaming_exporter.events import ExportRequest
 
@@ -40,8 +41,7 @@ async def _run(context: Context) -> None:
         )
         watching = asyncio.create_task(_watch(context))
         try:
-            done = await exporter.run(_claim(dataset.name, context.format), Gauge())
-            assert done.key is not None
+            done = await exporter.run(_task(dataset.name, context.format, exporter.storage), ExportProgress())
             context.key = done.key
         finally:
             watching.cancel()
@@ -50,15 +50,14 @@ async def _run(context: Context) -> None:
             await source.close()
 
 
-def _claim(dataset: str, output: str) -> Claim:
+def _task(dataset: str, output: str, storage: Storage) -> ExportTask:
     request = {"user_id": "bench", "export_type": dataset, "format": output, "scope": "all"}
-    return Claim(
-        job_id=uuid4(),
-        attempt=1,
-        worker="bench",
-        failures=0,
+    job_id = uuid4()
+    return ExportTask(
+        name=str(job_id),
         request=ExportRequest.parse(request),
-        started_at=datetime.now(UTC),
+        asked_at=datetime.now(UTC),
+        target=partial(storage.key, job_id, 1),
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID, uuid4
 
 from celery import Celery
@@ -19,9 +20,9 @@ from bench.jobs.ours import DATASET
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.datasets import load_datasets
 from stream_app.exports.formats.registry import FORMATS
-from stream_app.exports.pipeline import Exporter, Gauge
+from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
-from stream_app.jobs.claim import Claim
+from stream_app.exports.task import ExportProgress, ExportTask
 from stream_app.settings import Settings
 from stream_app.storage.object_store import Storage
 from streaming_exporter.events import ExportRequest
@@ -39,15 +40,13 @@ def _export(job_id: str) -> None:
     if not hasattr(_own, "runner"):
         _own.runner, _own.exporter = asyncio.Runner(), _exporter()
     request = ExportRequest(user_id=job_id, export_type=DATASET, format="csv", scope="all")
-    claim = Claim(
-        job_id=UUID(job_id),
-        attempt=1,
-        worker="celery",
-        failures=0,
+    task = ExportTask(
+        name=job_id,
         request=request,
-        started_at=datetime.now(UTC),
+        asked_at=datetime.now(UTC),
+        target=partial(_own.exporter.storage.key, UUID(job_id), 1),
     )
-    _own.runner.run(_own.exporter.run(claim, Gauge()))
+    _own.runner.run(_own.exporter.run(task, ExportProgress()))
     _done[job_id] = time.perf_counter()
 
 

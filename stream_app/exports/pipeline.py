@@ -7,12 +7,12 @@
 """
 
 import asyncio
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from threading import Event
 from typing import Any
@@ -28,12 +28,11 @@ from stream_app.exports.query import Rows, Statement, render, rows_of
 from stream_app.exports.relative_dates import resolved
 from stream_app.exports.size_limits import MessageTooLong, largest, refusal
 from stream_app.exports.source import Sink, Snapshot, Source
-from stream_app.jobs.claim import Claim
-from stream_app.jobs.states import Status
+from stream_app.exports.task import ExportProgress, ExportResult, ExportTask
 from stream_app.settings import Settings
 from stream_app.storage.object_store import Storage, Stored
 from streaming_exporter.errors import ExporterError, Outage, Rejected
-from streaming_exporter.events import ExportRequest, LifecycleData
+from streaming_exporter.events import ExportRequest
 
 ESTIMATE_AFTER = 0.5
 """Seconds after which somebody may be watching how far an export is."""
@@ -52,14 +51,6 @@ LARGEST_SECONDS = 60
 """How long is looked for the row that was too large."""
 
 
-@dataclass(slots=True)
-class Gauge:
-    """How far an export is; the export writes it, whoever wants to know reads it."""
-
-    tally: Tally = field(default_factory=Tally)
-    estimated_rows: int | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Exporter:
     """Runs exports. ``threads`` is where files are framed and uploaded: one thread for each export."""
@@ -73,15 +64,15 @@ class Exporter:
     threads: Executor
     estimates: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
-    async def run(self, claim: Claim, gauge: Gauge) -> LifecycleData:
-        """Write the claimed job's file; returns the data of its ``export.completed`` event.
+    async def run(self, task: ExportTask, progress: ExportProgress) -> ExportResult:
+        """Write the file that ``task`` asks for.
 
         Raises:
             Rejected: the request cannot be honoured.
             Retryable: a part failed in a way that passes.
             asyncio.CancelledError: the task was cancelled. No failure leaves an object behind.
         """
-        request = claim.request
+        request = task.request
         if request.export_type not in self.datasets or request.format not in self.formats:
             raise Outage(
                 "this worker does not know the dataset or the format; operators: give all workers the same "
@@ -91,13 +82,18 @@ class Exporter:
         compression = compression_for(request.options.compression, output)
         dataset = self.datasets[request.export_type]
         return await self.catalog.use(
-            dataset, lambda table: self._export(claim, table, output, compression, gauge)
+            dataset, lambda table: self._export(task, table, output, compression, progress)
         )
 
     async def _export(
-        self, claim: Claim, table: Table, output: Format, compression: Compression | None, gauge: Gauge
-    ) -> LifecycleData:
-        request = resolved(claim.request, table.every, claim.asked_at or claim.now)
+        self,
+        task: ExportTask,
+        table: Table,
+        output: Format,
+        compression: Compression | None,
+        progress: ExportProgress,
+    ) -> ExportResult:
+        request = resolved(task.request, table.every, task.asked_at)
 
         def prepare() -> tuple[Rows, Statement]:
             rows = rows_of(table, request)
@@ -106,10 +102,10 @@ class Exporter:
         # In a thread: a filter of many values takes its time to check and to render.
         rows, statement = await asyncio.to_thread(prepare)
         async with self.source.snapshot(
-            f"exporter {claim.job_id}", path=table.path, also=table.probe
+            f"exporter {task.name}", path=table.path, also=table.probe
         ) as snapshot:
-            await self._check_table(snapshot, table, claim)
-            gauge.estimated_rows = await self._check_size(snapshot, rows, output)
+            await self._check_table(snapshot, table, task)
+            progress.estimated_rows = await self._check_size(snapshot, rows, output)
             document = Document(
                 dataset=table.dataset.name,
                 columns=rows.columns,
@@ -120,20 +116,18 @@ class Exporter:
                 template_header=table.dataset.template_header,
                 template_columns=tuple(item.name for item in table.columns),
             )
-            file = _File(claim, request, document, output, compression, self.storage.key)
-            estimating = asyncio.create_task(self._estimate(claim, table, rows, gauge))
+            file = _File(task, request, document, output, compression)
+            estimating = asyncio.create_task(self._estimate(task, table, rows, progress))
             try:
-                count, stored = await self._transfer(snapshot, statement, file, gauge)
+                count, stored = await self._transfer(snapshot, statement, file, progress)
             except MessageTooLong as error:
-                raise await self._too_large(claim, table, request, output) or error from error
+                raise await self._too_large(task, table, request, output) or error from error
             finally:
                 estimating.cancel()
                 await asyncio.wait({estimating})
         if table.filtered:
-            gauge.tally.warnings[ROW_SECURITY] += 1
-        now = claim.now
-        return claim.lifecycle(
-            Status.COMPLETED,
+            progress.tally.warnings[ROW_SECURITY] += 1
+        return ExportResult(
             row_count=count,
             file_size=stored.size,
             sha256=stored.sha256,
@@ -142,13 +136,11 @@ class Exporter:
             content_type=file.content_type,
             file_name=file.name,
             as_of=snapshot.as_of,
-            completed_at=now,
-            expires_at=now + timedelta(days=self.settings.retention_days),
-            manifest=file.manifest(count, stored, gauge.tally),
+            manifest=file.manifest(count, stored, progress.tally),
         )
 
     async def _too_large(
-        self, claim: Claim, table: Table, request: ExportRequest, output: Format
+        self, task: ExportTask, table: Table, request: ExportRequest, output: Format
     ) -> Rejected | None:
         """The error for the row that was too long, if it is found in time: nothing of it is here."""
         named = request.columns or [item.name for item in table.columns]
@@ -157,14 +149,14 @@ class Exporter:
         rows = rows_of(table, request.model_copy(update={"columns": wanted}))
         with suppress(ExporterError, TimeoutError):
             async with self.source.snapshot(
-                f"exporter {claim.job_id} largest row", path=table.path, seconds=LARGEST_SECONDS
+                f"exporter {task.name} largest row", path=table.path, seconds=LARGEST_SECONDS
             ) as snapshot:
                 found = await snapshot.first(await asyncio.to_thread(largest, rows, key))
                 if found is not None:
                     return refusal(rows, key, (found["key"], found["sizes"]), output.row_bytes, output.name)
         return None
 
-    async def _check_table(self, snapshot: Snapshot, table: Table, claim: Claim) -> None:
+    async def _check_table(self, snapshot: Snapshot, table: Table, task: ExportTask) -> None:
         """See that the table is what its description says, and that it has all rows of the job's window.
 
         Raises:
@@ -174,9 +166,9 @@ class Exporter:
         if snapshot.also != table.fingerprint:
             await snapshot.end()
             raise Outdated
-        if claim.window is None:
+        if task.window is None:
             return
-        end = datetime.fromisoformat(claim.window["to"])
+        end = datetime.fromisoformat(task.window["to"])
         if snapshot.as_of < end or (snapshot.is_standby and snapshot.replayed is None):
             await snapshot.end()
             reached = snapshot.replayed if snapshot.is_standby else snapshot.as_of
@@ -198,7 +190,7 @@ class Exporter:
             )
         return count
 
-    async def _estimate(self, claim: Claim, table: Table, rows: Rows, gauge: Gauge) -> None:
+    async def _estimate(self, task: ExportTask, table: Table, rows: Rows, progress: ExportProgress) -> None:
         """Learn how long an export will be that takes its time; on another connection, its own is busy.
 
         Of a user's own rows they are counted: what the planner expects tells of everybody's.
@@ -206,26 +198,26 @@ class Exporter:
         There is one connection for all of these, and one that waits for a lock leaves it to the others.
         """
         await asyncio.sleep(ESTIMATE_AFTER)
-        if gauge.estimated_rows is None:
+        if progress.estimated_rows is None:
             with suppress(ExporterError, TimeoutError):  # whatever is wrong, the export itself will say
                 async with (
                     self.estimates,
                     asyncio.timeout(ESTIMATE_SECONDS),
                     self.source.snapshot(
-                        f"exporter {claim.job_id} estimate",
+                        f"exporter {task.name} estimate",
                         path=table.path,
                         seconds=ESTIMATE_SECONDS,
                         lock_seconds=ESTIMATE_SECONDS / 2,
                     ) as snapshot,
                 ):
                     sql = await asyncio.to_thread(render, rows.select.order_by(None))
-                    if claim.request.scope == "all":
-                        gauge.estimated_rows = await snapshot.estimate(sql)
+                    if task.request.scope == "all":
+                        progress.estimated_rows = await snapshot.estimate(sql)
                     elif (count := await snapshot.count(sql, COUNTED_ROWS + 1)) <= COUNTED_ROWS:
-                        gauge.estimated_rows = count
+                        progress.estimated_rows = count
 
     async def _transfer(
-        self, snapshot: Snapshot, statement: Statement, file: "_File", gauge: Gauge
+        self, snapshot: Snapshot, statement: Statement, file: "_File", progress: ExportProgress
     ) -> tuple[int, Stored]:
         pipe = BytePipe()
         stopped = Event()
@@ -233,7 +225,7 @@ class Exporter:
 
         def upload() -> Stored:
             read = Timed(iter(pipe))
-            framed = file.bytes(read, gauge.tally)
+            framed = file.bytes(read, progress.tally)
             rendered = rendering(framed, read)
             made = Timed(rendered)
             try:
@@ -307,12 +299,11 @@ def _limited(sink: Sink, limit: int | None, output: Format) -> Sink:
 class _File:
     """Name, type and bytes of the file that one attempt writes."""
 
-    claim: Claim
+    task: ExportTask
     request: ExportRequest
     document: Document
     output: Format
     compression: Compression | None
-    key_of: Callable[[object, int, str], str]
 
     @property
     def name(self) -> str:
@@ -322,7 +313,7 @@ class _File:
     @cached_property
     def key(self) -> str:
         """Where it goes; no other attempt ever has this key."""
-        return self.key_of(self.claim.job_id, self.claim.attempt, self.name)
+        return self.task.target(self.name)
 
     @property
     def content_type(self) -> str:
@@ -348,7 +339,7 @@ class _File:
             "format": self.output.name,
             "columns": [{"name": item.name, "type": item.type} for item in self.document.columns],
             "filters": request.filters,
-            **({"window": self.claim.window} if self.claim.window else {}),
+            **({"window": self.task.window} if self.task.window else {}),
             "scope": request.scope,
             "options": request.options.model_dump(mode="json", exclude_defaults=True),
             "as_of": self.document.as_of.isoformat(),

@@ -166,7 +166,10 @@ class Dispatcher:
 
 def _progress(attempt: Attempt) -> Progress:
     return Progress(
-        attempt.claim.job_id, attempt.claim.attempt, attempt.gauge.tally.rows, attempt.gauge.estimated_rows
+        attempt.claim.job_id,
+        attempt.claim.attempt,
+        attempt.progress.tally.rows,
+        attempt.progress.estimated_rows,
     )
 
 

@@ -6,10 +6,12 @@ import time
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
+from functools import partial
 
 import structlog
 
-from stream_app.exports.pipeline import Exporter, Gauge
+from stream_app.exports.pipeline import Exporter
+from stream_app.exports.task import ExportProgress, ExportTask
 from stream_app.jobs.claim import Claim
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import Status
@@ -42,7 +44,7 @@ class Attempt:
     """One export that runs here."""
 
     claim: Claim
-    gauge: Gauge
+    progress: ExportProgress
     export: "asyncio.Task[LifecycleData]"
     report: "asyncio.Task[None]"
     """The last that is said about it: at first that it has started, later how far it is."""
@@ -67,7 +69,7 @@ class Attempt:
     @property
     def has_news(self) -> bool:
         """Whether it got further since the last report, and that report is out."""
-        return self.report.done() and self.gauge.tally.rows > self.reported_rows
+        return self.report.done() and self.progress.tally.rows > self.reported_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,10 @@ class Runner:
 
     def start(self, claim: Claim) -> Attempt:
         """Begin the export of a claimed job."""
-        gauge = Gauge()
-        export = asyncio.create_task(self._export(claim, gauge), name=f"export {claim.job_id}")
+        progress = ExportProgress()
+        export = asyncio.create_task(self._export(claim, progress), name=f"export {claim.job_id}")
         started = lifecycle_event(EventType.STARTED, claim.lifecycle(Status.PROCESSING))
-        return Attempt(claim, gauge, export, asyncio.create_task(until_possible(self.emit, started)))
+        return Attempt(claim, progress, export, asyncio.create_task(until_possible(self.emit, started)))
 
     async def finish(self, attempt: Attempt) -> None:
         """See an attempt to its sealed and published outcome, or to its release."""
@@ -117,9 +119,9 @@ class Runner:
 
     async def report_progress(self, attempt: Attempt) -> None:
         """Say how far an attempt is, if Kafka takes it."""
-        rows = attempt.reported_rows = attempt.gauge.tally.rows
+        rows = attempt.reported_rows = attempt.progress.tally.rows
         data = attempt.claim.lifecycle(
-            Status.PROCESSING, row_count=rows, estimated_rows=attempt.gauge.estimated_rows
+            Status.PROCESSING, row_count=rows, estimated_rows=attempt.progress.estimated_rows
         )
         try:
             await self.emit(lifecycle_event(EventType.PROGRESSED, data, occasion=str(rows)))
@@ -142,10 +144,32 @@ class Runner:
         """Hand the job back once the state database takes it: a lease that runs out would be a failure."""
         await until_possible(self.store.release, claim, delay=delay, failed=failed, waits_for=waits_for)
 
-    async def _export(self, claim: Claim, gauge: Gauge) -> LifecycleData:
+    async def _export(self, claim: Claim, progress: ExportProgress) -> LifecycleData:
         if claim.attempt > 1:
             await self.caretaker.sweep(claim.job_id, before=claim.attempt)
-        return await self.exporter.run(claim, gauge)
+        task = ExportTask(
+            name=str(claim.job_id),
+            request=claim.request,
+            asked_at=claim.asked_at or claim.now,
+            target=partial(self.exporter.storage.key, claim.job_id, claim.attempt),
+            window=claim.window,
+        )
+        result = await self.exporter.run(task, progress)
+        now = claim.now
+        return claim.lifecycle(
+            Status.COMPLETED,
+            row_count=result.row_count,
+            file_size=result.file_size,
+            sha256=result.sha256,
+            bucket=result.bucket,
+            key=result.key,
+            content_type=result.content_type,
+            file_name=result.file_name,
+            as_of=result.as_of,
+            completed_at=now,
+            expires_at=now + timedelta(days=self.settings.retention_days),
+            manifest=result.manifest,
+        )
 
     async def _judge(self, attempt: Attempt) -> LifecycleData | None:
         """The outcome that a finished export has; ``None`` if the job goes back or is not ours any more."""

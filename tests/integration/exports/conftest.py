@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -16,12 +17,13 @@ from stream_app.exports.catalog import Catalog
 from stream_app.exports.datasets import Dataset
 from stream_app.exports.formats.base import Format
 from stream_app.exports.formats.registry import FORMATS
-from stream_app.exports.pipeline import Exporter, Gauge
+from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
-from stream_app.jobs.claim import Claim
+from stream_app.exports.task import ExportProgress, ExportResult, ExportTask
 from stream_app.settings import Settings
+from stream_app.storage.listing import new_mark, object_key
 from stream_app.storage.object_store import Storage
-from streaming_exporter.events import ExportRequest, LifecycleData
+from streaming_exporter.events import ExportRequest
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Exported:
     """A finished file, as whoever follows its link gets it."""
 
     content: bytes
-    data: LifecycleData
+    data: ExportResult
 
     @property
     def warnings(self) -> dict[str, int]:
@@ -59,11 +61,11 @@ async def schema(database: asyncpg.Connection) -> AsyncIterator[str]:
     await database.execute(f'DROP SCHEMA "{name}" CASCADE')
 
 
-def claim_for(request: ExportRequest) -> Claim:
-    """A claim as the dispatcher would get it."""
-    return Claim(
-        job_id=uuid4(), attempt=1, worker="test", failures=0, request=request, started_at=datetime.now(UTC)
-    )
+def task_for(request: ExportRequest) -> ExportTask:
+    """A task as the job runner would make it."""
+    job_id = uuid4()
+    target = partial(object_key, job_id, 1, mark=new_mark())
+    return ExportTask(name=str(job_id), request=request, asked_at=datetime.now(UTC), target=target)
 
 
 @pytest.fixture
@@ -105,7 +107,7 @@ async def exported_by(
     wanted = ExportRequest.parse(
         {"user_id": "u", "export_type": dataset.name, "format": format_name, "scope": "all", **request}
     )
-    data = await exporter.run(claim_for(wanted), Gauge())
+    data = await exporter.run(task_for(wanted), ExportProgress())
     link = storage.link(data.key or "", data.file_name or "", data.content_type or "")
     response = await asyncio.to_thread(urllib3.request, "GET", link, decode_content=False)
     assert response.status == 200, response.data

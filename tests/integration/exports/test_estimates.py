@@ -7,9 +7,10 @@ import pytest
 
 from stream_app.exports import pipeline as run
 from stream_app.exports.datasets import Dataset
-from stream_app.exports.pipeline import Exporter, Gauge
+from stream_app.exports.pipeline import Exporter
+from stream_app.exports.task import ExportProgress
 from streaming_exporter.events import ExportRequest
-from tests.integration.exports.conftest import claim_for
+from tests.integration.exports.conftest import task_for
 
 ROWS = 40
 
@@ -25,11 +26,11 @@ async def slow(database: asyncpg.Connection, schema: str) -> Dataset:
 
 
 async def estimated(exporter: Exporter) -> int | None:
-    gauge = Gauge()
+    progress = ExportProgress()
     request = ExportRequest(user_id="u", export_type="slow", format="csv", scope="all")
-    data = await exporter.run(claim_for(request), gauge)
+    data = await exporter.run(task_for(request), progress)
     assert data.row_count == ROWS
-    return gauge.estimated_rows
+    return progress.estimated_rows
 
 
 async def test_an_export_that_takes_its_time_is_estimated(
@@ -49,11 +50,11 @@ async def test_own_rows_are_counted_and_not_guessed(
         SELECT n, CASE WHEN n % 2 = 0 THEN 'u' ELSE 'v' END AS owner, "{schema}".nap() AS pause
         FROM generate_series(1, {2 * ROWS}) AS n"""
     )
-    gauge = Gauge()
+    progress = ExportProgress()
     request = ExportRequest(user_id="u", export_type="shared", format="csv")
     dataset = Dataset(name="shared", table=f"{schema}.shared", owner="owner", columns=("n", "pause"))
-    await exporter_of(dataset).run(claim_for(request), gauge)
-    assert gauge.estimated_rows == ROWS
+    await exporter_of(dataset).run(task_for(request), progress)
+    assert progress.estimated_rows == ROWS
 
 
 async def test_a_short_one_asks_for_no_estimate(

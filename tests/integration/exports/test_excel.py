@@ -16,10 +16,11 @@ from openpyxl import load_workbook
 
 from stream_app.exports.datasets import Dataset
 from stream_app.exports.formats.excel.format import ExcelFormat
-from stream_app.exports.pipeline import Exporter, Gauge
+from stream_app.exports.pipeline import Exporter
+from stream_app.exports.task import ExportProgress
 from stream_app.storage.object_store import Storage
 from streaming_exporter.events import ExportRequest
-from tests.integration.exports.conftest import Export, claim_for
+from tests.integration.exports.conftest import Export, task_for
 from tests.integration.exports.test_text_formats import NASTY, TYPES
 
 
@@ -158,7 +159,7 @@ async def test_rows_roll_over(
     request = ExportRequest.parse(
         {"user_id": "u", "export_type": "things", "format": "excel", "scope": "all"}
     )
-    data = await exporter.run(claim_for(request), Gauge())
+    data = await exporter.run(task_for(request), ExportProgress())
     link = storage.link(data.key or "", data.file_name or "", data.content_type or "")
 
     response = await asyncio.to_thread(urllib3.request, "GET", link)

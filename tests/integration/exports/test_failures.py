@@ -3,20 +3,21 @@
 import asyncio
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
 
 from stream_app.exports.datasets import Dataset
 from stream_app.exports.formats.registry import FORMATS
-from stream_app.exports.pipeline import Exporter, Gauge
+from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
-from stream_app.jobs.claim import Claim
+from stream_app.exports.task import ExportProgress, ExportTask
 from stream_app.settings import Settings
 from stream_app.storage.object_store import Storage
 from streaming_exporter.errors import Rejected, Retryable
 from streaming_exporter.events import ExportRequest
-from tests.integration.exports.conftest import claim_for
+from tests.integration.exports.conftest import task_for
 from tests.waiting import patient, until_async
 
 ROWS = 400_000
@@ -40,17 +41,17 @@ async def large(database: asyncpg.Connection, schema: str) -> Dataset:
     return Dataset(name="large", table=f"{schema}.large")
 
 
-def claim(name: str) -> Claim:
-    return claim_for(ExportRequest(user_id="u", export_type="large", format=name, scope="all"))
+def task_of(name: str) -> ExportTask:
+    return task_for(ExportRequest(user_id="u", export_type="large", format=name, scope="all"))
 
 
 def other(dataset: Dataset, view: str) -> Dataset:
     return dataset.model_copy(update={"table": dataset.table.replace("large", view)})
 
 
-def leftovers(storage: Storage, claimed: Claim) -> list[str]:
-    prefix = f"jobs/{claimed.job_id}/"
-    return [*objects(storage, prefix), *(item.key for item in storage.open_uploads(claimed.job_id))]
+def leftovers(storage: Storage, task: ExportTask) -> list[str]:
+    prefix = f"jobs/{task.name}/"
+    return [*objects(storage, prefix), *(item.key for item in storage.open_uploads(UUID(task.name)))]
 
 
 def objects(storage: Storage, prefix: str) -> list[str]:
@@ -60,26 +61,26 @@ def objects(storage: Storage, prefix: str) -> list[str]:
 
 @pytest.mark.parametrize("name", sorted(FORMATS.keys() - {"pdf"}))
 async def test_a_source_that_fails(exporter_of: Build, storage: Storage, large: Dataset, name: str) -> None:
-    claimed = claim(name)
+    task = task_of(name)
     with pytest.raises(Rejected, match="division by zero"):
-        await exporter_of(other(large, "broken")).run(claimed, Gauge())
-    assert leftovers(storage, claimed) == []
+        await exporter_of(other(large, "broken")).run(task, ExportProgress())
+    assert leftovers(storage, task) == []
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS.keys() - {"pdf"}))
 async def test_a_cancelled_export(
     exporter_of: Build, storage: Storage, large: Dataset, database: asyncpg.Connection, name: str
 ) -> None:
-    claimed = claim(name)
-    gauge = Gauge()
-    running = asyncio.create_task(exporter_of(other(large, "slow")).run(claimed, gauge))
-    await _until_uploading(storage, claimed, running)
+    task = task_of(name)
+    progress = ExportProgress()
+    running = asyncio.create_task(exporter_of(other(large, "slow")).run(task, progress))
+    await _until_uploading(storage, task, running)
     running.cancel()
     await asyncio.wait({running}, timeout=patient(30))
     assert running.cancelled()
-    assert leftovers(storage, claimed) == []
+    assert leftovers(storage, task) == []
     ended = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = $1"
-    await until_async(lambda: database.fetchval(ended, f"exporter {claimed.job_id}"))
+    await until_async(lambda: database.fetchval(ended, f"exporter {task.name}"))
 
 
 class Failing(Storage):
@@ -101,10 +102,10 @@ class Failing(Storage):
 async def test_a_store_that_fails(
     exporter_of: Build, storage: Storage, large: Dataset, settings: Settings, name: str
 ) -> None:
-    claimed = claim(name)
+    task = task_of(name)
     with pytest.raises(Retryable, match="object store: the store is gone"):
-        await exporter_of(large, storage=Failing(settings)).run(claimed, Gauge())
-    assert leftovers(storage, claimed) == []
+        await exporter_of(large, storage=Failing(settings)).run(task, ExportProgress())
+    assert leftovers(storage, task) == []
 
 
 async def test_what_lost_attempts_left_is_swept(storage: Storage) -> None:
@@ -150,11 +151,11 @@ async def _until_servers(database: asyncpg.Connection, name: str, number: int) -
     await until_async(lambda: database.fetchval(sql, name, number))
 
 
-async def _until_uploading(storage: Storage, claimed: Claim, running: "asyncio.Task[object]") -> None:
+async def _until_uploading(storage: Storage, task: ExportTask, running: "asyncio.Task[object]") -> None:
     """Wait until a multipart upload is open, so that there is something to leave behind."""
 
     async def look() -> bool:
-        return running.done() or bool(await asyncio.to_thread(storage.open_uploads, claimed.job_id))
+        return running.done() or bool(await asyncio.to_thread(storage.open_uploads, task.name))
 
     await until_async(look)
     assert not running.done(), running

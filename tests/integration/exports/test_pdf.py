@@ -11,12 +11,13 @@ from pypdf import PdfReader
 
 from stream_app.exports.datasets import Dataset
 from stream_app.exports.formats.framing_process import end_idle
-from stream_app.exports.pipeline import Exporter, Gauge
+from stream_app.exports.pipeline import Exporter
+from stream_app.exports.task import ExportProgress
 from stream_app.settings import Settings
 from stream_app.storage.object_store import Storage, Stored
 from streaming_exporter.errors import Rejected, Retryable
 from streaming_exporter.events import ExportRequest
-from tests.integration.exports.conftest import Export, claim_for
+from tests.integration.exports.conftest import Export, task_for
 
 PROCESS = "stream_app.exports.formats.framing_process"
 
@@ -132,7 +133,7 @@ async def test_a_store_that_fails_leaves_no_process(
     exporter = exporter_of(Dataset(name="things", table=f"{schema}.t"), storage=Gone(settings))
     request = {"user_id": "u", "export_type": "things", "format": "pdf", "scope": "all"}
     with pytest.raises(Retryable, match="the store is gone") as caught:
-        await exporter.run(claim_for(ExportRequest.parse(request)), Gauge())
+        await exporter.run(task_for(ExportRequest.parse(request)), ExportProgress())
     assert framing() == 0
     assert caught.tb
 
@@ -146,6 +147,6 @@ async def test_more_bytes_than_allowed(
     exporter = exporter_of(Dataset(name="things", table=f"{schema}.t"), settings=limited)
     request = {"user_id": "u", "export_type": "things", "format": "pdf", "scope": "all"}
     with pytest.raises(Rejected, match="more than 1,000,000 bytes") as caught:
-        await exporter.run(claim_for(ExportRequest.parse(request)), Gauge())
+        await exporter.run(task_for(ExportRequest.parse(request)), ExportProgress())
     assert caught.value.code == "too_many_bytes"
     assert framing() == 0

@@ -15,14 +15,15 @@ from stream_app.db.engine import connect_to
 from stream_app.exports import pipeline as run
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.datasets import Dataset
-from stream_app.exports.pipeline import Exporter, Gauge
+from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
 from stream_app.exports.source_session import PINNED, PINNED_ON_LINUX, begin
+from stream_app.exports.task import ExportProgress
 from stream_app.settings import Settings
 from stream_app.storage.object_store import Storage
 from streaming_exporter.errors import Outage, Rejected
 from streaming_exporter.events import ExportRequest
-from tests.integration.exports.conftest import claim_for
+from tests.integration.exports.conftest import task_for
 from tests.poolers import POOLERS, through, through_door
 from tests.waiting import at_most
 
@@ -80,7 +81,7 @@ FROM generate_series(1, 50) n;
 """
 
 
-Files = Callable[..., Awaitable[dict[str, str | None]]]
+Files = Callable[..., Awaitable[dict[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ async def reader(database: asyncpg.Connection, source_dsn: str, schema: str) -> 
 async def files(storage: Storage, settings: Settings, exporter_of: Callable[..., Exporter]) -> Files:
     """The sha256 of a table in some formats, as a URL's role reads it."""
 
-    async def export(url: str, table: str, *names: str) -> dict[str, str | None]:
+    async def export(url: str, table: str, *names: str) -> dict[str, str]:
         own = settings.model_copy(update={"source_database_url": SecretStr(url)})
         source = Source(own, connections=2)
         try:
@@ -115,7 +116,7 @@ async def files(storage: Storage, settings: Settings, exporter_of: Callable[...,
             found = {}
             for name in names:
                 request = ExportRequest(user_id="u", export_type="kinds", format=name, scope="all")
-                found[name] = (await exporter.run(claim_for(request), Gauge())).sha256
+                found[name] = (await exporter.run(task_for(request), ExportProgress())).sha256
             return found
         finally:
             await source.close()
@@ -229,7 +230,7 @@ async def test_the_transaction_ends_with_the_last_row(
             states.append(asyncio.run(state()))
             return super().put(key, iter(content), **known)  # type: ignore[arg-type]
 
-    claimed = claim_for(ExportRequest(user_id="u", export_type="few", format="csv", scope="all"))
+    claimed = task_for(ExportRequest(user_id="u", export_type="few", format="csv", scope="all"))
     seen = "SELECT state FROM pg_stat_activity WHERE usename = 'exporter_reader' AND query = 'COMMIT'"
 
     async def state() -> str:
@@ -243,7 +244,7 @@ async def test_the_transaction_ends_with_the_last_row(
             await other.close()
 
     exporter = exporter_of(Dataset(name="few", table=f"{schema}.few"), storage=Slow(settings))
-    assert (await exporter.run(claimed, Gauge())).row_count == 1
+    assert (await exporter.run(claimed, ExportProgress())).row_count == 1
     assert states == ["idle"]
 
 

@@ -16,12 +16,13 @@ from dev import postgres
 from dev.postgres import PostgresService
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.datasets import Dataset
-from stream_app.exports.pipeline import Exporter, Gauge
+from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
+from stream_app.exports.task import ExportProgress
 from stream_app.settings import Settings
 from streaming_exporter.errors import Outage
 from streaming_exporter.events import ExportRequest
-from tests.integration.exports.conftest import claim_for
+from tests.integration.exports.conftest import task_for
 from tests.waiting import at_most
 
 pytestmark = pytest.mark.slow
@@ -85,11 +86,11 @@ async def test_a_standby_that_is_behind(
     await _replayed(below, 1)
     source = Source(settings.model_copy(update={"source_database_url": SecretStr(pair[1])}), connections=3)
     exporter = exporter_of(Dataset(name="t", table="public.t"), source=source, catalog=Catalog(source.fetch))
-    claim = claim_for(ExportRequest(user_id="u", export_type="t", format="csv", scope="all"))
+    task = task_for(ExportRequest(user_id="u", export_type="t", format="csv", scope="all"))
 
     async def export(end: datetime | None) -> tuple[int | None, datetime | None]:
         window = None if end is None else {"column": "id", "from": end.isoformat(), "to": end.isoformat()}
-        data = await exporter.run(replace(claim, window=window), Gauge())
+        data = await exporter.run(replace(task, window=window), ExportProgress())
         return data.row_count, data.as_of
 
     try:

@@ -9,11 +9,12 @@ import pytest
 
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.datasets import Dataset
-from stream_app.exports.pipeline import Exporter, Gauge
+from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
+from stream_app.exports.task import ExportProgress
 from streaming_exporter.errors import Outage, Rejected
 from streaming_exporter.events import ExportRequest
-from tests.integration.exports.conftest import claim_for
+from tests.integration.exports.conftest import task_for
 
 CHANGES = {
     "renamed": "ALTER TABLE t RENAME v TO w",
@@ -36,7 +37,7 @@ async def dataset(database: asyncpg.Connection, schema: str) -> Dataset:
 
 async def _file(exporter: Exporter, **request: object) -> dict[str, object]:
     wanted = {"user_id": "u", "export_type": "t", "format": "ndjson", "scope": "all", **request}
-    data = await exporter.run(claim_for(ExportRequest.parse(wanted)), Gauge())
+    data = await exporter.run(task_for(ExportRequest.parse(wanted)), ExportProgress())
     assert data.manifest is not None
     return {**data.manifest, "count": data.row_count}
 
@@ -143,6 +144,8 @@ async def test_a_window_that_is_not_over_at_the_source_is_waited_for(
     request = ExportRequest(user_id="u", export_type="t", format="csv", scope="all")
     window = {"column": "at", "from": "2026-01-01T00:00:00+01:00", "to": "2999-01-01T00:00:00+01:00"}
     with pytest.raises(Outage, match="window ends at 2999"):
-        await exporter_of(dataset).run(replace(claim_for(request), window=window), Gauge())
+        await exporter_of(dataset).run(replace(task_for(request), window=window), ExportProgress())
     past = {**window, "to": "2026-01-02T00:00:00+01:00"}
-    assert (await exporter_of(dataset).run(replace(claim_for(request), window=past), Gauge())).row_count == 1
+    assert (
+        await exporter_of(dataset).run(replace(task_for(request), window=past), ExportProgress())
+    ).row_count == 1

@@ -8,10 +8,11 @@ import asyncpg
 import pytest
 
 from stream_app.exports.datasets import Dataset, load_datasets
-from stream_app.exports.pipeline import Exporter, Gauge
+from stream_app.exports.pipeline import Exporter
+from stream_app.exports.task import ExportProgress
 from stream_app.storage.object_store import Storage
 from streaming_exporter.events import ExportRequest
-from tests.integration.exports.conftest import claim_for
+from tests.integration.exports.conftest import task_for
 
 TEXT = (Path(__file__).parents[3] / "docs" / "tutorial.md").read_text("utf-8")
 
@@ -41,7 +42,7 @@ async def test_the_dataset_takes_only_the_rows_of_its_user(
     file.write_text(block("toml", "shop_orders").replace("shop.orders", orders))
     dataset = load_datasets(file)["shop_orders"]
     wanted = ExportRequest(user_id="customer-3", export_type="shop_orders", format="csv")
-    data = await exporter_of(dataset).run(claim_for(wanted), Gauge())
+    data = await exporter_of(dataset).run(task_for(wanted), ExportProgress())
     lines = storage.read(data.key or "").decode().splitlines()
     assert data.row_count == 100
     assert lines[0] == "id,customer_id,total,note,placed_at"
@@ -61,7 +62,7 @@ async def test_the_format_writes_what_it_says(
         Dataset(name="things", table=f"{schema}.things"), formats={"wiki": scope["WikiFormat"]()}
     )
     wanted = ExportRequest(user_id="u", export_type="things", format="wiki", scope="all")
-    data = await exporter.run(claim_for(wanted), Gauge())
+    data = await exporter.run(task_for(wanted), ExportProgress())
     assert storage.read(data.key or "").decode() == (
         "| id | note |\n| --- | --- |\n| 1 | a\\|b |\n| 2 | two lines |\n| 3 |  |\n| 4 | ä |\n"
     )
