@@ -7,10 +7,10 @@ RUN pip install --no-cache-dir --require-hashes -r requirements/build.txt \
     && uv pip install --python /opt/exporter --no-cache --require-hashes -r requirements/runtime.txt
 COPY pyproject.toml LICENSE README.md ./
 COPY docs/ docs/
+COPY streaming_exporter/ streaming_exporter/
 COPY stream_app/ stream_app/
 COPY producers/ producers/
 COPY api/ api/
-COPY dev/ dev/
 RUN hatchling build -t wheel \
     && uv pip install --python /opt/exporter --no-cache --no-deps --compile-bytecode dist/*.whl
 

@@ -24,7 +24,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## Start everything, export the sample in every format into demo-exports/, stop (ROWS=)
-	@$(PYTHON_ENV) -m local demo --rows $(ROWS)
+	@$(PYTHON_ENV) -m dev demo --rows $(ROWS)
 
 unit: $(READY) ## Run the unit tests, which need no services: the inner loop (ARGS= goes to pytest)
 	@$(PYTEST) $(if $(filter file,$(origin TEST_PROCESSES)),--numprocesses logical) -m "not slow" $(or $(ARGS),tests/unit)
@@ -36,7 +36,7 @@ test-all: $(READY) ## Run every test, slow ones too, with new random inputs and 
 	@$(PYTEST) $(if $(filter 0,$(EXPLORE)),-p no:randomly,--hypothesis-profile=explore) --cov --cov-report=term:skip-covered $(ARGS)
 
 up: $(READY) ## Run the service on this machine until Ctrl-C (PORT=, WORKERS=, ROWS=)
-	@$(PYTHON_ENV) -m local up --port $(PORT) --workers $(WORKERS) --rows $(ROWS)
+	@$(PYTHON_ENV) -m dev up --port $(PORT) --workers $(WORKERS) --rows $(ROWS)
 
 lint: $(READY) ## Check style, types and the direction of imports
 	@.venv/bin/ruff check .

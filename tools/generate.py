@@ -13,7 +13,7 @@ from streaming_exporter.events import EventType
 from tools import asyncapi, licences
 from tools.schemas import event_schema
 
-HERE = Path(__file__).parent
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 class _Dumper(yaml.SafeDumper):
@@ -27,12 +27,12 @@ def documents() -> dict[Path, str]:
     described = asyncapi.document(version("streaming-exporter"))
     openapi = create_app(Settings()).openapi()
     return {
-        HERE / "asyncapi.yaml": yaml.dump(
+        DOCS / "asyncapi.yaml": yaml.dump(
             described, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110
         ),
-        HERE / "licences.md": licences.document(),
-        HERE / "openapi.json": _json(openapi),
-        **{HERE / "schemas" / f"{kind.value}.json": _json(event_schema(kind)) for kind in EventType},
+        DOCS / "licences.md": licences.document(),
+        DOCS / "openapi.json": _json(openapi),
+        **{DOCS / "schemas" / f"{kind.value}.json": _json(event_schema(kind)) for kind in EventType},
     }
 
 

@@ -29,7 +29,7 @@ from stream_app.storage.object_store import Storage
 from streaming_exporter.events import ExportRequest, Topic, request_event
 from tests.waiting import until_async
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NO_WORKER = "kafka workers"
 """Is named in every run without one, and these are most."""
 

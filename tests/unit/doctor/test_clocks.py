@@ -15,7 +15,7 @@ from stream_app.db.clock import DatabaseClock
 from stream_app.jobs.claim import Claim
 from streaming_exporter.events import ExportRequest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 MACHINES = {
     "api/files/download_audit.py": "when something was done, in the log and in events",

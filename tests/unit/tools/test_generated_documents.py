@@ -31,8 +31,8 @@ from tools.asyncapi import DEAD_LETTER, FACTS, SUMMARIES, example
 from tools.generate import documents
 from tools.schemas import KNOWN, STATUS_OF, event_schema
 
-ROOT = Path(__file__).parents[2]
-OFFICIAL = Path(__file__).with_name("data") / "asyncapi-3.0.0.schema.json.gz"
+ROOT = Path(__file__).parents[3]
+OFFICIAL = Path(__file__).parents[1] / "data" / "asyncapi-3.0.0.schema.json.gz"
 """From https://github.com/asyncapi/spec-json-schemas, Apache-2.0, unchanged."""
 
 DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "docs" / "asyncapi.yaml").read_text("utf-8"))

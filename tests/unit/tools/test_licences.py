@@ -44,7 +44,7 @@ def test_a_package_that_says_nothing(tmp_path: Path) -> None:
 def test_a_licence_that_asks_for_more_needs_a_remark(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "| certifi | MPL-2.0 | changes of its own files" in licences.document()
     monkeypatch.setattr(licences, "REMARKS", {})
-    with pytest.raises(ValueError, match=r"certifi is under MPL-2\.0: say in docs"):
+    with pytest.raises(ValueError, match=r"certifi is under MPL-2\.0: say in tools"):
         licences.document()
 
 
