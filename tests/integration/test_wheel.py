@@ -23,7 +23,7 @@ from streaming_exporter.events import Topic
 from tests.topics import events_on
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("api", "local", "producers", "stream_app")
+PACKAGES = ("api", "producers", "stream_app", "streaming_exporter")
 EMITTING = {"aiokafka", "pydantic", "pydantic-settings"}
 
 

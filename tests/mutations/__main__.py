@@ -20,7 +20,18 @@ from typing import Self
 from tests.mutations.mutants import Mutant, mutants
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("stream_app", "producers", "api", "local", "tests", "docs", "pyproject.toml", "README.md")
+COPIED = (
+    "streaming_exporter",
+    "stream_app",
+    "producers",
+    "api",
+    "dev",
+    "tools",
+    "tests",
+    "docs",
+    "pyproject.toml",
+    "README.md",
+)
 
 UNIT = "tests/unit"
 CORE: Mapping[str, Sequence[str]] = {
