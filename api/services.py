@@ -17,7 +17,6 @@ from api.jobs.live_updates import Feed
 from api.jobs.reader import JobReader
 from api.operations.queue_metrics import Watching
 from api.operations.readiness import Readiness
-from producers.publisher import Publisher
 from stream_app.addresses import Addressing
 from stream_app.db.clock import DatabaseClock
 from stream_app.db.engine import create_engine
@@ -38,6 +37,7 @@ from stream_app.settings import Settings
 from stream_app.storage.object_store import Storage
 from stream_app.worker.maintenance.outbox_relay import Relay
 from streaming_exporter.events import Event
+from streaming_exporter.publisher import Publisher
 
 NAME = "exporter-api"
 SOURCE = "/exporter/api"

@@ -13,9 +13,9 @@ import typer
 
 from dev.progress import console
 from dev.stack import Stack
-from producers.publisher import Publisher
 from stream_app.settings import Settings
 from streaming_exporter.events import tick_event
+from streaming_exporter.publisher import Publisher
 
 LIMIT = 5.0
 """Seconds that are allowed."""

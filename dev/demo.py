@@ -15,14 +15,14 @@ from dev.cache import ServiceError
 from dev.progress import Progress as Steps
 from dev.progress import console
 from dev.stack import ROOT, Stack
-from producers.client import Api
 from producers.display import size
 from producers.download import fetch
-from producers.publisher import Publisher
 from producers.token_signing import mint
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.settings import Settings
+from streaming_exporter.client import Api
 from streaming_exporter.events import ExportRequest
+from streaming_exporter.publisher import Publisher
 
 USER = "user-1"
 TIMEOUT = 600.0

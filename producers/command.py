@@ -26,7 +26,7 @@ def _explain(arguments: list[str]) -> None:
         print(version("streaming-exporter"))
         return
     text = (
-        "This installation publishes events from Python: from producers.publisher import Publisher.\n"
+        "This installation publishes events from Python, by streaming_exporter.publisher.Publisher.\n"
         "Commands need more packages: install streaming-exporter[cli] to ask for exports from a shell,\n"
         "streaming-exporter[worker] or streaming-exporter[api] to run the service."
     )

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from producers.publisher import Publisher
 from stream_app.settings import Settings
 from streaming_exporter.errors import PublishError, Unreadable, UsageError
 from streaming_exporter.events import Topic, decode
+from streaming_exporter.publisher import Publisher
 
 OURS = ("error", "topic", "partition", "offset")
 CUT = "cut_from_bytes"
@@ -140,7 +140,7 @@ async def read(settings: Settings, selection: Selection) -> AsyncIterator[Letter
     from aiokafka import AIOKafkaConsumer, TopicPartition
     from aiokafka.errors import KafkaError
 
-    from stream_app.kafka.connection import client_options
+    from streaming_exporter.kafka_connection import client_options
 
     name = settings.topic(Topic.DEAD_LETTERS)
     options = client_options(settings)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
-from producers.client import Api
+from streaming_exporter.client import Api
 from streaming_exporter.errors import DownloadError
 
 

@@ -8,16 +8,16 @@ from uuid import UUID
 
 import typer
 
-from producers.client import Api, Job
 from producers.console import INTERRUPTED
 from producers.display import display, size
 from producers.download import fetch
-from producers.publisher import Publisher
 from producers.token_signing import mint
 from stream_app.setting_sources import ENVIRONMENT, FILE, settings_file, sources_of
 from stream_app.settings import Settings
+from streaming_exporter.client import Api, Job
 from streaming_exporter.errors import ApiError, JobEnded, UsageError
 from streaming_exporter.events import ExportRequest, Options
+from streaming_exporter.publisher import Publisher
 
 INTERVAL = 0.25
 ADMISSION_SECONDS = 30.0

@@ -6,10 +6,10 @@ import signal
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from producers.publisher import Publisher
 from stream_app.settings import Settings
 from streaming_exporter.errors import PublishError
 from streaming_exporter.events import Event, tick_event
+from streaming_exporter.publisher import Publisher
 
 log = logging.getLogger(__name__)
 

@@ -30,11 +30,11 @@ def worker() -> None:
     import uvloop
 
     from stream_app.app import create_app, create_watch
-    from stream_app.kafka.connection import ensure_topics
     from stream_app.observability import logs, metrics, telemetry
     from stream_app.retries import until_possible
     from stream_app.setting_errors import warn_of_misspelt
     from streaming_exporter.errors import ExporterError
+    from streaming_exporter.kafka_connection import ensure_topics
 
     settings = _settings()
     logs.configure(settings)

@@ -30,9 +30,7 @@ from stream_app.exports.source import Source
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.write_check import try_writing
 from stream_app.kafka.brokers import Brokers
-from stream_app.kafka.connection import bootstrap_servers, tls_context, uses_tokens
 from stream_app.kafka.event_producer import Emitter
-from stream_app.kafka.oauth import Tokens
 from stream_app.kafka.transport import App
 from stream_app.notifications.channel import Transport
 from stream_app.notifications.email import Mailer
@@ -60,6 +58,8 @@ from stream_app.worker.request_handler import Admission
 from stream_app.worker.tick_handler import Ticks
 from stream_app.worker.watchdog import Stuck, Watchdog
 from streaming_exporter.events import Topic
+from streaming_exporter.kafka_connection import bootstrap_servers, tls_context, uses_tokens
+from streaming_exporter.oauth import Tokens
 
 log = structlog.get_logger(__name__)
 

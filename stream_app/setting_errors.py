@@ -12,9 +12,6 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from stream_app.setting_sources import (
-    FROM_FILE,
-    PREFIX,
-    FileSecret,
     environment_variables,
     file_variables,
     is_secret,
@@ -22,6 +19,8 @@ from stream_app.setting_sources import (
 )
 from stream_app.settings import Settings
 from streaming_exporter.errors import BadSettings
+from streaming_exporter.file_secret import FileSecret
+from streaming_exporter.kafka_settings import FROM_FILE, PREFIX
 
 log = logging.getLogger(__name__)
 

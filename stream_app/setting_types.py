@@ -1,10 +1,8 @@
 """What settings look like: each type parses a text, and says what is wrong with it and what is allowed."""
 
 import re
-from collections.abc import Callable
-from contextlib import suppress
 from email.utils import parseaddr
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
@@ -13,43 +11,23 @@ from pydantic import (
     AfterValidator,
     Field,
     SecretStr,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
 )
 
 from stream_app import database_url as parameters
+from streaming_exporter.setting_types import WEB_URL, is_host, is_port, parse_url, parse_web_url
 
 YEARS = 10 * 366 * 86_400
 """The longest time in seconds that a setting may name: ten years."""
 
-_HOST = re.compile(
-    r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?", re.I
-)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _KEY_PREFIX = re.compile(r"(?=.{0,200}\Z)(?:(?:(?!\.{1,2}(?:/|\Z))[A-Za-z0-9!_.'()-]+)(?:/(?!\Z)|\Z))*")
 _REGION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 _LOCAL_PART = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}")
-_PORTS = range(1, 65_536)
 
 _ENDPOINT = "http://HOST[:PORT] or https://HOST[:PORT], or HOST[:PORT]"
-_WEB = "http://HOST[:PORT][/PATH] or https://HOST[:PORT][/PATH]"
-_SERVERS = "HOST:PORT, separated by commas"
 _PLAIN_HOST = "a host name or an IP address, without scheme and port"
 _DATABASE = "postgresql://USER:PASSWORD@HOST[:PORT]/DATABASE, several hosts separated by commas"
 _ADDRESS = "NAME@DOMAIN or Display name <NAME@DOMAIN>"
-
-
-def one_line(text: str) -> str:
-    """The text without outer blanks.
-
-    Raises:
-        ValueError: it has control characters, such as a line break.
-    """
-    text = text.strip()
-    if not text.isprintable():
-        raise ValueError("it has control characters; allowed: one line of printable characters")
-    return text
 
 
 def host(text: str) -> str:
@@ -58,21 +36,9 @@ def host(text: str) -> str:
     Raises:
         ValueError: it is neither.
     """
-    if not _is_host(text):
+    if not is_host(text):
         raise ValueError(f"it is no host; allowed: {_PLAIN_HOST}")
     return text
-
-
-def servers(text: str) -> str:
-    """Brokers as ``host:port``, separated by commas; the port is 9092 where none is given.
-
-    Raises:
-        ValueError: one of them is something else, or there is none.
-    """
-    found = [part.strip() for part in text.split(",") if part.strip()]
-    if not found:
-        raise ValueError(f"it names no server; allowed: {_SERVERS}")
-    return ",".join(_server(part) for part in found)
 
 
 def endpoint(text: str) -> str:
@@ -81,7 +47,7 @@ def endpoint(text: str) -> str:
     Raises:
         ValueError: it is more than a scheme, a host and a port.
     """
-    parts = _url(text if "://" in text else f"//{text}", _ENDPOINT)
+    parts = parse_url(text if "://" in text else f"//{text}", _ENDPOINT)
     if parts.scheme not in ("", "http", "https"):
         raise ValueError(f"its scheme is {parts.scheme}; allowed: {_ENDPOINT}")
     if parts.path.strip("/"):
@@ -96,19 +62,9 @@ def web_url(text: str) -> str:
     Raises:
         ValueError: it is none, or has a user name, a query or a fragment.
     """
-    parts = _web(text)
-    _refuse_rest(parts, _WEB)
+    parts = parse_web_url(text)
+    _refuse_rest(parts, WEB_URL)
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
-
-
-def any_web_url(text: str) -> str:
-    """An absolute URL as it is, a query included.
-
-    Raises:
-        ValueError: it is none.
-    """
-    _web(text)
-    return text
 
 
 def origins(text: str) -> str:
@@ -122,7 +78,7 @@ def origins(text: str) -> str:
     allowed = "* or http(s)://HOST[:PORT], separated by commas"
     found = []
     for part in filter(None, map(str.strip, text.split(","))):
-        parts = _url(part, allowed)
+        parts = parse_url(part, allowed)
         if parts.scheme not in ("http", "https") or parts.path.strip("/"):
             raise ValueError(f"{part!r} is no origin; allowed: {allowed}")
         _refuse_rest(parts, allowed)
@@ -158,7 +114,7 @@ def domains(text: str) -> str:
         return "*"
     found = [part.strip().lower() for part in text.split(",") if part.strip()]
     for part in found:
-        if not _is_host(_ascii_domain(part)):
+        if not is_host(_ascii_domain(part)):
             raise ValueError(
                 f"{part!r} is no domain; allowed: domains such as example.com, separated by commas"
             )
@@ -173,7 +129,7 @@ def host_patterns(text: str) -> str:
     """
     found = [part.strip().lower() for part in text.split(",") if part.strip()]
     for part in found:
-        if not _is_host(part.removeprefix("*.")):
+        if not is_host(part.removeprefix("*.")):
             raise ValueError(
                 f"{part!r} is no host; allowed: names such as hooks.example.com or *.example.com, "
                 "separated by commas"
@@ -194,7 +150,7 @@ def mail_address(text: str) -> str:
     if not _LOCAL_PART.fullmatch(local) or local.startswith(".") or local.endswith(".") or ".." in local:
         raise ValueError(f"{local!r} cannot stand before the @; allowed: {_ADDRESS} with an ASCII NAME")
     plain = _ascii_domain(domain)
-    if not _is_host(plain):
+    if not is_host(plain):
         raise ValueError(f"{domain!r} is no domain; allowed: {_ADDRESS}")
     if plain == domain:
         return text
@@ -257,23 +213,10 @@ def database_url(secret: SecretStr) -> SecretStr:
     authority = re.split(r"[/?#]", text.partition("://")[2], maxsplit=1)[0]
     for server in filter(None, authority.rpartition("@")[2].split(",")):
         _, colon, port = server.rpartition("]")[2].rpartition(":")
-        if colon and not _is_port(port):
+        if colon and not is_port(port):
             raise ValueError(f"{port!r} is no port; allowed: {_DATABASE}, and ports from 1 to 65535")
     parameters.DatabaseUrl.parse(text)
     return secret
-
-
-def existing_file(path: Path) -> Path:
-    """The path of a file that can be read.
-
-    Raises:
-        ValueError: there is none, or this process must not read it.
-    """
-    try:
-        with path.open("rb"):
-            return path
-    except OSError as error:
-        raise ValueError(f"it cannot be read ({error.strerror}); allowed: the path of a file") from error
 
 
 def path_in_folder(path: Path) -> Path:
@@ -287,75 +230,9 @@ def path_in_folder(path: Path) -> Path:
     return path
 
 
-def in_case(change: Callable[[str], str]) -> WrapValidator:
-    """Take words whatever their case; an error names the word as it was read."""
-
-    def parsed(value: object, parse: ValidatorFunctionWrapHandler) -> object:
-        if isinstance(value, str):
-            with suppress(ValidationError):
-                return parse(change(value))
-        return parse(value)
-
-    return WrapValidator(parsed)
-
-
-def _server(text: str) -> str:
-    if "://" in text:
-        raise ValueError(f"{text!r} has a scheme; allowed: {_SERVERS}")
-    name, colon, port = text.rpartition(":")
-    if not colon or (":" in name and not name.endswith("]")):
-        name, port = text, "9092"
-    if not _is_host(name) or not _is_port(port):
-        raise ValueError(f"{text!r} is no server; allowed: {_SERVERS}")
-    return f"{name}:{int(port)}"
-
-
-def _web(text: str) -> SplitResult:
-    parts = _url(text, _WEB)
-    if parts.scheme not in ("http", "https"):
-        raise ValueError(f"it does not begin with http:// or https://; allowed: {_WEB}")
-    return parts
-
-
-def _url(text: str, allowed: str) -> SplitResult:
-    """Scheme and host in lower case, and no default slash.
-
-    Raises:
-        ValueError: there is no host, or the port is none.
-    """
-    if not text.isprintable() or " " in text or "\\" in text:
-        raise ValueError(f"it has blanks, backslashes or control characters; allowed: {allowed}")
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError as error:
-        raise ValueError(f"it is no URL ({error}); allowed: {allowed}") from error
-    name = parts.hostname or ""
-    if not _is_host(name) or (port is None and parts.netloc.endswith(":")) or port == 0:
-        raise ValueError(f"it has no host, or a port that is none; allowed: {allowed}")
-    if "@" in parts.netloc:
-        raise ValueError(f"it has a user name; allowed: {allowed}")
-    return parts._replace(netloc=parts.netloc.lower())
-
-
 def _refuse_rest(parts: SplitResult, allowed: str) -> None:
     if parts.query or parts.fragment:
         raise ValueError(f"it has a query or a fragment; allowed: {allowed}")
-
-
-def _is_host(text: str) -> bool:
-    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-    if ":" in inner:
-        try:
-            IPv6Address(inner)
-        except ValueError:
-            return False
-        return True
-    return inner == text and _HOST.fullmatch(text) is not None
-
-
-def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and int(text) in _PORTS
 
 
 def _ascii_domain(domain: str) -> str:
@@ -375,15 +252,11 @@ def _ascii_domain(domain: str) -> str:
 
 Seconds = Annotated[float, Field(gt=0, le=YEARS, allow_inf_nan=False)]
 SecondsOrNone = Annotated[float, Field(ge=0, le=YEARS, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=2_147_483_647)]
 Days = Annotated[int, Field(ge=1, le=36_500)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
-Text = Annotated[str, AfterValidator(one_line)]
 Host = Annotated[str, AfterValidator(host)]
-Servers = Annotated[str, AfterValidator(servers)]
 Endpoint = Annotated[str, AfterValidator(endpoint)]
 WebUrl = Annotated[str, AfterValidator(web_url)]
-AnyWebUrl = Annotated[str, AfterValidator(any_web_url)]
 Origins = Annotated[str, AfterValidator(origins)]
 Networks = Annotated[str, AfterValidator(networks)]
 Domains = Annotated[str, AfterValidator(domains)]
@@ -393,7 +266,6 @@ Bucket = Annotated[str, AfterValidator(bucket)]
 KeyPrefix = Annotated[str, AfterValidator(key_prefix)]
 Region = Annotated[str, AfterValidator(region)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(database_url)]
-ExistingFile = Annotated[Path, AfterValidator(existing_file)]
 FileToWrite = Annotated[Path, AfterValidator(path_in_folder)]
 
 

@@ -15,14 +15,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from stream_app import database_url
 from stream_app.setting_sources import Variables, environment_variables, file_variables, is_secret
 from stream_app.setting_types import (
-    AnyWebUrl,
     Bucket,
-    Count,
     DatabaseUrl,
     Days,
     Domains,
     Endpoint,
-    ExistingFile,
     FileToWrite,
     Host,
     HostPatterns,
@@ -34,24 +31,23 @@ from stream_app.setting_types import (
     Region,
     Seconds,
     SecondsOrNone,
-    Servers,
-    Text,
     WebUrl,
-    in_case,
     is_local_url,
 )
+from streaming_exporter.kafka_settings import KafkaSettings
+from streaming_exporter.setting_types import AnyWebUrl, Count, Text, in_case
 
 DEVELOPMENT_SECRET = "development-secret-never-use-it-in-production"  # noqa: S105
 """Signs tokens where nothing else is configured; the API refuses it on a public address."""
 
 
-class Settings(BaseSettings):
+class Settings(BaseSettings, KafkaSettings):
     """Settings of every process; see the table in README.md.
 
     Sizes are bytes, times seconds unless the name says otherwise.
 
     A variable that is empty, or blank, counts as not set. Every secret is also taken from the file that the
-    variable with ``_FILE`` at its end names; see :class:`~stream_app.setting_sources.FileSecret`.
+    variable with ``_FILE`` at its end names; see :class:`~streaming_exporter.file_secret.FileSecret`.
 
     Raises:
         pydantic.ValidationError: a variable has a value that its field does not allow.
@@ -65,56 +61,7 @@ class Settings(BaseSettings):
     MAY_BE_EMPTY: ClassVar[frozenset[str]] = frozenset({"schedule_all_users"})
     """Settings whose empty value says something: here that no user may."""
 
-    kafka_bootstrap_servers: Servers = Field(
-        "127.0.0.1:9092", description="Brokers, host:port, separated by commas"
-    )
-    kafka_security_protocol: Annotated[
-        Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], in_case(str.upper)
-    ] = Field("PLAINTEXT", description="`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`")
-    kafka_sasl_mechanism: Annotated[
-        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"], in_case(str.upper)
-    ] = Field("PLAIN", description="`PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512` or `OAUTHBEARER`")
-    kafka_sasl_username: Text | None = Field(None, description="Name for SASL")
-    kafka_sasl_password: SecretStr | None = Field(None, description="Password for SASL")
-    kafka_ssl_cafile: ExistingFile | None = Field(
-        None, description="Certificates to trust; default: the system's"
-    )
-    kafka_ssl_certfile: ExistingFile | None = Field(
-        None, description="The client's own certificate and those that lead from it to a trusted one, PEM"
-    )
-    kafka_ssl_keyfile: ExistingFile | None = Field(
-        None, description="Its private key, PEM; default: in the same file"
-    )
-    kafka_ssl_key_password: SecretStr | None = Field(None, description="Password of that key")
-    kafka_oauth_token_url: AnyWebUrl | None = Field(
-        None, description="Where OAUTHBEARER gets tokens, by the client credentials grant"
-    )
-    kafka_oauth_client_id: Text | None = Field(None, description="Name of the client there")
-    kafka_oauth_client_secret: SecretStr | None = Field(None, description="Secret of the client there")
-    kafka_oauth_scope: Text | None = Field(None, description="Scope to ask for, where the server wants one")
-    kafka_oauth_audience: Text | None = Field(
-        None, description="Audience to ask for, where the server wants one"
-    )
-    kafka_oauth_parameters: Text | None = Field(
-        None, description="Further parameters of the request for a token, such as `resource=kafka&tenant=a`"
-    )
-    kafka_oauth_extensions: Text | None = Field(
-        None, description="SASL extensions, such as `logicalCluster=lkc-1&identityPoolId=pool-2`"
-    )
-    kafka_oauth_cafile: ExistingFile | None = Field(
-        None, description="Certificates to trust of the token server; default: the system's"
-    )
-    kafka_topic_prefix: Text = Field(
-        "",
-        pattern=r"^[A-Za-z0-9._-]{0,150}$",
-        description="Put before the name of every topic and of the group, as it stands, such as `staging.`",
-    )
     kafka_group: Text = Field("exporter", description="Consumer group that the workers share")
-    kafka_partitions: Count = Field(8, description="Partitions of topics that the service creates")
-    kafka_replication_factor: Count = Field(
-        1, le=32_767, description="Replicas of topics that the service creates"
-    )
-
     database_url: DatabaseUrl = Field(
         SecretStr("postgresql://exporter:exporter@127.0.0.1:5432/exporter"),
         description="The service's own tables",
@@ -353,13 +300,6 @@ class Settings(BaseSettings):
                 f"EXPORTER_S3_SSE_KMS_KEY: it is set, and EXPORTER_S3_SSE is {self.s3_sse!r}; "
                 "allowed: only with kms"
             )
-        check_kafka(self)
-        has_name = self.kafka_sasl_mechanism == "OAUTHBEARER" or self.kafka_sasl_username is not None
-        if self.kafka_security_protocol.startswith("SASL") and not has_name:
-            raise ValueError(
-                f"EXPORTER_KAFKA_SASL_USERNAME: it is not set; EXPORTER_KAFKA_SECURITY_PROTOCOL="
-                f"{self.kafka_security_protocol} needs it and EXPORTER_KAFKA_SASL_PASSWORD"
-            )
         return self
 
     @field_validator("history_days")
@@ -372,10 +312,6 @@ class Settings(BaseSettings):
                 f"allowed: {kept + 1} to 36500"
             )
         return value
-
-    def topic(self, name: str) -> str:
-        """What the cluster calls the topic that the contract calls ``name``."""
-        return self.kafka_topic_prefix + name
 
     @property
     def group(self) -> str:
@@ -413,29 +349,6 @@ class Settings(BaseSettings):
     def uses_development_secret(self) -> bool:
         """Whether tokens are signed with the secret that everybody knows."""
         return self.jwt_secret.get_secret_value() == DEVELOPMENT_SECRET
-
-
-def check_kafka(settings: Settings) -> None:
-    """What the settings of Kafka need from each other.
-
-    Raises:
-        ValueError: naming the variable.
-    """
-    protocol = settings.kafka_security_protocol
-    if protocol.startswith("SASL") and settings.kafka_sasl_mechanism == "OAUTHBEARER":
-        for name in ("kafka_oauth_token_url", "kafka_oauth_client_id", "kafka_oauth_client_secret"):
-            if getattr(settings, name) is None:
-                raise ValueError(
-                    f"EXPORTER_{name.upper()}: it is not set; "
-                    "EXPORTER_KAFKA_SASL_MECHANISM=OAUTHBEARER needs it"
-                )
-    if settings.kafka_ssl_keyfile is not None and settings.kafka_ssl_certfile is None:
-        raise ValueError("EXPORTER_KAFKA_SSL_CERTFILE: it is not set, and EXPORTER_KAFKA_SSL_KEYFILE is")
-    if settings.kafka_ssl_certfile is not None and "SSL" not in protocol.split("_"):
-        raise ValueError(
-            f"EXPORTER_KAFKA_SSL_CERTFILE: it is of no use with EXPORTER_KAFKA_SECURITY_PROTOCOL={protocol}; "
-            "allowed: SSL, SASL_SSL"
-        )
 
 
 def _webhook_key(secret: SecretStr) -> bytes:

@@ -11,9 +11,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from dev.postgres import STATE
 from dev.stack import Stack
 from stream_app.db import migrations
-from stream_app.kafka.connection import client_options, ensure_topics
 from stream_app.settings import Settings
 from streaming_exporter.events import Topic
+from streaming_exporter.kafka_connection import client_options, ensure_topics
 
 CONSUMED = (Topic.REQUESTS, Topic.EVENTS, Topic.TICKS)
 """The topics that workers read."""

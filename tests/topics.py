@@ -7,10 +7,10 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from stream_app.kafka.connection import client_options
 from stream_app.settings import Settings
 from streaming_exporter.errors import Unreadable
 from streaming_exporter.events import Event, Topic, decode
+from streaming_exporter.kafka_connection import client_options
 
 Message = Any
 """A `ConsumerRecord` of aiokafka, which has no types."""

@@ -6,10 +6,10 @@ from typing import Self
 
 import structlog
 
-from producers.publisher import Publisher
 from stream_app.jobs.models import ExportJob
 from streaming_exporter.errors import PublishError
 from streaming_exporter.events import download_event
+from streaming_exporter.publisher import Publisher
 
 log = structlog.get_logger(__name__)
 

@@ -8,11 +8,11 @@ from uuid import UUID, uuid4
 
 from aiokafka import AIOKafkaConsumer
 
-from producers.publisher import Publisher
-from stream_app.kafka.connection import client_options
 from stream_app.settings import Settings
 from streaming_exporter.errors import Unreadable
 from streaming_exporter.events import EventType, ExportRequest, Topic, decode
+from streaming_exporter.kafka_connection import client_options
+from streaming_exporter.publisher import Publisher
 
 DATASET = "small"
 

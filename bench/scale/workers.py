@@ -11,8 +11,8 @@ from bench.jobs import ours
 from bench.scale.spent import Spent, cores, measuring
 from dev.postgres import SOURCE
 from dev.stack import Stack
-from producers.publisher import Publisher
 from stream_app.settings import Settings
+from streaming_exporter.publisher import Publisher
 
 WARM_UP = 50
 """Jobs for each worker before anything is measured: everything is loaded, every partition has its reader."""

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Mapping
 
 from stream_app.doctor.findings import Area, Finding
 from stream_app.kafka.brokers import Brokers, Group, Place
-from stream_app.kafka.connection import SINGLE_PARTITION
 from stream_app.settings import Settings
 from streaming_exporter.events import Topic
+from streaming_exporter.kafka_connection import SINGLE_PARTITION
 
 AREA = Area("kafka")
 

@@ -10,10 +10,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupIdNotFound, KafkaError, for_code
 
-from stream_app.kafka.connection import client_options
 from stream_app.kafka.topic_ids import TopicIdsRequest, ids_of
 from stream_app.settings import Settings
 from streaming_exporter.errors import Outage
+from streaming_exporter.kafka_connection import client_options
 
 Place = tuple[str, int]
 """A topic and the number of a partition."""

@@ -27,8 +27,8 @@ from faust.types import TP, ConsumerMessage
 
 from stream_app.kafka.brokers import Place
 from stream_app.kafka.buffers import Backlog, HeldBytes
-from stream_app.kafka.connection import bootstrapped_again
 from stream_app.observability import metrics
+from streaming_exporter.kafka_connection import bootstrapped_again
 
 log = structlog.get_logger(__name__)
 

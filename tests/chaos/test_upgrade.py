@@ -28,8 +28,8 @@ from dev.postgres import SOURCE
 from dev.process import Child
 from dev.stack import ROOT, Stack
 from stream_app.db.migrations import config, missing
-from stream_app.kafka.connection import ensure_topics
 from streaming_exporter.events import ExportRequest, request_event
+from streaming_exporter.kafka_connection import ensure_topics
 from tests.chaos.client import Client, has_ended
 from tests.chaos.items import COLUMNS, GATED_ROWS, SLOW_ROWS_A_SECOND, Source
 from tests.chaos.plan import Order

@@ -11,9 +11,9 @@ from datetime import datetime
 from pathlib import Path
 
 from producers import ticker
-from producers.publisher import Publisher
 from stream_app.settings import Settings
 from streaming_exporter.events import Event
+from streaming_exporter.publisher import Publisher
 
 AGAIN = 0.05
 """How many ticks are followed by an older one that comes once more."""

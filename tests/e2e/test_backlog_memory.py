@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from dev.stack import Stack
-from stream_app.kafka.connection import ensure_topics
+from streaming_exporter.kafka_connection import ensure_topics
 from tests.e2e.deployment import Deployment, request
 from tests.e2e.test_memory import MEGABYTE, memory
 from tests.waiting import at_most

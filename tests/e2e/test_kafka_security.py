@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from dev.stack import Stack
-from producers.publisher import Publisher
 from stream_app.kafka.brokers import Brokers
-from stream_app.kafka.connection import ensure_topics, tls_context
 from stream_app.settings import Settings
 from streaming_exporter.errors import BadSettings, Outage, PublishError
 from streaming_exporter.events import Topic
+from streaming_exporter.kafka_connection import ensure_topics, tls_context
+from streaming_exporter.publisher import Publisher
 from tests.e2e.deployment import Deployment
 from tests.e2e.listeners import PASSWORD, Certificates, SecuredKafka, TokenServer
 
@@ -160,7 +160,7 @@ async def test_a_server_may_take_the_secret_in_the_body_alone(
 
 
 async def test_a_token_is_used_for_most_of_its_time(oauth: dict[str, str], tokens: TokenServer) -> None:
-    from stream_app.kafka.oauth import Tokens
+    from streaming_exporter.oauth import Tokens
 
     provider = Tokens(settings_of(oauth))
     given = tokens.given

@@ -10,9 +10,9 @@ import pytest
 from dev.kafka import KafkaService
 from dev.process import free_ports
 from dev.stack import Stack
-from producers.publisher import Publisher
 from stream_app.kafka.brokers import Brokers
 from streaming_exporter.errors import PublishError
+from streaming_exporter.publisher import Publisher
 from tests.e2e.deployment import Deployment, request
 from tests.waiting import until_async
 

@@ -13,8 +13,8 @@ from dev.apps import AppProcess
 from dev.stack import Stack
 from stream_app.doctor.examination import examine
 from stream_app.doctor.findings import State
-from stream_app.kafka.connection import ensure_topics
 from streaming_exporter.events import Topic
+from streaming_exporter.kafka_connection import ensure_topics
 from tests.e2e.deployment import Deployment
 from tests.waiting import until_async
 

@@ -17,9 +17,9 @@ from packaging.utils import canonicalize_name
 
 from dev.stack import Stack
 from stream_app.db.migrations import missing
-from stream_app.kafka.connection import ensure_topics
 from stream_app.settings import Settings
 from streaming_exporter.events import Topic
+from streaming_exporter.kafka_connection import ensure_topics
 from tests.topics import events_on
 
 ROOT = Path(__file__).parents[2]
@@ -169,7 +169,7 @@ async def test_an_event_is_published_with_nothing_but_what_the_package_alone_nee
     job = uuid4()
     code = (
         "import asyncio, uuid\n"
-        "from producers.publisher import Publisher\n"
+        "from streaming_exporter.publisher import Publisher\n"
         "from stream_app.settings import Settings\n"
         "async def main():\n"
         "    async with Publisher(Settings(), source='/services/billing') as publisher:\n"

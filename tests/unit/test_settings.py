@@ -18,9 +18,10 @@ from stream_app import setting_errors
 from stream_app.doctor.findings import State
 from stream_app.doctor.unwise_settings import check_settings
 from stream_app.setting_errors import load_settings, misspelt
-from stream_app.setting_sources import FileSecret, is_secret
+from stream_app.setting_sources import is_secret
 from stream_app.settings import Settings
 from streaming_exporter.errors import BadSettings, UsageError
+from streaming_exporter.file_secret import FileSecret
 
 FIELDS = Settings.model_fields
 SECRETS = sorted(name for name, field in FIELDS.items() if is_secret(field))

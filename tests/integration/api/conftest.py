@@ -19,9 +19,9 @@ from producers.token_signing import mint
 from stream_app.db.engine import create_engine
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.records import JobRecords
-from stream_app.kafka.connection import ensure_topics
 from stream_app.settings import Settings
 from streaming_exporter.events import Event, Topic
+from streaming_exporter.kafka_connection import ensure_topics
 from tests.conftest import create_database, with_database
 from tests.topics import events_on
 

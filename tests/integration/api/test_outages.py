@@ -7,11 +7,11 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from producers.publisher import Publisher
 from producers.token_signing import mint
 from stream_app.settings import Settings
 from streaming_exporter.errors import PublishError
 from streaming_exporter.events import ExportRequest, Topic
+from streaming_exporter.publisher import Publisher
 from tests.integration.api.conftest import Harness, changed, client_of, order, running
 from tests.topics import events_on
 

@@ -22,11 +22,11 @@ from stream_app.db.engine import create_engine
 from stream_app.doctor import examination
 from stream_app.doctor.bucket import check_bucket
 from stream_app.doctor.findings import Finding, State
-from stream_app.kafka.connection import ensure_topics
 from stream_app.settings import DEVELOPMENT_SECRET, Settings
 from stream_app.storage.listing import object_key
 from stream_app.storage.object_store import Storage
 from streaming_exporter.events import ExportRequest, Topic, request_event
+from streaming_exporter.kafka_connection import ensure_topics
 from tests.waiting import until_async
 
 ROOT = Path(__file__).parents[3]

@@ -9,10 +9,10 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from stream_app.kafka.brokers import Brokers
-from stream_app.kafka.connection import ensure_topics
 from stream_app.settings import Settings
 from stream_app.worker.health import BROKERS_PATIENCE, PATIENCE
 from streaming_exporter.events import Topic
+from streaming_exporter.kafka_connection import ensure_topics
 
 PLACE = (str(Topic.TICKS), 0)
 

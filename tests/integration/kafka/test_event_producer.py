@@ -9,11 +9,11 @@ import pytest
 from faust.types import EventT
 
 from stream_app.app import create_app
-from stream_app.kafka.connection import ensure_topics
 from stream_app.kafka.event_producer import KEPT_OF_TOO_LARGE, Emitter
 from stream_app.settings import Settings
 from streaming_exporter.errors import Unreadable
 from streaming_exporter.events import EventType, LifecycleData, Topic, lifecycle_event
+from streaming_exporter.kafka_connection import ensure_topics
 from tests.topics import events_on, messages_on
 
 TOO_MUCH = 2 * 2**20

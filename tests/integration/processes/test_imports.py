@@ -52,7 +52,7 @@ def test_help_imports_little() -> None:
     assert not found & (OF_THE_SERVICE | {"aiokafka", "asyncio", "httpx", "pydantic", "rich"})
 
 
-@pytest.mark.parametrize("module", ["producers", "producers.publisher", "streaming_exporter.events"])
+@pytest.mark.parametrize("module", ["producers", "streaming_exporter.publisher", "streaming_exporter.events"])
 def test_whoever_emits_events_imports_no_service(module: str) -> None:
     found = imported(f"import {module}")
     assert module.partition(".")[0] in found
@@ -60,7 +60,7 @@ def test_whoever_emits_events_imports_no_service(module: str) -> None:
 
 
 def test_publishing_needs_the_client_of_kafka_and_nothing_more() -> None:
-    found = imported("import producers.publisher, stream_app.kafka.connection, aiokafka")
+    found = imported("import streaming_exporter.publisher, streaming_exporter.kafka_connection, aiokafka")
     assert "aiokafka" in found
     assert not found & (OF_THE_SERVICE | OF_THE_COMMAND)
 

@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from dev.stack import Stack
 from producers.__main__ import cli
 from stream_app.app import create_app
-from stream_app.kafka.connection import ensure_topics
 from stream_app.kafka.event_producer import Emitter
 from stream_app.settings import Settings
 from streaming_exporter.errors import Unreadable
 from streaming_exporter.events import ExportRequest, Topic, request_event
+from streaming_exporter.kafka_connection import ensure_topics
 from tests.topics import messages_on
 
 PREFIX = f"letters-{uuid4().hex[:8]}."

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 import pytest
 
 from dev.stack import ROOT, Stack
-from producers.publisher import Publisher
-from stream_app.kafka.connection import ensure_topics
 from stream_app.settings import Settings
 from streaming_exporter.errors import PublishError
 from streaming_exporter.events import Event, ExportRequest, Topic, request_event
+from streaming_exporter.kafka_connection import ensure_topics
+from streaming_exporter.publisher import Publisher
 from tests.topics import events_on
 from tests.waiting import at_most
 

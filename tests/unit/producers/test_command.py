@@ -8,9 +8,9 @@ from typer.testing import CliRunner, Result
 
 from producers import console as plugins
 from producers.__main__ import cli
-from producers.publisher import Publisher
 from streaming_exporter.errors import PublishError
 from streaming_exporter.events import Event, EventType
+from streaming_exporter.publisher import Publisher
 
 ORDER = ["request", "--export-type", "ledger", "--format", "csv", "--user-id", "u"]
 

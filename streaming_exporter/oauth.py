@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, quote_plus, urlencode
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaConnectionError
 
-from stream_app.settings import Settings
+from streaming_exporter.kafka_settings import KafkaSettings
 
 ANSWER_SECONDS = 10.0
 """How long the token server may take."""
@@ -35,7 +35,7 @@ _threads = ThreadPoolExecutor(2, thread_name_prefix="kafka-token")
 class Tokens(AbstractTokenProvider):  # type: ignore[misc]
     """The token for new connections; asked for anew before it runs out. Any event loop may ask."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         cafile = settings.kafka_oauth_cafile
         self._context = ssl.create_default_context(cafile=str(cafile) if cafile else None)

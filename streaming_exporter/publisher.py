@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from uuid import UUID
 
-from stream_app.settings import Settings
 from streaming_exporter.errors import PublishError, Retryable
 from streaming_exporter.events import Event, RequestIdentity, Topic, cancel_event, request_event
+from streaming_exporter.kafka_settings import KafkaSettings
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
@@ -36,7 +36,7 @@ class Publisher:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: KafkaSettings,
         *,
         client_id: str = "exporter",
         source: str = "/exporter/command",
@@ -157,7 +157,7 @@ class Publisher:
     async def _connect(self) -> "AIOKafkaProducer":
         from aiokafka import AIOKafkaProducer
 
-        from stream_app.kafka.connection import bootstrapped_again, client_options, ensure_topics
+        from streaming_exporter.kafka_connection import bootstrapped_again, client_options, ensure_topics
 
         producer = AIOKafkaProducer(
             **client_options(self._settings),

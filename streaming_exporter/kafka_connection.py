@@ -8,22 +8,22 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from stream_app.kafka.oauth import Tokens
-from stream_app.settings import Settings
 from streaming_exporter.errors import BadSettings, Retryable
 from streaming_exporter.events import Topic
+from streaming_exporter.kafka_settings import KafkaSettings
+from streaming_exporter.oauth import Tokens
 
 log = logging.getLogger(__name__)
 
 SINGLE_PARTITION = frozenset({Topic.TICKS, Topic.DEAD_LETTERS})
 
 
-def bootstrap_servers(settings: Settings) -> list[str]:
+def bootstrap_servers(settings: KafkaSettings) -> list[str]:
     """The brokers to ask first, ``host:port`` each."""
     return [server.strip() for server in settings.kafka_bootstrap_servers.split(",") if server.strip()]
 
 
-def tls_context(settings: Settings) -> ssl.SSLContext | None:
+def tls_context(settings: KafkaSettings) -> ssl.SSLContext | None:
     """The TLS context, with the client's certificate if it has one, or ``None`` where there is no TLS.
 
     Raises:
@@ -52,13 +52,13 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-def uses_tokens(settings: Settings) -> bool:
+def uses_tokens(settings: KafkaSettings) -> bool:
     """Whether brokers are shown a token."""
     is_sasl = settings.kafka_security_protocol.startswith("SASL")
     return is_sasl and settings.kafka_sasl_mechanism == "OAUTHBEARER"
 
 
-def client_options(settings: Settings) -> dict[str, Any]:
+def client_options(settings: KafkaSettings) -> dict[str, Any]:
     """Connection arguments that every aiokafka client takes."""
     options: dict[str, Any] = {
         "bootstrap_servers": bootstrap_servers(settings),
@@ -98,7 +98,7 @@ def bootstrapped_again(client: AIOKafkaClient) -> None:
     client._metadata_update = update_or_bootstrap
 
 
-async def ensure_topics(settings: Settings) -> None:
+async def ensure_topics(settings: KafkaSettings) -> None:
     """Create the topics that do not exist yet.
 
     Raises:

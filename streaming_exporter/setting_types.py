@@ -1,0 +1,141 @@
+"""Types of settings: each parses a text; an error states what is wrong with it and what is allowed."""
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from ipaddress import IPv6Address
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+
+_HOST = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?", re.I
+)
+_PORTS = range(1, 65_536)
+
+WEB_URL = "http://HOST[:PORT][/PATH] or https://HOST[:PORT][/PATH]"
+"""What the errors about a URL give as allowed."""
+
+_SERVERS = "HOST:PORT, separated by commas"
+
+
+def one_line(text: str) -> str:
+    """The text without outer blanks.
+
+    Raises:
+        ValueError: it has control characters, such as a line break.
+    """
+    text = text.strip()
+    if not text.isprintable():
+        raise ValueError("it has control characters; allowed: one line of printable characters")
+    return text
+
+
+def servers(text: str) -> str:
+    """Brokers as ``host:port``, separated by commas; the port is 9092 where none is given.
+
+    Raises:
+        ValueError: one of them is something else, or there is none.
+    """
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    if not found:
+        raise ValueError(f"it names no server; allowed: {_SERVERS}")
+    return ",".join(_server(part) for part in found)
+
+
+def any_web_url(text: str) -> str:
+    """An absolute URL as it is, a query included.
+
+    Raises:
+        ValueError: it is none.
+    """
+    parse_web_url(text)
+    return text
+
+
+def existing_file(path: Path) -> Path:
+    """The path of a file that can be read.
+
+    Raises:
+        ValueError: there is none, or this process must not read it.
+    """
+    try:
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise ValueError(f"it cannot be read ({error.strerror}); allowed: the path of a file") from error
+
+
+def in_case(change: Callable[[str], str]) -> WrapValidator:
+    """Take words whatever their case; an error names the word as it was read."""
+
+    def parsed(value: object, parse: ValidatorFunctionWrapHandler) -> object:
+        if isinstance(value, str):
+            with suppress(ValidationError):
+                return parse(change(value))
+        return parse(value)
+
+    return WrapValidator(parsed)
+
+
+def _server(text: str) -> str:
+    if "://" in text:
+        raise ValueError(f"{text!r} has a scheme; allowed: {_SERVERS}")
+    name, colon, port = text.rpartition(":")
+    if not colon or (":" in name and not name.endswith("]")):
+        name, port = text, "9092"
+    if not is_host(name) or not is_port(port):
+        raise ValueError(f"{text!r} is no server; allowed: {_SERVERS}")
+    return f"{name}:{int(port)}"
+
+
+def parse_web_url(text: str) -> SplitResult:
+    parts = parse_url(text, WEB_URL)
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"it does not begin with http:// or https://; allowed: {WEB_URL}")
+    return parts
+
+
+def parse_url(text: str, allowed: str) -> SplitResult:
+    """Scheme and host in lower case, and no default slash.
+
+    Raises:
+        ValueError: there is no host, or the port is none.
+    """
+    if not text.isprintable() or " " in text or "\\" in text:
+        raise ValueError(f"it has blanks, backslashes or control characters; allowed: {allowed}")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"it is no URL ({error}); allowed: {allowed}") from error
+    name = parts.hostname or ""
+    if not is_host(name) or (port is None and parts.netloc.endswith(":")) or port == 0:
+        raise ValueError(f"it has no host, or a port that is none; allowed: {allowed}")
+    if "@" in parts.netloc:
+        raise ValueError(f"it has a user name; allowed: {allowed}")
+    return parts._replace(netloc=parts.netloc.lower())
+
+
+def is_host(text: str) -> bool:
+    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if ":" in inner:
+        try:
+            IPv6Address(inner)
+        except ValueError:
+            return False
+        return True
+    return inner == text and _HOST.fullmatch(text) is not None
+
+
+def is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and int(text) in _PORTS
+
+
+Count = Annotated[int, Field(ge=1, le=2_147_483_647)]
+Text = Annotated[str, AfterValidator(one_line)]
+Servers = Annotated[str, AfterValidator(servers)]
+AnyWebUrl = Annotated[str, AfterValidator(any_web_url)]
+ExistingFile = Annotated[Path, AfterValidator(existing_file)]
