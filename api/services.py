@@ -34,7 +34,7 @@ from stream_app.notifications.outbox import Ledger
 from stream_app.observability import metrics
 from stream_app.schedules.store import ScheduleStore
 from stream_app.settings import Settings
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from stream_app.worker.maintenance.outbox_relay import Relay
 from streaming_exporter.events import Event
 from streaming_exporter.publisher import Publisher
@@ -64,7 +64,7 @@ class Services:
     schedules: ScheduleStore
     schedule_reads: ScheduleStore
     """What only reads: it goes on while those who write wait for a part that is away."""
-    storage: Storage
+    storage: ObjectStore
     addressing: Addressing
     ledger: Ledger
     links: Links
@@ -120,7 +120,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         reader = JobReader(settings, application=NAME)
         stack.push_async_callback(reader.close)
         # Only signs links and asks whether the store is there: quickly, since somebody waits.
-        storage = Storage(settings, connections=2, patience=3, keep_trying=0)
+        storage = ObjectStore(settings, connections=2, timeout_seconds=3, retry_seconds=0)
         stack.callback(storage.close)
         feed = Feed(records)
         await stack.enter_async_context(_running(feed.run()))

@@ -153,9 +153,9 @@ async def _forgotten(settings: "Settings", user_id: str | None, address: str | N
     from stream_app.db.engine import create_engine
     from stream_app.jobs.erasure import Forgetter
     from stream_app.jobs.queue import JobQueue
-    from stream_app.storage.object_store import Storage
+    from stream_app.storage.object_store import ObjectStore
 
-    engine, storage = create_engine(settings, application="exporter forget"), Storage(settings)
+    engine, storage = create_engine(settings, application="exporter forget"), ObjectStore(settings)
     forgetter = Forgetter(engine, lambda key: storage.call(storage.remove, key))
     try:
         if user_id is None:

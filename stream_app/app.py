@@ -28,7 +28,7 @@ from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
 from stream_app.jobs.queue import JobQueue
-from stream_app.jobs.write_check import try_writing
+from stream_app.jobs.write_check import test_upload
 from stream_app.kafka.brokers import Brokers
 from stream_app.kafka.event_producer import Emitter
 from stream_app.kafka.transport import App
@@ -44,7 +44,7 @@ from stream_app.retries import until_possible
 from stream_app.schedules.scheduler import Scheduler
 from stream_app.schedules.store import ScheduleStore
 from stream_app.settings import Settings
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from stream_app.worker.batches import Messages, handle_in_batches
 from stream_app.worker.dispatcher import DRAIN_SECONDS, Dispatcher
 from stream_app.worker.health import BROKERS_PATIENCE, Watch
@@ -87,7 +87,7 @@ def job_store(settings: Settings, engine: AsyncEngine) -> JobQueue:
 
 
 def courier_of(
-    settings: Settings, engine: AsyncEngine, storage: Storage, worker: str, *, poll: float = POLL_SECONDS
+    settings: Settings, engine: AsyncEngine, storage: ObjectStore, worker: str, *, poll: float = POLL_SECONDS
 ) -> Courier:
     """Who sends mails and webhooks, over the channels that are set up."""
     links = Links(settings)
@@ -113,7 +113,7 @@ def create_app(settings: Settings) -> App:
     metrics.SLOTS.set(settings.worker_slots)
     engine = create_engine(settings, application=name)
     store = job_store(settings, engine)
-    storage = Storage(settings, connections=2 * settings.worker_slots)
+    storage = ObjectStore(settings, connections=2 * settings.worker_slots)
     source = Source(settings, connections=settings.worker_slots + 1)
     threads = ThreadPoolExecutor(settings.worker_slots, thread_name_prefix="upload")
 
@@ -130,7 +130,7 @@ def create_app(settings: Settings) -> App:
     relay = Relay(store, emit.all)
 
     async def prove() -> None:
-        await try_writing(store)
+        await test_upload(store)
 
     outcomes = settings.topic(Topic.EVENTS)
     replay = Replay(
@@ -246,7 +246,7 @@ def create_watch(settings: Settings, app: App) -> Watch:
     """What says whether the worker is ready, and ends it when it is beyond recovery."""
     name = app.conf.broker_client_id
     engine = create_engine(settings, application=f"{name} watch", pool_size=1, max_overflow=0, pool_timeout=5)
-    storage = Storage(settings, connections=1, patience=3, keep_trying=0)
+    storage = ObjectStore(settings, connections=1, timeout_seconds=3, retry_seconds=0)
     return Watch(
         app,
         worker=name,

@@ -24,7 +24,7 @@ from stream_app.db.engine import create_engine
 from stream_app.db.migrations import config
 from stream_app.exports.source import Source
 from stream_app.settings import Settings
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from tests.waiting import FACTOR
 
 ROOT = Path(__file__).parent.parent
@@ -148,9 +148,9 @@ async def source(settings: Settings) -> AsyncIterator[Source]:
 
 
 @pytest.fixture(scope="session")
-def storage(settings: Settings) -> Storage:
+def storage(settings: Settings) -> ObjectStore:
     """The bucket."""
-    store = Storage(settings)
+    store = ObjectStore(settings)
     store.ensure_bucket()
     return store
 

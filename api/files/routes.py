@@ -136,6 +136,6 @@ async def presigned(services: Services, job: ExportJob, *, method: str = "GET") 
         raise Problem(410, "gone", "There is no file any more; ask for the export again")
     # In a thread: credentials of a role are asked for over the network.
     link = await services.storage.call(
-        services.storage.link, job.file_path, job.file_name, job.content_type, method=method
+        services.storage.presigned_url, job.file_path, job.file_name, job.content_type, method=method
     )
     return Response(status_code=307, headers={"Location": link, "Cache-Control": "no-store"})

@@ -15,7 +15,7 @@ from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
 from stream_app.exports.task import ExportProgress, ExportTask
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.events import ExportRequest
 
 NAP = 0.001
@@ -33,7 +33,7 @@ async def _run(context: Context) -> None:
         exporter = Exporter(
             source=source,
             catalog=Catalog(source.fetch),
-            storage=Storage(settings),
+            storage=ObjectStore(settings),
             datasets={dataset.name: dataset},
             formats=FORMATS,
             settings=settings,
@@ -50,7 +50,7 @@ async def _run(context: Context) -> None:
             await source.close()
 
 
-def _task(dataset: str, output: str, storage: Storage) -> ExportTask:
+def _task(dataset: str, output: str, storage: ObjectStore) -> ExportTask:
     request = {"user_id": "bench", "export_type": dataset, "format": output, "scope": "all"}
     job_id = uuid4()
     return ExportTask(

@@ -24,7 +24,7 @@ from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
 from stream_app.exports.task import ExportProgress, ExportTask
 from stream_app.settings import Settings
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.events import ExportRequest
 
 app = Celery("bench", broker="memory://")
@@ -56,7 +56,7 @@ def _exporter() -> Exporter:
     return Exporter(
         source,
         Catalog(source.fetch),
-        Storage(settings),
+        ObjectStore(settings),
         load_datasets(settings.datasets_file),
         FORMATS,
         settings,

@@ -13,9 +13,9 @@ from stream_app.doctor.findings import Area, Finding
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
 from stream_app.settings import Settings
-from stream_app.storage.checksums import Integrity
-from stream_app.storage.listing import Found
-from stream_app.storage.object_store import Storage
+from stream_app.storage.checksums import ChecksumMethod
+from stream_app.storage.listing import ListedObject
+from stream_app.storage.object_store import ObjectStore
 from stream_app.worker.maintenance.bucket_cleaner import Owner, is_needed, jobs_of
 from streaming_exporter.errors import NeedsOperator, Rejected, Retryable
 
@@ -27,7 +27,7 @@ SHOWN = 3
 
 async def check_bucket(
     connection: AsyncConnection,
-    storage: Storage,
+    storage: ObjectStore,
     settings: Settings,
     *,
     full: bool,
@@ -42,7 +42,7 @@ async def check_bucket(
     yield await _trial(storage, settings)
     scope = "all" if full else "a sample"
     leftovers = Leftovers(settings, now or datetime.now(UTC))
-    pages = storage.inventory.pages()
+    pages = storage.listing.pages()
     chosen = pages if full else islice(pages, SAMPLE_PAGES)
     while (page := await storage.call(next, chosen, None)) is not None:
         await leftovers.look(connection, page)
@@ -69,7 +69,7 @@ class Leftovers:
         self._overdue: list[str] = []
         self._waiting: list[str] = []
 
-    async def look(self, connection: AsyncConnection, page: Sequence[Found]) -> None:
+    async def look(self, connection: AsyncConnection, page: Sequence[ListedObject]) -> None:
         """Take in one page."""
         jobs = await jobs_of(connection, page)
         for found in page:
@@ -116,14 +116,14 @@ class Leftovers:
         return findings
 
 
-def _is_in_use(found: Found, owner: Owner) -> bool:
+def _is_in_use(found: ListedObject, owner: Owner) -> bool:
     return found.key == owner.file_path or (
         found.attempt == owner.attempt and owner.status in (Status.PENDING, Status.PROCESSING)
     )
 
 
 async def _without_files(
-    connection: AsyncConnection, storage: Storage, limit: int | None
+    connection: AsyncConnection, storage: ObjectStore, limit: int | None
 ) -> AsyncIterator[str]:
     """Keys of completed jobs that are not in the bucket, the newest jobs first."""
     statement = (
@@ -154,11 +154,11 @@ async def _without_files(
         after = (rows[-1].created_at, rows[-1].id)
 
 
-async def _trial(storage: Storage, settings: Settings) -> Finding:
+async def _trial(storage: ObjectStore, settings: Settings) -> Finding:
     """Write and remove what an export would: only that shows what a policy of the bucket demands."""
     encryption = f"encryption: {settings.s3_sse}"
     try:
-        way = await storage.call(storage.try_writing)
+        way = await storage.call(storage.test_upload)
     except Rejected as error:
         return AREA.problem("upload", str(error), "use a store that takes multipart uploads")
     except NeedsOperator as error:
@@ -169,7 +169,7 @@ async def _trial(storage: Storage, settings: Settings) -> Finding:
         return AREA.problem("upload", f"{error} ({encryption})", advice)
     except Retryable as error:
         return AREA.problem("upload", f"{error} ({encryption})", "see the log of the store")
-    if way is Integrity.CHECKSUM:
+    if way is ChecksumMethod.CHECKSUM:
         return AREA.ok("upload", f"an object was written and removed; checked by {way.value}, {encryption}")
     return AREA.warning(
         "upload",

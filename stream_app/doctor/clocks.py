@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.doctor.findings import Area, Finding
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 
 AREA = Area("clocks")
 
@@ -15,7 +15,7 @@ NOTABLE, HARMFUL = timedelta(seconds=5), timedelta(minutes=1)
 """Leases go by PostgreSQL's clock alone; signed requests and links fail from a quarter of an hour on."""
 
 
-async def check_clocks(connection: AsyncConnection, storage: Storage) -> AsyncIterator[Finding]:
+async def check_clocks(connection: AsyncConnection, storage: ObjectStore) -> AsyncIterator[Finding]:
     """One finding for each of the other two clocks."""
 
     async def postgres() -> datetime | None:

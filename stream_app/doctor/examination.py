@@ -12,7 +12,7 @@ from stream_app.doctor.unwise_settings import check_settings
 from stream_app.exports.source import Source
 from stream_app.kafka.brokers import Brokers
 from stream_app.settings import Settings
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import ExporterError
 
 PATIENCE = 5.0
@@ -25,7 +25,7 @@ async def examine(settings: Settings, *, full: bool = False) -> AsyncIterator[Fi
     engine = create_engine(settings, application="exporter doctor", pool_size=1, pool_timeout=PATIENCE)
     # No transaction is open while the store is asked.
     autocommit = without_transactions(engine)
-    storage = Storage(settings, connections=20, patience=PATIENCE, keep_trying=PATIENCE)
+    storage = ObjectStore(settings, connections=20, timeout_seconds=PATIENCE, retry_seconds=PATIENCE)
     brokers = Brokers(settings, client_id="exporter-doctor", patience=PATIENCE)
     source = Source(settings, connections=1)
 

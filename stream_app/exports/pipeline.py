@@ -30,7 +30,7 @@ from stream_app.exports.size_limits import MessageTooLong, largest, refusal
 from stream_app.exports.source import Sink, Snapshot, Source
 from stream_app.exports.task import ExportProgress, ExportResult, ExportTask
 from stream_app.settings import Settings
-from stream_app.storage.object_store import Storage, Stored
+from stream_app.storage.object_store import ObjectStore, StoredObject
 from streaming_exporter.errors import ExporterError, Outage, Rejected
 from streaming_exporter.events import ExportRequest
 
@@ -57,7 +57,7 @@ class Exporter:
 
     source: Source
     catalog: Catalog
-    storage: Storage
+    storage: ObjectStore
     datasets: Mapping[str, Dataset]
     formats: Mapping[str, Format]
     settings: Settings
@@ -218,12 +218,12 @@ class Exporter:
 
     async def _transfer(
         self, snapshot: Snapshot, statement: Statement, file: "_File", progress: ExportProgress
-    ) -> tuple[int, Stored]:
+    ) -> tuple[int, StoredObject]:
         pipe = BytePipe()
         stopped = Event()
         count = 0
 
-        def upload() -> Stored:
+        def upload() -> StoredObject:
             read = Timed(iter(pipe))
             framed = file.bytes(read, progress.tally)
             rendered = rendering(framed, read)
@@ -326,7 +326,7 @@ class _File:
             framed = self.output.frame(chunks, self.document, tally)
         return self.compression.apply(framed) if self.compression else framed
 
-    def manifest(self, rows: int, stored: Stored, tally: Tally) -> dict[str, Any]:
+    def manifest(self, rows: int, stored: StoredObject, tally: Tally) -> dict[str, Any]:
         """What the file is and how it came about; everything in it is JSON."""
         request = self.request
         return {

@@ -389,7 +389,7 @@ class JobQueue:
             if await connection.scalar(SEAL, values) is not None:
                 return True
             # Whoever tends to outcomes may have published it before it was asked for again. The whole is
-            # compared: an attempt of the same number can have ended the job otherwise, see Storage.key.
+            # compared: an attempt of the same number can have ended the job otherwise, see ObjectStore.key.
             applied = and_(
                 ExportJob.outcome.is_(None),
                 ExportJob.status == outcome.status,

@@ -15,7 +15,7 @@ from streaming_exporter.events import LifecycleData, RequestIdentity, lifecycle_
 NOBODY = RequestIdentity(user_id="exporter", export_type="trial", format="none")
 
 
-async def try_writing(store: JobQueue) -> None:
+async def test_upload(store: JobQueue) -> None:
     """Admit a job, end it and remove it in one transaction, which commits: also what a commit does is tried.
 
     Nobody else ever sees the job.

@@ -20,7 +20,7 @@ from stream_app.notifications.channel import Refused, Uncertain, Undelivered
 from stream_app.notifications.links import Links
 from stream_app.notifications.templates import Content, Notice, one_line, write
 from stream_app.settings import Settings
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Retryable
 
 
@@ -89,7 +89,7 @@ NO_SUCH_ADDRESS = frozenset({550, 551, 553, 556})
 class Mailer:
     """Sends mails to one server, over connections that are kept while there is more to send."""
 
-    def __init__(self, settings: Settings, links: Links, storage: Storage) -> None:
+    def __init__(self, settings: Settings, links: Links, storage: ObjectStore) -> None:
         self._settings = settings
         self._links = links
         self._storage = storage

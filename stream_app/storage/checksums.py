@@ -10,7 +10,7 @@ import structlog
 from isal import isal_zlib
 from minio.error import S3Error
 
-from stream_app.storage.parts import PART_SIZE, Part, cut
+from stream_app.storage.parts import PART_SIZE, Part, split_into_parts
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +27,7 @@ UNSUPPORTED = frozenset(
 """What stores, and proxies that remove headers, answer to a header that they do not know."""
 
 
-class Integrity(StrEnum):
+class ChecksumMethod(StrEnum):
     """Ways to prove it, the best first."""
 
     CHECKSUM = "x-amz-checksum-crc32"
@@ -37,9 +37,9 @@ class Integrity(StrEnum):
     def headers(self, data: Bytes) -> dict[str, str]:
         """What is sent along with ``data``."""
         match self:
-            case Integrity.CHECKSUM:
+            case ChecksumMethod.CHECKSUM:
                 return {self.value: crc32(data)}
-            case Integrity.MD5:
+            case ChecksumMethod.MD5:
                 digest = hashlib.md5(data, usedforsecurity=False).digest()
                 return {self.value: base64.b64encode(digest).decode()}
             case _:
@@ -51,28 +51,28 @@ def crc32(data: Bytes) -> str:
     return base64.b64encode(isal_zlib.crc32(data).to_bytes(4, "big")).decode()
 
 
-class Proof:
+class ChecksumSupport:
     """The best way that a store is known to take: found out when an upload with a better one is refused."""
 
     def __init__(self) -> None:
-        self.best = Integrity.CHECKSUM
+        self.best = ChecksumMethod.CHECKSUM
 
-    def send(self, call: Callable[[Integrity], T]) -> T:
-        """``call`` with the best way; where that is refused, with the next one, which is then used for good.
+    def call(self, function: Callable[[ChecksumMethod], T]) -> T:
+        """Call ``function`` with the best method; if the store refuses it, with the next one, and keep that.
 
         Raises:
-            Whatever ``call`` raised at first, if no other way works either.
+            Whatever ``function`` raised at first, if no other way works either.
         """
-        ways = list(Integrity)
+        ways = list(ChecksumMethod)
         first = self.best
         try:
-            return call(first)
+            return function(first)
         except S3Error as error:
             if error.code not in UNSUPPORTED:
                 raise
             for way in ways[ways.index(first) + 1 :]:
                 try:
-                    result = call(way)
+                    result = function(way)
                 except S3Error as other:
                     if other.code not in UNSUPPORTED:
                         raise
@@ -97,8 +97,8 @@ class HashedStream:
         return self._digest.hexdigest()
 
     def parts(self, usual: int = PART_SIZE) -> Iterator[Part]:
-        """The parts of an upload, see :func:`~stream_app.storage.parts.cut`; raises what the chunks raise."""
-        return cut(self._passing(), usual)
+        """The parts of an upload, see :func:`~stream_app.storage.parts.split_into_parts`."""
+        return split_into_parts(self._passing(), usual)
 
     def _passing(self) -> Iterator[bytes]:
         for chunk in self._chunks:

@@ -14,34 +14,34 @@ from minio import Minio
 
 from stream_app.settings import Settings
 from stream_app.storage.credentials import credentials_of
-from stream_app.storage.errors import passes
+from stream_app.storage.errors import is_retryable
 
 log = structlog.get_logger(__name__)
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+FIRST_DELAY, MAX_DELAY = 0.2, 5.0
 """Seconds between two tries of a call."""
 
 
 class S3Client(Minio):
-    """Repeats a call for ``keep_trying`` seconds, with growing pauses, or until ``stopped`` is set.
+    """Repeats a call for ``retry_seconds`` seconds, with growing pauses, or until ``stopped`` is set.
 
     All calls of the library pass through one method, so all are repeated alike. None of those that the
     service makes does harm when it is done twice.
     """
 
-    def __init__(self, *arguments: Any, keep_trying: float, **options: Any) -> None:
+    def __init__(self, *arguments: Any, retry_seconds: float, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.keep_trying = keep_trying
+        self.retry_seconds = retry_seconds
         self.stopped = Event()
 
     def __del__(self) -> None:
         """Leave the connections alone: copies share them."""
 
-    def until(self, stopped: Event | None, keep_trying: float | None = None) -> Self:
+    def with_retries(self, stopped: Event | None, retry_seconds: float | None = None) -> Self:
         """The same client, whose calls end soon after ``stopped`` is set."""
         other = copy.copy(self)
         other.stopped = stopped or Event()
-        other.keep_trying = self.keep_trying if keep_trying is None else keep_trying
+        other.retry_seconds = self.retry_seconds if retry_seconds is None else retry_seconds
         return other
 
     def _url_open(
@@ -57,7 +57,7 @@ class S3Client(Minio):
         no_body_trace: bool = False,
     ) -> Any:
         began = time.monotonic()
-        pause = FIRST_PAUSE
+        pause = FIRST_DELAY
         while True:
             try:
                 return super()._url_open(
@@ -73,22 +73,27 @@ class S3Client(Minio):
                 )
             except Exception as error:
                 spent = time.monotonic() - began
-                if not passes(error) or spent + pause > self.keep_trying:
+                if not is_retryable(error) or spent + pause > self.retry_seconds:
                     raise
-                log.info("store.call_repeated", method=method, after=round(spent, 1), error=str(error)[:200])
+                log.info("store.call_retried", method=method, after=round(spent, 1), error=str(error)[:200])
                 if self.stopped.wait(pause * random.uniform(0.5, 1)):  # noqa: S311
                     raise
-                pause = min(2 * pause, LONGEST_PAUSE)
+                pause = min(2 * pause, MAX_DELAY)
                 if hasattr(body, "seek"):
                     body.seek(0)
 
 
 def s3_client(
-    settings: Settings, endpoint: str, connections: int, *, patience: float = 60, keep_trying: float = 90
+    settings: Settings,
+    endpoint: str,
+    connections: int,
+    *,
+    timeout_seconds: float = 60,
+    retry_seconds: float = 90,
 ) -> S3Client:
     """A client of the store at ``endpoint``.
 
-    ``patience`` is how long one answer may take, ``keep_trying`` for how long a call is repeated, in seconds.
+    ``timeout_seconds`` limits one answer. A call is repeated for up to ``retry_seconds``.
     """
     scheme, _, host = endpoint.rpartition("://")
     return S3Client(
@@ -96,10 +101,10 @@ def s3_client(
         credentials=credentials_of(settings),
         secure=scheme == "https" if scheme else settings.s3_secure,
         region=settings.s3_region,
-        keep_trying=keep_trying,
+        retry_seconds=retry_seconds,
         http_client=urllib3.PoolManager(
             maxsize=connections,
-            timeout=urllib3.Timeout(connect=min(5, patience), read=patience),
+            timeout=urllib3.Timeout(connect=min(5, timeout_seconds), read=timeout_seconds),
             retries=False,
         ),
     )

@@ -27,13 +27,13 @@ DEFAULT_NAME = SecretStr("exporter")
 DEFAULT_KEY = SecretStr("exporter-secret")
 """Of a name that was given without one, for a store on this machine: everybody knows it."""
 
-LOOK_AGAIN_SECONDS = 300.0
+RECHECK_SECONDS = 300.0
 """How long the default keys are used before AWS's chain is asked again: each request asks for credentials."""
 
 CONNECT, ANSWER = 1.0, 5.0
 """Seconds that a metadata service may take: outside of AWS nothing answers at its address."""
 
-HOW_TO_MEND = (
+HOW_TO_FIX = (
     "set EXPORTER_S3_ACCESS_KEY and EXPORTER_S3_SECRET_KEY, or provide the credentials of a role "
     "(docs/operations.md, Credentials)"
 )
@@ -45,7 +45,7 @@ class NoCredentials(NeedsOperator):
     code = "store_credentials_missing"
 
 
-class GivenKeys(Provider):
+class StaticKeys(Provider):
     """The keys of the settings, as they are now: their files can change."""
 
     def __init__(self, name: SecretStr, key: SecretStr) -> None:
@@ -57,7 +57,7 @@ class GivenKeys(Provider):
         return Credentials(self._name.get_secret_value().strip(), self._key.get_secret_value())
 
 
-class Chain(Provider):
+class ProviderChain(Provider):
     """The first provider that has credentials, asked again when they run out.
 
     The client library's own chain stops at the first provider that is away, keeps keys from a file for ever,
@@ -85,15 +85,15 @@ class Chain(Provider):
                 except urllib3.exceptions.HTTPError as error:
                     reasons.append(f"{name}: does not answer ({type(error).__name__})")
         raise NoCredentials(
-            f"object store: there are no credentials; {HOW_TO_MEND}. Looked in " + "; ".join(reasons),
+            f"object store: there are no credentials; {HOW_TO_FIX}. Looked in " + "; ".join(reasons),
             reason="the service has no credentials for the object store",
         )
 
 
-class ElseDefaults(Provider):
+class ChainOrDefaults(Provider):
     """What a chain finds or, while it has never found any, the default keys of a store on this machine."""
 
-    def __init__(self, chain: Chain) -> None:
+    def __init__(self, chain: ProviderChain) -> None:
         self._chain = chain
         self._lock = Lock()
         self._ask_at: float | None = 0.0
@@ -106,14 +106,14 @@ class ElseDefaults(Provider):
         """
         with self._lock:
             if self._ask_at is not None and time.monotonic() < self._ask_at:
-                return GivenKeys(DEFAULT_NAME, DEFAULT_KEY).retrieve()
+                return StaticKeys(DEFAULT_NAME, DEFAULT_KEY).retrieve()
             try:
                 found = self._chain.retrieve()
             except NoCredentials:
                 if self._ask_at is None:
                     raise
-                self._ask_at = time.monotonic() + LOOK_AGAIN_SECONDS
-                return GivenKeys(DEFAULT_NAME, DEFAULT_KEY).retrieve()
+                self._ask_at = time.monotonic() + RECHECK_SECONDS
+                return StaticKeys(DEFAULT_NAME, DEFAULT_KEY).retrieve()
             self._ask_at = None
             return found
 
@@ -125,7 +125,7 @@ def _short(error: Exception) -> str:
     return (text or type(error).__name__)[:200]
 
 
-class NoProvider(Provider):
+class DisabledProvider(Provider):
     """In place of one that was turned off."""
 
     def __init__(self, why: str) -> None:
@@ -149,18 +149,18 @@ def credentials_of(settings: Settings) -> Provider:
     a store on this machine the default keys are used where nothing else is found.
     """
     if settings.s3_secret_key is not None:
-        return GivenKeys(settings.s3_access_key or DEFAULT_NAME, settings.s3_secret_key)
+        return StaticKeys(settings.s3_access_key or DEFAULT_NAME, settings.s3_secret_key)
     local = is_local_url(settings.s3_endpoint)
     if settings.s3_access_key is not None and local:
-        return GivenKeys(settings.s3_access_key, DEFAULT_KEY)
-    chain = Chain(
+        return StaticKeys(settings.s3_access_key, DEFAULT_KEY)
+    chain = ProviderChain(
         {
             "the environment (AWS_ACCESS_KEY_ID)": EnvAWSProvider(),
             "the credentials file of AWS": AWSConfigProvider(),
             **_role(settings),
         }
     )
-    return ElseDefaults(chain) if local else chain
+    return ChainOrDefaults(chain) if local else chain
 
 
 def _role(settings: Settings) -> dict[str, Provider]:
@@ -174,6 +174,6 @@ def _role(settings: Settings) -> dict[str, Provider]:
     if any(os.environ.get(f"AWS_CONTAINER_CREDENTIALS_{kind}_URI") for kind in ("RELATIVE", "FULL")):
         return {"the container's credentials": IamAwsProvider(**options)}
     if os.environ.get(METADATA_DISABLED, "").lower() == "true":
-        return {"the metadata of the instance": NoProvider(f"turned off by {METADATA_DISABLED}")}
+        return {"the metadata of the instance": DisabledProvider(f"turned off by {METADATA_DISABLED}")}
     endpoint = os.environ.get(METADATA_ENDPOINT, "").rstrip("/") or None
     return {"the metadata of the instance": IamAwsProvider(custom_endpoint=endpoint, **options)}

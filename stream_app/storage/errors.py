@@ -19,7 +19,7 @@ from stream_app.observability import metrics
 from streaming_exporter.errors import ExporterError, NeedsOperator, Outage, Rejected, Retryable
 
 
-class Meaning(StrEnum):
+class ErrorKind(StrEnum):
     """What is done about an error."""
 
     PASSES = "passes"
@@ -36,7 +36,7 @@ class Meaning(StrEnum):
 
 
 _CODES = {
-    Meaning.PASSES: """
+    ErrorKind.PASSES: """
         InternalError OperationAborted RequestTimeout ServiceUnavailable SlowDown SlowDownRead SlowDownWrite
         Throttling ThrottlingException TooManyRequests TooManyRequestsException RequestLimitExceeded
         BandwidthLimitExceeded Busy 503SlowDown ConditionalRequestConflict IncompleteBody RequestTimedOut
@@ -44,7 +44,7 @@ _CODES = {
         InsufficientStorage GatewayTimeout BadGateway ServerTimeout RetryHead TransferAborted
         PreconditionFailed
     """,
-    Meaning.OPERATOR: """
+    ErrorKind.OPERATOR: """
         AccessDenied AccountProblem AllAccessDisabled AllAccessDisabledException AuthFailure
         AuthorizationHeaderMalformed AuthorizationQueryParametersError CredentialsNotSupported
         CrossLocationLoggingProhibited ExpiredToken IllegalLocationConstraintException InvalidAccessKeyId
@@ -59,13 +59,13 @@ _CODES = {
         InvalidEncryptionAlgorithmError InvalidEncryptionMethod AccessForbidden Forbidden UserSuspended
         InvalidRegion InvalidLocationConstraint
     """,
-    Meaning.REFUSED: """
+    ErrorKind.REFUSED: """
         EntityTooLarge InvalidStorageClass KeyTooLongError KeyTooLong MaxMessageLengthExceeded
         MethodNotAllowed MetadataTooLarge MissingContentLength NotImplemented XNotImplemented
         UnsupportedOperation UnsupportedArgument UnsupportedHeader XAmzContentSHA256Mismatch
         RequestHeaderSectionTooLarge
     """,
-    Meaning.FAULT: """
+    ErrorKind.FAULT: """
         AmbiguousGrantByEmailAddress BadDigest BadRequest BucketAlreadyExists BucketAlreadyOwnedByYou
         BucketNotEmpty EntityTooSmall ExpectedSourceBucketOwner IncorrectNumberOfFilesInPostRequest
         InlineDataTooLarge InvalidArgument InvalidDigest InvalidPart InvalidPartOrder InvalidPolicyDocument
@@ -80,7 +80,7 @@ _CODES = {
     """,
 }
 
-MEANINGS: Mapping[str, Meaning] = MappingProxyType(
+KIND_BY_CODE: Mapping[str, ErrorKind] = MappingProxyType(
     {code: meaning for meaning, codes in _CODES.items() for code in codes.split()}
 )
 """The table."""
@@ -88,9 +88,9 @@ MEANINGS: Mapping[str, Meaning] = MappingProxyType(
 _WORD = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-def meaning_of(code: str | None, status: int) -> Meaning:
+def kind_of(code: str | None, status: int) -> ErrorKind:
     """What an answer means; a code that nobody knows by its HTTP status."""
-    known = MEANINGS.get(code or "")
+    known = KIND_BY_CODE.get(code or "")
     if known is not None:
         return known
     if status in (
@@ -98,18 +98,18 @@ def meaning_of(code: str | None, status: int) -> Meaning:
         HTTPStatus.METHOD_NOT_ALLOWED,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     ):
-        return Meaning.REFUSED
+        return ErrorKind.REFUSED
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT) or status >= 500:
-        return Meaning.PASSES
+        return ErrorKind.PASSES
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return Meaning.OPERATOR
-    return Meaning.FAULT
+        return ErrorKind.OPERATOR
+    return ErrorKind.FAULT
 
 
-def passes(error: Exception) -> bool:
+def is_retryable(error: Exception) -> bool:
     """Whether the same call may work in a moment."""
     if isinstance(error, S3Error):
-        return meaning_of(error.code, error.response.status) is Meaning.PASSES
+        return kind_of(error.code, error.response.status) is ErrorKind.PASSES
     # A proxy, a connection that broke, an answer that is none; and nobody to ask for credentials.
     return isinstance(
         error, (ServerError, InvalidResponseError, ParseError, urllib3.exceptions.HTTPError, NeedsOperator)
@@ -150,12 +150,12 @@ def _ours() -> Iterator[None]:
 def _of_answer(error: S3Error) -> ExporterError:
     text = f"object store: {error.code}: {error.message}"
     code = error.code if _WORD.fullmatch(error.code or "") else "unknown"
-    match meaning_of(error.code, error.response.status):
-        case Meaning.PASSES:
+    match kind_of(error.code, error.response.status):
+        case ErrorKind.PASSES:
             return Outage(text)
-        case Meaning.OPERATOR:
+        case ErrorKind.OPERATOR:
             return NeedsOperator(text, reason=f"the object store refuses the service ({code})")
-        case Meaning.REFUSED:
+        case ErrorKind.REFUSED:
             return Rejected(
                 f"the object store does not take such a file ({code}); operators: exporter doctor says more",
                 code="store_refused",

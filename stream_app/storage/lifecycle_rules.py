@@ -23,7 +23,7 @@ def rule_names(prefix: str) -> tuple[str, str]:
     return (f"{FILES}:{folder}", f"{UPLOADS}:{folder}") if folder else (FILES, UPLOADS)
 
 
-def set_backstop(
+def set_lifecycle_rules(
     client: Minio,
     bucket: str,
     *,
@@ -57,7 +57,7 @@ def set_backstop(
             if set_before is None or set_before.rules != [*others, *rules]:
                 _set(client, bucket, others, rules)
         except S3Error as error:
-            log.warning("bucket.no_lifecycle", bucket=bucket, code=error.code, error=error.message)
+            log.warning("bucket.lifecycle_rules_refused", bucket=bucket, code=error.code, error=error.message)
             return False
     return True
 

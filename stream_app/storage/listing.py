@@ -22,7 +22,7 @@ PAGE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ListedObject:
     """One attempt's file; with ``upload_id`` the parts of one that was never finished."""
 
     key: str
@@ -33,17 +33,17 @@ class Found:
 
 
 def object_key(
-    job_id: object, attempt: int, file_name: str, *, mark: str = "", prefix: str = ATTEMPTS_PREFIX
+    job_id: object, attempt: int, file_name: str, *, suffix: str = "", prefix: str = ATTEMPTS_PREFIX
 ) -> str:
-    """Where one attempt puts its file: no attempt ever writes over another's.
+    """Return the key of one attempt's file. No attempt overwrites the file of another one.
 
-    ``mark`` tells apart two attempts of one number: a database that was restored, or has failed over, counts
-    again from where it was.
+    ``suffix`` distinguishes two attempts with the same number: a database that was restored or has failed
+    over can use a number again.
     """
-    return f"{prefix}/{job_id}/{attempt}{mark and '-' + mark}/{file_name}"
+    return f"{prefix}/{job_id}/{attempt}{suffix and '-' + suffix}/{file_name}"
 
 
-def new_mark() -> str:
+def new_key_suffix() -> str:
     """One that no other attempt has."""
     return secrets.token_hex(8)
 
@@ -53,7 +53,7 @@ def attempts_prefix(settings: Settings) -> str:
     return "/".join(filter(None, (settings.s3_key_prefix, ATTEMPTS_PREFIX)))
 
 
-class Inventory:
+class ObjectListing:
     """Lists and removes what attempts put into a bucket; anything else in it is not seen."""
 
     def __init__(self, client: Minio, bucket: str, prefix: str = ATTEMPTS_PREFIX) -> None:
@@ -61,7 +61,7 @@ class Inventory:
         self._bucket = bucket
         self._prefix = prefix
 
-    def pages(self, job_id: object = None) -> Iterator[list[Found]]:
+    def pages(self, job_id: object = None) -> Iterator[list[ListedObject]]:
         """Everything, or what belongs to one job; at most :data:`PAGE` things at a time.
 
         Raises:
@@ -71,7 +71,7 @@ class Inventory:
         yield from self._files(prefix)
         yield from self._uploads(prefix)
 
-    def remove(self, found: Found) -> None:
+    def remove(self, found: ListedObject) -> None:
         """Remove it; what is gone already is no error.
 
         Raises:
@@ -87,13 +87,13 @@ class Inventory:
                 if error.code != "NoSuchUpload":
                     raise
 
-    def _files(self, prefix: str) -> Iterator[list[Found]]:
+    def _files(self, prefix: str) -> Iterator[list[ListedObject]]:
         with store_errors():
             items = self._client.list_objects(self._bucket, prefix=prefix, recursive=True)
             while page := list(islice(items, PAGE)):
                 yield _known(self._found(item.object_name, item.last_modified) for item in page)
 
-    def _uploads(self, prefix: str) -> Iterator[list[Found]]:
+    def _uploads(self, prefix: str) -> Iterator[list[ListedObject]]:
         # The client library has the call, but does not offer it; its answer loses where the next page begins.
         key = upload_id = None
         more = True
@@ -110,17 +110,21 @@ class Inventory:
                 if more:
                     key, upload_id = answer.uploads[-1].object_name, answer.uploads[-1].upload_id
 
-    def _found(self, key: str | None, since: datetime | None, upload_id: str | None = None) -> Found | None:
+    def _found(
+        self, key: str | None, since: datetime | None, upload_id: str | None = None
+    ) -> ListedObject | None:
         """``None`` for what is not named as attempts name their files."""
         folder, _, rest = str(key).partition(f"{self._prefix}/")
         match rest.split("/", 2):
             case [job, attempt, _] if folder == "" and (number := _ATTEMPT.fullmatch(attempt)):
                 try:
-                    return Found(str(key), UUID(job), int(number[1]), since or datetime.now(UTC), upload_id)
+                    return ListedObject(
+                        str(key), UUID(job), int(number[1]), since or datetime.now(UTC), upload_id
+                    )
                 except ValueError:
                     return None
         return None
 
 
-def _known(items: Iterator[Found | None]) -> list[Found]:
+def _known(items: Iterator[ListedObject | None]) -> list[ListedObject]:
     return [item for item in items if item is not None]

@@ -12,12 +12,12 @@ from xml.etree.ElementTree import Element, ParseError, SubElement, tostring
 from minio.error import MinioException, S3Error
 from urllib3.exceptions import HTTPError
 
-from stream_app.storage.checksums import UNSUPPORTED, Integrity, Proof, crc32
+from stream_app.storage.checksums import UNSUPPORTED, ChecksumMethod, ChecksumSupport, crc32
 from stream_app.storage.client import S3Client
 from stream_app.storage.parts import MAX_PARTS, PART_SIZE, Part, largest_file
 from streaming_exporter.errors import ExporterError, Rejected
 
-__all__ = ["MAX_PARTS", "PARALLEL", "PART_SIZE", "Headers", "Multipart", "multipart"]
+__all__ = ["MAX_PARTS", "PARALLEL", "PART_SIZE", "Headers", "MultipartUpload", "open_multipart_upload"]
 
 PARALLEL = 2
 """Parts under way at a time: one crosses the network while the store writes the other."""
@@ -30,7 +30,7 @@ Headers = dict[str, str | list[str] | tuple[str]]
 _ALL = {"x-amz-checksum-algorithm": "CRC32", "x-amz-checksum-type": "FULL_OBJECT"}
 
 
-class Multipart:
+class MultipartUpload:
     """An open upload: :meth:`add` its parts in order."""
 
     def __init__(
@@ -39,22 +39,22 @@ class Multipart:
         bucket: str,
         key: str,
         headers: Headers,
-        proof: Proof,
+        checksums: ChecksumSupport,
         pool: ThreadPoolExecutor,
     ) -> None:
         self._client = client
         self._bucket = bucket
         self._key = key
-        self._proof = proof
+        self._checksums = checksums
         self._pool = pool
         self._room = BoundedSemaphore(PARALLEL)
         self._parts: list[Future[tuple[str, str | None]]] = []
         self._failure: BaseException | None = None
         self._size = 0
-        self._id = proof.send(lambda way: self._create(headers, way))
+        self._id = checksums.call(lambda way: self._create(headers, way))
 
-    def _create(self, headers: Headers, way: Integrity) -> str:
-        checked: Headers = {**_ALL} if way is Integrity.CHECKSUM else {}
+    def _create(self, headers: Headers, way: ChecksumMethod) -> str:
+        checked: Headers = {**_ALL} if way is ChecksumMethod.CHECKSUM else {}
         return self._client._create_multipart_upload(self._bucket, self._key, {**headers, **checked})
 
     def add(self, data: Part) -> None:
@@ -79,15 +79,15 @@ class Multipart:
     def _send(self, number: int, data: Part) -> tuple[str, str | None]:
         """Returns the part's entity tag, and its checksum where the store takes those."""
 
-        def part(way: Integrity) -> tuple[str, str | None]:
+        def part(way: ChecksumMethod) -> tuple[str, str | None]:
             headers: Headers = {**way.headers(_view(data))}
             # Typed as bytes; it is only asked for its length and its content.
             content: bytes = data  # type: ignore[assignment]
             etag = self._client._upload_part(self._bucket, self._key, content, headers, self._id, number)
-            return etag, crc32(_view(data)) if way is Integrity.CHECKSUM else None
+            return etag, crc32(_view(data)) if way is ChecksumMethod.CHECKSUM else None
 
         try:
-            return self._proof.send(part)
+            return self._checksums.call(part)
         except BaseException as error:
             self._failure = self._failure or error
             raise
@@ -152,7 +152,7 @@ class Multipart:
 
     def abort(self) -> None:
         """Give the upload up. What that fails with is of no interest: it may have been completed."""
-        client = self._client.until(None, CLEAN_UP_SECONDS)
+        client = self._client.with_retries(None, CLEAN_UP_SECONDS)
         with suppress(MinioException, HTTPError, OSError, ParseError, ExporterError):
             client._abort_multipart_upload(self._bucket, self._key, self._id)
 
@@ -162,15 +162,15 @@ def _view(data: Part) -> bytes | memoryview:
 
 
 @contextmanager
-def multipart(
-    client: S3Client, bucket: str, key: str, headers: Headers, proof: Proof | None = None
-) -> Iterator[Multipart]:
+def open_multipart_upload(
+    client: S3Client, bucket: str, key: str, headers: Headers, checksums: ChecksumSupport | None = None
+) -> Iterator[MultipartUpload]:
     """An upload that is completed when the block ends, and aborted if it raises.
 
     ``headers`` are the object's; all errors are the client library's.
     """
     with ThreadPoolExecutor(PARALLEL, "part") as pool:
-        upload = Multipart(client, bucket, key, headers, proof or Proof(), pool)
+        upload = MultipartUpload(client, bucket, key, headers, checksums or ChecksumSupport(), pool)
         try:
             yield upload
             upload.complete()

@@ -20,12 +20,18 @@ from minio.error import MinioException, S3Error
 from urllib3.exceptions import HTTPError
 
 from stream_app.settings import Settings
-from stream_app.storage.checksums import HashedStream, Integrity, Proof
+from stream_app.storage.checksums import ChecksumMethod, ChecksumSupport, HashedStream
 from stream_app.storage.client import S3Client, s3_client
 from stream_app.storage.errors import store_errors
-from stream_app.storage.lifecycle_rules import set_backstop
-from stream_app.storage.listing import Found, Inventory, attempts_prefix, new_mark, object_key
-from stream_app.storage.multipart_upload import CLEAN_UP_SECONDS, PART_SIZE, Headers, multipart
+from stream_app.storage.lifecycle_rules import set_lifecycle_rules
+from stream_app.storage.listing import (
+    ListedObject,
+    ObjectListing,
+    attempts_prefix,
+    new_key_suffix,
+    object_key,
+)
+from stream_app.storage.multipart_upload import CLEAN_UP_SECONDS, PART_SIZE, Headers, open_multipart_upload
 from streaming_exporter.errors import ExporterError, NeedsOperator
 
 P = ParamSpec("P")
@@ -34,12 +40,12 @@ T = TypeVar("T")
 CALLS = 8
 """Calls of the store that one process makes at a time, uploads apart."""
 
-SPARE_DAYS = 7
+EXTRA_DAYS = 7
 """How much longer than a job's file is kept the bucket's own rule waits."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredObject:
     """What lies in the store: size in bytes, hexadecimal digest."""
 
     key: str
@@ -68,7 +74,7 @@ def _as_headers(metadata: Mapping[str, str]) -> Headers:
     return {f"x-amz-meta-{name}": value for name, value in metadata.items()}
 
 
-class _OfChunks(Exception):
+class _ChunkError(Exception):
     """An error of whoever makes the chunks, on its way past what says what the store's errors mean."""
 
     def __init__(self, error: Exception) -> None:
@@ -76,44 +82,53 @@ class _OfChunks(Exception):
         self.error = error
 
 
-def _marked(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _wrap_chunk_errors(chunks: Iterator[bytes]) -> Iterator[bytes]:
     try:
         yield from chunks
     except Exception as error:
-        raise _OfChunks(error) from error
+        raise _ChunkError(error) from error
 
 
 @contextmanager
-def _unmarked() -> Iterator[None]:
+def _unwrap_chunk_errors() -> Iterator[None]:
     try:
         yield
-    except _OfChunks as marked:
+    except _ChunkError as marked:
         raise marked.error from marked.error.__cause__
 
 
-class _Enough(Exception):
+class _TestUploadDone(Exception):
     """Ends a trial upload before it becomes an object."""
 
 
-class Storage:
+class ObjectStore:
     """One bucket of any S3 server."""
 
     def __init__(
-        self, settings: Settings, *, connections: int = 10, patience: float = 60, keep_trying: float = 90
+        self,
+        settings: Settings,
+        *,
+        connections: int = 10,
+        timeout_seconds: float = 60,
+        retry_seconds: float = 90,
     ) -> None:
-        """``patience`` is how long an answer may take, ``keep_trying`` for how long a call is repeated.
+        """``timeout_seconds`` limits one answer. A call is repeated for up to ``retry_seconds``.
 
         Both are seconds. What waits for the store has threads of its own: where it hangs, nothing else does.
         """
         self.bucket = settings.s3_bucket
         self.prefix = attempts_prefix(settings)
-        self.proof = Proof()
+        self.checksum_support = ChecksumSupport()
         self._encryption = encryption_of(settings)
         self._link_lifetime = timedelta(seconds=settings.download_url_seconds)
         self._client = s3_client(
-            settings, settings.s3_endpoint, connections, patience=patience, keep_trying=keep_trying
+            settings,
+            settings.s3_endpoint,
+            connections,
+            timeout_seconds=timeout_seconds,
+            retry_seconds=retry_seconds,
         )
-        self.inventory = Inventory(self._client, self.bucket, self.prefix)
+        self.listing = ObjectListing(self._client, self.bucket, self.prefix)
         # Links are signed for the host that users reach, which this process may not reach at all.
         self._signer = s3_client(settings, settings.s3_public_endpoint or settings.s3_endpoint, 1)
         self._threads = ThreadPoolExecutor(CALLS, thread_name_prefix="store")
@@ -130,7 +145,7 @@ class Storage:
 
     def key(self, job_id: object, attempt: int, file_name: str) -> str:
         """A key that no other attempt has, not even one with the same number."""
-        return object_key(job_id, attempt, file_name, mark=new_mark(), prefix=self.prefix)
+        return object_key(job_id, attempt, file_name, suffix=new_key_suffix(), prefix=self.prefix)
 
     def ensure_bucket(self) -> None:
         """Create the bucket if it is not there.
@@ -146,7 +161,7 @@ class Storage:
                     if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                         raise
 
-    def set_backstop(self, settings: Settings, longest: timedelta = timedelta(0)) -> bool:
+    def set_lifecycle_rules(self, settings: Settings, longest: timedelta = timedelta(0)) -> bool:
         """Have the store itself remove what this service forgot; returns whether it takes such rules.
 
         ``longest`` is for how long a file that is there was promised to be kept.
@@ -154,10 +169,10 @@ class Storage:
         Raises:
             Retryable: the store cannot be reached.
         """
-        return set_backstop(
+        return set_lifecycle_rules(
             self._client,
             self.bucket,
-            files_after=max(timedelta(days=settings.retention_days), longest) + timedelta(days=SPARE_DAYS),
+            files_after=max(timedelta(days=settings.retention_days), longest) + timedelta(days=EXTRA_DAYS),
             uploads_after=max(timedelta(days=1), timedelta(seconds=2 * settings.export_timeout_seconds)),
             prefix=self.prefix,
         )
@@ -195,7 +210,7 @@ class Storage:
         file_name: str,
         metadata: Callable[[], Mapping[str, str]],
         stopped: Event | None = None,
-    ) -> Stored:
+    ) -> StoredObject:
         """Upload ``chunks`` as they come, in one way for all sizes: parts that are checked on arrival.
 
         A file that is one part is sent at once, with its sha256 and ``metadata()``, which is asked when
@@ -207,45 +222,47 @@ class Storage:
             Retryable: the store failed. Whatever ``chunks`` raises passes. All leave no object and no open
                 multipart upload, as far as the store can be reached.
         """
-        stream = HashedStream(_marked(chunks))
-        client = self._client.until(stopped)
+        stream = HashedStream(_wrap_chunk_errors(chunks))
+        client = self._client.with_retries(stopped)
         headers: Headers = {
             "Content-Type": content_type,
             "Content-Disposition": content_disposition(file_name),
             **self._encryption,
         }
-        with _unmarked(), store_errors():
+        with _unwrap_chunk_errors(), store_errors():
             parts = stream.parts(PART_SIZE)
             first = next(parts, b"")
-            with self._gone_on_failure(key):
+            with self._removed_on_failure(key):
                 if len(first) < PART_SIZE:
                     described = {"sha256": stream.sha256, **metadata()}
-                    self._put_whole(client, key, bytes(first), {**headers, **_as_headers(described)})
+                    self._put_object_checked(client, key, bytes(first), {**headers, **_as_headers(described)})
                 else:
-                    with multipart(client, self.bucket, key, headers, self.proof) as upload:
+                    with open_multipart_upload(
+                        client, self.bucket, key, headers, self.checksum_support
+                    ) as upload:
                         upload.add(first)
                         del first
                         for part in parts:
                             upload.add(part)
-        return Stored(key, stream.size, stream.sha256)
+        return StoredObject(key, stream.size, stream.sha256)
 
-    def _put_whole(self, client: S3Client, key: str, content: bytes, headers: Headers) -> None:
-        def put(way: Integrity) -> None:
+    def _put_object_checked(self, client: S3Client, key: str, content: bytes, headers: Headers) -> None:
+        def put(way: ChecksumMethod) -> None:
             client._put_object(self.bucket, key, content, {**headers, **way.headers(content)})
 
-        self.proof.send(put)
+        self.checksum_support.call(put)
 
     @contextmanager
-    def _gone_on_failure(self, key: str) -> Iterator[None]:
+    def _removed_on_failure(self, key: str) -> Iterator[None]:
         """Leave no object: the store may have it even where its answer was lost."""
         try:
             yield
         except BaseException:
             with suppress(MinioException, HTTPError, OSError, ParseError, ExporterError):
-                self._client.until(None, CLEAN_UP_SECONDS).remove_object(self.bucket, key)
+                self._client.with_retries(None, CLEAN_UP_SECONDS).remove_object(self.bucket, key)
             raise
 
-    def try_writing(self) -> Integrity:
+    def test_upload(self) -> ChecksumMethod:
         """Write a small object and a part of an upload, and remove both; says how they were checked.
 
         Raises:
@@ -254,21 +271,21 @@ class Storage:
         key = self.key(UUID(int=0), 0, "trial")
         self.put(key, iter([b"trial"]), content_type="text/plain", file_name="trial", metadata=dict)
         try:
-            with store_errors(), suppress(_Enough), self._trial_upload(f"{key}-parts"):
-                raise _Enough
+            with store_errors(), suppress(_TestUploadDone), self._open_test_upload(f"{key}-parts"):
+                raise _TestUploadDone
         finally:
             self.remove(key)
-        return self.proof.best
+        return self.checksum_support.best
 
     @contextmanager
-    def _trial_upload(self, key: str) -> Iterator[None]:
+    def _open_test_upload(self, key: str) -> Iterator[None]:
         headers: Headers = {"Content-Type": "text/plain", **self._encryption}
-        with multipart(self._client, self.bucket, key, headers, self.proof) as upload:
+        with open_multipart_upload(self._client, self.bucket, key, headers, self.checksum_support) as upload:
             upload.add(b"trial")
             upload.wait()
             yield
 
-    def link(self, key: str, file_name: str, content_type: str, *, method: str = "GET") -> str:
+    def presigned_url(self, key: str, file_name: str, content_type: str, *, method: str = "GET") -> str:
         """A fresh presigned URL that downloads the file under its name, or with HEAD describes it."""
         return self._signer.get_presigned_url(
             method,
@@ -330,12 +347,12 @@ class Storage:
 
         That is finished files, and parts of uploads whose worker died.
         """
-        left = [found for page in self.inventory.pages(job_id) for found in page if found.attempt < before]
+        left = [found for page in self.listing.pages(job_id) for found in page if found.attempt < before]
         for found in left:
-            self.inventory.remove(found)
+            self.listing.remove(found)
         return len(left)
 
-    def open_uploads(self, job_id: object = None) -> list[Found]:
-        """Multipart uploads that were neither completed nor aborted."""
-        pages = self.inventory.pages(job_id)
+    def open_uploads(self, job_id: object = None) -> list[ListedObject]:
+        """MultipartUpload uploads that were neither completed nor aborted."""
+        pages = self.listing.pages(job_id)
         return [found for page in pages for found in page if found.upload_id is not None]

@@ -37,14 +37,14 @@ def largest_file(usual: int = PART_SIZE, parts: int = MAX_PARTS) -> int:
     return sum(part_size(number, usual) for number in range(1, parts + 1))
 
 
-def cut(chunks: Iterator[bytes], usual: int = PART_SIZE) -> Iterator[Part]:
+def split_into_parts(chunks: Iterator[bytes], usual: int = PART_SIZE) -> Iterator[Part]:
     """Parts of exactly the sizes that :func:`part_size` says, the last one shorter; raises what chunks raise.
 
     Nothing of the part that was taken last is kept here.
     """
     number = 1
     size = part_size(number, usual)
-    gathered = _Gathered(size)
+    gathered = _PartBuffer(size)
     for chunk in chunks:
         view = memoryview(chunk)
         while len(view) >= size - gathered.size:
@@ -54,14 +54,14 @@ def cut(chunks: Iterator[bytes], usual: int = PART_SIZE) -> Iterator[Part]:
             yield gathered.take()
             number += 1
             size = part_size(number, usual)
-            gathered = _Gathered(size)
+            gathered = _PartBuffer(size)
         if view:
             gathered.add(view)
     if gathered.size:
         yield gathered.take()
 
 
-class _Gathered:
+class _PartBuffer:
     """A part as it fills."""
 
     def __init__(self, room: int) -> None:

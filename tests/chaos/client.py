@@ -11,8 +11,8 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from dev.stack import Stack
-from stream_app.storage.listing import Found
-from stream_app.storage.object_store import Storage
+from stream_app.storage.listing import ListedObject
+from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.events import Event, Topic
 from tests.stacks import settings_of
 from tests.topics import events_on, messages_on, places_of
@@ -29,7 +29,7 @@ class Client:
 
     def __init__(self, stack: Stack) -> None:
         self.settings = settings_of(stack)
-        self.storage = Storage(self.settings)
+        self.storage = ObjectStore(self.settings)
         self._producer = AIOKafkaProducer(
             bootstrap_servers=self.settings.kafka_bootstrap_servers, request_timeout_ms=10_000
         )
@@ -122,9 +122,9 @@ class Client:
             *await self.dead_letters_of(ids),
         ]
 
-    def found(self) -> list[Found]:
+    def found(self) -> list[ListedObject]:
         """All files and all open uploads, with the jobs and attempts that they belong to."""
-        return [item for page in self.storage.inventory.pages() for item in page]
+        return [item for page in self.storage.listing.pages() for item in page]
 
     def objects(self) -> tuple[list[str], list[str]]:
         """Keys of all files, and of all multipart uploads that are open."""

@@ -28,7 +28,7 @@ from stream_app.kafka.transport import App
 from stream_app.notifications.email import Mailer
 from stream_app.schedules.scheduler import Scheduler
 from stream_app.schedules.store import ScheduleStore
-from stream_app.storage.multipart_upload import Multipart
+from stream_app.storage.multipart_upload import MultipartUpload
 from stream_app.worker.lifecycle_handler import Projector
 from stream_app.worker.maintenance.job_rescuer import Caretaker
 from stream_app.worker.request_handler import Admission
@@ -112,7 +112,7 @@ POINTS: dict[str, Point] = {
     "started": Point(Emitter, "all", _event(EventType.STARTED)),
     "swept": Point(Caretaker, "sweep", _first),
     "copying": Point(BytePipe, "write", _current),
-    "uploading": Point(Multipart, "add", _part),
+    "uploading": Point(MultipartUpload, "add", _part),
     "uploaded": Point(Exporter, "run", _first),
     "unsealed": Point(JobQueue, "seal", _first, after=False),
     "sealed": Point(JobQueue, "seal", _first),

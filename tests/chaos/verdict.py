@@ -7,7 +7,7 @@ from uuid import UUID
 
 from stream_app.jobs.states import OUTCOMES
 from stream_app.settings import Settings
-from stream_app.storage.listing import Found
+from stream_app.storage.listing import ListedObject
 from stream_app.worker.maintenance.bucket_cleaner import Owner, is_needed
 from streaming_exporter.events import Event, EventType
 from tests.chaos.client import Client, Job
@@ -45,7 +45,7 @@ def wrong_objects(jobs: Mapping[UUID, Job], files: Sequence[str], uploads: Seque
     ]
 
 
-def unswept_objects(jobs: Mapping[UUID, Job], found: Sequence[Found], settings: Settings) -> list[str]:
+def unswept_objects(jobs: Mapping[UUID, Job], found: Sequence[ListedObject], settings: Settings) -> list[str]:
     """Files that are missing, and objects and uploads that nobody needs and no sweep will remove.
 
     A clean-up that meets an outage of the store, or a kill, leaves something behind for the sweep.

@@ -19,8 +19,8 @@ from stream_app.jobs.models import ExportJob
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import UNFINISHED, Status
 from stream_app.settings import Settings
-from stream_app.storage.listing import Found
-from stream_app.storage.object_store import Storage
+from stream_app.storage.listing import ListedObject
+from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Retryable
 
 log = structlog.get_logger(__name__)
@@ -42,7 +42,7 @@ class Owner:
     file_path: str | None
 
 
-def is_needed(found: Found, job: Owner | None, *, now: datetime, settings: Settings) -> bool:
+def is_needed(found: ListedObject, job: Owner | None, *, now: datetime, settings: Settings) -> bool:
     """Whether a job needs what was found, or may.
 
     An attempt that still holds its job, the file of a completed one, and that of one whose completion is
@@ -60,7 +60,7 @@ def is_needed(found: Found, job: Owner | None, *, now: datetime, settings: Setti
     return found.upload_id is None and job.status == Status.COMPLETED and job.file_path == found.key
 
 
-async def jobs_of(connection: AsyncConnection, found: Collection[Found]) -> Mapping[UUID, Owner]:
+async def jobs_of(connection: AsyncConnection, found: Collection[ListedObject]) -> Mapping[UUID, Owner]:
     """The records of the jobs that the things found belong to."""
     statement = select(ExportJob.id, ExportJob.status, ExportJob.attempt, ExportJob.file_path).where(
         ExportJob.id.in_({item.job_id for item in found})
@@ -84,7 +84,7 @@ class Sweeper:
     """Goes through the whole bucket, a page at a time."""
 
     store: JobQueue
-    storage: Storage
+    storage: ObjectStore
     settings: Settings
 
     async def run(self) -> None:
@@ -120,14 +120,14 @@ class Sweeper:
     async def _sweep(self, connection: AsyncConnection) -> int:
         storage = self.storage
         removed = 0
-        await storage.call(storage.set_backstop, self.settings, await longest_kept(connection))
-        pages = storage.inventory.pages()
+        await storage.call(storage.set_lifecycle_rules, self.settings, await longest_kept(connection))
+        pages = storage.listing.pages()
         while (page := await storage.call(next, pages, None)) is not None:
             jobs = await jobs_of(connection, page)
             now = await self.store.clock.read()
             for found in page:
                 if not is_needed(found, jobs.get(found.job_id), now=now, settings=self.settings):
-                    await storage.call(storage.inventory.remove, found)
+                    await storage.call(storage.listing.remove, found)
                     removed += 1
                     log.info("sweep.removed", key=found.key, upload=found.upload_id)
         return removed

@@ -9,7 +9,7 @@ import structlog
 
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import EVENT_OF, Status
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import ExporterError, Outage, Retryable
 from streaming_exporter.events import Event, EventType, LifecycleData, lifecycle_event
 
@@ -23,7 +23,7 @@ class Caretaker:
     """Publishes outcomes, and looks after what no attempt holds."""
 
     store: JobQueue
-    storage: Storage
+    storage: ObjectStore
     emit: Emit
 
     async def publish(self, outcome: LifecycleData) -> None:

@@ -12,7 +12,7 @@ from api.app import create_app
 from producers.token_signing import mint
 from stream_app.notifications.links import Links
 from stream_app.settings import Settings
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from tests.integration.api.conftest import Harness, client_of, order
 from tests.integration.api.test_jobs import complete, place
 
@@ -35,7 +35,9 @@ def audited(logs: list[Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("who", ["anonymous", "owner", "other", "admin"])
-async def test_every_operation_leaves_a_line_with_an_actor(api: Harness, storage: Storage, who: str) -> None:
+async def test_every_operation_leaves_a_line_with_an_actor(
+    api: Harness, storage: ObjectStore, who: str
+) -> None:
     owner = f"owner-{uuid4()}"
     people = {
         "anonymous": (None, "anonymous"),
@@ -124,7 +126,7 @@ async def test_whoever_follows_a_link_is_named_by_it(api: Harness) -> None:
     assert path.rpartition("/")[2] not in json.dumps(line)
 
 
-async def test_an_operator_sees_no_data(api: Harness, storage: Storage) -> None:
+async def test_an_operator_sees_no_data(api: Harness, storage: ObjectStore) -> None:
     """S14: how a job stands, and nothing that its user wrote."""
     secret = f"kind-{uuid4().hex}"
     async with api.user(user_id="ada") as ada, api.user("exports:operate", user_id="olga") as olga:

@@ -17,7 +17,7 @@ from producers.token_signing import mint
 from stream_app.db.engine import create_engine
 from stream_app.jobs.records import JobRecords
 from stream_app.settings import Settings
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from tests.integration.api.conftest import Harness, changed, client_of, order, running
 from tests.integration.api.test_jobs import complete, place
 
@@ -176,7 +176,7 @@ async def answer(app: FastAPI, case: Case, token: str | None, names: dict[str, s
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.call}{case.query} {case.body or ''}")
-async def test_who_may_call(strict: Harness, storage: Storage, case: Case) -> None:
+async def test_who_may_call(strict: Harness, storage: ObjectStore, case: Case) -> None:
     rule = case.rule
     wanted = {
         "other": rule.other,

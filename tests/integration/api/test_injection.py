@@ -8,7 +8,7 @@ import asyncpg
 import httpx
 import pytest
 
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from tests.integration.api.conftest import Harness, order
 from tests.integration.api.test_jobs import complete, place
 
@@ -141,7 +141,7 @@ async def test_headers_are_data(api: Harness, payload: str) -> None:
         "a'*=UTF-8''b.csv",
     ],
 )
-async def test_file_names_cannot_leave_their_header(api: Harness, storage: Storage, name: str) -> None:
+async def test_file_names_cannot_leave_their_header(api: Harness, storage: ObjectStore, name: str) -> None:
     async with api.user() as client:
         job_id = await place(client)
         await complete(api, storage, job_id, file_name=name)

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from stream_app.storage.listing import object_key
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import PublishError
 from streaming_exporter.events import EventType, Topic
 from tests.integration.api.conftest import Harness, client_of, order
@@ -28,7 +28,7 @@ async def place(client: httpx.AsyncClient, **changes: Any) -> str:
     return job_id
 
 
-async def complete(api: Harness, storage: Storage, job_id: str, **changes: Any) -> None:
+async def complete(api: Harness, storage: ObjectStore, job_id: str, **changes: Any) -> None:
     """What a worker would have done."""
     # Not the key of a first attempt: a worker of other tests may be doing the job too.
     key = object_key(job_id, 99, "ledger-2026-11-24.csv")
@@ -86,7 +86,7 @@ async def test_polling_is_cheap(api: Harness) -> None:
         ("GET", "/manifest"),
     ],
 )
-async def test_who_may_see_a_job(api: Harness, storage: Storage, method: str, path: str) -> None:
+async def test_who_may_see_a_job(api: Harness, storage: ObjectStore, method: str, path: str) -> None:
     async with (
         client_of(api.app, None) as nobody,
         api.user() as other,
@@ -171,7 +171,7 @@ async def test_cancelling_publishes_the_wish(api: Harness) -> None:
     ]
 
 
-async def test_a_download_leads_to_the_file(api: Harness, storage: Storage) -> None:
+async def test_a_download_leads_to_the_file(api: Harness, storage: ObjectStore) -> None:
     async with api.user() as client:
         job_id = await place(client)
         await complete(api, storage, job_id)
@@ -188,7 +188,7 @@ async def test_a_download_leads_to_the_file(api: Harness, storage: Storage) -> N
         assert (await store.get(links[0].partition("?")[0])).status_code == 403
 
 
-async def test_a_download_is_audited(api: Harness, storage: Storage) -> None:
+async def test_a_download_is_audited(api: Harness, storage: ObjectStore) -> None:
     async with (
         api.user(user_id="owner-1") as owner,
         api.user("exports:admin", user_id="admin-1") as admin,
@@ -217,7 +217,7 @@ async def test_a_download_is_audited(api: Harness, storage: Storage) -> None:
 
 
 async def test_no_download_waits_for_kafka(
-    api: Harness, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    api: Harness, storage: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with api.user() as client:
         job_id = await place(client)
@@ -238,7 +238,7 @@ async def test_no_download_waits_for_kafka(
     assert [line["event"] for line in logged] == ["download.unpublished"]
 
 
-async def test_a_manifest_says_what_the_file_is(api: Harness, storage: Storage) -> None:
+async def test_a_manifest_says_what_the_file_is(api: Harness, storage: ObjectStore) -> None:
     async with api.user() as client:
         job_id = await place(client)
         await complete(api, storage, job_id)
@@ -263,7 +263,7 @@ async def test_a_manifest_says_what_the_file_is(api: Harness, storage: Storage) 
 )
 @pytest.mark.parametrize("path", ["download", "manifest"])
 async def test_no_file_no_more_or_not_yet(
-    api: Harness, storage: Storage, path: str, state: dict[str, Any], status: int, code: str
+    api: Harness, storage: ObjectStore, path: str, state: dict[str, Any], status: int, code: str
 ) -> None:
     async with api.user() as client:
         job_id = await place(client)

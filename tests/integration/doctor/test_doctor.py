@@ -24,7 +24,7 @@ from stream_app.doctor.bucket import check_bucket
 from stream_app.doctor.findings import Finding, State
 from stream_app.settings import DEVELOPMENT_SECRET, Settings
 from stream_app.storage.listing import object_key
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.events import ExportRequest, Topic, request_event
 from streaming_exporter.kafka_connection import ensure_topics
 from tests.waiting import until_async
@@ -92,7 +92,7 @@ def own(settings: Settings, variables: dict[str, str]) -> Settings:
             "s3_bucket": variables["EXPORTER_S3_BUCKET"],
         }
     )
-    Storage(chosen).ensure_bucket()
+    ObjectStore(chosen).ensure_bucket()
     asyncio.run(_begin_at_the_end(chosen))
     return chosen
 
@@ -130,12 +130,12 @@ def examine(own: Settings) -> Examine:
 
 
 @pytest.fixture
-def bucket(own: Settings) -> Storage:
-    return Storage(own)
+def bucket(own: Settings) -> ObjectStore:
+    return ObjectStore(own)
 
 
 @pytest.fixture
-async def database(own: Settings, bucket: Storage) -> AsyncIterator[asyncpg.Connection]:
+async def database(own: Settings, bucket: ObjectStore) -> AsyncIterator[asyncpg.Connection]:
     """Its jobs, and their files, are gone when the test is over."""
     connection = await asyncpg.connect(own.database_url.get_secret_value())
     yield connection
@@ -144,10 +144,10 @@ async def database(own: Settings, bucket: Storage) -> AsyncIterator[asyncpg.Conn
     await connection.close()
 
 
-def _empty(bucket: Storage) -> None:
-    for page in bucket.inventory.pages():
+def _empty(bucket: ObjectStore) -> None:
+    for page in bucket.listing.pages():
         for found in page:
-            bucket.inventory.remove(found)
+            bucket.listing.remove(found)
 
 
 async def insert(database: asyncpg.Connection, **values: Any) -> UUID:
@@ -208,7 +208,7 @@ async def test_a_job_in_trouble(
 
 
 async def test_files_without_jobs(
-    examine: Examine, bucket: Storage, own: Settings, database: asyncpg.Connection
+    examine: Examine, bucket: ObjectStore, own: Settings, database: asyncpg.Connection
 ) -> None:
     """One that belongs to nobody, what a lost attempt left, and an upload that nobody ended."""
     job = await insert(database, status="failed", attempt=2)

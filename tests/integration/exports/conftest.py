@@ -21,8 +21,8 @@ from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
 from stream_app.exports.task import ExportProgress, ExportResult, ExportTask
 from stream_app.settings import Settings
-from stream_app.storage.listing import new_mark, object_key
-from stream_app.storage.object_store import Storage
+from stream_app.storage.listing import new_key_suffix, object_key
+from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.events import ExportRequest
 
 
@@ -64,12 +64,12 @@ async def schema(database: asyncpg.Connection) -> AsyncIterator[str]:
 def task_for(request: ExportRequest) -> ExportTask:
     """A task as the job runner would make it."""
     job_id = uuid4()
-    target = partial(object_key, job_id, 1, mark=new_mark())
+    target = partial(object_key, job_id, 1, suffix=new_key_suffix())
     return ExportTask(name=str(job_id), request=request, asked_at=datetime.now(UTC), target=target)
 
 
 @pytest.fixture
-def exporter_of(source: Source, storage: Storage, settings: Settings) -> Callable[..., Exporter]:
+def exporter_of(source: Source, storage: ObjectStore, settings: Settings) -> Callable[..., Exporter]:
     """Builds the exporter for given datasets, with parts replaced where a test needs it."""
 
     def build(*datasets: Dataset, formats: dict[str, Format] | None = None, **parts: Any) -> Exporter:
@@ -88,7 +88,7 @@ def exporter_of(source: Source, storage: Storage, settings: Settings) -> Callabl
 
 
 @pytest.fixture
-def export(exporter_of: Callable[..., Exporter], storage: Storage) -> Export:
+def export(exporter_of: Callable[..., Exporter], storage: ObjectStore) -> Export:
     """Export a table: ``await export("schema.table", "csv", filters=…)``."""
 
     async def run(
@@ -101,14 +101,14 @@ def export(exporter_of: Callable[..., Exporter], storage: Storage) -> Export:
 
 
 async def exported_by(
-    exporter: Exporter, storage: Storage, dataset: Dataset, format_name: str, **request: Any
+    exporter: Exporter, storage: ObjectStore, dataset: Dataset, format_name: str, **request: Any
 ) -> Exported:
     """What ``exporter`` makes of a request, fetched from the store."""
     wanted = ExportRequest.parse(
         {"user_id": "u", "export_type": dataset.name, "format": format_name, "scope": "all", **request}
     )
     data = await exporter.run(task_for(wanted), ExportProgress())
-    link = storage.link(data.key or "", data.file_name or "", data.content_type or "")
+    link = storage.presigned_url(data.key or "", data.file_name or "", data.content_type or "")
     response = await asyncio.to_thread(urllib3.request, "GET", link, decode_content=False)
     assert response.status == 200, response.data
     return Exported(response.data, data)

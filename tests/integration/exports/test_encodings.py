@@ -18,7 +18,7 @@ from stream_app.exports.datasets import Dataset
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
 from stream_app.settings import Settings
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Rejected
 from tests.integration.exports.conftest import exported_by
 
@@ -70,7 +70,11 @@ async def table_of(encoding: str, text: str, source_dsn: str, settings: Settings
 
 @pytest.mark.parametrize("encoding", TEXTS)
 async def test_every_format_is_utf_8(
-    encoding: str, source_dsn: str, settings: Settings, storage: Storage, exporter_of: Callable[..., Exporter]
+    encoding: str,
+    source_dsn: str,
+    settings: Settings,
+    storage: ObjectStore,
+    exporter_of: Callable[..., Exporter],
 ) -> None:
     """P6."""
     text = TEXTS[encoding]
@@ -84,7 +88,7 @@ async def test_every_format_is_utf_8(
 
 
 async def test_bytes_that_are_no_utf_8_are_refused(
-    source_dsn: str, settings: Settings, storage: Storage, exporter_of: Callable[..., Exporter]
+    source_dsn: str, settings: Settings, storage: ObjectStore, exporter_of: Callable[..., Exporter]
 ) -> None:
     """P6: a database without an encoding may hold anything; a file may not."""
     async with table_of("SQL_ASCII", "convert_from('\\xe9', 'SQL_ASCII')", source_dsn, settings) as source:

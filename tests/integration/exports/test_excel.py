@@ -18,7 +18,7 @@ from stream_app.exports.datasets import Dataset
 from stream_app.exports.formats.excel.format import ExcelFormat
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.task import ExportProgress
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.events import ExportRequest
 from tests.integration.exports.conftest import Export, task_for
 from tests.integration.exports.test_text_formats import NASTY, TYPES
@@ -147,7 +147,7 @@ async def test_three_hundred_columns(export: Export, database: asyncpg.Connectio
 
 
 async def test_rows_roll_over(
-    exporter_of: Callable[..., Exporter], storage: Storage, database: asyncpg.Connection, schema: str
+    exporter_of: Callable[..., Exporter], storage: ObjectStore, database: asyncpg.Connection, schema: str
 ) -> None:
     source = await table(database, schema, "id int PRIMARY KEY, note text")
     await database.execute(
@@ -160,7 +160,7 @@ async def test_rows_roll_over(
         {"user_id": "u", "export_type": "things", "format": "excel", "scope": "all"}
     )
     data = await exporter.run(task_for(request), ExportProgress())
-    link = storage.link(data.key or "", data.file_name or "", data.content_type or "")
+    link = storage.presigned_url(data.key or "", data.file_name or "", data.content_type or "")
 
     response = await asyncio.to_thread(urllib3.request, "GET", link)
     sheets = load_workbook(io.BytesIO(response.data)).worksheets

@@ -14,7 +14,7 @@ from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
 from stream_app.exports.task import ExportProgress, ExportTask
 from stream_app.settings import Settings
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Rejected, Retryable
 from streaming_exporter.events import ExportRequest
 from tests.integration.exports.conftest import task_for
@@ -49,18 +49,20 @@ def other(dataset: Dataset, view: str) -> Dataset:
     return dataset.model_copy(update={"table": dataset.table.replace("large", view)})
 
 
-def leftovers(storage: Storage, task: ExportTask) -> list[str]:
+def leftovers(storage: ObjectStore, task: ExportTask) -> list[str]:
     prefix = f"jobs/{task.name}/"
     return [*objects(storage, prefix), *(item.key for item in storage.open_uploads(UUID(task.name)))]
 
 
-def objects(storage: Storage, prefix: str) -> list[str]:
+def objects(storage: ObjectStore, prefix: str) -> list[str]:
     found = storage._client.list_objects(storage.bucket, prefix=prefix, recursive=True)
     return [str(item.object_name) for item in found]
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS.keys() - {"pdf"}))
-async def test_a_source_that_fails(exporter_of: Build, storage: Storage, large: Dataset, name: str) -> None:
+async def test_a_source_that_fails(
+    exporter_of: Build, storage: ObjectStore, large: Dataset, name: str
+) -> None:
     task = task_of(name)
     with pytest.raises(Rejected, match="division by zero"):
         await exporter_of(other(large, "broken")).run(task, ExportProgress())
@@ -69,7 +71,7 @@ async def test_a_source_that_fails(exporter_of: Build, storage: Storage, large: 
 
 @pytest.mark.parametrize("name", sorted(FORMATS.keys() - {"pdf"}))
 async def test_a_cancelled_export(
-    exporter_of: Build, storage: Storage, large: Dataset, database: asyncpg.Connection, name: str
+    exporter_of: Build, storage: ObjectStore, large: Dataset, database: asyncpg.Connection, name: str
 ) -> None:
     task = task_of(name)
     progress = ExportProgress()
@@ -83,7 +85,7 @@ async def test_a_cancelled_export(
     await until_async(lambda: database.fetchval(ended, f"exporter {task.name}"))
 
 
-class Failing(Storage):
+class Failing(ObjectStore):
     """A store that goes away after the first part."""
 
     def __init__(self, settings: Settings) -> None:
@@ -100,7 +102,7 @@ class Failing(Storage):
 
 @pytest.mark.parametrize("name", sorted(FORMATS.keys() - {"pdf"}))
 async def test_a_store_that_fails(
-    exporter_of: Build, storage: Storage, large: Dataset, settings: Settings, name: str
+    exporter_of: Build, storage: ObjectStore, large: Dataset, settings: Settings, name: str
 ) -> None:
     task = task_of(name)
     with pytest.raises(Retryable, match="object store: the store is gone"):
@@ -108,7 +110,7 @@ async def test_a_store_that_fails(
     assert leftovers(storage, task) == []
 
 
-async def test_what_lost_attempts_left_is_swept(storage: Storage) -> None:
+async def test_what_lost_attempts_left_is_swept(storage: ObjectStore) -> None:
     job = "00000000-0000-4000-8000-000000000001"
     for attempt in (1, 2, 3):
         key = f"jobs/{job}/{attempt}/f"
@@ -151,7 +153,7 @@ async def _until_servers(database: asyncpg.Connection, name: str, number: int) -
     await until_async(lambda: database.fetchval(sql, name, number))
 
 
-async def _until_uploading(storage: Storage, task: ExportTask, running: "asyncio.Task[object]") -> None:
+async def _until_uploading(storage: ObjectStore, task: ExportTask, running: "asyncio.Task[object]") -> None:
     """Wait until a multipart upload is open, so that there is something to leave behind."""
 
     async def look() -> bool:

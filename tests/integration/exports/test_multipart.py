@@ -14,8 +14,8 @@ from minio.error import S3Error
 
 from stream_app.settings import Settings
 from stream_app.storage import multipart_upload as module
-from stream_app.storage.multipart_upload import PARALLEL, PART_SIZE, multipart
-from stream_app.storage.object_store import Storage
+from stream_app.storage.multipart_upload import PARALLEL, PART_SIZE, open_multipart_upload
+from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Outage, Rejected, Retryable
 
 
@@ -24,13 +24,13 @@ def key() -> str:
     return f"jobs/{uuid4()}/1/file"
 
 
-def put(storage: Storage, key: str, content: bytes) -> None:
+def put(storage: ObjectStore, key: str, content: bytes) -> None:
     """In chunks that never end where a part does."""
     chunks = (content[start : start + 1_000_003] for start in range(0, len(content), 1_000_003))
     storage.put(key, chunks, content_type="text/plain", file_name="f.txt", metadata=lambda: {"rows": "7"})
 
 
-def fetch(storage: Storage, key: str) -> bytes:
+def fetch(storage: ObjectStore, key: str) -> bytes:
     answer = storage._client.get_object(storage.bucket, key)
     try:
         return answer.data
@@ -38,9 +38,9 @@ def fetch(storage: Storage, key: str) -> bytes:
         answer.close()
 
 
-def left(storage: Storage, key: str) -> list[str]:
+def left(storage: ObjectStore, key: str) -> list[str]:
     job_id = key.split("/")[1]
-    return [found.key for page in storage.inventory.pages(job_id) for found in page]
+    return [found.key for page in storage.listing.pages(job_id) for found in page]
 
 
 CONTENT = b"".join(number.to_bytes(4, "big") for number in range(PART_SIZE // 2))
@@ -50,7 +50,7 @@ CONTENT = b"".join(number.to_bytes(4, "big") for number in range(PART_SIZE // 2)
 @pytest.mark.parametrize(
     "size", [0, 1, PART_SIZE - 1, PART_SIZE, PART_SIZE + 1, 2 * PART_SIZE - 1, 2 * PART_SIZE]
 )
-def test_every_boundary(storage: Storage, key: str, size: int) -> None:
+def test_every_boundary(storage: ObjectStore, key: str, size: int) -> None:
     content = CONTENT[:size]
     put(storage, key, content)
     try:
@@ -66,7 +66,7 @@ def test_every_boundary(storage: Storage, key: str, size: int) -> None:
         storage.remove(key)
 
 
-class Spy(Storage):
+class Spy(ObjectStore):
     """Sees the parts as they go up."""
 
     def __init__(self, settings: Settings) -> None:
@@ -101,7 +101,9 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> int:
     return 5 * 2**20
 
 
-def test_parts_go_up_side_by_side(storage: Storage, settings: Settings, key: str, small_parts: int) -> None:
+def test_parts_go_up_side_by_side(
+    storage: ObjectStore, settings: Settings, key: str, small_parts: int
+) -> None:
     spy = Spy(settings)
     put(spy, key, CONTENT)
     try:
@@ -118,7 +120,7 @@ def test_parts_go_up_side_by_side(storage: Storage, settings: Settings, key: str
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_a_part_that_fails_leaves_nothing(
-    storage: Storage, settings: Settings, key: str, small_parts: int, number: int
+    storage: ObjectStore, settings: Settings, key: str, small_parts: int, number: int
 ) -> None:
     """Nor is another under way when the upload is aborted: it would stay for ever."""
     spy = Spy(settings)
@@ -138,7 +140,7 @@ def test_a_part_that_fails_leaves_nothing(
 
 
 def test_a_part_that_fails_slowly_ends_the_upload_soon(
-    storage: Storage, settings: Settings, key: str, small_parts: int
+    storage: ObjectStore, settings: Settings, key: str, small_parts: int
 ) -> None:
     """Though many others have come and gone since it began."""
     spy = Spy(settings)
@@ -167,10 +169,10 @@ def test_a_part_that_fails_slowly_ends_the_upload_soon(
 
 @pytest.mark.parametrize("size", [5, 2 * PART_SIZE])
 def test_an_upload_that_ends_unheard_leaves_no_object(
-    storage: Storage, settings: Settings, key: str, size: int, monkeypatch: pytest.MonkeyPatch
+    storage: ObjectStore, settings: Settings, key: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store has it, but no answer comes any more; and what an abort says then must not hide that."""
-    store = Storage(settings)
+    store = ObjectStore(settings)
     execute = Minio._execute
 
     def executing(self: Minio, method: str, *arguments: Any, **options: Any) -> Any:
@@ -189,7 +191,7 @@ def test_an_upload_that_ends_unheard_leaves_no_object(
     assert left(storage, key) == []
 
 
-def test_a_part_that_is_damaged_on_its_way_is_refused(storage: Storage, key: str) -> None:
+def test_a_part_that_is_damaged_on_its_way_is_refused(storage: ObjectStore, key: str) -> None:
     """The checksum names what was meant."""
     client = storage._client
     upload = client._create_multipart_upload(storage.bucket, key, {"x-amz-checksum-algorithm": "CRC32"})
@@ -201,7 +203,7 @@ def test_a_part_that_is_damaged_on_its_way_is_refused(storage: Storage, key: str
         client._abort_multipart_upload(storage.bucket, key, upload)
 
 
-def test_source_that_fails_between_parts(storage: Storage, key: str, small_parts: int) -> None:
+def test_source_that_fails_between_parts(storage: ObjectStore, key: str, small_parts: int) -> None:
     def chunks() -> Iterator[bytes]:
         yield CONTENT[: 2 * small_parts + 1]
         raise Rejected("no more")
@@ -217,10 +219,10 @@ class Answer:
 
 
 def test_an_error_that_comes_with_200(
-    storage: Storage, settings: Settings, key: str, monkeypatch: pytest.MonkeyPatch
+    storage: ObjectStore, settings: Settings, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S3 may find out that it cannot complete an upload after it has begun to answer."""
-    store = Storage(settings, keep_trying=1)
+    store = ObjectStore(settings, retry_seconds=1)
     execute = Minio._execute
 
     def executing(self: Minio, method: str, *arguments: Any, **options: Any) -> Any:
@@ -235,16 +237,18 @@ def test_an_error_that_comes_with_200(
     assert left(storage, key) == []
 
 
-def test_more_parts_than_a_store_takes(storage: Storage, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_parts_than_a_store_takes(
+    storage: ObjectStore, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "MAX_PARTS", 1)
     with pytest.raises(Rejected, match="larger than 0 GiB; narrow the export"):
         put(storage, key, CONTENT)
     assert left(storage, key) == []
 
 
-def test_the_whole_has_a_checksum_where_the_store_keeps_them(storage: Storage, key: str) -> None:
+def test_the_whole_has_a_checksum_where_the_store_keeps_them(storage: ObjectStore, key: str) -> None:
     """Then the store changes metadata in place. SeaweedFS keeps none, and takes them all the same."""
-    with multipart(storage._client, storage.bucket, key, {}) as upload:
+    with open_multipart_upload(storage._client, storage.bucket, key, {}) as upload:
         upload.add(CONTENT[:PART_SIZE])
         upload.add(CONTENT[PART_SIZE:])
     try:

@@ -14,7 +14,7 @@ from stream_app.exports.formats.framing_process import end_idle
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.task import ExportProgress
 from stream_app.settings import Settings
-from stream_app.storage.object_store import Storage, Stored
+from stream_app.storage.object_store import ObjectStore, StoredObject
 from streaming_exporter.errors import Rejected, Retryable
 from streaming_exporter.events import ExportRequest
 from tests.integration.exports.conftest import Export, task_for
@@ -116,10 +116,10 @@ async def test_a_source_that_fails_leaves_no_process(
     assert framing() == 0
 
 
-class Gone(Storage):
+class Gone(ObjectStore):
     """A store that goes away after some bytes."""
 
-    def put(self, key: str, chunks: Iterator[bytes], **known: Any) -> Stored:
+    def put(self, key: str, chunks: Iterator[bytes], **known: Any) -> StoredObject:
         next(chunks)
         raise Retryable("the store is gone")
 

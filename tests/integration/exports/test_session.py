@@ -20,7 +20,7 @@ from stream_app.exports.source import Source
 from stream_app.exports.source_session import PINNED, PINNED_ON_LINUX, begin
 from stream_app.exports.task import ExportProgress
 from stream_app.settings import Settings
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Outage, Rejected
 from streaming_exporter.events import ExportRequest
 from tests.integration.exports.conftest import task_for
@@ -103,7 +103,7 @@ async def reader(database: asyncpg.Connection, source_dsn: str, schema: str) -> 
 
 
 @pytest.fixture
-async def files(storage: Storage, settings: Settings, exporter_of: Callable[..., Exporter]) -> Files:
+async def files(storage: ObjectStore, settings: Settings, exporter_of: Callable[..., Exporter]) -> Files:
     """The sha256 of a table in some formats, as a URL's role reads it."""
 
     async def export(url: str, table: str, *names: str) -> dict[str, str]:
@@ -224,7 +224,7 @@ async def test_the_transaction_ends_with_the_last_row(
     await database.execute("CREATE TABLE few AS SELECT 1 AS id")
     states: list[str] = []
 
-    class Slow(Storage):
+    class Slow(ObjectStore):
         def put(self, key: str, chunks: object, **known: object) -> object:  # type: ignore[override]
             content = list(chunks)  # type: ignore[call-overload]
             states.append(asyncio.run(state()))

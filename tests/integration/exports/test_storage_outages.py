@@ -12,7 +12,7 @@ from stream_app.doctor.clocks import check_clocks
 from stream_app.doctor.findings import State
 from stream_app.exports.source_errors import source_errors
 from stream_app.settings import Settings
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Outage, Rejected, Retryable
 from tests.store_proxy import Proxy
 
@@ -26,19 +26,21 @@ def proxy(settings: Settings) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def behind(proxy: Proxy, settings: Settings, storage: Storage) -> Storage:
+def behind(proxy: Proxy, settings: Settings, storage: ObjectStore) -> ObjectStore:
     """The bucket, through the proxy."""
     endpoint = f"http://127.0.0.1:{proxy.server_port}"
-    return Storage(settings.model_copy(update={"s3_endpoint": endpoint}), patience=2, keep_trying=0.3)
+    return ObjectStore(
+        settings.model_copy(update={"s3_endpoint": endpoint}), timeout_seconds=2, retry_seconds=0.3
+    )
 
 
-def put(storage: Storage, size: int = 10) -> str:
+def put(storage: ObjectStore, size: int = 10) -> str:
     key = f"jobs/{uuid4()}/1/f"
     storage.put(key, iter([b"x" * size]), content_type="text/plain", file_name="f", metadata=dict)
     return key
 
 
-def test_it_passes_on(behind: Storage, storage: Storage) -> None:
+def test_it_passes_on(behind: ObjectStore, storage: ObjectStore) -> None:
     key = put(behind, 9 * 2**20)
     assert storage.exists(key)
     storage.remove(key)
@@ -60,7 +62,7 @@ def test_it_passes_on(behind: Storage, storage: Storage) -> None:
 )
 @pytest.mark.parametrize("size", [10, 9 * 2**20])
 def test_a_store_that_works_for_nobody_is_waited_for(
-    behind: Storage, proxy: Proxy, status: int, code: str, size: int
+    behind: ObjectStore, proxy: Proxy, status: int, code: str, size: int
 ) -> None:
     proxy.status, proxy.code, proxy.methods = status, code, ("PUT", "POST")
     with pytest.raises(Outage, match=code):
@@ -70,21 +72,21 @@ def test_a_store_that_works_for_nobody_is_waited_for(
 @pytest.mark.parametrize(
     ("status", "code"), [(400, "BadDigest"), (400, "InvalidRequest"), (404, "NoSuchUpload")]
 )
-def test_what_it_refuses_by_itself_counts(behind: Storage, proxy: Proxy, status: int, code: str) -> None:
+def test_what_it_refuses_by_itself_counts(behind: ObjectStore, proxy: Proxy, status: int, code: str) -> None:
     proxy.status, proxy.code, proxy.methods = status, code, ("PUT",)
     with pytest.raises(Retryable, match=code) as raised:
         put(behind)
     assert not isinstance(raised.value, Outage)
 
 
-def test_a_connection_that_breaks(behind: Storage, proxy: Proxy) -> None:
+def test_a_connection_that_breaks(behind: ObjectStore, proxy: Proxy) -> None:
     proxy.hang_up = True
     with pytest.raises(Outage):
         put(behind)
     assert proxy.refused >= 2  # the upload and its removal
 
 
-def test_a_proxy_that_speaks_for_a_dead_store(behind: Storage, proxy: Proxy) -> None:
+def test_a_proxy_that_speaks_for_a_dead_store(behind: ObjectStore, proxy: Proxy) -> None:
     """In words that are none of the store's."""
     for code in ("</Error>", "</Code></Error>"):
         proxy.status, proxy.code = 502, code
@@ -112,7 +114,7 @@ def test_what_the_source_says(error: type[asyncpg.PostgresError], meaning: type[
     assert type(raised.value) is meaning
 
 
-async def test_a_clock_that_is_wrong(behind: Storage, proxy: Proxy, settings: Settings) -> None:
+async def test_a_clock_that_is_wrong(behind: ObjectStore, proxy: Proxy, settings: Settings) -> None:
     engine = create_engine(settings, application="test")
     async with engine.connect() as connection:
         right = [finding async for finding in check_clocks(connection, behind)]

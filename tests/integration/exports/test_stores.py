@@ -14,8 +14,8 @@ from stream_app.doctor.bucket import _trial
 from stream_app.doctor.findings import State
 from stream_app.settings import Settings
 from stream_app.storage import parts
-from stream_app.storage.checksums import Integrity
-from stream_app.storage.object_store import Storage
+from stream_app.storage.checksums import ChecksumMethod
+from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import NeedsOperator, Outage, Rejected, Retryable
 from tests.store_proxy import Proxy, Request
 
@@ -31,23 +31,23 @@ def proxy(settings: Settings) -> Iterator[Proxy]:
         server.shutdown()
 
 
-Open = Callable[..., Storage]
+Open = Callable[..., ObjectStore]
 
 
 @pytest.fixture
-def behind(proxy: Proxy, settings: Settings, storage: Storage) -> Open:
+def behind(proxy: Proxy, settings: Settings, storage: ObjectStore) -> Open:
     """The bucket through the proxy, with other settings where they are given."""
 
-    def opened(keep_trying: float = 20, **changes: Any) -> Storage:
+    def opened(retry_seconds: float = 20, **changes: Any) -> ObjectStore:
         endpoint = f"http://127.0.0.1:{proxy.server_port}"
-        return Storage(
-            settings.model_copy(update={"s3_endpoint": endpoint, **changes}), keep_trying=keep_trying
+        return ObjectStore(
+            settings.model_copy(update={"s3_endpoint": endpoint, **changes}), retry_seconds=retry_seconds
         )
 
     return opened
 
 
-def put(store: Storage, size: int, **options: Any) -> tuple[str, bytes]:
+def put(store: ObjectStore, size: int, **options: Any) -> tuple[str, bytes]:
     content = (b"0123456789abcdef" * (size // 16 + 1))[:size]
     key = store.key(uuid4(), 1, "f")
     chunks = (content[start : start + 1_000_003] for start in range(0, len(content), 1_000_003))
@@ -69,7 +69,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("status", "code"), REFUSALS)
 def test_checksums_that_are_refused_are_done_without(
-    behind: Open, proxy: Proxy, storage: Storage, status: int, code: str
+    behind: Open, proxy: Proxy, storage: ObjectStore, status: int, code: str
 ) -> None:
     """P9: found out once, for small and for large files; and the content is checked another way."""
     store = behind()
@@ -79,7 +79,7 @@ def test_checksums_that_are_refused_are_done_without(
         assert storage.read(key) == content
         storage.remove(key)
     assert proxy.refused == 1
-    assert store.proof.best is Integrity.MD5
+    assert store.checksum_support.best is ChecksumMethod.MD5
     assert all(
         "content-md5" in request.headers for request in proxy.seen if request.call in ("put", "part")[-1:]
     )
@@ -88,13 +88,15 @@ def test_checksums_that_are_refused_are_done_without(
     assert "refuses checksums" in finding.what
 
 
-def _trial_of(store: Storage) -> Any:
+def _trial_of(store: ObjectStore) -> Any:
     import asyncio
 
     return asyncio.run(_trial(store, Settings(_env_file=None)))
 
 
-def test_where_no_way_is_taken_the_upload_goes_without(behind: Open, proxy: Proxy, storage: Storage) -> None:
+def test_where_no_way_is_taken_the_upload_goes_without(
+    behind: Open, proxy: Proxy, storage: ObjectStore
+) -> None:
     """P9: neither checksums nor Content-MD5."""
     store = behind()
     proxy.rule = lambda request: (
@@ -106,12 +108,12 @@ def test_where_no_way_is_taken_the_upload_goes_without(behind: Open, proxy: Prox
         key, content = put(store, size)
         assert storage.read(key) == content
         storage.remove(key)
-    assert store.proof.best is Integrity.NONE
+    assert store.checksum_support.best is ChecksumMethod.NONE
 
 
 @pytest.mark.parametrize("size", [10, 5 * 2**20, 5 * 2**20 + 1, 8 * 2**20 - 1, 8 * 2**20, LARGE])
 def test_every_size_is_checked_and_nothing_is_copied(
-    behind: Open, proxy: Proxy, storage: Storage, size: int
+    behind: Open, proxy: Proxy, storage: ObjectStore, size: int
 ) -> None:
     """P10, R18: also between 5 and 8 MiB; a store without CopyObject serves as well as any."""
     proxy.rule = lambda request: (501, "NotImplemented") if request.is_copy else None
@@ -155,7 +157,7 @@ def test_a_policy_that_demands_encryption(
     proxy.seen.clear()
     # What the proxy drops is signed: only what was sent is looked at.
     with pytest.raises(Retryable):
-        put(behind(keep_trying=0, **chosen), size)
+        put(behind(retry_seconds=0, **chosen), size)
     first = next(request for request in proxy.seen if request.call in ("put", "create"))
     assert {name: value for name, value in first.headers.items() if name.startswith(SSE)} == expected
 
@@ -163,7 +165,9 @@ def test_a_policy_that_demands_encryption(
 @pytest.mark.parametrize(
     ("status", "code"), [(503, "SlowDown"), (500, "InternalError"), (429, "TooManyRequests")]
 )
-def test_every_call_is_repeated(behind: Open, proxy: Proxy, storage: Storage, status: int, code: str) -> None:
+def test_every_call_is_repeated(
+    behind: Open, proxy: Proxy, storage: ObjectStore, status: int, code: str
+) -> None:
     """R17: each kind of call meets the fault twice, and the export is not made again."""
     times = Counter[str]()
 
@@ -177,7 +181,7 @@ def test_every_call_is_repeated(behind: Open, proxy: Proxy, storage: Storage, st
     large, content = put(store, LARGE)
     small, _ = put(store, 10)
     assert store.exists(large)
-    assert list(store.inventory.pages(large.split("/")[1]))
+    assert list(store.listing.pages(large.split("/")[1]))
     assert storage.read(large) == content
     store.remove(large)
     store.remove(small)
@@ -185,18 +189,18 @@ def test_every_call_is_repeated(behind: Open, proxy: Proxy, storage: Storage, st
     assert proxy.refused >= 2 * 7
 
 
-def test_a_completion_in_doubt_is_asked_for(behind: Open, proxy: Proxy, storage: Storage) -> None:
+def test_a_completion_in_doubt_is_asked_for(behind: Open, proxy: Proxy, storage: ObjectStore) -> None:
     """R17: the store has completed the upload, and every answer to that is lost."""
     proxy.deaf_to = lambda request: request.call == "complete"
-    key, content = put(behind(keep_trying=0.5), LARGE)
+    key, content = put(behind(retry_seconds=0.5), LARGE)
     assert storage.read(key) == content
     storage.remove(key)
     assert proxy.seen[-1].call == "head"
 
 
-def test_a_completion_that_failed_leaves_nothing(behind: Open, proxy: Proxy, storage: Storage) -> None:
+def test_a_completion_that_failed_leaves_nothing(behind: Open, proxy: Proxy, storage: ObjectStore) -> None:
     proxy.rule = lambda request: (503, "SlowDown") if request.call == "complete" else None
-    store = behind(keep_trying=0.5)
+    store = behind(retry_seconds=0.5)
     job_id = uuid4()
     with pytest.raises(Outage, match="SlowDown"):
         store.put(
@@ -206,7 +210,7 @@ def test_a_completion_that_failed_leaves_nothing(behind: Open, proxy: Proxy, sto
             file_name="f",
             metadata=dict,
         )
-    assert [found for page in storage.inventory.pages(job_id) for found in page] == []
+    assert [found for page in storage.listing.pages(job_id) for found in page] == []
 
 
 def test_a_cancelled_export_does_not_wait_for_the_store(behind: Open, proxy: Proxy) -> None:
@@ -216,7 +220,7 @@ def test_a_cancelled_export_does_not_wait_for_the_store(behind: Open, proxy: Pro
     threading.Timer(0.5, stopped.set).start()
     began = time.monotonic()
     with pytest.raises(Outage, match="SlowDown"):
-        put(behind(keep_trying=60), 10, stopped=stopped)
+        put(behind(retry_seconds=60), 10, stopped=stopped)
     assert time.monotonic() - began < 20
 
 
@@ -234,7 +238,7 @@ def test_what_a_store_never_does_fails_the_job_at_once(
 
 
 def test_parts_grow_with_the_file_and_large_ones_lie_on_disk(
-    behind: Open, proxy: Proxy, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    behind: Open, proxy: Proxy, storage: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R18."""
     monkeypatch.setattr("stream_app.storage.object_store.PART_SIZE", 5 * 2**20)
@@ -257,7 +261,7 @@ def test_parts_grow_with_the_file_and_large_ones_lie_on_disk(
 @pytest.mark.parametrize("after", [0, LARGE])
 @pytest.mark.parametrize("error", [FileNotFoundError("a template"), TimeoutError("late"), ValueError("bad")])
 def test_an_error_of_who_makes_the_file_is_not_the_stores(
-    storage: Storage, after: int, error: Exception
+    storage: ObjectStore, after: int, error: Exception
 ) -> None:
     """V14: before the first part, and between parts."""
 
@@ -269,14 +273,14 @@ def test_an_error_of_who_makes_the_file_is_not_the_stores(
     with pytest.raises(type(error), match=str(error)) as raised:
         storage.put(storage.key(job_id, 1, "f"), chunks(), content_type="t/p", file_name="f", metadata=dict)
     assert raised.value is error
-    assert [found for page in storage.inventory.pages(job_id) for found in page] == []
+    assert [found for page in storage.listing.pages(job_id) for found in page] == []
 
 
-def test_a_bucket_is_shared(settings: Settings, storage: Storage) -> None:
+def test_a_bucket_is_shared(settings: Settings, storage: ObjectStore) -> None:
     """P20: everything of a deployment lies below its prefix, and nothing outside of it is seen or removed."""
     name = f"shared-{uuid4().hex[:8]}"
     stores = [
-        Storage(settings.model_copy(update={"s3_bucket": name, "s3_key_prefix": prefix}))
+        ObjectStore(settings.model_copy(update={"s3_bucket": name, "s3_key_prefix": prefix}))
         for prefix in ("", "team-a", "team-a/exports", "team-b")
     ]
     stores[0].ensure_bucket()
@@ -286,10 +290,10 @@ def test_a_bucket_is_shared(settings: Settings, storage: Storage) -> None:
         keys.append(store.key(job_id, 1, "f"))
         store.put(keys[-1], iter([b"x"]), content_type="text/plain", file_name="f", metadata=dict)
         store._client._create_multipart_upload(name, store.key(job_id, 2, "g"), {})
-        assert store.set_backstop(settings)
+        assert store.set_lifecycle_rules(settings)
     for store, key in zip(stores, keys, strict=True):
         assert key.startswith(f"{store.prefix}/{job_id}/1-")
-        found = [item for page in store.inventory.pages() for item in page]
+        found = [item for page in store.listing.pages() for item in page]
         assert {item.attempt for item in found} == {1, 2}
         assert len(found) == 2
         assert all(item.key.startswith(f"{store.prefix}/") for item in found)

@@ -10,7 +10,7 @@ import pytest
 from stream_app.exports.datasets import Dataset, load_datasets
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.task import ExportProgress
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.events import ExportRequest
 from tests.integration.exports.conftest import task_for
 
@@ -36,7 +36,7 @@ async def orders(database: asyncpg.Connection, schema: str) -> str:
 
 
 async def test_the_dataset_takes_only_the_rows_of_its_user(
-    orders: str, tmp_path: Path, exporter_of: Callable[..., Exporter], storage: Storage
+    orders: str, tmp_path: Path, exporter_of: Callable[..., Exporter], storage: ObjectStore
 ) -> None:
     file = tmp_path / "datasets.toml"
     file.write_text(block("toml", "shop_orders").replace("shop.orders", orders))
@@ -50,7 +50,7 @@ async def test_the_dataset_takes_only_the_rows_of_its_user(
 
 
 async def test_the_format_writes_what_it_says(
-    database: asyncpg.Connection, schema: str, exporter_of: Callable[..., Exporter], storage: Storage
+    database: asyncpg.Connection, schema: str, exporter_of: Callable[..., Exporter], storage: ObjectStore
 ) -> None:
     scope: dict[str, type] = {}
     exec(block("python", "WikiFormat"), scope)

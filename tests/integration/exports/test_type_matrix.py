@@ -30,7 +30,7 @@ from stream_app.exports.datasets import Dataset
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
 from stream_app.settings import Settings
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from tests.integration.exports.conftest import exported_by
 from tests.integration.exports.type_oracle import elements_of, is_json, json_of, plain, text_of
 from tests.integration.exports.type_shapes import SCALARS, Shape, Values, shapes_of, values
@@ -78,7 +78,7 @@ class Matrix:
     shapes: list[Shape]
     usual: Exporter
     hostile: Exporter
-    storage: Storage
+    storage: ObjectStore
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ async def matrix(
     schema: str,
     exporter_of: Callable[..., Exporter],
     settings: Settings,
-    storage: Storage,
+    storage: ObjectStore,
 ) -> AsyncIterator[Matrix]:
     await database.execute("SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = iso_8601")
     shapes = [

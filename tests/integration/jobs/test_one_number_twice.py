@@ -20,8 +20,8 @@ from stream_app.jobs.claim import Claim
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.queue import JobQueue
 from stream_app.settings import Settings
-from stream_app.storage.listing import Found
-from stream_app.storage.object_store import Storage
+from stream_app.storage.listing import ListedObject
+from stream_app.storage.object_store import ObjectStore
 from stream_app.worker import job_runner as attempts
 from stream_app.worker.job_runner import Runner
 from stream_app.worker.maintenance.bucket_cleaner import Sweeper
@@ -38,14 +38,14 @@ def jobs(engine: AsyncEngine) -> Jobs:
 
 
 @pytest.fixture
-def caretaker(jobs: Jobs, storage: Storage) -> Caretaker:
+def caretaker(jobs: Jobs, storage: ObjectStore) -> Caretaker:
     async def emit(event: Event) -> None:
         """Nobody listens."""
 
     return Caretaker(jobs.store, storage, emit)
 
 
-def put(storage: Storage, claim: Claim) -> LifecycleData:
+def put(storage: ObjectStore, claim: Claim) -> LifecycleData:
     """The file of an attempt, as an export writes it, and the outcome that names it."""
     key = storage.key(claim.job_id, claim.attempt, "f")
     storage.put(key, iter([b"x"]), content_type="text/plain", file_name="f", metadata=dict)
@@ -67,7 +67,7 @@ async def twice(jobs: Jobs) -> tuple[Claim, Claim]:
 class Written:
     """An export that has ended with an outcome."""
 
-    def __init__(self, storage: Storage, outcome: LifecycleData) -> None:
+    def __init__(self, storage: ObjectStore, outcome: LifecycleData) -> None:
         self.storage = storage
         self._outcome = outcome
 
@@ -77,7 +77,7 @@ class Written:
 
 @pytest.mark.parametrize("applied", [False, True])
 async def test_an_old_holder_removes_its_own_file_and_no_other(
-    jobs: Jobs, storage: Storage, caretaker: Caretaker, settings: Settings, applied: bool
+    jobs: Jobs, storage: ObjectStore, caretaker: Caretaker, settings: Settings, applied: bool
 ) -> None:
     """R4: whether the new holder's completion is only sealed, or on record."""
     old, new = await twice(jobs)
@@ -93,7 +93,7 @@ async def test_an_old_holder_removes_its_own_file_and_no_other(
 
 
 async def test_an_old_holder_harms_no_attempt_that_still_runs(
-    jobs: Jobs, storage: Storage, caretaker: Caretaker, settings: Settings
+    jobs: Jobs, storage: ObjectStore, caretaker: Caretaker, settings: Settings
 ) -> None:
     """R4: the new one has written its file, and is about to seal its outcome."""
     old, new = await twice(jobs)
@@ -104,7 +104,7 @@ async def test_an_old_holder_harms_no_attempt_that_still_runs(
     assert await jobs.store.seal(new, kept)
 
 
-async def test_another_outcome_of_the_same_number_is_not_ours(jobs: Jobs, storage: Storage) -> None:
+async def test_another_outcome_of_the_same_number_is_not_ours(jobs: Jobs, storage: ObjectStore) -> None:
     """R4: the whole is compared, not the status."""
     old, new = await twice(jobs)
     lost, kept = put(storage, old), put(storage, new)
@@ -118,7 +118,7 @@ async def test_another_outcome_of_the_same_number_is_not_ours(jobs: Jobs, storag
 class Refused:
     """An export that a store refuses."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: ObjectStore) -> None:
         self.storage = storage
 
     async def run(self, *_: object) -> LifecycleData:
@@ -128,7 +128,11 @@ class Refused:
 
 
 async def test_a_job_says_that_it_waits_for_an_operator(
-    jobs: Jobs, storage: Storage, caretaker: Caretaker, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    jobs: Jobs,
+    storage: ObjectStore,
+    caretaker: Caretaker,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """P11: while it waits, at no cost of attempts, and not for ever."""
     job_id = await jobs.admit()
@@ -160,7 +164,7 @@ async def test_a_job_says_that_it_waits_for_an_operator(
 
 
 async def test_a_sweep_holds_no_transaction(
-    engine: AsyncEngine, storage: Storage, own_settings: Settings, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine, storage: ObjectStore, own_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Q6: not while it lists, nor while it sets rules."""
     url = own_settings.database_url.get_secret_value()
@@ -178,18 +182,18 @@ async def test_a_sweep_holds_no_transaction(
 
         seen.append(asyncio.run(states()))
 
-    def pages() -> Iterator[list[Found]]:
+    def pages() -> Iterator[list[ListedObject]]:
         look()
         yield []
 
-    monkeypatch.setattr(storage.inventory, "pages", pages)
-    monkeypatch.setattr(type(storage), "set_backstop", look)
+    monkeypatch.setattr(storage.listing, "pages", pages)
+    monkeypatch.setattr(type(storage), "set_lifecycle_rules", look)
     store = JobQueue(engine, lease=timedelta(seconds=5), user_slots=2, max_attempts=3)
     assert await Sweeper(store, storage, own_settings).sweep() == 0
     assert seen == [[], []]
 
 
-async def test_a_store_that_hangs_holds_up_nothing_else(storage: Storage) -> None:
+async def test_a_store_that_hangs_holds_up_nothing_else(storage: ObjectStore) -> None:
     """R13: more calls of it than there are threads for them, and other work in threads goes on."""
     let_go = threading.Event()
     hanging = [asyncio.create_task(storage.call(let_go.wait)) for _ in range(50)]

@@ -24,7 +24,7 @@ from stream_app.jobs.states import EVENT_OF, Status
 from stream_app.kafka.event_producer import Emitter
 from stream_app.notifications.models import Channel
 from stream_app.settings import Settings
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from stream_app.worker.lifecycle_handler import Projector
 from streaming_exporter.events import JobError, LifecycleData, lifecycle_event
 from tests.waiting import at_most, until_async
@@ -38,7 +38,7 @@ class Office:
 
     settings: Settings
     engine: AsyncEngine
-    storage: Storage
+    storage: ObjectStore
 
     async def job(self, *recipients: Any, webhook: str | None = None, **values: Any) -> LifecycleData:
         """A job that runs, and the data of the event that would complete it."""
@@ -185,7 +185,7 @@ def failed(
 
 
 @pytest.fixture
-def office(own_settings: Settings, engine: AsyncEngine, storage: Storage) -> Office:
+def office(own_settings: Settings, engine: AsyncEngine, storage: ObjectStore) -> Office:
     changes = {
         "webhook_secret": SECRET,
         "public_url": "https://exports.example.com",

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from stream_app.notifications.outbox import Ledger
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from tests.integration.notifications.conftest import Office, failed
 from tests.integration.notifications.servers import mail_server, silent_server
 
@@ -186,7 +186,7 @@ async def test_what_is_not_sent_says_why(office: Office) -> None:
     assert "must not go to other.org" in reasons[elsewhere]
 
 
-async def test_small_files_are_attached_where_that_is_wanted(office: Office, storage: Storage) -> None:
+async def test_small_files_are_attached_where_that_is_wanted(office: Office, storage: ObjectStore) -> None:
     content = b"id,kind\n" + b"1,proof\n" * 20
     jobs = []
     for size in (len(content), 10_000):

@@ -10,7 +10,7 @@ from stream_app.app import courier_of, job_store
 from stream_app.kafka.event_producer import Emitter
 from stream_app.notifications.models import Channel
 from stream_app.settings import Settings
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from stream_app.worker.lifecycle_handler import Projector
 from streaming_exporter.events import EventType
 from tests.integration.notifications.servers import MailServer, mail_server
@@ -29,7 +29,7 @@ async def project(schedules: Schedules, most_failures: int = 5) -> None:
     await projector.handle(cast(Any, messages))
 
 
-async def deliver(schedules: Schedules, storage: Storage, server: MailServer, count: int) -> None:
+async def deliver(schedules: Schedules, storage: ObjectStore, server: MailServer, count: int) -> None:
     """Send what the ledger has, until so many mails have arrived."""
     changes = {"smtp_host": "127.0.0.1", "smtp_port": server.port}
     settings = Settings(_env_file=None, **schedules.settings.model_dump() | changes)
@@ -42,7 +42,7 @@ async def deliver(schedules: Schedules, storage: Storage, server: MailServer, co
 
 @pytest.mark.parametrize("broken", [{"timezone": "Mars/Olympus"}, {"window": "moon"}], ids=str)
 async def test_a_schedule_that_cannot_be_planned_is_paused_with_a_mail(
-    schedules: Schedules, storage: Storage, broken: dict[str, str]
+    schedules: Schedules, storage: ObjectStore, broken: dict[str, str]
 ) -> None:
     made = await schedules.create(next_run=START, email_recipients=["a@example.com"])
     await schedules.set(made, **broken)
@@ -62,7 +62,7 @@ async def test_a_schedule_that_cannot_be_planned_is_paused_with_a_mail(
 
 
 async def test_a_schedule_whose_dataset_is_gone_is_paused_with_a_mail(
-    schedules: Schedules, storage: Storage
+    schedules: Schedules, storage: ObjectStore
 ) -> None:
     made = await schedules.create(export_type="gone", email_recipients=["a@example.com"])
     scheduler = schedules.scheduler()

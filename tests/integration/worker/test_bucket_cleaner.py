@@ -12,26 +12,26 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.queue import JobQueue
 from stream_app.settings import Settings
-from stream_app.storage import listing as inventory
+from stream_app.storage import listing
 from stream_app.storage.listing import object_key
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from stream_app.worker.maintenance.bucket_cleaner import SWEEPS, Sweeper
 
 
 @pytest.fixture
-def bucket(settings: Settings) -> Storage:
+def bucket(settings: Settings) -> ObjectStore:
     """One of the test's own."""
-    storage = Storage(settings.model_copy(update={"s3_bucket": f"sweeps-{uuid4().hex[:8]}"}))
+    storage = ObjectStore(settings.model_copy(update={"s3_bucket": f"sweeps-{uuid4().hex[:8]}"}))
     storage.ensure_bucket()
     return storage
 
 
 @pytest.fixture
 def sweeper(
-    engine: AsyncEngine, bucket: Storage, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine, bucket: ObjectStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> Sweeper:
     """For which everything is two days old, in pages of three."""
-    monkeypatch.setattr(inventory, "PAGE", 3)
+    monkeypatch.setattr(listing, "PAGE", 3)
     store = JobQueue(engine, lease=timedelta(seconds=5), user_slots=2, max_attempts=3)
     read = store.clock.read
 
@@ -59,17 +59,17 @@ async def job(engine: AsyncEngine, status: str, attempt: int, file: str | None =
     return job_id
 
 
-def put(bucket: Storage, key: str) -> str:
+def put(bucket: ObjectStore, key: str) -> str:
     bucket.put(key, iter([b"x"]), content_type="text/plain", file_name="f", metadata=dict)
     return key
 
 
-def left(bucket: Storage) -> set[str]:
+def left(bucket: ObjectStore) -> set[str]:
     found = bucket._client.list_objects(bucket.bucket, recursive=True)
     return {str(item.object_name) for item in found} | {item.key for item in bucket.open_uploads()}
 
 
-async def test_a_sweep(engine: AsyncEngine, sweeper: Sweeper, bucket: Storage) -> None:
+async def test_a_sweep(engine: AsyncEngine, sweeper: Sweeper, bucket: ObjectStore) -> None:
     completed = await job(engine, "completed", 2, "f")
     running = await job(engine, "processing", 2)
     failed = await job(engine, "failed", 3)
@@ -92,7 +92,9 @@ async def test_a_sweep(engine: AsyncEngine, sweeper: Sweeper, bucket: Storage) -
     assert left(bucket) == kept
 
 
-async def test_one_worker_sweeps_at_a_time(engine: AsyncEngine, sweeper: Sweeper, bucket: Storage) -> None:
+async def test_one_worker_sweeps_at_a_time(
+    engine: AsyncEngine, sweeper: Sweeper, bucket: ObjectStore
+) -> None:
     key = put(bucket, object_key(await job(engine, "failed", 1), 1, "f"))
     async with engine.begin() as other:
         await other.execute(select(func.pg_advisory_xact_lock(SWEEPS)))
@@ -101,13 +103,13 @@ async def test_one_worker_sweeps_at_a_time(engine: AsyncEngine, sweeper: Sweeper
     assert await sweeper.sweep() == 1
 
 
-async def test_the_store_is_told_what_to_forget(bucket: Storage, settings: Settings) -> None:
+async def test_the_store_is_told_what_to_forget(bucket: ObjectStore, settings: Settings) -> None:
     """What is told already is not told again, and rules of others stay."""
     client = bucket._client
     theirs = Rule(ENABLED, Filter(prefix="logs/"), "theirs", expiration=Expiration(days=3))
     client.set_bucket_lifecycle(bucket.bucket, LifecycleConfig([theirs]))
     for days in (7, 7, 30):
-        assert bucket.set_backstop(settings.model_copy(update={"retention_days": days}))
+        assert bucket.set_lifecycle_rules(settings.model_copy(update={"retention_days": days}))
     config = client.get_bucket_lifecycle(bucket.bucket)
     assert config is not None
     rules = {rule.rule_id: rule for rule in config.rules}
@@ -120,7 +122,7 @@ async def test_the_store_is_told_what_to_forget(bucket: Storage, settings: Setti
 
 
 async def test_files_that_were_promised_for_longer_are_kept_for_longer(
-    engine: AsyncEngine, sweeper: Sweeper, bucket: Storage
+    engine: AsyncEngine, sweeper: Sweeper, bucket: ObjectStore
 ) -> None:
     """The retention may have been longer when they were made."""
     promised = await job(engine, "completed", 1, "f")
@@ -142,14 +144,14 @@ async def test_files_that_were_promised_for_longer_are_kept_for_longer(
     assert files.expiration.days == 47
 
 
-async def test_removing_twice_is_no_error(bucket: Storage) -> None:
+async def test_removing_twice_is_no_error(bucket: ObjectStore) -> None:
     key = put(bucket, object_key(uuid4(), 1, "f"))
     upload = object_key(uuid4(), 1, "g")
     bucket._client._create_multipart_upload(bucket.bucket, upload, {})
-    found = [item for page in bucket.inventory.pages() for item in page]
+    found = [item for page in bucket.listing.pages() for item in page]
     assert {item.key for item in found} == {key, upload}
     for _ in range(2):
         bucket.remove(key)
         for item in found:
-            bucket.inventory.remove(item)
+            bucket.listing.remove(item)
     assert left(bucket) == set()

@@ -15,7 +15,7 @@ from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
 from stream_app.settings import Settings
 from stream_app.storage.listing import object_key
-from stream_app.storage.object_store import Storage
+from stream_app.storage.object_store import ObjectStore
 from stream_app.worker.dispatcher import Dispatcher
 from stream_app.worker.job_runner import Runner
 from stream_app.worker.maintenance.job_rescuer import Caretaker
@@ -36,14 +36,14 @@ def published() -> list[Event]:
 
 
 @pytest.fixture
-def caretaker(jobs: Jobs, storage: Storage, published: list[Event]) -> Caretaker:
+def caretaker(jobs: Jobs, storage: ObjectStore, published: list[Event]) -> Caretaker:
     async def emit(event: Event) -> None:
         published.append(event)
 
     return Caretaker(jobs.store, storage, emit)
 
 
-def put(storage: Storage, claim: Claim) -> LifecycleData:
+def put(storage: ObjectStore, claim: Claim) -> LifecycleData:
     """The file of an attempt, and the outcome that names it."""
     key = object_key(claim.job_id, claim.attempt, "f")
     storage.put(key, iter([b"x"]), content_type="text/plain", file_name="f", metadata=dict)
@@ -60,7 +60,7 @@ async def test_a_seal_that_is_repeated_after_its_outcome_was_applied_is_still_ou
 
 
 async def test_no_sweep_removes_the_file_of_a_completed_job(
-    jobs: Jobs, storage: Storage, caretaker: Caretaker
+    jobs: Jobs, storage: ObjectStore, caretaker: Caretaker
 ) -> None:
     await jobs.admit()
     (lost,) = await jobs.store.claim("w1", 1)
@@ -80,7 +80,7 @@ async def test_no_sweep_removes_the_file_of_a_completed_job(
 class Exports:
     """Exports that fail with an error, or last until they are stopped."""
 
-    storage: Storage
+    storage: ObjectStore
     error: Exception | None = None
     running: list[int] = field(default_factory=list)
 
@@ -98,7 +98,7 @@ class Exports:
 @pytest.mark.parametrize(("error", "failures"), [(Outage("away"), 0), (Retryable("fault"), 1)])
 async def test_a_job_is_handed_back_once_the_state_database_is_there_again(
     jobs: Jobs,
-    storage: Storage,
+    storage: ObjectStore,
     caretaker: Caretaker,
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
@@ -126,7 +126,7 @@ async def test_a_job_is_handed_back_once_the_state_database_is_there_again(
 
 @pytest.mark.parametrize("error", [Outage("away"), Retryable("fault"), Rejected("no")])
 async def test_all_is_said_of_an_attempt_before_others_may_speak_of_its_job(
-    jobs: Jobs, storage: Storage, caretaker: Caretaker, settings: Settings, error: Exception
+    jobs: Jobs, storage: ObjectStore, caretaker: Caretaker, settings: Settings, error: Exception
 ) -> None:
     job_id = await jobs.admit()
     (claim,) = await jobs.store.claim("w", 1)
@@ -151,7 +151,7 @@ async def test_all_is_said_of_an_attempt_before_others_may_speak_of_its_job(
 
 
 async def test_no_more_is_said_of_an_attempt_whose_lease_was_lost_at_its_end(
-    jobs: Jobs, storage: Storage, caretaker: Caretaker, settings: Settings
+    jobs: Jobs, storage: ObjectStore, caretaker: Caretaker, settings: Settings
 ) -> None:
     await jobs.admit()
     started: list[int] = []
@@ -180,7 +180,7 @@ async def test_no_more_is_said_of_an_attempt_whose_lease_was_lost_at_its_end(
 
 
 async def test_a_job_that_waits_for_an_outage_is_tried_less_and_less_often(
-    jobs: Jobs, storage: Storage, caretaker: Caretaker, settings: Settings
+    jobs: Jobs, storage: ObjectStore, caretaker: Caretaker, settings: Settings
 ) -> None:
     job_id = await jobs.admit()
     exporter = cast(Exporter, Exports(storage, Outage("away")))
@@ -200,7 +200,7 @@ async def test_a_job_that_waits_for_an_outage_is_tried_less_and_less_often(
 
 
 @pytest.fixture
-def exports(storage: Storage) -> Exports:
+def exports(storage: ObjectStore) -> Exports:
     return Exports(storage)
 
 

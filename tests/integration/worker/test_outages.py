@@ -22,7 +22,7 @@ from stream_app.db.engine import create_engine
 from stream_app.db.health import check_tables
 from stream_app.jobs.models import Base
 from stream_app.jobs.queue import JobQueue
-from stream_app.jobs.write_check import try_writing
+from stream_app.jobs.write_check import test_upload
 from stream_app.kafka.event_producer import Emitter
 from stream_app.settings import Settings
 from stream_app.worker.batches import _handle_all
@@ -64,7 +64,7 @@ class Agent:
 
     async def take(self, messages: list[Any]) -> None:
         emit = cast(Emitter, self.broker)
-        await _handle_all(messages, self.admission.handle, emit, lambda: try_writing(self.store))
+        await _handle_all(messages, self.admission.handle, emit, lambda: test_upload(self.store))
 
     async def users(self) -> list[str]:
         async with self.engine.connect() as connection:

@@ -62,7 +62,7 @@ def test_every_outcome_without_a_file_is_taken_over(status: Status) -> None:
 @pytest.mark.parametrize("before", ["", "exports/", "a/b/"])
 @pytest.mark.parametrize("mark", ["", "7ec8f87b681fa8c1"])
 def test_a_deployment_may_put_something_before_its_keys(before: str, mark: str) -> None:
-    event = completed(key=before + object_key(JOB, 2, "ledger.csv", mark=mark))
+    event = completed(key=before + object_key(JOB, 2, "ledger.csv", suffix=mark))
     assert believed(event).key == event.lifecycle.key
 
 

@@ -18,7 +18,7 @@ from minio.credentials.credentials import Credentials
 from stream_app.settings import Settings
 from stream_app.storage import credentials as s3_credentials
 from stream_app.storage.client import s3_client
-from stream_app.storage.credentials import Chain, NoCredentials, credentials_of
+from stream_app.storage.credentials import NoCredentials, ProviderChain, credentials_of
 from streaming_exporter.errors import NeedsOperator
 
 
@@ -140,18 +140,18 @@ def test_the_chain_is_asked_seldom_where_it_has_nothing(monkeypatch: pytest.Monk
     """Each request asks for credentials; and what the chain has had once is not replaced by the defaults."""
     asked = 0
 
-    def retrieve(_: Chain) -> Credentials:
+    def retrieve(_: ProviderChain) -> Credentials:
         nonlocal asked
         asked += 1
         if asked == 2:
             return Credentials("found", "key")
         raise NoCredentials("none", reason="none")
 
-    monkeypatch.setattr(Chain, "retrieve", retrieve)
+    monkeypatch.setattr(ProviderChain, "retrieve", retrieve)
     provider = credentials_of(settings())
     assert {provider.retrieve().access_key for _ in range(5)} == {"exporter"}
     assert asked == 1
-    monkeypatch.setattr(s3_credentials, "LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(s3_credentials, "RECHECK_SECONDS", 0.0)
     provider = credentials_of(settings())
     assert provider.retrieve().access_key == "found"
     with pytest.raises(NoCredentials):
@@ -185,7 +185,7 @@ def test_variables_with_a_session_token(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setenv(name, name.lower())
     found = credentials_of(settings()).retrieve()
     assert found.session_token == "aws_session_token"
-    client = s3_client(settings(), "http://h", 1, keep_trying=0)
+    client = s3_client(settings(), "http://h", 1, retry_seconds=0)
     link = client.get_presigned_url("GET", "bucket", "key")
     assert "X-Amz-Security-Token=aws_session_token" in link
 

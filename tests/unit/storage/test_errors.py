@@ -9,16 +9,16 @@ from minio.error import InvalidResponseError, S3Error, ServerError
 
 from stream_app.storage import parts
 from stream_app.storage.checksums import HashedStream
-from stream_app.storage.errors import MEANINGS, Meaning, meaning_of, passes, store_errors
-from stream_app.storage.listing import new_mark, object_key
-from stream_app.storage.parts import MAX_PARTS, PART_SIZE, cut, largest_file, part_size
+from stream_app.storage.errors import KIND_BY_CODE, ErrorKind, is_retryable, kind_of, store_errors
+from stream_app.storage.listing import new_key_suffix, object_key
+from stream_app.storage.parts import MAX_PARTS, PART_SIZE, largest_file, part_size, split_into_parts
 from streaming_exporter.errors import NeedsOperator, Outage, Rejected, Retryable
 
 RAISED = {
-    Meaning.PASSES: Outage,
-    Meaning.OPERATOR: NeedsOperator,
-    Meaning.REFUSED: Rejected,
-    Meaning.FAULT: Retryable,
+    ErrorKind.PASSES: Outage,
+    ErrorKind.OPERATOR: NeedsOperator,
+    ErrorKind.REFUSED: Rejected,
+    ErrorKind.FAULT: Retryable,
 }
 
 WELL_KNOWN = [
@@ -38,34 +38,34 @@ def answer(code: str, status: int) -> S3Error:
     return S3Error(response, code, "said so", "/b/k", "r", "h")
 
 
-@pytest.mark.parametrize("code", sorted(MEANINGS))
+@pytest.mark.parametrize("code", sorted(KIND_BY_CODE))
 def test_each_code_becomes_the_error_of_its_meaning(code: str) -> None:
     """Whatever status it comes with."""
     for status in (400, 403, 404, 409, 500, 501, 503):
         error = answer(code, status)
-        with pytest.raises(RAISED[MEANINGS[code]]) as raised, store_errors():
+        with pytest.raises(RAISED[KIND_BY_CODE[code]]) as raised, store_errors():
             raise error
-        assert type(raised.value) is RAISED[MEANINGS[code]]
+        assert type(raised.value) is RAISED[KIND_BY_CODE[code]]
         assert code in str(raised.value)
-        assert passes(error) is (MEANINGS[code] is Meaning.PASSES)
+        assert is_retryable(error) is (KIND_BY_CODE[code] is ErrorKind.PASSES)
 
 
 def test_the_codes_that_stores_give_most_are_in_the_table() -> None:
-    assert set(WELL_KNOWN) <= MEANINGS.keys()
+    assert set(WELL_KNOWN) <= KIND_BY_CODE.keys()
 
 
 @pytest.mark.parametrize(
     ("status", "meaning"),
     [
-        (400, Meaning.FAULT), (401, Meaning.OPERATOR), (403, Meaning.OPERATOR), (404, Meaning.FAULT),
-        (405, Meaning.REFUSED), (408, Meaning.PASSES), (409, Meaning.FAULT), (413, Meaning.REFUSED),
-        (429, Meaning.PASSES), (500, Meaning.PASSES), (501, Meaning.REFUSED), (502, Meaning.PASSES),
-        (503, Meaning.PASSES), (507, Meaning.PASSES), (599, Meaning.PASSES),
+        (400, ErrorKind.FAULT), (401, ErrorKind.OPERATOR), (403, ErrorKind.OPERATOR), (404, ErrorKind.FAULT),
+        (405, ErrorKind.REFUSED), (408, ErrorKind.PASSES), (409, ErrorKind.FAULT), (413, ErrorKind.REFUSED),
+        (429, ErrorKind.PASSES), (500, ErrorKind.PASSES), (501, ErrorKind.REFUSED), (502, ErrorKind.PASSES),
+        (503, ErrorKind.PASSES), (507, ErrorKind.PASSES), (599, ErrorKind.PASSES),
     ],
 )  # fmt: skip
-def test_a_code_that_nobody_knows_is_judged_by_its_status(status: int, meaning: Meaning) -> None:
-    assert meaning_of("SomethingNew", status) is meaning
-    assert meaning_of(None, status) is meaning
+def test_a_code_that_nobody_knows_is_judged_by_its_status(status: int, meaning: ErrorKind) -> None:
+    assert kind_of("SomethingNew", status) is meaning
+    assert kind_of(None, status) is meaning
 
 
 def test_users_are_told_no_words_of_the_store() -> None:
@@ -87,7 +87,7 @@ def test_users_are_told_no_words_of_the_store() -> None:
     ],
 )
 def test_what_is_no_answer_of_a_store_passes(error: Exception) -> None:
-    assert passes(error)
+    assert is_retryable(error)
     with pytest.raises(Outage), store_errors():
         raise error
 
@@ -120,7 +120,7 @@ def test_a_stream_is_cut_without_a_byte_lost(chunk: int, total: int, monkeypatch
 
 def test_a_huge_part_is_no_bytes_object(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "IN_MEMORY", 5)
-    (part,) = cut(iter([b"0123456"]), 10)
+    (part,) = split_into_parts(iter([b"0123456"]), 10)
     assert not isinstance(part, bytes)
     assert bytes(part) == b"0123456"
 
@@ -128,5 +128,5 @@ def test_a_huge_part_is_no_bytes_object(monkeypatch: pytest.MonkeyPatch) -> None
 def test_no_two_attempts_have_one_key() -> None:
     """R4: also not two of one number."""
     job_id = uuid4()
-    keys = {object_key(job_id, 1, "f", mark=new_mark()) for _ in range(1_000)}
+    keys = {object_key(job_id, 1, "f", suffix=new_key_suffix()) for _ in range(1_000)}
     assert len(keys) == 1_000

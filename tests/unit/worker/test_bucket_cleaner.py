@@ -7,7 +7,7 @@ import pytest
 
 from stream_app.jobs.states import Status
 from stream_app.settings import Settings
-from stream_app.storage.listing import Found, object_key
+from stream_app.storage.listing import ListedObject, object_key
 from stream_app.worker.maintenance.bucket_cleaner import Owner, is_needed
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -17,11 +17,11 @@ YOUNG, OLD, ANCIENT = 1.5 * HOURS, 3 * HOURS, 24 * 9 * HOURS
 JOB = uuid4()
 
 
-def found(attempt: int, age: timedelta, *, upload: bool = False) -> Found:
-    return Found(object_key(JOB, attempt, "f"), JOB, attempt, NOW - age, "u" if upload else None)
+def found(attempt: int, age: timedelta, *, upload: bool = False) -> ListedObject:
+    return ListedObject(object_key(JOB, attempt, "f"), JOB, attempt, NOW - age, "u" if upload else None)
 
 
-def needed(item: Found, job: Owner | None) -> bool:
+def needed(item: ListedObject, job: Owner | None) -> bool:
     return is_needed(item, job, now=NOW, settings=SETTINGS)
 
 
