@@ -35,7 +35,7 @@ from stream_app.observability import metrics
 from stream_app.schedules.store import ScheduleStore
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
-from stream_app.worker.maintenance.outbox_relay import Relay
+from stream_app.worker.maintenance.outbox_relay import OutboxRelay
 from streaming_exporter.events import Event
 from streaming_exporter.publisher import Publisher
 
@@ -70,7 +70,7 @@ class Services:
     links: Links
     address_hash: AddressHash
     publisher: Publisher
-    relay: Relay
+    relay: OutboxRelay
     clock: DatabaseClock
     audit: Audit
     watching: Watching
@@ -113,7 +113,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         async def publish(events: Sequence[Event]) -> None:
             await asyncio.gather(*map(publisher.publish, events))
 
-        relay = await stack.enter_async_context(Relay(store, publish))
+        relay = await stack.enter_async_context(OutboxRelay(store, publish))
         await stack.enter_async_context(_running(relay.run()))
         await stack.enter_async_context(_running(store.clock.run()))
         records = JobRecords(reading)

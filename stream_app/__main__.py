@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from stream_app.doctor.findings import Finding
-    from stream_app.jobs.erasure import Forgotten
+    from stream_app.jobs.erasure import Erased
     from stream_app.settings import Settings
 
 CANCEL_SECONDS = 60
@@ -29,9 +29,9 @@ def worker() -> None:
     import faust
     import uvloop
 
-    from stream_app.app import create_app, create_watch
+    from stream_app.app import create_app, create_worker_health
     from stream_app.observability import logs, metrics, telemetry
-    from stream_app.retries import until_possible
+    from stream_app.retries import retry_until_possible
     from stream_app.setting_errors import warn_of_misspelt
     from streaming_exporter.errors import ExporterError
     from streaming_exporter.kafka_connection import ensure_topics
@@ -47,13 +47,13 @@ def worker() -> None:
     asyncio.set_event_loop(loop)
     try:
         app = create_app(settings)
-        loop.run_until_complete(until_possible(ensure_topics, settings))
+        loop.run_until_complete(retry_until_possible(ensure_topics, settings))
     except ExporterError as error:
         typer.secho(str(error), fg="red", err=True)
         raise typer.Exit(1) from error
     running = faust.Worker(
         app,
-        create_watch(settings, app),
+        create_worker_health(settings, app),
         loop=loop,
         loglevel=settings.log_level,
         override_logging=False,
@@ -133,7 +133,7 @@ def forget(
     if not yes:
         typer.confirm(f"Remove what is known of {user_id or address}? This cannot be undone.", abort=True)
     try:
-        done = asyncio.run(_forgotten(settings, user_id, address))
+        done = asyncio.run(_erase(settings, user_id, address))
     except ExporterError as error:
         typer.secho(f"{error}; run the command again", fg="red", err=True)
         raise typer.Exit(1) from error
@@ -146,21 +146,21 @@ def forget(
     )
 
 
-async def _forgotten(settings: "Settings", user_id: str | None, address: str | None) -> "Forgotten":
+async def _erase(settings: "Settings", user_id: str | None, address: str | None) -> "Erased":
     import asyncio
     from datetime import timedelta
 
     from stream_app.db.engine import create_engine
-    from stream_app.jobs.erasure import Forgetter
+    from stream_app.jobs.erasure import PersonalDataEraser
     from stream_app.jobs.queue import JobQueue
     from stream_app.storage.object_store import ObjectStore
 
     engine, storage = create_engine(settings, application="exporter forget"), ObjectStore(settings)
-    forgetter = Forgetter(engine, lambda key: storage.call(storage.remove, key))
+    eraser = PersonalDataEraser(engine, lambda key: storage.call(storage.remove, key))
     try:
         if user_id is None:
-            return await forgetter.address(address or "")
-        if jobs := await forgetter.unfinished(user_id):
+            return await eraser.erase_address(address or "")
+        if jobs := await eraser.unfinished(user_id):
             typer.echo(f"Cancelling {len(jobs)} unfinished jobs …", err=True)
             store = JobQueue(
                 engine,
@@ -172,10 +172,10 @@ async def _forgotten(settings: "Settings", user_id: str | None, address: str | N
                 async with store.transaction() as connection:
                     await store.cancel(connection, job_id)
             for _ in range(CANCEL_SECONDS):
-                if not await forgetter.unfinished(user_id):
+                if not await eraser.unfinished(user_id):
                     break
                 await asyncio.sleep(1)
-        return await forgetter.user(user_id)
+        return await eraser.erase_user(user_id)
     finally:
         storage.close()
         await engine.dispose()

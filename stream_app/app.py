@@ -30,7 +30,7 @@ from stream_app.exports.source import Source
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.write_check import test_upload
 from stream_app.kafka.brokers import Brokers
-from stream_app.kafka.event_producer import Emitter
+from stream_app.kafka.event_producer import EventProducer
 from stream_app.kafka.transport import App
 from stream_app.notifications.channel import Transport
 from stream_app.notifications.email import Mailer
@@ -40,26 +40,26 @@ from stream_app.notifications.outbox import Ledger
 from stream_app.notifications.sender import POLL_SECONDS, REST_SECONDS, SETTLE_SECONDS, Courier
 from stream_app.notifications.webhook import Hooks
 from stream_app.observability import metrics
-from stream_app.retries import until_possible
+from stream_app.retries import retry_until_possible
 from stream_app.schedules.scheduler import Scheduler
 from stream_app.schedules.store import ScheduleStore
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from stream_app.worker.batches import Messages, handle_in_batches
 from stream_app.worker.dispatcher import DRAIN_SECONDS, Dispatcher
-from stream_app.worker.health import BROKERS_PATIENCE, Watch
-from stream_app.worker.lifecycle_handler import Projector
-from stream_app.worker.maintenance.bucket_cleaner import Sweeper
-from stream_app.worker.maintenance.job_cleaner import Pruner
-from stream_app.worker.maintenance.outbox_relay import Relay
-from stream_app.worker.process_health import Deadman
-from stream_app.worker.replay import Replay
-from stream_app.worker.request_handler import Admission
-from stream_app.worker.tick_handler import Ticks
+from stream_app.worker.health import BROKER_TIMEOUT, WorkerHealth
+from stream_app.worker.lifecycle_handler import LifecycleHandler
+from stream_app.worker.maintenance.bucket_cleaner import BucketCleaner
+from stream_app.worker.maintenance.job_cleaner import JobCleaner
+from stream_app.worker.maintenance.outbox_relay import OutboxRelay
+from stream_app.worker.process_health import ExitTimer
+from stream_app.worker.replay import OutcomeReplay
+from stream_app.worker.request_handler import RequestHandler
+from stream_app.worker.tick_handler import TickHandler
 from stream_app.worker.watchdog import Stuck, Watchdog
 from streaming_exporter.events import Topic
 from streaming_exporter.kafka_connection import bootstrap_servers, tls_context, uses_tokens
-from streaming_exporter.oauth import Tokens
+from streaming_exporter.oauth import OAuthTokenProvider
 
 log = structlog.get_logger(__name__)
 
@@ -118,7 +118,7 @@ def create_app(settings: Settings) -> App:
     threads = ThreadPoolExecutor(settings.worker_slots, thread_name_prefix="upload")
 
     app = _faust_app(settings, name)
-    emit = Emitter(app, settings.kafka_topic_prefix)
+    emit = EventProducer(app, settings.kafka_topic_prefix)
     dispatcher = Dispatcher(
         worker=name,
         store=store,
@@ -127,20 +127,20 @@ def create_app(settings: Settings) -> App:
         settings=settings,
     )
     courier = courier_of(settings, engine, storage, name)
-    relay = Relay(store, emit.all)
+    relay = OutboxRelay(store, emit.all)
 
     async def prove() -> None:
         await test_upload(store)
 
     outcomes = settings.topic(Topic.EVENTS)
-    replay = Replay(
+    replay = OutcomeReplay(
         Brokers(settings, client_id=f"{name}-replay"),
         outcomes,
-        refused_at=lambda: app.refused_at.get(outcomes),
+        failed_at=lambda: app.failed_at.get(outcomes),
         prove=prove,
     )
-    admission = Admission(store, emit, FORMATS, datasets, Addressing.of(settings), settings.history)
-    projector = Projector(
+    admission = RequestHandler(store, emit, FORMATS, datasets, Addressing.of(settings), settings.history)
+    projector = LifecycleHandler(
         store,
         emit,
         settings.schedule_max_failures,
@@ -156,11 +156,11 @@ def create_app(settings: Settings) -> App:
         FORMATS,
         datasets,
         settings,
-        get_on=lambda: app.get_on(settings.topic(Topic.TICKS)),
+        note_progress=lambda: app.note_progress(settings.topic(Topic.TICKS)),
     )
-    ticks = Ticks(scheduler, emit, settings)
-    sweeper = Sweeper(store, storage, settings)
-    pruner = Pruner(store, settings.history)
+    ticks = TickHandler(scheduler, emit, settings)
+    bucket_cleaner = BucketCleaner(store, storage, settings)
+    job_cleaner = JobCleaner(store, settings.history)
 
     async def admit(messages: Messages) -> None:
         replay.check()
@@ -184,13 +184,13 @@ def create_app(settings: Settings) -> App:
 
     async def work() -> None:
         """Work once there is a bucket to put files into; requests are admitted meanwhile."""
-        await until_possible(storage.call, storage.ensure_bucket)
+        await retry_until_possible(storage.call, storage.ensure_bucket)
         await replay.over()
         await dispatcher.work()
 
-    async def tend() -> None:
+    async def rescue() -> None:
         await replay.over()
-        await dispatcher.tend()
+        await dispatcher.rescue()
 
     @app.service
     class Exports(Service):
@@ -201,14 +201,14 @@ def create_app(settings: Settings) -> App:
                 work(),
                 dispatcher.heartbeat(),
                 replay.run(),
-                tend(),
+                rescue(),
                 relay.run(),
                 store.clock.run(),
                 *(courier.work(channel) for channel in Channel),
                 courier.watch(),
                 listen(settings, dispatcher.wake, application=name),
-                sweeper.run(),
-                pruner.run(),
+                bucket_cleaner.run(),
+                job_cleaner.run(),
             ):
                 self.add_future(self._never_ending(task))
 
@@ -242,22 +242,22 @@ def ending_seconds(settings: Settings) -> float:
     return max(exports, deliveries) + SHUTDOWN_SECONDS
 
 
-def create_watch(settings: Settings, app: App) -> Watch:
+def create_worker_health(settings: Settings, app: App) -> WorkerHealth:
     """What says whether the worker is ready, and ends it when it is beyond recovery."""
     name = app.conf.broker_client_id
     engine = create_engine(settings, application=f"{name} watch", pool_size=1, max_overflow=0, pool_timeout=5)
     storage = ObjectStore(settings, connections=1, timeout_seconds=3, retry_seconds=0)
-    return Watch(
+    return WorkerHealth(
         app,
         worker=name,
         prefix=settings.kafka_topic_prefix,
-        brokers=Brokers(settings, client_id=f"{name}-watch", patience=BROKERS_PATIENCE),
+        brokers=Brokers(settings, client_id=f"{name}-watch", patience=BROKER_TIMEOUT),
         checks={
             "database": lambda: check_tables(engine),
             "object store": lambda: storage.call(storage.check),
         },
         watchdog=Watchdog(settings.stuck_seconds),
-        deadman=Deadman(settings.stuck_seconds),
+        exit_timer=ExitTimer(settings.stuck_seconds),
         ending=ending_seconds(settings),
         ready_file=settings.ready_file,
     )
@@ -301,7 +301,7 @@ def _faust_app(settings: Settings, name: str) -> App:
 def _credentials(settings: Settings) -> CredentialsT | None:
     protocol, context = settings.kafka_security_protocol, tls_context(settings)
     if uses_tokens(settings):
-        return faust.OAuthCredentials(oauth_cb=Tokens(settings), ssl_context=context)
+        return faust.OAuthCredentials(oauth_cb=OAuthTokenProvider(settings), ssl_context=context)
     if protocol.startswith("SASL"):
         password = settings.kafka_sasl_password
         return faust.SASLCredentials(

@@ -4,7 +4,7 @@ import stamina
 
 from streaming_exporter.errors import Retryable
 
-until_possible = stamina.AsyncRetryingCaller(attempts=None, timeout=None, wait_initial=0.2, wait_max=5).on(
-    Retryable
-)
-"""``await until_possible(function, …)`` calls it for as long as it raises :class:`Retryable`."""
+retry_until_possible = stamina.AsyncRetryingCaller(
+    attempts=None, timeout=None, wait_initial=0.2, wait_max=5
+).on(Retryable)
+"""``await retry_until_possible(function, …)`` calls it for as long as it raises :class:`Retryable`."""

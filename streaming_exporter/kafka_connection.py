@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from streaming_exporter.errors import BadSettings, Retryable
 from streaming_exporter.events import Topic
 from streaming_exporter.kafka_settings import KafkaSettings
-from streaming_exporter.oauth import Tokens
+from streaming_exporter.oauth import OAuthTokenProvider
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,10 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
         "ssl_context": tls_context(settings),
     }
     if uses_tokens(settings):
-        options |= {"sasl_mechanism": "OAUTHBEARER", "sasl_oauth_token_provider": Tokens(settings)}
+        options |= {
+            "sasl_mechanism": "OAUTHBEARER",
+            "sasl_oauth_token_provider": OAuthTokenProvider(settings),
+        }
     elif settings.kafka_security_protocol.startswith("SASL"):
         password = settings.kafka_sasl_password
         options |= {
@@ -77,7 +80,7 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
     return options
 
 
-def bootstrapped_again(client: AIOKafkaClient) -> None:
+def bootstrap_on_failure(client: AIOKafkaClient) -> None:
     """Have ``client`` ask the bootstrap addresses again where no broker that it knows answers any more.
 
     Brokers can all move to other addresses behind that one, and aiokafka itself looks there only once

@@ -32,7 +32,7 @@ MOST_BYTES = 1_000_000
 _threads = ThreadPoolExecutor(2, thread_name_prefix="kafka-token")
 
 
-class Tokens(AbstractTokenProvider):  # type: ignore[misc]
+class OAuthTokenProvider(AbstractTokenProvider):  # type: ignore[misc]
     """The token for new connections; asked for anew before it runs out. Any event loop may ask."""
 
     def __init__(self, settings: KafkaSettings) -> None:

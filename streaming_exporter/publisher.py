@@ -157,7 +157,7 @@ class Publisher:
     async def _connect(self) -> "AIOKafkaProducer":
         from aiokafka import AIOKafkaProducer
 
-        from streaming_exporter.kafka_connection import bootstrapped_again, client_options, ensure_topics
+        from streaming_exporter.kafka_connection import bootstrap_on_failure, client_options, ensure_topics
 
         producer = AIOKafkaProducer(
             **client_options(self._settings),
@@ -167,7 +167,7 @@ class Publisher:
             request_timeout_ms=int(self._timeout * 1000),
             metadata_max_age_ms=60_000,
         )
-        bootstrapped_again(producer.client)
+        bootstrap_on_failure(producer.client)
         try:
             await producer.start()
             metadata = await producer.client.fetch_all_metadata()

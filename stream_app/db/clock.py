@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.db.engine import outages_are_retryable, without_transactions
+from stream_app.db.engine import autocommitting, outages_are_retryable
 from streaming_exporter.errors import Retryable
 
 log = structlog.get_logger(__name__)
@@ -24,7 +24,7 @@ class DatabaseClock:
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = without_transactions(engine)
+        self._engine = autocommitting(engine)
         self._reading: tuple[datetime, float] | None = None
 
     def now(self) -> datetime:

@@ -94,7 +94,7 @@ async def connect_to(
     return connection
 
 
-def without_transactions(engine: AsyncEngine) -> AsyncEngine:
+def autocommitting(engine: AsyncEngine) -> AsyncEngine:
     """``engine`` such that every statement is a transaction of its own: one round trip in place of three."""
     return engine.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -106,7 +106,7 @@ async def transaction(engine: AsyncEngine, beginning: str = "") -> AsyncIterator
     Nothing but the database is to be waited for in it: the server ends it after :data:`IDLE_TIMEOUT`.
 
     Args:
-        engine: one :func:`without_transactions`.
+        engine: one :func:`autocommitting`.
         beginning: a script without parameters; it costs no round trip of its own.
 
     Raises:

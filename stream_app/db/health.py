@@ -5,7 +5,7 @@ from functools import cache
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.db.engine import outages_are_retryable, without_transactions
+from stream_app.db.engine import autocommitting, outages_are_retryable
 from stream_app.db.migrations import missing
 from streaming_exporter.errors import Outage
 
@@ -25,7 +25,7 @@ async def check_tables(engine: AsyncEngine) -> None:
         Retryable: they are not, or the database cannot be reached.
     """
     with outages_are_retryable():
-        async with without_transactions(engine).connect() as connection:
+        async with autocommitting(engine).connect() as connection:
             if await connection.scalar(text("SELECT pg_is_in_recovery()")):
                 raise Outage("state database: it is a replica, or still recovers")
             if await connection.scalar(text("SELECT current_setting('transaction_read_only')")) == "on":

@@ -79,7 +79,7 @@ CREATE = (
 )
 
 
-def tell_from(table: FromClause) -> None:
+def create_triggers_with(table: FromClause) -> None:
     """Have the triggers made together with ``table``."""
     for statement in CREATE:
         event.listen(table, "after_create", DDL(statement))  # type: ignore[no-untyped-call]

@@ -16,7 +16,7 @@ from stream_app.settings import Settings
 from stream_app.storage.checksums import ChecksumMethod
 from stream_app.storage.listing import ListedObject
 from stream_app.storage.object_store import ObjectStore
-from stream_app.worker.maintenance.bucket_cleaner import Owner, is_needed, jobs_of
+from stream_app.worker.maintenance.bucket_cleaner import Owner, is_needed, jobs_owning
 from streaming_exporter.errors import NeedsOperator, Rejected, Retryable
 
 AREA = Area("bucket")
@@ -71,7 +71,7 @@ class Leftovers:
 
     async def look(self, connection: AsyncConnection, page: Sequence[ListedObject]) -> None:
         """Take in one page."""
-        jobs = await jobs_of(connection, page)
+        jobs = await jobs_owning(connection, page)
         for found in page:
             self._seen["uploads" if found.upload_id else "files"] += 1
             owner = jobs.get(found.job_id)
@@ -100,7 +100,7 @@ class Leftovers:
                 AREA.problem(
                     "leftovers",
                     f"{len(self._overdue)} of ended attempts should be gone: {_some(self._overdue)}",
-                    "see in the workers' logs why they do not sweep (sweep.failed)",
+                    "see in the workers' logs why they do not clean it (bucket_cleaning.failed)",
                 )
             )
         if self._waiting:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-from stream_app.db.engine import create_engine, outages_are_retryable, without_transactions
+from stream_app.db.engine import autocommitting, create_engine, outages_are_retryable
 from stream_app.doctor.bucket import check_bucket
 from stream_app.doctor.clocks import check_clocks
 from stream_app.doctor.findings import Area, Finding
@@ -24,7 +24,7 @@ async def examine(settings: Settings, *, full: bool = False) -> AsyncIterator[Fi
         yield finding
     engine = create_engine(settings, application="exporter doctor", pool_size=1, pool_timeout=PATIENCE)
     # No transaction is open while the store is asked.
-    autocommit = without_transactions(engine)
+    autocommit = autocommitting(engine)
     storage = ObjectStore(settings, connections=20, timeout_seconds=PATIENCE, retry_seconds=PATIENCE)
     brokers = Brokers(settings, client_id="exporter-doctor", patience=PATIENCE)
     source = Source(settings, connections=1)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 from stream_app.doctor.findings import Area, Finding
-from stream_app.kafka.brokers import Brokers, Group, Place
+from stream_app.kafka.brokers import Brokers, Group, Partition
 from stream_app.settings import Settings
 from streaming_exporter.events import Topic
 from streaming_exporter.kafka_connection import SINGLE_PARTITION
@@ -50,7 +50,7 @@ async def check_topics(brokers: Brokers, settings: Settings) -> AsyncIterator[Fi
         f"group {settings.group} is {group.state} with {len(group.members)} members",
         "start a worker; a group that stays in a rebalance has a member that does not answer",
     )
-    places: list[Place] = [
+    places: list[Partition] = [
         (names[topic], number) for topic in READ for number in sorted(found.get(topic, ()))
     ]
     async for finding in _check_lag(brokers, group, places):
@@ -62,7 +62,7 @@ def _wanted(topic: str, settings: Settings) -> int:
     return 1 if topic in SINGLE_PARTITION else settings.kafka_partitions
 
 
-async def _check_lag(brokers: Brokers, group: Group, places: list[Place]) -> AsyncIterator[Finding]:
+async def _check_lag(brokers: Brokers, group: Group, places: list[Partition]) -> AsyncIterator[Finding]:
     lag = _lag(group, await brokers.ends(places), places)
     behind = [place for place in places if lag[place] > STILL_LAG]
     total = sum(lag.values())
@@ -85,11 +85,11 @@ async def _check_lag(brokers: Brokers, group: Group, places: list[Place]) -> Asy
         yield AREA.ok("lag", f"{total} messages unread, and getting fewer")
 
 
-def _lag(group: Group, ends: Mapping[Place, int], places: list[Place]) -> dict[Place, int]:
+def _lag(group: Group, ends: Mapping[Partition, int], places: list[Partition]) -> dict[Partition, int]:
     return {place: max(0, ends.get(place, 0) - max(group.committed.get(place, 0), 0)) for place in places}
 
 
-async def _check_offsets(brokers: Brokers, group: Group, places: list[Place]) -> Finding:
+async def _check_offsets(brokers: Brokers, group: Group, places: list[Partition]) -> Finding:
     """Whether each log has the offset that the group goes on from."""
     begins, ends = await brokers.begins(places), await brokers.ends(places)
     wrong = []

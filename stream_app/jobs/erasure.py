@@ -79,7 +79,7 @@ _ADDRESSES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Forgotten:
+class Erased:
     """How much was removed: jobs that were emptied, files, schedules, deliveries."""
 
     jobs: int = 0
@@ -88,7 +88,7 @@ class Forgotten:
     deliveries: int = 0
 
 
-class Forgetter:
+class PersonalDataEraser:
     """Empties and removes rows. ``remove`` deletes an object of the store; deleting one twice is no error."""
 
     def __init__(self, engine: AsyncEngine, remove: Callable[[str], Awaitable[None]]) -> None:
@@ -103,7 +103,7 @@ class Forgetter:
         """
         return [row.id for row in await self._execute(_UNFINISHED, user_id=user_id)]
 
-    async def user(self, user_id: str) -> Forgotten:
+    async def erase_user(self, user_id: str) -> Erased:
         """Remove a user's schedules and files, and empty the record of the user's jobs.
 
         Files go first: a run that is interrupted is finished by the next one.
@@ -127,9 +127,9 @@ class Forgetter:
                     await connection.execute(_UNSENT, {"ids": values["ids"]})
                     await connection.execute(_EMPTY, values)
             emptied += len(rows)
-        return Forgotten(jobs=emptied, files=files, schedules=schedules)
+        return Erased(jobs=emptied, files=files, schedules=schedules)
 
-    async def address(self, address: str) -> Forgotten:
+    async def erase_address(self, address: str) -> Erased:
         """Remove an address from jobs, schedules and what was or is to be sent.
 
         That it wanted no mails is forgotten too: a new request can name it again.
@@ -145,7 +145,7 @@ class Forgetter:
                 deliveries = (await connection.execute(_DELIVERIES_TO, values)).all()
                 for statement in _ADDRESSES:
                     await connection.execute(statement, values)
-        return Forgotten(jobs=len(jobs), schedules=len(schedules), deliveries=len(deliveries))
+        return Erased(jobs=len(jobs), schedules=len(schedules), deliveries=len(deliveries))
 
     async def _execute(self, statement: Any, **values: Any) -> list[Row[Any]]:
         with outages_are_retryable():

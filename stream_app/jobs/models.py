@@ -120,7 +120,7 @@ class ExportJob(Base):
     )
 
 
-changes.tell_from(ExportJob.__table__)
+changes.create_triggers_with(ExportJob.__table__)
 
 
 class EarlyCancellation(Base):

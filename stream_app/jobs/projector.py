@@ -14,7 +14,7 @@ from stream_app.exports.compression import COMPRESSIONS
 from stream_app.exports.formats.base import Format
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import OUTCOMES, Status, predecessors
-from stream_app.jobs.summary import TOLD
+from stream_app.jobs.summary import SUMMARY_COLUMNS
 from stream_app.storage.listing import ATTEMPTS_PREFIX
 from streaming_exporter.errors import Unreadable
 from streaming_exporter.events import Event, LifecycleData
@@ -83,7 +83,7 @@ _STEPS = ", ".join(
 _SAME = " AND ".join(f"job.{name} = told.{name}" for name in ("user_id", "export_type", "format"))
 """Who asked for what: an event that says otherwise is of no job that there is."""
 
-_RETURNED = (*TOLD, ExportJob.recipients, ExportJob.webhook)
+_RETURNED = (*SUMMARY_COLUMNS, ExportJob.recipients, ExportJob.webhook)
 _NEW = (
     "id",
     "user_id",

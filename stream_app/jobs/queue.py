@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from stream_app.db.clock import DatabaseClock
-from stream_app.db.engine import outages_are_retryable, transaction, without_transactions
+from stream_app.db.engine import autocommitting, outages_are_retryable, transaction
 from stream_app.db.notifications import WAKE_CHANNEL
 from stream_app.db.rows import each_readable
 from stream_app.jobs.claim import Claim, Progress
@@ -94,7 +94,7 @@ class JobQueue:
 
     def __init__(self, engine: AsyncEngine, *, lease: timedelta, user_slots: int, max_attempts: int) -> None:
         self.clock = DatabaseClock(engine)
-        self._autocommit = without_transactions(engine)
+        self._autocommit = autocommitting(engine)
         self._lease = lease
         self._user_slots = user_slots
         self._max_attempts = max_attempts

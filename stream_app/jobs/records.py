@@ -9,7 +9,7 @@ from sqlalchemy import ARRAY, Select, Text, Uuid, any_, column, func, literal, o
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.orm import aliased
 
-from stream_app.db.engine import outages_are_retryable, transaction, without_transactions
+from stream_app.db.engine import autocommitting, outages_are_retryable, transaction
 from stream_app.jobs.models import RUNNING, WAITING, ExportJob
 from stream_app.jobs.states import UNFINISHED
 
@@ -24,7 +24,7 @@ class JobRecords:
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._sessions = async_sessionmaker(without_transactions(engine), expire_on_commit=False)
+        self._sessions = async_sessionmaker(autocommitting(engine), expire_on_commit=False)
 
     async def get(self, job_id: UUID, *, user_id: str | None = None) -> ExportJob | None:
         """The job, or ``None`` if there is none or it is not ``user_id``'s."""
@@ -149,7 +149,7 @@ async def read_backlog(engine: AsyncEngine) -> Backlog:
         Retryable: the database is away, or takes longer than :data:`PATIENCE`.
     """
     async with transaction(
-        without_transactions(engine), f"SET LOCAL statement_timeout = '{PATIENCE}'"
+        autocommitting(engine), f"SET LOCAL statement_timeout = '{PATIENCE}'"
     ) as connection:
         rows = (await connection.execute(BACKLOG)).all()
     return Backlog(

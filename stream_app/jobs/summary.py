@@ -1,4 +1,4 @@
-"""One line of the log for each job that has ended, which tells the whole story."""
+"""One line of the log for each job that has ended, which summarizes it."""
 
 from datetime import datetime
 from typing import Any
@@ -8,7 +8,7 @@ from sqlalchemy import Row
 from stream_app.jobs.models import ExportJob
 from streaming_exporter.events import LifecycleData
 
-TOLD = (
+SUMMARY_COLUMNS = (
     ExportJob.id,
     ExportJob.source,
     ExportJob.schedule_id,
@@ -22,10 +22,10 @@ TOLD = (
     ExportJob.row_count,
     ExportJob.file_size,
 )
-"""Columns of the job's record that :func:`story` needs."""
+"""Columns of the job's record that :func:`summarize` needs."""
 
 
-def story(data: LifecycleData, record: Row[Any]) -> dict[str, Any]:
+def summarize(data: LifecycleData, record: Row[Any]) -> dict[str, Any]:
     """What is logged of a job that ended as ``data`` says; what is not known is left out.
 
     ``queue_seconds`` are those from the request to the start of the last attempt, ``duration_seconds`` those

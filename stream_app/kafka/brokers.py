@@ -15,7 +15,7 @@ from stream_app.settings import Settings
 from streaming_exporter.errors import Outage
 from streaming_exporter.kafka_connection import client_options
 
-Place = tuple[str, int]
+Partition = tuple[str, int]
 """A topic and the number of a partition."""
 
 ATTEMPTS = 3
@@ -31,7 +31,7 @@ class Group:
 
     state: str
     members: frozenset[str]
-    committed: Mapping[Place, int]
+    committed: Mapping[Partition, int]
 
     @property
     def is_stable(self) -> bool:
@@ -68,13 +68,13 @@ class Brokers:
 
         return await self._ask(lambda admin, _: _topic_ids(admin, topics))
 
-    async def logs(self, places: Collection[Place]) -> tuple[dict[Place, int], dict[str, UUID]]:
+    async def logs(self, places: Collection[Partition]) -> tuple[dict[Partition, int], dict[str, UUID]]:
         """What :meth:`ends` and :meth:`topic_ids` say, as one question."""
         wanted = [TopicPartition(*place) for place in places]
 
         async def ask(
             admin: AIOKafkaAdminClient, reader: AIOKafkaConsumer
-        ) -> tuple[dict[Place, int], dict[str, UUID]]:
+        ) -> tuple[dict[Partition, int], dict[str, UUID]]:
             ids = await _topic_ids(admin, {topic for topic, _ in places}) if places else {}
             ends = await reader.end_offsets(wanted)
             return {(place.topic, place.partition): end for place, end in ends.items()}, ids
@@ -85,13 +85,13 @@ class Brokers:
         """The group that the workers share."""
         return await self._ask(lambda admin, _: _group(admin, self._group))
 
-    async def ends(self, places: Collection[Place]) -> dict[Place, int]:
+    async def ends(self, places: Collection[Partition]) -> dict[Partition, int]:
         """The offset that the next message of each partition will have."""
         wanted = [TopicPartition(*place) for place in places]
         found = await self._ask(lambda _, reader: reader.end_offsets(wanted))
         return {(place.topic, place.partition): offset for place, offset in found.items()}
 
-    async def begins(self, places: Collection[Place]) -> dict[Place, int]:
+    async def begins(self, places: Collection[Partition]) -> dict[Partition, int]:
         """The offset of the first message that each partition still has, or will have."""
         wanted = [TopicPartition(*place) for place in places]
         found = await self._ask(lambda _, reader: reader.beginning_offsets(wanted))

@@ -8,16 +8,16 @@ from typing import Any
 
 from faust.types import EventT, Message
 
-from stream_app.kafka.brokers import Place
+from stream_app.kafka.brokers import Partition
 
 
-class Backlog:
+class MessageBuffer:
     """A bounded queue that also knows from which partitions the messages are that are being handled."""
 
     def __init__(self, most: int) -> None:
         """``most`` is how many messages can wait."""
         self._waiting: asyncio.Queue[EventT[bytes]] = asyncio.Queue(maxsize=most)
-        self._unhandled: Counter[Place] = Counter()
+        self._unhandled: Counter[Partition] = Counter()
 
     async def put(self, event: EventT[bytes]) -> None:
         """Add a message, once there is room for it."""
@@ -52,12 +52,12 @@ class Backlog:
         return self._waiting.full()
 
     @property
-    def places(self) -> set[Place]:
+    def places(self) -> set[Partition]:
         """The partitions of the messages that wait or are being handled."""
         return set(self._unhandled)
 
 
-def _place(event: EventT[bytes]) -> Place:
+def _place(event: EventT[bytes]) -> Partition:
     return event.message.topic, event.message.partition
 
 
@@ -65,7 +65,7 @@ OVERHEAD = 1_000
 """Bytes that a message takes beside its key, its value and its headers."""
 
 
-class HeldBytes:
+class BufferedBytes:
     """Counts each message for as long as anything refers to it: no way out of memory can be forgotten."""
 
     def __init__(self) -> None:

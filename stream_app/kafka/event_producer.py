@@ -33,7 +33,7 @@ class _Message:
         return cls(event.topic, event.key, event.encode())
 
 
-class Emitter:
+class EventProducer:
     """Sends events through the worker's own producer and waits until Kafka has them."""
 
     def __init__(self, app: faust.App, prefix: str = "") -> None:

@@ -25,14 +25,14 @@ from faust.transport.consumer import ensure_TP
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Producer, Transport
 from faust.types import TP, ConsumerMessage
 
-from stream_app.kafka.brokers import Place
-from stream_app.kafka.buffers import Backlog, HeldBytes
+from stream_app.kafka.brokers import Partition
+from stream_app.kafka.buffers import BufferedBytes, MessageBuffer
 from stream_app.observability import metrics
-from streaming_exporter.kafka_connection import bootstrapped_again
+from streaming_exporter.kafka_connection import bootstrap_on_failure
 
 log = structlog.get_logger(__name__)
 
-MOST_HELD = 8 * 2**20
+MAX_BUFFERED_BYTES = 8 * 2**20
 """Bytes of a topic's messages in memory above which no more are taken over from the client."""
 
 FETCH_BYTES = 8 * 2**20
@@ -51,7 +51,7 @@ class ConsumerThread(AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Transport) -> Any:
         client = super()._create_worker_consumer(transport)
         client._fetch_max_bytes = FETCH_BYTES  # of which Faust has no setting
-        bootstrapped_again(client._client)
+        bootstrap_on_failure(client._client)
         return client
 
 
@@ -79,7 +79,7 @@ class LosslessConsumer(Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.held = HeldBytes()
+        self.held = BufferedBytes()
         self._read_offset = _NothingRead()
         self._seeks = 0
         self._seeking = asyncio.Lock()
@@ -124,7 +124,7 @@ class LosslessConsumer(Consumer):
         for tp in assigned:
             offset = committed.get(tp)
             if offset is not None and not begins[tp] <= offset <= ends[tp]:
-                self._start_anew(tp, offset, begins[tp], ends[tp])
+                self._restart_partition(tp, offset, begins[tp], ends[tp])
                 await self._seek_to(tp, begins[tp])
                 continue
             if tp in known:
@@ -139,7 +139,7 @@ class LosslessConsumer(Consumer):
     async def _seek_to(self, tp: TP, offset: int) -> None:
         await self.seek(TP(tp.topic, tp.partition), offset)
 
-    def _start_anew(self, tp: TP, expected: int, begin: int, end: int | None) -> None:
+    def _restart_partition(self, tp: TP, expected: int, begin: int, end: int | None) -> None:
         """Forget what is known of a partition whose log is not the one that was read."""
         missing = "before the log's beginning" if expected < begin else "beyond the log's end"
         log.error(
@@ -175,7 +175,7 @@ class LosslessConsumer(Consumer):
                 self._lost.pop(tp, None)
         return committed
 
-    async def begin_anew(self, topic: str) -> None:
+    async def reread_topic(self, topic: str) -> None:
         """Read a topic from its beginning that was deleted and made anew, whatever is committed for it."""
         assigned = [tp for tp in self.assignment() if tp.topic == topic]
         if not assigned:
@@ -209,7 +209,7 @@ class LosslessConsumer(Consumer):
             return
         if offsets[0] < expected:
             # The client was told that its offset is out of range, and has begun at the beginning.
-            self._start_anew(tp, expected, offsets[0], None)
+            self._restart_partition(tp, expected, offsets[0], None)
             expected = offsets[0]
         for offset in offsets:
             if offset > expected:
@@ -219,7 +219,7 @@ class LosslessConsumer(Consumer):
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, Any]:
         """Leave with the client what there is no room for, while other topics go on."""
-        wanted = {tp for tp in active_partitions or () if self.held.of(tp.topic) < MOST_HELD}
+        wanted = {tp for tp in active_partitions or () if self.held.of(tp.topic) < MAX_BUFFERED_BYTES}
         if not wanted:
             await self.sleep(BRIEFLY)
             return {}
@@ -271,7 +271,7 @@ class ReconnectingProducer(Producer):
 
     def _new_producer(self, transactional_id: str | None = None) -> Any:
         producer = super()._new_producer(transactional_id)
-        bootstrapped_again(producer.client)
+        bootstrap_on_failure(producer.client)
         return producer
 
 
@@ -285,40 +285,40 @@ class LosslessTransport(Transport):
 class App(faust.App):
     """A Faust app that consumes through :class:`LosslessTransport`."""
 
-    held_up_at: float | None = None
+    blocked_since: float | None = None
     """When handling a batch last failed for a while, by :func:`time.monotonic`."""
 
-    held_up_by: str = ""
+    blocked_by: str = ""
     """And why."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.refused_at: dict[str, float] = {}
+        self.failed_at: dict[str, float] = {}
         """When handling a batch of each topic last failed for a while, by :func:`time.monotonic`."""
-        self.backlogs: dict[str, Backlog] = {}
+        self.message_buffers: dict[str, MessageBuffer] = {}
         """What the agent of each topic has taken over and not handled yet."""
-        self._steps: Counter[Place] = Counter()
+        self._steps: Counter[Partition] = Counter()
         self._steps_for_all: Counter[str] = Counter()
 
-    def get_on(self, topic: str) -> None:
+    def note_progress(self, topic: str) -> None:
         """Note a step that was done, and need not be done again, of what messages of ``topic`` ask for.
 
         It is progress for the partitions whose messages are being handled or wait behind these. A partition
         that has none there could be read, so it is no progress for that one, unless reading waits for room.
         """
-        backlog = self.backlogs.get(topic)
-        if backlog is None or backlog.is_full or self._holds_enough_of(topic):
+        message_buffer = self.message_buffers.get(topic)
+        if message_buffer is None or message_buffer.is_full or self._holds_enough_of(topic):
             self._steps_for_all[topic] += 1
         else:
-            self._steps.update(backlog.places)
+            self._steps.update(message_buffer.places)
 
-    def steps(self, place: Place) -> int:
+    def steps(self, place: Partition) -> int:
         """How many steps were progress for a partition: also one of many in one message."""
         return self._steps[place] + self._steps_for_all[place[0]]
 
     def _holds_enough_of(self, topic: str) -> bool:
         consumer = self._consumer
-        return isinstance(consumer, LosslessConsumer) and consumer.held.of(topic) >= MOST_HELD
+        return isinstance(consumer, LosslessConsumer) and consumer.held.of(topic) >= MAX_BUFFERED_BYTES
 
     def _new_transport(self) -> LosslessTransport:
         return LosslessTransport(self.conf.broker_consumer, self)

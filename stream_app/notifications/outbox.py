@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from stream_app.addresses import MAX_RECIPIENTS, MAX_URL
-from stream_app.db.engine import outages_are_retryable, without_transactions
+from stream_app.db.engine import autocommitting, outages_are_retryable
 from stream_app.notifications.models import Channel, DeliveryStatus, SuppressedAddress, Unsubscription
 from stream_app.notifications.templates import Notice, Recipient
 
@@ -240,7 +240,7 @@ class Ledger:
     """All statements about ``deliveries``."""
 
     def __init__(self, engine: AsyncEngine, *, worker: str = "", lease: timedelta = timedelta(0)) -> None:
-        self._autocommit = without_transactions(engine)
+        self._autocommit = autocommitting(engine)
         self._worker = worker
         self._lease = lease
         self._after: dict[Channel, tuple[str, str]] = {}

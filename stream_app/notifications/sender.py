@@ -16,7 +16,7 @@ from stream_app.notifications.models import Channel, DeliveryStatus
 from stream_app.notifications.outbox import Ledger
 from stream_app.notifications.templates import Notice
 from stream_app.observability import metrics, tracing
-from stream_app.retries import until_possible
+from stream_app.retries import retry_until_possible
 from stream_app.settings import Settings
 from streaming_exporter.errors import Rejected, Retryable
 
@@ -161,10 +161,12 @@ class Courier:
         except Undelivered as error:
             tracing.current().failed(error)
             if error.host_away and notice.host:
-                await until_possible(self._ledger.host_away, notice.host, FIRST_RETRY, LONGEST_RETRY)
+                await retry_until_possible(self._ledger.host_away, notice.host, FIRST_RETRY, LONGEST_RETRY)
             elif notice.host:
-                await until_possible(self._ledger.host_answered, notice.host)
-            outcome = await until_possible(self._ledger.postpone, notice, backoff(notice.attempt), str(error))
+                await retry_until_possible(self._ledger.host_answered, notice.host)
+            outcome = await retry_until_possible(
+                self._ledger.postpone, notice, backoff(notice.attempt), str(error)
+            )
             bound.warning("delivery.postponed", outcome=outcome, error=error.detail)
             if outcome is not None:
                 metrics.delivered(channel, outcome)
@@ -173,7 +175,7 @@ class Courier:
             tracing.current().failed(error)
             status, reason = DeliveryStatus.FAILED, str(error)
             if error.bad_address:
-                await until_possible(self._ledger.suppress, notice.address, reason)
+                await retry_until_possible(self._ledger.suppress, notice.address, reason)
         except Uncertain as error:
             tracing.current().failed(error)
             status, reason = DeliveryStatus.AMBIGUOUS, str(error)
@@ -181,7 +183,7 @@ class Courier:
             tracing.current().failed(error)
             bound.exception("delivery.crashed")
             status, reason = DeliveryStatus.AMBIGUOUS, "a fault of the service; its log knows more"
-        if await until_possible(self._ledger.finish, notice, status, reason):
+        if await retry_until_possible(self._ledger.finish, notice, status, reason):
             metrics.delivered(channel, status)
             bound.info(f"delivery.{status}", reason=reason)
             return status

@@ -55,7 +55,7 @@ class Scheduler:
     formats: Mapping[str, Format]
     datasets: Mapping[str, Dataset]
     settings: Settings
-    get_on: Callable[[], None] = lambda: None
+    note_progress: Callable[[], None] = lambda: None
     """Told of each batch that was committed: thousands of schedules can be due at one tick."""
 
     async def now(self) -> datetime:
@@ -79,7 +79,7 @@ class Scheduler:
                 return started
             taken, runs = await self._run_batch(due, until)
             started += runs
-            self.get_on()
+            self.note_progress()
             if len(due) < BATCH and taken == len(due):
                 return started
 

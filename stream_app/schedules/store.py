@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from sqlalchemy import ColumnElement, Row, delete, func, insert, literal_column, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from stream_app.db.engine import outages_are_retryable, transaction, without_transactions
+from stream_app.db.engine import autocommitting, outages_are_retryable, transaction
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.queue import lock_orders
 from stream_app.schedules.models import ScheduledExport, ScheduleGap
@@ -64,7 +64,7 @@ class ScheduleStore:
     """All statements about ``scheduled_exports``; its rows have the attributes of ``ScheduledExport``."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._autocommit = without_transactions(engine)
+        self._autocommit = autocommitting(engine)
 
     def transaction(self, beginning: str = "") -> AbstractAsyncContextManager[AsyncConnection]:
         """A transaction with its limits, which may begin with a script: see :func:`database.transaction`."""

@@ -9,10 +9,10 @@ import structlog
 from faust import Stream
 from faust.types import EventT
 
-from stream_app.kafka.buffers import Backlog
-from stream_app.kafka.event_producer import Emitter
+from stream_app.kafka.buffers import MessageBuffer
+from stream_app.kafka.event_producer import EventProducer
 from stream_app.kafka.transport import App
-from stream_app.retries import until_possible
+from stream_app.retries import retry_until_possible
 from streaming_exporter.errors import Outage, Retryable, Unreadable
 from streaming_exporter.events import Event, Headers, Topic, decode
 
@@ -26,13 +26,13 @@ Messages = Sequence[EventT[bytes]]
 Handle = Callable[[Messages], Awaitable[None]]
 Prove = Callable[[], Awaitable[None]]
 """Does what good messages lead to, leaves nothing behind, and raises whatever prevents it."""
-Read = Sequence[tuple[EventT[bytes], Event]]
+Decoded = Sequence[tuple[EventT[bytes], Event]]
 """Messages, each with the event that it holds."""
-Unread = Sequence[tuple[EventT[bytes], Unreadable]]
+Undecoded = Sequence[tuple[EventT[bytes], Unreadable]]
 """Messages that no event can be read from, each with why."""
 
 
-def sorted_out(messages: Messages, topic: Topic) -> tuple[Read, Unread]:
+def decode_all(messages: Messages, topic: Topic) -> tuple[Decoded, Undecoded]:
     """The events of a batch in their order, and the messages that hold none, or none of ``topic``."""
     read: list[tuple[EventT[bytes], Event]] = []
     unread: list[tuple[EventT[bytes], Unreadable]] = []
@@ -48,45 +48,47 @@ def sorted_out(messages: Messages, topic: Topic) -> tuple[Read, Unread]:
     return read, unread
 
 
-async def handle_in_batches(stream: Stream[bytes], handle: Handle, emit: Emitter, prove: Prove) -> None:
+async def handle_in_batches(stream: Stream[bytes], handle: Handle, emit: EventProducer, prove: Prove) -> None:
     """Hand whatever has arrived to ``handle``, in batches of at most :data:`MOST`, then acknowledge it.
 
-    While one batch is handled the next one gathers, so a quiet topic sees no delay and a backlog sees large
-    batches. Acknowledgements are in offset order, because out of order they lose events
+    While one batch is handled the next one gathers: a quiet topic has no delay, and a topic with many waiting
+    messages has large batches. Acknowledgements are in offset order, because out of order they lose events
     (https://github.com/faust-streaming/faust/issues/606).
     """
-    backlog = Backlog(2 * MOST)
+    message_buffer = MessageBuffer(2 * MOST)
 
     async def consume() -> None:
         first: EventT[bytes] | None = None
         while True:
             # In a function of its own: what was handled is not kept until the next message comes.
-            first = await _handle_next(first or await backlog.get(), backlog, handle, emit, prove)
+            first = await _handle_next(
+                first or await message_buffer.get(), message_buffer, handle, emit, prove
+            )
 
     async with asyncio.TaskGroup() as group:
         consumer = group.create_task(consume())
         async for event in stream.noack().events():
-            await backlog.put(event)
+            await message_buffer.put(event)
             del event
         consumer.cancel()
 
 
 async def _handle_next(
-    first: EventT[bytes], backlog: Backlog, handle: Handle, emit: Emitter, prove: Prove
+    first: EventT[bytes], message_buffer: MessageBuffer, handle: Handle, emit: EventProducer, prove: Prove
 ) -> EventT[bytes] | None:
     """Handle ``first`` and what waits, up to a batch; returns the message that was one too many, if any."""
-    cast(App, first.app).backlogs[first.message.topic] = backlog
+    cast(App, first.app).message_buffers[first.message.topic] = message_buffer
     batch, size = [first], len(first.message.value or b"")
     over: EventT[bytes] | None = None
-    while len(batch) < MOST and not backlog.is_empty:
-        event = backlog.get_nowait()
+    while len(batch) < MOST and not message_buffer.is_empty:
+        event = message_buffer.get_nowait()
         size += len(event.message.value or b"")
         if size > MOST_BYTES:
             over = event
             break
         batch.append(event)
     await _handle_all(batch, handle, emit, prove)
-    backlog.note_handled(batch)
+    message_buffer.note_handled(batch)
     for event in batch:
         # What was read before a rebalance is read again after it, by whoever has the partition.
         if event.message.generation_id == event.app.consumer_generation_id:
@@ -94,25 +96,25 @@ async def _handle_next(
     return over
 
 
-async def _handle_all(messages: Messages, handle: Handle, emit: Emitter, prove: Prove) -> None:
+async def _handle_all(messages: Messages, handle: Handle, emit: EventProducer, prove: Prove) -> None:
     """Wait out failures of the parts; find a message that can never be handled, and put it aside.
 
     Nothing else may leave an agent: it would stand still, and with it every event behind this one.
     """
     app, topic = cast(App, messages[0].app), messages[0].message.topic
     try:
-        await until_possible(_noting_refusals, app, topic, handle, messages)
+        await retry_until_possible(_noting_refusals, app, topic, handle, messages)
     except Exception as error:
         if len(messages) > 1:
             for message in messages:
                 await _handle_all([message], handle, emit, prove)
             return
         log.warning("message.failed", topic=topic, error=repr(error))
-        await until_possible(_noting_refusals, app, topic, _put_aside, messages[0], handle, emit, prove)
-    app.get_on(topic)
+        await retry_until_possible(_noting_refusals, app, topic, _put_aside, messages[0], handle, emit, prove)
+    app.note_progress(topic)
 
 
-async def _put_aside(message: EventT[bytes], handle: Handle, emit: Emitter, prove: Prove) -> None:
+async def _put_aside(message: EventT[bytes], handle: Handle, emit: EventProducer, prove: Prove) -> None:
     """Publish a dead letter of ``message``, if it fails between two proofs that what is good succeeds.
 
     Raises:
@@ -146,6 +148,6 @@ async def _noting_refusals(
     try:
         await action(*arguments)
     except Retryable as error:
-        app.held_up_at, app.held_up_by = time.monotonic(), str(error)
-        app.refused_at[topic] = app.held_up_at
+        app.blocked_since, app.blocked_by = time.monotonic(), str(error)
+        app.failed_at[topic] = app.blocked_since
         raise

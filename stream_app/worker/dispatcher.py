@@ -15,8 +15,8 @@ from stream_app.jobs.claim import Claim, Progress
 from stream_app.jobs.queue import JobQueue
 from stream_app.observability import metrics, tracing
 from stream_app.settings import Settings
-from stream_app.worker.job_runner import Attempt, Runner, Stop
-from stream_app.worker.maintenance.job_rescuer import Caretaker, Emit
+from stream_app.worker.job_runner import Attempt, JobRunner, StopReason
+from stream_app.worker.maintenance.job_rescuer import Emit, JobRescuer
 from streaming_exporter.errors import Retryable
 
 log = structlog.get_logger(__name__)
@@ -30,7 +30,7 @@ HEARTBEAT_SECONDS = 1.0
 DRAIN_SECONDS = 10
 """How long exports that are stopped may take to clean up, and to be handed back."""
 
-HAND_BACK_SECONDS = 2
+RELEASE_SECONDS = 2
 """The part of it that is kept for handing back what is still not over."""
 
 
@@ -45,8 +45,8 @@ class Dispatcher:
         self._settings = settings
         self._attempts: dict[UUID, Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._caretaker = Caretaker(store, exporter.storage, emit)
-        self._runner = Runner(store, exporter, emit, self._caretaker, settings)
+        self._rescuer = JobRescuer(store, exporter.storage, emit)
+        self._runner = JobRunner(store, exporter, emit, self._rescuer, settings)
         self._wake = asyncio.Event()
         self._claiming = asyncio.Lock()
         self._draining = False
@@ -62,7 +62,7 @@ class Dispatcher:
         if not payload:
             self._wake.set()
         elif attempt := self._attempts.get(UUID(payload)):
-            attempt.end(Stop.CANCELLED)
+            attempt.end(StopReason.CANCELLED)
 
     async def work(self) -> None:
         """Claim and run jobs until drained."""
@@ -90,7 +90,7 @@ class Dispatcher:
                     self._start(claim)
                 except Exception:  # the others are claimed as well, and must not wait for their leases
                     log.exception("job.unstarted", **claim.named)
-                    await self._runner.hand_back(claim, delay=timedelta(seconds=POLL_SECONDS))
+                    await self._runner.release(claim, delay=timedelta(seconds=POLL_SECONDS))
             return len(claims)
 
     async def heartbeat(self) -> None:
@@ -109,18 +109,18 @@ class Dispatcher:
         self._renewed_at = began
         for attempt in attempts:
             if attempt.claim.job_id not in held:
-                attempt.end(Stop.LEASE_LOST)
+                attempt.end(StopReason.LEASE_LOST)
             elif not attempt.is_running:
                 continue
             elif attempt.claim.job_id in cancelled:
-                attempt.end(Stop.CANCELLED)
-            elif attempt.has_news:
+                attempt.end(StopReason.CANCELLED)
+            elif attempt.has_new_progress:
                 # Not awaited: while Kafka is away, leases must be renewed all the same.
                 attempt.report = asyncio.create_task(self._runner.report_progress(attempt))
 
-    async def tend(self) -> None:
+    async def rescue(self) -> None:
         """Look after jobs that nobody works on, for ever."""
-        await _repeat("tending", self._caretaker.tend, POLL_SECONDS)
+        await _repeat("rescue", self._rescuer.rescue, POLL_SECONDS)
 
     async def drain(self, grace: float) -> None:
         """Claim nothing more, give running exports ``grace`` seconds, hand the rest back at once."""
@@ -133,18 +133,18 @@ class Dispatcher:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=max(0, until - time.monotonic()))
         for attempt in list(self._attempts.values()):
-            attempt.end(Stop.DRAINED)
+            attempt.end(StopReason.DRAINED)
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=DRAIN_SECONDS - HAND_BACK_SECONDS)
+            await asyncio.wait(self._tasks, timeout=DRAIN_SECONDS - RELEASE_SECONDS)
         with suppress(TimeoutError):
-            async with asyncio.timeout(HAND_BACK_SECONDS):
+            async with asyncio.timeout(RELEASE_SECONDS):
                 for attempt in list(self._attempts.values()):
-                    await self._runner.hand_back(attempt.claim, delay=timedelta(0))
+                    await self._runner.release(attempt.claim, delay=timedelta(0))
                     attempt.report.cancel()
 
     def _start(self, claim: Claim) -> None:
         if taken_over := self._attempts.get(claim.job_id):
-            taken_over.end(Stop.LEASE_LOST)
+            taken_over.end(StopReason.LEASE_LOST)
         span = tracing.span("export", parent=claim.traceparent, attributes=claim.traced)
         with span.within(), structlog.contextvars.bound_contextvars(**claim.named):
             claim = replace(claim, traceparent=span.traceparent)

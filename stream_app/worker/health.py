@@ -11,30 +11,30 @@ import faust
 import structlog
 from mode import Service
 
-from stream_app.kafka.brokers import Brokers, Group, Place
+from stream_app.kafka.brokers import Brokers, Group, Partition
 from stream_app.kafka.transport import App, LosslessConsumer
 from stream_app.observability import metrics
-from stream_app.worker.process_health import Deadman, say_ready
-from stream_app.worker.watchdog import Health, Reading, Signs, Stuck, Watchdog
+from stream_app.worker.process_health import ExitTimer, write_ready_file
+from stream_app.worker.watchdog import Health, PartitionState, Signals, Stuck, Watchdog
 from streaming_exporter.errors import ExporterError
 
 log = structlog.get_logger(__name__)
 
-BEAT = 2.0
-HURRIED = 0.25
+CHECK_INTERVAL = 2.0
+START_INTERVAL = 0.25
 """Seconds between beats, and between those of a worker that only starts."""
 
-PATIENCE = 5.0
+CHECK_TIMEOUT = 5.0
 """Seconds that a part has for an answer."""
 
-BROKERS_PATIENCE = 0.45 * PATIENCE
+BROKER_TIMEOUT = 0.45 * CHECK_TIMEOUT
 """Seconds for one question to the brokers: two make an answer, and should fail by themselves."""
 
 Check = Callable[[], Awaitable[object]]
 """Returns if the part answers, raises :class:`ExporterError` if not."""
 
 
-class Probe:
+class HealthCheck:
     """Asks one part, over and over."""
 
     def __init__(self, name: str, check: Check) -> None:
@@ -42,31 +42,31 @@ class Probe:
         self._check = check
         self._problem: str | None = f"{name}: not asked yet"
         self._answered = time.monotonic()
-        self.pause = HURRIED
+        self.pause = START_INTERVAL
 
     @property
     def problem(self) -> str | None:
         """Why the part counts as away; ``None`` while it answers."""
-        late = time.monotonic() - self._answered > 2 * PATIENCE + BEAT
+        late = time.monotonic() - self._answered > 2 * CHECK_TIMEOUT + CHECK_INTERVAL
         return f"{self.name}: no answer" if late else self._problem
 
     async def run(self) -> None:
         """Ask for ever."""
         while True:
             try:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(CHECK_TIMEOUT):
                     await self._check()
                 self._problem = None
             except (ExporterError, TimeoutError) as error:
-                self._problem = str(error) or f"{self.name}: no answer within {PATIENCE:.0f} s"
+                self._problem = str(error) or f"{self.name}: no answer within {CHECK_TIMEOUT:.0f} s"
             except Exception as error:
-                log.exception("probe.crashed", part=self.name)
+                log.exception("health_check.crashed", part=self.name)
                 self._problem = f"{self.name}: {error!r}"
             self._answered = time.monotonic()
             await asyncio.sleep(self.pause)
 
 
-class Watch(Service):
+class WorkerHealth(Service):
     """Beats beside the app, from before it starts until after it has stopped."""
 
     def __init__(
@@ -78,7 +78,7 @@ class Watch(Service):
         brokers: Brokers,
         checks: Mapping[str, Check],
         watchdog: Watchdog,
-        deadman: Deadman,
+        exit_timer: ExitTimer,
         ending: float,
         ready_file: Path | None,
     ) -> None:
@@ -91,70 +91,70 @@ class Watch(Service):
         self._worker = worker
         self._prefix = prefix
         self._brokers = brokers
-        self._probes = [
-            Probe("kafka", self._ask_brokers),
-            *(Probe(name, check) for name, check in checks.items()),
+        self._checks = [
+            HealthCheck("kafka", self._ask_brokers),
+            *(HealthCheck(name, check) for name, check in checks.items()),
         ]
         self._watchdog = watchdog
-        self._deadman = deadman
+        self._exit_timer = exit_timer
         self._ending = ending
         self._ready_file = ready_file
         self._group: Group | None = None
-        self._ends: dict[Place, int] = {}
+        self._ends: dict[Partition, int] = {}
         self._topic_ids: dict[str, UUID] = {}
         self._replaced: str | None = None
         self._said: tuple[Health, str] | None = None
-        self._pause = HURRIED
+        self._pause = START_INTERVAL
 
     async def on_started(self) -> None:
-        self._deadman.start()
-        for probe in self._probes:
-            self.add_future(probe.run())
-        self.add_future(self._beats())
+        self._exit_timer.start()
+        for check in self._checks:
+            self.add_future(check.run())
+        self.add_future(self._run_checks())
         self.add_future(metrics.watch_loop())
 
     async def on_shutdown(self) -> None:
-        self._say_ready(False)
+        self._set_ready(False)
         await self._brokers.close()
 
     async def _ask_brokers(self) -> None:
         self._group = await self._brokers.group()
-        self._ends, ids = await self._brokers.logs(list(readings(self._app)))
+        self._ends, ids = await self._brokers.logs(list(partition_states(self._app)))
         await self._notice_new_topics(ids)
 
     async def _notice_new_topics(self, ids: Mapping[str, UUID]) -> None:
         """One of the same name with another id is another topic, whose log the offsets are not of."""
         for topic, found in ids.items():
             if self._topic_ids.get(topic, found) != found:
-                await cast(LosslessConsumer, self._app.consumer).begin_anew(topic)
+                await cast(LosslessConsumer, self._app.consumer).reread_topic(topic)
                 # The next worker begins where was committed, and knows nothing of the other log.
                 self._replaced = f"{topic} was deleted and made anew"
         self._topic_ids |= ids
 
-    async def _beats(self) -> None:
+    async def _run_checks(self) -> None:
         while True:
-            self._deadman.alive()
+            self._exit_timer.reset()
             if self._app.should_stop:
-                self._deadman.last(self._ending)
-                self._say_ready(False)
+                self._exit_timer.limit_exit(self._ending)
+                self._set_ready(False)
             else:
-                self._beat()
+                self._check()
             await asyncio.sleep(self._pause)
 
-    def _beat(self) -> None:
+    def _check(self) -> None:
         if self._replaced is not None:
-            self._deadman.last(self._ending)
+            self._exit_timer.limit_exit(self._ending)
             raise Stuck(f"the worker has to start anew: {self._replaced}")
-        away = {probe.name: problem for probe in self._probes if (problem := probe.problem) is not None}
-        seen = readings(self._app)
-        signs = Signs(
+        away = {check.name: problem for check in self._checks if (problem := check.problem) is not None}
+        seen = partition_states(self._app)
+        signs = Signals(
             self._worker,
             away,
             self._group,
             self._ends,
             seen,
-            held_up_at=self._app.held_up_at,
-            held_up_by=self._app.held_up_by,
+            blocked_since=self._app.blocked_since,
+            blocked_by=self._app.blocked_by,
             progress={place: self._app.steps(place) for place in seen},
         )
         metrics.lag({name.removeprefix(self._prefix): lag for name, lag in signs.behind().items()})
@@ -162,29 +162,29 @@ class Watch(Service):
         if (health, reason) != self._said:
             log.info(f"worker.{health.value}", worker=self._worker, reason=reason)
         self._said = health, reason
-        if health is Health.WELL:
-            self._pause = BEAT
-            for probe in self._probes:
-                probe.pause = BEAT / 2
-        self._say_ready(health is Health.WELL)
+        if health is Health.READY:
+            self._pause = CHECK_INTERVAL
+            for check in self._checks:
+                check.pause = CHECK_INTERVAL / 2
+        self._set_ready(health is Health.READY)
         if health is Health.STUCK:
-            self._deadman.last(self._ending)
+            self._exit_timer.limit_exit(self._ending)
             raise Stuck(f"the worker cannot recover by itself: {reason}")
 
-    def _say_ready(self, ready: bool) -> None:
+    def _set_ready(self, ready: bool) -> None:
         metrics.READY.set(ready)
         if self._ready_file is None:
             return
         try:
-            say_ready(self._ready_file, ready)
+            write_ready_file(self._ready_file, ready)
         except OSError as error:
             log.warning("ready_file.unwritable", error=str(error))
 
 
-def readings(app: faust.App) -> dict[Place, Reading]:
+def partition_states(app: faust.App) -> dict[Partition, PartitionState]:
     """What the app's consumer believes of each partition that it has; empty while it has none.
 
-    Read from another thread than it is written in: every value by itself is whole.
+    The values are read in another thread than the one that writes them. Each value by itself is complete.
     """
     consumer: Any = app._consumer
     client = getattr(getattr(consumer, "_thread", None), "_consumer", None)
@@ -192,7 +192,7 @@ def readings(app: faust.App) -> dict[Place, Reading]:
     assignment = subscription and subscription.assignment
     if not assignment or not assignment.active:
         return {}
-    oldest: dict[Place, int] = {}
+    oldest: dict[Partition, int] = {}
     for message in list(consumer._unacked_messages):
         if message.generation_id == app.consumer_generation_id and not message.acked:
             place = (message.topic, message.partition)
@@ -201,7 +201,7 @@ def readings(app: faust.App) -> dict[Place, Reading]:
     for partition in assignment.tps:
         place = (partition.topic, partition.partition)
         position = assignment.state_value(partition)._position
-        found[place] = Reading(
+        found[place] = PartitionState(
             position,
             oldest.get(place),
             bool(consumer._acked.get(partition)),

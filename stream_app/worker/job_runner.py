@@ -16,9 +16,9 @@ from stream_app.jobs.claim import Claim
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import Status
 from stream_app.observability import metrics, tracing
-from stream_app.retries import until_possible
+from stream_app.retries import retry_until_possible
 from stream_app.settings import Settings
-from stream_app.worker.maintenance.job_rescuer import Caretaker, Emit
+from stream_app.worker.maintenance.job_rescuer import Emit, JobRescuer
 from streaming_exporter.errors import ExporterError, NeedsOperator, Outage, Rejected, Retryable
 from streaming_exporter.events import EventType, JobError, LifecycleData, lifecycle_event
 
@@ -31,7 +31,7 @@ OPERATORS_TIME = timedelta(days=1)
 """How long a job waits for somebody to mend what refuses the service."""
 
 
-class Stop(Enum):
+class StopReason(Enum):
     """Why a running export is stopped."""
 
     CANCELLED = "cancelled"
@@ -48,14 +48,14 @@ class Attempt:
     export: "asyncio.Task[LifecycleData]"
     report: "asyncio.Task[None]"
     """The last that is said about it: at first that it has started, later how far it is."""
-    stop: Stop | None = None
+    stop: StopReason | None = None
     reported_rows: int = 0
     began: float = field(default_factory=time.monotonic)
 
-    def end(self, reason: Stop) -> None:
+    def end(self, reason: StopReason) -> None:
         """Stop the export, for the first reason given; after its end no more is said of a lost job."""
         if not self.is_running:
-            if reason is Stop.LEASE_LOST:
+            if reason is StopReason.LEASE_LOST:
                 self.report.cancel()
         elif self.stop is None:
             self.stop = reason
@@ -67,19 +67,19 @@ class Attempt:
         return not self.export.done()
 
     @property
-    def has_news(self) -> bool:
+    def has_new_progress(self) -> bool:
         """Whether it got further since the last report, and that report is out."""
         return self.report.done() and self.progress.tally.rows > self.reported_rows
 
 
 @dataclass(frozen=True, slots=True)
-class Runner:
+class JobRunner:
     """Runs attempts, and decides what becomes of the job."""
 
     store: JobQueue
     exporter: Exporter
     emit: Emit
-    caretaker: Caretaker
+    rescuer: JobRescuer
     settings: Settings
 
     def start(self, claim: Claim) -> Attempt:
@@ -87,28 +87,28 @@ class Runner:
         progress = ExportProgress()
         export = asyncio.create_task(self._export(claim, progress), name=f"export {claim.job_id}")
         started = lifecycle_event(EventType.STARTED, claim.lifecycle(Status.PROCESSING))
-        return Attempt(claim, progress, export, asyncio.create_task(until_possible(self.emit, started)))
+        return Attempt(claim, progress, export, asyncio.create_task(retry_until_possible(self.emit, started)))
 
     async def finish(self, attempt: Attempt) -> None:
         """See an attempt to its sealed and published outcome, or to its release."""
         claim = attempt.claim
         try:
             await asyncio.wait({attempt.export})
-            if attempt.stop is not Stop.LEASE_LOST:
+            if attempt.stop is not StopReason.LEASE_LOST:
                 # Before the job is sealed or handed back: from then on others may speak of it.
                 await asyncio.wait({attempt.report})
             outcome = await self._judge(attempt)
             if outcome is None:
                 return
-            if await until_possible(self.store.seal, claim, outcome):
+            if await retry_until_possible(self.store.seal, claim, outcome):
                 tracing.current().note(_traced(outcome))
                 if outcome.status == Status.COMPLETED:
                     metrics.exported(outcome, attempt.began)
-                await self.caretaker.publish(outcome)
+                await self.rescuer.publish(outcome)
             else:
                 log.warning("job.lease_lost_at_end")
                 metrics.LEASES_LOST.inc()
-                await self.caretaker.discard(outcome)
+                await self.rescuer.discard(outcome)
         except Retryable as error:
             # A sealed outcome is published later by whoever tends to it; anything else runs into its lease.
             log.warning("job.interrupted", error=str(error))
@@ -128,7 +128,7 @@ class Runner:
         except Retryable as error:
             log.warning("progress.unpublished", **attempt.claim.named, error=str(error))
 
-    async def hand_back(self, claim: Claim, *, delay: timedelta) -> None:
+    async def release(self, claim: Claim, *, delay: timedelta) -> None:
         """Give a job up without counting a failure; one that was sealed or lost meanwhile is left alone.
 
         Tried once: this is for a worker that ends.
@@ -142,11 +142,11 @@ class Runner:
         self, claim: Claim, *, delay: timedelta, failed: bool, waits_for: JobError | None = None
     ) -> None:
         """Hand the job back once the state database takes it: a lease that runs out would be a failure."""
-        await until_possible(self.store.release, claim, delay=delay, failed=failed, waits_for=waits_for)
+        await retry_until_possible(self.store.release, claim, delay=delay, failed=failed, waits_for=waits_for)
 
     async def _export(self, claim: Claim, progress: ExportProgress) -> LifecycleData:
         if claim.attempt > 1:
-            await self.caretaker.sweep(claim.job_id, before=claim.attempt)
+            await self.rescuer.remove_leftovers(claim.job_id, before=claim.attempt)
         task = ExportTask(
             name=str(claim.job_id),
             request=claim.request,
@@ -182,13 +182,13 @@ class Runner:
         elif isinstance(error, Exception):
             tracing.current().failed(error)
         match attempt.stop:
-            case Stop.CANCELLED:
+            case StopReason.CANCELLED:
                 return claim.lifecycle(Status.CANCELLED, completed_at=claim.now)
-            case Stop.LEASE_LOST:
+            case StopReason.LEASE_LOST:
                 log.warning("job.lease_lost")
                 metrics.LEASES_LOST.inc()
                 return None
-            case Stop.DRAINED:
+            case StopReason.DRAINED:
                 await self._release(claim, delay=timedelta(0), failed=False)
                 log.info("job.handed_back")
                 metrics.RETRIES.labels("drain").inc()

@@ -13,12 +13,12 @@ from stream_app.exports.formats.base import Format
 from stream_app.jobs.projector import apply, trusted
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import OUTCOMES
-from stream_app.jobs.summary import story
-from stream_app.kafka.event_producer import Emitter
+from stream_app.jobs.summary import summarize
+from stream_app.kafka.event_producer import EventProducer
 from stream_app.notifications.outbox import plan
 from stream_app.observability import metrics, tracing
 from stream_app.schedules.outcomes import note
-from stream_app.worker.batches import Read, Unread, sorted_out
+from stream_app.worker.batches import Decoded, Undecoded, decode_all
 from streaming_exporter.errors import Unreadable
 from streaming_exporter.events import Event, Topic
 
@@ -26,11 +26,11 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Projector:
+class LifecycleHandler:
     """Applies messages of ``exports.events``; idempotent, in any order."""
 
     store: JobQueue
-    emit: Emitter
+    emit: EventProducer
     max_failures: int = 5
     """Failed runs in a row that pause their schedule."""
     formats: Mapping[str, Format] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Projector:
         Raises:
             Retryable: the database or Kafka is away; handling the batch again does no harm.
         """
-        read, unread = sorted_out(messages, Topic.EVENTS)
+        read, unread = decode_all(messages, Topic.EVENTS)
         outcomes, refused = self._believed(read, await self.store.clock.read())
         if outcomes:
             with tracing.processing(outcomes) as traced:
@@ -55,7 +55,7 @@ class Projector:
         for message, reason in (*unread, *refused):
             await self.emit.dead_letter(message, reason)
 
-    def _believed(self, read: Read, now: datetime) -> tuple[list[Event], Unread]:
+    def _believed(self, read: Decoded, now: datetime) -> tuple[list[Event], Undecoded]:
         """The outcomes, as far as they are believed, and the messages of those that are not at all."""
         outcomes: list[Event] = []
         refused: list[tuple[EventT[bytes], Unreadable]] = []
@@ -91,5 +91,5 @@ class Projector:
 def _tell(event: Event, record: Row[Any]) -> None:
     """Count how a job ended, and write its line of the log."""
     metrics.ended(OUTCOMES[event.type], event.lifecycle)
-    told = story(event.lifecycle, record) | tracing.ids(event.traceparent)
+    told = summarize(event.lifecycle, record) | tracing.ids(event.traceparent)
     log.info(f"job.{OUTCOMES[event.type]}", **told)

@@ -9,29 +9,29 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-class Deadman(threading.Thread):
+class ExitTimer(threading.Thread):
     """Ends the process where no sign of life comes any more."""
 
     def __init__(self, patience: float, leave: Callable[[int], object] = os._exit) -> None:
         """``patience`` is in seconds, counted while the process runs: one that was stopped is not late."""
-        super().__init__(name="deadman", daemon=True)
+        super().__init__(name="exit_timer", daemon=True)
         self._patience = patience
         self._leave = leave
         self._missed = 0.0
-        self._last = False
+        self._is_exiting = False
         self._lock = threading.Lock()
 
-    def alive(self) -> None:
+    def reset(self) -> None:
         """A sign of life."""
         with self._lock:
-            if not self._last:
+            if not self._is_exiting:
                 self._missed = 0.0
 
-    def last(self, patience: float) -> None:
+    def limit_exit(self, patience: float) -> None:
         """The process is about to end, and may take ``patience`` seconds for it; said once."""
         with self._lock:
-            if not self._last:
-                self._last, self._patience, self._missed = True, patience, 0.0
+            if not self._is_exiting:
+                self._is_exiting, self._patience, self._missed = True, patience, 0.0
 
     def run(self) -> None:
         """Count the time without a sign, in ticks of its own."""
@@ -40,7 +40,7 @@ class Deadman(threading.Thread):
             time.sleep(tick)
             with self._lock:
                 self._missed += tick
-        what = "did not end" if self._last else "showed no sign of life"
+        what = "did not end" if self._is_exiting else "showed no sign of life"
         print(f"the worker {what} within {self._patience:g} s", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(all_threads=True)
         self._leave(1)
@@ -49,7 +49,7 @@ class Deadman(threading.Thread):
 FRESH_SECONDS = 15.0
 
 
-def say_ready(file: Path, ready: bool) -> None:
+def write_ready_file(file: Path, ready: bool) -> None:
     """Touch or remove the file.
 
     Raises:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from stream_app.kafka.brokers import Brokers, Place
+from stream_app.kafka.brokers import Brokers, Partition
 from streaming_exporter.errors import Outage
 
 log = structlog.get_logger(__name__)
@@ -18,7 +18,7 @@ PROOF_SECONDS = 5.0
 """Between two proofs that the group could, while it reads nothing."""
 
 
-class Replay:
+class OutcomeReplay:
     """Holds back what would do a job again whose end is still to be read.
 
     After the state database was restored, the group reads outcomes again that the record lacks. Until they
@@ -33,18 +33,18 @@ class Replay:
         brokers: Brokers,
         topic: str,
         *,
-        refused_at: Callable[[], float | None],
+        failed_at: Callable[[], float | None],
         prove: Callable[[], Awaitable[None]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``topic`` is the name of that of the outcomes.
 
-        ``refused_at`` says when this worker last failed to apply outcomes, by ``clock``. ``prove`` raises
+        ``failed_at`` says when this worker last failed to apply outcomes, by ``clock``. ``prove`` raises
         whatever prevents that outcomes are applied, by this worker or by another that has the partition.
         """
         self._brokers = brokers
         self._topic = topic
-        self._refused_at = refused_at
+        self._refused_at = failed_at
         self._prove = prove
         self._clock = clock
         self._over = asyncio.Event()
@@ -98,7 +98,7 @@ class Replay:
                 log.warning("replay.given_up", behind=seen)
                 return
 
-    async def _behind_if_known(self, starts: dict[Place, int], ends: dict[Place, int]) -> int | None:
+    async def _behind_if_known(self, starts: dict[Partition, int], ends: dict[Partition, int]) -> int | None:
         """How many outcomes are not applied yet; ``None`` while Kafka does not say."""
         try:
             return await self._behind(starts, ends)
@@ -114,7 +114,7 @@ class Replay:
             return False
         return True
 
-    async def _behind(self, starts: dict[Place, int], ends: dict[Place, int]) -> int:
+    async def _behind(self, starts: dict[Partition, int], ends: dict[Partition, int]) -> int:
         committed = (await self._brokers.group()).committed
         return sum(
             max(0, end - max(committed.get(place, 0), starts.get(place, 0))) for place, end in ends.items()

@@ -13,10 +13,10 @@ from stream_app.addresses import Addressing
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import EVENT_OF, Status
 from stream_app.jobs.submission import accepted, cancelled_row, job_row
-from stream_app.kafka.event_producer import Emitter
+from stream_app.kafka.event_producer import EventProducer
 from stream_app.observability import metrics, tracing
-from stream_app.worker.batches import sorted_out
-from stream_app.worker.maintenance.job_cleaner import cutoff
+from stream_app.worker.batches import decode_all
+from stream_app.worker.maintenance.job_cleaner import oldest_admissible
 from streaming_exporter.errors import Locked, Unreadable
 from streaming_exporter.events import Event, EventType, LifecycleData, Topic, lifecycle_event
 
@@ -24,11 +24,11 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
+class RequestHandler:
     """Turns messages of ``exports.requests`` into jobs; idempotent."""
 
     store: JobQueue
-    emit: Emitter
+    emit: EventProducer
     formats: Collection[str]
     datasets: Collection[str]
     addressing: Addressing
@@ -41,12 +41,12 @@ class Admission:
         Raises:
             Retryable: the database or Kafka is away; handling the batch again does no harm.
         """
-        read, unread = sorted_out(messages, Topic.REQUESTS)
+        read, unread = decode_all(messages, Topic.REQUESTS)
         requests: dict[UUID, Event] = {}
         old: dict[UUID, EventT[bytes]] = {}
         cancellations: list[Event] = []
         now = await self.store.clock.read()
-        oldest = cutoff(now, self.history)
+        oldest = oldest_admissible(now, self.history)
         for message, event in read:
             if event.type is not EventType.REQUESTED:
                 cancellations.append(event)

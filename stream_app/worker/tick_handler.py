@@ -1,4 +1,4 @@
-"""Ticks start what is due."""
+"""Handles ticks: starts the schedules that are due."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 import structlog
 from faust.types import EventT
 
-from stream_app.kafka.event_producer import Emitter
+from stream_app.kafka.event_producer import EventProducer
 from stream_app.schedules.scheduler import Scheduler
 from stream_app.settings import Settings
-from stream_app.worker.batches import sorted_out
+from stream_app.worker.batches import decode_all
 from streaming_exporter.errors import Unreadable
 from streaming_exporter.events import Event, Topic
 
@@ -21,11 +21,11 @@ STALE_AFTER = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
-class Ticks:
+class TickHandler:
     """Handles messages of ``exports.ticks``; idempotent, since what has been started is not due any more."""
 
     scheduler: Scheduler
-    emit: Emitter
+    emit: EventProducer
     settings: Settings
 
     async def handle(self, messages: Sequence[EventT[bytes]]) -> None:
@@ -36,7 +36,7 @@ class Ticks:
         """
         now = await self.scheduler.now()
         moments: set[datetime] = set()
-        read, unread = sorted_out(messages, Topic.TICKS)
+        read, unread = decode_all(messages, Topic.TICKS)
         refused: list[tuple[EventT[bytes], Unreadable]] = []
         for message, event in read:
             moment = moment_of(event, now)

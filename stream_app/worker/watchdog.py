@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from stream_app.kafka.brokers import Group, Place
+from stream_app.kafka.brokers import Group, Partition
 
 
 class Stuck(Exception):
@@ -20,13 +20,13 @@ class Stuck(Exception):
 class Health(Enum):
     """What a worker is at a beat."""
 
-    WELL = "well"
+    READY = "ready"
     WAITING = "waiting"
     STUCK = "stuck"
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class PartitionState:
     """What the worker's consumer says about one of its partitions.
 
     ``position`` is the next offset it will read, ``oldest`` the first that it has handed out and that is not
@@ -47,22 +47,22 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Signs:
-    """What is seen at one beat.
+class Signals:
+    """What the worker sees at one check.
 
-    ``away`` holds the parts that do not answer, and why. ``held_up_at`` is when a part last refused to take
-    what messages lead to, by the watchdog's clock, and ``held_up_by`` how it put that. ``progress`` counts
-    the steps that were progress for each partition: one message can ask for thousands.
+    ``away`` maps each part that does not answer to the reason. ``blocked_since`` is when a part last refused
+    a write that a message asks for, by the watchdog's clock, and ``blocked_by`` its error. ``progress``
+    counts the steps of progress for each partition: one message can ask for thousands of steps.
     """
 
     client_id: str
     away: Mapping[str, str] = field(default_factory=dict)
     group: Group | None = None
-    ends: Mapping[Place, int] = field(default_factory=dict)
-    readings: Mapping[Place, Reading] = field(default_factory=dict)
-    held_up_at: float | None = None
-    held_up_by: str = ""
-    progress: Mapping[Place, int] = field(default_factory=dict)
+    ends: Mapping[Partition, int] = field(default_factory=dict)
+    partition_states: Mapping[Partition, PartitionState] = field(default_factory=dict)
+    blocked_since: float | None = None
+    blocked_by: str = ""
+    progress: Mapping[Partition, int] = field(default_factory=dict)
 
     @property
     def is_member(self) -> bool:
@@ -72,13 +72,13 @@ class Signs:
     def behind(self) -> dict[str, int]:
         """How many messages of each topic's partitions here are not dealt with."""
         found: dict[str, int] = {}
-        for place, reading in self.readings.items():
+        for place, state in self.partition_states.items():
             end = self.ends.get(place, 0)
-            done = reading.position if reading.oldest is None else reading.oldest
+            done = state.position if state.oldest is None else state.oldest
             found[place[0]] = found.get(place[0], 0) + max(0, end - (end if done is None else done))
         return found
 
-    def symptoms(self, *, held_up: bool = False) -> Iterator[str]:
+    def problems(self, *, held_up: bool = False) -> Iterator[str]:
         """What would be fatal if it lasted; each names the offset and the step it is at: progress ends it.
 
         While a part refuses its work, a worker need not get on with its messages.
@@ -86,50 +86,50 @@ class Signs:
         if self.group is None:
             return
         if not self.is_member:
-            yield f"the brokers do not count it in, the group is {self.group.state}"
+            yield f"the consumer group does not list this worker, the group is {self.group.state}"
         if held_up:
             return
-        for place, reading in self.readings.items():
+        for place, state in self.partition_states.items():
             name = f"{place[0]}[{place[1]}]"
-            position = reading.position or 0
+            position = state.position or 0
             steps = self.progress.get(place, 0)
             at = f", at step {steps}" if steps else ""
             if position < self.ends.get(place, 0):
                 yield f"{name} is not read on from {position}{at}"
-            if reading.oldest is not None:
-                yield f"{name} is not dealt with from {reading.oldest}{at}"
-            if reading.acknowledged:
+            if state.oldest is not None:
+                yield f"{name} is not dealt with from {state.oldest}{at}"
+            if state.acknowledged:
                 yield f"{name} is not committed from {self.group.committed.get(place)}"
-            if reading.is_missing_some:
-                yield f"{name} was read up to {reading.fetched}, and a message from {reading.done} on is lost"
+            if state.is_missing_some:
+                yield f"{name} was read up to {state.fetched}, and a message from {state.done} on is lost"
 
 
 class Watchdog:
-    """Remembers since when each symptom is there."""
+    """Remembers since when each problem is there."""
 
     NEEDED = frozenset({"kafka", "database"})
-    """Without these nothing can move: no symptom counts while one of them is away."""
+    """Without these nothing can move: no problem counts while one of them is away."""
 
     def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """``patience`` is how long, in seconds, a symptom may last."""
+        """``patience`` is how long, in seconds, a problem may last."""
         self._patience = patience
         self._clock = clock
         self._since: dict[str, float] = {}
 
-    def look(self, signs: Signs) -> tuple[Health, str]:
+    def look(self, signs: Signals) -> tuple[Health, str]:
         """How the worker is, and the reason where it is not well."""
         now = self._clock()
         # Between two refusals lies as long as a part may take to refuse.
-        held_up = signs.held_up_at is not None and now - signs.held_up_at < self._patience
-        symptoms = () if signs.away.keys() & self.NEEDED else signs.symptoms(held_up=held_up)
-        self._since = {symptom: self._since.get(symptom, now) for symptom in symptoms}
-        for symptom, since in self._since.items():
+        held_up = signs.blocked_since is not None and now - signs.blocked_since < self._patience
+        problems = () if signs.away.keys() & self.NEEDED else signs.problems(held_up=held_up)
+        self._since = {problem: self._since.get(problem, now) for problem in problems}
+        for problem, since in self._since.items():
             if now - since >= self._patience:
-                return Health.STUCK, symptom
+                return Health.STUCK, problem
         if signs.away:
             return Health.WAITING, "; ".join(signs.away.values())
         if not signs.is_member:
             return Health.WAITING, next(iter(self._since), "it has not joined the group")
-        if held_up and next(signs.symptoms(), None) is not None:
-            return Health.WAITING, signs.held_up_by
-        return Health.WELL, ""
+        if held_up and next(signs.problems(), None) is not None:
+            return Health.WAITING, signs.blocked_by
+        return Health.READY, ""

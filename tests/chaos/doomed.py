@@ -23,15 +23,15 @@ from stream_app.exports.pipe import BytePipe
 from stream_app.exports.pipeline import Exporter
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import OUTCOMES
-from stream_app.kafka.event_producer import Emitter
+from stream_app.kafka.event_producer import EventProducer
 from stream_app.kafka.transport import App
 from stream_app.notifications.email import Mailer
 from stream_app.schedules.scheduler import Scheduler
 from stream_app.schedules.store import ScheduleStore
 from stream_app.storage.multipart_upload import MultipartUpload
-from stream_app.worker.lifecycle_handler import Projector
-from stream_app.worker.maintenance.job_rescuer import Caretaker
-from stream_app.worker.request_handler import Admission
+from stream_app.worker.lifecycle_handler import LifecycleHandler
+from stream_app.worker.maintenance.job_rescuer import JobRescuer
+from stream_app.worker.request_handler import RequestHandler
 from streaming_exporter.errors import Unreadable
 from streaming_exporter.events import Event, EventType, decode
 
@@ -104,23 +104,23 @@ def _current(_: Call) -> Iterable[UUID]:
 
 POINTS: dict[str, Point] = {
     # Admission: within its transaction, and between its commit and the acknowledgement.
-    "accepted": Point(Emitter, "all", _event(EventType.ACCEPTED)),
-    "admitted": Point(Admission, "handle", _batch(EventType.REQUESTED)),
-    "cancel admitted": Point(Admission, "handle", _batch(EventType.CANCEL_REQUESTED)),
+    "accepted": Point(EventProducer, "all", _event(EventType.ACCEPTED)),
+    "admitted": Point(RequestHandler, "handle", _batch(EventType.REQUESTED)),
+    "cancel admitted": Point(RequestHandler, "handle", _batch(EventType.CANCEL_REQUESTED)),
     # One attempt.
     "claimed": Point(JobQueue, "claim", _found),
-    "started": Point(Emitter, "all", _event(EventType.STARTED)),
-    "swept": Point(Caretaker, "sweep", _first),
+    "started": Point(EventProducer, "all", _event(EventType.STARTED)),
+    "swept": Point(JobRescuer, "remove_leftovers", _first),
     "copying": Point(BytePipe, "write", _current),
     "uploading": Point(MultipartUpload, "add", _part),
     "uploaded": Point(Exporter, "run", _first),
     "unsealed": Point(JobQueue, "seal", _first, after=False),
     "sealed": Point(JobQueue, "seal", _first),
-    "published": Point(Caretaker, "publish", _first),
+    "published": Point(JobRescuer, "publish", _first),
     # Its end: before and after the record is changed, and before it is said.
-    "unapplied": Point(Projector, "handle", _batch(*OUTCOMES), after=False),
-    "applied": Point(Projector, "handle", _batch(*OUTCOMES)),
-    "unsaid": Point(Emitter, "all", _event(*OUTCOMES), after=False),
+    "unapplied": Point(LifecycleHandler, "handle", _batch(*OUTCOMES), after=False),
+    "applied": Point(LifecycleHandler, "handle", _batch(*OUTCOMES)),
+    "unsaid": Point(EventProducer, "all", _event(*OUTCOMES), after=False),
     # What others see to.
     "exhausted": Point(JobQueue, "seal_exhausted", _found),
     "expiring": Point(JobQueue, "seal_expired", _found),

@@ -98,7 +98,7 @@ def test_a_broker_that_dies(stack: Stack, worker: AppProcess) -> None:
 UNREAD = "is not read on from"
 SABOTAGE = {
     # It has left the group, as after a lost session, and does not join again.
-    "the brokers do not count it in": (
+    "the consumer group does not list this worker": (
         "app.consumer._thread._consumer._coordinator._coordination_task.cancel();"
         "app.consumer._thread._consumer._coordinator._heartbeat_task.cancel()"
     ),

@@ -160,9 +160,9 @@ async def test_a_server_may_take_the_secret_in_the_body_alone(
 
 
 async def test_a_token_is_used_for_most_of_its_time(oauth: dict[str, str], tokens: TokenServer) -> None:
-    from streaming_exporter.oauth import Tokens
+    from streaming_exporter.oauth import OAuthTokenProvider
 
-    provider = Tokens(settings_of(oauth))
+    provider = OAuthTokenProvider(settings_of(oauth))
     given = tokens.given
     assert provider.extensions() == {"logicalCluster": "lkc-1"}
     assert await provider.token() == await provider.token()

@@ -16,7 +16,7 @@ from stream_app.db.health import check_tables
 from stream_app.db.migrations import upgrade
 from stream_app.exports.source import Source
 from stream_app.settings import Settings
-from stream_app.worker.maintenance.job_cleaner import Pruner
+from stream_app.worker.maintenance.job_cleaner import JobCleaner
 from streaming_exporter.errors import ExporterError
 from streaming_exporter.events import cancel_event
 from tests.integration.jobs.jobs import HISTORY, Jobs, Requests, completed, request
@@ -101,7 +101,7 @@ async def test_the_working_role_takes_a_job_through_its_life(deployment: Deploym
             f"WHERE id = '{wanted}'",
             deployment.url("app", deployment.state),
         )
-        assert await Pruner(jobs.store, HISTORY).prune() == 1
+        assert await JobCleaner(jobs.store, HISTORY).clean() == 1
         assert await jobs.records.get(wanted) is None
     finally:
         await engine.dispose()

@@ -29,7 +29,7 @@ EVERY = timedelta(hours=1)
 SLACK = timedelta(hours=1)
 """For clocks that differ."""
 
-SWEEPS = 7_301_584_223
+CLEANING_LOCK = 7_301_584_223
 """Advisory lock: one worker sweeps at a time."""
 
 
@@ -60,7 +60,7 @@ def is_needed(found: ListedObject, job: Owner | None, *, now: datetime, settings
     return found.upload_id is None and job.status == Status.COMPLETED and job.file_path == found.key
 
 
-async def jobs_of(connection: AsyncConnection, found: Collection[ListedObject]) -> Mapping[UUID, Owner]:
+async def jobs_owning(connection: AsyncConnection, found: Collection[ListedObject]) -> Mapping[UUID, Owner]:
     """The records of the jobs that the things found belong to."""
     statement = select(ExportJob.id, ExportJob.status, ExportJob.attempt, ExportJob.file_path).where(
         ExportJob.id.in_({item.job_id for item in found})
@@ -71,7 +71,7 @@ async def jobs_of(connection: AsyncConnection, found: Collection[ListedObject]) 
     }
 
 
-async def longest_kept(connection: AsyncConnection) -> timedelta:
+async def longest_retention(connection: AsyncConnection) -> timedelta:
     """For how long a file that is there was promised to be kept: maybe longer than is the setting now."""
     statement = select(func.max(ExportJob.expires_at - ExportJob.completed_at)).where(
         ExportJob.status == Status.COMPLETED
@@ -80,7 +80,7 @@ async def longest_kept(connection: AsyncConnection) -> timedelta:
 
 
 @dataclass(frozen=True, slots=True)
-class Sweeper:
+class BucketCleaner:
     """Goes through the whole bucket, a page at a time."""
 
     store: JobQueue
@@ -94,13 +94,13 @@ class Sweeper:
             await asyncio.sleep(pause.total_seconds() * random.uniform(0.5, 1.5))  # noqa: S311
             pause = EVERY
             try:
-                await self.sweep()
+                await self.clean()
             except Retryable as error:
-                log.warning("sweep.failed", error=str(error))
+                log.warning("bucket_cleaning.failed", error=str(error))
             except Exception:
-                log.exception("sweep.crashed")
+                log.exception("bucket_cleaning.crashed")
 
-    async def sweep(self) -> int:
+    async def clean(self) -> int:
         """Remove what nothing needs, and see to it that the store has its own rules for what is missed.
 
         Returns how much was removed, 0 where another worker is at it.
@@ -110,24 +110,24 @@ class Sweeper:
         """
         async with self.store.statement() as connection:
             # A session's lock, and no transaction: a large bucket takes its time.
-            if not await connection.scalar(select(func.pg_try_advisory_lock(SWEEPS))):
+            if not await connection.scalar(select(func.pg_try_advisory_lock(CLEANING_LOCK))):
                 return 0
             try:
-                return await self._sweep(connection)
+                return await self._clean(connection)
             finally:
-                await connection.scalar(select(func.pg_advisory_unlock(SWEEPS)))
+                await connection.scalar(select(func.pg_advisory_unlock(CLEANING_LOCK)))
 
-    async def _sweep(self, connection: AsyncConnection) -> int:
+    async def _clean(self, connection: AsyncConnection) -> int:
         storage = self.storage
         removed = 0
-        await storage.call(storage.set_lifecycle_rules, self.settings, await longest_kept(connection))
+        await storage.call(storage.set_lifecycle_rules, self.settings, await longest_retention(connection))
         pages = storage.listing.pages()
         while (page := await storage.call(next, pages, None)) is not None:
-            jobs = await jobs_of(connection, page)
+            jobs = await jobs_owning(connection, page)
             now = await self.store.clock.read()
             for found in page:
                 if not is_needed(found, jobs.get(found.job_id), now=now, settings=self.settings):
                     await storage.call(storage.listing.remove, found)
                     removed += 1
-                    log.info("sweep.removed", key=found.key, upload=found.upload_id)
+                    log.info("object.removed", key=found.key, upload=found.upload_id)
         return removed

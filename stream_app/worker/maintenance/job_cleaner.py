@@ -1,8 +1,8 @@
 """Forgets jobs that ended long ago, with what was sent about them, a few at a time.
 
 What has not ended, whose end is not told yet, that has a file or a message under way, stays at any age.
-Admission refuses requests that are nearly as old as what is forgotten, see :func:`cutoff`: a request that is
-read again after its job was removed makes no second one.
+Admission refuses requests that are nearly as old as removed jobs (:func:`oldest_admissible`): a request
+that is read again after its job was removed makes no second job.
 """
 
 import asyncio
@@ -99,13 +99,13 @@ ADDRESSES = (
 on record too: as long as a wish keeps a mail back it is kept."""
 
 
-def cutoff(now: datetime, history: timedelta) -> datetime:
+def oldest_admissible(now: datetime, history: timedelta) -> datetime:
     """Requests from before this may be of jobs that are forgotten."""
     return now - history + SLACK
 
 
 @dataclass(frozen=True, slots=True)
-class Pruner:
+class JobCleaner:
     """Keeps ``history`` of the jobs that have ended. Several workers may do so at once."""
 
     store: JobQueue
@@ -118,16 +118,16 @@ class Pruner:
             await asyncio.sleep(pause.total_seconds() * random.uniform(0.5, 1.5))  # noqa: S311
             pause = EVERY
             try:
-                forgotten = await self.prune()
+                forgotten = await self.clean()
             except Retryable as error:
-                log.warning("prune.failed", error=str(error))
+                log.warning("job_cleaning.failed", error=str(error))
             except Exception:
-                log.exception("prune.crashed")
+                log.exception("job_cleaning.crashed")
             else:
                 if forgotten:
-                    log.info("prune.done", forgotten=forgotten)
+                    log.info("jobs.removed", jobs=forgotten)
 
-    async def prune(self) -> int:
+    async def clean(self) -> int:
         """Go once through what is older than the history; returns how many jobs are forgotten.
 
         Half of the time it pauses: the database has more important things to do.

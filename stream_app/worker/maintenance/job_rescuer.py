@@ -19,7 +19,7 @@ Emit = Callable[[Event], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Caretaker:
+class JobRescuer:
     """Publishes outcomes, and looks after what no attempt holds."""
 
     store: JobQueue
@@ -37,7 +37,7 @@ class Caretaker:
             await self.storage.call(self.storage.remove, outcome.key)
         await self.emit(lifecycle_event(kind, outcome))
 
-    async def sweep(self, job_id: UUID, *, before: int) -> None:
+    async def remove_leftovers(self, job_id: UUID, *, before: int) -> None:
         """Remove what attempts before number ``before`` left, if all that takes can be reached.
 
         What the attempt that completed the job has is kept, whoever asks.
@@ -48,7 +48,7 @@ class Caretaker:
                 before = min(before, completed_by)
             await self.storage.call(self.storage.remove_attempts, job_id, before=before)
         except Retryable as error:
-            log.warning("sweep.failed", job_id=str(job_id), error=str(error))
+            log.warning("leftovers.not_removed", job_id=str(job_id), error=str(error))
 
     async def discard(self, outcome: LifecycleData) -> None:
         """Remove the file of an attempt that did not come to end its job: its own, and no other.
@@ -60,9 +60,9 @@ class Caretaker:
         try:
             await self.storage.call(self.storage.remove, outcome.key)
         except Retryable as error:
-            log.warning("sweep.failed", job_id=str(outcome.job_id), error=str(error))
+            log.warning("leftovers.not_removed", job_id=str(outcome.job_id), error=str(error))
 
-    async def tend(self) -> None:
+    async def rescue(self) -> None:
         """End abandoned jobs and files whose time is over; publish outcomes that did not get through.
 
         What needs the object store comes last, and ends for now where that is away: it answers slowly then.
@@ -76,7 +76,7 @@ class Caretaker:
             await self._try_to_publish(outcome)
         await self.store.forget_cancellations()
         for outcome in exhausted:
-            await self.sweep(outcome.job_id, before=outcome.attempt + 1)
+            await self.remove_leftovers(outcome.job_id, before=outcome.attempt + 1)
         expired = [outcome for outcome in unpublished if outcome.status == Status.EXPIRED]
         random.shuffle(expired)  # one whose file the store refuses to remove is not always the first
         if await self._expire(expired):

@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 2.0
 BATCH = 100
-"""Requests that one step publishes: a backlog that nobody reads yet is not multiplied."""
+"""Requests that one step publishes: requests that no worker has read yet are not multiplied."""
 
 MOST_WAITING = 1_000
 """Events that may wait for Kafka in memory; beyond them there are the rows."""
@@ -30,7 +30,7 @@ SETTLE_SECONDS = 3.0
 Publish = Callable[[Sequence[Event]], Awaitable[None]]
 
 
-class Relay:
+class OutboxRelay:
     """Publishes what was committed; any number of them may work at the same time."""
 
     def __init__(self, store: JobQueue, publish: Publish) -> None:

@@ -14,9 +14,9 @@ from stream_app.db import engine as database
 from stream_app.db.engine import (
     IDLE_SECONDS,
     UNANSWERED_SECONDS,
+    autocommitting,
     connect_to,
     transaction,
-    without_transactions,
 )
 from stream_app.settings import Settings
 from streaming_exporter.errors import InDoubt, Locked
@@ -55,7 +55,7 @@ async def test_every_transaction_ends_when_its_process_stands_still(
 async def test_limits_end_with_their_transaction(engine: AsyncEngine, autocommit: bool) -> None:
     """Behind a pooler the next transaction of the connection is somebody else's."""
     names = ("idle_in_transaction_session_timeout", "lock_timeout")
-    own = without_transactions(engine)
+    own = autocommitting(engine)
     async with transaction(own) as connection:
         within = [await connection.scalar(text(f"SHOW {name}")) for name in names]
     async with (own if autocommit else engine).connect() as connection:

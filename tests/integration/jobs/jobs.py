@@ -17,8 +17,8 @@ from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.records import JobRecords
 from stream_app.jobs.states import EVENT_OF, Status
 from stream_app.jobs.submission import job_row
-from stream_app.kafka.event_producer import Emitter
-from stream_app.worker.request_handler import Admission
+from stream_app.kafka.event_producer import EventProducer
+from stream_app.worker.request_handler import RequestHandler
 from streaming_exporter.errors import Unreadable
 from streaming_exporter.events import Event, EventType, LifecycleData, decode, lifecycle_event
 
@@ -78,16 +78,16 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 class Requests:
-    """Admission as an agent runs it, with a list in place of the broker."""
+    """A request handler as an agent runs it, with a list in place of the broker."""
 
     def __init__(self, store: JobQueue) -> None:
         self.published: list[Event] = []
         self.meanwhile: Callable[[], Awaitable[None]] | None = None
         self.refused: dict[UUID, str] = {}
         self.put_back_ids: list[UUID] = []
-        self._admission = Admission(
+        self._admission = RequestHandler(
             store,
-            cast(Emitter, self),
+            cast(EventProducer, self),
             formats={"csv"},
             datasets={"ledger"},
             addressing=Addressing(),

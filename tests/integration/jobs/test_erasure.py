@@ -7,11 +7,11 @@ import pytest
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.jobs.erasure import Forgetter
+from stream_app.jobs.erasure import PersonalDataEraser
 from stream_app.jobs.models import ExportJob
 from stream_app.notifications.outbox import Ledger, plan
 from stream_app.schedules.models import ScheduledExport
-from stream_app.worker.maintenance.job_cleaner import Pruner
+from stream_app.worker.maintenance.job_cleaner import JobCleaner
 from streaming_exporter.errors import Rejected, Retryable
 from tests.integration.jobs.jobs import HISTORY, Jobs
 
@@ -79,44 +79,44 @@ def records(engine: AsyncEngine) -> Records:
 
 
 @pytest.fixture
-def forgetter(engine: AsyncEngine, records: Records) -> Forgetter:
-    return Forgetter(engine, records.remove)
+def eraser(engine: AsyncEngine, records: Records) -> PersonalDataEraser:
+    return PersonalDataEraser(engine, records.remove)
 
 
-async def test_nothing_of_a_user_stays_in_any_table(records: Records, forgetter: Forgetter) -> None:
+async def test_nothing_of_a_user_stays_in_any_table(records: Records, eraser: PersonalDataEraser) -> None:
     jobs = await records.fill(ADA)
     await records.fill(BOB)
     others = len(await records.rows_with(BOB))
-    done = await forgetter.user(ADA)
+    done = await eraser.erase_user(ADA)
     assert (done.jobs, done.files, done.schedules) == (4, 1, 1)
     assert records.removed == [f"jobs/{jobs[0]}/{ADA}.csv"], "files that were removed before are left alone"
     assert await records.rows_with(ADA) == []
     assert len(await records.rows_with(BOB)) == others, "nobody else loses anything"
     assert len(await records.rows_with("forgotten:")) == 4
-    assert (await forgetter.user(ADA)).jobs == 0
+    assert (await eraser.erase_user(ADA)).jobs == 0
 
 
 async def test_what_kafka_delivers_again_makes_no_second_job(
-    engine: AsyncEngine, forgetter: Forgetter
+    engine: AsyncEngine, eraser: PersonalDataEraser
 ) -> None:
     jobs = Jobs(engine)
     job_id = await jobs.admit(ADA)
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE export_jobs SET status = 'cancelled'"))
-    await forgetter.user(ADA)
+    await eraser.erase_user(ADA)
     assert await jobs.admit_again(job_id, ADA) == 0
     assert await jobs.status(job_id) == "cancelled"
 
 
 async def test_a_user_with_unfinished_jobs_is_not_half_forgotten(
-    engine: AsyncEngine, records: Records, forgetter: Forgetter
+    engine: AsyncEngine, records: Records, eraser: PersonalDataEraser
 ) -> None:
     await records.fill(ADA)
     job_id = await Jobs(engine).admit(ADA)
     before = await records.rows_with(ADA)
-    assert await forgetter.unfinished(ADA) == [job_id]
+    assert await eraser.unfinished(ADA) == [job_id]
     with pytest.raises(Rejected, match="1 jobs of this user have not ended"):
-        await forgetter.user(ADA)
+        await eraser.erase_user(ADA)
     assert await records.rows_with(ADA) == before
 
 
@@ -129,31 +129,31 @@ async def test_a_run_that_is_interrupted_is_finished_by_the_next(
         raise Retryable("the store is away")
 
     with pytest.raises(Retryable):
-        await Forgetter(engine, away).user(ADA)
-    done = await Forgetter(engine, records.remove).user(ADA)
+        await PersonalDataEraser(engine, away).erase_user(ADA)
+    done = await PersonalDataEraser(engine, records.remove).erase_user(ADA)
     assert (done.jobs, done.files) == (4, 1)
     assert await records.rows_with(ADA) == []
 
 
 async def test_nothing_of_an_address_stays_in_any_table(
-    engine: AsyncEngine, records: Records, forgetter: Forgetter
+    engine: AsyncEngine, records: Records, eraser: PersonalDataEraser
 ) -> None:
     for user in ("u1", "u2"):
         await records.fill(user)
     unfinished = await Jobs(engine).admit("u3", recipients=[ADDRESS, "b_c%@example.com"])
-    done = await forgetter.address(ADDRESS.title())
+    done = await eraser.erase_address(ADDRESS.title())
     assert (done.jobs, done.schedules, done.deliveries) == (9, 2, 4)
     assert await records.rows_with(ADDRESS) == []
     assert await records.rows_with("ops@example.com")
     assert await records.rows_with(str(unfinished))
-    assert (await forgetter.address("https://hooks.example.com/u1")).schedules == 1
+    assert (await eraser.erase_address("https://hooks.example.com/u1")).schedules == 1
     assert await records.rows_with("hooks.example.com/u1") == []
     await Jobs(engine).admit("u4")
     async with engine.begin() as connection:  # what a request that was refused named can be anything
         odd = "recipients = '{\"a\": 1}', webhook = 'https://odd.example.com/'"
         await connection.execute(text(f"UPDATE export_jobs SET {odd} WHERE user_id = 'u4'"))
-    assert (await forgetter.address("https://odd.example.com/")).jobs == 1
-    assert (await forgetter.address("bxc%@example.com")).jobs == 0, "no character is a wildcard"
+    assert (await eraser.erase_address("https://odd.example.com/")).jobs == 1
+    assert (await eraser.erase_address("bxc%@example.com")).jobs == 0, "no character is a wildcard"
 
 
 @pytest.mark.parametrize("topic", ["user:u", f"schedule:{UUID(int=5)}"])
@@ -161,7 +161,7 @@ async def test_addresses_are_pruned_once_nothing_on_record_was_kept_back_by_them
     engine: AsyncEngine, topic: str
 ) -> None:
     """Q11: a wish is kept as long as it keeps mails back, and no longer than the history after that."""
-    ledger, pruner = Ledger(engine), Pruner(Jobs(engine).store, HISTORY)
+    ledger, job_cleaner = Ledger(engine), JobCleaner(Jobs(engine).store, HISTORY)
     await ledger.unsubscribe("a@example.com", topic)
     await ledger.suppress("a@example.com", "550")
     old = text("UPDATE unsubscriptions SET created_at = :at")
@@ -175,7 +175,7 @@ async def test_addresses_are_pruned_once_nothing_on_record_was_kept_back_by_them
             )
             return int(await connection.scalar(text(query)) or 0)
 
-    await pruner.prune()
+    await job_cleaner.clean()
     assert await kept() == 2, "both are young"
     async with engine.begin() as connection:
         await connection.execute(old, at)
@@ -187,9 +187,9 @@ async def test_addresses_are_pruned_once_nothing_on_record_was_kept_back_by_them
             ),
             {"topic": topic},
         )
-    await pruner.prune()
+    await job_cleaner.clean()
     assert await kept() == 2, "a mail was kept back by them within the history"
     async with engine.begin() as connection:
         await connection.execute(text("DELETE FROM deliveries"))
-    await pruner.prune()
+    await job_cleaner.clean()
     assert await kept() == 0

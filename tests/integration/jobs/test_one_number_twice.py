@@ -23,9 +23,9 @@ from stream_app.settings import Settings
 from stream_app.storage.listing import ListedObject
 from stream_app.storage.object_store import ObjectStore
 from stream_app.worker import job_runner as attempts
-from stream_app.worker.job_runner import Runner
-from stream_app.worker.maintenance.bucket_cleaner import Sweeper
-from stream_app.worker.maintenance.job_rescuer import Caretaker
+from stream_app.worker.job_runner import JobRunner
+from stream_app.worker.maintenance.bucket_cleaner import BucketCleaner
+from stream_app.worker.maintenance.job_rescuer import JobRescuer
 from streaming_exporter.errors import NeedsOperator
 from streaming_exporter.events import Event, LifecycleData
 from tests.integration.jobs.jobs import Jobs, completed
@@ -38,11 +38,11 @@ def jobs(engine: AsyncEngine) -> Jobs:
 
 
 @pytest.fixture
-def caretaker(jobs: Jobs, storage: ObjectStore) -> Caretaker:
+def rescuer(jobs: Jobs, storage: ObjectStore) -> JobRescuer:
     async def emit(event: Event) -> None:
         """Nobody listens."""
 
-    return Caretaker(jobs.store, storage, emit)
+    return JobRescuer(jobs.store, storage, emit)
 
 
 def put(storage: ObjectStore, claim: Claim) -> LifecycleData:
@@ -77,7 +77,7 @@ class Written:
 
 @pytest.mark.parametrize("applied", [False, True])
 async def test_an_old_holder_removes_its_own_file_and_no_other(
-    jobs: Jobs, storage: ObjectStore, caretaker: Caretaker, settings: Settings, applied: bool
+    jobs: Jobs, storage: ObjectStore, rescuer: JobRescuer, settings: Settings, applied: bool
 ) -> None:
     """R4: whether the new holder's completion is only sealed, or on record."""
     old, new = await twice(jobs)
@@ -86,19 +86,19 @@ async def test_an_old_holder_removes_its_own_file_and_no_other(
     assert await jobs.store.seal(new, kept)
     if applied:
         assert await jobs.apply(kept)
-    runner = Runner(jobs.store, cast(Exporter, Written(storage, lost)), caretaker.emit, caretaker, settings)
+    runner = JobRunner(jobs.store, cast(Exporter, Written(storage, lost)), rescuer.emit, rescuer, settings)
     await runner.finish(runner.start(old))
     assert storage.exists(str(kept.key))
     assert not storage.exists(str(lost.key))
 
 
 async def test_an_old_holder_harms_no_attempt_that_still_runs(
-    jobs: Jobs, storage: ObjectStore, caretaker: Caretaker, settings: Settings
+    jobs: Jobs, storage: ObjectStore, rescuer: JobRescuer, settings: Settings
 ) -> None:
     """R4: the new one has written its file, and is about to seal its outcome."""
     old, new = await twice(jobs)
     lost, kept = put(storage, old), put(storage, new)
-    runner = Runner(jobs.store, cast(Exporter, Written(storage, lost)), caretaker.emit, caretaker, settings)
+    runner = JobRunner(jobs.store, cast(Exporter, Written(storage, lost)), rescuer.emit, rescuer, settings)
     await runner.finish(runner.start(old))
     assert storage.exists(str(kept.key))
     assert await jobs.store.seal(new, kept)
@@ -130,14 +130,14 @@ class Refused:
 async def test_a_job_says_that_it_waits_for_an_operator(
     jobs: Jobs,
     storage: ObjectStore,
-    caretaker: Caretaker,
+    rescuer: JobRescuer,
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """P11: while it waits, at no cost of attempts, and not for ever."""
     job_id = await jobs.admit()
     (claim,) = await jobs.store.claim("w", 1)
-    runner = Runner(jobs.store, cast(Exporter, Refused(storage)), caretaker.emit, caretaker, settings)
+    runner = JobRunner(jobs.store, cast(Exporter, Refused(storage)), rescuer.emit, rescuer, settings)
     await runner.finish(runner.start(claim))
     job = await jobs.records.get(job_id)
     assert job is not None
@@ -189,7 +189,7 @@ async def test_a_sweep_holds_no_transaction(
     monkeypatch.setattr(storage.listing, "pages", pages)
     monkeypatch.setattr(type(storage), "set_lifecycle_rules", look)
     store = JobQueue(engine, lease=timedelta(seconds=5), user_slots=2, max_attempts=3)
-    assert await Sweeper(store, storage, own_settings).sweep() == 0
+    assert await BucketCleaner(store, storage, own_settings).clean() == 0
     assert seen == [[], []]
 
 

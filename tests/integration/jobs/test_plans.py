@@ -26,8 +26,8 @@ from stream_app.notifications.outbox import plan
 from stream_app.schedules.store import ScheduleStore
 from stream_app.settings import Settings
 from stream_app.storage.listing import ListedObject
-from stream_app.worker.maintenance.bucket_cleaner import jobs_of
-from stream_app.worker.maintenance.job_cleaner import Pruner
+from stream_app.worker.maintenance.bucket_cleaner import jobs_owning
+from stream_app.worker.maintenance.job_cleaner import JobCleaner
 from tests.integration.jobs.jobs import Jobs, completed
 
 FINISHED, PENDING, USERS = 50_000, 10_000, 500
@@ -170,7 +170,7 @@ def of_workers(jobs: Jobs, some_ids: list[UUID]) -> Statements:
     async def owners() -> None:
         async with engine.connect() as connection:
             now = datetime.now(UTC)
-            assert await jobs_of(connection, [ListedObject("k", job_id, 1, now) for job_id in some_ids])
+            assert await jobs_owning(connection, [ListedObject("k", job_id, 1, now) for job_id in some_ids])
 
     async def cancel() -> None:
         assert await jobs.cancel(await jobs.admit()) is not None
@@ -186,7 +186,7 @@ def of_workers(jobs: Jobs, some_ids: list[UUID]) -> Statements:
         "early cancellations": store.settle_cancellations,
         "old cancellations": store.forget_cancellations,
         "sweep": owners,
-        "prune": Pruner(store, timedelta(days=41)).prune,
+        "prune": JobCleaner(store, timedelta(days=41)).clean,
     }
 
 

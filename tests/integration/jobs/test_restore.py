@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.jobs.claim import Claim
 from stream_app.jobs.states import EVENT_OF, UNFINISHED, Status
-from stream_app.kafka.event_producer import Emitter
-from stream_app.worker.lifecycle_handler import Projector
+from stream_app.kafka.event_producer import EventProducer
+from stream_app.worker.lifecycle_handler import LifecycleHandler
 from streaming_exporter.events import Event, EventType, JobError, LifecycleData, lifecycle_event
 from tests.integration.jobs.jobs import Jobs, Requests, completed, request
 
@@ -41,7 +41,7 @@ async def project(jobs: Jobs, *events: Event) -> None:
     messages = [
         SimpleNamespace(message=SimpleNamespace(value=event.encode(), headers=())) for event in events
     ]
-    await Projector(jobs.store, cast(Emitter, Aside())).handle(cast(Any, messages))
+    await LifecycleHandler(jobs.store, cast(EventProducer, Aside())).handle(cast(Any, messages))
 
 
 async def count(jobs: Jobs, what: str) -> int:

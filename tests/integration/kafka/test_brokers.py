@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from stream_app.kafka.brokers import Brokers
 from stream_app.settings import Settings
-from stream_app.worker.health import BROKERS_PATIENCE, PATIENCE
+from stream_app.worker.health import BROKER_TIMEOUT, CHECK_TIMEOUT
 from streaming_exporter.events import Topic
 from streaming_exporter.kafka_connection import ensure_topics
 
@@ -61,4 +61,4 @@ async def test_a_topic_that_is_made_anew_has_another_id(brokers: Brokers, settin
 
 
 def test_two_questions_fail_before_who_asks_them_gives_up() -> None:
-    assert 2 * BROKERS_PATIENCE < PATIENCE
+    assert 2 * BROKER_TIMEOUT < CHECK_TIMEOUT

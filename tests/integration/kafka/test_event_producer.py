@@ -9,7 +9,7 @@ import pytest
 from faust.types import EventT
 
 from stream_app.app import create_app
-from stream_app.kafka.event_producer import KEPT_OF_TOO_LARGE, Emitter
+from stream_app.kafka.event_producer import KEPT_OF_TOO_LARGE, EventProducer
 from stream_app.settings import Settings
 from streaming_exporter.errors import Unreadable
 from streaming_exporter.events import EventType, LifecycleData, Topic, lifecycle_event
@@ -21,18 +21,18 @@ TOO_MUCH = 2 * 2**20
 
 
 @pytest.fixture(params=["by the producer", "by the broker"])
-async def emit(settings: Settings, request: pytest.FixtureRequest) -> AsyncIterator[Emitter]:
+async def emit(settings: Settings, request: pytest.FixtureRequest) -> AsyncIterator[EventProducer]:
     """Publishes to real Kafka; what is too large is refused by one or the other."""
     await ensure_topics(settings)
     app = create_app(settings)
     if request.param == "by the broker":
         app.conf.producer_max_request_size = 4 * TOO_MUCH
-    yield Emitter(app)
+    yield EventProducer(app)
     await app.producer.stop()
 
 
 async def test_an_event_that_is_too_large_goes_without_its_manifest(
-    settings: Settings, emit: Emitter
+    settings: Settings, emit: EventProducer
 ) -> None:
     job_id = uuid4()
     data = LifecycleData(
@@ -51,7 +51,7 @@ async def test_an_event_that_is_too_large_goes_without_its_manifest(
 
 
 async def test_of_a_dead_letter_that_is_too_large_the_beginning_is_kept(
-    settings: Settings, emit: Emitter
+    settings: Settings, emit: EventProducer
 ) -> None:
     content = uuid4().bytes + b"y" * TOO_MUCH
     received: dict[str, Any] = {"topic": Topic.REQUESTS, "partition": 1, "offset": 7}

@@ -21,11 +21,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from stream_app.app import courier_of, job_store
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import EVENT_OF, Status
-from stream_app.kafka.event_producer import Emitter
+from stream_app.kafka.event_producer import EventProducer
 from stream_app.notifications.models import Channel
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
-from stream_app.worker.lifecycle_handler import Projector
+from stream_app.worker.lifecycle_handler import LifecycleHandler
 from streaming_exporter.events import JobError, LifecycleData, lifecycle_event
 from tests.waiting import at_most, until_async
 
@@ -87,7 +87,7 @@ class Office:
             SimpleNamespace(message=SimpleNamespace(value=event.encode(), topic=event.topic, headers=()))
             for event in events
         ]
-        projector = Projector(job_store(self.settings, self.engine), cast(Emitter, None))
+        projector = LifecycleHandler(job_store(self.settings, self.engine), cast(EventProducer, None))
         await projector.handle(cast(Any, messages))
 
     async def ended(self, *recipients: Any, **values: Any) -> UUID:

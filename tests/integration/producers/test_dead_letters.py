@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from dev.stack import Stack
 from producers.__main__ import cli
 from stream_app.app import create_app
-from stream_app.kafka.event_producer import Emitter
+from stream_app.kafka.event_producer import EventProducer
 from stream_app.settings import Settings
 from streaming_exporter.errors import Unreadable
 from streaming_exporter.events import ExportRequest, Topic, request_event
@@ -27,7 +27,7 @@ PREFIX = f"letters-{uuid4().hex[:8]}."
 class Letters:
     """Puts messages aside as a worker does, and runs the command."""
 
-    def __init__(self, stack: Stack, settings: Settings, emit: Emitter) -> None:
+    def __init__(self, stack: Stack, settings: Settings, emit: EventProducer) -> None:
         self.stack = stack
         self.settings = settings
         self.emit = emit
@@ -58,7 +58,7 @@ async def letters(stack: Stack, settings: Settings) -> AsyncIterator[Letters]:
     own = settings.model_copy(update={"kafka_topic_prefix": PREFIX})
     await ensure_topics(own)
     app = create_app(own)
-    yield Letters(stack, own, Emitter(app, PREFIX))
+    yield Letters(stack, own, EventProducer(app, PREFIX))
     await app.producer.stop()
 
 

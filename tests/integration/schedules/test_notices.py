@@ -7,11 +7,11 @@ from typing import Any, cast
 import pytest
 
 from stream_app.app import courier_of, job_store
-from stream_app.kafka.event_producer import Emitter
+from stream_app.kafka.event_producer import EventProducer
 from stream_app.notifications.models import Channel
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
-from stream_app.worker.lifecycle_handler import Projector
+from stream_app.worker.lifecycle_handler import LifecycleHandler
 from streaming_exporter.events import EventType
 from tests.integration.notifications.servers import MailServer, mail_server
 from tests.integration.schedules.conftest import START, Schedules, days
@@ -25,7 +25,9 @@ async def project(schedules: Schedules, most_failures: int = 5) -> None:
         for event in schedules.published
         if event.type is EventType.FAILED
     ]
-    projector = Projector(job_store(schedules.settings, schedules.engine), cast(Emitter, None), most_failures)
+    projector = LifecycleHandler(
+        job_store(schedules.settings, schedules.engine), cast(EventProducer, None), most_failures
+    )
     await projector.handle(cast(Any, messages))
 
 

@@ -15,7 +15,7 @@ from stream_app.settings import Settings
 from stream_app.storage import listing
 from stream_app.storage.listing import object_key
 from stream_app.storage.object_store import ObjectStore
-from stream_app.worker.maintenance.bucket_cleaner import SWEEPS, Sweeper
+from stream_app.worker.maintenance.bucket_cleaner import CLEANING_LOCK, BucketCleaner
 
 
 @pytest.fixture
@@ -27,9 +27,9 @@ def bucket(settings: Settings) -> ObjectStore:
 
 
 @pytest.fixture
-def sweeper(
+def bucket_cleaner(
     engine: AsyncEngine, bucket: ObjectStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> Sweeper:
+) -> BucketCleaner:
     """For which everything is two days old, in pages of three."""
     monkeypatch.setattr(listing, "PAGE", 3)
     store = JobQueue(engine, lease=timedelta(seconds=5), user_slots=2, max_attempts=3)
@@ -39,7 +39,7 @@ def sweeper(
         return await read() + timedelta(days=2)
 
     monkeypatch.setattr(store.clock, "read", later)
-    return Sweeper(store, bucket, settings)
+    return BucketCleaner(store, bucket, settings)
 
 
 async def job(engine: AsyncEngine, status: str, attempt: int, file: str | None = None) -> object:
@@ -69,7 +69,7 @@ def left(bucket: ObjectStore) -> set[str]:
     return {str(item.object_name) for item in found} | {item.key for item in bucket.open_uploads()}
 
 
-async def test_a_sweep(engine: AsyncEngine, sweeper: Sweeper, bucket: ObjectStore) -> None:
+async def test_a_sweep(engine: AsyncEngine, bucket_cleaner: BucketCleaner, bucket: ObjectStore) -> None:
     completed = await job(engine, "completed", 2, "f")
     running = await job(engine, "processing", 2)
     failed = await job(engine, "failed", 3)
@@ -86,21 +86,21 @@ async def test_a_sweep(engine: AsyncEngine, sweeper: Sweeper, bucket: ObjectStor
     for lost in (completed, running, failed, expired):
         put(bucket, object_key(lost, 1, "f"))
         bucket._client._create_multipart_upload(bucket.bucket, object_key(lost, 1, "g"), {})
-    assert await sweeper.sweep() == 8
+    assert await bucket_cleaner.clean() == 8
     assert left(bucket) == kept
-    assert await sweeper.sweep() == 0
+    assert await bucket_cleaner.clean() == 0
     assert left(bucket) == kept
 
 
 async def test_one_worker_sweeps_at_a_time(
-    engine: AsyncEngine, sweeper: Sweeper, bucket: ObjectStore
+    engine: AsyncEngine, bucket_cleaner: BucketCleaner, bucket: ObjectStore
 ) -> None:
     key = put(bucket, object_key(await job(engine, "failed", 1), 1, "f"))
     async with engine.begin() as other:
-        await other.execute(select(func.pg_advisory_xact_lock(SWEEPS)))
-        assert await sweeper.sweep() == 0
+        await other.execute(select(func.pg_advisory_xact_lock(CLEANING_LOCK)))
+        assert await bucket_cleaner.clean() == 0
         assert left(bucket) == {key}
-    assert await sweeper.sweep() == 1
+    assert await bucket_cleaner.clean() == 1
 
 
 async def test_the_store_is_told_what_to_forget(bucket: ObjectStore, settings: Settings) -> None:
@@ -122,7 +122,7 @@ async def test_the_store_is_told_what_to_forget(bucket: ObjectStore, settings: S
 
 
 async def test_files_that_were_promised_for_longer_are_kept_for_longer(
-    engine: AsyncEngine, sweeper: Sweeper, bucket: ObjectStore
+    engine: AsyncEngine, bucket_cleaner: BucketCleaner, bucket: ObjectStore
 ) -> None:
     """The retention may have been longer when they were made."""
     promised = await job(engine, "completed", 1, "f")
@@ -136,7 +136,7 @@ async def test_files_that_were_promised_for_longer_are_kept_for_longer(
                 .where(ExportJob.id == job_id)
                 .values(completed_at=now, expires_at=now + time)
             )
-    await sweeper.sweep()
+    await bucket_cleaner.clean()
     config = bucket._client.get_bucket_lifecycle(bucket.bucket)
     assert config is not None
     (files,) = [rule for rule in config.rules if rule.rule_id == "exporter-files"]

@@ -16,7 +16,7 @@ from stream_app.jobs.projector import apply
 from stream_app.jobs.states import FINAL, Status
 from stream_app.notifications.models import Delivery
 from stream_app.worker.maintenance import job_cleaner as pruning
-from stream_app.worker.maintenance.job_cleaner import BEFORE_STEP, BEGINNING, STEP, Pruner
+from stream_app.worker.maintenance.job_cleaner import BEFORE_STEP, BEGINNING, STEP, JobCleaner
 from streaming_exporter.events import Event, EventType, lifecycle_event
 from tests.integration.jobs.jobs import HISTORY, Jobs, Requests, request
 from tests.waiting import at_most
@@ -30,8 +30,8 @@ def jobs(engine: AsyncEngine) -> Jobs:
 
 
 @pytest.fixture
-def pruner(jobs: Jobs) -> Pruner:
-    return Pruner(jobs.store, HISTORY)
+def job_cleaner(jobs: Jobs) -> JobCleaner:
+    return JobCleaner(jobs.store, HISTORY)
 
 
 class Records:
@@ -77,7 +77,7 @@ def records(engine: AsyncEngine) -> Records:
 
 
 async def test_what_is_over_is_forgotten_with_what_was_sent_about_it(
-    pruner: Pruner, records: Records
+    job_cleaner: JobCleaner, records: Records
 ) -> None:
     run = uuid4()
     over = [await records.job(status, schedule_id=run) for status in ("failed", "cancelled", "expired")]
@@ -86,9 +86,9 @@ async def test_what_is_over_is_forgotten_with_what_was_sent_about_it(
         await records.told(job_id, "ambiguous", "b@example.com")
     kept = await records.job("expired", HISTORY - timedelta(hours=1))
     await records.told(kept, "sent")
-    assert await pruner.prune() == 3
+    assert await job_cleaner.clean() == 3
     assert await records.left() == ({kept}, {kept})
-    assert await pruner.prune() == 0
+    assert await job_cleaner.clean() == 0
 
 
 @pytest.mark.parametrize(
@@ -103,27 +103,27 @@ async def test_what_is_over_is_forgotten_with_what_was_sent_about_it(
     ],
 )
 async def test_what_is_not_over_stays_at_any_age(
-    pruner: Pruner, records: Records, status: str, values: Mapping[str, Any]
+    job_cleaner: JobCleaner, records: Records, status: str, values: Mapping[str, Any]
 ) -> None:
     job_id = await records.job(status, timedelta(days=5_000), **values)
     await records.told(job_id, "sent")
-    assert await pruner.prune() == 0
+    assert await job_cleaner.clean() == 0
     assert await records.left() == ({job_id}, {job_id})
 
 
 @pytest.mark.parametrize("status", ["pending", "sending"])
 async def test_a_job_of_which_somebody_is_still_told_stays(
-    pruner: Pruner, records: Records, status: str
+    job_cleaner: JobCleaner, records: Records, status: str
 ) -> None:
     job_id = await records.job("failed")
     await records.told(job_id, "sent")
     await records.told(job_id, status, "b@example.com")
-    assert await pruner.prune() == 0
+    assert await job_cleaner.clean() == 0
     assert await records.left() == ({job_id}, {job_id})
 
 
 async def test_what_stays_does_not_hold_up_what_goes(
-    pruner: Pruner, records: Records, monkeypatch: pytest.MonkeyPatch, engine: AsyncEngine
+    job_cleaner: JobCleaner, records: Records, monkeypatch: pytest.MonkeyPatch, engine: AsyncEngine
 ) -> None:
     """However many there are: the steps go past them."""
     monkeypatch.setattr(pruning, "STEP", text(STEP.text.replace(f"LIMIT {pruning.BATCH}", "LIMIT 3")))
@@ -131,28 +131,28 @@ async def test_what_stays_does_not_hold_up_what_goes(
     kept = {await records.job("completed", OLD + timedelta(days=n)) for n in range(7)}
     for hours in range(8):
         await records.job("expired", OLD + timedelta(hours=hours, days=3))
-    assert await pruner.prune() == 8
+    assert await job_cleaner.clean() == 8
     assert await records.left() == (kept, set())
 
 
 async def test_what_somebody_works_with_is_passed_over(
-    pruner: Pruner, records: Records, engine: AsyncEngine
+    job_cleaner: JobCleaner, records: Records, engine: AsyncEngine
 ) -> None:
     held, _ = await records.job("failed"), await records.job("failed")
     async with engine.begin() as other:
         await other.execute(select(ExportJob.id).where(ExportJob.id == held).with_for_update())
         async with at_most(3):
-            assert await pruner.prune() == 1
+            assert await job_cleaner.clean() == 1
     assert (await records.left())[0] == {held}
-    assert await pruner.prune() == 1
+    assert await job_cleaner.clean() == 1
 
 
 async def test_two_workers_at_once_forget_each_job_once(
-    engine: AsyncEngine, records: Records, pruner: Pruner
+    engine: AsyncEngine, records: Records, job_cleaner: JobCleaner
 ) -> None:
     for _ in range(20):
         await records.job("cancelled")
-    assert sum(await asyncio.gather(*(pruner.prune() for _ in range(4)))) == 20
+    assert sum(await asyncio.gather(*(job_cleaner.clean() for _ in range(4)))) == 20
     assert await records.left() == (set(), set())
 
 
@@ -167,12 +167,12 @@ def asked(job_id: UUID, age: timedelta | None) -> Event:
     ids=["both", "only Kafka", "published anew", "by a wrong clock"],
 )
 async def test_a_request_that_is_read_again_makes_no_second_job(
-    jobs: Jobs, records: Records, pruner: Pruner, said: timedelta | None, published: timedelta
+    jobs: Jobs, records: Records, job_cleaner: JobCleaner, said: timedelta | None, published: timedelta
 ) -> None:
     """It is put aside with the reason, and requests in the same batch are served."""
     requests = Requests(jobs.store)
     forgotten, wanted = await records.job("expired"), uuid4()
-    assert await pruner.prune() == 1
+    assert await job_cleaner.clean() == 1
     await requests.handle(asked(forgotten, said), at=datetime.now(UTC) - published)
     await requests.handle(asked(wanted, None))
     assert (await records.left())[0] == {wanted}
@@ -203,7 +203,7 @@ async def test_what_may_be_admitted_is_never_what_may_be_forgotten(jobs: Jobs, r
 
 
 async def test_events_of_a_job_that_is_forgotten_change_nothing(
-    jobs: Jobs, records: Records, pruner: Pruner
+    jobs: Jobs, records: Records, job_cleaner: JobCleaner
 ) -> None:
     claimed = await jobs.admit()
     (claim,) = await jobs.store.claim("w", 1)
@@ -214,7 +214,7 @@ async def test_events_of_a_job_that_is_forgotten_change_nothing(
     await jobs.apply(told.lifecycle)
     async with jobs.store.transaction() as connection:
         await connection.execute(text("UPDATE export_jobs SET created_at = now() - interval '401 days'"))
-    assert await pruner.prune() == 1
+    assert await job_cleaner.clean() == 1
     async with jobs.store.transaction() as connection:
         assert not await apply(connection, [told])
     await jobs.cancel(claimed)

@@ -17,8 +17,8 @@ from stream_app.settings import Settings
 from stream_app.storage.listing import object_key
 from stream_app.storage.object_store import ObjectStore
 from stream_app.worker.dispatcher import Dispatcher
-from stream_app.worker.job_runner import Runner
-from stream_app.worker.maintenance.job_rescuer import Caretaker
+from stream_app.worker.job_runner import JobRunner
+from stream_app.worker.maintenance.job_rescuer import JobRescuer
 from streaming_exporter.errors import Outage, Rejected, Retryable
 from streaming_exporter.events import Event, LifecycleData
 from tests.integration.jobs.jobs import Jobs, completed
@@ -36,11 +36,11 @@ def published() -> list[Event]:
 
 
 @pytest.fixture
-def caretaker(jobs: Jobs, storage: ObjectStore, published: list[Event]) -> Caretaker:
+def rescuer(jobs: Jobs, storage: ObjectStore, published: list[Event]) -> JobRescuer:
     async def emit(event: Event) -> None:
         published.append(event)
 
-    return Caretaker(jobs.store, storage, emit)
+    return JobRescuer(jobs.store, storage, emit)
 
 
 def put(storage: ObjectStore, claim: Claim) -> LifecycleData:
@@ -60,7 +60,7 @@ async def test_a_seal_that_is_repeated_after_its_outcome_was_applied_is_still_ou
 
 
 async def test_no_sweep_removes_the_file_of_a_completed_job(
-    jobs: Jobs, storage: ObjectStore, caretaker: Caretaker
+    jobs: Jobs, storage: ObjectStore, rescuer: JobRescuer
 ) -> None:
     await jobs.admit()
     (lost,) = await jobs.store.claim("w1", 1)
@@ -68,11 +68,11 @@ async def test_no_sweep_removes_the_file_of_a_completed_job(
     (claim,) = await jobs.store.claim("w2", 1)
     left, outcome = put(storage, lost), put(storage, claim)
     await jobs.store.seal(claim, outcome)
-    await caretaker.sweep(claim.job_id, before=claim.attempt + 1)
+    await rescuer.remove_leftovers(claim.job_id, before=claim.attempt + 1)
     assert storage.exists(str(outcome.key))
     assert not storage.exists(str(left.key))
     await jobs.apply(outcome)
-    await caretaker.sweep(claim.job_id, before=claim.attempt + 1)
+    await rescuer.remove_leftovers(claim.job_id, before=claim.attempt + 1)
     assert storage.exists(str(outcome.key))
 
 
@@ -99,7 +99,7 @@ class Exports:
 async def test_a_job_is_handed_back_once_the_state_database_is_there_again(
     jobs: Jobs,
     storage: ObjectStore,
-    caretaker: Caretaker,
+    rescuer: JobRescuer,
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
@@ -117,7 +117,7 @@ async def test_a_job_is_handed_back_once_the_state_database_is_there_again(
 
     monkeypatch.setattr(jobs.store, "release", late)
     exporter = cast(Exporter, Exports(storage, error))
-    runner = Runner(jobs.store, exporter, caretaker.emit, caretaker, settings)
+    runner = JobRunner(jobs.store, exporter, rescuer.emit, rescuer, settings)
     await runner.finish(runner.start(claim))
     job = await jobs.records.get(job_id)
     assert job is not None
@@ -126,7 +126,7 @@ async def test_a_job_is_handed_back_once_the_state_database_is_there_again(
 
 @pytest.mark.parametrize("error", [Outage("away"), Retryable("fault"), Rejected("no")])
 async def test_all_is_said_of_an_attempt_before_others_may_speak_of_its_job(
-    jobs: Jobs, storage: ObjectStore, caretaker: Caretaker, settings: Settings, error: Exception
+    jobs: Jobs, storage: ObjectStore, rescuer: JobRescuer, settings: Settings, error: Exception
 ) -> None:
     job_id = await jobs.admit()
     (claim,) = await jobs.store.claim("w", 1)
@@ -135,7 +135,7 @@ async def test_all_is_said_of_an_attempt_before_others_may_speak_of_its_job(
     async def emit(_: Event) -> None:
         await kafka_is_there.wait()
 
-    runner = Runner(jobs.store, cast(Exporter, Exports(storage, error)), emit, caretaker, settings)
+    runner = JobRunner(jobs.store, cast(Exporter, Exports(storage, error)), emit, rescuer, settings)
     attempt = runner.start(claim)
     finishing = asyncio.create_task(runner.finish(attempt))
     await asyncio.wait({attempt.export})
@@ -151,7 +151,7 @@ async def test_all_is_said_of_an_attempt_before_others_may_speak_of_its_job(
 
 
 async def test_no_more_is_said_of_an_attempt_whose_lease_was_lost_at_its_end(
-    jobs: Jobs, storage: ObjectStore, caretaker: Caretaker, settings: Settings
+    jobs: Jobs, storage: ObjectStore, rescuer: JobRescuer, settings: Settings
 ) -> None:
     await jobs.admit()
     started: list[int] = []
@@ -180,11 +180,11 @@ async def test_no_more_is_said_of_an_attempt_whose_lease_was_lost_at_its_end(
 
 
 async def test_a_job_that_waits_for_an_outage_is_tried_less_and_less_often(
-    jobs: Jobs, storage: ObjectStore, caretaker: Caretaker, settings: Settings
+    jobs: Jobs, storage: ObjectStore, rescuer: JobRescuer, settings: Settings
 ) -> None:
     job_id = await jobs.admit()
     exporter = cast(Exporter, Exports(storage, Outage("away")))
-    runner = Runner(jobs.store, exporter, caretaker.emit, caretaker, settings)
+    runner = JobRunner(jobs.store, exporter, rescuer.emit, rescuer, settings)
     for longest in (5, 10, 20, 40, 80, 120, 120):
         (claim,) = await jobs.store.claim("w", 1)
         began = datetime.now(UTC)
@@ -205,12 +205,12 @@ def exports(storage: ObjectStore) -> Exports:
 
 
 @pytest.fixture
-def dispatcher(jobs: Jobs, exports: Exports, caretaker: Caretaker, settings: Settings) -> Dispatcher:
+def dispatcher(jobs: Jobs, exports: Exports, rescuer: JobRescuer, settings: Settings) -> Dispatcher:
     return Dispatcher(
         worker="w",
         store=jobs.store,
         exporter=cast(Exporter, exports),
-        emit=caretaker.emit,
+        emit=rescuer.emit,
         settings=settings.model_copy(update={"lease_seconds": 1.2, "worker_slots": 2}),
     )
 
@@ -267,7 +267,7 @@ async def test_a_drain_waits_for_no_claim_that_hangs(dispatcher: Dispatcher) -> 
 
 
 async def test_files_that_cannot_be_removed_keep_nothing_else_waiting(
-    jobs: Jobs, caretaker: Caretaker, published: list[Event], monkeypatch: pytest.MonkeyPatch
+    jobs: Jobs, rescuer: JobRescuer, published: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the object store away, one removal a round is tried, after all else."""
     tried: list[int] = []
@@ -276,12 +276,12 @@ async def test_files_that_cannot_be_removed_keep_nothing_else_waiting(
         tried.append(len(published))
         raise Outage("object store: away")
 
-    monkeypatch.setattr(caretaker.storage, "remove", remove)
+    monkeypatch.setattr(rescuer.storage, "remove", remove)
     for _ in range(3):
         await jobs.admit()
     for claim in await jobs.store.claim("w", 3):
         assert await jobs.apply(completed(claim).model_copy(update={"expires_at": claim.started_at}))
-    await caretaker.tend()
+    await rescuer.rescue()
     await jobs.expire_leases()
     ended = await jobs.admit()
     (claim,) = await jobs.store.claim("w", 1)
@@ -289,6 +289,6 @@ async def test_files_that_cannot_be_removed_keep_nothing_else_waiting(
     await jobs.expire_leases()
     assert [outcome.job_id for outcome in await jobs.store.unpublished(limit=1)] == [ended]
     await jobs.expire_leases()
-    await caretaker.tend()
+    await rescuer.rescue()
     assert [event.job_id for event in published] == [ended]
     assert tried == [0, 1]

@@ -23,10 +23,10 @@ from stream_app.db.health import check_tables
 from stream_app.jobs.models import Base
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.write_check import test_upload
-from stream_app.kafka.event_producer import Emitter
+from stream_app.kafka.event_producer import EventProducer
 from stream_app.settings import Settings
 from stream_app.worker.batches import _handle_all
-from stream_app.worker.request_handler import Admission
+from stream_app.worker.request_handler import RequestHandler
 from streaming_exporter.errors import Outage, Unreadable
 from streaming_exporter.events import Event, ExportRequest, request_event
 from tests.waiting import at_most, patient
@@ -53,9 +53,13 @@ class Agent:
         self.engine = engine
         self.store = JobQueue(engine, lease=timedelta(seconds=30), user_slots=1, max_attempts=3)
         self.broker = Broker()
-        emit = cast(Emitter, self.broker)
-        self.admission = Admission(self.store, emit, {"csv"}, {"ledger"}, Addressing(), timedelta(days=400))
-        self.app = SimpleNamespace(held_up_at=None, held_up_by="", refused_at={}, get_on=lambda _: None)
+        emit = cast(EventProducer, self.broker)
+        self.admission = RequestHandler(
+            self.store, emit, {"csv"}, {"ledger"}, Addressing(), timedelta(days=400)
+        )
+        self.app = SimpleNamespace(
+            blocked_since=None, blocked_by="", failed_at={}, note_progress=lambda _: None
+        )
 
     def message(self, user: str) -> Any:
         event = request_event(ExportRequest(user_id=user, export_type="ledger", format="csv"), source="/t")
@@ -63,7 +67,7 @@ class Agent:
         return SimpleNamespace(app=self.app, message=record, event=event)
 
     async def take(self, messages: list[Any]) -> None:
-        emit = cast(Emitter, self.broker)
+        emit = cast(EventProducer, self.broker)
         await _handle_all(messages, self.admission.handle, emit, lambda: test_upload(self.store))
 
     async def users(self) -> list[str]:
@@ -72,7 +76,7 @@ class Agent:
 
     async def is_held_up(self) -> None:
         async with at_most(20):
-            while self.app.held_up_at is None:  # noqa: ASYNC110
+            while self.app.blocked_since is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
 
 
@@ -83,7 +87,7 @@ async def test_a_database_that_refuses_every_job_is_an_outage(engine: AsyncEngin
         await connection.execute(text("ALTER TABLE export_jobs ADD CONSTRAINT none CHECK (user_id = '')"))
     taking = asyncio.create_task(agent.take([agent.message(f"u{number}") for number in range(3)]))
     await agent.is_held_up()
-    assert "cannot be written" in agent.app.held_up_by
+    assert "cannot be written" in agent.app.blocked_by
     async with engine.begin() as connection:
         await connection.execute(text("ALTER TABLE export_jobs DROP CONSTRAINT none"))
     await asyncio.wait_for(taking, patient(20))
@@ -146,7 +150,7 @@ async def test_a_full_queue_of_notifications_is_an_outage(
     agent = Agent(engine)
     taking = asyncio.create_task(agent.take([agent.message(f"u{number}") for number in range(20)]))
     await agent.is_held_up()
-    assert "NOTIFY queue" in agent.app.held_up_by
+    assert "NOTIFY queue" in agent.app.blocked_by
     assert not taking.done()
     with pytest.raises(Outage, match="queue of notifications is 100% full"):
         await check_tables(engine)

@@ -16,8 +16,8 @@ from intervaltree import IntervalTree
 from structlog.testing import capture_logs
 
 from stream_app.kafka import transport
-from stream_app.kafka.buffers import OVERHEAD, HeldBytes
-from stream_app.kafka.transport import MOST_HELD, LosslessConsumer, _NothingRead, end_of_run
+from stream_app.kafka.buffers import OVERHEAD, BufferedBytes
+from stream_app.kafka.transport import MAX_BUFFERED_BYTES, LosslessConsumer, _NothingRead, end_of_run
 
 PLACE, UNREAD = TP("exports.requests", 0), TP("exports.requests", 1)
 TICKS = TP("exports.ticks", 0)
@@ -65,7 +65,7 @@ def consumer(monkeypatch: pytest.MonkeyPatch) -> LosslessConsumer:
         fetched={},
         done={},
         _lost={},
-        held=HeldBytes(),
+        held=BufferedBytes(),
         _committed_offset=defaultdict(lambda: None),
         _read_offset=_NothingRead(),
         _unacked_messages=set(),
@@ -192,7 +192,7 @@ async def test_a_topic_with_enough_in_memory_waits_and_others_go_on(
         return {}
 
     monkeypatch.setattr(Consumer, "_getmany", fetch)
-    held = [message(size=MOST_HELD)]
+    held = [message(size=MAX_BUFFERED_BYTES)]
     consumer.held.add(held[0])
     await consumer._getmany({PLACE, TICKS}, 1.0)
     await consumer._getmany({PLACE}, 1.0)
@@ -203,7 +203,7 @@ async def test_a_topic_with_enough_in_memory_waits_and_others_go_on(
 
 
 def test_bytes_are_held_until_the_message_is_gone() -> None:
-    held, kept = HeldBytes(), [message(size=5), message(TICKS, size=7)]
+    held, kept = BufferedBytes(), [message(size=5), message(TICKS, size=7)]
     for one in kept:
         held.add(one)
     assert (held.of(PLACE.topic), held.of(TICKS.topic)) == (OVERHEAD + 5, OVERHEAD + 7)
@@ -300,7 +300,7 @@ def test_a_commit_means_that_everything_before_it_was_handled(data: st.DataObjec
     """Whatever is fetched, dropped, handled twice or in another order, with holes in the log."""
     consumer = object.__new__(LosslessConsumer)
     consumer.__dict__.update(
-        held=HeldBytes(),
+        held=BufferedBytes(),
         fetched={},
         done={},
         _committed_offset=defaultdict(lambda: None),

@@ -2,9 +2,9 @@
 
 import pytest
 
-from stream_app.kafka.brokers import Place
+from stream_app.kafka.brokers import Partition
 from stream_app.observability import metrics
-from stream_app.worker.watchdog import Reading, Signs
+from stream_app.worker.watchdog import PartitionState, Signals
 from streaming_exporter.errors import Outage, Rejected, Retryable
 
 
@@ -47,15 +47,15 @@ def test_only_errors_of_a_library_are_a_parts_own(error: Exception, kind: str) -
 
 
 def test_lag_is_what_is_not_dealt_with() -> None:
-    def place(partition: int) -> Place:
+    def place(partition: int) -> Partition:
         return ("exports.requests", partition)
 
-    readings = {
-        place(0): Reading(position=10, oldest=7, acknowledged=False),
-        place(1): Reading(position=4, oldest=None, acknowledged=False),
-        place(2): Reading(position=None, oldest=None, acknowledged=False),
+    partition_states = {
+        place(0): PartitionState(position=10, oldest=7, acknowledged=False),
+        place(1): PartitionState(position=4, oldest=None, acknowledged=False),
+        place(2): PartitionState(position=None, oldest=None, acknowledged=False),
     }
-    signs = Signs("w", ends={place(0): 12, place(1): 4, place(2): 100}, readings=readings)
+    signs = Signals("w", ends={place(0): 12, place(1): 4, place(2): 100}, partition_states=partition_states)
     assert signs.behind() == {"exports.requests": 5}
 
 

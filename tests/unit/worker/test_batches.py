@@ -9,10 +9,10 @@ from uuid import uuid4
 
 import pytest
 
-from stream_app.kafka.buffers import Backlog
-from stream_app.kafka.event_producer import Emitter
+from stream_app.kafka.buffers import MessageBuffer
+from stream_app.kafka.event_producer import EventProducer
 from stream_app.worker import batches
-from stream_app.worker.batches import MOST, MOST_BYTES, _handle_all, _handle_next, sorted_out
+from stream_app.worker.batches import MOST, MOST_BYTES, _handle_all, _handle_next, decode_all
 from streaming_exporter.errors import Outage, Unreadable
 from streaming_exporter.events import Topic, cancel_event, tick_event
 
@@ -21,11 +21,11 @@ class App(SimpleNamespace):
     """What of the Faust app batches use."""
 
     def __init__(self) -> None:
-        super().__init__(held_up_at=None, held_up_by="", consumer_generation_id=1, steps=0)
-        self.refused_at: dict[str, float] = {}
-        self.backlogs: dict[str, Backlog] = {}
+        super().__init__(blocked_since=None, blocked_by="", consumer_generation_id=1, steps=0)
+        self.failed_at: dict[str, float] = {}
+        self.message_buffers: dict[str, MessageBuffer] = {}
 
-    def get_on(self, topic: str) -> None:
+    def note_progress(self, topic: str) -> None:
         self.steps += 1
 
 
@@ -74,7 +74,7 @@ class Parts:
         self.dead.append(event.message.value)
 
     async def take(self, messages: Sequence[Any]) -> None:
-        await _handle_all(cast(Any, messages), self.handle, cast(Emitter, self), self.prove)
+        await _handle_all(cast(Any, messages), self.handle, cast(EventProducer, self), self.prove)
 
 
 @pytest.mark.parametrize("impossible", [False, True])
@@ -83,9 +83,9 @@ async def test_a_refusal_is_noted(impossible: bool) -> None:
     parts = Parts(impossible=[b"x"] if impossible else [], refused=1)
     before = time.monotonic()
     await parts.take([Message(app, b"x")])
-    assert before <= app.held_up_at <= time.monotonic()
-    assert app.held_up_by == "the disk is full"
-    assert app.refused_at == {"t": app.held_up_at}
+    assert before <= app.blocked_since <= time.monotonic()
+    assert app.blocked_by == "the disk is full"
+    assert app.failed_at == {"t": app.blocked_since}
     assert len(parts.dead) == impossible
 
 
@@ -98,7 +98,7 @@ async def test_what_fails_for_all_is_an_outage_and_makes_no_dead_letter(number: 
     await parts.take([Message(app, value) for value in values])
     assert parts.dead == []
     assert parts.handled == values
-    assert "cannot be written" in app.held_up_by
+    assert "cannot be written" in app.blocked_by
 
 
 async def test_a_message_that_fails_alone_is_put_aside_and_the_others_are_handled() -> None:
@@ -128,7 +128,7 @@ async def test_a_message_that_fails_as_everything_begins_to_fail_is_kept() -> No
             raise KeyError("once")
         await parts.handle(messages)
 
-    await _handle_all(cast(Any, [Message(App(), b"x")]), handle, cast(Emitter, parts), parts.prove)
+    await _handle_all(cast(Any, [Message(App(), b"x")]), handle, cast(EventProducer, parts), parts.prove)
     assert parts.dead == []
     assert parts.handled == [b"x"]
 
@@ -154,20 +154,22 @@ async def test_batches_are_bounded_by_bytes_and_lose_nothing(sizes: list[int], b
     """R14: and a message that is larger than a batch is one."""
     app, handled = App(), []
     events = [Message(app, bytes(size)) for size in sizes]
-    backlog = Backlog(2 * MOST)
+    message_buffer = MessageBuffer(2 * MOST)
     for event in cast(list[Any], events):
-        await backlog.put(event)
-    first: Any = await backlog.get()
+        await message_buffer.put(event)
+    first: Any = await message_buffer.get()
 
     async def handle(messages: Sequence[Any]) -> None:
         handled.append(list(messages))
 
     nothing = cast(Any, None)
     over: Any = first
-    while over is not None or not backlog.is_empty:
-        assert backlog.places == {("t", 0)}
-        over = await _handle_next(over or backlog.get_nowait(), backlog, handle, nothing, nothing)
-    assert backlog.places == set()
+    while over is not None or not message_buffer.is_empty:
+        assert message_buffer.places == {("t", 0)}
+        over = await _handle_next(
+            over or message_buffer.get_nowait(), message_buffer, handle, nothing, nothing
+        )
+    assert message_buffer.places == set()
     assert len(handled[0]) == batch
     assert [event for messages in handled for event in messages] == events
     assert all(event.acked for event in events)
@@ -179,7 +181,7 @@ def test_a_batch_is_sorted_out_in_order() -> None:
     misplaced = cancel_event(uuid4(), source="/t")
     contents = [ticks[0].encode(), b"?", misplaced.encode(), None, ticks[1].encode()]
     messages = [SimpleNamespace(message=SimpleNamespace(value=content, headers=())) for content in contents]
-    read, unread = sorted_out(cast(Any, messages), Topic.TICKS)
+    read, unread = decode_all(cast(Any, messages), Topic.TICKS)
     read = cast(list[Any], read)
     assert read == [(messages[0], ticks[0]), (messages[4], ticks[1])]
     assert [message for message, _ in unread] == messages[1:4]
@@ -193,6 +195,6 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(
         batches,
-        "until_possible",
+        "retry_until_possible",
         stamina.AsyncRetryingCaller(attempts=None, timeout=None, wait_initial=0, wait_max=0.01).on(Outage),
     )

@@ -8,21 +8,21 @@ import pytest
 from typer.testing import CliRunner
 
 from stream_app.__main__ import cli
-from stream_app.worker.process_health import FRESH_SECONDS, is_ready, say_ready
+from stream_app.worker.process_health import FRESH_SECONDS, is_ready, write_ready_file
 
 
 def test_ready_while_it_is_touched(tmp_path: Path) -> None:
     file = tmp_path / "ready"
     assert not is_ready(file)
-    say_ready(file, True)
+    write_ready_file(file, True)
     assert is_ready(file)
     old = time.time() - FRESH_SECONDS - 1
     os.utime(file, (old, old))
     assert not is_ready(file)
-    say_ready(file, True)
+    write_ready_file(file, True)
     assert is_ready(file)
-    say_ready(file, False)
-    say_ready(file, False)
+    write_ready_file(file, False)
+    write_ready_file(file, False)
     assert not file.exists()
     assert not is_ready(None)
 

@@ -7,8 +7,8 @@ import pytest
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
-from stream_app.kafka.buffers import Backlog, HeldBytes
-from stream_app.kafka.transport import MOST_HELD, App, LosslessConsumer
+from stream_app.kafka.buffers import BufferedBytes, MessageBuffer
+from stream_app.kafka.transport import MAX_BUFFERED_BYTES, App, LosslessConsumer
 from stream_app.worker.batches import _handle_next
 
 TOPIC = "exports.requests"
@@ -18,7 +18,7 @@ TOPIC = "exports.requests"
 def app() -> App:
     made = App("progress", broker="kafka://nowhere", web_enabled=False)
     consumer = object.__new__(LosslessConsumer)
-    consumer.held = HeldBytes()
+    consumer.held = BufferedBytes()
     made._consumer = consumer
     made.consumer_generation_id = 1
     return made
@@ -33,16 +33,16 @@ def event(app: App, partition: int, size: int = 0) -> Any:
 
 async def handled(app: App, partitions: list[int], *, most: int = 100, size: int = 0) -> list[int]:
     """Handle a message of the first partition, and meanwhile read one of each of the others; the progress."""
-    backlog = Backlog(most)
-    await backlog.put(event(app, partitions[0], size))
+    message_buffer = MessageBuffer(most)
+    await message_buffer.put(event(app, partitions[0], size))
 
     async def handle(_: object) -> None:
         for partition in partitions[1:]:
-            await backlog.put(event(app, partition))
-        app.get_on(TOPIC)
+            await message_buffer.put(event(app, partition))
+        app.note_progress(TOPIC)
 
     nothing = cast(Any, None)
-    await _handle_next(await backlog.get(), backlog, handle, nothing, nothing)
+    await _handle_next(await message_buffer.get(), message_buffer, handle, nothing, nothing)
     return [app.steps((TOPIC, partition)) for partition in range(4)]
 
 
@@ -59,4 +59,4 @@ async def test_a_step_is_progress_for_all_while_the_backlog_is_full(app: App) ->
 
 
 async def test_a_step_is_progress_for_all_while_reading_waits_for_room(app: App) -> None:
-    assert await handled(app, [0], size=MOST_HELD) == [2, 2, 2, 2]
+    assert await handled(app, [0], size=MAX_BUFFERED_BYTES) == [2, 2, 2, 2]

@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import pytest
 
-from stream_app.kafka.brokers import Group, Place
+from stream_app.kafka.brokers import Group, Partition
 from stream_app.worker import replay
-from stream_app.worker.replay import PATIENCE_SECONDS, Replay
+from stream_app.worker.replay import PATIENCE_SECONDS, OutcomeReplay
 from streaming_exporter.errors import Outage
 from tests.waiting import patient
 
@@ -28,17 +28,17 @@ class World:
         self.committed = committed
         self.refused_until = 0.0
         self.unwritable_until = 0.0
-        self.replay = Replay(
-            cast(Any, self), TOPIC, refused_at=self.refused_at, prove=self.prove, clock=lambda: self.now
+        self.replay = OutcomeReplay(
+            cast(Any, self), TOPIC, failed_at=self.failed_at, prove=self.prove, clock=lambda: self.now
         )
 
     async def partitions(self, _: object) -> dict[str, set[int]]:
         return {TOPIC: {0}}
 
-    async def begins(self, _: object) -> dict[Place, int]:
+    async def begins(self, _: object) -> dict[Partition, int]:
         return {PLACE: 0}
 
-    async def ends(self, _: object) -> dict[Place, int]:
+    async def ends(self, _: object) -> dict[Partition, int]:
         return {PLACE: END}
 
     async def group(self) -> Group:
@@ -48,7 +48,7 @@ class World:
             raise Outage("Kafka is away")
         return Group("Stable", frozenset(), {PLACE: committed})
 
-    def refused_at(self) -> float | None:
+    def failed_at(self) -> float | None:
         return min(self.now, self.refused_until) or None
 
     async def prove(self) -> None:

@@ -9,10 +9,10 @@ from uuid import uuid4
 
 import pytest
 
-from stream_app.kafka.event_producer import Emitter
+from stream_app.kafka.event_producer import EventProducer
 from stream_app.schedules.scheduler import Scheduler
 from stream_app.settings import Settings
-from stream_app.worker.tick_handler import Ticks, moment_of
+from stream_app.worker.tick_handler import TickHandler, moment_of
 from streaming_exporter.errors import Outage
 from streaming_exporter.events import Event, cancel_event, tick_event
 
@@ -49,7 +49,7 @@ class Parts:
 async def handled(messages: Iterable[bytes | None], **changes: Any) -> Parts:
     parts = Parts()
     settings = Settings(_env_file=None, **changes)
-    ticks = Ticks(cast(Scheduler, parts), cast(Emitter, parts), settings)
+    ticks = TickHandler(cast(Scheduler, parts), cast(EventProducer, parts), settings)
     wrapped = [SimpleNamespace(message=received(value)) for value in messages]
     await ticks.handle(cast(Any, wrapped))
     return parts
@@ -88,7 +88,7 @@ async def test_what_is_no_tick_is_put_aside_once_the_others_are_handled() -> Non
     """Else it would be at every try of an outage."""
     parts = Parts()
     parts.away = True
-    ticks = Ticks(cast(Scheduler, parts), cast(Emitter, parts), Settings(_env_file=None))
+    ticks = TickHandler(cast(Scheduler, parts), cast(EventProducer, parts), Settings(_env_file=None))
     values = (b"{", tick_event(AT, source="/t").encode())
     wrapped = [SimpleNamespace(message=received(value)) for value in values]
     for dead in (0, 0, 1):

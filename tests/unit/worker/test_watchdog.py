@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from stream_app.kafka.brokers import Group
-from stream_app.worker.process_health import Deadman
-from stream_app.worker.watchdog import Health, Reading, Signs, Watchdog
+from stream_app.worker.process_health import ExitTimer
+from stream_app.worker.watchdog import Health, PartitionState, Signals, Watchdog
 from tests.waiting import until
 
 PLACE = ("exports.requests", 3)
@@ -33,34 +33,36 @@ def watchdog(clock: Clock) -> Watchdog:
 
 def signs(
     *, position: int | None = 7, oldest: int | None = None, acknowledged: bool = False, end: int = 7
-) -> Signs:
-    return Signs(
+) -> Signals:
+    return Signals(
         "w1",
         group=Group("Stable", frozenset({"w1", "w2"}), {PLACE: 5}),
         ends={PLACE: end},
-        readings={PLACE: Reading(position, oldest, acknowledged)},
+        partition_states={PLACE: PartitionState(position, oldest, acknowledged)},
     )
 
 
 def test_well(watchdog: Watchdog) -> None:
-    assert watchdog.look(signs()) == (Health.WELL, "")
+    assert watchdog.look(signs()) == (Health.READY, "")
 
 
 @pytest.mark.parametrize(
-    "reading",
+    "state",
     [
-        Reading(9, None, False, fetched=7, done=7),  # behind the last message lie marks of transactions
-        Reading(7, 6, False, fetched=7, done=6),
-        Reading(7, None, True, fetched=7, done=6),
+        PartitionState(
+            9, None, False, fetched=7, done=7
+        ),  # behind the last message lie marks of transactions
+        PartitionState(7, 6, False, fetched=7, done=6),
+        PartitionState(7, None, True, fetched=7, done=6),
     ],
 )
-def test_no_message_is_missing(reading: Reading) -> None:
-    assert not reading.is_missing_some
+def test_no_message_is_missing(state: PartitionState) -> None:
+    assert not state.is_missing_some
 
 
 def test_well_without_partitions(watchdog: Watchdog) -> None:
     """There may be more workers than partitions."""
-    assert watchdog.look(replace(signs(), readings={})) == (Health.WELL, "")
+    assert watchdog.look(replace(signs(), partition_states={})) == (Health.READY, "")
 
 
 @pytest.mark.parametrize(
@@ -71,33 +73,38 @@ def test_well_without_partitions(watchdog: Watchdog) -> None:
         (signs(oldest=6), r"exports.requests[3] is not dealt with from 6"),
         (signs(acknowledged=True), r"exports.requests[3] is not committed from 5"),
         (
-            replace(signs(), readings={PLACE: Reading(7, None, False, fetched=7, done=6)}),
+            replace(signs(), partition_states={PLACE: PartitionState(7, None, False, fetched=7, done=6)}),
             r"exports.requests[3] was read up to 7, and a message from 6 on is lost",
         ),
     ],
 )
-def test_no_progress(watchdog: Watchdog, clock: Clock, seen: Signs, reason: str) -> None:
+def test_no_progress(watchdog: Watchdog, clock: Clock, seen: Signals, reason: str) -> None:
     """It is ready for work until it has lasted: every busy worker looks like that for a moment."""
-    assert watchdog.look(seen)[0] is Health.WELL
+    assert watchdog.look(seen)[0] is Health.READY
     clock.now = PATIENCE - 1
-    assert watchdog.look(seen)[0] is Health.WELL
+    assert watchdog.look(seen)[0] is Health.READY
     clock.now = PATIENCE
     assert watchdog.look(seen) == (Health.STUCK, reason)
 
 
 @pytest.mark.parametrize(
-    ("reading", "end", "count"),
+    ("state", "end", "count"),
     [
-        (Reading(7, None, False), 9, 2),
-        (Reading(7, 4, False), 9, 5),
-        (Reading(9, None, True), 9, 0),
-        (Reading(None, None, False), 9, 0),  # it has not said yet where it reads
-        (Reading(7, None, False), 5, 0),  # it was told of the end before it read on
+        (PartitionState(7, None, False), 9, 2),
+        (PartitionState(7, 4, False), 9, 5),
+        (PartitionState(9, None, True), 9, 0),
+        (PartitionState(None, None, False), 9, 0),  # it has not said yet where it reads
+        (PartitionState(7, None, False), 5, 0),  # it was told of the end before it read on
     ],
 )
-def test_what_is_not_dealt_with_is_counted(reading: Reading, end: int, count: int) -> None:
-    others = {("exports.requests", 4): Reading(0, 0, False), ("exports.events", 0): Reading(1, None, False)}
-    seen = Signs("w1", ends={PLACE: end, ("exports.requests", 4): 1}, readings={PLACE: reading, **others})
+def test_what_is_not_dealt_with_is_counted(state: PartitionState, end: int, count: int) -> None:
+    others = {
+        ("exports.requests", 4): PartitionState(0, 0, False),
+        ("exports.events", 0): PartitionState(1, None, False),
+    }
+    seen = Signals(
+        "w1", ends={PLACE: end, ("exports.requests", 4): 1}, partition_states={PLACE: state, **others}
+    )
     assert seen.behind() == {"exports.requests": count + 1, "exports.events": 0}
 
 
@@ -119,11 +126,11 @@ def test_not_in_the_group(watchdog: Watchdog, clock: Clock, group: Group) -> Non
 
 
 def test_progress_ends_a_symptom(watchdog: Watchdog, clock: Clock) -> None:
-    """A backlog may last for hours, as long as something moves."""
+    """A backlog can last for hours, as long as something moves."""
     for offset in range(100):
         clock.now = offset * (PATIENCE - 1)
         seen = signs(position=offset, oldest=offset, end=1_000)
-        assert watchdog.look(seen)[0] is Health.WELL
+        assert watchdog.look(seen)[0] is Health.READY
 
 
 def test_a_step_inside_a_message_ends_a_symptom(watchdog: Watchdog, clock: Clock) -> None:
@@ -131,7 +138,7 @@ def test_a_step_inside_a_message_ends_a_symptom(watchdog: Watchdog, clock: Clock
     for step in range(100):
         clock.now = step * (PATIENCE - 1)
         seen = replace(signs(oldest=6, end=9), progress={PLACE: step})
-        assert watchdog.look(seen)[0] is Health.WELL
+        assert watchdog.look(seen)[0] is Health.READY
     clock.now += PATIENCE
     health, reason = watchdog.look(seen)
     assert health is Health.STUCK
@@ -139,20 +146,20 @@ def test_a_step_inside_a_message_ends_a_symptom(watchdog: Watchdog, clock: Clock
 
 
 @pytest.mark.parametrize(
-    "still", [Reading(7, None, False), Reading(9, 7, False)], ids=["unread", "unhandled"]
+    "still", [PartitionState(7, None, False), PartitionState(9, 7, False)], ids=["unread", "unhandled"]
 )
 def test_progress_of_other_partitions_ends_no_symptom(
-    watchdog: Watchdog, clock: Clock, still: Reading
+    watchdog: Watchdog, clock: Clock, still: PartitionState
 ) -> None:
     """A partition that Faust no longer reads, or whose messages it lost, beside others that have traffic."""
     other = (PLACE[0], 0)
     group = Group("Stable", frozenset({"w1"}), {})
     for step in range(3):
         clock.now = step * PATIENCE / 2
-        readings = {PLACE: still, other: Reading(step, step, False)}
-        seen = Signs("w1", {}, group, {PLACE: 9, other: 90}, readings, progress={other: step})
+        partition_states = {PLACE: still, other: PartitionState(step, step, False)}
+        seen = Signals("w1", {}, group, {PLACE: 9, other: 90}, partition_states, progress={other: step})
         health, reason = watchdog.look(seen)
-        assert health is (Health.STUCK if step == 2 else Health.WELL)
+        assert health is (Health.STUCK if step == 2 else Health.READY)
     assert reason.startswith("exports.requests[3] is not")
 
 
@@ -180,30 +187,32 @@ def test_without_the_object_store_messages_must_move_all_the_same(watchdog: Watc
 
 def test_waiting_for_a_part_that_answers_and_refuses_is_not_fatal(watchdog: Watchdog, clock: Clock) -> None:
     """A disk that is full, too few replicas: however long, and afterwards it has its whole time."""
-    seen = replace(signs(oldest=6, acknowledged=True, end=9), held_up_by="the disk is full")
+    seen = replace(signs(oldest=6, acknowledged=True, end=9), blocked_by="the disk is full")
     for now in range(0, 300, 10):
         clock.now = now
-        assert watchdog.look(replace(seen, held_up_at=now - 5)) == (Health.WAITING, "the disk is full")
-    last = replace(seen, held_up_at=clock.now)
+        assert watchdog.look(replace(seen, blocked_since=now - 5)) == (Health.WAITING, "the disk is full")
+    last = replace(seen, blocked_since=clock.now)
     clock.now += PATIENCE
-    assert watchdog.look(last)[0] is Health.WELL
+    assert watchdog.look(last)[0] is Health.READY
     clock.now += PATIENCE
     assert watchdog.look(last)[0] is Health.STUCK
 
 
 def test_it_is_well_again_as_soon_as_messages_are_dealt_with(watchdog: Watchdog, clock: Clock) -> None:
-    assert watchdog.look(replace(signs(), held_up_at=clock.now, held_up_by="it was full"))[0] is Health.WELL
+    assert (
+        watchdog.look(replace(signs(), blocked_since=clock.now, blocked_by="it was full"))[0] is Health.READY
+    )
 
 
 def test_waiting_for_a_part_does_not_excuse_a_lost_membership(watchdog: Watchdog, clock: Clock) -> None:
     lost = replace(signs(oldest=6), group=Group("Empty", frozenset(), {}))
-    assert watchdog.look(replace(lost, held_up_at=0.0))[0] is Health.WAITING
+    assert watchdog.look(replace(lost, blocked_since=0.0))[0] is Health.WAITING
     clock.now = PATIENCE
-    assert watchdog.look(replace(lost, held_up_at=PATIENCE))[0] is Health.STUCK
+    assert watchdog.look(replace(lost, blocked_since=PATIENCE))[0] is Health.STUCK
 
 
 def test_before_anything_is_known(watchdog: Watchdog, clock: Clock) -> None:
-    unknown = Signs("w1")
+    unknown = Signals("w1")
     assert watchdog.look(unknown)[0] is Health.WAITING
     clock.now = PATIENCE
     assert watchdog.look(unknown)[0] is Health.WAITING
@@ -215,7 +224,7 @@ def left() -> list[int]:
 
 
 def test_a_deadman_leaves_without_signs_of_life(left: list[int], capfd: pytest.CaptureFixture[str]) -> None:
-    Deadman(0.2, left.append).start()
+    ExitTimer(0.2, left.append).start()
     until(lambda: left == [1])
     written = capfd.readouterr().err
     assert "the worker showed no sign of life within 0.2 s" in written
@@ -223,26 +232,26 @@ def test_a_deadman_leaves_without_signs_of_life(left: list[int], capfd: pytest.C
 
 
 def test_a_deadman_stays_while_there_are_some(left: list[int]) -> None:
-    """Signs come for three times its patience; without them it leaves."""
-    deadman = Deadman(0.3, left.append)
-    deadman.start()
+    """Signals come for three times its patience; without them it leaves."""
+    exit_timer = ExitTimer(0.3, left.append)
+    exit_timer.start()
     began = time.monotonic()
     while time.monotonic() - began < 1:
-        deadman.alive()
+        exit_timer.reset()
         time.sleep(0.01)
     assert left == []
-    deadman.last(0.2)
+    exit_timer.limit_exit(0.2)
     until(lambda: left == [1])
 
 
 def test_a_last_patience_is_not_prolonged(left: list[int], capfd: pytest.CaptureFixture[str]) -> None:
-    deadman = Deadman(5, left.append)
-    deadman.last(0.3)
-    deadman.start()
+    exit_timer = ExitTimer(5, left.append)
+    exit_timer.limit_exit(0.3)
+    exit_timer.start()
 
     def urged() -> bool:
-        deadman.alive()
-        deadman.last(60)
+        exit_timer.reset()
+        exit_timer.limit_exit(60)
         return left == [1]
 
     until(urged, within=10)
