@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from producers.console import ends_well
+from producers.console import exit_on_error
 
 if TYPE_CHECKING:
     from stream_app.settings import Settings
@@ -27,7 +27,7 @@ def api(
     from stream_app.observability import logs
     from stream_app.setting_errors import load_settings, warn_of_misspelt
 
-    with ends_well():
+    with exit_on_error():
         settings = load_settings()
         refuse_unsafe(settings, host)
         load_datasets(settings.datasets_file)  # here its error is one line, later it would be a traceback

@@ -19,14 +19,14 @@ from api.files import routes as files
 from api.files import webhook_secret as webhooks
 from api.jobs import event_stream as events
 from api.jobs import routes as jobs
-from api.middleware import HEADER, RequestContext
+from api.middleware.request_context import HEADER, RequestContext
+from api.middleware.request_limits import RequestLimits
+from api.middleware.response_headers import hsts_headers
 from api.operations import access as details
 from api.operations import health, metrics, metrics_server
 from api.page import reference
 from api.page import routes as site
-from api.parameters import known_parameters
-from api.request_limits import RequestLimits
-from api.response_headers import transport_headers
+from api.parameters import reject_unknown_parameters
 from api.schedules import routes as schedules
 from api.services import open_services
 from stream_app.observability import telemetry
@@ -59,14 +59,14 @@ def create_app(settings: Settings, *, host: str | None = None) -> FastAPI:
         redoc_url=None,
         openapi_url="/openapi.json" if settings.api_docs else None,
         separate_input_output_schemas=False,
-        dependencies=[Depends(known_parameters)],
+        dependencies=[Depends(reject_unknown_parameters)],
         # Its spans hold paths, and with them links of mails, and texts of errors; see
         # stream_app.observability.tracing.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.state.open_details = details.are_open(settings, host)
+    app.state.public_details = details.details_are_public(settings, host)
     app.add_middleware(RequestLimits, settings=settings)
-    app.add_middleware(RequestContext, headers=transport_headers(settings))
+    app.add_middleware(RequestContext, headers=hsts_headers(settings))
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **_cors(settings))
     handlers.install(app)
@@ -109,7 +109,9 @@ def _document_problems(app: FastAPI) -> None:
                 if "HTTPValidationError" in str(operation["responses"].get("422")):
                     del operation["responses"]["422"]
                 if "requestBody" in operation:
-                    operation["responses"] |= json.loads(json.dumps(problems.documented(400, 408, 413)))
+                    operation["responses"] |= json.loads(
+                        json.dumps(problems.problem_responses(400, 408, 413))
+                    )
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

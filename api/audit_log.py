@@ -1,8 +1,8 @@
 """One line of the log for every call: who asked for what, whose it is, and whether they got it.
 
-The line is written where the answer begins, by the middleware that surrounds every call, so that no route
-can leave it out. Routes add what only they know: :func:`about` whose object it is, :func:`acted_by` who asks
-where there is no token. Numbers count up within one process: a gap means that lines are missing.
+The middleware writes the line when the response starts, so no route can leave it out. Routes add what only
+they know: :func:`set_object` the object and its owner, :func:`set_actor` the actor of a call without a token.
+The number of a line grows by one within a process, so a gap means that lines are missing.
 """
 
 import itertools
@@ -16,7 +16,7 @@ import structlog
 from starlette.types import Scope
 
 from api.auth.authenticator import User
-from api.paths import PROBES, loggable
+from api.middleware.paths import HEALTH_PATHS, loggable
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +42,7 @@ _current: ContextVar[Entry | None] = ContextVar("audit_entry", default=None)
 
 
 @contextmanager
-def entry() -> Iterator[Entry]:
+def open_entry() -> Iterator[Entry]:
     """The entry of the call that is served in the block."""
     made = Entry()
     token = _current.set(made)
@@ -52,19 +52,19 @@ def entry() -> Iterator[Entry]:
         _current.reset(token)
 
 
-def about(kind: str, identifier: object, *, owner: str | None) -> None:
+def set_object(kind: str, identifier: object, *, owner: str | None) -> None:
     """Note the object of the call, such as a ``job``, and whose it is."""
     if (made := _current.get()) is not None:
         made.object, made.owner = f"{kind}:{identifier}", owner
 
 
-def acted_by(who: User | str) -> None:
+def set_actor(who: User | str) -> None:
     """Note who asks: a user, or in words what else gives the right."""
     if (made := _current.get()) is not None:
         made.user, made.actor = (who, who.id) if isinstance(who, User) else (None, who)
 
 
-def record(made: Entry, scope: Scope, status: int) -> None:
+def write_line(made: Entry, scope: Scope, status: int) -> None:
     """Write the line of a call that is answered with ``status``."""
     path: str = scope["path"]
     route = scope.get("route")
@@ -85,7 +85,7 @@ def record(made: Entry, scope: Scope, status: int) -> None:
         "client": client[0] if client else None,
     }
     # Probes come every few seconds, and tell and change nothing of anybody's.
-    write = log.debug if path in PROBES and status < 400 else log.info
+    write = log.debug if path in HEALTH_PATHS and status < 400 else log.info
     write("call.audited", **line)
 
 

@@ -9,9 +9,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 
-from api.errors import FieldProblem, Problem, not_found, of_error, title
+from api.errors import FieldProblem, Problem, not_found, problem_of, title
+from api.middleware.paths import loggable
 from api.parameters import fields_at, unknown
-from api.paths import loggable
 from streaming_exporter.errors import ExporterError
 
 log = structlog.get_logger(__name__)
@@ -39,7 +39,7 @@ async def _on_problem(request: Request, error: Exception) -> Response:
 async def _on_exporter_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, ExporterError):
         raise error
-    problem = of_error(error)
+    problem = problem_of(error)
     if problem.status >= 500:
         log.warning("request.failed", path=loggable(request.url.path), error=str(error))
     return problem.response(request_id(request))

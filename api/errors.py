@@ -99,7 +99,7 @@ def not_found() -> Problem:
     return Problem(404, "not_found", "There is no such job, or it is not yours")
 
 
-def of_error(error: ExporterError) -> Problem:
+def problem_of(error: ExporterError) -> Problem:
     """What an error of the service means over HTTP; what only concerns operators stays in the log."""
     if isinstance(error, Rejected):
         return Problem(422, error.code, str(error), field=error.field)
@@ -119,15 +119,15 @@ def of_error(error: ExporterError) -> Problem:
             "A part of the service cannot be reached at the moment; nothing was changed, try again",
             headers={"Retry-After": str(RETRY_SECONDS)},
         )
-    return unexpected()
+    return internal_error()
 
 
-def unexpected() -> Problem:
+def internal_error() -> Problem:
     """A mistake in the service."""
     return Problem(500, "internal_error", "Something went wrong here; the request id leads to the log")
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's description of the problems that a call may answer with."""
     schema = {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}
     return {

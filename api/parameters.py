@@ -36,7 +36,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return next(filter(None, map(_model_in, get_args(annotation))), None)
 
 
-async def known_parameters(request: Request) -> None:
+async def reject_unknown_parameters(request: Request) -> None:
     """Dependency of every call: refuse what its query must not have, where it has parameters at all.
 
     Raises:

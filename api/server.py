@@ -8,7 +8,7 @@ import h11
 import structlog
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from api.paths import is_stream
+from api.middleware.paths import is_stream
 
 log = structlog.get_logger(__name__)
 
@@ -109,7 +109,7 @@ class BoundedProtocol(H11Protocol):
             self._unread = None
 
     def _check_reading(self, before: int) -> None:
-        """Go on watching a client that reads; abort the connection of one that does not."""
+        """Go on queue_metrics a client that reads; abort the connection of one that does not."""
         if before - self.transport.get_write_buffer_size() >= READ_BYTES:
             self._watch_reading()
             return

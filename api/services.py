@@ -12,12 +12,12 @@ from fastapi import Depends, Request
 
 from api.auth.authenticator import Authenticator
 from api.auth.signing_keys import Keys, PublishedKeys, SharedSecret
-from api.files.download_audit import Audit
-from api.jobs.live_updates import Feed
+from api.files.download_audit import DownloadAudit
+from api.jobs.live_updates import LiveUpdates
 from api.jobs.reader import JobReader
-from api.operations.queue_metrics import Watching
+from api.operations.queue_metrics import QueueMetrics
 from api.operations.readiness import Readiness
-from stream_app.addresses import Addressing
+from stream_app.addresses import AddressRules
 from stream_app.db.clock import DatabaseClock
 from stream_app.db.engine import create_engine
 from stream_app.db.notifications import CHANGES_CHANNEL, listen
@@ -30,7 +30,7 @@ from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.records import JobRecords
 from stream_app.keyed_hashes import AddressHash
 from stream_app.notifications.links import Links
-from stream_app.notifications.outbox import Ledger
+from stream_app.notifications.outbox import Outbox
 from stream_app.observability import metrics
 from stream_app.schedules.store import ScheduleStore
 from stream_app.settings import Settings
@@ -49,37 +49,37 @@ ESTIMATES = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
+class ApiServices:
     """What the calls work with."""
 
     settings: Settings
     datasets: Mapping[str, Dataset]
     formats: Mapping[str, Format]
-    estimating: Source
+    estimate_source: Source
     catalog: Catalog
     records: JobRecords
     reader: JobReader
-    feed: Feed
+    live_updates: LiveUpdates
     store: JobQueue
     schedules: ScheduleStore
     schedule_reads: ScheduleStore
     """What only reads: it goes on while those who write wait for a part that is away."""
     storage: ObjectStore
-    addressing: Addressing
-    ledger: Ledger
+    addressing: AddressRules
+    outbox: Outbox
     links: Links
     address_hash: AddressHash
     publisher: Publisher
     relay: OutboxRelay
     clock: DatabaseClock
-    audit: Audit
-    watching: Watching
+    download_audit: DownloadAudit
+    queue_metrics: QueueMetrics
     readiness: Readiness
     authenticator: Authenticator
 
 
 @asynccontextmanager
-async def open_services(settings: Settings) -> AsyncIterator[Services]:
+async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
     """Build everything; nothing is connected before it is needed, so the API starts while parts are down.
 
     Raises:
@@ -96,8 +96,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         source = Source(settings, connections=4)
         stack.push_async_callback(source.close)
         # Whoever waits for an estimate must not keep anybody from ordering.
-        estimating = Source(settings, connections=ESTIMATES)
-        stack.push_async_callback(estimating.close)
+        estimate_source = Source(settings, connections=ESTIMATES)
+        stack.push_async_callback(estimate_source.close)
         publisher = await stack.enter_async_context(Publisher(settings, client_id=NAME, source=SOURCE))
         keys: Keys = SharedSecret(settings.jwt_secret.get_secret_value())
         if settings.jwt_jwks_url is not None:
@@ -122,42 +122,44 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         # Only signs links and asks whether the store is there: quickly, since somebody waits.
         storage = ObjectStore(settings, connections=2, timeout_seconds=3, retry_seconds=0)
         stack.callback(storage.close)
-        feed = Feed(records)
-        await stack.enter_async_context(_running(feed.run()))
+        live_updates = LiveUpdates(records)
+        await stack.enter_async_context(_running(live_updates.run()))
         await stack.enter_async_context(_running(metrics.watch_loop()))
         await stack.enter_async_context(
-            _running(listen(settings, feed.notice, application=f"{NAME}-feed", channel=CHANGES_CHANNEL))
+            _running(
+                listen(settings, live_updates.on_notify, application=f"{NAME}-feed", channel=CHANGES_CHANNEL)
+            )
         )
-        yield Services(
+        yield ApiServices(
             settings=settings,
             datasets=datasets,
             formats=FORMATS,
-            estimating=estimating,
+            estimate_source=estimate_source,
             catalog=Catalog(source.fetch),
             records=records,
             reader=reader,
-            feed=feed,
+            live_updates=live_updates,
             store=store,
             schedules=ScheduleStore(writing),
             schedule_reads=ScheduleStore(reading),
             storage=storage,
-            addressing=Addressing.of(settings),
-            ledger=Ledger(reading),
+            addressing=AddressRules.of(settings),
+            outbox=Outbox(reading),
             links=Links(settings),
             address_hash=AddressHash.of(settings),
             publisher=publisher,
             relay=relay,
             clock=store.clock,
-            watching=Watching(reading),
+            queue_metrics=QueueMetrics(reading),
             readiness=Readiness(
                 {
                     "database": records.check,
                     "kafka": publisher.check,
                     "object_store": lambda: storage.call(storage.check),
-                    "feed": feed.check,
+                    "feed": live_updates.check,
                 }
             ),
-            audit=await stack.enter_async_context(Audit(publisher, source=SOURCE)),
+            download_audit=await stack.enter_async_context(DownloadAudit(publisher, source=SOURCE)),
             authenticator=Authenticator(settings, keys),
         )
 
@@ -174,9 +176,9 @@ async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             await task
 
 
-async def _services(request: Request) -> Services:
-    services: Services = request.app.state.services
+async def _services(request: Request) -> ApiServices:
+    services: ApiServices = request.app.state.services
     return services
 
 
-Container = Annotated[Services, Depends(_services)]
+InjectedServices = Annotated[ApiServices, Depends(_services)]

@@ -21,7 +21,7 @@ from bench.load import Load, load
 from dev.process import free_ports
 from dev.progress import console
 from dev.stack import Stack
-from producers.token_signing import mint
+from producers.tokens import sign_token
 from stream_app.settings import Settings
 
 CONNECTIONS = 16
@@ -56,7 +56,7 @@ async def _status(
 ) -> None:
     user = f"user-{uuid4()}"
     path = f"/exports/jobs/{await _job(settings, user)}"
-    headers = {"Authorization": f"Bearer {mint(settings, user)}"}
+    headers = {"Authorization": f"Bearer {sign_token(settings, user)}"}
     calls = {
         "constant": (constant, "/constant", {}, 200),
         "status": (api, path, headers, 200),
@@ -93,7 +93,7 @@ async def _status(
 async def _listeners(settings: Settings, number: int, port: int, api: psutil.Process) -> None:
     """Open streams to one job each and let them idle."""
     user = f"user-{uuid4()}"
-    token = mint(settings, user)
+    token = sign_token(settings, user)
     before = api.memory_info().rss
     open_streams = []
     for _ in range(number):

@@ -15,7 +15,7 @@ from dev.progress import console
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, rich_markup_mode=None)
 
-Rows = Annotated[int, typer.Option(min=1, help="Ledger entries of the sample")]
+Rows = Annotated[int, typer.Option(min=1, help="Outbox entries of the sample")]
 
 
 @cli.command()

@@ -17,7 +17,7 @@ from dev.progress import console
 from dev.stack import ROOT, Stack
 from producers.display import size
 from producers.download import fetch
-from producers.token_signing import mint
+from producers.tokens import sign_token
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.settings import Settings
 from streaming_exporter.client import Api
@@ -58,7 +58,7 @@ def demo(ledger_rows: int, output: Path) -> None:
         given = {key.removeprefix("EXPORTER_").lower(): value for key, value in stack.settings().items()}
         settings = Settings.model_validate(given)
         console.print(f"\nOne [bold]export.requested[/] event per format goes to Kafka, as {USER}:")
-        with Api(api.url, mint(settings, USER)) as client, _bars() as bars:
+        with Api(api.url, sign_token(settings, USER)) as client, _bars() as bars:
             orders = asyncio.run(_publish(settings, bars))
             _follow(client, orders, bars, ledger_rows)
             bars.stop()

@@ -9,8 +9,8 @@ from uuid import UUID
 import typer
 
 from producers import arguments, dead_letters, schedules
-from producers.console import ExtensibleGroup, ends_well
-from producers.token_options import Token
+from producers.console import ExtensibleGroup, exit_on_error
+from producers.tokens import Token
 
 cli = typer.Typer(
     cls=ExtensibleGroup,
@@ -94,12 +94,12 @@ def request(
     """Publish a request for an export; prints the job's id."""
     import asyncio  # slow to import, as are the others
 
-    from producers import session
+    from producers import job_commands
     from stream_app.setting_errors import load_settings
 
-    with ends_well():
+    with exit_on_error():
         settings = load_settings()
-        order = session.order_of(
+        request = job_commands.parse_request(
             {
                 "user_id": user_id,
                 "export_type": export_type,
@@ -113,11 +113,11 @@ def request(
                 "webhook": webhook,
             }
         )
-        api = session.open_api(settings, api_url, token, user_id) if watch or output else None
-        job = asyncio.run(session.publish_request(settings, order, job_id))
+        api = job_commands.open_api(settings, api_url, token, user_id) if watch or output else None
+        job = asyncio.run(job_commands.publish_request(settings, request, job_id))
         typer.echo(job)
         if api is not None:
-            session.follow_to_end(api, job, output)
+            job_commands.follow_to_end(api, job, output)
 
 
 @cli.command()
@@ -128,12 +128,12 @@ def status(
     api_url: ApiUrl = None,
 ) -> None:
     """Print what the API knows about a job, as JSON."""
-    from producers import session
+    from producers import job_commands
     from stream_app.setting_errors import load_settings
 
     with (
-        ends_well(),
-        session.open_api(load_settings(), api_url, token, user_id, role=session.OPERATE) as api,
+        exit_on_error(),
+        job_commands.open_api(load_settings(), api_url, token, user_id, role=job_commands.OPERATE) as api,
     ):
         typer.echo(json.dumps(api.record(job_id), indent=2, ensure_ascii=False))
 
@@ -149,13 +149,13 @@ def watch(
     api_url: ApiUrl = None,
 ) -> None:
     """Follow a job until it ends."""
-    from producers import session
+    from producers import job_commands
     from stream_app.setting_errors import load_settings
 
-    with ends_well():
-        role = session.ADMIN if output else session.OPERATE
-        api = session.open_api(load_settings(), api_url, token, user_id, role=role)
-        session.follow_to_end(api, job_id, output)
+    with exit_on_error():
+        role = job_commands.ADMIN if output else job_commands.OPERATE
+        api = job_commands.open_api(load_settings(), api_url, token, user_id, role=role)
+        job_commands.follow_to_end(api, job_id, output)
 
 
 @cli.command()
@@ -167,14 +167,14 @@ def download(
     api_url: ApiUrl = None,
 ) -> None:
     """Download a finished job's file and check it against its sha256."""
-    from producers import session
+    from producers import job_commands
     from producers.display import display
     from producers.download import fetch
     from stream_app.setting_errors import load_settings
 
     with (
-        ends_well(),
-        session.open_api(load_settings(), api_url, token, user_id) as api,
+        exit_on_error(),
+        job_commands.open_api(load_settings(), api_url, token, user_id) as api,
     ):
         with display() as shown:
             path = fetch(api, job_id, output, shown.download)
@@ -186,11 +186,11 @@ def cancel(job_id: JobId) -> None:
     """Ask for a job to be cancelled."""
     import asyncio
 
-    from producers import session
+    from producers import job_commands
     from stream_app.setting_errors import load_settings
 
-    with ends_well():
-        asyncio.run(session.publish_cancellation(load_settings(), job_id))
+    with exit_on_error():
+        asyncio.run(job_commands.publish_cancellation(load_settings(), job_id))
         typer.echo(f"Cancellation requested: {job_id}", err=True)
 
 
@@ -203,11 +203,11 @@ def token(
     hours: Annotated[float, typer.Option(min=0.01, help="How long it is valid")] = 12,
 ) -> None:
     """Sign a token with EXPORTER_JWT_SECRET and print it, and nothing else."""
-    from producers.token_signing import mint
+    from producers.tokens import sign_token
     from stream_app.setting_errors import load_settings
 
-    with ends_well():
-        typer.echo(mint(load_settings(), user_id, role or (), hours=hours))
+    with exit_on_error():
+        typer.echo(sign_token(load_settings(), user_id, role or (), hours=hours))
 
 
 @cli.command()
@@ -218,7 +218,7 @@ def tick() -> None:
     from producers import ticker
     from stream_app.setting_errors import load_settings, warn_of_misspelt
 
-    with ends_well():
+    with exit_on_error():
         settings = load_settings()
         logging.basicConfig(
             level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", force=True

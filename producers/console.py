@@ -17,7 +17,7 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
 @contextmanager
-def ends_well() -> Iterator[None]:
+def exit_on_error() -> Iterator[None]:
     """Turn errors that the project raises on purpose into a line and an exit code."""
     # What libraries log about an error is in the error as well, in words for users.
     logging.getLogger().addHandler(logging.NullHandler())

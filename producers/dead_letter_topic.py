@@ -11,8 +11,8 @@ from streaming_exporter.errors import PublishError, Unreadable, UsageError
 from streaming_exporter.events import Topic, decode
 from streaming_exporter.publisher import Publisher
 
-OURS = ("error", "topic", "partition", "offset")
-CUT = "cut_from_bytes"
+ADDED_HEADERS = ("error", "topic", "partition", "offset")
+LENGTH_HEADER = "cut_from_bytes"
 """Headers that the service adds, after those that the message had."""
 
 ANSWER_SECONDS = 10.0
@@ -24,7 +24,7 @@ Id = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """A message that was put aside: where it lies now, where it was, and why.
 
     ``headers`` are those that it came with. ``cut_from`` is its length in bytes where only its beginning was
@@ -43,13 +43,13 @@ class Letter:
     cut_from: int | None
 
     @classmethod
-    def of(cls, record: Any) -> "Letter":
+    def of(cls, record: Any) -> "DeadLetter":
         """From a record as aiokafka has it."""
         headers = [(name, value or b"") for name, value in record.headers]
         ours = dict(headers)  # of two with one name the later, which is the service's
-        known = {name: ours.get(name, b"").decode("utf-8", "replace") for name in OURS}
-        length = ours.get(CUT, b"").decode("ascii", "replace")
-        added = len(OURS) + (CUT in ours)
+        known = {name: ours.get(name, b"").decode("utf-8", "replace") for name in ADDED_HEADERS}
+        length = ours.get(LENGTH_HEADER, b"").decode("ascii", "replace")
+        added = len(ADDED_HEADERS) + (LENGTH_HEADER in ours)
         return cls(
             id=(record.partition, record.offset),
             at=datetime.fromtimestamp(record.timestamp / 1_000, UTC),
@@ -75,7 +75,7 @@ class Letter:
 
     def as_json(self, *, whole: bool = False) -> dict[str, Any]:
         """For programs; ``whole`` with what it carries: text, or hexadecimal digits of what is none."""
-        told: dict[str, Any] = {
+        document: dict[str, Any] = {
             "id": self.name,
             "at": self.at.isoformat(),
             "error": self.error,
@@ -87,10 +87,10 @@ class Letter:
             "job_id": self.job,
         }
         if whole:
-            told["key"] = _shown(self.key)
-            told["headers"] = [[name, _shown(value)] for name, value in self.headers]
-            told["value"] = _shown(self.value)
-        return told
+            document["key"] = _shown(self.key)
+            document["headers"] = [[name, _shown(value)] for name, value in self.headers]
+            document["value"] = _shown(self.value)
+        return document
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Selection:
     error: str | None = None
     topic: str | None = None
 
-    def has(self, letter: Letter) -> bool:
+    def has(self, letter: DeadLetter) -> bool:
         """Whether ``letter`` is one of them; ``error`` is a part of the reason, in any case of letters."""
         return (
             (not self.ids or letter.id in self.ids)
@@ -114,13 +114,13 @@ class Selection:
         )
 
 
-async def newest(settings: Settings, selection: Selection, limit: int) -> tuple[list[Letter], int]:
+async def newest(settings: Settings, selection: Selection, limit: int) -> tuple[list[DeadLetter], int]:
     """The last ``limit`` letters of ``selection``, the oldest first, and how many there are in all.
 
     Raises:
         PublishError: Kafka does not answer.
     """
-    kept: deque[Letter] = deque(maxlen=limit)
+    kept: deque[DeadLetter] = deque(maxlen=limit)
     number = 0
     async for letter in read(settings, selection):
         kept.append(letter)
@@ -128,7 +128,7 @@ async def newest(settings: Settings, selection: Selection, limit: int) -> tuple[
     return list(kept), number
 
 
-async def read(settings: Settings, selection: Selection) -> AsyncIterator[Letter]:
+async def read(settings: Settings, selection: Selection) -> AsyncIterator[DeadLetter]:
     """The letters of ``selection`` that are there now, those of a partition in their order.
 
     Raises:
@@ -165,7 +165,7 @@ async def read(settings: Settings, selection: Selection) -> AsyncIterator[Letter
                 elif time.monotonic() - silent_since > ANSWER_SECONDS:
                     raise TimeoutError(f"no messages within {ANSWER_SECONDS:.0f} s")
                 for record in records.get(place, ()):
-                    letter = Letter.of(record)
+                    letter = DeadLetter.of(record)
                     if record.offset < end and selection.has(letter):
                         yield letter
     except (KafkaError, OSError, TimeoutError) as error:
@@ -199,15 +199,15 @@ async def _spans(consumer: Any, places: list[Any], selection: Selection) -> dict
 
 
 @dataclass(frozen=True, slots=True)
-class Redriven:
+class RedriveResult:
     """What became of a letter: ``problem`` says why it was not published, if it was not."""
 
-    letter: Letter
+    letter: DeadLetter
     problem: str | None = None
 
 
 async def redrive(
-    settings: Settings, selection: Selection, *, dry: bool, said: Callable[[Redriven], None]
+    settings: Settings, selection: Selection, *, dry: bool, report: Callable[[RedriveResult], None]
 ) -> None:
     """Publish letters again where they came from, each as it was, one after the other in their order.
 
@@ -215,7 +215,7 @@ async def redrive(
     is published.
 
     Raises:
-        PublishError: Kafka does not answer; what was said to be published is.
+        PublishError: Kafka does not answer; the letters that were reported as published are on their topics.
     """
     topics = {settings.topic(topic) for topic in Topic if topic is not Topic.DEAD_LETTERS}
     async with Publisher(settings, client_id="exporter-redrive") as publisher:
@@ -223,10 +223,10 @@ async def redrive(
             problem = _problem(letter, topics)
             if problem is None and not dry:
                 await publisher.publish_raw(letter.topic, letter.key, letter.value, letter.headers)
-            said(Redriven(letter, problem))
+            report(RedriveResult(letter, problem))
 
 
-def _problem(letter: Letter, topics: set[str]) -> str | None:
+def _problem(letter: DeadLetter, topics: set[str]) -> str | None:
     if letter.topic not in topics:
         return f"it says that it came from {letter.topic!r}, which is no topic of this service"
     if letter.cut_from is not None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from producers.console import FAILED, ends_well
+from producers.console import FAILED, exit_on_error
 
 cli = typer.Typer(
     help="What could not be read: list, show, redrive.",
@@ -38,7 +38,7 @@ def list_(
     from producers import dead_letter_topic as letters
     from stream_app.setting_errors import load_settings
 
-    with ends_well():
+    with exit_on_error():
         settings = load_settings()
         selection = _selection(settings, since, until, error, topic)
         found, number = asyncio.run(letters.newest(settings, selection, limit))
@@ -62,7 +62,7 @@ def show(
     from stream_app.setting_errors import load_settings
     from streaming_exporter.errors import UsageError
 
-    with ends_well():
+    with exit_on_error():
         selection = letters.Selection(ids=(letters.parse_id(letter_id),))
         found, _ = asyncio.run(letters.newest(load_settings(), selection, 1))
         if not found:
@@ -103,7 +103,7 @@ def redrive(
 
     numbers = {"published": 0, "refused": 0}
 
-    def said(one: letters.Redriven) -> None:
+    def report(one: letters.RedriveResult) -> None:
         done = "refused" if one.problem else "published"
         numbers[done] += 1
         if as_json:
@@ -113,14 +113,14 @@ def redrive(
             where = one.problem or f"{'would go' if dry else 'published'} to {one.letter.topic}"
             typer.echo(_plain(f"{one.letter.name}  {one.letter.job or '-'}  {where}"))
 
-    with ends_well():
+    with exit_on_error():
         settings = load_settings()
         ids = tuple(letters.parse_id(text) for text in letter_ids or ())
         filters = (since, until, error, topic)
         if sum((bool(ids), any(filters), everything)) != 1:
             raise UsageError("say which: some ids, or some of --since --until --error --topic, or --all")
         selection = letters.Selection(ids=ids) if ids else _selection(settings, *filters)
-        asyncio.run(letters.redrive(settings, selection, dry=dry, said=said))
+        asyncio.run(letters.redrive(settings, selection, dry=dry, report=report))
         verb = "to be published" if dry else "published"
         typer.echo(f"{numbers['published']} {verb}, {numbers['refused']} refused", err=True)
         if numbers["refused"] or (ids and sum(numbers.values()) < len(set(ids))):

@@ -7,8 +7,8 @@ from uuid import UUID
 import typer
 
 from producers import arguments
-from producers.console import ends_well
-from producers.token_options import Token
+from producers.console import exit_on_error
+from producers.tokens import Token
 
 cli = typer.Typer(
     help="Exports on a calendar: create, list, show, pause, resume, run, delete.",
@@ -74,7 +74,7 @@ def create(
     api_url: ApiUrl = None,
 ) -> None:
     """Make a schedule; prints its id, and when it runs next."""
-    with ends_well():
+    with exit_on_error():
         body = {
             "export_type": export_type,
             "format": file_format,
@@ -101,7 +101,7 @@ def create(
 @cli.command("list")
 def list_all(user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None) -> None:
     """Print every schedule, newest first, and when it runs next."""
-    with ends_well():
+    with exit_on_error():
         cursor: str | None = ""
         while cursor is not None:
             suffix = f"?limit=100{cursor and f'&cursor={cursor}'}"
@@ -116,7 +116,7 @@ def show(
     schedule_id: ScheduleId, user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None
 ) -> None:
     """Print a schedule with its next five runs and its last ones, as JSON."""
-    with ends_well():
+    with exit_on_error():
         schedule = _call("GET", f"/{schedule_id}", None, user_id, token, api_url)
         runs = _call("GET", f"/{schedule_id}/runs?limit=5", None, user_id, token, api_url)["runs"]
         typer.echo(json.dumps({**schedule, "last_runs": runs}, indent=2, ensure_ascii=False))
@@ -127,7 +127,7 @@ def pause(
     schedule_id: ScheduleId, user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None
 ) -> None:
     """Let no more runs start."""
-    with ends_well():
+    with exit_on_error():
         _call("PATCH", f"/{schedule_id}", {"active": False}, user_id, token, api_url)
         typer.echo(f"Paused: {schedule_id}", err=True)
 
@@ -137,14 +137,14 @@ def resume(
     schedule_id: ScheduleId, user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None
 ) -> None:
     """Let runs start again, from the next one on."""
-    with ends_well():
+    with exit_on_error():
         _show_next(_call("PATCH", f"/{schedule_id}", {"active": True}, user_id, token, api_url))
 
 
 @cli.command()
 def run(schedule_id: ScheduleId, user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None) -> None:
     """Start a run now; prints its job's id."""
-    with ends_well():
+    with exit_on_error():
         typer.echo(_call("POST", f"/{schedule_id}:run", None, user_id, token, api_url)["export_job_id"])
 
 
@@ -153,7 +153,7 @@ def delete(
     schedule_id: ScheduleId, user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None
 ) -> None:
     """Remove a schedule; its files stay for their time."""
-    with ends_well():
+    with exit_on_error():
         _call("DELETE", f"/{schedule_id}", None, user_id, token, api_url)
         typer.echo(f"Deleted: {schedule_id}", err=True)
 
@@ -166,10 +166,10 @@ def _call(
     token: str | None,
     api_url: str | None,
 ) -> dict[str, Any]:
-    from producers import session
+    from producers import job_commands
     from stream_app.setting_errors import load_settings
 
-    with session.open_api(load_settings(), api_url, token, user_id) as api:
+    with job_commands.open_api(load_settings(), api_url, token, user_id) as api:
         return api.call(method, ROOT + path, body)
 
 

@@ -89,7 +89,7 @@ def resend(
     import asyncio
 
     from stream_app.db.engine import create_engine
-    from stream_app.notifications.outbox import Ledger
+    from stream_app.notifications.outbox import Outbox
     from streaming_exporter.errors import ExporterError
 
     settings = _settings()
@@ -97,7 +97,7 @@ def resend(
     async def due() -> list[str]:
         engine = create_engine(settings, application="exporter resend")
         try:
-            return await Ledger(engine).resend(job_id, to)
+            return await Outbox(engine).resend(job_id, to)
         finally:
             await engine.dispose()
 

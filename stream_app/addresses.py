@@ -43,7 +43,7 @@ that no receiver of webhooks has, although routers may forward packets to them."
 
 
 @dataclass(frozen=True, slots=True)
-class Addressing:
+class AddressRules:
     """Which mail addresses and webhooks a request or a schedule may name.
 
     ``domains`` are those that mails may go to, lower case; none means any.
@@ -154,7 +154,7 @@ class Addressing:
         return url
 
 
-def receiver_of(url: str) -> str:
+def receiver_url(url: str) -> str:
     """What identifies a receiver of webhooks: its URL without the query, which differs from job to job."""
     return url.partition("?")[0]
 

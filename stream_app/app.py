@@ -17,7 +17,7 @@ from mode import Service
 from sqlalchemy.ext.asyncio import AsyncEngine
 from yarl import URL
 
-from stream_app.addresses import Addressing
+from stream_app.addresses import AddressRules
 from stream_app.db.engine import create_engine
 from stream_app.db.health import check_tables
 from stream_app.db.notifications import listen
@@ -33,12 +33,12 @@ from stream_app.kafka.brokers import Brokers
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.kafka.transport import App
 from stream_app.notifications.channel import Transport
-from stream_app.notifications.email import Mailer
+from stream_app.notifications.email import MailTransport
 from stream_app.notifications.links import Links
 from stream_app.notifications.models import Channel
-from stream_app.notifications.outbox import Ledger
-from stream_app.notifications.sender import POLL_SECONDS, REST_SECONDS, SETTLE_SECONDS, Courier
-from stream_app.notifications.webhook import Hooks
+from stream_app.notifications.outbox import Outbox
+from stream_app.notifications.sender import POLL_SECONDS, REST_SECONDS, SETTLE_SECONDS, Sender
+from stream_app.notifications.webhook import WebhookTransport
 from stream_app.observability import metrics
 from stream_app.retries import retry_until_possible
 from stream_app.schedules.scheduler import Scheduler
@@ -86,19 +86,19 @@ def job_store(settings: Settings, engine: AsyncEngine) -> JobQueue:
     )
 
 
-def courier_of(
+def create_sender(
     settings: Settings, engine: AsyncEngine, storage: ObjectStore, worker: str, *, poll: float = POLL_SECONDS
-) -> Courier:
+) -> Sender:
     """Who sends mails and webhooks, over the channels that are set up."""
     links = Links(settings)
     transports: dict[Channel, Transport] = {}
     if settings.smtp_host is not None:
-        transports[Channel.MAIL] = Mailer(settings, links, storage)
+        transports[Channel.MAIL] = MailTransport(settings, links, storage)
     if settings.webhook_key is not None:
-        transports[Channel.WEBHOOK] = Hooks(settings, links)
+        transports[Channel.WEBHOOK] = WebhookTransport(settings, links)
     # Longer than the send time-out and the statements around it: an expired lease means a dead sender.
     lease = timedelta(seconds=2 * settings.delivery_timeout_seconds + 2)
-    return Courier(Ledger(engine, worker=worker, lease=lease), transports, settings, poll=poll)
+    return Sender(Outbox(engine, worker=worker, lease=lease), transports, settings, poll=poll)
 
 
 def create_app(settings: Settings) -> App:
@@ -126,7 +126,7 @@ def create_app(settings: Settings) -> App:
         emit=emit,
         settings=settings,
     )
-    courier = courier_of(settings, engine, storage, name)
+    sender = create_sender(settings, engine, storage, name)
     relay = OutboxRelay(store, emit.all)
 
     async def prove() -> None:
@@ -139,7 +139,7 @@ def create_app(settings: Settings) -> App:
         failed_at=lambda: app.failed_at.get(outcomes),
         prove=prove,
     )
-    admission = RequestHandler(store, emit, FORMATS, datasets, Addressing.of(settings), settings.history)
+    admission = RequestHandler(store, emit, FORMATS, datasets, AddressRules.of(settings), settings.history)
     projector = LifecycleHandler(
         store,
         emit,
@@ -204,8 +204,8 @@ def create_app(settings: Settings) -> App:
                 rescue(),
                 relay.run(),
                 store.clock.run(),
-                *(courier.work(channel) for channel in Channel),
-                courier.watch(),
+                *(sender.run(channel) for channel in Channel),
+                sender.settle_expired(),
                 listen(settings, dispatcher.wake, application=name),
                 bucket_cleaner.run(),
                 job_cleaner.run(),
@@ -223,7 +223,7 @@ def create_app(settings: Settings) -> App:
                 raise Stuck(f"a task of the worker has ended: {task!r}")
 
         async def on_stop(self) -> None:
-            await asyncio.gather(dispatcher.drain(settings.drain_seconds), courier.drain())
+            await asyncio.gather(dispatcher.drain(settings.drain_seconds), sender.drain())
 
         async def on_shutdown(self) -> None:
             await source.close()

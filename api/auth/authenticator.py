@@ -27,8 +27,8 @@ OPERATE = "exports:operate"
 
 SKEW_SECONDS = 10
 """How far ahead the clock of whoever issued a token may be."""
-LONGEST_TOKEN = 8192
-REMEMBERED = 4096
+MAX_TOKEN_LENGTH = 8192
+MAX_CACHED_TOKENS = 4096
 """Verified tokens that are not verified again until they expire or their key goes."""
 
 
@@ -52,21 +52,21 @@ class User:
         return not self.roles.isdisjoint({OPERATE, ADMIN})
 
     @property
-    def may_export_all(self) -> bool:
+    def can_export_all(self) -> bool:
         """Whether scope ``all`` is open to them."""
         return not self.roles.isdisjoint({ALL_ROWS, ADMIN})
 
     @property
-    def sees(self) -> str | None:
+    def data_owner(self) -> str | None:
         """The user whose jobs they see with all that is in them; ``None``: everybody's."""
         return None if self.is_admin else self.id
 
     @property
-    def oversees(self) -> str | None:
+    def status_owner(self) -> str | None:
         """The user whose jobs they see at least the state of; ``None``: everybody's."""
         return None if self.is_operator else self.id
 
-    def may_see_data(self, owner: str) -> bool:
+    def can_see_data(self, owner: str) -> bool:
         """Whether what is in the jobs of ``owner`` is theirs to see."""
         return self.is_admin or self.id == owner
 
@@ -99,7 +99,7 @@ class Authenticator:
             Problem: 401, without a word on which check failed beyond expiry.
             Retryable: the identity provider's keys cannot be fetched.
         """
-        if len(token) > LONGEST_TOKEN:
+        if len(token) > MAX_TOKEN_LENGTH:
             raise _unauthorized("The token is not valid")
         try:
             user = await self._known(token) or await self._verify(token)
@@ -146,7 +146,7 @@ class Authenticator:
         user = User(
             _subject(at_path(claims, self._user_claim)), _roles(at_path(claims, self._roles_claim)), expires
         )
-        if len(self._verified) >= REMEMBERED:
+        if len(self._verified) >= MAX_CACHED_TOKENS:
             self._verified.clear()
         self._verified[token] = (header, key, user)
         return user

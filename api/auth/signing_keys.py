@@ -148,7 +148,7 @@ class PublishedKeys:
             httpx.HTTPError, httpx.InvalidURL, TimeoutError, RecursionError,
             ValueError, KeyError, TypeError, AttributeError,
         ) as error:  # fmt: skip
-            log.warning("jwks.unavailable", url=self._url, error=repr(error))
+            log.warning("jwks.fetch_failed", url=self._url, error=repr(error))
             self._failure = repr(error)
             if not self._usable:
                 self._tried = float("-inf")  # without keys nobody is let in: the next request tries again
@@ -173,10 +173,10 @@ def _public_keys(document: dict[str, Any]) -> list[Key]:
             key = JWKRegistry.import_key(item)
         except (JoseError, ValueError, KeyError, TypeError, AttributeError) as error:
             kid = item.get("kid") if isinstance(item, dict) else None
-            log.warning("jwks.unusable_key", kid=kid, error=repr(error))
+            log.warning("jwks.key_rejected", kid=kid, error=repr(error))
             continue
         if isinstance(key, RSAKey) and key.raw_value.key_size < MIN_RSA_BITS:
-            log.warning("jwks.unusable_key", kid=key.kid, error=f"RSA of less than {MIN_RSA_BITS} bits")
+            log.warning("jwks.key_rejected", kid=key.kid, error=f"RSA of less than {MIN_RSA_BITS} bits")
         elif type(key) in ALGORITHMS:
             keys.append(key)
     return keys

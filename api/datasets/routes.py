@@ -5,9 +5,9 @@ import asyncio
 from fastapi import APIRouter
 
 from api.auth.authenticator import CurrentUser
-from api.errors import documented
+from api.errors import problem_responses
 from api.jobs.schemas import Catalogue, ColumnView, DatasetView, FormatView
-from api.services import Container, Services
+from api.services import ApiServices, InjectedServices
 from stream_app.exports.columns import Column
 from stream_app.exports.datasets import Dataset
 from stream_app.exports.filters import operators
@@ -21,9 +21,9 @@ router = APIRouter(prefix="/exports/datasets", tags=["datasets"])
     operation_id="listDatasets",
     summary="Datasets with their columns and operators, and the formats",
     response_model=Catalogue,
-    responses=documented(401, 500, 503),
+    responses=problem_responses(401, 500, 503),
 )
-async def list_datasets(services: Container, user: CurrentUser) -> Catalogue:
+async def list_datasets(services: InjectedServices, user: CurrentUser) -> Catalogue:
     """Columns and types are the source database's; a dataset whose table is missing says so in `error`."""
     return Catalogue(
         datasets=await asyncio.gather(*(_view(services, dataset) for dataset in services.datasets.values())),
@@ -40,7 +40,7 @@ async def list_datasets(services: Container, user: CurrentUser) -> Catalogue:
     )
 
 
-async def _view(services: Services, dataset: Dataset) -> DatasetView:
+async def _view(services: ApiServices, dataset: Dataset) -> DatasetView:
     columns: tuple[Column, ...] = ()
     problem = None
     try:

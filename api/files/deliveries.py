@@ -9,9 +9,9 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from api.auth.authenticator import CurrentUser
-from api.errors import documented
-from api.jobs.routes import visible_job
-from api.services import Container
+from api.errors import problem_responses
+from api.jobs.routes import job_data_of
+from api.services import InjectedServices
 from stream_app.notifications.models import Channel, DeliveryStatus
 
 router = APIRouter(prefix="/exports/jobs", tags=["deliveries"])
@@ -49,11 +49,11 @@ class Revoked(BaseModel):
     operation_id="listDeliveries",
     summary="Who was told of it, and how that went",
     response_model=Deliveries,
-    responses=documented(401, 404, 500, 503),
+    responses=problem_responses(401, 404, 500, 503),
 )
-async def list_deliveries(job_id: UUID, services: Container, user: CurrentUser) -> Deliveries:
+async def list_deliveries(job_id: UUID, services: InjectedServices, user: CurrentUser) -> Deliveries:
     """Mails and webhooks are noted here as soon as the job has ended."""
-    await visible_job(services, user, job_id)
+    await job_data_of(services, user, job_id)
     return Deliveries(
         deliveries=[
             DeliveryView(
@@ -67,7 +67,7 @@ async def list_deliveries(job_id: UUID, services: Container, user: CurrentUser) 
                 finished_at=row.finished_at,
                 revoked=row.revoked_at is not None,
             )
-            for row in await services.ledger.of_job(job_id)
+            for row in await services.outbox.of_job(job_id)
         ]
     )
 
@@ -77,16 +77,16 @@ async def list_deliveries(job_id: UUID, services: Container, user: CurrentUser) 
     operation_id="revokeLinks",
     summary="Make the links in mails worthless",
     response_model=Revoked,
-    responses=documented(401, 404, 422, 500, 503),
+    responses=problem_responses(401, 404, 422, 500, 503),
 )
 async def revoke_links(
     job_id: UUID,
-    services: Container,
+    services: InjectedServices,
     user: CurrentUser,
     address: Annotated[str | None, Query(max_length=2000, description="Only this recipient's")] = None,
 ) -> Revoked:
     """The file stays, and so does the job's own download call. It cannot be undone."""
-    await visible_job(services, user, job_id)
-    addresses = await services.ledger.revoke(job_id, address)
+    await job_data_of(services, user, job_id)
+    addresses = await services.outbox.revoke(job_id, address)
     log.info("links.revoked", user=user.id, job_id=str(job_id), addresses=len(addresses))
     return Revoked(addresses=addresses)

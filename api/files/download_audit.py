@@ -13,11 +13,11 @@ from streaming_exporter.publisher import Publisher
 
 log = structlog.get_logger(__name__)
 
-MOST_WAITING = 1000
+MAX_PUBLISHING = 1000
 """Events that may wait for Kafka; beyond them there is only the log."""
 
 
-class Audit:
+class DownloadAudit:
     """Tells of downloads. The log line is the record: nobody's download waits for Kafka, or fails with it."""
 
     def __init__(self, publisher: Publisher, *, source: str) -> None:
@@ -35,8 +35,8 @@ class Audit:
 
     def downloaded(self, job: ExportJob, *, by: str, method: str) -> None:
         """``by`` was given a link to the job's file; one for HEAD gives nothing away and is only logged."""
-        log.info("download.link", user_id=by, job_id=str(job.id), owner=job.user_id, method=method)
-        if method == "GET" and len(self._publishing) < MOST_WAITING:
+        log.info("download.link_issued", user_id=by, job_id=str(job.id), owner=job.user_id, method=method)
+        if method == "GET" and len(self._publishing) < MAX_PUBLISHING:
             task = asyncio.create_task(self._publish(job, by))
             self._publishing.add(task)
             task.add_done_callback(self._publishing.discard)
@@ -52,4 +52,4 @@ class Audit:
                 download_event(job.id, by=by, owner=job.user_id, source=self._source)
             )
         except PublishError as error:
-            log.warning("download.unpublished", job_id=str(job.id), user_id=by, error=str(error))
+            log.warning("download.publish_failed", job_id=str(job.id), user_id=by, error=str(error))

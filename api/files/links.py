@@ -11,10 +11,10 @@ from fastapi import APIRouter, Header, Response
 from fastapi.responses import HTMLResponse
 
 from api import audit_log
-from api.errors import Problem, documented
+from api.errors import Problem, problem_responses
 from api.files.routes import finished, presigned
-from api.response_headers import policy
-from api.services import Container, Services
+from api.middleware.response_headers import policy
+from api.services import ApiServices, InjectedServices
 from stream_app.notifications.links import BadLink, Purpose
 
 router = APIRouter(prefix="/exports", tags=["links"])
@@ -29,7 +29,7 @@ _REDIRECT: dict[int | str, dict[str, Any]] = {
         "description": "The file, for a few minutes",
         "headers": {"Location": {"description": "A presigned URL", "schema": {"type": "string"}}},
     },
-    **documented(404, 409, 410, 500, 503),
+    **problem_responses(404, 409, 410, 500, 503),
 }
 
 
@@ -43,7 +43,7 @@ _REDIRECT: dict[int | str, dict[str, Any]] = {
 )
 async def follow_link(
     token: str,
-    services: Container,
+    services: InjectedServices,
     accept: Annotated[str, Header(description="Browsers get a page where others get a problem")] = "",
 ) -> Response:
     """Needs no token of a user: it is signed for one recipient of one job. 410 once it is revoked."""
@@ -63,14 +63,14 @@ async def follow_link(
     response_class=Response,
     responses=_REDIRECT,
 )
-async def probe_link(token: str, services: Container) -> Response:
+async def probe_link(token: str, services: InjectedServices) -> Response:
     """The same answer as that of GET, with a URL that is signed for HEAD."""
     return await _redirect(services, token, method="HEAD")
 
 
-async def _redirect(services: Services, token: str, *, method: str = "GET") -> Response:
+async def _redirect(services: ApiServices, token: str, *, method: str = "GET") -> Response:
     delivery_id = _read(services, "links", token)
-    recipient = await services.ledger.recipient(delivery_id)
+    recipient = await services.outbox.recipient(delivery_id)
     if recipient is None:
         raise _no_such_link()
     if recipient.revoked_at is not None:
@@ -79,9 +79,9 @@ async def _redirect(services: Services, token: str, *, method: str = "GET") -> R
     if job is None:
         raise Problem(410, "gone", "There is no file any more; ask for the export again")
     answer = await presigned(services, finished(job, services.clock.now()), method=method)
-    audit_log.acted_by(f"delivery:{delivery_id}")
-    audit_log.about("job", job.id, owner=job.user_id)
-    services.audit.downloaded(job, by=f"delivery:{delivery_id}", method=method)
+    audit_log.set_actor(f"delivery:{delivery_id}")
+    audit_log.set_object("job", job.id, owner=job.user_id)
+    services.download_audit.downloaded(job, by=f"delivery:{delivery_id}", method=method)
     log.info(
         "link.followed",
         delivery=str(delivery_id),
@@ -98,11 +98,11 @@ async def _redirect(services: Services, token: str, *, method: str = "GET") -> R
     operation_id="confirmUnsubscribe",
     summary="Ask whether mails are to end",
     response_class=HTMLResponse,
-    responses=documented(404, 500, 503),
+    responses=problem_responses(404, 500, 503),
 )
-async def confirm_unsubscribe(token: str, services: Container) -> HTMLResponse:
+async def confirm_unsubscribe(token: str, services: InjectedServices) -> HTMLResponse:
     """A page with a button: programs that only look at links unsubscribe nobody."""
-    audit_log.acted_by(f"delivery:{_read(services, 'unsubscribe', token)}")
+    audit_log.set_actor(f"delivery:{_read(services, 'unsubscribe', token)}")
     return _page("<p>Do you want no more mails of this kind?</p><button>Unsubscribe</button>")
 
 
@@ -111,24 +111,24 @@ async def confirm_unsubscribe(token: str, services: Container) -> HTMLResponse:
     operation_id="unsubscribe",
     summary="End mails of a schedule or of a user",
     response_class=HTMLResponse,
-    responses=documented(404, 500, 503),
+    responses=problem_responses(404, 500, 503),
 )
-async def unsubscribe(token: str, services: Container) -> HTMLResponse:
+async def unsubscribe(token: str, services: InjectedServices) -> HTMLResponse:
     """One click, as RFC 8058 has it: mail programs post here themselves. The body is of no interest."""
     delivery_id = _read(services, "unsubscribe", token)
-    recipient = await services.ledger.recipient(delivery_id)
+    recipient = await services.outbox.recipient(delivery_id)
     if recipient is None:
         raise _no_such_link()
-    audit_log.acted_by(f"delivery:{delivery_id}")
-    audit_log.about("job", recipient.job_id, owner=None)
-    await services.ledger.unsubscribe(recipient.address, recipient.topic)
+    audit_log.set_actor(f"delivery:{delivery_id}")
+    audit_log.set_object("job", recipient.job_id, owner=None)
+    await services.outbox.unsubscribe(recipient.address, recipient.topic)
     log.info(
         "mail.unsubscribed", address_hash=services.address_hash(recipient.address), topic=recipient.topic
     )
     return _page(f"<p>{escape(recipient.address)} gets no more mails of this kind.</p>")
 
 
-def _read(services: Services, purpose: Purpose, token: str) -> UUID:
+def _read(services: ApiServices, purpose: Purpose, token: str) -> UUID:
     try:
         return services.links.read(purpose, token)
     except BadLink as error:

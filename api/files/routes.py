@@ -9,10 +9,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from api.auth.authenticator import CurrentUser, User
-from api.errors import Problem, documented
-from api.jobs.routes import POLL_SECONDS, visible_job
+from api.errors import Problem, problem_responses
+from api.jobs.routes import POLL_SECONDS, job_data_of
 from api.jobs.schemas import Manifest, is_expired
-from api.services import Container, Services
+from api.services import ApiServices, InjectedServices
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import UNFINISHED, Status
 
@@ -30,7 +30,7 @@ _REDIRECT: dict[int | str, dict[str, Any]] = {
         "description": "The file, for a few minutes",
         "headers": {"Location": {"description": "A presigned URL", "schema": {"type": "string"}}},
     },
-    **documented(401, 404, 409, 410, 500, 503),
+    **problem_responses(401, 404, 409, 410, 500, 503),
 }
 
 
@@ -45,7 +45,9 @@ _REDIRECT: dict[int | str, dict[str, Any]] = {
         **_REDIRECT,
     },
 )
-async def download_export(job_id: UUID, services: Container, user: CurrentUser, request: Request) -> Response:
+async def download_export(
+    job_id: UUID, services: InjectedServices, user: CurrentUser, request: Request
+) -> Response:
     """Redirects to a fresh presigned URL of the object store; do not send the token there.
 
     Scripts in browsers cannot see where a redirect leads: with `Accept: application/json`, and nothing
@@ -66,7 +68,7 @@ async def download_export(job_id: UUID, services: Container, user: CurrentUser, 
     response_class=Response,
     responses=_REDIRECT,
 )
-async def probe_download(job_id: UUID, services: Container, user: CurrentUser) -> Response:
+async def probe_download(job_id: UUID, services: InjectedServices, user: CurrentUser) -> Response:
     """The same answer as that of GET, with a URL that is signed for HEAD."""
     return await _redirect(services, user, await _finished(services, user, job_id), method="HEAD")
 
@@ -76,9 +78,9 @@ async def probe_download(job_id: UUID, services: Container, user: CurrentUser) -
     operation_id="getManifest",
     summary="Rows, bytes, digest and origin of the file",
     response_model=Manifest,
-    responses=documented(401, 404, 409, 410, 500, 503),
+    responses=problem_responses(401, 404, 409, 410, 500, 503),
 )
-async def get_manifest(job_id: UUID, services: Container, user: CurrentUser) -> Manifest:
+async def get_manifest(job_id: UUID, services: InjectedServices, user: CurrentUser) -> Manifest:
     """What a client needs to check what it downloaded."""
     job = await _finished(services, user, job_id)
     known = {
@@ -92,13 +94,13 @@ async def get_manifest(job_id: UUID, services: Container, user: CurrentUser) -> 
     return Manifest.model_validate({**(job.manifest or {}), **known, "export_job_id": job.id})
 
 
-async def _finished(services: Services, user: User, job_id: UUID) -> ExportJob:
+async def _finished(services: ApiServices, user: User, job_id: UUID) -> ExportJob:
     """The job, if the user may see it and there is a file.
 
     Raises:
         Problem: 404 no such job, 409 no file yet or never, 410 no more.
     """
-    return finished(await visible_job(services, user, job_id), services.clock.now())
+    return finished(await job_data_of(services, user, job_id), services.clock.now())
 
 
 def finished(job: ExportJob, now: datetime) -> ExportJob:
@@ -120,13 +122,13 @@ def finished(job: ExportJob, now: datetime) -> ExportJob:
     return job
 
 
-async def _redirect(services: Services, user: User, job: ExportJob, *, method: str = "GET") -> Response:
+async def _redirect(services: ApiServices, user: User, job: ExportJob, *, method: str = "GET") -> Response:
     answer = await presigned(services, job, method=method)
-    services.audit.downloaded(job, by=user.id, method=method)
+    services.download_audit.downloaded(job, by=user.id, method=method)
     return answer
 
 
-async def presigned(services: Services, job: ExportJob, *, method: str = "GET") -> Response:
+async def presigned(services: ApiServices, job: ExportJob, *, method: str = "GET") -> Response:
     """Redirects to a fresh presigned URL of a finished job's file.
 
     Raises:

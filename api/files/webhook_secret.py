@@ -5,11 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from api.audit_log import about
+from api import audit_log
 from api.auth.authenticator import CurrentUser
-from api.errors import Problem, documented
-from api.services import Container
-from stream_app.addresses import MAX_URL, receiver_of
+from api.errors import Problem, problem_responses
+from api.services import InjectedServices
+from stream_app.addresses import MAX_URL, receiver_url
 from stream_app.notifications.webhook import receiver_key, secret_text
 from streaming_exporter.errors import Rejected
 
@@ -30,10 +30,10 @@ class WebhookSecret(BaseModel):
     operation_id="getWebhookSecret",
     summary="The secret of one of your webhooks",
     response_model=WebhookSecret,
-    responses=documented(401, 422, 500, 503),
+    responses=problem_responses(401, 422, 500, 503),
 )
 async def get_webhook_secret(
-    services: Container,
+    services: InjectedServices,
     user: CurrentUser,
     url: Annotated[
         str, Query(max_length=MAX_URL, description="The webhook's URL; its query does not matter")
@@ -45,7 +45,7 @@ async def get_webhook_secret(
     except Rejected as error:
         raise Problem(422, error.code, str(error)) from error
     secrets = [secret_text(receiver_key(key, user.id, url)) for key in services.settings.webhook_keys]
-    about("webhook", services.address_hash(receiver_of(url)), owner=user.id)
+    audit_log.set_object("webhook", services.address_hash(receiver_url(url)), owner=user.id)
     return WebhookSecret(
-        url=receiver_of(url), secret=secrets[0], previous_secret=secrets[1] if len(secrets) > 1 else None
+        url=receiver_url(url), secret=secrets[0], previous_secret=secrets[1] if len(secrets) > 1 else None
     )

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import asyncpg
 
 from api.jobs.schemas import Estimate
-from api.services import Services
+from api.services import ApiServices
 from stream_app.exports.catalog import Table
 from stream_app.exports.compression import compression_for
 from stream_app.exports.formats.base import Document, Format, Tally
@@ -49,7 +49,7 @@ class Sample:
     chunks: Sequence[bytes]
 
 
-async def estimate(services: Services, request: ExportRequest) -> Estimate:
+async def estimate(services: ApiServices, request: ExportRequest) -> Estimate:
     """Rows, bytes, and whether the format can take them; the database has :data:`SECONDS` for it.
 
     What the planner expects tells of everybody's rows: it is only used for who may read all of them. A
@@ -64,7 +64,7 @@ async def estimate(services: Services, request: ExportRequest) -> Estimate:
     )
 
 
-async def _estimate(services: Services, table: Table, request: ExportRequest) -> Estimate:
+async def _estimate(services: ApiServices, table: Table, request: ExportRequest) -> Estimate:
     output = services.formats[request.format]
     request = resolved(request, table.every, services.clock.now())
     rows = await asyncio.to_thread(rows_of, table, request)
@@ -102,8 +102,8 @@ async def _estimate(services: Services, table: Table, request: ExportRequest) ->
     )
 
 
-def _snapshot(services: Services, table: Table) -> AbstractAsyncContextManager[Snapshot]:
-    return services.estimating.snapshot(
+def _snapshot(services: ApiServices, table: Table) -> AbstractAsyncContextManager[Snapshot]:
+    return services.estimate_source.snapshot(
         "exporter estimate", path=table.path, seconds=SECONDS, lock_seconds=SECONDS / 2
     )
 
@@ -119,7 +119,7 @@ async def _counted(snapshot: Snapshot, sql: str, limit: int) -> Amount | None:
 
 
 async def _amount(
-    services: Services, table: Table, request: ExportRequest, rows: Rows, limit: int | None
+    services: ApiServices, table: Table, request: ExportRequest, rows: Rows, limit: int | None
 ) -> Amount | None:
     sql = await asyncio.to_thread(render, rows.select.order_by(None))
     async with _snapshot(services, table) as snapshot:

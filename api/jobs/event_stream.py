@@ -14,11 +14,11 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
 from api.auth.authenticator import CurrentUser, User
-from api.errors import documented
+from api.errors import problem_responses
 from api.jobs.live_updates import UNFINISHED_LISTED, Update, version
-from api.jobs.routes import overseen_job
+from api.jobs.routes import job_status_of
 from api.jobs.schemas import JobView
-from api.services import Container, Services
+from api.services import ApiServices, InjectedServices
 from stream_app.jobs.states import UNFINISHED
 
 router = APIRouter(tags=["events"])
@@ -64,7 +64,7 @@ class EventStream(EventSourceResponse):
             async with asyncio.timeout(self._seconds):
                 await super().__call__(scope, receive, send)
         except SendTimeoutError:
-            log.info("listener.too_slow")
+            log.info("live_updates.client_timed_out")
         except TimeoutError:
             await send({"type": "http.response.body", "body": b""})
 
@@ -77,17 +77,17 @@ class EventStream(EventSourceResponse):
     responses={
         200: _STREAM,
         204: {"description": "The job has ended, and `Last-Event-ID` is its last event: do not come back"},
-        **documented(401, 404, 422, 429, 500, 503),
+        **problem_responses(401, 404, 422, 429, 500, 503),
     },
 )
 async def watch_export(
-    job_id: UUID, services: Container, user: CurrentUser, last_event_id: LastEventId = None
+    job_id: UUID, services: InjectedServices, user: CurrentUser, last_event_id: LastEventId = None
 ) -> Response:
     """How the job stands, at once and whenever that changes; ended by the event that says how it ended."""
-    job = await overseen_job(services, user, job_id)
+    job = await job_status_of(services, user, job_id)
     if job.status not in UNFINISHED and last_event_id == version(job):
         return Response(status_code=204)
-    events = _one(services, job_id, last_event_id, data=user.may_see_data(job.user_id))
+    events = _one(services, job_id, last_event_id, data=user.can_see_data(job.user_id))
     return EventStream(events, user)
 
 
@@ -96,10 +96,10 @@ async def watch_export(
     operation_id="watchExports",
     summary="Follow all of your jobs",
     response_class=Response,
-    responses={200: _STREAM, **documented(401, 422, 429, 500, 503)},
+    responses={200: _STREAM, **problem_responses(401, 422, 429, 500, 503)},
 )
 async def watch_exports(
-    services: Container, user: CurrentUser, last_event_id: LastEventId = None
+    services: InjectedServices, user: CurrentUser, last_event_id: LastEventId = None
 ) -> Response:
     """First your unfinished jobs (the newest 500), then every change of any of your jobs.
 
@@ -110,9 +110,9 @@ async def watch_exports(
 
 
 async def _one(
-    services: Services, job_id: UUID, last: str | None, *, data: bool
+    services: ApiServices, job_id: UUID, last: str | None, *, data: bool
 ) -> AsyncIterator[ServerSentEvent]:
-    with services.feed.job(job_id) as subscription:
+    with services.live_updates.job(job_id) as subscription:
         # Read after the subscription began, so that no change falls in between.
         for job in await services.records.some([job_id]):
             if version(job) != last or job.status not in UNFINISHED:
@@ -127,8 +127,10 @@ async def _one(
         yield _ended_early()
 
 
-async def _every(services: Services, user_id: str, since: datetime | None) -> AsyncIterator[ServerSentEvent]:
-    with services.feed.user(user_id) as subscription:
+async def _every(
+    services: ApiServices, user_id: str, since: datetime | None
+) -> AsyncIterator[ServerSentEvent]:
+    with services.live_updates.user(user_id) as subscription:
         ended = await services.records.ended_since(user_id, since - LOOK_BACK, RESUMED) if since else []
         unfinished = await services.records.unfinished_of([user_id], UNFINISHED_LISTED)
         for job in [*unfinished, *reversed(ended)]:

@@ -88,7 +88,7 @@ class Subscription:
         self._news.set()
 
     async def updates(self) -> AsyncIterator[Update]:
-        """What there is to send, until the listener is hopelessly behind or the feed failed."""
+        """What there is to send, until the listener is hopelessly behind or the live_updates failed."""
         most = len(self._waiting) + MAX_WAITING
         while len(self._waiting) <= most and not self.failed:
             if not self._waiting:
@@ -98,7 +98,7 @@ class Subscription:
             yield self._waiting.pop(next(iter(self._waiting)))
 
 
-class Feed:
+class LiveUpdates:
     """Hands changes to subscriptions. Without any it reads nothing."""
 
     def __init__(self, records: JobRecords) -> None:
@@ -127,7 +127,7 @@ class Feed:
         with _listed(self._of_user, user_id) as subscription:
             yield subscription
 
-    def notice(self, payload: str) -> None:
+    def on_notify(self, payload: str) -> None:
         """Take a notification; an empty one means that some may be missing."""
         if not payload:
             self._look = True
@@ -151,7 +151,7 @@ class Feed:
                 if looking:
                     await self._look_around()
             except Retryable as error:
-                log.warning("feed.waits", error=str(error))
+                log.warning("live_updates.read_failed", error=str(error))
                 self._changed |= changed
                 self._look = self._look or looking
                 self._stir.set()
@@ -159,7 +159,7 @@ class Feed:
             except Exception as error:
                 # Nobody foresaw it, so nobody knows what was not handed on: those who listen come back and
                 # are told how their jobs stand then.
-                log.exception("feed.failed")
+                log.exception("live_updates.failed")
                 self._failure = repr(error)
                 self._end_all()
                 await asyncio.sleep(RETRY_SECONDS)
@@ -173,7 +173,7 @@ class Feed:
             Retryable: changes are not handed on, for a reason that nobody foresaw.
         """
         if self._failure is not None:
-            raise Retryable(f"the feed of changes: {self._failure}")
+            raise Retryable(f"the live_updates of changes: {self._failure}")
 
     def _end_all(self) -> None:
         """End every subscription with an error that its listener sees."""

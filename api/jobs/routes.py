@@ -6,15 +6,14 @@ from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from api import audit_log
-from api import cursor as cursors
+from api import audit_log, pagination
 from api.auth.authenticator import CurrentUser, User
-from api.departure import while_connected
-from api.errors import Problem, documented, not_found
+from api.errors import Problem, not_found, problem_responses
 from api.jobs.estimates import estimate
 from api.jobs.schemas import Accepted, Estimate, JobPage, JobView, Order
 from api.jobs.service import event_of, place
-from api.services import SOURCE, Container, Services
+from api.middleware.disconnect import cancel_on_disconnect
+from api.services import SOURCE, ApiServices, InjectedServices
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import UNFINISHED, Status
 from stream_app.observability import tracing
@@ -33,35 +32,35 @@ _IF_NONE_MATCH = {
 }
 
 
-async def visible_job(services: Services, user: User, job_id: UUID) -> ExportJob:
+async def job_data_of(services: ApiServices, user: User, job_id: UUID) -> ExportJob:
     """The job, if the user may see what is in it.
 
     Raises:
         Problem: 404 there is none for them, 403 they may only see how it stands.
     """
-    job = await overseen_job(services, user, job_id)
-    if not user.may_see_data(job.user_id):
+    job = await job_status_of(services, user, job_id)
+    if not user.can_see_data(job.user_id):
         raise Problem(403, "role_missing", "What is in other users' jobs needs the role exports:admin")
     return job
 
 
-async def overseen_job(services: Services, user: User, job_id: UUID) -> ExportJob:
+async def job_status_of(services: ApiServices, user: User, job_id: UUID) -> ExportJob:
     """The job, if the user may see at least how it stands; :func:`seen` leaves out what is not for them.
 
     Raises:
         Problem: 404 otherwise.
     """
-    job = await services.reader.get(job_id, user_id=user.oversees)
+    job = await services.reader.get(job_id, user_id=user.status_owner)
     if job is None:
         raise not_found()
-    audit_log.about("job", job_id, owner=job.user_id)
+    audit_log.set_object("job", job_id, owner=job.user_id)
     return job
 
 
-def seen(services: Services, user: User, job: ExportJob) -> JobView:
+def seen(services: ApiServices, user: User, job: ExportJob) -> JobView:
     """The job as the user may see it."""
     view = JobView.of(job, services.clock.now())
-    return view if user.may_see_data(job.user_id) else view.without_data()
+    return view if user.can_see_data(job.user_id) else view.without_data()
 
 
 @router.post(
@@ -75,12 +74,12 @@ def seen(services: Services, user: User, job: ExportJob) -> JobView:
             "description": "The job is recorded",
             "headers": {"Location": {"description": "The job", "schema": {"type": "string"}}},
         },
-        **documented(400, 401, 403, 413, 422, 429, 500, 503),
+        **problem_responses(400, 401, 403, 413, 422, 429, 500, 503),
     },
 )
 async def request_export(
     order: Order,
-    services: Container,
+    services: InjectedServices,
     user: CurrentUser,
     response: Response,
     idempotency_key: Annotated[
@@ -99,7 +98,7 @@ async def request_export(
     The rows are the token's user's own, unless scope `all` is asked for with the role `exports:all`.
     """
     job_id, status = await place(services, user, order, idempotency_key)
-    audit_log.about("job", job_id, owner=user.id)
+    audit_log.set_object("job", job_id, owner=user.id)
     response.headers["Location"] = f"/exports/jobs/{job_id}"
     return Accepted(export_job_id=job_id, status=status)
 
@@ -109,16 +108,18 @@ async def request_export(
     operation_id="estimateExport",
     summary="What an export would amount to",
     response_model=Estimate,
-    responses=documented(400, 401, 403, 413, 422, 500, 503),
+    responses=problem_responses(400, 401, 403, 413, 422, 500, 503),
 )
-async def estimate_export(request: Request, order: Order, services: Container, user: CurrentUser) -> Estimate:
+async def estimate_export(
+    request: Request, order: Order, services: InjectedServices, user: CurrentUser
+) -> Estimate:
     """Rows and bytes, in milliseconds and at most two seconds. What POST refuses is refused.
 
     Your own rows are counted, up to a bound: beyond it the answer is `at_least`. Of scope `all` the rows are
     what the database expects. Bytes are those of a small sample.
     """
     wanted = ExportRequest.parse(event_of(services, user, order, None).data)
-    return await while_connected(request, estimate(services, wanted))
+    return await cancel_on_disconnect(request, estimate(services, wanted))
 
 
 @router.get(
@@ -126,10 +127,10 @@ async def estimate_export(request: Request, order: Order, services: Container, u
     operation_id="listExports",
     summary="Your jobs, newest first",
     response_model=JobPage,
-    responses=documented(401, 403, 422, 500, 503),
+    responses=problem_responses(401, 403, 422, 500, 503),
 )
 async def list_exports(
-    services: Container,
+    services: InjectedServices,
     user: CurrentUser,
     status: Annotated[Status | None, Query(description="Only jobs that stand so")] = None,
     export_type: Annotated[Word | None, Query(description="Only jobs of this dataset")] = None,
@@ -143,19 +144,19 @@ async def list_exports(
     """With the role `exports:admin` everybody's jobs; with `exports:operate` too, without what is in them."""
     if user_id is not None and user_id != user.id and not user.is_operator:
         raise Problem(403, "role_missing", "Other users' jobs need the role exports:admin", field="user_id")
-    owner = user.oversees if user_id is None else user_id
-    audit_log.about("jobs", "all" if owner is None else "of", owner=owner)
+    owner = user.status_owner if user_id is None else user_id
+    audit_log.set_object("jobs", "all" if owner is None else "of", owner=owner)
     jobs = await services.records.newest(
         owner,
         status=status,
         export_type=export_type,
-        before=cursors.decode(cursor) if cursor else None,
+        before=pagination.decode(cursor) if cursor else None,
         limit=limit + 1,
     )
     more = len(jobs) > limit
     page = JobPage.model_construct(
         jobs=[seen(services, user, job) for job in jobs[:limit]],
-        next_cursor=cursors.encode((jobs[limit - 1].created_at, jobs[limit - 1].id)) if more else None,
+        next_cursor=pagination.encode((jobs[limit - 1].created_at, jobs[limit - 1].id)) if more else None,
     )
     return Response(page.model_dump_json(), media_type="application/json")
 
@@ -168,19 +169,19 @@ async def list_exports(
     responses={
         200: {"headers": {"Retry-After": _RETRY_AFTER, "ETag": {"schema": {"type": "string"}}}},
         304: {"description": "Nothing has changed since the answer with that ETag"},
-        **documented(401, 404, 500, 503),
+        **problem_responses(401, 404, 500, 503),
     },
     # Described here and read by hand: this call is asked for more often than all others.
     openapi_extra={"parameters": [_IF_NONE_MATCH]},
 )
 async def get_export(
     job_id: UUID,
-    services: Container,
+    services: InjectedServices,
     user: CurrentUser,
     request: Request,
 ) -> Response:
     """`Retry-After` is there while the job has not ended; send `If-None-Match` to poll cheaply."""
-    job = await overseen_job(services, user, job_id)
+    job = await job_status_of(services, user, job_id)
     body = seen(services, user, job).model_dump_json().encode()
     tag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
     headers = {"ETag": tag, "Cache-Control": "no-store"}
@@ -198,12 +199,12 @@ async def get_export(
     summary="Cancel a job",
     status_code=202,
     response_model=Accepted,
-    responses={202: {"description": "The cancellation is recorded"}, **documented(401, 404, 500, 503)},
+    responses={202: {"description": "The cancellation is recorded"}, **problem_responses(401, 404, 500, 503)},
 )
-async def cancel_export(job_id: UUID, services: Container, user: CurrentUser) -> Accepted:
+async def cancel_export(job_id: UUID, services: InjectedServices, user: CurrentUser) -> Accepted:
     """A job that runs is stopped; the answer shows how it stood when it was asked for."""
-    job = await overseen_job(services, user, job_id)
-    if job.status not in UNFINISHED and not user.may_see_data(job.user_id):
+    job = await job_status_of(services, user, job_id)
+    if job.status not in UNFINISHED and not user.can_see_data(job.user_id):
         raise Problem(403, "role_missing", "To remove other users' files needs the role exports:admin")
     async with services.store.transaction() as connection:
         await services.store.cancel(connection, job_id)

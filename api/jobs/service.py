@@ -12,7 +12,7 @@ from pydantic_core import PydanticSerializationError
 from api.auth.authenticator import User
 from api.errors import RETRY_SECONDS, Problem
 from api.jobs.schemas import Order
-from api.services import SOURCE, Services
+from api.services import SOURCE, ApiServices
 from stream_app.exports.catalog import Table
 from stream_app.exports.compression import compression_for
 from stream_app.exports.query import rows_of
@@ -45,7 +45,7 @@ WANTED = (
 """What two orders must agree in to be the same."""
 
 
-async def place(services: Services, user: User, order: Order, key: str | None) -> tuple[UUID, Status]:
+async def place(services: ApiServices, user: User, order: Order, key: str | None) -> tuple[UUID, Status]:
     """Record the order, and have it published; with the same ``key`` again it is the same job.
 
     Raises:
@@ -83,7 +83,7 @@ async def place(services: Services, user: User, order: Order, key: str | None) -
     return event.job_id, Status.PENDING
 
 
-async def _record(services: Services, event: Event, row: dict[str, Any]) -> Placed:
+async def _record(services: ApiServices, event: Event, row: dict[str, Any]) -> Placed:
     """Commit the job's row; where the database's answer was lost, see whether it is there.
 
     Raises:
@@ -100,7 +100,7 @@ async def _record(services: Services, event: Event, row: dict[str, Any]) -> Plac
         raise in_doubt(event.job_id) from error
 
 
-def too_many(services: Services) -> Problem:
+def too_many(services: ApiServices) -> Problem:
     """A user's unfinished jobs are as many as they may be."""
     limit = services.settings.user_pending_limit
     return Problem(
@@ -124,9 +124,9 @@ def in_doubt(job_id: UUID) -> Problem:
     )
 
 
-def event_of(services: Services, user: User, order: Order, key: str | None) -> Event:
+def event_of(services: ApiServices, user: User, order: Order, key: str | None) -> Event:
     """The request event, such that every reader can read it."""
-    if order.scope == "all" and not user.may_export_all:
+    if order.scope == "all" and not user.can_export_all:
         raise Problem(403, "scope_not_allowed", "Scope all needs the role exports:all", field="scope")
     job_id = uuid4() if key is None else uuid5(IDEMPOTENCY, f"{len(user.id)}:{user.id}:{key}")
     try:
@@ -152,7 +152,7 @@ def event_of(services: Services, user: User, order: Order, key: str | None) -> E
     return event
 
 
-async def check_against_table(services: Services, request: ExportRequest) -> None:
+async def check_against_table(services: ApiServices, request: ExportRequest) -> None:
     """Columns, filters and compression, while somebody waits to be told."""
     compression_for(request.options.compression, services.formats[request.format])
 

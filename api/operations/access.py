@@ -10,24 +10,24 @@ from stream_app.settings import Settings
 from streaming_exporter.errors import ExporterError
 
 
-def are_open(settings: Settings, host: str | None) -> bool:
+def details_are_public(settings: Settings, host: str | None) -> bool:
     """Whether everybody who reaches an API that listens on ``host`` may read them."""
     if settings.probe_details == "auto":
         return not is_public(settings, host)
     return settings.probe_details == "open"
 
 
-async def require_details(request: Request) -> None:
+async def require_details_access(request: Request) -> None:
     """Let pass who may read them.
 
     Raises:
         Problem: 401 without a valid token, 403 without the role.
     """
-    if request.app.state.open_details:
+    if request.app.state.public_details:
         return
     authenticator: Authenticator = request.app.state.services.authenticator
     user = await authenticator.bearer(request.headers.get("Authorization", ""))
-    audit_log.acted_by(user)
+    audit_log.set_actor(user)
     if not user.is_operator:
         raise Problem(
             403,
@@ -36,10 +36,10 @@ async def require_details(request: Request) -> None:
         )
 
 
-async def may_see_details(request: Request) -> bool:
+async def can_see_details(request: Request) -> bool:
     """Whether who asks may read them."""
     try:
-        await require_details(request)
+        await require_details_access(request)
     except (Problem, ExporterError):
         return False
     return True

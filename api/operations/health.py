@@ -3,8 +3,8 @@
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from api.operations.access import may_see_details
-from api.services import Container
+from api.operations.access import can_see_details
+from api.services import InjectedServices
 
 router = APIRouter(tags=["probes"])
 
@@ -31,11 +31,11 @@ async def healthz() -> Health:
     response_model=Health,
     responses={503: {"model": Health, "description": "A part does not answer"}},
 )
-async def readyz(services: Container, request: Request, response: Response) -> Health:
+async def readyz(services: InjectedServices, request: Request, response: Response) -> Health:
     """Asks the parts at most once a second. Which of them answer is told as `EXPORTER_PROBE_DETAILS` says."""
     parts = await services.readiness.parts()
     ready = all(state == "ok" for state in parts.values())
     if not ready:
         response.status_code = 503
-    shown = parts if await may_see_details(request) else {}
+    shown = parts if await can_see_details(request) else {}
     return Health(status="ok" if ready else "unavailable", parts=shown)

@@ -4,9 +4,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from api.errors import documented
-from api.operations.access import require_details
-from api.services import Container
+from api.errors import problem_responses
+from api.operations.access import require_details_access
+from api.services import InjectedServices
 
 router = APIRouter(tags=["probes"])
 
@@ -16,13 +16,13 @@ router = APIRouter(tags=["probes"])
     operation_id="getMetrics",
     summary="Numbers for Prometheus",
     response_class=PlainTextResponse,
-    responses=documented(401, 403),
+    responses=problem_responses(401, 403),
 )
-async def metrics(services: Container, request: Request) -> Response:
+async def metrics(services: InjectedServices, request: Request) -> Response:
     """The queue and this process, without anything about a user.
 
     Open while only this machine reaches the API; otherwise for the role `exports:operate`, as
     `EXPORTER_PROBE_DETAILS` says. `EXPORTER_METRICS_PORT` serves the same on a port of its own.
     """
-    await require_details(request)
-    return Response(await services.watching.tell(), media_type=CONTENT_TYPE_LATEST)
+    await require_details_access(request)
+    return Response(await services.queue_metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from api.services import Services
+from api.services import ApiServices
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +29,7 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def served(services: Services) -> AsyncIterator[None]:
+async def served(services: ApiServices) -> AsyncIterator[None]:
     """Serve at ``EXPORTER_METRICS_HOST`` and ``_PORT``, if there is a port, until the end of the block.
 
     If the port cannot be opened, the API runs without it and logs that.
@@ -43,7 +43,7 @@ async def served(services: Services) -> AsyncIterator[None]:
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
         )
     except OSError as error:
-        log.error("metrics.unserved", host=host, port=port, error=str(error))
+        log.error("metrics.listen_failed", host=host, port=port, error=str(error))
         yield
         return
     config = uvicorn.Config(
@@ -58,9 +58,9 @@ async def served(services: Services) -> AsyncIterator[None]:
         await serving
 
 
-def _application(services: Services) -> Starlette:
+def _application(services: ApiServices) -> Starlette:
     async def metrics(_: Request) -> Response:
-        return Response(await services.watching.tell(), media_type=CONTENT_TYPE_LATEST)
+        return Response(await services.queue_metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     async def readyz(_: Request) -> Response:
         parts = await services.readiness.parts()

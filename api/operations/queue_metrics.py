@@ -17,7 +17,7 @@ FRESH_SECONDS = 10.0
 """How long one count of the queue serves, however many ask."""
 
 
-class Watching:
+class QueueMetrics:
     """Counts the queue when it is asked, seldom enough that asking costs the database nothing."""
 
     def __init__(self, engine: AsyncEngine, *, fresh: float = FRESH_SECONDS) -> None:
@@ -28,7 +28,7 @@ class Watching:
         self._counting = asyncio.Lock()
         self._registry = metrics.told("api")
 
-    async def tell(self) -> bytes:
+    async def render(self) -> bytes:
         """Everything in Prometheus' text format.
 
         While the database is away the queue's numbers are missing, and ``exporter_queue_read`` is 0.
@@ -43,7 +43,7 @@ class Watching:
         try:
             backlog = await read_backlog(self._engine)
         except Retryable as error:
-            log.warning("metrics.queue_unread", error=str(error))
+            log.warning("metrics.queue_read_failed", error=str(error))
             metrics.queue(None, None)
         else:
             metrics.queue(backlog.jobs, backlog.oldest)

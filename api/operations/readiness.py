@@ -11,8 +11,8 @@ from streaming_exporter.errors import ExporterError
 
 log = structlog.get_logger(__name__)
 
-PATIENCE = 5.0
-REMEMBERED_SECONDS = 1.0
+CHECK_SECONDS = 5.0
+CACHE_SECONDS = 1.0
 """How long one look at the parts serves, however many ask."""
 
 
@@ -39,15 +39,15 @@ class Readiness:
                     for name, fine in zip(self._checks, answers, strict=True)
                     if not (fine and name in INSIDE)
                 }
-                self._until = time.monotonic() + REMEMBERED_SECONDS
+                self._until = time.monotonic() + CACHE_SECONDS
         return self._parts
 
 
 async def _answers(name: str, check: Callable[[], Awaitable[object]]) -> bool:
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(CHECK_SECONDS):
             await check()
     except (ExporterError, SQLAlchemyError, TimeoutError) as error:
-        log.warning("part.unavailable", part=name, error=repr(error))
+        log.warning("health.check_failed", part=name, error=repr(error))
         return False
     return True

@@ -7,7 +7,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import FileResponse, RedirectResponse
 from starlette.exceptions import HTTPException
 
-from api.response_headers import policy
+from api.middleware.response_headers import policy
 
 OWN = Path(__file__).with_name("reference_static")
 SWAGGER = Path(str(files("fastapi_offline"))) / "static"

@@ -7,15 +7,14 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Response
 from sqlalchemy import Row
 
-from api import audit_log
-from api import cursor as cursors
+from api import audit_log, pagination
 from api.auth.authenticator import CurrentUser, User
-from api.errors import Problem, documented
+from api.errors import Problem, problem_responses
 from api.jobs.schemas import Accepted
 from api.schedules import service as schedules
 from api.schedules.schemas import RunPage, RunView, ScheduleOrder, SchedulePage, SchedulePatch, ScheduleView
 from api.schedules.service import run_now
-from api.services import Container, Services
+from api.services import ApiServices, InjectedServices
 from stream_app.jobs.states import Status
 
 router = APIRouter(prefix="/exports/schedules", tags=["schedules"])
@@ -24,16 +23,16 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 Cursor = Annotated[str | None, Query(max_length=200, description="next_cursor of the page before")]
 
 
-async def visible_schedule(services: Services, user: User, schedule_id: UUID) -> Row[Any]:
+async def visible_schedule(services: ApiServices, user: User, schedule_id: UUID) -> Row[Any]:
     """The schedule, if the user may see it.
 
     Raises:
         Problem: 404 otherwise.
     """
-    found = await services.schedule_reads.get(schedule_id, user_id=user.sees)
+    found = await services.schedule_reads.get(schedule_id, user_id=user.data_owner)
     if found is None:
         raise schedules.not_found()
-    audit_log.about("schedule", schedule_id, owner=found.user_id)
+    audit_log.set_object("schedule", schedule_id, owner=found.user_id)
     return found
 
 
@@ -48,18 +47,18 @@ async def visible_schedule(services: Services, user: User, schedule_id: UUID) ->
             "description": "The schedule is recorded",
             "headers": {"Location": {"description": "The schedule", "schema": {"type": "string"}}},
         },
-        **documented(400, 401, 403, 409, 413, 422, 500, 503),
+        **problem_responses(400, 401, 403, 409, 413, 422, 500, 503),
     },
 )
 async def create_schedule(
-    order: ScheduleOrder, services: Container, user: CurrentUser, response: Response
+    order: ScheduleOrder, services: InjectedServices, user: CurrentUser, response: Response
 ) -> ScheduleView:
     """Everything is checked as if the export were asked for now.
 
     Filter values of dates and times may be relative, such as `now-7d`, `today` or `start_of_month-1mo`.
     """
     row = await schedules.create(services, user, order)
-    audit_log.about("schedule", row.id, owner=row.user_id)
+    audit_log.set_object("schedule", row.id, owner=row.user_id)
     response.headers["Location"] = f"/exports/schedules/{row.id}"
     return ScheduleView.of(row)
 
@@ -69,10 +68,10 @@ async def create_schedule(
     operation_id="listSchedules",
     summary="Your schedules, newest first",
     response_model=SchedulePage,
-    responses=documented(401, 403, 422, 500, 503),
+    responses=problem_responses(401, 403, 422, 500, 503),
 )
 async def list_schedules(
-    services: Container,
+    services: InjectedServices,
     user: CurrentUser,
     active: Annotated[bool | None, Query(description="Only those that are active, or paused")] = None,
     user_id: Annotated[
@@ -84,12 +83,12 @@ async def list_schedules(
     """With the role `exports:admin`: everybody's schedules."""
     if user_id is not None and user_id != user.id and not user.is_admin:
         raise Problem(403, "role_missing", "Others' schedules need the role exports:admin", field="user_id")
-    owner = user.sees if user_id is None else user_id
-    audit_log.about("schedules", "all" if owner is None else "of", owner=owner)
+    owner = user.data_owner if user_id is None else user_id
+    audit_log.set_object("schedules", "all" if owner is None else "of", owner=owner)
     rows = await services.schedule_reads.newest(
         owner,
         active=active,
-        before=cursors.decode(cursor) if cursor else None,
+        before=pagination.decode(cursor) if cursor else None,
         limit=limit + 1,
     )
     shown, following = _page(rows, limit)
@@ -101,9 +100,9 @@ async def list_schedules(
     operation_id="getSchedule",
     summary="A schedule and its next five runs",
     response_model=ScheduleView,
-    responses=documented(401, 404, 500, 503),
+    responses=problem_responses(401, 404, 500, 503),
 )
-async def get_schedule(schedule_id: UUID, services: Container, user: CurrentUser) -> ScheduleView:
+async def get_schedule(schedule_id: UUID, services: InjectedServices, user: CurrentUser) -> ScheduleView:
     """`paused_reason` says why a schedule was paused by the service."""
     return ScheduleView.of(await visible_schedule(services, user, schedule_id))
 
@@ -113,14 +112,14 @@ async def get_schedule(schedule_id: UUID, services: Container, user: CurrentUser
     operation_id="changeSchedule",
     summary="Change, pause or resume a schedule",
     response_model=ScheduleView,
-    responses=documented(400, 401, 403, 404, 413, 422, 500, 503),
+    responses=problem_responses(400, 401, 403, 404, 413, 422, 500, 503),
 )
 async def change_schedule(
-    schedule_id: UUID, patch: SchedulePatch, services: Container, user: CurrentUser
+    schedule_id: UUID, patch: SchedulePatch, services: InjectedServices, user: CurrentUser
 ) -> ScheduleView:
     """`{"active": false}` pauses, `{"active": true}` resumes; null sets back to the default."""
     row = await schedules.change(services, user, schedule_id, patch)
-    audit_log.about("schedule", row.id, owner=row.user_id)
+    audit_log.set_object("schedule", row.id, owner=row.user_id)
     return ScheduleView.of(row)
 
 
@@ -129,12 +128,12 @@ async def change_schedule(
     operation_id="deleteSchedule",
     summary="Remove a schedule",
     status_code=204,
-    responses=documented(401, 404, 500, 503),
+    responses=problem_responses(401, 404, 500, 503),
 )
-async def delete_schedule(schedule_id: UUID, services: Container, user: CurrentUser) -> None:
+async def delete_schedule(schedule_id: UUID, services: InjectedServices, user: CurrentUser) -> None:
     """Runs that have started go on, and their files stay for their time."""
     await visible_schedule(services, user, schedule_id)  # whose it is stands in the log
-    if not await services.schedules.delete(schedule_id, user_id=user.sees):
+    if not await services.schedules.delete(schedule_id, user_id=user.data_owner):
         raise schedules.not_found()
 
 
@@ -149,12 +148,12 @@ async def delete_schedule(schedule_id: UUID, services: Container, user: CurrentU
             "description": "The run is recorded",
             "headers": {"Location": {"description": "The job", "schema": {"type": "string"}}},
         },
-        **documented(401, 403, 404, 409, 422, 429, 500, 503),
+        **problem_responses(401, 403, 404, 409, 422, 429, 500, 503),
     },
 )
 async def run_schedule(
     schedule_id: UUID,
-    services: Container,
+    services: InjectedServices,
     user: CurrentUser,
     response: Response,
     idempotency_key: Annotated[
@@ -170,7 +169,7 @@ async def run_schedule(
     job_id = await run_now(services, user, schedule_id, idempotency_key)
     response.headers["Location"] = f"/exports/jobs/{job_id}"
     job = await services.records.get(job_id)
-    audit_log.about("job", job_id, owner=job.user_id if job else user.id)
+    audit_log.set_object("job", job_id, owner=job.user_id if job else user.id)
     return Accepted(export_job_id=job_id, status=Status(job.status) if job else Status.PENDING)
 
 
@@ -179,14 +178,14 @@ async def run_schedule(
     operation_id="listRuns",
     summary="What became of a schedule's runs, newest first",
     response_model=RunPage,
-    responses=documented(401, 404, 422, 500, 503),
+    responses=problem_responses(401, 404, 422, 500, 503),
 )
 async def list_runs(
-    schedule_id: UUID, services: Container, user: CurrentUser, limit: Limit = 20, cursor: Cursor = None
+    schedule_id: UUID, services: InjectedServices, user: CurrentUser, limit: Limit = 20, cursor: Cursor = None
 ) -> RunPage:
     """Each run is a job, whose file and manifest are where every job's are."""
     await visible_schedule(services, user, schedule_id)
-    before = cursors.decode(cursor) if cursor else None
+    before = pagination.decode(cursor) if cursor else None
     rows = await services.schedule_reads.runs(schedule_id, before=before, limit=limit + 1)
     shown, following = _page(rows, limit)
     return RunPage(runs=[RunView.of(row) for row in shown], next_cursor=following)
@@ -195,4 +194,4 @@ async def list_runs(
 def _page(rows: Sequence[Row[Any]], limit: int) -> tuple[Sequence[Row[Any]], str | None]:
     """The rows of one page, and the cursor behind them if there are more."""
     shown = rows[:limit]
-    return shown, cursors.encode((shown[-1].created_at, shown[-1].id)) if len(rows) > limit else None
+    return shown, pagination.encode((shown[-1].created_at, shown[-1].id)) if len(rows) > limit else None

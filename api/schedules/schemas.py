@@ -16,7 +16,7 @@ from streaming_exporter.errors import Rejected
 from streaming_exporter.events import JobError, Word
 
 SHOWN_RUNS = 5
-LONGEST_DELAY = 7 * 24 * 3600
+MAX_DELAY = 7 * 24 * 3600
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 """Of a window's beginning: far from the ends of the calendar, where a time zone may lead beyond them."""
 
@@ -73,7 +73,7 @@ Delay = Annotated[
     Field(
         strict=True,
         ge=0,
-        le=LONGEST_DELAY,
+        le=MAX_DELAY,
         description="Seconds that a run waits for rows that arrive late",
     ),
 ]

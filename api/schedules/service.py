@@ -15,7 +15,7 @@ from api.auth.authenticator import User
 from api.errors import Problem
 from api.jobs.service import check_against_table, event_of, in_doubt, too_many
 from api.schedules.schemas import ScheduleOrder, SchedulePatch
-from api.services import Services
+from api.services import ApiServices
 from stream_app.exports.relative_dates import TEMPORAL
 from stream_app.jobs.queue import Placed, lock_orders
 from stream_app.jobs.submission import job_row, request_of
@@ -37,7 +37,7 @@ def not_found() -> Problem:
     return Problem(404, "not_found", "There is no such schedule, or it is not yours")
 
 
-async def create(services: Services, user: User, order: ScheduleOrder) -> Row[Any]:
+async def create(services: ApiServices, user: User, order: ScheduleOrder) -> Row[Any]:
     """Record a new schedule.
 
     Raises:
@@ -54,13 +54,13 @@ async def create(services: Services, user: User, order: ScheduleOrder) -> Row[An
     return row
 
 
-async def end_grant(services: Services, user: User, schedule_id: UUID) -> None:
+async def end_grant(services: ApiServices, user: User, schedule_id: UUID) -> None:
     """End the leave of a schedule to take every row, where its owner's token lacks the role for it."""
-    if not user.may_export_all and await services.schedules.end_grant(schedule_id, user_id=user.id):
+    if not user.can_export_all and await services.schedules.end_grant(schedule_id, user_id=user.id):
         log.info("schedule.grant_ended", schedule_id=str(schedule_id), user_id=user.id)
 
 
-async def change(services: Services, user: User, schedule_id: UUID, patch: SchedulePatch) -> Row[Any]:
+async def change(services: ApiServices, user: User, schedule_id: UUID, patch: SchedulePatch) -> Row[Any]:
     """Change a schedule; it is checked as a whole, unless it is only paused: that is always possible.
 
     Raises:
@@ -71,13 +71,13 @@ async def change(services: Services, user: User, schedule_id: UUID, patch: Sched
     if patch.model_fields_set == {"active"} and patch.active is False:
         return await _pause(services, user, schedule_id)
     while True:
-        known = await services.schedules.get(schedule_id, user_id=user.sees)
+        known = await services.schedules.get(schedule_id, user_id=user.data_owner)
         if known is None:
             raise not_found()
         # Checked before the row is locked: the source database may take its time.
         values = await _changed(services, user, known, patch)
         async with services.schedules.transaction() as connection:
-            now = await services.schedules.lock(connection, schedule_id, user_id=user.sees)
+            now = await services.schedules.lock(connection, schedule_id, user_id=user.data_owner)
             if now is None:
                 raise not_found()
             if now == known:
@@ -85,9 +85,9 @@ async def change(services: Services, user: User, schedule_id: UUID, patch: Sched
         # A tick, the end of a run, or another change came between: what has been checked holds no more.
 
 
-async def _pause(services: Services, user: User, schedule_id: UUID) -> Row[Any]:
+async def _pause(services: ApiServices, user: User, schedule_id: UUID) -> Row[Any]:
     async with services.schedules.transaction() as connection:
-        known = await services.schedules.lock(connection, schedule_id, user_id=user.sees)
+        known = await services.schedules.lock(connection, schedule_id, user_id=user.data_owner)
         if known is None:
             raise not_found()
         if not known.active:
@@ -97,11 +97,13 @@ async def _pause(services: Services, user: User, schedule_id: UUID) -> Row[Any]:
         )
 
 
-def _paused_by_owner(services: Services) -> dict[str, Any]:
+def _paused_by_owner(services: ApiServices) -> dict[str, Any]:
     return {"paused_at": services.clock.now(), "paused_reason": None}
 
 
-async def _changed(services: Services, user: User, known: Row[Any], patch: SchedulePatch) -> dict[str, Any]:
+async def _changed(
+    services: ApiServices, user: User, known: Row[Any], patch: SchedulePatch
+) -> dict[str, Any]:
     """The columns of ``known`` with the changes of ``patch``."""
     order = _patched(known, patch)
     values = await _checked(services, user, known.user_id, order, known)
@@ -136,7 +138,7 @@ def _patched(known: Row[Any], patch: SchedulePatch) -> ScheduleOrder:
 
 
 async def _checked(
-    services: Services, user: User, owner: str, order: ScheduleOrder, known: Row[Any] | None
+    services: ApiServices, user: User, owner: str, order: ScheduleOrder, known: Row[Any] | None
 ) -> dict[str, Any]:
     """The columns of a schedule that is allowed and makes sense."""
     now = await services.clock.read()
@@ -169,7 +171,7 @@ async def _checked(
 
 
 def _grant(
-    services: Services, user: User, owner: str, order: ScheduleOrder, known: Row[Any] | None
+    services: ApiServices, user: User, owner: str, order: ScheduleOrder, known: Row[Any] | None
 ) -> dict[str, Any]:
     """The leave to take every row: only the owner can renew it, and only with the role."""
     if order.scope != "all":
@@ -178,7 +180,7 @@ def _grant(
         if known is None or known.scope != "all":
             raise Problem(403, "scope_not_allowed", "Only its owner can give it scope all", field="scope")
         return {}
-    if not user.may_export_all:
+    if not user.can_export_all:
         raise Problem(403, "scope_not_allowed", "Scope all needs the role exports:all", field="scope")
     rights = Rights.of(services.settings)
     if not rights.allow(owner):
@@ -203,7 +205,7 @@ def _mark(order: ScheduleOrder, known: Row[Any] | None, now: datetime) -> dateti
     return now if mark is None and order.window is Windowing.SINCE_LAST_RUN else mark
 
 
-async def _kinds(services: Services, order: ScheduleOrder) -> dict[str, str] | None:
+async def _kinds(services: ApiServices, order: ScheduleOrder) -> dict[str, str] | None:
     """Kinds of the columns that windows and relative values are about."""
     dataset = services.datasets[order.export_type]
     columns = (await services.catalog.table(dataset)).every
@@ -226,7 +228,7 @@ async def _kinds(services: Services, order: ScheduleOrder) -> dict[str, str] | N
     return {name: columns[name].kind for name in sorted(names) if columns[name].kind in TEMPORAL} or None
 
 
-async def run_now(services: Services, user: User, schedule_id: UUID, key: str | None) -> UUID:
+async def run_now(services: ApiServices, user: User, schedule_id: UUID, key: str | None) -> UUID:
     """Start a run beside the calendar; with the same ``key`` again it is the same job.
 
     Raises:
@@ -235,7 +237,7 @@ async def run_now(services: Services, user: User, schedule_id: UUID, key: str | 
     """
     job_id = uuid4() if key is None else uuid5(schedule_id, f"key {key}")
     if key is not None and await services.records.get(job_id) is not None:
-        if await services.schedules.get(schedule_id, user_id=user.sees) is None:
+        if await services.schedules.get(schedule_id, user_id=user.data_owner) is None:
             raise not_found()
         return job_id
     try:
@@ -247,12 +249,14 @@ async def run_now(services: Services, user: User, schedule_id: UUID, key: str | 
     return job_id
 
 
-async def _record(services: Services, user: User, schedule_id: UUID, job_id: UUID) -> dict[str, Any] | None:
+async def _record(
+    services: ApiServices, user: User, schedule_id: UUID, job_id: UUID
+) -> dict[str, Any] | None:
     """Commit the run's job and how far its schedule has come; ``None``: it was there already."""
     await end_grant(services, user, schedule_id)
     now = await services.clock.read()
     async with services.schedules.transaction() as connection:
-        schedule = await services.schedules.lock(connection, schedule_id, user_id=user.sees)
+        schedule = await services.schedules.lock(connection, schedule_id, user_id=user.data_owner)
         if schedule is None:
             raise not_found()
         schedule = await _renewed(services, user, schedule, now, connection)
@@ -272,13 +276,13 @@ async def _record(services: Services, user: User, schedule_id: UUID, job_id: UUI
 
 
 async def _renewed(
-    services: Services, user: User, schedule: Row[Any], now: datetime, connection: AsyncConnection
+    services: ApiServices, user: User, schedule: Row[Any], now: datetime, connection: AsyncConnection
 ) -> Row[Any]:
     """Whoever runs it shows their role anew, or must live with what the schedule may still do."""
     if schedule.scope != "all":
         return schedule
     rights = Rights.of(services.settings)
-    if user.id == schedule.user_id and not user.may_export_all:
+    if user.id == schedule.user_id and not user.can_export_all:
         raise Problem(403, "scope_not_allowed", "Scope all needs the role exports:all", field="scope")
     if user.id == schedule.user_id and rights.allow(user.id):
         values = {"all_rows_until": now + rights.grant}
@@ -290,7 +294,7 @@ async def _renewed(
 
 
 def _planned(
-    services: Services, schedule: Row[Any], now: datetime, job_id: UUID
+    services: ApiServices, schedule: Row[Any], now: datetime, job_id: UUID
 ) -> tuple[Run, dict[str, Any]]:
     """The run, and the row of its job.
 

@@ -39,14 +39,14 @@ async def _run(context: Context) -> None:
             settings=settings,
             threads=threads,
         )
-        watching = asyncio.create_task(_watch(context))
+        queue_metrics = asyncio.create_task(_watch(context))
         try:
             done = await exporter.run(_task(dataset.name, context.format, exporter.storage), ExportProgress())
             context.key = done.key
         finally:
-            watching.cancel()
+            queue_metrics.cancel()
             with suppress(asyncio.CancelledError):
-                await watching
+                await queue_metrics
             await source.close()
 
 

@@ -64,10 +64,10 @@ def admission(stack: Stack, settings: Settings, requests: int) -> float:
 
     asyncio.run(publish())
     with ThreadPoolExecutor(1) as pool:
-        watching = pool.submit(asyncio.run, _admitted(stack, requests))
+        queue_metrics = pool.submit(asyncio.run, _admitted(stack, requests))
         worker = stack.start_worker()
         try:
-            return watching.result()
+            return queue_metrics.result()
         finally:
             worker.kill()  # it would begin with the exports
 

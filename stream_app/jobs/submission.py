@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from stream_app.addresses import Addressing
+from stream_app.addresses import AddressRules
 from stream_app.exports.formats.registry import MISSING
 from stream_app.jobs.states import Status
 from streaming_exporter.errors import Rejected
@@ -22,7 +22,7 @@ from streaming_exporter.events import (
 PUBLISHING = timedelta(seconds=10)
 """How long a request, or an outcome that was decided at admission, may take to be published and read."""
 
-ANYWHERE = Addressing()
+ANYWHERE = AddressRules()
 """Mails to any domain, webhooks to any public host."""
 
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
@@ -47,7 +47,7 @@ def job_row(
     now: datetime,
     formats: Collection[str],
     datasets: Collection[str],
-    addressing: Addressing = ANYWHERE,
+    addressing: AddressRules = ANYWHERE,
     cancelled: bool = False,
     refusal: Rejected | None = None,
 ) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def check(
     *,
     formats: Collection[str],
     datasets: Collection[str],
-    addressing: Addressing = ANYWHERE,
+    addressing: AddressRules = ANYWHERE,
 ) -> ExportRequest:
     """Everything about a request that can be judged without the source database.
 

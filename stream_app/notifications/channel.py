@@ -2,26 +2,26 @@
 
 from typing import Protocol
 
-from stream_app.notifications.templates import Notice
+from stream_app.notifications.templates import Notification
 from streaming_exporter.errors import ExporterError
 
 
-class Undelivered(ExporterError):
+class DeliveryFailed(ExporterError):
     """It certainly did not arrive, and can be tried again later.
 
-    ``host_away``: the receiver's host did not answer at all, so nothing else for it would arrive now.
+    ``host_unreachable``: the receiver's host did not answer at all, so nothing else for it would arrive now.
     ``detail`` is for the log of the operators; ``str(error)`` is for the owner of the job.
     """
 
     code = "undelivered"
 
-    def __init__(self, message: str, *, host_away: bool = False, detail: str | None = None) -> None:
+    def __init__(self, message: str, *, host_unreachable: bool = False, detail: str | None = None) -> None:
         super().__init__(message)
-        self.host_away = host_away
+        self.host_unreachable = host_unreachable
         self.detail = detail or message
 
 
-class Refused(ExporterError):
+class DeliveryRefused(ExporterError):
     """It will never be taken. ``bad_address``: nothing for this address will."""
 
     code = "refused"
@@ -31,7 +31,7 @@ class Refused(ExporterError):
         self.bad_address = bad_address
 
 
-class Uncertain(ExporterError):
+class DeliveryUncertain(ExporterError):
     """It may have arrived or not, and nobody can find out."""
 
     code = "uncertain"
@@ -40,12 +40,12 @@ class Uncertain(ExporterError):
 class Transport(Protocol):
     """Sends messages over one channel, several at a time."""
 
-    async def send(self, notice: Notice) -> None:
+    async def send(self, notification: Notification) -> None:
         """Send one message.
 
         Raises:
-            Undelivered, Refused, Uncertain: it was not, or perhaps not, sent.
+            DeliveryFailed, DeliveryRefused, DeliveryUncertain: it was not, or perhaps not, sent.
         """
 
-    async def rest(self) -> None:
+    async def close_idle(self) -> None:
         """Nothing is due: close what need not stay open."""

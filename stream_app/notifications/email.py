@@ -16,9 +16,9 @@ from aiosmtplib import (
     SMTPRecipientRefused,
 )
 
-from stream_app.notifications.channel import Refused, Uncertain, Undelivered
+from stream_app.notifications.channel import DeliveryFailed, DeliveryRefused, DeliveryUncertain
 from stream_app.notifications.links import Links
-from stream_app.notifications.templates import Content, Notice, one_line, write
+from stream_app.notifications.templates import MailContent, Notification, one_line, write
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Retryable
@@ -52,9 +52,9 @@ def message_id(delivery_id: UUID, sender: str) -> str:
     return f"<{delivery_id}@{parseaddr(sender)[1].rpartition('@')[2]}>"
 
 
-def mail_of(
-    notice: Notice,
-    content: Content,
+def build_mail(
+    notification: Notification,
+    content: MailContent,
     *,
     sender: str,
     unsubscribe: str,
@@ -63,10 +63,10 @@ def mail_of(
     """One mail to one recipient: plain text and HTML, which say the same."""
     mail = EmailMessage(policy=POLICY)
     mail["From"] = sender
-    mail["To"] = notice.address
+    mail["To"] = notification.address
     mail["Subject"] = content.subject
-    mail["Date"] = format_datetime(notice.due_at)
-    mail["Message-ID"] = message_id(notice.delivery_id, sender)
+    mail["Date"] = format_datetime(notification.due_at)
+    mail["Message-ID"] = message_id(notification.delivery_id, sender)
     mail["Auto-Submitted"] = "auto-generated"
     mail["X-Auto-Response-Suppress"] = "All"
     mail["List-Unsubscribe"] = f"<{unsubscribe}>"
@@ -86,7 +86,7 @@ NO_SUCH_ADDRESS = frozenset({550, 551, 553, 556})
 """RFC 5321 and 7504: what is said of an address rather than of a message or of its sender."""
 
 
-class Mailer:
+class MailTransport:
     """Sends mails to one server, over connections that are kept while there is more to send."""
 
     def __init__(self, settings: Settings, links: Links, storage: ObjectStore) -> None:
@@ -96,9 +96,9 @@ class Mailer:
         self._sender = parseaddr(settings.mail_from)[1]
         self._idle: list[SMTP] = []
 
-    async def send(self, notice: Notice) -> None:
+    async def send(self, notification: Notification) -> None:
         """See :class:`~stream_app.notifications.channel.Transport`."""
-        mail = await self.mail(notice)
+        mail = await self.mail(notification)
         body = mail.as_bytes()
         client = self._idle.pop() if self._idle else self._client()
         handed_over = False
@@ -107,7 +107,7 @@ class Mailer:
                 if not client.is_connected:
                     await client.connect()
                 await client.mail(self._sender)
-                await client.rcpt(notice.address)
+                await client.rcpt(notification.address)
                 handed_over = True
                 await client.data(body)
         except BaseException as error:
@@ -117,29 +117,29 @@ class Mailer:
             raise
         self._idle.append(client)
 
-    async def mail(self, notice: Notice) -> EmailMessage:
+    async def mail(self, notification: Notification) -> EmailMessage:
         """The mail that :meth:`send` sends.
 
         Raises:
-            Undelivered: the file that is to be attached cannot be had at the moment.
+            DeliveryFailed: the file that is to be attached cannot be had at the moment.
         """
-        unsubscribe = self._links.unsubscribe(notice.delivery_id)
-        attachment = await self._attachment(notice)
+        unsubscribe = self._links.unsubscribe(notification.delivery_id)
+        attachment = await self._attachment(notification)
         content = write(
-            notice,
-            link=self._links.download(notice.delivery_id),
+            notification,
+            link=self._links.download(notification.delivery_id),
             unsubscribe=unsubscribe,
             attached=attachment is not None,
         )
-        return mail_of(
-            notice,
+        return build_mail(
+            notification,
             content,
             sender=self._settings.mail_from,
             unsubscribe=unsubscribe,
             attachment=attachment,
         )
 
-    async def rest(self) -> None:
+    async def close_idle(self) -> None:
         """See :class:`~stream_app.notifications.channel.Transport`."""
         while self._idle:
             client = self._idle.pop()
@@ -162,26 +162,28 @@ class Mailer:
             timeout=settings.delivery_timeout_seconds,
         )
 
-    async def _attachment(self, notice: Notice) -> Attachment | None:
-        size, limit = notice.file_size, self._settings.mail_attach_max_bytes
-        if notice.failed or notice.file_path is None or size is None or size > limit:
+    async def _attachment(self, notification: Notification) -> Attachment | None:
+        size, limit = notification.file_size, self._settings.mail_attach_max_bytes
+        if notification.failed or notification.file_path is None or size is None or size > limit:
             return None
         try:
-            content = await self._storage.call(self._storage.read, notice.file_path)
+            content = await self._storage.call(self._storage.read, notification.file_path)
         except Retryable as error:
-            raise Undelivered(str(error)) from error
-        name = one_line(notice.file_name or "export", 200)
-        return Attachment(name, notice.content_type or "application/octet-stream", content)
+            raise DeliveryFailed(str(error)) from error
+        name = one_line(notification.file_name or "export", 200)
+        return Attachment(name, notification.content_type or "application/octet-stream", content)
 
 
-def _meaning(error: SMTPException | OSError, handed_over: bool) -> Undelivered | Refused | Uncertain:
+def _meaning(
+    error: SMTPException | OSError, handed_over: bool
+) -> DeliveryFailed | DeliveryRefused | DeliveryUncertain:
     """Until the server was given the mail it has certainly not taken it; afterwards only it can tell."""
     said = one_line(f"{type(error).__name__}: {error}", 300)
     if isinstance(error, SMTPRecipientRefused | SMTPDataError):
         said = one_line(f"{error.code} {error.message}", 300)
         if error.code < 500:
-            return Undelivered(said)
+            return DeliveryFailed(said)
         policy = error.message.startswith("5.7.")
         address = isinstance(error, SMTPRecipientRefused) and error.code in NO_SUCH_ADDRESS and not policy
-        return Refused(said, bad_address=address)
-    return Uncertain(said) if handed_over else Undelivered(said)
+        return DeliveryRefused(said, bad_address=address)
+    return DeliveryUncertain(said) if handed_over else DeliveryFailed(said)

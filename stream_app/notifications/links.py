@@ -7,7 +7,7 @@ from uuid import UUID
 from itsdangerous import BadData, Signer
 from itsdangerous.encoding import base64_decode, base64_encode
 
-from stream_app.keyed_hashes import derive
+from stream_app.keyed_hashes import derive_key
 from stream_app.settings import Settings
 from streaming_exporter.errors import ExporterError
 
@@ -74,6 +74,6 @@ def _keys(settings: Settings) -> list[bytes]:
     """
     if settings.link_secret:
         secret = settings.link_secret.get_secret_value()
-        return [derive(secret, "links"), secret.encode()]
+        return [derive_key(secret, "links"), secret.encode()]
     secret = settings.jwt_secret.get_secret_value()
-    return [secret.encode(), derive(secret, "links")]
+    return [secret.encode(), derive_key(secret, "links")]

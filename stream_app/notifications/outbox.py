@@ -20,11 +20,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from stream_app.addresses import MAX_RECIPIENTS, MAX_URL
 from stream_app.db.engine import autocommitting, outages_are_retryable
 from stream_app.notifications.models import Channel, DeliveryStatus, SuppressedAddress, Unsubscription
-from stream_app.notifications.templates import Notice, Recipient
+from stream_app.notifications.templates import Notification, Recipient
 
 log = structlog.get_logger(__name__)
 
-PATIENCE = timedelta(days=1)
+RETRY_PERIOD = timedelta(days=1)
 """How long a message is tried."""
 
 WINDOW = 200
@@ -66,7 +66,7 @@ _PLAN = text(
     INSERT INTO deliveries (
         job_id, channel, address, event, topic, user_id, host, give_up_at, status, reason, finished_at
     )
-    SELECT job_id, channel, address, event, topic, user_id, host, now() + :patience,
+    SELECT job_id, channel, address, event, topic, user_id, host, now() + :retry_period,
            CASE WHEN over THEN 'skipped' ELSE 'pending' END,
            CASE WHEN over THEN CAST(:over_limit AS text) END, CASE WHEN over THEN now() END
     FROM planned
@@ -183,7 +183,7 @@ _POSTPONE = text(
     """
 )
 
-_ABANDON = text(
+_SETTLE_EXPIRED = text(
     f"""
     UPDATE deliveries
     SET status = CASE channel WHEN '{Channel.MAIL}' THEN 'ambiguous' ELSE 'pending' END,
@@ -197,7 +197,7 @@ _ABANDON = text(
 _RESEND = text(
     """
     UPDATE deliveries
-    SET status = 'pending', not_before = now(), give_up_at = now() + :patience, finished_at = NULL
+    SET status = 'pending', not_before = now(), give_up_at = now() + :retry_period, finished_at = NULL
     WHERE job_id = :job_id AND status IN ('ambiguous', 'failed', 'skipped')
         AND (CAST(:address AS text) IS NULL OR lower(address) = lower(:address))
     RETURNING address
@@ -215,7 +215,7 @@ _REVOKE = text(
 
 
 @dataclass(frozen=True, slots=True)
-class Abandoned:
+class ExpiredDelivery:
     """A message whose sender fell silent, and what became of it."""
 
     delivery_id: UUID
@@ -232,11 +232,16 @@ async def plan(connection: AsyncConnection, ended: Sequence[UUID], *, mail_limit
     """
     if ended:
         reason = f"the user has reached the limit of {mail_limit} mails in 24 hours"
-        values = {"ids": list(ended), "patience": PATIENCE, "mail_limit": mail_limit, "over_limit": reason}
+        values = {
+            "ids": list(ended),
+            "retry_period": RETRY_PERIOD,
+            "mail_limit": mail_limit,
+            "over_limit": reason,
+        }
         await connection.execute(_PLAN, values)
 
 
-class Ledger:
+class Outbox:
     """All statements about ``deliveries``."""
 
     def __init__(self, engine: AsyncEngine, *, worker: str = "", lease: timedelta = timedelta(0)) -> None:
@@ -248,7 +253,7 @@ class Ledger:
 
     async def claim(
         self, channel: Channel, limit: int, *, user_slots: int = 4, host_slots: int = 4
-    ) -> list[Notice]:
+    ) -> list[Notification]:
         """Take up to ``limit`` messages that are due, in turn between users; they count as being sent.
 
         No more than ``user_slots`` messages of one user and ``host_slots`` for one host are sent at a time
@@ -269,14 +274,14 @@ class Ledger:
         )
         whole = bool(rows) and rows[0].last_place == WINDOW
         self._after[channel] = (rows[0].last_user, rows[0].last_host) if whole else BEGINNING
-        notices = []
+        notifications = []
         for row in rows:
             if row.delivery_id is None:
                 continue  # nothing was claimed: the row only says how far the claim has looked
             try:
-                notices.append(Notice.of(row._asdict()))
+                notifications.append(Notification.from_row(row._asdict()))
             except Exception:  # the claim is committed: one that cannot be read must not hold up the others
-                log.exception("delivery.unreadable", delivery=str(row.delivery_id), job_id=str(row.job_id))
+                log.exception("delivery.read_failed", delivery=str(row.delivery_id), job_id=str(row.job_id))
                 await self._execute(
                     _POSTPONE,
                     id=row.delivery_id,
@@ -284,32 +289,34 @@ class Ledger:
                     delay=UNREADABLE_RETRY,
                     reason="this version cannot read it",
                 )
-        return notices
+        return notifications
 
-    async def finish(self, notice: Notice, status: DeliveryStatus, reason: str | None = None) -> bool:
+    async def finish(
+        self, notification: Notification, status: DeliveryStatus, reason: str | None = None
+    ) -> bool:
         """Record how it went; returns whether the claim was still this one."""
         return bool(
             await self._execute(
                 _FINISH,
-                id=notice.delivery_id,
-                attempt=notice.attempt,
+                id=notification.delivery_id,
+                attempt=notification.attempt,
                 status=status,
                 reason=reason,
-                host=notice.host,
+                host=notification.host,
             )
         )
 
-    async def postpone(self, notice: Notice, delay: timedelta, reason: str) -> str | None:
+    async def postpone(self, notification: Notification, delay: timedelta, reason: str) -> str | None:
         """It certainly did not arrive: it is due again after ``delay``, or has failed if that is too late.
 
         Returns its status, or ``None`` if the claim was not this one any more.
         """
         rows = await self._execute(
-            _POSTPONE, id=notice.delivery_id, attempt=notice.attempt, delay=delay, reason=reason
+            _POSTPONE, id=notification.delivery_id, attempt=notification.attempt, delay=delay, reason=reason
         )
         return rows[0].status if rows else None
 
-    async def host_away(self, host: str, first: timedelta, longest: timedelta) -> None:
+    async def host_unreachable(self, host: str, first: timedelta, longest: timedelta) -> None:
         """Send nothing for a while to a host that did not answer: ``first``, and longer each time."""
         await self._execute(_HOST_AWAY, host=host, first=first, longest=longest)
 
@@ -317,11 +324,11 @@ class Ledger:
         """Forget that a host was away."""
         await self._execute(text("DELETE FROM receiver_hosts WHERE host = :host RETURNING host"), host=host)
 
-    async def abandon(self) -> list[Abandoned]:
+    async def settle_expired(self) -> list[ExpiredDelivery]:
         """Settle what workers that fell silent were sending."""
         return [
-            Abandoned(row.id, row.job_id, row.channel, row.address, row.status)
-            for row in await self._execute(_ABANDON)
+            ExpiredDelivery(row.id, row.job_id, row.channel, row.address, row.status)
+            for row in await self._execute(_SETTLE_EXPIRED)
         ]
 
     async def suppress(self, address: str, reason: str) -> None:
@@ -360,7 +367,7 @@ class Ledger:
                 text("DELETE FROM suppressed_addresses WHERE address = lower(:address) RETURNING address"),
                 address=address,
             )
-        rows = await self._execute(_RESEND, job_id=job_id, address=address, patience=PATIENCE)
+        rows = await self._execute(_RESEND, job_id=job_id, address=address, retry_period=RETRY_PERIOD)
         return [row.address for row in rows]
 
     async def _insert(self, table: type[SuppressedAddress | Unsubscription], values: dict[str, str]) -> None:

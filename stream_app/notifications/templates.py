@@ -23,10 +23,10 @@ class Recipient:
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class Notification:
     """One claimed message: how one job ended, for one address. ``file_size`` is bytes.
 
-    ``unwanted`` says why it must not be sent at all, ``paused`` why the job's schedule makes no more.
+    ``skip_reason`` says why it must not be sent at all, ``paused`` why the job's schedule makes no more.
     """
 
     delivery_id: UUID
@@ -40,7 +40,7 @@ class Notice:
     format: str
     host: str = ""
     """Host and port of a webhook."""
-    unwanted: str | None = None
+    skip_reason: str | None = None
     row_count: int | None = None
     file_size: int | None = None
     file_name: str | None = None
@@ -57,7 +57,7 @@ class Notice:
     traceparent: str | None = None
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Self:
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
         """From a row of the ledger's claim."""
         job = {
             name: row[name]
@@ -88,7 +88,7 @@ class Notice:
             export_type=row["export_type"] or "",
             format=row["format"] or "",
             host=row["host"],
-            unwanted=_unwanted(row),
+            skip_reason=_skip_reason(row),
             window=_window(row["window"]),
             **job,
         )
@@ -104,7 +104,7 @@ class Notice:
         return not self.failed and self.row_count == 0
 
 
-def _unwanted(row: Mapping[str, Any]) -> str | None:
+def _skip_reason(row: Mapping[str, Any]) -> str | None:
     if row["id"] is None:
         return "the job's record is gone"
     if row["event"] == Status.COMPLETED and row["gone"]:
@@ -124,9 +124,9 @@ def _window(window: object) -> tuple[str, str] | None:
     return str(window["from"]), str(window["to"])
 
 
-LONGEST_REASON = 600
+MAX_REASON_LENGTH = 600
 
-OWN_WORDS = frozenset(
+SAFE_CODES = frozenset(
     {
         "grant_lapsed",
         "missing_column",
@@ -146,7 +146,7 @@ OWN_WORDS = frozenset(
 )
 """Codes of errors whose message holds nothing that a request named, nor a value of a row."""
 
-REASONS = {
+GENERAL_REASONS = {
     "bad_filter_value": "The value of a filter does not fit its column.",
     "bad_schedule": "The schedule cannot be followed as it is stored.",
     "schedule_unusable": "The schedule cannot be followed as it is stored.",
@@ -161,7 +161,7 @@ REASONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class MailContent:
     """A mail's subject and its two bodies."""
 
     subject: str
@@ -169,31 +169,35 @@ class Content:
     html: str
 
 
-def write(notice: Notice, *, link: str, unsubscribe: str, attached: bool = False) -> Content:
+def write(notification: Notification, *, link: str, unsubscribe: str, attached: bool = False) -> MailContent:
     """The mail about how an export ended."""
-    dataset = _named(notice, notice.export_type) or "data"
-    facts = _facts(notice)
-    if notice.failed:
-        reason = _reason(notice)
+    dataset = _named(notification, notification.export_type) or "data"
+    facts = _facts(notification)
+    if notification.failed:
+        reason = _reason(notification)
         advice = _ADVICE
-        if notice.paused is not None:
+        if notification.paused is not None:
             advice += " Its schedule makes no more exports until it is resumed."
         parts = {"reason": reason, "advice": advice, "unsubscribe": unsubscribe}
-        subject = f"Export of {dataset} failed" + (", its schedule is paused" if notice.paused else "")
-        return Content(
+        subject = f"Export of {dataset} failed" + (", its schedule is paused" if notification.paused else "")
+        return MailContent(
             subject=subject,
             text=_text(_FAILED_TEXT, facts, **parts),
             html=_html(_FAILED_HTML, facts, **parts),
         )
-    rows = "no rows" if notice.empty else f"{notice.row_count or 0:,} row{'s' * (notice.row_count != 1)}"
+    rows = (
+        "no rows"
+        if notification.empty
+        else f"{notification.row_count or 0:,} row{'s' * (notification.row_count != 1)}"
+    )
     lead = f"The export of {dataset} is ready: {rows}."
-    if notice.empty:
+    if notification.empty:
         lead = f"The export of {dataset} is ready, but no row matched: the file holds none."
     if attached:
         lead += " The file is attached."
-    until = f"The link is yours alone and good until {_moment(notice.expires_at)}."
+    until = f"The link is yours alone and good until {_moment(notification.expires_at)}."
     parts = {"lead": lead, "link": link, "until": until, "unsubscribe": unsubscribe}
-    return Content(
+    return MailContent(
         subject=f"Export of {dataset}: {rows}",
         text=_text(_READY_TEXT, facts, **parts),
         html=_html(_READY_HTML, facts, **parts),
@@ -220,37 +224,42 @@ def human_size(size: int) -> str:
     return f"{value:,.1f} TB"
 
 
-def _named(notice: Notice, text: str) -> str | None:
+def _named(notification: Notification, text: str) -> str | None:
     """A name that the request gave; ``None`` for one that could be a message of its own.
 
     What was exported exists under that name. A request that failed can name anything: then it is shown
     only if it is one plain word, in which no reader of mails sees a link or a sentence.
     """
-    if not notice.failed or re.fullmatch(r"\w[\w-]{0,99}", text):
+    if not notification.failed or re.fullmatch(r"\w[\w-]{0,99}", text):
         return one_line(text, 100)
     return None
 
 
-def _reason(notice: Notice) -> str:
+def _reason(notification: Notification) -> str:
     """Why there is no file, in words of the service: recipients must not read what a request says."""
-    if notice.error_code in OWN_WORDS and notice.error_message:
-        return one_line(notice.error_message, LONGEST_REASON)
-    said = REASONS.get(notice.error_code or "", "The request cannot be fulfilled as it was made.")
+    if notification.error_code in SAFE_CODES and notification.error_message:
+        return one_line(notification.error_message, MAX_REASON_LENGTH)
+    said = GENERAL_REASONS.get(
+        notification.error_code or "", "The request cannot be fulfilled as it was made."
+    )
     return f"{said} The record of the job has the details."
 
 
-def _facts(notice: Notice) -> list[tuple[str, str]]:
-    words = {"Dataset": _named(notice, notice.export_type), "Format": _named(notice, notice.format)}
+def _facts(notification: Notification) -> list[tuple[str, str]]:
+    words = {
+        "Dataset": _named(notification, notification.export_type),
+        "Format": _named(notification, notification.format),
+    }
     facts = [(name, word) for name, word in words.items() if word]
-    if not notice.failed:
-        facts.append(("Rows", f"{notice.row_count or 0:,}"))
-        facts.append(("Size", human_size(notice.file_size or 0)))
-    if notice.window is not None:
-        facts.append(("Period", f"{notice.window[0]} up to, but without, {notice.window[1]}"))
-    if not notice.failed:
-        facts += [("As of", _moment(notice.as_of)), ("File", notice.file_name or "")]
-        facts.append(("SHA-256", notice.sha256 or ""))
-    facts.append(("Job", str(notice.job_id)))
+    if not notification.failed:
+        facts.append(("Rows", f"{notification.row_count or 0:,}"))
+        facts.append(("Size", human_size(notification.file_size or 0)))
+    if notification.window is not None:
+        facts.append(("Period", f"{notification.window[0]} up to, but without, {notification.window[1]}"))
+    if not notification.failed:
+        facts += [("As of", _moment(notification.as_of)), ("File", notification.file_name or "")]
+        facts.append(("SHA-256", notification.sha256 or ""))
+    facts.append(("Job", str(notification.job_id)))
     return [(name, one_line(value, 300)) for name, value in facts]
 
 

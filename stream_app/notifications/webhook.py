@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from stream_app.addresses import is_public, networks, receiver_of
-from stream_app.notifications.channel import Refused, Undelivered
+from stream_app.addresses import is_public, networks, receiver_url
+from stream_app.notifications.channel import DeliveryFailed, DeliveryRefused
 from stream_app.notifications.links import Links
-from stream_app.notifications.templates import Notice, one_line
+from stream_app.notifications.templates import Notification, one_line
 from stream_app.observability import tracing
 from stream_app.settings import Settings
 
@@ -28,7 +28,7 @@ GONE = 410
 """The receiver wants no more of them."""
 
 
-class Hooks:
+class WebhookTransport:
     """Posts how jobs ended. Whatever is not answered with 2xx is sent again later, under the same id."""
 
     def __init__(self, settings: Settings, links: Links) -> None:
@@ -37,61 +37,61 @@ class Hooks:
         self._denied = networks(settings.webhook_denied_networks)
         self._tls = ssl.create_default_context()
 
-    async def send(self, notice: Notice) -> None:
+    async def send(self, notification: Notification) -> None:
         """See :class:`~stream_app.notifications.channel.Transport`."""
-        body = json.dumps(self.payload(notice), separators=(",", ":")).encode()
+        body = json.dumps(self.payload(notification), separators=(",", ":")).encode()
         headers = {
             "Content-Type": "application/json",
             "User-Agent": "streaming-exporter",
-            **signed(self._keys(notice), message_id(notice), int(time.time()), body),
+            **signed(self._keys(notification), message_id(notification), int(time.time()), body),
             **({"traceparent": context} if (context := tracing.current().traceparent) else {}),
         }
         try:
             async with asyncio.timeout(self._settings.delivery_timeout_seconds):
-                status = await self._post(notice.address, body, headers)
+                status = await self._post(notification.address, body, headers)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             detail = one_line(f"{type(error).__name__}: {error}", 300)
-            raise Undelivered(_reason(error), host_away=True, detail=detail) from error
+            raise DeliveryFailed(_reason(error), host_unreachable=True, detail=detail) from error
         if status == GONE:
-            raise Refused("the receiver answered 410: it wants no more of them")
+            raise DeliveryRefused("the receiver answered 410: it wants no more of them")
         if not 200 <= status < 300:
-            raise Undelivered(f"the receiver answered {status}")
+            raise DeliveryFailed(f"the receiver answered {status}")
 
-    def _keys(self, notice: Notice) -> list[bytes]:
+    def _keys(self, notification: Notification) -> list[bytes]:
         """The receiver's own keys, and the shared ones for receivers that know no other yet."""
         masters = self._settings.webhook_keys
-        own = [receiver_key(master, notice.user_id, notice.address) for master in masters]
+        own = [receiver_key(master, notification.user_id, notification.address) for master in masters]
         return own + (masters if self._settings.webhook_shared_signature else [])
 
-    async def rest(self) -> None:
+    async def close_idle(self) -> None:
         """See :class:`~stream_app.notifications.channel.Transport`."""
 
-    def payload(self, notice: Notice) -> dict[str, Any]:
+    def payload(self, notification: Notification) -> dict[str, Any]:
         """What is posted."""
         data: dict[str, Any] = {
-            "job_id": str(notice.job_id),
-            "user_id": notice.user_id,
-            "export_type": notice.export_type,
-            "format": notice.format,
-            "status": notice.event,
-            "completed_at": _iso(notice.completed_at),
+            "job_id": str(notification.job_id),
+            "user_id": notification.user_id,
+            "export_type": notification.export_type,
+            "format": notification.format,
+            "status": notification.event,
+            "completed_at": _iso(notification.completed_at),
         }
-        if notice.failed:
-            data["error"] = {"code": notice.error_code, "message": notice.error_message}
+        if notification.failed:
+            data["error"] = {"code": notification.error_code, "message": notification.error_message}
         else:
             data |= {
-                "row_count": notice.row_count,
-                "file_size": notice.file_size,
-                "sha256": notice.sha256,
-                "file_name": notice.file_name,
-                "content_type": notice.content_type,
-                "as_of": _iso(notice.as_of),
-                "expires_at": _iso(notice.expires_at),
-                "download_url": self._links.download(notice.delivery_id),
+                "row_count": notification.row_count,
+                "file_size": notification.file_size,
+                "sha256": notification.sha256,
+                "file_name": notification.file_name,
+                "content_type": notification.content_type,
+                "as_of": _iso(notification.as_of),
+                "expires_at": _iso(notification.expires_at),
+                "download_url": self._links.download(notification.delivery_id),
             }
         return {
-            "type": f"export.{notice.event}",
-            "timestamp": _iso(notice.completed_at or notice.due_at),
+            "type": f"export.{notification.event}",
+            "timestamp": _iso(notification.completed_at or notification.due_at),
             "data": data,
         }
 
@@ -130,8 +130,8 @@ class Hooks:
         """IP addresses of the URL's host that may be called, IPv4 first.
 
         Raises:
-            Undelivered: it has none but private ones. As for a name that does not exist, the reason does not
-                say which: the owner of the job must learn nothing about the network of the service.
+            DeliveryFailed: all its addresses are private. The reason is the same as for a name that does not
+                exist, because the job's owner must learn nothing about the network of the service.
         """
         parts = urlsplit(url)
         found = await asyncio.get_running_loop().getaddrinfo(
@@ -143,7 +143,7 @@ class Hooks:
         public = [address for address in addresses if "%" not in address and is_public(address, self._denied)]
         if not public:
             detail = f"{parts.hostname} leads to {addresses[0]}, which is not a public address"
-            raise Undelivered(NOT_PUBLIC, host_away=True, detail=detail)
+            raise DeliveryFailed(NOT_PUBLIC, host_unreachable=True, detail=detail)
         return public
 
 
@@ -153,7 +153,7 @@ def receiver_key(master: bytes, user_id: str, url: str) -> bytes:
     A receiver that knows its own key can neither sign for another receiver nor find the master.
     ``user_id`` is part of it: who names the URL of somebody else as a webhook learns another key.
     """
-    context = b"\0".join((b"exporter.webhook.receiver", user_id.encode(), receiver_of(url).encode()))
+    context = b"\0".join((b"exporter.webhook.receiver", user_id.encode(), receiver_url(url).encode()))
     return hmac.new(master, context, hashlib.sha256).digest()
 
 
@@ -173,9 +173,9 @@ def _reason(error: Exception) -> str:
     return "the receiver could not be reached"
 
 
-def message_id(notice: Notice) -> str:
+def message_id(notification: Notification) -> str:
     """The same for every attempt, so that receivers can drop repetitions."""
-    return f"msg_{notice.delivery_id.hex}"
+    return f"msg_{notification.delivery_id.hex}"
 
 
 def signed(keys: Sequence[bytes], identity: str, timestamp: int, body: bytes) -> dict[str, str]:

@@ -247,4 +247,4 @@ def serve(host: str, port: int) -> None:
     try:
         prometheus_client.start_http_server(port, host, told("worker"))
     except OSError as error:
-        log.error("metrics.unserved", host=host, port=port, error=str(error))
+        log.error("metrics.listen_failed", host=host, port=port, error=str(error))

@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from stream_app.addresses import Addressing
+from stream_app.addresses import AddressRules
 from stream_app.exports.datasets import Dataset
 from stream_app.exports.formats.base import Format
 from stream_app.jobs.queue import JobQueue
@@ -195,7 +195,7 @@ class Scheduler:
             now=schedule.now,
             formats=self.formats,
             datasets=self.datasets,
-            addressing=Addressing.of(self.settings),
+            addressing=AddressRules.of(self.settings),
             refusal=refusal,
         )
         return row | order.record

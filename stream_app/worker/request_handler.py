@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 from faust.types import EventT
 
-from stream_app.addresses import Addressing
+from stream_app.addresses import AddressRules
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import EVENT_OF, Status
 from stream_app.jobs.submission import accepted, cancelled_row, job_row
@@ -31,7 +31,7 @@ class RequestHandler:
     emit: EventProducer
     formats: Collection[str]
     datasets: Collection[str]
-    addressing: Addressing
+    addressing: AddressRules
     history: timedelta
     """How long jobs are on record at least: older requests are of jobs that may be forgotten."""
 

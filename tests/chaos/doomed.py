@@ -25,7 +25,7 @@ from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import OUTCOMES
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.kafka.transport import App
-from stream_app.notifications.email import Mailer
+from stream_app.notifications.email import MailTransport
 from stream_app.schedules.scheduler import Scheduler
 from stream_app.schedules.store import ScheduleStore
 from stream_app.storage.multipart_upload import MultipartUpload
@@ -131,8 +131,8 @@ RUN_POINTS: dict[str, Point] = {
     "advanced": Point(ScheduleStore, "advance", _advanced),
     "committed": Point(Scheduler, "_publish_outcomes", _rows, after=False),
     # A mail: claimed and not handed over; taken by the server and not confirmed.
-    "unmailed": Point(Mailer, "send", _first, after=False),
-    "mailed": Point(Mailer, "send", _first),
+    "unmailed": Point(MailTransport, "send", _first, after=False),
+    "mailed": Point(MailTransport, "send", _first),
 }
 """Further points of jobs that are runs of a schedule."""
 

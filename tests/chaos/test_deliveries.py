@@ -45,18 +45,18 @@ async def ask(client: Client, *recipients: str, export_type: str = "letters") ->
     return event.job_id
 
 
-async def ledger(client: Client, job: UUID) -> dict[str, Any]:
+async def outbox(client: Client, job: UUID) -> dict[str, Any]:
     rows = await client.fetch("SELECT * FROM deliveries WHERE job_id = $1", job)
     return {row["address"]: dict(row) for row in rows}
 
 
 async def until(client: Client, job: UUID, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """What the ledger has about the job, once ``holds`` is true of it."""
+    """What the outbox has about the job, once ``holds`` is true of it."""
     rows: dict[str, Any] = {}
 
     async def look() -> bool:
         nonlocal rows
-        rows = await ledger(client, job)
+        rows = await outbox(client, job)
         return bool(rows) and holds(rows)
 
     await until_async(look, otherwise=lambda: rows)
@@ -86,14 +86,14 @@ async def test_a_worker_that_dies_while_it_sends_mails_nobody_twice(
         with workers:
             job = await ask(client, held, free)
             await until(client, job, lambda rows: rows[free]["status"] == "sent" and bool(server.to(held)))
-            assert (await ledger(client, job))[held]["status"] == "sending"
+            assert (await outbox(client, job))[held]["status"] == "sending"
             await asyncio.to_thread(workers.kill, 0)
             server.held.clear()
             await repeat_outcomes(client, job, 3)
             await until(client, job, lambda rows: rows[held]["status"] == "ambiguous")
             other = await ask(client, held, export_type="nothing")
             await until(client, other, lambda rows: rows[held]["status"] == "sent")
-            rows = await ledger(client, job)
+            rows = await outbox(client, job)
         assert {address: row["status"] for address, row in rows.items()} == {held: "ambiguous", free: "sent"}
         subjects = [mail["Subject"] for mail in server.to(held)]
         assert subjects == ["Export of letters: 50 rows", "Export of nothing failed"]

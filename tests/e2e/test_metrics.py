@@ -162,5 +162,5 @@ def test_a_port_that_is_taken_keeps_no_worker_from_its_work(system: System) -> N
     port = str(urlsplit(system.metrics).port)
     second = system.stack.start_worker(settings=system.extra | {"EXPORTER_METRICS_PORT": port})
     assert second.is_ready()
-    assert "metrics.unserved" in second.log.read_text()
+    assert "metrics.listen_failed" in second.log.read_text()
     second.stop()

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Browser, Route, expect
 
-from producers.token_signing import mint
+from producers.tokens import sign_token
 from stream_app.settings import Settings
 from tests.e2e.browser import Visit, launched, visiting
 from tests.e2e.conftest import System
@@ -38,13 +38,13 @@ def visit(browser: Browser, system: System, request: pytest.FixtureRequest) -> I
 @pytest.fixture
 def anybody(settings: Settings) -> str:
     """A token of somebody with no exports yet, who may ask for everybody's rows."""
-    return mint(settings, f"user-{uuid4().hex[:8]}", ["exports:all"])
+    return sign_token(settings, f"user-{uuid4().hex[:8]}", ["exports:all"])
 
 
 @pytest.fixture
 def customer(settings: Settings) -> str:
     """A token of the customer who owns every seventh order."""
-    return mint(settings, "customer-1")
+    return sign_token(settings, "customer-1")
 
 
 def test_a_token_that_is_not_taken(visit: Visit, settings: Settings) -> None:
@@ -53,8 +53,8 @@ def test_a_token_that_is_not_taken(visit: Visit, settings: Settings) -> None:
     alert = page.get_by_role("alert")
     for token, said in [
         ("hello", "This is not a token"),
-        (mint(settings, "ada")[:-4] + "AAAA", "The token is not valid"),
-        (mint(settings, "ada", hours=-1), "The token has expired; get a new one"),
+        (sign_token(settings, "ada")[:-4] + "AAAA", "The token is not valid"),
+        (sign_token(settings, "ada", hours=-1), "The token has expired; get a new one"),
     ]:
         page.get_by_label("Token").fill(token)
         page.keyboard.press("Enter")
@@ -67,7 +67,7 @@ def test_a_token_that_is_not_taken(visit: Visit, settings: Settings) -> None:
 def test_a_token_stays_in_its_tab_and_no_longer_than_it_holds(visit: Visit, settings: Settings) -> None:
     page = visit.page
     page.clock.install()
-    visit.sign_in(mint(settings, "ada", ["exports:admin"], hours=2))
+    visit.sign_in(sign_token(settings, "ada", ["exports:admin"], hours=2))
     expect(page.locator("#who")).to_contain_text("ada (admin) until ")
     page.reload()
     expect(page.get_by_role("heading", name="New export")).to_be_visible()
@@ -302,7 +302,7 @@ def test_the_pictures_in_the_readme(visit: Visit, settings: Settings) -> None:
     page.set_viewport_size({"width": 720, "height": 520})
     visit.shot("page-sign-in")
     page.set_viewport_size({"width": 1280, "height": 900})
-    visit.sign_in(mint(settings, "user-1", ["exports:all"]))
+    visit.sign_in(sign_token(settings, "user-1", ["exports:all"]))
     make_schedule(visit)
     visit.choose("million", "pdf")
     expect(visit.export().locator(".state")).to_have_text("Failed")

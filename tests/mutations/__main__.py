@@ -51,7 +51,7 @@ CORE: Mapping[str, Sequence[str]] = {
     "stream_app/notifications/templates.py": [f"{UNIT}/delivery"],
     "stream_app/notifications/links.py": [f"{UNIT}/delivery"],
     "stream_app/notifications/email.py": [f"{UNIT}/delivery"],
-    "api/cursor.py": [f"{UNIT}/api/test_cursor.py"],
+    "api/pagination.py": [f"{UNIT}/api/test_pagination.py"],
 }
 """Modules without I/O, and the tests that are about them."""
 

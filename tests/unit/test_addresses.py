@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from stream_app.addresses import Addressing, is_public, networks
+from stream_app.addresses import AddressRules, is_public, networks
 from stream_app.settings import Settings
 from streaming_exporter.errors import Rejected
 
 SECRET = "whsec_" + "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFB"
 
 
-def addressing(**changes: Any) -> Addressing:
-    return Addressing.of(Settings(_env_file=None, **{"webhook_secret": SECRET, **changes}))
+def addressing(**changes: Any) -> AddressRules:
+    return AddressRules.of(Settings(_env_file=None, **{"webhook_secret": SECRET, **changes}))
 
 
 def test_addresses_come_back_as_mails_carry_them_each_once() -> None:

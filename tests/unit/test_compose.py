@@ -8,7 +8,7 @@ import pytest
 import typer
 import yaml
 
-from api.operations.access import are_open
+from api.operations.access import details_are_public
 from producers.__main__ import cli
 from stream_app.settings import Settings
 
@@ -56,7 +56,7 @@ def test_details_are_open_while_the_port_is_published_to_this_machine_only() -> 
     settings = Settings.model_validate(
         {key.removeprefix("EXPORTER_").lower(): resolved(value) for key, value in environment.items()}
     )
-    assert are_open(settings, "0.0.0.0")
+    assert details_are_public(settings, "0.0.0.0")
 
 
 def test_each_process_has_only_the_secrets_that_it_needs() -> None:

@@ -13,7 +13,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from producers.__main__ import cli
-from producers.session import open_api
+from producers.job_commands import open_api
 from stream_app import setting_errors
 from stream_app.doctor.findings import State
 from stream_app.doctor.unwise_settings import check_settings

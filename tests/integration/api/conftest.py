@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.app import create_app
 from dev.stack import Stack
-from producers.token_signing import mint
+from producers.tokens import sign_token
 from stream_app.db.engine import create_engine
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.records import JobRecords
@@ -56,7 +56,7 @@ class Harness:
 
     def user(self, *roles: str, user_id: str | None = None) -> httpx.AsyncClient:
         """A client for a user, by default one that nobody else is."""
-        return client_of(self.app, mint(self.settings, user_id or f"user-{uuid4()}", roles))
+        return client_of(self.app, sign_token(self.settings, user_id or f"user-{uuid4()}", roles))
 
     async def set(self, job_id: str | UUID, **values: Any) -> None:
         """Write to a job's record what a worker would."""

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from api.app import create_app
-from producers.token_signing import mint
+from producers.tokens import sign_token
 from stream_app.notifications.links import Links
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
@@ -41,9 +41,9 @@ async def test_every_operation_leaves_a_line_with_an_actor(
     owner = f"owner-{uuid4()}"
     people = {
         "anonymous": (None, "anonymous"),
-        "owner": (mint(api.settings, owner, hours=BRIEF), owner),
-        "other": (mint(api.settings, "other-1", hours=BRIEF), "other-1"),
-        "admin": (mint(api.settings, "admin-1", ["exports:admin"], hours=BRIEF), "admin-1"),
+        "owner": (sign_token(api.settings, owner, hours=BRIEF), owner),
+        "other": (sign_token(api.settings, "other-1", hours=BRIEF), "other-1"),
+        "admin": (sign_token(api.settings, "admin-1", ["exports:admin"], hours=BRIEF), "admin-1"),
     }
     async with api.user(user_id=owner) as client:
         job_id = await place(client)
@@ -54,7 +54,7 @@ async def test_every_operation_leaves_a_line_with_an_actor(
     for name, method, path in sorted(OPERATIONS, key=lambda item: item[1] == "DELETE"):
         token, actor = people[who]
         if token is not None:
-            token = mint(api.settings, actor, ["exports:admin"] if who == "admin" else [], hours=BRIEF)
+            token = sign_token(api.settings, actor, ["exports:admin"] if who == "admin" else [], hours=BRIEF)
         address = re.sub(r"{(\w+)}", lambda found: str(ids.get(found[1], "1")), path)
         async with client_of(api.app, token) as client:
             with capture_logs() as logs:

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from starlette.routing import Mount
 
 from api.app import create_app
-from producers.token_signing import mint
+from producers.tokens import sign_token
 from stream_app.db.engine import create_engine
 from stream_app.jobs.records import JobRecords
 from stream_app.settings import Settings
@@ -156,15 +156,19 @@ def bearers(settings: Settings, hours: float) -> dict[str, Callable[[str], str |
     return {
         "no token": lambda _: None,
         "garbage": lambda _: "a.b.c",
-        "expired": lambda owner: mint(settings, owner, ["exports:admin"], hours=-1),
-        "wrong audience": lambda owner: mint(other_audience, owner, ["exports:admin"]),
-        "no audience": lambda owner: mint(changed(settings, jwt_audience=None), owner, ["exports:admin"]),
-        "forged": lambda owner: mint(other_secret, owner, ["exports:admin"]),
-        "other": lambda _: mint(settings, f"other-{uuid4()}", hours=hours),
-        "owner": lambda owner: mint(settings, owner, hours=hours),
-        "exports:all": lambda _: mint(settings, f"all-{uuid4()}", ["exports:all"], hours=hours),
-        "exports:operate": lambda _: mint(settings, f"operator-{uuid4()}", ["exports:operate"], hours=hours),
-        "exports:admin": lambda _: mint(settings, f"admin-{uuid4()}", ["exports:admin"], hours=hours),
+        "expired": lambda owner: sign_token(settings, owner, ["exports:admin"], hours=-1),
+        "wrong audience": lambda owner: sign_token(other_audience, owner, ["exports:admin"]),
+        "no audience": lambda owner: sign_token(
+            changed(settings, jwt_audience=None), owner, ["exports:admin"]
+        ),
+        "forged": lambda owner: sign_token(other_secret, owner, ["exports:admin"]),
+        "other": lambda _: sign_token(settings, f"other-{uuid4()}", hours=hours),
+        "owner": lambda owner: sign_token(settings, owner, hours=hours),
+        "exports:all": lambda _: sign_token(settings, f"all-{uuid4()}", ["exports:all"], hours=hours),
+        "exports:operate": lambda _: sign_token(
+            settings, f"operator-{uuid4()}", ["exports:operate"], hours=hours
+        ),
+        "exports:admin": lambda _: sign_token(settings, f"admin-{uuid4()}", ["exports:admin"], hours=hours),
     }
 
 

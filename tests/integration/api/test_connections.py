@@ -18,7 +18,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from api.server import BoundedProtocol
-from producers.token_signing import mint
+from producers.tokens import sign_token
 from stream_app.settings import Settings
 
 AWAY = {
@@ -183,7 +183,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
 def test_two_lengths_end_the_connection(served: tuple[str, Path], lengths: bytes, status: int) -> None:
     """S17: what follows is never taken for a request."""
     port = int(served[0].rpartition(":")[2])
-    token = mint(Settings(_env_file=None), "ada").encode()
+    token = sign_token(Settings(_env_file=None), "ada").encode()
     request = b"POST /exports/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n%b\r\n\r\n" % (
         token,
         lengths,

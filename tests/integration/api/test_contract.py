@@ -25,7 +25,7 @@ from schemathesis.specs.openapi.checks import (
 
 from api.app import create_app
 from api.jobs.event_stream import _moment
-from producers.token_signing import mint
+from producers.tokens import sign_token
 from stream_app.settings import Settings
 from tests.integration.api.conftest import order
 
@@ -62,7 +62,7 @@ class Server:
     strangers: dict[str, str]
 
     def bearer(self, user_id: str, **token: Any) -> dict[str, str]:
-        return {"Authorization": f"Bearer {mint(self.settings, user_id, **token)}"}
+        return {"Authorization": f"Bearer {sign_token(self.settings, user_id, **token)}"}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def server(api_settings: Settings) -> Iterator[Server]:
         assert thread.is_alive()
         threading.Event().wait(0.02)
     url = f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
-    stranger = {"Authorization": f"Bearer {mint(api_settings, f'stranger-{uuid4()}')}"}
+    stranger = {"Authorization": f"Bearer {sign_token(api_settings, f'stranger-{uuid4()}')}"}
     with httpx.Client(base_url=url, headers=stranger, timeout=30) as client:
         wanted = order(filters={"kind": MARKER})
         job = client.post("/exports/jobs", json=wanted).json()

@@ -215,7 +215,7 @@ async def test_a_lost_connection_to_the_database_is_made_up_for(api: Harness) ->
 
 
 async def test_nobody_listens_when_all_have_gone(api: Harness) -> None:
-    feed = api.app.state.services.feed
+    live_updates = api.app.state.services.live_updates
     async with api.user() as client, served(api.app) as address:
         job_id = await place(client)
         async with (
@@ -223,5 +223,5 @@ async def test_nobody_listens_when_all_have_gone(api: Harness) -> None:
             listening(address, client, "/exports/events") as every,
         ):
             await anext(one), await anext(every)
-            assert feed.listeners == 2
-        await until_async(lambda: not feed.listeners)
+            assert live_updates.listeners == 2
+        await until_async(lambda: not live_updates.listeners)

@@ -202,14 +202,14 @@ async def test_a_download_is_audited(api: Harness, storage: ObjectStore) -> None
     lines = [
         (line["user_id"], line["owner"], line["method"])
         for line in logged
-        if line["event"] == "download.link"
+        if line["event"] == "download.link_issued"
     ]
     assert lines == [
         ("owner-1", "owner-1", "GET"),
         ("owner-1", "owner-1", "HEAD"),
         ("admin-1", "owner-1", "GET"),
     ]
-    await api.app.state.services.audit.settle()
+    await api.app.state.services.download_audit.settle()
     events = [event for event in await events_on(api.settings, Topic.AUDIT) if str(event.job_id) == job_id]
     assert [event.type for event in events] == [EventType.DOWNLOADED] * 2
     assert sorted(event.data["by"] for event in events) == ["admin-1", "owner-1"]
@@ -234,8 +234,8 @@ async def test_no_download_waits_for_kafka(
             assert (await client.get(f"/exports/jobs/{job_id}/download")).status_code == 307
         answered.set()
         with structlog.testing.capture_logs() as logged:
-            await api.app.state.services.audit.settle()
-    assert [line["event"] for line in logged] == ["download.unpublished"]
+            await api.app.state.services.download_audit.settle()
+    assert [line["event"] for line in logged] == ["download.publish_failed"]
 
 
 async def test_a_manifest_says_what_the_file_is(api: Harness, storage: ObjectStore) -> None:

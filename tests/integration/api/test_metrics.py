@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.operations.queue_metrics import Watching
+from api.operations.queue_metrics import QueueMetrics
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.records import BACKLOG
 from stream_app.settings import Settings
@@ -73,17 +73,17 @@ async def test_unfinished_jobs_are_told_and_what_users_choose_is_bounded(api: Ha
 async def test_a_job_that_is_tried_again_is_as_old_as_its_request(api: Harness) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=5)
     await add(api.engine, age=600, attempt=1, not_before=soon)
-    found = samples((await Watching(api.engine).tell()).decode())
+    found = samples((await QueueMetrics(api.engine).render()).decode())
     assert found["exporter_oldest_pending_seconds", frozenset()] >= 600
 
 
 async def test_the_queue_is_counted_once_for_many_who_ask(api: Harness) -> None:
-    watching = Watching(api.engine, fresh=0.5)
-    first = await asyncio.gather(*(watching.tell() for _ in range(5)))
+    queue_metrics = QueueMetrics(api.engine, fresh=0.5)
+    first = await asyncio.gather(*(queue_metrics.render() for _ in range(5)))
     await add(api.engine, 7)
-    assert ("pending", "ledger", "csv") not in unfinished(samples((await watching.tell()).decode()))
+    assert ("pending", "ledger", "csv") not in unfinished(samples((await queue_metrics.render()).decode()))
     await asyncio.sleep(0.5)
-    assert unfinished(samples((await watching.tell()).decode()))["pending", "ledger", "csv"] == 7
+    assert unfinished(samples((await queue_metrics.render()).decode()))["pending", "ledger", "csv"] == 7
     assert all(b"exporter_queue_read 1.0" in answer for answer in first)
 
 

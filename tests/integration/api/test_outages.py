@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from producers.token_signing import mint
+from producers.tokens import sign_token
 from stream_app.settings import Settings
 from streaming_exporter.errors import PublishError
 from streaming_exporter.events import ExportRequest, Topic
@@ -33,7 +33,7 @@ async def test_a_missing_table_does_not_hide_the_others(api_settings: Settings, 
     path = tmp_path / "datasets.toml"
     path.write_text('[datasets.gone]\ntable = "public.not_there"\n')
     settings = changed(api_settings, datasets_file=path)
-    async with running(settings) as app, client_of(app, mint(settings, "u")) as client:
+    async with running(settings) as app, client_of(app, sign_token(settings, "u")) as client:
         content = (await client.get("/exports/datasets")).json()
         refused = await client.post("/exports/jobs", json=order(export_type="gone"))
     errors = {item["name"]: item["error"] for item in content["datasets"]}
@@ -91,7 +91,7 @@ async def test_without_kafka_orders_and_cancellations_are_taken(api_settings: Se
     async with api.user(user_id="u") as client:
         known = (await client.post("/exports/jobs", json=order())).headers["location"]
     settings = changed(api_settings, kafka_bootstrap_servers=NOWHERE)
-    async with running(settings) as app, client_of(app, mint(settings, "u")) as client:
+    async with running(settings) as app, client_of(app, sign_token(settings, "u")) as client:
         placed = await client.post("/exports/jobs", json=order())
         assert placed.status_code == 202
         assert (await client.delete(known)).status_code == 202
@@ -106,7 +106,7 @@ async def test_without_kafka_orders_and_cancellations_are_taken(api_settings: Se
 async def test_without_databases_it_says_when_to_come_back(api_settings: Settings) -> None:
     nowhere = SecretStr(f"postgresql://u:hunter2@{NOWHERE}/exporter")
     settings = changed(api_settings, database_url=nowhere, source_database_url=nowhere)
-    async with running(settings) as app, client_of(app, mint(settings, "u")) as client:
+    async with running(settings) as app, client_of(app, sign_token(settings, "u")) as client:
         for method, path, body in (
             ("GET", "/exports/jobs", None),
             ("GET", "/exports/datasets", None),

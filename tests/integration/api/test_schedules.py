@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text, update
 
 import api.schedules.service as api_schedules
-from producers.token_signing import mint
+from producers.tokens import sign_token
 from stream_app.schedules.models import ScheduledExport
 from stream_app.schedules.outcomes import note
 from stream_app.schedules.store import ScheduleStore
@@ -416,7 +416,7 @@ async def test_operators_say_whose_schedules_may_take_every_row_and_how_many_the
 ) -> None:
     settings = changed(api.settings, schedule_all_users="somebody", user_schedule_limit=1)
     async with running(settings) as app:
-        user = client_of(app, mint(settings, f"user-{uuid4()}", ["exports:all"]))
+        user = client_of(app, sign_token(settings, f"user-{uuid4()}", ["exports:all"]))
         answer = await user.post("/exports/schedules", json=order(scope="all"))
         assert (answer.status_code, answer.json()["code"]) == (403, "scope_not_allowed")
         await made(user)

@@ -11,7 +11,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from producers.token_signing import mint
+from producers.tokens import sign_token
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.datasets import Dataset
 from tests.integration.api.conftest import Harness, order
@@ -178,7 +178,7 @@ async def test_estimates_of_a_locked_table_keep_nobody_waiting(
 async def _ask_and_leave(api: Harness) -> None:
     """One request whose client is gone after a moment, as the server sees it."""
     body = json.dumps(order(export_type="shop")).encode()
-    token = mint(api.settings, "me", ())
+    token = sign_token(api.settings, "me", ())
     messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     messages.put_nowait({"type": "http.request", "body": body, "more_body": False})
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
-from producers.token_signing import mint
+from producers.tokens import sign_token
 from stream_app.notifications.webhook import receiver_key, signed
 from stream_app.settings import Settings
 from tests.integration.api.conftest import changed, client_of, running
@@ -21,13 +21,13 @@ async def test_the_secret_is_the_owners_and_the_urls(api_settings: Settings) -> 
     secrets = {}
     async with running(settings) as app:
         for user in ("ada", "eve"):
-            async with client_of(app, mint(settings, user)) as client:
+            async with client_of(app, sign_token(settings, user)) as client:
                 for url in ("https://hooks.example.com/a?job=1", "https://hooks.example.com/b"):
                     answer = await client.get("/exports/webhook-secret", params={"url": url})
                     assert answer.status_code == 200, answer.text
                     assert answer.headers["cache-control"] == "no-store"
                     secrets[user, url] = answer.json()
-        async with client_of(app, mint(settings, "ada")) as client:
+        async with client_of(app, sign_token(settings, "ada")) as client:
             refused = await client.get("/exports/webhook-secret", params={"url": "http://127.0.0.1/"})
     assert refused.json()["code"] == "bad_webhook"
     found = [value[name] for value in secrets.values() for name in ("secret", "previous_secret")]
@@ -38,7 +38,7 @@ async def test_the_secret_is_the_owners_and_the_urls(api_settings: Settings) -> 
 async def test_the_secret_verifies_what_is_sent(api_settings: Settings) -> None:
     settings = changed(api_settings, webhook_secret=TODAY)
     url = "https://hooks.example.com/a"
-    async with running(settings) as app, client_of(app, mint(settings, "ada")) as client:
+    async with running(settings) as app, client_of(app, sign_token(settings, "ada")) as client:
         answer = (await client.get("/exports/webhook-secret", params={"url": url})).json()
     assert answer["previous_secret"] is None
     receiver = Webhook(answer["secret"])

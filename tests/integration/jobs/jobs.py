@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.addresses import Addressing
+from stream_app.addresses import AddressRules
 from stream_app.jobs.claim import Claim
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.projector import apply
@@ -90,7 +90,7 @@ class Requests:
             cast(EventProducer, self),
             formats={"csv"},
             datasets={"ledger"},
-            addressing=Addressing(),
+            addressing=AddressRules(),
             history=HISTORY,
         )
 

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.jobs.erasure import PersonalDataEraser
 from stream_app.jobs.models import ExportJob
-from stream_app.notifications.outbox import Ledger, plan
+from stream_app.notifications.outbox import Outbox, plan
 from stream_app.schedules.models import ScheduledExport
 from stream_app.worker.maintenance.job_cleaner import JobCleaner
 from streaming_exporter.errors import Rejected, Retryable
@@ -50,10 +50,10 @@ class Records:
                     )
                 )  # fmt: skip
             await plan(connection, list(jobs.values()))
-        ledger = Ledger(self._engine)
-        await ledger.unsubscribe(ADDRESS, f"user:{user}")
-        await ledger.unsubscribe("other@example.com", f"schedule:{schedule_id}")
-        await ledger.suppress(ADDRESS, f"550 no such user {ADDRESS}")
+        outbox = Outbox(self._engine)
+        await outbox.unsubscribe(ADDRESS, f"user:{user}")
+        await outbox.unsubscribe("other@example.com", f"schedule:{schedule_id}")
+        await outbox.suppress(ADDRESS, f"550 no such user {ADDRESS}")
         return list(jobs.values())
 
     async def rows_with(self, words: str) -> list[str]:
@@ -161,9 +161,9 @@ async def test_addresses_are_pruned_once_nothing_on_record_was_kept_back_by_them
     engine: AsyncEngine, topic: str
 ) -> None:
     """Q11: a wish is kept as long as it keeps mails back, and no longer than the history after that."""
-    ledger, job_cleaner = Ledger(engine), JobCleaner(Jobs(engine).store, HISTORY)
-    await ledger.unsubscribe("a@example.com", topic)
-    await ledger.suppress("a@example.com", "550")
+    outbox, job_cleaner = Outbox(engine), JobCleaner(Jobs(engine).store, HISTORY)
+    await outbox.unsubscribe("a@example.com", topic)
+    await outbox.suppress("a@example.com", "550")
     old = text("UPDATE unsubscriptions SET created_at = :at")
     older = text("UPDATE suppressed_addresses SET created_at = :at")
     at = {"at": datetime.now(UTC) - HISTORY - timedelta(days=1)}

@@ -1,4 +1,4 @@
-"""The ledger in a database of the test's own, jobs that end, and couriers."""
+"""The outbox in a database of the test's own, jobs that end, and senders."""
 
 import asyncio
 import datetime as dt
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.app import courier_of, job_store
+from stream_app.app import create_sender, job_store
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import EVENT_OF, Status
 from stream_app.kafka.event_producer import EventProducer
@@ -67,9 +67,9 @@ class Office:
             row_count=12,
             file_size=345,
             sha256="0" * 64,
-            key=f"jobs/{job_id}/1/ledger.csv",
+            key=f"jobs/{job_id}/1/outbox.csv",
             content_type="text/csv; charset=utf-8",
-            file_name="ledger.csv",
+            file_name="outbox.csv",
             as_of=now,
             completed_at=now,
             expires_at=now + dt.timedelta(days=7),
@@ -97,7 +97,7 @@ class Office:
         return data.job_id
 
     async def rows(self, job_id: UUID | None = None) -> Sequence[Any]:
-        """The ledger."""
+        """The outbox."""
         async with self.engine.connect() as connection:
             query = (
                 "SELECT * FROM deliveries WHERE CAST(:job AS uuid) IS NULL OR job_id = :job ORDER BY address"
@@ -120,7 +120,7 @@ class Office:
                 await asyncio.sleep(0.05)
 
     async def statuses(self, job_id: UUID) -> dict[str, str]:
-        """The ledger's statuses by address."""
+        """The outbox's statuses by address."""
         return {row.address: row.status for row in await self.rows(job_id)}
 
     async def run(self, sql: str, **values: Any) -> None:
@@ -132,20 +132,20 @@ class Office:
     async def working(self, count: int = 1, **changes: Any) -> AsyncIterator[None]:
         """Couriers with settings of their own work while the context lasts."""
         settings = Settings(_env_file=None, **self.settings.model_dump() | changes)
-        couriers = [
-            courier_of(settings, self.engine, self.storage, f"worker-{number}", poll=0.05)
+        senders = [
+            create_sender(settings, self.engine, self.storage, f"worker-{number}", poll=0.05)
             for number in range(count)
         ]
         tasks = [
             asyncio.create_task(task)
-            for courier in couriers
-            for task in (*(courier.work(channel) for channel in Channel), courier.watch())
+            for sender in senders
+            for task in (*(sender.run(channel) for channel in Channel), sender.settle_expired())
         ]
         try:
             yield
         finally:
-            for courier in couriers:
-                await courier.drain()
+            for sender in senders:
+                await sender.drain()
             for task in tasks:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from stream_app.notifications.outbox import Ledger
+from stream_app.notifications.outbox import Outbox
 from stream_app.storage.object_store import ObjectStore
 from tests.integration.notifications.conftest import Office, failed
 from tests.integration.notifications.servers import mail_server, silent_server
@@ -83,7 +83,7 @@ async def test_an_address_that_does_not_exist_is_asked_once_and_never_again(offi
         assert reasons[first] == "550 5.1.1 no such user"
         assert reasons[second] == "the address was refused before: 550 5.1.1 no such user"
 
-        await Ledger(office.engine).resend(second, "gone@example.com")
+        await Outbox(office.engine).resend(second, "gone@example.com")
         await office.settled(second)
         assert len(server.to("gone@example.com")) == 1
 
@@ -125,7 +125,7 @@ async def test_a_connection_that_is_lost_once_the_mail_is_handed_over_leaves_it_
         (row,) = await office.rows(job)
         assert row.status == "ambiguous"
         assert "SMTPServerDisconnected" in row.reason
-        assert await Ledger(office.engine).resend(job) == ["a@example.com"]
+        assert await Outbox(office.engine).resend(job) == ["a@example.com"]
         await office.settled(job)
         assert len(server.mails) == 2
         assert server.mails[0]["Message-ID"] == server.mails[1]["Message-ID"]
@@ -141,7 +141,7 @@ async def test_a_server_that_says_nothing_is_left_in_time(office: Office) -> Non
 
 async def test_who_has_unsubscribed_gets_nothing_more_of_that_schedule(office: Office) -> None:
     one, two = uuid4(), uuid4()
-    await Ledger(office.engine).unsubscribe("A@example.com", f"schedule:{one}")
+    await Outbox(office.engine).unsubscribe("A@example.com", f"schedule:{one}")
     jobs = {
         "this schedule": await office.ended("a@example.com", schedule_id=one),
         "another": await office.ended("a@example.com", schedule_id=two),
@@ -200,7 +200,7 @@ async def test_small_files_are_attached_where_that_is_wanted(office: Office, sto
     attached = [part for mail in server.mails for part in mail.iter_attachments()]
     assert len(server.mails) == 2
     assert [(part.get_filename(), part.get_payload(decode=True)) for part in attached] == [
-        ("ledger.csv", content)
+        ("outbox.csv", content)
     ]
 
 

@@ -8,14 +8,14 @@ import pytest
 
 from stream_app.jobs.states import Status
 from stream_app.notifications.models import Channel, DeliveryStatus
-from stream_app.notifications.outbox import Ledger
+from stream_app.notifications.outbox import Outbox
 from tests.integration.notifications.conftest import Office, failed
 
 URL = "https://hooks.example.com/x"
 
 
-def ledger(office: Office, worker: str = "w", *, lease: float = 60) -> Ledger:
-    return Ledger(office.engine, worker=worker, lease=timedelta(seconds=lease))
+def outbox(office: Office, worker: str = "w", *, lease: float = 60) -> Outbox:
+    return Outbox(office.engine, worker=worker, lease=timedelta(seconds=lease))
 
 
 async def test_each_recipient_is_noted_once_however_often_the_event_comes(office: Office) -> None:
@@ -66,7 +66,7 @@ async def test_what_a_refused_request_named_is_bounded(office: Office) -> None:
 
 async def test_a_claim_is_one_workers(office: Office) -> None:
     jobs = {await office.ended(f"u{number}@example.com", user_id=f"user-{number}") for number in range(5)}
-    one, two = ledger(office, "one"), ledger(office, "two")
+    one, two = outbox(office, "one"), outbox(office, "two")
     first, second = await one.claim(Channel.MAIL, 3), await two.claim(Channel.MAIL, 3)
     assert (len(first), len(second)) == (3, 2)
     assert {item.job_id for item in first} | {item.job_id for item in second} == jobs
@@ -76,28 +76,28 @@ async def test_a_claim_is_one_workers(office: Office) -> None:
 
 async def test_whose_link_was_revoked_is_told_nothing(office: Office) -> None:
     job = await office.ended("a@example.com", "b@example.com", webhook=URL)
-    assert await ledger(office).revoke(job, "A@example.com") == ["a@example.com"]
-    reasons = {item.address: item.unwanted for item in await ledger(office).claim(Channel.MAIL, 5)}
+    assert await outbox(office).revoke(job, "A@example.com") == ["a@example.com"]
+    reasons = {item.address: item.skip_reason for item in await outbox(office).claim(Channel.MAIL, 5)}
     assert reasons == {"a@example.com": "its link was revoked", "b@example.com": None}
-    assert await ledger(office).revoke(job) == ["b@example.com", URL]
-    (hook,) = await ledger(office).claim(Channel.WEBHOOK, 5)
-    assert hook.unwanted == "its link was revoked"
+    assert await outbox(office).revoke(job) == ["b@example.com", URL]
+    (hook,) = await outbox(office).claim(Channel.WEBHOOK, 5)
+    assert hook.skip_reason == "its link was revoked"
 
 
 async def test_what_a_silent_worker_sent_is_ambiguous_for_mails_and_due_again_for_webhooks(
     office: Office,
 ) -> None:
     job = await office.ended("a@example.com", webhook=URL)
-    lost = ledger(office, lease=-1)
+    lost = outbox(office, lease=-1)
     (mail,), (hook,) = await lost.claim(Channel.MAIL, 5), await lost.claim(Channel.WEBHOOK, 5)
-    settled = await ledger(office).abandon()
+    settled = await outbox(office).settle_expired()
     assert {(item.channel, item.status) for item in settled} == {
         ("mail", "ambiguous"),
         ("webhook", "pending"),
     }
-    assert await ledger(office).abandon() == []
-    assert await ledger(office).claim(Channel.MAIL, 5) == []
-    (again,) = await ledger(office).claim(Channel.WEBHOOK, 5)
+    assert await outbox(office).settle_expired() == []
+    assert await outbox(office).claim(Channel.MAIL, 5) == []
+    (again,) = await outbox(office).claim(Channel.WEBHOOK, 5)
     assert (again.delivery_id, again.attempt) == (hook.delivery_id, 2)
     assert await lost.finish(hook, DeliveryStatus.SENT) is False, "it is another attempt's"
     assert await lost.finish(mail, DeliveryStatus.SENT) is True, "it was only slow, and knows better"
@@ -106,26 +106,26 @@ async def test_what_a_silent_worker_sent_is_ambiguous_for_mails_and_due_again_fo
 
 async def test_what_cannot_be_sent_is_given_up_after_a_day(office: Office) -> None:
     job = await office.ended("a@example.com")
-    (notice,) = await ledger(office).claim(Channel.MAIL, 1)
-    assert await ledger(office).postpone(notice, timedelta(0), "421 busy") == "pending"
-    (notice,) = await ledger(office).claim(Channel.MAIL, 1)
+    (notification,) = await outbox(office).claim(Channel.MAIL, 1)
+    assert await outbox(office).postpone(notification, timedelta(0), "421 busy") == "pending"
+    (notification,) = await outbox(office).claim(Channel.MAIL, 1)
     await office.run("UPDATE deliveries SET give_up_at = now() + interval '1 minute'")
-    assert await ledger(office).postpone(notice, timedelta(minutes=5), "421 busy") == "failed"
+    assert await outbox(office).postpone(notification, timedelta(minutes=5), "421 busy") == "failed"
     (row,) = await office.rows(job)
     assert (row.reason, row.attempts) == ("421 busy", 2)
-    assert await ledger(office).postpone(notice, timedelta(0), "late") is None
+    assert await outbox(office).postpone(notification, timedelta(0), "late") is None
 
 
 async def test_resending_is_for_what_did_not_arrive(office: Office) -> None:
     job = await office.ended("a@example.com", "b@example.com", "c@example.com")
-    notices = {item.address: item for item in await ledger(office).claim(Channel.MAIL, 3)}
-    await ledger(office).finish(notices["a@example.com"], DeliveryStatus.SENT)
-    await ledger(office).finish(notices["b@example.com"], DeliveryStatus.AMBIGUOUS, "lost")
-    await ledger(office).finish(notices["c@example.com"], DeliveryStatus.FAILED, "550")
-    assert await ledger(office).resend(job, "B@example.com") == ["b@example.com"]
-    assert await ledger(office).resend(job) == ["c@example.com"]
-    assert await ledger(office).resend(UUID(int=0)) == []
-    assert {item.address for item in await ledger(office).claim(Channel.MAIL, 9)} == {
+    notifications = {item.address: item for item in await outbox(office).claim(Channel.MAIL, 3)}
+    await outbox(office).finish(notifications["a@example.com"], DeliveryStatus.SENT)
+    await outbox(office).finish(notifications["b@example.com"], DeliveryStatus.AMBIGUOUS, "lost")
+    await outbox(office).finish(notifications["c@example.com"], DeliveryStatus.FAILED, "550")
+    assert await outbox(office).resend(job, "B@example.com") == ["b@example.com"]
+    assert await outbox(office).resend(job) == ["c@example.com"]
+    assert await outbox(office).resend(UUID(int=0)) == []
+    assert {item.address for item in await outbox(office).claim(Channel.MAIL, 9)} == {
         "b@example.com",
         "c@example.com",
     }

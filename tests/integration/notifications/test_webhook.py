@@ -14,7 +14,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from stream_app.notifications import outbox as ledger_module
 from stream_app.notifications.models import Channel
-from stream_app.notifications.outbox import Ledger
+from stream_app.notifications.outbox import Outbox
 from stream_app.notifications.webhook import receiver_key, secret_text
 from streaming_exporter.events import decode
 from tests.integration.notifications.conftest import SECRET, Office, failed
@@ -226,32 +226,32 @@ async def test_users_take_turns(office: Office) -> None:
             f"eve{number}@example.com", user_id="eve", webhook=f"https://e{number}.example.com/"
         )
     await office.ended("ada@example.com", user_id="ada", webhook="https://ada.example.com/")
-    ledger = Ledger(office.engine, worker="w", lease=timedelta(seconds=60))
+    outbox = Outbox(office.engine, worker="w", lease=timedelta(seconds=60))
     for channel in Channel:
-        taken = await ledger.claim(channel, 5, user_slots=4, host_slots=1_000)
-        assert sorted(notice.user_id for notice in taken) == ["ada", "eve", "eve", "eve", "eve"]
-        assert await ledger.claim(channel, 5, user_slots=4, host_slots=1_000) == []
+        taken = await outbox.claim(channel, 5, user_slots=4, host_slots=1_000)
+        assert sorted(notification.user_id for notification in taken) == ["ada", "eve", "eve", "eve", "eve"]
+        assert await outbox.claim(channel, 5, user_slots=4, host_slots=1_000) == []
 
 
 async def test_a_host_gets_only_so_many_at_a_time(office: Office) -> None:
     for number in range(6):
         await office.ended(webhook="https://one.example.com/x", user_id=f"user-{number}")
-    ledger = Ledger(office.engine, worker="w", lease=timedelta(seconds=60))
-    assert len(await ledger.claim(Channel.WEBHOOK, 10, user_slots=4, host_slots=4)) == 4
-    await ledger.host_away("one.example.com", timedelta(seconds=60), timedelta(seconds=60))
+    outbox = Outbox(office.engine, worker="w", lease=timedelta(seconds=60))
+    assert len(await outbox.claim(Channel.WEBHOOK, 10, user_slots=4, host_slots=4)) == 4
+    await outbox.host_unreachable("one.example.com", timedelta(seconds=60), timedelta(seconds=60))
     await office.run("UPDATE deliveries SET lease_until = now() - interval '1 second'")
-    await ledger.abandon()
-    assert await ledger.claim(Channel.WEBHOOK, 10, user_slots=4, host_slots=4) == []
-    await ledger.host_answered("one.example.com")
-    assert len(await ledger.claim(Channel.WEBHOOK, 10, user_slots=4, host_slots=4)) == 4
+    await outbox.settle_expired()
+    assert await outbox.claim(Channel.WEBHOOK, 10, user_slots=4, host_slots=4) == []
+    await outbox.host_answered("one.example.com")
+    assert len(await outbox.claim(Channel.WEBHOOK, 10, user_slots=4, host_slots=4)) == 4
 
 
 async def test_a_host_is_away_longer_each_time(office: Office) -> None:
-    ledger = Ledger(office.engine, worker="w", lease=timedelta(seconds=60))
+    outbox = Outbox(office.engine, worker="w", lease=timedelta(seconds=60))
     pauses = []
     for _ in range(4):
         for _ in range(3):  # several messages that waited at the same time are one failure
-            await ledger.host_away("h", timedelta(seconds=10), timedelta(seconds=60))
+            await outbox.host_unreachable("h", timedelta(seconds=10), timedelta(seconds=60))
         (host,) = await office.hosts()
         pauses.append(round(host.seconds, -1))
         await office.run("UPDATE receiver_hosts SET not_before = now()")
@@ -266,14 +266,14 @@ async def test_a_claim_looks_at_so_many_users_and_comes_to_all(
     for number in range(10):
         await office.ended(webhook="https://one.example.com/x", user_id=f"user-{number}")
     await office.run("UPDATE deliveries SET not_before = now() + interval '1 hour' WHERE user_id < 'user-8'")
-    ledger = Ledger(office.engine, worker="w", lease=timedelta(seconds=60))
-    taken = [item.user_id for item in await ledger.claim(Channel.WEBHOOK, 10, host_slots=10)]
+    outbox = Outbox(office.engine, worker="w", lease=timedelta(seconds=60))
+    taken = [item.user_id for item in await outbox.claim(Channel.WEBHOOK, 10, host_slots=10)]
     assert sorted(taken) == ["user-8", "user-9"], "what is due for longest is found at once"
     await office.run("UPDATE deliveries SET not_before = now() WHERE user_id = 'user-7'")
     away = "UPDATE deliveries SET not_before = now() - interval '1 minute', user_id = 'a', host = 'h'"
     await office.run(f"{away} WHERE user_id < 'user-4'")
-    await ledger.host_away("h", timedelta(minutes=5), timedelta(minutes=5))
+    await outbox.host_unreachable("h", timedelta(minutes=5), timedelta(minutes=5))
     found = [
-        item.user_id for _ in range(4) for item in await ledger.claim(Channel.WEBHOOK, 10, host_slots=10)
+        item.user_id for _ in range(4) for item in await outbox.claim(Channel.WEBHOOK, 10, host_slots=10)
     ]
     assert found == ["user-7"]

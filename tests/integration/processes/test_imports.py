@@ -43,9 +43,7 @@ def test_help_is_quick() -> None:
 
 
 def test_help_imports_little() -> None:
-    code = (
-        "import contextlib, io\nfrom producers.command import main\nimport sys\nsys.argv[1:] = ['--help']\n"
-    )
+    code = "import contextlib, io, sys\nfrom producers.entry_point import main\nsys.argv[1:] = ['--help']\n"
     code += "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): main()"
     found = imported(code)
     assert "typer" in found

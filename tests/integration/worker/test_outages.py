@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from dev.postgres import STATE, PostgresService
-from stream_app.addresses import Addressing
+from stream_app.addresses import AddressRules
 from stream_app.db.engine import create_engine
 from stream_app.db.health import check_tables
 from stream_app.jobs.models import Base
@@ -55,7 +55,7 @@ class Agent:
         self.broker = Broker()
         emit = cast(EventProducer, self.broker)
         self.admission = RequestHandler(
-            self.store, emit, {"csv"}, {"ledger"}, Addressing(), timedelta(days=400)
+            self.store, emit, {"csv"}, {"ledger"}, AddressRules(), timedelta(days=400)
         )
         self.app = SimpleNamespace(
             blocked_since=None, blocked_by="", failed_at={}, note_progress=lambda _: None

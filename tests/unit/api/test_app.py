@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from api.__main__ import cli, refuse_unsafe
 from api.app import create_app
-from stream_app.keyed_hashes import derive
+from stream_app.keyed_hashes import derive_key
 from stream_app.notifications.links import Links
 from stream_app.settings import Settings
 
@@ -143,7 +143,7 @@ def test_what_signs_links_signs_no_tokens() -> None:
         shared.unsign(token)
     older = shared.sign(base64_encode(delivery.bytes)).decode()
     assert Links(settings).read("links", older) == delivery
-    assert derive(GOOD, "links") != derive(GOOD, "cursors") != derive(GOOD + "x", "cursors")
+    assert derive_key(GOOD, "links") != derive_key(GOOD, "cursors") != derive_key(GOOD + "x", "cursors")
 
 
 async def preflight(origins: str, origin: str) -> httpx.Response:

@@ -19,7 +19,7 @@ from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 from api.auth.authenticator import Authenticator, User
 from api.auth.signing_keys import PublishedKeys, SharedSecret
 from api.errors import Problem
-from producers.token_signing import mint
+from producers.tokens import sign_token
 from stream_app.exposure import UnsafeSettings
 from stream_app.settings import Settings
 from streaming_exporter.errors import Retryable
@@ -72,7 +72,7 @@ async def refused(authenticator: Authenticator, token: str) -> Problem:
 
 async def test_a_minted_token_is_accepted() -> None:
     configured = settings(jwt_audience="exporter", jwt_issuer="https://id.example.com")
-    token = mint(configured, "user-1", ["exports:all"])
+    token = sign_token(configured, "user-1", ["exports:all"])
     user = await Authenticator(configured, SharedSecret(SECRET)).user(token)
     assert user == User("user-1", frozenset({"exports:all"}))
 
@@ -188,11 +188,11 @@ def test_what_roles_allow() -> None:
         User("u", frozenset(roles))
         for roles in ((), ("exports:all",), ("exports:admin",), ("exports:operate",))
     )
-    assert (nobody.sees, nobody.may_export_all) == ("u", False)
-    assert (everything.sees, everything.may_export_all) == ("u", True)
-    assert (admin.sees, admin.may_export_all) == (None, True)
-    assert (operator.sees, operator.oversees, operator.may_export_all) == ("u", None, False)
-    assert (nobody.oversees, everything.oversees, admin.oversees) == ("u", "u", None)
+    assert (nobody.data_owner, nobody.can_export_all) == ("u", False)
+    assert (everything.data_owner, everything.can_export_all) == ("u", True)
+    assert (admin.data_owner, admin.can_export_all) == (None, True)
+    assert (operator.data_owner, operator.status_owner, operator.can_export_all) == ("u", None, False)
+    assert (nobody.status_owner, everything.status_owner, admin.status_owner) == ("u", "u", None)
 
 
 # --- a published set of keys -------------------------------------------------------------------
@@ -348,7 +348,7 @@ async def test_the_secret_does_not_count_beside_published_keys(
     provider: FakeServer, published: Published
 ) -> None:
     publish(provider, RSA)
-    await refused(published(), mint(settings(), "user-1"))
+    await refused(published(), sign_token(settings(), "user-1"))
 
 
 async def test_a_key_signs_only_as_it_is_published(provider: FakeServer, published: Published) -> None:
@@ -573,7 +573,7 @@ async def test_a_minted_token_has_its_claims_where_they_are_looked_for(
     user_claim: str, roles_claim: str
 ) -> None:
     changed = {"jwt_user_claim": user_claim, "jwt_roles_claim": roles_claim, "jwt_audience": "*"}
-    token = mint(settings(**changed), "ada", ["exports:all"])
+    token = sign_token(settings(**changed), "ada", ["exports:all"])
     assert await shared(**changed).user(token) == User("ada", frozenset({"exports:all"}))
 
 

@@ -11,7 +11,7 @@ from starlette.routing import Mount
 from structlog.testing import capture_logs
 
 from api.app import create_app
-from api.response_headers import DEFAULTS
+from api.middleware.response_headers import DEFAULTS
 from stream_app.settings import Settings
 
 JOB = "4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10"

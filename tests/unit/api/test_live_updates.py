@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from api.jobs import live_updates as feeds
-from api.jobs.live_updates import MAX_WAITING, Feed, Subscription, Update
+from api.jobs.live_updates import MAX_WAITING, LiveUpdates, Subscription, Update
 from streaming_exporter.errors import Retryable
 from tests.waiting import at_most
 
@@ -53,30 +53,30 @@ class Records:
 async def test_a_fault_that_nobody_foresaw_ends_the_streams_and_is_known(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Q9: no listener waits for ever beside a feed that is dead, and the feed goes on."""
+    """Q9: no listener waits for ever beside a live_updates that is dead, and the live_updates goes on."""
     monkeypatch.setattr(feeds, "RETRY_SECONDS", 0.05)
     records = Records()
-    feed = Feed(records)  # type: ignore[arg-type]
+    live_updates = LiveUpdates(records)  # type: ignore[arg-type]
     job = uuid4()
     with capture_logs() as logs:
-        running = asyncio.create_task(feed.run())
+        running = asyncio.create_task(live_updates.run())
         async with at_most(10):
-            with feed.job(job) as one, feed.user("ada") as every:
-                feed.notice(f"{job} ada")
+            with live_updates.job(job) as one, live_updates.user("ada") as every:
+                live_updates.on_notify(f"{job} ada")
                 assert [update async for update in one.updates()] == []
                 assert [update async for update in every.updates()] == []
                 assert one.failed
             with pytest.raises(Retryable):
-                await feed.check()
+                await live_updates.check()
             records.broken = False
             before = records.asked
-            with feed.job(job) as later:
+            with live_updates.job(job) as later:
                 while records.asked == before:
-                    feed.notice(f"{job} ada")
+                    live_updates.on_notify(f"{job} ada")
                     await asyncio.sleep(0.01)
-                while feed._failure is not None:  # noqa: ASYNC110 - nobody tells
+                while live_updates._failure is not None:  # noqa: ASYNC110 - nobody tells
                     await asyncio.sleep(0.01)
                 assert not later.failed
-            await feed.check()
+            await live_updates.check()
         running.cancel()
-    assert "feed.failed" in [line["event"] for line in logs]
+    assert "live_updates.failed" in [line["event"] for line in logs]

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from api import error_handlers as handlers
 from api import errors as problems
 from api.errors import Problem
-from api.middleware import RequestContext
+from api.middleware.request_context import RequestContext
 from streaming_exporter.errors import ExporterError, Rejected, Retryable, Unreadable
 
 

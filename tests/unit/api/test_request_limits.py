@@ -13,9 +13,9 @@ from fastapi import FastAPI, Request
 from api.auth.authenticator import Authenticator, CurrentUser
 from api.auth.signing_keys import SharedSecret
 from api.error_handlers import install
-from api.middleware import RequestContext
-from api.request_limits import RequestLimits
-from producers.token_signing import mint
+from api.middleware.request_context import RequestContext
+from api.middleware.request_limits import RequestLimits
+from producers.tokens import sign_token
 from stream_app.settings import Settings
 from tests.waiting import at_most
 
@@ -31,7 +31,7 @@ SETTINGS = Settings(_env_file=None, **LIMITS)
 class Served:
     """An application whose calls last until they are let go."""
 
-    def __init__(self, at_once: int = 8) -> None:
+    def __init__(self, concurrent_calls: int = 8) -> None:
         self.begun = 0
         self.most = 0
         self.go = asyncio.Event()
@@ -56,7 +56,7 @@ class Served:
             app.add_api_route(path, last, methods=["GET", "POST"])
         for path in ("/page", "/exports/links/{token}"):
             app.add_api_route(path, last_of_nobody)
-        app.add_middleware(RequestLimits, settings=SETTINGS, at_once=at_once)
+        app.add_middleware(RequestLimits, settings=SETTINGS, concurrent_calls=concurrent_calls)
         app.add_middleware(RequestContext)
         install(app)
         authenticator = Authenticator(SETTINGS, SharedSecret(SETTINGS.jwt_secret.get_secret_value()))
@@ -65,7 +65,7 @@ class Served:
 
     @asynccontextmanager
     async def user(self, name: str | None) -> AsyncIterator[httpx.AsyncClient]:
-        headers = {"Authorization": f"Bearer {mint(SETTINGS, name)}"} if name else {}
+        headers = {"Authorization": f"Bearer {sign_token(SETTINGS, name)}"} if name else {}
         transport = httpx.ASGITransport(self.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers) as client:
             yield client
@@ -151,7 +151,7 @@ async def test_streams_take_no_calls_away() -> None:
 
 
 async def test_calls_of_one_user_take_turns_but_for_those_that_only_wait() -> None:
-    served = Served(at_once=1)
+    served = Served(concurrent_calls=1)
     async with served.user("ada") as ada:
         tasks = await start(ada, "/exports/jobs", 2)
         assert served.begun == 1
@@ -220,7 +220,7 @@ async def test_a_length_that_can_be_read_in_two_ways_is_refused(
     """S17"""
     served = Served()
     served.go.set()
-    token = mint(SETTINGS, "ada")
+    token = sign_token(SETTINGS, "ada")
     raw = {"host": "api", "authorization": f"Bearer {token}", **headers}
     scope = {
         "type": "http", "method": "POST", "path": "/exports/jobs", "raw_path": b"/exports/jobs",

@@ -5,7 +5,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from api.middleware import RequestContext
+from api.middleware.request_context import RequestContext
 
 
 @pytest.mark.parametrize("kind", ["links", "unsubscribe"])
@@ -18,6 +18,6 @@ async def test_nor_does_a_fault_that_nobody_foresaw(kind: str) -> None:
         with capture_logs() as logs:
             await client.get(f"/exports/{kind}/c2VjcmV0.c2lnbmF0dXJl")
             await client.get("/exports/jobs/7")
-    broken_lines = [line for line in logs if line["event"] == "request.broken"]
+    broken_lines = [line for line in logs if line["event"] == "request.crashed"]
     assert [line["path"] for line in broken_lines] == [f"/exports/{kind}/…", "/exports/jobs/7"]
     assert "c2VjcmV0" not in str(logs)

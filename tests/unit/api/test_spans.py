@@ -6,7 +6,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from starlette.types import Receive, Scope, Send
 
-from api.middleware import RequestContext
+from api.middleware.request_context import RequestContext
 from stream_app.observability import tracing
 
 

@@ -14,7 +14,7 @@ from api.app import create_app
 from api.jobs.schemas import Order
 from api.parameters import fields_at, unknown
 from api.schedules.schemas import ScheduleOrder, SchedulePatch
-from producers.token_signing import mint
+from producers.tokens import sign_token
 from stream_app.settings import Settings
 
 SETTINGS = Settings(_env_file=None)
@@ -87,7 +87,7 @@ async def test_the_answer_names_the_field_and_the_nearest() -> None:
 async def _answer(method: str, path: str, **request: Any) -> httpx.Response:
     app = create_app(SETTINGS)
     app.state.services = None  # a body that is refused asks nobody
-    headers = {"Authorization": f"Bearer {mint(SETTINGS, 'u', ())}"}
+    headers = {"Authorization": f"Bearer {sign_token(SETTINGS, 'u', ())}"}
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers) as client:
         return await client.request(method, path, **request)

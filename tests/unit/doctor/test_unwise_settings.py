@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 from rich.console import Console
 
-from producers.token_signing import mint
+from producers.tokens import sign_token
 from stream_app.doctor.findings import Area, State, as_json, show, worst
 from stream_app.doctor.unwise_settings import check_settings
 from stream_app.exposure import UnsafeSettings, refuse_weak_secrets
@@ -162,11 +162,11 @@ def test_a_weak_secret_is_a_warning_while_only_this_machine_reaches_the_service(
 @pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")
 def test_tokens_are_signed_with_a_short_secret_but_not_with_an_empty_one() -> None:
     settings = Settings(_env_file=None, **SAFE).model_copy(update=LOCAL)
-    assert mint(settings.model_copy(update={"jwt_secret": SecretStr("test-secret")}), "ada")
+    assert sign_token(settings.model_copy(update={"jwt_secret": SecretStr("test-secret")}), "ada")
     for secret in ("", " " * 40):
         empty = settings.model_copy(update={"jwt_secret": SecretStr(secret)})
         with pytest.raises(UsageError, match="EXPORTER_JWT_SECRET: it is empty"):
-            mint(empty, "ada")
+            sign_token(empty, "ada")
         with pytest.raises(UnsafeSettings, match="EXPORTER_JWT_SECRET: it is empty"):
             refuse_weak_secrets(empty, "127.0.0.1")
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from stream_app.notifications.email import Attachment, mail_of
-from stream_app.notifications.templates import Notice, human_size, one_line, write
-from tests.unit.notifications.notices import failure, notice
+from stream_app.notifications.email import Attachment, build_mail
+from stream_app.notifications.templates import Notification, human_size, one_line, write
+from tests.unit.notifications.notifications import failure, notification
 
 LINK = "https://exports.example.com/exports/links/" + "A" * 66
 UNSUBSCRIBE = "https://exports.example.com/exports/unsubscribe/" + "B" * 66
@@ -38,12 +38,12 @@ class Markup(HTMLParser):
 
 
 def sent(
-    about: Notice, *, sender: str = SENDER, unsubscribe: str = UNSUBSCRIBE, **known: Any
+    about: Notification, *, sender: str = SENDER, unsubscribe: str = UNSUBSCRIBE, **known: Any
 ) -> EmailMessage:
     """The mail as its receiver reads it."""
     attachment = known.get("attachment")
     content = write(about, link=LINK, unsubscribe=unsubscribe, attached=attachment is not None)
-    raw = mail_of(about, content, sender=sender, unsubscribe=unsubscribe, attachment=attachment).as_bytes()
+    raw = build_mail(about, content, sender=sender, unsubscribe=unsubscribe, attachment=attachment).as_bytes()
     assert raw.isascii()
     lines = raw.split(b"\r\n")
     assert not any(b"\n" in line or b"\r" in line for line in lines)
@@ -62,11 +62,11 @@ def bodies(mail: EmailMessage) -> tuple[str, Markup]:
 
 
 def test_headers_are_what_the_standards_ask_for() -> None:
-    mail = sent(notice())
+    mail = sent(notification())
     assert mail["From"] == SENDER
     assert mail["To"] == "ops@example.com"
     assert mail["Subject"] == "Export of ledger: 3,120 rows"
-    assert mail["Date"].datetime == notice().due_at
+    assert mail["Date"].datetime == notification().due_at
     assert mail["Message-ID"] == "<7d4cbe2b-0d06-4ef3-a2a9-3f8a1e6bb5b1@example.com>"
     assert mail["Auto-Submitted"] == "auto-generated"
     assert mail["List-Unsubscribe"] == f"<{UNSUBSCRIBE}>"
@@ -79,13 +79,13 @@ def test_headers_are_what_the_standards_ask_for() -> None:
 
 
 def test_one_click_is_only_offered_over_https() -> None:
-    mail = sent(notice(), unsubscribe="http://127.0.0.1:8000/exports/unsubscribe/x")
+    mail = sent(notification(), unsubscribe="http://127.0.0.1:8000/exports/unsubscribe/x")
     assert mail["List-Unsubscribe"] == "<http://127.0.0.1:8000/exports/unsubscribe/x>"
     assert "List-Unsubscribe-Post" not in mail
 
 
 def test_a_mail_of_a_finished_export_has_the_facts_and_the_link_in_both_bodies() -> None:
-    mail = sent(notice(window=("2026-11-01", "2026-12-01")))
+    mail = sent(notification(window=("2026-11-01", "2026-12-01")))
     text, page = bodies(mail)
     for said in (
         "ledger",
@@ -94,8 +94,8 @@ def test_a_mail_of_a_finished_export_has_the_facts_and_the_link_in_both_bodies()
         "2026-11-01 up to, but without, 2026-12-01",
         "ledger-2026-11-24.csv",
         "2026-12-01 06:00 UTC",
-        notice().sha256,
-        str(notice().job_id),
+        notification().sha256,
+        str(notification().job_id),
     ):
         assert said is not None
         assert said in text
@@ -106,14 +106,14 @@ def test_a_mail_of_a_finished_export_has_the_facts_and_the_link_in_both_bodies()
 
 
 def test_a_time_that_is_not_known_is_left_out() -> None:
-    text, _ = bodies(sent(notice(as_of=None)))
+    text, _ = bodies(sent(notification(as_of=None)))
     (line,) = [line for line in text.splitlines() if line.startswith("As of:")]
     assert line.strip() == "As of:"
 
 
 def test_facts_stand_in_two_columns() -> None:
     """Of the plain text: the values begin where the longest name and a blank end."""
-    text, _ = bodies(sent(notice()))
+    text, _ = bodies(sent(notification()))
     lines = [line for line in text.splitlines() if line.startswith(("Dataset:", "Job:", "SHA-256:"))]
     assert [len(line) - len(line.split(maxsplit=1)[1]) for line in lines] == [len("SHA-256: ")] * 3
 
@@ -123,7 +123,7 @@ def test_a_mail_of_a_failed_export_has_the_reason_and_what_to_do_but_no_download
     text, page = bodies(mail)
     assert mail["Subject"] == "Export of ledger failed"
     reason = "The request names a column that the dataset does not have."
-    for said in (reason, "ask for the export again", str(notice().job_id)):
+    for said in (reason, "ask for the export again", str(notification().job_id)):
         assert said in text
         assert said in page.text
     assert LINK not in text
@@ -157,7 +157,7 @@ def test_a_reason_in_words_of_the_service_is_in_the_mail() -> None:
 
 @pytest.mark.parametrize(("rows", "subject"), [(0, "no rows"), (1, "1 row"), (2, "2 rows")])
 def test_the_subject_counts_the_rows(rows: int, subject: str) -> None:
-    mail = sent(notice(row_count=rows))
+    mail = sent(notification(row_count=rows))
     assert mail["Subject"] == f"Export of ledger: {subject}"
     assert ("no row matched" in bodies(mail)[0]) is (rows == 0)
 
@@ -187,11 +187,11 @@ def test_nothing_that_users_choose_becomes_a_header_or_markup(evil: str) -> None
     assert set(bodies(mail)[1].tags) == set(bodies(harmless)[1].tags)
     assert bodies(mail)[1].links == [UNSUBSCRIBE]
     ready = sent(
-        notice(export_type=evil, file_name=evil, window=(evil, evil)),
+        notification(export_type=evil, file_name=evil, window=(evil, evil)),
         attachment=Attachment(one_line(evil, 200), "text/csv; charset=utf-8", b"a,b\n"),
     )
-    assert ready.keys() == sent(notice()).keys()
-    assert bodies(ready)[1].tags == bodies(sent(notice(window=("a", "b"))))[1].tags
+    assert ready.keys() == sent(notification()).keys()
+    assert bodies(ready)[1].tags == bodies(sent(notification(window=("a", "b"))))[1].tags
     (attachment,) = ready.iter_attachments()
     assert attachment.keys() == [
         "Content-Type",
@@ -204,7 +204,7 @@ def test_nothing_that_users_choose_becomes_a_header_or_markup(evil: str) -> None
 
 @pytest.mark.parametrize("name", ["Umsätze", "売上" * 20, "x" * 100, "a b " * 25, "🎉" * 25])
 def test_any_dataset_has_a_readable_subject(name: str) -> None:
-    assert sent(notice(export_type=name))["Subject"] == f"Export of {one_line(name, 100)}: 3,120 rows"
+    assert sent(notification(export_type=name))["Subject"] == f"Export of {one_line(name, 100)}: 3,120 rows"
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_any_dataset_has_a_readable_subject(name: str) -> None:
     ["a@b.co", "x" * 64 + "@" + ".".join(["y" * 60] * 3) + ".example", "o'brien+exports@xn--bcher-kva.de"],
 )
 def test_any_address_arrives_as_it_is(address: str) -> None:
-    mail = sent(notice(address=address))
+    mail = sent(notification(address=address))
     assert [item.addr_spec for item in mail["To"].addresses] == [address]
 
 
@@ -221,13 +221,13 @@ def test_any_address_arrives_as_it_is(address: str) -> None:
 )
 def test_the_sender_may_have_a_name(sender: str) -> None:
     with_name = sender if "," not in sender else '"Exports, Ltd." <e@example.com>'
-    mail = sent(notice(), sender=with_name)
+    mail = sent(notification(), sender=with_name)
     assert [str(item) for item in mail["From"].addresses] == [with_name]
 
 
 def test_an_attachment_is_the_file() -> None:
     content = bytes(range(256)) * 40
-    mail = sent(notice(), attachment=Attachment("Bücher.xlsx", "application/vnd.ms-excel", content))
+    mail = sent(notification(), attachment=Attachment("Bücher.xlsx", "application/vnd.ms-excel", content))
     (attachment,) = mail.iter_attachments()
     assert attachment.get_filename() == "Bücher.xlsx"
     assert attachment.get_content_type() == "application/vnd.ms-excel"

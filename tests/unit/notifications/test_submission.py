@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from stream_app.addresses import Addressing
+from stream_app.addresses import AddressRules
 from stream_app.jobs.submission import job_row
 from streaming_exporter.events import Event, EventType
 
@@ -19,7 +19,7 @@ def row(**data: Any) -> dict[str, Any]:
         now=datetime(2026, 11, 24, tzinfo=UTC),
         formats={"csv"},
         datasets={"ledger"},
-        addressing=Addressing(domains=frozenset({"example.com"})),
+        addressing=AddressRules(domains=frozenset({"example.com"})),
     )
 
 

@@ -4,9 +4,9 @@ import base64
 import json
 
 from stream_app.notifications.links import Links
-from stream_app.notifications.webhook import Hooks, message_id, receiver_key, signed
+from stream_app.notifications.webhook import WebhookTransport, message_id, receiver_key, signed
 from stream_app.settings import Settings
-from tests.unit.notifications.notices import failure, notice
+from tests.unit.notifications.notifications import failure, notification
 
 KEY = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
 SETTINGS = Settings(
@@ -37,8 +37,8 @@ def test_each_receiver_of_each_user_has_a_key_of_its_own() -> None:
 
 
 def test_what_is_posted_is_json_and_has_the_link_or_the_error() -> None:
-    hooks = Hooks(SETTINGS, Links(SETTINGS))
-    done = json.loads(json.dumps(hooks.payload(notice())))
+    hooks = WebhookTransport(SETTINGS, Links(SETTINGS))
+    done = json.loads(json.dumps(hooks.payload(notification())))
     assert done["type"] == "export.completed"
     assert done["timestamp"] == "2026-11-24T06:00:02+00:00"
     assert done["data"]["row_count"] == 3_120
@@ -50,4 +50,8 @@ def test_what_is_posted_is_json_and_has_the_link_or_the_error() -> None:
 
 
 def test_the_id_is_the_same_for_each_attempt() -> None:
-    assert message_id(notice(attempt=1)) == message_id(notice(attempt=2)) == f"msg_{notice().delivery_id.hex}"
+    assert (
+        message_id(notification(attempt=1))
+        == message_id(notification(attempt=2))
+        == f"msg_{notification().delivery_id.hex}"
+    )

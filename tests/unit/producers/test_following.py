@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from producers.__main__ import cli
 from producers.display import Bar, Lines, size
 from producers.download import fetch
-from producers.session import follow
+from producers.job_commands import follow
 from streaming_exporter.client import Api, Job
 from streaming_exporter.errors import ApiError, DownloadError, JobEnded
 from tests.unit.producers.fake_server import FakeServer

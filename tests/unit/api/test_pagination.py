@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.cursor import decode, encode
+from api.pagination import decode, encode
 from streaming_exporter.errors import Rejected
 
 

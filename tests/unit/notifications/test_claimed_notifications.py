@@ -1,4 +1,4 @@
-"""What the ledger's row and the job's record say, as one notice."""
+"""What the ledger's row and the job's record say, as one notification."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -7,8 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from stream_app.notifications.templates import Notice
-from tests.unit.notifications.notices import AT, failure, notice
+from stream_app.notifications.templates import Notification
+from tests.unit.notifications.notifications import AT, failure, notification
 
 RECORD: dict[str, Any] = {
     "row_count": 3,
@@ -51,9 +51,9 @@ def row(**changes: Any) -> Mapping[str, Any]:
 
 
 def test_a_notice_has_what_the_rows_have() -> None:
-    found = Notice.of(row())
+    found = Notification.from_row(row())
     assert {name: getattr(found, name) for name in RECORD} == RECORD
-    assert (found.attempt, found.address, found.user_id, found.unwanted) == (
+    assert (found.attempt, found.address, found.user_id, found.skip_reason) == (
         2,
         "a@example.com",
         "user-1",
@@ -75,7 +75,7 @@ def test_a_notice_has_what_the_rows_have() -> None:
 def test_a_period_is_shown_where_both_of_its_ends_are_known(
     window: object, shown: tuple[str, str] | None
 ) -> None:
-    assert Notice.of(row(window=window)).window == shown
+    assert Notification.from_row(row(window=window)).window == shown
 
 
 @pytest.mark.parametrize(
@@ -91,11 +91,11 @@ def test_a_period_is_shown_where_both_of_its_ends_are_known(
     ],
 )
 def test_what_nobody_wants_any_more_says_why(changes: dict[str, Any], reason: str | None) -> None:
-    assert Notice.of(row(**changes)).unwanted == reason
+    assert Notification.from_row(row(**changes)).skip_reason == reason
 
 
 def test_a_failure_is_not_empty() -> None:
     assert failure().failed
     assert not failure(row_count=0).empty
-    assert notice(row_count=0).empty
-    assert not notice(row_count=1).empty
+    assert notification(row_count=0).empty
+    assert not notification(row_count=1).empty

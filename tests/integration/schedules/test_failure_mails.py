@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from stream_app.app import courier_of, job_store
+from stream_app.app import create_sender, job_store
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.notifications.models import Channel
 from stream_app.settings import Settings
@@ -35,10 +35,10 @@ async def deliver(schedules: Schedules, storage: ObjectStore, server: MailServer
     """Send what the ledger has, until so many mails have arrived."""
     changes = {"smtp_host": "127.0.0.1", "smtp_port": server.port}
     settings = Settings(_env_file=None, **schedules.settings.model_dump() | changes)
-    courier = courier_of(settings, schedules.engine, storage, "worker", poll=0.05)
-    working = asyncio.create_task(courier.work(Channel.MAIL))
+    sender = create_sender(settings, schedules.engine, storage, "worker", poll=0.05)
+    working = asyncio.create_task(sender.run(Channel.MAIL))
     await until_async(lambda: len(server.mails) >= count)
-    await courier.drain()
+    await sender.drain()
     working.cancel()
 
 

@@ -41,7 +41,7 @@ def complete(headers: MutableHeaders, always: Mapping[str, str]) -> None:
     headers.update(always)
 
 
-def transport_headers(settings: Settings) -> dict[str, str]:
+def hsts_headers(settings: Settings) -> dict[str, str]:
     """``Strict-Transport-Security`` where users reach the API by https."""
     if urlsplit(settings.public_url).scheme.lower() != "https":
         return {}

@@ -4,12 +4,12 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from stream_app.notifications.templates import Notice
+from stream_app.notifications.templates import Notification
 
 AT = datetime(2026, 11, 24, 6, 0, 2, tzinfo=UTC)
 
 
-def notice(**changes: Any) -> Notice:
+def notification(**changes: Any) -> Notification:
     """A completed export of 3,120 rows, unless told otherwise."""
     known: dict[str, Any] = {
         "delivery_id": UUID("7d4cbe2b-0d06-4ef3-a2a9-3f8a1e6bb5b1"),
@@ -31,11 +31,11 @@ def notice(**changes: Any) -> Notice:
         "completed_at": AT,
         "expires_at": datetime(2026, 12, 1, 6, 0, 2, tzinfo=UTC),
     }
-    return Notice(**known | changes)
+    return Notification(**known | changes)
 
 
-def failure(**changes: Any) -> Notice:
+def failure(**changes: Any) -> Notification:
     """A failed export."""
     nothing = dict.fromkeys(("row_count", "file_size", "file_name", "file_path", "content_type", "sha256"))
     error = {"error_code": "unknown_column", "error_message": "columns.1: there is no column 'colour'"}
-    return notice(**nothing | {"event": "failed", "as_of": None, "expires_at": None} | error | changes)
+    return notification(**nothing | {"event": "failed", "as_of": None, "expires_at": None} | error | changes)

@@ -10,12 +10,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import audit_log
 from api.auth.authenticator import User
-from api.errors import Problem, of_error
-from api.paths import PROBES, is_stream, needs_token
+from api.errors import Problem, problem_of
+from api.middleware.paths import HEALTH_PATHS, is_stream, needs_token
 from stream_app.settings import Settings
 from streaming_exporter.errors import ExporterError
 
-AT_ONCE = 8
+CONCURRENT_CALLS = 8
 """Calls of one user that are worked on at a time; more of them wait, so that others have their turn."""
 RETRY_SECONDS = 1
 
@@ -24,7 +24,7 @@ CLOSE = {"Connection": "close"}
 
 
 @dataclass(slots=True)
-class Bound:
+class ConcurrencyLimit:
     """How many of something may be under way: of one user, and in all."""
 
     what: str
@@ -33,7 +33,7 @@ class Bound:
     _total: int = 0
     _users: Counter[str] = field(default_factory=Counter)
 
-    def take(self, user: str) -> None:
+    def acquire(self, user: str) -> None:
         """Count one more.
 
         Raises:
@@ -46,7 +46,7 @@ class Bound:
         self._total += 1
         self._users[user] += 1
 
-    def give_back(self, user: str) -> None:
+    def release(self, user: str) -> None:
         """Count one less."""
         self._total -= 1
         self._users[user] -= 1
@@ -69,16 +69,18 @@ class RequestLimits:
     connections bounds them, and :mod:`api.server` ends those whose client does not read.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, *, at_once: int = AT_ONCE) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, *, concurrent_calls: int = CONCURRENT_CALLS) -> None:
         self._app = app
-        self._at_once = at_once
-        self._calls = Bound("calls", settings.user_call_limit, settings.api_call_limit)
-        self._streams = Bound("event streams", settings.user_stream_limit, settings.api_stream_limit)
+        self._concurrent_calls = concurrent_calls
+        self._calls = ConcurrencyLimit("calls", settings.user_call_limit, settings.api_call_limit)
+        self._streams = ConcurrencyLimit(
+            "event streams", settings.user_stream_limit, settings.api_stream_limit
+        )
         self._turns: dict[str, _Turns] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one call."""
-        if scope["type"] != "http" or scope["path"] in PROBES:
+        if scope["type"] != "http" or scope["path"] in HEALTH_PATHS:
             await self._app(scope, receive, send)
             return
         headers = _headers(scope)
@@ -87,7 +89,7 @@ class RequestLimits:
             user = await self._user(scope, headers)
             bound = self._streams if is_stream(scope["method"], scope["path"]) else self._calls
             if user is not None:
-                bound.take(user.id)
+                bound.acquire(user.id)
         except Problem as problem:
             problem.headers |= CLOSE if _has_body(headers) else {}
             await problem.response(scope["state"].get("request_id"))(scope, receive, send)
@@ -104,7 +106,7 @@ class RequestLimits:
                 async with self._turn(user.id):
                     await self._app(scope, receive, send)
         finally:
-            bound.give_back(user.id)
+            bound.release(user.id)
 
     async def _user(self, scope: Scope, headers: dict[bytes, bytes]) -> User | None:
         """The bearer of a valid token; ``None``: there is none, and no body that would be read for nobody.
@@ -122,14 +124,14 @@ class RequestLimits:
         except (Problem, ExporterError) as error:
             if not _has_body(headers):
                 return None  # the route says what is the matter: it may also be that there is none
-            raise error if isinstance(error, Problem) else of_error(error) from error
+            raise error if isinstance(error, Problem) else problem_of(error) from error
         scope["state"]["user"] = user
-        audit_log.acted_by(user)
+        audit_log.set_actor(user)
         return user
 
     @asynccontextmanager
     async def _turn(self, name: str) -> AsyncIterator[None]:
-        turns = self._turns.setdefault(name, _Turns(asyncio.Semaphore(self._at_once)))
+        turns = self._turns.setdefault(name, _Turns(asyncio.Semaphore(self._concurrent_calls)))
         turns.users += 1
         try:
             async with turns.free:

@@ -12,9 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import audit_log
-from api.errors import unexpected
-from api.paths import PROBES, loggable
-from api.response_headers import complete
+from api.errors import internal_error
+from api.middleware.paths import HEALTH_PATHS, loggable
+from api.middleware.response_headers import complete
 from stream_app.observability import tracing
 from streaming_exporter.traceparent import well_formed
 
@@ -43,7 +43,7 @@ class RequestContext:
         seconds: float = BODY_SECONDS,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """``headers`` are in every answer, beside those that :mod:`api.response_headers` has by default."""
+        """Add ``headers`` to every response, beside the defaults of the module ``response_headers``."""
         self._app = app
         self._headers = dict(headers or {})
         self._seconds = seconds
@@ -64,21 +64,21 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 started = True
                 _note(span, scope, message["status"])
-                audit_log.record(entry, scope, message["status"])
+                audit_log.write_line(entry, scope, message["status"])
                 headers = MutableHeaders(scope=message)
                 headers[HEADER] = request_id
                 complete(headers, self._headers)
             await send(message)
 
         context = structlog.contextvars.bound_contextvars(request_id=request_id)
-        with span, context, audit_log.entry() as entry:
+        with span, context, audit_log.open_entry() as entry:
             try:
                 await self._app(scope, self._bounded(receive), answer)
             except Exception as error:
-                log.exception("request.broken", method=scope["method"], path=loggable(scope["path"]))
+                log.exception("request.crashed", method=scope["method"], path=loggable(scope["path"]))
                 if started:
                     raise
-                await unexpected().response(request_id)(scope, receive, answer)
+                await internal_error().response(request_id)(scope, receive, answer)
                 span.failed(error)  # says more than the status that has just been noted
 
     def _bounded(self, receive: Receive) -> Receive:
@@ -108,7 +108,7 @@ class RequestContext:
 
 def _span(scope: Scope) -> tracing.Span:
     """https://opentelemetry.io/docs/specs/semconv/http/http-spans/, without what an address may hold."""
-    if scope["path"] in PROBES:
+    if scope["path"] in HEALTH_PATHS:
         return tracing.Span(None, None)
     caller = next(
         (value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), None

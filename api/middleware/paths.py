@@ -2,7 +2,7 @@
 
 import re
 
-PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+HEALTH_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked for all the time, by machines."""
 
 _SECRET = re.compile(r"/(links|unsubscribe)/.*", re.DOTALL)

@@ -11,7 +11,7 @@ import typer
 from producers.console import INTERRUPTED
 from producers.display import display, size
 from producers.download import fetch
-from producers.token_signing import mint
+from producers.tokens import sign_token
 from stream_app.setting_sources import ENVIRONMENT, FILE, settings_file, sources_of
 from stream_app.settings import Settings
 from streaming_exporter.client import Api, Job
@@ -75,7 +75,7 @@ OPERATE = "exports:operate"
 """Sees how every job stands: for who only looks."""
 
 
-def order_of(data: dict[str, Any]) -> ExportRequest:
+def parse_request(data: dict[str, Any]) -> ExportRequest:
     """The request that ``data`` describes.
 
     Raises:
@@ -91,10 +91,10 @@ def order_of(data: dict[str, Any]) -> ExportRequest:
     return ExportRequest.parse(data)
 
 
-async def publish_request(settings: Settings, order: ExportRequest, job_id: UUID | None) -> UUID:
+async def publish_request(settings: Settings, request: ExportRequest, job_id: UUID | None) -> UUID:
     """Publish a request; returns the job's id."""
     async with Publisher(settings) as publisher:
-        return (await publisher.request(order, job_id)).job_id
+        return (await publisher.request(request, job_id)).job_id
 
 
 async def publish_cancellation(settings: Settings, job_id: UUID) -> None:
@@ -118,7 +118,7 @@ def open_api(
     if token is None and settings.token is not None:
         token = settings.token.get_secret_value()
     if token is None:
-        token = mint(settings, user_id) if user_id else mint(settings, "exporter-command", [role])
+        token = sign_token(settings, user_id) if user_id else sign_token(settings, "exporter-command", [role])
     return Api((url or settings.public_url).rstrip("/"), token)
 
 

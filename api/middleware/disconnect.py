@@ -11,7 +11,7 @@ from api.errors import Problem
 Result = TypeVar("Result")
 
 
-async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
     """What ``work`` yields. It is cancelled when the client leaves; the body must have been read before.
 
     Raises:

@@ -1,0 +1,1 @@
+"""ASGI middleware of the API, and what it shares with the routes."""
