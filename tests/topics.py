@@ -21,7 +21,7 @@ async def events_on(settings: Settings, topic: Topic) -> list[Event]:
     return [event for message in await messages_on(settings, topic) if (event := _read(message.value or b""))]
 
 
-async def places_of(settings: Settings, topic: Topic, ids: Collection[UUID]) -> list[str]:
+async def column_positions(settings: Settings, topic: Topic, ids: Collection[UUID]) -> list[str]:
     """Where messages of these jobs lie on ``topic``, and which offset the group has committed there."""
     keys = {str(job_id).encode(): job_id for job_id in ids}
     found = [message for message in await messages_on(settings, topic) if message.key in keys]

@@ -10,11 +10,11 @@ import asyncpg
 
 from api.jobs.schemas import Estimate
 from api.services import ApiServices
-from stream_app.exports.catalog import Table
+from stream_app.exports.catalog import SourceTable
 from stream_app.exports.compression import compression_for
 from stream_app.exports.formats.base import Document, Format, Tally
-from stream_app.exports.query import Rows, Statement, render, rows_of
-from stream_app.exports.relative_dates import resolved
+from stream_app.exports.query import CopyStatement, RowQuery, render, row_query
+from stream_app.exports.relative_dates import resolve_request
 from stream_app.exports.source import Snapshot
 from streaming_exporter.errors import Retryable
 from streaming_exporter.events import ExportRequest
@@ -64,14 +64,14 @@ async def estimate(services: ApiServices, request: ExportRequest) -> Estimate:
     )
 
 
-async def _estimate(services: ApiServices, table: Table, request: ExportRequest) -> Estimate:
+async def _estimate(services: ApiServices, table: SourceTable, request: ExportRequest) -> Estimate:
     output = services.formats[request.format]
-    request = resolved(request, table.every, services.clock.now())
-    rows = await asyncio.to_thread(rows_of, table, request)
+    request = resolve_request(request, table.all_columns, services.clock.now())
+    rows = await asyncio.to_thread(row_query, table, request)
     limits = [limit for limit in (output.row_limit(services.settings), services.settings.max_rows) if limit]
     limit = min(limits, default=None)
     few = replace(rows, select=rows.select.order_by(None).limit(SAMPLE_ROWS))
-    statement = await asyncio.to_thread(Statement.of, few, output, request.options)
+    statement = await asyncio.to_thread(CopyStatement.of, few, output, request.options)
     try:
         async with asyncio.timeout(SECONDS):
             async with _snapshot(services, table) as snapshot:
@@ -102,9 +102,9 @@ async def _estimate(services: ApiServices, table: Table, request: ExportRequest)
     )
 
 
-def _snapshot(services: ApiServices, table: Table) -> AbstractAsyncContextManager[Snapshot]:
+def _snapshot(services: ApiServices, table: SourceTable) -> AbstractAsyncContextManager[Snapshot]:
     return services.estimate_source.snapshot(
-        "exporter estimate", path=table.path, seconds=SECONDS, lock_seconds=SECONDS / 2
+        "exporter estimate", search_path=table.search_path, seconds=SECONDS, lock_seconds=SECONDS / 2
     )
 
 
@@ -119,7 +119,7 @@ async def _counted(snapshot: Snapshot, sql: str, limit: int) -> Amount | None:
 
 
 async def _amount(
-    services: ApiServices, table: Table, request: ExportRequest, rows: Rows, limit: int | None
+    services: ApiServices, table: SourceTable, request: ExportRequest, rows: RowQuery, limit: int | None
 ) -> Amount | None:
     sql = await asyncio.to_thread(render, rows.select.order_by(None))
     async with _snapshot(services, table) as snapshot:
@@ -128,7 +128,7 @@ async def _amount(
         return await _counted(snapshot, sql, max(COUNTED_ROWS, limit or 0))
 
 
-async def _sample(snapshot: Snapshot, statement: Statement) -> Sample | None:
+async def _sample(snapshot: Snapshot, statement: CopyStatement) -> Sample | None:
     """The first rows that come; ``None``: they did not come soon enough."""
     chunks: list[bytes] = []
 
@@ -143,7 +143,7 @@ async def _sample(snapshot: Snapshot, statement: Statement) -> Sample | None:
 
 
 def _size(
-    sample: Sample, count: int, rows: Rows, request: ExportRequest, output: Format, table: Table
+    sample: Sample, count: int, rows: RowQuery, request: ExportRequest, output: Format, table: SourceTable
 ) -> int:
     """Bytes of a file with ``count`` rows like those of the sample."""
     document = Document(

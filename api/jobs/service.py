@@ -13,10 +13,10 @@ from api.auth.authenticator import User
 from api.errors import RETRY_SECONDS, Problem
 from api.jobs.schemas import Order
 from api.services import SOURCE, ApiServices
-from stream_app.exports.catalog import Table
+from stream_app.exports.catalog import SourceTable
 from stream_app.exports.compression import compression_for
-from stream_app.exports.query import rows_of
-from stream_app.exports.relative_dates import resolved
+from stream_app.exports.query import row_query
+from stream_app.exports.relative_dates import resolve_request
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.queue import Placed
 from stream_app.jobs.states import Status
@@ -156,9 +156,9 @@ async def check_against_table(services: ApiServices, request: ExportRequest) -> 
     """Columns, filters and compression, while somebody waits to be told."""
     compression_for(request.options.compression, services.formats[request.format])
 
-    async def check_table(table: Table) -> None:
-        wanted = resolved(request, table.every, services.clock.now())
-        await asyncio.to_thread(rows_of, table, wanted)  # a filter of many values takes its time
+    async def check_table(table: SourceTable) -> None:
+        wanted = resolve_request(request, table.all_columns, services.clock.now())
+        await asyncio.to_thread(row_query, table, wanted)  # a filter of many values takes its time
 
     await services.catalog.use(services.datasets[request.export_type], check_table)
 

@@ -208,7 +208,7 @@ def _mark(order: ScheduleOrder, known: Row[Any] | None, now: datetime) -> dateti
 async def _kinds(services: ApiServices, order: ScheduleOrder) -> dict[str, str] | None:
     """Kinds of the columns that windows and relative values are about."""
     dataset = services.datasets[order.export_type]
-    columns = (await services.catalog.table(dataset)).every
+    columns = (await services.catalog.table(dataset)).all_columns
     names = set(order.filters or ())
     if order.window is not Windowing.NONE:
         if dataset.time is None or columns[dataset.time].kind not in TEMPORAL:

@@ -10,8 +10,8 @@ from typing import TypeVar
 import asyncpg
 import structlog
 
-from stream_app.exports.catalog_query import COLUMNS, fingerprint
-from stream_app.exports.columns import KIND_OF_TYPE, TYPES, Column, Kind, TypeRow, assembled, kind_of
+from stream_app.exports.catalog_query import COLUMNS, fingerprint_expression
+from stream_app.exports.columns import KIND_OF_TYPE, TYPES, Column, Kind, TypeRow, assemble_type, kind_of
 from stream_app.exports.datasets import Dataset
 from streaming_exporter.errors import Rejected, Retryable
 
@@ -25,12 +25,12 @@ LIKE_EVERYWHERE = 180_000
 Result = TypeVar("Result")
 
 
-class Outdated(Exception):
+class TableChanged(Exception):
     """The table is not any more what its description says."""
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class SourceTable:
     """A dataset as it stands in the database: ``columns`` are those that may be exported, in order.
 
     ``every`` also has those that the dataset hides but filters or orders by itself, such as its owner.
@@ -44,20 +44,20 @@ class Table:
     schema: str
     name: str
     columns: tuple[Column, ...]
-    every: Mapping[str, Column]
+    all_columns: Mapping[str, Column]
     primary_key: tuple[str, ...]
-    path: tuple[str, ...] = ()
-    computes: bool = False
-    filtered: bool = False
+    search_path: tuple[str, ...] = ()
+    has_computed_columns: bool = False
+    has_row_security: bool = False
     fingerprint: str = ""
 
     @property
-    def probe(self) -> str:
+    def fingerprint_sql(self) -> str:
         """An SQL expression that yields :attr:`fingerprint` as long as the table is what it was."""
-        return fingerprint(_literal(f"{_quoted(self.schema)}.{_quoted(self.name)}"))
+        return fingerprint_expression(_literal(f"{_quoted(self.schema)}.{_quoted(self.name)}"))
 
     @property
-    def order(self) -> tuple[str, ...]:
+    def order_columns(self) -> tuple[str, ...]:
         """Names of the columns that the rows are ordered by."""
         if self.dataset.order is not None:
             return self.dataset.order
@@ -71,10 +71,10 @@ class Catalog:
     def __init__(self, fetch: Callable[[str, str], Awaitable[list[asyncpg.Record]]]) -> None:
         """``fetch(sql, table)`` runs one query on the source database."""
         self._fetch = fetch
-        self._known: dict[str, tuple[float, Table]] = {}
+        self._known: dict[str, tuple[float, SourceTable]] = {}
         self._reading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def table(self, dataset: Dataset) -> Table:
+    async def table(self, dataset: Dataset) -> SourceTable:
         """The table behind ``dataset``.
 
         Raises:
@@ -84,7 +84,7 @@ class Catalog:
         known = self._known.get(dataset.name)
         return known[1] if known and known[0] > time.monotonic() else await self._read(dataset, known)
 
-    async def use(self, dataset: Dataset, work: Callable[[Table], Awaitable[Result]]) -> Result:
+    async def use(self, dataset: Dataset, work: Callable[[SourceTable], Awaitable[Result]]) -> Result:
         """What ``work`` yields with the table behind ``dataset``.
 
         A description that was remembered is read again, once, if ``work`` fails with it: the table may have
@@ -97,7 +97,7 @@ class Catalog:
         table = await self.table(dataset)
         try:
             return await work(table)
-        except (Rejected, Outdated) as error:
+        except (Rejected, TableChanged) as error:
             if known is None or known[1] is not table:
                 raise _final(error) from error
             again = await self._read(dataset, known)
@@ -106,10 +106,10 @@ class Catalog:
             log.info("dataset.changed", dataset=dataset.name)
         try:
             return await work(again)
-        except Outdated as error:
+        except TableChanged as error:
             raise _final(error) from error
 
-    async def _read(self, dataset: Dataset, known: tuple[float, Table] | None) -> Table:
+    async def _read(self, dataset: Dataset, known: tuple[float, SourceTable] | None) -> SourceTable:
         """Read it, unless somebody else did since ``known``."""
         async with self._reading[dataset.name]:
             newest = self._known.get(dataset.name)
@@ -124,7 +124,7 @@ class Catalog:
             return table
 
 
-def _final(error: Rejected | Outdated) -> Exception:
+def _final(error: Rejected | TableChanged) -> Exception:
     """A table that changes all the time is one that passes."""
     return error if isinstance(error, Rejected) else Retryable("the dataset's table is being changed")
 
@@ -156,7 +156,7 @@ def _types(rows: list[asyncpg.Record]) -> dict[int, TypeRow]:
     }
 
 
-def _table(dataset: Dataset, rows: list[asyncpg.Record], types: Mapping[int, TypeRow]) -> Table:
+def _table(dataset: Dataset, rows: list[asyncpg.Record], types: Mapping[int, TypeRow]) -> SourceTable:
     """The description; what is missing is told to operators alone, since users must not know hidden names."""
     if not rows:
         log.warning("dataset.table_missing", dataset=dataset.name, table=dataset.table)
@@ -176,22 +176,22 @@ def _table(dataset: Dataset, rows: list[asyncpg.Record], types: Mapping[int, Typ
         )
     keys = sorted((row["key_position"], row["name"]) for row in rows if row["key_position"] >= 0)
     first = rows[0]
-    return Table(
+    return SourceTable(
         dataset=dataset,
         schema=first["schema"],
         name=first["table"],
         columns=tuple(columns[name] for name in dataset.columns or columns),
-        every=columns,
+        all_columns=columns,
         primary_key=tuple(name for _, name in keys),
-        path=tuple(dict.fromkeys((first["schema"], *sorted({row["home"] for row in rows}), "public"))),
-        computes=first["relkind"] == b"v" or any(row["is_virtual"] for row in rows),
-        filtered=first["filtered"],
+        search_path=tuple(dict.fromkeys((first["schema"], *sorted({row["home"] for row in rows}), "public"))),
+        has_computed_columns=first["relkind"] == b"v" or any(row["is_virtual"] for row in rows),
+        has_row_security=first["filtered"],
         fingerprint=first["fingerprint"],
     )
 
 
 def _column(row: asyncpg.Record, types: Mapping[int, TypeRow]) -> Column:
-    shape = assembled(row["type_oid"], types) if types else None
+    shape = assemble_type(row["type_oid"], types) if types else None
     if shape is not None and shape.element is not None:
         base, kind = shape.element.name, Kind.ARRAY
     else:

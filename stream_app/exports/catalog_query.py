@@ -6,7 +6,7 @@ _ATTRIBUTES = """pg_catalog.string_agg(
 )"""
 
 
-def fingerprint(table: str) -> str:
+def fingerprint_expression(table: str) -> str:
     """An expression for a number that is another one after each change of the columns.
 
     ``table`` is the SQL of its full name as a text.
@@ -59,7 +59,7 @@ SELECT n.nspname AS schema, c.relname AS table, c.relkind, a.attname AS name, NO
        ) AS labels,
        coalesce(array_position(i.indkey::int2[], a.attnum), -1) AS key_position,
        current_setting('server_version_num')::int AS version,
-       {fingerprint("format('%I.%I', n.nspname, c.relname)")} AS fingerprint,
+       {fingerprint_expression("format('%I.%I', n.nspname, c.relname)")} AS fingerprint,
        coalesce((
            SELECT bool_or(
                t.relrowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls

@@ -184,7 +184,7 @@ class TypeRow:
     has_json_cast: bool
 
 
-def assembled(oid: int, rows: Mapping[int, TypeRow]) -> DataType:
+def assemble_type(oid: int, rows: Mapping[int, TypeRow]) -> DataType:
     """The type with all its parts, domains replaced by what they are over.
 
     A type is no part of itself, so this ends. One that is not among ``rows`` is rendered as its text.
@@ -193,13 +193,13 @@ def assembled(oid: int, rows: Mapping[int, TypeRow]) -> DataType:
     if row is None:
         return DataType("")
     if row.category == b"d":
-        return assembled(row.base, rows)
+        return assemble_type(row.base, rows)
     return DataType(
         row.name,
         kind_of(row.name, row.category),
-        element=assembled(row.element, rows) if row.element else None,
-        fields=tuple((name, assembled(part, rows)) for name, part in row.fields),
-        bounds=assembled(row.bounds, rows) if row.bounds else None,
+        element=assemble_type(row.element, rows) if row.element else None,
+        fields=tuple((name, assemble_type(part, rows)) for name, part in row.fields),
+        bounds=assemble_type(row.bounds, rows) if row.bounds else None,
         is_multirange=row.category == b"m",
         # A composite type without fields is {} to PostgreSQL's JSON functions, and () elsewhere.
         has_json_cast=row.has_json_cast or (row.category == b"c" and not row.fields),

@@ -47,7 +47,7 @@ def open_template(content: bytes) -> Workbook:
         raise TemplateError(f"the template is no workbook (.xlsx): {error}") from error
 
 
-def sheet_of(book: Workbook, dataset: str) -> Worksheet:
+def find_sheet(book: Workbook, dataset: str) -> Worksheet:
     """The sheet that rows go into: the one named like the dataset, else the active one, else the first.
 
     Raises:
@@ -61,7 +61,7 @@ def sheet_of(book: Workbook, dataset: str) -> Worksheet:
     return cast(Worksheet, book.worksheets[0])
 
 
-def header_of(sheet: Worksheet, columns: Sequence[str], row: int | None = None) -> int:
+def find_header_row(sheet: Worksheet, columns: Sequence[str], row: int | None = None) -> int:
     """The row with a caption for each of ``columns``, in adjacent cells from A; 0 where the sheet is empty.
 
     ``row`` is the one that the datasets file names. Without it the captions themselves say which it is, or a
@@ -104,7 +104,7 @@ def header_of(sheet: Worksheet, columns: Sequence[str], row: int | None = None) 
     return _unmerged(sheet, fitting[0], width)
 
 
-def places_of(sheet: Worksheet, row: int, columns: Sequence[str]) -> Mapping[str, int]:
+def column_positions(sheet: Worksheet, row: int, columns: Sequence[str]) -> Mapping[str, int]:
     """The number of the sheet's column that has the caption and the style of each of ``columns``.
 
     Captions that are the columns' names say it themselves; others stand in the order of the columns.
@@ -121,9 +121,9 @@ def check_template(path: Path, dataset: str, columns: Sequence[str] | None, row:
     Raises:
         TemplateError: it does not.
     """
-    sheet = sheet_of(open_template(read_template(path)), dataset)
+    sheet = find_sheet(open_template(read_template(path)), dataset)
     if columns is not None:
-        header_of(sheet, columns, row)
+        find_header_row(sheet, columns, row)
     elif row is not None and not _texts(sheet, row):
         raise TemplateError(f"template_header = {row}: that row of sheet {sheet.title!r} has no captions")
 

@@ -46,7 +46,7 @@ _DROPPED = {
 _DROPPED |= {name.replace("range", "multirange"): value for name, value in _DROPPED.items()}
 
 
-def text_of(column: Column, value: Any, field: str) -> str:
+def checked_text(column: Column, value: Any, field: str) -> str:
     """``value`` as the database reads it.
 
     Raises:
@@ -56,7 +56,7 @@ def text_of(column: Column, value: Any, field: str) -> str:
         case Kind.BOOLEAN if isinstance(value, bool):
             return str(value).lower()
         case Kind.BOOLEAN:
-            raise mismatch(field, value, "true or false")
+            raise value_mismatch(field, value, "true or false")
         case Kind.INTEGER:
             return _integer(column, value, field)
         case Kind.NUMERIC | Kind.FLOAT:
@@ -64,19 +64,19 @@ def text_of(column: Column, value: Any, field: str) -> str:
         case Kind.ENUM if value not in column.labels:
             raise Rejected(f"{value!r} is not one of its values", field=field, allowed=column.labels)
     if not isinstance(value, str):
-        raise mismatch(field, value, _EXPECTED.get(column.kind, "a text"))
+        raise value_mismatch(field, value, _EXPECTED.get(column.kind, "a text"))
     if (dropped := _DROPPED.get(column.base)) and re.search(dropped[0], value):
-        raise mismatch(field, value, f"a {column.base} {dropped[1]}")
+        raise value_mismatch(field, value, f"a {column.base} {dropped[1]}")
     parse = _PARSERS.get(column.kind)
     if parse is None:
         return value
     try:
         return parse(value)
     except (ValueError, OverflowError) as error:
-        raise mismatch(field, value, _EXPECTED[column.kind]) from error
+        raise value_mismatch(field, value, _EXPECTED[column.kind]) from error
 
 
-def mismatch(field: str, value: Any, expected: str) -> Rejected:
+def value_mismatch(field: str, value: Any, expected: str) -> Rejected:
     """The error of a value that is not what was expected."""
     return Rejected(f"expected {expected}, got {value!r:.100}", code="bad_filter_value", field=field)
 
@@ -86,22 +86,22 @@ def _integer(column: Column, value: Any, field: str) -> str:
     if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,20}", value):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise mismatch(field, value, "a whole number")
+        raise value_mismatch(field, value, "a whole number")
     allowed = _WHOLE_NUMBERS.get(column.base, _WHOLE_NUMBERS["int8"])
     if value not in allowed:
-        raise mismatch(field, value, f"a whole number from {allowed.start} to {allowed.stop - 1}")
+        raise value_mismatch(field, value, f"a whole number from {allowed.start} to {allowed.stop - 1}")
     return str(value)
 
 
 def _number(value: Any, field: str) -> str:
     if not isinstance(value, int | float | str) or isinstance(value, bool):
-        raise mismatch(field, value, "a number")
+        raise value_mismatch(field, value, "a number")
     try:
         number = Decimal(str(value))
     except InvalidOperation as error:
-        raise mismatch(field, value, "a number") from error
+        raise value_mismatch(field, value, "a number") from error
     if not number.is_finite() or abs(number.adjusted()) > 300:
-        raise mismatch(field, value, "a finite number")
+        raise value_mismatch(field, value, "a finite number")
     return str(number)
 
 
@@ -162,7 +162,7 @@ LISTS = ("in", "not_in")
 TEXTUAL = ("prefix", "contains")
 
 
-class Spelled(UserDefinedType[Any]):
+class NamedType(UserDefinedType[Any]):
     """A type as PostgreSQL itself spells it (``format_type``), such as ``numeric(18,6)``."""
 
     cache_ok = True
@@ -233,15 +233,15 @@ def _condition(
     if operator == "is_null" or (operator in ("eq", "ne") and value is None):
         wanted = {"eq": True, "ne": False}.get(operator, value)
         if not isinstance(wanted, bool):
-            raise mismatch(field, value, "true or false")
+            raise value_mismatch(field, value, "true or false")
         return target.is_(None) if wanted else target.is_not(None)
     if operator in LISTS:
         if not isinstance(value, list) or not 1 <= len(value) <= MAX_VALUES:
-            raise mismatch(field, value, f"a list of 1 to {MAX_VALUES} values")
+            raise value_mismatch(field, value, f"a list of 1 to {MAX_VALUES} values")
         return _in_list(target, column, operator, value, field)
     if operator in TEXTUAL:
         if not isinstance(value, str):
-            raise mismatch(field, value, "a text")
+            raise value_mismatch(field, value, "a text")
         return _textual(target, column, operator, value)
     return COMPARISONS[operator](target, _typed(column, value, field))
 
@@ -259,18 +259,18 @@ def _textual(target: ColumnElement[Any], column: Column, operator: str, value: s
 
 def _typed(column: Column, value: Any, field: str) -> ColumnElement[Any]:
     """``value`` as the database reads it: checked, as text, cast to the column's type."""
-    return _cast(text_of(column, value, field), column)
+    return _cast(checked_text(column, value, field), column)
 
 
 def _cast(text: str, column: Column, suffix: str = "") -> ColumnElement[Any]:
-    return cast(literal(text, String), Spelled(f"{column.cast or column.type}{suffix}"))
+    return cast(literal(text, String), NamedType(f"{column.cast or column.type}{suffix}"))
 
 
 def _in_list(
     target: ColumnElement[Any], column: Column, operator: str, values: Sequence[Any], field: str
 ) -> ColumnElement[bool]:
     """``in`` and ``not_in`` say of each value what ``eq`` and ``ne`` say of it."""
-    texts = [text_of(column, item, field) for item in values if item is not None]
+    texts = [checked_text(column, item, field) for item in values if item is not None]
     with_null = len(texts) < len(values)
     if not texts:
         return target.is_(None) if operator == "in" else target.is_not(None)

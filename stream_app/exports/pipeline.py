@@ -17,17 +17,17 @@ from functools import cached_property
 from threading import Event
 from typing import Any
 
-from stream_app.exports.catalog import Catalog, Outdated, Table
+from stream_app.exports.catalog import Catalog, SourceTable, TableChanged
 from stream_app.exports.compression import Compression, compression_for
 from stream_app.exports.datasets import Dataset
 from stream_app.exports.formats.base import Document, Format, Tally
 from stream_app.exports.formats.framing_process import frame_in_process
-from stream_app.exports.phases import Timed, TimedSink, phase, rendering
 from stream_app.exports.pipe import BytePipe, PipeClosed
-from stream_app.exports.query import Rows, Statement, render, rows_of
-from stream_app.exports.relative_dates import resolved
-from stream_app.exports.size_limits import MessageTooLong, largest, refusal
+from stream_app.exports.query import CopyStatement, RowQuery, render, row_query
+from stream_app.exports.relative_dates import resolve_request
+from stream_app.exports.size_limits import MessageTooLong, largest_row_query, row_too_large
 from stream_app.exports.source import Sink, Snapshot, Source
+from stream_app.exports.stage_spans import TimedChunks, TimedSink, rendering_span, stage_span
 from stream_app.exports.task import ExportProgress, ExportResult, ExportTask
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore, StoredObject
@@ -88,21 +88,21 @@ class Exporter:
     async def _export(
         self,
         task: ExportTask,
-        table: Table,
+        table: SourceTable,
         output: Format,
         compression: Compression | None,
         progress: ExportProgress,
     ) -> ExportResult:
-        request = resolved(task.request, table.every, task.asked_at)
+        request = resolve_request(task.request, table.all_columns, task.asked_at)
 
-        def prepare() -> tuple[Rows, Statement]:
-            rows = rows_of(table, request)
-            return rows, Statement.of(rows, output, request.options)
+        def prepare() -> tuple[RowQuery, CopyStatement]:
+            rows = row_query(table, request)
+            return rows, CopyStatement.of(rows, output, request.options)
 
         # In a thread: a filter of many values takes its time to check and to render.
         rows, statement = await asyncio.to_thread(prepare)
         async with self.source.snapshot(
-            f"exporter {task.name}", path=table.path, also=table.probe
+            f"exporter {task.name}", search_path=table.search_path, initial_sql=table.fingerprint_sql
         ) as snapshot:
             await self._check_table(snapshot, table, task)
             progress.estimated_rows = await self._check_size(snapshot, rows, output)
@@ -125,7 +125,7 @@ class Exporter:
             finally:
                 estimating.cancel()
                 await asyncio.wait({estimating})
-        if table.filtered:
+        if table.has_row_security:
             progress.tally.warnings[ROW_SECURITY] += 1
         return ExportResult(
             row_count=count,
@@ -140,41 +140,43 @@ class Exporter:
         )
 
     async def _too_large(
-        self, task: ExportTask, table: Table, request: ExportRequest, output: Format
+        self, task: ExportTask, table: SourceTable, request: ExportRequest, output: Format
     ) -> Rejected | None:
         """The error for the row that was too long, if it is found in time: nothing of it is here."""
         named = request.columns or [item.name for item in table.columns]
         key = [item for item in table.columns if item.name in table.primary_key]
         wanted = [*named, *(item.name for item in key if item.name not in named)]
-        rows = rows_of(table, request.model_copy(update={"columns": wanted}))
+        rows = row_query(table, request.model_copy(update={"columns": wanted}))
         with suppress(ExporterError, TimeoutError):
             async with self.source.snapshot(
-                f"exporter {task.name} largest row", path=table.path, seconds=LARGEST_SECONDS
+                f"exporter {task.name} largest row", search_path=table.search_path, seconds=LARGEST_SECONDS
             ) as snapshot:
-                found = await snapshot.first(await asyncio.to_thread(largest, rows, key))
+                found = await snapshot.first(await asyncio.to_thread(largest_row_query, rows, key))
                 if found is not None:
-                    return refusal(rows, key, (found["key"], found["sizes"]), output.row_bytes, output.name)
+                    return row_too_large(
+                        rows, key, (found["key"], found["sizes"]), output.row_bytes, output.name
+                    )
         return None
 
-    async def _check_table(self, snapshot: Snapshot, table: Table, task: ExportTask) -> None:
+    async def _check_table(self, snapshot: Snapshot, table: SourceTable, task: ExportTask) -> None:
         """See that the table is what its description says, and that it has all rows of the job's window.
 
         Raises:
-            Outdated: the table was changed after it was described.
+            TableChanged: the table was changed after it was described.
             Outage: the source has not come to the end of the window yet: it is a standby that is behind.
         """
-        if snapshot.also != table.fingerprint:
+        if snapshot.initial_value != table.fingerprint:
             await snapshot.end()
-            raise Outdated
+            raise TableChanged
         if task.window is None:
             return
         end = datetime.fromisoformat(task.window["to"])
-        if snapshot.as_of < end or (snapshot.is_standby and snapshot.replayed is None):
+        if snapshot.as_of < end or (snapshot.is_standby and snapshot.replayed_until is None):
             await snapshot.end()
-            reached = snapshot.replayed if snapshot.is_standby else snapshot.as_of
+            reached = snapshot.replayed_until if snapshot.is_standby else snapshot.as_of
             raise Outage(f"the source has come to {reached}, and the job's window ends at {end}")
 
-    async def _check_size(self, snapshot: Snapshot, rows: Rows, output: Format) -> int | None:
+    async def _check_size(self, snapshot: Snapshot, rows: RowQuery, output: Format) -> int | None:
         """Refuse what is too large before it starts; returns how many rows there are if they were counted."""
         limits = filter(None, (output.row_limit(self.settings), self.settings.max_rows))
         limit = min(limits, default=None)
@@ -190,7 +192,9 @@ class Exporter:
             )
         return count
 
-    async def _estimate(self, task: ExportTask, table: Table, rows: Rows, progress: ExportProgress) -> None:
+    async def _estimate(
+        self, task: ExportTask, table: SourceTable, rows: RowQuery, progress: ExportProgress
+    ) -> None:
         """Learn how long an export will be that takes its time; on another connection, its own is busy.
 
         Of a user's own rows they are counted: what the planner expects tells of everybody's.
@@ -205,7 +209,7 @@ class Exporter:
                     asyncio.timeout(ESTIMATE_SECONDS),
                     self.source.snapshot(
                         f"exporter {task.name} estimate",
-                        path=table.path,
+                        search_path=table.search_path,
                         seconds=ESTIMATE_SECONDS,
                         lock_seconds=ESTIMATE_SECONDS / 2,
                     ) as snapshot,
@@ -217,19 +221,19 @@ class Exporter:
                         progress.estimated_rows = count
 
     async def _transfer(
-        self, snapshot: Snapshot, statement: Statement, file: "_File", progress: ExportProgress
+        self, snapshot: Snapshot, statement: CopyStatement, file: "_File", progress: ExportProgress
     ) -> tuple[int, StoredObject]:
         pipe = BytePipe()
         stopped = Event()
         count = 0
 
         def upload() -> StoredObject:
-            read = Timed(iter(pipe))
+            read = TimedChunks(iter(pipe))
             framed = file.bytes(read, progress.tally)
-            rendered = rendering(framed, read)
-            made = Timed(rendered)
+            rendered = rendering_span(framed, read)
+            made = TimedChunks(rendered)
             try:
-                with phase("upload", made, {"aws.s3.bucket": self.storage.bucket}):
+                with stage_span("upload", made, {"aws.s3.bucket": self.storage.bucket}):
                     return self.storage.put(
                         file.key,
                         made,
@@ -246,9 +250,9 @@ class Exporter:
         uploading = asyncio.get_running_loop().run_in_executor(self.threads, copy_context().run, upload)
         try:
             sink = TimedSink(_limited(pipe.write, file.output.byte_limit(self.settings), file.output))
-            with phase("source", sink, {"db.system.name": "postgresql", "db.operation.name": "COPY"}):
+            with stage_span("source", sink, {"db.system.name": "postgresql", "db.operation.name": "COPY"}):
                 count = await snapshot.copy(
-                    statement.sql, statement.copy, sink, longest=file.output.row_bytes
+                    statement.sql, statement.copy, sink, max_row_bytes=file.output.row_bytes
                 )
             pipe.finish()
             # Not held open while the object store takes the rest.

@@ -23,9 +23,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.sql.elements import quoted_name
 
-from stream_app.exports.catalog import Table
+from stream_app.exports.catalog import SourceTable
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.filters import Spelled, conditions
+from stream_app.exports.filters import NamedType, conditions
 from stream_app.exports.formats.base import Format
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest, Options
@@ -40,7 +40,9 @@ _CANONICAL: dict[Kind, str] = {
 _LIMITS = {"int2": 2**15, "int4": 2**31, "int8": 2**63, "oid": 2**32}
 
 
-def owned(column: Column, target: ColumnElement[Any], user_id: str) -> list[ColumnElement[bool]]:
+def ownership_conditions(
+    column: Column, target: ColumnElement[Any], user_id: str
+) -> list[ColumnElement[bool]]:
     """The conditions under which a row is the user's: ``target::text = user_id``, to the byte.
 
     Where the type's own ``=`` says the same for this id it is used alone, so that an index serves it. Where
@@ -63,7 +65,9 @@ def owned(column: Column, target: ColumnElement[Any], user_id: str) -> list[Colu
 
 
 def _same(column: Column, target: ColumnElement[Any], user_id: str) -> ColumnElement[bool]:
-    same: ColumnElement[bool] = target == cast(literal(user_id, String), Spelled(column.cast or column.type))
+    same: ColumnElement[bool] = target == cast(
+        literal(user_id, String), NamedType(column.cast or column.type)
+    )
     return same
 
 
@@ -79,7 +83,7 @@ DIALECT = asyncpg.dialect()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RowQuery:
     """The rows of one export: ``select`` yields ``columns`` in their order, one row each."""
 
     select: Select[Any]
@@ -91,7 +95,7 @@ def reference(name: str) -> ColumnElement[Any]:
     return column(quoted_name(name, quote=True))
 
 
-def rows_of(source: Table, request: ExportRequest) -> Rows:
+def row_query(source: SourceTable, request: ExportRequest) -> RowQuery:
     """The rows that ``request`` asks for.
 
     Raises:
@@ -101,7 +105,7 @@ def rows_of(source: Table, request: ExportRequest) -> Rows:
     known = {item.name: item for item in source.columns}
     hidden = set()
     if source.dataset.time and source.dataset.time not in known:
-        known[source.dataset.time] = source.every[source.dataset.time]
+        known[source.dataset.time] = source.all_columns[source.dataset.time]
         hidden.add(source.dataset.time)
     wanted = conditions(request.filters, known, reference, hidden=hidden)
     origin: FromClause = table(
@@ -109,9 +113,9 @@ def rows_of(source: Table, request: ExportRequest) -> Rows:
     )
     if request.scope == "own":
         owner = _owner(source, request)
-        if wanted and source.computes:
+        if wanted and source.has_computed_columns:
             # Its own rows first: what a view computes is computed for nobody else's, and cannot fail on them.
-            names = dict.fromkeys((*(item.name for item in chosen), *request.filters, *source.order))
+            names = dict.fromkeys((*(item.name for item in chosen), *request.filters, *source.order_columns))
             fenced = (
                 select(*map(reference, names)).select_from(origin).where(*owner).offset(literal_column("0"))
             )
@@ -122,12 +126,12 @@ def rows_of(source: Table, request: ExportRequest) -> Rows:
         select(*(reference(item.name) for item in chosen))
         .select_from(origin)
         .where(*wanted)
-        .order_by(*(reference(name) for name in source.order))
+        .order_by(*(reference(name) for name in source.order_columns))
     )
-    return Rows(statement, chosen)
+    return RowQuery(statement, chosen)
 
 
-def _owner(source: Table, request: ExportRequest) -> list[ColumnElement[bool]]:
+def _owner(source: SourceTable, request: ExportRequest) -> list[ColumnElement[bool]]:
     name = source.dataset.owner
     if name is None:
         raise Rejected(
@@ -135,7 +139,7 @@ def _owner(source: Table, request: ExportRequest) -> list[ColumnElement[bool]]:
             field="scope",
             allowed=["all"],
         )
-    return owned(source.every[name], reference(name), request.user_id)
+    return ownership_conditions(source.all_columns[name], reference(name), request.user_id)
 
 
 def render(statement: Select[Any]) -> str:
@@ -147,7 +151,7 @@ def render(statement: Select[Any]) -> str:
     return str(statement.compile(dialect=DIALECT, compile_kwargs={"literal_binds": True}))
 
 
-def _chosen(source: Table, request: ExportRequest) -> tuple[Column, ...]:
+def _chosen(source: SourceTable, request: ExportRequest) -> tuple[Column, ...]:
     if request.columns is None:
         return source.columns
     known = {item.name: item for item in source.columns}
@@ -161,7 +165,7 @@ def _chosen(source: Table, request: ExportRequest) -> tuple[Column, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Statement:
+class CopyStatement:
     """``rows`` selects the rows, ``sql`` renders them, ``copy`` are COPY's options in asyncpg's words."""
 
     rows: str
@@ -169,22 +173,22 @@ class Statement:
     copy: Mapping[str, Any]
 
     @classmethod
-    def of(cls, rows: Rows, output: Format, options: Options) -> Self:
+    def of(cls, rows: RowQuery, output: Format, options: Options) -> Self:
         """The statement that renders ``rows`` as ``output``.
 
         Raises:
             Rejected: the format cannot hold these columns.
         """
         untitled = options.model_copy(update={"title": None})  # there are as many titles as exports
-        projection, copy = _projected(output, rows.columns, untitled)
+        copy_select, copy = _copy_select_sql(output, rows.columns, untitled)
         selected = render(rows.select)
-        return cls(selected, f"WITH rows AS ({selected}) {projection}", copy)
+        return cls(selected, f"WITH rows AS ({selected}) {copy_select}", copy)
 
 
 @lru_cache(maxsize=64)
-def _projected(
+def _copy_select_sql(
     output: Format, columns: tuple[Column, ...], options: Options
 ) -> tuple[str, Mapping[str, Any]]:
     """What all exports of the same format and columns have in common; it is most of the SQL."""
-    projection = output.project(columns, options)
-    return render(projection.select), projection.copy
+    copy_select = output.copy_select(columns, options)
+    return render(copy_select.select), copy_select.copy

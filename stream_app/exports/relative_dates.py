@@ -25,7 +25,7 @@ _DAYS = {"d": 1, "w": 7}
 _MONTHS = {"mo": 1, "y": 12}
 
 
-def written(moment: datetime, kind: Kind, zone: ZoneInfo) -> str:
+def as_filter_value(moment: datetime, kind: Kind, zone: ZoneInfo) -> str:
     """``moment`` as a filter's value for a column of ``kind``."""
     if kind is Kind.DATE:
         return wall_of(moment, zone).date().isoformat()
@@ -41,17 +41,17 @@ def is_relative(filters: object) -> bool:
     return isinstance(filters, list) and any(map(is_relative, filters))
 
 
-def resolved(
+def resolve_request(
     request: ExportRequest, columns: Mapping[str, Column], now: datetime, zone: ZoneInfo = UTC
 ) -> ExportRequest:
     """``request`` with such values put as what they stand for at ``now``."""
     if not is_relative(request.filters):
         return request
     kinds = {name: column.kind for name, column in columns.items()}
-    return request.model_copy(update={"filters": resolve(request.filters, kinds, now, zone)})
+    return request.model_copy(update={"filters": resolve_filters(request.filters, kinds, now, zone)})
 
 
-def resolve(
+def resolve_filters(
     filters: Mapping[str, Any], kinds: Mapping[str, Kind], now: datetime, zone: ZoneInfo
 ) -> dict[str, Any]:
     """``filters`` with every such value of a column of dates or times put as what it stands for at ``now``.
@@ -73,7 +73,7 @@ def _resolved(value: Any, kind: Kind, now: datetime, zone: ZoneInfo) -> Any:
     if found is None:
         return value
     try:
-        return written(_moment(found[1], found[2], now, zone), kind, zone)
+        return as_filter_value(_moment(found[1], found[2], now, zone), kind, zone)
     except (OverflowError, ValueError):
         return value  # beyond the calendar: the filter's check says so
 

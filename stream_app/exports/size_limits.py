@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import array
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import ROWS, cell
 from stream_app.exports.formats.rendering import as_text
-from stream_app.exports.query import Rows, render
+from stream_app.exports.query import RowQuery, render
 from streaming_exporter.errors import Rejected, value_too_large
 
 SHOWN_KEY = 100
@@ -22,7 +22,7 @@ _SMALL = {
 }  # fmt: skip
 
 
-def largest(rows: Rows, key: Sequence[Column]) -> str:
+def largest_row_query(rows: RowQuery, key: Sequence[Column]) -> str:
     """The query for the largest of ``rows``: texts of its ``key``, and the bytes of each column.
 
     It reads all rows, though no texts or bytes that are stored beside them.
@@ -39,8 +39,8 @@ def largest(rows: Rows, key: Sequence[Column]) -> str:
     )
 
 
-def refusal(
-    rows: Rows,
+def row_too_large(
+    rows: RowQuery,
     key: Sequence[Column],
     found: tuple[Sequence[str | None], Sequence[int]],
     limit: int,
@@ -63,7 +63,7 @@ def _bytes(item: Column) -> ColumnElement[int]:
     return func.coalesce(func.octet_length(value), 0).op("::")(literal_column("bigint"))
 
 
-LONGEST = 13 * 2**20
+DEFAULT_MAX_ROW_BYTES = 13 * 2**20
 """Bytes of the longest row, unless somebody says otherwise."""
 
 

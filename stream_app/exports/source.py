@@ -15,36 +15,36 @@ from pydantic_core import from_json
 from stream_app.database_url import CONNECT_SECONDS
 from stream_app.db.engine import keep_alive
 from stream_app.exports import source_session as standby
-from stream_app.exports.size_limits import LONGEST, MessageLimit, MessageTooLong
-from stream_app.exports.source_errors import is_loss, of_connection, source_errors
-from stream_app.exports.source_session import begin
+from stream_app.exports.size_limits import DEFAULT_MAX_ROW_BYTES, MessageLimit, MessageTooLong
+from stream_app.exports.source_errors import connection_error, is_lost_connection, source_errors
+from stream_app.exports.source_session import begin_script
 from stream_app.settings import Settings
 from streaming_exporter.errors import Outage, Rejected
 
-OLDEST = 12
+OLDEST_POSTGRES = 12
 """The oldest major version of PostgreSQL that rows are read from."""
 
-COALESCED = 256 * 2**10
+CHUNK_BYTES = 256 * 2**10
 """Bytes that are gathered before they are handed on, to spare hand-overs between threads."""
 
-SCRAP = 64 * 2**10
+SMALL_MESSAGE = 64 * 2**10
 """PostgreSQL sends 8 KiB at a time; reading each as it comes costs more than all else that is done to it."""
 
 PAUSE = 0.002
 """Seconds in which more of it gathers in the socket's buffer; no loss of time, the buffer holds far more."""
 
-_CRASHED = """
+_CRASHED_SINCE = """
 SELECT GREATEST(pg_catalog.pg_postmaster_start_time(), (SELECT stats_reset FROM pg_catalog.pg_stat_bgwriter))
        > '{began}'::pg_catalog.timestamptz
 """
 
-PROBE_SECONDS = 2.0
+CRASH_CHECK_SECONDS = 2.0
 """How long it may take to find out whether the server survived what a connection was lost in."""
 
 FETCH_SECONDS = 30.0
 """How long a small query may take."""
 
-_FACTS = """
+_SERVER_FACTS = """
 SELECT pg_catalog.transaction_timestamp(), pg_catalog.current_setting('server_version_num'),
        pg_catalog.pg_is_in_recovery()"""
 
@@ -63,11 +63,11 @@ class Snapshot:
 
     connection: "PoolConnectionProxy[asyncpg.Record]"
     as_of: datetime
-    began: datetime
+    started_at: datetime
     timeout: float
-    also: str = ""
+    initial_value: str = ""
     is_standby: bool = False
-    replayed: datetime | None = None
+    replayed_until: datetime | None = None
     _ended: bool = field(default=False, init=False)
 
     async def end(self) -> None:
@@ -97,21 +97,23 @@ class Snapshot:
         """The first row of ``sql``."""
         return await self.connection.fetchrow(sql, timeout=self.timeout)
 
-    async def copy(self, sql: str, options: Mapping[str, Any], sink: Sink, *, longest: int = LONGEST) -> int:
+    async def copy(
+        self, sql: str, options: Mapping[str, Any], sink: Sink, *, max_row_bytes: int = DEFAULT_MAX_ROW_BYTES
+    ) -> int:
         """COPY the rows of ``sql`` into ``sink`` in chunks of whole rows; returns how many there were.
 
         A sink that waits holds the database back; one that raises, or a cancellation, ends the statement.
 
         Raises:
-            MessageTooLong: a row has more than ``longest`` bytes. The connection is closed then.
+            MessageTooLong: a row has more than ``max_row_bytes`` bytes. The connection is closed then.
         """
         # The driver has no public way to it.
-        limit = MessageLimit(self.connection._con._transport, longest)
+        limit = MessageLimit(self.connection._con._transport, max_row_bytes)
         try:
             return await self._copy(sql, options, sink, limit)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             if limit.is_exceeded:
-                raise MessageTooLong(longest) from error
+                raise MessageTooLong(max_row_bytes) from error
             raise
         finally:
             limit.remove()
@@ -126,10 +128,10 @@ class Snapshot:
             limit.message_ended()
             waiting.append(data)
             size += len(data)
-            if size >= COALESCED:
+            if size >= CHUNK_BYTES:
                 await flush()
                 large = True
-            if large and len(data) < SCRAP:
+            if large and len(data) < SMALL_MESSAGE:
                 await asyncio.sleep(PAUSE)
 
         async def flush() -> None:
@@ -171,10 +173,10 @@ class Source:
         self,
         name: str,
         *,
-        path: Sequence[str] | None = None,
+        search_path: Sequence[str] | None = None,
         seconds: float | None = None,
         lock_seconds: float = 0,
-        also: str | None = None,
+        initial_sql: str | None = None,
     ) -> AsyncIterator[Snapshot]:
         """A snapshot whose connection shows ``name`` as its ``application_name``.
 
@@ -189,7 +191,7 @@ class Source:
         """
         seconds = seconds or self._settings.export_timeout_seconds
         async with self._transaction(
-            name, seconds, path=path, lock_seconds=lock_seconds, also=also
+            name, seconds, search_path=search_path, lock_seconds=lock_seconds, initial_sql=initial_sql
         ) as snapshot:
             yield snapshot
 
@@ -204,42 +206,51 @@ class Source:
         name: str,
         seconds: float,
         *,
-        path: Sequence[str] | None = None,
+        search_path: Sequence[str] | None = None,
         lock_seconds: float = 0,
-        also: str | None = None,
+        initial_sql: str | None = None,
     ) -> AsyncIterator[Snapshot]:
         """A connection that did not end its work cleanly is closed rather than used again."""
         started = time.monotonic()
-        script = begin(name, statement_seconds=seconds, lock_seconds=lock_seconds, path=path)
+        script = begin_script(
+            name, statement_seconds=seconds, lock_seconds=lock_seconds, search_path=search_path
+        )
         with source_errors(lambda: time.monotonic() - started >= seconds):
             pool = await self._open()
-            connection = await _connected(pool)
+            connection = await _acquire(pool)
             snapshot: Snapshot | None = None
             try:
                 # The server keeps the limit; the client's own is for a server that is not there any more.
-                snapshot = await _begun(connection, script, seconds + 30, also)
+                snapshot = await _begin(connection, script, seconds + 30, initial_sql)
                 yield snapshot
                 await snapshot.end()
             except BaseException as error:
                 _terminate(connection)
-                if snapshot is not None and is_loss(error) and await self._runs_since(snapshot.began):
+                if (
+                    snapshot is not None
+                    and is_lost_connection(error)
+                    and await self._has_not_crashed_since(snapshot.started_at)
+                ):
                     raise Outage(f"source database: the session was ended: {error}") from error
                 raise
             finally:
                 with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                     await pool.release(connection)
 
-    async def _runs_since(self, began: datetime) -> bool:
+    async def _has_not_crashed_since(self, began: datetime) -> bool:
         """Whether the server is up and was neither started nor crashed after ``began``, by its own clock.
 
         If so, whoever ended a session did not die of its statement: PostgreSQL restarts all of its processes
         where one dies, and begins its statistics anew.
         """
         with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-            connection = await self._connect(timeout=PROBE_SECONDS, statement_cache_size=0)
+            connection = await self._connect(timeout=CRASH_CHECK_SECONDS, statement_cache_size=0)
             try:
                 return (
-                    await _value(connection, _CRASHED.format(began=began.isoformat()), PROBE_SECONDS) == "f"
+                    await _value(
+                        connection, _CRASHED_SINCE.format(began=began.isoformat()), CRASH_CHECK_SECONDS
+                    )
+                    == "f"
                 )
             finally:
                 connection.terminate()
@@ -261,12 +272,12 @@ class Source:
                 max_inactive_connection_lifetime=60,
                 statement_cache_size=0,
                 timeout=CONNECT_SECONDS,
-                reset=_keep,
+                reset=_reset_nothing,
             )
         return await self._pool
 
 
-async def _keep(_: object) -> None:
+async def _reset_nothing(_: object) -> None:
     """What an export sets ends with its transaction: nothing to ask the server to forget."""
 
 
@@ -276,7 +287,7 @@ def _terminate(connection: "PoolConnectionProxy[asyncpg.Record]") -> None:
         connection.terminate()
 
 
-async def _connected(pool: "asyncpg.Pool[asyncpg.Record]") -> "PoolConnectionProxy[asyncpg.Record]":
+async def _acquire(pool: "asyncpg.Pool[asyncpg.Record]") -> "PoolConnectionProxy[asyncpg.Record]":
     """A connection.
 
     Raises:
@@ -286,26 +297,26 @@ async def _connected(pool: "asyncpg.Pool[asyncpg.Record]") -> "PoolConnectionPro
     try:
         return await pool.acquire(timeout=30)
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise of_connection(error) from error
+        raise connection_error(error) from error
 
 
-async def _begun(
-    connection: "PoolConnectionProxy[asyncpg.Record]", script: str, timeout: float, also: str | None
+async def _begin(
+    connection: "PoolConnectionProxy[asyncpg.Record]", script: str, timeout: float, initial_sql: str | None
 ) -> Snapshot:
     """Begin a transaction with a snapshot.
 
     Not with asyncpg's transaction block: it would roll back over a statement that is still running.
 
     Raises:
-        Rejected: the server is older than :data:`OLDEST`.
+        Rejected: the server is older than :data:`OLDEST_POSTGRES`.
     """
     await connection.execute(script, timeout=30)
-    facts = f"{_FACTS}, {also or 'NULL'}"
+    facts = f"{_SERVER_FACTS}, {initial_sql or 'NULL'}"
     began, version, in_recovery, value = (await _value(connection, facts, 30)).split("\t")
-    if int(version) < OLDEST * 10_000:
+    if int(version) < OLDEST_POSTGRES * 10_000:
         major, minor = divmod(int(version), 10_000)
         raise Rejected(
-            f"the source database is PostgreSQL {major}.{minor}; {OLDEST} and later are supported",
+            f"the source database is PostgreSQL {major}.{minor}; {OLDEST_POSTGRES} and later are supported",
             code="unsupported_source",
         )
     # When the transaction began, which is just before its snapshot: nothing older is missing.
@@ -314,10 +325,10 @@ async def _begun(
         return Snapshot(connection, as_of, as_of, timeout, value)
     # How far a standby is has to be known before the snapshot is taken, and what it is only after.
     await connection.execute("ROLLBACK", timeout=30)
-    replayed = standby.parsed(await _value(connection, standby.POSITION, 30))
+    replayed = standby.parse_replay_time(await _value(connection, standby.REPLAY_TIME_QUERY, 30))
     await connection.execute(script, timeout=30)
     known = min(as_of, replayed or as_of).astimezone(UTC)
-    return Snapshot(connection, known, as_of, timeout, value, is_standby=True, replayed=replayed)
+    return Snapshot(connection, known, as_of, timeout, value, is_standby=True, replayed_until=replayed)
 
 
 async def _value(connection: "Connection", sql: str, timeout: float) -> str:

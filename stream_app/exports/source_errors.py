@@ -59,10 +59,10 @@ def source_errors(timed_out: Callable[[], bool] = lambda: False) -> Iterator[Non
             asyncpg.InterfaceError,
             OSError,
         ) as error:  # TimeoutError is an OSError
-            raise of_statement(error, timed_out()) from error
+            raise statement_error(error, timed_out()) from error
 
 
-def of_statement(error: Exception, timed_out: bool = False) -> ExporterError:
+def statement_error(error: Exception, timed_out: bool = False) -> ExporterError:
     """What an error of a statement means.
 
     The driver only says that a connection is lost where the server had said why: then that is what counts.
@@ -80,19 +80,19 @@ def of_statement(error: Exception, timed_out: bool = False) -> ExporterError:
             return Outage(text)
         case Meaning.REFUSED:
             log.warning("source.statement_refused", sqlstate=error.sqlstate, error=str(error))
-            return refusal(error)
+            return rejected_statement(error)
         case Meaning.BUG:
             log.error("source.statement_failed", sqlstate=error.sqlstate, error=str(error))
     return Retryable(text)
 
 
-def is_loss(error: BaseException) -> bool:
+def is_lost_connection(error: BaseException) -> bool:
     """Whether a connection was lost, and nobody said why."""
     said = isinstance(error.__cause__ or error.__context__, asyncpg.PostgresError)
     return isinstance(error, asyncpg.PostgresConnectionError | ConnectionError) and not said
 
 
-def of_connection(error: Exception) -> ExporterError:
+def connection_error(error: Exception) -> ExporterError:
     """What it means that there is no connection: nothing that a request could be blamed for.
 
     A parameter of the URL that the server or a pooler refuses is refused for ever.
@@ -108,7 +108,7 @@ def of_connection(error: Exception) -> ExporterError:
     return Outage(text)
 
 
-def refusal(error: asyncpg.PostgresError) -> Rejected:
+def rejected_statement(error: asyncpg.PostgresError) -> Rejected:
     """The error as users read it: its kind, and nothing that the server said."""
     state = error.sqlstate or ""
     code, reason = REFUSALS.get(state, ("query_refused", KINDS.get(state[:2], "it cannot be run")))

@@ -65,12 +65,12 @@ WHERE current_setting(name, true) <> value AND (NOT linux OR version() LIKE '%li
 """Comparing is cheaper than setting, and a setting that the server does not have is NULL."""
 
 
-def begin(
+def begin_script(
     name: str,
     *,
     statement_seconds: float,
     lock_seconds: float = 0,
-    path: Sequence[str] | None = None,
+    search_path: Sequence[str] | None = None,
 ) -> str:
     """The script that begins a transaction, in one round trip.
 
@@ -88,7 +88,9 @@ def begin(
         *(_row(name, value, linux=False) for name, value in {**PINNED, **limits}.items()),
         *(_row(name, value, linux=True) for name, value in PINNED_ON_LINUX.items()),
     ]
-    found = "DEFAULT" if path is None else ", ".join(map(_quoted, ("pg_catalog", *path, "pg_temp")))
+    found = (
+        "DEFAULT" if search_path is None else ", ".join(map(_quoted, ("pg_catalog", *search_path, "pg_temp")))
+    )
     return ";".join(
         (
             _BEGIN,
@@ -109,7 +111,7 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-POSITION = """
+REPLAY_TIME_QUERY = """
 SELECT pg_catalog.to_char(GREATEST(
     pg_catalog.pg_last_xact_replay_timestamp(),
     CASE WHEN pg_catalog.pg_last_wal_receive_lsn() OPERATOR(pg_catalog.=) pg_catalog.pg_last_wal_replay_lsn()
@@ -137,6 +139,6 @@ It must be asked *before* the snapshot that it is to hold for.
 """
 
 
-def parsed(text: str) -> datetime | None:
-    """What :data:`POSITION` yields, as COPY writes it."""
+def parse_replay_time(text: str) -> datetime | None:
+    """What :data:`REPLAY_TIME_QUERY` yields, as COPY writes it."""
     return None if text in ("", "\\N") else datetime.fromisoformat(text).replace(tzinfo=UTC)

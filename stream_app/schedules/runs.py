@@ -12,7 +12,7 @@ from sqlalchemy import Row
 
 from stream_app.exports.columns import Kind
 from stream_app.exports.datasets import Dataset
-from stream_app.exports.relative_dates import resolve
+from stream_app.exports.relative_dates import resolve_filters
 from stream_app.schedules.calendar import Calendar
 from stream_app.schedules.windows import Run, Window
 from stream_app.settings import Settings
@@ -106,7 +106,7 @@ def order_of(
     Without a dataset the run can only fail, and its window, which is on record, is the next one's again.
     """
     kinds = {name: Kind(kind) for name, kind in (schedule.column_kinds or {}).items()}
-    filters = resolve(schedule.filters or {}, kinds, run.at, zone)
+    filters = resolve_filters(schedule.filters or {}, kinds, run.at, zone)
     window, column = None, dataset.time if dataset else None
     if run.window is not None:
         if column is not None:

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from stream_app.exports.columns import Kind
 from stream_app.exports.local_time import DAY, exists, start_of
-from stream_app.exports.relative_dates import written
+from stream_app.exports.relative_dates import as_filter_value
 from stream_app.schedules.calendar import MONTHLY, WEEKLY, Calendar
 
 
@@ -36,7 +36,7 @@ class Window:
 
         Dates are those of ``zone``; times without a zone of their own are taken to be UTC.
         """
-        return {"gte": written(self.start, kind, zone), "lt": written(self.end, kind, zone)}
+        return {"gte": as_filter_value(self.start, kind, zone), "lt": as_filter_value(self.end, kind, zone)}
 
 
 def window_of(

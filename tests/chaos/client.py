@@ -15,7 +15,7 @@ from stream_app.storage.listing import ListedObject
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.events import Event, Topic
 from tests.stacks import settings_of
-from tests.topics import events_on, messages_on, places_of
+from tests.topics import column_positions, events_on, messages_on
 from tests.waiting import until_async
 
 Job = Mapping[str, Any]
@@ -117,8 +117,8 @@ class Client:
     async def whereabouts(self, ids: Collection[UUID]) -> list[str]:
         """Where the messages of jobs are that are on no record."""
         return [
-            *await places_of(self.settings, Topic.REQUESTS, ids),
-            *await places_of(self.settings, Topic.EVENTS, ids),
+            *await column_positions(self.settings, Topic.REQUESTS, ids),
+            *await column_positions(self.settings, Topic.EVENTS, ids),
             *await self.dead_letters_of(ids),
         ]
 

@@ -46,7 +46,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Projection:
+class CopySelect:
     """A SELECT from :data:`ROWS` whose COPY emits finished bytes; ``copy`` are its options, as in asyncpg."""
 
     select: Select[Any]
@@ -81,7 +81,7 @@ class Format(ABC):
         return None
 
     @abstractmethod
-    def project(self, columns: Sequence[Column], options: Options) -> Projection:
+    def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
         """The statement to COPY, over :data:`ROWS` that have ``columns``."""
 
     @abstractmethod

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Text, and_, case, cast, func, literal, lit
 from sqlalchemy.types import UserDefinedType
 
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.formats.base import ROWS, Document, Format, Projection, Tally, cell, line_starts
+from stream_app.exports.formats.base import ROWS, CopySelect, Document, Format, Tally, cell, line_starts
 from stream_app.exports.formats.rendering import as_text, is_json_text
 from streaming_exporter.events import Options
 
@@ -213,7 +213,7 @@ class CsvFormat(Format):
     )
     compressible = True
 
-    def project(self, columns: Sequence[Column], options: Options) -> Projection:
+    def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
         """One SQL column for each cell, text columns guarded against formulas.
 
         What is written as nothing, alone in its record, would be an empty line, which readers skip. So NULL
@@ -228,7 +228,7 @@ class CsvFormat(Format):
             cells = [func.coalesce(cast(cells[0], Text), literal_column("''"))]
         elif len(cells) == 1 and columns[0].kind in CAN_BE_EMPTY:
             copy["force_quote"] = True
-        return Projection(select(*cells).select_from(ROWS), copy)
+        return CopySelect(select(*cells).select_from(ROWS), copy)
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
         """Byte order mark and header, then the rows as they come."""

@@ -9,14 +9,14 @@ from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import (
     RAW_LINES,
     ROWS,
+    CopySelect,
     Document,
     Format,
-    Projection,
     Tally,
     cell,
     line_starts,
 )
-from stream_app.exports.formats.rendering import base64, is_own_json, json_of, place
+from stream_app.exports.formats.rendering import base64, column_sql, is_own_json, json_sql
 from streaming_exporter.events import Options
 
 
@@ -29,12 +29,12 @@ class NdjsonFormat(Format):
     description = "one JSON object a line"
     compressible = True
 
-    def project(self, columns: Sequence[Column], options: Options) -> Projection:
+    def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
         """One finished object for each row."""
         values = (_value(item).label(cell(item).name) for item in columns)
         row = select(*values).select_from(ROWS).subquery("row")
         line = func.row_to_json(literal_column('"row".*'))
-        return Projection(select(line).select_from(row), RAW_LINES)
+        return CopySelect(select(line).select_from(row), RAW_LINES)
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
         """The lines, whole."""
@@ -69,7 +69,7 @@ def _value(item: Column) -> ColumnElement[Any]:
         return base64(value)
     if is_own_json(item.data_type):
         return value
-    return literal_column(json_of(place(item), item.data_type))
+    return literal_column(json_sql(column_sql(item), item.data_type))
 
 
 def _whole_lines(chunk: bytes) -> bytes:

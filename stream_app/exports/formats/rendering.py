@@ -32,26 +32,26 @@ _OBJECTS = {
 """Catalogs by the types that hold numbers of their rows, and show names that depend on ``search_path``."""
 
 
-def text_of(value: str, kind: DataType, depth: int = 1) -> str:
+def text_sql(value: str, kind: DataType, depth: int = 1) -> str:
     """SQL for the value as ``text``; NULL stays NULL."""
     if kind.bounds is not None:
         return _multirange(value, kind, depth) if kind.is_multirange else _range(value, kind.bounds, depth)
     if kind.element is not None or kind.fields:
-        return f"to_json({json_of(value, kind, depth)})::text"
+        return f"to_json({json_sql(value, kind, depth)})::text"
     render = _TEXTS.get(kind.name) or (_name if kind.name in _OBJECTS else None)
     return render(value, kind) if render else f"({value})::text"
 
 
-def json_of(value: str, kind: DataType, depth: int = 1) -> str:
+def json_sql(value: str, kind: DataType, depth: int = 1) -> str:
     """SQL for what ``to_json`` makes the right JSON of."""
     if is_own_json(kind):
         return value
     if kind.element is not None:
         element = kind.element
-        return _array(value, lambda item: f"to_json({json_of(item, element, depth + 1)})", depth)
+        return _array(value, lambda item: f"to_json({json_sql(item, element, depth + 1)})", depth)
     if kind.fields:
         fields = ", ".join(
-            f"{json_of(f'({value}).{quoted(name)}', part, depth)} AS {quoted(name)}"
+            f"{json_sql(f'({value}).{quoted(name)}', part, depth)} AS {quoted(name)}"
             for name, part in kind.fields
         )
         return (
@@ -59,14 +59,14 @@ def json_of(value: str, kind: DataType, depth: int = 1) -> str:
             f" THEN (SELECT row_to_json(f{depth}) FROM (SELECT {fields}) AS f{depth}) END"
         )
     render = _JSON.get(kind.name)
-    return render(value, kind) if render else text_of(value, kind, depth)
+    return render(value, kind) if render else text_sql(value, kind, depth)
 
 
-def texts_of(value: str, element: DataType) -> str:
+def array_texts_sql(value: str, element: DataType) -> str:
     """SQL for an array as a JSON array of its elements' texts, as ``json`` or an array of texts."""
     if is_own_text(element, within_array=True):
         return f"({value})::text[]"
-    return _array(value, lambda item: f"to_json({text_of(item, element, 2)})", 1)
+    return _array(value, lambda item: f"to_json({text_sql(item, element, 2)})", 1)
 
 
 def is_own_json(kind: DataType) -> bool:
@@ -163,7 +163,7 @@ def _bound(value: str, kind: DataType, depth: int) -> str:
     return (
         f"(SELECT CASE WHEN b{depth}.b = '' OR b{depth}.b ~ '[][(),\"\\\\[:space:]]'"
         f" THEN '\"' || {escaped} || '\"' ELSE b{depth}.b END"
-        f" FROM (SELECT {text_of(value, kind, depth + 1)} AS b OFFSET 0) AS b{depth})"
+        f" FROM (SELECT {text_sql(value, kind, depth + 1)} AS b OFFSET 0) AS b{depth})"
     )
 
 
@@ -232,12 +232,12 @@ def base64(value: ColumnElement[Any]) -> ColumnElement[Any]:
     return func.translate(func.encode(value, "base64"), "\n", "")
 
 
-def place(item: Column) -> str:
+def column_sql(item: Column) -> str:
     """The column ``item`` of the rows as plain SQL, told apart from whatever stands within its value."""
     return f"{ROWS.name}.{quoted(item.name)}"
 
 
-def number(item: Column) -> ColumnElement[Any]:
+def numeric_value(item: Column) -> ColumnElement[Any]:
     """The value of a numeric column; that of ``money`` without a currency."""
     return cast(cell(item), Numeric) if item.base == "money" else cell(item)
 
@@ -253,11 +253,11 @@ def as_text(item: Column) -> ColumnElement[Any]:
         case Kind.ARRAY if is_own_json(item.data_type):
             return cast(func.to_json(value), Text)
         case Kind.NUMERIC:
-            return number(item)
+            return numeric_value(item)
         case Kind.INTEGER | Kind.FLOAT | Kind.DATE | Kind.UUID | Kind.JSON:
             return value
         case Kind.TEXT if item.base == "text":
             return value
     if is_own_text(item.data_type):
         return cast(value, Text)
-    return literal_column(text_of(place(item), item.data_type), Text)
+    return literal_column(text_sql(column_sql(item), item.data_type), Text)

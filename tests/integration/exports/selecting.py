@@ -2,19 +2,19 @@
 
 from typing import Any
 
-from stream_app.exports.catalog import Catalog, Table
+from stream_app.exports.catalog import Catalog, SourceTable
 from stream_app.exports.datasets import Dataset
-from stream_app.exports.query import render, rows_of
+from stream_app.exports.query import render, row_query
 from stream_app.exports.source import Source
 from streaming_exporter.events import ExportRequest
 
 
-async def described(source: Source, dataset: Dataset) -> Table:
+async def described(source: Source, dataset: Dataset) -> SourceTable:
     """The dataset's table as the database has it now."""
     return await Catalog(source.fetch).table(dataset)
 
 
-async def selected(source: Source, table: Table, user: str = "u", **request: Any) -> list[int]:
+async def selected(source: Source, table: SourceTable, user: str = "u", **request: Any) -> list[int]:
     """The ids of the rows, in their order."""
     wanted = {
         "user_id": user,
@@ -24,6 +24,6 @@ async def selected(source: Source, table: Table, user: str = "u", **request: Any
         "columns": ["id"],
         **request,
     }
-    sql = render(rows_of(table, ExportRequest.parse(wanted)).select)
-    async with source.snapshot("test", path=table.path) as snapshot:
+    sql = render(row_query(table, ExportRequest.parse(wanted)).select)
+    async with source.snapshot("test", search_path=table.search_path) as snapshot:
         return [row["id"] for row in await snapshot.connection.fetch(sql)]

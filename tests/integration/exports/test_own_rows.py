@@ -5,10 +5,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stream_app.exports.catalog import Table
+from stream_app.exports.catalog import SourceTable
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.datasets import Dataset
-from stream_app.exports.query import owned, reference, render, rows_of
+from stream_app.exports.query import ownership_conditions, reference, render, row_query
 from stream_app.exports.source import Source
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
@@ -110,7 +110,7 @@ SPELLINGS = [
 @pytest.fixture
 async def owners(
     database: asyncpg.Connection, schema: str, source: Source
-) -> tuple[dict[str, Table], dict[str, list[tuple[int, str]]]]:
+) -> tuple[dict[str, SourceTable], dict[str, list[tuple[int, str]]]]:
     """A table for each type, and what PostgreSQL says that its owners are as text."""
     await database.execute(
         "CREATE EXTENSION IF NOT EXISTS citext SCHEMA public; CREATE TYPE mood AS ENUM ('ok', 'Bad');"
@@ -134,7 +134,7 @@ async def owners(
 
 
 async def test_only_the_owner_to_the_byte(
-    source: Source, owners: tuple[dict[str, Table], dict[str, list[tuple[int, str]]]]
+    source: Source, owners: tuple[dict[str, SourceTable], dict[str, list[tuple[int, str]]]]
 ) -> None:
     """S4: whatever the type and the spelling, a row comes if and only if ``owner::text`` is the user's id."""
     tables, texts = owners
@@ -152,7 +152,7 @@ async def test_only_the_owner_to_the_byte(
 def test_no_id_is_an_error_in_the_statement(user: str) -> None:
     """S4: an id that the type cannot hold owns nothing, and is never cast to it."""
     column = Column("owner", "integer", "int4", Kind.INTEGER, cast="pg_catalog.int4")
-    (condition,) = owned(column, reference("owner"), user)
+    (condition,) = ownership_conditions(column, reference("owner"), user)
     assert str(condition) == "false" or str(int(user)) == user
 
 
@@ -178,7 +178,7 @@ async def test_an_index_on_the_owner_serves_the_search(
         assert "Index" in plan, (kind, plan)
 
 
-async def _plan(source: Source, table: Table, user: str, **request: object) -> str:
+async def _plan(source: Source, table: SourceTable, user: str, **request: object) -> str:
     wanted = {
         "user_id": user,
         "export_type": "t",
@@ -187,8 +187,8 @@ async def _plan(source: Source, table: Table, user: str, **request: object) -> s
         "columns": ["id"],
         **request,
     }
-    sql = render(rows_of(table, ExportRequest.parse(wanted)).select)
-    async with source.snapshot("test", path=table.path) as snapshot:
+    sql = render(row_query(table, ExportRequest.parse(wanted)).select)
+    async with source.snapshot("test", search_path=table.search_path) as snapshot:
         return "\n".join(row[0] for row in await snapshot.connection.fetch(f"EXPLAIN {sql}"))
 
 

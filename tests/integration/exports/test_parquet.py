@@ -60,7 +60,7 @@ FULL = {
 }  # fmt: skip
 
 
-def rows_of(content: bytes) -> list[dict[str, Any]]:
+def row_query(content: bytes) -> list[dict[str, Any]]:
     return pq.read_table(io.BytesIO(content)).to_pylist()  # type: ignore[no-any-return]
 
 
@@ -68,16 +68,16 @@ async def test_every_text(export: Export, database: asyncpg.Connection, schema: 
     await database.execute("CREATE TABLE nasty (id int PRIMARY KEY, value text)")
     await database.executemany("INSERT INTO nasty VALUES ($1, $2)", list(enumerate(NASTY)))
     exported = await export(f"{schema}.nasty", "parquet")
-    assert [row["value"] for row in rows_of(exported.content)] == NASTY
+    assert [row["value"] for row in row_query(exported.content)] == NASTY
     alone = await export(f"{schema}.nasty", "parquet", columns=["value"])
-    assert [row["value"] for row in rows_of(alone.content)] == NASTY
+    assert [row["value"] for row in row_query(alone.content)] == NASTY
     assert alone.data.row_count == len(NASTY)
 
 
 async def test_every_type(export: Export, database: asyncpg.Connection, schema: str) -> None:
     await database.execute(TYPES)
     exported = await export(f"{schema}.types", "parquet")
-    empty, full, *odd = rows_of(exported.content)
+    empty, full, *odd = row_query(exported.content)
     assert full == FULL
     assert empty == dict.fromkeys(FULL, None) | {"id": 1}
     picked = [[row[name] for name in ("n18", "d", "t", "ts", "tz", "by", "a")] for row in odd]
@@ -133,4 +133,4 @@ async def test_many_rows_are_what_the_database_has(
     )
     exported = await export(f"{schema}.many", "parquet")
     wanted = [dict(row) for row in await database.fetch("SELECT * FROM many ORDER BY id")]
-    assert rows_of(exported.content) == wanted
+    assert row_query(exported.content) == wanted

@@ -17,7 +17,7 @@ from stream_app.exports.catalog import Catalog
 from stream_app.exports.datasets import Dataset
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
-from stream_app.exports.source_session import PINNED, PINNED_ON_LINUX, begin
+from stream_app.exports.source_session import PINNED, PINNED_ON_LINUX, begin_script
 from stream_app.exports.task import ExportProgress
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
@@ -249,7 +249,7 @@ async def test_the_transaction_ends_with_the_last_row(
 
 
 def test_names_in_the_script_are_quoted() -> None:
-    script = begin("exporter it's", statement_seconds=1.5, path=['a"b', "Shop"])
+    script = begin_script("exporter it's", statement_seconds=1.5, search_path=['a"b', "Shop"])
     assert '"a""b", "Shop"' in script
     assert "exporter it''s" in script
     assert "'1500'" in script

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator, Sequence
 
 from stream_app.exports.columns import Column
-from stream_app.exports.formats.base import Document, Format, Projection, Tally
+from stream_app.exports.formats.base import CopySelect, Document, Format, Tally
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import Options
 
@@ -15,7 +15,7 @@ class Awkward(Format):
 
     name = extension = media_type = description = "awkward"
 
-    def project(self, columns: Sequence[Column], options: Options) -> Projection:
+    def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
         raise NotImplementedError
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from stream_app.exports.columns import Kind
-from stream_app.exports.relative_dates import is_relative, resolve
+from stream_app.exports.relative_dates import is_relative, resolve_filters
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = datetime(2026, 3, 30, 7, 15, 30, 500, tzinfo=UTC)
@@ -35,13 +35,13 @@ NOW = datetime(2026, 3, 30, 7, 15, 30, 500, tzinfo=UTC)
 )
 def test_values_stand_for_moments_and_days_of_the_zone(value: str, moment: str, day: str) -> None:
     kinds = {"at": Kind.TIMESTAMPTZ, "on": Kind.DATE}
-    found = resolve({"at": {"gte": value, "in": [value]}, "on": value}, kinds, NOW, BERLIN)
+    found = resolve_filters({"at": {"gte": value, "in": [value]}, "on": value}, kinds, NOW, BERLIN)
     assert found == {"at": {"gte": moment, "in": [moment]}, "on": day}
 
 
 def test_the_same_words_are_plain_text_elsewhere() -> None:
     filters = {"word": "today", "id": {"gte": 5}, "missing": "now"}
-    assert resolve(filters, {"word": Kind.TEXT, "id": Kind.INTEGER}, NOW, BERLIN) == filters
+    assert resolve_filters(filters, {"word": Kind.TEXT, "id": Kind.INTEGER}, NOW, BERLIN) == filters
 
 
 @pytest.mark.parametrize(
@@ -49,9 +49,9 @@ def test_the_same_words_are_plain_text_elsewhere() -> None:
 )
 def test_anything_else_is_left_for_the_filter_to_judge(value: str) -> None:
     assert not is_relative({"at": [value]})
-    assert resolve({"at": value}, {"at": Kind.DATE}, NOW, BERLIN) == {"at": value}
+    assert resolve_filters({"at": value}, {"at": Kind.DATE}, NOW, BERLIN) == {"at": value}
 
 
 def test_what_lies_beyond_the_calendar_is_left_alone() -> None:
-    assert resolve({"at": "now-99999y"}, {"at": Kind.DATE}, NOW, BERLIN) == {"at": "now-99999y"}
+    assert resolve_filters({"at": "now-99999y"}, {"at": Kind.DATE}, NOW, BERLIN) == {"at": "now-99999y"}
     assert is_relative({"at": {"gte": "now-99999y"}})

@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from stream_app.db.sqlstates import Meaning, meaning_of
-from stream_app.exports.source_errors import is_loss, of_connection, of_statement
+from stream_app.exports.source_errors import connection_error, is_lost_connection, statement_error
 from streaming_exporter.errors import ExporterError, Outage, Rejected, Retryable
 
 KINDS: dict[str, Any] = {
@@ -29,9 +29,9 @@ def test_no_refusal_has_the_words_of_the_server(code: str) -> None:
     error = KINDS[code](SECRET)
     error.detail = error.hint = SECRET
     made: list[ExporterError] = [
-        of_statement(error),
-        of_statement(error, timed_out=True),
-        of_connection(error),
+        statement_error(error),
+        statement_error(error, timed_out=True),
+        connection_error(error),
     ]
     assert [str(item) for item in made if isinstance(item, Rejected) and SECRET in str(item)] == []
     assert isinstance(made[0], MEANT[meaning_of(code)])
@@ -41,10 +41,10 @@ def test_no_refusal_has_the_words_of_the_server(code: str) -> None:
 def test_why_a_connection_was_lost_counts_and_not_that_it_was() -> None:
     """R11: the driver says only that it is gone, where the server had said why."""
     lost = asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
-    assert is_loss(lost)
-    assert type(of_statement(lost)) is Retryable
+    assert is_lost_connection(lost)
+    assert type(statement_error(lost)) is Retryable
     lost.__cause__ = asyncpg.AdminShutdownError("terminating connection due to administrator command")
-    assert not is_loss(lost)
-    assert type(of_statement(lost)) is Outage
-    assert is_loss(ConnectionResetError())
-    assert not is_loss(asyncpg.DivisionByZeroError("x"))
+    assert not is_lost_connection(lost)
+    assert type(statement_error(lost)) is Outage
+    assert is_lost_connection(ConnectionResetError())
+    assert not is_lost_connection(asyncpg.DivisionByZeroError("x"))

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
 from structlog.testing import capture_logs
 
-from stream_app.exports.phases import Timed, TimedSink, phase, rendering
+from stream_app.exports.stage_spans import TimedChunks, TimedSink, rendering_span, stage_span
 from stream_app.observability import telemetry, tracing
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import cancel_event
@@ -142,12 +142,12 @@ async def test_phases_say_for_how_long_they_worked(memory: InMemorySpanExporter)
     async def full(_: bytes) -> None:
         await asyncio.sleep(0.05)
 
-    read = Timed(slow(iter([b"a", b"b"]), 0.05))
-    made = Timed(rendering(slow(read, 0.02), read))
-    with phase("upload", made, {}):
+    read = TimedChunks(slow(iter([b"a", b"b"]), 0.05))
+    made = TimedChunks(rendering_span(slow(read, 0.02), read))
+    with stage_span("upload", made, {}):
         assert b"".join(made) == b"ab"
     sink = TimedSink(full)
-    with phase("source", sink, {}):
+    with stage_span("source", sink, {}):
         await sink(b"a")
     found = {span.name: dict(span.attributes or {}) for span in memory.get_finished_spans()}
     busy = {name: found[name]["exporter.busy_seconds"] for name in found}

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.formats.base import RAW_LINES, ROWS, Document, Format, Projection, Tally
+from stream_app.exports.formats.base import RAW_LINES, ROWS, CopySelect, Document, Format, Tally
 from stream_app.exports.formats.excel.archive import Archive
-from stream_app.exports.formats.excel.rows import Rows, Shape, cells
+from stream_app.exports.formats.excel.rows import CellMarkup, RowRenderer, cells
 from stream_app.exports.formats.excel.values import value_of
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import Options
 
 if TYPE_CHECKING:
-    from stream_app.exports.formats.excel.workbook import Book, Parts
+    from stream_app.exports.formats.excel.workbook import WorkbookBuilder, WorkbookParts
 
 MAX_COLUMNS, MAX_ROWS = 16_384, 1_048_576
 
@@ -36,7 +36,7 @@ class ExcelFormat(Format):
         """Sheets end at row ``last_row``."""
         self._last_row = last_row
 
-    def project(self, columns: Sequence[Column], options: Options) -> Projection:
+    def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
         """One SQL column for each cell.
 
         Raises:
@@ -48,47 +48,51 @@ class ExcelFormat(Format):
                 field="columns",
                 code="too_wide",
             )
-        return Projection(select(*map(value_of, columns)).select_from(ROWS), RAW_LINES)
+        return CopySelect(select(*map(value_of, columns)).select_from(ROWS), RAW_LINES)
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
         """The archive: sheets as their rows come, then what depends on how many there were."""
         from stream_app.exports.formats.excel.workbook import (
-            Book,
+            WorkbookBuilder,
         )  # openpyxl is large, and the API makes no books
 
-        book = Book(document)
-        rows = Rows([_shape(item, style) for item, style in zip(document.columns, book.styles, strict=True)])
-        feed = _Feed(chunks, tally, rows)
+        book = WorkbookBuilder(document)
+        rows = RowRenderer(
+            [_markup(item, style) for item, style in zip(document.columns, book.styles, strict=True)]
+        )
+        rows_left = _SheetRows(chunks, tally, rows)
         archive = Archive(document.as_of)
         last_rows = [book.header]
         parts = book.parts(last_rows)
         for name in _FIRST_PARTS:
             yield archive.add(name, parts.content[name])
-        yield from archive.stream(parts.sheets[-1], self._sheet(feed, book, parts, last_rows))
-        while feed.has_more():
+        yield from archive.stream(parts.sheets[-1], self._sheet(rows_left, book, parts, last_rows))
+        while rows_left.has_more():
             last_rows.append(book.header)
             parts = book.parts(last_rows)
-            yield from archive.stream(parts.sheets[-1], self._sheet(feed, book, parts, last_rows))
+            yield from archive.stream(parts.sheets[-1], self._sheet(rows_left, book, parts, last_rows))
         parts = book.parts(last_rows)
         for name, content in parts.content.items():
             if name not in _FIRST_PARTS and name not in parts.sheets:
                 yield archive.add(name, content)
         yield archive.close()
 
-    def _sheet(self, feed: "_Feed", book: "Book", parts: "Parts", last_rows: list[int]) -> Iterator[bytes]:
+    def _sheet(
+        self, rows_left: "_SheetRows", book: "WorkbookBuilder", parts: "WorkbookParts", last_rows: list[int]
+    ) -> Iterator[bytes]:
         """The XML of the last sheet of ``parts``; notes in ``last_rows`` where it ends."""
         head, _ = parts.around_rows()
         yield head
-        for xml, last_rows[-1] in feed.take(book.header + 1, self._last_row):
+        for xml, last_rows[-1] in rows_left.take(book.header + 1, self._last_row):
             yield xml
         _, tail = book.parts(last_rows).around_rows()
         yield tail
 
 
-class _Feed:
+class _SheetRows:
     """Deals the rows out to sheets."""
 
-    def __init__(self, chunks: Iterator[bytes], tally: Tally, rows: Rows) -> None:
+    def __init__(self, chunks: Iterator[bytes], tally: Tally, rows: RowRenderer) -> None:
         self._chunks = chunks
         self._tally = tally
         self._rows = rows
@@ -118,9 +122,9 @@ class _Feed:
             yield xml, number - 1
 
 
-def _shape(item: Column, style: int) -> Shape:
+def _markup(item: Column, style: int) -> CellMarkup:
     if item.kind in _NUMBERS:
-        return Shape.number(style)
+        return CellMarkup.number(style)
     if item.kind is Kind.BOOLEAN:
-        return Shape.number(style, boolean=True)
-    return Shape.text(style, spaces=item.kind not in _WITHOUT_OUTER_SPACES)
+        return CellMarkup.number(style, boolean=True)
+    return CellMarkup.text(style, spaces=item.kind not in _WITHOUT_OUTER_SPACES)

@@ -119,7 +119,7 @@ _STRINGS = 30_000
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class CellMarkup:
     """What stands around a value: ``start`` after the cell's reference, ``end`` after the value."""
 
     start: bytes
@@ -127,13 +127,13 @@ class Shape:
     is_text: bool
 
     @classmethod
-    def text(cls, style: int, *, spaces: bool) -> "Shape":
+    def text(cls, style: int, *, spaces: bool) -> "CellMarkup":
         """An inline text; ``spaces`` if it may begin or end with white space."""
         start = _TEXT_START if spaces else _TEXT_START.replace(b' xml:space="preserve"', b"")
         return cls(_styled(style) + start[1:], _TEXT_END, is_text=True)
 
     @classmethod
-    def number(cls, style: int, *, boolean: bool = False) -> "Shape":
+    def number(cls, style: int, *, boolean: bool = False) -> "CellMarkup":
         """A number or a truth value."""
         return cls(_styled(style) + (b' t="b"><v>' if boolean else b"><v>"), b"</v></c>", is_text=False)
 
@@ -142,13 +142,13 @@ def _styled(style: int) -> bytes:
     return b'" s="%d"' % style if style else b'"'
 
 
-class Rows:
+class RowRenderer:
     """Renders rows whose cells have the given shapes.
 
     What it renders goes inside a row that is still open: each row begins by closing the one before it.
     """
 
-    def __init__(self, shapes: Sequence[Shape]) -> None:
+    def __init__(self, shapes: Sequence[CellMarkup]) -> None:
         self.width = len(shapes) + 1  # a row's own element comes first
         from openpyxl.utils import get_column_letter  # large: see the format
 

@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, Integer, Text, Time, and_, case, cast, fun
 
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import cell
-from stream_app.exports.formats.rendering import as_text, number
+from stream_app.exports.formats.rendering import as_text, numeric_value
 
 AS_TEXT = "\n"
 """Leads a value that its column's kind of cell cannot hold, and makes COPY quote it."""
@@ -31,7 +31,7 @@ def value_of(item: Column) -> ColumnElement[Any]:
         case Kind.INTEGER:
             return value
         case Kind.NUMERIC:
-            value = number(item)
+            value = numeric_value(item)
             return _number(value, _short(item, value))
         case Kind.FLOAT:
             finite = and_(value > literal_column("'-Infinity'"), value < literal_column("'Infinity'"))

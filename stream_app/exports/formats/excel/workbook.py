@@ -23,7 +23,13 @@ from openpyxl.worksheet.table import Table, TableColumn
 from openpyxl.worksheet.worksheet import Worksheet
 
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.excel_template import header_of, open_template, places_of, read_template, sheet_of
+from stream_app.exports.excel_template import (
+    column_positions,
+    find_header_row,
+    find_sheet,
+    open_template,
+    read_template,
+)
 from stream_app.exports.formats.base import Document
 from stream_app.exports.formats.excel.rows import plain
 
@@ -56,7 +62,7 @@ _DIMENSION = re.compile(rb"<dimension [^>]*>")
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class WorkbookParts:
     """A workbook taken apart; ``sheets`` are the names of the parts that rows go into."""
 
     content: Mapping[str, bytes]
@@ -70,7 +76,7 @@ class Parts:
         return head, b"</row></sheetData>" + tail
 
 
-class Book:
+class WorkbookBuilder:
     """The workbook of one document."""
 
     def __init__(self, document: Document) -> None:
@@ -82,7 +88,7 @@ class Book:
         self.styles = [self._style(sheet, index, item) for index, item in enumerate(document.columns, 1)]
         """The number of each column's style."""
 
-    def parts(self, last_rows: Sequence[int]) -> Parts:
+    def parts(self, last_rows: Sequence[int]) -> WorkbookParts:
         """The workbook with a sheet of rows for each of ``last_rows``, the number of the last row there."""
         book, sheet = self._open()
         self._prepare(sheet)
@@ -101,7 +107,7 @@ class Book:
             sheets.append(another)
         for each, last_row in zip(sheets, last_rows, strict=True):
             self._limit(each, last_row)
-        return Parts(
+        return WorkbookParts(
             _saved(book),
             [
                 f"xl/worksheets/sheet{number}.xml"
@@ -114,7 +120,7 @@ class Book:
         dataset = self._document.dataset
         if self._template is not None:
             book = open_template(self._template)
-            sheet = sheet_of(book, dataset)
+            sheet = find_sheet(book, dataset)
         else:
             book = Workbook()
             sheet = cast(Worksheet, book.active)
@@ -133,7 +139,7 @@ class Book:
         columns = self._document.columns
         names = self._document.template_columns
         if self._template is not None and names:
-            row = header_of(sheet, names, self._document.template_header)
+            row = find_header_row(sheet, names, self._document.template_header)
             if row == 0:
                 self._lay_out(sheet)
                 return 1
@@ -157,7 +163,7 @@ class Book:
         """Put captions, styles and widths where the columns that were asked for are."""
         names = self._document.template_columns
         wanted = [item.name for item in self._document.columns]
-        places = places_of(sheet, row, names)
+        places = column_positions(sheet, row, names)
         if [places.get(name) for name in wanted] == list(range(1, len(names) + 1)):
             return
         lines = (row, row + 1)

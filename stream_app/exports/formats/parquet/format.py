@@ -23,8 +23,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Text, cast, func, literal, literal_column, select
 
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.formats.base import ROWS, Document, Format, Projection, Tally, cell
-from stream_app.exports.formats.rendering import as_text, place, texts_of
+from stream_app.exports.formats.base import ROWS, CopySelect, Document, Format, Tally, cell
+from stream_app.exports.formats.rendering import array_texts_sql, as_text, column_sql
 from streaming_exporter.events import Options
 
 MAX_PRECISION = 38
@@ -53,7 +53,9 @@ def _value(item: Column) -> ColumnElement[Any]:
         case Kind.BYTES:
             return func.encode(value, literal("hex"))
         case Kind.ARRAY if item.data_type.element is not None:
-            texts: ColumnElement[Any] = literal_column(texts_of(place(item), item.data_type.element))
+            texts: ColumnElement[Any] = literal_column(
+                array_texts_sql(column_sql(item), item.data_type.element)
+            )
             return cast(func.to_json(texts), Text)
     return as_text(item)
 
@@ -67,10 +69,10 @@ class ParquetFormat(Format):
     description = "Apache Parquet with typed columns, compressed by zstd"
     row_bytes = 2 * 2**20  # Arrow holds a row group several times
 
-    def project(self, columns: Sequence[Column], options: Options) -> Projection:
+    def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
         """COPY's own text format, which costs the database least."""
         values = typed_values(columns)
-        return Projection(select(*values).select_from(ROWS), {"format": "text"})
+        return CopySelect(select(*values).select_from(ROWS), {"format": "text"})
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
         """Row groups as they fill up, then the footer. Arrow works without the interpreter's lock."""

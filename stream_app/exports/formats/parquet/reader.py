@@ -58,7 +58,7 @@ def arrow_type(item: Column) -> pa.DataType:
     return pa.string() if item.kind is Kind.NUMERIC else _TYPES.get(item.base, pa.string())
 
 
-class Reader:
+class CopyReader:
     """Reads whole rows; columns are numbered, since names may be anything."""
 
     def __init__(self, columns: Sequence[Column], tally: Tally) -> None:

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stream_app.exports.formats.base import Document, Tally
-from stream_app.exports.formats.parquet.reader import Reader, arrow_type
+from stream_app.exports.formats.parquet.reader import CopyReader, arrow_type
 
 BATCH_BYTES = 2**20
 """Rows that are read at a time."""
@@ -27,20 +27,20 @@ if "jemalloc" in pa.supported_memory_backends():
 def encode(chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
     """The bytes of the file whose rows ``chunks`` hold as COPY's text."""
     schema = _schema(document)
-    read = Reader(document.columns, tally)
-    outbox = _Outbox()
+    read = CopyReader(document.columns, tally)
+    buffer = _FileBuffer()
     writer: pq.ParquetWriter | None = None
     for group in _grouped(map(read, _joined(chunks))):
         table = pa.Table.from_arrays(group.columns, schema=schema)
-        writer = writer or _writer(outbox, schema, table)
+        writer = writer or _writer(buffer, schema, table)
         writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
         tally.rows += len(table)
         # The next group is gathered while this one's bytes are taken: its rows must be gone by then.
         del group, table
-        yield from outbox.take()
-    writer = writer or _writer(outbox, schema, schema.empty_table())
+        yield from buffer.take()
+    writer = writer or _writer(buffer, schema, schema.empty_table())
     writer.close()
-    yield from outbox.take()
+    yield from buffer.take()
 
 
 def _schema(document: Document) -> pa.Schema:
@@ -50,7 +50,7 @@ def _schema(document: Document) -> pa.Schema:
     )
 
 
-def _writer(sink: "_Outbox", schema: pa.Schema, sample: pa.Table) -> pq.ParquetWriter:
+def _writer(sink: "_FileBuffer", schema: pa.Schema, sample: pa.Table) -> pq.ParquetWriter:
     """A dictionary costs time where hardly a value comes twice, so each column earns its own."""
     repeating = [
         field.name
@@ -91,7 +91,7 @@ def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-class _Outbox:
+class _FileBuffer:
     """The file that Arrow writes to: keeps the bytes until they are taken."""
 
     closed = False

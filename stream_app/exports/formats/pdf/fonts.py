@@ -33,7 +33,7 @@ That :mod:`pdf_marks` can mark places in a text by U+000A to U+000F relies on U+
 """
 
 
-class Face:
+class MainFont:
     """One font file."""
 
     def __init__(self, path: Path) -> None:
@@ -91,7 +91,7 @@ class Fonts:
         main = locate(*MAIN_FONT)
         if main is None:
             raise ModuleNotFoundError(f"the font package {MAIN_FONT[0]} is not installed", name=MAIN_FONT[0])
-        self.main = Face(main)
+        self.main = MainFont(main)
         self.shaper = _shaper(self.main)
         self.foreign: re.Pattern[str] | None = None
         """Matches what only other fonts have, once one of them is in use."""
@@ -146,7 +146,7 @@ class Fonts:
             self.foreign_lines = re.compile(f"(?<![^{MARKS}])[^{MARKS}]*?{some}[^{MARKS}]*")
 
 
-def _shaper(main: Face) -> "Shaper | None":
+def _shaper(main: MainFont) -> "Shaper | None":
     if not can_shape():
         return None
     from stream_app.exports.formats.pdf.shaping import Shaper

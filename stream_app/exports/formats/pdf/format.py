@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from sqlalchemy import select
 
 from stream_app.exports.columns import Column
-from stream_app.exports.formats.base import ROWS, Document, Format, Projection, Tally
+from stream_app.exports.formats.base import ROWS, CopySelect, Document, Format, Tally
 from stream_app.exports.formats.rendering import as_text
 from stream_app.settings import Settings
 from streaming_exporter.events import Options
@@ -34,10 +34,10 @@ class PdfFormat(Format):
         """Few rows can have long texts."""
         return settings.pdf_max_bytes
 
-    def project(self, columns: Sequence[Column], options: Options) -> Projection:
+    def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
         """COPY's own text format: it splits at tabs and line feeds, whatever the values hold."""
         cells = (as_text(item) for item in columns)
-        return Projection(select(*cells).select_from(ROWS), {"format": "text"})
+        return CopySelect(select(*cells).select_from(ROWS), {"format": "text"})
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
         """Pages as they fill up, then the fonts."""

@@ -16,7 +16,7 @@ MOST_CODES = 4_000
 """Codes of one embedded font; a file that shows more of a typeface embeds it again."""
 
 
-class _Shape(NamedTuple):
+class _GlyphGroup(NamedTuple):
     """Glyphs, each right of and above where they begin, and the way to what follows; per mille."""
 
     glyphs: tuple[tuple[int, int, int], ...]
@@ -34,7 +34,7 @@ class GlyphFont:
     def __init__(self, typeface: Typeface, name: bytes) -> None:
         self.typeface = typeface
         self.name = name
-        self._codes: dict[tuple[_Shape, str], int] = {}
+        self._codes: dict[tuple[_GlyphGroup, str], int] = {}
 
     @property
     def is_full(self) -> bool:
@@ -48,7 +48,7 @@ class GlyphFont:
         for glyph in glyphs:
             places.append((glyph.number, round(pen + glyph.right), round(glyph.up)))
             pen += glyph.advance
-        key = (_Shape(tuple(places), round(pen)), meaning)
+        key = (_GlyphGroup(tuple(places), round(pen)), meaning)
         code = self._codes.get(key)
         if code is None:
             code = self._codes[key] = len(self._codes) + 1
@@ -102,7 +102,7 @@ class GlyphFont:
 
 
 def _with_composites(
-    program: bytes, numbers: Mapping[int, int], shapes: Sequence[_Shape], scale: float
+    program: bytes, numbers: Mapping[int, int], shapes: Sequence[_GlyphGroup], scale: float
 ) -> bytes:
     """``program`` with one more glyph for each of ``shapes``; ``numbers`` are those of its glyphs in it."""
     from fontTools.ttLib import TTFont

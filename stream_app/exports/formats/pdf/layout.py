@@ -27,7 +27,7 @@ _MORE_DIGITS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ColumnPlace:
     """A column on a page: ``left`` and ``width`` in points, of its text."""
 
     number: int
@@ -43,7 +43,7 @@ class Grid:
     paper: tuple[float, float]
     size: float
     widths: tuple[float, ...]
-    groups: tuple[tuple[Place, ...], ...]
+    groups: tuple[tuple[ColumnPlace, ...], ...]
 
     @property
     def leading(self) -> float:
@@ -138,11 +138,13 @@ def _widths(
     return widths
 
 
-def _places(group: Sequence[int], widths: Sequence[float], columns: Sequence[Column]) -> tuple[Place, ...]:
+def _places(
+    group: Sequence[int], widths: Sequence[float], columns: Sequence[Column]
+) -> tuple[ColumnPlace, ...]:
     places = []
     left = MARGIN
     for number in group:
         right = columns[number].kind in RIGHT
-        places.append(Place(number, left + PADDING, widths[number] - 2 * PADDING, right))
+        places.append(ColumnPlace(number, left + PADDING, widths[number] - 2 * PADDING, right))
         left += widths[number]
     return tuple(places)

@@ -9,9 +9,9 @@ from operator import add
 
 from stream_app.exports.formats.pdf.file import PdfFile
 from stream_app.exports.formats.pdf.fonts import Fonts
-from stream_app.exports.formats.pdf.layout import MARGIN, PADDING, Grid, Place
+from stream_app.exports.formats.pdf.layout import MARGIN, PADDING, ColumnPlace, Grid
 from stream_app.exports.formats.pdf.marks import LINE, NULL, ROW
-from stream_app.exports.formats.pdf.rows import Rows
+from stream_app.exports.formats.pdf.rows import WrappedRows
 from stream_app.exports.formats.pdf.text import encoded, operators, painted, wrap
 from stream_app.exports.formats.pdf.typefaces import UNITS
 
@@ -28,7 +28,7 @@ _MARKS = {mark: mark.encode("utf-16-be") for mark in (LINE, ROW)}
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class PageTexts:
     """What the head says, in characters that the fonts have."""
 
     title: str
@@ -37,10 +37,10 @@ class Words:
     names: tuple[str, ...]
 
 
-class Painter:
+class PagePainter:
     """Paints pages into a file; ``room`` is the height that the next page has for rows."""
 
-    def __init__(self, file: PdfFile, fonts: Fonts, grid: Grid, words: Words) -> None:
+    def __init__(self, file: PdfFile, fonts: Fonts, grid: Grid, words: PageTexts) -> None:
         self._file, self._fonts, self._grid, self._words = file, fonts, grid, words
         self._resources, self._total, self._count = file.reserve(), file.reserve(), file.reserve()
         self._names = [wrap(name, grid.units(number), fonts) for number, name in enumerate(words.names)]
@@ -58,7 +58,7 @@ class Painter:
     def _head_height(self) -> float:
         return self._name_lines * self._grid.leading + GAP * 2
 
-    def paint(self, rows: Rows) -> None:
+    def paint(self, rows: WrappedRows) -> None:
         """One page for each group of columns, all with the same rows."""
         for group in range(len(self._grid.groups)):
             top = self._top()
@@ -124,7 +124,7 @@ class Painter:
             y -= FACT_SIZE * 1.4
             yield self._text(line, MARGIN, y + 2, FACT_SIZE, GREY)
 
-    def _table(self, rows: Rows, group: int, top: float) -> Iterator[bytes]:
+    def _table(self, rows: WrappedRows, group: int, top: float) -> Iterator[bytes]:
         grid = self._grid
         places = grid.groups[group]
         left, right = MARGIN, places[-1].left + places[-1].width + PADDING
@@ -180,7 +180,7 @@ class Painter:
         inside = painted(data, [], shaped)
         return b"q %b g BT %b/F0 %g Tf %.2f %.2f Td%b ET Q\n" % (grey, style, size, x, y, inside)
 
-    def _column(self, cells: list[str], ends: list[str], place: Place, y: float) -> bytes:
+    def _column(self, cells: list[str], ends: list[str], place: ColumnPlace, y: float) -> bytes:
         """One text object for all cells of a column."""
         grid = self._grid
         shaped: list[bytes] = []
@@ -192,7 +192,9 @@ class Painter:
         start = (grid.size, grid.leading, place.left, y)
         return b"BT/F0 %g Tf %.2f TL %.2f %.2f Td%b ET\n" % (*start, painted(data, self._operators, shaped))
 
-    def _right_aligned(self, cells: list[str], ends: list[str], place: Place, shaped: list[bytes]) -> bytes:
+    def _right_aligned(
+        self, cells: list[str], ends: list[str], place: ColumnPlace, shaped: list[bytes]
+    ) -> bytes:
         """Each line moved by what it leaves free: spaces would end up in what readers copy."""
         units = self._grid.units(place.number)
 

@@ -13,8 +13,8 @@ from stream_app.exports.formats.base import Document, Tally
 from stream_app.exports.formats.pdf.file import PdfFile, text_string
 from stream_app.exports.formats.pdf.fonts import Fonts
 from stream_app.exports.formats.pdf.layout import lay_out
-from stream_app.exports.formats.pdf.page import Painter, Words
-from stream_app.exports.formats.pdf.table import Table
+from stream_app.exports.formats.pdf.page import PagePainter, PageTexts
+from stream_app.exports.formats.pdf.table import Paginator
 from stream_app.exports.formats.pdf.text import columns_of, shown
 
 SAMPLE_BYTES = 128 * 2**10
@@ -46,8 +46,8 @@ def report(chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterato
     sample = next(rows, None)
     nothing: list[tuple[str, ...]] = [()] * len(document.columns)
     grid = lay_out(document.columns, words.names, sample or nothing, fonts, document.options.page_size)
-    painter = Painter(file, fonts, grid, words)
-    table = Table(grid, fonts, painter)
+    painter = PagePainter(file, fonts, grid, words)
+    table = Paginator(grid, fonts, painter)
     for columns in chain([sample] if sample else [], rows):
         tally.rows += len(columns[0])
         for _ in table.add(columns):
@@ -80,14 +80,14 @@ def _with_sample(chunks: Iterator[bytes]) -> Iterator[bytes]:
     yield from chunks
 
 
-def _words(document: Document, title: str, fonts: Fonts, tally: Tally) -> Words:
+def _words(document: Document, title: str, fonts: Fonts, tally: Tally) -> PageTexts:
     def show(text: str) -> str:
         return shown(text, text, fonts, tally)
 
     facts = [f"as of {_moment(document.as_of)}", f"generated {_moment(datetime.now(UTC))}"]
     if title != document.dataset:
         facts.insert(0, document.dataset)
-    return Words(
+    return PageTexts(
         title=show(title),
         facts=show("  ·  ".join(facts)),
         filters=show("; ".join(_filters(document.filters))),

@@ -20,7 +20,7 @@ from stream_app.exports.formats.pdf.marks import LEFTWARDS
 from stream_app.exports.formats.pdf.typefaces import PER_MILLE, UNITS, Typeface, common, east_asian
 
 if TYPE_CHECKING:
-    from stream_app.exports.formats.pdf.fonts import Face
+    from stream_app.exports.formats.pdf.fonts import MainFont
 
 JOINERS = "\u200c\u200d\u200e\u200f"
 """Not seen, but what they stand between is drawn otherwise for them."""
@@ -43,7 +43,7 @@ _BREAK = re.compile(
 """Where a line can end: after a space, and around ideographs and kana but for some punctuation."""
 
 
-class Part(NamedTuple):
+class TextRun(NamedTuple):
     """Characters of one direction and font, in reading order; ``typeface`` None: the main one."""
 
     start: int
@@ -51,7 +51,7 @@ class Part(NamedTuple):
     typeface: Typeface | None
 
 
-class Line(NamedTuple):
+class ShapedLine(NamedTuple):
     """A line as it is drawn: its width, per mille, and what each font shows of it, from left to right."""
 
     width: float
@@ -61,12 +61,12 @@ class Line(NamedTuple):
 class Shaper:
     """What one file shows in such scripts, beside what its ``main`` font has."""
 
-    def __init__(self, main: "Face") -> None:
+    def __init__(self, main: "MainFont") -> None:
         self._main = main
         self._fonts: dict[Typeface, GlyphFont] = {}
         self._embedded: list[GlyphFont] = []
         self._typefaces: dict[str, dict[str, Typeface | None]] = {"Hans": {}, "Jpan": {}, "Kore": {}}
-        self._lines: dict[str, Line] = {}
+        self._lines: dict[str, ShapedLine] = {}
 
     def has(self, character: str) -> bool:
         """Whether a font has ``character``, or it only joins others."""
@@ -115,24 +115,26 @@ class Shaper:
 
     # -- parts -------------------------------------------------------------------------------------------
 
-    def _line(self, line: str) -> Line:
+    def _line(self, line: str) -> ShapedLine:
         known = self._lines.get(line)
         if known is None:
             leftwards = line.startswith(LEFTWARDS)
             parts = self._parts(line.removeprefix(LEFTWARDS), leftwards=leftwards)
             drawn = [self._part(part, level) for level, part in parts]
-            known = Line(sum(width for width, *_ in drawn), tuple((name, data) for _, name, data in drawn))
+            known = ShapedLine(
+                sum(width for width, *_ in drawn), tuple((name, data) for _, name, data in drawn)
+            )
             if len(line) <= SHORT:
                 if len(self._lines) >= REMEMBERED:
                     self._lines.clear()
                 self._lines[line] = known
         return known
 
-    def _parts(self, line: str, *, leftwards: bool) -> list[tuple[int, Part]]:
+    def _parts(self, line: str, *, leftwards: bool) -> list[tuple[int, TextRun]]:
         """The parts of a line with their levels, from left to right."""
         return from_left(list(self._read_parts(line, levels(line, leftwards=leftwards))))
 
-    def _read_parts(self, line: str, found: list[int]) -> Iterator[tuple[int, Part]]:
+    def _read_parts(self, line: str, found: list[int]) -> Iterator[tuple[int, TextRun]]:
         """The parts of a line in the order they are read in."""
         east = "Jpan" if _KANA.search(line) else "Kore" if _HANGUL.search(line) else "Hans"
         known = self._typefaces[east]
@@ -152,7 +154,7 @@ class Shaper:
         start = 0
         for end in range(1, len(line) + 1):
             if end == len(line) or found[end] != found[start] or typefaces[end] is not typefaces[start]:
-                yield found[start], Part(start, line[start:end], typefaces[start])
+                yield found[start], TextRun(start, line[start:end], typefaces[start])
                 start = end
 
     def _typeface(self, character: str, east: str) -> Typeface | None:
@@ -162,7 +164,7 @@ class Shaper:
             known[character] = next((face for face in faces if character in face.characters), None)
         return known[character]
 
-    def _part(self, part: Part, level: int) -> tuple[float, bytes, bytes]:
+    def _part(self, part: TextRun, level: int) -> tuple[float, bytes, bytes]:
         """The width of a part, per mille, the font that shows it and the string that it shows."""
         if part.typeface is not None:
             return self._glyphs(part.text, part.typeface, rightwards=not level % 2)

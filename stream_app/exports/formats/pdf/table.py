@@ -6,9 +6,9 @@ from itertools import repeat
 from stream_app.exports.formats.pdf.fonts import Fonts
 from stream_app.exports.formats.pdf.layout import Grid
 from stream_app.exports.formats.pdf.marks import LINE, ROW
-from stream_app.exports.formats.pdf.page import GAP, Painter
-from stream_app.exports.formats.pdf.rows import Rows
-from stream_app.exports.formats.pdf.text import Wrapped
+from stream_app.exports.formats.pdf.page import GAP, PagePainter
+from stream_app.exports.formats.pdf.rows import WrappedRows
+from stream_app.exports.formats.pdf.text import WrapCache
 
 TALL = 12
 """Lines that a row may have before it may be broken between pages, every so many lines."""
@@ -17,14 +17,14 @@ PIECES = 100
 """Pieces of such a row that are made at once: it can have many lines, and a table many columns."""
 
 
-class Table:
+class Paginator:
     """Gathers rows until they fill a page, then has it painted, once for each group of columns."""
 
-    def __init__(self, grid: Grid, fonts: Fonts, painter: Painter) -> None:
+    def __init__(self, grid: Grid, fonts: Fonts, painter: PagePainter) -> None:
         self._grid = grid
         self._painter = painter
-        self._wrapped = [Wrapped(fonts, grid.units(number)) for number in range(len(grid.widths))]
-        self._waiting = Rows.of(len(grid.widths))
+        self._wrapped = [WrapCache(fonts, grid.units(number)) for number in range(len(grid.widths))]
+        self._waiting = WrappedRows.of(len(grid.widths))
         self._dark = False
 
     def add(self, columns: Sequence[Sequence[str]]) -> Iterator[None]:
@@ -63,7 +63,7 @@ class Table:
         ]
         shades = [bool(number % 2) ^ self._dark for number in range(len(heights))]
         self._dark ^= bool(len(heights) % 2)
-        self._waiting.extend(Rows(padded, heights, [ROW] * len(heights), shades))
+        self._waiting.extend(WrappedRows(padded, heights, [ROW] * len(heights), shades))
         self._paint_full_pages()
         yield
 
@@ -81,7 +81,7 @@ class Table:
                 for column in lines
             ]
             ends = [ROW if first + TALL >= height else LINE for first in starts]
-            self._waiting.extend(Rows(pieces, heights, ends, [self._dark] * len(starts)))
+            self._waiting.extend(WrappedRows(pieces, heights, ends, [self._dark] * len(starts)))
             self._paint_full_pages()
             yield
         self._dark = not self._dark

@@ -80,7 +80,7 @@ def unescaped(cell: str) -> str:
     return _substituted(_ESCAPED, lambda match: _MEANS[match[1]], cell) if "\\" in cell else cell
 
 
-class Wrapped(dict[str, str]):
+class WrapCache(dict[str, str]):
     """What COPY wrote → the lines to show; remembers short ones, as most columns repeat theirs."""
 
     REMEMBERED = 4_096

@@ -228,7 +228,7 @@ def test_too_many_columns_are_rejected() -> None:
     columns = tuple(Column(f"c{index}", "text", "text", Kind.TEXT) for index in range(16_385))
 
     with pytest.raises(Rejected, match="16,384 columns"):
-        ExcelFormat().project(columns, Options())
+        ExcelFormat().copy_select(columns, Options())
 
 
 @pytest.mark.parametrize(("count", "sheets"), [(9, [9]), (10, [9, 1]), (18, [9, 9]), (25, [9, 9, 7])])
@@ -304,11 +304,11 @@ def test_any_text_comes_back(rows: list[tuple[str | None, int | None, str]]) -> 
 
 def test_the_statement_renders_values_by_kind() -> None:
     columns = [NUMBER, AMOUNT, FLAG, DATE, MOMENT, CLOCK, TEXT]
-    projection = ExcelFormat().project(columns, Options())
+    copy_select = ExcelFormat().copy_select(columns, Options())
 
-    sql = render(projection.select)
+    sql = render(copy_select.select)
     assert "date_part('epoch', " in sql
     assert "/ 86400" in sql
     assert "\"day\" - date '1899-12-30'" in sql
     assert '"note"' in sql
-    assert projection.copy == {"format": "csv", "delimiter": "\x02", "quote": "\x01"}
+    assert copy_select.copy == {"format": "csv", "delimiter": "\x02", "quote": "\x01"}

@@ -10,7 +10,7 @@ from stream_app.exports.formats.base import Tally
 from stream_app.exports.formats.pdf import fonts as pdf_fonts
 from stream_app.exports.formats.pdf.fonts import Fonts
 from stream_app.exports.formats.pdf.marks import LEFTWARDS, NULL
-from stream_app.exports.formats.pdf.text import Wrapped, columns_of, encoded, shown, unescaped, wrap
+from stream_app.exports.formats.pdf.text import WrapCache, columns_of, encoded, shown, unescaped, wrap
 from stream_app.exports.formats.pdf.typefaces import UNITS
 
 FONTS = Fonts()
@@ -156,12 +156,12 @@ def test_without_the_extra_other_scripts_are_shown_as_codes(monkeypatch: pytest.
 
 
 def test_null_is_not_empty_nor_a_text_that_looks_like_it() -> None:
-    known = Wrapped(FONTS, WIDTH)
+    known = WrapCache(FONTS, WIDTH)
     assert [known[cell] for cell in ("\\N", "", "\\\\N")] == [NULL, "", "\\N"]
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    known = Wrapped(FONTS, WIDTH)
+    known = WrapCache(FONTS, WIDTH)
     for number in range(3 * known.REMEMBERED):
         assert known[str(number)] == str(number)
     assert known["x" * 1000].count("\n") > 20

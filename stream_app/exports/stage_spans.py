@@ -17,13 +17,13 @@ from stream_app.observability import tracing
 from stream_app.observability.tracing import Attributes, Span
 
 
-class Wait(Protocol):
+class WaitTimer(Protocol):
     """Knows for how many seconds somebody has waited."""
 
     seconds: float
 
 
-class Timed(Iterator[bytes]):
+class TimedChunks(Iterator[bytes]):
     """An iterator that counts for how long it keeps whoever asks it."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
@@ -55,7 +55,7 @@ class TimedSink:
 
 
 @contextmanager
-def phase(name: str, wait: Wait, attributes: Attributes) -> Iterator[None]:
+def stage_span(name: str, wait: WaitTimer, attributes: Attributes) -> Iterator[None]:
     """What deals with a part outside, and waits for its neighbour for as long as ``wait`` says."""
     began = time.perf_counter()
     with tracing.span(name, kind="CLIENT", attributes=attributes) as span:
@@ -65,15 +65,15 @@ def phase(name: str, wait: Wait, attributes: Attributes) -> Iterator[None]:
             _tell(span, time.perf_counter() - began, wait)
 
 
-def rendering(chunks: Iterator[bytes], wait: Wait) -> Iterator[bytes]:
+def rendering_span(chunks: Iterator[bytes], wait: WaitTimer) -> Iterator[bytes]:
     """``chunks``, whose making is a phase that begins now and lasts until the last one is taken.
 
     A format with a process of its own waits there, so what it waits for here is less than the truth.
     """
-    return _rendered(Timed(chunks), wait, tracing.span("render"))
+    return _rendered(TimedChunks(chunks), wait, tracing.span("render"))
 
 
-def _rendered(chunks: Timed, wait: Wait, span: Span) -> Iterator[bytes]:
+def _rendered(chunks: TimedChunks, wait: WaitTimer, span: Span) -> Iterator[bytes]:
     try:
         yield from chunks
     except Exception as error:
@@ -84,6 +84,6 @@ def _rendered(chunks: Timed, wait: Wait, span: Span) -> Iterator[bytes]:
         span.end()
 
 
-def _tell(span: Span, seconds: float, wait: Wait) -> None:
+def _tell(span: Span, seconds: float, wait: WaitTimer) -> None:
     waited = min(wait.seconds, seconds)
     span.note({"exporter.busy_seconds": seconds - waited, "exporter.waited_seconds": waited})
