@@ -43,7 +43,7 @@ def create_app(settings: Settings, *, host: str | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # Here, since uvicorn ends the process by the signal that it got: nothing after its run() happens.
-        with telemetry.exported("exporter-api", f"{socket.gethostname()}-{os.getpid()}"):
+        with telemetry.exporting_spans("exporter-api", f"{socket.gethostname()}-{os.getpid()}"):
             async with open_services(settings) as services:
                 app.state.services = services
                 async with metrics_server.served(services):

@@ -86,7 +86,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
         DatasetsFileError: the datasets file is unusable.
     """
     datasets = load_datasets(settings.datasets_file)
-    metrics.know(datasets=datasets, formats=FORMATS)
+    metrics.set_known_labels(datasets=datasets, formats=FORMATS)
     async with AsyncExitStack() as stack:
         # Orders have their own pool: however many wait for their turn, reads go on.
         reading = create_engine(settings, application=NAME)
@@ -124,7 +124,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
         stack.callback(storage.close)
         live_updates = LiveUpdates(records)
         await stack.enter_async_context(_running(live_updates.run()))
-        await stack.enter_async_context(_running(metrics.watch_loop()))
+        await stack.enter_async_context(_running(metrics.measure_loop_lag()))
         await stack.enter_async_context(
             _running(
                 listen(settings, live_updates.on_notify, application=f"{NAME}-feed", channel=CHANGES_CHANNEL)

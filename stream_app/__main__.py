@@ -42,7 +42,7 @@ def worker() -> None:
     if settings.ready_file is not None:
         settings.ready_file.unlink(missing_ok=True)
     if settings.metrics_port is not None:
-        metrics.serve(settings.metrics_host, settings.metrics_port)
+        metrics.serve_metrics(settings.metrics_host, settings.metrics_port)
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
@@ -60,7 +60,7 @@ def worker() -> None:
         quiet=True,
     )
     running.spinner = None  # it writes control characters among the lines of the log
-    with telemetry.exported("exporter-worker", app.conf.broker_client_id):
+    with telemetry.exporting_spans("exporter-worker", app.conf.broker_client_id):
         running.execute_from_commandline()
 
 
@@ -199,12 +199,12 @@ def doctor(
         raise typer.Exit(0 if is_ready(settings.ready_file) else 1)
     from rich.console import Console
 
-    from stream_app.doctor.examination import examine
+    from stream_app.doctor.checks import run_checks
     from stream_app.doctor.findings import State, show, worst
     from stream_app.doctor.findings import as_json as json_of
 
     async def collect() -> "list[Finding]":
-        return [finding async for finding in examine(settings, full=full)]
+        return [finding async for finding in run_checks(settings, full=full)]
 
     logging.getLogger().addHandler(logging.NullHandler())  # what libraries log is among the findings
     findings = asyncio.run(collect())

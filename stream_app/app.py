@@ -109,7 +109,7 @@ def create_app(settings: Settings) -> App:
     """
     name = worker_name()
     datasets = load_datasets(settings.datasets_file)
-    metrics.know(datasets=datasets, formats=FORMATS)
+    metrics.set_known_labels(datasets=datasets, formats=FORMATS)
     metrics.SLOTS.set(settings.worker_slots)
     engine = create_engine(settings, application=name)
     store = job_store(settings, engine)

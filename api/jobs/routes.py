@@ -209,8 +209,8 @@ async def cancel_export(job_id: UUID, services: InjectedServices, user: CurrentU
     async with services.store.transaction() as connection:
         await services.store.cancel(connection, job_id)
     event = cancel_event(job_id, source=SOURCE, by=user.id)
-    with tracing.sending(event) as span:
-        services.relay.soon(tracing.carrying(event, span))
+    with tracing.send_span(event) as span:
+        services.relay.soon(tracing.with_trace_context(event, span))
     return Accepted(export_job_id=job_id, status=Status(job.status))
 
 

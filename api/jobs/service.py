@@ -71,8 +71,8 @@ async def place(services: ApiServices, user: User, order: Order, key: str | None
         known = await services.records.get(event.job_id)
         if known is not None:
             return _same(known, row)
-    with tracing.sending(event) as span:
-        services.relay.soon(tracing.carrying(event, span))
+    with tracing.send_span(event) as span:
+        services.relay.soon(tracing.with_trace_context(event, span))
     log.info(
         "job.requested",
         job_id=str(event.job_id),
@@ -142,7 +142,7 @@ def event_of(services: ApiServices, user: User, order: Order, key: str | None) -
             addressing=services.addressing,
         )
         event = request_event(
-            request, job_id=job_id, source=SOURCE, traceparent=tracing.current().traceparent
+            request, job_id=job_id, source=SOURCE, traceparent=tracing.current_span().traceparent
         )
         decode(event.encode())
     except (PydanticSerializationError, UnicodeError) as error:

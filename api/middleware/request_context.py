@@ -79,7 +79,7 @@ class RequestContext:
                 if started:
                     raise
                 await internal_error().response(request_id)(scope, receive, answer)
-                span.failed(error)  # says more than the status that has just been noted
+                span.record_error(error)  # says more than the status that has just been noted
 
     def _bounded(self, receive: Receive) -> Receive:
         seen = 0
@@ -130,12 +130,12 @@ def _method(scope: Scope) -> str:
 
 def _note(span: tracing.Span, scope: Scope, status: int) -> None:
     route = getattr(scope.get("route"), "path", None)
-    span.note(
+    span.set_attributes(
         {"http.response.status_code": status, "http.route": route},
         name=f"{_method(scope)} {route}".replace(OTHER, "HTTP", 1) if route else None,
     )
     if status >= 500:
-        span.failed(str(status))
+        span.record_error(str(status))
 
 
 def _request_id(scope: Scope) -> str:

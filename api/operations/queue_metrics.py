@@ -26,7 +26,7 @@ class QueueMetrics:
         self._fresh = fresh
         self._due = 0.0
         self._counting = asyncio.Lock()
-        self._registry = metrics.told("api")
+        self._registry = metrics.registry_for("api")
 
     async def render(self) -> bytes:
         """Everything in Prometheus' text format.
@@ -44,6 +44,6 @@ class QueueMetrics:
             backlog = await read_backlog(self._engine)
         except Retryable as error:
             log.warning("metrics.queue_read_failed", error=str(error))
-            metrics.queue(None, None)
+            metrics.set_queue(None, None)
         else:
-            metrics.queue(backlog.jobs, backlog.oldest)
+            metrics.set_queue(backlog.jobs, backlog.oldest)

@@ -261,7 +261,7 @@ async def _record(
             raise not_found()
         schedule = await _renewed(services, user, schedule, now, connection)
         run, row = _planned(services, schedule, now, job_id)
-        row["traceparent"] = tracing.current().traceparent
+        row["traceparent"] = tracing.current_span().traceparent
         await connection.execute(text(lock_orders(schedule.user_id)))
         limit = services.settings.user_pending_limit
         placed = await services.store.place_within(connection, row, limit=limit)

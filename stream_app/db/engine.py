@@ -166,7 +166,7 @@ def outages_are_retryable() -> Iterator[None]:
     A database that is away, starting, read only, not migrated yet or refusing the role gets better, or
     somebody makes it better; a request must not suffer for it. A value that does not fit never will.
     """
-    with metrics.errors_of("state_database"), _ours():
+    with metrics.count_errors("state_database"), _ours():
         yield
 
 

@@ -39,21 +39,21 @@ async def check_bucket(
         Retryable: the store does not answer.
     """
     await storage.call(storage.check)
-    yield await _trial(storage, settings)
+    yield await _check_upload(storage, settings)
     scope = "all" if full else "a sample"
     leftovers = Leftovers(settings, now or datetime.now(UTC))
     pages = storage.listing.pages()
     chosen = pages if full else islice(pages, SAMPLE_PAGES)
     while (page := await storage.call(next, chosen, None)) is not None:
-        await leftovers.look(connection, page)
+        await leftovers.count_page(connection, page)
     for finding in leftovers.findings(scope):
         yield finding
-    lost = [key async for key in _without_files(connection, storage, None if full else SAMPLE_JOBS)]
-    yield AREA.unless(
+    lost = [key async for key in _missing_files(connection, storage, None if full else SAMPLE_JOBS)]
+    yield AREA.problem_if(
         bool(lost),
         "files of jobs",
         f"every completed job has its file ({scope})",
-        f"{len(lost)} completed jobs have no file: {_some(lost)}",
+        f"{len(lost)} completed jobs have no file: {_first_keys(lost)}",
         "see who else removes files from the bucket; ask for these exports again",
     )
 
@@ -69,7 +69,7 @@ class Leftovers:
         self._overdue: list[str] = []
         self._waiting: list[str] = []
 
-    async def look(self, connection: AsyncConnection, page: Sequence[ListedObject]) -> None:
+    async def count_page(self, connection: AsyncConnection, page: Sequence[ListedObject]) -> None:
         """Take in one page."""
         jobs = await jobs_owning(connection, page)
         for found in page:
@@ -90,7 +90,7 @@ class Leftovers:
             findings.append(
                 AREA.problem(
                     "jobs of files",
-                    f"{len(self._unknown)} belong to no job of this database: {_some(self._unknown)}",
+                    f"{len(self._unknown)} belong to no job of this database: {_first_keys(self._unknown)}",
                     "give each deployment a bucket of its own; where jobs were removed by hand, the workers "
                     "remove these when they would have expired",
                 )
@@ -99,7 +99,7 @@ class Leftovers:
             findings.append(
                 AREA.problem(
                     "leftovers",
-                    f"{len(self._overdue)} of ended attempts should be gone: {_some(self._overdue)}",
+                    f"{len(self._overdue)} of ended attempts should be gone: {_first_keys(self._overdue)}",
                     "see in the workers' logs why they do not clean it (bucket_cleaning.failed)",
                 )
             )
@@ -107,7 +107,7 @@ class Leftovers:
             findings.append(
                 AREA.warning(
                     "leftovers",
-                    f"{len(self._waiting)} of ended attempts: {_some(self._waiting)}",
+                    f"{len(self._waiting)} of ended attempts: {_first_keys(self._waiting)}",
                     "nothing: the workers remove them within hours",
                 )
             )
@@ -122,7 +122,7 @@ def _is_in_use(found: ListedObject, owner: Owner) -> bool:
     )
 
 
-async def _without_files(
+async def _missing_files(
     connection: AsyncConnection, storage: ObjectStore, limit: int | None
 ) -> AsyncIterator[str]:
     """Keys of completed jobs that are not in the bucket, the newest jobs first."""
@@ -154,7 +154,7 @@ async def _without_files(
         after = (rows[-1].created_at, rows[-1].id)
 
 
-async def _trial(storage: ObjectStore, settings: Settings) -> Finding:
+async def _check_upload(storage: ObjectStore, settings: Settings) -> Finding:
     """Write and remove what an export would: only that shows what a policy of the bucket demands."""
     encryption = f"encryption: {settings.s3_sse}"
     try:
@@ -178,5 +178,5 @@ async def _trial(storage: ObjectStore, settings: Settings) -> Finding:
     )
 
 
-def _some(keys: Sequence[str]) -> str:
+def _first_keys(keys: Sequence[str]) -> str:
     return ", ".join(keys[:SHOWN]) + (" …" if len(keys) > SHOWN else "")

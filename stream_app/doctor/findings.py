@@ -43,7 +43,7 @@ class Area:
     def problem(self, check: str, what: str, advice: str) -> Finding:
         return Finding(self.name, check, State.PROBLEM, what, advice)
 
-    def unless(self, wrong: bool, check: str, good: str, bad: str, advice: str) -> Finding:
+    def problem_if(self, wrong: bool, check: str, good: str, bad: str, advice: str) -> Finding:
         """A problem if ``wrong``, else ok."""
         return self.problem(check, bad, advice) if wrong else self.ok(check, good)
 

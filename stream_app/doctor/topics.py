@@ -18,7 +18,7 @@ LONG_LAG = 10_000
 STILL_LAG = 2
 """Messages that may remain unread for good: what a transaction leaves at the end of a partition is none."""
 
-LOOK_AGAIN = 3.0
+RECHECK_SECONDS = 3.0
 """Seconds in which a worker that reads at all gets on."""
 
 
@@ -28,7 +28,7 @@ async def check_topics(brokers: Brokers, settings: Settings) -> AsyncIterator[Fi
     known = await brokers.partitions(list(names.values()))
     found = {topic: known[name] for topic, name in names.items() if name in known}
     lacking = [name for topic, name in names.items() if topic not in found]
-    yield AREA.unless(
+    yield AREA.problem_if(
         bool(lacking),
         "topics",
         ", ".join(f"{names[topic]} ({len(found[topic])})" for topic in Topic if topic in found),
@@ -43,7 +43,7 @@ async def check_topics(brokers: Brokers, settings: Settings) -> AsyncIterator[Fi
             "add partitions by hand: existing topics are left as they are",
         )
     group = await brokers.group()
-    yield AREA.unless(
+    yield AREA.problem_if(
         not (group.is_stable and group.members),
         "workers",
         f"{len(group.members)} workers in group {settings.group}",
@@ -69,7 +69,7 @@ async def _check_lag(brokers: Brokers, group: Group, places: list[Partition]) ->
     if not behind:
         yield AREA.ok("lag", f"{total} messages unread")
         return
-    await asyncio.sleep(LOOK_AGAIN)
+    await asyncio.sleep(RECHECK_SECONDS)
     later = await brokers.group()
     still = [place for place in behind if later.committed.get(place) == group.committed.get(place)]
     if still:
@@ -101,7 +101,7 @@ async def _check_offsets(brokers: Brokers, group: Group, places: list[Partition]
             wrong.append(f"{name} ends at {ends[place]}, {committed - ends[place]} before {committed}")
         elif committed < begins[place]:
             wrong.append(f"{name} has lost the {begins[place] - committed} messages from {committed} on")
-    return AREA.unless(
+    return AREA.problem_if(
         bool(wrong),
         "offsets",
         "each log has the offset that the group goes on from",

@@ -15,7 +15,7 @@ from stream_app.settings import Settings
 AREA = Area("settings")
 
 RANDOM = "set it to at least 32 random characters, for example with: openssl rand -hex 32"
-MANY = 100_000
+NO_REAL_LIMIT = 100_000
 """More of something than one process can have at a time."""
 
 
@@ -190,13 +190,13 @@ def _addresses(settings: Settings, public: bool) -> Iterator[Finding]:
             "leave it out",
         )
     for text in filter(None, map(str.strip, settings.trusted_proxies.split(","))):
-        if text == "*" or _is_everybody(text):
+        if text == "*" or _matches_all_addresses(text):
             yield AREA.problem(
                 "EXPORTER_TRUSTED_PROXIES",
                 f"{text}: everybody can choose the address that the log has for them",
                 "name the addresses of your proxies",
             )
-    if settings.metrics_port is not None and public and _is_any(settings.metrics_host):
+    if settings.metrics_port is not None and public and _is_all_interfaces(settings.metrics_host):
         yield AREA.warning(
             "EXPORTER_METRICS_HOST",
             f"metrics are served on {settings.metrics_host}, every address of this machine",
@@ -262,9 +262,9 @@ def _limits(settings: Settings) -> Iterator[Finding]:
         "api_call_limit", "api_connection_limit", "api_stream_limit", "user_pending_limit",
         "user_schedule_limit",
     ):  # fmt: skip
-        if getattr(settings, name) > MANY:
+        if getattr(settings, name) > NO_REAL_LIMIT:
             yield AREA.warning(
-                f"EXPORTER_{name.upper()}", "it limits nothing", f"set it to less than {MANY:,}"
+                f"EXPORTER_{name.upper()}", "it limits nothing", f"set it to less than {NO_REAL_LIMIT:,}"
             )
     if settings.kafka_replication_factor < 2 and any(
         not is_local_url(server.strip()) for server in settings.kafka_bootstrap_servers.split(",")
@@ -276,14 +276,14 @@ def _limits(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _is_everybody(text: str) -> bool:
+def _matches_all_addresses(text: str) -> bool:
     try:
         return ip_network(text, strict=False).prefixlen == 0
     except ValueError:
         return False
 
 
-def _is_any(host: str) -> bool:
+def _is_all_interfaces(host: str) -> bool:
     try:
         return ip_address(host).is_unspecified
     except ValueError:

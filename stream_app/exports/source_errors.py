@@ -51,7 +51,7 @@ def source_errors(timed_out: Callable[[], bool] = lambda: False) -> Iterator[Non
         Retryable: the error passes by itself.
         Rejected: the statement can never succeed; the text has nothing of the server's.
     """
-    with metrics.errors_of("source_database"):
+    with metrics.count_errors("source_database"):
         try:
             yield
         except (

@@ -77,7 +77,7 @@ def _rendered(chunks: TimedChunks, wait: WaitTimer, span: Span) -> Iterator[byte
     try:
         yield from chunks
     except Exception as error:
-        span.failed(error)
+        span.record_error(error)
         raise
     finally:
         _tell(span, chunks.seconds, wait)
@@ -86,4 +86,4 @@ def _rendered(chunks: TimedChunks, wait: WaitTimer, span: Span) -> Iterator[byte
 
 def _tell(span: Span, seconds: float, wait: WaitTimer) -> None:
     waited = min(wait.seconds, seconds)
-    span.note({"exporter.busy_seconds": seconds - waited, "exporter.waited_seconds": waited})
+    span.set_attributes({"exporter.busy_seconds": seconds - waited, "exporter.waited_seconds": waited})

@@ -93,7 +93,7 @@ class EventProducer:
 
     async def _publish(self, messages: Sequence[_Message]) -> list[bool]:
         """Whether Kafka took each; one that it did not is too large."""
-        with metrics.errors_of("kafka"):
+        with metrics.count_errors("kafka"):
             handed = [await self._hand_over(message) for message in messages]
             return [_is_taken(found) for found in await asyncio.gather(*handed, return_exceptions=True)]
 

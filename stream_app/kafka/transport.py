@@ -38,7 +38,7 @@ MAX_BUFFERED_BYTES = 8 * 2**20
 FETCH_BYTES = 8 * 2**20
 """Bytes that one answer of a broker may have, beyond its first batch."""
 
-LOOKS, BETWEEN_LOOKS = 3, 1.0
+LOOKS, LOOP_LAG_INTERVAL = 3, 1.0
 """A new leader can say for a moment that its log ends before what the one before it had already delivered."""
 
 BRIEFLY = 0.02
@@ -120,7 +120,7 @@ class LosslessConsumer(Consumer):
             if all(committed.get(tp, 0) <= ends[tp] for tp in assigned):
                 break
             if look < LOOKS - 1:
-                await self.sleep(BETWEEN_LOOKS)
+                await self.sleep(LOOP_LAG_INTERVAL)
         for tp in assigned:
             offset = committed.get(tp)
             if offset is not None and not begins[tp] <= offset <= ends[tp]:

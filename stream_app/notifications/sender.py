@@ -88,7 +88,7 @@ class Sender:
         while True:
             try:
                 for lost in await self._outbox.settle_expired():
-                    metrics.delivered(lost.channel, lost.status)
+                    metrics.count_delivery(lost.channel, lost.status)
                     log.warning(
                         f"delivery.{lost.status}",
                         delivery=str(lost.delivery_id),
@@ -139,7 +139,9 @@ class Sender:
         with tracing.span(
             f"deliver {channel}", kind="CLIENT", parent=notification.traceparent, attributes=attributes
         ) as span:
-            span.note({"exporter.delivery.outcome": await self._deliver(channel, transport, notification)})
+            span.set_attributes(
+                {"exporter.delivery.outcome": await self._deliver(channel, transport, notification)}
+            )
 
     async def _deliver(
         self, channel: Channel, transport: Transport | None, notification: Notification
@@ -165,7 +167,7 @@ class Sender:
         except Rejected as error:
             status, reason = DeliveryStatus.SKIPPED, str(error)
         except DeliveryFailed as error:
-            tracing.current().failed(error)
+            tracing.current_span().record_error(error)
             if error.host_unreachable and notification.host:
                 await retry_until_possible(
                     self._outbox.host_unreachable, notification.host, FIRST_RETRY_DELAY, MAX_RETRY_DELAY
@@ -177,22 +179,22 @@ class Sender:
             )
             bound.warning("delivery.postponed", outcome=outcome, error=error.detail)
             if outcome is not None:
-                metrics.delivered(channel, outcome)
+                metrics.count_delivery(channel, outcome)
             return outcome
         except DeliveryRefused as error:
-            tracing.current().failed(error)
+            tracing.current_span().record_error(error)
             status, reason = DeliveryStatus.FAILED, str(error)
             if error.bad_address:
                 await retry_until_possible(self._outbox.suppress, notification.address, reason)
         except DeliveryUncertain as error:
-            tracing.current().failed(error)
+            tracing.current_span().record_error(error)
             status, reason = DeliveryStatus.AMBIGUOUS, str(error)
         except Exception as error:
-            tracing.current().failed(error)
+            tracing.current_span().record_error(error)
             bound.exception("delivery.crashed")
             status, reason = DeliveryStatus.AMBIGUOUS, "a fault of the service; its log knows more"
         if await retry_until_possible(self._outbox.finish, notification, status, reason):
-            metrics.delivered(channel, status)
+            metrics.count_delivery(channel, status)
             bound.info(f"delivery.{status}", reason=reason)
             return status
         bound.warning("delivery.claim_lost", status=status)

@@ -44,7 +44,7 @@ class WebhookTransport:
             "Content-Type": "application/json",
             "User-Agent": "streaming-exporter",
             **signed(self._keys(notification), message_id(notification), int(time.time()), body),
-            **({"traceparent": context} if (context := tracing.current().traceparent) else {}),
+            **({"traceparent": context} if (context := tracing.current_span().traceparent) else {}),
         }
         try:
             async with asyncio.timeout(self._settings.delivery_timeout_seconds):

@@ -9,9 +9,9 @@ from stream_app.observability import tracing
 from stream_app.settings import Settings
 
 
-def _in_trace(_: object, __: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+def _add_trace_ids(_: object, __: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Which trace a line belongs to, as the traces themselves have it."""
-    return {**tracing.ids(tracing.current().traceparent), **line}
+    return {**tracing.trace_ids(tracing.current_span().traceparent), **line}
 
 
 def configure(settings: Settings) -> None:
@@ -19,7 +19,7 @@ def configure(settings: Settings) -> None:
     pretty = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
-        _in_trace,
+        _add_trace_ids,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -19,8 +19,8 @@ from streaming_exporter.events import LifecycleData, Topic
 
 log = structlog.get_logger(__name__)
 
-CONSUMED = (Topic.REQUESTS, Topic.EVENTS, Topic.TICKS)
-BETWEEN_LOOKS = 0.25
+CONSUMED_TOPICS = (Topic.REQUESTS, Topic.EVENTS, Topic.TICKS)
+LOOP_LAG_INTERVAL = 0.25
 """Seconds between two measurements of the event loop."""
 
 OTHER = "other"
@@ -135,7 +135,7 @@ for metric, words in (
     (FAILURES, ("request", "service")),
     (CLAIMS, ("first", "later")),
     (RETRIES, ("drain", "fault", "outage")),
-    (DEAD_LETTERS, CONSUMED),
+    (DEAD_LETTERS, CONSUMED_TOPICS),
     (OFFSETS_LOST, ("before_beginning", "beyond_end", "topic_made_anew")),
 ):
     for word in words:
@@ -147,34 +147,34 @@ REGISTRIES: Mapping[str, tuple[CollectorRegistry, ...]] = {
 }
 """What each kind of process tells."""
 
-_known: dict[str, frozenset[str]] = {"dataset": frozenset(), "format": frozenset()}
+_known_labels: dict[str, frozenset[str]] = {"dataset": frozenset(), "format": frozenset()}
 
-_OF_THE_SERVICE = frozenset({"internal_error", "outage", "temporarily_unavailable", "worker_lost"})
+_SERVICE_FAILURE_CODES = frozenset({"internal_error", "outage", "temporarily_unavailable", "worker_lost"})
 """Codes of failures that no other request would have avoided."""
 
 
-def know(*, datasets: Collection[str], formats: Collection[str]) -> None:
+def set_known_labels(*, datasets: Collection[str], formats: Collection[str]) -> None:
     """Say which names may be labels: those of the registries."""
-    _known["dataset"], _known["format"] = frozenset(datasets), frozenset(formats)
+    _known_labels["dataset"], _known_labels["format"] = frozenset(datasets), frozenset(formats)
 
 
-def labels(dataset: str, format_: str) -> dict[str, str]:
+def job_labels(dataset: str, format_: str) -> dict[str, str]:
     """The labels of a job; a name that is not known is :data:`OTHER`."""
     given = {"dataset": dataset, "format": format_}
-    return {label: name if name in _known[label] else OTHER for label, name in given.items()}
+    return {label: name if name in _known_labels[label] else OTHER for label, name in given.items()}
 
 
-def ended(state: str, job: LifecycleData) -> None:
+def count_ended_job(state: str, job: LifecycleData) -> None:
     """Count a job whose terminal ``state`` was recorded."""
-    JOBS.labels(state=state, **labels(job.export_type, job.format)).inc()
+    JOBS.labels(state=state, **job_labels(job.export_type, job.format)).inc()
     if job.error is not None:
-        FAILURES.labels("service" if job.error.code in _OF_THE_SERVICE else "request").inc()
+        FAILURES.labels("service" if job.error.code in _SERVICE_FAILURE_CODES else "request").inc()
 
 
-def exported(outcome: LifecycleData, began: float) -> None:
+def observe_export(outcome: LifecycleData, began: float) -> None:
     """Measure a completed attempt that ``began`` at that moment of :func:`time.monotonic`."""
     seconds = time.monotonic() - began
-    kind = labels(outcome.export_type, outcome.format)["format"]
+    kind = job_labels(outcome.export_type, outcome.format)["format"]
     rows = outcome.row_count or 0
     DURATION.labels(kind).observe(seconds)
     ROWS.labels(kind).observe(rows)
@@ -183,43 +183,43 @@ def exported(outcome: LifecycleData, began: float) -> None:
         RATE.labels(kind).observe(rows / max(seconds, 0.001))
 
 
-def admitted(asked: datetime | None) -> None:
+def observe_admission(asked: datetime | None) -> None:
     """Measure how long a request that was ``asked`` then has waited to become a job."""
     if asked is not None:
         ADMISSION_LAG.observe(max(0.0, (datetime.now(UTC) - asked).total_seconds()))
 
 
-def delivered(channel: str, status: str) -> None:
+def count_delivery(channel: str, status: str) -> None:
     """Count what became of an attempt to tell somebody; one that is due again was postponed."""
     DELIVERIES.labels(channel, "postponed" if status == "pending" else status).inc()
 
 
-def queue(jobs: Mapping[tuple[str, str, str], int] | None, oldest: float | None) -> None:
+def set_queue(jobs: Mapping[tuple[str, str, str], int] | None, oldest: float | None) -> None:
     """Note how many jobs there are of each state, dataset and format; ``None`` where nobody could tell."""
     QUEUE_READ.set(jobs is not None)
     UNFINISHED.clear()
     for (state, dataset, format_), count in (jobs or {}).items():
-        UNFINISHED.labels(state=state, **labels(dataset, format_)).inc(count)
+        UNFINISHED.labels(state=state, **job_labels(dataset, format_)).inc(count)
     OLDEST_PENDING.set(max(0.0, oldest) if oldest is not None else float("nan"))
 
 
-def lag(behind: Mapping[str, int]) -> None:
+def set_consumer_lag(behind: Mapping[str, int]) -> None:
     """Note how many messages of each topic are not dealt with; of other topics this worker has none."""
-    for topic in CONSUMED:
+    for topic in CONSUMED_TOPICS:
         CONSUMER_LAG.labels(topic).set(behind.get(topic, 0))
 
 
-async def watch_loop() -> None:
+async def measure_loop_lag() -> None:
     """Measure the lag of the running event loop, for ever."""
     loop = asyncio.get_running_loop()
     while True:
-        due = loop.time() + BETWEEN_LOOKS
-        await asyncio.sleep(BETWEEN_LOOKS)
+        due = loop.time() + LOOP_LAG_INTERVAL
+        await asyncio.sleep(LOOP_LAG_INTERVAL)
         LOOP_LAG.observe(max(0.0, loop.time() - due))
 
 
 @contextmanager
-def errors_of(part: str) -> Iterator[None]:
+def count_errors(part: str) -> Iterator[None]:
     """Count what ``part``'s edge made of a library's error; each once, however many edges it passes."""
     try:
         yield
@@ -231,7 +231,7 @@ def errors_of(part: str) -> Iterator[None]:
         raise
 
 
-def told(process: str) -> CollectorRegistry:
+def registry_for(process: str) -> CollectorRegistry:
     """Everything that a ``worker`` or an ``api`` tells, as one registry."""
     together = CollectorRegistry()
     for registry in REGISTRIES[process]:
@@ -239,12 +239,12 @@ def told(process: str) -> CollectorRegistry:
     return together
 
 
-def serve(host: str, port: int) -> None:
+def serve_metrics(host: str, port: int) -> None:
     """Serve a worker's metrics over HTTP from a thread of their own, until the process ends.
 
     Where nobody can listen there, the worker works without: Prometheus says that it is missing.
     """
     try:
-        prometheus_client.start_http_server(port, host, told("worker"))
+        prometheus_client.start_http_server(port, host, registry_for("worker"))
     except OSError as error:
         log.error("metrics.listen_failed", host=host, port=port, error=str(error))

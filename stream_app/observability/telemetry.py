@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-LAST_SECONDS = 2.0
+SHUTDOWN_SECONDS = 2.0
 """How long the last spans may take when a process ends; a back end that is away keeps none from its end."""
 
 PACKAGE = "streaming-exporter"
 
 
-def exporters_asked_for(environ: Mapping[str, str]) -> list[str]:
+def requested_exporters(environ: Mapping[str, str]) -> list[str]:
     """Names of exporters; none: tracing is off.
 
     The specification's default is to send to a collector on this machine. Here somebody must say so: by an
@@ -42,15 +42,15 @@ def exporters_asked_for(environ: Mapping[str, str]) -> list[str]:
 
 
 @contextmanager
-def exported(service: str, instance: str) -> Iterator[None]:
+def exporting_spans(service: str, instance: str) -> Iterator[None]:
     """Send spans, if that is asked for, until the block ends, as ``service`` if no variable has a name."""
-    names = exporters_asked_for(os.environ)
+    names = requested_exporters(os.environ)
     provider = _provider(names, service, instance) if names else None
     if provider is None:
         yield
         return
     tracing.tracer = provider.get_tracer(PACKAGE, version(PACKAGE))
-    log.info("tracing.on", exporters=names, service=provider.resource.attributes["service.name"])
+    log.info("tracing.started", exporters=names, service=provider.resource.attributes["service.name"])
     try:
         yield
     finally:
@@ -64,7 +64,7 @@ def _provider(names: list[str], service: str, instance: str) -> "TracerProvider 
         return _built(names, service, instance)
     except Exception as error:  # the SDK and exporters of others: what they raise is not documented
         log.error(
-            "tracing.unavailable",
+            "tracing.setup_failed",
             error=f"{type(error).__name__}: {error}",
             correct=f"what is installed (the extra {PACKAGE}[tracing]), or one of these variables",
             variables=sorted(name for name in os.environ if name.startswith("OTEL_")),
@@ -104,6 +104,6 @@ def _shut_down(provider: "TracerProvider") -> None:
     """Send what is left, for a while: the SDK would wait for half a minute."""
     last = threading.Thread(target=provider.shutdown, name="last spans", daemon=True)
     last.start()
-    last.join(LAST_SECONDS)
+    last.join(SHUTDOWN_SECONDS)
     if last.is_alive():
-        log.warning("tracing.unsent", seconds=LAST_SECONDS)
+        log.warning("tracing.spans_lost", seconds=SHUTDOWN_SECONDS)

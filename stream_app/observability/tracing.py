@@ -49,11 +49,11 @@ class Span:
         _current.reset(self._token)
         if self._span is not None:
             if isinstance(error, Exception):
-                self.failed(error)
+                self.record_error(error)
             self._span.end()
 
     @contextmanager
-    def within(self) -> Generator[None]:
+    def activate(self) -> Generator[None]:
         """Make what happens in the block part of it, without an end."""
         token = _current.set(self)
         try:
@@ -66,7 +66,7 @@ class Span:
         if self._span is not None:
             self._span.end()
 
-    def note(self, attributes: Attributes, *, name: str | None = None) -> None:
+    def set_attributes(self, attributes: Attributes, *, name: str | None = None) -> None:
         """Add what is known by now; ``None`` is not."""
         if self._span is None:
             return
@@ -74,13 +74,13 @@ class Span:
         if name is not None:
             self._span.update_name(name)
 
-    def failed(self, error: Exception | str) -> None:
+    def record_error(self, error: Exception | str) -> None:
         """It went wrong: the kind of error, and where in the code."""
         if self._span is None:
             return
         from opentelemetry.trace import StatusCode
 
-        what = error if isinstance(error, str) else _kind(error)
+        what = error if isinstance(error, str) else _error_type(error)
         self._span.set_attribute("error.type", what)
         self._span.set_status(StatusCode.ERROR)
         if isinstance(error, Exception):
@@ -88,11 +88,11 @@ class Span:
             self._span.add_event("exception", {"exception.type": what, "exception.stacktrace": where})
 
 
-NOTHING = Span(None, None)
-_current: ContextVar[Span] = ContextVar("span", default=NOTHING)
+NO_SPAN = Span(None, None)
+_current: ContextVar[Span] = ContextVar("span", default=NO_SPAN)
 
 
-def current() -> Span:
+def current_span() -> Span:
     """What happens is part of this span."""
     return _current.get()
 
@@ -114,19 +114,19 @@ def span(
     begun = tracer.start_span(name, context, trace.SpanKind[kind])
     made = begun.get_span_context()
     opened = Span(begun, f"00-{made.trace_id:032x}-{made.span_id:016x}-{made.trace_flags:02x}")
-    opened.note(attributes or {})
+    opened.set_attributes(attributes or {})
     return opened
 
 
 @contextmanager
-def spans(begun: Iterable[Span]) -> Iterator[list[Span]]:
+def end_together(begun: Iterable[Span]) -> Iterator[list[Span]]:
     """Several that end, and fail, together."""
     opened = list(begun)
     try:
         yield opened
     except Exception as error:
         for item in opened:
-            item.failed(error)
+            item.record_error(error)
         raise
     finally:
         for item in opened:
@@ -134,12 +134,12 @@ def spans(begun: Iterable[Span]) -> Iterator[list[Span]]:
 
 
 @contextmanager
-def processing(events: Sequence[Event]) -> Iterator[list[Event]]:
+def process_spans(events: Sequence[Event]) -> Iterator[list[Event]]:
     """Deal with a batch of messages: each has a span in the trace of whoever sent it, and then carries it."""
     if tracer is None:
         yield list(events)
         return
-    with spans(
+    with end_together(
         span(
             f"process {event.topic}",
             kind="CONSUMER",
@@ -148,23 +148,23 @@ def processing(events: Sequence[Event]) -> Iterator[list[Event]]:
         )
         for event in events
     ) as opened:
-        yield [carrying(event, item) for event, item in zip(events, opened, strict=True)]
+        yield [with_trace_context(event, item) for event, item in zip(events, opened, strict=True)]
 
 
-def sending(event: Event) -> Span:
-    """Publish ``event``, which is to be :func:`carrying` the span."""
+def send_span(event: Event) -> Span:
+    """Publish ``event``, which is to be :func:`with_trace_context` the span."""
     attributes = None if tracer is None else _messaging(event, "send")
     return span(f"send {event.topic}", kind="PRODUCER", attributes=attributes)
 
 
-def carrying(event: Event, opened: Span) -> Event:
+def with_trace_context(event: Event, opened: Span) -> Event:
     """``event`` with the context of a span."""
     if event.traceparent == opened.traceparent:
         return event
     return event.model_copy(update={"traceparent": opened.traceparent})
 
 
-def ids(traceparent: str | None) -> dict[str, str]:
+def trace_ids(traceparent: str | None) -> dict[str, str]:
     """``trace_id`` and ``span_id``, as logs have them, if ``traceparent`` is well formed."""
     found = match(traceparent)
     return {"trace_id": found["trace_id"], "span_id": found["span_id"]} if found else {}
@@ -183,6 +183,6 @@ def _messaging(event: Event, operation: str) -> dict[str, str | int | None]:
     }
 
 
-def _kind(error: Exception) -> str:
+def _error_type(error: Exception) -> str:
     """The stable word of the service's own errors, the class of all others."""
     return error.code if isinstance(error, ExporterError) else type(error).__qualname__

@@ -203,7 +203,9 @@ class Scheduler:
     async def _insert(
         self, connection: AsyncConnection, rows: Sequence[dict[str, Any]]
     ) -> Sequence[LifecycleData]:
-        with tracing.spans(tracing.span("run schedule", attributes=_traced(row)) for row in rows) as begun:
+        with tracing.end_together(
+            tracing.span("run schedule", attributes=_traced(row)) for row in rows
+        ) as begun:
             for row, span in zip(rows, begun, strict=True):
                 row["traceparent"] = span.traceparent
             return await self.jobs.admit(connection, rows)

@@ -126,7 +126,7 @@ def store_errors() -> Iterator[None]:
         Rejected: it never takes such a file.
         Retryable: it failed at this one thing.
     """
-    with metrics.errors_of("object_store"), _ours():
+    with metrics.count_errors("object_store"), _ours():
         yield
 
 

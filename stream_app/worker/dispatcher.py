@@ -146,7 +146,7 @@ class Dispatcher:
         if taken_over := self._attempts.get(claim.job_id):
             taken_over.end(StopReason.LEASE_LOST)
         span = tracing.span("export", parent=claim.traceparent, attributes=claim.traced)
-        with span.within(), structlog.contextvars.bound_contextvars(**claim.named):
+        with span.activate(), structlog.contextvars.bound_contextvars(**claim.named):
             claim = replace(claim, traceparent=span.traceparent)
             attempt = self._attempts[claim.job_id] = self._runner.start(claim)
             task = asyncio.create_task(self._runner.finish(attempt), name=f"attempt {claim.job_id}")

@@ -111,7 +111,7 @@ class WorkerHealth(Service):
         for check in self._checks:
             self.add_future(check.run())
         self.add_future(self._run_checks())
-        self.add_future(metrics.watch_loop())
+        self.add_future(metrics.measure_loop_lag())
 
     async def on_shutdown(self) -> None:
         self._set_ready(False)
@@ -157,7 +157,9 @@ class WorkerHealth(Service):
             blocked_by=self._app.blocked_by,
             progress={place: self._app.steps(place) for place in seen},
         )
-        metrics.lag({name.removeprefix(self._prefix): lag for name, lag in signs.behind().items()})
+        metrics.set_consumer_lag(
+            {name.removeprefix(self._prefix): lag for name, lag in signs.behind().items()}
+        )
         health, reason = self._watchdog.look(signs)
         if (health, reason) != self._said:
             log.info(f"worker.{health.value}", worker=self._worker, reason=reason)

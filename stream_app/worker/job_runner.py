@@ -101,9 +101,9 @@ class JobRunner:
             if outcome is None:
                 return
             if await retry_until_possible(self.store.seal, claim, outcome):
-                tracing.current().note(_traced(outcome))
+                tracing.current_span().set_attributes(_traced(outcome))
                 if outcome.status == Status.COMPLETED:
-                    metrics.exported(outcome, attempt.began)
+                    metrics.observe_export(outcome, attempt.began)
                 await self.rescuer.publish(outcome)
             else:
                 log.warning("job.lease_lost_at_end")
@@ -178,9 +178,9 @@ class JobRunner:
         if not export.cancelled() and error is None:
             return export.result()
         if attempt.stop is not None:
-            tracing.current().note({"exporter.stopped": attempt.stop.value})
+            tracing.current_span().set_attributes({"exporter.stopped": attempt.stop.value})
         elif isinstance(error, Exception):
-            tracing.current().failed(error)
+            tracing.current_span().record_error(error)
         match attempt.stop:
             case StopReason.CANCELLED:
                 return claim.lifecycle(Status.CANCELLED, completed_at=claim.now)

@@ -50,7 +50,7 @@ class LifecycleHandler:
         read, unread = decode_all(messages, Topic.EVENTS)
         outcomes, refused = self._believed(read, await self.store.clock.read())
         if outcomes:
-            with tracing.processing(outcomes) as traced:
+            with tracing.process_spans(outcomes) as traced:
                 await self._apply(traced)
         for message, reason in (*unread, *refused):
             await self.emit.dead_letter(message, reason)
@@ -90,6 +90,6 @@ class LifecycleHandler:
 
 def _tell(event: Event, record: Row[Any]) -> None:
     """Count how a job ended, and write its line of the log."""
-    metrics.ended(OUTCOMES[event.type], event.lifecycle)
-    told = summarize(event.lifecycle, record) | tracing.ids(event.traceparent)
+    metrics.count_ended_job(OUTCOMES[event.type], event.lifecycle)
+    told = summarize(event.lifecycle, record) | tracing.trace_ids(event.traceparent)
     log.info(f"job.{OUTCOMES[event.type]}", **told)

@@ -54,7 +54,7 @@ class RequestHandler:
                 requests[event.job_id] = event
                 if _asked(event, message, now) < oldest:
                     old[event.job_id] = message
-        with tracing.processing([*requests.values(), *cancellations]) as traced:
+        with tracing.process_spans([*requests.values(), *cancellations]) as traced:
             asked = dict(zip(requests, traced, strict=False))
             forgotten, held = await self._admit(asked, old.keys(), traced[len(asked) :])
         for message, event in read:
@@ -95,7 +95,7 @@ class RequestHandler:
         admitted, held = await self._commit([rows[job_id] for job_id in wanted])
         ended = await self._cancel([event.job_id for event in cancellations])
         for data in admitted:
-            metrics.admitted(asked[data.job_id].time)
+            metrics.observe_admission(asked[data.job_id].time)
         outcomes = [
             LifecycleData.model_validate(row["outcome"] | {"traceparent": row["traceparent"]})
             for row in (rows[data.job_id] for data in admitted)

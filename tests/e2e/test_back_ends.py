@@ -61,5 +61,5 @@ def test_back_ends_that_hang_and_die_harm_nobody(
     assert worker.child.exit_code == 0, worker.child.tail()
     hanging.close()
     events = [line["event"] for line in lines(worker.log)]
-    assert events.count("tracing.on") == 1
+    assert events.count("tracing.started") == 1
     assert "Queue full, dropping Span." in events

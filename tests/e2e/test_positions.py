@@ -11,7 +11,7 @@ from aiokafka.admin import NewPartitions, RecordsToDelete
 
 from dev.apps import AppProcess
 from dev.stack import Stack
-from stream_app.doctor.examination import examine
+from stream_app.doctor.checks import run_checks
 from stream_app.doctor.findings import State
 from streaming_exporter.events import Topic
 from streaming_exporter.kafka_connection import ensure_topics
@@ -55,7 +55,7 @@ def lost(own: Deployment) -> set[UUID]:
 
 
 async def _offsets(own: Deployment) -> tuple[State, str]:
-    found = {(item.area, item.check): item async for item in examine(own.settings)}["kafka", "offsets"]
+    found = {(item.area, item.check): item async for item in run_checks(own.settings)}["kafka", "offsets"]
     return found.state, found.what
 
 

@@ -24,7 +24,9 @@ RULES: list[dict[str, Any]] = [
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 FAMILIES = {
-    family.name: family for process in metrics.REGISTRIES for family in metrics.told(process).collect()
+    family.name: family
+    for process in metrics.REGISTRIES
+    for family in metrics.registry_for(process).collect()
 }
 SERIES = {name + suffix: name for name, family in FAMILIES.items() for suffix in SUFFIXES[family.type]}
 """The family of each series."""

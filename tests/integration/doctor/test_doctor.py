@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from dev.postgres import STATE
 from dev.stack import Stack
 from stream_app.db.engine import create_engine
-from stream_app.doctor import examination
+from stream_app.doctor import checks
 from stream_app.doctor.bucket import check_bucket
 from stream_app.doctor.findings import Finding, State
 from stream_app.settings import DEVELOPMENT_SECRET, Settings
@@ -124,7 +124,7 @@ async def _numbers(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
 def examine(own: Settings) -> Examine:
     async def run(**changed: Any) -> Report:
         full = changed.pop("full", False)
-        return Report([item async for item in examination.examine(own.model_copy(update=changed), full=full)])
+        return Report([item async for item in checks.run_checks(own.model_copy(update=changed), full=full)])
 
     return run
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from minio.lifecycleconfig import LifecycleConfig
 
-from stream_app.doctor.bucket import _trial
+from stream_app.doctor.bucket import _check_upload
 from stream_app.doctor.findings import State
 from stream_app.settings import Settings
 from stream_app.storage import parts
@@ -91,7 +91,7 @@ def test_checksums_that_are_refused_are_done_without(
 def _trial_of(store: ObjectStore) -> Any:
     import asyncio
 
-    return asyncio.run(_trial(store, Settings(_env_file=None)))
+    return asyncio.run(_check_upload(store, Settings(_env_file=None)))
 
 
 def test_where_no_way_is_taken_the_upload_goes_without(

@@ -143,7 +143,7 @@ async def test_a_new_leader_may_need_a_moment_to_know_its_end(consumer: Lossless
     consumer.__dict__.update(stored={PLACE: 7, UNREAD: 7}, ends=[6, 6, 7])
     await consumer.perform_seek()
     assert consumer.__dict__["sought"] == {}
-    assert consumer.__dict__["slept"] == transport.BETWEEN_LOOKS
+    assert consumer.__dict__["slept"] == transport.LOOP_LAG_INTERVAL
 
 
 @pytest.mark.parametrize("rebalanced", [True, False])

@@ -13,17 +13,17 @@ def counted(part: str, kind: str) -> float:
 
 
 def test_names_that_are_not_known_are_one_label(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "_known", {})
-    metrics.know(datasets={"ledger"}, formats={"csv"})
-    assert metrics.labels("ledger", "csv") == {"dataset": "ledger", "format": "csv"}
-    assert metrics.labels("csv", "ledger") == {"dataset": "other", "format": "other"}
+    monkeypatch.setattr(metrics, "_known_labels", {})
+    metrics.set_known_labels(datasets={"ledger"}, formats={"csv"})
+    assert metrics.job_labels("ledger", "csv") == {"dataset": "ledger", "format": "csv"}
+    assert metrics.job_labels("csv", "ledger") == {"dataset": "other", "format": "other"}
 
 
 def test_an_error_counts_where_it_became_ours_and_only_there() -> None:
     before = counted("inner", "outage"), counted("outer", "outage")
 
     def away() -> None:
-        with metrics.errors_of("outer"), metrics.errors_of("inner"):
+        with metrics.count_errors("outer"), metrics.count_errors("inner"):
             try:
                 raise OSError("connection refused")
             except OSError as error:
@@ -41,7 +41,7 @@ def test_only_errors_of_a_library_are_a_parts_own(error: Exception, kind: str) -
     before = counted("part", kind)
     for cause in (None, OSError()):
         error.__cause__ = cause
-        with pytest.raises(type(error)), metrics.errors_of("part"):
+        with pytest.raises(type(error)), metrics.count_errors("part"):
             raise error
     assert counted("part", kind) == before + 1
 
@@ -61,8 +61,8 @@ def test_lag_is_what_is_not_dealt_with() -> None:
 
 @pytest.mark.parametrize("process", metrics.REGISTRIES)
 def test_every_metric_says_what_it_is(process: str) -> None:
-    names = [family.name for family in metrics.told(process).collect()]
+    names = [family.name for family in metrics.registry_for(process).collect()]
     assert len(names) == len(set(names))
-    for family in metrics.told(process).collect():
+    for family in metrics.registry_for(process).collect():
         assert family.name.startswith(("exporter_", "process_"))
         assert family.documentation

@@ -51,19 +51,19 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     ],
 )
 def test_the_standard_variables_decide(variables: dict[str, str], exporters: list[str]) -> None:
-    assert telemetry.exporters_asked_for(variables) == exporters
+    assert telemetry.requested_exporters(variables) == exporters
 
 
 def test_off_hands_on_what_came() -> None:
     event = cancel_event(uuid4(), source="/t", traceparent=TRACE)
-    with tracing.processing([event]) as events:
+    with tracing.process_spans([event]) as events:
         assert events[0] is event
     with tracing.span("outer", parent=TRACE) as outer:
         with tracing.span("inner") as inner:
             assert (outer.traceparent, inner.traceparent) == (TRACE, TRACE)
-            assert tracing.current() is inner
-        assert tracing.current() is outer
-    assert tracing.current() is tracing.NOTHING
+            assert tracing.current_span() is inner
+        assert tracing.current_span() is outer
+    assert tracing.current_span() is tracing.NO_SPAN
 
 
 @pytest.mark.parametrize(
@@ -71,13 +71,13 @@ def test_off_hands_on_what_came() -> None:
     [None, "", "x", TRACE.upper(), f"00-{'0' * 32}-{SPAN_ID}-01", TRACE + "-more", "ff" + TRACE[2:]],
 )
 def test_what_is_not_well_formed_has_no_ids(traceparent: str | None) -> None:
-    assert tracing.ids(traceparent) == {}
+    assert tracing.trace_ids(traceparent) == {}
 
 
 def test_on_continues_the_trace(memory: InMemorySpanExporter) -> None:
     event = cancel_event(uuid4(), source="/t", traceparent=TRACE)
     with (
-        tracing.processing([event]) as events,
+        tracing.process_spans([event]) as events,
         tracing.span("export", parent=events[0].traceparent),
         tracing.span("source", attributes={"known": 1, "unknown": None}),
     ):
@@ -93,7 +93,7 @@ def test_on_continues_the_trace(memory: InMemorySpanExporter) -> None:
         item.context and item.context.span_id for item in (first, export)
     ]
     assert source.attributes == {"known": 1}
-    assert tracing.ids(events[0].traceparent)["span_id"] == f"{first.context.span_id:016x}"
+    assert tracing.trace_ids(events[0].traceparent)["span_id"] == f"{first.context.span_id:016x}"
 
 
 def test_errors_are_told_by_their_kind(memory: InMemorySpanExporter) -> None:
@@ -159,17 +159,17 @@ async def test_phases_say_for_how_long_they_worked(memory: InMemorySpanExporter)
 
 
 def test_the_end_waits_for_no_back_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telemetry, "LAST_SECONDS", 0.3)
+    monkeypatch.setattr(telemetry, "SHUTDOWN_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
         with capture_logs() as logs:
-            with telemetry.exported("exporter-worker", "w1"):
+            with telemetry.exporting_spans("exporter-worker", "w1"):
                 with tracing.span("export"):
                     pass
                 began = time.monotonic()
             assert time.monotonic() - began < 2
-    assert [line["event"] for line in logs] == ["tracing.on", "tracing.unsent"]
+    assert [line["event"] for line in logs] == ["tracing.started", "tracing.spans_lost"]
     assert tracing.tracer is None
 
 
@@ -189,10 +189,10 @@ def test_variables_that_cannot_be_followed_are_said_and_work_goes_on(
     for name, value in {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", **variables}.items():
         monkeypatch.setenv(name, value)
     threads = set(threading.enumerate())
-    with capture_logs() as logs, telemetry.exported("exporter-worker", "w1"):
+    with capture_logs() as logs, telemetry.exporting_spans("exporter-worker", "w1"):
         assert tracing.tracer is None
         assert set(threading.enumerate()) <= threads
     (line,) = logs
-    assert line["event"] == "tracing.unavailable"
+    assert line["event"] == "tracing.setup_failed"
     assert reason in line["error"]
     assert variables.keys() <= set(line["variables"])

@@ -6,7 +6,7 @@ from stream_app.db.engine import autocommitting, create_engine, outages_are_retr
 from stream_app.doctor.bucket import check_bucket
 from stream_app.doctor.clocks import check_clocks
 from stream_app.doctor.findings import Area, Finding
-from stream_app.doctor.tables import check_tables
+from stream_app.doctor.state_database import check_state_database
 from stream_app.doctor.topics import check_topics
 from stream_app.doctor.unwise_settings import check_settings
 from stream_app.exports.source import Source
@@ -15,24 +15,26 @@ from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import ExporterError
 
-PATIENCE = 5.0
+TIMEOUT_SECONDS = 5.0
 
 
-async def examine(settings: Settings, *, full: bool = False) -> AsyncIterator[Finding]:
+async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator[Finding]:
     """Everything there is to say, as it is found."""
     for finding in check_settings(settings):
         yield finding
-    engine = create_engine(settings, application="exporter doctor", pool_size=1, pool_timeout=PATIENCE)
+    engine = create_engine(settings, application="exporter doctor", pool_size=1, pool_timeout=TIMEOUT_SECONDS)
     # No transaction is open while the store is asked.
     autocommit = autocommitting(engine)
-    storage = ObjectStore(settings, connections=20, timeout_seconds=PATIENCE, retry_seconds=PATIENCE)
-    brokers = Brokers(settings, client_id="exporter-doctor", patience=PATIENCE)
+    storage = ObjectStore(
+        settings, connections=20, timeout_seconds=TIMEOUT_SECONDS, retry_seconds=TIMEOUT_SECONDS
+    )
+    brokers = Brokers(settings, client_id="exporter-doctor", patience=TIMEOUT_SECONDS)
     source = Source(settings, connections=1)
 
     async def database() -> AsyncIterator[Finding]:
         with outages_are_retryable():
             async with engine.connect() as connection:
-                async for finding in check_tables(connection, settings):
+                async for finding in check_state_database(connection, settings):
                     yield finding
 
     async def bucket() -> AsyncIterator[Finding]:
@@ -49,7 +51,7 @@ async def examine(settings: Settings, *, full: bool = False) -> AsyncIterator[Fi
 
     async def rows() -> AsyncIterator[Finding]:
         (row,) = await source.fetch("SELECT rolsuper, rolname FROM pg_roles WHERE rolname = current_user")
-        yield Area("source").unless(
+        yield Area("source").problem_if(
             row["rolsuper"],
             "role",
             f"{row['rolname']} answers",

@@ -15,7 +15,7 @@ from stream_app.settings import Settings
 AREA = Area("database")
 
 WAITS_LONG, WAITS_TOO_LONG = timedelta(minutes=10), timedelta(hours=1)
-NOT_PRUNED = timedelta(days=1)
+NOT_CLEANED = timedelta(days=1)
 NOT_ADMITTED, NOT_EXPIRED = timedelta(minutes=5), timedelta(hours=1)
 
 _JOBS = text(
@@ -54,14 +54,14 @@ _OLD = text(
 )
 
 
-async def check_tables(connection: AsyncConnection, settings: Settings) -> AsyncIterator[Finding]:
+async def check_state_database(connection: AsyncConnection, settings: Settings) -> AsyncIterator[Finding]:
     """Migrations first: where they lack, there is no more to look at."""
     there = await connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL"))
     revision = (
         await connection.scalar(text("SELECT max(version_num) FROM alembic_version")) if there else None
     )
     behind = missing(revision)
-    yield AREA.unless(
+    yield AREA.problem_if(
         bool(behind),
         "migrations",
         f"at {revision}",
@@ -77,37 +77,37 @@ async def check_tables(connection: AsyncConnection, settings: Settings) -> Async
     }
     jobs = (await connection.execute(_JOBS, limits)).one()
     yield AREA.ok("jobs", f"{jobs.running} running, {jobs.pending} pending")
-    yield AREA.unless(
+    yield AREA.problem_if(
         jobs.abandoned > 0,
         "leases",
         "every running job has a worker",
         f"{jobs.abandoned} running jobs have lost their worker, and none took them over",
         "start a worker, or see in the workers' logs why they claim nothing",
     )
-    yield AREA.unless(
+    yield AREA.problem_if(
         jobs.unpublished > 0,
         "outcomes",
         "every outcome is published",
         f"{jobs.unpublished} jobs have ended without their event on record",
         "see in the workers' logs whether they reach Kafka (outcome.unpublished)",
     )
-    yield AREA.unless(
+    yield AREA.problem_if(
         jobs.unadmitted > 0,
         "admission",
         "every request is admitted",
         f"{jobs.unadmitted} jobs that the API took wait for their event to be read",
         "see that the API reaches Kafka and that the workers read exports.requests",
     )
-    yield AREA.unless(
+    yield AREA.problem_if(
         jobs.unexpired > 0,
         "expiry",
         "every file whose time is over is removed",
         f"{jobs.unexpired} files are kept longer than they should be",
         "see in the workers' logs whether they reach the object store (outcome.unpublished)",
     )
-    old = {"history": settings.history + NOT_PRUNED, "final": list(FINAL)}
+    old = {"history": settings.history + NOT_CLEANED, "final": list(FINAL)}
     kept = await connection.scalar(_OLD, old) or 0
-    yield AREA.unless(
+    yield AREA.problem_if(
         kept > 0,
         "history",
         f"nothing is older than {settings.history_days} days",
