@@ -12,6 +12,7 @@ COPY stream_app/ stream_app/
 COPY producers/ producers/
 COPY api/ api/
 RUN hatchling build -t wheel \
+    && (cd streaming_exporter && hatchling build -t wheel -d ../dist) \
     && uv pip install --python /opt/exporter --no-cache --no-deps --compile-bytecode dist/*.whl
 
 FROM python:3.13-slim

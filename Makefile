@@ -55,9 +55,10 @@ chaos: $(READY) ## Break everything while jobs run, over and over (MINUTES=, and
 docs: $(READY) ## Write docs/asyncapi.yaml, docs/openapi.json, docs/schemas/ and docs/licences.md anew
 	@$(PYTHON_ENV) -m tools.generate
 
-previous: $(READY) ## Keep a wheel of this version for the upgrade test of the next
+previous: $(READY) ## Keep the wheels of this version for the upgrade test of the next
 	@rm -f tests/chaos/previous/*.whl
-	@$(PYTHON_ENV) -m hatchling build -t wheel -d tests/chaos/previous
+	@for part in . streaming_exporter; do \
+		(cd $$part && $(CURDIR)/$(PYTHON_ENV) -m hatchling build -t wheel -d $(CURDIR)/tests/chaos/previous); done
 
 pictures: $(READY) ## Take the README's pictures of the page anew
 	@EXPORTER_TEST_SCREENSHOTS=docs/images $(PYTHON_ENV) -m pytest -q tests/e2e/test_page.py -k pictures
@@ -73,8 +74,9 @@ setup: $(READY) ## Create or update .venv from the locked requirements
 
 lock: ## Resolve the requirements again and write the lock files (UPGRADE=1 takes newer versions)
 	@test -x "$(UV)" || ./requirements/setup.sh
-	@$(COMPILE) $(if $(UPGRADE),--upgrade) --all-extras -o requirements/dev.txt pyproject.toml
-	@$(COMPILE) $(if $(UPGRADE),--upgrade) -c requirements/dev.txt \
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) --no-emit-package streaming-exporter --all-extras --group local --group dev \
+		-o requirements/dev.txt pyproject.toml
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) --no-emit-package streaming-exporter -c requirements/dev.txt \
 		--extra worker --extra api --extra parquet --extra fonts --extra tracing -o requirements/runtime.txt pyproject.toml
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -c requirements/dev.txt -o requirements/uv.txt requirements/uv.in
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -c requirements/dev.txt -o requirements/build.txt requirements/build.in
@@ -84,6 +86,6 @@ clean: ## Remove the virtual environment, local data, caches and demo files
 	@rm -rf .venv .local demo-exports .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): pyproject.toml requirements/dev.txt requirements/uv.txt requirements/setup.sh
+$(READY): pyproject.toml streaming_exporter/pyproject.toml requirements/dev.txt requirements/uv.txt requirements/setup.sh
 	@./requirements/setup.sh
 	@touch $@

@@ -30,7 +30,7 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(version("streaming-exporter"))
+        typer.echo(version("streaming-exporter-service"))
         raise typer.Exit
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from typing import Any
 
 import typer
@@ -58,9 +59,22 @@ class ExtensibleGroup(TyperGroup):
             failure = self._add(entry)
             if failure is not None and entry.name == cmd_name:
                 ctx.fail(
-                    f"{cmd_name} needs more packages: install streaming-exporter[{entry.name}] ({failure})"
+                    f"{cmd_name} needs more packages; "
+                    f"install streaming-exporter-service[{entry.name}] ({failure})"
                 )
         return super().get_command(ctx, cmd_name)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; one that lacks a package ends with the extras that bring it."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").partition(".")[0]
+            if not missing or find_spec(missing) is not None:
+                raise
+            extras = " or ".join(f"streaming-exporter-service[{entry.name}]" for entry in _entries())
+            text = f"this command needs the package {missing}, which is not installed; install {extras}"
+            raise _exit(text, FAILED) from error
 
     def _add(self, entry: EntryPoint) -> ImportError | None:
         try:

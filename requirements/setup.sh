@@ -49,4 +49,5 @@ fi
 say "setup: installing the locked packages"
 # Compiled once here: each process of each test would compile them anew where none may write them later.
 "$uv" pip sync --quiet --compile-bytecode --python .venv/bin/python --require-hashes requirements/dev.txt
-"$uv" pip install --quiet --python .venv/bin/python --no-build-isolation --no-deps --editable .
+"$uv" pip install --quiet --python .venv/bin/python --no-build-isolation --no-deps \
+    --editable ./streaming_exporter --editable .

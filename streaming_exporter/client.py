@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
@@ -52,6 +53,8 @@ class Api:
     """
 
     def __init__(self, url: str, token: str) -> None:
+        if find_spec("httpx") is None:
+            raise ImportError("Api needs httpx; install streaming-exporter[http]")
         import httpx
 
         self.url = url

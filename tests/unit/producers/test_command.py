@@ -55,7 +55,7 @@ def test_a_package_without_its_dependencies_does_not_break_the_others(
     assert run("--help").exit_code == 0
     result = run("broken")
     assert result.exit_code == 2
-    assert "streaming-exporter[broken]" in result.output
+    assert "streaming-exporter-service[broken]" in result.output
 
 
 def test_request_carries_every_field(published: list[Event]) -> None:

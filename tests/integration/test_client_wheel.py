@@ -1,0 +1,81 @@
+"""The wheel of the client library: what it brings into an empty environment, and that it works there."""
+
+import asyncio
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from dev.stack import Stack
+from stream_app.settings import Settings
+from streaming_exporter.events import Topic
+from streaming_exporter.kafka_connection import ensure_topics
+from tests.documents import BLOCKS
+from tests.installations import (
+    ROOT,
+    Installation,
+    build_wheel,
+    files_of,
+    requirements_of,
+    with_their_requirements,
+)
+from tests.topics import events_on
+
+LIBRARY = ROOT / "streaming_exporter"
+MODULES = {f"streaming_exporter.{path.stem}" for path in LIBRARY.glob("*.py")} - {
+    "streaming_exporter.__init__"
+}
+NEEDING_KAFKA = {"streaming_exporter.kafka_connection", "streaming_exporter.oauth"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of the client library."""
+    return build_wheel(LIBRARY, tmp_path_factory.mktemp("dist"))
+
+
+def import_all(modules: set[str]) -> str:
+    """A program that imports these modules."""
+    return "\n".join(f"import {module}" for module in sorted(modules))
+
+
+def test_it_brings_one_import_name_into_an_empty_environment(tmp_path: Path, wheel: Path) -> None:
+    assert Installation(tmp_path / "environment", wheel).import_names() == {"streaming_exporter"}
+
+
+def test_it_holds_the_modules_and_the_marker_of_types(wheel: Path) -> None:
+    modules = {f"streaming_exporter/{path.name}" for path in LIBRARY.glob("*.py")}
+    assert files_of(wheel) == modules | {"streaming_exporter/py.typed"}
+
+
+def test_it_needs_pydantic_and_each_extra_adds_one_package(wheel: Path) -> None:
+    assert requirements_of(wheel) == {"": {"pydantic"}, "kafka": {"aiokafka"}, "http": {"httpx"}}
+
+
+def test_with_pydantic_alone_every_module_but_those_of_kafka_can_be_imported(
+    tmp_path: Path, wheel: Path
+) -> None:
+    client = Installation(tmp_path / "environment", wheel)
+    client.offer(with_their_requirements({"pydantic"}))
+    done = client.run("python", "-c", import_all(MODULES - NEEDING_KAFKA))
+    assert done.returncode == 0, done.stderr
+    for missing in ("aiokafka", "httpx", "pydantic_settings", "stream_app", "producers", "api", "dev"):
+        assert "ModuleNotFoundError" in client.run("python", "-c", f"import {missing}").stderr
+    for part, extra in (
+        ("from streaming_exporter.publisher import Publisher; Publisher(KafkaSettings())", "kafka"),
+        ("from streaming_exporter.client import Api; Api('http://127.0.0.1', 't')", "http"),
+    ):
+        program = f"from streaming_exporter.kafka_settings import KafkaSettings\n{part}"
+        assert f"streaming-exporter[{extra}]" in client.run("python", "-c", program).stderr
+
+
+async def test_the_example_of_its_readme_publishes_a_request(
+    tmp_path: Path, wheel: Path, stack: Stack, settings: Settings
+) -> None:
+    client = Installation(tmp_path / "environment", wheel)
+    client.offer(with_their_requirements({"aiokafka", "pydantic"}))
+    (example,) = (block for block in BLOCKS if block.document == LIBRARY / "README.md")
+    await ensure_topics(settings)
+    done = await asyncio.to_thread(client.run, "python", "-c", example.text, env=stack.settings())
+    assert done.returncode == 0, done.stderr
+    assert UUID(done.stdout.strip()) in {event.job_id for event in await events_on(settings, Topic.REQUESTS)}

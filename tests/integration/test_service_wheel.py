@@ -1,0 +1,128 @@
+"""The wheel of the service: what it holds, what it needs, and that its programs run from it."""
+
+import asyncio
+import zipfile
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from stream_app.db.migrations import missing
+from stream_app.settings import Settings
+from tests.installations import (
+    ROOT,
+    Installation,
+    build_wheel,
+    files_of,
+    requirements_of,
+    with_their_requirements,
+)
+
+PACKAGES = ("api", "producers", "stream_app")
+LIBRARY = "streaming-exporter[http,kafka]"
+COMMAND = {"joserfc", "pydantic", "pydantic-settings", "rich", "typer", LIBRARY}
+"""What the service always needs: enough for the ``exporter`` command as a client."""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of the service."""
+    return build_wheel(ROOT, tmp_path_factory.mktemp("service"))
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of the client library, which the service needs."""
+    return build_wheel(ROOT / "streaming_exporter", tmp_path_factory.mktemp("library"))
+
+
+@pytest.fixture(scope="module")
+def needed(wheel: Path) -> dict[str, set[str]]:
+    """The packages that each extra needs; the key ``""`` has those that are always needed."""
+    return requirements_of(wheel)
+
+
+Install = Callable[[Iterable[str]], Installation]
+
+
+@pytest.fixture
+def install(tmp_path: Path, wheel: Path, library: Path) -> Install:
+    """Make an environment that holds both wheels, and the named packages with what they need."""
+
+    def make(names: Iterable[str]) -> Installation:
+        made = Installation(tmp_path / "environment", wheel, library)
+        made.offer(with_their_requirements(names) - {"streaming-exporter"})
+        return made
+
+    return make
+
+
+def test_it_holds_every_file_of_the_packages(wheel: Path) -> None:
+    """Migrations, the page, markers of types: every file that is no byte code."""
+    files = {path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()}
+    held = files_of(wheel)
+    assert held == {str(path.relative_to(ROOT)) for path in files if "__pycache__" not in path.parts}
+    assert {f"{package}/py.typed" for package in PACKAGES} <= held
+    assert {
+        "api/page/static/index.html",
+        "stream_app/db/migrations/versions/0001_jobs_and_schedules.py",
+    } <= held
+
+
+def test_it_brings_the_descriptions_for_other_languages(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name.partition(".data/data/share/streaming-exporter/")[2] for name in archive.namelist()}
+    schemas = {f"schemas/{path.name}" for path in (ROOT / "docs" / "schemas").iterdir()}
+    assert held - {""} == schemas | {"asyncapi.yaml", "openapi.json"}
+
+
+def test_it_brings_its_own_packages_and_needs_the_library_of_the_same_version(
+    tmp_path: Path, wheel: Path
+) -> None:
+    assert Installation(tmp_path / "environment", wheel).import_names() == set(PACKAGES)
+    assert version("streaming-exporter") == version("streaming-exporter-service")
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        text = archive.read(metadata).decode()
+    assert f"Requires-Dist: {LIBRARY}=={version('streaming-exporter')}\n" in text
+
+
+def test_what_each_role_needs(needed: dict[str, set[str]]) -> None:
+    assert needed[""] == COMMAND
+    assert needed["parquet"] == {"pyarrow"}
+    assert "faust-streaming" in needed["worker"] - needed["api"]
+    assert "fastapi" in needed["api"] - needed["worker"]
+    assert not {"dev", "local"} & needed.keys()
+
+
+def test_without_an_extra_it_is_a_client_and_no_service(install: Install) -> None:
+    client = install(COMMAND)
+    told = client.run("exporter", "--help")
+    assert told.returncode == 0, told.stderr
+    assert {"request", "status", "watch", "download", "token"} <= set(told.stdout.split())
+    assert client.run("exporter", "--version").stdout.strip() == version("streaming-exporter-service")
+    token = client.run("exporter", "token", "--user-id", "u")
+    assert token.stdout.count(".") == 2, token.stderr
+    refused = client.run("exporter", "status", str(uuid4()), "--api-url", "http://127.0.0.1:9")
+    assert refused.returncode == 1
+    assert "cannot be reached" in refused.stderr
+    for command in ("migrate", "worker"):
+        refused = client.run("exporter", command)
+        assert refused.returncode == 1
+        assert "streaming-exporter-service[worker]" in refused.stderr
+        assert "Traceback" not in refused.stderr
+
+
+async def test_with_the_extra_worker_it_migrates(
+    install: Install, needed: dict[str, set[str]], empty_settings: Settings
+) -> None:
+    url = empty_settings.database_url.get_secret_value()
+    worker = install(needed[""] | needed["worker"])
+    done = await asyncio.to_thread(worker.run, "exporter", "migrate", env={"EXPORTER_DATABASE_URL": url})
+    assert done.returncode == 0, done.stderr
+    connection = await asyncpg.connect(url)
+    assert missing(await connection.fetchval("SELECT version_num FROM alembic_version")) == []
+    await connection.close()
