@@ -16,16 +16,14 @@ from api import errors as problems
 from api.datasets import routes as datasets
 from api.files import deliveries, links
 from api.files import routes as files
-from api.files import webhook_secret as webhooks
 from api.jobs import event_stream as events
 from api.jobs import routes as jobs
 from api.middleware.request_context import HEADER, RequestContext
 from api.middleware.request_limits import RequestLimits
 from api.middleware.response_headers import hsts_headers
-from api.operations import access as details
-from api.operations import health, metrics, metrics_server
-from api.page import reference
-from api.page import routes as site
+from api.operations import metrics_server
+from api.operations import routes as operations
+from api.page import routes as page
 from api.parameters import reject_unknown_parameters
 from api.schedules import routes as schedules
 from api.services import open_services
@@ -64,17 +62,17 @@ def create_app(settings: Settings, *, host: str | None = None) -> FastAPI:
         # stream_app.observability.tracing.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.state.public_details = details.details_are_public(settings, host)
+    app.state.public_details = operations.details_are_public(settings, host)
     app.add_middleware(RequestLimits, settings=settings)
     app.add_middleware(RequestContext, headers=hsts_headers(settings))
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **_cors(settings))
     handlers.install(app)
-    for routes in (jobs, events, files, deliveries, links, schedules, webhooks, datasets, health, metrics):
+    for routes in (jobs, events, files, deliveries, links, schedules, datasets, operations):
         app.include_router(routes.router)
-    site.install(app)
+    page.install_page(app)
     if settings.api_docs:
-        reference.install(app)
+        page.install_reference(app)
     _document_problems(app)
     return app
 

@@ -15,8 +15,7 @@ from api.auth.signing_keys import Keys, PublishedKeys, SharedSecret
 from api.files.download_audit import DownloadAudit
 from api.jobs.live_updates import LiveUpdates
 from api.jobs.reader import JobReader
-from api.operations.queue_metrics import QueueMetrics
-from api.operations.readiness import Readiness
+from api.operations.service import QueueMetrics, Readiness
 from stream_app.addresses import AddressRules
 from stream_app.db.clock import DatabaseClock
 from stream_app.db.engine import create_engine

@@ -3,10 +3,10 @@
 import asyncio
 
 from fastapi import APIRouter
+from pydantic import BaseModel
 
 from api.auth.authenticator import CurrentUser
 from api.errors import problem_responses
-from api.jobs.schemas import Catalogue, ColumnView, DatasetView, FormatView
 from api.services import ApiServices, InjectedServices
 from stream_app.exports.columns import Column
 from stream_app.exports.datasets import Dataset
@@ -14,6 +14,51 @@ from stream_app.exports.filters import operators
 from streaming_exporter.errors import Rejected
 
 router = APIRouter(prefix="/exports/datasets", tags=["datasets"])
+
+
+class ColumnView(BaseModel):
+    """A column, and what filters may do with it; ``values`` are those of an enum."""
+
+    name: str
+    type: str
+    kind: str
+    nullable: bool
+    operators: list[str]
+    values: list[str] | None = None
+
+
+class DatasetView(BaseModel):
+    """Something that can be exported; ``error`` says why it cannot be at the moment.
+
+    ``owner`` and ``time`` are null where these columns are not shown. ``has_owner`` and ``has_time`` say that
+    there are such columns: then there are rows that are one's own, and windows.
+    """
+
+    name: str
+    description: str
+    owner: str | None
+    time: str | None
+    has_owner: bool = False
+    has_time: bool = False
+    columns: list[ColumnView]
+    error: str | None = None
+
+
+class FormatView(BaseModel):
+    """A way to write a file."""
+
+    name: str
+    description: str
+    media_type: str
+    extension: str
+    compressible: bool
+
+
+class Catalogue(BaseModel):
+    """Everything that can be asked for."""
+
+    datasets: list[DatasetView]
+    formats: list[FormatView]
 
 
 @router.get(

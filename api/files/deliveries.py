@@ -1,4 +1,4 @@
-"""Who was told of a job, and whose links still hold."""
+"""Mails and webhooks about a job: their deliveries, their links, and the secret that verifies webhooks."""
 
 from datetime import datetime
 from typing import Annotated
@@ -8,18 +8,25 @@ import structlog
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
+from api import audit_log
 from api.auth.authenticator import CurrentUser
-from api.errors import problem_responses
-from api.jobs.routes import job_data_of
+from api.errors import Problem, problem_responses
+from api.jobs.routes import find_job_with_data
 from api.services import InjectedServices
+from stream_app.addresses import MAX_URL, receiver_url
 from stream_app.notifications.models import Channel, DeliveryStatus
+from stream_app.notifications.webhook import receiver_key, secret_text
+from streaming_exporter.errors import Rejected
 
-router = APIRouter(prefix="/exports/jobs", tags=["deliveries"])
+router = APIRouter(prefix="/exports", tags=["deliveries"])
 log = structlog.get_logger(__name__)
 
 
 class DeliveryView(BaseModel):
-    """One message: ``ambiguous`` may have arrived or not, ``reason`` says why it is not sent."""
+    """One mail or webhook call to one recipient.
+
+    ``ambiguous``: the service does not know whether it arrived. ``reason`` explains why it was not sent.
+    """
 
     channel: Channel
     address: str
@@ -33,27 +40,38 @@ class DeliveryView(BaseModel):
 
 
 class Deliveries(BaseModel):
-    """Everything that was or is to be sent about a job."""
+    """All deliveries of a job, also those that are still to be sent."""
 
     deliveries: list[DeliveryView]
 
 
 class Revoked(BaseModel):
-    """Whose links hold no longer."""
+    """The recipients whose links no longer work."""
 
     addresses: list[str]
 
 
+class WebhookSecret(BaseModel):
+    """The secret with which one receiver verifies webhooks, in the form of Standard Webhooks.
+
+    ``previous_secret`` is the one before, while the operators change the key that both are derived from.
+    """
+
+    url: str
+    secret: str
+    previous_secret: str | None
+
+
 @router.get(
-    "/{job_id}/deliveries",
+    "/jobs/{job_id}/deliveries",
     operation_id="listDeliveries",
-    summary="Who was told of it, and how that went",
+    summary="The mails and webhooks of a job, with their state",
     response_model=Deliveries,
     responses=problem_responses(401, 404, 500, 503),
 )
 async def list_deliveries(job_id: UUID, services: InjectedServices, user: CurrentUser) -> Deliveries:
-    """Mails and webhooks are noted here as soon as the job has ended."""
-    await job_data_of(services, user, job_id)
+    """Deliveries appear here as soon as the job has ended."""
+    await find_job_with_data(services, user, job_id)
     return Deliveries(
         deliveries=[
             DeliveryView(
@@ -67,15 +85,15 @@ async def list_deliveries(job_id: UUID, services: InjectedServices, user: Curren
                 finished_at=row.finished_at,
                 revoked=row.revoked_at is not None,
             )
-            for row in await services.outbox.of_job(job_id)
+            for row in await services.outbox.deliveries_of(job_id)
         ]
     )
 
 
 @router.delete(
-    "/{job_id}/links",
+    "/jobs/{job_id}/links",
     operation_id="revokeLinks",
-    summary="Make the links in mails worthless",
+    summary="Revoke the links in mails and webhooks",
     response_model=Revoked,
     responses=problem_responses(401, 404, 422, 500, 503),
 )
@@ -83,10 +101,38 @@ async def revoke_links(
     job_id: UUID,
     services: InjectedServices,
     user: CurrentUser,
-    address: Annotated[str | None, Query(max_length=2000, description="Only this recipient's")] = None,
+    address: Annotated[
+        str | None, Query(max_length=2000, description="Revoke only the links of this recipient")
+    ] = None,
 ) -> Revoked:
-    """The file stays, and so does the job's own download call. It cannot be undone."""
-    await job_data_of(services, user, job_id)
+    """The file stays, and its owner can still download it. A revoked link cannot be restored."""
+    await find_job_with_data(services, user, job_id)
     addresses = await services.outbox.revoke(job_id, address)
     log.info("links.revoked", user=user.id, job_id=str(job_id), addresses=len(addresses))
     return Revoked(addresses=addresses)
+
+
+@router.get(
+    "/webhook-secret",
+    operation_id="getWebhookSecret",
+    summary="The secret that verifies webhooks to one of your URLs",
+    response_model=WebhookSecret,
+    responses=problem_responses(401, 422, 500, 503),
+)
+async def get_webhook_secret(
+    services: InjectedServices,
+    user: CurrentUser,
+    url: Annotated[
+        str, Query(max_length=MAX_URL, description="The URL of the webhook; its query string is ignored")
+    ],
+) -> WebhookSecret:
+    """The secret is valid only for webhooks of your own jobs and schedules to this URL."""
+    try:
+        services.addressing.webhook(url, field="url")
+    except Rejected as error:
+        raise Problem(422, error.code, str(error)) from error
+    secrets = [secret_text(receiver_key(key, user.id, url)) for key in services.settings.webhook_keys]
+    audit_log.set_object("webhook", services.address_hash(receiver_url(url)), owner=user.id)
+    return WebhookSecret(
+        url=receiver_url(url), secret=secrets[0], previous_secret=secrets[1] if len(secrets) > 1 else None
+    )

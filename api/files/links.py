@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse
 from api import audit_log
 from api.errors import Problem, problem_responses
 from api.files.routes import finished, presigned
-from api.middleware.response_headers import policy
+from api.middleware.response_headers import content_security_policy
 from api.services import ApiServices, InjectedServices
 from stream_app.notifications.links import BadLink, Purpose
 
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 _STYLE = "body{font:16px/1.5 system-ui,sans-serif;max-width:32em;margin:4em auto;padding:0 1em}"
 _STYLE_HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
-_POLICY = policy(style_src=f"'sha256-{_STYLE_HASH}'", form_action="'self'")
+_POLICY = content_security_policy(style_src=f"'sha256-{_STYLE_HASH}'", form_action="'self'")
 
 _REDIRECT: dict[int | str, dict[str, Any]] = {
     307: {

@@ -6,12 +6,12 @@ from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from api.auth.authenticator import CurrentUser, User
 from api.errors import Problem, problem_responses
-from api.jobs.routes import POLL_SECONDS, job_data_of
-from api.jobs.schemas import Manifest, is_expired
+from api.jobs.routes import POLL_SECONDS, find_job_with_data
+from api.jobs.schemas import is_expired
 from api.services import ApiServices, InjectedServices
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import UNFINISHED, Status
@@ -23,6 +23,20 @@ class DownloadLink(BaseModel):
     """Where the file is, for a few minutes."""
 
     url: str
+
+
+class Manifest(BaseModel):
+    """What a finished file is, so that it can be checked."""
+
+    model_config = ConfigDict(extra="allow")
+
+    export_job_id: UUID
+    file_name: str
+    content_type: str
+    rows: int
+    bytes: int
+    sha256: str
+    as_of: datetime
 
 
 _REDIRECT: dict[int | str, dict[str, Any]] = {
@@ -100,7 +114,7 @@ async def _finished(services: ApiServices, user: User, job_id: UUID) -> ExportJo
     Raises:
         Problem: 404 no such job, 409 no file yet or never, 410 no more.
     """
-    return finished(await job_data_of(services, user, job_id), services.clock.now())
+    return finished(await find_job_with_data(services, user, job_id), services.clock.now())
 
 
 def finished(job: ExportJob, now: datetime) -> ExportJob:

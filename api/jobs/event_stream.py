@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from api.auth.authenticator import CurrentUser, User
 from api.errors import problem_responses
 from api.jobs.live_updates import UNFINISHED_LISTED, Update, version
-from api.jobs.routes import job_status_of
+from api.jobs.routes import find_job
 from api.jobs.schemas import JobView
 from api.services import ApiServices, InjectedServices
 from stream_app.jobs.states import UNFINISHED
@@ -84,7 +84,7 @@ async def watch_export(
     job_id: UUID, services: InjectedServices, user: CurrentUser, last_event_id: LastEventId = None
 ) -> Response:
     """How the job stands, at once and whenever that changes; ended by the event that says how it ended."""
-    job = await job_status_of(services, user, job_id)
+    job = await find_job(services, user, job_id)
     if job.status not in UNFINISHED and last_event_id == version(job):
         return Response(status_code=204)
     events = _one(services, job_id, last_event_id, data=user.can_see_data(job.user_id))

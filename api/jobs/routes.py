@@ -32,19 +32,19 @@ _IF_NONE_MATCH = {
 }
 
 
-async def job_data_of(services: ApiServices, user: User, job_id: UUID) -> ExportJob:
+async def find_job_with_data(services: ApiServices, user: User, job_id: UUID) -> ExportJob:
     """The job, if the user may see what is in it.
 
     Raises:
         Problem: 404 there is none for them, 403 they may only see how it stands.
     """
-    job = await job_status_of(services, user, job_id)
+    job = await find_job(services, user, job_id)
     if not user.can_see_data(job.user_id):
         raise Problem(403, "role_missing", "What is in other users' jobs needs the role exports:admin")
     return job
 
 
-async def job_status_of(services: ApiServices, user: User, job_id: UUID) -> ExportJob:
+async def find_job(services: ApiServices, user: User, job_id: UUID) -> ExportJob:
     """The job, if the user may see at least how it stands; :func:`seen` leaves out what is not for them.
 
     Raises:
@@ -153,11 +153,8 @@ async def list_exports(
         before=pagination.decode(cursor) if cursor else None,
         limit=limit + 1,
     )
-    more = len(jobs) > limit
-    page = JobPage.model_construct(
-        jobs=[seen(services, user, job) for job in jobs[:limit]],
-        next_cursor=pagination.encode((jobs[limit - 1].created_at, jobs[limit - 1].id)) if more else None,
-    )
+    shown, following = pagination.page_of(jobs, limit)
+    page = JobPage.model_construct(jobs=[seen(services, user, job) for job in shown], next_cursor=following)
     return Response(page.model_dump_json(), media_type="application/json")
 
 
@@ -181,7 +178,7 @@ async def get_export(
     request: Request,
 ) -> Response:
     """`Retry-After` is there while the job has not ended; send `If-None-Match` to poll cheaply."""
-    job = await job_status_of(services, user, job_id)
+    job = await find_job(services, user, job_id)
     body = seen(services, user, job).model_dump_json().encode()
     tag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
     headers = {"ETag": tag, "Cache-Control": "no-store"}
@@ -203,7 +200,7 @@ async def get_export(
 )
 async def cancel_export(job_id: UUID, services: InjectedServices, user: CurrentUser) -> Accepted:
     """A job that runs is stopped; the answer shows how it stood when it was asked for."""
-    job = await job_status_of(services, user, job_id)
+    job = await find_job(services, user, job_id)
     if job.status not in UNFINISHED and not user.can_see_data(job.user_id):
         raise Problem(403, "role_missing", "To remove other users' files needs the role exports:admin")
     async with services.store.transaction() as connection:

@@ -190,65 +190,6 @@ class JobPage(BaseModel):
     next_cursor: str | None
 
 
-class Manifest(BaseModel):
-    """What a finished file is, so that it can be checked."""
-
-    model_config = ConfigDict(extra="allow")
-
-    export_job_id: UUID
-    file_name: str
-    content_type: str
-    rows: int
-    bytes: int
-    sha256: str
-    as_of: datetime
-
-
-class ColumnView(BaseModel):
-    """A column, and what filters may do with it; ``values`` are those of an enum."""
-
-    name: str
-    type: str
-    kind: str
-    nullable: bool
-    operators: list[str]
-    values: list[str] | None = None
-
-
-class DatasetView(BaseModel):
-    """Something that can be exported; ``error`` says why it cannot be at the moment.
-
-    ``owner`` and ``time`` are null where these columns are not shown. ``has_owner`` and ``has_time`` say that
-    there are such columns: then there are rows that are one's own, and windows.
-    """
-
-    name: str
-    description: str
-    owner: str | None
-    time: str | None
-    has_owner: bool = False
-    has_time: bool = False
-    columns: list[ColumnView]
-    error: str | None = None
-
-
-class FormatView(BaseModel):
-    """A way to write a file."""
-
-    name: str
-    description: str
-    media_type: str
-    extension: str
-    compressible: bool
-
-
-class Catalogue(BaseModel):
-    """Everything that can be asked for."""
-
-    datasets: list[DatasetView]
-    formats: list[FormatView]
-
-
 def is_expired(job: ExportJob, now: datetime) -> bool:
     """Whether the file has expired at ``now``, even if it is not removed yet."""
     return job.expires_at is not None and job.expires_at <= now

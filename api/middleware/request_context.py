@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import audit_log
 from api.errors import internal_error
 from api.middleware.paths import HEALTH_PATHS, loggable
-from api.middleware.response_headers import complete
+from api.middleware.response_headers import add_headers
 from stream_app.observability import tracing
 from streaming_exporter.traceparent import well_formed
 
@@ -67,7 +67,7 @@ class RequestContext:
                 audit_log.write_line(entry, scope, message["status"])
                 headers = MutableHeaders(scope=message)
                 headers[HEADER] = request_id
-                complete(headers, self._headers)
+                add_headers(headers, self._headers)
             await send(message)
 
         context = structlog.contextvars.bound_contextvars(request_id=request_id)

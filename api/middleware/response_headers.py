@@ -1,6 +1,6 @@
-"""Headers that every answer has: what a browser may do with it, and that nobody keeps it.
+"""Headers of every response: what a browser can do with it, and that no cache stores it.
 
-The strict value is the default; a route that needs something else says so in its own answer.
+The defaults are strict. A route that needs something else sets the header in its own response.
 """
 
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ from starlette.datastructures import MutableHeaders
 from stream_app.settings import Settings
 
 HSTS_SECONDS = 31_536_000
-"""How long a browser that has been here asks by https only: a year."""
+"""How long a browser that was here uses only https: one year."""
 
 
-def policy(**sources: str) -> str:
-    """A Content-Security-Policy that allows nothing but ``sources``, given as ``img_src="'self'"``."""
+def content_security_policy(**sources: str) -> str:
+    """Return a Content-Security-Policy that allows only ``sources``, given as ``img_src="'self'"``."""
     closed = {
         "default-src": "'none'",
         "base-uri": "'none'",
@@ -28,21 +28,21 @@ def policy(**sources: str) -> str:
 
 DEFAULTS: Mapping[str, str] = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": policy(),
+    "Content-Security-Policy": content_security_policy(),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
 
 
-def complete(headers: MutableHeaders, always: Mapping[str, str]) -> None:
-    """Add :data:`DEFAULTS` where the answer does not say otherwise, and ``always``."""
+def add_headers(headers: MutableHeaders, always: Mapping[str, str]) -> None:
+    """Add ``always``, and those of :data:`DEFAULTS` that the response does not set itself."""
     for name, value in DEFAULTS.items():
         headers.setdefault(name, value)
     headers.update(always)
 
 
 def hsts_headers(settings: Settings) -> dict[str, str]:
-    """``Strict-Transport-Security`` where users reach the API by https."""
+    """Return ``Strict-Transport-Security`` if users reach the API by https."""
     if urlsplit(settings.public_url).scheme.lower() != "https":
         return {}
     return {"Strict-Transport-Security": f"max-age={HSTS_SECONDS}"}

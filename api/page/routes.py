@@ -1,17 +1,30 @@
-"""Serves the page's files, under a policy that lets nothing in from elsewhere."""
+"""Serves the page at ``/`` and the API reference at ``/docs``, each with a strict Content-Security-Policy."""
 
 import os
+from importlib.resources import files
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, RedirectResponse
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-FILES = Path(__file__).with_name("static")
+from api.middleware.response_headers import content_security_policy
 
-HEADERS = {
+PAGE_FILES = Path(__file__).with_name("static")
+REFERENCE = Path(__file__).with_name("reference_static")
+SWAGGER = Path(str(files("fastapi_offline"))) / "static"
+"""Only its files are used: the page of that package has a script in its HTML, which the policy forbids."""
+
+REFERENCE_ASSETS = {
+    "reference.js": REFERENCE / "reference.js",
+    "swagger-ui-bundle.js": SWAGGER / "swagger-ui-bundle.js",
+    "swagger-ui.css": SWAGGER / "swagger-ui.css",
+}
+
+PAGE_HEADERS = {
     "Content-Security-Policy": "; ".join(
         [
             "default-src 'self'",
@@ -23,21 +36,33 @@ HEADERS = {
         ]
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
-    # Not `immutable`: the names stay, so each visit asks whether the files have changed.
+    # Not `immutable`: the names stay the same, so each visit asks whether the files have changed.
     "Cache-Control": "no-cache",
 }
 
-router = APIRouter(include_in_schema=False)
+REFERENCE_HEADERS = {
+    "Content-Security-Policy": content_security_policy(
+        script_src="'self'",
+        style_src="'self'",
+        img_src="'self' data:",  # the styles of Swagger UI contain icons
+        connect_src="'self'",
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
+
+page_router = APIRouter(include_in_schema=False)
+reference_router = APIRouter(include_in_schema=False)
 
 
-@router.api_route("/", methods=["GET", "HEAD"])
+@page_router.api_route("/", methods=["GET", "HEAD"])
 async def index() -> FileResponse:
-    """The page."""
-    return FileResponse(FILES / "index.html", headers=HEADERS)
+    """Return the page."""
+    return FileResponse(PAGE_FILES / "index.html", headers=PAGE_HEADERS)
 
 
-class Files(StaticFiles):
-    """The page's styles and scripts."""
+class PageFiles(StaticFiles):
+    """The styles and scripts of the page."""
 
     def file_response(
         self,
@@ -46,13 +71,39 @@ class Files(StaticFiles):
         scope: Scope,
         status_code: int = 200,
     ) -> Response:
-        """With :data:`HEADERS`, also where nothing has changed."""
+        """Return the file with :data:`PAGE_HEADERS`, which a 304 carries too."""
         response = super().file_response(full_path, stat_result, scope, status_code)
-        response.headers.update(HEADERS)
+        response.headers.update(PAGE_HEADERS)
         return response
 
 
-def install(app: FastAPI) -> None:
-    """Serve the page at ``/``, and what it loads at ``/page``."""
-    app.include_router(router)
-    app.mount("/page", Files(directory=FILES))
+@reference_router.api_route("/docs", methods=["GET", "HEAD"])
+async def reference() -> FileResponse:
+    """Return the reference: Swagger UI, served from this machine without any other origin."""
+    return FileResponse(REFERENCE / "reference.html", headers=REFERENCE_HEADERS)
+
+
+@reference_router.api_route("/redoc", methods=["GET", "HEAD"])
+async def former_reference() -> RedirectResponse:
+    """Redirect the path of a second reference, which earlier versions had, to the reference."""
+    return RedirectResponse("docs", status_code=308)
+
+
+@reference_router.api_route("/docs/assets/{name}", methods=["GET", "HEAD"])
+async def reference_asset(name: str) -> FileResponse:
+    """Return a file that the reference loads."""
+    path = REFERENCE_ASSETS.get(name)
+    if path is None:
+        raise HTTPException(404)
+    return FileResponse(path, headers=REFERENCE_HEADERS)
+
+
+def install_page(app: FastAPI) -> None:
+    """Serve the page at ``/`` and its files below ``/page``."""
+    app.include_router(page_router)
+    app.mount("/page", PageFiles(directory=PAGE_FILES))
+
+
+def install_reference(app: FastAPI) -> None:
+    """Serve the reference at ``/docs`` and its files below it."""
+    app.include_router(reference_router)

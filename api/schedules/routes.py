@@ -1,6 +1,5 @@
 """Schedules: make, see, change, run, remove; what became of their runs."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -91,7 +90,7 @@ async def list_schedules(
         before=pagination.decode(cursor) if cursor else None,
         limit=limit + 1,
     )
-    shown, following = _page(rows, limit)
+    shown, following = pagination.page_of(rows, limit)
     return SchedulePage(schedules=[ScheduleView.of(row) for row in shown], next_cursor=following)
 
 
@@ -187,11 +186,5 @@ async def list_runs(
     await visible_schedule(services, user, schedule_id)
     before = pagination.decode(cursor) if cursor else None
     rows = await services.schedule_reads.runs(schedule_id, before=before, limit=limit + 1)
-    shown, following = _page(rows, limit)
+    shown, following = pagination.page_of(rows, limit)
     return RunPage(runs=[RunView.of(row) for row in shown], next_cursor=following)
-
-
-def _page(rows: Sequence[Row[Any]], limit: int) -> tuple[Sequence[Row[Any]], str | None]:
-    """The rows of one page, and the cursor behind them if there are more."""
-    shown = rows[:limit]
-    return shown, pagination.encode((shown[-1].created_at, shown[-1].id)) if len(rows) > limit else None

@@ -347,7 +347,7 @@ class Outbox:
         )
         return Recipient(rows[0].job_id, rows[0].address, rows[0].topic, rows[0].revoked_at) if rows else None
 
-    async def of_job(self, job_id: UUID) -> Sequence[Row[Any]]:
+    async def deliveries_of(self, job_id: UUID) -> Sequence[Row[Any]]:
         """Everything that was or is to be sent about a job: rows of ``deliveries``."""
         return await self._execute(
             text("SELECT * FROM deliveries WHERE job_id = :job_id ORDER BY channel, address"), job_id=job_id

@@ -8,7 +8,7 @@ import pytest
 import typer
 import yaml
 
-from api.operations.access import details_are_public
+from api.operations.routes import details_are_public
 from producers.__main__ import cli
 from stream_app.settings import Settings
 

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.operations.queue_metrics import QueueMetrics
+from api.operations.service import QueueMetrics
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.records import BACKLOG
 from stream_app.settings import Settings
@@ -78,7 +78,7 @@ async def test_a_job_that_is_tried_again_is_as_old_as_its_request(api: Harness) 
 
 
 async def test_the_queue_is_counted_once_for_many_who_ask(api: Harness) -> None:
-    queue_metrics = QueueMetrics(api.engine, fresh=0.5)
+    queue_metrics = QueueMetrics(api.engine, cache_seconds=0.5)
     first = await asyncio.gather(*(queue_metrics.render() for _ in range(5)))
     await add(api.engine, 7)
     assert ("pending", "ledger", "csv") not in unfinished(samples((await queue_metrics.render()).decode()))

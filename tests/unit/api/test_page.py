@@ -7,11 +7,11 @@ import httpx
 import pytest
 
 from api.app import create_app
-from api.page.routes import FILES
+from api.page.routes import PAGE_FILES
 from stream_app.settings import Settings
 
-PAGE = [path for path in FILES.iterdir() if path.name in {"index.html", "style.css", "icon.svg"}]
-SCRIPTS = list(FILES.glob("*.js"))
+PAGE = [path for path in PAGE_FILES.iterdir() if path.name in {"index.html", "style.css", "icon.svg"}]
+SCRIPTS = list(PAGE_FILES.glob("*.js"))
 
 
 def client() -> httpx.AsyncClient:

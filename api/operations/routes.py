@@ -1,0 +1,105 @@
+"""Health, readiness and metrics of the API, and who can read their details."""
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+
+from api import audit_log
+from api.auth.authenticator import Authenticator
+from api.errors import Problem, problem_responses
+from api.services import InjectedServices
+from stream_app.exposure import is_public
+from stream_app.settings import Settings
+from streaming_exporter.errors import ExporterError
+
+router = APIRouter(tags=["probes"])
+
+
+class Health(BaseModel):
+    """``parts`` maps each part of the service to ``ok`` or ``unavailable``. The log has the reason."""
+
+    status: str
+    parts: dict[str, str] = {}
+
+
+@router.get(
+    "/healthz", operation_id="getHealth", summary="Whether the process is alive", response_model=Health
+)
+async def healthz() -> Health:
+    """This call uses no other part of the service, so an outage elsewhere does not restart this process."""
+    return Health(status="ok")
+
+
+@router.get(
+    "/readyz",
+    operation_id="getReadiness",
+    summary="Whether the parts that the API needs are available",
+    response_model=Health,
+    responses={503: {"model": Health, "description": "A part is unavailable"}},
+)
+async def readyz(services: InjectedServices, request: Request, response: Response) -> Health:
+    """The API checks the parts at most once a second.
+
+    `EXPORTER_PROBE_DETAILS` decides who sees which parts are available.
+    """
+    parts = await services.readiness.parts()
+    ready = all(state == "ok" for state in parts.values())
+    if not ready:
+        response.status_code = 503
+    shown = parts if await can_see_details(request) else {}
+    return Health(status="ok" if ready else "unavailable", parts=shown)
+
+
+@router.get(
+    "/metrics",
+    operation_id="getMetrics",
+    summary="Metrics in the format of Prometheus",
+    response_class=PlainTextResponse,
+    responses=problem_responses(401, 403),
+)
+async def metrics(services: InjectedServices, request: Request) -> Response:
+    """Metrics of the job queue and of this process. They contain nothing about a user.
+
+    Everybody can read them while only this machine can reach the API. Otherwise they need the role
+    `exports:operate`. `EXPORTER_PROBE_DETAILS` changes this. `EXPORTER_METRICS_PORT` serves the same metrics
+    on a port of its own.
+    """
+    await require_details_access(request)
+    return Response(await services.queue_metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+
+def details_are_public(settings: Settings, host: str | None) -> bool:
+    """Return whether everybody who can reach an API that listens on ``host`` can read the details."""
+    if settings.probe_details == "auto":
+        return not is_public(settings, host)
+    return settings.probe_details == "open"
+
+
+async def require_details_access(request: Request) -> None:
+    """Refuse a caller who must not read the details of the service.
+
+    Raises:
+        Problem: 401 without a valid token, 403 without the role.
+    """
+    if request.app.state.public_details:
+        return
+    authenticator: Authenticator = request.app.state.services.authenticator
+    user = await authenticator.bearer(request.headers.get("Authorization", ""))
+    audit_log.set_actor(user)
+    if not user.is_operator:
+        raise Problem(
+            403,
+            "role_missing",
+            "Reading the metrics needs the role exports:operate. Ask for that role, or read them from "
+            "EXPORTER_METRICS_PORT",
+        )
+
+
+async def can_see_details(request: Request) -> bool:
+    """Return whether the caller can read the details of the service."""
+    try:
+        await require_details_access(request)
+    except (Problem, ExporterError):
+        return False
+    return True

@@ -1,0 +1,90 @@
+"""What the API reports about itself: readiness of the parts it needs, and metrics of the job queue."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+from prometheus_client import generate_latest
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stream_app.jobs.records import read_backlog
+from stream_app.observability import metrics
+from streaming_exporter.errors import ExporterError, Retryable
+
+log = structlog.get_logger(__name__)
+
+CHECK_TIMEOUT_SECONDS = 5.0
+READINESS_CACHE_SECONDS = 1.0
+METRICS_CACHE_SECONDS = 10.0
+"""A count of the queue is reused for this long, so that frequent calls cost the database nothing."""
+
+INTERNAL_PARTS = frozenset({"feed"})
+"""Parts of the API itself. They are listed only while they are unavailable."""
+
+
+class Readiness:
+    """Checks whether the parts are available, at most once per :data:`READINESS_CACHE_SECONDS`."""
+
+    def __init__(self, checks: Mapping[str, Callable[[], Awaitable[object]]]) -> None:
+        """Set the check of each part; a check raises an error if its part is unavailable."""
+        self._checks = checks
+        self._checking = asyncio.Lock()
+        self._valid_until = float("-inf")
+        self._parts: dict[str, str] = {}
+
+    async def parts(self) -> dict[str, str]:
+        """Return each part with ``ok`` or ``unavailable``."""
+        async with self._checking:
+            if time.monotonic() >= self._valid_until:
+                available = await asyncio.gather(*(_is_available(*item) for item in self._checks.items()))
+                self._parts = {
+                    name: "ok" if fine else "unavailable"
+                    for name, fine in zip(self._checks, available, strict=True)
+                    if not (fine and name in INTERNAL_PARTS)
+                }
+                self._valid_until = time.monotonic() + READINESS_CACHE_SECONDS
+        return self._parts
+
+
+async def _is_available(name: str, check: Callable[[], Awaitable[object]]) -> bool:
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+            await check()
+    except (ExporterError, SQLAlchemyError, TimeoutError) as error:
+        log.warning("health.check_failed", part=name, error=repr(error))
+        return False
+    return True
+
+
+class QueueMetrics:
+    """Metrics of this process and of the queue, which is counted at most once per ``cache_seconds``."""
+
+    def __init__(self, engine: AsyncEngine, *, cache_seconds: float = METRICS_CACHE_SECONDS) -> None:
+        self._engine = engine
+        self._cache_seconds = cache_seconds
+        self._valid_until = 0.0
+        self._counting = asyncio.Lock()
+        self._registry = metrics.registry_for("api")
+
+    async def render(self) -> bytes:
+        """Return all metrics in the text format of Prometheus.
+
+        While the database is unavailable, the numbers of the queue are missing and ``exporter_queue_read``
+        is 0.
+        """
+        async with self._counting:
+            if time.monotonic() >= self._valid_until:
+                await self._count()
+                self._valid_until = time.monotonic() + self._cache_seconds
+        return generate_latest(self._registry)
+
+    async def _count(self) -> None:
+        try:
+            backlog = await read_backlog(self._engine)
+        except Retryable as error:
+            log.warning("metrics.queue_read_failed", error=str(error))
+            metrics.set_queue(None, None)
+        else:
+            metrics.set_queue(backlog.jobs, backlog.oldest)
