@@ -1,7 +1,7 @@
 # Everything a contributor types. `make help` lists the targets.
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: demo unit test test-all up check bench chaos clean help lock setup lint format pictures previous docs audit
+.PHONY: demo unit test test-all up check bench chaos clean help lock setup lint format pictures previous docs audit release
 
 # Where it is set, every process compiles all modules anew, and pytest rewrites them anew: half of its time.
 unexport PYTHONDONTWRITEBYTECODE
@@ -59,6 +59,9 @@ previous: $(READY) ## Keep the wheels of this version for the upgrade test of th
 	@rm -f tests/chaos/previous/*.whl
 	@for part in . streaming_exporter; do \
 		(cd $$part && $(CURDIR)/$(PYTHON_ENV) -m hatchling build -t wheel -d $(CURDIR)/tests/chaos/previous); done
+
+release: $(READY) ## Check, set the version, date the changelog, build wheels and image (VERSION=0.2.0)
+	@$(PYTHON_ENV) -m tools.release $(or $(VERSION),$(error make release needs VERSION=, such as VERSION=0.2.0))
 
 pictures: $(READY) ## Take the README's pictures of the page anew
 	@EXPORTER_TEST_SCREENSHOTS=docs/images $(PYTHON_ENV) -m pytest -q tests/e2e/test_page.py -k pictures

@@ -1,6 +1,6 @@
 """An upgrade while jobs flow: workers of the previous version and of this one beside each other.
 
-The previous version is a wheel of it (``previous/*.whl``, see ``make previous``): its own code, migrations
+The previous version is in its wheels (``previous/*.whl``, see ``make previous``): its own code, migrations
 and models, unpacked and run with the libraries of this one. So this proves that its programs work before,
 during and after today's migrations, beside today's programs, and again when those are taken away; that jobs
 pass from either to the other; and that each job is done once. It does not prove that the previous version
@@ -39,7 +39,7 @@ from tests.waiting import until_async
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
-(WHEEL,) = (Path(__file__).parent / "previous").glob("*.whl")
+WHEELS = sorted((Path(__file__).parent / "previous").glob("*.whl"))
 
 SETTINGS = {
     "EXPORTER_DRAIN_SECONDS": "0.5",
@@ -109,8 +109,10 @@ class Worker(AppProcess):
 @pytest.fixture
 def previous(stack: Stack, tmp_path: Path) -> Path:
     """The previous version's code."""
-    with zipfile.ZipFile(WHEEL) as wheel:
-        wheel.extractall(tmp_path)
+    assert WHEELS
+    for path in WHEELS:
+        with zipfile.ZipFile(path) as wheel:
+            wheel.extractall(tmp_path)
     return tmp_path
 
 

@@ -1,0 +1,79 @@
+"""What a release changes, and what it refuses."""
+
+from datetime import date
+
+import pytest
+from packaging.version import Version
+
+from tools import release
+from tools.release import ROOT, ReleaseError, current_version, cut_changelog, next_version, with_version
+
+NEXT = Version("7.8.9")
+
+
+@pytest.mark.parametrize("path", release._PLACES)
+def test_each_file_gets_the_version_and_nothing_else_changes(path: str) -> None:
+    before = (ROOT / path).read_text("utf-8")
+    after = with_version(path, before, NEXT)
+    assert after.count("7.8.9") == len(release._PLACES[path])
+    assert after.replace("7.8.9", str(current_version())) == before
+
+
+def test_a_file_without_the_version_is_refused() -> None:
+    with pytest.raises(ReleaseError, match=r"pyproject.toml: expected the version once, found it 0 times"):
+        with_version("streaming_exporter/pyproject.toml", "[project]\n", NEXT)
+
+
+def test_unreleased_entries_belong_to_the_version_and_a_new_empty_part_stands_above() -> None:
+    text = "# Changelog\n\n## Unreleased\n\n- One.\n\n## 0.1.0 (2026-01-01)\n\n- Zero.\n"
+    assert cut_changelog(text, NEXT, date(2027, 2, 3)) == (
+        "# Changelog\n\n## Unreleased\n\n## 7.8.9 (2027-02-03)\n\n- One.\n\n"
+        "## 0.1.0 (2026-01-01)\n\n- Zero.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("# Changelog\n\n## Unreleased\n\n## 0.1.0\n\n- Zero.\n", "no entry under Unreleased"),
+        ("# Changelog\n\n## 0.1.0\n\n- Zero.\n", "no entry under Unreleased"),
+        ("# Changelog\n\n## Unreleased\n\n- One.\n\n## 7.8.9\n\n- Zero.\n", "a part for 7.8.9 already"),
+    ],
+)
+def test_a_changelog_without_new_entries_or_with_the_version_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(ReleaseError, match=reason):
+        cut_changelog(text, NEXT, date(2027, 2, 3))
+
+
+def test_the_changelog_of_this_checkout_can_be_cut() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert "## 7.8.9 (2027-02-03)\n\n- " in cut_changelog(text, NEXT, date(2027, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [("next", "no version"), ("0.0.1", "not above"), ("1", "not above")]
+)
+def test_a_version_that_is_none_or_not_above_the_present_one_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(ReleaseError, match=reason):
+        next_version(text, Version("1.0"))
+    assert next_version("1.0.1", Version("1.0")) == Version("1.0.1")
+
+
+def test_nothing_is_changed_where_the_tree_has_changes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(release, "_output", lambda *command: " M README.md")
+    monkeypatch.setattr(release, "_run", lambda *command, cwd=ROOT: pytest.fail(f"ran {command}"))
+    assert release.main(["99.0"]) == 1
+    assert " M README.md" in capsys.readouterr().err
+
+
+def test_no_image_is_built_where_there_is_no_program_for_it() -> None:
+    assert release.build_image(NEXT, which=lambda program: None) is None
+
+
+def test_the_image_carries_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[tuple[str, ...]] = []
+    monkeypatch.setattr(release, "_run", lambda *command, cwd=ROOT: ran.append(command))
+    assert release.build_image(NEXT, which={"docker": "/bin/docker"}.get) == "streaming-exporter:7.8.9"
+    assert ran == [("/bin/docker", "build", "--tag", "streaming-exporter:7.8.9", ".")]

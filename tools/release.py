@@ -1,0 +1,153 @@
+"""Prepares a release: ``make release VERSION=0.2.0``.
+
+It stops before it changes anything where the working tree has changes, the version is not above the present
+one, or the changelog has nothing unreleased. Then it writes the version into every file that holds it, gives
+the unreleased part of the changelog the version and the day, writes the generated documents anew, and builds
+both wheels and, where podman or docker is installed, the image. It does not commit, tag or publish.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from packaging.version import InvalidVersion, Version
+
+ROOT = Path(__file__).parents[1]
+DIST = ROOT / "dist"
+PROJECTS = (ROOT, ROOT / "streaming_exporter")
+"""The folders with a ``pyproject.toml``: the service and the client library."""
+
+UNRELEASED = "## Unreleased\n"
+
+_PLACES = {
+    "pyproject.toml": (r'(?m)^(version = ")[^"]+(")', r"(streaming-exporter\[http,kafka\]==)[^\"]+()"),
+    "streaming_exporter/pyproject.toml": (r'(?m)^(version = ")[^"]+(")',),
+    "deploy/kubernetes/base/kustomization.yaml": (r"(newTag: \"?)[\w.+-]+()",),
+}
+"""The files that hold the version, with patterns whose two groups stand before and after it."""
+
+
+class ReleaseError(Exception):
+    """A reason why the release cannot be prepared, and what to do about it."""
+
+
+def current_version() -> Version:
+    """The version that the service has now."""
+    return Version(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"])
+
+
+def next_version(text: str, current: Version) -> Version:
+    """Parse the version of the release.
+
+    Raises:
+        ReleaseError: it is no version, or not above ``current``.
+    """
+    try:
+        version = Version(text)
+    except InvalidVersion as error:
+        raise ReleaseError(f"{text!r} is no version; allowed: a version such as 0.2.0") from error
+    if version <= current:
+        raise ReleaseError(f"{version} is not above the present version {current}; choose a higher one")
+    return version
+
+
+def with_version(path: str, text: str, version: Version) -> str:
+    """The content of the file at ``path``, which is one of those that hold the version, with ``version``.
+
+    Raises:
+        ReleaseError: the file does not hold the version where it is expected.
+    """
+    for pattern in _PLACES[path]:
+        text, count = re.subn(pattern, rf"\g<1>{version}\g<2>", text)
+        if count != 1:
+            raise ReleaseError(f"{path}: expected the version once, found it {count} times")
+    return text
+
+
+def cut_changelog(text: str, version: Version, day: date) -> str:
+    """The changelog in which the unreleased entries belong to ``version``.
+
+    Raises:
+        ReleaseError: there is no unreleased entry, or the version is in the changelog already.
+    """
+    if re.search(rf"(?m)^## {re.escape(str(version))}\b", text):
+        raise ReleaseError(f"CHANGELOG.md has a part for {version} already; choose a higher version")
+    head, found, rest = text.partition(UNRELEASED)
+    entries = rest.partition("\n## ")[0]
+    if not found or "\n- " not in f"\n{entries}":
+        raise ReleaseError("CHANGELOG.md has no entry under Unreleased; write what the release changes")
+    return f"{head}{UNRELEASED}\n## {version} ({day.isoformat()})\n{rest}"
+
+
+def require_clean_tree() -> None:
+    """Raise :class:`ReleaseError` where the working tree differs from the last commit."""
+    changed = _output("git", "status", "--porcelain")
+    if changed:
+        raise ReleaseError(f"the working tree has changes; commit or remove them first:\n{changed}")
+
+
+def build_wheels() -> list[Path]:
+    """Build the wheels of both distributions into ``dist/``; returns their paths."""
+    shutil.rmtree(DIST, ignore_errors=True)
+    for project in PROJECTS:
+        _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(DIST), cwd=project)
+    return sorted(DIST.glob("*.whl"))
+
+
+def build_image(version: Version, which: Callable[[str], str | None] = shutil.which) -> str | None:
+    """Build the image with podman or docker; returns its name, or ``None`` where neither is installed."""
+    program = which("podman") or which("docker")
+    if program is None:
+        return None
+    name = f"streaming-exporter:{version}"
+    _run(program, "build", "--tag", name, ".")
+    return name
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prepare the release; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="make release", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("version", help="such as 0.2.0")
+    given = parser.parse_args(arguments)
+    try:
+        require_clean_tree()
+        version = next_version(given.version, current_version())
+        changelog = ROOT / "CHANGELOG.md"
+        changed = {changelog: cut_changelog(changelog.read_text("utf-8"), version, datetime.now(UTC).date())}
+        for name in _PLACES:
+            changed[ROOT / name] = with_version(name, (ROOT / name).read_text("utf-8"), version)
+    except ReleaseError as error:
+        print(f"release: {error}", file=sys.stderr)
+        return 1
+    for path, text in changed.items():
+        path.write_text(text, "utf-8")
+    # The generated documents hold the version of what is installed.
+    _run("make", "setup", "docs")
+    wheels = build_wheels()
+    image = build_image(version)
+    for wheel in wheels:
+        print(f"release: built {wheel.relative_to(ROOT)}")
+    print(f"release: built the image {image}" if image else "release: NO IMAGE: no podman and no docker here")
+    print(
+        f"release: next, run make check, commit, tag v{version}, and run make previous for the next version"
+    )
+    return 0
+
+
+def _output(*command: str) -> str:
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return done.stdout.rstrip()
+
+
+def _run(*command: str, cwd: Path = ROOT) -> None:
+    subprocess.run(command, cwd=cwd, check=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
