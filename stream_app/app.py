@@ -27,6 +27,7 @@ from stream_app.exports.formats.framing_process import end_idle
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
+from stream_app.exports.task import ExportLimits
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.write_check import test_upload
 from stream_app.kafka.brokers import Brokers
@@ -122,7 +123,15 @@ def create_app(settings: Settings) -> App:
     dispatcher = Dispatcher(
         worker=name,
         store=store,
-        exporter=Exporter(source, Catalog(source.fetch), storage, datasets, FORMATS, settings, threads),
+        exporter=Exporter(
+            source,
+            Catalog(source.fetch),
+            storage,
+            datasets,
+            FORMATS,
+            ExportLimits.of(settings),
+            threads,
+        ),
         emit=emit,
         settings=settings,
     )

@@ -16,6 +16,7 @@ from stream_app.exports.formats.base import Document, Format, Tally
 from stream_app.exports.query import CopyStatement, RowQuery, render, row_query
 from stream_app.exports.relative_dates import resolve_request
 from stream_app.exports.source import Snapshot
+from stream_app.exports.task import ExportLimits
 from streaming_exporter.errors import Retryable
 from streaming_exporter.events import ExportRequest
 
@@ -68,8 +69,7 @@ async def _estimate(services: ApiServices, table: SourceTable, request: ExportRe
     output = services.formats[request.format]
     request = resolve_request(request, table.all_columns, services.clock.now())
     rows = await asyncio.to_thread(row_query, table, request)
-    limits = [limit for limit in (output.row_limit(services.settings), services.settings.max_rows) if limit]
-    limit = min(limits, default=None)
+    limit = ExportLimits.of(services.settings).of_file(output.name).max_rows
     few = replace(rows, select=rows.select.order_by(None).limit(SAMPLE_ROWS))
     statement = await asyncio.to_thread(CopyStatement.of, few, output, request.options)
     try:

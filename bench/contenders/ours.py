@@ -14,7 +14,7 @@ from stream_app.exports.datasets import LEDGER
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
-from stream_app.exports.task import ExportProgress, ExportTask
+from stream_app.exports.task import ExportLimits, ExportProgress, ExportTask
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.events import ExportRequest
 
@@ -36,7 +36,7 @@ async def _run(context: Context) -> None:
             storage=ObjectStore(settings),
             datasets={dataset.name: dataset},
             formats=FORMATS,
-            settings=settings,
+            limits=ExportLimits.of(settings),
             threads=threads,
         )
         queue_metrics = asyncio.create_task(_watch(context))

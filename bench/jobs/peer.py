@@ -22,7 +22,7 @@ from stream_app.exports.datasets import load_datasets
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
-from stream_app.exports.task import ExportProgress, ExportTask
+from stream_app.exports.task import ExportLimits, ExportProgress, ExportTask
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.events import ExportRequest
@@ -59,7 +59,7 @@ def _exporter() -> Exporter:
         ObjectStore(settings),
         load_datasets(settings.datasets_file),
         FORMATS,
-        settings,
+        ExportLimits.of(settings),
         ThreadPoolExecutor(1),
     )
 

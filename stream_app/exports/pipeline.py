@@ -28,39 +28,43 @@ from stream_app.exports.relative_dates import resolve_request
 from stream_app.exports.size_limits import MessageTooLong, largest_row_query, row_too_large
 from stream_app.exports.source import Sink, Snapshot, Source
 from stream_app.exports.stage_spans import TimedChunks, TimedSink, rendering_span, stage_span
-from stream_app.exports.task import ExportProgress, ExportResult, ExportTask
-from stream_app.settings import Settings
+from stream_app.exports.task import ExportLimits, ExportProgress, ExportResult, ExportTask, FileLimits
 from stream_app.storage.object_store import ObjectStore, StoredObject
 from streaming_exporter.errors import ExporterError, Outage, Rejected
 from streaming_exporter.events import ExportRequest
 
 ESTIMATE_AFTER = 0.5
-"""Seconds after which somebody may be watching how far an export is."""
+"""Seconds after which the rows of an export are estimated: a shorter export needs no progress."""
 
 ESTIMATE_SECONDS = 2
-"""How long PostgreSQL may take to plan, or to count."""
+"""Time limit for PostgreSQL to plan the query, or to count its rows."""
 
 COUNTED_ROWS = 1_000_000
-"""So many of a user's own rows are counted; of more there is no estimate."""
+"""A user's own rows are counted up to this number. If there are more, there is no estimate."""
 
 ROW_SECURITY = "row_level_security"
-"""The warning of a file from whose table a policy leaves out rows for the service's role."""
+"""Warning in the manifest: row-level security can hide rows of the table from the service's role."""
 
 
 LARGEST_SECONDS = 60
-"""How long is looked for the row that was too large."""
+"""Time limit of the search for the row that was too large."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exporter:
-    """Runs exports. ``threads`` is where files are framed and uploaded: one thread for each export."""
+    """Runs exports.
+
+    Attributes:
+        threads: runs the framing and the upload of files: one thread for each export.
+        estimates: allows one connection for all estimates; one that waits for a lock blocks the others.
+    """
 
     source: Source
     catalog: Catalog
     storage: ObjectStore
     datasets: Mapping[str, Dataset]
     formats: Mapping[str, Format]
-    settings: Settings
+    limits: ExportLimits
     threads: Executor
     estimates: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
@@ -68,15 +72,17 @@ class Exporter:
         """Write the file that ``task`` asks for.
 
         Raises:
-            Rejected: the request cannot be honoured.
-            Retryable: a part failed in a way that passes.
-            asyncio.CancelledError: the task was cancelled. No failure leaves an object behind.
+            Rejected: the request cannot be fulfilled.
+            Retryable: a part of the system failed temporarily.
+            asyncio.CancelledError: the task was cancelled.
+
+        After each of these errors no object is left in the bucket.
         """
         request = task.request
         if request.export_type not in self.datasets or request.format not in self.formats:
             raise Outage(
                 "this worker does not know the dataset or the format; operators: give all workers the same "
-                "EXPORTER_DATASETS_FILE and extras"
+                "EXPORTER_DATASETS_FILE and install the same extras"
             )
         output = self.formats[request.format]
         compression = compression_for(request.options.compression, output)
@@ -99,13 +105,14 @@ class Exporter:
             rows = row_query(table, request)
             return rows, CopyStatement.of(rows, output, request.options)
 
-        # In a thread: a filter of many values takes its time to check and to render.
+        # In a thread, because a filter with many values takes long to check and to render.
         rows, statement = await asyncio.to_thread(prepare)
         async with self.source.snapshot(
             f"exporter {task.name}", search_path=table.search_path, initial_sql=table.fingerprint_sql
         ) as snapshot:
             await self._check_table(snapshot, table, task)
-            progress.estimated_rows = await self._check_size(snapshot, rows, output)
+            limits = self.limits.of_file(output.name)
+            progress.estimated_rows = await self._check_row_count(snapshot, rows, output, limits.max_rows)
             document = Document(
                 dataset=table.dataset.name,
                 columns=rows.columns,
@@ -116,7 +123,7 @@ class Exporter:
                 template_header=table.dataset.template_header,
                 template_columns=tuple(item.name for item in table.columns),
             )
-            file = _File(task, request, document, output, compression)
+            file = _File(task, request, document, output, compression, limits)
             estimating = asyncio.create_task(self._estimate(task, table, rows, progress))
             try:
                 count, stored = await self._transfer(snapshot, statement, file, progress)
@@ -142,7 +149,10 @@ class Exporter:
     async def _too_large(
         self, task: ExportTask, table: SourceTable, request: ExportRequest, output: Format
     ) -> Rejected | None:
-        """The error for the row that was too long, if it is found in time: nothing of it is here."""
+        """Find the row that was too long and return the error that names it; ``None`` if it is not found.
+
+        The driver does not receive any part of such a row, so another query has to find it.
+        """
         named = request.columns or [item.name for item in table.columns]
         key = [item for item in table.columns if item.name in table.primary_key]
         wanted = [*named, *(item.name for item in key if item.name not in named)]
@@ -159,11 +169,11 @@ class Exporter:
         return None
 
     async def _check_table(self, snapshot: Snapshot, table: SourceTable, task: ExportTask) -> None:
-        """See that the table is what its description says, and that it has all rows of the job's window.
+        """Check that the table matches its description and has all rows of the task's window.
 
         Raises:
             TableChanged: the table was changed after it was described.
-            Outage: the source has not come to the end of the window yet: it is a standby that is behind.
+            Outage: the source is a standby that has not replayed all changes of the window yet.
         """
         if snapshot.initial_value != table.fingerprint:
             await snapshot.end()
@@ -174,20 +184,24 @@ class Exporter:
         if snapshot.as_of < end or (snapshot.is_standby and snapshot.replayed_until is None):
             await snapshot.end()
             reached = snapshot.replayed_until if snapshot.is_standby else snapshot.as_of
-            raise Outage(f"the source has come to {reached}, and the job's window ends at {end}")
+            raise Outage(f"the source database has data up to {reached}, but the job's window ends at {end}")
 
-    async def _check_size(self, snapshot: Snapshot, rows: RowQuery, output: Format) -> int | None:
-        """Refuse what is too large before it starts; returns how many rows there are if they were counted."""
-        limits = filter(None, (output.row_limit(self.settings), self.settings.max_rows))
-        limit = min(limits, default=None)
+    async def _check_row_count(
+        self, snapshot: Snapshot, rows: RowQuery, output: Format, limit: int | None
+    ) -> int | None:
+        """Reject an export with more than ``limit`` rows before it starts.
+
+        Returns:
+            The number of rows, or ``None`` if there is no limit: then they are not counted.
+        """
         if limit is None:
             return None
         unordered = await asyncio.to_thread(render, rows.select.order_by(None))
         count = await snapshot.count(unordered, limit + 1)
         if count > limit:
             raise Rejected(
-                f"the export has more than {limit:,} rows, the most that a {output.name} file may have here; "
-                "narrow it with filters or choose another format",
+                f"the export has more than {limit:,} rows, which is the limit for {output.name} files; "
+                "narrow the export with filters or choose another format",
                 code="too_many_rows",
             )
         return count
@@ -195,15 +209,14 @@ class Exporter:
     async def _estimate(
         self, task: ExportTask, table: SourceTable, rows: RowQuery, progress: ExportProgress
     ) -> None:
-        """Learn how long an export will be that takes its time; on another connection, its own is busy.
+        """Estimate the rows of an export that takes long, over another connection: its own is busy.
 
-        Of a user's own rows they are counted: what the planner expects tells of everybody's.
-
-        There is one connection for all of these, and one that waits for a lock leaves it to the others.
+        A user's own rows are counted, because the planner's estimate would reveal facts about the rows of
+        other users. All estimates share one connection. An estimate that waits for a lock soon gives up.
         """
         await asyncio.sleep(ESTIMATE_AFTER)
         if progress.estimated_rows is None:
-            with suppress(ExporterError, TimeoutError):  # whatever is wrong, the export itself will say
+            with suppress(ExporterError, TimeoutError):  # the export itself reports the same error
                 async with (
                     self.estimates,
                     asyncio.timeout(ESTIMATE_SECONDS),
@@ -243,19 +256,19 @@ class Exporter:
                         stopped=stopped,
                     )
             finally:
-                _end(rendered)
-                _end(framed)
+                _close(rendered)
+                _close(framed)
                 pipe.close_reader()
 
         uploading = asyncio.get_running_loop().run_in_executor(self.threads, copy_context().run, upload)
         try:
-            sink = TimedSink(_limited(pipe.write, file.output.byte_limit(self.settings), file.output))
+            sink = TimedSink(_limited(pipe.write, file.limits.max_bytes, file.output))
             with stage_span("source", sink, {"db.system.name": "postgresql", "db.operation.name": "COPY"}):
                 count = await snapshot.copy(
                     statement.sql, statement.copy, sink, max_row_bytes=file.output.row_bytes
                 )
             pipe.finish()
-            # Not held open while the object store takes the rest.
+            # The transaction must not stay open during the rest of the upload.
             await snapshot.end()
             return count, await asyncio.shield(uploading)
         except BaseException as error:
@@ -269,17 +282,17 @@ class Exporter:
             raise
 
 
-def _end(chunks: Iterator[bytes]) -> None:
-    """End a generator that was left in the middle now, and the process that it may have.
+def _close(chunks: Iterator[bytes]) -> None:
+    """Close an unfinished generator at once, and with it the process that it may use.
 
-    An error refers to it, so that it would be found only when garbage is collected.
+    The error's traceback refers to the generator, so it would otherwise live until the garbage collection.
     """
     if isinstance(chunks, Generator):
         chunks.close()
 
 
 def _limited(sink: Sink, limit: int | None, output: Format) -> Sink:
-    """``sink``, which takes ``limit`` bytes and no more."""
+    """Return ``sink`` with a limit: it raises :class:`Rejected` after ``limit`` bytes."""
     if limit is None:
         return sink
     taken = 0
@@ -289,9 +302,9 @@ def _limited(sink: Sink, limit: int | None, output: Format) -> Sink:
         taken += len(chunk)
         if taken > limit:
             raise Rejected(
-                f"the rows have more than {limit:,} bytes of text, the most that a {output.name} file may "
-                "have here; narrow the export with filters, leave columns out or choose another format; "
-                f"operators: EXPORTER_{output.name.upper()}_MAX_BYTES is the limit",
+                f"the rows have more than {limit:,} bytes of text, the limit for {output.name} files; narrow "
+                "the export with filters, select fewer columns or choose another format; "
+                f"operators: the setting EXPORTER_{output.name.upper()}_MAX_BYTES is the limit",
                 code="too_many_bytes",
             )
         await sink(chunk)
@@ -301,13 +314,14 @@ def _limited(sink: Sink, limit: int | None, output: Format) -> Sink:
 
 @dataclass(frozen=True)
 class _File:
-    """Name, type and bytes of the file that one attempt writes."""
+    """The file that one attempt writes: its name, type and bytes."""
 
     task: ExportTask
     request: ExportRequest
     document: Document
     output: Format
     compression: Compression | None
+    limits: FileLimits
 
     @property
     def name(self) -> str:
@@ -316,7 +330,7 @@ class _File:
 
     @cached_property
     def key(self) -> str:
-        """Where it goes; no other attempt ever has this key."""
+        """The key of the object. No other attempt ever uses it."""
         return self.task.target(self.name)
 
     @property
@@ -331,7 +345,7 @@ class _File:
         return self.compression.apply(framed) if self.compression else framed
 
     def manifest(self, rows: int, stored: StoredObject, tally: Tally) -> dict[str, Any]:
-        """What the file is and how it came about; everything in it is JSON."""
+        """Return the description of the file and of its origin, as a JSON object."""
         request = self.request
         return {
             "file_name": self.name,

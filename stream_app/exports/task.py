@@ -1,11 +1,12 @@
-"""What one export is asked for, how far it is, and what it has written."""
+"""The interface of the export engine: what it is asked for, its limits, its progress and its result."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 from stream_app.exports.formats.base import Tally
+from stream_app.settings import Settings
 from streaming_exporter.events import ExportRequest
 
 
@@ -28,9 +29,41 @@ class ExportTask:
     window: dict[str, Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class FileLimits:
+    """The largest file that an export writes; ``None`` means no limit.
+
+    Attributes:
+        max_rows: rows of the file.
+        max_bytes: bytes that PostgreSQL sends for its rows.
+    """
+
+    max_rows: int | None = None
+    max_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportLimits:
+    """The limits of all exports (``max_rows``) and of the files of single formats (``formats``, by name)."""
+
+    max_rows: int | None = None
+    formats: Mapping[str, FileLimits] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Read the limits from the settings."""
+        return cls(settings.max_rows, {"pdf": FileLimits(settings.pdf_max_rows, settings.pdf_max_bytes)})
+
+    def of_file(self, format_name: str) -> FileLimits:
+        """Return the limits of a file of the format ``format_name``."""
+        own = self.formats.get(format_name, FileLimits())
+        max_rows = min(filter(None, (own.max_rows, self.max_rows)), default=None)
+        return FileLimits(max_rows, own.max_bytes)
+
+
 @dataclass(slots=True)
 class ExportProgress:
-    """How far an export is: the export writes it, and others read it."""
+    """The progress of an export. The export writes it; others read it."""
 
     tally: Tally = field(default_factory=Tally)
     estimated_rows: int | None = None

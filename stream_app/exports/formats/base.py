@@ -14,7 +14,6 @@ from sqlalchemy import ColumnElement, Select, column, table
 from sqlalchemy.sql.elements import quoted_name
 
 from stream_app.exports.columns import Column
-from stream_app.settings import Settings
 from streaming_exporter.events import Options
 
 ROWS = table("rows")
@@ -71,14 +70,6 @@ class Format(ABC):
     """The most bytes of one row, as COPY writes it; on its way it takes several times as much memory."""
     own_process = False
     """Whether framing is pure Python work that would hold the interpreter's lock."""
-
-    def row_limit(self, settings: Settings) -> int | None:
-        """The most rows that a file of this format may have; ``None``: as many as there are."""
-        return None
-
-    def byte_limit(self, settings: Settings) -> int | None:
-        """The most bytes that :meth:`frame` may get; ``None``: as many as there are."""
-        return None
 
     @abstractmethod
     def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:

@@ -19,7 +19,7 @@ from stream_app.exports.formats.base import Format
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
-from stream_app.exports.task import ExportProgress, ExportResult, ExportTask
+from stream_app.exports.task import ExportLimits, ExportProgress, ExportResult, ExportTask
 from stream_app.settings import Settings
 from stream_app.storage.listing import new_key_suffix, object_key
 from stream_app.storage.object_store import ObjectStore
@@ -79,7 +79,7 @@ def exporter_of(source: Source, storage: ObjectStore, settings: Settings) -> Cal
             "storage": storage,
             "datasets": {dataset.name: dataset for dataset in datasets},
             "formats": formats or FORMATS,
-            "settings": settings,
+            "limits": ExportLimits.of(settings),
             "threads": ThreadPoolExecutor(2),
         }
         return Exporter(**{**defaults, **parts})

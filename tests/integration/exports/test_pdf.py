@@ -12,7 +12,7 @@ from pypdf import PdfReader
 from stream_app.exports.datasets import Dataset
 from stream_app.exports.formats.framing_process import end_idle
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.task import ExportProgress
+from stream_app.exports.task import ExportLimits, ExportProgress
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore, StoredObject
 from streaming_exporter.errors import Rejected, Retryable
@@ -144,7 +144,7 @@ async def test_more_bytes_than_allowed(
     """V11: the limit is on bytes as well as on rows."""
     await database.execute("CREATE TABLE t AS SELECT repeat('x', 100000) AS a FROM generate_series(1, 20)")
     limited = settings.model_copy(update={"pdf_max_bytes": 1_000_000})
-    exporter = exporter_of(Dataset(name="things", table=f"{schema}.t"), settings=limited)
+    exporter = exporter_of(Dataset(name="things", table=f"{schema}.t"), limits=ExportLimits.of(limited))
     request = {"user_id": "u", "export_type": "things", "format": "pdf", "scope": "all"}
     with pytest.raises(Rejected, match="more than 1,000,000 bytes") as caught:
         await exporter.run(task_for(ExportRequest.parse(request)), ExportProgress())

@@ -9,7 +9,6 @@ import pytest
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import Document, Tally
 from stream_app.exports.formats.pdf.format import PdfFormat
-from stream_app.settings import Settings
 from streaming_exporter.events import Options
 
 AS_OF = datetime(2026, 1, 31, 13, 30, tzinfo=UTC)
@@ -76,7 +75,3 @@ def test_a_quarter_of_the_largest_value_takes_less_than_a_quarter_of_150_mb(name
 def test_a_tall_cell_beside_many_columns_takes_little() -> None:
     """V11: what stands beside a cell of many lines is as high as that."""
     assert grown("line breaks", 2**14, 300) < 20
-
-
-def test_the_most_bytes_are_a_setting() -> None:
-    assert PdfFormat().byte_limit(Settings(_env_file=None, pdf_max_bytes=7)) == 7

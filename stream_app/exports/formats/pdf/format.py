@@ -12,7 +12,6 @@ from sqlalchemy import select
 from stream_app.exports.columns import Column
 from stream_app.exports.formats.base import ROWS, CopySelect, Document, Format, Tally
 from stream_app.exports.formats.rendering import as_text
-from stream_app.settings import Settings
 from streaming_exporter.events import Options
 
 
@@ -25,14 +24,6 @@ class PdfFormat(Format):
     description = "a printable table with title, filters and page numbers; title and page_size are options"
     row_bytes = 4 * 2**20  # a thousand pages; laying it out takes up to 30 times as much
     own_process = True
-
-    def row_limit(self, settings: Settings) -> int | None:
-        """Nobody reads a million rows on paper."""
-        return settings.pdf_max_rows
-
-    def byte_limit(self, settings: Settings) -> int | None:
-        """Few rows can have long texts."""
-        return settings.pdf_max_bytes
 
     def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
         """COPY's own text format: it splits at tabs and line feeds, whatever the values hold."""

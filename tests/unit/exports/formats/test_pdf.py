@@ -15,7 +15,6 @@ from stream_app.exports.formats.pdf.fonts import Fonts
 from stream_app.exports.formats.pdf.format import PdfFormat
 from stream_app.exports.formats.pdf.layout import MARGIN, PADDING, lay_out
 from stream_app.exports.formats.pdf.typefaces import UNITS
-from stream_app.settings import Settings
 from streaming_exporter.events import Options
 
 ID = Column("id", "integer", "int4", Kind.INTEGER)
@@ -188,7 +187,3 @@ def test_columns_stay_on_the_paper() -> None:
                     assert place.left + place.width + 2 * PADDING == pytest.approx(following.left)
                 assert group[-1].left + group[-1].width + PADDING <= grid.paper[0] - MARGIN + 0.01
                 assert all(grid.units(place.number) >= UNITS for place in group)
-
-
-def test_the_most_rows_are_a_setting() -> None:
-    assert PdfFormat().row_limit(Settings(_env_file=None, pdf_max_rows=7)) == 7

@@ -1,0 +1,21 @@
+"""The limits of files come from the settings (V11)."""
+
+import pytest
+
+from stream_app.exports.task import ExportLimits, FileLimits
+from stream_app.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("set_to", "format_name", "limits"),
+    [
+        ({}, "csv", FileLimits()),
+        ({"max_rows": 5}, "csv", FileLimits(5)),
+        ({"pdf_max_rows": 7, "pdf_max_bytes": 8}, "pdf", FileLimits(7, 8)),
+        ({"pdf_max_rows": 7, "pdf_max_bytes": 8, "max_rows": 5}, "pdf", FileLimits(5, 8)),
+        ({"pdf_max_rows": 7, "pdf_max_bytes": 8, "max_rows": 9}, "pdf", FileLimits(7, 8)),
+    ],
+)
+def test_the_smaller_limit_counts(set_to: dict[str, int], format_name: str, limits: FileLimits) -> None:
+    settings = Settings(_env_file=None, **set_to)  # type: ignore[arg-type]
+    assert ExportLimits.of(settings).of_file(format_name) == limits
