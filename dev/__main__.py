@@ -29,11 +29,11 @@ def up(
 ) -> None:
     """Start everything and stay until Ctrl-C; `exporter` of the same virtual environment finds it."""
     from dev.up import up
-    from stream_app.setting_sources import LOCAL_SETTINGS
+    from stream_app.setting_sources import VENV_SETTINGS_FILE
 
     with suppress(KeyboardInterrupt):  # the way it is meant to end
         if folder is None:
-            up(port, workers, rows, Path(".local").absolute(), for_commands=LOCAL_SETTINGS)
+            up(port, workers, rows, Path(".local").absolute(), also_to=VENV_SETTINGS_FILE)
         else:
             up(port, workers, rows, folder.absolute())
 

@@ -23,11 +23,11 @@ def up(
     ledger_rows: int,
     folder: Path = ROOT / ".local",
     *,
-    for_commands: Path | None = None,
+    also_to: Path | None = None,
 ) -> None:
     """Start everything, write ``stack.json`` and ``stack.env`` into ``folder``, wait.
 
-    ``for_commands`` is written like ``stack.env``: the settings file that commands read by themselves.
+    ``also_to`` is a further path for the content of ``stack.env``.
 
     Raises:
         UsageError: the port is taken, or a stack runs in this folder already.
@@ -37,7 +37,7 @@ def up(
         raise UsageError(f"port {port} is taken: choose another with PORT=")
     stack = Stack(folder / "up", ledger_rows=ledger_rows, progress=Progress())
     facts, lines = folder / "stack.json", folder / "stack.env"
-    files = [lines] if for_commands is None else [lines, for_commands]
+    files = [lines] if also_to is None else [lines, also_to]
     with stack:
         api = stack.start_all(workers, port)
         content = describe(stack, api)

@@ -12,7 +12,7 @@ from producers.console import INTERRUPTED
 from producers.display import display, size
 from producers.download import fetch
 from producers.tokens import sign_token
-from stream_app.setting_sources import ENVIRONMENT, FILE, settings_file, sources_of
+from stream_app.setting_sources import Source, settings_file, sources_of
 from stream_app.settings import Settings
 from streaming_exporter.client import Api, Job
 from streaming_exporter.errors import ApiError, JobEnded, UsageError
@@ -126,7 +126,9 @@ def _refuse_foreign_url(settings: Settings, url: str | None, secret: str) -> Non
     """A token goes only to the URL that stands where the token, or the secret that signs it, does."""
     of_secret, of_url = sources_of(secret), sources_of("public_url")
     if url is not None:
-        foreign = of_secret == {FILE} and (of_url == {ENVIRONMENT} or url.rstrip("/") != settings.public_url)
+        foreign = of_secret == {Source.FILE} and (
+            of_url == {Source.ENVIRONMENT} or url.rstrip("/") != settings.public_url
+        )
     else:
         foreign = bool(of_secret and of_url) and not of_secret & of_url
     if foreign:

@@ -1,8 +1,7 @@
 """Where settings come from: the environment, files that hold one secret each, and a settings file.
 
-A settings file is read only where somebody names it: ``EXPORTER_SETTINGS_FILE``, or, for the commands of a
-virtual environment, the file that a local system which runs from the same environment has put into it. No
-file of the folder in which a command is called is ever read.
+There is at most one settings file: the one that ``EXPORTER_SETTINGS_FILE`` names, or else
+:data:`VENV_SETTINGS_FILE`. No file of the folder in which a command is called is read.
 """
 
 import difflib
@@ -10,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Collection, Iterable, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,22 @@ from streaming_exporter.file_secret import FileSecret
 from streaming_exporter.kafka_settings import FROM_FILE, PREFIX
 
 SETTINGS_FILE = f"{PREFIX}SETTINGS_FILE"
-ENVIRONMENT, FILE = "environment", "settings file"
+"""The variable that names a settings file."""
 
-LOCAL_SETTINGS = Path(sys.prefix, "streaming-exporter.env")
-"""Where a local system tells the commands of its own virtual environment how it is reached."""
+VENV_SETTINGS_FILE = Path(sys.prefix, "streaming-exporter.env")
+"""The settings file of a virtual environment, in its own folder.
+
+Every program that runs from the environment reads it where ``EXPORTER_SETTINGS_FILE`` names no other file.
+Outside of a virtual environment it has no effect.
+"""
+
+
+class Source(StrEnum):
+    """A place where a setting can be set; the value is its name in texts."""
+
+    ENVIRONMENT = "environment"
+    FILE = "settings file"
+
 
 _OF_OTHERS = re.compile(
     r"EXPORTER_(TEST_|LOCAL_)"
@@ -34,12 +46,12 @@ _OF_OTHERS = re.compile(
 
 
 def settings_file() -> Path | None:
-    """The settings file that was named; ``None`` where there is none."""
+    """The path of the settings file that counts; ``None`` where there is none."""
     named = os.environ.get(SETTINGS_FILE, "").strip()
     if named:
         return Path(named)
-    in_own_environment = sys.prefix != sys.base_prefix and LOCAL_SETTINGS.is_file()
-    return LOCAL_SETTINGS if in_own_environment else None
+    in_venv = sys.prefix != sys.base_prefix
+    return VENV_SETTINGS_FILE if in_venv and VENV_SETTINGS_FILE.is_file() else None
 
 
 def file_variables() -> dict[str, str]:
@@ -63,10 +75,10 @@ def environment_variables() -> dict[str, str]:
     return {key.upper(): value for key, value in os.environ.items()}
 
 
-def sources_of(field: str) -> frozenset[str]:
-    """Where the value of a setting stands: in the environment, in the settings file, in both or in neither.
+def sources_of(field: str) -> frozenset[Source]:
+    """Return the places that set the value of a setting: one, both with the same value, or none.
 
-    Of values that differ the environment's counts.
+    Where the values differ, the environment counts.
     """
     names = [f"{PREFIX}{field.upper()}", f"{PREFIX}{field.upper()}{FROM_FILE}"]
     here, there = (
@@ -74,8 +86,8 @@ def sources_of(field: str) -> frozenset[str]:
         for variables in (environment_variables(), file_variables())
     )
     if any(here):
-        return frozenset({ENVIRONMENT, FILE} if here == there else {ENVIRONMENT})
-    return frozenset({FILE} if any(there) else ())
+        return frozenset({Source.ENVIRONMENT, Source.FILE} if here == there else {Source.ENVIRONMENT})
+    return frozenset({Source.FILE} if any(there) else ())
 
 
 def is_secret(field: FieldInfo) -> bool:

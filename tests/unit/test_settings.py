@@ -1,6 +1,7 @@
 """Settings are checked in one place, whatever reads them, and say what is wrong (P12, P17, P19, R20)."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 from uuid import uuid4
@@ -261,7 +262,7 @@ def test_no_file_of_the_folder_is_read(tmp_path: Path, monkeypatch: pytest.Monke
         file.write_text("EXPORTER_PUBLIC_URL=https://attacker.example\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EXPORTER_SETTINGS_FILE")
-    monkeypatch.setattr("stream_app.setting_sources.LOCAL_SETTINGS", tmp_path / "none")
+    monkeypatch.setattr("stream_app.setting_sources.VENV_SETTINGS_FILE", tmp_path / "none")
     assert load_settings().public_url == "http://127.0.0.1:8000"
 
 
@@ -277,6 +278,19 @@ def test_a_settings_file_is_read_where_it_is_named(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("EXPORTER_SETTINGS_FILE", str(tmp_path / "nowhere"))
     with pytest.raises(BadSettings, match=r"EXPORTER_SETTINGS_FILE: .*nowhere"):
         load_settings()
+
+
+def test_the_settings_file_of_a_virtual_environment_is_read_where_no_other_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "streaming-exporter.env"
+    file.write_text("EXPORTER_KAFKA_GROUP='theirs'\n")
+    monkeypatch.setattr("stream_app.setting_sources.VENV_SETTINGS_FILE", file)
+    assert load_settings().kafka_group == "exporter"  # EXPORTER_SETTINGS_FILE names another file
+    monkeypatch.delenv("EXPORTER_SETTINGS_FILE")
+    assert load_settings().kafka_group == "theirs"
+    monkeypatch.setattr("sys.base_prefix", sys.prefix)
+    assert load_settings().kafka_group == "exporter"
 
 
 HERE, THERE, GIVEN = "environment", "file", "command line"
