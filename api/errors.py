@@ -1,7 +1,8 @@
-"""RFC 9457: every error is an ``application/problem+json`` document."""
+"""Problems (RFC 9457): the documents of all errors, and the table from the service's errors to problems."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
@@ -16,14 +17,14 @@ RETRY_SECONDS = 5
 
 
 class FieldProblem(BaseModel):
-    """One thing that is wrong with the request."""
+    """One field of the request with an error."""
 
     field: str
     message: str
 
 
 class ProblemDocument(BaseModel):
-    """An error as RFC 9457 wants it; ``code`` is stable, ``detail`` is for people."""
+    """An error as RFC 9457 defines it. ``code`` is stable and for programs, ``detail`` is for people."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -51,7 +52,7 @@ class ProblemDocument(BaseModel):
 
 
 class Problem(Exception):
-    """An error with its HTTP status."""
+    """An error of a call, with its HTTP status. ``headers`` are added to the response."""
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class Problem(Exception):
         self.export_job_id = export_job_id
 
     def response(self, request_id: str | None = None) -> Response:
-        """The document, ready to be sent."""
+        """Return the response with the problem document."""
         document = ProblemDocument(
             title=title(self.status),
             status=self.status,
@@ -85,50 +86,70 @@ class Problem(Exception):
             export_job_id=self.export_job_id,
             request_id=request_id,
         ).model_dump(mode="json", exclude_none=True)
-        # ASCII, because what a client sent is repeated here and need not be encodable.
+        # ASCII, because the detail can repeat text of the client that cannot be encoded as UTF-8.
         return Response(json.dumps(document), self.status, self.headers, MEDIA_TYPE)
 
 
 def title(status: int) -> str:
-    """The words for a status."""
+    """Return the title of an HTTP status, as RFC 9110 names it."""
     return {413: "Content Too Large", 422: "Unprocessable Content"}.get(status) or HTTPStatus(status).phrase
 
 
 def not_found() -> Problem:
-    """No such job, or not this user's: nobody can tell which."""
-    return Problem(404, "not_found", "There is no such job, or it is not yours")
+    """Return the problem of a job that does not exist or belongs to another user; both get the same text."""
+    return Problem(404, "not_found", "There is no such job, or it belongs to another user")
+
+
+@dataclass(frozen=True, slots=True)
+class _Mapping:
+    """What an error of the service becomes over HTTP. ``detail``: ``None`` for the error's own text."""
+
+    error: type[ExporterError]
+    status: int
+    detail: str | None = None
+
+
+_MAPPINGS = (
+    _Mapping(Rejected, 422),
+    _Mapping(Unreadable, 422),
+    _Mapping(
+        InDoubt,
+        503,
+        "A part of the service did not confirm the change, so it is not known whether the change was made. "
+        "Check the current state before you repeat the request",
+    ),
+    _Mapping(
+        Retryable,
+        503,
+        "A part of the service is unavailable at the moment, so nothing was changed. Try again later",
+    ),
+)
+"""The first entry whose class fits counts: ``InDoubt`` stands before its base class ``Retryable``."""
 
 
 def problem_of(error: ExporterError) -> Problem:
-    """What an error of the service means over HTTP; what only concerns operators stays in the log."""
-    if isinstance(error, Rejected):
-        return Problem(422, error.code, str(error), field=error.field)
-    if isinstance(error, Unreadable):
-        return Problem(422, error.code, str(error))
-    if isinstance(error, InDoubt):
-        return Problem(
-            503,
-            error.code,
-            "A part of the service did not confirm the change. It may have been made: look, then repeat it",
-            headers={"Retry-After": str(RETRY_SECONDS)},
-        )
-    if isinstance(error, Retryable):
-        return Problem(
-            503,
-            error.code,
-            "A part of the service cannot be reached at the moment; nothing was changed, try again",
-            headers={"Retry-After": str(RETRY_SECONDS)},
-        )
+    """Return the problem of an error of the service; an error that only concerns operators is a 500."""
+    for mapping in _MAPPINGS:
+        if isinstance(error, mapping.error):
+            field = error.field if isinstance(error, Rejected) else None
+            headers = {"Retry-After": str(RETRY_SECONDS)} if mapping.status == 503 else None
+            return Problem(
+                mapping.status, error.code, mapping.detail or str(error), field=field, headers=headers
+            )
     return internal_error()
 
 
 def internal_error() -> Problem:
-    """A mistake in the service."""
-    return Problem(500, "internal_error", "Something went wrong here; the request id leads to the log")
+    """Return the problem of a fault of the service."""
+    return Problem(
+        500,
+        "internal_error",
+        "The service has failed. Give its operators the request id, so that they find the reason in the log",
+    )
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's description of the problems that a call may answer with."""
+    """Return OpenAPI's description of the problems that a call can answer with."""
     schema = {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}
     return {
         status: {"description": title(status), "content": {MEDIA_TYPE: schema}} for status in sorted(statuses)

@@ -1,4 +1,4 @@
-"""What settings look like: each type parses a text, and says what is wrong with it and what is allowed."""
+"""Types of settings: each parses a text, and its error states what is wrong and what is allowed."""
 
 import re
 from email.utils import parseaddr
@@ -17,7 +17,7 @@ from stream_app import database_url as parameters
 from streaming_exporter.setting_types import WEB_URL, is_host, is_port, parse_url, parse_web_url
 
 YEARS = 10 * 366 * 86_400
-"""The longest time in seconds that a setting may name: ten years."""
+"""The longest time that a setting can have: ten years, in seconds."""
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _KEY_PREFIX = re.compile(r"(?=.{0,200}\Z)(?:(?:(?!\.{1,2}(?:/|\Z))[A-Za-z0-9!_.'()-]+)(?:/(?!\Z)|\Z))*")
@@ -31,36 +31,36 @@ _ADDRESS = "NAME@DOMAIN or Display name <NAME@DOMAIN>"
 
 
 def host(text: str) -> str:
-    """A host name or an IP address; IPv6 with or without brackets.
+    """Check a host name or an IP address; IPv6 with or without brackets.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the text is neither.
     """
     if not is_host(text):
-        raise ValueError(f"it is no host; allowed: {_PLAIN_HOST}")
+        raise ValueError(f"it is not a host; allowed: {_PLAIN_HOST}")
     return text
 
 
 def endpoint(text: str) -> str:
-    """The address of an object store, without a slash at its end.
+    """Return the address of an object store without a slash at its end.
 
     Raises:
-        ValueError: it is more than a scheme, a host and a port.
+        ValueError: the text has more than a scheme, a host and a port.
     """
     parts = parse_url(text if "://" in text else f"//{text}", _ENDPOINT)
     if parts.scheme not in ("", "http", "https"):
         raise ValueError(f"its scheme is {parts.scheme}; allowed: {_ENDPOINT}")
     if parts.path.strip("/"):
-        raise ValueError(f"it has a path, which S3 does not know; allowed: {_ENDPOINT}")
+        raise ValueError(f"it has a path, but S3 endpoints have none; allowed: {_ENDPOINT}")
     _refuse_rest(parts, _ENDPOINT)
     return f"{parts.scheme}://{parts.netloc}" if parts.scheme else parts.netloc
 
 
 def web_url(text: str) -> str:
-    """An absolute URL, without slashes at its end.
+    """Return an absolute URL without slashes at its end.
 
     Raises:
-        ValueError: it is none, or has a user name, a query or a fragment.
+        ValueError: the text is not an absolute URL, or has a user name, a query or a fragment.
     """
     parts = parse_web_url(text)
     _refuse_rest(parts, WEB_URL)
@@ -68,10 +68,10 @@ def web_url(text: str) -> str:
 
 
 def origins(text: str) -> str:
-    """``*``, or origins separated by commas.
+    """Return ``*``, or the origins without slashes at their ends, separated by commas.
 
     Raises:
-        ValueError: one of them is none.
+        ValueError: a part is not an origin.
     """
     if text == "*":
         return text
@@ -80,17 +80,17 @@ def origins(text: str) -> str:
     for part in filter(None, map(str.strip, text.split(","))):
         parts = parse_url(part, allowed)
         if parts.scheme not in ("http", "https") or parts.path.strip("/"):
-            raise ValueError(f"{part!r} is no origin; allowed: {allowed}")
+            raise ValueError(f"{part!r} is not an origin; allowed: {allowed}")
         _refuse_rest(parts, allowed)
         found.append(f"{parts.scheme}://{parts.netloc}")
     return ",".join(found)
 
 
 def networks(text: str) -> str:
-    """IP addresses and networks, separated by commas.
+    """Return IP addresses and networks without blanks, separated by commas.
 
     Raises:
-        ValueError: one of them is none.
+        ValueError: a part is neither.
     """
     found = [part.strip() for part in text.split(",") if part.strip()]
     for part in found:
@@ -98,17 +98,17 @@ def networks(text: str) -> str:
             ip_network(part, strict=False)
         except ValueError as error:
             raise ValueError(
-                f"{part!r} is no network; allowed: IP addresses and networks such as 10.0.0.0/8, "
+                f"{part!r} is not a network; allowed: IP addresses and networks such as 10.0.0.0/8, "
                 "separated by commas"
             ) from error
     return ",".join(found)
 
 
 def domains(text: str) -> str:
-    """``*``, or mail domains separated by commas, in lower case.
+    """Return ``*``, or mail domains in lower case, separated by commas.
 
     Raises:
-        ValueError: one of them is none.
+        ValueError: a part is not a domain.
     """
     if text.strip() == "*":
         return "*"
@@ -116,117 +116,121 @@ def domains(text: str) -> str:
     for part in found:
         if not is_host(_ascii_domain(part)):
             raise ValueError(
-                f"{part!r} is no domain; allowed: domains such as example.com, separated by commas"
+                f"{part!r} is not a domain; allowed: domains such as example.com, separated by commas"
             )
     return ",".join(found)
 
 
 def host_patterns(text: str) -> str:
-    """Host names separated by commas, in lower case; ``*.example.com`` means every name below example.com.
+    """Return host names in lower case, separated by commas.
+
+    ``*.example.com`` stands for every name below example.com.
 
     Raises:
-        ValueError: one of them is no host name.
+        ValueError: a part is not a host name.
     """
     found = [part.strip().lower() for part in text.split(",") if part.strip()]
     for part in found:
         if not is_host(part.removeprefix("*.")):
             raise ValueError(
-                f"{part!r} is no host; allowed: names such as hooks.example.com or *.example.com, "
+                f"{part!r} is not a host; allowed: names such as hooks.example.com or *.example.com, "
                 "separated by commas"
             )
     return ",".join(found)
 
 
 def mail_address(text: str) -> str:
-    """A sender as mails carry it: the domain in its ASCII form.
+    """Return the sender of mails, with its domain in ASCII form.
 
     Raises:
-        ValueError: it is no address, or one that SMTP servers do not take.
+        ValueError: the text is not an address, or SMTP servers do not accept the address.
     """
     name, address = parseaddr(text)
     local, at, domain = address.rpartition("@")
     if not at or (name == "" and address != text.strip("<> ")):
-        raise ValueError(f"it is no mail address; allowed: {_ADDRESS}")
+        raise ValueError(f"it is not a mail address; allowed: {_ADDRESS}")
     if not _LOCAL_PART.fullmatch(local) or local.startswith(".") or local.endswith(".") or ".." in local:
         raise ValueError(f"{local!r} cannot stand before the @; allowed: {_ADDRESS} with an ASCII NAME")
     plain = _ascii_domain(domain)
     if not is_host(plain):
-        raise ValueError(f"{domain!r} is no domain; allowed: {_ADDRESS}")
+        raise ValueError(f"{domain!r} is not a domain; allowed: {_ADDRESS}")
     if plain == domain:
         return text
     return text.replace(address, f"{local}@{plain}")
 
 
 def bucket(text: str) -> str:
-    """A bucket's name.
+    """Check the name of a bucket.
 
     Raises:
-        ValueError: S3 does not allow it.
+        ValueError: S3 does not allow the name.
     """
     if not _BUCKET.fullmatch(text) or ".." in text:
         raise ValueError(
-            "it is no name of a bucket; allowed: 3 to 63 letters, digits, dots and hyphens, "
+            "S3 does not allow this name of a bucket; allowed: 3 to 63 letters, digits, dots and hyphens, "
             "a letter or digit at both ends"
         )
     return text
 
 
 def key_prefix(text: str) -> str:
-    """A folder in a bucket, without slashes at its ends.
+    """Return a folder in a bucket without slashes at its ends.
 
     Raises:
-        ValueError: it has characters that some stores or tools do not take in keys.
+        ValueError: the folder has characters that some stores or tools do not accept in keys.
     """
     folder = text.strip("/")
     if not _KEY_PREFIX.fullmatch(folder) or "jobs" in folder.split("/"):
         raise ValueError(
-            "it is no folder; allowed: names of letters, digits and ! - _ . ' ( ), separated by "
+            "it is not a folder; allowed: names of letters, digits and ! - _ . ' ( ), separated by "
             "single slashes, at most 200 characters; no name is . or .. or jobs"
         )
     return folder
 
 
 def region(text: str) -> str:
-    """A region's name.
+    """Check the name of a region.
 
     Raises:
-        ValueError: it has other characters than letters, digits, hyphens and underscores.
+        ValueError: the name has other characters than letters, digits, hyphens and underscores.
     """
     if not _REGION.fullmatch(text):
         raise ValueError(
-            "it is no region; allowed: letters, digits, hyphens and underscores, as in us-east-1"
+            "it is not a region; allowed: letters, digits, hyphens and underscores, as in us-east-1"
         )
     return text
 
 
 def database_url(secret: SecretStr) -> SecretStr:
-    """A database's URL.
+    """Check the URL of a database.
 
     Raises:
-        ValueError: it has another scheme, a port that is none, or a parameter that cannot work.
+        ValueError: the URL has another scheme, an invalid port, or a parameter that cannot work.
     """
     text = secret.get_secret_value()
     if not text.startswith(("postgresql://", "postgres://")):
-        raise ValueError(f"it is no URL of PostgreSQL; allowed: {_DATABASE}")
+        raise ValueError(f"it is not a URL of PostgreSQL; allowed: {_DATABASE}")
     if not text.isprintable() or " " in text:
         raise ValueError(f"it has blanks or control characters; allowed: {_DATABASE}")
     authority = re.split(r"[/?#]", text.partition("://")[2], maxsplit=1)[0]
     for server in filter(None, authority.rpartition("@")[2].split(",")):
         _, colon, port = server.rpartition("]")[2].rpartition(":")
         if colon and not is_port(port):
-            raise ValueError(f"{port!r} is no port; allowed: {_DATABASE}, and ports from 1 to 65535")
+            raise ValueError(f"{port!r} is not a port; allowed: {_DATABASE}, and ports from 1 to 65535")
     parameters.DatabaseUrl.parse(text)
     return secret
 
 
 def path_in_folder(path: Path) -> Path:
-    """The path of a file that is to be written.
+    """Check the path of a file that the service writes.
 
     Raises:
-        ValueError: its folder does not exist, or it is a folder itself.
+        ValueError: the folder does not exist, or the path is a folder.
     """
     if not str(path).isprintable() or path.is_dir() or not path.absolute().parent.is_dir():
-        raise ValueError("it is no place for a file; allowed: a path in a folder that exists")
+        raise ValueError(
+            "it is not the path of a file that can be written; allowed: a path in an existing folder"
+        )
     return path
 
 
@@ -239,7 +243,7 @@ def _ascii_domain(domain: str) -> str:
     if domain.isascii():
         return domain
     try:
-        import idna  # comes with what the service needs, not with the client library alone
+        import idna  # a dependency of the service, but not of the client library
     except ImportError:
         raise ValueError(
             f"{domain!r} is not ASCII; allowed: its ASCII form, which begins with xn--"
@@ -247,7 +251,7 @@ def _ascii_domain(domain: str) -> str:
     try:
         return idna.encode(domain, uts46=True).decode()
     except idna.IDNAError as error:
-        raise ValueError(f"{domain!r} is no domain ({error}); allowed: {_ADDRESS}") from error
+        raise ValueError(f"{domain!r} is not a domain ({error}); allowed: {_ADDRESS}") from error
 
 
 Seconds = Annotated[float, Field(gt=0, le=YEARS, allow_inf_nan=False)]
@@ -270,7 +274,7 @@ FileToWrite = Annotated[Path, AfterValidator(path_in_folder)]
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches ``host``."""
+    """Return whether only this machine can reach ``host``."""
     try:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -278,5 +282,5 @@ def is_loopback(host: str) -> bool:
 
 
 def is_local_url(url: str) -> bool:
-    """Whether ``url`` (or host and port) leads to this machine."""
+    """Return whether ``url``, or a host with a port, leads to this machine."""
     return is_loopback(urlsplit(url if "://" in url else f"//{url}").hostname or "")

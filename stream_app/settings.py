@@ -1,6 +1,6 @@
-"""The only reader of the environment: every setting is ``EXPORTER_`` plus the field's name.
+"""The settings of all processes. The variable of a setting is ``EXPORTER_`` and the name of its field.
 
-Values are parsed and checked here, once, by the types of :mod:`stream_app.setting_types`.
+No other module reads the environment. The types of :mod:`stream_app.setting_types` check the values.
 """
 
 import base64
@@ -38,16 +38,16 @@ from streaming_exporter.kafka_settings import KafkaSettings
 from streaming_exporter.setting_types import AnyWebUrl, Count, Text, in_case
 
 DEVELOPMENT_SECRET = "development-secret-never-use-it-in-production"  # noqa: S105
-"""Signs tokens where nothing else is configured; the API refuses it on a public address."""
+"""Default of ``jwt_secret``. The API does not start with it on a public address."""
 
 
 class Settings(BaseSettings, KafkaSettings):
     """Settings of every process; see the table in README.md.
 
-    Sizes are bytes, times seconds unless the name says otherwise.
+    Sizes are in bytes. Times are in seconds unless the name contains another unit.
 
-    A variable that is empty, or blank, counts as not set. Every secret is also taken from the file that the
-    variable with ``_FILE`` at its end names; see :class:`~streaming_exporter.file_secret.FileSecret`.
+    An empty or blank variable counts as not set. Every secret can also come from a file, which the variable
+    with ``_FILE`` at its end names; see :class:`~streaming_exporter.file_secret.FileSecret`.
 
     Raises:
         pydantic.ValidationError: a variable has a value that its field does not allow.
@@ -59,190 +59,229 @@ class Settings(BaseSettings, KafkaSettings):
     )
 
     MAY_BE_EMPTY: ClassVar[frozenset[str]] = frozenset({"schedule_all_users"})
-    """Settings whose empty value says something: here that no user may."""
+    """Settings whose empty value has a meaning of its own. Here: no user."""
 
-    kafka_group: Text = Field("exporter", description="Consumer group that the workers share")
+    kafka_group: Text = Field("exporter", description="Consumer group of the workers")
     database_url: DatabaseUrl = Field(
         SecretStr("postgresql://exporter:exporter@127.0.0.1:5432/exporter"),
-        description="The service's own tables",
+        description="PostgreSQL database with the service's own tables",
     )
     source_database_url: DatabaseUrl | None = Field(
-        None, description="Where the exported rows are; default: DATABASE_URL"
+        None, description="PostgreSQL database with the rows to export. Default: DATABASE_URL"
     )
-    datasets_file: Path | None = Field(None, description="TOML file with further datasets")
+    datasets_file: Path | None = Field(None, description="TOML file that defines further datasets")
 
     s3_endpoint: Endpoint = Field(
-        "http://127.0.0.1:9000", description="Object store, as the worker reaches it"
+        "http://127.0.0.1:9000", description="Object store, as the worker and the API reach it"
     )
     s3_public_endpoint: Endpoint | None = Field(
-        None, description="Host in download links; default: S3_ENDPOINT"
+        None, description="Object store, as users reach it: the host in download links. Default: S3_ENDPOINT"
     )
     s3_access_key: SecretStr | None = Field(
         None,
-        description="Name of the key; default: `exporter` with a S3_SECRET_KEY, else what AWS's chain finds",
+        description="Access key. Default: `exporter` if S3_SECRET_KEY is set, otherwise the credentials that "
+        "AWS's provider chain finds",
     )
-    s3_secret_key: SecretStr | None = Field(None, description="The key that belongs to the name")
-    s3_bucket: Bucket = Field("exports", description="Where the files go; created if it is not there")
-    s3_secure: bool = Field(False, description="TLS, where the endpoint has no scheme of its own")
+    s3_secret_key: SecretStr | None = Field(None, description="Secret key of the access key")
+    s3_bucket: Bucket = Field(
+        "exports", description="Bucket for the files. The service creates it if it does not exist"
+    )
+    s3_secure: bool = Field(False, description="Whether to use TLS if S3_ENDPOINT has no scheme")
     s3_region: Region = Field("us-east-1", description="Region that requests are signed for")
 
     s3_key_prefix: KeyPrefix = Field(
-        "", description="Folder in the bucket that everything of this service lies in, such as `exporter`"
+        "", description="Folder in the bucket for everything that the service stores, such as `exporter`"
     )
     s3_sse: Annotated[Literal["none", "s3", "kms"], in_case(str.lower)] = Field(
-        "none", description="Encryption that the store is asked for: `none`, `s3` (SSE-S3) or `kms` (SSE-KMS)"
+        "none", description="Encryption that the store applies: `none`, `s3` (SSE-S3) or `kms` (SSE-KMS)"
     )
     s3_sse_kms_key: Text | None = Field(
-        None, description="Id or ARN of the key for `kms`; default: the bucket's or the account's"
+        None, description="Id or ARN of the key for `kms`. Default: the key of the bucket or of the account"
     )
 
-    smtp_host: Host | None = Field(None, description="Mail server; without one no mails are sent")
-    smtp_port: Port = Field(25, description="Its port; 465 is TLS from the start")
-    smtp_username: Text | None = Field(None, description="Name for the mail server")
+    smtp_host: Host | None = Field(None, description="Mail server. If it is not set, no mails are sent")
+    smtp_port: Port = Field(25, description="Port of the mail server. Port 465 uses TLS from the start")
+    smtp_username: Text | None = Field(None, description="User name for the mail server")
     smtp_password: SecretStr | None = Field(None, description="Password for the mail server")
-    smtp_starttls: bool = Field(False, description="Whether to encrypt with STARTTLS")
-    mail_from: MailAddress = Field("exports@localhost", description="Sender of mails")
-    public_url: WebUrl = Field("http://127.0.0.1:8000", description="Where users reach the API")
+    smtp_starttls: bool = Field(
+        False, description="Whether to encrypt the connection to the mail server with STARTTLS"
+    )
+    mail_from: MailAddress = Field("exports@localhost", description="Sender of the mails")
+    public_url: WebUrl = Field("http://127.0.0.1:8000", description="URL at which users reach the API")
     cors_origins: Origins = Field(
         "",
-        description="Origins of web pages that may call the API, separated by commas; `*`: any",
+        description="Origins of web pages that are allowed to call the API, separated by commas. `*` allows "
+        "all",
     )
-    link_secret: SecretStr | None = Field(None, description="Signs links in mails; default: JWT_SECRET")
+    link_secret: SecretStr | None = Field(
+        None, description="Secret that signs the links in mails. Default: JWT_SECRET"
+    )
     mail_allowed_domains: Domains | None = Field(
         None,
-        description="Domains that mails go to, by commas; `*`: any; default: any on loopback, else none",
+        description="Domains that mails are sent to, separated by commas. `*` allows all. Default: all if "
+        "PUBLIC_URL is on loopback, otherwise none",
     )
-    user_mail_limit: Count = Field(500, description="Mails that the exports of one user send in 24 hours")
-    mail_empty: bool = Field(True, description="Whether to mail when an export has no rows")
+    user_mail_limit: Count = Field(
+        500, description="Limit of mails about the exports of one user in 24 hours"
+    )
+    mail_empty: bool = Field(True, description="Whether to send a mail about an export without rows")
     mail_attach_max_bytes: int = Field(
-        0, ge=0, le=2_147_483_647, description="Files up to this size are attached to their mails; 0: none"
+        0,
+        ge=0,
+        le=2_147_483_647,
+        description="Files up to this size are attached to their mails. 0: files are never attached",
     )
     webhook_secret: SecretStr | None = Field(
-        None, description="Signs webhooks: `whsec_` and 24 to 64 bytes in base64; without one there are none"
+        None,
+        description="Key that signs webhooks: `whsec_` and 24 to 64 bytes in base64. If it is not set, no "
+        "webhooks are sent",
     )
     webhook_previous_secret: SecretStr | None = Field(
-        None, description="The WEBHOOK_SECRET before: webhooks carry its signature as well while it is set"
+        None,
+        description="The WEBHOOK_SECRET before the current one. While it is set, webhooks carry a signature "
+        "with it too",
     )
     webhook_shared_signature: bool = Field(
         True,
-        description="Whether webhooks are also signed with WEBHOOK_SECRET itself, which receivers then share",
+        description="Whether webhooks also carry a signature with WEBHOOK_SECRET itself, which all receivers "
+        "share",
     )
     webhook_allowed_hosts: HostPatterns | None = Field(
         None,
-        description="Hosts that webhooks call, `*.` before a name for all below it; default: any public one",
+        description="Hosts that webhooks can call, separated by commas. `*.example.com` stands for all hosts "
+        "below example.com. Default: all public hosts",
     )
     webhook_denied_networks: Networks | None = Field(
-        None, description="Networks, by commas, that webhooks never call, besides those that are not public"
+        None,
+        description="Networks that webhooks never call, separated by commas. Networks that are not public are"
+        " always denied",
     )
     webhook_allow_private: bool = Field(
-        False, description="Whether webhooks may use http and reach private, link-local and loopback hosts"
+        False, description="Whether webhooks can use http and call private, link-local and loopback addresses"
     )
-    delivery_timeout_seconds: Seconds = Field(30, description="Longest time one mail or webhook may take")
+    delivery_timeout_seconds: Seconds = Field(30, description="Time-out of one mail or webhook call")
 
     jwt_secret: SecretStr = Field(
-        SecretStr(DEVELOPMENT_SECRET), description="Verifies tokens (HS256), where there is no key set"
+        SecretStr(DEVELOPMENT_SECRET),
+        description="Secret that verifies tokens (HS256) if JWT_JWKS_URL is not set",
     )
-    jwt_jwks_url: AnyWebUrl | None = Field(None, description="Key set that verifies tokens")
+    jwt_jwks_url: AnyWebUrl | None = Field(None, description="URL of the key set (JWKS) that verifies tokens")
     jwt_audience: Text | None = Field(
-        None, description="Audience that tokens must name; needed with a key set, where `*` is any"
+        None, description="Audience that tokens must have. Required with JWT_JWKS_URL, where `*` accepts all"
     )
     jwt_issuer: Text | None = Field(
-        None, description="Issuer that tokens must name; needed with a key set, where `*` is any"
+        None, description="Issuer that tokens must have. Required with JWT_JWKS_URL, where `*` accepts all"
     )
     jwt_user_claim: Text = Field(
-        "sub", min_length=1, description="Claim that holds the user's id: a name, or a path such as `user.id`"
+        "sub", min_length=1, description="Claim with the user's id: a name, or a path such as `user.id`"
     )
     jwt_roles_claim: Text = Field(
         "roles",
         min_length=1,
-        description="Claim that holds the roles: a name, or a path such as `realm_access.roles`",
+        description="Claim with the roles: a name, or a path such as `realm_access.roles`",
     )
     jwt_max_lifetime_seconds: Count | None = Field(
-        None, description="Longest time a token may be valid for; default: no limit"
+        None,
+        description="Longest lifetime of a token. Tokens with a longer one are refused. Default: no limit",
     )
     token: SecretStr | None = Field(None, description="Bearer token that the command line sends to the API")
 
     trusted_proxies: Networks = Field(
         "",
-        description="Addresses or networks of proxies whose `X-Forwarded-For` and `-Proto` count, by commas",
+        description="Addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are "
+        "trusted, separated by commas",
     )
     api_docs: bool = Field(True, description="Whether the API serves `/docs` and `/openapi.json`")
     probe_details: Annotated[Literal["auto", "open", "token"], in_case(str.lower)] = Field(
         "auto",
-        description="Who may read `/metrics` and the parts of `/readyz` on the API's port: all (`open`), "
-        "operators (`token`), or `auto`: all while only this machine can reach the API",
+        description="Who can read `/metrics` and the parts in `/readyz` on the API's port. `open`: everybody."
+        " `token`: operators. `auto`: everybody while only this machine can reach the API, "
+        "otherwise operators",
     )
-    user_call_limit: Count = Field(512, description="Calls that one user may have under way")
-    user_stream_limit: Count = Field(20, description="Event streams that one user may have open")
+    user_call_limit: Count = Field(512, description="Limit of concurrent calls of one user")
+    user_stream_limit: Count = Field(20, description="Limit of open event streams of one user")
     api_call_limit: Count = Field(
-        1024, description="Calls of users that one API process has under way at a time"
+        1024, description="Limit of concurrent calls of all users in one API process"
     )
-    api_stream_limit: Count = Field(1000, description="Event streams that one API process has open at a time")
-    api_connection_limit: Count = Field(
-        2000, description="Connections that one API process has open at a time"
-    )
+    api_stream_limit: Count = Field(1000, description="Limit of open event streams in one API process")
+    api_connection_limit: Count = Field(2000, description="Limit of open connections in one API process")
 
-    worker_slots: Count = Field(4, le=1_000, description="Exports that one worker runs at a time")
-    user_slots: Count = Field(2, description="Exports of one user that run at a time")
+    worker_slots: Count = Field(4, le=1_000, description="Number of exports that one worker runs at a time")
+    user_slots: Count = Field(2, description="Number of exports of one user that run at a time")
     user_pending_limit: Count = Field(
-        100, description="Unfinished jobs that one user may have when asking over HTTP"
+        100, description="Limit of unfinished jobs of one user. The API refuses further requests"
     )
-    lease_seconds: Seconds = Field(30, description="After this silence a job belongs to nobody")
-    max_attempts: Count = Field(5, description="Failed attempts after which a job has failed")
-    drain_seconds: Seconds = Field(20, description="Grace for running exports when a worker stops")
-    export_timeout_seconds: Seconds = Field(
-        3600, description="Longest time the statement of one attempt may take"
+    lease_seconds: Seconds = Field(
+        30,
+        description="Lease of a job. If its worker does not renew the lease in this time, another worker "
+        "takes the job over",
     )
+    max_attempts: Count = Field(5, description="Number of failed attempts after which a job has failed")
+    drain_seconds: Seconds = Field(
+        20, description="Time that running exports have to finish when a worker stops"
+    )
+    export_timeout_seconds: Seconds = Field(3600, description="Time-out of the SQL statement of one attempt")
     max_rows: Annotated[int, Field(ge=1, le=10**15)] | None = Field(
-        None, description="Most rows one export may have; default: no limit"
+        None, description="Limit of rows of one export. Default: no limit"
     )
-    pdf_max_rows: Count = Field(100_000, description="Most rows a PDF may have")
-    pdf_max_bytes: Count = Field(256 * 2**20, description="Most bytes of text that a PDF's rows may have")
-    user_schedule_limit: Count = Field(100, description="Schedules that one user may have")
+    pdf_max_rows: Count = Field(100_000, description="Limit of rows of a PDF")
+    pdf_max_bytes: Count = Field(256 * 2**20, description="Limit of bytes of text in the rows of a PDF")
+    user_schedule_limit: Count = Field(100, description="Limit of schedules of one user")
     schedule_jitter_seconds: SecondsOrNone = Field(
-        30, description="Runs that are due in the same minute start spread over this time"
+        30, description="Runs that are due in the same minute start at random times within this time"
     )
     schedule_catch_up_limit: Count = Field(
-        50, description="Most missed runs that a schedule with catch_up `all` makes up for at once"
+        50, description="Limit of missed runs that a schedule with catch_up `all` starts at once"
     )
-    schedule_max_failures: Count = Field(5, description="Failed runs in a row that pause their schedule")
+    schedule_max_failures: Count = Field(
+        5, description="Number of failed runs in a row after which a schedule is paused"
+    )
     schedule_all_users: Text = Field(
         "*",
-        description="Users whose schedules may take every row, by commas; `*`: everybody with the role",
+        description="Users whose schedules can export the rows of all users, separated by commas. `*`: every "
+        "user with the role exports:all",
     )
     schedule_grant_days: Days = Field(
-        30, description="How long a schedule may take every row after its owner last showed the role for it"
+        30,
+        description="Time that a schedule can export the rows of all users after its owner last proved the "
+        "role exports:all",
     )
     tick_lead_seconds: Seconds = Field(
-        60, description="How far ahead of the state database's clock a tick may be; others are refused"
+        60,
+        description="How far a tick can be ahead of the clock of the state database. Ticks further ahead are "
+        "ignored",
     )
-    retention_days: Days = Field(7, description="How long files are kept")
+    retention_days: Days = Field(7, description="Time that files are kept")
     history_days: int = Field(
         400,
         ge=2,
         le=36_500,
         validate_default=True,
-        description="How long jobs stay on record after they were asked for; longer than RETENTION_DAYS",
+        description="Time that the record of a job is kept after its request. It must be longer than "
+        "RETENTION_DAYS",
     )
     download_url_seconds: int = Field(
-        300, ge=10, le=604_800, description="How long a download link is good for"
+        300, ge=10, le=604_800, description="Time that a download link is valid"
     )
 
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], in_case(str.upper)] = Field(
         "INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`"
     )
     log_format: Annotated[Literal["auto", "json", "console"], in_case(str.lower)] = Field(
-        "auto", description="`json`, `console`, or `auto`: readable on a terminal, JSON elsewhere"
+        "auto", description="`json`, `console`, or `auto`: for people on a terminal, JSON elsewhere"
     )
     metrics_port: Port | None = Field(
-        None, description="Where a worker or an API serves its metrics; default: nowhere"
+        None, description="Port on which a worker or an API serves its metrics. Default: no port"
     )
-    metrics_host: Host = Field("127.0.0.1", description="Address that it serves them on")
+    metrics_host: Host = Field("127.0.0.1", description="Address on which METRICS_PORT is opened")
     ready_file: FileToWrite | None = Field(
-        None, description="Touched every 2 s while a worker is ready, and removed while it is not"
+        None,
+        description="File that a worker touches every 2 s while it is ready, and removes while it is not",
     )
     stuck_seconds: Seconds = Field(
-        90, description="A worker that makes no progress for so long, while all parts answer, exits"
+        90,
+        description="A worker exits if it makes no progress for this time although all parts of the service "
+        "are available",
     )
 
     @classmethod
@@ -254,7 +293,7 @@ class Settings(BaseSettings, KafkaSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments first, then the environment, then the settings file that was named."""
+        """Return the sources: arguments first, then the environment, then the named settings file."""
         return (
             init_settings,
             Variables(settings_cls, environment_variables(), cls.MAY_BE_EMPTY),
@@ -265,7 +304,7 @@ class Settings(BaseSettings, KafkaSettings):
     @model_validator(mode="before")
     @classmethod
     def _without_blanks(cls, values: Any) -> Any:
-        """Empty means not set; blanks around a value mean nothing, but in a secret."""
+        """Remove empty values, and blanks around values that are not secrets."""
         if not isinstance(values, dict):
             return values
         kept = {}
@@ -283,22 +322,22 @@ class Settings(BaseSettings, KafkaSettings):
     @classmethod
     def _is_webhook_secret(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not 24 <= len(_webhook_key(value)) <= 64:
-            raise ValueError("it is no such secret; allowed: whsec_ and 24 to 64 bytes in base64")
+            raise ValueError("it is not a webhook secret; allowed: whsec_ and 24 to 64 bytes in base64")
         return value
 
     @model_validator(mode="after")
     def _belong_together(self) -> Self:
-        """Settings that are only of use together."""
+        """Check settings that need each other."""
         local = is_local_url(self.s3_endpoint)
         if self.s3_access_key is not None and self.s3_secret_key is None and not local:
             raise ValueError(
-                "EXPORTER_S3_SECRET_KEY: it is not set, and EXPORTER_S3_ACCESS_KEY is; "
-                "allowed: both, or neither for the provider chain of AWS"
+                "EXPORTER_S3_SECRET_KEY: it is not set, but EXPORTER_S3_ACCESS_KEY is set; "
+                "allowed: set both, or set neither to use the provider chain of AWS"
             )
         if self.s3_sse_kms_key is not None and self.s3_sse != "kms":
             raise ValueError(
-                f"EXPORTER_S3_SSE_KMS_KEY: it is set, and EXPORTER_S3_SSE is {self.s3_sse!r}; "
-                "allowed: only with kms"
+                f"EXPORTER_S3_SSE_KMS_KEY: it is set, but EXPORTER_S3_SSE is {self.s3_sse!r}; "
+                "allowed: only with EXPORTER_S3_SSE=kms"
             )
         return self
 
@@ -315,44 +354,47 @@ class Settings(BaseSettings, KafkaSettings):
 
     @property
     def group(self) -> str:
-        """What the cluster calls the group that the workers share."""
+        """Return the name of the workers' consumer group, with the prefix."""
         return self.kafka_topic_prefix + self.kafka_group
 
     @property
     def history(self) -> timedelta:
-        """How long jobs stay on record."""
+        """Return how long the records of jobs are kept."""
         return timedelta(days=self.history_days)
 
     @property
     def webhook_key(self) -> bytes | None:
-        """The bytes that webhooks are signed with; ``None`` where there are no webhooks."""
+        """Return the key that signs webhooks, or ``None`` if webhooks are not set up."""
         return None if self.webhook_secret is None else _webhook_key(self.webhook_secret)
 
     @property
     def webhook_keys(self) -> list[bytes]:
-        """The key of today and, while it is being changed, the one before."""
+        """Return the current key and, while the operators change it, the one before."""
         secrets = (self.webhook_secret, self.webhook_previous_secret)
         return [_webhook_key(secret) for secret in secrets if secret is not None]
 
     @property
     def source_dsn(self) -> str:
-        """The source database as asyncpg wants it; ask for each connection anew, for secrets change."""
+        """Return the URL of the source database for asyncpg.
+
+        Read it anew for each connection, because the password can change while the process runs.
+        """
         url = (self.source_database_url or self.database_url).get_secret_value()
         return database_url.DatabaseUrl.parse(url, reads_only=True).dsn
 
     @property
     def state_dsn(self) -> str:
-        """The service's own database as asyncpg wants it; ask for each connection anew."""
+        """Return the URL of the state database for asyncpg; read it anew for each connection."""
         return database_url.DatabaseUrl.parse(self.database_url.get_secret_value()).dsn
 
     @property
     def uses_development_secret(self) -> bool:
-        """Whether tokens are signed with the secret that everybody knows."""
+        """Return whether tokens are signed with the public default secret."""
         return self.jwt_secret.get_secret_value() == DEVELOPMENT_SECRET
 
 
 def _webhook_key(secret: SecretStr) -> bytes:
-    """The key's bytes; none where it is not written as Standard Webhooks write it."""
+    """Return the bytes of the key, or no bytes if it does not have the form of Standard Webhooks."""
     prefix, _, key = secret.get_secret_value().partition("_")
     try:
         return base64.b64decode(key, validate=True) if prefix == "whsec" else b""

@@ -186,7 +186,9 @@ def test_jobs_are_on_record_for_longer_than_their_files_are_kept(monkeypatch: py
 def test_a_name_without_its_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXPORTER_S3_ENDPOINT", "https://s3.example.com")
     monkeypatch.setenv("EXPORTER_S3_ACCESS_KEY", "hidden")
-    with pytest.raises(BadSettings, match=r"EXPORTER_S3_SECRET_KEY: it is not set.*allowed: both") as error:
+    with pytest.raises(
+        BadSettings, match=r"EXPORTER_S3_SECRET_KEY: it is not set.*allowed: set both"
+    ) as error:
         load_settings()
     assert "hidden" not in str(error.value)
 
