@@ -20,7 +20,7 @@ from producers.download import fetch
 from producers.tokens import sign_token
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.settings import Settings
-from streaming_exporter.client import Api
+from streaming_exporter.client import Client
 from streaming_exporter.events import ExportRequest
 from streaming_exporter.publisher import Publisher
 
@@ -58,7 +58,7 @@ def demo(ledger_rows: int, output: Path) -> None:
         given = {key.removeprefix("EXPORTER_").lower(): value for key, value in stack.settings().items()}
         settings = Settings.model_validate(given)
         console.print(f"\nOne [bold]export.requested[/] event per format goes to Kafka, as {USER}:")
-        with Api(api.url, sign_token(settings, USER)) as client, _bars() as bars:
+        with Client(api.url, sign_token(settings, USER)) as client, _bars() as bars:
             orders = asyncio.run(_publish(settings, bars))
             _follow(client, orders, bars, ledger_rows)
             bars.stop()
@@ -79,7 +79,7 @@ async def _publish(settings: Settings, bars: Progress) -> list[Order]:
     return orders
 
 
-def _follow(client: Api, orders: list[Order], bars: Progress, rows: int) -> None:
+def _follow(client: Client, orders: list[Order], bars: Progress, rows: int) -> None:
     deadline = time.monotonic() + TIMEOUT
     while not all(order.finished for order in orders):
         if time.monotonic() > deadline:
@@ -93,7 +93,7 @@ def _follow(client: Api, orders: list[Order], bars: Progress, rows: int) -> None
         time.sleep(0.1)
 
 
-def _collect(client: Api, orders: list[Order], output: Path) -> None:
+def _collect(client: Client, orders: list[Order], output: Path) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("format", "rows", "size", "time", "file"):
         table.add_column(name, justify="left" if name in ("format", "file") else "right", no_wrap=True)

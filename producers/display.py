@@ -5,7 +5,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from streaming_exporter.client import Job
+from streaming_exporter.api_answers import Job
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

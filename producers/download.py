@@ -8,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
-from streaming_exporter.client import Api
+from streaming_exporter.client import Client
 from streaming_exporter.errors import DownloadError
 
 
 def fetch(
-    api: Api, job_id: UUID, folder: Path, progress: Callable[[int, int], None] = lambda done, total: None
+    api: Client, job_id: UUID, folder: Path, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Path:
     """Download the file into ``folder``; ``progress(bytes so far, bytes in all)`` is told as it goes.
 

@@ -14,7 +14,8 @@ from producers.download import fetch
 from producers.tokens import sign_token
 from stream_app.setting_sources import Source, settings_file, sources_of
 from stream_app.settings import Settings
-from streaming_exporter.client import Api, Job
+from streaming_exporter.api_answers import Job
+from streaming_exporter.client import Client
 from streaming_exporter.errors import ApiError, JobEnded, UsageError
 from streaming_exporter.events import ExportRequest, Options
 from streaming_exporter.publisher import Publisher
@@ -26,7 +27,7 @@ OUTAGE_SECONDS = 15.0
 
 
 def follow(
-    api: Api,
+    api: Client,
     job_id: UUID,
     show: Callable[[Job | None], None],
     *,
@@ -105,7 +106,7 @@ async def publish_cancellation(settings: Settings, job_id: UUID) -> None:
 
 def open_api(
     settings: Settings, url: str | None, token: str | None, user_id: str | None, *, role: str = ADMIN
-) -> Api:
+) -> Client:
     """The API with the token given, the configured one, or one that is signed here.
 
     A token that is signed here is the user's; without one it is the command's own, with ``role`` and no more.
@@ -119,7 +120,7 @@ def open_api(
         token = settings.token.get_secret_value()
     if token is None:
         token = sign_token(settings, user_id) if user_id else sign_token(settings, "exporter-command", [role])
-    return Api((url or settings.public_url).rstrip("/"), token)
+    return Client((url or settings.public_url).rstrip("/"), token)
 
 
 def _refuse_foreign_url(settings: Settings, url: str | None, secret: str) -> None:
@@ -144,7 +145,7 @@ def _or(sources: frozenset[str]) -> str:
     return " or the ".join(sorted(sources))
 
 
-def follow_to_end(api: Api, job_id: UUID, folder: Path | None) -> None:
+def follow_to_end(api: Client, job_id: UUID, folder: Path | None) -> None:
     """Show a job's progress until it ends, then download its file into ``folder``, if one is given."""
     try:
         with api, display() as shown:

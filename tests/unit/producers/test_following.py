@@ -16,7 +16,8 @@ from producers.__main__ import cli
 from producers.display import Bar, Lines, size
 from producers.download import fetch
 from producers.job_commands import follow
-from streaming_exporter.client import Api, Job
+from streaming_exporter.api_answers import Job
+from streaming_exporter.client import Client
 from streaming_exporter.errors import ApiError, DownloadError, JobEnded
 from tests.unit.producers.fake_server import FakeServer
 
@@ -35,8 +36,8 @@ def manifest(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def api(server: FakeServer) -> Iterator[Api]:
-    with Api(server.url, "the-token") as opened:
+def api(server: FakeServer) -> Iterator[Client]:
+    with Client(server.url, "the-token") as opened:
         yield opened
 
 
@@ -47,7 +48,7 @@ def finished(server: FakeServer, **changes: Any) -> None:
     server.add("/store/file?signature=x", 200, CONTENT)
 
 
-def watch(api: Api, **limits: float) -> tuple[Job, list[str]]:
+def watch(api: Client, **limits: float) -> tuple[Job, list[str]]:
     seen: list[str] = []
     job = follow(
         api, JOB, lambda job: seen.append(job.status if job else "unknown"), **{"interval": 0.01, **limits}
@@ -55,7 +56,7 @@ def watch(api: Api, **limits: float) -> tuple[Job, list[str]]:
     return job, seen
 
 
-def test_follows_from_unknown_to_completed(server: FakeServer, api: Api) -> None:
+def test_follows_from_unknown_to_completed(server: FakeServer, api: Client) -> None:
     server.add(PATH, 404, {"title": "Not Found"})
     server.add(PATH, 200, record("pending"))
     server.add(PATH, 503, {"title": "Service Unavailable"})
@@ -68,37 +69,37 @@ def test_follows_from_unknown_to_completed(server: FakeServer, api: Api) -> None
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled", "expired"])
-def test_a_job_without_a_file_is_an_error(server: FakeServer, api: Api, status: str) -> None:
+def test_a_job_without_a_file_is_an_error(server: FakeServer, api: Client, status: str) -> None:
     server.add(PATH, 200, record(status, error={"code": "unknown_column", "message": "filters.x: no"}))
     with pytest.raises(JobEnded, match=rf"{status}: filters.x: no \(unknown_column\)"):
         watch(api)
 
 
-def test_a_request_that_nobody_admits(api: Api) -> None:
+def test_a_request_that_nobody_admits(api: Client) -> None:
     with pytest.raises(ApiError, match=re.escape("is one running (exporter worker)")):
         watch(api, admission_seconds=0.05)
 
 
-def test_an_outage_is_waited_for_only_so_long(server: FakeServer, api: Api) -> None:
+def test_an_outage_is_waited_for_only_so_long(server: FakeServer, api: Client) -> None:
     server.add(PATH, 503, {"title": "Service Unavailable", "detail": "away"})
     with pytest.raises(ApiError, match="away"):
         watch(api, outage_seconds=0.05)
 
 
-def test_a_refused_token_is_not_tried_again(server: FakeServer, api: Api) -> None:
+def test_a_refused_token_is_not_tried_again(server: FakeServer, api: Client) -> None:
     server.add(PATH, 401, {"title": "Unauthorized", "detail": "The token has expired"})
     with pytest.raises(ApiError, match="expired; pass a token as --token"):
         watch(api)
     assert len(server.seen) == 1
 
 
-def test_what_is_not_the_api_is_said_so(server: FakeServer, api: Api) -> None:
+def test_what_is_not_the_api_is_said_so(server: FakeServer, api: Client) -> None:
     server.add(PATH, 200, b"<html>")
     with pytest.raises(ApiError, match="does not answer as the exporter's API does"):
         watch(api)
 
 
-def test_downloads_under_the_files_name(server: FakeServer, api: Api, tmp_path: Path) -> None:
+def test_downloads_under_the_files_name(server: FakeServer, api: Client, tmp_path: Path) -> None:
     finished(server)
     steps: list[tuple[int, int]] = []
     path = fetch(api, JOB, tmp_path / "new", lambda done, total: steps.append((done, total)))
@@ -109,21 +110,21 @@ def test_downloads_under_the_files_name(server: FakeServer, api: Api, tmp_path: 
     assert path.stat().st_mode & 0o444 == 0o444
 
 
-def test_the_token_does_not_travel_to_the_store(server: FakeServer, api: Api, tmp_path: Path) -> None:
+def test_the_token_does_not_travel_to_the_store(server: FakeServer, api: Client, tmp_path: Path) -> None:
     finished(server)
     fetch(api, JOB, tmp_path)
     [headers] = [headers for path, headers in server.seen if path.startswith("/store/")]
     assert "Authorization" not in headers
 
 
-def test_a_name_cannot_leave_the_folder(server: FakeServer, api: Api, tmp_path: Path) -> None:
+def test_a_name_cannot_leave_the_folder(server: FakeServer, api: Client, tmp_path: Path) -> None:
     finished(server, file_name="../../evil.csv")
     assert fetch(api, JOB, tmp_path / "here") == tmp_path / "here" / "evil.csv"
 
 
 @pytest.mark.parametrize("changes", [{"sha256": "0" * 64}, {"bytes": 7}])
 def test_a_damaged_file_is_not_kept(
-    server: FakeServer, api: Api, tmp_path: Path, changes: dict[str, Any]
+    server: FakeServer, api: Client, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     finished(server, **changes)
     (tmp_path / "ledger.csv").write_text("the one before")
@@ -132,7 +133,7 @@ def test_a_damaged_file_is_not_kept(
     assert [path.read_text() for path in tmp_path.iterdir()] == ["the one before"]
 
 
-def test_a_broken_connection_is_not_kept(server: FakeServer, api: Api, tmp_path: Path) -> None:
+def test_a_broken_connection_is_not_kept(server: FakeServer, api: Client, tmp_path: Path) -> None:
     server.add("/store/file?signature=x", 200, CONTENT, **{"Content-Length": "9999"})
     finished(server)
     with pytest.raises(DownloadError, match="did not deliver"):
@@ -140,7 +141,7 @@ def test_a_broken_connection_is_not_kept(server: FakeServer, api: Api, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_store_that_refuses(server: FakeServer, api: Api, tmp_path: Path) -> None:
+def test_a_store_that_refuses(server: FakeServer, api: Client, tmp_path: Path) -> None:
     server.add("/store/file?signature=x", 403, b"<Error/>")
     finished(server)
     with pytest.raises(DownloadError, match="answered 403"):

@@ -1,0 +1,99 @@
+"""Answers of the HTTP API, as both clients read them."""
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from streaming_exporter.errors import ApiError
+
+if TYPE_CHECKING:
+    import httpx
+
+UNFINISHED = ("pending", "processing")
+"""The states in which a job has not ended."""
+
+
+class JobFailure(BaseModel):
+    """The reason why a job failed: a stable code, and a sentence for the user."""
+
+    code: str
+    message: str
+
+
+class Job(BaseModel):
+    """The state of a job. ``file_size`` is bytes; ``row_count`` grows while the job is processed."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    export_job_id: UUID
+    status: str
+    export_type: str
+    format: str
+    row_count: int | None = None
+    estimated_rows: int | None = None
+    file_size: int | None = None
+    file_name: str | None = None
+    sha256: str | None = None
+    error: JobFailure | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the job has ended: completed, failed, cancelled or expired."""
+        return self.status not in UNFINISHED
+
+
+def read_document(response: "httpx.Response", url: str) -> dict[str, Any]:
+    """Return the JSON object of an answer; ``{}`` where the answer has no content (204).
+
+    Raises:
+        ApiError: the answer is no JSON object, so the server at ``url`` is not this API.
+    """
+    if response.status_code == 204:
+        return {}
+    try:
+        content = response.json()
+    except ValueError as error:
+        raise not_the_api(url) from error
+    if not isinstance(content, dict):
+        raise not_the_api(url)
+    return content
+
+
+def read_job(document: dict[str, Any], url: str) -> Job:
+    """Return the job of a document.
+
+    Raises:
+        ApiError: the document is no job, so the server at ``url`` is not this API.
+    """
+    try:
+        return Job.model_validate(document)
+    except ValueError as error:
+        raise not_the_api(url) from error
+
+
+def raise_for_problem(response: "httpx.Response") -> None:
+    """Raise :class:`ApiError` for an answer from 400 on, with the text of its problem document."""
+    if response.status_code < 400:
+        return
+    try:
+        content = response.json()
+        text = str(content.get("detail") or content["title"])
+    except (ValueError, KeyError, AttributeError):
+        text = f"the API answered {response.status_code} {response.reason_phrase}"
+    if response.status_code == 401:
+        text += "; pass a token as --token or EXPORTER_TOKEN (exporter token --user-id … makes one)"
+    raise ApiError(text, status=response.status_code)
+
+
+def not_the_api(url: str) -> ApiError:
+    """The error for a server that answers and is not this API."""
+    return ApiError(f"{url} does not answer as the exporter's API does", status=200)
+
+
+def unreachable(url: str, error: Exception) -> ApiError:
+    """The error for a server that does not answer; it has no status."""
+    return ApiError(
+        f"the API at {url} cannot be reached ({error}); is it running there? "
+        "(--api-url or EXPORTER_PUBLIC_URL names another)"
+    )

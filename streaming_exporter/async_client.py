@@ -1,0 +1,122 @@
+"""A client of the HTTP API for asyncio; needs the extra ``http``."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from uuid import UUID
+
+from streaming_exporter.api_answers import Job, raise_for_problem, read_document, read_job, unreachable
+from streaming_exporter.client import CHUNK_BYTES
+from streaming_exporter.errors import ApiError, DownloadError
+from streaming_exporter.payloads import ExportRequest
+
+if TYPE_CHECKING:
+    import httpx
+
+
+class AsyncClient:
+    """Calls one API server with one bearer token; ``async with AsyncClient(url, token) as client``.
+
+    Every method raises :class:`~streaming_exporter.errors.ApiError` where the server cannot be reached or
+    refuses the call. The error's ``status`` is the HTTP status, or ``None`` where there was no answer.
+    """
+
+    def __init__(self, url: str, token: str) -> None:
+        """Prepare the connections.
+
+        Args:
+            url: where the API is, such as ``https://exports.example.com``.
+            token: the JWT of the user.
+        """
+        if find_spec("httpx") is None:
+            raise ImportError("AsyncClient needs httpx; install streaming-exporter[http]")
+        import httpx
+
+        self.url = url
+        self._http = httpx.AsyncClient(
+            base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=httpx.Timeout(30, connect=5)
+        )
+        # A presigned URL needs no token, and the object store must not see it.
+        self._store = httpx.AsyncClient(timeout=httpx.Timeout(60, connect=10))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+        await self._store.aclose()
+
+    async def submit(self, request: ExportRequest, *, idempotency_key: str | None = None) -> UUID:
+        """Ask for an export; returns the job's id.
+
+        Args:
+            request: what to export. The user is the token's, whatever ``user_id`` is.
+            idempotency_key: a call that is repeated with the same key and request means the same job.
+        """
+        body = request.model_dump(mode="json", exclude_unset=True, exclude={"user_id"})
+        headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+        answer = await self._request("POST", "/exports/jobs", body, headers)
+        return UUID(read_document(answer, self.url)["export_job_id"])
+
+    async def cancel(self, job_id: UUID) -> None:
+        """Cancel a job that runs or waits; remove the file of one that is completed."""
+        await self._request("DELETE", f"/exports/jobs/{job_id}")
+
+    async def record(self, job_id: UUID) -> dict[str, Any]:
+        """Return all that the API answers about a job."""
+        return await self.call("GET", f"/exports/jobs/{job_id}")
+
+    async def job(self, job_id: UUID) -> Job | None:
+        """Return the job, or ``None`` where the API knows no such job of this user."""
+        try:
+            return read_job(await self.record(job_id), self.url)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def manifest(self, job_id: UUID) -> dict[str, Any]:
+        """Return rows, bytes and digest of a completed job's file."""
+        return await self.call("GET", f"/exports/jobs/{job_id}/manifest")
+
+    @asynccontextmanager
+    async def file(self, job_id: UUID) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Open the file of a completed job; yields an asynchronous iterator over its bytes.
+
+        Raises:
+            DownloadError: the object store failed.
+        """
+        import httpx
+
+        answer = await self._request("GET", f"/exports/jobs/{job_id}/download")
+        try:
+            async with self._store.stream("GET", answer.headers["location"]) as response:
+                if response.status_code != 200:
+                    raise DownloadError(f"the object store answered {response.status_code}; try again")
+                yield response.aiter_raw(CHUNK_BYTES)
+        except httpx.HTTPError as error:
+            raise DownloadError(f"the object store did not deliver the file ({error}); try again") from error
+
+    async def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Make any call; returns its JSON object, which is empty where the answer has no content."""
+        return read_document(await self._request(method, path, body), self.url)
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> "httpx.Response":
+        import httpx
+
+        try:
+            response = await self._http.request(method, path, json=body, headers=headers)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise unreachable(self.url, error) from error
+        raise_for_problem(response)
+        return response

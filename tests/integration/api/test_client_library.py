@@ -1,0 +1,101 @@
+"""The client library calls the real API: submit, read, cancel, download; with and without an event loop."""
+
+import asyncio
+import hashlib
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID, uuid4
+
+import pytest
+import uvicorn
+
+from producers.tokens import sign_token
+from streaming_exporter.async_client import AsyncClient
+from streaming_exporter.client import Client
+from streaming_exporter.errors import ApiError
+from streaming_exporter.events import ExportRequest
+from tests.integration.api.conftest import Harness
+
+REQUEST = ExportRequest(user_id="another", export_type="ledger", format="csv", filters={"id": {"lt": 9}})
+
+
+@asynccontextmanager
+async def served(api: Harness) -> AsyncIterator[str]:
+    """The URL at which the API listens while the context lasts."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        config = uvicorn.Config(api.app, lifespan="off", log_config=None)
+        server = uvicorn.Server(config)
+        running = asyncio.create_task(server.serve([listening]))
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        await running
+
+
+async def test_the_asynchronous_client_submits_once_under_its_key_reads_and_cancels(api: Harness) -> None:
+    token = sign_token(api.settings, "user-7")
+    async with served(api) as url, AsyncClient(url, token) as client:
+        job_id = await client.submit(REQUEST, idempotency_key="one")
+        assert await client.submit(REQUEST, idempotency_key="one") == job_id
+        assert await client.submit(REQUEST) != job_id
+        job = await client.job(job_id)
+        assert job is not None
+        assert (job.export_job_id, job.export_type, job.finished) == (job_id, "ledger", False)
+        record = await client.record(job_id)
+        assert (record["user_id"], record["filters"]) == ("user-7", {"id": {"lt": 9}})
+        await client.cancel(job_id)
+        assert await client.job(uuid4()) is None
+        with pytest.raises(ApiError) as refused:
+            await client.submit(REQUEST.model_copy(update={"export_type": "unknown"}))
+        assert refused.value.status == 422
+        with pytest.raises(ApiError) as early:
+            async with client.file(job_id):
+                pass
+        assert early.value.status == 409
+
+
+async def test_the_synchronous_client_does_the_same(api: Harness) -> None:
+    token = sign_token(api.settings, "user-8")
+
+    def use(url: str) -> UUID:
+        with Client(url, token) as client:
+            job_id = client.submit(REQUEST, idempotency_key="one")
+            assert client.submit(REQUEST, idempotency_key="one") == job_id
+            job = client.job(job_id)
+            assert job is not None
+            assert not job.finished
+            client.cancel(job_id)
+            return job_id
+
+    async with served(api) as url:
+        job_id = await asyncio.to_thread(use, url)
+    record = await api.records.get(job_id)
+    assert record is not None
+    assert record.user_id == "user-8"
+
+
+async def test_a_file_is_read_in_pieces_from_the_store_without_the_token() -> None:
+    content = b"id,kind\n" * 100_000
+    headers: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        headers.append(head)
+        url = f"http://127.0.0.1:{port}/store"
+        if b"/download " in head:
+            writer.write(f"HTTP/1.1 307 -\r\nLocation: {url}\r\nContent-Length: 0\r\n\r\n".encode())
+        else:
+            writer.write(b"HTTP/1.1 200 -\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(content))
+            writer.write(content)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with AsyncClient(f"http://127.0.0.1:{port}", "secret") as client:
+            digest = hashlib.sha256()
+            async with client.file(uuid4()) as chunks:
+                async for chunk in chunks:
+                    digest.update(chunk)
+    assert digest.digest() == hashlib.sha256(content).digest()
+    assert [b"secret" in head for head in headers] == [True, False]
