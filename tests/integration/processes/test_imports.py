@@ -89,7 +89,7 @@ def test_the_help_of_all_commands_imports_nothing_heavy() -> None:
 def test_tracing_that_is_off_imports_nothing_of_it(role: str, heavy: tuple[str, ...]) -> None:
     program = (
         f"import sys, {role}, stream_app.observability.telemetry as t\n"
-        "with t.exported('s', 'i'): pass\n"
+        "with t.exporting_spans('s', 'i'): pass\n"
         f"print([name for name in sys.modules if name.startswith({heavy!r})])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
