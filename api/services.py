@@ -27,6 +27,7 @@ from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.source import Source
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.records import JobRecords
+from stream_app.jobs.submission import RequestValidator
 from stream_app.keyed_hashes import AddressHash
 from stream_app.notifications.links import Links
 from stream_app.notifications.outbox import Outbox
@@ -64,7 +65,7 @@ class ApiServices:
     schedule_reads: ScheduleStore
     """What only reads: it goes on while those who write wait for a part that is away."""
     storage: ObjectStore
-    addressing: AddressRules
+    validator: RequestValidator
     outbox: Outbox
     links: Links
     address_hash: AddressHash
@@ -142,7 +143,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             schedules=ScheduleStore(writing),
             schedule_reads=ScheduleStore(reading),
             storage=storage,
-            addressing=AddressRules.of(settings),
+            validator=RequestValidator(FORMATS, datasets, AddressRules.of(settings)),
             outbox=Outbox(reading),
             links=Links(settings),
             address_hash=AddressHash.of(settings),

@@ -29,6 +29,7 @@ from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
 from stream_app.exports.task import ExportLimits
 from stream_app.jobs.queue import JobQueue
+from stream_app.jobs.submission import RequestValidator
 from stream_app.jobs.write_check import test_upload
 from stream_app.kafka.brokers import Brokers
 from stream_app.kafka.event_producer import EventProducer
@@ -148,7 +149,8 @@ def create_app(settings: Settings) -> App:
         failed_at=lambda: app.failed_at.get(outcomes),
         prove=prove,
     )
-    admission = RequestHandler(store, emit, FORMATS, datasets, AddressRules.of(settings), settings.history)
+    validator = RequestValidator(FORMATS, datasets, AddressRules.of(settings))
+    admission = RequestHandler(store, emit, validator, settings.history)
     projector = LifecycleHandler(
         store,
         emit,
@@ -162,7 +164,7 @@ def create_app(settings: Settings) -> App:
         ScheduleStore(engine),
         store,
         emit.all,
-        FORMATS,
+        validator,
         datasets,
         settings,
         note_progress=lambda: app.note_progress(settings.topic(Topic.TICKS)),

@@ -128,7 +128,7 @@ async def get_webhook_secret(
 ) -> WebhookSecret:
     """The secret is valid only for webhooks of your own jobs and schedules to this URL."""
     try:
-        services.addressing.webhook(url, field="url")
+        services.validator.addressing.webhook(url, field="url")
     except Rejected as error:
         raise Problem(422, error.code, str(error)) from error
     secrets = [secret_text(receiver_key(key, user.id, url)) for key in services.settings.webhook_keys]

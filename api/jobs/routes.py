@@ -11,13 +11,13 @@ from api.auth.authenticator import CurrentUser, User
 from api.errors import Problem, not_found, problem_responses
 from api.jobs.estimates import estimate
 from api.jobs.schemas import Accepted, Estimate, JobPage, JobView, Order
-from api.jobs.service import event_of, place
+from api.jobs.service import place, require_scope, validated_event
 from api.middleware.disconnect import cancel_on_disconnect
 from api.services import SOURCE, ApiServices, InjectedServices
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import UNFINISHED, Status
 from stream_app.observability import tracing
-from streaming_exporter.events import ExportRequest, Word, cancel_event
+from streaming_exporter.events import Word, cancel_event
 
 router = APIRouter(prefix="/exports/jobs", tags=["jobs"])
 
@@ -118,7 +118,8 @@ async def estimate_export(
     Your own rows are counted, up to a bound: beyond it the answer is `at_least`. Of scope `all` the rows are
     what the database expects. Bytes are those of a small sample.
     """
-    wanted = ExportRequest.parse(event_of(services, user, order, None).data)
+    require_scope(user, order)
+    _, wanted = validated_event(services, user.id, order)
     return await cancel_on_disconnect(request, estimate(services, wanted))
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from contextlib import suppress
-from typing import Any
 from uuid import UUID, uuid4, uuid5
 
 import structlog
@@ -18,9 +17,8 @@ from stream_app.exports.compression import compression_for
 from stream_app.exports.query import row_query
 from stream_app.exports.relative_dates import resolve_request
 from stream_app.jobs.models import ExportJob
-from stream_app.jobs.queue import Placed
 from stream_app.jobs.states import Status
-from stream_app.jobs.submission import check, job_row
+from stream_app.jobs.submission import REQUEST_COLUMNS, NewJob, SubmitResult, new_job
 from stream_app.observability import tracing
 from streaming_exporter.errors import InDoubt, Rejected, Retryable, Unreadable
 from streaming_exporter.events import Event, ExportRequest, decode, request_event
@@ -31,19 +29,6 @@ IDEMPOTENCY = UUID("6f0a5a0e-6f2c-4c3b-9a43-2f1c0f0b7a51")
 """Namespace of the ids of jobs that were asked for with an ``Idempotency-Key``."""
 BUSY_SECONDS = 30
 
-WANTED = (
-    "user_id",
-    "export_type",
-    "format",
-    "filters",
-    "columns",
-    "options",
-    "scope",
-    "recipients",
-    "webhook",
-)
-"""What two orders must agree in to be the same."""
-
 
 async def place(services: ApiServices, user: User, order: Order, key: str | None) -> tuple[UUID, Status]:
     """Record the order, and have it published; with the same ``key`` again it is the same job.
@@ -53,24 +38,19 @@ async def place(services: ApiServices, user: User, order: Order, key: str | None
         Problem: it is not allowed, not now, or whether it was taken is not known.
         Retryable: a part is away. Then there is no record, unless an earlier call made one.
     """
-    event = event_of(services, user, order, key)
-    row = job_row(
-        event,
-        now=services.clock.now(),
-        formats=services.formats,
-        datasets=services.datasets,
-        addressing=services.addressing,
-    )
+    require_scope(user, order)
+    event, request = validated_event(services, user.id, order, key)
+    job = new_job(event, request, now=services.clock.now())
     if key is not None and (known := await services.records.get(event.job_id)) is not None:
-        return _same(known, row)  # whatever has become of the table since
-    await check_against_table(services, ExportRequest.parse(event.data))
-    placed = await _record(services, event, row)
-    if placed is Placed.TOO_MANY:
+        return _same(known, job)  # whatever has become of the table since
+    await check_against_table(services, request)
+    result = await _record(services, job)
+    if result is SubmitResult.TOO_MANY:
         raise too_many(services)
-    if placed is Placed.KNOWN:
+    if result is SubmitResult.KNOWN:
         known = await services.records.get(event.job_id)
         if known is not None:
-            return _same(known, row)
+            return _same(known, job)
     with tracing.send_span(event) as span:
         services.relay.soon(tracing.with_trace_context(event, span))
     log.info(
@@ -83,7 +63,7 @@ async def place(services: ApiServices, user: User, order: Order, key: str | None
     return event.job_id, Status.PENDING
 
 
-async def _record(services: ApiServices, event: Event, row: dict[str, Any]) -> Placed:
+async def _record(services: ApiServices, job: NewJob) -> SubmitResult:
     """Commit the job's row; where the database's answer was lost, see whether it is there.
 
     Raises:
@@ -91,13 +71,13 @@ async def _record(services: ApiServices, event: Event, row: dict[str, Any]) -> P
         Retryable: there is no record.
     """
     try:
-        return await services.store.place(row, limit=services.settings.user_pending_limit)
+        return await services.store.submit(job, user_limit=services.settings.user_pending_limit)
     except InDoubt as error:
-        log.warning("job.in_doubt", job_id=str(event.job_id), error=str(error))
+        log.warning("job.in_doubt", job_id=str(job.id), error=str(error))
         with suppress(Retryable):
-            if await services.records.get(event.job_id) is not None:
-                return Placed.NEW
-        raise in_doubt(event.job_id) from error
+            if await services.records.get(job.id) is not None:
+                return SubmitResult.NEW
+        raise in_doubt(job.id) from error
 
 
 def too_many(services: ApiServices) -> Problem:
@@ -124,32 +104,49 @@ def in_doubt(job_id: UUID) -> Problem:
     )
 
 
-def event_of(services: ApiServices, user: User, order: Order, key: str | None) -> Event:
-    """The request event, such that every reader can read it."""
+def require_scope(user: User, order: Order) -> None:
+    """Return if the user's roles allow the scope of the order.
+
+    Raises:
+        Problem: scope ``all`` without the role for it.
+    """
     if order.scope == "all" and not user.can_export_all:
         raise Problem(403, "scope_not_allowed", "Scope all needs the role exports:all", field="scope")
-    job_id = uuid4() if key is None else uuid5(IDEMPOTENCY, f"{len(user.id)}:{user.id}:{key}")
+
+
+def validated_event(
+    services: ApiServices, user_id: str, order: Order, key: str | None = None
+) -> tuple[Event, ExportRequest]:
+    """Return the request event of an order, and its data after validation.
+
+    Roles are not checked here: see :func:`require_scope`.
+
+    Args:
+        services: what the calls work with.
+        user_id: whose export it is.
+        order: the body of the call.
+        key: the ``Idempotency-Key``.
+
+    Raises:
+        Rejected: the request is invalid, or its text cannot be encoded. The text names the field.
+    """
+    job_id = uuid4() if key is None else uuid5(IDEMPOTENCY, f"{len(user_id)}:{user_id}:{key}")
     try:
         json.dumps(order.filters, allow_nan=False)
     except ValueError as error:
         raise Rejected("NaN and infinity are not JSON", code="invalid_number", field="filters") from error
     try:
-        data = {"user_id": user.id, **order.model_dump(mode="json", exclude_unset=True)}
-        request = check(
-            data,
-            formats=services.formats,
-            datasets=services.datasets,
-            addressing=services.addressing,
-        )
+        data = {"user_id": user_id, **order.model_dump(mode="json", exclude_unset=True)}
+        request = services.validator.validate(data)
         event = request_event(
             request, job_id=job_id, source=SOURCE, traceparent=tracing.current_span().traceparent
         )
-        decode(event.encode())
+        decode(event.encode())  # of the encoding alone: consumers must be able to read it
     except (PydanticSerializationError, UnicodeError) as error:
         raise Rejected("a text in the body is not valid Unicode", code="invalid_text") from error
     except Unreadable as error:
         raise Rejected(str(error), code="invalid_text") from error
-    return event
+    return event, request
 
 
 async def check_against_table(services: ApiServices, request: ExportRequest) -> None:
@@ -163,8 +160,8 @@ async def check_against_table(services: ApiServices, request: ExportRequest) -> 
     await services.catalog.use(services.datasets[request.export_type], check_table)
 
 
-def _same(known: ExportJob, row: dict[str, Any]) -> tuple[UUID, Status]:
-    if any(getattr(known, name) != row[name] for name in WANTED):
+def _same(known: ExportJob, job: NewJob) -> tuple[UUID, Status]:
+    if any(getattr(known, name) != getattr(job, name) for name in REQUEST_COLUMNS):
         raise Problem(
             422,
             "idempotency_key_reused",

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from datetime import datetime, timedelta
-from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
@@ -13,18 +12,28 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth.authenticator import User
 from api.errors import Problem
-from api.jobs.service import check_against_table, event_of, in_doubt, too_many
+from api.jobs.service import check_against_table, in_doubt, too_many, validated_event
 from api.schedules.schemas import ScheduleOrder, SchedulePatch
 from api.services import ApiServices
 from stream_app.exports.relative_dates import TEMPORAL
-from stream_app.jobs.queue import Placed, lock_orders
-from stream_app.jobs.submission import job_row, request_of
+from stream_app.jobs.submission import (
+    NewJob,
+    SubmitResult,
+    request_event_of,
+    submit_lock,
+    submit_within_limit,
+)
 from stream_app.observability import tracing
 from stream_app.schedules.calendar import PERIODS, Calendar
-from stream_app.schedules.runs import Rights, calendar_of, order_of, unlimited, why
+from stream_app.schedules.runs import (
+    AllRowsPermission,
+    calendar_of,
+    missing_time_column,
+    planning_error,
+    run_request,
+)
 from stream_app.schedules.windows import Run, Window, Windowing, period_before, starts_at
 from streaming_exporter.errors import InDoubt, Rejected
-from streaming_exporter.events import ExportRequest
 
 log = structlog.get_logger(__name__)
 
@@ -146,9 +155,7 @@ async def _checked(
         order.schedule, timezone=order.timezone, time_of_day=order.time_of_day, day=order.day
     )
     granted = _grant(services, user, owner, order, known)
-    # The right to scope all has been dealt with; whose rows scope own are does not depend on who asks.
-    asker = replace(user, id=owner, roles=user.roles | {"exports:all"})
-    request = ExportRequest.parse(event_of(services, asker, order, None).data)
+    _, request = validated_event(services, owner, order)
     await check_against_table(services, request)
     return {
         **{name: getattr(order, name) for name in ("export_type", "format", "filters", "columns", "webhook")},
@@ -182,8 +189,8 @@ def _grant(
         return {}
     if not user.can_export_all:
         raise Problem(403, "scope_not_allowed", "Scope all needs the role exports:all", field="scope")
-    rights = Rights.of(services.settings)
-    if not rights.allow(owner):
+    rights = AllRowsPermission.of(services.settings)
+    if not rights.allows(owner):
         raise Problem(
             403,
             "scope_not_allowed",
@@ -241,17 +248,15 @@ async def run_now(services: ApiServices, user: User, schedule_id: UUID, key: str
             raise not_found()
         return job_id
     try:
-        row = await _record(services, user, schedule_id, job_id)
+        job = await _record(services, user, schedule_id, job_id)
     except InDoubt as error:
         raise in_doubt(job_id) from error
-    if row is not None:
-        services.relay.soon(request_of(SimpleNamespace(**row)))
+    if job is not None:
+        services.relay.soon(request_event_of(job))
     return job_id
 
 
-async def _record(
-    services: ApiServices, user: User, schedule_id: UUID, job_id: UUID
-) -> dict[str, Any] | None:
+async def _record(services: ApiServices, user: User, schedule_id: UUID, job_id: UUID) -> NewJob | None:
     """Commit the run's job and how far its schedule has come; ``None``: it was there already."""
     await end_grant(services, user, schedule_id)
     now = await services.clock.read()
@@ -260,19 +265,19 @@ async def _record(
         if schedule is None:
             raise not_found()
         schedule = await _renewed(services, user, schedule, now, connection)
-        run, row = _planned(services, schedule, now, job_id)
-        row["traceparent"] = tracing.current_span().traceparent
-        await connection.execute(text(lock_orders(schedule.user_id)))
+        run, job = _planned(services, schedule, now, job_id)
+        job = replace(job, traceparent=tracing.current_span().traceparent)
+        await connection.execute(text(submit_lock(schedule.user_id)))
         limit = services.settings.user_pending_limit
-        placed = await services.store.place_within(connection, row, limit=limit)
-        if placed is Placed.TOO_MANY:
+        result = await submit_within_limit(connection, job, user_limit=limit)
+        if result is SubmitResult.TOO_MANY:
             raise too_many(services)
-        if placed is Placed.KNOWN:
+        if result is SubmitResult.KNOWN:
             return None
         if run.window is not None and not run.again:
             mark = {"window_start": run.window.end}
             await services.schedules.update(connection, schedule_id, mark)
-    return row
+    return job
 
 
 async def _renewed(
@@ -281,10 +286,10 @@ async def _renewed(
     """Whoever runs it shows their role anew, or must live with what the schedule may still do."""
     if schedule.scope != "all":
         return schedule
-    rights = Rights.of(services.settings)
+    rights = AllRowsPermission.of(services.settings)
     if user.id == schedule.user_id and not user.can_export_all:
         raise Problem(403, "scope_not_allowed", "Scope all needs the role exports:all", field="scope")
-    if user.id == schedule.user_id and rights.allow(user.id):
+    if user.id == schedule.user_id and rights.allows(user.id):
         values = {"all_rows_until": now + rights.grant}
         return await services.schedules.update(connection, schedule.id, values)
     refusal = rights.refusal(schedule, now)
@@ -293,9 +298,7 @@ async def _renewed(
     return schedule
 
 
-def _planned(
-    services: ApiServices, schedule: Row[Any], now: datetime, job_id: UUID
-) -> tuple[Run, dict[str, Any]]:
+def _planned(services: ApiServices, schedule: Row[Any], now: datetime, job_id: UUID) -> tuple[Run, NewJob]:
     """The run, and the row of its job.
 
     Raises:
@@ -305,24 +308,19 @@ def _planned(
         moves = schedule.window == Windowing.SINCE_LAST_RUN
         run = Run(now.replace(microsecond=0), _window_now(schedule, now), again=not moves)
         dataset = services.datasets.get(schedule.export_type)
-        order = order_of(schedule, run, dataset, calendar_of(schedule).zone, job_id=job_id)
-        row = job_row(
-            order.event.model_copy(update={"data": {**order.event.data, "priority": "normal"}}),
-            now=now,
-            formats=services.formats,
-            datasets=services.datasets,
-            addressing=services.addressing,
-            refusal=unlimited(run, dataset),
-        )
+        request = run_request(schedule, run, dataset, calendar_of(schedule).zone, job_id=job_id)
+        event = request.event.model_copy(update={"data": {**request.event.data, "priority": "normal"}})
+        refusal = missing_time_column(run, dataset)
+        job = replace(request, event=event).job(services.validator, now=now, refusal=refusal)
     except Problem:
         raise
     except Exception as error:  # whatever is stored there: its owner is to know what is the matter
-        raise _unusable(str(why(error))) from error
-    if row["outcome"] is not None:
-        raise _unusable(row["outcome"]["error"]["message"])
+        raise _unusable(str(planning_error(error))) from error
+    if job.outcome is not None:
+        raise _unusable(job.outcome.error.message if job.outcome.error else "")
     not_before = starts_at(run, schedule.delay)
     held_back = run.window is not None and not_before > now
-    return run, row | order.record | {"not_before": not_before if held_back else None}
+    return run, replace(job, not_before=not_before if held_back else None)
 
 
 def _unusable(reason: str) -> Problem:

@@ -4,8 +4,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequ
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import Enum
-from hashlib import blake2b
 from typing import Any
 from uuid import UUID
 
@@ -24,20 +22,25 @@ from stream_app.jobs.claim import Claim, Progress
 from stream_app.jobs.models import EarlyCancellation, ExportJob
 from stream_app.jobs.queue_sql import (
     ABANDONED,
-    ADMITTED,
     CLAIM,
     CLAIM_SETTINGS,
-    LEAVE,
-    ORDERS,
-    PROBE,
+    LOOK_UP,
+    MARK_ADMITTED,
+    RELEASE_UNREADABLE,
     RENEW,
     SEAL,
     UNADMITTED,
-    admit,
-    place,
 )
 from stream_app.jobs.states import UNFINISHED, Status
-from stream_app.jobs.submission import PUBLISHING, request_of
+from stream_app.jobs.submission import (
+    PUBLISH_TIMEOUT,
+    NewJob,
+    SubmitResult,
+    request_event_of,
+    submit,
+    submit_lock,
+    submit_within_limit,
+)
 from streaming_exporter.errors import Retryable
 from streaming_exporter.events import Event, ExportRequest, JobError, LifecycleData
 
@@ -62,28 +65,23 @@ EARLY_CANCELLATIONS_RACE = timedelta(minutes=10)
 AT_ONCE = 200
 """Early cancellations that are looked at, or dropped, in one go: however many are garbage."""
 
-LONGEST_PUBLISHING = timedelta(minutes=2)
-"""How long a request that is not admitted may wait to be published once more."""
-
-
-class Placed(Enum):
-    """What became of an order."""
-
-    NEW = "new"
-    KNOWN = "known"
-    TOO_MANY = "too_many"
+MAX_PUBLISH_TIMEOUT = timedelta(minutes=2)
+"""Longest time after which the request of an unadmitted job is published again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What the record says about a job that is asked for.
+class RecordState:
+    """What the table has about a job that is submitted.
 
-    ``admissible``: it is to be admitted, being new or only placed. ``cancelled``: it was cancelled before.
+    Attributes:
+        is_known: the job is on record.
+        is_admissible: the job is to be admitted: it is new, or on record and unadmitted.
+        is_cancelled: the job was cancelled before its request came.
     """
 
-    known: bool
-    admissible: bool
-    cancelled: bool
+    is_known: bool
+    is_admissible: bool
+    is_cancelled: bool
 
 
 class JobQueue:
@@ -113,81 +111,54 @@ class JobQueue:
     def _until(self) -> Any:
         return func.now() + self._lease
 
-    async def admit(self, connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> list[LifecycleData]:
-        """Insert jobs, or mark those that the API inserted as admitted; what is known already is left alone.
+    async def submit(self, job: NewJob, *, user_limit: int) -> SubmitResult:
+        """Insert an unadmitted job, unless its user has ``user_limit`` unfinished jobs.
 
-        Returns the newly admitted ones' ``export.accepted`` data. Idle workers are woken on commit.
+        Raises:
+            InDoubt: it is not known whether the job was inserted.
+            Retryable: the job was not inserted.
         """
-        if not rows:
-            return []
-        admitted = await connection.execute(admit(rows[0]), {"rows": to_json(rows).decode()})
-        return [
-            LifecycleData(
-                job_id=row.id,
-                user_id=row.user_id,
-                export_type=row.export_type,
-                format=row.format,
-                status=Status.PENDING,
-                traceparent=row.traceparent,
-            )
-            for row in admitted
-        ]
+        async with self.transaction(submit_lock(job.user_id)) as connection:
+            return await submit_within_limit(connection, job, user_limit=user_limit)
 
-    async def probe(self, rows: Sequence[dict[str, Any]]) -> dict[UUID, Known]:
-        """What is on record of the jobs that ``rows`` are to become; it changes nothing.
+    async def look_up(self, jobs: Sequence[NewJob]) -> dict[UUID, RecordState]:
+        """Return what the table has about each job. Nothing is changed.
 
-        A value that cannot be stored raises here what it would raise when it is inserted.
+        A value that cannot be stored raises the same error here as when it is inserted.
         """
-        if not rows:
+        if not jobs:
             return {}
         async with self.statement() as connection:
-            found = await connection.execute(PROBE, {"rows": to_json(rows).decode()})
-            return {row.id: Known(row.known, row.admissible, row.cancelled) for row in found}
+            found = await connection.execute(LOOK_UP, {"jobs": to_json([job.row() for job in jobs]).decode()})
+            return {row.id: RecordState(row.known, row.admissible, row.cancelled) for row in found}
 
-    async def admit_alone(self, rows: Sequence[dict[str, Any]]) -> list[LifecycleData]:
-        """:meth:`admit` as a transaction of its own, in one round trip.
+    async def admit(self, jobs: Sequence[NewJob]) -> list[LifecycleData]:
+        """Submit admitted jobs in a transaction of their own, in one round trip.
+
+        Returns:
+            The ``export.accepted`` data of the jobs that were inserted or admitted.
 
         Raises:
-            Locked: another transaction holds a row; none was admitted.
+            Locked: another transaction holds the record of one of the jobs. None was admitted.
         """
         async with self.statement() as connection:
-            return await self.admit(connection, rows)
-
-    async def place(self, row: dict[str, Any], *, limit: int) -> Placed:
-        """Insert the job of an order, unadmitted, unless its user has ``limit`` unfinished jobs.
-
-        Raises:
-            InDoubt: whether it was inserted is not known.
-            Retryable: it was not.
-        """
-        async with self.transaction(lock_orders(row["user_id"])) as connection:
-            return await self.place_within(connection, row, limit=limit)
-
-    async def place_within(self, connection: AsyncConnection, row: dict[str, Any], *, limit: int) -> Placed:
-        """:meth:`place` in a transaction that holds the lock of :func:`lock_orders`."""
-        values = {
-            "rows": to_json([row]).decode(), "id": row["id"], "user_id": row["user_id"], "limit": limit,
-        }  # fmt: skip
-        found = (await connection.execute(place(row), values)).one()
-        if found.placed:
-            return Placed.NEW
-        return Placed.KNOWN if found.known else Placed.TOO_MANY
+            return await submit(connection, jobs)
 
     async def mark_admitted(self, ids: Sequence[UUID]) -> None:
         """Let jobs be claimed; called once Kafka has their ``export.accepted``."""
         if ids:
             async with self.statement() as connection:
-                await connection.execute(ADMITTED, {"ids": list(ids)})
+                await connection.execute(MARK_ADMITTED, {"ids": list(ids)})
 
     async def unadmitted(self, limit: int = 100) -> list[Event]:
         """Request events, from their rows, of jobs that were not admitted in time; due again after a while.
 
         A row that this version cannot make an event of is left to a newer one.
         """
-        values = {"limit": limit, "shortest": PUBLISHING, "longest": LONGEST_PUBLISHING}
+        values = {"limit": limit, "shortest": PUBLISH_TIMEOUT, "longest": MAX_PUBLISH_TIMEOUT}
         async with self.statement() as connection:
             rows = (await connection.execute(UNADMITTED, values)).all()
-        return list(each_readable(rows, request_of))
+        return list(each_readable(rows, request_event_of))
 
     async def cancel(
         self, connection: AsyncConnection, job_id: UUID, *, again: bool = False
@@ -300,10 +271,10 @@ class JobQueue:
     async def _leave_to_others(self, worker: str, ids: Sequence[UUID]) -> None:
         """Give jobs up that this version cannot read, without a failure; after some days they have failed."""
         error = to_json(UNKNOWN).decode()
-        values = {"worker": worker, "ids": list(ids), "patience": UNKNOWN_KEPT, "error": error}
+        values = {"worker": worker, "ids": list(ids), "kept_for": UNKNOWN_KEPT, "error": error}
         try:
             async with self.statement() as connection:
-                await connection.execute(LEAVE, values)
+                await connection.execute(RELEASE_UNREADABLE, values)
         except Retryable as error:  # their leases run out; what else was claimed is to run
             log.warning("job.unreleased", jobs=len(ids), error=str(error))
 
@@ -535,14 +506,6 @@ def sealed_outcome(row: Any) -> LifecycleData:
         pydantic.ValidationError: another version sealed it.
     """
     return LifecycleData.model_validate(row.outcome | {"traceparent": row.traceparent})
-
-
-def lock_orders(user_id: str) -> str:
-    """The beginning of a transaction in which the user's unfinished jobs are counted: one after the other."""
-    number = int.from_bytes(
-        blake2b(user_id.encode("utf-8", "surrogatepass"), digest_size=4).digest(), signed=True
-    )
-    return f"SELECT pg_advisory_xact_lock({ORDERS}, {number});"
 
 
 def _sealed_as_cancelled(row: Row[Any]) -> LifecycleData | None:

@@ -17,75 +17,69 @@ _DUE = f"""
 _RECOVERABLE = f"{_ABANDONED} AND job.cancel_requested_at IS NULL AND job.failures + 1 < :max_attempts"
 
 
-LOCK_PATIENCE = "SELECT set_config('lock_timeout', '2s', true)"
-"""How long one statement by itself waits for a row that another transaction has not committed yet."""
+LOCK_TIMEOUT = "SELECT set_config('lock_timeout', '2s', true)"
+"""Limits how long one statement by itself waits for a row that another transaction has locked."""
+
+SUBMIT_LOCK = 730_158
+"""Class of the advisory locks under which the unfinished jobs of one user are counted."""
 
 
-def admit(columns: Iterable[str]) -> TextClause:
-    """The insertion of jobs whose ``columns`` are known; all of them are one parameter, a JSON array.
+def insert_jobs(columns: Iterable[str], *, admitted: bool, limited: bool) -> TextClause:
+    """Return the statement that inserts jobs.
 
-    Of thousands of parameters most of the time would go into preparing them.
+    All jobs are one parameter, ``:jobs``, a JSON array: with thousands of parameters most of the time would
+    go into preparing them.
+
+    Args:
+        columns: the columns that each job has.
+        admitted: whether the jobs are admitted. Such a job also admits the unadmitted record of the same job.
+        limited: whether nothing is inserted if ``:user_id`` has ``:user_limit`` unfinished jobs.
     """
     names = ", ".join(f'"{name}"' for name in columns)
-    return text(
-        f"""
-        WITH patience AS MATERIALIZED ({LOCK_PATIENCE})
-        INSERT INTO export_jobs AS job ({names})
-        SELECT {names} FROM patience
-        CROSS JOIN jsonb_populate_recordset(NULL::export_jobs, CAST(:rows AS jsonb)) ORDER BY id
-        ON CONFLICT (id) DO UPDATE SET
+    limit = """
+        WHERE (
+            SELECT count(*) FROM (
+                SELECT FROM export_jobs AS other
+                WHERE other.user_id = :user_id AND other.status IN ('pending', 'processing') LIMIT :user_limit
+            ) AS unfinished
+        ) < :user_limit
+    """
+    on_conflict = """
+        DO UPDATE SET
             admitted_at = excluded.admitted_at, outcome = excluded.outcome,
             cancel_requested_at = excluded.cancel_requested_at, lease_until = excluded.lease_until,
             traceparent = excluded.traceparent
         WHERE job.admitted_at IS NULL AND job.outcome IS NULL AND job.status = 'pending'
-            AND excluded.admitted_at IS NOT NULL
-        RETURNING job.id, job.user_id, job.export_type, job.format, job.traceparent,
-            pg_notify('{WAKE_CHANNEL}', '')
-        """
-    )
-
-
-# As with the projection, all jobs are one parameter. Every column is read, so that a value that cannot be
-# stored shows here, before anything is said of its job.
-PROBE = text(
     """
-    SELECT told.id, job.id IS NOT NULL AS known, early.job_id IS NOT NULL AS cancelled,
-           job.id IS NULL
-           OR (job.admitted_at IS NULL AND job.outcome IS NULL AND job.status = 'pending') AS admissible
-    FROM jsonb_populate_recordset(NULL::export_jobs, CAST(:rows AS jsonb)) AS told
-    LEFT JOIN export_jobs AS job ON job.id = told.id
-    LEFT JOIN early_cancellations AS early ON early.job_id = told.id
-    """
-)
-"""Which jobs are on record, which are still to be admitted, and whose cancellation came first."""
-
-ORDERS = 730_158
-"""Class of the advisory locks under which the unfinished jobs of one user are counted."""
-
-
-def place(columns: Iterable[str]) -> TextClause:
-    """The insertion of one job whose ``columns`` are known, unless its user has ``:limit`` already."""
-    names = ", ".join(f'"{name}"' for name in columns)
     return text(
         f"""
-        WITH unfinished AS (
-            SELECT count(*) AS jobs FROM (
-                SELECT FROM export_jobs AS job
-                WHERE job.user_id = :user_id AND job.status IN ('pending', 'processing') LIMIT :limit
-            ) AS counted
-        ), placed AS (
-            INSERT INTO export_jobs AS job ({names})
-            SELECT {names} FROM jsonb_populate_recordset(NULL::export_jobs, CAST(:rows AS jsonb))
-            WHERE (SELECT jobs FROM unfinished) < :limit
-            ON CONFLICT (id) DO NOTHING RETURNING job.id
-        )
-        SELECT EXISTS (SELECT FROM placed) AS placed,
-               EXISTS (SELECT FROM export_jobs AS job WHERE job.id = :id) AS known
+        WITH setting AS MATERIALIZED ({LOCK_TIMEOUT if admitted else "SELECT"})
+        INSERT INTO export_jobs AS job ({names})
+        SELECT {names} FROM setting
+        CROSS JOIN jsonb_populate_recordset(NULL::export_jobs, CAST(:jobs AS jsonb))
+        {limit if limited else ""} ORDER BY id
+        ON CONFLICT (id) {on_conflict if admitted else "DO NOTHING"}
+        RETURNING job.id, job.user_id, job.export_type, job.format, job.traceparent
+            {f", pg_notify('{WAKE_CHANNEL}', '')" if admitted else ""}
         """
     )
 
 
-ADMITTED = text(
+# As with the projector, all jobs are one parameter. Every column is read, so that a value that cannot be
+# stored raises here, before an event about its job is published.
+LOOK_UP = text(
+    """
+    SELECT asked.id, job.id IS NOT NULL AS known, early.job_id IS NOT NULL AS cancelled,
+           job.id IS NULL
+           OR (job.admitted_at IS NULL AND job.outcome IS NULL AND job.status = 'pending') AS admissible
+    FROM jsonb_populate_recordset(NULL::export_jobs, CAST(:jobs AS jsonb)) AS asked
+    LEFT JOIN export_jobs AS job ON job.id = asked.id
+    LEFT JOIN early_cancellations AS early ON early.job_id = asked.id
+    """
+)
+"""Returns for each job whether it is on record, is still to be admitted, and was cancelled first."""
+
+MARK_ADMITTED = text(
     f"""
     UPDATE export_jobs AS job SET admitted_at = now()
     WHERE job.id IN (
@@ -96,7 +90,7 @@ ADMITTED = text(
     RETURNING job.id, pg_notify('{WAKE_CHANNEL}', '')
     """
 )
-"""Lets jobs be claimed whose ``export.accepted`` Kafka has; what is skipped is admitted by its request."""
+"""Admits jobs whose ``export.accepted`` Kafka has. A job that is locked is skipped: its request admits it."""
 
 # Each time the pause doubles, as the job's age does, up to the longest.
 UNADMITTED = text(
@@ -112,7 +106,7 @@ UNADMITTED = text(
     RETURNING job.*
     """
 )
-"""Jobs on record whose request was not admitted in time: their events are due again."""
+"""Jobs on record whose request was not admitted in time: their events are to be published again."""
 
 CLAIMS = 7_301_584_222
 """Advisory lock of claims."""
@@ -209,12 +203,12 @@ CLAIM = text(
 Only with more users than the window does it leave the beginning.
 """
 
-LEAVE = text(
+RELEASE_UNREADABLE = text(
     """
     UPDATE export_jobs AS job
-    SET status = CASE WHEN over.waits THEN 'pending' ELSE job.status END,
-        worker = CASE WHEN over.waits THEN NULL ELSE job.worker END,
-        outcome = CASE WHEN NOT over.waits THEN jsonb_build_object(
+    SET status = CASE WHEN age.can_wait THEN 'pending' ELSE job.status END,
+        worker = CASE WHEN age.can_wait THEN NULL ELSE job.worker END,
+        outcome = CASE WHEN NOT age.can_wait THEN jsonb_build_object(
             'job_id', job.id, 'user_id', job.user_id, 'export_type', job.export_type, 'format', job.format,
             'attempt', job.attempt, 'status', 'failed', 'started_at', job.started_at, 'completed_at', now(),
             'error', CAST(:error AS jsonb)
@@ -222,13 +216,13 @@ LEAVE = text(
         lease_until = now(),
         not_before = now() + least(interval '5 s' * power(2, least(job.attempt, 10)), interval '2 min')
     FROM (
-        SELECT id, created_at > now() - CAST(:patience AS interval) AS waits FROM export_jobs
+        SELECT id, created_at > now() - CAST(:kept_for AS interval) AS can_wait FROM export_jobs
         WHERE id = ANY (CAST(:ids AS uuid[]))
-    ) AS over
-    WHERE job.id = over.id AND job.worker = :worker AND job.status = 'processing' AND job.outcome IS NULL
+    ) AS age
+    WHERE job.id = age.id AND job.worker = :worker AND job.status = 'processing' AND job.outcome IS NULL
     """
 )
-"""Hands jobs back that the worker cannot read, less and less often; what waited too long has failed."""
+"""Releases jobs that the worker cannot read, with a growing delay. A job that waited too long has failed."""
 
 SEAL = text(
     """

@@ -1,12 +1,25 @@
-"""From a request event to the row that is inserted for it, and back. Pure."""
+"""Submits jobs: validates a request, builds the record of its job, and inserts the record.
 
-from collections.abc import Collection
+All four ways to ask for an export use it: events on ``exports.requests``, ``POST /exports/jobs``, the
+scheduler, and runs of a schedule beside its calendar.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
-from typing import Any
+from enum import Enum
+from hashlib import blake2b
+from typing import Any, Self
 from uuid import UUID
+
+from pydantic_core import to_json
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.addresses import AddressRules
 from stream_app.exports.formats.registry import MISSING
+from stream_app.jobs.models import ExportJob
+from stream_app.jobs.queue_sql import SUBMIT_LOCK, insert_jobs
 from stream_app.jobs.states import Status
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import (
@@ -19,15 +32,15 @@ from streaming_exporter.events import (
     LifecycleData,
 )
 
-PUBLISHING = timedelta(seconds=10)
-"""How long a request, or an outcome that was decided at admission, may take to be published and read."""
+PUBLISH_TIMEOUT = timedelta(seconds=10)
+"""How long a request, or an outcome that was decided at admission, can take to be published and read."""
 
 ANYWHERE = AddressRules()
 """Mails to any domain, webhooks to any public host."""
 
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 
-REQUESTED = (
+REQUEST_COLUMNS = (
     "user_id",
     "export_type",
     "format",
@@ -38,69 +51,236 @@ REQUESTED = (
     "recipients",
     "webhook",
 )
-"""Columns that stand in a request's ``data`` under the same names."""
+"""Columns that have the same names as the fields of a request. Requests that agree in them are the same."""
 
 
-def job_row(
-    event: Event,
-    *,
-    now: datetime,
-    formats: Collection[str],
-    datasets: Collection[str],
-    addressing: AddressRules = ANYWHERE,
-    cancelled: bool = False,
-    refusal: Rejected | None = None,
-) -> dict[str, Any]:
-    """Column values of the new job.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """The record of a job that is to be inserted. The fields are columns of ``export_jobs``.
 
-    A request that can never be honoured, that the caller refuses, or whose cancellation came first, gets its
-    outcome at once.
-    Whether columns and filters fit the table is found out by the attempt, which can ask the source.
+    ``outcome`` is set where the job ends before it starts: its request is invalid, or was cancelled first.
+    """
+
+    id: UUID
+    user_id: str
+    export_type: str
+    format: str
+    source: str
+    traceparent: str | None
+    created_at: datetime
+    filters: Any
+    columns: Any
+    options: Any
+    scope: str | None
+    recipients: Any
+    webhook: str | None
+    priority: int
+    lease_until: datetime
+    admitted_at: datetime | None = None
+    cancel_requested_at: datetime | None = None
+    outcome: LifecycleData | None = None
+    schedule_id: UUID | None = None
+    run_at: datetime | None = None
+    window: dict[str, Any] | None = None
+    not_before: datetime | None = None
+
+    @property
+    def event_outcome(self) -> LifecycleData | None:
+        """The outcome as it is published: in the trace of the request."""
+        if self.outcome is None:
+            return None
+        return self.outcome.model_copy(update={"traceparent": self.traceparent})
+
+    def cancelled(self) -> Self:
+        """Return the job as one whose cancellation came first: it ends when it is admitted."""
+        outcome = _outcome(self, Status.CANCELLED)
+        return replace(self, cancel_requested_at=self.created_at, outcome=outcome)
+
+    def failed(self, error: Rejected) -> Self:
+        """Return the job as one that cannot run: it ends when it is admitted."""
+        reason = JobError(code=error.code, message=str(error))
+        return replace(self, outcome=_outcome(self, Status.FAILED, error=reason))
+
+    def row(self) -> dict[str, Any]:
+        """Return the values of the columns."""
+        values = {name: getattr(self, name) for name in COLUMNS}
+        if self.outcome is not None:
+            values["outcome"] = self.outcome.model_dump(mode="json", exclude_none=True)
+        return values
+
+
+COLUMNS = tuple(field.name for field in fields(NewJob))
+
+_INSERT = {
+    (admitted, limited): insert_jobs(COLUMNS, admitted=admitted, limited=limited)
+    for admitted in (False, True)
+    for limited in (False, True)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RequestValidator:
+    """Validates requests without the source database, and builds jobs from them.
+
+    Attributes:
+        formats: names of the formats.
+        datasets: names of the datasets.
+        addressing: where mails and webhooks can go.
+    """
+
+    formats: Collection[str]
+    datasets: Collection[str]
+    addressing: AddressRules = ANYWHERE
+
+    def validate(self, data: dict[str, Any]) -> ExportRequest:
+        """Return the request that ``data`` describes, with its recipients as mails carry them.
+
+        Columns and filters are checked later, against the table of the source database.
+
+        Raises:
+            Rejected: the request is invalid. The text names the field and what is allowed.
+        """
+        request = ExportRequest.parse(data)
+        if request.export_type not in self.datasets:
+            raise Rejected(
+                f"there is no dataset {request.export_type!r}",
+                code="unknown_dataset",
+                field="export_type",
+                allowed=sorted(self.datasets),
+            )
+        if request.format not in self.formats:
+            reason = MISSING.get(request.format)
+            raise Rejected(
+                f"there is no format {request.format!r}" + (f": {reason}" if reason else ""),
+                code="unknown_format",
+                field="format",
+                allowed=sorted(self.formats),
+            )
+        if request.webhook is not None:
+            self.addressing.webhook(request.webhook)
+        if not request.recipients:
+            return request
+        return request.model_copy(update={"recipients": self.addressing.recipients(request.recipients)})
+
+    def job(self, event: Event, *, now: datetime) -> NewJob:
+        """Return the unadmitted job of a request event. The job of an invalid request has failed.
+
+        Raises:
+            Unreadable: the event lacks what a job's record needs.
+        """
+        try:
+            return new_job(event, self.validate(event.data), now=now)
+        except Rejected as error:
+            return new_job(event, None, now=now).failed(error)
+
+
+def new_job(event: Event, request: ExportRequest | None, *, now: datetime) -> NewJob:
+    """Return the unadmitted job of a request event.
+
+    Args:
+        event: the request event.
+        request: its data after validation, or ``None`` where that failed.
+        now: the time by the database's clock.
 
     Raises:
         Unreadable: the event lacks what a job's record needs.
     """
-    identity = event.identity
-    job_id: UUID = event.job_id
-    row = {
-        "id": job_id,
-        **identity.model_dump(),
-        "source": event.source,
-        "traceparent": event.traceparent,
-        "created_at": now,
-        "filters": event.data.get("filters"),
-        "columns": event.data.get("columns"),
-        "options": event.data.get("options"),
-        "scope": _as_text(event.data.get("scope")),
-        "recipients": event.data.get("recipients"),
-        "webhook": _as_text(event.data.get("webhook")),
-        "priority": _default_priority(event.source),
-        "admitted_at": None,
-        "cancel_requested_at": None,
-        "outcome": None,
-        "lease_until": now + PUBLISHING,
-    }
-    try:
-        request = check(event.data, formats=formats, datasets=datasets, addressing=addressing)
-        row["recipients"] = request.recipients or None
+    data, identity = event.data, event.identity
+    recipients, priority = data.get("recipients"), _default_priority(event.source)
+    if request is not None:
+        recipients = request.recipients or None
         if "priority" in request.model_fields_set:
-            row["priority"] = PRIORITIES[request.priority]
-        if refusal is not None:
-            raise refusal
-    except Rejected as error:
-        row["outcome"] = _outcome(
-            event, Status.FAILED, now, error=JobError(code=error.code, message=str(error))
+            priority = PRIORITIES[request.priority]
+    return NewJob(
+        id=event.job_id,
+        user_id=identity.user_id,
+        export_type=identity.export_type,
+        format=identity.format,
+        source=event.source,
+        traceparent=event.traceparent,
+        created_at=now,
+        filters=data.get("filters"),
+        columns=data.get("columns"),
+        options=data.get("options"),
+        scope=_as_text(data.get("scope")),
+        recipients=recipients,
+        webhook=_as_text(data.get("webhook")),
+        priority=priority,
+        lease_until=now + PUBLISH_TIMEOUT,
+    )
+
+
+async def submit(
+    connection: AsyncConnection, jobs: Sequence[NewJob], *, user_limit: int | None = None
+) -> list[LifecycleData]:
+    """Insert jobs: either all of them admitted, or none. A job that is on record stays as it is.
+
+    An admitted job also admits the unadmitted record of the same job. On commit idle workers are notified of
+    admitted jobs.
+
+    Args:
+        connection: in a transaction, or one whose every statement is a transaction.
+        jobs: the jobs.
+        user_limit: insert nothing if the user of the one job has so many unfinished jobs. The transaction
+            must hold the lock of :func:`submit_lock`.
+
+    Returns:
+        The ``export.accepted`` data of the jobs that were inserted or admitted.
+
+    Raises:
+        Locked: another transaction holds the record of one of the jobs.
+    """
+    if not jobs:
+        return []
+    values: dict[str, Any] = {"jobs": to_json([job.row() for job in jobs]).decode()}
+    if user_limit is not None:
+        values |= {"user_id": jobs[0].user_id, "user_limit": user_limit}
+    statement = _INSERT[jobs[0].admitted_at is not None, user_limit is not None]
+    return [
+        LifecycleData(
+            job_id=row.id,
+            user_id=row.user_id,
+            export_type=row.export_type,
+            format=row.format,
+            status=Status.PENDING,
+            traceparent=row.traceparent,
         )
-    return cancelled_row(row, event, now) if cancelled else row
+        for row in await connection.execute(statement, values)
+    ]
 
 
-def cancelled_row(row: dict[str, Any], event: Event, now: datetime) -> dict[str, Any]:
-    """``row`` as that of a job whose cancellation came first: it has ended as it is admitted."""
-    return row | {"cancel_requested_at": now, "outcome": _outcome(event, Status.CANCELLED, now)}
+class SubmitResult(Enum):
+    """What happened to a job that was submitted under a limit."""
+
+    NEW = "new"
+    KNOWN = "known"
+    TOO_MANY = "too_many"
 
 
-def accepted(event: Event) -> LifecycleData:
-    """Data of the ``export.accepted`` event of a request."""
+async def submit_within_limit(connection: AsyncConnection, job: NewJob, *, user_limit: int) -> SubmitResult:
+    """:func:`submit` an unadmitted job, unless its user has ``user_limit`` unfinished jobs.
+
+    The transaction must hold the lock of :func:`submit_lock`.
+    """
+    if await submit(connection, [job], user_limit=user_limit):
+        return SubmitResult.NEW
+    is_known = select(ExportJob.id).where(ExportJob.id == job.id)
+    return SubmitResult.KNOWN if await connection.scalar(is_known) is not None else SubmitResult.TOO_MANY
+
+
+def submit_lock(user_id: str) -> str:
+    """Return the SQL that locks the user's submissions until the transaction ends.
+
+    Within the lock the number of the user's unfinished jobs, or of schedules, is compared with a limit.
+    """
+    number = int.from_bytes(
+        blake2b(user_id.encode("utf-8", "surrogatepass"), digest_size=4).digest(), signed=True
+    )
+    return f"SELECT pg_advisory_xact_lock({SUBMIT_LOCK}, {number});"
+
+
+def accepted_data(event: Event) -> LifecycleData:
+    """Return the data of the ``export.accepted`` event of a request."""
     return LifecycleData(
         job_id=event.job_id,
         **event.identity.model_dump(),
@@ -109,21 +289,21 @@ def accepted(event: Event) -> LifecycleData:
     )
 
 
-def request_of(row: Any) -> Event:
-    """The request event that a job's row was made of, as :func:`job_row` made it: its inverse.
+def request_event_of(job: Any) -> Event:
+    """Return the request event of a job, from its row or :class:`NewJob`: the inverse of :func:`new_job`.
 
     Raises:
-        pydantic.ValidationError: the row is not one of this version's.
+        pydantic.ValidationError: another version of the service wrote the row.
     """
-    data: dict[str, Any] = {name: getattr(row, name) for name in REQUESTED}
-    if row.priority != _default_priority(row.source or SOURCE):
-        data["priority"] = next(name for name, number in PRIORITIES.items() if number == row.priority)
+    data: dict[str, Any] = {name: getattr(job, name) for name in REQUEST_COLUMNS}
+    if job.priority != _default_priority(job.source or SOURCE):
+        data["priority"] = next(name for name, number in PRIORITIES.items() if number == job.priority)
     return Event(
-        id=str(row.id),
-        source=row.source or SOURCE,
+        id=str(job.id),
+        source=job.source or SOURCE,
         type=EventType.REQUESTED,
-        time=row.created_at,
-        traceparent=row.traceparent,
+        time=job.created_at,
+        traceparent=job.traceparent,
         data={name: value for name, value in data.items() if value is not None},
     )
 
@@ -132,48 +312,16 @@ def _default_priority(source: str) -> int:
     return PRIORITIES["low" if source.startswith(SCHEDULES) else "normal"]
 
 
-def check(
-    data: dict[str, Any],
-    *,
-    formats: Collection[str],
-    datasets: Collection[str],
-    addressing: AddressRules = ANYWHERE,
-) -> ExportRequest:
-    """Everything about a request that can be judged without the source database.
-
-    Its recipients come back as mails carry them.
-
-    Raises:
-        Rejected: naming the field and what is allowed.
-    """
-    request = ExportRequest.parse(data)
-    if request.export_type not in datasets:
-        raise Rejected(
-            f"there is no dataset {request.export_type!r}",
-            code="unknown_dataset",
-            field="export_type",
-            allowed=sorted(datasets),
-        )
-    if request.format not in formats:
-        reason = MISSING.get(request.format)
-        raise Rejected(
-            f"there is no format {request.format!r}" + (f": {reason}" if reason else ""),
-            code="unknown_format",
-            field="format",
-            allowed=sorted(formats),
-        )
-    if request.webhook is not None:
-        addressing.webhook(request.webhook)
-    if not request.recipients:
-        return request
-    return request.model_copy(update={"recipients": addressing.recipients(request.recipients)})
-
-
-def _outcome(event: Event, status: Status, now: datetime, **known: Any) -> dict[str, Any]:
-    data = LifecycleData(
-        job_id=event.job_id, **event.identity.model_dump(), status=status, completed_at=now, **known
+def _outcome(job: NewJob, status: Status, *, error: JobError | None = None) -> LifecycleData:
+    return LifecycleData(
+        job_id=job.id,
+        user_id=job.user_id,
+        export_type=job.export_type,
+        format=job.format,
+        status=status,
+        completed_at=job.created_at,
+        error=error,
     )
-    return data.model_dump(mode="json", exclude_none=True)
 
 
 def _as_text(value: object) -> str | None:

@@ -1,5 +1,6 @@
 """Proof that the state database takes what messages lead to: with a job of nobody, which leaves nothing."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -9,8 +10,8 @@ from stream_app.jobs.models import ExportJob
 from stream_app.jobs.projector import apply
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import EVENT_OF, Status
-from stream_app.jobs.submission import job_row
-from streaming_exporter.events import LifecycleData, RequestIdentity, lifecycle_event, request_event
+from stream_app.jobs.submission import RequestValidator, submit
+from streaming_exporter.events import RequestIdentity, lifecycle_event, request_event
 
 NOBODY = RequestIdentity(user_id="exporter", export_type="trial", format="none")
 
@@ -26,11 +27,11 @@ async def test_upload(store: JobQueue) -> None:
     """
     event = request_event(NOBODY, job_id=uuid4(), source="/exporter/trial")
     now = datetime.now(UTC)
-    row = job_row(event, now=now, formats=(), datasets=()) | {"admitted_at": now}
-    outcome = LifecycleData.model_validate(row["outcome"])
+    job = replace(RequestValidator(formats=(), datasets=()).job(event, now=now), admitted_at=now)
+    assert job.outcome is not None  # noqa: S101 - there is no dataset
     async with store.transaction() as connection:
-        await store.admit(connection, [row])
-        ended = await apply(connection, [lifecycle_event(EVENT_OF[Status.FAILED], outcome)])
+        await submit(connection, [job])
+        ended = await apply(connection, [lifecycle_event(EVENT_OF[Status.FAILED], job.outcome)])
         await connection.execute(delete(ExportJob).where(ExportJob.id == event.job_id))
     if not ended:
         raise RuntimeError("a job that was admitted could not be ended")

@@ -1,7 +1,7 @@
-"""From a run that is due to the job that it becomes. Pure."""
+"""Builds the request and the job of a schedule's run. No I/O."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Self
@@ -13,6 +13,7 @@ from sqlalchemy import Row
 from stream_app.exports.columns import Kind
 from stream_app.exports.datasets import Dataset
 from stream_app.exports.relative_dates import resolve_filters
+from stream_app.jobs.submission import NewJob, RequestValidator
 from stream_app.schedules.calendar import Calendar
 from stream_app.schedules.windows import Run, Window
 from stream_app.settings import Settings
@@ -23,7 +24,7 @@ EVERYBODY = "*"
 
 
 @dataclass(frozen=True, slots=True)
-class Rights:
+class AllRowsPermission:
     """The rule for scope ``all``: its owner showed the role not long ago, and the operators allow it.
 
     ``users`` are those whose schedules may take every row. There is no token when a run is due, so what a
@@ -39,7 +40,7 @@ class Rights:
         names = filter(None, map(str.strip, settings.schedule_all_users.split(",")))
         return cls(frozenset(names), timedelta(days=settings.schedule_grant_days))
 
-    def allow(self, user_id: str) -> bool:
+    def allows(self, user_id: str) -> bool:
         """Whether the operators let this user's schedules take every row."""
         return EVERYBODY in self.users or user_id in self.users
 
@@ -47,7 +48,7 @@ class Rights:
         """Why a run of ``schedule`` at ``now`` must not take its rows; ``None`` if it may."""
         if schedule.scope != "all":
             return None
-        if not self.allow(schedule.user_id):
+        if not self.allows(schedule.user_id):
             return Rejected(
                 "schedules of this user may not take every row any more",
                 code="scope_not_allowed",
@@ -63,15 +64,40 @@ class Rights:
         return None
 
 
-OF_SCHEDULE = ("export_type", "format", "columns", "options", "scope", "webhook", "user_id")
+SCHEDULE_COLUMNS = ("export_type", "format", "columns", "options", "scope", "webhook", "user_id")
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """A job to be: the event that a service would have sent, and what the job's record has besides."""
+class RunRequest:
+    """The request of a run.
+
+    Attributes:
+        event: the event that a service would publish for this request.
+        schedule_id: the schedule.
+        run_at: when the run is due.
+        window: the window as the job's record keeps it, or ``None``.
+    """
 
     event: Event
-    record: dict[str, Any]
+    schedule_id: UUID
+    run_at: datetime
+    window: dict[str, Any] | None
+
+    def job(self, validator: RequestValidator, *, now: datetime, refusal: Rejected | None = None) -> NewJob:
+        """Return the unadmitted job of the run.
+
+        Args:
+            validator: validates the request. The job of an invalid request has failed.
+            now: the time by the database's clock.
+            refusal: planning_error the run cannot take place, or ``None``.
+
+        Raises:
+            Unreadable: the schedule lacks what a job's record needs.
+        """
+        job = validator.job(self.event, now=now)
+        if refusal is not None and job.outcome is None:
+            job = job.failed(refusal)
+        return replace(job, schedule_id=self.schedule_id, run_at=self.run_at, window=self.window)
 
 
 def calendar_of(schedule: Row[Any]) -> Calendar:
@@ -98,9 +124,9 @@ def start_delay(schedule_id: UUID, jitter: float) -> timedelta:
     return timedelta(seconds=jitter * (schedule_id.int % 10_007) / 10_007)
 
 
-def order_of(
+def run_request(
     schedule: Row[Any], run: Run, dataset: Dataset | None, zone: ZoneInfo, *, job_id: UUID | None = None
-) -> Order:
+) -> RunRequest:
     """The job of ``run``: the window and relative values put as the moments that they stand for.
 
     Without a dataset the run can only fail, and its window, which is on record, is the next one's again.
@@ -111,24 +137,24 @@ def order_of(
     if run.window is not None:
         if column is not None:
             filters |= {column: run.window.limits(kinds.get(column, Kind.TIMESTAMPTZ), zone)}
-        window = described(run.window, column, zone) | ({"again": True} if run.again else {})
-    return _order(schedule, run.at, filters=filters, window=window, job_id=job_id)
+        window = window_record(run.window, column, zone) | ({"again": True} if run.again else {})
+    return _run_request(schedule, run.at, filters=filters, window=window, job_id=job_id)
 
 
-def unplanned_order(schedule: Row[Any]) -> Order:
+def unplanned_run_request(schedule: Row[Any]) -> RunRequest:
     """The job of a run that is due and cannot be planned: as what is stored has it, without a window."""
-    return _order(schedule, schedule.next_run, filters=schedule.filters)
+    return _run_request(schedule, schedule.next_run, filters=schedule.filters)
 
 
-def _order(
+def _run_request(
     schedule: Row[Any],
     run_at: datetime,
     *,
     filters: Any,
     window: dict[str, Any] | None = None,
     job_id: UUID | None = None,
-) -> Order:
-    data: dict[str, Any] = {name: getattr(schedule, name) for name in OF_SCHEDULE}
+) -> RunRequest:
+    data: dict[str, Any] = {name: getattr(schedule, name) for name in SCHEDULE_COLUMNS}
     data |= {"filters": filters or None, "recipients": schedule.email_recipients}
     event = Event(
         id=str(job_id or job_id_of(schedule.id, run_at)),
@@ -137,10 +163,10 @@ def _order(
         time=run_at,
         data={name: value for name, value in data.items() if value is not None},
     )
-    return Order(event, {"schedule_id": schedule.id, "run_at": run_at, "window": window})
+    return RunRequest(event, schedule.id, run_at, window)
 
 
-def unlimited(run: Run, dataset: Dataset | None) -> Rejected | None:
+def missing_time_column(run: Run, dataset: Dataset | None) -> Rejected | None:
     """Why the window of ``run`` cannot be kept to; ``None`` if it can."""
     if run.window is None or dataset is None or dataset.time is not None:
         return None
@@ -151,7 +177,7 @@ def unlimited(run: Run, dataset: Dataset | None) -> Rejected | None:
     )
 
 
-def why(error: Exception) -> Rejected:
+def planning_error(error: Exception) -> Rejected:
     """What the owner of a schedule that cannot be planned is told."""
     if isinstance(error, Rejected):
         return error
@@ -160,7 +186,7 @@ def why(error: Exception) -> Rejected:
     )
 
 
-def described(window: Window, column: str | None, zone: ZoneInfo) -> dict[str, Any]:
+def window_record(window: Window, column: str | None, zone: ZoneInfo) -> dict[str, Any]:
     """The window for people and for manifests: in the schedule's zone."""
     return {
         "column": column,

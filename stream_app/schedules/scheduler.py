@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -13,22 +13,19 @@ import structlog
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from stream_app.addresses import AddressRules
 from stream_app.exports.datasets import Dataset
-from stream_app.exports.formats.base import Format
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import EVENT_OF, Status
-from stream_app.jobs.submission import job_row
+from stream_app.jobs.submission import NewJob, RequestValidator, submit
 from stream_app.observability import tracing
 from stream_app.schedules.runs import (
-    Order,
-    Rights,
+    AllRowsPermission,
     calendar_of,
-    order_of,
+    missing_time_column,
+    planning_error,
+    run_request,
     start_delay,
-    unlimited,
-    unplanned_order,
-    why,
+    unplanned_run_request,
 )
 from stream_app.schedules.store import ScheduleStore
 from stream_app.schedules.windows import CatchUp, Run, Window, Windowing, plan, starts_at
@@ -52,7 +49,7 @@ class Scheduler:
     schedules: ScheduleStore
     jobs: JobQueue
     emit: Callable[[Sequence[Event]], Awaitable[None]]
-    formats: Mapping[str, Format]
+    validator: RequestValidator
     datasets: Mapping[str, Dataset]
     settings: Settings
     note_progress: Callable[[], None] = lambda: None
@@ -99,7 +96,7 @@ class Scheduler:
             for item in planned:
                 if item.error is not None:
                     # It would stay due for ever: it is put aside, and its owner is told why by a failed run.
-                    reason = str(why(item.error))
+                    reason = str(planning_error(item.error))
                     log.warning(
                         "schedule.unusable",
                         schedule_id=str(item.schedule_id),
@@ -107,30 +104,31 @@ class Scheduler:
                         exc_info=item.error,
                     )
                     await self.schedules.update(connection, item.schedule_id, paused(reason, due[0].now))
-            gap_ids = [gap_id for item in planned for gap_id in item.gaps]
+            gap_ids = [job.id for item in planned for job in item.gap_jobs]
             closed = await self.schedules.close_gaps(connection, gap_ids)
-            wanted = [row for item in planned for row in item.rows]
-            rows = [row for row in wanted if not row.pop("of_gap") or row["id"] in closed]
-            accepted = await self._insert(connection, rows)
+            jobs = [job for item in planned for job in item.jobs]
+            jobs += [job for item in planned for job in item.gap_jobs if job.id in closed]
+            accepted, outcomes = await self._submit(connection, jobs)
             await self.schedules.advance(connection, [item.state for item in planned if item.state])
         await self.emit([lifecycle_event(EventType.ACCEPTED, data) for data in accepted])
         await self.jobs.mark_admitted([data.job_id for data in accepted])
-        await self._publish_outcomes(rows, accepted)
+        await self.emit([lifecycle_event(EVENT_OF[Status(data.status)], data) for data in outcomes])
         return len(kept), len(accepted)
 
     def _plan_all(
         self, due: Sequence[Row[Any]], gaps: Mapping[UUID, Sequence[Row[Any]]], until: datetime
-    ) -> list["Planned"]:
+    ) -> list["PlannedSchedule"]:
         """What is to become of each schedule; one that cannot be planned holds up no other."""
         found = []
         for schedule in due:
             try:
                 found.append(self._plan(schedule, gaps.get(schedule.id, ()), until))
             except Exception as error:  # whatever it is, the other schedules are not to wait for it
-                found.append(Planned(schedule.id, self._failed_run(schedule, why(error)), error=error))
+                jobs = self._failed_run(schedule, planning_error(error))
+                found.append(PlannedSchedule(schedule.id, jobs, error=error))
         return found
 
-    def _plan(self, schedule: Row[Any], gaps: Sequence[Row[Any]], until: datetime) -> "Planned":
+    def _plan(self, schedule: Row[Any], gaps: Sequence[Row[Any]], until: datetime) -> "PlannedSchedule":
         """The jobs of a schedule that is due, and what becomes of its own row."""
         calendar = calendar_of(schedule)
         windowing = Windowing(schedule.window)
@@ -145,14 +143,14 @@ class Scheduler:
         )
         if windowing is Windowing.NONE or not found.runs:
             gaps = ()
-        made_up = [
-            self._run_row(schedule, Run(schedule.next_run, _window(gap)), until, calendar.zone, gap_id=gap.id)
+        gap_jobs = [
+            self._job(schedule, Run(schedule.next_run, _window(gap)), until, calendar.zone, gap_id=gap.id)
             for gap in gaps
         ]
-        return Planned(
+        return PlannedSchedule(
             schedule.id,
-            made_up + [self._run_row(schedule, run, until, calendar.zone) for run in found.runs],
-            gaps=[gap.id for gap in gaps],
+            [self._job(schedule, run, until, calendar.zone) for run in found.runs],
+            gap_jobs=gap_jobs,
             state={
                 "id": schedule.id,
                 "last_run": found.runs[-1].at if found.runs else None,
@@ -161,79 +159,65 @@ class Scheduler:
             },
         )
 
-    def _run_row(
+    def _job(
         self, schedule: Row[Any], run: Run, until: datetime, zone: ZoneInfo, *, gap_id: UUID | None = None
-    ) -> dict[str, Any]:
-        """The row of a run's job; it may start once its time and its window are past by the database."""
+    ) -> NewJob:
+        """Return the job of a run. It starts once its time and its window are over by the database clock."""
         dataset = self.datasets.get(schedule.export_type)
-        order = order_of(schedule, run, dataset, zone, job_id=gap_id)
-        refusal = self._refusal(schedule) or unlimited(run, dataset)
+        order = run_request(schedule, run, dataset, zone, job_id=gap_id)
+        refusal = self._refusal(schedule) or missing_time_column(run, dataset)
         jitter = start_delay(schedule.id, self.settings.schedule_jitter_seconds)
-        row = self._job_row(schedule, order, refusal=refusal)
+        job = order.job(self.validator, now=schedule.now, refusal=refusal)
         due_in = run.at + timedelta(seconds=schedule.delay) + jitter - until
         not_before = max(schedule.now + due_in, starts_at(run, schedule.delay))
-        return row | {
-            "not_before": not_before if not_before > schedule.now else None,
-            "of_gap": gap_id is not None,
-        }
+        return replace(job, not_before=not_before if not_before > schedule.now else None)
 
-    def _failed_run(self, schedule: Row[Any], refusal: Rejected) -> list[dict[str, Any]]:
-        """The run that there should have been, for the history and for those who are told of failures."""
+    def _failed_run(self, schedule: Row[Any], error: Rejected) -> list[NewJob]:
+        """Return the failed job of a run that cannot be planned, for the history and for notifications."""
         try:
-            row = self._job_row(schedule, unplanned_order(schedule), refusal=refusal)
+            return [unplanned_run_request(schedule).job(self.validator, now=schedule.now, refusal=error)]
         except Unreadable:
             return []  # not even the record of a job can be made of it
-        return [row | {"not_before": None, "of_gap": False}]
 
     def _refusal(self, schedule: Row[Any]) -> Rejected | None:
-        return Rights.of(self.settings).refusal(schedule, schedule.now)
+        return AllRowsPermission.of(self.settings).refusal(schedule, schedule.now)
 
-    def _job_row(self, schedule: Row[Any], order: Order, *, refusal: Rejected | None) -> dict[str, Any]:
-        """The row of a run's job, unadmitted, or one that is refused."""
-        row = job_row(
-            order.event,
-            now=schedule.now,
-            formats=self.formats,
-            datasets=self.datasets,
-            addressing=AddressRules.of(self.settings),
-            refusal=refusal,
-        )
-        return row | order.record
+    async def _submit(
+        self, connection: AsyncConnection, jobs: Sequence[NewJob]
+    ) -> tuple[Sequence[LifecycleData], Sequence[LifecycleData]]:
+        """Insert the jobs of runs, each in a trace of its own.
 
-    async def _insert(
-        self, connection: AsyncConnection, rows: Sequence[dict[str, Any]]
-    ) -> Sequence[LifecycleData]:
+        Returns:
+            The ``export.accepted`` data of the inserted jobs, and the outcomes of those that have ended
+            already, since they cannot run.
+        """
         with tracing.end_together(
-            tracing.span("run schedule", attributes=_traced(row)) for row in rows
-        ) as begun:
-            for row, span in zip(rows, begun, strict=True):
-                row["traceparent"] = span.traceparent
-            return await self.jobs.admit(connection, rows)
-
-    async def _publish_outcomes(
-        self, rows: Sequence[dict[str, Any]], accepted: Sequence[LifecycleData]
-    ) -> None:
-        """Runs that were refused have ended as they were admitted."""
-        fresh = {data.job_id for data in accepted}
-        refused = [
-            LifecycleData.model_validate(row["outcome"] | {"traceparent": row["traceparent"]})
-            for row in rows
-            if row["outcome"] and row["id"] in fresh
-        ]
-        await self.emit([lifecycle_event(EVENT_OF[Status(data.status)], data) for data in refused])
+            tracing.span("run schedule", attributes=_trace_attributes(job)) for job in jobs
+        ) as spans:
+            traced = [
+                replace(job, traceparent=span.traceparent) for job, span in zip(jobs, spans, strict=True)
+            ]
+            accepted = await submit(connection, traced)
+        inserted = {data.job_id for data in accepted}
+        outcomes = [job.event_outcome for job in traced if job.id in inserted]
+        return accepted, [outcome for outcome in outcomes if outcome is not None]
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """What is to become of one schedule.
+class PlannedSchedule:
+    """What to do for one schedule that is due.
 
-    ``rows`` are those of its jobs, ``gaps`` the ids of gaps that some of them make up for, ``state`` is what
-    its own row becomes, and ``error`` is why it cannot be planned.
+    Attributes:
+        schedule_id: the schedule.
+        jobs: the jobs of its runs.
+        gap_jobs: jobs that export the windows of gaps. Each has the id of its gap.
+        state: the new values of the schedule's row, or ``None``.
+        error: why the schedule cannot be planned, or ``None``.
     """
 
     schedule_id: UUID
-    rows: list[dict[str, Any]]
-    gaps: Sequence[UUID] = ()
+    jobs: list[NewJob]
+    gap_jobs: Sequence[NewJob] = ()
     state: dict[str, Any] | None = None
     error: Exception | None = None
 
@@ -242,12 +226,12 @@ def _window(gap: Row[Any]) -> Window:
     return Window(gap.window_start, gap.window_end)
 
 
-def _traced(row: Mapping[str, Any]) -> tracing.Attributes:
+def _trace_attributes(job: NewJob) -> tracing.Attributes:
     return {
-        "exporter.job.id": str(row["id"]),
-        "exporter.schedule.id": str(row["schedule_id"]),
-        "exporter.dataset": row["export_type"],
-        "exporter.format": row["format"],
+        "exporter.job.id": str(job.id),
+        "exporter.schedule.id": str(job.schedule_id),
+        "exporter.dataset": job.export_type,
+        "exporter.format": job.format,
     }
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from stream_app.db.engine import autocommitting, outages_are_retryable, transaction
 from stream_app.jobs.models import ExportJob
-from stream_app.jobs.queue import lock_orders
+from stream_app.jobs.submission import submit_lock
 from stream_app.schedules.models import ScheduledExport, ScheduleGap
 
 SCHEDULES = ScheduledExport.__table__
@@ -127,7 +127,7 @@ class ScheduleStore:
 
     async def create(self, values: dict[str, Any], *, most: int | None = None) -> Row[Any] | None:
         """Insert a schedule; returns its row, or ``None`` if its user has ``most`` schedules already."""
-        async with self.transaction(lock_orders(values["user_id"])) as connection:
+        async with self.transaction(submit_lock(values["user_id"])) as connection:
             if most is not None and await self._count(connection, values["user_id"]) >= most:
                 return None
             row: Row[Any] = (

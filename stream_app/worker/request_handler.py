@@ -1,18 +1,16 @@
 """Admits export requests and cancellations."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import structlog
 from faust.types import EventT
 
-from stream_app.addresses import AddressRules
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import EVENT_OF, Status
-from stream_app.jobs.submission import accepted, cancelled_row, job_row
+from stream_app.jobs.submission import NewJob, RequestValidator, accepted_data
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.observability import metrics, tracing
 from stream_app.worker.batches import decode_all
@@ -29,9 +27,7 @@ class RequestHandler:
 
     store: JobQueue
     emit: EventProducer
-    formats: Collection[str]
-    datasets: Collection[str]
-    addressing: AddressRules
+    validator: RequestValidator
     history: timedelta
     """How long jobs are on record at least: older requests are of jobs that may be forgotten."""
 
@@ -76,51 +72,44 @@ class RequestHandler:
             requests that could not be committed, since another transaction is at the same job.
         """
         now = await self.store.clock.read()
-        rows = {
-            job_id: job_row(
-                event, now=now, formats=self.formats, datasets=self.datasets, addressing=self.addressing
-            )
-            | {"admitted_at": now}
+        jobs = {
+            job_id: replace(self.validator.job(event, now=now), admitted_at=now)
             for job_id, event in asked.items()
         }
-        known = await self.store.probe(list(rows.values()))
-        forgotten = [job_id for job_id in old if not known[job_id].known]
-        wanted = [job_id for job_id in asked if known[job_id].admissible and job_id not in forgotten]
+        known = await self.store.look_up(list(jobs.values()))
+        forgotten = [job_id for job_id in old if not known[job_id].is_known]
+        wanted = [job_id for job_id in asked if known[job_id].is_admissible and job_id not in forgotten]
         for job_id in wanted:
-            if known[job_id].cancelled:
-                rows[job_id] = cancelled_row(rows[job_id], asked[job_id], now)
+            if known[job_id].is_cancelled:
+                jobs[job_id] = jobs[job_id].cancelled()
         await self.emit.all(
-            [lifecycle_event(EventType.ACCEPTED, accepted(asked[job_id])) for job_id in wanted]
+            [lifecycle_event(EventType.ACCEPTED, accepted_data(asked[job_id])) for job_id in wanted]
         )
-        admitted, held = await self._commit([rows[job_id] for job_id in wanted])
+        admitted, held = await self._commit([jobs[job_id] for job_id in wanted])
         ended = await self._cancel([event.job_id for event in cancellations])
         for data in admitted:
             metrics.observe_admission(asked[data.job_id].time)
-        outcomes = [
-            LifecycleData.model_validate(row["outcome"] | {"traceparent": row["traceparent"]})
-            for row in (rows[data.job_id] for data in admitted)
-            if row["outcome"]
-        ]
+        outcomes = [outcome for data in admitted if (outcome := jobs[data.job_id].event_outcome) is not None]
         late = await self.store.settle_cancellations([*asked, *(event.job_id for event in cancellations)])
         await self.emit.all(
             [lifecycle_event(EVENT_OF[Status(data.status)], data) for data in [*outcomes, *ended, *late]]
         )
         # What is on record already is published again from its row.
-        return forgotten, [job_id for job_id in held if not known[job_id].known]
+        return forgotten, [job_id for job_id in held if not known[job_id].is_known]
 
-    async def _commit(self, rows: Sequence[dict[str, Any]]) -> tuple[Sequence[LifecycleData], Sequence[UUID]]:
+    async def _commit(self, jobs: Sequence[NewJob]) -> tuple[Sequence[LifecycleData], Sequence[UUID]]:
         """Insert jobs; returns what was admitted, and the ids of those that another transaction holds."""
         try:
-            return await self.store.admit_alone(rows), []
+            return await self.store.admit(jobs), []
         except Locked:
-            log.warning("admission.locked", jobs=len(rows))
+            log.warning("admission.locked", jobs=len(jobs))
         admitted: list[LifecycleData] = []
         held: list[UUID] = []
-        for row in rows:
+        for job in jobs:
             try:
-                admitted += await self.store.admit_alone([row])
+                admitted += await self.store.admit([job])
             except Locked:
-                held.append(row["id"])
+                held.append(job.id)
         return admitted, held
 
     async def _cancel(self, ids: Sequence[UUID]) -> Sequence[LifecycleData]:

@@ -76,25 +76,25 @@ async def test_a_commit_without_an_answer_is_no_refusal(
 ) -> None:
     """R5: seen to be there it is taken; where nobody can see, the answer says so, with the job's id."""
     services = api.app.state.services
-    place = services.store.place
+    submit = services.store.submit
 
     async def committed(row: Any, **limit: Any) -> Any:
-        await place(row, **limit)
+        await submit(row, **limit)
         raise InDoubt("connection lost")
 
     async def lost(*_: Any, **__: Any) -> Any:
         raise InDoubt("connection lost")
 
     async with api.user() as client:
-        monkeypatch.setattr(services.store, "place", committed)
+        monkeypatch.setattr(services.store, "submit", committed)
         assert (await client.post("/exports/jobs", json=order())).status_code == 202
-        monkeypatch.setattr(services.store, "place", lost)
+        monkeypatch.setattr(services.store, "submit", lost)
         answer = await client.post("/exports/jobs", json=order(), headers={"Idempotency-Key": "k"})
         content = answer.json()
         assert (answer.status_code, content["code"]) == (503, "in_doubt")
         assert "may have been taken" in content["detail"]
         assert answer.headers["location"] == f"/exports/jobs/{content['export_job_id']}"
-        monkeypatch.setattr(services.store, "place", place)
+        monkeypatch.setattr(services.store, "submit", submit)
         again = await client.post("/exports/jobs", json=order(), headers={"Idempotency-Key": "k"})
         assert again.json()["export_job_id"] == content["export_job_id"]
     assert await api.count() == 2

@@ -1,6 +1,7 @@
 """The job store, with the few words that tests need."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,14 +10,13 @@ from uuid import UUID, uuid4
 from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.addresses import AddressRules
 from stream_app.jobs.claim import Claim
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.projector import apply
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.records import JobRecords
 from stream_app.jobs.states import EVENT_OF, Status
-from stream_app.jobs.submission import job_row
+from stream_app.jobs.submission import RequestValidator, submit
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.worker.request_handler import RequestHandler
 from streaming_exporter.errors import Unreadable
@@ -40,9 +40,9 @@ class Jobs:
     async def admit_again(self, job_id: UUID, user: str = "u", *, admitted: bool = True, **data: Any) -> int:
         now = datetime.now(UTC)
         event = request(job_id, user_id=user, **data)
-        row = job_row(event, now=now, formats={"csv"}, datasets={"ledger"})
+        job = RequestValidator({"csv"}, {"ledger"}).job(event, now=now)
         async with self.store.transaction() as connection:
-            return len(await self.store.admit(connection, [row | {"admitted_at": now if admitted else None}]))
+            return len(await submit(connection, [replace(job, admitted_at=now if admitted else None)]))
 
     async def cancel(self, job_id: UUID) -> LifecycleData | None:
         async with self.store.transaction() as connection:
@@ -88,9 +88,7 @@ class Requests:
         self._admission = RequestHandler(
             store,
             cast(EventProducer, self),
-            formats={"csv"},
-            datasets={"ledger"},
-            addressing=AddressRules(),
+            RequestValidator({"csv"}, {"ledger"}),
             history=HISTORY,
         )
 

@@ -10,11 +10,13 @@ import pytest
 from sqlalchemy import Row, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stream_app.addresses import AddressRules
 from stream_app.app import job_store
 from stream_app.exports.datasets import load_datasets
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
+from stream_app.jobs.submission import RequestValidator
 from stream_app.schedules.models import ScheduledExport
 from stream_app.schedules.outcomes import note
 from stream_app.schedules.runs import calendar_of
@@ -42,7 +44,9 @@ class Schedules:
 
         settings = self.settings.model_copy(update=changes)
         jobs = job_store(settings, self.engine)
-        return Scheduler(ScheduleStore(self.engine), jobs, emit, FORMATS, load_datasets(), settings)
+        datasets = load_datasets()
+        validator = RequestValidator(FORMATS, datasets, AddressRules.of(settings))
+        return Scheduler(ScheduleStore(self.engine), jobs, emit, validator, datasets, settings)
 
     async def create(self, *, after: datetime = START, **values: Any) -> UUID:
         """A schedule whose first run is the first one after ``after``."""

@@ -65,9 +65,7 @@ async def test_a_run_that_kafka_does_not_confirm_is_on_record_and_waits(schedule
     async def refuse(_: object) -> None:
         raise Retryable("Kafka is away")
 
-    broken = type(scheduler)(
-        scheduler.schedules, scheduler.jobs, refuse, scheduler.formats, scheduler.datasets, scheduler.settings
-    )
+    broken = replace(scheduler, emit=refuse)
     with pytest.raises(Retryable):
         await broken.run_due(START)
     (job,) = await schedules.jobs(made)

@@ -17,11 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from dev.postgres import STATE, PostgresService
-from stream_app.addresses import AddressRules
 from stream_app.db.engine import create_engine
 from stream_app.db.health import check_tables
 from stream_app.jobs.models import Base
 from stream_app.jobs.queue import JobQueue
+from stream_app.jobs.submission import RequestValidator
 from stream_app.jobs.write_check import test_upload
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.settings import Settings
@@ -55,7 +55,7 @@ class Agent:
         self.broker = Broker()
         emit = cast(EventProducer, self.broker)
         self.admission = RequestHandler(
-            self.store, emit, {"csv"}, {"ledger"}, AddressRules(), timedelta(days=400)
+            self.store, emit, RequestValidator({"csv"}, {"ledger"}), timedelta(days=400)
         )
         self.app = SimpleNamespace(
             blocked_since=None, blocked_by="", failed_at={}, note_progress=lambda _: None

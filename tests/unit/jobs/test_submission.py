@@ -1,32 +1,33 @@
 """From an event to a row."""
 
 from datetime import UTC, datetime
-from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from stream_app.jobs.submission import PRIORITIES, job_row, request_of
+from stream_app.jobs.submission import PRIORITIES, NewJob, RequestValidator, request_event_of
 from streaming_exporter.events import SCHEDULES, Event, EventType, decode
 
 NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
 
 
-def row(cancelled: bool = False, source: str = "/t", **data: Any) -> dict[str, Any]:
+VALIDATOR = RequestValidator({"csv", "json"}, {"ledger", "proofs"})
+
+
+def row(cancelled: bool = False, source: str = "/t", **data: Any) -> NewJob:
     content = {"user_id": "u", "export_type": "ledger", "format": "csv", **data}
     event = Event(id=str(uuid4()), source=source, type=EventType.REQUESTED, data=content)
-    return job_row(
-        event, now=NOW, formats={"csv", "json"}, datasets={"ledger", "proofs"}, cancelled=cancelled
-    )
+    job = VALIDATOR.job(event, now=NOW)
+    return job.cancelled() if cancelled else job
 
 
 def test_a_good_request_waits() -> None:
     admitted = row(filters={"kind": "proof"}, priority="high", scope="all")
-    assert admitted["outcome"] is None
-    assert admitted["filters"] == {"kind": "proof"}
-    assert admitted["priority"] == 0
-    assert admitted["scope"] == "all"
+    assert admitted.outcome is None
+    assert admitted.filters == {"kind": "proof"}
+    assert admitted.priority == 0
+    assert admitted.scope == "all"
 
 
 @pytest.mark.parametrize(
@@ -43,23 +44,25 @@ def test_a_good_request_waits() -> None:
     ],
 )
 def test_an_impossible_request_is_born_failed(data: dict[str, Any], code: str, message: str) -> None:
-    outcome = row(**data)["outcome"]
-    assert outcome["status"] == "failed"
-    assert outcome["error"]["code"] == code
-    assert outcome["error"]["message"].startswith(message)
+    outcome = row(**data).outcome
+    assert outcome is not None
+    assert outcome.error is not None
+    assert (outcome.status, outcome.error.code) == ("failed", code)
+    assert outcome.error.message.startswith(message)
 
 
 def test_a_request_whose_cancellation_came_first_is_born_cancelled() -> None:
     admitted = row(cancelled=True)
-    assert admitted["outcome"]["status"] == "cancelled"
-    assert admitted["cancel_requested_at"] == NOW
+    assert admitted.outcome is not None
+    assert admitted.outcome.status == "cancelled"
+    assert admitted.cancel_requested_at == NOW
 
 
 def test_what_a_schedule_asks_for_gives_way_unless_it_says_otherwise() -> None:
     schedule = f"{SCHEDULES}/{uuid4()}"
-    assert row(source=schedule)["priority"] == PRIORITIES["low"]
-    assert row(source=schedule, priority="high")["priority"] == PRIORITIES["high"]
-    assert row(source="/services/billing")["priority"] == PRIORITIES["normal"]
+    assert row(source=schedule).priority == PRIORITIES["low"]
+    assert row(source=schedule, priority="high").priority == PRIORITIES["high"]
+    assert row(source="/services/billing").priority == PRIORITIES["normal"]
 
 
 @pytest.mark.parametrize("source", ["/t", f"{SCHEDULES}/1"])
@@ -83,7 +86,6 @@ def test_what_a_schedule_asks_for_gives_way_unless_it_says_otherwise() -> None:
 def test_the_request_that_a_row_was_made_of_can_be_published_again(data: dict[str, Any], source: str) -> None:
     """R8: what the relay publishes leads to the same job."""
     made = row(source=source, **data)
-    event = decode(request_of(SimpleNamespace(**made)).encode())
-    assert (event.job_id, event.source, event.time) == (made["id"], source, NOW)
-    again = job_row(event, now=NOW, formats={"csv", "json"}, datasets={"ledger", "proofs"})
-    assert again == made
+    event = decode(request_event_of(made).encode())
+    assert (event.job_id, event.source, event.time) == (made.id, source, NOW)
+    assert VALIDATOR.job(event, now=NOW) == made

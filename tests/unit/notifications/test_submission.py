@@ -7,27 +7,22 @@ from uuid import uuid4
 import pytest
 
 from stream_app.addresses import AddressRules
-from stream_app.jobs.submission import job_row
+from stream_app.jobs.submission import NewJob, RequestValidator
 from streaming_exporter.events import Event, EventType
 
 
-def row(**data: Any) -> dict[str, Any]:
+def row(**data: Any) -> NewJob:
     content = {"user_id": "u", "export_type": "ledger", "format": "csv", **data}
     event = Event(id=str(uuid4()), source="/t", type=EventType.REQUESTED, data=content)
-    return job_row(
-        event,
-        now=datetime(2026, 11, 24, tzinfo=UTC),
-        formats={"csv"},
-        datasets={"ledger"},
-        addressing=AddressRules(domains=frozenset({"example.com"})),
-    )
+    validator = RequestValidator({"csv"}, {"ledger"}, AddressRules(domains=frozenset({"example.com"})))
+    return validator.job(event, now=datetime(2026, 11, 24, tzinfo=UTC))
 
 
 def test_recipients_are_kept_as_mails_carry_them() -> None:
     admitted = row(recipients=["A@EXAMPLE.com", "a@example.com"], webhook="https://hooks.example.org/x")
-    assert admitted["outcome"] is None
-    assert admitted["recipients"] == ["a@example.com"]
-    assert admitted["webhook"] == "https://hooks.example.org/x"
+    assert admitted.outcome is None
+    assert admitted.recipients == ["a@example.com"]
+    assert admitted.webhook == "https://hooks.example.org/x"
 
 
 @pytest.mark.parametrize(
@@ -51,6 +46,8 @@ def test_recipients_are_kept_as_mails_carry_them() -> None:
     ],
 )
 def test_others_fail_the_job(data: dict[str, Any], code: str, message: str) -> None:
-    outcome = row(**data)["outcome"]
-    assert (outcome["status"], outcome["error"]["code"]) == ("failed", code)
-    assert outcome["error"]["message"].startswith(message)
+    outcome = row(**data).outcome
+    assert outcome is not None
+    assert outcome.error is not None
+    assert (outcome.status, outcome.error.code) == ("failed", code)
+    assert outcome.error.message.startswith(message)
