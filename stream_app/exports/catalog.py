@@ -1,43 +1,53 @@
-"""What the source database says about a dataset's table: its columns, their types, its primary key."""
+"""Descriptions of the datasets' tables, read from the source database: columns, types, primary key."""
 
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import asyncpg
 import structlog
 
-from stream_app.exports.catalog_query import COLUMNS, fingerprint_expression
-from stream_app.exports.columns import KIND_OF_TYPE, TYPES, Column, Kind, TypeRow, assemble_type, kind_of
+from stream_app.exports.catalog_queries import (
+    COLUMNS,
+    TYPES,
+    ColumnRow,
+    TypeRow,
+    assemble_type,
+    fingerprint_expression,
+)
+from stream_app.exports.columns import KIND_OF_TYPE, Column, Kind, kind_of, quote_name, quote_text
 from stream_app.exports.datasets import Dataset
 from streaming_exporter.errors import Rejected, Retryable
 
 log = structlog.get_logger(__name__)
 
 CACHE_SECONDS = 30.0
+"""How long a description is used before it is read again."""
 
 LIKE_EVERYWHERE = 180_000
-"""From this version on texts can be searched whatever their collation."""
+"""The first version of PostgreSQL that searches texts of every collation."""
 
 Result = TypeVar("Result")
 
 
 class TableChanged(Exception):
-    """The table is not any more what its description says."""
+    """The table does not match its description any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceTable:
-    """A dataset as it stands in the database: ``columns`` are those that may be exported, in order.
+    """The table or view of a dataset.
 
-    ``every`` also has those that the dataset hides but filters or orders by itself, such as its owner.
-    ``path`` are the schemas that operators of its types, and functions of its view, are looked up in.
-    ``computes``: reading a column can fail, since the table is a view or has virtual columns. ``filtered``:
-    row-level security leaves out rows that the service's role must not see. ``fingerprint`` is another after
-    each change.
+    Attributes:
+        columns: the columns that can be exported, in order.
+        all_columns: also the columns that the dataset hides but filters or orders by, such as its owner.
+        search_path: schemas for the operators of its types and the functions of its view.
+        has_computed_columns: whether reading can fail, because it is a view or has virtual columns.
+        has_row_security: whether row-level security can hide rows from the service's role.
+        fingerprint: a value that changes with each change of the columns.
     """
 
     dataset: Dataset
@@ -53,8 +63,8 @@ class SourceTable:
 
     @property
     def fingerprint_sql(self) -> str:
-        """An SQL expression that yields :attr:`fingerprint` as long as the table is what it was."""
-        return fingerprint_expression(_literal(f"{_quoted(self.schema)}.{_quoted(self.name)}"))
+        """An SQL expression: its value is :attr:`fingerprint` until the table is changed."""
+        return fingerprint_expression(quote_text(f"{quote_name(self.schema)}.{quote_name(self.name)}"))
 
     @property
     def order_columns(self) -> tuple[str, ...]:
@@ -66,29 +76,29 @@ class SourceTable:
 
 
 class Catalog:
-    """Looks tables up, and remembers them for :data:`CACHE_SECONDS`."""
+    """Reads descriptions of tables and keeps them for :data:`CACHE_SECONDS`."""
 
     def __init__(self, fetch: Callable[[str, str], Awaitable[list[asyncpg.Record]]]) -> None:
-        """``fetch(sql, table)`` runs one query on the source database."""
+        """Create an empty catalog. ``fetch(sql, table)`` runs a query on the source database."""
         self._fetch = fetch
         self._known: dict[str, tuple[float, SourceTable]] = {}
         self._reading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def table(self, dataset: Dataset) -> SourceTable:
-        """The table behind ``dataset``.
+        """Return the table of ``dataset``.
 
         Raises:
-            Rejected: there is no such table, or it lacks a column that the dataset names.
+            Rejected: the table, or a column that the dataset names, does not exist.
             Retryable: the source database cannot be reached.
         """
         known = self._known.get(dataset.name)
         return known[1] if known and known[0] > time.monotonic() else await self._read(dataset, known)
 
     async def use(self, dataset: Dataset, work: Callable[[SourceTable], Awaitable[Result]]) -> Result:
-        """What ``work`` yields with the table behind ``dataset``.
+        """Call ``work`` with the table of ``dataset`` and return its result.
 
-        A description that was remembered is read again, once, if ``work`` fails with it: the table may have
-        changed since. If it has, ``work`` is done again.
+        If ``work`` fails with a cached description, the description is read again, once. If the table has
+        changed since, ``work`` is called again.
 
         Raises:
             Rejected, Retryable: as :meth:`table` and ``work`` do.
@@ -110,105 +120,83 @@ class Catalog:
             raise _final(error) from error
 
     async def _read(self, dataset: Dataset, known: tuple[float, SourceTable] | None) -> SourceTable:
-        """Read it, unless somebody else did since ``known``."""
+        """Read the description, unless another task has read it since ``known``."""
         async with self._reading[dataset.name]:
             newest = self._known.get(dataset.name)
             if newest is not None and newest is not known:
                 return newest[1]
             name = _name(dataset.table)
-            rows = await self._fetch(COLUMNS, name)
-            has_parts = any(row["base"] not in KIND_OF_TYPE and row["category"] != b"e" for row in rows)
-            types = _types(await self._fetch(TYPES, name)) if has_parts else {}
+            rows = [ColumnRow(**row) for row in await self._fetch(COLUMNS, name)]
+            types: dict[int, TypeRow] = {}
+            if any(row.base not in KIND_OF_TYPE and row.category != b"e" for row in rows):
+                types = {row["oid"]: TypeRow(**row) for row in await self._fetch(TYPES, name)}
             table = _table(dataset, rows, types)
             self._known[dataset.name] = (time.monotonic() + CACHE_SECONDS, table)
             return table
 
 
 def _final(error: Rejected | TableChanged) -> Exception:
-    """A table that changes all the time is one that passes."""
+    """Return the error for the caller. A table that is being changed is a temporary failure."""
     return error if isinstance(error, Rejected) else Retryable("the dataset's table is being changed")
 
 
 def _name(table: str) -> str:
-    return ".".join(map(_quoted, table.split(".", 1)))
+    return ".".join(map(quote_name, table.split(".", 1)))
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _types(rows: list[asyncpg.Record]) -> dict[int, TypeRow]:
-    return {
-        row["oid"]: TypeRow(
-            row["name"],
-            row["category"],
-            row["base"],
-            row["element"],
-            row["bounds"],
-            tuple(zip(row["field_names"], row["field_types"], strict=True)),
-            row["has_json_cast"],
-        )
-        for row in rows
-    }
-
-
-def _table(dataset: Dataset, rows: list[asyncpg.Record], types: Mapping[int, TypeRow]) -> SourceTable:
-    """The description; what is missing is told to operators alone, since users must not know hidden names."""
+def _table(dataset: Dataset, rows: Sequence[ColumnRow], types: Mapping[int, TypeRow]) -> SourceTable:
+    """Return the description. Hidden names are logged for operators, and are not in the users' errors."""
     if not rows:
         log.warning("dataset.table_missing", dataset=dataset.name, table=dataset.table)
         raise Rejected(
-            f"dataset {dataset.name!r} cannot be exported at the moment: its table is missing in the source "
-            "database, or the service must not see it; operators find its name in the log",
+            f"dataset {dataset.name!r} cannot be exported at the moment: its table does not exist in the "
+            "source database, or the service has no permission to see it; operators: the log has its name",
             code="missing_table",
         )
-    columns = {row["name"]: _column(row, types) for row in rows}
+    columns = {row.name: _column(row, types) for row in rows}
     named = [*(dataset.columns or ()), *(dataset.order or ()), *filter(None, (dataset.owner, dataset.time))]
     if missing := [name for name in named if name not in columns]:
         log.warning("dataset.columns_missing", dataset=dataset.name, table=dataset.table, columns=missing)
         raise Rejected(
-            f"dataset {dataset.name!r} cannot be exported at the moment: its table lacks a column that the "
-            "datasets file names; operators find its name in the log",
+            f"dataset {dataset.name!r} cannot be exported at the moment: its table has no column that the "
+            "datasets file names; operators: the log has the column's name",
             code="missing_column",
         )
-    keys = sorted((row["key_position"], row["name"]) for row in rows if row["key_position"] >= 0)
+    keys = sorted((row.key_position, row.name) for row in rows if row.key_position >= 0)
     first = rows[0]
     return SourceTable(
         dataset=dataset,
-        schema=first["schema"],
-        name=first["table"],
+        schema=first.schema,
+        name=first.table,
         columns=tuple(columns[name] for name in dataset.columns or columns),
         all_columns=columns,
         primary_key=tuple(name for _, name in keys),
-        search_path=tuple(dict.fromkeys((first["schema"], *sorted({row["home"] for row in rows}), "public"))),
-        has_computed_columns=first["relkind"] == b"v" or any(row["is_virtual"] for row in rows),
-        has_row_security=first["filtered"],
-        fingerprint=first["fingerprint"],
+        search_path=tuple(dict.fromkeys((first.schema, *sorted({row.home for row in rows}), "public"))),
+        has_computed_columns=first.relkind == b"v" or any(row.is_virtual for row in rows),
+        has_row_security=first.filtered,
+        fingerprint=first.fingerprint,
     )
 
 
-def _column(row: asyncpg.Record, types: Mapping[int, TypeRow]) -> Column:
-    shape = assemble_type(row["type_oid"], types) if types else None
+def _column(row: ColumnRow, types: Mapping[int, TypeRow]) -> Column:
+    shape = assemble_type(row.type_oid, types) if types else None
     if shape is not None and shape.element is not None:
         base, kind = shape.element.name, Kind.ARRAY
     else:
-        base, kind = row["base"], kind_of(row["base"], row["category"])
+        base, kind = row.base, kind_of(row.base, row.category)
     return Column(
-        row["name"],
-        row["type"],
+        row.name,
+        row.type,
         base,
         kind,
-        row["nullable"],
-        tuple(row["labels"]),
-        # A name is cut to 63 bytes where it is cast: as a text it is compared whole.
-        "pg_catalog.text" if base == "name" and kind is Kind.TEXT else row["cast"],
-        equality=row["equality"],
-        ordering=row["ordering"],
-        pattern=row["deterministic"] or row["version"] >= LIKE_EVERYWHERE,
-        deterministic=row["deterministic"],
-        declared=row["declared"],
+        row.nullable,
+        tuple(row.labels),
+        # A cast to "name" cuts the value to 63 bytes. As text it is compared as a whole.
+        "pg_catalog.text" if base == "name" and kind is Kind.TEXT else row.cast,
+        equality=row.equality,
+        ordering=row.ordering,
+        pattern=row.deterministic or row.version >= LIKE_EVERYWHERE,
+        deterministic=row.deterministic,
+        declared=row.declared,
         shape=shape,
     )

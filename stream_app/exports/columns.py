@@ -1,12 +1,11 @@
-"""What a column is, as far as rendering and filtering care. Pure."""
+"""Columns and their types, as far as rendering and filters need them. Pure."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 MONEY = (19, 2)
-"""Digits that the values of ``money`` have in the locale that transactions run with."""
+"""Precision and scale of ``money`` in the locale that transactions run with."""
 
 _NUMERIC = re.compile(r"numeric\((\d+),(-?\d+)\)")
 
@@ -57,20 +56,26 @@ KIND_OF_TYPE: dict[str, Kind] = {
     "jsonb": Kind.JSON,
     "bytea": Kind.BYTES,
 }
-"""By ``pg_type.typname`` of the base type (a domain counts as what it is over)."""
+"""Kinds by ``pg_type.typname`` of the base type. A domain has the kind of the type that it is over."""
 
 
 def kind_of(name: str, category: bytes) -> Kind:
-    """The kind of a type that is no array, by its ``typname`` and ``typtype``."""
+    """Return the kind of a type that is not an array, by its ``typname`` and ``typtype``."""
     return Kind.ENUM if category == b"e" else KIND_OF_TYPE.get(name, Kind.OTHER)
 
 
 @dataclass(frozen=True, slots=True)
 class DataType:
-    """A type below any domains, with the types that it is made of.
+    """A type below any domains, with the types of its parts.
 
-    ``name`` is its ``pg_type.typname``. An array has an ``element``, a composite type ``fields``, a range or
-    multirange ``bounds``; what has none of them is a scalar.
+    Attributes:
+        name: its ``pg_type.typname``.
+        element: type of an array's elements.
+        fields: names and types of a composite type's fields.
+        bounds: type of the bounds of a range or multirange.
+        has_json_cast: whether PostgreSQL's JSON functions use a cast of an extension for its values.
+
+    A type without element, fields and bounds is a scalar.
     """
 
     name: str
@@ -80,11 +85,10 @@ class DataType:
     bounds: "DataType | None" = None
     is_multirange: bool = False
     has_json_cast: bool = False
-    """Whether an extension has PostgreSQL's JSON functions write something else than its text."""
 
     @property
     def is_scalar(self) -> bool:
-        """Whether it has no parts."""
+        """Whether the type has no parts."""
         return not (self.element or self.fields or self.bounds)
 
 
@@ -92,13 +96,17 @@ class DataType:
 class Column:
     """One column of a dataset.
 
-    ``type`` is the declared type as PostgreSQL spells it (``numeric(18,6)``), ``base`` the name of the
-    type below any domain (``numeric``; for an array that of its elements), ``labels`` an enum's values.
-    ``cast`` is the type, without length or precision, that filter values are cast to, so that none is cut
-    or rounded to fit (default: ``type``). ``equality`` and ``ordering`` say whether values of the type
-    compare, ``pattern`` whether its texts can be searched, ``deterministic`` whether only texts of the same
-    bytes are equal. ``declared`` is the type below any domains with its length or precision (default:
-    ``type``), ``shape`` what the type is made of.
+    Attributes:
+        type: the declared type as PostgreSQL writes it, such as ``numeric(18,6)``.
+        base: name of the type below any domain, such as ``numeric``; for an array, of its elements' type.
+        labels: values of an enum.
+        cast: type that filter values are cast to (default: ``type``). It has no length or precision, so no
+            value is cut or rounded to fit.
+        equality, ordering: whether values of the type can be compared.
+        pattern: whether its texts can be searched.
+        deterministic: whether only texts with the same bytes are equal.
+        declared: the type below any domains with its length or precision (default: ``type``).
+        shape: the type with its parts.
     """
 
     name: str
@@ -117,7 +125,7 @@ class Column:
 
     @property
     def data_type(self) -> DataType:
-        """What the type is made of."""
+        """The type with its parts."""
         if self.shape is not None:
             return self.shape
         if self.kind is Kind.ARRAY:
@@ -126,81 +134,18 @@ class Column:
 
     @property
     def precision(self) -> tuple[int, int] | None:
-        """Digits in all and behind the point that a numeric column was declared with."""
+        """Precision and scale that a numeric column was declared with."""
         if self.base == "money":
             return MONEY
         declared = _NUMERIC.fullmatch(self.declared or self.type)
         return (int(declared[1]), int(declared[2])) if declared else None
 
 
-TYPES = """
-    WITH RECURSIVE used (oid) AS (
-        SELECT atttypid FROM pg_attribute
-        WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped
-        UNION
-        SELECT part.oid FROM used JOIN pg_type t ON t.oid = used.oid CROSS JOIN LATERAL (
-            SELECT t.typbasetype AS oid WHERE t.typtype = 'd'
-            UNION ALL SELECT t.typelem WHERE t.typlen = -1 AND t.typelem <> 0
-            UNION ALL SELECT a.atttypid FROM pg_attribute a
-                WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
-            UNION ALL SELECT r.rngsubtype FROM pg_range r
-                WHERE t.oid IN (r.rngtypid, (to_jsonb(r) ->> 'rngmultitypid')::oid)
-        ) part
-    )
-    SELECT t.oid, t.typname AS name, t.typtype AS category, t.typbasetype AS base,
-           CASE WHEN t.typlen = -1 THEN t.typelem ELSE 0 END AS element,
-           (
-               SELECT r.rngsubtype FROM pg_range r
-               WHERE t.oid IN (r.rngtypid, (to_jsonb(r) ->> 'rngmultitypid')::oid)
-           ) AS bounds,
-           array(
-               SELECT a.attname::text FROM pg_attribute a
-               WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
-               ORDER BY a.attnum
-           ) AS field_names,
-           array(
-               SELECT a.atttypid FROM pg_attribute a
-               WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
-               ORDER BY a.attnum
-           ) AS field_types,
-           t.oid >= 16384 AND EXISTS (
-               SELECT FROM pg_cast WHERE castsource = t.oid AND casttarget = 'json'::regtype
-           ) AS has_json_cast
-    FROM used JOIN pg_type t ON t.oid = used.oid
-"""
-"""Every type that the columns of a table are made of. ``rngmultitypid`` is not there before PostgreSQL 14."""
+def quote_name(name: str) -> str:
+    """Return ``name`` as a quoted identifier of SQL."""
+    return '"' + name.replace('"', '""') + '"'
 
 
-@dataclass(frozen=True, slots=True)
-class TypeRow:
-    """A row of :data:`TYPES`; numbers are OIDs, 0 or ``None`` where there is no such part."""
-
-    name: str
-    category: bytes
-    base: int
-    element: int
-    bounds: int | None
-    fields: tuple[tuple[str, int], ...]
-    has_json_cast: bool
-
-
-def assemble_type(oid: int, rows: Mapping[int, TypeRow]) -> DataType:
-    """The type with all its parts, domains replaced by what they are over.
-
-    A type is no part of itself, so this ends. One that is not among ``rows`` is rendered as its text.
-    """
-    row = rows.get(oid)
-    if row is None:
-        return DataType("")
-    if row.category == b"d":
-        return assemble_type(row.base, rows)
-    return DataType(
-        row.name,
-        kind_of(row.name, row.category),
-        element=assemble_type(row.element, rows) if row.element else None,
-        fields=tuple((name, assemble_type(part, rows)) for name, part in row.fields),
-        bounds=assemble_type(row.bounds, rows) if row.bounds else None,
-        is_multirange=row.category == b"m",
-        # A composite type without fields is {} to PostgreSQL's JSON functions, and () elsewhere.
-        has_json_cast=row.has_json_cast or (row.category == b"c" and not row.fields),
-    )
+def quote_text(text: str) -> str:
+    """Return ``text`` as a constant of SQL, for servers with ``standard_conforming_strings``."""
+    return "'" + text.replace("'", "''") + "'"

@@ -9,6 +9,8 @@ session, and ends with the transaction.
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from stream_app.exports.columns import quote_name, quote_text
+
 PINNED: dict[str, str] = {
     # The text of values.
     "DateStyle": "ISO, YMD",
@@ -89,7 +91,9 @@ def begin_script(
         *(_row(name, value, linux=True) for name, value in PINNED_ON_LINUX.items()),
     ]
     found = (
-        "DEFAULT" if search_path is None else ", ".join(map(_quoted, ("pg_catalog", *search_path, "pg_temp")))
+        "DEFAULT"
+        if search_path is None
+        else ", ".join(map(quote_name, ("pg_catalog", *search_path, "pg_temp")))
     )
     return ";".join(
         (
@@ -103,12 +107,7 @@ def begin_script(
 
 
 def _row(name: str, value: str, *, linux: bool) -> str:
-    literal = value.replace("'", "''")
-    return f"('{name}', '{literal}', {str(linux).lower()})"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    return f"({quote_text(name)}, {quote_text(value)}, {str(linux).lower()})"
 
 
 REPLAY_TIME_QUERY = """

@@ -157,7 +157,7 @@ def test_what_cannot_be_is_said_in_words(visit: Visit, anybody: str) -> None:
     visit.sign_in(anybody)
     page = visit.page
     visit.choose("gone", "csv")
-    expect(page.get_by_text("its table is missing in the source")).to_be_visible()
+    expect(page.get_by_text("its table does not exist in the source")).to_be_visible()
     visit.choose("million", "pdf")
     expect(page.locator(".estimate")).to_contain_text("A pdf file may have 100,000 rows here")
     expect(page.locator(".estimate")).to_have_class("estimate wrong")

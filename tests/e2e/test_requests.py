@@ -69,7 +69,7 @@ async def test_twenty_requests_of_all_sorts(system: System) -> None:
         (
             request(export_type="gone", scope="all"),
             "missing_table",
-            "dataset 'gone' cannot be exported at the moment: its table is missing in the source",
+            "dataset 'gone' cannot be exported at the moment: its table does not exist in the source",
         ),
     ]
     garbage = [b"hello", b"{}", b'{"specversion": "1.0"}', b"\xff\x00", json.dumps([1, 2]).encode()]

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Numeric, Text, and_, case, cast, func, literal_column
 
-from stream_app.exports.columns import Column, DataType, Kind
+from stream_app.exports.columns import Column, DataType, Kind, quote_name
 from stream_app.exports.formats.base import ROWS, cell
 
 _OBJECTS = {
@@ -51,7 +51,7 @@ def json_sql(value: str, kind: DataType, depth: int = 1) -> str:
         return _array(value, lambda item: f"to_json({json_sql(item, element, depth + 1)})", depth)
     if kind.fields:
         fields = ", ".join(
-            f"{json_sql(f'({value}).{quoted(name)}', part, depth)} AS {quoted(name)}"
+            f"{json_sql(f'({value}).{quote_name(name)}', part, depth)} AS {quote_name(name)}"
             for name, part in kind.fields
         )
         return (
@@ -97,11 +97,6 @@ def is_json_text(kind: DataType) -> bool:
     return (
         kind.element is not None or bool(kind.fields) or kind.kind is Kind.JSON or kind.name in _JSON_BY_CAST
     )
-
-
-def quoted(name: str) -> str:
-    """``name`` as SQL reads it back."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 _JSON_BY_CAST = {"hstore"}
@@ -234,7 +229,7 @@ def base64(value: ColumnElement[Any]) -> ColumnElement[Any]:
 
 def column_sql(item: Column) -> str:
     """The column ``item`` of the rows as plain SQL, told apart from whatever stands within its value."""
-    return f"{ROWS.name}.{quoted(item.name)}"
+    return f"{ROWS.name}.{quote_name(item.name)}"
 
 
 def numeric_value(item: Column) -> ColumnElement[Any]:

@@ -38,7 +38,7 @@ async def test_a_missing_table_does_not_hide_the_others(api_settings: Settings, 
         refused = await client.post("/exports/jobs", json=order(export_type="gone"))
     errors = {item["name"]: item["error"] for item in content["datasets"]}
     error = errors.pop("gone")
-    assert "'gone' cannot be exported at the moment: its table is missing" in error
+    assert "'gone' cannot be exported at the moment: its table does not exist" in error
     assert "not_there" not in error, "users need not know what tables are called"
     assert set(errors.values()) == {None}
     assert (refused.status_code, refused.json()["code"]) == (422, "missing_table")

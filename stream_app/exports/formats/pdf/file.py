@@ -13,6 +13,17 @@ from isal import isal_zlib
 SIBLINGS = 200
 """Pages below one node of the page tree."""
 
+LINE, ROW, NULL, SHAPED, LEFTWARDS = "\n", "\x0b", "\x0c", "\x0e", "\x0f"
+"""Marks in the text of a column. They stand for operators of a page's content: the next line, the next row,
+a NULL, a line of shaped glyphs, and the start of a line that runs from right to left.
+
+Shown text has no control characters, so a mark is never text. In UTF-16 the bytes of a mark can also be the
+end of one character and the start of one of U+0A00 to U+0FFF. The main font writes none of these.
+"""
+
+MARKS = LINE + ROW + NULL
+"""Marks that end a line."""
+
 
 class PdfFile:
     """Writes objects; :meth:`take` gives what was written since it was last called."""

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 
 from reportlab.pdfbase.ttfonts import TTFontFile
 
-from stream_app.exports.formats.pdf.file import PdfFile
+from stream_app.exports.formats.pdf.file import LEFTWARDS, MARKS, PdfFile
 from stream_app.exports.formats.pdf.glyphs import unicode_map
-from stream_app.exports.formats.pdf.marks import LEFTWARDS, MARKS
 from stream_app.exports.formats.pdf.typefaces import PER_MILLE, UNITS, can_shape, is_visible, locate
 
 if TYPE_CHECKING:

@@ -1,17 +1,15 @@
 """One page: head, table, foot, as the operators of its content."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from math import inf
 from operator import add
 
-from stream_app.exports.formats.pdf.file import PdfFile
+from stream_app.exports.formats.pdf.file import LINE, NULL, ROW, PdfFile
 from stream_app.exports.formats.pdf.fonts import Fonts
 from stream_app.exports.formats.pdf.layout import MARGIN, PADDING, ColumnPlace, Grid
-from stream_app.exports.formats.pdf.marks import LINE, NULL, ROW
-from stream_app.exports.formats.pdf.rows import WrappedRows
 from stream_app.exports.formats.pdf.text import encoded, operators, painted, wrap
 from stream_app.exports.formats.pdf.typefaces import UNITS
 
@@ -35,6 +33,42 @@ class PageTexts:
     facts: str
     filters: str
     names: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class WrappedRows:
+    """Rows whose texts are wrapped, column by column.
+
+    Attributes:
+        cells: the lines of each cell, for each column.
+        heights: the number of lines of each row.
+        ends: the mark after each row: ``ROW``, or ``LINE`` if its next piece follows.
+        shades: whether each row has a dark background.
+    """
+
+    cells: list[list[str]]
+    heights: list[int] = field(default_factory=list)
+    ends: list[str] = field(default_factory=list)
+    shades: list[bool] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, columns: int) -> "WrappedRows":
+        return cls([[] for _ in range(columns)])
+
+    def extend(self, more: "WrappedRows") -> None:
+        for column, added in zip(self.cells, more.cells, strict=True):
+            column.extend(added)
+        self.heights.extend(more.heights)
+        self.ends.extend(more.ends)
+        self.shades.extend(more.shades)
+
+    def slice(self, start: int, end: int) -> "WrappedRows":
+        return WrappedRows(
+            [column[start:end] for column in self.cells],
+            self.heights[start:end],
+            self.ends[start:end],
+            self.shades[start:end],
+        )
 
 
 class PagePainter:

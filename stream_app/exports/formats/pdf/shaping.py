@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from bidi.algorithm import MIRRORED
 
 from stream_app.exports.formats.pdf.bidi import from_left, is_leftwards, levels
-from stream_app.exports.formats.pdf.file import PdfFile, string
+from stream_app.exports.formats.pdf.file import LEFTWARDS, PdfFile, string
 from stream_app.exports.formats.pdf.glyphs import GlyphFont
-from stream_app.exports.formats.pdf.marks import LEFTWARDS
 from stream_app.exports.formats.pdf.typefaces import PER_MILLE, UNITS, Typeface, common, east_asian
 
 if TYPE_CHECKING:

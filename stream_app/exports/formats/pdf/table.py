@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Sequence
 from itertools import repeat
 
+from stream_app.exports.formats.pdf.file import LINE, ROW
 from stream_app.exports.formats.pdf.fonts import Fonts
 from stream_app.exports.formats.pdf.layout import Grid
-from stream_app.exports.formats.pdf.marks import LINE, ROW
-from stream_app.exports.formats.pdf.page import GAP, PagePainter
-from stream_app.exports.formats.pdf.rows import WrappedRows
+from stream_app.exports.formats.pdf.page import GAP, PagePainter, WrappedRows
 from stream_app.exports.formats.pdf.text import WrapCache
 
 TALL = 12

@@ -8,9 +8,8 @@ from io import StringIO
 from itertools import accumulate, chain
 
 from stream_app.exports.formats.base import Tally
-from stream_app.exports.formats.pdf.file import string
+from stream_app.exports.formats.pdf.file import LEFTWARDS, LINE, NULL, ROW, SHAPED, string
 from stream_app.exports.formats.pdf.fonts import Fonts
-from stream_app.exports.formats.pdf.marks import LEFTWARDS, LINE, NULL, ROW, SHAPED
 from stream_app.exports.formats.pdf.typefaces import PER_MILLE, UNITS
 
 WINDOW = 4_096

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from stream_app.exports.formats.base import Tally
 from stream_app.exports.formats.pdf import fonts as pdf_fonts
+from stream_app.exports.formats.pdf.file import LEFTWARDS, NULL
 from stream_app.exports.formats.pdf.fonts import Fonts
-from stream_app.exports.formats.pdf.marks import LEFTWARDS, NULL
 from stream_app.exports.formats.pdf.text import WrapCache, columns_of, encoded, shown, unescaped, wrap
 from stream_app.exports.formats.pdf.typefaces import UNITS
 

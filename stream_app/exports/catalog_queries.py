@@ -1,0 +1,245 @@
+"""Queries of PostgreSQL's catalog for a dataset's table, and their rows. They work from PostgreSQL 12 on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from stream_app.exports.columns import DataType, kind_of
+
+_ATTRIBUTES = """pg_catalog.string_agg(
+    pg_catalog.concat_ws(',', f.attnum, f.attname, f.atttypid, f.atttypmod, f.attcollation, f.attnotnull),
+    ';' ORDER BY f.attnum
+)"""
+
+
+def fingerprint_expression(table: str) -> str:
+    """Return an SQL expression whose value changes with each change of the table's columns.
+
+    ``table`` is SQL whose value is the full name of the table.
+    """
+    return f"""(
+        SELECT pg_catalog.hashtextextended({_ATTRIBUTES}, 0)::text
+        FROM pg_catalog.pg_attribute AS f
+        WHERE f.attrelid = pg_catalog.to_regclass({table}) AND f.attnum > 0 AND NOT f.attisdropped
+    )"""
+
+
+_COMPARES = """EXISTS (
+    SELECT FROM pg_opclass AS class
+    JOIN pg_am AS method ON method.oid = class.opcmethod
+    WHERE class.opcdefault AND method.amname IN ({methods}) AND class.opcintype = ANY (b.ways)
+)"""
+"""A type can be compared if it, or a binary-compatible type, has a default operator class for an index."""
+
+COLUMNS = f"""
+WITH RECURSIVE
+base (oid, below, modifier) AS (
+    SELECT oid, oid, -1 FROM pg_type
+    UNION ALL
+    SELECT base.oid, t.typbasetype, t.typtypmod
+    FROM base JOIN pg_type t ON t.oid = base.below WHERE t.typtype = 'd'
+),
+-- The relations that the table reads, and the role: a view reads as its owner, unless it is security_invoker.
+reads (oid, role) AS (
+    SELECT to_regclass($1)::oid, (SELECT oid FROM pg_roles WHERE rolname = current_user)
+    UNION
+    SELECT d.refobjid,
+           CASE WHEN array_to_string(v.reloptions, ' ') ~ 'security_invoker=(true|on|yes|1)'
+                THEN (SELECT oid FROM pg_roles WHERE rolname = current_user) ELSE v.relowner END
+    FROM reads
+    JOIN pg_class v ON v.oid = reads.oid AND v.relkind = 'v'
+    JOIN pg_rewrite w ON w.ev_class = v.oid
+    JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+        AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> v.oid
+)
+SELECT n.nspname AS schema, c.relname AS table, c.relkind, a.attname AS name, NOT a.attnotnull AS nullable,
+       format_type(a.atttypid, a.atttypmod) AS type, b.typname AS base, b.typtype AS category,
+       home.nspname AS home, format('%I.%I', home.nspname, b.typname) AS cast,
+       format_type(b.oid, CASE b.modifier WHEN -1 THEN a.atttypmod ELSE b.modifier END) AS declared,
+       a.atttypid AS type_oid, a.attgenerated = 'v' AS is_virtual,
+       coalesce(l.collisdeterministic, true) AS deterministic,
+       {_COMPARES.format(methods="'btree', 'hash'")} AND b.compares AS equality,
+       {_COMPARES.format(methods="'btree'")} AND b.compares AS ordering,
+       array(
+           SELECT enumlabel::text FROM pg_enum WHERE enumtypid = b.oid ORDER BY enumsortorder
+       ) AS labels,
+       coalesce(array_position(i.indkey::int2[], a.attnum), -1) AS key_position,
+       current_setting('server_version_num')::int AS version,
+       {fingerprint_expression("format('%I.%I', n.nspname, c.relname)")} AS fingerprint,
+       coalesce((
+           SELECT bool_or(
+               t.relrowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls
+               AND (t.relforcerowsecurity OR NOT pg_has_role(r.oid, t.relowner, 'USAGE'))
+           )
+           FROM reads JOIN pg_class t ON t.oid = reads.oid JOIN pg_roles r ON r.oid = reads.role
+       ), false) AS filtered
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+JOIN LATERAL (
+    SELECT t.*, base.modifier,
+           array(
+               SELECT t.oid
+               UNION ALL
+               SELECT casttarget FROM pg_cast
+               WHERE castsource = t.oid AND castmethod = 'b' AND castcontext = 'i'
+               UNION ALL
+               SELECT oid FROM pg_type WHERE typname = CASE t.typtype
+                   WHEN 'e' THEN 'anyenum' WHEN 'r' THEN 'anyrange'
+                   WHEN 'm' THEN 'anymultirange' WHEN 'c' THEN 'record'
+               END
+           ) AS ways,
+           -- A composite can be compared if each of its parts can; arrays, domains and composites count as
+           -- not comparable.
+           t.typtype <> 'c' OR NOT EXISTS (
+               SELECT FROM pg_attribute part JOIN pg_type kind ON kind.oid = part.atttypid
+               WHERE part.attrelid = t.typrelid AND part.attnum > 0 AND NOT part.attisdropped
+               AND kind.typtype NOT IN ('e', 'r', 'm')
+               AND NOT EXISTS (
+                   SELECT FROM pg_opclass class JOIN pg_am method ON method.oid = class.opcmethod
+                   WHERE class.opcdefault AND method.amname = 'btree' AND class.opcintype IN (
+                       SELECT kind.oid
+                       UNION ALL
+                       SELECT casttarget FROM pg_cast
+                       WHERE castsource = kind.oid AND castmethod = 'b' AND castcontext = 'i'
+                   )
+               )
+           ) AS compares
+    FROM base JOIN pg_type t ON t.oid = base.below
+    WHERE base.oid = a.atttypid AND t.typtype <> 'd'
+) b ON true
+JOIN pg_namespace home ON home.oid = b.typnamespace
+LEFT JOIN pg_collation l ON l.oid = a.attcollation
+LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
+WHERE c.oid = to_regclass($1) AND c.relkind IN ('r', 'v', 'm', 'p', 'f')
+ORDER BY a.attnum
+"""
+"""One row for each column of the table named ``$1``; no row if the table does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnRow:
+    """A row of :data:`COLUMNS`: a column, its type, and facts about its table.
+
+    Attributes:
+        schema, table, relkind, fingerprint: the table.
+        filtered: whether row-level security applies to the service's role.
+        name, nullable, is_virtual: the column.
+        type: the declared type as PostgreSQL writes it.
+        base, category, home, cast, declared: the type below any domains: ``typname``, ``typtype``, schema,
+            name with schema, and text with its length or precision.
+        type_oid: OID of the declared type.
+        deterministic: whether the collation takes only identical texts for equal.
+        equality, ordering: whether values of the type can be compared.
+        labels: values of an enum.
+        key_position: position in the primary key, -1 for other columns.
+        version: ``server_version_num``.
+    """
+
+    schema: str
+    table: str
+    relkind: bytes
+    name: str
+    nullable: bool
+    type: str
+    base: str
+    category: bytes
+    home: str
+    cast: str
+    declared: str
+    type_oid: int
+    is_virtual: bool
+    deterministic: bool
+    equality: bool
+    ordering: bool
+    labels: Sequence[str]
+    key_position: int
+    version: int
+    fingerprint: str
+    filtered: bool
+
+
+TYPES = """
+    WITH RECURSIVE used (oid) AS (
+        SELECT atttypid FROM pg_attribute
+        WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped
+        UNION
+        SELECT part.oid FROM used JOIN pg_type t ON t.oid = used.oid CROSS JOIN LATERAL (
+            SELECT t.typbasetype AS oid WHERE t.typtype = 'd'
+            UNION ALL SELECT t.typelem WHERE t.typlen = -1 AND t.typelem <> 0
+            UNION ALL SELECT a.atttypid FROM pg_attribute a
+                WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+            UNION ALL SELECT r.rngsubtype FROM pg_range r
+                WHERE t.oid IN (r.rngtypid, (to_jsonb(r) ->> 'rngmultitypid')::oid)
+        ) part
+    )
+    SELECT t.oid, t.typname AS name, t.typtype AS category, t.typbasetype AS base,
+           CASE WHEN t.typlen = -1 THEN t.typelem ELSE 0 END AS element,
+           (
+               SELECT r.rngsubtype FROM pg_range r
+               WHERE t.oid IN (r.rngtypid, (to_jsonb(r) ->> 'rngmultitypid')::oid)
+           ) AS bounds,
+           array(
+               SELECT a.attname::text FROM pg_attribute a
+               WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+               ORDER BY a.attnum
+           ) AS field_names,
+           array(
+               SELECT a.atttypid FROM pg_attribute a
+               WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+               ORDER BY a.attnum
+           ) AS field_types,
+           t.oid >= 16384 AND EXISTS (
+               SELECT FROM pg_cast WHERE castsource = t.oid AND casttarget = 'json'::regtype
+           ) AS has_json_cast
+    FROM used JOIN pg_type t ON t.oid = used.oid
+"""
+"""All types of a table's columns with the types of their parts. PostgreSQL 14 added ``rngmultitypid``."""
+
+
+@dataclass(frozen=True, slots=True)
+class TypeRow:
+    """A row of :data:`TYPES`. Other types are given by their OIDs: 0 or ``None`` if there is none.
+
+    Attributes:
+        name, category: ``typname`` and ``typtype``.
+        base: the type that a domain is over.
+        element: type of an array's elements.
+        bounds: type of a range's bounds.
+        field_names, field_types: fields of a composite type.
+        has_json_cast: whether an extension defines a cast to ``json``.
+    """
+
+    oid: int
+    name: str
+    category: bytes
+    base: int
+    element: int
+    bounds: int | None
+    field_names: Sequence[str]
+    field_types: Sequence[int]
+    has_json_cast: bool
+
+
+def assemble_type(oid: int, rows: Mapping[int, TypeRow]) -> DataType:
+    """Return the type ``oid`` with all its parts. Each domain is replaced by the type that it is over.
+
+    The recursion ends, because no type contains itself. A type that is not in ``rows`` is rendered as text.
+    """
+    row = rows.get(oid)
+    if row is None:
+        return DataType("")
+    if row.category == b"d":
+        return assemble_type(row.base, rows)
+    return DataType(
+        row.name,
+        kind_of(row.name, row.category),
+        element=assemble_type(row.element, rows) if row.element else None,
+        fields=tuple(
+            (name, assemble_type(part, rows))
+            for name, part in zip(row.field_names, row.field_types, strict=True)
+        ),
+        bounds=assemble_type(row.bounds, rows) if row.bounds else None,
+        is_multirange=row.category == b"m",
+        # PostgreSQL's JSON functions write a composite type without fields as {}, its text is ().
+        has_json_cast=row.has_json_cast or (row.category == b"c" and not row.field_names),
+    )
