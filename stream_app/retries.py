@@ -1,4 +1,7 @@
-"""Waiting out outages: try until it works, a little less often each time."""
+"""Retries after outages: repeat a call until it succeeds, and the delay before the next try."""
+
+import random
+from datetime import timedelta
 
 import stamina
 
@@ -7,4 +10,19 @@ from streaming_exporter.errors import Retryable
 retry_until_possible = stamina.AsyncRetryingCaller(
     attempts=None, timeout=None, wait_initial=0.2, wait_max=5
 ).on(Retryable)
-"""``await retry_until_possible(function, …)`` calls it for as long as it raises :class:`Retryable`."""
+"""``await retry_until_possible(function, …)`` repeats the call while it raises :class:`Retryable`."""
+
+
+def retry_delay(tries: int, *, first: timedelta, longest: timedelta) -> timedelta:
+    """Return the delay before the next try: exponential, with jitter.
+
+    The jitter (between half of the delay and all of it) keeps many jobs that failed at one time from being
+    tried again at one time.
+
+    Args:
+        tries: how many tries failed before the last one: 0 after the first failure.
+        first: the longest delay after the first failure. It doubles with every further failure.
+        longest: the limit of the delay.
+    """
+    delay = min(first * (1 << min(tries, 20)), longest)
+    return delay * random.uniform(0.5, 1)  # noqa: S311

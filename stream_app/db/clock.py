@@ -1,17 +1,13 @@
 """The database's clock: the one by which decisions are made, whatever the clock of a machine says."""
 
-import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 
-import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.db.engine import autocommitting, outages_are_retryable
-from streaming_exporter.errors import Retryable
-
-log = structlog.get_logger(__name__)
+from stream_app.periodic import repeat
 
 FRESH_SECONDS = 10.0
 """How long a reading is counted on from."""
@@ -45,13 +41,8 @@ class DatabaseClock:
         return self.now()
 
     async def run(self) -> None:
-        """Keep the reading fresh, for ever."""
-        while True:
-            try:
-                await self._read()
-            except Retryable as error:
-                log.warning("clock.unread", error=str(error))
-            await asyncio.sleep(FRESH_SECONDS)
+        """Read the clock every :data:`FRESH_SECONDS`."""
+        await repeat("clock_reading", self._read, FRESH_SECONDS, first=0)
 
     async def _read(self) -> None:
         with outages_are_retryable():

@@ -1,7 +1,6 @@
 """Sends what the ledger has due: claim, send, confirm."""
 
 import asyncio
-import random
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -16,7 +15,7 @@ from stream_app.notifications.models import Channel, DeliveryStatus
 from stream_app.notifications.outbox import Outbox
 from stream_app.notifications.templates import Notification
 from stream_app.observability import metrics, tracing
-from stream_app.retries import retry_until_possible
+from stream_app.retries import retry_delay, retry_until_possible
 from stream_app.settings import Settings
 from streaming_exporter.errors import Rejected, Retryable
 
@@ -175,7 +174,10 @@ class Sender:
             elif notification.host:
                 await retry_until_possible(self._outbox.host_answered, notification.host)
             outcome = await retry_until_possible(
-                self._outbox.postpone, notification, retry_delay(notification.attempt), str(error)
+                self._outbox.postpone,
+                notification,
+                retry_delay(notification.attempt - 1, first=FIRST_RETRY_DELAY, longest=MAX_RETRY_DELAY),
+                str(error),
             )
             bound.warning("delivery.postponed", outcome=outcome, error=error.detail)
             if outcome is not None:
@@ -217,9 +219,3 @@ class Sender:
         return replace(
             notification, address=self._addressing.recipient(notification.address, field="recipients")
         )
-
-
-def retry_delay(attempt: int) -> timedelta:
-    """Exponential, with jitter, so that an outage does not end in one wave."""
-    longest = min(FIRST_RETRY_DELAY * (1 << min(attempt - 1, 20)), MAX_RETRY_DELAY)
-    return longest * random.uniform(0.5, 1)  # noqa: S311

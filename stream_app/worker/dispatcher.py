@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -14,6 +13,7 @@ from stream_app.exports.pipeline import Exporter
 from stream_app.jobs.claim import Claim, Progress
 from stream_app.jobs.queue import JobQueue
 from stream_app.observability import metrics, tracing
+from stream_app.periodic import repeat
 from stream_app.settings import Settings
 from stream_app.worker.job_runner import Attempt, JobRunner, StopReason
 from stream_app.worker.maintenance.job_rescuer import Emit, JobRescuer
@@ -96,7 +96,7 @@ class Dispatcher:
     async def heartbeat(self) -> None:
         """Renew the leases of what runs here; what is no longer held, or is to be cancelled, is stopped."""
         pause = min(HEARTBEAT_SECONDS, self._settings.lease_seconds / 3)
-        await _repeat("heartbeat", self._renew, pause)
+        await repeat("heartbeat", self._renew, pause)
 
     async def _renew(self) -> None:
         attempts = list(self._attempts.values())
@@ -120,7 +120,7 @@ class Dispatcher:
 
     async def rescue(self) -> None:
         """Look after jobs that nobody works on, for ever."""
-        await _repeat("rescue", self._rescuer.rescue, POLL_SECONDS)
+        await repeat("rescue", self._rescuer.rescue, POLL_SECONDS)
 
     async def drain(self, grace: float) -> None:
         """Claim nothing more, give running exports ``grace`` seconds, hand the rest back at once."""
@@ -171,18 +171,6 @@ def _progress(attempt: Attempt) -> Progress:
         attempt.progress.tally.rows,
         attempt.progress.estimated_rows,
     )
-
-
-async def _repeat(name: str, step: Callable[[], Awaitable[None]], pause: float) -> None:
-    """Do ``step`` after every ``pause`` seconds, for ever; one that fails is tried again like any other."""
-    while True:
-        await asyncio.sleep(pause)
-        try:
-            await step()
-        except Retryable as error:
-            log.warning(f"{name}.failed", error=str(error))
-        except Exception:
-            log.exception(f"{name}.crashed")
 
 
 async def _wait(event: asyncio.Event, timeout: float) -> None:

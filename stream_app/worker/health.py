@@ -14,6 +14,7 @@ from mode import Service
 from stream_app.kafka.brokers import Brokers, Group, Partition
 from stream_app.kafka.transport import App, LosslessConsumer
 from stream_app.observability import metrics
+from stream_app.periodic import repeat
 from stream_app.worker.process_health import ExitTimer, write_ready_file
 from stream_app.worker.watchdog import Health, PartitionState, Signals, Stuck, Watchdog
 from streaming_exporter.errors import ExporterError
@@ -51,19 +52,20 @@ class HealthCheck:
         return f"{self.name}: no answer" if late else self._problem
 
     async def run(self) -> None:
-        """Ask for ever."""
-        while True:
-            try:
-                async with asyncio.timeout(CHECK_TIMEOUT):
-                    await self._check()
-                self._problem = None
-            except (ExporterError, TimeoutError) as error:
-                self._problem = str(error) or f"{self.name}: no answer within {CHECK_TIMEOUT:.0f} s"
-            except Exception as error:
-                log.exception("health_check.crashed", part=self.name)
-                self._problem = f"{self.name}: {error!r}"
-            self._answered = time.monotonic()
-            await asyncio.sleep(self.pause)
+        """Check the part every :attr:`pause` seconds."""
+        await repeat("health_check", self._run_once, lambda: self.pause, first=0)
+
+    async def _run_once(self) -> None:
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT):
+                await self._check()
+            self._problem = None
+        except (ExporterError, TimeoutError) as error:
+            self._problem = str(error) or f"{self.name}: no answer within {CHECK_TIMEOUT:.0f} s"
+        except Exception as error:
+            log.exception("health_check.crashed", part=self.name)
+            self._problem = f"{self.name}: {error!r}"
+        self._answered = time.monotonic()
 
 
 class WorkerHealth(Service):

@@ -1,7 +1,6 @@
 """One attempt at one job, from its start to a sealed and published outcome, or back to the queue."""
 
 import asyncio
-import random
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,7 +15,7 @@ from stream_app.jobs.claim import Claim
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import Status
 from stream_app.observability import metrics, tracing
-from stream_app.retries import retry_until_possible
+from stream_app.retries import retry_delay, retry_until_possible
 from stream_app.settings import Settings
 from stream_app.worker.maintenance.job_rescuer import Emit, JobRescuer
 from streaming_exporter.errors import ExporterError, NeedsOperator, Outage, Rejected, Retryable
@@ -24,8 +23,8 @@ from streaming_exporter.events import EventType, JobError, LifecycleData, lifecy
 
 log = structlog.get_logger(__name__)
 
-FIRST_RETRY = timedelta(seconds=5)
-LONGEST_RETRY = timedelta(minutes=2)
+FIRST_RETRY_DELAY = timedelta(seconds=5)
+MAX_RETRY_DELAY = timedelta(minutes=2)
 
 OPERATORS_TIME = timedelta(days=1)
 """How long a job waits for somebody to mend what refuses the service."""
@@ -204,14 +203,14 @@ class JobRunner:
                 )
             log.error("job.operator_needed", error=str(error))
             told = JobError(code=error.code, message=f"waits for an operator: {error.reason}")
-            await self._release(claim, delay=backoff(claim.attempt - 1), failed=False, waits_for=told)
+            await self._release(claim, delay=_delay(claim.attempt - 1), failed=False, waits_for=told)
             metrics.RETRIES.labels("outage").inc()
             return None
         if isinstance(error, Outage):
             if self._has_waited(claim, timedelta(days=self.settings.retention_days)):
                 return _failure(claim, error.code, "gave up: a part of the service was away for too long")
             log.warning("job.waits_for_outage", error=str(error))
-            await self._release(claim, delay=backoff(claim.attempt - 1), failed=False)
+            await self._release(claim, delay=_delay(claim.attempt - 1), failed=False)
             metrics.RETRIES.labels("outage").inc()
             return None
         expected = isinstance(error, ExporterError)
@@ -224,7 +223,7 @@ class JobRunner:
                 f"gave up after {claim.failures + 1} attempts ({code}); "
                 "try again later, and tell the operators this job's id if it goes on",
             )
-        await self._release(claim, delay=backoff(claim.failures), failed=True)
+        await self._release(claim, delay=_delay(claim.failures), failed=True)
         metrics.RETRIES.labels("fault").inc()
         return None
 
@@ -234,10 +233,8 @@ class JobRunner:
         return age > min(longest, timedelta(days=self.settings.retention_days))
 
 
-def backoff(tries: int) -> timedelta:
-    """Exponential back-off with full jitter above half, so that failed jobs do not return as one wave."""
-    longest = min(FIRST_RETRY * 2 ** min(tries, 10), LONGEST_RETRY)
-    return timedelta(seconds=longest.total_seconds() * random.uniform(0.5, 1))  # noqa: S311
+def _delay(tries: int) -> timedelta:
+    return retry_delay(tries, first=FIRST_RETRY_DELAY, longest=MAX_RETRY_DELAY)
 
 
 def _failure(claim: Claim, code: str, message: str) -> LifecycleData:

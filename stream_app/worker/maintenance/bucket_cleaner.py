@@ -4,8 +4,6 @@ A worker sweeps what a job's earlier attempts left when the job is tried again o
 slips through: a worker that dies for good, a removal that the store did not take.
 """
 
-import asyncio
-import random
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,14 +16,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import UNFINISHED, Status
+from stream_app.periodic import repeat
 from stream_app.settings import Settings
 from stream_app.storage.listing import ListedObject
 from stream_app.storage.object_store import ObjectStore
-from streaming_exporter.errors import Retryable
 
 log = structlog.get_logger(__name__)
 
-EVERY = timedelta(hours=1)
+INTERVAL_SECONDS = 3_600.0
+FIRST_SECONDS = 60.0
+
 SLACK = timedelta(hours=1)
 """For clocks that differ."""
 
@@ -88,17 +88,8 @@ class BucketCleaner:
     settings: Settings
 
     async def run(self) -> None:
-        """Sweep soon and then every hour, for ever; not all workers at once."""
-        pause = timedelta(minutes=1)
-        while True:
-            await asyncio.sleep(pause.total_seconds() * random.uniform(0.5, 1.5))  # noqa: S311
-            pause = EVERY
-            try:
-                await self.clean()
-            except Retryable as error:
-                log.warning("bucket_cleaning.failed", error=str(error))
-            except Exception:
-                log.exception("bucket_cleaning.crashed")
+        """Clean the bucket about a minute after the start and then about every hour."""
+        await repeat("bucket_cleaning", self.clean, INTERVAL_SECONDS, first=FIRST_SECONDS, jitter=0.5)
 
     async def clean(self) -> int:
         """Remove what nothing needs, and see to it that the store has its own rules for what is missed.

@@ -6,7 +6,6 @@ that is read again after its job was removed makes no second job.
 """
 
 import asyncio
-import random
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,11 +16,13 @@ from sqlalchemy import text
 
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import FINAL
-from streaming_exporter.errors import Retryable
+from stream_app.periodic import repeat
 
 log = structlog.get_logger(__name__)
 
-EVERY = timedelta(hours=1)
+INTERVAL_SECONDS = 3_600.0
+FIRST_SECONDS = 60.0
+
 BATCH = 500
 """Jobs that one step looks at."""
 
@@ -112,20 +113,8 @@ class JobCleaner:
     history: timedelta
 
     async def run(self) -> None:
-        """Prune soon and then every hour, for ever; not all workers at once."""
-        pause = timedelta(minutes=1)
-        while True:
-            await asyncio.sleep(pause.total_seconds() * random.uniform(0.5, 1.5))  # noqa: S311
-            pause = EVERY
-            try:
-                forgotten = await self.clean()
-            except Retryable as error:
-                log.warning("job_cleaning.failed", error=str(error))
-            except Exception:
-                log.exception("job_cleaning.crashed")
-            else:
-                if forgotten:
-                    log.info("jobs.removed", jobs=forgotten)
+        """Remove old jobs about a minute after the start and then about every hour."""
+        await repeat("job_cleaning", self.clean, INTERVAL_SECONDS, first=FIRST_SECONDS, jitter=0.5)
 
     async def clean(self) -> int:
         """Go once through what is older than the history; returns how many jobs are forgotten.
@@ -146,6 +135,8 @@ class JobCleaner:
             removed, position = await self._step(position)
             forgotten += removed
             await asyncio.sleep(time.monotonic() - began)
+        if forgotten:
+            log.info("jobs.removed", jobs=forgotten)
         return forgotten
 
     async def _step(self, after: Position) -> tuple[int, Position | None]:

@@ -12,7 +12,8 @@ from typing import Self
 import structlog
 
 from stream_app.jobs.queue import JobQueue
-from streaming_exporter.errors import ExporterError, Retryable
+from stream_app.periodic import repeat
+from streaming_exporter.errors import ExporterError
 from streaming_exporter.events import Event
 
 log = structlog.get_logger(__name__)
@@ -62,15 +63,8 @@ class OutboxRelay:
                 task.cancel()
 
     async def run(self) -> None:
-        """Publish what is due, for ever."""
-        while True:
-            await asyncio.sleep(POLL_SECONDS)
-            try:
-                await self.step()
-            except Retryable as error:
-                log.warning("relay.failed", error=str(error))
-            except Exception:
-                log.exception("relay.crashed")
+        """Publish the requests that are due, every :data:`POLL_SECONDS`."""
+        await repeat("outbox_relay", self.step, POLL_SECONDS)
 
     async def step(self) -> int:
         """Publish requests that were not admitted in time; returns how many.

@@ -1,0 +1,46 @@
+"""Repeats a step for ever: the one loop of heartbeats, maintenance, health checks and the database clock."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from streaming_exporter.errors import Retryable
+
+log = structlog.get_logger(__name__)
+
+
+async def repeat(
+    name: str,
+    step: Callable[[], Awaitable[object]],
+    interval: float | Callable[[], float],
+    *,
+    first: float | None = None,
+    jitter: float = 0.0,
+) -> None:
+    """Call ``step`` again and again, with a pause before each call, until the task is cancelled.
+
+    A step that fails is logged and called again after the pause: as ``NAME.failed`` where a part is away, as
+    ``NAME.crashed`` after any other error.
+
+    Args:
+        name: the beginning of the log events.
+        step: the function to call.
+        interval: the pause between two calls, in seconds, or a function that returns it.
+        first: the pause before the first call, in seconds. The default is ``interval``.
+        jitter: the part of a pause by which it is shortened or lengthened at random (0 to 1), so that several
+            processes do not call at the same time.
+    """
+    pause = first
+    while True:
+        if pause is None:
+            pause = interval() if callable(interval) else interval
+        await asyncio.sleep(pause * random.uniform(1 - jitter, 1 + jitter))  # noqa: S311
+        pause = None
+        try:
+            await step()
+        except Retryable as error:
+            log.warning(f"{name}.failed", error=str(error))
+        except Exception:
+            log.exception(f"{name}.crashed")
