@@ -1,15 +1,15 @@
-"""Errors, each class named after what is done about it.
+"""Errors; the class decides what happens next.
 
-======================  ==========================================================
-class                   action
-======================  ==========================================================
+======================  ===================================================================
+class                   what happens
+======================  ===================================================================
 :class:`Unreadable`     the message goes to the dead-letter topic
-:class:`Rejected`       the job fails at once: asking again would not help
-:class:`Retryable`      the job goes back to ``pending`` and is tried again later
-:class:`Outage`         so it does, and the attempt does not count
-:class:`NeedsOperator`  so it does, for a day at most, and its record says why
-:class:`InDoubt`        as Retryable, but a user is told that it may have happened
-======================  ==========================================================
+:class:`Rejected`       the job fails at once, because a retry cannot succeed
+:class:`Retryable`      the job returns to ``pending`` and is retried later
+:class:`Outage`         as Retryable, and the attempt does not count
+:class:`NeedsOperator`  as Outage, for one day at most; the job's record has the reason
+:class:`InDoubt`        as Retryable; the answer to the user states that it can have happened
+======================  ===================================================================
 
 :class:`BadSettings` ends the process at its start.
 """
@@ -20,12 +20,12 @@ from collections.abc import Iterable
 class ExporterError(Exception):
     """Base of every error that the service raises on purpose.
 
-    ``code`` is a stable machine-readable word; ``str(error)`` is for people.
+    ``code`` is a stable word for programs; ``str(error)`` is a sentence for people.
     """
 
     code = "error"
     counted = False
-    """Whether the metrics know of it: it may pass the edges of several parts."""
+    """Whether the metrics have counted this error. One error can pass several parts, and counts once."""
 
     def __init__(self, message: str, *, code: str | None = None) -> None:
         super().__init__(message)
@@ -34,13 +34,13 @@ class ExporterError(Exception):
 
 
 class Unreadable(ExporterError):
-    """A message that is not a known event: dead-letter it, with this reason."""
+    """A message that is no known event; it goes to the dead-letter topic with this reason."""
 
     code = "unreadable"
 
 
 class Rejected(ExporterError):
-    """A request that can be read but never honoured: fail the job with this reason."""
+    """A request that can be read but cannot be fulfilled; the job fails with this reason."""
 
     code = "invalid_request"
 
@@ -52,7 +52,7 @@ class Rejected(ExporterError):
         field: str | None = None,
         allowed: Iterable[str] | None = None,
     ) -> None:
-        """Compose ``field: message; allowed: a, b, c`` so that the text alone says what to do."""
+        """Compose the text ``field: message; allowed: a, b, c``."""
         text = f"{field}: {message}" if field else message
         if allowed is not None:
             text += "; allowed: " + ", ".join(allowed)
@@ -61,10 +61,14 @@ class Rejected(ExporterError):
 
 
 def value_too_large(column: str, row: str, size: int, limit: int, output: str) -> Rejected:
-    """The error for a value that cannot be written in bounded memory.
+    """Return the error for a value that cannot be written in bounded memory.
 
-    ``row`` says which row has it (``the row whose id is 7``), ``size`` and ``limit`` are bytes, ``output`` is
-    the format's name.
+    Args:
+        column: the column's name.
+        row: which row has the value, such as ``the row whose id is 7``.
+        size: bytes of the row.
+        limit: bytes that a row can have.
+        output: the format's name.
     """
     return Rejected(
         f"column {column!r} of {row} has {size:,} bytes, too many for a {output} file, in which a row "
@@ -74,13 +78,13 @@ def value_too_large(column: str, row: str, size: int, limit: int, output: str) -
 
 
 class Retryable(ExporterError):
-    """A passing fault of a part (database, object store, network): try again later."""
+    """A temporary fault of a part (database, object store, network); a retry can succeed."""
 
     code = "temporarily_unavailable"
 
 
 class TooLarge(ExporterError):
-    """A message that Kafka will never take: send less."""
+    """A message that is too large for Kafka; a retry of the same message cannot succeed."""
 
     code = "too_large"
 
@@ -92,15 +96,15 @@ class BadSettings(ExporterError):
 
 
 class Outage(Retryable):
-    """A part cannot be reached at all: the job waits for it, however long, and that is not its failure."""
+    """A part that cannot be reached. The job waits for it without limit, and no failure is counted."""
 
     code = "outage"
 
 
 class NeedsOperator(Outage):
-    """A part refuses the service until somebody changes something: the job waits for a day, and says so.
+    """A part that refuses the service until an operator changes something; the job waits for one day at most.
 
-    ``reason`` is for users: what it waits for, in words that are not the part's own.
+    ``reason`` tells users what the job waits for. It does not repeat the part's own message.
     """
 
     code = "waits_for_operator"
@@ -111,31 +115,31 @@ class NeedsOperator(Outage):
 
 
 class Locked(Retryable):
-    """A row that another transaction holds: the others need not wait for it."""
+    """A row that another transaction has locked; other rows do not wait for it."""
 
     code = "locked"
 
 
 class InDoubt(Retryable):
-    """Whether a change was committed is not known: it must not be reported as a no."""
+    """It is not known whether a change was committed; it must not be reported as failed."""
 
     code = "in_doubt"
 
 
 class PublishError(Retryable):
-    """Kafka did not take an event in time; it may be published again, under the same id."""
+    """Kafka did not acknowledge an event in time; it can be published again with the same id."""
 
     code = "kafka_unavailable"
 
 
 class UsageError(ExporterError):
-    """The command line makes no sense as it stands."""
+    """Options or arguments of a command that cannot be used together."""
 
     code = "usage"
 
 
 class ApiError(ExporterError):
-    """The API could not be reached, or answered with a problem."""
+    """The API could not be reached (``status`` is ``None``), or refused the call with an HTTP status."""
 
     code = "api_error"
 
@@ -151,6 +155,6 @@ class JobEnded(ExporterError):
 
 
 class DownloadError(ExporterError):
-    """The file could not be fetched, or is not the one that the service wrote."""
+    """The file could not be downloaded, or differs from the one that the service wrote."""
 
     code = "download_failed"

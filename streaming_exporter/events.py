@@ -1,10 +1,10 @@
-"""The event contract: topics, types, envelope, encode, decode. Pure.
+"""The event contract: topics, types, envelope, encoding and decoding. Does no I/O.
 
 Events are JSON, CloudEvents 1.0 (https://github.com/cloudevents/spec), UTF-8, keyed by job id. They are
-written in structured mode, and read in both modes of the specification's Kafka protocol binding: structured,
-where the message's value is the whole event, and binary, where its attributes are headers that begin with
-``ce_`` and the value is its data. Unknown fields are ignored; an unknown type or an envelope without the
-attributes that the specification requires is :class:`~streaming_exporter.errors.Unreadable`.
+written in structured mode and read in both modes of the specification's Kafka protocol binding. In structured
+mode the message's value is the whole event. In binary mode the attributes are headers that begin with
+``ce_``, and the value is the data. Unknown fields are ignored. An unknown type, or an envelope without the
+attributes that the specification requires, raises :class:`~streaming_exporter.errors.Unreadable`.
 """
 
 import json
@@ -63,7 +63,7 @@ __all__ = [
 
 
 class Topic(StrEnum):
-    """Every topic that the service reads or writes."""
+    """The topics that the service reads or writes."""
 
     REQUESTS = "exports.requests"
     TICKS = "exports.ticks"
@@ -73,7 +73,7 @@ class Topic(StrEnum):
 
 
 class EventType(StrEnum):
-    """Every event type."""
+    """The event types."""
 
     REQUESTED = "export.requested"
     CANCEL_REQUESTED = "export.cancel_requested"
@@ -101,22 +101,22 @@ TOPIC_OF: dict[EventType, Topic] = {
     EventType.EXPIRED: Topic.EVENTS,
     EventType.DOWNLOADED: Topic.AUDIT,
 }
-"""Where each type is published."""
+"""The topic of each type."""
 
 TICK_KEY = "tick"
 
 SOURCE = "/exporter"
-"""The ``source`` of every event that the service publishes: with the id it tells repetitions apart."""
+"""The ``source`` of events that the service publishes; source and id together identify an event."""
 
 SCHEDULES = f"{SOURCE}/schedules"
-"""The ``source`` of requests that a schedule makes begins like this."""
+"""The ``source`` of a schedule's requests begins with this."""
 
 
 JsonType = Annotated[str, StringConstraints(pattern=r"^(?i:application/([\w.+-]+\+)?json)\s*(;.*)?$")]
 
 
 class _Data(BaseModel):
-    """What the data is written in."""
+    """The media type of the data."""
 
     datacontenttype: JsonType
 
@@ -138,7 +138,7 @@ class Event(BaseModel):
 
     @property
     def topic(self) -> Topic:
-        """The topic that this event belongs on."""
+        """The topic of this event."""
         return TOPIC_OF[self.type]
 
     @property
@@ -148,10 +148,10 @@ class Event(BaseModel):
 
     @cached_property
     def job_id(self) -> UUID:
-        """The job that the event is about.
+        """The id of the event's job: ``id`` of a request, ``subject`` of other events.
 
         Raises:
-            Unreadable: the attribute that should hold it is no UUID.
+            Unreadable: that attribute is no UUID.
         """
         name = "id" if self.type is EventType.REQUESTED else "subject"
         value = getattr(self, name)
@@ -162,7 +162,7 @@ class Event(BaseModel):
 
     @cached_property
     def identity(self) -> RequestIdentity:
-        """Who asks for what.
+        """The user, the dataset and the format of a request.
 
         Raises:
             Unreadable: ``user_id``, ``export_type`` or ``format`` is missing or unusable.
@@ -174,59 +174,59 @@ class Event(BaseModel):
         """The payload of a lifecycle event.
 
         Raises:
-            Unreadable: it has not the shape of one.
+            Unreadable: a field is missing or has a wrong type.
         """
         return read(LifecycleData, self.data, "data")
 
     @property
     def tick(self) -> datetime:
-        """The minute a tick stands for, in UTC.
+        """The minute that a tick stands for, in UTC.
 
         Raises:
-            Unreadable: ``data.at`` is missing or no time.
+            Unreadable: ``data.at`` is missing or is no time with an offset.
         """
         return read(TickData, self.data, "data").at.astimezone(UTC)
 
     def encode(self) -> bytes:
-        """The message's bytes."""
+        """Return the event as the value of a Kafka message."""
         return self.model_dump_json(exclude_none=True).encode()
 
 
 Headers = Iterable[tuple[str, bytes | None]]
-"""Headers of a Kafka message, in their order; of several with one name the last one counts."""
+"""Headers of a Kafka message, in their order. Where several have one name, the last one counts."""
 
 CONTENT_TYPE = "content-type"
 ATTRIBUTE = "ce_"
-"""The header of the data's or the event's media type, and what those of attributes begin with."""
+"""The prefix of headers that hold an attribute, in binary mode."""
 
 
 def decode(message: bytes | None, headers: Headers = ()) -> Event:
-    """Read one message, in either mode.
+    """Decode one message, in structured or binary mode.
 
     Raises:
-        Unreadable: no JSON, no CloudEvent, an unknown type, or a payload that lacks what its type
-            requires; also text that PostgreSQL cannot store (NUL characters).
+        Unreadable: it is no JSON, no CloudEvent, or of an unknown type; its data lacks a field that its type
+            requires; or it holds NUL characters, which PostgreSQL cannot store.
     """
-    said = {name.lower(): value for name, value in headers if value is not None}
-    media_type = _text(said, CONTENT_TYPE).partition(";")[0].strip().lower()
+    values = {name.lower(): value for name, value in headers if value is not None}
+    media_type = _text(values, CONTENT_TYPE).partition(";")[0].strip().lower()
     if media_type.startswith("application/cloudevents-batch"):
         raise Unreadable(f"content-type: {media_type} is a batch of events; publish each as its own message")
     is_structured = media_type.startswith("application/cloudevents")
     if is_structured and media_type not in {"application/cloudevents", "application/cloudevents+json"}:
         raise Unreadable(f"content-type: {media_type} is not read; allowed: application/cloudevents+json")
-    if not is_structured and f"{ATTRIBUTE}specversion" in said:
-        content = _binary(message, said)
+    if not is_structured and f"{ATTRIBUTE}specversion" in values:
+        content = _binary(message, values)
     else:
         content = _structured(message)
-    if "traceparent" in said:
-        content.setdefault("traceparent", said["traceparent"].decode("ascii", "replace"))
+    if "traceparent" in values:
+        content.setdefault("traceparent", values["traceparent"].decode("ascii", "replace"))
     event = read(Event, content)
-    _require_what_its_type_requires(event)
+    _check_data(event)
     return event
 
 
 def _structured(message: bytes | None) -> dict[str, Any]:
-    """The attributes and the data of an event that is the whole message."""
+    """Return attributes and data of a message in structured mode."""
     if not message:
         raise Unreadable("the message is empty")
     content = _json(message)
@@ -239,7 +239,7 @@ def _structured(message: bytes | None) -> dict[str, Any]:
 
 
 def _binary(message: bytes | None, headers: dict[str, bytes]) -> dict[str, Any]:
-    """The attributes of an event from the headers, its data from the value."""
+    """Return attributes and data of a message in binary mode."""
     content: dict[str, Any] = {
         name.removeprefix(ATTRIBUTE): _text(headers, name) for name in headers if name.startswith(ATTRIBUTE)
     }
@@ -247,7 +247,7 @@ def _binary(message: bytes | None, headers: dict[str, bytes]) -> dict[str, Any]:
     if CONTENT_TYPE in headers:
         content["datacontenttype"] = _text(headers, CONTENT_TYPE)
     if "datacontenttype" in content:
-        _ = read(_Data, content)  # before bytes are read as what they are not
+        _ = read(_Data, content)  # refuse another media type before the data is parsed as JSON
     if _has_nul(content):
         raise Unreadable("contains a NUL character, which cannot be stored")
     if message:
@@ -274,7 +274,7 @@ def _text(headers: dict[str, bytes], name: str) -> str:
         raise Unreadable(f"header {name}: not UTF-8: {error}") from error
 
 
-def _require_what_its_type_requires(event: Event) -> None:
+def _check_data(event: Event) -> None:
     match event.type:
         case EventType.TICK:
             _ = event.tick
@@ -289,7 +289,7 @@ def _require_what_its_type_requires(event: Event) -> None:
 def request_event(
     request: RequestIdentity, *, job_id: UUID | None = None, source: str, traceparent: str | None = None
 ) -> Event:
-    """An ``export.requested`` event; publishing it twice asks for the same job."""
+    """Make an ``export.requested`` event. Publishing it twice requests one job."""
     return Event(
         id=str(job_id or uuid4()),
         source=source,
@@ -303,7 +303,7 @@ def request_event(
 def cancel_event(
     job_id: UUID, *, source: str, by: str | None = None, traceparent: str | None = None
 ) -> Event:
-    """An ``export.cancel_requested`` event for ``job_id``; ``by`` whom, where it is known."""
+    """Make an ``export.cancel_requested`` event; ``by`` is the user who cancels, where that is known."""
     return Event(
         id=str(uuid4()),
         source=source,
@@ -316,7 +316,7 @@ def cancel_event(
 
 
 def download_event(job_id: UUID, *, by: str, owner: str, source: str) -> Event:
-    """An ``export.downloaded`` event: ``by`` was given a link to the file of ``owner``'s job."""
+    """Make an ``export.downloaded`` event: ``by`` received a link to the file of a job of ``owner``."""
     return Event(
         id=str(uuid4()),
         source=source,
@@ -328,7 +328,7 @@ def download_event(job_id: UUID, *, by: str, owner: str, source: str) -> Event:
 
 
 def tick_event(at: datetime, *, source: str) -> Event:
-    """A ``schedule.tick`` event for the minute ``at``."""
+    """Make a ``schedule.tick`` event for the minute ``at``."""
     return Event(
         id=str(uuid4()),
         source=source,
@@ -345,13 +345,13 @@ def lifecycle_event(
     source: str = SOURCE,
     occasion: str = "",
 ) -> Event:
-    """A lifecycle event whose id follows from job, attempt, type, ``occasion`` and what it says.
+    """Make a lifecycle event. Its id is computed from job, attempt, type, ``occasion`` and data.
 
-    Publishing the same fact again yields the same id, so consumers can drop repetitions; what says something
-    else has another one. The manifest, which is left out where it is too large, does not count.
+    An event with the same content therefore has the same id, and consumers can drop repetitions. Other
+    content has another id. The manifest does not count, because it is left out where it is too large.
     """
-    said = data.model_dump(mode="json", exclude_none=True, exclude={"manifest"})
-    content = blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
+    facts = data.model_dump(mode="json", exclude_none=True, exclude={"manifest"})
+    content = blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
     return Event(
         id=str(uuid5(data.job_id, f"{data.attempt}/{kind}/{occasion}/{content}")),
         source=source,

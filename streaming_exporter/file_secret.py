@@ -1,4 +1,4 @@
-"""Secrets that are kept in files."""
+"""A secret that is kept in a file."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ from pydantic import SecretStr
 
 
 class FileSecret(SecretStr):
-    """A secret in a file, which is read again when the file has changed.
+    """A secret in a file; the file is read again when it has changed.
 
-    Whoever asks for the value when a connection is made gets the one that is valid then.
+    Code that calls :meth:`get_secret_value` for each new connection uses the present value without a restart.
     """
 
     def __init__(self, path: Path) -> None:
@@ -23,13 +23,14 @@ class FileSecret(SecretStr):
         super().__init__(_content(path))
 
     def get_secret_value(self) -> str:
-        """What the file holds now; what it held last where it cannot be read, or is empty, at the moment."""
+        """Return the file's content; while the file is empty or cannot be read, the last known content."""
         try:
             seen = _version(self.path)
             if seen != self._seen and (content := _content(self.path)):
                 self._secret_value, self._seen = content, seen
         except (OSError, UnicodeDecodeError):
-            pass  # it is being replaced, or is gone: the server says whether the last value is still good
+            # The file is being replaced or was removed. The server decides whether the last value is valid.
+            pass
         return self._secret_value
 
 

@@ -1,4 +1,4 @@
-"""How every process reaches Kafka, and the topics that the service needs."""
+"""Connections to Kafka, and the topics that the service needs. Needs the extra ``kafka``."""
 
 import logging
 import ssl
@@ -19,15 +19,15 @@ SINGLE_PARTITION = frozenset({Topic.TICKS, Topic.DEAD_LETTERS})
 
 
 def bootstrap_servers(settings: KafkaSettings) -> list[str]:
-    """The brokers to ask first, ``host:port`` each."""
+    """Return the bootstrap addresses, ``host:port`` each."""
     return [server.strip() for server in settings.kafka_bootstrap_servers.split(",") if server.strip()]
 
 
 def tls_context(settings: KafkaSettings) -> ssl.SSLContext | None:
-    """The TLS context, with the client's certificate if it has one, or ``None`` where there is no TLS.
+    """Return the TLS context, with the client's certificate if there is one; ``None`` without TLS.
 
     Raises:
-        BadSettings: certificate and key cannot be used.
+        BadSettings: the certificate and its key cannot be used.
     """
     if "SSL" not in settings.kafka_security_protocol.split("_"):
         return None
@@ -40,7 +40,7 @@ def tls_context(settings: KafkaSettings) -> ssl.SSLContext | None:
             context.load_cert_chain(
                 settings.kafka_ssl_certfile,
                 settings.kafka_ssl_keyfile,
-                # Without one OpenSSL would ask the terminal for it.
+                # Without a password OpenSSL would ask for it at the terminal.
                 password.get_secret_value() if password else "",
             )
         except (OSError, ValueError) as error:  # SSLError is an OSError
@@ -53,13 +53,13 @@ def tls_context(settings: KafkaSettings) -> ssl.SSLContext | None:
 
 
 def uses_tokens(settings: KafkaSettings) -> bool:
-    """Whether brokers are shown a token."""
+    """Return whether clients sign in with a token (SASL/OAUTHBEARER)."""
     is_sasl = settings.kafka_security_protocol.startswith("SASL")
     return is_sasl and settings.kafka_sasl_mechanism == "OAUTHBEARER"
 
 
 def client_options(settings: KafkaSettings) -> dict[str, Any]:
-    """Connection arguments that every aiokafka client takes."""
+    """Return the connection arguments of every aiokafka client."""
     options: dict[str, Any] = {
         "bootstrap_servers": bootstrap_servers(settings),
         "security_protocol": settings.kafka_security_protocol,
@@ -81,10 +81,10 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
 
 
 def bootstrap_on_failure(client: AIOKafkaClient) -> None:
-    """Have ``client`` ask the bootstrap addresses again where no broker that it knows answers any more.
+    """Make ``client`` use the bootstrap addresses again when none of the brokers that it knows answers.
 
-    Brokers can all move to other addresses behind that one, and aiokafka itself looks there only once
-    (what KIP-899 changes in Kafka's own clients).
+    All brokers can move to other addresses behind the bootstrap address. aiokafka uses that address only at
+    its start; Kafka's own clients do this since KIP-899.
     """
     update = client._metadata_update
 
@@ -95,17 +95,17 @@ def bootstrap_on_failure(client: AIOKafkaClient) -> None:
             await client.bootstrap()
         except (KafkaError, OSError, TimeoutError):
             return False
-        log.info("brokers.found_again at %s", client.hosts)
+        log.info("brokers.found_again: %s", client.hosts)
         return await update(cluster, topics)
 
     client._metadata_update = update_or_bootstrap
 
 
 async def ensure_topics(settings: KafkaSettings) -> None:
-    """Create the topics that do not exist yet.
+    """Create the topics that do not exist.
 
     Raises:
-        Retryable: Kafka cannot be reached, or refuses to create them.
+        Retryable: Kafka cannot be reached or refuses to create them.
     """
     admin = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=15_000)
     try:

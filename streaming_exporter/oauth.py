@@ -17,23 +17,26 @@ from aiokafka.errors import KafkaConnectionError
 
 from streaming_exporter.kafka_settings import KafkaSettings
 
-ANSWER_SECONDS = 10.0
-"""How long the token server may take."""
+TIMEOUT_SECONDS = 10.0
+"""Time-out of a call to the token server."""
 
-FRESH = 0.8
-"""Share of its lifetime for which a token is used again."""
+REUSED_SHARE = 0.8
+"""Share of a token's lifetime in which it is used again."""
 
-LIFETIME = 300.0
-"""Seconds for which a token is taken to be valid whose server does not say."""
+DEFAULT_LIFETIME = 300.0
+"""Lifetime in seconds of a token whose server does not state one."""
 
-MOST_BYTES = 1_000_000
-"""Of an answer; a token has a few thousand."""
+MAX_ANSWER_BYTES = 1_000_000
+"""Bytes that are read of an answer; a token has a few thousand."""
 
 _threads = ThreadPoolExecutor(2, thread_name_prefix="kafka-token")
 
 
 class OAuthTokenProvider(AbstractTokenProvider):  # type: ignore[misc]
-    """The token for new connections; asked for anew before it runs out. Any event loop may ask."""
+    """Provides the token of new connections and fetches a new one before it expires.
+
+    Several event loops can share one provider.
+    """
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
@@ -41,41 +44,41 @@ class OAuthTokenProvider(AbstractTokenProvider):  # type: ignore[misc]
         self._context = ssl.create_default_context(cafile=str(cafile) if cafile else None)
         self._lock = threading.Lock()
         self._token = ""
-        self._good_until = 0.0
+        self._reused_until = 0.0
 
     async def token(self) -> str:
-        """A token that is valid now.
+        """Return a token that is valid now.
 
         Raises:
-            KafkaConnectionError: the token server is away, or refuses.
+            KafkaConnectionError: the token server cannot be reached, or refuses.
         """
         return await asyncio.get_running_loop().run_in_executor(_threads, self._current)
 
     def extensions(self) -> dict[str, str]:
-        """SASL extensions, which some providers of Kafka tell their clusters by."""
+        """Return the SASL extensions, by which some providers of Kafka choose the cluster."""
         return dict(_pairs(self._settings.kafka_oauth_extensions))
 
     def _current(self) -> str:
         with self._lock:
-            if time.monotonic() >= self._good_until:
+            if time.monotonic() >= self._reused_until:
                 asked = time.monotonic()
-                answer = self._ask()
+                answer = self._fetch()
                 self._token = answer["access_token"]
-                self._good_until = asked + FRESH * _lifetime(answer)
+                self._reused_until = asked + REUSED_SHARE * _lifetime(answer)
             return self._token
 
-    def _ask(self) -> dict[str, Any]:
+    def _fetch(self) -> dict[str, Any]:
         url = self._settings.kafka_oauth_token_url or ""
         try:
             with self._post(url, in_body=False) as answer:
-                content = answer.read(MOST_BYTES)
+                content = answer.read(MAX_ANSWER_BYTES)
         except urllib.error.HTTPError as error:
             if error.code not in {400, 401}:
                 raise self._failure(error) from error
-            # Some servers take a client's secret in the body alone (client_secret_post).
+            # Some servers accept the client's secret only in the body (client_secret_post).
             try:
                 with self._post(url, in_body=True) as answer:
-                    content = answer.read(MOST_BYTES)
+                    content = answer.read(MAX_ANSWER_BYTES)
             except (OSError, ValueError) as second:
                 raise self._failure(second) from second
         except (OSError, ValueError) as error:
@@ -108,10 +111,10 @@ class OAuthTokenProvider(AbstractTokenProvider):  # type: ignore[misc]
                 form[key] = value
         request = urllib.request.Request(url, urlencode(form).encode(), headers)  # noqa: S310 - checked
         context = self._context if url.startswith("https:") else None
-        return urllib.request.urlopen(request, timeout=ANSWER_SECONDS, context=context)  # noqa: S310
+        return urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS, context=context)  # noqa: S310
 
     def _failure(self, error: Exception) -> KafkaConnectionError:
-        """Without what the server says beyond its code, which can repeat the secret."""
+        """Return the error without the server's own text, which can repeat the secret."""
         code = error.code if isinstance(error, urllib.error.HTTPError) else None
         if isinstance(error, urllib.error.HTTPError):
             error.close()
@@ -123,9 +126,9 @@ def _lifetime(answer: dict[str, Any]) -> float:
     try:
         return max(0.0, float(answer["expires_in"]))
     except (KeyError, TypeError, ValueError):
-        return LIFETIME
+        return DEFAULT_LIFETIME
 
 
 def _pairs(text: str | None) -> list[tuple[str, str]]:
-    """``a=1&b=2``, as in an address."""
+    """Parse ``a=1&b=2``, as in a URL's query."""
     return parse_qsl(text or "", keep_blank_values=True)

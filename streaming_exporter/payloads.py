@@ -1,4 +1,4 @@
-"""What events carry in ``data``: requests, ticks, what happened to a job. Pure."""
+"""Models of the ``data`` of events: requests, ticks, lifecycle events. Does no I/O."""
 
 from typing import Annotated, Any, Literal, Self, TypeVar
 from uuid import UUID
@@ -15,13 +15,13 @@ UserId = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
 
 class Payload(BaseModel):
-    """Base of everything in ``data``: unknown fields are ignored."""
+    """Base of all models of ``data``; unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class RequestIdentity(Payload):
-    """The part of a request without which there is nobody to tell about a failure."""
+    """The fields that every request needs: with them a rejected request becomes a failed job."""
 
     user_id: UserId
     export_type: Word
@@ -29,7 +29,7 @@ class RequestIdentity(Payload):
 
 
 class CsvOptions(Payload):
-    """Options that only ``csv`` looks at."""
+    """Options of ``csv``; other formats ignore them."""
 
     delimiter: Annotated[str, StringConstraints(pattern=r"^[,;|\t:^~]$")] = ","
     header: bool = True
@@ -39,20 +39,20 @@ class CsvOptions(Payload):
 
 
 class PdfOptions(Payload):
-    """Options that only ``pdf`` looks at."""
+    """Options of ``pdf``; other formats ignore them."""
 
     title: Annotated[str, StringConstraints(max_length=200)] | None = None
     page_size: Literal["A4", "A3", "LETTER", "LEGAL", "TABLOID"] = "A4"
 
 
 class Options(CsvOptions, PdfOptions):
-    """Everything under ``options``; each format reads what concerns it."""
+    """All fields of ``options``; each format reads its own."""
 
     compression: Literal["none", "gzip", "zstd"] = "none"
 
 
 class ExportRequest(RequestIdentity):
-    """``data`` of ``export.requested``: which rows, as what, for whom."""
+    """``data`` of ``export.requested``: the rows to export, the format, the recipients."""
 
     filters: dict[str, Any] = Field(default_factory=dict, max_length=50)
     columns: list[str] | None = Field(None, min_length=1, max_length=1600)
@@ -64,10 +64,10 @@ class ExportRequest(RequestIdentity):
 
     @classmethod
     def parse(cls, data: dict[str, Any]) -> Self:
-        """Validate ``data`` whose identity is known to be sound.
+        """Validate ``data``; fields that are ``None`` count as absent.
 
         Raises:
-            Rejected: naming the field, what was wrong and what is allowed.
+            Rejected: with the field, what is wrong and what is allowed.
         """
         try:
             return cls.model_validate({name: value for name, value in data.items() if value is not None})
@@ -77,19 +77,19 @@ class ExportRequest(RequestIdentity):
 
 
 class TickData(Payload):
-    """``data`` of ``schedule.tick``: the minute it stands for."""
+    """``data`` of ``schedule.tick``: the minute that the tick stands for."""
 
     at: AwareDatetime
 
 
 class CancelData(Payload):
-    """``data`` of ``export.cancel_requested``: ``by`` whom the job's end was asked for, where it is known."""
+    """``data`` of ``export.cancel_requested``; ``by`` is the user who cancelled, where that is known."""
 
     by: str | None = None
 
 
 class DownloadData(Payload):
-    """``data`` of ``export.downloaded``: whose job it is, and ``by`` whom its file was asked for."""
+    """``data`` of ``export.downloaded``; ``user_id`` owns the job, ``by`` received the link."""
 
     job_id: UUID
     user_id: str
@@ -97,7 +97,7 @@ class DownloadData(Payload):
 
 
 class JobError(Payload):
-    """Why a job failed: a stable code, and a sentence for the user."""
+    """The reason why a job failed: a stable code, and a sentence for the user."""
 
     code: str
     message: str
@@ -106,7 +106,7 @@ class JobError(Payload):
 class LifecycleData(RequestIdentity):
     """``data`` of every ``export.*`` event on ``exports.events``.
 
-    ``file_size`` is bytes, ``attempt`` counts from 1 (0: no attempt was made yet).
+    ``file_size`` is bytes. ``attempt`` counts from 1; 0 means that no attempt was made yet.
     """
 
     job_id: UUID
@@ -127,14 +127,17 @@ class LifecycleData(RequestIdentity):
     manifest: dict[str, Any] | None = None
     error: JobError | None = None
     traceparent: Traceparent = Field(None, exclude=True)
-    """The trace that the job belongs to; it travels in the envelope."""
+    """The trace of the job; the event carries it in its envelope, not in ``data``."""
 
 
 def read(model: type[Model], content: object, where: str = "") -> Model:
-    """``content`` as ``model``.
+    """Validate ``content`` as ``model``.
+
+    Args:
+        where: path of ``content`` in the event, which begins each field's name in an error.
 
     Raises:
-        Unreadable: naming the field, below ``where``, and what is wrong with it.
+        Unreadable: with the field and what is wrong with it.
     """
     try:
         return model.model_validate(content)
@@ -144,7 +147,7 @@ def read(model: type[Model], content: object, where: str = "") -> Model:
 
 
 def _first_problem(error: ValidationError) -> tuple[str, str]:
-    """The field path and the message of the first thing pydantic complains about."""
+    """Return the field's path and the message of the first error."""
     problem = error.errors(include_url=False)[0]
     message = problem["msg"][0].lower() + problem["msg"][1:]
     if problem["type"] != "missing":

@@ -1,4 +1,4 @@
-"""One Kafka producer for requests, cancellations and ticks."""
+"""Publishes requests, cancellations and ticks to Kafka; needs the extra ``kafka``."""
 
 import asyncio
 import logging
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FAILURES = 3
-"""Failures in a row after which a client is replaced."""
+MAX_FAILURES = 3
+"""Failures in a row after which the connection is replaced."""
 
 DEFAULT_TIMEOUT = 10.0
-"""Seconds within which Kafka must have taken an event."""
+"""Seconds within which Kafka must acknowledge an event."""
 
 
 class Publisher:
     """Publishes events; ``async with Publisher(settings) as publisher``.
 
-    It connects when it is first needed, and again after a failure, so whoever holds one may start and
-    live on while Kafka is away.
+    It connects at the first call and again after failures, so a process can start and run while Kafka cannot
+    be reached.
 
-    Not an idempotent producer: that kind never gives an event up, so what a caller was told has failed
-    would arrive after the outage. A repeated event is harmless, since its id names the job.
+    It is not an idempotent producer. Such a producer retries without end, so an event whose publication was
+    reported as failed would arrive after the outage. A repeated event does no harm: its id names the job.
     """
 
     def __init__(
@@ -71,26 +71,29 @@ class Publisher:
         await asyncio.gather(*self._stopping)
 
     async def publish(self, event: Event) -> None:
-        """Returns once every in-sync replica has ``event``.
+        """Publish ``event``; returns once every in-sync replica has it.
 
         Raises:
-            PublishError: that did not happen in time.
+            PublishError: Kafka did not acknowledge it in time.
         """
         await self.publish_raw(self._settings.topic(event.topic), event.key, event.encode())
 
     async def publish_raw(
         self, topic: str, key: bytes | None, value: bytes, headers: Sequence[tuple[str, bytes]] = ()
     ) -> None:
-        """Publish a message as it is to ``topic``, by the cluster's name for it.
+        """Publish a message as it is.
+
+        Args:
+            topic: the cluster's name of the topic, with the prefix of the settings.
 
         Raises:
-            PublishError: not every in-sync replica had it in time.
+            PublishError: Kafka did not acknowledge it in time.
         """
         from aiokafka.errors import KafkaError
 
         producer: AIOKafkaProducer | None = None
         try:
-            # The producer's own time-out comes first: it takes the event out of the queue as it fails.
+            # The producer's own time-out is shorter: it removes the event from the queue when it fails.
             async with asyncio.timeout(1.5 * self._timeout):
                 producer = await self._connected()
                 await producer.send_and_wait(topic, value, key=key, headers=list(headers))
@@ -100,30 +103,30 @@ class Publisher:
         self._failures = 0
 
     async def request(self, request: RequestIdentity, job_id: UUID | None = None) -> Event:
-        """Ask for an export; returns the event, whose ``job_id`` names the job.
+        """Request an export; returns the event, which has the job's id in ``job_id``.
 
         Raises:
-            PublishError: Kafka did not take it in time.
+            PublishError: Kafka did not acknowledge it in time.
         """
         event = request_event(request, job_id=job_id, source=self._source)
         await self.publish(event)
         return event
 
     async def cancel(self, job_id: UUID) -> Event:
-        """Ask for a job to be cancelled.
+        """Request that a job is cancelled.
 
         Raises:
-            PublishError: Kafka did not take it in time.
+            PublishError: Kafka did not acknowledge it in time.
         """
         event = cancel_event(job_id, source=self._source)
         await self.publish(event)
         return event
 
     async def check(self) -> None:
-        """Ask Kafka for its topics.
+        """Fetch the cluster's metadata, to check the connection.
 
         Raises:
-            PublishError: it does not answer in time.
+            PublishError: Kafka does not answer in time.
         """
         from aiokafka.errors import KafkaError
 
@@ -138,9 +141,9 @@ class Publisher:
         self._failures = 0
 
     async def _note_failure(self, producer: "AIOKafkaProducer | None") -> None:
-        """After some failures in a row the client is made anew from the bootstrap addresses."""
+        """Count a failure; after :data:`MAX_FAILURES` in a row the next call connects anew."""
         self._failures += 1
-        if self._failures < FAILURES or producer is None or producer is not self._producer:
+        if self._failures < MAX_FAILURES or producer is None or producer is not self._producer:
             return
         self._producer, self._failures = None, 0
         task = asyncio.create_task(self._stop(producer))
@@ -175,7 +178,7 @@ class Publisher:
             await producer.start()
             metadata = await producer.client.fetch_all_metadata()
             if not metadata.partitions_for_topic(self._settings.topic(Topic.REQUESTS)):
-                # Before the broker makes one itself, with as many partitions as it likes.
+                # Otherwise the broker can create the topic itself, with its default number of partitions.
                 await ensure_topics(self._settings)
         except BaseException:
             with suppress(Exception):
@@ -184,7 +187,7 @@ class Publisher:
         return producer
 
     def _failure(self, error: BaseException) -> PublishError:
-        log.warning("Kafka did not take an event: %r", error)
+        log.warning("event.publish_failed: %r", error)
         reason = str(error) or type(error).__name__
         return PublishError(
             f"Kafka at {self._settings.kafka_bootstrap_servers} did not take the event ({reason}); "

@@ -22,10 +22,10 @@ _SERVERS = "HOST:PORT, separated by commas"
 
 
 def one_line(text: str) -> str:
-    """The text without outer blanks.
+    """Return the text without outer blanks.
 
     Raises:
-        ValueError: it has control characters, such as a line break.
+        ValueError: it holds control characters, such as a line break.
     """
     text = text.strip()
     if not text.isprintable():
@@ -34,10 +34,10 @@ def one_line(text: str) -> str:
 
 
 def servers(text: str) -> str:
-    """Brokers as ``host:port``, separated by commas; the port is 9092 where none is given.
+    """Return brokers as ``host:port``, separated by commas; the default port is 9092.
 
     Raises:
-        ValueError: one of them is something else, or there is none.
+        ValueError: an entry is no server, or there is no entry.
     """
     found = [part.strip() for part in text.split(",") if part.strip()]
     if not found:
@@ -46,20 +46,20 @@ def servers(text: str) -> str:
 
 
 def any_web_url(text: str) -> str:
-    """An absolute URL as it is, a query included.
+    """Return an absolute URL unchanged; it can have a query.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is no absolute URL.
     """
     parse_web_url(text)
     return text
 
 
 def existing_file(path: Path) -> Path:
-    """The path of a file that can be read.
+    """Return the path of a file that can be read.
 
     Raises:
-        ValueError: there is none, or this process must not read it.
+        ValueError: the file does not exist or cannot be read.
     """
     try:
         with path.open("rb"):
@@ -69,7 +69,7 @@ def existing_file(path: Path) -> Path:
 
 
 def in_case(change: Callable[[str], str]) -> WrapValidator:
-    """Take words whatever their case; an error names the word as it was read."""
+    """Accept words in any case, changed by ``change``; an error shows the word as it was given."""
 
     def parsed(value: object, parse: ValidatorFunctionWrapHandler) -> object:
         if isinstance(value, str):
@@ -99,10 +99,10 @@ def parse_web_url(text: str) -> SplitResult:
 
 
 def parse_url(text: str, allowed: str) -> SplitResult:
-    """Scheme and host in lower case, and no default slash.
+    """Split a URL; scheme and host become lower case.
 
     Raises:
-        ValueError: there is no host, or the port is none.
+        ValueError: it has no host, or its port is no port.
     """
     if not text.isprintable() or " " in text or "\\" in text:
         raise ValueError(f"it has blanks, backslashes or control characters; allowed: {allowed}")

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BeforeValidator
 
 MAX_LENGTH = 512
-"""Characters of the longest that is taken; version 00 has 55, later ones may append to them."""
+"""Characters of the longest accepted value. Version 00 has 55; later versions can append to them."""
 
 _WELL_FORMED = re.compile(
     r"(?!ff)(?P<version>[0-9a-f]{2})"
@@ -16,7 +16,7 @@ _WELL_FORMED = re.compile(
 
 
 def match(value: object) -> re.Match[str] | None:
-    """Groups ``trace_id`` and ``span_id``, if ``value`` is well formed."""
+    """Match a well-formed ``value``; the match has the groups ``trace_id`` and ``span_id``."""
     if not isinstance(value, str) or len(value) > MAX_LENGTH:
         return None
     found = _WELL_FORMED.fullmatch(value)
@@ -24,10 +24,10 @@ def match(value: object) -> re.Match[str] | None:
 
 
 def well_formed(value: object) -> str | None:
-    """``value`` or, as the recommendation has it for what cannot be parsed, as if there were none."""
+    """Return ``value``, or ``None`` if it is not well formed, as the recommendation demands."""
     found = match(value)
     return found and found[0]
 
 
 Traceparent = Annotated[str | None, BeforeValidator(well_formed)]
-"""A field that never fails: nobody loses an export over a trace."""
+"""A field that accepts every value: a bad trace header must not fail an export."""
