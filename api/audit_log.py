@@ -1,4 +1,4 @@
-"""One line of the log for every call: who asked for what, whose it is, and whether they got it.
+"""Writes one audit line per call: actor, action, object, its owner, and outcome.
 
 The middleware writes the line when the response starts, so no route can leave it out. Routes add what only
 they know: :func:`set_object` the object and its owner, :func:`set_actor` the actor of a call without a token.
@@ -21,16 +21,16 @@ from api.middleware.paths import HEALTH_PATHS, loggable
 log = structlog.get_logger(__name__)
 
 ANONYMOUS = "anonymous"
-"""Who asks without a valid token."""
+"""Actor of a call without a valid token."""
 MAX_ROLES = 20
-"""Roles that a line names."""
+"""Limit of roles in a line."""
 
 _numbers = itertools.count(1)
 
 
 @dataclass(slots=True)
-class Entry:
-    """What is known so far of a call."""
+class AuditEntry:
+    """The known facts of a call."""
 
     user: User | None = None
     actor: str = ANONYMOUS
@@ -38,34 +38,34 @@ class Entry:
     owner: str | None = None
 
 
-_current: ContextVar[Entry | None] = ContextVar("audit_entry", default=None)
+_current: ContextVar[AuditEntry | None] = ContextVar("audit_entry", default=None)
 
 
 @contextmanager
-def open_entry() -> Iterator[Entry]:
-    """The entry of the call that is served in the block."""
-    made = Entry()
-    token = _current.set(made)
+def open_entry() -> Iterator[AuditEntry]:
+    """Open the entry of the call that is served in the block."""
+    entry = AuditEntry()
+    token = _current.set(entry)
     try:
-        yield made
+        yield entry
     finally:
         _current.reset(token)
 
 
 def set_object(kind: str, identifier: object, *, owner: str | None) -> None:
-    """Note the object of the call, such as a ``job``, and whose it is."""
-    if (made := _current.get()) is not None:
-        made.object, made.owner = f"{kind}:{identifier}", owner
+    """Set the object of the call, such as a ``job``, and its owner."""
+    if (entry := _current.get()) is not None:
+        entry.object, entry.owner = f"{kind}:{identifier}", owner
 
 
-def set_actor(who: User | str) -> None:
-    """Note who asks: a user, or in words what else gives the right."""
-    if (made := _current.get()) is not None:
-        made.user, made.actor = (who, who.id) if isinstance(who, User) else (None, who)
+def set_actor(actor: User | str) -> None:
+    """Set the actor: a user, or a text for another authorization, such as the link of a delivery."""
+    if (entry := _current.get()) is not None:
+        entry.user, entry.actor = (actor, actor.id) if isinstance(actor, User) else (None, actor)
 
 
-def write_line(made: Entry, scope: Scope, status: int) -> None:
-    """Write the line of a call that is answered with ``status``."""
+def write_line(entry: AuditEntry, scope: Scope, status: int) -> None:
+    """Write the line of a call with the response's ``status``."""
     path: str = scope["path"]
     route = scope.get("route")
     action = getattr(route, "operation_id", None)
@@ -76,21 +76,21 @@ def write_line(made: Entry, scope: Scope, status: int) -> None:
         "number": next(_numbers),
         "process": os.getpid(),
         "action": action or f"{scope['method']} {loggable(path)}",
-        "actor": made.actor,
-        "roles": sorted(made.user.roles)[:MAX_ROLES] if made.user else [],
-        "object": made.object or _named(scope),
-        "owner": made.owner,
+        "actor": entry.actor,
+        "roles": sorted(entry.user.roles)[:MAX_ROLES] if entry.user else [],
+        "object": entry.object or _named(scope),
+        "owner": entry.owner,
         "outcome": "allowed" if status < 400 else "refused" if status < 500 else "failed",
         "status": status,
         "client": client[0] if client else None,
     }
-    # Probes come every few seconds, and tell and change nothing of anybody's.
+    # Health checks come every few seconds, and they read and change no data of users.
     write = log.debug if path in HEALTH_PATHS and status < 400 else log.info
     write("call.audited", **line)
 
 
 def _named(scope: Scope) -> str | None:
-    """The object that the address names."""
+    """Return the object that the path names."""
     for name, value in scope.get("path_params", {}).items():
         if name.endswith("_id"):
             return f"{name.removesuffix('_id')}:{value}"

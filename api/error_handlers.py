@@ -1,4 +1,4 @@
-"""Turns every error into a problem, whoever raised it."""
+"""Handlers that answer every error with a problem, also errors of the framework."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from starlette.routing import Match
 
 from api.errors import FieldProblem, Problem, not_found, problem_of, title
 from api.middleware.paths import loggable
-from api.parameters import fields_at, unknown
+from api.parameters import fields_at, unknown_name
 from streaming_exporter.errors import ExporterError
 
 log = structlog.get_logger(__name__)
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error with a problem."""
+    """Install the handlers."""
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(ExporterError, _on_exporter_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
@@ -26,7 +26,7 @@ def install(app: FastAPI) -> None:
 
 
 def request_id(request: Request) -> str | None:
-    """The id that the middleware gave the request."""
+    """Return the id that the middleware gave the request."""
     return getattr(request.state, "request_id", None)
 
 
@@ -56,7 +56,7 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
     ]
     places = {str(item["loc"][0]) for item in error.errors()}
     if any(item["type"] == "json_invalid" for item in error.errors()):
-        problem = Problem(400, "invalid_json", "The body is not JSON")
+        problem = Problem(400, "invalid_json", "The body is not valid JSON")
     elif places == {"path"}:
         problem = not_found()
     else:
@@ -75,7 +75,7 @@ def _message(request: Request, item: dict[str, Any]) -> str:
     if item["type"] == "extra_forbidden":
         *path, name = item["loc"][1:]
         body = getattr(request.scope.get("route"), "body_field", None)
-        return unknown("field", str(name), fields_at(body.field_info.annotation, path) if body else ())
+        return unknown_name("field", str(name), fields_at(body.field_info.annotation, path) if body else ())
     text: str = item["msg"]
     return text[0].lower() + text[1:]
 
@@ -86,7 +86,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     code = title(error.status_code).lower().replace(" ", "_")
     detail = error.detail
     if error.status_code in (404, 405):
-        detail = f"There is no {request.method} {request.url.path} here; /docs lists every call"
+        detail = f"There is no call {request.method} {request.url.path}. /docs lists all calls"
     headers = dict(error.headers or {})
     if error.status_code == 405:
         headers["Allow"] = ", ".join(sorted(_methods(request)))
@@ -94,7 +94,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> set[str]:
-    """Every method of the path: the framework knows only those of the first route that it found."""
+    """Return all methods of the path. The framework has only those of the first route that matches."""
     return {
         method
         for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")

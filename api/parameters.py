@@ -1,4 +1,4 @@
-"""Parameters of a query that a call does not know are refused: a misspelt one would be left out unseen."""
+"""Refuses unknown query parameters, because a misspelt one would otherwise be ignored without notice."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
@@ -10,18 +10,18 @@ from starlette.requests import Request
 from api.errors import Problem
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """That there is no ``kind`` of that name, and which one was probably meant."""
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """Return the text that no ``kind`` has this name, with the allowed names and the most similar one."""
     names = sorted(known)
     near = get_close_matches(name.lower(), names, 1)
-    said = f"there is no {kind} {name[:100]!r}"
+    text = f"there is no {kind} {name[:100]!r}"
     if near:
-        return f"{said}; did you mean {near[0]!r}? allowed: {', '.join(names)}"
-    return f"{said}; allowed: {', '.join(names)}" if names else said
+        return f"{text}; did you mean {near[0]!r}? allowed: {', '.join(names)}"
+    return f"{text}; allowed: {', '.join(names)}" if names else text
 
 
 def fields_at(model: Any, path: Sequence[Any]) -> list[str]:
-    """The fields of the model at ``path`` below ``model``; none where there is no model."""
+    """Return the fields of the model at ``path`` below ``model``, or none if there is no model."""
     found = _model_in(model)
     for part in path:
         field = found.model_fields.get(part) if found is not None and isinstance(part, str) else None
@@ -30,22 +30,22 @@ def fields_at(model: Any, path: Sequence[Any]) -> list[str]:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model that an annotation such as ``Model | None`` is about."""
+    """Return the model in an annotation such as ``Model | None``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, map(_model_in, get_args(annotation))), None)
 
 
 async def reject_unknown_parameters(request: Request) -> None:
-    """Dependency of every call: refuse what its query must not have, where it has parameters at all.
+    """Refuse unknown parameters of a call that has parameters. Every call depends on this function.
 
     Raises:
-        Problem: it names the parameter, and which one was probably meant.
+        Problem: 422 with the name of the parameter and the allowed ones.
     """
     names = set(_names(getattr(request.scope.get("route"), "dependant", None)))
     for name in request.query_params if names else ():
         if name not in names:
-            raise Problem(422, "unknown_parameter", unknown("parameter", name, names), field=name[:100])
+            raise Problem(422, "unknown_parameter", unknown_name("parameter", name, names), field=name[:100])
 
 
 def _names(dependant: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What can be exported, and as what."""
+"""The call that lists datasets and formats."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/exports/datasets", tags=["datasets"])
 
 
 class ColumnView(BaseModel):
-    """A column, and what filters may do with it; ``values`` are those of an enum."""
+    """A column with the operators that filters can use. ``values`` are those of an enum."""
 
     name: str
     type: str
@@ -28,10 +28,10 @@ class ColumnView(BaseModel):
 
 
 class DatasetView(BaseModel):
-    """Something that can be exported; ``error`` says why it cannot be at the moment.
+    """A dataset. ``error`` is the reason why it cannot be exported at the moment.
 
-    ``owner`` and ``time`` are null where these columns are not shown. ``has_owner`` and ``has_time`` say that
-    there are such columns: then there are rows that are one's own, and windows.
+    ``owner`` and ``time`` are null if the dataset does not show these columns. ``has_owner`` means that rows
+    belong to users, so scope `own` is possible. ``has_time`` means that schedules can have windows.
     """
 
     name: str
@@ -45,7 +45,7 @@ class DatasetView(BaseModel):
 
 
 class FormatView(BaseModel):
-    """A way to write a file."""
+    """A file format."""
 
     name: str
     description: str
@@ -55,7 +55,7 @@ class FormatView(BaseModel):
 
 
 class Catalogue(BaseModel):
-    """Everything that can be asked for."""
+    """All datasets and formats."""
 
     datasets: list[DatasetView]
     formats: list[FormatView]
@@ -64,12 +64,12 @@ class Catalogue(BaseModel):
 @router.get(
     "",
     operation_id="listDatasets",
-    summary="Datasets with their columns and operators, and the formats",
+    summary="List the datasets, with columns and operators, and the formats",
     response_model=Catalogue,
     responses=problem_responses(401, 500, 503),
 )
 async def list_datasets(services: InjectedServices, user: CurrentUser) -> Catalogue:
-    """Columns and types are the source database's; a dataset whose table is missing says so in `error`."""
+    """Columns and types come from the source database. If a table is missing, its dataset has an `error`."""
     return Catalogue(
         datasets=await asyncio.gather(*(_view(services, dataset) for dataset in services.datasets.values())),
         formats=[

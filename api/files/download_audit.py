@@ -1,4 +1,4 @@
-"""Who was given which file: a line in the log, and an event for whoever keeps records."""
+"""Records downloads: a line in the log, and an event for systems that keep an audit trail."""
 
 import asyncio
 from types import TracebackType
@@ -14,11 +14,14 @@ from streaming_exporter.publisher import Publisher
 log = structlog.get_logger(__name__)
 
 MAX_PUBLISHING = 1000
-"""Events that may wait for Kafka; beyond them there is only the log."""
+"""Limit of events that wait for Kafka. Further downloads are only logged."""
 
 
 class DownloadAudit:
-    """Tells of downloads. The log line is the record: nobody's download waits for Kafka, or fails with it."""
+    """Logs downloads and publishes their events.
+
+    The log line is the record, because a download does not wait for Kafka and does not fail with it.
+    """
 
     def __init__(self, publisher: Publisher, *, source: str) -> None:
         self._publisher = publisher
@@ -34,7 +37,7 @@ class DownloadAudit:
         await self.settle()
 
     def downloaded(self, job: ExportJob, *, by: str, method: str) -> None:
-        """``by`` was given a link to the job's file; one for HEAD gives nothing away and is only logged."""
+        """Record that ``by`` got a link to the job's file. A link for HEAD is only logged."""
         log.info("download.link_issued", user_id=by, job_id=str(job.id), owner=job.user_id, method=method)
         if method == "GET" and len(self._publishing) < MAX_PUBLISHING:
             task = asyncio.create_task(self._publish(job, by))
@@ -42,7 +45,7 @@ class DownloadAudit:
             task.add_done_callback(self._publishing.discard)
 
     async def settle(self) -> None:
-        """Wait until what was told has got through, or has not."""
+        """Wait until each waiting event is published or has failed."""
         if self._publishing:
             await asyncio.wait(self._publishing)
 

@@ -1,4 +1,4 @@
-"""Where the links in mails lead: to the file, and to the end of such mails. Whoever has one may use it."""
+"""Calls behind the links in mails: download and unsubscribe. The link itself is the authorization."""
 
 from base64 import b64encode
 from hashlib import sha256
@@ -26,7 +26,7 @@ _POLICY = content_security_policy(style_src=f"'sha256-{_STYLE_HASH}'", form_acti
 
 _REDIRECT: dict[int | str, dict[str, Any]] = {
     307: {
-        "description": "The file, for a few minutes",
+        "description": "Redirect to the file; the URL is valid for a few minutes",
         "headers": {"Location": {"description": "A presigned URL", "schema": {"type": "string"}}},
     },
     **problem_responses(404, 409, 410, 500, 503),
@@ -36,7 +36,7 @@ _REDIRECT: dict[int | str, dict[str, Any]] = {
 @router.get(
     "/links/{token}",
     operation_id="followLink",
-    summary="The file that a mail's link stands for",
+    summary="Download the file of a link in a mail",
     status_code=307,
     response_class=Response,
     responses=_REDIRECT,
@@ -44,9 +44,11 @@ _REDIRECT: dict[int | str, dict[str, Any]] = {
 async def follow_link(
     token: str,
     services: InjectedServices,
-    accept: Annotated[str, Header(description="Browsers get a page where others get a problem")] = "",
+    accept: Annotated[
+        str, Header(description="With `text/html`, errors are a page instead of a problem document")
+    ] = "",
 ) -> Response:
-    """Needs no token of a user: it is signed for one recipient of one job. 410 once it is revoked."""
+    """This call needs no token: the link is signed for one recipient of one job. A revoked link is 410."""
     try:
         return await _redirect(services, token)
     except Problem as problem:
@@ -58,13 +60,13 @@ async def follow_link(
 @router.head(
     "/links/{token}",
     operation_id="probeLink",
-    summary="Whether a mail's link still holds",
+    summary="Check whether a link in a mail is still valid",
     status_code=307,
     response_class=Response,
     responses=_REDIRECT,
 )
 async def probe_link(token: str, services: InjectedServices) -> Response:
-    """The same answer as that of GET, with a URL that is signed for HEAD."""
+    """The same response as GET, with a URL that is signed for HEAD."""
     return await _redirect(services, token, method="HEAD")
 
 
@@ -74,10 +76,10 @@ async def _redirect(services: ApiServices, token: str, *, method: str = "GET") -
     if recipient is None:
         raise _no_such_link()
     if recipient.revoked_at is not None:
-        raise Problem(410, "link_revoked", "This link was revoked; ask whoever had it sent for a new one")
+        raise Problem(410, "link_revoked", "This link was revoked. Ask the owner of the export for a new one")
     job = await services.records.get(recipient.job_id)
     if job is None:
-        raise Problem(410, "gone", "There is no file any more; ask for the export again")
+        raise Problem(410, "gone", "The file no longer exists. Request the export again")
     answer = await presigned(services, finished(job, services.clock.now()), method=method)
     audit_log.set_actor(f"delivery:{delivery_id}")
     audit_log.set_object("job", job.id, owner=job.user_id)
@@ -96,25 +98,25 @@ async def _redirect(services: ApiServices, token: str, *, method: str = "GET") -
 @router.get(
     "/unsubscribe/{token}",
     operation_id="confirmUnsubscribe",
-    summary="Ask whether mails are to end",
+    summary="Show the page that confirms unsubscribing",
     response_class=HTMLResponse,
     responses=problem_responses(404, 500, 503),
 )
 async def confirm_unsubscribe(token: str, services: InjectedServices) -> HTMLResponse:
-    """A page with a button: programs that only look at links unsubscribe nobody."""
+    """The page has a button, so programs that only follow links do not unsubscribe anybody."""
     audit_log.set_actor(f"delivery:{_read(services, 'unsubscribe', token)}")
-    return _page("<p>Do you want no more mails of this kind?</p><button>Unsubscribe</button>")
+    return _page("<p>Do you want to stop receiving these mails?</p><button>Unsubscribe</button>")
 
 
 @router.post(
     "/unsubscribe/{token}",
     operation_id="unsubscribe",
-    summary="End mails of a schedule or of a user",
+    summary="Unsubscribe from the mails of a schedule or of a user",
     response_class=HTMLResponse,
     responses=problem_responses(404, 500, 503),
 )
 async def unsubscribe(token: str, services: InjectedServices) -> HTMLResponse:
-    """One click, as RFC 8058 has it: mail programs post here themselves. The body is of no interest."""
+    """One-click unsubscribing (RFC 8058): mail programs call this themselves. The body is ignored."""
     delivery_id = _read(services, "unsubscribe", token)
     recipient = await services.outbox.recipient(delivery_id)
     if recipient is None:
@@ -125,7 +127,7 @@ async def unsubscribe(token: str, services: InjectedServices) -> HTMLResponse:
     log.info(
         "mail.unsubscribed", address_hash=services.address_hash(recipient.address), topic=recipient.topic
     )
-    return _page(f"<p>{escape(recipient.address)} gets no more mails of this kind.</p>")
+    return _page(f"<p>{escape(recipient.address)} will not receive any more of these mails.</p>")
 
 
 def _read(services: ApiServices, purpose: Purpose, token: str) -> UUID:
@@ -136,7 +138,7 @@ def _read(services: ApiServices, purpose: Purpose, token: str) -> UUID:
 
 
 def _no_such_link() -> Problem:
-    return Problem(404, "bad_link", "There is no such link; copy it whole from the mail")
+    return Problem(404, "bad_link", "This link is not valid. Copy the complete link from the mail")
 
 
 def _page(body: str, status: int = 200) -> HTMLResponse:

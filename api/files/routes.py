@@ -1,4 +1,4 @@
-"""A finished job's file: where to download it, and what it is."""
+"""Calls about the file of a finished job: download and manifest."""
 
 from datetime import datetime
 from typing import Any
@@ -20,13 +20,13 @@ router = APIRouter(prefix="/exports/jobs", tags=["files"])
 
 
 class DownloadLink(BaseModel):
-    """Where the file is, for a few minutes."""
+    """The URL of the file, valid for a few minutes."""
 
     url: str
 
 
 class Manifest(BaseModel):
-    """What a finished file is, so that it can be checked."""
+    """The properties of a finished file, with which a client can verify it."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -41,7 +41,7 @@ class Manifest(BaseModel):
 
 _REDIRECT: dict[int | str, dict[str, Any]] = {
     307: {
-        "description": "The file, for a few minutes",
+        "description": "Redirect to the file; the URL is valid for a few minutes",
         "headers": {"Location": {"description": "A presigned URL", "schema": {"type": "string"}}},
     },
     **problem_responses(401, 404, 409, 410, 500, 503),
@@ -55,17 +55,17 @@ _REDIRECT: dict[int | str, dict[str, Any]] = {
     status_code=307,
     response_class=Response,
     responses={
-        200: {"model": DownloadLink, "description": "The same URL, for `Accept: application/json`"},
+        200: {"model": DownloadLink, "description": "The same URL in a body, for `Accept: application/json`"},
         **_REDIRECT,
     },
 )
 async def download_export(
     job_id: UUID, services: InjectedServices, user: CurrentUser, request: Request
 ) -> Response:
-    """Redirects to a fresh presigned URL of the object store; do not send the token there.
+    """Redirects to a new presigned URL of the object store. Do not send the token there.
 
-    Scripts in browsers cannot see where a redirect leads: with `Accept: application/json`, and nothing
-    else in it, the answer is 200 and `{"url": …}`.
+    Scripts in browsers cannot read the target of a redirect. If the header is exactly
+    `Accept: application/json`, the response is 200 with `{"url": …}`.
     """
     answer = await _redirect(services, user, await _finished(services, user, job_id))
     if request.headers.get("accept") != "application/json":
@@ -77,25 +77,25 @@ async def download_export(
 @router.head(
     "/{job_id}/download",
     operation_id="probeDownload",
-    summary="Whether the file can be downloaded",
+    summary="Check whether the file can be downloaded",
     status_code=307,
     response_class=Response,
     responses=_REDIRECT,
 )
 async def probe_download(job_id: UUID, services: InjectedServices, user: CurrentUser) -> Response:
-    """The same answer as that of GET, with a URL that is signed for HEAD."""
+    """The same response as GET, with a URL that is signed for HEAD."""
     return await _redirect(services, user, await _finished(services, user, job_id), method="HEAD")
 
 
 @router.get(
     "/{job_id}/manifest",
     operation_id="getManifest",
-    summary="Rows, bytes, digest and origin of the file",
+    summary="Rows, bytes, SHA-256 and origin of the file",
     response_model=Manifest,
     responses=problem_responses(401, 404, 409, 410, 500, 503),
 )
 async def get_manifest(job_id: UUID, services: InjectedServices, user: CurrentUser) -> Manifest:
-    """What a client needs to check what it downloaded."""
+    """A client verifies the downloaded file with these values."""
     job = await _finished(services, user, job_id)
     known = {
         "file_name": job.file_name,
@@ -109,30 +109,35 @@ async def get_manifest(job_id: UUID, services: InjectedServices, user: CurrentUs
 
 
 async def _finished(services: ApiServices, user: User, job_id: UUID) -> ExportJob:
-    """The job, if the user may see it and there is a file.
+    """Return the job if the user can see it and its file exists.
 
     Raises:
-        Problem: 404 no such job, 409 no file yet or never, 410 no more.
+        Problem: 404 if the user cannot see the job, and what :func:`finished` raises.
     """
     return finished(await find_job_with_data(services, user, job_id), services.clock.now())
 
 
 def finished(job: ExportJob, now: datetime) -> ExportJob:
-    """The job, if there is a file at ``now``, by the database's clock.
+    """Return the job if its file exists at ``now``, by the database's clock.
 
     Raises:
-        Problem: 409 no file yet or never, 410 no more.
+        Problem: 409 if there is no file yet or never will be, 410 if the file has expired.
     """
     if job.status in UNFINISHED:
         raise Problem(
-            409, "not_ready", f"The export is {job.status}", headers={"Retry-After": str(POLL_SECONDS)}
+            409,
+            "not_ready",
+            f"The export is {job.status}, so there is no file yet. Try again later",
+            headers={"Retry-After": str(POLL_SECONDS)},
         )
     if job.status == Status.FAILED:
         raise Problem(409, "export_failed", f"The export failed: {job.error_message}")
     if job.status == Status.CANCELLED:
-        raise Problem(409, "export_cancelled", "The export was cancelled")
+        raise Problem(
+            409, "export_cancelled", "The export was cancelled, so there is no file. Request the export again"
+        )
     if job.status == Status.EXPIRED or is_expired(job, now):
-        raise Problem(410, "expired", "The file was kept for its time and is gone; ask for the export again")
+        raise Problem(410, "expired", "The file has expired and was removed. Request the export again")
     return job
 
 
@@ -143,14 +148,14 @@ async def _redirect(services: ApiServices, user: User, job: ExportJob, *, method
 
 
 async def presigned(services: ApiServices, job: ExportJob, *, method: str = "GET") -> Response:
-    """Redirects to a fresh presigned URL of a finished job's file.
+    """Return a redirect to a new presigned URL of a finished job's file.
 
     Raises:
-        Problem: 410 there is no file any more.
+        Problem: 410 if the file no longer exists.
     """
     if job.file_path is None or job.file_name is None or job.content_type is None:
-        raise Problem(410, "gone", "There is no file any more; ask for the export again")
-    # In a thread: credentials of a role are asked for over the network.
+        raise Problem(410, "gone", "The file no longer exists. Request the export again")
+    # In a thread, because the credentials of a role can need a call over the network.
     link = await services.storage.call(
         services.storage.presigned_url, job.file_path, job.file_name, job.content_type, method=method
     )

@@ -1,4 +1,4 @@
-"""What an export would amount to, found out without making it: by counting, and by a sample."""
+"""Estimates the size of an export without making it: by counting rows, and by a sample."""
 
 import asyncio
 from collections.abc import Sequence
@@ -22,20 +22,20 @@ from streaming_exporter.events import ExportRequest
 
 SAMPLE_ROWS = 100
 SAMPLE_MILLISECONDS = 300
-"""How long reading the sample may take: a filter that finds few rows would have the whole table searched."""
+"""Time-out of the sample: with a filter that matches few rows, the database would search the whole table."""
 
 
 SECONDS = 2.0
-"""How long an estimate may keep the database busy, and wait for it."""
+"""Time-out of one estimate, with all its queries and waits."""
 
 COUNTED_ROWS = 100_000
 COUNT_MILLISECONDS = 1_000
-"""So many of a user's own rows are counted, within this time; beyond it is "at least"."""
+"""A user's own rows are counted up to this number and within this time; beyond it is ``at_least``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """How many rows: ``exact``, or ``at_least`` so many, or about as many."""
+    """The number of rows: ``exact``, a lower limit (``at_least``), or else an estimate."""
 
     rows: int
     exact: bool
@@ -44,21 +44,21 @@ class Amount:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The first rows that come, as the database renders them."""
+    """The first rows of the result, as the database renders them."""
 
     rows: int
     chunks: Sequence[bytes]
 
 
 async def estimate(services: ApiServices, request: ExportRequest) -> Estimate:
-    """Rows, bytes, and whether the format can take them; the database has :data:`SECONDS` for it.
+    """Estimate rows and bytes within :data:`SECONDS`, and whether the format can hold the rows.
 
-    What the planner expects tells of everybody's rows: it is only used for who may read all of them. A
-    user's own rows are counted, as far as the time allows.
+    The planner's estimate depends on the rows of all users, so it is used only for scope ``all``. A user's
+    own rows are counted, as far as the time allows.
 
     Raises:
-        Rejected: the request cannot be honoured.
-        Retryable: the source database is away, or the table is locked.
+        Rejected: the request is invalid.
+        Retryable: the source database is unavailable, or the table is locked.
     """
     return await services.catalog.use(
         services.datasets[request.export_type], lambda table: _estimate(services, table, request)
@@ -83,7 +83,7 @@ async def _estimate(services: ApiServices, table: SourceTable, request: ExportRe
                     sample.rows if sample else 0, exact=False, at_least=True
                 )
     except TimeoutError as error:
-        raise Retryable("the estimate took too long") from error
+        raise Retryable("the estimate timed out") from error
     size = None
     if sample is not None:
         size = await asyncio.to_thread(_size, sample, amount.rows, rows, request, output, table)
@@ -97,8 +97,8 @@ async def _estimate(services: ApiServices, table: SourceTable, request: ExportRe
         fits=fits,
         reason=None
         if fits
-        else f"A {output.name} file may have {limit:,} rows here; "
-        "narrow the export with filters or choose another format",
+        else f"A {output.name} file can have at most {limit:,} rows. "
+        "Limit the export with filters, or choose another format",
     )
 
 
@@ -109,7 +109,7 @@ def _snapshot(services: ApiServices, table: SourceTable) -> AbstractAsyncContext
 
 
 async def _counted(snapshot: Snapshot, sql: str, limit: int) -> Amount | None:
-    """The rows, counted as far as one beyond ``limit``; ``None``: there was no time for it."""
+    """Count the rows up to one more than ``limit``; return ``None`` if that takes too long."""
     await snapshot.connection.execute(f"SET LOCAL statement_timeout = {COUNT_MILLISECONDS}")
     try:
         count = await snapshot.count(sql, limit + 1)
@@ -129,7 +129,7 @@ async def _amount(
 
 
 async def _sample(snapshot: Snapshot, statement: CopyStatement) -> Sample | None:
-    """The first rows that come; ``None``: they did not come soon enough."""
+    """Read the first rows; return ``None`` if they do not come in time."""
     chunks: list[bytes] = []
 
     async def keep(chunk: bytes) -> None:
@@ -145,7 +145,7 @@ async def _sample(snapshot: Snapshot, statement: CopyStatement) -> Sample | None
 def _size(
     sample: Sample, count: int, rows: RowQuery, request: ExportRequest, output: Format, table: SourceTable
 ) -> int:
-    """Bytes of a file with ``count`` rows like those of the sample."""
+    """Calculate the bytes of a file with ``count`` rows like those of the sample."""
     document = Document(
         dataset=request.export_type,
         columns=rows.columns,

@@ -1,4 +1,4 @@
-"""Server-sent events: one job until it ends, or everything of a user."""
+"""Calls that stream server-sent events: of one job until it ends, or of all jobs of a user."""
 
 import asyncio
 import time
@@ -26,20 +26,20 @@ log = structlog.get_logger(__name__)
 
 PING_SECONDS = 15
 RETRY_MILLISECONDS = 2000
-"""When a client comes back whose stream ended early."""
+"""Time after which a client reconnects when its stream has ended early."""
 SEND_SECONDS = 30.0
-"""How long a client may take to accept what is sent to it."""
+"""Time-out of sending one event to a client."""
 LOOK_BACK = timedelta(minutes=1)
-"""How much earlier than the last event a resumed listener is told of; repetitions do no harm."""
+"""A resumed stream repeats the changes of this time before its last event. Repetitions do no harm."""
 RESUMED = 200
-"""Most ended jobs that a resumed listener is told of."""
+"""Limit of ended jobs that a resumed stream reports."""
 
 LastEventId = Annotated[
-    str | None, Header(max_length=100, description="`id` of the last event that was received")
+    str | None, Header(max_length=100, description="`id` of the last event that the client has received")
 ]
 
 _STREAM: dict[str, Any] = {
-    "description": "Events called `job`; `data` is the job as GET /exports/jobs/{id} answers it",
+    "description": "Events named `job`. `data` is the job, in the form of GET /exports/jobs/{id}",
     "content": {
         "text/event-stream": {
             "schema": {"type": "string"},
@@ -50,7 +50,7 @@ _STREAM: dict[str, Any] = {
 
 
 class EventStream(EventSourceResponse):
-    """A stream that ends at the latest when the client's token does, and for a client that does not read."""
+    """A stream that ends when the client's token expires, or when the client does not read."""
 
     def __init__(self, events: AsyncIterator[ServerSentEvent], user: User) -> None:
         super().__init__(
@@ -72,18 +72,18 @@ class EventStream(EventSourceResponse):
 @router.get(
     "/exports/jobs/{job_id}/events",
     operation_id="watchExport",
-    summary="Follow a job until it ends",
+    summary="Stream the changes of a job until it ends",
     response_class=Response,
     responses={
         200: _STREAM,
-        204: {"description": "The job has ended, and `Last-Event-ID` is its last event: do not come back"},
+        204: {"description": "The job has ended, and `Last-Event-ID` is its last event. Do not reconnect"},
         **problem_responses(401, 404, 422, 429, 500, 503),
     },
 )
 async def watch_export(
     job_id: UUID, services: InjectedServices, user: CurrentUser, last_event_id: LastEventId = None
 ) -> Response:
-    """How the job stands, at once and whenever that changes; ended by the event that says how it ended."""
+    """Sends the job at once and after each change. The event with the final status is the last one."""
     job = await find_job(services, user, job_id)
     if job.status not in UNFINISHED and last_event_id == version(job):
         return Response(status_code=204)
@@ -94,18 +94,20 @@ async def watch_export(
 @router.get(
     "/exports/events",
     operation_id="watchExports",
-    summary="Follow all of your jobs",
+    summary="Stream the changes of all your jobs",
     response_class=Response,
     responses={200: _STREAM, **problem_responses(401, 422, 429, 500, 503)},
 )
 async def watch_exports(
     services: InjectedServices, user: CurrentUser, last_event_id: LastEventId = None
 ) -> Response:
-    """First your unfinished jobs (the newest 500), then every change of any of your jobs.
+    """Sends your unfinished jobs (at most the newest 500), then every change of your jobs.
 
-    With `Last-Event-ID` also those that have ended since that event.
+    With `Last-Event-ID` it also sends the jobs that have ended since that event.
     """
-    await services.records.unfinished(user.id)  # an outage is told now, with its status
+    await services.records.unfinished(
+        user.id
+    )  # an outage is reported now, while the status can still be sent
     return EventStream(_every(services, user.id, _moment(last_event_id)), user)
 
 
@@ -113,7 +115,7 @@ async def _one(
     services: ApiServices, job_id: UUID, last: str | None, *, data: bool
 ) -> AsyncIterator[ServerSentEvent]:
     with services.live_updates.job(job_id) as subscription:
-        # Read after the subscription began, so that no change falls in between.
+        # Read after the subscription has begun, so that no change is missed.
         for job in await services.records.some([job_id]):
             if version(job) != last or job.status not in UNFINISHED:
                 subscription.offer(Update.of(job))
@@ -145,7 +147,7 @@ def _event(body: str, event_id: str) -> ServerSentEvent:
 
 
 def _ended_early() -> ServerSentEvent:
-    """Tells why a stream ends before its time; with the next one everything is told anew."""
+    """Return the event that ends a stream early. The next stream starts with the current state."""
     return ServerSentEvent('{"code": "stream_ended"}', event="error", retry=RETRY_MILLISECONDS)
 
 
@@ -154,7 +156,7 @@ def _ping() -> ServerSentEvent:
 
 
 def _moment(event_id: str | None) -> datetime | None:
-    """The moment that the id of a user's event stands for, in milliseconds; ``None``: it is none."""
+    """Return the time in the id of a user's event, in milliseconds; ``None`` if the id is not one."""
     if event_id is None or not event_id.isascii() or not event_id.isdigit() or len(event_id) > 13:
         return None
     return datetime.fromtimestamp(int(event_id) / 1000, UTC)

@@ -1,4 +1,4 @@
-"""Live changes of jobs: NOTIFY tells what changed, one query for all listeners tells how it stands now."""
+"""Live updates of jobs: NOTIFY names the changed jobs, and one query for all listeners reads them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -19,32 +19,32 @@ log = structlog.get_logger(__name__)
 Key = TypeVar("Key", UUID, str)
 
 GATHER_SECONDS = 0.1
-"""Changes that come within this time are read with one query."""
-LOOK_SECONDS = 15.0
-"""How often everything that is listened to is read, in case a notification was lost."""
+"""Changes within this time are read with one query."""
+READ_ALL_SECONDS = 15.0
+"""Interval at which all watched jobs are read, in case a notification was lost."""
 RETRY_SECONDS = 1.0
 BATCH = 200
-"""Jobs that one query reads."""
+"""Limit of jobs that one query reads."""
 UNFINISHED_LISTED = 500
-"""Most unfinished jobs, the newest, that a listener to a user's jobs is told of without a change."""
+"""Limit of unfinished jobs, the newest, that a listener to a user's jobs gets without a change."""
 USERS_READ = 10
-"""Users whose unfinished jobs one query reads."""
+"""Limit of users whose unfinished jobs one query reads."""
 MAX_WAITING = 1000
-"""Changed jobs that a listener may be behind with, besides those that it is told of at first."""
+"""Limit of updates that wait for a slow listener, besides those that it gets at first."""
 
 _RANK = {Status.PROCESSING: 0, Status.PENDING: 1, Status.EXPIRED: 3}
-"""Order of the states within one attempt: it is pending again after it was processed; the ends are 2."""
+"""Order of the states within one attempt: after processing comes pending again. Final states are 2."""
 
 
 def version(job: ExportJob) -> str:
-    """Names the state that a job is in; its numbers only ever grow: attempt, state, rows, wish to cancel."""
+    """Return the version of a job's state: attempt, state, rows, cancellation. It only ever grows."""
     rank = _RANK.get(Status(job.status), 2)
     return f"{job.attempt}.{rank}.{job.row_count or 0}.{int(job.cancel_requested_at is not None)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """A job as it stands; ``body`` is its :class:`JobView` as JSON."""
+    """The current state of a job. ``body`` is its :class:`JobView` as JSON."""
 
     job_id: UUID
     version: str
@@ -53,28 +53,28 @@ class Update:
 
     @classmethod
     def of(cls, job: ExportJob) -> "Update":
-        """The update that a record amounts to."""
+        """Make the update from a job's record."""
         ended = job.status not in UNFINISHED
         return cls(job.id, version(job), ended, JobView.of(job).model_dump_json())
 
 
 @dataclass(slots=True, eq=False)
 class Subscription:
-    """One listener, and what it has not been sent yet: of each job only the latest state."""
+    """One listener and the updates that wait for it: of each job only the latest."""
 
     known: dict[UUID, str] = field(default_factory=dict)
-    """Versions of the unfinished jobs that it was told about."""
+    """Versions of the unfinished jobs that the listener has got."""
     _waiting: dict[UUID, Update] = field(default_factory=dict)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     failed: bool = False
-    """Whether it ended since nobody knows what was not handed on."""
+    """Whether it ended because updates were possibly lost."""
 
     def wants(self, job: ExportJob) -> bool:
-        """Whether the state is news to the listener."""
+        """Return whether the listener does not have this state yet."""
         return self.known.get(job.id) != version(job)
 
     def offer(self, update: Update) -> None:
-        """Have the update sent, instead of an older one of the same job that still waits."""
+        """Queue the update. It replaces an older one of the same job that still waits."""
         if update.ended:
             self.known.pop(update.job_id, None)
         else:
@@ -83,14 +83,14 @@ class Subscription:
         self._news.set()
 
     def fail(self) -> None:
-        """End it; what waits is not sent."""
+        """End the subscription without sending what waits."""
         self.failed = True
         self._news.set()
 
     async def updates(self) -> AsyncIterator[Update]:
-        """What there is to send, until the listener is hopelessly behind or the live_updates failed."""
-        most = len(self._waiting) + MAX_WAITING
-        while len(self._waiting) <= most and not self.failed:
+        """Yield the updates until the listener is too far behind or the subscription has failed."""
+        limit = len(self._waiting) + MAX_WAITING
+        while len(self._waiting) <= limit and not self.failed:
             if not self._waiting:
                 self._news.clear()
                 await self._news.wait()
@@ -99,66 +99,66 @@ class Subscription:
 
 
 class LiveUpdates:
-    """Hands changes to subscriptions. Without any it reads nothing."""
+    """Reads changed jobs and gives them to the subscriptions. Without subscriptions it reads nothing."""
 
     def __init__(self, records: JobRecords) -> None:
         self._records = records
         self._of_job: dict[UUID, set[Subscription]] = {}
         self._of_user: dict[str, set[Subscription]] = {}
         self._changed: set[UUID] = set()
-        self._look = False
-        self._stir = asyncio.Event()
+        self._read_all_next = False
+        self._wake = asyncio.Event()
         self._failure: str | None = None
 
     @property
     def listeners(self) -> int:
-        """How many listen now."""
+        """Return the number of listeners."""
         return sum(map(len, self._of_job.values())) + sum(map(len, self._of_user.values()))
 
     @contextmanager
     def job(self, job_id: UUID) -> Iterator[Subscription]:
-        """Listen to one job."""
+        """Subscribe to one job."""
         with _listed(self._of_job, job_id) as subscription:
             yield subscription
 
     @contextmanager
     def user(self, user_id: str) -> Iterator[Subscription]:
-        """Listen to every job of a user."""
+        """Subscribe to all jobs of a user."""
         with _listed(self._of_user, user_id) as subscription:
             yield subscription
 
     def on_notify(self, payload: str) -> None:
-        """Take a notification; an empty one means that some may be missing."""
+        """Take the payload of a NOTIFY; an empty one means that some were possibly lost."""
         if not payload:
-            self._look = True
-            self._stir.set()
+            self._read_all_next = True
+            self._wake.set()
             return
         job_id, _, user_id = payload.partition(" ")
         if (known := UUID(job_id)) in self._of_job or user_id in self._of_user:
             self._changed.add(known)
-            self._stir.set()
+            self._wake.set()
 
     async def run(self) -> None:
-        """Read what changed and hand it on, for ever."""
+        """Read changed jobs and give them to the subscriptions, until cancelled."""
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stir.wait(), LOOK_SECONDS)
-            self._stir.clear()
-            looking = self._look or not self._changed
-            changed, self._changed, self._look = self._changed, set(), False
+                await asyncio.wait_for(self._wake.wait(), READ_ALL_SECONDS)
+            self._wake.clear()
+            all_jobs = self._read_all_next or not self._changed
+            changed, self._changed, self._read_all_next = self._changed, set(), False
             try:
-                await self._hand_on(changed)
-                if looking:
-                    await self._look_around()
+                await self._read_jobs(changed)
+                if all_jobs:
+                    await self._read_all()
             except Retryable as error:
                 log.warning("live_updates.read_failed", error=str(error))
                 self._changed |= changed
-                self._look = self._look or looking
-                self._stir.set()
+                self._read_all_next = self._read_all_next or all_jobs
+                self._wake.set()
                 await asyncio.sleep(RETRY_SECONDS)
             except Exception as error:
-                # Nobody foresaw it, so nobody knows what was not handed on: those who listen come back and
-                # are told how their jobs stand then.
+                # After an unexpected error some updates are possibly lost. The listeners reconnect and get
+                # the current state of their jobs.
                 log.exception("live_updates.failed")
                 self._failure = repr(error)
                 self._end_all()
@@ -170,26 +170,28 @@ class LiveUpdates:
     async def check(self) -> None:
         """
         Raises:
-            Retryable: changes are not handed on, for a reason that nobody foresaw.
+            Retryable: the last read ended with an unexpected error.
         """
         if self._failure is not None:
-            raise Retryable(f"the live_updates of changes: {self._failure}")
+            raise Retryable(f"live updates failed: {self._failure}")
 
     def _end_all(self) -> None:
-        """End every subscription with an error that its listener sees."""
+        """End every subscription; its listener gets an error."""
         for groups in (self._of_job, self._of_user):
             for group in groups.values():
                 for listener in group:
                     listener.fail()
 
-    async def _look_around(self) -> None:
-        """Read everything that is listened to and has not ended."""
-        told = {job_id for group in self._of_user.values() for listener in group for job_id in listener.known}
-        await self._hand_on(told | self._of_job.keys())
+    async def _read_all(self) -> None:
+        """Read all watched jobs that are unfinished."""
+        known = {
+            job_id for group in self._of_user.values() for listener in group for job_id in listener.known
+        }
+        await self._read_jobs(known | self._of_job.keys())
         for users in _parts(self._of_user, USERS_READ):
             self._offer(await self._records.unfinished_of(users, UNFINISHED_LISTED))
 
-    async def _hand_on(self, ids: Iterable[UUID]) -> None:
+    async def _read_jobs(self, ids: Iterable[UUID]) -> None:
         for part in _parts(ids):
             self._offer(await self._records.some(part))
 

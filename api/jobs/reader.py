@@ -1,4 +1,4 @@
-"""Reads jobs the way that polling needs it: all that are asked for at the same time with one query."""
+"""Reads jobs for clients that poll: calls at the same time share one query."""
 
 import asyncio
 from typing import Any, cast
@@ -19,7 +19,7 @@ _READ = f"SELECT {_COLUMNS} FROM export_jobs WHERE id = ANY($1)"
 
 
 class JobRow(asyncpg.Record):  # type: ignore[misc]
-    """A job as its row: the attributes of :class:`ExportJob`, without the cost of making one."""
+    """A row of a job with the attributes of :class:`ExportJob`, which would cost more to make."""
 
     __slots__ = ()
 
@@ -31,9 +31,9 @@ class JobRow(asyncpg.Record):  # type: ignore[misc]
 
 
 class JobReader:
-    """Reads single jobs. While a query is under way, the next one gathers.
+    """Reads single jobs. Calls that come while queries run share the next query.
 
-    So a thousand clients that poll cost few queries and two connections, and one client waits for nobody.
+    A thousand clients that poll need few queries and two connections. A single client does not wait.
     """
 
     def __init__(self, settings: Settings, *, application: str) -> None:
@@ -45,10 +45,10 @@ class JobReader:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def get(self, job_id: UUID, *, user_id: str | None = None) -> ExportJob | None:
-        """The job, or ``None`` if there is none or it is not ``user_id``'s.
+        """Return the job; ``None`` if it does not exist or does not belong to ``user_id``.
 
         Raises:
-            Retryable: the database is away.
+            Retryable: the database is unavailable.
         """
         reading = self._wanted.get(job_id)
         if reading is None:
@@ -70,7 +70,7 @@ class JobReader:
             self._pool.terminate()
 
     async def _read(self) -> None:
-        """Read what is wanted, until nothing is."""
+        """Read the waiting jobs until none is left."""
         try:
             while self._wanted:
                 wanted, self._wanted = self._wanted, {}
@@ -79,7 +79,7 @@ class JobReader:
                 except Exception as error:
                     for reading in wanted.values():
                         reading.set_exception(error)
-                        reading.exception()  # whoever asked may have gone
+                        reading.exception()  # marks it as retrieved: the caller is possibly gone
                     continue
                 for job_id, reading in wanted.items():
                     reading.set_result(rows.get(job_id))
@@ -87,7 +87,7 @@ class JobReader:
             self._free += 1
 
     async def _connect(self, *_: object, **options: Any) -> "asyncpg.Connection[JobRow]":
-        """A connection by the URL as it is now: its password can change."""
+        """Connect with the current URL, because its password can change."""
         return await asyncpg.connect(self._settings.state_dsn, **options)
 
     async def _fetch(self, ids: list[UUID]) -> list[JobRow]:
@@ -99,8 +99,8 @@ class JobReader:
                 timeout=10,
                 command_timeout=QUERY_SECONDS,
                 record_class=JobRow,
-                init=_reads_json,
-                reset=_nothing,
+                init=_decode_json,
+                reset=_no_reset,
                 server_settings={"application_name": self._application, "timezone": "UTC"},
             )
         pool = await self._pool
@@ -108,10 +108,10 @@ class JobReader:
         return rows
 
 
-async def _reads_json(connection: "asyncpg.Connection[JobRow]") -> None:
+async def _decode_json(connection: "asyncpg.Connection[JobRow]") -> None:
     keep_alive(connection)
     await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=to_json, decoder=from_json)
 
 
-async def _nothing(_: "asyncpg.Connection[JobRow]") -> None:
-    """A session that only ever reads needs no cleaning between two queries."""
+async def _no_reset(_: "asyncpg.Connection[JobRow]") -> None:
+    """Do not reset a session between two queries, because it only reads."""

@@ -1,4 +1,4 @@
-"""Jobs: ask for one, see it, see all, cancel."""
+"""Calls about jobs: request, estimate, list, read and cancel."""
 
 from hashlib import blake2b
 from typing import Annotated
@@ -22,33 +22,33 @@ from streaming_exporter.events import Word, cancel_event
 router = APIRouter(prefix="/exports/jobs", tags=["jobs"])
 
 POLL_SECONDS = 1
-_RETRY_AFTER = {"description": "Seconds until it is worth asking again", "schema": {"type": "integer"}}
+_RETRY_AFTER = {"description": "Seconds to wait before the next call", "schema": {"type": "integer"}}
 _IF_NONE_MATCH = {
     "name": "If-None-Match",
     "in": "header",
     "required": False,
     "schema": {"type": "string"},
-    "description": "ETag of the last answer",
+    "description": "ETag of the last response",
 }
 
 
 async def find_job_with_data(services: ApiServices, user: User, job_id: UUID) -> ExportJob:
-    """The job, if the user may see what is in it.
+    """Return the job if the user can see its data: filters, addresses and file.
 
     Raises:
-        Problem: 404 there is none for them, 403 they may only see how it stands.
+        Problem: 404 if the user cannot see the job, 403 if the user can see only its status.
     """
     job = await find_job(services, user, job_id)
     if not user.can_see_data(job.user_id):
-        raise Problem(403, "role_missing", "What is in other users' jobs needs the role exports:admin")
+        raise Problem(403, "role_missing", "The data of other users' jobs needs the role exports:admin")
     return job
 
 
 async def find_job(services: ApiServices, user: User, job_id: UUID) -> ExportJob:
-    """The job, if the user may see at least how it stands; :func:`seen` leaves out what is not for them.
+    """Return the job if the user can see at least its status; :func:`view_for` removes the rest.
 
     Raises:
-        Problem: 404 otherwise.
+        Problem: 404 if the user cannot see the job.
     """
     job = await services.reader.get(job_id, user_id=user.status_owner)
     if job is None:
@@ -57,8 +57,8 @@ async def find_job(services: ApiServices, user: User, job_id: UUID) -> ExportJob
     return job
 
 
-def seen(services: ApiServices, user: User, job: ExportJob) -> JobView:
-    """The job as the user may see it."""
+def view_for(services: ApiServices, user: User, job: ExportJob) -> JobView:
+    """Return the job as this user can see it."""
     view = JobView.of(job, services.clock.now())
     return view if user.can_see_data(job.user_id) else view.without_data()
 
@@ -66,7 +66,7 @@ def seen(services: ApiServices, user: User, job: ExportJob) -> JobView:
 @router.post(
     "",
     operation_id="requestExport",
-    summary="Ask for an export",
+    summary="Request an export",
     status_code=202,
     response_model=Accepted,
     responses={
@@ -87,15 +87,17 @@ async def request_export(
         Header(
             pattern=r"^[\x21-\x7e]+$",
             max_length=255,
-            description="The same key with the same body is the same job, however often it is sent",
+            description="Makes the call repeatable: the same key with the same body is the same job",
         ),
     ] = None,
 ) -> Accepted:
-    """The order is checked against the dataset and recorded; the job starts once Kafka has its event.
+    """The request is checked against the dataset and recorded. The job starts when Kafka has its event.
 
-    A 503 with the code `in_doubt` says that the order may have been taken, and as which job.
+    A 503 with the code `in_doubt` means that it is not known whether the request was recorded. The response
+    contains the id that the job would have.
 
-    The rows are the token's user's own, unless scope `all` is asked for with the role `exports:all`.
+    The file contains the rows of the token's user. Scope `all` exports the rows of all users and needs the
+    role `exports:all`.
     """
     job_id, status = await place(services, user, order, idempotency_key)
     audit_log.set_object("job", job_id, owner=user.id)
@@ -106,17 +108,17 @@ async def request_export(
 @router.post(
     ":estimate",
     operation_id="estimateExport",
-    summary="What an export would amount to",
+    summary="Estimate the size of an export",
     response_model=Estimate,
     responses=problem_responses(400, 401, 403, 413, 422, 500, 503),
 )
 async def estimate_export(
     request: Request, order: Order, services: InjectedServices, user: CurrentUser
 ) -> Estimate:
-    """Rows and bytes, in milliseconds and at most two seconds. What POST refuses is refused.
+    """Estimates rows and bytes in at most two seconds. It refuses the same requests as POST.
 
-    Your own rows are counted, up to a bound: beyond it the answer is `at_least`. Of scope `all` the rows are
-    what the database expects. Bytes are those of a small sample.
+    Your own rows are counted up to a limit. Beyond it the response has `at_least`. For scope `all` the number
+    of rows is the estimate of the database. The number of bytes is calculated from a small sample.
     """
     require_scope(user, order)
     _, wanted = validated_event(services, user.id, order)
@@ -133,18 +135,28 @@ async def estimate_export(
 async def list_exports(
     services: InjectedServices,
     user: CurrentUser,
-    status: Annotated[Status | None, Query(description="Only jobs that stand so")] = None,
+    status: Annotated[Status | None, Query(description="Only jobs with this status")] = None,
     export_type: Annotated[Word | None, Query(description="Only jobs of this dataset")] = None,
     user_id: Annotated[
         str | None,
-        Query(max_length=255, description="Only this user's: for the roles exports:admin, exports:operate"),
+        Query(
+            max_length=255,
+            description="Only jobs of this user. Other users need the role exports:admin or exports:operate",
+        ),
     ] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: Annotated[str | None, Query(max_length=200, description="next_cursor of the page before")] = None,
+    cursor: Annotated[
+        str | None, Query(max_length=200, description="`next_cursor` of the page before")
+    ] = None,
 ) -> Response:
-    """With the role `exports:admin` everybody's jobs; with `exports:operate` too, without what is in them."""
+    """The role `exports:admin` lists the jobs of all users, and `exports:operate` the same without data."""
     if user_id is not None and user_id != user.id and not user.is_operator:
-        raise Problem(403, "role_missing", "Other users' jobs need the role exports:admin", field="user_id")
+        raise Problem(
+            403,
+            "role_missing",
+            "Listing the jobs of other users needs the role exports:admin or exports:operate",
+            field="user_id",
+        )
     owner = user.status_owner if user_id is None else user_id
     audit_log.set_object("jobs", "all" if owner is None else "of", owner=owner)
     jobs = await services.records.newest(
@@ -155,21 +167,23 @@ async def list_exports(
         limit=limit + 1,
     )
     shown, following = pagination.page_of(jobs, limit)
-    page = JobPage.model_construct(jobs=[seen(services, user, job) for job in shown], next_cursor=following)
+    page = JobPage.model_construct(
+        jobs=[view_for(services, user, job) for job in shown], next_cursor=following
+    )
     return Response(page.model_dump_json(), media_type="application/json")
 
 
 @router.get(
     "/{job_id}",
     operation_id="getExport",
-    summary="How a job stands",
+    summary="The status of a job",
     response_model=JobView,
     responses={
         200: {"headers": {"Retry-After": _RETRY_AFTER, "ETag": {"schema": {"type": "string"}}}},
-        304: {"description": "Nothing has changed since the answer with that ETag"},
+        304: {"description": "The job has not changed since the response with that ETag"},
         **problem_responses(401, 404, 500, 503),
     },
-    # Described here and read by hand: this call is asked for more often than all others.
+    # Read by hand, because this call is more frequent than all others, and described here for OpenAPI.
     openapi_extra={"parameters": [_IF_NONE_MATCH]},
 )
 async def get_export(
@@ -178,9 +192,9 @@ async def get_export(
     user: CurrentUser,
     request: Request,
 ) -> Response:
-    """`Retry-After` is there while the job has not ended; send `If-None-Match` to poll cheaply."""
+    """The response has `Retry-After` while the job is unfinished. Send `If-None-Match` to poll cheaply."""
     job = await find_job(services, user, job_id)
-    body = seen(services, user, job).model_dump_json().encode()
+    body = view_for(services, user, job).model_dump_json().encode()
     tag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
     headers = {"ETag": tag, "Cache-Control": "no-store"}
     if job.status in UNFINISHED:
@@ -200,10 +214,10 @@ async def get_export(
     responses={202: {"description": "The cancellation is recorded"}, **problem_responses(401, 404, 500, 503)},
 )
 async def cancel_export(job_id: UUID, services: InjectedServices, user: CurrentUser) -> Accepted:
-    """A job that runs is stopped; the answer shows how it stood when it was asked for."""
+    """A running job is stopped. The response has the status before the cancellation."""
     job = await find_job(services, user, job_id)
     if job.status not in UNFINISHED and not user.can_see_data(job.user_id):
-        raise Problem(403, "role_missing", "To remove other users' files needs the role exports:admin")
+        raise Problem(403, "role_missing", "Removing the files of other users needs the role exports:admin")
     async with services.store.transaction() as connection:
         await services.store.cancel(connection, job_id)
     event = cancel_event(job_id, source=SOURCE, by=user.id)
@@ -213,6 +227,6 @@ async def cancel_export(job_id: UUID, services: InjectedServices, user: CurrentU
 
 
 def _matches(condition: str, tag: str) -> bool:
-    """RFC 9110, section 13.1.2: weak comparison."""
+    """Compare ETags weakly, as RFC 9110, section 13.1.2, requires for If-None-Match."""
     candidates = (part.strip().removeprefix("W/") for part in condition.split(","))
     return any(candidate in ("*", tag) for candidate in candidates)

@@ -1,4 +1,4 @@
-"""Bodies of requests and answers."""
+"""Bodies of requests and responses about jobs."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -36,13 +36,16 @@ JOB_EXAMPLE: dict[str, Any] = {
 
 
 class OrderOptions(Options):
-    """Options of an order; an unknown one is an error, while events ignore what they do not know."""
+    """Options of a request. An unknown option is an error here, but events ignore it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Order(BaseModel):
-    """What is to be exported; an unknown field is an error, since a misspelt filter would export too much."""
+    """A request for an export.
+
+    An unknown field is an error, because a misspelt `filters` would export too many rows.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
@@ -57,22 +60,22 @@ class Order(BaseModel):
         },
     )
 
-    export_type: Annotated[Word, Field(description="A dataset of GET /exports/datasets")]
-    format: Annotated[Word, Field(description="A format of GET /exports/datasets")]
+    export_type: Annotated[Word, Field(description="Name of a dataset, as GET /exports/datasets lists it")]
+    format: Annotated[Word, Field(description="Name of a format, as GET /exports/datasets lists it")]
     filters: Annotated[dict[str, Any] | None, Field(max_length=50)] = None
     columns: Annotated[list[str] | None, Field(min_length=1, max_length=1600)] = None
     options: OrderOptions | None = None
     scope: Literal["own", "all"] | None = None
     recipients: Annotated[
-        list[str] | None, Field(max_length=50, description="Mail addresses that are told how the job ended")
+        list[str] | None, Field(max_length=50, description="Mail addresses that get a mail when the job ends")
     ] = None
     webhook: Annotated[
-        str | None, Field(max_length=2000, description="An https URL that is told how the job ended")
+        str | None, Field(max_length=2000, description="An https URL that is called when the job ends")
     ] = None
 
 
 class Accepted(BaseModel):
-    """The job that an order became."""
+    """The job of a request."""
 
     model_config = ConfigDict(
         json_schema_extra={"example": {"export_job_id": JOB_EXAMPLE["export_job_id"], "status": "pending"}}
@@ -83,12 +86,11 @@ class Accepted(BaseModel):
 
 
 class Estimate(BaseModel):
-    """What an order would amount to. ``rows`` and ``bytes`` are guesses, unless ``exact``.
+    """The estimated size of an export.
 
-    ``at_least``: it is no guess either, there are as many rows or more.
-
-    ``bytes`` is null where a sample could not be had in time. ``fits`` is whether the format takes so many
-    rows; if not, ``reason`` says what to do.
+    ``exact``: the rows were counted. ``at_least``: there are this many rows or more. Otherwise ``rows`` is an
+    estimate. ``bytes`` is null if the sample took too long. ``fits`` is false if the format cannot hold this
+    many rows. Then ``reason`` explains what to do.
     """
 
     model_config = ConfigDict(
@@ -100,8 +102,8 @@ class Estimate(BaseModel):
                 "at_least": False,
                 "row_limit": 100_000,
                 "fits": False,
-                "reason": "A pdf file may have 100,000 rows here; "
-                "narrow the export with filters or choose another format",
+                "reason": "A pdf file can have at most 100,000 rows. "
+                "Limit the export with filters, or choose another format",
             }
         }
     )
@@ -116,7 +118,7 @@ class Estimate(BaseModel):
 
 
 class JobView(BaseModel):
-    """A job; ``row_count`` grows while it is processed, sizes are bytes."""
+    """A job. ``row_count`` grows while the job is processed. Sizes are in bytes."""
 
     model_config = ConfigDict(json_schema_extra={"example": JOB_EXAMPLE})
 
@@ -145,7 +147,7 @@ class JobView(BaseModel):
 
     @classmethod
     def of(cls, job: ExportJob, now: datetime | None = None) -> "JobView":
-        """The job as its record has it; ``now`` is the time by the database's clock."""
+        """Return the view of a job's record; ``now`` is the time by the database's clock."""
         status = Status(job.status)
         if status is Status.COMPLETED and is_expired(job, now or datetime.now(UTC)):
             status = Status.EXPIRED
@@ -177,19 +179,21 @@ class JobView(BaseModel):
         )
 
     def without_data(self) -> "JobView":
-        """How the job stands, for those who operate the service: nothing that its user wrote, and no file."""
-        error = self.error and JobError(code=self.error.code, message="only its user can see the reason")
+        """Return the view for operators of the service: without the file and without texts of the user."""
+        error = self.error and JobError(
+            code=self.error.code, message="only the user of the job can see the reason"
+        )
         closed = {"filters": None, "columns": None, "options": None, "file_name": None, "sha256": None}
         return self.model_copy(update={**closed, "download_url": None, "error": error})
 
 
 class JobPage(BaseModel):
-    """Jobs, newest first; ``next_cursor`` leads to older ones."""
+    """Jobs, newest first. ``next_cursor`` is the cursor of the page with older ones."""
 
     jobs: list[JobView]
     next_cursor: str | None
 
 
 def is_expired(job: ExportJob, now: datetime) -> bool:
-    """Whether the file has expired at ``now``, even if it is not removed yet."""
+    """Return whether the file has expired at ``now``, even if it still exists."""
     return job.expires_at is not None and job.expires_at <= now

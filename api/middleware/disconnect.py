@@ -1,4 +1,4 @@
-"""Work that is cancelled when the client closes its connection."""
+"""Cancels work when the client closes its connection."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -12,24 +12,26 @@ Result = TypeVar("Result")
 
 
 async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """What ``work`` yields. It is cancelled when the client leaves; the body must have been read before.
+    """Return the result of ``work``; cancel it when the client disconnects.
+
+    The body of the request must have been read before.
 
     Raises:
-        Problem: the client has closed its connection.
+        Problem: 408 if the client has closed its connection.
     """
     task = asyncio.create_task(work)
-    leaving = asyncio.create_task(_left(request))
+    disconnected = asyncio.create_task(_disconnected(request))
     try:
-        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, disconnected}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise Problem(408, "client_left", "The client closed its connection")
+            raise Problem(408, "client_disconnected", "The client closed its connection")
         return task.result()
     finally:
-        for one in (task, leaving):
+        for one in (task, disconnected):
             one.cancel()
-        await asyncio.wait({task, leaving})
+        await asyncio.wait({task, disconnected})
 
 
-async def _left(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

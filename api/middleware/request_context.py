@@ -1,4 +1,4 @@
-"""What surrounds every request: its id, the size of its body, and the errors nobody foresaw."""
+"""Middleware of every request: its id, its trace, the limits of its body, and unexpected errors."""
 
 import asyncio
 import re
@@ -24,16 +24,16 @@ HEADER = "X-Request-ID"
 MAX_BODY = 1024 * 1024
 """Bytes of the largest request body."""
 BODY_SECONDS = 30.0
-"""How long a body may take to arrive."""
+"""Time-out of receiving a body."""
 
 OTHER = "_OTHER"
-"""What the conventions call methods that nobody knows."""
+"""Name of unknown methods in OpenTelemetry's conventions."""
 
 _ACCEPTABLE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 class RequestContext:
-    """Gives each request an id (the client's own where it is harmless), in the log and in the answer."""
+    """Gives each request an id for the log and the response. A harmless id of the client is kept."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class RequestContext:
         self._max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
+        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -79,7 +79,7 @@ class RequestContext:
                 if started:
                     raise
                 await internal_error().response(request_id)(scope, receive, answer)
-                span.record_error(error)  # says more than the status that has just been noted
+                span.record_error(error)  # has more details than the recorded status
 
     def _bounded(self, receive: Receive) -> Receive:
         seen = 0
@@ -92,14 +92,18 @@ class RequestContext:
                     message = await receive()
             except TimeoutError as error:
                 raise HTTPException(
-                    408, f"The body took longer than {self._seconds:g} s", headers={"Connection": "close"}
+                    408,
+                    f"The body did not arrive within {self._seconds:g} s. Send the request again",
+                    headers={"Connection": "close"},
                 ) from error
             if not message.get("more_body"):
                 ends = None
             seen += len(message.get("body", b""))
             if seen > self._max_body:
                 raise HTTPException(
-                    413, f"The body may have {self._max_body} bytes", headers={"Connection": "close"}
+                    413,
+                    f"The body is larger than the limit of {self._max_body} bytes",
+                    headers={"Connection": "close"},
                 )
             return message
 
@@ -107,7 +111,10 @@ class RequestContext:
 
 
 def _span(scope: Scope) -> tracing.Span:
-    """https://opentelemetry.io/docs/specs/semconv/http/http-spans/, without what an address may hold."""
+    """Start a span by the conventions of OpenTelemetry, without the path, which can contain secrets.
+
+    See https://opentelemetry.io/docs/specs/semconv/http/http-spans/.
+    """
     if scope["path"] in HEALTH_PATHS:
         return tracing.Span(None, None)
     caller = next(
@@ -123,7 +130,7 @@ def _span(scope: Scope) -> tracing.Span:
 
 
 def _method(scope: Scope) -> str:
-    """One of a few, whatever callers think of."""
+    """Return the method, or :data:`OTHER` for methods that HTTP does not define."""
     method: str = scope["method"]
     return method if method in HTTPMethod.__members__ else OTHER
 

@@ -1,4 +1,4 @@
-"""Checks each call before its body is read: its framing, its token, and how much its user has under way."""
+"""Checks each call before its body is read: its framing, its token, and the limits of concurrent calls."""
 
 import asyncio
 from collections import Counter
@@ -16,7 +16,7 @@ from stream_app.settings import Settings
 from streaming_exporter.errors import ExporterError
 
 CONCURRENT_CALLS = 8
-"""Calls of one user that are worked on at a time; more of them wait, so that others have their turn."""
+"""Calls of one user that are processed at a time. Further calls wait, so a user does not block others."""
 RETRY_SECONDS = 1
 
 CLOSE = {"Connection": "close"}
@@ -25,29 +25,33 @@ CLOSE = {"Connection": "close"}
 
 @dataclass(slots=True)
 class ConcurrencyLimit:
-    """How many of something may be under way: of one user, and in all."""
+    """Limits of concurrent calls or streams: of one user, and of all users together."""
 
-    what: str
+    kind: str
     of_user: int
     of_all: int
     _total: int = 0
     _users: Counter[str] = field(default_factory=Counter)
 
     def acquire(self, user: str) -> None:
-        """Count one more.
+        """Count one more call.
 
         Raises:
-            Problem: 429, there are too many.
+            Problem: 429 if a limit is reached.
         """
         if self._total >= self.of_all:
-            raise _too_many(f"The service has {self.of_all} {self.what} under way; try again")
+            raise _too_many(
+                f"The service has reached its limit of {self.of_all} concurrent {self.kind}. Try again later"
+            )
         if self._users[user] >= self.of_user:
-            raise _too_many(f"You may have {self.of_user} {self.what} under way; wait for some to end")
+            raise _too_many(
+                f"You have reached the limit of {self.of_user} concurrent {self.kind}. Wait for one to end"
+            )
         self._total += 1
         self._users[user] += 1
 
     def release(self, user: str) -> None:
-        """Count one less."""
+        """Count one call less."""
         self._total -= 1
         self._users[user] -= 1
         if not self._users[user]:
@@ -56,17 +60,17 @@ class ConcurrencyLimit:
 
 @dataclass(slots=True)
 class _Turns:
-    """Lets some calls of a user be worked on, in their order."""
+    """The calls of one user: those in process and those that wait."""
 
     free: asyncio.Semaphore
     users: int = 0
 
 
 class RequestLimits:
-    """ASGI middleware; what it refuses reaches no route, and of its body nothing is read.
+    """Refuses calls above the limits before their bodies are read.
 
-    Calls without a user count for nothing here, or anybody could keep all users out. The number of
-    connections bounds them, and :mod:`api.server` ends those whose client does not read.
+    Calls without a user do not count here, because otherwise anybody could block all users. Their limit is the
+    number of connections, and :mod:`api.server` closes connections whose client does not read.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, *, concurrent_calls: int = CONCURRENT_CALLS) -> None:
@@ -98,7 +102,7 @@ class RequestLimits:
             await self._app(scope, receive, send)
             return
         try:
-            # A call that waits for a job to end does no work meanwhile, so it takes nobody's turn.
+            # A call that waits for a job to end does no work in the meantime, so it does not count.
             waits = bound is self._streams or b"wait" in headers.get(b"prefer", b"")
             if waits:
                 await self._app(scope, receive, send)
@@ -109,10 +113,10 @@ class RequestLimits:
             bound.release(user.id)
 
     async def _user(self, scope: Scope, headers: dict[bytes, bytes]) -> User | None:
-        """The bearer of a valid token; ``None``: there is none, and no body that would be read for nobody.
+        """Return the user of a valid token; ``None`` if there is no valid token and no body.
 
         Raises:
-            Problem: a body comes without a valid token.
+            Problem: the call has a body but no valid token.
         """
         services = getattr(scope["app"].state, "services", None)
         if services is None or not needs_token(scope["path"]):
@@ -123,7 +127,7 @@ class RequestLimits:
             )
         except (Problem, ExporterError) as error:
             if not _has_body(headers):
-                return None  # the route says what is the matter: it may also be that there is none
+                return None  # the route answers, because it also knows whether the path exists
             raise error if isinstance(error, Problem) else problem_of(error) from error
         scope["state"]["user"] = user
         audit_log.set_actor(user)
@@ -143,7 +147,7 @@ class RequestLimits:
 
 
 def _headers(scope: Scope) -> dict[bytes, bytes]:
-    """Each header's last value."""
+    """Return the last value of each header."""
     return dict(scope["headers"])
 
 
@@ -152,15 +156,15 @@ def _has_body(headers: dict[bytes, bytes]) -> bool:
 
 
 def _check_framing(scope: Scope, headers: dict[bytes, bytes]) -> None:
-    """Refuse what a proxy in front could take for two requests (RFC 9112, section 6.1).
+    """Refuse a request that a proxy could read as two requests (RFC 9112, section 6.1).
 
     Raises:
-        Problem: 400.
+        Problem: 400 if the length of the body is ambiguous.
     """
     if b"transfer-encoding" not in headers:
         return
     if b"content-length" in headers or scope.get("http_version") == "1.0":
-        detail = "Transfer-Encoding and Content-Length, or HTTP/1.0, do not go together"
+        detail = "Transfer-Encoding cannot be combined with Content-Length or with HTTP/1.0. Send one of them"
         raise Problem(400, "ambiguous_length", detail)
 
 

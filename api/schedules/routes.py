@@ -1,4 +1,4 @@
-"""Schedules: make, see, change, run, remove; what became of their runs."""
+"""Calls about schedules: create, list, read, change, run, delete, and list their runs."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -19,14 +19,14 @@ from stream_app.jobs.states import Status
 router = APIRouter(prefix="/exports/schedules", tags=["schedules"])
 
 Limit = Annotated[int, Query(ge=1, le=100)]
-Cursor = Annotated[str | None, Query(max_length=200, description="next_cursor of the page before")]
+Cursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before")]
 
 
-async def visible_schedule(services: ApiServices, user: User, schedule_id: UUID) -> Row[Any]:
-    """The schedule, if the user may see it.
+async def find_schedule(services: ApiServices, user: User, schedule_id: UUID) -> Row[Any]:
+    """Return the schedule if the user can see it.
 
     Raises:
-        Problem: 404 otherwise.
+        Problem: 404 if the user cannot see it.
     """
     found = await services.schedule_reads.get(schedule_id, user_id=user.data_owner)
     if found is None:
@@ -38,7 +38,7 @@ async def visible_schedule(services: ApiServices, user: User, schedule_id: UUID)
 @router.post(
     "",
     operation_id="createSchedule",
-    summary="Export on a calendar",
+    summary="Create a schedule",
     status_code=201,
     response_model=ScheduleView,
     responses={
@@ -52,9 +52,9 @@ async def visible_schedule(services: ApiServices, user: User, schedule_id: UUID)
 async def create_schedule(
     order: ScheduleOrder, services: InjectedServices, user: CurrentUser, response: Response
 ) -> ScheduleView:
-    """Everything is checked as if the export were asked for now.
+    """The request is checked as if the export ran now.
 
-    Filter values of dates and times may be relative, such as `now-7d`, `today` or `start_of_month-1mo`.
+    Filter values of dates and times can be relative, such as `now-7d`, `today` or `start_of_month-1mo`.
     """
     row = await schedules.create(services, user, order)
     audit_log.set_object("schedule", row.id, owner=row.user_id)
@@ -72,16 +72,23 @@ async def create_schedule(
 async def list_schedules(
     services: InjectedServices,
     user: CurrentUser,
-    active: Annotated[bool | None, Query(description="Only those that are active, or paused")] = None,
+    active: Annotated[
+        bool | None, Query(description="true: only active schedules; false: only paused schedules")
+    ] = None,
     user_id: Annotated[
-        str | None, Query(max_length=255, description="Only this user's: for the role exports:admin")
+        str | None,
+        Query(
+            max_length=255, description="Only schedules of this user. Other users need the role exports:admin"
+        ),
     ] = None,
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> SchedulePage:
-    """With the role `exports:admin`: everybody's schedules."""
+    """The role `exports:admin` lists the schedules of all users."""
     if user_id is not None and user_id != user.id and not user.is_admin:
-        raise Problem(403, "role_missing", "Others' schedules need the role exports:admin", field="user_id")
+        raise Problem(
+            403, "role_missing", "The schedules of other users need the role exports:admin", field="user_id"
+        )
     owner = user.data_owner if user_id is None else user_id
     audit_log.set_object("schedules", "all" if owner is None else "of", owner=owner)
     rows = await services.schedule_reads.newest(
@@ -97,13 +104,13 @@ async def list_schedules(
 @router.get(
     "/{schedule_id}",
     operation_id="getSchedule",
-    summary="A schedule and its next five runs",
+    summary="A schedule with its next five runs",
     response_model=ScheduleView,
     responses=problem_responses(401, 404, 500, 503),
 )
 async def get_schedule(schedule_id: UUID, services: InjectedServices, user: CurrentUser) -> ScheduleView:
-    """`paused_reason` says why a schedule was paused by the service."""
-    return ScheduleView.of(await visible_schedule(services, user, schedule_id))
+    """`paused_reason` explains why the service has paused a schedule."""
+    return ScheduleView.of(await find_schedule(services, user, schedule_id))
 
 
 @router.patch(
@@ -116,7 +123,7 @@ async def get_schedule(schedule_id: UUID, services: InjectedServices, user: Curr
 async def change_schedule(
     schedule_id: UUID, patch: SchedulePatch, services: InjectedServices, user: CurrentUser
 ) -> ScheduleView:
-    """`{"active": false}` pauses, `{"active": true}` resumes; null sets back to the default."""
+    """`{"active": false}` pauses, `{"active": true}` resumes. null sets a field to its default."""
     row = await schedules.change(services, user, schedule_id, patch)
     audit_log.set_object("schedule", row.id, owner=row.user_id)
     return ScheduleView.of(row)
@@ -125,13 +132,13 @@ async def change_schedule(
 @router.delete(
     "/{schedule_id}",
     operation_id="deleteSchedule",
-    summary="Remove a schedule",
+    summary="Delete a schedule",
     status_code=204,
     responses=problem_responses(401, 404, 500, 503),
 )
 async def delete_schedule(schedule_id: UUID, services: InjectedServices, user: CurrentUser) -> None:
-    """Runs that have started go on, and their files stay for their time."""
-    await visible_schedule(services, user, schedule_id)  # whose it is stands in the log
+    """Runs that have started continue, and their files are kept until they expire."""
+    await find_schedule(services, user, schedule_id)  # writes the owner to the audit log
     if not await services.schedules.delete(schedule_id, user_id=user.data_owner):
         raise schedules.not_found()
 
@@ -157,13 +164,17 @@ async def run_schedule(
     response: Response,
     idempotency_key: Annotated[
         str | None,
-        Header(pattern=r"^[\x21-\x7e]+$", max_length=255, description="The same key is the same run"),
+        Header(
+            pattern=r"^[\x21-\x7e]+$",
+            max_length=255,
+            description="Makes the call repeatable: the same key is the same run",
+        ),
     ] = None,
 ) -> Accepted:
-    """Beside its calendar, also while it is paused.
+    """Starts a run in addition to those of the calendar, also while the schedule is paused.
 
-    With the window `previous_period` the last whole period is exported again; with `since_last_run` the run
-    takes its place among the others, and the next one begins where it ends.
+    With the window `previous_period` the run exports the last complete period again. With `since_last_run`
+    the window of the next run begins where the window of this run ends.
     """
     job_id = await run_now(services, user, schedule_id, idempotency_key)
     response.headers["Location"] = f"/exports/jobs/{job_id}"
@@ -175,15 +186,15 @@ async def run_schedule(
 @router.get(
     "/{schedule_id}/runs",
     operation_id="listRuns",
-    summary="What became of a schedule's runs, newest first",
+    summary="List the runs of a schedule, newest first",
     response_model=RunPage,
     responses=problem_responses(401, 404, 422, 500, 503),
 )
 async def list_runs(
     schedule_id: UUID, services: InjectedServices, user: CurrentUser, limit: Limit = 20, cursor: Cursor = None
 ) -> RunPage:
-    """Each run is a job, whose file and manifest are where every job's are."""
-    await visible_schedule(services, user, schedule_id)
+    """Each run is a job. Its file and its manifest have the paths of every job."""
+    await find_schedule(services, user, schedule_id)
     before = pagination.decode(cursor) if cursor else None
     rows = await services.schedule_reads.runs(schedule_id, before=before, limit=limit + 1)
     shown, following = pagination.page_of(rows, limit)

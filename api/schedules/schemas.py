@@ -1,4 +1,4 @@
-"""Bodies of requests and answers about schedules."""
+"""Bodies of requests and responses about schedules."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from streaming_exporter.events import JobError, Word
 SHOWN_RUNS = 5
 MAX_DELAY = 7 * 24 * 3600
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
-"""Of a window's beginning: far from the ends of the calendar, where a time zone may lead beyond them."""
+"""Limits of a window's begin. At the ends of the calendar a time zone could lead out of it."""
 
 SCHEDULE_EXAMPLE: dict[str, Any] = {
     "export_type": "ledger",
@@ -37,27 +37,30 @@ Recipients = Annotated[
     Field(
         max_length=50,
         validation_alias=AliasChoices("email_recipients", "recipients"),
-        description="Mail addresses that are told how each run ended; also accepted as `recipients`",
+        description="Mail addresses that get a mail when a run ends; `recipients` is accepted too",
     ),
 ]
 When = Annotated[
     str,
     Field(max_length=200, description="`daily`, `weekly`, `monthly`, or a cron expression of five fields"),
 ]
-TimeOfDay = Annotated[str | None, Field(description="Such as 06:30; default 00:00; not with cron")]
+TimeOfDay = Annotated[
+    str | None, Field(description="Time of day, such as 06:30. Default: 00:00. Not with a cron expression")
+]
 Day = Annotated[
     int | None,
     Field(
         strict=True,
-        description="weekly: 0 (Monday) to 6; monthly: 1 to 31, the last where a month is shorter",
+        description="weekly: 0 (Monday) to 6; monthly: 1 to 31, in shorter months the last day",
     ),
 ]
-Zone = Annotated[str, Field(max_length=100, description="IANA name; default UTC")]
+Zone = Annotated[str, Field(max_length=100, description="IANA name of the time zone. Default: UTC")]
 Window = Annotated[
     Windowing,
     Field(
-        description="Limits the dataset's time column: to the whole local day, week or month before the run "
-        "(with cron: since the run before), or to the time since the last run. Files tile: no overlap, no gap"
+        description="Limits the rows by the dataset's time column. `previous_period`: the complete local day, "
+        "week or month before the run (with cron: since the previous run). `since_last_run`: the time since "
+        "the last run. Windows have no overlaps and no gaps"
     ),
 ]
 WindowFrom = Annotated[
@@ -65,7 +68,7 @@ WindowFrom = Annotated[
     Field(
         ge=EARLIEST,
         le=LATEST,
-        description="Where the next window begins, 1970 to 2100; default: where the last one ended",
+        description="Begin of the next window, from 1970 to 2100. Default: the end of the last one",
     ),
 ]
 Delay = Annotated[
@@ -74,14 +77,16 @@ Delay = Annotated[
         strict=True,
         ge=0,
         le=MAX_DELAY,
-        description="Seconds that a run waits for rows that arrive late",
+        description="Seconds that a run waits for rows that are written late",
     ),
 ]
-Catching = Annotated[CatchUp, Field(description="What becomes of runs that were missed in an outage")]
+Catching = Annotated[
+    CatchUp, Field(description="Runs that were missed in an outage: start the last one, all, or none")
+]
 
 
 class ScheduleOrder(Order):
-    """An export on a calendar."""
+    """A request for exports on a calendar."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": SCHEDULE_EXAMPLE})
 
@@ -98,7 +103,7 @@ class ScheduleOrder(Order):
 
 
 class SchedulePatch(BaseModel):
-    """What is to change; what is left out stays. The dataset of a schedule cannot be changed."""
+    """The fields to change; the others stay. The dataset of a schedule cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"active": False}})
 
@@ -121,7 +126,7 @@ class SchedulePatch(BaseModel):
 
 
 class ScheduleView(BaseModel):
-    """A schedule; ``next_runs`` are in its own zone, empty while it is paused."""
+    """A schedule. ``next_runs`` are in its time zone; there are none while it is paused."""
 
     id: UUID
     user_id: str
@@ -152,20 +157,20 @@ class ScheduleView(BaseModel):
 
     @classmethod
     def of(cls, row: Row[Any]) -> "ScheduleView":
-        """The schedule as its row has it."""
+        """Return the view of a schedule's row."""
         known = {name: getattr(row, name) for name in cls.model_fields if hasattr(row, name)}
         return cls(**known, window_from=row.window_start, next_runs=_next_runs(row))
 
 
 class SchedulePage(BaseModel):
-    """Schedules, newest first; ``next_cursor`` leads to older ones."""
+    """Schedules, newest first. ``next_cursor`` is the cursor of the page with older ones."""
 
     schedules: list[ScheduleView]
     next_cursor: str | None
 
 
 class RunView(BaseModel):
-    """One run of a schedule: the minute it was due at, what became of it; ``seconds`` is how long it took."""
+    """One run of a schedule. ``run_at`` is the minute it was due at, ``seconds`` its duration."""
 
     export_job_id: UUID
     run_at: datetime
@@ -181,7 +186,7 @@ class RunView(BaseModel):
 
     @classmethod
     def of(cls, job: Row[Any]) -> "RunView":
-        """The run as its job's row has it."""
+        """Return the view of a run from the row of its job."""
         known = {name: getattr(job, name) for name in cls.model_fields if hasattr(job, name)}
         times = job.started_at, job.completed_at
         return cls(
@@ -195,7 +200,7 @@ class RunView(BaseModel):
 
 
 class RunPage(BaseModel):
-    """Runs, newest first; ``next_cursor`` leads to older ones."""
+    """Runs, newest first. ``next_cursor`` is the cursor of the page with older ones."""
 
     runs: list[RunView]
     next_cursor: str | None
@@ -207,7 +212,7 @@ def _next_runs(row: Row[Any]) -> list[datetime]:
     try:
         calendar = calendar_of(row)
     except Rejected:
-        return []  # the next tick says why
+        return []  # the next tick pauses the schedule with the reason
     now = datetime.now(UTC)
     due = [row.next_run, *calendar.upcoming(max(now, row.next_run), SHOWN_RUNS - 1)]
     return [run.astimezone(ZoneInfo(row.timezone)) for run in due]

@@ -159,7 +159,7 @@ def test_what_cannot_be_is_said_in_words(visit: Visit, anybody: str) -> None:
     visit.choose("gone", "csv")
     expect(page.get_by_text("its table does not exist in the source")).to_be_visible()
     visit.choose("million", "pdf")
-    expect(page.locator(".estimate")).to_contain_text("A pdf file may have 100,000 rows here")
+    expect(page.locator(".estimate")).to_contain_text("A pdf file can have at most 100,000 rows")
     expect(page.locator(".estimate")).to_have_class("estimate wrong")
     card = visit.export()
     expect(card.locator(".state")).to_have_text("Failed")

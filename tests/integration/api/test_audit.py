@@ -142,7 +142,7 @@ async def test_an_operator_sees_no_data(api: Harness, storage: ObjectStore) -> N
         assert (await olga.get(f"/exports/jobs/{own}")).json()["columns"] == ["id"]
         await api.set(job_id, status="failed", error_code="bad", error_message=f"no {secret} here")
         view = (await olga.get(f"/exports/jobs/{job_id}")).json()
-        assert view["error"] == {"code": "bad", "message": "only its user can see the reason"}
+        assert view["error"] == {"code": "bad", "message": "only the user of the job can see the reason"}
         async with olga.stream("GET", f"/exports/jobs/{job_id}/events") as stream:
             told = "".join([part async for part in stream.aiter_text()])
         assert '"failed"' in told

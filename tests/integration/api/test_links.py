@@ -103,7 +103,7 @@ async def test_a_browser_is_told_on_a_page(post: Post) -> None:
         answer = await client.get(post.path("b@example.com"), headers={"Accept": "text/html,*/*;q=0.8"})
     assert answer.status_code == 410
     assert answer.headers["content-type"].startswith("text/html")
-    assert "ask for the export again" in answer.text
+    assert "Request the export again" in answer.text
 
 
 async def test_links_can_be_revoked_one_or_all(post: Post) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from api import error_handlers as handlers
 from api.app import create_app
 from api.jobs.schemas import Order
-from api.parameters import fields_at, unknown
+from api.parameters import fields_at, unknown_name
 from api.schedules.schemas import ScheduleOrder, SchedulePatch
 from producers.tokens import sign_token
 from stream_app.settings import Settings
@@ -61,11 +61,11 @@ def test_every_model_of_a_body_refuses_what_it_does_not_know() -> None:
     ],
 )
 def test_the_nearest_name(model: type[BaseModel], path: tuple[str, ...], typed: str, meant: str) -> None:
-    assert f"did you mean {meant!r}?" in unknown("field", typed, fields_at(model, path))
+    assert f"did you mean {meant!r}?" in unknown_name("field", typed, fields_at(model, path))
 
 
 def test_a_name_that_is_like_none_gets_the_list() -> None:
-    assert unknown("field", "zzz", ["b", "a"]) == "there is no field 'zzz'; allowed: a, b"
+    assert unknown_name("field", "zzz", ["b", "a"]) == "there is no field 'zzz'; allowed: a, b"
 
 
 async def test_the_answer_names_the_field_and_the_nearest() -> None:
