@@ -69,8 +69,8 @@ class _Turns:
 class RequestLimits:
     """Refuses calls above the limits before their bodies are read.
 
-    Calls without a user do not count here, because otherwise anybody could block all users. Their limit is the
-    number of connections, and :mod:`api.server` closes connections whose client does not read.
+    Calls without a user do not count here, because otherwise anybody could block all users. Their limit is
+    the number of connections, and :mod:`api.server` closes connections whose client does not read.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, *, concurrent_calls: int = CONCURRENT_CALLS) -> None:

@@ -58,7 +58,7 @@ Zone = Annotated[str, Field(max_length=100, description="IANA name of the time z
 Window = Annotated[
     Windowing,
     Field(
-        description="Limits the rows by the dataset's time column. `previous_period`: the complete local day, "
+        description="Limits the rows by the time column of the dataset. `previous_period`: the complete day, "
         "week or month before the run (with cron: since the previous run). `since_last_run`: the time since "
         "the last run. Windows have no overlaps and no gaps"
     ),

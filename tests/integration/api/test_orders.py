@@ -221,7 +221,7 @@ async def test_a_repetition_is_not_judged_anew(api: Harness, monkeypatch: pytest
         first = await client.post("/exports/jobs", json=wanted, headers=headers)
         nowhere = SecretStr("postgresql://x@127.0.0.1:1/x")
         away = Source(changed(api.settings, source_database_url=nowhere), connections=1)
-        services = replace(api.app.state.services, estimating=away, catalog=Catalog(away.fetch))
+        services = replace(api.app.state.services, estimate_source=away, catalog=Catalog(away.fetch))
         monkeypatch.setattr(api.app.state, "services", services)
         again = await client.post("/exports/jobs", json=wanted, headers=headers)
         other = await client.post("/exports/jobs", json=order(columns=["nope"]), headers=headers)

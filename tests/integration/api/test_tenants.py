@@ -64,7 +64,7 @@ async def shop(api: Harness, database: asyncpg.Connection) -> AsyncIterator[Harn
     }
     services = api.app.state.services
     api.app.state.services = replace(
-        services, datasets={**services.datasets, **datasets}, catalog=Catalog(services.estimating.fetch)
+        services, datasets={**services.datasets, **datasets}, catalog=Catalog(services.estimate_source.fetch)
     )
     yield api
     api.app.state.services = services
