@@ -1,10 +1,10 @@
 """Filters of a request as SQL conditions. Pure.
 
-Every value is checked here, for a clear error, then handed to PostgreSQL as text and cast there to the
-column's own type, so that any type (enum, inet, range, domain) compares as the database compares it.
+Each value is checked here, for a clear error. Then PostgreSQL receives it as text and casts it to the type
+of the column, so every type (enum, inet, range, domain) is compared as the database compares it.
 
-A row whose value is NULL is found by ``ne``, ``not_in`` and ``is_null: true``, and by no other operator. A
-``null`` as value, also in a list, stands for NULL.
+The operators ``ne``, ``not_in`` and ``is_null: true`` find rows whose value is NULL; no other operator does.
+A ``null`` as value, also in a list, stands for NULL.
 """
 
 import re
@@ -31,26 +31,28 @@ _EXPECTED = {
     Kind.UUID: "a UUID",
     Kind.DATE: "a date such as 2026-01-31",
     Kind.TIME: "a time such as 13:30:00, without an offset",
-    Kind.TIMESTAMP: "a time such as 2026-01-31T13:30:00, a date, or such as now-7d",
-    Kind.TIMESTAMPTZ: "a time such as 2026-01-31T13:30:00Z, a date (midnight in UTC), or such as now-7d",
+    Kind.TIMESTAMP: "a time such as 2026-01-31T13:30:00, a date, or a relative time such as now-7d",
+    Kind.TIMESTAMPTZ: (
+        "a time such as 2026-01-31T13:30:00Z, a date (midnight in UTC), or a relative time such as now-7d"
+    ),
 }
 
 _DROPPED = {
     "tsrange": (
         r":\d\d(\.\d+)?\s*([+-]\d|[A-Za-z])|[T ]\d\d\s*[+-]\d",
-        "without offsets: its times have no zone",
+        "without offsets, because its times have no zone",
     ),
     "daterange": (r"\d:\d", "of dates, without times of day"),
 }
-"""By type, with its multirange: what PostgreSQL would drop from a bound without a word, and what to write."""
+"""By type of range: a pattern of what PostgreSQL silently ignores in a bound, and what to write instead."""
 _DROPPED |= {name.replace("range", "multirange"): value for name, value in _DROPPED.items()}
 
 
 def checked_text(column: Column, value: Any, field: str) -> str:
-    """``value`` as the database reads it.
+    """Check ``value`` and return it as text that PostgreSQL reads.
 
     Raises:
-        Rejected: it is none of the column's type; the text names ``field`` and what is allowed.
+        Rejected: the type of the column has no such value. The text names ``field`` and what is allowed.
     """
     match column.kind:
         case Kind.BOOLEAN if isinstance(value, bool):
@@ -62,7 +64,7 @@ def checked_text(column: Column, value: Any, field: str) -> str:
         case Kind.NUMERIC | Kind.FLOAT:
             return _number(value, field)
         case Kind.ENUM if value not in column.labels:
-            raise Rejected(f"{value!r} is not one of its values", field=field, allowed=column.labels)
+            raise Rejected(f"the column has no value {value!r}", field=field, allowed=column.labels)
     if not isinstance(value, str):
         raise value_mismatch(field, value, _EXPECTED.get(column.kind, "a text"))
     if (dropped := _DROPPED.get(column.base)) and re.search(dropped[0], value):
@@ -77,12 +79,12 @@ def checked_text(column: Column, value: Any, field: str) -> str:
 
 
 def value_mismatch(field: str, value: Any, expected: str) -> Rejected:
-    """The error of a value that is not what was expected."""
+    """Return the error for a value of the wrong type."""
     return Rejected(f"expected {expected}, got {value!r:.100}", code="bad_filter_value", field=field)
 
 
 def _integer(column: Column, value: Any, field: str) -> str:
-    """Whole numbers, also as text: JSON readers elsewhere round those beyond 2**53."""
+    """Check a whole number. Text is allowed, because many JSON libraries round numbers beyond 2**53."""
     if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,20}", value):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
@@ -107,16 +109,16 @@ def _number(value: Any, field: str) -> str:
 
 def _time(value: str) -> str:
     if time.fromisoformat(value).tzinfo is not None:
-        raise ValueError("an offset, which a time without a zone cannot have")
+        raise ValueError("a time without a zone cannot have an offset")
     return value.lstrip("Tt").replace(",", ".")
 
 
 def _timestamp(value: str) -> str:
-    """Times of a column without a zone are taken to be UTC: one with an offset is converted."""
+    """Convert a time with an offset to UTC: times of a column without a zone count as UTC."""
     parsed = datetime.fromisoformat(value)
     if parsed.tzinfo is None:
         return _as_postgres(value, parsed, "")
-    return _as_postgres(value, parsed.astimezone(UTC), "", anew=True)
+    return _as_postgres(value, parsed.astimezone(UTC), "", rewrite=True)
 
 
 def _timestamptz(value: str) -> str:
@@ -126,12 +128,12 @@ def _timestamptz(value: str) -> str:
     return _as_postgres(value, parsed.astimezone(UTC), "+00:00")
 
 
-def _as_postgres(value: str, parsed: datetime, offset: str, *, anew: bool = False) -> str:
-    """The same time as PostgreSQL reads it, with all digits of its second, which Python cuts to six.
+def _as_postgres(value: str, parsed: datetime, offset: str, *, rewrite: bool = False) -> str:
+    """Return the time as text for PostgreSQL, with all digits of its second: Python keeps only six.
 
-    It is written anew where the two do not read it alike: weeks, and a comma before the fraction.
+    The text is rewritten if PostgreSQL does not read it as Python does: a week date, or a decimal comma.
     """
-    if not anew and "W" not in value and "," not in value:
+    if not rewrite and "W" not in value and "," not in value:
         return value
     fraction = re.search(r"[.,](\d+)", value)
     whole = parsed.replace(microsecond=0, tzinfo=None).isoformat()
@@ -148,7 +150,7 @@ _PARSERS: dict[Kind, Callable[[str], str]] = {
 
 
 MAX_VALUES = 10_000
-"""Longest list that ``in`` and ``not_in`` take."""
+"""Largest number of values in a list for ``in`` and ``not_in``."""
 
 COMPARISONS: dict[str, Callable[[Any, Any], ColumnElement[bool]]] = {
     "eq": lambda column, value: column == value,
@@ -163,7 +165,7 @@ TEXTUAL = ("prefix", "contains")
 
 
 class NamedType(UserDefinedType[Any]):
-    """A type as PostgreSQL itself spells it (``format_type``), such as ``numeric(18,6)``."""
+    """A type by the name that PostgreSQL gives it (``format_type``), such as ``numeric(18,6)``."""
 
     cache_ok = True
 
@@ -171,12 +173,12 @@ class NamedType(UserDefinedType[Any]):
         self.name = name
 
     def get_col_spec(self, **_: Any) -> str:
-        """The name, as it stands after ``CAST(… AS``."""
+        """Return the name, as in ``CAST(… AS name)``."""
         return self.name
 
 
 def operators(column: Column) -> tuple[str, ...]:
-    """The operators that a filter on ``column`` may use: those that its type has."""
+    """Return the operators that a filter on ``column`` can use."""
     match column.kind:
         case Kind.JSON:
             return ("contains", "is_null")
@@ -198,20 +200,25 @@ def conditions(
     *,
     hidden: Collection[str] = (),
 ) -> list[ColumnElement[bool]]:
-    """The conditions that ``filters`` stand for; all of them must hold.
+    """Return the SQL conditions for ``filters``. A row must fulfil all of them.
 
-    ``reference`` gives the SQL expression of a column by name. ``hidden`` are columns that may be used and
-    are not named to anybody.
+    Args:
+        filters: values or operators with values, by column.
+        columns: the columns that can be used, by name.
+        reference: returns the SQL expression of a column.
+        hidden: columns that can be used but are not named in errors.
 
     Raises:
-        Rejected: an unknown column or operator, or a value that the column's type does not take.
+        Rejected: a column or operator is unknown, or a value has the wrong type.
     """
     found = []
     for name, wanted in filters.items():
         field = f"filters.{name}"
         if name not in columns:
             shown = [item for item in columns if item not in hidden]
-            raise Rejected("there is no such column", code="unknown_column", field=field, allowed=shown)
+            raise Rejected(
+                f"the dataset has no column {name!r}", code="unknown_column", field=field, allowed=shown
+            )
         column = columns[name]
         tests = wanted if isinstance(wanted, dict) else {"eq": wanted}
         for operator, value in tests.items():
@@ -247,18 +254,18 @@ def _condition(
 
 
 def _textual(target: ColumnElement[Any], column: Column, operator: str, value: str) -> ColumnElement[bool]:
-    """Equal texts begin with and contain each other, whatever the type calls equal."""
+    """Return the condition of ``prefix`` or ``contains``, which agrees with the type's own ``=``."""
     text = cast(target, Text)
     if column.base == "citext":
         return (text.istartswith if operator == "prefix" else text.icontains)(value, autoescape=True)
     found = (text.startswith if operator == "prefix" else text.contains)(value, autoescape=True)
     if column.base == "bpchar" and value.endswith(" "):
-        return or_(found, target == _cast(value, column))  # blanks at the end count for nothing
+        return or_(found, target == _cast(value, column))  # spaces at the end are ignored
     return found
 
 
 def _typed(column: Column, value: Any, field: str) -> ColumnElement[Any]:
-    """``value`` as the database reads it: checked, as text, cast to the column's type."""
+    """Check ``value`` and return it, cast to the type of the column."""
     return _cast(checked_text(column, value, field), column)
 
 
@@ -269,7 +276,7 @@ def _cast(text: str, column: Column, suffix: str = "") -> ColumnElement[Any]:
 def _in_list(
     target: ColumnElement[Any], column: Column, operator: str, values: Sequence[Any], field: str
 ) -> ColumnElement[bool]:
-    """``in`` and ``not_in`` say of each value what ``eq`` and ``ne`` say of it."""
+    """Return the condition of ``in`` or ``not_in``, which compare each value as ``eq`` and ``ne`` do."""
     texts = [checked_text(column, item, field) for item in values if item is not None]
     with_null = len(texts) < len(values)
     if not texts:
@@ -282,9 +289,10 @@ def _in_list(
 
 
 def _one_of(target: ColumnElement[Any], column: Column, texts: Sequence[str]) -> ColumnElement[bool]:
-    """One array constant: ten thousand casts take both sides half a second to write and to read.
+    """Return the condition that the column equals one of ``texts``.
 
-    Types of unknown kinds are cast one by one, since their arrays may not be separated by commas.
+    The values are one array constant: ten thousand casts would take half a second to write and to parse.
+    Values of types of unknown kinds are cast one by one, because their arrays can have other delimiters.
     """
     if column.kind is Kind.OTHER:
         return target.in_([_cast(text, column) for text in texts])
@@ -292,7 +300,7 @@ def _one_of(target: ColumnElement[Any], column: Column, texts: Sequence[str]) ->
 
 
 def _none_of(target: ColumnElement[Any], column: Column, texts: Sequence[str]) -> ColumnElement[bool]:
-    """The opposite, for values that are not NULL; not every type that has ``=`` has ``<>``."""
+    """Return the opposite condition, for values that are not NULL. Some types have ``=`` without ``<>``."""
     if column.kind is Kind.OTHER:
         return and_(target.is_not(None), *(target.is_distinct_from(_cast(text, column)) for text in texts))
     return target != all_(_array(column, texts))

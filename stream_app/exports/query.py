@@ -1,4 +1,4 @@
-"""From a request to the SELECT that yields its rows, before any format. Pure."""
+"""The SQL of an export: the SELECT of its rows, and the statement that COPY runs. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ _CANONICAL: dict[Kind, str] = {
     Kind.INTEGER: r"0|-?[1-9][0-9]{0,18}",
     Kind.UUID: r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
 }
-"""How PostgreSQL itself writes values of these kinds: no other text is one of theirs."""
+"""Patterns of the only texts that PostgreSQL writes for values of these kinds."""
 
 _LIMITS = {"int2": 2**15, "int4": 2**31, "int8": 2**63, "oid": 2**32}
 
@@ -43,11 +43,13 @@ _LIMITS = {"int2": 2**15, "int4": 2**31, "int8": 2**63, "oid": 2**32}
 def ownership_conditions(
     column: Column, target: ColumnElement[Any], user_id: str
 ) -> list[ColumnElement[bool]]:
-    """The conditions under which a row is the user's: ``target::text = user_id``, to the byte.
+    """Return the conditions for the rows of the user: ``target::text = user_id``, byte for byte.
 
-    Where the type's own ``=`` says the same for this id it is used alone, so that an index serves it. Where
-    it says more (a ``citext``, a number with another scale), it is used to search and the text decides.
-    Elsewhere the text alone does. No id is an error: one that the type cannot hold owns nothing.
+    If the type's own ``=`` gives the same result for this id, it is the only condition, because an index can
+    serve it. If it finds more rows (``citext``, a number with another scale), it is the condition for the
+    index and the text is compared as well. For all other types only the text is compared.
+
+    No id is an error: a user whose id the type cannot hold owns no rows.
     """
     if (canonical := _CANONICAL.get(column.kind)) is not None:
         if not re.fullmatch(canonical, user_id, re.ASCII) or not _fits(column, user_id):
@@ -84,22 +86,23 @@ DIALECT = asyncpg.dialect()  # type: ignore[no-untyped-call]
 
 @dataclass(frozen=True, slots=True)
 class RowQuery:
-    """The rows of one export: ``select`` yields ``columns`` in their order, one row each."""
+    """The query for the rows of one export: ``select`` returns ``columns`` in their order."""
 
     select: Select[Any]
     columns: tuple[Column, ...]
 
 
 def reference(name: str) -> ColumnElement[Any]:
-    """The column called ``name``, always quoted."""
+    """Return the column ``name``, always quoted."""
     return column(quoted_name(name, quote=True))
 
 
 def row_query(source: SourceTable, request: ExportRequest) -> RowQuery:
-    """The rows that ``request`` asks for.
+    """Return the query for the rows of ``request``.
 
     Raises:
-        Rejected: unknown or repeated columns, bad filters, or scope ``own`` of what nobody owns.
+        Rejected: a column is unknown or repeated, a filter is wrong, or scope ``own`` needs an owner column
+            that the dataset does not have.
     """
     chosen = _chosen(source, request)
     known = {item.name: item for item in source.columns}
@@ -114,7 +117,7 @@ def row_query(source: SourceTable, request: ExportRequest) -> RowQuery:
     if request.scope == "own":
         owner = _owner(source, request)
         if wanted and source.has_computed_columns:
-            # Its own rows first: what a view computes is computed for nobody else's, and cannot fail on them.
+            # The user's rows are selected first, so that a computed column cannot fail on the rows of others.
             names = dict.fromkeys((*(item.name for item in chosen), *request.filters, *source.order_columns))
             fenced = (
                 select(*map(reference, names)).select_from(origin).where(*owner).offset(literal_column("0"))
@@ -135,7 +138,7 @@ def _owner(source: SourceTable, request: ExportRequest) -> list[ColumnElement[bo
     name = source.dataset.owner
     if name is None:
         raise Rejected(
-            f"dataset {source.dataset.name!r} has no owner column, so nobody owns rows of it",
+            f"dataset {source.dataset.name!r} has no owner column, so no user has rows of their own",
             field="scope",
             allowed=["all"],
         )
@@ -143,10 +146,10 @@ def _owner(source: SourceTable, request: ExportRequest) -> list[ColumnElement[bo
 
 
 def render(statement: Select[Any]) -> str:
-    """The statement as text, values quoted by SQLAlchemy, since COPY takes no parameters.
+    """Return the statement as text with its values, because COPY accepts no parameters.
 
-    Values are text constants with doubled quotes under ``standard_conforming_strings = on``, which every
-    source connection sets.
+    SQLAlchemy writes values as constants with doubled quotes. That is safe with
+    ``standard_conforming_strings = on``, which each transaction on the source database sets.
     """
     return str(statement.compile(dialect=DIALECT, compile_kwargs={"literal_binds": True}))
 
@@ -158,15 +161,23 @@ def _chosen(source: SourceTable, request: ExportRequest) -> tuple[Column, ...]:
     for position, name in enumerate(request.columns):
         field = f"columns.{position}"
         if name not in known:
-            raise Rejected(f"there is no column {name!r}", code="unknown_column", field=field, allowed=known)
+            raise Rejected(
+                f"the dataset has no column {name!r}", code="unknown_column", field=field, allowed=known
+            )
         if name in request.columns[:position]:
-            raise Rejected(f"column {name!r} is named twice", field=field)
+            raise Rejected(f"column {name!r} is repeated; name each column once", field=field)
     return tuple(known[name] for name in request.columns)
 
 
 @dataclass(frozen=True, slots=True)
 class CopyStatement:
-    """``rows`` selects the rows, ``sql`` renders them, ``copy`` are COPY's options in asyncpg's words."""
+    """The statement of an export.
+
+    Attributes:
+        rows: SQL that selects the rows.
+        sql: SQL that selects and renders the rows.
+        copy: options of COPY, with asyncpg's names.
+    """
 
     rows: str
     sql: str
@@ -174,12 +185,12 @@ class CopyStatement:
 
     @classmethod
     def of(cls, rows: RowQuery, output: Format, options: Options) -> Self:
-        """The statement that renders ``rows`` as ``output``.
+        """Return the statement that renders ``rows`` in the format ``output``.
 
         Raises:
             Rejected: the format cannot hold these columns.
         """
-        untitled = options.model_copy(update={"title": None})  # there are as many titles as exports
+        untitled = options.model_copy(update={"title": None})  # titles differ, and would fill the cache
         copy_select, copy = _copy_select_sql(output, rows.columns, untitled)
         selected = render(rows.select)
         return cls(selected, f"WITH rows AS ({selected}) {copy_select}", copy)
@@ -189,6 +200,6 @@ class CopyStatement:
 def _copy_select_sql(
     output: Format, columns: tuple[Column, ...], options: Options
 ) -> tuple[str, Mapping[str, Any]]:
-    """What all exports of the same format and columns have in common; it is most of the SQL."""
+    """Return the part that all exports with the same format and columns share. It is most of the SQL."""
     copy_select = output.copy_select(columns, options)
     return render(copy_select.select), copy_select.copy

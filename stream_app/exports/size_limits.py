@@ -1,4 +1,4 @@
-"""Which row and column made an export too large. Pure."""
+"""The limit for the size of one row, and the search for the row that exceeds it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from stream_app.exports.query import RowQuery, render
 from streaming_exporter.errors import Rejected, value_too_large
 
 SHOWN_KEY = 100
-"""Characters of a key in an error."""
+"""Characters of a key that an error shows."""
 
 _SMALL = {
     Kind.BOOLEAN, Kind.INTEGER, Kind.FLOAT, Kind.UUID, Kind.DATE, Kind.TIME, Kind.TIMESTAMP, Kind.TIMESTAMPTZ,
@@ -23,9 +23,10 @@ _SMALL = {
 
 
 def largest_row_query(rows: RowQuery, key: Sequence[Column]) -> str:
-    """The query for the largest of ``rows``: texts of its ``key``, and the bytes of each column.
+    """Return the query for the largest of ``rows``.
 
-    It reads all rows, though no texts or bytes that are stored beside them.
+    Its columns are ``key``, the texts of the key columns, and ``sizes``, the bytes of each column. It reads
+    all rows, but not the values that PostgreSQL stores outside of them (TOAST).
     """
     names: list[ColumnElement[str]] = [func.left(cast(cell(item), Text), SHOWN_KEY) for item in key]
     sizes = [_bytes(item) for item in rows.columns]
@@ -46,7 +47,7 @@ def row_too_large(
     limit: int,
     output: str,
 ) -> Rejected:
-    """The error for the row that :func:`largest` has found."""
+    """Return the error for the row that :func:`largest_row_query` has found: its key and its sizes."""
     values, sizes = found
     size, number = max((size, number) for number, size in enumerate(sizes))
     names = " and ".join(f"{item.name} is {value!r}" for item, value in zip(key, values, strict=True))
@@ -56,7 +57,7 @@ def row_too_large(
 
 
 def _bytes(item: Column) -> ColumnElement[int]:
-    """Bytes of the column's value as a text, cheaply."""
+    """Return SQL for the bytes of the value as text. For kinds of small values it is 0."""
     if item.kind in _SMALL:
         return literal_column("0::bigint")
     value = cell(item) if item.kind in (Kind.BYTES, Kind.TEXT) else cast(as_text(item), Text)
@@ -64,7 +65,7 @@ def _bytes(item: Column) -> ColumnElement[int]:
 
 
 DEFAULT_MAX_ROW_BYTES = 13 * 2**20
-"""Bytes of the longest row, unless somebody says otherwise."""
+"""Largest size of a row if the caller gives no limit."""
 
 
 class MessageTooLong(Rejected):
@@ -72,16 +73,20 @@ class MessageTooLong(Rejected):
 
     def __init__(self, limit: int) -> None:
         super().__init__(
-            f"a row has more than {limit:,} bytes; leave its largest column or the row out",
+            f"a row has more than {limit:,} bytes, the limit for one row; leave out its largest column, "
+            "or exclude the row with a filter",
             code="value_too_large",
         )
 
 
 class MessageLimit(asyncio.Protocol):
-    """Stands between a connection's transport and its driver while one statement is copied."""
+    """Limits the size of one message of a COPY: it stands between the transport and the driver.
+
+    The driver keeps a message in memory until it is complete, whatever its size.
+    """
 
     def __init__(self, transport: asyncio.Transport, limit: int) -> None:
-        """``limit`` is how many bytes of one message are taken."""
+        """Begin to count. A message with more than ``limit`` bytes ends the connection."""
         self._transport = transport
         self._limit = limit
         self._driver = transport.get_protocol()
@@ -90,16 +95,16 @@ class MessageLimit(asyncio.Protocol):
         transport.set_protocol(self)
 
     def message_ended(self) -> None:
-        """Say that the driver has handed on what there was."""
+        """Start the next message: the driver has delivered all data up to here."""
         self._waiting = 0
 
     def remove(self) -> None:
-        """Leave the connection to its driver alone."""
+        """Connect the transport and the driver again."""
         if not self.is_exceeded:
             self._transport.set_protocol(self._driver)
 
     def data_received(self, data: bytes) -> None:
-        """Pass it on, or close the connection."""
+        """Pass the data on, or close the connection."""
         self._waiting += len(data)
         if self._waiting > self._limit:
             self.is_exceeded = True
@@ -108,17 +113,17 @@ class MessageLimit(asyncio.Protocol):
             self._driver.data_received(data)  # type: ignore[attr-defined]
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Pass it on: the driver fails what it waits for."""
+        """Pass the event on: the driver ends what waits for the connection."""
         self._driver.connection_lost(error)
 
     def eof_received(self) -> bool | None:
-        """Pass it on."""
+        """Pass the event on."""
         return self._driver.eof_received()  # type: ignore[attr-defined, no-any-return]
 
     def pause_writing(self) -> None:
-        """Pass it on."""
+        """Pass the event on."""
         self._driver.pause_writing()
 
     def resume_writing(self) -> None:
-        """Pass it on."""
+        """Pass the event on."""
         self._driver.resume_writing()

@@ -1,6 +1,6 @@
-"""What an error of the source database means for the job, and what its user is told.
+"""The errors of the source database as exceptions of the service. No other module maps them.
 
-The server's own words stay in the log: they can hold values of rows that are not the user's.
+The server's message goes to the log only: it can quote values of rows that the user must not see.
 """
 
 import re
@@ -17,39 +17,43 @@ from streaming_exporter.errors import ExporterError, Outage, Rejected, Retryable
 log = structlog.get_logger(__name__)
 
 REFUSALS: dict[str, tuple[str, str]] = {
-    "42501": ("permission_denied", "the service's role must not read the table or one of its columns"),
-    "42P01": ("missing_table", "a table that the dataset needs is missing"),
-    "3F000": ("missing_table", "a schema that the dataset needs is missing"),
-    "42703": ("missing_column", "a column that the dataset needs is missing"),
-    "53400": ("query_refused", "the statement needs more temporary space than the server allows"),
+    "42501": (
+        "permission_denied",
+        "the service's role has no permission to read the table or one of its columns",
+    ),
+    "42P01": ("missing_table", "a table of the dataset does not exist"),
+    "3F000": ("missing_table", "a schema of the dataset does not exist"),
+    "42703": ("missing_column", "a column of the dataset does not exist"),
+    "53400": ("query_refused", "the query needs more temporary space than the server allows"),
 }
-"""By SQLSTATE: the error's code, and what it says to users."""
+"""By SQLSTATE: the code of the error, and the reason that users read."""
 
 KINDS: dict[str, str] = {
-    "21": "a subquery of the dataset yields several rows",
-    "22": "a value cannot be computed or converted",
+    "21": "a subquery of the dataset returns more than one row",
+    "22": "a value cannot be calculated or converted",
     "23": "a constraint is violated",
     "42": "the dataset does not fit the database",
-    "54": "a value or the statement is larger than PostgreSQL can process",
+    "54": "a value or the query is larger than PostgreSQL can process",
     "HV": "a foreign table cannot be read",
     "P0": "a function of the dataset raised an error",
 }
-"""By class of SQLSTATE."""
+"""By class of SQLSTATE: the reason that users read."""
 
 MISCONFIGURED = frozenset({"22023", "42704"})
-"""Codes with which a server refuses a parameter of a connection."""
+"""SQLSTATEs with which a server refuses a parameter of a connection."""
 
 
 @contextmanager
 def source_errors(timed_out: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Turn an error of the driver into one of the service.
+    """Turn errors of the driver into exceptions of the service.
 
-    ``timed_out`` says whether a statement that was cancelled had used up the time that an export has.
+    Args:
+        timed_out: returns whether the export has used up its time. Then a cancelled statement is a time-out.
 
     Raises:
-        Outage: the database does not work for anybody.
-        Retryable: the error passes by itself.
-        Rejected: the statement can never succeed; the text has nothing of the server's.
+        Outage: the database does not work for any export.
+        Retryable: the error is temporary.
+        Rejected: the statement can never succeed. The text has no part of the server's message.
     """
     with metrics.count_errors("source_database"):
         try:
@@ -63,9 +67,10 @@ def source_errors(timed_out: Callable[[], bool] = lambda: False) -> Iterator[Non
 
 
 def statement_error(error: Exception, timed_out: bool = False) -> ExporterError:
-    """What an error of a statement means.
+    """Return the exception for an error of a statement.
 
-    The driver only says that a connection is lost where the server had said why: then that is what counts.
+    If the server sent the reason before the connection was lost, the driver reports the lost connection and
+    has the reason as its cause. Then the reason decides.
     """
     cause = error.__cause__ or error.__context__
     if isinstance(error, asyncpg.ConnectionDoesNotExistError) and isinstance(cause, asyncpg.PostgresError):
@@ -74,7 +79,7 @@ def statement_error(error: Exception, timed_out: bool = False) -> ExporterError:
     if not isinstance(error, asyncpg.PostgresError):
         return Retryable(text)
     if isinstance(error, asyncpg.QueryCanceledError) and timed_out:
-        return Rejected("the export took longer than is allowed; narrow it with filters", code="timeout")
+        return Rejected("the export took longer than the time limit; narrow it with filters", code="timeout")
     match meaning_of(error.sqlstate):
         case Meaning.OUTAGE:
             return Outage(text)
@@ -87,34 +92,35 @@ def statement_error(error: Exception, timed_out: bool = False) -> ExporterError:
 
 
 def is_lost_connection(error: BaseException) -> bool:
-    """Whether a connection was lost, and nobody said why."""
-    said = isinstance(error.__cause__ or error.__context__, asyncpg.PostgresError)
-    return isinstance(error, asyncpg.PostgresConnectionError | ConnectionError) and not said
+    """Return whether a connection was lost without a message of the server."""
+    has_message = isinstance(error.__cause__ or error.__context__, asyncpg.PostgresError)
+    return isinstance(error, asyncpg.PostgresConnectionError | ConnectionError) and not has_message
 
 
 def connection_error(error: Exception) -> ExporterError:
-    """What it means that there is no connection: nothing that a request could be blamed for.
+    """Return the exception for a failure to connect, which no request can cause.
 
-    A parameter of the URL that the server or a pooler refuses is refused for ever.
+    It is an outage, except if the server or a pooler refuses a parameter of the URL: that does not pass.
     """
     text = f"source database: {error or type(error).__name__}"
     state = getattr(error, "sqlstate", None)
     if state in MISCONFIGURED or "unsupported startup parameter" in str(error):
         log.error("source.url_refused", sqlstate=state, error=str(error))
         return Rejected(
-            "the source database refuses a parameter of its URL; operators: see the log",
+            "the source database refuses a parameter of the connection; operators: correct "
+            "EXPORTER_SOURCE_DATABASE_URL, the log has the server's message",
             code="source_misconfigured",
         )
     return Outage(text)
 
 
 def rejected_statement(error: asyncpg.PostgresError) -> Rejected:
-    """The error as users read it: its kind, and nothing that the server said."""
+    """Return the error for users: its kind and SQLSTATE, without the server's message."""
     state = error.sqlstate or ""
-    code, reason = REFUSALS.get(state, ("query_refused", KINDS.get(state[:2], "it cannot be run")))
+    code, reason = REFUSALS.get(state, ("query_refused", KINDS.get(state[:2], "the query cannot be run")))
     kind = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__.removesuffix("Error")).lower()
     return Rejected(
         f"the source database refused the export: {reason} ({kind}, SQLSTATE {state}); "
-        "operators find its words in the log by the id of the job or of the request",
+        "operators: the log has the server's message under the id of the job or of the request",
         code=code,
     )

@@ -1,4 +1,4 @@
-"""What each error of an object store means, and which error of the service it becomes.
+"""The errors of the object store as exceptions of the service. No other module maps them.
 
 The codes are those of https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and those that
 MinIO, Ceph and others add.
@@ -20,19 +20,19 @@ from streaming_exporter.errors import ExporterError, NeedsOperator, Outage, Reje
 
 
 class ErrorKind(StrEnum):
-    """What is done about an error."""
+    """What the service does after an error."""
 
     PASSES = "passes"
-    """It goes away by itself: the call is repeated, then the job waits."""
+    """The error is temporary: the call is repeated, then the job waits."""
 
     OPERATOR = "operator"
-    """Somebody has to mend it: the job waits and says so."""
+    """An operator has to correct something: the job waits and shows the reason."""
 
     REFUSED = "refused"
-    """This store never does that, or not with this file: the job fails at once."""
+    """The store never accepts such a call, or such a file: the job fails at once."""
 
     FAULT = "fault"
-    """This one thing went wrong: the attempt counts."""
+    """One call failed: the attempt has failed, and is repeated up to the limit of attempts."""
 
 
 _CODES = {
@@ -83,13 +83,16 @@ _CODES = {
 KIND_BY_CODE: Mapping[str, ErrorKind] = MappingProxyType(
     {code: meaning for meaning, codes in _CODES.items() for code in codes.split()}
 )
-"""The table."""
+"""The kind of each known code."""
+
+STORE_ERRORS = (MinioException, urllib3.exceptions.HTTPError, OSError, ParseError)
+"""All errors that a call of the client library raises."""
 
 _WORD = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def kind_of(code: str | None, status: int) -> ErrorKind:
-    """What an answer means; a code that nobody knows by its HTTP status."""
+    """Return the kind of an error by its code, or by its HTTP status if the code is unknown."""
     known = KIND_BY_CODE.get(code or "")
     if known is not None:
         return known
@@ -107,10 +110,10 @@ def kind_of(code: str | None, status: int) -> ErrorKind:
 
 
 def is_retryable(error: Exception) -> bool:
-    """Whether the same call may work in a moment."""
+    """Return whether the same call can succeed soon."""
     if isinstance(error, S3Error):
         return kind_of(error.code, error.response.status) is ErrorKind.PASSES
-    # A proxy, a connection that broke, an answer that is none; and nobody to ask for credentials.
+    # The error of a proxy, a broken connection, an answer that is not of S3, no source of credentials.
     return isinstance(
         error, (ServerError, InvalidResponseError, ParseError, urllib3.exceptions.HTTPError, NeedsOperator)
     )
@@ -118,36 +121,33 @@ def is_retryable(error: Exception) -> bool:
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Say what the store's errors mean; that it is away, or refuses, is never the user's fault.
+    """Turn errors of the client library into exceptions of the service, and count them.
 
     Raises:
-        NeedsOperator: it refuses the service until somebody changes something.
-        Outage: the store as a whole does not work: it is away, overloaded or full.
-        Rejected: it never takes such a file.
-        Retryable: it failed at this one thing.
+        NeedsOperator: the store refuses the service until an operator changes something.
+        Outage: the store does not work at all: it is down, overloaded or full.
+        Rejected: the store never accepts such a file.
+        Retryable: a single call failed.
     """
-    with metrics.count_errors("object_store"), _ours():
-        yield
+    with metrics.count_errors("object_store"):
+        try:
+            yield
+        except STORE_ERRORS as error:
+            raise exception_for(error) from error
 
 
-@contextmanager
-def _ours() -> Iterator[None]:
-    try:
-        yield
-    except S3Error as error:
-        raise _of_answer(error) from error
-    except urllib3.exceptions.MaxRetryError as error:
-        raise Outage(f"object store: {error}") from error
-    except (InvalidResponseError, ServerError, ParseError) as error:
-        # In place of the store something answers that is none: a proxy, a login page.
-        raise Outage(f"object store: {error}") from error
-    except urllib3.exceptions.HTTPError as error:
-        raise Outage(f"object store: {error or type(error).__name__}") from error
-    except (MinioException, OSError) as error:
-        raise Retryable(f"object store: {error}") from error
+def exception_for(error: Exception) -> ExporterError:
+    """Return the exception of the service for one of :data:`STORE_ERRORS`."""
+    if isinstance(error, S3Error):
+        return _exception_for_answer(error)
+    text = f"object store: {str(error) or type(error).__name__}"
+    # A response that is not of S3 comes from a proxy or a login page in front of the store.
+    if isinstance(error, InvalidResponseError | ServerError | ParseError | urllib3.exceptions.HTTPError):
+        return Outage(text)
+    return Retryable(text)
 
 
-def _of_answer(error: S3Error) -> ExporterError:
+def _exception_for_answer(error: S3Error) -> ExporterError:
     text = f"object store: {error.code}: {error.message}"
     code = error.code if _WORD.fullmatch(error.code or "") else "unknown"
     match kind_of(error.code, error.response.status):
@@ -157,7 +157,7 @@ def _of_answer(error: S3Error) -> ExporterError:
             return NeedsOperator(text, reason=f"the object store refuses the service ({code})")
         case ErrorKind.REFUSED:
             return Rejected(
-                f"the object store does not take such a file ({code}); operators: exporter doctor says more",
+                f"the object store does not accept such a file ({code}); operators: run exporter doctor",
                 code="store_refused",
             )
         case _:

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from threading import BoundedSemaphore
-from xml.etree.ElementTree import Element, ParseError, SubElement, tostring
+from xml.etree.ElementTree import Element, SubElement, tostring
 
 from minio.error import MinioException, S3Error
-from urllib3.exceptions import HTTPError
 
 from stream_app.storage.checksums import UNSUPPORTED, ChecksumMethod, ChecksumSupport, crc32
 from stream_app.storage.client import S3Client
+from stream_app.storage.errors import STORE_ERRORS
 from stream_app.storage.parts import MAX_PARTS, PART_SIZE, Part, largest_file
 from streaming_exporter.errors import ExporterError, Rejected
 
@@ -117,7 +117,7 @@ class MultipartUpload:
                 if error.code not in UNSUPPORTED:
                     raise
                 self._ask_for_completion(parts, checked=False)
-        except (MinioException, HTTPError, OSError, ParseError, ExporterError):
+        except (*STORE_ERRORS, ExporterError):
             if not self._is_there():
                 raise
 
@@ -147,13 +147,13 @@ class MultipartUpload:
         """Whether the object is: nobody else writes to its key, so its size says enough."""
         try:
             return self._client.stat_object(self._bucket, self._key).size == self._size
-        except (MinioException, HTTPError, OSError, ParseError, ExporterError):
+        except (*STORE_ERRORS, ExporterError):
             return False
 
     def abort(self) -> None:
         """Give the upload up. What that fails with is of no interest: it may have been completed."""
         client = self._client.with_retries(None, CLEAN_UP_SECONDS)
-        with suppress(MinioException, HTTPError, OSError, ParseError, ExporterError):
+        with suppress(*STORE_ERRORS, ExporterError):
             client._abort_multipart_upload(self._bucket, self._key, self._id)
 
 

@@ -14,15 +14,13 @@ from threading import Event
 from typing import ParamSpec, TypeVar
 from urllib.parse import quote
 from uuid import UUID
-from xml.etree.ElementTree import ParseError
 
-from minio.error import MinioException, S3Error
-from urllib3.exceptions import HTTPError
+from minio.error import S3Error
 
 from stream_app.settings import Settings
 from stream_app.storage.checksums import ChecksumMethod, ChecksumSupport, HashedStream
 from stream_app.storage.client import S3Client, s3_client
-from stream_app.storage.errors import store_errors
+from stream_app.storage.errors import STORE_ERRORS, store_errors
 from stream_app.storage.lifecycle_rules import set_lifecycle_rules
 from stream_app.storage.listing import (
     ListedObject,
@@ -258,7 +256,7 @@ class ObjectStore:
         try:
             yield
         except BaseException:
-            with suppress(MinioException, HTTPError, OSError, ParseError, ExporterError):
+            with suppress(*STORE_ERRORS, ExporterError):
                 self._client.with_retries(None, CLEAN_UP_SECONDS).remove_object(self.bucket, key)
             raise
 

@@ -59,7 +59,7 @@ async def test_one_line_tells_how_a_job_went(system: System) -> None:
     assert told[impossible.id]["error_code"] == "unknown_dataset"
     assert told[refused.id]["attempt"] == 1
     assert told[refused.id]["error_code"] == "unknown_column"
-    assert told[refused.id]["error"].startswith("columns.1: there is no column 'colour'")
+    assert told[refused.id]["error"].startswith("columns.1: the dataset has no column 'colour'")
     assert told[slow.id]["event"] == "job.cancelled"
 
 

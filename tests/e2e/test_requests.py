@@ -63,7 +63,7 @@ async def test_twenty_requests_of_all_sorts(system: System) -> None:
         (
             request(columns=["id", "colour"]),
             "unknown_column",
-            "columns.1: there is no column 'colour'; allowed: id",
+            "columns.1: the dataset has no column 'colour'; allowed: id",
         ),
         (request(filters={"id": "x"}), "bad_filter_value", "filters.id: expected a whole number, got 'x'"),
         (

@@ -140,7 +140,7 @@ async def test_the_reader_reads_what_it_was_given(deployment: Deployment) -> Non
     try:
         (row,) = await source.fetch("SELECT id, total FROM shop.orders")
         assert row["id"] == 1
-        with pytest.raises(ExporterError, match="must not read the table"):
+        with pytest.raises(ExporterError, match="has no permission to read the table"):
             await source.fetch("SELECT * FROM shop.cards")
     finally:
         await source.close()

@@ -94,5 +94,5 @@ async def test_bytes_that_are_no_utf_8_are_refused(
     async with table_of("SQL_ASCII", "convert_from('\\xe9', 'SQL_ASCII')", source_dsn, settings) as source:
         exporter = exporter_of(DATASET, source=source, catalog=Catalog(source.fetch))
         for name in READERS:
-            with pytest.raises(Rejected, match="cannot be computed or converted"):
+            with pytest.raises(Rejected, match="cannot be calculated or converted"):
                 await exported_by(exporter, storage, DATASET, name)
