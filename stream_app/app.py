@@ -137,9 +137,9 @@ def create_app(settings: Settings) -> App:
         settings=settings,
     )
     sender = create_sender(settings, engine, storage, name)
-    relay = OutboxRelay(store, emit.all)
+    relay = OutboxRelay(store, emit.publish_all)
 
-    async def prove() -> None:
+    async def check_writes() -> None:
         await test_upload(store)
 
     outcomes = settings.topic(Topic.EVENTS)
@@ -147,7 +147,7 @@ def create_app(settings: Settings) -> App:
         Brokers(settings, client_id=f"{name}-replay"),
         outcomes,
         failed_at=lambda: app.failed_at.get(outcomes),
-        prove=prove,
+        check_writes=check_writes,
     )
     validator = RequestValidator(FORMATS, datasets, AddressRules.of(settings))
     admission = RequestHandler(store, emit, validator, settings.history)
@@ -163,7 +163,7 @@ def create_app(settings: Settings) -> App:
     scheduler = Scheduler(
         ScheduleStore(engine),
         store,
-        emit.all,
+        emit.publish_all,
         validator,
         datasets,
         settings,
@@ -174,33 +174,33 @@ def create_app(settings: Settings) -> App:
     job_cleaner = JobCleaner(store, settings.history)
 
     async def admit(messages: Messages) -> None:
-        replay.check()
+        replay.require_end()
         await admission.handle(messages)
 
     async def tick(messages: Messages) -> None:
-        replay.check()
+        replay.require_end()
         await ticks.handle(messages)
 
     @app.agent(_raw(app, settings.topic(Topic.REQUESTS)), name="requests")
     async def requests(stream: faust.StreamT[bytes]) -> None:
-        await handle_in_batches(cast(faust.Stream[bytes], stream), admit, emit, prove)
+        await handle_in_batches(cast(faust.Stream[bytes], stream), admit, emit, check_writes)
 
     @app.agent(_raw(app, settings.topic(Topic.EVENTS)), name="lifecycle")
     async def lifecycle(stream: faust.StreamT[bytes]) -> None:
-        await handle_in_batches(cast(faust.Stream[bytes], stream), projector.handle, emit, prove)
+        await handle_in_batches(cast(faust.Stream[bytes], stream), projector.handle, emit, check_writes)
 
     @app.agent(_raw(app, settings.topic(Topic.TICKS)), name="ticks")
     async def schedules(stream: faust.StreamT[bytes]) -> None:
-        await handle_in_batches(cast(faust.Stream[bytes], stream), tick, emit, prove)
+        await handle_in_batches(cast(faust.Stream[bytes], stream), tick, emit, check_writes)
 
     async def work() -> None:
         """Work once there is a bucket to put files into; requests are admitted meanwhile."""
         await retry_until_possible(storage.call, storage.ensure_bucket)
-        await replay.over()
+        await replay.wait()
         await dispatcher.work()
 
     async def rescue() -> None:
-        await replay.over()
+        await replay.wait()
         await dispatcher.rescue()
 
     @app.service
@@ -221,9 +221,9 @@ def create_app(settings: Settings) -> App:
                 bucket_cleaner.run(),
                 job_cleaner.run(),
             ):
-                self.add_future(self._never_ending(task))
+                self.add_future(self._require_endless(task))
 
-        async def _never_ending(self, task: Coroutine[Any, Any, None]) -> None:
+        async def _require_endless(self, task: Coroutine[Any, Any, None]) -> None:
             """One that ends, however, takes the worker with it: it would live on with a part missing."""
             try:
                 await task
@@ -246,7 +246,7 @@ def create_app(settings: Settings) -> App:
     return app
 
 
-def ending_seconds(settings: Settings) -> float:
+def stop_timeout(settings: Settings) -> float:
     """How long a worker may take to stop: the longest of what it waits for, and closing its connections."""
     exports = settings.drain_seconds + DRAIN_SECONDS
     deliveries = settings.delivery_timeout_seconds + SETTLE_SECONDS + REST_SECONDS
@@ -269,7 +269,7 @@ def create_worker_health(settings: Settings, app: App) -> WorkerHealth:
         },
         watchdog=Watchdog(settings.stuck_seconds),
         exit_timer=ExitTimer(settings.stuck_seconds),
-        ending=ending_seconds(settings),
+        ending=stop_timeout(settings),
         ready_file=settings.ready_file,
     )
 

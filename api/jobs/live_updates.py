@@ -189,11 +189,11 @@ class LiveUpdates:
         }
         await self._read_jobs(known | self._of_job.keys())
         for users in _parts(self._of_user, USERS_READ):
-            self._offer(await self._records.unfinished_of(users, UNFINISHED_LISTED))
+            self._offer(await self._records.list_unfinished(users, UNFINISHED_LISTED))
 
     async def _read_jobs(self, ids: Iterable[UUID]) -> None:
         for part in _parts(ids):
-            self._offer(await self._records.some(part))
+            self._offer(await self._records.get_many(part))
 
     def _offer(self, jobs: Sequence[ExportJob]) -> None:
         for job in jobs:

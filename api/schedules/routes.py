@@ -91,7 +91,7 @@ async def list_schedules(
         )
     owner = user.data_owner if user_id is None else user_id
     audit_log.set_object("schedules", "all" if owner is None else "of", owner=owner)
-    rows = await services.schedule_reads.newest(
+    rows = await services.schedule_reads.list_newest(
         owner,
         active=active,
         before=pagination.decode(cursor) if cursor else None,

@@ -32,7 +32,7 @@ from stream_app.schedules.runs import (
     planning_error,
     run_request,
 )
-from stream_app.schedules.windows import Run, Window, Windowing, period_before, starts_at
+from stream_app.schedules.windows import Run, Window, Windowing, earliest_start, period_before
 from streaming_exporter.errors import InDoubt, Rejected
 
 log = structlog.get_logger(__name__)
@@ -55,7 +55,7 @@ async def create(services: ApiServices, user: User, order: ScheduleOrder) -> Row
     """
     limit = services.settings.user_schedule_limit
     values = await _checked(services, user, user.id, order, None)
-    row = await services.schedules.create({"id": uuid4(), "user_id": user.id, **values}, most=limit)
+    row = await services.schedules.create({"id": uuid4(), "user_id": user.id, **values}, limit=limit)
     if row is None:
         raise Problem(
             409, "too_many_schedules", f"You may have {limit} schedules; delete one, or change one of them"
@@ -63,9 +63,9 @@ async def create(services: ApiServices, user: User, order: ScheduleOrder) -> Row
     return row
 
 
-async def end_grant(services: ApiServices, user: User, schedule_id: UUID) -> None:
+async def revoke_all_rows(services: ApiServices, user: User, schedule_id: UUID) -> None:
     """End the leave of a schedule to take every row, where its owner's token lacks the role for it."""
-    if not user.can_export_all and await services.schedules.end_grant(schedule_id, user_id=user.id):
+    if not user.can_export_all and await services.schedules.revoke_all_rows(schedule_id, user_id=user.id):
         log.info("schedule.grant_ended", schedule_id=str(schedule_id), user_id=user.id)
 
 
@@ -76,7 +76,7 @@ async def change(services: ApiServices, user: User, schedule_id: UUID, patch: Sc
         Rejected: it makes no sense as it would be.
         Problem: there is none, or the change is not allowed.
     """
-    await end_grant(services, user, schedule_id)
+    await revoke_all_rows(services, user, schedule_id)
     if patch.model_fields_set == {"active"} and patch.active is False:
         return await _pause(services, user, schedule_id)
     while True:
@@ -171,7 +171,7 @@ async def _checked(
         "catch_up": order.catch_up,
         "active": order.active,
         "next_run": calendar.next_run(now) if order.active else None,
-        "window_start": _mark(order, known, now),
+        "window_start": _window_start(order, known, now),
         "column_kinds": await _kinds(services, order),
         **granted,
     }
@@ -200,7 +200,7 @@ def _grant(
     return {"all_rows_until": services.clock.now() + rights.grant}
 
 
-def _mark(order: ScheduleOrder, known: Row[Any] | None, now: datetime) -> datetime | None:
+def _window_start(order: ScheduleOrder, known: Row[Any] | None, now: datetime) -> datetime | None:
     """Where the next window begins; ``None``: at the beginning of its period."""
     if order.window is Windowing.NONE:
         if order.window_from is not None:
@@ -208,8 +208,8 @@ def _mark(order: ScheduleOrder, known: Row[Any] | None, now: datetime) -> dateti
         return None
     if order.window_from is not None:
         return order.window_from
-    mark: datetime | None = known.window_start if known is not None else None
-    return now if mark is None and order.window is Windowing.SINCE_LAST_RUN else mark
+    window_start: datetime | None = known.window_start if known is not None else None
+    return now if window_start is None and order.window is Windowing.SINCE_LAST_RUN else window_start
 
 
 async def _kinds(services: ApiServices, order: ScheduleOrder) -> dict[str, str] | None:
@@ -258,7 +258,7 @@ async def run_now(services: ApiServices, user: User, schedule_id: UUID, key: str
 
 async def _record(services: ApiServices, user: User, schedule_id: UUID, job_id: UUID) -> NewJob | None:
     """Commit the run's job and how far its schedule has come; ``None``: it was there already."""
-    await end_grant(services, user, schedule_id)
+    await revoke_all_rows(services, user, schedule_id)
     now = await services.clock.read()
     async with services.schedules.transaction() as connection:
         schedule = await services.schedules.lock(connection, schedule_id, user_id=user.data_owner)
@@ -274,9 +274,9 @@ async def _record(services: ApiServices, user: User, schedule_id: UUID, job_id: 
             raise too_many(services)
         if result is SubmitResult.KNOWN:
             return None
-        if run.window is not None and not run.again:
-            mark = {"window_start": run.window.end}
-            await services.schedules.update(connection, schedule_id, mark)
+        if run.window is not None and not run.is_repeat:
+            window_start = {"window_start": run.window.end}
+            await services.schedules.update(connection, schedule_id, window_start)
     return job
 
 
@@ -306,7 +306,7 @@ def _planned(services: ApiServices, schedule: Row[Any], now: datetime, job_id: U
     """
     try:
         moves = schedule.window == Windowing.SINCE_LAST_RUN
-        run = Run(now.replace(microsecond=0), _window_now(schedule, now), again=not moves)
+        run = Run(now.replace(microsecond=0), _window_now(schedule, now), is_repeat=not moves)
         dataset = services.datasets.get(schedule.export_type)
         request = run_request(schedule, run, dataset, calendar_of(schedule).zone, job_id=job_id)
         event = request.event.model_copy(update={"data": {**request.event.data, "priority": "normal"}})
@@ -318,7 +318,7 @@ def _planned(services: ApiServices, schedule: Row[Any], now: datetime, job_id: U
         raise _unusable(str(planning_error(error))) from error
     if job.outcome is not None:
         raise _unusable(job.outcome.error.message if job.outcome.error else "")
-    not_before = starts_at(run, schedule.delay)
+    not_before = earliest_start(run, schedule.delay)
     held_back = run.window is not None and not_before > now
     return run, replace(job, not_before=not_before if held_back else None)
 

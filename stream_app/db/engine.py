@@ -100,14 +100,14 @@ def autocommitting(engine: AsyncEngine) -> AsyncEngine:
 
 
 @asynccontextmanager
-async def transaction(engine: AsyncEngine, beginning: str = "") -> AsyncIterator[AsyncConnection]:
+async def transaction(engine: AsyncEngine, script: str = "") -> AsyncIterator[AsyncConnection]:
     """A transaction with its limits, committed at the end of the block: the one place where they are opened.
 
     Nothing but the database is to be waited for in it: the server ends it after :data:`IDLE_TIMEOUT`.
 
     Args:
         engine: one :func:`autocommitting`.
-        beginning: a script without parameters; it costs no round trip of its own.
+        script: a script without parameters; it costs no round trip of its own.
 
     Raises:
         Retryable: the database is away, or a lock was not to be had; nothing was changed.
@@ -117,7 +117,7 @@ async def transaction(engine: AsyncEngine, beginning: str = "") -> AsyncIterator
         async with engine.connect() as connection:
             raw: Any = (await connection.get_raw_connection()).driver_connection
             try:
-                await raw.execute(BEGIN + beginning)
+                await raw.execute(BEGIN + script)
                 yield connection
             except BaseException as error:
                 await _roll_back(raw, error)
@@ -175,7 +175,7 @@ def _ours() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        if _is_the_values_fault(error):
+        if _is_value_error(error):
             raise
         if getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE:
             raise Locked(f"state database: {error.orig}") from error
@@ -194,7 +194,7 @@ def _where(error: DBAPIError) -> str | None:
     return getattr(getattr(error.orig, "__cause__", None), "server_source_function", None)
 
 
-def _is_the_values_fault(error: DBAPIError) -> bool:
+def _is_value_error(error: DBAPIError) -> bool:
     """By class of SQLSTATE: cardinality, data, constraint, limits; or a value that cannot be sent at all."""
     state = getattr(error.orig, "sqlstate", None)
     if state == "54000" and _where(error) == NOTIFY_QUEUE:

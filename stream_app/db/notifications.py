@@ -27,7 +27,7 @@ async def listen(
         try:
             connection = await connect_to(settings, application=application)
         except (TimeoutError, OSError, asyncpg.PostgresError) as error:
-            log.warning("listener.unconnected", error=str(error))
+            log.warning("listener.connect_failed", error=str(error))
             await asyncio.sleep(1)
             continue
         lost = asyncio.Event()
@@ -37,7 +37,7 @@ async def listen(
             wake("")
             await lost.wait()
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            log.warning("listener.lost", error=str(error))
+            log.warning("listener.disconnected", error=str(error))
         finally:
             connection.terminate()
 

@@ -20,4 +20,4 @@ def each_readable(rows: Iterable[Row[Any]], read: Callable[[Row[Any]], Read]) ->
         try:
             yield read(row)
         except Exception as error:
-            log.warning("row.unreadable", job_id=str(getattr(row, "id", "")), error=str(error))
+            log.warning("row.skipped", job_id=str(getattr(row, "id", "")), error=str(error))

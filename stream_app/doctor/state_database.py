@@ -89,7 +89,7 @@ async def check_state_database(connection: AsyncConnection, settings: Settings) 
         "outcomes",
         "every outcome is published",
         f"{jobs.unpublished} jobs have ended without their event on record",
-        "see in the workers' logs whether they reach Kafka (outcome.unpublished)",
+        "see in the workers' logs whether they reach Kafka (outcome.publish_failed)",
     )
     yield AREA.problem_if(
         jobs.unadmitted > 0,
@@ -103,7 +103,7 @@ async def check_state_database(connection: AsyncConnection, settings: Settings) 
         "expiry",
         "every file whose time is over is removed",
         f"{jobs.unexpired} files are kept longer than they should be",
-        "see in the workers' logs whether they reach the object store (outcome.unpublished)",
+        "see in the workers' logs whether they reach the object store (outcome.publish_failed)",
     )
     old = {"history": settings.history + NOT_CLEANED, "final": list(FINAL)}
     kept = await connection.scalar(_OLD, old) or 0

@@ -21,7 +21,7 @@ class Claim:
     request: ExportRequest
     started_at: datetime
     traceparent: str | None = None
-    asked_at: datetime | None = None
+    requested_at: datetime | None = None
     window: dict[str, Any] | None = None
     claimed: float = field(default_factory=time.monotonic, compare=False)
 
@@ -31,12 +31,12 @@ class Claim:
         return self.started_at + timedelta(seconds=time.monotonic() - self.claimed)
 
     @property
-    def named(self) -> dict[str, Any]:
+    def log_fields(self) -> dict[str, Any]:
         """What every line of the log about this attempt bears."""
         return {"job_id": str(self.job_id), "user_id": self.request.user_id, "attempt": self.attempt}
 
     @property
-    def traced(self) -> dict[str, Any]:
+    def trace_attributes(self) -> dict[str, Any]:
         """What its span says of it."""
         return {
             "exporter.job.id": str(self.job_id),

@@ -22,7 +22,7 @@ from streaming_exporter.events import Event, LifecycleData
 COMPRESSED = frozenset(compression.media_type for compression in COMPRESSIONS.values())
 
 
-def trusted(event: Event, *, formats: Mapping[str, Format], kept: timedelta, now: datetime) -> Event:
+def validate_outcome(event: Event, *, formats: Mapping[str, Format], kept: timedelta, now: datetime) -> Event:
     """The outcome as it is taken over; ``kept`` is how long files are kept.
 
     Raises:
@@ -150,7 +150,7 @@ _APPLY = text(
 ).columns(column("sealed", Boolean), *_RETURNED)
 
 
-async def apply(
+async def apply_events(
     connection: AsyncConnection, events: Iterable[Event], *, history: timedelta = timedelta(days=400)
 ) -> list[tuple[Event, Row[Any]]]:
     """Write what lifecycle events say; returns those that changed a record, and what is told of it.

@@ -46,15 +46,15 @@ from streaming_exporter.events import Event, ExportRequest, JobError, LifecycleD
 
 log = structlog.get_logger(__name__)
 
-UNKNOWN_KEPT = timedelta(days=7)
+UNREADABLE_KEPT = timedelta(days=7)
 """How long a job waits for a worker that understands it."""
 
-UNKNOWN = JobError(
+UNREADABLE_ERROR = JobError(
     code="unknown_request",
     message="No worker understood the request within 7 days; operators: a newer version admitted it",
 ).model_dump()
 
-WINDOW = 200
+USERS_PER_CLAIM = 200
 """How many users, and how many of the first jobs in line, one claim looks at."""
 
 EARLY_CANCELLATIONS_KEPT = timedelta(days=7)
@@ -62,7 +62,7 @@ EARLY_CANCELLATIONS_KEPT = timedelta(days=7)
 EARLY_CANCELLATIONS_RACE = timedelta(minutes=10)
 """For how long a cancellation and its request can have missed each other; later the request finds it."""
 
-AT_ONCE = 200
+CANCELLATION_BATCH = 200
 """Early cancellations that are looked at, or dropped, in one go: however many are garbage."""
 
 MAX_PUBLISH_TIMEOUT = timedelta(minutes=2)
@@ -97,9 +97,9 @@ class JobQueue:
         self._user_slots = user_slots
         self._max_attempts = max_attempts
 
-    def transaction(self, beginning: str = "") -> AbstractAsyncContextManager[AsyncConnection]:
+    def transaction(self, script: str = "") -> AbstractAsyncContextManager[AsyncConnection]:
         """A transaction with its limits, which may begin with a script: see :func:`database.transaction`."""
-        return transaction(self._autocommit, beginning)
+        return transaction(self._autocommit, script)
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[AsyncConnection]:
@@ -150,7 +150,7 @@ class JobQueue:
             async with self.statement() as connection:
                 await connection.execute(MARK_ADMITTED, {"ids": list(ids)})
 
-    async def unadmitted(self, limit: int = 100) -> list[Event]:
+    async def take_unadmitted(self, limit: int = 100) -> list[Event]:
         """Request events, from their rows, of jobs that were not admitted in time; due again after a while.
 
         A row that this version cannot make an event of is left to a newer one.
@@ -161,15 +161,15 @@ class JobQueue:
         return list(each_readable(rows, request_event_of))
 
     async def cancel(
-        self, connection: AsyncConnection, job_id: UUID, *, again: bool = False
+        self, connection: AsyncConnection, job_id: UUID, *, include_sealed: bool = False
     ) -> LifecycleData | None:
         """Ask for ``job_id`` to end; a cancellation of an unknown job is remembered for when it comes.
 
         A pending job is sealed as cancelled and its event's data returned for publication after the
         commit; the worker of a running one is notified. A completed one's file expires now. A job that
         another transaction holds is not waited for: its cancellation is remembered too.
-        ``again``: the data of one that is sealed as cancelled already is returned as well, as the API seals
-        jobs and leaves it to workers to say so.
+        ``include_sealed``: return the data of a job that is already sealed as cancelled, too. The API seals
+        jobs and leaves the publication to workers.
         """
         locked = select(ExportJob.__table__, func.now().label("now")).where(ExportJob.id == job_id)
         found = (await connection.execute(locked.with_for_update(skip_locked=True))).one_or_none()
@@ -186,7 +186,7 @@ class JobQueue:
             await self._set(connection, job_id, cancel_requested_at=asked)
         if found.outcome is not None:
             # It has ended, only not on record yet; the projection lets its file expire.
-            return _sealed_as_cancelled(found) if again else None
+            return _sealed_as_cancelled(found) if include_sealed else None
         if found.status == Status.PROCESSING:
             await connection.execute(select(func.pg_notify(WAKE_CHANNEL, str(job_id))))
             return None
@@ -196,7 +196,7 @@ class JobQueue:
     async def _set(connection: AsyncConnection, job_id: UUID, **values: Any) -> None:
         await connection.execute(update(ExportJob).where(ExportJob.id == job_id).values(**values))
 
-    async def settle_cancellations(self, ids: Sequence[UUID] | None = None) -> list[LifecycleData]:
+    async def apply_early_cancellations(self, ids: Sequence[UUID] | None = None) -> list[LifecycleData]:
         """Carry out early cancellations, of ``ids`` or the newest, whose jobs have come.
 
         Returns the outcomes, which are to be published.
@@ -209,7 +209,7 @@ class JobQueue:
             select(EarlyCancellation.job_id)
             .where(EarlyCancellation.requested_at > func.now() - EARLY_CANCELLATIONS_RACE)
             .order_by(EarlyCancellation.requested_at.desc())
-            .limit(AT_ONCE)
+            .limit(CANCELLATION_BATCH)
         )
         meant = (
             EarlyCancellation.job_id.in_(newest) if ids is None else EarlyCancellation.job_id == _any_of(ids)
@@ -224,13 +224,13 @@ class JobQueue:
             outcomes = [await self.cancel(connection, job_id) for job_id in settled]
         return [outcome for outcome in outcomes if outcome is not None]
 
-    async def forget_cancellations(self) -> None:
+    async def delete_old_cancellations(self) -> None:
         """Drop the oldest early cancellations: no request has come in :data:`EARLY_CANCELLATIONS_KEPT`."""
         old = (
             select(EarlyCancellation.job_id)
             .where(EarlyCancellation.requested_at < func.now() - EARLY_CANCELLATIONS_KEPT)
             .order_by(EarlyCancellation.requested_at)
-            .limit(AT_ONCE)
+            .limit(CANCELLATION_BATCH)
             .with_for_update(skip_locked=True)
         )
         async with self.statement() as connection:
@@ -246,7 +246,7 @@ class JobQueue:
         """
         values = {
             "after": self._last_user,
-            "window": WINDOW,
+            "window": USERS_PER_CLAIM,
             "worker": worker,
             "limit": limit,
             "lease": self._lease,
@@ -262,21 +262,21 @@ class JobQueue:
                 try:
                     claims.append(_claim_of(row, worker))
                 except Exception as error:  # a newer version's: the claim is committed, and others are in it
-                    log.warning("job.unknown_here", job_id=str(row.id), error=str(error))
+                    log.warning("job.request_unreadable", job_id=str(row.id), error=str(error))
                     unknown.append(row.id)
         if unknown:
-            await self._leave_to_others(worker, unknown)
+            await self._release_unreadable(worker, unknown)
         return claims
 
-    async def _leave_to_others(self, worker: str, ids: Sequence[UUID]) -> None:
+    async def _release_unreadable(self, worker: str, ids: Sequence[UUID]) -> None:
         """Give jobs up that this version cannot read, without a failure; after some days they have failed."""
-        error = to_json(UNKNOWN).decode()
-        values = {"worker": worker, "ids": list(ids), "kept_for": UNKNOWN_KEPT, "error": error}
+        error = to_json(UNREADABLE_ERROR).decode()
+        values = {"worker": worker, "ids": list(ids), "kept_for": UNREADABLE_KEPT, "error": error}
         try:
             async with self.statement() as connection:
                 await connection.execute(RELEASE_UNREADABLE, values)
         except Retryable as error:  # their leases run out; what else was claimed is to run
-            log.warning("job.unreleased", jobs=len(ids), error=str(error))
+            log.warning("job.release_failed", jobs=len(ids), error=str(error))
 
     async def renew(self, worker: str, progress: Sequence[Progress]) -> tuple[set[UUID], set[UUID]]:
         """Renew the leases of running attempts and record how far they are.
@@ -345,7 +345,7 @@ class JobQueue:
     async def seal(self, claim: Claim, outcome: LifecycleData) -> bool:
         """Fix how the job ends; returns whether the lease was still held, also when asked twice.
 
-        From here on the job is nobody's: it cannot be claimed, and :meth:`unpublished` hands out the
+        From here on the job is nobody's: it cannot be claimed, and :meth:`take_unpublished` hands out the
         outcome again if its event does not get through.
         """
         sealed = outcome.model_dump(mode="json", exclude_none=True)
@@ -374,7 +374,7 @@ class JobQueue:
             )
             return await connection.scalar(select(ExportJob.id).where(own)) is not None
 
-    async def completed_by(self, job_id: UUID) -> int | None:
+    async def completed_attempt(self, job_id: UUID) -> int | None:
         """The attempt whose file the job keeps, be its completion on record or only sealed."""
         completed = or_(
             ExportJob.status == Status.COMPLETED, ExportJob.outcome["status"].as_string() == Status.COMPLETED
@@ -454,10 +454,10 @@ class JobQueue:
             try:
                 sealed.append(await seal(connection, row))
             except ValidationError as error:
-                log.warning("job.unsealable", job_id=str(row.id), error=str(error))
+                log.warning("job.seal_failed", job_id=str(row.id), error=str(error))
         return sealed
 
-    async def unpublished(self, limit: int = 100) -> list[LifecycleData]:
+    async def take_unpublished(self, limit: int = 100) -> list[LifecycleData]:
         """Outcomes that were sealed a lease ago and are not applied yet: their events are due again.
 
         However many files wait to be removed, they keep no job from its end.
@@ -494,7 +494,7 @@ def _claim_of(row: Row[Any], worker: str) -> Claim:
         request=ExportRequest.parse(dict(row._mapping) | {"priority": None}),
         started_at=row.started_at,
         traceparent=row.traceparent,
-        asked_at=row.created_at,
+        requested_at=row.created_at,
         window=row.window,
     )
 

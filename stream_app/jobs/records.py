@@ -13,7 +13,7 @@ from stream_app.db.engine import autocommitting, outages_are_retryable, transact
 from stream_app.jobs.models import RUNNING, WAITING, ExportJob
 from stream_app.jobs.states import UNFINISHED
 
-LOOKED_AT = 1_000
+MAX_RECENT_JOBS = 1_000
 """Most jobs of a user that are looked at for what ended while nobody listened."""
 
 
@@ -33,7 +33,7 @@ class JobRecords:
                 job = await session.get(ExportJob, job_id)
         return None if job is None or (user_id is not None and job.user_id != user_id) else job
 
-    async def newest(
+    async def list_newest(
         self,
         user_id: str | None,
         *,
@@ -59,13 +59,13 @@ class JobRecords:
             statement.order_by(ExportJob.created_at.desc(), ExportJob.id.desc()).limit(limit)
         )
 
-    async def some(self, ids: Collection[UUID]) -> Sequence[ExportJob]:
+    async def get_many(self, ids: Collection[UUID]) -> Sequence[ExportJob]:
         """Those of ``ids`` that there are, in any order."""
         return await self._jobs(
             select(ExportJob).where(ExportJob.id == any_(literal(list(ids), ARRAY(Uuid))))
         )
 
-    async def unfinished_of(self, users: Collection[str], limit: int) -> Sequence[ExportJob]:
+    async def list_unfinished(self, users: Collection[str], limit: int) -> Sequence[ExportJob]:
         """Jobs of ``users`` that have not ended: up to ``limit`` of each, newest first."""
         of_each = func.unnest(literal(list(users), ARRAY(Text)))
         asking = of_each.table_valued(column("user_id", Text), name="asking").render_derived()
@@ -75,14 +75,14 @@ class JobRecords:
         newest = theirs.order_by(ExportJob.created_at.desc(), ExportJob.id.desc()).limit(limit).lateral()
         return await self._jobs(select(aliased(ExportJob, newest)).select_from(asking).join(newest, true()))
 
-    async def ended_since(self, user_id: str, since: datetime, limit: int) -> Sequence[ExportJob]:
+    async def list_ended_since(self, user_id: str, since: datetime, limit: int) -> Sequence[ExportJob]:
         """Up to ``limit`` of the user's jobs that ended, or whose file expired, since then; newest first.
 
-        Only the user's newest :data:`LOOKED_AT` jobs are looked at, which an index yields in this order: who
-        comes back after years costs no more than who comes back after a minute.
+        Only the user's newest :data:`MAX_RECENT_JOBS` jobs are read, in the order of an index: the cost does
+        not depend on how long ago ``since`` is.
         """
         newest = select(ExportJob).where(ExportJob.user_id == user_id)
-        newest = newest.order_by(ExportJob.created_at.desc(), ExportJob.id.desc()).limit(LOOKED_AT)
+        newest = newest.order_by(ExportJob.created_at.desc(), ExportJob.id.desc()).limit(MAX_RECENT_JOBS)
         job = aliased(ExportJob, newest.subquery())
         ended = job.status.not_in(UNFINISHED)
         lately = or_(job.completed_at >= since, job.expires_at.between(since, func.now()))
@@ -127,7 +127,7 @@ BACKLOG = text(
     """
 )
 
-PATIENCE = "5s"
+COUNT_TIMEOUT = "5s"
 """How long the database may count."""
 
 Kind = tuple[str, str, str]
@@ -146,10 +146,10 @@ async def read_backlog(engine: AsyncEngine) -> Backlog:
     """Count the unfinished jobs.
 
     Raises:
-        Retryable: the database is away, or takes longer than :data:`PATIENCE`.
+        Retryable: the database is away, or takes longer than :data:`COUNT_TIMEOUT`.
     """
     async with transaction(
-        autocommitting(engine), f"SET LOCAL statement_timeout = '{PATIENCE}'"
+        autocommitting(engine), f"SET LOCAL statement_timeout = '{COUNT_TIMEOUT}'"
     ) as connection:
         rows = (await connection.execute(BACKLOG)).all()
     return Backlog(

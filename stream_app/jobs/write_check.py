@@ -7,13 +7,13 @@ from uuid import uuid4
 from sqlalchemy import delete
 
 from stream_app.jobs.models import ExportJob
-from stream_app.jobs.projector import apply
+from stream_app.jobs.projector import apply_events
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import EVENT_OF, Status
 from stream_app.jobs.submission import RequestValidator, submit
 from streaming_exporter.events import RequestIdentity, lifecycle_event, request_event
 
-NOBODY = RequestIdentity(user_id="exporter", export_type="trial", format="none")
+TRIAL_REQUEST = RequestIdentity(user_id="exporter", export_type="trial", format="none")
 
 
 async def test_upload(store: JobQueue) -> None:
@@ -25,13 +25,13 @@ async def test_upload(store: JobQueue) -> None:
         Retryable: the database is away.
         Exception: whatever else a good message meets now.
     """
-    event = request_event(NOBODY, job_id=uuid4(), source="/exporter/trial")
+    event = request_event(TRIAL_REQUEST, job_id=uuid4(), source="/exporter/trial")
     now = datetime.now(UTC)
     job = replace(RequestValidator(formats=(), datasets=()).job(event, now=now), admitted_at=now)
     assert job.outcome is not None  # noqa: S101 - there is no dataset
     async with store.transaction() as connection:
         await submit(connection, [job])
-        ended = await apply(connection, [lifecycle_event(EVENT_OF[Status.FAILED], job.outcome)])
+        ended = await apply_events(connection, [lifecycle_event(EVENT_OF[Status.FAILED], job.outcome)])
         await connection.execute(delete(ExportJob).where(ExportJob.id == event.job_id))
     if not ended:
         raise RuntimeError("a job that was admitted could not be ended")

@@ -15,7 +15,7 @@ from stream_app.observability import metrics
 from streaming_exporter.errors import Outage, TooLarge, Unreadable
 from streaming_exporter.events import Event, Topic
 
-KEPT_OF_TOO_LARGE = (500_000, 50_000, 0)
+TRUNCATED_SIZES = (500_000, 50_000, 0)
 """Bytes: the first that Kafka takes."""
 
 _FAILURES = (ProducerSendError, KafkaError, TimeoutError, OSError)
@@ -50,9 +50,9 @@ class EventProducer:
             Outage: Kafka did not confirm it; it may or may not have arrived.
             TooLarge: Kafka does not take it even so.
         """
-        await self.all([event])
+        await self.publish_all([event])
 
-    async def all(self, events: Sequence[Event]) -> None:
+    async def publish_all(self, events: Sequence[Event]) -> None:
         """Publish many at once; all are confirmed when this returns."""
         taken = await self._publish([_Message.of(event) for event in events])
         refused = [event for event, is_taken in zip(events, taken, strict=True) if not is_taken]
@@ -75,7 +75,7 @@ class EventProducer:
         ]
         letter = _Message(Topic.DEAD_LETTERS, message.key, content, [*own, *ours])
         cut = [*ours, ("cut_from_bytes", str(len(content)).encode())]
-        shorter = [replace(letter, key=None, value=content[:size], headers=cut) for size in KEPT_OF_TOO_LARGE]
+        shorter = [replace(letter, key=None, value=content[:size], headers=cut) for size in TRUNCATED_SIZES]
         for tried in (letter, *shorter):
             if all(await self._publish([tried])):
                 break
@@ -83,7 +83,7 @@ class EventProducer:
             raise Outage(f"Kafka: {Topic.DEAD_LETTERS} takes no messages of a few hundred bytes")
         metrics.DEAD_LETTERS.labels(message.topic.removeprefix(self._prefix)).inc()
 
-    async def put_back(self, topic: Topic, event: EventT[bytes]) -> None:
+    async def requeue(self, topic: Topic, event: EventT[bytes]) -> None:
         """Put a message at the end of ``topic`` as it was received, where it holds up no other."""
         message = event.message
         own: Any = message.headers or ()

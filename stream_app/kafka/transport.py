@@ -38,10 +38,10 @@ MAX_BUFFERED_BYTES = 8 * 2**20
 FETCH_BYTES = 8 * 2**20
 """Bytes that one answer of a broker may have, beyond its first batch."""
 
-LOOKS, LOOP_LAG_INTERVAL = 3, 1.0
+OFFSET_TRIES, LOOP_LAG_INTERVAL = 3, 1.0
 """A new leader can say for a moment that its log ends before what the one before it had already delivered."""
 
-BRIEFLY = 0.02
+SHORT_PAUSE = 0.02
 """Seconds to wait for messages of other topics while one has enough of them here."""
 
 
@@ -79,7 +79,7 @@ class LosslessConsumer(Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.held = BufferedBytes()
+        self.buffered = BufferedBytes()
         self._read_offset = _NothingRead()
         self._seeks = 0
         self._seeking = asyncio.Lock()
@@ -115,11 +115,11 @@ class LosslessConsumer(Consumer):
             del committed[tp]
         begins: Mapping[TP, int] = {}
         ends: Mapping[TP, int] = {}
-        for look in range(LOOKS if assigned else 0):
+        for look in range(OFFSET_TRIES if assigned else 0):
             begins, ends = await self.earliest_offsets(*assigned), await self.highwaters(*assigned)
             if all(committed.get(tp, 0) <= ends[tp] for tp in assigned):
                 break
-            if look < LOOKS - 1:
+            if look < OFFSET_TRIES - 1:
                 await self.sleep(LOOP_LAG_INTERVAL)
         for tp in assigned:
             offset = committed.get(tp)
@@ -164,7 +164,7 @@ class LosslessConsumer(Consumer):
         self._acked_index.pop(tp, None)
         self._committed_offset[tp] = None
         self.done[tp], self.fetched[tp] = begin - 1, begin
-        for message in self.held.messages():
+        for message in self.buffered.messages():
             if message.tp == tp:
                 message.acked = True  # of the log that was: it is dealt with, and moves no offset
 
@@ -180,7 +180,7 @@ class LosslessConsumer(Consumer):
         assigned = [tp for tp in self.assignment() if tp.topic == topic]
         if not assigned:
             return
-        log.error("topic.made_anew", topic=topic, reason="it has another id; it is read from its beginning")
+        log.error("topic.recreated", topic=topic, reason="it has another id; it is read from its beginning")
         metrics.OFFSETS_LOST.labels("topic_made_anew").inc(len(assigned))
         async with self._seeking:
             begins = await self.earliest_offsets(*assigned)
@@ -219,17 +219,17 @@ class LosslessConsumer(Consumer):
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, Any]:
         """Leave with the client what there is no room for, while other topics go on."""
-        wanted = {tp for tp in active_partitions or () if self.held.of(tp.topic) < MAX_BUFFERED_BYTES}
+        wanted = {tp for tp in active_partitions or () if self.buffered.of(tp.topic) < MAX_BUFFERED_BYTES}
         if not wanted:
-            await self.sleep(BRIEFLY)
+            await self.sleep(SHORT_PAUSE)
             return {}
         if len(wanted) < len(active_partitions or ()):
-            timeout = BRIEFLY
+            timeout = SHORT_PAUSE
         return await super()._getmany(wanted, timeout)
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
         message = super()._to_message(tp, record)
-        self.held.add(message)
+        self.buffered.add(message)
         return message
 
     def _new_offset(self, tp: TP) -> int | None:
@@ -318,7 +318,7 @@ class App(faust.App):
 
     def _holds_enough_of(self, topic: str) -> bool:
         consumer = self._consumer
-        return isinstance(consumer, LosslessConsumer) and consumer.held.of(topic) >= MAX_BUFFERED_BYTES
+        return isinstance(consumer, LosslessConsumer) and consumer.buffered.of(topic) >= MAX_BUFFERED_BYTES
 
     def _new_transport(self) -> LosslessTransport:
         return LosslessTransport(self.conf.broker_consumer, self)

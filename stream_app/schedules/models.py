@@ -12,12 +12,15 @@ from stream_app.schedules.windows import CatchUp
 
 
 class ScheduledExport(Base):
-    """A standing order for exports on a calendar.
+    """A schedule: a request that is submitted again and again on a calendar.
 
-    ``next_run`` is empty while it is not active. ``window_start`` is the mark: where the next window begins.
-    ``delay`` is how many seconds a run waits for rows that arrive late. ``column_kinds`` says what those of
-    the dataset's columns are that windows and relative filters need. Until ``all_rows_until`` its runs may
-    take every row, see docs/decisions. ``failures`` counts those in a row.
+    Attributes:
+        next_run: when the next run is due. It is empty while the schedule is not active.
+        window_start: where the window of the next run begins.
+        delay: how many seconds a run waits for rows that arrive late.
+        column_kinds: the kinds of the dataset's columns that windows and relative filters use.
+        all_rows_until: until then runs can export the rows of all users (docs/decisions).
+        failures: how many runs failed in a row.
     """
 
     __tablename__ = "scheduled_exports"

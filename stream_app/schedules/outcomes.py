@@ -1,4 +1,4 @@
-"""What the end of a run means for its schedule."""
+"""Applies the outcome of a run to its schedule."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -19,8 +19,9 @@ _COMPLETED = text("UPDATE scheduled_exports SET failures = 0 WHERE id = :id AND 
 
 _LOCK = text("SELECT window_start FROM scheduled_exports WHERE id = :id FOR UPDATE")
 
-# A window that is another run's, taken again, has not moved the mark. What a later run has, or is about to
-# have, is not lost. Only the latest runs are looked at: a schedule may have had hundreds of thousands.
+# A run that exports an earlier run's window again did not advance window_start. A window that a later run has
+# exported, or is to export, is not lost. Only the latest runs are read: a schedule can have had hundreds of
+# thousands.
 _LOST = text(
     """
     WITH run AS (
@@ -32,7 +33,7 @@ _LOST = text(
         ORDER BY created_at DESC, id DESC LIMIT 1000
     )
     SELECT start FROM run
-    WHERE "end" = :mark AND start < "end" AND status IN ('failed', 'cancelled')
+    WHERE "end" = :window_start AND start < "end" AND status IN ('failed', 'cancelled')
       AND (CAST(:job_id AS uuid) IS NULL OR id = :job_id)
       AND NOT EXISTS (
           SELECT FROM run AS later
@@ -43,11 +44,12 @@ _LOST = text(
     """
 )
 
-_TAKE_BACK = text("UPDATE scheduled_exports SET window_start = :mark WHERE id = :id")
+_MOVE_BACK = text("UPDATE scheduled_exports SET window_start = :window_start WHERE id = :id")
 
-# A window that was taken back is the next run's again.
+# A window that was returned is exported by the next run, so it is no gap.
 _CLOSE = text(
-    "DELETE FROM schedule_gaps WHERE schedule_id = :id AND window_start >= :mark AND window_end <= :reached"
+    "DELETE FROM schedule_gaps "
+    "WHERE schedule_id = :id AND window_start >= :window_start AND window_end <= :reached"
 )
 
 _OPEN = text(
@@ -62,7 +64,7 @@ _OPEN = text(
     )
     INSERT INTO schedule_gaps (schedule_id, window_start, window_end)
     SELECT run.schedule_id, run.start, run."end" FROM run
-    WHERE run.start < run."end" AND run."end" <= :mark
+    WHERE run.start < run."end" AND run."end" <= :window_start
       AND NOT EXISTS (
           SELECT FROM export_jobs AS later
           WHERE later.schedule_id = run.schedule_id AND later.created_at > run.created_at
@@ -91,10 +93,17 @@ _FAILED = text(
 )
 
 
-async def note(connection: AsyncConnection, ended: Sequence[UUID], *, most_failures: int) -> None:
-    """Count failures of the jobs in ``ended`` that are runs; pause a schedule at ``most_failures`` in a row.
+async def apply_run_outcomes(
+    connection: AsyncConnection, ended: Sequence[UUID], *, max_failures: int
+) -> None:
+    """Apply the outcomes of runs to their schedules: count failures, pause, return lost windows.
 
-    Called once for each end, in the transaction that records it.
+    It is called once for each outcome, in the transaction that records the outcome.
+
+    Args:
+        connection: in that transaction.
+        ended: ids of jobs that have ended. Jobs without a schedule are ignored.
+        max_failures: how many failures in a row pause a schedule.
     """
     if not ended:
         return
@@ -103,27 +112,26 @@ async def note(connection: AsyncConnection, ended: Sequence[UUID], *, most_failu
             await connection.execute(_COMPLETED, {"id": run.schedule_id})
             continue
         if run.window is not None:
-            await _take_back(connection, run.schedule_id, run.id)
+            await _return_window(connection, run.schedule_id, run.id)
         if run.status == "failed":
             await connection.execute(
-                _FAILED, {"id": run.schedule_id, "most": most_failures, "error": run.error_message or "?"}
+                _FAILED, {"id": run.schedule_id, "most": max_failures, "error": run.error_message or "?"}
             )
 
 
-async def _take_back(connection: AsyncConnection, schedule_id: UUID, job_id: UUID) -> None:
-    """Rows that no file has are taken up by the next run, or by a run of their own.
+async def _return_window(connection: AsyncConnection, schedule_id: UUID, job_id: UUID) -> None:
+    """Have the window of a run that failed or was cancelled exported by the next run, or by a run of its own.
 
-    The next run takes them where the lost window is the last one. Where the run before was lost too, and
-    could not be taken back because this one had been planned, its window follows, and so on. A window that a
-    later one follows is a gap: the scheduler makes up for it.
+    The next run exports it if it is the schedule's last window: ``window_start`` moves back to its start. If
+    the window before it was lost too, ``window_start`` moves back further, and so on. A lost window that a
+    later window follows becomes a gap, for which the scheduler starts a run.
     """
-    reached = mark = await connection.scalar(_LOCK, {"id": schedule_id})
+    reached = await connection.scalar(_LOCK, {"id": schedule_id})
+    schedule = {"id": schedule_id, "window_start": reached}
     wanted: UUID | None = job_id
-    while (
-        start := await connection.scalar(_LOST, {"id": schedule_id, "mark": mark, "job_id": wanted})
-    ) is not None:
-        mark, wanted = start, None
-    if mark != reached:
-        await connection.execute(_TAKE_BACK, {"id": schedule_id, "mark": mark})
-        await connection.execute(_CLOSE, {"id": schedule_id, "mark": mark, "reached": reached})
-    await connection.execute(_OPEN, {"job_id": job_id, "mark": mark})
+    while (start := await connection.scalar(_LOST, {**schedule, "job_id": wanted})) is not None:
+        schedule["window_start"], wanted = start, None
+    if schedule["window_start"] != reached:
+        await connection.execute(_MOVE_BACK, schedule)
+        await connection.execute(_CLOSE, {**schedule, "reached": reached})
+    await connection.execute(_OPEN, {"job_id": job_id, "window_start": schedule["window_start"]})

@@ -137,7 +137,7 @@ def run_request(
     if run.window is not None:
         if column is not None:
             filters |= {column: run.window.limits(kinds.get(column, Kind.TIMESTAMPTZ), zone)}
-        window = window_record(run.window, column, zone) | ({"again": True} if run.again else {})
+        window = window_record(run.window, column, zone) | ({"again": True} if run.is_repeat else {})
     return _run_request(schedule, run.at, filters=filters, window=window, job_id=job_id)
 
 

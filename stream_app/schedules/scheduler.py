@@ -28,7 +28,7 @@ from stream_app.schedules.runs import (
     unplanned_run_request,
 )
 from stream_app.schedules.store import ScheduleStore
-from stream_app.schedules.windows import CatchUp, Run, Window, Windowing, plan, starts_at
+from stream_app.schedules.windows import CatchUp, Run, Window, Windowing, earliest_start, plan
 from stream_app.settings import Settings
 from streaming_exporter.errors import Rejected, Unreadable
 from streaming_exporter.events import Event, EventType, LifecycleData, lifecycle_event
@@ -98,12 +98,14 @@ class Scheduler:
                     # It would stay due for ever: it is put aside, and its owner is told why by a failed run.
                     reason = str(planning_error(item.error))
                     log.warning(
-                        "schedule.unusable",
+                        "schedule.paused",
                         schedule_id=str(item.schedule_id),
                         error=reason,
                         exc_info=item.error,
                     )
-                    await self.schedules.update(connection, item.schedule_id, paused(reason, due[0].now))
+                    await self.schedules.update(
+                        connection, item.schedule_id, paused_values(reason, due[0].now)
+                    )
             gap_ids = [job.id for item in planned for job in item.gap_jobs]
             closed = await self.schedules.close_gaps(connection, gap_ids)
             jobs = [job for item in planned for job in item.jobs]
@@ -136,10 +138,10 @@ class Scheduler:
             calendar,
             next_run=schedule.next_run,
             until=until,
-            mark=schedule.window_start,
+            window_start=schedule.window_start,
             windowing=windowing,
             catch_up=CatchUp(schedule.catch_up),
-            most=self.settings.schedule_catch_up_limit,
+            limit=self.settings.schedule_catch_up_limit,
         )
         if windowing is Windowing.NONE or not found.runs:
             gaps = ()
@@ -155,7 +157,7 @@ class Scheduler:
                 "id": schedule.id,
                 "last_run": found.runs[-1].at if found.runs else None,
                 "next_run": found.next_run,
-                "window_start": found.mark,
+                "window_start": found.window_start,
             },
         )
 
@@ -169,7 +171,7 @@ class Scheduler:
         jitter = start_delay(schedule.id, self.settings.schedule_jitter_seconds)
         job = order.job(self.validator, now=schedule.now, refusal=refusal)
         due_in = run.at + timedelta(seconds=schedule.delay) + jitter - until
-        not_before = max(schedule.now + due_in, starts_at(run, schedule.delay))
+        not_before = max(schedule.now + due_in, earliest_start(run, schedule.delay))
         return replace(job, not_before=not_before if not_before > schedule.now else None)
 
     def _failed_run(self, schedule: Row[Any], error: Rejected) -> list[NewJob]:
@@ -235,6 +237,6 @@ def _trace_attributes(job: NewJob) -> tracing.Attributes:
     }
 
 
-def paused(reason: str, at: datetime) -> dict[str, Any]:
+def paused_values(reason: str, at: datetime) -> dict[str, Any]:
     """Values of a schedule that is paused by the service."""
     return {"active": False, "next_run": None, "paused_at": at, "paused_reason": reason}

@@ -49,7 +49,7 @@ _GAPS = text(
     """
     SELECT gap.* FROM unnest(CAST(:ids AS uuid[])) AS schedule (id)
     CROSS JOIN LATERAL (
-        SELECT * FROM schedule_gaps WHERE schedule_id = schedule.id ORDER BY window_start LIMIT :most
+        SELECT * FROM schedule_gaps WHERE schedule_id = schedule.id ORDER BY window_start LIMIT :limit
     ) AS gap
     """
 )
@@ -66,9 +66,9 @@ class ScheduleStore:
     def __init__(self, engine: AsyncEngine) -> None:
         self._autocommit = autocommitting(engine)
 
-    def transaction(self, beginning: str = "") -> AbstractAsyncContextManager[AsyncConnection]:
+    def transaction(self, script: str = "") -> AbstractAsyncContextManager[AsyncConnection]:
         """A transaction with its limits, which may begin with a script: see :func:`database.transaction`."""
-        return transaction(self._autocommit, beginning)
+        return transaction(self._autocommit, script)
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[AsyncConnection]:
@@ -105,11 +105,11 @@ class ScheduleStore:
         versions = {"ids": [row.id for row in rows], "versions": [row.version for row in rows]}
         return set((await connection.scalars(_LOCK_UNCHANGED, versions)).all())
 
-    async def gaps(self, ids: Sequence[UUID], most: int) -> dict[UUID, list[Row[Any]]]:
-        """Up to ``most`` windows of each schedule that are in no file, the oldest first."""
+    async def gaps(self, ids: Sequence[UUID], limit: int) -> dict[UUID, list[Row[Any]]]:
+        """Up to ``limit`` windows of each schedule that are in no file, the oldest first."""
         found: dict[UUID, list[Row[Any]]] = {}
         async with self.statement() as connection:
-            for row in await connection.execute(_GAPS, {"ids": list(ids), "most": most}):
+            for row in await connection.execute(_GAPS, {"ids": list(ids), "limit": limit}):
                 found.setdefault(row.schedule_id, []).append(row)
         return found
 
@@ -125,10 +125,10 @@ class ScheduleStore:
 
     # --- owners --------------------------------------------------------------------------------
 
-    async def create(self, values: dict[str, Any], *, most: int | None = None) -> Row[Any] | None:
-        """Insert a schedule; returns its row, or ``None`` if its user has ``most`` schedules already."""
+    async def create(self, values: dict[str, Any], *, limit: int | None = None) -> Row[Any] | None:
+        """Insert a schedule; returns its row, or ``None`` if its user has ``limit`` schedules already."""
         async with self.transaction(submit_lock(values["user_id"])) as connection:
-            if most is not None and await self._count(connection, values["user_id"]) >= most:
+            if limit is not None and await self._count(connection, values["user_id"]) >= limit:
                 return None
             row: Row[Any] = (
                 await connection.execute(insert(ScheduledExport).values(values).returning(SCHEDULES))
@@ -154,7 +154,7 @@ class ScheduleStore:
         row: Row[Any] = (await connection.execute(statement.returning(SCHEDULES))).one()
         return row
 
-    async def end_grant(self, schedule_id: UUID, *, user_id: str) -> bool:
+    async def revoke_all_rows(self, schedule_id: UUID, *, user_id: str) -> bool:
         """Take from ``user_id``'s schedule the leave to take every row; returns whether it had it."""
         statement = (
             update(ScheduledExport)
@@ -181,7 +181,7 @@ class ScheduleStore:
                 await connection.execute(delete(ScheduleGap).where(ScheduleGap.schedule_id == schedule_id))
             return gone
 
-    async def newest(
+    async def list_newest(
         self, user_id: str | None, *, active: bool | None = None, before: Position | None = None, limit: int
     ) -> Sequence[Row[Any]]:
         """Up to ``limit`` of the user's (or everybody's) schedules, newest first, older than ``before``."""

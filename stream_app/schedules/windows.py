@@ -1,7 +1,7 @@
-"""Which part of the time line a run stands for. Pure.
+"""Computes the window of a run: the time range whose rows the run exports. Pure.
 
-Windows are half open and tile: each begins where the last one ended (the schedule's *mark*), whatever lay
-between the two runs, so pauses and missed runs make a window longer and never leave a gap.
+Windows are half open and follow each other without a gap: each begins where the one before it ended (the
+schedule's ``window_start``). Pauses and missed runs make the next window longer.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from stream_app.schedules.calendar import MONTHLY, WEEKLY, Calendar
 
 
 class Windowing(StrEnum):
-    """How a run's window is found."""
+    """How the window of a run is computed."""
 
     NONE = "none"
     PREVIOUS_PERIOD = "previous_period"
@@ -32,17 +32,17 @@ class Window:
     end: datetime
 
     def limits(self, kind: Kind, zone: ZoneInfo) -> dict[str, str]:
-        """The filter that keeps a column of ``kind`` within the window.
+        """Return the filter that limits a column of ``kind`` to the window.
 
-        Dates are those of ``zone``; times without a zone of their own are taken to be UTC.
+        Dates are those of ``zone``. Times without a zone are read as UTC.
         """
         return {"gte": as_filter_value(self.start, kind, zone), "lt": as_filter_value(self.end, kind, zone)}
 
 
 def window_of(
-    windowing: Windowing, calendar: Calendar, run: datetime, mark: datetime | None
+    windowing: Windowing, calendar: Calendar, run: datetime, window_start: datetime | None
 ) -> Window | None:
-    """The window of the run at ``run`` where the last window ended at ``mark``."""
+    """Return the window of the run at ``run``, where the window before it ended at ``window_start``."""
     match windowing:
         case Windowing.NONE:
             return None
@@ -50,14 +50,14 @@ def window_of(
             natural = period_before(calendar, run)
         case Windowing.SINCE_LAST_RUN:
             natural = Window(_previous(calendar, run), run)
-    start = natural.start if mark is None else mark
+    start = natural.start if window_start is None else window_start
     return Window(start, max(start, natural.end))
 
 
 def period_before(calendar: Calendar, run: datetime) -> Window:
-    """The whole local day, week (from Monday) or month before that of ``run``.
+    """Return the local day, week (from Monday) or month before that of ``run``.
 
-    A cron expression has no other period than from one run to the next.
+    With a cron expression the period is the time from the run before to ``run``.
     """
     if calendar.is_cron:
         return Window(_previous(calendar, run), run)
@@ -66,7 +66,7 @@ def period_before(calendar: Calendar, run: datetime) -> Window:
 
 
 def _period(calendar: Calendar, day: date) -> tuple[date, date]:
-    """The first day of the period of ``day``, and that of the period before it."""
+    """Return the first day of the period that contains ``day``, and of the period before it."""
     if calendar.schedule == WEEKLY:
         first = day - timedelta(days=day.weekday())
         return first, first - timedelta(days=7)
@@ -84,11 +84,11 @@ def _previous(calendar: Calendar, run: datetime) -> datetime:
 
 
 MISSED_AFTER = timedelta(minutes=5)
-"""A run that is later than this was missed."""
+"""A run that starts later than this counts as missed."""
 
 
 class CatchUp(StrEnum):
-    """What becomes of runs that were missed."""
+    """Which of the runs that were missed take place: the last one, all, or none."""
 
     LAST = "last"
     ALL = "all"
@@ -97,20 +97,24 @@ class CatchUp(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run: the minute it was due at, and the window that it stands for.
+    """One run.
 
-    ``again``: the window is another run's; this one has not moved the mark, and gives nothing back.
+    Attributes:
+        at: the minute at which it is due.
+        window: the time range that it exports, or ``None``.
+        is_repeat: True if the run exports an earlier run's window again. It does not advance
+            ``window_start``.
     """
 
     at: datetime
     window: Window | None
-    again: bool = False
+    is_repeat: bool = False
 
 
-def starts_at(run: Run, delay: int) -> datetime:
-    """When a run may start by the database's clock: ``delay`` after its minute and the end of its window.
+def earliest_start(run: Run, delay: int) -> datetime:
+    """Return when a run can start, by the database's clock: after its minute and the end of its window.
 
-    ``delay`` is how many seconds rows may arrive late.
+    ``delay`` is added: how many seconds rows can arrive late.
     """
     end = run.at if run.window is None else max(run.at, run.window.end)
     return end + timedelta(seconds=delay)
@@ -118,11 +122,11 @@ def starts_at(run: Run, delay: int) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Runs to start, oldest first; when the next one is due; where the next window begins."""
+    """The runs to start, oldest first, and the new ``next_run`` and ``window_start`` of the schedule."""
 
     runs: tuple[Run, ...]
     next_run: datetime
-    mark: datetime | None
+    window_start: datetime | None
 
 
 @lru_cache(maxsize=4096)  # what is due in one minute has few calendars
@@ -131,23 +135,23 @@ def plan(
     *,
     next_run: datetime,
     until: datetime,
-    mark: datetime | None,
+    window_start: datetime | None,
     windowing: Windowing,
     catch_up: CatchUp,
-    most: int,
+    limit: int,
 ) -> Plan:
-    """The runs due from ``next_run`` to ``until``, at ``most`` as many of them: the latest.
+    """Plan the runs that are due from ``next_run`` to ``until``: the latest ones, ``limit`` at most.
 
-    What is left out is no gap: the window of the first run reaches back to the mark.
+    Runs that are left out make no gap: the window of the first planned run begins at ``window_start``.
     """
-    count = most if catch_up is CatchUp.ALL else 1
+    count = limit if catch_up is CatchUp.ALL else 1
     later = calendar.latest(next_run, until, count)
     due = [next_run, *later][-count:]
     if catch_up is CatchUp.NONE and until - due[-1] > MISSED_AFTER:
         due = []
     runs = []
     for at in due:
-        window = window_of(windowing, calendar, at, mark)
-        mark = window.end if window else mark
+        window = window_of(windowing, calendar, at, window_start)
+        window_start = window.end if window else window_start
         runs.append(Run(at, window))
-    return Plan(tuple(runs), calendar.next_run(until), mark)
+    return Plan(tuple(runs), calendar.next_run(until), window_start)

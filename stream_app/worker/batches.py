@@ -1,4 +1,4 @@
-"""Events in batches that grow with the load, acknowledged in order once they are dealt with."""
+"""Handles the messages of a topic in batches that grow with the load, and acknowledges them in order."""
 
 import asyncio
 import time
@@ -18,22 +18,22 @@ from streaming_exporter.events import Event, Headers, Topic, decode
 
 log = structlog.get_logger(__name__)
 
-MOST = 500
-MOST_BYTES = 2 * 2**20
-"""Messages of a batch, and their bytes: decoded they take several times as many."""
+MAX_MESSAGES = 500
+MAX_BYTES = 2 * 2**20
+"""Limits of a batch: messages, and bytes. Decoded messages take several times as much memory."""
 
 Messages = Sequence[EventT[bytes]]
 Handle = Callable[[Messages], Awaitable[None]]
-Prove = Callable[[], Awaitable[None]]
-"""Does what good messages lead to, leaves nothing behind, and raises whatever prevents it."""
+WriteCheck = Callable[[], Awaitable[None]]
+"""Makes the writes that messages lead to, leaves nothing behind, and raises the error if one fails."""
 Decoded = Sequence[tuple[EventT[bytes], Event]]
 """Messages, each with the event that it holds."""
 Undecoded = Sequence[tuple[EventT[bytes], Unreadable]]
-"""Messages that no event can be read from, each with why."""
+"""Messages that hold no event, each with the reason."""
 
 
 def decode_all(messages: Messages, topic: Topic) -> tuple[Decoded, Undecoded]:
-    """The events of a batch in their order, and the messages that hold none, or none of ``topic``."""
+    """Return the events of a batch in their order, and the messages without an event of ``topic``."""
     read: list[tuple[EventT[bytes], Event]] = []
     unread: list[tuple[EventT[bytes], Unreadable]] = []
     for message in messages:
@@ -48,21 +48,23 @@ def decode_all(messages: Messages, topic: Topic) -> tuple[Decoded, Undecoded]:
     return read, unread
 
 
-async def handle_in_batches(stream: Stream[bytes], handle: Handle, emit: EventProducer, prove: Prove) -> None:
-    """Hand whatever has arrived to ``handle``, in batches of at most :data:`MOST`, then acknowledge it.
+async def handle_in_batches(
+    stream: Stream[bytes], handle: Handle, emit: EventProducer, check_writes: WriteCheck
+) -> None:
+    """Handle the messages of a stream in batches of at most :data:`MAX_MESSAGES`, then acknowledge them.
 
     While one batch is handled the next one gathers: a quiet topic has no delay, and a topic with many waiting
     messages has large batches. Acknowledgements are in offset order, because out of order they lose events
     (https://github.com/faust-streaming/faust/issues/606).
     """
-    message_buffer = MessageBuffer(2 * MOST)
+    message_buffer = MessageBuffer(2 * MAX_MESSAGES)
 
     async def consume() -> None:
         first: EventT[bytes] | None = None
         while True:
-            # In a function of its own: what was handled is not kept until the next message comes.
+            # In a function of its own: handled messages are not kept in memory until the next message comes.
             first = await _handle_next(
-                first or await message_buffer.get(), message_buffer, handle, emit, prove
+                first or await message_buffer.get(), message_buffer, handle, emit, check_writes
             )
 
     async with asyncio.TaskGroup() as group:
@@ -74,77 +76,91 @@ async def handle_in_batches(stream: Stream[bytes], handle: Handle, emit: EventPr
 
 
 async def _handle_next(
-    first: EventT[bytes], message_buffer: MessageBuffer, handle: Handle, emit: EventProducer, prove: Prove
+    first: EventT[bytes],
+    message_buffer: MessageBuffer,
+    handle: Handle,
+    emit: EventProducer,
+    check_writes: WriteCheck,
 ) -> EventT[bytes] | None:
-    """Handle ``first`` and what waits, up to a batch; returns the message that was one too many, if any."""
+    """Handle a batch that begins with ``first``; return the message for which it had no room."""
     cast(App, first.app).message_buffers[first.message.topic] = message_buffer
     batch, size = [first], len(first.message.value or b"")
     over: EventT[bytes] | None = None
-    while len(batch) < MOST and not message_buffer.is_empty:
+    while len(batch) < MAX_MESSAGES and not message_buffer.is_empty:
         event = message_buffer.get_nowait()
         size += len(event.message.value or b"")
-        if size > MOST_BYTES:
+        if size > MAX_BYTES:
             over = event
             break
         batch.append(event)
-    await _handle_all(batch, handle, emit, prove)
+    await _handle_all(batch, handle, emit, check_writes)
     message_buffer.note_handled(batch)
     for event in batch:
-        # What was read before a rebalance is read again after it, by whoever has the partition.
+        # A message that was read before a rebalance is read again after it, by the partition's new owner.
         if event.message.generation_id == event.app.consumer_generation_id:
             event.ack()
     return over
 
 
-async def _handle_all(messages: Messages, handle: Handle, emit: EventProducer, prove: Prove) -> None:
-    """Wait out failures of the parts; find a message that can never be handled, and put it aside.
+async def _handle_all(
+    messages: Messages, handle: Handle, emit: EventProducer, check_writes: WriteCheck
+) -> None:
+    """Handle messages: retry during outages, and dead-letter a message that can never be handled.
 
-    Nothing else may leave an agent: it would stand still, and with it every event behind this one.
+    No other error must leave an agent: the agent would stop, and with it every message behind this one.
     """
     app, topic = cast(App, messages[0].app), messages[0].message.topic
     try:
-        await retry_until_possible(_noting_refusals, app, topic, handle, messages)
+        await retry_until_possible(_note_outages, app, topic, handle, messages)
     except Exception as error:
         if len(messages) > 1:
             for message in messages:
-                await _handle_all([message], handle, emit, prove)
+                await _handle_all([message], handle, emit, check_writes)
             return
         log.warning("message.failed", topic=topic, error=repr(error))
-        await retry_until_possible(_noting_refusals, app, topic, _put_aside, messages[0], handle, emit, prove)
+        await retry_until_possible(
+            _note_outages, app, topic, _dead_letter_if_it_fails, messages[0], handle, emit, check_writes
+        )
     app.note_progress(topic)
 
 
-async def _put_aside(message: EventT[bytes], handle: Handle, emit: EventProducer, prove: Prove) -> None:
-    """Publish a dead letter of ``message``, if it fails between two proofs that what is good succeeds.
+async def _dead_letter_if_it_fails(
+    message: EventT[bytes], handle: Handle, emit: EventProducer, check_writes: WriteCheck
+) -> None:
+    """Dead-letter ``message`` if it fails while other writes succeed: they are checked before and after it.
 
     Raises:
-        Retryable: nothing succeeds now, or Kafka does not take the dead letter.
+        Retryable: no write succeeds now, or Kafka does not take the dead letter.
     """
-    await _proven(prove)
+    await _require_writes(check_writes)
     try:
         await handle([message])
     except Retryable:
         raise
     except Exception as error:
-        await _proven(prove)
-        log.exception("message.impossible", topic=message.message.topic)
-        await emit.dead_letter(message, Unreadable(f"cannot be dealt with: {error!r}"))
+        await _require_writes(check_writes)
+        log.exception("message.dead_lettered", topic=message.message.topic)
+        await emit.dead_letter(message, Unreadable(f"cannot be handled: {error!r}"))
 
 
-async def _proven(prove: Prove) -> None:
-    """An error that meets everything is an outage, whatever its code says."""
+async def _require_writes(check_writes: WriteCheck) -> None:
+    """Return if writes succeed. An error that every write meets is an outage, whatever its code is.
+
+    Raises:
+        Retryable: writes fail.
+    """
     try:
-        await prove()
+        await check_writes()
     except Retryable:
         raise
     except Exception as error:
-        raise Outage(f"what messages lead to cannot be written, whatever they say: {error!r}") from error
+        raise Outage(f"state database: writes fail for every message: {error!r}") from error
 
 
-async def _noting_refusals(
+async def _note_outages(
     app: App, topic: str, action: Callable[..., Awaitable[None]], *arguments: object
 ) -> None:
-    """A part may answer the watchdog's questions and refuse this: then the worker waits, and is well."""
+    """Run ``action`` and note an outage for the watchdog: a healthy part can refuse writes."""
     try:
         await action(*arguments)
     except Retryable as error:

@@ -89,7 +89,7 @@ class Dispatcher:
                 try:
                     self._start(claim)
                 except Exception:  # the others are claimed as well, and must not wait for their leases
-                    log.exception("job.unstarted", **claim.named)
+                    log.exception("job.start_failed", **claim.log_fields)
                     await self._runner.release(claim, delay=timedelta(seconds=POLL_SECONDS))
             return len(claims)
 
@@ -145,8 +145,8 @@ class Dispatcher:
     def _start(self, claim: Claim) -> None:
         if taken_over := self._attempts.get(claim.job_id):
             taken_over.end(StopReason.LEASE_LOST)
-        span = tracing.span("export", parent=claim.traceparent, attributes=claim.traced)
-        with span.activate(), structlog.contextvars.bound_contextvars(**claim.named):
+        span = tracing.span("export", parent=claim.traceparent, attributes=claim.trace_attributes)
+        with span.activate(), structlog.contextvars.bound_contextvars(**claim.log_fields):
             claim = replace(claim, traceparent=span.traceparent)
             attempt = self._attempts[claim.job_id] = self._runner.start(claim)
             task = asyncio.create_task(self._runner.finish(attempt), name=f"attempt {claim.job_id}")

@@ -149,7 +149,7 @@ class WorkerHealth(Service):
             raise Stuck(f"the worker has to start anew: {self._replaced}")
         away = {check.name: problem for check in self._checks if (problem := check.problem) is not None}
         seen = partition_states(self._app)
-        signs = Signals(
+        signals = Signals(
             self._worker,
             away,
             self._group,
@@ -160,9 +160,9 @@ class WorkerHealth(Service):
             progress={place: self._app.steps(place) for place in seen},
         )
         metrics.set_consumer_lag(
-            {name.removeprefix(self._prefix): lag for name, lag in signs.behind().items()}
+            {name.removeprefix(self._prefix): lag for name, lag in signals.lag().items()}
         )
-        health, reason = self._watchdog.look(signs)
+        health, reason = self._watchdog.assess(signals)
         if (health, reason) != self._said:
             log.info(f"worker.{health.value}", worker=self._worker, reason=reason)
         self._said = health, reason

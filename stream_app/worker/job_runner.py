@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 FIRST_RETRY_DELAY = timedelta(seconds=5)
 MAX_RETRY_DELAY = timedelta(minutes=2)
 
-OPERATORS_TIME = timedelta(days=1)
+OPERATOR_WAIT = timedelta(days=1)
 """How long a job waits for somebody to mend what refuses the service."""
 
 
@@ -96,7 +96,7 @@ class JobRunner:
             if attempt.stop is not StopReason.LEASE_LOST:
                 # Before the job is sealed or handed back: from then on others may speak of it.
                 await asyncio.wait({attempt.report})
-            outcome = await self._judge(attempt)
+            outcome = await self._decide(attempt)
             if outcome is None:
                 return
             if await retry_until_possible(self.store.seal, claim, outcome):
@@ -110,9 +110,9 @@ class JobRunner:
                 await self.rescuer.discard(outcome)
         except Retryable as error:
             # A sealed outcome is published later by whoever tends to it; anything else runs into its lease.
-            log.warning("job.interrupted", error=str(error))
+            log.warning("attempt.interrupted", error=str(error))
         except Exception:
-            log.exception("job.crashed")
+            log.exception("attempt.crashed")
         finally:
             attempt.report.cancel()
 
@@ -125,7 +125,7 @@ class JobRunner:
         try:
             await self.emit(lifecycle_event(EventType.PROGRESSED, data, occasion=str(rows)))
         except Retryable as error:
-            log.warning("progress.unpublished", **attempt.claim.named, error=str(error))
+            log.warning("progress.publish_failed", **attempt.claim.log_fields, error=str(error))
 
     async def release(self, claim: Claim, *, delay: timedelta) -> None:
         """Give a job up without counting a failure; one that was sealed or lost meanwhile is left alone.
@@ -135,7 +135,7 @@ class JobRunner:
         try:
             await self.store.release(claim, delay=delay, failed=False)
         except Retryable as error:
-            log.warning("job.lease_runs_out", **claim.named, error=str(error))
+            log.warning("job.release_failed", **claim.log_fields, error=str(error))
 
     async def _release(
         self, claim: Claim, *, delay: timedelta, failed: bool, waits_for: JobError | None = None
@@ -149,7 +149,7 @@ class JobRunner:
         task = ExportTask(
             name=str(claim.job_id),
             request=claim.request,
-            asked_at=claim.asked_at or claim.now,
+            asked_at=claim.requested_at or claim.now,
             target=partial(self.exporter.storage.key, claim.job_id, claim.attempt),
             window=claim.window,
         )
@@ -170,7 +170,7 @@ class JobRunner:
             manifest=result.manifest,
         )
 
-    async def _judge(self, attempt: Attempt) -> LifecycleData | None:
+    async def _decide(self, attempt: Attempt) -> LifecycleData | None:
         """The outcome that a finished export has; ``None`` if the job goes back or is not ours any more."""
         claim, export = attempt.claim, attempt.export
         error = None if export.cancelled() else export.exception()
@@ -189,19 +189,19 @@ class JobRunner:
                 return None
             case StopReason.DRAINED:
                 await self._release(claim, delay=timedelta(0), failed=False)
-                log.info("job.handed_back")
+                log.info("job.released")
                 metrics.RETRIES.labels("drain").inc()
                 return None
         if isinstance(error, Rejected):
             return _failure(claim, error.code, str(error))
         if isinstance(error, NeedsOperator):
-            if self._has_waited(claim, OPERATORS_TIME):
+            if self._has_waited(claim, OPERATOR_WAIT):
                 return _failure(
                     claim,
                     error.code,
                     f"gave up after waiting for an operator: {error.reason}; tell them this job's id",
                 )
-            log.error("job.operator_needed", error=str(error))
+            log.error("job.operator_required", error=str(error))
             told = JobError(code=error.code, message=f"waits for an operator: {error.reason}")
             await self._release(claim, delay=_delay(claim.attempt - 1), failed=False, waits_for=told)
             metrics.RETRIES.labels("outage").inc()
@@ -209,7 +209,7 @@ class JobRunner:
         if isinstance(error, Outage):
             if self._has_waited(claim, timedelta(days=self.settings.retention_days)):
                 return _failure(claim, error.code, "gave up: a part of the service was away for too long")
-            log.warning("job.waits_for_outage", error=str(error))
+            log.warning("job.postponed", error=str(error))
             await self._release(claim, delay=_delay(claim.attempt - 1), failed=False)
             metrics.RETRIES.labels("outage").inc()
             return None
@@ -229,7 +229,7 @@ class JobRunner:
 
     def _has_waited(self, claim: Claim, longest: timedelta) -> bool:
         """Whether it is over; nobody waits for a job longer than for its file."""
-        age = claim.now - (claim.asked_at or claim.started_at)
+        age = claim.now - (claim.requested_at or claim.started_at)
         return age > min(longest, timedelta(days=self.settings.retention_days))
 
 

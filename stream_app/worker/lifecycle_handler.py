@@ -10,14 +10,14 @@ from faust.types import EventT
 from sqlalchemy import Row
 
 from stream_app.exports.formats.base import Format
-from stream_app.jobs.projector import apply, trusted
+from stream_app.jobs.projector import apply_events, validate_outcome
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import OUTCOMES
 from stream_app.jobs.summary import summarize
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.notifications.outbox import plan
 from stream_app.observability import metrics, tracing
-from stream_app.schedules.outcomes import note
+from stream_app.schedules.outcomes import apply_run_outcomes
 from stream_app.worker.batches import Decoded, Undecoded, decode_all
 from streaming_exporter.errors import Unreadable
 from streaming_exporter.events import Event, Topic
@@ -48,14 +48,14 @@ class LifecycleHandler:
             Retryable: the database or Kafka is away; handling the batch again does no harm.
         """
         read, unread = decode_all(messages, Topic.EVENTS)
-        outcomes, refused = self._believed(read, await self.store.clock.read())
+        outcomes, refused = self._validate_all(read, await self.store.clock.read())
         if outcomes:
             with tracing.process_spans(outcomes) as traced:
                 await self._apply(traced)
         for message, reason in (*unread, *refused):
             await self.emit.dead_letter(message, reason)
 
-    def _believed(self, read: Decoded, now: datetime) -> tuple[list[Event], Undecoded]:
+    def _validate_all(self, read: Decoded, now: datetime) -> tuple[list[Event], Undecoded]:
         """The outcomes, as far as they are believed, and the messages of those that are not at all."""
         outcomes: list[Event] = []
         refused: list[tuple[EventT[bytes], Unreadable]] = []
@@ -63,15 +63,17 @@ class LifecycleHandler:
             if event.type not in OUTCOMES:
                 continue
             try:
-                outcomes.append(trusted(event, formats=self.formats, kept=self.kept, now=now))
+                outcomes.append(validate_outcome(event, formats=self.formats, kept=self.kept, now=now))
             except Unreadable as error:
-                log.error("outcome.refused", job_id=str(event.job_id), source=event.source, reason=str(error))
+                log.error(
+                    "outcome.rejected", job_id=str(event.job_id), source=event.source, reason=str(error)
+                )
                 refused.append((message, error))
         return outcomes, refused
 
     async def _apply(self, outcomes: Sequence[Event]) -> None:
         async with self.store.transaction() as connection:
-            applied = await apply(connection, outcomes, history=self.history)
+            applied = await apply_events(connection, outcomes, history=self.history)
             told = [job for _, job in applied if job.sealed]
             await plan(
                 connection,
@@ -80,12 +82,12 @@ class LifecycleHandler:
             )
             # Marks, gaps and failures lie in the database that the job is in: they follow its record.
             runs = [job.id for _, job in applied if job.schedule_id is not None]
-            await note(connection, runs, most_failures=self.max_failures)
+            await apply_run_outcomes(connection, runs, max_failures=self.max_failures)
         for event, record in applied:
             try:
                 _tell(event, record)
             except Exception:  # it is on record: what is said of it must not have the batch dealt with again
-                log.exception("job.untold", job_id=str(event.job_id))
+                log.exception("job.summary_failed", job_id=str(event.job_id))
 
 
 def _tell(event: Event, record: Row[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Whether the outcomes that Kafka had as this worker started are on record."""
+"""Waits until the outcomes that Kafka had when this worker started are applied."""
 
 import asyncio
 import time
@@ -11,21 +11,22 @@ from streaming_exporter.errors import Outage
 
 log = structlog.get_logger(__name__)
 
-PAUSE_SECONDS = 0.25
-PATIENCE_SECONDS = 30.0
-"""How long to wait while the group reads nothing and could, or Kafka does not say whether it does."""
-PROOF_SECONDS = 5.0
-"""Between two proofs that the group could, while it reads nothing."""
+POLL_SECONDS = 0.25
+NO_PROGRESS_SECONDS = 30.0
+"""The replay ends after this time in which the group could read and did not, or Kafka was away."""
+WRITE_CHECK_SECONDS = 5.0
+"""Seconds between two checks of whether the group could apply outcomes, while it makes no progress."""
 
 
 class OutcomeReplay:
-    """Holds back what would do a job again whose end is still to be read.
+    """Delays admission and claims until old outcomes are applied, so that no finished job runs again.
 
-    After the state database was restored, the group reads outcomes again that the record lacks. Until they
-    are applied nothing is admitted, claimed or given up. As a rule there is nothing to be read, and it is
-    over as it begins. While Kafka is away at the start nobody can know, and nothing is held back. Once it is
-    known that there is something to be read, only time without progress ends it early. Time in which outcomes
-    cannot be applied does not count: they are applied later, and what was held back must not overtake them.
+    After the state database was restored, the consumer group reads outcomes again that the table lacks. Until
+    they are applied, no job is admitted, claimed or rescued. Usually there are none, and the replay ends at
+    once. If Kafka is away at the start, the number of outcomes is unknown and nothing is delayed. Once
+    outcomes are known to be missing, only a time without progress (:data:`NO_PROGRESS_SECONDS`) ends the
+    replay early. Time in which outcomes cannot be applied does not count: they are applied later, and must be
+    applied first.
     """
 
     def __init__(
@@ -34,42 +35,46 @@ class OutcomeReplay:
         topic: str,
         *,
         failed_at: Callable[[], float | None],
-        prove: Callable[[], Awaitable[None]],
+        check_writes: Callable[[], Awaitable[None]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``topic`` is the name of that of the outcomes.
+        """Wait for the outcomes on ``topic``.
 
-        ``failed_at`` says when this worker last failed to apply outcomes, by ``clock``. ``prove`` raises
-        whatever prevents that outcomes are applied, by this worker or by another that has the partition.
+        Args:
+            brokers: queries the brokers.
+            topic: the name of the topic of outcomes.
+            failed_at: returns when this worker last failed to apply outcomes, by ``clock``.
+            check_writes: raises an error while outcomes cannot be applied, by this worker or by another one.
+            clock: returns seconds.
         """
         self._brokers = brokers
         self._topic = topic
-        self._refused_at = failed_at
-        self._prove = prove
+        self._failed_at = failed_at
+        self._check_writes = check_writes
         self._clock = clock
-        self._over = asyncio.Event()
+        self._end = asyncio.Event()
 
-    async def over(self) -> None:
-        """Wait until it is over."""
-        await self._over.wait()
+    async def wait(self) -> None:
+        """Wait until the replay has ended."""
+        await self._end.wait()
 
-    def check(self) -> None:
-        """Return if it is over.
+    def require_end(self) -> None:
+        """Return if the replay has ended.
 
         Raises:
-            Outage: it is not.
+            Outage: it has not.
         """
-        if not self._over.is_set():
-            raise Outage("outcomes of before are still being read")
+        if not self._end.is_set():
+            raise Outage("earlier outcomes are still being applied")
 
     async def run(self) -> None:
-        """Find out, then stay until the worker ends."""
+        """Wait for the outcomes, then for the end of the worker."""
         try:
             await self._read()
         except Outage as error:
-            log.warning("replay.unknown", error=str(error))
+            log.warning("replay.state_unknown", error=str(error))
         finally:
-            self._over.set()
+            self._end.set()
             await self._brokers.close()
         await asyncio.Event().wait()
 
@@ -78,39 +83,39 @@ class OutcomeReplay:
         places = [(self._topic, number) for number in partitions.get(self._topic, ())]
         starts, ends = await self._brokers.begins(places), await self._brokers.ends(places)
         seen, since = await self._behind(starts, ends), self._clock()
-        proven = since
+        checked = since
         behind: int | None = seen
         if behind:
-            log.info("replay.waited", behind=behind)
+            log.info("replay.progressed", behind=behind)
         while behind != 0:
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
             behind = await self._behind_if_known(starts, ends)
             if behind is not None and behind != seen:
-                log.info("replay.waited", behind=behind)
+                log.info("replay.progressed", behind=behind)
                 seen, since = behind, self._clock()
                 continue
-            if self._clock() - proven >= PROOF_SECONDS:
+            if self._clock() - checked >= WRITE_CHECK_SECONDS:
                 if not await self._can_apply():
                     since = self._clock()
-                proven = self._clock()
-            since = max(since, self._refused_at() or since)
-            if self._clock() - since > PATIENCE_SECONDS:
-                log.warning("replay.given_up", behind=seen)
+                checked = self._clock()
+            since = max(since, self._failed_at() or since)
+            if self._clock() - since > NO_PROGRESS_SECONDS:
+                log.warning("replay.abandoned", behind=seen)
                 return
 
     async def _behind_if_known(self, starts: dict[Partition, int], ends: dict[Partition, int]) -> int | None:
-        """How many outcomes are not applied yet; ``None`` while Kafka does not say."""
+        """Return how many outcomes are not applied yet, or ``None`` while Kafka is away."""
         try:
             return await self._behind(starts, ends)
         except Outage as error:
-            log.warning("replay.unknown", error=str(error))
+            log.warning("replay.state_unknown", error=str(error))
             return None
 
     async def _can_apply(self) -> bool:
         try:
-            await self._prove()
-        except Exception as error:  # whatever prevents it, it is the same for outcomes
-            log.warning("replay.refused", error=repr(error))
+            await self._check_writes()
+        except Exception as error:  # an error of these writes is an error of the outcomes' writes too
+            log.warning("replay.write_check_failed", error=repr(error))
             return False
         return True
 

@@ -55,7 +55,7 @@ class RequestHandler:
             forgotten, held = await self._admit(asked, old.keys(), traced[len(asked) :])
         for message, event in read:
             if event.type is EventType.REQUESTED and event.job_id in held:
-                await self.emit.put_back(Topic.REQUESTS, message)
+                await self.emit.requeue(Topic.REQUESTS, message)
         refused = [(old[job_id], _too_old(requests[job_id], self.history)) for job_id in forgotten]
         for message, reason in [*unread, *refused]:
             await self.emit.dead_letter(message, reason)
@@ -82,7 +82,7 @@ class RequestHandler:
         for job_id in wanted:
             if known[job_id].is_cancelled:
                 jobs[job_id] = jobs[job_id].cancelled()
-        await self.emit.all(
+        await self.emit.publish_all(
             [lifecycle_event(EventType.ACCEPTED, accepted_data(asked[job_id])) for job_id in wanted]
         )
         admitted, held = await self._commit([jobs[job_id] for job_id in wanted])
@@ -90,8 +90,10 @@ class RequestHandler:
         for data in admitted:
             metrics.observe_admission(asked[data.job_id].time)
         outcomes = [outcome for data in admitted if (outcome := jobs[data.job_id].event_outcome) is not None]
-        late = await self.store.settle_cancellations([*asked, *(event.job_id for event in cancellations)])
-        await self.emit.all(
+        late = await self.store.apply_early_cancellations(
+            [*asked, *(event.job_id for event in cancellations)]
+        )
+        await self.emit.publish_all(
             [lifecycle_event(EVENT_OF[Status(data.status)], data) for data in [*outcomes, *ended, *late]]
         )
         # What is on record already is published again from its row.
@@ -102,7 +104,7 @@ class RequestHandler:
         try:
             return await self.store.admit(jobs), []
         except Locked:
-            log.warning("admission.locked", jobs=len(jobs))
+            log.warning("jobs.locked", jobs=len(jobs))
         admitted: list[LifecycleData] = []
         held: list[UUID] = []
         for job in jobs:
@@ -117,7 +119,7 @@ class RequestHandler:
         if not ids:
             return []
         async with self.store.transaction() as connection:
-            ended = [await self.store.cancel(connection, job_id, again=True) for job_id in ids]
+            ended = [await self.store.cancel(connection, job_id, include_sealed=True) for job_id in ids]
         return [outcome for outcome in ended if outcome is not None]
 
 

@@ -41,7 +41,7 @@ class TickHandler:
         for message, event in read:
             moment = moment_of(event, now)
             if moment - now > timedelta(seconds=self.settings.tick_lead_seconds):
-                log.warning("tick.refused", at=moment.isoformat(), source=event.source, now=now.isoformat())
+                log.warning("tick.rejected", at=moment.isoformat(), source=event.source, now=now.isoformat())
                 refused.append((message, _ahead(moment, now)))
             else:
                 moments.add(moment)

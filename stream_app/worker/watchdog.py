@@ -41,7 +41,7 @@ class PartitionState:
     done: int = 0
 
     @property
-    def is_missing_some(self) -> bool:
+    def has_lost_messages(self) -> bool:
         """Whether a message was fetched that nobody has: neither in handling nor acknowledged."""
         return self.oldest is None and not self.acknowledged and self.fetched > self.done
 
@@ -69,7 +69,7 @@ class Signals:
         """Whether the brokers count this worker in."""
         return self.group is not None and self.group.is_stable and self.client_id in self.group.members
 
-    def behind(self) -> dict[str, int]:
+    def lag(self) -> dict[str, int]:
         """How many messages of each topic's partitions here are not dealt with."""
         found: dict[str, int] = {}
         for place, state in self.partition_states.items():
@@ -78,7 +78,7 @@ class Signals:
             found[place[0]] = found.get(place[0], 0) + max(0, end - (end if done is None else done))
         return found
 
-    def problems(self, *, held_up: bool = False) -> Iterator[str]:
+    def problems(self, *, is_blocked: bool = False) -> Iterator[str]:
         """What would be fatal if it lasted; each names the offset and the step it is at: progress ends it.
 
         While a part refuses its work, a worker need not get on with its messages.
@@ -87,7 +87,7 @@ class Signals:
             return
         if not self.is_member:
             yield f"the consumer group does not list this worker, the group is {self.group.state}"
-        if held_up:
+        if is_blocked:
             return
         for place, state in self.partition_states.items():
             name = f"{place[0]}[{place[1]}]"
@@ -100,7 +100,7 @@ class Signals:
                 yield f"{name} is not dealt with from {state.oldest}{at}"
             if state.acknowledged:
                 yield f"{name} is not committed from {self.group.committed.get(place)}"
-            if state.is_missing_some:
+            if state.has_lost_messages:
                 yield f"{name} was read up to {state.fetched}, and a message from {state.done} on is lost"
 
 
@@ -116,20 +116,20 @@ class Watchdog:
         self._clock = clock
         self._since: dict[str, float] = {}
 
-    def look(self, signs: Signals) -> tuple[Health, str]:
+    def assess(self, signals: Signals) -> tuple[Health, str]:
         """How the worker is, and the reason where it is not well."""
         now = self._clock()
         # Between two refusals lies as long as a part may take to refuse.
-        held_up = signs.blocked_since is not None and now - signs.blocked_since < self._patience
-        problems = () if signs.away.keys() & self.NEEDED else signs.problems(held_up=held_up)
+        is_blocked = signals.blocked_since is not None and now - signals.blocked_since < self._patience
+        problems = () if signals.away.keys() & self.NEEDED else signals.problems(is_blocked=is_blocked)
         self._since = {problem: self._since.get(problem, now) for problem in problems}
         for problem, since in self._since.items():
             if now - since >= self._patience:
                 return Health.STUCK, problem
-        if signs.away:
-            return Health.WAITING, "; ".join(signs.away.values())
-        if not signs.is_member:
+        if signals.away:
+            return Health.WAITING, "; ".join(signals.away.values())
+        if not signals.is_member:
             return Health.WAITING, next(iter(self._since), "it has not joined the group")
-        if held_up and next(signs.problems(), None) is not None:
-            return Health.WAITING, signs.blocked_by
+        if is_blocked and next(signals.problems(), None) is not None:
+            return Health.WAITING, signals.blocked_by
         return Health.READY, ""

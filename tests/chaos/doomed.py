@@ -104,12 +104,12 @@ def _current(_: Call) -> Iterable[UUID]:
 
 POINTS: dict[str, Point] = {
     # Admission: within its transaction, and between its commit and the acknowledgement.
-    "accepted": Point(EventProducer, "all", _event(EventType.ACCEPTED)),
+    "accepted": Point(EventProducer, "publish_all", _event(EventType.ACCEPTED)),
     "admitted": Point(RequestHandler, "handle", _batch(EventType.REQUESTED)),
     "cancel admitted": Point(RequestHandler, "handle", _batch(EventType.CANCEL_REQUESTED)),
     # One attempt.
     "claimed": Point(JobQueue, "claim", _found),
-    "started": Point(EventProducer, "all", _event(EventType.STARTED)),
+    "started": Point(EventProducer, "publish_all", _event(EventType.STARTED)),
     "swept": Point(JobRescuer, "remove_leftovers", _first),
     "copying": Point(BytePipe, "write", _current),
     "uploading": Point(MultipartUpload, "add", _part),
@@ -120,7 +120,7 @@ POINTS: dict[str, Point] = {
     # Its end: before and after the record is changed, and before it is said.
     "unapplied": Point(LifecycleHandler, "handle", _batch(*OUTCOMES), after=False),
     "applied": Point(LifecycleHandler, "handle", _batch(*OUTCOMES)),
-    "unsaid": Point(EventProducer, "all", _event(*OUTCOMES), after=False),
+    "unsaid": Point(EventProducer, "publish_all", _event(*OUTCOMES), after=False),
     # What others see to.
     "exhausted": Point(JobQueue, "seal_exhausted", _found),
     "expiring": Point(JobQueue, "seal_expired", _found),

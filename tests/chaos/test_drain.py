@@ -71,7 +71,7 @@ async def test_a_rolling_restart_loses_no_time(
             told = await client.history(ids)
             files, uploads = await asyncio.to_thread(client.objects)
             assert await wrong_files(client, source, orders, jobs) == []
-    handed_back = [line for line in workers.logged() if line.get("event") == "job.handed_back"]
+    handed_back = [line for line in workers.logged() if line.get("event") == "job.released"]
     assert len(handed_back) == taken > 0
     for line in handed_back:
         again = next(

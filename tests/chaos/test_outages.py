@@ -63,7 +63,7 @@ async def test_an_outage_fails_no_job(stack: Stack, source: Source, workers: Sup
         if part == "s3":
             await gate.open()
             await until_async(
-                lambda: "job.waits_for_outage" in [line["event"] for line in workers.logged()[logged:]],
+                lambda: "job.postponed" in [line["event"] for line in workers.logged()[logged:]],
                 within=NOTICED_SECONDS,
             )
         await asyncio.sleep(LEASE_SECONDS)

@@ -68,7 +68,7 @@ async def test_lines_of_an_attempt_say_whose_it_is(system: System) -> None:
     await system.processing(job_id)
     theirs = f"FROM pg_stat_activity WHERE application_name = 'exporter {job_id}'"
     assert "1 row" in psql(system.stack, f"SELECT pg_terminate_backend(pid) {theirs}")
-    found = await about(system, job_id, {"job.attempt_failed", "job.waits_for_outage"})
+    found = await about(system, job_id, {"job.attempt_failed", "job.postponed"})
     system.client.delete(f"/exports/jobs/{job_id}")
     assert {(line["user_id"], line["attempt"]) for line in found} == {("tester", 1)}
     assert {line["level"] for line in found} == {"warning"}

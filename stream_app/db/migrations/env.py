@@ -51,7 +51,7 @@ async def _lock(session: Any) -> None:
     waiting = False
     while not await session.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
         if not waiting:
-            log.info("migration.waiting", reason="another process migrates")
+            log.info("migration.delayed", reason="another process migrates")
         waiting = True
         await asyncio.sleep(POLL_SECONDS)
 

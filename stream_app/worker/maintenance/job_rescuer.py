@@ -43,9 +43,9 @@ class JobRescuer:
         What the attempt that completed the job has is kept, whoever asks.
         """
         try:
-            completed_by = await self.store.completed_by(job_id)
-            if completed_by is not None:
-                before = min(before, completed_by)
+            completed_attempt = await self.store.completed_attempt(job_id)
+            if completed_attempt is not None:
+                before = min(before, completed_attempt)
             await self.storage.call(self.storage.remove_attempts, job_id, before=before)
         except Retryable as error:
             log.warning("leftovers.not_removed", job_id=str(job_id), error=str(error))
@@ -67,14 +67,14 @@ class JobRescuer:
 
         What needs the object store comes last, and ends for now where that is away: it answers slowly then.
         """
-        unpublished = await self.store.unpublished()
+        unpublished = await self.store.take_unpublished()
         for outcome in unpublished:
             if outcome.status != Status.EXPIRED:
                 await self._try_to_publish(outcome)
         exhausted = await self.store.seal_exhausted()
-        for outcome in (*exhausted, *await self.store.settle_cancellations()):
+        for outcome in (*exhausted, *await self.store.apply_early_cancellations()):
             await self._try_to_publish(outcome)
-        await self.store.forget_cancellations()
+        await self.store.delete_old_cancellations()
         for outcome in exhausted:
             await self.remove_leftovers(outcome.job_id, before=outcome.attempt + 1)
         expired = [outcome for outcome in unpublished if outcome.status == Status.EXPIRED]
@@ -94,6 +94,6 @@ class JobRescuer:
         try:
             await self.publish(outcome)
         except ExporterError as error:
-            log.warning("outcome.unpublished", job_id=str(outcome.job_id), error=str(error))
+            log.warning("outcome.publish_failed", job_id=str(outcome.job_id), error=str(error))
             return not isinstance(error, Outage)
         return True

@@ -22,7 +22,7 @@ POLL_SECONDS = 2.0
 BATCH = 100
 """Requests that one step publishes: requests that no worker has read yet are not multiplied."""
 
-MOST_WAITING = 1_000
+MAX_WAITING = 1_000
 """Events that may wait for Kafka in memory; beyond them there are the rows."""
 
 SETTLE_SECONDS = 3.0
@@ -50,7 +50,7 @@ class OutboxRelay:
 
     def soon(self, event: Event) -> None:
         """Publish beside what is going on; one that fails is published again from its row."""
-        if len(self._publishing) < MOST_WAITING:
+        if len(self._publishing) < MAX_WAITING:
             task = asyncio.create_task(self._publish_one(event), name=f"publish {event.id}")
             self._publishing.add(task)
             task.add_done_callback(self._publishing.discard)
@@ -72,7 +72,7 @@ class OutboxRelay:
         Raises:
             Retryable: the database or Kafka is away; what was not published is due again.
         """
-        events = await self._store.unadmitted(BATCH)
+        events = await self._store.take_unadmitted(BATCH)
         if events:
             await self._publish(events)
             log.info("request.republished", jobs=len(events))
@@ -82,6 +82,6 @@ class OutboxRelay:
         try:
             await self._publish([event])
         except ExporterError as error:
-            log.warning("request.unpublished", job_id=str(event.job_id), type=event.type, error=str(error))
+            log.warning("request.publish_failed", job_id=str(event.job_id), type=event.type, error=str(error))
         except Exception:
-            log.exception("request.unpublished", job_id=str(event.job_id), type=event.type)
+            log.exception("request.publish_failed", job_id=str(event.job_id), type=event.type)

@@ -12,7 +12,7 @@ from sqlalchemy import text, update
 import api.schedules.service as api_schedules
 from producers.tokens import sign_token
 from stream_app.schedules.models import ScheduledExport
-from stream_app.schedules.outcomes import note
+from stream_app.schedules.outcomes import apply_run_outcomes
 from stream_app.schedules.store import ScheduleStore
 from streaming_exporter.errors import Retryable
 from tests.integration.api.conftest import Harness, changed, client_of, running
@@ -321,7 +321,7 @@ async def test_a_run_now_that_fails_gives_back_only_what_it_took(
     assert (datetime.fromisoformat(moved) == begin) != moves
     await api.set(job_id, status=status)
     async with api.engine.begin() as connection:
-        await note(connection, [UUID(job_id)], most_failures=9)
+        await apply_run_outcomes(connection, [UUID(job_id)], max_failures=9)
     schedule = (await user.get(path(schedule))).json()
     assert datetime.fromisoformat(schedule["window_from"]) == begin
 

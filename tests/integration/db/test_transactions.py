@@ -105,12 +105,12 @@ async def test_a_row_that_is_held_holds_up_neither_admissions_nor_cancellations(
         assert set(ids(await jobs.store.claim("w", 100))) == set(fresh)
         assert requests.put_back_ids == [uncommitted], "the one that has no record yet"
         await holder.rollback()
-    (outcome,) = await jobs.store.settle_cancellations()
+    (outcome,) = await jobs.store.apply_early_cancellations()
     assert (outcome.job_id, outcome.status) == (running, "cancelled")
     await requests.handle(request(uncommitted))
     assert ids(await jobs.store.claim("w", 100)) == [uncommitted]
     await jobs.expire_leases()
-    assert [event.job_id for event in await jobs.store.unadmitted()] == [placed]
+    assert [event.job_id for event in await jobs.store.take_unadmitted()] == [placed]
 
 
 async def test_a_held_record_holds_up_no_other_outcome(jobs: Jobs) -> None:
@@ -124,7 +124,7 @@ async def test_a_held_record_holds_up_no_other_outcome(jobs: Jobs) -> None:
         assert not await jobs.apply(completed(claims[held]))
         assert await jobs.apply(completed(claims[other]))
     await jobs.expire_leases()
-    (outcome,) = await jobs.store.unpublished()
+    (outcome,) = await jobs.store.take_unpublished()
     assert outcome == completed(claims[held])
     assert await jobs.apply(outcome)
 
@@ -153,7 +153,7 @@ async def test_requests_are_published_less_and_less_often(jobs: Jobs) -> None:
                 text("UPDATE export_jobs SET created_at = now() - CAST(:a AS interval), lease_until = now()"),
                 {"a": timedelta(seconds=age)},
             )
-        assert [event.job_id for event in await jobs.store.unadmitted()] == [job_id]
+        assert [event.job_id for event in await jobs.store.take_unadmitted()] == [job_id]
         async with jobs.store.statement() as connection:
             left = await connection.scalar(text("SELECT lease_until - now() FROM export_jobs"))
         assert timedelta(seconds=pause - 2) < left < timedelta(seconds=pause + 2)

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.jobs.claim import Claim
 from stream_app.jobs.models import ExportJob
-from stream_app.jobs.projector import apply
+from stream_app.jobs.projector import apply_events
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.records import JobRecords
 from stream_app.jobs.states import EVENT_OF, Status
@@ -51,7 +51,7 @@ class Jobs:
     async def apply(self, data: LifecycleData) -> bool:
         event = lifecycle_event(EVENT_OF[Status(data.status)], data, source="/t")
         async with self.store.transaction() as connection:
-            return bool(await apply(connection, [event]))
+            return bool(await apply_events(connection, [event]))
 
     async def status(self, job_id: UUID) -> str:
         job = await self.records.get(job_id)
@@ -92,7 +92,7 @@ class Requests:
             history=HISTORY,
         )
 
-    async def all(self, events: Iterable[Event]) -> None:
+    async def publish_all(self, events: Iterable[Event]) -> None:
         """Take events for published; something else may happen ``meanwhile``, once."""
         self.published += events
         meanwhile, self.meanwhile = self.meanwhile, None
@@ -103,7 +103,7 @@ class Requests:
         """Note what is put aside."""
         self.refused[decode(message.message.value).job_id] = str(reason)
 
-    async def put_back(self, _: object, message: Any) -> None:
+    async def requeue(self, _: object, message: Any) -> None:
         """Note what is put at the end of its topic."""
         self.put_back_ids.append(decode(message.message.value).job_id)
 

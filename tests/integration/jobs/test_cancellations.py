@@ -109,10 +109,10 @@ async def test_a_cancellation_that_nobody_settled_is_settled_by_whoever_tends(jo
     async with jobs.store.transaction() as connection:
         await jobs.store.cancel(connection, job_id)
         await jobs.admit_again(job_id)
-    assert await jobs.store.settle_cancellations([unknown]) == []
-    (outcome,) = await jobs.store.settle_cancellations()
+    assert await jobs.store.apply_early_cancellations([unknown]) == []
+    (outcome,) = await jobs.store.apply_early_cancellations()
     assert (outcome.job_id, outcome.status, outcome.traceparent) == (job_id, "cancelled", TRACE)
-    assert await jobs.store.settle_cancellations() == []
+    assert await jobs.store.apply_early_cancellations() == []
     assert await early(jobs) == 1
 
 
@@ -127,7 +127,7 @@ async def test_a_cancellation_of_a_job_that_never_comes_is_forgotten_after_a_wee
                 .where(EarlyCancellation.job_id == job_id)
                 .values(requested_at=func.now() - age)
             )
-    await jobs.store.forget_cancellations()
+    await jobs.store.delete_old_cancellations()
     async with jobs.engine.connect() as connection:
         assert (await connection.scalars(select(EarlyCancellation.job_id))).all() == [young]
 
@@ -155,5 +155,5 @@ async def test_outcomes_that_are_published_again_belong_to_their_trace(
     assert requests.kinds(job_id) == ["accepted", "failed"]
     assert [event.traceparent for event in requests.published] == [TRACE, TRACE]
     await jobs.expire_leases()
-    (outcome,) = await jobs.store.unpublished()
+    (outcome,) = await jobs.store.take_unpublished()
     assert outcome.traceparent == TRACE

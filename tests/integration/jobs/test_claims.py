@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.jobs.queue import WINDOW
+from stream_app.jobs.queue import USERS_PER_CLAIM
 from stream_app.jobs.queue_sql import BEFORE_CLAIM, CLAIM
 from tests.integration.jobs.jobs import Jobs, ids
 
@@ -82,11 +82,11 @@ async def test_more_users_than_a_claim_looks_at_are_all_served(engine: AsyncEngi
     """One with a thousand older jobs fills the head of the line; the others come by turns."""
     jobs = Jobs(engine, user_slots=1)
     await fill(1_000, users=1, prefix="hog")
-    others = 2 * WINDOW + 50
+    others = 2 * USERS_PER_CLAIM + 50
     await fill(others, users=others)
     served: set[str] = set()
     for _ in range(4):
-        served |= {claim.request.user_id for claim in await jobs.store.claim("w", 10 * WINDOW)}
+        served |= {claim.request.user_id for claim in await jobs.store.claim("w", 10 * USERS_PER_CLAIM)}
     assert len(served) == others + 1
 
 
@@ -94,7 +94,7 @@ async def test_the_first_in_line_is_found_among_more_users_than_a_claim_looks_at
     engine: AsyncEngine, fill: Fill
 ) -> None:
     jobs = Jobs(engine)
-    await fill(3 * WINDOW, users=3 * WINDOW)
+    await fill(3 * USERS_PER_CLAIM, users=3 * USERS_PER_CLAIM)
     high = await jobs.admit("z", priority="high")
     assert ids(await jobs.store.claim("w", 1)) == [high]
 
@@ -102,7 +102,7 @@ async def test_the_first_in_line_is_found_among_more_users_than_a_claim_looks_at
 async def explain(engine: AsyncEngine, *options: str) -> list[Any]:
     """What PostgreSQL says about the statements of a claim, which is undone."""
     values = {
-        "after": "", "window": WINDOW, "worker": "w", "limit": 4,
+        "after": "", "window": USERS_PER_CLAIM, "worker": "w", "limit": 4,
         "lease": timedelta(seconds=30), "user_slots": 2, "max_attempts": 5,
     }  # fmt: skip
     found: list[Any] = []

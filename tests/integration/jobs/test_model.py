@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.jobs.claim import Claim, Progress
 from stream_app.jobs.models import ExportJob
-from stream_app.jobs.projector import apply
+from stream_app.jobs.projector import apply_events
 from stream_app.jobs.states import EVENT_OF, OUTCOMES, TRANSITIONS, UNFINISHED, Status
 from streaming_exporter.events import Event, JobError, LifecycleData, cancel_event, decode, lifecycle_event
 from tests.integration.jobs.jobs import Jobs, Requests, request
@@ -127,9 +127,9 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def tend(self) -> None:
-        for step in (self.store.unpublished, self.store.seal_exhausted, self.store.seal_expired):
+        for step in (self.store.take_unpublished, self.store.seal_exhausted, self.store.seal_expired):
             self._publish(self.run(step()))
-        self._publish(self.run(self.store.settle_cancellations()))
+        self._publish(self.run(self.store.apply_early_cancellations()))
 
     # --- what the projector does ---------------------------------------------------------------
 
@@ -241,7 +241,7 @@ class Life(RuleBasedStateMachine):
     def _apply(self, event: Event) -> None:
         async def write() -> None:
             async with self.store.transaction() as connection:
-                await apply(connection, [decode(event.encode())])
+                await apply_events(connection, [decode(event.encode())])
 
         self.run(write())
 

@@ -154,7 +154,7 @@ async def test_a_job_says_that_it_waits_for_an_operator(
     assert running is not None
     assert running.error_message is None
 
-    monkeypatch.setattr(attempts, "OPERATORS_TIME", timedelta(0))
+    monkeypatch.setattr(attempts, "OPERATOR_WAIT", timedelta(0))
     await runner.finish(runner.start(again))
     ended = await jobs.records.get(job_id)
     assert ended is not None

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.stack import Stack
 from stream_app.jobs.claim import Progress
-from stream_app.jobs.queue import WINDOW
+from stream_app.jobs.queue import USERS_PER_CLAIM
 from stream_app.jobs.records import read_backlog
 from stream_app.jobs.states import Status
 from stream_app.notifications.outbox import plan
@@ -31,7 +31,7 @@ from stream_app.worker.maintenance.job_cleaner import JobCleaner
 from tests.integration.jobs.jobs import Jobs, completed
 
 FINISHED, PENDING, USERS = 50_000, 10_000, 500
-MOST = 6 * WINDOW
+MOST = 6 * USERS_PER_CLAIM
 """Rows that one step of a statement may go through: a claim looks at two jobs of each of its users, who are
 those in turn, those of the first jobs in line, and those of abandoned ones.
 """
@@ -158,7 +158,7 @@ def of_workers(jobs: Jobs, some_ids: list[UUID]) -> Statements:
         (claim,) = await store.claim("w", 1)
         await store.seal(claim, completed(claim))
         assert await jobs.apply(completed(claim))
-        assert await store.completed_by(claim.job_id) == claim.attempt
+        assert await store.completed_attempt(claim.job_id) == claim.attempt
         async with store.transaction() as connection:
             await plan(connection, [claim.job_id])
 
@@ -180,11 +180,11 @@ def of_workers(jobs: Jobs, some_ids: list[UUID]) -> Statements:
         "claim, seal, apply, plan deliveries": end_one,
         "claim, renew, release": hand_one_back,
         "admit, cancel": cancel,
-        "unpublished": store.unpublished,
+        "unpublished": store.take_unpublished,
         "exhausted": store.seal_exhausted,
         "expired": store.seal_expired,
-        "early cancellations": store.settle_cancellations,
-        "old cancellations": store.forget_cancellations,
+        "early cancellations": store.apply_early_cancellations,
+        "old cancellations": store.delete_old_cancellations,
         "sweep": owners,
         "prune": JobCleaner(store, timedelta(days=41)).clean,
     }
@@ -196,17 +196,17 @@ def of_the_api(jobs: Jobs, some_ids: list[UUID]) -> Statements:
     lately, before = datetime.now(UTC) - timedelta(days=1), (datetime.now(UTC) - timedelta(days=20), uuid4())
     return {
         "one": lambda: records.get(some_ids[0]),
-        "some": lambda: records.some(some_ids),
-        "list": lambda: records.newest(user, limit=50),
-        "list, next page": lambda: records.newest(user, before=before, limit=50),
-        "list by status": lambda: records.newest(user, status=Status.FAILED, limit=50),
-        "list by dataset": lambda: records.newest(user, export_type="ledger", limit=50),
-        "list of everybody": lambda: records.newest(None, limit=50),
-        "list of everybody, next page": lambda: records.newest(None, before=before, limit=50),
+        "some": lambda: records.get_many(some_ids),
+        "list": lambda: records.list_newest(user, limit=50),
+        "list, next page": lambda: records.list_newest(user, before=before, limit=50),
+        "list by status": lambda: records.list_newest(user, status=Status.FAILED, limit=50),
+        "list by dataset": lambda: records.list_newest(user, export_type="ledger", limit=50),
+        "list of everybody": lambda: records.list_newest(None, limit=50),
+        "list of everybody, next page": lambda: records.list_newest(None, before=before, limit=50),
         "unfinished": lambda: records.unfinished(user),
-        "unfinished of some": lambda: records.unfinished_of([user, "user-8"], 500),
-        "ended lately": lambda: records.ended_since(user, lately, 100),
-        "ended ever (Q8)": lambda: records.ended_since(user, datetime.fromtimestamp(0, UTC), 100),
+        "unfinished of some": lambda: records.list_unfinished([user, "user-8"], 500),
+        "ended lately": lambda: records.list_ended_since(user, lately, 100),
+        "ended ever (Q8)": lambda: records.list_ended_since(user, datetime.fromtimestamp(0, UTC), 100),
         "runs of a schedule": lambda: ScheduleStore(jobs.engine).runs(SCHEDULE, limit=50),
     }
 

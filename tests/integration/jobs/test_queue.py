@@ -79,11 +79,11 @@ async def test_a_sealed_job_is_not_claimed_but_published_again(jobs: Jobs) -> No
     await jobs.admit()
     (claim,) = await jobs.store.claim("w1", 1)
     await jobs.store.seal(claim, completed(claim))
-    assert await jobs.store.unpublished() == []
+    assert await jobs.store.take_unpublished() == []
     await jobs.expire_leases()
     assert await jobs.store.claim("w2", 1) == []
-    assert await jobs.store.unpublished() == [completed(claim)]
-    assert await jobs.store.unpublished() == []
+    assert await jobs.store.take_unpublished() == [completed(claim)]
+    assert await jobs.store.take_unpublished() == []
 
 
 async def test_renewing_keeps_the_lease_and_tells_of_cancellations_and_losses(jobs: Jobs) -> None:

@@ -46,7 +46,7 @@ async def test_a_job_that_nobody_understands_ends_after_a_week(jobs: Jobs) -> No
     job_id = await jobs.admit()
     await execute(jobs, "UPDATE export_jobs SET scope = 'team', created_at = now() - interval '8 days'")
     assert await jobs.store.claim("w", 10) == []
-    (outcome,) = await jobs.store.unpublished()
+    (outcome,) = await jobs.store.take_unpublished()
     assert (outcome.job_id, outcome.status, outcome.attempt) == (job_id, "failed", 1)
     assert outcome.error is not None
     assert outcome.error.code == "unknown_request"
@@ -60,7 +60,7 @@ async def test_an_outcome_of_a_newer_version_keeps_no_other_from_its_end(jobs: J
         await jobs.store.seal(claim, completed(claim))
     await execute(jobs, "UPDATE export_jobs SET outcome = '{\"status\": 5}' WHERE id = :id", id=one)
     await jobs.expire_leases()
-    assert [outcome.job_id for outcome in await jobs.store.unpublished()] == [other]
+    assert [outcome.job_id for outcome in await jobs.store.take_unpublished()] == [other]
 
 
 @pytest.mark.parametrize("ending", ["exhausted", "expired", "unadmitted"])
@@ -78,7 +78,7 @@ async def test_a_record_of_which_no_event_can_be_made_keeps_no_other_from_its_ow
     await execute(jobs, f"UPDATE export_jobs SET {spoilt} WHERE id = :id", id=one)
     found: list[UUID] = []
     if ending == "unadmitted":
-        found = [event.job_id for event in await jobs.store.unadmitted()]
+        found = [event.job_id for event in await jobs.store.take_unadmitted()]
     else:
         seal = jobs.store.seal_exhausted if ending == "exhausted" else jobs.store.seal_expired
         found = [outcome.job_id for outcome in await seal()]

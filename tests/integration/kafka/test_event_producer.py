@@ -9,7 +9,7 @@ import pytest
 from faust.types import EventT
 
 from stream_app.app import create_app
-from stream_app.kafka.event_producer import KEPT_OF_TOO_LARGE, EventProducer
+from stream_app.kafka.event_producer import TRUNCATED_SIZES, EventProducer
 from stream_app.settings import Settings
 from streaming_exporter.errors import Unreadable
 from streaming_exporter.events import EventType, LifecycleData, Topic, lifecycle_event
@@ -62,7 +62,7 @@ async def test_of_a_dead_letter_that_is_too_large_the_beginning_is_kept(
         for message in await messages_on(settings, Topic.DEAD_LETTERS)
         if (message.value or b"").startswith(content[:16])
     ]
-    assert kept.value == content[: KEPT_OF_TOO_LARGE[0]]
+    assert kept.value == content[: TRUNCATED_SIZES[0]]
     assert dict(kept.headers) == {
         "error": b"why",
         "topic": b"exports.requests",

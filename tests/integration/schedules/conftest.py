@@ -18,7 +18,7 @@ from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
 from stream_app.jobs.submission import RequestValidator
 from stream_app.schedules.models import ScheduledExport
-from stream_app.schedules.outcomes import note
+from stream_app.schedules.outcomes import apply_run_outcomes
 from stream_app.schedules.runs import calendar_of
 from stream_app.schedules.scheduler import Scheduler
 from stream_app.schedules.store import ScheduleStore
@@ -87,14 +87,14 @@ class Schedules:
     async def runs(self, schedule_id: UUID) -> list[str]:
         return [f"{job.run_at:%m-%d %H:%M}" for job in await self.jobs(schedule_id)]
 
-    async def end(self, job: Row[Any], status: Status, *, most_failures: int = 3) -> None:
+    async def end(self, job: Row[Any], status: Status, *, max_failures: int = 3) -> None:
         """Record the end of a run as the projector does."""
         async with self.engine.begin() as connection:
             await connection.execute(
                 text("UPDATE export_jobs SET status = :status, error_message = 'too large' WHERE id = :id"),
                 {"status": status, "id": job.id},
             )
-            await note(connection, [job.id], most_failures=most_failures)
+            await apply_run_outcomes(connection, [job.id], max_failures=max_failures)
 
 
 @pytest.fixture

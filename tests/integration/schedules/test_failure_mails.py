@@ -18,7 +18,7 @@ from tests.integration.schedules.conftest import START, Schedules, days
 from tests.waiting import until_async
 
 
-async def project(schedules: Schedules, most_failures: int = 5) -> None:
+async def project(schedules: Schedules, max_failures: int = 5) -> None:
     """Put on record how runs have ended."""
     messages = [
         SimpleNamespace(message=SimpleNamespace(value=event.encode(), topic=event.topic, headers=()))
@@ -26,7 +26,7 @@ async def project(schedules: Schedules, most_failures: int = 5) -> None:
         if event.type is EventType.FAILED
     ]
     projector = LifecycleHandler(
-        job_store(schedules.settings, schedules.engine), cast(EventProducer, None), most_failures
+        job_store(schedules.settings, schedules.engine), cast(EventProducer, None), max_failures
     )
     await projector.handle(cast(Any, messages))
 
@@ -71,7 +71,7 @@ async def test_a_schedule_whose_dataset_is_gone_is_paused_with_a_mail(
     async with mail_server() as server:
         for day in (1, 2):
             assert await scheduler.run_due(START + days(day)) == 1
-            await project(schedules, most_failures=2)
+            await project(schedules, max_failures=2)
             await deliver(schedules, storage, server, day)
         subjects = [mail["Subject"] for mail in server.to("a@example.com")]
     assert subjects == ["Export of gone failed", "Export of gone failed, its schedule is paused"]

@@ -59,7 +59,7 @@ async def test_windows_tile_whatever_becomes_of_which_run(schedules: Schedules, 
     async def end_some(share: float, outcomes: list[Status]) -> None:
         waiting = [job for job in await schedules.jobs(made) if job.status in UNFINISHED]
         for job in chance.sample(waiting, round(share * len(waiting))):
-            await schedules.end(job, chance.choice(outcomes), most_failures=10_000)
+            await schedules.end(job, chance.choice(outcomes), max_failures=10_000)
 
     at = START
     for _ in range(12):

@@ -73,10 +73,10 @@ async def test_a_run_that_kafka_does_not_confirm_is_on_record_and_waits(schedule
     assert await scheduler.jobs.claim("w", 10) == []
     assert (await schedules.get(made)).next_run == START + timedelta(days=1)
     assert await scheduler.run_due(START) == 0
-    assert await scheduler.jobs.unadmitted() == []
+    assert await scheduler.jobs.take_unadmitted() == []
     async with schedules.engine.begin() as connection:
         await connection.execute(text("UPDATE export_jobs SET lease_until = now() - interval '1 s'"))
-    (event,) = await scheduler.jobs.unadmitted()
+    (event,) = await scheduler.jobs.take_unadmitted()
     assert (event.job_id, event.source) == (job.id, f"/exporter/schedules/{made}")
 
 
@@ -195,7 +195,7 @@ async def test_failures_in_a_row_are_all_taken_back_in_whatever_order_they_end(
     jobs = await schedules.jobs(made)
     for number in order:
         status = Status.CANCELLED if number == 1 else Status.FAILED
-        await schedules.end(jobs[number], status, most_failures=9)
+        await schedules.end(jobs[number], status, max_failures=9)
     await scheduler.run_due(START + days(4))
     last = (await schedules.jobs(made))[-1]
     assert (last.window["from"], last.window["to"]) == (START.isoformat(), (START + days(4)).isoformat())
@@ -308,7 +308,7 @@ async def test_a_fault_in_planning_one_holds_up_no_other(schedules: Schedules) -
     schedule = await schedules.get(poisoned)
     assert (schedule.active, schedule.next_run) == (False, None)
     assert schedule.paused_reason == "its next run cannot be planned (OverflowError: date value out of range)"
-    (entry,) = [entry for entry in logs if entry["event"] == "schedule.unusable"]
+    (entry,) = [entry for entry in logs if entry["event"] == "schedule.paused"]
     assert isinstance(entry["exc_info"], OverflowError)
     assert await schedules.runs(poisoned) == ["03-01 00:00"]
     assert refusal(schedules.published).code == "schedule_unusable"

@@ -12,7 +12,7 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.jobs.models import ExportJob
-from stream_app.jobs.projector import apply
+from stream_app.jobs.projector import apply_events
 from stream_app.jobs.states import FINAL, Status
 from stream_app.notifications.models import Delivery
 from stream_app.worker.maintenance import job_cleaner as pruning
@@ -216,7 +216,7 @@ async def test_events_of_a_job_that_is_forgotten_change_nothing(
         await connection.execute(text("UPDATE export_jobs SET created_at = now() - interval '401 days'"))
     assert await job_cleaner.clean() == 1
     async with jobs.store.transaction() as connection:
-        assert not await apply(connection, [told])
+        assert not await apply_events(connection, [told])
     await jobs.cancel(claimed)
     assert await records.left() == (set(), set())
 

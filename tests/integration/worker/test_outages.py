@@ -39,7 +39,7 @@ class Broker:
         self.events: list[Event] = []
         self.dead: list[UUID] = []
 
-    async def all(self, events: list[Event]) -> None:
+    async def publish_all(self, events: list[Event]) -> None:
         self.events += events
 
     async def dead_letter(self, event: Any, _: Unreadable) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.jobs.projector import apply
+from stream_app.jobs.projector import apply_events
 from stream_app.jobs.states import EVENT_OF, Status
 from streaming_exporter.events import (
     Event,
@@ -72,7 +72,7 @@ class History:
 
     async def apply(self, events: Iterable[Event]) -> None:
         async with self.jobs.store.transaction() as connection:
-            await apply(connection, [decode(event.encode()) for event in events])
+            await apply_events(connection, [decode(event.encode()) for event in events])
 
     async def execute(self, *statements: str) -> None:
         async with self.jobs.engine.begin() as connection:

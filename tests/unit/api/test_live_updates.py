@@ -41,13 +41,13 @@ class Records:
         self.broken = True
         self.asked = 0
 
-    async def some(self, ids: Any) -> list[Any]:
+    async def get_many(self, ids: Any) -> list[Any]:
         self.asked += 1
         if self.broken:
             raise KeyError("a fault")
         return []
 
-    unfinished_of = some
+    list_unfinished = get_many
 
 
 async def test_a_fault_that_nobody_foresaw_ends_the_streams_and_is_known(

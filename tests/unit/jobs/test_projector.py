@@ -8,7 +8,7 @@ import pytest
 
 from stream_app.exports.compression import COMPRESSIONS
 from stream_app.exports.formats.registry import FORMATS
-from stream_app.jobs.projector import trusted
+from stream_app.jobs.projector import validate_outcome
 from stream_app.jobs.states import EVENT_OF, OUTCOMES, Status
 from stream_app.storage.listing import object_key
 from streaming_exporter.errors import Unreadable
@@ -39,7 +39,7 @@ def completed(**changed: Any) -> Event:
 
 
 def believed(event: Event) -> LifecycleData:
-    return trusted(event, formats=FORMATS, kept=KEPT, now=NOW).lifecycle
+    return validate_outcome(event, formats=FORMATS, kept=KEPT, now=NOW).lifecycle
 
 
 @pytest.mark.parametrize("output", FORMATS)
@@ -48,7 +48,7 @@ def test_what_workers_say_is_taken_over_as_it_is(output: str, compression: str) 
     kind = FORMATS[output]
     compressed = COMPRESSIONS.get(compression)
     event = completed(format=output, content_type=compressed.media_type if compressed else kind.media_type)
-    assert trusted(event, formats=FORMATS, kept=KEPT, now=NOW) is event
+    assert validate_outcome(event, formats=FORMATS, kept=KEPT, now=NOW) is event
 
 
 @pytest.mark.parametrize("status", sorted(OUTCOMES.values()))
@@ -56,7 +56,7 @@ def test_every_outcome_without_a_file_is_taken_over(status: Status) -> None:
     none = dict.fromkeys(("key", "file_name", "content_type", "expires_at"))
     data = completed(**none).lifecycle.model_copy(update={"status": status})
     event = lifecycle_event(EVENT_OF[status], data)
-    assert trusted(event, formats=FORMATS, kept=KEPT, now=NOW) is event
+    assert validate_outcome(event, formats=FORMATS, kept=KEPT, now=NOW) is event
 
 
 @pytest.mark.parametrize("before", ["", "exports/", "a/b/"])

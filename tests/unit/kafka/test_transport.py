@@ -91,7 +91,7 @@ async def test_a_committed_offset_that_the_log_does_not_have_leads_to_its_beginn
     """R7: after an unclean election, from a mirror, or past the retention."""
     consumer.__dict__["stored"] = {PLACE: stored, UNREAD: 5}
     old = message(offset=stored)
-    consumer.held.add(old)
+    consumer.buffered.add(old)
     await consumer.perform_seek()
     assert consumer.__dict__["sought"] == {PLACE: 3}
     assert consumer._committed_offset[PLACE] is None
@@ -193,7 +193,7 @@ async def test_a_topic_with_enough_in_memory_waits_and_others_go_on(
 
     monkeypatch.setattr(Consumer, "_getmany", fetch)
     held = [message(size=MAX_BUFFERED_BYTES)]
-    consumer.held.add(held[0])
+    consumer.buffered.add(held[0])
     await consumer._getmany({PLACE, TICKS}, 1.0)
     await consumer._getmany({PLACE}, 1.0)
     held.clear()

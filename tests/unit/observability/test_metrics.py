@@ -55,8 +55,8 @@ def test_lag_is_what_is_not_dealt_with() -> None:
         place(1): PartitionState(position=4, oldest=None, acknowledged=False),
         place(2): PartitionState(position=None, oldest=None, acknowledged=False),
     }
-    signs = Signals("w", ends={place(0): 12, place(1): 4, place(2): 100}, partition_states=partition_states)
-    assert signs.behind() == {"exports.requests": 5}
+    signals = Signals("w", ends={place(0): 12, place(1): 4, place(2): 100}, partition_states=partition_states)
+    assert signals.lag() == {"exports.requests": 5}
 
 
 @pytest.mark.parametrize("process", metrics.REGISTRIES)

@@ -101,12 +101,12 @@ def test_windows_tile_with_or_without_a_mark(
 ) -> None:
     runs = calendar.upcoming(moment, 6)
     natural = [window_of(windowing, calendar, run, None) for run in runs]
-    mark, marked = natural[0].start if natural[0] else None, []
+    window_start, marked = natural[0].start if natural[0] else None, []
     for run in runs:
-        window = window_of(windowing, calendar, run, mark)
+        window = window_of(windowing, calendar, run, window_start)
         assert window is not None
         marked.append(window)
-        mark = window.end
+        window_start = window.end
     assert marked == natural
     assert all(first.end == second.start < second.end for first, second in pairwise(marked))
     assert all(window.end <= run for window, run in zip(marked, runs, strict=True))

@@ -12,7 +12,7 @@ import pytest
 from stream_app.kafka.buffers import MessageBuffer
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.worker import batches
-from stream_app.worker.batches import MOST, MOST_BYTES, _handle_all, _handle_next, decode_all
+from stream_app.worker.batches import MAX_BYTES, MAX_MESSAGES, _handle_all, _handle_next, decode_all
 from streaming_exporter.errors import Outage, Unreadable
 from streaming_exporter.events import Topic, cancel_event, tick_event
 
@@ -63,7 +63,7 @@ class Parts:
         self._refuse()
         self.handled += values
 
-    async def prove(self) -> None:
+    async def check_writes(self) -> None:
         self.proofs += 1
         if self.broken:
             self.broken -= 1
@@ -74,7 +74,7 @@ class Parts:
         self.dead.append(event.message.value)
 
     async def take(self, messages: Sequence[Any]) -> None:
-        await _handle_all(cast(Any, messages), self.handle, cast(EventProducer, self), self.prove)
+        await _handle_all(cast(Any, messages), self.handle, cast(EventProducer, self), self.check_writes)
 
 
 @pytest.mark.parametrize("impossible", [False, True])
@@ -114,8 +114,8 @@ async def test_a_message_that_fails_as_everything_begins_to_fail_is_kept() -> No
     """R2: the proof before it is not enough."""
 
     class Ending(Parts):
-        async def prove(self) -> None:
-            await super().prove()
+        async def check_writes(self) -> None:
+            await super().check_writes()
             if self.proofs == 1:
                 self.broken = 2  # from here on, for a while
 
@@ -128,7 +128,9 @@ async def test_a_message_that_fails_as_everything_begins_to_fail_is_kept() -> No
             raise KeyError("once")
         await parts.handle(messages)
 
-    await _handle_all(cast(Any, [Message(App(), b"x")]), handle, cast(EventProducer, parts), parts.prove)
+    await _handle_all(
+        cast(Any, [Message(App(), b"x")]), handle, cast(EventProducer, parts), parts.check_writes
+    )
     assert parts.dead == []
     assert parts.handled == [b"x"]
 
@@ -143,18 +145,18 @@ async def test_each_message_of_a_batch_that_is_split_is_a_sign_of_life() -> None
 @pytest.mark.parametrize(
     ("sizes", "batch"),
     [
-        ([10] * (MOST + 5), MOST),
-        ([MOST_BYTES // 4] * 9, 4),
-        ([5 * MOST_BYTES, 10], 1),
-        ([10, 5 * MOST_BYTES, 10], 1),
-        ([MOST_BYTES], 1),
+        ([10] * (MAX_MESSAGES + 5), MAX_MESSAGES),
+        ([MAX_BYTES // 4] * 9, 4),
+        ([5 * MAX_BYTES, 10], 1),
+        ([10, 5 * MAX_BYTES, 10], 1),
+        ([MAX_BYTES], 1),
     ],
 )
 async def test_batches_are_bounded_by_bytes_and_lose_nothing(sizes: list[int], batch: int) -> None:
     """R14: and a message that is larger than a batch is one."""
     app, handled = App(), []
     events = [Message(app, bytes(size)) for size in sizes]
-    message_buffer = MessageBuffer(2 * MOST)
+    message_buffer = MessageBuffer(2 * MAX_MESSAGES)
     for event in cast(list[Any], events):
         await message_buffer.put(event)
     first: Any = await message_buffer.get()

@@ -18,7 +18,7 @@ TOPIC = "exports.requests"
 def app() -> App:
     made = App("progress", broker="kafka://nowhere", web_enabled=False)
     consumer = object.__new__(LosslessConsumer)
-    consumer.held = BufferedBytes()
+    consumer.buffered = BufferedBytes()
     made._consumer = consumer
     made.consumer_generation_id = 1
     return made
@@ -27,7 +27,7 @@ def app() -> App:
 def event(app: App, partition: int, size: int = 0) -> Any:
     place = TP(TOPIC, partition)
     message = ConsumerMessage(TOPIC, partition, 0, 0.0, 1, [], None, bytes(size), None, tp=place)
-    cast(LosslessConsumer, app._consumer).held.add(message)
+    cast(LosslessConsumer, app._consumer).buffered.add(message)
     return SimpleNamespace(app=app, message=message, ack=lambda: None)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from stream_app.kafka.brokers import Group, Partition
 from stream_app.worker import replay
-from stream_app.worker.replay import PATIENCE_SECONDS, OutcomeReplay
+from stream_app.worker.replay import NO_PROGRESS_SECONDS, OutcomeReplay
 from streaming_exporter.errors import Outage
 from tests.waiting import patient
 
@@ -29,7 +29,11 @@ class World:
         self.refused_until = 0.0
         self.unwritable_until = 0.0
         self.replay = OutcomeReplay(
-            cast(Any, self), TOPIC, failed_at=self.failed_at, prove=self.prove, clock=lambda: self.now
+            cast(Any, self),
+            TOPIC,
+            failed_at=self.failed_at,
+            check_writes=self.check_writes,
+            clock=lambda: self.now,
         )
 
     async def partitions(self, _: object) -> dict[str, set[int]]:
@@ -51,7 +55,7 @@ class World:
     def failed_at(self) -> float | None:
         return min(self.now, self.refused_until) or None
 
-    async def prove(self) -> None:
+    async def check_writes(self) -> None:
         if self.now < self.unwritable_until:
             raise OSError("read-only")
 
@@ -61,14 +65,14 @@ class World:
     async def over_at(self) -> float:
         """When what is held back may go on."""
         running = asyncio.create_task(self.replay.run())
-        await asyncio.wait_for(self.replay.over(), patient(10))
+        await asyncio.wait_for(self.replay.wait(), patient(10))
         running.cancel()
         return self.now
 
 
 @pytest.fixture(autouse=True)
 def _without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(replay, "POLL_SECONDS", 0)
 
 
 async def test_it_is_over_at_once_where_nothing_is_to_be_read() -> None:
@@ -80,7 +84,7 @@ async def test_it_is_over_at_once_while_kafka_is_away_from_the_start() -> None:
 
 
 async def test_it_ends_without_progress_that_nothing_prevents() -> None:
-    assert PATIENCE_SECONDS < await World(lambda _: 0).over_at() <= PATIENCE_SECONDS + 3
+    assert NO_PROGRESS_SECONDS < await World(lambda _: 0).over_at() <= NO_PROGRESS_SECONDS + 3
 
 
 async def test_it_lasts_as_long_as_outcomes_are_read() -> None:
@@ -104,7 +108,7 @@ async def test_time_in_which_the_database_cannot_be_written_does_not_count() -> 
 async def test_time_counts_again_after_a_refusal() -> None:
     world = World(lambda _: 0)
     world.refused_until = world.unwritable_until = 100
-    assert 100 + PATIENCE_SECONDS - 5 < await world.over_at() < 100 + PATIENCE_SECONDS + 7
+    assert 100 + NO_PROGRESS_SECONDS - 5 < await world.over_at() < 100 + NO_PROGRESS_SECONDS + 7
 
 
 async def test_an_outage_of_kafka_in_the_middle_leaves_it_as_it_is() -> None:
@@ -114,4 +118,4 @@ async def test_an_outage_of_kafka_in_the_middle_leaves_it_as_it_is() -> None:
 
 async def test_an_outage_of_kafka_in_the_middle_ends_it_after_the_same_time() -> None:
     over = await World(lambda now: None if now > 5 else 0).over_at()
-    assert PATIENCE_SECONDS < over <= PATIENCE_SECONDS + 3
+    assert NO_PROGRESS_SECONDS < over <= NO_PROGRESS_SECONDS + 3

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stream_app.app import SHUTDOWN_SECONDS, ending_seconds
+from stream_app.app import SHUTDOWN_SECONDS, stop_timeout
 from stream_app.notifications.sender import REST_SECONDS, SETTLE_SECONDS
 from stream_app.settings import Settings
 from stream_app.worker.dispatcher import DRAIN_SECONDS
@@ -12,6 +12,6 @@ from stream_app.worker.dispatcher import DRAIN_SECONDS
 @pytest.mark.parametrize("delivery", [1, 30, 900])
 def test_the_deadline_knows_exports_and_deliveries(drain: float, delivery: float) -> None:
     settings = Settings(_env_file=None, drain_seconds=drain, delivery_timeout_seconds=delivery)
-    ending = ending_seconds(settings)
+    ending = stop_timeout(settings)
     assert ending >= drain + DRAIN_SECONDS + SHUTDOWN_SECONDS
     assert ending >= delivery + SETTLE_SECONDS + REST_SECONDS + SHUTDOWN_SECONDS

@@ -31,7 +31,7 @@ def watchdog(clock: Clock) -> Watchdog:
     return Watchdog(PATIENCE, clock)
 
 
-def signs(
+def signals(
     *, position: int | None = 7, oldest: int | None = None, acknowledged: bool = False, end: int = 7
 ) -> Signals:
     return Signals(
@@ -43,7 +43,7 @@ def signs(
 
 
 def test_well(watchdog: Watchdog) -> None:
-    assert watchdog.look(signs()) == (Health.READY, "")
+    assert watchdog.assess(signals()) == (Health.READY, "")
 
 
 @pytest.mark.parametrize(
@@ -57,34 +57,34 @@ def test_well(watchdog: Watchdog) -> None:
     ],
 )
 def test_no_message_is_missing(state: PartitionState) -> None:
-    assert not state.is_missing_some
+    assert not state.has_lost_messages
 
 
 def test_well_without_partitions(watchdog: Watchdog) -> None:
     """There may be more workers than partitions."""
-    assert watchdog.look(replace(signs(), partition_states={})) == (Health.READY, "")
+    assert watchdog.assess(replace(signals(), partition_states={})) == (Health.READY, "")
 
 
 @pytest.mark.parametrize(
     ("seen", "reason"),
     [
-        (signs(position=7, end=9), r"exports.requests[3] is not read on from 7"),
-        (signs(position=None, end=9), r"exports.requests[3] is not read on from 0"),
-        (signs(oldest=6), r"exports.requests[3] is not dealt with from 6"),
-        (signs(acknowledged=True), r"exports.requests[3] is not committed from 5"),
+        (signals(position=7, end=9), r"exports.requests[3] is not read on from 7"),
+        (signals(position=None, end=9), r"exports.requests[3] is not read on from 0"),
+        (signals(oldest=6), r"exports.requests[3] is not dealt with from 6"),
+        (signals(acknowledged=True), r"exports.requests[3] is not committed from 5"),
         (
-            replace(signs(), partition_states={PLACE: PartitionState(7, None, False, fetched=7, done=6)}),
+            replace(signals(), partition_states={PLACE: PartitionState(7, None, False, fetched=7, done=6)}),
             r"exports.requests[3] was read up to 7, and a message from 6 on is lost",
         ),
     ],
 )
 def test_no_progress(watchdog: Watchdog, clock: Clock, seen: Signals, reason: str) -> None:
     """It is ready for work until it has lasted: every busy worker looks like that for a moment."""
-    assert watchdog.look(seen)[0] is Health.READY
+    assert watchdog.assess(seen)[0] is Health.READY
     clock.now = PATIENCE - 1
-    assert watchdog.look(seen)[0] is Health.READY
+    assert watchdog.assess(seen)[0] is Health.READY
     clock.now = PATIENCE
-    assert watchdog.look(seen) == (Health.STUCK, reason)
+    assert watchdog.assess(seen) == (Health.STUCK, reason)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_what_is_not_dealt_with_is_counted(state: PartitionState, end: int, coun
     seen = Signals(
         "w1", ends={PLACE: end, ("exports.requests", 4): 1}, partition_states={PLACE: state, **others}
     )
-    assert seen.behind() == {"exports.requests": count + 1, "exports.events": 0}
+    assert seen.lag() == {"exports.requests": count + 1, "exports.events": 0}
 
 
 @pytest.mark.parametrize(
@@ -117,10 +117,10 @@ def test_what_is_not_dealt_with_is_counted(state: PartitionState, end: int, coun
     ],
 )
 def test_not_in_the_group(watchdog: Watchdog, clock: Clock, group: Group) -> None:
-    seen = replace(signs(), group=group)
-    assert watchdog.look(seen)[0] is Health.WAITING
+    seen = replace(signals(), group=group)
+    assert watchdog.assess(seen)[0] is Health.WAITING
     clock.now = PATIENCE
-    health, reason = watchdog.look(seen)
+    health, reason = watchdog.assess(seen)
     assert health is Health.STUCK
     assert group.state in reason
 
@@ -129,18 +129,18 @@ def test_progress_ends_a_symptom(watchdog: Watchdog, clock: Clock) -> None:
     """A backlog can last for hours, as long as something moves."""
     for offset in range(100):
         clock.now = offset * (PATIENCE - 1)
-        seen = signs(position=offset, oldest=offset, end=1_000)
-        assert watchdog.look(seen)[0] is Health.READY
+        seen = signals(position=offset, oldest=offset, end=1_000)
+        assert watchdog.assess(seen)[0] is Health.READY
 
 
 def test_a_step_inside_a_message_ends_a_symptom(watchdog: Watchdog, clock: Clock) -> None:
     """R15: one tick can start 25,000 schedules; a message without a step is stuck all the same."""
     for step in range(100):
         clock.now = step * (PATIENCE - 1)
-        seen = replace(signs(oldest=6, end=9), progress={PLACE: step})
-        assert watchdog.look(seen)[0] is Health.READY
+        seen = replace(signals(oldest=6, end=9), progress={PLACE: step})
+        assert watchdog.assess(seen)[0] is Health.READY
     clock.now += PATIENCE
-    health, reason = watchdog.look(seen)
+    health, reason = watchdog.assess(seen)
     assert health is Health.STUCK
     assert reason.endswith("at step 99")
 
@@ -158,7 +158,7 @@ def test_progress_of_other_partitions_ends_no_symptom(
         clock.now = step * PATIENCE / 2
         partition_states = {PLACE: still, other: PartitionState(step, step, False)}
         seen = Signals("w1", {}, group, {PLACE: 9, other: 90}, partition_states, progress={other: step})
-        health, reason = watchdog.look(seen)
+        health, reason = watchdog.assess(seen)
         assert health is (Health.STUCK if step == 2 else Health.READY)
     assert reason.startswith("exports.requests[3] is not")
 
@@ -166,56 +166,57 @@ def test_progress_of_other_partitions_ends_no_symptom(
 @pytest.mark.parametrize("part", ["kafka", "database"])
 def test_no_outage_is_fatal(watchdog: Watchdog, clock: Clock, part: str) -> None:
     """However long; and afterwards a worker has its whole time to find its way back."""
-    lost = replace(signs(oldest=6, end=9), group=Group("Empty", frozenset(), {}))
+    lost = replace(signals(oldest=6, end=9), group=Group("Empty", frozenset(), {}))
     away = replace(lost, away={part: f"{part} is away"})
     for now in range(0, 1_000, 10):
         clock.now = now
-        assert watchdog.look(away) == (Health.WAITING, f"{part} is away")
-    assert watchdog.look(lost)[0] is Health.WAITING
+        assert watchdog.assess(away) == (Health.WAITING, f"{part} is away")
+    assert watchdog.assess(lost)[0] is Health.WAITING
     clock.now += PATIENCE - 1
-    assert watchdog.look(lost)[0] is Health.WAITING
+    assert watchdog.assess(lost)[0] is Health.WAITING
     clock.now += 1
-    assert watchdog.look(lost)[0] is Health.STUCK
+    assert watchdog.assess(lost)[0] is Health.STUCK
 
 
 def test_without_the_object_store_messages_must_move_all_the_same(watchdog: Watchdog, clock: Clock) -> None:
-    seen = replace(signs(oldest=6), away={"object store": "gone"})
-    assert watchdog.look(seen) == (Health.WAITING, "gone")
+    seen = replace(signals(oldest=6), away={"object store": "gone"})
+    assert watchdog.assess(seen) == (Health.WAITING, "gone")
     clock.now = PATIENCE
-    assert watchdog.look(seen)[0] is Health.STUCK
+    assert watchdog.assess(seen)[0] is Health.STUCK
 
 
 def test_waiting_for_a_part_that_answers_and_refuses_is_not_fatal(watchdog: Watchdog, clock: Clock) -> None:
     """A disk that is full, too few replicas: however long, and afterwards it has its whole time."""
-    seen = replace(signs(oldest=6, acknowledged=True, end=9), blocked_by="the disk is full")
+    seen = replace(signals(oldest=6, acknowledged=True, end=9), blocked_by="the disk is full")
     for now in range(0, 300, 10):
         clock.now = now
-        assert watchdog.look(replace(seen, blocked_since=now - 5)) == (Health.WAITING, "the disk is full")
+        assert watchdog.assess(replace(seen, blocked_since=now - 5)) == (Health.WAITING, "the disk is full")
     last = replace(seen, blocked_since=clock.now)
     clock.now += PATIENCE
-    assert watchdog.look(last)[0] is Health.READY
+    assert watchdog.assess(last)[0] is Health.READY
     clock.now += PATIENCE
-    assert watchdog.look(last)[0] is Health.STUCK
+    assert watchdog.assess(last)[0] is Health.STUCK
 
 
 def test_it_is_well_again_as_soon_as_messages_are_dealt_with(watchdog: Watchdog, clock: Clock) -> None:
     assert (
-        watchdog.look(replace(signs(), blocked_since=clock.now, blocked_by="it was full"))[0] is Health.READY
+        watchdog.assess(replace(signals(), blocked_since=clock.now, blocked_by="it was full"))[0]
+        is Health.READY
     )
 
 
 def test_waiting_for_a_part_does_not_excuse_a_lost_membership(watchdog: Watchdog, clock: Clock) -> None:
-    lost = replace(signs(oldest=6), group=Group("Empty", frozenset(), {}))
-    assert watchdog.look(replace(lost, blocked_since=0.0))[0] is Health.WAITING
+    lost = replace(signals(oldest=6), group=Group("Empty", frozenset(), {}))
+    assert watchdog.assess(replace(lost, blocked_since=0.0))[0] is Health.WAITING
     clock.now = PATIENCE
-    assert watchdog.look(replace(lost, blocked_since=PATIENCE))[0] is Health.STUCK
+    assert watchdog.assess(replace(lost, blocked_since=PATIENCE))[0] is Health.STUCK
 
 
 def test_before_anything_is_known(watchdog: Watchdog, clock: Clock) -> None:
     unknown = Signals("w1")
-    assert watchdog.look(unknown)[0] is Health.WAITING
+    assert watchdog.assess(unknown)[0] is Health.WAITING
     clock.now = PATIENCE
-    assert watchdog.look(unknown)[0] is Health.WAITING
+    assert watchdog.assess(unknown)[0] is Health.WAITING
 
 
 @pytest.fixture
