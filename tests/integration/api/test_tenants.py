@@ -63,8 +63,12 @@ async def shop(api: Harness, database: asyncpg.Connection) -> AsyncIterator[Harn
         "lacking": Dataset(name="lacking", table=f"{schema}.hidden_table", columns=("hidden_missing",)),
     }
     services = api.app.state.services
+    datasets = {**services.datasets, **datasets}
     api.app.state.services = replace(
-        services, datasets={**services.datasets, **datasets}, catalog=Catalog(services.estimate_source.fetch)
+        services,
+        datasets=datasets,
+        validator=replace(services.validator, datasets=datasets),
+        catalog=Catalog(services.estimate_source.fetch),
     )
     yield api
     api.app.state.services = services
