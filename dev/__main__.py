@@ -27,11 +27,11 @@ def up(
         Path | None, typer.Option(help="Folder for data, logs and stack.json", show_default=".local")
     ] = None,
 ) -> None:
-    """Start everything and stay until Ctrl-C; `exporter` of the same virtual environment finds it."""
+    """Start everything and stay until Ctrl-C; `exporter` of the same virtual environment uses it."""
     from dev.up import up
     from stream_app.setting_sources import VENV_SETTINGS_FILE
 
-    with suppress(KeyboardInterrupt):  # the way it is meant to end
+    with suppress(KeyboardInterrupt):  # Ctrl-C is the normal end
         if folder is None:
             up(port, workers, rows, Path(".local").absolute(), also_to=VENV_SETTINGS_FILE)
         else:
@@ -54,7 +54,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Exits with 1 where something failed, with 2 where the caller can put it right."""
+    """Exit with 1 after a failure, with 2 where the caller can correct it."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
     try:

@@ -1,4 +1,4 @@
-"""The project's own processes: worker, ticker, API. Everything they need comes in EXPORTER_* variables."""
+"""The project's own processes: worker, ticker, API. EXPORTER_* variables configure them."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ _START_TIMEOUT = 90.0
 
 
 class AppProcess:
-    """One of our processes, with the shape of a service: ``start stop kill restart pid``."""
+    """One process of the project; it has the methods of a service: ``start stop kill restart pid``."""
 
     def __init__(self, name: str, arguments: Sequence[str], env: Mapping[str, str], run_dir: Path) -> None:
         self.name = name
@@ -25,7 +25,7 @@ class AppProcess:
         self._child: Child | None = None
 
     def start(self) -> None:
-        """Start it and wait until it works.
+        """Start it and wait until it is ready.
 
         Raises:
             ServiceError: it ended or was not ready in time; with the end of its log.
@@ -39,12 +39,12 @@ class AppProcess:
             raise
 
     def is_ready(self) -> bool:
-        """It says so itself, by touching the file that EXPORTER_READY_FILE names."""
+        """Return whether the process has created the file of EXPORTER_READY_FILE."""
         return self._ready_file.exists()
 
     @property
     def address(self) -> str:
-        """For people; most of ours have none."""
+        """The address to show to people; empty for processes without one."""
         return ""
 
     @property
@@ -62,12 +62,12 @@ class AppProcess:
         return self._child is not None and self._child.exit_code is None
 
     def stop(self, timeout: float = 30) -> None:
-        """SIGTERM, and SIGKILL after ``timeout`` seconds."""
+        """Send SIGTERM, and SIGKILL after ``timeout`` seconds."""
         if self._child is not None:
             self._child.stop(timeout)
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would. Harmless where it does not run."""
+        """Send SIGKILL, as in a crash. No effect on a process that does not run."""
         if self._child is not None:
             self._child.kill()
 
@@ -78,14 +78,14 @@ class AppProcess:
 
 
 class Ticker(AppProcess):
-    """Ready as soon as it runs: it has nothing to do before the next minute."""
+    """The ticker. It counts as ready as soon as it runs, since it publishes nothing before a minute ends."""
 
     def is_ready(self) -> bool:
         return True
 
 
 class Api(AppProcess):
-    """Ready when ``/readyz`` says so."""
+    """The API. It is ready when ``/readyz`` answers 200."""
 
     def __init__(self, name: str, port: int, env: Mapping[str, str], run_dir: Path) -> None:
         super().__init__(name, ["api", "--port", str(port)], env, run_dir)

@@ -1,4 +1,4 @@
-"""The user's cache folder: what is fetched or computed once per machine."""
+"""The user's cache folder, for files that are made once per machine; errors of the stack."""
 
 import fcntl
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def cache_dir() -> Path:
-    """``$XDG_CACHE_HOME/streaming-exporter``, by default under ``~/.cache``."""
+    """Return ``$XDG_CACHE_HOME/streaming-exporter``; the default is ``~/.cache/streaming-exporter``."""
     base = os.environ.get("XDG_CACHE_HOME")
     root = Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache"
     return root / "streaming-exporter"
@@ -16,7 +16,7 @@ def cache_dir() -> Path:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock, shared by every process of this user that names the same file."""
+    """Hold an exclusive lock on the file at ``path`` for the block; other processes wait."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -24,8 +24,8 @@ def locked(path: Path) -> Iterator[None]:
 
 
 class ServiceError(Exception):
-    """A service failed. The message names it and says why, with the end of its log where it has one."""
+    """A service failed. The message has its name, the reason and, where there is one, the end of its log."""
 
 
 class UsageError(Exception):
-    """The caller can put it right: a port is taken, a program is missing. The message says how."""
+    """The caller can correct it: a port is taken, a program is missing. The message states how."""

@@ -30,8 +30,8 @@ TIMEOUT = 600.0
 
 
 @dataclass
-class Order:
-    """One format's way through the demo."""
+class DemoJob:
+    """The job of one format."""
 
     format: str
     job_id: UUID
@@ -65,21 +65,21 @@ def demo(ledger_rows: int, output: Path) -> None:
             _collect(client, orders, output)
 
 
-async def _publish(settings: Settings, bars: Progress) -> list[Order]:
+async def _publish(settings: Settings, bars: Progress) -> list[DemoJob]:
     orders = []
     async with Publisher(settings, source="/demo") as publisher:
         for name in FORMATS:
-            # Paper is for people: their own rows, where the other formats take every row.
+            # PDF files are for people, so this one has own rows only; other formats export every row.
             scope = "own" if name == "pdf" else "all"
             request = ExportRequest.parse(
                 {"user_id": USER, "export_type": "ledger", "format": name, "scope": scope}
             )
             event = await publisher.request(request)
-            orders.append(Order(name, event.job_id, bars.add_task(name, total=None, status="waiting")))
+            orders.append(DemoJob(name, event.job_id, bars.add_task(name, total=None, status="waiting")))
     return orders
 
 
-def _follow(client: Client, orders: list[Order], bars: Progress, rows: int) -> None:
+def _follow(client: Client, orders: list[DemoJob], bars: Progress, rows: int) -> None:
     deadline = time.monotonic() + TIMEOUT
     while not all(order.finished for order in orders):
         if time.monotonic() > deadline:
@@ -93,7 +93,7 @@ def _follow(client: Client, orders: list[Order], bars: Progress, rows: int) -> N
         time.sleep(0.1)
 
 
-def _collect(client: Client, orders: list[Order], output: Path) -> None:
+def _collect(client: Client, orders: list[DemoJob], output: Path) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("format", "rows", "size", "time", "file"):
         table.add_column(name, justify="left" if name in ("format", "file") else "right", no_wrap=True)
@@ -114,7 +114,7 @@ def _collect(client: Client, orders: list[Order], output: Path) -> None:
 
 
 def _seconds(record: dict[str, Any]) -> float:
-    """How long the worker had the job."""
+    """Return the seconds from the start of the attempt to its end."""
     started, completed = (datetime.fromisoformat(record[name]) for name in ("started_at", "completed_at"))
     return (completed - started).total_seconds()
 

@@ -1,4 +1,4 @@
-"""The folder of one run: locked while it is used, and swept after a crash."""
+"""The folder of one run. It is locked while it is used, and emptied by the next run after a crash."""
 
 import fcntl
 import os
@@ -14,14 +14,14 @@ DAY = 24 * 3600
 
 
 class RunFolder:
-    """Data and logs of one stack. The lock is on the folder itself, so the kernel lets go however we end."""
+    """Data and logs of one stack. The lock is on the folder itself, so the kernel releases it when we die."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self._lock: int | None = None
 
     def open(self) -> None:
-        """Make it, lock it, empty it.
+        """Create, lock and empty the folder.
 
         Raises:
             UsageError: another process uses it.
@@ -34,11 +34,11 @@ class RunFolder:
 
     @property
     def held(self) -> bool:
-        """Whether it is ours."""
+        """Whether this object holds the lock."""
         return self._lock is not None
 
     def close(self, *, keep_logs: bool) -> None:
-        """Remove the data, and the logs too unless they are wanted; let go of the lock."""
+        """Remove the data, and also the logs unless ``keep_logs``; release the lock."""
         if self._lock is None:
             return
         empty(self.path, keep=("logs",) if keep_logs else ())
@@ -49,9 +49,9 @@ class RunFolder:
 
 
 def sweep(folders: Iterable[Path], keep: tuple[str, ...] = ()) -> None:
-    """Empty those that no process uses, as runs that were killed leave them behind.
+    """Empty the folders that no process uses; killed runs leave such folders behind.
 
-    What has a name in ``keep`` stays for a day.
+    Entries with a name in ``keep`` stay for one day.
     """
     for folder in folders:
         lock = _try_lock(folder)
@@ -64,7 +64,7 @@ def sweep(folders: Iterable[Path], keep: tuple[str, ...] = ()) -> None:
 
 
 def empty(folder: Path, keep: tuple[str, ...] = ()) -> None:
-    """Remove what is in ``folder``, except the names in ``keep``."""
+    """Remove the entries of ``folder``, except the names in ``keep``."""
     for entry in list(folder.iterdir()):
         if entry.name in keep:
             continue

@@ -16,7 +16,7 @@ from dev.service import Service
 
 
 class KafkaService(Service):
-    """A broker on the loopback interface; topics are made by those who use them."""
+    """A broker on the loopback interface. It creates no topics by itself."""
 
     name = "kafka"
 
@@ -48,10 +48,10 @@ class KafkaService(Service):
 
 
 async def answers(bootstrap_servers: str) -> bool:
-    """Whether the broker lists its topics to a client."""
+    """Return whether the broker lists its topics to a client."""
     logger = logging.getLogger("aiokafka")
     level = logger.level
-    logger.setLevel(logging.CRITICAL)  # it complains about each try to a broker that is still starting
+    logger.setLevel(logging.CRITICAL)  # it logs each failed attempt while the broker starts
     client = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=3000)
     try:
         await client.start()

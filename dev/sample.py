@@ -1,4 +1,4 @@
-"""The sample: tables of Archive Origin, the exporter's first tenant, filled with plausible rows.
+"""The sample: tables of Archive Origin, the exporter's first tenant, with generated rows.
 
 ``python -m dev.sample URL [LEDGER_ROWS]``
 """
@@ -24,7 +24,7 @@ _LINES_A_CHUNK = 2_000
 
 @dataclass(frozen=True)
 class Sample:
-    """How many rows each table got."""
+    """The number of rows of each table."""
 
     enrollments: int
     proofs: int
@@ -37,11 +37,11 @@ async def load(
     """Create and fill the tables in one transaction; a million ledger rows take some ten seconds.
 
     Args:
-        url: the source database, as a role that may create tables.
+        url: the source database, with a role that can create tables.
         reader: a role that is granted SELECT on them.
 
     Raises:
-        UsageError: one of the tables is there already. Nothing is ever dropped.
+        UsageError: one of the tables exists. No table is dropped.
     """
     sizes = Sample(max(50, ledger_rows // 100), max(200, ledger_rows // 10), ledger_rows)
     connection = await asyncpg.connect(url)
@@ -69,7 +69,7 @@ async def _create(connection: asyncpg.Connection) -> None:
     try:
         await connection.execute(_script("sample.sql"))
     except (asyncpg.DuplicateTableError, asyncpg.DuplicateObjectError) as error:
-        raise UsageError(f"the sample wants a database without its tables: {error}") from error
+        raise UsageError(f"the sample needs a database without its tables: {error}") from error
 
 
 def _script(name: str) -> str:

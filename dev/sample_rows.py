@@ -1,4 +1,4 @@
-"""Rows of the sample, as lines of PostgreSQL's text COPY. Deterministic: the same sizes, the same bytes."""
+"""Rows of the sample, as lines of PostgreSQL's text COPY. The same sizes give the same bytes."""
 
 import hashlib
 import json
@@ -10,17 +10,17 @@ from uuid import UUID
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 SPAN = timedelta(days=685)
-"""Every table spreads over this time, whatever its size."""
+"""The rows of every table are spread over this time."""
 
 GENESIS = "0" * 64
-"""What the first ledger entry holds in place of an earlier hash."""
+"""The previous hash of the first ledger entry."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _START_US = (START - _EPOCH) // _MICROSECOND
 _SPAN_US = SPAN // _MICROSECOND
 
-# Text that careless exports spoil: quotes, separators, line ends, formulas, many scripts, leading zeros.
+# Text that a faulty export damages: quotes, separators, line ends, formulas, many scripts, leading zeros.
 LABELS = (
     "Sunset over the harbour",
     'The "old" mill, north side',
@@ -59,7 +59,7 @@ _KINDS = ("enrollment", "proof", "proof", "proof", "transfer", "revocation")
 
 
 def enrollments(count: int, users: int) -> Iterator[str]:
-    """One line a device; its id is ``enrollment_id(number)``."""
+    """Yield one line for each device; its id is ``enrollment_id(number)``."""
     random = Random("enrollments")
     for number in range(count):
         created = _moment(number, count, random)
@@ -85,7 +85,7 @@ def enrollments(count: int, users: int) -> Iterator[str]:
 
 
 def proofs(count: int, devices: int, users: int) -> Iterator[str]:
-    """One line a captured asset."""
+    """Yield one line for each captured asset."""
     random = Random("proofs")
     bits = random.getrandbits
     labels = [*(_escape(label) for label in LABELS), *(_escape(label) for label in LABELS[:14]), "\\N", "\\N"]
@@ -108,9 +108,9 @@ def proofs(count: int, devices: int, users: int) -> Iterator[str]:
 
 
 def ledger(count: int, users: int) -> Iterator[str]:
-    """One line an entry: ``entry_hash`` is the sha256 of all its fields and the hash of the entry before.
+    """Yield one line for each entry; ``entry_hash`` is the sha256 of its fields and of the previous hash.
 
-    The inner loop of a million rows, so it is plain rather than pretty.
+    This is the inner loop of a million rows, so it is written for speed.
     """
     random = Random("ledger")
     bits, sha256 = random.getrandbits, hashlib.sha256
@@ -140,12 +140,12 @@ def ledger(count: int, users: int) -> Iterator[str]:
 
 
 def ledger_moment(number: int, count: int) -> int:
-    """When the ledger's entry with this number, from 1, was made: microseconds since 1970."""
+    """Return the time of the ledger's entry ``number``, which counts from 1, in microseconds since 1970."""
     return _START_US + (number * _SPAN_US) // (count + 1)
 
 
 def enrollment_id(number: int) -> UUID:
-    """The id of the device with this number, from 0."""
+    """Return the id of the device ``number``, which counts from 0."""
     return UUID(bytes=hashlib.sha256(b"enrollment %d" % number).digest()[:16], version=4)
 
 
@@ -155,7 +155,7 @@ def _moment(number: int, count: int, random: Random) -> int:
 
 
 def _timestamp(microseconds: int) -> str:
-    """Microseconds since 1970 as PostgreSQL reads them."""
+    """Format microseconds since 1970 as PostgreSQL reads them."""
     day, rest = divmod(microseconds, 86_400_000_000)
     seconds, fraction = divmod(rest, 1_000_000)
     minutes, second = divmod(seconds, 60)

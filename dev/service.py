@@ -1,4 +1,4 @@
-"""The shape that every service of the stack has."""
+"""The base class of the stack's services."""
 
 import shutil
 from abc import ABC, abstractmethod
@@ -11,32 +11,32 @@ from dev.process import Child
 
 
 class Service(ABC):
-    """One server: ``start()`` it, and it answers; ``settings()`` says how to reach it.
+    """One server. ``start()`` returns when it is ready; ``settings()`` has the variables of its clients.
 
-    Ports and data stay the same over ``kill()`` and ``restart()``, so that a test can break it.
+    Ports and data stay the same after ``kill()`` and ``restart()``, so that tests can interrupt it.
     """
 
     name: str
     start_timeout: ClassVar[float] = 90
     attempts: ClassVar[int] = 3
-    """Starts with new ports when another program was quicker to take one."""
+    """How often a start is tried, each time with new ports, when another program has taken one."""
 
     def __init__(self, run_dir: Path) -> None:
         self.data_dir = run_dir / self.name
         self.log = run_dir / "logs" / f"{self.name}.log"
         self.report: Callable[[str], None] = lambda _: None
-        """Hears of a step that takes longer than usual."""
+        """Receives a text before a step that takes longer than usual."""
         self._child: Child | None = None
         self._started = False
         self._abandoned = False
 
     @abstractmethod
     def choose_ports(self) -> None:
-        """Take free ports and write what depends on them."""
+        """Choose free ports and write the files that depend on them."""
 
     @abstractmethod
     def prepare(self) -> None:
-        """Make the data folder, once."""
+        """Create the data folder; called once."""
 
     @abstractmethod
     def spawn(self) -> Child:
@@ -44,25 +44,25 @@ class Service(ABC):
 
     @abstractmethod
     def is_ready(self) -> bool:
-        """One real call that a client would make. False: not yet. May block for a second or two."""
+        """Make one call as a client does; return whether it succeeds. It can block for two seconds."""
 
     def after_start(self) -> None:  # noqa: B027 - most add nothing
-        """What the first start adds: databases, buckets."""
+        """Create databases or buckets after the first start."""
 
     @abstractmethod
     def settings(self) -> Mapping[str, str]:
-        """The EXPORTER_* variables that lead a client here, with the prefix."""
+        """Return the EXPORTER_* variables of a client of this service."""
 
     @property
     @abstractmethod
     def address(self) -> str:
-        """For people."""
+        """The address to show to people."""
 
     def start(self) -> Mapping[str, str]:
-        """Start, wait until it answers, return ``settings()``.
+        """Start it, wait until it is ready, return ``settings()``.
 
         Raises:
-            ServiceError: it ended or did not answer in time; with the end of its log.
+            ServiceError: it ended or was not ready in time; with the end of its log.
         """
         if self._started:
             self._spawn_and_wait()
@@ -95,7 +95,7 @@ class Service(ABC):
 
     @property
     def child(self) -> Child:
-        """The process; raises where it was never started."""
+        """The process; raises ServiceError if it was never started."""
         if self._child is None:
             raise ServiceError(f"{self.name} was not started")
         return self._child
@@ -109,22 +109,22 @@ class Service(ABC):
         return self._child is not None and self._child.exit_code is None
 
     def stop(self) -> None:
-        """End it in order. Harmless where it does not run."""
+        """Stop it. No effect if it does not run."""
         if self._child is not None:
             self._child.stop()
 
     def abandon(self) -> None:
-        """End a start that another thread is waiting for; there is no way back."""
+        """End a start that another thread waits for; the service cannot be started again."""
         self._abandoned = True
         if self._child is not None:
             self._child.kill()
 
     def discard(self) -> None:
-        """Remove its data; the log stays."""
+        """Remove its data and keep the log."""
         shutil.rmtree(self.data_dir, ignore_errors=True)
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would."""
+        """Send SIGKILL, as in a crash."""
         self.child.kill()
 
     def restart(self) -> None:

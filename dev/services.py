@@ -1,4 +1,4 @@
-"""Kafka, PostgreSQL, S3 and SMTP together: those that the environment does not name are started here."""
+"""Kafka, PostgreSQL, S3 and SMTP: starts those for which the environment sets no address."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -32,32 +32,37 @@ class Services:
     def __init__(self, run_dir: Path, progress: Progress) -> None:
         self.given = {key: value for key, value in os.environ.items() if key.startswith("EXPORTER_")}
         self.found: dict[str, str] = {}
-        """What leads to the services that were started."""
+        """The EXPORTER_* variables of the services that were started."""
         self.running: dict[str, Service] = {
             kind.name: kind(run_dir) for kind in KINDS if not REPLACED_BY[kind.name] <= self.given.keys()
         }
         self._progress = progress
 
     def get(self, kind: type[S]) -> S:
-        """The service of this kind.
+        """Return the service of this kind.
 
         Raises:
-            UsageError: the environment names another.
+            UsageError: the environment sets the address of another.
         """
         service = self.running.get(kind.name)
         if not isinstance(service, kind):
-            raise UsageError(f"{kind.name} is not run by this stack: the environment names another")
+            raise UsageError(
+                f"{kind.name} is not run by this stack: the environment sets the address of another"
+            )
         return service
 
     def settings(self) -> dict[str, str]:
-        """What leads to every service, with what the environment sets on top."""
+        """Return the EXPORTER_* variables of all services; those of the environment count for more."""
         return {**self.found, **self.given}
 
     def start(self, with_postgres: Sequence[Callable[[], None]] = ()) -> None:
-        """Start all at the same time; ``with_postgres`` is called as soon as that one is up.
+        """Start all services at the same time.
+
+        Args:
+            with_postgres: functions to call as soon as PostgreSQL is ready.
 
         Raises:
-            ServiceError: one of them failed. The others have been ended, or will be by ``stop()``.
+            ServiceError: one of them failed. The others are stopped now or by ``stop()``.
         """
         with ThreadPoolExecutor(len(KINDS) + len(with_postgres)) as pool:
             starts = {name: pool.submit(self._start, service) for name, service in self.running.items()}
@@ -77,7 +82,7 @@ class Services:
             step.result = service.address
 
     def stop(self) -> None:
-        """Stop all and remove their data. Harmless twice."""
+        """Stop all services and remove their data. A second call has no effect."""
         with ThreadPoolExecutor(len(KINDS)) as pool:
             list(pool.map(lambda service: service.stop(), self.running.values()))
         for service in self.running.values():

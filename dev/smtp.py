@@ -1,4 +1,4 @@
-"""SMTP: a sink that keeps every mail as a file, and the service that runs it.
+"""SMTP: a server that stores every mail as a file, and the service that runs it.
 
 ``python -m dev.smtp PORT FOLDER`` is the child process.
 """
@@ -20,7 +20,7 @@ from dev.service import Service
 
 
 class SmtpService(Service):
-    """Listens on the loopback interface, delivers nothing."""
+    """A mail server on the loopback interface; it forwards no mail."""
 
     name = "smtp"
 
@@ -49,16 +49,16 @@ class SmtpService(Service):
 
     @property
     def mail_dir(self) -> Path:
-        """Where the mails are, one ``.eml`` file each."""
+        """The folder of the mails, one ``.eml`` file each."""
         return self.data_dir / "mails"
 
     def mails(self) -> list[EmailMessage]:
-        """Every mail so far, oldest first. ``X-Envelope-To`` names whom it was delivered to."""
+        """Return all mails, oldest first. ``X-Envelope-To`` has the recipients of the SMTP call."""
         return read_mails(self.mail_dir)
 
 
 def read_mails(folder: Path) -> list[EmailMessage]:
-    """The mails kept in ``folder``, oldest first."""
+    """Return the mails in ``folder``, oldest first."""
     parser = BytesParser(EmailMessage, policy=policy.default)
     return [parser.parsebytes(path.read_bytes()) for path in sorted(folder.glob("*.eml"))]
 
@@ -74,7 +74,7 @@ class _Keep:
         head = f"X-Envelope-From: {envelope.mail_from}\r\nX-Envelope-To: {', '.join(envelope.rcpt_tos)}\r\n"
         part = path.with_suffix(".part")
         part.write_bytes(head.encode() + (envelope.original_content or b""))
-        part.rename(path)  # a reader never sees half a mail
+        part.rename(path)  # no reader sees an incomplete mail
         return "250 kept"
 
 

@@ -1,4 +1,4 @@
-"""The stack: every service that the environment does not replace, and our own processes on top."""
+"""The stack: the services that the environment does not replace, and the project's own processes."""
 
 import asyncio
 import os
@@ -32,15 +32,15 @@ ROOT = Path(__file__).parent.parent
 class Stack:
     """The whole system in one folder.
 
-    ``with Stack(folder) as stack:`` starts the services, loads the sample, runs the migrations, and
-    stops and removes everything at the end except the logs. Workers, the ticker and the API are
-    started by their own methods. Services may be broken by tests: ``stack.kafka.kill()``,
-    ``stack.kafka.restart()``. All of it is synchronous; from asyncio use ``asyncio.to_thread``.
+    ``with Stack(folder) as stack:`` starts the services, loads the sample and runs the migrations. At its end
+    it stops everything and removes everything but the logs. Workers, the ticker and the API have methods of
+    their own that start them. Tests can interrupt services: ``stack.kafka.kill()``,
+    ``stack.kafka.restart()``. All methods are synchronous; from asyncio use ``asyncio.to_thread``.
 
     Args:
-        run_dir: data and logs; made anew.
+        run_dir: folder for data and logs; it is emptied.
         ledger_rows: size of the sample's largest table; None loads no sample.
-        settings: further EXPORTER_* variables for our processes, with the prefix.
+        settings: further EXPORTER_* variables for the project's processes.
         keep_logs: whether the logs stay in ``run_dir`` when the stack has stopped.
     """
 
@@ -65,7 +65,7 @@ class Stack:
 
     @property
     def services(self) -> Mapping[str, Service]:
-        """Those that the stack runs itself, by name."""
+        """The services that the stack runs itself, by name."""
         return self._services.running
 
     @property
@@ -98,11 +98,11 @@ class Stack:
         self.stop()
 
     def start(self) -> None:
-        """Services, sample, migrations. What was started before a failure runs on until ``stop()``.
+        """Start the services, load the sample, run the migrations. After a failure call ``stop()``.
 
         Raises:
-            ServiceError: something failed; the message names it and holds the end of its log.
-            UsageError: something is missing that the caller can provide.
+            ServiceError: a part failed; the message has its name and the end of its log.
+            UsageError: a program is missing that the caller can install.
         """
         self._folder.open()
         if self.run_dir.parent.name == ".local":
@@ -125,17 +125,17 @@ class Stack:
             self.run("migrate")
 
     def environment(self) -> dict[str, str]:
-        """The whole environment of our processes, as a copy; they read no settings file of another stack."""
+        """Return the environment of the project's processes; they read no settings file of another stack."""
         return {SETTINGS_FILE: os.devnull, **os.environ, **self.settings()}
 
     def settings(self) -> dict[str, str]:
-        """The EXPORTER_* variables: what was started, over it what the caller set, over it ``settings``."""
+        """Return the EXPORTER_* variables: of the services, then of the environment, then ``settings``."""
         own = {"EXPORTER_JWT_SECRET": self._jwt_secret, "EXPORTER_MAIL_FROM": "exports@localhost"}
         return {**own, **self._services.settings(), **self._extra}
 
     @contextmanager
     def configured(self, settings: Mapping[str, str]) -> Iterator[Self]:
-        """What is started or run within the block has these EXPORTER_* variables as well."""
+        """Add EXPORTER_* variables for the processes that start within the block."""
         before = self._extra
         self._extra = before | dict(settings)
         try:
@@ -144,7 +144,7 @@ class Stack:
             self._extra = before
 
     def run(self, *arguments: str) -> str:
-        """Run one ``exporter`` command to its end and return what it printed.
+        """Run one ``exporter`` command to its end; return its output.
 
         Raises:
             ServiceError: it failed.
@@ -152,16 +152,16 @@ class Stack:
         command = [sys.executable, "-m", "producers", *arguments]
         done = subprocess.run(command, env=self.environment(), cwd=ROOT, capture_output=True, text=True)
         if done.returncode != 0:
-            said = (done.stdout + done.stderr).strip()
-            raise ServiceError(f"exporter {' '.join(arguments)} exited with {done.returncode}.\n{said}")
+            output = (done.stdout + done.stderr).strip()
+            raise ServiceError(f"exporter {' '.join(arguments)} exited with {done.returncode}.\n{output}")
         return done.stdout.strip()
 
     def token(self, user_id: str, *roles: str) -> str:
-        """A bearer token for the API."""
+        """Return a bearer token for the API."""
         return self.run("token", "--user-id", user_id, *(part for role in roles for part in ("--role", role)))
 
     def start_all(self, workers: int = 1, api_port: int | None = None) -> Api:
-        """Workers, ticker and API at the same time. Returns the API, where links in mails lead."""
+        """Start workers, ticker and API at the same time; return the API, which links in mails lead to."""
         api_port = api_port or free_ports(1)[0]
         if "EXPORTER_PUBLIC_URL" not in os.environ:
             self._extra.setdefault("EXPORTER_PUBLIC_URL", f"http://127.0.0.1:{api_port}")
@@ -181,7 +181,7 @@ class Stack:
     def start_worker(
         self, number: int | None = None, settings: Mapping[str, str] | None = None
     ) -> AppProcess:
-        """Start ``worker-<number>`` (default: the next free one) and wait until it consumes."""
+        """Start ``worker-<number>``, by default the next free number, and wait until it is ready."""
         if number is None:
             number = 1 + sum(name.startswith("worker-") for name in self.apps)
         env = {**self.environment(), **(settings or {})}
@@ -195,7 +195,7 @@ class Stack:
         """Start the API on the loopback interface and wait until it is ready.
 
         Raises:
-            UsageError: the port that was asked for is taken.
+            UsageError: ``port`` is taken.
         """
         if port is not None and not is_free(port):
             raise UsageError(f"port {port} is taken: choose another with PORT=")
@@ -214,20 +214,20 @@ class Stack:
         return app
 
     def processes(self) -> dict[str, Service | AppProcess]:
-        """Everything that was started, by name."""
+        """Return all services and processes that were started, by name."""
         return {**self.services, **self.apps}
 
     def pids(self) -> dict[str, int]:
-        """Process ids by name, of what runs."""
+        """Return the process ids of all that run, by name."""
         return {name: process.pid for name, process in self.processes().items() if process.running}
 
     def dead(self) -> AppProcess | Service | None:
-        """Something that was started and has ended."""
+        """Return a service or process that was started and has ended, if there is one."""
         return next((process for process in self.processes().values() if not process.running), None)
 
     def stop(self) -> None:
-        """Stop our processes, then the services, and remove the data; the logs stay. Harmless twice."""
-        if not self._folder.held:  # it may be another stack's
+        """Stop processes and services and remove the data, not the logs. A second call has no effect."""
+        if not self._folder.held:  # another stack can use the folder
             return
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(lambda app: app.stop(), self.apps.values()))

@@ -1,4 +1,4 @@
-"""Starts our processes again when they die, as the orchestrator of a deployment would."""
+"""Restarts the project's processes when they die, as an orchestrator does in a deployment."""
 
 import time
 from collections import defaultdict, deque
@@ -9,14 +9,14 @@ from dev.cache import ServiceError
 from dev.stack import Stack
 
 MAX_DEATHS, WITHIN = 5, 60.0
-"""A process that dies so often within so many seconds is given up."""
+"""After so many deaths within so many seconds a process is not restarted."""
 
 
 class Supervision:
-    """Watches what a stack has started. A service that dies ends it all: its data may be gone.
+    """Watches the processes of a stack. The death of a service is an error, since its data can be lost.
 
     Args:
-        say: hears a line for each process that is started again.
+        say: receives one line for each process that is restarted.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Supervision:
         self._deaths: defaultdict[str, deque[float]] = defaultdict(deque)
 
     def look(self) -> bool:
-        """Start again what has died; returns whether there was something.
+        """Restart a process that has died; return whether there was one.
 
         Raises:
             ServiceError: a service has died, or a process has died too often; with the end of its log.
@@ -38,10 +38,10 @@ class Supervision:
             return False
         if not isinstance(dead, AppProcess):
             raise dead.child.error(f"ended with {dead.child.exit_code}")
-        self._revive(dead)
+        self._restart(dead)
         return True
 
-    def _revive(self, app: AppProcess) -> None:
+    def _restart(self, app: AppProcess) -> None:
         while True:
             ended = f"ended with {app.child.exit_code}"
             deaths = self._deaths[app.name]
@@ -55,5 +55,5 @@ class Supervision:
             try:
                 app.start()
             except ServiceError:
-                continue  # it ended before it was ready, which is one more death
+                continue  # it ended before it was ready, which counts as one more death
             return

@@ -31,7 +31,7 @@ def up(
 
     Raises:
         UsageError: the port is taken, or a stack runs in this folder already.
-        ServiceError: a service failed, at the start or later, or one of our processes died over and over.
+        ServiceError: a service failed, at the start or later, or a process of the project died too often.
     """
     if not is_free(port):
         raise UsageError(f"port {port} is taken: choose another with PORT=")
@@ -57,7 +57,7 @@ def up(
 
 
 def describe(stack: Stack, api: Api) -> dict[str, object]:
-    """What another program needs to use the stack."""
+    """Return the addresses, keys and tokens that another program needs to use the stack."""
     given = {key.removeprefix("EXPORTER_").lower(): value for key, value in stack.settings().items()}
     settings = Settings.model_validate(given)
     return {
@@ -81,12 +81,12 @@ def _shown(secret: SecretStr | None) -> str | None:
 
 
 def environment_file(settings: dict[str, str]) -> str:
-    """Lines that a shell can source and pydantic-settings can read."""
+    """Return lines that a shell and the settings can read."""
     return "".join(f"{key}='{value}'\n" for key, value in sorted(settings.items()))
 
 
 def _write(path: Path, text: str) -> None:
-    """Write it whole at once: somebody may be reading."""
+    """Write the file in one step, since another program can be reading it."""
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
     new.touch(mode=0o600)
@@ -113,7 +113,7 @@ def _short(path: Path) -> str:
 
 
 def _watch(stack: Stack, changed: Callable[[], None] = lambda: None) -> None:
-    """Start again what dies, and call ``changed`` then: it has another process id."""
+    """Restart processes that die, and call ``changed`` then, because they have new process ids."""
     supervision = Supervision(stack, lambda line: console.print(escape(line), style="yellow"))
     while True:
         if supervision.look():

@@ -1,8 +1,8 @@
-"""What is in the image, under which licences, and with which known faults: ``make audit``.
+"""Lists the packages of the image, their licences and their known faults: ``make audit``.
 
-The two programs come from ``requirements/audit.txt``, locked as everything else, into an environment of
-their own. Exit code 1: a package has a known fault, or a licence that nobody judged. Where the list of known
-faults cannot be reached this says so, and is no failure; ``--only-list`` does not even ask.
+The two programs that it runs are locked in ``requirements/audit.txt`` and have an environment of their own.
+Exit code 1: a package has a known fault, or a licence without a judgement. It is no failure if the list of
+known faults cannot be reached; ``--only-list`` does not ask for it.
 """
 
 import json
@@ -17,11 +17,11 @@ from tools import licences  # noqa: E402 - run as a script, from the root of the
 
 PACKAGES = ROOT / "requirements" / "runtime.txt"
 SBOM = ROOT / ".local" / "sbom.cdx.json"
-PATIENCE = 300
+TIMEOUT_SECONDS = 300
 
 
 def main(uv: str, *options: str) -> int:
-    """Do all of it; returns the exit code."""
+    """Run all checks; return the exit code."""
     write_sbom(uv)
     found = judge_licences()
     if "--only-list" not in options:
@@ -30,7 +30,7 @@ def main(uv: str, *options: str) -> int:
 
 
 def write_sbom(uv: str) -> None:
-    """The image's packages with their digests, as CycloneDX 1.6 in JSON."""
+    """Write the image's packages with their digests, as CycloneDX 1.6 in JSON."""
     SBOM.parent.mkdir(exist_ok=True)
     arguments = [
         "requirements",
@@ -47,7 +47,7 @@ def write_sbom(uv: str) -> None:
 
 
 def judge_licences() -> int:
-    """Say whether each licence is permissive or has a remark; returns how many have not."""
+    """Print whether each licence is permissive or has a remark; return the number of faults."""
     try:
         licences.document()
     except ValueError as error:
@@ -58,7 +58,7 @@ def judge_licences() -> int:
 
 
 def known_faults(uv: str) -> int:
-    """Print what is known against the locked versions; returns how many packages have something."""
+    """Print the known faults of the locked versions; return the number of packages that have some."""
     arguments = ["-r", str(PACKAGES), "--disable-pip", "--require-hashes", "-s", "osv", "-f", "json"]
     try:
         done = _run(uv, "pip-audit", *arguments, "--progress-spinner", "off", "--timeout", "15")
@@ -81,7 +81,11 @@ def known_faults(uv: str) -> int:
 def _run(uv: str, *command: str) -> subprocess.CompletedProcess[str]:
     locked = ["--isolated", "--no-project", "--with-requirements", str(ROOT / "requirements" / "audit.txt")]
     return subprocess.run(
-        [uv, "run", "--quiet", *locked, *command], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
+        [uv, "run", "--quiet", *locked, *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
     )
 
 

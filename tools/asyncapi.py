@@ -1,6 +1,6 @@
-"""The AsyncAPI 3.0 document of everything that the service reads from and writes to Kafka. Pure.
+"""The AsyncAPI 3.0 document of the events that the service reads from and writes to Kafka. Does no I/O.
 
-It speaks for the service as a whole, as its operations do in AsyncAPI: it *receives* what others publish.
+It describes the service as a whole: an operation *receives* the events that others publish.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -29,39 +29,39 @@ ASKED = datetime(2026, 11, 24, 6, tzinfo=UTC)
 ENDED = ASKED + timedelta(seconds=2)
 
 SUMMARIES = {
-    EventType.REQUESTED: "A service asks for an export; publishing it twice asks for the same job",
-    EventType.CANCEL_REQUESTED: "A job is to end, or a finished one's file to go; may precede its request",
-    EventType.TICK: "A minute began; runs of schedules that are due by then are started",
+    EventType.REQUESTED: "A service requests an export; publishing it twice requests one job",
+    EventType.CANCEL_REQUESTED: "Cancels a job or removes its file; it can precede the request",
+    EventType.TICK: "A minute began; the runs of schedules that are due are started",
     EventType.ACCEPTED: "The request is recorded",
-    EventType.STARTED: "An attempt begins; a job that is tried again has several",
-    EventType.PROGRESSED: "How many rows there are so far, about each second",
-    EventType.COMPLETED: "The file is in the store",
-    EventType.FAILED: "The export cannot be done, or was tried too often",
-    EventType.CANCELLED: "Somebody asked for the job's end",
-    EventType.EXPIRED: "The file's time is over, and it is gone",
-    EventType.DOWNLOADED: "Somebody was given a link to the file",
+    EventType.STARTED: "An attempt began; a job that is retried has several",
+    EventType.PROGRESSED: "The number of rows so far, about once a second",
+    EventType.COMPLETED: "The file is in the object store",
+    EventType.FAILED: "The export failed, at once or after the last attempt",
+    EventType.CANCELLED: "The job was cancelled",
+    EventType.EXPIRED: "The file has expired and was removed",
+    EventType.DOWNLOADED: "A user received a link to the file",
 }
 
 ACTIONS = {
     Topic.REQUESTS: ("admitRequests", "receive", "Records requests as jobs, and cancels jobs"),
     Topic.TICKS: ("startSchedules", "receive", "Starts the runs of schedules that are due"),
-    Topic.EVENTS: ("tellWhatHappened", "send", "Tells what happens to jobs; each has one end"),
-    Topic.AUDIT: ("tellDownloads", "send", "Tells who was given a link to a file; once, without waiting"),
-    Topic.DEAD_LETTERS: ("putAside", "send", "Puts aside what cannot be read, as it was received"),
+    Topic.EVENTS: ("tellWhatHappened", "send", "Publishes what happens to jobs; each job ends once"),
+    Topic.AUDIT: ("tellDownloads", "send", "Publishes who received a link to a file; once, without waiting"),
+    Topic.DEAD_LETTERS: ("putAside", "send", "Publishes messages that cannot be read, as they were received"),
 }
 
 DEAD_LETTER = "dead-letter"
 DEAD_LETTER_HEADERS: Schema = {
     "type": "object",
     "properties": {
-        "error": {"type": "string", "maxLength": 1000, "description": "Why it cannot be read"},
-        "topic": {"type": "string", "description": "Where it was"},
+        "error": {"type": "string", "maxLength": 1000, "description": "The reason why it cannot be read"},
+        "topic": {"type": "string", "description": "The topic of the message"},
         "partition": {"type": "string", "pattern": "^[0-9]+$"},
         "offset": {"type": "string", "pattern": "^[0-9]+$"},
         "cut_from_bytes": {
             "type": "string",
             "pattern": "^[0-9]+$",
-            "description": "How long it was, where it is too long to be kept whole",
+            "description": "Its length in bytes, where it is too long to be kept whole",
         },
     },
     "required": ["error", "topic", "partition", "offset"],
@@ -84,7 +84,7 @@ FACTS: dict[str, Any] = {
 
 
 def example(kind: EventType) -> Event:
-    """An event of this type, always the same."""
+    """Return an example of this type, always the same."""
     match kind:
         case EventType.REQUESTED:
             request = ExportRequest.model_validate(
@@ -121,7 +121,7 @@ def example(kind: EventType) -> Event:
 
 
 def document(version: str) -> Schema:
-    """The document, ready to be written as YAML or JSON; ``version`` is the service's."""
+    """Return the document; ``version`` is the version of the contract."""
     schemas: Schema = {}
     messages: Schema = {kind.value: _message(kind, schemas) for kind in EventType}
     messages[DEAD_LETTER] = {
@@ -129,14 +129,14 @@ def document(version: str) -> Schema:
         "summary": "A message that cannot be read, with its bytes and key as received",
         "contentType": "application/octet-stream",
         "headers": DEAD_LETTER_HEADERS,
-        "payload": {"description": "The bytes as received; of what is too long, the beginning"},
+        "payload": {"description": "The bytes as received; the beginning of a message that is too long"},
     }
     return {
         "asyncapi": "3.0.0",
         "info": {
             "title": "Streaming exporter",
             "version": version,
-            "description": "Exports of PostgreSQL tables, asked for by event. Messages are CloudEvents 1.0 "
+            "description": "Exports of PostgreSQL tables, requested by event. Messages are CloudEvents 1.0 "
             "in structured mode; binary mode is read as well. Delivery is at least once: a repetition has "
             "the same `source` and `id`. "
             "Unknown fields are ignored; messages of unknown types are dead letters. Where "
@@ -145,7 +145,7 @@ def document(version: str) -> Schema:
         },
         "defaultContentType": "application/cloudevents+json",
         "servers": {"kafka": {"host": "{brokers}", "protocol": "kafka", "variables": {"brokers": {
-            "default": "127.0.0.1:9092", "description": "What EXPORTER_KAFKA_BOOTSTRAP_SERVERS says",
+            "default": "127.0.0.1:9092", "description": "The value of EXPORTER_KAFKA_BOOTSTRAP_SERVERS",
         }}}},
         "channels": {topic.value: _channel(topic) for topic in Topic},
         "operations": {
@@ -176,8 +176,8 @@ def _channel(topic: Topic) -> Schema:
 
 
 def _message(kind: EventType, schemas: Schema) -> Schema:
-    """The message; what its schema refers to is added to ``schemas``."""
-    payload = _led_to_components(event_schema(kind))
+    """Return the message; the schemas that it refers to are added to ``schemas``."""
+    payload = _with_component_references(event_schema(kind))
     del payload["$schema"]
     schemas.update(payload.pop("$defs", {}))
     schemas[kind.value] = payload
@@ -194,10 +194,10 @@ def _message(kind: EventType, schemas: Schema) -> Schema:
     }
 
 
-def _led_to_components(node: Any) -> Any:
-    """``node`` with references to ``$defs`` leading to the document's components."""
+def _with_component_references(node: Any) -> Any:
+    """Return ``node`` with references to the document's components instead of ``$defs``."""
     if isinstance(node, dict):
-        return {name: _led_to_components(value) for name, value in node.items()}
+        return {name: _with_component_references(value) for name, value in node.items()}
     if isinstance(node, list):
-        return [_led_to_components(value) for value in node]
+        return [_with_component_references(value) for value in node]
     return node.replace("#/$defs/", "#/components/schemas/") if isinstance(node, str) else node

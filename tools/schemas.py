@@ -1,4 +1,4 @@
-"""JSON Schemas of the events, made from the models that read and write them. Pure."""
+"""JSON Schemas of the events, made from the models of the contract. Does no I/O."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ STATUS_OF = {
     EventType.PROGRESSED: Status.PROCESSING,
     **OUTCOMES,
 }
-"""What ``data.status`` is in each lifecycle event."""
+"""The value of ``data.status`` in each lifecycle event."""
 
 KNOWN: dict[EventType, tuple[str, ...]] = {
     EventType.STARTED: ("started_at",),
@@ -32,18 +32,18 @@ KNOWN: dict[EventType, tuple[str, ...]] = {
     EventType.CANCELLED: ("completed_at",),
     EventType.EXPIRED: ("completed_at", "expires_at"),
 }  # fmt: skip
-"""What ``data`` of a lifecycle event always has, beyond what all of them have."""
+"""The fields that ``data`` of this lifecycle event always has, besides those of all lifecycle events."""
 
 
 class _Plain(GenerateJsonSchema):
-    """Without a title for each field that only repeats its name."""
+    """Generates schemas without titles of fields, which only repeat the fields' names."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
 
 def event_schema(kind: EventType) -> Schema:
-    """The schema of a whole message of this type, by itself: whatever it refers to is in its ``$defs``."""
+    """Return the schema of a whole message of this type; ``$defs`` has all that it refers to."""
     envelope = _model_schema(Event, "validation")
     fields: Schema = envelope["properties"]
     _state_envelope(fields)
@@ -69,12 +69,12 @@ def event_schema(kind: EventType) -> Schema:
 
 
 def _state_envelope(fields: Schema) -> None:
-    """What the envelope's own schema says in ways that other languages cannot read."""
+    """Replace the patterns of the envelope that other languages cannot read."""
     for name in ("subject", "traceparent"):
         fields[name] = {"type": "string"}
     fields["time"] = {"type": "string", "format": "date-time"}
     fields["datacontenttype"] = {"type": "string", "default": "application/json", "description": "Some JSON"}
-    fields["traceparent"]["description"] = "W3C Trace Context; handed on in all events about the job"
+    fields["traceparent"]["description"] = "W3C Trace Context; copied to all events of the job"
 
 
 def _data_schema(kind: EventType) -> tuple[Schema, Schema]:
@@ -106,7 +106,7 @@ def _split(schema: Schema) -> tuple[Schema, Schema]:
 
 
 def _not_null(field: Schema) -> Schema:
-    """The field's schema where it is there: what is not known is left out of an event, never null."""
+    """Return the field's schema without null: events leave unknown fields out."""
     kept: list[Schema] = [option for option in field.get("anyOf", ()) if option != {"type": "null"}]
     if len(kept) != 1:
         return field

@@ -37,14 +37,14 @@ def test_what_a_package_says(tmp_path: Path, said: dict[str, str], licence: str)
 
 
 def test_a_package_that_says_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="some does not say its licence"):
+    with pytest.raises(ValueError, match="some states no licence"):
         licences.licence_of(package(tmp_path))
 
 
 def test_a_licence_that_asks_for_more_needs_a_remark(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "| certifi | MPL-2.0 | changes of its own files" in licences.document()
     monkeypatch.setattr(licences, "REMARKS", {})
-    with pytest.raises(ValueError, match=r"certifi is under MPL-2\.0: say in tools"):
+    with pytest.raises(ValueError, match=r"certifi is under MPL-2\.0: add a remark to tools"):
         licences.document()
 
 
