@@ -65,7 +65,7 @@ def consumer(monkeypatch: pytest.MonkeyPatch) -> LosslessConsumer:
         fetched={},
         done={},
         _lost={},
-        held=BufferedBytes(),
+        buffered=BufferedBytes(),
         _committed_offset=defaultdict(lambda: None),
         _read_offset=_NothingRead(),
         _unacked_messages=set(),
@@ -300,7 +300,7 @@ def test_a_commit_means_that_everything_before_it_was_handled(data: st.DataObjec
     """Whatever is fetched, dropped, handled twice or in another order, with holes in the log."""
     consumer = object.__new__(LosslessConsumer)
     consumer.__dict__.update(
-        held=BufferedBytes(),
+        buffered=BufferedBytes(),
         fetched={},
         done={},
         _committed_offset=defaultdict(lambda: None),

@@ -98,7 +98,7 @@ async def test_what_fails_for_all_is_an_outage_and_makes_no_dead_letter(number: 
     await parts.take([Message(app, value) for value in values])
     assert parts.dead == []
     assert parts.handled == values
-    assert "cannot be written" in app.blocked_by
+    assert "writes fail for every message" in app.blocked_by
 
 
 async def test_a_message_that_fails_alone_is_put_aside_and_the_others_are_handled() -> None:
