@@ -1,4 +1,4 @@
-"""What every channel promises: a message is sent, or an error says what is known about it."""
+"""The interface of all channels, and the errors that classify a delivery that was not sent."""
 
 from typing import Protocol
 
@@ -7,10 +7,10 @@ from streaming_exporter.errors import ExporterError
 
 
 class DeliveryFailed(ExporterError):
-    """It certainly did not arrive, and can be tried again later.
+    """The delivery did certainly not arrive and can be retried.
 
-    ``host_unreachable``: the receiver's host did not answer at all, so nothing else for it would arrive now.
-    ``detail`` is for the log of the operators; ``str(error)`` is for the owner of the job.
+    ``host_unreachable``: the host did not answer, so other deliveries to it would fail too. ``detail`` is for
+    the operators' log, ``str(error)`` is for the owner of the job.
     """
 
     code = "undelivered"
@@ -22,7 +22,7 @@ class DeliveryFailed(ExporterError):
 
 
 class DeliveryRefused(ExporterError):
-    """It will never be taken. ``bad_address``: nothing for this address will."""
+    """The receiver will never accept the delivery. ``bad_address``: it accepts nothing for this address."""
 
     code = "refused"
 
@@ -32,20 +32,22 @@ class DeliveryRefused(ExporterError):
 
 
 class DeliveryUncertain(ExporterError):
-    """It may have arrived or not, and nobody can find out."""
+    """It is not known whether the delivery arrived, and it cannot be found out."""
 
     code = "uncertain"
 
 
 class Transport(Protocol):
-    """Sends messages over one channel, several at a time."""
+    """Sends deliveries over one channel, several at a time."""
 
     async def send(self, notification: Notification) -> None:
-        """Send one message.
+        """Send one delivery.
 
         Raises:
-            DeliveryFailed, DeliveryRefused, DeliveryUncertain: it was not, or perhaps not, sent.
+            DeliveryFailed: it did not arrive and can be retried.
+            DeliveryRefused: the receiver will never accept it.
+            DeliveryUncertain: it is not known whether it arrived.
         """
 
     async def close_idle(self) -> None:
-        """Nothing is due: close what need not stay open."""
+        """Close idle connections, because nothing is due."""

@@ -1,4 +1,4 @@
-"""Mails over SMTP, and what each of the server's answers means for the message."""
+"""Builds mails and sends them over SMTP; classifies the replies of the mail server."""
 
 import asyncio
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from aiosmtplib import (
 
 from stream_app.notifications.channel import DeliveryFailed, DeliveryRefused, DeliveryUncertain
 from stream_app.notifications.links import Links
-from stream_app.notifications.templates import MailContent, Notification, one_line, write
+from stream_app.notifications.templates import MailContent, Notification, one_line, render_mail
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Retryable
@@ -26,7 +26,7 @@ from streaming_exporter.errors import Retryable
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A file that comes with the mail."""
+    """A file that is attached to a mail."""
 
     name: str
     content_type: str
@@ -34,7 +34,7 @@ class Attachment:
 
 
 class _OneLine(UnstructuredHeader):
-    """A value that must not be folded: the library would turn a long URL into encoded words."""
+    """A header that must not be folded, because the library would turn a long URL into encoded words."""
 
     def fold(self, *, policy: Policy) -> str:
         return f"{self.name}: {self}{policy.linesep}"  # type: ignore[attr-defined]
@@ -48,7 +48,7 @@ POLICY = policies.SMTP.clone(header_factory=_HEADERS)
 
 
 def message_id(delivery_id: UUID, sender: str) -> str:
-    """The same for every attempt, so that mail servers and readers can drop repetitions."""
+    """Return the Message-ID: the same for every attempt, so that mail programs can drop repetitions."""
     return f"<{delivery_id}@{parseaddr(sender)[1].rpartition('@')[2]}>"
 
 
@@ -60,7 +60,7 @@ def build_mail(
     unsubscribe: str,
     attachment: Attachment | None = None,
 ) -> EmailMessage:
-    """One mail to one recipient: plain text and HTML, which say the same."""
+    """Build a mail to one recipient, with the same content as plain text and as HTML."""
     mail = EmailMessage(policy=POLICY)
     mail["From"] = sender
     mail["To"] = notification.address
@@ -70,7 +70,7 @@ def build_mail(
     mail["Auto-Submitted"] = "auto-generated"
     mail["X-Auto-Response-Suppress"] = "All"
     mail["List-Unsubscribe"] = f"<{unsubscribe}>"
-    if unsubscribe.startswith("https://"):  # RFC 8058 allows one click over nothing else
+    if unsubscribe.startswith("https://"):  # RFC 8058 allows one-click only over https
         mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
     mail.set_content(content.text, cte="quoted-printable")
     mail.add_alternative(content.html, subtype="html", cte="quoted-printable")
@@ -82,12 +82,12 @@ def build_mail(
 
 TLS_PORT = 465
 
-NO_SUCH_ADDRESS = frozenset({550, 551, 553, 556})
-"""RFC 5321 and 7504: what is said of an address rather than of a message or of its sender."""
+BAD_ADDRESS_CODES = frozenset({550, 551, 553, 556})
+"""Reply codes that are about the address, not about the message or its sender (RFC 5321, RFC 7504)."""
 
 
 class MailTransport:
-    """Sends mails to one server, over connections that are kept while there is more to send."""
+    """Sends mails to one server. Connections stay open while more mails are due."""
 
     def __init__(self, settings: Settings, links: Links, storage: ObjectStore) -> None:
         self._settings = settings
@@ -101,31 +101,31 @@ class MailTransport:
         mail = await self.mail(notification)
         body = mail.as_bytes()
         client = self._idle.pop() if self._idle else self._client()
-        handed_over = False
+        data_sent = False
         try:
             async with asyncio.timeout(self._settings.delivery_timeout_seconds):
                 if not client.is_connected:
                     await client.connect()
                 await client.mail(self._sender)
                 await client.rcpt(notification.address)
-                handed_over = True
+                data_sent = True
                 await client.data(body)
         except BaseException as error:
             client.close()
             if isinstance(error, SMTPException | OSError):
-                raise _meaning(error, handed_over) from error
+                raise _classified(error, data_sent) from error
             raise
         self._idle.append(client)
 
     async def mail(self, notification: Notification) -> EmailMessage:
-        """The mail that :meth:`send` sends.
+        """Build the mail that :meth:`send` sends.
 
         Raises:
-            DeliveryFailed: the file that is to be attached cannot be had at the moment.
+            DeliveryFailed: the file to attach cannot be read at the moment.
         """
         unsubscribe = self._links.unsubscribe(notification.delivery_id)
         attachment = await self._attachment(notification)
-        content = write(
+        content = render_mail(
             notification,
             link=self._links.download(notification.delivery_id),
             unsubscribe=unsubscribe,
@@ -174,16 +174,16 @@ class MailTransport:
         return Attachment(name, notification.content_type or "application/octet-stream", content)
 
 
-def _meaning(
-    error: SMTPException | OSError, handed_over: bool
+def _classified(
+    error: SMTPException | OSError, data_sent: bool
 ) -> DeliveryFailed | DeliveryRefused | DeliveryUncertain:
-    """Until the server was given the mail it has certainly not taken it; afterwards only it can tell."""
-    said = one_line(f"{type(error).__name__}: {error}", 300)
+    """Return the error of a delivery. Before the data was sent, the mail certainly did not arrive."""
+    reply = one_line(f"{type(error).__name__}: {error}", 300)
     if isinstance(error, SMTPRecipientRefused | SMTPDataError):
-        said = one_line(f"{error.code} {error.message}", 300)
+        reply = one_line(f"{error.code} {error.message}", 300)
         if error.code < 500:
-            return DeliveryFailed(said)
+            return DeliveryFailed(reply)
         policy = error.message.startswith("5.7.")
-        address = isinstance(error, SMTPRecipientRefused) and error.code in NO_SUCH_ADDRESS and not policy
-        return DeliveryRefused(said, bad_address=address)
-    return DeliveryUncertain(said) if handed_over else DeliveryFailed(said)
+        address = isinstance(error, SMTPRecipientRefused) and error.code in BAD_ADDRESS_CODES and not policy
+        return DeliveryRefused(reply, bad_address=address)
+    return DeliveryUncertain(reply) if data_sent else DeliveryFailed(reply)

@@ -1,4 +1,4 @@
-"""Links in messages: each is signed for one recipient of one job, and leads to the API."""
+"""Links to the API in mails and webhooks. Each is signed for one delivery."""
 
 import hashlib
 from typing import Literal
@@ -15,16 +15,15 @@ Purpose = Literal["links", "unsubscribe"]
 
 
 class BadLink(ExporterError):
-    """Nobody here has signed that."""
+    """The token of a link has no valid signature."""
 
     code = "bad_link"
 
 
 class Links:
-    """Makes links out of ids of deliveries, and reads them again.
+    """Signs the ids of deliveries as links, and verifies them.
 
-    A link has no time of its own: whoever answers it asks the ledger whether it is revoked, and the job
-    whether the file is still there.
+    A link has no expiry time. The API checks the delivery for a revocation and the job for its file.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -32,7 +31,7 @@ class Links:
         self._settings = settings
 
     def _signer(self, purpose: Purpose) -> Signer:
-        """Made for each link, since the secret can be changed without a restart."""
+        """Make a signer for each link, because the secret can change without a restart."""
         return Signer(
             _keys(self._settings),
             salt=f"exporter.{purpose}",
@@ -41,11 +40,11 @@ class Links:
         )
 
     def download(self, delivery_id: UUID) -> str:
-        """Leads to the file."""
+        """Return the link to the file."""
         return self._url("links", delivery_id)
 
     def unsubscribe(self, delivery_id: UUID) -> str:
-        """Leads to the end of such mails."""
+        """Return the link that unsubscribes the recipient."""
         return self._url("unsubscribe", delivery_id)
 
     def _url(self, purpose: Purpose, delivery_id: UUID) -> str:
@@ -53,24 +52,23 @@ class Links:
         return f"{self._base}/exports/{purpose}/{token}"
 
     def read(self, purpose: Purpose, token: str) -> UUID:
-        """The delivery that a link was made for.
+        """Return the id of the delivery in the token of a link.
 
         Raises:
-            BadLink: it was changed, or made for something else.
+            BadLink: the token was changed or was made for another purpose.
         """
         try:
             return UUID(bytes=base64_decode(self._signer(purpose).unsign(token)))
         except (BadData, ValueError) as error:
-            raise BadLink("This link is not complete, or was changed") from error
+            raise BadLink("This link is not complete or was changed") from error
 
 
 def _keys(settings: Settings) -> list[bytes]:
-    """Keys that links are checked with; the last one signs.
+    """Return the keys that verify links; the last one signs.
 
-    Where there is no secret for links, theirs is derived from the one for tokens. Workers of earlier versions
-    sign with that one itself, and so are the links in mails that they sent.
-
-    A deployment that gives the secret for tokens also as the one for links goes on taking all of these.
+    Without a secret for links, the key is derived from the secret for tokens. Earlier versions signed with
+    that secret itself, so it verifies the links in their mails. If both settings have the same secret, links
+    from before that change stay valid too.
     """
     if settings.link_secret:
         secret = settings.link_secret.get_secret_value()

@@ -1,4 +1,4 @@
-"""The ledger's tables: what is sent to whom, and who wants or gets nothing."""
+"""The tables of the outbox: deliveries, hosts under back-off, suppressed and unsubscribed addresses."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -11,7 +11,7 @@ from stream_app.jobs.models import Base
 
 
 class Channel(StrEnum):
-    """How somebody is told."""
+    """The way a delivery is sent."""
 
     MAIL = "mail"
     WEBHOOK = "webhook"
@@ -31,15 +31,16 @@ class DeliveryStatus(StrEnum):
     FAILED = "failed"
     SKIPPED = "skipped"
     AMBIGUOUS = "ambiguous"
-    """It may have arrived or not: nobody sends it again without being told to."""
+    """It is not known whether it arrived. It is sent again only on request."""
 
 
 class Delivery(Base):
-    """One message about one job to one address. ``attempts`` numbers the claims and fences them.
+    """One mail or webhook call about one job to one address.
 
-    ``address`` is a mail address or a URL, ``event`` the status that the job ended with, ``topic`` what
-    its recipient can unsubscribe from: ``schedule:<id>``, or ``user:<id>`` for what the user asked for.
-    No key of another table is referred to: what was sent is on record for as long as its job is.
+    ``attempts`` counts the claims and fences off older ones. ``address`` is a mail address or a URL.
+    ``event`` is the final status of the job. ``topic`` is what the recipient can unsubscribe from:
+    ``schedule:<id>``, or ``user:<id>`` for other requests of the user. There is no foreign key. A delivery is
+    kept as long as its job.
     """
 
     __tablename__ = "deliveries"
@@ -51,9 +52,9 @@ class Delivery(Base):
     event: Mapped[str]
     topic: Mapped[str]
     user_id: Mapped[str] = mapped_column(server_default="")
-    """Whose job it is about."""
+    """The user of the job."""
     host: Mapped[str] = mapped_column(server_default="")
-    """Host and port of a webhook, lower case; empty for mails, which all go to one server."""
+    """Host and port of a webhook in lower case; empty for mails, which all go to one server."""
     status: Mapped[str] = mapped_column(server_default=DeliveryStatus.PENDING)
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     not_before: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -83,7 +84,7 @@ class Delivery(Base):
 
 
 class ReceiverHost(Base):
-    """A host of webhooks that did not answer: nothing is sent to it before ``not_before``."""
+    """A webhook host that did not answer. Nothing is sent to it before ``not_before``."""
 
     __tablename__ = "receiver_hosts"
 
@@ -93,7 +94,7 @@ class ReceiverHost(Base):
 
 
 class SuppressedAddress(Base):
-    """A mail address, lower case, that its server refused for good."""
+    """A mail address, in lower case, that its server has refused permanently."""
 
     __tablename__ = "suppressed_addresses"
 
@@ -103,7 +104,7 @@ class SuppressedAddress(Base):
 
 
 class Unsubscription(Base):
-    """A mail address, lower case, that wants no more mails about ``topic``: a schedule or a user."""
+    """A mail address, in lower case, that gets no more mails about ``topic``: a schedule or a user."""
 
     __tablename__ = "unsubscriptions"
 

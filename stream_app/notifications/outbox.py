@@ -1,8 +1,9 @@
-"""The ledger: what is to be sent, what is being sent, and how that went.
+"""The outbox of mails and webhooks: the deliveries that are due, in progress, or done.
 
-A row is made with the change that ends its job, claimed (and committed) before anything is sent, and
-confirmed afterwards. What a dead worker held is not known to have arrived: a mail becomes ``ambiguous``
-and is left alone, a webhook is sent again, since its receiver can tell repetitions by their id.
+The transaction that ends a job inserts its deliveries. A worker claims a delivery, commits the claim before
+it sends, and records the result afterwards. If a worker dies in between, it is not known whether the delivery
+arrived: a mail becomes ``ambiguous`` and is not sent again. A webhook is sent again, because its receiver can
+drop repetitions by their id.
 Every method raises :class:`~streaming_exporter.errors.Retryable` while the database cannot be reached.
 """
 
@@ -25,18 +26,18 @@ from stream_app.notifications.templates import Notification, Recipient
 log = structlog.get_logger(__name__)
 
 RETRY_PERIOD = timedelta(days=1)
-"""How long a message is tried."""
+"""How long a delivery is retried."""
 
 WINDOW = 200
-"""Users and hosts that a claim looks at."""
+"""Limit of pairs of a user and a host that one claim reads."""
 
-BEGINNING = ("", "")
+FIRST_PAIR = ("", "")
 
 UNREADABLE_RETRY = timedelta(minutes=5)
-"""When a message that this version cannot read is due for another one."""
+"""Delay after which a delivery that this version cannot read is due for another version."""
 
-# What a request that was refused names as its addresses may be anything: it is bounded here, so that it
-# can be stored, and judged by whoever sends. Mails above the user's limit are on record and not sent.
+# The addresses of a refused request can be any text. Their length is limited here so that they can be
+# stored, and the sender validates them. Mails above the user's limit are recorded as skipped.
 _PLAN = text(
     f"""
     WITH ended AS (
@@ -74,9 +75,9 @@ _PLAN = text(
     """
 )
 
-# The recursion is a loose index scan, one probe for each user and host that waits: a thousand messages of one
-# user, or for one host, hide nobody else's. It looks at the next :window of them in turn, and at those of the
-# messages that are due for longest, so that its cost is bounded, whatever waits.
+# The recursion is a loose index scan with one index lookup per waiting pair of a user and a host, so a
+# thousand deliveries of one user, or to one host, do not delay others. Each claim reads the next :window
+# pairs in turn, and the pairs of the deliveries that have been due longest. This bounds the cost of a claim.
 _CLAIM = text(
     """
     WITH RECURSIVE pair (user_id, host, place) AS (
@@ -148,7 +149,7 @@ _CLAIM = text(
     """
 )
 
-# A host that answers, whatever it says, is not away any more.
+# A host that answers, with whatever status, is reachable again.
 _FINISH = text(
     """
     WITH answered AS (DELETE FROM receiver_hosts WHERE host = :host)
@@ -159,7 +160,7 @@ _FINISH = text(
     """
 )
 
-# Several messages that wait for one host at the same time are one failure of it.
+# Several deliveries that fail at the same time count as one failure of their host.
 _HOST_AWAY = text(
     """
     INSERT INTO receiver_hosts AS known (host, failures, not_before) VALUES (:host, 1, now() + :first)
@@ -188,7 +189,7 @@ _SETTLE_EXPIRED = text(
     UPDATE deliveries
     SET status = CASE channel WHEN '{Channel.MAIL}' THEN 'ambiguous' ELSE 'pending' END,
         finished_at = CASE channel WHEN '{Channel.MAIL}' THEN now() END,
-        reason = 'the worker that was sending it fell silent', lease_until = NULL
+        reason = 'the worker died while it was sending', lease_until = NULL
     WHERE status = 'sending' AND lease_until < now()
     RETURNING id, job_id, channel, address, status
     """
@@ -216,7 +217,7 @@ _REVOKE = text(
 
 @dataclass(frozen=True, slots=True)
 class ExpiredDelivery:
-    """A message whose sender fell silent, and what became of it."""
+    """A delivery whose claim has expired, with its new status."""
 
     delivery_id: UUID
     job_id: UUID
@@ -225,10 +226,12 @@ class ExpiredDelivery:
     status: str
 
 
-async def plan(connection: AsyncConnection, ended: Sequence[UUID], *, mail_limit: int = 500) -> None:
-    """Record the messages about jobs that have just ended, each once however often this is called.
+async def insert_deliveries(
+    connection: AsyncConnection, ended: Sequence[UUID], *, mail_limit: int = 500
+) -> None:
+    """Insert the deliveries of jobs that have just ended. Repeated calls insert each delivery once.
 
-    ``mail_limit`` is how many mails the exports of one user send in 24 hours; those above it are skipped.
+    ``mail_limit`` is the limit of mails of one user in 24 hours; mails above it are recorded as skipped.
     """
     if ended:
         reason = f"the user has reached the limit of {mail_limit} mails in 24 hours"
@@ -242,24 +245,24 @@ async def plan(connection: AsyncConnection, ended: Sequence[UUID], *, mail_limit
 
 
 class Outbox:
-    """All statements about ``deliveries``."""
+    """Reads and changes the table ``deliveries`` and those that belong to it."""
 
     def __init__(self, engine: AsyncEngine, *, worker: str = "", lease: timedelta = timedelta(0)) -> None:
         self._autocommit = autocommitting(engine)
         self._worker = worker
         self._lease = lease
         self._after: dict[Channel, tuple[str, str]] = {}
-        """The user and host that the last claim looked at last."""
+        """The last pair of a user and a host that the last claim read."""
 
     async def claim(
         self, channel: Channel, limit: int, *, user_slots: int = 4, host_slots: int = 4
     ) -> list[Notification]:
-        """Take up to ``limit`` messages that are due, in turn between users; they count as being sent.
+        """Claim up to ``limit`` deliveries that are due, in turn between users.
 
-        No more than ``user_slots`` messages of one user and ``host_slots`` for one host are sent at a time
-        by all workers together; two workers that claim in the same moment can exceed that by one claim.
+        All workers together send at most ``user_slots`` deliveries of one user and ``host_slots`` to one host
+        at a time. Two workers that claim at the same moment can exceed that by one claim.
         """
-        after = self._after.get(channel, BEGINNING)
+        after = self._after.get(channel, FIRST_PAIR)
         rows = await self._execute(
             _CLAIM,
             channel=channel,
@@ -272,29 +275,29 @@ class Outbox:
             after_host=after[1],
             window=WINDOW,
         )
-        whole = bool(rows) and rows[0].last_place == WINDOW
-        self._after[channel] = (rows[0].last_user, rows[0].last_host) if whole else BEGINNING
+        window_full = bool(rows) and rows[0].last_place == WINDOW
+        self._after[channel] = (rows[0].last_user, rows[0].last_host) if window_full else FIRST_PAIR
         notifications = []
         for row in rows:
             if row.delivery_id is None:
-                continue  # nothing was claimed: the row only says how far the claim has looked
+                continue  # nothing was claimed: the row has only the last pair
             try:
                 notifications.append(Notification.from_row(row._asdict()))
-            except Exception:  # the claim is committed: one that cannot be read must not hold up the others
+            except Exception:  # the claim is committed, and the other deliveries must be sent
                 log.exception("delivery.read_failed", delivery=str(row.delivery_id), job_id=str(row.job_id))
                 await self._execute(
                     _POSTPONE,
                     id=row.delivery_id,
                     attempt=row.attempts,
                     delay=UNREADABLE_RETRY,
-                    reason="this version cannot read it",
+                    reason="this version of the service cannot read the delivery",
                 )
         return notifications
 
     async def finish(
         self, notification: Notification, status: DeliveryStatus, reason: str | None = None
     ) -> bool:
-        """Record how it went; returns whether the claim was still this one."""
+        """Record the final status; return whether this claim still held the delivery."""
         return bool(
             await self._execute(
                 _FINISH,
@@ -307,9 +310,9 @@ class Outbox:
         )
 
     async def postpone(self, notification: Notification, delay: timedelta, reason: str) -> str | None:
-        """It certainly did not arrive: it is due again after ``delay``, or has failed if that is too late.
+        """Schedule a retry after ``delay``, or set the status to failed if that is too late.
 
-        Returns its status, or ``None`` if the claim was not this one any more.
+        Returns the new status, or ``None`` if this claim no longer holds the delivery.
         """
         rows = await self._execute(
             _POSTPONE, id=notification.delivery_id, attempt=notification.attempt, delay=delay, reason=reason
@@ -317,50 +320,50 @@ class Outbox:
         return rows[0].status if rows else None
 
     async def host_unreachable(self, host: str, first: timedelta, longest: timedelta) -> None:
-        """Send nothing for a while to a host that did not answer: ``first``, and longer each time."""
+        """Stop sending to a host that did not answer: for ``first``, and twice as long after each failure."""
         await self._execute(_HOST_AWAY, host=host, first=first, longest=longest)
 
     async def host_answered(self, host: str) -> None:
-        """Forget that a host was away."""
+        """End the back-off of a host."""
         await self._execute(text("DELETE FROM receiver_hosts WHERE host = :host RETURNING host"), host=host)
 
     async def settle_expired(self) -> list[ExpiredDelivery]:
-        """Settle what workers that fell silent were sending."""
+        """Settle the deliveries whose claims have expired because their workers died."""
         return [
             ExpiredDelivery(row.id, row.job_id, row.channel, row.address, row.status)
             for row in await self._execute(_SETTLE_EXPIRED)
         ]
 
     async def suppress(self, address: str, reason: str) -> None:
-        """Send no more mails to ``address``."""
+        """Suppress all further mails to ``address``."""
         values = {"address": address.lower(), "reason": reason}
         await self._insert(SuppressedAddress, values)
 
     async def unsubscribe(self, address: str, topic: str) -> None:
-        """Send no more mails about ``topic`` to ``address``."""
+        """Stop mails about ``topic`` to ``address``."""
         await self._insert(Unsubscription, {"address": address.lower(), "topic": topic})
 
     async def recipient(self, delivery_id: UUID) -> Recipient | None:
-        """Whom a message went to, and about which job."""
+        """Return the recipient and the job of a delivery."""
         rows = await self._execute(
             text("SELECT job_id, address, topic, revoked_at FROM deliveries WHERE id = :id"), id=delivery_id
         )
         return Recipient(rows[0].job_id, rows[0].address, rows[0].topic, rows[0].revoked_at) if rows else None
 
     async def deliveries_of(self, job_id: UUID) -> Sequence[Row[Any]]:
-        """Everything that was or is to be sent about a job: rows of ``deliveries``."""
+        """Return all deliveries of a job: rows of ``deliveries``."""
         return await self._execute(
             text("SELECT * FROM deliveries WHERE job_id = :job_id ORDER BY channel, address"), job_id=job_id
         )
 
     async def revoke(self, job_id: UUID, address: str | None = None) -> list[str]:
-        """Make the links in mails about a job worthless; returns whose."""
+        """Revoke the links in deliveries of a job; return their addresses."""
         return [row.address for row in await self._execute(_REVOKE, job_id=job_id, address=address)]
 
     async def resend(self, job_id: UUID, address: str | None = None) -> list[str]:
-        """Send again what did not or perhaps not arrive; returns to whom.
+        """Send failed, skipped and ambiguous deliveries of a job again; return their addresses.
 
-        Naming an address lifts its suppression.
+        A given ``address`` is no longer suppressed.
         """
         if address is not None:
             await self._execute(

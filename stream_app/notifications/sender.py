@@ -1,4 +1,4 @@
-"""Sends what the ledger has due: claim, send, confirm."""
+"""Sends the deliveries that are due in the outbox: claim, send, record the result."""
 
 import asyncio
 from collections.abc import Mapping
@@ -22,33 +22,33 @@ from streaming_exporter.errors import Rejected, Retryable
 log = structlog.get_logger(__name__)
 
 SLOTS = {Channel.MAIL: 4, Channel.WEBHOOK: 16}
-"""Messages that one worker sends at a time: mails go to one server, webhooks to many that may be slow."""
+"""Deliveries that one worker sends at a time: mails go to one server, webhooks to many slow ones."""
 
 USER_SLOTS = {Channel.MAIL: 2, Channel.WEBHOOK: 4}
-"""Messages of one user that all workers together send at a time."""
+"""Deliveries of one user that all workers together send at a time."""
 
 HOST_SLOTS = 4
-"""Webhooks for one host that all workers together send at a time."""
+"""Webhooks to one host that all workers together send at a time."""
 
 POLL_SECONDS = 1.0
 
 SETTLE_SECONDS = 5.0
-"""How long the record of what is being sent may take, once its own time-out is over."""
+"""Time to record the results after the time-out of the last delivery, when the worker stops."""
 
 REST_SECONDS = 5.0
-"""How long the transports may take to close their connections when the worker stops."""
+"""Time-out of closing the connections when the worker stops."""
 
 FIRST_RETRY_DELAY = timedelta(seconds=5)
 MAX_RETRY_DELAY = timedelta(minutes=15)
 
 NOT_SET_UP = {
-    Channel.MAIL: "no mail server is set up (EXPORTER_SMTP_HOST)",
-    Channel.WEBHOOK: "webhooks are not set up (EXPORTER_WEBHOOK_SECRET)",
+    Channel.MAIL: "no mail server is set up; operators: set EXPORTER_SMTP_HOST",
+    Channel.WEBHOOK: "webhooks are not set up; operators: set EXPORTER_WEBHOOK_SECRET",
 }
 
 
 class Sender:
-    """Works through the ledger until it is drained; any number of them may."""
+    """Sends due deliveries until it is drained. Any number of senders can run at the same time."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Sender:
         self._draining = False
 
     async def run(self, channel: Channel) -> None:
-        """Send what is due over ``channel``, :data:`SLOTS` at a time, until drained."""
+        """Send due deliveries over ``channel``, :data:`SLOTS` at a time, until drained."""
         transport, running = self._transports.get(channel), set[asyncio.Task[None]]()
         slots = SLOTS[channel]
         while not self._draining:
@@ -83,7 +83,7 @@ class Sender:
                 await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
 
     async def settle_expired(self) -> None:
-        """Settle what dead workers were sending, for ever."""
+        """Settle the deliveries of dead workers, until cancelled."""
         while True:
             try:
                 for lost in await self._outbox.settle_expired():
@@ -100,7 +100,7 @@ class Sender:
             await asyncio.sleep(self._poll)
 
     async def drain(self) -> None:
-        """Claim nothing more, and let what is being sent be sent: each has its own time-out."""
+        """Stop claiming, and wait for the deliveries in progress, each of which has its own time-out."""
         self._draining = True
         if self._tasks:
             timeout = self._settings.delivery_timeout_seconds + SETTLE_SECONDS
@@ -145,9 +145,9 @@ class Sender:
     async def _deliver(
         self, channel: Channel, transport: Transport | None, notification: Notification
     ) -> str | None:
-        """Send one message and record what became of it, once the database takes that; returns it.
+        """Send one delivery, record its new status, and return that status.
 
-        ``None``: the message was claimed by somebody else meanwhile.
+        Returns ``None`` if another worker has claimed the delivery in the meantime.
         """
         bound = log.bind(
             delivery=str(notification.delivery_id),
@@ -194,7 +194,10 @@ class Sender:
         except Exception as error:
             tracing.current_span().record_error(error)
             bound.exception("delivery.crashed")
-            status, reason = DeliveryStatus.AMBIGUOUS, "a fault of the service; its log knows more"
+            status, reason = (
+                DeliveryStatus.AMBIGUOUS,
+                "an internal error; the log of the service has the details",
+            )
         if await retry_until_possible(self._outbox.finish, notification, status, reason):
             metrics.count_delivery(channel, status)
             bound.info(f"delivery.{status}", reason=reason)
@@ -203,10 +206,10 @@ class Sender:
         return None
 
     def _checked(self, channel: Channel, notification: Notification) -> Notification:
-        """The message, for an address as mails carry it.
+        """Return the notification with its mail address in ASCII form.
 
         Raises:
-            Rejected: it must not be sent, for what the recipient wants and the settings allow now.
+            Rejected: the recipient does not want it, or the settings do not allow it now.
         """
         if notification.skip_reason is not None:
             raise Rejected(notification.skip_reason)
@@ -215,7 +218,7 @@ class Sender:
                 self._addressing.webhook(notification.address)
             return notification
         if notification.empty and not self._settings.mail_empty:
-            raise Rejected("exports without rows are not mailed (EXPORTER_MAIL_EMPTY)")
+            raise Rejected("exports without rows are not mailed; operators: see EXPORTER_MAIL_EMPTY")
         return replace(
             notification, address=self._addressing.recipient(notification.address, field="recipients")
         )

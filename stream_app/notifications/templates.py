@@ -1,4 +1,4 @@
-"""What a mail says, as plain text and as HTML. Pure."""
+"""The content of notifications, and the texts of mails as plain text and HTML. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from stream_app.jobs.states import Status
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """Whom a message went to. ``topic`` is what they can unsubscribe from."""
+    """The recipient of a delivery. ``topic`` is what they can unsubscribe from."""
 
     job_id: UUID
     address: str
@@ -24,9 +24,9 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """One claimed message: how one job ended, for one address. ``file_size`` is bytes.
+    """The content of one claimed delivery: how one job ended. ``file_size`` is in bytes.
 
-    ``skip_reason`` says why it must not be sent at all, ``paused`` why the job's schedule makes no more.
+    ``skip_reason`` is why the delivery must not be sent, ``paused`` why the job's schedule is paused.
     """
 
     delivery_id: UUID
@@ -58,7 +58,7 @@ class Notification:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """From a row of the ledger's claim."""
+        """Make the notification from a row that a claim returns."""
         job = {
             name: row[name]
             for name in (
@@ -95,26 +95,26 @@ class Notification:
 
     @property
     def failed(self) -> bool:
-        """Whether there is no file because the export failed."""
+        """Return whether the export failed, so there is no file."""
         return self.event == Status.FAILED
 
     @property
     def empty(self) -> bool:
-        """Whether the file has no rows."""
+        """Return whether the file has no rows."""
         return not self.failed and self.row_count == 0
 
 
 def _skip_reason(row: Mapping[str, Any]) -> str | None:
     if row["id"] is None:
-        return "the job's record is gone"
+        return "the record of the job was deleted"
     if row["event"] == Status.COMPLETED and row["gone"]:
-        return "the file is gone"
+        return "the file has expired"
     if row["revoked_at"] is not None:
-        return "its link was revoked"
+        return "the link was revoked"
     if row["unsubscribed"]:
         return "the recipient has unsubscribed"
     if row["suppressed"] is not None:
-        return f"the address was refused before: {row['suppressed']}"
+        return f"the mail server has refused this address before: {row['suppressed']}"
     return None
 
 
@@ -144,20 +144,20 @@ SAFE_CODES = frozenset(
         "worker_lost",
     }
 )
-"""Codes of errors whose message holds nothing that a request named, nor a value of a row."""
+"""Codes of errors whose messages contain no text of the request and no value of a row."""
 
 GENERAL_REASONS = {
     "bad_filter_value": "The value of a filter does not fit its column.",
-    "bad_schedule": "The schedule cannot be followed as it is stored.",
-    "schedule_unusable": "The schedule cannot be followed as it is stored.",
+    "bad_schedule": "The stored schedule is not valid.",
+    "schedule_unusable": "The stored schedule is not valid.",
     "unknown_column": "The request names a column that the dataset does not have.",
     "unknown_dataset": "The request names a dataset that does not exist.",
     "unknown_format": "The request names a format that does not exist.",
-    "unknown_operator": "A filter compares in a way that its column does not allow.",
+    "unknown_operator": "A filter uses an operator that its column does not allow.",
     "unknown_timezone": "The schedule names a time zone that does not exist.",
     "value_too_large": "A value is too large for the format.",
 }
-"""What mails say of other errors."""
+"""Texts in mails for other errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,15 +169,17 @@ class MailContent:
     html: str
 
 
-def write(notification: Notification, *, link: str, unsubscribe: str, attached: bool = False) -> MailContent:
-    """The mail about how an export ended."""
+def render_mail(
+    notification: Notification, *, link: str, unsubscribe: str, attached: bool = False
+) -> MailContent:
+    """Write the mail about the end of an export."""
     dataset = _named(notification, notification.export_type) or "data"
     facts = _facts(notification)
     if notification.failed:
         reason = _reason(notification)
         advice = _ADVICE
         if notification.paused is not None:
-            advice += " Its schedule makes no more exports until it is resumed."
+            advice += " The schedule is paused. It starts no more exports until you resume it."
         parts = {"reason": reason, "advice": advice, "unsubscribe": unsubscribe}
         subject = f"Export of {dataset} failed" + (", its schedule is paused" if notification.paused else "")
         return MailContent(
@@ -192,10 +194,10 @@ def write(notification: Notification, *, link: str, unsubscribe: str, attached: 
     )
     lead = f"The export of {dataset} is ready: {rows}."
     if notification.empty:
-        lead = f"The export of {dataset} is ready, but no row matched: the file holds none."
+        lead = f"The export of {dataset} is ready, but no row matched, so the file has no rows."
     if attached:
         lead += " The file is attached."
-    until = f"The link is yours alone and good until {_moment(notification.expires_at)}."
+    until = f"This link is only for you. It is valid until {_moment(notification.expires_at)}."
     parts = {"lead": lead, "link": link, "until": until, "unsubscribe": unsubscribe}
     return MailContent(
         subject=f"Export of {dataset}: {rows}",
@@ -205,9 +207,9 @@ def write(notification: Notification, *, link: str, unsubscribe: str, attached: 
 
 
 def one_line(text: str, limit: int) -> str:
-    """``text`` without line breaks, control or direction characters, no longer than ``limit``.
+    """Return ``text`` without line breaks, control and direction characters, at most ``limit`` characters.
 
-    Nor is it an encoded word, in which a header could hide all of these.
+    Encoded words are broken up too, because they could hide these characters in a header.
     """
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     line = line.replace("=?", "= ?")
@@ -215,7 +217,7 @@ def one_line(text: str, limit: int) -> str:
 
 
 def human_size(size: int) -> str:
-    """Bytes as people read them, in decimal units."""
+    """Return a number of bytes in decimal units for people."""
     value = float(size)
     for unit in ("bytes", "kB", "MB", "GB"):
         if value < 1000:
@@ -225,10 +227,10 @@ def human_size(size: int) -> str:
 
 
 def _named(notification: Notification, text: str) -> str | None:
-    """A name that the request gave; ``None`` for one that could be a message of its own.
+    """Return a name from the request, or ``None`` if it could be a message of its own.
 
-    What was exported exists under that name. A request that failed can name anything: then it is shown
-    only if it is one plain word, in which no reader of mails sees a link or a sentence.
+    After a completed export the name exists. A failed request can name anything: then the name is shown only
+    if it is one plain word, which no mail program shows as a link and nobody reads as a sentence.
     """
     if not notification.failed or re.fullmatch(r"\w[\w-]{0,99}", text):
         return one_line(text, 100)
@@ -236,13 +238,11 @@ def _named(notification: Notification, text: str) -> str | None:
 
 
 def _reason(notification: Notification) -> str:
-    """Why there is no file, in words of the service: recipients must not read what a request says."""
+    """Return why there is no file, without text of the request, which recipients must not see."""
     if notification.error_code in SAFE_CODES and notification.error_message:
         return one_line(notification.error_message, MAX_REASON_LENGTH)
-    said = GENERAL_REASONS.get(
-        notification.error_code or "", "The request cannot be fulfilled as it was made."
-    )
-    return f"{said} The record of the job has the details."
+    text = GENERAL_REASONS.get(notification.error_code or "", "The request is not valid.")
+    return f"{text} The record of the job has the details."
 
 
 def _facts(notification: Notification) -> list[tuple[str, str]]:
@@ -255,7 +255,7 @@ def _facts(notification: Notification) -> list[tuple[str, str]]:
         facts.append(("Rows", f"{notification.row_count or 0:,}"))
         facts.append(("Size", human_size(notification.file_size or 0)))
     if notification.window is not None:
-        facts.append(("Period", f"{notification.window[0]} up to, but without, {notification.window[1]}"))
+        facts.append(("Period", f"from {notification.window[0]} until before {notification.window[1]}"))
     if not notification.failed:
         facts += [("As of", _moment(notification.as_of)), ("File", notification.file_name or "")]
         facts.append(("SHA-256", notification.sha256 or ""))
@@ -287,11 +287,11 @@ _NAME = "padding:4px 16px 4px 0;color:#667085;font-weight:normal;white-space:now
 _VALUE = "padding:4px 0;word-break:break-word"
 
 _ADVICE = (
-    "Correct what the reason names and ask for the export again. "
-    "If it is nothing that you can correct, give the operators of the service the job's id."
+    "Correct the reason and request the export again. "
+    "If you cannot correct it, send the job's id to the operators of the service."
 )
 
-_WHY = "You get this mail because you were named as a recipient of this export."
+_WHY = "You receive this mail because you are a recipient of this export."
 
 _READY_TEXT = Template(f"""\
 $lead
@@ -309,7 +309,7 @@ Unsubscribe: $unsubscribe
 """)
 
 _FAILED_TEXT = Template(f"""\
-The export could not be made.
+The export failed.
 
 $reason
 
@@ -349,7 +349,7 @@ $facts
 </table>""")
 
 _FAILED_HTML = Template(f"""\
-<p style="margin:0 0 16px;font-size:17px">The export could not be made.</p>
+<p style="margin:0 0 16px;font-size:17px">The export failed.</p>
 <p style="margin:0 0 16px;padding:10px 14px;border-left:4px solid #d92d20;word-break:break-word">$reason</p>
 <p style="margin:0 0 20px">$advice</p>
 {_TABLE}

@@ -1,4 +1,4 @@
-"""Webhooks, signed as Standard Webhooks (https://www.standardwebhooks.com) say, to public hosts only."""
+"""Sends webhooks to public hosts, signed as Standard Webhooks (https://www.standardwebhooks.com) require."""
 
 import asyncio
 import base64
@@ -25,11 +25,11 @@ from stream_app.settings import Settings
 NOT_PUBLIC = "the receiver is not a public host"
 
 GONE = 410
-"""The receiver wants no more of them."""
+"""Status with which a receiver asks for no more webhooks."""
 
 
 class WebhookTransport:
-    """Posts how jobs ended. Whatever is not answered with 2xx is sent again later, under the same id."""
+    """Posts the final status of jobs. A call that is not answered with 2xx is retried under the same id."""
 
     def __init__(self, settings: Settings, links: Links) -> None:
         self._settings = settings
@@ -43,7 +43,7 @@ class WebhookTransport:
         headers = {
             "Content-Type": "application/json",
             "User-Agent": "streaming-exporter",
-            **signed(self._keys(notification), message_id(notification), int(time.time()), body),
+            **signature_headers(self._keys(notification), message_id(notification), int(time.time()), body),
             **({"traceparent": context} if (context := tracing.current_span().traceparent) else {}),
         }
         try:
@@ -53,12 +53,12 @@ class WebhookTransport:
             detail = one_line(f"{type(error).__name__}: {error}", 300)
             raise DeliveryFailed(_reason(error), host_unreachable=True, detail=detail) from error
         if status == GONE:
-            raise DeliveryRefused("the receiver answered 410: it wants no more of them")
+            raise DeliveryRefused("the receiver answered 410, so it wants no more webhooks")
         if not 200 <= status < 300:
             raise DeliveryFailed(f"the receiver answered {status}")
 
     def _keys(self, notification: Notification) -> list[bytes]:
-        """The receiver's own keys, and the shared ones for receivers that know no other yet."""
+        """Return the keys that sign: the receiver's own, and the shared ones if the settings allow them."""
         masters = self._settings.webhook_keys
         own = [receiver_key(master, notification.user_id, notification.address) for master in masters]
         return own + (masters if self._settings.webhook_shared_signature else [])
@@ -67,7 +67,7 @@ class WebhookTransport:
         """See :class:`~stream_app.notifications.channel.Transport`."""
 
     def payload(self, notification: Notification) -> dict[str, Any]:
-        """What is posted."""
+        """Return the body of the call."""
         data: dict[str, Any] = {
             "job_id": str(notification.job_id),
             "user_id": notification.user_id,
@@ -96,9 +96,9 @@ class WebhookTransport:
         }
 
     async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> int:
-        """Post to the address that was checked, not to one that the name may have by then.
+        """Post to a checked IP address, because the name can resolve to another one a moment later.
 
-        A client of its own for each call: no connection, cookie or proxy is shared between receivers.
+        Each call has its own client, so receivers share no connection, cookie or proxy.
         """
         target = httpx.URL(url)
         last: httpx.TransportError | None = None
@@ -117,7 +117,7 @@ class WebhookTransport:
                     extensions={"sni_hostname": target.raw_host.decode("ascii")},
                 )
                 try:
-                    # The answer's body is of no interest, and may be endless.
+                    # The body of the response is not read: it is not needed and can be endless.
                     response = await client.send(request, stream=True)
                 except httpx.ConnectError as error:
                     last = error
@@ -127,7 +127,7 @@ class WebhookTransport:
         raise last or httpx.ConnectError("the name has no address")
 
     async def _addresses(self, url: str) -> list[str]:
-        """IP addresses of the URL's host that may be called, IPv4 first.
+        """Return the IP addresses of the URL's host that can be called, IPv4 first.
 
         Raises:
             DeliveryFailed: all its addresses are private. The reason is the same as for a name that does not
@@ -142,28 +142,28 @@ class WebhookTransport:
             return addresses
         public = [address for address in addresses if "%" not in address and is_public(address, self._denied)]
         if not public:
-            detail = f"{parts.hostname} leads to {addresses[0]}, which is not a public address"
+            detail = f"{parts.hostname} resolves to {addresses[0]}, which is not a public address"
             raise DeliveryFailed(NOT_PUBLIC, host_unreachable=True, detail=detail)
         return public
 
 
 def receiver_key(master: bytes, user_id: str, url: str) -> bytes:
-    """The key of one receiver, derived from the key of the service.
+    """Derive the key of one receiver from the key of the service.
 
-    A receiver that knows its own key can neither sign for another receiver nor find the master.
-    ``user_id`` is part of it: who names the URL of somebody else as a webhook learns another key.
+    A receiver that knows its key can neither sign for another receiver nor calculate the key of the service.
+    The user's id is part of the derivation, so a user who names another user's URL gets a different key.
     """
     context = b"\0".join((b"exporter.webhook.receiver", user_id.encode(), receiver_url(url).encode()))
     return hmac.new(master, context, hashlib.sha256).digest()
 
 
 def secret_text(key: bytes) -> str:
-    """A key as Standard Webhooks write it."""
+    """Return a key in the form of Standard Webhooks."""
     return f"whsec_{base64.b64encode(key).decode()}"
 
 
 def _reason(error: Exception) -> str:
-    """What the owner of a job is given as a reason: nothing that only the network of the service knows."""
+    """Return the reason for the job's owner, without details of the service's network."""
     if isinstance(error, httpx.TimeoutException | TimeoutError):
         return "the receiver did not answer in time"
     if isinstance(error, socket.gaierror):
@@ -174,12 +174,12 @@ def _reason(error: Exception) -> str:
 
 
 def message_id(notification: Notification) -> str:
-    """The same for every attempt, so that receivers can drop repetitions."""
+    """Return the id of the webhook: the same for every attempt, so that receivers can drop repetitions."""
     return f"msg_{notification.delivery_id.hex}"
 
 
-def signed(keys: Sequence[bytes], identity: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The three headers, with a signature by each key; ``timestamp`` is Unix time in seconds."""
+def signature_headers(keys: Sequence[bytes], identity: str, timestamp: int, body: bytes) -> dict[str, str]:
+    """Return the signature headers, one signature per key; ``timestamp`` is Unix time in seconds."""
     content = b".".join((identity.encode(), str(timestamp).encode(), body))
     signatures = [base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode() for key in keys]
     return {

@@ -15,7 +15,7 @@ from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import OUTCOMES
 from stream_app.jobs.summary import summarize
 from stream_app.kafka.event_producer import EventProducer
-from stream_app.notifications.outbox import plan
+from stream_app.notifications.outbox import insert_deliveries
 from stream_app.observability import metrics, tracing
 from stream_app.schedules.outcomes import apply_run_outcomes
 from stream_app.worker.batches import Decoded, Undecoded, decode_all
@@ -75,7 +75,7 @@ class LifecycleHandler:
         async with self.store.transaction() as connection:
             applied = await apply_events(connection, outcomes, history=self.history)
             told = [job for _, job in applied if job.sealed]
-            await plan(
+            await insert_deliveries(
                 connection,
                 [job.id for job in told if job.recipients or job.webhook],
                 mail_limit=self.mail_limit,

@@ -265,7 +265,7 @@ def test_each_recipient_of_each_run_gets_one_mail(aftermath: Aftermath) -> None:
         if row["status"] == "ambiguous":
             ambiguous += 1
             assert count <= 1, dict(row)
-            assert row["reason"] == "the worker that was sending it fell silent"
+            assert row["reason"] == "the worker died while it was sending"
             assert row["worker"] in aftermath.killed
         else:
             assert (row["status"], count) == ("sent", 1), dict(row)

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from stream_app.notifications.links import Links
-from stream_app.notifications.outbox import plan
+from stream_app.notifications.outbox import insert_deliveries
 from tests.integration.api.conftest import Harness, client_of, order
 
 
@@ -39,7 +39,7 @@ class Post:
         }
         await self.api.set(self.job, **done | values)
         async with self.api.engine.begin() as connection:
-            await plan(connection, [UUID(self.job)])
+            await insert_deliveries(connection, [UUID(self.job)])
             rows = await connection.execute(
                 text("SELECT * FROM deliveries WHERE job_id = :id"), {"id": self.job}
             )

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from standardwebhooks import Webhook
 
 from producers.tokens import sign_token
-from stream_app.notifications.webhook import receiver_key, signed
+from stream_app.notifications.webhook import receiver_key, signature_headers
 from stream_app.settings import Settings
 from tests.integration.api.conftest import changed, client_of, running
 
@@ -43,5 +43,5 @@ async def test_the_secret_verifies_what_is_sent(api_settings: Settings) -> None:
     assert answer["previous_secret"] is None
     receiver = Webhook(answer["secret"])
     now = int(datetime.now(UTC).timestamp())
-    headers = signed([receiver_key(KEYS[0], "ada", url)], "msg_1", now, b"{}")
+    headers = signature_headers([receiver_key(KEYS[0], "ada", url)], "msg_1", now, b"{}")
     assert receiver.verify("{}", headers) == {}

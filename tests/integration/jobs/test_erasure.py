@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.jobs.erasure import PersonalDataEraser
 from stream_app.jobs.models import ExportJob
-from stream_app.notifications.outbox import Outbox, plan
+from stream_app.notifications.outbox import Outbox, insert_deliveries
 from stream_app.schedules.models import ScheduledExport
 from stream_app.worker.maintenance.job_cleaner import JobCleaner
 from streaming_exporter.errors import Rejected, Retryable
@@ -49,7 +49,7 @@ class Records:
                         error_message=f"{user} is no number", completed_at=datetime.now(UTC),
                     )
                 )  # fmt: skip
-            await plan(connection, list(jobs.values()))
+            await insert_deliveries(connection, list(jobs.values()))
         outbox = Outbox(self._engine)
         await outbox.unsubscribe(ADDRESS, f"user:{user}")
         await outbox.unsubscribe("other@example.com", f"schedule:{schedule_id}")

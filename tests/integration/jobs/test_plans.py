@@ -22,7 +22,7 @@ from stream_app.jobs.claim import Progress
 from stream_app.jobs.queue import USERS_PER_CLAIM
 from stream_app.jobs.records import read_backlog
 from stream_app.jobs.states import Status
-from stream_app.notifications.outbox import plan
+from stream_app.notifications.outbox import insert_deliveries
 from stream_app.schedules.store import ScheduleStore
 from stream_app.settings import Settings
 from stream_app.storage.listing import ListedObject
@@ -160,7 +160,7 @@ def of_workers(jobs: Jobs, some_ids: list[UUID]) -> Statements:
         assert await jobs.apply(completed(claim))
         assert await store.completed_attempt(claim.job_id) == claim.attempt
         async with store.transaction() as connection:
-            await plan(connection, [claim.job_id])
+            await insert_deliveries(connection, [claim.job_id])
 
     async def hand_one_back() -> None:
         (claim,) = await store.claim("w", 1)

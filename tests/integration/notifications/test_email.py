@@ -81,7 +81,7 @@ async def test_an_address_that_does_not_exist_is_asked_once_and_never_again(offi
         assert await office.statuses(second) == {"gone@example.com": "skipped", "here@example.com": "sent"}
         reasons = {row.job_id: row.reason for row in await office.rows() if row.status != "sent"}
         assert reasons[first] == "550 5.1.1 no such user"
-        assert reasons[second] == "the address was refused before: 550 5.1.1 no such user"
+        assert reasons[second] == "the mail server has refused this address before: 550 5.1.1 no such user"
 
         await Outbox(office.engine).resend(second, "gone@example.com")
         await office.settled(second)
@@ -181,7 +181,7 @@ async def test_what_is_not_sent_says_why(office: Office) -> None:
     assert server.connections == 0
     assert "EXPORTER_SMTP_HOST" in reasons[no_server]
     assert "EXPORTER_MAIL_EMPTY" in reasons[empty.job_id]
-    assert reasons[gone.job_id] == "the file is gone"
+    assert reasons[gone.job_id] == "the file has expired"
     assert "is not a mail address" in reasons[refused]
     assert "must not go to other.org" in reasons[elsewhere]
 

@@ -78,10 +78,10 @@ async def test_whose_link_was_revoked_is_told_nothing(office: Office) -> None:
     job = await office.ended("a@example.com", "b@example.com", webhook=URL)
     assert await outbox(office).revoke(job, "A@example.com") == ["a@example.com"]
     reasons = {item.address: item.skip_reason for item in await outbox(office).claim(Channel.MAIL, 5)}
-    assert reasons == {"a@example.com": "its link was revoked", "b@example.com": None}
+    assert reasons == {"a@example.com": "the link was revoked", "b@example.com": None}
     assert await outbox(office).revoke(job) == ["b@example.com", URL]
     (hook,) = await outbox(office).claim(Channel.WEBHOOK, 5)
-    assert hook.skip_reason == "its link was revoked"
+    assert hook.skip_reason == "the link was revoked"
 
 
 async def test_what_a_silent_worker_sent_is_ambiguous_for_mails_and_due_again_for_webhooks(

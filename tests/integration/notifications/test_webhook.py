@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from stream_app.notifications import outbox as ledger_module
+from stream_app.notifications import outbox as outbox_module
 from stream_app.notifications.models import Channel
 from stream_app.notifications.outbox import Outbox
 from stream_app.notifications.webhook import receiver_key, secret_text
@@ -262,7 +262,7 @@ async def test_a_claim_looks_at_so_many_users_and_comes_to_all(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many users wait, a claim costs the same, and each of them has a turn."""
-    monkeypatch.setattr(ledger_module, "WINDOW", 3)
+    monkeypatch.setattr(outbox_module, "WINDOW", 3)
     for number in range(10):
         await office.ended(webhook="https://one.example.com/x", user_id=f"user-{number}")
     await office.run("UPDATE deliveries SET not_before = now() + interval '1 hour' WHERE user_id < 'user-8'")

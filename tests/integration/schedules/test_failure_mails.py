@@ -60,7 +60,7 @@ async def test_a_schedule_that_cannot_be_planned_is_paused_with_a_mail(
     body = part.get_content()
     assert "The schedule " in body, "the reason in words of the service"
     assert not any(value in body for value in broken.values())
-    assert "makes no more exports until it is resumed." in " ".join(body.split())
+    assert "starts no more exports until you resume it." in " ".join(body.split())
 
 
 async def test_a_schedule_whose_dataset_is_gone_is_paused_with_a_mail(

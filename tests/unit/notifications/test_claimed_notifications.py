@@ -81,13 +81,13 @@ def test_a_period_is_shown_where_both_of_its_ends_are_known(
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"id": None}, "the job's record is gone"),
-        ({"gone": True}, "the file is gone"),
+        ({"id": None}, "the record of the job was deleted"),
+        ({"gone": True}, "the file has expired"),
         ({"gone": True, "event": "failed"}, None),
-        ({"revoked_at": AT}, "its link was revoked"),
+        ({"revoked_at": AT}, "the link was revoked"),
         ({"unsubscribed": True}, "the recipient has unsubscribed"),
-        ({"suppressed": "550 no"}, "the address was refused before: 550 no"),
-        ({"gone": True, "unsubscribed": True}, "the file is gone"),
+        ({"suppressed": "550 no"}, "the mail server has refused this address before: 550 no"),
+        ({"gone": True, "unsubscribed": True}, "the file has expired"),
     ],
 )
 def test_what_nobody_wants_any_more_says_why(changes: dict[str, Any], reason: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stream_app.notifications.email import Attachment, build_mail
-from stream_app.notifications.templates import Notification, human_size, one_line, write
+from stream_app.notifications.templates import Notification, human_size, one_line, render_mail
 from tests.unit.notifications.notifications import failure, notification
 
 LINK = "https://exports.example.com/exports/links/" + "A" * 66
@@ -42,7 +42,7 @@ def sent(
 ) -> EmailMessage:
     """The mail as its receiver reads it."""
     attachment = known.get("attachment")
-    content = write(about, link=LINK, unsubscribe=unsubscribe, attached=attachment is not None)
+    content = render_mail(about, link=LINK, unsubscribe=unsubscribe, attached=attachment is not None)
     raw = build_mail(about, content, sender=sender, unsubscribe=unsubscribe, attachment=attachment).as_bytes()
     assert raw.isascii()
     lines = raw.split(b"\r\n")
@@ -91,7 +91,7 @@ def test_a_mail_of_a_finished_export_has_the_facts_and_the_link_in_both_bodies()
         "ledger",
         "3,120",
         "401 kB",
-        "2026-11-01 up to, but without, 2026-12-01",
+        "from 2026-11-01 until before 2026-12-01",
         "ledger-2026-11-24.csv",
         "2026-12-01 06:00 UTC",
         notification().sha256,
@@ -123,7 +123,7 @@ def test_a_mail_of_a_failed_export_has_the_reason_and_what_to_do_but_no_download
     text, page = bodies(mail)
     assert mail["Subject"] == "Export of ledger failed"
     reason = "The request names a column that the dataset does not have."
-    for said in (reason, "ask for the export again", str(notification().job_id)):
+    for said in (reason, "request the export again", str(notification().job_id)):
         assert said in text
         assert said in page.text
     assert LINK not in text
@@ -134,7 +134,7 @@ def test_a_failure_that_pauses_the_schedule_says_so() -> None:
     mail = sent(failure(paused="paused after 5 failures in a row"))
     assert mail["Subject"] == "Export of ledger failed, its schedule is paused"
     for body in (bodies(mail)[0], bodies(mail)[1].text):
-        assert "no more exports until it is resumed." in body
+        assert "starts no more exports until you resume it." in body
 
 
 @pytest.mark.parametrize("code", ["unknown_dataset", "invalid_request", None, "a code of later"])

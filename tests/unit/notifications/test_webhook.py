@@ -4,7 +4,7 @@ import base64
 import json
 
 from stream_app.notifications.links import Links
-from stream_app.notifications.webhook import WebhookTransport, message_id, receiver_key, signed
+from stream_app.notifications.webhook import WebhookTransport, message_id, receiver_key, signature_headers
 from stream_app.settings import Settings
 from tests.unit.notifications.notifications import failure, notification
 
@@ -17,7 +17,7 @@ SETTINGS = Settings(
 
 
 def test_the_signature_is_that_of_the_specification() -> None:
-    headers = signed([KEY], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, b'{"test": 2432232314}')
+    headers = signature_headers([KEY], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, b'{"test": 2432232314}')
     assert headers == {
         "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
         "webhook-timestamp": "1614265330",
