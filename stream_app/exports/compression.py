@@ -1,4 +1,4 @@
-"""Compression of a finished byte stream, and what it does to the file's name and media type."""
+"""Compression of a file, and the suffix and media type of the compressed file."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,9 +19,10 @@ class _Compressor(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Compression:
-    """A way to compress; a compressed file is a file of its own type, not a transfer encoding.
+    """A compression method.
 
-    So a browser saves ``ledger.csv.gz`` as what its name says.
+    A compressed file has its own media type and no ``Content-Encoding``. So a browser saves ``ledger.csv.gz``
+    as it is.
     """
 
     suffix: str
@@ -29,7 +30,7 @@ class Compression:
     compressor: Callable[[], _Compressor]
 
     def apply(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """The compressed bytes; the work releases the interpreter's lock."""
+        """Yield the compressed bytes. The compression runs without the interpreter's lock."""
         compressor = self.compressor()
         for chunk in chunks:
             if compressed := compressor.compress(chunk):
@@ -48,7 +49,7 @@ COMPRESSIONS = {
 
 
 def compression_for(name: str, output: Format) -> Compression | None:
-    """The compression called ``name``, or ``None`` for ``none``.
+    """Return the compression ``name``, or ``None`` for ``none``.
 
     Raises:
         Rejected: the format is compressed already.
@@ -57,6 +58,6 @@ def compression_for(name: str, output: Format) -> Compression | None:
         return None
     if not output.compressible:
         raise Rejected(
-            f"a {output.name} file is compressed already", field="options.compression", allowed=["none"]
+            f"{output.name} files are compressed already", field="options.compression", allowed=["none"]
         )
     return COMPRESSIONS[name]

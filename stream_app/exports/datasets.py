@@ -1,4 +1,4 @@
-"""The description of a dataset. Pure; columns and types are the database's to tell."""
+"""Datasets: the tables that can be exported, from the datasets file. The database has their columns."""
 
 import tomllib
 from collections.abc import Mapping
@@ -13,14 +13,17 @@ Identifier = Annotated[str, StringConstraints(min_length=1, max_length=63)]
 
 
 class Dataset(BaseModel):
-    """A table or view that may be exported.
+    """A table or view that can be exported.
 
-    ``table`` is ``name`` or ``schema.name``. ``owner`` is the column that scope ``own`` compares with the
-    user's id; ``time`` the one that windows and the default order use; ``columns`` limits and orders what
-    is shown (default: all); ``order`` replaces the default order, which is ``time`` and then the primary key
-    (an empty list leaves the rows as they come, the fastest for a huge table without a fitting index).
-    ``template`` is an Excel workbook that ``excel`` fills instead of making its own; ``template_header`` is
-    the row of its captions, for templates that do not show it by themselves.
+    Attributes:
+        table: ``name`` or ``schema.name``.
+        owner: the column that scope ``own`` compares with the user's id.
+        time: the column for windows and for the default order.
+        columns: the columns that are exported, in this order (default: all).
+        order: the columns that the rows are ordered by (default: ``time``, then the primary key). An empty
+            list means no order, which is fastest for a huge table without a suitable index.
+        template: an Excel workbook that the format ``excel`` fills.
+        template_header: the row of its captions, if it cannot be found by itself.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,16 +70,16 @@ BUILT_IN: tuple[Dataset, ...] = (ENROLLMENTS, PROOFS, LEDGER)
 
 
 class DatasetsFileError(ExporterError):
-    """The datasets file cannot be used; the text says where and why."""
+    """The datasets file cannot be used. The text names the place and the reason."""
 
     code = "bad_datasets_file"
 
 
 def load_datasets(path: Path | None = None) -> Mapping[str, Dataset]:
-    """Datasets by name; an entry of the file replaces a built-in one of the same name.
+    """Return the datasets by name. An entry of the file replaces a built-in dataset with the same name.
 
     Raises:
-        DatasetsFileError: the file is missing, no TOML, or an entry is not a dataset.
+        DatasetsFileError: the file is missing or not TOML, or an entry is wrong.
     """
     datasets = {dataset.name: dataset for dataset in BUILT_IN}
     if path is not None:
@@ -92,7 +95,7 @@ def _entries(path: Path) -> dict[str, Any]:
         raise DatasetsFileError(f"EXPORTER_DATASETS_FILE={path}: {error}") from error
     entries = content.get("datasets")
     if not isinstance(entries, dict) or set(content) != {"datasets"}:
-        raise DatasetsFileError(f"{path}: expected tables named [datasets.NAME] and nothing else")
+        raise DatasetsFileError(f"{path}: only tables named [datasets.NAME] are allowed")
     return entries
 
 
@@ -106,7 +109,7 @@ def _dataset(path: Path, name: str, entry: object) -> Dataset:
         problem = error.errors(include_url=False)[0]
         where = ".".join(["datasets", name, *map(str, problem["loc"])])
         fields = ", ".join(sorted(Dataset.model_fields.keys() - {"name"}))
-        raise DatasetsFileError(f"{path}: {where}: {problem['msg']}; fields: {fields}") from error
+        raise DatasetsFileError(f"{path}: {where}: {problem['msg']}; allowed fields: {fields}") from error
     _check_template(path, dataset)
     return dataset
 
@@ -115,7 +118,9 @@ def _check_template(path: Path, dataset: Dataset) -> None:
     where = f"{path}: datasets.{dataset.name}"
     if dataset.template is None:
         if dataset.template_header is not None:
-            raise DatasetsFileError(f"{where}.template_header: there is no template that has rows")
+            raise DatasetsFileError(
+                f"{where}.template_header: it needs a template; set template, or remove template_header"
+            )
         return
     from stream_app.exports.excel_template import check_template  # openpyxl is large
 

@@ -1,4 +1,4 @@
-"""Excel templates of teams: whether one fits its dataset, and where its captions stand."""
+"""Excel templates: checks whether a template fits its dataset, and finds its captions."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -18,16 +18,16 @@ HOW_TO_NAME = "name the row of its captions with template_header in the datasets
 
 
 class TemplateError(Rejected):
-    """A template that does not fit; the text says why."""
+    """A template does not fit its dataset. The text has the reason."""
 
     code = "bad_template"
 
 
 def read_template(path: Path) -> bytes:
-    """The file's content.
+    """Return the content of the file.
 
     Raises:
-        TemplateError: it cannot be read.
+        TemplateError: the file cannot be read.
     """
     try:
         return path.read_bytes()
@@ -36,22 +36,22 @@ def read_template(path: Path) -> bytes:
 
 
 def open_template(content: bytes) -> Workbook:
-    """The workbook.
+    """Return the workbook.
 
     Raises:
-        TemplateError: it is none that openpyxl can read.
+        TemplateError: openpyxl cannot read it.
     """
     try:
         return load_workbook(BytesIO(content))
     except (InvalidFileException, BadZipFile, OSError, KeyError, ValueError, TypeError, IndexError) as error:
-        raise TemplateError(f"the template is no workbook (.xlsx): {error}") from error
+        raise TemplateError(f"the template is not an Excel workbook (.xlsx): {error}") from error
 
 
 def find_sheet(book: Workbook, dataset: str) -> Worksheet:
-    """The sheet that rows go into: the one named like the dataset, else the active one, else the first.
+    """Return the sheet for the rows: the one with the dataset's name, or the active one, or the first one.
 
     Raises:
-        TemplateError: there is no sheet for rows.
+        TemplateError: the workbook has no worksheet.
     """
     named = book[dataset] if dataset in book.sheetnames else book.active
     if isinstance(named, Worksheet):
@@ -62,13 +62,13 @@ def find_sheet(book: Workbook, dataset: str) -> Worksheet:
 
 
 def find_header_row(sheet: Worksheet, columns: Sequence[str], row: int | None = None) -> int:
-    """The row with a caption for each of ``columns``, in adjacent cells from A; 0 where the sheet is empty.
+    """Return the number of the row with a caption for each of ``columns``, in adjacent cells from A.
 
-    ``row`` is the one that the datasets file names. Without it the captions themselves say which it is, or a
-    table that is as wide as there are columns.
+    ``row`` is the row that the datasets file names. Without it the row is found by captions that are the
+    columns' names, or by an Excel table with the same width. The result is 0 for an empty sheet.
 
     Raises:
-        TemplateError: there is no such row, or more than one could be it.
+        TemplateError: there is no such row, or more than one row is possible.
     """
     width = len(columns)
     texts = {number: _texts(sheet, number) for number in range(1, sheet.max_row + 1)}
@@ -76,7 +76,7 @@ def find_header_row(sheet: Worksheet, columns: Sequence[str], row: int | None = 
         if len(texts.get(row, ())) != width:
             raise TemplateError(
                 f"template_header = {row}: that row of sheet {sheet.title!r} has "
-                f"{len(texts.get(row, ()))} captions from cell A{row} on, and the dataset has {width} columns"
+                f"{len(texts.get(row, ()))} captions from cell A{row} on, but the dataset has {width} columns"
             )
         return _unmerged(sheet, row, width)
     if not any(cell.value is not None for cells in sheet.iter_rows() for cell in cells):
@@ -97,17 +97,19 @@ def find_header_row(sheet: Worksheet, columns: Sequence[str], row: int | None = 
             f"{get_column_letter(width)}, one for each of the dataset's columns ({', '.join(columns)}); "
             f"put them there, or {HOW_TO_NAME}"
         )
-    # Samples may stand right below the captions.
+    # Sample rows can follow directly below the captions.
     if fitting != list(range(fitting[0], fitting[0] + len(fitting))):
         rows = ", ".join(map(str, fitting))
-        raise TemplateError(f"each of the rows {rows} of sheet {sheet.title!r} could be it; {HOW_TO_NAME}")
+        raise TemplateError(
+            f"each of the rows {rows} of sheet {sheet.title!r} could have the captions; {HOW_TO_NAME}"
+        )
     return _unmerged(sheet, fitting[0], width)
 
 
 def column_positions(sheet: Worksheet, row: int, columns: Sequence[str]) -> Mapping[str, int]:
-    """The number of the sheet's column that has the caption and the style of each of ``columns``.
+    """Return the number of the sheet's column for each of ``columns``, which has its caption and style.
 
-    Captions that are the columns' names say it themselves; others stand in the order of the columns.
+    Captions that equal the columns' names are found by name. Other captions are in the order of the columns.
     """
     texts = _texts(sheet, row)
     if _same_words(texts, columns):
@@ -116,10 +118,10 @@ def column_positions(sheet: Worksheet, row: int, columns: Sequence[str]) -> Mapp
 
 
 def check_template(path: Path, dataset: str, columns: Sequence[str] | None, row: int | None) -> None:
-    """See whether a template fits, as far as that is known before the database is asked.
+    """Check whether a template fits, as far as that is possible without the database.
 
     Raises:
-        TemplateError: it does not.
+        TemplateError: the template does not fit.
     """
     sheet = find_sheet(open_template(read_template(path)), dataset)
     if columns is not None:
@@ -129,7 +131,7 @@ def check_template(path: Path, dataset: str, columns: Sequence[str] | None, row:
 
 
 def _texts(sheet: Worksheet, row: int) -> list[str]:
-    """The captions of a row; none where it has anything but texts in adjacent cells from A."""
+    """Return the captions of a row, or none if it has anything but texts in adjacent cells from A."""
     values = [cell.value for cell in sheet[row]] if row <= sheet.max_row else []
     while values and values[-1] is None:
         values.pop()

@@ -1,4 +1,4 @@
-"""From a time on the wall to the instant it stands for, in any zone. Pure."""
+"""Conversion between local (wall-clock) times of a zone and instants in UTC. Pure."""
 
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
@@ -8,9 +8,10 @@ DAY = timedelta(days=1)
 
 
 def instant(wall: datetime, zone: ZoneInfo) -> datetime:
-    """The instant, in UTC, at which clocks in ``zone`` show ``wall`` (which has no zone of its own).
+    """Return the instant in UTC at which clocks in ``zone`` show ``wall``, a time without a zone.
 
-    A time that exists twice is its first occurrence; one that is skipped is the first minute after the gap.
+    If the local time exists twice, it is the first instant. If it is skipped, it is the first minute after
+    the gap.
     """
     found = wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
     if wall_of(found, zone) == wall:
@@ -26,15 +27,15 @@ def instant(wall: datetime, zone: ZoneInfo) -> datetime:
 
 
 def wall_of(moment: datetime, zone: ZoneInfo) -> datetime:
-    """What clocks in ``zone`` show at ``moment``."""
+    """Return the local time in ``zone`` at ``moment``."""
     return moment.astimezone(zone).replace(tzinfo=None, fold=0)
 
 
 def start_of(day: date, zone: ZoneInfo) -> datetime:
-    """The instant at which ``day`` begins."""
+    """Return the instant at which ``day`` begins in ``zone``."""
     return instant(datetime.combine(day, time()), zone)
 
 
 def exists(day: date, zone: ZoneInfo) -> bool:
-    """Whether ``zone`` has that day: those on the date line have skipped some."""
+    """Return whether ``day`` exists in ``zone``: zones at the date line have skipped days."""
     return wall_of(start_of(day, zone), zone).date() == day

@@ -1,8 +1,8 @@
 """A bounded pipe of bytes from the event loop to one reading thread.
 
-The loop's side awaits while the pipe is full, which holds back the database's COPY; the thread's side
-blocks while it is empty. **The end of the stream means success**: a writer that gives up calls
-:meth:`BytePipe.fail`, and the reader's iteration raises, so that a truncated file is never completed.
+While the pipe is full, the event loop's side awaits, and so the database's COPY waits. While it is empty, the
+thread blocks. **The end of the stream means success**: a writer that fails calls :meth:`BytePipe.fail`, and
+then the reader's iteration raises. So a truncated file is never completed.
 """
 
 import asyncio
@@ -11,15 +11,15 @@ from collections import deque
 from collections.abc import Iterator
 
 CAPACITY = 4 * 2**20
-"""Bytes that may wait in the pipe: enough to keep the database busy while one part is uploaded."""
+"""Capacity in bytes: enough to keep the database busy while one part is uploaded."""
 
 
 class PipeClosed(Exception):
-    """The other side of the pipe gave up; its error is the ``__cause__`` where there is one."""
+    """The other side of the pipe has stopped. ``__cause__`` is its error, if there was one."""
 
 
 class BytePipe:
-    """One writer on the event loop, one reader in a thread."""
+    """A pipe with one writer on the event loop and one reader in a thread."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
@@ -34,7 +34,7 @@ class BytePipe:
         self._reader_gone = False
 
     async def write(self, chunk: bytes) -> None:
-        """Add ``chunk``, once there is room.
+        """Add ``chunk`` as soon as there is room.
 
         Raises:
             PipeClosed: the reader has stopped reading.
@@ -50,26 +50,26 @@ class BytePipe:
             self._changed.notify()
 
     def finish(self) -> None:
-        """Say that everything was written."""
+        """Mark the end of the stream: all bytes are written."""
         with self._changed:
             self._finished = True
             self._changed.notify()
 
     def fail(self, error: BaseException) -> None:
-        """Make the reader raise :class:`PipeClosed` from ``error`` instead of reaching the end."""
+        """Make the reader raise :class:`PipeClosed` with the cause ``error``."""
         with self._changed:
             self._error = error
             self._changed.notify()
 
     def close_reader(self) -> None:
-        """Say, from the reading thread, that nothing more will be read."""
+        """Stop reading. The reading thread calls this."""
         with self._changed:
             self._reader_gone = True
             self._chunks.clear()
         self._loop.call_soon_threadsafe(self._room.set)
 
     def __iter__(self) -> Iterator[bytes]:
-        """Chunks in the order they were written, on the reading thread.
+        """Yield the chunks in the order in which they were written. The reading thread calls this.
 
         Raises:
             PipeClosed: the writer failed.

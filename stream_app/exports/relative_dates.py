@@ -1,6 +1,6 @@
-"""Filter values that are told from now: ``now-7d``, ``today``, ``start_of_month-1mo``. Pure.
+"""Filter values relative to the current time: ``now-7d``, ``today``, ``start_of_month-1mo``. Pure.
 
-They mean something only for columns of dates and times; anywhere else the same words are plain text.
+They are for columns of dates and times only. For other columns the same words are plain text.
 """
 
 import re
@@ -26,14 +26,14 @@ _MONTHS = {"mo": 1, "y": 12}
 
 
 def as_filter_value(moment: datetime, kind: Kind, zone: ZoneInfo) -> str:
-    """``moment`` as a filter's value for a column of ``kind``."""
+    """Return ``moment`` as a filter value for a column of ``kind``."""
     if kind is Kind.DATE:
         return wall_of(moment, zone).date().isoformat()
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def is_relative(filters: object) -> bool:
-    """Whether a text anywhere in ``filters`` looks like one of these values."""
+    """Return whether any text in ``filters`` has the form of a relative value."""
     if isinstance(filters, str):
         return _VALUE.fullmatch(filters) is not None
     if isinstance(filters, Mapping):
@@ -44,7 +44,7 @@ def is_relative(filters: object) -> bool:
 def resolve_request(
     request: ExportRequest, columns: Mapping[str, Column], now: datetime, zone: ZoneInfo = UTC
 ) -> ExportRequest:
-    """``request`` with such values put as what they stand for at ``now``."""
+    """Return ``request`` with its relative values replaced by their values at ``now``."""
     if not is_relative(request.filters):
         return request
     kinds = {name: column.kind for name, column in columns.items()}
@@ -54,9 +54,9 @@ def resolve_request(
 def resolve_filters(
     filters: Mapping[str, Any], kinds: Mapping[str, Kind], now: datetime, zone: ZoneInfo
 ) -> dict[str, Any]:
-    """``filters`` with every such value of a column of dates or times put as what it stands for at ``now``.
+    """Return ``filters`` with their relative values replaced by their values at ``now``.
 
-    ``kinds`` says what the columns are; days, weeks, months and years are those of ``zone``.
+    ``kinds`` has the kinds of the columns. Days, weeks, months and years are those of ``zone``.
     """
     return {
         name: _resolved(value, kinds[name], now, zone) if kinds.get(name) in TEMPORAL else value
@@ -75,7 +75,7 @@ def _resolved(value: Any, kind: Kind, now: datetime, zone: ZoneInfo) -> Any:
     try:
         return as_filter_value(_moment(found[1], found[2], now, zone), kind, zone)
     except (OverflowError, ValueError):
-        return value  # beyond the calendar: the filter's check says so
+        return value  # beyond the calendar: the check of the filter reports it
 
 
 def _moment(anchor: str, offsets: str, now: datetime, zone: ZoneInfo) -> datetime:
@@ -96,7 +96,7 @@ def _midnight(wall: datetime) -> datetime:
 
 
 def _days_or_months(wall: datetime, count: int, unit: str) -> datetime:
-    """As many units on; where a month is too short, its last day."""
+    """Add ``count`` units. If the month has no such day, the result is its last day."""
     if unit in _DAYS:
         return wall + timedelta(days=count * _DAYS[unit])
     month = wall.year * 12 + wall.month - 1 + count * _MONTHS[unit]

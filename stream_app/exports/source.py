@@ -1,4 +1,4 @@
-"""The database that rows come from: read only, one consistent snapshot for each export."""
+"""The source database: read-only transactions, one consistent snapshot for each export."""
 
 import asyncio
 import time
@@ -22,16 +22,17 @@ from stream_app.settings import Settings
 from streaming_exporter.errors import Outage, Rejected
 
 OLDEST_POSTGRES = 12
-"""The oldest major version of PostgreSQL that rows are read from."""
+"""The oldest supported major version of PostgreSQL."""
 
 CHUNK_BYTES = 256 * 2**10
-"""Bytes that are gathered before they are handed on, to spare hand-overs between threads."""
+"""Bytes that are joined to one chunk, because passing a chunk to another thread is expensive."""
 
 SMALL_MESSAGE = 64 * 2**10
-"""PostgreSQL sends 8 KiB at a time; reading each as it comes costs more than all else that is done to it."""
+"""After a message smaller than this the client waits for more: PostgreSQL sends 8 KiB at a time, and to read
+each of them at once costs more than all later work on it."""
 
 PAUSE = 0.002
-"""Seconds in which more of it gathers in the socket's buffer; no loss of time, the buffer holds far more."""
+"""Seconds of that wait. It costs no time, because the socket's buffer holds far more."""
 
 _CRASHED_SINCE = """
 SELECT GREATEST(pg_catalog.pg_postmaster_start_time(), (SELECT stats_reset FROM pg_catalog.pg_stat_bgwriter))
@@ -39,10 +40,10 @@ SELECT GREATEST(pg_catalog.pg_postmaster_start_time(), (SELECT stats_reset FROM 
 """
 
 CRASH_CHECK_SECONDS = 2.0
-"""How long it may take to find out whether the server survived what a connection was lost in."""
+"""Time limit for the question whether the server has crashed since a connection was lost."""
 
 FETCH_SECONDS = 30.0
-"""How long a small query may take."""
+"""Time limit of a small query."""
 
 _SERVER_FACTS = """
 SELECT pg_catalog.transaction_timestamp(), pg_catalog.current_setting('server_version_num'),
@@ -54,11 +55,14 @@ Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connectio
 
 @dataclass(slots=True)
 class Snapshot:
-    """One transaction on the source: everything read through it is as of one moment.
+    """One transaction on the source: all its queries see the data of one moment.
 
-    What was committed before ``as_of`` is here, also where the source is a standby that is behind. ``also``
-    is the value of the expression that was to be read at its beginning. ``replayed`` is how far a standby has
-    come; ``None``: it does not know, or is none. ``began`` is by the server's own clock.
+    Attributes:
+        as_of: the snapshot has everything that was committed before this time, also on a standby that lags.
+        started_at: start of the transaction by the server's clock.
+        timeout: seconds that the client waits for a statement.
+        initial_value: value of the ``initial_sql`` of :meth:`Source.snapshot`.
+        replayed_until: how far a standby has replayed; ``None`` if it is unknown or the server is no standby.
     """
 
     connection: "PoolConnectionProxy[asyncpg.Record]"
@@ -71,9 +75,9 @@ class Snapshot:
     _ended: bool = field(default=False, init=False)
 
     async def end(self) -> None:
-        """End the transaction; nothing can be read through it any more.
+        """End the transaction. After that nothing can be read.
 
-        Whatever was read before is whole: a server that does not answer now takes none of it back.
+        A server that does not answer is no error: the rows that were read before are complete.
         """
         if self._ended:
             return
@@ -84,30 +88,39 @@ class Snapshot:
             _terminate(self.connection)
 
     async def estimate(self, sql: str) -> int:
-        """How many rows the planner expects."""
+        """Return the number of rows that the planner expects."""
         plan = await self.connection.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", timeout=self.timeout)
         return int(from_json(plan)[0]["Plan"]["Plan Rows"])
 
     async def count(self, sql: str, limit: int) -> int:
-        """How many rows there are, counting no further than ``limit``."""
+        """Count the rows, but not beyond ``limit``."""
         counting = f"SELECT count(*) FROM (SELECT 1 FROM ({sql}) AS rows LIMIT {limit}) AS counted"
         return int(await _value(self.connection, counting, self.timeout))
 
     async def first(self, sql: str) -> "asyncpg.Record | None":
-        """The first row of ``sql``."""
+        """Return the first row of ``sql``, or ``None``."""
         return await self.connection.fetchrow(sql, timeout=self.timeout)
 
     async def copy(
         self, sql: str, options: Mapping[str, Any], sink: Sink, *, max_row_bytes: int = DEFAULT_MAX_ROW_BYTES
     ) -> int:
-        """COPY the rows of ``sql`` into ``sink`` in chunks of whole rows; returns how many there were.
+        """COPY the rows of ``sql`` into ``sink``, in chunks of whole rows.
 
-        A sink that waits holds the database back; one that raises, or a cancellation, ends the statement.
+        While the sink waits, the database waits. An error of the sink or a cancellation ends the statement.
+
+        Args:
+            sql: the query.
+            options: options of COPY, with asyncpg's names.
+            sink: receives the chunks.
+            max_row_bytes: limit for the bytes of one row.
+
+        Returns:
+            The number of rows.
 
         Raises:
-            MessageTooLong: a row has more than ``max_row_bytes`` bytes. The connection is closed then.
+            MessageTooLong: a row exceeds the limit. The connection is closed then.
         """
-        # The driver has no public way to it.
+        # The driver has no public access to its transport.
         limit = MessageLimit(self.connection._con._transport, max_row_bytes)
         try:
             return await self._copy(sql, options, sink, limit)
@@ -148,7 +161,7 @@ class Snapshot:
 
 
 class Source:
-    """A small pool of connections to the source database, for transactions that only read."""
+    """A small pool of connections to the source database, for read-only transactions."""
 
     def __init__(self, settings: Settings, *, connections: int) -> None:
         self._settings = settings
@@ -156,11 +169,11 @@ class Source:
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     async def fetch(self, sql: str, *values: Any) -> list[asyncpg.Record]:
-        """Rows of a small query; names without a schema are found as the role is configured.
+        """Return the rows of a small query. Names without a schema use the role's own search path.
 
         Raises:
             Retryable: the database cannot be reached.
-            Rejected: it refused the query.
+            Rejected: the database refused the query.
         """
         async with self._transaction("exporter catalog", FETCH_SECONDS) as snapshot:
             rows: list[asyncpg.Record] = await snapshot.connection.fetch(
@@ -178,16 +191,18 @@ class Source:
         lock_seconds: float = 0,
         initial_sql: str | None = None,
     ) -> AsyncIterator[Snapshot]:
-        """A snapshot whose connection shows ``name`` as its ``application_name``.
+        """Open a snapshot for the block.
 
-        ``path`` are the schemas for names without one (default: as the role is configured). ``seconds``
-        limits each statement (default: as long as an export may take), ``lock_seconds`` each wait for a lock
-        (0: no limit). ``also`` is an SQL expression that is read at the beginning, without another round
-        trip.
+        Args:
+            name: the ``application_name`` of the session.
+            search_path: schemas for names without one (default: the role's own search path).
+            seconds: limit of each statement (default: the time limit of an export).
+            lock_seconds: limit of each wait for a lock; 0 means no limit.
+            initial_sql: an expression whose value is read at the start, without another round trip.
 
         Raises:
-            Retryable: the database failed in a way that passes.
-            Rejected: it refused the statement (permission, missing table, bad value, time limit).
+            Retryable: the database failed temporarily.
+            Rejected: the database refused the statement (permission, missing table, bad value, time limit).
         """
         seconds = seconds or self._settings.export_timeout_seconds
         async with self._transaction(
@@ -196,7 +211,7 @@ class Source:
             yield snapshot
 
     async def close(self) -> None:
-        """Close the pool, without waiting for what still runs."""
+        """Close the pool without waiting for running statements."""
         if self._pool is not None:
             self._pool.terminate()
 
@@ -210,7 +225,7 @@ class Source:
         lock_seconds: float = 0,
         initial_sql: str | None = None,
     ) -> AsyncIterator[Snapshot]:
-        """A connection that did not end its work cleanly is closed rather than used again."""
+        """Open a transaction for the block. After an error its connection is closed, not used again."""
         started = time.monotonic()
         script = begin_script(
             name, statement_seconds=seconds, lock_seconds=lock_seconds, search_path=search_path
@@ -220,7 +235,7 @@ class Source:
             connection = await _acquire(pool)
             snapshot: Snapshot | None = None
             try:
-                # The server keeps the limit; the client's own is for a server that is not there any more.
+                # The server enforces the limit. The client's longer limit is for a server that is gone.
                 snapshot = await _begin(connection, script, seconds + 30, initial_sql)
                 yield snapshot
                 await snapshot.end()
@@ -238,10 +253,10 @@ class Source:
                     await pool.release(connection)
 
     async def _has_not_crashed_since(self, began: datetime) -> bool:
-        """Whether the server is up and was neither started nor crashed after ``began``, by its own clock.
+        """Return whether the server is up and has not started or crashed since ``began``, by its own clock.
 
-        If so, whoever ended a session did not die of its statement: PostgreSQL restarts all of its processes
-        where one dies, and begins its statistics anew.
+        If so, the statement did not crash the server, and the session was ended from outside: after a crash
+        of one process PostgreSQL restarts all of them and resets its statistics.
         """
         with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
             connection = await self._connect(timeout=CRASH_CHECK_SECONDS, statement_cache_size=0)
@@ -257,13 +272,13 @@ class Source:
         return False
 
     async def _connect(self, *_: object, **options: Any) -> "asyncpg.Connection[asyncpg.Record]":
-        """A connection by the URL as it is now: its password can change."""
+        """Connect with the current URL, because its password can change."""
         connection = await asyncpg.connect(self._settings.source_dsn, **options)
         keep_alive(connection)
         return connection
 
     async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
-        """Nothing is set when a connection starts, see :mod:`stream_app.exports.source_session`."""
+        """Return the pool. Connections have no settings, see :mod:`stream_app.exports.source_session`."""
         if self._pool is None:
             self._pool = asyncpg.create_pool(
                 connect=self._connect,
@@ -278,20 +293,20 @@ class Source:
 
 
 async def _reset_nothing(_: object) -> None:
-    """What an export sets ends with its transaction: nothing to ask the server to forget."""
+    """Do nothing: all settings of an export end with its transaction."""
 
 
 def _terminate(connection: "PoolConnectionProxy[asyncpg.Record]") -> None:
-    """Close a connection, which may be closed and gone from its pool already: then there is nothing to do."""
+    """Close a connection. It is no error if it is already closed and removed from its pool."""
     with suppress(asyncpg.InterfaceError):
         connection.terminate()
 
 
 async def _acquire(pool: "asyncpg.Pool[asyncpg.Record]") -> "PoolConnectionProxy[asyncpg.Record]":
-    """A connection.
+    """Return a connection of the pool.
 
     Raises:
-        Outage: there is none to be had.
+        Outage: no connection is possible.
         Rejected: the server refuses a parameter of the URL.
     """
     try:
@@ -303,9 +318,9 @@ async def _acquire(pool: "asyncpg.Pool[asyncpg.Record]") -> "PoolConnectionProxy
 async def _begin(
     connection: "PoolConnectionProxy[asyncpg.Record]", script: str, timeout: float, initial_sql: str | None
 ) -> Snapshot:
-    """Begin a transaction with a snapshot.
+    """Begin a transaction and take its snapshot.
 
-    Not with asyncpg's transaction block: it would roll back over a statement that is still running.
+    asyncpg's transaction block is not used: it would send ROLLBACK while a statement is still running.
 
     Raises:
         Rejected: the server is older than :data:`OLDEST_POSTGRES`.
@@ -319,11 +334,11 @@ async def _begin(
             f"the source database is PostgreSQL {major}.{minor}; {OLDEST_POSTGRES} and later are supported",
             code="unsupported_source",
         )
-    # When the transaction began, which is just before its snapshot: nothing older is missing.
+    # The start of the transaction is just before its snapshot, which therefore has all older commits.
     as_of = datetime.fromisoformat(began)
     if in_recovery != "t":
         return Snapshot(connection, as_of, as_of, timeout, value)
-    # How far a standby is has to be known before the snapshot is taken, and what it is only after.
+    # The replay time must be read before the snapshot is taken. Only now it is known to be a standby.
     await connection.execute("ROLLBACK", timeout=30)
     replayed = standby.parse_replay_time(await _value(connection, standby.REPLAY_TIME_QUERY, 30))
     await connection.execute(script, timeout=30)
@@ -332,7 +347,7 @@ async def _begin(
 
 
 async def _value(connection: "Connection", sql: str, timeout: float) -> str:
-    """The one value that ``sql`` yields, as text; in one round trip, where a query would take three."""
+    """Return the only value of ``sql`` as text. COPY needs one round trip, a query would need three."""
     found: list[bytes] = []
 
     async def keep(data: bytes) -> None:

@@ -1,9 +1,9 @@
-"""What every transaction on the source sets for itself. Pure.
+"""The settings of each transaction on the source database. Pure.
 
-A file must not depend on how the role, the database or the server is configured, nor on what another client
-left in a session behind a pooler. So nothing is set when a connection starts, and everything is set with
-``SET LOCAL`` in the transaction that reads: it works through a pooler that gives each transaction another
-session, and ends with the transaction.
+A file must not depend on the configuration of the role, the database or the server, nor on settings that
+another client left in a pooler's session. So connections start without settings, and each transaction sets
+all of them with ``SET LOCAL``. That also works through a pooler with another session for each transaction,
+and ends with the transaction.
 """
 
 from collections.abc import Sequence
@@ -26,36 +26,33 @@ PINNED: dict[str, str] = {
     "quote_all_identifiers": "off",
     "xmlbinary": "base64",
     "xmloption": "content",
-    # How a statement and its constants are read.
+    # How the server parses a statement and its constants.
     "array_nulls": "on",
     "backslash_quote": "safe_encoding",
     "standard_conforming_strings": "on",
     "transform_null_equals": "off",
-    # Which rows there are, and in which order they come where none is asked for.
+    # Which rows a query finds, and their order if the query has none.
     "gin_fuzzy_search_limit": "0",
     "row_security": "on",
     "synchronize_seqscans": "off",
-    # What would end an export: the service's own limits decide.
+    # Limits that would end an export: only the service's own limits count.
     "exit_on_error": "off",
     "restrict_nonsystem_relation_kind": "",
     "transaction_timeout": "0",
 }
-"""Settings that change what a statement yields, and their values.
-
-Those that a server does not have are left out.
-"""
+"""Settings that change the result of a statement, with their values. A server skips those that it lacks."""
 
 PINNED_ON_LINUX: dict[str, str] = {
-    # A server that is busy looks whether anybody still wants the answer. Otherwise what was given up runs on
-    # until it has a row to send. Servers before 14 cannot.
+    # A busy server checks whether the client is still connected. Without it a cancelled statement continues
+    # until it has a row to send. Available from PostgreSQL 14 on.
     "client_connection_check_interval": "1s",
-    # It would end an export whose object store is slow: a full receive buffer counts as silence.
+    # It would end an export to a slow object store: for TCP a full receive buffer is no answer.
     "tcp_user_timeout": "0",
 }
-"""The same for a server on Linux; elsewhere it may refuse them."""
+"""The same for a server on Linux. Servers on other systems can refuse them."""
 
 IDLE_SECONDS = 60
-"""After so long without a statement the server ends a transaction: whoever began it stands still."""
+"""The server ends a transaction after this time without a statement: its client has stopped working."""
 
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY, NOT DEFERRABLE"
 
@@ -64,7 +61,7 @@ SELECT count(set_config(name, value, true))
 FROM (VALUES {values}) AS pinned (name, value, linux)
 WHERE current_setting(name, true) <> value AND (NOT linux OR version() LIKE '%linux%')
 """
-"""Comparing is cheaper than setting, and a setting that the server does not have is NULL."""
+"""To compare is cheaper than to set. A setting that the server lacks is NULL."""
 
 
 def begin_script(
@@ -74,11 +71,13 @@ def begin_script(
     lock_seconds: float = 0,
     search_path: Sequence[str] | None = None,
 ) -> str:
-    """The script that begins a transaction, in one round trip.
+    """Return the script that begins a transaction in one round trip.
 
-    ``name`` becomes its ``application_name``. ``statement_seconds`` and ``lock_seconds`` limit each statement
-    and each wait for a lock; 0 is no limit. ``path`` are the schemas that names without one are looked up in,
-    after ``pg_catalog``; ``None``: those that the role is configured with.
+    Args:
+        name: the ``application_name`` of the session.
+        statement_seconds: limit of each statement; 0 means no limit.
+        lock_seconds: limit of each wait for a lock; 0 means no limit.
+        search_path: schemas for names without one, after ``pg_catalog``; ``None`` for the role's own path.
     """
     limits = {
         "application_name": name,
@@ -90,7 +89,7 @@ def begin_script(
         *(_row(name, value, linux=False) for name, value in {**PINNED, **limits}.items()),
         *(_row(name, value, linux=True) for name, value in PINNED_ON_LINUX.items()),
     ]
-    found = (
+    path = (
         "DEFAULT"
         if search_path is None
         else ", ".join(map(quote_name, ("pg_catalog", *search_path, "pg_temp")))
@@ -98,10 +97,10 @@ def begin_script(
     return ";".join(
         (
             _BEGIN,
-            # First, so that no function or operator of somebody else's is called in what follows.
+            # First, so that the next statements call no function or operator of another schema.
             "SET LOCAL search_path = pg_catalog",
             _PIN.format(values=", ".join(rows)),
-            f"SET LOCAL search_path = {found}",
+            f"SET LOCAL search_path = {path}",
         )
     )
 
@@ -128,16 +127,17 @@ SELECT pg_catalog.to_char(GREATEST(
     ) END
 ) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US')
 """
-"""Everything that was committed at the primary before this moment is here; NULL: nobody knows.
+"""The time up to which a standby has all commits of its primary; NULL if it is unknown.
 
-The last commit that was replayed says so. Where the primary is idle there is none for long: then it is the
-time of its last message, if all that it had sent by then is replayed. A role without ``pg_read_all_stats``
-cannot see that time. For it, it is the standby's clock less the longest silence after which a receiver ends.
+It is the time of the last commit that was replayed. An idle primary has no new commits: then it is the time
+of the primary's last message, if everything sent by then is replayed. A role without ``pg_read_all_stats``
+cannot see that time. For such a role it is the standby's clock minus ``wal_receiver_timeout``, the longest
+silence that a receiver accepts.
 
-It must be asked *before* the snapshot that it is to hold for.
+This query must run *before* the snapshot is taken.
 """
 
 
 def parse_replay_time(text: str) -> datetime | None:
-    """What :data:`REPLAY_TIME_QUERY` yields, as COPY writes it."""
+    """Return the value of :data:`REPLAY_TIME_QUERY` that COPY wrote as ``text``."""
     return None if text in ("", "\\N") else datetime.fromisoformat(text).replace(tzinfo=UTC)

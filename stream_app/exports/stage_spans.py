@@ -1,10 +1,10 @@
-"""The phases of an export as spans. They overlap, since bytes flow: so each says how long it was at work.
+"""Spans for the stages of an export. The stages overlap, so each span has its busy and its waiting time.
 
 ::
 
     source  ├────────────────────┤        the COPY; waits while the pipe is full
     render    ├────────────────────┤      framing, compression; waits for the source
-    upload    ├──────────────────────┤    hashing, the object store; waits for what is rendered
+    upload    ├──────────────────────┤    hashing, the object store; waits for the rendered bytes
 """
 
 import time
@@ -18,13 +18,13 @@ from stream_app.observability.tracing import Attributes, Span
 
 
 class WaitTimer(Protocol):
-    """Knows for how many seconds somebody has waited."""
+    """Measures waiting time, in seconds."""
 
     seconds: float
 
 
 class TimedChunks(Iterator[bytes]):
-    """An iterator that counts for how long it keeps whoever asks it."""
+    """An iterator that measures how long its consumer waits."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
@@ -39,14 +39,14 @@ class TimedChunks(Iterator[bytes]):
 
 
 class TimedSink:
-    """A sink that counts for how long it keeps whoever gives to it."""
+    """A sink that measures how long its producer waits."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self.seconds = 0.0
 
     async def __call__(self, chunk: bytes) -> None:
-        """Hand on."""
+        """Pass ``chunk`` to the sink."""
         given = time.perf_counter()
         try:
             await self._sink(chunk)
@@ -56,19 +56,19 @@ class TimedSink:
 
 @contextmanager
 def stage_span(name: str, wait: WaitTimer, attributes: Attributes) -> Iterator[None]:
-    """What deals with a part outside, and waits for its neighbour for as long as ``wait`` says."""
+    """Open a span for a stage that calls another system. ``wait`` measures its waiting for other stages."""
     began = time.perf_counter()
     with tracing.span(name, kind="CLIENT", attributes=attributes) as span:
         try:
             yield
         finally:
-            _tell(span, time.perf_counter() - began, wait)
+            _set_times(span, time.perf_counter() - began, wait)
 
 
 def rendering_span(chunks: Iterator[bytes], wait: WaitTimer) -> Iterator[bytes]:
-    """``chunks``, whose making is a phase that begins now and lasts until the last one is taken.
+    """Return ``chunks`` within a span that begins now and ends after the last chunk.
 
-    A format with a process of its own waits there, so what it waits for here is less than the truth.
+    A format with its own process also waits there, so its measured waiting time is too short.
     """
     return _rendered(TimedChunks(chunks), wait, tracing.span("render"))
 
@@ -80,10 +80,10 @@ def _rendered(chunks: TimedChunks, wait: WaitTimer, span: Span) -> Iterator[byte
         span.record_error(error)
         raise
     finally:
-        _tell(span, chunks.seconds, wait)
+        _set_times(span, chunks.seconds, wait)
         span.end()
 
 
-def _tell(span: Span, seconds: float, wait: WaitTimer) -> None:
+def _set_times(span: Span, seconds: float, wait: WaitTimer) -> None:
     waited = min(wait.seconds, seconds)
     span.set_attributes({"exporter.busy_seconds": seconds - waited, "exporter.waited_seconds": waited})

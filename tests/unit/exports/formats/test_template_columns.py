@@ -167,7 +167,7 @@ def test_one_that_fits_is_taken(tmp_path: Path) -> None:
     [
         ('template = "nowhere.xlsx"', r"'nowhere.xlsx' cannot be read: No such file"),
         ('template = "."', "cannot be read: Is a directory"),
-        ('template = "datasets.toml"', "is no workbook"),
+        ('template = "datasets.toml"', "is not an Excel workbook"),
         (LISTED.replace('"note"', '"note", "more"'), "no row of 5 captions from column A to E"),
         (LISTED + "\ntemplate_header = 5", "template_header = 5: that row .* has 0 captions .* 4 columns"),
         (LISTED + "\ntemplate_header = 99", "template_header = 99"),
