@@ -1,4 +1,4 @@
-"""The bucket and the jobs' table against each other: files without jobs, jobs without files."""
+"""Check the bucket against the table of jobs: files without jobs, and jobs without files."""
 
 import asyncio
 from collections import Counter
@@ -33,10 +33,10 @@ async def check_bucket(
     full: bool,
     now: datetime | None = None,
 ) -> AsyncIterator[Finding]:
-    """``full`` looks at every file and every job, otherwise at some.
+    """Check the bucket. With ``full`` every file and every job is checked, otherwise a sample.
 
     Raises:
-        Retryable: the store does not answer.
+        Retryable: the object store does not answer.
     """
     await storage.call(storage.check)
     yield await _check_upload(storage, settings)
@@ -54,12 +54,12 @@ async def check_bucket(
         "files of jobs",
         f"every completed job has its file ({scope})",
         f"{len(lost)} completed jobs have no file: {_first_keys(lost)}",
-        "see who else removes files from the bucket; ask for these exports again",
+        "find out what else removes files from the bucket, and request these exports again",
     )
 
 
 class Leftovers:
-    """Counts what is in the bucket and should not be."""
+    """Counts the files in the bucket, and those that should not be there."""
 
     def __init__(self, settings: Settings, now: datetime) -> None:
         self._settings = settings
@@ -70,7 +70,7 @@ class Leftovers:
         self._waiting: list[str] = []
 
     async def count_page(self, connection: AsyncConnection, page: Sequence[ListedObject]) -> None:
-        """Take in one page."""
+        """Count the files of one page of the listing."""
         jobs = await jobs_owning(connection, page)
         for found in page:
             self._seen["uploads" if found.upload_id else "files"] += 1
@@ -83,32 +83,32 @@ class Leftovers:
                 self._waiting.append(found.key)
 
     def findings(self, scope: str) -> list[Finding]:
-        """What there is to say about it."""
-        seen = f"{self._seen['files']} files, {self._seen['uploads']} uploads under way ({scope})"
+        """Return the findings. ``scope`` names what was checked."""
+        seen = f"{self._seen['files']} files, {self._seen['uploads']} open uploads ({scope})"
         findings = [AREA.ok("content", seen)]
         if self._unknown:
             findings.append(
                 AREA.problem(
                     "jobs of files",
-                    f"{len(self._unknown)} belong to no job of this database: {_first_keys(self._unknown)}",
-                    "give each deployment a bucket of its own; where jobs were removed by hand, the workers "
-                    "remove these when they would have expired",
+                    f"{len(self._unknown)} files have no job in this database: {_first_keys(self._unknown)}",
+                    "give each deployment its own bucket; if jobs were removed by hand, the workers remove "
+                    "their files at the time of their expiry",
                 )
             )
         if self._overdue:
             findings.append(
                 AREA.problem(
                     "leftovers",
-                    f"{len(self._overdue)} of ended attempts should be gone: {_first_keys(self._overdue)}",
-                    "see in the workers' logs why they do not clean it (bucket_cleaning.failed)",
+                    f"{len(self._overdue)} files of ended attempts remain: {_first_keys(self._overdue)}",
+                    "find in the workers' logs why the bucket cleaner does not remove them",
                 )
             )
         if self._waiting:
             findings.append(
                 AREA.warning(
                     "leftovers",
-                    f"{len(self._waiting)} of ended attempts: {_first_keys(self._waiting)}",
-                    "nothing: the workers remove them within hours",
+                    f"{len(self._waiting)} files of ended attempts: {_first_keys(self._waiting)}",
+                    "do nothing: the workers remove them within hours",
                 )
             )
         if len(findings) == 1:
@@ -125,7 +125,7 @@ def _is_in_use(found: ListedObject, owner: Owner) -> bool:
 async def _missing_files(
     connection: AsyncConnection, storage: ObjectStore, limit: int | None
 ) -> AsyncIterator[str]:
-    """Keys of completed jobs that are not in the bucket, the newest jobs first."""
+    """Yield the keys of completed jobs that are not in the bucket, the newest jobs first."""
     statement = (
         select(ExportJob.file_path, ExportJob.created_at, ExportJob.id)
         .where(
@@ -137,7 +137,7 @@ async def _missing_files(
         .limit(SAMPLE_JOBS)
     )
     after = None
-    # A page at a time, each in a statement of its own: no transaction waits for the store.
+    # Each page is a statement of its own, so that no transaction waits for the object store.
     while True:
         page = statement
         if after is not None:
@@ -155,26 +155,28 @@ async def _missing_files(
 
 
 async def _check_upload(storage: ObjectStore, settings: Settings) -> Finding:
-    """Write and remove what an export would: only that shows what a policy of the bucket demands."""
+    """Write and remove an object as an export does: only this shows what the bucket's policy demands."""
     encryption = f"encryption: {settings.s3_sse}"
     try:
         way = await storage.call(storage.test_upload)
     except Rejected as error:
-        return AREA.problem("upload", str(error), "use a store that takes multipart uploads")
+        return AREA.problem("upload", str(error), "use an object store that supports multipart uploads")
     except NeedsOperator as error:
         advice = (
-            "give the key the rights of docs/operations.md (The bucket); where a policy demands "
+            "give the key the permissions listed in docs/operations.md (The bucket); if a policy demands "
             "encryption, set EXPORTER_S3_SSE to s3, or to kms with EXPORTER_S3_SSE_KMS_KEY"
         )
         return AREA.problem("upload", f"{error} ({encryption})", advice)
     except Retryable as error:
-        return AREA.problem("upload", f"{error} ({encryption})", "see the log of the store")
+        return AREA.problem("upload", f"{error} ({encryption})", "see the log of the object store")
     if way is ChecksumMethod.CHECKSUM:
-        return AREA.ok("upload", f"an object was written and removed; checked by {way.value}, {encryption}")
+        return AREA.ok(
+            "upload", f"an object was written and removed; integrity check: {way.value}; {encryption}"
+        )
     return AREA.warning(
         "upload",
-        f"the store refuses checksums (x-amz-checksum-crc32); uploads are checked by {way.value}",
-        "nothing, or a newer store: files that are damaged on their way are then found out by checksums",
+        f"the object store refuses x-amz-checksum-crc32; uploads are checked with {way.value}",
+        "do nothing, or use a newer object store: with checksums it detects every file damaged in transit",
     )
 
 

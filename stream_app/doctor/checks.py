@@ -1,4 +1,4 @@
-"""All checks, those of a part that does not answer left out."""
+"""All checks of ``exporter doctor``, part by part."""
 
 from collections.abc import AsyncIterator
 
@@ -19,11 +19,11 @@ TIMEOUT_SECONDS = 5.0
 
 
 async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator[Finding]:
-    """Everything there is to say, as it is found."""
+    """Run all checks and yield each finding at once. A part that does not answer is one finding."""
     for finding in check_settings(settings):
         yield finding
     engine = create_engine(settings, application="exporter doctor", pool_size=1, pool_timeout=TIMEOUT_SECONDS)
-    # No transaction is open while the store is asked.
+    # No transaction is open during a call of the object store.
     autocommit = autocommitting(engine)
     storage = ObjectStore(
         settings, connections=20, timeout_seconds=TIMEOUT_SECONDS, retry_seconds=TIMEOUT_SECONDS
@@ -54,9 +54,9 @@ async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator
         yield Area("source").problem_if(
             row["rolsuper"],
             "role",
-            f"{row['rolname']} answers",
-            f"{row['rolname']} is a superuser",
-            "give EXPORTER_SOURCE_DATABASE_URL a role that may only SELECT what is exported",
+            f"the server answers; the role is {row['rolname']}",
+            f"the role {row['rolname']} is a superuser",
+            "set EXPORTER_SOURCE_DATABASE_URL to a role that can only SELECT the exported tables",
         )
 
     parts = {
@@ -72,7 +72,9 @@ async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator
                 async for finding in findings:
                     yield finding
             except ExporterError as error:
-                yield Area(name).problem("answers", str(error), "see that it runs and that the settings fit")
+                yield Area(name).problem(
+                    "answers", str(error), "check that it runs and that the settings are correct"
+                )
     finally:
         storage.close()
         await brokers.close()

@@ -1,4 +1,4 @@
-"""Do this machine, PostgreSQL and the object store agree on what time it is."""
+"""Check that the clocks of this machine, of PostgreSQL and of the object store agree."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -12,11 +12,11 @@ from stream_app.storage.object_store import ObjectStore
 AREA = Area("clocks")
 
 NOTABLE, HARMFUL = timedelta(seconds=5), timedelta(minutes=1)
-"""Leases go by PostgreSQL's clock alone; signed requests and links fail from a quarter of an hour on."""
+"""Leases use PostgreSQL's clock only. Signed requests and links fail if clocks differ by 15 minutes."""
 
 
 async def check_clocks(connection: AsyncConnection, storage: ObjectStore) -> AsyncIterator[Finding]:
-    """One finding for each of the other two clocks."""
+    """Yield a finding for each of the other two clocks."""
 
     async def postgres() -> datetime | None:
         now: datetime | None = await connection.scalar(text("SELECT clock_timestamp()"))
@@ -34,10 +34,10 @@ async def _compare(name: str, ask: Callable[[], Awaitable[datetime | None]]) -> 
     theirs = await ask()
     ours = before + (datetime.now(UTC) - before) / 2
     if theirs is None:
-        return AREA.warning(name, "does not say what time it is", "compare its clock by hand")
+        return AREA.warning(name, "its answers have no time", "compare its clock with this machine's")
     skew = abs(theirs - ours)
-    what = f"{skew.total_seconds():.1f} s apart from this machine"
-    advice = "synchronize the clocks (NTP): expiry, links and signatures depend on them"
+    what = f"the clock differs by {skew.total_seconds():.1f} s from this machine's"
+    advice = "synchronize the clocks (NTP): expiry times, links and signatures depend on them"
     if skew >= HARMFUL:
         return AREA.problem(name, what, advice)
     return AREA.warning(name, what, advice) if skew >= NOTABLE else AREA.ok(name, what)

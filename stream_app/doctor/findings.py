@@ -1,4 +1,4 @@
-"""What was looked at, how it is, and what to do about it."""
+"""Findings of the doctor: what was checked, the result, and what to do."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from rich.table import Table
 
 
 class State(StrEnum):
-    """How something is: a warning can wait, a problem cannot."""
+    """The state of a part: a warning can wait, a problem cannot."""
 
     OK = "ok"
     WARNING = "warning"
@@ -19,7 +19,13 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``area`` and ``check`` name what was looked at, ``advice`` says what to do where it is not ok."""
+    """The result of one check.
+
+    Attributes:
+        area, check: names of the part and of the check.
+        what: the result as a text.
+        advice: what to do, unless the state is ok.
+    """
 
     area: str
     check: str
@@ -30,7 +36,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """Makes the findings of one area."""
+    """Creates the findings of one area."""
 
     name: str
 
@@ -44,12 +50,12 @@ class Area:
         return Finding(self.name, check, State.PROBLEM, what, advice)
 
     def problem_if(self, wrong: bool, check: str, good: str, bad: str, advice: str) -> Finding:
-        """A problem if ``wrong``, else ok."""
+        """Return a problem if ``wrong``, or else ok."""
         return self.problem(check, bad, advice) if wrong else self.ok(check, good)
 
 
 def worst(findings: Iterable[Finding]) -> State:
-    """The most serious state there is."""
+    """Return the most serious state of ``findings``."""
     order = list(State)
     return max((finding.state for finding in findings), key=order.index, default=State.OK)
 
@@ -58,13 +64,13 @@ STYLES = {State.OK: "green", State.WARNING: "yellow", State.PROBLEM: "bold red"}
 
 
 def as_json(findings: Sequence[Finding]) -> str:
-    """``{"state": …, "findings": [{area, check, state, what, advice}]}``."""
+    """Return ``{"state": …, "findings": [{area, check, state, what, advice}]}`` as text."""
     content = {"state": worst(findings), "findings": [asdict(finding) for finding in findings]}
     return json.dumps(content, indent=2, ensure_ascii=False)
 
 
 def show(findings: Sequence[Finding], console: Console) -> None:
-    """A table, and a line that sums it up."""
+    """Print the findings as a table, and a line with their numbers."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, style="bold")

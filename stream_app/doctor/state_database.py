@@ -1,8 +1,8 @@
-"""The state database: are its tables there, and does somebody work on every job."""
+"""Check the state database: its tables, and that a worker takes care of each job."""
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -41,7 +41,7 @@ _JOBS = text(
     """
 )
 
-# Through the index on the time they were asked for; what is kept for good reason lies there too, and is few.
+# Uses the index on created_at. Old jobs that are kept for a reason are in that range too, but are few.
 _OLD = text(
     """
     SELECT count(*) FROM (
@@ -54,8 +54,21 @@ _OLD = text(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class JobCounts:
+    """The row of :data:`_JOBS`: numbers of jobs, and how long the oldest pending job has waited."""
+
+    running: int
+    pending: int
+    abandoned: int
+    unpublished: int
+    unexpired: int
+    unadmitted: int
+    oldest: timedelta | None
+
+
 async def check_state_database(connection: AsyncConnection, settings: Settings) -> AsyncIterator[Finding]:
-    """Migrations first: where they lack, there is no more to look at."""
+    """Check the migrations, then the jobs. Without the newest migrations the jobs cannot be checked."""
     there = await connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL"))
     revision = (
         await connection.scalar(text("SELECT max(version_num) FROM alembic_version")) if there else None
@@ -64,8 +77,8 @@ async def check_state_database(connection: AsyncConnection, settings: Settings) 
     yield AREA.problem_if(
         bool(behind),
         "migrations",
-        f"at {revision}",
-        f"at {revision or 'none'}, lacks {', '.join(reversed(behind))}",
+        f"the tables are at revision {revision}",
+        f"the tables are at revision {revision or 'none'}; missing: {', '.join(reversed(behind))}",
         "run `exporter migrate`",
     )
     if behind:
@@ -75,52 +88,56 @@ async def check_state_database(connection: AsyncConnection, settings: Settings) 
         "expired": NOT_EXPIRED,
         "admitted": NOT_ADMITTED,
     }
-    jobs = (await connection.execute(_JOBS, limits)).one()
+    jobs = JobCounts(**(await connection.execute(_JOBS, limits)).mappings().one())
     yield AREA.ok("jobs", f"{jobs.running} running, {jobs.pending} pending")
     yield AREA.problem_if(
         jobs.abandoned > 0,
         "leases",
         "every running job has a worker",
-        f"{jobs.abandoned} running jobs have lost their worker, and none took them over",
-        "start a worker, or see in the workers' logs why they claim nothing",
+        f"{jobs.abandoned} running jobs have lost their worker, and no other worker has rescued them",
+        "start a worker, or find in the workers' logs why they do not claim jobs",
     )
     yield AREA.problem_if(
         jobs.unpublished > 0,
         "outcomes",
         "every outcome is published",
-        f"{jobs.unpublished} jobs have ended without their event on record",
-        "see in the workers' logs whether they reach Kafka (outcome.publish_failed)",
+        f"{jobs.unpublished} jobs have ended, but their events are not published",
+        "find in the workers' logs why they cannot publish to Kafka (outcome.publish_failed)",
     )
     yield AREA.problem_if(
         jobs.unadmitted > 0,
         "admission",
         "every request is admitted",
-        f"{jobs.unadmitted} jobs that the API took wait for their event to be read",
-        "see that the API reaches Kafka and that the workers read exports.requests",
+        f"{jobs.unadmitted} jobs that the API submitted are not admitted yet",
+        "check that the API can publish to Kafka and that the workers read exports.requests",
     )
     yield AREA.problem_if(
         jobs.unexpired > 0,
         "expiry",
-        "every file whose time is over is removed",
-        f"{jobs.unexpired} files are kept longer than they should be",
-        "see in the workers' logs whether they reach the object store (outcome.publish_failed)",
+        "every expired file is removed",
+        f"{jobs.unexpired} expired files are not removed",
+        "find in the workers' logs why they cannot remove them from the store (outcome.publish_failed)",
     )
     old = {"history": settings.history + NOT_CLEANED, "final": list(FINAL)}
     kept = await connection.scalar(_OLD, old) or 0
     yield AREA.problem_if(
         kept > 0,
         "history",
-        f"nothing is older than {settings.history_days} days",
+        f"no job is older than {settings.history_days} days",
         f"{kept if kept < 1000 else '1000 or more'} jobs are older than EXPORTER_HISTORY_DAYS",
-        "nothing if that was lowered just now; else see in the workers' logs why they do not (prune.failed)",
+        "wait if that setting was lowered just now; else find in the workers' logs why the job cleaner fails",
     )
     yield _queue(jobs.oldest)
 
 
-def _queue(oldest: Any) -> Finding:
+def _queue(oldest: timedelta | None) -> Finding:
     if oldest is None or oldest < WAITS_LONG:
-        waits = f"the oldest job has waited {oldest.total_seconds():.0f} s" if oldest else "no job is due"
+        waits = (
+            f"the oldest pending job has waited for {oldest.total_seconds():.0f} s"
+            if oldest
+            else "no job waits"
+        )
         return AREA.ok("queue", waits)
-    what = f"the oldest job has waited for {oldest.total_seconds() / 60:.0f} minutes"
+    what = f"the oldest pending job has waited for {oldest.total_seconds() / 60:.0f} minutes"
     advice = "start more workers, or raise EXPORTER_WORKER_SLOTS or EXPORTER_USER_SLOTS"
     return (AREA.problem if oldest >= WAITS_TOO_LONG else AREA.warning)("queue", what, advice)

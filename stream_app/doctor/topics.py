@@ -1,4 +1,4 @@
-"""Kafka: are the topics there, and are they read."""
+"""Check Kafka: the topics exist, and the workers read them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -12,18 +12,22 @@ from streaming_exporter.kafka_connection import SINGLE_PARTITION
 AREA = Area("kafka")
 
 READ = (Topic.REQUESTS, Topic.TICKS, Topic.EVENTS)
-"""What the workers read."""
+"""Topics that the workers read."""
 
 LONG_LAG = 10_000
 STILL_LAG = 2
-"""Messages that may remain unread for good: what a transaction leaves at the end of a partition is none."""
+"""Unread offsets of a partition that are no problem: the marker of a transaction takes one."""
 
 RECHECK_SECONDS = 3.0
-"""Seconds in which a worker that reads at all gets on."""
+"""Seconds in which a working consumer commits a new offset."""
 
 
 async def check_topics(brokers: Brokers, settings: Settings) -> AsyncIterator[Finding]:
-    """Raises Outage where Kafka does not answer."""
+    """Yield the findings about topics, workers, lag and offsets.
+
+    Raises:
+        Outage: Kafka does not answer.
+    """
     names = {topic: settings.topic(topic) for topic in Topic}
     known = await brokers.partitions(list(names.values()))
     found = {topic: known[name] for topic, name in names.items() if name in known}
@@ -32,15 +36,15 @@ async def check_topics(brokers: Brokers, settings: Settings) -> AsyncIterator[Fi
         bool(lacking),
         "topics",
         ", ".join(f"{names[topic]} ({len(found[topic])})" for topic in Topic if topic in found),
-        f"{', '.join(lacking)} missing",
-        "start a worker, which makes them, or make them by hand",
+        f"missing topics: {', '.join(lacking)}",
+        "start a worker, which creates them, or create them by hand",
     )
     narrow = [topic for topic in found if len(found[topic]) < _wanted(topic, settings)]
     if narrow:
         yield AREA.warning(
             "partitions",
             f"fewer than EXPORTER_KAFKA_PARTITIONS in {', '.join(settings.topic(topic) for topic in narrow)}",
-            "add partitions by hand: existing topics are left as they are",
+            "add partitions by hand: the workers do not change existing topics",
         )
     group = await brokers.group()
     yield AREA.problem_if(
@@ -48,7 +52,7 @@ async def check_topics(brokers: Brokers, settings: Settings) -> AsyncIterator[Fi
         "workers",
         f"{len(group.members)} workers in group {settings.group}",
         f"group {settings.group} is {group.state} with {len(group.members)} members",
-        "start a worker; a group that stays in a rebalance has a member that does not answer",
+        "start a worker; if the group stays in a rebalance, restart the member that does not answer",
     )
     places: list[Partition] = [
         (names[topic], number) for topic in READ for number in sorted(found.get(topic, ()))
@@ -67,7 +71,7 @@ async def _check_lag(brokers: Brokers, group: Group, places: list[Partition]) ->
     behind = [place for place in places if lag[place] > STILL_LAG]
     total = sum(lag.values())
     if not behind:
-        yield AREA.ok("lag", f"{total} messages unread")
+        yield AREA.ok("lag", f"{total} unread messages")
         return
     await asyncio.sleep(RECHECK_SECONDS)
     later = await brokers.group()
@@ -75,14 +79,14 @@ async def _check_lag(brokers: Brokers, group: Group, places: list[Partition]) ->
     if still:
         yield AREA.problem(
             "lag",
-            f"{sum(lag[place] for place in still)} messages wait unread in "
+            f"{sum(lag[place] for place in still)} messages are not read in "
             + ", ".join(f"{topic}[{number}]" for topic, number in still),
-            "see in the workers' logs what they wait for; restart one that says nothing",
+            "find in the workers' logs what they wait for; restart a worker that logs nothing",
         )
     elif total > LONG_LAG:
-        yield AREA.warning("lag", f"{total} messages unread", "start more workers if it grows")
+        yield AREA.warning("lag", f"{total} unread messages", "start more workers if the number grows")
     else:
-        yield AREA.ok("lag", f"{total} messages unread, and getting fewer")
+        yield AREA.ok("lag", f"{total} unread messages, and the number falls")
 
 
 def _lag(group: Group, ends: Mapping[Partition, int], places: list[Partition]) -> dict[Partition, int]:
@@ -90,7 +94,7 @@ def _lag(group: Group, ends: Mapping[Partition, int], places: list[Partition]) -
 
 
 async def _check_offsets(brokers: Brokers, group: Group, places: list[Partition]) -> Finding:
-    """Whether each log has the offset that the group goes on from."""
+    """Check that each partition still has the offset that the group has committed."""
     begins, ends = await brokers.begins(places), await brokers.ends(places)
     wrong = []
     for place in places:
@@ -98,14 +102,14 @@ async def _check_offsets(brokers: Brokers, group: Group, places: list[Partition]
         if committed < 0:
             continue
         if committed > ends[place]:
-            wrong.append(f"{name} ends at {ends[place]}, {committed - ends[place]} before {committed}")
+            wrong.append(f"{name} ends at {ends[place]}, but {committed} is committed")
         elif committed < begins[place]:
-            wrong.append(f"{name} has lost the {begins[place] - committed} messages from {committed} on")
+            wrong.append(f"{name} begins at {begins[place]}, but {committed} is committed")
     return AREA.problem_if(
         bool(wrong),
         "offsets",
-        "each log has the offset that the group goes on from",
-        f"committed offsets that the log does not have: {', '.join(wrong)}",
-        "find out why (an unclean election, a restored or mirrored log, a short retention.ms); workers that "
-        "join read such a partition from its beginning, so restart them, and publish again what is lost",
+        "each partition has the committed offset of the group",
+        f"committed offsets that do not exist: {', '.join(wrong)}",
+        "find the cause (an unclean leader election, a restored or mirrored topic, short retention.ms); then "
+        "restart the workers, which read such a partition from its start, and publish lost messages again",
     )

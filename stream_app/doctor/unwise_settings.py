@@ -1,4 +1,4 @@
-"""Settings that are allowed, and unwise. Each setting is judged here or named harmless in the tests."""
+"""Check for settings that are allowed but unwise. The tests list the settings that are always harmless."""
 
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
@@ -16,16 +16,16 @@ AREA = Area("settings")
 
 RANDOM = "set it to at least 32 random characters, for example with: openssl rand -hex 32"
 NO_REAL_LIMIT = 100_000
-"""More of something than one process can have at a time."""
+"""More than one process can have at a time, so a limit of this size has no effect."""
 
 
 def check_settings(settings: Settings) -> Iterator[Finding]:
-    """What may harm in production; a system that only this machine reaches may be as it likes."""
+    """Yield a finding for each unwise setting. Most checks apply only if other machines reach the system."""
     public = is_public(settings)
     parts = (_signing(settings, public), _tokens(settings, public), _passwords(settings, public))
     more = (_connections(settings, public), _addresses(settings, public), _times(settings), _limits(settings))
     found = [finding for part in (_unknown(), *parts, *more) for finding in part]
-    yield from found or [AREA.ok("values", "nothing unwise")]
+    yield from found or [AREA.ok("values", "no unwise setting")]
 
 
 def _unknown() -> Iterator[Finding]:
@@ -41,7 +41,7 @@ def _signing(settings: Settings, public: bool) -> Iterator[Finding]:
         elif variable == "EXPORTER_JWT_SECRET" and is_known(settings.jwt_secret):
             yield AREA.warning(
                 variable,
-                "tokens are signed with the development secret, which everybody knows",
+                "tokens are signed with the development secret, which is public",
                 f"{RANDOM}, or set EXPORTER_JWT_JWKS_URL, before others can reach the API",
             )
         else:
@@ -50,7 +50,7 @@ def _signing(settings: Settings, public: bool) -> Iterator[Finding]:
 
 def _tokens(settings: Settings, public: bool) -> Iterator[Finding]:
     for variable, why in key_set_faults(settings):
-        yield AREA.problem(variable, why, "set it as the identity provider says")
+        yield AREA.problem(variable, why, "set it to the value that the identity provider documents")
     if settings.jwt_jwks_url is not None:
         for variable, value in (
             ("EXPORTER_JWT_AUDIENCE", settings.jwt_audience),
@@ -59,20 +59,20 @@ def _tokens(settings: Settings, public: bool) -> Iterator[Finding]:
             if value == "*":
                 yield AREA.warning(
                     variable,
-                    "tokens that the provider signed for other applications are logins here",
-                    "set it to the one that stands in tokens for this service",
+                    "tokens that the provider signed for other applications are accepted here",
+                    "set it to the value in the tokens for this service",
                 )
     if public and settings.jwt_max_lifetime_seconds is None:
         yield AREA.warning(
             "EXPORTER_JWT_MAX_LIFETIME_SECONDS",
-            "a token may be valid for years, and a lost one cannot be taken back",
-            "set it to the longest time that your tokens are made for, such as 86400",
+            "a token can be valid for years, and a stolen token cannot be revoked",
+            "set it to the longest lifetime of your tokens, such as 86400",
         )
     if public and settings.probe_details == "open":
         yield AREA.warning(
             "EXPORTER_PROBE_DETAILS",
-            "everybody who reaches the API can read its metrics, with names of datasets",
-            "leave it at `auto`, and have metrics read at EXPORTER_METRICS_PORT",
+            "everyone who can reach the API can read its metrics, which have the names of datasets",
+            "leave it at `auto`, and let Prometheus read the metrics at EXPORTER_METRICS_PORT",
         )
 
 
@@ -93,13 +93,13 @@ def _passwords(settings: Settings, public: bool) -> Iterator[Finding]:
     for variable, secret in secrets.items():
         if secret is not None and is_known(secret):
             yield AREA.problem(
-                variable, "its password stands in examples: everybody knows it", "give it one of your own"
+                variable, "its password is public, because examples contain it", "set your own password"
             )
     if settings.token is not None:
         yield AREA.warning(
             "EXPORTER_TOKEN",
-            "a service needs no token of a user: whoever reads its environment can act as that user",
-            "set it only where the command line is used",
+            "a service needs no user's token: everyone who reads its environment can act as that user",
+            "set it only for the command line",
         )
 
 
@@ -109,17 +109,17 @@ def _connections(settings: Settings, public: bool) -> Iterator[Finding]:
     ):
         yield AREA.warning(
             "EXPORTER_KAFKA_SECURITY_PROTOCOL",
-            f"{settings.kafka_security_protocol}: requests and their filters travel unencrypted",
+            f"{settings.kafka_security_protocol}: requests and their filters are sent unencrypted",
             "set it to SASL_SSL or SSL",
         )
     token_url = settings.kafka_oauth_token_url
     if token_url and urlsplit(token_url).scheme != "https" and not is_local_url(token_url):
         yield AREA.problem(
             "EXPORTER_KAFKA_OAUTH_TOKEN_URL",
-            "the client's secret and its tokens travel unencrypted",
+            "the client's secret and its tokens are sent unencrypted",
             "use https",
         )
-    # Port 465 is TLS from the start. The password would be sent to whoever answers.
+    # Port 465 uses TLS from the start. Without TLS the password is sent to any server that answers.
     encrypted = settings.smtp_starttls or settings.smtp_port == 465
     if (
         settings.smtp_host
@@ -138,18 +138,18 @@ def _connections(settings: Settings, public: bool) -> Iterator[Finding]:
     ):
         clear = urlsplit(endpoint).scheme == "http" or ("://" not in endpoint and not secure)
         if public and endpoint and clear and not is_local_url(endpoint):
-            yield AREA.warning(variable, f"files travel to and from {endpoint} unencrypted", "use https")
+            yield AREA.warning(variable, f"files are sent to and from {endpoint} unencrypted", "use https")
     if public and urlsplit(settings.public_url).scheme != "https":
         yield AREA.problem(
             "EXPORTER_PUBLIC_URL",
-            "tokens and links in mails travel unencrypted",
-            "put a proxy with TLS in front, and set it to its https address",
+            "tokens and links in mails are sent unencrypted",
+            "put a proxy with TLS in front of the API, and set it to the proxy's https address",
         )
     if settings.source_database_url is None and public:
         yield AREA.warning(
             "EXPORTER_SOURCE_DATABASE_URL",
             "exports read with the role that owns the service's own tables",
-            "set it, with a role that may only SELECT what is exported",
+            "set it to a role that can only SELECT the exported tables",
         )
 
 
@@ -158,59 +158,61 @@ def _addresses(settings: Settings, public: bool) -> Iterator[Finding]:
     if public and is_local_url(reached):
         yield AREA.problem(
             "EXPORTER_S3_PUBLIC_ENDPOINT",
-            f"download links lead to {reached}, which users cannot reach",
-            "set it to the object store's address as users reach it",
+            f"download links point to {reached}, which users cannot reach",
+            "set it to the address at which users reach the object store",
         )
     if public and settings.cors_origins == "*":
         yield AREA.warning(
             "EXPORTER_CORS_ORIGINS",
-            "pages of every origin may call the API",
-            "name the origins of your pages",
+            "pages of every origin can call the API",
+            "set it to the origins of your pages",
         )
     if settings.smtp_host and settings.mail_allowed_domains == "*" and public:
         yield AREA.warning(
-            "EXPORTER_MAIL_ALLOWED_DOMAINS", "mails can go to anybody", "name the domains that they go to"
+            "EXPORTER_MAIL_ALLOWED_DOMAINS",
+            "mails can be sent to every address",
+            "set it to the allowed domains",
         )
     if settings.smtp_host and settings.mail_allowed_domains is None and public:
         yield AREA.warning(
             "EXPORTER_MAIL_ALLOWED_DOMAINS",
-            "a mail server is set up, and mails go to nobody",
-            "name the domains that they go to",
+            "a mail server is configured, but no recipient is allowed",
+            "set it to the allowed domains",
         )
     if settings.webhook_secret is not None and settings.webhook_shared_signature and public:
         yield AREA.warning(
             "EXPORTER_WEBHOOK_SHARED_SIGNATURE",
-            "receivers that verify with EXPORTER_WEBHOOK_SECRET can forge webhooks to each other",
+            "a receiver that knows EXPORTER_WEBHOOK_SECRET can forge webhooks to other receivers",
             "give each receiver its own secret (GET /exports/webhook-secret), then set it to false",
         )
     if public and settings.webhook_allow_private:
         yield AREA.problem(
             "EXPORTER_WEBHOOK_ALLOW_PRIVATE",
-            "users can have the service call hosts of your own network",
-            "leave it out",
+            "users can make the service call hosts of your own network",
+            "remove it",
         )
     for text in filter(None, map(str.strip, settings.trusted_proxies.split(","))):
         if text == "*" or _matches_all_addresses(text):
             yield AREA.problem(
                 "EXPORTER_TRUSTED_PROXIES",
-                f"{text}: everybody can choose the address that the log has for them",
-                "name the addresses of your proxies",
+                f"{text}: every client can choose the address that is logged for it",
+                "set it to the addresses of your proxies",
             )
     if settings.metrics_port is not None and public and _is_all_interfaces(settings.metrics_host):
         yield AREA.warning(
             "EXPORTER_METRICS_HOST",
-            f"metrics are served on {settings.metrics_host}, every address of this machine",
-            "see that only Prometheus reaches the port (a NetworkPolicy, a firewall)",
+            f"metrics are served on {settings.metrics_host}, which is every address of this machine",
+            "make sure that only Prometheus can reach the port (a NetworkPolicy, a firewall)",
         )
     if settings.schedule_all_users == "*" and public:
         yield AREA.warning(
             "EXPORTER_SCHEDULE_ALL_USERS",
-            "schedules of everybody with the role may take every row for as long as their grant lasts",
-            "name the users whose schedules may",
+            "schedules of all users with the role can export all rows until their grant ends",
+            "set it to the users who need such schedules",
         )
     if settings.log_level == "DEBUG" and public:
         yield AREA.warning(
-            "EXPORTER_LOG_LEVEL", "the log has details that concern users at this level", "set it to INFO"
+            "EXPORTER_LOG_LEVEL", "at this level the log has personal data of users", "set it to INFO"
         )
 
 
@@ -218,25 +220,25 @@ def _times(settings: Settings) -> Iterator[Finding]:
     if settings.lease_seconds < 10:
         yield AREA.warning(
             "EXPORTER_LEASE_SECONDS",
-            f"{settings.lease_seconds:.0f} s: a short pause of the database costs running exports",
+            f"{settings.lease_seconds:.0f} s: a short pause of the database ends running exports",
             "set it to 10 or more",
         )
     if settings.download_url_seconds > 86_400 * settings.retention_days:
         yield AREA.warning(
             "EXPORTER_DOWNLOAD_URL_SECONDS",
-            "download links outlive the files they lead to",
-            "set it to less than EXPORTER_RETENTION_DAYS",
+            "download links are valid for longer than their files exist",
+            "set it to a shorter time than EXPORTER_RETENTION_DAYS",
         )
     if settings.schedule_grant_days > 365:
         yield AREA.warning(
             "EXPORTER_SCHEDULE_GRANT_DAYS",
-            "schedules take every row for more than a year after their owner last showed the role",
+            "schedules export all rows for more than a year after their owner last proved the role",
             "set it to 365 or less",
         )
     if settings.stuck_seconds < 2 * settings.lease_seconds:
         yield AREA.warning(
             "EXPORTER_STUCK_SECONDS",
-            f"{settings.stuck_seconds:.0f} s: a worker exits while its leases are still good",
+            f"{settings.stuck_seconds:.0f} s: a worker exits while its leases are still valid",
             "set it to more than twice EXPORTER_LEASE_SECONDS",
         )
 
@@ -245,7 +247,7 @@ def _limits(settings: Settings) -> Iterator[Finding]:
     if settings.user_slots > settings.worker_slots:
         yield AREA.warning(
             "EXPORTER_USER_SLOTS",
-            "one user may take every slot of a worker",
+            "one user can take all slots of a worker",
             "set it to less than EXPORTER_WORKER_SLOTS",
         )
     for users, process in (
@@ -255,7 +257,7 @@ def _limits(settings: Settings) -> Iterator[Finding]:
         if getattr(settings, users) > getattr(settings, process):
             yield AREA.warning(
                 f"EXPORTER_{users.upper()}",
-                "one user may take all that the API has",
+                "one user can take all of the API's capacity",
                 f"set it to less than EXPORTER_{process.upper()}",
             )
     for name in (
@@ -264,14 +266,16 @@ def _limits(settings: Settings) -> Iterator[Finding]:
     ):  # fmt: skip
         if getattr(settings, name) > NO_REAL_LIMIT:
             yield AREA.warning(
-                f"EXPORTER_{name.upper()}", "it limits nothing", f"set it to less than {NO_REAL_LIMIT:,}"
+                f"EXPORTER_{name.upper()}",
+                "the limit is too high to have an effect",
+                f"set it to less than {NO_REAL_LIMIT:,}",
             )
     if settings.kafka_replication_factor < 2 and any(
         not is_local_url(server.strip()) for server in settings.kafka_bootstrap_servers.split(",")
     ):
         yield AREA.warning(
             "EXPORTER_KAFKA_REPLICATION_FACTOR",
-            "topics that the service creates are lost with one broker",
+            "topics that the service creates are lost if one broker fails",
             "set it to 3",
         )
 

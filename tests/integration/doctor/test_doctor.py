@@ -280,7 +280,7 @@ async def test_a_source_that_refuses(stack: Stack, examine: Examine, settings: S
         report = await examine(
             source_database_url=SecretStr(f"{settings.source_dsn.rpartition('/')[0]}/{name}")
         )
-        assert "must not read" in report.of(State.PROBLEM)["source answers"]
+        assert "no permission to read" in report.of(State.PROBLEM)["source answers"]
         assert "kafka topics" in report.of(State.OK)
     finally:
         await _execute(stack.postgres.admin_url(), f"DROP DATABASE {name} WITH (FORCE)")
