@@ -107,8 +107,8 @@ def connection_error(error: Exception) -> ExporterError:
     if state in MISCONFIGURED or "unsupported startup parameter" in str(error):
         log.error("source.url_refused", sqlstate=state, error=str(error))
         return Rejected(
-            "the source database refuses a parameter of the connection; operators: correct "
-            "EXPORTER_SOURCE_DATABASE_URL, the log has the server's message",
+            "the source database refuses a parameter of its URL; operators: correct the URL, the log has the "
+            "server's message",
             code="source_misconfigured",
         )
     return Outage(text)

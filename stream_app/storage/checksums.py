@@ -1,4 +1,4 @@
-"""How the store proves that what it got is what was sent: checksums where it knows them, else Content-MD5."""
+"""Integrity of uploads: the store checks a CRC-32 of the content, or Content-MD5 if it supports no CRC-32."""
 
 import base64
 import hashlib
@@ -24,18 +24,18 @@ UNSUPPORTED = frozenset(
         *("XNotImplemented", "InvalidDigest", "MalformedXML"),
     }
 )
-"""What stores, and proxies that remove headers, answer to a header that they do not know."""
+"""Error codes for an unknown header, from stores and from proxies that remove headers."""
 
 
 class ChecksumMethod(StrEnum):
-    """Ways to prove it, the best first."""
+    """Methods to check the integrity of an upload, the best first."""
 
     CHECKSUM = "x-amz-checksum-crc32"
     MD5 = "Content-MD5"
     NONE = "nothing"
 
     def headers(self, data: Bytes) -> dict[str, str]:
-        """What is sent along with ``data``."""
+        """Return the headers for an upload of ``data``."""
         match self:
             case ChecksumMethod.CHECKSUM:
                 return {self.value: crc32(data)}
@@ -47,12 +47,12 @@ class ChecksumMethod(StrEnum):
 
 
 def crc32(data: Bytes) -> str:
-    """The checksum as S3 writes it."""
+    """Return the CRC-32 of ``data`` as S3 writes it."""
     return base64.b64encode(isal_zlib.crc32(data).to_bytes(4, "big")).decode()
 
 
 class ChecksumSupport:
-    """The best way that a store is known to take: found out when an upload with a better one is refused."""
+    """The best method that a store supports. It is found out when the store refuses a better one."""
 
     def __init__(self) -> None:
         self.best = ChecksumMethod.CHECKSUM
@@ -61,30 +61,30 @@ class ChecksumSupport:
         """Call ``function`` with the best method; if the store refuses it, with the next one, and keep that.
 
         Raises:
-            Whatever ``function`` raised at first, if no other way works either.
+            The first error of ``function``, if no other method works either.
         """
-        ways = list(ChecksumMethod)
+        methods = list(ChecksumMethod)
         first = self.best
         try:
             return function(first)
         except S3Error as error:
             if error.code not in UNSUPPORTED:
                 raise
-            for way in ways[ways.index(first) + 1 :]:
+            for method in methods[methods.index(first) + 1 :]:
                 try:
-                    result = function(way)
+                    result = function(method)
                 except S3Error as other:
                     if other.code not in UNSUPPORTED:
                         raise
                     continue
-                self.best = way
-                log.warning("store.checksum_refused", refused=first.value, used=way.value, code=error.code)
+                self.best = method
+                log.warning("store.checksum_refused", refused=first.value, used=method.value, code=error.code)
                 return result
             raise
 
 
 class HashedStream:
-    """An iterator of chunks seen as parts; ``size`` is in bytes."""
+    """Joins chunks to the parts of an upload, and hashes them. ``size`` is in bytes."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
@@ -93,11 +93,11 @@ class HashedStream:
 
     @property
     def sha256(self) -> str:
-        """Hexadecimal digest of what was taken from the chunks so far."""
+        """Hexadecimal digest of the chunks that were taken so far."""
         return self._digest.hexdigest()
 
     def parts(self, usual: int = PART_SIZE) -> Iterator[Part]:
-        """The parts of an upload, see :func:`~stream_app.storage.parts.split_into_parts`."""
+        """Yield the parts of the upload, see :func:`~stream_app.storage.parts.split_into_parts`."""
         return split_into_parts(self._passing(), usual)
 
     def _passing(self) -> Iterator[bytes]:

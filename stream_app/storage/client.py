@@ -1,4 +1,4 @@
-"""The client of the object store: every call is repeated while the store has a passing fault."""
+"""The client of the object store. It repeats each call after a temporary error of the store."""
 
 import copy
 import random
@@ -19,14 +19,14 @@ from stream_app.storage.errors import is_retryable
 log = structlog.get_logger(__name__)
 
 FIRST_DELAY, MAX_DELAY = 0.2, 5.0
-"""Seconds between two tries of a call."""
+"""Seconds between two tries of a call: the delay doubles from the first to the second value."""
 
 
 class S3Client(Minio):
-    """Repeats a call for ``retry_seconds`` seconds, with growing pauses, or until ``stopped`` is set.
+    """Repeats calls for ``retry_seconds``, with growing delays, or until ``stopped`` is set.
 
-    All calls of the library pass through one method, so all are repeated alike. None of those that the
-    service makes does harm when it is done twice.
+    All calls of the library use one method, which is overridden here. All calls that the service makes are
+    idempotent.
     """
 
     def __init__(self, *arguments: Any, retry_seconds: float, **options: Any) -> None:
@@ -35,10 +35,10 @@ class S3Client(Minio):
         self.stopped = Event()
 
     def __del__(self) -> None:
-        """Leave the connections alone: copies share them."""
+        """Do not close the connections, because copies of the client share them."""
 
     def with_retries(self, stopped: Event | None, retry_seconds: float | None = None) -> Self:
-        """The same client, whose calls end soon after ``stopped`` is set."""
+        """Return a copy that stops repeating calls when ``stopped`` is set, or after ``retry_seconds``."""
         other = copy.copy(self)
         other.stopped = stopped or Event()
         other.retry_seconds = self.retry_seconds if retry_seconds is None else retry_seconds
@@ -91,7 +91,7 @@ def s3_client(
     timeout_seconds: float = 60,
     retry_seconds: float = 90,
 ) -> S3Client:
-    """A client of the store at ``endpoint``.
+    """Return a client of the store at ``endpoint``.
 
     ``timeout_seconds`` limits one answer. A call is repeated for up to ``retry_seconds``.
     """

@@ -1,4 +1,4 @@
-"""What requests to the object store are signed with: the keys of the settings, or what AWS's chain finds."""
+"""Credentials of the object store: the keys of the settings, or those of AWS's chain of providers."""
 
 import configparser
 import json
@@ -23,15 +23,15 @@ METADATA_ENDPOINT = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
 METADATA_DISABLED = "AWS_EC2_METADATA_DISABLED"
 
 DEFAULT_NAME = SecretStr("exporter")
-"""Of a key that was given without one."""
+"""Access key if only a secret key is set."""
 DEFAULT_KEY = SecretStr("exporter-secret")
-"""Of a name that was given without one, for a store on this machine: everybody knows it."""
+"""Secret key if only an access key is set, for a store on this machine. It is public."""
 
 RECHECK_SECONDS = 300.0
-"""How long the default keys are used before AWS's chain is asked again: each request asks for credentials."""
+"""Time until AWS's chain is asked again if it has no credentials. Each request asks for credentials."""
 
 CONNECT, ANSWER = 1.0, 5.0
-"""Seconds that a metadata service may take: outside of AWS nothing answers at its address."""
+"""Time limits for a metadata service, in seconds. Outside of AWS nothing answers at its address."""
 
 HOW_TO_FIX = (
     "set EXPORTER_S3_ACCESS_KEY and EXPORTER_S3_SECRET_KEY, or provide the credentials of a role "
@@ -40,32 +40,32 @@ HOW_TO_FIX = (
 
 
 class NoCredentials(NeedsOperator):
-    """Nobody can say what to sign requests with: an operator has to mend it, or a service of AWS is away."""
+    """There are no credentials: an operator has to provide them, or a service of AWS is down."""
 
     code = "store_credentials_missing"
 
 
 class StaticKeys(Provider):
-    """The keys of the settings, as they are now: their files can change."""
+    """The current keys of the settings, whose files can change."""
 
     def __init__(self, name: SecretStr, key: SecretStr) -> None:
         self._name = name
         self._key = key
 
     def retrieve(self) -> Credentials:
-        """The keys."""
+        """Return the keys."""
         return Credentials(self._name.get_secret_value().strip(), self._key.get_secret_value())
 
 
 class ProviderChain(Provider):
-    """The first provider that has credentials, asked again when they run out.
+    """The credentials of the first provider that has some. It is asked again when they expire.
 
-    The client library's own chain stops at the first provider that is away, keeps keys from a file for ever,
-    and says of a failure only that all failed.
+    The client library's own chain stops at the first provider that does not answer, keeps keys from a file
+    for ever, and has no reasons in its error.
     """
 
     def __init__(self, providers: Mapping[str, Provider]) -> None:
-        """Providers by what they are called for people, in the order in which they are asked."""
+        """Create a chain. ``providers`` have names for error texts and are asked in this order."""
         self._providers = providers
         self._lock = Lock()
 
@@ -91,7 +91,7 @@ class ProviderChain(Provider):
 
 
 class ChainOrDefaults(Provider):
-    """What a chain finds or, while it has never found any, the default keys of a store on this machine."""
+    """The credentials of a chain. Until it has found some, the default keys of a store on this machine."""
 
     def __init__(self, chain: ProviderChain) -> None:
         self._chain = chain
@@ -102,7 +102,7 @@ class ChainOrDefaults(Provider):
         """Credentials that are valid now.
 
         Raises:
-            NoCredentials: the chain had some before, and has none now.
+            NoCredentials: the chain had credentials before, and has none now.
         """
         with self._lock:
             if self._ask_at is not None and time.monotonic() < self._ask_at:
@@ -121,18 +121,18 @@ class ChainOrDefaults(Provider):
 def _short(error: Exception) -> str:
     text = str(error)
     if isinstance(error, json.JSONDecodeError):
-        text = "its answer is no JSON"
+        text = "its answer is not JSON"
     return (text or type(error).__name__)[:200]
 
 
 class DisabledProvider(Provider):
-    """In place of one that was turned off."""
+    """A provider that is turned off."""
 
     def __init__(self, why: str) -> None:
         self._why = why
 
     def retrieve(self) -> Credentials:
-        """Never has any.
+        """Raise the reason.
 
         Raises:
             ValueError: always.
@@ -141,12 +141,12 @@ class DisabledProvider(Provider):
 
 
 def credentials_of(settings: Settings) -> Provider:
-    """The keys that were given, or where none were, what AWS's own clients would find.
+    """Return the keys of the settings, or else the credentials that AWS's own clients would use.
 
     These are, in this order: the variables ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY`` and
     ``AWS_SESSION_TOKEN``; the credentials file of AWS (``AWS_SHARED_CREDENTIALS_FILE``, ``AWS_PROFILE``); and
-    a role, by a web identity, the container's credentials (ECS, EKS) or the metadata of an EC2 instance. For
-    a store on this machine the default keys are used where nothing else is found.
+    a role, by a web identity, the container's credentials (ECS, EKS) or the metadata of an EC2 instance. If
+    none of them has credentials, a store on this machine gets the default keys.
     """
     if settings.s3_secret_key is not None:
         return StaticKeys(settings.s3_access_key or DEFAULT_NAME, settings.s3_secret_key)

@@ -1,4 +1,4 @@
-"""The bucket's own rules: what the store removes by itself where this service has not."""
+"""Lifecycle rules of the bucket: the store itself removes old files and uploads if the service has not."""
 
 import math
 from datetime import timedelta
@@ -18,7 +18,7 @@ FILES, UPLOADS = "exporter-files", "exporter-uploads"
 
 
 def rule_names(prefix: str) -> tuple[str, str]:
-    """What the two rules for a folder are called: other deployments have theirs in the same bucket."""
+    """Return the names of the two rules for a folder. Other deployments can have rules in the same bucket."""
     folder = prefix.removesuffix(ATTEMPTS_PREFIX).strip("/")
     return (f"{FILES}:{folder}", f"{UPLOADS}:{folder}") if folder else (FILES, UPLOADS)
 
@@ -31,10 +31,17 @@ def set_lifecycle_rules(
     uploads_after: timedelta,
     prefix: str = ATTEMPTS_PREFIX,
 ) -> bool:
-    """Let the store expire files and unfinished uploads of these ages, in days; returns whether it will.
+    """Set the rules for files and unfinished uploads below ``prefix``. Rules of others stay.
 
-    The rules are for what lies below ``prefix``. Rules of others stay. A store that takes no such rules is
-    not argued with: they are logged as missing.
+    Args:
+        client: the client of the store.
+        bucket: name of the bucket.
+        files_after: age at which the store removes files, rounded up to days.
+        uploads_after: age at which the store aborts unfinished uploads, rounded up to days.
+        prefix: the folder of this deployment.
+
+    Returns:
+        Whether the store accepted the rules. If not, a warning is logged.
 
     Raises:
         Outage: the store cannot be reached.
@@ -63,7 +70,7 @@ def set_lifecycle_rules(
 
 
 def _set(client: Minio, bucket: str, others: list[Rule], rules: list[Rule]) -> None:
-    """Set all rules, or where the store knows only one kind of them, the expiration of files."""
+    """Set all rules. If the store supports only one kind, set only the rule for files."""
     try:
         client.set_bucket_lifecycle(bucket, LifecycleConfig([*others, *rules]))
     except S3Error:

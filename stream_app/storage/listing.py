@@ -1,4 +1,4 @@
-"""What lies in the bucket: attempts' files, and uploads that nobody ended. Synchronous, a page at a time."""
+"""The listing of the bucket: files of attempts, and open multipart uploads. Synchronous, page by page."""
 
 import re
 import secrets
@@ -18,12 +18,12 @@ ATTEMPTS_PREFIX = "jobs"
 _ATTEMPT = re.compile(r"([0-9]{1,10})(-[0-9a-f]{16})?")
 
 PAGE = 1_000
-"""The most that a store lists at a time."""
+"""Largest number of objects that a store lists in one answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListedObject:
-    """One attempt's file; with ``upload_id`` the parts of one that was never finished."""
+    """The file of an attempt; with ``upload_id``, an open multipart upload."""
 
     key: str
     job_id: UUID
@@ -44,17 +44,17 @@ def object_key(
 
 
 def new_key_suffix() -> str:
-    """One that no other attempt has."""
+    """Return a suffix that no other attempt has."""
     return secrets.token_hex(8)
 
 
 def attempts_prefix(settings: Settings) -> str:
-    """The folder that all attempts write to; nothing outside of it is this service's."""
+    """Return the folder of all attempts' files. Objects outside of it do not belong to this service."""
     return "/".join(filter(None, (settings.s3_key_prefix, ATTEMPTS_PREFIX)))
 
 
 class ObjectListing:
-    """Lists and removes what attempts put into a bucket; anything else in it is not seen."""
+    """Lists and removes the objects of attempts. It ignores all other objects in the bucket."""
 
     def __init__(self, client: Minio, bucket: str, prefix: str = ATTEMPTS_PREFIX) -> None:
         self._client = client
@@ -62,7 +62,7 @@ class ObjectListing:
         self._prefix = prefix
 
     def pages(self, job_id: object = None) -> Iterator[list[ListedObject]]:
-        """Everything, or what belongs to one job; at most :data:`PAGE` things at a time.
+        """Yield the objects of all jobs, or of one job, in pages of up to :data:`PAGE` objects.
 
         Raises:
             Retryable: the store failed.
@@ -71,18 +71,18 @@ class ObjectListing:
         yield from self._files(prefix)
         yield from self._uploads(prefix)
 
-    def remove(self, found: ListedObject) -> None:
-        """Remove it; what is gone already is no error.
+    def remove(self, item: ListedObject) -> None:
+        """Remove an object or abort an upload. It is no error if it does not exist any more.
 
         Raises:
             Retryable: the store failed.
         """
         with store_errors():
-            if found.upload_id is None:
-                self._client.remove_object(self._bucket, found.key)
+            if item.upload_id is None:
+                self._client.remove_object(self._bucket, item.key)
                 return
             try:
-                self._client._abort_multipart_upload(self._bucket, found.key, found.upload_id)
+                self._client._abort_multipart_upload(self._bucket, item.key, item.upload_id)
             except S3Error as error:
                 if error.code != "NoSuchUpload":
                     raise
@@ -94,7 +94,7 @@ class ObjectListing:
                 yield _known(self._found(item.object_name, item.last_modified) for item in page)
 
     def _uploads(self, prefix: str) -> Iterator[list[ListedObject]]:
-        # The client library has the call, but does not offer it; its answer loses where the next page begins.
+        # The client library has no public method for this call, and its answer lacks the next page's marker.
         key = upload_id = None
         more = True
         with store_errors():
@@ -113,7 +113,7 @@ class ObjectListing:
     def _found(
         self, key: str | None, since: datetime | None, upload_id: str | None = None
     ) -> ListedObject | None:
-        """``None`` for what is not named as attempts name their files."""
+        """Return the object, or ``None`` if its key is not one of an attempt."""
         folder, _, rest = str(key).partition(f"{self._prefix}/")
         match rest.split("/", 2):
             case [job, attempt, _] if folder == "" and (number := _ATTEMPT.fullmatch(attempt)):

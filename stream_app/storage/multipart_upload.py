@@ -1,6 +1,6 @@
-"""One multipart upload whose parts are checked on arrival and go up side by side.
+"""A multipart upload. Its parts are sent in parallel, and the store checks each of them.
 
-The client library's own upload names no checksums, and aborts while other parts are still under way.
+The client library's own upload sends no checksums, and aborts while other parts are still being sent.
 """
 
 from collections.abc import Iterator
@@ -20,10 +20,10 @@ from streaming_exporter.errors import ExporterError, Rejected
 __all__ = ["MAX_PARTS", "PARALLEL", "PART_SIZE", "Headers", "MultipartUpload", "open_multipart_upload"]
 
 PARALLEL = 2
-"""Parts under way at a time: one crosses the network while the store writes the other."""
+"""Parts that are sent at a time: one crosses the network while the store writes the other."""
 
 CLEAN_UP_SECONDS = 10.0
-"""For how long what removes the traces of a failure is repeated: a sweep finds what it leaves."""
+"""How long a removal after a failure is repeated. The bucket cleaner removes the rest."""
 
 Headers = dict[str, str | list[str] | tuple[str]]
 
@@ -31,7 +31,7 @@ _ALL = {"x-amz-checksum-algorithm": "CRC32", "x-amz-checksum-type": "FULL_OBJECT
 
 
 class MultipartUpload:
-    """An open upload: :meth:`add` its parts in order."""
+    """An open multipart upload. :meth:`add` takes its parts in order."""
 
     def __init__(
         self,
@@ -51,22 +51,22 @@ class MultipartUpload:
         self._parts: list[Future[tuple[str, str | None]]] = []
         self._failure: BaseException | None = None
         self._size = 0
-        self._id = checksums.call(lambda way: self._create(headers, way))
+        self._id = checksums.call(lambda method: self._create(headers, method))
 
-    def _create(self, headers: Headers, way: ChecksumMethod) -> str:
-        checked: Headers = {**_ALL} if way is ChecksumMethod.CHECKSUM else {}
+    def _create(self, headers: Headers, method: ChecksumMethod) -> str:
+        checked: Headers = {**_ALL} if method is ChecksumMethod.CHECKSUM else {}
         return self._client._create_multipart_upload(self._bucket, self._key, {**headers, **checked})
 
     def add(self, data: Part) -> None:
-        """Send a part, once fewer than :data:`PARALLEL` are under way.
+        """Send a part as soon as fewer than :data:`PARALLEL` are being sent.
 
         Raises:
-            Rejected: the file has more parts than a store takes.
-            Whatever an earlier part failed with.
+            Rejected: the file has more parts than S3 allows.
+            The error of an earlier part, if one has failed.
         """
         if len(self._parts) == MAX_PARTS:
             raise Rejected(
-                f"the file would be larger than {largest_file(parts=MAX_PARTS) / 2**30:,.0f} GiB; "
+                f"the file is larger than the limit of {largest_file(parts=MAX_PARTS) / 2**30:,.0f} GiB; "
                 "narrow the export with filters, or compress it",
                 code="too_large",
             )
@@ -77,14 +77,14 @@ class MultipartUpload:
         self._parts.append(self._pool.submit(self._send, len(self._parts) + 1, data))
 
     def _send(self, number: int, data: Part) -> tuple[str, str | None]:
-        """Returns the part's entity tag, and its checksum where the store takes those."""
+        """Send a part and return its entity tag, and its checksum if the store supports checksums."""
 
-        def part(way: ChecksumMethod) -> tuple[str, str | None]:
-            headers: Headers = {**way.headers(_view(data))}
-            # Typed as bytes; it is only asked for its length and its content.
+        def part(method: ChecksumMethod) -> tuple[str, str | None]:
+            headers: Headers = {**method.headers(_view(data))}
+            # The library wants bytes, but uses only length and content.
             content: bytes = data  # type: ignore[assignment]
             etag = self._client._upload_part(self._bucket, self._key, content, headers, self._id, number)
-            return etag, crc32(_view(data)) if way is ChecksumMethod.CHECKSUM else None
+            return etag, crc32(_view(data)) if method is ChecksumMethod.CHECKSUM else None
 
         try:
             return self._checksums.call(part)
@@ -95,19 +95,19 @@ class MultipartUpload:
             self._room.release()
 
     def wait(self) -> None:
-        """Let the parts that were added arrive.
+        """Wait until all added parts are sent.
 
         Raises:
-            Whatever one of them failed with.
+            The error of a part that has failed.
         """
         for part in self._parts:
             part.result()
 
     def complete(self) -> None:
-        """Make the object of the parts; where the answer is lost, ask whether it is there.
+        """Create the object from its parts. If the answer is lost, check whether the object exists.
 
         Raises:
-            MinioException, urllib3.exceptions.HTTPError, OSError: it is not, as far as anybody knows.
+            MinioException, urllib3.exceptions.HTTPError, OSError: the object was possibly not created.
         """
         parts = [part.result() for part in self._parts]
         try:
@@ -140,18 +140,18 @@ class MultipartUpload:
             headers=headers,
             query_params={"uploadId": self._id},
         )
-        if b"<Error" in answer.data:  # S3 may find out after it has said 200
+        if b"<Error" in answer.data:  # S3 can send an error after the status 200
             raise MinioException(f"the upload could not be completed: {answer.data.decode(errors='replace')}")
 
     def _is_there(self) -> bool:
-        """Whether the object is: nobody else writes to its key, so its size says enough."""
+        """Return whether the object exists. Only this upload uses its key, so a check of the size is enough."""
         try:
             return self._client.stat_object(self._bucket, self._key).size == self._size
         except (*STORE_ERRORS, ExporterError):
             return False
 
     def abort(self) -> None:
-        """Give the upload up. What that fails with is of no interest: it may have been completed."""
+        """Abort the upload. Errors are ignored, because the upload can be complete already."""
         client = self._client.with_retries(None, CLEAN_UP_SECONDS)
         with suppress(*STORE_ERRORS, ExporterError):
             client._abort_multipart_upload(self._bucket, self._key, self._id)
@@ -165,9 +165,9 @@ def _view(data: Part) -> bytes | memoryview:
 def open_multipart_upload(
     client: S3Client, bucket: str, key: str, headers: Headers, checksums: ChecksumSupport | None = None
 ) -> Iterator[MultipartUpload]:
-    """An upload that is completed when the block ends, and aborted if it raises.
+    """Open an upload for the block. It is completed at the end, or aborted after an error.
 
-    ``headers`` are the object's; all errors are the client library's.
+    ``headers`` are those of the object. All errors are those of the client library.
     """
     with ThreadPoolExecutor(PARALLEL, "part") as pool:
         upload = MultipartUpload(client, bucket, key, headers, checksums or ChecksumSupport(), pool)
@@ -175,7 +175,7 @@ def open_multipart_upload(
             yield upload
             upload.complete()
         except BaseException:
-            # No part may be under way any more: one that arrived after the abort would stay for ever.
+            # No part must be in transit: a part that arrived after the abort would stay for ever.
             pool.shutdown(wait=True, cancel_futures=False)
             upload.abort()
             raise

@@ -1,4 +1,4 @@
-"""Files in object storage: upload of a stream, download links, removal. Synchronous: call it from threads."""
+"""The object store: uploads of streams, download links, removal. Synchronous, for use in threads."""
 
 import asyncio
 import re
@@ -36,15 +36,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 CALLS = 8
-"""Calls of the store that one process makes at a time, uploads apart."""
+"""Calls of the store that a process makes at a time, apart from uploads."""
 
 EXTRA_DAYS = 7
-"""How much longer than a job's file is kept the bucket's own rule waits."""
+"""Days after the expiry of a job's file until the lifecycle rule of the bucket removes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """What lies in the store: size in bytes, hexadecimal digest."""
+    """An uploaded object. ``size`` is in bytes, ``sha256`` is hexadecimal."""
 
     key: str
     size: int
@@ -52,13 +52,13 @@ class StoredObject:
 
 
 def content_disposition(file_name: str) -> str:
-    """RFC 6266: an ASCII name for old clients and the real one for all others."""
+    """Return the header of RFC 6266: an ASCII name for old clients, and the real name for all others."""
     plain = re.sub(r'[^ -~]|["\\/]', "_", file_name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(file_name, safe='')}"
 
 
 def encryption_of(settings: Settings) -> Headers:
-    """The headers that ask the store to encrypt what it is given."""
+    """Return the headers that ask the store to encrypt an object."""
     if settings.s3_sse == "none":
         return {}
     if settings.s3_sse == "s3":
@@ -73,7 +73,7 @@ def _as_headers(metadata: Mapping[str, str]) -> Headers:
 
 
 class _ChunkError(Exception):
-    """An error of whoever makes the chunks, on its way past what says what the store's errors mean."""
+    """Carries an error of the chunks through the mapping of the store's errors."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
@@ -96,7 +96,7 @@ def _unwrap_chunk_errors() -> Iterator[None]:
 
 
 class _TestUploadDone(Exception):
-    """Ends a trial upload before it becomes an object."""
+    """Ends the test of a multipart upload before it is completed."""
 
 
 class ObjectStore:
@@ -110,9 +110,15 @@ class ObjectStore:
         timeout_seconds: float = 60,
         retry_seconds: float = 90,
     ) -> None:
-        """``timeout_seconds`` limits one answer. A call is repeated for up to ``retry_seconds``.
+        """Create the clients.
 
-        Both are seconds. What waits for the store has threads of its own: where it hangs, nothing else does.
+        Calls have their own threads, so a store that does not answer blocks nothing else.
+
+        Args:
+            settings: the settings.
+            connections: size of the pool of connections.
+            timeout_seconds: limit of one answer.
+            retry_seconds: time for which a call is repeated.
         """
         self.bucket = settings.s3_bucket
         self.prefix = attempts_prefix(settings)
@@ -127,29 +133,29 @@ class ObjectStore:
             retry_seconds=retry_seconds,
         )
         self.listing = ObjectListing(self._client, self.bucket, self.prefix)
-        # Links are signed for the host that users reach, which this process may not reach at all.
+        # Links are signed for the host that users reach. This process may be unable to reach it.
         self._signer = s3_client(settings, settings.s3_public_endpoint or settings.s3_endpoint, 1)
         self._threads = ThreadPoolExecutor(CALLS, thread_name_prefix="store")
 
     async def call(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-        """``function`` of this store, in one of the threads that are for nothing else."""
+        """Call ``function``, a method of this store, in one of the store's threads."""
         run = partial(copy_context().run, function, *arguments, **options)
         return await asyncio.get_running_loop().run_in_executor(self._threads, run)
 
     def close(self) -> None:
-        """Repeat no call any more: the process ends."""
+        """Stop repeating calls, because the process ends."""
         self._client.stopped.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def key(self, job_id: object, attempt: int, file_name: str) -> str:
-        """A key that no other attempt has, not even one with the same number."""
+        """Return a key that no other attempt has, not even one with the same number."""
         return object_key(job_id, attempt, file_name, suffix=new_key_suffix(), prefix=self.prefix)
 
     def ensure_bucket(self) -> None:
-        """Create the bucket if it is not there.
+        """Create the bucket if it does not exist.
 
         Raises:
-            Retryable: the store cannot be reached, or refuses.
+            Retryable: the store cannot be reached, or refuses the call.
         """
         with store_errors():
             if not self._is_there():
@@ -159,10 +165,13 @@ class ObjectStore:
                     if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                         raise
 
-    def set_lifecycle_rules(self, settings: Settings, longest: timedelta = timedelta(0)) -> bool:
-        """Have the store itself remove what this service forgot; returns whether it takes such rules.
+    def set_lifecycle_rules(self, settings: Settings, longest_retention: timedelta = timedelta(0)) -> bool:
+        """Set the lifecycle rules of the bucket, which remove files and uploads that the service has left.
 
-        ``longest`` is for how long a file that is there was promised to be kept.
+        ``longest_retention`` is the longest time for which an existing file must be kept.
+
+        Returns:
+            Whether the store supports such rules.
 
         Raises:
             Retryable: the store cannot be reached.
@@ -170,26 +179,28 @@ class ObjectStore:
         return set_lifecycle_rules(
             self._client,
             self.bucket,
-            files_after=max(timedelta(days=settings.retention_days), longest) + timedelta(days=EXTRA_DAYS),
+            files_after=max(timedelta(days=settings.retention_days), longest_retention)
+            + timedelta(days=EXTRA_DAYS),
             uploads_after=max(timedelta(days=1), timedelta(seconds=2 * settings.export_timeout_seconds)),
             prefix=self.prefix,
         )
 
     def check(self) -> None:
-        """Ask whether the bucket is there.
+        """Check that the bucket exists.
 
         Raises:
-            Retryable: it is not, or the store cannot be reached.
+            NeedsOperator: the bucket does not exist.
+            Retryable: the store cannot be reached.
         """
         with store_errors():
             if not self._is_there():
                 raise NeedsOperator(
-                    f"object store: there is no bucket {self.bucket!r}",
+                    f"object store: the bucket {self.bucket!r} does not exist",
                     reason="the bucket of the object store does not exist",
                 )
 
     def _is_there(self) -> bool:
-        """Whether the bucket is, asked for where this service has rights: below its own folder."""
+        """Return whether the bucket exists, by a call that needs permissions for the own folder only."""
         options = {"list-type": "2", "prefix": f"{self.prefix}/", "max-keys": "1"}
         try:
             self._client._execute("GET", self.bucket, query_params={**options})
@@ -209,16 +220,26 @@ class ObjectStore:
         metadata: Callable[[], Mapping[str, str]],
         stopped: Event | None = None,
     ) -> StoredObject:
-        """Upload ``chunks`` as they come, in one way for all sizes: parts that are checked on arrival.
+        """Upload ``chunks`` in parts. The store checks the integrity of each part.
 
-        A file that is one part is sent at once, with its sha256 and ``metadata()``, which is asked when
-        the chunks have ended. A larger one has neither: it began before they were known, and to set them
-        afterwards the store would copy it. ``stopped`` ends the repetition of calls.
+        A file of one part is sent in one call, with its sha256 and ``metadata()`` as metadata; ``metadata``
+        is called after the last chunk. A larger file has no such metadata: they are not known when its
+        upload begins, and the store would have to copy the file to add them.
+
+        Args:
+            key: key of the object.
+            chunks: content of the file.
+            content_type: media type.
+            file_name: name under which browsers save the file.
+            metadata: returns the metadata of the object.
+            stopped: stops the repetition of calls when it is set.
 
         Raises:
-            Rejected: the store never takes such a file.
-            Retryable: the store failed. Whatever ``chunks`` raises passes. All leave no object and no open
-                multipart upload, as far as the store can be reached.
+            Rejected: the store does not accept such a file.
+            Retryable: the store failed.
+
+        Errors of ``chunks`` pass. After each error no object and no open multipart upload is left, as far as
+        the store can be reached.
         """
         stream = HashedStream(_wrap_chunk_errors(chunks))
         client = self._client.with_retries(stopped)
@@ -245,14 +266,14 @@ class ObjectStore:
         return StoredObject(key, stream.size, stream.sha256)
 
     def _put_object_checked(self, client: S3Client, key: str, content: bytes, headers: Headers) -> None:
-        def put(way: ChecksumMethod) -> None:
-            client._put_object(self.bucket, key, content, {**headers, **way.headers(content)})
+        def put(method: ChecksumMethod) -> None:
+            client._put_object(self.bucket, key, content, {**headers, **method.headers(content)})
 
         self.checksum_support.call(put)
 
     @contextmanager
     def _removed_on_failure(self, key: str) -> Iterator[None]:
-        """Leave no object: the store may have it even where its answer was lost."""
+        """Remove the object after an error: the store can have it although its answer was lost."""
         try:
             yield
         except BaseException:
@@ -261,10 +282,13 @@ class ObjectStore:
             raise
 
     def test_upload(self) -> ChecksumMethod:
-        """Write a small object and a part of an upload, and remove both; says how they were checked.
+        """Write and remove a small object and a part of a multipart upload.
+
+        Returns:
+            The method by which the store checks integrity.
 
         Raises:
-            Rejected, Retryable: the store does not take them, which is what it would do to an export.
+            Rejected, Retryable: the store refuses them, as it would refuse an export.
         """
         key = self.key(UUID(int=0), 0, "trial")
         self.put(key, iter([b"trial"]), content_type="text/plain", file_name="trial", metadata=dict)
@@ -284,7 +308,7 @@ class ObjectStore:
             yield
 
     def presigned_url(self, key: str, file_name: str, content_type: str, *, method: str = "GET") -> str:
-        """A fresh presigned URL that downloads the file under its name, or with HEAD describes it."""
+        """Return a new presigned URL for the file: GET downloads it under its name, HEAD describes it."""
         return self._signer.get_presigned_url(
             method,
             self.bucket,
@@ -297,7 +321,7 @@ class ObjectStore:
         )
 
     def read(self, key: str) -> bytes:
-        """A whole object, which the caller knows to be small.
+        """Return the content of an object, which must be small.
 
         Raises:
             Retryable: the store failed, or has no such object.
@@ -308,7 +332,7 @@ class ObjectStore:
                 return response.read()
 
     def exists(self, key: str) -> bool:
-        """Whether there is an object.
+        """Return whether the object exists.
 
         Raises:
             Retryable: the store failed.
@@ -323,34 +347,37 @@ class ObjectStore:
             return True
 
     def time(self) -> datetime | None:
-        """The store's clock, to the second; ``None`` where it does not say.
+        """Return the time of the store's clock, to the second; ``None`` if its answers have no time.
 
         Raises:
             Retryable: the store failed.
         """
         with store_errors():
             try:
-                said = self._client._execute("HEAD", self.bucket).headers.get("Date")
-            except S3Error as error:  # whoever may not see the bucket may see the clock
-                said = error.response.headers.get("Date")
-        return parsedate_to_datetime(said) + timedelta(seconds=0.5) if said else None
+                date = self._client._execute("HEAD", self.bucket).headers.get("Date")
+            except S3Error as error:  # also a refusal has the time
+                date = error.response.headers.get("Date")
+        return parsedate_to_datetime(date) + timedelta(seconds=0.5) if date else None
 
     def remove(self, key: str) -> None:
-        """Delete the object; deleting what is gone is no error."""
+        """Remove the object. It is no error if it does not exist."""
         with store_errors():
             self._client.remove_object(self.bucket, key)
 
     def remove_attempts(self, job_id: object, *, before: int) -> int:
-        """Delete what attempts of the job before number ``before`` left; returns how much that was.
+        """Remove the objects of the job's attempts with a number below ``before``.
 
-        That is finished files, and parts of uploads whose worker died.
+        These are finished files, and open uploads whose worker died.
+
+        Returns:
+            The number of removed objects.
         """
-        left = [found for page in self.listing.pages(job_id) for found in page if found.attempt < before]
-        for found in left:
-            self.listing.remove(found)
+        left = [item for page in self.listing.pages(job_id) for item in page if item.attempt < before]
+        for item in left:
+            self.listing.remove(item)
         return len(left)
 
     def open_uploads(self, job_id: object = None) -> list[ListedObject]:
-        """MultipartUpload uploads that were neither completed nor aborted."""
+        """Return the multipart uploads that were neither completed nor aborted."""
         pages = self.listing.pages(job_id)
-        return [found for page in pages for found in page if found.upload_id is not None]
+        return [item for page in pages for item in page if item.upload_id is not None]

@@ -1,7 +1,7 @@
-"""How a stream is cut into parts: small ones at first, larger ones for a file that turns out to be huge.
+"""Parts of an upload: small parts at first, and larger parts if the file becomes huge.
 
-Memory stays bounded: a part above :data:`IN_MEMORY` is gathered in a temporary file, whose pages the system
-takes back as it likes.
+Memory is bounded: a part larger than :data:`IN_MEMORY` is collected in a temporary file, whose pages the
+system can evict from memory.
 """
 
 import mmap
@@ -9,22 +9,22 @@ import tempfile
 from collections.abc import Iterator
 
 PART_SIZE = 8 * 2**20
-"""Bytes of a usual part. Some stores want all parts alike: those of a file up to 27 GiB are."""
+"""Bytes of a usual part. Some stores want parts of equal size: files up to 27 GiB have such parts."""
 
 MAX_PARTS = 10_000
-"""The most that S3 takes (https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html)."""
+"""The limit of S3 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html)."""
 
 LARGER = ((3_500, 8), (4_500, 128))
-"""After so many parts, how many times as large the next ones are: 10,000 parts make 5.4 TiB."""
+"""After this number of parts, the factor for the size of the next ones: 10,000 parts have 5.4 TiB."""
 
 IN_MEMORY = 16 * 2**20
-"""Bytes of the largest part that is kept in memory."""
+"""Bytes of the largest part that is collected in memory."""
 
 Part = bytes | mmap.mmap
 
 
 def part_size(number: int, usual: int = PART_SIZE) -> int:
-    """Bytes of part ``number``, counted from 1; the last one of a file may be shorter."""
+    """Return the bytes of part ``number``, counted from 1. The last part of a file can be shorter."""
     times = 1
     for after, larger in LARGER:
         if number > after:
@@ -33,36 +33,36 @@ def part_size(number: int, usual: int = PART_SIZE) -> int:
 
 
 def largest_file(usual: int = PART_SIZE, parts: int = MAX_PARTS) -> int:
-    """Bytes of the largest file that ``parts`` parts hold."""
+    """Return the bytes of the largest file with ``parts`` parts."""
     return sum(part_size(number, usual) for number in range(1, parts + 1))
 
 
 def split_into_parts(chunks: Iterator[bytes], usual: int = PART_SIZE) -> Iterator[Part]:
-    """Parts of exactly the sizes that :func:`part_size` says, the last one shorter; raises what chunks raise.
+    """Yield parts with the sizes of :func:`part_size`; the last one can be shorter.
 
-    Nothing of the part that was taken last is kept here.
+    Errors of ``chunks`` pass. The part that was yielded last is not kept here.
     """
     number = 1
     size = part_size(number, usual)
-    gathered = _PartBuffer(size)
+    buffer = _PartBuffer(size)
     for chunk in chunks:
         view = memoryview(chunk)
-        while len(view) >= size - gathered.size:
-            room = size - gathered.size
-            gathered.add(view[:room])
+        while len(view) >= size - buffer.size:
+            room = size - buffer.size
+            buffer.add(view[:room])
             view = view[room:]
-            yield gathered.take()
+            yield buffer.take()
             number += 1
             size = part_size(number, usual)
-            gathered = _PartBuffer(size)
+            buffer = _PartBuffer(size)
         if view:
-            gathered.add(view)
-    if gathered.size:
-        yield gathered.take()
+            buffer.add(view)
+    if buffer.size:
+        yield buffer.take()
 
 
 class _PartBuffer:
-    """A part as it fills."""
+    """Collects the chunks of one part."""
 
     def __init__(self, room: int) -> None:
         self.size = 0
@@ -77,7 +77,7 @@ class _PartBuffer:
             self._chunks.append(data)
 
     def take(self) -> Part:
-        """The whole; the file goes when the part does."""
+        """Return the part. A temporary file is removed together with its part."""
         if self._file is None:
             chunks, self._chunks = self._chunks, []
             return b"".join(chunks)

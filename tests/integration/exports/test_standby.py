@@ -105,7 +105,7 @@ async def test_a_standby_that_is_behind(
         assert rows == 1
         assert as_of is not None
         assert as_of < committed, "not the standby's clock"
-        with pytest.raises(Outage, match="the source has come to"):
+        with pytest.raises(Outage, match="the source database has data up to"):
             await export(committed)
         assert (await export(as_of))[0] == 1
         await below.execute("SELECT pg_wal_replay_resume()")

@@ -172,7 +172,7 @@ def test_one_that_fits_is_taken(tmp_path: Path) -> None:
         (LISTED + "\ntemplate_header = 5", "template_header = 5: that row .* has 0 captions .* 4 columns"),
         (LISTED + "\ntemplate_header = 99", "template_header = 99"),
         ('template = "template.xlsx"\ntemplate_header = 2', "template_header = 2: .* no captions"),
-        ("template_header = 2", "template_header: there is no template"),
+        ("template_header = 2", "template_header: it needs a template"),
         (LISTED + "\ntemplate_header = 0", "greater than or equal to 1"),
     ],
 )
