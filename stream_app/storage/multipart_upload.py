@@ -144,7 +144,7 @@ class MultipartUpload:
             raise MinioException(f"the upload could not be completed: {answer.data.decode(errors='replace')}")
 
     def _is_there(self) -> bool:
-        """Return whether the object exists. Only this upload uses its key, so a check of the size is enough."""
+        """Return whether the object exists. Only this upload uses its key, so its size is enough as proof."""
         try:
             return self._client.stat_object(self._bucket, self._key).size == self._size
         except (*STORE_ERRORS, ExporterError):
