@@ -12,7 +12,7 @@ from streaming_exporter.events import ExportRequest, LifecycleData
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One attempt at one job; whoever holds it is the only one who may finish the job."""
+    """The right of one worker to one attempt at a job. Only the holder of the lease can end the job."""
 
     job_id: UUID
     attempt: int
@@ -27,17 +27,17 @@ class Claim:
 
     @property
     def now(self) -> datetime:
-        """The time by the database's clock, counted on from the claim."""
+        """The time by the database's clock, counted from the claim with the machine's monotonic clock."""
         return self.started_at + timedelta(seconds=time.monotonic() - self.claimed)
 
     @property
     def log_fields(self) -> dict[str, Any]:
-        """What every line of the log about this attempt bears."""
+        """Fields of every log line about this attempt."""
         return {"job_id": str(self.job_id), "user_id": self.request.user_id, "attempt": self.attempt}
 
     @property
     def trace_attributes(self) -> dict[str, Any]:
-        """What its span says of it."""
+        """Attributes of the attempt's span."""
         return {
             "exporter.job.id": str(self.job_id),
             "exporter.dataset": self.request.export_type,
@@ -46,7 +46,7 @@ class Claim:
         }
 
     def lifecycle(self, status: Status, **known: Any) -> LifecycleData:
-        """Data of a lifecycle event about this attempt."""
+        """Return the data of a lifecycle event about this attempt."""
         return LifecycleData(
             user_id=self.request.user_id,
             export_type=self.request.export_type,
@@ -62,7 +62,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a running attempt is, in rows."""
+    """How many rows a running attempt has written, and how many it expects."""
 
     job_id: UUID
     attempt: int

@@ -1,8 +1,8 @@
-"""Removes what the service knows of a user or of an address, and keeps the ids of jobs.
+"""Erases the personal data of a user, or an address, and keeps the ids of jobs.
 
-A job's row stays, without anything that came with its request: an event that Kafka delivers again finds the
-row and makes no second job. It is pruned like any other. What Kafka, logs and sent mails hold is not reached
-from here: it ends with their own retention.
+The row of a job stays, without the content of its request: a request that Kafka delivers again finds the row
+and makes no second job. The job cleaner removes the row later. Data in Kafka, logs and sent mails is not
+erased: it ends with their own retention.
 """
 
 from collections.abc import Awaitable, Callable
@@ -17,7 +17,7 @@ from stream_app.db.engine import outages_are_retryable
 from streaming_exporter.errors import Rejected
 
 BATCH = 200
-"""Jobs that one transaction empties."""
+"""How many jobs one transaction erases."""
 
 _ENDED = text(
     f"""
@@ -27,7 +27,7 @@ _ENDED = text(
     """
 )
 
-# The new user id is one that no token names; it differs from job to job, so that nothing joins them.
+# No token has the new user id. It differs from job to job, so that the jobs cannot be joined.
 _EMPTY = text(
     """
     UPDATE export_jobs SET
@@ -67,7 +67,7 @@ _OF_ADDRESS = """
         )
     RETURNING item.id
     """
-"""Reads the whole table: which job names an address has no index, and is asked for seldom."""
+"""Reads the whole table: there is no index by address, and the command is used seldom."""
 
 _JOBS_OF_ADDRESS = text(_OF_ADDRESS.format(table="export_jobs", recipients="recipients"))
 _SCHEDULES_OF_ADDRESS = text(_OF_ADDRESS.format(table="scheduled_exports", recipients="email_recipients"))
@@ -80,7 +80,7 @@ _ADDRESSES = (
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """How much was removed: jobs that were emptied, files, schedules, deliveries."""
+    """How many jobs were erased, and how many files, schedules and deliveries were removed."""
 
     jobs: int = 0
     files: int = 0
@@ -89,14 +89,14 @@ class Erased:
 
 
 class PersonalDataEraser:
-    """Empties and removes rows. ``remove`` deletes an object of the store; deleting one twice is no error."""
+    """Erases rows. ``remove`` deletes an object of the store; to delete an object twice is no error."""
 
     def __init__(self, engine: AsyncEngine, remove: Callable[[str], Awaitable[None]]) -> None:
         self._engine = engine
         self._remove = remove
 
     async def unfinished(self, user_id: str) -> list[UUID]:
-        """The jobs of a user that have not ended, or whose end is not on record yet.
+        """Return the jobs of a user that have not ended, or whose outcome is not applied yet.
 
         Raises:
             Retryable: the database is away.
@@ -104,13 +104,13 @@ class PersonalDataEraser:
         return [row.id for row in await self._execute(_UNFINISHED, user_id=user_id)]
 
     async def erase_user(self, user_id: str) -> Erased:
-        """Remove a user's schedules and files, and empty the record of the user's jobs.
+        """Remove a user's schedules and files, and erase the records of the user's jobs.
 
-        Files go first: a run that is interrupted is finished by the next one.
+        Files are removed first, so that a later call finishes a call that was interrupted.
 
         Raises:
             Rejected: jobs of the user have not ended.
-            Retryable: the database or the object store is away; what was not reached is left for another run.
+            Retryable: the database or the object store is away. Call it again: it continues with the rest.
         """
         if jobs := await self.unfinished(user_id):
             raise Rejected(f"{len(jobs)} jobs of this user have not ended", code="jobs_unfinished")
@@ -130,9 +130,9 @@ class PersonalDataEraser:
         return Erased(jobs=emptied, files=files, schedules=schedules)
 
     async def erase_address(self, address: str) -> Erased:
-        """Remove an address from jobs, schedules and what was or is to be sent.
+        """Remove an address from jobs, schedules and deliveries.
 
-        That it wanted no mails is forgotten too: a new request can name it again.
+        Its unsubscriptions are removed too, so a new request can name it again.
 
         Raises:
             Retryable: the database is away; nothing was changed.

@@ -30,14 +30,14 @@ class Base(DeclarativeBase):
 
 
 class ExportJob(Base):
-    """One export: what was asked for, who works on it, how it ended.
+    """One export: its request, its worker, its outcome.
 
-    ``attempt`` numbers the claims and fences them; ``failures`` counts those that went wrong and is
-    what ``MAX_ATTEMPTS`` limits.
+    ``attempt`` numbers the claims and fences them. ``failures`` counts the failed ones. ``MAX_ATTEMPTS``
+    limits it.
 
-    ``outcome`` is the lifecycle event's data that the holder of the lease has decided on but that
-    the projector has not applied yet: a sealed job is never claimed again, its event is published
-    until it is applied.
+    ``outcome`` is the sealed outcome: the data of the lifecycle event, which the holder of the lease stores
+    before the event is published. A sealed job is never claimed again. Its event is published until the
+    projector has applied it and emptied ``outcome``.
     """
 
     __tablename__ = "export_jobs"
@@ -124,7 +124,7 @@ changes.create_triggers_with(ExportJob.__table__)
 
 
 class EarlyCancellation(Base):
-    """A cancellation that overtook its request: the request, when it comes, is born cancelled."""
+    """A cancellation that came before its request. The job is cancelled when the request comes."""
 
     __tablename__ = "early_cancellations"
 

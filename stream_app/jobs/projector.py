@@ -1,4 +1,4 @@
-"""Lifecycle events as changes of the job's record: the only writer of terminal states."""
+"""The projector: applies lifecycle events to the table of jobs. Only it writes terminal states."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,10 +23,16 @@ COMPRESSED = frozenset(compression.media_type for compression in COMPRESSIONS.va
 
 
 def validate_outcome(event: Event, *, formats: Mapping[str, Format], kept: timedelta, now: datetime) -> Event:
-    """The outcome as it is taken over; ``kept`` is how long files are kept.
+    """Return the outcome to apply, with corrected values where an event has wrong ones.
+
+    Args:
+        event: a lifecycle event with an outcome.
+        formats: the formats by name.
+        kept: how long files are kept at most.
+        now: the time by the database's clock.
 
     Raises:
-        Unreadable: it contradicts itself, or leads to what is not this attempt's.
+        Unreadable: the event contradicts itself, or its key is no file of this attempt.
     """
     data = event.lifecycle
     status = OUTCOMES[event.type]
@@ -45,7 +51,7 @@ def validate_outcome(event: Event, *, formats: Mapping[str, Format], kept: timed
 
 
 def _is_own(data: LifecycleData) -> bool:
-    """``…/jobs/<job>/<attempt>/<file>``; what stands before is the deployment's, and can change with time."""
+    """Return whether the key is ``…/jobs/<job>/<attempt>/<file>``. The prefix is a setting and can change."""
     pattern = rf"([^/]+/)*{ATTEMPTS_PREFIX}/{data.job_id}/{data.attempt}(-[^/]+)?/[^/]+"
     key = data.key or ""
     return re.fullmatch(pattern, key) is not None and not {".", ".."} & set(key.split("/"))
@@ -54,7 +60,7 @@ def _is_own(data: LifecycleData) -> bool:
 def _corrected(
     data: LifecycleData, formats: Mapping[str, Format], kept: timedelta, now: datetime
 ) -> dict[str, Any]:
-    """What is said instead of what no worker would have said."""
+    """Return the fields of which the event has values that no worker would have sent, corrected."""
     changed: dict[str, Any] = {}
     if data.key is not None and data.file_name is not None:
         name = data.key.rpartition("/")[2]
@@ -76,11 +82,11 @@ _KNOWN = (
     *("row_count", "file_size", "sha256", "file_path", "file_name", "content_type", "as_of", "manifest"),
     *("completed_at", "error_code", "error_message"),
 )
-_SET = ", ".join(f"{name} = coalesce(told.{name}, job.{name})" for name in _KNOWN)
+_SET = ", ".join(f"{name} = coalesce(event.{name}, job.{name})" for name in _KNOWN)
 _STEPS = ", ".join(
     f"('{before}', '{target}')" for target in OUTCOMES.values() for before in sorted(predecessors(target))
 )
-_SAME = " AND ".join(f"job.{name} = told.{name}" for name in ("user_id", "export_type", "format"))
+_SAME_REQUEST = " AND ".join(f"job.{name} = event.{name}" for name in ("user_id", "export_type", "format"))
 """Who asked for what: an event that says otherwise is of no job that there is."""
 
 _RETURNED = (*SUMMARY_COLUMNS, ExportJob.recipients, ExportJob.webhook)
@@ -96,53 +102,54 @@ _NEW = (
     "expires_at",
 )
 
-# All events are one parameter, a JSON array; sorted, so that two of these hardly ever wait for each other.
-# Where they do, PostgreSQL ends one, and its batch is dealt with again.
+# All events are one parameter, a JSON array. They are sorted, so that two statements seldom wait for each
+# other. If they do (a deadlock), PostgreSQL ends one of them, and its batch is handled again.
 #
 # An outcome is sealed before its event is published (docs/decisions/0001). So an event without a seal is read
-# again, after the record was restored to an earlier moment: it is believed, also where the record is at an
-# earlier attempt or does not have the job at all, and nobody is told of it a second time. What is sealed only
-# its own event ends.
+# again, after the table was restored to an earlier time. It is applied even if the row has an earlier
+# attempt, or if there is no row, and no notification is sent again. A sealed job is ended by the event of its
+# seal only.
 _APPLY = text(
     f"""
-    WITH told AS MATERIALIZED (
+    WITH event AS MATERIALIZED (
         SELECT * FROM jsonb_populate_recordset(NULL::export_jobs, CAST(:rows AS jsonb))
     ), held AS MATERIALIZED (
         SELECT * FROM (
-            SELECT job.id, true AS sealed FROM told JOIN export_jobs AS job ON job.id = told.id
-            WHERE {_SAME} AND job.outcome IS NOT NULL AND job.attempt = told.attempt
-                AND job.outcome ->> 'status' = told.status
-                AND job.outcome ->> 'key' IS NOT DISTINCT FROM told.file_path
-                AND CAST(job.outcome ->> 'completed_at' AS timestamptz) IS NOT DISTINCT FROM told.completed_at
+            SELECT job.id, true AS sealed FROM event JOIN export_jobs AS job ON job.id = event.id
+            WHERE {_SAME_REQUEST} AND job.outcome IS NOT NULL AND job.attempt = event.attempt
+                AND job.outcome ->> 'status' = event.status
+                AND job.outcome ->> 'key' IS NOT DISTINCT FROM event.file_path
+                AND CAST(job.outcome ->> 'completed_at' AS timestamptz) IS NOT DISTINCT FROM
+                event.completed_at
             FOR UPDATE OF job SKIP LOCKED
         ) AS by_seal
         UNION ALL
         SELECT * FROM (
-            SELECT job.id, false AS sealed FROM told JOIN export_jobs AS job ON job.id = told.id
-            WHERE {_SAME} AND job.outcome IS NULL AND (
-                job.attempt = told.attempt AND (job.status, told.status) IN ({_STEPS})
-                OR job.attempt < told.attempt AND job.status IN ('pending', 'processing')
+            SELECT job.id, false AS sealed FROM event JOIN export_jobs AS job ON job.id = event.id
+            WHERE {_SAME_REQUEST} AND job.outcome IS NULL AND (
+                job.attempt = event.attempt AND (job.status, event.status) IN ({_STEPS})
+                OR job.attempt < event.attempt AND job.status IN ('pending', 'processing')
             )
             FOR UPDATE OF job
         ) AS without_seal
     ), changed AS (
         UPDATE export_jobs AS job
-        SET status = told.status, attempt = told.attempt, outcome = NULL, lease_until = NULL, {_SET},
+        SET status = event.status, attempt = event.attempt, outcome = NULL, lease_until = NULL, {_SET},
             expires_at = CASE
-                WHEN told.status = '{Status.COMPLETED}' AND told.expires_at IS NOT NULL
-                THEN coalesce(job.cancel_requested_at, told.expires_at)
-                ELSE coalesce(told.expires_at, job.expires_at)
+                WHEN event.status = '{Status.COMPLETED}' AND event.expires_at IS NOT NULL
+                THEN coalesce(job.cancel_requested_at, event.expires_at)
+                ELSE coalesce(event.expires_at, job.expires_at)
             END
-        FROM told JOIN held USING (id)
-        WHERE job.id = told.id
+        FROM event JOIN held USING (id)
+        WHERE job.id = event.id
         RETURNING held.sealed, {", ".join(f"job.{column.name}" for column in _RETURNED)}
     ), restored AS (
         INSERT INTO export_jobs ({", ".join((*_NEW, *_KNOWN))}, admitted_at)
-        SELECT {", ".join(f"told.{name}" for name in (*_NEW, *_KNOWN))}, told.created_at FROM told
-        WHERE told.created_at > now() - CAST(:history AS interval)
-            AND (told.file_path IS NULL OR strpos('/' || told.file_path, '/' || told.id || '/') > 0)
-            AND NOT EXISTS (SELECT FROM export_jobs AS job WHERE job.id = told.id)
-        ORDER BY told.id
+        SELECT {", ".join(f"event.{name}" for name in (*_NEW, *_KNOWN))}, event.created_at FROM event
+        WHERE event.created_at > now() - CAST(:history AS interval)
+            AND (event.file_path IS NULL OR strpos('/' || event.file_path, '/' || event.id || '/') > 0)
+            AND NOT EXISTS (SELECT FROM export_jobs AS job WHERE job.id = event.id)
+        ORDER BY event.id
         ON CONFLICT (id) DO NOTHING
     )
     SELECT * FROM changed
@@ -153,15 +160,17 @@ _APPLY = text(
 async def apply_events(
     connection: AsyncConnection, events: Iterable[Event], *, history: timedelta = timedelta(days=400)
 ) -> list[tuple[Event, Row[Any]]]:
-    """Write what lifecycle events say; returns those that changed a record, and what is told of it.
+    """Apply lifecycle events to the table.
 
-    Only the attempt that the record is at can end it, or a later one, and only along the transition table,
-    so repetitions, replays and events of lost attempts change nothing. A job that is not on record and ended
-    within ``history`` gets a record, so that its request, when it is read again, does not run it again.
+    Only the attempt of the row, or a later one, can end a job, and only along the transition table. So
+    repeated events and events of lost attempts change nothing. A job that is not on record, and ended within
+    ``history``, is inserted, so that its request does not run again when it is read again. A sealed row that
+    another transaction holds is skipped: its outcome is published again until it is applied.
 
-    The record's ``sealed`` says whether the outcome was sealed here; if not, the event is read again after
-    the state database was restored, and has been told of already. A sealed record that another transaction
-    holds is left out: its outcome is published again until it is applied.
+    Returns:
+        The events that changed a row, with the row: :data:`SUMMARY_COLUMNS`, recipients, webhook, and
+        ``sealed``. ``sealed`` is False where the event was applied before, and the state database was
+        restored to an earlier time since: its notifications were sent then.
     """
     applied: list[tuple[Event, Row[Any]]] = []
     for once in _rounds([event for event in events if event.type in OUTCOMES]):
@@ -172,7 +181,7 @@ async def apply_events(
 
 
 def _rounds(events: Sequence[Event]) -> Iterator[dict[UUID, Event]]:
-    """The events in their order, a job's one after the other: one statement changes a row but once."""
+    """Return the events in rounds with one event of each job: one statement can change a row only once."""
     while events:
         once: dict[UUID, Event] = {}
         later = [event for event in events if once.setdefault(event.job_id, event) is not event]
@@ -181,7 +190,7 @@ def _rounds(events: Sequence[Event]) -> Iterator[dict[UUID, Event]]:
 
 
 def _row(event: Event) -> dict[str, Any]:
-    """Values of the record's columns."""
+    """Return the values of the row's columns."""
     data = event.lifecycle
     return {
         "id": data.job_id,

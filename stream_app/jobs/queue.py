@@ -47,7 +47,7 @@ from streaming_exporter.events import Event, ExportRequest, JobError, LifecycleD
 log = structlog.get_logger(__name__)
 
 UNREADABLE_KEPT = timedelta(days=7)
-"""How long a job waits for a worker that understands it."""
+"""How long a job waits for a worker of a version that can read it."""
 
 UNREADABLE_ERROR = JobError(
     code="unknown_request",
@@ -55,15 +55,15 @@ UNREADABLE_ERROR = JobError(
 ).model_dump()
 
 USERS_PER_CLAIM = 200
-"""How many users, and how many of the first jobs in line, one claim looks at."""
+"""How many users, and how many of the oldest jobs, one claim reads."""
 
 EARLY_CANCELLATIONS_KEPT = timedelta(days=7)
 
 EARLY_CANCELLATIONS_RACE = timedelta(minutes=10)
-"""For how long a cancellation and its request can have missed each other; later the request finds it."""
+"""How long a cancellation and its request can miss each other. Later the request finds the cancellation."""
 
 CANCELLATION_BATCH = 200
-"""Early cancellations that are looked at, or dropped, in one go: however many are garbage."""
+"""How many early cancellations one statement reads or deletes."""
 
 MAX_PUBLISH_TIMEOUT = timedelta(minutes=2)
 """Longest time after which the request of an unadmitted job is published again."""
@@ -98,12 +98,12 @@ class JobQueue:
         self._max_attempts = max_attempts
 
     def transaction(self, script: str = "") -> AbstractAsyncContextManager[AsyncConnection]:
-        """A transaction with its limits, which may begin with a script: see :func:`database.transaction`."""
+        """Open a transaction, which can begin with a script: see :func:`stream_app.db.engine.transaction`."""
         return transaction(self._autocommit, script)
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[AsyncConnection]:
-        """A connection whose every statement is a transaction: one round trip in place of three."""
+        """Open a connection whose every statement is a transaction: one round trip instead of three."""
         with outages_are_retryable():
             async with self._autocommit.connect() as connection:
                 yield connection
@@ -145,15 +145,16 @@ class JobQueue:
             return await submit(connection, jobs)
 
     async def mark_admitted(self, ids: Sequence[UUID]) -> None:
-        """Let jobs be claimed; called once Kafka has their ``export.accepted``."""
+        """Admit jobs, once Kafka has their ``export.accepted``: from then on they can be claimed."""
         if ids:
             async with self.statement() as connection:
                 await connection.execute(MARK_ADMITTED, {"ids": list(ids)})
 
     async def take_unadmitted(self, limit: int = 100) -> list[Event]:
-        """Request events, from their rows, of jobs that were not admitted in time; due again after a while.
+        """Return the request events of jobs that were not admitted in time, and set when they are due again.
 
-        A row that this version cannot make an event of is left to a newer one.
+        The events are built from the rows. A row that a newer version wrote, and this one cannot read, is
+        skipped.
         """
         values = {"limit": limit, "shortest": PUBLISH_TIMEOUT, "longest": MAX_PUBLISH_TIMEOUT}
         async with self.statement() as connection:
@@ -163,13 +164,20 @@ class JobQueue:
     async def cancel(
         self, connection: AsyncConnection, job_id: UUID, *, include_sealed: bool = False
     ) -> LifecycleData | None:
-        """Ask for ``job_id`` to end; a cancellation of an unknown job is remembered for when it comes.
+        """Cancel a job.
 
-        A pending job is sealed as cancelled and its event's data returned for publication after the
-        commit; the worker of a running one is notified. A completed one's file expires now. A job that
-        another transaction holds is not waited for: its cancellation is remembered too.
-        ``include_sealed``: return the data of a job that is already sealed as cancelled, too. The API seals
-        jobs and leaves the publication to workers.
+        A pending job is sealed as cancelled. The worker of a running job is notified. The file of a completed
+        job expires now. The cancellation of an unknown job, or of one that another transaction holds, is
+        stored as an early cancellation, and applied when the job is there.
+
+        Args:
+            connection: in a transaction.
+            job_id: the job.
+            include_sealed: return the outcome of a job that is already sealed as cancelled, too. The API
+                seals jobs and leaves the publication to workers.
+
+        Returns:
+            The outcome to publish after the commit, or ``None``.
         """
         locked = select(ExportJob.__table__, func.now().label("now")).where(ExportJob.id == job_id)
         found = (await connection.execute(locked.with_for_update(skip_locked=True))).one_or_none()
@@ -185,7 +193,7 @@ class JobQueue:
         if found.cancel_requested_at is None:
             await self._set(connection, job_id, cancel_requested_at=asked)
         if found.outcome is not None:
-            # It has ended, only not on record yet; the projection lets its file expire.
+            # It has ended, and the outcome is not applied yet. The projector sets the expiry of its file.
             return _sealed_as_cancelled(found) if include_sealed else None
         if found.status == Status.PROCESSING:
             await connection.execute(select(func.pg_notify(WAKE_CHANNEL, str(job_id))))
@@ -197,12 +205,16 @@ class JobQueue:
         await connection.execute(update(ExportJob).where(ExportJob.id == job_id).values(**values))
 
     async def apply_early_cancellations(self, ids: Sequence[UUID] | None = None) -> list[LifecycleData]:
-        """Carry out early cancellations, of ``ids`` or the newest, whose jobs have come.
+        """Apply early cancellations whose jobs are on record by now.
 
-        Returns the outcomes, which are to be published.
+        A request and its cancellation that are handled at the same time, in two transactions, do not see each
+        other. The transaction that commits last sees both, so both call this after their commit.
 
-        A request and its cancellation that are dealt with at the same time, in two transactions, do not see
-        each other. Whoever commits last does: so this is called after the commit by both.
+        Args:
+            ids: the jobs. The default are the newest early cancellations.
+
+        Returns:
+            The outcomes to publish.
         """
         is_known = select(true()).where(ExportJob.id == EarlyCancellation.job_id).scalar_subquery()
         newest = (
@@ -225,7 +237,7 @@ class JobQueue:
         return [outcome for outcome in outcomes if outcome is not None]
 
     async def delete_old_cancellations(self) -> None:
-        """Drop the oldest early cancellations: no request has come in :data:`EARLY_CANCELLATIONS_KEPT`."""
+        """Delete early cancellations whose request has not come within :data:`EARLY_CANCELLATIONS_KEPT`."""
         old = (
             select(EarlyCancellation.job_id)
             .where(EarlyCancellation.requested_at < func.now() - EARLY_CANCELLATIONS_KEPT)
@@ -239,10 +251,10 @@ class JobQueue:
     _last_user = ""
 
     async def claim(self, worker: str, limit: int) -> list[Claim]:
-        """Take up to ``limit`` jobs: pending ones that are due, and those whose worker fell silent.
+        """Claim up to ``limit`` jobs: pending jobs that are due, and jobs whose lease has expired.
 
-        Priority first, then the user with the fewest jobs running or ahead, then age. A job that
-        has used up its attempts is not taken; see :meth:`seal_exhausted`.
+        The order is: priority, then the user with the fewest running jobs, then age. A job that has used up
+        its attempts is not claimed (see :meth:`seal_exhausted`).
         """
         values = {
             "after": self._last_user,
@@ -261,7 +273,7 @@ class JobQueue:
             if row.id is not None:
                 try:
                     claims.append(_claim_of(row, worker))
-                except Exception as error:  # a newer version's: the claim is committed, and others are in it
+                except Exception as error:  # a newer version wrote it; other jobs are claimed as well
                     log.warning("job.request_unreadable", job_id=str(row.id), error=str(error))
                     unknown.append(row.id)
         if unknown:
@@ -269,19 +281,20 @@ class JobQueue:
         return claims
 
     async def _release_unreadable(self, worker: str, ids: Sequence[UUID]) -> None:
-        """Give jobs up that this version cannot read, without a failure; after some days they have failed."""
+        """Release jobs that this version cannot read, without a failure. After some days they fail."""
         error = to_json(UNREADABLE_ERROR).decode()
         values = {"worker": worker, "ids": list(ids), "kept_for": UNREADABLE_KEPT, "error": error}
         try:
             async with self.statement() as connection:
                 await connection.execute(RELEASE_UNREADABLE, values)
-        except Retryable as error:  # their leases run out; what else was claimed is to run
+        except Retryable as error:  # their leases will expire. The other claimed jobs must run
             log.warning("job.release_failed", jobs=len(ids), error=str(error))
 
     async def renew(self, worker: str, progress: Sequence[Progress]) -> tuple[set[UUID], set[UUID]]:
-        """Renew the leases of running attempts and record how far they are.
+        """Renew the leases of running attempts and store their progress.
 
-        Returns the ids that are still held, and those of them that are to be cancelled.
+        Returns:
+            The ids of the jobs whose lease is still held, and of those among them that are to be cancelled.
         """
         if not progress:
             return set(), set()
@@ -309,12 +322,18 @@ class JobQueue:
         failed: bool = True,
         waits_for: JobError | None = None,
     ) -> bool:
-        """Hand a job back to ``pending``, due after ``delay``; returns whether the lease was still held.
+        """Set a claimed job back to ``pending``.
 
-        ``waits_for`` is shown with the job until it is claimed again.
+        A job that is to be cancelled is left as an abandoned job, which :meth:`seal_exhausted` cancels.
 
-        ``failed`` counts towards the attempts that are allowed; a drained worker has not failed. A job that
-        is to be cancelled is left as an abandoned one, which :meth:`seal_exhausted` cancels.
+        Args:
+            claim: the claim.
+            delay: how long the job waits before it can be claimed.
+            failed: whether to count a failure. A job of a worker that stops has not failed.
+            waits_for: what the job waits for. It is shown as the job's error until the next claim.
+
+        Returns:
+            Whether the lease was still held.
         """
         cancelled = ExportJob.cancel_requested_at.is_not(None)
         values = {
@@ -343,10 +362,13 @@ class JobQueue:
             return (await connection.execute(statement)).one_or_none() is not None
 
     async def seal(self, claim: Claim, outcome: LifecycleData) -> bool:
-        """Fix how the job ends; returns whether the lease was still held, also when asked twice.
+        """Store the outcome of the job on its row, before the outcome is published.
 
-        From here on the job is nobody's: it cannot be claimed, and :meth:`take_unpublished` hands out the
-        outcome again if its event does not get through.
+        A sealed job cannot be claimed. If its event is not published, :meth:`take_unpublished` returns the
+        outcome again.
+
+        Returns:
+            Whether the lease was still held. A repeated call returns the same.
         """
         sealed = outcome.model_dump(mode="json", exclude_none=True)
         values = {
@@ -359,7 +381,7 @@ class JobQueue:
         async with self.statement() as connection:
             if await connection.scalar(SEAL, values) is not None:
                 return True
-            # Whoever tends to outcomes may have published it before it was asked for again. The whole is
+            # A rescuer can have published it before this repeated call. The whole outcome is
             # compared: an attempt of the same number can have ended the job otherwise, see ObjectStore.key.
             applied = and_(
                 ExportJob.outcome.is_(None),
@@ -375,7 +397,7 @@ class JobQueue:
             return await connection.scalar(select(ExportJob.id).where(own)) is not None
 
     async def completed_attempt(self, job_id: UUID) -> int | None:
-        """The attempt whose file the job keeps, be its completion on record or only sealed."""
+        """Return the attempt that completed the job, whether that is applied or only sealed; else ``None``."""
         completed = or_(
             ExportJob.status == Status.COMPLETED, ExportJob.outcome["status"].as_string() == Status.COMPLETED
         )
@@ -383,9 +405,9 @@ class JobQueue:
             return await connection.scalar(select(ExportJob.attempt).where(ExportJob.id == job_id, completed))
 
     async def seal_exhausted(self) -> list[LifecycleData]:
-        """Seal jobs that nobody works on any more and that may not be tried again.
+        """Seal abandoned jobs (their lease has expired) that must not be tried again; return the outcomes.
 
-        These are abandoned attempts whose cancellation was asked for, and those that were the last.
+        These are jobs that were cancelled, and jobs that have used up their attempts.
         """
         async with self.transaction() as connection:
             rows = (await connection.execute(ABANDONED, {"max_attempts": self._max_attempts})).all()
@@ -405,7 +427,7 @@ class JobQueue:
     async def _seal_unheld(
         self, connection: AsyncConnection, row: Row[Any], status: Status, **known: Any
     ) -> LifecycleData:
-        """Seal a job that no attempt holds, and that this transaction has locked."""
+        """Seal a job that no attempt holds and that this transaction has locked; return the outcome."""
         outcome = LifecycleData(
             job_id=row.id,
             user_id=row.user_id,
@@ -424,7 +446,7 @@ class JobQueue:
         return outcome
 
     async def seal_expired(self, limit: int = 100) -> list[LifecycleData]:
-        """Seal completed jobs whose time is over as expired; their files are to be removed first."""
+        """Seal completed jobs whose file has expired; return the outcomes. Remove the files before publishing them."""
         async with self.transaction() as connection:
             rows = await connection.execute(
                 select(ExportJob.__table__, func.now().label("now"))
@@ -448,7 +470,7 @@ class JobQueue:
         rows: Sequence[Row[Any]],
         seal: Callable[[AsyncConnection, Row[Any]], Awaitable[LifecycleData]],
     ) -> list[LifecycleData]:
-        """Seal row by row; one of which no outcome can be made is logged, and keeps no other from its end."""
+        """Seal row by row. A row of which no outcome can be made is logged and skipped."""
         sealed = []
         for row in rows:
             try:
@@ -458,9 +480,9 @@ class JobQueue:
         return sealed
 
     async def take_unpublished(self, limit: int = 100) -> list[LifecycleData]:
-        """Outcomes that were sealed a lease ago and are not applied yet: their events are due again.
+        """Return outcomes that were sealed a lease ago and are not applied yet: they are to be published again.
 
-        However many files wait to be removed, they keep no job from its end.
+        Expired jobs come last: files that cannot be removed must not delay other outcomes.
         """
         waiting = (
             select(ExportJob.id)
@@ -481,10 +503,10 @@ class JobQueue:
 
 
 def _claim_of(row: Row[Any], worker: str) -> Claim:
-    """The claim that a row is.
+    """Return the claim of a claimed row.
 
     Raises:
-        Rejected: this version does not know what it asks for.
+        Rejected: this version cannot read the request.
     """
     return Claim(
         job_id=row.id,
@@ -500,10 +522,10 @@ def _claim_of(row: Row[Any], worker: str) -> Claim:
 
 
 def sealed_outcome(row: Any) -> LifecycleData:
-    """The outcome that a row has and that is not applied yet, in the job's trace.
+    """Return the sealed outcome of a row, in the job's trace.
 
     Raises:
-        pydantic.ValidationError: another version sealed it.
+        pydantic.ValidationError: another version sealed it, and this one cannot read it.
     """
     return LifecycleData.model_validate(row.outcome | {"traceparent": row.traceparent})
 

@@ -1,4 +1,4 @@
-"""The statements that must decide and write in one step, kept as SQL so that they can be explained."""
+"""SQL of the job queue: statements that decide and write in one step."""
 
 from collections.abc import Iterable
 
@@ -92,7 +92,7 @@ MARK_ADMITTED = text(
 )
 """Admits jobs whose ``export.accepted`` Kafka has. A job that is locked is skipped: its request admits it."""
 
-# Each time the pause doubles, as the job's age does, up to the longest.
+# The pause doubles each time, with the job's age, up to :longest.
 UNADMITTED = text(
     """
     UPDATE export_jobs AS job
@@ -117,20 +117,23 @@ CLAIM_SETTINGS = f"""
            set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
            set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true)
 """
-"""One claim at a time, so that the slots of a user hold also between two workers; for this transaction.
+"""Settings of a claim's transaction, and the lock that allows one claim at a time.
 
-A worker that is stopped in the middle of a claim loses its connection, and with it the lock. The indexes are
-in the order that claims read in, but how many jobs wait changes faster than the statistics from which
-PostgreSQL would conclude that: without sorts and whole scans to choose from, it needs none, and there is
-nothing to be won by planning each claim anew.
+The lock keeps the limit of a user's slots correct between workers. A worker that is killed during a claim
+loses its connection, and with it the lock.
+
+The indexes have the order in which claims read. The number of waiting jobs changes faster than PostgreSQL's
+statistics, so the planner could choose a sort or a whole scan. These are switched off, and one generic plan
+serves all claims.
 """
 BEFORE_CLAIM = BEGIN + CLAIM_SETTINGS
 
-# Users whose jobs are looked at: the next :window in turn, those of the first jobs in line, and those of
-# abandoned ones. The recursion is a loose index scan, one probe a user: the cost is bounded, whatever waits.
+# The statement reads jobs of these users: the next :window users in turn, the users of the oldest jobs, and
+# the users of abandoned jobs. The recursion is a loose index scan, one index probe for each user: its cost is
+# bounded, however many jobs wait.
 #
-# The eligibility stands twice: the second time it is evaluated on the locked version of the row, which
-# something else may have changed since the snapshot was taken.
+# The conditions are written twice. The second time they are evaluated on the locked version of the row, which
+# another transaction can have changed since the snapshot was taken.
 CLAIM = text(
     f"""
     WITH RECURSIVE next_user (user_id) AS (
@@ -198,10 +201,8 @@ CLAIM = text(
     ) AS turn LEFT JOIN claimed ON true
     """
 )
-"""Jobs that are claimed, one row each, or one of NULLs; and ``after`` whom the next claim's turn begins.
-
-Only with more users than the window does it leave the beginning.
-"""
+"""Returns one row for each claimed job, or one row of NULLs, and ``after``: the user after whom the next claim
+begins. It is empty unless more users wait than :window."""
 
 RELEASE_UNREADABLE = text(
     """

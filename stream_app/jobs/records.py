@@ -1,4 +1,4 @@
-"""Reading jobs for those who ask: one, or a user's newest first."""
+"""Reads jobs for the HTTP API: one job, or the jobs of a user."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from stream_app.jobs.models import RUNNING, WAITING, ExportJob
 from stream_app.jobs.states import UNFINISHED
 
 MAX_RECENT_JOBS = 1_000
-"""Most jobs of a user that are looked at for what ended while nobody listened."""
+"""How many jobs of a user are read to find those that ended while no client was connected."""
 
 
 class JobRecords:
@@ -27,7 +27,7 @@ class JobRecords:
         self._sessions = async_sessionmaker(autocommitting(engine), expire_on_commit=False)
 
     async def get(self, job_id: UUID, *, user_id: str | None = None) -> ExportJob | None:
-        """The job, or ``None`` if there is none or it is not ``user_id``'s."""
+        """Return the job, or ``None`` if it does not exist or belongs to another user than ``user_id``."""
         with outages_are_retryable():
             async with self._sessions() as session:
                 job = await session.get(ExportJob, job_id)
@@ -42,9 +42,14 @@ class JobRecords:
         before: tuple[datetime, UUID] | None = None,
         limit: int,
     ) -> Sequence[ExportJob]:
-        """Up to ``limit`` of the user's (or everybody's) jobs, newest first, older than ``before``.
+        """Return up to ``limit`` jobs, newest first.
 
-        ``before`` is (created at, id).
+        Args:
+            user_id: whose jobs. ``None``: the jobs of all users.
+            status: only jobs in this state.
+            export_type: only jobs of this dataset.
+            before: only jobs older than this one, as (created at, id).
+            limit: how many.
         """
         statement = select(ExportJob)
         if user_id is not None:
@@ -60,13 +65,13 @@ class JobRecords:
         )
 
     async def get_many(self, ids: Collection[UUID]) -> Sequence[ExportJob]:
-        """Those of ``ids`` that there are, in any order."""
+        """Return the jobs with these ids that exist, in any order."""
         return await self._jobs(
             select(ExportJob).where(ExportJob.id == any_(literal(list(ids), ARRAY(Uuid))))
         )
 
     async def list_unfinished(self, users: Collection[str], limit: int) -> Sequence[ExportJob]:
-        """Jobs of ``users`` that have not ended: up to ``limit`` of each, newest first."""
+        """Return the unfinished jobs of ``users``: up to ``limit`` of each user, newest first."""
         of_each = func.unnest(literal(list(users), ARRAY(Text)))
         asking = of_each.table_valued(column("user_id", Text), name="asking").render_derived()
         theirs = select(ExportJob).where(
@@ -76,7 +81,7 @@ class JobRecords:
         return await self._jobs(select(aliased(ExportJob, newest)).select_from(asking).join(newest, true()))
 
     async def list_ended_since(self, user_id: str, since: datetime, limit: int) -> Sequence[ExportJob]:
-        """Up to ``limit`` of the user's jobs that ended, or whose file expired, since then; newest first.
+        """Return up to ``limit`` of the user's jobs that ended, or whose file expired, since then; newest first.
 
         Only the user's newest :data:`MAX_RECENT_JOBS` jobs are read, in the order of an index: the cost does
         not depend on how long ago ``since`` is.
@@ -95,13 +100,13 @@ class JobRecords:
                 return (await session.scalars(statement)).all()
 
     async def check(self) -> None:
-        """Ask the database for the table of jobs, with every column that it should have."""
+        """Check that the table of jobs exists, with all its columns."""
         with outages_are_retryable():
             async with self._sessions() as session:
                 await session.execute(select(ExportJob).limit(0))
 
     async def unfinished(self, user_id: str) -> int:
-        """How many of the user's jobs have not ended."""
+        """Return how many of the user's jobs have not ended."""
         statement = (
             select(func.count())
             .select_from(ExportJob)
@@ -112,8 +117,8 @@ class JobRecords:
                 return await session.scalar(statement) or 0
 
 
-# Each half goes through its partial index: what has ended costs nothing. A job that was tried counts from
-# when it was asked for, one that a schedule starts later from when it may start.
+# Each half reads its partial index: jobs that have ended cost nothing. The age of a job counts from its
+# request. The age of a job that a schedule delays counts from the time at which it can start.
 BACKLOG = text(
     f"""
     SELECT status, export_type, format, count(*) AS jobs,
@@ -128,15 +133,15 @@ BACKLOG = text(
 )
 
 COUNT_TIMEOUT = "5s"
-"""How long the database may count."""
+"""The time-out of the count."""
 
 Kind = tuple[str, str, str]
-"""State, dataset and format as they were asked for."""
+"""State, dataset and format of jobs that are counted together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Unfinished jobs by kind, and for how many seconds the one that waits longest could have run."""
+    """How many unfinished jobs there are of each kind, and for how many seconds the oldest one has been due."""
 
     jobs: Mapping[Kind, int]
     oldest: float

@@ -13,7 +13,7 @@ from streaming_exporter.events import EventType
 
 
 class Status(StrEnum):
-    """Where a job stands; the words of the HTTP API and of the table."""
+    """The state of a job, in the words of the HTTP API and of the table."""
 
     PENDING = "pending"
     PROCESSING = "processing"
@@ -35,7 +35,7 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
 }
 
 FINAL = frozenset(status for status, following in TRANSITIONS.items() if not following)
-"""What nothing follows on: a job that has no file, or has none any more."""
+"""States that no other state follows. A job in one of them has no file."""
 
 OUTCOMES: dict[EventType, Status] = {
     EventType.COMPLETED: Status.COMPLETED,
@@ -46,9 +46,9 @@ OUTCOMES: dict[EventType, Status] = {
 """The lifecycle events that change a record, and the status that each leads to."""
 
 EVENT_OF: dict[Status, EventType] = {status: kind for kind, status in OUTCOMES.items()}
-"""The event that says how a job ended."""
+"""The lifecycle event of each final outcome."""
 
 
 def predecessors(target: Status) -> frozenset[Status]:
-    """States from which ``target`` may be reached in one step."""
+    """Return the states from which ``target`` can be reached in one step."""
     return frozenset(state for state, following in TRANSITIONS.items() if target in following)

@@ -1,4 +1,4 @@
-"""One line of the log for each job that has ended, which summarizes it."""
+"""Builds the log line that summarizes a job that has ended."""
 
 from datetime import datetime
 from typing import Any
@@ -26,10 +26,14 @@ SUMMARY_COLUMNS = (
 
 
 def summarize(data: LifecycleData, record: Row[Any]) -> dict[str, Any]:
-    """What is logged of a job that ended as ``data`` says; what is not known is left out.
+    """Return the fields of the log line about a job that has ended. Unknown fields are left out.
 
-    ``queue_seconds`` are those from the request to the start of the last attempt, ``duration_seconds`` those
-    from there to the end.
+    ``queue_seconds`` is the time from the request to the start of the last attempt, ``duration_seconds`` the
+    time from there to the end.
+
+    Args:
+        data: the data of the event that ended the job.
+        record: the columns :data:`SUMMARY_COLUMNS` of the job's row.
     """
     told = {
         "job_id": str(data.job_id),
@@ -54,7 +58,7 @@ def summarize(data: LifecycleData, record: Row[Any]) -> dict[str, Any]:
 
 
 def _compression(options: object) -> str | None:
-    """As it was asked for; whatever stands in a request that was refused is no compression."""
+    """Return the requested compression, or ``None`` if an invalid request has none."""
     asked = options.get("compression") if isinstance(options, dict) else None
     return asked if isinstance(asked, str) else None
 

@@ -1,4 +1,4 @@
-"""Proof that the state database takes what messages lead to: with a job of nobody, which leaves nothing."""
+"""Checks that the state database accepts the writes of messages, with a trial job that leaves nothing behind."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,13 +17,13 @@ TRIAL_REQUEST = RequestIdentity(user_id="exporter", export_type="trial", format=
 
 
 async def test_upload(store: JobQueue) -> None:
-    """Admit a job, end it and remove it in one transaction, which commits: also what a commit does is tried.
+    """Admit a trial job, end it and delete it in one transaction, and commit: the commit is checked too.
 
-    Nobody else ever sees the job.
+    No other transaction ever sees the job.
 
     Raises:
         Retryable: the database is away.
-        Exception: whatever else a good message meets now.
+        Exception: any other error that these writes meet.
     """
     event = request_event(TRIAL_REQUEST, job_id=uuid4(), source="/exporter/trial")
     now = datetime.now(UTC)

@@ -240,7 +240,9 @@ async def test_old_and_new_side_by_side_through_the_migration(
             orders += long
             await client.until(known(long), lambda job: job["status"] == "processing", within=PATIENCE)
             await asyncio.to_thread(old.stop)
-            assert old.logged("job.released"), "of three long jobs the new one has slots for two"
+            assert old.logged("job.handed_back"), (
+                "of three long jobs the new one has slots for two"
+            )  # the name that this version logs
             await gate.open()
             await new.works(client, known(orders))
 

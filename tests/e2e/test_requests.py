@@ -159,4 +159,4 @@ async def test_an_event_that_the_database_refuses_stops_nobody(system: System) -
     await publish(system, [(event.key, event.encode())])
     assert system.ended(event.id)["status"] == "completed"
     (letter,) = (await dead_letters(system))[before:]
-    assert dict(letter.headers)["error"].startswith(b"cannot be dealt with")
+    assert dict(letter.headers)["error"].startswith(b"cannot be handled")

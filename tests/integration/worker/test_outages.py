@@ -87,7 +87,7 @@ async def test_a_database_that_refuses_every_job_is_an_outage(engine: AsyncEngin
         await connection.execute(text("ALTER TABLE export_jobs ADD CONSTRAINT none CHECK (user_id = '')"))
     taking = asyncio.create_task(agent.take([agent.message(f"u{number}") for number in range(3)]))
     await agent.is_held_up()
-    assert "cannot be written" in agent.app.blocked_by
+    assert "writes fail for every message" in agent.app.blocked_by
     async with engine.begin() as connection:
         await connection.execute(text("ALTER TABLE export_jobs DROP CONSTRAINT none"))
     await asyncio.wait_for(taking, patient(20))
