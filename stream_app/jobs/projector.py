@@ -87,7 +87,7 @@ _STEPS = ", ".join(
     f"('{before}', '{target}')" for target in OUTCOMES.values() for before in sorted(predecessors(target))
 )
 _SAME_REQUEST = " AND ".join(f"job.{name} = event.{name}" for name in ("user_id", "export_type", "format"))
-"""Who asked for what: an event that says otherwise is of no job that there is."""
+"""An event whose user, dataset or format differs from the row is not about that job."""
 
 _RETURNED = (*SUMMARY_COLUMNS, ExportJob.recipients, ExportJob.webhook)
 _NEW = (
@@ -119,8 +119,8 @@ _APPLY = text(
             WHERE {_SAME_REQUEST} AND job.outcome IS NOT NULL AND job.attempt = event.attempt
                 AND job.outcome ->> 'status' = event.status
                 AND job.outcome ->> 'key' IS NOT DISTINCT FROM event.file_path
-                AND CAST(job.outcome ->> 'completed_at' AS timestamptz) IS NOT DISTINCT FROM
-                event.completed_at
+                AND CAST(job.outcome ->> 'completed_at' AS timestamptz) 
+                    IS NOT DISTINCT FROM event.completed_at
             FOR UPDATE OF job SKIP LOCKED
         ) AS by_seal
         UNION ALL

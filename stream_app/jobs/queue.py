@@ -397,7 +397,7 @@ class JobQueue:
             return await connection.scalar(select(ExportJob.id).where(own)) is not None
 
     async def completed_attempt(self, job_id: UUID) -> int | None:
-        """Return the attempt that completed the job, whether that is applied or only sealed; else ``None``."""
+        """Return the attempt that completed the job, applied or only sealed, or ``None``."""
         completed = or_(
             ExportJob.status == Status.COMPLETED, ExportJob.outcome["status"].as_string() == Status.COMPLETED
         )
@@ -446,7 +446,10 @@ class JobQueue:
         return outcome
 
     async def seal_expired(self, limit: int = 100) -> list[LifecycleData]:
-        """Seal completed jobs whose file has expired; return the outcomes. Remove the files before publishing them."""
+        """Seal completed jobs whose file has expired.
+
+        Return the outcomes. Remove the files before publishing them.
+        """
         async with self.transaction() as connection:
             rows = await connection.execute(
                 select(ExportJob.__table__, func.now().label("now"))

@@ -81,7 +81,9 @@ class JobRecords:
         return await self._jobs(select(aliased(ExportJob, newest)).select_from(asking).join(newest, true()))
 
     async def list_ended_since(self, user_id: str, since: datetime, limit: int) -> Sequence[ExportJob]:
-        """Return up to ``limit`` of the user's jobs that ended, or whose file expired, since then; newest first.
+        """Return up to ``limit`` of the user's jobs that ended, or whose file expired, since then.
+
+        Newest first.
 
         Only the user's newest :data:`MAX_RECENT_JOBS` jobs are read, in the order of an index: the cost does
         not depend on how long ago ``since`` is.
@@ -141,7 +143,7 @@ Kind = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How many unfinished jobs there are of each kind, and for how many seconds the oldest one has been due."""
+    """How many unfinished jobs each kind has, and for how many seconds the oldest has been due."""
 
     jobs: Mapping[Kind, int]
     oldest: float

@@ -1,4 +1,4 @@
-"""Checks that the state database accepts the writes of messages, with a trial job that leaves nothing behind."""
+"""Checks that the state database accepts the writes of messages, with a trial job that is deleted."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
