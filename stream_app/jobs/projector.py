@@ -119,7 +119,7 @@ _APPLY = text(
             WHERE {_SAME_REQUEST} AND job.outcome IS NOT NULL AND job.attempt = event.attempt
                 AND job.outcome ->> 'status' = event.status
                 AND job.outcome ->> 'key' IS NOT DISTINCT FROM event.file_path
-                AND CAST(job.outcome ->> 'completed_at' AS timestamptz) 
+                AND CAST(job.outcome ->> 'completed_at' AS timestamptz)
                     IS NOT DISTINCT FROM event.completed_at
             FOR UPDATE OF job SKIP LOCKED
         ) AS by_seal

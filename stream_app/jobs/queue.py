@@ -483,7 +483,7 @@ class JobQueue:
         return sealed
 
     async def take_unpublished(self, limit: int = 100) -> list[LifecycleData]:
-        """Return outcomes that were sealed a lease ago and are not applied yet: they are to be published again.
+        """Return outcomes that were sealed a lease ago and are not applied yet, to publish them again.
 
         Expired jobs come last: files that cannot be removed must not delay other outcomes.
         """

@@ -201,8 +201,10 @@ CLAIM = text(
     ) AS turn LEFT JOIN claimed ON true
     """
 )
-"""Returns one row for each claimed job, or one row of NULLs, and ``after``: the user after whom the next claim
-begins. It is empty unless more users wait than :window."""
+"""Returns one row for each claimed job, or one row of NULLs.
+
+``after`` is the user after whom the next claim begins. It is empty unless more users wait than ``:window``.
+"""
 
 RELEASE_UNREADABLE = text(
     """
