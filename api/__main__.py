@@ -1,4 +1,4 @@
-"""``exporter api``; ``python -m api`` does the same."""
+"""The command ``exporter api``, which ``python -m api`` runs too."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +16,9 @@ cli = typer.Typer(add_completion=False, rich_markup_mode=None)
 @cli.command()
 def api(
     host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 chooses a free one")
+    ] = 8000,
 ) -> None:
     """Serve the HTTP API until SIGTERM."""
     import uvicorn  # slow to import, as are the others
@@ -30,7 +32,7 @@ def api(
     with exit_on_error():
         settings = load_settings()
         refuse_unsafe(settings, host)
-        load_datasets(settings.datasets_file)  # here its error is one line, later it would be a traceback
+        load_datasets(settings.datasets_file)  # here an error is one line, later it would be a traceback
     logs.configure(settings)
     warn_of_misspelt()
     allow_many_connections(settings.api_connection_limit)
@@ -44,7 +46,7 @@ def api(
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
         log_config=None,
-        access_log=False,  # it would hold the links of mails, and whoever has one may use it
+        access_log=False,  # it would contain the links of mails, which give access to files
         log_level=settings.log_level.lower(),
         server_header=False,
         timeout_graceful_shutdown=10,
@@ -53,7 +55,7 @@ def api(
 
 
 def refuse_unsafe(settings: "Settings", host: str) -> None:
-    """End here rather than let anybody who can reach ``host`` sign their own tokens or links in mails."""
+    """Exit if everybody who can reach ``host`` could sign their own tokens or links in mails."""
     from stream_app.exposure import UnsafeSettings, refuse_open_key_set, refuse_weak_secrets
 
     try:

@@ -1,4 +1,4 @@
-"""The composition root of the API."""
+"""Builds the ASGI application of the API."""
 
 import json
 import os
@@ -30,17 +30,17 @@ from api.services import open_services
 from stream_app.observability import telemetry
 from stream_app.settings import Settings
 
-DESCRIPTION = """Ask for exports, follow them, fetch their files.
+DESCRIPTION = """Request exports, follow their progress, and download the files.
 
-Every error is an [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem whose `code` is stable."""
+Every error is an [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem with a stable `code`."""
 
 
 def create_app(settings: Settings, *, host: str | None = None) -> FastAPI:
-    """The API as an ASGI application; ``host`` is where it listens, if that is known."""
+    """Build the ASGI application; ``host`` is the address it listens on, if that is known."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        # Here, since uvicorn ends the process by the signal that it got: nothing after its run() happens.
+        # Here, because uvicorn ends the process by its signal, so code after its run() does not run.
         with telemetry.exporting_spans("exporter-api", f"{socket.gethostname()}-{os.getpid()}"):
             async with open_services(settings) as services:
                 app.state.services = services
@@ -58,7 +58,7 @@ def create_app(settings: Settings, *, host: str | None = None) -> FastAPI:
         openapi_url="/openapi.json" if settings.api_docs else None,
         separate_input_output_schemas=False,
         dependencies=[Depends(reject_unknown_parameters)],
-        # Its spans hold paths, and with them links of mails, and texts of errors; see
+        # Its spans contain paths with the links of mails, and texts of errors. See
         # stream_app.observability.tracing.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
@@ -78,7 +78,7 @@ def create_app(settings: Settings, *, host: str | None = None) -> FastAPI:
 
 
 def _cors(settings: Settings) -> dict[str, Any]:
-    """No cookies: whoever calls from another origin brings a token."""
+    """Return the CORS settings. Cookies are not allowed: calls from other origins send a token."""
     return {
         "allow_origins": [origin.strip() for origin in settings.cors_origins.split(",")],
         "allow_methods": ["GET", "HEAD", "POST", "PATCH", "DELETE"],
@@ -91,7 +91,7 @@ def _cors(settings: Settings) -> dict[str, Any]:
 
 
 def _document_problems(app: FastAPI) -> None:
-    """Put the problem's schema where the routes' descriptions point, instead of FastAPI's own error."""
+    """Add the schema of problems to OpenAPI, in place of FastAPI's own schema of errors."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as uvicorn speaks it, with bounds on how slow a client may be and on how many there are."""
+"""HTTP/1.1 of uvicorn, with limits for slow clients and for the number of connections."""
 
 import asyncio
 import resource
@@ -13,39 +13,40 @@ from api.middleware.paths import is_stream
 log = structlog.get_logger(__name__)
 
 HEADER_SECONDS = 10.0
-"""How long the headers of a request may take to arrive, from the connection or the request's first byte."""
+"""Time-out of receiving the headers, from the connection or from the first byte of the request."""
 
 READ_SECONDS = 30.0
-"""How long a client may take to read :data:`READ_BYTES` of an answer that is ready for it."""
+"""Time in which a client must read :data:`READ_BYTES` of a waiting response."""
 READ_BYTES = 64 * 1024
-"""A client that reads fewer bytes in that time counts as one that does not read."""
+"""A client that reads fewer bytes in that time is disconnected."""
 
 OTHER_FILES = 200
-"""Files that the process opens besides: libraries, pools, logs."""
+"""Number of other open files of the process: libraries, connection pools, logs."""
 
 BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
     b"Cache-Control: no-store\r\nConnection: close\r\n\r\n"
     b'{"type": "about:blank", "title": "Service Unavailable", "status": 503, '
-    b'"detail": "The service has too many connections; try again", "code": "too_many_connections"}\r\n'
+    b'"detail": "The service has reached its limit of connections. Try again later", '
+    b'"code": "too_many_connections"}\r\n'
 )
 
 
 class BoundedProtocol(H11Protocol):
-    """Closes a connection whose headers do not come or whose answer is not read, and refuses one too many.
+    """Closes connections of slow clients, and refuses connections above the limit.
 
-    Where there are too many, the one that has waited longest for its headers makes room, or one that is
-    kept alive for a next request: what is half sent or idle keeps nobody out.
+    At the limit, a new connection replaces the one that has waited longest for its headers, or one that is
+    idle between two requests. So half-sent requests and idle connections block nobody.
 
-    Event streams are not ended for slow readers: they have bounds of their own.
+    Event streams are not closed for slow readers here, because they have their own limits.
     """
 
     limit: ClassVar[int] = 2000
-    """Connections at a time; set once, before the server starts."""
+    """Limit of open connections; set once, before the server starts."""
     header_seconds: ClassVar[float] = HEADER_SECONDS
     read_seconds: ClassVar[float] = READ_SECONDS
     _waiting: ClassVar[dict["BoundedProtocol", None]] = {}
-    """Those whose headers have not come, the oldest first."""
+    """Connections whose headers have not arrived, the oldest first."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -73,13 +74,13 @@ class BoundedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Called when the client has not read what was sent."""
+        """Start to watch the client when it has not read the sent data. Called by the transport."""
         super().pause_writing()
         if not self.scope or not is_stream(self.scope["method"], self.scope["path"]):
             self._watch_reading()
 
     def resume_writing(self) -> None:
-        """Called when the client has read nearly all that was sent."""
+        """Stop to watch the client when it has read nearly all data. Called by the transport."""
         self._stop_watching()
         super().resume_writing()
 
@@ -109,11 +110,11 @@ class BoundedProtocol(H11Protocol):
             self._unread = None
 
     def _check_reading(self, before: int) -> None:
-        """Go on queue_metrics a client that reads; abort the connection of one that does not."""
+        """Continue to watch a client that reads; abort the connection of one that does not."""
         if before - self.transport.get_write_buffer_size() >= READ_BYTES:
             self._watch_reading()
             return
-        log.info("answer.timed_out", client=self.client[0] if self.client else None)
+        log.info("response.timed_out", client=self.client[0] if self.client else None)
         self._unread = None
         self.transport.abort()  # close() would wait until the client has read the rest
 
@@ -129,7 +130,7 @@ class BoundedProtocol(H11Protocol):
 
 
 def allow_many_connections(count: int) -> None:
-    """Let this process have ``count`` connections, as far as the system allows: each is an open file."""
+    """Raise the limit of open files so that ``count`` connections are possible, if the system allows it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = count + OTHER_FILES
     if hard != resource.RLIM_INFINITY:

@@ -1,4 +1,4 @@
-"""Everything the calls need, built once."""
+"""The services that all calls share, built once when the API starts."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
@@ -45,12 +45,12 @@ SOURCE = "/exporter/api"
 
 
 ESTIMATES = 2
-"""Estimates that are made at a time."""
+"""Limit of estimates at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiServices:
-    """What the calls work with."""
+    """The services that the calls use."""
 
     settings: Settings
     datasets: Mapping[str, Dataset]
@@ -63,7 +63,7 @@ class ApiServices:
     store: JobQueue
     schedules: ScheduleStore
     schedule_reads: ScheduleStore
-    """What only reads: it goes on while those who write wait for a part that is away."""
+    """Reads schedules over a pool of its own, which works while writers wait for an unavailable part."""
     storage: ObjectStore
     validator: RequestValidator
     outbox: Outbox
@@ -80,22 +80,22 @@ class ApiServices:
 
 @asynccontextmanager
 async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
-    """Build everything; nothing is connected before it is needed, so the API starts while parts are down.
+    """Build the services. Connections open on first use, so the API starts while other parts are down.
 
     Raises:
-        DatasetsFileError: the datasets file is unusable.
+        DatasetsFileError: the datasets file is invalid.
     """
     datasets = load_datasets(settings.datasets_file)
     metrics.set_known_labels(datasets=datasets, formats=FORMATS)
     async with AsyncExitStack() as stack:
-        # Orders have their own pool: however many wait for their turn, reads go on.
+        # Writers have their own pool, so reads continue while many writers wait.
         reading = create_engine(settings, application=NAME)
         stack.push_async_callback(reading.dispose)
-        writing = create_engine(settings, application=f"{NAME}-orders")
+        writing = create_engine(settings, application=f"{NAME}-writer")
         stack.push_async_callback(writing.dispose)
         source = Source(settings, connections=4)
         stack.push_async_callback(source.close)
-        # Whoever waits for an estimate must not keep anybody from ordering.
+        # Estimates have their own pool, so they do not delay requests.
         estimate_source = Source(settings, connections=ESTIMATES)
         stack.push_async_callback(estimate_source.close)
         publisher = await stack.enter_async_context(Publisher(settings, client_id=NAME, source=SOURCE))
@@ -119,7 +119,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
         records = JobRecords(reading)
         reader = JobReader(settings, application=NAME)
         stack.push_async_callback(reader.close)
-        # Only signs links and asks whether the store is there: quickly, since somebody waits.
+        # Only signs links and checks the store. The time-outs are short, because a user waits.
         storage = ObjectStore(settings, connections=2, timeout_seconds=3, retry_seconds=0)
         stack.callback(storage.close)
         live_updates = LiveUpdates(records)
@@ -127,7 +127,12 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
         await stack.enter_async_context(_running(metrics.measure_loop_lag()))
         await stack.enter_async_context(
             _running(
-                listen(settings, live_updates.on_notify, application=f"{NAME}-feed", channel=CHANGES_CHANNEL)
+                listen(
+                    settings,
+                    live_updates.on_notify,
+                    application=f"{NAME}-live-updates",
+                    channel=CHANGES_CHANNEL,
+                )
             )
         )
         yield ApiServices(
@@ -166,7 +171,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
 
 @asynccontextmanager
 async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Have ``work`` done beside everything else, until the end."""
+    """Run ``work`` in the background until the end of the block."""
     task = asyncio.create_task(work)
     try:
         yield

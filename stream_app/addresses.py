@@ -1,4 +1,4 @@
-"""Whom the service may write to: the syntax of addresses, and what the settings allow. No I/O."""
+"""Rules of mail addresses and webhooks: their syntax, and what the settings allow. No I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ Network = IPv4Network | IPv6Network
 
 _NAT64 = ip_network("64:ff9b::/96")
 _UNICAST = ip_network("2000::/3")
-"""All of IPv6 that is given to anybody in the public Internet; the rest is reserved, local or a notation."""
+"""The public part of IPv6. The rest is reserved, local, or another notation of IPv4."""
 
 
-SPECIAL: tuple[Network, ...] = tuple(
+SPECIAL_NETWORKS: tuple[Network, ...] = tuple(
     map(
         ip_network,
         (
-            "192.0.0.0/24",  # IETF protocol assignments, of which Python takes a part for global
+            "192.0.0.0/24",  # IETF protocol assignments; Python treats a part of them as global
             "192.31.196.0/24",  # AS112
             "192.52.193.0/24",  # AMT
             "192.88.99.0/24",  # 6to4 relays
@@ -39,27 +39,27 @@ SPECIAL: tuple[Network, ...] = tuple(
     )
 )
 """Special-purpose networks (https://www.iana.org/assignments/iana-ipv4-special-registry) and hosts of clouds
-that no receiver of webhooks has, although routers may forward packets to them."""
+that no receiver of webhooks uses, although routers can forward packets to them."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddressRules:
-    """Which mail addresses and webhooks a request or a schedule may name.
+    """The mail addresses and webhooks that a request or a schedule can name.
 
-    ``domains`` are those that mails may go to, lower case; none means any.
+    ``domains`` are the domains, in lower case, that mails can go to; none means all.
     """
 
     domains: frozenset[str] = frozenset()
     mails: bool = True
-    """Whether mails may go to anybody at all."""
+    """Whether mails to recipients are allowed at all."""
     webhooks: bool = True
     private: bool = False
     hosts: tuple[str, ...] = ()
-    """Hosts that webhooks may name, ``*.example.com`` for all below one; none means any."""
+    """Hosts of webhooks, ``*.example.com`` for all hosts below example.com; none means all."""
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """What the settings allow."""
+        """Make the rules from the settings."""
         named = settings.mail_allowed_domains
         return cls(
             domains=frozenset(named.split(",")) if named and named != "*" else frozenset(),
@@ -72,14 +72,14 @@ class AddressRules:
         )
 
     def recipients(self, addresses: Sequence[str], *, field: str = "recipients") -> list[str]:
-        """The addresses as mails carry them (ASCII), each once whatever its case.
+        """Return the addresses in ASCII form, without repetitions in another case.
 
         Raises:
-            Rejected: one is no address or goes to a domain that is not allowed, or they are too many.
+            Rejected: an address is invalid or its domain is not allowed, or there are too many.
         """
         if len(addresses) > MAX_RECIPIENTS:
             raise Rejected(
-                f"{len(addresses)} addresses; at most {MAX_RECIPIENTS} are allowed",
+                f"there are {len(addresses)} addresses; allowed: at most {MAX_RECIPIENTS}",
                 code="too_many_recipients",
                 field=field,
             )
@@ -87,10 +87,10 @@ class AddressRules:
         return list({address.casefold(): address for address in checked}.values())
 
     def recipient(self, address: str, *, field: str) -> str:
-        """One address as mails carry it.
+        """Return one address in ASCII form.
 
         Raises:
-            Rejected: it is none, or its domain is not allowed.
+            Rejected: the address is invalid, or its domain is not allowed.
         """
         try:
             found = validate_email(
@@ -106,14 +106,14 @@ class AddressRules:
             ) from error
         if not self.mails:
             raise Rejected(
-                "mails to recipients are not offered here; operators: name their domains in "
-                "EXPORTER_MAIL_ALLOWED_DOMAINS, or * for any",
+                "this service does not send mails to recipients; leave recipients out. Operators: set their "
+                "domains in EXPORTER_MAIL_ALLOWED_DOMAINS, or * for all",
                 code="recipient_not_allowed",
                 field=field,
             )
         if self.domains and not self.domains & {found.domain.lower(), found.ascii_domain.lower()}:
             raise Rejected(
-                f"mails must not go to {found.domain}",
+                f"mails to {found.domain} are not allowed",
                 code="recipient_not_allowed",
                 field=field,
                 allowed=sorted(self.domains),
@@ -121,14 +121,15 @@ class AddressRules:
         return str(found.ascii_email)
 
     def webhook(self, url: str, *, field: str = "webhook") -> str:
-        """The URL, if it is one that may be called. Where its name leads is found out when it is called.
+        """Return the URL if the rules allow it. The IP addresses of its host are checked at each call.
 
         Raises:
-            Rejected: it is no such URL, or webhooks are not offered.
+            Rejected: the URL is invalid or not allowed, or webhooks are not set up.
         """
         if not self.webhooks:
             raise Rejected(
-                "webhooks are not offered here; operators: set EXPORTER_WEBHOOK_SECRET",
+                "this service does not send webhooks; leave webhook out. "
+                "Operators: set EXPORTER_WEBHOOK_SECRET",
                 code="webhooks_not_offered",
                 field=field,
             )
@@ -136,31 +137,32 @@ class AddressRules:
         schemes = ["https", "http"] if self.private else ["https"]
         if parts is None or parts.scheme not in schemes or len(url.encode()) > MAX_URL:
             raise Rejected(
-                f"{url!r:.100} is not a webhook: an absolute URL of at most {MAX_URL} bytes, "
-                "without user name, password or fragment; schemes",
+                f"{url!r:.100} is not the URL of a webhook; expected an absolute URL of at most "
+                f"{MAX_URL} bytes, "
+                "without user name, password or fragment, with one of these schemes",
                 code="bad_webhook",
                 field=field,
                 allowed=schemes,
             )
         if self.hosts and not _is_among(parts.hostname or "", self.hosts):
             raise Rejected(
-                f"webhooks must not go to {parts.hostname}",
+                f"webhooks to {parts.hostname} are not allowed",
                 code="webhook_not_allowed",
                 field=field,
                 allowed=self.hosts,
             )
-        if not self.private and not _may_be_public(parts.hostname or ""):
+        if not self.private and not _can_be_public(parts.hostname or ""):
             raise Rejected(f"{parts.hostname} is not a public host", code="webhook_not_public", field=field)
         return url
 
 
 def receiver_url(url: str) -> str:
-    """What identifies a receiver of webhooks: its URL without the query, which differs from job to job."""
+    """Return the URL that identifies a receiver: without the query, which can differ between jobs."""
     return url.partition("?")[0]
 
 
 def host_of(url: str) -> str:
-    """The host and port that a webhook's URL names, in lower case."""
+    """Return the host and port of a webhook's URL in lower case."""
     parts = urlsplit(url)
     return parts.netloc.rpartition("@")[2].lower()
 
@@ -191,7 +193,7 @@ def _split(url: str) -> SplitResult | None:
     return parts if usable and "@" not in parts.netloc and not parts.fragment else None
 
 
-def _may_be_public(host: str) -> bool:
+def _can_be_public(host: str) -> bool:
     try:
         return is_public(host)
     except ValueError:
@@ -199,17 +201,17 @@ def _may_be_public(host: str) -> bool:
 
 
 def networks(text: str | None) -> tuple[Network, ...]:
-    """The networks of a setting that names them with commas between."""
+    """Parse the networks of a setting, which are separated by commas."""
     return tuple(ip_network(part, strict=False) for part in (text or "").split(",") if part)
 
 
 def is_public(address: str, denied: Sequence[Network] = ()) -> bool:
-    """Whether an IP address is one of the public Internet, also if it is only a way to write another one.
+    """Return whether an IP address belongs to the public Internet and is not in ``denied``.
 
-    Addresses in ``denied`` are not.
+    An IPv6 address that contains an IPv4 address is public only if that one is public too.
 
     Raises:
-        ValueError: it is no IP address.
+        ValueError: the text is not an IP address.
     """
     found = ip_address(address)
     if isinstance(found, IPv6Address):
@@ -220,7 +222,7 @@ def is_public(address: str, denied: Sequence[Network] = ()) -> bool:
             return is_public(str(inner), denied) and not _is_in(found, denied)
         if found not in _UNICAST:
             return False
-    return found.is_global and not found.is_multicast and not _is_in(found, (*SPECIAL, *denied))
+    return found.is_global and not found.is_multicast and not _is_in(found, (*SPECIAL_NETWORKS, *denied))
 
 
 def _is_in(address: IPv4Address | IPv6Address, networks: Sequence[Network]) -> bool:

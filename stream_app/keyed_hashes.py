@@ -1,4 +1,4 @@
-"""Keys for one purpose each, derived from a secret: whoever learns one can do nothing with it elsewhere."""
+"""Derives keys from a secret, each for one purpose: a leaked key is useless for other purposes."""
 
 import hashlib
 import hmac
@@ -12,7 +12,7 @@ from stream_app.settings import Settings
 
 
 def derive_key(secret: str, purpose: str) -> bytes:
-    """32 bytes for ``purpose`` (HKDF with SHA-256, RFC 5869); the same for the same two texts."""
+    """Return 32 bytes for ``purpose`` (HKDF with SHA-256, RFC 5869). The same texts yield the same key."""
     return HKDF(SHA256(), 32, salt=None, info=f"streaming-exporter/{purpose}".encode()).derive(
         secret.encode()
     )
@@ -26,10 +26,10 @@ class AddressHash:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """With a key that is derived from the secret for links or, without one, that for tokens."""
+        """Make one with a key from the secret for links or, if that is not set, the secret for tokens."""
         secret = settings.link_secret or settings.jwt_secret
         return cls(derive_key(secret.get_secret_value(), "addresses in logs"))
 
     def __call__(self, address: str) -> str:
-        """16 hexadecimal digits, the same for every case of an address."""
+        """Return 16 hexadecimal digits. Upper and lower case of an address yield the same digits."""
         return hmac.new(self.key, address.lower().encode(), hashlib.sha256).hexdigest()[:16]

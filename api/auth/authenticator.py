@@ -1,4 +1,4 @@
-"""Who asks: bearer tokens (JWT), and what their roles allow."""
+"""Authenticates users by bearer tokens (JWT), and defines what their roles allow."""
 
 import time
 from dataclasses import dataclass, field
@@ -19,55 +19,55 @@ from stream_app.exposure import ANY, refuse_open_key_set
 from stream_app.settings import Settings
 
 ALL_ROWS = "exports:all"
-"""May ask for rows of every user."""
+"""Role that can export the rows of all users."""
 ADMIN = "exports:admin"
-"""May see and cancel every job, and whatever :data:`ALL_ROWS` may."""
+"""Role that can see and cancel every job, and everything that :data:`ALL_ROWS` can do."""
 OPERATE = "exports:operate"
-"""May see how every job stands and cancel it, without files, filters, addresses or rows."""
+"""Role that can see the status of every job and cancel it, without files, filters, addresses or rows."""
 
 SKEW_SECONDS = 10
-"""How far ahead the clock of whoever issued a token may be."""
+"""How far the clock of the issuer of a token can be ahead."""
 MAX_TOKEN_LENGTH = 8192
 MAX_CACHED_TOKENS = 4096
-"""Verified tokens that are not verified again until they expire or their key goes."""
+"""Limit of verified tokens in the cache. They are used until they expire or their key is removed."""
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """The bearer of a valid token."""
+    """The user of a valid token."""
 
     id: str
     roles: frozenset[str]
     expires: float = field(default=inf, compare=False)
-    """When the token does, in seconds since 1970: nothing that lasts may last longer."""
+    """When the token expires, in seconds since 1970. An event stream ends then too."""
 
     @property
     def is_admin(self) -> bool:
-        """Whether every job is theirs to see."""
+        """Return whether the user can see every job with its data."""
         return ADMIN in self.roles
 
     @property
     def is_operator(self) -> bool:
-        """Whether they may know how every job stands, and cancel it."""
+        """Return whether the user can see the status of every job, and cancel it."""
         return not self.roles.isdisjoint({OPERATE, ADMIN})
 
     @property
     def can_export_all(self) -> bool:
-        """Whether scope ``all`` is open to them."""
+        """Return whether the user can export with scope ``all``."""
         return not self.roles.isdisjoint({ALL_ROWS, ADMIN})
 
     @property
     def data_owner(self) -> str | None:
-        """The user whose jobs they see with all that is in them; ``None``: everybody's."""
+        """Return the id of the user whose jobs they can see with data; ``None`` for all users."""
         return None if self.is_admin else self.id
 
     @property
     def status_owner(self) -> str | None:
-        """The user whose jobs they see at least the state of; ``None``: everybody's."""
+        """Return the id of the user whose jobs' status they can see; ``None`` for all users."""
         return None if self.is_operator else self.id
 
     def can_see_data(self, owner: str) -> bool:
-        """Whether what is in the jobs of ``owner`` is theirs to see."""
+        """Return whether they can see the data of the jobs of ``owner``."""
         return self.is_admin or self.id == owner
 
 
@@ -77,14 +77,13 @@ class Authenticator:
     def __init__(self, settings: Settings, keys: Keys) -> None:
         """
         Raises:
-            UnsafeSettings: the identity provider signs for other applications too, and nothing says which
-                tokens are meant for this one.
+            UnsafeSettings: the settings accept the tokens of other applications of the identity provider.
         """
         refuse_open_key_set(settings)
         self._keys = keys
         self._user_claim = settings.jwt_user_claim
         self._roles_claim = settings.jwt_roles_claim
-        self._longest = settings.jwt_max_lifetime_seconds
+        self._max_lifetime = settings.jwt_max_lifetime_seconds
         required: dict[str, Any] = {"exp": {"essential": True}}
         for claim, value in (("aud", settings.jwt_audience), ("iss", settings.jwt_issuer)):
             if value and value != ANY:
@@ -93,11 +92,11 @@ class Authenticator:
         self._verified: dict[str, tuple[dict[str, Any], Key, User]] = {}
 
     async def user(self, token: str) -> User:
-        """The bearer of ``token``.
+        """Return the user of ``token``.
 
         Raises:
-            Problem: 401, without a word on which check failed beyond expiry.
-            Retryable: the identity provider's keys cannot be fetched.
+            Problem: 401. The text names no failed check except the expiry.
+            Retryable: the keys of the identity provider cannot be fetched.
         """
         if len(token) > MAX_TOKEN_LENGTH:
             raise _unauthorized("The token is not valid")
@@ -120,14 +119,14 @@ class Authenticator:
         return user
 
     async def bearer(self, header: str) -> User:
-        """The bearer of the token in an ``Authorization`` header; raises what :meth:`user` raises."""
+        """Return the user of the token in an ``Authorization`` header; raises the errors of :meth:`user`."""
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise _unauthorized("Send a bearer token: Authorization: Bearer …", error=None)
         return await self.user(token.strip())
 
     async def _known(self, token: str) -> User | None:
-        """The bearer, if the token was verified before and its key is still the one to use."""
+        """Return the cached user of a verified token if its key is still valid."""
         if (seen := self._verified.get(token)) is None:
             return None
         header, key, user = seen
@@ -142,7 +141,7 @@ class Authenticator:
         check_kind(header, claims)
         expires = expiry(claims.get("exp"))
         self._claims.validate(claims)
-        check_lifetime(claims, time.time(), self._longest, SKEW_SECONDS)
+        check_lifetime(claims, time.time(), self._max_lifetime, SKEW_SECONDS)
         user = User(
             _subject(at_path(claims, self._user_claim)), _roles(at_path(claims, self._roles_claim)), expires
         )
@@ -153,17 +152,19 @@ class Authenticator:
 
 
 class Bearer(SecurityBase):
-    """The dependency that yields the bearer of the request's token, and describes how to send one.
+    """The dependency that returns the user of the request's token, and describes the token for OpenAPI.
 
-    One dependency rather than a chain of them: solving each costs as much as checking a known token.
+    It is one dependency and not a chain of them, because each costs as much as the check of a cached token.
     """
 
     def __init__(self) -> None:
         self.scheme_name = "bearer"
-        self.model = HTTPBearerModel(bearerFormat="JWT", description="`exporter token` signs one")
+        self.model = HTTPBearerModel(
+            bearerFormat="JWT", description="`exporter token` signs a token for development"
+        )
 
     async def __call__(self, request: Request) -> User:
-        """The user; raises what :meth:`Authenticator.user` raises."""
+        """Return the user; raises the errors of :meth:`Authenticator.user`."""
         user: User | None = getattr(request.state, "user", None)
         if user is None:
             authenticator: Authenticator = request.app.state.services.authenticator
@@ -180,7 +181,7 @@ def _unauthorized(detail: str, *, error: str | None = "invalid_token") -> Proble
 
 
 def _subject(value: object) -> str:
-    """The user's id, as long as it can be stored."""
+    """Return the user's id if it can be stored."""
     if not isinstance(value, str) or not 1 <= len(value) <= 255 or "\0" in value or not _is_encodable(value):
         raise _unauthorized("The token's subject cannot be used as a user id")
     return value
@@ -195,7 +196,7 @@ def _is_encodable(text: str) -> bool:
 
 
 def _roles(value: object) -> frozenset[str]:
-    """A list of names, or one text of them as OAuth scopes are written."""
+    """Return the roles from a list, or from a text with blanks between them, as OAuth writes scopes."""
     if isinstance(value, str):
         return frozenset(value.split())
     return (

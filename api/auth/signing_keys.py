@@ -1,4 +1,4 @@
-"""The keys that bearer tokens are checked with: one shared secret, or a provider's published set."""
+"""The keys that verify bearer tokens: one shared secret, or the key set of an identity provider."""
 
 import asyncio
 import json
@@ -15,60 +15,60 @@ from streaming_exporter.errors import Retryable
 log = structlog.get_logger(__name__)
 
 FRESH_SECONDS = 300.0
-"""How long a published set is used before it is asked for again."""
+"""Age after which a key set is fetched again."""
 STALE_SECONDS = 3600.0
-"""How long a published set is used at most, while no newer one can be had."""
+"""Age after which a key set is not used any more, even if no newer one can be fetched."""
 FETCH_SECONDS = 10.0
-"""How long the provider may take to answer."""
+"""Time-out of fetching a key set."""
 PAUSE_SECONDS = 10.0
-"""Time between two fetches, however many tokens name keys that nobody knows."""
+"""Shortest time between two fetches, however many tokens name unknown keys."""
 
 MAX_SET_BYTES = 1024 * 1024
-"""A published set that is larger is not read to its end."""
+"""Limit of the size of a key set."""
 MIN_RSA_BITS = 2048
-"""Shorter keys can be factored by those with means (NIST SP 800-131A)."""
+"""Shorter RSA keys are not secure (NIST SP 800-131A)."""
 
 ALGORITHMS: dict[type[Key], frozenset[str]] = {
     RSAKey: frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}),
     ECKey: frozenset({"ES256", "ES384", "ES512"}),
     OKPKey: frozenset({"EdDSA", "Ed25519"}),
 }
-"""What each type of published key may sign with. There is no HMAC: everybody knows a public key."""
+"""Algorithms that each type of key can sign with. HMAC is not allowed, because public keys are no secrets."""
 
 
 class UnknownKey(Exception):
-    """No key here fits the token's header."""
+    """No key fits the token's header."""
 
 
 class Keys(Protocol):
-    """Finds the key that a token's header asks for."""
+    """Finds the key that a token's header names."""
 
     async def find(self, header: dict[str, Any]) -> Key:
-        """The key, whose use of the header's ``alg`` is allowed.
+        """Return the key; it allows the header's ``alg``.
 
         Raises:
-            UnknownKey: there is none.
-            Retryable: the provider cannot be reached.
+            UnknownKey: there is no such key.
+            Retryable: the identity provider is unavailable.
         """
 
 
 class SharedSecret:
-    """HS256 with one secret, and nothing else."""
+    """One secret, which is valid only for HS256."""
 
     def __init__(self, secret: str) -> None:
         self._key = OctKey.import_key(secret)
 
     async def find(self, header: dict[str, Any]) -> Key:
-        """The secret, for HS256."""
+        """Return the secret if the algorithm is HS256."""
         if header.get("alg") != "HS256":
             raise UnknownKey
         return self._key
 
 
 class PublishedKeys:
-    """The set at a JWKS URL: kept for a while, fetched anew when a token names a key that is not in it.
+    """The key set at a JWKS URL. It is cached, and fetched again when a token names an unknown key.
 
-    While the provider is slow or away, the keys that are known go on being used, for a bounded time.
+    While the provider is slow or unavailable, the known keys are used for a limited time.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class PublishedKeys:
         self._failure = ""
 
     async def find(self, header: dict[str, Any]) -> Key:
-        """The published key of that id, if it may sign that way."""
+        """Return the key with the id in the header, if it allows the header's algorithm."""
         found = self._match(header) if self._usable else None
         if found is None:
             await self._refreshed()
@@ -123,12 +123,12 @@ class PublishedKeys:
         if (fetching := self._refresh()) is not None:
             await asyncio.shield(
                 fetching
-            )  # others wait for it too: a request that is given up must not end it
+            )  # others wait for it too, so a cancelled request must not cancel it
         if not self._usable:
             raise Retryable(f"identity provider: {self._failure}")
 
     def _refresh(self) -> asyncio.Task[None] | None:
-        """The one fetch for everybody who asks meanwhile; ``None``: it was tried a moment ago."""
+        """Return the running or a new fetch, which all callers share; ``None`` shortly after a failed one."""
         if self._fetching is None or self._fetching.done():
             if time.monotonic() - self._tried < self._pause:
                 return None
@@ -140,7 +140,7 @@ class PublishedKeys:
         try:
             async with asyncio.timeout(FETCH_SECONDS):
                 keys = _public_keys(json.loads(await self._download()))
-            if not keys:  # it never replaces a set that has some
+            if not keys:  # an empty set never replaces the known keys
                 raise ValueError("the set has no key that can be used")
             self._keys = keys
             self._fetched = time.monotonic()
@@ -151,10 +151,10 @@ class PublishedKeys:
             log.warning("jwks.fetch_failed", url=self._url, error=repr(error))
             self._failure = repr(error)
             if not self._usable:
-                self._tried = float("-inf")  # without keys nobody is let in: the next request tries again
+                self._tried = float("-inf")  # without keys all tokens fail, so the next request tries again
 
     async def _download(self) -> bytes:
-        """The set as it is published, up to :data:`MAX_SET_BYTES`."""
+        """Download the key set, up to :data:`MAX_SET_BYTES`."""
         content = b""
         async with self._http.stream("GET", self._url) as response:
             response.raise_for_status()
@@ -166,7 +166,7 @@ class PublishedKeys:
 
 
 def _public_keys(document: dict[str, Any]) -> list[Key]:
-    """Those of a known type; RFC 7517, section 5, wants the others ignored."""
+    """Return the keys of known types. RFC 7517, section 5, requires to ignore the others."""
     keys: list[Key] = []
     for item in document["keys"]:
         try:

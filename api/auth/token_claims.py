@@ -1,24 +1,24 @@
-"""What tokens say: claims found by path, and tokens that are not for calling an API. Pure."""
+"""Claims of tokens: finds them by path, and refuses tokens that are not access tokens. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
 
 ACCESS_TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
-"""Values of the header ``typ`` that tokens for an API have (RFC 7519, RFC 9068), in lower case."""
+"""Values of the header ``typ`` of access tokens (RFC 7519, RFC 9068), in lower case."""
 LATEST = 253_402_300_799
-"""The last second of the year 9999: nothing expires later."""
+"""The last second of the year 9999, the latest possible expiry."""
 
 
 class BadClaims(ValueError):
-    """The token is not one for calling this API."""
+    """The token is not an access token for this API."""
 
 
 def at_path(claims: Mapping[str, Any], path: str) -> Any:
-    """The claim at ``path``; ``None``: there is none.
+    """Return the claim at ``path``, or ``None``.
 
-    A claim of exactly that name comes first, so that names with dots in them, such as
-    ``https://example.com/roles``, need no quoting. Otherwise each dot leads into an object
-    (``realm_access.roles``, ``resource_access.my.client.roles``): the longest name that fits is taken.
+    A claim with exactly this name comes first, so names with dots, such as ``https://example.com/roles``,
+    need no quotes. Otherwise each dot separates the name of an object from a name inside it
+    (``realm_access.roles``, ``resource_access.my.client.roles``). The longest name that exists is used.
     """
     return _below(claims, path.split("."))
 
@@ -36,50 +36,50 @@ def _below(content: Any, parts: list[str]) -> Any:
 
 
 def check_kind(header: Mapping[str, Any], claims: Mapping[str, Any]) -> None:
-    """Let only access tokens through.
+    """Refuse tokens that are not access tokens.
 
-    An identity provider signs others with the same keys: ID tokens (OpenID Connect), logout tokens
-    (Back-Channel Logout), refresh tokens (Keycloak). None of them is meant for an API.
+    An identity provider signs other tokens with the same keys: ID tokens (OpenID Connect), logout tokens
+    (Back-Channel Logout), refresh tokens (Keycloak). APIs must not accept them.
 
     Raises:
-        BadClaims: it is one of those.
+        BadClaims: the token is one of those.
     """
     kind = header.get("typ")
     if kind is not None and (not isinstance(kind, str) or kind.lower() not in ACCESS_TYPES):
         raise BadClaims("typ of the header")
-    said = claims.get("typ")  # Keycloak: Bearer, ID, Refresh, Offline, Logout
-    if said is not None and said != "Bearer":
+    typ_claim = claims.get("typ")  # Keycloak: Bearer, ID, Refresh, Offline, Logout
+    if typ_claim is not None and typ_claim != "Bearer":
         raise BadClaims("typ")
     if claims.get("token_use", "access") != "access":  # Cognito
         raise BadClaims("token_use")
     if any(name in claims for name in ("at_hash", "c_hash", "s_hash", "events")):
         raise BadClaims("claims of an ID token or a logout token")
-    is_access = said == "Bearer" or (isinstance(kind, str) and "at+jwt" in kind.lower())
+    is_access = typ_claim == "Bearer" or (isinstance(kind, str) and "at+jwt" in kind.lower())
     if "nonce" in claims and not is_access:
         raise BadClaims("nonce")
 
 
 def expiry(value: object) -> float:
-    """``exp`` in seconds since 1970.
+    """Return ``exp`` in seconds since 1970.
 
     Raises:
-        BadClaims: it is no moment.
+        BadClaims: the value is not a time.
     """
     return _moment(value, "exp")
 
 
-def check_lifetime(claims: Mapping[str, Any], now: float, longest: float | None, leeway: float) -> None:
-    """Refuse a token that is valid for longer than ``longest`` seconds.
+def check_lifetime(claims: Mapping[str, Any], now: float, limit: float | None, leeway: float) -> None:
+    """Refuse a token with a lifetime above ``limit`` seconds, counted from ``iat`` or from ``now``.
 
     Raises:
-        BadClaims: it is, by ``iat`` or from ``now``.
+        BadClaims: the lifetime is too long.
     """
-    if longest is None:
+    if limit is None:
         return
     begins = [now]
     if "iat" in claims:
         begins.append(_moment(claims["iat"], "iat"))
-    if expiry(claims["exp"]) - min(begins) > longest + leeway:
+    if expiry(claims["exp"]) - min(begins) > limit + leeway:
         raise BadClaims("valid for too long")
 
 

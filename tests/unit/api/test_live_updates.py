@@ -53,7 +53,7 @@ class Records:
 async def test_a_fault_that_nobody_foresaw_ends_the_streams_and_is_known(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Q9: no listener waits for ever beside a live_updates that is dead, and the live_updates goes on."""
+    """Q9: no listener waits for ever after live updates have failed, and they continue."""
     monkeypatch.setattr(feeds, "RETRY_SECONDS", 0.05)
     records = Records()
     live_updates = LiveUpdates(records)  # type: ignore[arg-type]

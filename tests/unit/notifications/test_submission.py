@@ -36,7 +36,7 @@ def test_recipients_are_kept_as_mails_carry_them() -> None:
         (
             {"recipients": ["a@other.org"]},
             "recipient_not_allowed",
-            "recipients.0: mails must not go to other.org; allowed: example.com",
+            "recipients.0: mails to other.org are not allowed; allowed: example.com",
         ),
         ({"recipients": "a@example.com"}, "invalid_request", "recipients: "),
         ({"recipients": [5]}, "invalid_request", "recipients.0: "),
