@@ -85,8 +85,10 @@ def write_line(entry: AuditEntry, scope: Scope, status: int) -> None:
         "client": client[0] if client else None,
     }
     # Health checks come every few seconds, and they read and change no data of users.
-    write = log.debug if path in HEALTH_PATHS and status < 400 else log.info
-    write("call.audited", **line)
+    if path in HEALTH_PATHS and status < 400:
+        log.debug("call.audited", **line)
+    else:
+        log.info("call.audited", **line)
 
 
 def _named(scope: Scope) -> str | None:

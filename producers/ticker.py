@@ -53,10 +53,10 @@ class Ticker:
                 try:
                     await self._publish(tick_event(minute, source=SOURCE))
                 except PublishError as error:
-                    log.warning("tick %s is late: %s", minute.isoformat(), error)
+                    log.warning("tick.publish_failed: %s: %s", minute.isoformat(), error)
                     nap = self._retry_seconds
                 else:
-                    log.info("tick %s", minute.isoformat())
+                    log.info("tick.published: %s", minute.isoformat())
                     last, nap = minute, 0
             await _wait(stop, nap)
 

@@ -13,6 +13,7 @@ from stream_app.exports.filters import COMPARISONS, LISTS, TEXTUAL
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.settings import Settings
 from streaming_exporter.events import EventType, Topic
+from tests.documents import DOCUMENTS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -73,3 +74,40 @@ def test_links_lead_somewhere() -> None:
     for document in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]:
         for target in re.findall(r"\]\((?!http)([^)#]+)", document.read_text()):
             assert (document.parent / target).exists(), f"{document}: {target}"
+
+
+TO_BE_WRITTEN = {"stream_app/exports/formats/wiki.py"}
+"""Files that a reader of the tutorial makes."""
+
+PACKAGES = (
+    "api",
+    "bench",
+    "deploy",
+    "dev",
+    "observe",
+    "producers",
+    "requirements",
+    "stream_app",
+    "tests",
+    "tools",
+)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_paths_that_are_named_exist(document: Path) -> None:
+    folders = "|".join((*PACKAGES, "docs", "streaming_exporter"))
+    text = re.sub(r"```.*?```", "", document.read_text("utf-8"), flags=re.DOTALL)
+    for path in re.findall(rf"`((?:{folders})/[\w./-]*)`", text):
+        assert (ROOT / path).exists() or path in TO_BE_WRITTEN, f"{document.name}: {path}"
+
+
+def test_decisions_are_numbered_without_gaps_and_listed() -> None:
+    records = sorted(path.name for path in (ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+    assert [int(name[:4]) for name in records] == list(range(1, len(records) + 1))
+    listed = re.findall(
+        r"^(\d+)\. \[(.*)\]\((.*)\)$", (ROOT / "docs" / "decisions" / "README.md").read_text("utf-8"), re.M
+    )
+    assert [name for *_, name in listed] == records
+    for number, title, name in listed:
+        heading = (ROOT / "docs" / "decisions" / name).read_text("utf-8").partition("\n")[0]
+        assert heading == f"# {number}. {title}"

@@ -1,0 +1,99 @@
+"""Each log event is a noun and a verb, and stands in the table of docs/log_events.md with its levels."""
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("api", "producers", "stream_app", "streaming_exporter")
+LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
+EVENT = re.compile(r"[a-z][a-z_]*\.[a-z][a-z_]*")
+LOGGERS = {"log", "bound"}
+"""Names of loggers; ``bound`` has fields of its own."""
+
+ANY = "*"
+"""Stands for the part of an event that the code computes."""
+
+
+def calls(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
+    """The level and the first argument of each call that writes a log line.
+
+    ``repeat`` of stream_app/periodic.py writes two events, which begin with the name that it is given.
+    """
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id="repeat"), args=[ast.Constant(value=str(name)), *_]):
+                yield "warning", ast.Constant(f"{name}.failed")
+                yield "error", ast.Constant(f"{name}.crashed")
+            case ast.Call(func=ast.Attribute(value=logger, attr=level), args=[first, *_]) if level in LEVELS:
+                named = isinstance(logger, ast.Name) and logger.id in LOGGERS
+                if named or EVENT.fullmatch(event_of(first).replace(ANY, "x")):
+                    yield level, first
+
+
+def event_of(argument: ast.expr) -> str:
+    """The event that an argument stands for; a part that is computed becomes :data:`ANY`."""
+    match argument:
+        case ast.Constant(value=str(text)):
+            return text.partition(":")[0]
+        case ast.JoinedStr(values=parts):
+            return "".join(str(part.value) if isinstance(part, ast.Constant) else ANY for part in parts)
+    return ast.unparse(argument)
+
+
+def written() -> dict[str, set[str]]:
+    """Every event in the code and its levels. An exception is logged as an error."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            if path == ROOT / "stream_app" / "periodic.py":
+                continue  # its callers name the events
+            for level, argument in calls(ast.parse(path.read_text("utf-8"))):
+                found[event_of(argument)].add("error" if level == "exception" else level)
+    return found
+
+
+def documented() -> dict[str, set[str]]:
+    """Every event of the table and its levels."""
+    text = (ROOT / "docs" / "log_events.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([^`]+)` \| ([a-z, ]+) \| ([^|]+) \|$", text, re.MULTILINE)
+    assert rows == sorted(rows), "the events stand in the order of their names"
+    assert len(rows) == len({row[0] for row in rows})
+    assert all(meaning.strip() for *_, meaning in rows)
+    return {event: set(levels.split(", ")) for event, levels, _ in rows}
+
+
+def matches(pattern: str, event: str) -> bool:
+    """Whether an event of the table is one that the code can write by this pattern."""
+    return re.fullmatch(re.escape(pattern).replace(re.escape(ANY), "[a-z_]+"), event) is not None
+
+
+def test_each_event_is_a_noun_and_a_verb() -> None:
+    assert [event for event in written() if not EVENT.fullmatch(event.replace(ANY, "x"))] == []
+
+
+def test_every_event_of_the_code_is_in_the_table_with_its_levels() -> None:
+    table = documented()
+    fixed = {event: levels for event, levels in written().items() if ANY not in event}
+    assert {event: table.get(event) for event in fixed if not fixed[event] <= table.get(event, set())} == {}
+    for pattern in written().keys() - fixed.keys():
+        assert [event for event in table if matches(pattern, event)], pattern
+
+
+def test_the_table_has_no_event_that_the_code_does_not_write() -> None:
+    patterns = written()
+    for event, levels in documented().items():
+        by_code = set().union(*(patterns[pattern] for pattern in patterns if matches(pattern, event)))
+        assert levels <= by_code, event
+
+
+def test_every_module_that_writes_a_log_calls_its_logger_log() -> None:
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            text = path.read_text("utf-8")
+            for name in re.findall(
+                r"^(\w+)(?:: [\w.]+)? = (?:structlog\.get_logger|logging\.getLogger)\(", text, re.M
+            ):
+                assert name == "log", path
