@@ -10,7 +10,7 @@ from stream_app.settings import Settings
 
 
 def _add_trace_ids(_: object, __: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Which trace a line belongs to, as the traces themselves have it."""
+    """Add the ids of the current trace and span to a log line."""
     return {**tracing.trace_ids(tracing.current_span().traceparent), **line}
 
 
@@ -25,7 +25,7 @@ def configure(settings: Settings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     rendering: list[structlog.typing.Processor] = (
-        # Without local variables: a traceback must not show a token that one of them holds.
+        # A traceback must not show local variables, because they can hold a token.
         [
             structlog.dev.ConsoleRenderer(
                 exception_formatter=structlog.dev.RichTracebackFormatter(show_locals=False)

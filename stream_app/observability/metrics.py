@@ -1,7 +1,7 @@
-"""Every metric of the service, and the few words that its labels may have.
+"""All metrics of the service, and the allowed values of their labels.
 
-Labels are bounded: what a user may choose freely is counted as :data:`OTHER`, and nobody's id is a label.
-Metrics are counted in the process that they are about; what only the database knows is in :data:`QUEUE`.
+The number of label values is bounded: unknown names are counted as :data:`OTHER`, and ids are never labels.
+Each process counts its own metrics. Metrics that are read from the state database are in :data:`QUEUE`.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ LOOP_LAG_INTERVAL = 0.25
 """Seconds between two measurements of the event loop."""
 
 OTHER = "other"
-"""The label of a dataset or format that is not known here."""
+"""Label of a dataset or format that is not known here."""
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600)
 LAGS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -33,52 +33,54 @@ SIZES = tuple(float(1024 * 4**power) for power in range(13))
 RATES = (100, 1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000)
 
 PROCESS = CollectorRegistry()
-"""What worker and API both count."""
+"""Metrics of workers and of APIs."""
 WORKER = CollectorRegistry()
-"""What a worker counts."""
+"""Metrics of a worker."""
 QUEUE = CollectorRegistry()
-"""What the API reads from the state database; every API says the same."""
+"""Metrics that the API reads from the state database. All APIs have the same values."""
 
 ProcessCollector(registry=PROCESS)
 ERRORS = Counter(
     "exporter_errors",
-    "Errors of a part, by what is done about them",
+    "Errors of another system, by part and kind",
     ["part", "kind"],
     registry=PROCESS,
 )
 LOOP_LAG = Histogram(
     "exporter_event_loop_lag_seconds",
-    "How much later than asked for the event loop wakes a sleeper",
+    "Delay of a timer of the event loop",
     buckets=LAGS,
     registry=PROCESS,
 )
 
 JOBS = Counter(
     "exporter_jobs_ended",
-    "Jobs whose terminal state was recorded, each once",
+    "Jobs that have ended, each counted once",
     ["state", "dataset", "format"],
     registry=WORKER,
 )
 FAILURES = Counter(
     "exporter_job_failures",
-    "Failed jobs, by whether the request or the service was at fault",
+    "Failed jobs, by cause: request or service",
     ["cause"],
     registry=WORKER,
 )
 ADMISSION_LAG = Histogram(
     "exporter_admission_lag_seconds",
-    "From the time of a request event to the commit of its job",
+    "Time from a request event to the admission of its job",
     buckets=LAGS,
     registry=WORKER,
 )
 CLAIMS = Counter("exporter_claims", "Attempts that were claimed", ["attempt"], registry=WORKER)
 LEASES_LOST = Counter("exporter_leases_lost", "Attempts that lost their lease", registry=WORKER)
-RETRIES = Counter("exporter_retries", "Jobs that went back to pending, by why", ["reason"], registry=WORKER)
-SLOTS = Gauge("exporter_slots", "Exports that the worker may run at a time", registry=WORKER)
-SLOTS_RUNNING = Gauge("exporter_slots_running", "Exports that run now", registry=WORKER)
+RETRIES = Counter(
+    "exporter_retries", "Jobs that went back to pending, by reason", ["reason"], registry=WORKER
+)
+SLOTS = Gauge("exporter_slots", "Exports that the worker can run at a time", registry=WORKER)
+SLOTS_RUNNING = Gauge("exporter_slots_running", "Exports that are running", registry=WORKER)
 DURATION = Histogram(
     "exporter_export_duration_seconds",
-    "From the claim of a completed attempt to its sealed outcome",
+    "Time from the claim of a completed attempt to its sealed outcome",
     ["format"],
     buckets=SECONDS,
     registry=WORKER,
@@ -96,22 +98,24 @@ RATE = Histogram(
     buckets=RATES,
     registry=WORKER,
 )
-DEAD_LETTERS = Counter("exporter_dead_letters", "Messages put aside", ["topic"], registry=WORKER)
+DEAD_LETTERS = Counter(
+    "exporter_dead_letters", "Messages that were moved to the dead-letter topic", ["topic"], registry=WORKER
+)
 DELIVERIES = Counter(
     "exporter_deliveries",
-    "Mails and webhooks, by what became of them",
+    "Deliveries of mails and webhooks, by outcome",
     ["channel", "outcome"],
     registry=WORKER,
 )
 CONSUMER_LAG = Gauge(
     "exporter_consumer_lag",
-    "Messages of this worker's partitions that are not dealt with",
+    "Messages of this worker's partitions that are not processed",
     ["topic"],
     registry=WORKER,
 )
 OFFSETS_LOST = Counter(
     "exporter_offsets_lost",
-    "Partitions whose log does not have the offset to go on from, and that are read from their beginning",
+    "Partitions that are read from their beginning, because the committed offset does not exist",
     ["reason"],
     registry=WORKER,
 )
@@ -125,12 +129,14 @@ UNFINISHED = Gauge(
 )
 OLDEST_PENDING = Gauge(
     "exporter_oldest_pending_seconds",
-    "For how long the job that waits longest could have run; 0 where none waits",
+    "Waiting time of the oldest job that is ready to run; 0 if no job waits",
     registry=QUEUE,
 )
-QUEUE_READ = Gauge("exporter_queue_read", "1 if the state database answered for these", registry=QUEUE)
+QUEUE_READ = Gauge(
+    "exporter_queue_read", "1 if the state database answered when these metrics were read", registry=QUEUE
+)
 
-# A series that begins with its first event has no increase that an alert could see: these begin at 0.
+# A series that starts with its first event has no increase for an alert. So these series start at 0.
 for metric, words in (
     (FAILURES, ("request", "service")),
     (CLAIMS, ("first", "later")),
@@ -145,34 +151,34 @@ REGISTRIES: Mapping[str, tuple[CollectorRegistry, ...]] = {
     "worker": (PROCESS, WORKER),
     "api": (PROCESS, QUEUE),
 }
-"""What each kind of process tells."""
+"""The registries of each kind of process."""
 
 _known_labels: dict[str, frozenset[str]] = {"dataset": frozenset(), "format": frozenset()}
 
 _SERVICE_FAILURE_CODES = frozenset({"internal_error", "outage", "temporarily_unavailable", "worker_lost"})
-"""Codes of failures that no other request would have avoided."""
+"""Codes of failures that no change of the request can avoid."""
 
 
 def set_known_labels(*, datasets: Collection[str], formats: Collection[str]) -> None:
-    """Say which names may be labels: those of the registries."""
+    """Set the names that can be labels: those of the registered datasets and formats."""
     _known_labels["dataset"], _known_labels["format"] = frozenset(datasets), frozenset(formats)
 
 
 def job_labels(dataset: str, format_: str) -> dict[str, str]:
-    """The labels of a job; a name that is not known is :data:`OTHER`."""
+    """Return the labels of a job. An unknown name becomes :data:`OTHER`."""
     given = {"dataset": dataset, "format": format_}
     return {label: name if name in _known_labels[label] else OTHER for label, name in given.items()}
 
 
 def count_ended_job(state: str, job: LifecycleData) -> None:
-    """Count a job whose terminal ``state`` was recorded."""
+    """Count a job that has ended in ``state``."""
     JOBS.labels(state=state, **job_labels(job.export_type, job.format)).inc()
     if job.error is not None:
         FAILURES.labels("service" if job.error.code in _SERVICE_FAILURE_CODES else "request").inc()
 
 
 def observe_export(outcome: LifecycleData, began: float) -> None:
-    """Measure a completed attempt that ``began`` at that moment of :func:`time.monotonic`."""
+    """Measure a completed attempt. ``began`` is its start by :func:`time.monotonic`."""
     seconds = time.monotonic() - began
     kind = job_labels(outcome.export_type, outcome.format)["format"]
     rows = outcome.row_count or 0
@@ -184,18 +190,18 @@ def observe_export(outcome: LifecycleData, began: float) -> None:
 
 
 def observe_admission(asked: datetime | None) -> None:
-    """Measure how long a request that was ``asked`` then has waited to become a job."""
+    """Measure the time from ``asked``, the time of a request, until now."""
     if asked is not None:
         ADMISSION_LAG.observe(max(0.0, (datetime.now(UTC) - asked).total_seconds()))
 
 
 def count_delivery(channel: str, status: str) -> None:
-    """Count what became of an attempt to tell somebody; one that is due again was postponed."""
+    """Count an attempt of a delivery. The status ``pending`` means that it was postponed."""
     DELIVERIES.labels(channel, "postponed" if status == "pending" else status).inc()
 
 
 def set_queue(jobs: Mapping[tuple[str, str, str], int] | None, oldest: float | None) -> None:
-    """Note how many jobs there are of each state, dataset and format; ``None`` where nobody could tell."""
+    """Set the numbers of jobs by state, dataset and format; ``None`` if the database did not answer."""
     QUEUE_READ.set(jobs is not None)
     UNFINISHED.clear()
     for (state, dataset, format_), count in (jobs or {}).items():
@@ -204,7 +210,7 @@ def set_queue(jobs: Mapping[tuple[str, str, str], int] | None, oldest: float | N
 
 
 def set_consumer_lag(behind: Mapping[str, int]) -> None:
-    """Note how many messages of each topic are not dealt with; of other topics this worker has none."""
+    """Set the number of unprocessed messages of each topic. Topics that are not in ``behind`` have none."""
     for topic in CONSUMED_TOPICS:
         CONSUMER_LAG.labels(topic).set(behind.get(topic, 0))
 
@@ -220,7 +226,7 @@ async def measure_loop_lag() -> None:
 
 @contextmanager
 def count_errors(part: str) -> Iterator[None]:
-    """Count what ``part``'s edge made of a library's error; each once, however many edges it passes."""
+    """Count the exceptions that were made from errors of ``part``, each once, also in nested blocks."""
     try:
         yield
     except ExporterError as error:
@@ -232,7 +238,7 @@ def count_errors(part: str) -> Iterator[None]:
 
 
 def registry_for(process: str) -> CollectorRegistry:
-    """Everything that a ``worker`` or an ``api`` tells, as one registry."""
+    """Return one registry with all metrics of a ``worker`` or an ``api``."""
     together = CollectorRegistry()
     for registry in REGISTRIES[process]:
         together.register(registry)
@@ -240,9 +246,9 @@ def registry_for(process: str) -> CollectorRegistry:
 
 
 def serve_metrics(host: str, port: int) -> None:
-    """Serve a worker's metrics over HTTP from a thread of their own, until the process ends.
+    """Serve a worker's metrics over HTTP in a thread, until the process ends.
 
-    Where nobody can listen there, the worker works without: Prometheus says that it is missing.
+    If the address cannot be used, the worker works without metrics. Prometheus reports the missing target.
     """
     try:
         prometheus_client.start_http_server(port, host, registry_for("worker"))

@@ -1,4 +1,4 @@
-"""Where spans go: OpenTelemetry's SDK, set up by its own variables, as its specification has them.
+"""Set-up of tracing: OpenTelemetry's SDK, configured by the standard variables of its specification.
 
 https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 """
@@ -22,28 +22,28 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 SHUTDOWN_SECONDS = 2.0
-"""How long the last spans may take when a process ends; a back end that is away keeps none from its end."""
+"""Time limit for the last spans when a process ends: a missing back end must not delay the end."""
 
 PACKAGE = "streaming-exporter-service"
 
 
 def requested_exporters(environ: Mapping[str, str]) -> list[str]:
-    """Names of exporters; none: tracing is off.
+    """Return the names of the exporters. If there are none, tracing is off.
 
-    The specification's default is to send to a collector on this machine. Here somebody must say so: by an
-    exporter's name, or by where the collector is.
+    The specification's default is a collector on this machine. Here tracing must be requested: by the name
+    of an exporter, or by the address of the collector.
     """
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return []
     places = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     default = "otlp" if any(environ.get(name) for name in places) else "none"
-    said = environ.get("OTEL_TRACES_EXPORTER", "").strip() or default
-    return [name for part in said.split(",") if (name := part.strip()) not in ("", "none")]
+    names = environ.get("OTEL_TRACES_EXPORTER", "").strip() or default
+    return [name for part in names.split(",") if (name := part.strip()) not in ("", "none")]
 
 
 @contextmanager
 def exporting_spans(service: str, instance: str) -> Iterator[None]:
-    """Send spans, if that is asked for, until the block ends, as ``service`` if no variable has a name."""
+    """Send spans until the block ends, if tracing is requested. ``service`` is the default service name."""
     names = requested_exporters(os.environ)
     provider = _provider(names, service, instance) if names else None
     if provider is None:
@@ -59,14 +59,14 @@ def exporting_spans(service: str, instance: str) -> Iterator[None]:
 
 
 def _provider(names: list[str], service: str, instance: str) -> "TracerProvider | None":
-    """Set up as the variables say; ``None`` where they cannot be followed: work goes on without."""
+    """Set up the SDK; ``None`` if that fails: then the process works without tracing."""
     try:
         return _built(names, service, instance)
-    except Exception as error:  # the SDK and exporters of others: what they raise is not documented
+    except Exception as error:  # errors of the SDK and of exporters are not documented
         log.error(
             "tracing.setup_failed",
             error=f"{type(error).__name__}: {error}",
-            correct=f"what is installed (the extra {PACKAGE}[tracing]), or one of these variables",
+            correct=f"the installed packages (the extra {PACKAGE}[tracing]), or one of these variables",
             variables=sorted(name for name in os.environ if name.startswith("OTEL_")),
         )
         return None
@@ -77,13 +77,15 @@ def _built(names: list[str], service: str, instance: str) -> "TracerProvider":
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    # One line for each batch that is lost is enough: there are more for each time that it is tried.
+    # One line for each lost batch is enough. The library also logs each of its tries.
     logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
     own = {"service.name": service, "service.version": version(PACKAGE), "service.instance.id": instance}
     resource = Resource.create().merge(Resource(own)).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     exporters = [_exporter(name) for name in names]
-    for exporter in exporters:  # all are there: a processor has a thread, which nobody would end
+    for exporter in (
+        exporters
+    ):  # only now: a processor has a thread, which an error of another exporter would leave running
         provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider
 
@@ -101,7 +103,7 @@ def _exporter(name: str) -> "SpanExporter":
 
 
 def _shut_down(provider: "TracerProvider") -> None:
-    """Send what is left, for a while: the SDK would wait for half a minute."""
+    """Send the last spans, with a time limit: the SDK's own limit is half a minute."""
     last = threading.Thread(target=provider.shutdown, name="last spans", daemon=True)
     last.start()
     last.join(SHUTDOWN_SECONDS)

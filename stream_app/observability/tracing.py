@@ -1,9 +1,9 @@
-"""Spans, and the context that they hand on; :mod:`stream_app.observability.telemetry` says where they go.
+"""Spans and their context. :mod:`stream_app.observability.telemetry` sets up where they are sent.
 
-Off, as it is unless the standard variables ask for it, nothing of OpenTelemetry is imported, and a
-``traceparent`` (https://www.w3.org/TR/trace-context) is handed on as it came. Names and attributes follow
-OpenTelemetry's conventions where it has some. No attribute holds what a user wrote or who they are: errors
-are told by their kind, since their texts may quote filters and addresses; the log has those, and the ids.
+Tracing is off unless the standard variables request it. Then nothing of OpenTelemetry is imported, and a
+``traceparent`` (https://www.w3.org/TR/trace-context) is passed on unchanged. Names and attributes follow
+OpenTelemetry's conventions. No attribute holds personal data or a user's text: an error is recorded by its
+kind only, because its text can quote filters and addresses. The log has the texts and the ids.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -24,13 +24,13 @@ Kind = Literal["INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"]
 Attributes = Mapping[str, str | int | float | None]
 
 tracer: "trace.Tracer | None" = None
-"""``None``: off. Set by :mod:`stream_app.observability.telemetry` alone."""
+"""``None`` if tracing is off. Only :mod:`stream_app.observability.telemetry` sets it."""
 
 
 class Span:
-    """Something that takes time: ``with span(…)`` ends it, and makes what happens meanwhile part of it.
+    """A span. ``with span(…)`` makes it the current span for the block and then ends it.
 
-    ``traceparent`` is the context that goes on from here.
+    ``traceparent`` is its context, for the next system.
     """
 
     __slots__ = ("_span", "_token", "traceparent")
@@ -54,7 +54,7 @@ class Span:
 
     @contextmanager
     def activate(self) -> Generator[None]:
-        """Make what happens in the block part of it, without an end."""
+        """Make it the current span for the block, without ending it."""
         token = _current.set(self)
         try:
             yield
@@ -62,12 +62,12 @@ class Span:
             _current.reset(token)
 
     def end(self) -> None:
-        """It is over."""
+        """End the span."""
         if self._span is not None:
             self._span.end()
 
     def set_attributes(self, attributes: Attributes, *, name: str | None = None) -> None:
-        """Add what is known by now; ``None`` is not."""
+        """Add attributes, except those that are ``None``. ``name`` replaces the span's name."""
         if self._span is None:
             return
         self._span.set_attributes({key: value for key, value in attributes.items() if value is not None})
@@ -75,7 +75,7 @@ class Span:
             self._span.update_name(name)
 
     def record_error(self, error: Exception | str) -> None:
-        """It went wrong: the kind of error, and where in the code."""
+        """Record an error: its kind and the place in the code."""
         if self._span is None:
             return
         from opentelemetry.trace import StatusCode
@@ -93,14 +93,14 @@ _current: ContextVar[Span] = ContextVar("span", default=NO_SPAN)
 
 
 def current_span() -> Span:
-    """What happens is part of this span."""
+    """Return the current span."""
     return _current.get()
 
 
 def span(
     name: str, *, kind: Kind = "INTERNAL", parent: str | None = None, attributes: Attributes | None = None
 ) -> Span:
-    """Begin a span below ``parent``, a traceparent, or without one below the current span."""
+    """Begin a span below ``parent``, a traceparent. Without one it is below the current span."""
     if tracer is None:
         return Span(None, parent or _current.get().traceparent)
     from opentelemetry import trace
@@ -120,7 +120,7 @@ def span(
 
 @contextmanager
 def end_together(begun: Iterable[Span]) -> Iterator[list[Span]]:
-    """Several that end, and fail, together."""
+    """End several spans after the block, and record its error in all of them."""
     opened = list(begun)
     try:
         yield opened
@@ -135,7 +135,7 @@ def end_together(begun: Iterable[Span]) -> Iterator[list[Span]]:
 
 @contextmanager
 def process_spans(events: Sequence[Event]) -> Iterator[list[Event]]:
-    """Deal with a batch of messages: each has a span in the trace of whoever sent it, and then carries it."""
+    """Open a span for each message of a batch, in its sender's trace. Yields the events with these spans."""
     if tracer is None:
         yield list(events)
         return
@@ -152,20 +152,20 @@ def process_spans(events: Sequence[Event]) -> Iterator[list[Event]]:
 
 
 def send_span(event: Event) -> Span:
-    """Publish ``event``, which is to be :func:`with_trace_context` the span."""
+    """Begin the span for publishing ``event``; :func:`with_trace_context` adds it to the event."""
     attributes = None if tracer is None else _messaging(event, "send")
     return span(f"send {event.topic}", kind="PRODUCER", attributes=attributes)
 
 
 def with_trace_context(event: Event, opened: Span) -> Event:
-    """``event`` with the context of a span."""
+    """Return ``event`` with the context of a span."""
     if event.traceparent == opened.traceparent:
         return event
     return event.model_copy(update={"traceparent": opened.traceparent})
 
 
 def trace_ids(traceparent: str | None) -> dict[str, str]:
-    """``trace_id`` and ``span_id``, as logs have them, if ``traceparent`` is well formed."""
+    """Return ``trace_id`` and ``span_id`` for log lines, or nothing if ``traceparent`` is not valid."""
     found = match(traceparent)
     return {"trace_id": found["trace_id"], "span_id": found["span_id"]} if found else {}
 
@@ -184,5 +184,5 @@ def _messaging(event: Event, operation: str) -> dict[str, str | int | None]:
 
 
 def _error_type(error: Exception) -> str:
-    """The stable word of the service's own errors, the class of all others."""
+    """Return the code of the service's own errors, and the class of other errors."""
     return error.code if isinstance(error, ExporterError) else type(error).__qualname__

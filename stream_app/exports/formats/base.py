@@ -1,4 +1,4 @@
-"""What a format is: a projection that PostgreSQL renders, and a frame around what it renders. Pure."""
+"""The interface of a format: a SELECT by which PostgreSQL renders the rows, and a frame around them. Pure."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -17,12 +17,17 @@ from stream_app.exports.columns import Column
 from streaming_exporter.events import Options
 
 ROWS = table("rows")
-"""What a projection selects from: the document's columns in their order."""
+"""The rows that a :class:`CopySelect` selects from. They have the document's columns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What is known about a file before its first row; times are UTC."""
+    """The facts about a file before its first row. Times are in UTC.
+
+    Attributes:
+        template_header: the row of the template's captions, if the datasets file names it.
+        template_columns: all columns of the dataset in its own order; the template has their captions.
+    """
 
     dataset: str
     columns: tuple[Column, ...]
@@ -31,14 +36,12 @@ class Document:
     filters: Mapping[str, Any] = field(default_factory=dict)
     template: Path | None = None
     template_header: int | None = None
-    """The row of the template's captions, where the datasets file names it."""
     template_columns: tuple[str, ...] = ()
-    """The dataset's columns in its own order: whose captions the template has."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What the frame has seen so far: ``rows`` is for progress, the database's count is the exact one."""
+    """The numbers of rows and warnings so far. ``rows`` is for progress; the database counts exactly."""
 
     rows: int = 0
     warnings: Counter[str] = field(default_factory=Counter)
@@ -46,18 +49,24 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class CopySelect:
-    """A SELECT from :data:`ROWS` whose COPY emits finished bytes; ``copy`` are its options, as in asyncpg."""
+    """A SELECT from :data:`ROWS` for COPY. ``copy`` are the options of COPY, with asyncpg's names."""
 
     select: Select[Any]
     copy: Mapping[str, Any]
 
 
 class Format(ABC):
-    """One way to write a file.
+    """A file format.
 
-    The chunks that :meth:`frame` gets always hold whole rows, because PostgreSQL sends one CopyData message
-    for each row (https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY). It runs in a
-    thread and may block; it may not hold more than a bounded number of rows.
+    The chunks for :meth:`frame` always hold whole rows, because PostgreSQL sends one CopyData message for
+    each row (https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY). :meth:`frame` runs in
+    a thread and can block. It must keep only a bounded number of rows in memory.
+
+    Attributes:
+        compressible: whether ``options.compression`` applies.
+        row_bytes: limit for one row, in bytes of COPY. A row takes several times as much memory.
+        own_process: whether framing runs in its own process, because it is pure Python work that would hold
+            the interpreter's lock.
     """
 
     name: str
@@ -65,37 +74,34 @@ class Format(ABC):
     media_type: str
     description: str
     compressible = False
-    """Whether ``options.compression`` applies."""
     row_bytes = 13 * 2**20
-    """The most bytes of one row, as COPY writes it; on its way it takes several times as much memory."""
     own_process = False
-    """Whether framing is pure Python work that would hold the interpreter's lock."""
 
     @abstractmethod
     def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
-        """The statement to COPY, over :data:`ROWS` that have ``columns``."""
+        """Return the SELECT that renders :data:`ROWS` with ``columns``."""
 
     @abstractmethod
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
-        """The file's bytes."""
+        """Yield the bytes of the file. ``chunks`` are the rows that PostgreSQL has rendered."""
 
 
 def cell(item: Column) -> ColumnElement[Any]:
-    """The column ``item`` of the rows subquery, always quoted."""
+    """Return the column ``item`` of :data:`ROWS`, always quoted."""
     return column(quoted_name(item.name, quote=True))
 
 
 def line_starts(chunk: bytes) -> bytes:
-    """The first byte of each line of ``chunk``: as many as there are lines.
+    """Return the first byte of each line of ``chunk``.
 
-    Where lines have 300 bytes, counting them so takes half the time of ``bytes.count``, which looks at each
-    byte by itself.
+    The length of the result is the number of lines. For lines of 300 bytes this takes half the time of
+    ``bytes.count``, which compares each byte by itself.
     """
     return bytes(map(itemgetter(0), BytesIO(chunk)))
 
 
 RAW_LINES: Mapping[str, Any] = {"format": "csv", "delimiter": "\x02", "quote": "\x01"}
-"""COPY options that emit a single text column as it is, one line a row.
+"""COPY options for a single text column without changes, one line for each row.
 
-CSV quotes a value only if it holds delimiter, quote or line break; whoever frames the lines sees to that.
+COPY quotes a value only if it has the delimiter, the quote or a line break. The frame has to handle these.
 """

@@ -1,4 +1,4 @@
-"""All formats. A new one is a file beside this one and a line here."""
+"""All formats. A new format is a module beside this one and a line here."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -11,7 +11,7 @@ from stream_app.exports.formats.parquet.format import ParquetFormat
 from stream_app.exports.formats.pdf.format import PdfFormat
 
 _NEEDS = {"parquet": "pyarrow"}
-"""Modules of optional extras that a format is written with; the extra is called like the format."""
+"""Optional modules that a format needs. Their extra has the name of the format."""
 
 _ALL: tuple[Format, ...] = (
     CsvFormat(),
@@ -25,11 +25,9 @@ _ALL: tuple[Format, ...] = (
 FORMATS: Mapping[str, Format] = {
     item.name: item for item in _ALL if item.name not in _NEEDS or find_spec(_NEEDS[item.name])
 }
-"""Formats by the name that requests use: those that can be written here."""
+"""The formats that are available here, by the name that requests use."""
 
 MISSING: Mapping[str, str] = {
-    item.name: f"it needs the extra [{item.name}], which is not installed here"
-    for item in _ALL
-    if item.name not in FORMATS
+    item.name: f"the extra [{item.name}] is not installed here" for item in _ALL if item.name not in FORMATS
 }
-"""Why the others cannot, by name."""
+"""The reasons why other formats are not available, by name."""
