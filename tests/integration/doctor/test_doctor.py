@@ -173,7 +173,7 @@ async def test_in_order(
         await until_async(lambda: database.fetchval("SELECT status = 'completed' FROM export_jobs"))
         report = await examine(full=True)
         assert report.of(State.PROBLEM) == {}
-        assert report.of(State.OK)["bucket content"].startswith("1 files, 0 uploads")
+        assert report.of(State.OK)["bucket content"].startswith("1 files, 0 open uploads")
         assert report.of(State.OK)[NO_WORKER].startswith("1 workers")
         shown = await asyncio.to_thread(_exporter, stack, variables, "doctor")
         assert shown.returncode == 0, shown.stdout
@@ -221,7 +221,7 @@ async def test_files_without_jobs(
         report = await examine()
         assert report.problems == {"bucket jobs of files"}
         assert keys[0] in report.of(State.PROBLEM)["bucket jobs of files"]
-        assert report.of(State.WARNING)["bucket leftovers"].startswith("2 of ended attempts")
+        assert report.of(State.WARNING)["bucket leftovers"].startswith("2 files of ended attempts")
         engine = create_engine(own, application="test")
         async with engine.connect() as connection:
             found = [

@@ -241,7 +241,7 @@ def test_more_parts_than_a_store_takes(
     storage: ObjectStore, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_PARTS", 1)
-    with pytest.raises(Rejected, match="larger than 0 GiB; narrow the export"):
+    with pytest.raises(Rejected, match="larger than the limit of 0 GiB; narrow the export"):
         put(storage, key, CONTENT)
     assert left(storage, key) == []
 
