@@ -115,7 +115,7 @@ async def _listeners(settings: Settings, number: int, port: int, api: psutil.Pro
 
 
 async def _job(settings: Settings, user: str) -> str:
-    """A job that runs, with an order of ordinary size."""
+    """A job that runs, with a request of ordinary size."""
     connection = await asyncpg.connect(settings.database_url.get_secret_value())
     try:
         return str(

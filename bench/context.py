@@ -1,4 +1,4 @@
-"""What a contender gets: which rows to read, where the file goes, what it may tell beyond its time."""
+"""The context of a contender: the rows to read, the target of the file, further measurements."""
 
 import asyncio
 import io
@@ -37,7 +37,7 @@ class Context:
 
     @property
     def query(self) -> str:
-        """The rows, in the order that everyone writes them."""
+        """The rows, in the order in which every contender writes them."""
         return f"SELECT * FROM {self.table} ORDER BY created_at, id"
 
     @property

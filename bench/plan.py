@@ -9,7 +9,7 @@ from bench.results import Result
 
 MILLION = 1_000_000
 PDF_ROWS = (1_000, 10_000, 100_000)
-"""A PDF has its own sizes: nobody prints a million rows."""
+"""The sizes of PDF files: a million rows are not printed."""
 
 ROUNDS = 3
 SLOW_SECONDS = 20.0

@@ -1,4 +1,4 @@
-"""The whole system with a small table to export, and how its jobs are asked for."""
+"""The whole system with a small table to export, and how its jobs are requested."""
 
 import asyncio
 import os

@@ -49,7 +49,7 @@ def measuring(stack: Stack) -> Iterator[Spent]:
 
 
 def cores() -> int:
-    """Cores that this process and its children may use."""
+    """Cores that this process and its children can use."""
     return len(os.sched_getaffinity(0))
 
 
