@@ -14,8 +14,8 @@ from producers.tokens import Token
 
 cli = typer.Typer(
     cls=ExtensibleGroup,
-    help="Ask for exports, follow them, fetch their files; run the service.",
-    epilog="Settings come from EXPORTER_* variables. Exit codes: 0 done, 1 failed, 2 wrong usage.",
+    help="Request exports, follow them, download their files, and run the service.",
+    epilog="Settings are EXPORTER_* variables. Exit codes: 0 success, 1 failure, 2 wrong usage.",
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,  # rich's help takes longer to import than most commands to run
@@ -37,27 +37,27 @@ def _show_version(wanted: bool) -> None:
 @cli.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version")
     ] = False,
 ) -> None:
-    """Options of the command itself."""
+    """Handle the options of `exporter` itself."""
 
 
-JobId = Annotated[UUID, typer.Argument(metavar="JOB", help="The job's id, which `exporter request` prints")]
-Output = Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for the file")]
+JobId = Annotated[UUID, typer.Argument(metavar="JOB", help="Id of the job, which `exporter request` prints")]
+Output = Annotated[
+    Path, typer.Option("--output", metavar="DIR", help="Folder for the file. Default: the current one")
+]
 ApiUrl = Annotated[
-    str | None, typer.Option("--api-url", metavar="URL", help="The API; default EXPORTER_PUBLIC_URL")
+    str | None, typer.Option("--api-url", metavar="URL", help="URL of the API. Default: EXPORTER_PUBLIC_URL")
 ]
-AsUser = Annotated[
-    str | None, typer.Option("--user-id", help="Whose job it is, where the token is made here")
-]
+AsUser = Annotated[str | None, typer.Option("--user-id", help="User of the job, if the token is signed here")]
 
 
 @cli.command()
 def request(
-    export_type: Annotated[str, typer.Option(help="The dataset, such as ledger")],
-    file_format: Annotated[str, typer.Option("--format", help="The file format, such as csv")],
-    user_id: Annotated[str, typer.Option(help="Who asks")],
+    export_type: Annotated[str, typer.Option(help="Name of the dataset, such as ledger")],
+    file_format: Annotated[str, typer.Option("--format", help="Name of the file format, such as csv")],
+    user_id: Annotated[str, typer.Option(help="User whose export it is")],
     filters: Annotated[
         list[str] | None,
         typer.Option(
@@ -68,9 +68,11 @@ def request(
         str | None, typer.Option("--filters", metavar="JSON", help='Such as {"id": {"gte": 5, "lt": 9}}')
     ] = None,
     columns: Annotated[
-        list[str] | None, typer.Option(metavar="A,B,…", help="Columns in their order; default all")
+        list[str] | None, typer.Option(metavar="A,B,…", help="Columns, in this order. Default: all")
     ] = None,
-    scope: Annotated[str | None, typer.Option(help="own (default): the user's rows; all: every row")] = None,
+    scope: Annotated[
+        str | None, typer.Option(help="own (default): the rows of the user; all: the rows of all users")
+    ] = None,
     priority: Annotated[str | None, typer.Option(help="high, normal (default) or low")] = None,
     options: Annotated[
         list[str] | None,
@@ -78,12 +80,17 @@ def request(
     ] = None,
     compression: Annotated[str | None, typer.Option(help="none (default), gzip or zstd")] = None,
     recipients: Annotated[
-        list[str] | None, typer.Option("--recipient", metavar="ADDRESS", help="Who gets a mail; repeatable")
+        list[str] | None,
+        typer.Option(
+            "--recipient",
+            metavar="ADDRESS",
+            help="Mail address that gets a mail when the export ends; repeatable",
+        ),
     ] = None,
-    webhook: Annotated[str | None, typer.Option(metavar="URL", help="Who else is told")] = None,
-    job_id: Annotated[
-        UUID | None, typer.Option(help="The job's id; the same id again is the same job")
+    webhook: Annotated[
+        str | None, typer.Option(metavar="URL", help="URL that is called when the export ends")
     ] = None,
+    job_id: Annotated[UUID | None, typer.Option(help="Id of the job. The same id names the same job")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it ends")] = False,
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Follow the job, then download its file into DIR")
@@ -91,7 +98,7 @@ def request(
     token: Token = None,
     api_url: ApiUrl = None,
 ) -> None:
-    """Publish a request for an export; prints the job's id."""
+    """Publish a request for an export and print the id of the job."""
     import asyncio  # slow to import, as are the others
 
     from producers import job_commands
@@ -127,7 +134,7 @@ def status(
     token: Token = None,
     api_url: ApiUrl = None,
 ) -> None:
-    """Print what the API knows about a job, as JSON."""
+    """Print a job as JSON, as the API returns it."""
     from producers import job_commands
     from stream_app.setting_errors import load_settings
 
@@ -142,7 +149,7 @@ def status(
 def watch(
     job_id: JobId,
     output: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Download the file into DIR when it is there")
+        Path | None, typer.Option(metavar="DIR", help="Download the file into DIR when the job is completed")
     ] = None,
     user_id: AsUser = None,
     token: Token = None,
@@ -166,7 +173,7 @@ def download(
     token: Token = None,
     api_url: ApiUrl = None,
 ) -> None:
-    """Download a finished job's file and check it against its sha256."""
+    """Download the file of a finished job and verify its SHA-256."""
     from producers import job_commands
     from producers.display import display
     from producers.download import fetch
@@ -183,7 +190,7 @@ def download(
 
 @cli.command()
 def cancel(job_id: JobId) -> None:
-    """Ask for a job to be cancelled."""
+    """Publish the cancellation of a job."""
     import asyncio
 
     from producers import job_commands
@@ -196,13 +203,13 @@ def cancel(job_id: JobId) -> None:
 
 @cli.command()
 def token(
-    user_id: Annotated[str, typer.Option(help="The token's subject")],
+    user_id: Annotated[str, typer.Option(help="User of the token (its subject)")],
     role: Annotated[
-        list[str] | None, typer.Option(help="exports:all, exports:operate or exports:admin; repeatable")
+        list[str] | None, typer.Option(help="Role: exports:all, exports:operate or exports:admin; repeatable")
     ] = None,
-    hours: Annotated[float, typer.Option(min=0.01, help="How long it is valid")] = 12,
+    hours: Annotated[float, typer.Option(min=0.01, help="Hours that the token is valid")] = 12,
 ) -> None:
-    """Sign a token with EXPORTER_JWT_SECRET and print it, and nothing else."""
+    """Sign a token with EXPORTER_JWT_SECRET and print only the token."""
     from producers.tokens import sign_token
     from stream_app.setting_errors import load_settings
 

@@ -1,4 +1,4 @@
-"""From what is typed to what an event carries. Pure."""
+"""Parses the arguments of commands into the fields of a request. Pure."""
 
 import json
 import re
@@ -11,19 +11,19 @@ OPERATORS = ("eq", "ne", "lt", "lte", "gt", "gte", "in", "not_in", "prefix", "co
 LISTS = ("in", "not_in")
 TEXTUAL = ("prefix", "contains")
 SIGNS = {">=": "gte", "<=": "lte", "!=": "ne", "=": "eq", ">": "gt", "<": "lt"}
-"""Operators as people write them."""
+"""Signs that stand for operators."""
 WORDS = {"true": True, "false": False, "null": None}
 
 
 def parse_filters(pairs: Iterable[str], document: str | None = None) -> dict[str, Any]:
-    """Filters as they are typed, on top of a JSON object of filters.
+    """Parse filters, and add them to the filters of a JSON object.
 
-    ``column=value``, with any of :data:`SIGNS` in place of ``=``, or ``column:op=value``. The first sign
-    counts: a column with one in its name goes into the object. Blanks before a sign are left out, and then
-    those after it too.
+    A filter is ``column=value``, with any of :data:`SIGNS` in place of ``=``, or ``column:op=value``. The
+    first sign separates the parts, so a column with a sign in its name must be in the JSON object. If there
+    are blanks before the sign, blanks on both sides of it are removed.
 
     Raises:
-        UsageError: a pair or the object cannot be read.
+        UsageError: a filter or the JSON object is invalid.
     """
     filters: dict[str, Any] = _object(document, "--filters") if document is not None else {}
     for pair in pairs:
@@ -36,12 +36,12 @@ def parse_filters(pairs: Iterable[str], document: str | None = None) -> dict[str
         if not column or not operator:
             raise UsageError(
                 f"--filter {pair!r}: expected column=value or column:op=value; "
-                f"also allowed: {', '.join(SIGNS)}"
+                f"allowed signs: {', '.join(SIGNS)}"
             )
         if operator not in OPERATORS:
             raise UsageError(
-                f"--filter {pair!r}: no operator {operator!r}; allowed: {', '.join(OPERATORS)} "
-                "(a column with a colon in its name goes into --filters)"
+                f"--filter {pair!r}: there is no operator {operator!r}; allowed: {', '.join(OPERATORS)} "
+                "(use --filters for a column with a colon in its name)"
             )
         tests = filters.setdefault(column, {})
         if not isinstance(tests, dict):
@@ -53,7 +53,7 @@ def parse_filters(pairs: Iterable[str], document: str | None = None) -> dict[str
 
 
 def parse_options(pairs: Iterable[str], compression: str | None = None) -> dict[str, Any]:
-    """``key=value`` pairs; true, false and null are what they say, all else is text.
+    """Parse ``key=value`` pairs. The values true, false and null are JSON values, all others are texts.
 
     Raises:
         UsageError: a pair has no equals sign.
@@ -70,13 +70,13 @@ def parse_options(pairs: Iterable[str], compression: str | None = None) -> dict[
 
 
 def parse_columns(texts: Iterable[str]) -> list[str] | None:
-    """Names from comma-separated lists."""
+    """Return the names in comma-separated lists, or ``None`` if there are none."""
     names = [name.strip() for text in texts for name in text.split(",") if name.strip()]
     return names or None
 
 
 def _parts(pair: str) -> tuple[str, str, str]:
-    """What stands before the first sign, the sign, and what stands after it."""
+    """Split at the first sign; return the text before it, the sign, and the text after it."""
     found = re.search("|".join(map(re.escape, SIGNS)), pair)
     if found is None:
         return pair, "", ""
@@ -85,7 +85,7 @@ def _parts(pair: str) -> tuple[str, str, str]:
 
 
 def _value(text: str, operator: str) -> Any:
-    """Numbers and times stay text: the service reads them as the column's type wants."""
+    """Parse a value. Numbers and times stay texts, because the service parses them by the column's type."""
     if text in WORDS and operator not in TEXTUAL:
         return WORDS[text]
     if text[:1] in ('"', "[", "{"):

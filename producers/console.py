@@ -1,4 +1,4 @@
-"""How the command line ends when something is wrong: one red line that says what to do, and a code."""
+"""Error handling of the command line, and commands from other packages."""
 
 import logging
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Turn errors that the project raises on purpose into a line and an exit code."""
-    # What libraries log about an error is in the error as well, in words for users.
+    """Print errors of the project as one red line, and exit with a code."""
+    # The error contains what the libraries log about it, in words for users.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         yield
@@ -36,11 +36,11 @@ def _exit(message: str, code: int) -> typer.Exit:
 
 
 GROUP = "exporter.commands"
-"""Each entry point is a Typer application whose commands join ``exporter``."""
+"""Group of entry points. Each is a Typer application whose commands are added to ``exporter``."""
 
 
 class ExtensibleGroup(TyperGroup):
-    """A command group that the entry points of :data:`GROUP` add to.
+    """A command group with the commands of the entry points of :data:`GROUP`.
 
     A package that lacks its dependencies takes its commands out of the list, not the list down with it.
     """

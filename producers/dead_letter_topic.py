@@ -1,4 +1,4 @@
-"""Dead letters: what is on that topic, and publishing it again where it came from."""
+"""Reads the dead-letter topic, and publishes its messages again to their original topics."""
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -13,10 +13,10 @@ from streaming_exporter.publisher import Publisher
 
 ADDED_HEADERS = ("error", "topic", "partition", "offset")
 LENGTH_HEADER = "cut_from_bytes"
-"""Headers that the service adds, after those that the message had."""
+"""Headers that the service adds after those of the message."""
 
 ANSWER_SECONDS = 10.0
-"""How long Kafka may take for one answer."""
+"""Time-out of one response of Kafka."""
 
 Header = tuple[str, bytes]
 Id = tuple[int, int]
@@ -25,9 +25,9 @@ Id = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that was put aside: where it lies now, where it was, and why.
+    """A message that could not be read: its place on the dead-letter topic, its origin, and the reason.
 
-    ``headers`` are those that it came with. ``cut_from`` is its length in bytes where only its beginning was
+    ``headers`` are the original ones. ``cut_from`` is the original length in bytes if only the beginning was
     kept.
     """
 
@@ -44,9 +44,9 @@ class DeadLetter:
 
     @classmethod
     def of(cls, record: Any) -> "DeadLetter":
-        """From a record as aiokafka has it."""
+        """Make a dead letter from a record of aiokafka."""
         headers = [(name, value or b"") for name, value in record.headers]
-        ours = dict(headers)  # of two with one name the later, which is the service's
+        ours = dict(headers)  # of two headers with one name the later one, which the service has added
         known = {name: ours.get(name, b"").decode("utf-8", "replace") for name in ADDED_HEADERS}
         length = ours.get(LENGTH_HEADER, b"").decode("ascii", "replace")
         added = len(ADDED_HEADERS) + (LENGTH_HEADER in ours)
@@ -62,19 +62,19 @@ class DeadLetter:
 
     @property
     def name(self) -> str:
-        """The id as it is typed."""
+        """Return the id in the form of the commands."""
         return f"{self.id[0]}:{self.id[1]}"
 
     @property
     def job(self) -> str | None:
-        """The job that the message is about, where one can be read from it."""
+        """Return the id of the message's job, if it can be read."""
         try:
             return str(decode(self.value, self.headers).job_id)
         except Unreadable:
             return None
 
     def as_json(self, *, whole: bool = False) -> dict[str, Any]:
-        """For programs; ``whole`` with what it carries: text, or hexadecimal digits of what is none."""
+        """Return a JSON document; with ``whole`` also the key, the headers and the value."""
         document: dict[str, Any] = {
             "id": self.name,
             "at": self.at.isoformat(),
@@ -95,7 +95,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which letters are meant: those of ``ids``, or those that fit everything else. Empty: all."""
+    """A selection of dead letters: by ``ids``, or by the other fields. An empty one selects all."""
 
     ids: tuple[Id, ...] = ()
     since: datetime | None = None
@@ -104,7 +104,7 @@ class Selection:
     topic: str | None = None
 
     def has(self, letter: DeadLetter) -> bool:
-        """Whether ``letter`` is one of them; ``error`` is a part of the reason, in any case of letters."""
+        """Return whether ``letter`` is selected; ``error`` is a part of the reason, upper or lower case."""
         return (
             (not self.ids or letter.id in self.ids)
             and (self.since is None or letter.at >= self.since)
@@ -115,7 +115,7 @@ class Selection:
 
 
 async def newest(settings: Settings, selection: Selection, limit: int) -> tuple[list[DeadLetter], int]:
-    """The last ``limit`` letters of ``selection``, the oldest first, and how many there are in all.
+    """Return the newest ``limit`` selected letters, oldest first, and the number of all selected ones.
 
     Raises:
         PublishError: Kafka does not answer.
@@ -129,7 +129,7 @@ async def newest(settings: Settings, selection: Selection, limit: int) -> tuple[
 
 
 async def read(settings: Settings, selection: Selection) -> AsyncIterator[DeadLetter]:
-    """The letters of ``selection`` that are there now, those of a partition in their order.
+    """Yield the selected letters that exist now, in the order of each partition.
 
     Raises:
         PublishError: Kafka does not answer.
@@ -182,7 +182,7 @@ def _parts(selection: Selection) -> set[int]:
 
 
 async def _spans(consumer: Any, places: list[Any], selection: Selection) -> dict[Any, tuple[int, int]]:
-    """From where to where each partition is to be read; those with nothing to read are left out."""
+    """Return the first and the end offset of each partition, without partitions that have nothing to read."""
     if not places:
         return {}
     begins, ends = await consumer.beginning_offsets(places), await consumer.end_offsets(places)
@@ -200,7 +200,7 @@ async def _spans(consumer: Any, places: list[Any], selection: Selection) -> dict
 
 @dataclass(frozen=True, slots=True)
 class RedriveResult:
-    """What became of a letter: ``problem`` says why it was not published, if it was not."""
+    """The result of a redrive. ``problem`` is why the letter was not published, or ``None``."""
 
     letter: DeadLetter
     problem: str | None = None
@@ -209,10 +209,10 @@ class RedriveResult:
 async def redrive(
     settings: Settings, selection: Selection, *, dry: bool, report: Callable[[RedriveResult], None]
 ) -> None:
-    """Publish letters again where they came from, each as it was, one after the other in their order.
+    """Publish letters unchanged to their original topics, one after the other, and report each result.
 
-    A repetition does no harm: a request's id names its job. Letters stay where they are. With ``dry`` nothing
-    is published.
+    Repetitions do no harm, because the id of a request names its job. Letters stay on the dead-letter topic.
+    With ``dry`` nothing is published.
 
     Raises:
         PublishError: Kafka does not answer; the letters that were reported as published are on their topics.
@@ -228,33 +228,34 @@ async def redrive(
 
 def _problem(letter: DeadLetter, topics: set[str]) -> str | None:
     if letter.topic not in topics:
-        return f"it says that it came from {letter.topic!r}, which is no topic of this service"
+        return f"its header names {letter.topic!r}, which is not a topic of this service"
     if letter.cut_from is not None:
         return (
-            f"only its beginning was kept, of {letter.cut_from} bytes: its producer has to publish it again"
+            f"only the beginning of its {letter.cut_from} bytes was kept; its producer must publish it again"
         )
     return None
 
 
 def parse_id(text: str) -> Id:
-    """``OFFSET``, or ``PARTITION:OFFSET``.
+    """Parse ``OFFSET`` or ``PARTITION:OFFSET``.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: the text is neither.
     """
     partition, colon, offset = text.rpartition(":")
     if not offset.isdecimal() or (colon and not partition.isdecimal()):
         raise UsageError(
-            f"{text!r} is no dead letter: expected OFFSET or PARTITION:OFFSET, as `list` shows them"
+            f"{text!r} is not the id of a dead letter; expected OFFSET or "
+            "PARTITION:OFFSET, as `list` prints them"
         )
     return int(partition or 0), int(offset)
 
 
 def parse_time(text: str | None, option: str) -> datetime | None:
-    """A time in ISO 8601, in UTC where it names no zone; or so long ago: ``90m``, ``2h``, ``7d``.
+    """Parse a time in ISO 8601 (UTC if it has no zone), or a duration before now: ``90m``, ``2h``, ``7d``.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: the text is neither.
     """
     from datetime import timedelta
 
@@ -267,7 +268,8 @@ def parse_time(text: str | None, option: str) -> datetime | None:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise UsageError(
-            f"{option} {text!r}: expected a time such as 2026-11-24T06:00:00Z, or 90m, 2h, 7d ago"
+            f"{option} {text!r}: expected a time such as 2026-11-24T06:00:00Z, "
+            "or a duration before now such as 90m, 2h, 7d"
         ) from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 

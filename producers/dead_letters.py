@@ -1,4 +1,4 @@
-"""``exporter dead-letters``: what could not be read, and publishing it again."""
+"""The commands ``exporter dead-letters``: list and show unreadable messages, and publish them again."""
 
 import json
 from typing import Annotated, Any
@@ -8,19 +8,24 @@ import typer
 from producers.console import FAILED, exit_on_error
 
 cli = typer.Typer(
-    help="What could not be read: list, show, redrive.",
+    help="Messages that could not be read: list, show, redrive.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
 Since = Annotated[
-    str | None, typer.Option(metavar="TIME", help="From then on: 2026-11-24T06:00:00Z, or 90m, 2h, 7d ago")
+    str | None,
+    typer.Option(
+        metavar="TIME", help="Not before this time: 2026-11-24T06:00:00Z, or 90m, 2h, 7d for so long ago"
+    ),
 ]
-Until = Annotated[str | None, typer.Option(metavar="TIME", help="Before then, in the same forms")]
-Reason = Annotated[str | None, typer.Option("--error", metavar="TEXT", help="Whose reason has this text")]
-FromTopic = Annotated[str | None, typer.Option("--topic", help="That came from this topic")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, a line for each")]
+Until = Annotated[str | None, typer.Option(metavar="TIME", help="Before this time, in the same forms")]
+Reason = Annotated[
+    str | None, typer.Option("--error", metavar="TEXT", help="Only those whose reason contains this text")
+]
+FromTopic = Annotated[str | None, typer.Option("--topic", help="Only those from this topic")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON for each")]
 
 
 @cli.command("list")
@@ -29,10 +34,10 @@ def list_(
     until: Until = None,
     error: Reason = None,
     topic: FromTopic = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The newest so many")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Limit: only the newest")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List dead letters, the newest last: id, time, where it was, job, reason."""
+    """List dead letters, newest last: id, time, origin, job, reason."""
     import asyncio
 
     from producers import dead_letter_topic as letters
@@ -46,7 +51,8 @@ def list_(
             typer.echo(json.dumps(letter.as_json()) if as_json else _line(letter))
         left = number - len(found)
         typer.echo(
-            f"{number} dead letters" + (f", the oldest {left} not shown (--limit)" if left else ""), err=True
+            f"{number} dead letters" + (f", the oldest {left} are not shown (--limit)" if left else ""),
+            err=True,
         )
 
 
@@ -66,13 +72,15 @@ def show(
         selection = letters.Selection(ids=(letters.parse_id(letter_id),))
         found, _ = asyncio.run(letters.newest(load_settings(), selection, 1))
         if not found:
-            raise UsageError(f"there is no dead letter {letter_id} (any more)")
-        told = found[0].as_json(whole=True)
+            raise UsageError(
+                f"there is no dead letter {letter_id}, or it was already deleted; `list` shows all"
+            )
+        document = found[0].as_json(whole=True)
         if as_json:
-            typer.echo(json.dumps(told))
+            typer.echo(json.dumps(document))
             return
-        value = told.pop("value")
-        for name, content in told.items():
+        value = document.pop("value")
+        for name, content in document.items():
             typer.echo(_plain(f"{name}: {content if isinstance(content, str) else json.dumps(content)}"))
         shown = value if isinstance(value, str) else json.dumps(value)
         typer.echo("\n" + _plain(shown, kept="\n\t"))
@@ -87,13 +95,13 @@ def redrive(
     until: Until = None,
     error: Reason = None,
     topic: FromTopic = None,
-    everything: Annotated[bool, typer.Option("--all", help="All of them")] = False,
-    dry: Annotated[bool, typer.Option("--dry-run", help="Say what would be published")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All dead letters")] = False,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Only print what would be published")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Publish dead letters again where they came from, as they were, once their reason is mended.
+    """Publish dead letters unchanged to their original topics, after their reason was fixed.
 
-    A request's id names its job, so publishing twice asks once. Dead letters stay on their topic.
+    The id of a request names its job, so publishing it twice starts one job. Dead letters are not deleted.
     """
     import asyncio
 
@@ -107,10 +115,10 @@ def redrive(
         done = "refused" if one.problem else "published"
         numbers[done] += 1
         if as_json:
-            told = {**one.letter.as_json(), "done": done, "dry_run": dry, "problem": one.problem}
-            typer.echo(json.dumps(told))
+            document = {**one.letter.as_json(), "done": done, "dry_run": dry, "problem": one.problem}
+            typer.echo(json.dumps(document))
         else:
-            where = one.problem or f"{'would go' if dry else 'published'} to {one.letter.topic}"
+            where = one.problem or f"{'would be published' if dry else 'published'} to {one.letter.topic}"
             typer.echo(_plain(f"{one.letter.name}  {one.letter.job or '-'}  {where}"))
 
     with exit_on_error():
@@ -118,7 +126,9 @@ def redrive(
         ids = tuple(letters.parse_id(text) for text in letter_ids or ())
         filters = (since, until, error, topic)
         if sum((bool(ids), any(filters), everything)) != 1:
-            raise UsageError("say which: some ids, or some of --since --until --error --topic, or --all")
+            raise UsageError(
+                "choose the dead letters: give ids, or some of --since --until --error --topic, or --all"
+            )
         selection = letters.Selection(ids=ids) if ids else _selection(settings, *filters)
         asyncio.run(letters.redrive(settings, selection, dry=dry, report=report))
         verb = "to be published" if dry else "published"
@@ -130,7 +140,7 @@ def redrive(
 def _selection(
     settings: Any, since: str | None, until: str | None, error: str | None, topic: str | None
 ) -> Any:
-    """What the options say; a topic is named with or without the prefix of this deployment."""
+    """Return the selection of the options. The prefix of a topic's name is optional."""
     from producers import dead_letter_topic as letters
 
     prefix = settings.kafka_topic_prefix
@@ -152,7 +162,7 @@ def _line(letter: Any) -> str:
 
 
 def _plain(text: str, *, kept: str = "") -> str:
-    """What a terminal shows and does not obey: the text is of whoever wrote the message."""
+    """Return text without control characters, because a foreign producer has written it."""
     return "".join(
         char if char.isprintable() or char in kept else "\N{REPLACEMENT CHARACTER}" for char in text
     )

@@ -1,4 +1,4 @@
-"""What a watcher sees, on standard error: a progress bar on a terminal, plain lines anywhere else."""
+"""Shows progress on standard error: a progress bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Display(Protocol):
-    """Shows a job's way, then its download's."""
+    """Shows the progress of a job, then of its download."""
 
     def __enter__(self) -> Self: ...
 
@@ -21,19 +21,19 @@ class Display(Protocol):
     ) -> None: ...
 
     def job(self, job: Job | None) -> None:
-        """How far the export is."""
+        """Show the progress of the export."""
 
     def download(self, done: int, total: int) -> None:
-        """How far the download is, in bytes."""
+        """Show the progress of the download, in bytes."""
 
 
 def display() -> Display:
-    """The display that suits standard error."""
+    """Return the display for standard error."""
     return Bar() if sys.stderr.isatty() else Lines()
 
 
 class Lines:
-    """A line for each change of status, and one every few seconds while rows flow."""
+    """Prints a line at each change of the status, and every few seconds while rows are written."""
 
     SECONDS = 2.0
 
@@ -64,7 +64,7 @@ class Lines:
 
 
 class Bar:
-    """rich's progress bar: rows so far, rate, time, and how much is left as far as the estimate goes."""
+    """A progress bar of rich with rows, rate, time, and the rest by the estimate."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -80,7 +80,7 @@ class Bar:
         )
         self._export: TaskID = self._progress.add_task("waiting for a worker", total=None, amount="")
         self._download: TaskID | None = None
-        self._flowing: float | None = None
+        self._rows_since: float | None = None
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -93,8 +93,8 @@ class Bar:
         if job is None:
             return
         rows = job.row_count or 0
-        if rows and self._flowing is None:
-            self._flowing = time.monotonic()
+        if rows and self._rows_since is None:
+            self._rows_since = time.monotonic()
         total = rows if job.finished else max(rows, job.estimated_rows or 0) or None
         if job.finished and not rows:
             rows = total = 1
@@ -112,7 +112,7 @@ class Bar:
         text = f"{job.row_count:,} rows"
         if not job.finished and job.estimated_rows:
             text += f" of about {job.estimated_rows:,}"
-        elapsed = time.monotonic() - self._flowing if self._flowing else 0
+        elapsed = time.monotonic() - self._rows_since if self._rows_since else 0
         return text + (f", {job.row_count / elapsed:,.0f}/s" if elapsed > 0.5 else "")
 
     def download(self, done: int, total: int) -> None:
@@ -122,7 +122,7 @@ class Bar:
 
 
 def size(count: int) -> str:
-    """Bytes for people."""
+    """Return a number of bytes in decimal units for people."""
     amount = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if amount < 1000:

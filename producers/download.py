@@ -1,4 +1,4 @@
-"""A finished job's file: fetched, checked, and only then put under its name."""
+"""Downloads the file of a finished job, verifies it, and then gives it its name."""
 
 import hashlib
 import os
@@ -15,13 +15,13 @@ from streaming_exporter.errors import DownloadError
 def fetch(
     api: Client, job_id: UUID, folder: Path, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Path:
-    """Download the file into ``folder``; ``progress(bytes so far, bytes in all)`` is told as it goes.
+    """Download the file into ``folder``; call ``progress(bytes so far, bytes in total)`` repeatedly.
 
-    A file of the same name is replaced, in one step: no reader sees half a file.
+    A file of the same name is replaced in one step, so no reader sees half a file.
 
     Raises:
-        DownloadError: the bytes are not those that the service wrote.
-        ApiError: the API refuses, for example because the job is not finished.
+        DownloadError: the downloaded bytes differ from those of the service.
+        ApiError: the API refuses the call, for example because the job is not finished.
     """
     manifest = api.manifest(job_id)
     target = folder / (Path(manifest["file_name"]).name or str(job_id))
@@ -42,7 +42,7 @@ def fetch(
                 progress(done, size)
         if (done, digest.hexdigest()) != (size, manifest["sha256"]):
             raise DownloadError(
-                f"{target.name} arrived damaged: {done} of {size} bytes, "
+                f"{target.name} was damaged on the way: {done} of {size} bytes, "
                 f"sha256 {digest.hexdigest()} instead of {manifest['sha256']}; download it again"
             )
         part.chmod(0o666 & ~_umask())

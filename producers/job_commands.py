@@ -1,4 +1,4 @@
-"""What the commands do, once it is known what was asked for. Imported by those that need it: it is slow."""
+"""Implements the commands about jobs. They import this module late, because its imports are slow."""
 
 import time
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from streaming_exporter.publisher import Publisher
 
 INTERVAL = 0.25
 ADMISSION_SECONDS = 30.0
-"""How long a request may go unseen: until a worker has admitted it, the API does not know it."""
+"""Time-out of the admission: the API does not know a request until a worker has admitted it."""
 OUTAGE_SECONDS = 15.0
 
 
@@ -35,11 +35,11 @@ def follow(
     admission_seconds: float = ADMISSION_SECONDS,
     outage_seconds: float = OUTAGE_SECONDS,
 ) -> Job:
-    """Ask for the job until it has ended; ``show`` is told each answer (``None``: not admitted yet).
+    """Poll a job until it has ended; call ``show`` with each response (``None``: not admitted yet).
 
     Raises:
-        JobEnded: it ended without a file.
-        ApiError: no worker admitted it in time, or the API refused or was away too long.
+        JobEnded: the job ended without a file.
+        ApiError: no worker admitted the request in time, or the API refused or was unavailable too long.
     """
     started = reached = time.monotonic()
     while True:
@@ -53,9 +53,9 @@ def follow(
             reached = now
             if job is None and now - started > admission_seconds:
                 raise ApiError(
-                    f"no worker has admitted the request within {admission_seconds:g} s; is one running "
-                    "(exporter worker), and does this token belong to the job's user? "
-                    f"The request is kept: exporter watch {job_id}"
+                    f"no worker has admitted the request within {admission_seconds:g} s. Check that a worker "
+                    "is running (exporter worker) and that the token belongs to the user of the job. "
+                    f"The request is not lost. To follow it: exporter watch {job_id}"
                 )
             show(job)
             if job is not None and job.finished:
@@ -71,17 +71,17 @@ def _with_file(job: Job) -> Job:
 
 
 ADMIN = "exports:admin"
-"""Sees every job with what is in it: for who fetches files."""
+"""Role for downloads: it sees every job with its data."""
 OPERATE = "exports:operate"
-"""Sees how every job stands: for who only looks."""
+"""Role for watching: it sees the status of every job."""
 
 
 def parse_request(data: dict[str, Any]) -> ExportRequest:
-    """The request that ``data`` describes.
+    """Return the request that ``data`` describes.
 
     Raises:
-        UsageError: an option that no format has, which the service would ignore.
-        Rejected: a value of the wrong shape.
+        UsageError: an option is unknown; the service would ignore it.
+        Rejected: a value has the wrong type.
     """
     unknown = set(data["options"] or ()) - set(Options.model_fields)
     if unknown:
@@ -93,13 +93,13 @@ def parse_request(data: dict[str, Any]) -> ExportRequest:
 
 
 async def publish_request(settings: Settings, request: ExportRequest, job_id: UUID | None) -> UUID:
-    """Publish a request; returns the job's id."""
+    """Publish a request; return the id of the job."""
     async with Publisher(settings) as publisher:
         return (await publisher.request(request, job_id)).job_id
 
 
 async def publish_cancellation(settings: Settings, job_id: UUID) -> None:
-    """Publish the wish that a job ends."""
+    """Publish the cancellation of a job."""
     async with Publisher(settings) as publisher:
         await publisher.cancel(job_id)
 
@@ -107,9 +107,9 @@ async def publish_cancellation(settings: Settings, job_id: UUID) -> None:
 def open_api(
     settings: Settings, url: str | None, token: str | None, user_id: str | None, *, role: str = ADMIN
 ) -> Client:
-    """The API with the token given, the configured one, or one that is signed here.
+    """Return a client of the API with the given token, the configured one, or one that is signed here.
 
-    A token that is signed here is the user's; without one it is the command's own, with ``role`` and no more.
+    A token that is signed here belongs to ``user_id``. Without one it is the command's, with only ``role``.
 
     Raises:
         UsageError: the token and the URL come from different places.
@@ -124,7 +124,7 @@ def open_api(
 
 
 def _refuse_foreign_url(settings: Settings, url: str | None, secret: str) -> None:
-    """A token goes only to the URL that stands where the token, or the secret that signs it, does."""
+    """Refuse to send a token to a URL that comes from another place than the token or its secret."""
     of_secret, of_url = sources_of(secret), sources_of("public_url")
     if url is not None:
         foreign = of_secret == {Source.FILE} and (
@@ -146,14 +146,17 @@ def _or(sources: frozenset[str]) -> str:
 
 
 def follow_to_end(api: Client, job_id: UUID, folder: Path | None) -> None:
-    """Show a job's progress until it ends, then download its file into ``folder``, if one is given."""
+    """Show the progress of a job until it ends, then download its file into ``folder`` if one is given."""
     try:
         with api, display() as shown:
             job = follow(api, job_id, shown.job)
             path = fetch(api, job_id, folder, shown.download) if folder else None
     except KeyboardInterrupt:
         typer.secho(
-            f"The export goes on: exporter watch {job_id}, or exporter cancel {job_id}", fg="yellow", err=True
+            f"The export continues. To follow it: exporter watch {job_id}. To cancel it: "
+            f"exporter cancel {job_id}",
+            fg="yellow",
+            err=True,
         )
         raise typer.Exit(INTERRUPTED) from None
     summary = f"{job.row_count or 0:,} rows, {size(job.file_size or 0)}"

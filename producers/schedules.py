@@ -1,4 +1,4 @@
-"""``exporter schedule``: exports on a calendar."""
+"""The commands ``exporter schedule``: create and manage schedules over the API."""
 
 import json
 from typing import Annotated, Any
@@ -11,39 +11,52 @@ from producers.console import exit_on_error
 from producers.tokens import Token
 
 cli = typer.Typer(
-    help="Exports on a calendar: create, list, show, pause, resume, run, delete.",
+    help="Schedules: create, list, show, pause, resume, run, delete.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
-ScheduleId = Annotated[UUID, typer.Argument(metavar="SCHEDULE", help="The schedule's id")]
+ScheduleId = Annotated[UUID, typer.Argument(metavar="SCHEDULE", help="Id of the schedule")]
 ApiUrl = Annotated[
-    str | None, typer.Option("--api-url", metavar="URL", help="The API; default EXPORTER_PUBLIC_URL")
+    str | None, typer.Option("--api-url", metavar="URL", help="URL of the API. Default: EXPORTER_PUBLIC_URL")
 ]
-AsUser = Annotated[str | None, typer.Option("--user-id", help="Whose it is, where the token is made here")]
+AsUser = Annotated[
+    str | None, typer.Option("--user-id", help="User of the schedule, if the token is signed here")
+]
 
 ROOT = "/exports/schedules"
 
 
 @cli.command()
 def create(
-    export_type: Annotated[str, typer.Option(help="The dataset, such as ledger")],
-    file_format: Annotated[str, typer.Option("--format", help="The file format, such as csv")],
+    export_type: Annotated[str, typer.Option(help="Name of the dataset, such as ledger")],
+    file_format: Annotated[str, typer.Option("--format", help="Name of the file format, such as csv")],
     when: Annotated[
-        str, typer.Option("--schedule", "--every", help="daily, weekly, monthly, or a cron expression")
+        str,
+        typer.Option(
+            "--schedule", "--every", help="daily, weekly, monthly, or a cron expression of five fields"
+        ),
     ],
     at: Annotated[
-        str | None, typer.Option("--time-of-day", "--at", metavar="HH:MM", help="Default 00:00")
+        str | None, typer.Option("--time-of-day", "--at", metavar="HH:MM", help="Time of day. Default: 00:00")
     ] = None,
     day: Annotated[
-        int | None, typer.Option(help="weekly: 0 (Monday) to 6; monthly: 1 to 31, 31 is the last")
+        int | None,
+        typer.Option(help="weekly: 0 (Monday) to 6; monthly: 1 to 31, in shorter months the last day"),
     ] = None,
-    timezone: Annotated[str | None, typer.Option(help="Such as Europe/Berlin; default UTC")] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="Time zone, such as Europe/Berlin. Default: UTC")
+    ] = None,
     window: Annotated[
-        str | None, typer.Option(help="none (default), previous_period or since_last_run")
+        str | None,
+        typer.Option(
+            help="Rows of each run: none (default) for no window, previous_period or since_last_run"
+        ),
     ] = None,
-    delay: Annotated[int | None, typer.Option(min=0, help="Seconds to wait for late rows")] = None,
+    delay: Annotated[
+        int | None, typer.Option(min=0, help="Seconds that a run waits for rows that are written late")
+    ] = None,
     catch_up: Annotated[
         str | None, typer.Option(help="Runs missed in an outage: last (default), all or none")
     ] = None,
@@ -57,23 +70,32 @@ def create(
         str | None, typer.Option("--filters", metavar="JSON", help='Such as {"id": {"gte": 5, "lt": 9}}')
     ] = None,
     columns: Annotated[
-        list[str] | None, typer.Option(metavar="A,B,…", help="Columns in their order; default all")
+        list[str] | None, typer.Option(metavar="A,B,…", help="Columns, in this order. Default: all")
     ] = None,
-    scope: Annotated[str | None, typer.Option(help="own (default): the user's rows; all: every row")] = None,
+    scope: Annotated[
+        str | None, typer.Option(help="own (default): the rows of the user; all: the rows of all users")
+    ] = None,
     options: Annotated[
         list[str] | None,
         typer.Option("--option", metavar="KEY=VALUE", help="Such as delimiter=; or header=false; repeatable"),
     ] = None,
     compression: Annotated[str | None, typer.Option(help="none (default), gzip or zstd")] = None,
     recipients: Annotated[
-        list[str] | None, typer.Option("--recipient", metavar="ADDRESS", help="Who gets a mail; repeatable")
+        list[str] | None,
+        typer.Option(
+            "--recipient",
+            metavar="ADDRESS",
+            help="Mail address that gets a mail when the export ends; repeatable",
+        ),
     ] = None,
-    webhook: Annotated[str | None, typer.Option(metavar="URL", help="Who else is told")] = None,
+    webhook: Annotated[
+        str | None, typer.Option(metavar="URL", help="URL that is called when the export ends")
+    ] = None,
     user_id: AsUser = None,
     token: Token = None,
     api_url: ApiUrl = None,
 ) -> None:
-    """Make a schedule; prints its id, and when it runs next."""
+    """Create a schedule; print its id and its next runs."""
     with exit_on_error():
         body = {
             "export_type": export_type,
@@ -92,15 +114,15 @@ def create(
             "email_recipients": recipients or None,
             "webhook": webhook,
         }
-        said = {name: value for name, value in body.items() if value is not None}
-        schedule = _call("POST", "", said, user_id, token, api_url)
+        fields = {name: value for name, value in body.items() if value is not None}
+        schedule = _call("POST", "", fields, user_id, token, api_url)
         typer.echo(schedule["id"])
         _show_next(schedule)
 
 
 @cli.command("list")
 def list_all(user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None) -> None:
-    """Print every schedule, newest first, and when it runs next."""
+    """Print all schedules, newest first, with their next run."""
     with exit_on_error():
         cursor: str | None = ""
         while cursor is not None:
@@ -115,7 +137,7 @@ def list_all(user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None
 def show(
     schedule_id: ScheduleId, user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None
 ) -> None:
-    """Print a schedule with its next five runs and its last ones, as JSON."""
+    """Print a schedule as JSON, with its next five and its last five runs."""
     with exit_on_error():
         schedule = _call("GET", f"/{schedule_id}", None, user_id, token, api_url)
         runs = _call("GET", f"/{schedule_id}/runs?limit=5", None, user_id, token, api_url)["runs"]
@@ -126,7 +148,7 @@ def show(
 def pause(
     schedule_id: ScheduleId, user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None
 ) -> None:
-    """Let no more runs start."""
+    """Pause a schedule: no more runs start."""
     with exit_on_error():
         _call("PATCH", f"/{schedule_id}", {"active": False}, user_id, token, api_url)
         typer.echo(f"Paused: {schedule_id}", err=True)
@@ -136,14 +158,14 @@ def pause(
 def resume(
     schedule_id: ScheduleId, user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None
 ) -> None:
-    """Let runs start again, from the next one on."""
+    """Resume a paused schedule, and print its next runs."""
     with exit_on_error():
         _show_next(_call("PATCH", f"/{schedule_id}", {"active": True}, user_id, token, api_url))
 
 
 @cli.command()
 def run(schedule_id: ScheduleId, user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None) -> None:
-    """Start a run now; prints its job's id."""
+    """Start a run now, and print the id of its job."""
     with exit_on_error():
         typer.echo(_call("POST", f"/{schedule_id}:run", None, user_id, token, api_url)["export_job_id"])
 
@@ -152,7 +174,7 @@ def run(schedule_id: ScheduleId, user_id: AsUser = None, token: Token = None, ap
 def delete(
     schedule_id: ScheduleId, user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None
 ) -> None:
-    """Remove a schedule; its files stay for their time."""
+    """Delete a schedule. Its files are kept until they expire."""
     with exit_on_error():
         _call("DELETE", f"/{schedule_id}", None, user_id, token, api_url)
         typer.echo(f"Deleted: {schedule_id}", err=True)

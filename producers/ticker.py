@@ -1,4 +1,4 @@
-"""A ``schedule.tick`` at each minute boundary."""
+"""Publishes a ``schedule.tick`` at each minute boundary."""
 
 import asyncio
 import logging
@@ -14,21 +14,21 @@ from streaming_exporter.publisher import Publisher
 log = logging.getLogger(__name__)
 
 SOURCE = "/exporter/ticker"
-LONGEST_NAP = 1.0
-"""Seconds after which the clock is looked at again, since it may have been set or stood still."""
+MAX_SLEEP_SECONDS = 1.0
+"""Interval at which the clock is read again, because it can be changed or the machine can be suspended."""
 
 
 def utc_now() -> datetime:
-    """The wall clock."""
+    """Return the time of the wall clock."""
     return datetime.now(UTC)
 
 
 class Ticker:
-    """Publishes the current minute on start, and each minute as it begins.
+    """Publishes the current minute on start, and each minute when it begins.
 
-    While Kafka is away it tries again; minutes that have passed by then are not made up for, because
-    whoever reads a tick deals with everything that is due at it. A clock that jumps leads to a gap or to
-    a repetition, both harmless.
+    While Kafka is unavailable it retries. It does not publish the minutes that have passed, because the
+    scheduler starts everything that is due at a tick. A jump of the clock causes a gap or a repetition, and
+    both are harmless.
     """
 
     def __init__(
@@ -43,26 +43,26 @@ class Ticker:
         self._retry_seconds = retry_seconds
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Tick until ``stop`` is set."""
+        """Publish ticks until ``stop`` is set."""
         last: datetime | None = None
         while not stop.is_set():
             now = self._now()
             minute = now.replace(second=0, microsecond=0)
-            nap = min(LONGEST_NAP, 60 - now.second - now.microsecond / 1e6)
+            delay = min(MAX_SLEEP_SECONDS, 60 - now.second - now.microsecond / 1e6)
             if minute != last:
                 try:
                     await self._publish(tick_event(minute, source=SOURCE))
                 except PublishError as error:
                     log.warning("tick.publish_failed: %s: %s", minute.isoformat(), error)
-                    nap = self._retry_seconds
+                    delay = self._retry_seconds
                 else:
                     log.info("tick.published: %s", minute.isoformat())
-                    last, nap = minute, 0
-            await _wait(stop, nap)
+                    last, delay = minute, 0
+            await _wait(stop, delay)
 
 
 async def run(settings: Settings) -> None:
-    """Tick until SIGTERM or SIGINT."""
+    """Publish ticks until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -73,7 +73,7 @@ async def run(settings: Settings) -> None:
         await asyncio.wait({ticking, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not ticking.done():
-            # A publication that Kafka has not confirmed by now is one of the harmless gaps.
+            # A tick that Kafka has not confirmed by now is one of the harmless gaps.
             await asyncio.wait({ticking}, timeout=1)
             ticking.cancel()
         elif not ticking.cancelled():

@@ -54,7 +54,7 @@ class Line:
 async def main() -> None:
     lost = json.loads(Path(os.environ["LOST"]).read_text())
     clock = Clock(Path(os.environ["CLOCK"]))
-    ticker.LONGEST_NAP = 0.003  # its clock runs some ten thousand times as fast
+    ticker.MAX_SLEEP_SECONDS = 0.003  # its clock runs some ten thousand times as fast
     async with Publisher(Settings(_env_file=None), client_id="ticker") as publisher:
         line = Line(publisher, frozenset(map(datetime.fromisoformat, lost)))
         await ticker.Ticker(line.take, now=clock.now).run(asyncio.Event())

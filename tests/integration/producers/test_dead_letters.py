@@ -105,8 +105,8 @@ async def test_dead_letters_are_listed_shown_and_published_again(letters: Letter
 
     # Nothing that is not whole, and nothing to where this service does not read.
     told = {letter["error"]: letter for letter in await letters.told("redrive", "--all", code=1)}
-    assert "only its beginning was kept" in told["too large"]["problem"]
-    assert "no topic of this service" in told["a forgery"]["problem"]
+    assert "only the beginning of its" in told["too large"]["problem"]
+    assert "not a topic of this service" in told["a forgery"]["problem"]
     assert {told[name]["done"] for name in ("too large", "a forgery")} == {"refused"}
     assert len(await letters.requests()) == before + 2
     assert len(await letters.told("list")) == len(found)  # they stay

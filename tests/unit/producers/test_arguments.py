@@ -58,7 +58,7 @@ def test_filter_document_and_pairs_add_up() -> None:
     [
         (["kind"], None, "expected column=value"),
         (["=5"], None, "expected column=value"),
-        ([">=5"], None, "also allowed: >=, <=, !=, =, >, <"),
+        ([">=5"], None, "allowed signs: >=, <=, !=, =, >, <"),
         (["id:gte>5"], None, "expected column=value or column:op=value"),
         (["id>5", "id:gt=6"], None, "gt on id is given twice"),
         (["id:near=5"], None, "allowed: eq, ne,"),

@@ -76,7 +76,7 @@ def test_a_job_without_a_file_is_an_error(server: FakeServer, api: Client, statu
 
 
 def test_a_request_that_nobody_admits(api: Client) -> None:
-    with pytest.raises(ApiError, match=re.escape("is one running (exporter worker)")):
+    with pytest.raises(ApiError, match=re.escape("is running (exporter worker)")):
         watch(api, admission_seconds=0.05)
 
 
@@ -128,7 +128,7 @@ def test_a_damaged_file_is_not_kept(
 ) -> None:
     finished(server, **changes)
     (tmp_path / "ledger.csv").write_text("the one before")
-    with pytest.raises(DownloadError, match="arrived damaged"):
+    with pytest.raises(DownloadError, match="was damaged on the way"):
         fetch(api, JOB, tmp_path)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["the one before"]
 

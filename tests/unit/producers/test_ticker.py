@@ -36,7 +36,7 @@ class World:
         self.minutes.append(decode(event.encode()).tick)
 
     async def run(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-        monkeypatch.setattr(ticker, "LONGEST_NAP", 0)
+        monkeypatch.setattr(ticker, "MAX_SLEEP_SECONDS", 0)
         async with at_most(10):
             await Ticker(self.publish, now=self.now, retry_seconds=0).run(self.stop)
         return [f"{minute:%H:%M:%S}" for minute in self.minutes]
