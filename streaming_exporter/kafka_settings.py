@@ -29,7 +29,7 @@ class KafkaSettings(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     kafka_bootstrap_servers: Servers = Field(
-        "127.0.0.1:9092", description="Brokers, host:port, separated by commas"
+        "127.0.0.1:9092", description="Brokers as `host:port`, separated by commas"
     )
     kafka_security_protocol: Annotated[
         Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], in_case(str.upper)
@@ -37,40 +37,42 @@ class KafkaSettings(BaseModel):
     kafka_sasl_mechanism: Annotated[
         Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"], in_case(str.upper)
     ] = Field("PLAIN", description="`PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512` or `OAUTHBEARER`")
-    kafka_sasl_username: Text | None = Field(None, description="Name for SASL")
+    kafka_sasl_username: Text | None = Field(None, description="User name for SASL")
     kafka_sasl_password: SecretStr | None = Field(None, description="Password for SASL")
     kafka_ssl_cafile: ExistingFile | None = Field(
-        None, description="Certificates to trust; default: the system's"
+        None, description="Certificates to trust for the brokers; default: the system's"
     )
     kafka_ssl_certfile: ExistingFile | None = Field(
-        None, description="The client's own certificate and those that lead from it to a trusted one, PEM"
+        None, description="Certificate of the client and its intermediate certificates, PEM"
     )
     kafka_ssl_keyfile: ExistingFile | None = Field(
-        None, description="Its private key, PEM; default: in the same file"
+        None, description="Private key of the client, PEM; default: in the file of the certificate"
     )
-    kafka_ssl_key_password: SecretStr | None = Field(None, description="Password of that key")
+    kafka_ssl_key_password: SecretStr | None = Field(None, description="Password of the private key")
     kafka_oauth_token_url: AnyWebUrl | None = Field(
-        None, description="Where OAUTHBEARER gets tokens, by the client credentials grant"
+        None, description="Token server of OAUTHBEARER (client credentials grant)"
     )
-    kafka_oauth_client_id: Text | None = Field(None, description="Name of the client there")
-    kafka_oauth_client_secret: SecretStr | None = Field(None, description="Secret of the client there")
-    kafka_oauth_scope: Text | None = Field(None, description="Scope to ask for, where the server wants one")
+    kafka_oauth_client_id: Text | None = Field(None, description="Client id at the token server")
+    kafka_oauth_client_secret: SecretStr | None = Field(None, description="Client secret at the token server")
+    kafka_oauth_scope: Text | None = Field(
+        None, description="Scope of the token, where the token server needs one"
+    )
     kafka_oauth_audience: Text | None = Field(
-        None, description="Audience to ask for, where the server wants one"
+        None, description="Audience of the token, where the token server needs one"
     )
     kafka_oauth_parameters: Text | None = Field(
-        None, description="Further parameters of the request for a token, such as `resource=kafka&tenant=a`"
+        None, description="Further parameters of the token request, such as `resource=kafka&tenant=a`"
     )
     kafka_oauth_extensions: Text | None = Field(
         None, description="SASL extensions, such as `logicalCluster=lkc-1&identityPoolId=pool-2`"
     )
     kafka_oauth_cafile: ExistingFile | None = Field(
-        None, description="Certificates to trust of the token server; default: the system's"
+        None, description="Certificates to trust for the token server; default: the system's"
     )
     kafka_topic_prefix: Text = Field(
         "",
         pattern=r"^[A-Za-z0-9._-]{0,150}$",
-        description="Put before the name of every topic and of the group, as it stands, such as `staging.`",
+        description="Prefix of the names of all topics and of the group, such as `staging.`",
     )
     kafka_partitions: Count = Field(8, description="Partitions of topics that the service creates")
     kafka_replication_factor: Count = Field(
