@@ -1,4 +1,4 @@
-"""A collector of traces: what a process sends by OTLP over HTTP, as a back end receives it."""
+"""A collector of traces, which receives spans by OTLP over HTTP as a back end does."""
 
 import threading
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ class Seen:
 
 @dataclass
 class Collector:
-    """What has arrived at ``url`` so far; ``raw`` is the bytes of it."""
+    """The spans that have arrived at ``url``; ``raw`` is their bytes."""
 
     url: str
     spans: list[Seen] = field(default_factory=list)
@@ -42,11 +42,11 @@ class Collector:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The standard variables with which a process sends here, soon after a span has ended."""
+        """The OpenTelemetry variables with which a process sends its spans here."""
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
 
     def trace(self, trace_id: str, *names: str, within: float = 20) -> dict[str, Seen]:
-        """The only spans of these names in a trace, once they are there."""
+        """Wait for the spans of these names in a trace and return them by name; each occurs once."""
         found: list[Seen] = []
 
         def look() -> bool:
@@ -67,7 +67,7 @@ class Collector:
 
 @contextmanager
 def collecting() -> Iterator[Collector]:
-    """A collector on a free port."""
+    """Run a collector on a free port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -81,7 +81,7 @@ def collecting() -> Iterator[Collector]:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Write no log."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     collector = Collector(f"http://127.0.0.1:{server.server_port}")

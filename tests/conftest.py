@@ -1,4 +1,4 @@
-"""Real services for all tests that ask for them; how tests are ordered and grouped."""
+"""Fixtures with real services; the order and the groups of tests."""
 
 import asyncio
 import gc
@@ -51,9 +51,9 @@ structlog.configure(
 
 
 class Groups(LoadScopeScheduling):  # type: ignore[misc]
-    """Keeps the tests of a file in one process, so that its fixtures are built once; some folders too.
+    """Runs the tests of a file, and of some folders, in one process, so that fixtures are built once.
 
-    pytest-xdist 3.8 has marks for this (``--dist loadgroup``), which pytest 9.2 does not let it see.
+    pytest-xdist 3.8 has marks for this (``--dist loadgroup``), which do not work with pytest 9.2.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -70,7 +70,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Groups:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the folders, and the tests of modules that are ``IN_ORDER``; give each test its time."""
+    """Order the folders, and the tests of modules that are ``IN_ORDER``; set the limit of each test."""
     for item in items:
         _be_patient(item)
     items.sort(key=_rank)  # a stable sort: the random order within a folder stays
@@ -82,13 +82,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what was imported to no later collection of garbage: each would walk a million objects."""
+    """Exclude imported objects from garbage collection: each collection would visit a million of them."""
     gc.collect()
     gc.freeze()
 
 
 def _be_patient(item: pytest.Item) -> None:
-    """Multiply the limit of a test as the limits of its waits are."""
+    """Multiply the time limit of a test by :data:`FACTOR`, as for waits."""
     marker = item.get_closest_marker("timeout")
     limit = float(marker.args[0] if marker else item.config.getini("timeout"))
     if FACTOR != 1:
@@ -96,12 +96,12 @@ def _be_patient(item: pytest.Item) -> None:
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Name long texts by their argument: a token differs between processes, the name of a test must not."""
+    """Name long texts by their argument, so that a test has the same name in every process."""
     return argname if isinstance(val, str) and len(val) > 40 else None
 
 
 def _line(item: pytest.Item) -> int | None:
-    """Where the test stands in its module, if that is ``IN_ORDER``."""
+    """Return the line of the test in its module, if the module is ``IN_ORDER``."""
     if isinstance(item, pytest.Function) and getattr(item.module, "IN_ORDER", False):
         return int(item.function.__code__.co_firstlineno)
     return None
@@ -127,7 +127,7 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def settings(stack: Stack) -> Settings:
-    """The settings that lead to the stack."""
+    """The settings of the stack."""
     variables = stack.settings()
     fields = {name.removeprefix("EXPORTER_").lower(): value for name, value in variables.items()}
     return Settings(_env_file=None, **fields)  # type: ignore[arg-type]
@@ -135,13 +135,13 @@ def settings(stack: Stack) -> Settings:
 
 @pytest.fixture(scope="session")
 def source_dsn(stack: Stack) -> str:
-    """The source database, as superuser: for tests that make tables there."""
+    """The source database, as superuser, for tests that create tables there."""
     return stack.postgres.admin_url(SOURCE)
 
 
 @pytest.fixture
 async def source(settings: Settings) -> AsyncIterator[Source]:
-    """The source as the service sees it: read only."""
+    """The source as the service uses it: read only."""
     opened = Source(settings, connections=4)
     yield opened
     await opened.close()
@@ -157,7 +157,7 @@ def storage(settings: Settings) -> ObjectStore:
 
 @asynccontextmanager
 async def database(stack: Stack, settings: Settings, template: str = "template1") -> AsyncIterator[Settings]:
-    """A state database that ends with the block: a copy of ``template``, by default an empty one."""
+    """Create a state database for the block: a copy of ``template``, by default an empty database."""
     name = f"test_{uuid4().hex}"
     await create_database(stack, name, template)
     yield with_database(settings, name)
@@ -167,14 +167,14 @@ async def database(stack: Stack, settings: Settings, template: str = "template1"
 
 
 async def create_database(stack: Stack, name: str, template: str = "template1") -> None:
-    """Create a state database as a copy of ``template``; a copy of files is faster here than one by WAL."""
+    """Create a state database as a copy of ``template``; copying files is faster than writing WAL here."""
     admin = await asyncpg.connect(stack.postgres.admin_url())
     await admin.execute(f"CREATE DATABASE {name} OWNER {STATE} TEMPLATE {template} STRATEGY file_copy")
     await admin.close()
 
 
 def with_database(settings: Settings, name: str) -> Settings:
-    """The settings with another state database on the same server."""
+    """Return the settings with another state database on the same server."""
     url = settings.database_url.get_secret_value().rpartition("/")[0]
     return settings.model_copy(update={"database_url": SecretStr(f"{url}/{name}")})
 
@@ -212,14 +212,14 @@ async def engine(own_settings: Settings) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _collected() -> Iterator[None]:
-    """What a module's tests leave unclosed fails its last test, and no test of another module."""
+    """Collect garbage after each module, so that resources left open fail the module that left them."""
     yield
     gc.collect()
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _unconfigured() -> None:
-    """Tests find their own services: what the caller's environment configures is not for them."""
+    """Remove the caller's settings from the environment; tests use their own services."""
     for name in [name for name in os.environ if name.startswith("EXPORTER_")]:
         del os.environ[name]
     os.environ["EXPORTER_SETTINGS_FILE"] = os.devnull

@@ -22,7 +22,7 @@ _BLOCK = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block; ``test`` is empty where no comment says how it is tested."""
+    """One fenced block; ``test`` is empty where no comment states how it is tested."""
 
     document: Path
     line: int

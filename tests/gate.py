@@ -1,4 +1,4 @@
-"""Exports that run for as long as a test wants: their view waits for a lock that the test holds."""
+"""Exports that run as long as a test needs: their view waits for a lock that the test holds."""
 
 from types import TracebackType
 from typing import Self
@@ -10,7 +10,7 @@ KEY = 4_711
 
 
 def gated(table: str, *, at: int) -> str:
-    """A SELECT of the table's rows in the order of their ids, which waits at id ``at`` for the gate."""
+    """Return a SELECT of the table's rows in the order of their ids; it waits at id ``at``."""
     return (
         f"SELECT *, CASE WHEN id = {at} THEN pg_advisory_xact_lock_shared({KEY})::text END AS gate "
         f"FROM {table} ORDER BY id"
@@ -18,9 +18,9 @@ def gated(table: str, *, at: int) -> str:
 
 
 class Gate:
-    """``async with Gate(url) as gate:`` is shut until ``await gate.open()``, or the end of the block.
+    """``async with Gate(url) as gate:`` is closed until ``await gate.open()`` or the end of the block.
 
-    ``url`` leads to the database of the views. A server that is killed opens the gate.
+    ``url`` is the database of the views. A killed server opens the gate.
     """
 
     def __init__(self, url: str) -> None:
@@ -37,5 +37,5 @@ class Gate:
         await self.open()
 
     async def open(self) -> None:
-        """Let all pass. Harmless twice."""
+        """Let all exports continue. A second call has no effect."""
         self._connection.terminate()

@@ -1,4 +1,4 @@
-"""What stands between the service and its source: a strict door, and a real pooler where there is one."""
+"""Connection poolers in front of the source: a strict proxy, and pgbouncer where it is installed."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ POOLERS = ["door", "pgbouncer"] if PGBOUNCER else ["door"]
 
 @asynccontextmanager
 async def through(kind: str, url: str) -> AsyncIterator[str]:
-    """The database of ``url`` behind a pooler of that kind; yields the URL that leads through it."""
+    """Put a pooler of that kind in front of the database of ``url``; yields the URL of the pooler."""
     opened = through_pgbouncer(url) if kind == "pgbouncer" else through_door(url)
     async with opened as address:
         yield address
@@ -32,7 +32,7 @@ async def through(kind: str, url: str) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def through_door(url: str) -> AsyncIterator[str]:
-    """A proxy that lets only connections in that set nothing, and says so as pgbouncer does."""
+    """Run a proxy that refuses connections with startup parameters, with the error of pgbouncer."""
     parts = urlsplit(url)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -80,7 +80,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @asynccontextmanager
 async def through_pgbouncer(url: str) -> AsyncIterator[str]:
-    """pgbouncer in transaction mode, everything else as it is by default; two servers for all clients."""
+    """Run pgbouncer in transaction mode with two server connections and otherwise default settings."""
     assert PGBOUNCER is not None
     parts = urlsplit(url)
     (port,) = free_ports(1)

@@ -1,4 +1,4 @@
-"""Parts of the running stack for one group of tests alone: nobody waits for a second Kafka or PostgreSQL."""
+"""A state database, a bucket and a consumer group of the running stack for one group of tests."""
 
 import asyncio
 from collections.abc import Iterator
@@ -20,16 +20,16 @@ CONSUMED = (Topic.REQUESTS, Topic.EVENTS, Topic.TICKS)
 
 
 def settings_of(stack: Stack) -> Settings:
-    """The settings that lead to the stack, as its processes have them."""
+    """Return the settings of the stack, as its processes have them."""
     fields = {name.removeprefix("EXPORTER_").lower(): value for name, value in stack.settings().items()}
     return Settings(_env_file=None, **fields)  # type: ignore[arg-type]
 
 
 @contextmanager
 def own_part(stack: Stack, name: str) -> Iterator[Stack]:
-    """The stack with a state database, a bucket and a consumer group that are used within the block only.
+    """Configure the stack with a state database, a bucket and a consumer group for this block only.
 
-    Whatever else works on the stack is stopped before. What the block has broken is mended at its end.
+    All other processes on the stack are stopped before. Stopped services are started at the end.
     """
     unique = f"{name}-{uuid4().hex[:8]}"
     database = unique.replace("-", "_")
@@ -64,7 +64,7 @@ def stop_apps(stack: Stack) -> None:
 
 
 async def start_from_now(settings: Settings) -> None:
-    """Let the workers' group, of which nobody runs, begin after all messages that are there now."""
+    """Commit the end offsets for the workers' group, which has no members, so that it skips old messages."""
     await ensure_topics(settings)
     consumer = AIOKafkaConsumer(**client_options(settings), group_id=settings.group, enable_auto_commit=False)
     await consumer.start()

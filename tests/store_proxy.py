@@ -1,4 +1,4 @@
-"""A proxy before the real object store, which behaves like stores that cannot be had here."""
+"""A proxy in front of the real object store, which behaves like other stores."""
 
 import http.client
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True)
 class Request:
-    """What came in; names of headers in lower case."""
+    """A request to the store; names of headers are in lower case."""
 
     method: str
     path: str
@@ -17,7 +17,7 @@ class Request:
 
     @property
     def call(self) -> str:
-        """What S3 calls it."""
+        """The name of the call in S3."""
         if self.method == "POST":
             return "create" if "uploads" in self.path.partition("?")[2].split("&")[0] else "complete"
         if self.method == "PUT":
@@ -28,7 +28,7 @@ class Request:
 
     @property
     def is_copy(self) -> bool:
-        """Whether it asks the store to copy an object."""
+        """Whether the request copies an object."""
         return "x-amz-copy-source" in self.headers
 
 
@@ -36,7 +36,7 @@ Rule = Callable[[Request], tuple[int, str] | None]
 
 
 class Proxy(ThreadingHTTPServer):
-    """Passes on what it gets, or answers by itself: ``status``, ``code``; counts what it refused."""
+    """Forwards requests, or refuses them with ``status`` and ``code``, and counts refusals."""
 
     daemon_threads = True
     status: int | None = None
@@ -63,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        """Write no log."""
 
     def _pass(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -1,4 +1,4 @@
-"""What is on a topic."""
+"""Reads all messages of a topic."""
 
 from collections.abc import Collection
 from typing import Any
@@ -17,12 +17,12 @@ Message = Any
 
 
 async def events_on(settings: Settings, topic: Topic) -> list[Event]:
-    """Every event on ``topic`` until now; the garbage that some tests publish is left out."""
+    """Return all events on ``topic``; messages that are no events are left out."""
     return [event for message in await messages_on(settings, topic) if (event := _read(message.value or b""))]
 
 
-async def column_positions(settings: Settings, topic: Topic, ids: Collection[UUID]) -> list[str]:
-    """Where messages of these jobs lie on ``topic``, and which offset the group has committed there."""
+async def offsets_of_jobs(settings: Settings, topic: Topic, ids: Collection[UUID]) -> list[str]:
+    """Describe the messages of these jobs on ``topic``: their offsets, and the committed one."""
     keys = {str(job_id).encode(): job_id for job_id in ids}
     found = [message for message in await messages_on(settings, topic) if message.key in keys]
     admin = AIOKafkaAdminClient(**client_options(settings))
@@ -39,7 +39,7 @@ async def column_positions(settings: Settings, topic: Topic, ids: Collection[UUI
 
 
 async def messages_on(settings: Settings, topic: Topic) -> list[Message]:
-    """Every message on ``topic`` until now."""
+    """Return all messages on ``topic``."""
     consumer = AIOKafkaConsumer(
         **client_options(settings), enable_auto_commit=False, auto_offset_reset="earliest"
     )

@@ -25,12 +25,12 @@ EVERY = 0.03
 
 
 def patient(seconds: float) -> float:
-    """The limit of a wait for something that this machine does, on a slow machine a longer one."""
+    """Return the limit of a wait in seconds, which is longer on a slow machine."""
     return seconds * FACTOR
 
 
 def at_most(seconds: float) -> asyncio.Timeout:
-    """As :func:`asyncio.timeout`, for a wait that is no promise of the product's."""
+    """As :func:`asyncio.timeout`, multiplied by :data:`FACTOR`; not for promises of the product."""
     return asyncio.timeout(patient(seconds))
 
 
@@ -42,16 +42,16 @@ def until(
     ignoring: tuple[type[Exception], ...] = (),
     otherwise: Callable[[], object] | str = "",
 ) -> T:
-    """Call ``look`` until what it returns is true, and return that.
+    """Call ``look`` until it returns a true value; return that value.
 
     Args:
-        within: seconds, before :func:`patient`.
+        within: limit in seconds, before :func:`patient`.
         every: seconds between two calls.
         ignoring: errors that count as "not yet".
-        otherwise: what the error adds, as text or as a function that is called then.
+        otherwise: text for the error, or a function that returns it.
 
     Raises:
-        AssertionError: it did not come about in time; the message has what was seen last.
+        AssertionError: the condition was not met in time; the message has the last value.
     """
     limit = patient(within)
     deadline = time.monotonic() + limit
@@ -99,10 +99,10 @@ async def until_async(
     ignoring: tuple[type[Exception], ...] = (),
     otherwise: Callable[[], object] | str = "",
 ) -> Any:
-    """As :func:`until` while the event loop runs on; ``look`` is a function or a coroutine function.
+    """As :func:`until`, while the event loop runs on; ``look`` is a function or a coroutine function.
 
     Raises:
-        AssertionError: it did not come about in time; the message has what was seen last.
+        AssertionError: the condition was not met in time; the message has the last value.
     """
     limit = patient(within)
     deadline = time.monotonic() + limit

@@ -21,7 +21,7 @@ WORKERS = 3
 
 
 def main(minutes: float, seed: int) -> int:
-    """Returns 1 as soon as a scenario went wrong; the logs stay."""
+    """Run scenarios until the time is up; return 1 after the first that fails. The logs stay."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that a broker is away is no news here
     until = time.monotonic() + 60 * minutes
     runs = ROOT / ".local"

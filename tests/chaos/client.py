@@ -1,4 +1,4 @@
-"""Those who ask and those who look: publishes with patience, reads the table, the topic and the bucket."""
+"""A client of the system under test: publishes with retries; reads the table, the topics and the bucket."""
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -15,7 +15,7 @@ from stream_app.storage.listing import ListedObject
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.events import Event, Topic
 from tests.stacks import settings_of
-from tests.topics import column_positions, events_on, messages_on
+from tests.topics import events_on, messages_on, offsets_of_jobs
 from tests.waiting import until_async
 
 Job = Mapping[str, Any]
@@ -44,7 +44,7 @@ class Client:
         await self._producer.stop()
 
     async def publish(self, event: Event) -> None:
-        """Try until Kafka has it, for :data:`OUTAGE_SECONDS`."""
+        """Publish, with retries for :data:`OUTAGE_SECONDS`."""
 
         async def taken() -> bool:
             await self._producer.send_and_wait(event.topic, event.encode(), key=event.key)
@@ -68,7 +68,7 @@ class Client:
             connection.terminate()
 
     async def jobs(self, ids: Collection[UUID]) -> dict[UUID, Job]:
-        """The records of those that are known; none while the database is away."""
+        """Return the records of these jobs, as far as they exist; none while the database cannot be reached."""
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
             rows = await self.fetch("SELECT * FROM export_jobs WHERE id = ANY($1)", list(ids))
             return {row["id"]: row for row in rows}
@@ -77,10 +77,10 @@ class Client:
     async def until(
         self, ids: Collection[UUID], holds: Callable[[Job], bool], *, within: float
     ) -> dict[UUID, Job]:
-        """The records once ``holds`` is true of all of them.
+        """Wait until ``holds`` is true of all records; return them.
 
         Raises:
-            AssertionError: it is not after ``within`` seconds; the message shows those of which it is not.
+            AssertionError: it is not true in time; the message has the records.
         """
         found: dict[UUID, Job] = {}
 
@@ -97,7 +97,7 @@ class Client:
         return found
 
     async def history(self, ids: Collection[UUID]) -> dict[UUID, list[Event]]:
-        """What was said about each job, in order, repetitions left out."""
+        """Return the lifecycle events of each job in their order, without repetitions."""
         told: dict[UUID, dict[str, Event]] = {job_id: {} for job_id in ids}
         for event in await events_on(self.settings, Topic.EVENTS):
             if event.job_id in told:
@@ -105,7 +105,7 @@ class Client:
         return {job_id: list(events.values()) for job_id, events in told.items()}
 
     async def dead_letters_of(self, ids: Collection[UUID]) -> list[str]:
-        """Every message of these jobs that was put aside: none of them is unreadable."""
+        """Return the dead letters of these jobs; there must be none, since all messages can be read."""
         keys = {str(job_id).encode(): job_id for job_id in ids}
         letters = await messages_on(self.settings, Topic.DEAD_LETTERS)
         return [
@@ -115,19 +115,19 @@ class Client:
         ]
 
     async def whereabouts(self, ids: Collection[UUID]) -> list[str]:
-        """Where the messages of jobs are that are on no record."""
+        """Describe the messages of jobs that have no record."""
         return [
-            *await column_positions(self.settings, Topic.REQUESTS, ids),
-            *await column_positions(self.settings, Topic.EVENTS, ids),
+            *await offsets_of_jobs(self.settings, Topic.REQUESTS, ids),
+            *await offsets_of_jobs(self.settings, Topic.EVENTS, ids),
             *await self.dead_letters_of(ids),
         ]
 
     def found(self) -> list[ListedObject]:
-        """All files and all open uploads, with the jobs and attempts that they belong to."""
+        """Return all files and open uploads, with their jobs and attempts."""
         return [item for page in self.storage.listing.pages() for item in page]
 
     def objects(self) -> tuple[list[str], list[str]]:
-        """Keys of all files, and of all multipart uploads that are open."""
+        """Return the keys of all files and of all open multipart uploads."""
         found = self.found()
         return (
             [item.key for item in found if item.upload_id is None],
@@ -136,7 +136,7 @@ class Client:
 
 
 def has_ended(job: Job) -> bool:
-    """Whether its end is on record and nothing more is due."""
+    """Return whether the job's end is recorded and nothing more is due."""
     return job["status"] not in ("pending", "processing") and job["outcome"] is None
 
 

@@ -1,4 +1,4 @@
-"""The session's stack, to be broken: each module has a part of it to itself."""
+"""The session's stack for tests that break it; each module has a part of its own."""
 
 import logging
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tests.stacks import own_part
 
 
 def prepare(stack: Stack) -> dict[str, str]:
-    """Make the tables, once; returns the settings that workers need to export them."""
+    """Create the tables, once; return the settings with which workers export them."""
     datasets = stack.run_dir / "chaos-datasets.toml"
     if not datasets.exists():
         psql(stack, TABLES)
@@ -23,13 +23,13 @@ def prepare(stack: Stack) -> dict[str, str]:
 
 @pytest.fixture(autouse=True, scope="package")
 def _quiet() -> None:
-    """Clients of a broker that is away have nothing to tell that a test would not."""
+    """Silence the logs of clients whose broker is stopped by the test."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 @pytest.fixture(scope="module")
 def stack(stack: Stack, request: pytest.FixtureRequest) -> Iterator[Stack]:
-    """Kafka, PostgreSQL and S3 with the service's tables, and nobody who works."""
+    """Kafka, PostgreSQL and S3 with the service's tables, and no running process of the project."""
     name = request.module.__name__.rpartition(".")[2].removeprefix("test_")
     with own_part(stack, name) as part:
         yield part
@@ -43,5 +43,5 @@ def datasets(stack: Stack) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def source(stack: Stack) -> Source:
-    """What the rows should be."""
+    """The rows that exports must have."""
     return Source(stack.postgres.admin_url(SOURCE))

@@ -40,7 +40,7 @@ _exporting: ContextVar[UUID] = ContextVar("exporting")
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a wrapped method; ``result`` is ``None`` before it."""
+    """One call of a wrapped method; ``result`` is ``None`` before the call."""
 
     on: Any
     arguments: Sequence[Any]
@@ -49,7 +49,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Point:
-    """Before or after a call; ``jobs`` says which jobs it is about."""
+    """A moment before or after a call; ``jobs`` returns the jobs that the call is about."""
 
     owner: type
     method: str
@@ -138,7 +138,7 @@ RUN_POINTS: dict[str, Point] = {
 
 
 class HastyApp(App):
-    """The brokers wait for the dead not long."""
+    """An app whose brokers notice dead workers early."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         hasty = {"broker_session_timeout": 4.0, "broker_heartbeat_interval": 0.8}
@@ -146,7 +146,7 @@ class HastyApp(App):
 
 
 def arm() -> None:
-    """Let the brokers be hasty, and wrap all points where ``DOOMED`` is set."""
+    """Shorten the sessions, and wrap all points where ``DOOMED`` is set."""
     vars(stream_app.app)["App"] = HastyApp
     folder = os.environ.get("DOOMED")
     if folder is None:
@@ -165,14 +165,14 @@ def arm() -> None:
 
 
 class _Doom:
-    """Knows who is to die where."""
+    """Reads the plan: at which points of which jobs the worker dies."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._plan: dict[str, list[str]] = json.loads((folder / "plan.json").read_text())
 
     def meet(self, point: str, jobs: Iterable[UUID]) -> None:
-        """Die, if one of the jobs wants it."""
+        """Kill this process if the plan has this point for one of the jobs."""
         for job_id in map(str, jobs):
             left = [name for name in self._plan.get(job_id, ()) if not self._mark(job_id, name).exists()]
             if left[:1] == [point]:

@@ -1,4 +1,4 @@
-"""A service that stands still: it takes connections, answers nothing, and goes on later."""
+"""A frozen service: it accepts connections, answers nothing, and continues later."""
 
 import signal
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from dev.service import Service
 
 @contextmanager
 def frozen(service: Service) -> Iterator[None]:
-    """All processes of the service are stopped within the block: those of PostgreSQL have own groups."""
+    """Stop all processes of the service during the block; those of PostgreSQL have groups of their own."""
     _send(service, signal.SIGSTOP)
     try:
         yield

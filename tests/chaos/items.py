@@ -1,4 +1,4 @@
-"""What chaos exports, and how the rows are read back out of every format."""
+"""The tables that chaos exports, and readers of the rows in every format."""
 
 import csv
 import gzip
@@ -95,7 +95,7 @@ PLAIN: Mapping[str, Callable[[Any], str]] = {
 
 
 def digest(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """sha256 of the rows in their order."""
+    """Return the sha256 of the rows in their order."""
     plain = [PLAIN[name] for name in columns]
     total = hashlib.sha256()
     for row in rows:
@@ -105,14 +105,14 @@ def digest(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 class Source:
-    """The rows as the database tells them, without any of the service's code."""
+    """The rows as the database returns them, read without code of the service."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._known: dict[tuple[Any, ...], tuple[int, str]] = {}
 
     async def expected(self, columns: Sequence[str], last: int, owner: str | None) -> tuple[int, str]:
-        """How many rows up to id ``last`` belong to ``owner`` (or to anybody), and their digest."""
+        """Return how many rows up to id ``last`` belong to ``owner`` (``None``: all), and their digest."""
         key = (*columns, last, owner)
         if key not in self._known:
             connection = await asyncpg.connect(self._url)
@@ -128,7 +128,7 @@ class Source:
 
 
 def digest_of_file(output: str, compression: str, columns: Sequence[str], content: bytes) -> str:
-    """The digest of the rows that readers find in an export."""
+    """Return the digest of the rows in an exported file."""
     if compression == "gzip":
         content = gzip.decompress(content)
     elif compression == "zstd":

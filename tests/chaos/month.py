@@ -1,4 +1,4 @@
-"""A month of two hundred schedules, and of what goes wrong in it: all of it follows from a seed. Pure."""
+"""A month of two hundred schedules with faults, computed from a seed. Does no I/O."""
 
 from bisect import bisect_left
 from calendar import monthrange
@@ -55,7 +55,7 @@ GREAT_SILENCE = timedelta(hours=50)
 
 @dataclass(frozen=True)
 class Standing:
-    """One schedule. ``due``: its runs in UTC and their times on the wall, also of before and after."""
+    """One schedule. ``due`` has its runs, in UTC and in local time, also before and after the month."""
 
     id: UUID
     user_id: str
@@ -146,7 +146,7 @@ def _shows(kind: str, at: str, day: int | None) -> Shows:
 
 @dataclass(frozen=True)
 class Fault:
-    """A ``worker`` or a ``ticker`` that is killed as the clock reaches ``at``."""
+    """A ``worker`` or a ``ticker`` that is killed when the clock reaches ``at``."""
 
     at: datetime
     kind: str
@@ -155,7 +155,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Month:
-    """``moments`` are what the clock shows, one after the other; ticks of those in ``lost`` are dropped."""
+    """``moments`` are the successive times of the clock; the ticks of those in ``lost`` are dropped."""
 
     orders: Sequence[Standing]
     moments: Sequence[datetime]
@@ -265,7 +265,7 @@ def _deaths(
 
 
 def job_of(order: Standing, run: datetime) -> UUID:
-    """The id of a run's job."""
+    """Return the id of a run's job."""
     return uuid5(order.id, run.isoformat())
 
 

@@ -1,4 +1,4 @@
-"""What is asked for and what is broken, and when: all of it follows from a seed. Pure."""
+"""Requests and faults of a scenario and their times, computed from a seed. Does no I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ HOPELESS_EVERY = 25
 
 @dataclass(frozen=True)
 class Order:
-    """One job, and what becomes of it; times are seconds from the start."""
+    """One job and its fate; times are seconds from the start."""
 
     at: float
     job_id: UUID
@@ -39,7 +39,7 @@ class Order:
 
     @property
     def endings(self) -> frozenset[str]:
-        """The states that it may end in; a cancellation that comes too late lets the file expire."""
+        """Return the states in which the job can end; a late cancellation expires the file."""
         ending = "failed" if self.hopeless else "completed"
         if self.cancelled_at is None:
             return frozenset({ending})
@@ -50,7 +50,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that is broken ``at`` so many seconds from the start."""
+    """A fault that begins ``at`` seconds after the start."""
 
     at: float
     kind: str

@@ -1,7 +1,7 @@
-"""A worker, and a new one whenever it ends.
+"""A worker that is started again whenever it ends.
 
-All imports are done once, in the fork server of :mod:`multiprocessing`; each keeper is forked from there and
-each worker from its keeper, so that chaos is made of faults and not of starts.
+All imports are done once, in the fork server of :mod:`multiprocessing`. Each keeper is forked from there
+and each worker from its keeper, so that starts take no time.
 """
 
 import ctypes

@@ -61,7 +61,7 @@ class Figures:
     seconds: float = 0
 
     def add(self, other: "Figures") -> None:
-        """Take another scenario's in."""
+        """Add the figures of another scenario."""
         self.jobs += other.jobs
         self.faults += other.faults
         self.gave_up += other.gave_up
@@ -93,7 +93,7 @@ def _listed(counts: Counter[str]) -> str:
 
 
 class Scenario:
-    """Carries a plan out. ``wrong`` lists what should not be."""
+    """Carries out a plan. ``wrong`` lists the faults of the system that were found."""
 
     def __init__(self, stack: Stack, workers: Supervisor, source: Source, plan: Plan) -> None:
         self._stack = stack
@@ -109,10 +109,10 @@ class Scenario:
         self.wrong: list[str] = []
 
     async def run(self) -> None:
-        """From the first request to the verdict.
+        """Run from the first request to the verdict.
 
         Raises:
-            AssertionError: a job has not ended as it should, in time.
+            AssertionError: a job has not ended in time.
         """
         self._began = time.monotonic()
         gave_up = self._workers.gave_up()
@@ -241,7 +241,7 @@ def _requested(order: Order) -> Event:
 
 
 def _recovery(loss: Loss, events: list[Event]) -> float | None:
-    """How long after the kill the next attempt began; ``None`` where the job ended without one."""
+    """Return the time from the kill to the next attempt; ``None`` where the job ended without one."""
     for event in events:
         if event.type is EventType.STARTED and event.lifecycle.attempt > loss.attempt:
             return (event.lifecycle.started_at - loss.at).total_seconds()  # type: ignore[operator]

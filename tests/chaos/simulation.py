@@ -1,4 +1,4 @@
-"""Plays a month: sets the clock, kills whoever is to be killed, and listens to the ticks that get through."""
+"""Runs a month: sets the clock, kills processes as planned, and records the ticks that arrive."""
 
 import asyncio
 import json
@@ -29,14 +29,14 @@ BACKLOG = 100
 """Runs that are due or unfinished at which it waits: whatever goes wrong is to meet runs at all stages, and
 no tick to lie in Kafka for so long that it counts as one from before an outage."""
 
-PATIENCE = 600.0
+WAIT_SECONDS = 600.0
 """Seconds for anything to come about, however slow the machine is."""
 
-until = partial(until_async, within=PATIENCE)
+until = partial(until_async, within=WAIT_SECONDS)
 
 
 class Tickers:
-    """Real tickers by one simulated clock; one that is killed is started again."""
+    """Real tickers with one simulated clock; a killed ticker is started again."""
 
     def __init__(self, stack: Stack, count: int, folder: Path, lost: Sequence[datetime]) -> None:
         (folder / "lost.json").write_text(json.dumps([at.isoformat() for at in lost]))
@@ -61,7 +61,7 @@ class Tickers:
             child.kill()
 
     def kill(self, *numbers: int) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         for number in numbers or self._children:
             child = self._children[number]
             assert child.exit_code is None, child.tail()
@@ -69,7 +69,7 @@ class Tickers:
             self.killed += 1
 
     def start(self, *numbers: int) -> None:
-        """Start what has been killed."""
+        """Start the killed processes."""
         for number in numbers or self._children:
             self._children[number] = self._start(number)
 
@@ -80,7 +80,7 @@ class Tickers:
 
 
 class Listener:
-    """``async with Listener(servers) as heard``: all ticks since then that are in Kafka, in their order."""
+    """``async with Listener(servers) as listener``: records all later ticks in their order."""
 
     def __init__(self, servers: str) -> None:
         self.ticks: list[datetime] = []
@@ -110,7 +110,7 @@ class Listener:
         return max(self.ticks, default=START)
 
     async def all(self) -> list[datetime]:
-        """What is there now, when nobody publishes any more."""
+        """Return all ticks, once no process publishes any more."""
         end = (await self._consumer.end_offsets([self._part]))[self._part]
         await until(lambda: len(self.ticks) >= end - self._first)
         return self.ticks
@@ -132,7 +132,7 @@ class Simulation:
         self._backlog = 0
 
     async def play(self, heard: Listener) -> None:
-        """From the first moment to the last; no ticker lives on."""
+        """Run from the first moment to the last; all tickers have ended then."""
         faults = list(self._plan.faults)
         watching = asyncio.create_task(self._watch())
         for moment in self._plan.moments:
@@ -163,7 +163,7 @@ class Simulation:
             await asyncio.to_thread(self._tickers.start, fault.number)
 
     async def _fall_silent(self, heard: Listener) -> None:
-        """All tickers are dead for so long that many runs are missed."""
+        """Keep all tickers dead for so long that many runs are missed."""
         await asyncio.to_thread(self._tickers.kill)
         await heard.all()
         self._set(self._plan.silence + GREAT_SILENCE)
@@ -171,7 +171,7 @@ class Simulation:
         await until(lambda: heard.latest >= self._now)
 
     async def _watch(self) -> None:
-        """See how much there is to do, and that nothing is done before its time."""
+        """Record how many runs wait, and check that none starts before its time."""
         while True:
             (row,) = await self._client.fetch(
                 """

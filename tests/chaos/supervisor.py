@@ -1,4 +1,4 @@
-"""Workers that are started again whenever they end, as a supervisor of processes would."""
+"""Workers that are started again whenever they end, as by a process supervisor."""
 
 import json
 import os
@@ -23,9 +23,9 @@ READY_SECONDS = 90.0
 
 
 class Supervisor:
-    """``with Supervisor(stack, 3, settings) as workers:`` keeps that many running.
+    """``with Supervisor(stack, 3, settings) as workers:`` keeps three workers running.
 
-    All of it is synchronous; from asyncio use ``asyncio.to_thread``.
+    All methods are synchronous; from asyncio use ``asyncio.to_thread``.
     """
 
     def __init__(self, stack: Stack, count: int, settings: Mapping[str, str]) -> None:
@@ -53,51 +53,51 @@ class Supervisor:
         self.stop()
 
     def names(self) -> list[str]:
-        """What the workers call themselves, by number; each has to run."""
+        """Return the names of the workers by number; all must run."""
         return [_name(self._pid(number)) for number in range(len(self._folders))]
 
     def kill(self, number: int) -> str:
-        """SIGKILL; returns the name of the one that was killed."""
+        """Send SIGKILL; return the name of the killed worker."""
         pid = self._signal(number, signal.SIGKILL)
         self._wait_for_end(pid)
         return _name(pid)
 
     def restart(self, number: int) -> float:
-        """SIGTERM; returns how long, in seconds, the worker took to end."""
+        """Send SIGTERM; return how many seconds the worker took to end."""
         started = time.monotonic()
         self._wait_for_end(self._signal(number, signal.SIGTERM))
         return time.monotonic() - started
 
     def freeze(self, number: int) -> int:
-        """SIGSTOP: a worker that is not dead, only late; returns its process id for :meth:`thaw`."""
+        """Send SIGSTOP; return the process id for :meth:`thaw`. The worker is not dead, only late."""
         return self._signal(number, signal.SIGSTOP)
 
     def thaw(self, pid: int) -> None:
-        """SIGCONT, where it has not been killed meanwhile."""
+        """Send SIGCONT, if the worker has not been killed meanwhile."""
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
 
     def is_ready(self, number: int) -> bool:
-        """Whether the worker says so itself."""
+        """Return whether the worker reports that it is ready."""
         return (self._folders[number] / "ready").exists()
 
     def wait_until_ready(self, *numbers: int) -> None:
-        """Until those workers say that they are, or all.
+        """Wait until those workers, by default all, are ready.
 
         Raises:
-            AssertionError: one of them does not within :data:`READY_SECONDS`.
+            AssertionError: one of them is not ready after :data:`READY_SECONDS`.
         """
         for number in numbers or range(len(self._folders)):
             until(partial(self.is_ready, number), within=READY_SECONDS, otherwise=partial(self._tail, number))
 
     def gave_up(self) -> int:
-        """How many ended without being told to."""
+        """Return how many workers ended without a signal."""
         return sum(
             pid not in self._ended_by_us and code != -signal.SIGKILL for pid, code in self._ends().items()
         )
 
     def killed(self) -> set[str]:
-        """The names of those that SIGKILL ended, whoever sent it."""
+        """Return the names of the workers that SIGKILL ended."""
         return {_name(pid) for pid, code in self._ends().items() if code == -signal.SIGKILL}
 
     def _ends(self) -> dict[int, int]:
@@ -105,12 +105,12 @@ class Supervisor:
         return {int(pid): int(code) for pid, code in ends}
 
     def logged(self) -> list[dict[str, Any]]:
-        """What all workers wrote to their logs; what is no event is left out."""
+        """Return the events in the logs of all workers."""
         lines = [line for log in self._logs for line in _lines(log)]
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def stop(self) -> None:
-        """End all of them, at once."""
+        """Stop all workers at the same time."""
         for keeper in self._keepers:
             with suppress(ProcessLookupError):
                 os.killpg(keeper.pid or 0, signal.SIGKILL)

@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.timeout(900),  # what all tests here look at is made by the first
 ]
 
-PATIENCE = 150.0
+WAIT_SECONDS = 150.0
 """Seconds; on a machine that has nothing else to do, all is over in a quarter of them."""
 
 QUICK, LARGE, SLOW, HOPELESS = "quick", "large", "slow", "hopeless"
@@ -142,15 +142,17 @@ async def _live(client: Client, fate: Fate, folder: Path) -> None:
     if fate.cancelled == EARLY:
         await client.publish(cancellation)
         mark = folder / f"{fate.job_id} {fate.deaths[0]}"
-        await until_async(mark.exists, within=PATIENCE, otherwise=mark.name)
+        await until_async(mark.exists, within=WAIT_SECONDS, otherwise=mark.name)
     await client.publish(request)
     if fate.cancelled in (RUNNING, COMPLETED):
         state = "processing" if fate.cancelled == RUNNING else "completed"
-        await client.until([fate.job_id], lambda job: job["status"] == state, within=PATIENCE)
+        await client.until([fate.job_id], lambda job: job["status"] == state, within=WAIT_SECONDS)
     if fate.cancelled not in (None, EARLY):
         await client.publish(cancellation)
     await client.until(
-        [fate.job_id], lambda job: job["status"] == fate.ending and job["outcome"] is None, within=PATIENCE
+        [fate.job_id],
+        lambda job: job["status"] == fate.ending and job["outcome"] is None,
+        within=WAIT_SECONDS,
     )
 
 

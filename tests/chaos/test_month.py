@@ -40,7 +40,7 @@ from tests.chaos.month import (
     job_of,
     month,
 )
-from tests.chaos.simulation import PATIENCE, Listener, Simulation, Tickers
+from tests.chaos.simulation import WAIT_SECONDS, Listener, Simulation, Tickers
 from tests.chaos.supervisor import Supervisor
 from tests.chaos.verdict import wrong_histories, wrong_objects
 from tests.e2e.tables import psql
@@ -186,7 +186,7 @@ async def _settled(client: Client) -> None:
         return not any(row.values())
 
     left: dict[str, int] = {}
-    await until_async(look, within=PATIENCE, every=0.2, otherwise=lambda: left)
+    await until_async(look, within=WAIT_SECONDS, every=0.2, otherwise=lambda: left)
 
 
 def _files(client: Client, jobs: Mapping[UUID, Job]) -> dict[UUID, bytes]:

@@ -49,7 +49,7 @@ SETTINGS = {
 EACH = 3
 """Jobs that a worker must have done before the next step of the upgrade."""
 
-PATIENCE = 120.0
+WAIT_SECONDS = 120.0
 """Seconds that a step may take: so much is for machines that do other things as well."""
 
 WAITING = 8
@@ -70,7 +70,7 @@ class Worker(AppProcess):
 
     def start(self) -> None:
         self.begin()
-        self.child.wait_until(self.is_ready, PATIENCE)
+        self.child.wait_until(self.is_ready, WAIT_SECONDS)
 
     def run(self, *arguments: str) -> None:
         """Run one command of its version to the end."""
@@ -103,7 +103,7 @@ class Worker(AppProcess):
             jobs = await client.jobs(taken)
             return [job["status"] for job in jobs.values()].count("completed") >= EACH
 
-        await until_async(look, within=PATIENCE, otherwise=self.child.tail)
+        await until_async(look, within=WAIT_SECONDS, otherwise=self.child.tail)
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ async def flow(client: Client) -> AsyncIterator[list[Order]]:
     async def publish() -> None:
         for number in itertools.count():
             orders.append(await ask(client, order_of(number, seconds=2 if number % 12 == 11 else 0.2)))
-            await until_async(few_wait, within=PATIENCE)
+            await until_async(few_wait, within=WAIT_SECONDS)
 
     publishing = asyncio.create_task(publish())
     try:
@@ -184,7 +184,7 @@ async def revision(client: Client) -> str:
 async def judge(client: Client, source: Source, orders: Sequence[Order]) -> None:
     """Every job was done once and well."""
     ids = [order.job_id for order in orders]
-    jobs = await client.until(ids, has_ended, within=PATIENCE)
+    jobs = await client.until(ids, has_ended, within=WAIT_SECONDS)
     assert {job["status"] for job in jobs.values()} == {"completed"}
     assert {job["failures"] for job in jobs.values()} == {0}
     assert await wrong_files(client, source, orders, jobs) == []
@@ -201,11 +201,13 @@ async def test_a_worker_that_comes_before_the_tables_waits_for_them(
         order = await ask(client, order_of(0, seconds=0.1))
         worker.begin()
         lacking = "run `exporter migrate`, it lacks 0001"
-        await until_async(lambda: any(lacking in reason for reason in waiting_for(worker)), within=PATIENCE)
+        await until_async(
+            lambda: any(lacking in reason for reason in waiting_for(worker)), within=WAIT_SECONDS
+        )
         assert not worker.is_ready()
         assert worker.running
         await asyncio.to_thread(stack.run, "migrate")
-        await asyncio.to_thread(worker.child.wait_until, worker.is_ready, PATIENCE)
+        await asyncio.to_thread(worker.child.wait_until, worker.is_ready, WAIT_SECONDS)
         await judge(client, source, [order])
 
 
@@ -238,7 +240,7 @@ async def test_old_and_new_side_by_side_through_the_migration(
 
             long = [await ask(client, order_of(number, seconds=None)) for number in range(3)]
             orders += long
-            await client.until(known(long), lambda job: job["status"] == "processing", within=PATIENCE)
+            await client.until(known(long), lambda job: job["status"] == "processing", within=WAIT_SECONDS)
             await asyncio.to_thread(old.stop)
             assert old.logged("job.handed_back"), (
                 "of three long jobs the new one has slots for two"

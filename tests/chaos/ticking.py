@@ -1,6 +1,6 @@
-"""``python -m tests.chaos.ticking``: the real ticker, by a simulated clock, on a line that loses ticks.
+"""``python -m tests.chaos.ticking``: the real ticker with a simulated clock, and with ticks that get lost.
 
-``CLOCK`` names the file that has the time, ``LOST`` one with the minutes whose ticks get lost.
+``CLOCK`` names the file that has the time, ``LOST`` a file with the minutes whose ticks get lost.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ AGAIN = 0.05
 
 
 class Clock:
-    """A time that is set rather than passes; whoever has the file sees the same."""
+    """A clock that is set by a file; all processes with the file see the same time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -35,7 +35,7 @@ class Clock:
 
 
 class Line:
-    """Takes ticks for Kafka."""
+    """Publishes ticks to Kafka, except those that get lost."""
 
     def __init__(self, publisher: Publisher, lost: frozenset[datetime]) -> None:
         self._publisher = publisher

@@ -1,4 +1,4 @@
-"""What must be true when the dust has settled."""
+"""The conditions that must hold when a scenario has ended."""
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from tests.chaos.plan import Order
 async def wrong_files(
     client: Client, source: Source, orders: Sequence[Order], jobs: Mapping[UUID, Job]
 ) -> list[str]:
-    """Completed jobs whose file has not exactly the rows that the database has, in their order."""
+    """Return completed jobs whose file does not have exactly the rows of the database in their order."""
     wrong = []
     for order in orders:
         job = jobs[order.job_id]
@@ -36,7 +36,7 @@ async def wrong_files(
 
 
 def wrong_objects(jobs: Mapping[UUID, Job], files: Sequence[str], uploads: Sequence[str]) -> list[str]:
-    """Files that are missing, and whatever else lies in the bucket."""
+    """Return files that are missing, and objects that belong to no job."""
     expected = {job["file_path"] for job in jobs.values() if job["status"] == "completed"}
     return [
         *(f"missing: {key}" for key in expected - set(files)),

@@ -1,6 +1,6 @@
-"""When something is due by the clock on the wall, found out by watching that clock. Pure.
+"""Computes when something is due in local time by stepping through the time. Does no I/O.
 
-It shares no code with the service's calendar: every quarter of an hour is looked at.
+It shares no code with the service's calendar: it looks at every quarter of an hour.
 """
 
 from bisect import bisect_left
@@ -18,7 +18,7 @@ Shows = Callable[[datetime], bool]
 
 
 class WallClock:
-    """The clocks of one zone, from ``first`` to ``last``, which are in UTC."""
+    """The local times of one zone from ``first`` to ``last``, which are in UTC."""
 
     def __init__(self, zone: str, first: datetime, last: datetime) -> None:
         self._moments = list(_quarters(first, last))

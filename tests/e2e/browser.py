@@ -1,4 +1,4 @@
-"""A person in front of the page: a real browser, and everything it complained about."""
+"""A real browser on the page, and the errors that it reports."""
 
 import io
 import os
@@ -31,9 +31,9 @@ PROGRAM = os.environ.get("EXPORTER_TEST_BROWSER") or next(filter(None, map(shuti
 SCREENSHOTS = os.environ.get("EXPORTER_TEST_SCREENSHOTS")
 """Where pictures are kept; without it they are taken and thrown away."""
 
-PATIENCE = patient(30_000)
+WAIT_SECONDS = patient(30_000)
 """Milliseconds; a busy machine may take some of them."""
-expect.set_options(timeout=PATIENCE)
+expect.set_options(timeout=WAIT_SECONDS)
 
 WATCH_POLICY = """
 addEventListener("securitypolicyviolation", (event) =>
@@ -43,7 +43,7 @@ addEventListener("securitypolicyviolation", (event) =>
 
 @contextmanager
 def launched() -> Iterator[Browser]:
-    """Chromium without a window."""
+    """Start Chromium without a window."""
     if PROGRAM is None:
         pytest.fail(
             "The page is tested in a real browser and none was found. Install Chromium "
@@ -59,7 +59,7 @@ def launched() -> Iterator[Browser]:
 
 @dataclass
 class Visit:
-    """One person's tab."""
+    """One tab of one user."""
 
     page: Page
     url: str
@@ -67,18 +67,18 @@ class Visit:
     complaints: list[str] = field(default_factory=list)
 
     def open(self) -> None:
-        """Go to the page, as anybody."""
+        """Open the page without signing in."""
         self.page.goto(self.url)
 
     def sign_in(self, token: str) -> None:
-        """Go to the page and hand in the token."""
+        """Open the page and sign in with the token."""
         self.open()
         self.page.get_by_label("Token").fill(token)
         self.page.get_by_role("button", name="Sign in").click()
         expect(self.page.get_by_role("heading", name="New export")).to_be_visible()
 
     def choose(self, dataset: str, kind: str) -> None:
-        """Begin the form."""
+        """Choose dataset and format in the form."""
         self.page.get_by_label("Dataset").select_option(dataset)
         self.page.get_by_label("Format").select_option(kind)
 
@@ -104,7 +104,7 @@ class Visit:
         return self.page.locator(f"#{identity}")
 
     def shot(self, name: str, **options: Any) -> None:
-        """A picture, with few colours so that it is small."""
+        """Take a picture with few colours, so that it is small."""
         picture = self.page.screenshot(**options)
         if SCREENSHOTS:
             folder = Path(SCREENSHOTS)
@@ -113,24 +113,24 @@ class Visit:
             image.quantize(128, dither=Image.Dither.NONE).save(folder / f"{name}.png", optimize=True)
 
     def forgive(self, pattern: str) -> None:
-        """The complaints that a test is about; there must be one."""
+        """Remove the errors that a test expects; there must be one."""
         assert any(re.search(pattern, text) for text in self.complaints), self.complaints
         self.complaints[:] = [text for text in self.complaints if not re.search(pattern, text)]
 
     def assert_fits(self) -> None:
-        """Nothing sticks out at the side."""
+        """Check that nothing is wider than the window."""
         width, inner = self.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert width <= inner
 
 
 @contextmanager
 def visiting(browser: Browser, url: str, store: str, **options: Any) -> Iterator[Visit]:
-    """A tab with no history; at its end nothing may have been complained about."""
+    """Open a tab without history; the browser must have reported no error at its end."""
     context = browser.new_context(
         **{"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", "timezone_id": "Europe/Berlin"}
         | options
     )
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(WAIT_SECONDS)
     context.add_init_script(WATCH_POLICY)
     page = context.new_page()
     visit = Visit(page, url, {urlsplit(url).netloc, urlsplit(store).netloc})

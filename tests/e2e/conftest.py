@@ -1,4 +1,4 @@
-"""The whole system as processes, and the clients that its users have."""
+"""The whole system as processes, and clients as its users have them."""
 
 import asyncio
 import tempfile
@@ -38,7 +38,7 @@ class System:
     """Where the worker's metrics are."""
 
     def job(self, job_id: UUID | str) -> dict[str, Any] | None:
-        """The job's record, or ``None`` while there is none."""
+        """Return the job's record, or ``None`` while there is none."""
         response = self.client.get(f"/exports/jobs/{job_id}")
         if response.status_code == 404:
             return None
@@ -46,7 +46,7 @@ class System:
         return response.json()  # type: ignore[no-any-return]
 
     def ended(self, job_id: UUID | str, *, within: float = 60) -> dict[str, Any]:
-        """The job's record once it has ended."""
+        """Wait until the job has ended; return its record."""
         job: dict[str, Any] | None = None
 
         def look() -> dict[str, Any] | None:
@@ -57,11 +57,11 @@ class System:
         return until(look, within=within, otherwise=lambda: f"{job}\n{self.worker.child.tail()}")
 
     async def processing(self, job_id: UUID | str) -> None:
-        """Wait until a worker works on the job."""
+        """Wait until a worker processes the job."""
         await until_async(lambda: (self.job(job_id) or {}).get("status") == "processing")
 
     def file(self, job_id: UUID | str) -> bytes:
-        """The job's file, by the link that the API hands out."""
+        """Download the job's file by the API's link."""
         answer = self.client.get(f"/exports/jobs/{job_id}/download")
         assert answer.status_code == 307, answer.text
         response = httpx.get(answer.headers["location"])
@@ -69,7 +69,7 @@ class System:
         return response.content
 
     def ask(self, **request: Any) -> str:
-        """Ask for an export over HTTP; returns the job's id."""
+        """Submit an export over HTTP; returns the job's id."""
         response = self.client.post("/exports/jobs", json=request)
         assert response.status_code == 202, response.text
         return str(response.json()["export_job_id"])
@@ -77,7 +77,7 @@ class System:
 
 @pytest.fixture(scope="module")
 def system(whole: System) -> System:
-    """The system, which others may have stopped meanwhile."""
+    """The system; its processes are started again if other tests have stopped them."""
     if not whole.worker.running:
         asyncio.run(start_from_now(settings_of(whole.stack)))  # what others have asked for is not for it
         whole.worker.start()
@@ -95,7 +95,7 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(scope="session")
 def whole(stack: Stack, collector: Collector) -> Iterator[System]:
-    """The system, traced, with tables that nobody here designed made exportable by a file alone."""
+    """The system with traces, and with foreign tables that a datasets file makes exportable."""
     psql(stack, TABLES)
     folder = Path(tempfile.mkdtemp(dir=stack.run_dir))
     datasets = folder / "datasets.toml"

@@ -1,4 +1,4 @@
-"""A deployment of a test's own beside others on the same brokers and servers: topics, group, database."""
+"""A further deployment on the same brokers and servers: topics, group and database of its own."""
 
 import asyncio
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ from tests.waiting import WITHIN, until_async
 
 
 class Deployment:
-    """Its settings, and the few words that tests need. ``close`` removes its database."""
+    """A deployment's settings and calls for tests. ``close`` removes its database."""
 
     def __init__(self, stack: Stack, **changed: str) -> None:
         self._stack = stack
@@ -60,7 +60,7 @@ class Deployment:
             await client.close()
 
     async def ask(self, number: int = 1, *, partition: int | None = None, **data: Any) -> set[UUID]:
-        """Publish requests whose jobs end as they are admitted."""
+        """Publish requests whose jobs fail when they are admitted."""
         events = [request(**data) for _ in range(number)]
         await self.publish(events, partition=partition)
         return {event.job_id for event in events}
@@ -72,7 +72,7 @@ class Deployment:
                 await producer.send_and_wait(topic, event.encode(), key=event.key, partition=partition)
 
     async def commit(self, offsets: dict[int, int], topic: Topic = Topic.REQUESTS) -> None:
-        """Commit offsets of the topic's partitions for the group, which has no member."""
+        """Commit offsets of the topic's partitions for the group, which has no members."""
         async with AIOKafkaConsumer(
             bootstrap_servers=self.settings.kafka_bootstrap_servers,
             group_id=self.settings.group,
@@ -89,7 +89,7 @@ class Deployment:
         return {row["id"] for row in rows}
 
     async def has(self, ids: set[UUID], *, within: float = WITHIN) -> None:
-        """Wait until these jobs are on record."""
+        """Wait until these jobs are recorded."""
         await until_async(lambda: self._knows(ids), within=within, every=0.2)
 
     async def _knows(self, ids: set[UUID]) -> bool:
@@ -97,6 +97,6 @@ class Deployment:
 
 
 def request(**data: Any) -> Event:
-    """A request that no worker can honour: its job fails as it is admitted."""
+    """Return a request that fails when it is admitted."""
     content = {"user_id": "k", "export_type": "ledger", "format": "none", **data}
     return request_event(ExportRequest.model_validate(content), source="/t")

@@ -1,6 +1,6 @@
-"""Clients that want too much, as a program of their own: ``python -m tests.e2e.flood KIND PORT TOKEN``.
+"""Clients that send too much, as a program: ``python -m tests.e2e.flood KIND PORT TOKEN``.
 
-It says ``ready`` when the flood has begun, and goes on until it is ended.
+It prints ``ready`` when the flood has begun, and continues until it is ended.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ def head(method: str, path: str, token: str | None, *more: str) -> bytes:
 
 
 async def bodies(port: int, token: str) -> None:
-    """Somebody without a token sends a large body."""
+    """Send a large body without a token."""
     _, writer = await connect(port)
     try:
         length = f"Content-Length: {len(BODY)}"
@@ -36,7 +36,7 @@ async def bodies(port: int, token: str) -> None:
 
 
 async def streams(port: int, token: str) -> None:
-    """One user opens one more stream and keeps it."""
+    """Open one more stream of a user and keep it open."""
     reader, writer = await connect(port)
     writer.write(head("GET", "/exports/events", token, "Accept: text/event-stream"))
     try:
@@ -47,7 +47,7 @@ async def streams(port: int, token: str) -> None:
 
 
 async def headers(port: int, token: str) -> None:
-    """Somebody begins a request and does not end it."""
+    """Begin a request and do not end its headers."""
     reader, writer = await connect(port)
     writer.write(b"GET /exports/jobs HTTP/1.1\r\nHost: api\r\nX-Slow: ")
     try:
@@ -57,12 +57,12 @@ async def headers(port: int, token: str) -> None:
 
 
 async def readiness(port: int, token: str) -> None:
-    """Somebody asks whether it is ready."""
+    """Call the readiness check."""
     await ask(port, head("GET", "/readyz", None, "Connection: close"))
 
 
 async def orders(port: int, token: str) -> None:
-    """One user asks for one more export."""
+    """Submit one more export of a user."""
     length = f"Content-Length: {len(ORDER)}"
     more = ("Content-Type: application/json", length, "Connection: close")
     await ask(port, head("POST", "/exports/jobs", token, *more) + ORDER)

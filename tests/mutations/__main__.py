@@ -63,7 +63,7 @@ LONGEST = 120
 
 
 def chosen(count: int, seed: int, only: str) -> list[tuple[str, Mutant]]:
-    """Changes at random, of all modules whose names have ``only`` in them."""
+    """Choose changes at random, of modules whose names contain ``only``."""
     every = [
         (module, mutant)
         for module in CORE
@@ -93,7 +93,7 @@ class Runner:
         shutil.rmtree(self._folder)
 
     def is_seen(self, module: str, source: str) -> bool:
-        """Whether the module's tests fail with that source."""
+        """Return whether the module's tests fail with that source."""
         path = self._folder / module
         original = path.read_text("utf-8")
         path.write_text(source, "utf-8")
@@ -109,7 +109,7 @@ class Runner:
 
 
 def main() -> int:
-    """Returns how many changes were not seen."""
+    """Return the number of changes that no test noticed."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutations", description=__doc__)
     parser.add_argument("--count", type=int, default=30, help="how many (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="which ones (default: %(default)s)")

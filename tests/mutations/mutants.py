@@ -1,4 +1,4 @@
-"""Small changes of a module's meaning, one at a time: what tests have to notice. Pure."""
+"""Small changes of a module's meaning, one at a time, which tests must notice. Does no I/O."""
 
 import ast
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ class Mutant:
 
 
 def mutants(source: str) -> list[Mutant]:
-    """Every change that is known here, in the order of the text."""
+    """Return every change that is known here, in the order of the text."""
     tree = ast.parse(source)
     found = [
         Mutant(node.lineno, f"{old} -> {new}", changed)
@@ -64,7 +64,7 @@ def _looked_at(node: ast.AST) -> Iterator[ast.expr | ast.stmt]:
 
 
 def _replacements(node: ast.expr | ast.stmt) -> Iterator[str]:
-    """What to put for a node."""
+    """Return the replacements of a node."""
     match node:
         case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in COMPARISONS:
             yield f"({ast.unparse(left)} {COMPARISONS[type(op)]} {ast.unparse(right)})"
@@ -116,7 +116,7 @@ def _name(function: ast.expr) -> str:
 
 
 def _replaced(source: str, node: ast.expr | ast.stmt, new: str) -> str | None:
-    """The source with the node's text replaced; ``None`` where that is no program any more."""
+    """Return the source with the node's text replaced; ``None`` where the result is no program."""
     lines = source.encode().splitlines(keepends=True)
     start = sum(map(len, lines[: node.lineno - 1])) + node.col_offset
     end = sum(map(len, lines[: (node.end_lineno or 0) - 1])) + (node.end_col_offset or 0)

@@ -4,7 +4,7 @@ import psutil
 
 from tests.waiting import until
 
-PATIENCE = 30.0
+WAIT_SECONDS = 30.0
 
 
 def gone(pid: int) -> bool:
@@ -17,7 +17,9 @@ def gone(pid: int) -> bool:
 
 def wait_gone(*pids: int) -> None:
     """Fails where one of them is still there after a while."""
-    until(lambda: all(map(gone, pids)), within=PATIENCE, otherwise=lambda: [p for p in pids if not gone(p)])
+    until(
+        lambda: all(map(gone, pids)), within=WAIT_SECONDS, otherwise=lambda: [p for p in pids if not gone(p)]
+    )
 
 
 def descendants(pid: int) -> list[int]:

@@ -10,7 +10,7 @@ import pytest
 
 from dev.cache import ServiceError
 from dev.process import Child, free_ports, is_free, is_open
-from tests.integration.dev.processes import PATIENCE, wait_gone
+from tests.integration.dev.processes import WAIT_SECONDS, wait_gone
 
 
 def python(name: str, code: str, folder: Path) -> Child:
@@ -20,7 +20,7 @@ def python(name: str, code: str, folder: Path) -> Child:
 def test_a_child_that_ends_early_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
     child = python("oracle", "print('the config is wrong'); raise SystemExit(3)", tmp_path)
     with pytest.raises(ServiceError, match=r"oracle exited with 3 before it was ready") as failure:
-        child.wait_until(lambda: False, timeout=PATIENCE)
+        child.wait_until(lambda: False, timeout=WAIT_SECONDS)
     assert "the config is wrong" in str(failure.value)
     assert str(child.log) in str(failure.value)
 
@@ -41,7 +41,7 @@ def test_stop_asks_and_then_kills_the_whole_group(tmp_path: Path) -> None:
         "time.sleep(60)"
     )
     child = python("stubborn", code, tmp_path)
-    child.wait_until(lambda: child.log.read_text().endswith("\n"), timeout=PATIENCE)
+    child.wait_until(lambda: child.log.read_text().endswith("\n"), timeout=WAIT_SECONDS)
     grandchild = int(child.log.read_text())
     child.stop(timeout=0.3)
     assert child.exit_code == -signal.SIGKILL
@@ -51,7 +51,7 @@ def test_stop_asks_and_then_kills_the_whole_group(tmp_path: Path) -> None:
 def test_a_program_that_does_not_exist_is_an_error_of_the_service(tmp_path: Path) -> None:
     child = Child("ghost", [tmp_path / "nothing"], tmp_path / "ghost.log")
     with pytest.raises(ServiceError, match="ghost exited"):
-        child.wait_until(lambda: False, timeout=PATIENCE)
+        child.wait_until(lambda: False, timeout=WAIT_SECONDS)
 
 
 def test_children_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from dev import up
 from dev.cache import ServiceError, UsageError
 from dev.process import free_ports
 from dev.stack import ROOT, Stack
-from tests.integration.dev.processes import PATIENCE, descendants, wait_gone
+from tests.integration.dev.processes import WAIT_SECONDS, descendants, wait_gone
 from tests.waiting import patient, until
 
 START = 120.0
@@ -99,7 +99,7 @@ def test_an_interrupted_start_leaves_nothing_behind(tmp_path: Path) -> None:
         until(log.exists, within=START)
         children = descendants(process.pid)
         process.send_signal(signal.SIGINT)
-        process.wait(PATIENCE)
+        process.wait(WAIT_SECONDS)
         wait_gone(*children)
     assert os.listdir(tmp_path / "run") == ["logs"]
 
@@ -153,7 +153,7 @@ def test_up_serves_tells_where_and_cleans_up(tmp_path: Path) -> None:
         facts = json.loads(facts_file.read_text())
 
         process.send_signal(signal.SIGTERM)
-        _, messages = process.communicate(timeout=patient(PATIENCE + 30))
+        _, messages = process.communicate(timeout=patient(WAIT_SECONDS + 30))
         assert process.returncode == 0, messages
         assert facts["token"] in messages
         assert "worker-1 ended with -9 and is started again (1 of 5)" in messages
@@ -166,7 +166,7 @@ def test_a_taken_port_is_named_with_the_way_out(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         with python("-m", "dev", "up", "--port", port, "--folder", str(tmp_path)) as process:
-            _, messages = process.communicate(timeout=patient(PATIENCE))
+            _, messages = process.communicate(timeout=patient(WAIT_SECONDS))
     assert process.returncode == 2
     assert f"port {port} is taken" in messages
     assert "PORT=" in messages

@@ -11,7 +11,7 @@ from stream_app.worker.watchdog import Health, PartitionState, Signals, Watchdog
 from tests.waiting import until
 
 PLACE = ("exports.requests", 3)
-PATIENCE = 30.0
+STUCK_SECONDS = 30.0
 
 
 class Clock:
@@ -28,7 +28,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def watchdog(clock: Clock) -> Watchdog:
-    return Watchdog(PATIENCE, clock)
+    return Watchdog(STUCK_SECONDS, clock)
 
 
 def signals(
@@ -81,9 +81,9 @@ def test_well_without_partitions(watchdog: Watchdog) -> None:
 def test_no_progress(watchdog: Watchdog, clock: Clock, seen: Signals, reason: str) -> None:
     """It is ready for work until it has lasted: every busy worker looks like that for a moment."""
     assert watchdog.assess(seen)[0] is Health.READY
-    clock.now = PATIENCE - 1
+    clock.now = STUCK_SECONDS - 1
     assert watchdog.assess(seen)[0] is Health.READY
-    clock.now = PATIENCE
+    clock.now = STUCK_SECONDS
     assert watchdog.assess(seen) == (Health.STUCK, reason)
 
 
@@ -119,7 +119,7 @@ def test_what_is_not_dealt_with_is_counted(state: PartitionState, end: int, coun
 def test_not_in_the_group(watchdog: Watchdog, clock: Clock, group: Group) -> None:
     seen = replace(signals(), group=group)
     assert watchdog.assess(seen)[0] is Health.WAITING
-    clock.now = PATIENCE
+    clock.now = STUCK_SECONDS
     health, reason = watchdog.assess(seen)
     assert health is Health.STUCK
     assert group.state in reason
@@ -128,7 +128,7 @@ def test_not_in_the_group(watchdog: Watchdog, clock: Clock, group: Group) -> Non
 def test_progress_ends_a_symptom(watchdog: Watchdog, clock: Clock) -> None:
     """A backlog can last for hours, as long as something moves."""
     for offset in range(100):
-        clock.now = offset * (PATIENCE - 1)
+        clock.now = offset * (STUCK_SECONDS - 1)
         seen = signals(position=offset, oldest=offset, end=1_000)
         assert watchdog.assess(seen)[0] is Health.READY
 
@@ -136,10 +136,10 @@ def test_progress_ends_a_symptom(watchdog: Watchdog, clock: Clock) -> None:
 def test_a_step_inside_a_message_ends_a_symptom(watchdog: Watchdog, clock: Clock) -> None:
     """R15: one tick can start 25,000 schedules; a message without a step is stuck all the same."""
     for step in range(100):
-        clock.now = step * (PATIENCE - 1)
+        clock.now = step * (STUCK_SECONDS - 1)
         seen = replace(signals(oldest=6, end=9), progress={PLACE: step})
         assert watchdog.assess(seen)[0] is Health.READY
-    clock.now += PATIENCE
+    clock.now += STUCK_SECONDS
     health, reason = watchdog.assess(seen)
     assert health is Health.STUCK
     assert reason.endswith("at step 99")
@@ -155,7 +155,7 @@ def test_progress_of_other_partitions_ends_no_symptom(
     other = (PLACE[0], 0)
     group = Group("Stable", frozenset({"w1"}), {})
     for step in range(3):
-        clock.now = step * PATIENCE / 2
+        clock.now = step * STUCK_SECONDS / 2
         partition_states = {PLACE: still, other: PartitionState(step, step, False)}
         seen = Signals("w1", {}, group, {PLACE: 9, other: 90}, partition_states, progress={other: step})
         health, reason = watchdog.assess(seen)
@@ -172,7 +172,7 @@ def test_no_outage_is_fatal(watchdog: Watchdog, clock: Clock, part: str) -> None
         clock.now = now
         assert watchdog.assess(away) == (Health.WAITING, f"{part} is away")
     assert watchdog.assess(lost)[0] is Health.WAITING
-    clock.now += PATIENCE - 1
+    clock.now += STUCK_SECONDS - 1
     assert watchdog.assess(lost)[0] is Health.WAITING
     clock.now += 1
     assert watchdog.assess(lost)[0] is Health.STUCK
@@ -181,7 +181,7 @@ def test_no_outage_is_fatal(watchdog: Watchdog, clock: Clock, part: str) -> None
 def test_without_the_object_store_messages_must_move_all_the_same(watchdog: Watchdog, clock: Clock) -> None:
     seen = replace(signals(oldest=6), away={"object store": "gone"})
     assert watchdog.assess(seen) == (Health.WAITING, "gone")
-    clock.now = PATIENCE
+    clock.now = STUCK_SECONDS
     assert watchdog.assess(seen)[0] is Health.STUCK
 
 
@@ -192,9 +192,9 @@ def test_waiting_for_a_part_that_answers_and_refuses_is_not_fatal(watchdog: Watc
         clock.now = now
         assert watchdog.assess(replace(seen, blocked_since=now - 5)) == (Health.WAITING, "the disk is full")
     last = replace(seen, blocked_since=clock.now)
-    clock.now += PATIENCE
+    clock.now += STUCK_SECONDS
     assert watchdog.assess(last)[0] is Health.READY
-    clock.now += PATIENCE
+    clock.now += STUCK_SECONDS
     assert watchdog.assess(last)[0] is Health.STUCK
 
 
@@ -208,14 +208,14 @@ def test_it_is_well_again_as_soon_as_messages_are_dealt_with(watchdog: Watchdog,
 def test_waiting_for_a_part_does_not_excuse_a_lost_membership(watchdog: Watchdog, clock: Clock) -> None:
     lost = replace(signals(oldest=6), group=Group("Empty", frozenset(), {}))
     assert watchdog.assess(replace(lost, blocked_since=0.0))[0] is Health.WAITING
-    clock.now = PATIENCE
-    assert watchdog.assess(replace(lost, blocked_since=PATIENCE))[0] is Health.STUCK
+    clock.now = STUCK_SECONDS
+    assert watchdog.assess(replace(lost, blocked_since=STUCK_SECONDS))[0] is Health.STUCK
 
 
 def test_before_anything_is_known(watchdog: Watchdog, clock: Clock) -> None:
     unknown = Signals("w1")
     assert watchdog.assess(unknown)[0] is Health.WAITING
-    clock.now = PATIENCE
+    clock.now = STUCK_SECONDS
     assert watchdog.assess(unknown)[0] is Health.WAITING
 
 
