@@ -68,7 +68,7 @@ class Client:
             connection.terminate()
 
     async def jobs(self, ids: Collection[UUID]) -> dict[UUID, Job]:
-        """Return the records of these jobs, as far as they exist; none while the database cannot be reached."""
+        """Return the records of these jobs, as far as they exist; none during an outage."""
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
             rows = await self.fetch("SELECT * FROM export_jobs WHERE id = ANY($1)", list(ids))
             return {row["id"]: row for row in rows}
