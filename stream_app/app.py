@@ -30,7 +30,7 @@ from stream_app.exports.source import Source
 from stream_app.exports.task import ExportLimits
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.submission import RequestValidator
-from stream_app.jobs.write_check import test_upload
+from stream_app.jobs.write_check import write_trial_job
 from stream_app.kafka.brokers import Brokers
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.kafka.transport import App
@@ -140,7 +140,7 @@ def create_app(settings: Settings) -> App:
     relay = OutboxRelay(store, emit.publish_all)
 
     async def check_writes() -> None:
-        await test_upload(store)
+        await write_trial_job(store)
 
     outcomes = settings.topic(Topic.EVENTS)
     replay = OutcomeReplay(

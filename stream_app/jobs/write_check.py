@@ -16,7 +16,7 @@ from streaming_exporter.events import RequestIdentity, lifecycle_event, request_
 TRIAL_REQUEST = RequestIdentity(user_id="exporter", export_type="trial", format="none")
 
 
-async def test_upload(store: JobQueue) -> None:
+async def write_trial_job(store: JobQueue) -> None:
     """Admit a trial job, end it and delete it in one transaction, and commit: the commit is checked too.
 
     No other transaction ever sees the job.

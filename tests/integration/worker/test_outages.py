@@ -22,7 +22,7 @@ from stream_app.db.health import check_tables
 from stream_app.jobs.models import Base
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.submission import RequestValidator
-from stream_app.jobs.write_check import test_upload
+from stream_app.jobs.write_check import write_trial_job
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.settings import Settings
 from stream_app.worker.batches import _handle_all
@@ -68,7 +68,7 @@ class Agent:
 
     async def take(self, messages: list[Any]) -> None:
         emit = cast(EventProducer, self.broker)
-        await _handle_all(messages, self.admission.handle, emit, lambda: test_upload(self.store))
+        await _handle_all(messages, self.admission.handle, emit, lambda: write_trial_job(self.store))
 
     async def users(self) -> list[str]:
         async with self.engine.connect() as connection:
