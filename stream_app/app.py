@@ -269,7 +269,7 @@ def create_worker_health(settings: Settings, app: App) -> WorkerHealth:
         },
         watchdog=Watchdog(settings.stuck_seconds),
         exit_timer=ExitTimer(settings.stuck_seconds),
-        ending=stop_timeout(settings),
+        exit_seconds=stop_timeout(settings),
         ready_file=settings.ready_file,
     )
 

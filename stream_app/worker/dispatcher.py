@@ -1,4 +1,4 @@
-"""A worker's slots: what is claimed and run, heartbeats, cancellation, drain."""
+"""Claims jobs for the slots of a worker and runs them: heartbeats, cancellation, drain."""
 
 import asyncio
 import time
@@ -22,16 +22,16 @@ from streaming_exporter.errors import Retryable
 log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 2.0
-"""How often an idle worker looks for work that no notification told it about (due retries, lost leases)."""
+"""Seconds between two claims of an idle worker. Due retries and expired leases send no notification."""
 
 HEARTBEAT_SECONDS = 1.0
-"""How often running exports renew their leases and say how far they are."""
+"""Seconds between two heartbeats, which renew leases and report progress."""
 
 DRAIN_SECONDS = 10
-"""How long exports that are stopped may take to clean up, and to be handed back."""
+"""Seconds that stopped exports have to clean up and to be released."""
 
 RELEASE_SECONDS = 2
-"""The part of it that is kept for handing back what is still not over."""
+"""The part of :data:`DRAIN_SECONDS` that is kept for the release of exports that have not stopped."""
 
 
 class Dispatcher:
@@ -54,11 +54,11 @@ class Dispatcher:
 
     @property
     def running(self) -> int:
-        """How many attempts are not over here, among them those whose job was taken over."""
+        """How many attempts run here, including attempts whose job another worker has claimed."""
         return len(self._tasks)
 
     def wake(self, payload: str = "") -> None:
-        """Take a notification: new work, or the id of a job to cancel."""
+        """Handle a notification: an empty payload means new work, a job's id means to cancel the job."""
         if not payload:
             self._wake.set()
         elif attempt := self._attempts.get(UUID(payload)):
@@ -79,7 +79,7 @@ class Dispatcher:
                 return 0
             try:
                 if self._attempts and time.monotonic() - self._renewed_at > self._settings.lease_seconds / 2:
-                    await self._renew()  # or what is claimed as abandoned may be what runs here
+                    await self._renew()  # else a job that runs here could be claimed as abandoned
                 claims = await self._store.claim(self.worker, free)
             except Retryable as error:
                 log.warning("claim.failed", error=str(error))
@@ -88,13 +88,13 @@ class Dispatcher:
                 metrics.CLAIMS.labels("first" if claim.attempt == 1 else "later").inc()
                 try:
                     self._start(claim)
-                except Exception:  # the others are claimed as well, and must not wait for their leases
+                except Exception:  # other jobs are claimed too, and must not wait until their leases expire
                     log.exception("job.start_failed", **claim.log_fields)
                     await self._runner.release(claim, delay=timedelta(seconds=POLL_SECONDS))
             return len(claims)
 
     async def heartbeat(self) -> None:
-        """Renew the leases of what runs here; what is no longer held, or is to be cancelled, is stopped."""
+        """Renew the leases of the running attempts, and stop attempts that lost theirs or are cancelled."""
         pause = min(HEARTBEAT_SECONDS, self._settings.lease_seconds / 3)
         await repeat("heartbeat", self._renew, pause)
 
@@ -119,17 +119,17 @@ class Dispatcher:
                 attempt.report = asyncio.create_task(self._runner.report_progress(attempt))
 
     async def rescue(self) -> None:
-        """Look after jobs that nobody works on, for ever."""
+        """Rescue jobs of dead workers every :data:`POLL_SECONDS`."""
         await repeat("rescue", self._rescuer.rescue, POLL_SECONDS)
 
     async def drain(self, grace: float) -> None:
-        """Claim nothing more, give running exports ``grace`` seconds, hand the rest back at once."""
+        """Claim no more jobs, wait ``grace`` seconds for running exports, then stop and release the rest."""
         self._draining = True
         self._wake.set()
         until = time.monotonic() + grace
         with suppress(TimeoutError):
             async with asyncio.timeout(grace), self._claiming:
-                pass  # a claim that was under way has started its jobs
+                pass  # a claim that had begun has started its jobs
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=max(0, until - time.monotonic()))
         for attempt in list(self._attempts.values()):

@@ -1,4 +1,4 @@
-"""Watches the worker from inside: says whether it is ready, and ends it when it is beyond recovery."""
+"""Checks the worker's parts, writes the ready file, and ends a worker that cannot recover by itself."""
 
 import asyncio
 import time
@@ -23,31 +23,31 @@ log = structlog.get_logger(__name__)
 
 CHECK_INTERVAL = 2.0
 START_INTERVAL = 0.25
-"""Seconds between beats, and between those of a worker that only starts."""
+"""Seconds between two checks, and between two checks of a worker that starts."""
 
 CHECK_TIMEOUT = 5.0
-"""Seconds that a part has for an answer."""
+"""Seconds in which a part must answer."""
 
 BROKER_TIMEOUT = 0.45 * CHECK_TIMEOUT
-"""Seconds for one question to the brokers: two make an answer, and should fail by themselves."""
+"""Time-out of one query to the brokers, in seconds. A check makes two, which must end within its time-out."""
 
 Check = Callable[[], Awaitable[object]]
-"""Returns if the part answers, raises :class:`ExporterError` if not."""
+"""Returns if the part answers, else raises :class:`ExporterError`."""
 
 
 class HealthCheck:
-    """Asks one part, over and over."""
+    """Checks one part again and again."""
 
     def __init__(self, name: str, check: Check) -> None:
         self.name = name
         self._check = check
-        self._problem: str | None = f"{name}: not asked yet"
+        self._problem: str | None = f"{name}: not checked yet"
         self._answered = time.monotonic()
         self.pause = START_INTERVAL
 
     @property
     def problem(self) -> str | None:
-        """Why the part counts as away; ``None`` while it answers."""
+        """Why the part counts as away, or ``None`` while it answers."""
         late = time.monotonic() - self._answered > 2 * CHECK_TIMEOUT + CHECK_INTERVAL
         return f"{self.name}: no answer" if late else self._problem
 
@@ -69,7 +69,7 @@ class HealthCheck:
 
 
 class WorkerHealth(Service):
-    """Beats beside the app, from before it starts until after it has stopped."""
+    """Checks the worker from before the app starts until after it has stopped."""
 
     def __init__(
         self,
@@ -81,12 +81,12 @@ class WorkerHealth(Service):
         checks: Mapping[str, Check],
         watchdog: Watchdog,
         exit_timer: ExitTimer,
-        ending: float,
+        exit_seconds: float,
         ready_file: Path | None,
     ) -> None:
-        """``worker`` is the app's client id, ``ending`` how long, in seconds, it may take to stop.
+        """``worker`` is the app's client id, ``exit_seconds`` how long it can take to stop.
 
-        ``prefix`` is what the cluster's names of topics begin with, and the metrics' do not.
+        ``prefix`` is the prefix of topic names in the cluster. Metrics leave it out.
         """
         super().__init__(loop=app.loop)
         self._app = app
@@ -99,13 +99,13 @@ class WorkerHealth(Service):
         ]
         self._watchdog = watchdog
         self._exit_timer = exit_timer
-        self._ending = ending
+        self._exit_seconds = exit_seconds
         self._ready_file = ready_file
         self._group: Group | None = None
         self._ends: dict[Partition, int] = {}
         self._topic_ids: dict[str, UUID] = {}
         self._replaced: str | None = None
-        self._said: tuple[Health, str] | None = None
+        self._last_state: tuple[Health, str] | None = None
         self._pause = START_INTERVAL
 
     async def on_started(self) -> None:
@@ -125,19 +125,19 @@ class WorkerHealth(Service):
         await self._notice_new_topics(ids)
 
     async def _notice_new_topics(self, ids: Mapping[str, UUID]) -> None:
-        """One of the same name with another id is another topic, whose log the offsets are not of."""
+        """Read a topic again that was deleted and created again: it has another id and other offsets."""
         for topic, found in ids.items():
             if self._topic_ids.get(topic, found) != found:
                 await cast(LosslessConsumer, self._app.consumer).reread_topic(topic)
-                # The next worker begins where was committed, and knows nothing of the other log.
-                self._replaced = f"{topic} was deleted and made anew"
+                # The next worker starts at the committed offset and does not know of the old log.
+                self._replaced = f"{topic} was deleted and created again"
         self._topic_ids |= ids
 
     async def _run_checks(self) -> None:
         while True:
             self._exit_timer.reset()
             if self._app.should_stop:
-                self._exit_timer.limit_exit(self._ending)
+                self._exit_timer.limit_exit(self._exit_seconds)
                 self._set_ready(False)
             else:
                 self._check()
@@ -145,8 +145,8 @@ class WorkerHealth(Service):
 
     def _check(self) -> None:
         if self._replaced is not None:
-            self._exit_timer.limit_exit(self._ending)
-            raise Stuck(f"the worker has to start anew: {self._replaced}")
+            self._exit_timer.limit_exit(self._exit_seconds)
+            raise Stuck(f"the worker must restart: {self._replaced}")
         away = {check.name: problem for check in self._checks if (problem := check.problem) is not None}
         seen = partition_states(self._app)
         signals = Signals(
@@ -163,16 +163,16 @@ class WorkerHealth(Service):
             {name.removeprefix(self._prefix): lag for name, lag in signals.lag().items()}
         )
         health, reason = self._watchdog.assess(signals)
-        if (health, reason) != self._said:
+        if (health, reason) != self._last_state:
             log.info(f"worker.{health.value}", worker=self._worker, reason=reason)
-        self._said = health, reason
+        self._last_state = health, reason
         if health is Health.READY:
             self._pause = CHECK_INTERVAL
             for check in self._checks:
                 check.pause = CHECK_INTERVAL / 2
         self._set_ready(health is Health.READY)
         if health is Health.STUCK:
-            self._exit_timer.limit_exit(self._ending)
+            self._exit_timer.limit_exit(self._exit_seconds)
             raise Stuck(f"the worker cannot recover by itself: {reason}")
 
     def _set_ready(self, ready: bool) -> None:
@@ -186,7 +186,7 @@ class WorkerHealth(Service):
 
 
 def partition_states(app: faust.App) -> dict[Partition, PartitionState]:
-    """What the app's consumer believes of each partition that it has; empty while it has none.
+    """Return what the app's consumer knows about each of its partitions; empty while it has none.
 
     The values are read in another thread than the one that writes them. Each value by itself is complete.
     """

@@ -1,4 +1,4 @@
-"""One attempt at one job, from its start to a sealed and published outcome, or back to the queue."""
+"""Runs one attempt at a job, until its outcome is sealed and published, or the job is released."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ FIRST_RETRY_DELAY = timedelta(seconds=5)
 MAX_RETRY_DELAY = timedelta(minutes=2)
 
 OPERATOR_WAIT = timedelta(days=1)
-"""How long a job waits for somebody to mend what refuses the service."""
+"""How long a job waits for an operator to repair the part that refuses the service."""
 
 
 class StopReason(Enum):
@@ -40,19 +40,19 @@ class StopReason(Enum):
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One export that runs here."""
+    """One attempt that runs here."""
 
     claim: Claim
     progress: ExportProgress
     export: "asyncio.Task[LifecycleData]"
     report: "asyncio.Task[None]"
-    """The last that is said about it: at first that it has started, later how far it is."""
+    """Publishes the last event about it: at first ``export.started``, later ``export.progressed``."""
     stop: StopReason | None = None
     reported_rows: int = 0
     began: float = field(default_factory=time.monotonic)
 
     def end(self, reason: StopReason) -> None:
-        """Stop the export, for the first reason given; after its end no more is said of a lost job."""
+        """Stop the export. The first reason counts. Once it has ended, a lost lease stops its last report."""
         if not self.is_running:
             if reason is StopReason.LEASE_LOST:
                 self.report.cancel()
@@ -62,18 +62,18 @@ class Attempt:
 
     @property
     def is_running(self) -> bool:
-        """Whether the export itself is not over yet."""
+        """Whether the export has not ended."""
         return not self.export.done()
 
     @property
     def has_new_progress(self) -> bool:
-        """Whether it got further since the last report, and that report is out."""
+        """Whether rows were written since the last report, and that report is published."""
         return self.report.done() and self.progress.tally.rows > self.reported_rows
 
 
 @dataclass(frozen=True, slots=True)
 class JobRunner:
-    """Runs attempts, and decides what becomes of the job."""
+    """Runs attempts, and decides whether the job ends or is tried again."""
 
     store: JobQueue
     exporter: Exporter
@@ -89,12 +89,13 @@ class JobRunner:
         return Attempt(claim, progress, export, asyncio.create_task(retry_until_possible(self.emit, started)))
 
     async def finish(self, attempt: Attempt) -> None:
-        """See an attempt to its sealed and published outcome, or to its release."""
+        """Wait for the export, then seal and publish its outcome, or release the job."""
         claim = attempt.claim
         try:
             await asyncio.wait({attempt.export})
             if attempt.stop is not StopReason.LEASE_LOST:
-                # Before the job is sealed or handed back: from then on others may speak of it.
+                # Before the job is sealed or released: from then on other workers can publish events about
+                # it.
                 await asyncio.wait({attempt.report})
             outcome = await self._decide(attempt)
             if outcome is None:
@@ -109,7 +110,7 @@ class JobRunner:
                 metrics.LEASES_LOST.inc()
                 await self.rescuer.discard(outcome)
         except Retryable as error:
-            # A sealed outcome is published later by whoever tends to it; anything else runs into its lease.
+            # A rescuer publishes a sealed outcome later. The lease of a job without one expires.
             log.warning("attempt.interrupted", error=str(error))
         except Exception:
             log.exception("attempt.crashed")
@@ -117,7 +118,7 @@ class JobRunner:
             attempt.report.cancel()
 
     async def report_progress(self, attempt: Attempt) -> None:
-        """Say how far an attempt is, if Kafka takes it."""
+        """Publish the progress of an attempt. If Kafka is away, the report is left out."""
         rows = attempt.reported_rows = attempt.progress.tally.rows
         data = attempt.claim.lifecycle(
             Status.PROCESSING, row_count=rows, estimated_rows=attempt.progress.estimated_rows
@@ -128,9 +129,9 @@ class JobRunner:
             log.warning("progress.publish_failed", **attempt.claim.log_fields, error=str(error))
 
     async def release(self, claim: Claim, *, delay: timedelta) -> None:
-        """Give a job up without counting a failure; one that was sealed or lost meanwhile is left alone.
+        """Release a job without counting a failure. A job that was sealed or lost meanwhile stays as it is.
 
-        Tried once: this is for a worker that ends.
+        It is tried once: the worker is about to end.
         """
         try:
             await self.store.release(claim, delay=delay, failed=False)
@@ -140,7 +141,7 @@ class JobRunner:
     async def _release(
         self, claim: Claim, *, delay: timedelta, failed: bool, waits_for: JobError | None = None
     ) -> None:
-        """Hand the job back once the state database takes it: a lease that runs out would be a failure."""
+        """Release the job, and retry until it succeeds: a lease that expires would count as a failure."""
         await retry_until_possible(self.store.release, claim, delay=delay, failed=failed, waits_for=waits_for)
 
     async def _export(self, claim: Claim, progress: ExportProgress) -> LifecycleData:
@@ -171,7 +172,7 @@ class JobRunner:
         )
 
     async def _decide(self, attempt: Attempt) -> LifecycleData | None:
-        """The outcome that a finished export has; ``None`` if the job goes back or is not ours any more."""
+        """Return the outcome of a finished export, or ``None`` if it was released or its lease is lost."""
         claim, export = attempt.claim, attempt.export
         error = None if export.cancelled() else export.exception()
         if not export.cancelled() and error is None:
@@ -228,7 +229,7 @@ class JobRunner:
         return None
 
     def _has_waited(self, claim: Claim, longest: timedelta) -> bool:
-        """Whether it is over; nobody waits for a job longer than for its file."""
+        """Return whether the job is older than ``longest``, or older than files are kept."""
         age = claim.now - (claim.requested_at or claim.started_at)
         return age > min(longest, timedelta(days=self.settings.retention_days))
 

@@ -1,4 +1,4 @@
-"""The projector: lifecycle events become the job's record."""
+"""Handles lifecycle events: applies outcomes to the jobs, plans deliveries, and logs the jobs that ended."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,11 +35,11 @@ class LifecycleHandler:
     """Failed runs in a row that pause their schedule."""
     formats: Mapping[str, Format] = field(default_factory=dict)
     history: timedelta = timedelta(days=400)
-    """How long jobs stay on record: an older outcome makes no record again."""
+    """How long jobs stay on record. An older outcome does not insert its job again."""
     kept: timedelta = timedelta(days=7)
-    """How long files are kept: no event makes it longer."""
+    """How long files are kept. An event cannot extend it."""
     mail_limit: int = 500
-    """Mails that the exports of one user send in 24 hours."""
+    """How many mails the exports of one user can send in 24 hours."""
 
     async def handle(self, messages: Sequence[EventT[bytes]]) -> None:
         """Apply a batch in one transaction.
@@ -56,7 +56,7 @@ class LifecycleHandler:
             await self.emit.dead_letter(message, reason)
 
     def _validate_all(self, read: Decoded, now: datetime) -> tuple[list[Event], Undecoded]:
-        """The outcomes, as far as they are believed, and the messages of those that are not at all."""
+        """Return the valid outcomes, corrected, and the messages of the others."""
         outcomes: list[Event] = []
         refused: list[tuple[EventT[bytes], Unreadable]] = []
         for message, event in read:
@@ -80,18 +80,18 @@ class LifecycleHandler:
                 [job.id for job in told if job.recipients or job.webhook],
                 mail_limit=self.mail_limit,
             )
-            # Marks, gaps and failures lie in the database that the job is in: they follow its record.
+            # Windows, gaps and failures are in the database of the job: they change in the same transaction.
             runs = [job.id for _, job in applied if job.schedule_id is not None]
             await apply_run_outcomes(connection, runs, max_failures=self.max_failures)
         for event, record in applied:
             try:
                 _tell(event, record)
-            except Exception:  # it is on record: what is said of it must not have the batch dealt with again
+            except Exception:  # it is on record: an error of the log line must not repeat the batch
                 log.exception("job.summary_failed", job_id=str(event.job_id))
 
 
 def _tell(event: Event, record: Row[Any]) -> None:
-    """Count how a job ended, and write its line of the log."""
+    """Count the outcome of a job in the metrics, and log its summary."""
     metrics.count_ended_job(OUTCOMES[event.type], event.lifecycle)
     told = summarize(event.lifecycle, record) | tracing.trace_ids(event.traceparent)
     log.info(f"job.{OUTCOMES[event.type]}", **told)

@@ -1,4 +1,7 @@
-"""The last resort: an event loop that is blocked, or that hangs while it ends, cannot end its process."""
+"""Ends a process whose event loop is blocked, and reads and writes the ready file.
+
+An event loop that is blocked, or that hangs while it stops, cannot end its process itself.
+"""
 
 import faulthandler
 import os
@@ -10,38 +13,38 @@ from pathlib import Path
 
 
 class ExitTimer(threading.Thread):
-    """Ends the process where no sign of life comes any more."""
+    """Ends the process if :meth:`reset` is not called for some time."""
 
-    def __init__(self, patience: float, leave: Callable[[int], object] = os._exit) -> None:
-        """``patience`` is in seconds, counted while the process runs: one that was stopped is not late."""
+    def __init__(self, limit: float, leave: Callable[[int], object] = os._exit) -> None:
+        """``limit`` is in seconds. Time in which the process is suspended does not count."""
         super().__init__(name="exit_timer", daemon=True)
-        self._patience = patience
+        self._limit = limit
         self._leave = leave
         self._missed = 0.0
         self._is_exiting = False
         self._lock = threading.Lock()
 
     def reset(self) -> None:
-        """A sign of life."""
+        """Restart the timer."""
         with self._lock:
             if not self._is_exiting:
                 self._missed = 0.0
 
-    def limit_exit(self, patience: float) -> None:
-        """The process is about to end, and may take ``patience`` seconds for it; said once."""
+    def limit_exit(self, seconds: float) -> None:
+        """Begin the exit: the process must end within ``seconds``. Only the first call counts."""
         with self._lock:
             if not self._is_exiting:
-                self._is_exiting, self._patience, self._missed = True, patience, 0.0
+                self._is_exiting, self._limit, self._missed = True, seconds, 0.0
 
     def run(self) -> None:
-        """Count the time without a sign, in ticks of its own."""
-        tick = min(1.0, self._patience / 10)
-        while self._missed < self._patience:
+        """Count the time since the last reset, in steps."""
+        tick = min(1.0, self._limit / 10)
+        while self._missed < self._limit:
             time.sleep(tick)
             with self._lock:
                 self._missed += tick
-        what = "did not end" if self._is_exiting else "showed no sign of life"
-        print(f"the worker {what} within {self._patience:g} s", file=sys.stderr, flush=True)
+        what = "did not end" if self._is_exiting else "did not respond"
+        print(f"the worker {what} within {self._limit:g} s", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(all_threads=True)
         self._leave(1)
 
@@ -62,7 +65,7 @@ def write_ready_file(file: Path, ready: bool) -> None:
 
 
 def is_ready(file: Path | None) -> bool:
-    """Whether the file was touched lately: a worker that hangs does not."""
+    """Return whether the file was touched lately. A worker that hangs does not touch it."""
     try:
         return file is not None and time.time() - file.stat().st_mtime < FRESH_SECONDS
     except FileNotFoundError:

@@ -29,10 +29,10 @@ class RequestHandler:
     emit: EventProducer
     validator: RequestValidator
     history: timedelta
-    """How long jobs are on record at least: older requests are of jobs that may be forgotten."""
+    """How long jobs stay on record at least. The job of an older request can have been removed."""
 
     async def handle(self, messages: Sequence[EventT[bytes]]) -> None:
-        """Admit a batch; returns once all of it is committed, or put aside.
+        """Admit a batch. It returns once all requests are committed or dead-lettered.
 
         Raises:
             Retryable: the database or Kafka is away; handling the batch again does no harm.
@@ -63,13 +63,13 @@ class RequestHandler:
     async def _admit(
         self, asked: Mapping[UUID, Event], old: Collection[UUID], cancellations: Sequence[Event]
     ) -> tuple[Collection[UUID], Collection[UUID]]:
-        """Say that jobs are accepted, then commit them, then say how those ended that have ended.
+        """Publish ``export.accepted``, commit the jobs, then publish the outcomes of those that have ended.
 
-        Nothing is open in the database while Kafka is waited for.
+        No transaction is open while it waits for Kafka.
 
         Returns:
-            Those of the ``old`` requests that are left out, since whether they had a job is not known; and
-            requests that could not be committed, since another transaction is at the same job.
+            The ids of ``old`` requests that are left out, since their job can have been removed; and the ids
+            of requests that could not be committed, since another transaction holds the job's row.
         """
         now = await self.store.clock.read()
         jobs = {
@@ -96,11 +96,11 @@ class RequestHandler:
         await self.emit.publish_all(
             [lifecycle_event(EVENT_OF[Status(data.status)], data) for data in [*outcomes, *ended, *late]]
         )
-        # What is on record already is published again from its row.
+        # A request that is on record already is published again from its row.
         return forgotten, [job_id for job_id in held if not known[job_id].is_known]
 
     async def _commit(self, jobs: Sequence[NewJob]) -> tuple[Sequence[LifecycleData], Sequence[UUID]]:
-        """Insert jobs; returns what was admitted, and the ids of those that another transaction holds."""
+        """Insert jobs; return the data of the admitted ones, and the ids of those whose row is locked."""
         try:
             return await self.store.admit(jobs), []
         except Locked:
@@ -115,7 +115,7 @@ class RequestHandler:
         return admitted, held
 
     async def _cancel(self, ids: Sequence[UUID]) -> Sequence[LifecycleData]:
-        """Carry out cancellations; returns the outcomes that are to be published."""
+        """Cancel jobs; return the outcomes to publish."""
         if not ids:
             return []
         async with self.store.transaction() as connection:
@@ -124,7 +124,7 @@ class RequestHandler:
 
 
 def _asked(event: Event, message: EventT[bytes], now: datetime) -> datetime:
-    """When the export was asked for, at the latest: the event may say so, and Kafka since when it has it."""
+    """Return the earlier one of the event's time and the time at which Kafka received it."""
     published = message.message.timestamp or 0
     known = [datetime.fromtimestamp(published, UTC)] if published > 0 else []
     return min(filter(None, [event.time, *known]), default=now)
@@ -132,6 +132,6 @@ def _asked(event: Event, message: EventT[bytes], now: datetime) -> datetime:
 
 def _too_old(event: Event, history: timedelta) -> Unreadable:
     return Unreadable(
-        f"{event.job_id} was asked for about {history.days} days ago or earlier, and a job of that age may "
-        "have been removed from the record; ask again with a new id and time"
+        f"{event.job_id} was requested about {history.days} days ago or earlier; the record of such a job "
+        "can have been removed; request it again with a new id and time"
     )

@@ -17,19 +17,21 @@ from streaming_exporter.events import Event, Topic
 log = structlog.get_logger(__name__)
 
 STALE_AFTER = timedelta(minutes=5)
-"""A tick that has waited longer comes from before an outage."""
+"""A tick that has waited longer was published before an outage."""
 
 
 @dataclass(frozen=True, slots=True)
 class TickHandler:
-    """Handles messages of ``exports.ticks``; idempotent, since what has been started is not due any more."""
+    """Handles messages of ``exports.ticks``; idempotent, since a run that has started is not due again."""
 
     scheduler: Scheduler
     emit: EventProducer
     settings: Settings
 
     async def handle(self, messages: Sequence[EventT[bytes]]) -> None:
-        """Start what is due at each tick of a batch, in their order; one from the future is put aside.
+        """Start the runs that are due at each tick of a batch, in order.
+
+        A tick from the future is dead-lettered.
 
         Raises:
             Retryable: the database or Kafka is away; handling the batch again does no harm.
@@ -55,16 +57,16 @@ class TickHandler:
 
 def _ahead(moment: datetime, now: datetime) -> Unreadable:
     return Unreadable(
-        f"it says that it is {moment.isoformat()}, which is ahead of the state database's clock, "
-        f"{now.isoformat()}; set the ticker's clock right"
+        f"the tick is for {moment.isoformat()}, which is ahead of the state database's clock, "
+        f"{now.isoformat()}; correct the clock of the ticker's machine"
     )
 
 
 def moment_of(event: Event, now: datetime) -> datetime:
-    """The time that it is for a tick which is read at ``now``.
+    """Return the time that a tick stands for when it is read at ``now``.
 
-    One that lay in Kafka through an outage stands for the minutes since then as well, so that all runs of
-    that time are seen as missed at once, instead of each in its turn.
+    A tick that waited in Kafka during an outage also stands for the minutes since then, so that all runs of
+    that time count as missed at once, and not one after the other.
     """
     waited = now - event.time if event.time is not None else timedelta(0)
     return event.tick + waited if waited > STALE_AFTER else event.tick

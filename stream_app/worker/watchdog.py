@@ -1,8 +1,8 @@
-"""When is a worker well, when does it wait, when is it beyond recovery. Pure.
+"""Decides whether a worker is ready, waits for a part, or cannot recover by itself. Pure.
 
-A worker that waits for Kafka or PostgreSQL recovers by itself and must not end. One that makes no progress
-while both answer never will: Faust can stay alive and deaf after an outage
-(https://github.com/faust-streaming/faust/issues/175). It ends, and whoever supervises it starts it again.
+A worker that waits for Kafka or PostgreSQL recovers by itself and must not end. A worker that makes no
+progress while both answer does not recover: after an outage Faust can stay alive and receive no more messages
+(https://github.com/faust-streaming/faust/issues/175). Such a worker ends, and its supervisor starts it again.
 """
 
 import time
@@ -14,11 +14,11 @@ from stream_app.kafka.brokers import Group, Partition
 
 
 class Stuck(Exception):
-    """The worker cannot recover by itself; the text says from what."""
+    """The worker cannot recover by itself. The text names the reason."""
 
 
 class Health(Enum):
-    """What a worker is at a beat."""
+    """The state of a worker."""
 
     READY = "ready"
     WAITING = "waiting"
@@ -27,11 +27,14 @@ class Health(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PartitionState:
-    """What the worker's consumer says about one of its partitions.
+    """What the worker's consumer knows about one of its partitions.
 
-    ``position`` is the next offset it will read, ``oldest`` the first that it has handed out and that is not
-    acknowledged, ``acknowledged`` whether any acknowledgement waits to be committed. ``fetched`` is the
-    offset after the last message that the client returned, ``done`` the one before which all is acknowledged.
+    Attributes:
+        position: the next offset to read.
+        oldest: the first offset that is being handled and not acknowledged, or ``None``.
+        acknowledged: whether an acknowledgement waits to be committed.
+        fetched: the offset after the last message that the client returned.
+        done: all messages before this offset are acknowledged.
     """
 
     position: int | None
@@ -42,7 +45,7 @@ class PartitionState:
 
     @property
     def has_lost_messages(self) -> bool:
-        """Whether a message was fetched that nobody has: neither in handling nor acknowledged."""
+        """Whether a message was fetched and lost: it is neither being handled nor acknowledged."""
         return self.oldest is None and not self.acknowledged and self.fetched > self.done
 
 
@@ -66,11 +69,11 @@ class Signals:
 
     @property
     def is_member(self) -> bool:
-        """Whether the brokers count this worker in."""
+        """Whether the consumer group lists this worker."""
         return self.group is not None and self.group.is_stable and self.client_id in self.group.members
 
     def lag(self) -> dict[str, int]:
-        """How many messages of each topic's partitions here are not dealt with."""
+        """Return how many messages of each topic's partitions here are not handled."""
         found: dict[str, int] = {}
         for place, state in self.partition_states.items():
             end = self.ends.get(place, 0)
@@ -79,9 +82,11 @@ class Signals:
         return found
 
     def problems(self, *, is_blocked: bool = False) -> Iterator[str]:
-        """What would be fatal if it lasted; each names the offset and the step it is at: progress ends it.
+        """Yield problems that are fatal if they last.
 
-        While a part refuses its work, a worker need not get on with its messages.
+        Each text names an offset and a step, so progress changes it.
+
+        While a part refuses writes (``is_blocked``), a worker need not make progress with its messages.
         """
         if self.group is None:
             return
@@ -97,7 +102,7 @@ class Signals:
             if position < self.ends.get(place, 0):
                 yield f"{name} is not read on from {position}{at}"
             if state.oldest is not None:
-                yield f"{name} is not dealt with from {state.oldest}{at}"
+                yield f"{name} is not handled from {state.oldest}{at}"
             if state.acknowledged:
                 yield f"{name} is not committed from {self.group.committed.get(place)}"
             if state.has_lost_messages:
@@ -105,31 +110,31 @@ class Signals:
 
 
 class Watchdog:
-    """Remembers since when each problem is there."""
+    """Remembers since when each problem exists."""
 
     NEEDED = frozenset({"kafka", "database"})
-    """Without these nothing can move: no problem counts while one of them is away."""
+    """While one of these parts is away, no problem counts: the worker cannot make progress."""
 
-    def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """``patience`` is how long, in seconds, a problem may last."""
-        self._patience = patience
+    def __init__(self, limit: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """``limit`` is how long a problem can last, in seconds."""
+        self._limit = limit
         self._clock = clock
         self._since: dict[str, float] = {}
 
     def assess(self, signals: Signals) -> tuple[Health, str]:
-        """How the worker is, and the reason where it is not well."""
+        """Return the state of the worker, and the reason if it is not ready."""
         now = self._clock()
-        # Between two refusals lies as long as a part may take to refuse.
-        is_blocked = signals.blocked_since is not None and now - signals.blocked_since < self._patience
+        # A part can take this long to refuse a write, so refusals can be this far apart.
+        is_blocked = signals.blocked_since is not None and now - signals.blocked_since < self._limit
         problems = () if signals.away.keys() & self.NEEDED else signals.problems(is_blocked=is_blocked)
         self._since = {problem: self._since.get(problem, now) for problem in problems}
         for problem, since in self._since.items():
-            if now - since >= self._patience:
+            if now - since >= self._limit:
                 return Health.STUCK, problem
         if signals.away:
             return Health.WAITING, "; ".join(signals.away.values())
         if not signals.is_member:
-            return Health.WAITING, next(iter(self._since), "it has not joined the group")
+            return Health.WAITING, next(iter(self._since), "the worker has not joined the consumer group")
         if is_blocked and next(signals.problems(), None) is not None:
             return Health.WAITING, signals.blocked_by
         return Health.READY, ""

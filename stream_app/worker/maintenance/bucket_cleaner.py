@@ -1,7 +1,7 @@
-"""Removes from the bucket what no job needs: files and uploads of attempts that lost, at a slow pace.
+"""Removes objects and uploads that no job needs from the bucket: those of attempts that lost their lease.
 
-A worker sweeps what a job's earlier attempts left when the job is tried again or ends. This is for what
-slips through: a worker that dies for good, a removal that the store did not take.
+A worker removes what earlier attempts left when a job is tried again or ends. The bucket cleaner removes what
+remains: after the death of a worker, or after a removal that failed.
 """
 
 from collections.abc import Collection, Mapping
@@ -27,15 +27,15 @@ INTERVAL_SECONDS = 3_600.0
 FIRST_SECONDS = 60.0
 
 SLACK = timedelta(hours=1)
-"""For clocks that differ."""
+"""Tolerance for clocks that differ."""
 
 CLEANING_LOCK = 7_301_584_223
-"""Advisory lock: one worker sweeps at a time."""
+"""Advisory lock: one worker cleans at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What a job's record says about its file."""
+    """The columns of a job's row that say which file it needs."""
 
     status: str
     attempt: int
@@ -72,7 +72,7 @@ async def jobs_owning(connection: AsyncConnection, found: Collection[ListedObjec
 
 
 async def longest_retention(connection: AsyncConnection) -> timedelta:
-    """For how long a file that is there was promised to be kept: maybe longer than is the setting now."""
+    """Return the longest retention of the files on record. It can be longer than the setting is now."""
     statement = select(func.max(ExportJob.expires_at - ExportJob.completed_at)).where(
         ExportJob.status == Status.COMPLETED
     )
@@ -81,7 +81,7 @@ async def longest_retention(connection: AsyncConnection) -> timedelta:
 
 @dataclass(frozen=True, slots=True)
 class BucketCleaner:
-    """Goes through the whole bucket, a page at a time."""
+    """Cleans the whole bucket, page by page."""
 
     store: JobQueue
     storage: ObjectStore
@@ -92,15 +92,16 @@ class BucketCleaner:
         await repeat("bucket_cleaning", self.clean, INTERVAL_SECONDS, first=FIRST_SECONDS, jitter=0.5)
 
     async def clean(self) -> int:
-        """Remove what nothing needs, and see to it that the store has its own rules for what is missed.
+        """Remove objects and uploads that no job needs, and set the bucket's lifecycle rules.
 
-        Returns how much was removed, 0 where another worker is at it.
+        Returns:
+            How many were removed. 0 if another worker cleans now.
 
         Raises:
             Retryable: the database or the store is away.
         """
         async with self.store.statement() as connection:
-            # A session's lock, and no transaction: a large bucket takes its time.
+            # The lock of a session, not of a transaction: a large bucket takes long.
             if not await connection.scalar(select(func.pg_try_advisory_lock(CLEANING_LOCK))):
                 return 0
             try:

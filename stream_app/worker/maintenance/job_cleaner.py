@@ -1,8 +1,8 @@
-"""Forgets jobs that ended long ago, with what was sent about them, a few at a time.
+"""Removes jobs that ended long ago, with their deliveries, a few at a time.
 
-What has not ended, whose end is not told yet, that has a file or a message under way, stays at any age.
-Admission refuses requests that are nearly as old as removed jobs (:func:`oldest_admissible`): a request
-that is read again after its job was removed makes no second job.
+A job stays, at any age, if it has not ended, if its outcome is not published, or if it has a file or a
+delivery that is not sent yet. Admission refuses requests that are nearly as old as removed jobs
+(:func:`oldest_admissible`): a request that is read again after its job was removed makes no second job.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ INTERVAL_SECONDS = 3_600.0
 FIRST_SECONDS = 60.0
 
 BATCH = 500
-"""Jobs that one step looks at."""
+"""How many jobs one step reads."""
 
 SLACK = timedelta(days=1)
-"""For clocks that differ: brokers take messages from up to an hour ahead."""
+"""Tolerance for clocks that differ: brokers accept messages from up to an hour ahead."""
 
 Position = tuple[datetime, UUID]
 BEGINNING: Position = (datetime(1, 1, 1, tzinfo=UTC), UUID(int=0))
@@ -39,7 +39,7 @@ BEFORE_STEP = text(
            set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true)
     """
 )
-"""As with claims: whatever PostgreSQL believes of the tables, it goes through indexes."""
+"""As with claims: PostgreSQL uses the indexes, whatever its statistics are."""
 
 # The limit is no parameter, and ids are arrays, so that PostgreSQL knows that both are few. The status is
 # asked for in words that the index on it does not answer: most of all jobs have one of these.
@@ -59,31 +59,34 @@ STEP = text(
                 WHERE message.job_id = job.id AND message.status IN ('pending', 'sending')
             )
         FOR UPDATE OF job SKIP LOCKED
-    ), untold AS (
+    ), deliveries_removed AS (
         DELETE FROM deliveries WHERE job_id = ANY (array(SELECT id FROM over))
-    ), forgotten AS (
+    ), removed AS (
         DELETE FROM export_jobs WHERE id = ANY (array(SELECT id FROM over)) RETURNING id
     )
-    SELECT oldest.created_at, oldest.id, (SELECT count(*) FROM forgotten) AS forgotten,
+    SELECT oldest.created_at, oldest.id, (SELECT count(*) FROM removed) AS removed,
            (SELECT count(*) FROM oldest) AS seen
     FROM oldest ORDER BY oldest.created_at DESC, oldest.id DESC LIMIT 1
     """
 )
-"""Removes what is over among the next jobs after a position, oldest first; says where they end."""
+"""Removes the jobs to be removed among the next ones after a position, oldest first.
+
+Returns the last position.
+"""
 
 
 ADDRESSES = (
     text(
         """
-        DELETE FROM unsubscriptions AS wish
-        WHERE wish.created_at < now() - CAST(:history AS interval)
+        DELETE FROM unsubscriptions AS item
+        WHERE item.created_at < now() - CAST(:history AS interval)
             AND (
-                wish.topic LIKE 'user:%'
-                OR NOT EXISTS (SELECT FROM scheduled_exports WHERE wish.topic = 'schedule:' || id)
+                item.topic LIKE 'user:%'
+                OR NOT EXISTS (SELECT FROM scheduled_exports WHERE item.topic = 'schedule:' || id)
             )
             AND NOT EXISTS (
                 SELECT FROM deliveries AS message
-                WHERE lower(message.address) = wish.address AND message.topic = wish.topic
+                WHERE lower(message.address) = item.address AND message.topic = item.topic
             )
         """
     ),
@@ -101,13 +104,13 @@ on record too: as long as a wish keeps a mail back it is kept."""
 
 
 def oldest_admissible(now: datetime, history: timedelta) -> datetime:
-    """Requests from before this may be of jobs that are forgotten."""
+    """Return the age limit of requests: the job of an older one can have been removed."""
     return now - history + SLACK
 
 
 @dataclass(frozen=True, slots=True)
 class JobCleaner:
-    """Keeps ``history`` of the jobs that have ended. Several workers may do so at once."""
+    """Keeps jobs for the time ``history``. Several workers can do so at once."""
 
     store: JobQueue
     history: timedelta
@@ -117,30 +120,30 @@ class JobCleaner:
         await repeat("job_cleaning", self.clean, INTERVAL_SECONDS, first=FIRST_SECONDS, jitter=0.5)
 
     async def clean(self) -> int:
-        """Go once through what is older than the history; returns how many jobs are forgotten.
+        """Remove jobs that are older than the history; return how many.
 
-        Half of the time it pauses: the database has more important things to do.
+        It pauses for half of the time, to leave the database to more important work.
 
         Raises:
-            Retryable: the database is away; the next time goes on with what is left.
+            Retryable: the database is away. The next call continues with the rest.
         """
         async with self.store.transaction() as connection:
             for statement in ADDRESSES[:2]:
                 await connection.execute(statement, {"history": self.history})
             await connection.execute(ADDRESSES[2])
-        forgotten = 0
+        removed = 0
         position: Position | None = BEGINNING
         while position is not None:
             began = time.monotonic()
-            removed, position = await self._step(position)
-            forgotten += removed
+            count, position = await self._step(position)
+            removed += count
             await asyncio.sleep(time.monotonic() - began)
-        if forgotten:
-            log.info("jobs.removed", jobs=forgotten)
-        return forgotten
+        if removed:
+            log.info("jobs.removed", jobs=removed)
+        return removed
 
     async def _step(self, after: Position) -> tuple[int, Position | None]:
-        """One short transaction; returns how many jobs are forgotten, and where to go on, if at all."""
+        """Remove one batch in a short transaction; return how many jobs, and where the next batch begins."""
         created_at, job_id = after
         values = {"created_at": created_at, "id": job_id, "history": self.history, "final": list(FINAL)}
         async with self.store.transaction() as connection:
@@ -148,4 +151,4 @@ class JobCleaner:
             last = (await connection.execute(STEP, values)).one_or_none()
         if last is None:
             return 0, None
-        return last.forgotten, (last.created_at, last.id) if last.seen == BATCH else None
+        return last.removed, (last.created_at, last.id) if last.seen == BATCH else None

@@ -1,4 +1,4 @@
-"""What happens to jobs that nobody works on: outcomes are published, leftovers swept, files expire."""
+"""Rescues jobs of dead workers: publishes sealed outcomes, ends abandoned jobs, expires files."""
 
 import random
 from collections.abc import Awaitable, Callable, Iterable
@@ -20,17 +20,17 @@ Emit = Callable[[Event], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class JobRescuer:
-    """Publishes outcomes, and looks after what no attempt holds."""
+    """Publishes outcomes, removes leftovers, and rescues jobs that no worker runs."""
 
     store: JobQueue
     storage: ObjectStore
     emit: Emit
 
     async def publish(self, outcome: LifecycleData) -> None:
-        """Say how a job ended; the file of an expired one is removed first.
+        """Publish an outcome. The file of an expired job is removed first.
 
         Raises:
-            Retryable: Kafka or the object store is away; the sealed outcome is due again after a lease.
+            Retryable: Kafka or the object store is away; the sealed outcome is published again after a lease.
         """
         kind = EVENT_OF[Status(outcome.status)]
         if kind is EventType.EXPIRED and outcome.key is not None:
@@ -38,9 +38,9 @@ class JobRescuer:
         await self.emit(lifecycle_event(kind, outcome))
 
     async def remove_leftovers(self, job_id: UUID, *, before: int) -> None:
-        """Remove what attempts before number ``before`` left, if all that takes can be reached.
+        """Remove the objects and uploads of attempts before number ``before``. An outage is only logged.
 
-        What the attempt that completed the job has is kept, whoever asks.
+        The file of the attempt that completed the job is kept.
         """
         try:
             completed_attempt = await self.store.completed_attempt(job_id)
@@ -51,9 +51,9 @@ class JobRescuer:
             log.warning("leftovers.not_removed", job_id=str(job_id), error=str(error))
 
     async def discard(self, outcome: LifecycleData) -> None:
-        """Remove the file of an attempt that did not come to end its job: its own, and no other.
+        """Remove the file of an attempt that lost its lease. No other attempt has the same key.
 
-        Others have other keys, also where a database that has failed over gave them the same number.
+        That holds even if a database that has failed over gave another attempt the same number.
         """
         if outcome.key is None:
             return
@@ -63,9 +63,9 @@ class JobRescuer:
             log.warning("leftovers.not_removed", job_id=str(outcome.job_id), error=str(error))
 
     async def rescue(self) -> None:
-        """End abandoned jobs and files whose time is over; publish outcomes that did not get through.
+        """Publish outcomes that are not applied yet, end abandoned jobs, and expire files.
 
-        What needs the object store comes last, and ends for now where that is away: it answers slowly then.
+        Steps that need the object store come last, and stop at its first outage: it answers slowly then.
         """
         unpublished = await self.store.take_unpublished()
         for outcome in unpublished:
@@ -78,19 +78,19 @@ class JobRescuer:
         for outcome in exhausted:
             await self.remove_leftovers(outcome.job_id, before=outcome.attempt + 1)
         expired = [outcome for outcome in unpublished if outcome.status == Status.EXPIRED]
-        random.shuffle(expired)  # one whose file the store refuses to remove is not always the first
+        random.shuffle(expired)  # a file that the store refuses to remove must not always be the first
         if await self._expire(expired):
             await self._expire(await self.store.seal_expired())
 
     async def _expire(self, outcomes: Iterable[LifecycleData]) -> bool:
-        """Remove files and say so, up to the first outage; returns whether there was none."""
+        """Remove files and publish their outcomes, up to the first outage; return whether there was none."""
         for outcome in outcomes:
             if not await self._try_to_publish(outcome):
                 return False
         return True
 
     async def _try_to_publish(self, outcome: LifecycleData) -> bool:
-        """One that cannot be published now holds no other back; returns whether no part was away."""
+        """Publish an outcome; an error is only logged. Return False if a part was away."""
         try:
             await self.publish(outcome)
         except ExporterError as error:

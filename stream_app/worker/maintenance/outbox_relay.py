@@ -1,7 +1,7 @@
 """The relay of the outbox: publishes the requests of jobs that are on record but not admitted.
 
-The record of an order is committed first. Its event is published at once, beside the answer; what does not
-get through, or is lost afterwards, is published again from the row until it is admitted.
+The row of a request is committed first. Its event is published at once, while the answer is sent. An event
+that fails or is lost is published again, from the row, until the job is admitted.
 """
 
 import asyncio
@@ -20,22 +20,22 @@ log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 2.0
 BATCH = 100
-"""Requests that one step publishes: requests that no worker has read yet are not multiplied."""
+"""How many requests one step publishes: requests that no worker has read yet are not multiplied."""
 
 MAX_WAITING = 1_000
-"""Events that may wait for Kafka in memory; beyond them there are the rows."""
+"""How many events can wait for Kafka in memory. Further ones are published from their rows."""
 
 SETTLE_SECONDS = 3.0
-"""How long events that wait may still take when the process ends."""
+"""Seconds that waiting events have when the process ends."""
 
 Publish = Callable[[Sequence[Event]], Awaitable[None]]
 
 
 class OutboxRelay:
-    """Publishes what was committed; any number of them may work at the same time."""
+    """Publishes the requests of committed jobs. Any number of relays can work at the same time."""
 
     def __init__(self, store: JobQueue, publish: Publish) -> None:
-        """``publish`` returns once all events are confirmed, and raises ``ExporterError`` if not."""
+        """``publish`` returns once all events are confirmed, else it raises ``ExporterError``."""
         self._store = store
         self._publish = publish
         self._publishing: set[asyncio.Task[None]] = set()
@@ -49,14 +49,14 @@ class OutboxRelay:
         await self.settle()
 
     def soon(self, event: Event) -> None:
-        """Publish beside what is going on; one that fails is published again from its row."""
+        """Publish ``event`` in a task of its own. If that fails, it is published again from its row."""
         if len(self._publishing) < MAX_WAITING:
             task = asyncio.create_task(self._publish_one(event), name=f"publish {event.id}")
             self._publishing.add(task)
             task.add_done_callback(self._publishing.discard)
 
     async def settle(self) -> None:
-        """Wait a little until what waits has got through, and leave the rest to its rows."""
+        """Wait a few seconds for the waiting events, and leave the rest to their rows."""
         if self._publishing:
             _, late = await asyncio.wait(self._publishing, timeout=SETTLE_SECONDS)
             for task in late:
@@ -67,10 +67,10 @@ class OutboxRelay:
         await repeat("outbox_relay", self.step, POLL_SECONDS)
 
     async def step(self) -> int:
-        """Publish requests that were not admitted in time; returns how many.
+        """Publish requests that were not admitted in time; return how many.
 
         Raises:
-            Retryable: the database or Kafka is away; what was not published is due again.
+            Retryable: the database or Kafka is away; the requests are published again later.
         """
         events = await self._store.take_unadmitted(BATCH)
         if events:

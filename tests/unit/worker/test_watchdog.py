@@ -70,7 +70,7 @@ def test_well_without_partitions(watchdog: Watchdog) -> None:
     [
         (signals(position=7, end=9), r"exports.requests[3] is not read on from 7"),
         (signals(position=None, end=9), r"exports.requests[3] is not read on from 0"),
-        (signals(oldest=6), r"exports.requests[3] is not dealt with from 6"),
+        (signals(oldest=6), r"exports.requests[3] is not handled from 6"),
         (signals(acknowledged=True), r"exports.requests[3] is not committed from 5"),
         (
             replace(signals(), partition_states={PLACE: PartitionState(7, None, False, fetched=7, done=6)}),
@@ -224,15 +224,17 @@ def left() -> list[int]:
     return []
 
 
-def test_a_deadman_leaves_without_signs_of_life(left: list[int], capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_exit_timer_ends_a_process_that_does_not_respond(
+    left: list[int], capfd: pytest.CaptureFixture[str]
+) -> None:
     ExitTimer(0.2, left.append).start()
     until(lambda: left == [1])
     written = capfd.readouterr().err
-    assert "the worker showed no sign of life within 0.2 s" in written
+    assert "the worker did not respond within 0.2 s" in written
     assert "test_watchdog.py" in written  # where every thread stood
 
 
-def test_a_deadman_stays_while_there_are_some(left: list[int]) -> None:
+def test_the_exit_timer_waits_while_it_is_reset(left: list[int]) -> None:
     """Signals come for three times its patience; without them it leaves."""
     exit_timer = ExitTimer(0.3, left.append)
     exit_timer.start()
