@@ -26,7 +26,6 @@ from stream_app.jobs.states import OUTCOMES
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.kafka.transport import App
 from stream_app.notifications.email import MailTransport
-from stream_app.schedules.scheduler import Scheduler
 from stream_app.schedules.store import ScheduleStore
 from stream_app.storage.multipart_upload import MultipartUpload
 from stream_app.worker.lifecycle_handler import LifecycleHandler
@@ -94,8 +93,8 @@ def _advanced(call: Call) -> Iterable[UUID]:
     return [uuid5(row["id"], row["last_run"].isoformat()) for row in call.arguments[1] if row["last_run"]]
 
 
-def _rows(call: Call) -> Iterable[UUID]:
-    return [row["id"] for row in call.arguments[0]]
+def _ids(call: Call) -> Iterable[UUID]:
+    return list(call.arguments[0])
 
 
 def _current(_: Call) -> Iterable[UUID]:
@@ -129,7 +128,7 @@ POINTS: dict[str, Point] = {
 RUN_POINTS: dict[str, Point] = {
     # A tick: all has been said and nothing is committed; all is committed and the tick will come again.
     "advanced": Point(ScheduleStore, "advance", _advanced),
-    "committed": Point(Scheduler, "_publish_outcomes", _rows, after=False),
+    "committed": Point(JobQueue, "mark_admitted", _ids),
     # A mail: claimed and not handed over; taken by the server and not confirmed.
     "unmailed": Point(MailTransport, "send", _first, after=False),
     "mailed": Point(MailTransport, "send", _first),

@@ -104,12 +104,12 @@ SABOTAGE = {
     ),
     # A task of ours ends without an error.
     "a task of the worker has ended": (
-        "[task.cancel() for task in asyncio.all_tasks() if '_never_ending' in repr(task)]"
+        "[task.cancel() for task in asyncio.all_tasks() if '_require_endless' in repr(task)]"
     ),
     # And with one.
     "on purpose": "raise RuntimeError('on purpose')",
     # The loop does not turn any more.
-    "showed no sign of life": "__import__('time').sleep(600)",
+    "did not respond": "__import__('time').sleep(600)",
     # It is a member of the group and fetches nothing: nobody but the watchdog would ever notice.
     UNREAD: "app.consumer.resume_flow = lambda: None; app.consumer.stop_flow()",
 }

@@ -178,7 +178,7 @@ async def test_a_request_that_is_read_again_makes_no_second_job(
     assert (await records.left())[0] == {wanted}
     assert requests.kinds(forgotten) == []
     assert requests.refused.keys() == {forgotten}
-    assert "asked for about 400 days ago" in requests.refused[forgotten]
+    assert "requested about 400 days ago" in requests.refused[forgotten]
     assert requests.kinds(wanted) == ["accepted"]
 
 
