@@ -1,4 +1,4 @@
-"""Comma-separated values, RFC 4180 with bare line feeds: PostgreSQL's own COPY, a header in front."""
+"""CSV: RFC 4180 with bare line feeds. PostgreSQL's COPY writes the rows; the frame adds the header."""
 
 import csv
 import io
@@ -17,31 +17,31 @@ from streaming_exporter.events import Options
 
 ASCII_STARTS = "=+-@"
 LEADING_BREAKS = "\t\n\r"
-"""A spreadsheet drops them at the beginning of a cell, so what follows them begins it."""
+"""Spreadsheets drop these characters at the start of a cell, so the next character starts it."""
 
 WIDE_STARTS = "＝＋－＠﹦﹢﹣﹫"
-"""Excel in East Asian languages reads the full-width and small forms as the characters themselves."""
+"""Full-width and small forms, which Excel in East Asian languages reads as the plain characters."""
 
 PLAIN_NUMBER = r"[+-]([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
-"""What begins like a formula and is a number: it stays as it is."""
+"""A text that begins like a formula but is a number. It is not changed."""
 
 _SEPARATORS = ";,|\t\r\n"
-"""Where programs split lines, depending on their settings, and line breaks."""
+"""Characters at which programs split lines, depending on their settings, and line breaks."""
 
 _SPARSE = 512
-"""Bytes for each of a byte's occurrences from which on it is faster to look at them one by one."""
+"""If a byte occurs less than once in this many bytes, it is faster to look at each occurrence by itself."""
 
 _WIDE = b"\xef(?:%b)" % b"|".join(start.encode()[1:] for start in WIDE_STARTS)
 _ENDS = re.escape(_SEPARATORS).encode()
 _FORMULA = b'(?![+-](?:[0-9]+\\.?[0-9]*|\\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?:[%b"]|$))[=+@-]' % _ENDS
 _FIRST = b"\xef" + ASCII_STARTS.encode()
-"""The first bytes of what a formula begins with."""
+"""First bytes of the characters that a formula begins with."""
 
 _QUOTE_OR_FIRST = b'"' + _FIRST
 
 
 class Guarded(NamedTuple):
-    """Records that were searched; ``changed`` is how many values were changed that bear no marker."""
+    """Guarded records. ``changed`` is the number of changed values without a marker."""
 
     records: bytes
     lines: int
@@ -49,17 +49,17 @@ class Guarded(NamedTuple):
 
 
 class _Search:
-    """Looks for what could begin a formula right behind one separator."""
+    """Searches for possible starts of formulas directly after one separator."""
 
     def __init__(self, separator: str) -> None:
         self._byte = separator.encode()
-        # A literal first byte makes it fast, and so does what settles most places at once.
+        # A literal first byte makes it fast. The look-ahead rejects most places at once.
         self._expression = re.compile(
             b'%b"*+(?=[%b])(?:%b|%b)' % (re.escape(self._byte), re.escape(_FIRST), _FORMULA, _WIDE)
         )
 
     def sparsely(self, chunk: bytes) -> Iterator[int]:
-        """Positions of the characters in what likely has none, and does not end with the separator."""
+        """Yield positions in a chunk with few separators and matches that does not end with a separator."""
         place = chunk.find(self._byte)
         for _ in range(len(chunk) // _SPARSE):
             if place < 0 or chunk[place + 1] in _QUOTE_OR_FIRST:
@@ -69,20 +69,20 @@ class _Search:
             yield from self.densely(chunk, place)
 
     def densely(self, chunk: bytes, start: int = 0) -> Iterator[int]:
-        """The same, where the separator is frequent or ``chunk`` likely has one of the characters."""
+        """Yield positions in a chunk with many separators or matches."""
         return (match.end() - 1 for match in self._expression.finditer(chunk, start))
 
 
 class FormulaGuard:
-    """Puts a ``'`` before what could begin a formula inside the textual columns of records."""
+    """Puts a ``'`` before possible starts of formulas within the text columns of records."""
 
     def __init__(self, textual: Sequence[bool], delimiter: str, marker: bytes) -> None:
         """Prepare the search.
 
         Args:
-            textual: for each column whether its values are guarded.
-            delimiter: the file's own; readers that split at it respect quotes.
-            marker: stands in values that were counted before.
+            textual: whether the values of each column are guarded.
+            delimiter: the delimiter of the file. Programs that split at it respect quotes.
+            marker: a mark in values that PostgreSQL has guarded; the caller counts these.
         """
         self._textual = textual
         self._delimiter = delimiter.encode()
@@ -98,7 +98,7 @@ class FormulaGuard:
         self._leading = re.compile(b'^("?)(?=%b)' % _WIDE)
 
     def __call__(self, chunk: bytes) -> Guarded:
-        """``chunk`` of whole records, guarded."""
+        """Guard ``chunk``, which has whole records."""
         starts = line_starts(chunk) if b'"' in chunk else b""
         lines = len(starts) or chunk.count(b"\n")
         if not any(self._textual):
@@ -119,14 +119,14 @@ class FormulaGuard:
         return Guarded(b"".join((*parts, chunk[done:])), lines, count)
 
     def text(self, text: str) -> str:
-        """A single value, such as a column's name, guarded as one would be that stands in a record."""
+        """Guard a single value, such as a column's name, in the same way."""
         return self._inside.sub(rb"\1'", self._leading.sub(rb"\1'", text.encode())).decode()
 
     def _suspicious(self, chunk: bytes, starts: bytes) -> Iterator[int]:
-        """Positions of characters that could begin a formula.
+        """Yield positions of characters that could begin a formula.
 
-        ``starts`` has the first byte of each line, or nothing where no value is quoted: then no value holds a
-        line break, since COPY quotes those that do.
+        ``starts`` has the first byte of each line. It is empty if no value is quoted: then no value has a
+        line break, because COPY quotes such values.
         """
         for search in self._anywhere:
             yield from search.sparsely(chunk)
@@ -153,9 +153,9 @@ class FormulaGuard:
 
 
 def _record(chunk: bytes, start: int, position: int) -> tuple[int, int]:
-    """Where the record around ``position`` begins and ends, without its line feed.
+    """Return the start and the end of the record at ``position``, without its line feed.
 
-    ``start`` is where some record begins, at or before it. A line feed within quotes ends no record.
+    ``start`` is the start of any record at or before it. A line feed within quotes does not end a record.
     """
     quotes = chunk.count(b'"', start, position)
     before, line_feed = position, chunk.rfind(b"\n", start, position)
@@ -175,7 +175,7 @@ def _record(chunk: bytes, start: int, position: int) -> tuple[int, int]:
 
 
 def _fields(record: bytes, delimiter: bytes) -> Iterator[bytes]:
-    """The record's fields as they stand there, quotes included."""
+    """Yield the fields of the record with their quotes."""
     held: list[bytes] = []
     quotes = 0
     for piece in record.split(delimiter):
@@ -187,18 +187,18 @@ def _fields(record: bytes, delimiter: bytes) -> Iterator[bytes]:
 
 
 GUARDED = frozenset({Kind.TEXT, Kind.ENUM, Kind.OTHER})
-"""Kinds whose values may begin like a formula (https://owasp.org/www-community/attacks/CSV_Injection)."""
+"""Kinds whose values can begin like a formula (https://owasp.org/www-community/attacks/CSV_Injection)."""
 
 CAN_BE_EMPTY = GUARDED | {Kind.BYTES}
 
 SYLK = "ID"
-"""Excel takes a file that begins so for one of another format, and complains."""
+"""Excel takes a file that begins with these letters for a file in SYLK format, and shows an error."""
 
 MARKER = f"\x01{token_hex(16)}\x01"
-"""Marks, in what PostgreSQL renders, a spot that the frame counts and removes.
+"""Marks a guarded value in the rows that PostgreSQL renders. The frame counts and removes the marks.
 
-It is this process's secret and in no file: data holds it only if somebody wrote it there who may read the
-statements of the source's sessions.
+The marker is a secret of this process and in no file. Only a user who can read the statements of the source
+database's sessions could write it into the data.
 """
 
 
@@ -214,10 +214,10 @@ class CsvFormat(Format):
     compressible = True
 
     def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
-        """One SQL column for each cell, text columns guarded against formulas.
+        """Return one SQL column for each cell. Values of text columns are guarded against formulas.
 
-        What is written as nothing, alone in its record, would be an empty line, which readers skip. So NULL
-        becomes an empty text, which COPY quotes; where NULL has a text, all others are quoted.
+        With a single column an empty value would be an empty line, which programs skip. So NULL becomes an
+        empty text, which COPY quotes. If NULL is written as a text, all other values are quoted.
         """
         copy: dict[str, Any] = {"format": "csv", "delimiter": options.delimiter, "null": options.null}
         cells = [
@@ -231,7 +231,7 @@ class CsvFormat(Format):
         return CopySelect(select(*cells).select_from(ROWS), copy)
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
-        """Byte order mark and header, then the rows as they come."""
+        """Yield the byte order mark and the header, then the rows."""
         options, marker = document.options, MARKER.encode()
         guard = FormulaGuard([_is_textual(item) for item in document.columns], options.delimiter, marker)
         head = _head(document, guard)
@@ -255,17 +255,17 @@ class CsvFormat(Format):
 
 
 class _FirstByte(UserDefinedType[Any]):
-    """PostgreSQL's one-byte type: unlike ``ascii()``, the cast takes texts of any server encoding."""
+    """PostgreSQL's one-byte type. Unlike ``ascii()`` a cast to it accepts texts in every server encoding."""
 
     cache_ok = True
 
     def get_col_spec(self, **_: Any) -> str:
-        """Its name, which must be quoted."""
+        """Return its name, which must be quoted."""
         return 'pg_catalog."char"'
 
 
 def _is_textual(item: Column) -> bool:
-    """Whether a spreadsheet could take values for formulas: JSON, numbers and times it cannot."""
+    """Return whether values could look like formulas. JSON, numbers and times cannot."""
     return item.kind in GUARDED and not is_json_text(item.data_type)
 
 
@@ -275,12 +275,15 @@ def _guarded(item: Column) -> ColumnElement[Any]:
     first = cast(text, _FirstByte())
     begins_formula = and_(
         first.in_([literal_column(f"E'\\x{ord(start):02x}'") for start in ASCII_STARTS + LEADING_BREAKS]),
-        # The cast reads four characters such as \\075 as the number of a byte.
+        # The cast takes four characters such as \\075 for the number of a byte.
         func.left(text, 1) != literal_column("'\\'"),
         text.op("!~")(literal_column(f"'^{PLAIN_NUMBER}$'")),
     )
     return case(
-        (first > literal_column("'@'"), value),  # most texts start with a letter: one comparison
+        (
+            first > literal_column("'@'"),
+            value,
+        ),  # one comparison is enough for most texts, which start with a letter
         (begins_formula, literal(f"{MARKER}'").concat(value)),
         else_=value,
     )
@@ -295,18 +298,18 @@ def _head(document: Document, guard: FormulaGuard) -> bytes:
             leading = ASCII_STARTS + LEADING_BREAKS
             names = ["'" + name if name[0] in leading else name for name in map(guard.text, names)]
         text = io.StringIO()
-        # It quotes carriage returns, as COPY does, only if the line ends with one.
+        # With this line terminator the writer quotes carriage returns, as COPY does.
         csv.writer(text, delimiter=options.delimiter, lineterminator="\r\n").writerow(names)
         head = _unlike_sylk(text.getvalue().removesuffix("\r\n").encode(), options) + b"\n"
     return b"\xef\xbb\xbf" + head if options.bom else head
 
 
 def _unlike_sylk(start: bytes, options: Options) -> bytes:
-    """The start of a file, its first value quoted if Excel would take the file for another format."""
+    """Return the start of a file. Its first value is quoted if Excel would take the file for SYLK."""
     if not start.startswith(SYLK.encode()):
         return start
     line, _, _ = start.partition(b"\n")
     first, _, _ = line.partition(options.delimiter.encode())
     if first.decode() == options.null:
-        return start  # quoted it would be a text
+        return start  # NULL must not be quoted
     return b'"%b"' % first + start[len(first) :]

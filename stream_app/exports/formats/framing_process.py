@@ -1,10 +1,10 @@
-"""Framing in a process of its own, for formats whose framing would hold the interpreter's lock.
+"""Framing in a child process, for formats whose framing would hold the interpreter's lock.
 
-The child is a fresh interpreter rather than a fork: the worker has threads, an event loop and open
-connections. It gets rows and gives bytes over two pipes, whose sizes are all that waits between the two
-sides; one thread of the parent serves both, so that neither can block the other. A child that did its
-work well is kept for the next file, since starting one costs more than a small file does; it ends by
-itself when its standard input does, however the parent ended.
+The child is a new interpreter and not a fork, because the worker has threads, an event loop and open
+connections. It receives rows and returns bytes over two pipes, whose buffers are the only queue. One thread
+of the parent serves both pipes, so neither of them can block the other. After a success the child is kept for
+the next file, because its start costs more than a small file. It ends by itself when its standard input is
+closed, even if the parent was killed.
 """
 
 import atexit
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PIPE_BYTES = 2**20
 KEPT = 1
-"""Children that wait for a next file."""
+"""Number of idle children that are kept."""
 
 _SIZE = struct.Struct(">I")
 _HEAD = struct.Struct(">cI")
@@ -37,11 +37,13 @@ _idle: "list[_Child]" = []
 def frame_in_process(
     output: "Format", chunks: Iterator[bytes], document: "Document", tally: "Tally"
 ) -> Iterator[bytes]:
-    """What ``output.frame`` yields, worked out by another process; ``tally`` follows along.
+    """Run ``output.frame`` in another process and yield its bytes. ``tally`` is updated meanwhile.
 
     Raises:
-        Retryable: the process died. What ``chunks`` or ``output.frame`` raises passes. The process does
-            not outlive an error, nor a generator that is closed early.
+        Retryable: the process died.
+
+    Errors of ``chunks`` and of ``output.frame`` pass. After an error, or if the generator is closed early,
+    the process is killed.
     """
     child = _take_child()
     try:
@@ -57,16 +59,16 @@ def frame_in_process(
 
 @atexit.register
 def end_idle() -> None:
-    """End the processes that wait for work."""
+    """End the idle processes."""
     while _idle:
         _idle.pop().kill()
 
 
 def _search_path() -> list[str]:
-    """Where the child finds modules: where this process does, but for the folder that one stands in.
+    """Return the module search path of the child: that of this process without the working directory.
 
-    Anybody could have put a file there with the name of a library. It stays where the service itself is
-    there, as in a checkout.
+    A file in the working directory could have the name of a library. The directory stays in the path if the
+    service itself is in it, as in a checkout.
     """
     here = Path.cwd()
     own = Path(__file__).parents[3]
@@ -85,11 +87,11 @@ def _take_child() -> "_Child":
 
 
 class _Child:
-    """The parent's side."""
+    """The parent's side of a child process."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__],  # not from the folder that one stands in
+            [sys.executable, "-P", "-m", __name__],  # not from the working directory
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -108,7 +110,7 @@ class _Child:
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """End it now, and leave no zombie."""
+        """Kill the process and wait for its end, so that no zombie is left."""
         self._process.kill()
         with self._process:
             pass
@@ -124,7 +126,7 @@ class _Child:
             yield from self._receive(tally)
 
     def _send(self, data: bytes, tally: "Tally") -> Iterator[bytes]:
-        """Send one piece, while taking what the child has to say."""
+        """Send one message, and yield the bytes that the child returns meanwhile."""
         left = memoryview(_SIZE.pack(len(data)) + data)
         with selectors.DefaultSelector() as ready:
             ready.register(self._to, selectors.EVENT_WRITE)
@@ -137,12 +139,12 @@ class _Child:
                     try:
                         left = left[os.write(self._to, left) :]
                     except BrokenPipeError:
-                        ready.unregister(self._to)  # why it hung up comes by the other pipe
+                        ready.unregister(self._to)  # the other pipe has the reason
 
     def _receive(self, tally: "Tally") -> Iterator[bytes]:
         data = os.read(self._from, PIPE_BYTES)
         if not data:
-            raise Retryable(f"the process that writes the file {_ending(self._process.wait())}")
+            raise Retryable(f"the process that writes the file {_end_text(self._process.wait())}")
         self._received += data
         start = 0
         while len(self._received) - start >= _HEAD.size:
@@ -165,50 +167,50 @@ class _Child:
         del self._received[:start]
 
 
-def _ending(code: int) -> str:
+def _end_text(code: int) -> str:
     return f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
 
 
 def main() -> None:
-    """The child: one file after the other, until there is no parent."""
-    os.nice(5)  # the worker's event loop has the first turn
+    """Run the child: frame one file after the other, until the parent closes the pipe."""
+    os.nice(5)  # the worker's event loop has priority
     incoming = sys.stdin.buffer
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as outgoing:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is not the file's
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output of libraries must not get into the file
         try:
-            while task := _next(incoming):
+            while task := _read_message(incoming):
                 output, document = pickle.loads(task)  # noqa: S301
-                _work(output, document, incoming, outgoing)
+                _frame_file(output, document, incoming, outgoing)
         except (EOFError, BrokenPipeError):
-            os._exit(1)  # there is nobody to tell
+            os._exit(1)  # the parent is gone
 
 
-def _work(output: "Format", document: "Document", incoming: IO[bytes], outgoing: IO[bytes]) -> None:
-    # Not before there is work: it loads what the formats need.
+def _frame_file(output: "Format", document: "Document", incoming: IO[bytes], outgoing: IO[bytes]) -> None:
+    # Imported late, because it loads the libraries of the formats.
     from stream_app.exports.formats.base import Tally
 
     tally = Tally()
     reported = 0
-    chunks = iter(lambda: _next(incoming), b"")
+    chunks = iter(lambda: _read_message(incoming), b"")
 
     def report() -> None:
-        _say(outgoing, _TALLY, pickle.dumps((tally.rows, dict(tally.warnings))))
+        _write_message(outgoing, _TALLY, pickle.dumps((tally.rows, dict(tally.warnings))))
 
     try:
         for part in output.frame(chunks, document, tally):
             if tally.rows != reported:
                 reported = tally.rows
                 report()
-            _say(outgoing, _BYTES, part)
+            _write_message(outgoing, _BYTES, part)
         for _ in chunks:
             pass
         report()
-        _say(outgoing, _DONE, b"")
+        _write_message(outgoing, _DONE, b"")
     except (EOFError, BrokenPipeError):
         raise
     except BaseException as error:
-        _say(outgoing, _ERROR, _portable(error))
-        raise SystemExit(1) from None  # the rest of the rows would be taken for a task
+        _write_message(outgoing, _ERROR, _portable(error))
+        raise SystemExit(1) from None  # the remaining rows must not be read as the next task
 
 
 def _portable(error: BaseException) -> bytes:
@@ -220,8 +222,8 @@ def _portable(error: BaseException) -> bytes:
         return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
 
 
-def _next(incoming: IO[bytes]) -> bytes:
-    """The next piece; empty at the end of a file's rows."""
+def _read_message(incoming: IO[bytes]) -> bytes:
+    """Return the next message. It is empty after the last rows of a file."""
     head = incoming.read(_SIZE.size)
     if len(head) < _SIZE.size:
         raise EOFError
@@ -232,7 +234,7 @@ def _next(incoming: IO[bytes]) -> bytes:
     return data
 
 
-def _say(outgoing: IO[bytes], kind: bytes, content: bytes) -> None:
+def _write_message(outgoing: IO[bytes], kind: bytes, content: bytes) -> None:
     outgoing.write(_HEAD.pack(kind, len(content)))
     outgoing.write(content)
     outgoing.flush()

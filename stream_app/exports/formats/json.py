@@ -1,4 +1,4 @@
-"""JSON: one array of objects, one object a line; and the same lines alone."""
+"""JSON: an array with one object on each line; and NDJSON: the same lines without the array."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -26,18 +26,18 @@ class NdjsonFormat(Format):
     name = "ndjson"
     extension = "ndjson"
     media_type = "application/x-ndjson"
-    description = "one JSON object a line"
+    description = "one JSON object on each line"
     compressible = True
 
     def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
-        """One finished object for each row."""
+        """Return one JSON object for each row."""
         values = (_value(item).label(cell(item).name) for item in columns)
         row = select(*values).select_from(ROWS).subquery("row")
         line = func.row_to_json(literal_column('"row".*'))
         return CopySelect(select(line).select_from(row), RAW_LINES)
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
-        """The lines, whole."""
+        """Yield the lines, one for each object."""
         for chunk in chunks:
             lines = _whole_lines(chunk)
             tally.rows += len(line_starts(lines))
@@ -50,10 +50,10 @@ class JsonFormat(NdjsonFormat):
     name = "json"
     extension = "json"
     media_type = "application/json"
-    description = "one array of objects, one object a line"
+    description = "one array of objects, one object on each line"
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
-        """The lines, joined by commas, in brackets."""
+        """Yield the lines as an array."""
         opening = b"[\n"
         for chunk in super().frame(chunks, document, tally):
             yield opening
@@ -63,7 +63,7 @@ class JsonFormat(NdjsonFormat):
 
 
 def _value(item: Column) -> ColumnElement[Any]:
-    """The value as something whose JSON is what is promised."""
+    """Return the value in a form whose JSON is the one of ``docs/types.md``."""
     value = cell(item)
     if item.kind is Kind.BYTES:
         return base64(value)
@@ -73,11 +73,11 @@ def _value(item: Column) -> ColumnElement[Any]:
 
 
 def _whole_lines(chunk: bytes) -> bytes:
-    """The chunk with one line for each object.
+    """Return the chunk with one line for each object.
 
-    PostgreSQL's JSON has control characters between tokens only, where a stored ``json`` may have line
-    breaks; within texts they are escaped. So COPY quotes just the lines that break, and no line has its quote
-    itself. It holds for every type, however deep the JSON is in it.
+    A stored ``json`` can have line breaks between its tokens. Within texts, control characters are escaped.
+    So COPY quotes only objects with line breaks, and its quote never occurs in an object. That is true for
+    every type, at every depth.
     """
     if b"\t" in chunk:
         chunk = chunk.replace(b"\t", b" ")

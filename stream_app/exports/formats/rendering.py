@@ -1,10 +1,10 @@
-"""How each type is written, at every depth; the same in all formats. Pure.
+"""The SQL that writes the values of each type, at every depth. It is the same in all formats. Pure.
 
-What PostgreSQL's own JSON functions and casts write is kept where it is what is promised, since they are
-fast: only types that it is not for, and what is made of those, are taken apart. ``docs/types.md`` has the
-table.
+``docs/types.md`` has the rules for all types. PostgreSQL's JSON functions and casts are used for all types
+whose result is right, because they are fast. Only the other types, and types that contain them, are written
+part by part.
 
-Expressions are plain SQL. A value that comes in as one must be cheap to evaluate more than once.
+Expressions are plain SQL. The SQL of a value must be cheap, because it is evaluated more than once.
 """
 
 from collections.abc import Callable
@@ -29,11 +29,11 @@ _OBJECTS = {
     "regrole": "pg_authid",
     "regtype": "pg_type",
 }
-"""Catalogs by the types that hold numbers of their rows, and show names that depend on ``search_path``."""
+"""Catalogs by the types that refer to their rows. PostgreSQL shows names that depend on ``search_path``."""
 
 
 def text_sql(value: str, kind: DataType, depth: int = 1) -> str:
-    """SQL for the value as ``text``; NULL stays NULL."""
+    """Return SQL for the value as ``text``. NULL stays NULL."""
     if kind.bounds is not None:
         return _multirange(value, kind, depth) if kind.is_multirange else _range(value, kind.bounds, depth)
     if kind.element is not None or kind.fields:
@@ -43,7 +43,7 @@ def text_sql(value: str, kind: DataType, depth: int = 1) -> str:
 
 
 def json_sql(value: str, kind: DataType, depth: int = 1) -> str:
-    """SQL for what ``to_json`` makes the right JSON of."""
+    """Return SQL for a value that ``to_json`` writes as the right JSON."""
     if is_own_json(kind):
         return value
     if kind.element is not None:
@@ -63,14 +63,14 @@ def json_sql(value: str, kind: DataType, depth: int = 1) -> str:
 
 
 def array_texts_sql(value: str, element: DataType) -> str:
-    """SQL for an array as a JSON array of its elements' texts, as ``json`` or an array of texts."""
+    """Return SQL for an array with the texts of its elements, as ``json`` or as an array of texts."""
     if is_own_text(element, within_array=True):
         return f"({value})::text[]"
     return _array(value, lambda item: f"to_json({text_sql(item, element, 2)})", 1)
 
 
 def is_own_json(kind: DataType) -> bool:
-    """Whether what PostgreSQL's JSON functions make of a value is what is promised."""
+    """Return whether PostgreSQL's JSON functions write values of the type as the rules demand."""
     if kind.element is not None:
         return is_own_json(kind.element)
     if kind.fields:
@@ -83,24 +83,24 @@ def is_own_json(kind: DataType) -> bool:
 
 
 def is_own_text(kind: DataType, *, within_array: bool = False) -> bool:
-    """Whether a value's text in PostgreSQL, or in an array that is cast to texts, is what is promised."""
+    """Return whether PostgreSQL's text of a value, or of an array's element, is as the rules demand."""
     if kind.bounds is not None:
         return is_own_text(kind.bounds) and kind.bounds.name != "bool"
     if not kind.is_scalar:
         return False
-    # Casting an array casts each element, which takes the padding off.
+    # A cast of an array casts each element, which removes the padding.
     return (kind.name not in _TEXTS or (within_array and kind.name == "bpchar")) and kind.name not in _OBJECTS
 
 
 def is_json_text(kind: DataType) -> bool:
-    """Whether a value's text is JSON."""
+    """Return whether the text of a value is JSON."""
     return (
         kind.element is not None or bool(kind.fields) or kind.kind is Kind.JSON or kind.name in _JSON_BY_CAST
     )
 
 
 _JSON_BY_CAST = {"hstore"}
-"""Types of extensions that are JSON in all formats: nothing is lost by it."""
+"""Types of extensions that are written as JSON in all formats, without loss."""
 
 _Render = Callable[[str, DataType], str]
 
@@ -113,19 +113,19 @@ _TEXTS: dict[str, _Render] = {
     "timestamp": lambda value, _: f"btrim(to_json({value})::text, '\"')",
     "timestamptz": lambda value, _: f"btrim(to_json({value})::text, '\"')",
 }
-"""Types whose text in PostgreSQL is not the one that is promised."""
+"""Types whose text in PostgreSQL differs from the rules."""
 
 _JSON: dict[str, _Render] = {
     "money": lambda value, _: f"({value})::numeric",
     "oid": lambda value, _: f"({value})::bigint",
 }
-"""Types that are numbers in JSON although PostgreSQL quotes them."""
+"""Types that are numbers in JSON, although PostgreSQL quotes them."""
 
 
 def _name(value: str, kind: DataType) -> str:
-    """The name of an object as PostgreSQL writes it where ``search_path`` is empty.
+    """Return SQL for the name of an object as PostgreSQL writes it with an empty ``search_path``.
 
-    One that is gone is its number, as there.
+    An object that does not exist any more is written as its number.
     """
     identity = (
         f"(pg_identify_object('pg_catalog.{_OBJECTS[kind.name]}'::regclass, ({value})::oid, 0)).identity"
@@ -153,7 +153,7 @@ def _range(value: str, bounds: DataType, depth: int) -> str:
 
 
 def _bound(value: str, kind: DataType, depth: int) -> str:
-    """A bound's text, quoted where PostgreSQL quotes."""
+    """Return SQL for the text of a bound, quoted as PostgreSQL quotes it."""
     escaped = f"replace(replace(b{depth}.b, '\\', '\\\\'), '\"', '\"\"')"
     return (
         f"(SELECT CASE WHEN b{depth}.b = '' OR b{depth}.b ~ '[][(),\"\\\\[:space:]]'"
@@ -174,11 +174,11 @@ def _multirange(value: str, kind: DataType, depth: int) -> str:
 
 
 def _array(value: str, item: Callable[[str], str], depth: int) -> str:
-    """A JSON array of what ``item`` makes of each element, nested as the array's dimensions are.
+    """Return SQL for a JSON array, nested by the array's dimensions. ``item`` returns SQL for an element.
 
-    Elements come one after the other. A bracket of dimension d opens before every element that is the first
-    of a slice below it and closes after the last; ``s`` counts the elements of such slices, and is NULL for
-    dimensions that the array does not have. It is a query of its own so that the array is looked at once.
+    The elements are numbered. A bracket of dimension d opens before the first element of each slice below it
+    and closes after the last one. ``s`` has the number of elements of such slices, and is NULL for dimensions
+    that the array does not have. It is a subquery, so that the array is evaluated only once.
     """
     i, s = f"i{depth}", f"s{depth}"
     slices = ", ".join(
@@ -202,13 +202,13 @@ def _array(value: str, item: Callable[[str], str], depth: int) -> str:
 
 
 COMMON_ERA = ("0001-01-01", "10000-01-01")
-"""From when to when (exclusive) a time's text has nothing but its date, a space and its time of day."""
+"""From the first day to the second (exclusive), the text of a time is only date, space and time of day."""
 
 
 def iso_time(value: ColumnElement[Any], *, zone: bool) -> ColumnElement[Any]:
-    """``2026-01-31T13:30:00+00:00``: what PostgreSQL's JSON functions write, without the quotes.
+    """Return SQL for a time such as ``2026-01-31T13:30:00+00:00``, as PostgreSQL's JSON functions write it.
 
-    They look the type up for every value, so all but infinity and far-off years go without them.
+    These functions look up the type for every value. So they are used only for infinity and distant years.
     """
     first, end = (_moment(day, zone=zone) for day in COMMON_ERA)
     plain = func.replace(cast(value, Text), " ", "T")
@@ -223,22 +223,22 @@ def _moment(day: str, *, zone: bool) -> ColumnElement[Any]:
 
 
 def base64(value: ColumnElement[Any]) -> ColumnElement[Any]:
-    """RFC 4648 base64 without line breaks."""
+    """Return SQL for base64 (RFC 4648) without line breaks."""
     return func.translate(func.encode(value, "base64"), "\n", "")
 
 
 def column_sql(item: Column) -> str:
-    """The column ``item`` of the rows as plain SQL, told apart from whatever stands within its value."""
+    """Return plain SQL for the column ``item``, with the table's name, so that the name is unambiguous."""
     return f"{ROWS.name}.{quote_name(item.name)}"
 
 
 def numeric_value(item: Column) -> ColumnElement[Any]:
-    """The value of a numeric column; that of ``money`` without a currency."""
+    """Return the value of a numeric column; for ``money`` without the currency."""
     return cast(cell(item), Numeric) if item.base == "money" else cell(item)
 
 
 def as_text(item: Column) -> ColumnElement[Any]:
-    """The value as the text that csv, pdf and the text cells of a workbook show."""
+    """Return the value as text for csv, pdf and the text cells of a workbook."""
     value = cell(item)
     match item.kind:
         case Kind.TIMESTAMP | Kind.TIMESTAMPTZ:

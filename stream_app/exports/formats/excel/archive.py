@@ -1,9 +1,9 @@
-"""A zip archive written in one direction, members of unknown size included.
+"""A zip archive that is written sequentially, with members of unknown size.
 
-Zip64 records appear only where a size or offset needs them, since some readers of workbooks dislike them.
-That is why no library does it here: stream-zip and zipstream-ng must be told before a member begins whether
-it will pass 4 GiB, and a sheet's size is only known at its end. Readers take sizes from the central
-directory; Go's archive/zip writes members the same way.
+Zip64 records are written only if a size or offset needs them, because some programs cannot read workbooks
+with them. So no library can be used: stream-zip and zipstream-ng must know before a member begins whether it
+will exceed 4 GiB, but the size of a sheet is known only at its end. Programs read the sizes from the central
+directory. Go's archive/zip writes members in the same way.
 """
 
 import struct
@@ -21,11 +21,11 @@ _MAX_16, _MAX_32 = 0xFFFF, 0xFFFFFFFF
 _DEFLATE = 8
 _UTF8, _SIZES_FOLLOW = 0x0800, 0x0008
 _LEVEL = 1
-"""Level 2 costs a tenth more time for a file half a percent smaller."""
+"""Level 2 takes a tenth more time and makes the file only half a percent smaller."""
 
 
 class Archive:
-    """Yields the bytes of one archive, member after member; every member is dated ``modified``."""
+    """Creates the bytes of an archive, member by member. All members have the date ``modified``."""
 
     def __init__(self, modified: datetime) -> None:
         self._date = (max(modified.year, 1980) - 1980) << 9 | modified.month << 5 | modified.day
@@ -34,7 +34,7 @@ class Archive:
         self._directory: list[bytes] = []
 
     def stream(self, name: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """A member whose content comes bit by bit."""
+        """Yield the bytes of a member whose content is a stream."""
         offset = self._offset
         yield self._sent(self._header(name, _SIZES_FOLLOW, 0, 0, 0))
         start = self._offset
@@ -52,14 +52,14 @@ class Archive:
         self._record(name, _SIZES_FOLLOW, crc, packed, size, offset)
 
     def add(self, name: str, content: bytes) -> bytes:
-        """A member whose content is known."""
+        """Return the bytes of a member with the given content."""
         body = isal_zlib.compress(content, level=_LEVEL, wbits=-15)
         crc = isal_zlib.crc32(content)
         self._record(name, 0, crc, len(body), len(content), self._offset)
         return self._sent(self._header(name, 0, crc, len(body), len(content)) + body)
 
     def close(self) -> bytes:
-        """The directory, which ends the archive."""
+        """Return the central directory, which ends the archive."""
         directory = b"".join(self._directory)
         count, size, offset = len(self._directory), len(directory), self._offset
         if count >= _MAX_16 or max(size, offset) >= _MAX_32:

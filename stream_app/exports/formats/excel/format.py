@@ -1,4 +1,4 @@
-"""Workbooks: PostgreSQL renders the values, openpyxl makes the workbook, rows stream into its sheets."""
+"""Excel: PostgreSQL renders the values, openpyxl makes the workbook, rows are streamed into its sheets."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ MAX_COLUMNS, MAX_ROWS = 16_384, 1_048_576
 _NUMBERS = {Kind.INTEGER, Kind.NUMERIC, Kind.FLOAT, Kind.DATE, Kind.TIME, Kind.TIMESTAMP, Kind.TIMESTAMPTZ}
 _WITHOUT_OUTER_SPACES = {Kind.UUID, Kind.BYTES, Kind.INTERVAL, Kind.ARRAY}
 _FIRST_PARTS = ("_rels/.rels", "docProps/core.xml", "xl/theme/theme1.xml")
-"""They say to who looks at the beginning of a file what it is (as file(1) does); sheets may follow them."""
+"""Parts at the start of the archive, by which programs such as file(1) recognize a workbook."""
 
 
 class ExcelFormat(Format):
@@ -30,28 +30,30 @@ class ExcelFormat(Format):
     name = "excel"
     extension = "xlsx"
     media_type = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
-    description = "a workbook with typed cells, styled header and filter; as many sheets as the rows need"
+    description = (
+        "a workbook with typed cells, a styled header and a filter; more sheets if the rows need them"
+    )
 
     def __init__(self, *, last_row: int = MAX_ROWS) -> None:
-        """Sheets end at row ``last_row``."""
+        """Create the format. A sheet has up to ``last_row`` rows."""
         self._last_row = last_row
 
     def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
-        """One SQL column for each cell.
+        """Return one SQL column for each cell.
 
         Raises:
-            Rejected: there are more columns than a sheet has.
+            Rejected: a sheet cannot have so many columns.
         """
         if len(columns) > MAX_COLUMNS:
             raise Rejected(
-                f"a sheet has {MAX_COLUMNS:,} columns, not {len(columns):,}",
+                f"a sheet can have {MAX_COLUMNS:,} columns, the export has {len(columns):,}; select fewer",
                 field="columns",
                 code="too_wide",
             )
         return CopySelect(select(*map(value_of, columns)).select_from(ROWS), RAW_LINES)
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
-        """The archive: sheets as their rows come, then what depends on how many there were."""
+        """Yield the archive: the sheets with their rows, then the parts that depend on the number of sheets."""
         from stream_app.exports.formats.excel.workbook import (
             WorkbookBuilder,
         )  # openpyxl is large, and the API makes no books
@@ -80,7 +82,7 @@ class ExcelFormat(Format):
     def _sheet(
         self, rows_left: "_SheetRows", book: "WorkbookBuilder", parts: "WorkbookParts", last_rows: list[int]
     ) -> Iterator[bytes]:
-        """The XML of the last sheet of ``parts``; notes in ``last_rows`` where it ends."""
+        """Yield the XML of the last sheet of ``parts``, and set its last row in ``last_rows``."""
         head, _ = parts.around_rows()
         yield head
         for xml, last_rows[-1] in rows_left.take(book.header + 1, self._last_row):
@@ -90,7 +92,7 @@ class ExcelFormat(Format):
 
 
 class _SheetRows:
-    """Deals the rows out to sheets."""
+    """Distributes the rows to sheets."""
 
     def __init__(self, chunks: Iterator[bytes], tally: Tally, rows: RowRenderer) -> None:
         self._chunks = chunks
@@ -100,7 +102,7 @@ class _SheetRows:
         self._quoted = False
 
     def has_more(self) -> bool:
-        """Whether there is another row, which may take waiting for it."""
+        """Return whether there is another row. It can wait for the next chunk."""
         while not self._values:
             chunk = next(self._chunks, None)
             if chunk is None:
@@ -110,7 +112,7 @@ class _SheetRows:
         return True
 
     def take(self, number: int, last: int) -> Iterator[tuple[bytes, int]]:
-        """XML of the rows that go to rows ``number`` to ``last`` of a sheet, and where it ends."""
+        """Yield the XML for rows ``number`` to ``last`` of a sheet, with the number of its last row."""
         width = self._rows.width
         while number <= last and self.has_more():
             values = self._values[: (last + 1 - number) * width]

@@ -1,9 +1,9 @@
-"""From values to rows of a sheet's XML, each row and cell with its reference.
+"""Renders values to the rows of a sheet's XML. Each row and cell has its reference.
 
-Excel itself does without references, but EPPlus, ClosedXML and others do not. What comes before a value is
-put together from two strings that are made once, one for each column and thousand of rows and one for
-each column and the last three digits; lists of them are interleaved with the values by slices and joined, so
-no step of the interpreter is spent on a single cell.
+Excel needs no references, but EPPlus, ClosedXML and other libraries do. The text before a value consists of
+two prepared strings: one for each column and thousand of rows, and one for each column and the last three
+digits of the row. Lists of them are interleaved with the values by slices and then joined, so the interpreter
+executes no step for a single cell.
 """
 
 import re
@@ -14,29 +14,29 @@ from itertools import compress
 from stream_app.exports.formats.base import Tally
 
 DELIMITER, QUOTE = b"\x02", b"\x01"
-"""COPY's (see ``RAW_LINES``): it quotes what holds one of them or a line break."""
+"""Those of COPY (see ``RAW_LINES``). COPY quotes values with one of them or with a line break."""
 
 EMPTY = b"\x03"
-"""An empty text, where an empty value is NULL."""
+"""Marks an empty text, because an empty value is NULL."""
 
 AS_TEXT = b"&#10;"
-"""What becomes of ``excel_values.AS_TEXT``."""
+"""``values.AS_TEXT`` as it is escaped in XML."""
 
 MAX_UNITS = 32_767
-"""UTF-16 code units that a cell holds."""
+"""Largest number of UTF-16 code units in a cell."""
 
 _QUOTED = re.compile(rb"\x01([^\x01]*(?:\x01\x01[^\x01]*)*)\x01")
 _VALUE = re.compile(rb"\x01[^\x01]*(?:\x01\x01[^\x01]*)*\x01|[^\x01\x02\n]+")
 _LOOKS_ESCAPED = re.compile(rb"_(?=x[0-9A-Fa-f]{4}_)")
-# What XML 1.0 has no way to write, save QUOTE and DELIMITER.
+# Characters that XML 1.0 cannot contain, except QUOTE and DELIMITER.
 _FORBIDDEN = re.compile(rb"[\x03-\x08\x0b\x0c\x0e-\x1f]|\xef\xbf[\xbe\xbf]")
 _CONTROLS = tuple(bytes([code]) for code in (*range(3, 9), 0x0B, 0x0C, *range(0x0E, 0x20)))
 
 
 def cells(chunk: bytes, tally: Tally) -> tuple[list[bytes], bool]:
-    """The values of a chunk of whole rows, a line feed ahead of each row's; and whether any was quoted.
+    """Return the values of a chunk of whole rows, and whether any value was quoted.
 
-    A value that is ``b""`` is NULL.
+    Before the values of each row there is a line feed. The value ``b""`` is NULL.
     """
     quoted = QUOTE in chunk
     if _holds_long(chunk) or (quoted and _quotes_long(chunk)):
@@ -53,7 +53,7 @@ def cells(chunk: bytes, tally: Tally) -> tuple[list[bytes], bool]:
 
 
 def plain(text: str) -> str:
-    """``text`` with the same escapes, for those who write XML themselves."""
+    """Return ``text`` with the same escapes, for openpyxl, which writes the XML itself."""
     escaped = _LOOKS_ESCAPED.sub(b"_x005F_", text.encode())
     return re.sub(rb"[\x01\x02\r]", _escaped, _FORBIDDEN.sub(_escaped, escaped)).decode()
 
@@ -63,13 +63,13 @@ def _escaped(match: re.Match[bytes]) -> bytes:
 
 
 def _unquoted(chunk: bytes, tally: Tally) -> bytes:
-    """Without quotes: what stands within them is every other piece between them."""
+    """Remove the quotes. Every second piece between them was quoted."""
     pieces = chunk.split(QUOTE)
     within = QUOTE.join(pieces[1::2])
     _count(tally, "escaped_characters", within.count(DELIMITER))
     within = within.replace(DELIMITER, b"_x0002_").replace(b"\n", b"&#10;").replace(b"\r", b"&#13;")
     pieces[1::2] = [piece or EMPTY for piece in within.split(QUOTE)]
-    # Nothing between two quotes is one that was doubled.
+    # An empty piece between two quotes is a quote that COPY has doubled.
     if count := pieces[2:-1:2].count(b""):
         _count(tally, "escaped_characters", count)
         pieces[2:-1:2] = [piece or b"_x0001_" for piece in pieces[2:-1:2]]
@@ -82,7 +82,7 @@ def _count(tally: Tally, warning: str, count: int) -> None:
 
 
 def _holds_long(chunk: bytes) -> bool:
-    """Whether some value may be longer than a cell, found in leaps; breaks within quotes deceive it."""
+    """Return whether a value can be longer than a cell. Line breaks within quotes are taken for ends."""
     start = 0
     while len(chunk) - start > MAX_UNITS:
         end = start + MAX_UNITS + 1
@@ -106,7 +106,7 @@ def _cut(chunk: bytes, tally: Tally) -> bytes:
         if len(units) <= 2 * MAX_UNITS:
             return match[0]
         _count(tally, "cut_cells", 1)
-        # Half a surrogate pair at the end goes too.
+        # Half a surrogate pair at the end is removed too.
         value = units[: 2 * MAX_UNITS].decode("utf-16-le", "ignore").encode()
         return QUOTE + value.replace(QUOTE, b"\x01\x01") + QUOTE if inner else value
 
@@ -115,12 +115,12 @@ def _cut(chunk: bytes, tally: Tally) -> bytes:
 
 _TEXT_START, _TEXT_END = b'" t="inlineStr"><is><t xml:space="preserve">', b"</t></is></c>"
 _STRINGS = 30_000
-"""About how many strings are kept for the second half of references."""
+"""Approximate number of strings for the second part of references."""
 
 
 @dataclass(frozen=True, slots=True)
 class CellMarkup:
-    """What stands around a value: ``start`` after the cell's reference, ``end`` after the value."""
+    """The markup around a value: ``start`` follows the cell's reference, ``end`` follows the value."""
 
     start: bytes
     end: bytes
@@ -128,13 +128,13 @@ class CellMarkup:
 
     @classmethod
     def text(cls, style: int, *, spaces: bool) -> "CellMarkup":
-        """An inline text; ``spaces`` if it may begin or end with white space."""
+        """Return the markup of a text. ``spaces``: it can begin or end with white space."""
         start = _TEXT_START if spaces else _TEXT_START.replace(b' xml:space="preserve"', b"")
         return cls(_styled(style) + start[1:], _TEXT_END, is_text=True)
 
     @classmethod
     def number(cls, style: int, *, boolean: bool = False) -> "CellMarkup":
-        """A number or a truth value."""
+        """Return the markup of a number or a boolean."""
         return cls(_styled(style) + (b' t="b"><v>' if boolean else b"><v>"), b"</v></c>", is_text=False)
 
 
@@ -143,13 +143,13 @@ def _styled(style: int) -> bytes:
 
 
 class RowRenderer:
-    """Renders rows whose cells have the given shapes.
+    """Renders rows whose cells have the given markup.
 
-    What it renders goes inside a row that is still open: each row begins by closing the one before it.
+    The XML is for the inside of an open row element: each row begins with the end of the row before it.
     """
 
     def __init__(self, shapes: Sequence[CellMarkup]) -> None:
-        self.width = len(shapes) + 1  # a row's own element comes first
+        self.width = len(shapes) + 1  # with the row's own element
         from openpyxl.utils import get_column_letter  # large: see the format
 
         self._numeric = [index for index, shape in enumerate(shapes, 1) if not shape.is_text]
@@ -168,7 +168,7 @@ class RowRenderer:
         self._joined: list[bytes] = []
 
     def render(self, values: list[bytes], number: int, *, quoted: bool) -> bytes:
-        """Rows from ``number`` on; ``values`` are as :func:`~.excel_text.cells` has them."""
+        """Return the XML of rows from ``number`` on. ``values`` have the form of :func:`cells`."""
         blocks = []
         start = 0
         while start < len(values):
@@ -191,7 +191,7 @@ class RowRenderer:
             self._joined = [end + head for end, head in zip(ends, self._heads, strict=True)]
 
     def _full(self, values: list[bytes], tails: list[bytes]) -> bytes:
-        """Rows without NULL."""
+        """Render rows without NULL."""
         parts = [b""] * (3 * len(values))
         parts[0::3] = self._joined * (len(values) // self.width)
         parts[1::3] = tails
@@ -201,7 +201,7 @@ class RowRenderer:
         return b"".join(parts)
 
     def _mixed(self, values: list[bytes], tails: list[bytes]) -> bytes:
-        """Rows that may hold NULL, which is no cell at all, empty text, and text among numbers."""
+        """Render rows that can have NULL (no cell), empty texts, and texts in columns of numbers."""
         count = len(values) // self.width
         ends = self._ends * count
         for column in self._numeric:

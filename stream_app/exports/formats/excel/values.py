@@ -1,4 +1,4 @@
-"""How PostgreSQL renders the value of a cell, by kind. Dates are days since 1899-12-30."""
+"""The SQL that renders the value of a cell, by kind. Dates are days since 1899-12-30."""
 
 from typing import Any
 
@@ -9,19 +9,19 @@ from stream_app.exports.formats.base import cell
 from stream_app.exports.formats.rendering import as_text, numeric_value
 
 AS_TEXT = "\n"
-"""Leads a value that its column's kind of cell cannot hold, and makes COPY quote it."""
+"""Prefix of a value that a cell of its kind cannot hold. It is then a text, and COPY quotes it."""
 
 DIGITS = 15
-"""Significant decimal digits that every double, and so every spreadsheet, keeps."""
+"""Number of significant decimal digits that a double, and so every spreadsheet, keeps exactly."""
 
 _EPOCH = 25569  # 1970-01-01
-# Before 1900-03-01 the count differs between programs, because Excel believes in 1900-02-29.
+# Before 1900-03-01 programs count days differently, because Excel has a day 1900-02-29.
 _FIRST, _LAST = "'1900-03-01'", "'9999-12-31'"
 _LAST_SECOND = "time '23:59:59'"
 
 
 def value_of(item: Column) -> ColumnElement[Any]:
-    """The value, led by :data:`AS_TEXT` if a cell of its kind cannot hold it."""
+    """Return the value, with the prefix :data:`AS_TEXT` if a cell of its kind cannot hold it."""
     value = cell(item)
     match item.kind:
         case Kind.BOOLEAN:
@@ -52,12 +52,12 @@ def value_of(item: Column) -> ColumnElement[Any]:
 
 
 def _within_day(item: Column, value: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The time, cut to the second in a day's last second.
+    """Return the time, without fractions in the last second of a day.
 
-    Cells show seconds, and programs round to what they show: half a second later it would be the next day,
-    or the day after the last that there is. The days of far-off years have no room for microseconds either.
+    Programs round to the seconds that cells show. So the last half second of a day would be shown as the next
+    day, which does not exist after the last date. In distant years, days have no room for microseconds.
     """
-    # The transaction runs in UTC. Of the ways to have the time of day there, an interval is the cheapest.
+    # The transaction runs in UTC. An interval is the cheapest way to get the time of day in UTC.
     utc = func.timezone(literal_column("interval '0'"), value)
     local = utc if item.kind is Kind.TIMESTAMPTZ else value
     return case(
@@ -66,13 +66,13 @@ def _within_day(item: Column, value: ColumnElement[Any]) -> ColumnElement[Any]:
 
 
 def _days(value: ColumnElement[Any]) -> ColumnElement[Any]:
-    # date_part() computes in double precision; EXTRACT would take numeric, at three times the cost.
-    # SQLAlchemy would cast for a division of its own, to numeric again.
+    # date_part() uses double precision. EXTRACT would use numeric, at three times the cost, and so would
+    # SQLAlchemy's own division.
     return func.date_part(literal_column("'epoch'"), value).op("/")(literal_column("86400"))
 
 
 def _short(item: Column, value: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Cheaply, that the number has few enough digits; false leaves it open."""
+    """Return a cheap test whether the number has few enough digits. False means unknown."""
     scale = max(item.precision[1], 0) if item.precision else DIGITS
     if scale < DIGITS:
         return value.between(*_bounds(DIGITS - scale))

@@ -1,6 +1,6 @@
-"""The workbook around the rows, made by openpyxl: from scratch, or from a team's own template.
+"""The workbook around the rows, which openpyxl makes: a new one, or one from a template.
 
-Nothing in it depends on the rows but where each sheet ends, so it is made anew whenever that becomes known.
+It depends on the rows only by the last row of each sheet, so it is built again when that row is known.
 """
 
 import json
@@ -63,13 +63,13 @@ _DIMENSION = re.compile(rb"<dimension [^>]*>")
 
 @dataclass(frozen=True, slots=True)
 class WorkbookParts:
-    """A workbook taken apart; ``sheets`` are the names of the parts that rows go into."""
+    """The parts of a workbook by name. ``sheets`` are the names of the parts for rows."""
 
     content: Mapping[str, bytes]
     sheets: Sequence[str]
 
     def around_rows(self) -> tuple[bytes, bytes]:
-        """What comes before the last sheet's rows, and leaves the header's row open, and what after them."""
+        """Return the XML before the last sheet's rows, with an open header row, and the XML after them."""
         content = _DIMENSION.sub(b"", self.content[self.sheets[-1]], count=1)
         head, _, tail = content.partition(b"</row></sheetData>")
         head = head.replace(b"<is><t>", b'<is><t xml:space="preserve">')
@@ -77,22 +77,25 @@ class WorkbookParts:
 
 
 class WorkbookBuilder:
-    """The workbook of one document."""
+    """Builds the workbook of one document.
+
+    Attributes:
+        header: number of the header's row.
+        styles: number of each column's style.
+    """
 
     def __init__(self, document: Document) -> None:
         self._document = document
         self._template = read_template(document.template) if document.template else None
         _, sheet = self._open()
         self.header = self._prepare(sheet)
-        """The number of the header's row."""
         self.styles = [self._style(sheet, index, item) for index, item in enumerate(document.columns, 1)]
-        """The number of each column's style."""
 
     def parts(self, last_rows: Sequence[int]) -> WorkbookParts:
-        """The workbook with a sheet of rows for each of ``last_rows``, the number of the last row there."""
+        """Return the workbook with a sheet for each of ``last_rows``, the number of its last row."""
         book, sheet = self._open()
         self._prepare(sheet)
-        # The same styles in the same order, so that their numbers hold.
+        # Styles are created in the same order, so that their numbers stay the same.
         for index, item in enumerate(self._document.columns, 1):
             self._style(sheet, index, item)
         sheet.delete_rows(self.header + 1, sheet.max_row)
@@ -135,7 +138,7 @@ class WorkbookBuilder:
         return book, sheet
 
     def _prepare(self, sheet: Worksheet) -> int:
-        """See to the header and return its row: a template's own, in which captions follow their columns."""
+        """Prepare the header and return its row. A template's captions are moved to their columns."""
         columns = self._document.columns
         names = self._document.template_columns
         if self._template is not None and names:
@@ -160,7 +163,7 @@ class WorkbookBuilder:
         return row or 1
 
     def _arrange(self, sheet: Worksheet, row: int) -> None:
-        """Put captions, styles and widths where the columns that were asked for are."""
+        """Move captions, styles and widths to the positions of the requested columns."""
         names = self._document.template_columns
         wanted = [item.name for item in self._document.columns]
         places = column_positions(sheet, row, names)
@@ -205,7 +208,7 @@ class WorkbookBuilder:
         sheet.freeze_panes = "A2"
 
     def _style(self, sheet: Worksheet, index: int, item: Column) -> int:
-        """The number of a column's style, which a template may set in the row below its header."""
+        """Return the number of a column's style. A template can set it in the row below its header."""
         below = sheet.cell(self.header + 1, index)
         number_format = _FORMATS.get(item.kind)
         if item.precision is not None and item.precision[1] >= 0:
@@ -215,7 +218,7 @@ class WorkbookBuilder:
         return below.style_id
 
     def _limit(self, sheet: Worksheet, last_row: int) -> None:
-        """Have the filter, or the template's table, reach to ``last_row``."""
+        """Extend the filter, or the template's table, to ``last_row``."""
         width = len(self._document.columns)
         for table in list(sheet.tables.values()):
             left, head, right, _ = cast(Box, range_boundaries(table.ref))
@@ -223,7 +226,7 @@ class WorkbookBuilder:
             if head == self.header and (left, right) == (1, own):
                 self._resize(sheet, table, last_row)
             elif head >= self.header:
-                del sheet.tables[table.name]  # its cells are gone, or others stand in them
+                del sheet.tables[table.name]  # its cells are removed, or overwritten by rows
         if sheet.auto_filter.ref:
             sheet.auto_filter.filterColumn = []
         if not any(range_boundaries(table.ref)[1] == self.header for table in sheet.tables.values()):
@@ -231,9 +234,9 @@ class WorkbookBuilder:
         sheet.print_title_rows = f"{self.header}:{self.header}"
 
     def _resize(self, sheet: Worksheet, table: Table, last_row: int) -> None:
-        """Have a table describe the columns that are there, and reach to ``last_row``.
+        """Adapt a table to the columns of the file, and extend it to ``last_row``.
 
-        A table without any row is none, and totals would stand where rows do.
+        A table must have at least one row. Its totals are removed, because rows overwrite them.
         """
         end = get_column_letter(len(self._document.columns))
         table.ref = f"A{self.header}:{end}{max(last_row, self.header + 1)}"
@@ -258,12 +261,12 @@ class WorkbookBuilder:
 
 
 def _look(cell: Any) -> tuple[Any, StyleArray]:
-    """Value and style of a cell; the latter is the library's own business elsewhere."""
+    """Return value and style of a cell. The library has no public access to the style."""
     return cell.value, copy(cell._style)
 
 
 def _widths(sheet: Worksheet) -> dict[int, tuple[float, bool]]:
-    """The width of each of the sheet's columns that has one, and whether it is hidden."""
+    """Return the width of each column that has one, and whether the column is hidden."""
     found = {}
     for letter, dimension in sheet.column_dimensions.items():
         first = dimension.min or column_index_from_string(letter)
@@ -290,7 +293,7 @@ def _saved(book: Workbook) -> dict[str, bytes]:
         content = {name: archive.read(name) for name in archive.namelist()}
     core = "docProps/core.xml"
     created = book.properties.created
-    # Saving has set it to now; the same rows make the same file.
+    # save() has set it to the current time, but the same rows must give the same file.
     content[core] = re.sub(
         rb"(<dcterms:modified[^>]*>)[^<]*", rb"\g<1>%bZ" % created.isoformat().encode(), content[core]
     )

@@ -1,4 +1,4 @@
-"""Parquet: PostgreSQL writes text, Arrow reads it into typed columns and encodes them.
+"""Parquet: PostgreSQL writes text, and Arrow converts it to typed columns and encodes them.
 
 =========================  ================================================================
 PostgreSQL                 Parquet
@@ -28,11 +28,14 @@ from stream_app.exports.formats.rendering import array_texts_sql, as_text, colum
 from streaming_exporter.events import Options
 
 MAX_PRECISION = 38
-"""Beyond it readers such as DuckDB take a DECIMAL for a double and lose digits, or refuse the file."""
+"""Beyond it programs such as DuckDB read a DECIMAL as a double and lose digits, or reject the file."""
 
 
 def decimal_type(item: Column) -> tuple[int, int] | None:
-    """Precision and scale of a numeric that a DECIMAL holds; Parquet demands 0 <= scale <= precision."""
+    """Return precision and scale of the DECIMAL for a numeric column, or ``None`` if none can hold it.
+
+    Parquet demands 0 <= scale <= precision.
+    """
     if item.kind is not Kind.NUMERIC or item.precision is None:
         return None
     precision, scale = item.precision
@@ -41,7 +44,7 @@ def decimal_type(item: Column) -> tuple[int, int] | None:
 
 
 def typed_values(columns: Iterable[Column]) -> Iterator[ColumnElement[Any]]:
-    """Each column as its reader in :mod:`parquet_reader` takes it."""
+    """Return each column in the form that :class:`~.reader.CopyReader` expects."""
     return map(_value, columns)
 
 
@@ -70,13 +73,13 @@ class ParquetFormat(Format):
     row_bytes = 2 * 2**20  # Arrow holds a row group several times
 
     def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
-        """COPY's own text format, which costs the database least."""
+        """Return a SELECT for COPY's text format, which costs the database least."""
         values = typed_values(columns)
         return CopySelect(select(*values).select_from(ROWS), {"format": "text"})
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
-        """Row groups as they fill up, then the footer. Arrow works without the interpreter's lock."""
-        # Whoever only lists formats, like the API, need not load Arrow.
+        """Yield full row groups, then the footer. Arrow works without the interpreter's lock."""
+        # Arrow is large, and the API only lists the formats.
         from stream_app.exports.formats.parquet.writer import encode
 
         yield from encode(chunks, document, tally)

@@ -1,8 +1,8 @@
-"""COPY's text into Arrow's columns.
+"""Converts COPY's text to Arrow's columns.
 
-Arrow's CSV reader does most of it: it takes what stands between tabs and line feeds, and ``\\N`` is null.
-Two things are looked at only where they occur, since that is seldom and looking costs: values that COPY had
-to escape, and values that their column's type cannot hold.
+Arrow's CSV reader does most of the work: it splits at tabs and line feeds, and reads ``\\N`` as null. Two
+cases are rare and expensive, so they are handled only if they occur: values that COPY had to escape, and
+values that the type of the column cannot hold.
 """
 
 import json
@@ -20,7 +20,7 @@ from stream_app.exports.formats.base import Tally
 from stream_app.exports.formats.parquet.format import decimal_type
 
 SEARCHED = 2**18
-"""Bytes that are copied at a time to be searched."""
+"""Bytes that are copied at a time for a search."""
 
 _TYPES = {
     "bool": pa.bool_(),
@@ -44,13 +44,13 @@ _FITTING = {
     Kind.TIMESTAMPTZ: r"^\d{4}-[^B]*$",
     Kind.NUMERIC: r"^[-\d]",
 }
-"""Not infinity, BC, years beyond 9999, 24:00 or NaN; columns of other kinds hold nothing else."""
+"""Patterns of values that Arrow can hold: not infinity, BC, years beyond 9999, 24:00 or NaN."""
 
 _ESCAPES = [(rf"\{name}", meaning) for name, meaning in zip("bfnrtv", "\b\f\n\r\t\v", strict=True)]
 
 
 def arrow_type(item: Column) -> pa.DataType:
-    """The type of the column in the file."""
+    """Return the type of the column in the file."""
     if item.kind is Kind.ARRAY:
         return pa.list_(pa.string())
     if decimal := decimal_type(item):
@@ -59,7 +59,7 @@ def arrow_type(item: Column) -> pa.DataType:
 
 
 class CopyReader:
-    """Reads whole rows; columns are numbered, since names may be anything."""
+    """Reads whole rows. Its columns have numbers as names, because real names can have any characters."""
 
     def __init__(self, columns: Sequence[Column], tally: Tally) -> None:
         self._tally = tally
@@ -79,14 +79,14 @@ class CopyReader:
         self._has_misfits = False
 
     def __call__(self, data: bytes) -> pa.Table:
-        """The rows in ``data`` as a table whose columns have their types and numbers for names."""
+        """Return the rows in ``data`` as a table with typed columns."""
         if not self._has_misfits:
             try:
                 return self._decoded(_read(data, self._types), data)
             except pa.ArrowInvalid:
                 if not self._fitting:
                     raise
-            # Where one is, there are more.
+            # If a value does not fit, more such values are likely.
             self._has_misfits = True
         table = _read(data, {**self._types, **dict.fromkeys(self._fitting, pa.string())})
         for name, (kind, pattern) in self._fitting.items():
@@ -94,7 +94,7 @@ class CopyReader:
         return self._decoded(table, data)
 
     def _fit(self, texts: pa.ChunkedArray, kind: pa.DataType, pattern: str) -> pa.ChunkedArray:
-        """The texts as values of the type, null and counted where it has none."""
+        """Convert texts to the type. A text that does not fit becomes null and is counted."""
         fits = pc.match_substring_regex(texts, pattern)
         self._tally.warnings["unrepresentable_values"] += pc.sum(pc.invert(fits)).as_py() or 0
         lines = pc.fill_null(pc.if_else(fits, texts, r"\N"), r"\N")
@@ -117,7 +117,7 @@ class CopyReader:
 def _read(data: "bytes | pa.Buffer", types: dict[str, pa.DataType]) -> pa.Table:
     return csv.read_csv(
         pa.BufferReader(data),
-        # One block, so that no row is too long for it. More threads would not make the database faster.
+        # One block, so that no row is too long. More threads are useless: the database is slower.
         csv.ReadOptions(use_threads=False, block_size=len(data) + 1, column_names=list(types)),
         csv.ParseOptions(delimiter="\t", quote_char=False, ignore_empty_lines=False),
         csv.ConvertOptions(
@@ -134,7 +134,7 @@ def _read(data: "bytes | pa.Buffer", types: dict[str, pa.DataType]) -> pa.Table:
 def _unescaped(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     if not _has_backslash(texts):
         return texts
-    # NUL, which no text of PostgreSQL has, stands in for a backslash that was escaped itself.
+    # NUL, which no text of PostgreSQL has, replaces an escaped backslash meanwhile.
     texts = pc.replace_substring(texts, r"\\", "\0")
     if _has_backslash(texts):
         for escape, meaning in _ESCAPES:
@@ -143,7 +143,7 @@ def _unescaped(texts: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _has_backslash(texts: pa.ChunkedArray) -> bool:
-    """Whether any value has one; a buffer in one piece is searched many times faster than its values."""
+    """Return whether any value has a backslash. To search whole buffers is much faster than single values."""
     buffers = (memoryview(buffer) for chunk in texts.chunks if (buffer := chunk.buffers()[2]))
     return any(
         b"\\" in bytes(buffer[start : start + SEARCHED])
@@ -153,12 +153,12 @@ def _has_backslash(texts: pa.ChunkedArray) -> bool:
 
 
 def _bytes(texts: pa.ChunkedArray) -> pa.Array:
-    """Hexadecimal digits as the bytes they stand for."""
+    """Convert hexadecimal digits to bytes."""
     return pa.array((text if text is None else unhexlify(text) for text in texts.to_pylist()), pa.binary())
 
 
 def _lists(texts: pa.ChunkedArray) -> pa.Array:
-    """JSON arrays as lists of texts."""
+    """Convert JSON arrays to lists of texts."""
     lists = from_json("[" + ",".join(text or "null" for text in texts.to_pylist()) + "]")
     elements = (items if items is None else [_element(item) for item in items] for items in lists)
     return pa.array(elements, pa.list_(pa.string()))
@@ -169,4 +169,4 @@ def _element(item: object) -> str | None:
 
 
 _DECODERS: dict[Kind, Callable[[pa.ChunkedArray], Any]] = {Kind.BYTES: _bytes, Kind.ARRAY: _lists}
-"""How texts become what Arrow's reader cannot make of them."""
+"""Conversions of texts that Arrow's reader does not support."""

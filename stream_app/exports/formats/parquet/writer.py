@@ -1,4 +1,4 @@
-"""Rows as Arrow's columns into the bytes of a Parquet file."""
+"""Writes rows, as Arrow's columns, to a Parquet file."""
 
 from collections.abc import Iterator
 
@@ -10,22 +10,22 @@ from stream_app.exports.formats.base import Document, Tally
 from stream_app.exports.formats.parquet.reader import CopyReader, arrow_type
 
 BATCH_BYTES = 2**20
-"""Rows that are read at a time."""
+"""Bytes of rows that are read at a time."""
 
 LONG = 1024
-"""Bytes of a value, on the average, from which on a dictionary takes more memory than it is worth."""
+"""Average bytes of a value from which on a dictionary takes too much memory."""
 
 ROW_GROUP_ROWS = 122_880
 ROW_GROUP_BYTES = 6 * 2**20
-"""A row group ends when it reaches either, so that memory does not depend on how long the values are."""
+"""A row group ends at either limit, so that memory does not depend on the length of values."""
 
 if "jemalloc" in pa.supported_memory_backends():
-    # Arrow's default keeps what one row group needed for the next; this gives it back: a third less in all.
+    # Arrow's default allocator keeps freed memory. jemalloc returns it, which saves a third of the memory.
     pa.set_memory_pool(pa.jemalloc_memory_pool())
 
 
 def encode(chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
-    """The bytes of the file whose rows ``chunks`` hold as COPY's text."""
+    """Yield the bytes of the file. ``chunks`` have the rows as COPY's text."""
     schema = _schema(document)
     read = CopyReader(document.columns, tally)
     buffer = _FileBuffer()
@@ -35,7 +35,7 @@ def encode(chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterato
         writer = writer or _writer(buffer, schema, table)
         writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
         tally.rows += len(table)
-        # The next group is gathered while this one's bytes are taken: its rows must be gone by then.
+        # The next group is read while this one's bytes are yielded, so this one's rows must be freed first.
         del group, table
         yield from buffer.take()
     writer = writer or _writer(buffer, schema, schema.empty_table())
@@ -51,7 +51,7 @@ def _schema(document: Document) -> pa.Schema:
 
 
 def _writer(sink: "_FileBuffer", schema: pa.Schema, sample: pa.Table) -> pq.ParquetWriter:
-    """A dictionary costs time where hardly a value comes twice, so each column earns its own."""
+    """Create the writer. Only columns with repeated values get a dictionary, because it costs time."""
     repeating = [
         field.name
         for field, column in zip(schema, sample.columns, strict=True)
@@ -59,7 +59,7 @@ def _writer(sink: "_FileBuffer", schema: pa.Schema, sample: pa.Table) -> pq.Parq
         and column.nbytes <= LONG * len(column)
         and pc.count_distinct(column).as_py() <= len(column) // 2
     ]
-    # A nested column is known by the path of its leaf.
+    # The name of a nested column is the path of its leaf.
     repeating += [f"{field.name}.list.element" for field in schema if pa.types.is_list(field.type)]
     return pq.ParquetWriter(sink, schema, compression="zstd", compression_level=1, use_dictionary=repeating)
 
@@ -92,7 +92,7 @@ def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 class _FileBuffer:
-    """The file that Arrow writes to: keeps the bytes until they are taken."""
+    """The file that Arrow writes to. It keeps the bytes until they are taken."""
 
     closed = False
 
