@@ -53,10 +53,9 @@ class ExcelFormat(Format):
         return CopySelect(select(*map(value_of, columns)).select_from(ROWS), RAW_LINES)
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
-        """Yield the archive: the sheets with their rows, then the parts that depend on the number of sheets."""
-        from stream_app.exports.formats.excel.workbook import (
-            WorkbookBuilder,
-        )  # openpyxl is large, and the API makes no books
+        """Yield the archive: the sheets with their rows, then the parts that depend on all sheets."""
+        # openpyxl is large, and the API makes no workbooks.
+        from stream_app.exports.formats.excel.workbook import WorkbookBuilder
 
         book = WorkbookBuilder(document)
         rows = RowRenderer(
