@@ -1,7 +1,7 @@
-"""The order in which the parts of a line stand, by the Unicode bidirectional algorithm (UAX #9).
+"""The visual order of the parts of a line, by the Unicode bidirectional algorithm (UAX #9).
 
-python-bidi's fast function gives reordered text, but no levels, by which parts are shaped. The steps of its
-slower one do, without the rule for brackets, which is added here.
+The fast function of python-bidi returns reordered text, but not the levels, which shaping needs. The steps of
+its slower function have the levels, but lack the rule for brackets. That rule is added here.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from unicodedata import bidirectional, category
 from bidi import algorithm, get_base_level
 
 _TURNING = {"R", "AL", "AN", "RLE", "RLO", "RLI"}
-"""Classes of characters without which every line runs from left to right."""
+"""Classes of characters that can run from right to left."""
 
 _ALIKE = {"L", "R", "AL", "EN", "AN"}
-"""Classes of characters of which several in a row are treated as one is."""
+"""Classes of characters for which a run of characters is treated like a single one."""
 
 _STRONG = {"L": "L", "R": "R", "EN": "R", "AN": "R"}
 
@@ -23,21 +23,21 @@ _SEEN = TypeVar("_SEEN")
 
 
 def turns(text: str) -> bool:
-    """Whether parts of ``text`` run from right to left."""
+    """Return whether parts of ``text`` run from right to left."""
     return not _TURNING.isdisjoint(map(bidirectional, set(text)))
 
 
 def is_leftwards(paragraph: str) -> bool:
-    """Whether the first letter of ``paragraph`` is of a script that runs from right to left."""
+    """Return whether the first letter of ``paragraph`` is of a script that runs from right to left."""
     return turns(paragraph) and get_base_level(paragraph) == 1
 
 
 def levels(line: str, *, leftwards: bool) -> list[int]:
-    """The embedding level of each character of a line; odd ones run from right to left."""
+    """Return the embedding level of each character of a line. Odd levels run from right to left."""
     base = int(leftwards)
     if not leftwards and not turns(line):
         return [0] * len(line)
-    # The rules look at neighbours alone, so one letter stands for those of its class that follow it.
+    # The rules use neighbours only, so one letter represents the next letters of the same class.
     first: list[int] = []
     kept = ""
     before = ""
@@ -57,7 +57,7 @@ def levels(line: str, *, leftwards: bool) -> list[int]:
     _resolve_brackets(storage["chars"], base)
     algorithm.resolve_neutral_types(storage, False)
     algorithm.resolve_implicit_levels(storage, False)
-    # What has no direction of its own, like joiners, goes with what it follows.
+    # Characters without a direction, such as joiners, get the level of the character before them.
     found = [base] * (first[0] if first else len(line))
     for item, (start, end) in zip(storage["chars"], pairwise([*first, len(line)]), strict=True):
         found += [item["level"]] * (end - start)
@@ -67,7 +67,7 @@ def levels(line: str, *, leftwards: bool) -> list[int]:
 
 
 def _resolve_brackets(characters: list[dict[str, Any]], base: int) -> None:
-    """Give brackets the direction of what they are around, or else of what is around them (rule N0)."""
+    """Give brackets the direction of the text within them, or else of the text around them (rule N0)."""
     forwards, backwards = ("R", "L") if base else ("L", "R")
     for opening, closing in _pairs(characters):
         inside = {_STRONG.get(item["type"]) for item in characters[opening + 1 : closing]}
@@ -82,7 +82,7 @@ def _resolve_brackets(characters: list[dict[str, Any]], base: int) -> None:
 
 
 def _pairs(characters: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    """The numbers of brackets that belong together (definition BD16)."""
+    """Return the positions of brackets that belong together (definition BD16)."""
     pairs = []
     waiting: list[tuple[str, int]] = []
     for number, item in enumerate(characters):
@@ -100,7 +100,7 @@ def _pairs(characters: list[dict[str, Any]]) -> list[tuple[int, int]]:
 
 
 def from_left(runs: Sequence[tuple[int, _SEEN]]) -> list[tuple[int, _SEEN]]:
-    """Runs with their levels, put from the order they are read in into that they stand in (rule L2)."""
+    """Return runs with their levels in visual order, from their reading order (rule L2)."""
     order = list(runs)
     for level in range(max((level for level, _ in order), default=0), 0, -1):
         start = 0

@@ -1,8 +1,8 @@
-"""The outer form of a PDF: numbered objects one after the other, and at the end where each of them begins.
+"""The structure of a PDF file: numbered objects, and at its end the offset of each object.
 
-What is written need not be kept: an object may refer to one that comes later, so pages go out as soon as
-they are drawn, while fonts and totals, which depend on all of them, come last. Libraries keep the whole
-document until it is saved. Reference: ISO 32000-1, 7.5 (https://opensource.adobe.com/dc-acrobat-sdk-docs/).
+Written objects are not kept in memory. An object can refer to a later one, so pages are written at once, and
+fonts and totals, which depend on all pages, come last. Libraries would keep the whole document until it is
+saved. Reference: ISO 32000-1, 7.5 (https://opensource.adobe.com/dc-acrobat-sdk-docs/).
 """
 
 from array import array
@@ -26,7 +26,7 @@ MARKS = LINE + ROW + NULL
 
 
 class PdfFile:
-    """Writes objects; :meth:`take` gives what was written since it was last called."""
+    """Writes objects. :meth:`take` returns the bytes that were written since its last call."""
 
     def __init__(self) -> None:
         self._parts = [b"%PDF-1.5\n%\xe2\xe3\xcf\xd3\n"]
@@ -39,19 +39,19 @@ class PdfFile:
         self.pages = 0
 
     def reserve(self) -> int:
-        """The number of an object that will be written later."""
+        """Return the number of an object that will be written later."""
         self._offsets.append(0)
         return len(self._offsets) - 1
 
     def add(self, body: bytes, number: int = 0) -> int:
-        """Write an object; returns its number."""
+        """Write an object and return its number."""
         number = number or self.reserve()
         self._offsets[number] = self._size
         self._write(b"%d 0 obj\n%b\nendobj\n" % (number, body))
         return number
 
     def stream(self, data: bytes, entries: bytes = b"", number: int = 0) -> int:
-        """Write a compressed stream; ``entries`` are further entries of its dictionary."""
+        """Write a compressed stream and return its number. ``entries`` are added to its dictionary."""
         packed = isal_zlib.compress(data, isal_zlib.ISAL_DEFAULT_COMPRESSION)
         head = b"<</Filter/FlateDecode/Length %d%b>>" % (len(packed), entries)
         return self.add(b"%b\nstream\n%b\nendstream" % (head, packed), number)
@@ -82,7 +82,7 @@ class PdfFile:
         self._write(b"trailer\n<</Size %d/Root %d 0 R/Info %d 0 R>>\nstartxref\n%d\n%%%%EOF\n" % trailer)
 
     def take(self) -> bytes:
-        """What was written meanwhile."""
+        """Return the bytes that were written since the last call."""
         data = b"".join(self._parts)
         self._parts.clear()
         return data
@@ -100,7 +100,7 @@ class PdfFile:
 
 
 def string(text: str) -> bytes:
-    """``text`` as the inside of a string in a page's content: in UTF-16, what would end it escaped."""
+    """Return ``text`` as the inside of a string in a page's content: UTF-16 with escaped special bytes."""
     data = text.encode("utf-16-be")
     for special in (b"\\", b"(", b")"):
         if special in data:
@@ -109,5 +109,5 @@ def string(text: str) -> bytes:
 
 
 def text_string(text: str) -> bytes:
-    """A text outside of pages: titles, properties."""
+    """Return a text outside of pages, such as the title."""
     return b"<FEFF%b>" % text.encode("utf-16-be").hex().encode()

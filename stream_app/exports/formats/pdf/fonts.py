@@ -1,10 +1,10 @@
-"""Fonts: which characters they have, how wide these are, and the part of a font that a file needs.
+"""The fonts of a file: their characters, the widths, and the subset that is embedded.
 
-Widths are in units of which :data:`UNITS` are the font's size: coarse enough that the width of any ASCII
-character is one byte, so that adding up those of a text is a matter of two fast calls.
+Widths have a unit of the font's size divided by :data:`UNITS`. So the width of each ASCII character fits into
+one byte, and two fast calls add the widths of a text.
 
-Characters are written as their UTF-16 code unit, which the font maps to its glyphs (a Type 0 font with a
-CIDToGIDMap), so encoding a text takes no lookup for each character.
+Characters are written as UTF-16 code units, which the font maps to its glyphs (a Type 0 font with a
+CIDToGIDMap). So encoding a text needs no lookup for each character.
 """
 
 import re
@@ -26,14 +26,14 @@ MAIN_FONT = ("fontpkg_noto_sans", "files/NotoSans[wdth,wght].ttf")
 """Latin, Greek and Cyrillic, in the Regular style that a variable font opens with. SIL Open Font Licence."""
 
 _UNSET = range(0x0900, 0x1000)
-"""Scripts that letters alone do not set: glyphs must be chosen and moved by their neighbours.
+"""Scripts that need shaping: neighbours decide which glyphs are drawn and where.
 
-That :mod:`pdf_marks` can mark places in a text by U+000A to U+000F relies on U+0A00 to U+0FFF being here.
+The marks of :mod:`~.pdf.file` are U+000A to U+000F. They need U+0A00 to U+0FFF in this range.
 """
 
 
 class MainFont:
-    """One font file."""
+    """The main font: a font file whose characters need no shaping."""
 
     def __init__(self, path: Path) -> None:
         self._font = TTFontFile(str(path))
@@ -45,7 +45,7 @@ class MainFont:
         self.used: set[str] = set()
 
     def embed(self, file: PdfFile) -> int:
-        """Write the font, cut down to the characters used; returns its object's number."""
+        """Write the subset of the font for the used characters, and return its object's number."""
         codes = sorted(map(ord, self.used))
         program = self._font.makeSubset(codes)
         name = b"/EXPORT+" + self._font.name.replace(b" ", b"")
@@ -63,7 +63,7 @@ class MainFont:
             b"/CIDSystemInfo<</Registry(Adobe)/Ordering(Identity)/Supplement 0>>>>"
             % (name, descriptor, widths, glyphs)
         )
-        # The codes are UTF-16 already, said block by block of 256.
+        # The codes are UTF-16 already. They are mapped in blocks of 256.
         blocks = sorted({code >> 8 for code in codes})
         unicode = file.stream(
             unicode_map(b"bfrange", [b"<%02X00><%02XFF><%02X00>" % (block, block, block) for block in blocks])
@@ -74,7 +74,7 @@ class MainFont:
         )
 
     def _glyphs(self, codes: list[int]) -> bytes:
-        """Two bytes for each possible character: its glyph's number, which follows the order of ``codes``."""
+        """Return two bytes for each possible character: its glyph's number, in the order of ``codes``."""
         numbers: dict[int, int] = {0: 0}
         table = bytearray(2 * 0x10000)
         for code in codes:
@@ -84,7 +84,14 @@ class MainFont:
 
 
 class Fonts:
-    """The fonts of one file: a main one, and those of the extra ``[fonts]`` for what it lacks."""
+    """The fonts of one file: the main font, and the fonts of the extra ``[fonts]`` for other scripts.
+
+    Attributes:
+        foreign: matches characters that only other fonts have, once one of them is in use.
+        foreign_lines: matches lines, between marks, that have such a character.
+        widths: width of each character of the main font that is in use.
+        plain: width of each ASCII character, for :meth:`bytes.translate`.
+    """
 
     def __init__(self) -> None:
         main = locate(*MAIN_FONT)
@@ -93,19 +100,15 @@ class Fonts:
         self.main = MainFont(main)
         self.shaper = _shaper(self.main)
         self.foreign: re.Pattern[str] | None = None
-        """Matches what only other fonts have, once one of them is in use."""
         self.foreign_lines: re.Pattern[str] | None = None
-        """Matches lines, between marks, that have such a character."""
         self._foreign: set[str] = set()
         self.widths: dict[str, int] = {}
-        """Of every character of the main font that is in use."""
         plain = "".join(map(chr, range(0x20, 0x7F))) + "\N{EM DASH}\N{HORIZONTAL ELLIPSIS}"
         self.admit(plain)
         self.plain = bytes(self.widths.get(chr(code), 0) for code in range(256))
-        """The width of each ASCII character, for :meth:`bytes.translate`."""
 
     def admit(self, characters: str) -> set[str]:
-        """Take ``characters`` into use; returns those that no font has."""
+        """Add ``characters`` to the used ones. Returns those that no font has."""
         unknown = set(characters).difference(self.widths, self._foreign)
         found = unknown.intersection(self.main.widths)
         self.main.used |= found
@@ -118,21 +121,21 @@ class Fonts:
         return unknown
 
     def measure(self, text: str) -> float:
-        """The width of a line."""
+        """Return the width of a line."""
         if self.shaper and self.is_foreign(text):
             return self.shaper.width(text) * UNITS / PER_MILLE
         return sum(self.each(text))
 
     def is_foreign(self, text: str) -> bool:
-        """Whether a line needs other fonts than the main one."""
+        """Return whether a line needs a font other than the main one."""
         return self.foreign is not None and self.foreign.search(text) is not None
 
     def each(self, text: str) -> Iterable[int]:
-        """The width of each character of a line that the main font has."""
+        """Return the width of each character of a line. The main font must have all of them."""
         return text.encode().translate(self.plain) if text.isascii() else map(self.widths.__getitem__, text)
 
     def embed(self, file: PdfFile) -> Iterator[bytes]:
-        """Write the fonts, one after the other; yields their entries of a page's font dictionary."""
+        """Write the fonts. Yields, after each of them, its entry for the font dictionary of pages."""
         yield b"/F0 %d 0 R" % self.main.embed(file)
         if self.shaper:
             yield from self.shaper.embed(file)

@@ -1,8 +1,9 @@
-"""PDF: a report with a title and a table, for people; see ``pdf_report`` for what it looks like.
+"""PDF: a printable report with a title and a table; :mod:`~.pdf.report` writes it.
 
-A value is the text that csv shows. NULL is a grey dash, an empty text is nothing. Line breaks in a value are
-line breaks in its cell, a tab is four spaces. A character that no font here has is written as ``\\u{1f600}``
-and counted in the manifest as ``replaced_characters``; so is any other control character.
+Values have the same text as in csv. NULL is a grey dash, and an empty text is an empty cell. A line break in
+a value is a line break in its cell, and a tab is four spaces. Characters that no installed font has, and
+other control characters, are written as ``\\u{1f600}`` and counted in the manifest as
+``replaced_characters``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,17 +23,17 @@ class PdfFormat(Format):
     extension = "pdf"
     media_type = "application/pdf"
     description = "a printable table with title, filters and page numbers; title and page_size are options"
-    row_bytes = 4 * 2**20  # a thousand pages; laying it out takes up to 30 times as much
+    row_bytes = 4 * 2**20  # a thousand pages; the layout needs up to 30 times as much memory
     own_process = True
 
     def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
-        """COPY's own text format: it splits at tabs and line feeds, whatever the values hold."""
+        """Return a SELECT for COPY's text format, which escapes tabs and line feeds in values."""
         cells = (as_text(item) for item in columns)
         return CopySelect(select(*cells).select_from(ROWS), {"format": "text"})
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
-        """Pages as they fill up, then the fonts."""
-        # Whoever only lists formats, like the API, need not load fonts.
+        """Yield full pages, then the fonts."""
+        # Fonts are large, and the API only lists the formats.
         from stream_app.exports.formats.pdf.report import report
 
         yield from report(chunks, document, tally)

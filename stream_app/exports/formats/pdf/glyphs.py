@@ -1,8 +1,8 @@
-"""What a file shows of one font: the codes of page contents, and the part of the font that it needs.
+"""The glyphs of a shaped font in one file: their codes in page contents, and the embedded subset.
 
-A letter can take several glyphs, moved by one another. Page contents have one code for all of them, with what
-they mean, so that readers get the text back; the embedded font has one glyph for them, put together of
-theirs.
+A letter can consist of several glyphs at relative positions. Page contents have one code for all of them, and
+the code has the letter's text, so that programs can extract it. The embedded font has one composite glyph for
+the code.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,23 +13,23 @@ from stream_app.exports.formats.pdf.file import PdfFile
 from stream_app.exports.formats.pdf.typefaces import PER_MILLE, Glyph, Typeface
 
 MOST_CODES = 4_000
-"""Codes of one embedded font; a file that shows more of a typeface embeds it again."""
+"""Limit for the codes of one embedded font. If a file needs more, it embeds the font again."""
 
 
 class _GlyphGroup(NamedTuple):
-    """Glyphs, each right of and above where they begin, and the way to what follows; per mille."""
+    """Glyphs with their offsets to the right and upwards, and the advance to the next glyph, per mille."""
 
     glyphs: tuple[tuple[int, int, int], ...]
     advance: int
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is one glyph that is not moved."""
+        """Whether it is a single glyph without an offset."""
         return len(self.glyphs) == 1 and self.glyphs[0][1:] == (0, 0)
 
 
 class GlyphFont:
-    """One font of a file; ``name`` is what page contents call it."""
+    """A shaped font of one file. ``name`` is its name in page contents."""
 
     def __init__(self, typeface: Typeface, name: bytes) -> None:
         self.typeface = typeface
@@ -38,11 +38,11 @@ class GlyphFont:
 
     @property
     def is_full(self) -> bool:
-        """Whether it has as many codes as it should."""
+        """Whether it has reached the limit of codes."""
         return len(self._codes) >= MOST_CODES
 
     def code(self, glyphs: Sequence[Glyph], meaning: str) -> int:
-        """The code for ``glyphs``, from left to right, which show the characters ``meaning``."""
+        """Return the code for ``glyphs``, from left to right. ``meaning`` is the text that they show."""
         places = []
         pen = 0.0
         for glyph in glyphs:
@@ -55,7 +55,7 @@ class GlyphFont:
         return code
 
     def embed(self, file: PdfFile) -> int:
-        """Write the font, cut down to the glyphs used; returns its object's number."""
+        """Write the subset of the font for the used glyphs, and return its object's number."""
         program, table = self._program()
         name = b"/EXPORT+" + self.typeface.name.encode()
         ascent, descent = self.typeface.measures
@@ -77,7 +77,7 @@ class GlyphFont:
         )
 
     def _program(self) -> tuple[bytes, bytes]:
-        """The font, and two bytes for each code: the number of its glyph."""
+        """Return the font program, and two bytes for each code: the number of its glyph."""
         shapes = [shape for shape, _ in self._codes]
         program, numbers = self.typeface.subset(
             sorted({glyph for shape in shapes for glyph, *_ in shape.glyphs})
@@ -104,12 +104,12 @@ class GlyphFont:
 def _with_composites(
     program: bytes, numbers: Mapping[int, int], shapes: Sequence[_GlyphGroup], scale: float
 ) -> bytes:
-    """``program`` with one more glyph for each of ``shapes``; ``numbers`` are those of its glyphs in it."""
+    """Return ``program`` with a composite glyph for each shape. ``numbers`` has the numbers of its glyphs."""
     from fontTools.ttLib import TTFont
     from fontTools.ttLib.tables import _g_l_y_f as outlines
 
-    font = TTFont(BytesIO(program), recalcBBoxes=False)  # else each glyph would be read and written anew
-    order = [f"glyph{number}" for number in range(font["maxp"].numGlyphs)]  # it has no names of its own
+    font = TTFont(BytesIO(program), recalcBBoxes=False)  # otherwise it would parse and write each glyph
+    order = [f"glyph{number}" for number in range(font["maxp"].numGlyphs)]  # the font has no glyph names
     font.setGlyphOrder(order)
     glyf, hmtx = font["glyf"], font["hmtx"]
     added = []
@@ -138,7 +138,7 @@ def _with_composites(
 
 
 def unicode_map(kind: bytes, lines: list[bytes]) -> bytes:
-    """How readers get text back from codes of two bytes: ``lines`` of one ``kind``, bfchar or bfrange."""
+    """Return the CMap that maps two-byte codes to text: ``lines`` of one ``kind``, bfchar or bfrange."""
     parts = [
         b"/CIDInit/ProcSet findresource begin 12 dict begin begincmap"
         b"/CIDSystemInfo<</Registry(Adobe)/Ordering(UCS)/Supplement 0>>def"

@@ -1,4 +1,4 @@
-"""Where columns stand: paper, font size, widths, and which columns share a page."""
+"""The layout of the table: paper, font size, widths of columns, and the columns of each page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,23 +12,23 @@ from stream_app.exports.formats.pdf.typefaces import UNITS
 
 MARGIN = 30.0
 PADDING = 4.0
-"""Points at both sides of a column's text."""
+"""Points on both sides of a column's text."""
 
 SIZES = (8.0, 7.0)
-"""Font sizes, the larger one for tables that fit as they are."""
+"""Font sizes. The larger one is used if the table fits."""
 
 FLEXIBLE_LEAST, FLEXIBLE_MOST, COMFORTABLE = 80.0, 400.0, 160.0
-"""Points for a column of texts: fewer only if its texts are shorter, more never, and what is pleasant."""
+"""Widths of a column of texts, in points: smallest (unless its texts are shorter), largest, comfortable."""
 
 RIGHT = {Kind.INTEGER, Kind.NUMERIC, Kind.FLOAT}
 _RIGID = {*RIGHT, Kind.BOOLEAN, Kind.DATE, Kind.TIME, Kind.TIMESTAMP, Kind.TIMESTAMPTZ, Kind.UUID}
 _MORE_DIGITS = 3
-"""That later numbers may well have and the first ones have not."""
+"""Room for this number of further digits, because later numbers can be longer than the first ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnPlace:
-    """A column on a page: ``left`` and ``width`` in points, of its text."""
+    """A column on a page. ``left`` and ``width`` are those of its text, in points."""
 
     number: int
     left: float
@@ -38,7 +38,14 @@ class ColumnPlace:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """``groups`` are the columns of one page each; ``widths`` are of every column's text."""
+    """The layout of a table.
+
+    Attributes:
+        paper: width and height in points.
+        size: font size in points.
+        widths: width of each column's text in points.
+        groups: the columns of each page; all pages of a group of rows have the same rows.
+    """
 
     paper: tuple[float, float]
     size: float
@@ -47,11 +54,11 @@ class Grid:
 
     @property
     def leading(self) -> float:
-        """From line to line, in points."""
+        """Distance of two lines, in points."""
         return self.size * 1.2
 
     def units(self, number: int) -> int:
-        """The width of a column's text as fonts measure it."""
+        """Return the width of a column's text in the unit of fonts."""
         return round(self.widths[number] / self.size * UNITS)
 
 
@@ -62,7 +69,7 @@ def lay_out(
     fonts: Fonts,
     page_size: str,
 ) -> Grid:
-    """A grid for ``columns``, headed by ``names``, whose first rows are in ``sample``, column by column."""
+    """Return the layout for ``columns``. ``names`` are their captions, ``sample`` has their first cells."""
     short, long = sorted(getattr(pagesizes, page_size))
     needs = [_need(*parts, fonts) for parts in zip(columns, names, sample, strict=True)]
     for paper, size in (((short, long), SIZES[0]), ((long, short), SIZES[0]), ((long, short), SIZES[1])):
@@ -92,7 +99,7 @@ def lay_out(
 
 
 def _need(item: Column, name: str, cells: Sequence[str], fonts: Fonts) -> float:
-    """What most values need on one line, or all of them where a broken line is hard to read."""
+    """Return the width that most values need on one line, or all values of kinds that must not be wrapped."""
     lines = sorted(
         max(map(fonts.measure, unescaped(cell)[:1000].split("\n"))) for cell in cells if cell != "\\N"
     )
@@ -106,7 +113,7 @@ def _need(item: Column, name: str, cells: Sequence[str], fonts: Fonts) -> float:
 
 
 def _groups(widths: Sequence[float], room: float, *, has_key: bool) -> list[list[int]]:
-    """Columns in their order, as many to a page as fit; the first one, the key, on every page."""
+    """Distribute the columns to pages, in their order. The first column, the key, is on each page."""
     key = [0] if has_key else []
     groups = [[0]]
     taken = widths[0]
@@ -122,7 +129,7 @@ def _groups(widths: Sequence[float], room: float, *, has_key: bool) -> list[list
 def _widths(
     groups: Sequence[Sequence[int]], least: Sequence[float], wanted: Sequence[float], room: float
 ) -> list[float]:
-    """Widths that fill a page: columns that lack room share what is left, then all spread a little."""
+    """Return widths that fill a page: columns that need more room share the rest, then all grow a little."""
     widths = list(least)
     for group in groups:
         own = [number for number in group if number or len(groups) == 1]

@@ -1,4 +1,4 @@
-"""One page: head, table, foot, as the operators of its content."""
+"""Draws a page: its head, table and foot, as the operators of its content."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ GAP = 3.0
 
 TITLE_SIZE, FACT_SIZE, RUNNING_SIZE = 15.0, 8.0, 7.0
 FOOT = 18.0
-"""Points above the lower margin that the page's number takes."""
+"""Height of the page number above the lower margin, in points."""
 
 INK, GREY, RULE, HEAD, SHADE = b".13", b".45", b".75", b".91", b".965"
 
@@ -27,7 +27,7 @@ _MARKS = {mark: mark.encode("utf-16-be") for mark in (LINE, ROW)}
 
 @dataclass(frozen=True, slots=True)
 class PageTexts:
-    """What the head says, in characters that the fonts have."""
+    """The texts of the head. The fonts have all of their characters."""
 
     title: str
     facts: str
@@ -72,7 +72,7 @@ class WrappedRows:
 
 
 class PagePainter:
-    """Paints pages into a file; ``room`` is the height that the next page has for rows."""
+    """Draws pages into a file. ``room`` is the height for rows on the next page."""
 
     def __init__(self, file: PdfFile, fonts: Fonts, grid: Grid, words: PageTexts) -> None:
         self._file, self._fonts, self._grid, self._words = file, fonts, grid, words
@@ -93,7 +93,7 @@ class PagePainter:
         return self._name_lines * self._grid.leading + GAP * 2
 
     def paint(self, rows: WrappedRows) -> None:
-        """One page for each group of columns, all with the same rows."""
+        """Draw one page for each group of columns, all with the same rows."""
         for group in range(len(self._grid.groups)):
             top = self._top()
             self.pages += 1
@@ -101,7 +101,7 @@ class PagePainter:
             self._file.page(content, self._grid.paper, self._resources)
 
     def finish(self, rows: int) -> Iterator[None]:
-        """Write what the pages refer to; yields after each font, as these can be large."""
+        """Write the objects that the pages refer to. Yields after each font, because fonts can be large."""
         size = RUNNING_SIZE
         form = b"/Type/XObject/Subtype/Form/BBox[0 -5 300 20]/Resources %d 0 R" % self._resources
         self._file.stream(self._text(f"{self.pages:,}", 0, 0, size, GREY), form, self._total)
@@ -121,7 +121,7 @@ class PagePainter:
         return self._grid.paper[0] - 2 * MARGIN
 
     def _top(self) -> float:
-        """Where the table begins."""
+        """Return the upper edge of the table."""
         height = self._grid.paper[1] - MARGIN
         if self.pages:
             return height - RUNNING_SIZE - 8
@@ -183,7 +183,7 @@ class PagePainter:
             yield self._column(rows.cells[place.number], rows.ends, place, body - drop)
 
     def _heading(self, group: int, top: float) -> bytes:
-        """The names of the columns, the same on all pages but the first."""
+        """Return the captions of the columns. They are the same on all pages but the first."""
         known = self._headings.get((group, top))
         if known is None:
             y = top - GAP - self._grid.size * 0.9
@@ -215,7 +215,7 @@ class PagePainter:
         return b"q %b g BT %b/F0 %g Tf %.2f %.2f Td%b ET Q\n" % (grey, style, size, x, y, inside)
 
     def _column(self, cells: list[str], ends: list[str], place: ColumnPlace, y: float) -> bytes:
-        """One text object for all cells of a column."""
+        """Return one text object for all cells of a column."""
         grid = self._grid
         shaped: list[bytes] = []
         if place.right_aligned and cells:
@@ -229,7 +229,7 @@ class PagePainter:
     def _right_aligned(
         self, cells: list[str], ends: list[str], place: ColumnPlace, shaped: list[bytes]
     ) -> bytes:
-        """Each line moved by what it leaves free: spaces would end up in what readers copy."""
+        """Return the text with each line moved to the right edge. Spaces would be in text that users copy."""
         units = self._grid.units(place.number)
 
         def moved(line: str, data: bytes) -> bytes:

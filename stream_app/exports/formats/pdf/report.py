@@ -1,7 +1,7 @@
-"""The report: title, what the rows are, the table, and a footer with the page's number on every page.
+"""The report: a title, facts about the rows, the table, and the page number on each page.
 
-Rows come, are wrapped, and leave as pages as soon as these are full. What is only known at the end, how many
-rows and pages there are, is drawn by two forms that every page refers to and that are written last.
+Rows are wrapped and written as soon as they fill a page. The numbers of rows and pages are known only at the
+end. They are drawn by two forms, which each page refers to, and which are written last.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,10 +18,10 @@ from stream_app.exports.formats.pdf.table import Paginator
 from stream_app.exports.formats.pdf.text import columns_of, shown
 
 SAMPLE_BYTES = 128 * 2**10
-"""Rows that are looked at before the first page is laid out."""
+"""Bytes of rows that the layout is computed from."""
 
 SHOWN_VALUES = 20
-"""Values of one list in a filter that the report names; the manifest has all."""
+"""Number of a filter's values that the report shows. The manifest has all."""
 
 _WORDS = {
     "eq": "=",
@@ -38,7 +38,7 @@ _WORDS = {
 
 
 def report(chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
-    """The file's bytes, from COPY's text of the document's columns."""
+    """Yield the bytes of the file. ``chunks`` have the rows as COPY's text."""
     fonts, file = Fonts(), PdfFile()
     title = document.options.title or document.dataset
     words = _words(document, title, fonts, tally)
@@ -69,7 +69,7 @@ def report(chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterato
 
 
 def _with_sample(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """``chunks``, the first of them large enough to tell what the rows are like."""
+    """Yield ``chunks``, with a first chunk that is large enough for the layout."""
     sample: list[bytes] = []
     for chunk in chunks:
         sample.append(chunk)

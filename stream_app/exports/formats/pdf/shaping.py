@@ -1,7 +1,7 @@
-"""Lines in scripts that need more than one character after the other: widths, breaks, and what a page says.
+"""Lines in scripts that need shaping: their widths, their breaks, and the operators that draw them.
 
-A line is cut where its direction or its font changes. HarfBuzz gives the glyphs of each part, and the
-parts are put in the order in which they stand. What the main font has is written as everywhere else.
+A line is divided into runs at each change of direction or font. HarfBuzz returns the glyphs of each run, and
+the runs are put into visual order. Characters of the main font are written as in other lines.
 """
 
 import re
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from stream_app.exports.formats.pdf.fonts import MainFont
 
 JOINERS = "\u200c\u200d\u200e\u200f"
-"""Not seen, but what they stand between is drawn otherwise for them."""
+"""Invisible characters that change how their neighbours are drawn."""
 
 JOINING = frozenset(JOINERS)
 
 REMEMBERED, SHORT = 16_384, 100
-"""Lines that are remembered, and their most characters: those of one page come back when it is painted."""
+"""Size of the cache of lines, and characters of its longest lines. A line is measured, then drawn."""
 
 _KANA = re.compile("[\u3040-\u30ff\uff66-\uff9f]")
 _HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]")
@@ -39,11 +39,11 @@ _NOT_LAST = re.escape("（［｛〈《「『【〔〖([{«“‘")
 _BREAK = re.compile(
     f"(?<= )(?! )|(?:(?<=[{_IDEOGRAPHIC}])|(?=[{_IDEOGRAPHIC}]))(?<![{_NOT_LAST}])(?![ {_NOT_FIRST}])"
 )
-"""Where a line can end: after a space, and around ideographs and kana but for some punctuation."""
+"""Places where a line can end: after spaces, and around ideographs and kana, except some punctuation."""
 
 
 class TextRun(NamedTuple):
-    """Characters of one direction and font, in reading order; ``typeface`` None: the main one."""
+    """Characters with one direction and font, in reading order. ``typeface`` ``None`` is the main font."""
 
     start: int
     text: str
@@ -51,14 +51,14 @@ class TextRun(NamedTuple):
 
 
 class ShapedLine(NamedTuple):
-    """A line as it is drawn: its width, per mille, and what each font shows of it, from left to right."""
+    """A line as it is drawn: its width, per mille, and the fonts with their strings, from left to right."""
 
     width: float
     shown: tuple[tuple[bytes, bytes], ...]
 
 
 class Shaper:
-    """What one file shows in such scripts, beside what its ``main`` font has."""
+    """Shapes the lines of one file. Characters of its ``main`` font need no shaping."""
 
     def __init__(self, main: "MainFont") -> None:
         self._main = main
@@ -68,19 +68,19 @@ class Shaper:
         self._lines: dict[str, ShapedLine] = {}
 
     def has(self, character: str) -> bool:
-        """Whether a font has ``character``, or it only joins others."""
+        """Return whether a font has ``character``, or it is a joiner."""
         return character in JOINERS or self._typeface(character, "Hans") is not None
 
     def width(self, line: str) -> float:
-        """The width of a line, per mille."""
+        """Return the width of a line, per mille."""
         return self._line(line).width
 
     def wrap(
         self, paragraph: str, width: float, window: int, *, leftwards: bool | None = None
     ) -> Iterator[str]:
-        """Lines of ``paragraph`` that are ``width`` per mille wide, ``window`` characters looked at at once.
+        """Yield the lines of ``paragraph`` of ``width`` per mille, from windows of ``window`` characters.
 
-        Its first letter says in which direction it runs, unless ``leftwards`` does.
+        Its first letter decides the direction, unless ``leftwards`` is given.
         """
         if leftwards is None:
             leftwards = is_leftwards(paragraph[:window])
@@ -93,12 +93,12 @@ class Shaper:
             part = paragraph[start : start + window]
             lines = list(self._broken(part, width, leftwards=leftwards))
             if start + len(part) < len(paragraph) and len(lines) > 1:
-                lines.pop()  # what follows the window may belong to it
+                lines.pop()  # the next window can belong to the same line
             start += sum(map(len, lines))
             yield from (mark + line for line in lines)
 
     def drawn(self, line: str, size: float, room: float | None) -> bytes:
-        """The operators that show a line; one that runs leftwards ends at the right of ``room`` per mille."""
+        """Return the operators that draw a line. ``room``, per mille, is for lines from right to left."""
         width, shown = self._line(line)
         place = b"[%d]TJ" % (width - room) if room is not None and line.startswith(LEFTWARDS) else b""
         return b"%b%b/F0 %g Tf" % (
@@ -108,7 +108,7 @@ class Shaper:
         )
 
     def embed(self, file: PdfFile) -> Iterator[bytes]:
-        """Write the fonts in use, one after the other; yields their entries of a page's font dictionary."""
+        """Write the used fonts. Yields, after each of them, its entry for the font dictionary of pages."""
         for font in self._embedded:
             yield b"%b %d 0 R" % (font.name, font.embed(file))
 
@@ -130,11 +130,11 @@ class Shaper:
         return known
 
     def _parts(self, line: str, *, leftwards: bool) -> list[tuple[int, TextRun]]:
-        """The parts of a line with their levels, from left to right."""
+        """Return the runs of a line with their levels, from left to right."""
         return from_left(list(self._read_parts(line, levels(line, leftwards=leftwards))))
 
     def _read_parts(self, line: str, found: list[int]) -> Iterator[tuple[int, TextRun]]:
-        """The parts of a line in the order they are read in."""
+        """Yield the runs of a line with their levels, in reading order."""
         east = "Jpan" if _KANA.search(line) else "Kore" if _HANGUL.search(line) else "Hans"
         known = self._typefaces[east]
         for character in set(line).difference(known):
@@ -148,7 +148,9 @@ class Shaper:
         while space > 0:
             around = typefaces[space - 1]
             if around and around is typefaces[space + 1]:
-                typefaces[space] = around  # all of them have a space; readers take the words for one text
+                typefaces[space] = (
+                    around  # all fonts have a space, and programs then extract the words as one text
+                )
             space = line.find(" ", space + 1, -1)
         start = 0
         for end in range(1, len(line) + 1):
@@ -164,7 +166,7 @@ class Shaper:
         return known[character]
 
     def _part(self, part: TextRun, level: int) -> tuple[float, bytes, bytes]:
-        """The width of a part, per mille, the font that shows it and the string that it shows."""
+        """Return the width of a run, per mille, its font and its string."""
         if part.typeface is not None:
             return self._glyphs(part.text, part.typeface, rightwards=not level % 2)
         text = "".join(character for character in part.text if character not in JOINERS)
@@ -221,10 +223,10 @@ class Shaper:
         width: float,
         mark: str,
     ) -> int:
-        """The end of the line, at ``end`` or before it, so that it fits as it is drawn by itself.
+        """Return the end of the line, at ``end`` or before it, with which the line really fits.
 
-        Letters that are cut off from their neighbours take other forms, which can be wider. One letter with
-        what belongs to it is the least that a line has.
+        Letters that lose their neighbours get other forms, which can be wider. A line has at least one letter
+        with its marks.
         """
         while self._seen_width(mark + text[start:end]) > width:
             number = bisect_left(breaks, end)
@@ -240,14 +242,14 @@ class Shaper:
         return end
 
     def _seen_width(self, line: str) -> float:
-        """The width of a line without the spaces at its end, which can stand beyond the edge."""
+        """Return the width of a line without the spaces at its end, which can be outside of the column."""
         return self._line(line).width - (len(line) - len(line.rstrip(" "))) * self._plain(" ")
 
     def _break(self, text: str, advances: list[float], breaks: list[int], start: int, end: int) -> int:
-        """The end of a line that starts at ``start`` and has no room for the character at ``end``."""
+        """Return the end of a line that starts at ``start`` and has no room for the character at ``end``."""
         over = end
         while over < len(text) and text[over] == " ":
-            over += 1  # spaces may stand beyond the edge, where nobody sees them
+            over += 1  # spaces can be outside of the column, because they are invisible
         number = bisect_right(breaks, over)
         if number and breaks[number - 1] > start:
             return breaks[number - 1]
@@ -262,9 +264,9 @@ class Shaper:
         return cut
 
     def _advances(self, text: str, *, leftwards: bool) -> tuple[list[float], bytearray]:
-        """The width of each character, less than nothing where a line must not be cut before it.
+        """Return the width of each character, and a byte for each character that is 1 if it was shaped.
 
-        With them comes a byte for each character, which is 1 where glyphs were chosen by its neighbours.
+        A negative width means that a line must not be broken before the character.
         """
         advances = [-1.0] * len(text)
         shaped = bytearray(len(text))
@@ -279,5 +281,5 @@ class Shaper:
             for glyph in part.typeface.shape(part.text, rightwards=not level % 2):
                 number = part.start + glyph.cluster
                 advances[number] = max(advances[number], 0.0) + glyph.advance
-        # A mark of no width is drawn on what stands before it.
+        # A mark without a width is drawn on the character before it.
         return [advance or -1.0 for advance in advances], shaped

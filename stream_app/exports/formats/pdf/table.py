@@ -1,4 +1,4 @@
-"""Rows of a table, cut into pages."""
+"""Distributes the rows of a table to pages."""
 
 from collections.abc import Iterator, Sequence
 from itertools import repeat
@@ -10,14 +10,14 @@ from stream_app.exports.formats.pdf.page import GAP, PagePainter, WrappedRows
 from stream_app.exports.formats.pdf.text import WrapCache
 
 TALL = 12
-"""Lines that a row may have before it may be broken between pages, every so many lines."""
+"""A row with more lines can be divided between pages, at multiples of this number of lines."""
 
 PIECES = 100
-"""Pieces of such a row that are made at once: it can have many lines, and a table many columns."""
+"""Pieces of such a row that are made at a time: a row can have many lines, and a table many columns."""
 
 
 class Paginator:
-    """Gathers rows until they fill a page, then has it painted, once for each group of columns."""
+    """Collects rows until they fill a page, and then draws the page, once for each group of columns."""
 
     def __init__(self, grid: Grid, fonts: Fonts, painter: PagePainter) -> None:
         self._grid = grid
@@ -27,7 +27,7 @@ class Paginator:
         self._dark = False
 
     def add(self, columns: Sequence[Sequence[str]]) -> Iterator[None]:
-        """Add rows, given as the cells of each column; yields whenever pages were painted."""
+        """Add rows, given as the cells of each column. Yields whenever pages can be drawn."""
         cells = [
             list(map(known.__getitem__, column)) for known, column in zip(self._wrapped, columns, strict=True)
         ]
@@ -35,7 +35,7 @@ class Paginator:
         heights = (
             [1 + more for more in map(max, *counts)] if len(counts) > 1 else [1 + more for more in counts[0]]
         )
-        if max(heights) <= TALL:  # what most rows are like
+        if max(heights) <= TALL:  # true for most rows
             yield from self._add(cells, counts, heights)
             return
         start = 0
@@ -52,7 +52,7 @@ class Paginator:
         )
 
     def _add(self, cells: list[list[str]], counts: list[list[int]], heights: list[int]) -> Iterator[None]:
-        """Add rows of which none is broken between pages; ``counts`` are the line breaks of each cell."""
+        """Add rows that are not divided between pages. ``counts`` are the line breaks of each cell."""
         padded = [
             [
                 lines + LINE * (height - count - 1)
@@ -67,7 +67,7 @@ class Paginator:
         yield
 
     def _add_tall(self, cells: list[str], height: int) -> Iterator[None]:
-        """Add a row in pieces that may stand on different pages; only some of them wait for their page."""
+        """Add a row in pieces for different pages. Only some pieces are in memory at a time."""
         lines = [cell.split(LINE) for cell in cells]
         for start in range(0, height, TALL * PIECES):
             starts = range(start, min(start + TALL * PIECES, height), TALL)
@@ -86,7 +86,7 @@ class Paginator:
         self._dark = not self._dark
 
     def finish(self) -> None:
-        """Paint what is left; a table without rows still has a page."""
+        """Draw the last page. A table without rows also has a page."""
         if self._waiting.heights or not self._painter.pages:
             self._painter.paint(self._waiting)
 

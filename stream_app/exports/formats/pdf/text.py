@@ -1,4 +1,4 @@
-"""From COPY's text to lines that fit their column, and from lines to what a page's content says."""
+"""Converts COPY's text to lines that fit their column, and lines to the operators of a page's content."""
 
 import re
 from bisect import bisect_right
@@ -13,10 +13,10 @@ from stream_app.exports.formats.pdf.fonts import Fonts
 from stream_app.exports.formats.pdf.typefaces import PER_MILLE, UNITS
 
 WINDOW = 4_096
-"""Characters that are broken into lines at once: many more than a line has."""
+"""Characters that are wrapped at a time: many more than a line has."""
 
 PART = 512 * 2**10
-"""Characters of a text in which matches take no memory to speak of: more than a chunk of short rows has."""
+"""A text up to this length needs little memory for matches. A chunk of short rows is shorter."""
 
 _PLAIN = bytes(range(0x20, 0x7F)) + b"\t\n"
 _UNSEEN = re.compile(r"\\([bfv\\])")
@@ -26,7 +26,7 @@ _UNSEEN_CODES = {"b": "\\\\u{8}", "f": "\\\\u{c}", "v": "\\\\u{b}"}
 
 
 def columns_of(chunk: bytes, fonts: Fonts, tally: Tally) -> list[tuple[str, ...]]:
-    """The cells of each column, as COPY escaped them, but only characters that can be shown."""
+    """Return the cells of each column, still escaped by COPY, with characters that can be shown only."""
     text = chunk.decode()
     if strange := chunk.translate(None, _PLAIN):
         text = shown(text, strange.decode(), fonts, tally, "\\\\u{%x}")
@@ -36,7 +36,7 @@ def columns_of(chunk: bytes, fonts: Fonts, tally: Tally) -> list[tuple[str, ...]
 
 
 def shown(text: str, strange: str, fonts: Fonts, tally: Tally, escape: str = "\\u{%x}") -> str:
-    """``text``, in which ``strange`` are the characters to look at, with those escaped that no font has."""
+    """Return ``text`` with those of the characters ``strange`` escaped that no font has."""
     unknown = fonts.admit(strange)
     if not unknown:
         return text
@@ -61,7 +61,7 @@ def _without_unseen(text: str, tally: Tally) -> str:
 
 
 def _substituted(found: re.Pattern[str], replace: Callable[[re.Match[str]], str], text: str) -> str:
-    """``found.sub(replace, text)``, which takes 60 bytes for each match until it is done."""
+    """Return ``found.sub(replace, text)``, without its memory of 60 bytes for each match."""
     if len(text) <= PART:
         return found.sub(replace, text)
     result = StringIO()
@@ -75,12 +75,12 @@ def _substituted(found: re.Pattern[str], replace: Callable[[re.Match[str]], str]
 
 
 def unescaped(cell: str) -> str:
-    """The value that COPY wrote as ``cell``."""
+    """Return the value that COPY wrote as ``cell``."""
     return _substituted(_ESCAPED, lambda match: _MEANS[match[1]], cell) if "\\" in cell else cell
 
 
 class WrapCache(dict[str, str]):
-    """What COPY wrote → the lines to show; remembers short ones, as most columns repeat theirs."""
+    """A cache from COPY's text of a cell to its lines. It keeps short cells, which most columns repeat."""
 
     REMEMBERED = 4_096
     SHORT = 100
@@ -91,7 +91,7 @@ class WrapCache(dict[str, str]):
         self._width = width
 
     def __missing__(self, cell: str) -> str:
-        if len(cell) <= WINDOW and cell.isascii() and "\\" not in cell:  # what most cells are like
+        if len(cell) <= WINDOW and cell.isascii() and "\\" not in cell:  # true for most cells
             widths = cell.encode().translate(self._plain)
             fits = sum(widths) <= self._width
             lines = cell if fits else "\n".join(_lines(cell, widths, self._width))
@@ -105,9 +105,9 @@ class WrapCache(dict[str, str]):
 
 
 def wrap(text: str, width: float, fonts: Fonts, *, leftwards: bool | None = None) -> str:
-    """``text`` with a line break wherever the next word, or else the next character, would not fit.
+    """Return ``text`` with line breaks where the next word, or else the next character, does not fit.
 
-    Nothing is left out: without the breaks and marks that were added, the lines are the text.
+    No character is lost: without the added breaks and marks the lines are the text.
     """
     if "\n" in text:
         return "\n".join(wrap(paragraph, width, fonts) for paragraph in text.split("\n"))
@@ -117,14 +117,14 @@ def wrap(text: str, width: float, fonts: Fonts, *, leftwards: bool | None = None
 
 
 def _broken(text: str, width: float, fonts: Fonts) -> str:
-    """Lines of one paragraph. A long one is cut window by window: each character's width takes 40 bytes."""
+    """Return the lines of a paragraph. A long one is wrapped in windows: each width takes 40 bytes."""
     lines: list[str] = []
     start = 0
     while len(text) - start > WINDOW:
         window = text[start : start + WINDOW]
         found = _lines(window, fonts.each(window), width)
         if len(found) > 1:
-            found.pop()  # what follows the window may belong to it
+            found.pop()  # the next window can belong to the same line
         lines += found
         start += sum(map(len, found))
     rest = text[start:]
@@ -143,7 +143,7 @@ def _lines(text: str, widths: Iterable[int], width: float) -> list[str]:
         if end == start:
             end += 1
         if has_spaces and end < length:
-            # A space may stand beyond the edge, where nobody sees it.
+            # A space can be outside of the column, because it is invisible.
             end = text.rfind(" ", start + 1, end + 1) + 1 or end
         lines.append(text[start:end])
         start, done = end, ends[end - 1]
@@ -151,10 +151,10 @@ def _lines(text: str, widths: Iterable[int], width: float) -> list[str]:
 
 
 def encoded(text: str, fonts: Fonts, shaped: list[bytes], size: float, room: float | None = None) -> bytes:
-    """``text`` as the inside of a string in a page's content, its marks still marks.
+    """Return ``text`` as the inside of a string in a page's content, still with its marks.
 
-    Lines in other scripts are appended to ``shaped``, as operators for ``size`` points, and marked. Those
-    that run leftwards end at the right edge of ``room``, in units of :data:`UNITS`.
+    Lines in other scripts are replaced by a mark, and their operators for ``size`` points are appended to
+    ``shaped``. Lines from right to left end at the right edge of ``room``, in the unit of fonts.
     """
     if fonts.foreign_lines and fonts.shaper and (not text.isascii() or LEFTWARDS in text):
         drawn = partial(fonts.shaper.drawn, size=size, room=room and room * PER_MILLE / UNITS)
@@ -168,7 +168,7 @@ def encoded(text: str, fonts: Fonts, shaped: list[bytes], size: float, room: flo
 
 
 def operators(leading: float, gap: float) -> list[tuple[bytes, bytes]]:
-    """What each mark stands for in a page's content; a row is followed by ``gap`` more than a line is."""
+    """Return the operators for each mark. After a row there is ``gap`` more space than after a line."""
     meanings = {
         LINE: b")Tj T*(",
         ROW: b")Tj 0 %.2f Td(" % -(leading + gap),
@@ -178,21 +178,21 @@ def operators(leading: float, gap: float) -> list[tuple[bytes, bytes]]:
 
 
 _EMPTY = re.compile(rb"(?<!\\)\(\)Tj")
-"""What shows nothing; a bracket that belongs to a text has a backslash before it."""
+"""An operator without text. A bracket within a text has a backslash before it."""
 
 
 _SHAPED = b"(%b)Tj" % SHAPED.encode("utf-16-be")
 
 
 def painted(data: bytes, meanings: list[tuple[bytes, bytes]], shaped: list[bytes]) -> bytes:
-    """The operators that show :func:`encoded` text, with ``meanings`` in the place of its marks."""
+    """Return the operators for :func:`encoded` text, with its marks replaced by ``meanings``."""
     data = b"(%b)Tj" % data
     for mark, meaning in meanings:
         data = data.replace(mark, meaning)
-    ends_in_bracket = b"\\()Tj" in data  # which is rare, and the expression is slow
+    ends_in_bracket = b"\\()Tj" in data  # rare, and the expression is slow
     data = _EMPTY.sub(b"", data) if ends_in_bracket else data.replace(b"()Tj", b"")
     if not shaped:
         return data
-    # Last, so that nothing is looked for in what glyphs are written as.
+    # This comes last, so that no mark is replaced within the strings of glyphs.
     between = data.split(_SHAPED)
     return b"".join(chain.from_iterable(zip(between, [*shaped, b""], strict=True)))

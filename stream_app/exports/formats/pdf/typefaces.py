@@ -1,7 +1,7 @@
-"""Fonts for the scripts that the main one lacks: those of the extra ``[fonts]`` that are installed.
+"""Fonts for scripts that the main font lacks: the installed fonts of the extra ``[fonts]``.
 
-A font is read from its file as needed, not loaded. HarfBuzz chooses and places its glyphs, as most scripts
-need: letters of Arabic join, vowels of Devanagari stand before the consonant that they follow.
+A font is mapped from its file and not loaded. HarfBuzz chooses and places its glyphs, because most scripts
+need shaping: Arabic letters join, and some vowels of Devanagari are drawn before their consonant.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from typing import NamedTuple
 from unicodedata import category
 
 PER_MILLE = 1000
-"""A PDF's unit of glyph widths: the font's size by a thousand."""
+"""The unit of glyph widths in a PDF is the font's size divided by this number."""
 
 UNITS = 250
-"""The same, as coarse as widths of lines need be; see :mod:`pdf_fonts`."""
+"""The coarser unit of :mod:`~.pdf.fonts` is the font's size divided by this number."""
 
 WEIGHT = 400.0
-"""Regular; some variable fonts open with their thinnest style."""
+"""The weight of the Regular style. The default of some variable fonts is their thinnest style."""
 
 _FILES = (
     ("justmytype_intl_rtl", "notosanshebrew/NotoSansHebrew[wdth,wght].ttf"),
@@ -37,15 +37,15 @@ _SIMPLIFIED = ("justmytype_intl_cjk", "notosanssc/NotoSansSC[wght].ttf")
 _TRADITIONAL = ("justmytype_intl_cjk", "notosanstc/NotoSansTC[wght].ttf")
 _JAPANESE = ("justmytype_intl_cjk", "notosansjp/NotoSansJP[wght].ttf")
 _KOREAN = ("justmytype_intl_cjk", "notosanskr/NotoSansKR[wght].ttf")
-"""All under the SIL Open Font Licence, which each package brings."""
+"""All fonts have the SIL Open Font Licence, which is in each package."""
 
 
 _UNNEEDED = ("BASE", "GDEF", "GPOS", "GSUB", "OS/2", "STAT", "cmap", "name", "post", "vhea", "vmtx")
-"""Tables of a font that nobody reads who draws its glyphs by their numbers."""
+"""Tables of a font that are not needed to draw glyphs by their numbers."""
 
 
 class Glyph(NamedTuple):
-    """A glyph in its place, lengths per mille; ``cluster`` is the number of its first character."""
+    """A glyph with its position, per mille. ``cluster`` is the index of its first character."""
 
     number: int
     cluster: int
@@ -55,7 +55,7 @@ class Glyph(NamedTuple):
 
 
 class Typeface:
-    """One font file."""
+    """A font file whose text is shaped by HarfBuzz."""
 
     def __init__(self, path: Path) -> None:
         import uharfbuzz
@@ -69,7 +69,7 @@ class Typeface:
 
     @cached_property
     def characters(self) -> frozenset[str]:
-        """The visible characters that it has."""
+        """The visible characters of the font."""
         return frozenset(filter(is_visible, map(chr, self.face.unicodes)))
 
     @property
@@ -79,7 +79,7 @@ class Typeface:
         return extents.ascender * self._scale, extents.descender * self._scale
 
     def shape(self, text: str, *, rightwards: bool) -> list[Glyph]:
-        """The glyphs of ``text``, from left to right; a letter and its marks are one cluster."""
+        """Return the glyphs of ``text``, from left to right. A letter and its marks are one cluster."""
         buffer = self._hb.Buffer()
         buffer.add_str(text)
         buffer.guess_segment_properties()
@@ -98,7 +98,7 @@ class Typeface:
         ]
 
     def subset(self, glyphs: Sequence[int]) -> tuple[bytes, dict[int, int]]:
-        """A font program with ``glyphs`` alone, and the number of each of them in it."""
+        """Return a font program with only ``glyphs``, and the new number of each of them."""
         wanted = self._hb.SubsetInput()
         wanted.glyph_set.update(glyphs)
         wanted.drop_table_tag_set.update(int.from_bytes(tag.encode(), "big") for tag in _UNNEEDED)
@@ -111,24 +111,24 @@ class Typeface:
 
 
 def is_visible(character: str) -> bool:
-    """Whether a character can be seen, or is a space."""
+    """Return whether a character is visible or a space."""
     return character.isprintable() or category(character) == "Zs"
 
 
 def can_shape() -> bool:
-    """Whether the libraries of the extra are installed."""
+    """Return whether the libraries of the extra are installed."""
     return bool(find_spec("uharfbuzz") and find_spec("bidi"))
 
 
 @lru_cache(maxsize=1)
 def common() -> tuple[Typeface, ...]:
-    """Fonts of scripts of which each has its own characters."""
+    """Return the fonts of scripts with characters of their own."""
     return _installed(_FILES)
 
 
 @lru_cache(maxsize=4)
 def east_asian(first: str) -> tuple[Typeface, ...]:
-    """Fonts of Han characters, drawn as ``Jpan``, ``Kore`` or ``Hans`` draws them where it has them."""
+    """Return the fonts of Han characters, first the one for ``Jpan``, ``Kore`` or ``Hans``."""
     orders = {
         "Jpan": (_JAPANESE, _SIMPLIFIED, _TRADITIONAL, _KOREAN),
         "Kore": (_KOREAN, _SIMPLIFIED, _TRADITIONAL, _JAPANESE),
@@ -150,7 +150,7 @@ def _typeface(path: Path) -> Typeface:
 
 
 def locate(package: str, file: str) -> Path | None:
-    """Where a package has a file, if it is installed."""
+    """Return the path of a file in a package, or ``None`` if the package is not installed."""
     spec = find_spec(package)
     path = Path(spec.origin).parent / file if spec and spec.origin else None
     return path if path and path.exists() else None
