@@ -1,1 +1,1 @@
-"""Measurements against other ways of doing the same, side by side in one run: ``make bench``."""
+"""Measurements beside other ways to do the same, in one run: ``make bench``."""

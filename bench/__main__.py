@@ -1,4 +1,4 @@
-"""``python -m bench``: measures every format against its peers and writes the results down."""
+"""``python -m bench``: measures every format beside its peers and writes the results."""
 
 import sys
 from pathlib import Path

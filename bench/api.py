@@ -1,4 +1,4 @@
-"""``python -m bench.api``: what a status request costs beside a constant, and what idle listeners cost."""
+"""``python -m bench.api``: the cost of a status request, beside a constant answer, and of idle listeners."""
 
 import asyncio
 import socket

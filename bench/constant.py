@@ -1,4 +1,4 @@
-"""What the API is measured beside: FastAPI with one route that returns a constant."""
+"""The API's peer: FastAPI with one route that returns a constant."""
 
 from fastapi import FastAPI
 
@@ -7,5 +7,5 @@ app = FastAPI()
 
 @app.get("/constant")
 async def constant() -> dict[str, str]:
-    """As little as there can be."""
+    """Return the smallest answer."""
     return {"status": "completed"}

@@ -27,7 +27,7 @@ def table(rows: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What runs: ``environment`` leads contenders to it, ``versions`` says what it is."""
+    """The running services: ``environment`` has the variables of contenders, ``versions`` the versions."""
 
     environment: Mapping[str, str]
     versions: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""Sends one HTTP request again and again over some connections, and says how long each answer took."""
+"""Sends one HTTP request again and again over some connections, and measures the answers."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ class Load:
 async def load(
     port: int, path: str, headers: dict[str, str], *, connections: int, seconds: float, status: int = 200
 ) -> Load:
-    """Ask for ``path`` for ``seconds``, each connection as soon as it has its answer.
+    """Request ``path`` for ``seconds``; each connection sends its next request after each answer.
 
     Raises:
         RuntimeError: an answer has another status.

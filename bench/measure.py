@@ -1,4 +1,4 @@
-"""Runs one contender in a process of its own and watches it from outside: time, memory, CPU."""
+"""Runs one contender in a process of its own and measures time, memory and CPU from outside."""
 
 import json
 import os
@@ -25,7 +25,7 @@ START_SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one run took; memory in bytes, over what the idle process had. ``error``: it did not finish."""
+    """The measurements of one run. Memory is bytes above the idle process. ``error``: it did not finish."""
 
     seconds: float = 0.0
     cpu: float = 0.0

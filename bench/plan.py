@@ -1,4 +1,4 @@
-"""Which contenders run at which sizes, how often, and in what order."""
+"""The contenders, their sizes, their rounds and their order."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

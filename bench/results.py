@@ -1,4 +1,4 @@
-"""What was measured, and the figures that come of it. Pure."""
+"""The measurements and the figures that are computed from them. Does no I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

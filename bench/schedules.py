@@ -1,4 +1,4 @@
-"""``python -m bench.schedules``: how long a tick takes that finds 5,000 of 100,000 schedules due."""
+"""``python -m bench.schedules``: the duration of a tick at which 5,000 of 100,000 schedules are due."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""What we mean to reach, and whether this run did. Pure."""
+"""The targets, and whether this run met them. Does no I/O."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

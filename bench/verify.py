@@ -1,4 +1,4 @@
-"""Whether a file is complete: how many rows a reader that did not write it finds in it."""
+"""Checks that a file is complete, by the number of rows that an independent reader finds."""
 
 import tempfile
 from importlib import import_module

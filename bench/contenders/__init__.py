@@ -1,4 +1,4 @@
-"""Who is measured. Each module has one function, ``run(context)``, that makes the whole export."""
+"""The contenders. Each module has one function, ``run(context)``, that makes the whole export."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

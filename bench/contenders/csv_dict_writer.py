@@ -1,4 +1,4 @@
-"""What a team writes first: fetch every row, write them with csv.DictWriter, upload the text."""
+"""The obvious way: fetch every row, write the rows with csv.DictWriter, upload the text."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Values as libraries that write workbooks take them."""
+"""Values in the types that libraries for workbooks accept."""
 
 from datetime import datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a team writes first: fetch every row, json.dumps, upload the text."""
+"""The obvious way: fetch every row, call json.dumps, upload the text."""
 
 import json
 

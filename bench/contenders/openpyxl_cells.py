@@ -1,4 +1,4 @@
-"""What a team writes first: a workbook in memory, row by row."""
+"""The obvious way: a workbook in memory, row by row."""
 
 from openpyxl import Workbook
 

@@ -1,4 +1,4 @@
-"""Ours, exactly as a worker runs it, while a second task watches how long the event loop stands still."""
+"""This project, as a worker runs it; a second task measures how long the event loop is blocked."""
 
 import asyncio
 import time

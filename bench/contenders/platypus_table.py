@@ -1,4 +1,4 @@
-"""What a team writes first: reportlab's platypus with one Table of all rows."""
+"""The obvious way: reportlab's platypus with one Table of all rows."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The leanest there is: psql's COPY, in PostgreSQL's own text, piped into an upload."""
+"""The way with the least work: psql's COPY, in PostgreSQL's own text, piped into an upload."""
 
 import subprocess
 from importlib.util import find_spec

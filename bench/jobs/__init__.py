@@ -1,1 +1,1 @@
-"""How fast small exports get through: from the request's publication to the announcement of its end."""
+"""Latency and throughput of small exports, from the publication of the request to the event of its end."""

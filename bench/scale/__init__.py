@@ -1,1 +1,1 @@
-"""How the service grows: with workers on one machine, and with the jobs that its table holds."""
+"""How the service scales with workers on one machine and with the jobs in its table."""

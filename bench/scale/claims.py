@@ -1,4 +1,4 @@
-"""Claims in PostgreSQL alone: what they cost by how many jobs have ended and how many users wait."""
+"""The cost of claims in PostgreSQL alone, by the number of ended jobs and of waiting users."""
 
 import asyncio
 import time
@@ -74,7 +74,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is measured: ``claims`` a round, each of up to ``slots`` jobs, then by ``claimers`` at once."""
+    """The plan: ``claims`` a round, each of up to ``slots`` jobs, then by ``claimers`` at once."""
 
     finished: Sequence[int]
     users: Sequence[int]

@@ -1,4 +1,4 @@
-"""What was measured, as Markdown. Pure."""
+"""The measurements as Markdown. Does no I/O."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

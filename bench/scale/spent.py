@@ -1,4 +1,4 @@
-"""What a stretch of work cost: processor time of each part, transactions and WAL of PostgreSQL."""
+"""The cost of a block: processor time of each part, transactions and WAL of PostgreSQL."""
 
 import asyncio
 import os
@@ -37,7 +37,7 @@ class Spent:
 
 @contextmanager
 def measuring(stack: Stack) -> Iterator[Spent]:
-    """What the block costs; complete once it has ended."""
+    """Measure the cost of the block; the result is complete at its end."""
     spent = Spent()
     cpu, machine, written, began = _by_part(stack), _machine(), _written(stack), time.perf_counter()
     yield spent

@@ -41,7 +41,7 @@ class Round:
 
 
 def throughput(stack: Stack, settings: Settings, workers: int, jobs: int) -> Round:
-    """Publish all at once, wait for the last announcement."""
+    """Publish all requests at once, and wait for the last end of a job."""
     with ThreadPoolExecutor(workers) as pool:
         first = 1 + len([name for name in stack.apps if name.startswith("worker-")])
         started = list(pool.map(stack.start_worker, range(first, first + workers)))

@@ -6,7 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from streaming_exporter.events import EventType
+from tests.documents import DOCUMENTS
+
 ROOT = Path(__file__).parents[2]
+OTHER_NAMES = {"error.code", "error.type", *EventType}
+"""Events of Kafka, and fields of events and spans, which look like log events."""
 PACKAGES = ("api", "producers", "stream_app", "streaming_exporter")
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 EVENT = re.compile(r"[a-z][a-z_]*\.[a-z][a-z_]*")
@@ -97,3 +102,13 @@ def test_every_module_that_writes_a_log_calls_its_logger_log() -> None:
                 r"^(\w+)(?:: [\w.]+)? = (?:structlog\.get_logger|logging\.getLogger)\(", text, re.M
             ):
                 assert name == "log", path
+
+
+def test_events_that_documents_name_are_in_the_table() -> None:
+    table = documented()
+    nouns = {event.partition(".")[0] for event in table}
+    documents = [path for path in DOCUMENTS if path.parent.name != "decisions"]
+    for path in [*documents, *(ROOT / "observe").glob("*.yml")]:
+        for name in re.findall(r"`([a-z_]+\.[a-z_]+)`", path.read_text("utf-8")):
+            if name.partition(".")[0] in nouns and name not in OTHER_NAMES:
+                assert name in table, f"{path.name}: {name}"
