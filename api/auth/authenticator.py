@@ -112,10 +112,10 @@ class Authenticator:
             RecursionError,
         ) as error:
             if getattr(error, "error", None) == "expired_token":
-                raise _unauthorized("The token has expired; get a new one") from error
+                raise _unauthorized("The token has expired. Get a new one") from error
             raise _unauthorized("The token is not valid") from error
         if user.expires <= time.time():
-            raise _unauthorized("The token has expired; get a new one")
+            raise _unauthorized("The token has expired. Get a new one")
         return user
 
     async def bearer(self, header: str) -> User:

@@ -54,7 +54,7 @@ def test_a_token_that_is_not_taken(visit: Visit, settings: Settings) -> None:
     for token, said in [
         ("hello", "This is not a token"),
         (sign_token(settings, "ada")[:-4] + "AAAA", "The token is not valid"),
-        (sign_token(settings, "ada", hours=-1), "The token has expired; get a new one"),
+        (sign_token(settings, "ada", hours=-1), "The token has expired. Get a new one"),
     ]:
         page.get_by_label("Token").fill(token)
         page.keyboard.press("Enter")
@@ -75,7 +75,7 @@ def test_a_token_stays_in_its_tab_and_no_longer_than_it_holds(visit: Visit, sett
     page.clock.fast_forward("01:59:00")
     expect(page.get_by_role("heading", name="New export")).to_be_visible()
     page.clock.fast_forward("01:00")
-    expect(page.get_by_role("alert")).to_have_text("The token has expired; get a new one")
+    expect(page.get_by_role("alert")).to_have_text("The token has expired. Get a new one")
     assert page.evaluate("sessionStorage.length") == 0
     expect(page.get_by_role("heading", name="New export")).to_be_hidden()
 
@@ -91,7 +91,7 @@ def test_from_a_form_to_a_file(visit: Visit, system: System, customer: str, tmp_
     moment.get_by_label("Value for placed_at, time").fill("12:30")
     visit.filter("paid", "is").get_by_label("Value for paid").select_option(label="true")
     page.get_by_text("Options", exact=True).click()
-    page.get_by_label("Between columns").select_option(label="Semicolon")
+    page.get_by_label("Separator of columns").select_option(label="Semicolon")
     page.locator("summary", has_text="Columns").click()
     page.get_by_role("checkbox", name="items").uncheck()
     expect(page.locator(".estimate")).not_to_contain_text("72 rows")
@@ -213,7 +213,7 @@ def test_a_file_is_removed_when_asked_twice(visit: Visit, anybody: str) -> None:
     expect(card.locator(".state")).to_have_text("Ready")
     card.get_by_role("button", name="Remove").click()
     card.get_by_role("button", name="Remove the file?").click()
-    expect(card.locator(".state")).to_have_text("Removed")
+    expect(card.locator(".state")).to_have_text("Expired")
     expect(card.get_by_role("button", name="Again")).to_be_focused()
     expect(card.get_by_role("button", name="Download")).to_be_hidden()
 
@@ -257,7 +257,7 @@ def test_older_exports_come_when_asked_for(visit: Visit, system: System, anybody
 def test_a_schedule_is_made_run_paused_and_deleted(visit: Visit, anybody: str) -> None:
     visit.sign_in(anybody)
     page = visit.page
-    expect(page.get_by_text("Nothing repeats.")).to_be_visible()
+    expect(page.get_by_text("No schedules yet.")).to_be_visible()
     make_schedule(visit)
     card = page.locator("#schedule-list > li")
     expect(card).to_contain_text("Every Friday at 18:30 (Europe/Berlin)")
@@ -277,7 +277,7 @@ def test_a_schedule_is_made_run_paused_and_deleted(visit: Visit, anybody: str) -
     expect(runs).to_have_count(5)
     card.get_by_role("button", name="Delete").click()
     card.get_by_role("button", name="Delete the schedule?").click()
-    expect(page.get_by_text("Nothing repeats.")).to_be_visible()
+    expect(page.get_by_text("No schedules yet.")).to_be_visible()
 
 
 def make_schedule(visit: Visit) -> None:
@@ -287,9 +287,9 @@ def make_schedule(visit: Visit) -> None:
     page.get_by_label("On", exact=True).select_option(label="Friday")
     page.get_by_label("At", exact=True).fill("18:30")
     expect(page.get_by_label("Time zone", exact=True)).to_have_value("Europe/Berlin")
-    page.get_by_label("Which rows").select_option(label="Those of the week before")
+    page.get_by_label("Which rows").select_option(label="Rows of the previous week")
     page.locator("summary", has_text="Mail").click()
-    page.get_by_label("Tell these addresses").fill("ada@example.com")
+    page.get_by_label("Send a mail to these addresses").fill("ada@example.com")
     page.get_by_role("button", name="Schedule", exact=True).click()
     expect(page.locator("#schedules")).to_be_focused()
 

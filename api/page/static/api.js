@@ -3,7 +3,7 @@
 const BASE = new URL("..", import.meta.url);
 const KEY = "exports.token";
 
-/** A call that went wrong; `message` is for people. */
+/** A failed call; `message` is for people. */
 export class Failure extends Error {
   constructor(status, problem) {
     super(problem.detail ?? problem.title ?? `The service answered ${status}`);
@@ -22,10 +22,10 @@ export const session = {
   },
 };
 
-/** Told when a token is no longer taken. */
+/** Called when a token is no longer accepted. */
 export const lost = { handler: () => {} };
 
-/** Who a token says its bearer is: for show, the service decides. */
+/** The user in a token, only for display: the service decides what is allowed. */
 export function bearer(token) {
   try {
     const part = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
@@ -66,13 +66,13 @@ async function send(method, path, { body, headers, signal, token = session.token
   throw failure;
 }
 
-/** The answer's JSON, or null where there is none. */
+/** The JSON of a response, or null if there is none. */
 export async function call(method, path, options) {
   const answer = await send(method, path, options);
   return answer.status === 204 ? null : answer.json();
 }
 
-/** Server-sent events, as {id, type, data}; ends when the connection does. `opened` is called at its start. */
+/** Server-sent events as {id, type, data}, until the connection ends. `opened` is called when it starts. */
 export async function* events(path, { last, opened, signal }) {
   const headers = { Accept: "text/event-stream", ...(last && { "Last-Event-ID": last }) };
   const answer = await send("GET", path, { headers, signal });

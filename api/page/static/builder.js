@@ -11,14 +11,14 @@ const COMPRESSIONS = [["none", "None"], ["gzip", "gzip"], ["zstd", "Zstandard"]]
 const DELIMITERS = [[",", "Comma"], [";", "Semicolon"], ["\t", "Tab"], ["|", "Bar"]];
 const PAGES = ["A4", "A3", "LETTER", "LEGAL", "TABLOID"].map((name) => [name, name]);
 
-/** For which formats, and the value that need not be sent. */
+/** The formats that have the option, and its default, which is not sent. */
 const OPTIONS = {
   compression: { label: "Compression", fits: (format) => format.compressible, usual: "none", make: () => choice(COMPRESSIONS) },
-  delimiter: { label: "Between columns", fits: isCsv, usual: ",", make: () => choice(DELIMITERS) },
-  null: { label: "Written for missing values", fits: isCsv, usual: "", make: () => h("input", { maxLength: 20, pattern: "[A-Za-z0-9_\\\\<>\\(\\)\\-.\\/]*", title: "letters, digits and _ \\ < > ( ) - . /" }) },
-  header: { label: "First line names the columns", fits: isCsv, usual: true },
+  delimiter: { label: "Separator of columns", fits: isCsv, usual: ",", make: () => choice(DELIMITERS) },
+  null: { label: "Text for missing values", fits: isCsv, usual: "", make: () => h("input", { maxLength: 20, pattern: "[A-Za-z0-9_\\\\<>\\(\\)\\-.\\/]*", title: "letters, digits and _ \\ < > ( ) - . /" }) },
+  header: { label: "First line has the column names", fits: isCsv, usual: true },
   bom: { label: "Byte order mark", fits: isCsv, usual: false },
-  guard_formulas: { label: "Keep texts from running as formulas", fits: isCsv, usual: true },
+  guard_formulas: { label: "Prevent texts from running as formulas", fits: isCsv, usual: true },
   title: { label: "Title", fits: isPdf, usual: "", make: () => h("input", { maxLength: 200 }) },
   page_size: { label: "Paper", fits: isPdf, usual: "A4", make: () => choice(PAGES) },
 };
@@ -31,7 +31,7 @@ function isPdf(format) {
 }
 
 export class Builder {
-  /** `ordered(job id)` is called when an export is on its way, `scheduled()` when a schedule is. */
+  /** `ordered(job id)` is called when an export was requested, `scheduled()` when a schedule was created. */
   constructor(form, user, { ordered, scheduled }) {
     this.form = form;
     this.user = user;
@@ -53,7 +53,7 @@ export class Builder {
       this.columns,
     );
     this.filters = new Filters(changed);
-    this.scope = choice([["own", "My own"], ["all", "Everybody’s"]]);
+    this.scope = choice([["own", "My own"], ["all", "All users’"]]);
     this.scopeField = field("Whose rows", this.scope);
     this.options = h("div", { class: "options" });
     this.optionsBox = h("details", {}, h("summary", {}, "Options"), this.options);
@@ -71,7 +71,7 @@ export class Builder {
       this.columnsBox,
       this.optionsBox,
       this.repeat.element,
-      h("details", {}, h("summary", {}, "Mail"), field("Tell these addresses when it is ready", this.mail, "One a line")),
+      h("details", {}, h("summary", {}, "Mail"), field("Send a mail to these addresses when it is ready", this.mail, "One per line")),
       h("div", { class: "send" }, this.estimate, this.problem, this.submit),
     );
     form.oninput = changed;
@@ -81,7 +81,7 @@ export class Builder {
     };
   }
 
-  /** Take the catalogue that GET /exports/datasets answers. */
+  /** Set the datasets and formats that GET /exports/datasets returns. */
   use({ datasets, formats }) {
     this.datasets = new Map(datasets.map((dataset) => [dataset.name, dataset]));
     this.formats = new Map(formats.map((format) => [format.name, format]));
@@ -136,7 +136,7 @@ export class Builder {
     return [...this.columns.querySelectorAll("input")];
   }
 
-  /** The order as the API takes it; what is as usual is left out. */
+  /** Return the request body for the API, without defaults. */
   read() {
     const boxes = this.boxes();
     const ticked = boxes.filter((box) => box.checked).map((box) => box.value);
@@ -156,7 +156,7 @@ export class Builder {
     };
   }
 
-  /** Show a job's order again. */
+  /** Show the request of a job again. */
   fill(job) {
     const gone = [];
     if (this.datasets.has(job.export_type)) this.dataset.value = job.export_type;
@@ -176,7 +176,7 @@ export class Builder {
     this.repeat.once();
     this.columnsBox.open = Boolean(job.columns);
     this.changed();
-    say(this.problem, gone.length ? `No longer there, so left out: ${gone.join(", ")}` : "");
+    say(this.problem, gone.length ? `These columns no longer exist and were left out: ${gone.join(", ")}` : "");
     this.form.parentElement.scrollIntoView({ block: "start" });
     this.dataset.focus({ preventScroll: true });
   }
@@ -217,7 +217,7 @@ export class Builder {
     this.estimate.classList.toggle("wrong", wrong);
   }
 
-  /** Where an error's field is a filter, mark it. */
+  /** Mark the filter that an error names. */
   point(failure) {
     const column = /^filters\.([^.]+)/.exec(failure.field ?? "");
     if (column) this.filters.mark(column[1]);

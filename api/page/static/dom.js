@@ -39,21 +39,21 @@ export function tick(text, properties, note) {
   return h("label", { class: "tick" }, box, h("span", {}, text), note && h("small", {}, note));
 }
 
-/** A button that hands itself to `act`. */
+/** A button that calls `act` with itself. */
 export function button(text, act, look = "quiet") {
   return h("button", { type: "button", class: look, onclick: (event) => act(event.currentTarget) }, text);
 }
 
-/** A place for what went wrong, to be filled by `say`. */
+/** An element for error messages, which `say` fills. */
 export const alert = () => h("p", { class: "alert", role: "alert", hidden: true });
 
-/** Show or take away a message. */
+/** Show or remove a message. */
 export function say(element, text) {
   element.textContent = sentence(text ?? "");
   element.hidden = !text;
 }
 
-/** A button that asks once more before it acts. */
+/** A button that asks for confirmation before it acts. */
 export function twice(text, question, act) {
   let timer = 0;
   const own = button(text, press);
@@ -77,7 +77,7 @@ export function twice(text, question, act) {
   return own;
 }
 
-/** Run `act` with the button pressed meanwhile; whatever goes wrong is said in `place`. */
+/** Run `act` while the button is marked as busy; errors are shown in `place`. */
 export async function busy(button, place, act) {
   if (button.ariaBusy) return;
   button.ariaBusy = "true"; // not disabled: that would take away the focus

@@ -1,4 +1,4 @@
-// Rows of conditions: column, operator, and the input that suits both.
+// Filters: rows with a column, an operator, and an input for the value.
 
 import { button, choice, h, tick } from "./dom.js";
 import { isTests, operator } from "./words.js";
@@ -14,7 +14,7 @@ const TEXTS = {
   uuid: { pattern: "[0-9a-fA-F\\-]{32,36}", title: "a UUID", required: true },
 };
 
-/** The inputs for a value: `write` says whether they can show it. */
+/** The inputs for a value; `write` returns whether they can show it. */
 function inputs(column, name) {
   const label = `Value for ${column.name}`;
   if (name === "is_null") return select(label, [[true, "yes"], [false, "no"]]);
@@ -58,7 +58,7 @@ function boxes(label, values) {
 }
 
 function lines(label) {
-  const element = h("textarea", { "aria-label": label, rows: 3, required: true, placeholder: "one value a line" });
+  const element = h("textarea", { "aria-label": label, rows: 3, required: true, placeholder: "one value per line" });
   return {
     element,
     read: () => element.value.split("\n").map((line) => line.trim()).filter(Boolean),
@@ -101,7 +101,7 @@ function moments(label, kind) {
   };
 }
 
-/** The conditions of an export; `changed` is called when one comes or goes. */
+/** The filters of an export; `changed` is called when one is added or removed. */
 export class Filters {
   constructor(changed) {
     this.changed = changed;
@@ -112,7 +112,7 @@ export class Filters {
     this.element = h("div", { class: "filter-box" }, this.list, this.adder);
   }
 
-  /** Start again, for another dataset. */
+  /** Remove all filters, for another dataset. */
   use(columns) {
     this.columns = columns.filter((column) => column.operators.length);
     this.items.clear();
@@ -164,17 +164,17 @@ export class Filters {
     return found;
   }
 
-  /** Mark what is there twice, since only one of them could hold. */
+  /** Mark repeated filters, because only one of them could be sent. */
   check() {
     const seen = new Set();
     for (const { which, how } of this.items) {
       const key = JSON.stringify([which.value, how.value]);
-      how.setCustomValidity(seen.has(key) ? "There is a filter with this column and condition already" : "");
+      how.setCustomValidity(seen.has(key) ? "There is already a filter with this column and condition" : "");
       seen.add(key);
     }
   }
 
-  /** Show filters as a job has them; returns the names of columns that are no more. */
+  /** Show the filters of a job; return the names of columns that no longer exist. */
   write(wanted) {
     const missing = [];
     for (const [name, tests] of Object.entries(wanted ?? {})) {
@@ -192,7 +192,7 @@ export class Filters {
     return missing;
   }
 
-  /** Mark the filters that an error is about; null: none. */
+  /** Mark the filters that an error names; null marks none. */
   mark(name) {
     for (const { which, row } of this.items) row.classList.toggle("wrong", which.value === name);
   }

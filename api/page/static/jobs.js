@@ -25,7 +25,7 @@ export class Jobs {
     this.wanted = new Map();
   }
 
-  /** Show the newest page and follow what happens, until `stop`. */
+  /** Show the newest page and follow all changes until `stop`. */
   async start() {
     await this.more();
     this.listen();
@@ -67,7 +67,7 @@ export class Jobs {
     return card;
   }
 
-  /** Ask for one job and show it; once more if it was wanted meanwhile. */
+  /** Read one job and show it; read it again if that was requested in the meantime. */
   async refresh(id) {
     if (this.wanted.has(id)) {
       this.wanted.set(id, true);
@@ -85,7 +85,7 @@ export class Jobs {
     }
   }
 
-  /** Events for as long as the page is open. */
+  /** Receive server-sent events while the page is open. */
   async listen() {
     let wait = 1000;
     let last;
@@ -113,7 +113,7 @@ export class Jobs {
     byId("live").textContent = on ? "live" : "";
   }
 
-  /** Where events do not come, ask: often while something runs, else seldom. They tell of one's own jobs only. */
+  /** Poll while there are no events: often while a job runs, otherwise rarely. Events are of the user's own jobs only. */
   poll(turn = 1) {
     this.next = setTimeout(async () => {
       const due = turn % SELDOM === 0 || [...this.cards.values()].some((card) => UNFINISHED.has(card.job.status));
@@ -136,7 +136,7 @@ export class Jobs {
   }
 }
 
-/** One export. Its elements stay and change their texts, so that nobody loses the focus. */
+/** One export. Its elements stay and only their texts change, so the focus is not lost. */
 class Card {
   constructor(job, jobs) {
     this.jobs = jobs;
@@ -151,7 +151,7 @@ class Card {
     this.remove = twice("Remove", "Remove the file?", (pressed) => this.drop(pressed));
     const wanted = filters(job.filters);
     const whose = job.user_id === jobs.user.id ? null : `for ${job.user_id}`;
-    const extent = [job.scope === "all" ? "everybody’s rows" : null, job.columns && `${job.columns.length} columns`, wanted];
+    const extent = [job.scope === "all" ? "rows of all users" : null, job.columns && `${job.columns.length} columns`, wanted];
     this.element = h(
       "li",
       { id: `job-${job.export_job_id}`, class: "job", tabindex: -1 },
@@ -199,7 +199,7 @@ class Card {
       if (done && all > done) {
         this.bar.max = all;
         this.bar.value = done;
-        parts.push(`${count(done)} of about ${rows(all)}`, `${count(Math.round(rate))} a second`);
+        parts.push(`${count(done)} of about ${rows(all)}`, `${count(Math.round(rate))} per second`);
         parts.push(`${duration(Math.max(0, all / rate - seconds))} left`);
       } else {
         this.bar.removeAttribute("value");
@@ -209,18 +209,18 @@ class Card {
     } else if (job.status === "completed") {
       const seconds = (new Date(job.completed_at) - new Date(job.started_at)) / 1000;
       parts.push(rows(job.row_count), size(job.file_size), duration(seconds));
-      if (seconds >= 1) parts.push(`${count(Math.round(job.row_count / seconds))} rows a second`);
+      if (seconds >= 1) parts.push(`${count(Math.round(job.row_count / seconds))} rows per second`);
       parts.push(`kept until ${date(job.expires_at)}`);
     } else if (job.status === "pending") {
-      parts.push(job.attempt ? "Something went wrong; it will be tried again" : "Waiting for a free worker");
+      parts.push(job.attempt ? "The attempt failed and will be retried" : "Waiting for a free worker");
     } else if (job.status === "expired") {
-      parts.push("The file is gone; “Again” asks for a new one");
+      parts.push("The file no longer exists. “Again” requests a new one");
     }
     this.facts.textContent = parts.join(" · ");
     this.facts.hidden = !parts.length;
   }
 
-  /** The link is fresh and short-lived, so it is asked for at each click. The token is not sent to the store. */
+  /** The link is valid for a short time, so each click requests a new one. The token is not sent to the store. */
   fetch(pressed) {
     return busy(pressed, this.problem, async () => {
       const { url } = await call("GET", `exports/jobs/${this.job.export_job_id}/download`);
@@ -238,7 +238,7 @@ class Card {
 
 const kind = (job) => [format(job.format), job.options?.compression].filter((part) => part && part !== "none").join(" · ");
 
-/** How far a job is, so that of two views the later one can be told; it is pending again before a next attempt. */
+/** The order of two views of a job: the later one has the higher number. Before a new attempt a job is pending again. */
 function order(job) {
   const rank = { processing: 0, pending: 1, expired: 3 }[job.status] ?? 2;
   return (job.attempt * 4 + rank) * 1e12 + (job.row_count ?? 0) + (job.cancel_requested ? 0.5 : 0);

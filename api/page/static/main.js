@@ -1,4 +1,4 @@
-// Signing in and out, and what is shown meanwhile.
+// Signs in and out, and shows the parts of the page.
 
 import { bearer, call, lost, session } from "./api.js";
 import { Builder } from "./builder.js";
@@ -37,7 +37,7 @@ async function open(token, { focus }) {
   session.token = token;
   byId("who").replaceChildren(user.id, h("span", {}, `${user.admin ? " (admin)" : ""} until ${moment(user.ends)}`));
   show(true);
-  timer = setTimeout(() => signOut("The token has expired; get a new one"), Math.min(user.ends - Date.now(), LONGEST_TIMER));
+  timer = setTimeout(() => signOut("The token has expired. Get a new one"), Math.min(user.ends - Date.now(), LONGEST_TIMER));
 
   jobs = new Jobs(user, { again: (job) => builder.fill(job) });
   schedules = new Schedules({ ran: (answer) => appear(answer.export_job_id) });
@@ -52,7 +52,7 @@ async function scheduled() {
   byId("schedules").focus();
 }
 
-/** A job that was just asked for: show it and go there. */
+/** Show a job that was just requested, and move the focus to it. */
 async function appear(id) {
   const card = await jobs.refresh(id);
   card?.element.focus({ preventScroll: true });
@@ -63,7 +63,7 @@ form.onsubmit = (event) => {
   event.preventDefault();
   const token = byId("token").value.trim().replace(/^Bearer\s+/i, "");
   busy(form.querySelector("button"), problem, async () => {
-    if (!/^[\x21-\x7e]+$/.test(token) || !bearer(token)) throw new Error("This is not a token: it has three parts with dots between them");
+    if (!/^[\x21-\x7e]+$/.test(token) || !bearer(token)) throw new Error("This is not a token. A token has three parts with dots between them");
     await open(token, { focus: true });
     byId("token").value = "";
   });

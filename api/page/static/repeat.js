@@ -1,4 +1,4 @@
-// When an export repeats.
+// The part of the form for schedules.
 
 import { choice, field, h } from "./dom.js";
 
@@ -66,9 +66,9 @@ export class Repeat {
     this.weekdayField.hidden = this.every.value !== "weekly";
     this.monthdayField.hidden = this.every.value !== "monthly";
     this.monthday.disabled = this.monthdayField.hidden;
-    const windows = [["none", "All of them, each time"]];
+    const windows = [["none", "All rows, in each run"]];
     if (this.hasTime && period) {
-      windows.push(["previous_period", `Those of the ${period} before`], ["since_last_run", "Those since the run before"]);
+      windows.push(["previous_period", `Rows of the previous ${period}`], ["since_last_run", "Rows since the last run"]);
     }
     const chosen = windows.some(([value]) => value === this.window.value) ? this.window.value : "none";
     this.window.replaceChildren(...windows.map(([value, text]) => h("option", { value }, text)));

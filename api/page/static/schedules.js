@@ -1,4 +1,4 @@
-// Schedules: what repeats, and when next.
+// The list of schedules with their next runs.
 
 import { call } from "./api.js";
 import { alert, busy, button, byId, h, say, twice } from "./dom.js";
@@ -40,7 +40,7 @@ export class Schedules {
     this.list.replaceChildren();
   }
 
-  /** What became of the last runs, asked for each time it is opened. */
+  /** The last runs, which are read each time the list is opened. */
   history(path, zone) {
     const list = h("ol", { class: "history", "aria-label": "Past runs" });
     const problem = alert();

@@ -1,4 +1,4 @@
-// Numbers, times and states as people say them.
+// Numbers, times and states as texts for people.
 
 const whole = new Intl.NumberFormat("en");
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
@@ -29,7 +29,7 @@ export function moment(text) {
   return `${isToday(date) ? "today" : day.format(date)}, ${clock.format(date)}`;
 }
 
-/** In the schedule's own time zone. */
+/** A time in the time zone of the schedule. */
 export function run(text, timeZone) {
   const parts = { hour: "2-digit", minute: "2-digit", weekday: "short", day: "numeric", month: "short" };
   return new Intl.DateTimeFormat("en-GB", { ...parts, timeZone }).format(new Date(text));
@@ -45,7 +45,7 @@ export const STATUS = {
   completed: "Ready",
   failed: "Failed",
   cancelled: "Cancelled",
-  expired: "Removed",
+  expired: "Expired",
 };
 
 export const OPERATORS = {
@@ -69,7 +69,7 @@ export const operator = (name, kind) => (TIMES.has(kind) ? IN_TIME : OPERATORS)[
 const FORMATS = { csv: "CSV", json: "JSON", ndjson: "NDJSON", excel: "Excel", pdf: "PDF", parquet: "Parquet" };
 export const format = (name) => FORMATS[name] ?? name;
 
-/** A message as a sentence begins. */
+/** A message with a capital first letter. */
 export const sentence = (text) => text && text[0].toUpperCase() + text.slice(1);
 
 /** Filters of a job in one line. */
