@@ -239,7 +239,7 @@ async def test_files_without_jobs(
         _empty(bucket)
 
 
-async def test_messages_that_nobody_reads(examine: Examine, own: Settings) -> None:
+async def test_unread_messages_are_a_problem(examine: Examine, own: Settings) -> None:
     async with AIOKafkaProducer(bootstrap_servers=own.kafka_bootstrap_servers) as producer:
         for _ in range(10):
             await producer.send_and_wait(own.topic(Topic.TICKS), b"x", partition=0)

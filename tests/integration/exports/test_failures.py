@@ -110,7 +110,7 @@ async def test_a_store_that_fails(
     assert leftovers(storage, task) == []
 
 
-async def test_what_lost_attempts_left_is_swept(storage: ObjectStore) -> None:
+async def test_objects_of_lost_attempts_are_removed(storage: ObjectStore) -> None:
     job = "00000000-0000-4000-8000-000000000001"
     for attempt in (1, 2, 3):
         key = f"jobs/{job}/{attempt}/f"
@@ -123,7 +123,7 @@ async def test_what_lost_attempts_left_is_swept(storage: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize("statement", ["count", "copy"])
-async def test_a_connection_that_is_lost_ends_what_runs_at_the_source(
+async def test_a_lost_connection_ends_its_statement_at_the_source(
     source: Source, database: asyncpg.Connection, schema: str, statement: str
 ) -> None:
     """Though it has no row to send yet, and would not notice by that."""

@@ -215,7 +215,7 @@ async def test_a_filter_is_only_computed_for_own_rows(
     assert "Index" in plan, plan
 
 
-async def test_what_the_server_says_stays_with_operators(
+async def test_the_servers_message_is_for_operators_only(
     database: asyncpg.Connection, schema: str, source: Source
 ) -> None:
     """S7: the text of a refusal has its kind, and no value and no name."""

@@ -123,7 +123,7 @@ async def test_three_hundred_columns(
     assert (exported.data.file_name or "").endswith(".parquet")
 
 
-async def test_many_rows_are_what_the_database_has(
+async def test_many_rows_equal_those_of_the_database(
     export: Export, database: asyncpg.Connection, schema: str
 ) -> None:
     await database.execute(

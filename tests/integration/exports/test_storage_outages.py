@@ -61,7 +61,7 @@ def test_it_passes_on(behind: ObjectStore, storage: ObjectStore) -> None:
     ],
 )
 @pytest.mark.parametrize("size", [10, 9 * 2**20])
-def test_a_store_that_works_for_nobody_is_waited_for(
+def test_a_store_that_is_down_is_an_outage(
     behind: ObjectStore, proxy: Proxy, status: int, code: str, size: int
 ) -> None:
     proxy.status, proxy.code, proxy.methods = status, code, ("PUT", "POST")
@@ -72,7 +72,9 @@ def test_a_store_that_works_for_nobody_is_waited_for(
 @pytest.mark.parametrize(
     ("status", "code"), [(400, "BadDigest"), (400, "InvalidRequest"), (404, "NoSuchUpload")]
 )
-def test_what_it_refuses_by_itself_counts(behind: ObjectStore, proxy: Proxy, status: int, code: str) -> None:
+def test_a_refusal_of_one_call_counts_as_an_attempt(
+    behind: ObjectStore, proxy: Proxy, status: int, code: str
+) -> None:
     proxy.status, proxy.code, proxy.methods = status, code, ("PUT",)
     with pytest.raises(Retryable, match=code) as raised:
         put(behind)
@@ -107,7 +109,9 @@ def test_a_proxy_that_speaks_for_a_dead_store(behind: ObjectStore, proxy: Proxy)
         (asyncpg.UndefinedTableError, Rejected),
     ],
 )
-def test_what_the_source_says(error: type[asyncpg.PostgresError], meaning: type[Exception]) -> None:
+def test_errors_of_the_source_become_exceptions(
+    error: type[asyncpg.PostgresError], meaning: type[Exception]
+) -> None:
     """A connection that is lost may have been lost because of the statement, and must not be for ever."""
     with pytest.raises(meaning) as raised, source_errors():
         raise error("said so")

@@ -227,7 +227,7 @@ def test_a_cancelled_export_does_not_wait_for_the_store(behind: Open, proxy: Pro
 @pytest.mark.parametrize(
     ("status", "code"), [(501, "NotImplemented"), (405, "MethodNotAllowed"), (400, "EntityTooLarge")]
 )
-def test_what_a_store_never_does_fails_the_job_at_once(
+def test_a_call_that_the_store_never_accepts_fails_the_job(
     behind: Open, proxy: Proxy, status: int, code: str
 ) -> None:
     """P10: a permanent refusal is no outage."""
@@ -260,7 +260,7 @@ def test_parts_grow_with_the_file_and_large_ones_lie_on_disk(
 
 @pytest.mark.parametrize("after", [0, LARGE])
 @pytest.mark.parametrize("error", [FileNotFoundError("a template"), TimeoutError("late"), ValueError("bad")])
-def test_an_error_of_who_makes_the_file_is_not_the_stores(
+def test_an_error_of_the_chunks_is_not_mapped_as_a_store_error(
     storage: ObjectStore, after: int, error: Exception
 ) -> None:
     """V14: before the first part, and between parts."""

@@ -57,7 +57,7 @@ async def test_a_table_that_is_changed_between_two_exports(
     assert found["sha256"] == fresh["sha256"]
 
 
-async def test_a_request_for_what_is_there_since_a_moment(
+async def test_a_request_for_a_column_that_was_just_added(
     database: asyncpg.Connection, dataset: Dataset, exporter_of: Callable[..., Exporter]
 ) -> None:
     """V15: a new column, and a new value of an enum."""
@@ -70,7 +70,7 @@ async def test_a_request_for_what_is_there_since_a_moment(
         await _file(exporter, columns=["never"])
 
 
-async def test_what_stays_as_it_is_is_read_once(
+async def test_an_unchanged_table_is_read_once(
     database: asyncpg.Connection, dataset: Dataset, source: Source, exporter_of: Callable[..., Exporter]
 ) -> None:
     reads = []

@@ -53,7 +53,7 @@ async def test_csv_keeps_every_text_and_tells_null_from_empty(export: Export, na
     assert b"\n2,\\N\n" in exported.content
 
 
-async def test_csv_guards_formulas_in_text_and_says_how_many(export: Export, nasty: str) -> None:
+async def test_csv_guards_formulas_in_text_and_counts_them(export: Export, nasty: str) -> None:
     exported = await export(nasty, "csv")
     _, *rows = read_csv(exported.content)
     formulas = ("=SUM(A1)", "@cmd")  # "+1" and "-1" are numbers
@@ -144,7 +144,7 @@ async def test_three_hundred_columns(export: Export, database: asyncpg.Connectio
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
-async def test_compressed_files_are_what_their_name_says(
+async def test_compressed_files_have_the_type_of_their_suffix(
     export: Export, nasty: str, compression: str
 ) -> None:
     plain = await export(nasty, "ndjson")

@@ -49,7 +49,7 @@ async def test_the_dataset_takes_only_the_rows_of_its_user(
     assert all(line.split(",")[1] == "customer-3" for line in lines[1:])
 
 
-async def test_the_format_writes_what_it_says(
+async def test_the_format_of_the_tutorial_works(
     database: asyncpg.Connection, schema: str, exporter_of: Callable[..., Exporter], storage: ObjectStore
 ) -> None:
     scope: dict[str, type] = {}

@@ -76,7 +76,7 @@ async def test_money_is_a_number(export: Export, database: asyncpg.Connection, s
         assert exported.warnings == {}
 
 
-async def test_domains_are_what_they_are_over(
+async def test_domains_are_written_like_their_base_types(
     export: Export, database: asyncpg.Connection, schema: str
 ) -> None:
     """V10: precision and length included, however many domains there are."""

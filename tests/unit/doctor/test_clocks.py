@@ -50,7 +50,7 @@ def asking() -> set[str]:
     return found
 
 
-def test_nobody_else_asks_a_machine_for_the_time() -> None:
+def test_only_listed_modules_use_the_clock_of_the_machine() -> None:
     unknown = {path for path in asking() if not any(path.startswith(known) for known in MACHINES)}
     assert unknown == set(), "use the clock of the job store, the claim's, or now() in the statement"
 

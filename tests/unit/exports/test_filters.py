@@ -102,7 +102,9 @@ def test_a_filter_is_this_condition(filters: dict[str, Any], expected: str) -> N
         ({"kind": 5}, "filters.kind: expected a text, got 5"),
     ],
 )
-def test_a_bad_filter_says_where_and_what_is_allowed(filters: dict[str, Any], complaint: str) -> None:
+def test_the_error_of_a_bad_filter_names_place_and_allowed_values(
+    filters: dict[str, Any], complaint: str
+) -> None:
     with pytest.raises(Rejected) as caught:
         where(filters)
     assert str(caught.value).startswith(complaint)

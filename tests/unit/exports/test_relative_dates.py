@@ -52,6 +52,6 @@ def test_anything_else_is_left_for_the_filter_to_judge(value: str) -> None:
     assert resolve_filters({"at": value}, {"at": Kind.DATE}, NOW, BERLIN) == {"at": value}
 
 
-def test_what_lies_beyond_the_calendar_is_left_alone() -> None:
+def test_a_value_beyond_the_calendar_is_unchanged() -> None:
     assert resolve_filters({"at": "now-99999y"}, {"at": Kind.DATE}, NOW, BERLIN) == {"at": "now-99999y"}
     assert is_relative({"at": {"gte": "now-99999y"}})

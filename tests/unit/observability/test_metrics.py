@@ -46,7 +46,7 @@ def test_only_errors_of_a_library_are_a_parts_own(error: Exception, kind: str) -
     assert counted("part", kind) == before + 1
 
 
-def test_lag_is_what_is_not_dealt_with() -> None:
+def test_lag_counts_unprocessed_messages() -> None:
     def place(partition: int) -> Partition:
         return ("exports.requests", partition)
 
@@ -60,7 +60,7 @@ def test_lag_is_what_is_not_dealt_with() -> None:
 
 
 @pytest.mark.parametrize("process", metrics.REGISTRIES)
-def test_every_metric_says_what_it_is(process: str) -> None:
+def test_every_metric_has_a_help_text(process: str) -> None:
     names = [family.name for family in metrics.registry_for(process).collect()]
     assert len(names) == len(set(names))
     for family in metrics.registry_for(process).collect():

@@ -54,7 +54,7 @@ def test_the_standard_variables_decide(variables: dict[str, str], exporters: lis
     assert telemetry.requested_exporters(variables) == exporters
 
 
-def test_off_hands_on_what_came() -> None:
+def test_a_traceparent_is_passed_on_while_tracing_is_off() -> None:
     event = cancel_event(uuid4(), source="/t", traceparent=TRACE)
     with tracing.process_spans([event]) as events:
         assert events[0] is event
@@ -70,7 +70,7 @@ def test_off_hands_on_what_came() -> None:
     "traceparent",
     [None, "", "x", TRACE.upper(), f"00-{'0' * 32}-{SPAN_ID}-01", TRACE + "-more", "ff" + TRACE[2:]],
 )
-def test_what_is_not_well_formed_has_no_ids(traceparent: str | None) -> None:
+def test_an_invalid_traceparent_has_no_ids(traceparent: str | None) -> None:
     assert tracing.trace_ids(traceparent) == {}
 
 
@@ -96,7 +96,7 @@ def test_on_continues_the_trace(memory: InMemorySpanExporter) -> None:
     assert tracing.trace_ids(events[0].traceparent)["span_id"] == f"{first.context.span_id:016x}"
 
 
-def test_errors_are_told_by_their_kind(memory: InMemorySpanExporter) -> None:
+def test_errors_are_recorded_by_kind(memory: InMemorySpanExporter) -> None:
     errors = [Rejected("filters.kind: got 'a secret'", code="bad_filter_value"), ValueError("a secret")]
     for error in errors:
         with pytest.raises(type(error)), tracing.span("export"):
@@ -183,7 +183,7 @@ def test_the_end_waits_for_no_back_end(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "few"}, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"),
     ],
 )
-def test_variables_that_cannot_be_followed_are_said_and_work_goes_on(
+def test_unusable_variables_are_logged_and_work_continues(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], reason: str
 ) -> None:
     for name, value in {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", **variables}.items():

@@ -158,7 +158,7 @@ def test_the_chain_is_asked_seldom_where_it_has_nothing(monkeypatch: pytest.Monk
         provider.retrieve()
 
 
-def test_keys_that_are_given_are_used_and_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_of_the_settings_are_used_without_other_providers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "other")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "other")
     found = credentials_of(settings(s3_access_key="mine", s3_secret_key="key")).retrieve()

@@ -63,12 +63,12 @@ def test_the_codes_that_stores_give_most_are_in_the_table() -> None:
         (503, ErrorKind.PASSES), (507, ErrorKind.PASSES), (599, ErrorKind.PASSES),
     ],
 )  # fmt: skip
-def test_a_code_that_nobody_knows_is_judged_by_its_status(status: int, meaning: ErrorKind) -> None:
+def test_an_unknown_code_is_judged_by_its_status(status: int, meaning: ErrorKind) -> None:
     assert kind_of("SomethingNew", status) is meaning
     assert kind_of(None, status) is meaning
 
 
-def test_users_are_told_no_words_of_the_store() -> None:
+def test_users_do_not_see_the_stores_message() -> None:
     """Neither its message nor a code that is none."""
     for code in ("AccessDenied", "<script>"):
         with pytest.raises(NeedsOperator) as raised, store_errors():
@@ -86,7 +86,7 @@ def test_users_are_told_no_words_of_the_store() -> None:
         urllib3.exceptions.ProtocolError("reset"),
     ],
 )
-def test_what_is_no_answer_of_a_store_passes(error: Exception) -> None:
+def test_an_answer_that_is_not_of_s3_is_retryable(error: Exception) -> None:
     assert is_retryable(error)
     with pytest.raises(Outage), store_errors():
         raise error

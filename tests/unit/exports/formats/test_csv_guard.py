@@ -57,7 +57,7 @@ def test_a_full_width_start_is_guarded(start: str, before: list[str]) -> None:
     assert count == 4
 
 
-def test_what_is_no_formula_stays() -> None:
+def test_a_text_without_a_formula_is_unchanged() -> None:
     """V7: numbers, other columns, and what merely looks alike."""
     rows = [
         ["-5", "a;-5", "b\n+1.5e3", "c|-.5;d", "e－f", "g，h", "- i", "j; =1"],

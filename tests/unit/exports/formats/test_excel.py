@@ -108,7 +108,7 @@ def test_text_survives_untouched(text: str) -> None:
         ("_x0001_\x01", "_x005F_x0001__x0001_", 1),
     ],
 )
-def test_what_xml_cannot_hold_is_escaped_and_counted(text: str, escaped: str, count: int) -> None:
+def test_characters_that_xml_cannot_hold_are_escaped_and_counted(text: str, escaped: str, count: int) -> None:
     content, tally = workbook(document(TEXT), [[text]])
 
     with ZipFile(io.BytesIO(content)) as archive:
@@ -153,7 +153,7 @@ def test_values_have_types_and_formats() -> None:
     assert sheet["A1"].font.bold
 
 
-def test_what_a_typed_cell_cannot_hold_becomes_text() -> None:
+def test_a_value_that_a_typed_cell_cannot_hold_becomes_text() -> None:
     rows: list[list[str | None]] = [
         ["1", "46350", "a"],
         ["\n1234567890123456789", "\n0001-01-01 BC", None],

@@ -76,7 +76,7 @@ def test_every_text(values: list[str | None]) -> None:
     assert table.column("note").to_pylist() == values
 
 
-def test_what_does_not_fit_is_counted_and_null() -> None:
+def test_a_value_that_does_not_fit_is_null_and_counted() -> None:
     tally = Tally()
     rows = [b"1\t2026-01-31 11:30:00.25+00\n", b"2\tinfinity\n3\t\\N\n4\t20000-01-01 00:00:00+00\n"]
     file = frame(ID, AT, chunks=[*rows, b"5\t0044-03-15 00:00:00+00 BC\n"], tally=tally)
@@ -86,7 +86,7 @@ def test_what_does_not_fit_is_counted_and_null() -> None:
     assert tally.warnings == {"unrepresentable_values": 3}
 
 
-def test_what_no_type_explains_is_an_error() -> None:
+def test_an_unreadable_value_is_an_error() -> None:
     with pytest.raises(pa.ArrowInvalid):
         frame(ID, AT, chunks=[b"x\t\\N\n"])
 

@@ -39,7 +39,7 @@ def squeezed(text: str) -> str:
     return "".join(text.split())
 
 
-def test_the_head_says_what_the_rows_are() -> None:
+def test_the_head_describes_the_rows() -> None:
     filters = {"kind": "proof", "created_at": {"gte": "2026-01-01"}, "n": {"in": list(range(30))}, "x": None}
     (text,) = texts(pdf([ID, NOTE], ["1\tx\n"], filters=filters, title="Größe – Übersicht"))
     assert "Größe – Übersicht" in text
@@ -99,7 +99,7 @@ def test_all_null() -> None:
     assert text.count("—") == 20
 
 
-def test_no_rows_make_a_page_that_says_so() -> None:
+def test_a_file_without_rows_has_a_page_that_shows_it() -> None:
     (text,) = texts(pdf([ID, NOTE], []))
     assert "0 rows" in text
     assert "idnote" in squeezed(text)

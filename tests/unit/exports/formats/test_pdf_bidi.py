@@ -20,12 +20,12 @@ def ordered(text: str, *, leftwards: bool) -> str:
 @given(texts, st.booleans())
 @example("אב (abc) 123 גד", True)
 @example("price שלום (x) 12%", False)
-def test_parts_stand_as_the_algorithm_says(text: str, leftwards: bool) -> None:
+def test_parts_are_ordered_by_the_algorithm(text: str, leftwards: bool) -> None:
     text = text.rstrip()
     assert ordered(text, leftwards=leftwards) == bidi.get_display(text, base_dir="R" if leftwards else "L")
 
 
-def test_joiners_go_with_what_they_follow() -> None:
+def test_joiners_have_the_level_of_the_character_before() -> None:
     assert levels("a\u200dbא\u200dב", leftwards=False) == [0, 0, 0, 1, 1, 1]
 
 
@@ -37,5 +37,5 @@ def test_a_space_at_the_end_of_a_line_stands_where_lines_end() -> None:
 @pytest.mark.parametrize(
     ("text", "leftwards"), [("abc", False), ("", False), ("12 אב c", True), ("a אב", False), ("中", False)]
 )
-def test_the_first_letter_says_where_a_paragraph_begins(text: str, leftwards: bool) -> None:
+def test_the_first_letter_decides_the_direction(text: str, leftwards: bool) -> None:
     assert is_leftwards(text) is leftwards

@@ -117,7 +117,7 @@ def test_line_breaks_of_the_value_stay() -> None:
 
 
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=5))
-def test_cells_come_back_from_what_copy_writes(rows: list[tuple[str, str]]) -> None:
+def test_cells_are_read_back_from_copys_text(rows: list[tuple[str, str]]) -> None:
     tally = Tally()
     chunk = "".join(f"{escaped(first)}\t{escaped(second)}\n" for first, second in rows).encode()
     columns = columns_of(chunk, FONTS, tally)
@@ -143,7 +143,7 @@ def test_cells_come_back_from_what_copy_writes(rows: list[tuple[str, str]]) -> N
         ("\x01\x7f\ufffe", "\\u{1}\\u{7f}\\u{fffe}"),
     ],
 )
-def test_what_cannot_be_shown_is_shown_as_its_code(text: str, expected: str) -> None:
+def test_a_character_without_a_font_is_shown_as_its_code(text: str, expected: str) -> None:
     assert show(text) == expected
 
 
@@ -160,7 +160,7 @@ def test_null_is_not_empty_nor_a_text_that_looks_like_it() -> None:
     assert [known[cell] for cell in ("\\N", "", "\\\\N")] == [NULL, "", "\\N"]
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_the_cache_of_lines_is_bounded() -> None:
     known = WrapCache(FONTS, WIDTH)
     for number in range(3 * known.REMEMBERED):
         assert known[str(number)] == str(number)
@@ -169,7 +169,7 @@ def test_what_is_remembered_is_bounded() -> None:
     assert max(map(len, known)) <= known.SHORT
 
 
-def test_strings_of_a_page_escape_what_would_end_them() -> None:
+def test_strings_of_a_page_escape_special_bytes() -> None:
     assert encoded("(\\)", FONTS, [], 8) == b"\0\\(\0\\\\\0\\)"
     FONTS.admit("čĩ")
     assert encoded("čĩĨ", FONTS, [], 8) == b"\x01\r\x01\\)\x01\\(".replace(b"\r", b"\\r")
