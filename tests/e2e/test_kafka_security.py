@@ -167,7 +167,7 @@ async def test_a_token_is_used_for_most_of_its_time(oauth: dict[str, str], token
     assert provider.extensions() == {"logicalCluster": "lkc-1"}
     assert await provider.token() == await provider.token()
     assert tokens.given == given + 1
-    provider._good_until = 0.0
+    provider._reused_until = 0.0
     await provider.token()
     assert tokens.given == given + 2
 
