@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from stream_app.settings import Settings
 
 CANCEL_SECONDS = 60
-"""How long ``forget`` waits for jobs to end that it has cancelled."""
+"""Seconds that ``forget`` waits for the jobs that it has cancelled."""
 
 USAGE = 2
 """The exit code of a command whose settings cannot be used."""
@@ -80,12 +80,12 @@ def migrate() -> None:
 
 @cli.command()
 def resend(
-    job_id: Annotated[UUID, typer.Argument(help="The job that was to be told of")],
+    job_id: Annotated[UUID, typer.Argument(help="The job whose deliveries are sent again")],
     to: Annotated[
         str | None, typer.Option(help="Only to this address, even if it was refused before")
     ] = None,
 ) -> None:
-    """Send again the mails and webhooks about a job that did not, or perhaps not, arrive."""
+    """Send the mails and webhooks about a job again that failed, were skipped, or perhaps did not arrive."""
     import asyncio
 
     from stream_app.db.engine import create_engine
@@ -111,7 +111,7 @@ def resend(
 
 @cli.command()
 def forget(
-    user_id: Annotated[str | None, typer.Option(help="Remove what is known of this user")] = None,
+    user_id: Annotated[str | None, typer.Option(help="Remove the data of this user")] = None,
     address: Annotated[
         str | None, typer.Option(help="Remove this mail address, or this webhook's URL")
     ] = None,
@@ -120,7 +120,7 @@ def forget(
     """Remove personal data: files, filters, addresses and schedules of a user, or an address everywhere.
 
     The user's unfinished jobs are cancelled first. Events in Kafka, lines in logs and mails that were sent
-    are not reached: they end with their own retention.
+    are not removed: they end with their own retention.
     """
     import asyncio
 
@@ -131,14 +131,14 @@ def forget(
         raise typer.Exit(USAGE)
     settings = _settings()
     if not yes:
-        typer.confirm(f"Remove what is known of {user_id or address}? This cannot be undone.", abort=True)
+        typer.confirm(f"Remove the data of {user_id or address}? This cannot be undone.", abort=True)
     try:
         done = asyncio.run(_erase(settings, user_id, address))
     except ExporterError as error:
         typer.secho(f"{error}; run the command again", fg="red", err=True)
         raise typer.Exit(1) from error
     typer.echo(
-        f"Emptied {done.jobs} jobs, removed {done.files} files, {done.schedules} schedules "
+        f"Erased {done.jobs} jobs, removed {done.files} files, {done.schedules} schedules "
         f"and {done.deliveries} deliveries."
         if user_id is not None
         else f"Removed the address from {done.jobs} jobs, {done.schedules} schedules "
@@ -183,13 +183,13 @@ async def _erase(settings: "Settings", user_id: str | None, address: str | None)
 
 @cli.command()
 def doctor(
-    full: Annotated[bool, typer.Option("--full", help="Look at every file and job, not at a sample")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Check every file and job, not a sample")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
     ready: Annotated[
-        bool, typer.Option("--ready", help="Only say whether the worker of EXPORTER_READY_FILE is ready")
+        bool, typer.Option("--ready", help="Only check whether the worker of EXPORTER_READY_FILE is ready")
     ] = False,
 ) -> None:
-    """Check database, topics and bucket against each other; leaves all as it was. Exit code 1: a problem."""
+    """Compare database, topics and bucket, without changes. The exit code is 1 if there is a problem."""
     import asyncio
 
     settings = _settings()
@@ -216,7 +216,7 @@ def doctor(
 
 
 def _settings() -> "Settings":
-    """The settings, or the end of the command with a line for each that cannot be used."""
+    """Return the settings. If some cannot be used, print a line for each and end the command."""
     from stream_app.setting_errors import load_settings
     from streaming_exporter.errors import BadSettings
 

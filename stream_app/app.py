@@ -1,4 +1,4 @@
-"""The composition root of the worker: everything is built and wired here, nowhere else."""
+"""The composition root of the worker: all its parts are built and connected here."""
 
 import asyncio
 import os
@@ -66,20 +66,20 @@ from streaming_exporter.oauth import OAuthTokenProvider
 log = structlog.get_logger(__name__)
 
 SHUTDOWN_SECONDS = 5
-"""How long a worker may take to close its connections, once its exports have ended."""
+"""Seconds that a worker has to close its connections, once its exports have ended."""
 
 
 METADATA_SECONDS = 5
-"""New partitions, and topics that are made anew, are noticed after so long; Kafka's default is 5 minutes."""
+"""Seconds until new partitions and re-created topics are noticed. Kafka's default is 5 minutes."""
 
 
 def worker_name() -> str:
-    """Who this process is, in leases, logs and event sources."""
+    """Return the name of this process in leases, logs and event sources."""
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def job_store(settings: Settings, engine: AsyncEngine) -> JobQueue:
-    """The job store as the settings want it."""
+    """Return the job queue with the limits of the settings."""
     return JobQueue(
         engine,
         lease=timedelta(seconds=settings.lease_seconds),
@@ -104,7 +104,7 @@ def create_sender(
 
 
 def create_app(settings: Settings) -> App:
-    """A worker: three agents, and the service that runs exports.
+    """Build a worker: three agents, and the service that runs exports.
 
     Raises:
         DatasetsFileError: the datasets file is unusable.
@@ -194,7 +194,7 @@ def create_app(settings: Settings) -> App:
         await handle_in_batches(cast(faust.Stream[bytes], stream), tick, emit, check_writes)
 
     async def work() -> None:
-        """Work once there is a bucket to put files into; requests are admitted meanwhile."""
+        """Claim jobs once the bucket exists. Requests are admitted meanwhile."""
         await retry_until_possible(storage.call, storage.ensure_bucket)
         await replay.wait()
         await dispatcher.work()
@@ -224,7 +224,10 @@ def create_app(settings: Settings) -> App:
                 self.add_future(self._require_endless(task))
 
         async def _require_endless(self, task: Coroutine[Any, Any, None]) -> None:
-            """One that ends, however, takes the worker with it: it would live on with a part missing."""
+            """Run a task that must not end.
+
+            If it does, the worker ends: it would run on without that part.
+            """
             try:
                 await task
             except asyncio.CancelledError:
@@ -247,14 +250,14 @@ def create_app(settings: Settings) -> App:
 
 
 def stop_timeout(settings: Settings) -> float:
-    """How long a worker may take to stop: the longest of what it waits for, and closing its connections."""
+    """Return the seconds that a worker has to stop: the longest drain, and closing its connections."""
     exports = settings.drain_seconds + DRAIN_SECONDS
     deliveries = settings.delivery_timeout_seconds + SETTLE_SECONDS + REST_SECONDS
     return max(exports, deliveries) + SHUTDOWN_SECONDS
 
 
 def create_worker_health(settings: Settings, app: App) -> WorkerHealth:
-    """What says whether the worker is ready, and ends it when it is beyond recovery."""
+    """Build the service that checks the worker and ends it when it cannot recover by itself."""
     name = app.conf.broker_client_id
     engine = create_engine(settings, application=f"{name} watch", pool_size=1, max_overflow=0, pool_timeout=5)
     storage = ObjectStore(settings, connections=1, timeout_seconds=3, retry_seconds=0)
@@ -262,7 +265,7 @@ def create_worker_health(settings: Settings, app: App) -> WorkerHealth:
         app,
         worker=name,
         prefix=settings.kafka_topic_prefix,
-        brokers=Brokers(settings, client_id=f"{name}-watch", patience=BROKER_TIMEOUT),
+        brokers=Brokers(settings, client_id=f"{name}-watch", timeout=BROKER_TIMEOUT),
         checks={
             "database": lambda: check_tables(engine),
             "object store": lambda: storage.call(storage.check),

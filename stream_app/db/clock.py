@@ -1,4 +1,4 @@
-"""The database's clock: the one by which decisions are made, whatever the clock of a machine says."""
+"""The clock of the state database, by which all decisions about time are made."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -10,13 +10,13 @@ from stream_app.db.engine import autocommitting, outages_are_retryable
 from stream_app.periodic import repeat
 
 FRESH_SECONDS = 10.0
-"""How long a reading is counted on from."""
+"""How long one reading of the clock is used."""
 
 
 class DatabaseClock:
-    """Reads the clock of the state database now and then, and counts on from there.
+    """Reads the clock of the state database now and then, and adds the time that has passed since.
 
-    A machine's own clock may be wrong, and may jump; how much time has passed it knows.
+    The clock of a machine can be wrong and can jump, but it measures the time that has passed correctly.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -24,14 +24,14 @@ class DatabaseClock:
         self._reading: tuple[datetime, float] | None = None
 
     def now(self) -> datetime:
-        """The time, counted on from the last reading; the machine's until there was one."""
+        """Return the time, from the last reading. Before the first reading it is the machine's time."""
         if self._reading is None:
             return datetime.now(UTC)
         read, at = self._reading
         return read + timedelta(seconds=_passed() - at)
 
     async def read(self) -> datetime:
-        """The time, by a reading that is not old.
+        """Return the time, from a reading that is not older than :data:`FRESH_SECONDS`.
 
         Raises:
             Retryable: the database is away.
@@ -53,6 +53,6 @@ class DatabaseClock:
 
 
 def _passed() -> float:
-    """Seconds since some moment, those included in which the machine was suspended."""
+    """Return elapsed seconds, including the time in which the machine was suspended."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)

@@ -19,7 +19,7 @@ IDLE_SECONDS = 10
 INTERVAL_SECONDS = 5
 PROBES = 3
 UNANSWERED_SECONDS = 25
-"""How long data that was sent may wait for its acknowledgement before the connection counts as lost."""
+"""Seconds that sent data waits for its acknowledgement before the connection counts as lost."""
 
 _OPTIONS = (
     ("TCP_KEEPIDLE", IDLE_SECONDS),
@@ -45,10 +45,10 @@ def keep_alive(connection: Any) -> None:
 
 
 IDLE_TIMEOUT = "5s"
-"""After this silence within a transaction the server ends it, and with it the locks of a frozen process."""
+"""The server ends a transaction that is idle for so long, and releases the locks of a frozen process."""
 
 LOCK_TIMEOUT = "3s"
-"""How long a statement waits for a lock before its transaction is given up, to be tried again."""
+"""How long a statement waits for a lock before its transaction fails and is tried again."""
 
 LOCK_NOT_AVAILABLE = "55P03"
 
@@ -56,13 +56,13 @@ BEGIN = (
     f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'; "
     f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}';"
 )
-"""Begins a transaction with its limits. They are local to it, so that they hold behind a pooler as well."""
+"""Begins a transaction with its time-outs. They are local to it, so that they also work behind a pooler."""
 
 
 def create_engine(
     settings: Settings, *, application: str, command_timeout: float | None = 60, **pool: Any
 ) -> AsyncEngine:
-    """An engine whose connections are called ``application``; ``pool`` holds SQLAlchemy's own options.
+    """Return an engine whose connections have the name ``application``. ``pool`` are options of SQLAlchemy.
 
     No statement takes longer than ``command_timeout`` in seconds; None sets no limit.
 
@@ -83,7 +83,7 @@ def create_engine(
 async def connect_to(
     settings: Settings, *, application: str, **options: Any
 ) -> "asyncpg.Connection[asyncpg.Record]":
-    """One connection to the state database, with keep-alives; ``options`` are asyncpg's own."""
+    """Open one connection to the state database, with keep-alives. ``options`` are options of asyncpg."""
     connection = await asyncpg.connect(
         settings.state_dsn,
         timeout=10,
@@ -95,15 +95,17 @@ async def connect_to(
 
 
 def autocommitting(engine: AsyncEngine) -> AsyncEngine:
-    """``engine`` such that every statement is a transaction of its own: one round trip in place of three."""
+    """Return ``engine`` in autocommit mode: every statement is a transaction, in one round trip."""
     return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 @asynccontextmanager
 async def transaction(engine: AsyncEngine, script: str = "") -> AsyncIterator[AsyncConnection]:
-    """A transaction with its limits, committed at the end of the block: the one place where they are opened.
+    """Open a transaction with time-outs.
 
-    Nothing but the database is to be waited for in it: the server ends it after :data:`IDLE_TIMEOUT`.
+    It is committed at the end of the block. All transactions begin here.
+
+    Wait for nothing but the database in it: the server ends an idle transaction after :data:`IDLE_TIMEOUT`.
 
     Args:
         engine: one :func:`autocommitting`.
@@ -154,17 +156,17 @@ async def _commit(raw: Any) -> None:
 
 
 def _replace_closed(connection: Any, *_: object) -> None:
-    """Have a connection replaced whose end was seen; a ping would be three round trips each time."""
+    """Replace a connection that was closed. A ping would need three round trips each time."""
     if connection.driver_connection.is_closed():
         raise DisconnectionError("closed by the server")
 
 
 @contextmanager
 def outages_are_retryable() -> Iterator[None]:
-    """Turn whatever is not the fault of the values at hand into :class:`Retryable`.
+    """Raise :class:`Retryable` for errors that the values of the statement do not cause.
 
-    A database that is away, starting, read only, not migrated yet or refusing the role gets better, or
-    somebody makes it better; a request must not suffer for it. A value that does not fit never will.
+    A database that is away, starts, is read only, is not migrated yet or refuses the role recovers or is
+    repaired: a request must not fail for it. A value that cannot be stored raises its own error.
     """
     with metrics.count_errors("state_database"), _ours():
         yield
@@ -187,7 +189,10 @@ def _ours() -> Iterator[None]:
 
 
 NOTIFY_QUEUE = "PreCommit_Notify"
-"""PostgreSQL's function that finds the queue of notifications full, by which alone that error is known."""
+"""The function of PostgreSQL that raises when the notification queue is full.
+
+Only it identifies the error.
+"""
 
 
 def _where(error: DBAPIError) -> str | None:
@@ -195,7 +200,7 @@ def _where(error: DBAPIError) -> str | None:
 
 
 def _is_value_error(error: DBAPIError) -> bool:
-    """By class of SQLSTATE: cardinality, data, constraint, limits; or a value that cannot be sent at all."""
+    """Return whether a value causes the error, by the class of its SQLSTATE, or since it cannot be sent."""
     state = getattr(error.orig, "sqlstate", None)
     if state == "54000" and _where(error) == NOTIFY_QUEUE:
         return False

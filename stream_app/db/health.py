@@ -1,4 +1,4 @@
-"""Can the state database be worked with."""
+"""Checks whether the state database can be used."""
 
 from functools import cache
 
@@ -10,7 +10,7 @@ from stream_app.db.migrations import missing
 from streaming_exporter.errors import Outage
 
 QUEUE_FULL = 0.9
-"""Share of the queue of notifications; at 1 every transaction that notifies fails."""
+"""Limit of the used share of the notification queue. At 1 every transaction that notifies fails."""
 
 
 @cache
@@ -19,10 +19,10 @@ def _missing(revision: str | None) -> list[str]:
 
 
 async def check_tables(engine: AsyncEngine) -> None:
-    """Return if the tables are there, up to date and can be written.
+    """Return if the tables exist, are up to date and can be written.
 
     Raises:
-        Retryable: they are not, or the database cannot be reached.
+        Retryable: they are not, or the database is away.
     """
     with outages_are_retryable():
         async with autocommitting(engine).connect() as connection:

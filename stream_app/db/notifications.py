@@ -1,4 +1,4 @@
-"""LISTEN: tells of new work, cancellations and changes the moment they are committed."""
+"""Notifications of PostgreSQL (LISTEN, NOTIFY) about new work, cancellations and changes of jobs."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from stream_app.db.engine import connect_to
 from stream_app.settings import Settings
 
 WAKE_CHANNEL = "exporter_jobs"
-"""NOTIFY channel: an empty payload means new work, a job id means that it is to be cancelled."""
+"""NOTIFY channel: an empty payload means new work, a job's id means to cancel the job."""
 
 log = structlog.get_logger(__name__)
 
@@ -19,9 +19,9 @@ log = structlog.get_logger(__name__)
 async def listen(
     settings: Settings, wake: Callable[[str], None], *, application: str, channel: str = WAKE_CHANNEL
 ) -> None:
-    """Call ``wake`` with the payload of each notification on ``channel``, for ever, across lost connections.
+    """Call ``wake`` with the payload of each notification on ``channel``. A lost connection is opened again.
 
-    It is called with an empty text whenever a connection is there: something may have been missed.
+    After each connection it is called with an empty text: notifications can have been missed before.
     """
     while True:
         try:
@@ -52,7 +52,7 @@ def _row(name: str) -> str:
     return "(" + ", ".join(f"{name}.{column}" for column in _VISIBLE.split(", ")) + ")"
 
 
-# One trigger for each statement, not each row: an admission inserts thousands.
+# The triggers fire once for each statement, not for each row: an admission inserts thousands of rows.
 CREATE = (
     f"""
     CREATE FUNCTION export_jobs_tell() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -80,6 +80,6 @@ CREATE = (
 
 
 def create_triggers_with(table: FromClause) -> None:
-    """Have the triggers made together with ``table``."""
+    """Have the triggers created together with ``table``."""
     for statement in CREATE:
         event.listen(table, "after_create", DDL(statement))  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Rows of a batch, read one by one: one that cannot be read fails no other."""
+"""Converts the rows of a batch one by one: a row that cannot be converted does not fail the others."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -12,9 +12,9 @@ Read = TypeVar("Read")
 
 
 def each_readable(rows: Iterable[Row[Any]], read: Callable[[Row[Any]], Read]) -> Iterator[Read]:
-    """What ``read`` makes of each row; a row that it raises for is logged and left out.
+    """Yield ``read(row)`` for each row. A row for which it raises is logged and skipped.
 
-    For batches whose effect is committed already. A newer version writes what this one does not know.
+    It is for batches that are committed already: a newer version can write values that this one cannot read.
     """
     for row in rows:
         try:

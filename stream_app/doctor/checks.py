@@ -28,7 +28,7 @@ async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator
     storage = ObjectStore(
         settings, connections=20, timeout_seconds=TIMEOUT_SECONDS, retry_seconds=TIMEOUT_SECONDS
     )
-    brokers = Brokers(settings, client_id="exporter-doctor", patience=TIMEOUT_SECONDS)
+    brokers = Brokers(settings, client_id="exporter-doctor", timeout=TIMEOUT_SECONDS)
     source = Source(settings, connections=1)
 
     async def database() -> AsyncIterator[Finding]:

@@ -1,4 +1,7 @@
-"""Kafka as its brokers see it, asked over connections of our own: what a consumer believes may be wrong."""
+"""Queries the brokers about topics, offsets and the consumer group, over connections of its own.
+
+What the worker's consumer knows can be wrong.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -19,7 +22,7 @@ Partition = tuple[str, int]
 """A topic and the number of a partition."""
 
 ATTEMPTS = 3
-"""Of a cluster whose brokers are not all there, another one may be asked the next time."""
+"""How often a query is tried: in a cluster with a broker down, the next try can reach another broker."""
 
 Answer = TypeVar("Answer")
 Client = TypeVar("Client", AIOKafkaAdminClient, AIOKafkaConsumer)
@@ -27,7 +30,7 @@ Client = TypeVar("Client", AIOKafkaAdminClient, AIOKafkaConsumer)
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The consumer group: ``state`` is Kafka's word, ``members`` are the client ids of its members."""
+    """The consumer group: its state in Kafka's words, its members' client ids, its committed offsets."""
 
     state: str
     members: frozenset[str]
@@ -40,22 +43,22 @@ class Group:
 
 
 class Brokers:
-    """Questions to the brokers. Every method raises :class:`Outage` while they do not answer."""
+    """Queries the brokers. Every method raises :class:`Outage` while they do not answer."""
 
-    def __init__(self, settings: Settings, *, client_id: str, patience: float = 5) -> None:
-        """``patience`` is how long, in seconds, an answer may take."""
+    def __init__(self, settings: Settings, *, client_id: str, timeout: float = 5) -> None:
+        """``timeout`` is the time-out of a query, in seconds."""
         self._group = settings.group
-        self._patience = patience
+        self._timeout = timeout
         self._options: dict[str, Any] = {
             **client_options(settings),
             "client_id": client_id,
-            "request_timeout_ms": int(patience * 1_000),
+            "request_timeout_ms": int(timeout * 1_000),
         }
         self._admin: AIOKafkaAdminClient | None = None
         self._reader: AIOKafkaConsumer | None = None
 
     async def partitions(self, topics: Collection[str]) -> dict[str, set[int]]:
-        """The partitions of those of ``topics`` that exist."""
+        """Return the partitions of those of ``topics`` that exist."""
         described = await self._ask(lambda admin, _: admin.describe_topics())
         return {
             item["topic"]: {part["partition"] for part in item["partitions"]}
@@ -64,12 +67,12 @@ class Brokers:
         }
 
     async def topic_ids(self, topics: Collection[str]) -> dict[str, UUID]:
-        """The id of each of ``topics`` that exists; none from brokers that have no ids, before Kafka 2.8."""
+        """Return the id of each of ``topics`` that exists. Brokers before Kafka 2.8 have no ids."""
 
         return await self._ask(lambda admin, _: _topic_ids(admin, topics))
 
     async def logs(self, places: Collection[Partition]) -> tuple[dict[Partition, int], dict[str, UUID]]:
-        """What :meth:`ends` and :meth:`topic_ids` say, as one question."""
+        """Return the results of :meth:`ends` and :meth:`topic_ids`, in one query."""
         wanted = [TopicPartition(*place) for place in places]
 
         async def ask(
@@ -82,23 +85,23 @@ class Brokers:
         return await self._ask(ask)
 
     async def group(self) -> Group:
-        """The group that the workers share."""
+        """Return the consumer group of the workers."""
         return await self._ask(lambda admin, _: _group(admin, self._group))
 
     async def ends(self, places: Collection[Partition]) -> dict[Partition, int]:
-        """The offset that the next message of each partition will have."""
+        """Return the offset that the next message of each partition will have."""
         wanted = [TopicPartition(*place) for place in places]
         found = await self._ask(lambda _, reader: reader.end_offsets(wanted))
         return {(place.topic, place.partition): offset for place, offset in found.items()}
 
     async def begins(self, places: Collection[Partition]) -> dict[Partition, int]:
-        """The offset of the first message that each partition still has, or will have."""
+        """Return the offset of the first message that each partition has, or will have."""
         wanted = [TopicPartition(*place) for place in places]
         found = await self._ask(lambda _, reader: reader.beginning_offsets(wanted))
         return {(place.topic, place.partition): offset for place, offset in found.items()}
 
     async def close(self) -> None:
-        """Close the connections; the next question opens them again."""
+        """Close the connections. The next query opens them again."""
         admin, self._admin = self._admin, None
         reader, self._reader = self._reader, None
         if admin is not None:
@@ -111,19 +114,19 @@ class Brokers:
     ) -> Answer:
         last: Exception | None = None
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._timeout):
                 for _ in range(ATTEMPTS):
                     try:
                         return await question(*await self._connected())
                     except (TimeoutError, KafkaError, OSError) as error:
                         last = error
-                        # Begin anew: a client that has lost its way must not look like brokers that are away.
+                        # Connect again: a client in a wrong state must not look like brokers that are away.
                         await self.close()
         except TimeoutError as error:
             last = last or error
             await self.close()
         except BaseException:
-            # Whoever asks may give up in the middle: what is half said must not be heard by the next one.
+            # The caller can be cancelled in the middle: the next query must not read the rest of this answer.
             await self.close()
             raise
         raise Outage(f"Kafka: {last!r}") from last
@@ -137,7 +140,7 @@ class Brokers:
 
 
 async def _started(client: Client, close: Callable[[Client], Awaitable[None]]) -> Client:
-    """The client once it works; one that was stopped halfway is of no use to anybody."""
+    """Return the client once it is connected, and close it if that fails."""
     try:
         await client.start()
     except BaseException:

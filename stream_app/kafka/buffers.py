@@ -1,4 +1,4 @@
-"""The messages of a topic that its agent has taken over and not handled yet."""
+"""Buffers of messages that an agent has received and not handled yet, and the memory that they take."""
 
 import asyncio
 import weakref
@@ -12,20 +12,23 @@ from stream_app.kafka.brokers import Partition
 
 
 class MessageBuffer:
-    """A bounded queue that also knows from which partitions the messages are that are being handled."""
+    """A bounded queue that also knows the partitions of the messages that are being handled."""
 
-    def __init__(self, most: int) -> None:
-        """``most`` is how many messages can wait."""
-        self._waiting: asyncio.Queue[EventT[bytes]] = asyncio.Queue(maxsize=most)
+    def __init__(self, limit: int) -> None:
+        """``limit`` is how many messages can wait."""
+        self._waiting: asyncio.Queue[EventT[bytes]] = asyncio.Queue(maxsize=limit)
         self._unhandled: Counter[Partition] = Counter()
 
     async def put(self, event: EventT[bytes]) -> None:
-        """Add a message, once there is room for it."""
+        """Add a message; wait until there is room for it."""
         await self._waiting.put(event)
         self._unhandled[_place(event)] += 1
 
     async def get(self) -> EventT[bytes]:
-        """Take the next message, once there is one. It counts as unhandled until :meth:`note_handled`."""
+        """Take the next message.
+
+        Wait until there is one. It counts as unhandled until :meth:`note_handled`.
+        """
         return await self._waiting.get()
 
     def get_nowait(self) -> EventT[bytes]:
@@ -37,18 +40,18 @@ class MessageBuffer:
         return self._waiting.get_nowait()
 
     def note_handled(self, events: Iterable[EventT[bytes]]) -> None:
-        """Count these messages no longer."""
+        """Stop counting these messages as unhandled."""
         self._unhandled.subtract(_place(event) for event in events)
         self._unhandled = +self._unhandled
 
     @property
     def is_empty(self) -> bool:
-        """Whether no message waits; some can be in handling."""
+        """Whether no message waits. Some can be being handled."""
         return self._waiting.empty()
 
     @property
     def is_full(self) -> bool:
-        """Whether others can wait outside for room."""
+        """Whether the next message must wait for room."""
         return self._waiting.full()
 
     @property
@@ -62,18 +65,18 @@ def _place(event: EventT[bytes]) -> Partition:
 
 
 OVERHEAD = 1_000
-"""Bytes that a message takes beside its key, its value and its headers."""
+"""Bytes that a message takes in addition to its key, its value and its headers."""
 
 
 class BufferedBytes:
-    """Counts each message for as long as anything refers to it: no way out of memory can be forgotten."""
+    """Counts the bytes of messages in memory: each message for as long as anything refers to it."""
 
     def __init__(self) -> None:
         self._bytes: Counter[str] = Counter()
         self._messages: dict[int, weakref.ref[Message]] = {}
 
     def add(self, message: Message) -> None:
-        """Count ``message`` until it is gone."""
+        """Count ``message`` until it is deleted from memory."""
         topic, size, place = message.topic, _size(message), id(message)
 
         def gone(_: object) -> None:
@@ -88,7 +91,7 @@ class BufferedBytes:
         return self._bytes[topic]
 
     def messages(self) -> list[Message]:
-        """All of them."""
+        """Return all messages in memory."""
         return [message for found in list(self._messages.values()) if (message := found()) is not None]
 
 

@@ -1,4 +1,4 @@
-"""Publishing from inside the worker: every publication is confirmed before it counts."""
+"""Publishes events from the worker and waits until Kafka has confirmed them."""
 
 import asyncio
 from collections.abc import Awaitable, Sequence
@@ -16,7 +16,7 @@ from streaming_exporter.errors import Outage, TooLarge, Unreadable
 from streaming_exporter.events import Event, Topic
 
 TRUNCATED_SIZES = (500_000, 50_000, 0)
-"""Bytes: the first that Kafka takes."""
+"""Sizes in bytes to which a message is truncated. The first one that Kafka accepts is used."""
 
 _FAILURES = (ProducerSendError, KafkaError, TimeoutError, OSError)
 
@@ -34,35 +34,36 @@ class _Message:
 
 
 class EventProducer:
-    """Sends events through the worker's own producer and waits until Kafka has them."""
+    """Publishes events with the worker's producer. Every call returns once Kafka has confirmed them."""
 
     def __init__(self, app: faust.App, prefix: str = "") -> None:
-        """``prefix`` is what the cluster's names of topics begin with."""
+        """``prefix`` is the prefix of topic names in the cluster."""
         self._app = app
         self._prefix = prefix
 
     async def __call__(self, event: Event) -> None:
         """Publish ``event``.
 
-        One that is too large for Kafka goes without its manifest, which the job's record keeps.
+        An event that is too large for Kafka is published without its manifest, which the job's row keeps.
 
         Raises:
-            Outage: Kafka did not confirm it; it may or may not have arrived.
-            TooLarge: Kafka does not take it even so.
+            Outage: Kafka did not confirm the event. It is not known whether it arrived.
+            TooLarge: Kafka does not accept it without the manifest either.
         """
         await self.publish_all([event])
 
     async def publish_all(self, events: Sequence[Event]) -> None:
-        """Publish many at once; all are confirmed when this returns."""
+        """Publish many events. All are confirmed when this returns."""
         taken = await self._publish([_Message.of(event) for event in events])
         refused = [event for event, is_taken in zip(events, taken, strict=True) if not is_taken]
         if not all(await self._publish([_Message.of(_lean(event)) for event in refused])):
             raise TooLarge(f"Kafka: an event of {refused[0].job_id} is too large even without its manifest")
 
     async def dead_letter(self, event: EventT[bytes], reason: Unreadable) -> None:
-        """Put a message aside as received, and in further headers, behind its own, where it was and why.
+        """Publish a message to the dead-letter topic as it was received.
 
-        Of one that came compressed and is too large as it is, the beginning is kept.
+        Headers that are added behind its own contain its topic, partition and offset, and the error. A
+        message that is too large uncompressed is truncated.
         """
         message = event.message
         content = message.value or b""
@@ -80,25 +81,25 @@ class EventProducer:
             if all(await self._publish([tried])):
                 break
         else:
-            raise Outage(f"Kafka: {Topic.DEAD_LETTERS} takes no messages of a few hundred bytes")
+            raise Outage(f"Kafka: {Topic.DEAD_LETTERS} refuses messages of a few hundred bytes")
         metrics.DEAD_LETTERS.labels(message.topic.removeprefix(self._prefix)).inc()
 
     async def requeue(self, topic: Topic, event: EventT[bytes]) -> None:
-        """Put a message at the end of ``topic`` as it was received, where it holds up no other."""
+        """Publish a message again at the end of ``topic``, so that it does not delay the others."""
         message = event.message
         own: Any = message.headers or ()
         again = _Message(topic, message.key, message.value or b"", [*own] or None)
         if not all(await self._publish([again])):
-            raise TooLarge(f"Kafka: {topic} does not take a message back that it had")
+            raise TooLarge(f"Kafka: {topic} refuses a message that was read from it")
 
     async def _publish(self, messages: Sequence[_Message]) -> list[bool]:
-        """Whether Kafka took each; one that it did not is too large."""
+        """Return for each message whether Kafka accepted it. One that it did not accept is too large."""
         with metrics.count_errors("kafka"):
             handed = [await self._hand_over(message) for message in messages]
             return [_is_taken(found) for found in await asyncio.gather(*handed, return_exceptions=True)]
 
     async def _hand_over(self, message: _Message) -> Awaitable[RecordMetadata]:
-        """To the producer itself: Faust's topics do for each message what is of no use here."""
+        """Send a message with the producer itself: Faust's topics do more for each, which is not needed."""
         try:
             producer = await self._app.maybe_start_producer()
             confirmation: Awaitable[RecordMetadata] = await producer.send(
@@ -117,7 +118,7 @@ def _lean(event: Event) -> Event:
 
 
 def _is_taken(found: RecordMetadata | BaseException) -> bool:
-    """The producer refuses what is too large for itself, the broker later what is too large for a topic."""
+    """Return False for a message that is too large: for the producer, or for the topic at the broker."""
     if not isinstance(found, BaseException):
         return True
     reason = found.__cause__ if isinstance(found, ProducerSendError) else found

@@ -1,14 +1,14 @@
-"""Faust's Kafka transport, with the holes closed through which it loses messages or fills the memory.
+"""Faust's Kafka transport, changed so that it loses no messages and its memory is bounded.
 
-*Rebalance.* After one Faust seeks to the committed offsets and reads on from there. But a fetch that was
-under way meanwhile can be delivered afterwards: its offsets lie ahead, Faust takes the gap for one that the
-broker has and commits past messages that it dropped from its buffers. And a partition without a committed
-offset is not sought at all, so what was fetched from it and dropped is never read again.
+*Rebalance.* After a rebalance Faust seeks to the committed offsets and continues to read there. But a fetch
+that had begun before can be delivered afterwards. Its offsets are ahead, Faust takes the difference for a gap
+in the log, and commits past messages that it dropped from its buffers. And for a partition without a
+committed offset Faust does not seek at all, so messages that it fetched and dropped are never read again.
 
-*A log that does not fit the committed offset.* After an unclean election, from a mirror or a backup, or where
-a topic was made anew, the log can end before the offset that was committed, and Faust drops everything below
-that. Such a partition is read from its beginning: a repetition does no harm, a request that is passed over
-does. A log that begins after the committed offset has lost messages to its retention, which is said too.
+*A log that does not match the committed offset.* After an unclean election, in a mirror or a backup, or when
+a topic was created again, the log can end before the committed offset, and Faust drops every message below
+that offset. Such a partition is read from its beginning: to repeat a message does no harm, to skip a request
+does. A log that begins after the committed offset has lost messages to its retention, which is logged too.
 
 *Memory.* Faust counts messages in its buffers, not their bytes.
 """
@@ -33,20 +33,20 @@ from streaming_exporter.kafka_connection import bootstrap_on_failure
 log = structlog.get_logger(__name__)
 
 MAX_BUFFERED_BYTES = 8 * 2**20
-"""Bytes of a topic's messages in memory above which no more are taken over from the client."""
+"""When a topic's messages in memory take more bytes than this, no more are fetched from the client."""
 
 FETCH_BYTES = 8 * 2**20
-"""Bytes that one answer of a broker may have, beyond its first batch."""
+"""Limit of one answer of a broker, in bytes. Its first batch can be larger."""
 
 OFFSET_TRIES, LOOP_LAG_INTERVAL = 3, 1.0
-"""A new leader can say for a moment that its log ends before what the one before it had already delivered."""
+"""Tries, and seconds between them: for a moment the log of a new leader can be shorter than the old one."""
 
 SHORT_PAUSE = 0.02
-"""Seconds to wait for messages of other topics while one has enough of them here."""
+"""Seconds to wait for messages of other topics while one topic has enough messages in memory."""
 
 
 class ConsumerThread(AIOKafkaConsumerThread):
-    """The thread of a client that finds brokers which have moved."""
+    """The thread of a client that finds brokers again after they have moved."""
 
     def _create_worker_consumer(self, transport: Transport) -> Any:
         client = super()._create_worker_consumer(transport)
@@ -56,10 +56,10 @@ class ConsumerThread(AIOKafkaConsumerThread):
 
 
 class _NothingRead(dict[TP, int | None]):
-    """Faust's note of the offset that it read last, kept empty: Faust drops every message below it.
+    """Replaces Faust's record of the last offset that it read, and stays empty.
 
-    A message that was fetched before a seek can set it after the seek. Then the messages between the
-    committed offset and that one were dropped, and where it was one message, the commit went past it.
+    Faust drops every message below that offset. A message that was fetched before a seek can set it after the
+    seek. Then Faust drops the messages in between, and commits past a single one.
     """
 
     def __getitem__(self, tp: TP) -> int | None:
@@ -70,11 +70,11 @@ class _NothingRead(dict[TP, int | None]):
 
 
 class LosslessConsumer(Consumer):
-    """Delivers nothing that was fetched before the last seek, and commits past none that was not handled.
+    """Delivers no message that was fetched before the last seek, and commits past none that is not handled.
 
-    Faust infers from the messages that reach it which offsets the log lacks, and takes one that it dropped
-    itself for such a one. Here it is known from what the client returns: between two seeks the client skips
-    only what the log lacks.
+    Faust infers gaps in the log from the messages that it receives, so it takes messages that it dropped for
+    gaps. This class learns the gaps from what the client returns: between two seeks the client skips only
+    offsets that the log does not have.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -86,9 +86,9 @@ class LosslessConsumer(Consumer):
         self.fetched: dict[TP, int] = {}
         """The next offset that the client returns of each partition: after the last message."""
         self.done: dict[TP, int] = {}
-        """The offset below which everything is acknowledged or missing in the log: the next to commit."""
+        """All messages below this offset are acknowledged or missing in the log. It is the next to commit."""
         self._lost: dict[TP, int] = {}
-        """Offsets that the log lacks, until the group has others: the next seek can find them there again."""
+        """Committed offsets that the log does not have, until others are committed."""
 
     def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -102,14 +102,14 @@ class LosslessConsumer(Consumer):
                 self._seeks += 1
 
     async def _seek_all(self) -> None:
-        lost = dict(self._lost)  # a commit that ends meanwhile takes from it what is looked up here
+        lost = dict(self._lost)  # a commit that ends meanwhile removes entries that are needed here
         stored = await self.seek_to_committed()
         assigned = self.assignment()
         committed = {
             ensure_TP(tp): offset for tp, offset in stored.items() if offset is not None and offset >= 0
         }
         for tp in self._lost.keys() - assigned:
-            del self._lost[tp]  # whoever has it now may commit anything
+            del self._lost[tp]  # its new owner can commit any offset
         known = {tp for tp, offset in committed.items() if lost.get(tp) == offset}
         for tp in known:
             del committed[tp]
@@ -133,14 +133,14 @@ class LosslessConsumer(Consumer):
                 continue
             self._committed_offset[tp] = offset
             self.fetched[tp] = self.done[tp] = begins[tp] if offset is None else offset
-            if not offset:  # the client has sought the others; of these it takes 0 for none
+            if not offset:  # the client does not seek to 0: it takes 0 for no offset
                 await self._seek_to(tp, self.fetched[tp])
 
     async def _seek_to(self, tp: TP, offset: int) -> None:
         await self.seek(TP(tp.topic, tp.partition), offset)
 
     def _restart_partition(self, tp: TP, expected: int, begin: int, end: int | None) -> None:
-        """Forget what is known of a partition whose log is not the one that was read."""
+        """Read a partition from its beginning, since its log is not the one that was read."""
         missing = "before the log's beginning" if expected < begin else "beyond the log's end"
         log.error(
             "offset.lost",
@@ -157,16 +157,16 @@ class LosslessConsumer(Consumer):
         self._forget(tp, begin)
 
     def _forget(self, tp: TP, begin: int) -> None:
-        """What was read and acknowledged of the log that was; the one that is begins at ``begin``."""
+        """Discard what was read and acknowledged of the old log. The new one begins at ``begin``."""
         self._gap.pop(tp, None)
-        # The next commit makes the beginning the group's offset, also where nothing is read soon.
+        # The next commit sets the group's offset to the beginning, even if no message is read soon.
         self._acked[tp] = [begin - 1]
         self._acked_index.pop(tp, None)
         self._committed_offset[tp] = None
         self.done[tp], self.fetched[tp] = begin - 1, begin
         for message in self.buffered.messages():
             if message.tp == tp:
-                message.acked = True  # of the log that was: it is dealt with, and moves no offset
+                message.acked = True  # a message of the old log: it counts as handled and changes no offset
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         committed: bool = await super()._commit(offsets)
@@ -176,7 +176,7 @@ class LosslessConsumer(Consumer):
         return committed
 
     async def reread_topic(self, topic: str) -> None:
-        """Read a topic from its beginning that was deleted and made anew, whatever is committed for it."""
+        """Read a topic from its beginning, whatever is committed: it was deleted and created again."""
         assigned = [tp for tp in self.assignment() if tp.topic == topic]
         if not assigned:
             return
@@ -189,13 +189,13 @@ class LosslessConsumer(Consumer):
             await self._commit(dict(begins))
             for tp in assigned:
                 await self._seek_to(tp, begins[tp])
-            self._seeks += 1  # whatever is fetched just now is of the other log
+            self._seeks += 1  # a fetch that is going on is of the old log
 
     async def _wait_next_records(self, timeout: float) -> tuple[Mapping[TP, Any] | None, set[TP] | None]:
         seeks = self._seeks
         records, active = await super()._wait_next_records(timeout)
         if records and (seeks != self._seeks or self._seeking.locked()):
-            # Whether they were fetched before the seek or after it is not known: fetch them again.
+            # It is not known whether they were fetched before or after the seek: fetch them again.
             await self.perform_seek()
             return None, active
         for tp, found in (records or {}).items():
@@ -203,12 +203,12 @@ class LosslessConsumer(Consumer):
         return records, active
 
     def _note_fetched(self, tp: TP, offsets: Sequence[int]) -> None:
-        """Note which offsets the log lacks: what the client passed over since its last answer."""
+        """Note the gaps of the log: the offsets that the client skipped since its last answer."""
         expected = self.fetched.get(tp)
         if expected is None or not offsets:
             return
         if offsets[0] < expected:
-            # The client was told that its offset is out of range, and has begun at the beginning.
+            # The broker told the client that its offset is out of range, and it restarted at the beginning.
             self._restart_partition(tp, expected, offsets[0], None)
             expected = offsets[0]
         for offset in offsets:
@@ -218,7 +218,7 @@ class LosslessConsumer(Consumer):
         self.fetched[tp] = expected
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, Any]:
-        """Leave with the client what there is no room for, while other topics go on."""
+        """Fetch only messages of topics that have room in memory."""
         wanted = {tp for tp in active_partitions or () if self.buffered.of(tp.topic) < MAX_BUFFERED_BYTES}
         if not wanted:
             await self.sleep(SHORT_PAUSE)
@@ -233,10 +233,10 @@ class LosslessConsumer(Consumer):
         return message
 
     def _new_offset(self, tp: TP) -> int | None:
-        """The offset to commit: up to where everything is acknowledged, or missing in the log.
+        """Return the offset to commit: all messages below it are acknowledged or missing in the log.
 
-        Faust makes a list of every offset that is missing, and of those there can be billions. It also passes
-        over one message that is neither, and over any number where nothing was committed before.
+        Faust lists every missing offset, and there can be billions. It also commits past a single message
+        that is neither, and past any number of them where no offset was committed before.
         """
         acked, begin = self._acked[tp], self.done.get(tp)
         if not acked or begin is None:
@@ -257,7 +257,7 @@ class LosslessConsumer(Consumer):
 
 
 def end_of_run(begin: int, offsets: Iterable[int], ranges: Iterable[tuple[int, int]]) -> int:
-    """The first offset from ``begin`` on that is in neither ``offsets`` nor ``ranges`` (half-open)."""
+    """Return the first offset from ``begin`` on that is in neither ``offsets`` nor ``ranges`` (half-open)."""
     end = begin
     for first, after in sorted([*((offset, offset + 1) for offset in offsets), *ranges]):
         if first > end:
@@ -267,7 +267,7 @@ def end_of_run(begin: int, offsets: Iterable[int], ranges: Iterable[tuple[int, i
 
 
 class ReconnectingProducer(Producer):
-    """A producer that finds brokers which have moved."""
+    """A producer that finds brokers again after they have moved."""
 
     def _new_producer(self, transactional_id: str | None = None) -> Any:
         producer = super()._new_producer(transactional_id)
@@ -276,7 +276,7 @@ class ReconnectingProducer(Producer):
 
 
 class LosslessTransport(Transport):
-    """The Kafka transport with both."""
+    """The Kafka transport with this consumer and this producer."""
 
     Consumer = LosslessConsumer
     Producer = ReconnectingProducer
@@ -286,25 +286,25 @@ class App(faust.App):
     """A Faust app that consumes through :class:`LosslessTransport`."""
 
     blocked_since: float | None = None
-    """When handling a batch last failed for a while, by :func:`time.monotonic`."""
+    """When a batch last failed because of an outage, by :func:`time.monotonic`."""
 
     blocked_by: str = ""
-    """And why."""
+    """The error of that outage."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.failed_at: dict[str, float] = {}
-        """When handling a batch of each topic last failed for a while, by :func:`time.monotonic`."""
+        """When a batch of each topic last failed because of an outage, by :func:`time.monotonic`."""
         self.message_buffers: dict[str, MessageBuffer] = {}
-        """What the agent of each topic has taken over and not handled yet."""
+        """The messages of each topic that its agent has received and not handled yet."""
         self._steps: Counter[Partition] = Counter()
         self._steps_for_all: Counter[str] = Counter()
 
     def note_progress(self, topic: str) -> None:
-        """Note a step that was done, and need not be done again, of what messages of ``topic`` ask for.
+        """Note a step of the work that messages of ``topic`` ask for. The step need not be repeated.
 
-        It is progress for the partitions whose messages are being handled or wait behind these. A partition
-        that has none there could be read, so it is no progress for that one, unless reading waits for room.
+        It is progress for the partitions whose messages are being handled or wait in the buffer. It is no
+        progress for other partitions, unless they cannot be read because the buffer is full.
         """
         message_buffer = self.message_buffers.get(topic)
         if message_buffer is None or message_buffer.is_full or self._holds_enough_of(topic):
@@ -313,7 +313,7 @@ class App(faust.App):
             self._steps.update(message_buffer.places)
 
     def steps(self, place: Partition) -> int:
-        """How many steps were progress for a partition: also one of many in one message."""
+        """Return how many steps were progress for a partition. One message can need many steps."""
         return self._steps[place] + self._steps_for_all[place[0]]
 
     def _holds_enough_of(self, topic: str) -> bool:
@@ -327,5 +327,5 @@ class App(faust.App):
         return LosslessTransport(self.conf.broker_producer, self)
 
     async def _wait_for_table_recovery_completed(self) -> bool:
-        """Start the services now: there are no tables, and claims need not wait for the group."""
+        """Start the services now: there are no Faust tables, and claims do not need the consumer group."""
         return False

@@ -1,11 +1,11 @@
-"""When a schedule runs. Pure: no clock, no I/O.
+"""Computes when a schedule runs. Pure: no clock, no I/O.
 
-A run at an hour that does not exist takes place at the first minute after it; one at an hour that exists
-twice takes place the first time. Cron expressions that run in every hour (``*``, ``*/1``, ``0-23``) follow
-the time that passes instead, so that "every ten minutes" stays every ten minutes.
+When clocks change: a run at an hour that does not exist takes place at the first minute after it. A run at an
+hour that exists twice takes place the first time. Cron expressions that run in every hour (``*``, ``*/1``,
+``0-23``) follow elapsed time instead, so that "every ten minutes" stays every ten minutes.
 
-Days follow Debian's cron: day of the month and day of the week must both fit if one of them begins with
-``*``, else one of the two.
+Days follow Debian's cron: if the day of the month or the day of the week begins with ``*``, both must match,
+else one of them.
 """
 
 import re
@@ -26,15 +26,15 @@ DAILY, WEEKLY, MONTHLY = "daily", "weekly", "monthly"
 PERIODS = (DAILY, WEEKLY, MONTHLY)
 
 DAYS: dict[str, range] = {WEEKLY: range(7), MONTHLY: range(1, 32)}
-"""What ``day`` may be: a weekday from 0 (Monday), or a day of the month, 31 being the last of each."""
+"""Allowed values of ``day``: a weekday from 0 (Monday), or a day of the month, where 31 is the last day."""
 
 _SOME_DAY = datetime(2026, 1, 1)
-"""To try an expression on; there is no field for the year."""
+"""Expressions are checked on this day. They have no field for the year."""
 
 EVERY_HOUR = set(range(24))
 
 LOOK_BACK = timedelta(days=9 * 366)
-"""Longer than any calendar pauses: the 29th of February may be eight years away."""
+"""Longer than the longest pause between two runs: the 29th of February can be eight years away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +50,17 @@ class Calendar:
     def of(
         cls, schedule: str, *, timezone: str = "UTC", time_of_day: str | None = None, day: int | None = None
     ) -> Self:
-        """The calendar that is described.
+        """Return the calendar with these values.
 
         Raises:
-            Rejected: it makes no sense; the text names the field.
+            Rejected: a value is not valid. The text names the field.
         """
         zone = _zone(timezone)
         if schedule in PERIODS:
             return cls(schedule, zone, _time(time_of_day or "00:00"), _day(schedule, day))
         for field, value in (("time_of_day", time_of_day), ("day", day)):
             if value is not None:
-                raise Rejected("a cron expression says this itself; leave it out", field=field)
+                raise Rejected("a cron expression contains this; leave the field out", field=field)
         calendar = cls(_cron(schedule), zone)
         if next(calendar.after(_SOME_DAY.replace(tzinfo=UTC)), None) is None:
             raise Rejected(f"{schedule!r} is never due", code="bad_schedule", field="schedule")
@@ -72,7 +72,7 @@ class Calendar:
         return self.schedule not in PERIODS
 
     def after(self, moment: datetime) -> Iterator[datetime]:
-        """Every run later than ``moment``, in UTC, in their order."""
+        """Yield every run later than ``moment``, in UTC, in order."""
         last = moment
         for run in self._cron_runs(moment) if self.is_cron else self._period_runs(moment):
             if run > last:
@@ -80,15 +80,15 @@ class Calendar:
                 last = run
 
     def next_run(self, moment: datetime) -> datetime:
-        """The first run later than ``moment``, in UTC."""
+        """Return the first run later than ``moment``, in UTC."""
         return next(self.after(moment))
 
     def upcoming(self, moment: datetime, count: int) -> list[datetime]:
-        """The next ``count`` runs."""
+        """Return the next ``count`` runs."""
         return list(islice(self.after(moment), count))
 
     def latest(self, after: datetime, until: datetime, count: int = 1) -> list[datetime]:
-        """The last ``count`` runs in ``(after, until]``, oldest first, however many there are before."""
+        """Return the last ``count`` runs in ``(after, until]``, oldest first."""
         span = timedelta(hours=1)
         while True:
             start = max(after, until - span)
@@ -98,12 +98,12 @@ class Calendar:
             span *= 8
 
     def previous(self, run: datetime) -> datetime | None:
-        """The last run before ``run``."""
+        """Return the last run before ``run``."""
         found = self.latest(run - LOOK_BACK, run - timedelta(microseconds=1))
         return found[0] if found else None
 
     def day_of(self, run: datetime) -> date:
-        """The local day that ``run`` was meant for, also where a gap moved it into the next one."""
+        """Return the local day of ``run``, even if a change of clocks moved the run into the next day."""
         shown = wall_of(run, self.zone).date()
         return next((day for day in (shown, shown - DAY) if self._run_of(day) == run), shown)
 
@@ -116,7 +116,7 @@ class Calendar:
                 yield self._run_of(day)
 
     def _days(self, day: date) -> Iterator[date]:
-        """Days of runs from ``day`` on; those of months from the beginning of its month."""
+        """Yield the days of runs from ``day`` on. Monthly runs begin with the month of ``day``."""
         if self.schedule == MONTHLY:
             while True:
                 length = monthrange(day.year, day.month)[1]
@@ -141,7 +141,8 @@ class Calendar:
 
 
 def _zone(name: str) -> ZoneInfo:
-    # Not only whether it can be opened: a name is also a path, and "localtime" is this machine's.
+    # A name is also a path, and "localtime" is the zone of this machine, so it is compared with the known
+    # names.
     if name not in _zones():
         raise Rejected(
             f"there is no time zone {name!r:.100}; names are such as Europe/Berlin, America/New_York or UTC",
@@ -174,7 +175,7 @@ def _day(schedule: str, day: int | None) -> int | None:
     allowed = DAYS.get(schedule)
     if allowed is None:
         if day is not None:
-            raise Rejected("every day has a run; leave it out", code="bad_day", field="day")
+            raise Rejected("a daily schedule has no day; leave the field out", code="bad_day", field="day")
         return None
     if day is None:
         return allowed.start

@@ -25,10 +25,14 @@ EVERYBODY = "*"
 
 @dataclass(frozen=True, slots=True)
 class AllRowsPermission:
-    """The rule for scope ``all``: its owner showed the role not long ago, and the operators allow it.
+    """Decides whether a schedule can export the rows of all users (scope ``all``).
 
-    ``users`` are those whose schedules may take every row. There is no token when a run is due, so what a
-    token once allowed holds for ``grant`` at most, and not even so long for a user who is taken off the list.
+    There is no token when a run is due. So the permission of a token holds for some time, and only for users
+    whom the operators have listed.
+
+    Attributes:
+        users: the users whose schedules can export all rows, or ``*``.
+        grant: how long the permission of a token holds.
     """
 
     users: Collection[str]
@@ -36,28 +40,29 @@ class AllRowsPermission:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """The rule as the settings want it."""
+        """Return the rule that the settings describe."""
         names = filter(None, map(str.strip, settings.schedule_all_users.split(",")))
         return cls(frozenset(names), timedelta(days=settings.schedule_grant_days))
 
     def allows(self, user_id: str) -> bool:
-        """Whether the operators let this user's schedules take every row."""
+        """Return whether the operators allow this user's schedules to export all rows."""
         return EVERYBODY in self.users or user_id in self.users
 
     def refusal(self, schedule: Row[Any], now: datetime) -> Rejected | None:
-        """Why a run of ``schedule`` at ``now`` must not take its rows; ``None`` if it may."""
+        """Return why a run of ``schedule`` at ``now`` cannot export its rows, or ``None`` if it can."""
         if schedule.scope != "all":
             return None
         if not self.allows(schedule.user_id):
             return Rejected(
-                "schedules of this user may not take every row any more",
+                "schedules of this user cannot export the rows of all users any more; operators: "
+                "EXPORTER_SCHEDULE_ALL_USERS",
                 code="scope_not_allowed",
                 field="scope",
             )
         if schedule.all_rows_until is None or schedule.all_rows_until <= now:
             return Rejected(
-                f"the leave to take every row has lapsed after {self.grant.days} days; its owner renews it "
-                "by resuming the schedule with a token that has the role exports:all",
+                f"the permission to export the rows of all users expired after {self.grant.days} days; the "
+                "owner renews it by resuming the schedule with a token that has the role exports:all",
                 code="grant_lapsed",
                 field="scope",
             )
@@ -101,10 +106,10 @@ class RunRequest:
 
 
 def calendar_of(schedule: Row[Any]) -> Calendar:
-    """When ``schedule`` runs.
+    """Return the calendar of ``schedule``.
 
     Raises:
-        Rejected: what is stored makes no sense any more, such as a zone that has been renamed.
+        Rejected: the stored values are not valid any more, such as a time zone that was renamed.
     """
     return _calendar(schedule.schedule, schedule.timezone, schedule.time_of_day, schedule.day)
 
@@ -115,21 +120,21 @@ def _calendar(schedule: str, timezone: str, time_of_day: str | None, day: int | 
 
 
 def job_id_of(schedule_id: UUID, run_at: datetime) -> UUID:
-    """The same run is always the same job."""
+    """Return the id of a run's job: the same run is always the same job."""
     return uuid5(schedule_id, run_at.isoformat())
 
 
 def start_delay(schedule_id: UUID, jitter: float) -> timedelta:
-    """Where in the jitter window (seconds) this schedule's runs start: always at the same place."""
+    """Return the delay of this schedule's runs, between 0 and ``jitter`` seconds: always the same one."""
     return timedelta(seconds=jitter * (schedule_id.int % 10_007) / 10_007)
 
 
 def run_request(
     schedule: Row[Any], run: Run, dataset: Dataset | None, zone: ZoneInfo, *, job_id: UUID | None = None
 ) -> RunRequest:
-    """The job of ``run``: the window and relative values put as the moments that they stand for.
+    """Return the request of ``run``, with its window and relative dates replaced by absolute times.
 
-    Without a dataset the run can only fail, and its window, which is on record, is the next one's again.
+    Without a dataset the run can only fail. Its window is on record, so the next run exports it.
     """
     kinds = {name: Kind(kind) for name, kind in (schedule.column_kinds or {}).items()}
     filters = resolve_filters(schedule.filters or {}, kinds, run.at, zone)
@@ -142,7 +147,7 @@ def run_request(
 
 
 def unplanned_run_request(schedule: Row[Any]) -> RunRequest:
-    """The job of a run that is due and cannot be planned: as what is stored has it, without a window."""
+    """Return the request of a run that cannot be planned: with the stored values, and without a window."""
     return _run_request(schedule, schedule.next_run, filters=schedule.filters)
 
 
@@ -167,18 +172,18 @@ def _run_request(
 
 
 def missing_time_column(run: Run, dataset: Dataset | None) -> Rejected | None:
-    """Why the window of ``run`` cannot be kept to; ``None`` if it can."""
+    """Return why the rows cannot be limited to the window of ``run``, or ``None`` if they can."""
     if run.window is None or dataset is None or dataset.time is not None:
         return None
     return Rejected(
-        f"dataset {dataset.name!r} has no time column any more that a window could limit",
+        f"dataset {dataset.name!r} has no time column any more, which a window needs",
         code="no_time_column",
         field="window",
     )
 
 
 def planning_error(error: Exception) -> Rejected:
-    """What the owner of a schedule that cannot be planned is told."""
+    """Return the error for the owner of a schedule that cannot be planned."""
     if isinstance(error, Rejected):
         return error
     return Rejected(
@@ -187,7 +192,7 @@ def planning_error(error: Exception) -> Rejected:
 
 
 def window_record(window: Window, column: str | None, zone: ZoneInfo) -> dict[str, Any]:
-    """The window for people and for manifests: in the schedule's zone."""
+    """Return the window as the job's row and the manifest keep it: in the schedule's time zone."""
     return {
         "column": column,
         "from": window.start.astimezone(zone).isoformat(),

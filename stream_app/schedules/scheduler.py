@@ -1,4 +1,4 @@
-"""Turns the schedules that are due into jobs: each run exactly once, whoever does it and however often."""
+"""Starts the runs of schedules that are due: each run exactly once, however many workers try it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -36,10 +36,10 @@ from streaming_exporter.events import Event, EventType, LifecycleData, lifecycle
 log = structlog.get_logger(__name__)
 
 PLANNING = ThreadPoolExecutor(1, thread_name_prefix="planning")
-"""Planning is done in a transaction: it must not wait for a thread that something else holds."""
+"""Planning has a thread of its own: it must not wait while other work holds all threads."""
 
 BATCH = 500
-"""Schedules that one transaction takes."""
+"""How many schedules one transaction handles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,10 @@ class Scheduler:
     datasets: Mapping[str, Dataset]
     settings: Settings
     note_progress: Callable[[], None] = lambda: None
-    """Told of each batch that was committed: thousands of schedules can be due at one tick."""
+    """Called after each batch that was committed: thousands of schedules can be due at one tick."""
 
     async def now(self) -> datetime:
-        """The time by the clock that decides, the state database's.
+        """Return the time by the state database's clock, by which runs are due.
 
         Raises:
             Retryable: the database is away.
@@ -64,10 +64,10 @@ class Scheduler:
         return await self.schedules.now()
 
     async def run_due(self, until: datetime) -> int:
-        """Start everything that is due at ``until``; returns how many runs that were.
+        """Start all runs that are due at ``until``; return how many.
 
         Raises:
-            Retryable: the database or Kafka is away; what was committed stays, the rest is still due.
+            Retryable: the database or Kafka is away. Committed runs stay, the others are still due.
         """
         started = 0
         while True:
@@ -81,12 +81,14 @@ class Scheduler:
                 return started
 
     async def _run_batch(self, due: Sequence[Row[Any]], until: datetime) -> tuple[int, int]:
-        """Plan, then insert jobs and advance schedules in one transaction, then let the jobs be claimed.
+        """Plan runs, insert their jobs and advance the schedules in one transaction, then admit the jobs.
 
-        Nothing is locked while it is planned, which for hundreds takes a while, or while Kafka is waited for:
-        a schedule that was changed meanwhile stays due. A job that was inserted and not let go on is
-        admitted by way of its request, which the relay publishes. Returns how many schedules were advanced,
-        and how many runs started.
+        No row is locked during planning, which takes long for hundreds of schedules, or while it waits for
+        Kafka. A schedule that was changed meanwhile stays due. A job that was inserted and could not be
+        admitted here is admitted by its request, which the outbox relay publishes.
+
+        Returns:
+            How many schedules were handled, and how many runs started.
         """
         gaps = await self.schedules.gaps([row.id for row in due], self.settings.schedule_catch_up_limit)
         planned = await asyncio.get_running_loop().run_in_executor(PLANNING, self._plan_all, due, gaps, until)
@@ -95,7 +97,8 @@ class Scheduler:
             planned = [item for item in planned if item.schedule_id in kept]
             for item in planned:
                 if item.error is not None:
-                    # It would stay due for ever: it is put aside, and its owner is told why by a failed run.
+                    # Else it would stay due for ever: it is paused, and a failed run tells its owner the
+                    # reason.
                     reason = str(planning_error(item.error))
                     log.warning(
                         "schedule.paused",
@@ -120,18 +123,18 @@ class Scheduler:
     def _plan_all(
         self, due: Sequence[Row[Any]], gaps: Mapping[UUID, Sequence[Row[Any]]], until: datetime
     ) -> list["PlannedSchedule"]:
-        """What is to become of each schedule; one that cannot be planned holds up no other."""
+        """Plan each schedule. A schedule that cannot be planned does not delay the others."""
         found = []
         for schedule in due:
             try:
                 found.append(self._plan(schedule, gaps.get(schedule.id, ()), until))
-            except Exception as error:  # whatever it is, the other schedules are not to wait for it
+            except Exception as error:  # the other schedules must not wait for this one
                 jobs = self._failed_run(schedule, planning_error(error))
                 found.append(PlannedSchedule(schedule.id, jobs, error=error))
         return found
 
     def _plan(self, schedule: Row[Any], gaps: Sequence[Row[Any]], until: datetime) -> "PlannedSchedule":
-        """The jobs of a schedule that is due, and what becomes of its own row."""
+        """Return the jobs of a schedule that is due, and the new values of its row."""
         calendar = calendar_of(schedule)
         windowing = Windowing(schedule.window)
         found = plan(
@@ -238,5 +241,5 @@ def _trace_attributes(job: NewJob) -> tracing.Attributes:
 
 
 def paused_values(reason: str, at: datetime) -> dict[str, Any]:
-    """Values of a schedule that is paused by the service."""
+    """Return the values of a schedule that the service pauses."""
     return {"active": False, "next_run": None, "paused_at": at, "paused_reason": reason}

@@ -1,4 +1,4 @@
-"""The schedules' table: who is due, what is next, and what their owners change.
+"""Reads and writes the table of schedules.
 
 Every method raises :class:`~streaming_exporter.errors.Retryable` while the database cannot be reached.
 """
@@ -57,22 +57,22 @@ _GAPS = text(
 _CLOSE_GAPS = text("DELETE FROM schedule_gaps WHERE id = ANY (CAST(:ids AS uuid[])) RETURNING id")
 
 Position = tuple[datetime, UUID]
-"""Created at, id: where a page ends."""
+"""Where a page ends: created at, and id."""
 
 
 class ScheduleStore:
-    """All statements about ``scheduled_exports``; its rows have the attributes of ``ScheduledExport``."""
+    """The statements on ``scheduled_exports``. Rows have the attributes of :class:`ScheduledExport`."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._autocommit = autocommitting(engine)
 
     def transaction(self, script: str = "") -> AbstractAsyncContextManager[AsyncConnection]:
-        """A transaction with its limits, which may begin with a script: see :func:`database.transaction`."""
+        """Open a transaction, which can begin with a script: see :func:`stream_app.db.engine.transaction`."""
         return transaction(self._autocommit, script)
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[AsyncConnection]:
-        """A connection whose every statement is a transaction of its own."""
+        """Open a connection whose every statement is a transaction of its own."""
         with outages_are_retryable():
             async with self._autocommit.connect() as connection:
                 yield connection
@@ -85,10 +85,10 @@ class ScheduleStore:
             return (await connection.execute(select(func.now()))).scalar_one()
 
     async def due(self, until: datetime, limit: int) -> Sequence[Row[Any]]:
-        """Up to ``limit`` schedules that are due, the longest due first; what others hold is skipped.
+        """Return up to ``limit`` schedules that are due, the longest due first. Locked schedules are skipped.
 
-        Nothing stays locked. Each row has besides the schedule's columns its ``version``, for
-        :meth:`lock_unchanged`, and ``now`` by the database's clock.
+        No row stays locked. Each row has the schedule's columns, its ``version`` for :meth:`lock_unchanged`,
+        and ``now``, the time by the database's clock.
         """
         statement = (
             select(SCHEDULES, VERSION.label("version"), func.now().label("now"))
@@ -101,12 +101,12 @@ class ScheduleStore:
             return (await connection.execute(statement)).all()
 
     async def lock_unchanged(self, connection: AsyncConnection, rows: Sequence[Row[Any]]) -> set[UUID]:
-        """Lock those of ``rows`` that nobody has changed, holds or removed since; returns their ids."""
+        """Lock those of ``rows`` that were not changed, locked or removed since; return their ids."""
         versions = {"ids": [row.id for row in rows], "versions": [row.version for row in rows]}
         return set((await connection.scalars(_LOCK_UNCHANGED, versions)).all())
 
     async def gaps(self, ids: Sequence[UUID], limit: int) -> dict[UUID, list[Row[Any]]]:
-        """Up to ``limit`` windows of each schedule that are in no file, the oldest first."""
+        """Return up to ``limit`` gaps of each schedule, the oldest first."""
         found: dict[UUID, list[Row[Any]]] = {}
         async with self.statement() as connection:
             for row in await connection.execute(_GAPS, {"ids": list(ids), "limit": limit}):
@@ -114,7 +114,7 @@ class ScheduleStore:
         return found
 
     async def close_gaps(self, connection: AsyncConnection, ids: Sequence[UUID]) -> set[UUID]:
-        """Remove gaps for which there are runs now; returns those that were still there."""
+        """Remove gaps for which runs were planned; return the ids of those that still existed."""
         if not ids:
             return set()
         return set((await connection.scalars(_CLOSE_GAPS, {"ids": list(ids)})).all())
@@ -126,7 +126,7 @@ class ScheduleStore:
     # --- owners --------------------------------------------------------------------------------
 
     async def create(self, values: dict[str, Any], *, limit: int | None = None) -> Row[Any] | None:
-        """Insert a schedule; returns its row, or ``None`` if its user has ``limit`` schedules already."""
+        """Insert a schedule; return its row, or ``None`` if its user already has ``limit`` schedules."""
         async with self.transaction(submit_lock(values["user_id"])) as connection:
             if limit is not None and await self._count(connection, values["user_id"]) >= limit:
                 return None
@@ -136,26 +136,26 @@ class ScheduleStore:
             return row
 
     async def get(self, schedule_id: UUID, *, user_id: str | None) -> Row[Any] | None:
-        """The schedule, or ``None`` if there is none or it is not ``user_id``'s."""
+        """Return the schedule, or ``None`` if there is none, or it belongs to another user."""
         async with self.statement() as connection:
             return await self._find(connection, select(SCHEDULES), schedule_id, user_id)
 
     async def lock(
         self, connection: AsyncConnection, schedule_id: UUID, *, user_id: str | None
     ) -> Row[Any] | None:
-        """The schedule as :meth:`get` finds it, and nobody else changes it before the transaction ends."""
+        """Return the schedule as :meth:`get` does, locked until the transaction ends."""
         return await self._find(connection, select(SCHEDULES).with_for_update(), schedule_id, user_id)
 
     async def update(
         self, connection: AsyncConnection, schedule_id: UUID, values: dict[str, Any]
     ) -> Row[Any]:
-        """Change a schedule that is locked; returns its row."""
+        """Change a schedule that is locked; return its row."""
         statement = update(ScheduledExport).where(ScheduledExport.id == schedule_id).values(values)
         row: Row[Any] = (await connection.execute(statement.returning(SCHEDULES))).one()
         return row
 
     async def revoke_all_rows(self, schedule_id: UUID, *, user_id: str) -> bool:
-        """Take from ``user_id``'s schedule the leave to take every row; returns whether it had it."""
+        """Revoke the permission of ``user_id``'s schedule to export all rows; return whether it had it."""
         statement = (
             update(ScheduledExport)
             .where(
@@ -170,7 +170,7 @@ class ScheduleStore:
             return found.one_or_none() is not None
 
     async def delete(self, schedule_id: UUID, *, user_id: str | None) -> bool:
-        """Remove the schedule; its jobs stay. Returns whether it was there and ``user_id``'s."""
+        """Remove the schedule; its jobs stay. Return whether it existed and belonged to ``user_id``."""
         statement = delete(ScheduledExport).where(ScheduledExport.id == schedule_id)
         if user_id is not None:
             statement = statement.where(ScheduledExport.user_id == user_id)
@@ -184,7 +184,7 @@ class ScheduleStore:
     async def list_newest(
         self, user_id: str | None, *, active: bool | None = None, before: Position | None = None, limit: int
     ) -> Sequence[Row[Any]]:
-        """Up to ``limit`` of the user's (or everybody's) schedules, newest first, older than ``before``."""
+        """Return up to ``limit`` schedules of the user (``None``: of all users), newest first."""
         statement = select(SCHEDULES)
         if user_id is not None:
             statement = statement.where(ScheduledExport.user_id == user_id)
@@ -195,7 +195,7 @@ class ScheduleStore:
     async def runs(
         self, schedule_id: UUID, *, before: Position | None = None, limit: int
     ) -> Sequence[Row[Any]]:
-        """Up to ``limit`` of the schedule's jobs, newest first: rows with the attributes of ``ExportJob``."""
+        """Return up to ``limit`` jobs of the schedule, newest first, as rows of ``ExportJob``."""
         statement = select(ExportJob.__table__).where(ExportJob.schedule_id == schedule_id)
         return await self._page(statement, ExportJob, before, limit)
 

@@ -141,7 +141,7 @@ async def test_who_gets_no_token_stays_outside(oauth: dict[str, str], changed: d
     async with Publisher(nobody, timeout=3) as publisher:
         with pytest.raises(PublishError):
             await publisher.check()
-    brokers = Brokers(nobody, client_id="t", patience=3)
+    brokers = Brokers(nobody, client_id="t", timeout=3)
     with pytest.raises(Outage) as caught:
         await brokers.ends([("x", 0)])
     assert "never repeat" not in str(caught.value)
