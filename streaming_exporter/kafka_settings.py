@@ -96,6 +96,10 @@ class KafkaSettings(BaseModel):
             variable = f"{PREFIX}{name.upper()}"
             is_secret = "SecretStr" in repr(field.annotation)
             if is_secret and variable + FROM_FILE in found:
+                if variable in found:
+                    raise BadSettings(
+                        f"{variable} and {variable}{FROM_FILE} are both set; allowed: one of them"
+                    )
                 values[name] = _secret_in(variable + FROM_FILE, found[variable + FROM_FILE])
             elif variable in found:
                 values[name] = found[variable].strip("\r\n" if is_secret else None)
@@ -146,14 +150,17 @@ def _secret_in(variable: str, path: str) -> FileSecret:
     """The secret in the file at ``path``.
 
     Raises:
-        BadSettings: the file cannot be read.
+        BadSettings: the file is empty or cannot be read.
     """
     try:
-        return FileSecret(Path(path.strip()))
+        secret = FileSecret(Path(path.strip()))
     except (OSError, UnicodeDecodeError) as error:
         raise BadSettings(
             f"{variable}: {path!r} cannot be read ({error}); allowed: the path of a file"
         ) from error
+    if not secret.get_secret_value().strip():
+        raise BadSettings(f"{variable}: {path!r} is empty; allowed: a file that holds the secret")
+    return secret
 
 
 def _line(problem: ErrorDetails) -> str:

@@ -50,6 +50,12 @@ def test_a_secret_comes_from_its_file_and_is_read_again_when_it_changes(tmp_path
     variables["EXPORTER_KAFKA_SASL_PASSWORD_FILE"] = str(tmp_path / "nowhere")
     with pytest.raises(BadSettings, match=r"EXPORTER_KAFKA_SASL_PASSWORD_FILE: .*nowhere' cannot be read"):
         KafkaSettings.from_environment(variables)
+    (tmp_path / "empty").write_text("\n")
+    variables["EXPORTER_KAFKA_SASL_PASSWORD_FILE"] = str(tmp_path / "empty")
+    with pytest.raises(BadSettings, match=r"EXPORTER_KAFKA_SASL_PASSWORD_FILE: .*empty' is empty"):
+        KafkaSettings.from_environment(variables)
+    with pytest.raises(BadSettings, match=r"_PASSWORD and EXPORTER_KAFKA_SASL_PASSWORD_FILE are both set"):
+        KafkaSettings.from_environment(SASL | variables)
 
 
 @pytest.mark.parametrize(
