@@ -1,1 +1,1 @@
-"""``exporter doctor``: do the database, the topics and the bucket fit together. Changes nothing."""
+"""``exporter doctor``: it checks settings, databases, topics, bucket and clocks, and changes nothing."""

@@ -1,1 +1,1 @@
-"""One export: rows in, file out."""
+"""The export engine: it reads rows from PostgreSQL and writes them to a file in the object store."""

@@ -11,7 +11,7 @@ _NUMERIC = re.compile(r"numeric\((\d+),(-?\d+)\)")
 
 
 class Kind(StrEnum):
-    """Families of PostgreSQL types that are rendered alike; ``OTHER`` is rendered as its text."""
+    """Groups of PostgreSQL types that are rendered in the same way. ``OTHER`` is rendered as text."""
 
     BOOLEAN = "boolean"
     INTEGER = "integer"

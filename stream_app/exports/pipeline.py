@@ -1,4 +1,4 @@
-"""One export: rows in, file out.
+"""The pipeline of one export: from the rows of PostgreSQL to a file in the object store.
 
 ::
 

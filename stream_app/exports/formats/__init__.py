@@ -1,1 +1,1 @@
-"""How a file is written: one file for each format, plus a registry."""
+"""The file formats: one module or package for each format, and a registry."""

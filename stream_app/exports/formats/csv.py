@@ -203,7 +203,7 @@ database's sessions could write it into the data.
 
 
 class CsvFormat(Format):
-    """``csv``."""
+    """The format ``csv``."""
 
     name = "csv"
     extension = "csv"

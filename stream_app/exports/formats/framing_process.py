@@ -97,7 +97,7 @@ class _Child:
             bufsize=0,
             pipesize=PIPE_BYTES,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(_search_path())},
-            process_group=0,  # an interrupt from the keyboard is for the parent to handle
+            process_group=0,  # only the parent handles an interrupt from the keyboard
         )
         pipes = (self._process.stdin, self._process.stdout)
         self._to, self._from = (cast(IO[bytes], pipe).fileno() for pipe in pipes)

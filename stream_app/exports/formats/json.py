@@ -21,7 +21,7 @@ from streaming_exporter.events import Options
 
 
 class NdjsonFormat(Format):
-    """``ndjson``."""
+    """The format ``ndjson``."""
 
     name = "ndjson"
     extension = "ndjson"
@@ -45,7 +45,7 @@ class NdjsonFormat(Format):
 
 
 class JsonFormat(NdjsonFormat):
-    """``json``."""
+    """The format ``json``."""
 
     name = "json"
     extension = "json"

@@ -55,7 +55,7 @@ def json_sql(value: str, kind: DataType, depth: int = 1) -> str:
             for name, part in kind.fields
         )
         return (
-            f"CASE WHEN {value} IS DISTINCT FROM NULL"  # IS NOT NULL would ask for every field
+            f"CASE WHEN {value} IS DISTINCT FROM NULL"  # IS NOT NULL would test each field
             f" THEN (SELECT row_to_json(f{depth}) FROM (SELECT {fields}) AS f{depth}) END"
         )
     render = _JSON.get(kind.name)
@@ -105,10 +105,10 @@ _JSON_BY_CAST = {"hstore"}
 _Render = Callable[[str, DataType], str]
 
 _TEXTS: dict[str, _Render] = {
-    "bpchar": lambda value, _: f"({value})::text",  # unlike its output, without the padding
+    "bpchar": lambda value, _: f"({value})::text",  # the cast removes the padding
     "bytea": lambda value, _: f"translate(encode({value}, 'base64'), E'\\n', '')",
     "hstore": lambda value, _: f"({value})::json::text",
-    "inet": lambda value, _: f"abbrev({value})",  # its cast to text alone appends /32
+    "inet": lambda value, _: f"abbrev({value})",  # a cast to text would append /32
     "money": lambda value, _: f"({value})::numeric::text",
     "timestamp": lambda value, _: f"btrim(to_json({value})::text, '\"')",
     "timestamptz": lambda value, _: f"btrim(to_json({value})::text, '\"')",
@@ -130,7 +130,7 @@ def _name(value: str, kind: DataType) -> str:
     identity = (
         f"(pg_identify_object('pg_catalog.{_OBJECTS[kind.name]}'::regclass, ({value})::oid, 0)).identity"
     )
-    if kind.name in ("regoper", "regproc"):  # their names have no arguments
+    if kind.name in ("regoper", "regproc"):  # names of these types have no arguments
         identity = f"regexp_replace({identity}, '\\([^()]*\\)$', '')"
     return (
         f"CASE ({value})::oid WHEN 0 THEN '-' ELSE coalesce("

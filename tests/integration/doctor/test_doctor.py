@@ -36,7 +36,7 @@ NO_WORKER = "kafka workers"
 
 @dataclass(frozen=True)
 class Report:
-    """What one examination found."""
+    """The findings of one run of the doctor."""
 
     findings: list[Finding]
 
@@ -163,7 +163,7 @@ async def insert(database: asyncpg.Connection, **values: Any) -> UUID:
 async def test_in_order(
     stack: Stack, examine: Examine, own: Settings, variables: dict[str, str], database: asyncpg.Connection
 ) -> None:
-    """After an export, whose file is where its record says; as a table too."""
+    """After an export, whose file exists. Also printed as a table."""
     worker = await asyncio.to_thread(stack.start_worker, settings=variables)
     try:
         wanted = ExportRequest(user_id="d", export_type="ledger", format="csv", scope="all")
@@ -210,7 +210,7 @@ async def test_a_job_in_trouble(
 async def test_files_without_jobs(
     examine: Examine, bucket: ObjectStore, own: Settings, database: asyncpg.Connection
 ) -> None:
-    """One that belongs to nobody, what a lost attempt left, and an upload that nobody ended."""
+    """A file without a job, a file of a lost attempt, and an open upload."""
     job = await insert(database, status="failed", attempt=2)
     keys = [object_key(uuid4(), 1, "f"), object_key(job, 1, "f")]
     for key in keys:

@@ -28,7 +28,7 @@ from streaming_exporter.events import ExportRequest
 
 @dataclass(frozen=True)
 class Exported:
-    """A finished file, as whoever follows its link gets it."""
+    """A finished file, as users download it by its link."""
 
     content: bytes
     data: ExportResult

@@ -189,7 +189,7 @@ async def test_three_hundred_columns(
 
 @pytest.mark.parametrize("dataset", sorted(DATASETS))
 async def test_datasets(export: Export, database: asyncpg.Connection, name: str, dataset: str) -> None:
-    """Value by value what the database says, for everything that is exportable without configuration."""
+    """Each value equals the one of the database, for all tables that need no configuration."""
     described, reading = DATASETS[dataset], READINGS[name]
     exported = await export("", name, dataset=described, options=reading.options or {})
     expected = await database.fetch(f"SELECT * FROM {described.table} ORDER BY {described.time}, id")

@@ -171,7 +171,7 @@ def test_a_part_that_fails_slowly_ends_the_upload_soon(
 def test_an_upload_that_ends_unheard_leaves_no_object(
     storage: ObjectStore, settings: Settings, key: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The store has it, but no answer comes any more; and what an abort says then must not hide that."""
+    """The store has the object, but its answer is lost. An error of the abort must not hide that."""
     store = ObjectStore(settings)
     execute = Minio._execute
 

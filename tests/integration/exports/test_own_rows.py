@@ -111,7 +111,7 @@ SPELLINGS = [
 async def owners(
     database: asyncpg.Connection, schema: str, source: Source
 ) -> tuple[dict[str, SourceTable], dict[str, list[tuple[int, str]]]]:
-    """A table for each type, and what PostgreSQL says that its owners are as text."""
+    """A table for each type, and the texts that PostgreSQL writes for its owners."""
     await database.execute(
         "CREATE EXTENSION IF NOT EXISTS citext SCHEMA public; CREATE TYPE mood AS ENUM ('ok', 'Bad');"
         "CREATE DOMAIN small AS integer CHECK (VALUE < 100);"

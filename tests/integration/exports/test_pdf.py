@@ -127,7 +127,7 @@ class Gone(ObjectStore):
 async def test_a_store_that_fails_leaves_no_process(
     exporter_of: Callable[..., Exporter], settings: Settings, database: asyncpg.Connection, schema: str
 ) -> None:
-    """Not even as long as somebody looks at the error, which refers to it."""
+    """Not even while the error, which refers to the generator, is handled."""
     await database.execute("CREATE TABLE t AS SELECT repeat('x', 500) AS a FROM generate_series(1, 2000)")
     end_idle()
     exporter = exporter_of(Dataset(name="things", table=f"{schema}.t"), storage=Gone(settings))

@@ -145,7 +145,7 @@ def test_every_pinned_setting_is_tried() -> None:
 
 
 async def test_every_setting_of_the_server_was_looked_at(database: asyncpg.Connection) -> None:
-    """P3: a setting that a role can have, and that nobody has judged, fails here."""
+    """P3: the test fails for a setting of a role that is neither pinned nor listed as harmless."""
     names = await database.fetchval(
         "SELECT array_agg(name::text) FROM pg_settings WHERE context IN ('user', 'superuser')"
     )
@@ -154,7 +154,7 @@ async def test_every_setting_of_the_server_was_looked_at(database: asyncpg.Conne
 
 
 async def test_a_transaction_leaves_nothing_behind(source: Source) -> None:
-    """P1: what an export sets ends with it, for a pooler gives the session to somebody else."""
+    """P1: the settings of an export end with it, because a pooler gives its session to other clients."""
     show = "SELECT string_agg(name || '=' || setting, ', ') FROM pg_settings WHERE source = 'session'"
     async with source.snapshot("exporter x") as snapshot:
         connection = snapshot.connection

@@ -110,7 +110,7 @@ async def test_a_standby_that_is_behind(
         assert (await export(as_of))[0] == 1
         await below.execute("SELECT pg_wal_replay_resume()")
         await _replayed(below, 2)
-        await above.execute("INSERT INTO t VALUES (3)")  # a later commit says how far it has come
+        await above.execute("INSERT INTO t VALUES (3)")  # a later commit shows how far the standby is
         await _replayed(below, 3)
         rows, as_of = await export(committed)
         assert rows == 3

@@ -214,7 +214,7 @@ def test_a_completion_that_failed_leaves_nothing(behind: Open, proxy: Proxy, sto
 
 
 def test_a_cancelled_export_does_not_wait_for_the_store(behind: Open, proxy: Proxy) -> None:
-    """R17: repeating is ended by whoever does not need the file any more."""
+    """R17: calls are not repeated after the export was stopped."""
     proxy.rule = lambda request: (503, "SlowDown") if request.call == "put" else None
     stopped = threading.Event()
     threading.Timer(0.5, stopped.set).start()

@@ -1,4 +1,4 @@
-"""The table changes, or hides rows: an export follows, or says so."""
+"""Exports of tables that change or hide rows."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -124,7 +124,7 @@ async def test_a_file_from_which_a_policy_keeps_rows(
     dataset: Dataset,
     exporter_of: Callable[..., Exporter],
 ) -> None:
-    """P8: fewer rows than there are, with a warning that says why."""
+    """P8: the file has fewer rows than the table, and a warning with the reason."""
     sql, filtered = POLICIES[policy]
     role = f"filtered_{uuid4().hex[:8]}"
     await database.execute(f"CREATE ROLE {role}; GRANT USAGE, CREATE ON SCHEMA {schema} TO {role}")

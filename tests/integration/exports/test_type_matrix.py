@@ -150,7 +150,7 @@ async def fill(matrix: Matrix, drawn: Values, count: int) -> list[list[str | Non
 
 
 def check(matrix: Matrix, texts: list[list[str | None]], rows: list[Row], same: Callable[..., bool]) -> None:
-    """Compare each value; says which type differs, and how."""
+    """Compare each value. The error names the type and the difference."""
     assert len(rows) == len(texts)
     for row in rows:
         for shape, text, cell in zip(matrix.shapes, texts[int(row[0])], row[1:], strict=True):

@@ -118,7 +118,7 @@ HARMLESS = {
     # checked as they are read
     "webhook_secret", "webhook_previous_secret", "webhook_allowed_hosts", "webhook_denied_networks",
     "user_mail_limit",
-    # more or less of it costs time or space, and nobody's safety
+    # these cost time or space, but no safety
     "delivery_timeout_seconds", "drain_seconds", "export_timeout_seconds", "history_days",
     "mail_attach_max_bytes", "max_attempts", "max_rows", "pdf_max_bytes", "pdf_max_rows", "retention_days",
     "schedule_catch_up_limit", "schedule_jitter_seconds", "schedule_max_failures", "tick_lead_seconds",
@@ -172,7 +172,7 @@ def test_tokens_are_signed_with_a_short_secret_but_not_with_an_empty_one() -> No
 
 
 def test_every_setting_is_judged() -> None:
-    """S3: whoever adds a setting says what is unwise about it, or that nothing is."""
+    """S3: each setting has a check here, or is listed as harmless."""
     judged = {name for name, _, _ in UNWISE}
     assert not judged & HARMLESS
     assert judged | HARMLESS == Settings.model_fields.keys()

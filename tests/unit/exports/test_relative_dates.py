@@ -1,4 +1,4 @@
-"""Filter values that are told from now."""
+"""Filter values relative to the current time."""
 
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo

@@ -1,4 +1,4 @@
-"""What users are told of an error of the source: its kind, and nothing that the server said (case S7)."""
+"""Users see the kind of a source error, and no part of the server's message (case S7)."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def test_no_refusal_has_the_words_of_the_server(code: str) -> None:
 
 
 def test_why_a_connection_was_lost_counts_and_not_that_it_was() -> None:
-    """R11: the driver says only that it is gone, where the server had said why."""
+    """R11: the driver reports only the lost connection, although the server had sent the reason."""
     lost = asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
     assert is_lost_connection(lost)
     assert type(statement_error(lost)) is Retryable

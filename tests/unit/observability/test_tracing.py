@@ -1,4 +1,4 @@
-"""Spans without a back end: what is handed on, what is told, and that off means off."""
+"""Spans without a back end: the context that is passed on, the attributes, and tracing that is off."""
 
 import asyncio
 import socket

@@ -25,7 +25,7 @@ _FIRST_PARTS = ("_rels/.rels", "docProps/core.xml", "xl/theme/theme1.xml")
 
 
 class ExcelFormat(Format):
-    """``excel``."""
+    """The format ``excel``."""
 
     name = "excel"
     extension = "xlsx"

@@ -64,7 +64,7 @@ def _value(item: Column) -> ColumnElement[Any]:
 
 
 class ParquetFormat(Format):
-    """``parquet``; needs the extra of the same name."""
+    """The format ``parquet``. It needs the extra of the same name."""
 
     name = "parquet"
     extension = "parquet"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from stream_app.exports.formats.pdf.shaping import Shaper
 
 MAIN_FONT = ("fontpkg_noto_sans", "files/NotoSans[wdth,wght].ttf")
-"""Latin, Greek and Cyrillic, in the Regular style that a variable font opens with. SIL Open Font Licence."""
+"""Latin, Greek and Cyrillic, in the Regular style (the font's default). SIL Open Font Licence."""
 
 _UNSET = range(0x0900, 0x1000)
 """Scripts that need shaping: neighbours decide which glyphs are drawn and where.

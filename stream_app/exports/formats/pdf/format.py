@@ -17,7 +17,7 @@ from streaming_exporter.events import Options
 
 
 class PdfFormat(Format):
-    """``pdf``."""
+    """The format ``pdf``."""
 
     name = "pdf"
     extension = "pdf"

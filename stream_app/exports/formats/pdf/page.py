@@ -137,7 +137,9 @@ class PagePainter:
         if not self._words.filters:
             return []
         room = self._width / FACT_SIZE * UNITS
-        return wrap(self._words.filters, room, self._fonts, leftwards=False).split(LINE)  # they are English
+        return wrap(self._words.filters, room, self._fonts, leftwards=False).split(
+            LINE
+        )  # filters are shown in English
 
     def _head(self) -> Iterator[bytes]:
         words = self._words
