@@ -21,6 +21,7 @@ from uuid import UUID, uuid5
 import stream_app.app
 from stream_app.exports.pipe import BytePipe
 from stream_app.exports.pipeline import Exporter
+from stream_app.exports.task import ExportTask
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import OUTCOMES
 from stream_app.kafka.event_producer import EventProducer
@@ -156,9 +157,9 @@ def arm() -> None:
     run = Exporter.run
 
     @functools.wraps(run)
-    async def named(self: Exporter, claim: Any, *rest: Any) -> Any:
-        _exporting.set(claim.job_id)
-        return await run(self, claim, *rest)
+    async def named(self: Exporter, task: ExportTask, *rest: Any) -> Any:
+        _exporting.set(UUID(task.name))
+        return await run(self, task, *rest)
 
     setattr(Exporter, "run", named)  # noqa: B010 - it is a frozen method to type checkers
 

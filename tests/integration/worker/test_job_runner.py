@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -10,6 +11,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.exports.pipeline import Exporter
+from stream_app.exports.task import ExportProgress, ExportResult, ExportTask
 from stream_app.jobs.claim import Claim
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
@@ -84,15 +86,16 @@ class Exports:
     error: Exception | None = None
     running: list[int] = field(default_factory=list)
 
-    async def run(self, claim: Claim, _gauge: object) -> LifecycleData:
-        self.running.append(claim.attempt)
+    async def run(self, task: ExportTask, _progress: ExportProgress) -> ExportResult:
+        _, attempt = cast("partial[str]", task.target).args
+        self.running.append(attempt)
         try:
             if self.error is not None:
                 raise self.error
             await asyncio.Event().wait()
             raise AssertionError
         finally:
-            self.running.remove(claim.attempt)
+            self.running.remove(attempt)
 
 
 @pytest.mark.parametrize(("error", "failures"), [(Outage("away"), 0), (Retryable("fault"), 1)])
