@@ -3,7 +3,7 @@
 It stops before it changes anything where the working tree has changes, the version is not above the present
 one, or the changelog has nothing unreleased. Then it writes the version into every file that holds it, gives
 the unreleased part of the changelog the version and the day, writes the generated documents anew, and builds
-both wheels and, where podman or docker is installed, the image. It does not commit, tag or publish.
+both wheels and, where podman or docker works, the image. It does not commit, tag or publish.
 """
 
 import argparse
@@ -100,9 +100,16 @@ def build_wheels() -> list[Path]:
     return sorted(DIST.glob("*.whl"))
 
 
-def build_image(version: Version, which: Callable[[str], str | None] = shutil.which) -> str | None:
-    """Build the image with podman or docker; returns its name, or ``None`` where neither is installed."""
-    program = which("podman") or which("docker")
+def can_build_with(program: str) -> bool:
+    """Return whether the program is installed and, where it needs a daemon, reaches it."""
+    if shutil.which(program) is None:
+        return False
+    return subprocess.run([program, "info"], cwd=ROOT, capture_output=True).returncode == 0
+
+
+def build_image(version: Version, works: Callable[[str], bool] = can_build_with) -> str | None:
+    """Build the image with podman or docker; returns its name, or ``None`` where neither works."""
+    program = next(filter(works, ("podman", "docker")), None)
     if program is None:
         return None
     name = f"streaming-exporter:{version}"
@@ -133,7 +140,11 @@ def main(arguments: list[str] | None = None) -> int:
     image = build_image(version)
     for wheel in wheels:
         print(f"release: built {wheel.relative_to(ROOT)}")
-    print(f"release: built the image {image}" if image else "release: NO IMAGE: no podman and no docker here")
+    print(
+        f"release: built the image {image}"
+        if image
+        else "release: NO IMAGE: neither podman nor docker works here"
+    )
     print(
         f"release: next, run make check, commit, tag v{version}, and run make previous for the next version"
     )
