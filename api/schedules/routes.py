@@ -1,10 +1,9 @@
 """Calls about schedules: create, list, read, change, run, delete, and list their runs."""
 
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
-from sqlalchemy import Row
 
 from api import audit_log, pagination
 from api.auth.authenticator import CurrentUser, User
@@ -15,6 +14,7 @@ from api.schedules.schemas import RunPage, RunView, ScheduleOrder, SchedulePage,
 from api.schedules.service import run_now
 from api.services import ApiServices, InjectedServices
 from stream_app.jobs.states import Status
+from stream_app.schedules.records import Schedule
 
 router = APIRouter(prefix="/exports/schedules", tags=["schedules"])
 
@@ -22,7 +22,7 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 Cursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before")]
 
 
-async def find_schedule(services: ApiServices, user: User, schedule_id: UUID) -> Row[Any]:
+async def find_schedule(services: ApiServices, user: User, schedule_id: UUID) -> Schedule:
     """Return the schedule if the user can see it.
 
     Raises:

@@ -10,6 +10,7 @@ from sqlalchemy import Row
 
 from api.jobs.schemas import Order, OrderOptions
 from stream_app.jobs.states import Status
+from stream_app.schedules.records import Schedule
 from stream_app.schedules.runs import calendar_of
 from stream_app.schedules.windows import CatchUp, Windowing
 from streaming_exporter.errors import Rejected
@@ -156,7 +157,7 @@ class ScheduleView(BaseModel):
     created_at: datetime
 
     @classmethod
-    def of(cls, row: Row[Any]) -> "ScheduleView":
+    def of(cls, row: Schedule) -> "ScheduleView":
         """Return the view of a schedule's row."""
         known = {name: getattr(row, name) for name in cls.model_fields if hasattr(row, name)}
         return cls(**known, window_from=row.window_start, next_runs=_next_runs(row))
@@ -206,7 +207,7 @@ class RunPage(BaseModel):
     next_cursor: str | None
 
 
-def _next_runs(row: Row[Any]) -> list[datetime]:
+def _next_runs(row: Schedule) -> list[datetime]:
     if not row.active or row.next_run is None:
         return []
     try:

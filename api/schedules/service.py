@@ -7,7 +7,7 @@ from uuid import UUID, uuid4, uuid5
 
 import structlog
 from pydantic import ValidationError
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth.authenticator import User
@@ -25,6 +25,7 @@ from stream_app.jobs.submission import (
 )
 from stream_app.observability import tracing
 from stream_app.schedules.calendar import PERIODS, Calendar
+from stream_app.schedules.records import Schedule
 from stream_app.schedules.runs import (
     AllRowsPermission,
     calendar_of,
@@ -46,7 +47,7 @@ def not_found() -> Problem:
     return Problem(404, "not_found", "There is no such schedule, or it is not yours")
 
 
-async def create(services: ApiServices, user: User, order: ScheduleOrder) -> Row[Any]:
+async def create(services: ApiServices, user: User, order: ScheduleOrder) -> Schedule:
     """Record a new schedule.
 
     Raises:
@@ -69,7 +70,7 @@ async def revoke_all_rows(services: ApiServices, user: User, schedule_id: UUID) 
         log.info("schedule.grant_ended", schedule_id=str(schedule_id), user_id=user.id)
 
 
-async def change(services: ApiServices, user: User, schedule_id: UUID, patch: SchedulePatch) -> Row[Any]:
+async def change(services: ApiServices, user: User, schedule_id: UUID, patch: SchedulePatch) -> Schedule:
     """Change a schedule; it is checked as a whole, unless it is only paused: that is always possible.
 
     Raises:
@@ -94,7 +95,7 @@ async def change(services: ApiServices, user: User, schedule_id: UUID, patch: Sc
         # A tick, the end of a run, or another change came between: what has been checked holds no more.
 
 
-async def _pause(services: ApiServices, user: User, schedule_id: UUID) -> Row[Any]:
+async def _pause(services: ApiServices, user: User, schedule_id: UUID) -> Schedule:
     async with services.schedules.transaction() as connection:
         known = await services.schedules.lock(connection, schedule_id, user_id=user.data_owner)
         if known is None:
@@ -111,7 +112,7 @@ def _paused_by_owner(services: ApiServices) -> dict[str, Any]:
 
 
 async def _changed(
-    services: ApiServices, user: User, known: Row[Any], patch: SchedulePatch
+    services: ApiServices, user: User, known: Schedule, patch: SchedulePatch
 ) -> dict[str, Any]:
     """The columns of ``known`` with the changes of ``patch``."""
     order = _patched(known, patch)
@@ -126,7 +127,7 @@ async def _changed(
     return values
 
 
-def _patched(known: Row[Any], patch: SchedulePatch) -> ScheduleOrder:
+def _patched(known: Schedule, patch: SchedulePatch) -> ScheduleOrder:
     changes = patch.model_dump(exclude_unset=True)
     values: dict[str, Any] = {name: getattr(known, name) for name in (*ASKED, *CALENDAR)}
     values |= {name: getattr(known, name) for name in ("window", "delay", "catch_up", "active")}
@@ -147,7 +148,7 @@ def _patched(known: Row[Any], patch: SchedulePatch) -> ScheduleOrder:
 
 
 async def _checked(
-    services: ApiServices, user: User, owner: str, order: ScheduleOrder, known: Row[Any] | None
+    services: ApiServices, user: User, owner: str, order: ScheduleOrder, known: Schedule | None
 ) -> dict[str, Any]:
     """The columns of a schedule that is allowed and makes sense."""
     now = await services.clock.read()
@@ -178,7 +179,7 @@ async def _checked(
 
 
 def _grant(
-    services: ApiServices, user: User, owner: str, order: ScheduleOrder, known: Row[Any] | None
+    services: ApiServices, user: User, owner: str, order: ScheduleOrder, known: Schedule | None
 ) -> dict[str, Any]:
     """The leave to take every row: only the owner can renew it, and only with the role."""
     if order.scope != "all":
@@ -200,7 +201,7 @@ def _grant(
     return {"all_rows_until": services.clock.now() + rights.grant}
 
 
-def _window_start(order: ScheduleOrder, known: Row[Any] | None, now: datetime) -> datetime | None:
+def _window_start(order: ScheduleOrder, known: Schedule | None, now: datetime) -> datetime | None:
     """Where the next window begins; ``None``: at the beginning of its period."""
     if order.window is Windowing.NONE:
         if order.window_from is not None:
@@ -281,8 +282,8 @@ async def _record(services: ApiServices, user: User, schedule_id: UUID, job_id: 
 
 
 async def _renewed(
-    services: ApiServices, user: User, schedule: Row[Any], now: datetime, connection: AsyncConnection
-) -> Row[Any]:
+    services: ApiServices, user: User, schedule: Schedule, now: datetime, connection: AsyncConnection
+) -> Schedule:
     """Whoever runs it shows their role anew, or must live with what the schedule may still do."""
     if schedule.scope != "all":
         return schedule
@@ -298,7 +299,7 @@ async def _renewed(
     return schedule
 
 
-def _planned(services: ApiServices, schedule: Row[Any], now: datetime, job_id: UUID) -> tuple[Run, NewJob]:
+def _planned(services: ApiServices, schedule: Schedule, now: datetime, job_id: UUID) -> tuple[Run, NewJob]:
     """The run, and the row of its job.
 
     Raises:
@@ -329,7 +330,7 @@ def _unusable(reason: str) -> Problem:
     )
 
 
-def _window_now(schedule: Row[Any], now: datetime) -> Window | None:
+def _window_now(schedule: Schedule, now: datetime) -> Window | None:
     """What a run beside the calendar stands for: the last whole period again, or all since the last run."""
     calendar = calendar_of(schedule)
     match Windowing(schedule.window):

@@ -7,14 +7,13 @@ from typing import Any
 from uuid import UUID
 
 from pydantic_core import to_json
-from sqlalchemy import Boolean, Row, column, text
+from sqlalchemy import Boolean, column, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.exports.compression import COMPRESSIONS
 from stream_app.exports.formats.base import Format
-from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import OUTCOMES, Status, predecessors
-from stream_app.jobs.summary import SUMMARY_COLUMNS
+from stream_app.jobs.summary import ENDED_COLUMNS, EndedJob
 from stream_app.storage.listing import ATTEMPTS_PREFIX
 from streaming_exporter.errors import Unreadable
 from streaming_exporter.events import Event, LifecycleData
@@ -89,7 +88,6 @@ _STEPS = ", ".join(
 _SAME_REQUEST = " AND ".join(f"job.{name} = event.{name}" for name in ("user_id", "export_type", "format"))
 """An event whose user, dataset or format differs from the row is not about that job."""
 
-_RETURNED = (*SUMMARY_COLUMNS, ExportJob.recipients, ExportJob.webhook)
 _NEW = (
     "id",
     "user_id",
@@ -142,7 +140,7 @@ _APPLY = text(
             END
         FROM event JOIN held USING (id)
         WHERE job.id = event.id
-        RETURNING held.sealed, {", ".join(f"job.{column.name}" for column in _RETURNED)}
+        RETURNING held.sealed, {", ".join(f"job.{column.name}" for column in ENDED_COLUMNS)}
     ), restored AS (
         INSERT INTO export_jobs ({", ".join((*_NEW, *_KNOWN))}, admitted_at)
         SELECT {", ".join(f"event.{name}" for name in (*_NEW, *_KNOWN))}, event.created_at FROM event
@@ -154,12 +152,12 @@ _APPLY = text(
     )
     SELECT * FROM changed
     """
-).columns(column("sealed", Boolean), *_RETURNED)
+).columns(column("sealed", Boolean), *ENDED_COLUMNS)
 
 
 async def apply_events(
     connection: AsyncConnection, events: Iterable[Event], *, history: timedelta = timedelta(days=400)
-) -> list[tuple[Event, Row[Any]]]:
+) -> list[tuple[Event, EndedJob]]:
     """Apply lifecycle events to the table.
 
     Only the attempt of the row, or a later one, can end a job, and only along the transition table. So
@@ -168,15 +166,13 @@ async def apply_events(
     another transaction holds is skipped: its outcome is published again until it is applied.
 
     Returns:
-        The events that changed a row, with the row: :data:`SUMMARY_COLUMNS`, recipients, webhook, and
-        ``sealed``. ``sealed`` is False where the event was applied before, and the state database was
-        restored to an earlier time since: its notifications were sent then.
+        The events that changed a row, each with the row.
     """
-    applied: list[tuple[Event, Row[Any]]] = []
+    applied: list[tuple[Event, EndedJob]] = []
     for once in _rounds([event for event in events if event.type in OUTCOMES]):
         rows = to_json([_row(event) for _, event in sorted(once.items())]).decode()
         changed = await connection.execute(_APPLY, {"rows": rows, "history": history})
-        applied += [(once[record.id], record) for record in changed]
+        applied += [(once[row.id], EndedJob(**row._mapping)) for row in changed]
     return applied
 
 

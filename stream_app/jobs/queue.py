@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Self
 from uuid import UUID
 
 import structlog
@@ -82,6 +82,35 @@ class RecordState:
     is_known: bool
     is_admissible: bool
     is_cancelled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LockedJob:
+    """The columns of a locked row that decide how its job ends.
+
+    ``now`` is the time by the database's clock.
+    """
+
+    id: UUID
+    user_id: str
+    export_type: str
+    format: str
+    status: str
+    attempt: int
+    failures: int
+    traceparent: str | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    expires_at: datetime | None
+    cancel_requested_at: datetime | None
+    file_path: str | None
+    outcome: dict[str, Any] | None
+    now: datetime
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> Self:
+        """Return the job of a row that has these columns, among others."""
+        return cls(**{name: row._mapping[name] for name in cls.__slots__})
 
 
 class JobQueue:
@@ -180,10 +209,11 @@ class JobQueue:
             The outcome to publish after the commit, or ``None``.
         """
         locked = select(ExportJob.__table__, func.now().label("now")).where(ExportJob.id == job_id)
-        found = (await connection.execute(locked.with_for_update(skip_locked=True))).one_or_none()
-        if found is None:
+        row = (await connection.execute(locked.with_for_update(skip_locked=True))).one_or_none()
+        if row is None:
             await connection.execute(insert(EarlyCancellation).values(job_id=job_id).on_conflict_do_nothing())
             return None
+        found = LockedJob.of(row)
         if found.status == Status.COMPLETED:
             await self._set(connection, job_id, expires_at=found.now)
             return None
@@ -413,34 +443,34 @@ class JobQueue:
             rows = (await connection.execute(ABANDONED, {"max_attempts": self._max_attempts})).all()
             return await self._seal_each(connection, rows, self._seal_abandoned)
 
-    async def _seal_abandoned(self, connection: AsyncConnection, row: Row[Any]) -> LifecycleData:
-        known = {"started_at": row.started_at, "completed_at": row.now}
-        if row.cancel_requested_at is not None:
-            return await self._seal_unheld(connection, row, Status.CANCELLED, **known)
+    async def _seal_abandoned(self, connection: AsyncConnection, job: LockedJob) -> LifecycleData:
+        known = {"started_at": job.started_at, "completed_at": job.now}
+        if job.cancel_requested_at is not None:
+            return await self._seal_unheld(connection, job, Status.CANCELLED, **known)
         error = JobError(
             code="worker_lost",
-            message=f"The export was interrupted {row.failures + 1} times and is not tried again; "
+            message=f"The export was interrupted {job.failures + 1} times and is not tried again; "
             "request it anew, with fewer rows if it is very large",
         )
-        return await self._seal_unheld(connection, row, Status.FAILED, error=error, **known)
+        return await self._seal_unheld(connection, job, Status.FAILED, error=error, **known)
 
     async def _seal_unheld(
-        self, connection: AsyncConnection, row: Row[Any], status: Status, **known: Any
+        self, connection: AsyncConnection, job: LockedJob, status: Status, **known: Any
     ) -> LifecycleData:
         """Seal a job that no attempt holds and that this transaction has locked; return the outcome."""
         outcome = LifecycleData(
-            job_id=row.id,
-            user_id=row.user_id,
-            export_type=row.export_type,
-            format=row.format,
-            attempt=row.attempt,
+            job_id=job.id,
+            user_id=job.user_id,
+            export_type=job.export_type,
+            format=job.format,
+            attempt=job.attempt,
             status=status,
-            traceparent=row.traceparent,
+            traceparent=job.traceparent,
             **known,
         )
         await connection.execute(
             update(ExportJob)
-            .where(ExportJob.id == row.id)
+            .where(ExportJob.id == job.id)
             .values(outcome=outcome.model_dump(mode="json", exclude_none=True), lease_until=self._until())
         )
         return outcome
@@ -463,21 +493,21 @@ class JobQueue:
             )
             return await self._seal_each(connection, rows.all(), self._seal_expired)
 
-    async def _seal_expired(self, connection: AsyncConnection, row: Row[Any]) -> LifecycleData:
-        times = {"completed_at": row.completed_at, "expires_at": row.expires_at}
-        return await self._seal_unheld(connection, row, Status.EXPIRED, key=row.file_path, **times)
+    async def _seal_expired(self, connection: AsyncConnection, job: LockedJob) -> LifecycleData:
+        times = {"completed_at": job.completed_at, "expires_at": job.expires_at}
+        return await self._seal_unheld(connection, job, Status.EXPIRED, key=job.file_path, **times)
 
     @staticmethod
     async def _seal_each(
         connection: AsyncConnection,
         rows: Sequence[Row[Any]],
-        seal: Callable[[AsyncConnection, Row[Any]], Awaitable[LifecycleData]],
+        seal: Callable[[AsyncConnection, LockedJob], Awaitable[LifecycleData]],
     ) -> list[LifecycleData]:
         """Seal row by row. A row of which no outcome can be made is logged and skipped."""
         sealed = []
         for row in rows:
             try:
-                sealed.append(await seal(connection, row))
+                sealed.append(await seal(connection, LockedJob.of(row)))
             except ValidationError as error:
                 log.warning("job.seal_failed", job_id=str(row.id), error=str(error))
         return sealed
@@ -533,10 +563,10 @@ def sealed_outcome(row: Any) -> LifecycleData:
     return LifecycleData.model_validate(row.outcome | {"traceparent": row.traceparent})
 
 
-def _sealed_as_cancelled(row: Row[Any]) -> LifecycleData | None:
-    if row.outcome.get("status") != Status.CANCELLED:
+def _sealed_as_cancelled(job: LockedJob) -> LifecycleData | None:
+    if job.outcome is None or job.outcome.get("status") != Status.CANCELLED:
         return None
-    return sealed_outcome(row)
+    return sealed_outcome(job)
 
 
 def _any_of(ids: Collection[UUID]) -> Any:

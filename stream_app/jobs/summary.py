@@ -1,31 +1,46 @@
 """Builds the log line that summarizes a job that has ended."""
 
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
-
-from sqlalchemy import Row
+from uuid import UUID
 
 from stream_app.jobs.models import ExportJob
 from streaming_exporter.events import LifecycleData
 
-SUMMARY_COLUMNS = (
-    ExportJob.id,
-    ExportJob.source,
-    ExportJob.schedule_id,
-    ExportJob.options,
-    ExportJob.created_at,
-    ExportJob.started_at,
-    ExportJob.completed_at,
-    ExportJob.attempt,
-    ExportJob.failures,
-    ExportJob.worker,
-    ExportJob.row_count,
-    ExportJob.file_size,
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedJob:
+    """The columns of a job's row after its outcome was applied.
+
+    ``sealed`` is False where the event was applied before, and the state database was restored to an earlier
+    time since: its notifications were sent then.
+    """
+
+    sealed: bool
+    id: UUID
+    source: str | None
+    schedule_id: UUID | None
+    options: Any
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    attempt: int
+    failures: int
+    worker: str | None
+    row_count: int | None
+    file_size: int | None
+    recipients: Any
+    webhook: str | None
+
+
+ENDED_COLUMNS = tuple(
+    ExportJob.__table__.columns[field.name] for field in fields(EndedJob) if field.name != "sealed"
 )
-"""Columns of the job's record that :func:`summarize` needs."""
+"""The columns of the table that :class:`EndedJob` has."""
 
 
-def summarize(data: LifecycleData, record: Row[Any]) -> dict[str, Any]:
+def summarize(data: LifecycleData, record: EndedJob) -> dict[str, Any]:
     """Return the fields of the log line about a job that has ended. Unknown fields are left out.
 
     ``queue_seconds`` is the time from the request to the start of the last attempt, ``duration_seconds`` the
@@ -33,7 +48,7 @@ def summarize(data: LifecycleData, record: Row[Any]) -> dict[str, Any]:
 
     Args:
         data: the data of the event that ended the job.
-        record: the columns :data:`SUMMARY_COLUMNS` of the job's row.
+        record: the job's row.
     """
     told = {
         "job_id": str(data.job_id),

@@ -8,13 +8,12 @@ from typing import Any, Self
 from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Row
-
 from stream_app.exports.columns import Kind
 from stream_app.exports.datasets import Dataset
 from stream_app.exports.relative_dates import resolve_filters
 from stream_app.jobs.submission import NewJob, RequestValidator
 from stream_app.schedules.calendar import Calendar
+from stream_app.schedules.records import DueSchedule, Schedule
 from stream_app.schedules.windows import Run, Window
 from stream_app.settings import Settings
 from streaming_exporter.errors import Rejected
@@ -48,7 +47,7 @@ class AllRowsPermission:
         """Return whether the operators allow this user's schedules to export all rows."""
         return EVERYBODY in self.users or user_id in self.users
 
-    def refusal(self, schedule: Row[Any], now: datetime) -> Rejected | None:
+    def refusal(self, schedule: Schedule, now: datetime) -> Rejected | None:
         """Return why a run of ``schedule`` at ``now`` cannot export its rows, or ``None`` if it can."""
         if schedule.scope != "all":
             return None
@@ -105,7 +104,7 @@ class RunRequest:
         return replace(job, schedule_id=self.schedule_id, run_at=self.run_at, window=self.window)
 
 
-def calendar_of(schedule: Row[Any]) -> Calendar:
+def calendar_of(schedule: Schedule) -> Calendar:
     """Return the calendar of ``schedule``.
 
     Raises:
@@ -130,7 +129,7 @@ def start_delay(schedule_id: UUID, jitter: float) -> timedelta:
 
 
 def run_request(
-    schedule: Row[Any], run: Run, dataset: Dataset | None, zone: ZoneInfo, *, job_id: UUID | None = None
+    schedule: Schedule, run: Run, dataset: Dataset | None, zone: ZoneInfo, *, job_id: UUID | None = None
 ) -> RunRequest:
     """Return the request of ``run``, with its window and relative dates replaced by absolute times.
 
@@ -146,13 +145,13 @@ def run_request(
     return _run_request(schedule, run.at, filters=filters, window=window, job_id=job_id)
 
 
-def unplanned_run_request(schedule: Row[Any]) -> RunRequest:
+def unplanned_run_request(schedule: DueSchedule) -> RunRequest:
     """Return the request of a run that cannot be planned: with the stored values, and without a window."""
     return _run_request(schedule, schedule.next_run, filters=schedule.filters)
 
 
 def _run_request(
-    schedule: Row[Any],
+    schedule: Schedule,
     run_at: datetime,
     *,
     filters: Any,

@@ -10,7 +10,6 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import structlog
-from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.exports.datasets import Dataset
@@ -18,6 +17,7 @@ from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import EVENT_OF, Status
 from stream_app.jobs.submission import NewJob, RequestValidator, submit
 from stream_app.observability import tracing
+from stream_app.schedules.records import DueSchedule, Gap
 from stream_app.schedules.runs import (
     AllRowsPermission,
     calendar_of,
@@ -80,7 +80,7 @@ class Scheduler:
             if len(due) < BATCH and taken == len(due):
                 return started
 
-    async def _run_batch(self, due: Sequence[Row[Any]], until: datetime) -> tuple[int, int]:
+    async def _run_batch(self, due: Sequence[DueSchedule], until: datetime) -> tuple[int, int]:
         """Plan runs, insert their jobs and advance the schedules in one transaction, then admit the jobs.
 
         No row is locked during planning, which takes long for hundreds of schedules, or while it waits for
@@ -121,7 +121,7 @@ class Scheduler:
         return len(kept), len(accepted)
 
     def _plan_all(
-        self, due: Sequence[Row[Any]], gaps: Mapping[UUID, Sequence[Row[Any]]], until: datetime
+        self, due: Sequence[DueSchedule], gaps: Mapping[UUID, Sequence[Gap]], until: datetime
     ) -> list["PlannedSchedule"]:
         """Plan each schedule. A schedule that cannot be planned does not delay the others."""
         found = []
@@ -133,7 +133,7 @@ class Scheduler:
                 found.append(PlannedSchedule(schedule.id, jobs, error=error))
         return found
 
-    def _plan(self, schedule: Row[Any], gaps: Sequence[Row[Any]], until: datetime) -> "PlannedSchedule":
+    def _plan(self, schedule: DueSchedule, gaps: Sequence[Gap], until: datetime) -> "PlannedSchedule":
         """Return the jobs of a schedule that is due, and the new values of its row."""
         calendar = calendar_of(schedule)
         windowing = Windowing(schedule.window)
@@ -165,7 +165,7 @@ class Scheduler:
         )
 
     def _job(
-        self, schedule: Row[Any], run: Run, until: datetime, zone: ZoneInfo, *, gap_id: UUID | None = None
+        self, schedule: DueSchedule, run: Run, until: datetime, zone: ZoneInfo, *, gap_id: UUID | None = None
     ) -> NewJob:
         """Return the job of a run. It starts once its time and its window are over by the database clock."""
         dataset = self.datasets.get(schedule.export_type)
@@ -177,14 +177,14 @@ class Scheduler:
         not_before = max(schedule.now + due_in, earliest_start(run, schedule.delay))
         return replace(job, not_before=not_before if not_before > schedule.now else None)
 
-    def _failed_run(self, schedule: Row[Any], error: Rejected) -> list[NewJob]:
+    def _failed_run(self, schedule: DueSchedule, error: Rejected) -> list[NewJob]:
         """Return the failed job of a run that cannot be planned, for the history and for notifications."""
         try:
             return [unplanned_run_request(schedule).job(self.validator, now=schedule.now, refusal=error)]
         except Unreadable:
             return []  # not even the record of a job can be made of it
 
-    def _refusal(self, schedule: Row[Any]) -> Rejected | None:
+    def _refusal(self, schedule: DueSchedule) -> Rejected | None:
         return AllRowsPermission.of(self.settings).refusal(schedule, schedule.now)
 
     async def _submit(
@@ -227,7 +227,7 @@ class PlannedSchedule:
     error: Exception | None = None
 
 
-def _window(gap: Row[Any]) -> Window:
+def _window(gap: Gap) -> Window:
     return Window(gap.window_start, gap.window_end)
 
 

@@ -17,6 +17,7 @@ from stream_app.db.engine import autocommitting, outages_are_retryable, transact
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.submission import submit_lock
 from stream_app.schedules.models import ScheduledExport, ScheduleGap
+from stream_app.schedules.records import DueSchedule, Gap, Schedule
 
 SCHEDULES = ScheduledExport.__table__
 
@@ -61,7 +62,7 @@ Position = tuple[datetime, UUID]
 
 
 class ScheduleStore:
-    """The statements on ``scheduled_exports``. Rows have the attributes of :class:`ScheduledExport`."""
+    """The statements on ``scheduled_exports``."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._autocommit = autocommitting(engine)
@@ -84,7 +85,7 @@ class ScheduleStore:
         async with self.statement() as connection:
             return (await connection.execute(select(func.now()))).scalar_one()
 
-    async def due(self, until: datetime, limit: int) -> Sequence[Row[Any]]:
+    async def due(self, until: datetime, limit: int) -> list[DueSchedule]:
         """Return up to ``limit`` schedules that are due, the longest due first. Locked schedules are skipped.
 
         No row stays locked. Each row has the schedule's columns, its ``version`` for :meth:`lock_unchanged`,
@@ -98,19 +99,19 @@ class ScheduleStore:
             .with_for_update(skip_locked=True)
         )
         async with self.statement() as connection:
-            return (await connection.execute(statement)).all()
+            return [DueSchedule(**row._mapping) for row in await connection.execute(statement)]
 
-    async def lock_unchanged(self, connection: AsyncConnection, rows: Sequence[Row[Any]]) -> set[UUID]:
+    async def lock_unchanged(self, connection: AsyncConnection, rows: Sequence[DueSchedule]) -> set[UUID]:
         """Lock those of ``rows`` that were not changed, locked or removed since; return their ids."""
         versions = {"ids": [row.id for row in rows], "versions": [row.version for row in rows]}
         return set((await connection.scalars(_LOCK_UNCHANGED, versions)).all())
 
-    async def gaps(self, ids: Sequence[UUID], limit: int) -> dict[UUID, list[Row[Any]]]:
+    async def gaps(self, ids: Sequence[UUID], limit: int) -> dict[UUID, list[Gap]]:
         """Return up to ``limit`` gaps of each schedule, the oldest first."""
-        found: dict[UUID, list[Row[Any]]] = {}
+        found: dict[UUID, list[Gap]] = {}
         async with self.statement() as connection:
             for row in await connection.execute(_GAPS, {"ids": list(ids), "limit": limit}):
-                found.setdefault(row.schedule_id, []).append(row)
+                found.setdefault(row.schedule_id, []).append(Gap(**row._mapping))
         return found
 
     async def close_gaps(self, connection: AsyncConnection, ids: Sequence[UUID]) -> set[UUID]:
@@ -125,34 +126,31 @@ class ScheduleStore:
 
     # --- owners --------------------------------------------------------------------------------
 
-    async def create(self, values: dict[str, Any], *, limit: int | None = None) -> Row[Any] | None:
+    async def create(self, values: dict[str, Any], *, limit: int | None = None) -> Schedule | None:
         """Insert a schedule; return its row, or ``None`` if its user already has ``limit`` schedules."""
         async with self.transaction(submit_lock(values["user_id"])) as connection:
             if limit is not None and await self._count(connection, values["user_id"]) >= limit:
                 return None
-            row: Row[Any] = (
-                await connection.execute(insert(ScheduledExport).values(values).returning(SCHEDULES))
-            ).one()
-            return row
+            statement = insert(ScheduledExport).values(values).returning(SCHEDULES)
+            return Schedule(**(await connection.execute(statement)).one()._mapping)
 
-    async def get(self, schedule_id: UUID, *, user_id: str | None) -> Row[Any] | None:
+    async def get(self, schedule_id: UUID, *, user_id: str | None) -> Schedule | None:
         """Return the schedule, or ``None`` if there is none, or it belongs to another user."""
         async with self.statement() as connection:
             return await self._find(connection, select(SCHEDULES), schedule_id, user_id)
 
     async def lock(
         self, connection: AsyncConnection, schedule_id: UUID, *, user_id: str | None
-    ) -> Row[Any] | None:
+    ) -> Schedule | None:
         """Return the schedule as :meth:`get` does, locked until the transaction ends."""
         return await self._find(connection, select(SCHEDULES).with_for_update(), schedule_id, user_id)
 
     async def update(
         self, connection: AsyncConnection, schedule_id: UUID, values: dict[str, Any]
-    ) -> Row[Any]:
+    ) -> Schedule:
         """Change a schedule that is locked; return its row."""
         statement = update(ScheduledExport).where(ScheduledExport.id == schedule_id).values(values)
-        row: Row[Any] = (await connection.execute(statement.returning(SCHEDULES))).one()
-        return row
+        return Schedule(**(await connection.execute(statement.returning(SCHEDULES))).one()._mapping)
 
     async def revoke_all_rows(self, schedule_id: UUID, *, user_id: str) -> bool:
         """Revoke the permission of ``user_id``'s schedule to export all rows; return whether it had it."""
@@ -183,14 +181,15 @@ class ScheduleStore:
 
     async def list_newest(
         self, user_id: str | None, *, active: bool | None = None, before: Position | None = None, limit: int
-    ) -> Sequence[Row[Any]]:
+    ) -> list[Schedule]:
         """Return up to ``limit`` schedules of the user (``None``: of all users), newest first."""
         statement = select(SCHEDULES)
         if user_id is not None:
             statement = statement.where(ScheduledExport.user_id == user_id)
         if active is not None:
             statement = statement.where(ScheduledExport.active == active)
-        return await self._page(statement, ScheduledExport, before, limit)
+        rows = await self._page(statement, ScheduledExport, before, limit)
+        return [Schedule(**row._mapping) for row in rows]
 
     async def runs(
         self, schedule_id: UUID, *, before: Position | None = None, limit: int
@@ -207,11 +206,12 @@ class ScheduleStore:
     @staticmethod
     async def _find(
         connection: AsyncConnection, statement: Any, schedule_id: UUID, user_id: str | None
-    ) -> Row[Any] | None:
+    ) -> Schedule | None:
         statement = statement.where(ScheduledExport.id == schedule_id)
         if user_id is not None:
             statement = statement.where(ScheduledExport.user_id == user_id)
-        return (await connection.execute(statement)).one_or_none()
+        row = (await connection.execute(statement)).one_or_none()
+        return None if row is None else Schedule(**row._mapping)
 
     async def _page(
         self, statement: Any, table: type[ScheduledExport | ExportJob], before: Position | None, limit: int

@@ -3,17 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 import structlog
 from faust.types import EventT
-from sqlalchemy import Row
 
 from stream_app.exports.formats.base import Format
 from stream_app.jobs.projector import apply_events, validate_outcome
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import OUTCOMES
-from stream_app.jobs.summary import summarize
+from stream_app.jobs.summary import EndedJob, summarize
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.notifications.outbox import insert_deliveries
 from stream_app.observability import metrics, tracing
@@ -90,7 +88,7 @@ class LifecycleHandler:
                 log.exception("job.summary_failed", job_id=str(event.job_id))
 
 
-def _tell(event: Event, record: Row[Any]) -> None:
+def _tell(event: Event, record: EndedJob) -> None:
     """Count the outcome of a job in the metrics, and log its summary."""
     metrics.count_ended_job(OUTCOMES[event.type], event.lifecycle)
     told = summarize(event.lifecycle, record) | tracing.trace_ids(event.traceparent)

@@ -19,6 +19,7 @@ from stream_app.jobs.states import Status
 from stream_app.jobs.submission import RequestValidator
 from stream_app.schedules.models import ScheduledExport
 from stream_app.schedules.outcomes import apply_run_outcomes
+from stream_app.schedules.records import Schedule
 from stream_app.schedules.runs import calendar_of
 from stream_app.schedules.scheduler import Scheduler
 from stream_app.schedules.store import ScheduleStore
@@ -66,7 +67,7 @@ class Schedules:
             rows = [{"id": uuid4(), **common, **order} for order in orders]
             await connection.execute(insert(ScheduledExport), rows)
 
-    async def get(self, schedule_id: UUID) -> Row[Any]:
+    async def get(self, schedule_id: UUID) -> Schedule:
         found = await ScheduleStore(self.engine).get(schedule_id, user_id=None)
         assert found is not None
         return found

@@ -77,4 +77,4 @@ async def test_a_schedule_whose_dataset_is_gone_is_paused_with_a_mail(
     assert subjects == ["Export of gone failed", "Export of gone failed, its schedule is paused"]
     schedule = await schedules.get(made)
     assert (schedule.active, schedule.failures) == (False, 2)
-    assert "there is no dataset 'gone'" in schedule.paused_reason
+    assert "there is no dataset 'gone'" in (schedule.paused_reason or "")

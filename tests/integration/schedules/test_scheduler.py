@@ -286,7 +286,7 @@ async def test_one_that_cannot_be_planned_is_a_failed_run_and_holds_up_no_other(
     assert len(await schedules.jobs(healthy)) == 1
     schedule = await schedules.get(lost)
     assert (schedule.active, schedule.next_run) == (False, None)
-    assert "Mars/Olympus" in schedule.paused_reason
+    assert "Mars/Olympus" in (schedule.paused_reason or "")
     (run,) = await schedules.jobs(lost)
     assert (run.run_at, run.outcome["status"], run.outcome["error"]["message"]) == (
         START,
@@ -318,7 +318,7 @@ async def test_what_is_no_request_at_all_is_put_aside_without_a_run(schedules: S
     lost = await schedules.create(next_run=START, user_id="")
     await schedules.set(lost, window="moon")
     assert await schedules.scheduler().run_due(START) == 0
-    assert "'moon' is not a valid Windowing" in (await schedules.get(lost)).paused_reason
+    assert "'moon' is not a valid Windowing" in ((await schedules.get(lost)).paused_reason or "")
 
 
 @pytest.mark.parametrize(
