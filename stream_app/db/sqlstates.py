@@ -1,24 +1,24 @@
-"""What each SQLSTATE of PostgreSQL means for the work at hand. Pure.
+"""Maps the SQLSTATEs of PostgreSQL to what the service does about them. Pure.
 
 The codes are those of PostgreSQL's appendix A (https://www.postgresql.org/docs/current/errcodes-appendix.html).
-A code that is not listed has the meaning of its class, which is its first two characters. A class that is
-not listed is one that a function of the database made up with ``RAISE``: the statement is refused.
+A code that is not listed has the meaning of its class: its first two characters. A class that is not listed
+comes from a function of the database that uses ``RAISE``: the statement is refused.
 """
 
 from enum import StrEnum
 
 
 class Meaning(StrEnum):
-    """What is to be done about an error."""
+    """What the service does about an error."""
 
     PASSES = "passes"
-    """It passes by itself: try again. The attempt counts, since the statement can be what causes it."""
+    """It is temporary: try again. The attempt counts, since the statement can be the cause."""
     REFUSED = "refused"
-    """The statement can never succeed as it is: fail at once, with a clear text."""
+    """The statement can never succeed: fail at once, with a clear text."""
     OUTAGE = "outage"
-    """The server, or something that it needs, does not work for anybody: wait, however long."""
+    """The server, or a part that it needs, does not work for any statement: wait, however long."""
     BUG = "bug"
-    """The service did something wrong, or the server is broken: try again, in the end fail, and log it."""
+    """The service or the server has a fault: try again, fail after the last attempt, and log it."""
 
 
 CLASSES: dict[str, Meaning] = {
@@ -96,8 +96,8 @@ CODES: dict[str, Meaning] = {
 }
 """Codes whose meaning is not that of their class.
 
-A connection that is only lost has no code. It is no outage: the statement may be what killed its server
-process, and must not do so for ever.
+A connection that is only lost has no code. It is no outage: the statement can have killed its server process,
+and must not do so again and again.
 """
 
 _VALUES = frozenset({"21", "22", "23", "54"})
@@ -108,14 +108,17 @@ _QUEUE_FULL = "54000"
 
 
 def meaning_of(sqlstate: str | None) -> Meaning:
-    """What an error of a statement on the source database means; without a code it passes."""
+    """Return the meaning of an error of a statement on the source database.
+
+    Without a code it is temporary.
+    """
     if not sqlstate:
         return Meaning.PASSES
     return CODES.get(sqlstate) or CLASSES.get(sqlstate[:2], Meaning.REFUSED)
 
 
 def meaning_in_state_database(sqlstate: str | None) -> Meaning:
-    """What an error of a statement on the service's own tables means.
+    """Return the meaning of an error of a statement on the service's own tables.
 
     ``REFUSED``: the values at hand do not fit, and others would. Names and rights are an outage there: tables
     that are not migrated yet, a role that lacks a grant, a server that is read only after a failover.

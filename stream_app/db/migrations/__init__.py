@@ -22,12 +22,15 @@ def config(settings: Settings) -> Config:
 
 
 def upgrade(settings: Settings, revision: str = "head") -> None:
-    """Upgrade to ``revision``; several processes may do so at once, one of them works."""
+    """Upgrade to ``revision``. If several processes do so at once, one migrates and the others wait."""
     command.upgrade(config(settings), revision)
 
 
 def missing(current: str | None) -> list[str]:
-    """The revisions after ``current`` that the tables lack; none where they are newer than this program."""
+    """Return the revisions that the tables lack after ``current``.
+
+    None if they are newer than this program.
+    """
     scripts = ScriptDirectory(str(HERE))
     try:
         return [str(script.revision) for script in scripts.iterate_revisions("head", current or "base")]

@@ -1,4 +1,4 @@
-"""Runs migrations online, over the driver that the service uses anyway.
+"""Runs migrations online, with the driver of the service.
 
 Each migration is a transaction of its own. The lock that lets one process work belongs to the session, so
 that steps outside of transactions keep it.
@@ -45,8 +45,8 @@ def _migrate(connection: Connection) -> None:
 async def _lock(session: Any) -> None:
     """Take the lock, which ends with the session.
 
-    It is asked for again and again, since who waits for it in a statement has a snapshot, and CREATE INDEX
-    CONCURRENTLY of who holds it would wait for that one in turn.
+    It is tried again and again. A statement that waits for the lock would hold a snapshot, and CREATE INDEX
+    CONCURRENTLY of the process that holds the lock would wait for that snapshot: a deadlock.
     """
     waiting = False
     while not await session.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):

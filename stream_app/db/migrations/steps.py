@@ -19,14 +19,14 @@ from streaming_exporter.errors import Locked
 log = structlog.get_logger(__name__)
 
 LOCK_MILLISECONDS = 2_000
-"""How long a change of a table waits for its lock, and everybody who comes after it with it.
+"""How long a change of a table waits for its lock. Statements that come after it wait, too.
 
 Less than the service's transactions wait for a lock; more than PostgreSQL's ``deadlock_timeout`` of 1 s,
 after which an autovacuum that is in the way is ended.
 """
 
 PAUSE_SECONDS = 1.0
-"""Between two tries, in which those who waited behind the last one go on."""
+"""Pause between two tries, in which the statements that waited can continue."""
 
 TRIES = 100
 """About five minutes, with :data:`LOCK_MILLISECONDS` and :data:`PAUSE_SECONDS`."""

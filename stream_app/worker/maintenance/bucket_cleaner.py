@@ -43,11 +43,12 @@ class Owner:
 
 
 def is_needed(found: ListedObject, job: Owner | None, *, now: datetime, settings: Settings) -> bool:
-    """Whether a job needs what was found, or may.
+    """Return whether a job needs an object or upload, or can need it.
 
-    An attempt that still holds its job, the file of a completed one, and that of one whose completion is
-    sealed but not recorded yet, are needed at any age. All else is once it is older than any attempt may
-    last; a job that this database does not know may be another database's until its file would have expired.
+    Needed at any age: what belongs to the current attempt of an unfinished job, the file of a completed job,
+    and the file of a job whose completion is sealed and not applied yet. Everything else is needed until it
+    is older than the longest attempt. A job that this database does not have can belong to another database:
+    its objects are needed until the file would have expired.
     """
     longest = timedelta(seconds=settings.lease_seconds + settings.export_timeout_seconds) + SLACK
     if job is None:
