@@ -16,7 +16,7 @@ HOPELESS_EVERY = 25
 
 
 @dataclass(frozen=True)
-class Order:
+class PlannedJob:
     """One job and its fate; times are seconds from the start."""
 
     at: float
@@ -66,7 +66,7 @@ class Plan:
     """One scenario."""
 
     seed: int
-    orders: Sequence[Order]
+    orders: Sequence[PlannedJob]
     faults: Sequence[Fault]
 
 
@@ -81,7 +81,7 @@ def plan(seed: int, *, jobs: int, seconds: float, rounds: int, workers: int, out
     return Plan(seed, orders, _faults(random, seconds, rounds, workers, outage))
 
 
-def _order(random: Random, number: int, at: float) -> Order:
+def _order(random: Random, number: int, at: float) -> PlannedJob:
     hopeless = number % HOPELESS_EVERY == HOPELESS_EVERY - 1
     request, last = _request(random)
     if hopeless:
@@ -89,7 +89,7 @@ def _order(random: Random, number: int, at: float) -> Order:
     cancelled_at = None
     if number % CANCELLED_EVERY == CANCELLED_EVERY - 1:
         cancelled_at = at + (random.uniform(0.2, 4) if random.random() < 0.6 else -0.3)
-    return Order(
+    return PlannedJob(
         at,
         UUID(int=random.getrandbits(128), version=4),
         request,

@@ -18,7 +18,7 @@ from streaming_exporter.events import Event, EventType, cancel_event, request_ev
 from tests.chaos.client import Client, Job
 from tests.chaos.freezing import frozen
 from tests.chaos.items import Source
-from tests.chaos.plan import Fault, Order, Plan
+from tests.chaos.plan import Fault, Plan, PlannedJob
 from tests.chaos.supervisor import Supervisor
 from tests.chaos.verdict import unswept_objects, wrong_files, wrong_histories
 from tests.waiting import until_async
@@ -132,7 +132,7 @@ class Scenario:
     async def _at(self, seconds: float) -> None:
         await asyncio.sleep(max(0.0, self._began + seconds - time.monotonic()))
 
-    async def _ask(self, client: Client, order: Order) -> None:
+    async def _ask(self, client: Client, order: PlannedJob) -> None:
         asking = [self._publish(client, order.at, _requested(order))]
         if order.twice:
             asking.append(self._publish(client, order.at + 1, _requested(order)))
@@ -236,7 +236,7 @@ class Scenario:
         ]
 
 
-def _requested(order: Order) -> Event:
+def _requested(order: PlannedJob) -> Event:
     return request_event(order.request, job_id=order.job_id, source="/chaos")
 
 

@@ -11,7 +11,7 @@ from dev.stack import Stack
 from streaming_exporter.events import EventType, ExportRequest, request_event
 from tests.chaos.client import Client, has_ended
 from tests.chaos.items import COLUMNS, GATED_ROWS, Source
-from tests.chaos.plan import Order
+from tests.chaos.plan import PlannedJob
 from tests.chaos.supervisor import Supervisor
 from tests.chaos.verdict import wrong_files, wrong_histories, wrong_objects
 from tests.gate import Gate
@@ -29,7 +29,7 @@ SETTINGS = {
 
 
 @pytest.fixture
-def orders() -> list[Order]:
+def orders() -> list[PlannedJob]:
     """Two exports that last until the gate is opened."""
     requests = [
         ExportRequest(
@@ -42,11 +42,11 @@ def orders() -> list[Order]:
         )
         for number in range(2)
     ]
-    return [Order(0, request_event(item, source="/t").job_id, item, GATED_ROWS) for item in requests]
+    return [PlannedJob(0, request_event(item, source="/t").job_id, item, GATED_ROWS) for item in requests]
 
 
 async def test_a_rolling_restart_loses_no_time(
-    stack: Stack, source: Source, datasets: dict[str, str], orders: list[Order]
+    stack: Stack, source: Source, datasets: dict[str, str], orders: list[PlannedJob]
 ) -> None:
     ids = [order.job_id for order in orders]
     workers = await asyncio.to_thread(Supervisor, stack, 2, SETTINGS | datasets)

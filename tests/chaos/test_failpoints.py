@@ -18,7 +18,7 @@ from streaming_exporter.events import Event, ExportRequest, cancel_event, reques
 from tests.chaos.client import Client, Job
 from tests.chaos.doomed import POINTS
 from tests.chaos.items import COLUMNS, ROWS, SLOW_ROWS_A_SECOND, Source
-from tests.chaos.plan import Order
+from tests.chaos.plan import PlannedJob
 from tests.chaos.scenario import SETTINGS
 from tests.chaos.supervisor import Supervisor
 from tests.chaos.verdict import wrong_files, wrong_histories, wrong_objects
@@ -53,7 +53,7 @@ class Fate:
         return ", ".join((*self.deaths, self.export, *([self.cancelled] if self.cancelled else [])))
 
     @property
-    def order(self) -> Order:
+    def order(self) -> PlannedJob:
         """What is asked for."""
         last = {LARGE: ROWS, SLOW: 3 * SLOW_ROWS_A_SECOND}.get(self.export, 200)
         if self.cancelled in (AT_ONCE, RUNNING):
@@ -66,7 +66,7 @@ class Fate:
             filters={"id": {"lte": last}},
             columns=["nonsense"] if self.export == HOPELESS else list(COLUMNS),
         )
-        return Order(0, self.job_id, request, last)
+        return PlannedJob(0, self.job_id, request, last)
 
 
 FATES = [

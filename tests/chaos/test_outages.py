@@ -11,7 +11,7 @@ from dev.stack import Stack
 from streaming_exporter.events import ExportRequest, request_event
 from tests.chaos.client import Client, has_ended
 from tests.chaos.items import COLUMNS, GATED_ROWS, ROWS, Source
-from tests.chaos.plan import Order
+from tests.chaos.plan import PlannedJob
 from tests.chaos.supervisor import Supervisor
 from tests.chaos.verdict import wrong_files, wrong_histories, wrong_objects
 from tests.gate import Gate
@@ -26,14 +26,14 @@ NOTICED_SECONDS = 120.0
 """How long it may take until an attempt gives up a store that is away."""
 
 
-def order(dataset: str, last: int) -> Order:
+def order(dataset: str, last: int) -> PlannedJob:
     """One job; all of them belong to different users."""
     request = ExportRequest(
         user_id="?", export_type=dataset, format="csv", scope="all", columns=list(COLUMNS),
         filters={"id": {"lte": last}},
     )  # fmt: skip
     job_id = request_event(request, source="/t").job_id
-    return Order(0, job_id, request.model_copy(update={"user_id": f"user of {job_id}"}), last)
+    return PlannedJob(0, job_id, request.model_copy(update={"user_id": f"user of {job_id}"}), last)
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +86,10 @@ async def test_an_outage_fails_no_job(stack: Stack, source: Source, workers: Sup
     assert wrong_histories(jobs, told) == []
 
 
-def _ids(orders: list[Order]) -> list[UUID]:
+def _ids(orders: list[PlannedJob]) -> list[UUID]:
     return [item.job_id for item in orders]
 
 
-async def _ask(client: Client, orders: list[Order]) -> None:
+async def _ask(client: Client, orders: list[PlannedJob]) -> None:
     for item in orders:
         await client.publish(request_event(item.request, job_id=item.job_id, source="/t"))

@@ -32,7 +32,7 @@ from streaming_exporter.events import ExportRequest, request_event
 from streaming_exporter.kafka_connection import ensure_topics
 from tests.chaos.client import Client, has_ended
 from tests.chaos.items import COLUMNS, GATED_ROWS, SLOW_ROWS_A_SECOND, Source
-from tests.chaos.plan import Order
+from tests.chaos.plan import PlannedJob
 from tests.chaos.verdict import wrong_files, wrong_histories, wrong_objects
 from tests.gate import Gate
 from tests.waiting import until_async
@@ -135,7 +135,7 @@ def workers(stack: Stack) -> Iterator[list[Worker]]:
         worker.kill()
 
 
-def order_of(number: int, *, seconds: float | None) -> Order:
+def order_of(number: int, *, seconds: float | None) -> PlannedJob:
     """An export that takes that long, or until the gate is opened."""
     last = GATED_ROWS if seconds is None else int(seconds * SLOW_ROWS_A_SECOND)
     request = ExportRequest(
@@ -146,18 +146,18 @@ def order_of(number: int, *, seconds: float | None) -> Order:
         filters={"id": {"lte": last}},
         columns=list(COLUMNS),
     )
-    return Order(0, request_event(request, source="/t").job_id, request, last)
+    return PlannedJob(0, request_event(request, source="/t").job_id, request, last)
 
 
-async def ask(client: Client, order: Order) -> Order:
+async def ask(client: Client, order: PlannedJob) -> PlannedJob:
     await client.publish(request_event(order.request, job_id=order.job_id, source="/t"))
     return order
 
 
 @asynccontextmanager
-async def flow(client: Client) -> AsyncIterator[list[Order]]:
+async def flow(client: Client) -> AsyncIterator[list[PlannedJob]]:
     """Jobs, of which some take several seconds, for as long as the block runs: some always wait, few do."""
-    orders: list[Order] = []
+    orders: list[PlannedJob] = []
 
     async def few_wait() -> bool:
         return len(await client.fetch(UNFINISHED)) < WAITING
@@ -181,7 +181,7 @@ async def revision(client: Client) -> str:
     return str(row["version_num"])
 
 
-async def judge(client: Client, source: Source, orders: Sequence[Order]) -> None:
+async def judge(client: Client, source: Source, orders: Sequence[PlannedJob]) -> None:
     """Every job was done once and well."""
     ids = [order.job_id for order in orders]
     jobs = await client.until(ids, has_ended, within=WAIT_SECONDS)
@@ -261,6 +261,6 @@ def waiting_for(worker: Worker) -> list[str]:
     return [line["reason"] for line in worker.logged("worker.waiting")]
 
 
-def known(orders: Sequence[Order]) -> set[UUID]:
+def known(orders: Sequence[PlannedJob]) -> set[UUID]:
     """Jobs that have been asked for until now."""
     return {order.job_id for order in orders}
