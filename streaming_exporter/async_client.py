@@ -54,7 +54,8 @@ class AsyncClient:
         """Ask for an export; returns the job's id.
 
         Args:
-            request: what to export. The user is the token's, whatever ``user_id`` is.
+            request: what to export. The user is the token's, whatever ``user_id`` is. ``priority`` must not
+                be set: the API gives every request the same.
             idempotency_key: a call that is repeated with the same key and request means the same job.
         """
         body = request.model_dump(mode="json", exclude_unset=True, exclude={"user_id"})

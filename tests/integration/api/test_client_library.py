@@ -10,7 +10,9 @@ from uuid import UUID, uuid4
 import pytest
 import uvicorn
 
+from api.app import create_app
 from producers.tokens import sign_token
+from stream_app.settings import Settings
 from streaming_exporter.async_client import AsyncClient
 from streaming_exporter.client import Client
 from streaming_exporter.errors import ApiError
@@ -30,6 +32,13 @@ async def served(api: Harness) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         server.should_exit = True
         await running
+
+
+def test_a_request_has_the_fields_that_the_api_takes() -> None:
+    schemas = create_app(Settings()).openapi()["components"]["schemas"]
+    assert (
+        ExportRequest.model_fields.keys() - {"user_id", "priority"} == schemas["Order"]["properties"].keys()
+    )
 
 
 async def test_the_asynchronous_client_submits_once_under_its_key_reads_and_cancels(api: Harness) -> None:
