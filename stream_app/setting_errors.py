@@ -1,4 +1,4 @@
-"""What is wrong with the settings, a line for each: the variable, what was read, and what is allowed."""
+"""Errors of settings, one line each: the variable, its value, and what is allowed."""
 
 import logging
 import re
@@ -25,11 +25,11 @@ from streaming_exporter.kafka_settings import FROM_FILE, PREFIX
 log = logging.getLogger(__name__)
 
 SHOWN = 200
-"""Characters of a value that are shown."""
+"""Limit of characters of a value in an error."""
 
 
 def load_settings() -> Settings:
-    """The settings of this process.
+    """Load the settings of this process.
 
     Raises:
         BadSettings: variables have values that are not allowed.
@@ -43,21 +43,21 @@ def load_settings() -> Settings:
 
 
 def problems(error: ValidationError) -> list[str]:
-    """A line for each value that is not allowed."""
+    """Return one line for each value that is not allowed."""
     return [_line(problem) for problem in error.errors(include_url=False)]
 
 
 def misspelt() -> dict[str, str]:
-    """Variables with the service's prefix that it does not read, and what to say of each."""
+    """Return the unknown variables with the service's prefix, and a text about each."""
     found = unknown_variables(Settings.model_fields, [*environment_variables(), *file_variables()])
     return {
-        name: f"{name} is no setting" + (f"; did you mean {nearest}?" if nearest else "")
+        name: f"{name} is not a setting" + (f"; did you mean {nearest}?" if nearest else "")
         for name, nearest in found.items()
     }
 
 
 def warn_of_misspelt() -> None:
-    """Log what looks like a setting and is none; a typing error is no reason to stand still."""
+    """Log unknown variables with the service's prefix: misspelt ones do not stop the service."""
     for text in misspelt().values():
         log.warning("settings.unknown_found: %s", text)
 
@@ -73,7 +73,7 @@ def _line(problem: ErrorDetails) -> str:
 
 
 def _read(value: Any, field: FieldInfo) -> str:
-    """What was read; of a secret only what is none."""
+    """Return a text with the value that was read, without the secret parts of it."""
     if isinstance(value, FileSecret):
         return f"the content of {str(value.path)!r} (not shown) was read; "
     if not is_secret(field):
@@ -92,7 +92,7 @@ def _reason(problem: ErrorDetails, field: FieldInfo) -> str:
 
 
 def allowed(field: FieldInfo) -> str:
-    """What a field takes, in words."""
+    """Return the allowed values of a field as a text."""
     kind, limits = _kind(field.annotation, field.metadata)
     if get_origin(kind) is Literal:
         return ", ".join(map(str, get_args(kind)))
@@ -105,7 +105,7 @@ def allowed(field: FieldInfo) -> str:
 
 
 def _kind(annotation: Any, metadata: list[Any]) -> tuple[Any, list[Any]]:
-    """The type inside of what may be absent or has notes, and all the notes."""
+    """Return the type inside an optional or annotated type, and all its annotations."""
     notes = list(metadata)
     while True:
         if hasattr(annotation, "__metadata__"):

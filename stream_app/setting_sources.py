@@ -21,7 +21,7 @@ from streaming_exporter.file_secret import FileSecret
 from streaming_exporter.kafka_settings import FROM_FILE, PREFIX
 
 SETTINGS_FILE = f"{PREFIX}SETTINGS_FILE"
-"""The variable that names a settings file."""
+"""Variable with the path of a settings file."""
 
 VENV_SETTINGS_FILE = Path(sys.prefix, "streaming-exporter.env")
 """The settings file of a virtual environment, in its own folder.
@@ -46,7 +46,7 @@ _OF_OTHERS = re.compile(
 
 
 def settings_file() -> Path | None:
-    """The path of the settings file that counts; ``None`` where there is none."""
+    """Return the path of the settings file, or ``None`` if there is none."""
     named = os.environ.get(SETTINGS_FILE, "").strip()
     if named:
         return Path(named)
@@ -71,7 +71,7 @@ def file_variables() -> dict[str, str]:
 
 
 def environment_variables() -> dict[str, str]:
-    """All variables of the environment; their names in upper case."""
+    """Return all variables of the environment, with their names in upper case."""
     return {key.upper(): value for key, value in os.environ.items()}
 
 
@@ -91,7 +91,7 @@ def sources_of(field: str) -> frozenset[Source]:
 
 
 def is_secret(field: FieldInfo) -> bool:
-    """Whether a field holds a secret."""
+    """Return whether a field contains a secret."""
     return "SecretStr" in repr(field.annotation)
 
 
@@ -133,7 +133,7 @@ class Variables(PydanticBaseSettingsSource):
         return secret, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        """What the variables give."""
+        """Return the values of the fields that the variables set."""
         found = {}
         for name, field in self.settings_cls.model_fields.items():
             value, _, _ = self.get_field_value(field, name)
@@ -143,14 +143,14 @@ class Variables(PydanticBaseSettingsSource):
 
 
 def known_variables(fields: Mapping[str, FieldInfo]) -> list[str]:
-    """Every variable that is read."""
+    """Return the names of all variables that the service reads."""
     own = [f"{PREFIX}{name.upper()}" for name in fields]
     files = [f"{PREFIX}{name.upper()}{FROM_FILE}" for name, field in fields.items() if is_secret(field)]
     return [*own, *files, SETTINGS_FILE]
 
 
 def unknown_variables(fields: Mapping[str, FieldInfo], variables: Iterable[str]) -> dict[str, str | None]:
-    """Variables with the service's prefix that it does not read, and the nearest name that it does."""
+    """Return the unknown variables with the service's prefix, each with the most similar known name."""
     known = known_variables(fields)
 
     def nearest(name: str) -> str | None:

@@ -11,7 +11,7 @@ from api.auth.authenticator import CurrentUser, User
 from api.errors import Problem, not_found, problem_responses
 from api.jobs.estimates import estimate
 from api.jobs.schemas import Accepted, Estimate, JobPage, JobView, Order
-from api.jobs.service import place, require_scope, validated_event
+from api.jobs.service import require_scope, submit_request, validated_event
 from api.middleware.disconnect import cancel_on_disconnect
 from api.services import SOURCE, ApiServices, InjectedServices
 from stream_app.jobs.models import ExportJob
@@ -99,7 +99,7 @@ async def request_export(
     The file contains the rows of the token's user. Scope `all` exports the rows of all users and needs the
     role `exports:all`.
     """
-    job_id, status = await place(services, user, order, idempotency_key)
+    job_id, status = await submit_request(services, user, order, idempotency_key)
     audit_log.set_object("job", job_id, owner=user.id)
     response.headers["Location"] = f"/exports/jobs/{job_id}"
     return Accepted(export_job_id=job_id, status=status)

@@ -1,4 +1,4 @@
-"""From an order over HTTP to a job: its record is committed, then its event is published from it."""
+"""Submits jobs of requests over HTTP: commits the record, then publishes its event."""
 
 import asyncio
 import json
@@ -26,23 +26,25 @@ from streaming_exporter.events import Event, ExportRequest, decode, request_even
 log = structlog.get_logger(__name__)
 
 IDEMPOTENCY = UUID("6f0a5a0e-6f2c-4c3b-9a43-2f1c0f0b7a51")
-"""Namespace of the ids of jobs that were asked for with an ``Idempotency-Key``."""
+"""Namespace of the ids of jobs of requests with an ``Idempotency-Key``."""
 BUSY_SECONDS = 30
 
 
-async def place(services: ApiServices, user: User, order: Order, key: str | None) -> tuple[UUID, Status]:
-    """Record the order, and have it published; with the same ``key`` again it is the same job.
+async def submit_request(
+    services: ApiServices, user: User, order: Order, key: str | None
+) -> tuple[UUID, Status]:
+    """Submit a job and start to publish its event. The same ``key`` is the same job.
 
     Raises:
-        Rejected: the order can never be honoured; the text names the field.
-        Problem: it is not allowed, not now, or whether it was taken is not known.
-        Retryable: a part is away. Then there is no record, unless an earlier call made one.
+        Rejected: the request is invalid; the text names the field.
+        Problem: the request is not allowed, a limit is reached, or it is not known whether it was recorded.
+        Retryable: a part is unavailable. There is no record, unless an earlier call has made one.
     """
     require_scope(user, order)
     event, request = validated_event(services, user.id, order, key)
     job = new_job(event, request, now=services.clock.now())
     if key is not None and (known := await services.records.get(event.job_id)) is not None:
-        return _same(known, job)  # whatever has become of the table since
+        return _same(known, job)  # the table can have changed since then, so it is not checked again
     await check_against_table(services, request)
     result = await _record(services, job)
     if result is SubmitResult.TOO_MANY:
@@ -64,11 +66,11 @@ async def place(services: ApiServices, user: User, order: Order, key: str | None
 
 
 async def _record(services: ApiServices, job: NewJob) -> SubmitResult:
-    """Commit the job's row; where the database's answer was lost, see whether it is there.
+    """Commit the job's row. If the answer of the database was lost, check whether the row exists.
 
     Raises:
-        Problem: that cannot be seen either.
-        Retryable: there is no record.
+        Problem: it is not known whether the row exists.
+        Retryable: there is no row.
     """
     try:
         return await services.store.submit(job, user_limit=services.settings.user_pending_limit)
@@ -81,23 +83,23 @@ async def _record(services: ApiServices, job: NewJob) -> SubmitResult:
 
 
 def too_many(services: ApiServices) -> Problem:
-    """A user's unfinished jobs are as many as they may be."""
+    """Return the problem of a user who has reached the limit of unfinished jobs."""
     limit = services.settings.user_pending_limit
     return Problem(
         429,
         "too_many_jobs",
-        f"There may be {limit} unfinished jobs of one user; wait for one to end, or cancel one",
+        f"You have reached the limit of {limit} unfinished jobs. Wait for one to finish or cancel one",
         headers={"Retry-After": str(BUSY_SECONDS)},
     )
 
 
 def in_doubt(job_id: UUID) -> Problem:
-    """Whether a job was recorded is not known, and its id is all that can be said."""
+    """Return the problem of a request of which it is not known whether its job was recorded."""
     return Problem(
         503,
         InDoubt.code,
-        f"The state database did not confirm the order; it may have been taken, as job {job_id}. "
-        f"Ask for /exports/jobs/{job_id} before you send it again, or send it again with the same "
+        f"The state database did not confirm the request, so it is not known whether job {job_id} was "
+        f"recorded. Read /exports/jobs/{job_id} before you repeat the request, or repeat it with the same "
         "Idempotency-Key",
         headers={"Retry-After": str(RETRY_SECONDS), "Location": f"/exports/jobs/{job_id}"},
         export_job_id=job_id,
@@ -111,7 +113,12 @@ def require_scope(user: User, order: Order) -> None:
         Problem: scope ``all`` without the role for it.
     """
     if order.scope == "all" and not user.can_export_all:
-        raise Problem(403, "scope_not_allowed", "Scope all needs the role exports:all", field="scope")
+        raise Problem(
+            403,
+            "scope_not_allowed",
+            "Scope all needs the role exports:all. Ask for that role, or use scope own",
+            field="scope",
+        )
 
 
 def validated_event(
@@ -134,7 +141,11 @@ def validated_event(
     try:
         json.dumps(order.filters, allow_nan=False)
     except ValueError as error:
-        raise Rejected("NaN and infinity are not JSON", code="invalid_number", field="filters") from error
+        raise Rejected(
+            "NaN and infinity are not valid in JSON; use finite numbers",
+            code="invalid_number",
+            field="filters",
+        ) from error
     try:
         data = {"user_id": user_id, **order.model_dump(mode="json", exclude_unset=True)}
         request = services.validator.validate(data)
@@ -150,12 +161,12 @@ def validated_event(
 
 
 async def check_against_table(services: ApiServices, request: ExportRequest) -> None:
-    """Columns, filters and compression, while somebody waits to be told."""
+    """Check columns, filters and compression now, so that the user gets errors at once."""
     compression_for(request.options.compression, services.formats[request.format])
 
     async def check_table(table: SourceTable) -> None:
         wanted = resolve_request(request, table.all_columns, services.clock.now())
-        await asyncio.to_thread(row_query, table, wanted)  # a filter of many values takes its time
+        await asyncio.to_thread(row_query, table, wanted)  # a filter with many values takes long
 
     await services.catalog.use(services.datasets[request.export_type], check_table)
 
@@ -165,7 +176,7 @@ def _same(known: ExportJob, job: NewJob) -> tuple[UUID, Status]:
         raise Problem(
             422,
             "idempotency_key_reused",
-            "This Idempotency-Key was used for another order; send a new key with a new order",
+            "This Idempotency-Key was used for another request. Send a new key with a new request",
             field="Idempotency-Key",
         )
     return known.id, Status(known.status)

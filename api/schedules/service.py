@@ -1,4 +1,4 @@
-"""What owners do with their schedules: everything is checked as if the export were asked for now."""
+"""Creates, changes and runs schedules. A request is checked as if the export ran now."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -43,39 +43,41 @@ ASKED = ("export_type", "format", "filters", "columns", "options", "scope", "web
 
 
 def not_found() -> Problem:
-    """No such schedule, or not this user's: nobody can tell which."""
-    return Problem(404, "not_found", "There is no such schedule, or it is not yours")
+    """Return the problem of a schedule that does not exist or belongs to another user, with the same text."""
+    return Problem(404, "not_found", "There is no such schedule, or it belongs to another user")
 
 
 async def create(services: ApiServices, user: User, order: ScheduleOrder) -> Schedule:
-    """Record a new schedule.
+    """Record a new schedule and return its row.
 
     Raises:
-        Rejected: it makes no sense; the text names the field.
-        Problem: it is not allowed.
+        Rejected: a field is invalid; the text names the field.
+        Problem: the user's roles or the limit of schedules do not allow it.
     """
     limit = services.settings.user_schedule_limit
     values = await _checked(services, user, user.id, order, None)
     row = await services.schedules.create({"id": uuid4(), "user_id": user.id, **values}, limit=limit)
     if row is None:
         raise Problem(
-            409, "too_many_schedules", f"You may have {limit} schedules; delete one, or change one of them"
+            409,
+            "too_many_schedules",
+            f"You have reached the limit of {limit} schedules. Delete or change one",
         )
     return row
 
 
 async def revoke_all_rows(services: ApiServices, user: User, schedule_id: UUID) -> None:
-    """End the leave of a schedule to take every row, where its owner's token lacks the role for it."""
+    """End the permission of a schedule to export all rows, if its owner's token lacks the role for it."""
     if not user.can_export_all and await services.schedules.revoke_all_rows(schedule_id, user_id=user.id):
         log.info("schedule.grant_ended", schedule_id=str(schedule_id), user_id=user.id)
 
 
 async def change(services: ApiServices, user: User, schedule_id: UUID, patch: SchedulePatch) -> Schedule:
-    """Change a schedule; it is checked as a whole, unless it is only paused: that is always possible.
+    """Change a schedule and return its row. The result is validated, except that a pause is always possible.
 
     Raises:
-        Rejected: it makes no sense as it would be.
-        Problem: there is none, or the change is not allowed.
+        Rejected: a field is invalid after the change.
+        Problem: there is no such schedule, or the change is not allowed.
     """
     await revoke_all_rows(services, user, schedule_id)
     if patch.model_fields_set == {"active"} and patch.active is False:
@@ -84,7 +86,7 @@ async def change(services: ApiServices, user: User, schedule_id: UUID, patch: Sc
         known = await services.schedules.get(schedule_id, user_id=user.data_owner)
         if known is None:
             raise not_found()
-        # Checked before the row is locked: the source database may take its time.
+        # Checked before the row is locked, because the source database can be slow.
         values = await _changed(services, user, known, patch)
         async with services.schedules.transaction() as connection:
             now = await services.schedules.lock(connection, schedule_id, user_id=user.data_owner)
@@ -92,7 +94,7 @@ async def change(services: ApiServices, user: User, schedule_id: UUID, patch: Sc
                 raise not_found()
             if now == known:
                 return await services.schedules.update(connection, schedule_id, values)
-        # A tick, the end of a run, or another change came between: what has been checked holds no more.
+        # A tick, the end of a run or another change has changed the row, so it is checked again.
 
 
 async def _pause(services: ApiServices, user: User, schedule_id: UUID) -> Schedule:
@@ -114,7 +116,7 @@ def _paused_by_owner(services: ApiServices) -> dict[str, Any]:
 async def _changed(
     services: ApiServices, user: User, known: Schedule, patch: SchedulePatch
 ) -> dict[str, Any]:
-    """The columns of ``known`` with the changes of ``patch``."""
+    """Return the columns of ``known`` with the changes of ``patch``."""
     order = _patched(known, patch)
     values = await _checked(services, user, known.user_id, order, known)
     same_calendar = all(values[name] == getattr(known, name) for name in CALENDAR)
@@ -137,10 +139,10 @@ def _patched(known: Schedule, patch: SchedulePatch) -> ScheduleOrder:
         if changes["schedule"] not in PERIODS:
             values["time_of_day"] = None
     values |= changes
-    # What is set to null is as if it had never been said.
-    said = {name: value for name, value in values.items() if value is not None}
+    # A field that is set to null has its default.
+    given = {name: value for name, value in values.items() if value is not None}
     try:
-        return ScheduleOrder.model_validate(said)
+        return ScheduleOrder.model_validate(given)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         field = ".".join(map(str, problem["loc"]))
@@ -150,7 +152,7 @@ def _patched(known: Schedule, patch: SchedulePatch) -> ScheduleOrder:
 async def _checked(
     services: ApiServices, user: User, owner: str, order: ScheduleOrder, known: Schedule | None
 ) -> dict[str, Any]:
-    """The columns of a schedule that is allowed and makes sense."""
+    """Validate a schedule and return its columns."""
     now = await services.clock.read()
     calendar = Calendar.of(
         order.schedule, timezone=order.timezone, time_of_day=order.time_of_day, day=order.day
@@ -181,31 +183,43 @@ async def _checked(
 def _grant(
     services: ApiServices, user: User, owner: str, order: ScheduleOrder, known: Schedule | None
 ) -> dict[str, Any]:
-    """The leave to take every row: only the owner can renew it, and only with the role."""
+    """Return the permission to export all rows. Only the owner can renew it, with the role exports:all."""
     if order.scope != "all":
         return {"all_rows_until": None}
     if user.id != owner:
         if known is None or known.scope != "all":
-            raise Problem(403, "scope_not_allowed", "Only its owner can give it scope all", field="scope")
+            raise Problem(
+                403,
+                "scope_not_allowed",
+                "Only the owner of a schedule can set its scope to all",
+                field="scope",
+            )
         return {}
     if not user.can_export_all:
-        raise Problem(403, "scope_not_allowed", "Scope all needs the role exports:all", field="scope")
+        raise Problem(
+            403,
+            "scope_not_allowed",
+            "Scope all needs the role exports:all. Ask for that role, or use scope own",
+            field="scope",
+        )
     rights = AllRowsPermission.of(services.settings)
     if not rights.allows(owner):
         raise Problem(
             403,
             "scope_not_allowed",
-            "Your schedules may not take every row; operators: EXPORTER_SCHEDULE_ALL_USERS lists whose may",
+            "Your schedules cannot use scope all. Operators: add the user to EXPORTER_SCHEDULE_ALL_USERS",
             field="scope",
         )
     return {"all_rows_until": services.clock.now() + rights.grant}
 
 
 def _window_start(order: ScheduleOrder, known: Schedule | None, now: datetime) -> datetime | None:
-    """Where the next window begins; ``None``: at the beginning of its period."""
+    """Return the start of the next window; ``None`` for the start of its period."""
     if order.window is Windowing.NONE:
         if order.window_from is not None:
-            raise Rejected("there is no window; choose one, or leave it out", field="window_from")
+            raise Rejected(
+                "the schedule has no window; set window, or leave window_from out", field="window_from"
+            )
         return None
     if order.window_from is not None:
         return order.window_from
@@ -214,21 +228,21 @@ def _window_start(order: ScheduleOrder, known: Schedule | None, now: datetime) -
 
 
 async def _kinds(services: ApiServices, order: ScheduleOrder) -> dict[str, str] | None:
-    """Kinds of the columns that windows and relative values are about."""
+    """Return the kinds of the time columns in the window and the filters."""
     dataset = services.datasets[order.export_type]
     columns = (await services.catalog.table(dataset)).all_columns
     names = set(order.filters or ())
     if order.window is not Windowing.NONE:
         if dataset.time is None or columns[dataset.time].kind not in TEMPORAL:
             raise Rejected(
-                f"dataset {dataset.name!r} has no time column that a window could limit",
+                f"dataset {dataset.name!r} has no time column, so it cannot have a window",
                 code="no_time_column",
                 field="window",
                 allowed=[Windowing.NONE],
             )
         if dataset.time in names:
             raise Rejected(
-                "the window limits this column; filter it without a window, or leave it out",
+                "the window limits this column already; remove the filter or the window",
                 code="filter_and_window",
                 field=f"filters.{dataset.time}",
             )
@@ -237,11 +251,11 @@ async def _kinds(services: ApiServices, order: ScheduleOrder) -> dict[str, str] 
 
 
 async def run_now(services: ApiServices, user: User, schedule_id: UUID, key: str | None) -> UUID:
-    """Start a run beside the calendar; with the same ``key`` again it is the same job.
+    """Start a run in addition to the calendar and return its job's id. The same ``key`` is the same job.
 
     Raises:
-        Problem: there is no such schedule, or it may not run now.
-        Retryable: a part is away; nothing was started.
+        Problem: there is no such schedule, or it cannot run now.
+        Retryable: a part is unavailable, and nothing was started.
     """
     job_id = uuid4() if key is None else uuid5(schedule_id, f"key {key}")
     if key is not None and await services.records.get(job_id) is not None:
@@ -258,7 +272,7 @@ async def run_now(services: ApiServices, user: User, schedule_id: UUID, key: str
 
 
 async def _record(services: ApiServices, user: User, schedule_id: UUID, job_id: UUID) -> NewJob | None:
-    """Commit the run's job and how far its schedule has come; ``None``: it was there already."""
+    """Commit the job of a run and the new ``window_start``; return ``None`` if the job exists already."""
     await revoke_all_rows(services, user, schedule_id)
     now = await services.clock.read()
     async with services.schedules.transaction() as connection:
@@ -284,12 +298,17 @@ async def _record(services: ApiServices, user: User, schedule_id: UUID, job_id: 
 async def _renewed(
     services: ApiServices, user: User, schedule: Schedule, now: datetime, connection: AsyncConnection
 ) -> Schedule:
-    """Whoever runs it shows their role anew, or must live with what the schedule may still do."""
+    """Renew the permission to export all rows if the owner has the role; otherwise check the present one."""
     if schedule.scope != "all":
         return schedule
     rights = AllRowsPermission.of(services.settings)
     if user.id == schedule.user_id and not user.can_export_all:
-        raise Problem(403, "scope_not_allowed", "Scope all needs the role exports:all", field="scope")
+        raise Problem(
+            403,
+            "scope_not_allowed",
+            "Scope all needs the role exports:all. Ask for that role, or use scope own",
+            field="scope",
+        )
     if user.id == schedule.user_id and rights.allows(user.id):
         values = {"all_rows_until": now + rights.grant}
         return await services.schedules.update(connection, schedule.id, values)
@@ -300,10 +319,10 @@ async def _renewed(
 
 
 def _planned(services: ApiServices, schedule: Schedule, now: datetime, job_id: UUID) -> tuple[Run, NewJob]:
-    """The run, and the row of its job.
+    """Return the run and its job.
 
     Raises:
-        Problem: it cannot run as it is stored, or not now.
+        Problem: the stored schedule is invalid, or it cannot run now.
     """
     try:
         moves = schedule.window == Windowing.SINCE_LAST_RUN
@@ -315,7 +334,7 @@ def _planned(services: ApiServices, schedule: Schedule, now: datetime, job_id: U
         job = replace(request, event=event).job(services.validator, now=now, refusal=refusal)
     except Problem:
         raise
-    except Exception as error:  # whatever is stored there: its owner is to know what is the matter
+    except Exception as error:  # the stored values can be anything, and the owner needs the reason
         raise _unusable(str(planning_error(error))) from error
     if job.outcome is not None:
         raise _unusable(job.outcome.error.message if job.outcome.error else "")
@@ -326,12 +345,14 @@ def _planned(services: ApiServices, schedule: Schedule, now: datetime, job_id: U
 
 def _unusable(reason: str) -> Problem:
     return Problem(
-        409, "schedule_unusable", f"The schedule cannot run as it is; change or delete it. {reason}"
+        409,
+        "schedule_unusable",
+        f"The schedule is not valid, so it cannot run. Change or delete it. {reason}",
     )
 
 
 def _window_now(schedule: Schedule, now: datetime) -> Window | None:
-    """What a run beside the calendar stands for: the last whole period again, or all since the last run."""
+    """Return the window of an additional run: the last complete period, or the time since the last run."""
     calendar = calendar_of(schedule)
     match Windowing(schedule.window):
         case Windowing.NONE:
@@ -344,7 +365,7 @@ def _window_now(schedule: Schedule, now: datetime) -> Window | None:
                 raise Problem(
                     409,
                     "nothing_new",
-                    f"The last window reaches to {schedule.window_start.isoformat()}, and rows may arrive "
-                    f"{schedule.delay} s late: there is nothing to export yet",
+                    f"The last window ends at {schedule.window_start.isoformat()}, and the schedule waits "
+                    f"{schedule.delay} s for late rows, so there is nothing to export yet. Try again later",
                 )
             return Window(schedule.window_start or end, end)

@@ -350,10 +350,10 @@ def test_a_misspelt_variable_is_reported_with_the_nearest_name(monkeypatch: pyte
         monkeypatch.setenv(f"EXPORTER_{name}", "x")
     monkeypatch.setenv("EXPORTER_JWT_SECRET_FILE", "")
     assert misspelt() == {
-        "EXPORTER_JWT_SECRET_FIEL": "EXPORTER_JWT_SECRET_FIEL is no setting; "
+        "EXPORTER_JWT_SECRET_FIEL": "EXPORTER_JWT_SECRET_FIEL is not a setting; "
         "did you mean EXPORTER_JWT_SECRET_FILE?",
-        "EXPORTER_S3_ENDPONT": "EXPORTER_S3_ENDPONT is no setting; did you mean EXPORTER_S3_ENDPOINT?",
-        "EXPORTER_SOMETHING_ELSE": "EXPORTER_SOMETHING_ELSE is no setting",
+        "EXPORTER_S3_ENDPONT": "EXPORTER_S3_ENDPONT is not a setting; did you mean EXPORTER_S3_ENDPOINT?",
+        "EXPORTER_SOMETHING_ELSE": "EXPORTER_SOMETHING_ELSE is not a setting",
     }
     found = {finding.check: finding.state for finding in check_settings(load_settings())}
     assert found["EXPORTER_S3_ENDPONT"] is State.WARNING
