@@ -24,7 +24,7 @@ class Health(BaseModel):
 
 
 @router.get(
-    "/healthz", operation_id="getHealth", summary="Whether the process is alive", response_model=Health
+    "/healthz", operation_id="getHealth", summary="Check whether the process is alive", response_model=Health
 )
 async def healthz() -> Health:
     """This call uses no other part of the service, so an outage elsewhere does not restart this process."""
@@ -34,7 +34,7 @@ async def healthz() -> Health:
 @router.get(
     "/readyz",
     operation_id="getReadiness",
-    summary="Whether the parts that the API needs are available",
+    summary="Check whether the parts that the API needs are available",
     response_model=Health,
     responses={503: {"model": Health, "description": "A part is unavailable"}},
 )

@@ -18,7 +18,7 @@ class Channel(StrEnum):
 
 
 class DeliveryStatus(StrEnum):
-    """::
+    """The state of a delivery::
 
     pending ──► sending ──► sent, failed, skipped
        ▲───────────┘ │ (retry)
