@@ -92,7 +92,7 @@ async def test_a_commit_without_an_answer_is_no_refusal(
         answer = await client.post("/exports/jobs", json=order(), headers={"Idempotency-Key": "k"})
         content = answer.json()
         assert (answer.status_code, content["code"]) == (503, "in_doubt")
-        assert "may have been taken" in content["detail"]
+        assert "it is not known whether job" in content["detail"]
         assert answer.headers["location"] == f"/exports/jobs/{content['export_job_id']}"
         monkeypatch.setattr(services.store, "submit", submit)
         again = await client.post("/exports/jobs", json=order(), headers={"Idempotency-Key": "k"})
