@@ -113,7 +113,7 @@ POINTS: dict[str, Point] = {
     "swept": Point(JobRescuer, "remove_leftovers", _first),
     "copying": Point(BytePipe, "write", _current),
     "uploading": Point(MultipartUpload, "add", _part),
-    "uploaded": Point(Exporter, "run", _first),
+    "uploaded": Point(Exporter, "run", _current),
     "unsealed": Point(JobQueue, "seal", _first, after=False),
     "sealed": Point(JobQueue, "seal", _first),
     "published": Point(JobRescuer, "publish", _first),
