@@ -14,10 +14,9 @@ from pydantic_core import from_json
 
 from stream_app.database_url import CONNECT_SECONDS
 from stream_app.db.engine import keep_alive
-from stream_app.exports import source_session as standby
 from stream_app.exports.size_limits import DEFAULT_MAX_ROW_BYTES, MessageLimit, MessageTooLong
 from stream_app.exports.source_errors import connection_error, is_lost_connection, source_errors
-from stream_app.exports.source_session import begin_script
+from stream_app.exports.source_session import REPLAY_TIME_QUERY, begin_script, parse_replay_time
 from stream_app.settings import Settings
 from streaming_exporter.errors import Outage, Rejected
 
@@ -340,7 +339,7 @@ async def _begin(
         return Snapshot(connection, as_of, as_of, timeout, value)
     # The replay time must be read before the snapshot is taken. Only now it is known to be a standby.
     await connection.execute("ROLLBACK", timeout=30)
-    replayed = standby.parse_replay_time(await _value(connection, standby.REPLAY_TIME_QUERY, 30))
+    replayed = parse_replay_time(await _value(connection, REPLAY_TIME_QUERY, 30))
     await connection.execute(script, timeout=30)
     known = min(as_of, replayed or as_of).astimezone(UTC)
     return Snapshot(connection, known, as_of, timeout, value, is_standby=True, replayed_until=replayed)
