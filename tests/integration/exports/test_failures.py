@@ -126,7 +126,7 @@ async def test_objects_of_lost_attempts_are_removed(storage: ObjectStore) -> Non
 async def test_a_lost_connection_ends_its_statement_at_the_source(
     source: Source, database: asyncpg.Connection, schema: str, statement: str
 ) -> None:
-    """Though it has no row to send yet, and would not notice by that."""
+    """The statement has no row to send yet, so it cannot notice the loss by sending."""
     await database.execute("CREATE VIEW asleep AS SELECT pg_sleep(30)::text AS s")
     sql, name = f"SELECT s FROM {schema}.asleep WHERE s IS NOT NULL", f"asleep {statement}"
 
@@ -148,8 +148,8 @@ async def test_a_lost_connection_ends_its_statement_at_the_source(
 
 
 async def _until_servers(database: asyncpg.Connection, name: str, number: int) -> None:
-    """Wait until so many run a statement under the name."""
-    sql = "SELECT count(*) = $2 FROM pg_stat_activity WHERE application_name = $1 AND query LIKE '%asleep%'"
+    """Wait until ``number`` servers run a query of the view. The script before it has no ``.asleep``."""
+    sql = "SELECT count(*) = $2 FROM pg_stat_activity WHERE application_name = $1 AND query LIKE '%.asleep%'"
     await until_async(lambda: database.fetchval(sql, name, number))
 
 
