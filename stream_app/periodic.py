@@ -8,6 +8,9 @@ import structlog
 
 from streaming_exporter.errors import Retryable
 
+_random = random.Random()  # noqa: S311
+"""Its own generator: loops in the background must not change the state of the global one."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -36,7 +39,7 @@ async def repeat(
     while True:
         if pause is None:
             pause = interval() if callable(interval) else interval
-        await asyncio.sleep(pause * random.uniform(1 - jitter, 1 + jitter))  # noqa: S311
+        await asyncio.sleep(pause * _random.uniform(1 - jitter, 1 + jitter))
         pause = None
         try:
             await step()
