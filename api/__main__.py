@@ -27,14 +27,14 @@ def api(
     from api.server import BoundedProtocol, allow_many_connections
     from stream_app.exports.datasets import load_datasets
     from stream_app.observability import logs
-    from stream_app.setting_errors import load_settings, warn_of_misspelt
+    from stream_app.setting_errors import load_settings, warn_of_unknown_settings
 
     with exit_on_error():
         settings = load_settings()
         refuse_unsafe(settings, host)
         load_datasets(settings.datasets_file)  # here an error is one line, later it would be a traceback
     logs.configure(settings)
-    warn_of_misspelt()
+    warn_of_unknown_settings()
     allow_many_connections(settings.api_connection_limit)
     BoundedProtocol.limit = settings.api_connection_limit
     uvicorn.run(

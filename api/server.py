@@ -70,22 +70,22 @@ class BoundedProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
-        self._stop_watching()
+        self._stop_read_timer()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Start to watch the client when it has not read the sent data. Called by the transport."""
+        """Start a timer for a client that has not read the sent data. Called by the transport."""
         super().pause_writing()
         if not self.scope or not is_stream(self.scope["method"], self.scope["path"]):
-            self._watch_reading()
+            self._start_read_timer()
 
     def resume_writing(self) -> None:
-        """Stop to watch the client when it has read nearly all data. Called by the transport."""
-        self._stop_watching()
+        """Stop the timer, because the client has read nearly all data. Called by the transport."""
+        self._stop_read_timer()
         super().resume_writing()
 
     def _wait(self) -> None:
-        self._deadline = self.loop.call_later(self.header_seconds, self._give_up)
+        self._deadline = self.loop.call_later(self.header_seconds, self._abort_late)
         self._waiting[self] = None
 
     def _stop_waiting(self) -> None:
@@ -94,25 +94,25 @@ class BoundedProtocol(H11Protocol):
             self._deadline.cancel()
             self._deadline = None
 
-    def _give_up(self) -> None:
+    def _abort_late(self) -> None:
         log.info("connection.timed_out", client=self.client[0] if self.client else None)
         self._stop_waiting()
         if not self.transport.is_closing():
             self.transport.abort()
 
-    def _watch_reading(self) -> None:
+    def _start_read_timer(self) -> None:
         left = self.transport.get_write_buffer_size()
         self._unread = self.loop.call_later(self.read_seconds, self._check_reading, left)
 
-    def _stop_watching(self) -> None:
+    def _stop_read_timer(self) -> None:
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
 
     def _check_reading(self, before: int) -> None:
-        """Continue to watch a client that reads; abort the connection of one that does not."""
+        """Start the timer again for a client that reads. Abort the connection of one that does not."""
         if before - self.transport.get_write_buffer_size() >= READ_BYTES:
-            self._watch_reading()
+            self._start_read_timer()
             return
         log.info("response.timed_out", client=self.client[0] if self.client else None)
         self._unread = None

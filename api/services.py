@@ -19,7 +19,7 @@ from api.operations.service import QueueMetrics, Readiness
 from stream_app.addresses import AddressRules
 from stream_app.db.clock import DatabaseClock
 from stream_app.db.engine import create_engine
-from stream_app.db.notifications import CHANGES_CHANNEL, listen
+from stream_app.db.listener import CHANGES_CHANNEL, listen
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.datasets import Dataset, load_datasets
 from stream_app.exports.formats.base import Format
@@ -35,7 +35,7 @@ from stream_app.observability import metrics
 from stream_app.schedules.store import ScheduleStore
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
-from stream_app.worker.maintenance.outbox_relay import OutboxRelay
+from stream_app.worker.maintenance.request_relay import RequestRelay
 from streaming_exporter.events import Event
 from streaming_exporter.publisher import Publisher
 
@@ -70,7 +70,7 @@ class ApiServices:
     links: Links
     address_hash: AddressHash
     publisher: Publisher
-    relay: OutboxRelay
+    relay: RequestRelay
     clock: DatabaseClock
     download_audit: DownloadAudit
     queue_metrics: QueueMetrics
@@ -113,7 +113,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
         async def publish(events: Sequence[Event]) -> None:
             await asyncio.gather(*map(publisher.publish, events))
 
-        relay = await stack.enter_async_context(OutboxRelay(store, publish))
+        relay = await stack.enter_async_context(RequestRelay(store, publish))
         await stack.enter_async_context(_running(relay.run()))
         await stack.enter_async_context(_running(store.clock.run()))
         records = JobRecords(reading)

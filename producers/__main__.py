@@ -223,7 +223,7 @@ def tick() -> None:
     import asyncio
 
     from producers import ticker
-    from stream_app.setting_errors import load_settings, warn_of_misspelt
+    from stream_app.setting_errors import load_settings, warn_of_unknown_settings
 
     with exit_on_error():
         settings = load_settings()
@@ -232,7 +232,7 @@ def tick() -> None:
         )
         for chatty in ("aiokafka", "asyncio"):
             logging.getLogger(chatty).setLevel(logging.CRITICAL)
-        warn_of_misspelt()
+        warn_of_unknown_settings()
         asyncio.run(ticker.run(settings))
 
 

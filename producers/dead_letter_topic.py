@@ -8,12 +8,8 @@ from typing import Any
 
 from stream_app.settings import Settings
 from streaming_exporter.errors import PublishError, Unreadable, UsageError
-from streaming_exporter.events import Topic, decode
+from streaming_exporter.events import DEAD_LETTER_HEADERS, TRUNCATED_HEADER, Topic, decode
 from streaming_exporter.publisher import Publisher
-
-ADDED_HEADERS = ("error", "topic", "partition", "offset")
-LENGTH_HEADER = "cut_from_bytes"
-"""Headers that the service adds after those of the message."""
 
 ANSWER_SECONDS = 10.0
 """Time-out of one response of Kafka."""
@@ -47,9 +43,9 @@ class DeadLetter:
         """Make a dead letter from a record of aiokafka."""
         headers = [(name, value or b"") for name, value in record.headers]
         ours = dict(headers)  # of two headers with one name the later one, which the service has added
-        known = {name: ours.get(name, b"").decode("utf-8", "replace") for name in ADDED_HEADERS}
-        length = ours.get(LENGTH_HEADER, b"").decode("ascii", "replace")
-        added = len(ADDED_HEADERS) + (LENGTH_HEADER in ours)
+        known = {name: ours.get(name, b"").decode("utf-8", "replace") for name in DEAD_LETTER_HEADERS}
+        length = ours.get(TRUNCATED_HEADER, b"").decode("ascii", "replace")
+        added = len(DEAD_LETTER_HEADERS) + (TRUNCATED_HEADER in ours)
         return cls(
             id=(record.partition, record.offset),
             at=datetime.fromtimestamp(record.timestamp / 1_000, UTC),

@@ -12,7 +12,7 @@ from producers.console import INTERRUPTED
 from producers.display import display, size
 from producers.download import fetch
 from producers.tokens import sign_token
-from stream_app.setting_sources import Source, settings_file, sources_of
+from stream_app.setting_sources import SettingSource, settings_file, sources_of
 from stream_app.settings import Settings
 from streaming_exporter.api_answers import Job
 from streaming_exporter.client import Client
@@ -127,8 +127,8 @@ def _refuse_foreign_url(settings: Settings, url: str | None, secret: str) -> Non
     """Refuse to send a token to a URL that comes from another place than the token or its secret."""
     of_secret, of_url = sources_of(secret), sources_of("public_url")
     if url is not None:
-        foreign = of_secret == {Source.FILE} and (
-            of_url == {Source.ENVIRONMENT} or url.rstrip("/") != settings.public_url
+        foreign = of_secret == {SettingSource.FILE} and (
+            of_url == {SettingSource.ENVIRONMENT} or url.rstrip("/") != settings.public_url
         )
     else:
         foreign = bool(of_secret and of_url) and not of_secret & of_url

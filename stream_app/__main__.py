@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from stream_app.doctor.findings import Finding
-    from stream_app.jobs.erasure import Erased
+    from stream_app.jobs.erasure import ErasureResult
     from stream_app.settings import Settings
 
 CANCEL_SECONDS = 60
@@ -32,13 +32,13 @@ def worker() -> None:
     from stream_app.app import create_app, create_worker_health
     from stream_app.observability import logs, metrics, telemetry
     from stream_app.retries import retry_until_possible
-    from stream_app.setting_errors import warn_of_misspelt
+    from stream_app.setting_errors import warn_of_unknown_settings
     from streaming_exporter.errors import ExporterError
     from streaming_exporter.kafka_connection import ensure_topics
 
     settings = _settings()
     logs.configure(settings)
-    warn_of_misspelt()
+    warn_of_unknown_settings()
     if settings.ready_file is not None:
         settings.ready_file.unlink(missing_ok=True)
     if settings.metrics_port is not None:
@@ -138,7 +138,7 @@ def forget(
         typer.secho(f"{error}; run the command again", fg="red", err=True)
         raise typer.Exit(1) from error
     typer.echo(
-        f"Erased {done.jobs} jobs, removed {done.files} files, {done.schedules} schedules "
+        f"ErasureResult {done.jobs} jobs, removed {done.files} files, {done.schedules} schedules "
         f"and {done.deliveries} deliveries."
         if user_id is not None
         else f"Removed the address from {done.jobs} jobs, {done.schedules} schedules "
@@ -146,7 +146,7 @@ def forget(
     )
 
 
-async def _erase(settings: "Settings", user_id: str | None, address: str | None) -> "Erased":
+async def _erase(settings: "Settings", user_id: str | None, address: str | None) -> "ErasureResult":
     import asyncio
     from datetime import timedelta
 

@@ -20,7 +20,7 @@ from yarl import URL
 from stream_app.addresses import AddressRules
 from stream_app.db.engine import create_engine
 from stream_app.db.health import check_tables
-from stream_app.db.notifications import listen
+from stream_app.db.listener import listen
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.datasets import load_datasets
 from stream_app.exports.formats.framing_process import end_idle
@@ -53,7 +53,7 @@ from stream_app.worker.health import BROKER_TIMEOUT, WorkerHealth
 from stream_app.worker.lifecycle_handler import LifecycleHandler
 from stream_app.worker.maintenance.bucket_cleaner import BucketCleaner
 from stream_app.worker.maintenance.job_cleaner import JobCleaner
-from stream_app.worker.maintenance.outbox_relay import OutboxRelay
+from stream_app.worker.maintenance.request_relay import RequestRelay
 from stream_app.worker.process_health import ExitTimer
 from stream_app.worker.replay import OutcomeReplay
 from stream_app.worker.request_handler import RequestHandler
@@ -137,7 +137,7 @@ def create_app(settings: Settings) -> App:
         settings=settings,
     )
     sender = create_sender(settings, engine, storage, name)
-    relay = OutboxRelay(store, emit.publish_all)
+    relay = RequestRelay(store, emit.publish_all)
 
     async def check_writes() -> None:
         await write_trial_job(store)

@@ -33,7 +33,7 @@ KNOWN_SECRETS = frozenset(
 
 
 class UnsafeSettings(ExporterError):
-    """Settings that nobody should run the service with."""
+    """Settings with which the service must not run."""
 
     code = "unsafe_settings"
 
@@ -44,10 +44,9 @@ def is_public(settings: Settings, host: str | None = None) -> bool:
 
 
 def weakness(secret: SecretStr | str, *, public: bool, shortest: int = SHORTEST_SECRET) -> str | None:
-    """What is wrong with a secret that signs; ``None``: nothing.
+    """Return what is wrong with a signing secret, or ``None``.
 
-    Every value but an empty one is good enough while only this machine reaches the service, that is where it
-    is not ``public``.
+    If only this machine reaches the service (it is not ``public``), only an empty secret is wrong.
     """
     value = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
     if not value.strip():

@@ -47,7 +47,7 @@ def problems(error: ValidationError) -> list[str]:
     return [_line(problem) for problem in error.errors(include_url=False)]
 
 
-def misspelt() -> dict[str, str]:
+def unknown_settings() -> dict[str, str]:
     """Return the unknown variables with the service's prefix, and a text about each."""
     found = unknown_variables(Settings.model_fields, [*environment_variables(), *file_variables()])
     return {
@@ -56,9 +56,9 @@ def misspelt() -> dict[str, str]:
     }
 
 
-def warn_of_misspelt() -> None:
+def warn_of_unknown_settings() -> None:
     """Log unknown variables with the service's prefix: misspelt ones do not stop the service."""
-    for text in misspelt().values():
+    for text in unknown_settings().values():
         log.warning("settings.unknown_found: %s", text)
 
 

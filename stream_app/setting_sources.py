@@ -31,7 +31,7 @@ Outside of a virtual environment it has no effect.
 """
 
 
-class Source(StrEnum):
+class SettingSource(StrEnum):
     """A place where a setting can be set; the value is its name in texts."""
 
     ENVIRONMENT = "environment"
@@ -75,7 +75,7 @@ def environment_variables() -> dict[str, str]:
     return {key.upper(): value for key, value in os.environ.items()}
 
 
-def sources_of(field: str) -> frozenset[Source]:
+def sources_of(field: str) -> frozenset[SettingSource]:
     """Return the places that set the value of a setting: one, both with the same value, or none.
 
     Where the values differ, the environment counts.
@@ -86,8 +86,10 @@ def sources_of(field: str) -> frozenset[Source]:
         for variables in (environment_variables(), file_variables())
     )
     if any(here):
-        return frozenset({Source.ENVIRONMENT, Source.FILE} if here == there else {Source.ENVIRONMENT})
-    return frozenset({Source.FILE} if any(there) else ())
+        return frozenset(
+            {SettingSource.ENVIRONMENT, SettingSource.FILE} if here == there else {SettingSource.ENVIRONMENT}
+        )
+    return frozenset({SettingSource.FILE} if any(there) else ())
 
 
 def is_secret(field: FieldInfo) -> bool:

@@ -66,7 +66,7 @@ class Client:
         return UUID(read_document(answer, self.url)["export_job_id"])
 
     def cancel(self, job_id: UUID) -> None:
-        """Cancel a job that runs or waits; remove the file of one that is completed."""
+        """Cancel an unfinished job. If the job is completed, remove its file."""
         self._request("DELETE", f"/exports/jobs/{job_id}")
 
     def record(self, job_id: UUID) -> dict[str, Any]:

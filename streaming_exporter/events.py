@@ -62,6 +62,13 @@ __all__ = [
 ]
 
 
+DEAD_LETTER_HEADERS = ("error", "topic", "partition", "offset")
+"""Headers that a dead letter has behind those of its message: the error, and where the message was."""
+
+TRUNCATED_HEADER = "cut_from_bytes"
+"""Header of a truncated dead letter: how many bytes the message had."""
+
+
 class Topic(StrEnum):
     """The topics that the service reads or writes."""
 

@@ -142,7 +142,7 @@ class KafkaSettings(BaseModel):
         return self
 
     def topic(self, name: str) -> str:
-        """The cluster's name for the topic that the contract calls ``name``."""
+        """Return the name of the topic in the cluster: the prefix and ``name``."""
         return self.kafka_topic_prefix + name
 
 

@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to the server of the API."""
+    """A server that handles no signals: the server of the API handles them."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -30,9 +30,10 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def served(services: ApiServices) -> AsyncIterator[None]:
-    """Serve at ``EXPORTER_METRICS_HOST`` and ``_PORT``, if there is a port, until the end of the block.
+    """Serve the metrics and the readiness on a port of their own until the end of the block.
 
-    If the port cannot be opened, the API runs without it and logs that.
+    Without ``EXPORTER_METRICS_PORT`` it serves nothing. If the port cannot be opened, this is logged, and the
+    API runs without it.
     """
     host, port = services.settings.metrics_host, services.settings.metrics_port
     if port is None:

@@ -77,7 +77,7 @@ def details_are_public(settings: Settings, host: str | None) -> bool:
 
 
 async def require_details_access(request: Request) -> None:
-    """Refuse a caller who must not read the details of the service.
+    """Refuse a caller who is not allowed to read the metrics and the state of the parts.
 
     Raises:
         Problem: 401 without a valid token, 403 without the role.

@@ -15,16 +15,16 @@ from stream_app.observability import metrics
 from stream_app.settings import Settings
 from streaming_exporter.errors import InDoubt, Locked, Retryable
 
-IDLE_SECONDS = 10
-INTERVAL_SECONDS = 5
-PROBES = 3
+KEEPALIVE_IDLE_SECONDS = 10
+KEEPALIVE_INTERVAL_SECONDS = 5
+KEEPALIVE_PROBES = 3
 UNANSWERED_SECONDS = 25
 """Seconds that sent data waits for its acknowledgement before the connection counts as lost."""
 
 _OPTIONS = (
-    ("TCP_KEEPIDLE", IDLE_SECONDS),
-    ("TCP_KEEPINTVL", INTERVAL_SECONDS),
-    ("TCP_KEEPCNT", PROBES),
+    ("TCP_KEEPIDLE", KEEPALIVE_IDLE_SECONDS),
+    ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_SECONDS),
+    ("TCP_KEEPCNT", KEEPALIVE_PROBES),
     ("TCP_USER_TIMEOUT", UNANSWERED_SECONDS * 1_000),
 )
 

@@ -9,7 +9,7 @@ from itertools import islice
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from stream_app.doctor.findings import Area, Finding
+from stream_app.doctor.findings import Finding, FindingFactory
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
 from stream_app.settings import Settings
@@ -19,7 +19,7 @@ from stream_app.storage.object_store import ObjectStore
 from stream_app.worker.maintenance.bucket_cleaner import Owner, is_needed, jobs_owning
 from streaming_exporter.errors import NeedsOperator, Rejected, Retryable
 
-AREA = Area("bucket")
+AREA = FindingFactory("bucket")
 
 SAMPLE_PAGES, SAMPLE_JOBS = 2, 200
 SHOWN = 3

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from stream_app.db.engine import autocommitting, create_engine, outages_are_retryable
 from stream_app.doctor.bucket import check_bucket
 from stream_app.doctor.clocks import check_clocks
-from stream_app.doctor.findings import Area, Finding
+from stream_app.doctor.findings import Finding, FindingFactory
 from stream_app.doctor.state_database import check_state_database
 from stream_app.doctor.topics import check_topics
 from stream_app.doctor.unwise_settings import check_settings
@@ -51,7 +51,7 @@ async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator
 
     async def rows() -> AsyncIterator[Finding]:
         (row,) = await source.fetch("SELECT rolsuper, rolname FROM pg_roles WHERE rolname = current_user")
-        yield Area("source").problem_if(
+        yield FindingFactory("source").problem_if(
             row["rolsuper"],
             "role",
             f"the server answers; the role is {row['rolname']}",
@@ -72,7 +72,7 @@ async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator
                 async for finding in findings:
                     yield finding
             except ExporterError as error:
-                yield Area(name).problem(
+                yield FindingFactory(name).problem(
                     "answers", str(error), "check that it runs and that the settings are correct"
                 )
     finally:

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from stream_app.doctor.findings import Area, Finding
+from stream_app.doctor.findings import Finding, FindingFactory
 from stream_app.storage.object_store import ObjectStore
 
-AREA = Area("clocks")
+AREA = FindingFactory("clocks")
 
 NOTABLE, HARMFUL = timedelta(seconds=5), timedelta(minutes=1)
 """Leases use PostgreSQL's clock only. Signed requests and links fail if clocks differ by 15 minutes."""

@@ -35,7 +35,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Area:
+class FindingFactory:
     """Creates the findings of one area."""
 
     name: str

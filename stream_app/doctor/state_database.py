@@ -8,11 +8,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.db.migrations import missing
-from stream_app.doctor.findings import Area, Finding
+from stream_app.doctor.findings import Finding, FindingFactory
 from stream_app.jobs.states import FINAL
 from stream_app.settings import Settings
 
-AREA = Area("database")
+AREA = FindingFactory("database")
 
 WAITS_LONG, WAITS_TOO_LONG = timedelta(minutes=10), timedelta(hours=1)
 NOT_CLEANED = timedelta(days=1)

@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 
-from stream_app.doctor.findings import Area, Finding
+from stream_app.doctor.findings import Finding, FindingFactory
 from stream_app.kafka.brokers import Brokers, Group, Partition
 from stream_app.settings import Settings
 from streaming_exporter.events import Topic
 from streaming_exporter.kafka_connection import SINGLE_PARTITION
 
-AREA = Area("kafka")
+AREA = FindingFactory("kafka")
 
 READ = (Topic.REQUESTS, Topic.TICKS, Topic.EVENTS)
 """Topics that the workers read."""

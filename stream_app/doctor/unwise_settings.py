@@ -6,13 +6,13 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from stream_app.doctor.findings import Area, Finding
+from stream_app.doctor.findings import Finding, FindingFactory
 from stream_app.exposure import is_known, is_public, key_set_faults, weak_signing_secrets
-from stream_app.setting_errors import misspelt
+from stream_app.setting_errors import unknown_settings
 from stream_app.setting_types import is_local_url
 from stream_app.settings import Settings
 
-AREA = Area("settings")
+AREA = FindingFactory("settings")
 
 RANDOM = "set it to at least 32 random characters, for example with: openssl rand -hex 32"
 NO_REAL_LIMIT = 100_000
@@ -29,7 +29,7 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
 
 
 def _unknown() -> Iterator[Finding]:
-    for name, text in misspelt().items():
+    for name, text in unknown_settings().items():
         yield AREA.warning(name, text, "see the list of settings in README.md, or remove the variable")
 
 

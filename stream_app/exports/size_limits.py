@@ -113,17 +113,17 @@ class MessageLimit(asyncio.Protocol):
             self._driver.data_received(data)  # type: ignore[attr-defined]
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Pass the event on: the driver ends what waits for the connection."""
+        """Forward the call to the driver, which ends everything that waits for the connection."""
         self._driver.connection_lost(error)
 
     def eof_received(self) -> bool | None:
-        """Pass the event on."""
+        """Forward the call to the driver."""
         return self._driver.eof_received()  # type: ignore[attr-defined, no-any-return]
 
     def pause_writing(self) -> None:
-        """Pass the event on."""
+        """Forward the call to the driver."""
         self._driver.pause_writing()
 
     def resume_writing(self) -> None:
-        """Pass the event on."""
+        """Forward the call to the driver."""
         self._driver.resume_writing()

@@ -68,7 +68,8 @@ def stage_span(name: str, wait: WaitTimer, attributes: Attributes) -> Iterator[N
 def rendering_span(chunks: Iterator[bytes], wait: WaitTimer) -> Iterator[bytes]:
     """Return ``chunks`` within a span that begins now and ends after the last chunk.
 
-    A format with its own process also waits there, so its measured waiting time is too short.
+    The time that a format's own process waits for rows is not measured, so the waiting time of such a format
+    is too short.
     """
     return _rendered(TimedChunks(chunks), wait, tracing.span("render"))
 

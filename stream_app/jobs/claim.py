@@ -12,7 +12,10 @@ from streaming_exporter.events import ExportRequest, LifecycleData
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right of one worker to one attempt at a job. Only the holder of the lease can end the job."""
+    """The right of one worker to one attempt at a job. Only the holder of the lease can end the job.
+
+    :class:`~stream_app.jobs.queue.JobQueue` takes, renews and releases the lease.
+    """
 
     job_id: UUID
     attempt: int
@@ -61,7 +64,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class AttemptProgress:
     """How many rows a running attempt has written, and how many it expects."""
 
     job_id: UUID

@@ -79,7 +79,7 @@ _ADDRESSES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Erased:
+class ErasureResult:
     """How many jobs were erased, and how many files, schedules and deliveries were removed."""
 
     jobs: int = 0
@@ -103,7 +103,7 @@ class PersonalDataEraser:
         """
         return [row.id for row in await self._execute(_UNFINISHED, user_id=user_id)]
 
-    async def erase_user(self, user_id: str) -> Erased:
+    async def erase_user(self, user_id: str) -> ErasureResult:
         """Remove a user's schedules and files, and erase the records of the user's jobs.
 
         Files are removed first, so that a later call finishes a call that was interrupted.
@@ -127,9 +127,9 @@ class PersonalDataEraser:
                     await connection.execute(_UNSENT, {"ids": values["ids"]})
                     await connection.execute(_EMPTY, values)
             emptied += len(rows)
-        return Erased(jobs=emptied, files=files, schedules=schedules)
+        return ErasureResult(jobs=emptied, files=files, schedules=schedules)
 
-    async def erase_address(self, address: str) -> Erased:
+    async def erase_address(self, address: str) -> ErasureResult:
         """Remove an address from jobs, schedules and deliveries.
 
         Its unsubscriptions are removed too, so a new request can name it again.
@@ -145,7 +145,7 @@ class PersonalDataEraser:
                 deliveries = (await connection.execute(_DELIVERIES_TO, values)).all()
                 for statement in _ADDRESSES:
                     await connection.execute(statement, values)
-        return Erased(jobs=len(jobs), schedules=len(schedules), deliveries=len(deliveries))
+        return ErasureResult(jobs=len(jobs), schedules=len(schedules), deliveries=len(deliveries))
 
     async def _execute(self, statement: Any, **values: Any) -> list[Row[Any]]:
         with outages_are_retryable():

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, Boolean, DateTime, Index, Integer, SmallInteg
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from stream_app.db import notifications as changes
+from stream_app.db import listener as changes
 from stream_app.jobs.states import Status
 
 WAITING = "status = 'pending' AND outcome IS NULL"

@@ -16,9 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from stream_app.db.clock import DatabaseClock
 from stream_app.db.engine import autocommitting, outages_are_retryable, transaction
-from stream_app.db.notifications import WAKE_CHANNEL
+from stream_app.db.listener import WAKE_CHANNEL
 from stream_app.db.rows import each_readable
-from stream_app.jobs.claim import Claim, Progress
+from stream_app.jobs.claim import AttemptProgress, Claim
 from stream_app.jobs.models import EarlyCancellation, ExportJob
 from stream_app.jobs.queue_sql import (
     ABANDONED,
@@ -320,7 +320,7 @@ class JobQueue:
         except Retryable as error:  # their leases will expire. The other claimed jobs must run
             log.warning("job.release_failed", jobs=len(ids), error=str(error))
 
-    async def renew(self, worker: str, progress: Sequence[Progress]) -> tuple[set[UUID], set[UUID]]:
+    async def renew(self, worker: str, progress: Sequence[AttemptProgress]) -> tuple[set[UUID], set[UUID]]:
         """Renew the leases of running attempts and store their progress.
 
         Returns:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from sqlalchemy import TextClause, text
 
 from stream_app.db.engine import BEGIN
-from stream_app.db.notifications import WAKE_CHANNEL
+from stream_app.db.listener import WAKE_CHANNEL
 
 _WAITING = "job.status = 'pending' AND job.outcome IS NULL"
 _RUNNING = "job.status = 'processing' AND job.outcome IS NULL"
@@ -32,8 +32,8 @@ def insert_jobs(columns: Iterable[str], *, admitted: bool, limited: bool) -> Tex
 
     Args:
         columns: the columns that each job has.
-        admitted: whether the jobs are admitted. Such a job also admits the unadmitted record of the same job.
-        limited: whether nothing is inserted if ``:user_id`` has ``:user_limit`` unfinished jobs.
+        admitted: whether the jobs are admitted. A row of the same job that is not admitted becomes admitted.
+        limited: insert nothing if the user ``:user_id`` already has ``:user_limit`` unfinished jobs.
     """
     names = ", ".join(f'"{name}"' for name in columns)
     limit = """

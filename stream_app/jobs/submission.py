@@ -97,7 +97,7 @@ class NewJob:
         return replace(self, cancel_requested_at=self.created_at, outcome=outcome)
 
     def failed(self, error: Rejected) -> Self:
-        """Return the job as one that cannot run: it ends when it is admitted."""
+        """Return a copy of the job that has failed with ``error``. It ends when it is admitted."""
         reason = JobError(code=error.code, message=str(error))
         return replace(self, outcome=_outcome(self, Status.FAILED, error=reason))
 

@@ -50,7 +50,7 @@ def summarize(data: LifecycleData, record: EndedJob) -> dict[str, Any]:
         data: the data of the event that ended the job.
         record: the job's row.
     """
-    told = {
+    fields = {
         "job_id": str(data.job_id),
         "user_id": data.user_id,
         "source": record.source,
@@ -69,7 +69,7 @@ def summarize(data: LifecycleData, record: EndedJob) -> dict[str, Any]:
         "error": data.error and data.error.message,
         "warnings": (data.manifest or {}).get("warnings"),
     }
-    return {name: value for name, value in told.items() if value not in (None, {})}
+    return {name: value for name, value in fields.items() if value not in (None, {})}
 
 
 def _compression(options: object) -> str | None:

@@ -13,7 +13,7 @@ from faust.types.tuples import RecordMetadata
 
 from stream_app.observability import metrics
 from streaming_exporter.errors import Outage, TooLarge, Unreadable
-from streaming_exporter.events import Event, Topic
+from streaming_exporter.events import DEAD_LETTER_HEADERS, TRUNCATED_HEADER, Event, Topic
 
 TRUNCATED_SIZES = (500_000, 50_000, 0)
 """Sizes in bytes to which a message is truncated. The first one that Kafka accepts is used."""
@@ -68,14 +68,10 @@ class EventProducer:
         message = event.message
         content = message.value or b""
         own: Any = message.headers or ()
-        ours = [
-            ("error", str(reason)[:1_000].encode()),
-            ("topic", message.topic.encode()),
-            ("partition", str(message.partition).encode()),
-            ("offset", str(message.offset).encode()),
-        ]
+        values = (str(reason)[:1_000], message.topic, str(message.partition), str(message.offset))
+        ours = [(name, value.encode()) for name, value in zip(DEAD_LETTER_HEADERS, values, strict=True)]
         letter = _Message(Topic.DEAD_LETTERS, message.key, content, [*own, *ours])
-        cut = [*ours, ("cut_from_bytes", str(len(content)).encode())]
+        cut = [*ours, (TRUNCATED_HEADER, str(len(content)).encode())]
         shorter = [replace(letter, key=None, value=content[:size], headers=cut) for size in TRUNCATED_SIZES]
         for tried in (letter, *shorter):
             if all(await self._publish([tried])):

@@ -177,7 +177,11 @@ class MailTransport:
 def _classified(
     error: SMTPException | OSError, data_sent: bool
 ) -> DeliveryFailed | DeliveryRefused | DeliveryUncertain:
-    """Return the error of a delivery. Before the data was sent, the mail certainly did not arrive."""
+    """Return the error of a delivery.
+
+    If the data of the mail was sent, it is not known whether the mail arrived, unless the server refused it.
+    If the data was not sent, the mail did not arrive.
+    """
     reply = one_line(f"{type(error).__name__}: {error}", 300)
     if isinstance(error, SMTPRecipientRefused | SMTPDataError):
         reply = one_line(f"{error.code} {error.message}", 300)

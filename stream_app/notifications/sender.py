@@ -52,13 +52,13 @@ class Sender:
 
     def __init__(
         self,
-        ledger: Outbox,
+        outbox: Outbox,
         transports: Mapping[Channel, Transport],
         settings: Settings,
         *,
         poll: float = POLL_SECONDS,
     ) -> None:
-        self._outbox = ledger
+        self._outbox = outbox
         self._transports = transports
         self._settings = settings
         self._addressing = AddressRules.of(settings)

@@ -12,9 +12,9 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 from minio.error import MinioException, S3Error
 
 from stream_app.storage.checksums import UNSUPPORTED, ChecksumMethod, ChecksumSupport, crc32
-from stream_app.storage.client import S3Client
 from stream_app.storage.errors import STORE_ERRORS
 from stream_app.storage.parts import MAX_PARTS, PART_SIZE, Part, largest_file
+from stream_app.storage.s3_client import S3Client
 from streaming_exporter.errors import ExporterError, Rejected
 
 __all__ = ["MAX_PARTS", "PARALLEL", "PART_SIZE", "Headers", "MultipartUpload", "open_multipart_upload"]

@@ -19,7 +19,6 @@ from minio.error import S3Error
 
 from stream_app.settings import Settings
 from stream_app.storage.checksums import ChecksumMethod, ChecksumSupport, HashedStream
-from stream_app.storage.client import S3Client, s3_client
 from stream_app.storage.errors import STORE_ERRORS, store_errors
 from stream_app.storage.lifecycle_rules import set_lifecycle_rules
 from stream_app.storage.listing import (
@@ -30,6 +29,7 @@ from stream_app.storage.listing import (
     object_key,
 )
 from stream_app.storage.multipart_upload import CLEAN_UP_SECONDS, PART_SIZE, Headers, open_multipart_upload
+from stream_app.storage.s3_client import S3Client, s3_client
 from streaming_exporter.errors import ExporterError, NeedsOperator
 
 P = ParamSpec("P")
@@ -282,13 +282,13 @@ class ObjectStore:
             raise
 
     def test_upload(self) -> ChecksumMethod:
-        """Write and remove a small object and a part of a multipart upload.
+        """Upload a small object and one part of a multipart upload, and remove both.
 
         Returns:
             The method by which the store checks integrity.
 
         Raises:
-            Rejected, Retryable: the store refuses them, as it would refuse an export.
+            Rejected, Retryable: the store refused one of them, and would refuse the file of an export too.
         """
         key = self.key(UUID(int=0), 0, "trial")
         self.put(key, iter([b"trial"]), content_type="text/plain", file_name="trial", metadata=dict)

@@ -10,7 +10,7 @@ from uuid import UUID
 import structlog
 
 from stream_app.exports.pipeline import Exporter
-from stream_app.jobs.claim import Claim, Progress
+from stream_app.jobs.claim import AttemptProgress, Claim
 from stream_app.jobs.queue import JobQueue
 from stream_app.observability import metrics, tracing
 from stream_app.periodic import repeat
@@ -100,12 +100,12 @@ class Dispatcher:
 
     async def _renew(self) -> None:
         attempts = list(self._attempts.values())
-        began, patience = time.monotonic(), self._settings.lease_seconds / 3
+        began, seconds = time.monotonic(), self._settings.lease_seconds / 3
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(seconds):
                 held, cancelled = await self._store.renew(self.worker, [_progress(item) for item in attempts])
         except TimeoutError as error:
-            raise Retryable(f"state database: leases were not renewed within {patience:g} s") from error
+            raise Retryable(f"state database: leases were not renewed within {seconds:g} s") from error
         self._renewed_at = began
         for attempt in attempts:
             if attempt.claim.job_id not in held:
@@ -164,8 +164,8 @@ class Dispatcher:
         task.add_done_callback(done)
 
 
-def _progress(attempt: Attempt) -> Progress:
-    return Progress(
+def _progress(attempt: Attempt) -> AttemptProgress:
+    return AttemptProgress(
         attempt.claim.job_id,
         attempt.claim.attempt,
         attempt.progress.tally.rows,

@@ -16,7 +16,7 @@ from stream_app.kafka.transport import App, LosslessConsumer
 from stream_app.observability import metrics
 from stream_app.periodic import repeat
 from stream_app.worker.process_health import ExitTimer, write_ready_file
-from stream_app.worker.watchdog import Health, PartitionState, Signals, Stuck, Watchdog
+from stream_app.worker.watchdog import PartitionState, Signals, Stuck, Watchdog, WorkerState
 from streaming_exporter.errors import ExporterError
 
 log = structlog.get_logger(__name__)
@@ -105,7 +105,7 @@ class WorkerHealth(Service):
         self._ends: dict[Partition, int] = {}
         self._topic_ids: dict[str, UUID] = {}
         self._replaced: str | None = None
-        self._last_state: tuple[Health, str] | None = None
+        self._last_state: tuple[WorkerState, str] | None = None
         self._pause = START_INTERVAL
 
     async def on_started(self) -> None:
@@ -122,9 +122,9 @@ class WorkerHealth(Service):
     async def _ask_brokers(self) -> None:
         self._group = await self._brokers.group()
         self._ends, ids = await self._brokers.logs(list(partition_states(self._app)))
-        await self._notice_new_topics(ids)
+        await self._reread_recreated_topics(ids)
 
-    async def _notice_new_topics(self, ids: Mapping[str, UUID]) -> None:
+    async def _reread_recreated_topics(self, ids: Mapping[str, UUID]) -> None:
         """Read a topic again that was deleted and created again: it has another id and other offsets."""
         for topic, found in ids.items():
             if self._topic_ids.get(topic, found) != found:
@@ -166,12 +166,12 @@ class WorkerHealth(Service):
         if (health, reason) != self._last_state:
             log.info(f"worker.{health.value}", worker=self._worker, reason=reason)
         self._last_state = health, reason
-        if health is Health.READY:
+        if health is WorkerState.READY:
             self._pause = CHECK_INTERVAL
             for check in self._checks:
                 check.pause = CHECK_INTERVAL / 2
-        self._set_ready(health is Health.READY)
-        if health is Health.STUCK:
+        self._set_ready(health is WorkerState.READY)
+        if health is WorkerState.STUCK:
             self._exit_timer.limit_exit(self._exit_seconds)
             raise Stuck(f"the worker cannot recover by itself: {reason}")
 

@@ -203,8 +203,10 @@ class JobRunner:
                     f"gave up after waiting for an operator: {error.reason}; tell them this job's id",
                 )
             log.error("job.operator_required", error=str(error))
-            told = JobError(code=error.code, message=f"waits for an operator: {error.reason}")
-            await self._release(claim, delay=_delay(claim.attempt - 1), failed=False, waits_for=told)
+            error_for_user = JobError(code=error.code, message=f"waits for an operator: {error.reason}")
+            await self._release(
+                claim, delay=_delay(claim.attempt - 1), failed=False, waits_for=error_for_user
+            )
             metrics.RETRIES.labels("outage").inc()
             return None
         if isinstance(error, Outage):

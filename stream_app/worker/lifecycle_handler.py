@@ -72,10 +72,10 @@ class LifecycleHandler:
     async def _apply(self, outcomes: Sequence[Event]) -> None:
         async with self.store.transaction() as connection:
             applied = await apply_events(connection, outcomes, history=self.history)
-            told = [job for _, job in applied if job.sealed]
+            sealed = [job for _, job in applied if job.sealed]
             await insert_deliveries(
                 connection,
-                [job.id for job in told if job.recipients or job.webhook],
+                [job.id for job in sealed if job.recipients or job.webhook],
                 mail_limit=self.mail_limit,
             )
             # Windows, gaps and failures are in the database of the job: they change in the same transaction.
@@ -83,13 +83,13 @@ class LifecycleHandler:
             await apply_run_outcomes(connection, runs, max_failures=self.max_failures)
         for event, record in applied:
             try:
-                _tell(event, record)
+                _count_and_log(event, record)
             except Exception:  # it is on record: an error of the log line must not repeat the batch
                 log.exception("job.summary_failed", job_id=str(event.job_id))
 
 
-def _tell(event: Event, record: EndedJob) -> None:
+def _count_and_log(event: Event, record: EndedJob) -> None:
     """Count the outcome of a job in the metrics, and log its summary."""
     metrics.count_ended_job(OUTCOMES[event.type], event.lifecycle)
-    told = summarize(event.lifecycle, record) | tracing.trace_ids(event.traceparent)
-    log.info(f"job.{OUTCOMES[event.type]}", **told)
+    fields = summarize(event.lifecycle, record) | tracing.trace_ids(event.traceparent)
+    log.info(f"job.{OUTCOMES[event.type]}", **fields)

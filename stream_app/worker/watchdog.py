@@ -17,7 +17,7 @@ class Stuck(Exception):
     """The worker cannot recover by itself. The text names the reason."""
 
 
-class Health(Enum):
+class WorkerState(Enum):
     """The state of a worker."""
 
     READY = "ready"
@@ -121,7 +121,7 @@ class Watchdog:
         self._clock = clock
         self._since: dict[str, float] = {}
 
-    def assess(self, signals: Signals) -> tuple[Health, str]:
+    def assess(self, signals: Signals) -> tuple[WorkerState, str]:
         """Return the state of the worker, and the reason if it is not ready."""
         now = self._clock()
         # A part can take this long to refuse a write, so refusals can be this far apart.
@@ -130,11 +130,13 @@ class Watchdog:
         self._since = {problem: self._since.get(problem, now) for problem in problems}
         for problem, since in self._since.items():
             if now - since >= self._limit:
-                return Health.STUCK, problem
+                return WorkerState.STUCK, problem
         if signals.away:
-            return Health.WAITING, "; ".join(signals.away.values())
+            return WorkerState.WAITING, "; ".join(signals.away.values())
         if not signals.is_member:
-            return Health.WAITING, next(iter(self._since), "the worker has not joined the consumer group")
+            return WorkerState.WAITING, next(
+                iter(self._since), "the worker has not joined the consumer group"
+            )
         if is_blocked and next(signals.problems(), None) is not None:
-            return Health.WAITING, signals.blocked_by
-        return Health.READY, ""
+            return WorkerState.WAITING, signals.blocked_by
+        return WorkerState.READY, ""

@@ -18,7 +18,7 @@ from producers.job_commands import open_api
 from stream_app import setting_errors
 from stream_app.doctor.findings import State
 from stream_app.doctor.unwise_settings import check_settings
-from stream_app.setting_errors import load_settings, misspelt
+from stream_app.setting_errors import load_settings, unknown_settings
 from stream_app.setting_sources import is_secret
 from stream_app.settings import Settings
 from streaming_exporter.errors import BadSettings, UsageError
@@ -349,7 +349,7 @@ def test_a_misspelt_variable_is_reported_with_the_nearest_name(monkeypatch: pyte
     ):
         monkeypatch.setenv(f"EXPORTER_{name}", "x")
     monkeypatch.setenv("EXPORTER_JWT_SECRET_FILE", "")
-    assert misspelt() == {
+    assert unknown_settings() == {
         "EXPORTER_JWT_SECRET_FIEL": "EXPORTER_JWT_SECRET_FIEL is not a setting; "
         "did you mean EXPORTER_JWT_SECRET_FILE?",
         "EXPORTER_S3_ENDPONT": "EXPORTER_S3_ENDPONT is not a setting; did you mean EXPORTER_S3_ENDPOINT?",

@@ -40,8 +40,8 @@ _FIRST = b"\xef" + ASCII_STARTS.encode()
 _QUOTE_OR_FIRST = b'"' + _FIRST
 
 
-class Guarded(NamedTuple):
-    """Guarded records. ``changed`` is the number of changed values without a marker."""
+class GuardedText(NamedTuple):
+    """GuardedText records. ``changed`` is the number of changed values without a marker."""
 
     records: bytes
     lines: int
@@ -97,15 +97,15 @@ class FormulaGuard:
         )
         self._leading = re.compile(b'^("?)(?=%b)' % _WIDE)
 
-    def __call__(self, chunk: bytes) -> Guarded:
+    def __call__(self, chunk: bytes) -> GuardedText:
         """Guard ``chunk``, which has whole records."""
         starts = line_starts(chunk) if b'"' in chunk else b""
         lines = len(starts) or chunk.count(b"\n")
         if not any(self._textual):
-            return Guarded(chunk, lines, 0)
+            return GuardedText(chunk, lines, 0)
         found = sorted(self._suspicious(chunk, starts))
         if not found:
-            return Guarded(chunk, lines, 0)
+            return GuardedText(chunk, lines, 0)
         parts: list[bytes] = []
         done = count = 0
         for position in found:
@@ -116,7 +116,7 @@ class FormulaGuard:
             parts += chunk[done:start], record
             done = end
             count += guarded
-        return Guarded(b"".join((*parts, chunk[done:])), lines, count)
+        return GuardedText(b"".join((*parts, chunk[done:])), lines, count)
 
     def text(self, text: str) -> str:
         """Guard a single value, such as a column's name, in the same way."""

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.db import engine as database
 from stream_app.db.engine import (
-    IDLE_SECONDS,
+    KEEPALIVE_IDLE_SECONDS,
     UNANSWERED_SECONDS,
     autocommitting,
     connect_to,
@@ -82,7 +82,7 @@ async def test_connections_notice_a_peer_that_is_gone(own_settings: Settings) ->
     found = connection._transport.get_extra_info("socket")
     if found.family in (socket.AF_INET, socket.AF_INET6):
         assert found.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-        assert found.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == IDLE_SECONDS
+        assert found.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == KEEPALIVE_IDLE_SECONDS
         assert found.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == UNANSWERED_SECONDS * 1_000
     await connection.close()
 

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 from sqlalchemy import Row, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.jobs.claim import Claim, Progress
+from stream_app.jobs.claim import AttemptProgress, Claim
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.projector import apply_events
 from stream_app.jobs.states import EVENT_OF, OUTCOMES, TRANSITIONS, UNFINISHED, Status
@@ -97,7 +97,7 @@ class Life(RuleBasedStateMachine):
     def heartbeat(self, which: int, rows: int) -> None:
         claim, row = self._claim(which)
         held, cancelled = self.run(
-            self.store.renew(claim.worker, [Progress(claim.job_id, claim.attempt, rows, None)])
+            self.store.renew(claim.worker, [AttemptProgress(claim.job_id, claim.attempt, rows, None)])
         )
         assert held == ({claim.job_id} if self._holds(claim, row) else set())
         assert cancelled == (held if row.cancel_requested_at else set())

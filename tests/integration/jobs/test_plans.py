@@ -18,7 +18,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.stack import Stack
-from stream_app.jobs.claim import Progress
+from stream_app.jobs.claim import AttemptProgress
 from stream_app.jobs.queue import USERS_PER_CLAIM
 from stream_app.jobs.records import read_backlog
 from stream_app.jobs.states import Status
@@ -164,7 +164,7 @@ def of_workers(jobs: Jobs, some_ids: list[UUID]) -> Statements:
 
     async def hand_one_back() -> None:
         (claim,) = await store.claim("w", 1)
-        await store.renew("w", [Progress(claim.job_id, claim.attempt, 1, 2)])
+        await store.renew("w", [AttemptProgress(claim.job_id, claim.attempt, 1, 2)])
         assert await store.release(claim)
 
     async def owners() -> None:

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.jobs.claim import Progress
+from stream_app.jobs.claim import AttemptProgress
 from stream_app.jobs.states import Status
 from tests.integration.jobs.jobs import Jobs, completed, ids
 
@@ -90,8 +90,8 @@ async def test_renewing_keeps_the_lease_and_tells_of_cancellations_and_losses(jo
     kept, cancelled, lost = await jobs.admit(), await jobs.admit(), await jobs.admit()
     claims = {claim.job_id: claim for claim in await jobs.store.claim("w", 3)}
     await jobs.cancel(cancelled)
-    progress = [Progress(job_id, claims[job_id].attempt, 5, 100) for job_id in (kept, cancelled)]
-    progress.append(Progress(lost, claims[lost].attempt + 1, 5, None))
+    progress = [AttemptProgress(job_id, claims[job_id].attempt, 5, 100) for job_id in (kept, cancelled)]
+    progress.append(AttemptProgress(lost, claims[lost].attempt + 1, 5, None))
     assert await jobs.store.renew("w", progress) == ({kept, cancelled}, {cancelled})
     job = await jobs.records.get(kept)
     assert job is not None

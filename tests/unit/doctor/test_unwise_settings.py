@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from producers.tokens import sign_token
-from stream_app.doctor.findings import Area, State, as_json, show, worst
+from stream_app.doctor.findings import FindingFactory, State, as_json, show, worst
 from stream_app.doctor.unwise_settings import check_settings
 from stream_app.exposure import UnsafeSettings, refuse_weak_secrets
 from stream_app.settings import DEVELOPMENT_SECRET, Settings
@@ -185,7 +185,7 @@ def test_on_one_machine_it_may_be_as_it_likes() -> None:
 
 
 def test_shown() -> None:
-    area = Area("kafka")
+    area = FindingFactory("kafka")
     findings = [
         area.ok("a", "fine"),
         area.warning("b", "topic[3]", "wait"),

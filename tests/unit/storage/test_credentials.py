@@ -17,8 +17,8 @@ from minio.credentials.credentials import Credentials
 
 from stream_app.settings import Settings
 from stream_app.storage import credentials as s3_credentials
-from stream_app.storage.client import s3_client
 from stream_app.storage.credentials import NoCredentials, ProviderChain, credentials_of
+from stream_app.storage.s3_client import s3_client
 from streaming_exporter.errors import NeedsOperator
 
 

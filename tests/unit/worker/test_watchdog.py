@@ -7,7 +7,7 @@ import pytest
 
 from stream_app.kafka.brokers import Group
 from stream_app.worker.process_health import ExitTimer
-from stream_app.worker.watchdog import Health, PartitionState, Signals, Watchdog
+from stream_app.worker.watchdog import PartitionState, Signals, Watchdog, WorkerState
 from tests.waiting import until
 
 PLACE = ("exports.requests", 3)
@@ -43,7 +43,7 @@ def signals(
 
 
 def test_well(watchdog: Watchdog) -> None:
-    assert watchdog.assess(signals()) == (Health.READY, "")
+    assert watchdog.assess(signals()) == (WorkerState.READY, "")
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_no_message_is_missing(state: PartitionState) -> None:
 
 def test_well_without_partitions(watchdog: Watchdog) -> None:
     """There may be more workers than partitions."""
-    assert watchdog.assess(replace(signals(), partition_states={})) == (Health.READY, "")
+    assert watchdog.assess(replace(signals(), partition_states={})) == (WorkerState.READY, "")
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,11 @@ def test_well_without_partitions(watchdog: Watchdog) -> None:
 )
 def test_no_progress(watchdog: Watchdog, clock: Clock, seen: Signals, reason: str) -> None:
     """It is ready for work until it has lasted: every busy worker looks like that for a moment."""
-    assert watchdog.assess(seen)[0] is Health.READY
+    assert watchdog.assess(seen)[0] is WorkerState.READY
     clock.now = STUCK_SECONDS - 1
-    assert watchdog.assess(seen)[0] is Health.READY
+    assert watchdog.assess(seen)[0] is WorkerState.READY
     clock.now = STUCK_SECONDS
-    assert watchdog.assess(seen) == (Health.STUCK, reason)
+    assert watchdog.assess(seen) == (WorkerState.STUCK, reason)
 
 
 @pytest.mark.parametrize(
@@ -118,10 +118,10 @@ def test_what_is_not_dealt_with_is_counted(state: PartitionState, end: int, coun
 )
 def test_not_in_the_group(watchdog: Watchdog, clock: Clock, group: Group) -> None:
     seen = replace(signals(), group=group)
-    assert watchdog.assess(seen)[0] is Health.WAITING
+    assert watchdog.assess(seen)[0] is WorkerState.WAITING
     clock.now = STUCK_SECONDS
     health, reason = watchdog.assess(seen)
-    assert health is Health.STUCK
+    assert health is WorkerState.STUCK
     assert group.state in reason
 
 
@@ -130,7 +130,7 @@ def test_progress_ends_a_symptom(watchdog: Watchdog, clock: Clock) -> None:
     for offset in range(100):
         clock.now = offset * (STUCK_SECONDS - 1)
         seen = signals(position=offset, oldest=offset, end=1_000)
-        assert watchdog.assess(seen)[0] is Health.READY
+        assert watchdog.assess(seen)[0] is WorkerState.READY
 
 
 def test_a_step_inside_a_message_ends_a_symptom(watchdog: Watchdog, clock: Clock) -> None:
@@ -138,10 +138,10 @@ def test_a_step_inside_a_message_ends_a_symptom(watchdog: Watchdog, clock: Clock
     for step in range(100):
         clock.now = step * (STUCK_SECONDS - 1)
         seen = replace(signals(oldest=6, end=9), progress={PLACE: step})
-        assert watchdog.assess(seen)[0] is Health.READY
+        assert watchdog.assess(seen)[0] is WorkerState.READY
     clock.now += STUCK_SECONDS
     health, reason = watchdog.assess(seen)
-    assert health is Health.STUCK
+    assert health is WorkerState.STUCK
     assert reason.endswith("at step 99")
 
 
@@ -159,7 +159,7 @@ def test_progress_of_other_partitions_ends_no_symptom(
         partition_states = {PLACE: still, other: PartitionState(step, step, False)}
         seen = Signals("w1", {}, group, {PLACE: 9, other: 90}, partition_states, progress={other: step})
         health, reason = watchdog.assess(seen)
-        assert health is (Health.STUCK if step == 2 else Health.READY)
+        assert health is (WorkerState.STUCK if step == 2 else WorkerState.READY)
     assert reason.startswith("exports.requests[3] is not")
 
 
@@ -170,19 +170,19 @@ def test_no_outage_is_fatal(watchdog: Watchdog, clock: Clock, part: str) -> None
     away = replace(lost, away={part: f"{part} is away"})
     for now in range(0, 1_000, 10):
         clock.now = now
-        assert watchdog.assess(away) == (Health.WAITING, f"{part} is away")
-    assert watchdog.assess(lost)[0] is Health.WAITING
+        assert watchdog.assess(away) == (WorkerState.WAITING, f"{part} is away")
+    assert watchdog.assess(lost)[0] is WorkerState.WAITING
     clock.now += STUCK_SECONDS - 1
-    assert watchdog.assess(lost)[0] is Health.WAITING
+    assert watchdog.assess(lost)[0] is WorkerState.WAITING
     clock.now += 1
-    assert watchdog.assess(lost)[0] is Health.STUCK
+    assert watchdog.assess(lost)[0] is WorkerState.STUCK
 
 
 def test_without_the_object_store_messages_must_move_all_the_same(watchdog: Watchdog, clock: Clock) -> None:
     seen = replace(signals(oldest=6), away={"object store": "gone"})
-    assert watchdog.assess(seen) == (Health.WAITING, "gone")
+    assert watchdog.assess(seen) == (WorkerState.WAITING, "gone")
     clock.now = STUCK_SECONDS
-    assert watchdog.assess(seen)[0] is Health.STUCK
+    assert watchdog.assess(seen)[0] is WorkerState.STUCK
 
 
 def test_waiting_for_a_part_that_answers_and_refuses_is_not_fatal(watchdog: Watchdog, clock: Clock) -> None:
@@ -190,33 +190,36 @@ def test_waiting_for_a_part_that_answers_and_refuses_is_not_fatal(watchdog: Watc
     seen = replace(signals(oldest=6, acknowledged=True, end=9), blocked_by="the disk is full")
     for now in range(0, 300, 10):
         clock.now = now
-        assert watchdog.assess(replace(seen, blocked_since=now - 5)) == (Health.WAITING, "the disk is full")
+        assert watchdog.assess(replace(seen, blocked_since=now - 5)) == (
+            WorkerState.WAITING,
+            "the disk is full",
+        )
     last = replace(seen, blocked_since=clock.now)
     clock.now += STUCK_SECONDS
-    assert watchdog.assess(last)[0] is Health.READY
+    assert watchdog.assess(last)[0] is WorkerState.READY
     clock.now += STUCK_SECONDS
-    assert watchdog.assess(last)[0] is Health.STUCK
+    assert watchdog.assess(last)[0] is WorkerState.STUCK
 
 
 def test_it_is_well_again_as_soon_as_messages_are_dealt_with(watchdog: Watchdog, clock: Clock) -> None:
     assert (
         watchdog.assess(replace(signals(), blocked_since=clock.now, blocked_by="it was full"))[0]
-        is Health.READY
+        is WorkerState.READY
     )
 
 
 def test_waiting_for_a_part_does_not_excuse_a_lost_membership(watchdog: Watchdog, clock: Clock) -> None:
     lost = replace(signals(oldest=6), group=Group("Empty", frozenset(), {}))
-    assert watchdog.assess(replace(lost, blocked_since=0.0))[0] is Health.WAITING
+    assert watchdog.assess(replace(lost, blocked_since=0.0))[0] is WorkerState.WAITING
     clock.now = STUCK_SECONDS
-    assert watchdog.assess(replace(lost, blocked_since=STUCK_SECONDS))[0] is Health.STUCK
+    assert watchdog.assess(replace(lost, blocked_since=STUCK_SECONDS))[0] is WorkerState.STUCK
 
 
 def test_before_anything_is_known(watchdog: Watchdog, clock: Clock) -> None:
     unknown = Signals("w1")
-    assert watchdog.assess(unknown)[0] is Health.WAITING
+    assert watchdog.assess(unknown)[0] is WorkerState.WAITING
     clock.now = STUCK_SECONDS
-    assert watchdog.assess(unknown)[0] is Health.WAITING
+    assert watchdog.assess(unknown)[0] is WorkerState.WAITING
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ _DIMENSION = re.compile(rb"<dimension [^>]*>")
 
 @dataclass(frozen=True, slots=True)
 class WorkbookParts:
-    """The parts of a workbook by name. ``sheets`` are the names of the parts for rows."""
+    """The files inside a workbook, by name. ``sheets`` are the names of the sheets that take rows."""
 
     content: Mapping[str, bytes]
     sheets: Sequence[str]

@@ -31,7 +31,7 @@ SETTLE_SECONDS = 3.0
 Publish = Callable[[Sequence[Event]], Awaitable[None]]
 
 
-class OutboxRelay:
+class RequestRelay:
     """Publishes the requests of committed jobs. Any number of relays can work at the same time."""
 
     def __init__(self, store: JobQueue, publish: Publish) -> None:
