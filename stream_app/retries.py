@@ -24,5 +24,5 @@ def retry_delay(tries: int, *, first: timedelta, longest: timedelta) -> timedelt
         first: the longest delay after the first failure. It doubles with every further failure.
         longest: the limit of the delay.
     """
-    delay = min(first * (1 << min(tries, 20)), longest)
+    delay = min(first * (1 << max(0, min(tries, 20))), longest)
     return delay * random.uniform(0.5, 1)  # noqa: S311

@@ -168,7 +168,29 @@ class LosslessConsumer(Consumer):
             if message.tp == tp:
                 message.acked = True  # a message of the old log: it counts as handled and changes no offset
 
+    async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:
+        """Commit offsets. A seek while the commit waits makes them void.
+
+        Faust then notes the void offset as committed, and ignores the acknowledgements of all messages below
+        it, which are read again. Without a noted offset it accepts them.
+        """
+        try:
+            done: bool = await super()._commit_offsets(offsets, start_new_transaction)
+            return done
+        finally:
+            for tp, offset in offsets.items():
+                if self._is_void(tp, offset):
+                    self._committed_offset[tp] = None
+
+    def _is_void(self, tp: TP, offset: int) -> bool:
+        """Return whether a seek went back behind ``offset`` after it was computed."""
+        return self.done.get(tp, offset) < offset
+
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        valid = {tp: offset for tp, offset in offsets.items() if not self._is_void(tp, offset)}
+        return bool(valid) and await self._commit_now(valid)
+
+    async def _commit_now(self, offsets: Mapping[TP, int]) -> bool:
         committed: bool = await super()._commit(offsets)
         if committed:
             for tp in offsets:
@@ -182,11 +204,13 @@ class LosslessConsumer(Consumer):
             return
         log.error("topic.recreated", topic=topic, reason="it has another id; it is read from its beginning")
         metrics.OFFSETS_LOST.labels("topic_made_anew").inc(len(assigned))
+        if self._commit_fut is not None:  # an older commit must not overwrite the new offsets
+            await asyncio.wait({self._commit_fut})
         async with self._seeking:
             begins = await self.earliest_offsets(*assigned)
             for tp in assigned:
                 self._forget(tp, begins[tp])
-            await self._commit(dict(begins))
+            await self._commit_now(dict(begins))
             for tp in assigned:
                 await self._seek_to(tp, begins[tp])
             self._seeks += 1  # a fetch that is going on is of the old log

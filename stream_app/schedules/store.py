@@ -48,7 +48,8 @@ _LOCK_UNCHANGED = text(
 
 _GAPS = text(
     """
-    SELECT gap.* FROM unnest(CAST(:ids AS uuid[])) AS schedule (id)
+    SELECT gap.id, gap.schedule_id, gap.window_start, gap.window_end
+    FROM unnest(CAST(:ids AS uuid[])) AS schedule (id)
     CROSS JOIN LATERAL (
         SELECT * FROM schedule_gaps WHERE schedule_id = schedule.id ORDER BY window_start LIMIT :limit
     ) AS gap

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections import defaultdict
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -338,3 +339,43 @@ def test_a_commit_means_that_everything_before_it_was_handled(data: st.DataObjec
         assert [offset for offset in log if begin <= offset < committed and offset not in handled] == []
         if data.draw(st.booleans()):
             position = seek()
+
+
+async def test_a_seek_while_a_commit_waits_makes_its_offset_void(
+    consumer: LosslessConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the messages that are read again are acknowledged in vain, and nothing is committed any more."""
+    sent: list[Mapping[TP, int]] = []
+    flushed = asyncio.Event()
+
+    async def send(self: Any, offsets: Mapping[TP, int]) -> bool:
+        sent.append(offsets)
+        return True
+
+    async def commit_as_faust(self: Any, offsets: Mapping[TP, int], start_new_transaction: bool) -> bool:
+        await flushed.wait()
+        done: bool = await self._commit(offsets)
+        self._committed_offset.update(offsets)
+        return done
+
+    monkeypatch.setattr(Consumer, "_commit", send)
+    monkeypatch.setattr(Consumer, "_commit_offsets", commit_as_faust)
+    consumer.__dict__.update(stored={PLACE: 3}, ends=[9])
+    await consumer.perform_seek()
+    consumer._note_fetched(PLACE, [3, 4, 5])
+    for offset in (3, 4, 5):
+        consumer.ack(message(offset=offset))
+    assert consumer._new_offset(PLACE) == 6
+    committing = asyncio.create_task(consumer._commit_offsets({PLACE: 6}))
+    await asyncio.sleep(0)
+    await consumer.perform_seek()
+    flushed.set()
+    await committing
+    assert sent == []
+    consumer._note_fetched(PLACE, [3, 4, 5])
+    for offset in (3, 4, 5):
+        consumer.ack(message(offset=offset))
+    assert consumer._new_offset(PLACE) == 6
+    await consumer._commit_offsets({PLACE: 6})
+    assert sent == [{PLACE: 6}]
+    assert consumer._committed_offset[PLACE] == 6
