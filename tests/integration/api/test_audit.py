@@ -15,6 +15,7 @@ from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from tests.integration.api.conftest import Harness, client_of, order
 from tests.integration.api.test_jobs import complete, place
+from tests.waiting import patient
 
 SCHEDULE = order(schedule="daily", time_of_day="06:00")
 BODIES: dict[str, Any] = {
@@ -26,7 +27,7 @@ OPERATIONS = [
     for path, methods in create_app(Settings(_env_file=None)).openapi()["paths"].items()
     for method, operation in methods.items()
 ]
-BRIEF = 1.5 / 3600
+BRIEF = patient(2) / 3600
 """Hours that the tokens of listeners are good for: streams end with them."""
 
 

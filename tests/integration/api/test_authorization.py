@@ -20,9 +20,10 @@ from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from tests.integration.api.conftest import Harness, changed, client_of, order, running
 from tests.integration.api.test_jobs import complete, place
+from tests.waiting import patient
 
 AUDIENCE = "https://exports.example.com"
-BRIEF = 1.5 / 3600
+BRIEF = patient(2) / 3600
 """Hours that the tokens of listeners are good for: streams end with them."""
 
 
