@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import text
 
 from dev import postgres
 from dev.postgres import PostgresService
+from stream_app.db.engine import create_engine
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.datasets import Dataset
 from stream_app.exports.pipeline import Exporter
@@ -131,3 +134,39 @@ async def _replayed(standby: asyncpg.Connection, rows: int) -> None:
             except asyncpg.UndefinedTableError:
                 pass
             await asyncio.sleep(0.05)
+
+
+def of_both(pair: tuple[str, str], wanted: str) -> str:
+    """Return the URL of both servers, the standby first."""
+    above, below = urlsplit(pair[0]), urlsplit(pair[1])
+    login = above.netloc.rpartition("@")[0]
+    hosts = ",".join(parts.netloc.rpartition("@")[2] for parts in (below, above))
+    return f"{above.scheme}://{login}@{hosts}{above.path}?target_session_attrs={wanted}"
+
+
+async def test_of_several_hosts_the_one_is_found_that_is_asked_for(
+    pair: tuple[str, str], settings: Settings
+) -> None:
+    """P5: for sources, whose sessions are read only, and for the state database."""
+    found = {}
+    for wanted in ("primary", "read-write", "standby", "prefer-standby", "any"):
+        url = of_both(pair, wanted)
+        source = Source(settings.model_copy(update={"source_database_url": SecretStr(url)}), connections=2)
+        try:
+            (row,) = await source.fetch("SELECT pg_is_in_recovery() AS standby")
+        finally:
+            await source.close()
+        engine = create_engine(
+            settings.model_copy(update={"database_url": SecretStr(url)}), application="exporter-test"
+        )
+        async with engine.connect() as connection:
+            state = await connection.scalar(text("SELECT pg_is_in_recovery()"))
+        await engine.dispose()
+        found[wanted] = (row["standby"], state)
+    assert found == {
+        "primary": (False, False),
+        "read-write": (False, False),
+        "standby": (True, True),
+        "prefer-standby": (True, True),
+        "any": (True, True),
+    }
