@@ -79,14 +79,17 @@ class RequestHandler:
         known = await self.store.look_up(list(jobs.values()))
         forgotten = [job_id for job_id in old if not known[job_id].is_known]
         wanted = [job_id for job_id in asked if known[job_id].is_admissible and job_id not in forgotten]
+        # A job whose cancellation is in the same batch must not run before that is handled.
+        cancelled = {event.job_id for event in cancellations}
         for job_id in wanted:
-            if known[job_id].is_cancelled:
+            if known[job_id].is_cancelled or job_id in cancelled:
                 jobs[job_id] = jobs[job_id].cancelled()
         await self.emit.publish_all(
             [lifecycle_event(EventType.ACCEPTED, accepted_data(asked[job_id])) for job_id in wanted]
         )
         admitted, held = await self._commit([jobs[job_id] for job_id in wanted])
-        ended = await self._cancel([event.job_id for event in cancellations])
+        cancelled.difference_update(data.job_id for data in admitted)
+        ended = await self._cancel(sorted(cancelled))
         for data in admitted:
             metrics.observe_admission(asked[data.job_id].time)
         outcomes = [outcome for data in admitted if (outcome := jobs[data.job_id].event_outcome) is not None]

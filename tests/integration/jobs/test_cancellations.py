@@ -3,6 +3,7 @@
 import asyncio
 import random
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -54,6 +55,24 @@ async def test_a_cancellation_holds_in_either_order(
     else:
         for event in events:
             await requests.handle(event)
+    await assert_cancelled(jobs, requests, job_id)
+
+
+async def test_a_job_is_not_claimed_between_its_request_and_a_cancellation_of_the_same_batch(
+    jobs: Jobs, requests: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it could end as completed, and its file expire at once."""
+    job_id = uuid4()
+    admit, claimed = jobs.store.admit, []
+
+    async def admit_and_claim(*arguments: Any) -> Any:
+        admitted = await admit(*arguments)
+        claimed.extend(await jobs.store.claim("w", 100))
+        return admitted
+
+    monkeypatch.setattr(jobs.store, "admit", admit_and_claim)
+    await requests.handle(cancel_event(job_id, source="/t"), request(job_id))
+    assert claimed == []
     await assert_cancelled(jobs, requests, job_id)
 
 
