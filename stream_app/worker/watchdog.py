@@ -106,7 +106,7 @@ class Signals:
             if state.acknowledged:
                 yield f"{name} is not committed from {self.group.committed.get(place)}"
             if state.has_lost_messages:
-                yield f"{name} was read up to {state.fetched}, and a message from {state.done} on is lost"
+                yield f"{name} was read up to {state.fetched}, and a message from {state.done} on is lost{at}"
 
 
 class Watchdog:

@@ -133,11 +133,18 @@ def test_progress_ends_a_symptom(watchdog: Watchdog, clock: Clock) -> None:
         assert watchdog.assess(seen)[0] is WorkerState.READY
 
 
-def test_a_step_inside_a_message_ends_a_symptom(watchdog: Watchdog, clock: Clock) -> None:
+@pytest.mark.parametrize(
+    "state",
+    [PartitionState(9, 6, False), PartitionState(9, None, False, fetched=9, done=6)],
+    ids=["in handling", "behind the messages of another partition"],
+)
+def test_a_step_inside_a_message_ends_a_symptom(
+    watchdog: Watchdog, clock: Clock, state: PartitionState
+) -> None:
     """R15: one tick can start 25,000 schedules; a message without a step is stuck all the same."""
     for step in range(100):
         clock.now = step * (STUCK_SECONDS - 1)
-        seen = replace(signals(oldest=6, end=9), progress={PLACE: step})
+        seen = replace(signals(end=9), partition_states={PLACE: state}, progress={PLACE: step})
         assert watchdog.assess(seen)[0] is WorkerState.READY
     clock.now += STUCK_SECONDS
     health, reason = watchdog.assess(seen)
@@ -146,7 +153,9 @@ def test_a_step_inside_a_message_ends_a_symptom(watchdog: Watchdog, clock: Clock
 
 
 @pytest.mark.parametrize(
-    "still", [PartitionState(7, None, False), PartitionState(9, 7, False)], ids=["unread", "unhandled"]
+    "still",
+    [PartitionState(7, None, False), PartitionState(9, 7, False), PartitionState(9, None, False, 9, 7)],
+    ids=["unread", "unhandled", "lost"],
 )
 def test_progress_of_other_partitions_ends_no_symptom(
     watchdog: Watchdog, clock: Clock, still: PartitionState
