@@ -1,5 +1,6 @@
 """When a worker is well, waits, or is beyond recovery; and the thread that ends what cannot end itself."""
 
+import re
 import time
 from dataclasses import replace
 
@@ -169,7 +170,9 @@ def test_progress_of_other_partitions_ends_no_symptom(
         seen = Signals("w1", {}, group, {PLACE: 9, other: 90}, partition_states, progress={other: step})
         health, reason = watchdog.assess(seen)
         assert health is (WorkerState.STUCK if step == 2 else WorkerState.READY)
-    assert reason.startswith("exports.requests[3] is not")
+    assert re.match(
+        r"exports\.requests\[3\] (is not|was read up to 9, and a message from 7 on is lost$)", reason
+    )
 
 
 @pytest.mark.parametrize("part", ["kafka", "database"])
