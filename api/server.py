@@ -36,7 +36,7 @@ class BoundedProtocol(H11Protocol):
     """Closes connections of slow clients, and refuses connections above the limit.
 
     At the limit, a new connection replaces the one that has waited longest for its headers, or one that is
-    idle between two requests. So half-sent requests and idle connections block nobody.
+    idle between two requests. So incomplete requests and idle connections keep no other client out.
 
     Event streams are not closed for slow readers here, because they have their own limits.
     """

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from urllib.parse import parse_qsl, urlencode
 
 CONNECT_SECONDS = 10
-"""How long connecting to a database may take."""
+"""Time-out of connecting to a database, in seconds."""
 
 BY_DRIVER = frozenset(
     {
@@ -88,7 +88,7 @@ NOT_HERE = frozenset(
 LIKE_PARAMETERS = frozenset(
     {"tcp_keepalives_count", "tcp_keepalives_idle", "tcp_keepalives_interval", "wal_compression"}
 )
-"""Settings of the server whose names look like parameters of libpq that somebody has misspelt."""
+"""Settings of the server whose names resemble parameters of libpq, and are no misspelling of one."""
 NEAR = 0.8
 """How similar a name is to a parameter that was probably meant, as :mod:`difflib` measures it."""
 

@@ -1,4 +1,4 @@
-"""Repeats a step for ever: the one loop of heartbeats, maintenance, health checks and the database clock."""
+"""Repeats a step without end: the loop of heartbeats, maintenance, health checks and the database clock."""
 
 import asyncio
 import random

@@ -72,7 +72,7 @@ def value_too_large(column: str, row: str, size: int, limit: int, output: str) -
     """
     return Rejected(
         f"column {column!r} of {row} has {size:,} bytes, too many for a {output} file, in which a row "
-        f"may have {limit:,}; leave the column or the row out, or choose another format",
+        f"can have {limit:,}; leave the column or the row out, or choose another format",
         code="value_too_large",
     )
 

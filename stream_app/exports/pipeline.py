@@ -283,7 +283,7 @@ class Exporter:
 
 
 def _close(chunks: Iterator[bytes]) -> None:
-    """Close an unfinished generator at once, and with it the process that it may use.
+    """Close an unfinished generator at once, and with it its process, if it has one.
 
     The error's traceback refers to the generator, so it would otherwise live until the garbage collection.
     """

@@ -230,7 +230,7 @@ def _named(notification: Notification, text: str) -> str | None:
     """Return a name from the request, or ``None`` if it could be a message of its own.
 
     After a completed export the name exists. A failed request can name anything: then the name is shown only
-    if it is one plain word, which no mail program shows as a link and nobody reads as a sentence.
+    if it is one plain word: mail programs do not show it as a link, and it cannot be a sentence.
     """
     if not notification.failed or re.fullmatch(r"\w[\w-]{0,99}", text):
         return one_line(text, 100)

@@ -46,9 +46,9 @@ def wrong_objects(jobs: Mapping[UUID, Job], files: Sequence[str], uploads: Seque
 
 
 def unswept_objects(jobs: Mapping[UUID, Job], found: Sequence[ListedObject], settings: Settings) -> list[str]:
-    """Files that are missing, and objects and uploads that nobody needs and no sweep will remove.
+    """Return files that are missing, and unneeded objects and uploads that no bucket cleaner will remove.
 
-    A clean-up that meets an outage of the store, or a kill, leaves something behind for the sweep.
+    A clean-up that meets an outage of the store, or a kill, leaves something for the bucket cleaner.
     """
     expected = {job["file_path"] for job in jobs.values() if job["status"] == "completed"}
     missing = expected - {item.key for item in found if item.upload_id is None}

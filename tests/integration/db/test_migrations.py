@@ -106,7 +106,7 @@ async def test_who_waits_for_another_migration_does_not_hold_it_up(empty_setting
     await _assert_as_modelled(empty_settings)
 
 
-async def test_a_table_in_use_is_altered_later_and_nobody_waits_for_it(
+async def test_a_table_in_use_is_altered_later_and_blocks_no_other_session(
     empty_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steps, "LOCK_MILLISECONDS", 50)

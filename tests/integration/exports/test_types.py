@@ -35,7 +35,7 @@ async def test_texts_are_the_same_in_all_formats(
     export: Export, database: asyncpg.Connection, schema: str
 ) -> None:
     """V20: padding, extensions, names of objects."""
-    for name in ("hstore", "citext"):  # another test of this database may have made them elsewhere
+    for name in ("hstore", "citext"):  # another test can have created them in another schema
         await database.execute(f"CREATE EXTENSION IF NOT EXISTS {name} SCHEMA public")
     found = await database.fetch("SELECT extname, extnamespace::regnamespace::text AS at FROM pg_extension")
     place = {row["extname"]: row["at"] for row in found}

@@ -74,7 +74,7 @@ async def test_a_fault_that_nobody_foresaw_ends_the_streams_and_is_known(
                 while records.asked == before:
                     live_updates.on_notify(f"{job} ada")
                     await asyncio.sleep(0.01)
-                while live_updates._failure is not None:  # noqa: ASYNC110 - nobody tells
+                while live_updates._failure is not None:  # noqa: ASYNC110 - there is no event for it
                     await asyncio.sleep(0.01)
                 assert not later.failed
             await live_updates.check()
