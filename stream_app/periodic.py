@@ -1,15 +1,12 @@
 """Repeats a step without end: the loop of heartbeats, maintenance, health checks and the database clock."""
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 
 import structlog
 
+from stream_app.retries import JITTER
 from streaming_exporter.errors import Retryable
-
-_random = random.Random()  # noqa: S311
-"""Its own generator: loops in the background must not change the state of the global one."""
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +36,7 @@ async def repeat(
     while True:
         if pause is None:
             pause = interval() if callable(interval) else interval
-        await asyncio.sleep(pause * _random.uniform(1 - jitter, 1 + jitter))
+        await asyncio.sleep(pause * JITTER.uniform(1 - jitter, 1 + jitter))
         pause = None
         try:
             await step()

@@ -13,6 +13,10 @@ retry_until_possible = stamina.AsyncRetryingCaller(
 """``await retry_until_possible(function, …)`` repeats the call while it raises :class:`Retryable`."""
 
 
+JITTER = random.Random()  # noqa: S311
+"""The generator of all jitter: loops and threads in the background leave the global one as it is."""
+
+
 def retry_delay(tries: int, *, first: timedelta, longest: timedelta) -> timedelta:
     """Return the delay before the next try: exponential, with jitter.
 
@@ -25,4 +29,4 @@ def retry_delay(tries: int, *, first: timedelta, longest: timedelta) -> timedelt
         longest: the limit of the delay.
     """
     delay = min(first * (1 << max(0, min(tries, 20))), longest)
-    return delay * random.uniform(0.5, 1)  # noqa: S311
+    return delay * JITTER.uniform(0.5, 1)

@@ -1,7 +1,6 @@
 """The client of the object store. It repeats each call after a temporary error of the store."""
 
 import copy
-import random
 import time
 from collections.abc import Mapping
 from threading import Event
@@ -12,6 +11,7 @@ import structlog
 import urllib3
 from minio import Minio
 
+from stream_app.retries import JITTER
 from stream_app.settings import Settings
 from stream_app.storage.credentials import credentials_of
 from stream_app.storage.errors import is_retryable
@@ -76,7 +76,7 @@ class S3Client(Minio):
                 if not is_retryable(error) or spent + pause > self.retry_seconds:
                     raise
                 log.info("store.call_retried", method=method, after=round(spent, 1), error=str(error)[:200])
-                if self.stopped.wait(pause * random.uniform(0.5, 1)):  # noqa: S311
+                if self.stopped.wait(pause * JITTER.uniform(0.5, 1)):
                     raise
                 pause = min(2 * pause, MAX_DELAY)
                 if hasattr(body, "seek"):

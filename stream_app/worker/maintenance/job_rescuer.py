@@ -1,6 +1,5 @@
 """Rescues jobs of dead workers: publishes sealed outcomes, ends abandoned jobs, expires files."""
 
-import random
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from uuid import UUID
@@ -9,6 +8,7 @@ import structlog
 
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import EVENT_OF, Status
+from stream_app.retries import JITTER
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import ExporterError, Outage, Retryable
 from streaming_exporter.events import Event, EventType, LifecycleData, lifecycle_event
@@ -78,7 +78,7 @@ class JobRescuer:
         for outcome in exhausted:
             await self.remove_leftovers(outcome.job_id, before=outcome.attempt + 1)
         expired = [outcome for outcome in unpublished if outcome.status == Status.EXPIRED]
-        random.shuffle(expired)  # a file that the store refuses to remove must not always be the first
+        JITTER.shuffle(expired)  # a file that the store refuses to remove must not always be the first
         if await self._expire(expired):
             await self._expire(await self.store.seal_expired())
 
