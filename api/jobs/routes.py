@@ -4,13 +4,13 @@ from hashlib import blake2b
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from api import audit_log, pagination
 from api.auth.authenticator import CurrentUser, User
 from api.errors import Problem, not_found, problem_responses
 from api.jobs.estimates import estimate
-from api.jobs.schemas import Accepted, Estimate, JobPage, JobView, Order
+from api.jobs.schemas import JOB_RECORDED, Accepted, Estimate, IdempotencyKey, JobPage, JobView, Order
 from api.jobs.service import require_scope, submit_request, validated_event
 from api.middleware.disconnect import cancel_on_disconnect
 from api.services import SOURCE, ApiServices, InjectedServices
@@ -70,10 +70,7 @@ def view_for(services: ApiServices, user: User, job: ExportJob) -> JobView:
     status_code=202,
     response_model=Accepted,
     responses={
-        202: {
-            "description": "The job is recorded",
-            "headers": {"Location": {"description": "The job", "schema": {"type": "string"}}},
-        },
+        202: JOB_RECORDED,
         **problem_responses(400, 401, 403, 413, 422, 429, 500, 503),
     },
 )
@@ -82,14 +79,7 @@ async def request_export(
     services: InjectedServices,
     user: CurrentUser,
     response: Response,
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            pattern=r"^[\x21-\x7e]+$",
-            max_length=255,
-            description="Makes the call repeatable: the same key with the same body is the same job",
-        ),
-    ] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Accepted:
     """The request is checked against the dataset and recorded. The job starts when Kafka has its event.
 

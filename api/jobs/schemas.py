@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+from fastapi import Header
 from pydantic import BaseModel, ConfigDict, Field
 
 from stream_app.jobs.models import ExportJob
@@ -72,6 +73,22 @@ class Order(BaseModel):
     webhook: Annotated[
         str | None, Field(max_length=2000, description="An https URL that is called when the job ends")
     ] = None
+
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        pattern=r"^[\x21-\x7e]+$",
+        max_length=255,
+        description="Makes the call repeatable: the same call with the same key is the same job",
+    ),
+]
+
+JOB_RECORDED: dict[str, Any] = {
+    "description": "The job is recorded",
+    "headers": {"Location": {"description": "The job", "schema": {"type": "string"}}},
+}
+"""The response 202 of a call that submits a job."""
 
 
 class Accepted(BaseModel):

@@ -3,12 +3,12 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Response
 
 from api import audit_log, pagination
 from api.auth.authenticator import CurrentUser, User
 from api.errors import Problem, problem_responses
-from api.jobs.schemas import Accepted
+from api.jobs.schemas import JOB_RECORDED, Accepted, IdempotencyKey
 from api.schedules import service as schedules
 from api.schedules.schemas import RunPage, RunView, ScheduleOrder, SchedulePage, SchedulePatch, ScheduleView
 from api.schedules.service import run_now
@@ -150,10 +150,7 @@ async def delete_schedule(schedule_id: UUID, services: InjectedServices, user: C
     status_code=202,
     response_model=Accepted,
     responses={
-        202: {
-            "description": "The run is recorded",
-            "headers": {"Location": {"description": "The job", "schema": {"type": "string"}}},
-        },
+        202: JOB_RECORDED,
         **problem_responses(401, 403, 404, 409, 422, 429, 500, 503),
     },
 )
@@ -162,14 +159,7 @@ async def run_schedule(
     services: InjectedServices,
     user: CurrentUser,
     response: Response,
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            pattern=r"^[\x21-\x7e]+$",
-            max_length=255,
-            description="Makes the call repeatable: the same key is the same run",
-        ),
-    ] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Accepted:
     """Starts a run in addition to those of the calendar, also while the schedule is paused.
 
