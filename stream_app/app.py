@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from yarl import URL
 
 from stream_app.addresses import AddressRules
-from stream_app.db.engine import create_engine
+from stream_app.db.engine import autocommitting, create_engine
 from stream_app.db.health import check_tables
 from stream_app.db.listener import listen
 from stream_app.exports.catalog import Catalog
@@ -43,8 +43,7 @@ from stream_app.notifications.sender import POLL_SECONDS, REST_SECONDS, SETTLE_S
 from stream_app.notifications.webhook import WebhookTransport
 from stream_app.observability import metrics
 from stream_app.retries import retry_until_possible
-from stream_app.schedules.scheduler import Scheduler
-from stream_app.schedules.store import ScheduleStore
+from stream_app.schedules.planner import Planner
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from stream_app.worker.batches import Messages, handle_in_batches
@@ -57,7 +56,7 @@ from stream_app.worker.maintenance.request_relay import RequestRelay
 from stream_app.worker.process_health import ExitTimer
 from stream_app.worker.replay import OutcomeReplay
 from stream_app.worker.request_handler import RequestHandler
-from stream_app.worker.tick_handler import TickHandler
+from stream_app.worker.scheduler import Scheduler
 from stream_app.worker.watchdog import Stuck, Watchdog
 from streaming_exporter.events import Topic
 from streaming_exporter.kafka_connection import bootstrap_servers, tls_context, uses_tokens
@@ -161,15 +160,12 @@ def create_app(settings: Settings) -> App:
         kept=timedelta(days=settings.retention_days),
     )
     scheduler = Scheduler(
-        ScheduleStore(engine),
-        store,
-        emit.publish_all,
-        validator,
-        datasets,
+        autocommitting(engine),
+        emit,
+        Planner(validator, datasets, settings),
         settings,
         note_progress=lambda: app.note_progress(settings.topic(Topic.TICKS)),
     )
-    ticks = TickHandler(scheduler, emit, settings)
     bucket_cleaner = BucketCleaner(store, storage, settings)
     job_cleaner = JobCleaner(store, settings.history)
 
@@ -179,7 +175,7 @@ def create_app(settings: Settings) -> App:
 
     async def tick(messages: Messages) -> None:
         replay.require_end()
-        await ticks.handle(messages)
+        await scheduler.handle(messages)
 
     @app.agent(_raw(app, settings.topic(Topic.REQUESTS)), name="requests")
     async def requests(stream: faust.StreamT[bytes]) -> None:

@@ -14,7 +14,7 @@ from api.schedules.schemas import RunPage, RunView, ScheduleOrder, SchedulePage,
 from api.schedules.service import run_now
 from api.services import ApiServices, InjectedServices
 from stream_app.jobs.states import Status
-from stream_app.schedules.records import Schedule
+from stream_app.schedules.models import Schedule
 
 router = APIRouter(prefix="/exports/schedules", tags=["schedules"])
 

@@ -10,9 +10,9 @@ from sqlalchemy import Row
 
 from api.jobs.schemas import Order, OrderOptions
 from stream_app.jobs.states import Status
-from stream_app.schedules.records import Schedule
-from stream_app.schedules.runs import calendar_of
-from stream_app.schedules.windows import CatchUp, Windowing
+from stream_app.schedules.calendar import CatchUp, Windowing
+from stream_app.schedules.models import Schedule
+from stream_app.schedules.planner import calendar_of
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import JobError, Word
 

@@ -24,16 +24,23 @@ from stream_app.jobs.submission import (
     submit_within_limit,
 )
 from stream_app.observability import tracing
-from stream_app.schedules.calendar import PERIODS, Calendar
-from stream_app.schedules.records import Schedule
-from stream_app.schedules.runs import (
+from stream_app.schedules.calendar import (
+    PERIODS,
+    Calendar,
+    Run,
+    Window,
+    Windowing,
+    earliest_start,
+    period_before,
+)
+from stream_app.schedules.models import Schedule
+from stream_app.schedules.planner import (
     AllRowsPermission,
     calendar_of,
     missing_time_column,
     planning_error,
     run_request,
 )
-from stream_app.schedules.windows import Run, Window, Windowing, earliest_start, period_before
 from streaming_exporter.errors import InDoubt, Rejected
 
 log = structlog.get_logger(__name__)

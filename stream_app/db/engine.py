@@ -100,6 +100,18 @@ def autocommitting(engine: AsyncEngine) -> AsyncEngine:
 
 
 @asynccontextmanager
+async def autocommit_connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Open a connection of an :func:`autocommitting` engine: every statement is a transaction of its own.
+
+    Raises:
+        Retryable: the database is away.
+    """
+    with outages_are_retryable():
+        async with engine.connect() as connection:
+            yield connection
+
+
+@asynccontextmanager
 async def transaction(engine: AsyncEngine, script: str = "") -> AsyncIterator[AsyncConnection]:
     """Open a transaction with time-outs.
 

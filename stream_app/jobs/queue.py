@@ -25,7 +25,6 @@ from stream_app.jobs.queue_sql import (
     CLAIM,
     CLAIM_SETTINGS,
     LOOK_UP,
-    MARK_ADMITTED,
     RELEASE_UNREADABLE,
     RENEW,
     SEAL,
@@ -172,12 +171,6 @@ class JobQueue:
         """
         async with self.statement() as connection:
             return await submit(connection, jobs)
-
-    async def mark_admitted(self, ids: Sequence[UUID]) -> None:
-        """Admit jobs, once Kafka has their ``export.accepted``: from then on they can be claimed."""
-        if ids:
-            async with self.statement() as connection:
-                await connection.execute(MARK_ADMITTED, {"ids": list(ids)})
 
     async def take_unadmitted(self, limit: int = 100) -> list[Event]:
         """Return the request events of jobs that were not admitted in time, and set when they are due again.

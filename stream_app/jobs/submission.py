@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from stream_app.addresses import AddressRules
 from stream_app.exports.formats.registry import MISSING
 from stream_app.jobs.models import ExportJob
-from stream_app.jobs.queue_sql import SUBMIT_LOCK, insert_jobs
+from stream_app.jobs.queue_sql import MARK_ADMITTED, SUBMIT_LOCK, insert_jobs
 from stream_app.jobs.states import Status
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import (
@@ -247,6 +247,11 @@ async def submit(
         )
         for row in await connection.execute(statement, values)
     ]
+
+
+async def mark_admitted(connection: AsyncConnection, ids: Sequence[UUID]) -> None:
+    """Admit jobs, once Kafka has their ``export.accepted``: from then on they can be claimed."""
+    await connection.execute(MARK_ADMITTED, {"ids": list(ids)})
 
 
 class SubmitResult(Enum):

@@ -27,11 +27,11 @@ from stream_app.jobs.states import OUTCOMES
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.kafka.transport import App
 from stream_app.notifications.email import MailTransport
-from stream_app.schedules.store import ScheduleStore
 from stream_app.storage.multipart_upload import MultipartUpload
 from stream_app.worker.lifecycle_handler import LifecycleHandler
 from stream_app.worker.maintenance.job_rescuer import JobRescuer
 from stream_app.worker.request_handler import RequestHandler
+from stream_app.worker.scheduler import Scheduler
 from streaming_exporter.errors import Unreadable
 from streaming_exporter.events import Event, EventType, decode
 
@@ -128,8 +128,8 @@ POINTS: dict[str, Point] = {
 
 RUN_POINTS: dict[str, Point] = {
     # A tick: all has been said and nothing is committed; all is committed and the tick will come again.
-    "advanced": Point(ScheduleStore, "advance", _advanced),
-    "committed": Point(JobQueue, "mark_admitted", _ids),
+    "advanced": Point(Scheduler, "advance", _advanced),
+    "committed": Point(Scheduler, "admit", _ids),
     # A mail: claimed and not handed over; taken by the server and not confirmed.
     "unmailed": Point(MailTransport, "send", _first, after=False),
     "mailed": Point(MailTransport, "send", _first),

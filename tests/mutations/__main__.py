@@ -43,7 +43,6 @@ CORE: Mapping[str, Sequence[str]] = {
     "stream_app/jobs/states.py": [f"{UNIT}/jobs"],
     "stream_app/schedules/calendar.py": [f"{UNIT}/schedules"],
     "stream_app/exports/local_time.py": [f"{UNIT}/schedules"],
-    "stream_app/schedules/windows.py": [f"{UNIT}/schedules"],
     "stream_app/exports/relative_dates.py": [f"{UNIT}/schedules"],
     "stream_app/exports/columns.py": [f"{UNIT}/exports/test_filters.py"],
     "stream_app/exports/filters.py": [f"{UNIT}/exports/test_filters.py"],

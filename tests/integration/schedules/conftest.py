@@ -1,9 +1,10 @@
 """Schedules on a real PostgreSQL, with a clock of the test's own."""
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
@@ -12,18 +13,20 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.addresses import AddressRules
 from stream_app.app import job_store
+from stream_app.db.engine import autocommitting
 from stream_app.exports.datasets import load_datasets
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.jobs.models import ExportJob
+from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import Status
 from stream_app.jobs.submission import RequestValidator
-from stream_app.schedules.models import ScheduledExport
+from stream_app.kafka.event_producer import EventProducer
+from stream_app.schedules.models import Schedule, ScheduledExport
 from stream_app.schedules.outcomes import apply_run_outcomes
-from stream_app.schedules.records import Schedule
-from stream_app.schedules.runs import calendar_of
-from stream_app.schedules.scheduler import Scheduler
+from stream_app.schedules.planner import Planner, calendar_of
 from stream_app.schedules.store import ScheduleStore
 from stream_app.settings import Settings
+from stream_app.worker.scheduler import Scheduler
 from streaming_exporter.events import Event, JobError, LifecycleData
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -31,26 +34,31 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 
 @dataclass
 class Schedules:
-    """A scheduler, and the few words that tests need."""
+    """Creates schedulers and schedules, and reads the jobs of their runs."""
 
     engine: AsyncEngine
     settings: Settings
     published: list[Event] = field(default_factory=list)
 
     def scheduler(self, **changes: Any) -> Scheduler:
-        """A scheduler as another worker would have it."""
+        """Return a scheduler such as each worker has."""
 
-        async def emit(events: Iterable[Event]) -> None:
+        async def publish_all(events: Iterable[Event]) -> None:
             self.published += events
 
         settings = self.settings.model_copy(update=changes)
-        jobs = job_store(settings, self.engine)
         datasets = load_datasets()
         validator = RequestValidator(FORMATS, datasets, AddressRules.of(settings))
-        return Scheduler(ScheduleStore(self.engine), jobs, emit, validator, datasets, settings)
+        planner = Planner(validator, datasets, settings)
+        return Scheduler(autocommitting(self.engine), producer(publish_all), planner, settings)
+
+    @property
+    def queue(self) -> JobQueue:
+        """The queue of the jobs that the runs become."""
+        return job_store(self.settings, self.engine)
 
     async def create(self, *, after: datetime = START, **values: Any) -> UUID:
-        """A schedule whose first run is the first one after ``after``."""
+        """Create a schedule whose first run is the first one after ``after``; return its id."""
         store = ScheduleStore(self.engine)
         content = {"schedule": "daily", "user_id": "u", "export_type": "ledger", "format": "csv", **values}
         row = await store.create({"id": uuid4(), **content})
@@ -61,7 +69,7 @@ class Schedules:
         return UUID(str(row.id))
 
     async def create_many(self, orders: Iterable[dict[str, Any]]) -> None:
-        """Schedules whose ``next_run`` is given."""
+        """Create schedules whose ``next_run`` is given."""
         common = {"schedule": "daily", "user_id": "u", "export_type": "ledger", "format": "csv"}
         async with self.engine.begin() as connection:
             rows = [{"id": uuid4(), **common, **order} for order in orders]
@@ -78,7 +86,7 @@ class Schedules:
             await connection.execute(statement.values(**values))
 
     async def jobs(self, schedule_id: UUID | None = None) -> list[Row[Any]]:
-        """Jobs of the schedule, or of all, in the order of their runs."""
+        """Return the jobs of the schedule, or of all schedules, in the order of their runs."""
         statement = select(ExportJob.__table__).order_by(ExportJob.run_at)
         if schedule_id is not None:
             statement = statement.where(ExportJob.schedule_id == schedule_id)
@@ -89,7 +97,7 @@ class Schedules:
         return [f"{job.run_at:%m-%d %H:%M}" for job in await self.jobs(schedule_id)]
 
     async def end(self, job: Row[Any], status: Status, *, max_failures: int = 3) -> None:
-        """Record the end of a run as the projector does."""
+        """Record the outcome of a run as the projector does."""
         async with self.engine.begin() as connection:
             await connection.execute(
                 text("UPDATE export_jobs SET status = :status, error_message = 'too large' WHERE id = :id"),
@@ -98,13 +106,18 @@ class Schedules:
             await apply_run_outcomes(connection, [job.id], max_failures=max_failures)
 
 
+def producer(publish_all: Callable[[Iterable[Event]], Awaitable[None]]) -> EventProducer:
+    """Return a producer that publishes with ``publish_all``."""
+    return cast(EventProducer, SimpleNamespace(publish_all=publish_all))
+
+
 @pytest.fixture
 def schedules(engine: AsyncEngine, own_settings: Settings) -> Schedules:
     return Schedules(engine, own_settings)
 
 
 def refusal(events: Iterable[Event]) -> JobError:
-    """Why the only run that has ended was refused."""
+    """Return the error of the only run that has ended."""
     (found,) = [
         data.error for data in (LifecycleData.model_validate(event.data) for event in events) if data.error
     ]

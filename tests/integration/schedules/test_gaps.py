@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Row, text
 
 from stream_app.jobs.states import UNFINISHED, Status
+from stream_app.schedules.store import ScheduleStore
 from tests.integration.schedules.conftest import START, Schedules, days
 
 HOUR = timedelta(hours=1)
@@ -86,7 +87,7 @@ async def test_a_gap_goes_with_its_schedule(schedules: Schedules) -> None:
     (first, _) = await schedules.jobs(made)
     await schedules.end(first, Status.CANCELLED)
     assert await gaps(schedules) == 1
-    assert await scheduler.schedules.delete(UUID(str(made)), user_id=None)
+    assert await ScheduleStore(schedules.engine).delete(UUID(str(made)), user_id=None)
     assert await gaps(schedules) == 0
 
 
@@ -104,13 +105,13 @@ async def test_no_run_starts_before_the_databases_clock_has_passed_its_window(
     (job,) = await schedules.jobs(made)
     assert window(job)[1] == due
     assert job.not_before >= due + timedelta(seconds=delay)
-    assert await scheduler.jobs.claim("w", 10) == []
+    assert await schedules.queue.claim("w", 10) == []
 
 
 async def test_a_schedule_that_changes_while_it_is_planned_is_planned_anew(schedules: Schedules) -> None:
     made = await schedules.create(next_run=START)
     scheduler = schedules.scheduler()
-    due = await scheduler.schedules.due(START, 10)
+    due = await scheduler._due(START)
     await schedules.set(made, active=False, next_run=None)
     assert await scheduler._run_batch(due, START) == (0, 0)
     assert await schedules.jobs(made) == []

@@ -13,10 +13,10 @@ from structlog.testing import capture_logs
 
 from stream_app.exports.datasets import load_datasets
 from stream_app.jobs.states import Status
-from stream_app.schedules.runs import job_id_of
+from stream_app.schedules.planner import job_id_of
 from streaming_exporter.errors import Retryable
 from streaming_exporter.events import EventType
-from tests.integration.schedules.conftest import START, Schedules, days, refusal
+from tests.integration.schedules.conftest import START, Schedules, days, producer, refusal
 
 MINUTE = timedelta(minutes=1)
 
@@ -65,18 +65,18 @@ async def test_a_run_that_kafka_does_not_confirm_is_on_record_and_waits(schedule
     async def refuse(_: object) -> None:
         raise Retryable("Kafka is away")
 
-    broken = replace(scheduler, emit=refuse)
+    broken = replace(scheduler, emit=producer(refuse))
     with pytest.raises(Retryable):
         await broken.run_due(START)
     (job,) = await schedules.jobs(made)
     assert job.admitted_at is None
-    assert await scheduler.jobs.claim("w", 10) == []
+    assert await schedules.queue.claim("w", 10) == []
     assert (await schedules.get(made)).next_run == START + timedelta(days=1)
     assert await scheduler.run_due(START) == 0
-    assert await scheduler.jobs.take_unadmitted() == []
+    assert await schedules.queue.take_unadmitted() == []
     async with schedules.engine.begin() as connection:
         await connection.execute(text("UPDATE export_jobs SET lease_until = now() - interval '1 s'"))
-    (event,) = await scheduler.jobs.take_unadmitted()
+    (event,) = await schedules.queue.take_unadmitted()
     assert (event.job_id, event.source) == (job.id, f"/exporter/schedules/{made}")
 
 
@@ -349,7 +349,9 @@ async def test_a_window_that_nothing_limits_any_more_fails_the_run(schedules: Sc
     made = await schedules.create(window="previous_period", next_run=START)
     timeless = dict(load_datasets())
     timeless["ledger"] = timeless["ledger"].model_copy(update={"time": None})
-    assert await replace(schedules.scheduler(), datasets=timeless).run_due(START) == 1
+    scheduler = schedules.scheduler()
+    scheduler = replace(scheduler, planner=replace(scheduler.planner, datasets=timeless))
+    assert await scheduler.run_due(START) == 1
     assert refusal(schedules.published).code == "no_time_column"
     (run,) = await schedules.jobs(made)
     assert run.window["to"] == START.isoformat()

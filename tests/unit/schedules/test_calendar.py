@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_app.exports.local_time import DAY, exists, start_of, wall_of
-from stream_app.schedules.calendar import DAYS, PERIODS, Calendar
-from stream_app.schedules.windows import Windowing, period_before, window_of
+from stream_app.schedules.calendar import DAYS, PERIODS, Calendar, Windowing, period_before, window_of
 from streaming_exporter.errors import Rejected
 
 ZONES = sorted(available_timezones() - {"localtime"})

@@ -1,6 +1,6 @@
-"""Builds the request and the job of a schedule's run. No I/O."""
+"""Plans the runs of schedules that are due: the request and the job of each run. No I/O."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -12,11 +12,10 @@ from stream_app.exports.columns import Kind
 from stream_app.exports.datasets import Dataset
 from stream_app.exports.relative_dates import resolve_filters
 from stream_app.jobs.submission import NewJob, RequestValidator
-from stream_app.schedules.calendar import Calendar
-from stream_app.schedules.records import DueSchedule, Schedule
-from stream_app.schedules.windows import Run, Window
+from stream_app.schedules.calendar import Calendar, CatchUp, Run, Window, Windowing, earliest_start, plan
+from stream_app.schedules.models import DueSchedule, Gap, Schedule
 from stream_app.settings import Settings
-from streaming_exporter.errors import Rejected
+from streaming_exporter.errors import Rejected, Unreadable
 from streaming_exporter.events import SCHEDULES, Event, EventType
 
 EVERYBODY = "*"
@@ -93,7 +92,7 @@ class RunRequest:
         Args:
             validator: validates the request. The job of an invalid request has failed.
             now: the time by the database's clock.
-            refusal: planning_error the run cannot take place, or ``None``.
+            refusal: why the run cannot take place, or ``None``.
 
         Raises:
             Unreadable: the schedule lacks what a job's record needs.
@@ -102,6 +101,108 @@ class RunRequest:
         if refusal is not None and job.outcome is None:
             job = job.failed(refusal)
         return replace(job, schedule_id=self.schedule_id, run_at=self.run_at, window=self.window)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSchedule:
+    """What to do for one schedule that is due.
+
+    Attributes:
+        schedule_id: the schedule.
+        jobs: the jobs of its runs.
+        gap_jobs: jobs that export the windows of gaps. Each has the id of its gap.
+        state: the new values of the schedule's row, or ``None``.
+        error: why the schedule cannot be planned, or ``None``.
+    """
+
+    schedule_id: UUID
+    jobs: list[NewJob]
+    gap_jobs: Sequence[NewJob] = ()
+    state: dict[str, Any] | None = None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Plans the runs of schedules that are due."""
+
+    validator: RequestValidator
+    datasets: Mapping[str, Dataset]
+    settings: Settings
+
+    def plan_all(
+        self, due: Sequence[DueSchedule], gaps: Mapping[UUID, Sequence[Gap]], until: datetime
+    ) -> list[PlannedSchedule]:
+        """Plan each schedule: its runs until ``until``, and runs for its ``gaps``.
+
+        A schedule that cannot be planned does not delay the others.
+        """
+        found = []
+        for schedule in due:
+            try:
+                found.append(self._plan(schedule, gaps.get(schedule.id, ()), until))
+            except Exception as error:  # the other schedules must not wait for this one
+                jobs = self._failed_run(schedule, planning_error(error))
+                found.append(PlannedSchedule(schedule.id, jobs, error=error))
+        return found
+
+    def _plan(self, schedule: DueSchedule, gaps: Sequence[Gap], until: datetime) -> PlannedSchedule:
+        """Return the jobs of a schedule that is due, and the new values of its row."""
+        calendar = calendar_of(schedule)
+        windowing = Windowing(schedule.window)
+        found = plan(
+            calendar,
+            next_run=schedule.next_run,
+            until=until,
+            window_start=schedule.window_start,
+            windowing=windowing,
+            catch_up=CatchUp(schedule.catch_up),
+            limit=self.settings.schedule_catch_up_limit,
+        )
+        if windowing is Windowing.NONE or not found.runs:
+            gaps = ()
+        gap_jobs = [
+            self._job(
+                schedule,
+                Run(schedule.next_run, Window(gap.window_start, gap.window_end)),
+                until,
+                calendar.zone,
+                gap_id=gap.id,
+            )
+            for gap in gaps
+        ]
+        return PlannedSchedule(
+            schedule.id,
+            [self._job(schedule, run, until, calendar.zone) for run in found.runs],
+            gap_jobs=gap_jobs,
+            state={
+                "id": schedule.id,
+                "last_run": found.runs[-1].at if found.runs else None,
+                "next_run": found.next_run,
+                "window_start": found.window_start,
+            },
+        )
+
+    def _job(
+        self, schedule: DueSchedule, run: Run, until: datetime, zone: ZoneInfo, *, gap_id: UUID | None = None
+    ) -> NewJob:
+        """Return the job of a run. It starts once its time and its window are over by the database clock."""
+        dataset = self.datasets.get(schedule.export_type)
+        request = run_request(schedule, run, dataset, zone, job_id=gap_id)
+        permission = AllRowsPermission.of(self.settings)
+        refusal = permission.refusal(schedule, schedule.now) or missing_time_column(run, dataset)
+        jitter = start_delay(schedule.id, self.settings.schedule_jitter_seconds)
+        job = request.job(self.validator, now=schedule.now, refusal=refusal)
+        due_in = run.at + timedelta(seconds=schedule.delay) + jitter - until
+        not_before = max(schedule.now + due_in, earliest_start(run, schedule.delay))
+        return replace(job, not_before=not_before if not_before > schedule.now else None)
+
+    def _failed_run(self, schedule: DueSchedule, error: Rejected) -> list[NewJob]:
+        """Return the failed job of a run that cannot be planned, for the history and for notifications."""
+        try:
+            return [unplanned_run_request(schedule).job(self.validator, now=schedule.now, refusal=error)]
+        except Unreadable:
+            return []  # not even the record of a job can be made of it
 
 
 def calendar_of(schedule: Schedule) -> Calendar:

@@ -2,8 +2,7 @@
 
 from dataclasses import fields
 
-from stream_app.schedules.models import ScheduledExport, ScheduleGap
-from stream_app.schedules.records import DueSchedule, Gap, Schedule
+from stream_app.schedules.models import DueSchedule, Gap, Schedule, ScheduledExport, ScheduleGap
 
 
 def names(record: type[Schedule | Gap]) -> set[str]:
