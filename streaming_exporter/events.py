@@ -24,11 +24,13 @@ from streaming_exporter.payloads import (
     CsvOptions,
     DownloadData,
     ExportRequest,
+    FileData,
     JobError,
     LifecycleData,
     Options,
     PdfOptions,
     RequestIdentity,
+    Split,
     TickData,
     Word,
     read,
@@ -45,11 +47,13 @@ __all__ = [
     "Event",
     "EventType",
     "ExportRequest",
+    "FileData",
     "JobError",
     "LifecycleData",
     "Options",
     "PdfOptions",
     "RequestIdentity",
+    "Split",
     "TickData",
     "Topic",
     "Word",
@@ -355,9 +359,10 @@ def lifecycle_event(
     """Make a lifecycle event. Its id is computed from job, attempt, type, ``occasion`` and data.
 
     An event with the same content therefore has the same id, and consumers can drop repetitions. Other
-    content has another id. The manifest does not count, because it is left out where it is too large.
+    content has another id. The manifest and the list of files do not count, because they are left out where
+    they are too large.
     """
-    facts = data.model_dump(mode="json", exclude_none=True, exclude={"manifest"})
+    facts = data.model_dump(mode="json", exclude_none=True, exclude={"manifest", "files"})
     content = blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
     return Event(
         id=str(uuid5(data.job_id, f"{data.attempt}/{kind}/{occasion}/{content}")),

@@ -3,7 +3,16 @@
 from typing import Annotated, Any, Literal, Self, TypeVar
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from streaming_exporter.errors import Rejected, Unreadable
 from streaming_exporter.traceparent import Traceparent
@@ -51,12 +60,41 @@ class Options(CsvOptions, PdfOptions):
     compression: Literal["none", "gzip", "zstd"] = "none"
 
 
+MIN_SPLIT_BYTES = 2**20
+"""The smallest ``split.bytes``: 1 MiB."""
+
+MAX_SPLIT = 10**15
+"""The largest number in ``split``."""
+
+
+class Split(Payload):
+    """How the rows are divided between several files. Exactly one field is set.
+
+    ``rows``: each file has this number of rows, and the last one has the rest. ``bytes``: no file is larger,
+    except where a single row is.
+    """
+
+    rows: Annotated[int, Field(strict=True, ge=1, le=MAX_SPLIT)] | None = None
+    bytes: Annotated[int, Field(strict=True, ge=MIN_SPLIT_BYTES, le=MAX_SPLIT)] | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.rows is None) == (self.bytes is None):
+            raise PydanticCustomError(
+                "split",
+                "it must have exactly one of rows (at least 1) and bytes (at least {least})",
+                {"least": MIN_SPLIT_BYTES},
+            )
+        return self
+
+
 class ExportRequest(RequestIdentity):
     """``data`` of ``export.requested``: the rows to export, the format, the recipients."""
 
     filters: dict[str, Any] = Field(default_factory=dict, max_length=50)
     columns: list[str] | None = Field(None, min_length=1, max_length=1600)
     options: Options = Options()
+    split: Split | None = None
     scope: Literal["own", "all"] = "own"
     priority: Literal["high", "normal", "low"] = "normal"
     recipients: list[str] = Field(default_factory=list, max_length=50)
@@ -103,10 +141,23 @@ class JobError(Payload):
     message: str
 
 
+class FileData(Payload):
+    """One of several files. ``file_size`` is bytes."""
+
+    file_name: str
+    key: str
+    content_type: str
+    row_count: int
+    file_size: int
+    sha256: str
+
+
 class LifecycleData(RequestIdentity):
     """``data`` of every ``export.*`` event on ``exports.events``.
 
-    ``file_size`` is bytes. ``attempt`` counts from 1; 0 means that no attempt was made yet.
+    ``file_size`` is bytes. ``attempt`` counts from 1; 0 means that no attempt was made yet. A job with
+    several files has ``file_count`` and, up to 1,000 files, ``files``; ``row_count`` and ``file_size`` are
+    totals, and ``key``, ``file_name``, ``content_type`` and ``sha256`` are those of ``manifest.json``.
     """
 
     job_id: UUID
@@ -120,6 +171,8 @@ class LifecycleData(RequestIdentity):
     key: str | None = None
     content_type: str | None = None
     file_name: str | None = None
+    file_count: int | None = None
+    files: list[FileData] | None = None
     as_of: AwareDatetime | None = None
     started_at: AwareDatetime | None = None
     completed_at: AwareDatetime | None = None

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
-from streaming_exporter.events import JobError, Options, Word
+from streaming_exporter.events import JobError, Options, Split, Word
 
 JOB_EXAMPLE: dict[str, Any] = {
     "export_job_id": "4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10",
@@ -42,6 +42,12 @@ class OrderOptions(Options):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class OrderSplit(Split):
+    """How the rows are divided between several files. An unknown field is an error here."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
 class Order(BaseModel):
     """A request for an export.
 
@@ -66,6 +72,9 @@ class Order(BaseModel):
     filters: Annotated[dict[str, Any] | None, Field(max_length=50)] = None
     columns: Annotated[list[str] | None, Field(min_length=1, max_length=1600)] = None
     options: OrderOptions | None = None
+    split: Annotated[
+        OrderSplit | None, Field(description="Write several files, each of which is complete in itself")
+    ] = None
     scope: Literal["own", "all"] | None = None
     recipients: Annotated[
         list[str] | None, Field(max_length=50, description="Mail addresses that get a mail when the job ends")
@@ -148,6 +157,7 @@ class JobView(BaseModel):
     filters: Any
     columns: Any
     options: Any
+    split: Any
     attempt: int
     row_count: int | None
     estimated_rows: int | None
@@ -178,6 +188,7 @@ class JobView(BaseModel):
             filters=job.filters,
             columns=job.columns,
             options=job.options,
+            split=job.split,
             attempt=job.attempt,
             row_count=job.row_count,
             estimated_rows=job.estimated_rows,

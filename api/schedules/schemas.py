@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
-from api.jobs.schemas import Order, OrderOptions
+from api.jobs.schemas import Order, OrderOptions, OrderSplit
 from stream_app.jobs.states import Status
 from stream_app.schedules.calendar import CatchUp, Windowing
 from stream_app.schedules.models import Schedule
@@ -112,6 +112,7 @@ class SchedulePatch(BaseModel):
     filters: Annotated[dict[str, Any] | None, Field(max_length=50)] = None
     columns: Annotated[list[str] | None, Field(min_length=1, max_length=1600)] = None
     options: OrderOptions | None = None
+    split: OrderSplit | None = None
     scope: Annotated[str | None, Field(pattern="^(own|all)$")] = None
     schedule: When | None = None
     time_of_day: TimeOfDay = None
@@ -144,6 +145,7 @@ class ScheduleView(BaseModel):
     filters: Any
     columns: Any
     options: Any
+    split: Any
     scope: str
     email_recipients: Any
     webhook: str | None

@@ -70,8 +70,25 @@ class ExportProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportedFile:
+    """One of several files, with its number from 1. ``file_size`` is bytes."""
+
+    number: int
+    file_name: str
+    key: str
+    content_type: str
+    row_count: int
+    file_size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class ExportResult:
-    """The file of a finished export. The names are those of the event ``export.completed``."""
+    """The result of a finished export. The names are those of the event ``export.completed``.
+
+    With several ``files``, ``row_count`` and ``file_size`` are totals, and ``key``, ``file_name``,
+    ``content_type`` and ``sha256`` are those of ``manifest.json``. With a single file ``files`` is empty.
+    """
 
     row_count: int
     file_size: int
@@ -82,3 +99,4 @@ class ExportResult:
     file_name: str
     as_of: datetime
     manifest: dict[str, Any]
+    files: tuple[ExportedFile, ...] = ()

@@ -4,7 +4,19 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Boolean, DateTime, Index, Integer, SmallInteger, Text, func, text
+from sqlalchemy import (
+    DDL,
+    BigInteger,
+    Boolean,
+    DateTime,
+    Index,
+    Integer,
+    SmallInteger,
+    Text,
+    event,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -14,6 +26,23 @@ from stream_app.jobs.states import Status
 WAITING = "status = 'pending' AND outcome IS NULL"
 RUNNING = "status = 'processing' AND outcome IS NULL"
 """Conditions of the partial indexes that claims go through."""
+
+
+CLAIM_GUARD = (
+    """
+    CREATE OR REPLACE FUNCTION export_jobs_guard_claim() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF current_setting('exporter.reads', true) = 'split' THEN RETURN NEW; END IF;
+        RETURN NULL;
+    END $$
+    """,
+    """
+    CREATE TRIGGER export_jobs_guard_claim BEFORE UPDATE ON export_jobs FOR EACH ROW
+    WHEN (OLD.split IS NOT NULL AND NEW.status = 'processing' AND NEW.attempt > OLD.attempt)
+    EXECUTE FUNCTION export_jobs_guard_claim()
+    """,
+)
+"""Workers of version 0.1 do not read ``split``: this trigger takes such jobs out of their claims."""
 
 
 class Base(DeclarativeBase):
@@ -51,6 +80,7 @@ class ExportJob(Base):
     filters: Mapped[Any] = mapped_column(nullable=True)
     columns: Mapped[Any] = mapped_column(nullable=True)
     options: Mapped[Any] = mapped_column(nullable=True)
+    split: Mapped[Any] = mapped_column(nullable=True)
     scope: Mapped[str | None]
     recipients: Mapped[Any] = mapped_column(nullable=True)
     webhook: Mapped[str | None]
@@ -79,6 +109,7 @@ class ExportJob(Base):
     estimated_rows: Mapped[int | None]
     file_path: Mapped[str | None]
     file_name: Mapped[str | None]
+    file_count: Mapped[int | None] = mapped_column(Integer)
     file_size: Mapped[int | None]
     sha256: Mapped[str | None]
     content_type: Mapped[str | None]
@@ -121,6 +152,29 @@ class ExportJob(Base):
 
 
 changes.create_triggers_with(ExportJob.__table__)
+for statement in CLAIM_GUARD:
+    event.listen(ExportJob.__table__, "after_create", DDL(statement))  # type: ignore[no-untyped-call]
+
+
+class ExportFile(Base):
+    """One of several files that an attempt has written. A job with a single file has no such row.
+
+    The worker writes the rows before it seals the outcome. Only the rows of the attempt that completed the
+    job count, whose files are in the folder of the job's ``file_path``.
+    """
+
+    __tablename__ = "export_files"
+
+    job_id: Mapped[UUID] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer)
+    bucket: Mapped[str]
+    file_name: Mapped[str]
+    content_type: Mapped[str]
+    row_count: Mapped[int]
+    file_size: Mapped[int]
+    sha256: Mapped[str]
 
 
 class EarlyCancellation(Base):

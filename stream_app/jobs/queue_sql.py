@@ -112,7 +112,7 @@ CLAIMS = 7_301_584_222
 """Advisory lock of claims."""
 
 CLAIM_SETTINGS = f"""
-    SELECT pg_advisory_xact_lock({CLAIMS}),
+    SELECT pg_advisory_xact_lock({CLAIMS}), set_config('exporter.reads', 'split', true),
            set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true),
            set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
            set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true)
@@ -125,6 +125,8 @@ loses its connection, and with it the lock.
 The indexes have the order in which claims read. The number of waiting jobs changes faster than PostgreSQL's
 statistics, so the planner could choose a sort or a whole scan. These are switched off, and one generic plan
 serves all claims.
+
+``exporter.reads`` tells the trigger of the table that this version reads ``split``.
 """
 BEFORE_CLAIM = BEGIN + CLAIM_SETTINGS
 

@@ -47,6 +47,7 @@ REQUEST_COLUMNS = (
     "filters",
     "columns",
     "options",
+    "split",
     "scope",
     "recipients",
     "webhook",
@@ -71,6 +72,7 @@ class NewJob:
     filters: Any
     columns: Any
     options: Any
+    split: Any
     scope: str | None
     recipients: Any
     webhook: str | None
@@ -202,6 +204,7 @@ def new_job(event: Event, request: ExportRequest | None, *, now: datetime) -> Ne
         filters=data.get("filters"),
         columns=data.get("columns"),
         options=data.get("options"),
+        split=data.get("split"),
         scope=_as_text(data.get("scope")),
         recipients=recipients,
         webhook=_as_text(data.get("webhook")),

@@ -44,7 +44,8 @@ class EventProducer:
     async def __call__(self, event: Event) -> None:
         """Publish ``event``.
 
-        An event that is too large for Kafka is published without its manifest, which the job's row keeps.
+        An event that is too large for Kafka is published without its manifest and its list of files, which
+        the state database keeps.
 
         Raises:
             Outage: Kafka did not confirm the event. It is not known whether it arrived.
@@ -109,7 +110,7 @@ class EventProducer:
 
 
 def _lean(event: Event) -> Event:
-    slim = {name: value for name, value in event.data.items() if name != "manifest"}
+    slim = {name: value for name, value in event.data.items() if name not in ("manifest", "files")}
     return event.model_copy(update={"data": slim})
 
 

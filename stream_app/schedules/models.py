@@ -40,6 +40,7 @@ class ScheduledExport(Base):
     filters: Mapped[Any] = mapped_column(nullable=True)
     columns: Mapped[Any] = mapped_column(nullable=True)
     options: Mapped[Any] = mapped_column(nullable=True)
+    split: Mapped[Any] = mapped_column(nullable=True)
     scope: Mapped[str] = mapped_column(server_default="own")
     email_recipients: Mapped[Any] = mapped_column(nullable=True)
     webhook: Mapped[str | None]

@@ -67,7 +67,7 @@ class AllRowsPermission:
         return None
 
 
-SCHEDULE_COLUMNS = ("export_type", "format", "columns", "options", "scope", "webhook", "user_id")
+SCHEDULE_COLUMNS = ("export_type", "format", "columns", "options", "split", "scope", "webhook", "user_id")
 
 
 @dataclass(frozen=True, slots=True)

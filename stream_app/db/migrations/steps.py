@@ -35,6 +35,8 @@ _INVALID = text(
     "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(:name) AND NOT (indisvalid AND indisready)"
 )
 
+_TRIGGER = text("SELECT 1 FROM pg_trigger WHERE tgname = :name AND tgrelid = to_regclass(:table)")
+
 
 def create_index(name: str, table: str, columns: Sequence[str | TextClause], **options: Any) -> None:
     """Create an index while others write.
@@ -59,7 +61,25 @@ def alter_table(table: str, *actions: str) -> None:
     Raises:
         Locked: a transaction held the table during every try.
     """
-    statement = f"ALTER TABLE {table} {', '.join(actions)}"
+    _lock_and_execute(f"ALTER TABLE {table} {', '.join(actions)}", table)
+
+
+def create_trigger(name: str, table: str, definition: str) -> None:
+    """Create a trigger of a table, if it has none with this name, in the same way as :func:`alter_table`.
+
+    Args:
+        name: the name of the trigger.
+        table: the table, whose writers wait.
+        definition: what follows the name in ``CREATE TRIGGER``.
+
+    Raises:
+        Locked: a transaction held the table during every try.
+    """
+    if not op.get_bind().scalar(_TRIGGER, {"name": name, "table": table}):
+        _lock_and_execute(f"CREATE TRIGGER {name} {definition}", table)
+
+
+def _lock_and_execute(statement: str, table: str) -> None:
     with op.get_context().autocommit_block():
         op.execute(f"SET lock_timeout = {LOCK_MILLISECONDS}")
         try:

@@ -7,6 +7,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stream_app.jobs import queue, queue_sql
+from streaming_exporter.events import Split
 from tests.integration.jobs.jobs import Jobs, completed, ids
 
 
@@ -83,3 +85,19 @@ async def test_a_record_of_which_no_event_can_be_made_keeps_no_other_from_its_ow
         seal = jobs.store.seal_exhausted if ending == "exhausted" else jobs.store.seal_expired
         found = [outcome.job_id for outcome in await seal()]
     assert found == [other]
+
+
+async def test_a_worker_of_version_0_1_claims_no_split_job_and_every_other(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split, plain = await jobs.admit("a", split={"rows": 5}), await jobs.admit("b")
+    with monkeypatch.context() as patch:
+        marker = "set_config('exporter.reads', 'split', true),"
+        assert marker in queue_sql.CLAIM_SETTINGS
+        patch.setattr(queue, "CLAIM_SETTINGS", queue_sql.CLAIM_SETTINGS.replace(marker, ""))
+        assert ids(await jobs.store.claim("old", 10)) == [plain]
+    job = await jobs.records.get(split)
+    assert job is not None
+    assert (job.status, job.attempt, job.split) == ("pending", 0, {"rows": 5})
+    (claim,) = await jobs.store.claim("new", 10)
+    assert (claim.job_id, claim.request.split) == (split, Split(rows=5))

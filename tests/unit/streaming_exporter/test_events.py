@@ -15,6 +15,7 @@ from streaming_exporter.events import (
     EventType,
     ExportRequest,
     LifecycleData,
+    Split,
     Topic,
     cancel_event,
     decode,
@@ -54,6 +55,9 @@ requests = st.builds(
     format=texts,
     filters=st.dictionaries(texts, st.one_of(texts, st.integers(), st.booleans()), max_size=3),
     columns=st.none() | st.lists(texts, min_size=1, max_size=5),
+    split=st.none()
+    | st.builds(Split, rows=st.integers(1, 10**15))
+    | st.builds(Split, bytes=st.integers(2**20, 10**15)),
     scope=st.sampled_from(["own", "all"]),
     priority=st.sampled_from(["high", "normal", "low"]),
 )
@@ -197,6 +201,14 @@ def test_any_value_in_any_data_field_is_honoured_or_refused_with_its_name(field:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
+        ({"split": {}}, "split: it must have exactly one of rows (at least 1) and bytes (at least 1048576)"),
+        ({"split": {"rows": 1, "bytes": 2**20}}, "split: it must have exactly one of rows"),
+        ({"split": {"row": 1}}, "split: it must have exactly one of rows"),
+        ({"split": {"rows": 0}}, "split.rows: input should be greater than or equal to 1, got 0"),
+        ({"split": {"rows": "5"}}, "split.rows: input should be a valid integer, got '5'"),
+        ({"split": {"rows": 10**16}}, "split.rows: input should be less than or equal to 1000000000000000"),
+        ({"split": {"bytes": 2**20 - 1}}, "split.bytes: input should be greater than or equal to 1048576"),
+        ({"split": 7}, "split: input should be a valid dictionary"),
         ({"filters": ["x"]}, "filters: input should be a valid dictionary, got ['x']"),
         ({"columns": []}, "columns: list should have at least 1 item"),
         ({"scope": "everything"}, "scope: input should be 'own' or 'all', got 'everything'"),
