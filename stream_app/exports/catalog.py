@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import asyncpg
@@ -33,8 +33,27 @@ LIKE_EVERYWHERE = 180_000
 Result = TypeVar("Result")
 
 
+TID_RANGE_SCANS = 140_000
+"""The first version of PostgreSQL that reads a range of a table's pages without reading the others."""
+
+
 class TableChanged(Exception):
     """The table does not match its description any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableSize:
+    """The size of a table when PostgreSQL last analysed or vacuumed it.
+
+    Attributes:
+        rows: the number of rows.
+        bytes: bytes of all its pages.
+        toast_bytes: bytes of the values that are stored outside of the rows (TOAST).
+    """
+
+    rows: float
+    bytes: int
+    toast_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +67,9 @@ class SourceTable:
         has_computed_columns: whether reading can fail, because it is a view or has virtual columns.
         has_row_security: whether row-level security can hide rows from the service's role.
         fingerprint: a value that changes with each change of the columns.
+        can_be_cut: whether several queries, each for a part of its rows, give the rows of one query.
+        can_be_cut_by_page: whether PostgreSQL can read a range of its pages alone.
+        size: its size; ``None`` if it is unknown.
     """
 
     dataset: Dataset
@@ -60,6 +82,9 @@ class SourceTable:
     has_computed_columns: bool = False
     has_row_security: bool = False
     fingerprint: str = ""
+    can_be_cut: bool = False
+    can_be_cut_by_page: bool = False
+    size: TableSize | None = field(default=None, compare=False)
 
     @property
     def fingerprint_sql(self) -> str:
@@ -175,7 +200,17 @@ def _table(dataset: Dataset, rows: Sequence[ColumnRow], types: Mapping[int, Type
         has_computed_columns=first.relkind == b"v" or any(row.is_virtual for row in rows),
         has_row_security=first.filtered,
         fingerprint=first.fingerprint,
+        can_be_cut=first.relkind in (b"r", b"m", b"p") and not any(row.is_virtual for row in rows),
+        can_be_cut_by_page=first.is_one_heap and first.version >= TID_RANGE_SCANS,
+        size=_size(first),
     )
+
+
+def _size(row: ColumnRow) -> TableSize | None:
+    if row.pages <= 0 or row.estimated_rows < 0:
+        return None
+    toast_bytes = row.toast_pages * row.page_bytes
+    return TableSize(row.estimated_rows, row.pages * row.page_bytes + toast_bytes, toast_bytes)
 
 
 def _column(row: ColumnRow, types: Mapping[int, TypeRow]) -> Column:

@@ -64,6 +64,9 @@ SELECT n.nspname AS schema, c.relname AS table, c.relkind, a.attname AS name, NO
        ) AS labels,
        coalesce(array_position(i.indkey::int2[], a.attnum), -1) AS key_position,
        current_setting('server_version_num')::int AS version,
+       c.relkind IN ('r', 'm') AND NOT c.relhassubclass AND method.amname = 'heap' AS is_one_heap,
+       c.reltuples::float8 AS estimated_rows, c.relpages AS pages, coalesce(toast.relpages, 0) AS toast_pages,
+       current_setting('block_size')::int AS page_bytes,
        {fingerprint_expression("format('%I.%I', n.nspname, c.relname)")} AS fingerprint,
        coalesce((
            SELECT bool_or(
@@ -108,6 +111,8 @@ JOIN LATERAL (
     WHERE base.oid = a.atttypid AND t.typtype <> 'd'
 ) b ON true
 JOIN pg_namespace home ON home.oid = b.typnamespace
+LEFT JOIN pg_am method ON method.oid = c.relam
+LEFT JOIN pg_class toast ON toast.oid = c.reltoastrelid
 LEFT JOIN pg_collation l ON l.oid = a.attcollation
 LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
 WHERE c.oid = to_regclass($1) AND c.relkind IN ('r', 'v', 'm', 'p', 'f')
@@ -123,6 +128,9 @@ class ColumnRow:
     Attributes:
         schema, table, relkind, fingerprint: the table.
         filtered: whether row-level security applies to the service's role.
+        is_one_heap: whether its rows are in one file of PostgreSQL's own storage.
+        estimated_rows, pages, toast_pages, page_bytes: its size when it was last analysed or vacuumed; no
+            pages if it never was.
         name, nullable, is_virtual: the column.
         type: the declared type as PostgreSQL writes it.
         base, category, home, cast, declared: the type below any domains: ``typname``, ``typtype``, schema,
@@ -156,6 +164,11 @@ class ColumnRow:
     version: int
     fingerprint: str
     filtered: bool
+    is_one_heap: bool
+    estimated_rows: float
+    pages: int
+    toast_pages: int
+    page_bytes: int
 
 
 TYPES = """

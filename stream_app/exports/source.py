@@ -10,12 +10,20 @@ from typing import Any, TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
-from pydantic_core import from_json
 
 from stream_app.database_url import CONNECT_SECONDS
 from stream_app.db.engine import keep_alive
+from stream_app.exports.query_plan import QueryPlan
 from stream_app.exports.size_limits import DEFAULT_MAX_ROW_BYTES, MessageLimit, MessageTooLong
-from stream_app.exports.source_errors import connection_error, is_lost_connection, source_errors
+from stream_app.exports.source_errors import (
+    SnapshotLost,
+    SnapshotNotShared,
+    connection_error,
+    is_lost_connection,
+    is_lost_snapshot,
+    is_temporary,
+    source_errors,
+)
 from stream_app.exports.source_session import REPLAY_TIME_QUERY, begin_script, parse_replay_time
 from stream_app.settings import Settings
 from streaming_exporter.errors import Outage, Rejected
@@ -88,8 +96,44 @@ class Snapshot:
 
     async def estimate(self, sql: str) -> int:
         """Return the number of rows that the planner expects."""
+        return (await self.explain(sql)).rows
+
+    async def explain(self, sql: str) -> QueryPlan:
+        """Return the planner's plan. The query does not run."""
         plan = await self.connection.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", timeout=self.timeout)
-        return int(from_json(plan)[0]["Plan"]["Plan Rows"])
+        return QueryPlan.parse(plan)
+
+    async def fetch(self, sql: str) -> list["asyncpg.Record"]:
+        """Return the rows of a small query."""
+        rows: list[asyncpg.Record] = await self.connection.fetch(sql, timeout=self.timeout)
+        return rows
+
+    async def export(self) -> str:
+        """Return the id of this snapshot, for the argument ``shared`` of :meth:`Source.snapshot`.
+
+        Other transactions can take the snapshot until this one ends. After that they keep it.
+
+        Raises:
+            SnapshotNotShared: the server cannot share snapshots. This transaction has failed.
+        """
+        try:
+            return await _value(self.connection, "SELECT pg_catalog.pg_export_snapshot()", FETCH_SECONDS)
+        except asyncpg.PostgresError as error:
+            if isinstance(error, asyncpg.PostgresConnectionError) or is_temporary(error):
+                raise
+            raise SnapshotNotShared(f"source database: {error}") from error
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """Open a savepoint for the block: an error of a statement in it leaves the snapshot usable."""
+        await self.connection.execute("SAVEPOINT before", timeout=FETCH_SECONDS)
+        try:
+            yield
+        except asyncpg.PostgresError:
+            await self.connection.execute("ROLLBACK TO before", timeout=FETCH_SECONDS)
+            raise
+        else:
+            await self.connection.execute("RELEASE before", timeout=FETCH_SECONDS)
 
     async def count(self, sql: str, limit: int) -> int:
         """Count the rows, but not beyond ``limit``."""
@@ -163,9 +207,23 @@ class Source:
     """A small pool of connections to the source database, for read-only transactions."""
 
     def __init__(self, settings: Settings, *, connections: int) -> None:
+        """Create the pool without connections.
+
+        Args:
+            settings: has the URL, which is read for each connection, and the time limit of exports.
+            connections: the largest number of connections.
+        """
         self._settings = settings
+        self.can_share_snapshots = True
         self._connections = connections
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    @property
+    def free_connections(self) -> int:
+        """The number of connections that nobody uses or waits for."""
+        if self._pool is None:
+            return self._connections
+        return self._connections - int(self._pool.get_size()) + int(self._pool.get_idle_size())
 
     async def fetch(self, sql: str, *values: Any) -> list[asyncpg.Record]:
         """Return the rows of a small query. Names without a schema use the role's own search path.
@@ -189,6 +247,7 @@ class Source:
         seconds: float | None = None,
         lock_seconds: float = 0,
         initial_sql: str | None = None,
+        shared: str | None = None,
     ) -> AsyncIterator[Snapshot]:
         """Open a snapshot for the block.
 
@@ -198,14 +257,22 @@ class Source:
             seconds: limit of each statement (default: the time limit of an export).
             lock_seconds: limit of each wait for a lock; 0 means no limit.
             initial_sql: an expression whose value is read at the start, without another round trip.
+            shared: the snapshot to open, as :meth:`Snapshot.export` returned it. ``as_of`` is that of the
+                transaction that has exported it; here it is the start of this transaction.
 
         Raises:
+            SnapshotLost: the transaction with the shared snapshot has ended.
             Retryable: the database failed temporarily.
             Rejected: the database refused the statement (permission, missing table, bad value, time limit).
         """
         seconds = seconds or self._settings.export_timeout_seconds
         async with self._transaction(
-            name, seconds, search_path=search_path, lock_seconds=lock_seconds, initial_sql=initial_sql
+            name,
+            seconds,
+            search_path=search_path,
+            lock_seconds=lock_seconds,
+            initial_sql=initial_sql,
+            shared=shared,
         ) as snapshot:
             yield snapshot
 
@@ -223,11 +290,16 @@ class Source:
         search_path: Sequence[str] | None = None,
         lock_seconds: float = 0,
         initial_sql: str | None = None,
+        shared: str | None = None,
     ) -> AsyncIterator[Snapshot]:
         """Open a transaction for the block. After an error its connection is closed, not used again."""
         started = time.monotonic()
         script = begin_script(
-            name, statement_seconds=seconds, lock_seconds=lock_seconds, search_path=search_path
+            name,
+            statement_seconds=seconds,
+            lock_seconds=lock_seconds,
+            search_path=search_path,
+            shared_snapshot=shared,
         )
         with source_errors(lambda: time.monotonic() - started >= seconds):
             pool = await self._open()
@@ -235,7 +307,8 @@ class Source:
             snapshot: Snapshot | None = None
             try:
                 # The server enforces the limit. The client's longer limit is for a server that is gone.
-                snapshot = await _begin(connection, script, seconds + 30, initial_sql)
+                begin = _begin if shared is None else _join
+                snapshot = await begin(connection, script, seconds + 30, initial_sql)
                 yield snapshot
                 await snapshot.end()
             except BaseException as error:
@@ -343,6 +416,26 @@ async def _begin(
     await connection.execute(script, timeout=30)
     known = min(as_of, replayed or as_of).astimezone(UTC)
     return Snapshot(connection, known, as_of, timeout, value, is_standby=True, replayed_until=replayed)
+
+
+async def _join(
+    connection: "PoolConnectionProxy[asyncpg.Record]", script: str, timeout: float, initial_sql: str | None
+) -> Snapshot:
+    """Begin a transaction with the snapshot of another one, which has checked the server.
+
+    Raises:
+        SnapshotLost: the other transaction has ended.
+    """
+    try:
+        await connection.execute(script, timeout=30)
+    except asyncpg.PostgresError as error:
+        if is_lost_snapshot(error):
+            raise SnapshotLost(f"source database: {error}") from error
+        raise
+    facts = f"SELECT pg_catalog.transaction_timestamp(), {initial_sql or 'NULL'}"
+    began, value = (await _value(connection, facts, 30)).split("\t")
+    as_of = datetime.fromisoformat(began)
+    return Snapshot(connection, as_of, as_of, timeout, value)
 
 
 async def _value(connection: "Connection", sql: str, timeout: float) -> str:

@@ -43,6 +43,37 @@ MISCONFIGURED = frozenset({"22023", "42704"})
 """SQLSTATEs with which a server refuses a parameter of a connection."""
 
 
+_LOST_SNAPSHOT = frozenset({"0A000", "22023", "42704", "55000"})
+"""SQLSTATEs with which servers of all versions refuse a snapshot that they do not have."""
+
+
+class SnapshotLost(Retryable):
+    """The transaction that shared its snapshot has ended, or the connection leads to another server."""
+
+    code = "snapshot_lost"
+
+
+class SnapshotNotShared(Retryable):
+    """The server cannot share snapshots, such as a reader of Amazon Aurora."""
+
+    code = "snapshot_not_shared"
+
+
+def is_lost_snapshot(error: asyncpg.PostgresError) -> bool:
+    """Return whether the server refused a shared snapshot because it does not have it."""
+    return error.sqlstate in _LOST_SNAPSHOT
+
+
+def is_temporary(error: asyncpg.PostgresError) -> bool:
+    """Return whether the same statement can succeed later."""
+    return meaning_of(error.sqlstate) in (Meaning.PASSES, Meaning.OUTAGE)
+
+
+def time_limit_exceeded() -> Rejected:
+    """Return the error of an export that has used up its time."""
+    return Rejected("the export took longer than the time limit; narrow it with filters", code="timeout")
+
+
 @contextmanager
 def source_errors(timed_out: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Turn errors of the driver into exceptions of the service.
@@ -79,7 +110,7 @@ def statement_error(error: Exception, timed_out: bool = False) -> ExporterError:
     if not isinstance(error, asyncpg.PostgresError):
         return Retryable(text)
     if isinstance(error, asyncpg.QueryCanceledError) and timed_out:
-        return Rejected("the export took longer than the time limit; narrow it with filters", code="timeout")
+        return time_limit_exceeded()
     match meaning_of(error.sqlstate):
         case Meaning.OUTAGE:
             return Outage(text)

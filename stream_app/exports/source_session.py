@@ -70,6 +70,7 @@ def begin_script(
     statement_seconds: float,
     lock_seconds: float = 0,
     search_path: Sequence[str] | None = None,
+    shared_snapshot: str | None = None,
 ) -> str:
     """Return the script that begins a transaction in one round trip.
 
@@ -78,6 +79,7 @@ def begin_script(
         statement_seconds: limit of each statement; 0 means no limit.
         lock_seconds: limit of each wait for a lock; 0 means no limit.
         search_path: schemas for names without one, after ``pg_catalog``; ``None`` for the role's own path.
+        shared_snapshot: id of the snapshot to take; ``None`` for a new one.
     """
     limits = {
         "application_name": name,
@@ -97,6 +99,8 @@ def begin_script(
     return ";".join(
         (
             _BEGIN,
+            # PostgreSQL takes it only before the first query of the transaction.
+            *([] if shared_snapshot is None else [f"SET TRANSACTION SNAPSHOT {quote_text(shared_snapshot)}"]),
             # First, so that the next statements call no function or operator of another schema.
             "SET LOCAL search_path = pg_catalog",
             _PIN.format(values=", ".join(rows)),

@@ -1,0 +1,240 @@
+"""Ranges of rows: together they have the rows of the whole query, in its order."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import pytest
+
+from stream_app.exports import ranges as ranges_module
+from stream_app.exports.catalog import Catalog
+from stream_app.exports.datasets import Dataset
+from stream_app.exports.query import RowQuery, render, row_query
+from stream_app.exports.ranges import RowRange, plan_ranges
+from stream_app.exports.source import Source
+from stream_app.exports.source_errors import SnapshotLost
+from streaming_exporter.events import ExportRequest
+
+Cut = Callable[..., Awaitable[tuple[tuple[RowRange, ...], list[list[Any]], list[Any]]]]
+
+ORDERED: dict[str, str] = {
+    "smallint": "(i % 500)::int2",
+    "integer": "i * 7 % 1000",
+    "bigint": "i * 1000000007::int8",
+    "numeric": "(i % 300) / 7.0",
+    "real": "(i % 300) / 3.0",
+    "double precision": "CASE i % 50 WHEN 0 THEN 'NaN' WHEN 1 THEN '-Infinity' ELSE i / 3.0 END",
+    "text": "CASE WHEN i % 9 = 0 THEN '' ELSE chr(33 + i % 90) || '\\ ''\"%:' || i END",
+    'text COLLATE "POSIX"': "CASE i % 3 WHEN 0 THEN 'a' WHEN 1 THEN 'A' ELSE 'ä' END || i % 400",
+    "public.citext": "CASE i % 2 WHEN 0 THEN 'a' ELSE 'A' END || i % 400",
+    "character(8)": "chr(65 + i % 26) || repeat(' ', i % 3)",
+    "name": "('n' || i)::name",
+    '"char"': 'chr(65 + i % 26)::"char"',
+    "uuid": "md5(i::text)::uuid",
+    "date": "CASE i % 99 WHEN 0 THEN 'infinity' ELSE '2026-01-01'::date - i END",
+    "time": "'00:00'::time + i * interval '7 s'",
+    "time with time zone": "('00:00'::time + i * interval '7 s')::timetz",
+    "timestamp": "CASE i % 99 WHEN 0 THEN '-infinity' ELSE '0001-01-01'::timestamp - i * interval '1 d' END",
+    "timestamp with time zone": "'2026-01-01'::timestamptz + i * interval '1.000001 s'",
+    "interval": "CASE i % 2 WHEN 0 THEN interval '1 mon' ELSE interval '30 d' END * (i % 100)",
+    "bytea": "decode(md5(i::text), 'hex')",
+    "boolean": "i % 2 = 0",
+    "jsonb": "jsonb_build_object('a', i % 100, 'b', ARRAY[i])",
+    "inet": "'10.0.0.0'::inet + i",
+    "money": "(i / 7.0)::numeric::money",
+    "bit varying(20)": "(i % 1000)::bit(10)::varbit(20)",
+    "int4range": "int4range(i % 100, i % 100 + i)",
+    "test_mood": "(ARRAY['low', 'high', 'fine'])[1 + i % 3]::test_mood",
+    "test_even": "(i - i % 2)::test_even",
+}
+"""Types of a first column of an order, and an expression for 5,000 values."""
+
+
+@pytest.fixture
+async def types(schema: str, database: asyncpg.Connection) -> str:
+    """A schema with types of its own."""
+    await database.execute("""
+        CREATE TYPE test_mood AS ENUM ('fine', 'low', 'high');
+        CREATE DOMAIN test_even AS integer CHECK (VALUE % 2 = 0);
+        CREATE TYPE test_pair AS (a int, b int);
+        CREATE EXTENSION IF NOT EXISTS citext SCHEMA public;
+    """)
+    return schema
+
+
+@pytest.fixture
+def cut(source: Source) -> Cut:
+    """Cut a table and read both the ranges and the whole: the ranges, their rows, and all rows."""
+
+    async def run(dataset: Dataset, target_bytes: int = 16_384, **request: Any) -> Any:
+        table = await Catalog(source.fetch).table(dataset)
+        rows = row_query(table, _request(dataset, **request))
+        async with source.snapshot("test", search_path=table.search_path) as snapshot:
+            ranges = await plan_ranges(snapshot, table, rows, target_bytes=target_bytes)
+            ranges = tuple(RowRange.from_json(one.to_json()) for one in ranges)
+            async with source.snapshot(
+                "test 2", search_path=table.search_path, shared=await snapshot.export()
+            ) as other:
+                parts = [[tuple(row) for row in await other.fetch(_text(one.apply(rows)))] for one in ranges]
+            return ranges, parts, [tuple(row) for row in await snapshot.fetch(_text(rows))]
+
+    return run
+
+
+def _request(dataset: Dataset, **request: Any) -> ExportRequest:
+    wanted = {"user_id": "u", "export_type": dataset.name, "format": "csv", "scope": "all", **request}
+    return ExportRequest.parse(wanted)
+
+
+def _text(rows: RowQuery) -> str:
+    return f"SELECT rows::text FROM ({render(rows.select)}) AS rows"
+
+
+def _joined(parts: list[list[Any]]) -> list[Any]:
+    return [row for part in parts for row in part]
+
+
+@pytest.mark.parametrize("kind", ORDERED)
+async def test_ranges_of_every_type_join_to_the_ordered_rows(
+    types: str, database: asyncpg.Connection, cut: Cut, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ties stay together, NULL is last, and no row is lost or repeated."""
+    monkeypatch.setattr(ranges_module, "COST_FACTOR", 1_000.0)  # so few rows are cheaper to sort
+    await database.execute(f"""
+        CREATE TABLE things (v {kind}, id int PRIMARY KEY, t text);
+        INSERT INTO things SELECT CASE WHEN i % 20 > 0 THEN {ORDERED[kind]} END, i, repeat('x', 30)
+        FROM generate_series(1, 5000) AS i;
+        CREATE INDEX ON things (v, id);
+        ANALYZE things
+    """)
+    dataset = Dataset(name="things", table=f"{types}.things", order=("v", "id"))
+    ranges, parts, whole = await cut(dataset)
+    assert len(ranges) > (2 if kind in ("boolean", "test_mood") else 5)
+    assert ranges[-1].is_null
+    assert len(parts[-1]) == 250
+    assert _joined(parts) == whole
+
+
+async def test_ranges_by_page_join_to_the_rows_of_one_scan(
+    schema: str, database: asyncpg.Connection, cut: Cut
+) -> None:
+    """Pages have holes, dead rows, dropped columns and rows that an update has moved."""
+    await database.execute("""
+        CREATE TABLE things (gone text, id int, t text);
+        INSERT INTO things SELECT 'x', i, repeat('x', i % 90) FROM generate_series(1, 20000) AS i;
+        ALTER TABLE things DROP COLUMN gone;
+        DELETE FROM things WHERE id % 7 = 0 OR id BETWEEN 5000 AND 9000
+    """)
+    await database.execute("VACUUM things")
+    await database.execute("""
+        UPDATE things SET t = 'moved' || t WHERE id % 11 = 0;
+        INSERT INTO things SELECT -i, NULL FROM generate_series(1, 3000) AS i;
+        ANALYZE things
+    """)
+    ranges, parts, whole = await cut(Dataset(name="things", table=f"{schema}.things", order=()))
+    assert len(ranges) > 20
+    assert ranges[0].column is None
+    assert _joined(parts) == whole
+
+    filters = {"id": {"gt": 3000}, "t": {"contains": "moved"}}
+    ranges, parts, whole = await cut(
+        Dataset(name="things", table=f"{schema}.things", order=(), owner="id"), 4096, filters=filters
+    )
+    assert len(ranges) > 1
+    assert _joined(parts) == whole
+
+
+@pytest.mark.parametrize(
+    ("sql", "order"),
+    [
+        ("CREATE VIEW things AS SELECT * FROM kept", ("id",)),
+        ("CREATE VIEW things AS SELECT * FROM kept ORDER BY id LIMIT 100", ()),
+        ("CREATE TABLE things (LIKE kept); INSERT INTO things TABLE kept", ("id",)),
+        (
+            "CREATE TABLE things (LIKE kept, PRIMARY KEY (id)); "
+            "INSERT INTO things SELECT * FROM kept ORDER BY hashint4(id)",
+            ("id",),
+        ),
+        ("CREATE TABLE things (LIKE kept); CREATE TABLE below () INHERITS (things)", ()),
+        ("CREATE TABLE things (LIKE kept) PARTITION BY RANGE (id)", ()),
+        ("CREATE TABLE things (LIKE kept, p test_pair); CREATE INDEX ON things (p, id)", ("p", "id")),
+        ("CREATE TABLE things (LIKE kept); CREATE INDEX ON things (id) WHERE id > 10", ("id",)),
+        ("CREATE TABLE things (id int PRIMARY KEY, t text)", ("id",)),
+    ],
+    ids=[
+        "view",
+        "limited view",
+        "no index",
+        "scattered",
+        "inheritance",
+        "partitions",
+        "composite",
+        "partial",
+        "empty",
+    ],
+)
+async def test_rows_that_cannot_be_cut_are_one_range(
+    types: str, database: asyncpg.Connection, cut: Cut, sql: str, order: tuple[str, ...]
+) -> None:
+    """One query is right everywhere; ranges are for where PostgreSQL reads each of them alone."""
+    await database.execute(f"""
+        CREATE TABLE kept AS SELECT i AS id, repeat('x', 50) AS t FROM generate_series(1, 5000) AS i;
+        {sql}; ANALYZE
+    """)
+    ranges, parts, whole = await cut(Dataset(name="things", table=f"{types}.things", order=order))
+    assert ranges == (RowRange(),)
+    assert parts == [whole]
+
+
+async def test_partitions_are_cut_by_value(schema: str, database: asyncpg.Connection, cut: Cut) -> None:
+    """The order's first column has an index in each partition."""
+    await database.execute("""
+        CREATE TABLE things (id int PRIMARY KEY, t text) PARTITION BY RANGE (id);
+        CREATE TABLE low PARTITION OF things FOR VALUES FROM (0) TO (3000);
+        CREATE TABLE high PARTITION OF things FOR VALUES FROM (3000) TO (9000);
+        INSERT INTO things SELECT i, repeat('x', 50) FROM generate_series(1, 8000) AS i;
+        ANALYZE things
+    """)
+    ranges, parts, whole = await cut(Dataset(name="things", table=f"{schema}.things", order=("id",)))
+    assert len(ranges) > 5
+    assert _joined(parts) == whole
+
+
+async def test_a_filter_with_an_index_is_not_cut_by_page(
+    schema: str, database: asyncpg.Connection, cut: Cut
+) -> None:
+    """PostgreSQL finds the rows by the index; ranges of pages would read the whole table."""
+    await database.execute("""
+        CREATE TABLE things AS SELECT i AS id, i % 100 AS kind, repeat('x', 90) AS t
+        FROM generate_series(1, 50000) AS i ORDER BY i % 100;
+        CREATE INDEX ON things (kind); ANALYZE things
+    """)
+    dataset = Dataset(name="things", table=f"{schema}.things", order=())
+    ranges, _, _ = await cut(dataset, 4096, filters={"kind": 3})
+    assert ranges == (RowRange(),)
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_a_snapshot_that_has_ended_is_told_apart(source: Source, ended: bool) -> None:
+    """Whoever wants the shared snapshot begins anew with another one; the export itself is not to blame."""
+    name = "no-such-id"
+    if ended:
+        async with source.snapshot("test") as snapshot:
+            name = await snapshot.export()
+    with pytest.raises(SnapshotLost):
+        async with source.snapshot("test", shared=name):
+            raise AssertionError("the snapshot does not exist")
+
+
+async def test_a_refused_question_leaves_the_snapshot_usable(
+    schema: str, database: asyncpg.Connection, source: Source
+) -> None:
+    """A table that was removed after its description is an error of the export, not of the planning."""
+    await database.execute("CREATE TABLE things AS SELECT i AS id FROM generate_series(1, 9) AS i")
+    dataset = Dataset(name="things", table=f"{schema}.things")
+    table = await Catalog(source.fetch).table(dataset)
+    await database.execute("DROP TABLE things")
+    async with source.snapshot("test") as snapshot:
+        rows = row_query(table, _request(dataset))
+        assert await plan_ranges(snapshot, table, rows, target_bytes=1) == (RowRange(),)
+        assert [tuple(row) for row in await snapshot.fetch("SELECT 1")] == [(1,)]
