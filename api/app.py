@@ -14,7 +14,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from api import error_handlers as handlers
 from api import errors as problems
 from api.datasets import routes as datasets
-from api.files import deliveries, mail_links
+from api.files import deliveries, delivery_links
 from api.files import routes as files
 from api.jobs import event_stream as events
 from api.jobs import routes as jobs
@@ -68,7 +68,7 @@ def create_app(settings: Settings, *, host: str | None = None) -> FastAPI:
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **_cors(settings))
     handlers.install(app)
-    for routes in (jobs, events, files, deliveries, mail_links, schedules, datasets, operations):
+    for routes in (jobs, events, files, deliveries, delivery_links, schedules, datasets, operations):
         app.include_router(routes.router)
     page.install_page(app)
     if settings.api_docs:

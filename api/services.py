@@ -25,11 +25,11 @@ from stream_app.exports.datasets import Dataset, load_datasets
 from stream_app.exports.formats.base import Format
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.source import Source
+from stream_app.jobs.job_queries import JobQueries
 from stream_app.jobs.queue import JobQueue
-from stream_app.jobs.records import JobRecords
 from stream_app.jobs.submission import RequestValidator
 from stream_app.keyed_hashes import AddressHash
-from stream_app.notifications.links import Links
+from stream_app.notifications.delivery_links import DeliveryLinks
 from stream_app.notifications.outbox import Outbox
 from stream_app.observability import metrics
 from stream_app.schedules.store import ScheduleStore
@@ -57,7 +57,7 @@ class ApiServices:
     formats: Mapping[str, Format]
     estimate_source: Source
     catalog: Catalog
-    records: JobRecords
+    job_queries: JobQueries
     reader: JobReader
     live_updates: LiveUpdates
     store: JobQueue
@@ -67,7 +67,7 @@ class ApiServices:
     storage: ObjectStore
     validator: RequestValidator
     outbox: Outbox
-    links: Links
+    delivery_links: DeliveryLinks
     address_hash: AddressHash
     publisher: Publisher
     relay: RequestRelay
@@ -116,13 +116,13 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
         relay = await stack.enter_async_context(RequestRelay(store, publish))
         await stack.enter_async_context(_running(relay.run()))
         await stack.enter_async_context(_running(store.clock.run()))
-        records = JobRecords(reading)
+        job_queries = JobQueries(reading)
         reader = JobReader(settings, application=NAME)
         stack.push_async_callback(reader.close)
         # Only signs links and checks the store. The time-outs are short, because a user waits.
         storage = ObjectStore(settings, connections=2, timeout_seconds=3, retry_seconds=0)
         stack.callback(storage.close)
-        live_updates = LiveUpdates(records)
+        live_updates = LiveUpdates(job_queries)
         await stack.enter_async_context(_running(live_updates.run()))
         await stack.enter_async_context(_running(metrics.measure_loop_lag()))
         await stack.enter_async_context(
@@ -141,7 +141,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             formats=FORMATS,
             estimate_source=estimate_source,
             catalog=Catalog(source.fetch),
-            records=records,
+            job_queries=job_queries,
             reader=reader,
             live_updates=live_updates,
             store=store,
@@ -150,7 +150,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             storage=storage,
             validator=RequestValidator(FORMATS, datasets, AddressRules.of(settings)),
             outbox=Outbox(reading),
-            links=Links(settings),
+            delivery_links=DeliveryLinks(settings),
             address_hash=AddressHash.of(settings),
             publisher=publisher,
             relay=relay,
@@ -158,7 +158,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             queue_metrics=QueueMetrics(reading),
             readiness=Readiness(
                 {
-                    "database": records.check,
+                    "database": job_queries.check,
                     "kafka": publisher.check,
                     "object_store": lambda: storage.call(storage.check),
                     "feed": live_updates.check,

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -148,3 +149,74 @@ class Child:
         text = self.log.read_text("utf-8", "replace") if self.log.exists() else ""
         last = text.splitlines()[-lines:] or ["(empty)"]
         return "\n".join([f"--- {self.log}", *last])
+
+
+class ManagedProcess(ABC):
+    """A process that can be started, stopped, killed and started again. ``log`` receives its output."""
+
+    name: str
+    log: Path
+    _child: Child | None = None
+
+    @property
+    def child(self) -> Child:
+        """The process.
+
+        Raises:
+            ServiceError: it was never started.
+        """
+        if self._child is None:
+            raise ServiceError(f"{self.name} was not started")
+        return self._child
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self.child.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the process runs."""
+        return self._child is not None and self._child.exit_code is None
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """The address that is shown to users; empty for a process without one."""
+
+    @abstractmethod
+    def start(self) -> object:
+        """Start the process and wait until it is ready.
+
+        Raises:
+            ServiceError: it ended or was not ready in time. The text has the end of its log.
+        """
+
+    @abstractmethod
+    def is_ready(self) -> bool:
+        """Return whether the process is ready. It can block for some seconds."""
+
+    def wait_ready(self, child: Child, timeout: float) -> None:
+        """Wait until ``child``, the new process, is ready; kill it after ``timeout`` seconds."""
+        self._child = child
+        try:
+            child.wait_until(self.is_ready, timeout)
+        except BaseException:
+            child.kill()
+            raise
+
+    def stop(self, timeout: float = 15) -> None:
+        """Stop the process, and kill it after ``timeout`` seconds. No effect if it does not run."""
+        if self._child is not None:
+            self._child.stop(timeout)
+
+    def kill(self) -> None:
+        """Send SIGKILL, as in a crash. No effect if the process does not run."""
+        if self._child is not None:
+            self._child.kill()
+
+    def restart(self) -> None:
+        """Stop the process if it runs, and start it again."""
+        if self.running:
+            self.stop()
+        self.start()

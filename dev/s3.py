@@ -70,9 +70,9 @@ class S3Service(Service):
             self.name, [_weed(), *self._weed_arguments()], self.log, cwd=self.data_dir, stop_signal=SIGKILL
         )
 
-    def stop(self) -> None:
+    def stop(self, timeout: float = 15) -> None:
         # It is killed: SeaweedFS would wait 15 s for its own connections. Acknowledged data is in files.
-        super().stop()
+        super().stop(timeout)
         for port in self._ports:
             for path in _TMP.glob(f"seaweedfs-*-{port}.sock"):
                 path.unlink(missing_ok=True)

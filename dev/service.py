@@ -1,22 +1,21 @@
 """The base class of the stack's services."""
 
 import shutil
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
 from dev.cache import ServiceError
-from dev.process import Child
+from dev.process import Child, ManagedProcess
 
 
-class Service(ABC):
+class Service(ManagedProcess):
     """One server. ``start()`` returns when it is ready; ``settings()`` has the variables of its clients.
 
     Ports and data stay the same after ``kill()`` and ``restart()``, so that tests can interrupt it.
     """
 
-    name: str
     start_timeout: ClassVar[float] = 90
     attempts: ClassVar[int] = 3
     """How often a start is tried, each time with new ports, when another program has taken one."""
@@ -26,7 +25,6 @@ class Service(ABC):
         self.log = run_dir / "logs" / f"{self.name}.log"
         self.report: Callable[[str], None] = lambda _: None
         """Receives a text before a step that takes longer than usual."""
-        self._child: Child | None = None
         self._started = False
         self._abandoned = False
 
@@ -42,21 +40,12 @@ class Service(ABC):
     def spawn(self) -> Child:
         """Start the process."""
 
-    @abstractmethod
-    def is_ready(self) -> bool:
-        """Make one call as a client does; return whether it succeeds. It can block for two seconds."""
-
-    def after_start(self) -> None:  # noqa: B027 - most add nothing
+    def after_start(self) -> None:
         """Create databases or buckets after the first start."""
 
     @abstractmethod
     def settings(self) -> Mapping[str, str]:
         """Return the EXPORTER_* variables of a client of this service."""
-
-    @property
-    @abstractmethod
-    def address(self) -> str:
-        """The address to show to people."""
 
     def start(self) -> Mapping[str, str]:
         """Start it, wait until it is ready, return ``settings()``.
@@ -83,35 +72,10 @@ class Service(ABC):
     def _spawn_and_wait(self) -> None:
         if self._abandoned:
             raise ServiceError(f"{self.name} was given up")
-        self._child = self.spawn()
-        try:
-            self._child.wait_until(self.is_ready, self.start_timeout)
-        except BaseException:
-            self._child.kill()
-            raise
+        self.wait_ready(self.spawn(), self.start_timeout)
 
     def _lost_a_port(self) -> bool:
         return "address already in use" in self.child.tail(60).lower()
-
-    @property
-    def child(self) -> Child:
-        """The process; raises ServiceError if it was never started."""
-        if self._child is None:
-            raise ServiceError(f"{self.name} was not started")
-        return self._child
-
-    @property
-    def pid(self) -> int:
-        return self.child.pid
-
-    @property
-    def running(self) -> bool:
-        return self._child is not None and self._child.exit_code is None
-
-    def stop(self) -> None:
-        """Stop it. No effect if it does not run."""
-        if self._child is not None:
-            self._child.stop()
 
     def abandon(self) -> None:
         """End a start that another thread waits for; the service cannot be started again."""
@@ -122,13 +86,3 @@ class Service(ABC):
     def discard(self) -> None:
         """Remove its data and keep the log."""
         shutil.rmtree(self.data_dir, ignore_errors=True)
-
-    def kill(self) -> None:
-        """Send SIGKILL, as in a crash."""
-        self.child.kill()
-
-    def restart(self) -> None:
-        """Start it again on the same ports and data, after ``stop()`` or ``kill()``."""
-        if self.running:
-            self.stop()
-        self.start()

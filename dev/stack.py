@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from dev import sample
-from dev.apps import Api, AppProcess, Ticker
+from dev.app_process import ApiProcess, AppProcess, TickerProcess
 from dev.cache import ServiceError, UsageError
 from dev.folder import RunFolder, sweep
 from dev.kafka import KafkaService
@@ -160,7 +160,7 @@ class Stack:
         """Return a bearer token for the API."""
         return self.run("token", "--user-id", user_id, *(part for role in roles for part in ("--role", role)))
 
-    def start_all(self, workers: int = 1, api_port: int | None = None) -> Api:
+    def start_all(self, workers: int = 1, api_port: int | None = None) -> ApiProcess:
         """Start workers, ticker and API at the same time; return the API, which links in mails lead to."""
         api_port = api_port or free_ports(1)[0]
         if "EXPORTER_PUBLIC_URL" not in os.environ:
@@ -189,9 +189,11 @@ class Stack:
 
     def start_ticker(self) -> AppProcess:
         """Start the process that publishes a tick each minute."""
-        return self._start_app(Ticker("ticker", ["producers", "tick"], self.environment(), self.run_dir))
+        return self._start_app(
+            TickerProcess("ticker", ["producers", "tick"], self.environment(), self.run_dir)
+        )
 
-    def start_api(self, port: int | None = None, settings: Mapping[str, str] | None = None) -> Api:
+    def start_api(self, port: int | None = None, settings: Mapping[str, str] | None = None) -> ApiProcess:
         """Start the API on the loopback interface and wait until it is ready.
 
         Raises:
@@ -202,7 +204,7 @@ class Stack:
         port = port or free_ports(1)[0]
         env = {"EXPORTER_PUBLIC_URL": f"http://127.0.0.1:{port}", **self.environment(), **(settings or {})}
         others = sum(name.startswith("api") for name in self.apps)
-        api = Api(f"api-{others + 1}" if others else "api", port, env, self.run_dir)
+        api = ApiProcess(f"api-{others + 1}" if others else "api", port, env, self.run_dir)
         self._start_app(api)
         return api
 

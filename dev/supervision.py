@@ -4,7 +4,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 
-from dev.apps import AppProcess
+from dev.app_process import AppProcess
 from dev.cache import ServiceError
 from dev.stack import Stack
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import SecretStr
 from rich.markup import escape
 
-from dev.apps import Api
+from dev.app_process import ApiProcess
 from dev.cache import UsageError
 from dev.process import is_free
 from dev.progress import Progress, console
@@ -56,7 +56,7 @@ def up(
             console.print("stopping …", style="dim")
 
 
-def describe(stack: Stack, api: Api) -> dict[str, object]:
+def describe(stack: Stack, api: ApiProcess) -> dict[str, object]:
     """Return the addresses, keys and tokens that another program needs to use the stack."""
     given = {key.removeprefix("EXPORTER_").lower(): value for key, value in stack.settings().items()}
     settings = Settings.model_validate(given)

@@ -194,7 +194,7 @@ def doctor(
 
     settings = _settings()
     if ready:
-        from stream_app.worker.process_health import is_ready
+        from stream_app.worker.liveness import is_ready
 
         raise typer.Exit(0 if is_ready(settings.ready_file) else 1)
     from rich.console import Console

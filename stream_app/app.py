@@ -19,8 +19,8 @@ from yarl import URL
 
 from stream_app.addresses import AddressRules
 from stream_app.db.engine import autocommitting, create_engine
-from stream_app.db.health import check_tables
 from stream_app.db.listener import listen
+from stream_app.db.table_check import check_tables
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.datasets import load_datasets
 from stream_app.exports.formats.framing_process import end_idle
@@ -34,13 +34,13 @@ from stream_app.jobs.write_check import write_trial_job
 from stream_app.kafka.brokers import Brokers
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.kafka.transport import App
-from stream_app.notifications.channel import Transport
-from stream_app.notifications.email import MailTransport
-from stream_app.notifications.links import Links
+from stream_app.notifications.channel import DeliveryClient
+from stream_app.notifications.delivery_links import DeliveryLinks
+from stream_app.notifications.email import MailClient
 from stream_app.notifications.models import Channel
 from stream_app.notifications.outbox import Outbox
 from stream_app.notifications.sender import POLL_SECONDS, REST_SECONDS, SETTLE_SECONDS, Sender
-from stream_app.notifications.webhook import WebhookTransport
+from stream_app.notifications.webhook import WebhookClient
 from stream_app.observability import metrics
 from stream_app.retries import retry_until_possible
 from stream_app.schedules.planner import Planner
@@ -50,10 +50,10 @@ from stream_app.worker.batches import Messages, handle_in_batches
 from stream_app.worker.dispatcher import DRAIN_SECONDS, Dispatcher
 from stream_app.worker.health import BROKER_TIMEOUT, WorkerHealth
 from stream_app.worker.lifecycle_handler import LifecycleHandler
+from stream_app.worker.liveness import ExitTimer
 from stream_app.worker.maintenance.bucket_cleaner import BucketCleaner
 from stream_app.worker.maintenance.job_cleaner import JobCleaner
 from stream_app.worker.maintenance.request_relay import RequestRelay
-from stream_app.worker.process_health import ExitTimer
 from stream_app.worker.replay import OutcomeReplay
 from stream_app.worker.request_handler import RequestHandler
 from stream_app.worker.scheduler import Scheduler
@@ -91,15 +91,15 @@ def create_sender(
     settings: Settings, engine: AsyncEngine, storage: ObjectStore, worker: str, *, poll: float = POLL_SECONDS
 ) -> Sender:
     """Who sends mails and webhooks, over the channels that are set up."""
-    links = Links(settings)
-    transports: dict[Channel, Transport] = {}
+    links = DeliveryLinks(settings)
+    clients: dict[Channel, DeliveryClient] = {}
     if settings.smtp_host is not None:
-        transports[Channel.MAIL] = MailTransport(settings, links, storage)
+        clients[Channel.MAIL] = MailClient(settings, links, storage)
     if settings.webhook_key is not None:
-        transports[Channel.WEBHOOK] = WebhookTransport(settings, links)
+        clients[Channel.WEBHOOK] = WebhookClient(settings, links)
     # Longer than the send time-out and the statements around it: an expired lease means a dead sender.
     lease = timedelta(seconds=2 * settings.delivery_timeout_seconds + 2)
-    return Sender(Outbox(engine, worker=worker, lease=lease), transports, settings, poll=poll)
+    return Sender(Outbox(engine, worker=worker, lease=lease), clients, settings, poll=poll)
 
 
 def create_app(settings: Settings) -> App:

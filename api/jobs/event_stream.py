@@ -105,7 +105,7 @@ async def watch_exports(
 
     With `Last-Event-ID` it also sends the jobs that have ended since that event.
     """
-    await services.records.unfinished(
+    await services.job_queries.unfinished(
         user.id
     )  # an outage is reported now, while the status can still be sent
     return EventStream(_every(services, user.id, _moment(last_event_id)), user)
@@ -116,7 +116,7 @@ async def _one(
 ) -> AsyncIterator[ServerSentEvent]:
     with services.live_updates.job(job_id) as subscription:
         # Read after the subscription has begun, so that no change is missed.
-        for job in await services.records.get_many([job_id]):
+        for job in await services.job_queries.get_many([job_id]):
             if version(job) != last or job.status not in UNFINISHED:
                 subscription.offer(Update.of(job))
             else:
@@ -133,8 +133,10 @@ async def _every(
     services: ApiServices, user_id: str, since: datetime | None
 ) -> AsyncIterator[ServerSentEvent]:
     with services.live_updates.user(user_id) as subscription:
-        ended = await services.records.list_ended_since(user_id, since - LOOK_BACK, RESUMED) if since else []
-        unfinished = await services.records.list_unfinished([user_id], UNFINISHED_LISTED)
+        ended = (
+            await services.job_queries.list_ended_since(user_id, since - LOOK_BACK, RESUMED) if since else []
+        )
+        unfinished = await services.job_queries.list_unfinished([user_id], UNFINISHED_LISTED)
         for job in [*unfinished, *reversed(ended)]:
             subscription.offer(Update.of(job))
         async for update in subscription.updates():

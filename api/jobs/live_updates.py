@@ -10,8 +10,8 @@ from uuid import UUID
 import structlog
 
 from api.jobs.schemas import JobView
+from stream_app.jobs.job_queries import JobQueries
 from stream_app.jobs.models import ExportJob
-from stream_app.jobs.records import JobRecords
 from stream_app.jobs.states import UNFINISHED, Status
 from streaming_exporter.errors import Retryable
 
@@ -101,8 +101,8 @@ class Subscription:
 class LiveUpdates:
     """Reads changed jobs and gives them to the subscriptions. Without subscriptions it reads nothing."""
 
-    def __init__(self, records: JobRecords) -> None:
-        self._records = records
+    def __init__(self, job_queries: JobQueries) -> None:
+        self._job_queries = job_queries
         self._of_job: dict[UUID, set[Subscription]] = {}
         self._of_user: dict[str, set[Subscription]] = {}
         self._changed: set[UUID] = set()
@@ -189,11 +189,11 @@ class LiveUpdates:
         }
         await self._read_jobs(known | self._of_job.keys())
         for users in _parts(self._of_user, USERS_READ):
-            self._offer(await self._records.list_unfinished(users, UNFINISHED_LISTED))
+            self._offer(await self._job_queries.list_unfinished(users, UNFINISHED_LISTED))
 
     async def _read_jobs(self, ids: Iterable[UUID]) -> None:
         for part in _parts(ids):
-            self._offer(await self._records.get_many(part))
+            self._offer(await self._job_queries.get_many(part))
 
     def _offer(self, jobs: Sequence[ExportJob]) -> None:
         for job in jobs:

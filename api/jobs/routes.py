@@ -149,7 +149,7 @@ async def list_exports(
         )
     owner = user.status_owner if user_id is None else user_id
     audit_log.set_object("jobs", "all" if owner is None else "of", owner=owner)
-    jobs = await services.records.list_newest(
+    jobs = await services.job_queries.list_newest(
         owner,
         status=status,
         export_type=export_type,

@@ -43,14 +43,14 @@ async def submit_request(
     require_scope(user, order)
     event, request = validated_event(services, user.id, order, key)
     job = new_job(event, request, now=services.clock.now())
-    if key is not None and (known := await services.records.get(event.job_id)) is not None:
+    if key is not None and (known := await services.job_queries.get(event.job_id)) is not None:
         return _same(known, job)  # the table can have changed since then, so it is not checked again
     await check_against_table(services, request)
     result = await _record(services, job)
     if result is SubmitResult.TOO_MANY:
         raise too_many(services)
     if result is SubmitResult.KNOWN:
-        known = await services.records.get(event.job_id)
+        known = await services.job_queries.get(event.job_id)
         if known is not None:
             return _same(known, job)
     with tracing.send_span(event) as span:
@@ -77,7 +77,7 @@ async def _record(services: ApiServices, job: NewJob) -> SubmitResult:
     except InDoubt as error:
         log.warning("job.in_doubt", job_id=str(job.id), error=str(error))
         with suppress(Retryable):
-            if await services.records.get(job.id) is not None:
+            if await services.job_queries.get(job.id) is not None:
                 return SubmitResult.NEW
         raise in_doubt(job.id) from error
 

@@ -9,7 +9,7 @@ from prometheus_client import generate_latest
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.jobs.records import read_backlog
+from stream_app.jobs.job_queries import read_backlog
 from stream_app.observability import metrics
 from streaming_exporter.errors import ExporterError, Retryable
 

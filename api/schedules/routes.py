@@ -168,7 +168,7 @@ async def run_schedule(
     """
     job_id = await run_now(services, user, schedule_id, idempotency_key)
     response.headers["Location"] = f"/exports/jobs/{job_id}"
-    job = await services.records.get(job_id)
+    job = await services.job_queries.get(job_id)
     audit_log.set_object("job", job_id, owner=job.user_id if job else user.id)
     return Accepted(export_job_id=job_id, status=Status(job.status) if job else Status.PENDING)
 

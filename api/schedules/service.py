@@ -266,7 +266,7 @@ async def run_now(services: ApiServices, user: User, schedule_id: UUID, key: str
         Retryable: a part is unavailable, and nothing was started.
     """
     job_id = uuid4() if key is None else uuid5(schedule_id, f"key {key}")
-    if key is not None and await services.records.get(job_id) is not None:
+    if key is not None and await services.job_queries.get(job_id) is not None:
         if await services.schedules.get(schedule_id, user_id=user.data_owner) is None:
             raise not_found()
         return job_id

@@ -37,7 +37,7 @@ class DeliveryUncertain(ExporterError):
     code = "uncertain"
 
 
-class Transport(Protocol):
+class DeliveryClient(Protocol):
     """Sends deliveries over one channel, several at a time."""
 
     async def send(self, notification: Notification) -> None:

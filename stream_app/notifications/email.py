@@ -17,7 +17,7 @@ from aiosmtplib import (
 )
 
 from stream_app.notifications.channel import DeliveryFailed, DeliveryRefused, DeliveryUncertain
-from stream_app.notifications.links import Links
+from stream_app.notifications.delivery_links import DeliveryLinks
 from stream_app.notifications.templates import MailContent, Notification, one_line, render_mail
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
@@ -86,10 +86,10 @@ BAD_ADDRESS_CODES = frozenset({550, 551, 553, 556})
 """Reply codes that are about the address, not about the message or its sender (RFC 5321, RFC 7504)."""
 
 
-class MailTransport:
+class MailClient:
     """Sends mails to one server. Connections stay open while more mails are due."""
 
-    def __init__(self, settings: Settings, links: Links, storage: ObjectStore) -> None:
+    def __init__(self, settings: Settings, links: DeliveryLinks, storage: ObjectStore) -> None:
         self._settings = settings
         self._links = links
         self._storage = storage
@@ -97,7 +97,7 @@ class MailTransport:
         self._idle: list[SMTP] = []
 
     async def send(self, notification: Notification) -> None:
-        """See :class:`~stream_app.notifications.channel.Transport`."""
+        """See :class:`~stream_app.notifications.channel.DeliveryClient`."""
         mail = await self.mail(notification)
         body = mail.as_bytes()
         client = self._idle.pop() if self._idle else self._client()
@@ -140,7 +140,7 @@ class MailTransport:
         )
 
     async def close_idle(self) -> None:
-        """See :class:`~stream_app.notifications.channel.Transport`."""
+        """See :class:`~stream_app.notifications.channel.DeliveryClient`."""
         while self._idle:
             client = self._idle.pop()
             try:

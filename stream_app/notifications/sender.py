@@ -10,7 +10,12 @@ import structlog
 
 from stream_app.addresses import AddressRules
 from stream_app.keyed_hashes import AddressHash
-from stream_app.notifications.channel import DeliveryFailed, DeliveryRefused, DeliveryUncertain, Transport
+from stream_app.notifications.channel import (
+    DeliveryClient,
+    DeliveryFailed,
+    DeliveryRefused,
+    DeliveryUncertain,
+)
 from stream_app.notifications.models import Channel, DeliveryStatus
 from stream_app.notifications.outbox import Outbox
 from stream_app.notifications.templates import Notification
@@ -53,13 +58,13 @@ class Sender:
     def __init__(
         self,
         outbox: Outbox,
-        transports: Mapping[Channel, Transport],
+        clients: Mapping[Channel, DeliveryClient],
         settings: Settings,
         *,
         poll: float = POLL_SECONDS,
     ) -> None:
         self._outbox = outbox
-        self._transports = transports
+        self._clients = clients
         self._settings = settings
         self._addressing = AddressRules.of(settings)
         self._hash = AddressHash.of(settings)
@@ -69,14 +74,14 @@ class Sender:
 
     async def run(self, channel: Channel) -> None:
         """Send due deliveries over ``channel``, :data:`SLOTS` at a time, until drained."""
-        transport, running = self._transports.get(channel), set[asyncio.Task[None]]()
+        client, running = self._clients.get(channel), set[asyncio.Task[None]]()
         slots = SLOTS[channel]
         while not self._draining:
             running = {task for task in running if not task.done()}
             notifications = await self._claim(channel, slots - len(running))
-            running |= {self._start(channel, transport, notification) for notification in notifications}
-            if not running and transport is not None:
-                await transport.close_idle()
+            running |= {self._start(channel, client, notification) for notification in notifications}
+            if not running and client is not None:
+                await client.close_idle()
             if len(running) < slots:
                 await asyncio.sleep(self._poll)
             else:
@@ -107,8 +112,8 @@ class Sender:
             await asyncio.wait(self._tasks, timeout=timeout)
         with suppress(TimeoutError):
             async with asyncio.timeout(REST_SECONDS):
-                for transport in self._transports.values():
-                    await transport.close_idle()
+                for client in self._clients.values():
+                    await client.close_idle()
 
     async def _claim(self, channel: Channel, limit: int) -> list[Notification]:
         try:
@@ -120,15 +125,15 @@ class Sender:
             return []
 
     def _start(
-        self, channel: Channel, transport: Transport | None, notification: Notification
+        self, channel: Channel, client: DeliveryClient | None, notification: Notification
     ) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._traced(channel, transport, notification))
+        task = asyncio.create_task(self._traced(channel, client, notification))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def _traced(
-        self, channel: Channel, transport: Transport | None, notification: Notification
+        self, channel: Channel, client: DeliveryClient | None, notification: Notification
     ) -> None:
         attributes: tracing.Attributes = {
             "exporter.job.id": str(notification.job_id),
@@ -139,11 +144,11 @@ class Sender:
             f"deliver {channel}", kind="CLIENT", parent=notification.traceparent, attributes=attributes
         ) as span:
             span.set_attributes(
-                {"exporter.delivery.outcome": await self._deliver(channel, transport, notification)}
+                {"exporter.delivery.outcome": await self._deliver(channel, client, notification)}
             )
 
     async def _deliver(
-        self, channel: Channel, transport: Transport | None, notification: Notification
+        self, channel: Channel, client: DeliveryClient | None, notification: Notification
     ) -> str | None:
         """Send one delivery, record its new status, and return that status.
 
@@ -160,9 +165,9 @@ class Sender:
         status, reason = DeliveryStatus.SENT, None
         try:
             notification = self._checked(channel, notification)
-            if transport is None:
+            if client is None:
                 raise Rejected(NOT_SET_UP[channel])
-            await transport.send(notification)
+            await client.send(notification)
         except Rejected as error:
             status, reason = DeliveryStatus.SKIPPED, str(error)
         except DeliveryFailed as error:

@@ -17,7 +17,7 @@ import httpx
 
 from stream_app.addresses import is_public, networks, receiver_url
 from stream_app.notifications.channel import DeliveryFailed, DeliveryRefused
-from stream_app.notifications.links import Links
+from stream_app.notifications.delivery_links import DeliveryLinks
 from stream_app.notifications.templates import Notification, one_line
 from stream_app.observability import tracing
 from stream_app.settings import Settings
@@ -28,17 +28,17 @@ GONE = 410
 """Status with which a receiver asks for no more webhooks."""
 
 
-class WebhookTransport:
+class WebhookClient:
     """Posts the final status of jobs. A call that is not answered with 2xx is retried under the same id."""
 
-    def __init__(self, settings: Settings, links: Links) -> None:
+    def __init__(self, settings: Settings, links: DeliveryLinks) -> None:
         self._settings = settings
         self._links = links
         self._denied = networks(settings.webhook_denied_networks)
         self._tls = ssl.create_default_context()
 
     async def send(self, notification: Notification) -> None:
-        """See :class:`~stream_app.notifications.channel.Transport`."""
+        """See :class:`~stream_app.notifications.channel.DeliveryClient`."""
         body = json.dumps(self.payload(notification), separators=(",", ":")).encode()
         headers = {
             "Content-Type": "application/json",
@@ -64,7 +64,7 @@ class WebhookTransport:
         return own + (masters if self._settings.webhook_shared_signature else [])
 
     async def close_idle(self) -> None:
-        """See :class:`~stream_app.notifications.channel.Transport`."""
+        """See :class:`~stream_app.notifications.channel.DeliveryClient`."""
 
     def payload(self, notification: Notification) -> dict[str, Any]:
         """Return the body of the call."""

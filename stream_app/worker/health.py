@@ -15,7 +15,7 @@ from stream_app.kafka.brokers import Brokers, Group, Partition
 from stream_app.kafka.transport import App, LosslessConsumer
 from stream_app.observability import metrics
 from stream_app.periodic import repeat
-from stream_app.worker.process_health import ExitTimer, write_ready_file
+from stream_app.worker.liveness import ExitTimer, write_ready_file
 from stream_app.worker.watchdog import PartitionState, Signals, Stuck, Watchdog, WorkerState
 from streaming_exporter.errors import ExporterError
 

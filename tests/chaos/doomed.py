@@ -26,7 +26,7 @@ from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import OUTCOMES
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.kafka.transport import App
-from stream_app.notifications.email import MailTransport
+from stream_app.notifications.email import MailClient
 from stream_app.storage.multipart_upload import MultipartUpload
 from stream_app.worker.lifecycle_handler import LifecycleHandler
 from stream_app.worker.maintenance.job_rescuer import JobRescuer
@@ -131,8 +131,8 @@ RUN_POINTS: dict[str, Point] = {
     "advanced": Point(Scheduler, "advance", _advanced),
     "committed": Point(Scheduler, "admit", _ids),
     # A mail: claimed and not handed over; taken by the server and not confirmed.
-    "unmailed": Point(MailTransport, "send", _first, after=False),
-    "mailed": Point(MailTransport, "send", _first),
+    "unmailed": Point(MailClient, "send", _first, after=False),
+    "mailed": Point(MailClient, "send", _first),
 }
 """Further points of jobs that are runs of a schedule."""
 

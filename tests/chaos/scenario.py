@@ -15,11 +15,11 @@ import asyncpg
 
 from dev.stack import Stack
 from streaming_exporter.events import Event, EventType, cancel_event, request_event
-from tests.chaos.client import Client, Job
 from tests.chaos.freezing import frozen
 from tests.chaos.items import Source
 from tests.chaos.plan import Fault, Plan, PlannedJob
 from tests.chaos.supervisor import Supervisor
+from tests.chaos.system_client import Job, SystemClient
 from tests.chaos.verdict import unswept_objects, wrong_files, wrong_histories
 from tests.waiting import until_async
 
@@ -116,7 +116,7 @@ class Scenario:
         """
         self._began = time.monotonic()
         gave_up = self._workers.gave_up()
-        async with Client(self._stack) as client:
+        async with SystemClient(self._stack) as client:
             async with asyncio.TaskGroup() as group:
                 for order in self._plan.orders:
                     group.create_task(self._ask(client, order))
@@ -132,7 +132,7 @@ class Scenario:
     async def _at(self, seconds: float) -> None:
         await asyncio.sleep(max(0.0, self._began + seconds - time.monotonic()))
 
-    async def _ask(self, client: Client, order: PlannedJob) -> None:
+    async def _ask(self, client: SystemClient, order: PlannedJob) -> None:
         asking = [self._publish(client, order.at, _requested(order))]
         if order.twice:
             asking.append(self._publish(client, order.at + 1, _requested(order)))
@@ -144,18 +144,18 @@ class Scenario:
                 asking.append(self._publish(client, order.cancelled_at, cancellation))
         await asyncio.gather(*asking)
 
-    async def _publish(self, client: Client, at: float, event: Event) -> None:
+    async def _publish(self, client: SystemClient, at: float, event: Event) -> None:
         await self._at(at)
         await client.publish(event)
         if event.type is EventType.REQUESTED:
             self._published.setdefault(event.job_id, datetime.now(UTC))
 
-    async def _strike(self, client: Client, fault: Fault) -> None:
+    async def _strike(self, client: SystemClient, fault: Fault) -> None:
         await self._at(fault.at)
         await self._act(client, fault)
         self.figures.faults[fault.kind] += 1
 
-    def _act(self, client: Client, fault: Fault) -> Coroutine[Any, Any, None]:
+    def _act(self, client: SystemClient, fault: Fault) -> Coroutine[Any, Any, None]:
         match fault.kind:
             case "kill":
                 return self._kill(client, fault.worker)
@@ -165,7 +165,7 @@ class Scenario:
                 return self._freeze(fault)
         return self._outage(fault)
 
-    async def _kill(self, client: Client, number: int) -> None:
+    async def _kill(self, client: SystemClient, number: int) -> None:
         with suppress(AssertionError):  # one that only starts has nothing to lose; in an outage none is ready
             await until_async(lambda: self._workers.is_ready(number), within=10)
         name = await asyncio.to_thread(self._workers.kill, number)
@@ -198,7 +198,7 @@ class Scenario:
             await asyncio.sleep(fault.down)
             await asyncio.to_thread(service.restart)
 
-    async def _settled(self, client: Client) -> dict[UUID, Job]:
+    async def _settled(self, client: SystemClient) -> dict[UUID, Job]:
         endings = {order.job_id: order.endings for order in self._plan.orders}
 
         def over(job: Job) -> bool:
@@ -216,7 +216,7 @@ class Scenario:
                     raise
                 before = ended
 
-    async def _judge(self, client: Client, jobs: dict[UUID, Job]) -> None:
+    async def _judge(self, client: SystemClient, jobs: dict[UUID, Job]) -> None:
         told = await client.history(jobs.keys())
         found = await asyncio.to_thread(client.found)
         self.wrong += await wrong_files(client, self._source, self._plan.orders, jobs)

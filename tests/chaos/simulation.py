@@ -16,9 +16,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from dev.process import Child
 from dev.stack import ROOT, Stack
 from streaming_exporter.events import Topic, decode
-from tests.chaos.client import Client
 from tests.chaos.month import GREAT_SILENCE, LONGEST_SILENCE, START, Fault, Month
 from tests.chaos.supervisor import Supervisor
+from tests.chaos.system_client import SystemClient
 from tests.chaos.ticking import Clock
 from tests.waiting import until_async
 
@@ -123,7 +123,7 @@ class Listener:
 class Simulation:
     """One month on three workers and two tickers."""
 
-    def __init__(self, plan: Month, client: Client, workers: Supervisor, tickers: Tickers) -> None:
+    def __init__(self, plan: Month, client: SystemClient, workers: Supervisor, tickers: Tickers) -> None:
         self._plan = plan
         self._client = client
         self._workers = workers

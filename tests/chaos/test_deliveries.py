@@ -9,8 +9,8 @@ import pytest
 
 from dev.stack import Stack
 from streaming_exporter.events import EventType, ExportRequest, request_event
-from tests.chaos.client import Client
 from tests.chaos.supervisor import Supervisor
+from tests.chaos.system_client import SystemClient
 from tests.e2e.tables import psql
 from tests.integration.notifications.servers import mail_server
 from tests.waiting import until_async
@@ -36,7 +36,7 @@ def variables(stack: Stack) -> dict[str, str]:
     return {"EXPORTER_DATASETS_FILE": str(datasets), "EXPORTER_DELIVERY_TIMEOUT_SECONDS": "2"}
 
 
-async def ask(client: Client, *recipients: str, export_type: str = "letters") -> UUID:
+async def ask(client: SystemClient, *recipients: str, export_type: str = "letters") -> UUID:
     wanted = ExportRequest(
         user_id="p", export_type=export_type, format="csv", scope="all", recipients=list(recipients)
     )
@@ -45,12 +45,12 @@ async def ask(client: Client, *recipients: str, export_type: str = "letters") ->
     return event.job_id
 
 
-async def outbox(client: Client, job: UUID) -> dict[str, Any]:
+async def outbox(client: SystemClient, job: UUID) -> dict[str, Any]:
     rows = await client.fetch("SELECT * FROM deliveries WHERE job_id = $1", job)
     return {row["address"]: dict(row) for row in rows}
 
 
-async def until(client: Client, job: UUID, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+async def until(client: SystemClient, job: UUID, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """What the outbox has about the job, once ``holds`` is true of it."""
     rows: dict[str, Any] = {}
 
@@ -63,7 +63,7 @@ async def until(client: Client, job: UUID, holds: Callable[[dict[str, Any]], boo
     return rows
 
 
-async def repeat_outcomes(client: Client, job: UUID, times: int) -> None:
+async def repeat_outcomes(client: SystemClient, job: UUID, times: int) -> None:
     """Publish again what said how the job ended."""
     ends = [
         event
@@ -79,7 +79,7 @@ async def test_a_worker_that_dies_while_it_sends_mails_nobody_twice(
     stack: Stack, variables: dict[str, str]
 ) -> None:
     held, free = "held@example.com", "free@example.com"
-    async with mail_server() as server, Client(stack) as client:
+    async with mail_server() as server, SystemClient(stack) as client:
         server.held.add(held)
         settings = variables | {"EXPORTER_SMTP_HOST": "127.0.0.1", "EXPORTER_SMTP_PORT": str(server.port)}
         workers = await asyncio.to_thread(Supervisor, stack, 1, settings)
@@ -103,7 +103,7 @@ async def test_a_worker_that_dies_while_it_sends_mails_nobody_twice(
 async def test_a_mail_server_that_is_away_delays_mails_and_loses_none(
     stack: Stack, variables: dict[str, str]
 ) -> None:
-    async with Client(stack) as client:
+    async with SystemClient(stack) as client:
         workers = await asyncio.to_thread(Supervisor, stack, 1, variables)
         with workers:
             await asyncio.to_thread(stack.smtp.kill)

@@ -9,10 +9,10 @@ import pytest
 from dev.postgres import SOURCE
 from dev.stack import Stack
 from streaming_exporter.events import EventType, ExportRequest, request_event
-from tests.chaos.client import Client, has_ended
 from tests.chaos.items import COLUMNS, GATED_ROWS, Source
 from tests.chaos.plan import PlannedJob
 from tests.chaos.supervisor import Supervisor
+from tests.chaos.system_client import SystemClient, has_ended
 from tests.chaos.verdict import wrong_files, wrong_histories, wrong_objects
 from tests.gate import Gate
 
@@ -51,7 +51,7 @@ async def test_a_rolling_restart_loses_no_time(
     ids = [order.job_id for order in orders]
     workers = await asyncio.to_thread(Supervisor, stack, 2, SETTINGS | datasets)
     with workers:
-        async with Client(stack) as client, Gate(stack.postgres.admin_url(SOURCE)) as gate:
+        async with SystemClient(stack) as client, Gate(stack.postgres.admin_url(SOURCE)) as gate:
             for order in orders:
                 await client.publish(request_event(order.request, job_id=order.job_id, source="/t"))
             taken = 0

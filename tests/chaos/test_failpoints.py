@@ -15,12 +15,12 @@ import pytest
 
 from dev.stack import Stack
 from streaming_exporter.events import Event, ExportRequest, cancel_event, request_event
-from tests.chaos.client import Client, Job
 from tests.chaos.doomed import POINTS
 from tests.chaos.items import COLUMNS, ROWS, SLOW_ROWS_A_SECOND, Source
 from tests.chaos.plan import PlannedJob
 from tests.chaos.scenario import SETTINGS
 from tests.chaos.supervisor import Supervisor
+from tests.chaos.system_client import Job, SystemClient
 from tests.chaos.verdict import wrong_files, wrong_histories, wrong_objects
 from tests.waiting import until_async
 
@@ -122,7 +122,7 @@ def aftermath(
 
 
 async def _lives(stack: Stack, source: Source, folder: Path) -> Aftermath:
-    async with Client(stack) as client:
+    async with SystemClient(stack) as client:
         await asyncio.gather(*(_live(client, fate, folder) for fate in FATES if fate.cancelled != RUNNING))
         # One after the other: of these none may lose its worker to another one's fate.
         for fate in FATES:
@@ -135,7 +135,7 @@ async def _lives(stack: Stack, source: Source, folder: Path) -> Aftermath:
     return Aftermath(jobs, told, files, uploads, {path.name for path in folder.iterdir()}, wrong)
 
 
-async def _live(client: Client, fate: Fate, folder: Path) -> None:
+async def _live(client: SystemClient, fate: Fate, folder: Path) -> None:
     """From the request to the end, with a cancellation at its time."""
     request = request_event(fate.order.request, job_id=fate.job_id, source="/chaos")
     cancellation = cancel_event(fate.job_id, source="/chaos")

@@ -27,7 +27,6 @@ from dev.stack import Stack
 from stream_app.db.engine import create_engine
 from stream_app.schedules.models import ScheduledExport
 from streaming_exporter.events import Event
-from tests.chaos.client import Client, Job
 from tests.chaos.doomed import RUN_POINTS
 from tests.chaos.month import (
     END,
@@ -42,6 +41,7 @@ from tests.chaos.month import (
 )
 from tests.chaos.simulation import WAIT_SECONDS, Listener, Simulation, Tickers
 from tests.chaos.supervisor import Supervisor
+from tests.chaos.system_client import Job, SystemClient
 from tests.chaos.verdict import wrong_histories, wrong_objects
 from tests.e2e.tables import psql
 from tests.waiting import until_async
@@ -132,7 +132,7 @@ def aftermath(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Afterma
 async def _month(stack: Stack, plan: Month, workers: Supervisor, tickers: Tickers, doom: Path) -> Aftermath:
     started = time.monotonic()
     others = {mail["Message-ID"] for mail in stack.smtp.mails()}
-    async with Client(stack) as client, Listener(client.settings.kafka_bootstrap_servers) as heard:
+    async with SystemClient(stack) as client, Listener(client.settings.kafka_bootstrap_servers) as heard:
         engine = create_engine(client.settings, application="test")
         async with engine.begin() as connection:
             await connection.execute(insert(ScheduledExport), [order.row for order in plan.orders])
@@ -170,7 +170,7 @@ async def _month(stack: Stack, plan: Month, workers: Supervisor, tickers: Ticker
     return found
 
 
-async def _settled(client: Client) -> None:
+async def _settled(client: SystemClient) -> None:
     """Until no tick is to come, no run unfinished and nobody is to be told."""
 
     async def look() -> bool:
@@ -189,7 +189,7 @@ async def _settled(client: Client) -> None:
     await until_async(look, within=WAIT_SECONDS, every=0.2, otherwise=lambda: left)
 
 
-def _files(client: Client, jobs: Mapping[UUID, Job]) -> dict[UUID, bytes]:
+def _files(client: SystemClient, jobs: Mapping[UUID, Job]) -> dict[UUID, bytes]:
     keys = {job_id: job["file_path"] for job_id, job in jobs.items() if job["file_path"]}
     with ThreadPoolExecutor(8) as pool:
         return dict(zip(keys, pool.map(client.storage.read, keys.values()), strict=True))

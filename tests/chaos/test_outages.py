@@ -9,10 +9,10 @@ import pytest
 from dev.postgres import SOURCE
 from dev.stack import Stack
 from streaming_exporter.events import ExportRequest, request_event
-from tests.chaos.client import Client, has_ended
 from tests.chaos.items import COLUMNS, GATED_ROWS, ROWS, Source
 from tests.chaos.plan import PlannedJob
 from tests.chaos.supervisor import Supervisor
+from tests.chaos.system_client import SystemClient, has_ended
 from tests.chaos.verdict import wrong_files, wrong_histories, wrong_objects
 from tests.gate import Gate
 from tests.waiting import until_async
@@ -53,7 +53,7 @@ async def test_an_outage_fails_no_job(stack: Stack, source: Source, workers: Sup
     later = [order("items", 300), order("items", ROWS)]
     service = stack.services[part]
     gave_up, logged = workers.gave_up(), len(workers.logged())
-    async with Client(stack) as client, Gate(stack.postgres.admin_url(SOURCE)) as gate:
+    async with SystemClient(stack) as client, Gate(stack.postgres.admin_url(SOURCE)) as gate:
         await asyncio.to_thread(workers.wait_until_ready)
         await _ask(client, during)
         await client.until(_ids(during), lambda job: job["row_count"] is not None, within=60)
@@ -90,6 +90,6 @@ def _ids(orders: list[PlannedJob]) -> list[UUID]:
     return [item.job_id for item in orders]
 
 
-async def _ask(client: Client, orders: list[PlannedJob]) -> None:
+async def _ask(client: SystemClient, orders: list[PlannedJob]) -> None:
     for item in orders:
         await client.publish(request_event(item.request, job_id=item.job_id, source="/t"))

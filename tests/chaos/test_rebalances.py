@@ -7,8 +7,8 @@ import pytest
 
 from dev.stack import Stack
 from streaming_exporter.events import ExportRequest, request_event
-from tests.chaos.client import Client, has_ended
 from tests.chaos.supervisor import Supervisor
+from tests.chaos.system_client import SystemClient, has_ended
 from tests.waiting import until_async
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
@@ -22,7 +22,7 @@ async def test_no_request_is_lost_in_rebalances(stack: Stack) -> None:
     sent: set[UUID] = set()
     workers = await asyncio.to_thread(Supervisor, stack, 2, {})
     with workers:
-        async with Client(stack) as client:
+        async with SystemClient(stack) as client:
 
             async def publish() -> None:
                 while True:

@@ -23,16 +23,16 @@ from uuid import UUID
 import pytest
 from alembic import command
 
-from dev.apps import AppProcess
+from dev.app_process import AppProcess
 from dev.postgres import SOURCE
 from dev.process import Child
 from dev.stack import ROOT, Stack
 from stream_app.db.migrations import config, missing
 from streaming_exporter.events import ExportRequest, request_event
 from streaming_exporter.kafka_connection import ensure_topics
-from tests.chaos.client import Client, has_ended
 from tests.chaos.items import COLUMNS, GATED_ROWS, SLOW_ROWS_A_SECOND, Source
 from tests.chaos.plan import PlannedJob
+from tests.chaos.system_client import SystemClient, has_ended
 from tests.chaos.verdict import wrong_files, wrong_histories, wrong_objects
 from tests.gate import Gate
 from tests.waiting import until_async
@@ -92,7 +92,7 @@ class Worker(AppProcess):
         """What it has logged about ``event``."""
         return [line for line in self.lines() if line["event"] == event]
 
-    async def works(self, client: Client, since: set[UUID]) -> None:
+    async def works(self, client: SystemClient, since: set[UUID]) -> None:
         """Wait until :data:`EACH` jobs besides those were taken by it and are completed."""
         name = f"{socket.gethostname()}-{self.pid}"
         taken: set[UUID] = set()
@@ -119,7 +119,7 @@ def previous(stack: Stack, tmp_path: Path) -> Path:
 @pytest.fixture
 async def no_tables(stack: Stack) -> AsyncIterator[None]:
     """The state database is as before the very first migration; and after the test as after the last."""
-    async with Client(stack) as client:
+    async with SystemClient(stack) as client:
         await ensure_topics(client.settings)
         await asyncio.to_thread(command.downgrade, config(client.settings), "base")
         yield
@@ -149,13 +149,13 @@ def order_of(number: int, *, seconds: float | None) -> PlannedJob:
     return PlannedJob(0, request_event(request, source="/t").job_id, request, last)
 
 
-async def ask(client: Client, order: PlannedJob) -> PlannedJob:
+async def ask(client: SystemClient, order: PlannedJob) -> PlannedJob:
     await client.publish(request_event(order.request, job_id=order.job_id, source="/t"))
     return order
 
 
 @asynccontextmanager
-async def flow(client: Client) -> AsyncIterator[list[PlannedJob]]:
+async def flow(client: SystemClient) -> AsyncIterator[list[PlannedJob]]:
     """Jobs, of which some take several seconds, for as long as the block runs: some always wait, few do."""
     orders: list[PlannedJob] = []
 
@@ -176,12 +176,12 @@ async def flow(client: Client) -> AsyncIterator[list[PlannedJob]]:
     assert publishing.cancelled()
 
 
-async def revision(client: Client) -> str:
+async def revision(client: SystemClient) -> str:
     (row,) = await client.fetch("SELECT version_num FROM alembic_version")
     return str(row["version_num"])
 
 
-async def judge(client: Client, source: Source, orders: Sequence[PlannedJob]) -> None:
+async def judge(client: SystemClient, source: Source, orders: Sequence[PlannedJob]) -> None:
     """Every job was done once and well."""
     ids = [order.job_id for order in orders]
     jobs = await client.until(ids, has_ended, within=WAIT_SECONDS)
@@ -197,7 +197,7 @@ async def test_a_worker_that_comes_before_the_tables_waits_for_them(
     stack: Stack, source: Source, datasets: dict[str, str], no_tables: None, workers: list[Worker]
 ) -> None:
     workers.append(worker := Worker(stack, "early", ROOT, datasets))
-    async with Client(stack) as client:
+    async with SystemClient(stack) as client:
         order = await ask(client, order_of(0, seconds=0.1))
         worker.begin()
         lacking = "run `exporter migrate`, it lacks 0001"
@@ -224,7 +224,7 @@ async def test_old_and_new_side_by_side_through_the_migration(
         new := Worker(stack, "new", ROOT, datasets),
         again := Worker(stack, "old-again", previous, datasets),
     ]
-    async with Client(stack) as client, Gate(stack.postgres.admin_url(SOURCE)) as gate:
+    async with SystemClient(stack) as client, Gate(stack.postgres.admin_url(SOURCE)) as gate:
         await asyncio.to_thread(old.run, "migrate")
         await asyncio.to_thread(old.start)
         async with flow(client) as orders:

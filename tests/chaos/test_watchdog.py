@@ -11,9 +11,9 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from dev.apps import AppProcess
+from dev.app_process import AppProcess
 from dev.stack import Stack
-from stream_app.worker.process_health import is_ready
+from stream_app.worker.liveness import is_ready
 from streaming_exporter.events import ExportRequest, Topic, request_event
 from tests.chaos.freezing import frozen
 from tests.stacks import settings_of, start_from_now

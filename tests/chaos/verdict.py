@@ -10,13 +10,13 @@ from stream_app.settings import Settings
 from stream_app.storage.listing import ListedObject
 from stream_app.worker.maintenance.bucket_cleaner import Owner, is_needed
 from streaming_exporter.events import Event, EventType
-from tests.chaos.client import Client, Job
 from tests.chaos.items import Source, digest_of_file
 from tests.chaos.plan import PlannedJob
+from tests.chaos.system_client import Job, SystemClient
 
 
 async def wrong_files(
-    client: Client, source: Source, orders: Sequence[PlannedJob], jobs: Mapping[UUID, Job]
+    client: SystemClient, source: Source, orders: Sequence[PlannedJob], jobs: Mapping[UUID, Job]
 ) -> list[str]:
     """Return completed jobs whose file does not have exactly the rows of the database in their order."""
     wrong = []

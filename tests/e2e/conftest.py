@@ -12,7 +12,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from dev.apps import Api, AppProcess
+from dev.app_process import ApiProcess, AppProcess
 from dev.process import free_ports
 from dev.stack import Stack
 from tests.collector import Collector, collecting
@@ -29,7 +29,7 @@ class System:
     """A stack with a worker and the API on top."""
 
     stack: Stack
-    api: Api
+    api: ApiProcess
     worker: AppProcess
     client: httpx.Client
     extra: dict[str, str]

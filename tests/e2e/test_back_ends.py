@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dev.apps import AppProcess
+from dev.app_process import AppProcess
 from dev.process import free_ports
 from tests.e2e.conftest import System
 from tests.e2e.test_logs import lines

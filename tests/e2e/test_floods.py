@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dev.apps import Api
+from dev.app_process import ApiProcess
 from dev.stack import Stack
 from tests.e2e.flood import KINDS
 
@@ -30,7 +30,7 @@ BUSY = 8.0
 
 
 @pytest.fixture(scope="module")
-def flooded(stack: Stack) -> Iterator[Api]:
+def flooded(stack: Stack) -> Iterator[ApiProcess]:
     """An API of its own: what one process is asked too much of shall not be another test's."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -40,7 +40,7 @@ def flooded(stack: Stack) -> Iterator[Api]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def waits(api: Api, token: str) -> list[float]:
+def waits(api: ApiProcess, token: str) -> list[float]:
     """How long each call of a bystander takes, in order of length."""
     found: list[float] = []
     headers = {"Authorization": f"Bearer {token}"}
@@ -57,7 +57,7 @@ def waits(api: Api, token: str) -> list[float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_bystander_is_served_under_a_flood(stack: Stack, flooded: Api, kind: str) -> None:
+def test_a_bystander_is_served_under_a_flood(stack: Stack, flooded: ApiProcess, kind: str) -> None:
     token = stack.token("bystander")
     quiet = waits(flooded, token)
     port = flooded.address.rpartition(":")[2]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.apps import AppProcess
+from dev.app_process import AppProcess
 from tests.e2e.conftest import System
 
 pytestmark = pytest.mark.slow

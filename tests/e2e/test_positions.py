@@ -9,7 +9,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import NewPartitions, RecordsToDelete
 
-from dev.apps import AppProcess
+from dev.app_process import AppProcess
 from dev.stack import Stack
 from stream_app.doctor.checks import run_checks
 from stream_app.doctor.findings import State

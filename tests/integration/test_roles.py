@@ -12,8 +12,8 @@ import yaml
 
 from dev.stack import Stack
 from stream_app.db.engine import create_engine
-from stream_app.db.health import check_tables
 from stream_app.db.migrations import upgrade
+from stream_app.db.table_check import check_tables
 from stream_app.exports.source import Source
 from stream_app.settings import Settings
 from stream_app.worker.maintenance.job_cleaner import JobCleaner
@@ -102,7 +102,7 @@ async def test_the_working_role_takes_a_job_through_its_life(deployment: Deploym
             deployment.url("app", deployment.state),
         )
         assert await JobCleaner(jobs.store, HISTORY).clean() == 1
-        assert await jobs.records.get(wanted) is None
+        assert await jobs.queries.get(wanted) is None
     finally:
         await engine.dispose()
 

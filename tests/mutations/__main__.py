@@ -35,21 +35,24 @@ COPIED = (
 
 UNIT = "tests/unit"
 CORE: Mapping[str, Sequence[str]] = {
-    "streaming_exporter/events.py": [f"{UNIT}/test_events.py", f"{UNIT}/agents"],
-    "streaming_exporter/payloads.py": [f"{UNIT}/test_events.py"],
-    "streaming_exporter/traceparent.py": [f"{UNIT}/test_tracing.py", f"{UNIT}/test_events.py"],
-    "stream_app/worker/watchdog.py": [f"{UNIT}/test_watchdog.py"],
-    "stream_app/worker/process_health.py": [f"{UNIT}/test_readiness.py"],
+    "streaming_exporter/events.py": [f"{UNIT}/streaming_exporter/test_events.py", f"{UNIT}/producers"],
+    "streaming_exporter/payloads.py": [f"{UNIT}/streaming_exporter/test_events.py"],
+    "streaming_exporter/traceparent.py": [
+        f"{UNIT}/observability/test_tracing.py",
+        f"{UNIT}/streaming_exporter/test_events.py",
+    ],
+    "stream_app/worker/watchdog.py": [f"{UNIT}/worker/test_watchdog.py"],
+    "stream_app/worker/liveness.py": [f"{UNIT}/worker/test_liveness.py"],
     "stream_app/jobs/states.py": [f"{UNIT}/jobs"],
     "stream_app/schedules/calendar.py": [f"{UNIT}/schedules"],
     "stream_app/exports/local_time.py": [f"{UNIT}/schedules"],
     "stream_app/exports/relative_dates.py": [f"{UNIT}/schedules"],
     "stream_app/exports/columns.py": [f"{UNIT}/exports/test_filters.py"],
     "stream_app/exports/filters.py": [f"{UNIT}/exports/test_filters.py"],
-    "stream_app/addresses.py": [f"{UNIT}/delivery"],
-    "stream_app/notifications/templates.py": [f"{UNIT}/delivery"],
-    "stream_app/notifications/links.py": [f"{UNIT}/delivery"],
-    "stream_app/notifications/email.py": [f"{UNIT}/delivery"],
+    "stream_app/addresses.py": [f"{UNIT}/test_addresses.py"],
+    "stream_app/notifications/templates.py": [f"{UNIT}/notifications"],
+    "stream_app/notifications/delivery_links.py": [f"{UNIT}/notifications"],
+    "stream_app/notifications/email.py": [f"{UNIT}/notifications"],
     "api/pagination.py": [f"{UNIT}/api/test_pagination.py"],
 }
 """Modules without I/O, and the tests that are about them."""

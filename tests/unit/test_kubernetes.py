@@ -16,7 +16,7 @@ from stream_app.doctor.unwise_settings import check_settings
 from stream_app.exposure import refuse_open_key_set, refuse_weak_secrets
 from stream_app.jobs.models import ExportJob
 from stream_app.settings import Settings
-from stream_app.worker.process_health import FRESH_SECONDS
+from stream_app.worker.liveness import FRESH_SECONDS
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
 SETTINGS = dict(line.split("=", 1) for line in (FOLDER / "base" / "settings.env").read_text().splitlines())

@@ -2,6 +2,7 @@
 
 import ast
 
+from tests.mutations.__main__ import CORE, ROOT
 from tests.mutations.mutants import mutants
 
 SOURCE = '''\
@@ -32,3 +33,9 @@ def test_each_is_another_program() -> None:
     found = {ast.dump(ast.parse(mutant.source)) for mutant in mutants(SOURCE)}
     assert len(found) == len(mutants(SOURCE))
     assert ast.dump(ast.parse(SOURCE)) not in found
+
+
+def test_every_module_that_is_changed_has_tests() -> None:
+    for module, tests in CORE.items():
+        assert (ROOT / module).is_file()
+        assert [path for path in tests if not (ROOT / path).exists()] == []

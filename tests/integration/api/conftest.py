@@ -17,8 +17,8 @@ from api.app import create_app
 from dev.stack import Stack
 from producers.tokens import sign_token
 from stream_app.db.engine import create_engine
+from stream_app.jobs.job_queries import JobQueries
 from stream_app.jobs.models import ExportJob
-from stream_app.jobs.records import JobRecords
 from stream_app.settings import Settings
 from streaming_exporter.events import Event, Topic
 from streaming_exporter.kafka_connection import ensure_topics
@@ -52,7 +52,7 @@ class Harness:
     app: FastAPI
     settings: Settings
     engine: AsyncEngine
-    records: JobRecords
+    queries: JobQueries
 
     def user(self, *roles: str, user_id: str | None = None) -> httpx.AsyncClient:
         """A client for a user, by default one that nobody else is."""
@@ -100,7 +100,7 @@ async def api(api_settings: Settings) -> AsyncIterator[Harness]:
     async with engine.begin() as connection:
         await connection.execute(delete(ExportJob))
     async with running(api_settings) as app:
-        yield Harness(app, api_settings, engine, JobRecords(engine))
+        yield Harness(app, api_settings, engine, JobQueries(engine))
     await engine.dispose()
 
 

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from api.app import create_app
 from producers.tokens import sign_token
-from stream_app.notifications.links import Links
+from stream_app.notifications.delivery_links import DeliveryLinks
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from tests.integration.api.conftest import Harness, client_of, order
@@ -118,7 +118,7 @@ async def test_an_event_says_who_asked_for_the_end(api: Harness) -> None:
 
 
 async def test_whoever_follows_a_link_is_named_by_it(api: Harness) -> None:
-    path = Links(api.settings).unsubscribe(uuid4()).partition("/exports")[2]
+    path = DeliveryLinks(api.settings).unsubscribe(uuid4()).partition("/exports")[2]
     async with client_of(api.app, None) as client:
         with capture_logs() as logs:
             await client.get(f"/exports{path}")

@@ -15,7 +15,7 @@ from starlette.routing import Mount
 from api.app import create_app
 from producers.tokens import sign_token
 from stream_app.db.engine import create_engine
-from stream_app.jobs.records import JobRecords
+from stream_app.jobs.job_queries import JobQueries
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from tests.integration.api.conftest import Harness, changed, client_of, order, running
@@ -146,7 +146,7 @@ async def strict(api: Harness) -> AsyncIterator[Harness]:
     settings = changed(api.settings, jwt_audience=AUDIENCE)
     async with running(settings) as app:
         engine = create_engine(settings, application="test")
-        yield Harness(app, settings, engine, JobRecords(engine))
+        yield Harness(app, settings, engine, JobQueries(engine))
         await engine.dispose()
 
 

@@ -78,7 +78,7 @@ async def test_the_synchronous_client_does_the_same(api: Harness) -> None:
 
     async with served(api) as url:
         job_id = await asyncio.to_thread(use, url)
-    record = await api.records.get(job_id)
+    record = await api.queries.get(job_id)
     assert record is not None
     assert record.user_id == "user-8"
 

@@ -187,7 +187,7 @@ async def test_each_users_newest_unfinished_jobs(api: Harness) -> None:
     async with api.user(user_id="a") as one, api.user(user_id="b") as two:
         placed = {name: [await place(client) for _ in range(3)] for name, client in (("a", one), ("b", two))}
     await api.set(placed["a"][2], status="failed")
-    found = await api.records.list_unfinished(["a", "b", "nobody"], 2)
+    found = await api.queries.list_unfinished(["a", "b", "nobody"], 2)
     assert sorted((job.user_id, str(job.id)) for job in found) == sorted(
         [("a", placed["a"][0]), ("a", placed["a"][1]), ("b", placed["b"][1]), ("b", placed["b"][2])]
     )

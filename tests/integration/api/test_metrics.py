@@ -11,8 +11,8 @@ from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.operations.service import QueueMetrics
+from stream_app.jobs.job_queries import BACKLOG
 from stream_app.jobs.models import ExportJob
-from stream_app.jobs.records import BACKLOG
 from stream_app.settings import Settings
 from tests.integration.api.conftest import Harness, changed, client_of, running
 

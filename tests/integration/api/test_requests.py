@@ -34,7 +34,7 @@ async def test_an_order_is_recorded_and_published(api: Harness) -> None:
     [event] = await api.published(job_id)
     assert (event.type, event.source) == (EventType.REQUESTED, "/exporter/api")
     assert event.data == {"user_id": "user-7", **wanted}
-    job = await api.records.get(UUID(job_id))
+    job = await api.queries.get(UUID(job_id))
     assert job is not None
     assert job.admitted_at is None
 
@@ -63,7 +63,7 @@ async def test_an_order_while_kafka_is_away_is_taken_and_published_later(
         await api.set(job_id, lease_until=text("now() - interval '1 s'"))
         assert await services.relay.step() == 1
     [event] = await api.published(job_id)
-    job = await api.records.get(UUID(job_id))
+    job = await api.queries.get(UUID(job_id))
     assert job is not None
     assert (event.source, event.time) == ("/exporter/api", job.created_at)
     assert event.data["filters"] == {"id": {"lt": 9}}

@@ -276,7 +276,7 @@ async def test_a_run_now_is_a_job_of_the_schedule(api: Harness) -> None:
     assert again.json() == answer.json()
     job_id = UUID(answer.json()["export_job_id"])
     assert answer.headers["location"] == f"/exports/jobs/{job_id}"
-    job = await api.records.get(job_id)
+    job = await api.queries.get(job_id)
     assert job is not None
     assert (str(job.schedule_id), job.priority, job.status) == (schedule["id"], 1, "pending")
     assert job.admitted_at is None

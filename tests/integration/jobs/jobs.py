@@ -11,10 +11,10 @@ from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.jobs.claim import Claim
+from stream_app.jobs.job_queries import JobQueries
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.projector import apply_events
 from stream_app.jobs.queue import JobQueue
-from stream_app.jobs.records import JobRecords
 from stream_app.jobs.states import EVENT_OF, Status
 from stream_app.jobs.submission import RequestValidator, submit
 from stream_app.kafka.event_producer import EventProducer
@@ -28,7 +28,7 @@ class Jobs:
 
     def __init__(self, engine: AsyncEngine, **changes: Any) -> None:
         self.engine = engine
-        self.records = JobRecords(engine)
+        self.queries = JobQueries(engine)
         options = {"lease": timedelta(seconds=30), "user_slots": 100, "max_attempts": 3, **changes}
         self.store = JobQueue(engine, **options)
 
@@ -54,7 +54,7 @@ class Jobs:
             return bool(await apply_events(connection, [event]))
 
     async def status(self, job_id: UUID) -> str:
-        job = await self.records.get(job_id)
+        job = await self.queries.get(job_id)
         assert job is not None
         return job.status
 

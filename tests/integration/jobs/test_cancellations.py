@@ -34,7 +34,7 @@ async def assert_cancelled(jobs: Jobs, requests: Requests, job_id: UUID) -> None
     assert await jobs.store.claim("w", 100) == []
     assert requests.kinds(job_id) == ["accepted", "cancelled"]
     assert {event.traceparent for event in requests.published if event.job_id == job_id} == {TRACE}
-    job = await jobs.records.get(job_id)
+    job = await jobs.queries.get(job_id)
     assert job is not None
     assert job.outcome["status"] == "cancelled"
     assert job.cancel_requested_at is not None

@@ -139,7 +139,7 @@ async def test_a_job_says_that_it_waits_for_an_operator(
     (claim,) = await jobs.store.claim("w", 1)
     runner = JobRunner(jobs.store, cast(Exporter, Refused(storage)), rescuer.emit, rescuer, settings)
     await runner.finish(runner.start(claim))
-    job = await jobs.records.get(job_id)
+    job = await jobs.queries.get(job_id)
     assert job is not None
     assert (job.status, job.failures) == ("pending", 0)
     view = JobView.of(job)
@@ -150,13 +150,13 @@ async def test_a_job_says_that_it_waits_for_an_operator(
     async with jobs.engine.begin() as connection:
         await connection.execute(update(ExportJob).where(ExportJob.id == job_id).values(not_before=None))
     (again,) = await jobs.store.claim("w", 1)
-    running = await jobs.records.get(job_id)
+    running = await jobs.queries.get(job_id)
     assert running is not None
     assert running.error_message is None
 
     monkeypatch.setattr(attempts, "OPERATOR_WAIT", timedelta(0))
     await runner.finish(runner.start(again))
-    ended = await jobs.records.get(job_id)
+    ended = await jobs.queries.get(job_id)
     assert ended is not None
     assert ended.outcome["status"] == "failed"
     assert ended.outcome["error"]["code"] == "waits_for_operator"

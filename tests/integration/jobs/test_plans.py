@@ -19,8 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.stack import Stack
 from stream_app.jobs.claim import AttemptProgress
+from stream_app.jobs.job_queries import read_backlog
 from stream_app.jobs.queue import USERS_PER_CLAIM
-from stream_app.jobs.records import read_backlog
 from stream_app.jobs.states import Status
 from stream_app.notifications.outbox import insert_deliveries
 from stream_app.schedules.store import ScheduleStore
@@ -192,21 +192,21 @@ def of_workers(jobs: Jobs, some_ids: list[UUID]) -> Statements:
 
 def of_the_api(jobs: Jobs, some_ids: list[UUID]) -> Statements:
     """What users and their programs ask."""
-    records, user = jobs.records, "user-7"
+    queries, user = jobs.queries, "user-7"
     lately, before = datetime.now(UTC) - timedelta(days=1), (datetime.now(UTC) - timedelta(days=20), uuid4())
     return {
-        "one": lambda: records.get(some_ids[0]),
-        "some": lambda: records.get_many(some_ids),
-        "list": lambda: records.list_newest(user, limit=50),
-        "list, next page": lambda: records.list_newest(user, before=before, limit=50),
-        "list by status": lambda: records.list_newest(user, status=Status.FAILED, limit=50),
-        "list by dataset": lambda: records.list_newest(user, export_type="ledger", limit=50),
-        "list of everybody": lambda: records.list_newest(None, limit=50),
-        "list of everybody, next page": lambda: records.list_newest(None, before=before, limit=50),
-        "unfinished": lambda: records.unfinished(user),
-        "unfinished of some": lambda: records.list_unfinished([user, "user-8"], 500),
-        "ended lately": lambda: records.list_ended_since(user, lately, 100),
-        "ended ever (Q8)": lambda: records.list_ended_since(user, datetime.fromtimestamp(0, UTC), 100),
+        "one": lambda: queries.get(some_ids[0]),
+        "some": lambda: queries.get_many(some_ids),
+        "list": lambda: queries.list_newest(user, limit=50),
+        "list, next page": lambda: queries.list_newest(user, before=before, limit=50),
+        "list by status": lambda: queries.list_newest(user, status=Status.FAILED, limit=50),
+        "list by dataset": lambda: queries.list_newest(user, export_type="ledger", limit=50),
+        "list of everybody": lambda: queries.list_newest(None, limit=50),
+        "list of everybody, next page": lambda: queries.list_newest(None, before=before, limit=50),
+        "unfinished": lambda: queries.unfinished(user),
+        "unfinished of some": lambda: queries.list_unfinished([user, "user-8"], 500),
+        "ended lately": lambda: queries.list_ended_since(user, lately, 100),
+        "ended ever (Q8)": lambda: queries.list_ended_since(user, datetime.fromtimestamp(0, UTC), 100),
         "runs of a schedule": lambda: ScheduleStore(jobs.engine).runs(SCHEDULE, limit=50),
     }
 

@@ -93,7 +93,7 @@ async def test_renewing_keeps_the_lease_and_tells_of_cancellations_and_losses(jo
     progress = [AttemptProgress(job_id, claims[job_id].attempt, 5, 100) for job_id in (kept, cancelled)]
     progress.append(AttemptProgress(lost, claims[lost].attempt + 1, 5, None))
     assert await jobs.store.renew("w", progress) == ({kept, cancelled}, {cancelled})
-    job = await jobs.records.get(kept)
+    job = await jobs.queries.get(kept)
     assert job is not None
     assert (job.row_count, job.estimated_rows) == (5, 100)
 

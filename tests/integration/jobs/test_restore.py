@@ -166,13 +166,13 @@ async def test_an_unknown_job_is_restored_only_with_a_key_of_its_own(jobs: Jobs)
         key=f"jobs/{uuid4()}/1/f", started_at=now, completed_at=now, expires_at=now + timedelta(days=1),
     )  # fmt: skip
     await project(jobs, lifecycle_event(EventType.COMPLETED, data))
-    assert await jobs.records.get(data.job_id) is None
+    assert await jobs.queries.get(data.job_id) is None
     data = data.model_copy(update={"key": f"jobs/{data.job_id}/1/f"})
     await project(jobs, lifecycle_event(EventType.COMPLETED, data))
     assert await jobs.status(data.job_id) == "completed"
     old = data.model_copy(update={"job_id": uuid4(), "key": None, "started_at": now - timedelta(days=500)})
     await project(jobs, lifecycle_event(EventType.COMPLETED, old))
-    assert await jobs.records.get(old.job_id) is None, "older than what is kept on record"
+    assert await jobs.queries.get(old.job_id) is None, "older than what is kept on record"
 
 
 def test_the_ids_of_events_follow_from_what_they_say() -> None:

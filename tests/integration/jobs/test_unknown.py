@@ -39,7 +39,7 @@ async def test_a_job_of_a_newer_version_is_left_to_it_and_the_rest_runs(jobs: Jo
     for _ in range(4):
         assert ids(await jobs.store.claim("w", 10)) in ([known], [])
         await execute(jobs, "UPDATE export_jobs SET not_before = NULL")
-    job = await jobs.records.get(unknown)
+    job = await jobs.queries.get(unknown)
     assert job is not None
     assert (job.status, job.failures, job.worker, job.outcome) == ("pending", 0, None, None)
 

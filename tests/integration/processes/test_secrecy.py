@@ -11,7 +11,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from stream_app.notifications.links import Links
+from stream_app.notifications.delivery_links import DeliveryLinks
 from stream_app.settings import Settings
 
 
@@ -41,7 +41,7 @@ def served(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
 def test_the_log_tells_no_links(served: tuple[str, Path]) -> None:
     address, log = served
-    links = Links(Settings(_env_file=None))
+    links = DeliveryLinks(Settings(_env_file=None))
     paths = [httpx.URL(getattr(links, kind)(uuid4())).path for kind in ("download", "unsubscribe")]
     with httpx.Client(base_url=address, timeout=30) as client:
         assert client.get(paths[0]).status_code == 503

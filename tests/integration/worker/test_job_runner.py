@@ -122,7 +122,7 @@ async def test_a_job_is_handed_back_once_the_state_database_is_there_again(
     exporter = cast(Exporter, Exports(storage, error))
     runner = JobRunner(jobs.store, exporter, rescuer.emit, rescuer, settings)
     await runner.finish(runner.start(claim))
-    job = await jobs.records.get(job_id)
+    job = await jobs.queries.get(job_id)
     assert job is not None
     assert (job.status, job.failures) == ("pending", failures)
 
@@ -143,12 +143,12 @@ async def test_all_is_said_of_an_attempt_before_others_may_speak_of_its_job(
     finishing = asyncio.create_task(runner.finish(attempt))
     await asyncio.wait({attempt.export})
     await asyncio.wait({finishing}, timeout=0.3)
-    job = await jobs.records.get(job_id)
+    job = await jobs.queries.get(job_id)
     assert job is not None
     assert (job.status, job.outcome) == ("processing", None)
     kafka_is_there.set()
     await finishing
-    job = await jobs.records.get(job_id)
+    job = await jobs.queries.get(job_id)
     assert job is not None
     assert job.status == "pending" or job.outcome["status"] == "failed"
 
@@ -192,7 +192,7 @@ async def test_a_job_that_waits_for_an_outage_is_tried_less_and_less_often(
         (claim,) = await jobs.store.claim("w", 1)
         began = datetime.now(UTC)
         await runner.finish(runner.start(claim))
-        job = await jobs.records.get(job_id)
+        job = await jobs.queries.get(job_id)
         assert job is not None
         assert job.not_before is not None
         assert longest / 2 <= (job.not_before - began).total_seconds() <= longest + 5

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from dev.postgres import STATE, PostgresService
 from stream_app.db.engine import create_engine
-from stream_app.db.health import check_tables
+from stream_app.db.table_check import check_tables
 from stream_app.jobs.models import Base
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.submission import RequestValidator

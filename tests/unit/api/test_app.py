@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from api.__main__ import cli, refuse_unsafe
 from api.app import create_app
 from stream_app.keyed_hashes import derive_key
-from stream_app.notifications.links import Links
+from stream_app.notifications.delivery_links import DeliveryLinks
 from stream_app.settings import Settings
 
 SETTINGS = Settings(_env_file=None)
@@ -136,13 +136,13 @@ def test_what_signs_links_signs_no_tokens() -> None:
     """S3: keys for other purposes are derived; links that earlier versions signed are still good."""
     settings = Settings(_env_file=None, jwt_secret=GOOD)
     delivery = uuid4()
-    token = Links(settings).download(delivery).rpartition("/")[2]
-    assert Links(settings).read("links", token) == delivery
+    token = DeliveryLinks(settings).download(delivery).rpartition("/")[2]
+    assert DeliveryLinks(settings).read("links", token) == delivery
     shared = Signer(GOOD, salt="exporter.links", key_derivation="hmac", digest_method=sha256)
     with pytest.raises(BadSignature):
         shared.unsign(token)
     older = shared.sign(base64_encode(delivery.bytes)).decode()
-    assert Links(settings).read("links", older) == delivery
+    assert DeliveryLinks(settings).read("links", older) == delivery
     assert derive_key(GOOD, "links") != derive_key(GOOD, "cursors") != derive_key(GOOD + "x", "cursors")
 
 

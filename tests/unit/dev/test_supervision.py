@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from dev.apps import AppProcess
+from dev.app_process import AppProcess
 from dev.cache import ServiceError
 from dev.stack import Stack
 from dev.supervision import MAX_DEATHS, WITHIN, Supervision

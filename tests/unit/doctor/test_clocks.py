@@ -32,7 +32,7 @@ MACHINES = {
     "stream_app/db/clock.py": "until there is a reading",
     "stream_app/jobs/write_check.py": "a job that nobody sees",
     "stream_app/observability/metrics.py": "how late an admission is, as a measurement",
-    "stream_app/worker/process_health.py": "the age of a file on this machine",
+    "stream_app/worker/liveness.py": "the age of a file on this machine",
 }
 """Who asks a machine for the time, and why that decides nothing for others."""
 

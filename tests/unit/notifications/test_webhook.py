@@ -3,8 +3,8 @@
 import base64
 import json
 
-from stream_app.notifications.links import Links
-from stream_app.notifications.webhook import WebhookTransport, message_id, receiver_key, signature_headers
+from stream_app.notifications.delivery_links import DeliveryLinks
+from stream_app.notifications.webhook import WebhookClient, message_id, receiver_key, signature_headers
 from stream_app.settings import Settings
 from tests.unit.notifications.notifications import failure, notification
 
@@ -37,7 +37,7 @@ def test_each_receiver_of_each_user_has_a_key_of_its_own() -> None:
 
 
 def test_what_is_posted_is_json_and_has_the_link_or_the_error() -> None:
-    hooks = WebhookTransport(SETTINGS, Links(SETTINGS))
+    hooks = WebhookClient(SETTINGS, DeliveryLinks(SETTINGS))
     done = json.loads(json.dumps(hooks.payload(notification())))
     assert done["type"] == "export.completed"
     assert done["timestamp"] == "2026-11-24T06:00:02+00:00"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from stream_app.kafka.brokers import Group
-from stream_app.worker.process_health import ExitTimer
+from stream_app.worker.liveness import ExitTimer
 from stream_app.worker.watchdog import PartitionState, Signals, Watchdog, WorkerState
 from tests.waiting import until
 

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stream_app.__main__ import cli
-from stream_app.worker.process_health import FRESH_SECONDS, is_ready, write_ready_file
+from stream_app.worker.liveness import FRESH_SECONDS, is_ready, write_ready_file
 
 
 def test_ready_while_it_is_touched(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.db.health import check_tables
+from stream_app.db.table_check import check_tables
 from stream_app.settings import Settings
 from streaming_exporter.errors import Outage
 

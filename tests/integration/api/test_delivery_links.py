@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from stream_app.notifications.links import Links
+from stream_app.notifications.delivery_links import DeliveryLinks
 from stream_app.notifications.outbox import insert_deliveries
 from tests.integration.api.conftest import Harness, client_of, order
 
@@ -19,7 +19,7 @@ class Post:
 
     def __init__(self, api: Harness) -> None:
         self.api = api
-        self.links = Links(api.settings)
+        self.links = DeliveryLinks(api.settings)
         self.user_id = f"user-{uuid4()}"
         self.job = ""
         self.ids: dict[str, UUID] = {}
@@ -82,7 +82,7 @@ async def test_a_changed_link_leads_nowhere(post: Post) -> None:
             path[:-1],
             path.replace(token, ("A" if token[0] != "A" else "B") + token[1:]),
             path.replace("/links/", "/unsubscribe/"),
-            Links(post.api.settings).download(uuid4()).removeprefix(post.api.settings.public_url),
+            DeliveryLinks(post.api.settings).download(uuid4()).removeprefix(post.api.settings.public_url),
         ):
             answer = await client.get(changed)
             assert (answer.status_code, answer.json()["code"]) == (404, "bad_link")
@@ -176,6 +176,6 @@ async def test_recipients_travel_with_the_order(api: Harness) -> None:
         )
     job_id = answer.json()["export_job_id"]
     [event] = await api.published(job_id)
-    job = await api.records.get(UUID(job_id))
+    job = await api.queries.get(UUID(job_id))
     assert job is not None
     assert event.data["recipients"] == job.recipients == ["ops@example.com", "b@xn--bcher-kva.de"]

@@ -17,7 +17,7 @@ MAX_RECENT_JOBS = 1_000
 """How many jobs of a user are read to find those that ended while no client was connected."""
 
 
-class JobRecords:
+class JobQueries:
     """Reads ``export_jobs``.
 
     Every method raises :class:`~streaming_exporter.errors.Retryable` while the database is away.

@@ -7,14 +7,14 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dev.process import Child
+from dev.process import Child, ManagedProcess
 
 _ROOT = Path(__file__).parent.parent
 _START_TIMEOUT = 90.0
 
 
-class AppProcess:
-    """One process of the project; it has the methods of a service: ``start stop kill restart pid``."""
+class AppProcess(ManagedProcess):
+    """One process of the project."""
 
     def __init__(self, name: str, arguments: Sequence[str], env: Mapping[str, str], run_dir: Path) -> None:
         self.name = name
@@ -22,21 +22,11 @@ class AppProcess:
         self._argv = [sys.executable, "-m", *arguments]
         self._ready_file = run_dir / f"{name}.ready"
         self._env = {**env, "EXPORTER_READY_FILE": str(self._ready_file)}
-        self._child: Child | None = None
 
     def start(self) -> None:
-        """Start it and wait until it is ready.
-
-        Raises:
-            ServiceError: it ended or was not ready in time; with the end of its log.
-        """
+        """See :meth:`ManagedProcess.start`."""
         self._ready_file.unlink(missing_ok=True)
-        self._child = Child(self.name, self._argv, self.log, env=self._env, cwd=_ROOT)
-        try:
-            self._child.wait_until(self.is_ready, _START_TIMEOUT)
-        except BaseException:
-            self._child.kill()
-            raise
+        self.wait_ready(Child(self.name, self._argv, self.log, env=self._env, cwd=_ROOT), _START_TIMEOUT)
 
     def is_ready(self) -> bool:
         """Return whether the process has created the file of EXPORTER_READY_FILE."""
@@ -44,47 +34,21 @@ class AppProcess:
 
     @property
     def address(self) -> str:
-        """The address to show to people; empty for processes without one."""
         return ""
 
-    @property
-    def child(self) -> Child:
-        if self._child is None:
-            raise RuntimeError(f"{self.name} was not started")
-        return self._child
-
-    @property
-    def pid(self) -> int:
-        return self.child.pid
-
-    @property
-    def running(self) -> bool:
-        return self._child is not None and self._child.exit_code is None
-
     def stop(self, timeout: float = 30) -> None:
-        """Send SIGTERM, and SIGKILL after ``timeout`` seconds."""
-        if self._child is not None:
-            self._child.stop(timeout)
-
-    def kill(self) -> None:
-        """Send SIGKILL, as in a crash. No effect on a process that does not run."""
-        if self._child is not None:
-            self._child.kill()
-
-    def restart(self) -> None:
-        if self.running:
-            self.stop()
-        self.start()
+        """Send SIGTERM, and SIGKILL after ``timeout`` seconds, which an app needs to drain."""
+        super().stop(timeout)
 
 
-class Ticker(AppProcess):
+class TickerProcess(AppProcess):
     """The ticker. It counts as ready as soon as it runs, since it publishes nothing before a minute ends."""
 
     def is_ready(self) -> bool:
         return True
 
 
-class Api(AppProcess):
+class ApiProcess(AppProcess):
     """The API. It is ready when ``/readyz`` answers 200."""
 
     def __init__(self, name: str, port: int, env: Mapping[str, str], run_dir: Path) -> None:

@@ -5,13 +5,13 @@ from uuid import uuid4
 
 import pytest
 
-from stream_app.notifications.links import BadLink, Links
+from stream_app.notifications.delivery_links import BadLink, DeliveryLinks
 from stream_app.settings import Settings
 
 
-def links(**changes: Any) -> Links:
+def links(**changes: Any) -> DeliveryLinks:
     known = {"public_url": "https://exports.example.com/", "link_secret": "a" * 32}
-    return Links(Settings(_env_file=None, **known | changes))
+    return DeliveryLinks(Settings(_env_file=None, **known | changes))
 
 
 def test_a_link_leads_back_to_its_delivery() -> None:

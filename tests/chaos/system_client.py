@@ -24,8 +24,8 @@ OUTAGE_SECONDS = 300.0
 """How long those who ask go on trying while Kafka is away."""
 
 
-class Client:
-    """``async with Client(stack) as client``."""
+class SystemClient:
+    """``async with SystemClient(stack) as client``."""
 
     def __init__(self, stack: Stack) -> None:
         self.settings = settings_of(stack)

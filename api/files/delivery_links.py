@@ -15,7 +15,7 @@ from api.errors import Problem, problem_responses
 from api.files.routes import finished, presigned
 from api.middleware.response_headers import content_security_policy
 from api.services import ApiServices, InjectedServices
-from stream_app.notifications.links import BadLink, Purpose
+from stream_app.notifications.delivery_links import BadLink, Purpose
 
 router = APIRouter(prefix="/exports", tags=["links"])
 log = structlog.get_logger(__name__)
@@ -77,7 +77,7 @@ async def _redirect(services: ApiServices, token: str, *, method: str = "GET") -
         raise _no_such_link()
     if recipient.revoked_at is not None:
         raise Problem(410, "link_revoked", "This link was revoked. Ask the owner of the export for a new one")
-    job = await services.records.get(recipient.job_id)
+    job = await services.job_queries.get(recipient.job_id)
     if job is None:
         raise Problem(410, "gone", "The file no longer exists. Request the export again")
     answer = await presigned(services, finished(job, services.clock.now()), method=method)
@@ -132,7 +132,7 @@ async def unsubscribe(token: str, services: InjectedServices) -> HTMLResponse:
 
 def _read(services: ApiServices, purpose: Purpose, token: str) -> UUID:
     try:
-        return services.links.read(purpose, token)
+        return services.delivery_links.read(purpose, token)
     except BadLink as error:
         raise _no_such_link() from error
 

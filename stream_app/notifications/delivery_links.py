@@ -20,7 +20,7 @@ class BadLink(ExporterError):
     code = "bad_link"
 
 
-class Links:
+class DeliveryLinks:
     """Signs the ids of deliveries as links, and verifies them.
 
     A link has no expiry time. The API checks the delivery for a revocation and the job for its file.
