@@ -96,7 +96,7 @@ async def test_a_worker_of_version_0_1_claims_no_split_job_and_every_other(
         assert marker in queue_sql.CLAIM_SETTINGS
         patch.setattr(queue, "CLAIM_SETTINGS", queue_sql.CLAIM_SETTINGS.replace(marker, ""))
         assert ids(await jobs.store.claim("old", 10)) == [plain]
-    job = await jobs.records.get(split)
+    job = await jobs.queries.get(split)
     assert job is not None
     assert (job.status, job.attempt, job.split) == ("pending", 0, {"rows": 5})
     (claim,) = await jobs.store.claim("new", 10)
