@@ -118,7 +118,8 @@ class Variables(PydanticBaseSettingsSource):
         value = self._variables.get(name)
         if value is not None and not value.strip() and field_name not in self._may_be_empty:
             value = None
-        path = self._variables.get(name + FROM_FILE, "").strip() if is_secret(field) else ""
+        from_file = self._variables.get(name + FROM_FILE, "")
+        path = from_file.strip() if from_file and is_secret(field) else ""
         if not path:
             return value, field_name, False
         if value is not None:

@@ -294,10 +294,12 @@ class Settings(BaseSettings, KafkaSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return the sources: arguments first, then the environment, then the named settings file."""
+        # An argument of the constructor names this file. Without one the source takes time and finds nothing.
+        has_dotenv = bool(getattr(dotenv_settings, "env_vars", None))
         return (
             init_settings,
             Variables(settings_cls, environment_variables(), cls.MAY_BE_EMPTY),
-            dotenv_settings,
+            *((dotenv_settings,) if has_dotenv else ()),
             Variables(settings_cls, file_variables(), cls.MAY_BE_EMPTY),
         )
 
