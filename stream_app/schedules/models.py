@@ -99,6 +99,7 @@ class Schedule:
     filters: Any
     columns: Any
     options: Any
+    split: Any
     scope: str
     email_recipients: Any
     webhook: str | None
