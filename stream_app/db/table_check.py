@@ -30,8 +30,8 @@ async def check_tables(engine: AsyncEngine) -> None:
                 raise Outage("state database: it is a replica, or it is still in recovery")
             if await connection.scalar(text("SELECT current_setting('transaction_read_only')")) == "on":
                 raise Outage("state database: its transactions are read only")
-            # This call also frees the entries that all listeners have read. Once the queue is full, PostgreSQL
-            # does not do so by itself, so without the call the queue would stay full.
+            # This call also frees the entries that all listeners have read. PostgreSQL does not free them by
+            # itself when the queue is full, so without the call the queue would stay full.
             used = await connection.scalar(text("SELECT pg_notification_queue_usage()"))
             if used is not None and used > QUEUE_FULL:
                 raise Outage(

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, pool
 
 from stream_app.db.engine import create_engine
 from stream_app.jobs.models import Base
+from stream_app.notifications import models as _notifications  # noqa: F401 - its tables are in the metadata
 from stream_app.schedules import models as _schedules  # noqa: F401 - its tables are in the metadata
 
 log = structlog.get_logger(__name__)
