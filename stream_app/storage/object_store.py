@@ -273,7 +273,7 @@ class ObjectStore:
 
     @contextmanager
     def _removed_on_failure(self, key: str) -> Iterator[None]:
-        """Remove the object after an error in the block: it can exist although the store's answer was lost."""
+        """Remove the object after an error in the block: it can exist although the answer was lost."""
         try:
             yield
         except BaseException:
