@@ -1,1 +1,1 @@
-"""Programs that publish events: the ``exporter`` command and the ticker."""
+"""Puts events in: the publisher, the ticker and the ``exporter`` command."""

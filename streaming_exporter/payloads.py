@@ -71,7 +71,7 @@ class Split(Payload):
     """How the rows are divided between several files. Exactly one field is set.
 
     ``rows``: each file has this number of rows, and the last one has the rest. ``bytes``: no file is larger,
-    unless a single row is.
+    except where a single row is.
     """
 
     rows: Annotated[int, Field(strict=True, ge=1, le=MAX_SPLIT)] | None = None
@@ -89,12 +89,17 @@ class Split(Payload):
 
 
 class ExportRequest(RequestIdentity):
-    """``data`` of ``export.requested``: the rows to export, the format, the recipients."""
+    """``data`` of ``export.requested``: the rows to export, the format, the recipients.
+
+    ``consistency`` is about large exports with ``split``, whose parts are read by several workers:
+    ``snapshot`` gives all files the data of one moment, ``part`` gives each part a moment of its own.
+    """
 
     filters: dict[str, Any] = Field(default_factory=dict, max_length=50)
     columns: list[str] | None = Field(None, min_length=1, max_length=1600)
     options: Options = Options()
     split: Split | None = None
+    consistency: Literal["snapshot", "part"] = "snapshot"
     scope: Literal["own", "all"] = "own"
     priority: Literal["high", "normal", "low"] = "normal"
     recipients: list[str] = Field(default_factory=list, max_length=50)

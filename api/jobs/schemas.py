@@ -75,6 +75,14 @@ class Order(BaseModel):
     split: Annotated[
         OrderSplit | None, Field(description="Write several files, each of which is complete in itself")
     ] = None
+    consistency: Annotated[
+        Literal["snapshot", "part"] | None,
+        Field(
+            description="`snapshot`: all files have the data of one moment. `part`: each part of a large "
+            "export with `split` has its own moment, and finished parts are kept if the export is "
+            "interrupted, which suits data that is only appended. Default: `snapshot`"
+        ),
+    ] = None
     scope: Literal["own", "all"] | None = None
     recipients: Annotated[
         list[str] | None, Field(max_length=50, description="Mail addresses that get a mail when the job ends")
@@ -158,6 +166,7 @@ class JobView(BaseModel):
     columns: Any
     options: Any
     split: Any
+    consistency: str | None
     attempt: int
     row_count: int | None
     estimated_rows: int | None
@@ -189,6 +198,7 @@ class JobView(BaseModel):
             columns=job.columns,
             options=job.options,
             split=job.split,
+            consistency=job.consistency,
             attempt=job.attempt,
             row_count=job.row_count,
             estimated_rows=job.estimated_rows,

@@ -1,7 +1,7 @@
 """Bodies of requests and responses about schedules."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -113,6 +113,7 @@ class SchedulePatch(BaseModel):
     columns: Annotated[list[str] | None, Field(min_length=1, max_length=1600)] = None
     options: OrderOptions | None = None
     split: OrderSplit | None = None
+    consistency: Literal["snapshot", "part"] | None = None
     scope: Annotated[str | None, Field(pattern="^(own|all)$")] = None
     schedule: When | None = None
     time_of_day: TimeOfDay = None
@@ -146,6 +147,7 @@ class ScheduleView(BaseModel):
     columns: Any
     options: Any
     split: Any
+    consistency: str | None
     scope: str
     email_recipients: Any
     webhook: str | None

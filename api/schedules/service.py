@@ -46,7 +46,7 @@ from streaming_exporter.errors import InDoubt, Rejected
 log = structlog.get_logger(__name__)
 
 CALENDAR = ("schedule", "time_of_day", "day", "timezone")
-ASKED = ("export_type", "format", "filters", "columns", "options", "split", "scope", "webhook")
+ASKED = ("export_type", "format", "filters", "columns", "options", "split", "consistency", "scope", "webhook")
 
 
 def not_found() -> Problem:
@@ -171,6 +171,7 @@ async def _checked(
         **{name: getattr(order, name) for name in ("export_type", "format", "filters", "columns", "webhook")},
         "options": order.options.model_dump(mode="json", exclude_unset=True) if order.options else None,
         "split": order.split.model_dump(mode="json", exclude_unset=True) if order.split else None,
+        "consistency": order.consistency,
         "scope": request.scope,
         "email_recipients": request.recipients or None,
         "schedule": calendar.schedule,

@@ -1,1 +1,1 @@
-"""Jobs: their states, their records, the queue that workers claim from, and the projector."""
+"""A job's life: its states, its record, and who works on it."""

@@ -25,7 +25,7 @@ from stream_app.jobs.states import Status
 
 WAITING = "status = 'pending' AND outcome IS NULL"
 RUNNING = "status = 'processing' AND outcome IS NULL"
-"""Conditions of the partial indexes that claims use."""
+"""Conditions of the partial indexes that claims go through."""
 
 
 CLAIM_GUARD = (
@@ -81,6 +81,7 @@ class ExportJob(Base):
     columns: Mapped[Any] = mapped_column(nullable=True)
     options: Mapped[Any] = mapped_column(nullable=True)
     split: Mapped[Any] = mapped_column(nullable=True)
+    consistency: Mapped[str | None]
     scope: Mapped[str | None]
     recipients: Mapped[Any] = mapped_column(nullable=True)
     webhook: Mapped[str | None]
@@ -186,3 +187,43 @@ class EarlyCancellation(Base):
     requested_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (Index("early_cancellations_requested", "requested_at"),)
+
+
+class ExportPart(Base):
+    """One part of a large split export: a range of its rows, which any worker can claim.
+
+    ``attempt`` is the attempt of the job that planned the part. ``part_attempt`` numbers the claims of the
+    part and fences them; ``failures`` counts the failed ones.
+
+    ``folder`` is the folder of the files of all parts in the object store. ``snapshot`` identifies the
+    snapshot that the job's holder keeps open. It is NULL if each part has a snapshot of its own: such parts
+    stay valid when another attempt at the job goes on with them.
+
+    ``result`` has the files of a completed part. The rows are deleted when the job has ended.
+    """
+
+    __tablename__ = "export_parts"
+
+    job_id: Mapped[UUID] = mapped_column(primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    range: Mapped[Any]
+    folder: Mapped[str]
+    snapshot: Mapped[str | None]
+    as_of: Mapped[datetime | None]
+    status: Mapped[str] = mapped_column(server_default=Status.PENDING)
+    part_attempt: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    failures: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    worker: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    not_before: Mapped[datetime | None]
+    row_count: Mapped[int | None]
+    result: Mapped[Any] = mapped_column(nullable=True)
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+
+    __table_args__ = (
+        Index("export_parts_waiting", "job_id", "number", postgresql_where=text("status = 'pending'")),
+        # Without the lease, so that a heartbeat changes no index.
+        Index("export_parts_running", "job_id", postgresql_where=text("status = 'processing'")),
+    )

@@ -20,6 +20,7 @@ from stream_app.db.listener import WAKE_CHANNEL
 from stream_app.db.rows import each_readable
 from stream_app.jobs.claim import AttemptProgress, Claim
 from stream_app.jobs.models import EarlyCancellation, ExportJob
+from stream_app.jobs.part_claim import PartClaim
 from stream_app.jobs.queue_sql import (
     ABANDONED,
     CLAIM,
@@ -121,9 +122,9 @@ class JobQueue:
     def __init__(self, engine: AsyncEngine, *, lease: timedelta, user_slots: int, max_attempts: int) -> None:
         self.clock = DatabaseClock(engine)
         self._autocommit = autocommitting(engine)
-        self._lease = lease
+        self.lease = lease
+        self.max_attempts = max_attempts
         self._user_slots = user_slots
-        self._max_attempts = max_attempts
 
     def transaction(self, script: str = "") -> AbstractAsyncContextManager[AsyncConnection]:
         """Open a transaction, which can begin with a script: see :func:`stream_app.db.engine.transaction`."""
@@ -137,7 +138,7 @@ class JobQueue:
                 yield connection
 
     def _until(self) -> Any:
-        return func.now() + self._lease
+        return func.now() + self.lease
 
     async def submit(self, job: NewJob, *, user_limit: int) -> SubmitResult:
         """Insert an unadmitted job, unless its user has ``user_limit`` unfinished jobs.
@@ -274,19 +275,22 @@ class JobQueue:
     _last_user = ""
 
     async def claim(self, worker: str, limit: int) -> list[Claim]:
-        """Claim up to ``limit`` jobs: pending jobs that are due, and jobs whose lease has expired.
+        """Claim up to ``limit`` jobs and parts that are pending and due, or whose lease has expired.
 
-        The order is: priority, then the user with the fewest running jobs, then age. A job that has used up
+        The order is: priority, then the user with the fewest slots in use, then age. A job that has used up
         its attempts is not claimed (see :meth:`seal_exhausted`).
+
+        Returns:
+            The claims. Those of parts are :class:`~stream_app.jobs.part_claim.PartClaim`.
         """
         values = {
             "after": self._last_user,
             "window": USERS_PER_CLAIM,
             "worker": worker,
             "limit": limit,
-            "lease": self._lease,
+            "lease": self.lease,
             "user_slots": self._user_slots,
-            "max_attempts": self._max_attempts,
+            "max_attempts": self.max_attempts,
         }
         async with self.transaction(CLAIM_SETTINGS) as connection:
             rows = (await connection.execute(CLAIM, values)).all()
@@ -295,10 +299,11 @@ class JobQueue:
         for row in rows:
             if row.id is not None:
                 try:
-                    claims.append(_claim_of(row, worker))
+                    claims.append(_claim_of(row, worker) if row.part is None else _part_claim_of(row, worker))
                 except Exception as error:  # a newer version wrote it; other jobs are claimed as well
                     log.warning("job.request_unreadable", job_id=str(row.id), error=str(error))
-                    unknown.append(row.id)
+                    if row.part is None:  # the lease of a part expires, and another worker claims it
+                        unknown.append(row.id)
         if unknown:
             await self._release_unreadable(worker, unknown)
         return claims
@@ -327,7 +332,7 @@ class JobQueue:
                     RENEW,
                     {
                         "worker": worker,
-                        "lease": self._lease,
+                        "lease": self.lease,
                         "ids": [item.job_id for item in progress],
                         "attempts": [item.attempt for item in progress],
                         "rows": [item.rows for item in progress],
@@ -399,7 +404,7 @@ class JobQueue:
             "attempt": claim.attempt,
             "worker": claim.worker,
             "outcome": to_json(sealed).decode(),
-            "lease": self._lease,
+            "lease": self.lease,
         }
         async with self.statement() as connection:
             if await connection.scalar(SEAL, values) is not None:
@@ -433,7 +438,7 @@ class JobQueue:
         These are jobs that were cancelled, and jobs that have used up their attempts.
         """
         async with self.transaction() as connection:
-            rows = (await connection.execute(ABANDONED, {"max_attempts": self._max_attempts})).all()
+            rows = (await connection.execute(ABANDONED, {"max_attempts": self.max_attempts})).all()
             return await self._seal_each(connection, rows, self._seal_abandoned)
 
     async def _seal_abandoned(self, connection: AsyncConnection, job: LockedJob) -> LifecycleData:
@@ -544,6 +549,32 @@ def _claim_of(row: Row[Any], worker: str) -> Claim:
         traceparent=row.traceparent,
         requested_at=row.created_at,
         window=row.window,
+    )
+
+
+def _part_claim_of(row: Row[Any], worker: str) -> PartClaim:
+    """Return the claim of a claimed part.
+
+    Raises:
+        Rejected: this version cannot read the request.
+    """
+    part = row.part
+    return PartClaim(
+        job_id=row.id,
+        attempt=part["attempt"],
+        worker=worker,
+        failures=part["failures"],
+        request=ExportRequest.parse(dict(row._mapping) | {"priority": None}),
+        started_at=row.now,
+        traceparent=row.traceparent,
+        requested_at=row.created_at,
+        window=row.window,
+        number=part["number"],
+        part_attempt=part["part_attempt"],
+        range=part["range"],
+        folder=part["folder"],
+        snapshot=part["snapshot"],
+        as_of=part["as_of"] and datetime.fromisoformat(part["as_of"]),
     )
 
 

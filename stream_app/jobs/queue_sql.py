@@ -16,6 +16,14 @@ _DUE = f"""
 """
 _RECOVERABLE = f"{_ABANDONED} AND job.cancel_requested_at IS NULL AND job.failures + 1 < :max_attempts"
 
+_PART_RUNNING = "part.status = 'processing' AND part.lease_until >= now()"
+_PART_DUE = "part.status = 'pending' AND (part.not_before IS NULL OR part.not_before <= now())"
+_PART_RECOVERABLE = """
+    part.status = 'processing' AND part.lease_until < now() AND part.failures + 1 < :max_attempts
+"""
+PART_OF_ATTEMPT = "(part.snapshot IS NULL OR part.attempt = job.attempt)"
+"""Condition: the part was planned by the job's current attempt, or it needs no snapshot of that attempt."""
+
 
 LOCK_TIMEOUT = "SELECT set_config('lock_timeout', '2s', true)"
 """Limits how long one statement by itself waits for a row that another transaction has locked."""
@@ -160,50 +168,121 @@ CLAIM = text(
         SELECT user_id FROM in_turn WHERE user_id IS NOT NULL
         UNION SELECT user_id FROM oldest
         UNION SELECT job.user_id FROM export_jobs AS job WHERE {_ABANDONED}
+    ), parts_running AS (
+        SELECT part.job_id, count(*) AS parts FROM export_parts AS part
+        WHERE {_PART_RUNNING} GROUP BY part.job_id
     ), running AS (
-        SELECT job.user_id, count(*) AS jobs FROM export_jobs AS job
+        SELECT job.user_id, sum(greatest(parts_running.parts, 1))::bigint AS slots
+        FROM export_jobs AS job LEFT JOIN parts_running ON parts_running.job_id = job.id
         WHERE {_RUNNING} AND job.lease_until >= now() GROUP BY job.user_id
+    ), next_split (job_id) AS (
+        (
+            SELECT part.job_id FROM export_parts AS part
+            WHERE part.status = 'pending' ORDER BY part.job_id LIMIT 1
+        )
+        UNION ALL
+        SELECT (
+            SELECT part.job_id FROM export_parts AS part
+            WHERE part.status = 'pending' AND part.job_id > next_split.job_id ORDER BY part.job_id LIMIT 1
+        )
+        FROM next_split WHERE next_split.job_id IS NOT NULL
+    ), eligible_part AS (
+        SELECT job.id, job.user_id, job.priority, job.created_at, due.attempt, due.number,
+               CASE WHEN parts_running.parts IS NULL
+                    AND row_number() OVER (PARTITION BY job.id ORDER BY due.number) = 1 THEN 0 ELSE 1
+               END AS slots
+        FROM (
+            SELECT job_id FROM next_split WHERE job_id IS NOT NULL
+            UNION SELECT part.job_id FROM export_parts AS part WHERE {_PART_RECOVERABLE}
+        ) AS split
+        CROSS JOIN LATERAL (
+            SELECT job.id, job.user_id, job.priority, job.created_at, job.attempt FROM export_jobs AS job
+            WHERE job.id = split.job_id AND {_RUNNING} AND job.lease_until >= now()
+                AND job.cancel_requested_at IS NULL
+        ) AS job
+        CROSS JOIN LATERAL (
+            SELECT * FROM (
+                SELECT part.attempt, part.number FROM export_parts AS part
+                WHERE part.job_id = job.id AND {_PART_DUE} AND {PART_OF_ATTEMPT}
+                ORDER BY part.job_id, part.number LIMIT :user_slots
+            ) AS waiting
+            UNION ALL
+            SELECT part.attempt, part.number FROM export_parts AS part
+            WHERE part.job_id = job.id AND {_PART_RECOVERABLE} AND {PART_OF_ATTEMPT}
+        ) AS due
+        LEFT JOIN parts_running ON parts_running.job_id = job.id
     ), eligible AS (
-        SELECT due.* FROM candidate
+        SELECT due.*, NULL::int AS attempt, NULL::int AS number, 1 AS slots FROM candidate
         CROSS JOIN LATERAL (
             SELECT job.id, job.user_id, job.priority, job.created_at FROM export_jobs AS job
             WHERE job.user_id = candidate.user_id AND {_DUE}
             ORDER BY job.priority, job.created_at, job.id LIMIT :user_slots
         ) AS due
         UNION ALL
-        SELECT job.id, job.user_id, job.priority, job.created_at FROM export_jobs AS job
+        SELECT job.id, job.user_id, job.priority, job.created_at, NULL, NULL, 1 FROM export_jobs AS job
         WHERE {_RECOVERABLE}
+        UNION ALL
+        SELECT * FROM eligible_part
     ), waiting AS (
         SELECT eligible.*,
-               coalesce(running.jobs, 0)
-               + row_number() OVER (
-                   PARTITION BY user_id ORDER BY eligible.priority, eligible.created_at, eligible.id
+               coalesce(running.slots, 0)
+               + sum(eligible.slots) OVER (
+                   PARTITION BY user_id
+                   ORDER BY eligible.slots, eligible.priority, eligible.created_at, eligible.id,
+                            eligible.number
+                   ROWS UNBOUNDED PRECEDING
                ) AS turn
         FROM eligible LEFT JOIN running USING (user_id)
     ), ranked AS (
-        SELECT id FROM waiting WHERE turn <= :user_slots ORDER BY priority, turn, created_at
+        SELECT id, attempt, number FROM waiting WHERE turn <= :user_slots
+        ORDER BY priority, turn, created_at, number
     ), chosen AS (
-        SELECT locked.id FROM ranked CROSS JOIN LATERAL (
-            SELECT job.id FROM export_jobs AS job
-            WHERE job.id = ranked.id AND (({_DUE}) OR ({_RECOVERABLE}))
-            FOR UPDATE SKIP LOCKED
+        SELECT ranked.* FROM ranked CROSS JOIN LATERAL (
+            SELECT FROM (
+                SELECT FROM export_jobs AS job
+                WHERE ranked.number IS NULL AND job.id = ranked.id AND (({_DUE}) OR ({_RECOVERABLE}))
+                FOR UPDATE SKIP LOCKED
+            ) AS locked_job
+            UNION ALL
+            SELECT FROM (
+                SELECT FROM export_parts AS part
+                WHERE part.job_id = ranked.id AND part.attempt = ranked.attempt
+                    AND part.number = ranked.number AND (({_PART_DUE}) OR ({_PART_RECOVERABLE}))
+                FOR UPDATE SKIP LOCKED
+            ) AS locked_part
         ) AS locked
         LIMIT :limit
+    ), claimed_part AS (
+        UPDATE export_parts AS part
+        SET status = 'processing', part_attempt = part_attempt + 1, worker = :worker,
+            failures = failures + (status = 'processing')::int, lease_until = now() + :lease,
+            row_count = NULL, not_before = NULL, error_code = NULL, error_message = NULL
+        FROM chosen
+        WHERE part.job_id = chosen.id AND part.attempt = chosen.attempt AND part.number = chosen.number
+        RETURNING part.*
     ), claimed AS (
         UPDATE export_jobs AS job
         SET status = 'processing', attempt = attempt + 1, worker = :worker,
             failures = failures + (status = 'processing')::int,
             lease_until = now() + :lease, started_at = now(), row_count = NULL, not_before = NULL,
             error_code = NULL, error_message = NULL
-        WHERE job.id = ANY (array(SELECT id FROM chosen))
+        WHERE job.id = ANY (array(SELECT id FROM chosen WHERE number IS NULL))
         RETURNING job.*
     )
-    SELECT turn.after, claimed.* FROM (
+    SELECT turn.after, work.* FROM (
         SELECT CASE WHEN count(user_id) = :window THEN max(user_id) ELSE '' END AS after FROM in_turn
-    ) AS turn LEFT JOIN claimed ON true
+    ) AS turn LEFT JOIN (
+        SELECT claimed.*, now() AS now, NULL::jsonb AS part FROM claimed
+        UNION ALL
+        SELECT job.*, now(), to_jsonb(part) FROM claimed_part AS part
+        JOIN export_jobs AS job ON job.id = part.job_id
+    ) AS work ON true
     """
 )
-"""Returns one row for each claimed job, or one row of NULLs.
+"""Returns one row for each claimed job or part, or one row of NULLs.
+
+``part`` is the claimed part; it is NULL for a job. A job whose parts run takes as many of its user's slots as
+parts run, but at least one: its first running part takes the slot of the job itself.
 
 ``after`` is the user after whom the next claim begins. It is empty unless more users wait than ``:window``.
 """

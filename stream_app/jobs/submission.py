@@ -33,13 +33,10 @@ from streaming_exporter.events import (
 )
 
 PUBLISH_TIMEOUT = timedelta(seconds=10)
-"""Time in which a request, or an outcome that was decided at admission, must be published and applied.
-
-Then it is published again.
-"""
+"""How long a request, or an outcome that was decided at admission, can take to be published and read."""
 
 ANYWHERE = AddressRules()
-"""Rules that allow mails to all domains and webhooks to all public hosts."""
+"""Mails to any domain, webhooks to any public host."""
 
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 
@@ -51,11 +48,12 @@ REQUEST_COLUMNS = (
     "columns",
     "options",
     "split",
+    "consistency",
     "scope",
     "recipients",
     "webhook",
 )
-"""Columns with the names of the request's fields. Two requests with equal columns are the same request."""
+"""Columns that have the same names as the fields of a request. Requests that agree in them are the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +74,7 @@ class NewJob:
     columns: Any
     options: Any
     split: Any
+    consistency: str | None
     scope: str | None
     recipients: Any
     webhook: str | None
@@ -91,13 +90,13 @@ class NewJob:
 
     @property
     def event_outcome(self) -> LifecycleData | None:
-        """The outcome to publish, with the trace of the request."""
+        """The outcome as it is published: in the trace of the request."""
         if self.outcome is None:
             return None
         return self.outcome.model_copy(update={"traceparent": self.traceparent})
 
     def cancelled(self) -> Self:
-        """Return a copy of the job that is cancelled. It ends when it is admitted."""
+        """Return the job as one whose cancellation came first: it ends when it is admitted."""
         outcome = _outcome(self, Status.CANCELLED)
         return replace(self, cancel_requested_at=self.created_at, outcome=outcome)
 
@@ -138,7 +137,7 @@ class RequestValidator:
     addressing: AddressRules = ANYWHERE
 
     def validate(self, data: dict[str, Any]) -> ExportRequest:
-        """Return the request that ``data`` describes, with the addresses of its recipients in ASCII form.
+        """Return the request that ``data`` describes, with its recipients as mails carry them.
 
         Columns and filters are checked later, against the table of the source database.
 
@@ -208,6 +207,7 @@ def new_job(event: Event, request: ExportRequest | None, *, now: datetime) -> Ne
         columns=data.get("columns"),
         options=data.get("options"),
         split=data.get("split"),
+        consistency=_as_text(data.get("consistency")),
         scope=_as_text(data.get("scope")),
         recipients=recipients,
         webhook=_as_text(data.get("webhook")),
@@ -225,9 +225,9 @@ async def submit(
     admitted jobs.
 
     Args:
-        connection: one in a transaction, or one with autocommit.
+        connection: in a transaction, or one whose every statement is a transaction.
         jobs: the jobs.
-        user_limit: insert nothing if the user of the job has this many unfinished jobs. The transaction
+        user_limit: insert nothing if the user of the one job has so many unfinished jobs. The transaction
             must hold the lock of :func:`submit_lock`.
 
     Returns:
@@ -261,7 +261,7 @@ async def mark_admitted(connection: AsyncConnection, ids: Sequence[UUID]) -> Non
 
 
 class SubmitResult(Enum):
-    """The result of submitting a job with a limit: inserted, known before, or above the limit."""
+    """What happened to a job that was submitted under a limit."""
 
     NEW = "new"
     KNOWN = "known"
@@ -282,7 +282,7 @@ async def submit_within_limit(connection: AsyncConnection, job: NewJob, *, user_
 def submit_lock(user_id: str) -> str:
     """Return the SQL that locks the user's submissions until the transaction ends.
 
-    Under this lock the number of the user's unfinished jobs, or of their schedules, is compared with a limit.
+    Within the lock the number of the user's unfinished jobs, or of schedules, is compared with a limit.
     """
     number = int.from_bytes(
         blake2b(user_id.encode("utf-8", "surrogatepass"), digest_size=4).digest(), signed=True

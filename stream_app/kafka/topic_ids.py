@@ -1,6 +1,6 @@
-"""Reads the ids of topics from the brokers. A topic that was deleted and created again has another id.
+"""Asks brokers for the ids of topics: one that was deleted and made anew has the same name and another id.
 
-It uses version 10 of Kafka's Metadata request (brokers from 2.8 on). aiokafka has the versions up to 5.
+Version 10 of Kafka's Metadata request (brokers from 2.8 on), of which aiokafka knows the versions up to 5.
 """
 
 from collections.abc import Collection
@@ -20,11 +20,11 @@ from aiokafka.protocol.types import (
 )
 
 METADATA = 3
-"""The number of the request in Kafka's protocol."""
+"""Kafka's number of the request."""
 
 
 class Uuid(AbstractType[UUID]):  # type: ignore[misc]
-    """The type of a topic's id: sixteen bytes."""
+    """Sixteen bytes."""
 
     @classmethod
     def encode(cls, value: UUID) -> bytes:
@@ -103,7 +103,7 @@ class TopicIdsRequest_v10(RequestStruct):  # type: ignore[misc]
 
 
 class TopicIdsRequest(Request[TopicIdsRequest_v10]):  # type: ignore[misc]
-    """The request for the ids of the topics ``names``."""
+    """Which of ``names`` are there, and with which id."""
 
     API_KEY = METADATA
 
@@ -116,7 +116,7 @@ class TopicIdsRequest(Request[TopicIdsRequest_v10]):  # type: ignore[misc]
 
 
 def ids_of(response: TopicIdsResponse) -> dict[str, UUID]:
-    """Return the id of each topic that exists."""
+    """The topics that are there."""
     return {
         item["name"]: item["topic_id"]
         for item in response.to_object()["topics"]

@@ -1,1 +1,1 @@
-"""Schedules: when their runs are due, which rows each run exports, and how outcomes change a schedule."""
+"""Standing orders: when they are due, which rows each run stands for, and what becomes of the runs."""

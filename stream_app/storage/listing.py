@@ -18,12 +18,12 @@ ATTEMPTS_PREFIX = "jobs"
 _ATTEMPT = re.compile(r"([0-9]{1,10})(-[0-9a-f]{16})?")
 
 PAGE = 1_000
-"""Number of objects in one page of a listing, the limit of S3."""
+"""Largest number of objects that a store lists in one answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListedObject:
-    """The file of an attempt, or, if it has an ``upload_id``, an open multipart upload."""
+    """The file of an attempt; with ``upload_id``, an open multipart upload."""
 
     key: str
     job_id: UUID
@@ -35,10 +35,10 @@ class ListedObject:
 def object_key(
     job_id: object, attempt: int, file_name: str, *, suffix: str = "", prefix: str = ATTEMPTS_PREFIX
 ) -> str:
-    """Return the key of one attempt's file, which no other attempt overwrites.
+    """Return the key of one attempt's file. No attempt overwrites the file of another one.
 
-    ``suffix`` distinguishes two attempts with the same number: a database can give out a number again after
-    it was restored or has failed over.
+    ``suffix`` distinguishes two attempts with the same number: a database that was restored or has failed
+    over can use a number again.
     """
     return f"{prefix}/{job_id}/{attempt}{suffix and '-' + suffix}/{file_name}"
 
@@ -49,7 +49,7 @@ def new_key_suffix() -> str:
 
 
 def attempts_prefix(settings: Settings) -> str:
-    """Return the folder of the files of all attempts. This service has no objects outside of it."""
+    """Return the folder of all attempts' files. Objects outside of it do not belong to this service."""
     return "/".join(filter(None, (settings.s3_key_prefix, ATTEMPTS_PREFIX)))
 
 

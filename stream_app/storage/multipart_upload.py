@@ -1,7 +1,6 @@
-"""Multipart uploads. Parts are sent in parallel, and the store checks the integrity of each.
+"""A multipart upload. Its parts are sent in parallel, and the store checks each of them.
 
-It replaces the client library's upload, which sends no checksums, and which aborts while other parts are
-still being sent.
+The client library's own upload sends no checksums, and aborts while other parts are still being sent.
 """
 
 from collections.abc import Iterator
@@ -21,10 +20,10 @@ from streaming_exporter.errors import ExporterError, Rejected
 __all__ = ["MAX_PARTS", "PARALLEL", "PART_SIZE", "Headers", "MultipartUpload", "open_multipart_upload"]
 
 PARALLEL = 2
-"""Number of parts that are sent at a time: the network carries one while the store writes the other."""
+"""Parts that are sent at a time: one crosses the network while the store writes the other."""
 
 CLEAN_UP_SECONDS = 10.0
-"""Seconds for which a removal after a failure is retried. The bucket cleaner removes the rest."""
+"""How long a removal after a failure is repeated. The bucket cleaner removes the rest."""
 
 Headers = dict[str, str | list[str] | tuple[str]]
 
@@ -145,7 +144,7 @@ class MultipartUpload:
             raise MinioException(f"the upload could not be completed: {answer.data.decode(errors='replace')}")
 
     def _is_there(self) -> bool:
-        """Return whether the object exists with the right size. No other upload uses its key."""
+        """Return whether the object exists. Only this upload uses its key, so its size is enough as proof."""
         try:
             return self._client.stat_object(self._bucket, self._key).size == self._size
         except (*STORE_ERRORS, ExporterError):
@@ -176,7 +175,7 @@ def open_multipart_upload(
             yield upload
             upload.complete()
         except BaseException:
-            # Wait for all parts first: a part that arrived after the abort would never be removed.
+            # No part must be in transit: a part that arrived after the abort would stay for ever.
             pool.shutdown(wait=True, cancel_futures=False)
             upload.abort()
             raise

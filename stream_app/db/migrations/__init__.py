@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 
 def config(settings: Settings) -> Config:
-    """Return Alembic's configuration, without a file."""
+    """Alembic's configuration, without a file."""
     configuration = Config()
     configuration.set_main_option("script_location", str(HERE))
     configuration.set_main_option("path_separator", "os")
@@ -22,12 +22,15 @@ def config(settings: Settings) -> Config:
 
 
 def upgrade(settings: Settings, revision: str = "head") -> None:
-    """Upgrade the tables to ``revision``. Of several processes one migrates, and the others wait."""
+    """Upgrade to ``revision``. If several processes do so at once, one migrates and the others wait."""
     command.upgrade(config(settings), revision)
 
 
 def missing(current: str | None) -> list[str]:
-    """Return the revisions after ``current``, which the tables lack; none if the tables are newer."""
+    """Return the revisions that the tables lack after ``current``.
+
+    None if they are newer than this program.
+    """
     scripts = ScriptDirectory(str(HERE))
     try:
         return [str(script.revision) for script in scripts.iterate_revisions("head", current or "base")]

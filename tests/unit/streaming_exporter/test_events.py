@@ -58,6 +58,7 @@ requests = st.builds(
     split=st.none()
     | st.builds(Split, rows=st.integers(1, 10**15))
     | st.builds(Split, bytes=st.integers(2**20, 10**15)),
+    consistency=st.sampled_from(["snapshot", "part"]),
     scope=st.sampled_from(["own", "all"]),
     priority=st.sampled_from(["high", "normal", "low"]),
 )
@@ -208,6 +209,7 @@ def test_any_value_in_any_data_field_is_honoured_or_refused_with_its_name(field:
         ({"split": {"rows": "5"}}, "split.rows: input should be a valid integer, got '5'"),
         ({"split": {"rows": 10**16}}, "split.rows: input should be less than or equal to 1000000000000000"),
         ({"split": {"bytes": 2**20 - 1}}, "split.bytes: input should be greater than or equal to 1048576"),
+        ({"consistency": "export"}, "consistency: input should be 'snapshot' or 'part', got 'export'"),
         ({"split": 7}, "split: input should be a valid dictionary"),
         ({"filters": ["x"]}, "filters: input should be a valid dictionary, got ['x']"),
         ({"columns": []}, "columns: list should have at least 1 item"),
