@@ -113,7 +113,7 @@ class MailClient:
         except BaseException as error:
             client.close()
             if isinstance(error, SMTPException | OSError):
-                raise _classified(error, data_sent) from error
+                raise delivery_error(error, data_sent) from error
             raise
         self._idle.append(client)
 
@@ -174,7 +174,7 @@ class MailClient:
         return Attachment(name, notification.content_type or "application/octet-stream", content)
 
 
-def _classified(
+def delivery_error(
     error: SMTPException | OSError, data_sent: bool
 ) -> DeliveryFailed | DeliveryRefused | DeliveryUncertain:
     """Return the error of a delivery.

@@ -46,7 +46,7 @@ CORE: Mapping[str, Sequence[str]] = {
     "stream_app/jobs/states.py": [f"{UNIT}/jobs"],
     "stream_app/schedules/calendar.py": [f"{UNIT}/schedules"],
     "stream_app/exports/local_time.py": [f"{UNIT}/schedules"],
-    "stream_app/exports/relative_dates.py": [f"{UNIT}/schedules"],
+    "stream_app/exports/relative_dates.py": [f"{UNIT}/exports/test_relative_dates.py"],
     "stream_app/exports/columns.py": [f"{UNIT}/exports/test_filters.py"],
     "stream_app/exports/filters.py": [f"{UNIT}/exports/test_filters.py"],
     "stream_app/addresses.py": [f"{UNIT}/test_addresses.py"],

@@ -27,6 +27,8 @@ COLUMNS = {
         Column("status", "device_status", "device_status", Kind.ENUM, labels=("active", "revoked")),
         Column("tags", "text[]", "text", Kind.ARRAY),
         Column("address", "inet", "inet", Kind.OTHER),
+        Column("shift", "tsrange", "tsrange", Kind.OTHER),
+        Column("days", "datemultirange", "datemultirange", Kind.OTHER),
     )
 }
 
@@ -100,6 +102,14 @@ def test_a_filter_is_this_condition(filters: dict[str, Any], expected: str) -> N
             "filters.tags: a column of type text[] has no operator 'eq'; allowed: is_null",
         ),
         ({"kind": 5}, "filters.kind: expected a text, got 5"),
+        (
+            {"shift": "[2026-01-01 08:00:00+02,)"},
+            "filters.shift: expected a tsrange without offsets, because its times have no zone",
+        ),
+        (
+            {"days": "{[2026-01-01 10:00,)}"},
+            "filters.days: expected a datemultirange of dates, without",
+        ),
     ],
 )
 def test_the_error_of_a_bad_filter_names_place_and_allowed_values(

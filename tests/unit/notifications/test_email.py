@@ -1,15 +1,21 @@
 """What mails say, and how they are written: read back with the standard library's parser, strictly."""
 
+from collections.abc import Callable
 from email import policy
 from email.message import EmailMessage
 from email.parser import BytesParser
 from html.parser import HTMLParser
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from aiosmtplib import SMTPDataError, SMTPException, SMTPRecipientRefused, SMTPServerDisconnected
 
-from stream_app.notifications.email import Attachment, build_mail
+from stream_app.notifications.channel import DeliveryFailed, DeliveryRefused, DeliveryUncertain
+from stream_app.notifications.delivery_links import DeliveryLinks
+from stream_app.notifications.email import Attachment, MailClient, build_mail, delivery_error
 from stream_app.notifications.templates import Notification, human_size, one_line, render_mail
+from stream_app.settings import Settings
+from stream_app.storage.object_store import ObjectStore
 from tests.unit.notifications.notifications import failure, notification
 
 LINK = "https://exports.example.com/exports/links/" + "A" * 66
@@ -233,6 +239,63 @@ def test_an_attachment_is_the_file() -> None:
     assert attachment.get_content_type() == "application/vnd.ms-excel"
     assert attachment.get_content() == content
     assert "The file is attached." in bodies(mail)[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "attached"),
+    [
+        ({}, True),
+        ({"file_size": 500_000}, True),
+        ({"file_size": 500_001}, False),
+        ({"file_size": None}, False),
+        ({"file_path": None}, False),
+        ({"event": "failed"}, False),
+    ],
+)
+async def test_a_finished_file_up_to_the_limit_is_attached(changes: dict[str, Any], attached: bool) -> None:
+    class Storage:
+        def read(self, key: str) -> bytes:
+            return key.encode()
+
+        async def call(self, work: Callable[[str], bytes], key: str) -> bytes:
+            return work(key)
+
+    settings = Settings(_env_file=None, mail_from="exports@example.com", mail_attach_max_bytes=500_000)
+    client = MailClient(settings, DeliveryLinks(settings), cast(ObjectStore, Storage()))
+    mail = await client.mail(notification(**changes))
+    assert [item.get_content() for item in mail.iter_attachments()] == (
+        [notification().file_path] if attached else []
+    )
+
+
+@pytest.mark.parametrize("code", [421, 450, 452, 550, 551, 552, 553, 554, 556])
+@pytest.mark.parametrize("message", ["5.1.1 no such user", "5.7.1 blocked by policy"])
+def test_a_reply_about_the_address_stops_all_mails_to_it(code: int, message: str) -> None:
+    refused = delivery_error(SMTPRecipientRefused(code, message, "ops@example.com"), data_sent=False)
+    if code < 500:
+        assert type(refused) is DeliveryFailed
+    else:
+        assert isinstance(refused, DeliveryRefused)
+        assert refused.bad_address == (code in {550, 551, 553, 556} and "policy" not in message)
+
+
+@pytest.mark.parametrize(
+    ("error", "data_sent", "expected"),
+    [
+        (SMTPDataError(451, "try again"), True, DeliveryFailed),
+        (SMTPDataError(554, "5.1.1 it looks like spam"), True, DeliveryRefused),
+        (SMTPServerDisconnected("gone"), True, DeliveryUncertain),
+        (SMTPServerDisconnected("gone"), False, DeliveryFailed),
+        (ConnectionResetError(), True, DeliveryUncertain),
+        (ConnectionRefusedError(), False, DeliveryFailed),
+    ],
+)
+def test_an_error_in_doubt_is_not_a_no(
+    error: SMTPException | OSError, data_sent: bool, expected: type[Exception]
+) -> None:
+    found = delivery_error(error, data_sent)
+    assert type(found) is expected
+    assert not (isinstance(found, DeliveryRefused) and found.bad_address)
 
 
 @pytest.mark.parametrize(
