@@ -1,1 +1,1 @@
-"""Serves status over HTTP, takes requests, hands out downloads."""
+"""The HTTP API: it takes requests, serves the status of jobs, and redirects to their files."""

@@ -32,7 +32,9 @@ def api(
     with exit_on_error():
         settings = load_settings()
         refuse_unsafe(settings, host)
-        load_datasets(settings.datasets_file)  # here an error is one line, later it would be a traceback
+        load_datasets(
+            settings.datasets_file
+        )  # loaded here, because an error is printed as one line here and as a traceback later
     logs.configure(settings)
     warn_of_unknown_settings()
     allow_many_connections(settings.api_connection_limit)
@@ -55,7 +57,7 @@ def api(
 
 
 def refuse_unsafe(settings: "Settings", host: str) -> None:
-    """Exit if everybody who can reach ``host`` could sign their own tokens or links in mails."""
+    """Exit if everyone who can reach ``host`` could sign tokens or the links of mails."""
     from stream_app.exposure import UnsafeSettings, refuse_open_key_set, refuse_weak_secrets
 
     try:

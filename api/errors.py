@@ -102,7 +102,7 @@ def not_found() -> Problem:
 
 @dataclass(frozen=True, slots=True)
 class _Mapping:
-    """What an error of the service becomes over HTTP. ``detail``: ``None`` for the error's own text."""
+    """Maps an error of the service to a problem. If ``detail`` is ``None``, the error's text is used."""
 
     error: type[ExporterError]
     status: int

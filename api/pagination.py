@@ -41,7 +41,7 @@ def encode(key: PageKey) -> str:
 
 
 def decode(cursor: str) -> PageKey:
-    """Return the key that :func:`encode` was given, its time in UTC.
+    """Return the key of a cursor, with its time in UTC.
 
     Raises:
         Rejected: :func:`encode` did not make this cursor.

@@ -1,4 +1,4 @@
-"""``python -m dev``: run the service, or show it, on this machine."""
+"""``python -m dev``: runs the service, or a demonstration, on this machine."""
 
 import signal
 import sys
@@ -27,7 +27,7 @@ def up(
         Path | None, typer.Option(help="Folder for data, logs and stack.json", show_default=".local")
     ] = None,
 ) -> None:
-    """Start everything and stay until Ctrl-C; `exporter` of the same virtual environment uses it."""
+    """Start everything and run until Ctrl-C; `exporter` of the same virtual environment uses it."""
     from dev.up import up
     from stream_app.setting_sources import VENV_SETTINGS_FILE
 
@@ -54,7 +54,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Exit with 1 after a failure, with 2 where the caller can correct it."""
+    """Run a command. Exit with 1 after a failure, and with 2 if the caller can correct the error."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
     try:

@@ -1,4 +1,4 @@
-"""The user's cache folder, for files that are made once per machine; errors of the stack."""
+"""The user's cache folder, for files that are made once per machine, and the errors of the stack."""
 
 import fcntl
 import os
@@ -24,8 +24,8 @@ def locked(path: Path) -> Iterator[None]:
 
 
 class ServiceError(Exception):
-    """A service failed. The message has its name, the reason and, where there is one, the end of its log."""
+    """A service failed. The message has its name, the reason and, if there is a log, the end of the log."""
 
 
 class UsageError(Exception):
-    """The caller can correct it: a port is taken, a program is missing. The message states how."""
+    """An error that the caller can correct, such as a port that is taken. The message states how."""

@@ -69,7 +69,7 @@ async def _publish(settings: Settings, bars: Progress) -> list[DemoJob]:
     orders = []
     async with Publisher(settings, source="/demo") as publisher:
         for name in FORMATS:
-            # PDF files are for people, so this one has own rows only; other formats export every row.
+            # Nobody reads a huge PDF, so it has the user's own rows only. Other formats export all rows.
             scope = "own" if name == "pdf" else "all"
             request = ExportRequest.parse(
                 {"user_id": USER, "export_type": "ledger", "format": name, "scope": scope}
@@ -106,7 +106,7 @@ def _collect(client: Client, orders: list[DemoJob], output: Path) -> None:
         shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
         rows, seconds = order.record["row_count"], _seconds(order.record)
         table.add_row(order.format, f"{rows:,}", size(path.stat().st_size), f"{seconds:.2f} s", str(shown))
-    console.print("\nDownloaded, and each sha256 is what the service recorded:\n")
+    console.print("\nDownloaded. Each sha256 is the one that the service recorded:\n")
     console.print(table)
     console.print()
     if failed:

@@ -1,4 +1,4 @@
-"""The folder of one run. It is locked while it is used, and emptied by the next run after a crash."""
+"""The folder of one run. It is locked while it is used. After a crash the next run empties it."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ DAY = 24 * 3600
 
 
 class RunFolder:
-    """Data and logs of one stack. The lock is on the folder itself, so the kernel releases it when we die."""
+    """The data and logs of one stack. The kernel releases the lock of the folder when the process dies."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -42,7 +42,7 @@ class RunFolder:
         if self._lock is None:
             return
         empty(self.path, keep=("logs",) if keep_logs else ())
-        with suppress(OSError):  # not empty where logs were kept
+        with suppress(OSError):  # it is not empty if logs were kept
             self.path.rmdir()
         os.close(self._lock)
         self._lock = None

@@ -1,7 +1,7 @@
-"""Apache Kafka, prepared for quick starts once per user: its jars, a formatted folder, a recorded start.
+"""Installs Apache Kafka once per user, prepared for quick starts: jars, a formatted folder, a recorded start.
 
-Everything is made under a lock and moved to its place by a rename, so two copies of the project can start
-at the same time. An existing installation is used without another look at Maven.
+It works under a lock and moves the result to its place by a rename, so two copies of the project can start at
+the same time. An existing installation is used without access to Maven.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from dev.process import Child, free_ports, is_open
 CLUSTER_ID = "bG9jYWwtc3RhY2stMDAwMQ"
 _JVM = [
     "-Xmx512m",
-    "-XX:TieredStopAtLevel=1",  # a broker that lives for minutes gains nothing from the slow compiler
+    "-XX:TieredStopAtLevel=1",  # a broker that runs for minutes gains nothing from the optimizing compiler
     "-XX:+UseSerialGC",
     "-Djava.awt.headless=true",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
@@ -40,7 +40,7 @@ class KafkaInstall:
     """The files that depend on the version of Java."""
 
     def command(self, main_class: str, *arguments: str | Path, jvm: tuple[str, ...] = ()) -> list[str]:
-        """The command line that runs ``main_class``."""
+        """Return the command line that runs ``main_class``."""
         # No wildcard: a recorded start is valid only for the same list in the same order.
         classpath = ":".join(str(jar) for jar in sorted(self.jars.glob("*.jar")))
         recorded = [f"-XX:AOTCache={self.recording}"] if self.recording.exists() and not jvm else []
@@ -91,7 +91,7 @@ def kafka_install(report: Report) -> KafkaInstall:
 
 @contextmanager
 def _made_once(target: Path) -> Iterator[Path]:
-    """Yield a folder beside ``target``; it becomes ``target`` unless the block fails."""
+    """Yield a new folder. At the end of the block it is renamed to ``target``, unless the block fails."""
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         yield folder
@@ -128,7 +128,7 @@ def _record_a_start(install: KafkaInstall) -> None:
             time.sleep(0.5)  # the broker opens its port shortly before its start is complete
         finally:
             broker.stop(timeout=90)  # a second process writes the recording when the broker ends
-        if unfinished.exists():  # some systems write none; then starts are only slower
+        if unfinished.exists():  # some systems write no recording; then starts are slower
             unfinished.rename(install.recording)
 
 

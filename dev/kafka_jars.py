@@ -1,4 +1,4 @@
-"""What Kafka runs with: a Java runtime, and its jars from Maven, locked by version and sha256."""
+"""Finds a Java runtime, and downloads Kafka's jars from Maven, locked by version and sha256."""
 
 import hashlib
 import os
@@ -35,7 +35,7 @@ class Java:
 
     @property
     def trains(self) -> bool:
-        """Whether it can record a start and use it later (ahead-of-time cache, JEP 514)."""
+        """Whether the runtime can record a start for later starts (ahead-of-time cache, JEP 514)."""
         return self.version[0] >= 25
 
 
@@ -82,7 +82,7 @@ def fetch(folder: Path) -> None:
     Raises:
         ServiceError: a jar cannot be downloaded, or its sha256 is not the locked one.
     """
-    # A repository of its own: an incomplete download must not stay in the user's repository.
+    # A separate repository, so that no incomplete download stays in the user's repository.
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, ThreadPoolExecutor(8) as pool:
         context = _maven(Path(scratch))
         jars = locked_jars()
@@ -116,7 +116,7 @@ def _remove_remains(context: "MavenContext", group: str, artifact: str, version:
 def _maven(repository: Path) -> "MavenContext":
     from jgo.maven import MavenContext  # importing it takes half a second
 
-    # Behind a company's proxy the certificates that come with requests are not enough.
+    # The certificates of the package requests are not enough behind the proxy of a company.
     bundles = [ssl.get_default_verify_paths().cafile, "/etc/ssl/certs/ca-certificates.crt"]
     found = next((bundle for bundle in bundles if bundle and Path(bundle).exists()), None)
     if found and not os.environ.get("CURL_CA_BUNDLE"):

@@ -2,8 +2,8 @@
 
 ``launch.py PARENT_PID DEATH_SIGNAL USER PROGRAM [ARGUMENT…]``
 
-It is a program of its own and no ``preexec_fn``, which would run Python between fork and exec in a process
-with threads. USER is ``-`` or the account to change to. The death signal is set after that change, because
+It is a separate program, because a ``preexec_fn`` would run Python between fork and exec in a process with
+threads. USER is ``-`` or the account to change to. The death signal is set after that change, because
 the kernel clears it when credentials change.
 """
 

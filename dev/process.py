@@ -15,8 +15,8 @@ from pathlib import Path
 
 from dev.cache import ServiceError
 
-# Kernels take the local ports of outgoing connections from above this range, so a server that is stopped and
-# started again finds its port free.
+# Kernels choose the local ports of outgoing connections above this range. So the port of a server is still
+# free when the server is started again.
 _FIRST, _LAST = 20_000, 32_000
 _random = random.SystemRandom()
 
@@ -24,7 +24,7 @@ _random = random.SystemRandom()
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
     """Return whether a server can listen on ``port`` now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: ignore TIME_WAIT
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, to ignore TIME_WAIT
         try:
             listener.bind((host, port))
             listener.listen(1)
@@ -34,7 +34,7 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ``count`` different free ports. Another program can take one first: retry."""
+    """Return ``count`` different free ports. Another program can take one before it is used: then retry."""
     found: set[int] = set()
     while len(found) < count:
         port = _random.randrange(_FIRST, _LAST)

@@ -1,4 +1,4 @@
-"""Output for people while parts start: one line for each step, with its duration."""
+"""Output while parts start: one line for each step, with its duration."""
 
 import threading
 import time
@@ -65,5 +65,5 @@ class Step:
         self.result = ""
 
     def note(self, text: str) -> None:
-        """Print why the step takes longer this time."""
+        """Print the reason why the step takes longer than usual."""
         self._progress.say(f"  [bold]{self._name:<10}[/] {escape(text)} …")

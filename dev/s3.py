@@ -71,7 +71,7 @@ class S3Service(Service):
         )
 
     def stop(self, timeout: float = 15) -> None:
-        # It is killed: SeaweedFS would wait 15 s for its own connections. Acknowledged data is in files.
+        # SIGKILL, because SeaweedFS would wait 15 s for its own connections. Acknowledged data is in files.
         super().stop(timeout)
         for port in self._ports:
             for path in _TMP.glob(f"seaweedfs-*-{port}.sock"):

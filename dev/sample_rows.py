@@ -20,7 +20,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _START_US = (START - _EPOCH) // _MICROSECOND
 _SPAN_US = SPAN // _MICROSECOND
 
-# Text that a faulty export damages: quotes, separators, line ends, formulas, many scripts, leading zeros.
+# Texts that a faulty export would damage: quotes, separators, line ends, formulas, scripts, leading zeros.
 LABELS = (
     "Sunset over the harbour",
     'The "old" mill, north side',
@@ -168,7 +168,7 @@ def _date(day: int) -> str:
 
 
 def _uuid(digits: str) -> str:
-    """A version 4 UUID of hexadecimal digits."""
+    """Return a version 4 UUID made of hexadecimal digits."""
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:32]}"
 
 

@@ -18,7 +18,7 @@ class Service(ManagedProcess):
 
     start_timeout: ClassVar[float] = 90
     attempts: ClassVar[int] = 3
-    """How often a start is tried, each time with new ports, when another program has taken one."""
+    """Limit of the tries of a start. Each try has new ports, in case another program has taken one."""
 
     def __init__(self, run_dir: Path) -> None:
         self.data_dir = run_dir / self.name
@@ -71,14 +71,14 @@ class Service(ManagedProcess):
 
     def _spawn_and_wait(self) -> None:
         if self._abandoned:
-            raise ServiceError(f"{self.name} was given up")
+            raise ServiceError(f"{self.name} was abandoned")
         self.wait_ready(self.spawn(), self.start_timeout)
 
     def _lost_a_port(self) -> bool:
         return "address already in use" in self.child.tail(60).lower()
 
     def abandon(self) -> None:
-        """End a start that another thread waits for; the service cannot be started again."""
+        """End a start for which another thread waits. The service cannot be started again."""
         self._abandoned = True
         if self._child is not None:
             self._child.kill()

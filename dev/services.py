@@ -1,4 +1,4 @@
-"""Kafka, PostgreSQL, S3 and SMTP: starts those for which the environment sets no address."""
+"""Starts Kafka, PostgreSQL, S3 and SMTP, except those whose address the environment sets."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ REPLACED_BY = {
     "s3": {"EXPORTER_S3_ENDPOINT"},
     "smtp": {"EXPORTER_SMTP_HOST"},
 }
-"""A service is started unless the environment sets every one of these."""
+"""The variables that replace a service. It is started unless the environment sets all of them."""
 
 
 class Services:
@@ -42,17 +42,17 @@ class Services:
         """Return the service of this kind.
 
         Raises:
-            UsageError: the environment sets the address of another.
+            UsageError: the environment sets the address of another server.
         """
         service = self.running.get(kind.name)
         if not isinstance(service, kind):
             raise UsageError(
-                f"{kind.name} is not run by this stack: the environment sets the address of another"
+                f"{kind.name} is not run by this stack: the environment sets the address of another server"
             )
         return service
 
     def settings(self) -> dict[str, str]:
-        """Return the EXPORTER_* variables of all services; those of the environment count for more."""
+        """Return the EXPORTER_* variables of all services. Variables of the environment take precedence."""
         return {**self.found, **self.given}
 
     def start(self, with_postgres: Sequence[Callable[[], None]] = ()) -> None:

@@ -9,11 +9,11 @@ from dev.cache import ServiceError
 from dev.stack import Stack
 
 MAX_DEATHS, WITHIN = 5, 60.0
-"""After so many deaths within so many seconds a process is not restarted."""
+"""A process that has died this often within this number of seconds is not restarted."""
 
 
 class Supervision:
-    """Watches the processes of a stack. The death of a service is an error, since its data can be lost.
+    """Watches the processes of a stack. The death of a service is an error, because its data can be lost.
 
     Args:
         say: receives one line for each process that is restarted.

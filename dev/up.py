@@ -86,7 +86,7 @@ def environment_file(settings: dict[str, str]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write the file in one step, since another program can be reading it."""
+    """Write the file in one step, because another program can be reading it."""
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
     new.touch(mode=0o600)
@@ -113,7 +113,7 @@ def _short(path: Path) -> str:
 
 
 def _watch(stack: Stack, changed: Callable[[], None] = lambda: None) -> None:
-    """Restart processes that die, and call ``changed`` then, because they have new process ids."""
+    """Restart processes that die. Then call ``changed``, because their process ids are new."""
     supervision = Supervision(stack, lambda line: console.print(escape(line), style="yellow"))
     while True:
         if supervision.look():

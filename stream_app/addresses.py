@@ -13,7 +13,7 @@ from streaming_exporter.errors import Rejected
 
 MAX_RECIPIENTS = 50
 MAX_URL = 2_000
-"""Bytes."""
+"""Limit of the bytes of a URL."""
 
 Network = IPv4Network | IPv6Network
 
@@ -31,22 +31,24 @@ SPECIAL_NETWORKS: tuple[Network, ...] = tuple(
             "192.52.193.0/24",  # AMT
             "192.88.99.0/24",  # 6to4 relays
             "192.175.48.0/24",  # AS112
-            "168.63.129.16/32",  # Azure's host, as its virtual machines see it
+            "168.63.129.16/32",  # Azure: the host of a virtual machine
             "2001::/23",  # IETF protocol assignments
             "2620:4f:8000::/48",  # AS112
             "3fff::/20",  # documentation
         ),
     )
 )
-"""Special-purpose networks (https://www.iana.org/assignments/iana-ipv4-special-registry) and hosts of clouds
-that no receiver of webhooks uses, although routers can forward packets to them."""
+"""Special-purpose networks (https://www.iana.org/assignments/iana-ipv4-special-registry) and hosts of clouds.
+
+Routers can forward packets to them, but no receiver of webhooks uses them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class AddressRules:
-    """The mail addresses and webhooks that a request or a schedule can name.
+    """The mail addresses and webhooks that requests and schedules can name.
 
-    ``domains`` are the domains, in lower case, that mails can go to; none means all.
+    ``domains`` are the domains, in lower case, to which mails can be sent; none means all.
     """
 
     domains: frozenset[str] = frozenset()
@@ -72,7 +74,7 @@ class AddressRules:
         )
 
     def recipients(self, addresses: Sequence[str], *, field: str = "recipients") -> list[str]:
-        """Return the addresses in ASCII form, without repetitions in another case.
+        """Return the addresses in ASCII form. Of addresses that differ only in case, the first is kept.
 
         Raises:
             Rejected: an address is invalid or its domain is not allowed, or there are too many.

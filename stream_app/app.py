@@ -1,4 +1,4 @@
-"""The composition root of the worker: all its parts are built and connected here."""
+"""The composition root of the worker: it builds and connects all parts."""
 
 import asyncio
 import os
@@ -65,7 +65,7 @@ from streaming_exporter.oauth import OAuthTokenProvider
 log = structlog.get_logger(__name__)
 
 SHUTDOWN_SECONDS = 5
-"""Seconds that a worker has to close its connections, once its exports have ended."""
+"""Seconds that a worker has to close its connections after its exports have ended."""
 
 
 METADATA_SECONDS = 5
@@ -90,7 +90,7 @@ def job_store(settings: Settings, engine: AsyncEngine) -> JobQueue:
 def create_sender(
     settings: Settings, engine: AsyncEngine, storage: ObjectStore, worker: str, *, poll: float = POLL_SECONDS
 ) -> Sender:
-    """Who sends mails and webhooks, over the channels that are set up."""
+    """Return the sender of mails and webhooks, with a client for each channel that is set up."""
     links = DeliveryLinks(settings)
     clients: dict[Channel, DeliveryClient] = {}
     if settings.smtp_host is not None:
@@ -190,7 +190,7 @@ def create_app(settings: Settings) -> App:
         await handle_in_batches(cast(faust.Stream[bytes], stream), tick, emit, check_writes)
 
     async def work() -> None:
-        """Claim jobs once the bucket exists. Requests are admitted meanwhile."""
+        """Claim jobs as soon as the bucket exists. Until then requests are only admitted."""
         await retry_until_possible(storage.call, storage.ensure_bucket)
         await replay.wait()
         await dispatcher.work()
@@ -222,7 +222,7 @@ def create_app(settings: Settings) -> App:
         async def _require_endless(self, task: Coroutine[Any, Any, None]) -> None:
             """Run a task that must not end.
 
-            If it does, the worker ends: it would run on without that part.
+            If it ends, the worker ends too: otherwise it would continue without that task.
             """
             try:
                 await task

@@ -1,10 +1,10 @@
-"""The URL of a database as libpq reads it, for a driver that reads less. Pure.
+"""Parses the URL of a database with all parameters of libpq, for asyncpg, which knows fewer of them. Pure.
 
-asyncpg sends a parameter that it does not know to the server as a setting. Where it is one of libpq's, the
-server refuses it, at each connection, which looks as if the database were away. So every parameter of libpq
-(https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS) works here, or is refused
-by its name before anything starts. Settings of the server, such as ``search_path``, are passed on to it.
-Those that the service sets for itself, in its connections or transactions, have no effect.
+asyncpg sends a parameter that it does not know to the server as a setting. The server refuses the parameters
+of libpq at each connection, which looks as if the database were unavailable. So every parameter of libpq
+(https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS) either works here, or is
+refused by its name before anything starts. Settings of the server, such as ``search_path``, are passed on to
+the server. Settings that the service itself sets in its connections or transactions have no effect.
 """
 
 import re
@@ -40,10 +40,10 @@ BY_DRIVER = frozenset(
         "user",
     }
 )
-"""Parameters that asyncpg reads as libpq does; ``options`` goes to the server as it is."""
+"""Parameters that asyncpg reads as libpq does. ``options`` is sent to the server unchanged."""
 
 ANY = frozenset({"application_name", "fallback_application_name"})
-"""Parameters that are taken and have no effect: each transaction says itself what it is for."""
+"""Parameters that are accepted and have no effect, because the service sets these values itself."""
 
 ONLY: dict[str, tuple[str, ...]] = {
     "channel_binding": ("prefer", "disable"),
@@ -60,7 +60,7 @@ ONLY: dict[str, tuple[str, ...]] = {
     "sslcompression": ("0",),
     "sslsni": ("1",),
 }
-"""Parameters that are taken where they ask for what the driver does anyway."""
+"""Parameters that are accepted only with these values, which request what the driver does anyway."""
 
 NOT_HERE = frozenset(
     {
@@ -83,37 +83,37 @@ NOT_HERE = frozenset(
         "tcp_user_timeout",
     }
 )
-"""Parameters of libpq that neither the driver nor this service knows."""
+"""Parameters of libpq that neither the driver nor this service supports."""
 
 LIKE_PARAMETERS = frozenset(
     {"tcp_keepalives_count", "tcp_keepalives_idle", "tcp_keepalives_interval", "wal_compression"}
 )
-"""Settings of the server whose names resemble parameters of libpq, and are no misspelling of one."""
+"""Settings of the server whose names only resemble parameters of libpq: they are not misspelt."""
 NEAR = 0.8
-"""How similar a name is to a parameter that was probably meant, as :mod:`difflib` measures it."""
+"""Similarity (:mod:`difflib`) from which a name counts as a misspelt parameter."""
 
 _SETTING = re.compile(r"(?!_pq_)[a-z_][a-z0-9_$]*(\.[a-z_][a-z0-9_$]*)*", re.IGNORECASE | re.ASCII)
-"""The shape of a setting's name; those of extensions have dots."""
+"""The form of a setting's name. Names of extensions' settings have dots."""
 
 SESSIONS = ("any", "primary", "standby", "prefer-standby", "read-write", "read-only")
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseUrl:
-    """The URL as asyncpg takes it."""
+    """A URL for asyncpg, and settings of the server."""
 
     dsn: str
 
     @classmethod
     def parse(cls, url: str, *, reads_only: bool = False) -> "DatabaseUrl":
-        """The URL with what asyncpg knows, and with settings of the server.
+        """Parse a URL into parameters that asyncpg knows, and settings of the server.
 
-        ``reads_only``: all transactions are read only in any case. Then a session that is read only by
-        default, as a role for exports is, serves ``target_session_attrs=read-write`` too, which asks for the
-        primary.
+        ``reads_only`` means that all transactions are read only in any case. Then a session that is read only
+        by default, such as that of a role for exports, is accepted for ``target_session_attrs=read-write``,
+        which requests the primary.
 
         Raises:
-            ValueError: a parameter that cannot work here; the text names it.
+            ValueError: a parameter cannot work here. The text names it.
         """
         base, mark, query = url.partition("?")
         if not mark:
@@ -139,10 +139,10 @@ class DatabaseUrl:
 
 
 def _check_setting(name: str) -> None:
-    """Check what is to be sent to the server as the name of a setting.
+    """Check the name of a setting that is to be sent to the server.
 
     Raises:
-        ValueError: it is a parameter of libpq, or probably one that was misspelt, or no name of a setting.
+        ValueError: the name is a parameter of libpq, probably a misspelt one, or not the name of a setting.
     """
     allowed = {*BY_DRIVER, *ONLY, *ANY}
     near = []

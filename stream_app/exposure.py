@@ -1,6 +1,6 @@
-"""Who can reach the service, and which settings are refused there.
+"""Refuses settings that are unsafe where other machines can reach the service. Pure.
 
-What these functions refuse ends a start; ``exporter doctor`` says the same before it. Pure.
+A process does not start with these settings. ``exporter doctor`` reports them too.
 """
 
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from stream_app.settings import DEVELOPMENT_SECRET, Settings
 from streaming_exporter.errors import ExporterError
 
 ANY = "*"
-"""An audience or issuer that is every one: for who insists."""
+"""Value of an audience or issuer that accepts all of them."""
 
 SHORTEST_SECRET = 32
-"""Characters of a secret that signs: what HS256 needs (RFC 7518, section 3.2)."""
+"""Fewest characters of a signing secret, which HS256 needs (RFC 7518, section 3.2)."""
 FEWEST_CHARACTERS = 8
-"""Different characters that such a secret has at least."""
+"""Fewest different characters of such a secret."""
 
 KNOWN_SECRETS = frozenset(
     {
@@ -29,7 +29,7 @@ KNOWN_SECRETS = frozenset(
         "exporter-secret",
     }
 )
-"""Values that stand in documents or examples: everybody knows them."""
+"""Secrets that are public, because documents or examples contain them."""
 
 
 class UnsafeSettings(ExporterError):
@@ -39,7 +39,7 @@ class UnsafeSettings(ExporterError):
 
 
 def is_public(settings: Settings, host: str | None = None) -> bool:
-    """Whether others than this machine reach the API: by the address it listens on, or by PUBLIC_URL."""
+    """Return whether other machines can reach the API, by its listening address or by PUBLIC_URL."""
     return not is_local_url(settings.public_url) or (host is not None and not is_loopback(host))
 
 
@@ -63,12 +63,12 @@ def weakness(secret: SecretStr | str, *, public: bool, shortest: int = SHORTEST_
 
 
 def is_known(secret: SecretStr | str) -> bool:
-    """Whether a document or an example has this value."""
+    """Return whether a document or an example contains this secret."""
     return (secret.get_secret_value() if isinstance(secret, SecretStr) else secret) in KNOWN_SECRETS
 
 
 def weak_signing_secrets(settings: Settings, *, public: bool) -> Iterator[tuple[str, str]]:
-    """Each variable whose secret signs tokens or links and should not, and why."""
+    """Return each variable with an unsafe signing secret, and the reason."""
     if settings.jwt_jwks_url is None and (why := weakness(settings.jwt_secret, public=public)):
         yield "EXPORTER_JWT_SECRET", why
     if settings.link_secret is not None:
@@ -79,7 +79,7 @@ def weak_signing_secrets(settings: Settings, *, public: bool) -> Iterator[tuple[
 
 
 def key_set_faults(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Each variable of the key set that lets in whom it should not, and why."""
+    """Return each variable with which the key set accepts tokens of others, and the reason."""
     if settings.jwt_jwks_url is None:
         return
     address = urlsplit(settings.jwt_jwks_url)
@@ -100,20 +100,20 @@ def key_set_faults(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def refuse_open_key_set(settings: Settings) -> None:
-    """Check what :func:`key_set_faults` does.
+    """Raise the first result of :func:`key_set_faults`.
 
     Raises:
-        UnsafeSettings: with the first fault.
+        UnsafeSettings: the key set accepts tokens of others.
     """
     for variable, why in key_set_faults(settings):
         raise UnsafeSettings(f"{variable} {why}")
 
 
 def refuse_weak_secrets(settings: Settings, host: str | None = None) -> None:
-    """Check every secret that signs, for an API that listens on ``host``.
+    """Check every signing secret of an API that listens on ``host``.
 
     Raises:
-        UnsafeSettings: with the first that is weak.
+        UnsafeSettings: a secret is weak. The text names the first one.
     """
     for variable, why in weak_signing_secrets(settings, public=is_public(settings, host)):
         raise UnsafeSettings(

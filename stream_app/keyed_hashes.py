@@ -1,4 +1,4 @@
-"""Derives keys from a secret, each for one purpose: a leaked key is useless for other purposes."""
+"""Derives keys from a secret, each for one purpose, so that a leaked key has no other use."""
 
 import hashlib
 import hmac
@@ -26,7 +26,7 @@ class AddressHash:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """Make one with a key from the secret for links or, if that is not set, the secret for tokens."""
+        """Make a hash with a key from the secret for links or, if that is not set, the secret for tokens."""
         secret = settings.link_secret or settings.jwt_secret
         return cls(derive_key(secret.get_secret_value(), "addresses in logs"))
 

@@ -21,7 +21,7 @@ async def repeat(
 ) -> None:
     """Call ``step`` again and again, with a pause before each call, until the task is cancelled.
 
-    A step that fails is logged and called again after the pause: as ``NAME.failed`` where a part is away, as
+    A step that fails is called again after the pause. The log event is ``NAME.failed`` if a part is away, and
     ``NAME.crashed`` after any other error.
 
     Args:
@@ -29,8 +29,8 @@ async def repeat(
         step: the function to call.
         interval: the pause between two calls, in seconds, or a function that returns it.
         first: the pause before the first call, in seconds. The default is ``interval``.
-        jitter: the part of a pause by which it is shortened or lengthened at random (0 to 1), so that several
-            processes do not call at the same time.
+        jitter: the share of a pause (0 to 1) by which it is changed at random, so that several processes do
+            not call at the same time.
     """
     pause = first
     while True:

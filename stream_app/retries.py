@@ -14,14 +14,14 @@ retry_until_possible = stamina.AsyncRetryingCaller(
 
 
 JITTER = random.Random()  # noqa: S311
-"""The generator of all jitter: loops and threads in the background leave the global one as it is."""
+"""The random generator of all jitter. Background loops use it and not the global one, which tests seed."""
 
 
 def retry_delay(tries: int, *, first: timedelta, longest: timedelta) -> timedelta:
     """Return the delay before the next try: exponential, with jitter.
 
-    The jitter (between half of the delay and all of it) keeps many jobs that failed at one time from being
-    tried again at one time.
+    The delay is chosen at random between half of its value and the full value, so that jobs that failed
+    together are not retried together.
 
     Args:
         tries: how many tries failed before the last one: 0 after the first failure.

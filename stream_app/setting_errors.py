@@ -73,7 +73,7 @@ def _line(problem: ErrorDetails) -> str:
 
 
 def _read(value: Any, field: FieldInfo) -> str:
-    """Return a text with the value that was read, without the secret parts of it."""
+    """Return a text with the value that was read, without its secret parts."""
     if isinstance(value, FileSecret):
         return f"the content of {str(value.path)!r} (not shown) was read; "
     if not is_secret(field):

@@ -1,7 +1,7 @@
-"""Where settings come from: the environment, files that hold one secret each, and a settings file.
+"""The sources of settings: the environment, files with one secret each, and a settings file.
 
 There is at most one settings file: the one that ``EXPORTER_SETTINGS_FILE`` names, or else
-:data:`VENV_SETTINGS_FILE`. No file of the folder in which a command is called is read.
+:data:`VENV_SETTINGS_FILE`. Files in the current folder are not read.
 """
 
 import difflib
@@ -26,13 +26,13 @@ SETTINGS_FILE = f"{PREFIX}SETTINGS_FILE"
 VENV_SETTINGS_FILE = Path(sys.prefix, "streaming-exporter.env")
 """The settings file of a virtual environment, in its own folder.
 
-Every program that runs from the environment reads it where ``EXPORTER_SETTINGS_FILE`` names no other file.
-Outside of a virtual environment it has no effect.
+Every program of the virtual environment reads it, unless ``EXPORTER_SETTINGS_FILE`` names another file.
+Outside of a virtual environment there is no such file.
 """
 
 
 class SettingSource(StrEnum):
-    """A place where a setting can be set; the value is its name in texts."""
+    """A place where a setting can be set. The value is its name in texts."""
 
     ENVIRONMENT = "environment"
     FILE = "settings file"
@@ -40,7 +40,7 @@ class SettingSource(StrEnum):
 
 _OF_OTHERS = re.compile(
     r"EXPORTER_(TEST_|LOCAL_)"
-    # What Kubernetes sets in every container for a service whose name begins with "exporter-".
+    # Kubernetes sets these in every container for a service whose name begins with "exporter-".
     r"|\w+_SERVICE_(HOST|PORT(_\w+)?)\Z|\w+_PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?\Z"
 )
 
@@ -55,7 +55,7 @@ def settings_file() -> Path | None:
 
 
 def file_variables() -> dict[str, str]:
-    """What the settings file sets.
+    """Return the variables of the settings file.
 
     Raises:
         ValueError: it cannot be read.
@@ -98,18 +98,18 @@ def is_secret(field: FieldInfo) -> bool:
 
 
 class Variables(PydanticBaseSettingsSource):
-    """The fields that one set of variables gives, secrets from their files."""
+    """Source of pydantic-settings: the fields that variables set, with secrets from their files."""
 
     def __init__(
         self, settings: type[BaseSettings], variables: Mapping[str, str], may_be_empty: Collection[str] = ()
     ) -> None:
-        """A variable that is empty or blank counts as not set, but for the fields in ``may_be_empty``."""
+        """An empty or blank variable counts as not set, except for the fields in ``may_be_empty``."""
         super().__init__(settings)
         self._variables = variables
         self._may_be_empty = may_be_empty
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """See pydantic-settings: the value, the field's name, and that it is no JSON.
+        """Return the value, the name of the field, and False, because the value is not JSON.
 
         Raises:
             ValueError: a secret is given twice, or its file cannot be read.

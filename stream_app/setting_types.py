@@ -1,4 +1,4 @@
-"""Types of settings: each parses a text, and its error states what is wrong and what is allowed."""
+"""Types of settings. Each parses a text; its error states what is wrong and what is allowed."""
 
 import re
 from email.utils import parseaddr

@@ -1,6 +1,6 @@
-"""The AsyncAPI 3.0 document of the events that the service reads from and writes to Kafka. Does no I/O.
+"""Builds the AsyncAPI 3.0 document of the events on Kafka. Does no I/O.
 
-It describes the service as a whole: an operation *receives* the events that others publish.
+It describes the service from its own side: an operation *receives* the events that others publish.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -84,7 +84,7 @@ FACTS: dict[str, Any] = {
 
 
 def example(kind: EventType) -> Event:
-    """Return an example of this type, always the same."""
+    """Return the example of this type; it is the same at each call."""
     match kind:
         case EventType.REQUESTED:
             request = ExportRequest.model_validate(

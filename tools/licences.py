@@ -42,7 +42,7 @@ REMARKS = {
     },
     "python-bidi": "it is used as it is, by its functions alone, and can be replaced by another version",
 }
-"""Conditions of licences besides passing on their text, and why the service meets them."""
+"""Remarks on licences with further conditions than passing on their text: how the service meets them."""
 
 _HEAD = """# Licences
 

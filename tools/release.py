@@ -1,9 +1,9 @@
 """Prepares a release: ``make release VERSION=0.2.0``.
 
-It stops before it changes anything where the working tree has changes, the version is not above the present
-one, or the changelog has nothing unreleased. Then it writes the version into every file that holds it, gives
-the unreleased part of the changelog the version and the day, writes the generated documents anew, and builds
-both wheels and, where podman or docker works, the image. It does not commit, tag or publish.
+First it checks that the working tree is clean, that the version is above the present one, and that the
+changelog has unreleased entries. Otherwise it stops without a change. Then it writes the version into every
+file that contains it, moves the unreleased entries of the changelog to the version, generates the documents
+again, and builds both wheels and, if podman or docker works, the image. It does not commit, tag or publish.
 """
 
 import argparse
@@ -30,7 +30,7 @@ _PLACES = {
     "streaming_exporter/pyproject.toml": (r'(?m)^(version = ")[^"]+(")',),
     "deploy/kubernetes/base/kustomization.yaml": (r"(newTag: \"?)[\w.+-]+()",),
 }
-"""The files that hold the version, with patterns whose two groups stand before and after it."""
+"""The files that contain the version, each with a pattern: one group before the version, one after it."""
 
 
 class ReleaseError(Exception):
@@ -86,7 +86,7 @@ def cut_changelog(text: str, version: Version, day: date) -> str:
 
 
 def require_clean_tree() -> None:
-    """Raise :class:`ReleaseError` where the working tree differs from the last commit."""
+    """Raise :class:`ReleaseError` if the working tree differs from the last commit."""
     changed = _output("git", "status", "--porcelain")
     if changed:
         raise ReleaseError(f"the working tree has changes; commit or remove them first:\n{changed}")

@@ -19,7 +19,7 @@ STATUS_OF = {
     EventType.PROGRESSED: Status.PROCESSING,
     **OUTCOMES,
 }
-"""The value of ``data.status`` in each lifecycle event."""
+"""The value of ``data.status`` in each type of lifecycle event."""
 
 KNOWN: dict[EventType, tuple[str, ...]] = {
     EventType.STARTED: ("started_at",),
@@ -32,7 +32,7 @@ KNOWN: dict[EventType, tuple[str, ...]] = {
     EventType.CANCELLED: ("completed_at",),
     EventType.EXPIRED: ("completed_at", "expires_at"),
 }  # fmt: skip
-"""The fields that ``data`` of this lifecycle event always has, besides those of all lifecycle events."""
+"""The fields that ``data`` of each type always has, in addition to those of all lifecycle events."""
 
 
 class _Plain(GenerateJsonSchema):

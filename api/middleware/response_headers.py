@@ -11,7 +11,7 @@ from starlette.datastructures import MutableHeaders
 from stream_app.settings import Settings
 
 HSTS_SECONDS = 31_536_000
-"""How long a browser that was here uses only https: one year."""
+"""Time for which a browser uses only https after its first visit: one year."""
 
 
 def content_security_policy(**sources: str) -> str:

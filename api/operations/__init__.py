@@ -1,1 +1,1 @@
-"""What operators and monitoring read: health and metrics."""
+"""Health and metrics, for operators and monitoring."""

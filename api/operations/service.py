@@ -1,4 +1,4 @@
-"""What the API reports about itself: readiness of the parts it needs, and metrics of the job queue."""
+"""The readiness of the parts that the API needs, and the metrics of the job queue."""
 
 import asyncio
 import time

@@ -16,7 +16,7 @@ from api.middleware.response_headers import content_security_policy
 PAGE_FILES = Path(__file__).with_name("static")
 REFERENCE = Path(__file__).with_name("reference_static")
 SWAGGER = Path(str(files("fastapi_offline"))) / "static"
-"""Only its files are used: the page of that package has a script in its HTML, which the policy forbids."""
+"""Folder of Swagger UI. The HTML of that package is not used, because the policy forbids its script."""
 
 REFERENCE_ASSETS = {
     "reference.js": REFERENCE / "reference.js",

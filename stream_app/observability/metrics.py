@@ -136,7 +136,7 @@ QUEUE_READ = Gauge(
     "exporter_queue_read", "1 if the state database answered when these metrics were read", registry=QUEUE
 )
 
-# A series that starts with its first event has no increase for an alert. So these series start at 0.
+# An alert sees no increase in a series that begins with its first event. So these series begin at 0.
 for metric, words in (
     (FAILURES, ("request", "service")),
     (CLAIMS, ("first", "later")),
@@ -201,7 +201,7 @@ def count_delivery(channel: str, status: str) -> None:
 
 
 def set_queue(jobs: Mapping[tuple[str, str, str], int] | None, oldest: float | None) -> None:
-    """Set the numbers of jobs by state, dataset and format; ``None`` if the database did not answer."""
+    """Set the numbers of jobs by state, dataset and format, or ``None`` if the database did not answer."""
     QUEUE_READ.set(jobs is not None)
     UNFINISHED.clear()
     for (state, dataset, format_), count in (jobs or {}).items():
@@ -226,7 +226,7 @@ async def measure_loop_lag() -> None:
 
 @contextmanager
 def count_errors(part: str) -> Iterator[None]:
-    """Count the exceptions that were made from errors of ``part``, each once, also in nested blocks."""
+    """Count the exceptions of the service that errors of ``part`` cause: each once, also in nested blocks."""
     try:
         yield
     except ExporterError as error:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 SHUTDOWN_SECONDS = 2.0
-"""Time limit for the last spans when a process ends: a missing back end must not delay the end."""
+"""Time-out of sending the last spans when a process ends: an unavailable back end must not delay it."""
 
 PACKAGE = "streaming-exporter-service"
 
@@ -59,7 +59,7 @@ def exporting_spans(service: str, instance: str) -> Iterator[None]:
 
 
 def _provider(names: list[str], service: str, instance: str) -> "TracerProvider | None":
-    """Set up the SDK; ``None`` if that fails: then the process works without tracing."""
+    """Set up the SDK and return it; ``None`` if that fails. Then the process works without tracing."""
     try:
         return _built(names, service, instance)
     except Exception as error:  # errors of the SDK and of exporters are not documented
@@ -85,7 +85,7 @@ def _built(names: list[str], service: str, instance: str) -> "TracerProvider":
     exporters = [_exporter(name) for name in names]
     for exporter in (
         exporters
-    ):  # only now: a processor has a thread, which an error of another exporter would leave running
+    ):  # last, because a processor has a thread, which would keep running after an error of another exporter
         provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider
 

@@ -100,7 +100,7 @@ def current_span() -> Span:
 def span(
     name: str, *, kind: Kind = "INTERNAL", parent: str | None = None, attributes: Attributes | None = None
 ) -> Span:
-    """Begin a span below ``parent``, a traceparent. Without one it is below the current span."""
+    """Begin a span whose parent is ``parent``, a traceparent. The default is the current span."""
     if tracer is None:
         return Span(None, parent or _current.get().traceparent)
     from opentelemetry import trace
@@ -171,7 +171,7 @@ def trace_ids(traceparent: str | None) -> dict[str, str]:
 
 
 def _messaging(event: Event, operation: str) -> dict[str, str | int | None]:
-    """https://opentelemetry.io/docs/specs/semconv/messaging/kafka/"""
+    """Return the attributes of a message: https://opentelemetry.io/docs/specs/semconv/messaging/kafka/."""
     return {
         "messaging.system": "kafka",
         "messaging.operation.name": operation,

@@ -25,7 +25,7 @@ MAX_BYTES = 2 * 2**20
 Messages = Sequence[EventT[bytes]]
 Handle = Callable[[Messages], Awaitable[None]]
 WriteCheck = Callable[[], Awaitable[None]]
-"""Makes the writes that messages lead to, leaves nothing behind, and raises the error if one fails."""
+"""Tries the writes that messages cause, without leaving rows, and raises the error of a failed write."""
 Decoded = Sequence[tuple[EventT[bytes], Event]]
 """Messages, each with the event that it holds."""
 Undecoded = Sequence[tuple[EventT[bytes], Unreadable]]
@@ -53,8 +53,8 @@ async def handle_in_batches(
 ) -> None:
     """Handle the messages of a stream in batches of at most :data:`MAX_MESSAGES`, then acknowledge them.
 
-    While one batch is handled the next one gathers: a quiet topic has no delay, and a topic with many waiting
-    messages has large batches. Acknowledgements are in offset order, because out of order they lose events
+    While one batch is handled, the next messages are collected: a quiet topic has no delay, and a topic with
+    many messages has large batches. Acknowledgements are in offset order, because another order loses events
     (https://github.com/faust-streaming/faust/issues/606).
     """
     message_buffer = MessageBuffer(2 * MAX_MESSAGES)
@@ -62,7 +62,7 @@ async def handle_in_batches(
     async def consume() -> None:
         first: EventT[bytes] | None = None
         while True:
-            # In a function of its own: handled messages are not kept in memory until the next message comes.
+            # A function of its own, so that handled messages are not kept in memory until the next one comes.
             first = await _handle_next(
                 first or await message_buffer.get(), message_buffer, handle, emit, check_writes
             )
@@ -82,7 +82,7 @@ async def _handle_next(
     emit: EventProducer,
     check_writes: WriteCheck,
 ) -> EventT[bytes] | None:
-    """Handle a batch that begins with ``first``; return the message for which it had no room."""
+    """Handle a batch that begins with ``first``; return the next message if it did not fit in."""
     cast(App, first.app).message_buffers[first.message.topic] = message_buffer
     batch, size = [first], len(first.message.value or b"")
     over: EventT[bytes] | None = None
@@ -96,7 +96,7 @@ async def _handle_next(
     await _handle_all(batch, handle, emit, check_writes)
     message_buffer.note_handled(batch)
     for event in batch:
-        # A message that was read before a rebalance is read again after it, by the partition's new owner.
+        # After a rebalance the partition's new owner reads the message again, so it is not acknowledged here.
         if event.message.generation_id == event.app.consumer_generation_id:
             event.ack()
     return over
@@ -107,7 +107,7 @@ async def _handle_all(
 ) -> None:
     """Handle messages: retry during outages, and dead-letter a message that can never be handled.
 
-    No other error must leave an agent: the agent would stop, and with it every message behind this one.
+    No other error is raised: it would stop the agent, and all later messages would wait.
     """
     app, topic = cast(App, messages[0].app), messages[0].message.topic
     try:
@@ -127,7 +127,7 @@ async def _handle_all(
 async def _dead_letter_if_it_fails(
     message: EventT[bytes], handle: Handle, emit: EventProducer, check_writes: WriteCheck
 ) -> None:
-    """Dead-letter ``message`` if it fails while other writes succeed: they are checked before and after it.
+    """Handle ``message``; dead-letter it if it fails while other writes succeed before and after it.
 
     Raises:
         Retryable: no write succeeds now, or Kafka does not take the dead letter.
@@ -144,7 +144,7 @@ async def _dead_letter_if_it_fails(
 
 
 async def _require_writes(check_writes: WriteCheck) -> None:
-    """Return if writes succeed. An error that every write meets is an outage, whatever its code is.
+    """Return if writes succeed. An error of every write is an outage, whatever its code is.
 
     Raises:
         Retryable: writes fail.
@@ -160,7 +160,7 @@ async def _require_writes(check_writes: WriteCheck) -> None:
 async def _note_outages(
     app: App, topic: str, action: Callable[..., Awaitable[None]], *arguments: object
 ) -> None:
-    """Run ``action`` and note an outage for the watchdog: a healthy part can refuse writes."""
+    """Run ``action``, and note an outage for the watchdog, because a part can answer and refuse writes."""
     try:
         await action(*arguments)
     except Retryable as error:

@@ -31,7 +31,7 @@ DRAIN_SECONDS = 10
 """Seconds that stopped exports have to clean up and to be released."""
 
 RELEASE_SECONDS = 2
-"""The part of :data:`DRAIN_SECONDS` that is kept for the release of exports that have not stopped."""
+"""The part of :data:`DRAIN_SECONDS` that is reserved for releasing exports that do not stop."""
 
 
 class Dispatcher:
@@ -54,7 +54,7 @@ class Dispatcher:
 
     @property
     def running(self) -> int:
-        """How many attempts run here, including attempts whose job another worker has claimed."""
+        """The number of attempts that run here, including those whose job another worker has claimed."""
         return len(self._tasks)
 
     def wake(self, payload: str = "") -> None:
@@ -79,7 +79,7 @@ class Dispatcher:
                 return 0
             try:
                 if self._attempts and time.monotonic() - self._renewed_at > self._settings.lease_seconds / 2:
-                    await self._renew()  # else a job that runs here could be claimed as abandoned
+                    await self._renew()  # otherwise a job that runs here could be claimed as abandoned
                 claims = await self._store.claim(self.worker, free)
             except Retryable as error:
                 log.warning("claim.failed", error=str(error))
@@ -88,7 +88,7 @@ class Dispatcher:
                 metrics.CLAIMS.labels("first" if claim.attempt == 1 else "later").inc()
                 try:
                     self._start(claim)
-                except Exception:  # other jobs are claimed too, and must not wait until their leases expire
+                except Exception:  # the other claimed jobs must start, and not wait until their leases expire
                     log.exception("job.start_failed", **claim.log_fields)
                     await self._runner.release(claim, delay=timedelta(seconds=POLL_SECONDS))
             return len(claims)
@@ -115,7 +115,7 @@ class Dispatcher:
             elif attempt.claim.job_id in cancelled:
                 attempt.end(StopReason.CANCELLED)
             elif attempt.has_new_progress:
-                # Not awaited: while Kafka is away, leases must be renewed all the same.
+                # Not awaited, because leases must be renewed while Kafka is away.
                 attempt.report = asyncio.create_task(self._runner.report_progress(attempt))
 
     async def rescue(self) -> None:
@@ -129,7 +129,7 @@ class Dispatcher:
         until = time.monotonic() + grace
         with suppress(TimeoutError):
             async with asyncio.timeout(grace), self._claiming:
-                pass  # a claim that had begun has started its jobs
+                pass  # the last claim has started its jobs
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=max(0, until - time.monotonic()))
         for attempt in list(self._attempts.values()):

@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 CHECK_INTERVAL = 2.0
 START_INTERVAL = 0.25
-"""Seconds between two checks, and between two checks of a worker that starts."""
+"""Seconds between two checks, in general and while the worker starts."""
 
 CHECK_TIMEOUT = 5.0
 """Seconds in which a part must answer."""
@@ -32,11 +32,11 @@ BROKER_TIMEOUT = 0.45 * CHECK_TIMEOUT
 """Time-out of one query to the brokers, in seconds. A check makes two, which must end within its time-out."""
 
 Check = Callable[[], Awaitable[object]]
-"""Returns if the part answers, else raises :class:`ExporterError`."""
+"""Returns if the part answers; otherwise raises :class:`ExporterError`."""
 
 
 class HealthCheck:
-    """Checks one part again and again."""
+    """Checks one part periodically."""
 
     def __init__(self, name: str, check: Check) -> None:
         self.name = name
@@ -47,7 +47,7 @@ class HealthCheck:
 
     @property
     def problem(self) -> str | None:
-        """Why the part counts as away, or ``None`` while it answers."""
+        """The reason why the part counts as unavailable, or ``None`` while it answers."""
         late = time.monotonic() - self._answered > 2 * CHECK_TIMEOUT + CHECK_INTERVAL
         return f"{self.name}: no answer" if late else self._problem
 
@@ -125,11 +125,11 @@ class WorkerHealth(Service):
         await self._reread_recreated_topics(ids)
 
     async def _reread_recreated_topics(self, ids: Mapping[str, UUID]) -> None:
-        """Read a topic again that was deleted and created again: it has another id and other offsets."""
+        """Read topics from their beginning that were deleted and created again, which changes their ids."""
         for topic, found in ids.items():
             if self._topic_ids.get(topic, found) != found:
                 await cast(LosslessConsumer, self._app.consumer).reread_topic(topic)
-                # The next worker starts at the committed offset and does not know of the old log.
+                # The next worker starts at the committed offset, without state of the old log.
                 self._replaced = f"{topic} was deleted and created again"
         self._topic_ids |= ids
 
@@ -186,9 +186,9 @@ class WorkerHealth(Service):
 
 
 def partition_states(app: faust.App) -> dict[Partition, PartitionState]:
-    """Return what the app's consumer knows about each of its partitions; empty while it has none.
+    """Return the state of each partition of the app's consumer; nothing while it has no partitions.
 
-    The values are read in another thread than the one that writes them. Each value by itself is complete.
+    Another thread writes the values. Each value is consistent, but two values can be of different moments.
     """
     consumer: Any = app._consumer
     client = getattr(getattr(consumer, "_thread", None), "_consumer", None)

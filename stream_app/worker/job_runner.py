@@ -46,13 +46,13 @@ class Attempt:
     progress: ExportProgress
     export: "asyncio.Task[LifecycleData]"
     report: "asyncio.Task[None]"
-    """Publishes the last event about it: at first ``export.started``, later ``export.progressed``."""
+    """The task that publishes the last event: at first ``export.started``, later ``export.progressed``."""
     stop: StopReason | None = None
     reported_rows: int = 0
     began: float = field(default_factory=time.monotonic)
 
     def end(self, reason: StopReason) -> None:
-        """Stop the export. The first reason counts. Once it has ended, a lost lease stops its last report."""
+        """Stop the export. The first reason counts. After its end, a lost lease stops its last report."""
         if not self.is_running:
             if reason is StopReason.LEASE_LOST:
                 self.report.cancel()
@@ -67,7 +67,7 @@ class Attempt:
 
     @property
     def has_new_progress(self) -> bool:
-        """Whether rows were written since the last report, and that report is published."""
+        """Whether the last report is published, and rows were written since."""
         return self.report.done() and self.progress.tally.rows > self.reported_rows
 
 
@@ -94,8 +94,7 @@ class JobRunner:
         try:
             await asyncio.wait({attempt.export})
             if attempt.stop is not StopReason.LEASE_LOST:
-                # Before the job is sealed or released: from then on other workers can publish events about
-                # it.
+                # Wait before the job is sealed or released: afterwards other workers can publish its events.
                 await asyncio.wait({attempt.report})
             outcome = await self._decide(attempt)
             if outcome is None:
@@ -129,9 +128,9 @@ class JobRunner:
             log.warning("progress.publish_failed", **attempt.claim.log_fields, error=str(error))
 
     async def release(self, claim: Claim, *, delay: timedelta) -> None:
-        """Release a job without counting a failure. A job that was sealed or lost meanwhile stays as it is.
+        """Release a job without counting a failure, unless it was sealed or lost in the meantime.
 
-        It is tried once: the worker is about to end.
+        There is only one try, because the worker is about to end.
         """
         try:
             await self.store.release(claim, delay=delay, failed=False)
@@ -141,7 +140,7 @@ class JobRunner:
     async def _release(
         self, claim: Claim, *, delay: timedelta, failed: bool, waits_for: JobError | None = None
     ) -> None:
-        """Release the job, and retry until it succeeds: a lease that expires would count as a failure."""
+        """Release the job. Retry until it succeeds, because an expired lease would count as a failure."""
         await retry_until_possible(self.store.release, claim, delay=delay, failed=failed, waits_for=waits_for)
 
     async def _export(self, claim: Claim, progress: ExportProgress) -> LifecycleData:
@@ -231,7 +230,7 @@ class JobRunner:
         return None
 
     def _has_waited(self, claim: Claim, longest: timedelta) -> bool:
-        """Return whether the job is older than ``longest``, or older than files are kept."""
+        """Return whether the job is older than ``longest`` or than the retention of files."""
         age = claim.now - (claim.requested_at or claim.started_at)
         return age > min(longest, timedelta(days=self.settings.retention_days))
 

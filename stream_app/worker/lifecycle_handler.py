@@ -1,4 +1,4 @@
-"""Handles lifecycle events: applies outcomes to the jobs, plans deliveries, and logs the jobs that ended."""
+"""Handles lifecycle events: applies outcomes to jobs, inserts deliveries, and logs the jobs that ended."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,7 +54,7 @@ class LifecycleHandler:
             await self.emit.dead_letter(message, reason)
 
     def _validate_all(self, read: Decoded, now: datetime) -> tuple[list[Event], Undecoded]:
-        """Return the valid outcomes, corrected, and the messages of the others."""
+        """Return the valid outcomes, with corrected values, and the messages of the invalid ones."""
         outcomes: list[Event] = []
         refused: list[tuple[EventT[bytes], Unreadable]] = []
         for message, event in read:
@@ -84,7 +84,7 @@ class LifecycleHandler:
         for event, record in applied:
             try:
                 _count_and_log(event, record)
-            except Exception:  # it is on record: an error of the log line must not repeat the batch
+            except Exception:  # the outcome is committed: an error of the log line must not repeat the batch
                 log.exception("job.summary_failed", job_id=str(event.job_id))
 
 

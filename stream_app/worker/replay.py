@@ -1,4 +1,4 @@
-"""Waits until the outcomes that Kafka had when this worker started are applied."""
+"""Waits until all outcomes are applied that were on Kafka when this worker started."""
 
 import asyncio
 import time
@@ -13,9 +13,9 @@ log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 0.25
 NO_PROGRESS_SECONDS = 30.0
-"""The replay ends after this time in which the group could read and did not, or Kafka was away."""
+"""Seconds without progress after which the replay ends. Time in which writes fail does not count."""
 WRITE_CHECK_SECONDS = 5.0
-"""Seconds between two checks of whether the group could apply outcomes, while it makes no progress."""
+"""Seconds between two checks whether outcomes can be applied, while there is no progress."""
 
 
 class OutcomeReplay:
@@ -23,10 +23,9 @@ class OutcomeReplay:
 
     After the state database was restored, the consumer group reads outcomes again that the table lacks. Until
     they are applied, no job is admitted, claimed or rescued. Usually there are none, and the replay ends at
-    once. If Kafka is away at the start, the number of outcomes is unknown and nothing is delayed. Once
-    outcomes are known to be missing, only a time without progress (:data:`NO_PROGRESS_SECONDS`) ends the
-    replay early. Time in which outcomes cannot be applied does not count: they are applied later, and must be
-    applied first.
+    once. If Kafka is away at the start, the number of outcomes is unknown, and nothing is delayed. If
+    outcomes are missing, the replay ends early only after :data:`NO_PROGRESS_SECONDS` without progress. Time
+    in which outcomes cannot be applied does not count: they will be applied later, and must be applied first.
     """
 
     def __init__(
@@ -114,7 +113,7 @@ class OutcomeReplay:
     async def _can_apply(self) -> bool:
         try:
             await self._check_writes()
-        except Exception as error:  # an error of these writes is an error of the outcomes' writes too
+        except Exception as error:  # outcomes would fail with the same error
             log.warning("replay.write_check_failed", error=repr(error))
             return False
         return True

@@ -79,7 +79,7 @@ class RequestHandler:
         known = await self.store.look_up(list(jobs.values()))
         forgotten = [job_id for job_id in old if not known[job_id].is_known]
         wanted = [job_id for job_id in asked if known[job_id].is_admissible and job_id not in forgotten]
-        # A job whose cancellation is in the same batch must not run before that is handled.
+        # A job whose cancellation is in the same batch must not start before the cancellation is handled.
         cancelled = {event.job_id for event in cancellations}
         for job_id in wanted:
             if known[job_id].is_cancelled or job_id in cancelled:
@@ -99,7 +99,7 @@ class RequestHandler:
         await self.emit.publish_all(
             [lifecycle_event(EVENT_OF[Status(data.status)], data) for data in [*outcomes, *ended, *late]]
         )
-        # A request that is on record already is published again from its row.
+        # A request that is already on record is published again from its row.
         return forgotten, [job_id for job_id in held if not known[job_id].is_known]
 
     async def _commit(self, jobs: Sequence[NewJob]) -> tuple[Sequence[LifecycleData], Sequence[UUID]]:

@@ -27,7 +27,7 @@ class WorkerState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PartitionState:
-    """What the worker's consumer knows about one of its partitions.
+    """The state of one partition in the worker's consumer.
 
     Attributes:
         position: the next offset to read.
@@ -51,11 +51,11 @@ class PartitionState:
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """What the worker sees at one check.
+    """The observations of one check.
 
-    ``away`` maps each part that does not answer to the reason. ``blocked_since`` is when a part last refused
-    a write that a message asks for, by the watchdog's clock, and ``blocked_by`` its error. ``progress``
-    counts the steps of progress for each partition: one message can ask for thousands of steps.
+    ``away`` maps each part that does not answer to the reason. ``blocked_since`` is the time, by the
+    watchdog's clock, at which a part last refused a write for a message, and ``blocked_by`` is its error.
+    ``progress`` counts the steps of progress for each partition: one message can need thousands of steps.
     """
 
     client_id: str
@@ -84,9 +84,8 @@ class Signals:
     def problems(self, *, is_blocked: bool = False) -> Iterator[str]:
         """Yield problems that are fatal if they last.
 
-        Each text names an offset and a step, so progress changes it.
-
-        While a part refuses writes (``is_blocked``), a worker need not make progress with its messages.
+        Each text contains an offset and a step, so the text changes with progress. While a part refuses
+        writes (``is_blocked``), the worker need not make progress with its messages.
         """
         if self.group is None:
             return
@@ -110,7 +109,7 @@ class Signals:
 
 
 class Watchdog:
-    """Remembers since when each problem exists."""
+    """Remembers how long each problem has existed, and decides on the state of the worker."""
 
     NEEDED = frozenset({"kafka", "database"})
     """While one of these parts is away, no problem counts: the worker cannot make progress."""
@@ -124,7 +123,7 @@ class Watchdog:
     def assess(self, signals: Signals) -> tuple[WorkerState, str]:
         """Return the state of the worker, and the reason if it is not ready."""
         now = self._clock()
-        # A part can take this long to refuse a write, so refusals can be this far apart.
+        # A part can take this long to refuse a write, so this is the longest time between two refusals.
         is_blocked = signals.blocked_since is not None and now - signals.blocked_since < self._limit
         problems = () if signals.away.keys() & self.NEEDED else signals.problems(is_blocked=is_blocked)
         self._since = {problem: self._since.get(problem, now) for problem in problems}

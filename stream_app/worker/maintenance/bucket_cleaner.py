@@ -1,7 +1,7 @@
-"""Removes objects and uploads that no job needs from the bucket: those of attempts that lost their lease.
+"""Removes from the bucket the objects and uploads that no job needs.
 
-A worker removes what earlier attempts left when a job is tried again or ends. The bucket cleaner removes what
-remains: after the death of a worker, or after a removal that failed.
+A worker removes the objects of earlier attempts when a job is retried or ends. The bucket cleaner removes the
+rest: objects of workers that died, and objects whose removal failed.
 """
 
 from collections.abc import Collection, Mapping
@@ -35,7 +35,7 @@ CLEANING_LOCK = 7_301_584_223
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The columns of a job's row that say which file it needs."""
+    """The columns of a job's row that determine which file it needs."""
 
     status: str
     attempt: int
@@ -45,10 +45,10 @@ class Owner:
 def is_needed(found: ListedObject, job: Owner | None, *, now: datetime, settings: Settings) -> bool:
     """Return whether a job needs an object or upload, or can need it.
 
-    Needed at any age: what belongs to the current attempt of an unfinished job, the file of a completed job,
-    and the file of a job whose completion is sealed and not applied yet. Everything else is needed until it
-    is older than the longest attempt. A job that this database does not have can belong to another database:
-    its objects are needed until the file would have expired.
+    An object is needed at any age if it belongs to the current attempt of an unfinished job, or is the file
+    of a job whose completion is sealed or applied. Every other object is needed until it is older than the
+    longest attempt. A job that this database does not have can belong to another database: its objects are
+    needed until the file would have expired.
     """
     longest = timedelta(seconds=settings.lease_seconds + settings.export_timeout_seconds) + SLACK
     if job is None:
@@ -62,7 +62,7 @@ def is_needed(found: ListedObject, job: Owner | None, *, now: datetime, settings
 
 
 async def jobs_owning(connection: AsyncConnection, found: Collection[ListedObject]) -> Mapping[UUID, Owner]:
-    """The records of the jobs that the things found belong to."""
+    """Return the jobs to which the found objects and uploads belong, by id."""
     statement = select(ExportJob.id, ExportJob.status, ExportJob.attempt, ExportJob.file_path).where(
         ExportJob.id.in_({item.job_id for item in found})
     )
@@ -73,7 +73,7 @@ async def jobs_owning(connection: AsyncConnection, found: Collection[ListedObjec
 
 
 async def longest_retention(connection: AsyncConnection) -> timedelta:
-    """Return the longest retention of the files on record. It can be longer than the setting is now."""
+    """Return the longest retention of the files on record. It can be longer than the present setting."""
     statement = select(func.max(ExportJob.expires_at - ExportJob.completed_at)).where(
         ExportJob.status == Status.COMPLETED
     )
@@ -102,7 +102,7 @@ class BucketCleaner:
             Retryable: the database or the store is away.
         """
         async with self.store.statement() as connection:
-            # The lock of a session, not of a transaction: a large bucket takes long.
+            # A lock of the session and not of a transaction, because a large bucket takes long.
             if not await connection.scalar(select(func.pg_try_advisory_lock(CLEANING_LOCK))):
                 return 0
             try:

@@ -1,8 +1,8 @@
-"""Removes jobs that ended long ago, with their deliveries, a few at a time.
+"""Removes jobs that ended long ago, with their deliveries, in small batches.
 
-A job stays, at any age, if it has not ended, if its outcome is not published, or if it has a file or a
-delivery that is not sent yet. Admission refuses requests that are nearly as old as removed jobs
-(:func:`oldest_admissible`): a request that is read again after its job was removed makes no second job.
+A job is kept at any age if it has not ended, if its outcome is not applied, or if it has a file or an unsent
+delivery. Admission refuses requests that are nearly as old as removed jobs (:func:`oldest_admissible`). So a
+request that is read again after its job was removed starts no second job.
 """
 
 import asyncio
@@ -39,10 +39,10 @@ BEFORE_STEP = text(
            set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true)
     """
 )
-"""As with claims: PostgreSQL uses the indexes, whatever its statistics are."""
+"""Makes PostgreSQL use the indexes, whatever its statistics are, as for claims."""
 
-# The limit is no parameter, and ids are arrays, so that PostgreSQL knows that both are few. The status is
-# asked for in words that the index on it does not answer: most of all jobs have one of these.
+# The limit is not a parameter, and ids are arrays, so that PostgreSQL knows that both are few. The condition
+# on the status is written so that PostgreSQL does not use its index: most jobs have one of these states.
 STEP = text(
     f"""
     WITH oldest AS MATERIALIZED (
@@ -69,7 +69,7 @@ STEP = text(
     FROM oldest ORDER BY oldest.created_at DESC, oldest.id DESC LIMIT 1
     """
 )
-"""Removes the jobs to be removed among the next ones after a position, oldest first.
+"""Reads the next jobs after a position, oldest first, and removes those that need not be kept.
 
 Returns the last position.
 """
@@ -99,18 +99,20 @@ ADDRESSES = (
     ),
     text("DELETE FROM receiver_hosts WHERE not_before < now() - interval '1 day'"),
 )
-"""Removes addresses that nothing on record was sent to. What an address does not want is skipped, and that is
-on record too: as long as a wish keeps a mail back it is kept."""
+"""Removes unsubscribed and suppressed addresses that no delivery on record names.
+
+A delivery that is skipped for such an address names it too, so the address is kept while it is in use.
+"""
 
 
 def oldest_admissible(now: datetime, history: timedelta) -> datetime:
-    """Return the age limit of requests: the job of an older one can have been removed."""
+    """Return the earliest time of an admissible request. The job of an older one can have been removed."""
     return now - history + SLACK
 
 
 @dataclass(frozen=True, slots=True)
 class JobCleaner:
-    """Keeps jobs for the time ``history``. Several workers can do so at once."""
+    """Removes jobs that are older than ``history``. Several workers can do so at the same time."""
 
     store: JobQueue
     history: timedelta
@@ -122,7 +124,7 @@ class JobCleaner:
     async def clean(self) -> int:
         """Remove jobs that are older than the history; return how many.
 
-        It pauses for half of the time, to leave the database to more important work.
+        It pauses half of the time, so that the database can do more important work.
 
         Raises:
             Retryable: the database is away. The next call continues with the rest.

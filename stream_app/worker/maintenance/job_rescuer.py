@@ -65,7 +65,7 @@ class JobRescuer:
     async def rescue(self) -> None:
         """Publish outcomes that are not applied yet, end abandoned jobs, and expire files.
 
-        Steps that need the object store come last, and stop at its first outage: it answers slowly then.
+        Steps that need the object store come last. They stop at its first outage, when each call takes long.
         """
         unpublished = await self.store.take_unpublished()
         for outcome in unpublished:
@@ -78,12 +78,12 @@ class JobRescuer:
         for outcome in exhausted:
             await self.remove_leftovers(outcome.job_id, before=outcome.attempt + 1)
         expired = [outcome for outcome in unpublished if outcome.status == Status.EXPIRED]
-        JITTER.shuffle(expired)  # a file that the store refuses to remove must not always be the first
+        JITTER.shuffle(expired)  # so that a file that the store refuses to remove is not always the first
         if await self._expire(expired):
             await self._expire(await self.store.seal_expired())
 
     async def _expire(self, outcomes: Iterable[LifecycleData]) -> bool:
-        """Remove files and publish their outcomes, up to the first outage; return whether there was none."""
+        """Remove files and publish their outcomes. Return False at the first outage."""
         for outcome in outcomes:
             if not await self._try_to_publish(outcome):
                 return False

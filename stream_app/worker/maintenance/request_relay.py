@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 2.0
 BATCH = 100
-"""How many requests one step publishes: requests that no worker has read yet are not multiplied."""
+"""Limit of requests that one step publishes, so that few requests are published repeatedly."""
 
 MAX_WAITING = 1_000
 """How many events can wait for Kafka in memory. Further ones are published from their rows."""
@@ -35,7 +35,7 @@ class RequestRelay:
     """Publishes the requests of committed jobs. Any number of relays can work at the same time."""
 
     def __init__(self, store: JobQueue, publish: Publish) -> None:
-        """``publish`` returns once all events are confirmed, else it raises ``ExporterError``."""
+        """``publish`` returns once all events are confirmed; otherwise it raises ``ExporterError``."""
         self._store = store
         self._publish = publish
         self._publishing: set[asyncio.Task[None]] = set()
@@ -56,7 +56,7 @@ class RequestRelay:
             task.add_done_callback(self._publishing.discard)
 
     async def settle(self) -> None:
-        """Wait a few seconds for the waiting events, and leave the rest to their rows."""
+        """Wait a few seconds for the waiting events. The rest is published later from the rows."""
         if self._publishing:
             _, late = await asyncio.wait(self._publishing, timeout=SETTLE_SECONDS)
             for task in late:
