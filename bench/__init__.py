@@ -1,1 +1,1 @@
-"""Measurements beside other ways to do the same, in one run: ``make bench``."""
+"""Measures this project and other ways to do the same, in one run: ``make bench``."""

@@ -1,4 +1,4 @@
-"""``python -m bench``: measures every format beside its peers and writes the results."""
+"""``python -m bench``: measures every format and its peers, and writes the results."""
 
 import sys
 from pathlib import Path
@@ -27,14 +27,18 @@ MOST_VERIFIED = 1_000_000
 def main(
     rows: Annotated[str, typer.Option(help="Numbers of rows, separated by commas")] = "100000,1000000",
     only: Annotated[str, typer.Option(help="Formats, separated by commas; default: all")] = "",
-    quick: Annotated[bool, typer.Option(help="10,000 rows, one round: only to see that it works")] = False,
-    output: Annotated[Path | None, typer.Option(help="Where the report goes besides the terminal")] = None,
+    quick: Annotated[
+        bool, typer.Option(help="10,000 rows, one round: checks only that everything works")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="File for the report, in addition to the terminal")
+    ] = None,
     folder: Annotated[Path, typer.Option(help="Folder for the services' data")] = Path(".local/bench"),
 ) -> None:
-    """Measure ours and its peers in one run. A run of everything replaces bench/RESULTS.md."""
+    """Measure this project and its peers. A run of everything replaces bench/RESULTS.md."""
     formats = set(only.split(",")) if only else None
     if unknown := (formats or set()) - FORMATS.keys():
-        raise typer.BadParameter(f"{', '.join(unknown)}: there are {', '.join(FORMATS)}", param_hint="--only")
+        raise typer.BadParameter(f"{', '.join(unknown)}: allowed: {', '.join(FORMATS)}", param_hint="--only")
     plan = list(heats([10_000] if quick else [int(size) for size in rows.split(",")], formats, quick=quick))
     try:
         with started(folder, {heat.rows for heat in plan}) as bench:

@@ -1,4 +1,4 @@
-"""``python -m bench.api``: the cost of a status request, beside a constant answer, and of idle listeners."""
+"""``python -m bench.api``: measures status requests, relative to a constant response, and idle listeners."""
 
 import asyncio
 import socket
@@ -28,12 +28,14 @@ CONNECTIONS = 16
 ROUND_SECONDS = 3.0
 IDLE_SECONDS = 30.0
 TARGET = 2.5
-"""Most that a status request may cost, in constants."""
+"""Limit of the cost of a status request, as a multiple of the constant response."""
 
 
 def main(
-    rounds: Annotated[int, typer.Option(help="How often each is measured, in turns")] = 5,
-    listeners: Annotated[int, typer.Option(help="How many listen to events while nothing happens")] = 1000,
+    rounds: Annotated[int, typer.Option(help="Number of rounds, in which all calls take turns")] = 5,
+    listeners: Annotated[
+        int, typer.Option(help="Number of listeners to events while nothing happens")
+    ] = 1000,
     folder: Annotated[Path, typer.Option(help="Folder for the services' data")] = Path(".local/bench-api"),
 ) -> None:
     """Measure one process of the API on real services."""
@@ -115,7 +117,7 @@ async def _listeners(settings: Settings, number: int, port: int, api: psutil.Pro
 
 
 async def _job(settings: Settings, user: str) -> str:
-    """A job that runs, with a request of ordinary size."""
+    """Insert a running job with a request of ordinary size; return its id."""
     connection = await asyncpg.connect(settings.database_url.get_secret_value())
     try:
         return str(
@@ -140,7 +142,7 @@ async def _job(settings: Settings, user: str) -> str:
 
 @contextmanager
 def _server(stack: Stack, module: list[str], port: int) -> Iterator[psutil.Process]:
-    # Neither logs its requests: what that costs is not what is measured.
+    # Neither server logs its requests, because the cost of the log is not measured.
     environment = {**stack.environment(), "EXPORTER_LOG_LEVEL": "WARNING"}
     process = subprocess.Popen([sys.executable, "-m", *module], env=environment)
     try:

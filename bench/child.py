@@ -1,4 +1,4 @@
-"""The process that one contender runs in: it warms up, waits for the word, makes one export, says how long.
+"""The process of one contender: it warms up, waits for ``go``, makes one export and reports its duration.
 
 Standard input: a line of JSON, later a line ``go``. Standard output: a line ``ready``, later a line of JSON.
 """
@@ -19,8 +19,10 @@ def main() -> None:
     task = json.loads(sys.stdin.readline())
     run: Callable[[Context], None] = import_module(f"bench.contenders.{task['module']}").run
     with os.fdopen(os.dup(sys.stdout.fileno()), "w") as answers:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
-        # A worker has written a file before: everything is loaded, only the rows are new.
+        os.dup2(
+            sys.stderr.fileno(), sys.stdout.fileno()
+        )  # so that output of a library is not taken for the answer
+        # A worker has usually written files before, so everything is loaded.
         warm_up = Context(task["format"], task["warm_up"], task["key"])
         run(warm_up)
         warm_up.remove()
@@ -28,7 +30,7 @@ def main() -> None:
         _say(answers, "ready")
         if sys.stdin.readline() == "go\n":
             _say(answers, json.dumps(_timed(run, Context(task["format"], task["table"], task["key"]))))
-            sys.stdin.readline()  # memory and CPU are read from outside, while there is a process
+            sys.stdin.readline()  # the parent reads memory and CPU while this process exists
 
 
 def _timed(run: Callable[[Context], None], context: Context) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The context of a contender: the rows to read, the target of the file, further measurements."""
+"""The context of a contender: the rows to read, the target of the file, and further measurements."""
 
 import asyncio
 import io
@@ -25,8 +25,8 @@ PART_SIZE = 8 * 2**20
 class Context:
     """One export to be made.
 
-    ``table`` is ``schema.name``. A contender that chooses its own ``key`` sets it; ``notes`` takes numbers
-    that it wants reported.
+    ``table`` is ``schema.name``. A contender that chooses its own ``key`` sets it. It writes further numbers
+    for the report into ``notes``.
     """
 
     format: str
@@ -37,7 +37,7 @@ class Context:
 
     @property
     def query(self) -> str:
-        """The rows, in the order in which every contender writes them."""
+        """The SQL of the rows, in the order in which every contender writes them."""
         return f"SELECT * FROM {self.table} ORDER BY created_at, id"
 
     @property
@@ -50,7 +50,7 @@ class Context:
 
     @property
     def s3_name(self) -> str:
-        """The name of the store's key."""
+        """The access key of the store."""
         assert self.settings.s3_access_key is not None
         return self.settings.s3_access_key.get_secret_value()
 
@@ -60,7 +60,7 @@ class Context:
         return self.settings.s3_secret_key.get_secret_value()
 
     def store(self) -> Minio:
-        """A client as its documentation makes it."""
+        """Return a client, created as its documentation shows."""
         return Minio(
             self.s3_host,
             access_key=self.s3_name,
@@ -70,7 +70,7 @@ class Context:
         )
 
     def size(self) -> int:
-        """Bytes of the file in the store."""
+        """Return the bytes of the file in the store."""
         return self.store().stat_object(self.settings.s3_bucket, self.key).size or 0
 
     def remove(self) -> None:
@@ -83,14 +83,14 @@ class Context:
 
     @contextmanager
     def file(self) -> Iterator[Path]:
-        """A temporary file that is uploaded once it is written."""
+        """Yield a temporary file. It is uploaded at the end of the block."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "export"
             yield path
             self.store().fput_object(self.settings.s3_bucket, self.key, str(path))
 
     def fetch_all(self) -> list[Any]:
-        """All rows at once, as most code begins."""
+        """Return all rows at once, as most simple code does."""
 
         async def fetch() -> list[Any]:
             connection = await asyncpg.connect(self.dsn)
@@ -102,7 +102,7 @@ class Context:
         return asyncio.run(fetch())
 
     def stream(self) -> Iterator[Any]:
-        """The rows by a cursor, :data:`BATCH` at a time."""
+        """Yield the rows from a cursor, which fetches :data:`BATCH` at a time."""
         with asyncio.Runner() as runner:
             connection = runner.run(_connect(self.dsn))
             try:

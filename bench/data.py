@@ -1,4 +1,4 @@
-"""Services and rows: PostgreSQL, S3, and one table for each number of rows, cut from the sample's ledger."""
+"""Services and rows: PostgreSQL, S3, and one table for each number of rows, copied from the ledger."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ WARM_UP_ROWS = 100
 
 
 def table(rows: int) -> str:
-    """Where the first ``rows`` entries of the ledger are."""
+    """Return the name of the table with the first ``rows`` entries of the ledger."""
     return f"bench.ledger_{rows}"
 
 
@@ -40,10 +40,10 @@ class Bench:
 
 @contextmanager
 def started(folder: Path, sizes: Iterable[int]) -> Iterator[Bench]:
-    """PostgreSQL with a table of each size, and an S3 server, in ``folder`` until the block ends."""
+    """Start PostgreSQL with a table of each size, and an S3 server, in ``folder`` until the block ends."""
     for name in [name for name in os.environ if name.startswith("EXPORTER_")]:
         if name != "EXPORTER_LOCAL_MINIO":
-            del os.environ[name]  # measured is what is started here
+            del os.environ[name]  # only services that are started here are measured
     run_folder, progress = RunFolder(folder), Progress()
     run_folder.open()
     services = Services(folder.absolute(), progress)
@@ -65,7 +65,7 @@ def started(folder: Path, sizes: Iterable[int]) -> Iterator[Bench]:
 
 
 async def _load(url: str, sizes: list[int]) -> str:
-    """Fill the tables; returns the server's version."""
+    """Fill the tables; return the version of the server."""
     await sample.load(url, sizes[-1])
     connection = await asyncpg.connect(url)
     try:

@@ -1,4 +1,4 @@
-"""Sends one HTTP request again and again over some connections, and measures the answers."""
+"""Sends one HTTP request repeatedly over several connections, and measures the responses."""
 
 import asyncio
 import time
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Seconds that each answer took, and how long all of it lasted."""
+    """The seconds of each response, and the duration of the whole measurement."""
 
     latencies: list[float]
     seconds: float
 
     @property
     def rate(self) -> float:
-        """Requests a second."""
+        """The requests a second."""
         return len(self.latencies) / self.seconds
 
     def quantile(self, part: float) -> float:
-        """Seconds within which ``part`` of the answers came."""
+        """Return the seconds within which the share ``part`` of the responses came."""
         return sorted(self.latencies)[int(part * (len(self.latencies) - 1))]
 
 

@@ -18,7 +18,7 @@ import psutil
 
 SAMPLE_SECONDS = 0.01
 FAMILY_SECONDS = 0.2
-"""How often memory is read, and how often new child processes are looked for."""
+"""Seconds between two readings of memory, and between two searches for new child processes."""
 
 START_SECONDS = 60
 
@@ -37,7 +37,7 @@ class Outcome:
 
 
 def measure(task: Mapping[str, str], environment: Mapping[str, str], budget: float) -> Outcome:
-    """One export by ``task["module"]``, which is killed after ``budget`` seconds."""
+    """Run one export by ``task["module"]``; kill it after ``budget`` seconds."""
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "bench.child"],
@@ -90,7 +90,7 @@ class _Run:
         )
 
     def _tell(self, line: str) -> None:
-        with suppress(BrokenPipeError):  # why it is gone, the answer tells
+        with suppress(BrokenPipeError):  # the answer has the reason why the process is gone
             self._to.write(line + "\n")
             self._to.flush()
 
@@ -106,7 +106,7 @@ class _Run:
         return line
 
     def _memory(self) -> int:
-        """Resident memory of the process and its children."""
+        """Return the resident memory of the process and its children."""
         now = time.monotonic()
         if now - self._family_known_at > FAMILY_SECONDS:
             self._family = [self._root, *self._root.children(recursive=True)]
@@ -114,7 +114,7 @@ class _Run:
         return sum(_resident(member) for member in self._family)
 
     def _cpu(self) -> float:
-        """Processor time of the process and its children, those that have ended among them."""
+        """Return the processor time of the process and of all its children, also of those that have ended."""
         times = [member.cpu_times() for member in (self._root, *self._root.children(recursive=True))]
         return sum(sum(spent[:4]) for spent in times)
 

@@ -9,14 +9,14 @@ from bench.results import Result
 
 MILLION = 1_000_000
 PDF_ROWS = (1_000, 10_000, 100_000)
-"""The sizes of PDF files: a million rows are not printed."""
+"""Numbers of rows of PDF files: nobody prints a million rows."""
 
 ROUNDS = 3
 SLOW_SECONDS = 20.0
-"""Who takes longer runs once; so does everyone beyond a million rows."""
+"""A contender that takes longer runs once. Beyond a million rows every contender runs once."""
 
 BUDGET_SECONDS = 180.0
-"""Who takes longer, for up to a million rows, is stopped."""
+"""With up to a million rows, a contender that takes longer is stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Heat:
         return BUDGET_SECONDS * max(1, self.rows / MILLION)
 
     def run(self, measure: Callable[[Contender], Outcome]) -> list[Result]:
-        """All rounds: ours, peer, peer; ours, peer, peer …, so that a slow moment of the machine hits all."""
+        """Run all rounds. Contenders take turns, so that a slow moment of the machine affects all of them."""
         results = [Result(contender, self.rows) for contender in self.contenders]
         for round_number in range(self.rounds):
             for result in results:
@@ -42,7 +42,7 @@ class Heat:
 
 
 def heats(rows: Sequence[int], formats: set[str] | None, *, quick: bool) -> Iterator[Heat]:
-    """Everything to be measured, format by format, small sizes first."""
+    """Return all measurements to make, format by format, small sizes first."""
     chosen = list(contenders(formats))
     for name in dict.fromkeys(contender.format for contender in chosen):
         for size in sorted(PDF_ROWS[: 1 if quick else None] if name == "pdf" else rows):

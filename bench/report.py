@@ -1,4 +1,4 @@
-"""The results as Markdown."""
+"""Writes the results as Markdown."""
 
 import os
 import platform
@@ -34,7 +34,7 @@ before. Contenders take turns; figures are medians of up to three rounds (one wh
 
 
 def markdown(results: Results, services: Mapping[str, str]) -> str:
-    """The whole report."""
+    """Return the whole report."""
     parts = [_INTRODUCTION.format(machine=_machine(services)), "## What it should reach\n"]
     parts.append(
         _table(

@@ -1,4 +1,4 @@
-"""The measurements and the figures that are computed from them. Does no I/O."""
+"""The measurements, and the figures computed from them. Does no I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,13 +10,13 @@ from bench.measure import Outcome
 
 @dataclass(slots=True)
 class Result:
-    """One contender at one size; each figure is the median of its rounds, the stall the longest."""
+    """One contender at one size. Each figure is the median of its rounds; the stall is the longest one."""
 
     contender: Contender
     rows: int
     outcomes: list[Outcome] = field(default_factory=list)
     found_rows: int | None = None
-    """What a reader found in the file."""
+    """The number of rows that a reader found in the file."""
 
     @property
     def error(self) -> str | None:
@@ -45,12 +45,12 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """All of one run, in the order of the plan."""
+    """All results of one run, in the order of the plan."""
 
     all: Sequence[Result]
 
     def find(self, output: str, rows: int, name: str = OURS) -> Result | None:
-        """The result of one contender, unless it was not measured or failed."""
+        """Return the result of one contender, or ``None`` if it was not measured or failed."""
         result = self._find(output, rows, name)
         return result if result and result.error is None else None
 
@@ -66,6 +66,9 @@ class Results:
         )
 
     def times(self, output: str, rows: int, peer: str) -> float | None:
-        """Our time as a share of the peer's; if that was stopped, of the time it had: at most so much."""
+        """Return our time as a share of the peer's time.
+
+        If the peer was stopped, the result is the share of the time until then, which is an upper limit.
+        """
         ours, theirs = self.find(output, rows), self._find(output, rows, peer)
         return ours.seconds / theirs.seconds if ours and theirs and theirs.seconds else None

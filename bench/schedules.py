@@ -1,4 +1,4 @@
-"""``python -m bench.schedules``: the duration of a tick at which 5,000 of 100,000 schedules are due."""
+"""``python -m bench.schedules``: measures a tick at which 5,000 of 100,000 schedules are due."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ from streaming_exporter.events import tick_event
 from streaming_exporter.publisher import Publisher
 
 LIMIT = 5.0
-"""Seconds that are allowed."""
+"""Limit of the duration, in seconds."""
 
 _FILL = """
     INSERT INTO scheduled_exports (
@@ -37,15 +37,15 @@ _FILL = """
 
 
 def main(
-    schedules: Annotated[int, typer.Option(help="How many there are")] = 100_000,
-    due: Annotated[int, typer.Option(help="How many of them are due")] = 5_000,
-    rounds: Annotated[int, typer.Option(help="How many ticks are measured")] = 3,
+    schedules: Annotated[int, typer.Option(help="Number of schedules")] = 100_000,
+    due: Annotated[int, typer.Option(help="Number of schedules that are due")] = 5_000,
+    rounds: Annotated[int, typer.Option(help="Number of ticks that are measured")] = 3,
     folder: Annotated[Path, typer.Option(help="Folder for the services' data")] = Path(
         ".local/bench-schedules"
     ),
 ) -> None:
     """Measure from the tick's publication to the commit of its last run, through a real worker."""
-    # Nothing is exported: runs start after the measurement.
+    # Runs start after the measurement, so nothing is exported.
     with Stack(folder, ledger_rows=None, settings={"EXPORTER_SCHEDULE_JITTER_SECONDS": "1e9"}) as stack:
         worker = psutil.Process(stack.start_worker().pid)
         times, spent = [], []
@@ -61,10 +61,10 @@ def main(
 
 
 async def measure(stack: Stack, schedules: int, due: int) -> float:
-    """Seconds until all runs of one tick are recorded and every schedule is advanced.
+    """Return the seconds until all runs of one tick are recorded and all schedules are advanced.
 
     Raises:
-        AssertionError: a run is missing, or there is one too many.
+        AssertionError: the number of runs is wrong.
     """
     variables = {name.removeprefix("EXPORTER_").lower(): value for name, value in stack.settings().items()}
     settings = Settings(_env_file=None, **variables)  # type: ignore[arg-type]
@@ -91,7 +91,7 @@ async def measure(stack: Stack, schedules: int, due: int) -> float:
 
 
 async def until(reached: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until it is so."""
+    """Wait until ``reached`` returns True."""
     async with asyncio.timeout(120):
         while not await reached():  # noqa: ASYNC110 - the database is polled
             await asyncio.sleep(0.02)

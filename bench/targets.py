@@ -11,7 +11,7 @@ _LEAN = ("csv", "json", "ndjson", "excel")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """``measured`` should be at most ``limit``; None: this run did not measure it."""
+    """A target: ``measured`` is at most ``limit``. ``None`` means that this run did not measure it."""
 
     what: str
     measured: float | None
@@ -26,7 +26,7 @@ class Target:
 
 
 def targets(results: Results) -> Iterator[Target]:
-    """All targets; a share is of the peer's time unless it says otherwise."""
+    """Return all targets. A share is a share of the peer's time, unless the text names another measure."""
     million = 1_000_000
 
     def share(what: str, output: str, peer: str, limit: float, rows: int = million) -> Target:

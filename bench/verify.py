@@ -1,4 +1,4 @@
-"""Checks that a file is complete, by the number of rows that an independent reader finds."""
+"""Checks that a file is complete: an independent reader counts its rows."""
 
 import tempfile
 from importlib import import_module
@@ -18,7 +18,7 @@ _QUERIES = {
 
 
 def count_rows(store: Minio, key: str, output: str) -> int | None:
-    """Rows of the file at ``key``; None where nothing can count them."""
+    """Return the number of rows of the file at ``key``; ``None`` if no reader can count them."""
     if output not in (*_QUERIES, "excel"):
         return None
     with tempfile.TemporaryDirectory() as folder:

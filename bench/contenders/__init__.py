@@ -10,7 +10,7 @@ OURS = "ours"
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One way to write a format; ``most_rows`` is where it has shown what it can do."""
+    """One way to write a format. It is not measured with more than ``most_rows`` rows."""
 
     format: str
     name: str
@@ -36,7 +36,7 @@ _PEERS = (
 
 
 def contenders(formats: set[str] | None = None) -> Iterator[Contender]:
-    """Ours and then its peers, for each of our formats that is among ``formats`` (default: all)."""
+    """Return this project and then its peers, for each format in ``formats`` (default: all)."""
     for name in FORMATS:
         if formats is None or name in formats:
             yield Contender(name, OURS, OURS)

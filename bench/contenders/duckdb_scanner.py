@@ -1,4 +1,4 @@
-"""DuckDB: its PostgreSQL scanner reads, its httpfs writes, as many threads as there are cores."""
+"""DuckDB: its PostgreSQL scanner reads, its httpfs writes, with one thread for each core."""
 
 from pathlib import Path
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 
 def cells(row: Any) -> list[Any]:
-    """Excel knows neither time zones nor UUIDs."""
+    """Convert the values that Excel does not have: times with a zone, and UUIDs."""
     return [_cell(value) for value in row.values()]
 
 

@@ -1,4 +1,4 @@
-"""openpyxl's write-only mode, fed by a cursor."""
+"""openpyxl's write-only mode, with rows from a cursor."""
 
 from openpyxl import Workbook
 

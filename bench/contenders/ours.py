@@ -1,4 +1,4 @@
-"""This project, as a worker runs it; a second task measures how long the event loop is blocked."""
+"""This project, as a worker runs it. A second task measures how long the event loop is blocked."""
 
 import asyncio
 import time
@@ -62,7 +62,7 @@ def _task(dataset: str, output: str, storage: ObjectStore) -> ExportTask:
 
 
 async def _watch(context: Context) -> None:
-    """Note the longest time that a task which is due had to wait."""
+    """Record the longest time for which a due task had to wait."""
     context.notes["stall"] = 0.0
     while True:
         due = time.perf_counter() + NAP

@@ -1,4 +1,4 @@
-"""reportlab's platypus with one Table whose cells wrap, as ours do: a Paragraph in each."""
+"""reportlab's platypus with one Table whose cells wrap, as in our files: each is a Paragraph."""
 
 from html import escape
 

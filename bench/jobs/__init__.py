@@ -1,1 +1,1 @@
-"""Latency and throughput of small exports, from the publication of the request to the event of its end."""
+"""Latency and throughput of small exports, from the publication of the request to the final event."""

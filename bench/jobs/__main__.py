@@ -1,4 +1,4 @@
-"""``python -m bench.jobs``: latency and throughput of small exports, beside Celery."""
+"""``python -m bench.jobs``: measures latency and throughput of small exports, and of Celery."""
 
 import asyncio
 import os
@@ -20,12 +20,12 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 
 def main(
     rate: Annotated[float, typer.Option(help="Requests a second while latency is measured")] = 20,
-    seconds: Annotated[float, typer.Option(help="How long latency is measured")] = 30,
+    seconds: Annotated[float, typer.Option(help="Seconds for which latency is measured")] = 30,
     count: Annotated[int, typer.Option(help="Jobs of the backlog whose throughput is measured")] = 1_000,
     slots: Annotated[int, typer.Option(help="Exports at a time, or threads of Celery's pool")] = 4,
-    output: Annotated[Path, typer.Option(help="Where the report goes besides the terminal")] = RESULTS,
+    output: Annotated[Path, typer.Option(help="File for the report, in addition to the terminal")] = RESULTS,
 ) -> None:
-    """Small CSV exports through everything: Kafka, PostgreSQL, S3, all of it on this machine."""
+    """Measure small CSV exports through Kafka, PostgreSQL and S3, which all run on this machine."""
     with system(slots) as stack:
         settings = Settings()
         times = round(rate * seconds)

@@ -1,4 +1,4 @@
-"""This project: requests are published to Kafka, their ends are read from ``exports.events``."""
+"""This project: requests are published to Kafka, and final events are read from ``exports.events``."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ ENDS = {EventType.COMPLETED, EventType.FAILED, EventType.CANCELLED}
 
 
 class Ends:
-    """The times at which the ends of jobs were published, by the clock of this process."""
+    """The times at which the final events of jobs were published, by the clock of this process."""
 
     def __init__(self) -> None:
         self.at: dict[UUID, float] = {}
@@ -46,7 +46,7 @@ class Ends:
 
 @asynccontextmanager
 async def ends(settings: Settings) -> AsyncIterator[Ends]:
-    """Collect the ends of jobs that are published during the block."""
+    """Collect the final events that are published during the block."""
     consumer = AIOKafkaConsumer(
         settings.topic(Topic.EVENTS), **client_options(settings), auto_offset_reset="latest"
     )
@@ -68,7 +68,7 @@ async def ends(settings: Settings) -> AsyncIterator[Ends]:
 
 
 async def latencies(settings: Settings, *, rate: float, count: int) -> list[float]:
-    """Return the seconds from each publication to the end of its job, at ``rate`` requests a second."""
+    """Return the seconds from each request to its final event, at ``rate`` requests a second."""
     sent: dict[UUID, float] = {}
     async with ends(settings) as found, Publisher(settings) as publisher:
         started = time.perf_counter()
@@ -84,7 +84,7 @@ async def latencies(settings: Settings, *, rate: float, count: int) -> list[floa
 
 
 async def backlog(settings: Settings, *, count: int) -> float:
-    """Return the jobs a second, from the first publication to the last event of an end."""
+    """Return the jobs a second, from the first request to the last final event."""
     async with ends(settings) as found, Publisher(settings) as publisher:
         ids = [uuid4() for _ in range(count)]
         started = time.perf_counter()

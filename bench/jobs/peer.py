@@ -1,6 +1,6 @@
-"""The same export function as a Celery task, over a broker in memory: sender and worker share a process.
+"""The same export function as a Celery task, with a broker in memory: sender and worker share a process.
 
-So no message crosses the network, and nothing survives the process: the least that Celery can cost.
+So no message crosses the network, and no task survives the process. This is the lowest cost of Celery.
 """
 
 import asyncio
@@ -66,14 +66,14 @@ def _exporter() -> Exporter:
 
 @contextmanager
 def worker(threads: int) -> Iterator[None]:
-    """A worker with a pool of so many threads, each of which has run a task."""
+    """Run a worker with a pool of ``threads`` threads, each of which has run a task before."""
     with start_worker(app, pool="threads", concurrency=threads, perform_ping_check=False, loglevel="ERROR"):
         _wait([_send() for _ in range(8 * threads)])
         yield
 
 
 def latencies(*, rate: float, count: int) -> list[float]:
-    """Seconds from sending a task to the end of its export, at ``rate`` tasks a second."""
+    """Return the seconds from sending a task to the end of its export, at ``rate`` tasks a second."""
     sent: dict[str, float] = {}
     started = time.perf_counter()
     for number in range(count):
@@ -85,7 +85,7 @@ def latencies(*, rate: float, count: int) -> list[float]:
 
 
 def backlog(*, count: int) -> float:
-    """Jobs a second, from sending the first to the end of the last."""
+    """Return the jobs a second, from sending the first task to the end of the last one."""
     started = time.perf_counter()
     ids = [_send() for _ in range(count)]
     _wait(ids)

@@ -1,4 +1,4 @@
-"""The whole system with a small table to export, and how its jobs are requested."""
+"""The whole system with a small table to export, and the requests for its jobs."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ ROWS = 1_000
 
 @contextmanager
 def system(slots: int) -> Iterator[Stack]:
-    """All services and no worker yet; the settings of this process lead there too."""
+    """Start all services, without a worker. The settings of this process name them too."""
     with tempfile.TemporaryDirectory(prefix="bench-jobs-") as temporary:
         folder = Path(temporary)
         datasets = folder / "datasets.toml"

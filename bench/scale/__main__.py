@@ -1,4 +1,4 @@
-"""``python -m bench.scale``: more workers, longer backlogs, larger tables."""
+"""``python -m bench.scale``: measures more workers, longer backlogs and larger tables."""
 
 import asyncio
 from pathlib import Path
@@ -23,15 +23,17 @@ def main(
     slots: Annotated[int, typer.Option(help="Exports at a time in a worker, and jobs of a claim")] = 4,
     requests: Annotated[int, typer.Option(help="Requests of the backlog that is admitted")] = 10_000,
     finished: Annotated[
-        str, typer.Option(help="Numbers of finished jobs beside which claims are measured, by commas")
+        str, typer.Option(help="Numbers of finished jobs with which claims are measured, separated by commas")
     ] = "0,1000000",
-    users: Annotated[str, typer.Option(help="Numbers of users whose jobs wait, by commas")] = "100,5000",
+    users: Annotated[
+        str, typer.Option(help="Numbers of users whose jobs wait, separated by commas")
+    ] = "100,5000",
     pending: Annotated[int, typer.Option(help="Jobs that wait while claims are measured")] = 10_000,
     claims: Annotated[int, typer.Option(help="Claims in each of three rounds")] = 500,
-    claimers: Annotated[int, typer.Option(help="How many compete for claims")] = 8,
-    output: Annotated[Path, typer.Option(help="Where the report goes besides the terminal")] = RESULTS,
+    claimers: Annotated[int, typer.Option(help="Number of workers that compete for claims")] = 8,
+    output: Annotated[Path, typer.Option(help="File for the report, in addition to the terminal")] = RESULTS,
 ) -> None:
-    """Measure on real services, all of them on this machine; best while nothing else runs there."""
+    """Measure on real services on this machine. No other program should run there at the same time."""
     plan = Plan(
         finished=_numbers(finished),
         users=_numbers(users),

@@ -20,7 +20,7 @@ from stream_app.schedules import models as _schedules  # noqa: F401 - its tables
 from stream_app.settings import Settings
 
 ROUNDS = 3
-"""Tables take turns, so that a slow moment of the machine hits all of them."""
+"""Number of rounds. Tables take turns, so that a slow moment of the machine affects all of them."""
 
 _PENDING = """
     INSERT INTO export_jobs (id, user_id, export_type, format, scope, created_at, admitted_at)
@@ -43,7 +43,7 @@ _FINISHED = """
                ELSE 'completed' END AS status
     ) AS became
 """
-# What the projector does for the jobs of one claim; each user asks again, so that as many wait as before.
+# Ends the jobs of one claim as the projector does. Each user requests again, so the backlog stays equal.
 _DONE = """
     UPDATE export_jobs SET status = 'completed', worker = NULL, lease_until = NULL, completed_at = now(),
         expires_at = now() + interval '7 days', row_count = 1000, file_size = 50000
@@ -58,15 +58,15 @@ _AGAIN = """
 
 @dataclass(slots=True)
 class Latency:
-    """Claims from a table with ``finished`` jobs, while ``pending`` jobs of ``users`` wait."""
+    """Measured claims from a table with ``finished`` jobs, while ``pending`` jobs of ``users`` wait."""
 
     finished: int
     pending: int
     users: int
     seconds: list[float] = field(default_factory=list)
-    """Of each claim, by one claimer that is alone."""
+    """Seconds of each claim, by a single worker."""
     rates: list[float] = field(default_factory=list)
-    """Claims a second by several at the same time, in each round."""
+    """Claims a second of several workers at the same time, in each round."""
 
     def quantile(self, percent: int) -> float:
         return quantiles(self.seconds, n=100)[percent - 1]
@@ -74,7 +74,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The plan: ``claims`` a round, each of up to ``slots`` jobs, then by ``claimers`` at once."""
+    """The plan of a round: ``claims`` claims of up to ``slots`` jobs, then claims of ``claimers`` workers."""
 
     finished: Sequence[int]
     users: Sequence[int]
@@ -85,7 +85,7 @@ class Plan:
 
 
 async def latencies(postgres: PostgresService, settings: Settings, plan: Plan) -> list[Latency]:
-    """One database for each number of finished jobs; they take turns."""
+    """Measure one database for each number of finished jobs. The databases take turns."""
     found: list[Latency] = []
     tables = [await _Table.make(postgres, settings, finished, max(plan.users)) for finished in plan.finished]
     try:
@@ -139,13 +139,13 @@ class _Table:
         )
 
     async def fill(self, pending: int, users: int) -> None:
-        """Have so many jobs wait, and nothing run."""
+        """Insert waiting jobs: ``pending`` jobs of ``users`` users. No job runs."""
         await self._pool.execute("DELETE FROM export_jobs WHERE status IN ('pending', 'processing')")
         await self._pool.execute(_PENDING, pending, users)
         await self._pool.execute("VACUUM ANALYZE export_jobs")
 
     async def claim(self, claims: int, slots: int) -> list[float]:
-        """Seconds of each claim; its jobs end, and others come, before the next."""
+        """Return the seconds of each claim. Before the next claim its jobs end and others are inserted."""
         store, seconds = self._store(), []
         for _ in range(claims):
             began = time.perf_counter()
@@ -158,7 +158,7 @@ class _Table:
         return seconds
 
     async def compete(self, claims: int, claimers: int, slots: int) -> float:
-        """Claims a second of several workers at once, who end their jobs in between."""
+        """Return the claims a second of several workers, which end their jobs between two claims."""
         began = time.perf_counter()
         each = max(1, claims // claimers)
         await asyncio.gather(*(self.claim(each, slots) for _ in range(claimers)))

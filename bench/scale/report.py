@@ -1,4 +1,4 @@
-"""The measurements as Markdown. Does no I/O."""
+"""Writes the measurements as Markdown. Does no I/O."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ near 1. Claims take one lock, so 1 ÷ p50 bounds how many there are a second. **
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All of one run."""
+    """All measurements of one run."""
 
     rows: int
     slots: int
@@ -52,7 +52,7 @@ class Report:
     latencies: Sequence[Latency]
 
     def markdown(self) -> str:
-        """The whole report."""
+        """Return the whole report."""
         jobs, times = self.rounds[0].jobs, len(self.latencies[0].seconds)
         plan = self.plan
         return "\n".join(

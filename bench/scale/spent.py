@@ -1,4 +1,4 @@
-"""The cost of a block: processor time of each part, transactions and WAL of PostgreSQL."""
+"""Measures the cost of a block: processor time of each part, transactions and WAL of PostgreSQL."""
 
 import asyncio
 import os
@@ -18,9 +18,9 @@ PARTS = ("workers", "postgres", "kafka", "s3", "bench")
 
 @dataclass(slots=True)
 class Spent:
-    """Over ``seconds``: processor seconds by part and of the whole machine, and what PostgreSQL wrote.
+    """The cost over ``seconds``: processor seconds of each part and of the whole machine, and writes.
 
-    ``transactions`` are those that wrote something, ``wal`` is in bytes, without images of whole pages.
+    ``transactions`` are those of PostgreSQL that wrote. ``wal`` is in bytes, without images of whole pages.
     """
 
     seconds: float = 0.0
@@ -31,7 +31,7 @@ class Spent:
 
     @property
     def elsewhere(self) -> float:
-        """Cores that programs which are none of ours had on average."""
+        """The cores that other programs used on average."""
         return max(0.0, (self.machine - sum(self.cpu.values())) / self.seconds)
 
 
@@ -49,7 +49,7 @@ def measuring(stack: Stack) -> Iterator[Spent]:
 
 
 def cores() -> int:
-    """Cores that this process and its children can use."""
+    """Return the number of cores that this process and its children can use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -64,14 +64,14 @@ def _by_part(stack: Stack) -> dict[str, float]:
 
 
 def _family(pid: int) -> float:
-    """Of a process, its children, and those of them that have ended."""
+    """Return the processor time of a process and of its children, also of those that have ended."""
     root = psutil.Process(pid)
     total = 0.0
     for member in (root, *root.children(recursive=True)):
         try:
             total += sum(member.cpu_times()[:4])
         except psutil.NoSuchProcess:
-            continue  # the next look finds its time with its parent
+            continue  # the next reading finds its time in that of its parent
     return total
 
 
@@ -81,7 +81,7 @@ def _machine() -> float:
 
 
 def _written(stack: Stack) -> tuple[int, int]:
-    """The next transaction's number, and the end of the WAL."""
+    """Return the number of the next transaction, and the end of the WAL."""
 
     async def ask() -> tuple[int, int]:
         connection = await asyncpg.connect(stack.postgres.admin_url())

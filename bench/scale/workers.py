@@ -1,4 +1,4 @@
-"""Small exports through the whole system, with more and more workers on the same machine."""
+"""Measures small exports through the whole system, with more and more workers on the same machine."""
 
 import asyncio
 import time
@@ -15,14 +15,14 @@ from stream_app.settings import Settings
 from streaming_exporter.publisher import Publisher
 
 WARM_UP = 50
-"""Jobs for each worker before anything is measured: everything is loaded, every partition has its reader."""
+"""Jobs for each worker before the measurement, so that everything is loaded and every partition is read."""
 
 POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """A backlog of ``jobs`` with so many workers, done at ``rate`` jobs a second."""
+    """The result of one backlog of ``jobs``: ``workers`` completed it at ``rate`` jobs a second."""
 
     workers: int
     jobs: int
@@ -31,17 +31,17 @@ class Round:
 
     @property
     def cpu(self) -> float:
-        """Processor seconds of a job, of all parts."""
+        """The processor seconds of one job, in all parts."""
         return sum(self.spent.cpu.values()) / self.jobs
 
     @property
     def ceiling(self) -> float:
-        """Jobs a second at most: all cores busy, with nothing but these."""
+        """The jobs a second if all cores worked for these jobs only."""
         return cores() / self.cpu
 
 
 def throughput(stack: Stack, settings: Settings, workers: int, jobs: int) -> Round:
-    """Publish all requests at once, and wait for the last end of a job."""
+    """Publish all requests at once, and wait until the last job has ended."""
     with ThreadPoolExecutor(workers) as pool:
         first = 1 + len([name for name in stack.apps if name.startswith("worker-")])
         started = list(pool.map(stack.start_worker, range(first, first + workers)))
@@ -56,7 +56,7 @@ def throughput(stack: Stack, settings: Settings, workers: int, jobs: int) -> Rou
 
 
 def admission(stack: Stack, settings: Settings, requests: int) -> float:
-    """Requests a second that wait in Kafka and become jobs by one worker; its exports stand still."""
+    """Return how many requests a second one worker admits from a backlog in Kafka, without exports."""
 
     async def publish() -> None:
         async with Publisher(settings) as publisher:
@@ -69,13 +69,13 @@ def admission(stack: Stack, settings: Settings, requests: int) -> float:
         try:
             return queue_metrics.result()
         finally:
-            worker.kill()  # it would begin with the exports
+            worker.kill()  # it would start exports
 
 
 async def _admitted(stack: Stack, requests: int) -> float:
-    """Jobs that are admitted a second, from the first that is seen to the last.
+    """Return the admitted jobs a second, from the first one to the last.
 
-    The table that they export stays locked until then, so no export takes a core.
+    Until then the exported table is locked, so that no export uses a core.
     """
     state = await asyncpg.connect(stack.postgres.state_url)
     source = await asyncpg.connect(stack.postgres.admin_url(SOURCE))
