@@ -1,6 +1,8 @@
 """Filter values relative to the current time."""
 
-from datetime import UTC, datetime
+import calendar
+from datetime import UTC, date, datetime, time
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -37,6 +39,36 @@ def test_values_stand_for_moments_and_days_of_the_zone(value: str, moment: str, 
     kinds = {"at": Kind.TIMESTAMPTZ, "on": Kind.DATE}
     found = resolve_filters({"at": {"gte": value, "in": [value]}, "on": value}, kinds, NOW, BERLIN)
     assert found == {"at": {"gte": moment, "in": [moment]}, "on": day}
+
+
+@pytest.mark.parametrize("month", range(1, 13))
+@pytest.mark.parametrize("day", [1, 17, 31])
+def test_every_anchor_on_every_month(month: int, day: int) -> None:
+    days = calendar.monthrange(2028, month)[1]
+    today = date(2028, month, min(day, days))
+    now = datetime.combine(today, time(12), UTC)
+    expected = {
+        "today": today,
+        "yesterday": date.fromordinal(today.toordinal() - 1),
+        "tomorrow": date.fromordinal(today.toordinal() + 1),
+        "start_of_day": today,
+        "start_of_week": date.fromisocalendar(*today.isocalendar()[:2], 1),
+        "start_of_month": date(2028, month, 1),
+        "start_of_quarter": date(2028, {1: 1, 2: 4, 3: 7, 4: 10}[(month + 2) // 3], 1),
+        "start_of_year": date(2028, 1, 1),
+        "start_of_month+1mo-1d": date(2028, month, days),
+    }
+    filters = {name: name for name in expected}
+    found = resolve_filters(filters, dict.fromkeys(expected, Kind.DATE), now, ZoneInfo("UTC"))
+    assert found == {name: wanted.isoformat() for name, wanted in expected.items()}
+
+
+@pytest.mark.parametrize("value", [5, 1.5, True, None, ["today", 5, None], {"in": [None, "today"]}, []])
+def test_a_value_that_is_no_text_stays_as_it_is(value: Any) -> None:
+    found = resolve_filters({"on": value}, {"on": Kind.DATE}, NOW, BERLIN)["on"]
+    assert repr(found) == repr(value).replace("today", "2026-03-30")
+    assert is_relative({"on": value}) is ("today" in repr(value))
+    assert is_relative(value) is ("today" in repr(value))
 
 
 def test_the_same_words_are_plain_text_elsewhere() -> None:
