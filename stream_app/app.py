@@ -26,6 +26,7 @@ from stream_app.exports.datasets import load_datasets
 from stream_app.exports.formats.framing_process import end_idle
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
+from stream_app.exports.row_reader import ParallelReading
 from stream_app.exports.source import Source
 from stream_app.exports.task import ExportLimits
 from stream_app.jobs.queue import JobQueue
@@ -115,7 +116,8 @@ def create_app(settings: Settings) -> App:
     engine = create_engine(settings, application=name)
     store = job_store(settings, engine)
     storage = ObjectStore(settings, connections=2 * settings.worker_slots)
-    source = Source(settings, connections=settings.worker_slots + 1)
+    # One for each stream of each export, and one for estimates and the catalogue.
+    source = Source(settings, connections=settings.worker_slots * settings.source_streams + 1)
     threads = ThreadPoolExecutor(settings.worker_slots, thread_name_prefix="upload")
 
     app = _faust_app(settings, name)
@@ -131,6 +133,7 @@ def create_app(settings: Settings) -> App:
             FORMATS,
             ExportLimits.of(settings),
             threads,
+            ParallelReading.of(settings),
         ),
         emit=emit,
         settings=settings,

@@ -207,6 +207,17 @@ class Settings(BaseSettings, KafkaSettings):
     api_connection_limit: Count = Field(2000, description="Limit of open connections in one API process")
 
     worker_slots: Count = Field(4, le=1_000, description="Number of exports that one worker runs at a time")
+    source_streams: Count = Field(
+        2,
+        le=64,
+        description="Number of connections to the source database that read one large export at a time",
+    )
+    parallel_min_bytes: int = Field(
+        32 * 2**20,
+        ge=0,
+        le=2**50,
+        description="Estimated bytes of rows from which on an export is read over several connections",
+    )
     user_slots: Count = Field(2, description="Number of exports of one user that run at a time")
     user_pending_limit: Count = Field(
         100, description="Limit of unfinished jobs of one user. The API refuses further requests"

@@ -8,6 +8,7 @@ import zstandard
 from isal import isal_zlib
 
 from stream_app.exports.formats.base import Format
+from stream_app.exports.formats.blocks import equal_blocks
 from streaming_exporter.errors import Rejected
 
 
@@ -32,7 +33,7 @@ class Compression:
     def apply(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         """Yield the compressed bytes. The compression runs without the interpreter's lock."""
         compressor = self.compressor()
-        for chunk in chunks:
+        for chunk in equal_blocks(chunks):
             if compressed := compressor.compress(chunk):
                 yield compressed
         yield compressor.flush()

@@ -17,6 +17,8 @@ from functools import cached_property
 from threading import Event
 from typing import Any
 
+import structlog
+
 from stream_app.exports.catalog import Catalog, SourceTable, TableChanged
 from stream_app.exports.compression import Compression, compression_for
 from stream_app.exports.datasets import Dataset
@@ -25,13 +27,17 @@ from stream_app.exports.formats.framing_process import frame_in_process
 from stream_app.exports.pipe import BytePipe, PipeClosed
 from stream_app.exports.query import CopyStatement, RowQuery, render, row_query
 from stream_app.exports.relative_dates import resolve_request
+from stream_app.exports.row_reader import ParallelReading, RowReader
 from stream_app.exports.size_limits import MessageTooLong, largest_row_query, row_too_large
 from stream_app.exports.source import Sink, Snapshot, Source
+from stream_app.exports.source_errors import SnapshotNotShared
 from stream_app.exports.stage_spans import TimedChunks, TimedSink, rendering_span, stage_span
 from stream_app.exports.task import ExportLimits, ExportProgress, ExportResult, ExportTask, FileLimits
 from stream_app.storage.object_store import ObjectStore, StoredObject
 from streaming_exporter.errors import ExporterError, Outage, Rejected
 from streaming_exporter.events import ExportRequest
+
+log = structlog.get_logger(__name__)
 
 ESTIMATE_AFTER = 0.5
 """Seconds after which the rows of an export are estimated: a shorter export needs no progress."""
@@ -55,6 +61,7 @@ class Exporter:
     """Runs exports.
 
     Attributes:
+        reading: how the rows of a large export are read.
         threads: runs the framing and the upload of files: one thread for each export.
         estimates: allows one connection for all estimates; one that waits for a lock blocks the others.
     """
@@ -66,6 +73,7 @@ class Exporter:
     formats: Mapping[str, Format]
     limits: ExportLimits
     threads: Executor
+    reading: ParallelReading = field(default_factory=ParallelReading)
     estimates: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
     async def run(self, task: ExportTask, progress: ExportProgress) -> ExportResult:
@@ -87,9 +95,17 @@ class Exporter:
         output = self.formats[request.format]
         compression = compression_for(request.options.compression, output)
         dataset = self.datasets[request.export_type]
-        return await self.catalog.use(
-            dataset, lambda table: self._export(task, table, output, compression, progress)
-        )
+
+        async def export(table: SourceTable) -> ExportResult:
+            try:
+                return await self._export(task, table, output, compression, progress)
+            except SnapshotNotShared as error:
+                # It was known before the first row. From now on all exports use one connection.
+                log.warning("source.snapshot_not_shared", error=str(error))
+                self.source.can_share_snapshots = False
+                return await self._export(task, table, output, compression, progress)
+
+        return await self.catalog.use(dataset, export)
 
     async def _export(
         self,
@@ -124,9 +140,12 @@ class Exporter:
                 template_columns=tuple(item.name for item in table.columns),
             )
             file = _File(task, request, document, output, compression, limits)
+            reader = RowReader(
+                self.source, table, rows, output, request.options, statement, self.reading, task.name
+            )
             estimating = asyncio.create_task(self._estimate(task, table, rows, progress))
             try:
-                count, stored = await self._transfer(snapshot, statement, file, progress)
+                count, stored = await self._transfer(snapshot, reader, file, progress)
             except MessageTooLong as error:
                 raise await self._too_large(task, table, request, output) or error from error
             finally:
@@ -234,7 +253,7 @@ class Exporter:
                         progress.estimated_rows = count
 
     async def _transfer(
-        self, snapshot: Snapshot, statement: CopyStatement, file: "_File", progress: ExportProgress
+        self, snapshot: Snapshot, reader: RowReader, file: "_File", progress: ExportProgress
     ) -> tuple[int, StoredObject]:
         pipe = BytePipe()
         stopped = Event()
@@ -264,9 +283,7 @@ class Exporter:
         try:
             sink = TimedSink(_limited(pipe.write, file.limits.max_bytes, file.output))
             with stage_span("source", sink, {"db.system.name": "postgresql", "db.operation.name": "COPY"}):
-                count = await snapshot.copy(
-                    statement.sql, statement.copy, sink, max_row_bytes=file.output.row_bytes
-                )
+                count = await reader.read(snapshot, sink)
             pipe.finish()
             # The transaction must not stay open during the rest of the upload.
             await snapshot.end()

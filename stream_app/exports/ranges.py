@@ -10,6 +10,7 @@ Other queries stay in one range: those of views and foreign tables, those withou
 that PostgreSQL would rather answer in another way.
 """
 
+import asyncio
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -170,7 +171,7 @@ async def plan_ranges(
 async def _planned(
     snapshot: Snapshot, source: SourceTable, rows: RowQuery, target_bytes: int, min_bytes: int, at_least: int
 ) -> tuple[RowRange, ...]:
-    plan = await snapshot.explain(render(rows.select))
+    plan = await snapshot.explain(await asyncio.to_thread(render, rows.select))
     size = _bytes(plan, source, rows)
     if size < min_bytes:
         return ALL_ROWS
@@ -236,7 +237,9 @@ async def _by_value(
     pages = await _pages(snapshot, source)
     fewest, most = SAMPLED_PAGES
     percent = min(100.0, 100 * max(fewest, min(PAGES_OF_A_RANGE * count, most)) / max(pages, 1))
-    sampled = await snapshot.fetch(_sample_query(source, rows, lead, percent, count))
+    # In a thread, because a filter with many values takes long to render.
+    sql = await asyncio.to_thread(_sample_query, source, rows, lead, percent, count)
+    sampled = await snapshot.fetch(sql)
     return _between(lead, [row["bound"] for row in sampled])
 
 
@@ -282,5 +285,6 @@ async def _is_cheap(snapshot: Snapshot, rows: RowQuery, ranges: Sequence[RowRang
     """Return whether all ranges together cost little more than the whole query, by the planner's estimate."""
     count = len(ranges)
     tried = {ranges[place * count // 4] for place in (1, 2, 3)}
-    costs = [(await snapshot.explain(render(one.apply(rows).select))).cost for one in tried]
+    texts = [await asyncio.to_thread(render, one.apply(rows).select) for one in tried]
+    costs = [(await snapshot.explain(text)).cost for text in texts]
     return median(costs) * count <= COST_FACTOR * whole.cost

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -16,6 +16,7 @@ from stream_app.db.engine import keep_alive
 from stream_app.exports.query_plan import QueryPlan
 from stream_app.exports.size_limits import DEFAULT_MAX_ROW_BYTES, MessageLimit, MessageTooLong
 from stream_app.exports.source_errors import (
+    NoFreeConnection,
     SnapshotLost,
     SnapshotNotShared,
     connection_error,
@@ -52,6 +53,9 @@ CRASH_CHECK_SECONDS = 2.0
 FETCH_SECONDS = 30.0
 """Time limit of a small query."""
 
+GRACE_SECONDS = 30
+"""The client waits longer for a statement than the server's time limit: for a server that is gone."""
+
 _SERVER_FACTS = """
 SELECT pg_catalog.transaction_timestamp(), pg_catalog.current_setting('server_version_num'),
        pg_catalog.pg_is_in_recovery()"""
@@ -80,6 +84,11 @@ class Snapshot:
     is_standby: bool = False
     replayed_until: datetime | None = None
     _ended: bool = field(default=False, init=False)
+
+    @property
+    def seconds(self) -> float:
+        """The server's time limit of a statement."""
+        return self.timeout - GRACE_SECONDS
 
     async def end(self) -> None:
         """End the transaction. After that nothing can be read.
@@ -216,14 +225,13 @@ class Source:
         self._settings = settings
         self.can_share_snapshots = True
         self._connections = connections
+        self._wanted = 0  # the connections that are in use, and those that somebody waits for
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     @property
     def free_connections(self) -> int:
         """The number of connections that nobody uses or waits for."""
-        if self._pool is None:
-            return self._connections
-        return self._connections - int(self._pool.get_size()) + int(self._pool.get_idle_size())
+        return max(0, self._connections - self._wanted)
 
     async def fetch(self, sql: str, *values: Any) -> list[asyncpg.Record]:
         """Return the rows of a small query. Names without a schema use the role's own search path.
@@ -248,6 +256,7 @@ class Source:
         lock_seconds: float = 0,
         initial_sql: str | None = None,
         shared: str | None = None,
+        only_free: bool = False,
     ) -> AsyncIterator[Snapshot]:
         """Open a snapshot for the block.
 
@@ -259,9 +268,12 @@ class Source:
             initial_sql: an expression whose value is read at the start, without another round trip.
             shared: the snapshot to open, as :meth:`Snapshot.export` returned it. ``as_of`` is that of the
                 transaction that has exported it; here it is the start of this transaction.
+            only_free: whether to fail at once if no connection of the pool is free. Whoever has a connection
+                must not wait for a second one.
 
         Raises:
             SnapshotLost: the transaction with the shared snapshot has ended.
+            NoFreeConnection: no connection is free.
             Retryable: the database failed temporarily.
             Rejected: the database refused the statement (permission, missing table, bad value, time limit).
         """
@@ -273,6 +285,7 @@ class Source:
             lock_seconds=lock_seconds,
             initial_sql=initial_sql,
             shared=shared,
+            only_free=only_free,
         ) as snapshot:
             yield snapshot
 
@@ -291,6 +304,7 @@ class Source:
         lock_seconds: float = 0,
         initial_sql: str | None = None,
         shared: str | None = None,
+        only_free: bool = False,
     ) -> AsyncIterator[Snapshot]:
         """Open a transaction for the block. After an error its connection is closed, not used again."""
         started = time.monotonic()
@@ -301,14 +315,17 @@ class Source:
             search_path=search_path,
             shared_snapshot=shared,
         )
-        with source_errors(lambda: time.monotonic() - started >= seconds):
+        with (
+            self._counted(only_free),
+            source_errors(lambda: time.monotonic() - started >= seconds),
+        ):
             pool = await self._open()
             connection = await _acquire(pool)
             snapshot: Snapshot | None = None
             try:
                 # The server enforces the limit. The client's longer limit is for a server that is gone.
                 begin = _begin if shared is None else _join
-                snapshot = await begin(connection, script, seconds + 30, initial_sql)
+                snapshot = await begin(connection, script, seconds + GRACE_SECONDS, initial_sql)
                 yield snapshot
                 await snapshot.end()
             except BaseException as error:
@@ -323,6 +340,17 @@ class Source:
             finally:
                 with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                     await pool.release(connection)
+
+    @contextmanager
+    def _counted(self, only_free: bool) -> Iterator[None]:
+        """Count a connection for the block."""
+        if only_free and not self.free_connections:
+            raise NoFreeConnection("source database: all connections of this process are in use")
+        self._wanted += 1
+        try:
+            yield
+        finally:
+            self._wanted -= 1
 
     async def _has_not_crashed_since(self, began: datetime) -> bool:
         """Return whether the server is up and has not started or crashed since ``began``, by its own clock.

@@ -59,6 +59,12 @@ class SnapshotNotShared(Retryable):
     code = "snapshot_not_shared"
 
 
+class NoFreeConnection(Retryable):
+    """All connections of the process's pool are in use."""
+
+    code = "no_free_connection"
+
+
 def is_lost_snapshot(error: asyncpg.PostgresError) -> bool:
     """Return whether the server refused a shared snapshot because it does not have it."""
     return error.sqlstate in _LOST_SNAPSHOT

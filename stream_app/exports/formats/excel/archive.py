@@ -12,6 +12,8 @@ from datetime import datetime
 
 from isal import isal_zlib
 
+from stream_app.exports.formats.blocks import equal_blocks
+
 _LOCAL = struct.Struct("<4s5H3L2H")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _END = struct.Struct("<4s4H2LH")
@@ -40,7 +42,7 @@ class Archive:
         start = self._offset
         body = isal_zlib.compressobj(level=_LEVEL, wbits=-15)
         crc = size = 0
-        for chunk in chunks:
+        for chunk in equal_blocks(chunks):
             crc = isal_zlib.crc32(chunk, crc)
             size += len(chunk)
             if compressed := body.compress(chunk):

@@ -65,14 +65,22 @@ def _writer(sink: "_FileBuffer", schema: pa.Schema, sample: pa.Table) -> pq.Parq
 
 
 def _joined(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield batches of whole rows, which end with the first row that reaches :data:`BATCH_BYTES`.
+
+    So the same rows give the same file, however they arrive.
+    """
     waiting: list[bytes] = []
     size = 0
     for chunk in chunks:
-        waiting.append(chunk)
-        size += len(chunk)
-        if size >= BATCH_BYTES:
-            yield b"".join(waiting)
+        while size + len(chunk) >= BATCH_BYTES:
+            # COPY escapes each line feed within a value.
+            end = chunk.index(b"\n", max(BATCH_BYTES - size - 1, 0)) + 1
+            yield b"".join((*waiting, memoryview(chunk)[:end]))
             waiting, size = [], 0
+            chunk = chunk[end:]
+        if chunk:
+            waiting.append(chunk)
+            size += len(chunk)
     if waiting:
         yield b"".join(waiting)
 
