@@ -39,8 +39,11 @@ class Bench:
 
 
 @contextmanager
-def started(folder: Path, sizes: Iterable[int]) -> Iterator[Bench]:
-    """Start PostgreSQL with a table of each size, and an S3 server, in ``folder`` until the block ends."""
+def started(folder: Path, sizes: Iterable[int], more_sql: str = "") -> Iterator[Bench]:
+    """Start PostgreSQL with a table of each size, and an S3 server, in ``folder`` until the block ends.
+
+    ``more_sql`` creates further tables in the schema ``bench``.
+    """
     for name in [name for name in os.environ if name.startswith("EXPORTER_")]:
         if name != "EXPORTER_LOCAL_MINIO":
             del os.environ[name]  # only services that are started here are measured
@@ -51,7 +54,8 @@ def started(folder: Path, sizes: Iterable[int]) -> Iterator[Bench]:
     try:
         services.start()
         with progress.step("rows") as step:
-            version = asyncio.run(_load(services.get(PostgresService).admin_url(SOURCE), sorted(sizes)))
+            url = services.get(PostgresService).admin_url(SOURCE)
+            version = asyncio.run(_load(url, sorted(sizes), more_sql))
             step.result = ", ".join(f"{rows:,}" for rows in sorted(sizes))
         store = services.get(S3Service)
         yield Bench(
@@ -64,7 +68,7 @@ def started(folder: Path, sizes: Iterable[int]) -> Iterator[Bench]:
         run_folder.close(keep_logs=False)
 
 
-async def _load(url: str, sizes: list[int]) -> str:
+async def _load(url: str, sizes: list[int], more_sql: str) -> str:
     """Fill the tables; return the version of the server."""
     await sample.load(url, sizes[-1])
     connection = await asyncpg.connect(url)
@@ -78,6 +82,8 @@ async def _load(url: str, sizes: list[int]) -> str:
                 CREATE INDEX ON {name} (created_at, id);
             """)
             await connection.execute(f"VACUUM (ANALYZE) {name}")
+        if more_sql:
+            await connection.execute(more_sql)
         await connection.execute(
             f"GRANT USAGE ON SCHEMA bench TO {READER}; GRANT SELECT ON ALL TABLES IN SCHEMA bench TO {READER}"
         )

@@ -13,6 +13,7 @@ from stream_app.exports.catalog import Catalog
 from stream_app.exports.datasets import LEDGER
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
+from stream_app.exports.row_reader import ParallelReading
 from stream_app.exports.source import Source
 from stream_app.exports.task import ExportLimits, ExportProgress, ExportTask
 from stream_app.storage.object_store import ObjectStore
@@ -27,7 +28,7 @@ def run(context: Context) -> None:
 
 async def _run(context: Context) -> None:
     settings = context.settings
-    source = Source(settings, connections=2)
+    source = Source(settings, connections=settings.source_streams + 1)
     dataset = LEDGER.model_copy(update={"table": context.table})
     with ThreadPoolExecutor(1) as threads:
         exporter = Exporter(
@@ -38,6 +39,7 @@ async def _run(context: Context) -> None:
             formats=FORMATS,
             limits=ExportLimits.of(settings),
             threads=threads,
+            reading=ParallelReading.of(settings),
         )
         queue_metrics = asyncio.create_task(_watch(context))
         try:

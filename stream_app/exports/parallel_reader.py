@@ -1,9 +1,8 @@
 """Reads ranges of rows over several connections at a time, and hands their rows on in order.
 
 Each stream is a connection that takes one range after the other. It keeps the rows of its ranges in a buffer
-until it is their turn. While the buffer is full the stream waits within its COPY, so its session is never
-idle in a transaction. No stream waits for a connection while others could go on: the first stream reads all
-ranges alone if no other joins it.
+until it is their turn, and waits while the buffer is full. No stream waits for a connection while others
+could go on: the first stream reads all ranges alone if no other joins it.
 
 ::
 
@@ -26,9 +25,6 @@ from stream_app.exports.source_errors import NoFreeConnection, time_limit_exceed
 from streaming_exporter.errors import ExporterError
 
 log = structlog.get_logger(__name__)
-
-BUFFER_BYTES = 10 * 2**20
-"""A stream that holds so many bytes waits. A range of about 8 MiB fits in."""
 
 Range = TypeVar("Range")
 ReadRange = Callable[[Snapshot, Range, Sink], Awaitable[int]]
@@ -97,7 +93,7 @@ class ParallelReader(Generic[Range]):
         join: JoinSnapshot,
         *,
         streams: int,
-        buffer_bytes: int = BUFFER_BYTES,
+        buffer_bytes: int,
     ) -> None:
         """Prepare to read.
 
@@ -106,7 +102,7 @@ class ParallelReader(Generic[Range]):
             read: reads one range.
             join: opens the connection of another stream.
             streams: the largest number of streams, with the first one.
-            buffer_bytes: bytes of the buffer of each stream.
+            buffer_bytes: a stream that holds so many bytes waits. Most ranges fit in.
         """
         self._ranges = ranges
         self._rows = [_RangeRows() for _ in ranges]
@@ -182,8 +178,6 @@ class ParallelReader(Generic[Range]):
 
     async def _read_ranges(self, snapshot: Snapshot) -> None:
         stream = _Stream(self._buffer_bytes)
-        # A finished range may still wait for its turn. The next one begins at once nevertheless: a session
-        # that waits within COPY is not idle.
         for number in self._waiting:
             rows = self._rows[number]
 

@@ -37,11 +37,13 @@ class ParallelReading:
         streams: the largest number of connections of one export.
         min_bytes: an export with fewer bytes is read over one connection.
         range_bytes: bytes of the ranges that the rows are cut into.
+        buffer_bytes: bytes that each connection reads ahead.
     """
 
     streams: int = 1
     min_bytes: int = 32 * 2**20
     range_bytes: int = 8 * 2**20
+    buffer_bytes: int = 10 * 2**20
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -85,9 +87,14 @@ class RowReader:
             sql = whole.sql.replace(_CONDITION, one.condition)
             return await self._copy(snapshot, sql, whole.copy, sink)
 
-        return await ParallelReader(ranges, read, self._join, streams=self.reading.streams).run(
-            snapshot, sink
+        reader = ParallelReader(
+            ranges,
+            read,
+            self._join,
+            streams=self.reading.streams,
+            buffer_bytes=self.reading.buffer_bytes,
         )
+        return await reader.run(snapshot, sink)
 
     async def _ranges(self, snapshot: Snapshot) -> tuple[RowRange, ...]:
         is_alone = self.reading.streams < 2 or not self.source.free_connections

@@ -16,6 +16,7 @@ from stream_app.db.engine import keep_alive
 from stream_app.exports.query_plan import QueryPlan
 from stream_app.exports.size_limits import DEFAULT_MAX_ROW_BYTES, MessageLimit, MessageTooLong
 from stream_app.exports.source_errors import (
+    DRIVER_ERRORS,
     NoFreeConnection,
     SnapshotLost,
     SnapshotNotShared,
@@ -25,7 +26,12 @@ from stream_app.exports.source_errors import (
     is_temporary,
     source_errors,
 )
-from stream_app.exports.source_session import REPLAY_TIME_QUERY, begin_script, parse_replay_time
+from stream_app.exports.source_session import (
+    REPLAY_TIME_QUERY,
+    begin_script,
+    may_be_idle,
+    parse_replay_time,
+)
 from stream_app.settings import Settings
 from streaming_exporter.errors import Outage, Rejected
 
@@ -100,7 +106,7 @@ class Snapshot:
         self._ended = True
         try:
             await self.connection.execute("COMMIT", timeout=10)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        except DRIVER_ERRORS:
             _terminate(self.connection)
 
     async def estimate(self, sql: str) -> int:
@@ -120,13 +126,15 @@ class Snapshot:
     async def export(self) -> str:
         """Return the id of this snapshot, for the argument ``shared`` of :meth:`Source.snapshot`.
 
-        Other transactions can take the snapshot until this one ends. After that they keep it.
+        Other transactions can take the snapshot until this one ends. After that they keep it. From now on the
+        transaction can be idle for as long as a statement can take, while others read.
 
         Raises:
             SnapshotNotShared: the server cannot share snapshots. This transaction has failed.
         """
         try:
-            return await _value(self.connection, "SELECT pg_catalog.pg_export_snapshot()", FETCH_SECONDS)
+            sql = f"SELECT pg_catalog.pg_export_snapshot(), {may_be_idle(self.seconds)}"
+            return (await _value(self.connection, sql, FETCH_SECONDS)).split("\t")[0]
         except asyncpg.PostgresError as error:
             if isinstance(error, asyncpg.PostgresConnectionError) or is_temporary(error):
                 raise
@@ -176,7 +184,7 @@ class Snapshot:
         limit = MessageLimit(self.connection._con._transport, max_row_bytes)
         try:
             return await self._copy(sql, options, sink, limit)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except DRIVER_ERRORS as error:
             if limit.is_exceeded:
                 raise MessageTooLong(max_row_bytes) from error
             raise
@@ -314,6 +322,7 @@ class Source:
             lock_seconds=lock_seconds,
             search_path=search_path,
             shared_snapshot=shared,
+            idle_seconds=None if shared is None else seconds,
         )
         with (
             self._counted(only_free),
@@ -338,7 +347,7 @@ class Source:
                     raise Outage(f"source database: the session was ended: {error}") from error
                 raise
             finally:
-                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                with suppress(*DRIVER_ERRORS):
                     await pool.release(connection)
 
     @contextmanager
@@ -358,7 +367,7 @@ class Source:
         If so, the statement did not crash the server, and the session was ended from outside: after a crash
         of one process PostgreSQL restarts all of them and resets its statistics.
         """
-        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        with suppress(*DRIVER_ERRORS):
             connection = await self._connect(timeout=CRASH_CHECK_SECONDS, statement_cache_size=0)
             try:
                 return (

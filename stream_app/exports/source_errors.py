@@ -80,6 +80,11 @@ def time_limit_exceeded() -> Rejected:
     return Rejected("the export took longer than the time limit; narrow it with filters", code="timeout")
 
 
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""What the driver raises. ``TimeoutError`` is an ``OSError``. The third is raised by a statement on a session
+that the server ended while it was idle."""
+
+
 @contextmanager
 def source_errors(timed_out: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Turn errors of the driver into exceptions of the service.
@@ -95,11 +100,7 @@ def source_errors(timed_out: Callable[[], bool] = lambda: False) -> Iterator[Non
     with metrics.count_errors("source_database"):
         try:
             yield
-        except (
-            asyncpg.PostgresError,
-            asyncpg.InterfaceError,
-            OSError,
-        ) as error:  # TimeoutError is an OSError
+        except DRIVER_ERRORS as error:
             raise statement_error(error, timed_out()) from error
 
 
@@ -131,7 +132,8 @@ def statement_error(error: Exception, timed_out: bool = False) -> ExporterError:
 def is_lost_connection(error: BaseException) -> bool:
     """Return whether a connection was lost without a message of the server."""
     has_message = isinstance(error.__cause__ or error.__context__, asyncpg.PostgresError)
-    return isinstance(error, asyncpg.PostgresConnectionError | ConnectionError) and not has_message
+    kinds = asyncpg.PostgresConnectionError | ConnectionError | asyncpg.InternalClientError
+    return isinstance(error, kinds) and not has_message
 
 
 def connection_error(error: Exception) -> ExporterError:

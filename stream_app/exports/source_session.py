@@ -54,6 +54,8 @@ PINNED_ON_LINUX: dict[str, str] = {
 IDLE_SECONDS = 60
 """The server ends a transaction after this time without a statement: its client has stopped working."""
 
+_IDLE_LIMIT = "idle_in_transaction_session_timeout"
+
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY, NOT DEFERRABLE"
 
 _PIN = """
@@ -71,6 +73,7 @@ def begin_script(
     lock_seconds: float = 0,
     search_path: Sequence[str] | None = None,
     shared_snapshot: str | None = None,
+    idle_seconds: float | None = None,
 ) -> str:
     """Return the script that begins a transaction in one round trip.
 
@@ -80,10 +83,11 @@ def begin_script(
         lock_seconds: limit of each wait for a lock; 0 means no limit.
         search_path: schemas for names without one, after ``pg_catalog``; ``None`` for the role's own path.
         shared_snapshot: id of the snapshot to take; ``None`` for a new one.
+        idle_seconds: limit of the time without a statement; ``None`` for :data:`IDLE_SECONDS`.
     """
     limits = {
         "application_name": name,
-        "idle_in_transaction_session_timeout": f"{IDLE_SECONDS}s",
+        _IDLE_LIMIT: f"{IDLE_SECONDS if idle_seconds is None else idle_seconds:.0f}s",
         "lock_timeout": f"{lock_seconds * 1000:.0f}",
         "statement_timeout": f"{statement_seconds * 1000:.0f}",
     }
@@ -107,6 +111,14 @@ def begin_script(
             f"SET LOCAL search_path = {path}",
         )
     )
+
+
+def may_be_idle(seconds: float) -> str:
+    """Return an SQL expression that lets the transaction be idle for ``seconds``.
+
+    A stream of an export is idle while the rows that it has read wait for the upload.
+    """
+    return f"pg_catalog.set_config('{_IDLE_LIMIT}', '{seconds:.0f}s', true)"
 
 
 def _row(name: str, value: str, *, linux: bool) -> str:

@@ -2,24 +2,40 @@
 
 import asyncio
 import hashlib
+import random
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+import structlog
+from pydantic import SecretStr
 
-from stream_app.exports import pipeline
+from stream_app.exports import pipeline, ranges, source_session
+from stream_app.exports.catalog import Catalog
 from stream_app.exports.datasets import Dataset
 from stream_app.exports.formats.base import Document
+from stream_app.exports.pipe import BytePipe
 from stream_app.exports.pipeline import Exporter
+from stream_app.exports.query import row_query
+from stream_app.exports.ranges import plan_ranges
 from stream_app.exports.row_reader import ParallelReading
-from stream_app.exports.source import Source
+from stream_app.exports.source import Snapshot, Source
+from stream_app.exports.source_errors import SnapshotNotShared
+from stream_app.exports.task import ExportProgress
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
-from tests.integration.exports.conftest import exported_by
+from streaming_exporter.errors import Outage, Rejected
+from streaming_exporter.events import ExportRequest
+from tests.integration.exports.conftest import exported_by, task_for
+from tests.poolers import POOLERS, through
+from tests.waiting import at_most, until_async
 
-TINY = 20_000
+TINY = 60_000
 """Bytes of a range, so that few rows have many ranges."""
 
 MAKE = """
@@ -32,7 +48,8 @@ MAKE = """
         CASE i % 13 WHEN 0 THEN NULL WHEN 1 THEN '' WHEN 2 THEN E'a "b"\\n,\\t\\\\ \\r' WHEN 3 THEN '=1+1'
             ELSE repeat('xyz ', i % 40) END,
         CASE i % 501 WHEN 0 THEN 'infinity' ELSE '2026-01-01'::timestamptz + i * interval '1 s' END,
-        i % 3 = 0, jsonb_build_object('i', i, 't', E'a\\n"b"'), decode(md5(i::text), 'hex'), ARRAY['a', NULL, i::text]
+        i % 3 = 0, jsonb_build_object('i', i, 't', E'a\\n"b"'), decode(md5(i::text), 'hex'),
+        ARRAY['a', NULL, i::text]
     FROM generate_series(1, 12000) AS i;
     ALTER TABLE things DROP COLUMN gone;
     DELETE FROM things WHERE id % 7 = 0 OR id BETWEEN 3000 AND 5000;
@@ -51,9 +68,7 @@ async def many(settings: Settings) -> AsyncIterator[Source]:
 
 
 @pytest.fixture
-def reading(
-    exporter_of: Callable[..., Exporter], many: Source, storage: ObjectStore
-) -> Callable[..., Any]:
+def reading(exporter_of: Callable[..., Exporter], many: Source, storage: ObjectStore) -> Callable[..., Any]:
     """Export a table over so many streams."""
 
     async def run(dataset: Dataset, format_name: str, streams: int, **request: Any) -> Any:
@@ -84,11 +99,288 @@ async def test_the_file_is_that_of_one_copy(
     format_name: str,
     order: tuple[str, ...],
 ) -> None:
-    """By hash, for 1 to 4 streams, with and without a filter."""
+    """By hash, for 1, 2 and 4 streams, with and without a filter."""
     await database.execute(MAKE)
     dataset = Dataset(name="things", table=f"{schema}.things", order=order)
     for request in ({}, {"filters": {"id": {"gt": 700}, "t": {"ne": "moved"}}}):
-        files = [await reading(dataset, format_name, streams, **request) for streams in (1, 2, 3, 4)]
+        files = [await reading(dataset, format_name, streams, **request) for streams in (1, 2, 4)]
         assert {file.data.row_count for file in files} == {files[0].data.row_count}
         assert len({hashlib.sha256(file.content).hexdigest() for file in files}) == 1
         assert files[0].data.row_count > 5000
+
+
+KINDS = ["int", "int8", "numeric(9,2)", "text", "date", "timestamptz", "uuid", "boolean", "float8"]
+VALUES = {
+    "int": "{n} - 500", "int8": "{n} * 10000000000", "numeric(9,2)": "{n} / 3.0", "text": "'t ' || {n}",
+    "date": "'2026-01-01'::date + {n}", "timestamptz": "'2026-01-01'::timestamptz + {n} * interval '1 h'",
+    "uuid": "md5(({n})::text)::uuid", "boolean": "{n} % 2 = 0", "float8": "sqrt({n})",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_random_tables_give_the_same_bytes(
+    schema: str,
+    database: asyncpg.Connection,
+    reading: Callable[..., Any],
+    same_time: None,
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+) -> None:
+    """Random columns, ties, NULLs, holes, orders, filters, sizes of ranges, and numbers of streams."""
+    monkeypatch.setattr(ranges, "COST_FACTOR", 1_000.0)  # such small tables are cheaper to sort
+    monkeypatch.setattr(ranges, "SMALLEST_RANGE", 1)
+    chance = random.Random(seed)
+    kinds = chance.choices(KINDS, k=4)
+    rows = chance.choice([1, 700, 4000])
+    values = ", ".join(
+        f"CASE WHEN random() < {chance.choice([0, 0.1, 0.9])} THEN NULL ELSE "
+        + VALUES[kind].format(n=f"(i * 7919 % {chance.choice([3, 40, 100000])})")
+        + " END"
+        for kind in kinds
+    )
+    columns = ", ".join(f"c{number} {kind}" for number, kind in enumerate(kinds))
+    await database.execute(f"""
+        CREATE TABLE things (id int PRIMARY KEY, {columns});
+        INSERT INTO things SELECT i, {values} FROM generate_series(1, {rows}) AS i;
+        DELETE FROM things WHERE id % {chance.randrange(2, 9)} = 0;
+        CREATE INDEX ON things (c0, id);
+        CREATE INDEX ON things (c1, c2);
+        ANALYZE things
+    """)
+    orders: list[tuple[str, ...]] = [(), ("id",), ("c0", "id"), ("c1", "c2", "id")]
+    requests: list[dict[str, Any]] = [{}, {"filters": {"id": {"lt": rows // 2}}}, {"columns": ["c3", "c0"]}]
+    for order in orders:
+        dataset = Dataset(name="things", table=f"{schema}.things", order=order)
+        request = chance.choice(requests)
+        output = chance.choice(["csv", "ndjson", "excel", "parquet"])
+        wanted = await reading(dataset, output, 1, **request)
+        found = await reading(dataset, output, chance.randrange(2, 5), **request)
+        assert found.data.row_count == wanted.data.row_count
+        assert found.content == wanted.content
+
+
+async def test_an_empty_table(schema: str, database: asyncpg.Connection, reading: Callable[..., Any]) -> None:
+    await database.execute("CREATE TABLE things (id int PRIMARY KEY); ANALYZE things")
+    file = await reading(Dataset(name="things", table=f"{schema}.things"), "csv", 4)
+    assert (file.content, file.data.row_count) == (b"id\n", 0)
+
+
+async def _sessions(database: asyncpg.Connection) -> int:
+    return int(
+        await database.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'exporter %' AND xact_start "
+            "IS NOT NULL"
+        )
+    )
+
+
+@pytest.fixture
+async def large(schema: str, database: asyncpg.Connection) -> Dataset:
+    """A table of 30 MB."""
+    await database.execute("""
+        CREATE TABLE things AS SELECT i AS id, repeat('x', 250) AS t FROM generate_series(1, 100000) AS i;
+        GRANT SELECT ON things TO PUBLIC;
+        ANALYZE things
+    """)
+    return Dataset(name="things", table=f"{schema}.things", order=())
+
+
+LARGE = ParallelReading(streams=3, min_bytes=0, range_bytes=2**20, buffer_bytes=2**20)
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+async def test_ten_exports_at_once_share_few_connections(
+    settings: Settings, large: Dataset, exporter_of: Callable[..., Exporter], connections: int
+) -> None:
+    """None of them waits for a second connection while it has one, so all end."""
+    source = Source(settings, connections=connections)
+    threads = ThreadPoolExecutor(10)
+    exporter = exporter_of(
+        large, source=source, catalog=Catalog(source.fetch), reading=LARGE, threads=threads
+    )
+    request = ExportRequest.parse(
+        {"user_id": "u", "export_type": "things", "format": "csv", "scope": "all", "columns": ["id"]}
+    )
+    try:
+        async with at_most(60):
+            done = await asyncio.gather(
+                *(exporter.run(task_for(request), ExportProgress()) for _ in range(10))
+            )
+    finally:
+        await source.close()
+    assert {one.row_count for one in done} == {100_000}
+    assert len({one.sha256 for one in done}) == 1
+    assert source.free_connections == connections
+
+
+async def test_connections_that_the_server_refuses_cost_only_streams(
+    settings: Settings,
+    large: Dataset,
+    database: asyncpg.Connection,
+    exporter_of: Callable[..., Exporter],
+    schema: str,
+) -> None:
+    """The role can have one session: the first stream reads everything."""
+    role = f"limited_{schema}"
+    await database.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret' CONNECTION LIMIT 1")
+    parts = urlsplit(settings.source_dsn)
+    url = f"postgresql://{role}:secret@{parts.hostname}:{parts.port}{parts.path}"
+    source = Source(settings.model_copy(update={"source_database_url": SecretStr(url)}), connections=4)
+    exporter = exporter_of(large, source=source, catalog=Catalog(source.fetch), reading=LARGE)
+    try:
+        with structlog.testing.capture_logs() as logs:
+            file = await exporter.run(task_for(_everything("csv")), ExportProgress())
+    finally:
+        await source.close()
+        await database.execute(f"DROP ROLE {role}")
+    assert file.row_count == 100_000
+    assert [line["event"] for line in logs].count("source.stream_refused") == 2
+
+
+async def test_a_server_that_shares_no_snapshots_is_read_over_one_connection(
+    many: Source, large: Dataset, exporter_of: Callable[..., Exporter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked once; its refusal ends the transaction, and the export begins anew."""
+
+    async def export(snapshot: Snapshot) -> str:
+        with suppress(asyncpg.PostgresError):
+            await snapshot.connection.execute("SELECT 1 / 0")
+        raise SnapshotNotShared("not here")
+
+    monkeypatch.setattr(Snapshot, "export", export)
+    exporter = exporter_of(large, source=many, reading=LARGE)
+    for _ in range(2):
+        file = await exporter.run(task_for(_everything("csv")), ExportProgress())
+        assert file.row_count == 100_000
+        assert not many.can_share_snapshots
+
+
+def _everything(output: str) -> ExportRequest:
+    return ExportRequest.parse({"user_id": "u", "export_type": "things", "format": output, "scope": "all"})
+
+
+class Blocked:
+    """A sink that waits until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, _: bytes) -> None:
+        await self.go_on.wait()
+
+
+@pytest.fixture
+def blocked(
+    exporter_of: Callable[..., Exporter], many: Source, large: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Exporter, Blocked]:
+    """An exporter whose upload takes no row until it is told to."""
+    sink = Blocked()
+    write = BytePipe.write
+
+    async def wait_and_write(pipe: BytePipe, chunk: bytes) -> None:
+        await sink(chunk)
+        await write(pipe, chunk)
+
+    monkeypatch.setattr(BytePipe, "write", wait_and_write)
+    return exporter_of(large, source=many, reading=LARGE), sink
+
+
+async def test_a_cancellation_reaches_every_stream_in_two_seconds(
+    blocked: tuple[Exporter, Blocked], many: Source, database: asyncpg.Connection
+) -> None:
+    """All three statements end at the server."""
+    exporter, _ = blocked
+    running = asyncio.create_task(exporter.run(task_for(_everything("csv")), ExportProgress()))
+    await until_async(lambda: _has_sessions(database, 3))
+    running.cancel()
+    async with asyncio.timeout(2):
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await until_async(lambda: _has_sessions(database, 0))
+    assert many.free_connections == 8
+
+
+async def _has_sessions(database: asyncpg.Connection, count: int) -> bool:
+    return await _sessions(database) == count
+
+
+async def test_a_lost_stream_ends_the_export_as_a_lost_connection_does(
+    blocked: tuple[Exporter, Blocked], many: Source, database: asyncpg.Connection
+) -> None:
+    """The session of the second stream is ended; no file is left, and no session."""
+    exporter, sink = blocked
+    running = asyncio.create_task(exporter.run(task_for(_everything("csv")), ExportProgress()))
+    await until_async(lambda: _has_sessions(database, 3))
+    await database.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '% stream 2'"
+    )
+    sink.go_on.set()
+    with pytest.raises(Outage):
+        await running
+    await until_async(lambda: _has_sessions(database, 0))
+    assert many.free_connections == 8
+
+
+async def test_streams_wait_for_a_slow_upload(
+    blocked: tuple[Exporter, Blocked], database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream whose rows wait is idle between two ranges, for longer than other transactions can be."""
+    monkeypatch.setattr(source_session, "IDLE_SECONDS", 1)
+    exporter, sink = blocked
+    running = asyncio.create_task(exporter.run(task_for(_everything("csv")), ExportProgress()))
+    await until_async(lambda: _has_sessions(database, 3))
+    waiting = """
+        SELECT count(*) FROM pg_stat_activity
+        WHERE application_name LIKE 'exporter %' AND now() - state_change > interval '1.5 s'
+    """
+
+    async def have_waited() -> bool:
+        return bool(await database.fetchval(waiting) == 3)
+
+    await until_async(have_waited)
+    sink.go_on.set()
+    assert (await running).row_count == 100_000
+
+
+async def test_a_row_that_is_too_large_is_named(
+    schema: str, database: asyncpg.Connection, many: Source, exporter_of: Callable[..., Exporter]
+) -> None:
+    """It is in a late range, which another stream reads."""
+    await database.execute("""
+        CREATE TABLE things (id int PRIMARY KEY, t text);
+        INSERT INTO things SELECT i, repeat('x', 250) FROM generate_series(1, 50000) AS i;
+        INSERT INTO things VALUES (99999, repeat(md5('1'), 500000));
+        ANALYZE things
+    """)
+    dataset = Dataset(name="things", table=f"{schema}.things", order=("id",))
+    exporter = exporter_of(dataset, source=many, reading=LARGE)
+    with pytest.raises(Rejected, match="the row whose id is '99999'"):
+        await exporter.run(task_for(_everything("csv")), ExportProgress())
+    assert many.free_connections == 8
+
+
+@pytest.mark.parametrize("kind", POOLERS)
+async def test_streams_behind_a_pooler_share_their_snapshot(
+    kind: str, settings: Settings, large: Dataset, exporter_of: Callable[..., Exporter]
+) -> None:
+    """In transaction mode a transaction keeps its server connection, and with it its snapshot."""
+    async with through(kind, settings.source_dsn) as url:
+        source = Source(settings.model_copy(update={"source_database_url": SecretStr(url)}), connections=4)
+        exporter = exporter_of(large, source=source, catalog=Catalog(source.fetch), reading=LARGE)
+        with structlog.testing.capture_logs() as logs:
+            file = await exporter.run(task_for(_everything("csv")), ExportProgress())
+        await source.close()
+    assert file.row_count == 100_000
+    assert [line["event"] for line in logs].count("export.cut") == 1
+    assert "source.stream_refused" not in [line["event"] for line in logs]
+
+
+async def test_a_table_that_is_known_to_be_small_costs_no_question(
+    schema: str, database: asyncpg.Connection, source: Source
+) -> None:
+    """Small exports take no longer than before."""
+    await database.execute("CREATE TABLE things AS SELECT 1 AS id; ANALYZE things")
+    table = await Catalog(source.fetch).table(Dataset(name="things", table=f"{schema}.things"))
+    rows = row_query(table, _everything("csv"))
+    nothing = cast(Snapshot, None)
+    assert len(await plan_ranges(nothing, table, rows, target_bytes=1, min_bytes=2**20)) == 1
