@@ -17,6 +17,14 @@ from streaming_exporter.errors import ExporterError
 
 TIMEOUT_SECONDS = 5.0
 
+_SOURCE = """
+    SELECT rolsuper, rolname, least(
+        nullif(rolconnlimit, -1),
+        current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+    ) AS most
+    FROM pg_roles WHERE rolname = current_user
+"""
+
 
 async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator[Finding]:
     """Run all checks and yield each finding at once. A part that does not answer is one finding."""
@@ -50,7 +58,7 @@ async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator
                     yield finding
 
     async def rows() -> AsyncIterator[Finding]:
-        (row,) = await source.fetch("SELECT rolsuper, rolname FROM pg_roles WHERE rolname = current_user")
+        (row,) = await source.fetch(_SOURCE)
         yield FindingFactory("source").problem_if(
             row["rolsuper"],
             "role",
@@ -58,6 +66,14 @@ async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator
             f"the role {row['rolname']} is a superuser",
             "set EXPORTER_SOURCE_DATABASE_URL to a role that can only SELECT the exported tables",
         )
+        needed = settings.worker_slots * settings.source_streams + 1
+        if needed > row["most"]:
+            yield FindingFactory("source").warning(
+                "connections",
+                f"one worker uses up to {needed} connections, but the role can have {row['most']}",
+                "allow the role more connections, or set EXPORTER_WORKER_SLOTS or EXPORTER_SOURCE_STREAMS to "
+                "less",
+            )
 
     parts = {
         "database": database(),

@@ -15,6 +15,8 @@ from stream_app.settings import Settings
 AREA = FindingFactory("settings")
 
 RANDOM = "set it to at least 32 random characters, for example with: openssl rand -hex 32"
+MANY_STREAMS = 8
+
 NO_REAL_LIMIT = 100_000
 """More than one process can have at a time, so a limit of this size has no effect."""
 
@@ -249,6 +251,12 @@ def _limits(settings: Settings) -> Iterator[Finding]:
             "EXPORTER_USER_SLOTS",
             "one user can take all slots of a worker",
             "set it to less than EXPORTER_WORKER_SLOTS",
+        )
+    if settings.source_streams > MANY_STREAMS:
+        yield AREA.warning(
+            "EXPORTER_SOURCE_STREAMS",
+            "one export can keep more cores of the source database busy than most servers have",
+            f"set it to {MANY_STREAMS} or less",
         )
     for users, process in (
         ("user_call_limit", "api_call_limit"),

@@ -286,6 +286,14 @@ async def test_a_source_that_refuses(stack: Stack, examine: Examine, settings: S
         await _execute(stack.postgres.admin_url(), f"DROP DATABASE {name} WITH (FORCE)")
 
 
+async def test_more_connections_than_the_source_allows(examine: Examine) -> None:
+    """The server of the tests allows 200."""
+    report = await examine(worker_slots=100, source_streams=3)
+    assert "up to 301 connections" in report.of(State.WARNING)["source connections"]
+    report = await examine(worker_slots=50, source_streams=3)
+    assert "source connections" not in report.of(State.WARNING)
+
+
 async def test_tables_that_are_not_there(examine: Examine, own: Settings) -> None:
     empty = own.database_url.get_secret_value().rpartition("/")[0] + "/postgres"
     report = await examine(database_url=SecretStr(empty))

@@ -46,6 +46,7 @@ KNOWN = SecretStr("change-me-to-at-least-32-random-characters")
 PROBLEM, WARNING = State.PROBLEM, State.WARNING
 
 UNWISE: list[tuple[str, dict[str, Any], State]] = [
+    ("source_streams", {"source_streams": 9}, WARNING),
     ("jwt_secret", {"jwt_secret": SecretStr(DEVELOPMENT_SECRET)}, PROBLEM),
     ("jwt_secret", {"jwt_secret": KNOWN}, PROBLEM),
     ("jwt_secret", {"jwt_secret": SecretStr("a")}, PROBLEM),
@@ -122,7 +123,7 @@ HARMLESS = {
     "delivery_timeout_seconds", "drain_seconds", "export_timeout_seconds", "history_days",
     "mail_attach_max_bytes", "max_attempts", "max_rows", "pdf_max_bytes", "pdf_max_rows", "retention_days",
     "schedule_catch_up_limit", "schedule_jitter_seconds", "schedule_max_failures", "tick_lead_seconds",
-    "worker_slots",
+    "parallel_min_bytes", "worker_slots",
 }  # fmt: skip
 """Settings of which no value is unwise."""
 
