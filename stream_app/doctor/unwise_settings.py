@@ -16,6 +16,7 @@ AREA = FindingFactory("settings")
 
 RANDOM = "set it to at least 32 random characters, for example with: openssl rand -hex 32"
 MANY_STREAMS = 8
+"""Each stream of an export keeps one core of the source database busy."""
 
 NO_REAL_LIMIT = 100_000
 """More than one process can have at a time, so a limit of this size has no effect."""
