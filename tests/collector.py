@@ -1,4 +1,4 @@
-"""A collector of traces, which receives spans by OTLP over HTTP as a back end does."""
+"""A collector of traces: it receives spans by OTLP over HTTP, as a back end does."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Fixtures with real services; the order and the groups of tests."""
+"""Fixtures with real services, and the order and the groups of tests."""
 
 import asyncio
 import gc
@@ -34,14 +34,14 @@ FIRST = ("chaos", "e2e", "integration", "unit")
 """Folders in the order in which their tests run: the longest groups first, so that no process ends late."""
 
 WHOLE = ("chaos", "e2e")
-"""Folders whose tests run in one process: they break the same services, or ask the same worker and API."""
+"""Folders whose tests run in one process, because they interrupt or use the same services."""
 
-# What is always the same finds nothing anew: new inputs, and twice as many, are for the other profile.
+# The same inputs in every run. The other profile has new inputs, and twice as many.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=50)
 hypothesis.settings.register_profile("explore", derandomize=False, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("fixed")
 
-# structlog's default draws the locals of every frame for seconds, while a transaction may wait for 5 at most.
+# structlog's default prints the locals of all frames, which takes seconds, and transactions end after 5 s.
 structlog.configure(
     processors=[
         *structlog.get_config()["processors"][:-1],
@@ -73,7 +73,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the folders, and the tests of modules that are ``IN_ORDER``; set the limit of each test."""
     for item in items:
         _be_patient(item)
-    items.sort(key=_rank)  # a stable sort: the random order within a folder stays
+    items.sort(key=_rank)  # a stable sort keeps the random order within a folder
     places = [place for place, item in enumerate(items) if _line(item) is not None]
     for place, item in zip(
         places, sorted((items[place] for place in places), key=_line_in_module), strict=True
@@ -135,13 +135,13 @@ def settings(stack: Stack) -> Settings:
 
 @pytest.fixture(scope="session")
 def source_dsn(stack: Stack) -> str:
-    """The source database, as superuser, for tests that create tables there."""
+    """The URL of the source database for a superuser, for tests that create tables there."""
     return stack.postgres.admin_url(SOURCE)
 
 
 @pytest.fixture
 async def source(settings: Settings) -> AsyncIterator[Source]:
-    """The source as the service uses it: read only."""
+    """The source as the service uses it, read only."""
     opened = Source(settings, connections=4)
     yield opened
     await opened.close()
@@ -190,21 +190,21 @@ def template(stack: Stack, settings: Settings) -> str:
 
 @pytest.fixture
 async def empty_settings(stack: Stack, settings: Settings) -> AsyncIterator[Settings]:
-    """Settings with a state database of the test's own that has no tables yet."""
+    """Settings with a separate state database for the test, without tables."""
     async with database(stack, settings) as own:
         yield own
 
 
 @pytest.fixture
 async def own_settings(stack: Stack, settings: Settings, template: str) -> AsyncIterator[Settings]:
-    """Settings with a migrated state database of the test's own."""
+    """Settings with a separate, migrated state database for the test."""
     async with database(stack, settings, template) as own:
         yield own
 
 
 @pytest.fixture
 async def engine(own_settings: Settings) -> AsyncIterator[AsyncEngine]:
-    """Connections to the state database of the test's own."""
+    """The engine of the test's own state database."""
     created = create_engine(own_settings, application="test")
     yield created
     await created.dispose()
@@ -219,7 +219,7 @@ def _collected() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _unconfigured() -> None:
-    """Remove the caller's settings from the environment; tests use their own services."""
+    """Remove the caller's settings from the environment, because tests use their own services."""
     for name in [name for name in os.environ if name.startswith("EXPORTER_")]:
         del os.environ[name]
     os.environ["EXPORTER_SETTINGS_FILE"] = os.devnull

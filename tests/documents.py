@@ -1,9 +1,9 @@
-"""The fenced blocks of the documents, and what the comment above each says about its test.
+"""The fenced blocks of the documents. The comment above each states how it is tested.
 
 - ``<!-- test: run -->``: run against the whole system, in ``tests/e2e/test_documents.py``.
-- ``<!-- test: dry PROGRAM -->``: run with a PROGRAM that does nothing, where the real one cannot be had here.
+- ``<!-- test: dry PROGRAM -->``: run with a PROGRAM that does nothing, because the real one is not available.
 - ``<!-- test: tests/…/test_x.py -->``: that test uses it.
-- ``<!-- test: not run: REASON -->``: nothing can.
+- ``<!-- test: not run: REASON -->``: it cannot be run.
 """
 
 import re
@@ -22,7 +22,7 @@ _BLOCK = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block; ``test`` is empty where no comment states how it is tested."""
+    """One fenced block. ``test`` is empty if there is no comment."""
 
     document: Path
     line: int

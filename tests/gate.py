@@ -1,4 +1,4 @@
-"""Exports that run as long as a test needs: their view waits for a lock that the test holds."""
+"""Keeps exports running as long as a test needs: their view waits for a lock that the test holds."""
 
 from types import TracebackType
 from typing import Self

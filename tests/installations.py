@@ -23,13 +23,13 @@ def build_wheel(project: Path, folder: Path) -> Path:
 
 
 def files_of(wheel: Path) -> set[str]:
-    """The paths of the files in the wheel, without its metadata and its shared data."""
+    """Return the paths of the files in the wheel, without its metadata and its shared data."""
     with zipfile.ZipFile(wheel) as archive:
         return {name for name in archive.namelist() if ".dist-info/" not in name and ".data/" not in name}
 
 
 def requirements_of(wheel: Path) -> dict[str, set[str]]:
-    """The packages that each extra of the wheel needs; the key ``""`` has those that are always needed."""
+    """Return the packages that each extra of the wheel needs. The key ``""`` has those without an extra."""
     info = next(path for path in zipfile.Path(wheel).iterdir() if path.name.endswith(".dist-info"))
     package = PathDistribution(info)
     found: dict[str, set[str]] = {extra: set() for extra in package.metadata.get_all("Provides-Extra", [])}
@@ -45,7 +45,7 @@ def requirements_of(wheel: Path) -> dict[str, set[str]]:
 
 
 def with_their_requirements(names: Iterable[str]) -> set[str]:
-    """The packages, each with or without extras, and all that they need, as installed here."""
+    """Return the packages, each with or without extras, and all their installed requirements."""
     found: set[tuple[str, str]] = set()
     waiting = [Requirement(name) for name in names]
     while waiting:
@@ -65,7 +65,7 @@ class Installation:
     """A virtual environment that holds wheels of this checkout and the packages that :meth:`offer` adds."""
 
     def __init__(self, folder: Path, *wheels: Path) -> None:
-        """Create the environment in ``folder`` and install the wheels, without what they need."""
+        """Create the environment in ``folder`` and install the wheels, without their requirements."""
         self._folder = folder
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
         (self._packages,) = folder.glob("lib/python*/site-packages")
@@ -84,7 +84,7 @@ class Installation:
         return {path.name for path in self._packages.iterdir() if path.name != "__pycache__"}
 
     def offer(self, names: Iterable[str]) -> None:
-        """Let these packages of the environment that runs the tests be imported here too."""
+        """Make packages of the environment that runs the tests importable here too."""
         for name in names:
             package = distribution(name)
             tops = {file.parts[0] for file in package.files or () if ".." not in file.parts}

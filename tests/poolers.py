@@ -19,12 +19,12 @@ SSL_REQUEST, GSS_REQUEST, CANCEL = 80877103, 80877104, 80877102
 
 PGBOUNCER = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin")
 POOLERS = ["door", "pgbouncer"] if PGBOUNCER else ["door"]
-"""pgbouncer is a package of its own; ``.ci/run`` installs it."""
+"""The poolers that can be tested. pgbouncer is a system package, which ``.ci/run`` installs."""
 
 
 @asynccontextmanager
 async def through(kind: str, url: str) -> AsyncIterator[str]:
-    """Put a pooler of that kind in front of the database of ``url``; yields the URL of the pooler."""
+    """Run a pooler of this kind in front of the database of ``url``; yield the URL of the pooler."""
     opened = through_pgbouncer(url) if kind == "pgbouncer" else through_door(url)
     async with opened as address:
         yield address

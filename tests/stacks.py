@@ -29,7 +29,7 @@ def settings_of(stack: Stack) -> Settings:
 def own_part(stack: Stack, name: str) -> Iterator[Stack]:
     """Configure the stack with a state database, a bucket and a consumer group for this block only.
 
-    All other processes on the stack are stopped before. Stopped services are started at the end.
+    All other processes on the stack are stopped first. Stopped services are started again at the end.
     """
     unique = f"{name}-{uuid4().hex[:8]}"
     database = unique.replace("-", "_")

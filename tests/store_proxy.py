@@ -46,11 +46,11 @@ class Proxy(ThreadingHTTPServer):
     refused = 0
     methods: tuple[str, ...] = ("GET", "HEAD", "PUT", "POST", "DELETE")
     rule: Rule | None = None
-    """Decides on each request: the status and the code of a refusal, or ``None``."""
+    """Returns the status and the code with which a request is refused, or ``None``."""
     dropped: tuple[str, ...] = ()
-    """Headers that are not passed on, in lower case: the real store need not know them."""
+    """Headers that are not forwarded, in lower case."""
     deaf_to: Callable[[Request], bool] | None = None
-    """Requests that are passed on, and whose answers are lost."""
+    """Selects requests that are forwarded, but whose answers are lost."""
 
     def __init__(self, target: str) -> None:
         self.target = urlsplit(target).netloc

@@ -1,8 +1,8 @@
 """Waiting for a condition: the only place where tests poll.
 
-A test waits for what it needs, never for a time. The limits below cost nothing where all is well; they say
-when a condition counts as not met, on a machine that does other things as well. A machine that is slow for
-other reasons sets ``TEST_PATIENCE``, by which every limit is multiplied, but no promise of the product's.
+A test waits for a condition, never for a time. The limits below are long enough for a busy machine; they cost
+no time if the condition is met. On a slow machine ``TEST_PATIENCE`` multiplies every limit, except the times
+that the product promises.
 """
 
 import asyncio
@@ -15,13 +15,13 @@ from typing import Any, TypeVar, cast, overload
 T = TypeVar("T")
 
 FACTOR = float(os.environ.get("TEST_PATIENCE") or 1)
-"""How many times longer than on a developer's machine a test waits before it fails."""
+"""Factor of all limits, for slow machines."""
 
 WITHIN = 60.0
-"""Seconds until a condition counts as not met, where the caller does not say."""
+"""Default limit of a wait in seconds."""
 
 EVERY = 0.03
-"""Seconds between two looks."""
+"""Seconds between two checks of a condition."""
 
 
 def patient(seconds: float) -> float:
@@ -30,7 +30,7 @@ def patient(seconds: float) -> float:
 
 
 def at_most(seconds: float) -> asyncio.Timeout:
-    """As :func:`asyncio.timeout`, multiplied by :data:`FACTOR`; not for promises of the product."""
+    """As :func:`asyncio.timeout`, multiplied by :data:`FACTOR`. Not for times that the product promises."""
     return asyncio.timeout(patient(seconds))
 
 
@@ -99,7 +99,7 @@ async def until_async(
     ignoring: tuple[type[Exception], ...] = (),
     otherwise: Callable[[], object] | str = "",
 ) -> Any:
-    """As :func:`until`, while the event loop runs on; ``look`` is a function or a coroutine function.
+    """As :func:`until`, without blocking the event loop. ``look`` is a function or a coroutine function.
 
     Raises:
         AssertionError: the condition was not met in time; the message has the last value.

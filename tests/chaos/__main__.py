@@ -1,4 +1,4 @@
-"""``make chaos MINUTES=30``: scenarios with increasing seeds until the time is up, and their figures."""
+"""``make chaos MINUTES=30``: runs scenarios with increasing seeds until the time is up; prints figures."""
 
 import asyncio
 import logging
@@ -22,7 +22,9 @@ WORKERS = 3
 
 def main(minutes: float, seed: int) -> int:
     """Run scenarios until the time is up; return 1 after the first that fails. The logs stay."""
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that a broker is away is no news here
+    logging.getLogger("aiokafka").setLevel(
+        logging.CRITICAL
+    )  # warnings of unavailable brokers are expected here
     until = time.monotonic() + 60 * minutes
     runs = ROOT / ".local"
     runs.mkdir(exist_ok=True)

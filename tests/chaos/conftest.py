@@ -1,4 +1,4 @@
-"""The session's stack for tests that break it; each module has a part of its own."""
+"""The session's stack for tests that interrupt it. Each module has its own part of the stack."""
 
 import logging
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def prepare(stack: Stack) -> dict[str, str]:
 
 @pytest.fixture(autouse=True, scope="package")
 def _quiet() -> None:
-    """Silence the logs of clients whose broker is stopped by the test."""
+    """Suppress the logs of clients whose broker the test stops."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 

@@ -1,8 +1,8 @@
 """Points of a job's life at which a worker kills itself, as ``kill -9`` would.
 
-``DOOMED`` names a folder whose ``plan.json`` says at which points of which jobs, in their order. Each is
-reached once: who does notes it as a file and dies. The service's own code knows nothing of this, the points
-are wrapped around its functions from outside.
+``DOOMED`` names a folder whose ``plan.json`` has the points of each job, in their order. Each point is used
+once: the worker that reaches it writes a file and dies. The points wrap functions of the service, whose code
+does not know them.
 """
 
 import functools
@@ -72,7 +72,7 @@ def _decoded(messages: Iterable[Any]) -> Iterator[Event]:
 
 
 def _first(call: Call) -> Iterable[UUID]:
-    """The call's first argument is a job's id, or is about one."""
+    """Return the job of the first argument, which is the id of a job or has one."""
     subject = call.arguments[0]
     return [subject if isinstance(subject, UUID) else subject.job_id]
 
@@ -86,7 +86,7 @@ def _key(key: str) -> Iterable[UUID]:
 
 
 def _part(call: Call) -> Iterable[UUID]:
-    call.on._parts[-1].result()  # so that there is something to leave behind
+    call.on._parts[-1].result()  # so that a part is left in the store
     return _key(call.on._key)
 
 
@@ -117,20 +117,20 @@ POINTS: dict[str, Point] = {
     "unsealed": Point(JobQueue, "seal", _first, after=False),
     "sealed": Point(JobQueue, "seal", _first),
     "published": Point(JobRescuer, "publish", _first),
-    # Its end: before and after the record is changed, and before it is said.
+    # Its end: before and after the record is changed, and before the outcome is published.
     "unapplied": Point(LifecycleHandler, "handle", _batch(*OUTCOMES), after=False),
     "applied": Point(LifecycleHandler, "handle", _batch(*OUTCOMES)),
     "unsaid": Point(EventProducer, "publish_all", _event(*OUTCOMES), after=False),
-    # What others see to.
+    # Tasks that other workers do for a job.
     "exhausted": Point(JobQueue, "seal_exhausted", _found),
     "expiring": Point(JobQueue, "seal_expired", _found),
 }
 
 RUN_POINTS: dict[str, Point] = {
-    # A tick: all has been said and nothing is committed; all is committed and the tick will come again.
+    # A tick: schedules are advanced, but not committed; all is committed, but the tick is unacknowledged.
     "advanced": Point(Scheduler, "advance", _advanced),
     "committed": Point(Scheduler, "admit", _ids),
-    # A mail: claimed and not handed over; taken by the server and not confirmed.
+    # A mail: claimed, but not sent; sent, but the result is not recorded.
     "unmailed": Point(MailClient, "send", _first, after=False),
     "mailed": Point(MailClient, "send", _first),
 }
@@ -146,7 +146,7 @@ class HastyApp(App):
 
 
 def arm() -> None:
-    """Shorten the sessions, and wrap all points where ``DOOMED`` is set."""
+    """Shorten the sessions; if ``DOOMED`` is set, wrap all points."""
     vars(stream_app.app)["App"] = HastyApp
     folder = os.environ.get("DOOMED")
     if folder is None:

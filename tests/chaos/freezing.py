@@ -1,4 +1,4 @@
-"""A frozen service: it accepts connections, answers nothing, and continues later."""
+"""Freezes a service: it accepts connections, does not answer, and continues later."""
 
 import signal
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from dev.service import Service
 
 @contextmanager
 def frozen(service: Service) -> Iterator[None]:
-    """Stop all processes of the service during the block; those of PostgreSQL have groups of their own."""
+    """Stop all processes of the service during the block. Processes of PostgreSQL have their own groups."""
     _send(service, signal.SIGSTOP)
     try:
         yield

@@ -21,12 +21,12 @@ from tests.gate import gated
 
 USERS = 20
 ROWS = 36_000
-"""Of these a CSV file takes 10 MB: more than one part of a multipart upload."""
+"""A CSV file of this number of rows has 10 MB, more than one part of a multipart upload."""
 
 SLOW_ROWS_A_SECOND = 100
 
 GATED_ROWS = 1_000
-"""How many rows an export of "gated" has, and where it stops while a gate is shut."""
+"""The number of rows of "gated", and the row at which an export waits while the gate is closed."""
 
 TABLES = f"""
     CREATE SCHEMA chaos;
@@ -49,7 +49,7 @@ TABLES = f"""
 
 COLUMNS = ("id", "owner", "kind", "amount", "sealed", "at", "note")
 NARROW = ("id", "kind", "amount")
-"""What fits on one line of a PDF's page."""
+"""Columns that fit on one line of a PDF page."""
 
 DATASETS = f"""
 [datasets.items]
@@ -91,7 +91,7 @@ PLAIN: Mapping[str, Callable[[Any], str]] = {
     "at": _time,
     "note": str,
 }
-"""One spelling for every column, whatever the format made of the value."""
+"""Functions that give a value of each column the same text for all formats."""
 
 
 def digest(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -105,7 +105,7 @@ def digest(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 class Source:
-    """The rows as the database returns them, read without code of the service."""
+    """The rows of the database, read without code of the service."""
 
     def __init__(self, url: str) -> None:
         self._url = url

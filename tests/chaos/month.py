@@ -14,11 +14,13 @@ from uuid import UUID, uuid5
 from tests.chaos.wall import Shows, WallClock
 
 START, END = datetime(2026, 3, 7, tzinfo=UTC), datetime(2026, 4, 7, tzinfo=UTC)
-"""Clocks are set forward in America on 8 March, in Africa on the 22nd, in Europe on the 29th, and back in
-Chile on 4 April and in Australia, on Lord Howe by half an hour, on the 5th."""
+"""The month. Clocks are set forward in America on 8 March, in Africa on 22 March, in Europe on 29 March.
+
+They are set back in Chile on 4 April and in Australia on 5 April, on Lord Howe by half an hour.
+"""
 
 MARGIN = timedelta(days=45)
-"""How much longer than the month is looked at, for the runs before and after it."""
+"""Time before and after the month whose runs are computed too."""
 
 ZONES = (
     "UTC", "Europe/Berlin", "Europe/London", "America/New_York", "America/Santiago", "America/St_Johns",
@@ -41,16 +43,16 @@ KINDS: Mapping[str, int] = {
     "daily": 6, "weekly": 100, "monthly": 75,
     WEEKDAYS: 3, TWICE_A_MONTH: 9, IN_THE_GAP: 4, TWICE_A_DAY: 1, HOURLY: 2,
 }  # fmt: skip
-"""How many of each: enough runs for an engine to be busy for a minute."""
+"""The number of schedules of each kind: enough runs for a minute of work."""
 
 CLOSE = (IN_THE_GAP, HOURLY)
-"""Kinds of which several runs may lie between two ticks: each of them must be wanted."""
+"""Kinds that can have several runs between two ticks. All of these runs must be required."""
 
 LONGEST_SILENCE = timedelta(hours=8)
-"""Of ticks, but for one: no schedule that keeps only the latest run has two in that time."""
+"""The longest time without a tick, except for one: a schedule with catch_up "last" has one run in it."""
 
 GREAT_SILENCE = timedelta(hours=50)
-"""In that one every daily schedule has."""
+"""The one longer time without a tick. Every daily schedule has several runs in it."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Standing:
 
     @property
     def row(self) -> dict[str, Any]:
-        """Values of its columns, as the API would write them at the start of the month."""
+        """Return the values of its columns, as the API would write them at the start of the month."""
         return {
             "id": self.id,
             "user_id": self.user_id,
@@ -98,14 +100,14 @@ class Standing:
         return min(run for run in self.due if run > moment)
 
     def runs(self, ticks: Sequence[datetime] = ()) -> list[datetime]:
-        """Those of the month; of several that are due at the same of ``ticks`` the latest, if so wanted."""
+        """Return the runs of the month. If only the latest is required, one run for each of ``ticks``."""
         runs = sorted(run for run in self.due if START < run <= END)
         if self.catch_up == "all" or not ticks:
             return runs
         return list({bisect_left(ticks, run): run for run in runs}.values())
 
     def windows(self, runs: Sequence[datetime]) -> list[tuple[datetime, datetime] | None]:
-        """What each of its ``runs`` stands for: from where the last one ended."""
+        """Return the window of each of ``runs``. It begins where the window before it ended."""
         if self.window == "none":
             return [None] * len(runs)
         ends = [self._ends(run) for run in runs]
@@ -124,7 +126,7 @@ class Standing:
         return self.clock.first(self._period(self._period(self.due[run]) - timedelta(days=1)))
 
     def _period(self, wall: datetime) -> datetime:
-        """The beginning of the day, the week or the month."""
+        """Return the beginning of the day, the week or the month."""
         start = wall.replace(hour=0, minute=0)
         if self.schedule == "weekly":
             return start - timedelta(days=start.weekday())
@@ -155,23 +157,23 @@ class Fault:
 
 @dataclass(frozen=True)
 class Month:
-    """``moments`` are the successive times of the clock; the ticks of those in ``lost`` are dropped."""
+    """The plan. ``moments`` are the successive times of the clock; the ticks of ``lost`` are dropped."""
 
     orders: Sequence[Standing]
     moments: Sequence[datetime]
     lost: frozenset[datetime]
     silence: datetime
-    """When all tickers die, for :data:`GREAT_SILENCE`."""
+    """The time at which all tickers die, for :data:`GREAT_SILENCE`."""
     faults: Sequence[Fault]
     deaths: Mapping[UUID, str]
-    """Runs (their jobs' ids) at which a worker dies, and the point of it."""
+    """Ids of the jobs at which a worker dies, and the point of each."""
 
 
 def month(seed: int, *, points: Sequence[str], alone: Sequence[str], workers: int, tickers: int) -> Month:
-    """At each of ``points`` a worker dies once, at those in ``alone`` of a run with one recipient.
+    """Plan a month. At each of ``points`` a worker dies once; at those in ``alone`` with one recipient.
 
-    The rest of the deaths comes when the clock says so. All of it is over before the month is, so that
-    what remains to be done can be seen to be done.
+    The other deaths come at times of the clock. All faults end before the month does, so that the tests can
+    check that the remaining work is done.
     """
     random = Random(seed)
     orders = _orders(random)
@@ -199,8 +201,8 @@ def _orders(random: Random) -> list[Standing]:
 
 
 def _order(random: Random, number: int, kind: str, place: int, clocks: Mapping[str, WallClock]) -> Standing:
-    """Number ``number`` of all, and ``place`` of its kind."""
-    # Clocks are set in the small hours.
+    """Return schedule ``number`` of all, which is number ``place`` of its kind."""
+    # Clocks are changed in the early morning.
     hour = random.randrange(4) if random.random() < 0.5 else random.randrange(24)
     days = {"weekly": range(7), "monthly": (1, 15, 31)}.get(kind)
     zone = ZONES[number % len(ZONES)]
@@ -219,10 +221,10 @@ def _order(random: Random, number: int, kind: str, place: int, clocks: Mapping[s
 
 
 def _moments(random: Random, orders: Sequence[Standing], silence: datetime) -> list[datetime]:
-    """The minute at which something is due, the one before and the one after, and some at random.
+    """Return each minute with a due run, the minutes before and after it, and some random minutes.
 
-    A tick changes nothing unless a run became due since the one before: what the month's 44,640 ticks can
-    show is shown by these.
+    A tick has no effect if no run became due since the tick before. So these ticks test the same as all
+    44,640 ticks of the month.
     """
     minute = timedelta(minutes=1)
     due = {run for order in orders for run in order.runs()}
@@ -233,7 +235,7 @@ def _moments(random: Random, orders: Sequence[Standing], silence: datetime) -> l
 
 
 def _lost(random: Random, moments: Sequence[datetime]) -> frozenset[datetime]:
-    """A fifth, but never so many in a row that the clock would have to wait for one that comes."""
+    """Return a fifth of the moments, but never so many in a row that the clock would have to wait."""
     lost, last = set(), START
     for at, following in pairwise(moments):
         if random.random() < 0.2 and following - last < LONGEST_SILENCE / 2:
@@ -270,5 +272,5 @@ def job_of(order: Standing, run: datetime) -> UUID:
 
 
 def _some_time(random: Random, first: float, last: float) -> datetime:
-    """Somewhere between two parts of the month."""
+    """Return a random time between two fractions of the month."""
     return START + random.uniform(first, last) * (END - START)

@@ -17,16 +17,16 @@ HOPELESS_EVERY = 25
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """One job and its fate; times are seconds from the start."""
+    """One job and its faults. Times are seconds from the start."""
 
     at: float
     job_id: UUID
     request: ExportRequest
     last: int
-    """The highest id that the export has."""
+    """The highest id in the export."""
     twice: bool = False
     hopeless: bool = False
-    """It names a column that does not exist, so it can only fail."""
+    """Whether it names a column that does not exist, so that it must fail."""
     cancelled_at: float | None = None
 
     @property
@@ -58,12 +58,12 @@ class Fault:
     worker: int = 0
     gently: bool = False
     down: float = 0
-    """How long the part stays away, or frozen, in seconds."""
+    """Seconds for which the part is stopped or frozen."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One scenario."""
+    """The plan of one scenario."""
 
     seed: int
     orders: Sequence[PlannedJob]
@@ -71,10 +71,10 @@ class Plan:
 
 
 def plan(seed: int, *, jobs: int, seconds: float, rounds: int, workers: int, outage: float = 10) -> Plan:
-    """``jobs`` jobs within ``seconds``, with Kafka and PostgreSQL restarted ``rounds`` times.
+    """Plan ``jobs`` jobs within ``seconds``. Kafka and PostgreSQL are restarted ``rounds`` times.
 
-    As often a worker is frozen for longer than a lease (R1), and a part of the stack for some seconds.
-    ``outage`` is how long, in seconds, the object store is away.
+    The same number of times a worker is frozen for longer than a lease (R1), and a part of the stack for some
+    seconds. ``outage`` is the outage of the object store in seconds.
     """
     random = Random(seed)
     orders = [_order(random, number, seconds * number / jobs) for number in range(jobs)]
@@ -101,7 +101,7 @@ def _order(random: Random, number: int, at: float) -> PlannedJob:
 
 
 def _request(random: Random) -> tuple[ExportRequest, int]:
-    """Of every ten: four small, four slow, one large, one page."""
+    """Return a random request: 40 % are small, 40 % slow, 10 % large, 10 % one page."""
     user = f"user-{random.randint(1, USERS)}"
     size = random.choices(("small", "slow", "large", "page"), (4, 4, 1, 1))[0]
     dataset, scope, columns = "items", "own", None

@@ -1,7 +1,7 @@
-"""A worker that is started again whenever it ends.
+"""Keeps a worker running: starts it again whenever it ends.
 
-All imports are done once, in the fork server of :mod:`multiprocessing`. Each keeper is forked from there
-and each worker from its keeper, so that starts take no time.
+All imports are done once, in the fork server of :mod:`multiprocessing`. Each keeper is forked from that
+server, and each worker from its keeper, so that starts are fast.
 """
 
 import ctypes
@@ -25,9 +25,9 @@ def keep_worker(folder: Path, log: Path, environment: Mapping[str, str], cwd: Pa
     """Start the keeper of one worker, in a session of its own.
 
     Args:
-        folder: gets ``pid``, the process id of the running worker, and ``exits``, how its predecessors ended.
-        log: what the workers print.
-        environment: theirs, whole.
+        folder: the keeper writes ``pid``, the process id of the worker, and ``exits``, the exit codes.
+        log: receives the output of the workers.
+        environment: the complete environment of the workers.
     """
     keeper = FORKED.Process(target=_keep, args=(folder, log, dict(environment), cwd))
     keeper.start()

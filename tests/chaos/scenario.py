@@ -1,4 +1,4 @@
-"""One scenario: three workers, jobs, faults; then the verdict."""
+"""Runs one scenario: three workers, jobs and faults; then checks the result."""
 
 import asyncio
 import time
@@ -28,11 +28,11 @@ SETTINGS = {
     "EXPORTER_DRAIN_SECONDS": "2",
     "EXPORTER_WORKER_SLOTS": "3",
     "EXPORTER_USER_SLOTS": "2",
-    "EXPORTER_MAX_ATTEMPTS": "50",  # nobody gives up: the cause is always outside of the job
+    "EXPORTER_MAX_ATTEMPTS": "50",  # no job may run out of attempts: the cause is never the job
 }
 
 SETTLING_SECONDS = 120.0
-"""How long no job may end before the rest counts as stuck; a busy machine takes longer for all of them."""
+"""If no job ends for this time, the remaining jobs count as stuck. A busy machine needs longer in all."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Loss:
 
 @dataclass
 class Figures:
-    """What happened; times are in seconds."""
+    """The figures of a scenario. Times are in seconds."""
 
     jobs: int = 0
     faults: Counter[str] = field(default_factory=Counter)
@@ -54,9 +54,9 @@ class Figures:
     endings: Counter[str] = field(default_factory=Counter)
     attempts: int = 0
     recoveries: list[float] = field(default_factory=list)
-    """From the kill of a worker to the next attempt at what it did."""
+    """Seconds from the kill of a worker to the next attempt at its job."""
     admissions: list[float] = field(default_factory=list)
-    """From when Kafka had a request to when it was said to be accepted."""
+    """Seconds from a request on Kafka to its ``export.accepted``."""
     settling: float = 0
     seconds: float = 0
 
@@ -93,7 +93,7 @@ def _listed(counts: Counter[str]) -> str:
 
 
 class Scenario:
-    """Carries out a plan. ``wrong`` lists the faults of the system that were found."""
+    """Executes a plan. ``wrong`` lists the errors of the system that were found."""
 
     def __init__(self, stack: Stack, workers: Supervisor, source: Source, plan: Plan) -> None:
         self._stack = stack
@@ -104,7 +104,7 @@ class Scenario:
         self._began = 0.0
         self._published: dict[UUID, datetime] = {}
         self._breaking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        """One thing at a time is done to each part."""
+        """Each part has one fault at a time."""
         self.figures = Figures(jobs=len(plan.orders))
         self.wrong: list[str] = []
 
@@ -166,7 +166,7 @@ class Scenario:
         return self._outage(fault)
 
     async def _kill(self, client: SystemClient, number: int) -> None:
-        with suppress(AssertionError):  # one that only starts has nothing to lose; in an outage none is ready
+        with suppress(AssertionError):  # a starting worker has no job; in an outage no worker is ready
             await until_async(lambda: self._workers.is_ready(number), within=10)
         name = await asyncio.to_thread(self._workers.kill, number)
         at = datetime.now(UTC)
@@ -241,7 +241,7 @@ def _requested(order: PlannedJob) -> Event:
 
 
 def _recovery(loss: Loss, events: list[Event]) -> float | None:
-    """Return the time from the kill to the next attempt; ``None`` where the job ended without one."""
+    """Return the time from the kill to the next attempt; ``None`` if the job ended without another one."""
     for event in events:
         if event.type is EventType.STARTED and event.lifecycle.attempt > loss.attempt:
             return (event.lifecycle.started_at - loss.at).total_seconds()  # type: ignore[operator]

@@ -23,14 +23,17 @@ from tests.chaos.ticking import Clock
 from tests.waiting import until_async
 
 PACE = 0.012
-"""Seconds that the clock stands at each moment: the month takes a minute where nothing holds it up."""
+"""Seconds for which the clock stands at each moment. Without delays the month takes a minute."""
 
 BACKLOG = 100
-"""Runs that are due or unfinished at which it waits: whatever goes wrong is to meet runs at all stages, and
-no tick to lie in Kafka for so long that it counts as one from before an outage."""
+"""Number of due or unfinished runs at which the clock waits.
+
+So faults meet runs at all stages, and no tick waits in Kafka for so long that it counts as one from before an
+outage.
+"""
 
 WAIT_SECONDS = 600.0
-"""Seconds for anything to come about, however slow the machine is."""
+"""Limit of every wait in seconds, also on a slow machine."""
 
 until = partial(until_async, within=WAIT_SECONDS)
 
@@ -110,7 +113,7 @@ class Listener:
         return max(self.ticks, default=START)
 
     async def all(self) -> list[datetime]:
-        """Return all ticks, once no process publishes any more."""
+        """Return all ticks, after no process publishes any more."""
         end = (await self._consumer.end_offsets([self._part]))[self._part]
         await until(lambda: len(self.ticks) >= end - self._first)
         return self.ticks
@@ -132,7 +135,7 @@ class Simulation:
         self._backlog = 0
 
     async def play(self, heard: Listener) -> None:
-        """Run from the first moment to the last; all tickers have ended then."""
+        """Run from the first moment to the last. At the end all tickers have ended."""
         faults = list(self._plan.faults)
         watching = asyncio.create_task(self._watch())
         for moment in self._plan.moments:
@@ -163,7 +166,7 @@ class Simulation:
             await asyncio.to_thread(self._tickers.start, fault.number)
 
     async def _fall_silent(self, heard: Listener) -> None:
-        """Keep all tickers dead for so long that many runs are missed."""
+        """Keep all tickers stopped for so long that many runs are missed."""
         await asyncio.to_thread(self._tickers.kill)
         await heard.all()
         self._set(self._plan.silence + GREAT_SILENCE)
@@ -171,7 +174,7 @@ class Simulation:
         await until(lambda: heard.latest >= self._now)
 
     async def _watch(self) -> None:
-        """Record how many runs wait, and check that none starts before its time."""
+        """Record how many runs wait, and check that no run starts before its time."""
         while True:
             (row,) = await self._client.fetch(
                 """

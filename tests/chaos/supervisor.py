@@ -69,11 +69,11 @@ class Supervisor:
         return time.monotonic() - started
 
     def freeze(self, number: int) -> int:
-        """Send SIGSTOP; return the process id for :meth:`thaw`. The worker is not dead, only late."""
+        """Send SIGSTOP; return the process id for :meth:`thaw`."""
         return self._signal(number, signal.SIGSTOP)
 
     def thaw(self, pid: int) -> None:
-        """Send SIGCONT, if the worker has not been killed meanwhile."""
+        """Send SIGCONT, unless the worker has been killed in the meantime."""
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
 
@@ -131,7 +131,7 @@ class Supervisor:
         pid = self._pid(number)
         if what is not signal.SIGSTOP:
             self._ended_by_us.add(pid)
-        with suppress(ProcessLookupError):  # it may just have ended
+        with suppress(ProcessLookupError):  # the process can have ended just now
             os.kill(pid, what)
         return pid
 

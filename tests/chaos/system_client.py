@@ -21,7 +21,7 @@ from tests.waiting import until_async
 Job = Mapping[str, Any]
 
 OUTAGE_SECONDS = 300.0
-"""How long those who ask go on trying while Kafka is away."""
+"""Seconds for which a publication is retried while Kafka is away."""
 
 
 class SystemClient:
@@ -44,7 +44,7 @@ class SystemClient:
         await self._producer.stop()
 
     async def publish(self, event: Event) -> None:
-        """Publish, with retries for :data:`OUTAGE_SECONDS`."""
+        """Publish an event, with retries for :data:`OUTAGE_SECONDS`."""
 
         async def taken() -> bool:
             await self._producer.send_and_wait(event.topic, event.encode(), key=event.key)
@@ -55,7 +55,7 @@ class SystemClient:
         )
 
     async def fetch(self, sql: str, *values: Any) -> list[Job]:
-        """Rows of the state database.
+        """Return rows of the state database.
 
         Raises:
             OSError, asyncpg.PostgresError, asyncpg.InterfaceError: it is away.
@@ -68,7 +68,7 @@ class SystemClient:
             connection.terminate()
 
     async def jobs(self, ids: Collection[UUID]) -> dict[UUID, Job]:
-        """Return the records of these jobs, as far as they exist; none during an outage."""
+        """Return the records of these jobs that exist; nothing during an outage."""
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
             rows = await self.fetch("SELECT * FROM export_jobs WHERE id = ANY($1)", list(ids))
             return {row["id"]: row for row in rows}
@@ -136,7 +136,7 @@ class SystemClient:
 
 
 def has_ended(job: Job) -> bool:
-    """Return whether the job's end is recorded and nothing more is due."""
+    """Return whether the outcome of the job is recorded and applied."""
     return job["status"] not in ("pending", "processing") and job["outcome"] is None
 
 

@@ -1,6 +1,6 @@
-"""Everything breaks while everybody asks: every job ends once, with its file and its story whole.
+"""All parts have faults while jobs run: every job ends once, with a complete file and complete events.
 
-``make chaos MINUTES=30`` runs the same for longer and harder.
+``make chaos MINUTES=30`` runs this for longer and with more faults.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Each recipient gets one mail, though workers die while they send and events are repeated."""
+"""Each recipient gets one mail, although workers die while they send, and events are repeated."""
 
 import asyncio
 from collections.abc import Callable
@@ -29,7 +29,7 @@ DATASET = '[datasets.letters]\ntable = "post.letters"\norder = ["id"]\n'
 
 @pytest.fixture
 def variables(stack: Stack) -> dict[str, str]:
-    """What workers need here; a message that is being sent is nobody's after 4 s."""
+    """The settings of the workers. The claim of a delivery expires after 4 s."""
     psql(stack, TABLE)
     datasets = stack.run_dir / "letters.toml"
     datasets.write_text(DATASET)
@@ -51,7 +51,7 @@ async def outbox(client: SystemClient, job: UUID) -> dict[str, Any]:
 
 
 async def until(client: SystemClient, job: UUID, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """What the outbox has about the job, once ``holds`` is true of it."""
+    """Wait until ``holds`` is true of the job's row in the outbox; return the row."""
     rows: dict[str, Any] = {}
 
     async def look() -> bool:
@@ -64,7 +64,7 @@ async def until(client: SystemClient, job: UUID, holds: Callable[[dict[str, Any]
 
 
 async def repeat_outcomes(client: SystemClient, job: UUID, times: int) -> None:
-    """Publish again what said how the job ended."""
+    """Publish the outcome of the job again."""
     ends = [
         event
         for event in (await client.history([job]))[job]
@@ -75,7 +75,7 @@ async def repeat_outcomes(client: SystemClient, job: UUID, times: int) -> None:
         await client.publish(event)
 
 
-async def test_a_worker_that_dies_while_it_sends_mails_nobody_twice(
+async def test_no_recipient_gets_two_mails_if_a_worker_dies_while_it_sends(
     stack: Stack, variables: dict[str, str]
 ) -> None:
     held, free = "held@example.com", "free@example.com"
@@ -100,7 +100,7 @@ async def test_a_worker_that_dies_while_it_sends_mails_nobody_twice(
         assert len(server.to(free)) == 1
 
 
-async def test_a_mail_server_that_is_away_delays_mails_and_loses_none(
+async def test_an_outage_of_the_mail_server_delays_mails_and_loses_none(
     stack: Stack, variables: dict[str, str]
 ) -> None:
     async with SystemClient(stack) as client:

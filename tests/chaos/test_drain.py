@@ -1,4 +1,4 @@
-"""A rolling restart: long exports change hands at once, no lease has to run out."""
+"""A rolling restart: other workers continue long exports at once, before any lease expires."""
 
 import asyncio
 from datetime import datetime, timedelta
@@ -45,7 +45,7 @@ def orders() -> list[PlannedJob]:
     return [PlannedJob(0, request_event(item, source="/t").job_id, item, GATED_ROWS) for item in requests]
 
 
-async def test_a_rolling_restart_loses_no_time(
+async def test_jobs_continue_at_once_in_a_rolling_restart(
     stack: Stack, source: Source, datasets: dict[str, str], orders: list[PlannedJob]
 ) -> None:
     ids = [order.job_id for order in orders]

@@ -1,7 +1,7 @@
-"""A worker dies at each point of a job's life: another one goes on, and the job ends once.
+"""A worker dies at each point of a job's life. Another worker continues, and the job ends once.
 
-All jobs run at the same time, each with deaths of its own, on workers that take one job at a time. Then
-each is looked at.
+All jobs run at the same time, each with its own deaths, on workers that run one job at a time. Then each job
+is checked.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ from tests.waiting import until_async
 pytestmark = [
     pytest.mark.chaos,
     pytest.mark.slow,
-    pytest.mark.timeout(900),  # what all tests here look at is made by the first
+    pytest.mark.timeout(900),  # the first test prepares what the other tests check
 ]
 
 WAIT_SECONDS = 150.0
-"""Seconds; on a machine that has nothing else to do, all is over in a quarter of them."""
+"""Limit in seconds. An idle machine needs a quarter of it."""
 
 QUICK, LARGE, SLOW, HOPELESS = "quick", "large", "slow", "hopeless"
 EARLY, AT_ONCE, RUNNING, COMPLETED = "early", "at once", "running", "completed"
@@ -46,7 +46,7 @@ class Fate:
     cancelled: str | None = None
     ending: str = "completed"
     attempts: int = 0
-    """How many it takes at least; a worker that dies for another job's sake may cost one more."""
+    """The least number of attempts. The death of a worker for another job can cost one more."""
     job_id: UUID = field(default_factory=uuid4)
 
     def __str__(self) -> str:
@@ -54,10 +54,10 @@ class Fate:
 
     @property
     def order(self) -> PlannedJob:
-        """What is asked for."""
+        """The request."""
         last = {LARGE: ROWS, SLOW: 3 * SLOW_ROWS_A_SECOND}.get(self.export, 200)
         if self.cancelled in (AT_ONCE, RUNNING):
-            last = ROWS  # of a slow export: it runs until it is cancelled
+            last = ROWS  # a slow export, which runs until it is cancelled
         request = ExportRequest(
             user_id=f"user of {self.job_id}",
             export_type="slow" if self.export == SLOW else "items",
@@ -79,7 +79,7 @@ FATES = [
     Fate(["uploading", "swept"], LARGE, attempts=3),
     Fate(["uploaded"], attempts=2),
     Fate(["unsealed"], attempts=2),
-    # From here on it has ended, whoever says so.
+    # From here on the job has ended, whichever worker publishes it.
     Fate(["sealed"], attempts=1),
     Fate(["unsaid"], attempts=1),
     Fate(["published"], attempts=1),
@@ -100,7 +100,7 @@ FATES = [
 
 @dataclass(frozen=True)
 class Aftermath:
-    """What there is when all have ended."""
+    """The state after all jobs have ended."""
 
     jobs: dict[UUID, Job]
     told: dict[UUID, list[Event]]
@@ -124,7 +124,7 @@ def aftermath(
 async def _lives(stack: Stack, source: Source, folder: Path) -> Aftermath:
     async with SystemClient(stack) as client:
         await asyncio.gather(*(_live(client, fate, folder) for fate in FATES if fate.cancelled != RUNNING))
-        # One after the other: of these none may lose its worker to another one's fate.
+        # One after the other, because no other job must kill the workers of these jobs.
         for fate in FATES:
             if fate.cancelled == RUNNING:
                 await _live(client, fate, folder)
@@ -136,7 +136,7 @@ async def _lives(stack: Stack, source: Source, folder: Path) -> Aftermath:
 
 
 async def _live(client: SystemClient, fate: Fate, folder: Path) -> None:
-    """From the request to the end, with a cancellation at its time."""
+    """Run one job from its request to its end, with a cancellation at the planned time."""
     request = request_event(fate.order.request, job_id=fate.job_id, source="/chaos")
     cancellation = cancel_event(fate.job_id, source="/chaos")
     if fate.cancelled == EARLY:
@@ -156,7 +156,7 @@ async def _live(client: SystemClient, fate: Fate, folder: Path) -> None:
     )
 
 
-def test_every_point_is_tried() -> None:
+def test_a_worker_died_at_every_point() -> None:
     assert {name for fate in FATES for name in fate.deaths} == POINTS.keys()
 
 

@@ -1,7 +1,7 @@
-"""A month in a minute: every run once, every recipient told once, whatever happens to workers and tickers.
+"""A month in a minute: every run takes place once and every recipient gets one mail, in spite of faults.
 
-Two hundred schedules in twelve zones; the clock is simulated, all the rest is real. ``CHAOS_SEED=`` plans
-the same month again.
+Two hundred schedules in twelve zones. The clock is simulated, all the rest is real. ``CHAOS_SEED=`` plans the
+same month again.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ from tests.waiting import until_async
 pytestmark = [
     pytest.mark.chaos,
     pytest.mark.slow,
-    pytest.mark.timeout(900),  # what all tests here look at is made by the first
+    pytest.mark.timeout(900),  # the first test prepares what the other tests check
 ]
 
 WORKERS, TICKERS = 3, 2
@@ -77,12 +77,12 @@ DATASET = '[datasets.events]\ntable = "month.events"\nowner = "owner"\ntime = "a
 
 ALONE = ("unmailed", "mailed")
 POINTS = (*RUN_POINTS, "uploaded", "applied")
-"""At each of them a worker dies, besides those that die at any time."""
+"""Points at which a worker dies, in addition to the deaths at random times."""
 
 
 @dataclass(frozen=True)
 class Aftermath:
-    """What there is when the month is over and all is done. ``ticks`` are those of Kafka, in their order."""
+    """The state after the month, when all work is done. ``ticks`` are those on Kafka, in their order."""
 
     plan: Month
     ticks: Sequence[datetime]
@@ -100,12 +100,12 @@ class Aftermath:
 
     @cached_property
     def news(self) -> list[datetime]:
-        """Ticks that were later than all before: what is due since the last of them becomes known at once."""
+        """The ticks that were later than all ticks before them: only these can start runs."""
         return sorted({START, *accumulate(self.ticks, max)})
 
     @cached_property
     def due(self) -> list[tuple[Standing, list[datetime]]]:
-        """Each schedule, and the runs that it has to have."""
+        """Each schedule, and the runs that it must have."""
         return [(order, order.runs(self.news)) for order in self.plan.orders]
 
 
@@ -171,7 +171,7 @@ async def _month(stack: Stack, plan: Month, workers: Supervisor, tickers: Ticker
 
 
 async def _settled(client: SystemClient) -> None:
-    """Until no tick is to come, no run unfinished and nobody is to be told."""
+    """Wait until no tick is unread, no run is unfinished and no delivery is due."""
 
     async def look() -> bool:
         (row,) = await client.fetch(
@@ -195,8 +195,8 @@ def _files(client: SystemClient, jobs: Mapping[UUID, Job]) -> dict[UUID, bytes]:
         return dict(zip(keys, pool.map(client.storage.read, keys.values()), strict=True))
 
 
-def test_what_was_to_go_wrong_did(aftermath: Aftermath) -> None:
-    """Ticks were lost, came twice and came late, and workers died where and when they were to."""
+def test_all_planned_faults_happened(aftermath: Aftermath) -> None:
+    """Ticks were lost, repeated and late, and workers died at the planned points and times."""
     plan, ticks = aftermath.plan, aftermath.ticks
     assert plan.lost.isdisjoint(ticks)
     assert len(ticks) > len(set(ticks))
@@ -229,7 +229,7 @@ def test_every_schedule_waits_for_its_next_run(aftermath: Aftermath) -> None:
         assert state == wanted, order
 
 
-def test_windows_tile(aftermath: Aftermath) -> None:
+def test_windows_have_no_gaps_and_no_overlaps(aftermath: Aftermath) -> None:
     for order, runs in aftermath.due:
         found = [_window(aftermath.jobs[job_of(order, run)]) for run in runs]
         assert found == order.windows(runs), order
@@ -248,7 +248,7 @@ def test_each_run_has_one_file_with_the_rows_of_its_window(aftermath: Aftermath)
 
 
 def test_each_recipient_of_each_run_gets_one_mail(aftermath: Aftermath) -> None:
-    """The ledger promises one where it says sent, and at most one where a worker died meanwhile."""
+    """A delivery that is sent has one mail. A delivery whose worker died has at most one."""
     wanted = Counter(
         (job_of(order, run), address)
         for order, runs in aftermath.due
@@ -269,12 +269,12 @@ def test_each_recipient_of_each_run_gets_one_mail(aftermath: Aftermath) -> None:
             assert row["worker"] in aftermath.killed
         else:
             assert (row["status"], count) == ("sent", 1), dict(row)
-    assert arrived == {}, "mails that the ledger does not know"
+    assert arrived == {}, "mails that the outbox does not have"
     assert ambiguous >= len(ALONE)
 
 
 @pytest.mark.parametrize(("point", "count"), [("unmailed", 0), ("mailed", 1)])
-def test_a_mail_whose_worker_died_is_neither_lost_nor_repeated_silently(
+def test_a_mail_whose_worker_died_is_ambiguous_and_not_repeated(
     aftermath: Aftermath, point: str, count: int
 ) -> None:
     (job,) = (job for job, death in aftermath.plan.deaths.items() if death == point)

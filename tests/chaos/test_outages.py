@@ -1,4 +1,4 @@
-"""Parts go away for a while: jobs wait, nothing fails for it, and everything goes on by itself."""
+"""Parts are unavailable for a while: jobs wait, no job fails, and work continues without help."""
 
 import asyncio
 from collections.abc import Iterator
@@ -23,11 +23,11 @@ LEASE_SECONDS = 3
 SETTINGS = {"EXPORTER_LEASE_SECONDS": str(LEASE_SECONDS), "EXPORTER_WORKER_SLOTS": "4"}
 
 NOTICED_SECONDS = 120.0
-"""How long it may take until an attempt gives up a store that is away."""
+"""Limit of the time until an attempt ends because the store is away."""
 
 
 def order(dataset: str, last: int) -> PlannedJob:
-    """One job; all of them belong to different users."""
+    """Return one job. Each job belongs to another user."""
     request = ExportRequest(
         user_id="?", export_type=dataset, format="csv", scope="all", columns=list(COLUMNS),
         filters={"id": {"lte": last}},
@@ -38,16 +38,16 @@ def order(dataset: str, last: int) -> PlannedJob:
 
 @pytest.fixture(scope="module")
 def workers(stack: Stack, datasets: dict[str, str]) -> Iterator[Supervisor]:
-    """Two, for all outages."""
+    """Two workers, for all outages."""
     with Supervisor(stack, 2, SETTINGS | datasets) as running:
         yield running
 
 
 @pytest.mark.parametrize("part", ["s3", "postgres", "kafka"])
 async def test_an_outage_fails_no_job(stack: Stack, source: Source, workers: Supervisor, part: str) -> None:
-    """Some exports run when the part goes away; others are asked for while it is away.
+    """Some exports run when the outage begins; others are requested during the outage.
 
-    It stays away until the workers have noticed, and longer than a lease.
+    The outage lasts until the workers have noticed it, and longer than a lease.
     """
     during = [order("gated", GATED_ROWS) for _ in range(2)]
     later = [order("items", 300), order("items", ROWS)]
@@ -79,7 +79,7 @@ async def test_an_outage_fails_no_job(stack: Stack, source: Source, workers: Sup
         assert await wrong_files(client, source, during + later, jobs) == []
     assert workers.gave_up() == gave_up
     assert {job["status"] for job in jobs.values()} == {"completed"}
-    # A connection to the database that is lost may be the statement's fault, so that counts once.
+    # The statement can be the cause of a lost connection to the database, so that attempt counts.
     allowed = {0, 1} if part == "postgres" else {0}
     assert {job["failures"] for job in jobs.values()} <= allowed
     assert wrong_objects(jobs, [key for key in files if UUID(key.split("/")[1]) in jobs], uploads) == []

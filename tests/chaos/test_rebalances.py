@@ -1,4 +1,4 @@
-"""Workers come and go while requests flow: none is lost."""
+"""Workers join and leave while requests are published: no request is lost."""
 
 import asyncio
 from uuid import UUID
@@ -18,7 +18,7 @@ EACH = 40
 
 
 async def test_no_request_is_lost_in_rebalances(stack: Stack) -> None:
-    """The requests name no known format, so that each is admitted and ends at once."""
+    """The requests name an unknown format, so each is admitted and ends at once."""
     sent: set[UUID] = set()
     workers = await asyncio.to_thread(Supervisor, stack, 2, {})
     with workers:

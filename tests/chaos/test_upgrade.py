@@ -1,10 +1,10 @@
-"""An upgrade while jobs flow: workers of the previous version and of this one beside each other.
+"""An upgrade while jobs run: workers of the previous version and of this version work side by side.
 
-The previous version is in its wheels (``previous/*.whl``, see ``make previous``): its own code, migrations
-and models, unpacked and run with the libraries of this one. So this proves that its programs work before,
-during and after today's migrations, beside today's programs, and again when those are taken away; that jobs
-pass from either to the other; and that each job is done once. It does not prove that the previous version
-works with the releases of its libraries that it came with, or that a version may be skipped.
+The wheels of the previous version (``previous/*.whl``, see ``make previous``) have its code, migrations and
+models. They are unpacked and run with the libraries of this version. So the tests prove that its programs
+work before, during and after the new migrations, beside the new programs, and after a downgrade; that each
+version can continue jobs of the other; and that each job is done once. They do not prove that the previous
+version works with its original libraries, or that an upgrade can skip a version.
 """
 
 import asyncio
@@ -47,17 +47,17 @@ SETTINGS = {
     "EXPORTER_USER_SLOTS": "2",
 }
 EACH = 3
-"""Jobs that a worker must have done before the next step of the upgrade."""
+"""Jobs that a worker must complete before the next step of the upgrade."""
 
 WAIT_SECONDS = 120.0
-"""Seconds that a step may take: so much is for machines that do other things as well."""
+"""Limit of a step in seconds, for busy machines."""
 
 WAITING = 8
 UNFINISHED = "SELECT FROM export_jobs WHERE status IN ('pending', 'processing')"
 
 
 class Worker(AppProcess):
-    """One that runs from ``code``, a folder with the packages."""
+    """A worker that runs from ``code``, a folder with the packages."""
 
     def __init__(self, stack: Stack, name: str, code: Path, settings: dict[str, str]) -> None:
         env = {**stack.environment(), **SETTINGS, **settings, "PYTHONPATH": str(code)}
@@ -65,7 +65,7 @@ class Worker(AppProcess):
         self._code = code
 
     def begin(self) -> None:
-        """Start it, and do not wait."""
+        """Start the worker without waiting."""
         self._child = Child(self.name, self._argv, self.log, env=self._env, cwd=self._code)
 
     def start(self) -> None:
@@ -73,7 +73,7 @@ class Worker(AppProcess):
         self.child.wait_until(self.is_ready, WAIT_SECONDS)
 
     def run(self, *arguments: str) -> None:
-        """Run one command of its version to the end."""
+        """Run one command of this worker's version to its end."""
         done = subprocess.run(
             [sys.executable, "-m", "stream_app", *arguments],
             env=self._env,
@@ -84,16 +84,16 @@ class Worker(AppProcess):
         assert done.returncode == 0, done.stdout + done.stderr
 
     def lines(self) -> list[dict[str, Any]]:
-        """What it has logged."""
+        """Return all lines of its log."""
         lines = self.log.read_text("utf-8").splitlines() if self.log.exists() else []
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def logged(self, event: str) -> list[dict[str, Any]]:
-        """What it has logged about ``event``."""
+        """Return the lines of its log with this event."""
         return [line for line in self.lines() if line["event"] == event]
 
     async def works(self, client: SystemClient, since: set[UUID]) -> None:
-        """Wait until :data:`EACH` jobs besides those were taken by it and are completed."""
+        """Wait until this worker has completed :data:`EACH` jobs besides ``since``."""
         name = f"{socket.gethostname()}-{self.pid}"
         taken: set[UUID] = set()
 
@@ -118,7 +118,7 @@ def previous(stack: Stack, tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def no_tables(stack: Stack) -> AsyncIterator[None]:
-    """The state database is as before the very first migration; and after the test as after the last."""
+    """Remove all tables of the state database. After the test they are migrated again."""
     async with SystemClient(stack) as client:
         await ensure_topics(client.settings)
         await asyncio.to_thread(command.downgrade, config(client.settings), "base")
@@ -128,7 +128,7 @@ async def no_tables(stack: Stack) -> AsyncIterator[None]:
 
 @pytest.fixture
 def workers(stack: Stack) -> Iterator[list[Worker]]:
-    """Put workers here to have them ended."""
+    """A list of workers, which are ended after the test."""
     made: list[Worker] = []
     yield made
     for worker in made:
@@ -136,7 +136,7 @@ def workers(stack: Stack) -> Iterator[list[Worker]]:
 
 
 def order_of(number: int, *, seconds: float | None) -> PlannedJob:
-    """An export that takes that long, or until the gate is opened."""
+    """Return an export that takes ``seconds``, or until the gate is opened."""
     last = GATED_ROWS if seconds is None else int(seconds * SLOW_ROWS_A_SECOND)
     request = ExportRequest(
         user_id=f"u{number % 5}",
@@ -156,7 +156,7 @@ async def ask(client: SystemClient, order: PlannedJob) -> PlannedJob:
 
 @asynccontextmanager
 async def flow(client: SystemClient) -> AsyncIterator[list[PlannedJob]]:
-    """Jobs, of which some take several seconds, for as long as the block runs: some always wait, few do."""
+    """Submit jobs during the block, of which some take several seconds, so that a few always wait."""
     orders: list[PlannedJob] = []
 
     async def few_wait() -> bool:
@@ -182,7 +182,7 @@ async def revision(client: SystemClient) -> str:
 
 
 async def judge(client: SystemClient, source: Source, orders: Sequence[PlannedJob]) -> None:
-    """Every job was done once and well."""
+    """Check that every job was done once and has the right file."""
     ids = [order.job_id for order in orders]
     jobs = await client.until(ids, has_ended, within=WAIT_SECONDS)
     assert {job["status"] for job in jobs.values()} == {"completed"}
@@ -193,14 +193,14 @@ async def judge(client: SystemClient, source: Source, orders: Sequence[PlannedJo
     assert wrong_histories(jobs, await client.history(ids)) == []
 
 
-async def test_a_worker_that_comes_before_the_tables_waits_for_them(
+async def test_a_worker_that_starts_before_the_migration_waits_for_the_tables(
     stack: Stack, source: Source, datasets: dict[str, str], no_tables: None, workers: list[Worker]
 ) -> None:
     workers.append(worker := Worker(stack, "early", ROOT, datasets))
     async with SystemClient(stack) as client:
         order = await ask(client, order_of(0, seconds=0.1))
         worker.begin()
-        lacking = "run `exporter migrate`, it lacks 0001"
+        lacking = "run `exporter migrate`; it lacks 0001"
         await until_async(
             lambda: any(lacking in reason for reason in waiting_for(worker)), within=WAIT_SECONDS
         )
@@ -211,7 +211,7 @@ async def test_a_worker_that_comes_before_the_tables_waits_for_them(
         await judge(client, source, [order])
 
 
-async def test_old_and_new_side_by_side_through_the_migration(
+async def test_both_versions_work_before_during_and_after_the_migration(
     stack: Stack,
     source: Source,
     datasets: dict[str, str],
@@ -257,10 +257,10 @@ async def test_old_and_new_side_by_side_through_the_migration(
 
 
 def waiting_for(worker: Worker) -> list[str]:
-    """Why it said that it was not ready."""
+    """Return the reasons that the worker logged for not being ready."""
     return [line["reason"] for line in worker.logged("worker.waiting")]
 
 
 def known(orders: Sequence[PlannedJob]) -> set[UUID]:
-    """Jobs that have been asked for until now."""
+    """Return the jobs that have been requested so far."""
     return {order.job_id for order in orders}

@@ -1,4 +1,4 @@
-"""A worker says truly whether it is ready, waits out outages, and ends where it would live on deaf."""
+"""A worker reports correctly whether it is ready, waits during outages, and ends if it is stuck."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ STUCK = 5.0
 
 
 def impatient(stack: Stack) -> dict[str, str]:
-    """Settings of a worker with a group of its own, and little patience with itself."""
+    """Settings of a worker with its own group and a short limit for being stuck."""
     group = {"EXPORTER_KAFKA_GROUP": f"watchdog-{uuid4().hex[:8]}"}
     with stack.configured(group):
         asyncio.run(start_from_now(settings_of(stack)))
@@ -38,7 +38,7 @@ def impatient(stack: Stack) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def worker(stack: Stack) -> Iterator[AppProcess]:
-    """It has read what a transaction wrote, whose end is an entry that no consumer is given."""
+    """A worker that has read messages of a transaction, whose end is an entry of its own in the log."""
     started = stack.start_worker(settings=impatient(stack))
     asyncio.run(ended(stack, transactional=True))
     yield started
@@ -50,7 +50,7 @@ def ready(worker: AppProcess) -> bool:
 
 
 async def ended(stack: Stack, *, transactional: bool = False, within: float = 60) -> None:
-    """Ask for something that no worker can do, and wait until its job has failed."""
+    """Submit an invalid request, and wait until its job has failed."""
     settings = stack.settings()
     event = request_event(ExportRequest(user_id="w", export_type="ledger", format="none"), source="/t")
     options = {"transactional_id": f"t-{uuid4()}"} if transactional else {}
@@ -71,8 +71,8 @@ async def ended(stack: Stack, *, transactional: bool = False, within: float = 60
 
 
 @pytest.mark.parametrize("part", ["s3", "postgres", "kafka"])
-def test_a_part_that_stands_still(stack: Stack, worker: AppProcess, part: str) -> None:
-    """Longer than a worker may be stuck: it is not ready meanwhile, it stays, and it is well afterwards."""
+def test_a_worker_outlasts_a_frozen_part(stack: Stack, worker: AppProcess, part: str) -> None:
+    """The part is frozen for longer than the limit: the worker is not ready, does not end, and recovers."""
     until(lambda: ready(worker))
     with frozen(stack.services[part]):
         until(lambda: not worker._ready_file.exists())
@@ -84,8 +84,8 @@ def test_a_part_that_stands_still(stack: Stack, worker: AppProcess, part: str) -
     asyncio.run(ended(stack))
 
 
-def test_a_broker_that_dies(stack: Stack, worker: AppProcess) -> None:
-    """The worker finds its way back, or ends and does when it is started again."""
+def test_a_worker_recovers_after_the_death_of_a_broker(stack: Stack, worker: AppProcess) -> None:
+    """The worker recovers by itself, or it ends and its successor works."""
     stack.kafka.kill()
     until(lambda: not worker._ready_file.exists())
     stack.kafka.restart()
@@ -102,15 +102,15 @@ SABOTAGE = {
         "app.consumer._thread._consumer._coordinator._coordination_task.cancel();"
         "app.consumer._thread._consumer._coordinator._heartbeat_task.cancel()"
     ),
-    # A task of ours ends without an error.
+    # A task of the service ends without an error.
     "a task of the worker has ended": (
         "[task.cancel() for task in asyncio.all_tasks() if '_require_endless' in repr(task)]"
     ),
-    # And with one.
+    # A task of the service ends with an error.
     "on purpose": "raise RuntimeError('on purpose')",
-    # The loop does not turn any more.
+    # The event loop is blocked.
     "did not respond": "__import__('time').sleep(600)",
-    # It is a member of the group and fetches nothing: nobody but the watchdog would ever notice.
+    # The worker is a member of the group but fetches nothing. Only the watchdog can notice that.
     UNREAD: "app.consumer.resume_flow = lambda: None; app.consumer.stop_flow()",
 }
 
@@ -139,7 +139,7 @@ cli(["worker"])
 
 @pytest.fixture(scope="module")
 def sabotaged(stack: Stack) -> Iterator[dict[str, AppProcess]]:
-    """Workers in which something goes wrong a second after they were ready, by what they end for."""
+    """Start workers that get stuck a second after they are ready; return them by their reason."""
     workers = {}
     for number, (reason, sabotage) in enumerate(SABOTAGE.items()):
         env = {**stack.environment(), **impatient(stack)}
@@ -154,11 +154,13 @@ def sabotaged(stack: Stack) -> Iterator[dict[str, AppProcess]]:
 
 
 @pytest.mark.parametrize("reason", SABOTAGE)
-def test_beyond_recovery(stack: Stack, sabotaged: dict[str, AppProcess], reason: str) -> None:
+def test_a_worker_that_cannot_recover_ends(
+    stack: Stack, sabotaged: dict[str, AppProcess], reason: str
+) -> None:
     worker = sabotaged[reason]
 
     def look() -> bool:
-        if reason == UNREAD:  # it has to notice that something comes
+        if reason == UNREAD:  # the worker must notice a message
             with suppress(AssertionError):
                 asyncio.run(ended(stack, within=0))
         return not worker.running

@@ -1,6 +1,6 @@
-"""``python -m tests.chaos.ticking``: the real ticker with a simulated clock, and with ticks that get lost.
+"""``python -m tests.chaos.ticking``: the real ticker with a simulated clock, and with lost ticks.
 
-``CLOCK`` names the file that has the time, ``LOST`` a file with the minutes whose ticks get lost.
+``CLOCK`` names the file with the time, ``LOST`` a file with the minutes whose ticks are dropped.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from streaming_exporter.events import Event
 from streaming_exporter.publisher import Publisher
 
 AGAIN = 0.05
-"""How many ticks are followed by an older one that comes once more."""
+"""Share of the ticks after which an older tick is repeated."""
 
 
 class Clock:
-    """A clock that is set by a file; all processes with the file see the same time."""
+    """A clock whose time is in a file. All processes with the file have the same time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -35,7 +35,7 @@ class Clock:
 
 
 class Line:
-    """Publishes ticks to Kafka, except those that get lost."""
+    """Publishes ticks to Kafka, except the lost ones."""
 
     def __init__(self, publisher: Publisher, lost: frozenset[datetime]) -> None:
         self._publisher = publisher
@@ -54,7 +54,7 @@ class Line:
 async def main() -> None:
     lost = json.loads(Path(os.environ["LOST"]).read_text())
     clock = Clock(Path(os.environ["CLOCK"]))
-    ticker.MAX_SLEEP_SECONDS = 0.003  # its clock runs some ten thousand times as fast
+    ticker.MAX_SLEEP_SECONDS = 0.003  # its clock runs about ten thousand times faster
     async with Publisher(Settings(_env_file=None), client_id="ticker") as publisher:
         line = Line(publisher, frozenset(map(datetime.fromisoformat, lost)))
         await ticker.Ticker(line.take, now=clock.now).run(asyncio.Event())

@@ -36,7 +36,7 @@ async def wrong_files(
 
 
 def wrong_objects(jobs: Mapping[UUID, Job], files: Sequence[str], uploads: Sequence[str]) -> list[str]:
-    """Return files that are missing, and objects that belong to no job."""
+    """Return missing files, and objects that belong to no job."""
     expected = {job["file_path"] for job in jobs.values() if job["status"] == "completed"}
     return [
         *(f"missing: {key}" for key in expected - set(files)),
@@ -46,9 +46,9 @@ def wrong_objects(jobs: Mapping[UUID, Job], files: Sequence[str], uploads: Seque
 
 
 def unswept_objects(jobs: Mapping[UUID, Job], found: Sequence[ListedObject], settings: Settings) -> list[str]:
-    """Return files that are missing, and unneeded objects and uploads that no bucket cleaner will remove.
+    """Return missing files, and unneeded objects and uploads that no bucket cleaner will remove.
 
-    A clean-up that meets an outage of the store, or a kill, leaves something for the bucket cleaner.
+    A clean-up that an outage of the store or a kill interrupts leaves objects for the bucket cleaner.
     """
     expected = {job["file_path"] for job in jobs.values() if job["status"] == "completed"}
     missing = expected - {item.key for item in found if item.upload_id is None}
@@ -68,10 +68,10 @@ def unswept_objects(jobs: Mapping[UUID, Job], found: Sequence[ListedObject], set
 def wrong_histories(
     jobs: Mapping[UUID, Job], told: Mapping[UUID, Sequence[Event]], *, late: bool = False
 ) -> list[str]:
-    """Jobs whose events are not: accepted, attempts in their order, one end that the table agrees with.
+    """Return jobs whose events are wrong: acceptance, order of attempts, or outcome.
 
-    ``late``: a worker may have been frozen while it told of its attempt, and have done so when another one
-    had begun the next. Whoever listens knows by the attempt's number that it is old.
+    ``late`` allows late events: a frozen worker can publish an event of its attempt after another worker has
+    begun the next attempt. A consumer knows by the number of the attempt that such an event is old.
     """
     wrong = []
     for job_id, everything in told.items():
@@ -83,7 +83,7 @@ def wrong_histories(
 
 
 def _without_late(events: Sequence[Event]) -> Iterator[Event]:
-    """Without what was told of an attempt when there was a later one; how a job ends is never late."""
+    """Return the events without those of an attempt that came after a later attempt. Outcomes stay."""
     latest = 0
     for event in events:
         attempt = event.lifecycle.attempt
@@ -95,7 +95,7 @@ def _without_late(events: Sequence[Event]) -> Iterator[Event]:
 def _problems(job: Job, events: Sequence[Event]) -> Iterator[str]:
     kinds = [event.type for event in events]
     if kinds[:1] != [EventType.ACCEPTED] or kinds.count(EventType.ACCEPTED) != 1:
-        yield "not accepted first, and once"
+        yield "not accepted first and once"
     attempts = [event.lifecycle.attempt for event in events]
     if attempts != sorted(attempts):
         yield "attempts not in order"
@@ -104,7 +104,7 @@ def _problems(job: Job, events: Sequence[Event]) -> Iterator[str]:
     if ends != expected:
         yield f"ended {ends}"
     if kinds[len(kinds) - len(ends) :] != [kind for kind in kinds if kind in OUTCOMES]:
-        yield "something after the end"
+        yield "an event after the outcome"
     begun: set[int] = set()
     for event in events:
         attempt = event.lifecycle.attempt
@@ -113,8 +113,8 @@ def _problems(job: Job, events: Sequence[Event]) -> Iterator[str]:
         elif (
             attempt > 0 and attempt not in begun and event.type in (EventType.PROGRESSED, EventType.COMPLETED)
         ):
-            yield f"attempt {attempt} went on before it began"
+            yield f"attempt {attempt} progressed before it started"
     if events and attempts[-1] != job["attempt"]:
-        yield "the end is another attempt's"
+        yield "the outcome is of another attempt"
     if any(event.lifecycle.user_id != job["user_id"] for event in events):
-        yield "told as somebody else's"
+        yield "published with another user"

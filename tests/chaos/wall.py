@@ -1,6 +1,6 @@
-"""Computes when something is due in local time by stepping through the time. Does no I/O.
+"""Computes when a local time occurs, by steps of a quarter of an hour. Does no I/O.
 
-It shares no code with the service's calendar: it looks at every quarter of an hour.
+It shares no code with the service's calendar.
 """
 
 from bisect import bisect_left
@@ -11,10 +11,10 @@ from zoneinfo import ZoneInfo
 
 DAY = timedelta(days=1)
 QUARTER = timedelta(minutes=15)
-"""All offsets of all zones have long been whole quarters of an hour: nothing happens between them."""
+"""The step. The offsets of all zones are multiples of it."""
 
 Shows = Callable[[datetime], bool]
-"""Whether this is a time on the wall that is waited for."""
+"""Returns whether a local time is one of those to find."""
 
 
 class WallClock:
@@ -23,20 +23,20 @@ class WallClock:
     def __init__(self, zone: str, first: datetime, last: datetime) -> None:
         self._moments = list(_quarters(first, last))
         self._shown = [moment.astimezone(ZoneInfo(zone)).replace(tzinfo=None) for moment in self._moments]
-        # A clock that is set back shows nothing new until it has caught up.
+        # A clock that was set back shows no new time until it has reached the time before the change.
         self._highest = list(accumulate(self._shown, max))
         self._walls = list(_quarters(self._shown[0] + DAY, self._highest[-1] - DAY))
 
     def first(self, wall: datetime) -> datetime:
-        """The first moment at which the clock has shown that time, or a later one, having skipped it."""
+        """Return the first moment with this local time, or with a later one if this time was skipped."""
         return self._moments[bisect_left(self._highest, wall)]
 
     def due(self, shows: Shows) -> dict[datetime, datetime]:
-        """The moments at which something is due once for each time on the wall, and which time that was."""
+        """Return the moment of each matching local time, once for each, with the local time."""
         return {self.first(wall): wall for wall in self._walls if shows(wall)}
 
     def due_by_passing_time(self, shows: Shows) -> dict[datetime, datetime]:
-        """As :meth:`due`, where what is shown twice counts twice, and what is skipped not at all."""
+        """As :meth:`due`, but a repeated local time counts twice, and a skipped one does not count."""
         return {moment: wall for moment, wall in zip(self._moments, self._shown, strict=True) if shows(wall)}
 
 

@@ -1,4 +1,4 @@
-"""A real browser on the page, and the errors that it reports."""
+"""Opens the page in a real browser, and collects the errors that it reports."""
 
 import io
 import os
@@ -29,10 +29,10 @@ from tests.waiting import patient
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 PROGRAM = os.environ.get("EXPORTER_TEST_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
 SCREENSHOTS = os.environ.get("EXPORTER_TEST_SCREENSHOTS")
-"""Where pictures are kept; without it they are taken and thrown away."""
+"""Folder for screenshots. If it is not set, they are not kept."""
 
 WAIT_SECONDS = patient(30_000)
-"""Milliseconds; a busy machine may take some of them."""
+"""Limit of a wait in milliseconds, for busy machines."""
 expect.set_options(timeout=WAIT_SECONDS)
 
 WATCH_POLICY = """
@@ -66,7 +66,7 @@ class Visit:
     allowed: set[str]
     complaints: list[str] = field(default_factory=list)
     forgiven: list[str] = field(default_factory=list)
-    """Patterns of complaints that the test expects, however often they come."""
+    """Patterns of errors that the test expects any number of times."""
 
     def open(self) -> None:
         """Open the page without signing in."""
@@ -85,7 +85,7 @@ class Visit:
         self.page.get_by_label("Format").select_option(kind)
 
     def filter(self, column: str, condition: str) -> Locator:
-        """Add a filter; returns its row."""
+        """Add a filter; return its row."""
         self.page.get_by_role("button", name="Add filter").click()
         row = self.page.locator(".filter").last
         row.get_by_label("Column").select_option(column)
@@ -93,20 +93,20 @@ class Visit:
         return row
 
     def export(self) -> Locator:
-        """Send the form; returns the new export in the list."""
+        """Send the form; return the new export in the list."""
         before = self.page.locator("#job-list > li").count()
         self.page.get_by_role("button", name="Export", exact=True).click()
         expect(self.page.locator("#job-list > li")).to_have_count(before + 1)
         return self.newest()
 
     def newest(self) -> Locator:
-        """The export on top of the list, even when others come."""
+        """Return the export at the top of the list. It stays the same when others are added."""
         identity = self.page.locator("#job-list > li").first.get_attribute("id")
         assert identity
         return self.page.locator(f"#{identity}")
 
     def shot(self, name: str, **options: Any) -> None:
-        """Take a picture with few colours, so that it is small."""
+        """Take a screenshot with few colours, so that the file is small."""
         picture = self.page.screenshot(**options)
         if SCREENSHOTS:
             folder = Path(SCREENSHOTS)
@@ -115,19 +115,19 @@ class Visit:
             image.quantize(128, dither=Image.Dither.NONE).save(folder / f"{name}.png", optimize=True)
 
     def forgive(self, pattern: str) -> None:
-        """Remove the errors that a test expects; there must be one."""
+        """Remove the errors that a test expects. There must be at least one."""
         assert any(re.search(pattern, text) for text in self.complaints), self.complaints
         self.forgiven.append(pattern)
 
     def assert_fits(self) -> None:
-        """Check that nothing is wider than the window."""
+        """Check that no element is wider than the window."""
         width, inner = self.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert width <= inner
 
 
 @contextmanager
 def visiting(browser: Browser, url: str, store: str, **options: Any) -> Iterator[Visit]:
-    """Open a tab without history; the browser must have reported no error at its end."""
+    """Open a tab without history. At the end of the block the browser must have reported no error."""
     context = browser.new_context(
         **{"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", "timezone_id": "Europe/Berlin"}
         | options

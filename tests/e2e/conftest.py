@@ -1,4 +1,4 @@
-"""The whole system as processes, and clients as its users have them."""
+"""The whole system as processes, and clients of it."""
 
 import asyncio
 import tempfile
@@ -26,16 +26,16 @@ UNFINISHED = {"pending", "processing"}
 
 @dataclass
 class System:
-    """A stack with a worker and the API on top."""
+    """A stack with a running worker and API."""
 
     stack: Stack
     api: ApiProcess
     worker: AppProcess
     client: httpx.Client
     extra: dict[str, str]
-    """Settings that further workers need too; these are not traced."""
+    """Settings that further workers need too. Those workers have no traces."""
     metrics: str
-    """Where the worker's metrics are."""
+    """The URL of the worker's metrics."""
 
     def job(self, job_id: UUID | str) -> dict[str, Any] | None:
         """Return the job's record, or ``None`` while there is none."""
@@ -61,7 +61,7 @@ class System:
         await until_async(lambda: (self.job(job_id) or {}).get("status") == "processing")
 
     def file(self, job_id: UUID | str) -> bytes:
-        """Download the job's file by the API's link."""
+        """Download the job's file by the URL of the API."""
         answer = self.client.get(f"/exports/jobs/{job_id}/download")
         assert answer.status_code == 307, answer.text
         response = httpx.get(answer.headers["location"])
@@ -69,7 +69,7 @@ class System:
         return response.content
 
     def ask(self, **request: Any) -> str:
-        """Submit an export over HTTP; returns the job's id."""
+        """Submit an export over HTTP; return the job's id."""
         response = self.client.post("/exports/jobs", json=request)
         assert response.status_code == 202, response.text
         return str(response.json()["export_job_id"])
@@ -77,9 +77,9 @@ class System:
 
 @pytest.fixture(scope="module")
 def system(whole: System) -> System:
-    """The system; its processes are started again if other tests have stopped them."""
+    """The system. Processes that other tests have stopped are started again."""
     if not whole.worker.running:
-        asyncio.run(start_from_now(settings_of(whole.stack)))  # what others have asked for is not for it
+        asyncio.run(start_from_now(settings_of(whole.stack)))  # it must not read the requests of other tests
         whole.worker.start()
     if not whole.api.running:
         whole.api.start()

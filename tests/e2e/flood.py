@@ -1,6 +1,6 @@
-"""Clients that send too much, as a program: ``python -m tests.e2e.flood KIND PORT TOKEN``.
+"""Clients that send too many requests: ``python -m tests.e2e.flood KIND PORT TOKEN``.
 
-It prints ``ready`` when the flood has begun, and continues until it is ended.
+The program prints ``ready`` when the flood has begun, and continues until it is stopped.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ async def bodies(port: int, token: str) -> None:
 
 
 async def streams(port: int, token: str) -> None:
-    """Open one more stream of a user and keep it open."""
+    """Open a further stream of a user and keep it open."""
     reader, writer = await connect(port)
     writer.write(head("GET", "/exports/events", token, "Accept: text/event-stream"))
     try:
@@ -47,7 +47,7 @@ async def streams(port: int, token: str) -> None:
 
 
 async def headers(port: int, token: str) -> None:
-    """Begin a request and do not end its headers."""
+    """Begin a request and never finish its headers."""
     reader, writer = await connect(port)
     writer.write(b"GET /exports/jobs HTTP/1.1\r\nHost: api\r\nX-Slow: ")
     try:
@@ -62,7 +62,7 @@ async def readiness(port: int, token: str) -> None:
 
 
 async def orders(port: int, token: str) -> None:
-    """Submit one more export of a user."""
+    """Submit a further export of a user."""
     length = f"Content-Length: {len(ORDER)}"
     more = ("Content-Type: application/json", length, "Connection: close")
     await ask(port, head("POST", "/exports/jobs", token, *more) + ORDER)
@@ -84,7 +84,7 @@ KINDS: dict[str, tuple[Callable[[int, str], Awaitable[None]], int]] = {
     "readiness": (readiness, 100),
     "orders": (orders, 400),
 }
-"""What one client does, over and over, and how many do it."""
+"""The action that each client repeats, and the number of clients."""
 
 
 async def flood(kind: str, port: int, token: str) -> None:
@@ -94,7 +94,7 @@ async def flood(kind: str, port: int, token: str) -> None:
         while True:
             with suppress(OSError):
                 await act(port, token)
-            await asyncio.sleep(0.2)  # nobody is to measure how fast this program is
+            await asyncio.sleep(0.2)  # the speed of this program must not limit the flood
 
     tasks = [asyncio.create_task(client()) for _ in range(count)]
     await asyncio.sleep(0.5)

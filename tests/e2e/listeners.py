@@ -106,7 +106,7 @@ class TokenServer:
         self.given = 0
         self.lifetime = 3600
         self.basic = True
-        """Whether it takes the secret in a header, as it must, or in the body alone."""
+        """Whether it accepts the secret in a header, as the standard requires, or only in the body."""
         self._key = RSAKey.generate_key(2048, {"kid": "k", "use": "sig", "alg": "RS256"})
 
     def keys(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dev.stack import Stack
 from tests.gate import gated
 
 GATED_ROWS = 500
-"""How many rows an export of "gated" has; it stops at the last one while a gate is shut."""
+"""The number of rows of "gated". An export waits at the last one while the gate is closed."""
 
 TABLES = f"""
     CREATE SCHEMA shop;

@@ -1,4 +1,4 @@
-"""Back ends of traces and metrics that hang, die or are away harm nobody."""
+"""Exports work while back ends of traces and metrics hang, die or are unavailable."""
 
 import socket
 import time
@@ -16,12 +16,12 @@ FEW = {
     "OTEL_BSP_MAX_QUEUE_SIZE": "20",
     "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "10",
 }
-"""So that what waits for the back end is soon more than is kept."""
+"""Settings with which the queue of spans is soon full."""
 
 
 @pytest.fixture
 def silent() -> Iterator[socket.socket]:
-    """A collector that takes connections and never answers."""
+    """A collector that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener
 
@@ -39,7 +39,7 @@ def alone(system: System, silent: socket.socket) -> Iterator[tuple[AppProcess, i
     system.worker.start()
 
 
-def test_back_ends_that_hang_and_die_harm_nobody(
+def test_exports_work_while_back_ends_hang_and_die(
     system: System, silent: socket.socket, alone: tuple[AppProcess, int]
 ) -> None:
     worker, port = alone

@@ -1,4 +1,4 @@
-"""A backlog of large requests is read through, in memory that does not depend on its size."""
+"""A backlog of large requests is read in memory that does not depend on its size."""
 
 import asyncio
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tests.waiting import at_most
 pytestmark = pytest.mark.slow
 
 REQUESTS, VALUES = 200, 10_000
-"""80 MB on Kafka, and several times as much once it is decoded."""
+"""80 MB on Kafka, which take several times as much memory when they are decoded."""
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def own(stack: Stack) -> Iterator[Deployment]:
 
 
 def test_a_backlog_of_large_requests_is_admitted_in_bounded_memory(stack: Stack, own: Deployment) -> None:
-    """R14: all permitted, and each 400 kB of filters."""
+    """R14: all requests are valid, and each has 400 kB of filters."""
     idle = stack.start_worker(settings=own.variables)
     before = memory(idle.pid, "VmHWM")
     idle.stop()

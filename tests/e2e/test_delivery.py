@@ -1,4 +1,4 @@
-"""From a request with a recipient to the file behind the link in their mail."""
+"""From a request with a recipient to the file behind the link in the mail."""
 
 import asyncio
 import hashlib
@@ -16,7 +16,7 @@ from tests.waiting import until
 
 
 def mails_to(system: System, address: str, count: int = 1) -> list[EmailMessage]:
-    """All mails that the address got, once there are as many."""
+    """Wait until the address has ``count`` mails; return all of them."""
 
     def look() -> list[EmailMessage] | None:
         found = [mail for mail in system.stack.smtp.mails() if mail["X-Envelope-To"] == address]
@@ -61,7 +61,7 @@ def test_the_link_in_a_mail_leads_to_the_file_without_a_token(system: System) ->
     ]
 
 
-def test_an_operator_can_send_again_what_may_not_have_arrived(system: System) -> None:
+def test_an_operator_can_send_ambiguous_mails_again(system: System) -> None:
     job = system.ask(export_type="ledger", format="csv", scope="all", recipients=["lost@example.com"])
     system.ended(job)
     (first,) = mails_to(system, "lost@example.com")
@@ -75,14 +75,14 @@ def test_an_operator_can_send_again_what_may_not_have_arrived(system: System) ->
 
 
 async def _forget(system: System, job: str) -> None:
-    """Let the ledger say that nobody knows."""
+    """Set the delivery to ambiguous in the outbox."""
     connection = await asyncpg.connect(system.stack.settings()["EXPORTER_DATABASE_URL"])
     await connection.execute("UPDATE deliveries SET status = 'ambiguous' WHERE job_id = $1", UUID(job))
     await connection.close()
 
 
 def test_a_user_who_is_forgotten_has_no_jobs_and_no_files(system: System) -> None:
-    """S15: by one command, and a running export is cancelled first."""
+    """S15: one command does it, and cancels a running export first."""
     user = {"Authorization": f"Bearer {system.stack.token('forget-me', 'exports:all')}"}
     with httpx.Client(base_url=system.api.address, headers=user) as client:
         asked = {"export_type": "ledger", "format": "csv", "scope": "all", "recipients": ["f@example.com"]}

@@ -1,4 +1,4 @@
-"""What the documents say to run is run, word for word, and each export that it asks for becomes a file."""
+"""The commands in the documents are run unchanged, and each export that they request becomes a file."""
 
 import os
 import subprocess
@@ -16,13 +16,13 @@ RUN = [block for block in BLOCKS if block.test == "run"]
 
 
 def made(system: System, what: str) -> set[str]:
-    """Ids of the newest jobs, or of schedules, of everybody."""
+    """Return the ids of the newest jobs, or schedules, of all users."""
     answer = system.client.get(f"/exports/{what}?limit=100").json()
     return {item["export_job_id" if what == "jobs" else "id"] for item in answer[what]}
 
 
 def run(block: Block, system: System, folder: Path) -> str:
-    """What it prints, on this system instead of one with usual addresses."""
+    """Run the block on this system instead of one with the usual addresses; return its output."""
     settings = system.stack.settings()
     brokers = settings["EXPORTER_KAFKA_BOOTSTRAP_SERVERS"]
     text = block.text
@@ -50,7 +50,7 @@ def run(block: Block, system: System, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("block", RUN, ids=str)
-def test_it_does_what_it_says(block: Block, system: System, tmp_path: Path) -> None:
+def test_the_block_works_as_documented(block: Block, system: System, tmp_path: Path) -> None:
     jobs, schedules = made(system, "jobs"), made(system, "schedules")
     printed = run(block, system, tmp_path)
     if "schedule create" in block.text:

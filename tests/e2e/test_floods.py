@@ -1,4 +1,4 @@
-"""One who wants too much does not keep others waiting (S11): a bystander under each kind of flood."""
+"""A client that sends too much does not delay others (S11): another user is measured in each flood."""
 
 import os
 import resource
@@ -18,20 +18,20 @@ from tests.e2e.flood import KINDS
 ROOT = Path(__file__).parents[2]
 SECONDS = 3.0
 CALLS = 40
-"""A bystander makes so many calls at least.
+"""The least number of calls of the other user.
 
-Where hundreds of clients come at the same moment, the call that comes just after them waits until each has
-had its answer: milliseconds for each, seconds in all on a busy machine. That is one call, not one in ten.
+If hundreds of clients connect at the same moment, the next call waits until all of them have their responses:
+some seconds on a busy machine. That is one call, and not one in ten.
 """
 BEARABLE = 0.1
-"""Seconds that a bystander waits at the 90th percentile at most, on a machine with nothing else to do."""
+"""Limit of the 90th percentile of the other user's calls in seconds, on an idle machine."""
 BUSY = 8.0
-"""How many times longer than without the flood it may be where the machine is busy."""
+"""Limit of the same as a multiple of the time without the flood, on a busy machine."""
 
 
 @pytest.fixture(scope="module")
 def flooded(stack: Stack) -> Iterator[ApiProcess]:
-    """An API of its own: what one process is asked too much of shall not be another test's."""
+    """A separate API process, so that the flood does not affect other tests."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     api = stack.start_api()
@@ -41,7 +41,7 @@ def flooded(stack: Stack) -> Iterator[ApiProcess]:
 
 
 def waits(api: ApiProcess, token: str) -> list[float]:
-    """How long each call of a bystander takes, in order of length."""
+    """Return the seconds of each call of the other user, in ascending order."""
     found: list[float] = []
     headers = {"Authorization": f"Bearer {token}"}
     with httpx.Client(base_url=api.address, headers=headers, timeout=30) as client:
@@ -57,7 +57,7 @@ def waits(api: ApiProcess, token: str) -> list[float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_bystander_is_served_under_a_flood(stack: Stack, flooded: ApiProcess, kind: str) -> None:
+def test_another_user_is_served_during_a_flood(stack: Stack, flooded: ApiProcess, kind: str) -> None:
     token = stack.token("bystander")
     quiet = waits(flooded, token)
     port = flooded.address.rpartition(":")[2]

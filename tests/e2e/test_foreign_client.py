@@ -1,4 +1,4 @@
-"""A client that knows nothing but the documented JSON gets its file."""
+"""A client that uses only the documented JSON gets its file."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ QUERY = """
 
 
 def produce(stack: Stack, topic: str, message: str) -> None:
-    """With librdkafka: a client that shares no code with the service, and compresses as it likes."""
+    """Publish with librdkafka, which shares no code with the service and chooses its own compression."""
     producer = Producer(
         {
             "bootstrap.servers": stack.settings()["EXPORTER_KAFKA_BOOTSTRAP_SERVERS"],

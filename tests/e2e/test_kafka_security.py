@@ -1,4 +1,4 @@
-"""P14: client certificates and tokens, on a real broker that takes nobody without them."""
+"""P14: client certificates and tokens, on a real broker that requires them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -49,7 +49,7 @@ def broker(
 
 @pytest.fixture(scope="module")
 def mtls(broker: SecuredKafka, certificates: Certificates) -> dict[str, str]:
-    """Variables that lead to the listener which asks for certificates."""
+    """Variables of the listener that requires certificates."""
     certificate, key = certificates.make("exporter", password=PASSWORD)
     return {
         "EXPORTER_KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{broker.mtls_port}",
@@ -63,7 +63,7 @@ def mtls(broker: SecuredKafka, certificates: Certificates) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def oauth(broker: SecuredKafka, certificates: Certificates, token_address: str) -> dict[str, str]:
-    """Variables that lead to the listener which asks for tokens."""
+    """Variables of the listener that requires tokens."""
     return {
         "EXPORTER_KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{broker.oauth_port}",
         "EXPORTER_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
@@ -81,7 +81,7 @@ def oauth(broker: SecuredKafka, certificates: Certificates, token_address: str) 
 
 @pytest.fixture
 async def closed_in_order() -> AsyncIterator[None]:
-    """TLS connections that were refused need a moment of the event loop to close."""
+    """Give the event loop time to close refused TLS connections."""
     yield
     await asyncio.sleep(0.3)
 
@@ -92,10 +92,10 @@ def settings_of(variables: dict[str, str], **changed: str | None) -> Settings:
 
 
 @pytest.mark.parametrize("listener", ["mtls", "oauth"])
-def test_every_client_of_a_deployment_comes_in(
+def test_every_client_of_a_deployment_can_connect(
     stack: Stack, listener: str, request: pytest.FixtureRequest, tokens: TokenServer
 ) -> None:
-    """The worker's consumer and producer, its watch, the admin client, the publisher of API and ticker."""
+    """The worker's consumer and producer, its checks, the admin client, the publisher of API and ticker."""
     own = Deployment(stack, **request.getfixturevalue(listener))
     worker = stack.start_worker(settings=own.variables)
     try:
@@ -123,7 +123,7 @@ async def _ask(own: Deployment) -> None:
 
 
 @pytest.mark.usefixtures("closed_in_order")
-async def test_who_has_no_certificate_stays_outside(mtls: dict[str, str]) -> None:
+async def test_a_client_without_a_certificate_is_refused(mtls: dict[str, str]) -> None:
     nobody = settings_of(mtls, kafka_ssl_certfile=None, kafka_ssl_keyfile=None, kafka_ssl_key_password=None)
     async with Publisher(nobody, timeout=3) as publisher:
         with pytest.raises(PublishError):
@@ -135,8 +135,8 @@ async def test_who_has_no_certificate_stays_outside(mtls: dict[str, str]) -> Non
 @pytest.mark.parametrize(
     "changed", [{"kafka_oauth_client_secret": "wrong"}, {"kafka_oauth_token_url": "http://127.0.0.1:1/"}]
 )
-async def test_who_gets_no_token_stays_outside(oauth: dict[str, str], changed: dict[str, str]) -> None:
-    """With the reason, and without the secret that the server repeats."""
+async def test_a_client_without_a_token_is_refused(oauth: dict[str, str], changed: dict[str, str]) -> None:
+    """The error has the reason, and not the secret that the token server repeats."""
     nobody = settings_of(oauth, **changed)
     async with Publisher(nobody, timeout=3) as publisher:
         with pytest.raises(PublishError):
@@ -148,7 +148,7 @@ async def test_who_gets_no_token_stays_outside(oauth: dict[str, str], changed: d
     await brokers.close()
 
 
-async def test_a_server_may_take_the_secret_in_the_body_alone(
+async def test_a_token_server_can_require_the_secret_in_the_body(
     oauth: dict[str, str], tokens: TokenServer
 ) -> None:
     tokens.basic = False
@@ -174,7 +174,7 @@ async def test_a_token_is_used_for_most_of_its_time(oauth: dict[str, str], token
 
 @pytest.mark.parametrize("password", [None, "wrong"])
 def test_a_key_that_cannot_be_read_is_named(mtls: dict[str, str], password: str | None) -> None:
-    """And nobody is asked on a terminal."""
+    """The password is not asked for on a terminal."""
     with pytest.raises(BadSettings, match="EXPORTER_KAFKA_SSL_CERTFILE: "):
         tls_context(settings_of(mtls, kafka_ssl_key_password=password))
 
@@ -189,7 +189,7 @@ def test_a_key_that_cannot_be_read_is_named(mtls: dict[str, str], password: str 
         ("mtls", "kafka_security_protocol", "EXPORTER_KAFKA_SSL_CERTFILE"),
     ],
 )
-def test_what_belongs_together_is_asked_for(
+def test_settings_that_need_each_other_are_required(
     listener: str, missing: str, named: str, request: pytest.FixtureRequest
 ) -> None:
     variables = dict(request.getfixturevalue(listener))

@@ -1,4 +1,4 @@
-"""What a real worker and a real API write: one line tells how a job went, each line whose it is."""
+"""The logs of a real worker and a real API: one line summarizes a job, and each line names its job."""
 
 import json
 from pathlib import Path
@@ -13,12 +13,12 @@ OUTCOMES = {"job.completed", "job.failed", "job.cancelled"}
 
 
 def lines(log: Path) -> list[dict[str, Any]]:
-    """Everything that was written; whatever is not JSON fails here."""
+    """Return all lines of a log. A line that is not JSON fails the test."""
     return [json.loads(line) for line in log.read_text().splitlines()]
 
 
 async def about(system: System, job_id: str, wanted: set[str]) -> list[dict[str, Any]]:
-    """The worker's lines about a job, once there is one of the ``wanted`` events."""
+    """Wait for one of the ``wanted`` events; return the worker's lines about the job."""
 
     def look() -> list[dict[str, Any]]:
         found = [line for line in lines(system.worker.log) if line.get("job_id") == job_id]
@@ -27,7 +27,7 @@ async def about(system: System, job_id: str, wanted: set[str]) -> list[dict[str,
     return await until_async(look)
 
 
-async def test_one_line_tells_how_a_job_went(system: System) -> None:
+async def test_one_line_summarizes_a_job(system: System) -> None:
     good = request(user_id="customer-2", options={"compression": "gzip"})
     impossible = request(export_type="nothing")
     refused = request(columns=["id", "colour"])
@@ -63,7 +63,7 @@ async def test_one_line_tells_how_a_job_went(system: System) -> None:
     assert told[slow.id]["event"] == "job.cancelled"
 
 
-async def test_lines_of_an_attempt_say_whose_it_is(system: System) -> None:
+async def test_the_lines_of_an_attempt_name_its_job(system: System) -> None:
     job_id = system.ask(export_type="slow", format="csv", scope="all")
     await system.processing(job_id)
     theirs = f"FROM pg_stat_activity WHERE application_name = 'exporter {job_id}'"
@@ -75,7 +75,7 @@ async def test_lines_of_an_attempt_say_whose_it_is(system: System) -> None:
     assert system.ended(job_id)["status"] in {"cancelled", "completed"}
 
 
-def test_an_order_is_found_by_the_id_of_its_request(system: System) -> None:
+def test_the_lines_of_a_call_have_its_request_id(system: System) -> None:
     body = {"export_type": "orders", "format": "csv"}
     answer = system.client.post("/exports/jobs", json=body, headers={"X-Request-ID": "ticket-4711"})
     assert answer.headers["X-Request-ID"] == "ticket-4711"

@@ -1,4 +1,4 @@
-"""Processes are small, and do not grow with rows."""
+"""Processes use little memory, and it does not grow with the number of rows."""
 
 import os
 import time
@@ -16,7 +16,7 @@ MEGABYTE = 2**20
 
 
 def memory(pid: int, field: str) -> int:
-    """Bytes, from ``/proc/PID/status``."""
+    """Return bytes from ``/proc/PID/status``."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
@@ -35,10 +35,10 @@ def test_an_idle_process_is_small(
     system: System, start: Callable[[System], AppProcess], budget: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in os.environ if name.startswith("COV")]:
-        monkeypatch.delenv(name)  # what measures the coverage is not the process's own
+        monkeypatch.delenv(name)  # the measurement of coverage takes memory too
     process = start(system)
     try:
-        time.sleep(2)  # what is only imported once it is needed has been by then
+        time.sleep(2)  # by now the late imports are done
         assert memory(process.pid, "VmRSS") < budget * MEGABYTE
     finally:
         process.stop()

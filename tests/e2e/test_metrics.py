@@ -1,4 +1,4 @@
-"""What worker and API tell about real exports, and that nobody needs to listen."""
+"""The metrics of worker and API about real exports. No scrape is needed for exports to work."""
 
 import socket
 from contextlib import ExitStack
@@ -15,7 +15,7 @@ from tests.waiting import until_async
 
 
 def scrape(url: str) -> dict[str, float]:
-    """Samples by name and labels, as Prometheus writes them."""
+    """Return the samples by name and labels."""
     answer = httpx.get(url, timeout=10)
     assert answer.status_code == 200
     return {
@@ -34,7 +34,7 @@ def summed(found: dict[str, float], name: str, label: str) -> float:
     return sum(value for sample, value in found.items() if sample.startswith(name) and label in sample)
 
 
-async def test_what_happens_is_counted(system: System) -> None:
+async def test_exports_and_deliveries_are_counted(system: System) -> None:
     before = scrape(system.metrics)
     reader = "secret-reader@example.com"
     good = [
@@ -111,7 +111,7 @@ async def test_running_jobs_are_in_the_queue(system: System) -> None:
     assert system.ended(job_id)["status"] == "cancelled"
 
 
-async def test_what_goes_wrong_is_counted(system: System) -> None:
+async def test_failures_are_counted(system: System) -> None:
     before = scrape(system.metrics)
     robbed, cut_off = [system.ask(export_type="slow", format="csv", scope="all") for _ in range(2)]
     for job_id in (robbed, cut_off):
@@ -127,7 +127,7 @@ async def test_what_goes_wrong_is_counted(system: System) -> None:
     wanted = {
         "leases": ("exporter_leases_lost_total", ""),
         "claims": ("exporter_claims_total", "attempt=later"),
-        # The end of the connection, or the server's word for it, whichever comes first.
+        # The lost connection or the server's error, whichever comes first.
         "retries": ("exporter_retries_total", "reason="),
         "errors": ("exporter_errors_total", "part=source_database"),
     }
@@ -145,7 +145,7 @@ async def test_what_goes_wrong_is_counted(system: System) -> None:
         assert system.ended(job_id)["status"] in {"cancelled", "completed"}
 
 
-async def test_scrapes_that_hang_or_break_off_disturb_no_export(system: System) -> None:
+async def test_scrapes_that_hang_or_end_early_affect_no_export(system: System) -> None:
     place = urlsplit(system.metrics)
     with ExitStack() as silent:
         for _ in range(20):
@@ -159,7 +159,7 @@ async def test_scrapes_that_hang_or_break_off_disturb_no_export(system: System) 
         assert await until_async(lambda: scrape(system.metrics)["exporter_worker_ready"] == 1)
 
 
-def test_a_port_that_is_taken_keeps_no_worker_from_its_work(system: System) -> None:
+def test_a_worker_works_although_its_metrics_port_is_taken(system: System) -> None:
     port = str(urlsplit(system.metrics).port)
     second = system.stack.start_worker(settings=system.extra | {"EXPORTER_METRICS_PORT": port})
     assert second.is_ready()

@@ -1,4 +1,4 @@
-"""Brokers that move to other addresses behind the bootstrap address are found again, without a restart."""
+"""Clients find brokers again after their addresses have changed, without a restart."""
 
 import asyncio
 import threading
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 class Relay:
-    """A TCP address that leads to whichever port ``target`` is, as a load balancer does."""
+    """Forwards a TCP address to the port ``target``, as a load balancer does."""
 
     def __init__(self, target: int) -> None:
         self.target = target
@@ -81,10 +81,10 @@ def relay(broker: KafkaService) -> Iterator[Relay]:
     opened.close()
 
 
-async def test_everybody_finds_brokers_that_have_moved(
+async def test_all_clients_find_brokers_whose_addresses_changed(
     stack: Stack, broker: KafkaService, relay: Relay
 ) -> None:
-    """R16: the producer of API and ticker, the worker's consumer and producer, and what asks for doctor."""
+    """R16: the producers of API, ticker and worker, the worker's consumer, and the doctor's queries."""
     own = await asyncio.to_thread(
         lambda: Deployment(stack, EXPORTER_KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{relay.port}")
     )

@@ -1,4 +1,4 @@
-"""The page, as people use it: in a real browser, on the whole system."""
+"""The page in a real browser, on the whole system."""
 
 import csv
 import io
@@ -22,14 +22,14 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def browser(system: System) -> Iterator[Browser]:
-    """Starts after the system: its loop is a running one, in which nobody else can start one."""
+    """It starts after the system, because its event loop must be the only running one of the thread."""
     with launched() as started:
         yield started
 
 
 @pytest.fixture
 def visit(browser: Browser, system: System, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    """A tab on a desktop, or as the test's parameter says."""
+    """A tab on a desktop, or with the options of the test's parameter."""
     store = system.stack.settings()["EXPORTER_S3_ENDPOINT"]
     with visiting(browser, system.api.url, store, **getattr(request, "param", {})) as opened:
         yield opened
@@ -37,7 +37,7 @@ def visit(browser: Browser, system: System, request: pytest.FixtureRequest) -> I
 
 @pytest.fixture
 def anybody(settings: Settings) -> str:
-    """A token of somebody with no exports yet, who may ask for everybody's rows."""
+    """A token of a new user with the role to export all rows."""
     return sign_token(settings, f"user-{uuid4().hex[:8]}", ["exports:all"])
 
 
@@ -47,7 +47,7 @@ def customer(settings: Settings) -> str:
     return sign_token(settings, "customer-1")
 
 
-def test_a_token_that_is_not_taken(visit: Visit, settings: Settings) -> None:
+def test_an_invalid_token_is_refused(visit: Visit, settings: Settings) -> None:
     visit.open()
     page = visit.page
     alert = page.get_by_role("alert")
@@ -64,7 +64,7 @@ def test_a_token_that_is_not_taken(visit: Visit, settings: Settings) -> None:
     visit.forgive("status of 401")
 
 
-def test_a_token_stays_in_its_tab_and_no_longer_than_it_holds(visit: Visit, settings: Settings) -> None:
+def test_a_token_stays_in_its_tab_until_it_expires(visit: Visit, settings: Settings) -> None:
     page = visit.page
     page.clock.install()
     visit.sign_in(sign_token(settings, "ada", ["exports:admin"], hours=2))
@@ -120,7 +120,7 @@ def test_from_a_form_to_a_file(visit: Visit, system: System, customer: str, tmp_
 
 @pytest.mark.parametrize("feed", ["events", "questions"])
 def test_progress_is_live(visit: Visit, anybody: str, feed: str) -> None:
-    """By events; where they cannot come, by asking again and again."""
+    """By events, or by polling if events are not possible."""
     if feed == "questions":
         visit.page.route("**/exports/events", lambda route: route.fulfill(status=404, json={"detail": ""}))
     visit.sign_in(anybody)
@@ -142,7 +142,7 @@ def test_progress_is_live(visit: Visit, anybody: str, feed: str) -> None:
         visit.forgive("status of 404")
 
 
-def test_a_slow_one_is_cancelled(visit: Visit, anybody: str) -> None:
+def test_a_slow_export_can_be_cancelled(visit: Visit, anybody: str) -> None:
     visit.sign_in(anybody)
     visit.choose("slow", "csv")
     card = visit.export()
@@ -153,7 +153,7 @@ def test_a_slow_one_is_cancelled(visit: Visit, anybody: str) -> None:
     expect(card.get_by_role("button", name="Download")).to_be_hidden()
 
 
-def test_what_cannot_be_is_said_in_words(visit: Visit, anybody: str) -> None:
+def test_errors_are_shown_as_text(visit: Visit, anybody: str) -> None:
     visit.sign_in(anybody)
     page = visit.page
     visit.choose("gone", "csv")
@@ -176,7 +176,7 @@ def test_what_cannot_be_is_said_in_words(visit: Visit, anybody: str) -> None:
     visit.forgive("status of 422")
 
 
-def test_again_asks_for_the_same(visit: Visit, system: System, anybody: str) -> None:
+def test_again_repeats_the_request(visit: Visit, system: System, anybody: str) -> None:
     order = {
         "export_type": "orders",
         "format": "ndjson",
@@ -218,7 +218,7 @@ def test_a_file_is_removed_when_asked_twice(visit: Visit, anybody: str) -> None:
     expect(card.get_by_role("button", name="Download")).to_be_hidden()
 
 
-def test_texts_stay_texts(visit: Visit, anybody: str, tmp_path: Path) -> None:
+def test_texts_are_shown_as_text(visit: Visit, anybody: str, tmp_path: Path) -> None:
     """Names, descriptions, values and titles that are HTML are shown, not run."""
     visit.sign_in(anybody)
     page = visit.page
@@ -236,7 +236,7 @@ def test_texts_stay_texts(visit: Visit, anybody: str, tmp_path: Path) -> None:
     assert page.locator("main img, main b, main i, main script").count() == 0
 
 
-def test_older_exports_come_when_asked_for(visit: Visit, system: System, anybody: str) -> None:
+def test_older_exports_are_loaded_on_request(visit: Visit, system: System, anybody: str) -> None:
     headers = {"Authorization": f"Bearer {anybody}"}
     for kind in ("csv", "json", "ndjson"):
         order = {"export_type": "markup", "format": kind, "scope": "all"}
@@ -295,7 +295,7 @@ def make_schedule(visit: Visit) -> None:
 
 
 def test_the_pictures_in_the_readme(visit: Visit, settings: Settings) -> None:
-    """On a desktop, in the dark, and on a phone nothing sticks out."""
+    """No element is too wide on a desktop, in dark mode and on a phone."""
     visit.open()
     page = visit.page
     page.emulate_media(reduced_motion="reduce")
@@ -383,7 +383,7 @@ def test_the_keyboard_is_enough(visit: Visit, customer: str) -> None:
 
 
 def test_the_reference_loads_nothing_from_elsewhere(visit: Visit) -> None:
-    """S1: under a strict policy, without a word on the console."""
+    """S1: under a strict policy, without a message on the console."""
     page = visit.page
     page.goto(f"{visit.url}/docs")
     expect(page.get_by_text("/exports/jobs", exact=True).first).to_be_visible()

@@ -1,4 +1,4 @@
-"""A worker trusts no stored offset, and notices topics and partitions that are new."""
+"""A worker checks stored offsets, and notices new topics and partitions."""
 
 import asyncio
 import time
@@ -19,11 +19,11 @@ from tests.e2e.deployment import Deployment
 from tests.waiting import until_async
 
 IN_ORDER = True
-"""Each test goes on with the topics that the one before has left."""
+"""Each test continues with the topics of the test before."""
 
 PARTITIONS = 8
 NOTICED = 30
-"""Seconds within which a worker must have noticed what is new."""
+"""Seconds within which a worker must notice new topics and partitions."""
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +35,13 @@ def own(stack: Stack) -> Iterator[Deployment]:
 
 @pytest.fixture(scope="module")
 def lost(own: Deployment) -> set[UUID]:
-    """Requests that lie before the committed offset, which is beyond the log's end in one partition."""
+    """Requests before the committed offset, which is beyond the end of the log in one partition."""
 
     async def publish() -> set[UUID]:
         await ensure_topics(own.settings)
         ids = await own.ask(3, partition=0) | await own.ask(2, partition=1)
         await own.commit({0: 100_000, 1: 0, 2: 7})
-        # Of partition 1 the retention has taken what was not read.
+        # The retention has removed unread messages of partition 1.
         gone = await own.ask(2, partition=3)
         await own.commit({3: 0})
         async with own.admin() as admin:
@@ -61,7 +61,7 @@ async def _offsets(own: Deployment) -> tuple[State, str]:
 
 @pytest.fixture(scope="module")
 def worker(stack: Stack, own: Deployment, lost: set[UUID]) -> Iterator[AppProcess]:
-    """The doctor has seen it coming."""
+    """A worker. Before its start the doctor reports the wrong offsets."""
     name = own.settings.topic(Topic.REQUESTS)
     state, what = asyncio.run(_offsets(own))
     assert state is State.PROBLEM
@@ -76,7 +76,7 @@ def worker(stack: Stack, own: Deployment, lost: set[UUID]) -> Iterator[AppProces
 async def test_an_offset_beyond_the_log_loses_nothing(
     own: Deployment, worker: AppProcess, lost: set[UUID]
 ) -> None:
-    """R7: what lies before it is read, and what comes after; the offsets are right soon."""
+    """R7: messages before and after the offset are read, and the offsets are corrected."""
     await own.has(lost | await own.ask(PARTITIONS))
     said = [line for line in worker.log.read_text().splitlines() if "offset.lost" in line]
     assert len([line for line in said if "beyond the log's end" in line]) == 2
@@ -89,10 +89,10 @@ async def test_an_offset_beyond_the_log_loses_nothing(
 
 
 @pytest.mark.slow
-async def test_a_topic_that_is_made_anew_is_read(own: Deployment, worker: AppProcess) -> None:
-    """R7: from its beginning, also where its log is longer soon, by a worker that is started when it ends.
+async def test_a_topic_that_was_created_again_is_read(own: Deployment, worker: AppProcess) -> None:
+    """R7: it is read from its beginning, even if the new log is soon longer than the old one.
 
-    It ends in any case, and can have read everything by then.
+    The worker ends and is started again. It can have read all messages before its end.
     """
     await own.has(await own.ask(20))
     async with own.admin() as admin:

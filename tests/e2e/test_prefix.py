@@ -21,7 +21,7 @@ def own(system: System) -> Iterator[Deployment]:
 
 @pytest.mark.slow
 async def test_two_deployments_on_one_cluster(system: System, own: Deployment) -> None:
-    """Each admits its own requests, tells of them, and has its own group."""
+    """Each admits its own requests, publishes their events, and has its own group."""
     worker = await asyncio.to_thread(system.stack.start_worker, settings=own.variables)
     other = own.settings.model_copy(update={"kafka_topic_prefix": ""})
     mine, theirs = request(), request()

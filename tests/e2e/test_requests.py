@@ -1,4 +1,4 @@
-"""Good, impossible, repeated and unreadable requests, all at once."""
+"""Valid, invalid, repeated and unreadable requests at the same time."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ def _servers(system: System) -> str:
     return system.stack.settings()["EXPORTER_KAFKA_BOOTSTRAP_SERVERS"]
 
 
-async def test_twenty_requests_of_all_sorts(system: System) -> None:
+async def test_twenty_requests_of_all_kinds(system: System) -> None:
     good = [
         request(),
         request(format="json"),
@@ -112,7 +112,7 @@ async def test_a_running_export_is_cancelled(system: System) -> None:
     assert system.ended(event.id, within=20)["status"] == "cancelled"
 
 
-async def test_a_cancellation_before_its_request_holds(system: System) -> None:
+async def test_a_cancellation_before_its_request_is_kept(system: System) -> None:
     event = request()
     cancel = cancel_event(event.job_id, source="/test")
     await publish(system, [(cancel.key, cancel.encode()), (event.key, event.encode())])
@@ -134,7 +134,7 @@ async def test_a_killed_workers_job_is_finished_by_another(system: System) -> No
         assert system.file(job_id).count(b"\n") == GATED_ROWS
 
 
-async def test_an_event_that_the_database_refuses_stops_nobody(system: System) -> None:
+async def test_an_event_that_the_database_refuses_does_not_block_others(system: System) -> None:
     """A row count beyond 64 bits can be read, but not recorded."""
     job = str(uuid4())
     impossible = {

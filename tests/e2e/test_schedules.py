@@ -1,4 +1,4 @@
-"""From the command line to a file, by way of a tick."""
+"""From the command line through a tick to a file."""
 
 import csv
 import io
@@ -62,7 +62,7 @@ def test_commands_pause_resume_run_list_and_delete(system: System) -> None:
     assert made not in command(system, "list")
 
 
-def test_relative_filters_of_a_request_are_told_from_when_it_was_made(system: System) -> None:
+def test_relative_filters_count_from_the_time_of_the_request(system: System) -> None:
     job_id = system.ask(
         export_type="ledger", format="csv", scope="all", filters={"created_at": {"gte": "now-7d"}}
     )
@@ -75,7 +75,7 @@ def test_relative_filters_of_a_request_are_told_from_when_it_was_made(system: Sy
 
 
 def command(system: System, name: str, *arguments: str) -> str:
-    """What ``exporter schedule`` prints on standard output."""
+    """Run ``exporter schedule``; return its standard output."""
     who = ["--user-id", USER, "--api-url", system.api.url]
     done = CliRunner().invoke(cli, ["schedule", name, *arguments, *who], env=system.stack.settings())
     assert done.exit_code == 0, done.output
@@ -107,7 +107,7 @@ async def rows_around_midnight(system: System) -> list[Any]:
 
 
 async def let_it_be_due(system: System, schedule_id: str) -> None:
-    """As if the schedule had been made yesterday; the next tick is a little late."""
+    """Change the schedule as if it had been created yesterday, so that the next tick is a little late."""
     connection = await asyncpg.connect(system.stack.settings()["EXPORTER_DATABASE_URL"])
     await connection.execute(
         "UPDATE scheduled_exports SET next_run = date_trunc('day', now(), 'UTC') WHERE id = $1", schedule_id

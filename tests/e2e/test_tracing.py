@@ -125,7 +125,7 @@ def test_an_api_that_is_stopped_sends_its_last_spans(system: System, collector: 
     collector.trace(trace_id, "POST /exports/jobs", "send exports.requests")
 
 
-async def test_a_service_that_does_not_trace_gets_a_trace_all_the_same(
+async def test_the_request_of_a_service_without_tracing_gets_a_trace(
     system: System, collector: Collector
 ) -> None:
     refused = request(columns=["id", "colour"], webhook="http://127.0.0.1:9/hook")

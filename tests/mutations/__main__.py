@@ -1,8 +1,8 @@
-"""``python -m tests.mutations``: which changes of the pure core do its unit tests not notice?
+"""``python -m tests.mutations``: finds changes of the pure core that its unit tests do not notice.
 
-Takes changes at random, the same for the same seed, makes each in a copy of the project, and runs the tests
-that are about that module. One that no test notices is printed: either a test is missing, or the change
-changes nothing.
+It chooses changes at random (the same for the same seed), makes each in a copy of the project, and runs the
+tests of the changed module. A change that no test notices is printed: either a test is missing, or the
+change has no effect.
 """
 
 import argparse
@@ -55,13 +55,13 @@ CORE: Mapping[str, Sequence[str]] = {
     "stream_app/notifications/email.py": [f"{UNIT}/notifications"],
     "api/pagination.py": [f"{UNIT}/api/test_pagination.py"],
 }
-"""Modules without I/O, and the tests that are about them."""
+"""Modules without I/O, and their tests."""
 
 IMPORTED = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
-"""Plugins are imported already, without pytest's help."""
+"""Options of pytest: plugins are already imported."""
 
 LONGEST = 120
-"""Seconds for the tests of one module; a change that makes them hang is noticed."""
+"""Time-out of the tests of one module in seconds. A change that makes them hang counts as noticed."""
 
 
 def chosen(count: int, seed: int, only: str) -> list[tuple[str, Mutant]]:

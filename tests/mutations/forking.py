@@ -1,8 +1,8 @@
-"""Runs pytest again and again in processes that are forked from one that has imported the libraries.
+"""Runs pytest repeatedly in processes forked from one that has imported the libraries.
 
-Started by its path, so that nothing of the project is imported but from the folder that it is run in. Each
-line of the input is a JSON list: that folder, the most seconds, and pytest's arguments. The exit code comes
-back as a line.
+It is started by its path, so that the project is imported only from the current folder. Each line of the
+input is a JSON list: the folder, the time-out in seconds, and the arguments of pytest. The exit code is
+written as a line.
 """
 
 import importlib

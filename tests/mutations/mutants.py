@@ -29,7 +29,7 @@ ARITHMETIC: dict[type[ast.operator], str] = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """``source`` with the text of one node replaced; ``line`` is where, ``what`` is how."""
+    """A source with the text of one node replaced. ``line`` is the place, ``what`` describes the change."""
 
     line: int
     what: str
@@ -37,7 +37,7 @@ class Mutant:
 
 
 def mutants(source: str) -> list[Mutant]:
-    """Return every change that is known here, in the order of the text."""
+    """Return all possible changes of a source, in the order of the text."""
     tree = ast.parse(source)
     found = [
         Mutant(node.lineno, f"{old} -> {new}", changed)
@@ -50,7 +50,7 @@ def mutants(source: str) -> list[Mutant]:
 
 
 def _looked_at(node: ast.AST) -> Iterator[ast.expr | ast.stmt]:
-    """All nodes but annotations, decorators, texts that are formatted, and keywords of ``Field``."""
+    """Yield all nodes except annotations, decorators, formatted texts, and keywords of ``Field``."""
     if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Call) and _name(node.func) == "Field"):
         return
     if isinstance(node, ast.expr | ast.stmt):
@@ -101,7 +101,7 @@ def _with_test(node: ast.If, test: ast.expr) -> str:
 
 
 def _is_text(value: ast.expr) -> bool:
-    """Whether it is a text as written; texts are only added."""
+    """Return whether the node is a literal text. Texts are only added."""
     return isinstance(value, ast.JoinedStr) or (
         isinstance(value, ast.Constant) and isinstance(value.value, str)
     )
@@ -116,7 +116,7 @@ def _name(function: ast.expr) -> str:
 
 
 def _replaced(source: str, node: ast.expr | ast.stmt, new: str) -> str | None:
-    """Return the source with the node's text replaced; ``None`` where the result is no program."""
+    """Return the source with the node's text replaced; ``None`` if the result is not valid Python."""
     lines = source.encode().splitlines(keepends=True)
     start = sum(map(len, lines[: node.lineno - 1])) + node.col_offset
     end = sum(map(len, lines[: (node.end_lineno or 0) - 1])) + (node.end_col_offset or 0)
