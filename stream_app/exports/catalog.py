@@ -92,6 +92,12 @@ class SourceTable:
         return fingerprint_expression(quote_text(f"{quote_name(self.schema)}.{quote_name(self.name)}"))
 
     @property
+    def locking_sql(self) -> str:
+        """An SQL expression that locks the table as reading does, until the transaction ends."""
+        name = f"{quote_name(self.schema)}.{quote_name(self.name)}"
+        return f"(SELECT pg_catalog.count(*) FROM (SELECT FROM {name} LIMIT 0) AS locked)"
+
+    @property
     def order_columns(self) -> tuple[str, ...]:
         """Names of the columns that the rows are ordered by."""
         if self.dataset.order is not None:
@@ -200,8 +206,9 @@ def _table(dataset: Dataset, rows: Sequence[ColumnRow], types: Mapping[int, Type
         has_computed_columns=first.relkind == b"v" or any(row.is_virtual for row in rows),
         has_row_security=first.filtered,
         fingerprint=first.fingerprint,
-        can_be_cut=first.relkind in (b"r", b"m", b"p") and not any(row.is_virtual for row in rows),
-        can_be_cut_by_page=first.is_one_heap and first.version >= TID_RANGE_SCANS,
+        # A partition that is attached meanwhile would be in the later ranges and not in the earlier ones.
+        can_be_cut=first.is_alone and not any(row.is_virtual for row in rows),
+        can_be_cut_by_page=first.is_alone and first.is_heap and first.version >= TID_RANGE_SCANS,
         size=_size(first),
     )
 

@@ -64,7 +64,8 @@ SELECT n.nspname AS schema, c.relname AS table, c.relkind, a.attname AS name, NO
        ) AS labels,
        coalesce(array_position(i.indkey::int2[], a.attnum), -1) AS key_position,
        current_setting('server_version_num')::int AS version,
-       c.relkind IN ('r', 'm') AND NOT c.relhassubclass AND method.amname = 'heap' AS is_one_heap,
+       c.relkind IN ('r', 'm') AND NOT c.relhassubclass AS is_alone,
+       coalesce(method.amname = 'heap', false) AS is_heap,
        c.reltuples::float8 AS estimated_rows, c.relpages AS pages, coalesce(toast.relpages, 0) AS toast_pages,
        current_setting('block_size')::int AS page_bytes,
        {fingerprint_expression("format('%I.%I', n.nspname, c.relname)")} AS fingerprint,
@@ -128,7 +129,8 @@ class ColumnRow:
     Attributes:
         schema, table, relkind, fingerprint: the table.
         filtered: whether row-level security applies to the service's role.
-        is_one_heap: whether its rows are in one file of PostgreSQL's own storage.
+        is_alone: whether it is a table or a materialized view without partitions and children.
+        is_heap: whether its rows are in PostgreSQL's own storage.
         estimated_rows, pages, toast_pages, page_bytes: its size when it was last analysed or vacuumed; no
             pages if it never was.
         name, nullable, is_virtual: the column.
@@ -164,7 +166,8 @@ class ColumnRow:
     version: int
     fingerprint: str
     filtered: bool
-    is_one_heap: bool
+    is_alone: bool
+    is_heap: bool
     estimated_rows: float
     pages: int
     toast_pages: int

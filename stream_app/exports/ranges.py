@@ -6,8 +6,8 @@ The rows of all ranges, one range after the other, are the rows of the whole que
 - With an order they are cut at values of the first column of the order. Rows with the same value are in the
   same range, and NULL, which comes last, is a range of its own.
 
-Other queries stay in one range: those of views and foreign tables, those without a suitable index, and those
-that PostgreSQL would rather answer in another way.
+Other queries stay in one range: those of views, foreign tables and partitioned tables, those without a
+suitable index, and those that PostgreSQL would rather answer in another way.
 """
 
 import asyncio
@@ -204,13 +204,11 @@ def _bytes(plan: QueryPlan, source: SourceTable, rows: RowQuery) -> float:
 
 
 async def _pages(snapshot: Snapshot, source: SourceTable) -> int:
-    """Return the number of pages of the table and of its partitions."""
+    """Return the number of pages of the table."""
     name = quote_text(f"{quote_name(source.schema)}.{quote_name(source.name)}")
-    parts = f"SELECT relid FROM pg_catalog.pg_partition_tree({name})"
     sql = f"""
-        SELECT (sum(pg_catalog.pg_relation_size(relation))
-               / pg_catalog.current_setting('block_size')::int)::bigint AS pages
-        FROM (SELECT {name}::pg_catalog.regclass AS relation UNION {parts}) AS relations
+        SELECT pg_catalog.pg_relation_size({name}::pg_catalog.regclass)
+               / pg_catalog.current_setting('block_size')::int AS pages
     """
     found = await snapshot.first(sql)
     return int(found["pages"] or 0) if found else 0

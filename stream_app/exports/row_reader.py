@@ -24,6 +24,9 @@ log = structlog.get_logger(__name__)
 RANGES_OF_A_STREAM = 8
 """The fewest ranges for each stream: at the end of the export the streams wait for the last range."""
 
+LOCK_SECONDS = 2
+"""How long another stream waits for the lock of the table. Without it, it does not join."""
+
 _CONDITION = f"/* {token_hex(16)} */ true"
 """The place of a range's condition in the statement that all ranges share. It is a secret of this process, so
 no value of a request has the same text."""
@@ -120,6 +123,10 @@ class RowReader:
             search_path=self.table.search_path,
             shared=shared,
             only_free=True,
+            # If another session waits to change the table, a reader has to wait behind it, and that session
+            # waits for the first stream. So each stream has its lock before it takes a range.
+            initial_sql=self.table.locking_sql,
+            lock_seconds=LOCK_SECONDS,
         )
 
     async def _copy(self, snapshot: Snapshot, sql: str, copy: Mapping[str, Any], sink: Sink) -> int:

@@ -255,6 +255,40 @@ async def test_a_server_that_shares_no_snapshots_is_read_over_one_connection(
         assert not many.can_share_snapshots
 
 
+async def test_a_stream_that_would_wait_for_a_lock_does_not_join(
+    many: Source,
+    large: Dataset,
+    database: asyncpg.Connection,
+    source_dsn: str,
+    exporter_of: Callable[..., Exporter],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """ALTER TABLE waits for the first stream; whoever asks for a lock now waits behind it."""
+    changing = await asyncpg.connect(source_dsn)
+    waiting = asyncio.Event()
+    export = Snapshot.export
+
+    async def export_with_a_waiting_change(snapshot: Snapshot) -> str:
+        tasks.append(asyncio.create_task(changing.execute(f"ALTER TABLE {large.table} ADD COLUMN late int")))
+        await until_async(
+            lambda: database.fetchval(
+                "SELECT bool_or(NOT granted) FROM pg_locks WHERE mode = 'AccessExclusiveLock'"
+            )
+        )
+        waiting.set()
+        return await export(snapshot)
+
+    tasks: list[asyncio.Task[Any]] = []
+    monkeypatch.setattr(Snapshot, "export", export_with_a_waiting_change)
+    exporter = exporter_of(large, source=many, reading=LARGE)
+    async with at_most(30):
+        file = await exporter.run(task_for(_everything("csv")), ExportProgress())
+    assert waiting.is_set()
+    assert file.row_count == 100_000
+    await asyncio.gather(*tasks)
+    await changing.close()
+
+
 def _everything(output: str) -> ExportRequest:
     return ExportRequest.parse({"user_id": "u", "export_type": "things", "format": output, "scope": "all"})
 

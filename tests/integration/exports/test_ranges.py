@@ -156,7 +156,12 @@ async def test_ranges_by_page_join_to_the_rows_of_one_scan(
             ("id",),
         ),
         ("CREATE TABLE things (LIKE kept); CREATE TABLE below () INHERITS (things)", ()),
-        ("CREATE TABLE things (LIKE kept) PARTITION BY RANGE (id)", ()),
+        (
+            "CREATE TABLE things (id int PRIMARY KEY, t text) PARTITION BY RANGE (id); "
+            "CREATE TABLE low PARTITION OF things FOR VALUES FROM (0) TO (6000); "
+            "INSERT INTO things TABLE kept",
+            ("id",),
+        ),
         ("CREATE TABLE things (LIKE kept, p test_pair); CREATE INDEX ON things (p, id)", ("p", "id")),
         ("CREATE TABLE things (LIKE kept); CREATE INDEX ON things (id) WHERE id > 10", ("id",)),
         ("CREATE TABLE things (id int PRIMARY KEY, t text)", ("id",)),
@@ -184,20 +189,6 @@ async def test_rows_that_cannot_be_cut_are_one_range(
     ranges, parts, whole = await cut(Dataset(name="things", table=f"{types}.things", order=order))
     assert ranges == (RowRange(),)
     assert parts == [whole]
-
-
-async def test_partitions_are_cut_by_value(schema: str, database: asyncpg.Connection, cut: Cut) -> None:
-    """The order's first column has an index in each partition."""
-    await database.execute("""
-        CREATE TABLE things (id int PRIMARY KEY, t text) PARTITION BY RANGE (id);
-        CREATE TABLE low PARTITION OF things FOR VALUES FROM (0) TO (3000);
-        CREATE TABLE high PARTITION OF things FOR VALUES FROM (3000) TO (9000);
-        INSERT INTO things SELECT i, repeat('x', 50) FROM generate_series(1, 8000) AS i;
-        ANALYZE things
-    """)
-    ranges, parts, whole = await cut(Dataset(name="things", table=f"{schema}.things", order=("id",)))
-    assert len(ranges) > 5
-    assert _joined(parts) == whole
 
 
 async def test_a_filter_with_an_index_is_not_cut_by_page(

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+import structlog
 from pydantic import SecretStr
 from sqlalchemy import text
 
@@ -20,6 +21,7 @@ from stream_app.db.engine import create_engine
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.datasets import Dataset
 from stream_app.exports.pipeline import Exporter
+from stream_app.exports.row_reader import ParallelReading
 from stream_app.exports.source import Source
 from stream_app.exports.task import ExportProgress
 from stream_app.settings import Settings
@@ -123,6 +125,32 @@ async def test_a_standby_that_is_behind(
         await source.close()
         await above.close()
         await below.close()
+
+
+async def test_streams_of_a_standby_share_their_snapshot(
+    pair: tuple[str, str], settings: Settings, exporter_of: Callable[..., Exporter]
+) -> None:
+    """A standby exports snapshots too."""
+    above, below = await asyncpg.connect(pair[0]), await asyncpg.connect(pair[1])
+    await above.execute("CREATE TABLE t AS SELECT i AS id FROM generate_series(1, 100000) AS i; ANALYZE t")
+    await _replayed(below, 100_000)
+    source = Source(settings.model_copy(update={"source_database_url": SecretStr(pair[1])}), connections=3)
+    exporter = exporter_of(
+        Dataset(name="t", table="public.t", order=()),
+        source=source,
+        catalog=Catalog(source.fetch),
+        reading=ParallelReading(streams=3, min_bytes=0, range_bytes=2**16),
+    )
+    task = task_for(ExportRequest(user_id="u", export_type="t", format="csv", scope="all"))
+    try:
+        with structlog.testing.capture_logs() as logs:
+            file = await exporter.run(task, ExportProgress())
+    finally:
+        await source.close()
+        await above.close()
+        await below.close()
+    assert file.row_count == 100_000
+    assert [line["event"] for line in logs] == ["export.cut"]
 
 
 async def _replayed(standby: asyncpg.Connection, rows: int) -> None:
