@@ -35,10 +35,14 @@ from stream_app.setting_types import (
     is_local_url,
 )
 from streaming_exporter.kafka_settings import KafkaSettings
+from streaming_exporter.payloads import MIN_SPLIT_BYTES
 from streaming_exporter.setting_types import AnyWebUrl, Count, Text, in_case
 
 DEVELOPMENT_SECRET = "development-secret-never-use-it-in-production"  # noqa: S105
 """Default of ``jwt_secret``. The API does not start with it on a public address."""
+
+LARGEST_FILE = 5 * 2**40 - 2**36
+"""Default and limit of ``split_max_bytes``: S3's 5 TiB for one object, with a margin of 64 GiB."""
 
 
 class Settings(BaseSettings, KafkaSettings):
@@ -237,6 +241,15 @@ class Settings(BaseSettings, KafkaSettings):
     )
     pdf_max_rows: Count = Field(100_000, description="Limit of rows of a PDF")
     pdf_max_bytes: Count = Field(256 * 2**20, description="Limit of bytes of text in the rows of a PDF")
+    split_max_bytes: int = Field(
+        LARGEST_FILE,
+        ge=MIN_SPLIT_BYTES,
+        le=LARGEST_FILE,
+        description="Size of the largest file, in bytes. A larger export is divided into several files",
+    )
+    split_max_files: Count = Field(
+        10_000, le=99_999, description="Limit of files of one export. An export with more files fails"
+    )
     user_schedule_limit: Count = Field(100, description="Limit of schedules of one user")
     schedule_jitter_seconds: SecondsOrNone = Field(
         30, description="Runs that are due in the same minute start at random times within this time"

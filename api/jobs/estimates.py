@@ -11,7 +11,7 @@ import asyncpg
 from api.jobs.schemas import Estimate
 from api.services import ApiServices
 from stream_app.exports.catalog import SourceTable
-from stream_app.exports.compression import compression_for
+from stream_app.exports.compression import CompressedFile, compression_for
 from stream_app.exports.formats.base import Document, Format, Tally
 from stream_app.exports.query import CopyStatement, RowQuery, render, row_query
 from stream_app.exports.relative_dates import resolve_request
@@ -158,7 +158,7 @@ def _size(
 
     def size(of: Sequence[bytes]) -> int:
         framed = output.frame(iter(of), document, Tally())
-        return sum(map(len, compression.apply(framed) if compression else framed))
+        return sum(map(len, CompressedFile(compression).apply(framed) if compression else framed))
 
     empty = size([])
     return empty + (size(sample.chunks) - empty) * count // max(sample.rows, 1)

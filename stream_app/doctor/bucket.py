@@ -14,7 +14,7 @@ from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
 from stream_app.settings import Settings
 from stream_app.storage.checksums import ChecksumMethod
-from stream_app.storage.listing import ListedObject
+from stream_app.storage.listing import ListedObject, is_part_of_result
 from stream_app.storage.object_store import ObjectStore
 from stream_app.worker.maintenance.bucket_cleaner import Owner, is_needed, jobs_owning
 from streaming_exporter.errors import NeedsOperator, Rejected, Retryable
@@ -117,7 +117,7 @@ class Leftovers:
 
 
 def _is_in_use(found: ListedObject, owner: Owner) -> bool:
-    return found.key == owner.file_path or (
+    return (owner.file_path is not None and is_part_of_result(found.key, owner.file_path)) or (
         found.attempt == owner.attempt and owner.status in (Status.PENDING, Status.PROCESSING)
     )
 

@@ -8,14 +8,14 @@ import zstandard
 from isal import isal_zlib
 
 from stream_app.exports.formats.base import Format
-from stream_app.exports.formats.blocks import equal_blocks
+from stream_app.exports.formats.blocks import Blocks
 from streaming_exporter.errors import Rejected
 
 
 class _Compressor(Protocol):
     def compress(self, data: bytes, /) -> bytes: ...
 
-    def flush(self) -> bytes: ...
+    def flush(self, mode: int = ..., /) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,38 @@ class Compression:
     suffix: str
     media_type: str
     compressor: Callable[[], _Compressor]
+    sync: int
+    """The mode of ``flush`` that returns all bytes so far and does not end the file."""
+
+
+class CompressedFile:
+    """The compression of one file. It runs without the interpreter's lock."""
+
+    def __init__(self, compression: Compression) -> None:
+        self._compressor = compression.compressor()
+        self._sync = compression.sync
+        self._blocks = Blocks()
+        self._flushed = b""
 
     def apply(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """Yield the compressed bytes. The compression runs without the interpreter's lock."""
-        compressor = self.compressor()
-        for chunk in equal_blocks(chunks):
-            if compressed := compressor.compress(chunk):
-                yield compressed
-        yield compressor.flush()
+        """Yield the compressed bytes. The same bytes give the same file, however they arrive."""
+        for chunk in chunks:
+            if self._flushed:
+                yield self._flushed
+                self._flushed = b""
+            for block in self._blocks.add(chunk):
+                if compressed := self._compressor.compress(block):
+                    yield compressed
+        yield self._flushed + self._compressor.compress(self._blocks.take()) + self._compressor.flush()
+
+    def flush(self) -> int:
+        """Compress what is held back. The source of the chunks can call this while it is asked for one.
+
+        Returns:
+            How many bytes follow those that :meth:`apply` has yielded.
+        """
+        self._flushed += self._compressor.compress(self._blocks.take()) + self._compressor.flush(self._sync)
+        return len(self._flushed)
 
 
 COMPRESSIONS = {
@@ -44,8 +68,14 @@ COMPRESSIONS = {
         ".gz",
         "application/gzip",
         lambda: isal_zlib.compressobj(level=isal_zlib.ISAL_DEFAULT_COMPRESSION, wbits=31),
+        isal_zlib.Z_SYNC_FLUSH,
     ),
-    "zstd": Compression(".zst", "application/zstd", lambda: zstandard.ZstdCompressor(level=3).compressobj()),
+    "zstd": Compression(
+        ".zst",
+        "application/zstd",
+        lambda: zstandard.ZstdCompressor(level=3).compressobj(),
+        zstandard.COMPRESSOBJ_FLUSH_BLOCK,
+    ),
 }
 
 

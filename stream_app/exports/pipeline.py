@@ -1,29 +1,28 @@
-"""The pipeline of one export: from the rows of PostgreSQL to a file in the object store.
+"""The pipeline of one export: from the rows of PostgreSQL to files in the object store.
 
 ::
 
     COPY ──► pipe ──► frame ──► compress ──► hash ──► upload
-    event loop  │     uploading thread
+    event loop  │     writing thread (file_writer)
 """
 
 import asyncio
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
-from threading import Event
-from typing import Any
 
 import structlog
 
 from stream_app.exports.catalog import Catalog, SourceTable, TableChanged
 from stream_app.exports.compression import Compression, compression_for
+from stream_app.exports.copied_rows import RowEnds
 from stream_app.exports.datasets import Dataset
-from stream_app.exports.formats.base import Document, Format, Tally
-from stream_app.exports.formats.framing_process import frame_in_process
+from stream_app.exports.file_limit import FileLimit
+from stream_app.exports.file_writer import FileKind, FileWriter, Written
+from stream_app.exports.formats.base import Document, Format
 from stream_app.exports.pipe import BytePipe, PipeClosed
 from stream_app.exports.query import CopyStatement, RowQuery, render, row_query
 from stream_app.exports.relative_dates import resolve_request
@@ -31,9 +30,9 @@ from stream_app.exports.row_reader import ParallelReading, RowReader
 from stream_app.exports.size_limits import MessageTooLong, largest_row_query, row_too_large
 from stream_app.exports.source import Sink, Snapshot, Source
 from stream_app.exports.source_errors import SnapshotNotShared
-from stream_app.exports.stage_spans import TimedChunks, TimedSink, rendering_span, stage_span
-from stream_app.exports.task import ExportLimits, ExportProgress, ExportResult, ExportTask, FileLimits
-from stream_app.storage.object_store import ObjectStore, StoredObject
+from stream_app.exports.stage_spans import TimedSink, stage_span
+from stream_app.exports.task import ExportLimits, ExportProgress, ExportResult, ExportTask
+from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import ExporterError, Outage, Rejected
 from streaming_exporter.events import ExportRequest
 
@@ -77,7 +76,7 @@ class Exporter:
     estimates: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
     async def run(self, task: ExportTask, progress: ExportProgress) -> ExportResult:
-        """Write the file that ``task`` asks for.
+        """Write the file, or the files, that ``task`` asks for.
 
         Raises:
             Rejected: the request cannot be fulfilled.
@@ -128,7 +127,10 @@ class Exporter:
         ) as snapshot:
             await self._check_table(snapshot, table, task)
             limits = self.limits.of_file(output.name)
-            progress.estimated_rows = await self._check_row_count(snapshot, rows, output, limits.max_rows)
+            limit = FileLimit.of(request.split, limits, output)
+            # With several files the limits of the format hold for each of them.
+            max_rows = self.limits.max_rows if limit.is_asked else limits.max_rows
+            progress.estimated_rows = await self._check_row_count(snapshot, rows, output, max_rows)
             document = Document(
                 dataset=table.dataset.name,
                 columns=rows.columns,
@@ -138,31 +140,41 @@ class Exporter:
                 template=table.dataset.template,
                 template_header=table.dataset.template_header,
                 template_columns=tuple(item.name for item in table.columns),
+                target_bytes=limit.bytes,
             )
-            file = _File(task, request, document, output, compression, limits)
+            writer = FileWriter(
+                self.storage,
+                FileKind(task, request, document, output, compression),
+                RowEnds.of(statement.copy),
+                limit,
+                self.limits.max_files,
+                progress.tally,
+            )
+            if table.has_row_security:
+                progress.tally.warnings[ROW_SECURITY] = 1
+            max_bytes = None if limit.is_asked else limits.max_bytes
             reader = RowReader(
                 self.source, table, rows, output, request.options, statement, self.reading, task.name
             )
             estimating = asyncio.create_task(self._estimate(task, table, rows, progress))
             try:
-                count, stored = await self._transfer(snapshot, reader, file, progress)
+                written = await self._transfer(snapshot, reader, writer, max_bytes)
             except MessageTooLong as error:
                 raise await self._too_large(task, table, request, output) or error from error
             finally:
                 estimating.cancel()
                 await asyncio.wait({estimating})
-        if table.has_row_security:
-            progress.tally.warnings[ROW_SECURITY] += 1
         return ExportResult(
-            row_count=count,
-            file_size=stored.size,
-            sha256=stored.sha256,
+            row_count=written.row_count,
+            file_size=written.file_size,
+            sha256=written.stored.sha256,
             bucket=self.storage.bucket,
-            key=stored.key,
-            content_type=file.content_type,
-            file_name=file.name,
+            key=written.stored.key,
+            content_type=written.content_type,
+            file_name=written.file_name,
             as_of=snapshot.as_of,
-            manifest=file.manifest(count, stored, progress.tally),
+            manifest=written.manifest,
+            files=written.files,
         )
 
     async def _too_large(
@@ -253,59 +265,35 @@ class Exporter:
                         progress.estimated_rows = count
 
     async def _transfer(
-        self, snapshot: Snapshot, reader: RowReader, file: "_File", progress: ExportProgress
-    ) -> tuple[int, StoredObject]:
+        self, snapshot: Snapshot, reader: RowReader, writer: FileWriter, max_bytes: int | None
+    ) -> Written:
         pipe = BytePipe()
-        stopped = Event()
-        count = 0
+        output = writer.kind.output
 
-        def upload() -> StoredObject:
-            read = TimedChunks(iter(pipe))
-            framed = file.bytes(read, progress.tally)
-            rendered = rendering_span(framed, read)
-            made = TimedChunks(rendered)
+        def write() -> Written:
             try:
-                with stage_span("upload", made, {"aws.s3.bucket": self.storage.bucket}):
-                    return self.storage.put(
-                        file.key,
-                        made,
-                        content_type=file.content_type,
-                        file_name=file.name,
-                        metadata=lambda: {"rows": str(count)},
-                        stopped=stopped,
-                    )
+                return writer.write(iter(pipe))
             finally:
-                _close(rendered)
-                _close(framed)
                 pipe.close_reader()
 
-        uploading = asyncio.get_running_loop().run_in_executor(self.threads, copy_context().run, upload)
+        writing = asyncio.get_running_loop().run_in_executor(self.threads, copy_context().run, write)
         try:
-            sink = TimedSink(_limited(pipe.write, file.limits.max_bytes, file.output))
+            sink = TimedSink(_limited(pipe.write, max_bytes, output))
             with stage_span("source", sink, {"db.system.name": "postgresql", "db.operation.name": "COPY"}):
-                count = await reader.read(snapshot, sink)
+                writer.row_count = await reader.read(snapshot, sink)
             pipe.finish()
             # The transaction must not stay open during the rest of the upload.
             await snapshot.end()
-            return count, await asyncio.shield(uploading)
+            return await asyncio.shield(writing)
         except BaseException as error:
             pipe.fail(error)
-            stopped.set()
-            await asyncio.wait({uploading})
-            if uploading.exception() is None:
-                await self.storage.call(self.storage.remove, file.key)
-            elif isinstance(error, PipeClosed):
-                uploading.result()
+            writer.stopped.set()
+            await asyncio.wait({writing})
+            if writer.keys:
+                await self.storage.call(self.storage.remove_all, writer.keys)
+            if writing.exception() is not None and isinstance(error, PipeClosed):
+                writing.result()
             raise
-
-
-def _close(chunks: Iterator[bytes]) -> None:
-    """Close an unfinished generator at once, and with it its process, if it has one.
-
-    The error's traceback refers to the generator, so it would otherwise live until the garbage collection.
-    """
-    if isinstance(chunks, Generator):
-        chunks.close()
 
 
 def _limited(sink: Sink, limit: int | None, output: Format) -> Sink:
@@ -327,56 +315,3 @@ def _limited(sink: Sink, limit: int | None, output: Format) -> Sink:
         await sink(chunk)
 
     return take
-
-
-@dataclass(frozen=True)
-class _File:
-    """The file that one attempt writes: its name, type and bytes."""
-
-    task: ExportTask
-    request: ExportRequest
-    document: Document
-    output: Format
-    compression: Compression | None
-    limits: FileLimits
-
-    @property
-    def name(self) -> str:
-        suffix = self.compression.suffix if self.compression else ""
-        return f"{self.document.dataset}-{self.document.as_of:%Y-%m-%d}.{self.output.extension}{suffix}"
-
-    @cached_property
-    def key(self) -> str:
-        """The key of the object. No other attempt ever uses it."""
-        return self.task.target(self.name)
-
-    @property
-    def content_type(self) -> str:
-        return self.compression.media_type if self.compression else self.output.media_type
-
-    def bytes(self, chunks: Iterator[bytes], tally: Tally) -> Iterator[bytes]:
-        if self.output.own_process:
-            framed = frame_in_process(self.output, chunks, self.document, tally)
-        else:
-            framed = self.output.frame(chunks, self.document, tally)
-        return self.compression.apply(framed) if self.compression else framed
-
-    def manifest(self, rows: int, stored: StoredObject, tally: Tally) -> dict[str, Any]:
-        """Return the description of the file and of its origin, as a JSON object."""
-        request = self.request
-        return {
-            "file_name": self.name,
-            "content_type": self.content_type,
-            "rows": rows,
-            "bytes": stored.size,
-            "sha256": stored.sha256,
-            "dataset": self.document.dataset,
-            "format": self.output.name,
-            "columns": [{"name": item.name, "type": item.type} for item in self.document.columns],
-            "filters": request.filters,
-            **({"window": self.task.window} if self.task.window else {}),
-            "scope": request.scope,
-            "options": request.options.model_dump(mode="json", exclude_defaults=True),
-            "as_of": self.document.as_of.isoformat(),
-            "warnings": dict(tally.warnings),
-        }

@@ -36,29 +36,41 @@ class FileLimits:
     Attributes:
         max_rows: rows of the file.
         max_bytes: bytes that PostgreSQL sends for its rows.
+        file_bytes: bytes of the file. A larger export is divided into several files.
     """
 
     max_rows: int | None = None
     max_bytes: int | None = None
+    file_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ExportLimits:
-    """The limits of all exports (``max_rows``) and of the files of single formats (``formats``, by name)."""
+    """The limits of all exports, and those of the files of single formats.
+
+    Attributes:
+        max_rows: rows of one export.
+        formats: limits of files, by the name of the format.
+        file_bytes: bytes of one file. A larger export is divided into several files.
+        max_files: files of one export.
+    """
 
     max_rows: int | None = None
     formats: Mapping[str, FileLimits] = field(default_factory=dict)
+    file_bytes: int | None = None
+    max_files: int = 10_000
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Read the limits from the settings."""
-        return cls(settings.max_rows, {"pdf": FileLimits(settings.pdf_max_rows, settings.pdf_max_bytes)})
+        pdf = FileLimits(settings.pdf_max_rows, settings.pdf_max_bytes)
+        return cls(settings.max_rows, {"pdf": pdf}, settings.split_max_bytes, settings.split_max_files)
 
     def of_file(self, format_name: str) -> FileLimits:
         """Return the limits of a file of the format ``format_name``."""
         own = self.formats.get(format_name, FileLimits())
         max_rows = min(filter(None, (own.max_rows, self.max_rows)), default=None)
-        return FileLimits(max_rows, own.max_bytes)
+        return FileLimits(max_rows, own.max_bytes, self.file_bytes)
 
 
 @dataclass(slots=True)

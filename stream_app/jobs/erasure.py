@@ -38,6 +38,7 @@ _EMPTY = text(
     WHERE id = ANY(:ids) AND user_id = :user_id
     """
 )
+_FILES = text("DELETE FROM export_files WHERE job_id = ANY(:ids)")
 _UNSENT = text("DELETE FROM deliveries WHERE job_id = ANY(:ids)")
 _UNSUBSCRIPTIONS = text(
     """
@@ -89,7 +90,10 @@ class ErasureResult:
 
 
 class PersonalDataEraser:
-    """Erases rows. ``remove`` deletes an object of the store; to delete an object twice is no error."""
+    """Erases rows.
+
+    ``remove`` deletes the file of a job, or its several files, by the key; to delete them twice is no error.
+    """
 
     def __init__(self, engine: AsyncEngine, remove: Callable[[str], Awaitable[None]]) -> None:
         self._engine = engine
@@ -125,6 +129,7 @@ class PersonalDataEraser:
             with outages_are_retryable():
                 async with self._engine.begin() as connection:
                     await connection.execute(_UNSENT, {"ids": values["ids"]})
+                    await connection.execute(_FILES, {"ids": values["ids"]})
                     await connection.execute(_EMPTY, values)
             emptied += len(rows)
         return ErasureResult(jobs=emptied, files=files, schedules=schedules)

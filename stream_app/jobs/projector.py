@@ -14,7 +14,7 @@ from stream_app.exports.compression import COMPRESSIONS
 from stream_app.exports.formats.base import Format
 from stream_app.jobs.states import OUTCOMES, Status, predecessors
 from stream_app.jobs.summary import ENDED_COLUMNS, EndedJob
-from stream_app.storage.listing import ATTEMPTS_PREFIX
+from stream_app.storage.listing import ATTEMPTS_PREFIX, MANIFEST, MANIFEST_TYPE
 from streaming_exporter.errors import Unreadable
 from streaming_exporter.events import Event, LifecycleData
 
@@ -61,15 +61,18 @@ def _corrected(
 ) -> dict[str, Any]:
     """Return the fields of which the event has values that no worker would have sent, corrected."""
     changed: dict[str, Any] = {}
-    if data.key is not None and data.file_name is not None:
-        name = data.key.rpartition("/")[2]
-        if data.file_name != name:
-            changed["file_name"] = name
+    name = (data.key or "").rpartition("/")[2]
+    if data.key is not None and data.file_name is not None and data.file_name != name:
+        changed["file_name"] = name
     output = formats.get(data.format)
     if data.content_type is not None:
         known = {output.media_type} | COMPRESSED if output is not None else COMPRESSED
+        if name == MANIFEST:
+            known = {MANIFEST_TYPE}
         if data.content_type not in known:
-            changed["content_type"] = output.media_type if output is not None else None
+            changed["content_type"] = (
+                MANIFEST_TYPE if name == MANIFEST else output.media_type if output is not None else None
+            )
     if data.expires_at is not None:
         latest = min(data.completed_at or now, now) + kept
         if data.expires_at > latest:
@@ -78,7 +81,8 @@ def _corrected(
 
 
 _KNOWN = (
-    *("row_count", "file_size", "sha256", "file_path", "file_name", "content_type", "as_of", "manifest"),
+    *("row_count", "file_size", "sha256", "file_path", "file_name", "file_count", "content_type", "as_of"),
+    "manifest",
     *("completed_at", "error_code", "error_message"),
 )
 _SET = ", ".join(f"{name} = coalesce(event.{name}, job.{name})" for name in _KNOWN)
@@ -202,6 +206,7 @@ def _row(event: Event) -> dict[str, Any]:
         "sha256": data.sha256,
         "file_path": data.key,
         "file_name": data.file_name,
+        "file_count": data.file_count,
         "content_type": data.content_type,
         "as_of": data.as_of,
         "manifest": data.manifest,

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
@@ -18,6 +18,7 @@ from stream_app.db.clock import DatabaseClock
 from stream_app.db.engine import autocommitting, outages_are_retryable, transaction
 from stream_app.db.listener import WAKE_CHANNEL
 from stream_app.db.rows import each_readable
+from stream_app.exports.task import ExportedFile
 from stream_app.jobs.claim import AttemptProgress, Claim
 from stream_app.jobs.models import EarlyCancellation, ExportJob
 from stream_app.jobs.part_claim import PartClaim
@@ -26,6 +27,7 @@ from stream_app.jobs.queue_sql import (
     CLAIM,
     CLAIM_SETTINGS,
     LOOK_UP,
+    RECORD_FILES,
     RELEASE_UNREADABLE,
     RENEW,
     SEAL,
@@ -423,6 +425,16 @@ class JobQueue:
                 or_(ExportJob.outcome == sealed, applied),
             )
             return await connection.scalar(select(ExportJob.id).where(own)) is not None
+
+    async def record_files(self, claim: Claim, bucket: str, files: Sequence[ExportedFile]) -> None:
+        """Store the list of the several files that an attempt has written, before its outcome is sealed.
+
+        A repeated call changes nothing. Only the files of the attempt that completes the job count.
+        """
+        rows = [asdict(file) | {"bucket": bucket} for file in files]
+        values = {"id": str(claim.job_id), "attempt": claim.attempt, "files": to_json(rows).decode()}
+        async with self.statement() as connection:
+            await connection.execute(RECORD_FILES, values)
 
     async def completed_attempt(self, job_id: UUID) -> int | None:
         """Return the attempt that completed the job, applied or only sealed, or ``None``."""

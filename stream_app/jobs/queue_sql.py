@@ -317,6 +317,21 @@ SEAL = text(
     """
 )
 
+RECORD_FILES = text(
+    """
+    WITH lost AS (
+        DELETE FROM export_files WHERE job_id = CAST(:id AS uuid) AND attempt < CAST(:attempt AS integer)
+    )
+    INSERT INTO export_files
+    SELECT (jsonb_populate_record(
+        NULL::export_files, file || jsonb_build_object('job_id', :id, 'attempt', CAST(:attempt AS integer))
+    )).*
+    FROM jsonb_array_elements(CAST(:files AS jsonb)) AS file
+    ON CONFLICT (job_id, number, key) DO NOTHING
+    """
+)
+"""Writes the list of an attempt's files, and removes those of earlier attempts."""
+
 RENEW = text(
     """
     UPDATE export_jobs AS job

@@ -2,23 +2,34 @@
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from uuid import UUID
 
 from minio import Minio
+from minio.deleteobjects import DeleteObject
 from minio.error import S3Error
 
 from stream_app.settings import Settings
 from stream_app.storage.errors import store_errors
+from streaming_exporter.errors import ExporterError, Outage
 
 ATTEMPTS_PREFIX = "jobs"
 _ATTEMPT = re.compile(r"([0-9]{1,10})(-[0-9a-f]{16})?")
 
 PAGE = 1_000
-"""Largest number of objects that a store lists in one answer."""
+"""Largest number of objects that a store lists in one answer, or removes in one call."""
+
+MANIFEST = "manifest.json"
+"""Name of the object that lists the files of an attempt, if there are several. It is beside the files."""
+
+MANIFEST_TYPE = "application/json"
+"""Its media type."""
+
+FEW = 3
+"""Up to so many objects are removed one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +52,15 @@ def object_key(
     over can use a number again.
     """
     return f"{prefix}/{job_id}/{attempt}{suffix and '-' + suffix}/{file_name}"
+
+
+def is_part_of_result(key: str, result: str) -> bool:
+    """Return whether the object ``key`` belongs to a job whose result is the object ``result``.
+
+    That is the result itself, and everything in its folder if the result is a :data:`MANIFEST`.
+    """
+    folder, _, name = result.rpartition("/")
+    return key == result or (name == MANIFEST and bool(folder) and key.startswith(f"{folder}/"))
 
 
 def new_key_suffix() -> str:
@@ -86,6 +106,43 @@ class ObjectListing:
             except S3Error as error:
                 if error.code != "NoSuchUpload":
                     raise
+
+    def keys_in(self, folder: str) -> Iterator[list[str]]:
+        """Yield the keys of all objects in a folder and its folders, in pages.
+
+        Raises:
+            Retryable: the store failed.
+        """
+        with store_errors():
+            items = self._client.list_objects(self._bucket, prefix=f"{folder}/", recursive=True)
+            while page := [str(item.object_name) for item in islice(items, PAGE)]:
+                yield page
+
+    def remove_all(self, keys: Iterable[str]) -> None:
+        """Remove objects. Missing ones are no error. A store without the call for many gets one for each.
+
+        Raises:
+            Retryable: the store failed. Some objects can be removed already.
+        """
+        waiting = iter(keys)
+        while page := list(islice(waiting, PAGE)):
+            left = page if len(page) <= FEW else self._not_removed(page)
+            with store_errors():
+                for key in left:
+                    self._client.remove_object(self._bucket, key)
+
+    def _not_removed(self, keys: Sequence[str]) -> list[str]:
+        """Remove many objects with one call; return those of them that it did not remove."""
+        try:
+            with store_errors():
+                errors = self._client.remove_objects(self._bucket, map(DeleteObject, keys))
+                return [
+                    str(error.name) for error in errors if error.code not in ("NoSuchKey", "NoSuchVersion")
+                ]
+        except Outage:
+            raise
+        except ExporterError:
+            return list(keys)
 
     def _files(self, prefix: str) -> Iterator[list[ListedObject]]:
         with store_errors():

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
@@ -22,6 +22,7 @@ from stream_app.storage.checksums import ChecksumMethod, ChecksumSupport, Hashed
 from stream_app.storage.errors import STORE_ERRORS, store_errors
 from stream_app.storage.lifecycle_rules import set_lifecycle_rules
 from stream_app.storage.listing import (
+    MANIFEST,
     ListedObject,
     ObjectListing,
     attempts_prefix,
@@ -150,6 +151,13 @@ class ObjectStore:
     def key(self, job_id: object, attempt: int, file_name: str) -> str:
         """Return a key that no other attempt has, not even one with the same number."""
         return object_key(job_id, attempt, file_name, suffix=new_key_suffix(), prefix=self.prefix)
+
+    def folder(self, job_id: object, attempt: int) -> str:
+        """Return a folder for the files of an attempt. No other attempt has it, not even one of that number.
+
+        It has no slash at its end.
+        """
+        return self.key(job_id, attempt, "").rstrip("/")
 
     def ensure_bucket(self) -> None:
         """Create the bucket if it does not exist.
@@ -364,6 +372,22 @@ class ObjectStore:
         with store_errors():
             self._client.remove_object(self.bucket, key)
 
+    def remove_all(self, keys: Iterable[str]) -> None:
+        """Remove objects, many with one call where the store has such a call. Missing ones are no error."""
+        self.listing.remove_all(keys)
+
+    def remove_result(self, key: str) -> None:
+        """Remove the file of a job, or all files of a job whose result is a :data:`MANIFEST`, and this last.
+
+        Raises:
+            Retryable: the store failed. The call can be repeated.
+        """
+        folder, _, name = key.rpartition("/")
+        if name == MANIFEST and folder:
+            for page in self.listing.keys_in(folder):
+                self.remove_all(found for found in page if found != key)
+        self.remove(key)
+
     def remove_attempts(self, job_id: object, *, before: int) -> int:
         """Remove the objects of the job's attempts with a number below ``before``.
 
@@ -373,8 +397,10 @@ class ObjectStore:
             The number of removed objects.
         """
         left = [item for page in self.listing.pages(job_id) for item in page if item.attempt < before]
+        self.remove_all(item.key for item in left if item.upload_id is None)
         for item in left:
-            self.listing.remove(item)
+            if item.upload_id is not None:
+                self.listing.remove(item)
         return len(left)
 
     def open_uploads(self, job_id: object = None) -> list[ListedObject]:

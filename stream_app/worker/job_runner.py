@@ -2,15 +2,15 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
-from functools import partial
 
 import structlog
 
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.task import ExportProgress, ExportTask
+from stream_app.exports.task import ExportedFile, ExportProgress, ExportTask
 from stream_app.jobs.claim import Claim
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import Status
@@ -19,7 +19,7 @@ from stream_app.retries import retry_delay, retry_until_possible
 from stream_app.settings import Settings
 from stream_app.worker.maintenance.job_rescuer import Emit, JobRescuer
 from streaming_exporter.errors import ExporterError, NeedsOperator, Outage, Rejected, Retryable
-from streaming_exporter.events import EventType, JobError, LifecycleData, lifecycle_event
+from streaming_exporter.events import EventType, FileData, JobError, LifecycleData, lifecycle_event
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +28,10 @@ MAX_RETRY_DELAY = timedelta(minutes=2)
 
 OPERATOR_WAIT = timedelta(days=1)
 """How long a job waits for an operator to repair the part that refuses the service."""
+
+
+MAX_LISTED_FILES = 1_000
+"""An event lists up to so many files: it must fit into Kafka's message of 1 MB."""
 
 
 class StopReason(Enum):
@@ -146,14 +150,22 @@ class JobRunner:
     async def _export(self, claim: Claim, progress: ExportProgress) -> LifecycleData:
         if claim.attempt > 1:
             await self.rescuer.remove_leftovers(claim.job_id, before=claim.attempt)
+        folder = self.exporter.storage.folder(claim.job_id, claim.attempt)
         task = ExportTask(
             name=str(claim.job_id),
             request=claim.request,
             asked_at=claim.requested_at or claim.now,
-            target=partial(self.exporter.storage.key, claim.job_id, claim.attempt),
+            target=lambda name: f"{folder}/{name}",
             window=claim.window,
         )
         result = await self.exporter.run(task, progress)
+        if result.files:
+            try:
+                # Before the outcome is sealed: from then on the files can be asked for.
+                await retry_until_possible(self.store.record_files, claim, result.bucket, result.files)
+            except BaseException:
+                await self.rescuer.remove_result(claim.job_id, result.key)
+                raise
         now = claim.now
         return claim.lifecycle(
             Status.COMPLETED,
@@ -164,6 +176,8 @@ class JobRunner:
             key=result.key,
             content_type=result.content_type,
             file_name=result.file_name,
+            file_count=len(result.files) or None,
+            files=_listed(result.files),
             as_of=result.as_of,
             completed_at=now,
             expires_at=now + timedelta(days=self.settings.retention_days),
@@ -233,6 +247,23 @@ class JobRunner:
         """Return whether the job is older than ``longest`` or than the retention of files."""
         age = claim.now - (claim.requested_at or claim.started_at)
         return age > min(longest, timedelta(days=self.settings.retention_days))
+
+
+def _listed(files: Sequence[ExportedFile]) -> list[FileData] | None:
+    """Return the files as the event lists them; ``None`` if there is one, or there are too many."""
+    if not 0 < len(files) <= MAX_LISTED_FILES:
+        return None
+    return [
+        FileData(
+            file_name=file.file_name,
+            key=file.key,
+            content_type=file.content_type,
+            row_count=file.row_count,
+            file_size=file.file_size,
+            sha256=file.sha256,
+        )
+        for file in files
+    ]
 
 
 def _delay(tries: int) -> timedelta:

@@ -27,6 +27,7 @@ class Document:
     Attributes:
         template_header: the row of the template's captions, if the datasets file names it.
         template_columns: all columns of the dataset in its own order; the template has their captions.
+        target_bytes: the size at which the file ends, if that is small enough to matter.
     """
 
     dataset: str
@@ -37,6 +38,7 @@ class Document:
     template: Path | None = None
     template_header: int | None = None
     template_columns: tuple[str, ...] = ()
+    target_bytes: int | None = None
 
 
 @dataclass(slots=True)
@@ -67,6 +69,11 @@ class Format(ABC):
         row_bytes: limit for one row, in bytes of COPY. A row takes several times as much memory.
         own_process: whether framing runs in its own process, because it is pure Python work that would hold
             the interpreter's lock.
+        holds_rows: whether framing can hold rows back. Otherwise the bytes of a chunk are yielded before the
+            next chunk is read.
+        growth: the most bytes of the file for each byte of the rows, apart from rare rows.
+        closing_bytes: the most bytes that a file has after those of its rows.
+        max_file_bytes: bytes that a file of this format can have at most; ``None`` means no limit.
     """
 
     name: str
@@ -76,6 +83,10 @@ class Format(ABC):
     compressible = False
     row_bytes = 13 * 2**20
     own_process = False
+    holds_rows = True
+    growth = 3.0
+    closing_bytes = 64 * 2**10
+    max_file_bytes: int | None = None
 
     @abstractmethod
     def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:

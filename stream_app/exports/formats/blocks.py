@@ -9,19 +9,36 @@ from collections.abc import Iterable, Iterator
 BLOCK_BYTES = 256 * 2**10
 
 
+class Blocks:
+    """Divides chunks into blocks of equal size."""
+
+    def __init__(self, size: int = BLOCK_BYTES) -> None:
+        self._size = size
+        self._waiting: list[bytes | memoryview] = []
+        self._missing = size
+
+    def add(self, chunk: bytes) -> Iterator[bytes]:
+        """Yield the blocks that ``chunk`` completes."""
+        rest = memoryview(chunk)
+        while len(rest) >= self._missing:
+            self._waiting.append(rest[: self._missing])
+            rest = rest[self._missing :]
+            yield self.take()
+        if len(rest):
+            self._waiting.append(rest)
+            self._missing -= len(rest)
+
+    def take(self) -> bytes:
+        """Return the bytes that wait for the rest of their block."""
+        block = b"".join(self._waiting)
+        self._waiting, self._missing = [], self._size
+        return block
+
+
 def equal_blocks(chunks: Iterable[bytes], size: int = BLOCK_BYTES) -> Iterator[bytes]:
     """Yield the bytes of ``chunks`` in blocks of ``size`` bytes; only the last one can be smaller."""
-    waiting: list[bytes | memoryview] = []
-    missing = size
+    blocks = Blocks(size)
     for chunk in chunks:
-        rest = memoryview(chunk)
-        while len(rest) >= missing:
-            waiting.append(rest[:missing])
-            rest = rest[missing:]
-            yield b"".join(waiting)
-            waiting, missing = [], size
-        if len(rest):
-            waiting.append(rest)
-            missing -= len(rest)
-    if waiting:
-        yield b"".join(waiting)
+        yield from blocks.add(chunk)
+    if rest := blocks.take():
+        yield rest

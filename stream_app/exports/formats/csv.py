@@ -212,6 +212,8 @@ class CsvFormat(Format):
         "RFC 4180 text with a header; delimiter, header, BOM, null text and formula guard are options"
     )
     compressible = True
+    holds_rows = False
+    closing_bytes = 1024
 
     def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
         """Return one SQL column for each cell. Values of text columns are guarded against formulas.

@@ -14,6 +14,7 @@ import selectors
 import struct
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
@@ -37,7 +38,7 @@ _idle: "list[_Child]" = []
 def frame_in_process(
     output: "Format", chunks: Iterator[bytes], document: "Document", tally: "Tally"
 ) -> Iterator[bytes]:
-    """Run ``output.frame`` in another process and yield its bytes. ``tally`` is updated meanwhile.
+    """Run ``output.frame`` in another process and yield its bytes. ``tally`` grows meanwhile.
 
     Raises:
         Retryable: the process died.
@@ -103,6 +104,7 @@ class _Child:
         self._to, self._from = (cast(IO[bytes], pipe).fileno() for pipe in pipes)
         os.set_blocking(self._to, False)
         self._received = bytearray()
+        self._before: tuple[int, Counter[str]] = 0, Counter()
         self._done = False
 
     @property
@@ -117,6 +119,7 @@ class _Child:
 
     def frame(self, task: bytes, chunks: Iterator[bytes], tally: "Tally") -> Iterator[bytes]:
         self._done = False
+        self._before = tally.rows, Counter(tally.warnings)
         yield from self._send(task, tally)
         for chunk in chunks:
             if chunk:
@@ -157,8 +160,11 @@ class _Child:
             if kind == _BYTES:
                 yield content
             elif kind == _TALLY:
-                tally.rows, warnings = pickle.loads(content)  # noqa: S301
+                rows, warnings = pickle.loads(content)  # noqa: S301
+                rows_before, warnings_before = self._before
+                tally.rows = rows_before + rows
                 tally.warnings.clear()
+                tally.warnings.update(warnings_before)
                 tally.warnings.update(warnings)
             elif kind == _ERROR:
                 raise pickle.loads(content)  # noqa: S301

@@ -28,6 +28,8 @@ class NdjsonFormat(Format):
     media_type = "application/x-ndjson"
     description = "one JSON object on each line"
     compressible = True
+    holds_rows = False
+    closing_bytes = 1024
 
     def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
         """Return one JSON object for each row."""

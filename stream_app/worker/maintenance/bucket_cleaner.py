@@ -18,7 +18,7 @@ from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import UNFINISHED, Status
 from stream_app.periodic import repeat
 from stream_app.settings import Settings
-from stream_app.storage.listing import ListedObject
+from stream_app.storage.listing import ListedObject, is_part_of_result
 from stream_app.storage.object_store import ObjectStore
 
 log = structlog.get_logger(__name__)
@@ -45,7 +45,7 @@ class Owner:
 def is_needed(found: ListedObject, job: Owner | None, *, now: datetime, settings: Settings) -> bool:
     """Return whether a job needs an object or upload, or can need it.
 
-    An object is needed at any age if it belongs to the current attempt of an unfinished job, or is the file
+    An object is needed at any age if it belongs to the current attempt of an unfinished job, or is a file
     of a job whose completion is sealed or applied. Every other object is needed until it is older than the
     longest attempt. A job that this database does not have can belong to another database: its objects are
     needed until the file would have expired.
@@ -58,7 +58,9 @@ def is_needed(found: ListedObject, job: Owner | None, *, now: datetime, settings
         return True
     if found.attempt == job.attempt and job.status in UNFINISHED:
         return True
-    return found.upload_id is None and job.status == Status.COMPLETED and job.file_path == found.key
+    if found.upload_id is not None or job.status != Status.COMPLETED or job.file_path is None:
+        return False
+    return is_part_of_result(found.key, job.file_path)
 
 
 async def jobs_owning(connection: AsyncConnection, found: Collection[ListedObject]) -> Mapping[UUID, Owner]:

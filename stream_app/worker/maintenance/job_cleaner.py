@@ -61,6 +61,8 @@ STEP = text(
         FOR UPDATE OF job SKIP LOCKED
     ), deliveries_removed AS (
         DELETE FROM deliveries WHERE job_id = ANY (array(SELECT id FROM over))
+    ), files_removed AS (
+        DELETE FROM export_files WHERE job_id = ANY (array(SELECT id FROM over))
     ), removed AS (
         DELETE FROM export_jobs WHERE id = ANY (array(SELECT id FROM over)) RETURNING id
     )

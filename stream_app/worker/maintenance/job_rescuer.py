@@ -34,7 +34,7 @@ class JobRescuer:
         """
         kind = EVENT_OF[Status(outcome.status)]
         if kind is EventType.EXPIRED and outcome.key is not None:
-            await self.storage.call(self.storage.remove, outcome.key)
+            await self.storage.call(self.storage.remove_result, outcome.key)
         await self.emit(lifecycle_event(kind, outcome))
 
     async def remove_leftovers(self, job_id: UUID, *, before: int) -> None:
@@ -51,16 +51,19 @@ class JobRescuer:
             log.warning("leftovers.not_removed", job_id=str(job_id), error=str(error))
 
     async def discard(self, outcome: LifecycleData) -> None:
-        """Remove the file of an attempt that lost its lease. No other attempt has the same key.
+        """Remove the files of an attempt that lost its lease. No other attempt has the same keys.
 
         That holds even if a database that has failed over gave another attempt the same number.
         """
-        if outcome.key is None:
-            return
+        if outcome.key is not None:
+            await self.remove_result(outcome.job_id, outcome.key)
+
+    async def remove_result(self, job_id: UUID, key: str) -> None:
+        """Remove the file, or the several files, of an attempt. An outage is only logged."""
         try:
-            await self.storage.call(self.storage.remove, outcome.key)
+            await self.storage.call(self.storage.remove_result, key)
         except Retryable as error:
-            log.warning("leftovers.not_removed", job_id=str(outcome.job_id), error=str(error))
+            log.warning("leftovers.not_removed", job_id=str(job_id), error=str(error))
 
     async def rescue(self) -> None:
         """Publish outcomes that are not applied yet, end abandoned jobs, and expire files.

@@ -1,5 +1,7 @@
 """The limits of files come from the settings (V11)."""
 
+from dataclasses import replace
+
 import pytest
 
 from stream_app.exports.task import ExportLimits, FileLimits
@@ -18,4 +20,5 @@ from stream_app.settings import Settings
 )
 def test_the_smaller_limit_counts(set_to: dict[str, int], format_name: str, limits: FileLimits) -> None:
     settings = Settings(_env_file=None, **set_to)  # type: ignore[arg-type]
-    assert ExportLimits.of(settings).of_file(format_name) == limits
+    expected = replace(limits, file_bytes=settings.split_max_bytes)
+    assert ExportLimits.of(settings).of_file(format_name) == expected

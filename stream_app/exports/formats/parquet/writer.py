@@ -28,9 +28,14 @@ def encode(chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterato
     """Yield the bytes of the file. ``chunks`` have the rows as COPY's text."""
     schema = _schema(document)
     read = CopyReader(document.columns, tally)
+    # A small file has small row groups, so that its size can be foreseen.
+    batch, group_bytes = BATCH_BYTES, ROW_GROUP_BYTES
+    if document.target_bytes is not None:
+        batch = min(batch, document.target_bytes // 16)
+        group_bytes = min(group_bytes, document.target_bytes // 4)
     buffer = _FileBuffer()
     writer: pq.ParquetWriter | None = None
-    for group in _grouped(map(read, _joined(chunks))):
+    for group in _grouped(map(read, _joined(chunks, batch)), group_bytes):
         table = pa.Table.from_arrays(group.columns, schema=schema)
         writer = writer or _writer(buffer, schema, table)
         writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
@@ -64,17 +69,17 @@ def _writer(sink: "_FileBuffer", schema: pa.Schema, sample: pa.Table) -> pq.Parq
     return pq.ParquetWriter(sink, schema, compression="zstd", compression_level=1, use_dictionary=repeating)
 
 
-def _joined(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield batches of whole rows, which end with the first row that reaches :data:`BATCH_BYTES`.
+def _joined(chunks: Iterator[bytes], batch: int) -> Iterator[bytes]:
+    """Yield batches of whole rows, which end with the first row that reaches ``batch`` bytes.
 
     So the same rows give the same file, however they arrive.
     """
     waiting: list[bytes] = []
     size = 0
     for chunk in chunks:
-        while size + len(chunk) >= BATCH_BYTES:
+        while size + len(chunk) >= batch:
             # COPY escapes each line feed within a value.
-            end = chunk.index(b"\n", max(BATCH_BYTES - size - 1, 0)) + 1
+            end = chunk.index(b"\n", max(batch - size - 1, 0)) + 1
             yield b"".join((*waiting, memoryview(chunk)[:end]))
             waiting, size = [], 0
             chunk = chunk[end:]
@@ -85,13 +90,13 @@ def _joined(chunks: Iterator[bytes]) -> Iterator[bytes]:
         yield b"".join(waiting)
 
 
-def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+def _grouped(tables: Iterator[pa.Table], group_bytes: int) -> Iterator[pa.Table]:
     waiting: list[pa.Table] = []
     for table in tables:
         waiting.append(table)
         if (
             sum(map(len, waiting)) >= ROW_GROUP_ROWS
-            or sum(table.get_total_buffer_size() for table in waiting) >= ROW_GROUP_BYTES
+            or sum(table.get_total_buffer_size() for table in waiting) >= group_bytes
         ):
             yield pa.concat_tables(waiting)
             waiting = []

@@ -1,0 +1,268 @@
+"""Writes the files of one attempt, one after the other, in a thread: frames, compresses, hashes, uploads."""
+
+import json
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field, replace
+from threading import Event
+from typing import Any
+
+from stream_app.exports.compression import CompressedFile, Compression
+from stream_app.exports.copied_rows import RowEnds, RowFeed
+from stream_app.exports.file_limit import FileLimit, FileRows
+from stream_app.exports.formats.base import Document, Format, Tally
+from stream_app.exports.formats.framing_process import frame_in_process
+from stream_app.exports.stage_spans import TimedChunks, rendering_span, stage_span
+from stream_app.exports.task import ExportedFile, ExportTask
+from stream_app.storage.listing import MANIFEST, MANIFEST_TYPE
+from stream_app.storage.object_store import ObjectStore, StoredObject
+from streaming_exporter.errors import Rejected
+from streaming_exporter.events import ExportRequest
+
+SPLIT_AUTOMATICALLY = "split_automatically"
+"""Warning in the manifest: the export did not fit into one file. The number is the number of files."""
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """What all files of one attempt have in common: their name, type and origin."""
+
+    task: ExportTask
+    request: ExportRequest
+    document: Document
+    output: Format
+    compression: Compression | None
+
+    def name(self, number: int | None = None) -> str:
+        """Return the name of a single file, or of the file with a number from 1."""
+        counted = "" if number is None else f"-{number:05}"
+        suffix = self.compression.suffix if self.compression else ""
+        date = f"{self.document.as_of:%Y-%m-%d}"
+        return f"{self.document.dataset}-{date}{counted}.{self.output.extension}{suffix}"
+
+    @property
+    def content_type(self) -> str:
+        """The media type."""
+        return self.compression.media_type if self.compression else self.output.media_type
+
+    def origin(self, tally: Tally) -> dict[str, Any]:
+        """Return the part of a manifest that describes the origin of the rows, as a JSON object."""
+        request = self.request
+        return {
+            "dataset": self.document.dataset,
+            "format": self.output.name,
+            "columns": [{"name": item.name, "type": item.type} for item in self.document.columns],
+            "filters": request.filters,
+            **({"window": self.task.window} if self.task.window else {}),
+            "scope": request.scope,
+            "options": request.options.model_dump(mode="json", exclude_defaults=True),
+            "as_of": self.document.as_of.isoformat(),
+            "warnings": dict(tally.warnings),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What an attempt has written: one file, or several ``files`` and their manifest, which is ``stored``."""
+
+    stored: StoredObject
+    file_name: str
+    content_type: str
+    row_count: int
+    file_size: int
+    manifest: dict[str, Any]
+    files: tuple[ExportedFile, ...] = ()
+
+
+@dataclass(slots=True)
+class FileWriter:
+    """Writes the rows of one export to one file, or to several.
+
+    Attributes:
+        storage: the object store.
+        kind: what the files have in common.
+        ends: finds the ends of rows in the chunks.
+        limit: when a file is full and the next one begins.
+        max_files: how many files there can be.
+        tally: counts rows and warnings of all files.
+        row_count: the number of rows by the database. It is set before the last chunk is read to its end.
+        stopped: stops the repetition of the store's calls.
+        keys: the keys of the objects that are complete.
+    """
+
+    storage: ObjectStore
+    kind: FileKind
+    ends: RowEnds
+    limit: FileLimit
+    max_files: int
+    tally: Tally
+    row_count: int = 0
+    stopped: Event = field(default_factory=Event)
+    keys: list[str] = field(default_factory=list)
+
+    def write(self, chunks: Iterator[bytes]) -> Written:
+        """Write all rows of ``chunks``.
+
+        Raises:
+            Rejected: there would be more than ``max_files`` files, or the store does not accept a file.
+            Retryable: the store failed.
+
+        Errors of ``chunks`` and of the format pass. Then the objects with ``keys`` are left.
+        """
+        feed = RowFeed(chunks, self.ends)
+        files: list[ExportedFile] = []
+        while not files or feed.has_more():
+            number = len(files) + 1
+            if number > self.max_files:
+                raise self._too_many()
+            files.append(self._write_file(number, feed))
+        if len(files) == 1 and not self.limit.is_asked:
+            return self._single(files[0])
+        if not self.limit.is_asked:
+            # The rows of the first file are counted only if there is another one.
+            files[0] = replace(files[0], row_count=self.row_count - sum(file.row_count for file in files[1:]))
+            self.tally.warnings[SPLIT_AUTOMATICALLY] += len(files)
+        return self._with_manifest(files)
+
+    def _write_file(self, number: int, feed: RowFeed) -> ExportedFile:
+        kind = self.kind
+        is_numbered = self.limit.is_asked or number > 1
+        counted = is_numbered
+        compressed = CompressedFile(kind.compression) if kind.compression else None
+        rows = FileRows(
+            feed, self.ends, self.limit, kind.output, self.tally, counted=counted, compressed=compressed
+        )
+        read = TimedChunks(rows.chunks())
+        framed = self._framed(read)
+        bytes_made = rows.framed(framed)
+        rendered = rendering_span(
+            rows.written(compressed.apply(bytes_made) if compressed else bytes_made), read
+        )
+        made = TimedChunks(rendered)
+        try:
+            with stage_span("upload", made, {"aws.s3.bucket": self.storage.bucket}):
+                stored = self.storage.put(
+                    kind.task.target(kind.name(number if is_numbered else None)),
+                    made,
+                    content_type=kind.content_type,
+                    file_name=kind.name(number if is_numbered else None),
+                    metadata=lambda: {"rows": str(rows.rows if counted else self.row_count)},
+                    stopped=self.stopped,
+                )
+        finally:
+            _close(rendered)
+            _close(framed)
+        self.keys.append(stored.key)
+        return ExportedFile(
+            number=number,
+            file_name=kind.name(number),
+            key=stored.key,
+            content_type=kind.content_type,
+            row_count=rows.rows if counted else self.row_count,
+            file_size=stored.size,
+            sha256=stored.sha256,
+        )
+
+    def _framed(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        output, document = self.kind.output, self.kind.document
+        if output.own_process:
+            return frame_in_process(output, chunks, document, self.tally)
+        return output.frame(chunks, document, self.tally)
+
+    def _single(self, file: ExportedFile) -> Written:
+        name = self.kind.name()
+        facts = {
+            "file_name": name,
+            "content_type": file.content_type,
+            "rows": self.row_count,
+            "bytes": file.file_size,
+            "sha256": file.sha256,
+        }
+        return Written(
+            stored=StoredObject(file.key, file.file_size, file.sha256),
+            file_name=name,
+            content_type=file.content_type,
+            row_count=self.row_count,
+            file_size=file.file_size,
+            manifest=facts | self.kind.origin(self.tally),
+        )
+
+    def _with_manifest(self, files: list[ExportedFile]) -> Written:
+        """Write the manifest, which lists the files, after all of them."""
+        size = sum(file.file_size for file in files)
+        summary = {
+            "job_id": self.kind.task.name,
+            "rows": self.row_count,
+            "bytes": size,
+            "file_count": len(files),
+            "split": self._split(),
+            **self.kind.origin(self.tally),
+        }
+        content = json.dumps(summary | self._listed(files), ensure_ascii=False, indent=1).encode()
+        stored = self.storage.put(
+            self.kind.task.target(MANIFEST),
+            iter([content]),
+            content_type=MANIFEST_TYPE,
+            file_name=MANIFEST,
+            metadata=dict,
+            stopped=self.stopped,
+        )
+        self.keys.append(stored.key)
+        return Written(
+            stored=stored,
+            file_name=MANIFEST,
+            content_type=MANIFEST_TYPE,
+            row_count=self.row_count,
+            file_size=size,
+            manifest=summary,
+            files=tuple(files),
+        )
+
+    def _split(self) -> dict[str, Any]:
+        split = self.kind.request.split
+        if split is None:
+            return {"bytes": self.limit.bytes, "automatic": True}
+        return split.model_dump(mode="json", exclude_none=True)
+
+    def _listed(self, files: list[ExportedFile]) -> dict[str, Any]:
+        """Return the list of files, once with everything and once as Redshift reads it."""
+        url = f"s3://{self.storage.bucket}"
+        return {
+            "files": [
+                {
+                    "number": file.number,
+                    "file_name": file.file_name,
+                    "key": file.key,
+                    "url": f"{url}/{file.key}",
+                    "content_type": file.content_type,
+                    "rows": file.row_count,
+                    "bytes": file.file_size,
+                    "sha256": file.sha256,
+                }
+                for file in files
+            ],
+            "entries": [
+                {
+                    "url": f"{url}/{file.key}",
+                    "mandatory": True,
+                    "meta": {"content_length": file.file_size},
+                }
+                for file in files
+            ],
+        }
+
+    def _too_many(self) -> Rejected:
+        return Rejected(
+            f"the export has more than {self.max_files:,} files of this size, which is the limit; write "
+            "larger files or fewer rows; operators: the setting EXPORTER_SPLIT_MAX_FILES is the limit",
+            code="too_many_files",
+            field="split",
+        )
+
+
+def _close(chunks: Iterator[bytes]) -> None:
+    """Close an unfinished generator at once, and with it its process, if it has one.
+
+    The error's traceback refers to the generator, so it would otherwise live until the garbage collection.
+    """
+    if isinstance(chunks, Generator):
+        chunks.close()
