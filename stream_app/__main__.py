@@ -156,7 +156,7 @@ async def _erase(settings: "Settings", user_id: str | None, address: str | None)
     from stream_app.storage.object_store import ObjectStore
 
     engine, storage = create_engine(settings, application="exporter forget"), ObjectStore(settings)
-    eraser = PersonalDataEraser(engine, lambda key: storage.call(storage.remove_result, key))
+    eraser = PersonalDataEraser(engine, lambda key: storage.call(storage.remove_job, key))
     try:
         if user_id is None:
             return await eraser.erase_address(address or "")

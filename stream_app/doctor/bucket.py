@@ -117,7 +117,9 @@ class Leftovers:
 
 
 def _is_in_use(found: ListedObject, owner: Owner) -> bool:
-    return (owner.file_path is not None and is_part_of_result(found.key, owner.file_path)) or (
+    if owner.file_path is not None and is_part_of_result(found.key, owner.file_path):
+        return True
+    return found.key in owner.listed or (
         found.attempt == owner.attempt and owner.status in (Status.PENDING, Status.PROCESSING)
     )
 

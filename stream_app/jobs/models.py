@@ -161,7 +161,7 @@ class ExportFile(Base):
     """One of several files that an attempt has written. A job with a single file has no such row.
 
     The worker writes the rows before it seals the outcome. Only the rows of the attempt that completed the
-    job count, whose files are in the folder of the job's ``file_path``.
+    job count: their ``result``, the key of the manifest, is the job's ``file_path``.
     """
 
     __tablename__ = "export_files"
@@ -170,6 +170,7 @@ class ExportFile(Base):
     number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     key: Mapped[str] = mapped_column(primary_key=True)
     attempt: Mapped[int] = mapped_column(Integer)
+    result: Mapped[str | None]
     bucket: Mapped[str]
     file_name: Mapped[str]
     content_type: Mapped[str]

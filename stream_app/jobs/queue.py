@@ -18,7 +18,7 @@ from stream_app.db.clock import DatabaseClock
 from stream_app.db.engine import autocommitting, outages_are_retryable, transaction
 from stream_app.db.listener import WAKE_CHANNEL
 from stream_app.db.rows import each_readable
-from stream_app.exports.task import ExportedFile
+from stream_app.exports.task import ExportResult
 from stream_app.jobs.claim import AttemptProgress, Claim
 from stream_app.jobs.models import EarlyCancellation, ExportJob
 from stream_app.jobs.part_claim import PartClaim
@@ -26,6 +26,7 @@ from stream_app.jobs.queue_sql import (
     ABANDONED,
     CLAIM,
     CLAIM_SETTINGS,
+    FORGET_FILES,
     LOOK_UP,
     RECORD_FILES,
     RELEASE_UNREADABLE,
@@ -426,14 +427,16 @@ class JobQueue:
             )
             return await connection.scalar(select(ExportJob.id).where(own)) is not None
 
-    async def record_files(self, claim: Claim, bucket: str, files: Sequence[ExportedFile]) -> None:
+    async def record_files(self, claim: Claim, result: ExportResult) -> None:
         """Store the list of the several files that an attempt has written, before its outcome is sealed.
 
         A repeated call changes nothing. Only the files of the attempt that completes the job count.
         """
-        rows = [asdict(file) | {"bucket": bucket} for file in files]
-        values = {"id": str(claim.job_id), "attempt": claim.attempt, "files": to_json(rows).decode()}
-        async with self.statement() as connection:
+        files = to_json([asdict(file) for file in result.files]).decode()
+        which = {"id": claim.job_id, "attempt": claim.attempt}
+        async with self.transaction() as connection:
+            await connection.execute(FORGET_FILES, which)
+            values = which | {"result": result.key, "bucket": result.bucket, "files": files}
             await connection.execute(RECORD_FILES, values)
 
     async def completed_attempt(self, job_id: UUID) -> int | None:

@@ -317,20 +317,21 @@ SEAL = text(
     """
 )
 
+FORGET_FILES = text("DELETE FROM export_files WHERE job_id = CAST(:id AS uuid) AND attempt < :attempt")
+"""Removes the lists of the files of earlier attempts."""
+
 RECORD_FILES = text(
     """
-    WITH lost AS (
-        DELETE FROM export_files WHERE job_id = CAST(:id AS uuid) AND attempt < CAST(:attempt AS integer)
+    INSERT INTO export_files (
+        job_id, attempt, result, bucket, number, key, file_name, content_type, row_count, file_size, sha256
     )
-    INSERT INTO export_files
-    SELECT (jsonb_populate_record(
-        NULL::export_files, file || jsonb_build_object('job_id', :id, 'attempt', CAST(:attempt AS integer))
-    )).*
-    FROM jsonb_array_elements(CAST(:files AS jsonb)) AS file
-    ON CONFLICT (job_id, number, key) DO NOTHING
+    SELECT CAST(:id AS uuid), :attempt, :result, :bucket, file.number, file.key, file.file_name,
+           file.content_type, file.row_count, file.file_size, file.sha256
+    FROM jsonb_populate_recordset(NULL::export_files, CAST(:files AS jsonb)) AS file
+    ON CONFLICT (job_id, number, key) DO UPDATE SET attempt = excluded.attempt, result = excluded.result
     """
 )
-"""Writes the list of an attempt's files, and removes those of earlier attempts."""
+"""Writes the list of an attempt's files. They belong to the object ``:result``, the manifest."""
 
 RENEW = text(
     """

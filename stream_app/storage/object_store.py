@@ -377,13 +377,24 @@ class ObjectStore:
         self.listing.remove_all(keys)
 
     def remove_result(self, key: str) -> None:
-        """Remove the file of a job, or all files of a job whose result is a :data:`MANIFEST`, and this last.
+        """Remove the file of an attempt; if it is a :data:`MANIFEST`, also all files in its folder.
 
         Raises:
             Retryable: the store failed. The call can be repeated.
         """
-        folder, _, name = key.rpartition("/")
-        if name == MANIFEST and folder:
+        self._remove_with(key, key.rpartition("/")[0])
+
+    def remove_job(self, key: str) -> None:
+        """Remove the file of a job that has ended; if it is a :data:`MANIFEST`, all files of the job.
+
+        Raises:
+            Retryable: the store failed. The call can be repeated.
+        """
+        self._remove_with(key, key.rpartition("/")[0].rpartition("/")[0])
+
+    def _remove_with(self, key: str, folder: str) -> None:
+        """Remove everything in ``folder`` if ``key`` is a manifest, and ``key`` last."""
+        if key.endswith(f"/{MANIFEST}") and folder:
             for page in self.listing.keys_in(folder):
                 self.remove_all(found for found in page if found != key)
         self.remove(key)

@@ -162,7 +162,7 @@ class JobRunner:
         if result.files:
             try:
                 # Before the outcome is sealed: from then on the files can be asked for.
-                await retry_until_possible(self.store.record_files, claim, result.bucket, result.files)
+                await retry_until_possible(self.store.record_files, claim, result)
             except BaseException:
                 await self.rescuer.remove_result(claim.job_id, result.key)
                 raise

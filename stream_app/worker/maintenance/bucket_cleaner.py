@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from stream_app.jobs.models import ExportJob
+from stream_app.jobs.models import ExportFile, ExportJob
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import UNFINISHED, Status
 from stream_app.periodic import repeat
@@ -35,11 +35,15 @@ CLEANING_LOCK = 7_301_584_223
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The columns of a job's row that determine which file it needs."""
+    """The columns of a job's row that determine which files it needs.
+
+    ``listed`` are those of the keys found that are in the list of its files.
+    """
 
     status: str
     attempt: int
     file_path: str | None
+    listed: frozenset[str] = frozenset()
 
 
 def is_needed(found: ListedObject, job: Owner | None, *, now: datetime, settings: Settings) -> bool:
@@ -60,7 +64,7 @@ def is_needed(found: ListedObject, job: Owner | None, *, now: datetime, settings
         return True
     if found.upload_id is not None or job.status != Status.COMPLETED or job.file_path is None:
         return False
-    return is_part_of_result(found.key, job.file_path)
+    return is_part_of_result(found.key, job.file_path) or found.key in job.listed
 
 
 async def jobs_owning(connection: AsyncConnection, found: Collection[ListedObject]) -> Mapping[UUID, Owner]:
@@ -68,8 +72,17 @@ async def jobs_owning(connection: AsyncConnection, found: Collection[ListedObjec
     statement = select(ExportJob.id, ExportJob.status, ExportJob.attempt, ExportJob.file_path).where(
         ExportJob.id.in_({item.job_id for item in found})
     )
+    listed_files = (
+        select(ExportFile.job_id, ExportFile.key)
+        .join(ExportJob, and_(ExportJob.id == ExportFile.job_id, ExportJob.file_path == ExportFile.result))
+        .where(ExportFile.job_id.in_({item.job_id for item in found}))
+        .where(ExportFile.key.in_([item.key for item in found]))
+    )
+    listed: dict[UUID, set[str]] = {}
+    for job_id, key in await connection.execute(listed_files):
+        listed.setdefault(job_id, set()).add(key)
     return {
-        job_id: Owner(status, attempt, file_path)
+        job_id: Owner(status, attempt, file_path, frozenset(listed.get(job_id, ())))
         for job_id, status, attempt, file_path in await connection.execute(statement)
     }
 

@@ -34,7 +34,7 @@ class JobRescuer:
         """
         kind = EVENT_OF[Status(outcome.status)]
         if kind is EventType.EXPIRED and outcome.key is not None:
-            await self.storage.call(self.storage.remove_result, outcome.key)
+            await self.storage.call(self.storage.remove_job, outcome.key)
         await self.emit(lifecycle_event(kind, outcome))
 
     async def remove_leftovers(self, job_id: UUID, *, before: int) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -87,7 +86,7 @@ class Exports:
     running: list[int] = field(default_factory=list)
 
     async def run(self, task: ExportTask, _progress: ExportProgress) -> ExportResult:
-        _, attempt = cast("partial[str]", task.target).args
+        attempt = int(task.target("file").split("/")[-2].partition("-")[0])
         self.running.append(attempt)
         try:
             if self.error is not None:

@@ -1,0 +1,97 @@
+"""Reads the files of finished jobs for the HTTP API: one from the row of its job, several from their list.
+
+The list is in the table. Where it is lost with a database that was restored, the manifest has it.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from pydantic_core import from_json
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stream_app.db.engine import autocommitting, outages_are_retryable
+from stream_app.exports.task import ExportedFile
+from stream_app.jobs.models import ExportFile, ExportJob
+from stream_app.storage.listing import MANIFEST
+from streaming_exporter.errors import Retryable
+
+
+def has_several_files(job: ExportJob) -> bool:
+    """Return whether the job has written several files, or one that is listed by a manifest."""
+    return (job.file_path or "").endswith(f"/{MANIFEST}")
+
+
+@dataclass(frozen=True, slots=True)
+class JobFiles:
+    """Reads the files of completed jobs.
+
+    Every method raises :class:`~streaming_exporter.errors.Retryable` while the database is away.
+
+    Attributes:
+        engine: of the state database.
+        read: returns the content of an object.
+    """
+
+    engine: AsyncEngine
+    read: Callable[[str], Awaitable[bytes]]
+
+    async def list(self, job: ExportJob, *, after: int = 0, limit: int) -> Sequence[ExportedFile]:
+        """Return up to ``limit`` files with numbers above ``after``, by their numbers."""
+        if not has_several_files(job):
+            return [file for file in _only_file(job) if file.number > after][:limit]
+        statement = (
+            select(ExportFile)
+            .where(ExportFile.job_id == job.id, ExportFile.result == job.file_path)
+            .where(ExportFile.number > after)
+            .order_by(ExportFile.number)
+            .limit(limit)
+        )
+        with outages_are_retryable():
+            async with autocommitting(self.engine).connect() as connection:
+                rows = (await connection.execute(statement)).all()
+        if rows or (after and job.file_count is not None and after >= job.file_count):
+            return [ExportedFile(*(row._mapping[name] for name in ExportedFile.__slots__)) for row in rows]
+        return [file for file in await self._of_manifest(job) if file.number > after][:limit]
+
+    async def get(self, job: ExportJob, number: int) -> ExportedFile | None:
+        """Return the file with the number, or ``None``."""
+        found = await self.list(job, after=number - 1, limit=1)
+        return found[0] if found and found[0].number == number else None
+
+    async def _of_manifest(self, job: ExportJob) -> Sequence[ExportedFile]:
+        """Return the files that the manifest lists; none if it does not exist any more."""
+        try:
+            content = from_json(await self.read(job.file_path or ""))
+        except Retryable as error:
+            if type(error) is not Retryable:
+                raise
+            return []
+        return [
+            ExportedFile(
+                number=item["number"],
+                file_name=item["file_name"],
+                key=item["key"],
+                content_type=item["content_type"],
+                row_count=item["rows"],
+                file_size=item["bytes"],
+                sha256=item["sha256"],
+            )
+            for item in content["files"]
+        ]
+
+
+def _only_file(job: ExportJob) -> Sequence[ExportedFile]:
+    if job.file_path is None or job.file_name is None or job.content_type is None:
+        return []
+    return [
+        ExportedFile(
+            number=1,
+            file_name=job.file_name,
+            key=job.file_path,
+            content_type=job.content_type,
+            row_count=job.row_count or 0,
+            file_size=job.file_size or 0,
+            sha256=job.sha256 or "",
+        )
+    ]
