@@ -12,7 +12,7 @@ from datetime import datetime
 
 from isal import isal_zlib
 
-from stream_app.exports.formats.blocks import equal_blocks
+from stream_app.exports.formats.blocks import BLOCK_BYTES, equal_blocks
 
 _LOCAL = struct.Struct("<4s5H3L2H")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
@@ -27,9 +27,13 @@ _LEVEL = 1
 
 
 class Archive:
-    """Creates the bytes of an archive, member by member. All members have the date ``modified``."""
+    """Creates the bytes of an archive, member by member. All members have the date ``modified``.
 
-    def __init__(self, modified: datetime) -> None:
+    Streams are compressed in blocks of ``block_bytes``.
+    """
+
+    def __init__(self, modified: datetime, block_bytes: int = BLOCK_BYTES) -> None:
+        self._block_bytes = block_bytes
         self._date = (max(modified.year, 1980) - 1980) << 9 | modified.month << 5 | modified.day
         self._time = modified.hour << 11 | modified.minute << 5 | modified.second // 2
         self._offset = 0
@@ -42,7 +46,7 @@ class Archive:
         start = self._offset
         body = isal_zlib.compressobj(level=_LEVEL, wbits=-15)
         crc = size = 0
-        for chunk in equal_blocks(chunks):
+        for chunk in equal_blocks(chunks, self._block_bytes):
             crc = isal_zlib.crc32(chunk, crc)
             size += len(chunk)
             if compressed := body.compress(chunk):

@@ -7,6 +7,7 @@ from sqlalchemy import select
 
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import RAW_LINES, ROWS, CopySelect, Document, Format, Tally
+from stream_app.exports.formats.blocks import BLOCK_BYTES
 from stream_app.exports.formats.excel.archive import Archive
 from stream_app.exports.formats.excel.rows import CellMarkup, RowRenderer, cells
 from stream_app.exports.formats.excel.values import value_of
@@ -62,7 +63,8 @@ class ExcelFormat(Format):
             [_markup(item, style) for item, style in zip(document.columns, book.styles, strict=True)]
         )
         rows_left = _SheetRows(chunks, tally, rows)
-        archive = Archive(document.as_of)
+        # A small file has small blocks, so that its size can be foreseen.
+        archive = Archive(document.as_of, min(BLOCK_BYTES, (document.target_bytes or 2**40) // 32))
         last_rows = [book.header]
         parts = book.parts(last_rows)
         for name in _FIRST_PARTS:
