@@ -1,4 +1,4 @@
-"""The wheel of the client library: what it brings into an empty environment, and that it works there."""
+"""The wheel of the client library: its import names and requirements, in an empty environment."""
 
 import asyncio
 from pathlib import Path
@@ -35,7 +35,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def import_all(modules: set[str]) -> str:
-    """A program that imports these modules."""
+    """Return a program that imports these modules."""
     return "\n".join(f"import {module}" for module in sorted(modules))
 
 
@@ -43,7 +43,7 @@ def test_it_brings_one_import_name_into_an_empty_environment(tmp_path: Path, whe
     assert Installation(tmp_path / "environment", wheel).import_names() == {"streaming_exporter"}
 
 
-def test_it_holds_the_modules_and_the_marker_of_types(wheel: Path) -> None:
+def test_it_contains_the_modules_and_py_typed(wheel: Path) -> None:
     modules = {f"streaming_exporter/{path.name}" for path in LIBRARY.glob("*.py")}
     assert files_of(wheel) == modules | {"streaming_exporter/py.typed"}
 

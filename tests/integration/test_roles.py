@@ -1,4 +1,4 @@
-"""The roles of docs/operations.md: their rights suffice for the service, and for nothing else."""
+"""The roles of docs/operations.md have the permissions that the service needs, and no others."""
 
 import asyncio
 import re
@@ -28,7 +28,7 @@ ROLES, SCHEMA, AFTER, READER = re.findall(
 
 
 class Deployment:
-    """A state database and a source that were set up as the document says, under names of their own."""
+    """A state database and a source, set up as the document describes, with separate names."""
 
     def __init__(self, stack: Stack) -> None:
         self.postgres = stack.postgres
@@ -118,7 +118,7 @@ async def test_the_working_role_changes_rows_and_nothing_else(deployment: Deploy
             await deployment.run(statement, deployment.url("app", deployment.state))
 
 
-async def test_the_scaler_counts_and_sees_nothing_else(deployment: Deployment) -> None:
+async def test_the_scaler_can_count_jobs_and_read_nothing_else(deployment: Deployment) -> None:
     scaling = yaml.safe_load_all(
         (ROOT / "deploy" / "kubernetes" / "keda" / "scaling.yaml").read_text("utf-8")
     )
@@ -134,7 +134,7 @@ async def test_the_scaler_counts_and_sees_nothing_else(deployment: Deployment) -
         await connection.close()
 
 
-async def test_the_reader_reads_what_it_was_given(deployment: Deployment) -> None:
+async def test_the_reader_reads_only_the_granted_tables(deployment: Deployment) -> None:
     url = deployment.url("reader", deployment.shop)
     source = Source(stack_settings(url, url), connections=1)
     try:

@@ -1,4 +1,4 @@
-"""The wheel of the service: what it holds, what it needs, and that its programs run from it."""
+"""The wheel of the service: its files, its requirements, and its programs."""
 
 import asyncio
 import zipfile
@@ -24,7 +24,7 @@ from tests.installations import (
 PACKAGES = ("api", "producers", "stream_app")
 LIBRARY = "streaming-exporter[http,kafka]"
 COMMAND = {"joserfc", "pydantic", "pydantic-settings", "rich", "typer", LIBRARY}
-"""What the service always needs: enough for the ``exporter`` command as a client."""
+"""The packages that the service always needs: those of the ``exporter`` command as a client."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def needed(wheel: Path) -> dict[str, set[str]]:
-    """The packages that each extra needs; the key ``""`` has those that are always needed."""
+    """Return the packages that each extra needs. The key ``""`` has those that are always needed."""
     return requirements_of(wheel)
 
 
@@ -50,7 +50,7 @@ Install = Callable[[Iterable[str]], Installation]
 
 @pytest.fixture
 def install(tmp_path: Path, wheel: Path, library: Path) -> Install:
-    """Make an environment that holds both wheels, and the named packages with what they need."""
+    """Create an environment with both wheels, and the named packages with their requirements."""
 
     def make(names: Iterable[str]) -> Installation:
         made = Installation(tmp_path / "environment", wheel, library)
@@ -61,7 +61,7 @@ def install(tmp_path: Path, wheel: Path, library: Path) -> Install:
 
 
 def test_it_holds_every_file_of_the_packages(wheel: Path) -> None:
-    """Migrations, the page, markers of types: every file that is no byte code."""
+    """Every file that is not byte code, such as migrations, the page and py.typed."""
     files = {path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()}
     held = files_of(wheel)
     assert held == {str(path.relative_to(ROOT)) for path in files if "__pycache__" not in path.parts}
@@ -90,7 +90,7 @@ def test_it_brings_its_own_packages_and_needs_the_library_of_the_same_version(
     assert f"Requires-Dist: {LIBRARY}=={version('streaming-exporter')}\n" in text
 
 
-def test_what_each_role_needs(needed: dict[str, set[str]]) -> None:
+def test_the_extras_of_each_role(needed: dict[str, set[str]]) -> None:
     assert needed[""] == COMMAND
     assert needed["parquet"] == {"pyarrow"}
     assert "faust-streaming" in needed["worker"] - needed["api"]

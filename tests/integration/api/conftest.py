@@ -1,4 +1,4 @@
-"""The API in this process, on the real services, with a state database of its own."""
+"""Runs the API in this process, on the real services, with a separate state database."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,20 +27,20 @@ from tests.topics import events_on
 
 
 def changed(settings: Settings, **changes: Any) -> Settings:
-    """Other settings; unlike ``model_copy`` it takes along nothing that was computed from the old ones."""
+    """Return changed settings, without cached values of the old ones, unlike ``model_copy``."""
     return Settings(_env_file=None, **settings.model_dump() | changes)
 
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[FastAPI]:
-    """The application between its start and its end."""
+    """Run the application during the block."""
     app = create_app(settings)
     async with app.router.lifespan_context(app):
         yield app
 
 
 def client_of(app: FastAPI, token: str | None) -> httpx.AsyncClient:
-    """A client of ``app`` that bears ``token``."""
+    """Return a client of ``app`` that sends ``token``."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api", headers=headers)
 
@@ -55,23 +55,23 @@ class Harness:
     queries: JobQueries
 
     def user(self, *roles: str, user_id: str | None = None) -> httpx.AsyncClient:
-        """A client for a user, by default one that nobody else is."""
+        """Return a client for a user, by default for a new user."""
         return client_of(self.app, sign_token(self.settings, user_id or f"user-{uuid4()}", roles))
 
     async def set(self, job_id: str | UUID, **values: Any) -> None:
-        """Write to a job's record what a worker would."""
+        """Change the record of a job as a worker would."""
         async with self.engine.begin() as connection:
             await connection.execute(
                 update(ExportJob).where(ExportJob.id == UUID(str(job_id))).values(**values)
             )
 
     async def count(self) -> int:
-        """How many jobs there are."""
+        """Return the number of jobs."""
         async with self.engine.connect() as connection:
             return await connection.scalar(text("SELECT count(*) FROM export_jobs")) or 0
 
     async def published(self, about: str | UUID) -> list[Event]:
-        """Events about a job on the topic of requests, once those that wait have got through."""
+        """Return the events about a job on the topic of requests, after waiting events are published."""
         await self.app.state.services.relay.settle()
         return [
             event
@@ -82,7 +82,7 @@ class Harness:
 
 @pytest.fixture(scope="session")
 def api_settings(stack: Stack, settings: Settings, template: str) -> Settings:
-    """The stack's settings, with a state database that no worker looks at."""
+    """The stack's settings, with a state database that no worker uses."""
 
     async def create() -> None:
         await create_database(stack, "api_tests", template)
@@ -95,7 +95,7 @@ def api_settings(stack: Stack, settings: Settings, template: str) -> Settings:
 
 @pytest.fixture
 async def api(api_settings: Settings) -> AsyncIterator[Harness]:
-    """The API, running, without any job."""
+    """The running API, without jobs."""
     engine = create_engine(api_settings, application="test")
     async with engine.begin() as connection:
         await connection.execute(delete(ExportJob))
@@ -105,5 +105,5 @@ async def api(api_settings: Settings) -> AsyncIterator[Harness]:
 
 
 def order(**changes: Any) -> dict[str, Any]:
-    """A small order."""
+    """Return the body of a small request."""
     return {"export_type": "ledger", "format": "csv", **changes}

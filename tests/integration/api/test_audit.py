@@ -1,4 +1,4 @@
-"""Every call leaves a line that says who asked for what, whose it is, and whether they got it (S8)."""
+"""Every call writes an audit line: actor, action, object, owner and outcome (S8)."""
 
 import json
 import re
@@ -28,7 +28,7 @@ OPERATIONS = [
     for method, operation in methods.items()
 ]
 BRIEF = patient(2) / 3600
-"""Hours that the tokens of listeners are good for: streams end with them."""
+"""Hours for which the tokens of listeners are valid. Their streams end then."""
 
 
 def audited(logs: list[Any]) -> list[dict[str, Any]]:
@@ -67,7 +67,7 @@ async def test_every_operation_leaves_a_line_with_an_actor(
             continue
         (line,) = lines
         public = path in ("/healthz", "/readyz", "/metrics") or "token" in path
-        # Where a body is refused unread, no route has been chosen yet.
+        # If a body is refused before it is read, no route is known yet.
         assert line["action"] in (name, f"{method} {address}")
         assert line["actor"] == ("anonymous" if public else actor), name
         assert line["status"] == response.status_code
@@ -81,7 +81,7 @@ async def test_every_operation_leaves_a_line_with_an_actor(
     assert missing == []
 
 
-async def test_lines_are_numbered_without_gaps_and_say_the_roles(api: Harness) -> None:
+async def test_lines_are_numbered_without_gaps_and_have_the_roles(api: Harness) -> None:
     with capture_logs() as logs:
         async with api.user("exports:admin", "b", "a") as admin, api.user() as nobody:
             for client in (admin, nobody, admin):
@@ -109,7 +109,7 @@ async def test_refusals_leave_lines_too(api: Harness) -> None:
     ]
 
 
-async def test_an_event_says_who_asked_for_the_end(api: Harness) -> None:
+async def test_a_cancellation_event_names_its_user(api: Harness) -> None:
     async with api.user(user_id="ada") as ada, api.user("exports:operate", user_id="olga") as olga:
         job_id = await place(ada)
         assert (await olga.delete(f"/exports/jobs/{job_id}")).status_code == 202
@@ -117,7 +117,7 @@ async def test_an_event_says_who_asked_for_the_end(api: Harness) -> None:
     assert [event.data for event in events] == [{"by": "olga"}]
 
 
-async def test_whoever_follows_a_link_is_named_by_it(api: Harness) -> None:
+async def test_the_actor_of_a_link_is_its_delivery(api: Harness) -> None:
     path = DeliveryLinks(api.settings).unsubscribe(uuid4()).partition("/exports")[2]
     async with client_of(api.app, None) as client:
         with capture_logs() as logs:
@@ -128,7 +128,7 @@ async def test_whoever_follows_a_link_is_named_by_it(api: Harness) -> None:
 
 
 async def test_an_operator_sees_no_data(api: Harness, storage: ObjectStore) -> None:
-    """S14: how a job stands, and nothing that its user wrote."""
+    """S14: an operator sees the status of a job, and no text of its user."""
     secret = f"kind-{uuid4().hex}"
     async with api.user(user_id="ada") as ada, api.user("exports:operate", user_id="olga") as olga:
         job_id = await place(ada, filters={"kind": {"in": ["proof", secret]}}, columns=["id", "kind"])
@@ -148,5 +148,5 @@ async def test_an_operator_sees_no_data(api: Harness, storage: ObjectStore) -> N
             told = "".join([part async for part in stream.aiter_text()])
         assert '"failed"' in told
         assert secret not in told
-        # What has ended is not an operator's to remove.
+        # An operator cannot remove the file of a job that has ended.
         assert (await olga.delete(f"/exports/jobs/{job_id}")).status_code == 403

@@ -1,4 +1,4 @@
-"""Every route, for everybody who may or may not call it. A route without a row here fails."""
+"""Every route is called by every kind of user. A route without a row here fails the test."""
 
 import asyncio
 import re
@@ -24,14 +24,14 @@ from tests.waiting import patient
 
 AUDIENCE = "https://exports.example.com"
 BRIEF = patient(2) / 3600
-"""Hours that the tokens of listeners are good for: streams end with them."""
+"""Hours for which the tokens of listeners are valid. Their streams end then."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Statuses for whoever has no valid token, another user, the owner, `exports:all`, an administrator.
+    """Expected statuses: without a valid token, of another user, the owner, `exports:all`, an administrator.
 
-    ``operator`` has only `exports:operate`: they see how jobs stand, and nothing that is in them.
+    ``operator`` has only the role `exports:operate` and can see the status of jobs, but no data.
     """
 
     invalid: int
@@ -51,7 +51,7 @@ def anybody(status: int) -> Rule:
 
 
 def owned(status: int) -> Rule:
-    """For the owner of a job and administrators; operators see that it is there."""
+    """Return the rule of a call for the owner of a job and administrators; operators get 403."""
     return Rule(401, 404, status, 404, status, 403)
 
 
@@ -60,13 +60,13 @@ def overseen(status: int) -> Rule:
 
 
 def scheduled(status: int) -> Rule:
-    """For the owner of a schedule and administrators; operators have nothing to do with it."""
+    """Return the rule of a call for the owner of a schedule and administrators, not for operators."""
     return Rule(401, 404, status, 404, status, 404)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One call. ``{job_id}`` and ``{schedule_id}`` are the owner's; ``{token}`` is nobody's."""
+    """One call. ``{job_id}`` and ``{schedule_id}`` are the owner's; ``{token}`` is invalid."""
 
     call: str
     rule: Rule
@@ -93,7 +93,7 @@ CASES = [
     Case("GET /exports/jobs/{job_id}/manifest", owned(200)),
     Case("GET /exports/jobs/{job_id}/deliveries", owned(200)),
     Case("DELETE /exports/jobs/{job_id}/links", owned(200)),
-    # Webhooks are not offered here: everybody is told so.
+    # Webhooks are not set up here, so every user gets the same error.
     Case("GET /exports/webhook-secret", anybody(422), query="?url=https://hooks.example.com/x"),
     Case("GET /exports/datasets", anybody(200)),
     Case("POST /exports/schedules", anybody(201), SCHEDULE),
@@ -106,7 +106,7 @@ CASES = [
     Case("DELETE /exports/schedules/{schedule_id}", scheduled(204)),
     Case("POST /exports/schedules/{schedule_id}:run", scheduled(202)),
     Case("GET /exports/schedules/{schedule_id}/runs", scheduled(200)),
-    # A signature in the address is what these ask for; here it is wrong.
+    # These calls need a signature in the path. Here it is wrong.
     Case("GET /exports/links/{token}", public(404)),
     Case("HEAD /exports/links/{token}", public(404)),
     Case("GET /exports/unsubscribe/{token}", public(404)),
@@ -136,13 +136,13 @@ def routes(app: Any) -> Iterator[str]:
 def test_every_route_has_a_row(settings: Settings) -> None:
     known = {case.call for case in CASES}
     found = set(routes(create_app(settings)))
-    # The framework answers HEAD of its own pages.
+    # The framework itself answers HEAD of its pages.
     assert {call for call in found if not re.fullmatch(r"HEAD /(docs.*|redoc|openapi.json)", call)} == known
 
 
 @pytest.fixture
 async def strict(api: Harness) -> AsyncIterator[Harness]:
-    """The API, which wants its audience named."""
+    """The API with a required audience."""
     settings = changed(api.settings, jwt_audience=AUDIENCE)
     async with running(settings) as app:
         engine = create_engine(settings, application="test")
@@ -151,7 +151,7 @@ async def strict(api: Harness) -> AsyncIterator[Harness]:
 
 
 def bearers(settings: Settings, hours: float) -> dict[str, Callable[[str], str | None]]:
-    """Tokens, given the owner's id."""
+    """Return a function that makes the tokens of all kinds of users for the id of the owner."""
     other_audience = changed(settings, jwt_audience="https://other.example.com")
     other_secret = changed(settings, jwt_secret="another-secret-that-is-long-enough-for-hs256")
     return {
@@ -181,7 +181,7 @@ async def answer(app: FastAPI, case: Case, token: str | None, names: dict[str, s
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.call}{case.query} {case.body or ''}")
-async def test_who_may_call(strict: Harness, storage: ObjectStore, case: Case) -> None:
+async def test_who_can_call(strict: Harness, storage: ObjectStore, case: Case) -> None:
     rule = case.rule
     wanted = {
         "other": rule.other,

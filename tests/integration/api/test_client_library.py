@@ -24,7 +24,7 @@ REQUEST = ExportRequest(user_id="another", export_type="ledger", format="csv", f
 
 @asynccontextmanager
 async def served(api: Harness) -> AsyncIterator[str]:
-    """The URL at which the API listens while the context lasts."""
+    """Serve the API during the block; yield its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         config = uvicorn.Config(api.app, lifespan="off", log_config=None)
         server = uvicorn.Server(config)
@@ -34,7 +34,7 @@ async def served(api: Harness) -> AsyncIterator[str]:
         await running
 
 
-def test_a_request_has_the_fields_that_the_api_takes() -> None:
+def test_a_request_has_the_fields_that_the_api_accepts() -> None:
     schemas = create_app(Settings()).openapi()["components"]["schemas"]
     assert (
         ExportRequest.model_fields.keys() - {"user_id", "priority"} == schemas["Order"]["properties"].keys()

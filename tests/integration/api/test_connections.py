@@ -1,4 +1,4 @@
-"""Connections to a real server: headers that do not come, too many of them, two lengths, addresses."""
+"""Connections to a real server: late headers, too many connections, two lengths, addresses."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ AWAY = {
 
 
 PARTS, PART = 200, 64 * 1024
-"""An answer that is larger than what the system keeps for a client that does not read."""
+"""A response that is larger than the system's buffers for a client that does not read."""
 
 
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,11 +46,11 @@ async def hello(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 ANSWERED = threading.Event()
-"""Set when a large answer is out of the application's hands."""
+"""Set when the application has sent a large response."""
 
 
 class Small(BoundedProtocol):
-    """Few connections, and little patience."""
+    """A protocol with few connections and short time-outs."""
 
     limit = 5
     header_seconds = 0.5
@@ -59,7 +59,7 @@ class Small(BoundedProtocol):
 
 @pytest.fixture
 def server() -> Iterator[int]:
-    """A server of its own, in a thread; its port."""
+    """Run a separate server in a thread; yield its port."""
     config = uvicorn.Config(hello, port=0, http=Small, lifespan="off", log_config=None, timeout_keep_alive=30)
     running = uvicorn.Server(config)
     listening = config.bind_socket()
@@ -81,7 +81,7 @@ def begun(port: int, text: bytes = b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ") -> 
 
 
 def answer(connection: socket.socket) -> bytes:
-    """Everything until the other side closes; nothing where it is cut off."""
+    """Return all data until the server closes the connection; nothing if the connection is reset."""
     found = b""
     with contextlib.suppress(ConnectionResetError):
         while part := connection.recv(65_536):
@@ -90,7 +90,7 @@ def answer(connection: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("text", [b"", b"G", b"GET / HTTP/1.1\r\n"])
-def test_headers_that_do_not_come_end_the_connection(server: int, text: bytes) -> None:
+def test_a_connection_without_headers_is_closed(server: int, text: bytes) -> None:
     """S11"""
     began = time.monotonic()
     with begun(server, text) as connection:
@@ -98,7 +98,7 @@ def test_headers_that_do_not_come_end_the_connection(server: int, text: bytes) -
     assert 0.3 < time.monotonic() - began < 8
 
 
-def test_nor_do_those_of_a_second_request(server: int) -> None:
+def test_a_connection_without_headers_of_a_second_request_is_closed(server: int) -> None:
     with begun(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
         assert connection.recv(1000).startswith(b"HTTP/1.1 200")
         began = time.monotonic()
@@ -107,7 +107,7 @@ def test_nor_do_those_of_a_second_request(server: int) -> None:
     assert time.monotonic() - began < 8
 
 
-def test_one_that_trickles_ends_as_well(server: int) -> None:
+def test_a_connection_with_slow_headers_is_closed(server: int) -> None:
     sent = 0
     with begun(server) as connection, contextlib.suppress(ConnectionError):
         for _ in range(100):
@@ -117,7 +117,7 @@ def test_one_that_trickles_ends_as_well(server: int) -> None:
     assert sent < 100
 
 
-def test_what_is_half_sent_or_idle_keeps_nobody_out(server: int) -> None:
+def test_incomplete_requests_and_idle_connections_block_no_other_client(server: int) -> None:
     with contextlib.ExitStack() as stack:
         for text in [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"] * 5 + [b"GET / HT"] * 15:
             stack.enter_context(begun(server, text))
@@ -125,15 +125,15 @@ def test_what_is_half_sent_or_idle_keeps_nobody_out(server: int) -> None:
             assert httpx.get(f"http://127.0.0.1:{server}/").text == "ok"
 
 
-def test_an_answer_that_is_not_read_ends_the_connection(server: int) -> None:
-    """A client that does not read holds nothing for long: its connection is cut, the rest is not sent."""
+def test_a_client_that_does_not_read_is_disconnected(server: int) -> None:
+    """The connection is aborted, and the rest of the response is not sent."""
     ANSWERED.clear()
     with begun(server, b"GET /file HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
         assert ANSWERED.wait(10)
         assert len(answer(connection)) < PARTS * PART
 
 
-def test_an_answer_that_is_read_slowly_comes_whole(server: int) -> None:
+def test_a_slow_reader_gets_the_whole_response(server: int) -> None:
     with begun(server, b"GET /file HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") as connection:
         read = len(connection.recv(PART))
         for _ in range(12):
@@ -144,7 +144,7 @@ def test_an_answer_that_is_read_slowly_comes_whole(server: int) -> None:
     assert read > PARTS * PART
 
 
-def test_a_stream_that_is_not_read_for_a_while_goes_on(server: int) -> None:
+def test_a_stream_continues_after_a_pause_of_its_reader(server: int) -> None:
     ANSWERED.clear()
     with begun(server, b"GET /exports/events HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") as connection:
         assert not ANSWERED.wait(1.5)
@@ -153,7 +153,7 @@ def test_a_stream_that_is_not_read_for_a_while_goes_on(server: int) -> None:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """The API as it is started, with everything else away: its address, and its log."""
+    """The API as a process, with all other parts unavailable: its address and its log."""
     log = tmp_path_factory.mktemp("api") / "api.log"
     env = os.environ | AWAY | {"EXPORTER_TRUSTED_PROXIES": "127.0.0.2"}
     with log.open("w") as file:
@@ -181,7 +181,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
     ],
 )
 def test_two_lengths_end_the_connection(served: tuple[str, Path], lengths: bytes, status: int) -> None:
-    """S17: what follows is never taken for a request."""
+    """S17: the following bytes are never read as a request."""
     port = int(served[0].rpartition(":")[2])
     token = sign_token(Settings(_env_file=None), "ada").encode()
     request = b"POST /exports/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n%b\r\n\r\n" % (
@@ -195,10 +195,10 @@ def test_two_lengths_end_the_connection(served: tuple[str, Path], lengths: bytes
 
 
 @pytest.mark.parametrize(("proxy", "address"), [("127.0.0.2", "203.0.113.7"), ("127.0.0.3", "127.0.0.3")])
-def test_only_a_trusted_proxy_says_whose_call_it_is(
+def test_only_a_trusted_proxy_can_set_the_client_address(
     served: tuple[str, Path], proxy: str, address: str
 ) -> None:
-    """S8: nobody chooses the address that the log has for them."""
+    """S8: a client cannot choose the address that is logged for it."""
     url, log = served
     transport = httpx.HTTPTransport(local_address=proxy)
     with httpx.Client(transport=transport, timeout=30) as client:

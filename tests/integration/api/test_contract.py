@@ -1,4 +1,4 @@
-"""The API keeps to its description, whatever is sent: no 5xx, no undocumented answer, nobody else's data."""
+"""Random calls get documented responses: no 5xx, and no data of other users."""
 
 import asyncio
 import threading
@@ -43,19 +43,19 @@ SECURED = {
     f"{method.upper()} {path}"
     for path, item in document["paths"].items()
     for method, operation in item.items()
-    # Taken out, since tokens are ours to send: generated ones would take their place.
+    # Removed, because generated tokens would replace the valid one.
     if operation.pop("security", None)
 }
-# A stream does not end by itself, so that one is left to its own tests.
+# A stream does not end by itself, so it has its own tests.
 schema = schemathesis.openapi.from_dict(document).exclude(path="/exports/events")
 
-# Random requests only: those that are worked out beforehand are hundreds for each call.
+# Random requests only, because the systematic ones are hundreds for each call.
 schema.config.phases.coverage.enabled = False
 
 
 @dataclass(frozen=True)
 class Server:
-    """The API on a port, with a job and a schedule that are not the caller's."""
+    """The API on a port, with a job and a schedule of another user."""
 
     url: str
     settings: Settings
@@ -68,7 +68,7 @@ class Server:
 @pytest.fixture(scope="module")
 def server(api_settings: Settings) -> Iterator[Server]:
     running = uvicorn.Server(uvicorn.Config(create_app(api_settings), port=0, log_config=None))
-    # Not run(): it would take the signals of the whole process.
+    # Not run(), which would handle the signals of the whole process.
     thread = threading.Thread(target=lambda: asyncio.run(running.serve()))
     thread.start()
     while not running.started:
@@ -90,7 +90,7 @@ def server(api_settings: Settings) -> Iterator[Server]:
 @examples(
     max_examples=6, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
-def test_whatever_is_sent(case: schemathesis.Case[Any], server: Server) -> None:
+def test_random_calls_get_documented_responses(case: schemathesis.Case[Any], server: Server) -> None:
     user = server.bearer("the-caller")
     response = case.call(base_url=server.url, headers=user, timeout=30, allow_redirects=False)
     case.validate_response(response, checks=CHECKS)
@@ -100,7 +100,7 @@ def test_whatever_is_sent(case: schemathesis.Case[Any], server: Server) -> None:
     if case.operation.label in SECURED:
         expired = server.bearer("the-caller", hours=-1)
         response = case.call(base_url=server.url, headers=expired, timeout=30, allow_redirects=False)
-        # Before it is known who asks, at most the syntax is judged.
+        # Before authentication only the syntax is checked.
         assert response.status_code in (400, 401, 404, 422), response.text
         case.validate_response(response, checks=CHECKS)
         assert MARKER not in response.text

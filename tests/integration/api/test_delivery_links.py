@@ -1,4 +1,4 @@
-"""Links in mails: who has one may use it, until the file is gone or the link revoked."""
+"""Links in mails work for everyone who has them, until the file is gone or the link is revoked."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -60,7 +60,7 @@ async def post(api: Harness) -> Post:
     return made
 
 
-async def test_a_link_leads_to_the_file_and_is_written_down(post: Post) -> None:
+async def test_a_link_leads_to_the_file_and_is_logged(post: Post) -> None:
     async with post.anybody() as client:
         with capture_logs() as logs:
             answer = await client.get(post.path("b@example.com"))
@@ -74,7 +74,7 @@ async def test_a_link_leads_to_the_file_and_is_written_down(post: Post) -> None:
     assert len(line["address_hash"]) == 16
 
 
-async def test_a_changed_link_leads_nowhere(post: Post) -> None:
+async def test_a_changed_link_is_refused(post: Post) -> None:
     path = post.path("b@example.com")
     token = path.rpartition("/")[2]
     async with post.anybody() as client:
@@ -97,7 +97,7 @@ async def test_a_link_ends_with_the_file(post: Post) -> None:
         assert (answer.status_code, answer.json()["code"]) == (410, "expired")
 
 
-async def test_a_browser_is_told_on_a_page(post: Post) -> None:
+async def test_a_browser_gets_errors_as_a_page(post: Post) -> None:
     await post.api.set(post.job, expires_at=datetime.now(UTC) - timedelta(seconds=1))
     async with post.anybody() as client:
         answer = await client.get(post.path("b@example.com"), headers={"Accept": "text/html,*/*;q=0.8"})
@@ -119,7 +119,7 @@ async def test_links_can_be_revoked_one_or_all(post: Post) -> None:
         assert (await owner.get(f"/exports/jobs/{post.job}/download")).status_code == 307
 
 
-async def test_only_the_owner_sees_and_revokes(post: Post) -> None:
+async def test_only_the_owner_can_see_and_revoke_deliveries(post: Post) -> None:
     async with post.api.user() as stranger, post.api.user(user_id=post.user_id) as owner:
         assert (await stranger.get(f"/exports/jobs/{post.job}/deliveries")).status_code == 404
         assert (await stranger.delete(f"/exports/jobs/{post.job}/links")).status_code == 404
@@ -130,7 +130,7 @@ async def test_only_the_owner_sees_and_revokes(post: Post) -> None:
     ]
 
 
-async def test_looking_at_the_unsubscribe_link_does_nothing_and_one_click_does_it(post: Post) -> None:
+async def test_only_a_post_to_the_unsubscribe_link_unsubscribes(post: Post) -> None:
     path = post.path("A@example.com", "unsubscribe")
 
     async def unsubscribed() -> list[Any]:
@@ -160,7 +160,7 @@ async def test_looking_at_the_unsubscribe_link_does_nothing_and_one_click_does_i
         ({"webhook": "https://hooks.example.com/"}, "webhooks_not_offered", "webhook"),
     ],
 )
-async def test_whom_an_order_must_not_name(
+async def test_recipients_that_are_refused(
     api: Harness, changes: dict[str, Any], code: str, field: str
 ) -> None:
     async with api.user() as client:
@@ -169,7 +169,7 @@ async def test_whom_an_order_must_not_name(
     assert await api.count() == 0
 
 
-async def test_recipients_travel_with_the_order(api: Harness) -> None:
+async def test_recipients_are_part_of_the_request(api: Harness) -> None:
     async with api.user() as client:
         answer = await client.post(
             "/exports/jobs", json=order(recipients=["Ops@Example.com", "ops@example.com", "b@bücher.de"])

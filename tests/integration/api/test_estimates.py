@@ -1,4 +1,4 @@
-"""Estimates: near the truth, quick, and as strict as the order itself."""
+"""Estimates are accurate and quick, and validate a request as POST does."""
 
 import time
 from dataclasses import replace
@@ -22,7 +22,7 @@ async def estimate(api: Harness, *roles: str, **wanted: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-async def test_rows_and_bytes_are_near_the_truth(api: Harness, name: str) -> None:
+async def test_estimated_rows_and_bytes_are_accurate(api: Harness, name: str) -> None:
     whole = await estimate(api, "exports:all", **ALL, format=name)
     assert 2_700 <= whole["rows"] <= 3_300
     assert whole["fits"] is True
@@ -44,7 +44,9 @@ async def test_few_rows_are_counted(api: Harness) -> None:
     assert (await estimate(api))["rows"] == 0, "of a new user there are none"
 
 
-async def test_a_format_that_cannot_take_so_many_rows(api: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_format_that_cannot_have_this_many_rows(
+    api: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     services = api.app.state.services
     limited = services.settings.model_copy(update={"pdf_max_rows": 1000})
     monkeypatch.setattr(api.app.state, "services", replace(services, settings=limited))
@@ -72,7 +74,7 @@ async def test_an_estimate_takes_milliseconds(api: Harness) -> None:
         ({"scope": "all"}, 403, "scope_not_allowed"),
     ],
 )
-async def test_it_refuses_what_the_order_refuses(
+async def test_an_estimate_refuses_the_same_requests_as_post(
     api: Harness, changes: dict[str, Any], status: int, code: str
 ) -> None:
     async with api.user() as client:

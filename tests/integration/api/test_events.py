@@ -1,4 +1,4 @@
-"""Server-sent events: what a listener is told, and that it is told nothing else."""
+"""Server-sent events: a listener gets its own updates and no others."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ class Told:
 
 @asynccontextmanager
 async def served(app: FastAPI) -> AsyncIterator[str]:
-    """The application behind a real socket, since a stream must be read while it is written."""
+    """Serve the application on a real socket, because a stream is read while it is written."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_config=None))
     task = asyncio.create_task(server.serve())
     await until_async(lambda: server.started)
@@ -111,7 +111,7 @@ async def test_a_job_is_followed_until_it_ends(api: Harness) -> None:
     assert len({event.id for event in seen}) == len(seen)
 
 
-async def test_a_listener_that_comes_back_is_told_only_news(api: Harness) -> None:
+async def test_a_listener_that_reconnects_gets_only_new_updates(api: Harness) -> None:
     async with api.user() as client, served(api.app) as address:
         job_id = await place(client)
         path = f"/exports/jobs/{job_id}/events"
@@ -132,7 +132,7 @@ async def test_a_listener_that_comes_back_is_told_only_news(api: Harness) -> Non
     assert (again.status_code, again.content) == (204, b""), "which tells browsers not to come back"
 
 
-async def test_all_jobs_of_one_user_and_no_others(api: Harness) -> None:
+async def test_a_listener_gets_all_jobs_of_its_user_and_no_others(api: Harness) -> None:
     async with api.user() as client, api.user() as other, served(api.app) as address:
         known = await place(client)
         ended = await place(client)
@@ -154,7 +154,7 @@ async def test_all_jobs_of_one_user_and_no_others(api: Harness) -> None:
 
 
 async def test_a_user_of_very_many_unfinished_jobs(api: Harness) -> None:
-    """A listener is told of the newest ones, and goes on to be told what changes, also of the others."""
+    """A listener gets the newest jobs, and then every change, also of the other jobs."""
     user_id, now = f"user-{uuid4()}", datetime.now(UTC)
     rows = [
         {
@@ -193,14 +193,14 @@ async def test_each_users_newest_unfinished_jobs(api: Harness) -> None:
     )
 
 
-async def test_only_the_owner_may_listen(api: Harness) -> None:
+async def test_only_the_owner_can_listen(api: Harness) -> None:
     async with api.user() as client, api.user() as other:
         path = f"/exports/jobs/{await place(client)}/events"
         assert (await other.get(path)).status_code == 404
         assert (await client.get(f"/exports/jobs/{uuid4()}/events")).status_code == 404
 
 
-async def test_a_lost_connection_to_the_database_is_made_up_for(api: Harness) -> None:
+async def test_updates_continue_after_a_lost_database_connection(api: Harness) -> None:
     async with api.user() as client, served(api.app) as address:
         job_id = await place(client)
         async with listening(address, client, f"/exports/jobs/{job_id}/events") as events:
@@ -214,7 +214,7 @@ async def test_a_lost_connection_to_the_database_is_made_up_for(api: Harness) ->
             assert (await anext(events)).job["status"] == "failed"
 
 
-async def test_nobody_listens_when_all_have_gone(api: Harness) -> None:
+async def test_subscriptions_end_with_their_clients(api: Harness) -> None:
     live_updates = api.app.state.services.live_updates
     async with api.user() as client, served(api.app) as address:
         job_id = await place(client)

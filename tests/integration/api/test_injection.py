@@ -1,4 +1,4 @@
-"""What clients send stays data: in SQL, in headers, in file names, in answers."""
+"""Input of clients is only data in SQL, headers, file names and responses."""
 
 import re
 from typing import Any
@@ -37,7 +37,7 @@ TOKEN = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"")
 
 @pytest.fixture
 def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every statement that asyncpg sends to the source, as it sends it."""
+    """Record every statement that asyncpg sends to the source."""
     sent: list[str] = []
     copy, fetch = asyncpg.Connection.copy_from_query, asyncpg.Connection.fetchval
 
@@ -56,7 +56,7 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def literals(statement: str) -> list[str]:
-    """The text constants, unquoted."""
+    """Return the text constants of a statement, without quotes."""
     return [token[1:-1].replace("''", "'") for token in TOKEN.findall(statement) if token[0] == "'"]
 
 
@@ -84,7 +84,7 @@ async def test_filter_values_reach_postgresql_only_as_quoted_constants(
 
 
 def _holds(constant: str, payload: str) -> bool:
-    """Whether the constant is the payload, perhaps escaped for LIKE or inside an array."""
+    """Return whether the constant is the payload, plain, escaped for LIKE, or inside an array."""
     return payload in {constant, re.sub(r"/(.)", r"\1", constant)} or payload in re.sub(
         r"\\(.)", r"\1", constant
     )

@@ -1,4 +1,4 @@
-"""Seeing, listing, cancelling: and only what is one's own."""
+"""Users can see, list and cancel their own jobs only."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -29,8 +29,8 @@ async def place(client: httpx.AsyncClient, **changes: Any) -> str:
 
 
 async def complete(api: Harness, storage: ObjectStore, job_id: str, **changes: Any) -> None:
-    """What a worker would have done."""
-    # Not the key of a first attempt: a worker of other tests may be doing the job too.
+    """Complete the job as a worker would."""
+    # Not the key of a first attempt, because a worker of other tests can run the job too.
     key = object_key(job_id, 99, "ledger-2026-11-24.csv")
     stored = storage.put(
         key, iter([CONTENT]), content_type="text/csv", file_name="ledger-2026-11-24.csv", metadata=dict
@@ -52,7 +52,7 @@ async def complete(api: Harness, storage: ObjectStore, job_id: str, **changes: A
     await api.set(job_id, **{**known, **changes})
 
 
-async def test_status_tells_when_to_come_back(api: Harness) -> None:
+async def test_the_status_has_retry_after(api: Harness) -> None:
     async with api.user() as client:
         job_id = await place(client)
         assert (await client.get(f"/exports/jobs/{job_id}")).headers["retry-after"] == "1"
@@ -62,7 +62,7 @@ async def test_status_tells_when_to_come_back(api: Harness) -> None:
     assert response.json()["error"] == {"code": "timeout", "message": "took too long"}
 
 
-async def test_polling_is_cheap(api: Harness) -> None:
+async def test_an_unchanged_job_is_answered_with_304(api: Harness) -> None:
     async with api.user() as client:
         url = f"/exports/jobs/{await place(client)}"
         tag = (await client.get(url)).headers["etag"]
@@ -86,7 +86,7 @@ async def test_polling_is_cheap(api: Harness) -> None:
         ("GET", "/manifest"),
     ],
 )
-async def test_who_may_see_a_job(api: Harness, storage: ObjectStore, method: str, path: str) -> None:
+async def test_who_can_see_a_job(api: Harness, storage: ObjectStore, method: str, path: str) -> None:
     async with (
         client_of(api.app, None) as nobody,
         api.user() as other,
@@ -120,12 +120,12 @@ async def test_pages_hold_every_job_once_newest_first(api: Harness) -> None:
             assert len(page["jobs"]) == expected
             seen += [job["export_job_id"] for job in page["jobs"]]
             parameters["cursor"] = page["next_cursor"]
-            await place(client)  # what comes meanwhile moves nothing
+            await place(client)  # new jobs do not shift the pages
         assert page["next_cursor"] is None
     assert seen == placed[::-1]
 
 
-async def test_lists_can_be_narrowed(api: Harness) -> None:
+async def test_lists_can_be_filtered(api: Harness) -> None:
     async with api.user() as client:
         ledger, proofs = await place(client), await place(client, export_type="proofs")
         await api.set(ledger, status="failed")
@@ -139,7 +139,7 @@ async def test_lists_can_be_narrowed(api: Harness) -> None:
         assert await ids(status="completed") == []
 
 
-async def test_administrators_list_everybody(api: Harness) -> None:
+async def test_administrators_list_all_users(api: Harness) -> None:
     async with api.user(user_id="a") as a, api.user(user_id="b") as b, api.user("exports:admin") as admin:
         jobs = [await place(a), await place(b)]
         page = (await admin.get("/exports/jobs")).json()
@@ -160,7 +160,7 @@ async def test_bad_parameters(api: Harness, parameters: dict[str, str]) -> None:
     assert (response.status_code, response.json()["field"]) == (422, next(iter(parameters)))
 
 
-async def test_cancelling_publishes_the_wish(api: Harness) -> None:
+async def test_a_cancellation_is_published(api: Harness) -> None:
     async with api.user() as client:
         job_id = await place(client)
         response = await client.delete(f"/exports/jobs/{job_id}")
@@ -238,7 +238,7 @@ async def test_no_download_waits_for_kafka(
     assert [line["event"] for line in logged] == ["download.publish_failed"]
 
 
-async def test_a_manifest_says_what_the_file_is(api: Harness, storage: ObjectStore) -> None:
+async def test_a_manifest_describes_the_file(api: Harness, storage: ObjectStore) -> None:
     async with api.user() as client:
         job_id = await place(client)
         await complete(api, storage, job_id)
@@ -262,7 +262,7 @@ async def test_a_manifest_says_what_the_file_is(api: Harness, storage: ObjectSto
     ],
 )
 @pytest.mark.parametrize("path", ["download", "manifest"])
-async def test_no_file_no_more_or_not_yet(
+async def test_downloads_before_and_after_the_file_exists(
     api: Harness, storage: ObjectStore, path: str, state: dict[str, Any], status: int, code: str
 ) -> None:
     async with api.user() as client:

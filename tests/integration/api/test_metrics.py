@@ -1,4 +1,4 @@
-"""``GET /metrics``: the queue as the database knows it."""
+"""``GET /metrics``: the queue in the database."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -44,7 +44,7 @@ async def add(engine: AsyncEngine, count: int = 1, age: float = 0, **values: obj
         )
 
 
-async def test_unfinished_jobs_are_told_and_what_users_choose_is_bounded(api: Harness) -> None:
+async def test_unfinished_jobs_are_counted_with_a_bounded_number_of_labels(api: Harness) -> None:
     await add(api.engine, 3, age=50)
     await add(api.engine, 2, age=9_000, status="processing", format="json")
     await add(api.engine, 5, age=9_000, status="completed")
@@ -70,14 +70,14 @@ async def test_unfinished_jobs_are_told_and_what_users_choose_is_bounded(api: Ha
         assert private not in response.text
 
 
-async def test_a_job_that_is_tried_again_is_as_old_as_its_request(api: Harness) -> None:
+async def test_the_age_of_a_retried_job_counts_from_its_request(api: Harness) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=5)
     await add(api.engine, age=600, attempt=1, not_before=soon)
     found = samples((await QueueMetrics(api.engine).render()).decode())
     assert found["exporter_oldest_pending_seconds", frozenset()] >= 600
 
 
-async def test_the_queue_is_counted_once_for_many_who_ask(api: Harness) -> None:
+async def test_concurrent_scrapes_share_one_count(api: Harness) -> None:
     queue_metrics = QueueMetrics(api.engine, cache_seconds=0.5)
     first = await asyncio.gather(*(queue_metrics.render() for _ in range(5)))
     await add(api.engine, 7)
@@ -87,7 +87,7 @@ async def test_the_queue_is_counted_once_for_many_who_ask(api: Harness) -> None:
     assert all(b"exporter_queue_read 1.0" in answer for answer in first)
 
 
-async def test_without_the_database_the_rest_is_told(api_settings: Settings) -> None:
+async def test_the_other_metrics_are_served_without_the_database(api_settings: Settings) -> None:
     settings = changed(api_settings, database_url=SecretStr("postgresql://u:p@127.0.0.1:1/exporter"))
     async with running(settings) as app, client_of(app, None) as client:
         response = await client.get("/metrics")
@@ -103,7 +103,7 @@ async def test_without_the_database_the_rest_is_told(api_settings: Settings) -> 
 
 
 @pytest.mark.parametrize("finished", [20_000])
-async def test_what_has_ended_costs_the_count_nothing(api: Harness, finished: int) -> None:
+async def test_the_count_does_not_read_ended_jobs(api: Harness, finished: int) -> None:
     async with api.engine.begin() as connection:
         await connection.execute(
             text(

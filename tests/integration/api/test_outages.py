@@ -1,4 +1,4 @@
-"""Datasets, probes, and what happens while parts are away."""
+"""Datasets and health checks, and calls while parts are unavailable."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from tests.integration.api.conftest import Harness, changed, client_of, order, r
 from tests.topics import events_on
 
 
-async def test_datasets_tell_what_can_be_asked_for(api: Harness) -> None:
+async def test_datasets_list_columns_operators_and_formats(api: Harness) -> None:
     async with api.user() as client:
         content = (await client.get("/exports/datasets")).json()
     datasets = {item["name"]: item for item in content["datasets"]}
@@ -86,8 +86,10 @@ async def test_tables_that_are_not_migrated_are_not_ready(
     assert (response.status_code, response.json()["parts"]["database"]) == (503, "unavailable")
 
 
-async def test_without_kafka_orders_and_cancellations_are_taken(api_settings: Settings, api: Harness) -> None:
-    """R5: what the database has is done once Kafka is back, or before."""
+async def test_requests_and_cancellations_are_accepted_without_kafka(
+    api_settings: Settings, api: Harness
+) -> None:
+    """R5: they are on record, and are applied when Kafka is back, or before."""
     async with api.user(user_id="u") as client:
         known = (await client.post("/exports/jobs", json=order())).headers["location"]
     settings = changed(api_settings, kafka_bootstrap_servers=NOWHERE)
@@ -103,7 +105,7 @@ async def test_without_kafka_orders_and_cancellations_are_taken(api_settings: Se
     assert await api.count() == 3
 
 
-async def test_without_databases_it_says_when_to_come_back(api_settings: Settings) -> None:
+async def test_calls_without_databases_have_retry_after(api_settings: Settings) -> None:
     nowhere = SecretStr(f"postgresql://u:hunter2@{NOWHERE}/exporter")
     settings = changed(api_settings, database_url=nowhere, source_database_url=nowhere)
     async with running(settings) as app, client_of(app, sign_token(settings, "u")) as client:

@@ -1,4 +1,4 @@
-"""POST: recorded first, then published from the record."""
+"""POST records a request, and then publishes it from the record."""
 
 import asyncio
 from collections import Counter
@@ -17,7 +17,7 @@ from streaming_exporter.events import EventType
 from tests.integration.api.conftest import Harness, changed, order
 
 
-async def test_an_order_is_recorded_and_published(api: Harness) -> None:
+async def test_a_request_is_recorded_and_published(api: Harness) -> None:
     async with api.user(user_id="user-7") as client:
         wanted = order(
             filters={"id": {"gte": 1, "lt": 100}}, columns=["id", "kind"], options={"compression": "gzip"}
@@ -39,7 +39,7 @@ async def test_an_order_is_recorded_and_published(api: Harness) -> None:
     assert job.admitted_at is None
 
 
-async def test_an_order_while_kafka_is_away_is_taken_and_published_later(
+async def test_a_request_during_an_outage_of_kafka_is_published_later(
     api: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R5, R8: the record is the outbox; its relay publishes until the job is admitted."""
@@ -71,10 +71,8 @@ async def test_an_order_while_kafka_is_away_is_taken_and_published_later(
     assert await services.relay.step() == 0
 
 
-async def test_a_commit_without_an_answer_is_no_refusal(
-    api: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """R5: seen to be there it is taken; where nobody can see, the answer says so, with the job's id."""
+async def test_a_commit_without_an_answer_is_in_doubt(api: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R5: if the row is found, the request is accepted. Otherwise the response is in_doubt with the id."""
     services = api.app.state.services
     submit = services.store.submit
 
@@ -100,8 +98,10 @@ async def test_a_commit_without_an_answer_is_no_refusal(
     assert await api.count() == 2
 
 
-async def test_orders_side_by_side_keep_to_the_limit(api: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Q3: counted under a lock, whichever connection or process they come over."""
+async def test_concurrent_requests_do_not_exceed_the_limit(
+    api: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Q3: jobs are counted under a lock, over all connections and processes."""
     services = api.app.state.services
     limited = services.settings.model_copy(update={"user_pending_limit": 5})
     monkeypatch.setattr(api.app.state, "services", replace(services, settings=limited))
@@ -117,8 +117,8 @@ async def test_orders_side_by_side_keep_to_the_limit(api: Harness, monkeypatch: 
     assert await api.count() == 5
 
 
-async def test_four_hundred_orders_at_once_are_all_answered(api: Harness) -> None:
-    """As many as the limit of jobs allows are taken, and nobody else is refused meanwhile."""
+async def test_four_hundred_concurrent_requests_are_all_answered(api: Harness) -> None:
+    """The limit of jobs allows some of them, and another user is not affected."""
     assert api.settings.user_pending_limit == 100
     async with api.user() as client, api.user() as other:
         calls = [asyncio.create_task(client.post("/exports/jobs", json=order())) for _ in range(400)]
@@ -151,7 +151,7 @@ async def test_four_hundred_orders_at_once_are_all_answered(api: Harness) -> Non
         ({"user_id": "somebody else"}, "invalid_request", "user_id"),
     ],
 )
-async def test_what_cannot_be_honoured_is_refused_at_once(
+async def test_invalid_requests_are_refused_at_once(
     api: Harness, changes: dict[str, Any], code: str, field: str | None
 ) -> None:
     async with api.user() as client:
@@ -177,7 +177,7 @@ async def test_what_cannot_be_honoured_is_refused_at_once(
     ],
     ids=range(10),
 )
-async def test_json_that_is_meant_to_hurt(api: Harness, body: bytes) -> None:
+async def test_malicious_json_is_refused(api: Harness, body: bytes) -> None:
     async with api.user() as client:
         response = await client.post(
             "/exports/jobs", content=body, headers={"content-type": "application/json"}
@@ -214,7 +214,9 @@ async def test_the_same_key_is_the_same_job(api: Harness) -> None:
     assert len(await api.published(first.json()["export_job_id"])) == 1
 
 
-async def test_a_repetition_is_not_judged_anew(api: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_repeated_request_is_not_validated_again(
+    api: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     headers = {"Idempotency-Key": "k"}
     wanted = order(filters={"id": {"lt": 100}})
     async with api.user() as client:
@@ -247,7 +249,7 @@ async def test_the_same_key_at_the_same_time(api: Harness) -> None:
     "changes",
     [{"format": "json"}, {"filters": {"id": 1}}, {"columns": ["id"]}, {"options": {"compression": "gzip"}}],
 )
-async def test_the_same_key_with_another_order(api: Harness, changes: dict[str, Any]) -> None:
+async def test_the_same_key_with_another_request(api: Harness, changes: dict[str, Any]) -> None:
     async with api.user() as client:
         await client.post("/exports/jobs", json=order(), headers={"Idempotency-Key": "k"})
         response = await client.post("/exports/jobs", json=order(**changes), headers={"Idempotency-Key": "k"})

@@ -1,4 +1,4 @@
-"""Schedules over HTTP: made, seen, changed, run, removed, and whose they are."""
+"""Schedules over HTTP: create, read, change, run, delete, and their owners."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -34,7 +34,7 @@ def path(schedule: dict[str, Any], suffix: str = "") -> str:
     return f"/exports/schedules/{schedule['id']}{suffix}"
 
 
-async def test_a_schedule_is_what_was_asked_for_and_shows_its_next_five_runs(api: Harness) -> None:
+async def test_a_schedule_has_the_requested_values_and_its_next_five_runs(api: Harness) -> None:
     user = api.user(user_id="user-1")
     wanted = {
         "schedule": "weekly",
@@ -101,7 +101,7 @@ async def test_a_schedule_is_what_was_asked_for_and_shows_its_next_five_runs(api
         ({"every": "day"}, "every", "invalid_request"),
     ],
 )
-async def test_what_makes_no_sense_is_refused_by_field(
+async def test_an_invalid_field_is_refused_by_its_name(
     api: Harness, changes: dict[str, Any], field: str, code: str | None
 ) -> None:
     answer = await api.user().post("/exports/schedules", json=order(**changes))
@@ -117,7 +117,7 @@ async def test_relative_filters_are_accepted_and_kept_as_they_are(api: Harness) 
     assert schedule["filters"] == {"created_at": {"gte": "start_of_month-1mo", "lt": "today"}}
 
 
-async def test_others_schedules_do_not_exist(api: Harness) -> None:
+async def test_schedules_of_other_users_are_404(api: Harness) -> None:
     schedule = await made(api.user())
     stranger = api.user()
     for method, suffix in [("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", ":run"), ("GET", "/runs")]:
@@ -213,7 +213,7 @@ async def test_a_change_between_reading_and_writing_is_not_lost(
     assert now["format"] == "json"
 
 
-async def test_whatever_makes_it_active_gives_it_a_next_run_and_a_new_beginning(api: Harness) -> None:
+async def test_every_way_to_resume_sets_the_next_run_and_resets_the_failures(api: Harness) -> None:
     user = api.user()
     schedule = await made(user)
     async with api.engine.begin() as connection:
@@ -226,7 +226,7 @@ async def test_whatever_makes_it_active_gives_it_a_next_run_and_a_new_beginning(
             "paused_reason = 'x', paused_at = now() WHERE id = :id"
         )
         await connection.execute(text(statement), {"id": UUID(schedule["id"])})
-    # As with every other field: null is as if it had never been said, and that is active.
+    # As for every other field, null is the default, which is active.
     resumed = (await user.patch(path(schedule), json={"active": None})).json()
     assert resumed["active"] is True
     assert resumed["next_run"] is not None
@@ -290,7 +290,7 @@ async def test_a_run_now_is_a_job_of_the_schedule(api: Harness) -> None:
     assert event.data["filters"] == job.filters
 
 
-async def test_runs_now_since_the_last_run_tile(api: Harness) -> None:
+async def test_windows_of_runs_now_have_no_gaps_and_no_overlaps(api: Harness) -> None:
     user = api.user()
     schedule = await made(user, window="since_last_run", window_from="2026-01-01T00:00:00Z")
     for _ in range(2):
@@ -309,7 +309,7 @@ async def test_runs_now_since_the_last_run_tile(api: Harness) -> None:
 
 @pytest.mark.parametrize(("window", "moves"), [("since_last_run", True), ("previous_period", False)], ids=str)
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
-async def test_a_run_now_that_fails_gives_back_only_what_it_took(
+async def test_a_failed_run_now_returns_only_its_own_window(
     api: Harness, window: str, moves: bool, status: str
 ) -> None:
     user = api.user()
@@ -339,7 +339,7 @@ async def test_a_run_now_that_fails_gives_back_only_what_it_took(
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-async def test_what_cannot_run_as_it_is_stored_says_so(
+async def test_an_invalid_stored_schedule_is_refused_with_the_reason(
     api: Harness, stored: dict[str, Any], reason: str
 ) -> None:
     schedule = await made(api.user())
@@ -352,7 +352,7 @@ async def test_what_cannot_run_as_it_is_stored_says_so(
     assert await api.count() == 0
 
 
-async def test_the_history_tells_how_runs_ended(api: Harness) -> None:
+async def test_the_list_of_runs_has_their_outcomes(api: Harness) -> None:
     user = api.user()
     schedule = await made(user)
     job_id = (await user.post(path(schedule, ":run"))).json()["export_job_id"]
@@ -396,7 +396,7 @@ async def test_scope_all_needs_the_role_and_only_its_owner_renews_it(api: Harnes
 async def test_a_call_of_the_owner_without_the_role_ends_the_grant(
     api: Harness, method: str, suffix: str, body: Any, status: int
 ) -> None:
-    """S6: whatever the call is, and whatever it is answered."""
+    """S6: this holds for every call, whatever the response is."""
     name = f"user-{uuid4()}"
     with_role, without = api.user("exports:all", user_id=name), api.user(user_id=name)
     schedule = await made(with_role, scope="all")
@@ -411,7 +411,7 @@ async def test_a_call_of_the_owner_without_the_role_ends_the_grant(
     assert (await with_role.post(path(schedule, ":run"))).status_code == 202
 
 
-async def test_operators_say_whose_schedules_may_take_every_row_and_how_many_there_may_be(
+async def test_settings_limit_who_can_export_all_rows_and_how_many_schedules_a_user_has(
     api: Harness,
 ) -> None:
     settings = changed(api.settings, schedule_all_users="somebody", user_schedule_limit=1)

@@ -1,4 +1,4 @@
-"""What a user can learn from the API about rows of others: nothing."""
+"""A user learns nothing from the API about the rows of others."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from stream_app.exports.datasets import Dataset
 from tests.integration.api.conftest import Harness, order
 
 HIDDEN = ("hidden_", "secret-of-other-tenant")
-"""Names and values that no answer to a user must have."""
+"""Names and values that must not be in a response to a user."""
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ async def database(source_dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture
 async def watcher(source_dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    """What sessions do is the same throughout a transaction: it takes another connection to see it change."""
+    """A second connection, because pg_stat_activity does not change within a transaction."""
     connection = await asyncpg.connect(source_dsn)
     yield connection
     await connection.close()
@@ -37,7 +37,7 @@ async def watcher(source_dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture
 async def shop(api: Harness, database: asyncpg.Connection) -> AsyncIterator[Harness]:
-    """Datasets with hidden columns, a cast that fails on other tenants' rows, and a table that is missing."""
+    """Datasets with hidden columns, a cast that fails on rows of other tenants, and a missing table."""
     schema = f"hidden_schema_{uuid4().hex[:8]}"
     await database.execute(
         f"""
@@ -82,8 +82,10 @@ async def _estimate(api: Harness, user: str = "me", **wanted: Any) -> dict[str, 
     return answer.json()  # type: ignore[no-any-return]
 
 
-async def test_no_answer_names_what_is_hidden(shop: Harness, caplog: pytest.LogCaptureFixture) -> None:
-    """S7: neither tables nor columns that a dataset hides, nor what the database said."""
+async def test_no_response_names_hidden_tables_or_columns(
+    shop: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """S7: nor does it have the message of the database."""
     bodies = [
         order(export_type=name, **changes)
         for name in ("shop", "gone", "lacking")
@@ -116,7 +118,7 @@ async def test_no_answer_names_what_is_hidden(shop: Harness, caplog: pytest.LogC
 
 
 async def test_an_estimate_depends_on_own_rows_only(shop: Harness, database: asyncpg.Connection) -> None:
-    """S5: it is the same whatever others have, and whatever the planner believes."""
+    """S5: it does not depend on rows of others or on the planner's statistics."""
     filters: list[dict[str, Any]] = [
         {}, {"city": "Home"}, {"city": "Elsewhere3"}, {"balance": 10}, {"balance": {"gte": 5000}},
         {"number": 12},
@@ -133,10 +135,10 @@ async def test_an_estimate_depends_on_own_rows_only(shop: Harness, database: asy
     assert (await _estimate(shop, user="nobody"))["rows"] == 0
 
 
-async def test_beyond_the_bound_an_estimate_says_at_least(
+async def test_beyond_the_limit_an_estimate_is_a_lower_limit(
     shop: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """S5: and no more."""
+    """S5: it gives no larger number."""
     monkeypatch.setattr("api.jobs.estimates.COUNTED_ROWS", 150)
     found = await _estimate(shop)
     assert (found["rows"], found["exact"], found["at_least"]) == (151, False, True)
@@ -147,10 +149,10 @@ async def test_beyond_the_bound_an_estimate_says_at_least(
     assert found["rows"] <= 151
 
 
-async def test_estimates_of_a_locked_table_keep_nobody_waiting(
+async def test_estimates_of_a_locked_table_delay_no_other_call(
     shop: Harness, database: asyncpg.Connection, watcher: asyncpg.Connection
 ) -> None:
-    """R12: not those who order or ask what there is, and not the server once their clients left."""
+    """R12: neither requests nor the list of datasets wait, and the queries end with their clients."""
     services = shop.app.state.services
     table = services.datasets["shop"].table.replace("hidden_view", "hidden_table")
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'exporter estimate'"
@@ -180,7 +182,7 @@ async def test_estimates_of_a_locked_table_keep_nobody_waiting(
 
 
 async def _ask_and_leave(api: Harness) -> None:
-    """One request whose client is gone after a moment, as the server sees it."""
+    """Send one request, and disconnect its client after a moment."""
     body = json.dumps(order(export_type="shop")).encode()
     token = sign_token(api.settings, "me", ())
     messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()

@@ -1,4 +1,4 @@
-"""Owners of webhooks read the secret that their receivers verify with."""
+"""Users read the secret with which their receivers verify webhooks."""
 
 import base64
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ TODAY, BEFORE = (SecretStr("whsec_" + base64.b64encode(key).decode()) for key in
 
 
 async def test_the_secret_is_the_owners_and_the_urls(api_settings: Settings) -> None:
-    """S13: what one user reads verifies nothing that is sent for another."""
+    """S13: the secret of one user verifies no webhook of another user."""
     settings = changed(api_settings, webhook_secret=TODAY, webhook_previous_secret=BEFORE)
     secrets = {}
     async with running(settings) as app:

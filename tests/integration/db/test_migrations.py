@@ -1,4 +1,4 @@
-"""The migrations lead to the tables that the models describe, from whatever point an earlier run left off."""
+"""The migrations create the tables of the models, from every point at which an earlier run stopped."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -30,7 +30,7 @@ MIGRATES = """
 
 
 class Injected(Exception):
-    """Raised before a statement in the place of its execution."""
+    """Raised instead of executing a statement."""
 
 
 async def test_a_migrated_database_has_the_models_tables(empty_settings: Settings) -> None:
@@ -43,7 +43,7 @@ async def test_a_migrated_database_has_the_models_tables(empty_settings: Setting
 async def test_a_migration_that_failed_at_any_statement_is_finished_by_the_next_run(
     empty_settings: Settings,
 ) -> None:
-    """Every statement fails once; every build of an index leaves one that is not valid."""
+    """Every statement fails once. Every failed build of an index leaves an invalid index."""
     await asyncio.to_thread(upgrade, empty_settings, "0006")
     failed: list[str] = []
 
@@ -68,10 +68,10 @@ async def test_a_migration_that_failed_at_any_statement_is_finished_by_the_next_
     await _assert_as_modelled(empty_settings)
 
 
-async def test_a_build_of_an_index_is_given_all_the_time_that_it_needs(
+async def test_the_build_of_an_index_has_no_time_out(
     empty_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the driver's time limit nor the server's ends it, and its session keeps the lock meanwhile."""
+    """Neither the driver nor the server ends it, and its session keeps the lock."""
     await asyncio.to_thread(upgrade, empty_settings, "0007")
     defaults = create_engine.__kwdefaults__
     assert defaults
@@ -91,7 +91,7 @@ async def test_a_build_of_an_index_is_given_all_the_time_that_it_needs(
     await _assert_as_modelled(empty_settings)
 
 
-async def test_who_waits_for_another_migration_does_not_hold_it_up(empty_settings: Settings) -> None:
+async def test_a_waiting_migration_does_not_block_the_running_one(empty_settings: Settings) -> None:
     await asyncio.to_thread(upgrade, empty_settings, "0008")
     async with _session(empty_settings) as other:
         await other.execute(f"SELECT pg_advisory_lock({LOCK})")
@@ -156,7 +156,7 @@ async def _until(
 
 
 async def _leave_invalid_index(settings: Settings, build: str) -> None:
-    """Have the server end the build of an index that waits for a transaction older than it."""
+    """Cancel the build of an index that waits for an older transaction."""
     async with _session(settings) as old, _session(settings) as builder, _session(settings) as watcher:
         await _open_snapshot(old)
         before = len(await watcher.fetch(INVALID))

@@ -1,4 +1,4 @@
-"""Locks of whoever stands still: they end by themselves, and hold up nobody but who needs them (R1)."""
+"""Locks of frozen processes end by themselves, and block only work on the same rows (R1)."""
 
 import asyncio
 import socket
@@ -34,10 +34,10 @@ def requests(jobs: Jobs) -> Requests:
     return Requests(jobs.store)
 
 
-async def test_every_transaction_ends_when_its_process_stands_still(
+async def test_the_server_ends_every_transaction_of_a_frozen_process(
     jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that is stopped says nothing, as this one does while it waits."""
+    """A frozen process sends nothing, like this process while it waits."""
     monkeypatch.setattr(database, "BEGIN", database.BEGIN.replace(database.IDLE_TIMEOUT, "200ms"))
     job_id = await jobs.admit()
 
@@ -53,7 +53,7 @@ async def test_every_transaction_ends_when_its_process_stands_still(
 
 @pytest.mark.parametrize("autocommit", [True, False])
 async def test_limits_end_with_their_transaction(engine: AsyncEngine, autocommit: bool) -> None:
-    """Behind a pooler the next transaction of the connection is somebody else's."""
+    """Behind a pooler the next transaction of the connection belongs to another client."""
     names = ("idle_in_transaction_session_timeout", "lock_timeout")
     own = autocommitting(engine)
     async with transaction(own) as connection:
@@ -77,7 +77,7 @@ async def test_a_failure_leaves_a_connection_that_works_and_nothing_behind(jobs:
         assert await connection.scalar(text("SELECT count(*) FROM early_cancellations")) == 0
 
 
-async def test_connections_notice_a_peer_that_is_gone(own_settings: Settings) -> None:
+async def test_connections_notice_a_lost_peer(own_settings: Settings) -> None:
     connection = await connect_to(own_settings, application="test")
     found = connection._transport.get_extra_info("socket")
     if found.family in (socket.AF_INET, socket.AF_INET6):
@@ -87,10 +87,10 @@ async def test_connections_notice_a_peer_that_is_gone(own_settings: Settings) ->
     await connection.close()
 
 
-async def test_a_row_that_is_held_holds_up_neither_admissions_nor_cancellations(
+async def test_a_locked_row_blocks_neither_admissions_nor_cancellations(
     jobs: Jobs, requests: Requests
 ) -> None:
-    """The held one waits for its turn: by its row, by its topic, or by the note of a cancellation."""
+    """The locked job is retried: from its row, from its topic, or from the early cancellation."""
     placed, running, fresh = await jobs.admit(admitted=False), await jobs.admit(), [uuid4() for _ in range(5)]
     uncommitted = uuid4()
     async with jobs.engine.connect() as holder:
@@ -113,8 +113,8 @@ async def test_a_row_that_is_held_holds_up_neither_admissions_nor_cancellations(
     assert [event.job_id for event in await jobs.store.take_unadmitted()] == [placed]
 
 
-async def test_a_held_record_holds_up_no_other_outcome(jobs: Jobs) -> None:
-    """Its own is published again from the seal, and applied then."""
+async def test_a_locked_row_blocks_no_other_outcome(jobs: Jobs) -> None:
+    """Its own outcome is published again from the row, and applied then."""
     held, other = await jobs.admit("held"), await jobs.admit("other")
     claims = {claim.job_id: claim for claim in await jobs.store.claim("w", 2)}
     for claim in claims.values():
@@ -129,7 +129,7 @@ async def test_a_held_record_holds_up_no_other_outcome(jobs: Jobs) -> None:
     assert await jobs.apply(outcome)
 
 
-async def test_who_waits_too_long_for_a_lock_is_told(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lock_time_out_is_reported(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "BEGIN", database.BEGIN.replace(database.LOCK_TIMEOUT, "100ms"))
     job_id = await jobs.admit()
     async with jobs.engine.connect() as holder:

@@ -1,4 +1,4 @@
-"""A stack that these tests may break."""
+"""A stack that these tests interrupt."""
 
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from dev.stack import ROOT, Stack
 
 @pytest.fixture(scope="session")
 def fragile() -> Iterator[Stack]:
-    """Services only, with the sample; not the one that all other tests share."""
+    """A separate stack of services with the sample."""
     (ROOT / ".local").mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="test-", dir=ROOT / ".local"))
     with Stack(folder, ledger_rows=500, keep_logs=False) as running:

@@ -1,4 +1,4 @@
-"""Whether processes are gone."""
+"""Checks whether processes have ended."""
 
 import psutil
 
@@ -8,7 +8,7 @@ WAIT_SECONDS = 30.0
 
 
 def gone(pid: int) -> bool:
-    """Whether it has ended; a zombie has, too."""
+    """Return whether the process has ended. A zombie counts as ended."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -16,12 +16,16 @@ def gone(pid: int) -> bool:
 
 
 def wait_gone(*pids: int) -> None:
-    """Fails where one of them is still there after a while."""
+    """Wait until the processes have ended.
+
+    Raises:
+        AssertionError: one of them has not ended in time.
+    """
     until(
         lambda: all(map(gone, pids)), within=WAIT_SECONDS, otherwise=lambda: [p for p in pids if not gone(p)]
     )
 
 
 def descendants(pid: int) -> list[int]:
-    """The process ids of its children, theirs, and so on."""
+    """Return the process ids of all descendants."""
     return [child.pid for child in psutil.Process(pid).children(recursive=True)]

@@ -1,4 +1,4 @@
-"""Child processes: readiness, failure, and that none outlives us."""
+"""Child processes: readiness, failure, and their end with the parent."""
 
 import os
 import signal
@@ -64,7 +64,7 @@ def test_children_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         "start = lambda n: Child(f'c{n}', sleep, Path(sys.argv[1], 'log'))\n"
         "with ThreadPoolExecutor() as pool:\n"
         "    children = list(pool.map(start, range(3)))\n"
-        "time.sleep(0.5)\n"  # the threads that asked are gone, the children must not be
+        "time.sleep(0.5)\n"  # the threads that started them have ended, the children must not end
         "print(*(c.pid for c in children), all(c.exit_code is None for c in children), flush=True)\n"
         "time.sleep(60)"
     )

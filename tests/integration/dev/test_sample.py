@@ -1,4 +1,4 @@
-"""The sample is what it says: the same each time, chained, and full of what exports trip over."""
+"""The sample is reproducible, has a valid hash chain, and contains difficult values."""
 
 import hashlib
 from collections.abc import AsyncIterator
@@ -62,7 +62,7 @@ async def test_tables_are_plausible(source: asyncpg.Connection, table: str) -> N
         assert len(rows[0]) == 10
 
 
-async def test_labels_reach_the_table_as_they_are(source: asyncpg.Connection) -> None:
+async def test_labels_are_stored_unchanged(source: asyncpg.Connection) -> None:
     rows = await source.fetch("SELECT DISTINCT label FROM proofs WHERE label IS NOT NULL")
     assert {row["label"] for row in rows} == set(sample_rows.LABELS)
 

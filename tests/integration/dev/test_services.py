@@ -53,7 +53,7 @@ async def _send(servers: str, value: bytes) -> None:
         await producer.send_and_wait("kept", value, partition=0)
 
 
-async def test_kafka_makes_no_topics_by_itself(fragile: Stack) -> None:
+async def test_kafka_creates_no_topics_by_itself(fragile: Stack) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=fragile.kafka.address)
     await admin.start()
     try:
@@ -88,7 +88,7 @@ async def test_the_source_role_reads_and_cannot_write(fragile: Stack) -> None:
     await connection.close()
 
 
-async def test_postgres_wants_the_password(fragile: Stack) -> None:
+async def test_postgres_requires_the_password(fragile: Stack) -> None:
     port = fragile.postgres.port
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(f"postgresql://postgres:wrong@127.0.0.1:{port}/{SOURCE}")
@@ -109,7 +109,7 @@ def test_s3_keeps_its_objects_over_a_crash(fragile: Stack) -> None:
     assert [it.object_name for it in fragile.s3.client().list_objects(bucket_name=BUCKET)] == ["kept"]
 
 
-def test_smtp_keeps_every_mail_as_it_came(fragile: Stack) -> None:
+def test_smtp_stores_every_mail_unchanged(fragile: Stack) -> None:
     mail = EmailMessage()
     mail["Subject"], mail["From"], mail["To"] = "Ünïcödé", "exports@localhost", "ops@example.com"
     mail.set_content("Привет\n.\nfrom a line with a dot")

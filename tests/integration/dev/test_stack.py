@@ -1,4 +1,4 @@
-"""The stack as a whole: what replaces it, how it ends, and what `python -m dev up` promises."""
+"""The whole stack: services that the environment replaces, its end, and `python -m dev up`."""
 
 import json
 import os
@@ -26,7 +26,7 @@ START = 120.0
 
 @contextmanager
 def python(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A Python of its own in this project, its messages in ``stderr``."""
+    """Start a Python process in this project, with its messages in ``stderr``."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("EXPORTER_")}
     process = subprocess.Popen(
         [sys.executable, *arguments],
@@ -45,7 +45,7 @@ def python(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 def starting(folder: Path) -> str:
     return (
-        # Whoever runs the tests in the background has SIGINT ignored, and so would this process.
+        # Tests in the background ignore SIGINT, and this process would inherit that.
         "import signal\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from pathlib import Path\n"
@@ -56,7 +56,7 @@ def starting(folder: Path) -> str:
     )
 
 
-def test_what_the_environment_names_is_not_started(
+def test_services_in_the_environment_are_not_started(
     fragile: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for key, value in fragile.settings().items():
@@ -104,7 +104,7 @@ def test_an_interrupted_start_leaves_nothing_behind(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "run") == ["logs"]
 
 
-def test_up_serves_tells_where_and_cleans_up(tmp_path: Path) -> None:
+def test_up_serves_prints_addresses_and_cleans_up(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     with python(
         "-m", "dev", "up", "--port", str(port), "--folder", str(tmp_path), "--rows", "100"
@@ -139,7 +139,7 @@ def test_up_serves_tells_where_and_cleans_up(tmp_path: Path) -> None:
             with urllib.request.urlopen(request, timeout=10) as answer:
                 assert answer.status == 200
 
-        # P21: what dies is started again.
+        # P21: a process that dies is started again.
         os.kill(facts["pids"]["worker-1"], signal.SIGKILL)
         first = facts["pids"]["worker-1"]
         until(
@@ -162,7 +162,7 @@ def test_up_serves_tells_where_and_cleans_up(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "up") == ["logs"]
 
 
-def test_a_taken_port_is_named_with_the_way_out(tmp_path: Path) -> None:
+def test_a_taken_port_is_named_with_the_solution(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         with python("-m", "dev", "up", "--port", port, "--folder", str(tmp_path)) as process:

@@ -1,4 +1,4 @@
-"""``exporter doctor`` on a real stack: in order, and with each trouble made on purpose."""
+"""``exporter doctor`` on a real stack, without problems and with each kind of problem."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ from tests.waiting import until_async
 
 ROOT = Path(__file__).parents[3]
 NO_WORKER = "kafka workers"
-"""Is named in every run without one, and these are most."""
+"""The finding of every run without a worker, which are most of them."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Report:
     findings: list[Finding]
 
     def of(self, state: State) -> dict[str, str]:
-        """What was found, by where."""
+        """Return the findings with this state, by their place."""
         return {f"{item.area} {item.check}": item.what for item in self.findings if item.state is state}
 
     @property
@@ -54,7 +54,7 @@ Examine = Callable[..., Awaitable[Report]]
 
 @pytest.fixture(scope="module")
 def variables(stack: Stack) -> Iterator[dict[str, str]]:
-    """A database, a bucket, topics and a group of this module's own."""
+    """Settings with a database, a bucket, topics and a group for this module."""
     name = f"doctor_{uuid4().hex[:8]}"
     url = stack.settings()["EXPORTER_DATABASE_URL"].rpartition("/")[0]
     asyncio.run(_execute(stack.postgres.admin_url(), f"CREATE DATABASE {name} OWNER {STATE}"))
@@ -83,7 +83,7 @@ def _exporter(stack: Stack, variables: dict[str, str], *arguments: str) -> "subp
 
 @pytest.fixture(scope="module")
 def own(settings: Settings, variables: dict[str, str]) -> Settings:
-    """The same as settings; topics and bucket are there."""
+    """The same settings, with existing topics and bucket."""
     chosen = settings.model_copy(
         update={
             "database_url": SecretStr(variables["EXPORTER_DATABASE_URL"]),
@@ -98,7 +98,7 @@ def own(settings: Settings, variables: dict[str, str]) -> Settings:
 
 
 async def _begin_at_the_end(settings: Settings) -> None:
-    """The group need not read what other tests have asked for."""
+    """Commit the end offsets, so that the group skips requests of other tests."""
     await ensure_topics(settings)
     async with AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_bootstrap_servers,
@@ -136,7 +136,7 @@ def bucket(own: Settings) -> ObjectStore:
 
 @pytest.fixture
 async def database(own: Settings, bucket: ObjectStore) -> AsyncIterator[asyncpg.Connection]:
-    """Its jobs, and their files, are gone when the test is over."""
+    """The state database. Jobs and their files are removed after the test."""
     connection = await asyncpg.connect(own.database_url.get_secret_value())
     yield connection
     _empty(bucket)
@@ -151,7 +151,7 @@ def _empty(bucket: ObjectStore) -> None:
 
 
 async def insert(database: asyncpg.Connection, **values: Any) -> UUID:
-    """A job as the test wants it; a timedelta stands for that time from now."""
+    """Insert a job with these values. A timedelta stands for a time relative to now."""
     now = datetime.now(UTC)
     given = {name: now + value if isinstance(value, timedelta) else value for name, value in values.items()}
     row = {"id": uuid4(), "user_id": "d", "export_type": "ledger", "format": "csv", **given}
@@ -160,10 +160,10 @@ async def insert(database: asyncpg.Connection, **values: Any) -> UUID:
     return UUID(str(row["id"]))
 
 
-async def test_in_order(
+async def test_a_healthy_system_has_no_findings(
     stack: Stack, examine: Examine, own: Settings, variables: dict[str, str], database: asyncpg.Connection
 ) -> None:
-    """After an export, whose file exists. Also printed as a table."""
+    """An export has completed, and its file exists. The findings are also printed as a table."""
     worker = await asyncio.to_thread(stack.start_worker, settings=variables)
     try:
         wanted = ExportRequest(user_id="d", export_type="ledger", format="csv", scope="all")
@@ -199,7 +199,7 @@ async def test_in_order(
         ("outcomes", {"status": "processing", "lease_until": timedelta(hours=-1), "outcome": "{}"}),
     ],
 )
-async def test_a_job_in_trouble(
+async def test_jobs_with_problems_are_found(
     examine: Examine, database: asyncpg.Connection, named: str, job: dict[str, Any]
 ) -> None:
     await insert(database, **job)
@@ -264,15 +264,17 @@ async def test_unread_messages_are_a_problem(examine: Examine, own: Settings) ->
         ("settings EXPORTER_S3_PUBLIC_ENDPOINT", {"public_url": "https://exports.example.com"}),
     ],
 )
-async def test_a_part_in_trouble(examine: Examine, named: str, changed: dict[str, Any]) -> None:
-    """The others are looked at all the same."""
+async def test_an_unavailable_part_is_found(examine: Examine, named: str, changed: dict[str, Any]) -> None:
+    """The other parts are still checked."""
     report = await examine(**changed)
     assert named in report.problems
     assert "kafka topics" in report.of(State.OK) or named == "kafka answers"
 
 
-async def test_a_source_that_refuses(stack: Stack, examine: Examine, settings: Settings) -> None:
-    """The parts that come after it are looked at all the same."""
+async def test_a_source_that_refuses_the_role_is_found(
+    stack: Stack, examine: Examine, settings: Settings
+) -> None:
+    """The parts after it are still checked."""
     name = f"closed_{uuid4().hex[:8]}"
     await _execute(stack.postgres.admin_url(), f"CREATE DATABASE {name}")
     try:
@@ -294,7 +296,7 @@ async def test_more_connections_than_the_source_allows(examine: Examine) -> None
     assert "source connections" not in report.of(State.WARNING)
 
 
-async def test_tables_that_are_not_there(examine: Examine, own: Settings) -> None:
+async def test_missing_tables_are_found(examine: Examine, own: Settings) -> None:
     empty = own.database_url.get_secret_value().rpartition("/")[0] + "/postgres"
     report = await examine(database_url=SecretStr(empty))
     assert "database migrations" in report.problems

@@ -1,4 +1,4 @@
-"""The job store, with the few words that tests need."""
+"""Helpers of tests of the job queue."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
@@ -24,7 +24,7 @@ from streaming_exporter.events import Event, EventType, LifecycleData, decode, l
 
 
 class Jobs:
-    """A store on a database of the test's own."""
+    """A job queue on the test's own database."""
 
     def __init__(self, engine: AsyncEngine, **changes: Any) -> None:
         self.engine = engine
@@ -78,7 +78,7 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 class Requests:
-    """A request handler as an agent runs it, with a list in place of the broker."""
+    """A request handler as an agent runs it, with lists instead of a broker."""
 
     def __init__(self, store: JobQueue) -> None:
         self.published: list[Event] = []
@@ -93,22 +93,22 @@ class Requests:
         )
 
     async def publish_all(self, events: Iterable[Event]) -> None:
-        """Take events for published; something else may happen ``meanwhile``, once."""
+        """Record the events as published. Before that, call ``meanwhile`` once."""
         self.published += events
         meanwhile, self.meanwhile = self.meanwhile, None
         if meanwhile is not None:
             await meanwhile()
 
     async def dead_letter(self, message: Any, reason: Unreadable) -> None:
-        """Note what is put aside."""
+        """Record a dead letter."""
         self.refused[decode(message.message.value).job_id] = str(reason)
 
     async def requeue(self, _: object, message: Any) -> None:
-        """Note what is put at the end of its topic."""
+        """Record a message that is published again."""
         self.put_back_ids.append(decode(message.message.value).job_id)
 
     async def handle(self, *events: Event, at: datetime | None = None) -> None:
-        """Handle one batch, which Kafka has got ``at`` that time; default: now."""
+        """Handle one batch, which Kafka received ``at`` this time; the default is now."""
         published = (at or datetime.now(UTC)).timestamp()
         messages = [
             SimpleNamespace(message=SimpleNamespace(value=event.encode(), timestamp=published, headers=()))
@@ -117,7 +117,7 @@ class Requests:
         await self._admission.handle(cast(Any, messages))
 
     def kinds(self, job_id: UUID) -> list[str]:
-        """What was published about a job, without ``export.``."""
+        """Return the types of the events that were published about a job, without ``export.``."""
         return [event.type.removeprefix("export.") for event in self.published if event.job_id == job_id]
 
 

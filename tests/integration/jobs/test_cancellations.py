@@ -1,4 +1,4 @@
-"""A cancellation holds, whenever it comes: before its request, with it, or while the job runs."""
+"""A cancellation takes effect whenever it comes: before its request, with it, or while the job runs."""
 
 import asyncio
 import random
@@ -43,7 +43,7 @@ async def assert_cancelled(jobs: Jobs, requests: Requests, job_id: UUID) -> None
 
 @pytest.mark.parametrize("cancel_comes_first", [True, False])
 @pytest.mark.parametrize("in_one_batch", [True, False])
-async def test_a_cancellation_holds_in_either_order(
+async def test_a_cancellation_takes_effect_before_and_after_its_request(
     jobs: Jobs, requests: Requests, cancel_comes_first: bool, in_one_batch: bool
 ) -> None:
     job_id = uuid4()
@@ -61,7 +61,7 @@ async def test_a_cancellation_holds_in_either_order(
 async def test_a_job_is_not_claimed_between_its_request_and_a_cancellation_of_the_same_batch(
     jobs: Jobs, requests: Requests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else it could end as completed, and its file expire at once."""
+    """Otherwise it could complete, and its file would expire at once."""
     job_id = uuid4()
     admit, claimed = jobs.store.admit, []
 
@@ -76,9 +76,7 @@ async def test_a_job_is_not_claimed_between_its_request_and_a_cancellation_of_th
     await assert_cancelled(jobs, requests, job_id)
 
 
-async def test_a_cancellation_holds_that_comes_while_its_request_commits(
-    jobs: Jobs, requests: Requests
-) -> None:
+async def test_a_cancellation_takes_effect_while_its_request_commits(jobs: Jobs, requests: Requests) -> None:
     job_id = uuid4()
 
     async def cancel_elsewhere() -> None:
@@ -90,7 +88,7 @@ async def test_a_cancellation_holds_that_comes_while_its_request_commits(
     await assert_cancelled(jobs, requests, job_id)
 
 
-async def test_a_cancellation_holds_whose_request_comes_while_it_commits(
+async def test_a_cancellation_takes_effect_if_its_request_comes_while_it_commits(
     jobs: Jobs, requests: Requests
 ) -> None:
     job_id = uuid4()
@@ -102,7 +100,9 @@ async def test_a_cancellation_holds_whose_request_comes_while_it_commits(
     await assert_cancelled(jobs, requests, job_id)
 
 
-async def test_cancellations_hold_that_are_dealt_with_beside_their_requests(jobs: Jobs) -> None:
+async def test_cancellations_take_effect_that_are_handled_at_the_same_time_as_their_requests(
+    jobs: Jobs,
+) -> None:
     seed = random.randrange(2**32)
     shuffled = random.Random(seed)
     wanted = [uuid4() for _ in range(60)]
@@ -122,7 +122,7 @@ async def test_cancellations_hold_that_are_dealt_with_beside_their_requests(jobs
         assert sorted(kinds) == ["accepted", "cancelled"], f"seed {seed}"
 
 
-async def test_a_cancellation_that_nobody_settled_is_settled_by_whoever_tends(jobs: Jobs) -> None:
+async def test_a_rescuer_applies_early_cancellations_that_are_left(jobs: Jobs) -> None:
     job_id, unknown = uuid4(), uuid4()
     await jobs.cancel(unknown)
     async with jobs.store.transaction() as connection:
@@ -135,7 +135,7 @@ async def test_a_cancellation_that_nobody_settled_is_settled_by_whoever_tends(jo
     assert await early(jobs) == 1
 
 
-async def test_a_cancellation_of_a_job_that_never_comes_is_forgotten_after_a_week(jobs: Jobs) -> None:
+async def test_a_cancellation_without_a_job_is_deleted_after_a_week(jobs: Jobs) -> None:
     old, young = uuid4(), uuid4()
     await jobs.cancel(old)
     await jobs.cancel(young)
@@ -152,7 +152,7 @@ async def test_a_cancellation_of_a_job_that_never_comes_is_forgotten_after_a_wee
 
 
 @pytest.mark.parametrize("failed", [True, False])
-async def test_a_job_that_is_handed_back_while_it_is_to_be_cancelled_is_cancelled(
+async def test_a_job_that_is_released_while_its_cancellation_is_recorded_is_cancelled(
     jobs: Jobs, failed: bool
 ) -> None:
     job_id = await jobs.admit()
@@ -166,9 +166,7 @@ async def test_a_job_that_is_handed_back_while_it_is_to_be_cancelled_is_cancelle
     assert await jobs.status(job_id) == "cancelled"
 
 
-async def test_outcomes_that_are_published_again_belong_to_their_trace(
-    jobs: Jobs, requests: Requests
-) -> None:
+async def test_outcomes_that_are_published_again_keep_their_trace(jobs: Jobs, requests: Requests) -> None:
     job_id = uuid4()
     await requests.handle(request(job_id, format="docx"))
     assert requests.kinds(job_id) == ["accepted", "failed"]

@@ -1,4 +1,4 @@
-"""Claims are fair between users, hold their limits between workers, and cost the same whatever waits."""
+"""Claims are fair between users, keep limits between workers, and cost the same for every backlog."""
 
 import asyncio
 import re
@@ -22,7 +22,7 @@ Fill = Callable[..., Awaitable[None]]
 
 @pytest.fixture
 def fill(engine: AsyncEngine) -> Fill:
-    """Puts jobs into the table, those of one user after those of another."""
+    """Returns a function that inserts jobs, user by user."""
 
     async def put(count: int, *, users: int, status: str = "pending", prefix: str = "u") -> None:
         async with engine.begin() as connection:
@@ -44,9 +44,7 @@ def fill(engine: AsyncEngine) -> Fill:
     return put
 
 
-async def test_two_workers_together_give_a_user_no_more_than_its_slots(
-    engine: AsyncEngine, fill: Fill
-) -> None:
+async def test_two_workers_together_keep_to_the_slots_of_a_user(engine: AsyncEngine, fill: Fill) -> None:
     jobs = Jobs(engine, user_slots=2)
     await fill(200, users=5)
     claims = await asyncio.gather(*(jobs.store.claim(f"w{number}", 4) for number in range(8)))
@@ -69,7 +67,7 @@ async def test_every_job_is_claimed_once_by_workers_that_compete(engine: AsyncEn
     assert len({job_id for part in done for job_id in part}) == sum(map(len, done)) == 200
 
 
-async def test_users_share_by_turns(engine: AsyncEngine, fill: Fill) -> None:
+async def test_users_take_turns(engine: AsyncEngine, fill: Fill) -> None:
     jobs = Jobs(engine, user_slots=3)
     await fill(30, users=3)
     for running in (1, 2, 3):
@@ -78,8 +76,8 @@ async def test_users_share_by_turns(engine: AsyncEngine, fill: Fill) -> None:
     assert await jobs.store.claim("w", 3) == []
 
 
-async def test_more_users_than_a_claim_looks_at_are_all_served(engine: AsyncEngine, fill: Fill) -> None:
-    """One with a thousand older jobs fills the head of the line; the others come by turns."""
+async def test_more_users_than_one_claim_reads_are_all_served(engine: AsyncEngine, fill: Fill) -> None:
+    """One user has the thousand oldest jobs. The others still have their turns."""
     jobs = Jobs(engine, user_slots=1)
     await fill(1_000, users=1, prefix="hog")
     others = 2 * USERS_PER_CLAIM + 50
@@ -90,7 +88,7 @@ async def test_more_users_than_a_claim_looks_at_are_all_served(engine: AsyncEngi
     assert len(served) == others + 1
 
 
-async def test_the_first_in_line_is_found_among_more_users_than_a_claim_looks_at(
+async def test_the_oldest_job_is_found_among_more_users_than_one_claim_reads(
     engine: AsyncEngine, fill: Fill
 ) -> None:
     jobs = Jobs(engine)
@@ -100,7 +98,7 @@ async def test_the_first_in_line_is_found_among_more_users_than_a_claim_looks_at
 
 
 async def explain(engine: AsyncEngine, *options: str) -> list[Any]:
-    """What PostgreSQL says about the statements of a claim, which is undone."""
+    """Return PostgreSQL's plan of the statements of a claim, which is rolled back."""
     values = {
         "after": "", "window": USERS_PER_CLAIM, "worker": "w", "limit": 4,
         "lease": timedelta(seconds=30), "user_slots": 2, "max_attempts": 5,
@@ -117,7 +115,7 @@ async def explain(engine: AsyncEngine, *options: str) -> list[Any]:
 
 
 async def test_no_claim_reads_the_whole_table(engine: AsyncEngine, fill: Fill) -> None:
-    """Whether the statistics are from before the jobs, between them, or of today."""
+    """The statistics can be from before the jobs, from the middle, or current."""
     for status, count in (("completed", 100_000), ("pending", 50_000), ("pending", 0)):
         if count:
             await fill(count, users=500, status=status)
@@ -131,15 +129,13 @@ async def test_no_claim_reads_the_whole_table(engine: AsyncEngine, fill: Fill) -
 
 
 async def pages(engine: AsyncEngine) -> int:
-    """How many pages a claim touches, which unlike time does not depend on who else is at work."""
+    """Return the number of pages that a claim reads, which does not depend on the load of the machine."""
     found = await explain(engine, "ANALYZE, TIMING OFF, FORMAT JSON")
     plans = [plan[0]["Plan"] for plan in found]
     return sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in plans)
 
 
-async def test_a_claim_from_a_long_backlog_costs_what_one_from_a_short_backlog_does(
-    engine: AsyncEngine, fill: Fill
-) -> None:
+async def test_a_claim_costs_the_same_for_a_long_and_a_short_backlog(engine: AsyncEngine, fill: Fill) -> None:
     await fill(1_000, users=100)
     short = await pages(engine)
     await fill(100_000, users=500, status="completed")

@@ -1,4 +1,4 @@
-"""What is removed with a user or an address: nothing of them stays in any table (S15)."""
+"""After the erasure of a user or an address no table has any of their data (S15)."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -28,7 +28,7 @@ class Records:
         self.removed: list[str] = []
 
     async def fill(self, user: str) -> list[UUID]:
-        """A schedule and a job of every end, with all that a request and an export leave."""
+        """Insert a schedule and a job of every outcome, with values in all columns."""
         schedule_id, jobs = uuid4(), {status: uuid4() for status in ENDS}
         async with self._engine.begin() as connection:
             await connection.execute(
@@ -57,7 +57,7 @@ class Records:
         return list(jobs.values())
 
     async def rows_with(self, words: str) -> list[str]:
-        """Every row of every table of the service in which the words stand."""
+        """Return the rows of all tables of the service that contain these words."""
         found = []
         async with self._engine.connect() as connection:
             tables = (
@@ -83,7 +83,7 @@ def eraser(engine: AsyncEngine, records: Records) -> PersonalDataEraser:
     return PersonalDataEraser(engine, records.remove)
 
 
-async def test_nothing_of_a_user_stays_in_any_table(records: Records, eraser: PersonalDataEraser) -> None:
+async def test_no_table_has_data_of_an_erased_user(records: Records, eraser: PersonalDataEraser) -> None:
     jobs = await records.fill(ADA)
     await records.fill(BOB)
     others = len(await records.rows_with(BOB))
@@ -96,7 +96,7 @@ async def test_nothing_of_a_user_stays_in_any_table(records: Records, eraser: Pe
     assert (await eraser.erase_user(ADA)).jobs == 0
 
 
-async def test_what_kafka_delivers_again_makes_no_second_job(
+async def test_a_repeated_request_starts_no_second_job(
     engine: AsyncEngine, eraser: PersonalDataEraser
 ) -> None:
     jobs = Jobs(engine)
@@ -108,7 +108,7 @@ async def test_what_kafka_delivers_again_makes_no_second_job(
     assert await jobs.status(job_id) == "cancelled"
 
 
-async def test_a_user_with_unfinished_jobs_is_not_half_forgotten(
+async def test_a_user_with_unfinished_jobs_is_not_partly_erased(
     engine: AsyncEngine, records: Records, eraser: PersonalDataEraser
 ) -> None:
     await records.fill(ADA)
@@ -120,7 +120,7 @@ async def test_a_user_with_unfinished_jobs_is_not_half_forgotten(
     assert await records.rows_with(ADA) == before
 
 
-async def test_a_run_that_is_interrupted_is_finished_by_the_next(
+async def test_an_interrupted_erasure_is_finished_by_the_next_one(
     engine: AsyncEngine, records: Records
 ) -> None:
     await records.fill(ADA)
@@ -135,7 +135,7 @@ async def test_a_run_that_is_interrupted_is_finished_by_the_next(
     assert await records.rows_with(ADA) == []
 
 
-async def test_nothing_of_an_address_stays_in_any_table(
+async def test_no_table_has_an_erased_address(
     engine: AsyncEngine, records: Records, eraser: PersonalDataEraser
 ) -> None:
     for user in ("u1", "u2"):
@@ -149,7 +149,7 @@ async def test_nothing_of_an_address_stays_in_any_table(
     assert (await eraser.erase_address("https://hooks.example.com/u1")).schedules == 1
     assert await records.rows_with("hooks.example.com/u1") == []
     await Jobs(engine).admit("u4")
-    async with engine.begin() as connection:  # what a request that was refused named can be anything
+    async with engine.begin() as connection:  # a refused request can contain any value
         odd = "recipients = '{\"a\": 1}', webhook = 'https://odd.example.com/'"
         await connection.execute(text(f"UPDATE export_jobs SET {odd} WHERE user_id = 'u4'"))
     assert (await eraser.erase_address("https://odd.example.com/")).jobs == 1
@@ -157,10 +157,10 @@ async def test_nothing_of_an_address_stays_in_any_table(
 
 
 @pytest.mark.parametrize("topic", ["user:u", f"schedule:{UUID(int=5)}"])
-async def test_addresses_are_pruned_once_nothing_on_record_was_kept_back_by_them(
+async def test_unsubscribed_addresses_are_removed_when_no_delivery_names_them(
     engine: AsyncEngine, topic: str
 ) -> None:
-    """Q11: a wish is kept as long as it keeps mails back, and no longer than the history after that."""
+    """Q11: an unsubscription is kept while it stops mails, and then no longer than the history."""
     outbox, job_cleaner = Outbox(engine), JobCleaner(Jobs(engine).store, HISTORY)
     await outbox.unsubscribe("a@example.com", topic)
     await outbox.suppress("a@example.com", "550")

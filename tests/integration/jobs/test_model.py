@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order, a job ends once.
+"""A job ends once, whatever happens in whatever order.
 
 Requests, cancellations, claims, heartbeats, lost leases, outcomes, retries, the projector and replays of the
 topic come in any interleaving; what must always hold is checked after every step, and in the end every job is
@@ -59,7 +59,7 @@ class Life(RuleBasedStateMachine):
         self.seen: dict[UUID, Row[Any]] = {}
         self.run(self._execute("TRUNCATE export_jobs, early_cancellations"))
 
-    # --- what producers do ---------------------------------------------------------------------
+    # --- producers ---------------------------------------------------------------------
 
     @rule(number=NUMBERS, impossible=st.booleans())
     def admit(self, number: int, impossible: bool) -> None:
@@ -71,7 +71,7 @@ class Life(RuleBasedStateMachine):
             self.cancelled_early.add(self.ids[number])
         self.run(self.requests.handle(cancel_event(self.ids[number], source="/t")))
 
-    # --- what workers do -----------------------------------------------------------------------
+    # --- workers -----------------------------------------------------------------------
 
     @rule(worker=st.sampled_from(["w1", "w2"]), limit=st.integers(1, 3))
     def claim(self, worker: str, limit: int) -> None:
@@ -131,7 +131,7 @@ class Life(RuleBasedStateMachine):
             self._publish(self.run(step()))
         self._publish(self.run(self.store.apply_early_cancellations()))
 
-    # --- what the projector does ---------------------------------------------------------------
+    # --- the projector ---------------------------------------------------------------
 
     @precondition(lambda self: self.projected < len(self.requests.published))
     @rule()
@@ -144,7 +144,7 @@ class Life(RuleBasedStateMachine):
     def replay(self, which: int) -> None:
         self._apply(self.requests.published[which % len(self.requests.published)])
 
-    # --- what always holds ---------------------------------------------------------------------
+    # --- invariants ---------------------------------------------------------------------
 
     @invariant()
     def every_job_ends_once(self) -> None:
@@ -181,7 +181,7 @@ class Life(RuleBasedStateMachine):
                 assert job_id not in {claim.job_id for claim in self.claims}
 
     def teardown(self) -> None:
-        """None is stuck: whoever works and tends on brings every job to its end."""
+        """No job is stuck: workers that continue bring every job to its end."""
         if not hasattr(self, "requests"):
             return
         for _ in range(4 * MAX_ATTEMPTS):
@@ -198,7 +198,7 @@ class Life(RuleBasedStateMachine):
             self._apply(event)
         assert self.rows() == rows
 
-    # --- means ---------------------------------------------------------------------------------
+    # --- helpers ---------------------------------------------------------------------------------
 
     def rows(self) -> dict[UUID, Row[Any]]:
         async def read() -> dict[UUID, Row[Any]]:
@@ -214,7 +214,7 @@ class Life(RuleBasedStateMachine):
             await connection.execute(text(statement))
 
     def _claim(self, which: int) -> tuple[Claim, Row[Any]]:
-        """One of all claims that ever were, the newest most often, and the job as it is."""
+        """Return one of all earlier claims, most often the newest, and its job."""
         claim = self.claims[-1 - which % len(self.claims)]
         return claim, self.rows()[claim.job_id]
 

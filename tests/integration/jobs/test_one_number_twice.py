@@ -1,4 +1,4 @@
-"""Two attempts of one number, as after a failover, do each other no harm (R4); refusals are told (P11).
+"""Two attempts with one number, as after a failover, do not affect each other (R4); refusals are shown (P11).
 
 Also: a sweep holds no transaction (Q6), and what waits for the store keeps nothing else waiting (R13).
 """
@@ -46,14 +46,14 @@ def rescuer(jobs: Jobs, storage: ObjectStore) -> JobRescuer:
 
 
 def put(storage: ObjectStore, claim: Claim) -> LifecycleData:
-    """The file of an attempt, as an export writes it, and the outcome that names it."""
+    """Write the file of an attempt; return the outcome that names it."""
     key = storage.key(claim.job_id, claim.attempt, "f")
     storage.put(key, iter([b"x"]), content_type="text/plain", file_name="f", metadata=dict)
     return completed(claim).model_copy(update={"key": key, "completed_at": datetime.now(UTC)})
 
 
 async def twice(jobs: Jobs) -> tuple[Claim, Claim]:
-    """Two holders of one job and one number: the commit of the first claim was lost."""
+    """Two claims of one job with the same number: the commit of the first was lost."""
     job_id = await jobs.admit()
     (old,) = await jobs.store.claim("w1", 1)
     async with jobs.engine.begin() as connection:
@@ -76,10 +76,10 @@ class Written:
 
 
 @pytest.mark.parametrize("applied", [False, True])
-async def test_an_old_holder_removes_its_own_file_and_no_other(
+async def test_the_old_attempt_removes_only_its_own_file(
     jobs: Jobs, storage: ObjectStore, rescuer: JobRescuer, settings: Settings, applied: bool
 ) -> None:
-    """R4: whether the new holder's completion is only sealed, or on record."""
+    """R4: the completion of the new attempt is only sealed, or applied."""
     old, new = await twice(jobs)
     lost, kept = put(storage, old), put(storage, new)
     assert lost.key != kept.key
@@ -92,10 +92,10 @@ async def test_an_old_holder_removes_its_own_file_and_no_other(
     assert not storage.exists(str(lost.key))
 
 
-async def test_an_old_holder_harms_no_attempt_that_still_runs(
+async def test_the_old_attempt_does_not_affect_a_running_one(
     jobs: Jobs, storage: ObjectStore, rescuer: JobRescuer, settings: Settings
 ) -> None:
-    """R4: the new one has written its file, and is about to seal its outcome."""
+    """R4: the new attempt has written its file, but not sealed its outcome."""
     old, new = await twice(jobs)
     lost, kept = put(storage, old), put(storage, new)
     runner = JobRunner(jobs.store, cast(Exporter, Written(storage, lost)), rescuer.emit, rescuer, settings)
@@ -104,8 +104,8 @@ async def test_an_old_holder_harms_no_attempt_that_still_runs(
     assert await jobs.store.seal(new, kept)
 
 
-async def test_another_outcome_of_the_same_number_is_not_ours(jobs: Jobs, storage: ObjectStore) -> None:
-    """R4: the whole is compared, not the status."""
+async def test_an_attempt_does_not_take_over_the_outcome_of_another(jobs: Jobs, storage: ObjectStore) -> None:
+    """R4: the whole outcome is compared, not only the status."""
     old, new = await twice(jobs)
     lost, kept = put(storage, old), put(storage, new)
     await jobs.store.seal(new, kept)
@@ -127,14 +127,14 @@ class Refused:
         )
 
 
-async def test_a_job_says_that_it_waits_for_an_operator(
+async def test_a_job_shows_that_it_waits_for_an_operator(
     jobs: Jobs,
     storage: ObjectStore,
     rescuer: JobRescuer,
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """P11: while it waits, at no cost of attempts, and not for ever."""
+    """P11: the wait costs no attempts, and ends after a day."""
     job_id = await jobs.admit()
     (claim,) = await jobs.store.claim("w", 1)
     runner = JobRunner(jobs.store, cast(Exporter, Refused(storage)), rescuer.emit, rescuer, settings)
@@ -163,10 +163,10 @@ async def test_a_job_says_that_it_waits_for_an_operator(
     assert "internal words" not in ended.outcome["error"]["message"]
 
 
-async def test_a_sweep_holds_no_transaction(
+async def test_the_bucket_cleaner_holds_no_transaction(
     engine: AsyncEngine, storage: ObjectStore, own_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Q6: not while it lists, nor while it sets rules."""
+    """Q6: neither while it lists the bucket nor while it sets rules."""
     url = own_settings.database_url.get_secret_value()
     seen: list[Any] = []
 
@@ -193,8 +193,8 @@ async def test_a_sweep_holds_no_transaction(
     assert seen == [[], []]
 
 
-async def test_a_store_that_hangs_holds_up_nothing_else(storage: ObjectStore) -> None:
-    """R13: more calls of it than there are threads for them, and other work in threads goes on."""
+async def test_a_store_that_hangs_blocks_no_other_work(storage: ObjectStore) -> None:
+    """R13: there are more calls than threads of the store, and other work in threads continues."""
     let_go = threading.Event()
     hanging = [asyncio.create_task(storage.call(let_go.wait)) for _ in range(50)]
     try:

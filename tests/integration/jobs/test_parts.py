@@ -232,7 +232,7 @@ async def test_users_share_the_workers_with_a_split_export_by_turns(jobs: Jobs, 
     assert numbers(second) == [2]
 
 
-async def test_two_workers_together_give_a_user_no_more_than_its_slots(jobs: Jobs, parts: PartStore) -> None:
+async def test_two_workers_together_keep_to_the_slots_of_a_user(jobs: Jobs, parts: PartStore) -> None:
     claims = [await holder(jobs, user) for user in ("a", "b", "c")]
     for claim in claims:
         await plan(parts, claim, 20)

@@ -173,7 +173,7 @@ class Life(RuleBasedStateMachine):
             if job.outcome is not None or job.status not in ("pending", "processing"):
                 assert job_id not in {key.job_id for key in self.rows()}
 
-    # --- what always holds -----------------------------------------------------------------------
+    # --- invariants -----------------------------------------------------------------------
 
     @invariant()
     def a_completed_part_stays_as_it_is(self) -> None:
@@ -217,7 +217,7 @@ class Life(RuleBasedStateMachine):
         if self._is_held(claim) and not self.run(self.parts.state(claim.job_id, claim.attempt)).parts:
             self._begin_parts(claim)
 
-    # --- means -----------------------------------------------------------------------------------
+    # --- helpers -----------------------------------------------------------------------------------
 
     def rows(self) -> dict[PartKey, Row[Any]]:
         found = self.run(self._fetch("SELECT *, lease_until < now() AS silent FROM export_parts"))

@@ -1,7 +1,7 @@
-"""What has ended costs nothing: no statement about jobs reads the table, or sorts what waits.
+"""Ended jobs cost nothing: no statement about jobs reads the whole table, or sorts waiting jobs.
 
-PostgreSQL itself tells the plan of every statement as it ran, with its settings, parameters and row counts
-(auto_explain), so a statement that is changed or added is judged as well.
+PostgreSQL reports the plan of every executed statement, with its settings, parameters and row counts
+(auto_explain). So changed and new statements are checked too.
 """
 
 import asyncio
@@ -32,12 +32,14 @@ from tests.integration.jobs.jobs import Jobs, completed
 
 FINISHED, PENDING, USERS = 50_000, 10_000, 500
 MOST = 6 * USERS_PER_CLAIM
-"""Rows that one step of a statement may go through: a claim looks at two jobs of each of its users, who are
-those in turn, those of the first jobs in line, and those of abandoned ones.
+"""Limit of rows that one step of a statement can read.
+
+A claim reads two jobs of each of its users: the next users in turn, those of the oldest jobs, and those of
+abandoned jobs.
 """
 
 TIMES = 7
-"""How often each is run: from the sixth on PostgreSQL may take a plan for any parameters."""
+"""Number of runs of each statement. From the sixth run on PostgreSQL can use a generic plan."""
 
 SCHEDULE = UUID(int=1)
 
@@ -70,12 +72,12 @@ _GARBAGE = """
     INSERT INTO early_cancellations (job_id, requested_at)
     SELECT md5('garbage ' || n)::uuid, now() - n * interval '10 seconds' FROM generate_series(1, 100000) AS n
 """
-"""Q7: cancellations of jobs that never come, more than a week's."""
+"""Q7: cancellations of jobs that never come, for more than a week."""
 
 
 @dataclass
 class Plans:
-    """The plans of all statements since the last look."""
+    """The plans of all statements since the last reading."""
 
     of: list[dict[str, Any]] = field(default_factory=list)
 
@@ -92,7 +94,7 @@ class Plans:
 
 @pytest.fixture
 async def plans(stack: Stack, own_settings: Settings, engine: AsyncEngine) -> Plans:
-    """The table as it is after a year, and what PostgreSQL says about each statement on it."""
+    """A table as after a year, and PostgreSQL's plans of the statements on it."""
     found = Plans()
     async with engine.begin() as connection:
         await connection.execute(text("ALTER TABLE export_jobs DISABLE TRIGGER USER"))
@@ -129,7 +131,7 @@ def steps(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def rows(step: dict[str, Any]) -> float:
-    """How many rows a step went through."""
+    """Return the number of rows that a step read."""
     dropped = sum(step.get(f"Rows Removed by {reason}", 0) for reason in ("Filter", "Index Recheck"))
     return float((step["Actual Rows"] + dropped) * step["Actual Loops"])
 
@@ -151,7 +153,7 @@ Statements = dict[str, Callable[[], Awaitable[object]]]
 
 
 def of_workers(jobs: Jobs, some_ids: list[UUID]) -> Statements:
-    """What workers ask, over and over or for each job."""
+    """Return the statements of workers, periodic and for each job."""
     store, engine = jobs.store, jobs.engine
 
     async def end_one() -> None:
@@ -191,7 +193,7 @@ def of_workers(jobs: Jobs, some_ids: list[UUID]) -> Statements:
 
 
 def of_the_api(jobs: Jobs, some_ids: list[UUID]) -> Statements:
-    """What users and their programs ask."""
+    """Return the statements of calls of the API."""
     queries, user = jobs.queries, "user-7"
     lately, before = datetime.now(UTC) - timedelta(days=1), (datetime.now(UTC) - timedelta(days=20), uuid4())
     return {
@@ -211,7 +213,7 @@ def of_the_api(jobs: Jobs, some_ids: list[UUID]) -> Statements:
     }
 
 
-async def test_no_statement_reads_what_it_does_not_need(engine: AsyncEngine, plans: Plans) -> None:
+async def test_no_statement_reads_rows_that_it_does_not_need(engine: AsyncEngine, plans: Plans) -> None:
     async with engine.connect() as connection:
         ids = list(await connection.scalars(text("SELECT id FROM export_jobs LIMIT 100")))
     jobs = Jobs(engine, user_slots=2)

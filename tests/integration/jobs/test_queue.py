@@ -1,4 +1,4 @@
-"""The job store on a real PostgreSQL: who may claim, who may finish."""
+"""The job queue on a real PostgreSQL: who can claim a job, and who can end it."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -23,7 +23,7 @@ async def test_admitting_twice_makes_one_job_and_accepts_it_once(jobs: Jobs) -> 
     assert ids(await jobs.store.claim("w", 10)) == [job_id]
 
 
-async def test_a_record_is_claimable_only_once_its_event_was_admitted(jobs: Jobs) -> None:
+async def test_a_job_can_be_claimed_only_after_its_admission(jobs: Jobs) -> None:
     job_id = await jobs.admit(admitted=False)
     assert await jobs.store.claim("w", 10) == []
     assert await jobs.admit_again(job_id) == 1
@@ -45,7 +45,7 @@ async def test_a_long_queue_of_one_user_delays_no_other(jobs: Jobs) -> None:
     assert other in ids(await jobs.store.claim("w", 2))
 
 
-async def test_a_user_has_no_more_than_its_slots(engine: AsyncEngine) -> None:
+async def test_a_user_has_a_limited_number_of_slots(engine: AsyncEngine) -> None:
     jobs = Jobs(engine, user_slots=2)
     for _ in range(5):
         await jobs.admit()
@@ -86,7 +86,7 @@ async def test_a_sealed_job_is_not_claimed_but_published_again(jobs: Jobs) -> No
     assert await jobs.store.take_unpublished() == []
 
 
-async def test_renewing_keeps_the_lease_and_tells_of_cancellations_and_losses(jobs: Jobs) -> None:
+async def test_renewing_keeps_the_lease_and_returns_cancelled_and_lost_jobs(jobs: Jobs) -> None:
     kept, cancelled, lost = await jobs.admit(), await jobs.admit(), await jobs.admit()
     claims = {claim.job_id: claim for claim in await jobs.store.claim("w", 3)}
     await jobs.cancel(cancelled)
@@ -98,7 +98,7 @@ async def test_renewing_keeps_the_lease_and_tells_of_cancellations_and_losses(jo
     assert (job.row_count, job.estimated_rows) == (5, 100)
 
 
-async def test_a_failed_attempt_comes_back_when_it_is_due(jobs: Jobs) -> None:
+async def test_a_failed_attempt_is_retried_when_it_is_due(jobs: Jobs) -> None:
     job_id = await jobs.admit()
     (claim,) = await jobs.store.claim("w", 1)
     assert await jobs.store.release(claim, delay=timedelta(hours=1)) is True
@@ -106,7 +106,7 @@ async def test_a_failed_attempt_comes_back_when_it_is_due(jobs: Jobs) -> None:
     assert await jobs.store.claim("w", 1) == []
 
 
-async def test_a_drained_attempt_comes_back_at_once_and_does_not_count(jobs: Jobs) -> None:
+async def test_a_drained_attempt_is_retried_at_once_and_does_not_count(jobs: Jobs) -> None:
     await jobs.admit()
     for _ in range(5):
         (claim,) = await jobs.store.claim("w", 1)
@@ -115,7 +115,7 @@ async def test_a_drained_attempt_comes_back_at_once_and_does_not_count(jobs: Job
     assert (claim.attempt, claim.failures) == (6, 0)
 
 
-async def test_a_job_whose_workers_die_ends_failed(jobs: Jobs) -> None:
+async def test_a_job_whose_workers_die_fails(jobs: Jobs) -> None:
     job_id = await jobs.admit()
     for _ in range(3):
         assert len(await jobs.store.claim("w", 1)) == 1
@@ -138,7 +138,7 @@ async def test_a_pending_job_is_cancelled_at_once(jobs: Jobs) -> None:
     assert await jobs.cancel(job_id) is None
 
 
-async def test_an_abandoned_job_that_was_to_be_cancelled_is(jobs: Jobs) -> None:
+async def test_an_abandoned_job_with_a_cancellation_is_cancelled(jobs: Jobs) -> None:
     job_id = await jobs.admit()
     await jobs.store.claim("w", 1)
     assert await jobs.cancel(job_id) is None
@@ -149,7 +149,7 @@ async def test_an_abandoned_job_that_was_to_be_cancelled_is(jobs: Jobs) -> None:
     assert await jobs.status(job_id) == "cancelled"
 
 
-async def test_a_completed_jobs_file_expires_in_its_time_or_when_it_is_cancelled(jobs: Jobs) -> None:
+async def test_the_file_of_a_completed_job_expires_in_time_or_when_it_is_cancelled(jobs: Jobs) -> None:
     job_id = await jobs.admit()
     (claim,) = await jobs.store.claim("w", 1)
     later = datetime.now(UTC) + timedelta(days=7)
@@ -192,7 +192,7 @@ async def test_a_cancellation_of_a_sealed_job_lets_its_file_expire(jobs: Jobs) -
     assert [item.job_id for item in await jobs.store.seal_expired()] == [job_id]
 
 
-async def test_a_cancellation_before_admission_holds_for_a_record_that_the_api_made(jobs: Jobs) -> None:
+async def test_a_cancellation_before_admission_cancels_a_job_that_the_api_recorded(jobs: Jobs) -> None:
     job_id = await jobs.admit(admitted=False)
     outcome = await jobs.cancel(job_id)
     assert outcome is not None

@@ -1,4 +1,4 @@
-"""The topics read again onto an older record, or an empty one, end as the events say (R9)."""
+"""Topics that are read again with an older or an empty table lead to the same outcomes (R9)."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -31,10 +31,10 @@ def ended(claim: Claim, status: Status) -> LifecycleData:
 
 
 class Aside:
-    """Takes what is put aside."""
+    """Ignores dead letters."""
 
     async def dead_letter(self, *_: object) -> None:
-        """There is no topic to put it on."""
+        """Ignore the message."""
 
 
 async def project(jobs: Jobs, *events: Event) -> None:
@@ -56,7 +56,7 @@ async def execute(jobs: Jobs, *statements: str) -> None:
 
 
 class Past:
-    """Jobs that were asked for and ended in every way, their events, and back-ups on the way."""
+    """Jobs with every outcome, their events, and back-ups of the table in between."""
 
     def __init__(self, jobs: Jobs, chance: random.Random) -> None:
         self.jobs, self.chance = jobs, chance
@@ -90,8 +90,8 @@ class Past:
         return cast("dict[UUID, tuple[str, int, str | None]]", finished)
 
 
-async def test_a_replay_onto_any_backup_ends_as_the_events_say(jobs: Jobs) -> None:
-    """Requests before outcomes, after them, or among them: nothing runs again, and nobody is told again."""
+async def test_a_replay_onto_any_backup_leads_to_the_same_outcomes(jobs: Jobs) -> None:
+    """Requests are read before, after or among outcomes: no job runs again, and no mail is sent again."""
     past = Past(jobs, random.Random(7))
     await past.happen()
     true_ends = await past.ends()
@@ -116,7 +116,7 @@ async def test_a_replay_onto_any_backup_ends_as_the_events_say(jobs: Jobs) -> No
             assert not claimed & true_ends.keys(), (backup, order)
 
 
-async def test_who_is_told_in_the_ordinary_course_is_told_once(jobs: Jobs) -> None:
+async def test_without_a_replay_each_recipient_gets_one_delivery(jobs: Jobs) -> None:
     await jobs.admit(recipients=["a@example.com"])
     (claim,) = await jobs.store.claim("w", 1)
     outcome = ended(claim, Status.COMPLETED)
@@ -127,7 +127,7 @@ async def test_who_is_told_in_the_ordinary_course_is_told_once(jobs: Jobs) -> No
     assert await count(jobs, "deliveries") == 1
 
 
-async def test_nothing_that_is_sealed_is_ended_by_another_event(jobs: Jobs) -> None:
+async def test_a_sealed_job_is_ended_only_by_the_event_of_its_seal(jobs: Jobs) -> None:
     job_id = await jobs.admit()
     (claim,) = await jobs.store.claim("w", 1)
     outcome = ended(claim, Status.COMPLETED)
@@ -148,7 +148,7 @@ async def test_nothing_that_is_sealed_is_ended_by_another_event(jobs: Jobs) -> N
 async def test_an_event_of_another_user_dataset_or_format_ends_no_job(
     jobs: Jobs, said: dict[str, str]
 ) -> None:
-    """S12: whether the outcome is sealed or not."""
+    """S12: this holds for sealed and unsealed outcomes."""
     await jobs.admit()
     (claim,) = await jobs.store.claim("w", 1)
     outcome = completed(claim)
@@ -175,8 +175,8 @@ async def test_an_unknown_job_is_restored_only_with_a_key_of_its_own(jobs: Jobs)
     assert await jobs.queries.get(old.job_id) is None, "older than what is kept on record"
 
 
-def test_the_ids_of_events_follow_from_what_they_say() -> None:
-    """R9: the same fact has the same id, and no other fact has it; the manifest does not count."""
+def test_the_ids_of_events_depend_on_their_content() -> None:
+    """R9: the same content has the same id, other content has another one. The manifest does not count."""
     now = datetime.now(UTC)
     data = LifecycleData(
         job_id=uuid4(), user_id="u", export_type="ledger", format="csv", status="completed", attempt=1,

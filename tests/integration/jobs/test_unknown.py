@@ -1,4 +1,4 @@
-"""A row that this version cannot read fails no other of its batch, whose effect is committed already (R6)."""
+"""A row that this version cannot read does not fail the other rows of its committed batch (R6)."""
 
 from typing import Any
 from uuid import UUID
@@ -33,7 +33,7 @@ async def execute(jobs: Jobs, statement: str, **values: Any) -> None:
         "export_type = repeat('x', 101)",
     ],
 )
-async def test_a_job_of_a_newer_version_is_left_to_it_and_the_rest_runs(jobs: Jobs, change: str) -> None:
+async def test_a_job_of_a_newer_version_is_released_and_the_others_run(jobs: Jobs, change: str) -> None:
     unknown, known = await jobs.admit("a"), await jobs.admit("b")
     await execute(jobs, f"UPDATE export_jobs SET {change} WHERE id = :id", id=unknown)
     for _ in range(4):
@@ -44,7 +44,7 @@ async def test_a_job_of_a_newer_version_is_left_to_it_and_the_rest_runs(jobs: Jo
     assert (job.status, job.failures, job.worker, job.outcome) == ("pending", 0, None, None)
 
 
-async def test_a_job_that_nobody_understands_ends_after_a_week(jobs: Jobs) -> None:
+async def test_a_job_that_no_version_can_read_fails_after_a_week(jobs: Jobs) -> None:
     job_id = await jobs.admit()
     await execute(jobs, "UPDATE export_jobs SET scope = 'team', created_at = now() - interval '8 days'")
     assert await jobs.store.claim("w", 10) == []
@@ -55,7 +55,7 @@ async def test_a_job_that_nobody_understands_ends_after_a_week(jobs: Jobs) -> No
     assert await jobs.apply(outcome)
 
 
-async def test_an_outcome_of_a_newer_version_keeps_no_other_from_its_end(jobs: Jobs) -> None:
+async def test_an_unreadable_outcome_does_not_block_other_outcomes(jobs: Jobs) -> None:
     one, other = await jobs.admit("a"), await jobs.admit("b")
     claims = {claim.job_id: claim for claim in await jobs.store.claim("w", 2)}
     for claim in claims.values():
@@ -66,9 +66,7 @@ async def test_an_outcome_of_a_newer_version_keeps_no_other_from_its_end(jobs: J
 
 
 @pytest.mark.parametrize("ending", ["exhausted", "expired", "unadmitted"])
-async def test_a_record_of_which_no_event_can_be_made_keeps_no_other_from_its_own(
-    jobs: Jobs, ending: str
-) -> None:
+async def test_an_unreadable_job_does_not_block_the_events_of_others(jobs: Jobs, ending: str) -> None:
     one, other = await jobs.admit("a", admitted=False), await jobs.admit("b", admitted=False)
     changes = {
         "exhausted": "status = 'processing', failures = 9, lease_until = now() - interval '1 s'",

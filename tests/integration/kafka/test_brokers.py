@@ -1,4 +1,4 @@
-"""Questions to the brokers, also after one was broken off."""
+"""Queries to the brokers, also after a cancelled query."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,10 +26,10 @@ async def brokers(settings: Settings) -> AsyncIterator[Brokers]:
 
 
 @pytest.mark.parametrize("client", [AIOKafkaConsumer, AIOKafkaAdminClient])
-async def test_whoever_asks_may_give_up_while_a_connection_opens(
+async def test_a_query_can_be_cancelled_while_a_connection_opens(
     brokers: Brokers, client: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next question is answered all the same."""
+    """The next query is still answered."""
 
     async def stands_still(_: object) -> None:
         await asyncio.sleep(60)
@@ -42,8 +42,8 @@ async def test_whoever_asks_may_give_up_while_a_connection_opens(
     assert await brokers.partitions([Topic.TICKS]) == {Topic.TICKS: {0}}
 
 
-async def test_a_topic_that_is_made_anew_has_another_id(brokers: Brokers, settings: Settings) -> None:
-    """R7: and one that is not there has none."""
+async def test_a_topic_that_is_created_again_has_another_id(brokers: Brokers, settings: Settings) -> None:
+    """R7: a topic that does not exist has no id."""
     name = f"anew-{uuid4()}"
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
     await admin.start()
@@ -60,5 +60,5 @@ async def test_a_topic_that_is_made_anew_has_another_id(brokers: Brokers, settin
     assert found[0][Topic.TICKS] == found[1][Topic.TICKS]
 
 
-def test_two_questions_fail_before_who_asks_them_gives_up() -> None:
+def test_two_queries_time_out_before_the_health_check_does() -> None:
     assert 2 * BROKER_TIMEOUT < CHECK_TIMEOUT

@@ -1,4 +1,4 @@
-"""What the worker publishes, on a real broker."""
+"""The worker's producer on a real broker."""
 
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -17,12 +17,12 @@ from streaming_exporter.kafka_connection import ensure_topics
 from tests.topics import events_on, messages_on
 
 TOO_MUCH = 2 * 2**20
-"""Bytes: twice what a message may have."""
+"""Bytes of a message that is twice as large as allowed."""
 
 
 @pytest.fixture(params=["by the producer", "by the broker"])
 async def emit(settings: Settings, request: pytest.FixtureRequest) -> AsyncIterator[EventProducer]:
-    """Publishes to real Kafka; what is too large is refused by one or the other."""
+    """A producer on real Kafka. Large messages are refused by the producer or by the broker."""
     await ensure_topics(settings)
     app = create_app(settings)
     if request.param == "by the broker":
@@ -31,7 +31,7 @@ async def emit(settings: Settings, request: pytest.FixtureRequest) -> AsyncItera
     await app.producer.stop()
 
 
-async def test_an_event_that_is_too_large_goes_without_its_manifest(
+async def test_an_event_that_is_too_large_is_published_without_its_manifest(
     settings: Settings, emit: EventProducer
 ) -> None:
     job_id = uuid4()
@@ -50,9 +50,7 @@ async def test_an_event_that_is_too_large_goes_without_its_manifest(
     assert "manifest" not in told.data
 
 
-async def test_of_a_dead_letter_that_is_too_large_the_beginning_is_kept(
-    settings: Settings, emit: EventProducer
-) -> None:
+async def test_a_dead_letter_that_is_too_large_is_truncated(settings: Settings, emit: EventProducer) -> None:
     content = uuid4().bytes + b"y" * TOO_MUCH
     received: dict[str, Any] = {"topic": Topic.REQUESTS, "partition": 1, "offset": 7}
     message = SimpleNamespace(key=b"k" * TOO_MUCH, value=content, headers=[("x", b"y")], **received)

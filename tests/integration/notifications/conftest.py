@@ -1,4 +1,4 @@
-"""The outbox in a database of the test's own, jobs that end, and senders."""
+"""The outbox in the test's own database, jobs that end, and senders."""
 
 import asyncio
 import datetime as dt
@@ -34,14 +34,14 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 @dataclass
 class Office:
-    """What tests of deliveries need."""
+    """Helpers of tests of deliveries."""
 
     settings: Settings
     engine: AsyncEngine
     storage: ObjectStore
 
     async def job(self, *recipients: Any, webhook: str | None = None, **values: Any) -> LifecycleData:
-        """A job that runs, and the data of the event that would complete it."""
+        """Insert a running job; return the data of the event that completes it."""
         job_id = uuid4()
         row = {
             "id": job_id,
@@ -76,7 +76,7 @@ class Office:
         )
 
     async def end(self, *outcomes: LifecycleData) -> None:
-        """Seal how jobs ended, and let the projector see the events that say so."""
+        """Seal outcomes, and apply their events with the projector."""
         for data in outcomes:
             sealed = data.model_dump(mode="json", exclude_none=True)
             running = (ExportJob.id == data.job_id, ExportJob.status == Status.PROCESSING)
@@ -91,13 +91,13 @@ class Office:
         await projector.handle(cast(Any, messages))
 
     async def ended(self, *recipients: Any, **values: Any) -> UUID:
-        """A job that has completed."""
+        """Insert a job and complete it; return its id."""
         data = await self.job(*recipients, **values)
         await self.end(data)
         return data.job_id
 
     async def rows(self, job_id: UUID | None = None) -> Sequence[Any]:
-        """The outbox."""
+        """Return rows of the outbox."""
         async with self.engine.connect() as connection:
             query = (
                 "SELECT * FROM deliveries WHERE CAST(:job AS uuid) IS NULL OR job_id = :job ORDER BY address"
@@ -105,13 +105,13 @@ class Office:
             return (await connection.execute(text(query), {"job": job_id})).all()
 
     async def hosts(self) -> Sequence[Any]:
-        """The hosts that are away, and for how many seconds."""
+        """Return the hosts under back-off, each with the seconds."""
         async with self.engine.connect() as connection:
             query = "SELECT *, extract(epoch FROM not_before - now())::float AS seconds FROM receiver_hosts"
             return (await connection.execute(text(query))).all()
 
     async def first_of(self, user_id: str, attempts: int, within: float = 30) -> None:
-        """Return once a message of the user was tried so often."""
+        """Wait until a delivery of the user has had ``attempts`` attempts; return it."""
         async with at_most(within):
             while True:
                 rows = [row for row in await self.rows() if row.user_id == user_id]
@@ -120,17 +120,17 @@ class Office:
                 await asyncio.sleep(0.05)
 
     async def statuses(self, job_id: UUID) -> dict[str, str]:
-        """The outbox's statuses by address."""
+        """Return the statuses of a job's deliveries by address."""
         return {row.address: row.status for row in await self.rows(job_id)}
 
     async def run(self, sql: str, **values: Any) -> None:
-        """Change something behind the service's back."""
+        """Execute a statement without the service."""
         async with self.engine.begin() as connection:
             await connection.execute(text(sql), values)
 
     @asynccontextmanager
     async def working(self, count: int = 1, **changes: Any) -> AsyncIterator[None]:
-        """Couriers with settings of their own work while the context lasts."""
+        """Run ``count`` senders with changed settings during the block."""
         settings = Settings(_env_file=None, **self.settings.model_dump() | changes)
         senders = [
             create_sender(settings, self.engine, self.storage, f"worker-{number}", poll=0.05)
@@ -152,7 +152,7 @@ class Office:
             assert not [item for item in results if isinstance(item, Exception)]
 
     async def settled(self, *jobs: UUID) -> None:
-        """Return once nothing about the jobs is due or being sent."""
+        """Wait until no delivery of the jobs is due or being sent."""
 
         async def look() -> bool:
             rows = [row for job in jobs for row in await self.rows(job)]
@@ -161,7 +161,7 @@ class Office:
         await until_async(look)
 
     async def tried(self, job: UUID, attempts: int = 1) -> Any:
-        """The job's only message once it is due again after so many attempts."""
+        """Wait until the only delivery of a job is due again after ``attempts`` attempts; return it."""
 
         async def look() -> Any:
             (row,) = await self.rows(job)
@@ -176,7 +176,7 @@ def failed(
     *,
     code: str = "unknown_column",
 ) -> LifecycleData:
-    """The same job's failure."""
+    """Return the data of the failure of the same job."""
     return LifecycleData(
         **data.model_dump(include={"job_id", "user_id", "export_type", "format", "attempt", "completed_at"}),
         status=Status.FAILED,
@@ -198,7 +198,7 @@ def office(own_settings: Settings, engine: AsyncEngine, storage: ObjectStore) ->
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with key and certificate of ``localhost`` and ``hooks.example.com``, its own authority."""
+    """A file with a key and a self-signed certificate for ``localhost`` and ``hooks.example.com``."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
     now = dt.datetime.now(dt.UTC)
@@ -229,7 +229,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tls(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
-    """What a server needs to have that certificate; clients trust it."""
+    """The TLS context of a server with that certificate. Clients trust it."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)

@@ -1,4 +1,4 @@
-"""A mail server and a receiver of webhooks that do what a test wants, on real sockets."""
+"""A mail server and a receiver of webhooks on real sockets, whose responses a test chooses."""
 
 import asyncio
 import ssl
@@ -17,7 +17,7 @@ STRICT = policy.SMTP.clone(raise_on_defect=True)
 
 @dataclass
 class MailServer:
-    """Keeps what it takes. ``refused`` maps a recipient, or ``data``, to the answer that it gets.
+    """Stores accepted mails. ``refused`` maps a recipient, or ``data``, to the reply for it.
 
     Mails to those in ``held`` are kept, but their senders wait for the answer.
     """
@@ -32,7 +32,7 @@ class MailServer:
     port: int = 0
 
     def to(self, address: str) -> list[EmailMessage]:
-        """Mails that were taken for one recipient."""
+        """Return the mails to one recipient."""
         return [mail for mail in self.mails if mail["X-Envelope-To"] == address]
 
     async def handle_RCPT(
@@ -69,7 +69,7 @@ class MailServer:
 async def mail_server(
     *, port: int = 0, tls: ssl.SSLContext | None = None, login: bool = False
 ) -> AsyncIterator[MailServer]:
-    """Runs while the context lasts; with ``tls`` it takes mail over STARTTLS only."""
+    """Run the server during the block. With ``tls`` it accepts mails only over STARTTLS."""
     handler = MailServer()
     loop = asyncio.get_running_loop()
 
@@ -95,7 +95,7 @@ async def mail_server(
 
 @dataclass
 class Receiver:
-    """Answers webhooks with what ``answers`` holds, the last one for ever."""
+    """Answers webhooks with the statuses in ``answers``; the last one is repeated."""
 
     answers: list[str] = field(default_factory=lambda: ["204 No Content"])
     calls: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
@@ -118,7 +118,7 @@ class Receiver:
 
 @asynccontextmanager
 async def receiver(*, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
-    """Runs while the context lasts."""
+    """Run the receiver during the block."""
     handler = Receiver()
     server = await asyncio.start_server(handler.serve, "127.0.0.1", 0, ssl=tls)
     handler.port = server.sockets[0].getsockname()[1]
@@ -130,7 +130,7 @@ async def receiver(*, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiv
 
 @asynccontextmanager
 async def silent_server() -> AsyncIterator[int]:
-    """Takes connections and says nothing; yields its port."""
+    """Run a server that accepts connections and sends nothing; yield its port."""
 
     async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()

@@ -1,4 +1,4 @@
-"""Mails over a real connection: each once, and what each answer of the server leads to."""
+"""Mails over a real connection: each is sent once, and each reply of the server is handled."""
 
 import asyncio
 import io
@@ -14,7 +14,7 @@ from tests.integration.notifications.conftest import Office, failed
 from tests.integration.notifications.servers import mail_server, silent_server
 
 
-async def test_each_recipient_gets_one_mail_from_several_couriers(office: Office) -> None:
+async def test_each_recipient_gets_one_mail_from_several_senders(office: Office) -> None:
     jobs = [await office.ended(f"a{number}@example.com", f"b{number}@example.com") for number in range(15)]
     async with mail_server() as server, office.working(3, smtp_port=server.port):
         await office.settled(*jobs)
@@ -27,7 +27,7 @@ async def test_each_recipient_gets_one_mail_from_several_couriers(office: Office
     assert server.connections < 30, "connections are used for several mails"
 
 
-async def test_a_mail_says_what_became_of_the_job(office: Office) -> None:
+async def test_a_mail_states_the_outcome_of_the_job(office: Office) -> None:
     bad = await office.job("a@example.com")
     await office.end(failed(bad, "a file has at most <b>5</b> rows", code="too_many_rows"))
     async with mail_server() as server, office.working(smtp_port=server.port, mail_from="X <x@example.com>"):
@@ -42,8 +42,8 @@ async def test_a_mail_says_what_became_of_the_job(office: Office) -> None:
     assert "at most &lt;b&gt;5&lt;/b&gt; rows" in html.get_content()
 
 
-async def test_a_refused_request_is_told_to_those_that_can_be_told(office: Office) -> None:
-    """What such a request names was never put in the form that mails carry."""
+async def test_a_refused_request_is_mailed_to_its_valid_addresses(office: Office) -> None:
+    """The addresses of such a request were never changed to their ASCII form."""
     bad = await office.job("nobody", "Ops@BÜCHER.de")
     await office.end(failed(bad, "recipients.0: 'nobody' is not a mail address"))
     async with mail_server() as server, office.working(smtp_port=server.port):
@@ -68,7 +68,7 @@ async def test_an_outage_delays_mails_and_loses_none(office: Office) -> None:
     assert await office.statuses(job) == {"a@example.com": "sent"}
 
 
-async def test_an_address_that_does_not_exist_is_asked_once_and_never_again(office: Office) -> None:
+async def test_an_address_that_does_not_exist_is_tried_only_once(office: Office) -> None:
     first = await office.ended("Gone@example.com", "here@example.com")
     async with mail_server() as server, office.working(smtp_port=server.port):
         server.refused["Gone@example.com"] = "550 5.1.1 no such user"
@@ -98,7 +98,7 @@ async def test_an_address_that_does_not_exist_is_asked_once_and_never_again(offi
         ("data", "554 5.6.0 not this", "failed"),
     ],
 )
-async def test_other_refusals_are_no_verdict_on_the_address(
+async def test_other_refusals_do_not_suppress_the_address(
     office: Office, place: str, answer: str, status: str
 ) -> None:
     job = await office.ended("a@example.com")
@@ -112,7 +112,7 @@ async def test_other_refusals_are_no_verdict_on_the_address(
     assert await office.statuses(other) == {"a@example.com": "sent"}
 
 
-async def test_a_connection_that_is_lost_once_the_mail_is_handed_over_leaves_it_ambiguous(
+async def test_a_connection_that_is_lost_after_the_data_leaves_the_mail_ambiguous(
     office: Office,
 ) -> None:
     job = await office.ended("a@example.com")
@@ -131,7 +131,7 @@ async def test_a_connection_that_is_lost_once_the_mail_is_handed_over_leaves_it_
         assert server.mails[0]["Message-ID"] == server.mails[1]["Message-ID"]
 
 
-async def test_a_server_that_says_nothing_is_left_in_time(office: Office) -> None:
+async def test_a_silent_server_runs_into_the_time_out(office: Office) -> None:
     job = await office.ended("a@example.com")
     async with silent_server() as port, office.working(smtp_port=port, delivery_timeout_seconds=0.3):
         row = await office.tried(job)
@@ -139,7 +139,7 @@ async def test_a_server_that_says_nothing_is_left_in_time(office: Office) -> Non
     assert "Timeout" in row.reason
 
 
-async def test_who_has_unsubscribed_gets_nothing_more_of_that_schedule(office: Office) -> None:
+async def test_an_unsubscribed_address_gets_no_more_mails_of_that_schedule(office: Office) -> None:
     one, two = uuid4(), uuid4()
     await Outbox(office.engine).unsubscribe("A@example.com", f"schedule:{one}")
     jobs = {
@@ -158,7 +158,7 @@ async def test_who_has_unsubscribed_gets_nothing_more_of_that_schedule(office: O
     }
 
 
-async def test_what_is_not_sent_says_why(office: Office) -> None:
+async def test_a_skipped_delivery_has_its_reason(office: Office) -> None:
     reasons = {}
     no_server = await office.ended("a@example.com")
     async with office.working(smtp_host=None):
@@ -186,7 +186,9 @@ async def test_what_is_not_sent_says_why(office: Office) -> None:
     assert "mails to other.org are not allowed" in reasons[elsewhere]
 
 
-async def test_small_files_are_attached_where_that_is_wanted(office: Office, storage: ObjectStore) -> None:
+async def test_small_files_are_attached_if_the_setting_allows_it(
+    office: Office, storage: ObjectStore
+) -> None:
     content = b"id,kind\n" + b"1,proof\n" * 20
     jobs = []
     for size in (len(content), 10_000):

@@ -1,4 +1,4 @@
-"""Who is to be told: noted once, with the change that ends the job; and what becomes of lost claims."""
+"""Deliveries are inserted once, in the transaction that ends the job; and lost claims are settled."""
 
 from datetime import timedelta
 from typing import Any
@@ -18,7 +18,7 @@ def outbox(office: Office, worker: str = "w", *, lease: float = 60) -> Outbox:
     return Outbox(office.engine, worker=worker, lease=timedelta(seconds=lease))
 
 
-async def test_each_recipient_is_noted_once_however_often_the_event_comes(office: Office) -> None:
+async def test_each_recipient_has_one_delivery_however_often_the_event_comes(office: Office) -> None:
     data = await office.job("a@example.com", "b@example.com", webhook=URL)
     await office.end(data, data)
     await office.end(data)
@@ -32,7 +32,7 @@ async def test_each_recipient_is_noted_once_however_often_the_event_comes(office
     assert {row.event for row in rows} == {"completed"}
 
 
-async def test_several_jobs_of_one_batch_are_noted_together(office: Office) -> None:
+async def test_several_jobs_of_one_batch_get_their_deliveries(office: Office) -> None:
     first, second, third = [await office.job(f"{name}@example.com") for name in "abc"]
     await office.end(first, failed(second), third.model_copy(update={"status": Status.CANCELLED}))
     assert [(row.address, row.event, row.topic) for row in await office.rows()] == [
@@ -49,13 +49,13 @@ async def test_a_schedules_mails_have_a_topic_of_their_own(office: Office) -> No
 
 
 @pytest.mark.parametrize("recipients", ["text", 5, {"a": 1}, None, []])
-async def test_recipients_that_are_none_stop_nobody(office: Office, recipients: Any) -> None:
+async def test_invalid_recipients_do_not_block_others(office: Office, recipients: Any) -> None:
     data = await office.job(recipients=recipients)
     await office.end(failed(data))
     assert await office.rows(data.job_id) == []
 
 
-async def test_what_a_refused_request_named_is_bounded(office: Office) -> None:
+async def test_the_recipients_of_a_refused_request_are_limited(office: Office) -> None:
     names = ["x" * 100_000, {"a": 1}, None, *(f"u{number}@example.com" for number in range(100))]
     data = await office.job(*names, webhook="https://" + "ü" * 50_000)
     await office.end(failed(data))
@@ -64,7 +64,7 @@ async def test_what_a_refused_request_named_is_bounded(office: Office) -> None:
     assert 40 < len(rows) < 50
 
 
-async def test_a_claim_is_one_workers(office: Office) -> None:
+async def test_a_delivery_is_claimed_by_one_worker(office: Office) -> None:
     jobs = {await office.ended(f"u{number}@example.com", user_id=f"user-{number}") for number in range(5)}
     one, two = outbox(office, "one"), outbox(office, "two")
     first, second = await one.claim(Channel.MAIL, 3), await two.claim(Channel.MAIL, 3)
@@ -74,7 +74,7 @@ async def test_a_claim_is_one_workers(office: Office) -> None:
     assert await one.claim(Channel.WEBHOOK, 3) == []
 
 
-async def test_whose_link_was_revoked_is_told_nothing(office: Office) -> None:
+async def test_a_revoked_link_is_not_sent(office: Office) -> None:
     job = await office.ended("a@example.com", "b@example.com", webhook=URL)
     assert await outbox(office).revoke(job, "A@example.com") == ["a@example.com"]
     reasons = {item.address: item.skip_reason for item in await outbox(office).claim(Channel.MAIL, 5)}
@@ -84,7 +84,7 @@ async def test_whose_link_was_revoked_is_told_nothing(office: Office) -> None:
     assert hook.skip_reason == "the link was revoked"
 
 
-async def test_what_a_silent_worker_sent_is_ambiguous_for_mails_and_due_again_for_webhooks(
+async def test_after_a_lost_claim_a_mail_is_ambiguous_and_a_webhook_is_due_again(
     office: Office,
 ) -> None:
     job = await office.ended("a@example.com", webhook=URL)
@@ -104,7 +104,7 @@ async def test_what_a_silent_worker_sent_is_ambiguous_for_mails_and_due_again_fo
     assert await office.statuses(job) == {"a@example.com": "sent", URL: "sending"}
 
 
-async def test_what_cannot_be_sent_is_given_up_after_a_day(office: Office) -> None:
+async def test_a_delivery_fails_after_a_day_of_retries(office: Office) -> None:
     job = await office.ended("a@example.com")
     (notification,) = await outbox(office).claim(Channel.MAIL, 1)
     assert await outbox(office).postpone(notification, timedelta(0), "421 busy") == "pending"
@@ -116,7 +116,7 @@ async def test_what_cannot_be_sent_is_given_up_after_a_day(office: Office) -> No
     assert await outbox(office).postpone(notification, timedelta(0), "late") is None
 
 
-async def test_resending_is_for_what_did_not_arrive(office: Office) -> None:
+async def test_only_deliveries_that_did_not_arrive_are_sent_again(office: Office) -> None:
     job = await office.ended("a@example.com", "b@example.com", "c@example.com")
     notifications = {item.address: item for item in await outbox(office).claim(Channel.MAIL, 3)}
     await outbox(office).finish(notifications["a@example.com"], DeliveryStatus.SENT)

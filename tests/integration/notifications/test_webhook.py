@@ -1,4 +1,4 @@
-"""Webhooks over real connections: signed, repeated under the same id, and never to private hosts."""
+"""Webhooks over real connections: signed, retried with the same id, and never to private hosts."""
 
 import asyncio
 import base64
@@ -24,14 +24,14 @@ OPEN: dict[str, Any] = {"webhook_allow_private": True, "smtp_host": None}
 
 
 def verified(call: tuple[str, dict[str, str], bytes]) -> dict[str, Any]:
-    """The body, after the checks of the specification's own library, with the secret that receivers share."""
+    """Return the body after the library of Standard Webhooks has verified it with the shared secret."""
     _, headers, body = call
     content: dict[str, Any] = Webhook(SECRET).verify(body.decode(), headers)
     return content
 
 
 def accepts(secret: str, call: tuple[str, dict[str, str], bytes]) -> bool:
-    """Whether a receiver that knows ``secret`` takes the call for genuine."""
+    """Return whether a receiver with ``secret`` accepts the signature of the call."""
     try:
         Webhook(secret).verify(call[2].decode(), call[1])
     except WebhookVerificationError:
@@ -47,7 +47,7 @@ async def hurry(office: Office) -> None:
     await office.run("UPDATE deliveries SET not_before = now()")
 
 
-async def test_a_webhook_tells_how_the_job_ended(office: Office) -> None:
+async def test_a_webhook_has_the_outcome_of_the_job(office: Office) -> None:
     async with receiver() as hooks, office.working(2, **OPEN):
         url = f"http://127.0.0.1:{hooks.port}/exports?team=7"
         done = await office.ended(webhook=url)
@@ -63,7 +63,7 @@ async def test_a_webhook_tells_how_the_job_ended(office: Office) -> None:
     assert await office.statuses(done) == {url: "sent"}
 
 
-async def test_a_trace_context_that_no_header_can_hold_keeps_no_webhook_back(office: Office) -> None:
+async def test_an_invalid_trace_context_does_not_stop_a_webhook(office: Office) -> None:
     event = decode(
         b'{"specversion": "1.0", "id": "%s", "source": "/t", "type": "export.requested",'
         b'"traceparent": "\\u00e9", "data": {"user_id": "u", "export_type": "e", "format": "csv"}}'
@@ -81,7 +81,7 @@ async def test_a_trace_context_that_no_header_can_hold_keeps_no_webhook_back(off
 @pytest.mark.parametrize(
     "answer", ["500 Oh No", "404 Not Found", "302 Found\r\nLocation: http://127.0.0.1:1/"]
 )
-async def test_whatever_is_not_2xx_is_tried_again_under_the_same_id(office: Office, answer: str) -> None:
+async def test_every_response_but_2xx_is_retried_with_the_same_id(office: Office, answer: str) -> None:
     async with receiver() as hooks, office.working(**OPEN):
         hooks.answers = [answer, "200 OK"]
         url = f"http://127.0.0.1:{hooks.port}/"
@@ -96,7 +96,7 @@ async def test_whatever_is_not_2xx_is_tried_again_under_the_same_id(office: Offi
     assert len({call[1]["webhook-id"] for call in hooks.calls}) == 1
 
 
-async def test_a_receiver_that_is_gone_is_left_alone(office: Office) -> None:
+async def test_a_receiver_that_answers_410_gets_no_more_calls(office: Office) -> None:
     async with receiver() as hooks, office.working(**OPEN):
         hooks.answers = ["410 Gone"]
         job = await office.ended(webhook=f"http://127.0.0.1:{hooks.port}/")
@@ -106,7 +106,7 @@ async def test_a_receiver_that_is_gone_is_left_alone(office: Office) -> None:
     assert "410" in row.reason
 
 
-async def test_a_receiver_that_is_slow_or_away_is_tried_again(office: Office) -> None:
+async def test_a_slow_or_unreachable_receiver_is_retried(office: Office) -> None:
     async with receiver() as hooks, office.working(**OPEN, delivery_timeout_seconds=0.3):
         hooks.answers = ["silence"]
         slow = await office.ended(webhook=f"http://127.0.0.1:{hooks.port}/")
@@ -116,7 +116,7 @@ async def test_a_receiver_that_is_slow_or_away_is_tried_again(office: Office) ->
 
 
 class Names:
-    """Answers for the resolver, one after the other."""
+    """Successive answers of the resolver."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: str) -> None:
         self.answers = list(answers)
@@ -143,7 +143,7 @@ async def test_a_name_that_leads_to_a_private_address_is_refused(
         job = await office.ended(webhook=f"https://hooks.example.com:{hooks.port}/")
         row = await office.tried(job)
         unknown = await office.tried(await office.ended(webhook="https://there-is-no-such-name.invalid/"))
-    # S18: what a name leads to inside, and whether it exists, is none of the user's business.
+    # S18: the user must not learn whether an internal name exists, and its addresses.
     assert (row.status, row.reason) == ("pending", "the receiver is not a public host")
     assert (unknown.status, unknown.reason) == (row.status, row.reason)
     assert hooks.calls == []
@@ -152,7 +152,7 @@ async def test_a_name_that_leads_to_a_private_address_is_refused(
 async def test_the_address_that_was_checked_is_the_one_that_is_called(
     office: Office, monkeypatch: pytest.MonkeyPatch, tls: ssl.SSLContext
 ) -> None:
-    """The name has another address by the time that the connection is made; TLS is still for the name."""
+    """The name resolves to another address when the connection is made. TLS still checks the name."""
     names = Names(monkeypatch, "127.0.0.1", "192.0.2.1")
     async with receiver(tls=tls) as hooks, office.working(**OPEN):
         job = await office.ended(webhook=f"https://hooks.example.com:{hooks.port}/x")
@@ -170,7 +170,7 @@ async def test_a_certificate_for_another_name_is_refused(office: Office, tls: ss
     assert hooks.calls == []
 
 
-async def test_without_a_secret_none_is_sent(office: Office) -> None:
+async def test_without_a_secret_no_webhook_is_sent(office: Office) -> None:
     hooks: Receiver
     async with receiver() as hooks, office.working(**OPEN, webhook_secret=None):
         job = await office.ended(webhook=f"http://127.0.0.1:{hooks.port}/")
@@ -185,8 +185,8 @@ NEW = "whsec_" + base64.b64encode(b"n" * 32).decode()
 
 
 @pytest.mark.parametrize("shared", [True, False])
-async def test_while_a_secret_is_changed_both_are_accepted(office: Office, shared: bool) -> None:
-    """S13: receivers verify with their own secret, the one before or the new one, and with no other's."""
+async def test_during_a_change_of_the_secret_both_are_accepted(office: Office, shared: bool) -> None:
+    """S13: receivers verify with their own secret, the previous or the new one, and with no other secret."""
     changes: dict[str, Any] = {
         "webhook_secret": NEW,
         "webhook_previous_secret": SECRET,
@@ -203,7 +203,7 @@ async def test_while_a_secret_is_changed_both_are_accepted(office: Office, share
     assert [accepts(NEW, call), accepts(SECRET, call)] == [shared, shared]
 
 
-async def test_a_host_that_does_not_answer_holds_up_only_itself(office: Office) -> None:
+async def test_a_host_that_does_not_answer_delays_no_other_host(office: Office) -> None:
     """S9: sixty jobs of one user for a host that never answers; another user's webhook does not wait."""
     async with receiver() as dead, receiver() as alive, office.working(**OPEN, delivery_timeout_seconds=2):
         dead.answers = ["silence"]
@@ -220,7 +220,7 @@ async def test_a_host_that_does_not_answer_holds_up_only_itself(office: Office) 
 
 
 async def test_users_take_turns(office: Office) -> None:
-    """S9: a thousand messages of one user are no queue for those of another, over any channel."""
+    """S9: a thousand deliveries of one user do not delay those of another, over any channel."""
     for number in range(30):
         await office.ended(
             f"eve{number}@example.com", user_id="eve", webhook=f"https://e{number}.example.com/"
@@ -233,7 +233,7 @@ async def test_users_take_turns(office: Office) -> None:
         assert await outbox.claim(channel, 5, user_slots=4, host_slots=1_000) == []
 
 
-async def test_a_host_gets_only_so_many_at_a_time(office: Office) -> None:
+async def test_a_host_gets_a_limited_number_of_calls_at_a_time(office: Office) -> None:
     for number in range(6):
         await office.ended(webhook="https://one.example.com/x", user_id=f"user-{number}")
     outbox = Outbox(office.engine, worker="w", lease=timedelta(seconds=60))
@@ -246,11 +246,11 @@ async def test_a_host_gets_only_so_many_at_a_time(office: Office) -> None:
     assert len(await outbox.claim(Channel.WEBHOOK, 10, user_slots=4, host_slots=4)) == 4
 
 
-async def test_a_host_is_away_longer_each_time(office: Office) -> None:
+async def test_the_back_off_of_a_host_grows(office: Office) -> None:
     outbox = Outbox(office.engine, worker="w", lease=timedelta(seconds=60))
     pauses = []
     for _ in range(4):
-        for _ in range(3):  # several messages that waited at the same time are one failure
+        for _ in range(3):  # several deliveries that fail at the same time count as one failure
             await outbox.host_unreachable("h", timedelta(seconds=10), timedelta(seconds=60))
         (host,) = await office.hosts()
         pauses.append(round(host.seconds, -1))
@@ -258,10 +258,10 @@ async def test_a_host_is_away_longer_each_time(office: Office) -> None:
     assert pauses == [10, 20, 40, 60]
 
 
-async def test_a_claim_looks_at_so_many_users_and_comes_to_all(
+async def test_a_claim_reads_a_limited_number_of_users_and_all_have_turns(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many users wait, a claim costs the same, and each of them has a turn."""
+    """A claim costs the same for any number of users, and each user has a turn."""
     monkeypatch.setattr(outbox_module, "WINDOW", 3)
     for number in range(10):
         await office.ended(webhook="https://one.example.com/x", user_id=f"user-{number}")

@@ -1,4 +1,4 @@
-"""A format for tests of the process that writes files. The process imports this module: it imports little."""
+"""A format for tests of the framing process. The process imports this module, so it imports little."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from streaming_exporter.events import Options
 
 
 class Awkward(Format):
-    """Does to each row what the row says."""
+    """Treats each row as its text demands."""
 
     name = extension = media_type = description = "awkward"
 

@@ -1,4 +1,4 @@
-"""Framing in another process: the bytes, the tally, and every way to end early."""
+"""Framing in another process: the bytes, the counts, and every early end."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ def _nothing_is_left() -> Iterator[None]:
     assert [child for child in children() if child not in before] == []
 
 
-def test_the_bytes_and_the_tally_are_those_of_framing_here() -> None:
+def test_bytes_and_counts_equal_those_of_framing_in_this_process() -> None:
     here, there = Tally(), Tally()
     expected = b"".join(JsonFormat().frame(iter(ROWS), DOCUMENT, here))
     assert b"".join(frame_in_process(JsonFormat(), iter(ROWS), DOCUMENT, there)) == expected
@@ -67,7 +67,7 @@ def test_two_files_at_a_time_are_written_by_two_processes() -> None:
     assert first in b"".join(one)
 
 
-def test_the_tally_follows_while_rows_still_come() -> None:
+def test_the_counts_grow_while_rows_arrive() -> None:
     run(b"x")
     tally = Tally()
     seen = []
@@ -84,20 +84,20 @@ def test_the_tally_follows_while_rows_still_come() -> None:
     assert any(0 < rows < 200 for rows, _ in seen)
 
 
-def test_much_in_both_directions() -> None:
+def test_large_data_in_both_directions() -> None:
     assert len(run(*[b"large", b"y" * 5_000_000] * 4)) == 40_000_008
 
 
-def test_what_a_library_prints_is_not_in_the_file(capfd: pytest.CaptureFixture[str]) -> None:
+def test_output_of_a_library_is_not_in_the_file(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(b"print", b"x") == b".."
 
 
-def test_rows_that_the_format_does_not_want_are_not_the_next_files() -> None:
+def test_unread_rows_are_not_part_of_the_next_file() -> None:
     assert run(b"end", b"die") == b""
     assert run(b"x") == b"."
 
 
-def test_an_error_of_the_source_passes_and_ends_the_process() -> None:
+def test_an_error_of_the_source_is_raised_and_ends_the_process() -> None:
     def chunks() -> Iterator[bytes]:
         yield b"x"
         raise ConnectionError("gone")
@@ -107,7 +107,7 @@ def test_an_error_of_the_source_passes_and_ends_the_process() -> None:
     assert not any("formats.process" in " ".join(child.cmdline()) for child in children())
 
 
-def test_an_error_of_the_format_passes() -> None:
+def test_an_error_of_the_format_is_raised() -> None:
     with pytest.raises(Rejected, match="too odd") as caught:
         run(b"x", b"reject", *[b"y" * 1_000_000] * 5)
     assert caught.value.code == "odd"
@@ -118,7 +118,7 @@ def test_an_error_of_the_format_passes() -> None:
 
 
 @pytest.mark.parametrize("more", [0, 10])
-def test_a_killed_process_is_a_passing_fault(more: int) -> None:
+def test_a_killed_process_is_retryable(more: int) -> None:
     with pytest.raises(Retryable, match="was killed by signal 9"):
         run(b"x", b"die", *[b"y" * 1_000_000] * more)
     assert run(b"x") == b"."
@@ -131,7 +131,7 @@ def test_closing_early_ends_the_process() -> None:
     assert not psutil.pid_exists(pid)
 
 
-def test_a_reader_that_does_not_read_holds_the_rows_back() -> None:
+def test_a_slow_reader_slows_the_rows_down() -> None:
     given = 0
 
     def chunks() -> Iterator[bytes]:
@@ -163,14 +163,14 @@ def test_a_process_ends_with_its_parent() -> None:
     assert not psutil.pid_exists(int(parent.stdout))
 
 
-def test_a_module_in_the_folder_that_one_stands_in_is_not_run(
+def test_modules_of_the_current_folder_are_not_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """S16: a file there with the name of a library must not be taken for it."""
+    """S16: a file there with the name of a library must not be imported."""
     end_idle()
     for name in ("reportlab", "pickle", "struct", "selectors"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('a stranger')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    test_the_bytes_and_the_tally_are_those_of_framing_here()
+    test_bytes_and_counts_equal_those_of_framing_in_this_process()
     end_idle()

@@ -1,4 +1,4 @@
-"""What is imported when: a command that answers is not kept waiting, a producer is not given a worker."""
+"""Imports: commands import little, so that they are quick, and producers import no worker."""
 
 import os
 import resource
@@ -23,14 +23,14 @@ def run(*arguments: str) -> str:
 
 
 def imported(code: str) -> set[str]:
-    """Top-level packages that are there after ``code`` has run."""
+    """Return the top-level packages that are imported after ``code`` has run."""
     return set(
         run("-c", f"{code}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})").split()
     )
 
 
 def processor_seconds(*arguments: str) -> float:
-    """What a program needs of a processor, which unlike time does not depend much on who else is at work."""
+    """Return the processor time of a program, which depends little on the load of the machine."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     run(*arguments)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -38,7 +38,7 @@ def processor_seconds(*arguments: str) -> float:
 
 
 def test_help_is_quick() -> None:
-    """In one of some runs: the first may have to compile, others share the processor's caches."""
+    """At least one of several runs is quick: the first one can compile, and others can be disturbed."""
     assert any(processor_seconds("-m", "producers", "--help") < PROCESSOR_SECONDS for _ in range(RUNS))
 
 
@@ -53,7 +53,7 @@ def test_help_imports_little() -> None:
 
 
 @pytest.mark.parametrize("module", ["producers", "streaming_exporter.publisher", "streaming_exporter.events"])
-def test_whoever_emits_events_imports_no_service(module: str) -> None:
+def test_a_program_that_publishes_events_imports_no_service(module: str) -> None:
     found = imported(f"import {module}")
     assert module.partition(".")[0] in found
     assert not found & (OF_THE_SERVICE | OF_THE_COMMAND)
@@ -83,7 +83,7 @@ def test_the_help_of_all_commands_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     ("role", "heavy"),
-    # FastAPI itself imports the small interface, without anything behind it.
+    # FastAPI itself imports the API package of OpenTelemetry, without the SDK.
     [("stream_app.app", ("opentelemetry",)), ("api.app", ("opentelemetry.sdk", "google.protobuf"))],
 )
 def test_tracing_that_is_off_imports_nothing_of_it(role: str, heavy: tuple[str, ...]) -> None:

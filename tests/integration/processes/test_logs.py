@@ -1,4 +1,4 @@
-"""Lines for machines and for people, and how much of them."""
+"""Log lines as JSON and on a terminal, and the log level."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def written(**settings: str) -> list[str]:
     return done.stderr.splitlines()
 
 
-def test_lines_are_json_where_nobody_watches() -> None:
+def test_lines_are_json_without_a_terminal() -> None:
     done, foreign = map(json.loads, written())
     assert done.pop("timestamp").endswith("Z")
     assert done == {"event": "thing.done", "level": "info", "logger": "a.module", "job_id": "7", "rows": 3}

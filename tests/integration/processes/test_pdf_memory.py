@@ -1,4 +1,4 @@
-"""PDF: memory does not grow with the size of a value (V11)."""
+"""PDF: the memory does not depend on the size of a value (V11)."""
 
 import subprocess
 import sys
@@ -47,7 +47,7 @@ print(peak() - before)
 
 
 def filled(name: str, size: int, columns: int) -> bytes:
-    """One row as COPY writes it, whose second value is repeated to ``size`` bytes."""
+    """Return one row as COPY writes it. Its second value is repeated up to ``size`` bytes."""
     filling = FILLINGS[name]
     value = filling * (size // len(filling))
     return b"\t".join([b"1", value, *[b"z"] * (columns - 2)]) + b"\n"
@@ -60,7 +60,7 @@ def write(chunks: list[bytes], columns: int) -> int:
 
 
 def grown(name: str, size: int, columns: int) -> int:
-    """By how many MB a fresh process grows that writes such a row."""
+    """Return by how many MB a new process grows when it writes such a row."""
     command = [sys.executable, "-c", GROWN, name, str(size), str(columns)]
     return int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
 
@@ -68,10 +68,10 @@ def grown(name: str, size: int, columns: int) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILLINGS)
 def test_a_quarter_of_the_largest_value_takes_less_than_a_quarter_of_150_mb(name: str) -> None:
-    """V11: the process that writes the file; what it takes is in proportion to the value."""
+    """V11: this is the process that writes the file. Its memory is in proportion to the value."""
     assert grown(name, PdfFormat.row_bytes // 4, 2) < 37
 
 
 def test_a_tall_cell_beside_many_columns_takes_little() -> None:
-    """V11: what stands beside a cell of many lines is as high as that."""
+    """V11: the cells beside a cell of many lines have the same height."""
     assert grown("line breaks", 2**14, 300) < 20

@@ -1,4 +1,4 @@
-"""Links in mails are as good as passwords: the API's log does not hold them."""
+"""Links in mails give access like passwords, so the log of the API does not contain them."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from stream_app.settings import Settings
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """The API in a process of its own with everything else away: its address, and its log."""
+    """The API as a process, with all other parts unavailable: its address and its log."""
     away = {
         "EXPORTER_DATABASE_URL": "postgresql://x@127.0.0.1:1/x",
         "EXPORTER_SOURCE_DATABASE_URL": "postgresql://x@127.0.0.1:1/x",
@@ -39,7 +39,7 @@ def served(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         process.wait(15)
 
 
-def test_the_log_tells_no_links(served: tuple[str, Path]) -> None:
+def test_the_log_contains_no_links(served: tuple[str, Path]) -> None:
     address, log = served
     links = DeliveryLinks(Settings(_env_file=None))
     paths = [httpx.URL(getattr(links, kind)(uuid4())).path for kind in ("download", "unsubscribe")]

@@ -1,4 +1,4 @@
-"""Settings that are wrong, as a process that is started says so."""
+"""The error of invalid settings when a process starts."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from tests.waiting import patient
 
 
 def test_processes_end_with_the_line_and_no_traceback() -> None:
-    """P12: as they are really started."""
+    """P12: the processes are started as in a deployment."""
     for name in ("worker", "doctor"):
         ran = subprocess.run(
             [sys.executable, "-m", "producers", name],

@@ -1,4 +1,4 @@
-"""``exporter dead-letters`` on a real broker: what was put aside is found, shown and published again."""
+"""``exporter dead-letters`` on a real broker: dead letters are listed, shown and published again."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ PREFIX = f"letters-{uuid4().hex[:8]}."
 
 
 class Letters:
-    """Puts messages aside as a worker does, and runs the command."""
+    """Dead-letters messages as a worker does, and runs the command."""
 
     def __init__(self, stack: Stack, settings: Settings, emit: EventProducer) -> None:
         self.stack = stack
@@ -63,7 +63,7 @@ async def letters(stack: Stack, settings: Settings) -> AsyncIterator[Letters]:
 
 
 async def test_dead_letters_are_listed_shown_and_published_again(letters: Letters) -> None:
-    """R2: the bytes, the key and the headers are those that came, also of binary mode."""
+    """R2: bytes, key and headers are unchanged, also in binary mode."""
     event = request_event(ExportRequest(user_id="u", export_type="ledger", format="csv"), source="/t")
     headers = [("content-type", b"application/json"), ("topic", b"mine"), ("x", b"\xff")]
     await letters.put_aside(event.encode(), "cannot be dealt with: NOTIFY", headers=headers, key=b"k")
@@ -103,7 +103,7 @@ async def test_dead_letters_are_listed_shown_and_published_again(letters: Letter
     (again,) = published
     assert (again.key, again.value, list(again.headers)) == (b"k", event.encode(), headers)
 
-    # Nothing that is not whole, and nothing to where this service does not read.
+    # Truncated messages, and messages of foreign topics, are not published.
     told = {letter["error"]: letter for letter in await letters.told("redrive", "--all", code=1)}
     assert "only the beginning of its" in told["too large"]["problem"]
     assert "not a topic of this service" in told["a forgery"]["problem"]
@@ -115,7 +115,7 @@ async def test_dead_letters_are_listed_shown_and_published_again(letters: Letter
 @pytest.mark.parametrize(
     "arguments", [("redrive",), ("redrive", "--all", "1"), ("show", "x"), ("list", "--since", "soon")]
 )
-def test_what_makes_no_sense_is_refused(arguments: tuple[str, ...]) -> None:
+def test_invalid_options_are_refused(arguments: tuple[str, ...]) -> None:
     result = CliRunner().invoke(cli, ["dead-letters", *arguments])
     assert result.exit_code == 2, result.output
     assert "Traceback" not in result.output

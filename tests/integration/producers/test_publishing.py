@@ -1,4 +1,4 @@
-"""The publisher and the ticker on a real Kafka that comes and goes."""
+"""The publisher and the ticker on a real Kafka with outages."""
 
 import asyncio
 import signal
@@ -29,14 +29,14 @@ async def publisher(settings: Settings) -> AsyncIterator[Publisher]:
         yield opened
 
 
-async def test_an_event_is_there_when_publish_returns(settings: Settings, publisher: Publisher) -> None:
+async def test_an_event_is_stored_when_publish_returns(settings: Settings, publisher: Publisher) -> None:
     events = await asyncio.gather(*(publisher.request(REQUEST) for _ in range(50)))
     there = [event.id for event in await events_on(settings, Topic.REQUESTS)]
     for event in events:
         assert there.count(event.id) == 1
 
 
-async def test_what_failed_does_not_arrive_later(
+async def test_a_failed_event_does_not_arrive_later(
     stack: Stack, settings: Settings, publisher: Publisher
 ) -> None:
     await publisher.request(REQUEST)
@@ -69,7 +69,7 @@ async def published(publisher: Publisher, event: Event) -> bool:
 
 @asynccontextmanager
 async def ticker(environment: dict[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`exporter tick` as a process."""
+    """Run `exporter tick` as a process."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "producers", "tick"),
         env=environment,
@@ -84,7 +84,7 @@ async def ticker(environment: dict[str, str]) -> AsyncIterator[asyncio.subproces
         await process.communicate()
 
 
-async def test_the_ticker_ticks_and_ends_when_told(stack: Stack, settings: Settings) -> None:
+async def test_the_ticker_publishes_ticks_until_it_is_stopped(stack: Stack, settings: Settings) -> None:
     await ensure_topics(settings)
     before = datetime.now(UTC).replace(second=0, microsecond=0)
     async with ticker(stack.environment()) as process, at_most(30):

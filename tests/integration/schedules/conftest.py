@@ -1,4 +1,4 @@
-"""Schedules on a real PostgreSQL, with a clock of the test's own."""
+"""Schedules on a real PostgreSQL, with times chosen by the test."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field

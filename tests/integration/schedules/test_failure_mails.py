@@ -1,4 +1,4 @@
-"""Whoever is told of a schedule's runs is told that there will be no more."""
+"""The recipients of a schedule get a mail when the schedule is paused after failures."""
 
 import asyncio
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ from tests.waiting import until_async
 
 
 async def project(schedules: Schedules, max_failures: int = 5) -> None:
-    """Put on record how runs have ended."""
+    """Apply the outcomes of runs."""
     messages = [
         SimpleNamespace(message=SimpleNamespace(value=event.encode(), topic=event.topic, headers=()))
         for event in schedules.published
@@ -32,7 +32,7 @@ async def project(schedules: Schedules, max_failures: int = 5) -> None:
 
 
 async def deliver(schedules: Schedules, storage: ObjectStore, server: MailServer, count: int) -> None:
-    """Send what the ledger has, until so many mails have arrived."""
+    """Send the deliveries of the outbox until ``count`` mails have arrived."""
     changes = {"smtp_host": "127.0.0.1", "smtp_port": server.port}
     settings = Settings(_env_file=None, **schedules.settings.model_dump() | changes)
     sender = create_sender(settings, schedules.engine, storage, "worker", poll=0.05)

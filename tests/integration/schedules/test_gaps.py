@@ -1,4 +1,4 @@
-"""Every window ends in exactly one file, whatever becomes of which run (R10); none starts too early (R3)."""
+"""Every window is in exactly one file, whichever runs fail (R10); no run starts too early (R3)."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ async def gaps(schedules: Schedules) -> int:
 
 
 @pytest.mark.parametrize("kind", ["previous_period", "since_last_run"])
-async def test_a_window_that_was_lost_behind_a_later_run_gets_a_run_of_its_own(
+async def test_a_lost_window_before_a_later_run_gets_an_additional_run(
     schedules: Schedules, kind: str
 ) -> None:
     made = await schedules.create(window=kind, window_start=START)
@@ -48,8 +48,10 @@ async def test_a_window_that_was_lost_behind_a_later_run_gets_a_run_of_its_own(
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_windows_tile_whatever_becomes_of_which_run(schedules: Schedules, seed: int) -> None:
-    """Runs end in any order, long after later ones were planned; at the end each moment is in one file."""
+async def test_windows_have_no_gaps_and_no_overlaps_whichever_runs_fail(
+    schedules: Schedules, seed: int
+) -> None:
+    """Runs end in any order, long after later runs were planned. At the end each moment is in one file."""
     chance = random.Random(seed)
     kind, every = chance.choice(["previous_period", "since_last_run"]), chance.choice(["last", "all"])
     made = await schedules.create(
@@ -79,7 +81,7 @@ async def test_windows_tile_whatever_becomes_of_which_run(schedules: Schedules, 
     assert await gaps(schedules) == 0
 
 
-async def test_a_gap_goes_with_its_schedule(schedules: Schedules) -> None:
+async def test_a_gap_is_deleted_with_its_schedule(schedules: Schedules) -> None:
     made = await schedules.create(window="since_last_run", window_start=START)
     scheduler = schedules.scheduler()
     await scheduler.run_due(START + days(1))
@@ -95,7 +97,7 @@ async def test_a_gap_goes_with_its_schedule(schedules: Schedules) -> None:
 async def test_no_run_starts_before_the_databases_clock_has_passed_its_window(
     schedules: Schedules, delay: int
 ) -> None:
-    """R3: a tick may come a little early, by another machine's clock."""
+    """R3: a tick can come a little early, because another machine's clock is ahead."""
     due = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=50)
     made = await schedules.create(
         window="since_last_run", window_start=due - HOUR, next_run=due, delay=delay, schedule="0 0 * * *"
@@ -108,7 +110,7 @@ async def test_no_run_starts_before_the_databases_clock_has_passed_its_window(
     assert await schedules.queue.claim("w", 10) == []
 
 
-async def test_a_schedule_that_changes_while_it_is_planned_is_planned_anew(schedules: Schedules) -> None:
+async def test_a_schedule_that_changes_while_it_is_planned_is_planned_again(schedules: Schedules) -> None:
     made = await schedules.create(next_run=START)
     scheduler = schedules.scheduler()
     due = await scheduler._due(START)

@@ -1,4 +1,4 @@
-"""Ticks start runs: each exactly once, for the window that it stands for."""
+"""Ticks start each run exactly once, with its window."""
 
 import asyncio
 from dataclasses import replace
@@ -21,7 +21,7 @@ from tests.integration.schedules.conftest import START, Schedules, days, produce
 MINUTE = timedelta(minutes=1)
 
 
-async def test_a_run_is_one_job_however_often_its_minute_is_announced(schedules: Schedules) -> None:
+async def test_a_run_is_one_job_however_often_its_tick_comes(schedules: Schedules) -> None:
     order: dict[str, Any] = {
         "time_of_day": "06:00",
         "email_recipients": ["a@example.com"],
@@ -47,7 +47,7 @@ async def test_a_run_is_one_job_however_often_its_minute_is_announced(schedules:
     assert [(event.type, event.job_id) for event in schedules.published] == [(EventType.ACCEPTED, job.id)]
 
 
-async def test_two_workers_share_what_is_due_and_start_nothing_twice(schedules: Schedules) -> None:
+async def test_two_workers_share_due_schedules_and_start_no_run_twice(schedules: Schedules) -> None:
     await schedules.create_many({"user_id": f"user-{number}", "next_run": START} for number in range(1_200))
     one, other = schedules.scheduler(), schedules.scheduler()
     started = await asyncio.gather(*(worker.run_due(START) for worker in (one, other, one, other)))
@@ -57,8 +57,8 @@ async def test_two_workers_share_what_is_due_and_start_nothing_twice(schedules: 
     assert len({event.id for event in schedules.published}) == len(schedules.published) == 1_200
 
 
-async def test_a_run_that_kafka_does_not_confirm_is_on_record_and_waits(schedules: Schedules) -> None:
-    """R1, R5: nothing is open while Kafka is waited for; the relay has the run admitted from its row."""
+async def test_a_run_that_kafka_does_not_confirm_is_on_record_and_unadmitted(schedules: Schedules) -> None:
+    """R1, R5: no transaction is open while Kafka confirms. The relay publishes the request from the row."""
     made = await schedules.create(next_run=START)
     scheduler = schedules.scheduler()
 
@@ -97,7 +97,7 @@ async def test_runs_that_were_missed(schedules: Schedules, catch_up: str, runs: 
     assert (schedule.last_run is None) == (catch_up == "none")
 
 
-async def test_a_late_tick_starts_what_is_only_a_little_late(schedules: Schedules) -> None:
+async def test_a_late_tick_starts_runs_that_are_only_a_little_late(schedules: Schedules) -> None:
     made = await schedules.create(catch_up="none")
     await schedules.scheduler().run_due(START + days(1) + 4 * MINUTE)
     assert await schedules.runs(made) == ["03-02 00:00"]
@@ -141,7 +141,7 @@ async def test_windows_are_filters_of_the_job_in_utc(schedules: Schedules) -> No
     }
 
 
-async def test_relative_filters_are_told_from_the_run_not_from_the_clock(schedules: Schedules) -> None:
+async def test_relative_filters_count_from_the_time_of_the_run(schedules: Schedules) -> None:
     made = await schedules.create(
         timezone="Asia/Tokyo",
         filters={"created_at": {"gte": "start_of_month-1mo"}, "kind": "today"},
@@ -153,7 +153,9 @@ async def test_relative_filters_are_told_from_the_run_not_from_the_clock(schedul
 
 
 @pytest.mark.parametrize("window", ["previous_period", "since_last_run"])
-async def test_windows_tile_over_misses_a_pause_and_a_failure(schedules: Schedules, window: str) -> None:
+async def test_windows_have_no_gaps_after_missed_runs_a_pause_and_a_failure(
+    schedules: Schedules, window: str
+) -> None:
     made = await schedules.create(window=window, window_start=START, time_of_day="03:00")
     scheduler = schedules.scheduler()
     await scheduler.run_due(START + days(1.2))
@@ -172,7 +174,9 @@ async def test_windows_tile_over_misses_a_pause_and_a_failure(schedules: Schedul
     assert failed.window["from"] == files[-1]["from"]
 
 
-async def test_a_failure_that_a_later_run_has_passed_by_is_not_taken_back(schedules: Schedules) -> None:
+async def test_a_failed_window_before_a_later_run_does_not_move_window_start_back(
+    schedules: Schedules,
+) -> None:
     made = await schedules.create(window="since_last_run", window_start=START)
     scheduler = schedules.scheduler()
     await scheduler.run_due(START + days(1))
@@ -185,7 +189,7 @@ async def test_a_failure_that_a_later_run_has_passed_by_is_not_taken_back(schedu
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (0, 2, 1)])
-async def test_failures_in_a_row_are_all_taken_back_in_whatever_order_they_end(
+async def test_the_windows_of_several_failures_are_returned_in_whatever_order_they_end(
     schedules: Schedules, order: tuple[int, ...]
 ) -> None:
     made = await schedules.create(window="since_last_run", window_start=START)
@@ -201,7 +205,7 @@ async def test_failures_in_a_row_are_all_taken_back_in_whatever_order_they_end(
     assert (last.window["from"], last.window["to"]) == (START.isoformat(), (START + days(4)).isoformat())
 
 
-async def test_what_a_later_run_has_exported_is_not_taken_back_again(schedules: Schedules) -> None:
+async def test_a_window_that_a_later_run_has_exported_is_not_returned(schedules: Schedules) -> None:
     made = await schedules.create(window="since_last_run", window_start=START)
     scheduler = schedules.scheduler()
     await scheduler.run_due(START + days(1))
@@ -211,14 +215,14 @@ async def test_what_a_later_run_has_exported_is_not_taken_back_again(schedules: 
     await scheduler.run_due(START + days(1) + MINUTE)
     second = (await schedules.jobs(made))[-1]
     await schedules.end(second, Status.COMPLETED)
-    # Its owner has the mark where the first one ended, inside of what the second one has.
+    # The owner sets window_start to the end of the first window, which is inside of the second one.
     await schedules.set(made, window_start=START + days(1))
     await scheduler.run_due(START + days(2))
     await schedules.end((await schedules.jobs(made))[-1], Status.FAILED)
     assert (await schedules.get(made)).window_start == START + days(1)
 
 
-async def test_a_schedule_that_fails_again_and_again_is_paused_with_its_reason(schedules: Schedules) -> None:
+async def test_a_schedule_that_fails_repeatedly_is_paused_with_the_reason(schedules: Schedules) -> None:
     made = await schedules.create(schedule="0 * * * *")
     scheduler = schedules.scheduler()
     ends = [Status.FAILED, Status.FAILED, Status.COMPLETED, Status.FAILED, Status.FAILED, Status.FAILED]
@@ -243,7 +247,7 @@ async def test_a_schedule_that_fails_again_and_again_is_paused_with_its_reason(s
         ({"schedule_all_users": ""}, days(1), "scope_not_allowed"),
     ],
 )
-async def test_what_holds_when_a_run_is_due_decides_whether_it_takes_every_row(
+async def test_the_permission_for_all_rows_is_checked_when_a_run_is_due(
     schedules: Schedules, changes: dict[str, str], until: timedelta | None, code: str | None
 ) -> None:
     granted = datetime.now(UTC) + until if until is not None else None
@@ -258,7 +262,7 @@ async def test_what_holds_when_a_run_is_due_decides_whether_it_takes_every_row(
         assert refusal(schedules.published).code == code
 
 
-async def test_runs_of_one_minute_start_spread_over_the_jitter(schedules: Schedules) -> None:
+async def test_runs_of_one_minute_start_at_different_times_within_the_jitter(schedules: Schedules) -> None:
     await schedules.create_many({"next_run": START} for _ in range(200))
     late = await schedules.create(next_run=START, delay=600)
     before = datetime.now(UTC)
@@ -272,13 +276,15 @@ async def test_runs_of_one_minute_start_spread_over_the_jitter(schedules: Schedu
     assert min(counts) > 20
 
 
-async def test_what_is_caught_up_with_does_not_wait_again(schedules: Schedules) -> None:
+async def test_missed_runs_start_without_jitter(schedules: Schedules) -> None:
     await schedules.create(catch_up="all", delay=600)
     await schedules.scheduler().run_due(START + days(2.5))
     assert [job.not_before for job in await schedules.jobs()] == [None, None]
 
 
-async def test_one_that_cannot_be_planned_is_a_failed_run_and_holds_up_no_other(schedules: Schedules) -> None:
+async def test_a_schedule_that_cannot_be_planned_is_a_failed_run_and_delays_no_other(
+    schedules: Schedules,
+) -> None:
     lost = await schedules.create(next_run=START)
     await schedules.set(lost, timezone="Mars/Olympus")
     healthy = await schedules.create(next_run=START)
@@ -296,7 +302,7 @@ async def test_one_that_cannot_be_planned_is_a_failed_run_and_holds_up_no_other(
     assert refusal(schedules.published).code == "unknown_timezone"
 
 
-async def test_a_fault_in_planning_one_holds_up_no_other(schedules: Schedules) -> None:
+async def test_an_error_in_planning_one_schedule_delays_no_other(schedules: Schedules) -> None:
     first_moment = datetime(1, 1, 1, hour=1, tzinfo=UTC)
     poisoned = await schedules.create(
         next_run=START, timezone="America/New_York", window="since_last_run", window_start=first_moment
@@ -314,7 +320,7 @@ async def test_a_fault_in_planning_one_holds_up_no_other(schedules: Schedules) -
     assert refusal(schedules.published).code == "schedule_unusable"
 
 
-async def test_what_is_no_request_at_all_is_put_aside_without_a_run(schedules: Schedules) -> None:
+async def test_a_schedule_without_a_valid_request_is_paused_without_a_run(schedules: Schedules) -> None:
     lost = await schedules.create(next_run=START, user_id="")
     await schedules.set(lost, window="moon")
     assert await schedules.scheduler().run_due(START) == 0
@@ -326,7 +332,7 @@ async def test_what_is_no_request_at_all_is_put_aside_without_a_run(schedules: S
     [({"export_type": "gone"}, "unknown_dataset"), ({"format": "gone"}, "unknown_format")],
     ids=["dataset", "format"],
 )
-async def test_what_is_gone_fails_the_run_and_the_next_one_takes_its_window_up(
+async def test_a_missing_dataset_or_format_fails_the_run_and_the_next_run_exports_its_window(
     schedules: Schedules, changes: dict[str, Any], code: str
 ) -> None:
     made = await schedules.create(window="previous_period", window_start=START, **changes)
@@ -344,8 +350,8 @@ async def test_what_is_gone_fails_the_run_and_the_next_one_takes_its_window_up(
     assert last.filters["created_at"] == {"gte": "2026-03-01T00:00:00Z", "lt": "2026-03-03T00:00:00Z"}
 
 
-async def test_a_window_that_nothing_limits_any_more_fails_the_run(schedules: Schedules) -> None:
-    """Else it would export every row."""
+async def test_a_window_without_a_time_column_fails_the_run(schedules: Schedules) -> None:
+    """Otherwise it would export every row."""
     made = await schedules.create(window="previous_period", next_run=START)
     timeless = dict(load_datasets())
     timeless["ledger"] = timeless["ledger"].model_copy(update={"time": None})
@@ -357,7 +363,7 @@ async def test_a_window_that_nothing_limits_any_more_fails_the_run(schedules: Sc
     assert run.window["to"] == START.isoformat()
 
 
-async def test_a_run_that_is_known_already_is_not_started_again(schedules: Schedules) -> None:
+async def test_a_run_on_record_is_not_started_again(schedules: Schedules) -> None:
     made = await schedules.create(next_run=START)
     await schedules.scheduler().run_due(START)
     await schedules.set(made, next_run=START)

@@ -1,4 +1,4 @@
-"""A sweep of a real bucket removes what nothing needs, and nothing else."""
+"""The bucket cleaner removes from a real bucket only the objects that no job needs."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -20,7 +20,7 @@ from stream_app.worker.maintenance.bucket_cleaner import CLEANING_LOCK, BucketCl
 
 @pytest.fixture
 def bucket(settings: Settings) -> ObjectStore:
-    """One of the test's own."""
+    """A separate bucket for the test."""
     storage = ObjectStore(settings.model_copy(update={"s3_bucket": f"sweeps-{uuid4().hex[:8]}"}))
     storage.ensure_bucket()
     return storage
@@ -30,7 +30,7 @@ def bucket(settings: Settings) -> ObjectStore:
 def bucket_cleaner(
     engine: AsyncEngine, bucket: ObjectStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> BucketCleaner:
-    """For which everything is two days old, in pages of three."""
+    """A bucket cleaner for which all objects are two days old, with pages of three."""
     monkeypatch.setattr(listing, "PAGE", 3)
     store = JobQueue(engine, lease=timedelta(seconds=5), user_slots=2, max_attempts=3)
     read = store.clock.read
@@ -69,7 +69,7 @@ def left(bucket: ObjectStore) -> set[str]:
     return {str(item.object_name) for item in found} | {item.key for item in bucket.open_uploads()}
 
 
-async def test_a_sweep(engine: AsyncEngine, bucket_cleaner: BucketCleaner, bucket: ObjectStore) -> None:
+async def test_the_cleaner_removes_only_unneeded_objects(engine: AsyncEngine, bucket_cleaner: BucketCleaner, bucket: ObjectStore) -> None:
     completed = await job(engine, "completed", 2, "f")
     running = await job(engine, "processing", 2)
     failed = await job(engine, "failed", 3)
@@ -92,7 +92,7 @@ async def test_a_sweep(engine: AsyncEngine, bucket_cleaner: BucketCleaner, bucke
     assert left(bucket) == kept
 
 
-async def test_one_worker_sweeps_at_a_time(
+async def test_one_worker_cleans_at_a_time(
     engine: AsyncEngine, bucket_cleaner: BucketCleaner, bucket: ObjectStore
 ) -> None:
     key = put(bucket, object_key(await job(engine, "failed", 1), 1, "f"))
@@ -103,8 +103,8 @@ async def test_one_worker_sweeps_at_a_time(
     assert await bucket_cleaner.clean() == 1
 
 
-async def test_the_store_is_told_what_to_forget(bucket: ObjectStore, settings: Settings) -> None:
-    """What is told already is not told again, and rules of others stay."""
+async def test_the_lifecycle_rules_are_set(bucket: ObjectStore, settings: Settings) -> None:
+    """Rules that exist are not set again, and rules of others are kept."""
     client = bucket._client
     theirs = Rule(ENABLED, Filter(prefix="logs/"), "theirs", expiration=Expiration(days=3))
     client.set_bucket_lifecycle(bucket.bucket, LifecycleConfig([theirs]))
@@ -121,10 +121,10 @@ async def test_the_store_is_told_what_to_forget(bucket: ObjectStore, settings: S
     assert files.expiration.days == 37
 
 
-async def test_files_that_were_promised_for_longer_are_kept_for_longer(
+async def test_files_with_a_longer_retention_are_kept_longer(
     engine: AsyncEngine, bucket_cleaner: BucketCleaner, bucket: ObjectStore
 ) -> None:
-    """The retention may have been longer when they were made."""
+    """The setting can have been larger when they were written."""
     promised = await job(engine, "completed", 1, "f")
     over = await job(engine, "expired", 1)
     ends = [(promised, timedelta(days=40)), (over, timedelta(days=90))]

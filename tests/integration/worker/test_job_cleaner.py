@@ -1,4 +1,4 @@
-"""What is forgotten, what is not, and that what was forgotten does not come back."""
+"""Which jobs are removed and which are kept; removed jobs do not come back."""
 
 import asyncio
 import re
@@ -35,7 +35,7 @@ def job_cleaner(jobs: Jobs) -> JobCleaner:
 
 
 class Records:
-    """Puts jobs and deliveries of any age on record."""
+    """Inserts jobs and deliveries of any age."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -63,7 +63,7 @@ class Records:
             )
 
     async def left(self) -> tuple[set[UUID], set[UUID]]:
-        """Ids of the jobs, and of those that deliveries are about."""
+        """Return the ids of the jobs, and the job ids of the deliveries."""
         async with self._engine.connect() as connection:
             return (
                 set(await connection.scalars(select(ExportJob.id))),
@@ -76,7 +76,7 @@ def records(engine: AsyncEngine) -> Records:
     return Records(engine)
 
 
-async def test_what_is_over_is_forgotten_with_what_was_sent_about_it(
+async def test_old_ended_jobs_are_removed_with_their_deliveries(
     job_cleaner: JobCleaner, records: Records
 ) -> None:
     run = uuid4()
@@ -102,7 +102,7 @@ async def test_what_is_over_is_forgotten_with_what_was_sent_about_it(
         ("completed", {"outcome": {"status": "expired"}}),
     ],
 )
-async def test_what_is_not_over_stays_at_any_age(
+async def test_unfinished_jobs_are_kept_at_any_age(
     job_cleaner: JobCleaner, records: Records, status: str, values: Mapping[str, Any]
 ) -> None:
     job_id = await records.job(status, timedelta(days=5_000), **values)
@@ -112,7 +112,7 @@ async def test_what_is_not_over_stays_at_any_age(
 
 
 @pytest.mark.parametrize("status", ["pending", "sending"])
-async def test_a_job_of_which_somebody_is_still_told_stays(
+async def test_a_job_with_an_unsent_delivery_is_kept(
     job_cleaner: JobCleaner, records: Records, status: str
 ) -> None:
     job_id = await records.job("failed")
@@ -122,10 +122,10 @@ async def test_a_job_of_which_somebody_is_still_told_stays(
     assert await records.left() == ({job_id}, {job_id})
 
 
-async def test_what_stays_does_not_hold_up_what_goes(
+async def test_kept_jobs_do_not_delay_the_removal_of_others(
     job_cleaner: JobCleaner, records: Records, monkeypatch: pytest.MonkeyPatch, engine: AsyncEngine
 ) -> None:
-    """However many there are: the steps go past them."""
+    """The steps pass any number of them."""
     monkeypatch.setattr(pruning, "STEP", text(STEP.text.replace(f"LIMIT {pruning.BATCH}", "LIMIT 3")))
     monkeypatch.setattr(pruning, "BATCH", 3)
     kept = {await records.job("completed", OLD + timedelta(days=n)) for n in range(7)}
@@ -135,7 +135,7 @@ async def test_what_stays_does_not_hold_up_what_goes(
     assert await records.left() == (kept, set())
 
 
-async def test_what_somebody_works_with_is_passed_over(
+async def test_locked_jobs_are_skipped(
     job_cleaner: JobCleaner, records: Records, engine: AsyncEngine
 ) -> None:
     held, _ = await records.job("failed"), await records.job("failed")
@@ -147,7 +147,7 @@ async def test_what_somebody_works_with_is_passed_over(
     assert await job_cleaner.clean() == 1
 
 
-async def test_two_workers_at_once_forget_each_job_once(
+async def test_two_workers_remove_each_job_once(
     engine: AsyncEngine, records: Records, job_cleaner: JobCleaner
 ) -> None:
     for _ in range(20):
@@ -169,7 +169,7 @@ def asked(job_id: UUID, age: timedelta | None) -> Event:
 async def test_a_request_that_is_read_again_makes_no_second_job(
     jobs: Jobs, records: Records, job_cleaner: JobCleaner, said: timedelta | None, published: timedelta
 ) -> None:
-    """It is put aside with the reason, and requests in the same batch are served."""
+    """It is dead-lettered with the reason, and other requests of the batch are handled."""
     requests = Requests(jobs.store)
     forgotten, wanted = await records.job("expired"), uuid4()
     assert await job_cleaner.clean() == 1
@@ -182,8 +182,8 @@ async def test_a_request_that_is_read_again_makes_no_second_job(
     assert requests.kinds(wanted) == ["accepted"]
 
 
-async def test_an_old_request_whose_job_is_on_record_is_left_alone(jobs: Jobs, records: Records) -> None:
-    """One that waits is admitted, as if it were new: the API may have put it there."""
+async def test_an_old_request_whose_job_is_on_record_is_handled(jobs: Jobs, records: Records) -> None:
+    """An unadmitted job is admitted as usual, because the API can have recorded it."""
     requests = Requests(jobs.store)
     known, waiting = await records.job("completed"), await records.job("pending")
     await requests.handle(asked(known, OLD), asked(waiting, OLD))
@@ -191,8 +191,8 @@ async def test_an_old_request_whose_job_is_on_record_is_left_alone(jobs: Jobs, r
     assert (requests.kinds(known), requests.kinds(waiting)) == ([], ["accepted"])
 
 
-async def test_what_may_be_admitted_is_never_what_may_be_forgotten(jobs: Jobs, records: Records) -> None:
-    """Between the two lies a day, for clocks that differ."""
+async def test_no_request_is_admissible_whose_job_can_have_been_removed(jobs: Jobs, records: Records) -> None:
+    """A day is between the two limits, because clocks differ."""
     requests = Requests(jobs.store)
     nearly = uuid4()
     await requests.handle(asked(nearly, HISTORY - timedelta(hours=23)))
@@ -202,7 +202,7 @@ async def test_what_may_be_admitted_is_never_what_may_be_forgotten(jobs: Jobs, r
     assert (await records.left())[0] == {just}
 
 
-async def test_events_of_a_job_that_is_forgotten_change_nothing(
+async def test_events_of_a_removed_job_change_nothing(
     jobs: Jobs, records: Records, job_cleaner: JobCleaner
 ) -> None:
     claimed = await jobs.admit()
@@ -242,7 +242,7 @@ async def fill(engine: AsyncEngine, count: int, *, age_days: int) -> None:
 
 
 async def explain(engine: AsyncEngine, *options: str) -> list[Any]:
-    """What PostgreSQL says about a step, which is undone."""
+    """Return PostgreSQL's plan of a step, which is rolled back."""
     created_at, job_id = BEGINNING
     values = {"created_at": created_at, "id": job_id, "history": HISTORY, "final": list(FINAL)}
     async with engine.connect() as connection:
@@ -251,7 +251,7 @@ async def explain(engine: AsyncEngine, *options: str) -> list[Any]:
 
 
 async def test_no_step_reads_a_whole_table(engine: AsyncEngine) -> None:
-    """Whether the statistics are from before the jobs or of today."""
+    """The statistics can be from before the jobs or current."""
     await fill(engine, 50_000, age_days=1)
     await fill(engine, 5_000, age_days=500)
     for _ in range(2):
@@ -267,7 +267,7 @@ async def test_no_step_reads_a_whole_table(engine: AsyncEngine) -> None:
 
 
 async def pages(engine: AsyncEngine) -> int:
-    """How many pages a step touches, which unlike time does not depend on who else is at work."""
+    """Return the number of pages that a step reads, which does not depend on the load of the machine."""
     ((plan,),) = await explain(engine, "ANALYZE", "TIMING OFF", "FORMAT JSON")
     return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
 

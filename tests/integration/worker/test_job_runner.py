@@ -1,4 +1,4 @@
-"""What becomes of attempts and their files while parts of the service are away."""
+"""Attempts and their files while parts of the service are unavailable."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -45,13 +45,13 @@ def rescuer(jobs: Jobs, storage: ObjectStore, published: list[Event]) -> JobResc
 
 
 def put(storage: ObjectStore, claim: Claim) -> LifecycleData:
-    """The file of an attempt, and the outcome that names it."""
+    """Write the file of an attempt; return the outcome that names it."""
     key = object_key(claim.job_id, claim.attempt, "f")
     storage.put(key, iter([b"x"]), content_type="text/plain", file_name="f", metadata=dict)
     return completed(claim).model_copy(update={"key": key})
 
 
-async def test_a_seal_that_is_repeated_after_its_outcome_was_applied_is_still_ours(jobs: Jobs) -> None:
+async def test_a_seal_can_be_repeated_after_its_outcome_was_applied(jobs: Jobs) -> None:
     await jobs.admit()
     (claim,) = await jobs.store.claim("w", 1)
     assert await jobs.store.seal(claim, completed(claim)) is True
@@ -60,7 +60,7 @@ async def test_a_seal_that_is_repeated_after_its_outcome_was_applied_is_still_ou
     assert await jobs.store.seal(claim, claim.lifecycle(Status.FAILED)) is False
 
 
-async def test_no_sweep_removes_the_file_of_a_completed_job(
+async def test_leftovers_never_include_the_file_of_a_completed_job(
     jobs: Jobs, storage: ObjectStore, rescuer: JobRescuer
 ) -> None:
     await jobs.admit()
@@ -98,7 +98,7 @@ class Exports:
 
 
 @pytest.mark.parametrize(("error", "failures"), [(Outage("away"), 0), (Retryable("fault"), 1)])
-async def test_a_job_is_handed_back_once_the_state_database_is_there_again(
+async def test_a_job_is_released_when_the_state_database_is_available_again(
     jobs: Jobs,
     storage: ObjectStore,
     rescuer: JobRescuer,
@@ -127,7 +127,7 @@ async def test_a_job_is_handed_back_once_the_state_database_is_there_again(
 
 
 @pytest.mark.parametrize("error", [Outage("away"), Retryable("fault"), Rejected("no")])
-async def test_all_is_said_of_an_attempt_before_others_may_speak_of_its_job(
+async def test_all_events_of_an_attempt_are_published_before_its_job_is_released(
     jobs: Jobs, storage: ObjectStore, rescuer: JobRescuer, settings: Settings, error: Exception
 ) -> None:
     job_id = await jobs.admit()
@@ -152,7 +152,7 @@ async def test_all_is_said_of_an_attempt_before_others_may_speak_of_its_job(
     assert job.status == "pending" or job.outcome["status"] == "failed"
 
 
-async def test_no_more_is_said_of_an_attempt_whose_lease_was_lost_at_its_end(
+async def test_an_attempt_that_lost_its_lease_publishes_no_more_events(
     jobs: Jobs, storage: ObjectStore, rescuer: JobRescuer, settings: Settings
 ) -> None:
     await jobs.admit()
@@ -181,7 +181,7 @@ async def test_no_more_is_said_of_an_attempt_whose_lease_was_lost_at_its_end(
     assert started == [1]
 
 
-async def test_a_job_that_waits_for_an_outage_is_tried_less_and_less_often(
+async def test_the_back_off_of_a_job_grows_during_an_outage(
     jobs: Jobs, storage: ObjectStore, rescuer: JobRescuer, settings: Settings
 ) -> None:
     job_id = await jobs.admit()
@@ -217,7 +217,7 @@ def dispatcher(jobs: Jobs, exports: Exports, rescuer: JobRescuer, settings: Sett
     )
 
 
-async def test_a_worker_that_takes_over_its_own_job_stops_what_ran_before(
+async def test_a_worker_that_claims_its_own_job_again_stops_the_old_attempt(
     jobs: Jobs, dispatcher: Dispatcher, exports: Exports
 ) -> None:
     await jobs.admit()
@@ -232,7 +232,7 @@ async def test_a_worker_that_takes_over_its_own_job_stops_what_ran_before(
     assert exports.running == []
 
 
-async def test_a_worker_renews_what_it_runs_before_it_claims_again_after_an_outage(
+async def test_after_an_outage_a_worker_renews_its_leases_before_it_claims(
     jobs: Jobs, dispatcher: Dispatcher, exports: Exports
 ) -> None:
     await jobs.admit()
@@ -245,7 +245,7 @@ async def test_a_worker_renews_what_it_runs_before_it_claims_again_after_an_outa
     await dispatcher.drain(0.1)
 
 
-async def test_a_heartbeat_that_gets_no_answer_ends_before_the_lease(
+async def test_a_heartbeat_without_an_answer_times_out_before_the_lease(
     jobs: Jobs, dispatcher: Dispatcher, exports: Exports
 ) -> None:
     job_id = await jobs.admit()
@@ -262,16 +262,16 @@ async def test_a_heartbeat_that_gets_no_answer_ends_before_the_lease(
     assert await jobs.status(job_id) == "pending"
 
 
-async def test_a_drain_waits_for_no_claim_that_hangs(dispatcher: Dispatcher) -> None:
+async def test_a_drain_does_not_wait_for_a_claim_that_hangs(dispatcher: Dispatcher) -> None:
     async with dispatcher._claiming, at_most(10):
         await dispatcher.drain(0.1)
     assert dispatcher.running == 0
 
 
-async def test_files_that_cannot_be_removed_keep_nothing_else_waiting(
+async def test_files_that_cannot_be_removed_delay_no_other_work(
     jobs: Jobs, rescuer: JobRescuer, published: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the object store away, one removal a round is tried, after all else."""
+    """While the object store is away, one removal is tried in each round, after all other work."""
     tried: list[int] = []
 
     def remove(_: str) -> None:

@@ -1,4 +1,4 @@
-"""What the state database refuses to everybody makes no dead letter, on a real one that refuses."""
+"""Errors of the state database that affect all messages cause no dead letters, on a real database."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -33,7 +33,7 @@ from tests.waiting import at_most, patient
 
 
 class Broker:
-    """Keeps what is published."""
+    """Records published events."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -81,7 +81,7 @@ class Agent:
 
 
 async def test_a_database_that_refuses_every_job_is_an_outage(engine: AsyncEngine) -> None:
-    """R2: by a code that would be the message's fault, if it were alone."""
+    """R2: its code would be an error of the message, if only one message failed."""
     agent = Agent(engine)
     async with engine.begin() as connection:
         await connection.execute(text("ALTER TABLE export_jobs ADD CONSTRAINT none CHECK (user_id = '')"))
@@ -95,13 +95,13 @@ async def test_a_database_that_refuses_every_job_is_an_outage(engine: AsyncEngin
     assert await agent.users() == ["u0", "u1", "u2"]
 
 
-async def test_a_database_that_refuses_one_job_has_it_put_aside(engine: AsyncEngine) -> None:
-    """R2: the others of its batch are on record, and the proof left nothing behind."""
+async def test_a_message_whose_job_the_database_refuses_is_dead_lettered(engine: AsyncEngine) -> None:
+    """R2: the other jobs of its batch are on record, and the trial job is deleted."""
     agent = Agent(engine)
     async with engine.begin() as connection:
         await connection.execute(text("ALTER TABLE export_jobs ADD CONSTRAINT u CHECK (user_id <> 'u1')"))
     messages = [agent.message(f"u{number}") for number in range(3)]
-    with capture_logs():  # of an exception with its traceback, which takes seconds to draw
+    with capture_logs():  # an exception with its traceback, which takes seconds to format
         await agent.take(messages)
     assert agent.broker.dead == [UUID(messages[1].event.id)]
     assert await agent.users() == ["u0", "u2"]
@@ -109,7 +109,7 @@ async def test_a_database_that_refuses_one_job_has_it_put_aside(engine: AsyncEng
 
 @pytest.fixture(scope="module")
 def small_queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresService]:
-    """A PostgreSQL whose queue of notifications is as small as it can be."""
+    """A PostgreSQL with the smallest possible notification queue."""
     folder: Path = tmp_path_factory.mktemp("queue")
     server = PostgresService(folder)
     server.start()
@@ -122,7 +122,7 @@ def small_queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresSe
 
 @pytest.fixture
 async def full(small_queue: PostgresService) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Its queue is full, since a session that listens stands still; to be called to end that."""
+    """Fill the queue by a listening session in a transaction; return a function that ends the session."""
     listener = await asyncpg.connect(small_queue.admin_url(STATE))
     await listener.execute("LISTEN anything")
     await listener.execute("BEGIN")
@@ -142,7 +142,7 @@ async def full(small_queue: PostgresService) -> AsyncIterator[Callable[[], Await
 async def test_a_full_queue_of_notifications_is_an_outage(
     small_queue: PostgresService, full: Callable[[], Awaitable[None]], settings: Settings
 ) -> None:
-    """R2: SQLSTATE 54000, which else is a value that is too long for an index."""
+    """R2: SQLSTATE 54000, which otherwise means that a value is too long for an index."""
     own = settings.model_copy(update={"database_url": SecretStr(small_queue.state_url)})
     engine = create_engine(own, application="test")
     async with engine.begin() as connection:
@@ -155,7 +155,7 @@ async def test_a_full_queue_of_notifications_is_an_outage(
     with pytest.raises(Outage, match="queue of notifications is 100% full"):
         await check_tables(engine)
     await full()
-    with suppress(Outage):  # that the tables were not made by migrations
+    with suppress(Outage):  # the tables were not created by migrations
         await check_tables(engine)
     await asyncio.wait_for(taking, patient(30))
     assert agent.broker.dead == []

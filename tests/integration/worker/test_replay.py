@@ -1,4 +1,4 @@
-"""The topic read again leaves the table as it is, and makes it what it is from what was there before."""
+"""A replay of the topic does not change the table, and restores an older table to the same state."""
 
 import random
 from collections.abc import Iterable, Sequence
@@ -36,14 +36,14 @@ class History:
 
     @property
     def events(self) -> list[Event]:
-        """Everything that was published, in its order."""
+        """Return all published events in their order."""
         return self.requests.published
 
     def publish(self, outcomes: Iterable[LifecycleData]) -> None:
         self.events.extend(lifecycle_event(EVENT_OF[Status(data.status)], data) for data in outcomes)
 
     async def work(self) -> bool:
-        """Attempts that end in every way there is; returns whether there were any."""
+        """Run attempts that end with every outcome; return whether there were any."""
         store = self.jobs.store
         claims = await store.claim("w", 10)
         for claim in claims:
@@ -111,7 +111,7 @@ async def history(engine: AsyncEngine) -> History:
     return made
 
 
-async def test_the_history_has_every_end(history: History) -> None:
+async def test_the_history_has_every_outcome(history: History) -> None:
     async with history.jobs.engine.connect() as connection:
         found = set(await connection.scalars(text("SELECT status FROM export_jobs")))
     assert found == {"completed", "failed", "cancelled", "expired"}
@@ -124,8 +124,8 @@ async def test_replaying_changes_nothing(history: History) -> None:
         assert await history.differences() == []
 
 
-async def test_the_events_make_the_table(history: History) -> None:
-    """In order, jobs mixed up as partitions mix them, twice, and in no order before they are read again."""
+async def test_the_events_restore_the_table(history: History) -> None:
+    """The events come in order, mixed as partitions mix them, twice, and in random order before a replay."""
     shuffled = history.chance.sample(history.events, len(history.events))
     in_order = sorted(history.events, key=lambda event: event.job_id)
     by_job = {job_id: iter(list(events)) for job_id, events in groupby(in_order, lambda event: event.job_id)}
