@@ -69,7 +69,9 @@ def left(bucket: ObjectStore) -> set[str]:
     return {str(item.object_name) for item in found} | {item.key for item in bucket.open_uploads()}
 
 
-async def test_the_cleaner_removes_only_unneeded_objects(engine: AsyncEngine, bucket_cleaner: BucketCleaner, bucket: ObjectStore) -> None:
+async def test_the_cleaner_removes_only_unneeded_objects(
+    engine: AsyncEngine, bucket_cleaner: BucketCleaner, bucket: ObjectStore
+) -> None:
     completed = await job(engine, "completed", 2, "f")
     running = await job(engine, "processing", 2)
     failed = await job(engine, "failed", 3)
