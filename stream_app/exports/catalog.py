@@ -5,6 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TypeVar
 
 import asyncpg
@@ -99,11 +100,14 @@ class SourceTable:
 
     @property
     def order_columns(self) -> tuple[str, ...]:
-        """Names of the columns that the rows are ordered by."""
-        if self.dataset.order is not None:
-            return self.dataset.order
-        time_column = (self.dataset.time,) if self.dataset.time else ()
-        return (*time_column, *(name for name in self.primary_key if name not in time_column))
+        """Names of the columns that the rows are ordered by: those of the datasets file, else none."""
+        return self.dataset.order or ()
+
+    @property
+    def visible_order(self) -> tuple[str, ...]:
+        """The same for users: it ends before the first column that the dataset hides."""
+        names = {item.name for item in self.columns}
+        return tuple(takewhile(names.__contains__, self.order_columns))
 
 
 class Catalog:

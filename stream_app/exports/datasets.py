@@ -18,10 +18,10 @@ class Dataset(BaseModel):
     Attributes:
         table: ``name`` or ``schema.name``.
         owner: the column that scope ``own`` compares with the user's id.
-        time: the column for windows and for the default order.
+        time: the column for windows.
         columns: the columns that are exported, in this order (default: all).
-        order: the columns that the rows are ordered by (default: ``time``, then the primary key). An empty
-            list means no order, which is fastest for a huge table without a suitable index.
+        order: the columns that the rows are ordered by. By default there is no order: the rows come as
+            PostgreSQL reads them, and it never sorts a table.
         template: an Excel workbook that the format ``excel`` fills.
         template_header: the row of its captions, if it cannot be found by itself.
     """

@@ -23,11 +23,12 @@ from stream_app.exports.datasets import Dataset
 from stream_app.exports.file_limit import FileLimit
 from stream_app.exports.file_writer import FileKind, FileWriter, Written
 from stream_app.exports.formats.base import Document, Format
+from stream_app.exports.message_too_long import MessageTooLong
 from stream_app.exports.pipe import BytePipe, PipeClosed
 from stream_app.exports.query import CopyStatement, RowQuery, render, row_query
 from stream_app.exports.relative_dates import resolve_request
 from stream_app.exports.row_reader import ParallelReading, RowReader
-from stream_app.exports.size_limits import MessageTooLong, largest_row_query, row_too_large
+from stream_app.exports.size_limits import largest_row_query, row_too_large
 from stream_app.exports.source import Sink, Snapshot, Source
 from stream_app.exports.source_errors import SnapshotNotShared
 from stream_app.exports.stage_spans import TimedSink, stage_span
@@ -137,6 +138,7 @@ class Exporter:
                 options=request.options,
                 as_of=snapshot.as_of,
                 filters=request.filters,
+                order=table.visible_order,
                 template=table.dataset.template,
                 template_header=table.dataset.template_header,
                 template_columns=tuple(item.name for item in table.columns),

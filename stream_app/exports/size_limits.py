@@ -68,17 +68,6 @@ DEFAULT_MAX_ROW_BYTES = 13 * 2**20
 """Largest size of a row if the caller gives no limit."""
 
 
-class MessageTooLong(Rejected):
-    """A row is longer than the limit."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(
-            f"a row has more than {limit:,} bytes, the limit for one row; leave out its largest column, "
-            "or exclude the row with a filter",
-            code="value_too_large",
-        )
-
-
 class MessageLimit(asyncio.Protocol):
     """Limits the size of one message of a COPY: it stands between the transport and the driver.
 

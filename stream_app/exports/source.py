@@ -13,8 +13,9 @@ from asyncpg.pool import PoolConnectionProxy
 
 from stream_app.database_url import CONNECT_SECONDS
 from stream_app.db.engine import keep_alive
+from stream_app.exports.message_too_long import MessageTooLong
 from stream_app.exports.query_plan import QueryPlan
-from stream_app.exports.size_limits import DEFAULT_MAX_ROW_BYTES, MessageLimit, MessageTooLong
+from stream_app.exports.size_limits import DEFAULT_MAX_ROW_BYTES, MessageLimit
 from stream_app.exports.source_errors import (
     DRIVER_ERRORS,
     NoFreeConnection,

@@ -25,6 +25,7 @@ class Document:
     """The facts about a file before its first row. Times are in UTC.
 
     Attributes:
+        order: names of the columns that the rows are ordered by.
         template_header: the row of the template's captions, if the datasets file names it.
         template_columns: all columns of the dataset in its own order; the template has their captions.
         target_bytes: the size at which the file ends, if that is small enough to matter.
@@ -35,6 +36,7 @@ class Document:
     options: Options
     as_of: datetime
     filters: Mapping[str, Any] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
     template: Path | None = None
     template_header: int | None = None
     template_columns: tuple[str, ...] = ()

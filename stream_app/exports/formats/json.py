@@ -1,6 +1,6 @@
 """JSON: an array with one object on each line; and NDJSON: the same lines without the array."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, literal_column, select
@@ -16,8 +16,16 @@ from stream_app.exports.formats.base import (
     cell,
     line_starts,
 )
-from stream_app.exports.formats.rendering import base64, column_sql, is_own_json, json_sql
+from stream_app.exports.formats.json_objects import Form, ObjectWriter
+from stream_app.exports.formats.rendering import base64, column_sql, is_json_text, is_own_json, json_sql
 from streaming_exporter.events import Options
+
+FLAT = 5
+"""PostgreSQL makes the objects if more than one of so many columns has JSON.
+
+Its JSON functions take four times as long for a number or a text as COPY does. For JSON, arrays and composite
+types COPY saves nothing, and it doubles their backslashes.
+"""
 
 
 class NdjsonFormat(Format):
@@ -32,18 +40,29 @@ class NdjsonFormat(Format):
     closing_bytes = 1024
 
     def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
-        """Return one JSON object for each row."""
-        values = (_value(item).label(cell(item).name) for item in columns)
-        row = select(*values).select_from(ROWS).subquery("row")
-        line = func.row_to_json(literal_column('"row".*'))
-        return CopySelect(select(line).select_from(row), RAW_LINES)
+        """Return each row as one JSON object, or its values for :class:`.ObjectWriter`."""
+        if not is_flat(columns):
+            return _objects_by_postgres(columns)
+        values = (
+            # Unlike COPY, the JSON functions write these values as JSON.
+            func.to_json(_value(item)) if _is_json(item) and item.kind is not Kind.JSON else _value(item)
+            for item in columns
+        )
+        return CopySelect(select(*values).select_from(ROWS), {"format": "text"})
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
         """Yield the lines, one for each object."""
+        return self._objects(chunks, document, tally, b"\n")
+
+    def _objects(
+        self, chunks: Iterator[bytes], document: Document, tally: Tally, separator: bytes
+    ) -> Iterator[bytes]:
+        """Yield the objects of each chunk, with the separator after each object."""
+        write = _writer(document.columns, self.row_bytes, separator)
         for chunk in chunks:
-            lines = _whole_lines(chunk)
-            tally.rows += len(line_starts(lines))
-            yield lines
+            for objects, rows in write(chunk):
+                tally.rows += rows
+                yield objects
 
 
 class JsonFormat(NdjsonFormat):
@@ -56,12 +75,48 @@ class JsonFormat(NdjsonFormat):
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
         """Yield the lines as an array."""
-        opening = b"[\n"
-        for chunk in super().frame(chunks, document, tally):
+        opening, separator = b"[\n", b",\n"
+        for objects in self._objects(chunks, document, tally, separator):
             yield opening
-            yield chunk[:-1].replace(b"\n", b",\n")
-            opening = b",\n"
-        yield b"[]\n" if opening == b"[\n" else b"\n]\n"
+            yield objects[: -len(separator)]
+            opening = separator
+        yield b"\n]\n" if opening == separator else b"[]\n"
+
+
+def is_flat(columns: Sequence[Column]) -> bool:
+    """Return whether PostgreSQL writes plain text, and :class:`.ObjectWriter` makes the objects."""
+    return sum(map(_is_json, columns)) * FLAT <= len(columns)
+
+
+def _writer(
+    columns: Sequence[Column], limit: int, separator: bytes
+) -> Callable[[bytes], Iterator[tuple[bytes, int]]]:
+    """Return a function for the objects of a chunk, with the separator after each, and for their number."""
+    if is_flat(columns):
+        forms = [Form.JSON if _is_json(item) else _FORMS.get(item.kind, Form.TEXT) for item in columns]
+        return ObjectWriter([item.name for item in columns], forms, limit, separator).write
+
+    def write(chunk: bytes) -> Iterator[tuple[bytes, int]]:
+        lines = _whole_lines(chunk)
+        yield lines if separator == b"\n" else lines.replace(b"\n", separator), len(line_starts(lines))
+
+    return write
+
+
+_FORMS = {
+    Kind.BOOLEAN: Form.BOOLEAN,
+    Kind.INTEGER: Form.INTEGER,
+    Kind.NUMERIC: Form.NUMBER,
+    Kind.FLOAT: Form.NUMBER,
+    Kind.TIMESTAMP: Form.TIMESTAMP,
+    Kind.TIMESTAMPTZ: Form.TIMESTAMPTZ,
+    **dict.fromkeys((Kind.UUID, Kind.DATE, Kind.TIME, Kind.INTERVAL, Kind.BYTES), Form.WORD),
+}
+
+
+def _is_json(item: Column) -> bool:
+    """Return whether the values are JSON values with parts. Only views of the system have ``anyarray``."""
+    return is_json_text(item.data_type) or item.base == "anyarray"
 
 
 def _value(item: Column) -> ColumnElement[Any]:
@@ -72,6 +127,13 @@ def _value(item: Column) -> ColumnElement[Any]:
     if is_own_json(item.data_type):
         return value
     return literal_column(json_sql(column_sql(item), item.data_type))
+
+
+def _objects_by_postgres(columns: Sequence[Column]) -> CopySelect:
+    values = (_value(item).label(cell(item).name) for item in columns)
+    row = select(*values).select_from(ROWS).subquery("row")
+    line = func.row_to_json(literal_column('"row".*'))
+    return CopySelect(select(line).select_from(row), RAW_LINES)
 
 
 def _whole_lines(chunk: bytes) -> bytes:

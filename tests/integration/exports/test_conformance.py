@@ -190,9 +190,9 @@ async def test_three_hundred_columns(
 @pytest.mark.parametrize("dataset", sorted(DATASETS))
 async def test_datasets(export: Export, database: asyncpg.Connection, name: str, dataset: str) -> None:
     """Each value equals the one of the database, for all tables that need no configuration."""
-    described, reading = DATASETS[dataset], READINGS[name]
+    described, reading = DATASETS[dataset].model_copy(update={"order": ("id",)}), READINGS[name]
     exported = await export("", name, dataset=described, options=reading.options or {})
-    expected = await database.fetch(f"SELECT * FROM {described.table} ORDER BY {described.time}, id")
+    expected = await database.fetch(f"SELECT * FROM {described.table} ORDER BY id")
     names, rows = reading.read(exported.content)
     assert names == list(expected[0].keys())
     assert len(rows) == len(expected) == exported.data.row_count

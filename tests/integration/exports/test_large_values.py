@@ -71,3 +71,20 @@ async def test_a_key_that_is_not_exported_is_not_named(
     with pytest.raises(Rejected, match="column 'v' of a row has") as caught:
         await export("", "csv", dataset=hidden)
     assert "'7'" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["json", "ndjson"])
+@pytest.mark.parametrize(("character", "times"), [("chr(1)", 4 * MEBIBYTE), ("'\"'", 7 * MEBIBYTE)])
+async def test_escapes_count(
+    export: Export, database: asyncpg.Connection, schema: str, name: str, character: str, times: int
+) -> None:
+    """V11: the limit is on the object with its escapes, which PostgreSQL does not send."""
+    await database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, v text);"
+        f" INSERT INTO t VALUES (1, repeat({character}, {times})),"
+        f" (2, repeat({character}, {times // 4}))"
+    )
+    with pytest.raises(Rejected, match="column 'v' of the row whose id is '1'") as caught:
+        await export(f"{schema}.t", name)
+    assert caught.value.code == "value_too_large"
+    assert (await export(f"{schema}.t", name, filters={"id": 2})).data.row_count == 1

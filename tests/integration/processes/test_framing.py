@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import Document, Tally
 from stream_app.exports.formats.framing_process import end_idle, frame_in_process
 from stream_app.exports.formats.json import JsonFormat
@@ -19,8 +20,9 @@ from streaming_exporter.errors import Rejected, Retryable
 from streaming_exporter.events import Options
 from tests.integration.processes.awkward import Awkward
 
-DOCUMENT = Document("things", (), Options(), datetime(2026, 1, 31, tzinfo=UTC))
-ROWS = [b'{"n":%d}\n' % number * 5_000 for number in range(200)]
+COLUMNS = (Column("n", "integer", "int4", Kind.INTEGER),)
+DOCUMENT = Document("things", COLUMNS, Options(), datetime(2026, 1, 31, tzinfo=UTC))
+ROWS = [b"%d\n" % number * 5_000 for number in range(200)]
 
 
 def run(*chunks: bytes, tally: Tally | None = None) -> bytes:

@@ -1,0 +1,224 @@
+"""Makes JSON objects of COPY's text, many at a time. Pure.
+
+COPY escapes a backslash, a line feed, a tab, a backspace, a form feed and a carriage return as JSON does. So
+most fields are JSON, or a JSON string between quotes, as they are. One bytes format writes the fields of many
+rows, so the interpreter executes no step for a single row or field.
+
+What JSON writes in another way is changed before that, and only in columns that have it. The fields of such a
+column are joined by tabs, which no field has, because to search and to replace in one text costs much less
+than to look at each field. To search for a single byte costs almost nothing.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from enum import Enum, auto
+
+from stream_app.exports.message_too_long import MessageTooLong
+
+NULL = rb"\N"
+"""NULL in COPY's text. No value is written so, because each backslash of a value is doubled."""
+
+BLOCK_FIELDS = 2_000
+"""Fields that are formatted at once. Many more do not fit into the processor's caches."""
+
+PIECE_BYTES = 2**18
+"""Larger chunks are written in pieces, because fields need several times the memory of their text."""
+
+LONG_ROW = 2**20
+"""A shorter row is not too long as JSON, whatever must be escaped: an escape has at most six bytes."""
+
+_TAB, _LINE_FEED, _BACKSLASH, _QUOTE = b"\t", b"\n", b"\\", b'"'
+_MEANWHILE = b"\0"
+"""Stands for an escaped backslash while other escapes are replaced. No text of PostgreSQL has it."""
+
+_BOOLEANS = {b"t": b"true", b"f": b"false", NULL: b"null"}
+_NOT_A_NUMBER = re.compile(rb"NaN|-?Infinity")
+_CONTROLS = {bytes([code]): b"\\u%04x" % code for code in (*range(1, 8), *range(14, 32))}
+"""Control characters that COPY does not escape, with their escapes in JSON."""
+
+_CONTROL = re.compile(rb"[\x01-\x07\x0e-\x1f]")
+
+
+class Form(Enum):
+    """How the text that COPY writes for the values of a column becomes JSON."""
+
+    INTEGER = auto()
+    """As it is."""
+    NUMBER = auto()
+    """As it is, but ``NaN`` and infinity are strings."""
+    BOOLEAN = auto()
+    """``t`` is ``true``, ``f`` is ``false``."""
+    JSON = auto()
+    """As it is, but without COPY's escapes. Line breaks and tabs, which are between tokens, are spaces."""
+    WORD = auto()
+    """A string without characters that need an escape."""
+    TEXT = auto()
+    """A string with any characters."""
+    TIMESTAMP = auto()
+    """A string: ``2026-01-31 13:30:00`` is ``2026-01-31T13:30:00``."""
+    TIMESTAMPTZ = auto()
+    """A string: ``2026-01-31 13:30:00+00`` is ``2026-01-31T13:30:00+00:00``."""
+
+
+_QUOTED = {
+    Form.WORD: b'"%b"',
+    Form.TEXT: b'"%b"',
+    Form.TIMESTAMP: b'"%b"',
+    Form.TIMESTAMPTZ: b'"%b:00"',
+}
+"""How fields that are strings are written. COPY leaves out the minutes of an offset that has none."""
+
+_ALWAYS_CHANGED = {Form.NUMBER, Form.TIMESTAMP, Form.TIMESTAMPTZ}
+"""Forms whose fields can need a change without any special character."""
+
+
+class ObjectWriter:
+    """Writes rows as objects with the given names."""
+
+    def __init__(self, names: Sequence[str], forms: Sequence[Form], limit: int, separator: bytes) -> None:
+        """Create a writer.
+
+        Args:
+            names: names of the columns.
+            forms: their forms.
+            limit: limit for the bytes of one object.
+            separator: the text after each object.
+        """
+        self._keys = [json.dumps(name, ensure_ascii=False).encode() + b":" for name in names]
+        self._forms = forms
+        self._limit = limit
+        self._separator = separator
+        self._width = len(forms)
+        self._block_rows = max(1, BLOCK_FIELDS // self._width)
+        self._has_texts = Form.TEXT in forms
+        self._prepare(set())
+
+    def write(self, chunk: bytes) -> Iterator[tuple[bytes, int]]:
+        """Yield the objects of a chunk of whole rows, and their number, a piece at a time.
+
+        Raises:
+            MessageTooLong: an object exceeds the limit.
+        """
+        end = 0
+        while end < len(chunk):
+            start, end = end, chunk.find(_LINE_FEED, end + PIECE_BYTES) + 1 or len(chunk)
+            yield self._piece(chunk[start:end])
+
+    def _piece(self, chunk: bytes) -> tuple[bytes, int]:
+        if len(chunk) > LONG_ROW:
+            self._check_last_row(chunk)
+        fields, complete = self._fields(chunk)
+        if complete != self._complete:
+            self._prepare(complete)
+        size = self._block_rows * self._width
+        objects = b"".join(
+            (self._block if len(block) == size else self._row * (len(block) // self._width)) % block
+            for block in _blocks(fields, size)
+        )
+        return objects, len(fields) // self._width
+
+    def _prepare(self, complete: set[int]) -> None:
+        """Prepare the format of a row. The fields of the columns ``complete`` have their quotes already."""
+        self._complete = complete
+        members = b",".join(
+            key.replace(b"%", b"%%") + (b"%b" if number in complete else _QUOTED.get(form, b"%b"))
+            for number, (key, form) in enumerate(zip(self._keys, self._forms, strict=True))
+        )
+        self._row = b"{" + members + b"}" + self._separator
+        self._block = self._row * self._block_rows
+
+    def _fields(self, chunk: bytes) -> tuple[list[bytes], set[int]]:
+        """Return the fields for the format, and the numbers of the columns that have their quotes."""
+        has_backslash = _BACKSLASH in chunk
+        has_control = self._has_texts and any(control in chunk for control in _CONTROLS)
+        has_special = has_backslash or has_control or _QUOTE in chunk
+        fields = chunk.replace(_LINE_FEED, _TAB).split(_TAB)
+        fields.pop()
+        complete = set()
+        for number, form in enumerate(self._forms):
+            column = slice(number, None, self._width)
+            if form is Form.BOOLEAN:
+                fields[column] = map(_BOOLEANS.__getitem__, fields[column])
+            elif form is Form.JSON:
+                if has_backslash:
+                    fields[column] = [
+                        _unescaped(field) if _BACKSLASH in field else field for field in fields[column]
+                    ]
+            elif form in _ALWAYS_CHANGED or (has_special if form is Form.TEXT else has_backslash):
+                joined = _TAB.join(fields[column])
+                text, is_complete = _changed(joined, form, has_control=has_control)
+                if is_complete:
+                    complete.add(number)
+                if text is not joined:
+                    fields[column] = text.split(_TAB)
+        return fields, complete
+
+    def _check_last_row(self, chunk: bytes) -> None:
+        """Check the size of the last object, before any memory is taken for its escapes.
+
+        No other row of a piece can be long.
+        """
+        row = chunk[chunk.rfind(_LINE_FEED, 0, -1) + 1 : -1]
+        size = len(self._row % ((b"",) * self._width)) - len(self._separator)
+        for field, form in zip(row.split(_TAB), self._forms, strict=True):
+            size += len(field)
+            if form is Form.TEXT:
+                size += field.count(_QUOTE) + 4 * field.count(rb"\v")
+                size += 5 * sum(map(field.count, _CONTROLS))
+            elif form is Form.JSON:
+                size -= field.count(rb"\\")
+        if size > self._limit:
+            raise MessageTooLong(self._limit)
+
+
+def _blocks(fields: list[bytes], size: int) -> Iterator[tuple[bytes, ...]]:
+    for start in range(0, len(fields), size):
+        yield tuple(fields[start : start + size])
+
+
+def _changed(text: bytes, form: Form, *, has_control: bool) -> tuple[bytes, bool]:
+    """Return the joined fields of a column for the format, and whether they have their quotes.
+
+    They have them if NULL is among them, which has none, or a time that the format would write wrongly.
+    """
+    has_backslash = _BACKSLASH in text
+    if form is Form.INTEGER or form is Form.NUMBER:
+        if form is Form.NUMBER and (b"a" in text or b"I" in text):
+            text = _NOT_A_NUMBER.sub(rb'"\g<0>"', text)
+        return text.replace(NULL, b"null") if has_backslash else text, False
+    is_complete = has_backslash and NULL in text
+    if form is Form.TEXT:
+        text = _escaped(text, has_backslash=has_backslash, has_control=has_control)
+    elif form is not Form.WORD:
+        text = text.replace(b" ", b"T")
+        if b"C" in text:
+            text = text.replace(b"TBC", b" BC")
+        if form is Form.TIMESTAMPTZ and (is_complete or b"C" in text or b"y" in text):
+            text, is_complete = text.replace(b"+00", b"+00:00"), True
+    if is_complete:
+        # No value is taken for NULL: a quote in it follows a backslash, and a backslash in it is doubled.
+        quoted = b'"%b"' % text.replace(_TAB, b'"\t"')
+        text = quoted.replace(b'"%b"' % NULL, b"null")
+    return text, is_complete
+
+
+def _escaped(text: bytes, *, has_backslash: bool, has_control: bool) -> bytes:
+    """Escape what JSON escapes and COPY does not, and a vertical tab, which COPY writes in another way."""
+    if has_backslash and rb"\v" in text:
+        text = text.replace(rb"\\", _MEANWHILE).replace(rb"\v", rb"\u000b").replace(_MEANWHILE, rb"\\")
+    if _QUOTE in text:
+        text = text.replace(_QUOTE, rb"\"")
+    if has_control:
+        text = _CONTROL.sub(lambda match: _CONTROLS[match[0]], text)
+    return text
+
+
+def _unescaped(field: bytes) -> bytes:
+    """Remove COPY's escapes from JSON. A line break or a tab is between tokens and becomes a space."""
+    if field == NULL:
+        return b"null"
+    field = field.replace(rb"\\", _MEANWHILE)
+    if _BACKSLASH in field:
+        field = field.replace(rb"\n", b" ").replace(rb"\r", b" ").replace(rb"\t", b" ")
+    return field.replace(_MEANWHILE, _BACKSLASH)
