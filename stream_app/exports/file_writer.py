@@ -51,6 +51,7 @@ class FileKind:
             "dataset": self.document.dataset,
             "format": self.output.name,
             "columns": [{"name": item.name, "type": item.type} for item in self.document.columns],
+            "order": list(self.document.order),
             "filters": request.filters,
             **({"window": self.task.window} if self.task.window else {}),
             "scope": request.scope,
