@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench.contenders import Contender
-from bench.data import WARM_UP_ROWS, Bench, started, table
+from bench.data import WARM_UP_ROWS, Bench, short_rows_sql, started, table
+from bench.kinds import Kind
 from bench.measure import Outcome, measure
 from bench.plan import Heat, heats
 from bench.report import markdown
@@ -27,6 +28,7 @@ MOST_VERIFIED = 1_000_000
 def main(
     rows: Annotated[str, typer.Option(help="Numbers of rows, separated by commas")] = "100000,1000000",
     only: Annotated[str, typer.Option(help="Formats, separated by commas; default: all")] = "",
+    kind: Annotated[list[Kind] | None, typer.Option(help="Rows of this kind; default: all")] = None,
     quick: Annotated[
         bool, typer.Option(help="10,000 rows, one round: checks only that everything works")
     ] = False,
@@ -39,16 +41,21 @@ def main(
     formats = set(only.split(",")) if only else None
     if unknown := (formats or set()) - FORMATS.keys():
         raise typer.BadParameter(f"{', '.join(unknown)}: allowed: {', '.join(FORMATS)}", param_hint="--only")
-    plan = list(heats([10_000] if quick else [int(size) for size in rows.split(",")], formats, quick=quick))
+    sizes = [10_000] if quick else [int(size) for size in rows.split(",")]
+    plan = list(heats(sizes, formats, set(kind or Kind), quick=quick))
+    short_rows = {heat.rows for heat in plan if heat.kind is Kind.SHORT}
+    more_sql = "".join(short_rows_sql(table(size, Kind.SHORT), size) for size in short_rows)
     try:
-        with started(folder, {heat.rows for heat in plan}) as bench:
+        with started(
+            folder, {heat.rows for heat in plan if heat.kind is Kind.LEDGER} or {WARM_UP_ROWS * 2}, more_sql
+        ) as bench:
             results = Results(_run(plan, bench))
             report = markdown(results, bench.versions)
     except (ServiceError, UsageError) as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(1)
     console.print(Markdown(report))
-    if output is None and not quick and formats is None:
+    if output is None and not quick and formats is None and kind is None:
         output = RESULTS
     if output is not None:
         output.write_text(report, encoding="utf-8")
@@ -66,7 +73,9 @@ def _run(plan: list[Heat], bench: Bench) -> list[Result]:
 
             def one(contender: Contender, heat: Heat = heat, found: dict[str, int | None] = found) -> Outcome:
                 progress.update(
-                    bar, description=f"{contender.format} {heat.rows:,} {contender.name}", advance=1
+                    bar,
+                    description=f"{contender.format} {heat.rows:,} {heat.kind} {contender.name}",
+                    advance=1,
                 )
                 outcome = _measure(contender, heat, bench)
                 if outcome.key:
@@ -74,7 +83,9 @@ def _run(plan: list[Heat], bench: Bench) -> list[Result]:
                         found[contender.name] = count_rows(bench.store, outcome.key, contender.format)
                     bench.remove(outcome.key)
                 said = outcome.error or f"{outcome.seconds:.2f} s"
-                progress.console.print(f"{contender.format} {heat.rows:,} {contender.name}: {said}")
+                progress.console.print(
+                    f"{contender.format} {heat.rows:,} {heat.kind} {contender.name}: {said}"
+                )
                 return outcome
 
             heat_results = heat.run(one)
@@ -90,7 +101,7 @@ def _measure(contender: Contender, heat: Heat, bench: Bench) -> Outcome:
     task = {
         "module": contender.module,
         "format": contender.format,
-        "table": table(heat.rows),
+        "table": table(heat.rows, heat.kind),
         "warm_up": table(WARM_UP_ROWS),
         "key": f"bench/{contender.module}.{contender.format}",
     }

@@ -37,8 +37,8 @@ class Context:
 
     @property
     def query(self) -> str:
-        """The SQL of the rows, in the order in which every contender writes them."""
-        return f"SELECT * FROM {self.table} ORDER BY created_at, id"
+        """The SQL of the rows. All contenders write them in the order in which PostgreSQL reads them."""
+        return f"SELECT * FROM {self.table}"
 
     @property
     def dsn(self) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import asyncpg
 from minio import Minio
 
+from bench.kinds import Kind
 from dev import sample
 from dev.folder import RunFolder
 from dev.postgres import READER, SOURCE, PostgresService
@@ -20,9 +21,26 @@ from dev.services import Services
 WARM_UP_ROWS = 100
 
 
-def table(rows: int) -> str:
-    """Return the name of the table with the first ``rows`` entries of the ledger."""
-    return f"bench.ledger_{rows}"
+_SHORT_ROWS = """
+    CREATE TABLE {table} AS SELECT
+        i AS id, i % 1000 AS customer, (i::bigint * 7919 % 100000)::int AS product, i % 50 AS quantity,
+        (i % 9999) / 100.0 AS price, 'EUR' AS currency, chr(65 + i % 26) || i % 97 AS code, i % 3 = 0 AS paid,
+        i % 12 AS region, '2026-01-01'::timestamptz + i * interval '1 s' AS created_at
+    FROM generate_series(1, {rows}) AS i;
+    ALTER TABLE {table} ADD PRIMARY KEY (id);
+    CREATE INDEX ON {table} (created_at, id);
+    ANALYZE {table};
+"""
+
+
+def table(rows: int, kind: Kind = Kind.LEDGER) -> str:
+    """Return the name of the table with so many rows."""
+    return f"bench.{kind}_{rows}"
+
+
+def short_rows_sql(table: str, rows: int) -> str:
+    """Return the script that creates a table of ten short columns."""
+    return _SHORT_ROWS.format(table=table, rows=rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from bench.contenders import OURS
+from bench.kinds import Kind
 from bench.results import Result, Results
 from bench.targets import MEGABYTE, targets
 
@@ -21,8 +22,8 @@ _INTRODUCTION = """\
 Made by `make bench`; every figure below is from one run on one machine. What
 counts is the ratios. {machine}
 
-Every contender reads the same rows (the sample's ledger, 10 columns) from the same PostgreSQL in the same
-order, and puts its file into the same S3 bucket. It runs in a process of its own, which has written 100 rows
+Every contender reads the same rows (the sample's ledger, or a table of ten short columns) from the same
+PostgreSQL without an order, and puts its file into the same S3 bucket. It runs in a process of its own, which has written 100 rows
 before. Contenders take turns; figures are medians of up to three rounds (one where a round takes long).
 
 - **time**: of the whole export, connections included. **to ours**: its time, with ours as 1.
@@ -50,9 +51,13 @@ def markdown(results: Results, services: Mapping[str, str]) -> str:
             ),
         )
     )
-    for output in dict.fromkeys(result.contender.format for result in results.all):
-        parts.append(f"\n## {output}\n")
-        parts.append(_format_table([item for item in results.all if item.contender.format == output]))
+    for output, kind in dict.fromkeys((result.contender.format, result.kind) for result in results.all):
+        parts.append(f"\n## {output}{', short rows' if kind is Kind.SHORT else ''}\n")
+        parts.append(
+            _format_table(
+                [item for item in results.all if (item.contender.format, item.kind) == (output, kind)]
+            )
+        )
     return "\n".join(parts) + "\n"
 
 

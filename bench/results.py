@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from bench.contenders import OURS, Contender
+from bench.kinds import Kind
 from bench.measure import Outcome
 
 
@@ -14,6 +15,7 @@ class Result:
 
     contender: Contender
     rows: int
+    kind: Kind = Kind.LEDGER
     outcomes: list[Outcome] = field(default_factory=list)
     found_rows: int | None = None
     """The number of rows that a reader found in the file."""
@@ -49,26 +51,27 @@ class Results:
 
     all: Sequence[Result]
 
-    def find(self, output: str, rows: int, name: str = OURS) -> Result | None:
+    def find(self, output: str, rows: int, name: str = OURS, kind: Kind = Kind.LEDGER) -> Result | None:
         """Return the result of one contender, or ``None`` if it was not measured or failed."""
-        result = self._find(output, rows, name)
+        result = self._find(output, rows, name, kind)
         return result if result and result.error is None else None
 
-    def _find(self, output: str, rows: int, name: str) -> Result | None:
+    def _find(self, output: str, rows: int, name: str, kind: Kind) -> Result | None:
         return next(
             (
                 result
                 for result in self.all
-                if (result.contender.format, result.rows, result.contender.name) == (output, rows, name)
+                if (result.contender.format, result.rows, result.contender.name, result.kind)
+                == (output, rows, name, kind)
                 and result.outcomes
             ),
             None,
         )
 
-    def times(self, output: str, rows: int, peer: str) -> float | None:
+    def times(self, output: str, rows: int, peer: str, kind: Kind = Kind.LEDGER) -> float | None:
         """Return our time as a share of the peer's time.
 
         If the peer was stopped, the result is the share of the time until then, which is an upper limit.
         """
-        ours, theirs = self.find(output, rows), self._find(output, rows, peer)
+        ours, theirs = self.find(output, rows, kind=kind), self._find(output, rows, peer, kind)
         return ours.seconds / theirs.seconds if ours and theirs and theirs.seconds else None

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markdown import Markdown
 
-from bench.data import WARM_UP_ROWS, Bench, started, table
+from bench.data import WARM_UP_ROWS, Bench, short_rows_sql, started, table
 from bench.measure import Outcome, measure
 from bench.throttle import throttled
 from dev.progress import console
@@ -19,17 +19,6 @@ LIMIT = 3.5
 """How many times as fast four streams must be as one, across the network."""
 
 SHORT = "bench.short"
-
-_SHORT = """
-    CREATE TABLE bench.short AS SELECT
-        i AS id, i % 1000 AS customer, (i::bigint * 7919 % 100000)::int AS product, i % 50 AS quantity,
-        (i % 9999) / 100.0 AS price, 'EUR' AS currency, chr(65 + i % 26) || i % 97 AS code, i % 3 = 0 AS paid,
-        i % 12 AS region, '2026-01-01'::timestamptz + i * interval '1 s' AS created_at
-    FROM generate_series(1, {rows}) AS i;
-    ALTER TABLE bench.short ADD PRIMARY KEY (id);
-    CREATE INDEX ON bench.short (created_at, id);
-    ANALYZE bench.short;
-"""
 
 
 def main(
@@ -49,7 +38,7 @@ def main(
         "|" + "---|" * 8,
     ]
     shares = {}
-    with started(folder, [rows], _SHORT.format(rows=rows)) as bench:
+    with started(folder, [rows], short_rows_sql(SHORT, rows)) as bench:
         for near in (True, False):
             with _source(bench, None if near else rate * MEGABYTE) as (source, url):
                 for name in (table(rows), SHORT):

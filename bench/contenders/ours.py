@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from bench.context import Context
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.datasets import LEDGER
+from stream_app.exports.datasets import Dataset
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.row_reader import ParallelReading
@@ -29,7 +29,7 @@ def run(context: Context) -> None:
 async def _run(context: Context) -> None:
     settings = context.settings
     source = Source(settings, connections=settings.source_streams + 1)
-    dataset = LEDGER.model_copy(update={"table": context.table})
+    dataset = Dataset(name="bench", table=context.table)
     with ThreadPoolExecutor(1) as threads:
         exporter = Exporter(
             source=source,

@@ -2,7 +2,7 @@
 
 A file that is written row by row (csv, json, ndjson) is never larger than its limit, unless one row is.
 Before each piece of rows, the bytes so far are known exactly, because the compressor is flushed when it could
-matter. The piece is so small that it fits even if it grows :attr:`~.formats.base.Format.growth` times. The
+matter. The piece is so small that it fits even if it grows :meth:`~.formats.base.Format.growth_of` times. The
 other formats hold rows back (a page, a row group, the archive's compressor). Their bytes are estimated from
 the rows that are already written.
 """
@@ -82,6 +82,7 @@ class FileRows:
         tally: Tally,
         *,
         counted: bool,
+        growth: float,
         compressed: CompressedFile | None = None,
     ) -> None:
         """Create the rows of a file.
@@ -93,6 +94,7 @@ class FileRows:
             output: its format.
             tally: counts the rows that the format has written.
             counted: whether to count the rows. It costs a little time.
+            growth: the most bytes of the file for each byte of the rows, apart from rare rows.
             compressed: its compression.
         """
         self.rows = 0
@@ -110,7 +112,7 @@ class FileRows:
         """Bytes of the format that the compressor can hold back."""
         self._framed = 0
         self._written = 0
-        self._growth = output.growth
+        self._growth = growth
 
     def chunks(self) -> Iterator[bytes]:
         """Yield rows for the format until the file is full or there are no more rows."""

@@ -130,7 +130,14 @@ class FileWriter:
         counted = is_numbered
         compressed = CompressedFile(kind.compression) if kind.compression else None
         rows = FileRows(
-            feed, self.ends, self.limit, kind.output, self.tally, counted=counted, compressed=compressed
+            feed,
+            self.ends,
+            self.limit,
+            kind.output,
+            self.tally,
+            counted=counted,
+            growth=kind.output.growth_of(kind.document.columns),
+            compressed=compressed,
         )
         read = TimedChunks(rows.chunks())
         framed = self._framed(read)

@@ -90,6 +90,10 @@ class Format(ABC):
     closing_bytes = 64 * 2**10
     max_file_bytes: int | None = None
 
+    def growth_of(self, columns: Sequence[Column]) -> float:
+        """Return ``growth`` for rows with ``columns``."""
+        return self.growth
+
     @abstractmethod
     def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
         """Return the SELECT that renders :data:`ROWS` with ``columns``."""

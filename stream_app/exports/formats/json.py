@@ -39,6 +39,13 @@ class NdjsonFormat(Format):
     holds_rows = False
     closing_bytes = 1024
 
+    def growth_of(self, columns: Sequence[Column]) -> float:
+        """Return ``growth`` for rows with ``columns``: names can be much longer than the values."""
+        if not is_flat(columns):
+            return self.growth
+        # A row has at least one byte for each column, and a value of one byte with an escape has two.
+        return 2 + len(_object_writer(columns, self.row_bytes, b",\n").empty_row) / len(columns)
+
     def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
         """Return each row as one JSON object, or its values for :class:`.ObjectWriter`."""
         if not is_flat(columns):
@@ -93,14 +100,18 @@ def _writer(
 ) -> Callable[[bytes], Iterator[tuple[bytes, int]]]:
     """Return a function for the objects of a chunk, with the separator after each, and for their number."""
     if is_flat(columns):
-        forms = [Form.JSON if _is_json(item) else _FORMS.get(item.kind, Form.TEXT) for item in columns]
-        return ObjectWriter([item.name for item in columns], forms, limit, separator).write
+        return _object_writer(columns, limit, separator).write
 
     def write(chunk: bytes) -> Iterator[tuple[bytes, int]]:
         lines = _whole_lines(chunk)
         yield lines if separator == b"\n" else lines.replace(b"\n", separator), len(line_starts(lines))
 
     return write
+
+
+def _object_writer(columns: Sequence[Column], limit: int, separator: bytes) -> ObjectWriter:
+    forms = [Form.JSON if _is_json(item) else _FORMS.get(item.kind, Form.TEXT) for item in columns]
+    return ObjectWriter([item.name for item in columns], forms, limit, separator)
 
 
 _FORMS = {

@@ -94,6 +94,11 @@ class ObjectWriter:
         self._has_texts = Form.TEXT in forms
         self._prepare(set())
 
+    @property
+    def empty_row(self) -> bytes:
+        """A row whose fields are empty."""
+        return self._row % ((b"",) * self._width)
+
     def write(self, chunk: bytes) -> Iterator[tuple[bytes, int]]:
         """Yield the objects of a chunk of whole rows, and their number, a piece at a time.
 
@@ -160,7 +165,7 @@ class ObjectWriter:
         No other row of a piece can be long.
         """
         row = chunk[chunk.rfind(_LINE_FEED, 0, -1) + 1 : -1]
-        size = len(self._row % ((b"",) * self._width)) - len(self._separator)
+        size = len(self.empty_row) - len(self._separator)
         for field, form in zip(row.split(_TAB), self._forms, strict=True):
             size += len(field)
             if form is Form.TEXT:

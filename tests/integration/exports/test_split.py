@@ -232,3 +232,20 @@ async def test_the_limits_of_a_pdf_hold_for_each_file(splits: Splits, database: 
         await splits.run("pdf", limits)
     result, _ = await splits.run("pdf", limits, split={"rows": 100})
     assert [file.row_count for file in result.files] == [10, 10, 5]
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+async def test_rows_that_become_shorter_make_no_file_larger_than_asked(
+    splits: Splits, database: asyncpg.Connection, compression: str
+) -> None:
+    """The names in a JSON object can be much longer than its values, and PostgreSQL does not send them."""
+    name = "a_very_long_name_of_a_column_that_is_mostly_null_"
+    columns = ", ".join(f"{name}{number} text" for number in range(8))
+    await database.execute(f"CREATE TABLE things (id int PRIMARY KEY, {columns})")
+    values = ", ".join("CASE WHEN n < 2000 THEN md5(n::text) END" for _ in range(8))
+    await database.execute(f"INSERT INTO things SELECT n, {values} FROM generate_series(1, 12000) AS n")
+    result, _ = await splits.run("json", split={"bytes": MIB}, options={"compression": compression})
+    sizes = [file.file_size for file in result.files]
+    assert max(sizes) <= MIB
+    assert min(sizes[:-1], default=MIB) >= 0.9 * MIB
+    assert result.row_count == 12_000
