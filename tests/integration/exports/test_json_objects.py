@@ -187,7 +187,7 @@ def tables(draw: st.DrawFn) -> tuple[list[str], list[str], list[list[str]]]:
 
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @pytest.mark.parametrize("output", [JsonFormat, NdjsonFormat])
-@settings(max_examples=40, **QUICK)
+@settings(max_examples=25, **QUICK)
 @given(table=tables())
 async def test_any_table(
     source: Source,
