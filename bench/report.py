@@ -23,8 +23,9 @@ Made by `make bench`; every figure below is from one run on one machine. What
 counts is the ratios. {machine}
 
 Every contender reads the same rows (the sample's ledger, or a table of ten short columns) from the same
-PostgreSQL without an order, and puts its file into the same S3 bucket. It runs in a process of its own, which has written 100 rows
-before. Contenders take turns; figures are medians of up to three rounds (one where a round takes long).
+PostgreSQL without an order, and puts its file into the same S3 bucket. It runs in a process of its own,
+which has written 100 rows before. Contenders take turns; figures are medians of up to three rounds (one
+where a round takes long).
 
 - **time**: of the whole export, connections included. **to ours**: its time, with ours as 1.
 - **memory**: the most that the process and its children held over what they held before, files in memory
