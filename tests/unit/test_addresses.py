@@ -1,4 +1,4 @@
-"""Whom the service may write to."""
+"""The addresses to which the service can send."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def addressing(**changes: Any) -> AddressRules:
     return AddressRules.of(Settings(_env_file=None, **{"webhook_secret": SECRET, **changes}))
 
 
-def test_addresses_come_back_as_mails_carry_them_each_once() -> None:
+def test_addresses_are_returned_in_ascii_form_each_once() -> None:
     found = addressing().recipients(["Ops@Example.com", "ops@example.com", "a@bücher.de", "root@intranet"])
     assert found == ["ops@example.com", "a@xn--bcher-kva.de", "root@intranet"]
 
@@ -36,7 +36,7 @@ def test_addresses_come_back_as_mails_carry_them_each_once() -> None:
         "x" * 65 + "@c.de",
     ],
 )
-def test_what_is_no_address_is_named_with_its_place(address: str) -> None:
+def test_an_invalid_address_is_named_with_its_place(address: str) -> None:
     with pytest.raises(Rejected, match=r"^recipients\.1: .* is not a mail address: ") as error:
         addressing().recipients(["ops@example.com", address])
     assert error.value.code == "bad_recipient"
@@ -53,7 +53,7 @@ def test_domains_can_be_limited_and_the_error_names_those_allowed() -> None:
         assert error.value.code == "recipient_not_allowed"
 
 
-def test_there_may_be_fifty() -> None:
+def test_fifty_addresses_are_allowed() -> None:
     many = [f"u{number}@example.com" for number in range(51)]
     assert len(addressing().recipients(many[:50])) == 50
     with pytest.raises(Rejected, match="51 addresses; allowed: at most 50"):
@@ -138,13 +138,13 @@ def test_private_addresses_are_known_in_every_notation(address: str, public: boo
 
 
 @pytest.mark.parametrize("secret", ["secret", "whsec_", "whsec_c2hvcnQ=", "whsec_%%%", "x" + SECRET])
-def test_a_secret_that_is_none_is_refused_at_the_start(secret: str) -> None:
+def test_an_invalid_secret_is_refused_at_the_start(secret: str) -> None:
     with pytest.raises(ValidationError, match="allowed: whsec_ and 24 to 64 bytes in base64"):
         Settings(_env_file=None, webhook_secret=secret)
 
 
-def test_mails_go_nowhere_unless_domains_are_named() -> None:
-    """S10: a service that others reach mails nobody before its operators say whom."""
+def test_mails_need_allowed_domains() -> None:
+    """S10: a service that others reach sends no mails before its operators set the domains."""
     public = {"public_url": "https://exports.example.com"}
     with pytest.raises(Rejected, match="EXPORTER_MAIL_ALLOWED_DOMAINS") as error:
         addressing(**public).recipients(["a@example.com"])
@@ -167,7 +167,7 @@ def test_mails_go_nowhere_unless_domains_are_named() -> None:
     ],
 )
 def test_webhooks_go_only_to_hosts_that_are_allowed(host: str, allowed: bool) -> None:
-    """S13: as for mail domains."""
+    """S13: the rule is the same as for mail domains."""
     limited = addressing(webhook_allowed_hosts="Hooks.example.com, *.partner.org")
     url = f"https://{host}/x"
     if allowed:
@@ -181,7 +181,7 @@ def test_webhooks_go_only_to_hosts_that_are_allowed(host: str, allowed: bool) ->
 
 @pytest.mark.parametrize("address", ["192.0.0.192", "192.0.0.8", "168.63.129.16", "2001::1", "3fff::1"])
 def test_special_networks_are_not_public(address: str) -> None:
-    """S18: also those that Python takes for global."""
+    """S18: also networks that Python considers global."""
     assert not is_public(address)
 
 

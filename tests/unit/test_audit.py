@@ -1,4 +1,4 @@
-"""`make audit` tells known faults, and tells when it could not look."""
+"""`make audit` reports known vulnerabilities, and reports an unreachable list."""
 
 import importlib.util
 import json
@@ -21,7 +21,7 @@ def audit() -> ModuleType:
 
 
 def program(folder: Path, said: str, code: int = 0) -> str:
-    """Something that answers as the auditing program does."""
+    """Write a program that answers as the auditing program does."""
     (folder / "said").write_text(said)
     path = folder / "uv"
     path.write_text(f"#!/bin/sh\ncat {folder}/said\nexit {code}\n")
@@ -30,14 +30,16 @@ def program(folder: Path, said: str, code: int = 0) -> str:
 
 
 @pytest.mark.parametrize("said", ["", "Traceback: no route to host", "{}", "null", '{"dependencies": null}'])
-def test_a_list_that_cannot_be_reached_is_said_so(
+def test_an_unreachable_list_is_reported(
     audit: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], said: str
 ) -> None:
     assert audit.known_faults(program(tmp_path, said, 1)) == 0
     assert "NOT CHECKED" in capsys.readouterr().out
 
 
-def test_known_faults_are_told(audit: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_known_vulnerabilities_are_reported(
+    audit: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     fault = {"id": "CVE-2026-1", "fix_versions": ["1.1"]}
     packages = [
         {"name": "sound", "version": "2", "vulns": []},

@@ -37,7 +37,7 @@ def attributes(**changed: Any) -> dict[str, Any]:
 
 
 def pairs(headers: Any) -> list[tuple[str, bytes]]:
-    """As Kafka's clients hand headers over."""
+    """Return the headers in the form of Kafka's clients."""
     return [(name, value if isinstance(value, bytes) else value.encode()) for name, value in headers.items()]
 
 
@@ -58,7 +58,7 @@ def test_events_of_the_sdk_are_read(convert: Any) -> None:
 
 
 @pytest.mark.parametrize("convert", [to_binary_before, to_structured_before])
-def test_events_of_the_sdk_before_are_read(convert: Any) -> None:
+def test_events_of_the_previous_sdk_are_read(convert: Any) -> None:
     given = attributes()
     message = convert(OlderEvent({**given, "time": AT.isoformat()}, DATA))
     event = decode(message.value, pairs(message.headers))
@@ -82,7 +82,7 @@ def test_times_of_other_languages_are_read(time: str, read: datetime) -> None:
     "media_type", ["application/cloudevents+json", "application/CloudEvents+JSON; charset=utf-8"]
 )
 def test_the_media_type_decides_before_the_headers(media_type: str) -> None:
-    """As the specification says, a structured message may repeat attributes in headers."""
+    """The specification allows a structured message to repeat attributes in headers."""
     given = attributes()
     named = [("content-type", media_type.encode()), ("ce_specversion", b"1.0"), ("ce_id", b"other")]
     assert decode(json.dumps(given | {"data": DATA}).encode(), named).id == given["id"]
@@ -102,8 +102,8 @@ def test_a_cancellation_needs_no_data() -> None:
         assert event.job_id == job
 
 
-def test_a_trace_in_a_header_of_its_own_is_followed() -> None:
-    """As OpenTelemetry's instrumentation of Kafka's clients sends it; the event's own comes first."""
+def test_a_trace_in_a_separate_header_is_followed() -> None:
+    """OpenTelemetry's instrumentation of Kafka clients sends it. The event's own attribute comes first."""
     alone = [*headers(traceparent=None), ("traceparent", TRACE.encode())]
     assert decode(json.dumps(DATA).encode(), alone).traceparent == TRACE
     both = [*headers(), ("traceparent", TRACE.replace("b7", "c7").encode())]
@@ -136,7 +136,7 @@ def test_a_trace_in_a_header_of_its_own_is_followed() -> None:
         (b"{}", [*headers(), ("content-type", b"\xff")], "header content-type: not UTF-8"),
     ],
 )
-def test_what_cannot_be_read_says_why(
+def test_an_unreadable_message_has_the_reason(
     value: bytes | None, named: list[tuple[str, bytes | None]], complaint: str
 ) -> None:
     with pytest.raises(Unreadable) as caught:
@@ -156,7 +156,9 @@ def test_what_cannot_be_read_says_why(
         max_size=8,
     ),
 )
-def test_no_headers_raise_anything_else(value: bytes | None, named: list[tuple[str, bytes | None]]) -> None:
+def test_any_headers_are_read_or_unreadable(
+    value: bytes | None, named: list[tuple[str, bytes | None]]
+) -> None:
     try:
         assert isinstance(decode(value, named), Event)
     except Unreadable as error:

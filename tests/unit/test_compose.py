@@ -20,13 +20,13 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 
 
 def resolved(value: str) -> str:
-    """The value where nothing is set in .env."""
+    """Return the value without a file .env."""
     while match := re.search(r"\$\{(\w+)(?::-((?:[^${}]|\$\{[^}]*\})*)|:\?[^}]*)\}", value):
         value = value.replace(match[0], match[2] or "x" * 40)
     return value
 
 
-def test_it_runs_the_services_and_every_process_of_ours() -> None:
+def test_it_runs_the_services_and_every_process_of_the_project() -> None:
     assert SERVICES.keys() >= {"kafka", "postgres", "minio", "mailpit"}
     assert OURS.keys() == {"migrate", "worker", "ticker", "api"}
 
@@ -40,13 +40,13 @@ def test_each_variable_is_a_setting_and_its_value_is_valid(name: str) -> None:
     Settings.model_validate(fields)
 
 
-def test_ours_do_not_sign_with_the_secret_that_everybody_knows() -> None:
+def test_no_process_signs_with_the_public_secret() -> None:
     assert OURS["api"]["environment"]["EXPORTER_JWT_SECRET"].startswith("${EXPORTER_JWT_SECRET:?")
 
 
 @pytest.mark.parametrize("name", ["api", "worker"])
-def test_links_are_signed_with_the_secret_for_tokens_where_they_have_none(name: str) -> None:
-    """A file ``.env`` that has only ``EXPORTER_JWT_SECRET`` goes on working."""
+def test_links_are_signed_with_the_secret_for_tokens_by_default(name: str) -> None:
+    """A file ``.env`` with only ``EXPORTER_JWT_SECRET`` still works."""
     value = OURS[name]["environment"]["EXPORTER_LINK_SECRET"]
     assert value.startswith("${EXPORTER_LINK_SECRET:-${EXPORTER_JWT_SECRET:?")
 
@@ -83,7 +83,7 @@ def test_each_command_exists_and_takes_its_arguments(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_ours_run_without_privileges(name: str) -> None:
+def test_the_processes_run_without_privileges(name: str) -> None:
     service = OURS[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -92,11 +92,11 @@ def test_ours_run_without_privileges(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"migrate"}))
-def test_whatever_stays_up_has_a_health_check(name: str) -> None:
+def test_every_permanent_service_has_a_health_check(name: str) -> None:
     assert SERVICES[name]["healthcheck"]
 
 
-def test_who_waits_for_health_waits_for_a_service_that_reports_it() -> None:
+def test_dependencies_on_health_name_services_with_a_health_check() -> None:
     for service in SERVICES.values():
         for name, wait in service.get("depends_on", {}).items():
             if wait["condition"] == "service_healthy":
@@ -109,7 +109,7 @@ def test_ports_are_published_to_this_machine_only() -> None:
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_what_must_survive_is_in_named_volumes() -> None:
+def test_permanent_data_is_in_named_volumes() -> None:
     mounted = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
     files = {path for path in mounted if path.startswith("./")}
     assert all((ROOT / path).exists() for path in files)
@@ -122,7 +122,7 @@ def test_images_are_pinned(name: str) -> None:
     assert re.search(r":[\w.-]*\d[\w.-]*$", SERVICES[name]["image"])
 
 
-def test_the_image_copies_what_is_there_and_what_is_not_ignored() -> None:
+def test_the_image_copies_existing_files_that_are_not_ignored() -> None:
     allowed = {
         line[1:].split("/")[0]
         for line in (ROOT / ".dockerignore").read_text().splitlines()

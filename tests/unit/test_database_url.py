@@ -21,7 +21,7 @@ oauth_client_secret oauth_scope
 
 @pytest.mark.parametrize("name", LIBPQ.split())
 def test_each_parameter_of_libpq_works_or_is_refused_by_name(name: str) -> None:
-    """P4: none is sent to the server as a setting."""
+    """P4: no parameter of libpq is sent to the server as a setting."""
     try:
         parsed = DatabaseUrl.parse(f"{BASE}?{name}=require")
     except ValueError as error:
@@ -58,7 +58,7 @@ def test_a_setting_of_the_server_is_passed_on(name: str, reads_only: bool) -> No
         ("passwd", "password"),
     ],
 )
-def test_a_misspelt_parameter_is_no_setting(name: str, meant: str) -> None:
+def test_a_misspelt_parameter_is_refused(name: str, meant: str) -> None:
     with pytest.raises(
         ValueError, match=f"parameter {name} does not work here; did you mean {meant}?"
     ) as error:
@@ -67,7 +67,7 @@ def test_a_misspelt_parameter_is_no_setting(name: str, meant: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "1a", "a-b", "a b", "a.", ".a", "_pq_.x", "ä"])
-def test_what_cannot_be_the_name_of_a_setting_is_refused(name: str) -> None:
+def test_an_invalid_name_of_a_setting_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="does not work here; allowed: "):
         DatabaseUrl.parse(f"{BASE}?{name}=1")
 
@@ -76,7 +76,7 @@ def test_every_parameter_of_libpq_is_known() -> None:
     assert set(LIBPQ.split()) <= BY_DRIVER | ONLY.keys() | ANY | NOT_HERE
 
 
-def test_what_the_driver_does_anyway_is_taken_and_left_out() -> None:
+def test_parameters_that_request_the_driver_default_are_removed() -> None:
     for name, values in ONLY.items():
         for value in values:
             assert DatabaseUrl.parse(f"{BASE}?{name}={value}").dsn == BASE
@@ -84,14 +84,14 @@ def test_what_the_driver_does_anyway_is_taken_and_left_out() -> None:
         assert DatabaseUrl.parse(f"{BASE}?{name}=anything").dsn == BASE
 
 
-def test_the_rest_of_the_url_stays_as_it_is() -> None:
+def test_the_rest_of_the_url_is_unchanged() -> None:
     url = "postgresql://u:p%40%3A@/shop?host=%2Ftmp%2Fpg&sslmode=disable"
     assert DatabaseUrl.parse(url).dsn == url
     assert DatabaseUrl.parse(BASE).dsn == BASE
 
 
 def test_a_primary_is_found_by_sessions_that_are_read_only() -> None:
-    """P5: the role of an export is read only by default, which is no answer to the question."""
+    """P5: the role of an export is read only by default, also on the primary."""
     url = f"{BASE}?target_session_attrs="
     assert DatabaseUrl.parse(url + "read-write", reads_only=True).dsn == url + "primary"
     for value in SESSIONS:
@@ -101,8 +101,8 @@ def test_a_primary_is_found_by_sessions_that_are_read_only() -> None:
 
 
 @pytest.mark.parametrize("name", ["database_url", "source_database_url"])
-def test_the_settings_say_so_at_the_start(name: str) -> None:
-    """P4: a database's URL is read before anything connects, and its password is not repeated."""
+def test_the_settings_refuse_it_at_the_start(name: str) -> None:
+    """P4: a URL is checked before anything connects, and the error does not contain its password."""
     with pytest.raises(ValueError, match="channel_binding=require cannot be honoured") as raised:
         Settings(_env_file=None, **{name: f"{BASE}?channel_binding=require"})  # type: ignore[arg-type]
     assert "u:p@" not in str(raised.value)

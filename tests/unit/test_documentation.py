@@ -1,4 +1,4 @@
-"""The documents tell the truth: every command, dataset, format, setting, event and call is in them."""
+"""The documents are complete: every command, dataset, format, setting, event and call is in them."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ EVENTS = (ROOT / "docs" / "events.md").read_text()
 
 
 def settings_table() -> str:
-    """The table as the settings describe themselves."""
+    """Return the table made from the descriptions of the settings."""
     rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
         default = field.default
@@ -33,7 +33,7 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
-def test_the_settings_table_is_what_the_settings_say() -> None:
+def test_the_settings_table_equals_the_descriptions() -> None:
     shown = re.search(r"<!-- settings -->\n(.*)\n<!-- /settings -->", README, re.DOTALL)
     assert shown is not None
     assert shown[1] == settings_table()
@@ -70,14 +70,14 @@ def test_every_call_is_documented() -> None:
     assert not {call for call in calls if f"`{call}`" not in README}
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_lead_to_existing_targets() -> None:
     for document in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]:
         for target in re.findall(r"\]\((?!http)([^)#]+)", document.read_text()):
             assert (document.parent / target).exists(), f"{document}: {target}"
 
 
 TO_BE_WRITTEN = {"stream_app/exports/formats/wiki.py"}
-"""Files that a reader of the tutorial makes."""
+"""Files that a reader of the tutorial creates."""
 
 PACKAGES = (
     "api",

@@ -1,4 +1,4 @@
-"""Every command and program in the documents is run by a test; what cannot be is read as far as possible."""
+"""Every command and program in the documents is run by a test, or at least parsed."""
 
 import json
 import os
@@ -26,13 +26,13 @@ RUNNABLE = SHELLS | {"python", "java", "go", "sql", "toml"}
 DRY = [block for block in BLOCKS if block.test.startswith("dry ")]
 
 
-def test_no_fence_is_missed() -> None:
+def test_every_fenced_block_is_found() -> None:
     fences = sum(len(re.findall(r"^ *```", path.read_text("utf-8"), re.MULTILINE)) for path in DOCUMENTS)
     assert fences == 2 * len(BLOCKS)
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.language in RUNNABLE], ids=str)
-def test_each_block_says_how_it_is_tested(block: Block) -> None:
+def test_each_block_states_how_it_is_tested(block: Block) -> None:
     kind, _, rest = block.test.partition(" ")
     if kind.startswith("tests/"):
         assert block.document.name in (ROOT / kind).read_text("utf-8")
@@ -62,8 +62,8 @@ def test_parsers_can_read_it(block: Block) -> None:
 
 
 @pytest.mark.parametrize("block", DRY, ids=str)
-def test_dry_runs_end_well(block: Block, tmp_path: Path) -> None:
-    """``make`` is the real one, told to do nothing; Kafka's programs only say what they were asked."""
+def test_dry_runs_succeed(block: Block, tmp_path: Path) -> None:
+    """``make`` is the real program with ``-n``. Kafka's programs are replaced and print their arguments."""
     program = block.test.removeprefix("dry ")
     environment = {**os.environ, "BROKERS": "broker:9092"}
     if program == "make":
@@ -80,7 +80,7 @@ def test_dry_runs_end_well(block: Block, tmp_path: Path) -> None:
     if program != "make":
         calls = [shlex.split(line) for line in done.stdout.splitlines()]
         topics = {after for call in calls for word, after in pairwise(call) if word == "--topic"}
-        # To read again what happened is about the topics that make records of jobs.
+        # The command reads the topics from which the records of jobs are restored.
         again = {Topic.REQUESTS, Topic.EVENTS}
         assert topics == (again if program == "kafka-consumer-groups.sh" else set(Topic))
         assert all(call[:2] == ["--bootstrap-server", "broker:9092"] for call in calls)
@@ -100,13 +100,13 @@ NOT_RUN = {
     "kafka-topics.sh": "as above",
     "pip": "CI begins with an installation",
 }
-"""Programs of commands in the text that no test runs, and why."""
+"""Programs in the text that no test runs, each with the reason."""
 
 _COMMAND = re.compile(r"[a-z][\w.-]*\s(?:.*\s)?(?:-|install|compose)|(?:exporter|make)\s", re.DOTALL)
 
 
 def commands() -> Iterator[tuple[Path, str]]:
-    """Commands between the words: what has an option, or begins with a program of ours."""
+    """Yield commands inside of text: those with an option, or of a program of the project."""
     for path in DOCUMENTS:
         text = re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL)
         yield from ((path, code) for code in re.findall(r"`([^`]+)`", text) if _COMMAND.match(code))

@@ -1,4 +1,4 @@
-"""What the guides name exists: settings, commands, topics, types, tables."""
+"""Names in the guides exist: settings, commands, topics, types, tables."""
 
 import json
 import re
@@ -51,7 +51,7 @@ def test_bucket_policies_name_the_bucket_of_the_manifests() -> None:
         assert resources == {f"arn:aws:s3:::{bucket[1]}", f"arn:aws:s3:::{bucket[1]}/jobs/*"}
 
 
-def test_principals_have_rights_on_every_topic_and_the_manifests_use_them() -> None:
+def test_principals_have_permissions_on_every_topic_and_the_manifests_use_them() -> None:
     commands = "".join(blocks("operations.md", "sh"))
     acls = "\n".join(line for line in commands.splitlines() if "--allow-principal" in line)
     assert set(re.findall(r"--topic (\S+)", acls)) == set(Topic)

@@ -56,7 +56,7 @@ def environment(name: str) -> dict[str, str]:
     return found
 
 
-def test_every_process_is_there() -> None:
+def test_every_process_has_a_manifest() -> None:
     assert WORKLOADS.keys() == {"exporter-migrate", "exporter-worker", "exporter-ticker", "exporter-api"}
     assert SECRETS.keys() == {*WORKLOADS}
     kinds = {"Deployment", "Job", "Service", "PodDisruptionBudget", "NetworkPolicy"}
@@ -129,8 +129,8 @@ def test_metrics_are_scraped_where_they_are_served(name: str) -> None:
     assert port in (environment(name).get("EXPORTER_METRICS_PORT"), container(name)["args"][-1])
 
 
-def test_nobody_reaches_a_pod_without_being_named() -> None:
-    """S24: every pod has a policy, and each port that it opens is a port of the container."""
+def test_every_pod_has_a_network_policy() -> None:
+    """S24: each port of a policy is a port of the container."""
     covered = {}
     for policy in (m["spec"] for m in RESOURCES if m["kind"] == "NetworkPolicy"):
         selector = policy["podSelector"]
@@ -147,12 +147,12 @@ def test_nobody_reaches_a_pod_without_being_named() -> None:
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_examples_have_no_unwise_setting_but_what_is_to_be_filled_in(name: str) -> None:
-    """S2, S24: the API's example is one that starts, once its passwords are one's own."""
+def test_examples_have_no_unwise_settings_except_placeholders(name: str) -> None:
+    """S2, S24: the API starts with the example after the passwords are filled in."""
     given = {key: value.replace("change-me", "q7Zw2Lm9Xr4Tv8Kb") for key, value in fields(name).items()}
     settings = Settings.model_validate(given)
     bad = {f.check for f in check_settings(settings) if f.state is State.PROBLEM}
-    # Who checks no tokens needs no secret for them, and who makes no links no store.
+    # A process without tokens needs no secret for them, and a process without links needs no store.
     unused = {
         "exporter-api": set(),
         "exporter-worker": {"EXPORTER_JWT_SECRET"},

@@ -1,4 +1,4 @@
-"""Each log event is a noun and a verb, and stands in the table of docs/log_events.md with its levels."""
+"""Each log event is a noun and a verb, and is in the table of docs/log_events.md with its levels."""
 
 import ast
 import re
@@ -16,16 +16,16 @@ PACKAGES = ("api", "producers", "stream_app", "streaming_exporter")
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 EVENT = re.compile(r"[a-z][a-z_]*\.[a-z][a-z_]*")
 LOGGERS = {"log", "bound"}
-"""Names of loggers; ``bound`` has fields of its own."""
+"""Names of loggers. ``bound`` is a logger with added fields."""
 
 ANY = "*"
-"""Stands for the part of an event that the code computes."""
+"""Placeholder for a computed part of an event."""
 
 
 def calls(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
-    """The level and the first argument of each call that writes a log line.
+    """Yield the level and the first argument of each call that writes a log line.
 
-    ``repeat`` of stream_app/periodic.py writes two events, which begin with the name that it is given.
+    ``repeat`` of stream_app/periodic.py writes two events, which begin with its argument ``name``.
     """
     for node in ast.walk(tree):
         match node:
@@ -39,7 +39,7 @@ def calls(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
 
 
 def event_of(argument: ast.expr) -> str:
-    """The event that an argument stands for; a part that is computed becomes :data:`ANY`."""
+    """Return the event of an argument. A computed part becomes :data:`ANY`."""
     match argument:
         case ast.Constant(value=str(text)):
             return text.partition(":")[0]
@@ -49,7 +49,7 @@ def event_of(argument: ast.expr) -> str:
 
 
 def written() -> dict[str, set[str]]:
-    """Every event in the code and its levels. An exception is logged as an error."""
+    """Return every event in the code with its levels. ``exception`` is the level error."""
     found: dict[str, set[str]] = defaultdict(set)
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):
@@ -61,7 +61,7 @@ def written() -> dict[str, set[str]]:
 
 
 def documented() -> dict[str, set[str]]:
-    """Every event of the table and its levels."""
+    """Return every event of the table with its levels."""
     text = (ROOT / "docs" / "log_events.md").read_text("utf-8")
     rows = re.findall(r"^\| `([^`]+)` \| ([a-z, ]+) \| ([^|]+) \|$", text, re.MULTILINE)
     assert rows == sorted(rows), "the events stand in the order of their names"
@@ -71,7 +71,7 @@ def documented() -> dict[str, set[str]]:
 
 
 def matches(pattern: str, event: str) -> bool:
-    """Whether an event of the table is one that the code can write by this pattern."""
+    """Return whether the code can write this event of the table by this pattern."""
     return re.fullmatch(re.escape(pattern).replace(re.escape(ANY), "[a-z_]+"), event) is not None
 
 

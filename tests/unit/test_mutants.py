@@ -1,4 +1,4 @@
-"""Changes of a module's meaning: each is a program, and another one."""
+"""Mutants: each is a valid program that differs from the original."""
 
 import ast
 
@@ -16,7 +16,7 @@ def clipped(value: int, most: int | None = 3) -> str:
 '''
 
 
-def test_what_is_changed() -> None:
+def test_the_changes_of_a_module() -> None:
     found = [(mutant.line, mutant.what.rpartition(" -> ")[2].splitlines()[0]) for mutant in mutants(SOURCE)]
     assert found == [
         (4, "4"),
@@ -29,7 +29,7 @@ def test_what_is_changed() -> None:
     ]
 
 
-def test_each_is_another_program() -> None:
+def test_each_mutant_is_another_program() -> None:
     found = {ast.dump(ast.parse(mutant.source)) for mutant in mutants(SOURCE)}
     assert len(found) == len(mutants(SOURCE))
     assert ast.dump(ast.parse(SOURCE)) not in found

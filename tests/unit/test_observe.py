@@ -1,4 +1,4 @@
-"""Dashboard, alerts and documents speak of metrics and alerts that there are, and no others."""
+"""Dashboard, alerts and documents name only existing metrics and alerts."""
 
 import json
 import re
@@ -47,7 +47,7 @@ EXPRESSIONS = [
 
 
 def selectors(expression: str) -> tuple[list[VectorSelector], set[str]]:
-    """What a valid expression selects, and the names of which it takes a range."""
+    """Return the selectors of an expression, and the names of its range selectors."""
     found: list[VectorSelector] = []
     ranges: set[str] = set()
 
@@ -62,7 +62,7 @@ def selectors(expression: str) -> tuple[list[VectorSelector], set[str]]:
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
-def test_expressions_use_metrics_and_labels_that_there_are(expression: str) -> None:
+def test_expressions_use_existing_metrics_and_labels(expression: str) -> None:
     found, _ = selectors(expression)
     assert found
     known = set(OF_PROMETHEUS)
@@ -76,15 +76,15 @@ def test_expressions_use_metrics_and_labels_that_there_are(expression: str) -> N
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
-def test_counters_are_never_looked_at_as_they_are(expression: str) -> None:
-    """They begin at 0 with every process: only how they grow means something."""
+def test_counters_are_used_only_with_rates_and_increases(expression: str) -> None:
+    """They begin at 0 in every process, so only their increase has a meaning."""
     found, ranges = selectors(expression)
     for name in {selector.name for selector in found}:
         if name is not None and name.endswith(("_total", "_bucket", "_sum", "_count")):
             assert name in ranges
 
 
-def test_every_metric_of_ours_is_documented_and_on_the_dashboard_or_in_an_alert() -> None:
+def test_every_metric_is_documented_and_on_the_dashboard_or_in_an_alert() -> None:
     ours = {name for name in FAMILIES if name.startswith("exporter_")}
     assert ours
     assert ours == set(re.findall(r"`(exporter_\w+)`", DOCUMENT))
@@ -102,7 +102,7 @@ def test_alerts_have_a_summary_a_severity_and_a_line_in_the_document() -> None:
     assert set(names) == set(re.findall(r"\| `(Exporter\w+)` \|", DOCUMENT))
 
 
-def test_panels_lie_beside_each_other_on_the_provisioned_source() -> None:
+def test_panels_do_not_overlap_and_use_the_provisioned_source() -> None:
     source = yaml.safe_load((OBSERVE / "grafana/provisioning/datasources/prometheus.yml").read_text())
     uid = source["datasources"][0]["uid"]
     taken: set[tuple[int, int]] = set()
@@ -120,7 +120,7 @@ def test_panels_lie_beside_each_other_on_the_provisioned_source() -> None:
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
 
 
-def test_prometheus_and_grafana_find_what_compose_gives_them() -> None:
+def test_prometheus_and_grafana_use_files_of_the_compose_file() -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     scrapes = yaml.safe_load((OBSERVE / "prometheus.yml").read_text())
     ports = {

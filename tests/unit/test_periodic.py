@@ -1,4 +1,4 @@
-"""One loop repeats every periodic step, and one function says how long a retry waits."""
+"""One loop repeats every periodic step, and one function computes the delay of a retry."""
 
 import asyncio
 from datetime import timedelta
@@ -13,7 +13,7 @@ from streaming_exporter.errors import Outage
 
 
 async def calls(*results: Exception | None) -> int:
-    """Return how often the step was called: it ends the loop once it has had every result."""
+    """Return the number of calls of the step, which ends the loop after the last result."""
     made, ended = 0, asyncio.Event()
 
     async def step() -> None:

@@ -1,4 +1,4 @@
-"""Settings are checked in one place, whatever reads them, and say what is wrong (P12, P17, P19, R20)."""
+"""Settings are checked in one place, with clear errors (P12, P17, P19, R20)."""
 
 import os
 import sys
@@ -30,7 +30,7 @@ ANY_TEXT = {"kafka_sasl_username", "smtp_username", "kafka_group", "jwt_audience
     "s3_sse_kms_key", "jwt_user_claim", "jwt_roles_claim",
     "kafka_oauth_client_id", "kafka_oauth_scope", "kafka_oauth_audience", "kafka_oauth_parameters",
     "kafka_oauth_extensions",
-    # Every user id is one, and every secret that is only compared.
+    # Every text is a valid user id, and a valid secret if it is only compared.
     "schedule_all_users", "datasets_file", *SECRETS,
 }  # fmt: skip
 
@@ -68,7 +68,7 @@ BAD_BY_NAME = {
 
 
 def bad_values(name: str) -> list[str]:
-    """Texts that the field must not take."""
+    """Return texts that the field must refuse."""
     kind, _ = setting_errors._kind(FIELDS[name].annotation, FIELDS[name].metadata)
     if get_origin(kind) is Literal:
         return ["x", "true", f"{get_args(kind)[0]}x"]
@@ -95,7 +95,7 @@ CASES = [(name, value) for name in FIELDS for value in bad_values(name)]
 def test_a_bad_value_names_the_variable_and_what_is_allowed(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P12, P17: each field, each kind of bad value."""
+    """P12, P17: each field is tested with each kind of bad value."""
     monkeypatch.setenv(f"EXPORTER_{name.upper()}", value)
     with pytest.raises(BadSettings) as error:
         load_settings()
@@ -114,8 +114,8 @@ def test_control_characters_are_in_no_setting(name: str, monkeypatch: pytest.Mon
 
 
 @given(st.dictionaries(st.sampled_from(sorted(FIELDS)), st.text(max_size=40), max_size=3))
-def test_whatever_is_read_is_taken_or_refused_with_its_name(values: dict[str, str]) -> None:
-    """No parser falls over, and no message lacks the variable."""
+def test_any_value_is_accepted_or_refused_with_its_name(values: dict[str, str]) -> None:
+    """No parser raises another error, and each error names the variable."""
     try:
         Settings.model_validate(values)
     except ValidationError as error:
@@ -125,7 +125,7 @@ def test_whatever_is_read_is_taken_or_refused_with_its_name(values: dict[str, st
 @pytest.mark.parametrize("name", sorted(FIELDS))
 @pytest.mark.parametrize("value", ["", "  ", "\t"])
 def test_empty_means_unset(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """R20: so does a blank one; only a list of users says something by being empty."""
+    """R20: a blank value counts as unset too. Only an empty list of users has a meaning."""
     plain = load_settings()
     monkeypatch.setenv(f"EXPORTER_{name.upper()}", value)
     expected = "" if name == "schedule_all_users" else getattr(plain, name)
@@ -165,7 +165,7 @@ def test_case_blanks_and_slashes_do_not_matter(
     assert getattr(load_settings(), name) == expected
 
 
-def test_all_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_errors_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXPORTER_SMTP_PORT", "x")
     monkeypatch.setenv("EXPORTER_S3_ENDPOINT", "http://h/x")
     with pytest.raises(BadSettings) as error:
@@ -200,7 +200,7 @@ def test_a_name_without_its_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 def test_every_secret_comes_from_a_file_too(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P19: and the new value is seen when the file has changed."""
+    """P19: the new value is used after the file has changed."""
     first, second = (
         f"postgresql://u:{word}@h/d" if name.endswith("_url") else word for word in ("one", "two")
     )
@@ -226,7 +226,7 @@ def test_every_secret_comes_from_a_file_too(
 
 
 @pytest.mark.parametrize("name", SECRETS)
-def test_a_file_that_is_missing_empty_or_one_too_many_is_named(
+def test_a_missing_empty_or_superfluous_file_is_named(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P19."""
@@ -257,7 +257,7 @@ def test_the_content_of_a_file_is_checked_and_not_shown(
     assert "hidden" not in str(error.value)
 
 
-def test_no_file_of_the_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_file_of_the_current_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """S16: neither a foreign .env nor a foreign .local/stack.env."""
     (tmp_path / ".local").mkdir()
     for file in (tmp_path / ".env", tmp_path / ".local" / "stack.env"):
@@ -268,8 +268,8 @@ def test_no_file_of_the_folder_is_read(tmp_path: Path, monkeypatch: pytest.Monke
     assert load_settings().public_url == "http://127.0.0.1:8000"
 
 
-def test_a_settings_file_is_read_where_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment counts for more, but for what is empty there."""
+def test_a_named_settings_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables of the environment take precedence, except for empty ones."""
     file = tmp_path / "settings"
     file.write_text("EXPORTER_SMTP_PORT='2525'\nEXPORTER_KAFKA_GROUP=theirs\nexporter_s3_bucket=mine\n")
     monkeypatch.setenv("EXPORTER_SETTINGS_FILE", str(file))
@@ -282,7 +282,7 @@ def test_a_settings_file_is_read_where_it_is_named(tmp_path: Path, monkeypatch: 
         load_settings()
 
 
-def test_the_settings_file_of_a_virtual_environment_is_read_where_no_other_is_named(
+def test_the_settings_file_of_a_virtual_environment_is_the_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "streaming-exporter.env"
@@ -307,7 +307,7 @@ HERE, THERE, GIVEN = "environment", "file", "command line"
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("variable", ["EXPORTER_TOKEN", "EXPORTER_JWT_SECRET"])
-def test_a_token_goes_only_to_a_url_of_the_same_place(
+def test_a_token_is_sent_only_to_a_url_from_the_same_place(
     secret: str | None,
     url: str | None,
     allowed: bool,
@@ -376,7 +376,7 @@ ARGUMENTS = {
 
 
 def commands() -> list[str]:
-    """Every command that there is, also of groups."""
+    """Return all commands, also those of groups."""
     found = []
     for name, command in get_command(cli).commands.items():  # type: ignore[attr-defined]
         group = getattr(command, "commands", None)
@@ -389,7 +389,7 @@ BAD = {"EXPORTER_S3_ENDPOINT": "http://h:9000/minio", "EXPORTER_SMTP_PORT": "x"}
 
 
 def is_clear(said: str) -> bool:
-    """Both lines, and nothing else."""
+    """Return whether the output is exactly the two lines."""
     return (
         "EXPORTER_S3_ENDPOINT: 'http://h:9000/minio' was read; it has a path" in said
         and "EXPORTER_SMTP_PORT: 'x' was read; allowed: a whole number" in said
@@ -399,7 +399,7 @@ def is_clear(said: str) -> bool:
 
 @pytest.mark.parametrize("name", commands())
 def test_every_command_ends_with_the_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P12: whichever command is the first to be called with a bad setting."""
+    """P12: this holds for every command."""
     for variable, value in BAD.items():
         monkeypatch.setenv(variable, value)
     needs_job = name.startswith("schedule ") and name != "schedule list"

@@ -1,4 +1,4 @@
-"""Waiting in tests returns what was waited for, or says what was seen last."""
+"""Waits in tests return the value, or fail with the last value."""
 
 import asyncio
 
@@ -8,12 +8,12 @@ from tests import waiting
 from tests.waiting import at_most, patient, until, until_async
 
 
-def test_it_returns_what_was_seen_as_soon_as_it_is_true() -> None:
+def test_it_returns_the_first_true_value() -> None:
     seen = iter([None, 0, "", "here", "later"])
     assert until(lambda: next(seen), every=0) == "here"
 
 
-async def test_it_takes_functions_and_coroutines() -> None:
+async def test_it_accepts_functions_and_coroutines() -> None:
     seen = iter([0, 1, 0, 2])
 
     async def look() -> int:
@@ -23,7 +23,7 @@ async def test_it_takes_functions_and_coroutines() -> None:
     assert await until_async(lambda: next(seen), every=0) == 2
 
 
-def test_errors_that_are_expected_are_waited_out_and_no_others() -> None:
+def test_only_expected_errors_are_ignored() -> None:
     answers = iter((OSError("away"), "there"))
 
     def look() -> object:
@@ -37,7 +37,7 @@ def test_errors_that_are_expected_are_waited_out_and_no_others() -> None:
         until(lambda: 1 // 0, ignoring=(OSError,))
 
 
-async def test_what_does_not_come_about_is_told_with_what_was_seen_last() -> None:
+async def test_a_failed_wait_has_the_last_value() -> None:
     with pytest.raises(AssertionError, match=r"not so after 0 s; seen last: \[\]\. the log"):
         until(lambda: [], within=0, otherwise=lambda: "the log")
     with pytest.raises(AssertionError, match="not so after 0 s; seen last: 0"):
@@ -55,12 +55,12 @@ async def test_a_slow_machine_gets_more_time_for_every_wait(monkeypatch: pytest.
         await until_async(lambda: False, within=0.01, every=0)
 
 
-def test_a_test_has_more_time_where_its_waits_have(request: pytest.FixtureRequest) -> None:
+def test_the_limit_of_a_test_grows_with_its_waits(request: pytest.FixtureRequest) -> None:
     marker = request.node.get_closest_marker("timeout")
     usual = float(request.config.getini("timeout"))
     assert (float(marker.args[0]) if marker else usual) == usual * waiting.FACTOR
 
 
 @pytest.mark.timeout(20)
-def test_a_limit_of_its_own_grows_too(request: pytest.FixtureRequest) -> None:
+def test_a_separate_limit_grows_too(request: pytest.FixtureRequest) -> None:
     assert request.node.get_closest_marker("timeout").args == (20 * waiting.FACTOR,)

@@ -1,4 +1,4 @@
-"""What can be said about the API without running it."""
+"""Checks of the API that need no running server."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_every_call_is_documented() -> None:
                 assert list(answer["content"]) == ["application/problem+json"], (method, path, status)
 
 
-def test_the_schema_has_no_loose_ends() -> None:
+def test_all_references_of_the_schema_exist() -> None:
     document = create_app(SETTINGS).openapi()
     text = str(document)
     schemas = document["components"]["schemas"]
@@ -104,10 +104,10 @@ PUBLIC = {"EXPORTER_PUBLIC_URL": "https://exports.example.com"}
         ("127.0.0.1", PROVIDER | {"EXPORTER_JWT_JWKS_URL": "file:///jwks.json"}, "JWT_JWKS_URL"),
     ],
 )
-def test_it_does_not_start_with_what_lets_anybody_in(
+def test_the_api_does_not_start_with_unsafe_settings(
     host: str, env: dict[str, str], variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """S2, S3: one line that names the variable, before anything listens."""
+    """S2, S3: it prints one line that names the variable, before it opens a port."""
     monkeypatch.setattr(uvicorn, "run", lambda *_, **__: pytest.fail("it listens"))
     result = CliRunner().invoke(cli, ["--host", host], env=env)
     assert result.exit_code == 2
@@ -124,7 +124,7 @@ def test_it_does_not_start_with_what_lets_anybody_in(
         ("0.0.0.0", PROVIDER | {"EXPORTER_LINK_SECRET": GOOD, "EXPORTER_JWT_AUDIENCE": "*"}),
     ],
 )
-def test_it_starts_with_what_is_sound(
+def test_the_api_starts_with_safe_settings(
     host: str, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in env.items():
@@ -132,8 +132,8 @@ def test_it_starts_with_what_is_sound(
     refuse_unsafe(Settings(_env_file=None), host)
 
 
-def test_what_signs_links_signs_no_tokens() -> None:
-    """S3: keys for other purposes are derived; links that earlier versions signed are still good."""
+def test_the_key_of_links_signs_no_tokens() -> None:
+    """S3: keys for other purposes are derived. Links that earlier versions signed are still valid."""
     settings = Settings(_env_file=None, jwt_secret=GOOD)
     delivery = uuid4()
     token = DeliveryLinks(settings).download(delivery).rpartition("/")[2]
@@ -160,7 +160,7 @@ async def preflight(origins: str, origin: str) -> httpx.Response:
 @pytest.mark.parametrize(
     "origins", ["https://app.example.com", "https://a.example, https://app.example.com", "*"]
 )
-async def test_pages_of_allowed_origins_may_call(origins: str) -> None:
+async def test_pages_of_allowed_origins_can_call(origins: str) -> None:
     response = await preflight(origins, "https://app.example.com")
     assert response.status_code == 200
     assert response.headers["access-control-allow-origin"] in ("https://app.example.com", "*")
@@ -168,7 +168,7 @@ async def test_pages_of_allowed_origins_may_call(origins: str) -> None:
 
 
 @pytest.mark.parametrize("origins", ["", "https://app.example.com"])
-async def test_pages_of_other_origins_may_not(origins: str) -> None:
+async def test_pages_of_other_origins_cannot_call(origins: str) -> None:
     response = await preflight(origins, "https://evil.example.com")
     assert response.status_code in (400, 405)
     assert "access-control-allow-origin" not in response.headers
@@ -184,7 +184,7 @@ async def test_allowed_pages_see_errors_and_their_headers() -> None:
 
 
 @pytest.mark.parametrize("origins", ["app.example.com", "https://a.example/path", "https://a b", "ftp://a"])
-def test_what_is_no_origin_is_refused(origins: str) -> None:
+def test_an_invalid_origin_is_refused(origins: str) -> None:
     with pytest.raises(ValidationError):
         Settings(_env_file=None, cors_origins=origins)
 

@@ -1,4 +1,4 @@
-"""What a body may say where a number is wanted (S23)."""
+"""The values that a body can have for an integer (S23)."""
 
 import importlib
 from pkgutil import walk_packages
@@ -13,7 +13,7 @@ INTEGERS = (int, int | None)
 
 
 def bodies() -> list[type[BaseModel]]:
-    """The models of all bodies that the API reads."""
+    """Return the models of all bodies that the API reads."""
     modules = [importlib.import_module(found.name) for found in walk_packages(api.__path__, "api.")]
     found = {
         field.field_info.annotation
@@ -25,7 +25,7 @@ def bodies() -> list[type[BaseModel]]:
 
 
 def within(model: type[BaseModel]) -> list[tuple[type[BaseModel], str]]:
-    """The integers of a model and of the models in it."""
+    """Yield the integer fields of a model and of the models in it."""
     found = []
     for name, field in model.model_fields.items():
         if field.annotation in INTEGERS:
@@ -39,13 +39,13 @@ def within(model: type[BaseModel]) -> list[tuple[type[BaseModel], str]]:
 FOUND = [pair for model in bodies() for pair in within(model)]
 
 
-def test_there_are_integers_to_look_at() -> None:
+def test_the_bodies_have_integer_fields() -> None:
     assert {name for _, name in FOUND} >= {"day", "delay"}
 
 
 @pytest.mark.parametrize(("model", "name"), FOUND, ids=lambda value: getattr(value, "__name__", value))
 @pytest.mark.parametrize("value", [False, True, "1", 1.0, 1.5, [1]], ids=repr)
-def test_an_integer_is_an_integer(model: type[BaseModel], name: str, value: Any) -> None:
+def test_an_integer_field_accepts_only_integers(model: type[BaseModel], name: str, value: Any) -> None:
     field = model.model_fields[name]
     adapter: TypeAdapter[Any] = TypeAdapter(_annotated(field))
     assert adapter.validate_python(1) == 1

@@ -1,4 +1,4 @@
-"""What browsers may do with an answer, for every route there is; a new one cannot come without (S1, S21)."""
+"""Every response has headers that limit what browsers can do with it; new routes too (S1, S21)."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from stream_app.settings import Settings
 
 JOB = "4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10"
 CACHEABLE = {"/", "/docs", "/docs/assets/{name}", "/page"}
-"""The same for everybody; whatever else there is, nobody keeps."""
+"""Paths whose responses are equal for all users. No other response is cached."""
 
 
 def settings(**changes: Any) -> Settings:
@@ -35,7 +35,7 @@ def routes(app: Any) -> Iterator[tuple[str, str]]:
 
 @cache
 def app_of(**changes: Any) -> Any:
-    """One application for all tests: it takes long to build."""
+    """Return an application. It is cached, because building it takes long."""
     return create_app(settings(**changes))
 
 
@@ -50,10 +50,10 @@ def address(path: str) -> str:
 
 
 async def ask(method: str, path: str, **changes: Any) -> httpx.Response:
-    """The answer; without services most are errors, which are answers too."""
+    """Return the response. Without services most responses are errors, which are checked too."""
     transport = httpx.ASGITransport(app_of(**changes), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
-        with capture_logs():  # a traceback on a terminal takes long to draw
+        with capture_logs():  # formatting a traceback for a terminal takes long
             return await client.request(method, path, headers={"Accept": "text/html"})
 
 
@@ -76,7 +76,7 @@ def assert_closed(response: httpx.Response) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-async def test_every_answer_has_a_strict_policy_and_is_not_kept(method: str, path: str) -> None:
+async def test_every_response_has_a_strict_policy_and_is_not_cached(method: str, path: str) -> None:
     response = await ask(method, address(path))
     assert_closed(response)
     kept = "no-cache" if path in CACHEABLE and response.status_code < 400 else "no-store"
@@ -86,14 +86,14 @@ async def test_every_answer_has_a_strict_policy_and_is_not_kept(method: str, pat
 
 @pytest.mark.parametrize("path", ["/nowhere", "/exports/nowhere", "/page/nowhere", "/docs/assets/nowhere"])
 @pytest.mark.parametrize("method", ["GET", "PATCH", "FOO"])
-async def test_errors_have_it_too(method: str, path: str) -> None:
+async def test_errors_have_the_headers_too(method: str, path: str) -> None:
     response = await ask(method, path)
     assert response.status_code in (401, 404, 405)
     assert_closed(response)
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-async def test_behind_https_every_answer_says_so(method: str, path: str) -> None:
+async def test_behind_https_every_response_has_hsts(method: str, path: str) -> None:
     response = await ask(method, address(path), public_url="https://exports.example.com")
     assert response.headers["strict-transport-security"] == "max-age=31536000"
 
@@ -105,7 +105,7 @@ async def test_pages_name_no_other_host_and_run_no_script_of_their_own(path: str
     assert not re.search(r"<script(?![^>]*\bsrc=)|\son\w+\s*=|javascript:|<style|\sstyle\s*=", page)
 
 
-async def test_everything_that_the_reference_loads_is_there() -> None:
+async def test_all_files_of_the_reference_exist() -> None:
     page = (await ask("GET", "/docs")).text
     names = re.findall(r'(?:src|href)="([^"]+)"', page)
     assert len(names) == 4

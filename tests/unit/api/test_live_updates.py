@@ -1,4 +1,4 @@
-"""How far a listener may be behind, and what becomes of it when something goes wrong that nobody foresaw."""
+"""Slow listeners of live updates, and unexpected errors."""
 
 import asyncio
 from typing import Any
@@ -18,14 +18,14 @@ def offer(subscription: Subscription, count: int) -> None:
         subscription.offer(Update(uuid4(), "1.0.0.0", False, "{}"))
 
 
-async def test_what_a_listener_is_told_at_first_does_not_count() -> None:
+async def test_the_first_updates_do_not_count_for_the_limit() -> None:
     subscription = Subscription()
     offer(subscription, MAX_WAITING + 200)
     updates = subscription.updates()
     assert len([await anext(updates) for _ in range(MAX_WAITING + 200)]) == MAX_WAITING + 200
 
 
-async def test_a_listener_that_is_hopelessly_behind_is_let_go() -> None:
+async def test_a_listener_that_is_too_far_behind_is_ended() -> None:
     subscription = Subscription()
     offer(subscription, 5)
     updates = subscription.updates()
@@ -35,7 +35,7 @@ async def test_a_listener_that_is_hopelessly_behind_is_let_go() -> None:
 
 
 class Records:
-    """Fails in a way that nobody foresaw, until it is mended."""
+    """Fails with an unexpected error until ``mended`` is set."""
 
     def __init__(self) -> None:
         self.broken = True
@@ -50,10 +50,10 @@ class Records:
     list_unfinished = get_many
 
 
-async def test_a_fault_that_nobody_foresaw_ends_the_streams_and_is_known(
+async def test_an_unexpected_error_ends_the_streams_and_fails_the_check(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Q9: no listener waits for ever after live updates have failed, and they continue."""
+    """Q9: after an error no listener waits for ever, and the updates continue."""
     monkeypatch.setattr(feeds, "RETRY_SECONDS", 0.05)
     records = Records()
     live_updates = LiveUpdates(records)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The page's files: small, closed to the outside, and without a way to turn texts into markup."""
+"""The page's files are small, load nothing from other hosts, and never use text as markup."""
 
 import re
 from pathlib import Path
@@ -24,14 +24,14 @@ def test_the_page_is_small() -> None:
 
 
 @pytest.mark.parametrize("path", [*PAGE, *SCRIPTS], ids=lambda path: path.name)
-def test_nothing_comes_from_elsewhere(path: Path) -> None:
+def test_nothing_is_loaded_from_other_hosts(path: Path) -> None:
     text = path.read_text()
     addresses = set(re.findall(r"(?:https?:)?//[a-z][\w.-]+\.[a-z]+[^\s\"')]*", text))
     assert addresses <= {"http://www.w3.org/2000/svg"}
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
-def test_scripts_cannot_make_markup(path: Path) -> None:
+def test_scripts_cannot_create_markup(path: Path) -> None:
     sinks = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|srcdoc|createCont"
     assert not re.search(sinks, path.read_text())
 
@@ -54,7 +54,7 @@ async def test_everything_is_served_under_the_policy(path: str) -> None:
         assert again.status_code == 304
 
 
-async def test_everything_that_the_page_names_is_there() -> None:
+async def test_all_files_of_the_page_exist() -> None:
     async with client() as browser:
         page = (await browser.get("/")).text
         names = re.findall(r'(?:src|href)="(page/[^"]+)"', page)

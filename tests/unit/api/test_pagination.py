@@ -1,4 +1,4 @@
-"""Cursors survive the way to a client and back; anything else is refused."""
+"""Cursors can be decoded again, and other texts are refused."""
 
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
@@ -20,7 +20,7 @@ def test_round_trip(moment: datetime, job_id: UUID) -> None:
 
 
 @given(st.text(max_size=60))
-def test_anything_else_is_refused_or_a_position(text: str) -> None:
+def test_any_text_is_refused_or_a_valid_cursor(text: str) -> None:
     with suppress(Rejected):
         assert decode(text)[0].tzinfo is not None
 

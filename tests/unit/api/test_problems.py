@@ -1,4 +1,4 @@
-"""Every error is a problem document, and says no more than it should."""
+"""Every error is a problem document, without internal details."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -112,7 +112,7 @@ async def test_a_rejection_names_the_field_and_what_is_allowed() -> None:
         ("GET", "/items/0c9cbb9e-5e70-4c2a-9df1-3a2a0b6b4a3d?limit=0", {}, 422, "invalid_request", "limit"),
     ],
 )
-async def test_what_the_framework_refuses(
+async def test_errors_of_the_framework_are_problems(
     method: str, path: str, arguments: dict[str, Any], status: int, code: str | None, field: str | None
 ) -> None:
     headers = {"content-type": "application/json"} if method == "POST" else {}
@@ -123,7 +123,7 @@ async def test_what_the_framework_refuses(
     assert content.get("field") == field
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+async def test_a_body_that_does_not_arrive_times_out() -> None:
     async def drips() -> AsyncIterator[bytes]:
         yield b"{"
         await asyncio.sleep(60)
@@ -155,5 +155,5 @@ async def test_a_harmful_request_id_is_replaced(given: str) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 408, 409, 410, 413, 422, 429, 500, 503])
-def test_every_status_has_words(status: int) -> None:
+def test_every_status_has_a_title(status: int) -> None:
     assert problems.title(status)

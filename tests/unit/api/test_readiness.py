@@ -1,4 +1,4 @@
-"""`/readyz` asks the parts once a second at most, however many ask it (S11)."""
+"""`/readyz` checks the parts at most once a second, for any number of calls (S11)."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from api.operations.service import Readiness
 from streaming_exporter.errors import Retryable
 
 
-async def test_many_who_ask_are_one_look_at_the_parts() -> None:
+async def test_concurrent_calls_share_one_check() -> None:
     asked = 0
 
     async def database() -> None:

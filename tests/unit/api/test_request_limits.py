@@ -1,4 +1,4 @@
-"""What is refused before a body is read, and how much one user may have under way (S11, S17, Q4)."""
+"""Calls that are refused before their bodies are read, and limits of concurrent calls (S11, S17, Q4)."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -29,7 +29,7 @@ SETTINGS = Settings(_env_file=None, **LIMITS)
 
 
 class Served:
-    """An application whose calls last until they are let go."""
+    """An application whose calls last until the test ends them."""
 
     def __init__(self, concurrent_calls: int = 8) -> None:
         self.begun = 0
@@ -87,7 +87,7 @@ async def statuses(tasks: list[Any]) -> list[int]:
 
 
 @pytest.mark.parametrize("path", ["/exports/jobs", "/exports/events", "/exports/jobs/7/events"])
-async def test_one_user_may_have_some_under_way_and_others_are_served(path: str) -> None:
+async def test_one_user_has_a_limit_and_others_are_served(path: str) -> None:
     served = Served()
     allowed = 2 if path.endswith("/events") else 3
     async with served.user("ada") as ada, served.user("bob") as bob:
@@ -105,7 +105,7 @@ async def test_one_user_may_have_some_under_way_and_others_are_served(path: str)
         assert (await ada.get(path)).status_code == 200, "what has ended does not count"
 
 
-async def test_one_process_has_some_under_way() -> None:
+async def test_one_process_has_a_limit() -> None:
     served = Served()
     tasks: list[Any] = []
     for number in range(4):
@@ -116,7 +116,7 @@ async def test_one_process_has_some_under_way() -> None:
 
 
 @pytest.mark.parametrize("path", ["/page", "/exports/links/abc"])
-async def test_calls_without_a_user_keep_no_user_out(path: str) -> None:
+async def test_calls_without_a_user_block_no_user(path: str) -> None:
     served = Served()
     async with served.user(None) as nobody, served.user("ada") as ada:
         slow = await start(nobody, path, 20)
@@ -127,7 +127,7 @@ async def test_calls_without_a_user_keep_no_user_out(path: str) -> None:
         assert await statuses(slow + calls) == [200] * 23
 
 
-async def test_calls_without_a_user_are_answered_where_users_have_taken_all() -> None:
+async def test_calls_without_a_user_are_answered_at_the_limit_of_users() -> None:
     served = Served()
     tasks: list[Any] = []
     for number in range(2):
@@ -140,7 +140,7 @@ async def test_calls_without_a_user_are_answered_where_users_have_taken_all() ->
     assert await statuses(tasks) == [200] * 7
 
 
-async def test_streams_take_no_calls_away() -> None:
+async def test_streams_do_not_count_as_calls() -> None:
     served = Served()
     async with served.user("ada") as ada:
         streams = await start(ada, "/exports/events", 2)
@@ -150,7 +150,7 @@ async def test_streams_take_no_calls_away() -> None:
         assert await statuses(streams + calls) == [200] * 5
 
 
-async def test_calls_of_one_user_take_turns_but_for_those_that_only_wait() -> None:
+async def test_calls_of_one_user_take_turns_except_for_those_that_wait_for_a_job() -> None:
     served = Served(concurrent_calls=1)
     async with served.user("ada") as ada:
         tasks = await start(ada, "/exports/jobs", 2)
@@ -161,7 +161,7 @@ async def test_calls_of_one_user_take_turns_but_for_those_that_only_wait() -> No
         assert await statuses(tasks) == [200] * 3
 
 
-async def test_a_client_that_leaves_gives_back_what_it_had() -> None:
+async def test_a_disconnected_client_releases_its_calls() -> None:
     served = Served()
     async with served.user("ada") as ada:
         tasks = await start(ada, "/exports/jobs", 3)
@@ -214,9 +214,7 @@ async def test_without_a_token_no_body_is_read(header: dict[str, str]) -> None:
         ("1.1", {"content-length": "2"}, 200),
     ],
 )
-async def test_a_length_that_can_be_read_in_two_ways_is_refused(
-    version: str, headers: dict[str, str], status: int
-) -> None:
+async def test_an_ambiguous_length_is_refused(version: str, headers: dict[str, str], status: int) -> None:
     """S17"""
     served = Served()
     served.go.set()

@@ -1,4 +1,4 @@
-"""Links in mails are as good as passwords: the API's log does not hold them."""
+"""Links in mails give access like passwords, so the log of the API does not contain them."""
 
 import httpx
 import pytest
@@ -9,7 +9,7 @@ from api.middleware.request_context import RequestContext
 
 
 @pytest.mark.parametrize("kind", ["links", "unsubscribe"])
-async def test_nor_does_a_fault_that_nobody_foresaw(kind: str) -> None:
+async def test_the_log_of_an_unexpected_error_contains_no_link(kind: str) -> None:
     async def broken(scope: Scope, receive: Receive, send: Send) -> None:
         raise RuntimeError("a fault")
 

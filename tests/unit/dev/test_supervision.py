@@ -1,4 +1,4 @@
-"""A process that dies is started again, and given up when it dies over and over (P21)."""
+"""A process that dies is started again, unless it dies too often (P21)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ class Child:
 
 
 class App(AppProcess):
-    """Dies as often as it is told to; ``fails`` starts end before it is ready."""
+    """A process that dies on command. Its first ``fails`` starts end before it is ready."""
 
     def __init__(self, name: str = "worker-1") -> None:
         super().__init__(name, ["nothing"], {}, Path("/nowhere"))
@@ -42,7 +42,7 @@ class App(AppProcess):
 
 
 class Service:
-    """Of the stack, and none of our processes."""
+    """A service of the stack, which is no process of the project."""
 
     child = Child()
     running = False
@@ -76,7 +76,7 @@ def watching(now: list[float], said: list[str]) -> Make:
     return lambda *processes: Supervision(cast(Stack, Watched(*processes)), said.append, clock=lambda: now[0])
 
 
-def test_it_is_started_again_with_a_line_that_says_so(watching: Make, said: list[str]) -> None:
+def test_a_process_is_started_again_with_a_line(watching: Make, said: list[str]) -> None:
     app = App()
     supervision = watching(app)
     assert supervision.look() is True
@@ -85,7 +85,7 @@ def test_it_is_started_again_with_a_line_that_says_so(watching: Make, said: list
     assert said == ["worker-1 ended with -9 and is started again (1 of 5)"]
 
 
-def test_five_deaths_in_a_minute_end_it(watching: Make, said: list[str]) -> None:
+def test_five_deaths_in_a_minute_end_the_stack(watching: Make, said: list[str]) -> None:
     app = App()
     supervision = watching(app)
     for _ in range(MAX_DEATHS - 1):
@@ -97,7 +97,7 @@ def test_five_deaths_in_a_minute_end_it(watching: Make, said: list[str]) -> None
     assert app.starts == len(said) == MAX_DEATHS - 1
 
 
-def test_starts_that_fail_count(watching: Make) -> None:
+def test_failed_starts_count_as_deaths(watching: Make) -> None:
     app = App()
     app.fails = 99
     with pytest.raises(ServiceError, match="giving up"):
@@ -105,7 +105,7 @@ def test_starts_that_fail_count(watching: Make) -> None:
     assert app.starts == MAX_DEATHS - 1
 
 
-def test_deaths_of_long_ago_do_not_count(watching: Make, now: list[float]) -> None:
+def test_old_deaths_do_not_count(watching: Make, now: list[float]) -> None:
     app = App()
     supervision = watching(app)
     for _ in range(3 * MAX_DEATHS):
@@ -115,7 +115,7 @@ def test_deaths_of_long_ago_do_not_count(watching: Make, now: list[float]) -> No
     assert app.starts == 3 * MAX_DEATHS
 
 
-def test_each_process_has_deaths_of_its_own(watching: Make) -> None:
+def test_the_deaths_of_each_process_are_counted_separately(watching: Make) -> None:
     apps = [App("worker-1"), App("ticker"), App("api")]
     supervision = watching(*apps)
     for _ in range(MAX_DEATHS - 1):
@@ -126,7 +126,7 @@ def test_each_process_has_deaths_of_its_own(watching: Make) -> None:
     assert [app.starts for app in apps] == [MAX_DEATHS - 1] * 3
 
 
-def test_a_service_that_dies_ends_it(watching: Make) -> None:
-    """Its data may be gone with it."""
+def test_the_death_of_a_service_ends_the_stack(watching: Make) -> None:
+    """Its data can be lost."""
     with pytest.raises(ServiceError, match="ended with -9"):
         watching(Service()).look()

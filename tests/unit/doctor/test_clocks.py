@@ -1,4 +1,4 @@
-"""What is decided goes by the state database's clock, not by that of a machine (Q2)."""
+"""Decisions use the clock of the state database, not that of a machine (Q2)."""
 
 import ast
 import time
@@ -34,11 +34,11 @@ MACHINES = {
     "stream_app/observability/metrics.py": "how late an admission is, as a measurement",
     "stream_app/worker/liveness.py": "the age of a file on this machine",
 }
-"""Who asks a machine for the time, and why that decides nothing for others."""
+"""Modules that use the machine's clock, and why no decision depends on it."""
 
 
 def asking() -> set[str]:
-    """The modules that ask the machine for the time of day."""
+    """Return the modules that use the machine's clock."""
     found = set()
     for folder in ("stream_app", "api"):
         for path in (ROOT / folder).rglob("*.py"):
@@ -55,15 +55,15 @@ def test_only_listed_modules_use_the_clock_of_the_machine() -> None:
     assert unknown == set(), "use the clock of the job store, the claim's, or now() in the statement"
 
 
-def test_an_attempts_time_is_counted_on_from_its_claim() -> None:
-    """Files of a worker whose clock is days behind do not expire at once."""
+def test_the_time_of_an_attempt_counts_from_its_claim() -> None:
+    """So the files of a worker whose clock is days behind do not expire at once."""
     started = datetime(2020, 1, 1, tzinfo=UTC)
     request = ExportRequest(user_id="u", export_type="ledger", format="csv")
     claim = Claim(uuid4(), 1, "w", 0, request, started, claimed=time.monotonic() - 60)
     assert timedelta(seconds=60) <= claim.now - started < timedelta(seconds=70)
 
 
-async def test_the_clock_counts_on_from_its_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_clock_advances_from_its_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     passed = [100.0]
     monkeypatch.setattr(clocks, "_passed", lambda: passed[0])
     clock = DatabaseClock(create_async_engine("postgresql+asyncpg://"))

@@ -1,4 +1,4 @@
-"""Settings that are allowed and unwise, and how findings are shown."""
+"""Findings about unwise settings, and their output."""
 
 import io
 import json
@@ -32,7 +32,7 @@ SAFE: dict[str, Any] = {
     "s3_access_key": SecretStr("exporter"),
     "kafka_bootstrap_servers": "kafka.example.com:9093",
 }
-"""What a wise operator of a public service sets."""
+"""Safe settings of a public service."""
 
 PROVIDER = {
     "jwt_jwks_url": "https://login.example.com/jwks",
@@ -108,7 +108,7 @@ UNWISE: list[tuple[str, dict[str, Any], State]] = [
 ]
 
 HARMLESS = {
-    # names, places and tastes
+    # names, places and preferences
     "api_docs", "datasets_file", "kafka_bootstrap_servers", "jwt_roles_claim",
     "jwt_user_claim", "kafka_group", "kafka_partitions",
     "kafka_oauth_audience", "kafka_oauth_cafile", "kafka_oauth_client_id", "kafka_oauth_extensions",
@@ -116,26 +116,26 @@ HARMLESS = {
     "kafka_sasl_mechanism", "kafka_sasl_username", "kafka_ssl_cafile", "kafka_topic_prefix", "log_format",
     "mail_empty", "mail_from", "metrics_port", "ready_file", "s3_access_key", "s3_bucket", "s3_region",
     "s3_key_prefix", "s3_secure", "s3_sse", "s3_sse_kms_key", "smtp_host", "smtp_port", "smtp_username",
-    # checked as they are read
+    # checked when they are read
     "webhook_secret", "webhook_previous_secret", "webhook_allowed_hosts", "webhook_denied_networks",
     "user_mail_limit",
-    # these cost time or space, but no safety
+    # these cost time or space, but no security
     "delivery_timeout_seconds", "drain_seconds", "export_timeout_seconds", "history_days",
     "mail_attach_max_bytes", "max_attempts", "max_rows", "pdf_max_bytes", "pdf_max_rows", "retention_days",
     "split_max_bytes", "split_max_files", "schedule_catch_up_limit",
     "schedule_jitter_seconds", "schedule_max_failures", "tick_lead_seconds",
     "parallel_min_bytes", "worker_slots",
 }  # fmt: skip
-"""Settings of which no value is unwise."""
+"""Settings without unwise values."""
 
 
 def found(**changed: Any) -> dict[str, State]:
-    # Some of these are refused as they are read; here they are judged all the same.
+    # Some of these values are refused when they are read. They are checked here too.
     settings = Settings(_env_file=None, **SAFE).model_copy(update=changed)
     return {finding.check: finding.state for finding in check_settings(settings)}
 
 
-def test_nothing_unwise() -> None:
+def test_safe_settings_have_no_findings() -> None:
     assert found() == {"values": State.OK}
     assert found(**PROVIDER, **MAIL) == {"values": State.OK}
 
@@ -173,14 +173,14 @@ def test_tokens_are_signed_with_a_short_secret_but_not_with_an_empty_one() -> No
             refuse_weak_secrets(empty, "127.0.0.1")
 
 
-def test_every_setting_is_judged() -> None:
+def test_every_setting_is_checked() -> None:
     """S3: each setting has a check here, or is listed as harmless."""
     judged = {name for name, _, _ in UNWISE}
     assert not judged & HARMLESS
     assert judged | HARMLESS == Settings.model_fields.keys()
 
 
-def test_on_one_machine_it_may_be_as_it_likes() -> None:
+def test_default_settings_on_one_machine_have_no_problems() -> None:
     settings = Settings(_env_file=None)
     states = {finding.check: finding.state for finding in check_settings(settings)}
     assert states == {"EXPORTER_JWT_SECRET": State.WARNING}

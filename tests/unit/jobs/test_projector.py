@@ -1,4 +1,4 @@
-"""S12: a lifecycle event is believed only where it fits its own job."""
+"""S12: a lifecycle event is applied only if it fits its job."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,7 +20,7 @@ JOB = UUID("4f1c2d3e-0000-4000-8000-000000000001")
 
 
 def completed(**changed: Any) -> Event:
-    """What a worker says of its own file."""
+    """Return the outcome of a worker about its own file."""
     content = {
         "job_id": JOB,
         "user_id": "u",
@@ -44,7 +44,7 @@ def believed(event: Event) -> LifecycleData:
 
 @pytest.mark.parametrize("output", FORMATS)
 @pytest.mark.parametrize("compression", ["none", *COMPRESSIONS])
-def test_what_workers_say_is_taken_over_as_it_is(output: str, compression: str) -> None:
+def test_outcomes_of_workers_are_unchanged(output: str, compression: str) -> None:
     kind = FORMATS[output]
     compressed = COMPRESSIONS.get(compression)
     event = completed(format=output, content_type=compressed.media_type if compressed else kind.media_type)
@@ -52,7 +52,7 @@ def test_what_workers_say_is_taken_over_as_it_is(output: str, compression: str) 
 
 
 @pytest.mark.parametrize("status", sorted(OUTCOMES.values()))
-def test_every_outcome_without_a_file_is_taken_over(status: Status) -> None:
+def test_outcomes_without_a_file_are_unchanged(status: Status) -> None:
     none = dict.fromkeys(("key", "file_name", "content_type", "expires_at"))
     data = completed(**none).lifecycle.model_copy(update={"status": status})
     event = lifecycle_event(EVENT_OF[status], data)
@@ -61,7 +61,7 @@ def test_every_outcome_without_a_file_is_taken_over(status: Status) -> None:
 
 @pytest.mark.parametrize("before", ["", "exports/", "a/b/"])
 @pytest.mark.parametrize("mark", ["", "7ec8f87b681fa8c1"])
-def test_a_deployment_may_put_something_before_its_keys(before: str, mark: str) -> None:
+def test_a_key_can_have_a_prefix(before: str, mark: str) -> None:
     event = completed(key=before + object_key(JOB, 2, "ledger.csv", suffix=mark))
     assert believed(event).key == event.lifecycle.key
 
@@ -84,7 +84,7 @@ def test_a_deployment_may_put_something_before_its_keys(before: str, mark: str) 
         "",
     ],
 )
-def test_a_key_of_anything_else_is_refused(key: str) -> None:
+def test_a_foreign_key_is_refused(key: str) -> None:
     with pytest.raises(Unreadable, match=r"data\.key"):
         believed(completed(key=key))
 
@@ -98,7 +98,7 @@ def test_the_media_type_comes_from_the_registry(claimed: str) -> None:
 
 
 @pytest.mark.parametrize("completed_at", [NOW, NOW - timedelta(days=1), NOW + timedelta(days=900), None])
-def test_no_file_is_kept_longer_than_files_are_kept(completed_at: datetime | None) -> None:
+def test_no_event_extends_the_retention(completed_at: datetime | None) -> None:
     event = completed(completed_at=completed_at, expires_at=NOW + timedelta(days=1_000))
     latest = min(completed_at or NOW, NOW) + KEPT
     assert believed(event).expires_at == latest
@@ -106,7 +106,7 @@ def test_no_file_is_kept_longer_than_files_are_kept(completed_at: datetime | Non
     assert believed(sooner).expires_at == NOW - timedelta(days=2)
 
 
-def test_the_name_is_that_of_the_key() -> None:
+def test_the_file_name_comes_from_the_key() -> None:
     assert believed(completed(file_name="invoice.exe")).file_name == "ledger.csv"
 
 

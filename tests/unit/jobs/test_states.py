@@ -1,4 +1,4 @@
-"""One job has one end, in whatever order and however often its events arrive."""
+"""A job ends once, in whatever order and however often its events arrive."""
 
 from itertools import pairwise
 
@@ -13,7 +13,7 @@ STARTS = st.sampled_from(sorted(UNFINISHED))
 
 
 def history(start: Status, events: list[EventType]) -> list[Status]:
-    """The states of a record as events are applied to it: each counts where its state may come next."""
+    """Return the states of a record to which the events are applied: only allowed transitions count."""
     states = [start]
     for event in events:
         status = OUTCOMES.get(event)
@@ -29,13 +29,13 @@ def test_a_job_ends_once_and_only_a_file_expires_afterwards(start: Status, event
 
 
 @given(STARTS, EVENTS)
-def test_events_that_come_again_change_nothing(start: Status, events: list[EventType]) -> None:
+def test_repeated_events_change_nothing(start: Status, events: list[EventType]) -> None:
     once = history(start, events)
     assert history(start, [event for event in events for _ in range(2)]) == once
     assert history(once[-1], events) in ([once[-1]], ["completed", "expired"])
 
 
-def test_what_nobody_has_started_cannot_be_completed() -> None:
+def test_a_job_that_was_not_started_cannot_be_completed() -> None:
     assert history(Status.PENDING, [EventType.COMPLETED, EventType.EXPIRED]) == ["pending"]
     assert history(Status.PROCESSING, [EventType.COMPLETED, EventType.EXPIRED]) == [
         "processing",
@@ -44,8 +44,8 @@ def test_what_nobody_has_started_cannot_be_completed() -> None:
     ]
 
 
-def test_every_job_can_be_ended_from_where_it_stands() -> None:
-    """From each state a way leads on, step by step, until nothing follows."""
+def test_every_state_leads_to_a_final_state() -> None:
+    """From each state, transitions lead to a state that no other state follows."""
     for status in Status:
         reached, ways = {status}, [status]
         while ways:
@@ -57,7 +57,7 @@ def test_every_job_can_be_ended_from_where_it_stands() -> None:
         assert reached.isdisjoint(UNFINISHED) or status in UNFINISHED
 
 
-def test_whoever_says_how_a_job_ended_uses_the_event_that_leads_there() -> None:
+def test_the_event_of_an_outcome_leads_to_its_status() -> None:
     for status in set(Status) - UNFINISHED:
         before = min(predecessors(status))
         assert list(pairwise(history(before, [EVENT_OF[status]]))) == [(before, status)]

@@ -1,4 +1,4 @@
-"""From an event to a row."""
+"""Submission: from an event to a row."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +22,7 @@ def row(cancelled: bool = False, source: str = "/t", **data: Any) -> NewJob:
     return job.cancelled() if cancelled else job
 
 
-def test_a_good_request_waits() -> None:
+def test_a_valid_request_is_a_pending_job() -> None:
     admitted = row(filters={"kind": "proof"}, priority="high", scope="all")
     assert admitted.outcome is None
     assert admitted.filters == {"kind": "proof"}
@@ -43,7 +43,7 @@ def test_a_good_request_waits() -> None:
         ({"priority": "urgent"}, "invalid_request", "priority: input should be 'high', 'normal' or 'low'"),
     ],
 )
-def test_an_impossible_request_is_born_failed(data: dict[str, Any], code: str, message: str) -> None:
+def test_an_invalid_request_is_a_failed_job(data: dict[str, Any], code: str, message: str) -> None:
     outcome = row(**data).outcome
     assert outcome is not None
     assert outcome.error is not None
@@ -51,14 +51,14 @@ def test_an_impossible_request_is_born_failed(data: dict[str, Any], code: str, m
     assert outcome.error.message.startswith(message)
 
 
-def test_a_request_whose_cancellation_came_first_is_born_cancelled() -> None:
+def test_a_request_after_its_cancellation_is_a_cancelled_job() -> None:
     admitted = row(cancelled=True)
     assert admitted.outcome is not None
     assert admitted.outcome.status == "cancelled"
     assert admitted.cancel_requested_at == NOW
 
 
-def test_what_a_schedule_asks_for_gives_way_unless_it_says_otherwise() -> None:
+def test_requests_of_schedules_have_low_priority_by_default() -> None:
     schedule = f"{SCHEDULES}/{uuid4()}"
     assert row(source=schedule).priority == PRIORITIES["low"]
     assert row(source=schedule, priority="high").priority == PRIORITIES["high"]
@@ -83,8 +83,8 @@ def test_what_a_schedule_asks_for_gives_way_unless_it_says_otherwise() -> None:
         },
     ],
 )
-def test_the_request_that_a_row_was_made_of_can_be_published_again(data: dict[str, Any], source: str) -> None:
-    """R8: what the relay publishes leads to the same job."""
+def test_the_request_of_a_row_can_be_published_again(data: dict[str, Any], source: str) -> None:
+    """R8: the published request leads to the same job."""
     made = row(source=source, **data)
     event = decode(request_event_of(made).encode())
     assert (event.job_id, event.source, event.time) == (made.id, source, NOW)

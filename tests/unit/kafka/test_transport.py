@@ -1,4 +1,4 @@
-"""What Faust's consumer would lose or pile up, one hole at a time; the real thing: tests/chaos, tests/e2e."""
+"""Each way in which Faust's consumer would lose or collect messages; real ones: tests/chaos, tests/e2e."""
 
 import asyncio
 import gc
@@ -32,7 +32,7 @@ def message(place: TP = PLACE, offset: int = 0, size: int = 0) -> ConsumerMessag
 
 @pytest.fixture
 def consumer(monkeypatch: pytest.MonkeyPatch) -> LosslessConsumer:
-    """One that has two partitions, from 3 to 9; only of the first something was committed."""
+    """A consumer with two partitions, offsets 3 to 9. Only the first one has a committed offset."""
     made = object.__new__(LosslessConsumer)
 
     async def committed(self: Any) -> dict[TP, int | None]:
@@ -80,7 +80,7 @@ def consumer(monkeypatch: pytest.MonkeyPatch) -> LosslessConsumer:
     return made
 
 
-async def test_a_partition_without_a_commit_is_sought_too(consumer: LosslessConsumer) -> None:
+async def test_a_partition_without_a_commit_is_seeked_too(consumer: LosslessConsumer) -> None:
     await consumer.perform_seek()
     assert consumer.__dict__["sought"] == {UNREAD: 3}
 
@@ -96,14 +96,14 @@ async def test_a_committed_offset_that_the_log_does_not_have_leads_to_its_beginn
     await consumer.perform_seek()
     assert consumer.__dict__["sought"] == {PLACE: 3}
     assert consumer._committed_offset[PLACE] is None
-    assert old.acked  # what was read of the other log moves no offset
+    assert old.acked  # messages of the old log change no offset
 
 
 @pytest.mark.parametrize("stored", [2, 100_000])
-async def test_a_loss_is_said_once_however_often_is_sought(
+async def test_a_loss_is_logged_once_for_several_seeks(
     consumer: LosslessConsumer, monkeypatch: pytest.MonkeyPatch, stored: int
 ) -> None:
-    """R7: a seek that comes before the commit finds the same offset; a later loss can have it too."""
+    """R7: a seek before the commit finds the same offset. A later loss can have the same offset too."""
 
     async def commit(self: Any, offsets: Any) -> bool:
         return True
@@ -116,15 +116,15 @@ async def test_a_loss_is_said_once_however_often_is_sought(
             await consumer.perform_seek()
             assert consumer.__dict__["sought"] == {PLACE: 3}
             assert consumer._committed_offset[PLACE] is None
-            assert consumer._new_offset(PLACE) == 3  # the beginning becomes the group's offset
+            assert consumer._new_offset(PLACE) == 3  # the group's offset becomes the beginning
         assert [line["event"] for line in said] == ["offset.lost"]
         await consumer._commit({PLACE: 3})
         await consumer.perform_seek()
     assert [line["event"] for line in said] == ["offset.lost"] * 2
 
 
-async def test_a_seek_takes_no_time_for_what_is_known_to_be_lost(consumer: LosslessConsumer) -> None:
-    """R7: the log is read already while the group still has the offset."""
+async def test_a_seek_does_not_wait_again_for_lost_offsets(consumer: LosslessConsumer) -> None:
+    """R7: the log is already read while the group still has the old offset."""
     consumer.__dict__["stored"] = {PLACE: 100_000, UNREAD: 5}
     await consumer.perform_seek()
     consumer.__dict__["slept"] = 0
@@ -139,8 +139,8 @@ async def test_a_committed_offset_that_the_log_has_is_kept(consumer: LosslessCon
     assert consumer.__dict__["sought"] == {}
 
 
-async def test_a_new_leader_may_need_a_moment_to_know_its_end(consumer: LosslessConsumer) -> None:
-    """R7: a clean election repeats nothing."""
+async def test_a_new_leader_can_need_a_moment_for_its_end_offset(consumer: LosslessConsumer) -> None:
+    """R7: a clean election repeats no message."""
     consumer.__dict__.update(stored={PLACE: 7, UNREAD: 7}, ends=[6, 6, 7])
     await consumer.perform_seek()
     assert consumer.__dict__["sought"] == {}
@@ -148,7 +148,7 @@ async def test_a_new_leader_may_need_a_moment_to_know_its_end(consumer: Lossless
 
 
 @pytest.mark.parametrize("rebalanced", [True, False])
-async def test_what_was_fetched_before_a_seek_is_thrown_away(
+async def test_messages_fetched_before_a_seek_are_dropped(
     consumer: LosslessConsumer, monkeypatch: pytest.MonkeyPatch, rebalanced: bool
 ) -> None:
     fetched = {PLACE: [SimpleNamespace(offset=9)]}
@@ -164,10 +164,10 @@ async def test_what_was_fetched_before_a_seek_is_thrown_away(
     assert active == {PLACE}
 
 
-async def test_a_client_that_was_sent_back_is_followed(
+async def test_a_reset_of_the_client_is_followed(
     consumer: LosslessConsumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R7: else Faust drops everything below the offset that it has read last."""
+    """R7: otherwise Faust drops all messages below the last offset that it has read."""
     fetched = {PLACE: [SimpleNamespace(offset=0)]}
 
     async def fetch(self: Any, timeout: float) -> tuple[Any, Any]:
@@ -182,10 +182,10 @@ async def test_a_client_that_was_sent_back_is_followed(
     assert consumer._new_offset(PLACE) == 1
 
 
-async def test_a_topic_with_enough_in_memory_waits_and_others_go_on(
+async def test_a_topic_with_many_bytes_in_memory_waits_and_others_continue(
     consumer: LosslessConsumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R14: bytes are counted for as long as the messages are there."""
+    """R14: bytes count as long as the messages are in memory."""
     asked: list[set[TP]] = []
 
     async def fetch(self: Any, places: set[TP], timeout: float) -> dict[TP, Any]:
@@ -203,7 +203,7 @@ async def test_a_topic_with_enough_in_memory_waits_and_others_go_on(
     assert asked == [{TICKS}, {PLACE, TICKS}]
 
 
-def test_bytes_are_held_until_the_message_is_gone() -> None:
+def test_bytes_count_until_the_message_is_deleted() -> None:
     held, kept = BufferedBytes(), [message(size=5), message(TICKS, size=7)]
     for one in kept:
         held.add(one)
@@ -214,7 +214,7 @@ def test_bytes_are_held_until_the_message_is_gone() -> None:
 
 
 def test_a_gap_of_any_size_is_a_range(consumer: LosslessConsumer) -> None:
-    """Q10: a retention that took away a billion messages makes no list of their offsets."""
+    """Q10: after the retention has removed a billion messages, no list has all their offsets."""
     end = 5_000_000_000
     consumer.done[PLACE] = 10
     consumer.fetched[PLACE] = 11
@@ -234,7 +234,7 @@ def test_a_gap_of_any_size_is_a_range(consumer: LosslessConsumer) -> None:
 def test_the_run_ends_at_the_first_offset_that_is_neither_acknowledged_nor_missing(
     begin: int, offsets: set[int], gaps: list[tuple[int, int]]
 ) -> None:
-    """Q10: as a list of every offset would say."""
+    """Q10: the result equals that of a list of all offsets."""
     ranges = [(first, first + length) for first, length in gaps]
     every = offsets | {offset for first, after in ranges for offset in range(first, after)}
     end = begin
@@ -245,10 +245,10 @@ def test_the_run_ends_at_the_first_offset_that_is_neither_acknowledged_nor_missi
 
 @pytest.mark.parametrize("stored", [None, 3, 7])
 @pytest.mark.parametrize("dropped", [1, 2])
-async def test_no_commit_goes_past_a_message_that_was_dropped(
+async def test_no_commit_passes_a_dropped_message(
     consumer: LosslessConsumer, stored: int | None, dropped: int
 ) -> None:
-    """Faust drops what a rebalance finds in its buffers: also one, also where nothing is committed."""
+    """Faust drops its buffers in a rebalance: also a single message, also without a committed offset."""
     consumer.__dict__.update(stored={PLACE: stored}, ends=[20])
     await consumer.perform_seek()
     first = 3 if stored is None else stored
@@ -260,18 +260,18 @@ async def test_no_commit_goes_past_a_message_that_was_dropped(
     assert consumer._new_offset(PLACE) == first + dropped + 1
 
 
-def test_a_message_that_was_fetched_before_a_seek_hides_none_after_it(consumer: LosslessConsumer) -> None:
-    """Faust notes its offset once it is delivered, which can be after the seek, and drops what lies below."""
+def test_a_message_fetched_before_a_seek_does_not_hide_later_ones(consumer: LosslessConsumer) -> None:
+    """Faust notes its offset at delivery, which can be after the seek, and drops all messages below it."""
     consumer._read_offset.update({PLACE: 7})
     consumer._read_offset[PLACE] = 9
     assert consumer._read_offset[PLACE] is None
 
 
 @pytest.mark.parametrize("begun", [True, False])
-async def test_what_is_fetched_during_a_seek_is_fetched_again(
+async def test_messages_fetched_during_a_seek_are_fetched_again(
     consumer: LosslessConsumer, monkeypatch: pytest.MonkeyPatch, begun: bool
 ) -> None:
-    """Whether the client had been sought yet is not known."""
+    """It is not known whether the fetch began before the seek of the client."""
     looked = asyncio.Event()
     go_on = asyncio.Event()
 
@@ -297,8 +297,8 @@ async def test_what_is_fetched_during_a_seek_is_fetched_again(
 
 
 @given(st.data())
-def test_a_commit_means_that_everything_before_it_was_handled(data: st.DataObject) -> None:
-    """Whatever is fetched, dropped, handled twice or in another order, with holes in the log."""
+def test_all_messages_before_a_commit_are_handled(data: st.DataObject) -> None:
+    """Messages can be fetched, dropped, and handled twice or in another order; the log can have gaps."""
     consumer = object.__new__(LosslessConsumer)
     consumer.__dict__.update(
         buffered=BufferedBytes(),
@@ -344,7 +344,7 @@ def test_a_commit_means_that_everything_before_it_was_handled(data: st.DataObjec
 async def test_a_seek_while_a_commit_waits_makes_its_offset_void(
     consumer: LosslessConsumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the messages that are read again are acknowledged in vain, and nothing is committed any more."""
+    """Otherwise acknowledgements of repeated messages would be ignored, and nothing would be committed."""
     sent: list[Mapping[TP, int]] = []
     flushed = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""Notices for tests."""
+"""Notifications for tests."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +10,7 @@ AT = datetime(2026, 11, 24, 6, 0, 2, tzinfo=UTC)
 
 
 def notification(**changes: Any) -> Notification:
-    """A completed export of 3,120 rows, unless told otherwise."""
+    """Return the notification of a completed export of 3,120 rows, with changes."""
     known: dict[str, Any] = {
         "delivery_id": UUID("7d4cbe2b-0d06-4ef3-a2a9-3f8a1e6bb5b1"),
         "attempt": 1,
@@ -35,7 +35,7 @@ def notification(**changes: Any) -> Notification:
 
 
 def failure(**changes: Any) -> Notification:
-    """A failed export."""
+    """Return the notification of a failed export."""
     nothing = dict.fromkeys(("row_count", "file_size", "file_name", "file_path", "content_type", "sha256"))
     error = {"error_code": "unknown_column", "error_message": "columns.1: there is no column 'colour'"}
     return notification(**nothing | {"event": "failed", "as_of": None, "expires_at": None} | error | changes)

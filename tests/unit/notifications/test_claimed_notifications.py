@@ -1,4 +1,4 @@
-"""What the ledger's row and the job's record say, as one notification."""
+"""A notification is made from a row of the outbox and the job's record."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -46,11 +46,11 @@ ROW: dict[str, Any] = {
 
 
 def row(**changes: Any) -> Mapping[str, Any]:
-    """A claimed row; what is not named is NULL."""
+    """Return a claimed row. Columns that are not given are NULL."""
     return defaultdict(lambda: None, ROW | changes)
 
 
-def test_a_notice_has_what_the_rows_have() -> None:
+def test_a_notification_has_the_values_of_the_rows() -> None:
     found = Notification.from_row(row())
     assert {name: getattr(found, name) for name in RECORD} == RECORD
     assert (found.attempt, found.address, found.user_id, found.skip_reason) == (
@@ -72,9 +72,7 @@ def test_a_notice_has_what_the_rows_have() -> None:
         (None, None),
     ],
 )
-def test_a_period_is_shown_where_both_of_its_ends_are_known(
-    window: object, shown: tuple[str, str] | None
-) -> None:
+def test_a_window_is_shown_if_both_ends_are_known(window: object, shown: tuple[str, str] | None) -> None:
     assert Notification.from_row(row(window=window)).window == shown
 
 
@@ -90,7 +88,7 @@ def test_a_period_is_shown_where_both_of_its_ends_are_known(
         ({"gone": True, "unsubscribed": True}, "the file has expired"),
     ],
 )
-def test_what_nobody_wants_any_more_says_why(changes: dict[str, Any], reason: str | None) -> None:
+def test_a_skipped_notification_has_the_reason(changes: dict[str, Any], reason: str | None) -> None:
     assert Notification.from_row(row(**changes)).skip_reason == reason
 
 

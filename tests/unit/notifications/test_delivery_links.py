@@ -22,9 +22,9 @@ def test_a_link_leads_back_to_its_delivery() -> None:
     assert links().read("links", token) == delivery
 
 
-def test_every_change_is_noticed() -> None:
+def test_every_change_of_a_link_is_refused() -> None:
     token = links().download(uuid4()).rpartition("/")[2]
-    for place, char in enumerate(token[:-1]):  # the last character has spare bits, as base64 does
+    for place, char in enumerate(token[:-1]):  # in base64 the last character has unused bits
         other = "A" if char != "A" else "B"
         with pytest.raises(BadLink):
             links().read("links", token[:place] + other + token[place + 1 :])
@@ -33,7 +33,7 @@ def test_every_change_is_noticed() -> None:
             links().read("links", cut)
 
 
-def test_a_link_is_good_for_one_purpose_and_one_secret() -> None:
+def test_a_link_is_valid_for_one_purpose_and_one_secret() -> None:
     delivery = uuid4()
     token = links().download(delivery).rpartition("/")[2]
     with pytest.raises(BadLink):
@@ -44,8 +44,8 @@ def test_a_link_is_good_for_one_purpose_and_one_secret() -> None:
         links(link_secret=None).read("links", token)
 
 
-def test_links_stay_valid_where_the_secret_for_tokens_becomes_the_one_for_links() -> None:
-    """Both those that it signed itself and those of a key that was derived from it."""
+def test_links_stay_valid_if_the_secret_for_tokens_becomes_the_secret_for_links() -> None:
+    """This holds for links signed with the secret itself, and with a key derived from it."""
     delivery, secret = uuid4(), "b" * 32
     derived = links(link_secret=None, jwt_secret=secret).download(delivery).rpartition("/")[2]
     assert links(link_secret=secret).read("links", derived) == delivery

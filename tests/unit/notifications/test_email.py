@@ -1,4 +1,4 @@
-"""What mails say, and how they are written: read back with the standard library's parser, strictly."""
+"""The content and the format of mails, parsed strictly with the standard library."""
 
 from collections.abc import Callable
 from email import policy
@@ -25,7 +25,7 @@ SENDER = "Exports <exports@example.com>"
 
 
 class Markup(HTMLParser):
-    """Tags and text of a page."""
+    """Collects the tags and the text of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Markup(HTMLParser):
 def sent(
     about: Notification, *, sender: str = SENDER, unsubscribe: str = UNSUBSCRIBE, **known: Any
 ) -> EmailMessage:
-    """The mail as its receiver reads it."""
+    """Return the mail as its receiver parses it."""
     attachment = known.get("attachment")
     content = render_mail(about, link=LINK, unsubscribe=unsubscribe, attached=attachment is not None)
     raw = build_mail(about, content, sender=sender, unsubscribe=unsubscribe, attachment=attachment).as_bytes()
@@ -67,7 +67,7 @@ def bodies(mail: EmailMessage) -> tuple[str, Markup]:
     return plain.get_content(), Markup(html.get_content())
 
 
-def test_headers_are_what_the_standards_ask_for() -> None:
+def test_headers_follow_the_standards() -> None:
     mail = sent(notification())
     assert mail["From"] == SENDER
     assert mail["To"] == "ops@example.com"
@@ -111,14 +111,14 @@ def test_a_mail_of_a_finished_export_has_the_facts_and_the_link_in_both_bodies()
     assert UNSUBSCRIBE in text
 
 
-def test_a_time_that_is_not_known_is_left_out() -> None:
+def test_an_unknown_time_is_left_out() -> None:
     text, _ = bodies(sent(notification(as_of=None)))
     (line,) = [line for line in text.splitlines() if line.startswith("As of:")]
     assert line.strip() == "As of:"
 
 
 def test_facts_stand_in_two_columns() -> None:
-    """Of the plain text: the values begin where the longest name and a blank end."""
+    """In the plain text all values begin in the column after the longest name."""
     text, _ = bodies(sent(notification()))
     lines = [line for line in text.splitlines() if line.startswith(("Dataset:", "Job:", "SHA-256:"))]
     assert [len(line) - len(line.split(maxsplit=1)[1]) for line in lines] == [len("SHA-256: ")] * 3
@@ -136,7 +136,7 @@ def test_a_mail_of_a_failed_export_has_the_reason_and_what_to_do_but_no_download
     assert page.links == [UNSUBSCRIBE]
 
 
-def test_a_failure_that_pauses_the_schedule_says_so() -> None:
+def test_a_failure_that_pauses_the_schedule_is_stated() -> None:
     mail = sent(failure(paused="paused after 5 failures in a row"))
     assert mail["Subject"] == "Export of ledger failed, its schedule is paused"
     for body in (bodies(mail)[0], bodies(mail)[1].text):
@@ -144,8 +144,8 @@ def test_a_failure_that_pauses_the_schedule_says_so() -> None:
 
 
 @pytest.mark.parametrize("code", ["unknown_dataset", "invalid_request", None, "a code of later"])
-def test_nothing_that_a_refused_request_says_is_in_the_mail(code: str | None) -> None:
-    """S10: else whoever can publish a request writes mails to anybody in the name of the service."""
+def test_no_text_of_a_refused_request_is_in_the_mail(code: str | None) -> None:
+    """S10: otherwise everyone who can publish a request could send any text by mail."""
     words = "Your-account https://evil.example/login expires"
     mail = sent(
         failure(error_code=code, error_message=f"{words!r} is no dataset", export_type=words, format=words,
@@ -156,7 +156,7 @@ def test_nothing_that_a_refused_request_says_is_in_the_mail(code: str | None) ->
         assert "account" not in part
 
 
-def test_a_reason_in_words_of_the_service_is_in_the_mail() -> None:
+def test_a_reason_without_text_of_the_request_is_in_the_mail() -> None:
     mail = sent(failure(error_code="too_many_rows", error_message="a PDF has at most 100,000 rows"))
     assert "a PDF has at most 100,000 rows" in bodies(mail)[0]
 
@@ -185,7 +185,7 @@ def test_the_subject_counts_the_rows(rows: int, subject: str) -> None:
         "&lt;b&gt;",
     ],
 )
-def test_nothing_that_users_choose_becomes_a_header_or_markup(evil: str) -> None:
+def test_no_text_of_users_becomes_a_header_or_markup(evil: str) -> None:
     harmless = sent(failure())
     mail = sent(failure(export_type=evil, format=evil, error_message=evil, user_id=evil))
     assert mail.keys() == harmless.keys()
@@ -217,7 +217,7 @@ def test_any_dataset_has_a_readable_subject(name: str) -> None:
     "address",
     ["a@b.co", "x" * 64 + "@" + ".".join(["y" * 60] * 3) + ".example", "o'brien+exports@xn--bcher-kva.de"],
 )
-def test_any_address_arrives_as_it_is(address: str) -> None:
+def test_any_address_is_unchanged(address: str) -> None:
     mail = sent(notification(address=address))
     assert [item.addr_spec for item in mail["To"].addresses] == [address]
 
@@ -225,7 +225,7 @@ def test_any_address_arrives_as_it_is(address: str) -> None:
 @pytest.mark.parametrize(
     "sender", ["exports@localhost", "Exports, Ltd. <e@example.com>", "Berichte für alle <e@b.de>"]
 )
-def test_the_sender_may_have_a_name(sender: str) -> None:
+def test_the_sender_can_have_a_name(sender: str) -> None:
     with_name = sender if "," not in sender else '"Exports, Ltd." <e@example.com>'
     mail = sent(notification(), sender=with_name)
     assert [str(item) for item in mail["From"].addresses] == [with_name]

@@ -1,4 +1,4 @@
-"""A request that names what is no recipient is a job that has failed, and says why."""
+"""A request with an invalid recipient is a failed job with the reason."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +18,7 @@ def row(**data: Any) -> NewJob:
     return validator.job(event, now=datetime(2026, 11, 24, tzinfo=UTC))
 
 
-def test_recipients_are_kept_as_mails_carry_them() -> None:
+def test_recipients_are_stored_in_ascii_form() -> None:
     admitted = row(recipients=["A@EXAMPLE.com", "a@example.com"], webhook="https://hooks.example.org/x")
     assert admitted.outcome is None
     assert admitted.recipients == ["a@example.com"]

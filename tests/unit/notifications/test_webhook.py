@@ -1,4 +1,4 @@
-"""The signature of webhooks, against the specification's own example, and what they say."""
+"""The signature of webhooks, with the example of the specification, and their content."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ def test_the_signature_is_that_of_the_specification() -> None:
 
 
 def test_each_receiver_of_each_user_has_a_key_of_its_own() -> None:
-    """S13: a receiver that knows its key can sign for no other one."""
+    """S13: a receiver cannot sign for another one with its key."""
     urls = ["https://a.example.com/x", "https://a.example.com/y", "https://b.example.com/x"]
     keys = {receiver_key(KEY, user, url) for user in ("u1", "u2") for url in urls}
     assert len(keys) == 6
@@ -36,7 +36,7 @@ def test_each_receiver_of_each_user_has_a_key_of_its_own() -> None:
     assert receiver_key(KEY, "u1", urls[0] + "?job=1") == receiver_key(KEY, "u1", urls[0])
 
 
-def test_what_is_posted_is_json_and_has_the_link_or_the_error() -> None:
+def test_the_body_is_json_with_the_link_or_the_error() -> None:
     hooks = WebhookClient(SETTINGS, DeliveryLinks(SETTINGS))
     done = json.loads(json.dumps(hooks.payload(notification())))
     assert done["type"] == "export.completed"

@@ -1,4 +1,4 @@
-"""Metrics count each thing once, under few names."""
+"""Metrics count each event once, with few label values."""
 
 import pytest
 
@@ -12,14 +12,14 @@ def counted(part: str, kind: str) -> float:
     return metrics.PROCESS.get_sample_value("exporter_errors_total", {"part": part, "kind": kind}) or 0
 
 
-def test_names_that_are_not_known_are_one_label(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_names_share_one_label(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "_known_labels", {})
     metrics.set_known_labels(datasets={"ledger"}, formats={"csv"})
     assert metrics.job_labels("ledger", "csv") == {"dataset": "ledger", "format": "csv"}
     assert metrics.job_labels("csv", "ledger") == {"dataset": "other", "format": "other"}
 
 
-def test_an_error_counts_where_it_became_ours_and_only_there() -> None:
+def test_an_error_counts_only_in_the_part_that_caused_it() -> None:
     before = counted("inner", "outage"), counted("outer", "outage")
 
     def away() -> None:
@@ -37,7 +37,7 @@ def test_an_error_counts_where_it_became_ours_and_only_there() -> None:
 @pytest.mark.parametrize(
     ("error", "kind"), [(Retryable("x"), "temporarily_unavailable"), (Rejected("x"), "refused")]
 )
-def test_only_errors_of_a_library_are_a_parts_own(error: Exception, kind: str) -> None:
+def test_only_errors_of_a_library_count_for_a_part(error: Exception, kind: str) -> None:
     before = counted("part", kind)
     for cause in (None, OSError()):
         error.__cause__ = cause

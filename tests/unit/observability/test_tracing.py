@@ -74,7 +74,7 @@ def test_an_invalid_traceparent_has_no_ids(traceparent: str | None) -> None:
     assert tracing.trace_ids(traceparent) == {}
 
 
-def test_on_continues_the_trace(memory: InMemorySpanExporter) -> None:
+def test_with_tracing_the_trace_continues(memory: InMemorySpanExporter) -> None:
     event = cancel_event(uuid4(), source="/t", traceparent=TRACE)
     with (
         tracing.process_spans([event]) as events,
@@ -133,7 +133,7 @@ def test_a_trace_that_is_not_sampled_is_not_sampled_elsewhere(monkeypatch: pytes
     assert memory.get_finished_spans() == ()
 
 
-async def test_phases_say_for_how_long_they_worked(memory: InMemorySpanExporter) -> None:
+async def test_spans_of_phases_have_their_working_time(memory: InMemorySpanExporter) -> None:
     def slow(chunks: Iterator[bytes], seconds: float) -> Iterator[bytes]:
         for chunk in chunks:
             time.sleep(seconds)
@@ -158,7 +158,7 @@ async def test_phases_say_for_how_long_they_worked(memory: InMemorySpanExporter)
     assert waited["source"] >= 0.05  # type: ignore[operator]
 
 
-def test_the_end_waits_for_no_back_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_a_process_does_not_wait_for_the_back_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telemetry, "SHUTDOWN_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]

@@ -1,4 +1,4 @@
-"""A fake API for each test that wants one."""
+"""A fake API for tests that need one."""
 
 from collections.abc import Iterator
 
@@ -9,6 +9,6 @@ from tests.unit.producers.fake_server import FakeServer, fake_server
 
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
-    """Plays the API and the object store."""
+    """A server that stands in for the API and the object store."""
     with fake_server() as running:
         yield running

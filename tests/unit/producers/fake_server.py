@@ -1,4 +1,4 @@
-"""A tiny HTTP server that answers what a test wants."""
+"""A small HTTP server with responses that a test sets."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class FakeServer:
-    """``answers`` maps a path to a list of (status, body, headers); the last one stays."""
+    """``answers`` maps a path to a list of (status, body, headers). The last one is repeated."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -22,7 +22,7 @@ class FakeServer:
 
 @contextmanager
 def fake_server() -> Iterator[FakeServer]:
-    """Runs while the context lasts."""
+    """Run the server during the block."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -1,4 +1,4 @@
-"""What is typed on the command line, as the event carries it."""
+"""Arguments of the command line, as fields of the event."""
 
 import re
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_filters(pairs: list[str], expected: dict[str, Any]) -> None:
     assert parse_filters(pairs) == expected
 
 
-def test_filter_document_and_pairs_add_up() -> None:
+def test_filters_of_the_document_and_pairs_are_combined() -> None:
     assert parse_filters(["id:lt=9", "a=1"], '{"id": {"gte": 5}, "b:c": 2}') == {
         "id": {"gte": 5, "lt": "9"},
         "a": "1",
@@ -67,7 +67,7 @@ def test_filter_document_and_pairs_add_up() -> None:
         ([], "[1]", "must be a JSON object"),
     ],
 )
-def test_what_cannot_be_read_is_explained(pairs: list[str], document: str | None, said: str) -> None:
+def test_invalid_arguments_are_explained(pairs: list[str], document: str | None, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         parse_filters(pairs, document)
 
@@ -93,7 +93,7 @@ def test_columns() -> None:
 
 
 def test_every_filter_of_the_documents_can_be_typed() -> None:
-    """V22: what the tutorial and the README show is what the command takes."""
+    """V22: the command accepts the filters in the tutorial and in the README."""
     root = Path(__file__).parents[3]
     shown = [
         found

@@ -1,4 +1,4 @@
-"""The `exporter` command, as far as it goes without services."""
+"""The parts of the `exporter` command that need no services."""
 
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,7 +17,7 @@ ORDER = ["request", "--export-type", "ledger", "--format", "csv", "--user-id", "
 
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
-    """Every event that would have gone to Kafka."""
+    """Record every event instead of publishing it."""
     events: list[Event] = []
 
     async def publish(_: Publisher, event: Event) -> None:
@@ -127,20 +127,20 @@ def test_an_outage_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.stderr == "Kafka at nowhere:9092 did not take the event\n"
 
 
-def test_kafka_that_is_not_there_is_named() -> None:
+def test_an_unreachable_kafka_is_named() -> None:
     result = run(*ORDER, EXPORTER_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
     assert result.exit_code == 1
     assert "Kafka at 127.0.0.1:1 did not take the event" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_an_api_that_is_not_there_is_named() -> None:
+def test_an_unreachable_api_is_named() -> None:
     result = run("status", str(uuid4()), "--api-url", "http://127.0.0.1:1")
     assert result.exit_code == 1
     assert "http://127.0.0.1:1 cannot be reached" in result.stderr
 
 
-def test_a_bad_setting_is_named_with_what_was_read_unless_it_is_a_secret() -> None:
+def test_an_invalid_setting_is_named_with_its_value_unless_it_is_a_secret() -> None:
     result = run("token", "--user-id", "u", EXPORTER_SMTP_PORT="x", EXPORTER_WEBHOOK_SECRET="secret-1")
     assert result.exit_code == 2
     assert "EXPORTER_SMTP_PORT: 'x' was read" in result.stderr
@@ -155,7 +155,7 @@ def test_token_prints_nothing_else() -> None:
     assert result.output.count(".") == 2
 
 
-def test_token_is_for_the_provider_where_there_is_one() -> None:
+def test_token_signs_nothing_if_there_is_an_identity_provider() -> None:
     result = run("token", "--user-id", "u", EXPORTER_JWT_JWKS_URL="https://id.example.com/jwks")
     assert result.exit_code == 2
     assert "EXPORTER_JWT_JWKS_URL" in result.stderr

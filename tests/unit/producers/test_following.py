@@ -1,4 +1,4 @@
-"""Following a job and downloading its file, against a server that misbehaves on purpose."""
+"""Following a job and downloading its file, with a faulty server."""
 
 import base64
 import hashlib
@@ -56,7 +56,7 @@ def watch(api: Client, **limits: float) -> tuple[Job, list[str]]:
     return job, seen
 
 
-def test_follows_from_unknown_to_completed(server: FakeServer, api: Client) -> None:
+def test_a_job_is_followed_from_unknown_to_completed(server: FakeServer, api: Client) -> None:
     server.add(PATH, 404, {"title": "Not Found"})
     server.add(PATH, 200, record("pending"))
     server.add(PATH, 503, {"title": "Service Unavailable"})
@@ -75,12 +75,12 @@ def test_a_job_without_a_file_is_an_error(server: FakeServer, api: Client, statu
         watch(api)
 
 
-def test_a_request_that_nobody_admits(api: Client) -> None:
+def test_a_request_that_no_worker_admits_times_out(api: Client) -> None:
     with pytest.raises(ApiError, match=re.escape("is running (exporter worker)")):
         watch(api, admission_seconds=0.05)
 
 
-def test_an_outage_is_waited_for_only_so_long(server: FakeServer, api: Client) -> None:
+def test_an_outage_of_the_api_has_a_time_out(server: FakeServer, api: Client) -> None:
     server.add(PATH, 503, {"title": "Service Unavailable", "detail": "away"})
     with pytest.raises(ApiError, match="away"):
         watch(api, outage_seconds=0.05)
@@ -93,7 +93,7 @@ def test_a_refused_token_is_not_tried_again(server: FakeServer, api: Client) -> 
     assert len(server.seen) == 1
 
 
-def test_what_is_not_the_api_is_said_so(server: FakeServer, api: Client) -> None:
+def test_a_server_that_is_not_the_api_is_named(server: FakeServer, api: Client) -> None:
     server.add(PATH, 200, b"<html>")
     with pytest.raises(ApiError, match="does not answer as the exporter's API does"):
         watch(api)
@@ -110,7 +110,7 @@ def test_downloads_under_the_files_name(server: FakeServer, api: Client, tmp_pat
     assert path.stat().st_mode & 0o444 == 0o444
 
 
-def test_the_token_does_not_travel_to_the_store(server: FakeServer, api: Client, tmp_path: Path) -> None:
+def test_the_token_is_not_sent_to_the_store(server: FakeServer, api: Client, tmp_path: Path) -> None:
     finished(server)
     fetch(api, JOB, tmp_path)
     [headers] = [headers for path, headers in server.seen if path.startswith("/store/")]
@@ -171,7 +171,7 @@ def test_status_command_prints_json(server: FakeServer) -> None:
     assert server.seen[0][1]["Authorization"] == "Bearer t"
 
 
-def test_a_token_is_read_from_where_nobody_else_sees_it(server: FakeServer, tmp_path: Path) -> None:
+def test_a_token_is_read_from_a_file_or_standard_input(server: FakeServer, tmp_path: Path) -> None:
     """S24"""
     for _ in range(2):
         server.add(PATH, 200, record("pending"))
@@ -188,7 +188,7 @@ def test_a_token_is_read_from_where_nobody_else_sees_it(server: FakeServer, tmp_
 
 
 @pytest.mark.parametrize(("command", "role"), [("status", "exports:operate"), ("watch", "exports:operate")])
-def test_a_command_that_only_looks_signs_no_administrators_token(
+def test_a_command_that_only_reads_signs_no_administrator_token(
     server: FakeServer, command: str, role: str
 ) -> None:
     """S24"""
@@ -200,7 +200,7 @@ def test_a_command_that_only_looks_signs_no_administrators_token(
     assert claims["roles"] == [role]
 
 
-def test_lines_are_few(capsys: pytest.CaptureFixture[str]) -> None:
+def test_few_lines_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     shown = Lines()
     for job in (
         None,
@@ -222,7 +222,7 @@ def test_lines_are_few(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-def test_bar_survives_every_kind_of_job(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_bar_shows_every_kind_of_job(capsys: pytest.CaptureFixture[str]) -> None:
     with Bar() as shown:
         shown.job(None)
         shown.job(Job.model_validate(record("processing")))

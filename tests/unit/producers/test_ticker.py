@@ -1,4 +1,4 @@
-"""The ticker against clocks that run, jump and stand still."""
+"""The ticker with clocks that run, jump and stand still."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ NOON = datetime(2026, 11, 24, 12, 0, 30, tzinfo=UTC)
 
 
 class World:
-    """A clock that steps through ``times`` as it is read, and a Kafka that fails where told to."""
+    """A clock whose readings are ``times``, and a Kafka that fails at chosen times."""
 
     def __init__(self, *times: datetime, failures: int = 0) -> None:
         self.times = list(times)
@@ -64,7 +64,7 @@ async def test_an_outage_delays_the_tick(monkeypatch: pytest.MonkeyPatch) -> Non
     assert await World(*map(at, [0, 1, 2, 3, 3]), failures=2).run(monkeypatch) == ["12:00:00"]
 
 
-async def test_minutes_of_an_outage_are_not_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_minutes_of_an_outage_are_not_published_later(monkeypatch: pytest.MonkeyPatch) -> None:
     assert await World(*map(at, [0, 45, 100, 101, 101]), failures=2).run(monkeypatch) == ["12:02:00"]
 
 

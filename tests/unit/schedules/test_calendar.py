@@ -16,7 +16,7 @@ from streaming_exporter.errors import Rejected
 ZONES = sorted(available_timezones() - {"localtime"})
 FROM, YEARS = datetime(2020, 1, 1, tzinfo=UTC), 10
 EXAMPLES = settings().max_examples
-"""Of the profile that was chosen."""
+"""The number of examples of the chosen profile."""
 
 zones = st.sampled_from(ZONES)
 times = st.builds("{:02d}:{:02d}".format, st.integers(0, 23), st.integers(0, 59))
@@ -83,7 +83,7 @@ def test_every_zone_at_its_changes(zone: str) -> None:
 
 
 def changes(zone: ZoneInfo) -> list[datetime]:
-    """Midnights (UTC) before each change of the offset."""
+    """Yield the midnights (UTC) before each change of the offset."""
     offsets = [day.astimezone(zone).utcoffset() for day in MIDNIGHTS]
     return [
         day for day, (first, second) in zip(MIDNIGHTS, pairwise(offsets), strict=False) if first != second
@@ -95,7 +95,7 @@ MIDNIGHTS = [FROM + count * DAY for count in range(366 * YEARS)]
 
 @settings(max_examples=2 * EXAMPLES, deadline=None)
 @given(any_calendar, moments, st.sampled_from([Windowing.PREVIOUS_PERIOD, Windowing.SINCE_LAST_RUN]))
-def test_windows_tile_with_or_without_a_mark(
+def test_windows_have_no_gaps_and_no_overlaps_with_or_without_window_start(
     calendar: Calendar, moment: datetime, windowing: Windowing
 ) -> None:
     runs = calendar.upcoming(moment, 6)
@@ -114,7 +114,7 @@ def test_windows_tile_with_or_without_a_mark(
 @settings(max_examples=3 * EXAMPLES // 2, deadline=None)
 @given(zones, times, moments)
 def test_croniter_agrees_where_the_clocks_do_not_change(zone: str, at: str, moment: datetime) -> None:
-    """Policies differ at changes, so only days are compared on which the offset stays what it is."""
+    """The libraries differ at changes of clocks, so only days without a change are compared."""
     info, (hour, minute) = ZoneInfo(zone), at.split(":")
     theirs = croniter(f"{int(minute)} {int(hour)} * * *", moment.astimezone(info))
     calendar = Calendar.of("daily", timezone=zone, time_of_day=at)
@@ -136,18 +136,18 @@ CASABLANCA, TEHRAN, NUUK, APIA = "Africa/Casablanca", "Asia/Tehran", "America/Nu
         # 02:00 to 03:00 is skipped: 03:00 is the first minute after it.
         ("daily", BERLIN, "02:30", "2026-03-28T12:00Z", ["2026-03-29T01:00Z", "2026-03-30T00:30Z"]),
         ("30 2 * * *", BERLIN, None, "2026-03-28T12:00Z", ["2026-03-29T01:00Z", "2026-03-30T00:30Z"]),
-        # 02:00 to 03:00 comes twice: the first counts.
+        # 02:00 to 03:00 occurs twice: the first one counts.
         ("daily", BERLIN, "02:30", "2026-10-24T12:00Z", ["2026-10-25T00:30Z", "2026-10-26T01:30Z"]),
         ("30 2 * * *", BERLIN, None, "2026-10-24T12:00Z", ["2026-10-25T00:30Z", "2026-10-26T01:30Z"]),
         ("30 2 * * *", BERLIN, None, "2026-10-25T00:45Z", ["2026-10-26T01:30Z"]),
-        # Every hour and every half hour go with the time that passes.
+        # Every hour and every half hour follow elapsed time.
         ("0 * * * *", BERLIN, None, "2026-10-24T23:30Z", ["2026-10-25T00:00Z", "2026-10-25T01:00Z"]),
         ("*/30 * * * *", BERLIN, None, "2026-03-29T00:30Z", ["2026-03-29T01:00Z", "2026-03-29T01:30Z"]),
         # A few times within the skipped hour are one run.
         ("*/20 2 * * *", BERLIN, None, "2026-03-28T12:00Z", ["2026-03-29T01:00Z", "2026-03-30T00:00Z"]),
         ("daily", NEW_YORK, "02:15", "2026-03-07T12:00Z", ["2026-03-08T07:00Z", "2026-03-09T06:15Z"]),
         ("daily", NEW_YORK, "01:15", "2026-10-31T12:00Z", ["2026-11-01T05:15Z", "2026-11-02T06:15Z"]),
-        # Half an hour is skipped or comes twice.
+        # Half an hour is skipped or occurs twice.
         ("daily", LORD_HOWE, "02:15", "2026-10-03T00:00Z", ["2026-10-03T15:30Z", "2026-10-04T15:15Z"]),
         ("daily", LORD_HOWE, "01:45", "2026-04-04T00:00Z", ["2026-04-04T14:45Z", "2026-04-05T15:15Z"]),
         # The clocks go back before Ramadan and forward after it.
@@ -157,9 +157,9 @@ CASABLANCA, TEHRAN, NUUK, APIA = "Africa/Casablanca", "Asia/Tehran", "America/Nu
         ("daily", TEHRAN, "00:30", "2022-03-20T22:00Z", ["2022-03-21T20:30Z", "2022-03-22T20:00Z"]),
         ("daily", TEHRAN, "23:30", "2022-09-20T22:00Z", ["2022-09-21T19:00Z", "2022-09-22T20:00Z"]),
         ("daily", TEHRAN, "00:30", "2026-03-20T22:00Z", ["2026-03-21T21:00Z", "2026-03-22T21:00Z"]),
-        # The skipped hour is the last of a Saturday: its run is on Sunday, and Sunday's own comes later.
+        # The skipped hour is the last one of a Saturday: its run is on Sunday, before that of Sunday.
         ("daily", NUUK, "23:30", "2026-03-28T12:00Z", ["2026-03-29T01:00Z", "2026-03-30T00:30Z"]),
-        # The 30th of December 2011 was no day there.
+        # There was no 30 December 2011 there.
         ("daily", APIA, "09:00", "2011-12-29T12:00Z", ["2011-12-29T19:00Z", "2011-12-30T19:00Z"]),
     ],
 )
@@ -188,7 +188,7 @@ def test_periods_are_local_days_weeks_and_months() -> None:
         assert (window.start, window.end) == (start_of(first, zone), start_of(end, zone))
 
 
-def test_a_long_silence_is_not_counted_run_by_run() -> None:
+def test_a_long_pause_is_not_searched_run_by_run() -> None:
     calendar = Calendar.of("* * * * *")
     until = datetime(2026, 1, 1, tzinfo=UTC)
     assert calendar.latest(until - 3_650 * DAY, until, 2) == [until - timedelta(minutes=1), until]
@@ -214,7 +214,7 @@ def test_a_long_silence_is_not_counted_run_by_run() -> None:
         ({"schedule": "0 9 * * *", "day": 1}, "day"),
     ],
 )
-def test_what_makes_no_sense_is_told_by_field(changes: dict[str, object], field: str) -> None:
+def test_an_invalid_value_is_refused_with_its_field(changes: dict[str, object], field: str) -> None:
     with pytest.raises(Rejected) as caught:
         Calendar.of(**{"schedule": "daily", **changes})  # type: ignore[arg-type]
     assert caught.value.field == field
@@ -242,10 +242,10 @@ SPELLINGS = {
     meaning=st.sampled_from(sorted(SPELLINGS)),
 )
 @settings(max_examples=3 * EXAMPLES // 5, deadline=None)
-def test_the_same_meaning_has_the_same_runs_however_it_is_spelled(
+def test_equal_expressions_have_the_same_runs_in_every_spelling(
     zone: str, change: datetime, hours: int, meaning: str
 ) -> None:
-    """V21: `0 */1 * * *` is `0 * * * *`, also in the hour that comes twice."""
+    """V21: `0 */1 * * *` equals `0 * * * *`, also in the hour that occurs twice."""
     moment = change.replace(tzinfo=UTC) + timedelta(hours=hours)
     first, *others = (
         Calendar.of(spelling, timezone=zone).upcoming(moment, 30) for spelling in SPELLINGS[meaning]

@@ -1,4 +1,4 @@
-"""Credentials as AWS's own clients find them (P13), from stand-ins for AWS's services on this machine.
+"""Credentials as AWS's own clients find them (P13), from local replacements of AWS's services.
 
 What answers here is no AWS: it gives the documented answers of STS, of the credentials service of containers
 and of the metadata service of instances.
@@ -23,7 +23,7 @@ from streaming_exporter.errors import NeedsOperator
 
 
 class StandIn(ThreadingHTTPServer):
-    """Answers as STS, as a container's and as an instance's service."""
+    """Answers like STS and like the metadata services of containers and instances."""
 
     daemon_threads = True
 
@@ -34,7 +34,7 @@ class StandIn(ThreadingHTTPServer):
         self.lifetime = timedelta(hours=1)
 
     def credentials(self, name: str) -> dict[str, str]:
-        """New ones each time."""
+        """Return new credentials at each call."""
         until = datetime.now(UTC) + self.lifetime
         return {
             "Code": "Success",
@@ -118,7 +118,7 @@ LOCAL = ["127.0.0.1:9000", "http://localhost:9000", "http://[::1]:9000", "https:
 
 @pytest.mark.parametrize("endpoint", LOCAL)
 def test_a_store_on_this_machine_has_default_keys(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They come after what the chain finds, and complete a name that was given without a key."""
+    """They are used after the chain, and complete a key that was given alone."""
     found = credentials_of(settings(s3_endpoint=endpoint)).retrieve()
     assert (found.access_key, found.secret_key) == ("exporter", "exporter-secret")
     found = credentials_of(settings(s3_endpoint=endpoint, s3_access_key="mine")).retrieve()
@@ -128,7 +128,7 @@ def test_a_store_on_this_machine_has_default_keys(endpoint: str, monkeypatch: py
     assert credentials_of(settings(s3_endpoint=endpoint)).retrieve().access_key == "other"
 
 
-def test_any_other_store_has_none() -> None:
+def test_any_other_store_has_no_default_keys() -> None:
     for endpoint in (ELSEWHERE, "minio:9000", "10.0.0.1:9000"):
         with pytest.raises(NeedsOperator, match="there are no credentials"):
             credentials_of(settings(s3_endpoint=endpoint)).retrieve()
@@ -136,8 +136,8 @@ def test_any_other_store_has_none() -> None:
             settings(s3_endpoint=endpoint, s3_access_key="mine")
 
 
-def test_the_chain_is_asked_seldom_where_it_has_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each request asks for credentials; and what the chain has had once is not replaced by the defaults."""
+def test_an_empty_chain_is_asked_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request asks for credentials. After the chain had some, the defaults are not used."""
     asked = 0
 
     def retrieve(_: ProviderChain) -> Credentials:
@@ -165,9 +165,7 @@ def test_keys_of_the_settings_are_used_without_other_providers(monkeypatch: pyte
     assert (found.access_key, found.secret_key, found.session_token) == ("mine", "key", None)
 
 
-def test_keys_from_files_are_those_that_the_files_hold_now(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changed_key_files_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P19."""
     for name in ("ACCESS", "SECRET"):
         (tmp_path / name).write_text("old\n")
@@ -207,7 +205,7 @@ def test_the_credentials_file_is_read_again(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_web_identity(stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As EKS gives to service accounts."""
+    """EKS gives it to service accounts."""
     (tmp_path / "token").write_text("the-jwt")
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
     monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::1:role/exporter")
@@ -219,15 +217,17 @@ def test_a_web_identity(stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_container(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As ECS gives to tasks."""
+    """ECS gives them to tasks."""
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{stand_in.url}/container")
     monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "pod-token")
     found = credentials_of(settings()).retrieve()
     assert found.session_token == "container-token"
 
 
-def test_an_instance_and_credentials_that_run_out(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """IMDSv2: a session first. They are kept while they are good, and asked for again afterwards."""
+def test_the_credentials_of_an_instance_and_their_expiry(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """IMDSv2 needs a session first. Credentials are kept until they expire, and then requested again."""
     monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"{stand_in.url}/")
     provider = credentials_of(settings())
@@ -239,10 +239,10 @@ def test_an_instance_and_credentials_that_run_out(stand_in: StandIn, monkeypatch
     assert other.retrieve() != other.retrieve()
 
 
-def test_a_metadata_service_that_is_away_is_no_end(
+def test_an_unavailable_metadata_service_is_asked_again(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is asked again: by the repetition of calls, and by the next one."""
+    """It is asked again by the retries of a call, and by the next call."""
     monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1")
     with pytest.raises(NeedsOperator, match="the metadata of the instance: does not answer") as raised:

@@ -1,4 +1,4 @@
-"""What each error of a store means (P10, P11, R17), how parts grow (R18), keys of attempts (R4)."""
+"""The kinds of a store's errors (P10, P11, R17), the sizes of parts (R18), keys of attempts (R4)."""
 
 from typing import Any
 from uuid import uuid4
@@ -39,8 +39,8 @@ def answer(code: str, status: int) -> S3Error:
 
 
 @pytest.mark.parametrize("code", sorted(KIND_BY_CODE))
-def test_each_code_becomes_the_error_of_its_meaning(code: str) -> None:
-    """Whatever status it comes with."""
+def test_each_code_becomes_the_error_of_its_kind(code: str) -> None:
+    """The status does not matter."""
     for status in (400, 403, 404, 409, 500, 501, 503):
         error = answer(code, status)
         with pytest.raises(RAISED[KIND_BY_CODE[code]]) as raised, store_errors():
@@ -50,7 +50,7 @@ def test_each_code_becomes_the_error_of_its_meaning(code: str) -> None:
         assert is_retryable(error) is (KIND_BY_CODE[code] is ErrorKind.PASSES)
 
 
-def test_the_codes_that_stores_give_most_are_in_the_table() -> None:
+def test_the_most_frequent_codes_are_in_the_table() -> None:
     assert set(WELL_KNOWN) <= KIND_BY_CODE.keys()
 
 
@@ -69,7 +69,7 @@ def test_an_unknown_code_is_judged_by_its_status(status: int, meaning: ErrorKind
 
 
 def test_users_do_not_see_the_stores_message() -> None:
-    """Neither its message nor a code that is none."""
+    """Neither its message nor an invalid code is shown."""
     for code in ("AccessDenied", "<script>"):
         with pytest.raises(NeedsOperator) as raised, store_errors():
             raise answer(code, 403)
@@ -92,8 +92,8 @@ def test_an_answer_that_is_not_of_s3_is_retryable(error: Exception) -> None:
         raise error
 
 
-def test_ten_thousand_parts_make_five_tebibytes() -> None:
-    """R18: and what is kept in memory stays small."""
+def test_ten_thousand_parts_hold_five_tebibytes() -> None:
+    """R18: the part in memory stays small."""
     assert largest_file() >= 5 * 2**40
     sizes = [part_size(number) for number in range(1, MAX_PARTS + 1)]
     assert sizes == sorted(sizes)
@@ -104,7 +104,9 @@ def test_ten_thousand_parts_make_five_tebibytes() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 7, 10, 64, 1_000])
 @pytest.mark.parametrize("total", [0, 1, 9, 10, 11, 30, 31, 100, 257])
-def test_a_stream_is_cut_without_a_byte_lost(chunk: int, total: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_is_split_without_losing_a_byte(
+    chunk: int, total: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """R18: parts of 10 bytes, then of 20, then of 50 on disk."""
     monkeypatch.setattr(parts, "LARGER", ((2, 2), (4, 5)))
     monkeypatch.setattr(parts, "IN_MEMORY", 20)
@@ -118,15 +120,15 @@ def test_a_stream_is_cut_without_a_byte_lost(chunk: int, total: int, monkeypatch
     assert not made or 0 < len(made[-1]) <= expected[-1]
 
 
-def test_a_huge_part_is_no_bytes_object(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_huge_part_is_not_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "IN_MEMORY", 5)
     (part,) = split_into_parts(iter([b"0123456"]), 10)
     assert not isinstance(part, bytes)
     assert bytes(part) == b"0123456"
 
 
-def test_no_two_attempts_have_one_key() -> None:
-    """R4: also not two of one number."""
+def test_no_two_attempts_have_the_same_key() -> None:
+    """R4: not even two attempts with the same number."""
     job_id = uuid4()
     keys = {object_key(job_id, 1, "f", suffix=new_key_suffix()) for _ in range(1_000)}
     assert len(keys) == 1_000

@@ -1,4 +1,4 @@
-"""The contract: what is written can be read back, and nothing else is read."""
+"""The contract: written events can be read, and invalid events are refused."""
 
 import json
 from datetime import UTC, datetime
@@ -80,7 +80,7 @@ def test_the_documented_request_is_read() -> None:
 
 
 @given(requests)
-def test_a_request_survives_the_journey(request_: ExportRequest) -> None:
+def test_a_request_is_equal_after_encoding_and_decoding(request_: ExportRequest) -> None:
     event = request_event(request_, source="/test")
     read = decode(event.encode())
     assert read == event
@@ -103,7 +103,7 @@ def test_every_type_has_a_topic_and_is_read_back() -> None:
     assert events[2].key == b"tick"
 
 
-def test_the_same_fact_has_the_same_id() -> None:
+def test_the_same_content_has_the_same_id() -> None:
     data = LifecycleData(
         job_id=uuid4(), user_id="u", export_type="e", format="csv", status="failed", attempt=2
     )
@@ -114,7 +114,7 @@ def test_the_same_fact_has_the_same_id() -> None:
     assert first.id != later.id
 
 
-def test_what_cloudevents_allows_is_read() -> None:
+def test_valid_cloudevents_are_read() -> None:
     assert decode(message(datacontenttype="application/json; charset=utf-8"))
     assert decode(message(datacontenttype=None, subject=None, time=None))
     cancel = {"type": "export.cancel_requested", "subject": JOB, "data": None}
@@ -156,14 +156,14 @@ def test_unknown_fields_are_ignored() -> None:
         (json.dumps({key: value for key, value in DOCUMENTED.items() if key != "source"}).encode(), "source"),
     ],
 )
-def test_what_cannot_be_read_says_why(content: bytes | None, complaint: str) -> None:
+def test_an_unreadable_message_has_the_reason(content: bytes | None, complaint: str) -> None:
     with pytest.raises(Unreadable) as caught:
         decode(content)
     assert complaint in str(caught.value)
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_raise_anything_else(content: bytes) -> None:
+def test_any_bytes_are_read_or_unreadable(content: bytes) -> None:
     with pytest.raises(Unreadable):
         decode(content)
 
@@ -186,7 +186,7 @@ def test_any_value_in_any_attribute_is_read_or_unreadable(attribute: str, value:
 
 
 @given(st.sampled_from(sorted(DOCUMENTED["data"])), json_values)
-def test_any_value_in_any_data_field_is_honoured_or_refused_with_its_name(field: str, value: object) -> None:
+def test_any_value_in_any_data_field_is_accepted_or_refused_with_its_name(field: str, value: object) -> None:
     data = {**DOCUMENTED["data"], field: value}  # type: ignore[dict-item]
     try:
         request = ExportRequest.parse(decode(message(data=data)).data)
@@ -221,14 +221,14 @@ def test_any_value_in_any_data_field_is_honoured_or_refused_with_its_name(field:
         ({"options": {"delimiter": "ab"}}, "options.delimiter"),
     ],
 )
-def test_what_cannot_be_honoured_names_the_field(change: dict[str, object], complaint: str) -> None:
+def test_a_refused_request_names_the_field(change: dict[str, object], complaint: str) -> None:
     with pytest.raises(Rejected) as caught:
         ExportRequest.parse({**DOCUMENTED["data"], **change})  # type: ignore[dict-item]
     assert str(caught.value).startswith(complaint)
 
 
 @pytest.mark.parametrize("traceparent", [TRACE, "01" + TRACE[2:], "cc" + TRACE[2:] + "-what.comes-later"])
-def test_a_trace_context_is_read_as_it_came(traceparent: str) -> None:
+def test_a_trace_context_is_unchanged(traceparent: str) -> None:
     event = decode(json.dumps(DOCUMENTED | {"traceparent": traceparent}).encode())
     assert event.traceparent == traceparent
     assert decode(event.encode()).traceparent == traceparent

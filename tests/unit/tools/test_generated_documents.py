@@ -1,4 +1,4 @@
-"""What is generated from code is up to date, valid, and true of the events that the constructors build."""
+"""Generated documents are up to date, valid, and agree with the events that the code builds."""
 
 import gzip
 import json
@@ -33,7 +33,7 @@ from tools.schemas import KNOWN, STATUS_OF, event_schema
 
 ROOT = Path(__file__).parents[3]
 OFFICIAL = Path(__file__).parents[1] / "data" / "asyncapi-3.0.0.schema.json.gz"
-"""From https://github.com/asyncapi/spec-json-schemas, Apache-2.0, unchanged."""
+"""The official schema, unchanged: https://github.com/asyncapi/spec-json-schemas, Apache-2.0."""
 
 DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "docs" / "asyncapi.yaml").read_text("utf-8"))
 SCHEMAS = {
@@ -53,12 +53,12 @@ def faults(kind: EventType, message: bytes) -> list[str]:
     return [str(error) for error in VALIDATORS[kind].iter_errors(json.loads(message))]
 
 
-def test_the_documents_are_what_the_code_says() -> None:
+def test_the_documents_are_up_to_date() -> None:
     stale = [path.name for path, content in documents().items() if path.read_text("utf-8") != content]
     assert not stale, "run `make docs`"
 
 
-def test_there_are_no_schemas_of_types_that_are_gone() -> None:
+def test_there_are_no_schemas_of_removed_types() -> None:
     assert {path.stem for path in (ROOT / "docs" / "schemas").iterdir()} == {kind.value for kind in EventType}
 
 
@@ -72,7 +72,7 @@ def test_the_official_schema_accepts_the_asyncapi_document() -> None:
     assert not validator.is_valid(DOCUMENT | {"operations": {"x": {"action": "publish"}}})
 
 
-def test_references_lead_somewhere() -> None:
+def test_references_exist() -> None:
     references = re.findall(r"\"\$ref\": \"([^\"]+)\"", json.dumps(DOCUMENT))
     assert references
     for reference in references:
@@ -100,7 +100,7 @@ def test_examples_are_valid_and_can_be_read(kind: EventType) -> None:
 
 
 @pytest.mark.parametrize("kind", EventType)
-def test_schemas_are_sound_and_refuse_other_types(kind: EventType) -> None:
+def test_schemas_are_valid_and_refuse_other_types(kind: EventType) -> None:
     assert jsonschema_rs.meta.is_valid(event_schema(kind))
     other = example(EventType.TICK if kind is not EventType.TICK else EventType.REQUESTED)
     assert faults(kind, other.encode())
@@ -153,7 +153,7 @@ def test_lifecycle_events_fit_their_schemas(
 
 
 @pytest.mark.parametrize("kind", [kind for kind in STATUS_OF if KNOWN.get(kind)])
-def test_what_an_event_always_has_is_required(kind: EventType) -> None:
+def test_fields_that_an_event_always_has_are_required(kind: EventType) -> None:
     for name in KNOWN[kind]:
         content = json.loads(example(kind).encode())
         del content["data"][name]

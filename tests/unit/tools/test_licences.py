@@ -1,4 +1,4 @@
-"""No licence that asks for more comes in unremarked; other tests hold the list up to date."""
+"""A licence with further conditions needs a remark. Other tests keep the list up to date."""
 
 from email.message import Message
 from importlib.metadata import Distribution, PathDistribution
@@ -32,22 +32,22 @@ def package(folder: Path, **said: str) -> Distribution:
         ({"License": "GPL", "Classifier": "License :: OSI Approved :: GPL"}, "GPL"),
     ],
 )
-def test_what_a_package_says(tmp_path: Path, said: dict[str, str], licence: str) -> None:
+def test_the_licence_of_a_package(tmp_path: Path, said: dict[str, str], licence: str) -> None:
     assert licences.licence_of(package(tmp_path, **said)) == licence
 
 
-def test_a_package_that_says_nothing(tmp_path: Path) -> None:
+def test_a_package_without_a_licence_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="some states no licence"):
         licences.licence_of(package(tmp_path))
 
 
-def test_a_licence_that_asks_for_more_needs_a_remark(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_licence_with_further_conditions_needs_a_remark(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "| certifi | MPL-2.0 | changes of its own files" in licences.document()
     monkeypatch.setattr(licences, "REMARKS", {})
     with pytest.raises(ValueError, match=r"certifi is under MPL-2\.0: add a remark to tools"):
         licences.document()
 
 
-def test_what_is_judged_is_what_is_used() -> None:
-    """A remark about a package that is not used any more is a mistake."""
+def test_remarks_are_about_used_packages() -> None:
+    """A remark about a package that is no longer used is a mistake."""
     assert licences.REMARKS.keys() <= set(licences.document().replace("|", "").split())

@@ -53,13 +53,13 @@ def test_the_changelog_of_this_checkout_can_be_cut() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"), [("next", "no version"), ("0.0.1", "not above"), ("1", "not above")]
 )
-def test_a_version_that_is_none_or_not_above_the_present_one_is_refused(text: str, reason: str) -> None:
+def test_an_invalid_version_or_one_below_the_present_version_is_refused(text: str, reason: str) -> None:
     with pytest.raises(ReleaseError, match=reason):
         next_version(text, Version("1.0"))
     assert next_version("1.0.1", Version("1.0")) == Version("1.0.1")
 
 
-def test_nothing_is_changed_where_the_tree_has_changes(
+def test_nothing_is_changed_if_the_tree_has_changes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(release, "_output", lambda *command: " M README.md")
@@ -68,7 +68,7 @@ def test_nothing_is_changed_where_the_tree_has_changes(
     assert " M README.md" in capsys.readouterr().err
 
 
-def test_no_image_is_built_where_no_program_for_it_works() -> None:
+def test_no_image_is_built_without_a_working_program() -> None:
     assert release.build_image(NEXT, works=lambda program: False) is None
 
 

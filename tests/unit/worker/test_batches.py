@@ -1,4 +1,4 @@
-"""A batch waits for the part that refuses it, says so where the watchdog looks, and is bounded by bytes."""
+"""A batch waits for the part that refuses it, notes that for the watchdog, and is bounded by bytes."""
 
 import time
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from streaming_exporter.events import Topic, cancel_event, tick_event
 
 
 class App(SimpleNamespace):
-    """What of the Faust app batches use."""
+    """The attributes of the Faust app that batches use."""
 
     def __init__(self) -> None:
         super().__init__(blocked_since=None, blocked_by="", consumer_generation_id=1, steps=0)
@@ -41,7 +41,7 @@ class Message(SimpleNamespace):
 
 
 class Parts:
-    """A database and a broker. ``impossible`` messages fail alone; ``broken``: how often everything does."""
+    """A database and a broker. ``impossible`` messages always fail; all calls fail ``broken`` times."""
 
     def __init__(self, *, impossible: Sequence[bytes] = (), broken: int = 0, refused: int = 0) -> None:
         self.impossible = impossible
@@ -90,8 +90,8 @@ async def test_a_refusal_is_noted(impossible: bool) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2, 20])
-async def test_what_fails_for_all_is_an_outage_and_makes_no_dead_letter(number: int) -> None:
-    """R2: whatever the error looks like, and however many messages a batch has."""
+async def test_an_error_of_every_message_is_an_outage_and_dead_letters_none(number: int) -> None:
+    """R2: this holds for any error and any size of a batch."""
     app = App()
     parts = Parts(broken=3)
     values = [b"%d" % name for name in range(number)]
@@ -101,8 +101,8 @@ async def test_what_fails_for_all_is_an_outage_and_makes_no_dead_letter(number: 
     assert "writes fail for every message" in app.blocked_by
 
 
-async def test_a_message_that_fails_alone_is_put_aside_and_the_others_are_handled() -> None:
-    """R2: others of its batch succeed at the same time."""
+async def test_a_message_that_fails_alone_is_dead_lettered_and_the_others_are_handled() -> None:
+    """R2: other messages of its batch succeed at the same time."""
     parts = Parts(impossible=[b"2"])
     await parts.take([Message(App(), b"%d" % name) for name in range(5)])
     assert parts.dead == [b"2"]
@@ -110,8 +110,8 @@ async def test_a_message_that_fails_alone_is_put_aside_and_the_others_are_handle
     assert parts.proofs == 2
 
 
-async def test_a_message_that_fails_as_everything_begins_to_fail_is_kept() -> None:
-    """R2: the proof before it is not enough."""
+async def test_a_message_that_fails_at_the_start_of_an_outage_is_kept() -> None:
+    """R2: the check before the message is not enough."""
 
     class Ending(Parts):
         async def check_writes(self) -> None:
@@ -135,7 +135,7 @@ async def test_a_message_that_fails_as_everything_begins_to_fail_is_kept() -> No
     assert parts.handled == [b"x"]
 
 
-async def test_each_message_of_a_batch_that_is_split_is_a_sign_of_life() -> None:
+async def test_each_message_of_a_split_batch_is_progress() -> None:
     """R15: handling 500 messages one by one takes a while."""
     app = App()
     await Parts(impossible=[b"2"]).take([Message(app, b"%d" % name) for name in range(5)])
@@ -153,7 +153,7 @@ async def test_each_message_of_a_batch_that_is_split_is_a_sign_of_life() -> None
     ],
 )
 async def test_batches_are_bounded_by_bytes_and_lose_nothing(sizes: list[int], batch: int) -> None:
-    """R14: and a message that is larger than a batch is one."""
+    """R14: a message that is larger than the limit is a batch of its own."""
     app, handled = App(), []
     events = [Message(app, bytes(size)) for size in sizes]
     message_buffer = MessageBuffer(2 * MAX_MESSAGES)
@@ -177,7 +177,7 @@ async def test_batches_are_bounded_by_bytes_and_lose_nothing(sizes: list[int], b
     assert all(event.acked for event in events)
 
 
-def test_a_batch_is_sorted_out_in_order() -> None:
+def test_a_batch_is_decoded_in_order() -> None:
     at = datetime(2026, 11, 24, 6, tzinfo=UTC)
     ticks = [tick_event(at, source="/t"), tick_event(at, source="/u")]
     misplaced = cancel_event(uuid4(), source="/t")
@@ -192,7 +192,7 @@ def test_a_batch_is_sorted_out_in_order() -> None:
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tries again at once."""
+    """Retry without a delay."""
     import stamina
 
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""What in the bucket a job needs: a mistake here deletes somebody's file."""
+"""The objects of the bucket that jobs need: a mistake here would delete a user's file."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -28,7 +28,7 @@ def needed(item: ListedObject, job: Owner | None) -> bool:
 @pytest.mark.parametrize("status", Status)
 @pytest.mark.parametrize("attempt", [1, 2, 3])
 @pytest.mark.parametrize("upload", [True, False])
-def test_nothing_young_is_touched(status: Status, attempt: int, upload: bool) -> None:
+def test_young_objects_are_needed(status: Status, attempt: int, upload: bool) -> None:
     assert needed(found(attempt, YOUNG, upload=upload), Owner(status, 2, None))
     assert needed(found(attempt, YOUNG, upload=upload), None)
 
@@ -43,8 +43,8 @@ def test_the_file_of_a_completed_job_is_needed_at_any_age() -> None:
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.PROCESSING])
 @pytest.mark.parametrize("upload", [True, False])
-def test_what_the_current_attempt_has_is_needed(status: Status, upload: bool) -> None:
-    """Its completion may be sealed and not recorded yet."""
+def test_objects_of_the_current_attempt_are_needed(status: Status, upload: bool) -> None:
+    """Its completion can be sealed and not applied yet."""
     job = Owner(status, 2, None)
     assert needed(found(2, ANCIENT, upload=upload), job)
     assert not needed(found(1, OLD, upload=upload), job)
@@ -56,7 +56,7 @@ def test_a_job_without_a_file_needs_none(status: Status, upload: bool) -> None:
     assert not needed(found(2, OLD, upload=upload), Owner(status, 2, object_key(JOB, 2, "f")))
 
 
-def test_a_job_unknown_here_may_be_known_elsewhere_until_its_file_would_have_expired() -> None:
+def test_objects_of_an_unknown_job_are_needed_until_its_file_would_have_expired() -> None:
     assert needed(found(1, OLD), None)
     assert needed(found(1, 24 * 7 * HOURS), None)
     assert not needed(found(1, ANCIENT), None)

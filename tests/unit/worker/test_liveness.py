@@ -1,4 +1,4 @@
-"""A probe looks at the age of the file, so that a worker that hangs is not ready."""
+"""A probe checks the age of the ready file, so that a hanging worker is not ready."""
 
 import os
 import time
@@ -11,7 +11,7 @@ from stream_app.__main__ import cli
 from stream_app.worker.liveness import FRESH_SECONDS, is_ready, write_ready_file
 
 
-def test_ready_while_it_is_touched(tmp_path: Path) -> None:
+def test_a_worker_is_ready_while_the_file_is_touched(tmp_path: Path) -> None:
     file = tmp_path / "ready"
     assert not is_ready(file)
     write_ready_file(file, True)

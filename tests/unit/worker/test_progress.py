@@ -1,4 +1,4 @@
-"""For which partitions a step is progress: the watchdog asks it of each one (R15)."""
+"""The partitions for which a step is progress (R15)."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -32,7 +32,7 @@ def event(app: App, partition: int, size: int = 0) -> Any:
 
 
 async def handled(app: App, partitions: list[int], *, most: int = 100, size: int = 0) -> list[int]:
-    """Handle a message of the first partition, and meanwhile read one of each of the others; the progress."""
+    """Handle a message of the first partition while others are read; return the progress of each."""
     message_buffer = MessageBuffer(most)
     await message_buffer.put(event(app, partitions[0], size))
 
@@ -46,15 +46,15 @@ async def handled(app: App, partitions: list[int], *, most: int = 100, size: int
     return [app.steps((TOPIC, partition)) for partition in range(4)]
 
 
-async def test_a_step_is_progress_for_what_is_handled_and_for_what_waits_behind_it(app: App) -> None:
-    """A partition of which nothing is here could be read: that others get on says nothing about it."""
+async def test_a_step_is_progress_for_handled_and_waiting_messages(app: App) -> None:
+    """A partition without buffered messages could be read, so progress of others does not count for it."""
     assert await handled(app, [0, 1]) == [2, 2, 0, 0]
     assert await handled(app, [2]) == [2, 2, 2, 0]
     assert app.steps(("exports.ticks", 0)) == 0
 
 
 async def test_a_step_is_progress_for_all_while_the_backlog_is_full(app: App) -> None:
-    """Messages of any partition can wait outside."""
+    """Messages of every partition can wait for room."""
     assert await handled(app, [0, 1], most=1) == [2, 2, 2, 2]
 
 

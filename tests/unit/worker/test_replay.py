@@ -1,4 +1,4 @@
-"""What holds back claims until outcomes are read ends early only if nothing prevents that they are (R9)."""
+"""The replay ends early only if outcomes could be applied and are not (R9)."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,9 +18,9 @@ END = 10
 
 
 class World:
-    """Kafka, the database and the clock; every look at the group takes a second.
+    """Kafka, the database and the clock. Every query of the group takes a second.
 
-    ``committed`` says by the time how far the group has read, ``None`` that Kafka is away.
+    ``committed`` returns the committed offset at a time; ``None`` means that Kafka is away.
     """
 
     def __init__(self, committed: Callable[[float], int | None]) -> None:
@@ -63,7 +63,7 @@ class World:
         pass
 
     async def over_at(self) -> float:
-        """When what is held back may go on."""
+        """Return the time at which the replay ends."""
         running = asyncio.create_task(self.replay.run())
         await asyncio.wait_for(self.replay.wait(), patient(10))
         running.cancel()
@@ -75,31 +75,31 @@ def _without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "POLL_SECONDS", 0)
 
 
-async def test_it_is_over_at_once_where_nothing_is_to_be_read() -> None:
+async def test_it_ends_at_once_without_unread_outcomes() -> None:
     assert await World(lambda _: END).over_at() == 1
 
 
-async def test_it_is_over_at_once_while_kafka_is_away_from_the_start() -> None:
+async def test_it_ends_at_once_if_kafka_is_away_at_the_start() -> None:
     assert await World(lambda _: None).over_at() == 1
 
 
-async def test_it_ends_without_progress_that_nothing_prevents() -> None:
+async def test_it_ends_after_a_time_without_progress() -> None:
     assert NO_PROGRESS_SECONDS < await World(lambda _: 0).over_at() <= NO_PROGRESS_SECONDS + 3
 
 
-async def test_it_lasts_as_long_as_outcomes_are_read() -> None:
+async def test_it_lasts_while_outcomes_are_applied() -> None:
     assert await World(lambda now: int(now / 20)).over_at() == 20 * END
 
 
 async def test_time_in_which_outcomes_are_refused_does_not_count() -> None:
-    """The projector retries: when the database takes outcomes again, they come before claims."""
+    """The projector retries, so outcomes are applied before claims when the database accepts them again."""
     world = World(lambda now: END if now > 500 else 0)
     world.refused_until = 490
     assert await world.over_at() == 501
 
 
 async def test_time_in_which_the_database_cannot_be_written_does_not_count() -> None:
-    """Another worker has the partition, and its projector is refused there."""
+    """Another worker has the partition, and the database refuses its writes."""
     world = World(lambda now: END if now > 500 else 0)
     world.unwritable_until = 490
     assert await world.over_at() == 501
@@ -111,11 +111,11 @@ async def test_time_counts_again_after_a_refusal() -> None:
     assert 100 + NO_PROGRESS_SECONDS - 5 < await world.over_at() < 100 + NO_PROGRESS_SECONDS + 7
 
 
-async def test_an_outage_of_kafka_in_the_middle_leaves_it_as_it_is() -> None:
+async def test_a_short_outage_of_kafka_changes_nothing() -> None:
     world = World(lambda now: None if 5 < now < 25 else END if now > 30 else 0)
     assert await world.over_at() == 31
 
 
-async def test_an_outage_of_kafka_in_the_middle_ends_it_after_the_same_time() -> None:
+async def test_a_long_outage_of_kafka_ends_it_after_the_same_time() -> None:
     over = await World(lambda now: None if now > 5 else 0).over_at()
     assert NO_PROGRESS_SECONDS < over <= NO_PROGRESS_SECONDS + 3

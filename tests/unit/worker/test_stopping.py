@@ -1,4 +1,4 @@
-"""How long a worker may take to stop: as long as all that it waits for (Q5)."""
+"""The time-out of stopping a worker covers everything that it waits for (Q5)."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from stream_app.worker.dispatcher import DRAIN_SECONDS
 
 @pytest.mark.parametrize("drain", [1, 20, 600])
 @pytest.mark.parametrize("delivery", [1, 30, 900])
-def test_the_deadline_knows_exports_and_deliveries(drain: float, delivery: float) -> None:
+def test_the_time_out_covers_exports_and_deliveries(drain: float, delivery: float) -> None:
     settings = Settings(_env_file=None, drain_seconds=drain, delivery_timeout_seconds=delivery)
     ending = stop_timeout(settings)
     assert ending >= drain + DRAIN_SECONDS + SHUTDOWN_SECONDS

@@ -1,4 +1,4 @@
-"""When a worker is well, waits, or is beyond recovery; and the thread that ends what cannot end itself."""
+"""A worker is ready, waits for a part, or is stuck; and the thread that ends a blocked process."""
 
 import re
 import time
@@ -43,16 +43,14 @@ def signals(
     )
 
 
-def test_well(watchdog: Watchdog) -> None:
+def test_a_healthy_worker_is_ready(watchdog: Watchdog) -> None:
     assert watchdog.assess(signals()) == (WorkerState.READY, "")
 
 
 @pytest.mark.parametrize(
     "state",
     [
-        PartitionState(
-            9, None, False, fetched=7, done=7
-        ),  # behind the last message lie marks of transactions
+        PartitionState(9, None, False, fetched=7, done=7),  # markers of transactions follow the last message
         PartitionState(7, 6, False, fetched=7, done=6),
         PartitionState(7, None, True, fetched=7, done=6),
     ],
@@ -61,8 +59,8 @@ def test_no_message_is_missing(state: PartitionState) -> None:
     assert not state.has_lost_messages
 
 
-def test_well_without_partitions(watchdog: Watchdog) -> None:
-    """There may be more workers than partitions."""
+def test_a_worker_without_partitions_is_ready(watchdog: Watchdog) -> None:
+    """There can be more workers than partitions."""
     assert watchdog.assess(replace(signals(), partition_states={})) == (WorkerState.READY, "")
 
 
@@ -80,7 +78,7 @@ def test_well_without_partitions(watchdog: Watchdog) -> None:
     ],
 )
 def test_no_progress(watchdog: Watchdog, clock: Clock, seen: Signals, reason: str) -> None:
-    """It is ready for work until it has lasted: every busy worker looks like that for a moment."""
+    """It stays ready until the problem has lasted, because every busy worker looks like this for a moment."""
     assert watchdog.assess(seen)[0] is WorkerState.READY
     clock.now = STUCK_SECONDS - 1
     assert watchdog.assess(seen)[0] is WorkerState.READY
@@ -94,11 +92,11 @@ def test_no_progress(watchdog: Watchdog, clock: Clock, seen: Signals, reason: st
         (PartitionState(7, None, False), 9, 2),
         (PartitionState(7, 4, False), 9, 5),
         (PartitionState(9, None, True), 9, 0),
-        (PartitionState(None, None, False), 9, 0),  # it has not said yet where it reads
-        (PartitionState(7, None, False), 5, 0),  # it was told of the end before it read on
+        (PartitionState(None, None, False), 9, 0),  # it has not reported its position yet
+        (PartitionState(7, None, False), 5, 0),  # the end offset was read before its position
     ],
 )
-def test_what_is_not_dealt_with_is_counted(state: PartitionState, end: int, count: int) -> None:
+def test_unhandled_messages_are_counted(state: PartitionState, end: int, count: int) -> None:
     others = {
         ("exports.requests", 4): PartitionState(0, 0, False),
         ("exports.events", 0): PartitionState(1, None, False),
@@ -117,7 +115,7 @@ def test_what_is_not_dealt_with_is_counted(state: PartitionState, end: int, coun
         Group("Dead", frozenset(), {}),
     ],
 )
-def test_not_in_the_group(watchdog: Watchdog, clock: Clock, group: Group) -> None:
+def test_a_worker_outside_of_the_group_is_stuck(watchdog: Watchdog, clock: Clock, group: Group) -> None:
     seen = replace(signals(), group=group)
     assert watchdog.assess(seen)[0] is WorkerState.WAITING
     clock.now = STUCK_SECONDS
@@ -126,8 +124,8 @@ def test_not_in_the_group(watchdog: Watchdog, clock: Clock, group: Group) -> Non
     assert group.state in reason
 
 
-def test_progress_ends_a_symptom(watchdog: Watchdog, clock: Clock) -> None:
-    """A backlog can last for hours, as long as something moves."""
+def test_progress_ends_a_problem(watchdog: Watchdog, clock: Clock) -> None:
+    """A backlog can last for hours if there is progress."""
     for offset in range(100):
         clock.now = offset * (STUCK_SECONDS - 1)
         seen = signals(position=offset, oldest=offset, end=1_000)
@@ -139,10 +137,10 @@ def test_progress_ends_a_symptom(watchdog: Watchdog, clock: Clock) -> None:
     [PartitionState(9, 6, False), PartitionState(9, None, False, fetched=9, done=6)],
     ids=["in handling", "behind the messages of another partition"],
 )
-def test_a_step_inside_a_message_ends_a_symptom(
+def test_a_step_inside_a_message_ends_a_problem(
     watchdog: Watchdog, clock: Clock, state: PartitionState
 ) -> None:
-    """R15: one tick can start 25,000 schedules; a message without a step is stuck all the same."""
+    """R15: one tick can start 25,000 schedules. A message without a step is still stuck."""
     for step in range(100):
         clock.now = step * (STUCK_SECONDS - 1)
         seen = replace(signals(end=9), partition_states={PLACE: state}, progress={PLACE: step})
@@ -158,10 +156,10 @@ def test_a_step_inside_a_message_ends_a_symptom(
     [PartitionState(7, None, False), PartitionState(9, 7, False), PartitionState(9, None, False, 9, 7)],
     ids=["unread", "unhandled", "lost"],
 )
-def test_progress_of_other_partitions_ends_no_symptom(
+def test_progress_of_other_partitions_ends_no_problem(
     watchdog: Watchdog, clock: Clock, still: PartitionState
 ) -> None:
-    """A partition that Faust no longer reads, or whose messages it lost, beside others that have traffic."""
+    """Faust no longer reads a partition, or has lost its messages, while others have traffic."""
     other = (PLACE[0], 0)
     group = Group("Stable", frozenset({"w1"}), {})
     for step in range(3):
@@ -177,7 +175,7 @@ def test_progress_of_other_partitions_ends_no_symptom(
 
 @pytest.mark.parametrize("part", ["kafka", "database"])
 def test_no_outage_is_fatal(watchdog: Watchdog, clock: Clock, part: str) -> None:
-    """However long; and afterwards a worker has its whole time to find its way back."""
+    """The outage can have any length. Afterwards the worker has the whole limit to recover."""
     lost = replace(signals(oldest=6, end=9), group=Group("Empty", frozenset(), {}))
     away = replace(lost, away={part: f"{part} is away"})
     for now in range(0, 1_000, 10):
@@ -190,7 +188,7 @@ def test_no_outage_is_fatal(watchdog: Watchdog, clock: Clock, part: str) -> None
     assert watchdog.assess(lost)[0] is WorkerState.STUCK
 
 
-def test_without_the_object_store_messages_must_move_all_the_same(watchdog: Watchdog, clock: Clock) -> None:
+def test_messages_must_progress_without_the_object_store(watchdog: Watchdog, clock: Clock) -> None:
     seen = replace(signals(oldest=6), away={"object store": "gone"})
     assert watchdog.assess(seen) == (WorkerState.WAITING, "gone")
     clock.now = STUCK_SECONDS
@@ -198,7 +196,7 @@ def test_without_the_object_store_messages_must_move_all_the_same(watchdog: Watc
 
 
 def test_waiting_for_a_part_that_answers_and_refuses_is_not_fatal(watchdog: Watchdog, clock: Clock) -> None:
-    """A disk that is full, too few replicas: however long, and afterwards it has its whole time."""
+    """Examples are a full disk and too few replicas. Afterwards the worker has the whole limit."""
     seen = replace(signals(oldest=6, acknowledged=True, end=9), blocked_by="the disk is full")
     for now in range(0, 300, 10):
         clock.now = now
@@ -213,7 +211,7 @@ def test_waiting_for_a_part_that_answers_and_refuses_is_not_fatal(watchdog: Watc
     assert watchdog.assess(last)[0] is WorkerState.STUCK
 
 
-def test_it_is_well_again_as_soon_as_messages_are_dealt_with(watchdog: Watchdog, clock: Clock) -> None:
+def test_a_worker_is_ready_again_as_soon_as_messages_are_handled(watchdog: Watchdog, clock: Clock) -> None:
     assert (
         watchdog.assess(replace(signals(), blocked_since=clock.now, blocked_by="it was full"))[0]
         is WorkerState.READY
@@ -227,7 +225,7 @@ def test_waiting_for_a_part_does_not_excuse_a_lost_membership(watchdog: Watchdog
     assert watchdog.assess(replace(lost, blocked_since=STUCK_SECONDS))[0] is WorkerState.STUCK
 
 
-def test_before_anything_is_known(watchdog: Watchdog, clock: Clock) -> None:
+def test_a_worker_before_its_first_check_is_not_ready(watchdog: Watchdog, clock: Clock) -> None:
     unknown = Signals("w1")
     assert watchdog.assess(unknown)[0] is WorkerState.WAITING
     clock.now = STUCK_SECONDS
@@ -246,11 +244,11 @@ def test_the_exit_timer_ends_a_process_that_does_not_respond(
     until(lambda: left == [1])
     written = capfd.readouterr().err
     assert "the worker did not respond within 0.2 s" in written
-    assert "test_watchdog.py" in written  # where every thread stood
+    assert "test_watchdog.py" in written  # the stack of every thread
 
 
 def test_the_exit_timer_waits_while_it_is_reset(left: list[int]) -> None:
-    """Signals come for three times its patience; without them it leaves."""
+    """It is reset for three times its limit. Without resets it ends the process."""
     exit_timer = ExitTimer(0.3, left.append)
     exit_timer.start()
     began = time.monotonic()
@@ -262,7 +260,7 @@ def test_the_exit_timer_waits_while_it_is_reset(left: list[int]) -> None:
     until(lambda: left == [1])
 
 
-def test_a_last_patience_is_not_prolonged(left: list[int], capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_limit_of_the_exit_is_not_extended(left: list[int], capfd: pytest.CaptureFixture[str]) -> None:
     exit_timer = ExitTimer(5, left.append)
     exit_timer.limit_exit(0.3)
     exit_timer.start()

@@ -23,7 +23,7 @@ from tests.unit.api.auth.tokens import (
 )
 
 
-async def test_a_minted_token_is_accepted() -> None:
+async def test_a_token_of_the_command_is_accepted() -> None:
     configured = settings(jwt_audience="exporter", jwt_issuer="https://id.example.com")
     token = sign_token(configured, "user-1", ["exports:all"])
     user = await Authenticator(configured, SharedSecret(SECRET)).user(token)
@@ -68,7 +68,7 @@ async def test_claims_that_are_refused(content: Any) -> None:
     await refused(shared(), f"{unsigned}.{signature_of(unsigned)}")
 
 
-async def test_an_expired_token_says_so() -> None:
+async def test_an_expired_token_is_refused_with_the_reason() -> None:
     token = signed(OctKey.import_key(SECRET), "HS256", claims(exp=int(time.time()) - 100))
     assert "expired" in (await refused(shared(), token)).detail
 
@@ -113,7 +113,7 @@ async def test_one_of_several_audiences_is_enough() -> None:
         signed(RSA, "RS256"),
     ],
 )
-async def test_forgeries(token: str) -> None:
+async def test_forged_tokens_are_refused(token: str) -> None:
     await refused(shared(), token)
 
 
@@ -178,8 +178,8 @@ async def test_a_token_that_is_valid_for_too_long_is_refused(valid: dict[str, in
         {"jwt_jwks_url": "http://127.0.0.1.example.com/jwks"},
     ],
 )
-def test_a_key_set_needs_to_be_told_what_it_is_for(changes: dict[str, Any]) -> None:
-    """S2: whoever builds the application otherwise than by the command cannot leave it out either."""
+def test_a_key_set_needs_audience_issuer_and_https(changes: dict[str, Any]) -> None:
+    """S2: this also holds for an application that is built without the command."""
     good: dict[str, Any] = {
         "jwt_jwks_url": "https://id.example.com/jwks",
         "jwt_audience": "a",

@@ -1,4 +1,4 @@
-"""Keys that an identity provider publishes: fetched, kept, and used only for what they are published for."""
+"""Keys that an identity provider publishes are fetched, cached, and used only for their purpose."""
 
 import asyncio
 import base64
@@ -52,7 +52,7 @@ async def test_the_set_is_fetched_once(provider: FakeServer, published: Publishe
     assert len(provider.seen) == 1
 
 
-async def test_a_new_key_is_found_and_an_old_one_forgotten(
+async def test_a_new_key_is_found_and_a_removed_key_is_refused(
     provider: FakeServer, published: Published
 ) -> None:
     publish(provider, RSA)
@@ -81,7 +81,7 @@ async def test_known_keys_outlive_an_outage(provider: FakeServer, published: Pub
 
 @asynccontextmanager
 async def hanging(keys: bytes) -> AsyncIterator[tuple[str, list[asyncio.Event]]]:
-    """A provider that answers once, and from then on takes calls without answering."""
+    """Run a provider that answers the first call only, and accepts further calls without answering."""
     asked: list[asyncio.Event] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -102,7 +102,7 @@ async def hanging(keys: bytes) -> AsyncIterator[tuple[str, list[asyncio.Event]]]
         await asyncio.sleep(0.05)
 
 
-async def test_a_provider_that_hangs_keeps_no_known_key_waiting() -> None:
+async def test_a_provider_that_hangs_delays_no_token_with_a_known_key() -> None:
     document = json.dumps({"keys": [RSA.as_dict(private=False)]}).encode()
     async with httpx.AsyncClient(timeout=patient(60)) as http, hanging(document) as (url, asked):
         keys = PublishedKeys(url, http, fresh=0, pause=0)
@@ -113,7 +113,7 @@ async def test_a_provider_that_hangs_keeps_no_known_key_waiting() -> None:
             for _ in range(5):
                 assert (await authenticator.user(token)).id == "user-1"
                 await asyncio.sleep(0.02)
-        assert len(asked) == 2, "one fetch goes on, whoever asks"
+        assert len(asked) == 2, "all calls share one fetch"
 
 
 async def test_keys_are_not_used_for_ever(provider: FakeServer, published: Published) -> None:
@@ -127,11 +127,11 @@ async def test_keys_are_not_used_for_ever(provider: FakeServer, published: Publi
         await authenticator.user(token)
     provider.answers.clear()
     publish(provider, RSA)
-    assert (await authenticator.user(token)).id == "user-1", "at once: nobody waits for a pause to end"
+    assert (await authenticator.user(token)).id == "user-1", "at once, without the pause"
 
 
 @pytest.mark.parametrize("body", [b"<html>", {"no": "keys"}, []])
-async def test_without_keys_nobody_is_turned_away_for_good(
+async def test_without_keys_the_error_is_retryable(
     provider: FakeServer, published: Published, body: Any
 ) -> None:
     provider.add("/jwks", 200, body)
@@ -139,8 +139,8 @@ async def test_without_keys_nobody_is_turned_away_for_good(
         await published().user(signed(RSA, "RS256", kid="rsa-1"))
 
 
-async def test_a_public_key_is_no_secret(provider: FakeServer, published: Published) -> None:
-    """The oldest trick: sign HS256 with what everybody can download."""
+async def test_a_public_key_is_not_used_as_a_secret(provider: FakeServer, published: Published) -> None:
+    """The token is signed with HS256 and the public key, which everyone can download."""
     publish(provider, RSA)
     for form in (RSA.as_pem(private=False), RSA.as_der(private=False)):
         unsigned = raw({"alg": "HS256", "kid": "rsa-1"}, claims()).rpartition(".")[0]
@@ -154,14 +154,16 @@ async def test_a_published_secret_is_not_used(provider: FakeServer, published: P
     await refused(published(), signed(secret, "HS256", kid="oct-1"))
 
 
-async def test_the_secret_does_not_count_beside_published_keys(
+async def test_the_secret_is_not_used_beside_published_keys(
     provider: FakeServer, published: Published
 ) -> None:
     publish(provider, RSA)
     await refused(published(), sign_token(settings(), "user-1"))
 
 
-async def test_a_key_signs_only_as_it_is_published(provider: FakeServer, published: Published) -> None:
+async def test_a_key_is_used_only_with_its_published_algorithm_and_use(
+    provider: FakeServer, published: Published
+) -> None:
     pinned = RSAKey.import_key(RSA.as_dict(private=True), {"kid": "rsa-1", "alg": "RS256"})
     encrypting = RSAKey.import_key(OTHER_RSA.as_dict(private=True), {"kid": "rsa-2", "use": "enc"})
     publish(provider, pinned, encrypting)
@@ -171,7 +173,7 @@ async def test_a_key_signs_only_as_it_is_published(provider: FakeServer, publish
     await refused(authenticator, signed(OTHER_RSA, "RS256", kid="rsa-2"))
 
 
-async def test_headers_bring_no_keys_of_their_own(provider: FakeServer, published: Published) -> None:
+async def test_keys_in_token_headers_are_ignored(provider: FakeServer, published: Published) -> None:
     publish(provider, RSA)
     token = signed(OTHER_RSA, "RS256", kid="rsa-2", jwk=OTHER_RSA.as_dict(private=False))
     await refused(published(), token)

@@ -34,7 +34,7 @@ with warnings.catch_warnings(action="ignore"):
 
 @pytest.fixture
 async def strict(provider: FakeServer) -> AsyncIterator[Authenticator]:
-    """An authenticator as a public one is configured."""
+    """An authenticator configured as for a public API."""
     publish(provider, RSA, EC, SMALL_RSA)
     configured = settings(
         jwt_jwks_url=f"{provider.url}/jwks", jwt_audience="exports", jwt_issuer="https://id.example.com"
@@ -127,7 +127,7 @@ KEYCLOAK = {
         ("sub", "roles", {"realm_access": {"roles": ["exports:admin"]}}, ("user-1", set())),
     ],
 )
-async def test_claims_are_where_the_provider_puts_them(
+async def test_claims_are_read_from_configured_places(
     user_claim: str, roles_claim: str, content: dict[str, Any], user: tuple[str, set[str]]
 ) -> None:
     """P15"""
@@ -140,7 +140,7 @@ async def test_claims_are_where_the_provider_puts_them(
     "content", [{}, {"oid": 5}, {"oid": ""}, {"oid": None}, {"oid": ["a"]}, {"oid": {"a": 1}}]
 )
 async def test_a_token_without_the_claim_of_the_user_is_refused(content: dict[str, Any]) -> None:
-    """P15: nobody becomes ``sub`` where another claim was to say who it is."""
+    """P15: ``sub`` is not used instead of the configured claim."""
     await refused(shared(jwt_user_claim="oid"), signed(OctKey.import_key(SECRET), "HS256", claims(**content)))
 
 
@@ -148,7 +148,7 @@ async def test_a_token_without_the_claim_of_the_user_is_refused(content: dict[st
     ("user_claim", "roles_claim"),
     [("sub", "roles"), ("user.id", "realm_access.roles"), ("https://a.example/id", "https://a.example/r")],
 )
-async def test_a_minted_token_has_its_claims_where_they_are_looked_for(
+async def test_a_signed_token_has_its_claims_at_the_configured_places(
     user_claim: str, roles_claim: str
 ) -> None:
     changed = {"jwt_user_claim": user_claim, "jwt_roles_claim": roles_claim, "jwt_audience": "*"}

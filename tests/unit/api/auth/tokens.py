@@ -34,7 +34,7 @@ def claims(**changes: Any) -> dict[str, Any]:
         "sub": "user-1",
         "exp": int(time.time()) + 3600,
         **changes,
-    }  # some are made when this is imported
+    }  # some are made at the import
     return {name: value for name, value in content.items() if value is not None}
 
 
