@@ -1,1 +1,1 @@
-"""Puts events in: the publisher, the ticker and the ``exporter`` command."""
+"""Programs that publish events: the ``exporter`` command and the ticker."""

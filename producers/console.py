@@ -19,7 +19,7 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Print errors of the project as one red line, and exit with a code."""
+    """Print an error of the project as one red line, and exit with its code."""
     # The error contains what the libraries log about it, in words for users.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
@@ -42,17 +42,17 @@ GROUP = "exporter.commands"
 class ExtensibleGroup(TyperGroup):
     """A command group with the commands of the entry points of :data:`GROUP`.
 
-    A package that lacks its dependencies takes its commands out of the list, not the list down with it.
+    The commands of a package whose dependencies are missing are left out of the list.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Every command, those of this package first."""
+        """Return the names of all commands, those of this package first."""
         for entry in _entries():
             self._add(entry)
         return super().list_commands(ctx)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of that name; an entry point of the same name is tried before all others."""
+        """Return the command ``cmd_name``. The entry point of the same name is loaded first."""
         for entry in sorted(_entries(), key=lambda entry: entry.name != cmd_name):
             if cmd_name in self.commands:
                 break
@@ -65,7 +65,7 @@ class ExtensibleGroup(TyperGroup):
         return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; one that lacks a package ends with the extras that bring it."""
+        """Run a command. If a package is missing, exit with the names of the extras that install it."""
         try:
             return super().invoke(ctx)
         except ModuleNotFoundError as error:
@@ -88,5 +88,5 @@ class ExtensibleGroup(TyperGroup):
 
 @cache
 def _entries() -> list[EntryPoint]:
-    """Read once: it takes a look at every package that is installed."""
+    """Return the entry points. They are read once, because that opens every installed package."""
     return sorted(entry_points(group=GROUP), key=lambda entry: entry.name)

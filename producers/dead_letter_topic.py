@@ -178,7 +178,7 @@ def _parts(selection: Selection) -> set[int]:
 
 
 async def _spans(consumer: Any, places: list[Any], selection: Selection) -> dict[Any, tuple[int, int]]:
-    """Return the first and the end offset of each partition, without partitions that have nothing to read."""
+    """Return the first offset and the end offset of each partition that has something to read."""
     if not places:
         return {}
     begins, ends = await consumer.beginning_offsets(places), await consumer.end_offsets(places)

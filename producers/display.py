@@ -64,7 +64,7 @@ class Lines:
 
 
 class Bar:
-    """A progress bar of rich with rows, rate, time, and the rest by the estimate."""
+    """Shows a progress bar with rows, rows per second, elapsed time, and the estimated remaining time."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -122,7 +122,7 @@ class Bar:
 
 
 def size(count: int) -> str:
-    """Return a number of bytes in decimal units for people."""
+    """Return a number of bytes as a text with a decimal unit, such as ``1.5 MB``."""
     amount = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if amount < 1000:

@@ -71,9 +71,9 @@ def _with_file(job: Job) -> Job:
 
 
 ADMIN = "exports:admin"
-"""Role for downloads: it sees every job with its data."""
+"""Role for downloads: it can see every job with its data."""
 OPERATE = "exports:operate"
-"""Role for watching: it sees the status of every job."""
+"""Role for watching: it can see the status of every job."""
 
 
 def parse_request(data: dict[str, Any]) -> ExportRequest:

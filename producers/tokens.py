@@ -19,7 +19,7 @@ FILE = "@"
 
 
 def _read(value: str | None) -> str | None:
-    """Return the token that the option stands for.
+    """Return the token that the value of the option ``--token`` stands for.
 
     Other users of this machine can see the option's value, but not the file or the standard input that it
     names.

@@ -85,7 +85,7 @@ def resend(
         str | None, typer.Option(help="Only to this address, even if it was refused before")
     ] = None,
 ) -> None:
-    """Send the mails and webhooks about a job again that failed, were skipped, or perhaps did not arrive."""
+    """Send the failed, skipped and ambiguous mails and webhooks of a job again."""
     import asyncio
 
     from stream_app.db.engine import create_engine
@@ -117,7 +117,7 @@ def forget(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
 ) -> None:
-    """Remove personal data: files, filters, addresses and schedules of a user, or an address everywhere.
+    """Remove the personal data of a user (files, filters, addresses, schedules), or one address everywhere.
 
     The user's unfinished jobs are cancelled first. Events in Kafka, lines in logs and mails that were sent
     are not removed: they end with their own retention.
@@ -127,7 +127,7 @@ def forget(
     from streaming_exporter.errors import ExporterError
 
     if (user_id is None) == (address is None):
-        typer.secho("name one of --user-id and --address", fg="red", err=True)
+        typer.secho("give either --user-id or --address", fg="red", err=True)
         raise typer.Exit(USAGE)
     settings = _settings()
     if not yes:
@@ -138,7 +138,7 @@ def forget(
         typer.secho(f"{error}; run the command again", fg="red", err=True)
         raise typer.Exit(1) from error
     typer.echo(
-        f"ErasureResult {done.jobs} jobs, removed {done.files} files, {done.schedules} schedules "
+        f"Erased {done.jobs} jobs, removed {done.files} files, {done.schedules} schedules "
         f"and {done.deliveries} deliveries."
         if user_id is not None
         else f"Removed the address from {done.jobs} jobs, {done.schedules} schedules "
@@ -168,7 +168,7 @@ async def _erase(settings: "Settings", user_id: str | None, address: str | None)
                 user_slots=settings.user_slots,
                 max_attempts=settings.max_attempts,
             )
-            for job_id in jobs:  # the workers publish what becomes of them
+            for job_id in jobs:  # the workers publish the outcomes
                 async with store.transaction() as connection:
                     await store.cancel(connection, job_id)
             for _ in range(CANCEL_SECONDS):

@@ -1,4 +1,4 @@
-"""Answers of the HTTP API, as both clients read them."""
+"""Parses the responses of the HTTP API, for both clients."""
 
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -87,12 +87,12 @@ def raise_for_problem(response: "httpx.Response") -> None:
 
 
 def not_the_api(url: str) -> ApiError:
-    """The error for a server that answers and is not this API."""
+    """Return the error for a server that answers but is not this API."""
     return ApiError(f"{url} does not answer as the exporter's API does", status=200)
 
 
 def unreachable(url: str, error: Exception) -> ApiError:
-    """The error for a server that does not answer; it has no status."""
+    """Return the error for a server that does not answer. It has no status."""
     return ApiError(
         f"the API at {url} cannot be reached ({error}); is it running there? "
         "(--api-url or EXPORTER_PUBLIC_URL names another)"

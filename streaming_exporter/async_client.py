@@ -55,12 +55,12 @@ class AsyncClient:
         await self._store.aclose()
 
     async def submit(self, request: ExportRequest, *, idempotency_key: str | None = None) -> UUID:
-        """Ask for an export; returns the job's id.
+        """Request an export; return the id of its job.
 
         Args:
-            request: what to export. The user is the token's, whatever ``user_id`` is. ``priority`` must not
-                be set: the API gives every request the same.
-            idempotency_key: a call that is repeated with the same key and request means the same job.
+            request: what to export. ``user_id`` is ignored, because the token names the user.
+                ``priority`` must not be set, because the API gives every request the same one.
+            idempotency_key: repeated calls with the same key and request submit one job.
         """
         body = request.model_dump(mode="json", exclude_unset=True, exclude={"user_id"})
         headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
@@ -72,11 +72,11 @@ class AsyncClient:
         await self._request("DELETE", f"/exports/jobs/{job_id}")
 
     async def record(self, job_id: UUID) -> dict[str, Any]:
-        """Return all that the API answers about a job."""
+        """Return the job as the JSON object of the API, with all its fields."""
         return await self.call("GET", f"/exports/jobs/{job_id}")
 
     async def job(self, job_id: UUID) -> Job | None:
-        """Return the job, or ``None`` where the API knows no such job of this user."""
+        """Return the job, or ``None`` if this user has no such job."""
         try:
             return read_job(await self.record(job_id), self.url)
         except ApiError as error:
@@ -107,7 +107,7 @@ class AsyncClient:
             raise DownloadError(f"the object store did not deliver the file ({error}); try again") from error
 
     async def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Make any call; returns its JSON object, which is empty where the answer has no content."""
+        """Make any call; return its JSON object, which is empty if the response has no content."""
         return read_document(await self._request(method, path, body), self.url)
 
     async def _request(

@@ -8,7 +8,7 @@ class                   what happens
 :class:`Retryable`      the job returns to ``pending`` and is retried later
 :class:`Outage`         as Retryable, and the attempt does not count
 :class:`NeedsOperator`  as Outage, for one day at most; the job's record has the reason
-:class:`InDoubt`        as Retryable; the answer to the user states that it can have happened
+:class:`InDoubt`        as Retryable; the user is informed that the change can have been made
 ======================  ===================================================================
 
 :class:`BadSettings` ends the process at its start.
@@ -20,12 +20,12 @@ from collections.abc import Iterable
 class ExporterError(Exception):
     """Base of every error that the service raises on purpose.
 
-    ``code`` is a stable word for programs; ``str(error)`` is a sentence for people.
+    ``code`` is a stable word for programs; ``str(error)`` is a sentence for users.
     """
 
     code = "error"
     counted = False
-    """Whether the metrics have counted this error. One error can pass several parts, and counts once."""
+    """Whether the metrics have counted this error: it counts once, even if several parts pass it on."""
 
     def __init__(self, message: str, *, code: str | None = None) -> None:
         super().__init__(message)
@@ -104,7 +104,7 @@ class Outage(Retryable):
 class NeedsOperator(Outage):
     """A part that refuses the service until an operator changes something; the job waits for one day at most.
 
-    ``reason`` tells users what the job waits for. It does not repeat the part's own message.
+    ``reason`` explains to users what the job waits for. It does not contain the part's own message.
     """
 
     code = "waits_for_operator"
@@ -133,7 +133,7 @@ class PublishError(Retryable):
 
 
 class UsageError(ExporterError):
-    """Options or arguments of a command that cannot be used together."""
+    """Options or arguments of a command that are invalid, or that cannot be combined."""
 
     code = "usage"
 

@@ -67,7 +67,7 @@ __all__ = [
 
 
 DEAD_LETTER_HEADERS = ("error", "topic", "partition", "offset")
-"""Headers that a dead letter has behind those of its message: the error, and where the message was."""
+"""Headers that are added to those of a dead-lettered message: the error, and the place of the message."""
 
 TRUNCATED_HEADER = "cut_from_bytes"
 """Header of a truncated dead letter: how many bytes the message had."""
@@ -204,7 +204,7 @@ class Event(BaseModel):
 
 
 Headers = Iterable[tuple[str, bytes | None]]
-"""Headers of a Kafka message, in their order. Where several have one name, the last one counts."""
+"""Headers of a Kafka message, in their order. If several have the same name, the last one counts."""
 
 CONTENT_TYPE = "content-type"
 ATTRIBUTE = "ce_"

@@ -1,4 +1,4 @@
-"""Where Kafka is and how a client signs in there."""
+"""Settings of the connection to Kafka: addresses, TLS and authentication."""
 
 import os
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from streaming_exporter.file_secret import FileSecret
 from streaming_exporter.setting_types import AnyWebUrl, Count, ExistingFile, Servers, Text, in_case
 
 PREFIX = "EXPORTER_"
-"""Every variable of the service begins with it."""
+"""Prefix of every variable of the service."""
 
 FROM_FILE = "_FILE"
-"""A variable with this ending names the file that holds the secret."""
+"""Suffix of a variable that names the file with the secret."""
 
 
 class KafkaSettings(BaseModel):
@@ -147,7 +147,7 @@ class KafkaSettings(BaseModel):
 
 
 def _secret_in(variable: str, path: str) -> FileSecret:
-    """The secret in the file at ``path``.
+    """Return the secret in the file at ``path``.
 
     Raises:
         BadSettings: the file is empty or cannot be read.
@@ -164,6 +164,6 @@ def _secret_in(variable: str, path: str) -> FileSecret:
 
 
 def _line(problem: ErrorDetails) -> str:
-    """The variable and what is wrong with it, without its value, which can be a secret."""
+    """Return a line with the variable and its error, without its value, which can be a secret."""
     text = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else problem["msg"]
     return f"{PREFIX}{str(problem['loc'][0]).upper()}: {text}" if problem["loc"] else text

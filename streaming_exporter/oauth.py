@@ -27,7 +27,7 @@ DEFAULT_LIFETIME = 300.0
 """Lifetime in seconds of a token whose server does not state one."""
 
 MAX_ANSWER_BYTES = 1_000_000
-"""Bytes that are read of an answer; a token has a few thousand."""
+"""Limit of bytes that are read of a response. A token has a few thousand."""
 
 _threads = ThreadPoolExecutor(2, thread_name_prefix="kafka-token")
 

@@ -71,7 +71,7 @@ class Split(Payload):
     """How the rows are divided between several files. Exactly one field is set.
 
     ``rows``: each file has this number of rows, and the last one has the rest. ``bytes``: no file is larger,
-    except where a single row is.
+    unless a single row is.
     """
 
     rows: Annotated[int, Field(strict=True, ge=1, le=MAX_SPLIT)] | None = None

@@ -16,7 +16,7 @@ _HOST = re.compile(
 _PORTS = range(1, 65_536)
 
 WEB_URL = "http://HOST[:PORT][/PATH] or https://HOST[:PORT][/PATH]"
-"""What the errors about a URL give as allowed."""
+"""The form of a URL, as the errors state it."""
 
 _SERVERS = "HOST:PORT, separated by commas"
 
@@ -69,7 +69,10 @@ def existing_file(path: Path) -> Path:
 
 
 def in_case(change: Callable[[str], str]) -> WrapValidator:
-    """Accept words in any case, changed by ``change``; an error shows the word as it was given."""
+    """Return a validator that changes the case of a word with ``change``.
+
+    An error shows the word as it was given.
+    """
 
     def parsed(value: object, parse: ValidatorFunctionWrapHandler) -> object:
         if isinstance(value, str):
@@ -102,7 +105,7 @@ def parse_url(text: str, allowed: str) -> SplitResult:
     """Split a URL; scheme and host become lower case.
 
     Raises:
-        ValueError: it has no host, or its port is no port.
+        ValueError: it has no host, or its port is not a valid number.
     """
     if not text.isprintable() or " " in text or "\\" in text:
         raise ValueError(f"it has blanks, backslashes or control characters; allowed: {allowed}")

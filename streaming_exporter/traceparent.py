@@ -24,10 +24,10 @@ def match(value: object) -> re.Match[str] | None:
 
 
 def well_formed(value: object) -> str | None:
-    """Return ``value``, or ``None`` if it is not well formed, as the recommendation demands."""
+    """Return ``value``, or ``None`` if it is not well formed, as the recommendation requires."""
     found = match(value)
     return found and found[0]
 
 
 Traceparent = Annotated[str | None, BeforeValidator(well_formed)]
-"""A field that accepts every value: a bad trace header must not fail an export."""
+"""A field that accepts every value: an invalid trace header must not fail an export."""

@@ -38,7 +38,7 @@ class ReleaseError(Exception):
 
 
 def current_version() -> Version:
-    """The version that the service has now."""
+    """Return the present version of the service."""
     return Version(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"])
 
 
@@ -58,7 +58,7 @@ def next_version(text: str, current: Version) -> Version:
 
 
 def with_version(path: str, text: str, version: Version) -> str:
-    """The content of the file at ``path``, which is one of those that hold the version, with ``version``.
+    """Return ``text``, the content of the file at ``path``, with ``version`` in place of the present version.
 
     Raises:
         ReleaseError: the file does not hold the version where it is expected.
@@ -71,7 +71,7 @@ def with_version(path: str, text: str, version: Version) -> str:
 
 
 def cut_changelog(text: str, version: Version, day: date) -> str:
-    """The changelog in which the unreleased entries belong to ``version``.
+    """Return the changelog with its unreleased entries moved to a part for ``version``.
 
     Raises:
         ReleaseError: there is no unreleased entry, or the version is in the changelog already.

@@ -1,4 +1,4 @@
-"""The clock of the state database, by which all decisions about time are made."""
+"""The clock of the state database. All decisions about time use it."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ FRESH_SECONDS = 10.0
 
 
 class DatabaseClock:
-    """Reads the clock of the state database now and then, and adds the time that has passed since.
+    """Reads the clock of the state database every few seconds, and adds the time that has passed since.
 
     The clock of a machine can be wrong and can jump, but it measures the time that has passed correctly.
     """

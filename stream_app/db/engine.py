@@ -1,4 +1,4 @@
-"""The engine of the state database, its transactions, and what its errors mean."""
+"""The engine and the transactions of the state database, and the mapping of its errors."""
 
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -19,7 +19,7 @@ KEEPALIVE_IDLE_SECONDS = 10
 KEEPALIVE_INTERVAL_SECONDS = 5
 KEEPALIVE_PROBES = 3
 UNANSWERED_SECONDS = 25
-"""Seconds that sent data waits for its acknowledgement before the connection counts as lost."""
+"""Seconds after which a connection counts as lost if data that was sent is not acknowledged."""
 
 _OPTIONS = (
     ("TCP_KEEPIDLE", KEEPALIVE_IDLE_SECONDS),
@@ -32,7 +32,7 @@ _OPTIONS = (
 def keep_alive(connection: Any) -> None:
     """Set keep-alives and ``TCP_USER_TIMEOUT`` on the socket of an asyncpg connection.
 
-    A connection by Unix socket needs none. What the platform lacks is left at its default.
+    A connection over a Unix socket needs none. Options that the platform does not have are left out.
     """
     found = connection._transport.get_extra_info("socket")
     if found is None or found.family not in (socket.AF_INET, socket.AF_INET6):
@@ -45,10 +45,10 @@ def keep_alive(connection: Any) -> None:
 
 
 IDLE_TIMEOUT = "5s"
-"""The server ends a transaction that is idle for so long, and releases the locks of a frozen process."""
+"""Time after which the server ends an idle transaction, and so releases the locks of a frozen process."""
 
 LOCK_TIMEOUT = "3s"
-"""How long a statement waits for a lock before its transaction fails and is tried again."""
+"""How long a statement waits for a lock. Then its transaction fails and is retried."""
 
 LOCK_NOT_AVAILABLE = "55P03"
 
@@ -64,9 +64,9 @@ def create_engine(
 ) -> AsyncEngine:
     """Return an engine whose connections have the name ``application``. ``pool`` are options of SQLAlchemy.
 
-    No statement takes longer than ``command_timeout`` in seconds; None sets no limit.
+    ``command_timeout`` is the time-out of a statement in seconds; None sets no limit.
 
-    asyncpg reads the URL itself, so that everything that libpq allows in one (``sslmode``) works here.
+    asyncpg parses the URL, so parameters of libpq such as ``sslmode`` work.
     """
 
     async def connect() -> "asyncpg.Connection[asyncpg.Record]":
@@ -115,16 +115,17 @@ async def autocommit_connection(engine: AsyncEngine) -> AsyncIterator[AsyncConne
 async def transaction(engine: AsyncEngine, script: str = "") -> AsyncIterator[AsyncConnection]:
     """Open a transaction with time-outs.
 
-    It is committed at the end of the block. All transactions begin here.
+    It is committed at the end of the block. All transactions of the service begin here.
 
-    Wait for nothing but the database in it: the server ends an idle transaction after :data:`IDLE_TIMEOUT`.
+    Do not wait for another system inside the block: the server ends an idle transaction after
+    :data:`IDLE_TIMEOUT`.
 
     Args:
-        engine: one :func:`autocommitting`.
-        script: a script without parameters; it costs no round trip of its own.
+        engine: the result of :func:`autocommitting`.
+        script: SQL without parameters that the transaction begins with. It costs no further round trip.
 
     Raises:
-        Retryable: the database is away, or a lock was not to be had; nothing was changed.
+        Retryable: the database is away, or a row stayed locked; nothing was changed.
         InDoubt: the connection was lost during the commit.
     """
     with outages_are_retryable():
@@ -140,7 +141,7 @@ async def transaction(engine: AsyncEngine, script: str = "") -> AsyncIterator[As
 
 
 async def _roll_back(raw: Any, error: BaseException) -> None:
-    """Make the connection usable again, or end it: the pool does not know that a transaction is open."""
+    """Roll back, or close the connection: the pool does not know that a transaction is open."""
     if isinstance(error, Exception) and not raw.is_closed():
         try:
             await raw.execute("ROLLBACK", timeout=5)
@@ -168,17 +169,17 @@ async def _commit(raw: Any) -> None:
 
 
 def _replace_closed(connection: Any, *_: object) -> None:
-    """Replace a connection that was closed. A ping would need three round trips each time."""
+    """Replace a connection that was closed, without a ping, which would need three round trips."""
     if connection.driver_connection.is_closed():
         raise DisconnectionError("closed by the server")
 
 
 @contextmanager
 def outages_are_retryable() -> Iterator[None]:
-    """Raise :class:`Retryable` for errors that the values of the statement do not cause.
+    """Raise :class:`Retryable` for every error that is not caused by a value of the statement.
 
-    A database that is away, starts, is read only, is not migrated yet or refuses the role recovers or is
-    repaired: a request must not fail for it. A value that cannot be stored raises its own error.
+    The database can be unavailable, starting, read only, not migrated, or refuse the role. It recovers or is
+    repaired, so a request must not fail. An error that a value causes is raised unchanged.
     """
     with metrics.count_errors("state_database"), _ours():
         yield
@@ -201,9 +202,9 @@ def _ours() -> Iterator[None]:
 
 
 NOTIFY_QUEUE = "PreCommit_Notify"
-"""The function of PostgreSQL that raises when the notification queue is full.
+"""The function of PostgreSQL that raises the error of a full notification queue.
 
-Only it identifies the error.
+Nothing else distinguishes this error from others with the same code.
 """
 
 
@@ -212,7 +213,7 @@ def _where(error: DBAPIError) -> str | None:
 
 
 def _is_value_error(error: DBAPIError) -> bool:
-    """Return whether a value causes the error, by the class of its SQLSTATE, or since it cannot be sent."""
+    """Return whether a value causes the error: the SQLSTATE states so, or the driver cannot encode it."""
     state = getattr(error.orig, "sqlstate", None)
     if state == "54000" and _where(error) == NOTIFY_QUEUE:
         return False

@@ -21,7 +21,7 @@ async def listen(
 ) -> None:
     """Call ``wake`` with the payload of each notification on ``channel``. A lost connection is opened again.
 
-    After each connection it is called with an empty text: notifications can have been missed before.
+    After each new connection it is called with an empty text, because notifications can have been missed.
     """
     while True:
         try:
@@ -80,6 +80,6 @@ CREATE = (
 
 
 def create_triggers_with(table: FromClause) -> None:
-    """Have the triggers created together with ``table``."""
+    """Create the triggers whenever ``table`` is created."""
     for statement in CREATE:
         event.listen(table, "after_create", DDL(statement))  # type: ignore[no-untyped-call]

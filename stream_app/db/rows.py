@@ -12,9 +12,9 @@ Read = TypeVar("Read")
 
 
 def each_readable(rows: Iterable[Row[Any]], read: Callable[[Row[Any]], Read]) -> Iterator[Read]:
-    """Yield ``read(row)`` for each row. A row for which it raises is logged and skipped.
+    """Yield ``read(row)`` for each row. A row that raises an error is logged and skipped.
 
-    It is for batches that are committed already: a newer version can write values that this one cannot read.
+    It is for batches that are already committed: a newer version can write values that this one cannot read.
     """
     for row in rows:
         try:

@@ -1,1 +1,1 @@
-"""A job's life: its states, its record, and who works on it."""
+"""Jobs: their states, their records, the queue that workers claim from, and the projector."""

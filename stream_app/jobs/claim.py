@@ -30,7 +30,7 @@ class Claim:
 
     @property
     def now(self) -> datetime:
-        """The time by the database's clock, counted from the claim with the machine's monotonic clock."""
+        """The time by the database's clock: its time at the claim, and the time that has passed since."""
         return self.started_at + timedelta(seconds=time.monotonic() - self.claimed)
 
     @property

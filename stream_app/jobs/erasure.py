@@ -2,7 +2,7 @@
 
 The row of a job stays, without the content of its request: a request that Kafka delivers again finds the row
 and makes no second job. The job cleaner removes the row later. Data in Kafka, logs and sent mails is not
-erased: it ends with their own retention.
+erased: it is deleted when its own retention ends.
 """
 
 from collections.abc import Awaitable, Callable
@@ -27,7 +27,7 @@ _ENDED = text(
     """
 )
 
-# No token has the new user id. It differs from job to job, so that the jobs cannot be joined.
+# No token has the new user id. It is different for each job, so nobody can see which jobs belong together.
 _EMPTY = text(
     """
     UPDATE export_jobs SET
@@ -68,7 +68,7 @@ _OF_ADDRESS = """
         )
     RETURNING item.id
     """
-"""Reads the whole table: there is no index by address, and the command is used seldom."""
+"""This statement reads the whole table, because there is no index by address. The command is rare."""
 
 _JOBS_OF_ADDRESS = text(_OF_ADDRESS.format(table="export_jobs", recipients="recipients"))
 _SCHEDULES_OF_ADDRESS = text(_OF_ADDRESS.format(table="scheduled_exports", recipients="email_recipients"))
@@ -92,7 +92,7 @@ class ErasureResult:
 class PersonalDataEraser:
     """Erases rows.
 
-    ``remove`` deletes the file of a job, or its several files, by the key; to delete them twice is no error.
+    ``remove`` deletes the file or the several files of a job by its key. It is no error if they are gone.
     """
 
     def __init__(self, engine: AsyncEngine, remove: Callable[[str], Awaitable[None]]) -> None:
@@ -137,7 +137,7 @@ class PersonalDataEraser:
     async def erase_address(self, address: str) -> ErasureResult:
         """Remove an address from jobs, schedules and deliveries.
 
-        Its unsubscriptions are removed too, so a new request can name it again.
+        Its unsubscriptions are removed too, so it gets mails again if a new request names it.
 
         Raises:
             Retryable: the database is away; nothing was changed.

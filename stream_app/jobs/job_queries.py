@@ -14,7 +14,7 @@ from stream_app.jobs.models import RUNNING, WAITING, ExportJob
 from stream_app.jobs.states import UNFINISHED
 
 MAX_RECENT_JOBS = 1_000
-"""How many jobs of a user are read to find those that ended while no client was connected."""
+"""Limit of the jobs of a user that are searched for those that have ended since a time."""
 
 
 class JobQueries:
@@ -81,7 +81,7 @@ class JobQueries:
         return await self._jobs(select(aliased(ExportJob, newest)).select_from(asking).join(newest, true()))
 
     async def list_ended_since(self, user_id: str, since: datetime, limit: int) -> Sequence[ExportJob]:
-        """Return up to ``limit`` of the user's jobs that ended, or whose file expired, since then.
+        """Return up to ``limit`` of the user's jobs that ended, or whose file expired, since ``since``.
 
         Newest first.
 
@@ -119,7 +119,7 @@ class JobQueries:
                 return await session.scalar(statement) or 0
 
 
-# Each half reads its partial index: jobs that have ended cost nothing. The age of a job counts from its
+# Each half reads a partial index, so jobs that have ended cost nothing. The age of a job counts from its
 # request. The age of a job that a schedule delays counts from the time at which it can start.
 BACKLOG = text(
     f"""
@@ -143,7 +143,7 @@ Kind = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How many unfinished jobs each kind has, and for how many seconds the oldest has been due."""
+    """The number of unfinished jobs of each kind, and for how many seconds the oldest has been due."""
 
     jobs: Mapping[Kind, int]
     oldest: float

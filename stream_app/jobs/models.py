@@ -25,7 +25,7 @@ from stream_app.jobs.states import Status
 
 WAITING = "status = 'pending' AND outcome IS NULL"
 RUNNING = "status = 'processing' AND outcome IS NULL"
-"""Conditions of the partial indexes that claims go through."""
+"""Conditions of the partial indexes that claims use."""
 
 
 CLAIM_GUARD = (

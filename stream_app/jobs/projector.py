@@ -22,7 +22,7 @@ COMPRESSED = frozenset(compression.media_type for compression in COMPRESSIONS.va
 
 
 def validate_outcome(event: Event, *, formats: Mapping[str, Format], kept: timedelta, now: datetime) -> Event:
-    """Return the outcome to apply, with corrected values where an event has wrong ones.
+    """Return the outcome to apply. Values that are wrong but harmless are corrected.
 
     Args:
         event: a lifecycle event with an outcome.
@@ -31,7 +31,7 @@ def validate_outcome(event: Event, *, formats: Mapping[str, Format], kept: timed
         now: the time by the database's clock.
 
     Raises:
-        Unreadable: the event contradicts itself, or its key is no file of this attempt.
+        Unreadable: the event contradicts itself, or its key is not the key of a file of this attempt.
     """
     data = event.lifecycle
     status = OUTCOMES[event.type]
@@ -45,7 +45,7 @@ def validate_outcome(event: Event, *, formats: Mapping[str, Format], kept: timed
     if not changed:
         return event
     believed = event.model_copy(update={"data": {**event.data, **changed}})
-    believed.__dict__.pop("lifecycle", None)  # what was read from the data before
+    believed.__dict__.pop("lifecycle", None)  # the cached value of the data before
     return believed
 
 
@@ -59,7 +59,7 @@ def _is_own(data: LifecycleData) -> bool:
 def _corrected(
     data: LifecycleData, formats: Mapping[str, Format], kept: timedelta, now: datetime
 ) -> dict[str, Any]:
-    """Return the fields of which the event has values that no worker would have sent, corrected."""
+    """Return corrected values for the fields whose values no worker would have sent."""
     changed: dict[str, Any] = {}
     name = (data.key or "").rpartition("/")[2]
     if data.key is not None and data.file_name is not None and data.file_name != name:
@@ -90,7 +90,7 @@ _STEPS = ", ".join(
     f"('{before}', '{target}')" for target in OUTCOMES.values() for before in sorted(predecessors(target))
 )
 _SAME_REQUEST = " AND ".join(f"job.{name} = event.{name}" for name in ("user_id", "export_type", "format"))
-"""An event whose user, dataset or format differs from the row is not about that job."""
+"""Condition: user, dataset and format are those of the row. Otherwise the event is about another job."""
 
 _NEW = (
     "id",
@@ -105,7 +105,7 @@ _NEW = (
 )
 
 # All events are one parameter, a JSON array. They are sorted, so that two statements seldom wait for each
-# other. If they do (a deadlock), PostgreSQL ends one of them, and its batch is handled again.
+# other. In a deadlock PostgreSQL cancels one of them, and its batch is handled again.
 #
 # An outcome is sealed before its event is published (docs/decisions/0001). So an event without a seal is read
 # again, after the table was restored to an earlier time. It is applied even if the row has an earlier
@@ -167,7 +167,7 @@ async def apply_events(
     Only the attempt of the row, or a later one, can end a job, and only along the transition table. So
     repeated events and events of lost attempts change nothing. A job that is not on record, and ended within
     ``history``, is inserted, so that its request does not run again when it is read again. A sealed row that
-    another transaction holds is skipped: its outcome is published again until it is applied.
+    another transaction holds is skipped: its outcome is published until it is applied.
 
     Returns:
         The events that changed a row, each with the row.
@@ -181,7 +181,9 @@ async def apply_events(
 
 
 def _rounds(events: Sequence[Event]) -> Iterator[dict[UUID, Event]]:
-    """Return the events in rounds with one event of each job: one statement can change a row only once."""
+    """Split the events into rounds with at most one event of each job, because a statement can change a row
+    only once.
+    """
     while events:
         once: dict[UUID, Event] = {}
         later = [event for event in events if once.setdefault(event.job_id, event) is not event]

@@ -1,4 +1,4 @@
-"""The life of a job as a table. Pure: no I/O, no clock.
+"""The states of a job and the transitions between them, as a table. Pure: no I/O, no clock.
 
 ::
 
@@ -13,7 +13,7 @@ from streaming_exporter.events import EventType
 
 
 class Status(StrEnum):
-    """The state of a job, in the words of the HTTP API and of the table."""
+    """The state of a job, as the HTTP API and the table name it."""
 
     PENDING = "pending"
     PROCESSING = "processing"
@@ -35,7 +35,7 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
 }
 
 FINAL = frozenset(status for status, following in TRANSITIONS.items() if not following)
-"""States that no other state follows. A job in one of them has no file."""
+"""States that no other state follows. A job in such a state has no file."""
 
 OUTCOMES: dict[EventType, Status] = {
     EventType.COMPLETED: Status.COMPLETED,

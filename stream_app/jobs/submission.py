@@ -33,10 +33,13 @@ from streaming_exporter.events import (
 )
 
 PUBLISH_TIMEOUT = timedelta(seconds=10)
-"""How long a request, or an outcome that was decided at admission, can take to be published and read."""
+"""Time in which a request, or an outcome that was decided at admission, must be published and applied.
+
+Then it is published again.
+"""
 
 ANYWHERE = AddressRules()
-"""Mails to any domain, webhooks to any public host."""
+"""Rules that allow mails to all domains and webhooks to all public hosts."""
 
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 
@@ -53,7 +56,7 @@ REQUEST_COLUMNS = (
     "recipients",
     "webhook",
 )
-"""Columns that have the same names as the fields of a request. Requests that agree in them are the same."""
+"""Columns with the names of the request's fields. Two requests with equal columns are the same request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,13 +93,13 @@ class NewJob:
 
     @property
     def event_outcome(self) -> LifecycleData | None:
-        """The outcome as it is published: in the trace of the request."""
+        """The outcome to publish, with the trace of the request."""
         if self.outcome is None:
             return None
         return self.outcome.model_copy(update={"traceparent": self.traceparent})
 
     def cancelled(self) -> Self:
-        """Return the job as one whose cancellation came first: it ends when it is admitted."""
+        """Return a copy of the job that is cancelled. It ends when it is admitted."""
         outcome = _outcome(self, Status.CANCELLED)
         return replace(self, cancel_requested_at=self.created_at, outcome=outcome)
 
@@ -137,7 +140,7 @@ class RequestValidator:
     addressing: AddressRules = ANYWHERE
 
     def validate(self, data: dict[str, Any]) -> ExportRequest:
-        """Return the request that ``data`` describes, with its recipients as mails carry them.
+        """Return the request that ``data`` describes, with the addresses of its recipients in ASCII form.
 
         Columns and filters are checked later, against the table of the source database.
 
@@ -225,9 +228,9 @@ async def submit(
     admitted jobs.
 
     Args:
-        connection: in a transaction, or one whose every statement is a transaction.
+        connection: one in a transaction, or one with autocommit.
         jobs: the jobs.
-        user_limit: insert nothing if the user of the one job has so many unfinished jobs. The transaction
+        user_limit: insert nothing if the user of the job has this many unfinished jobs. The transaction
             must hold the lock of :func:`submit_lock`.
 
     Returns:
@@ -261,7 +264,7 @@ async def mark_admitted(connection: AsyncConnection, ids: Sequence[UUID]) -> Non
 
 
 class SubmitResult(Enum):
-    """What happened to a job that was submitted under a limit."""
+    """The result of submitting a job with a limit: inserted, known before, or above the limit."""
 
     NEW = "new"
     KNOWN = "known"
@@ -282,7 +285,7 @@ async def submit_within_limit(connection: AsyncConnection, job: NewJob, *, user_
 def submit_lock(user_id: str) -> str:
     """Return the SQL that locks the user's submissions until the transaction ends.
 
-    Within the lock the number of the user's unfinished jobs, or of schedules, is compared with a limit.
+    Under this lock the number of the user's unfinished jobs, or of their schedules, is compared with a limit.
     """
     number = int.from_bytes(
         blake2b(user_id.encode("utf-8", "surrogatepass"), digest_size=4).digest(), signed=True

@@ -13,8 +13,8 @@ from streaming_exporter.events import LifecycleData
 class EndedJob:
     """The columns of a job's row after its outcome was applied.
 
-    ``sealed`` is False where the event was applied before, and the state database was restored to an earlier
-    time since: its notifications were sent then.
+    ``sealed`` is False if the outcome was applied once before, and the state database was then restored to an
+    earlier time. In that case the notifications were already sent.
     """
 
     sealed: bool
@@ -43,8 +43,8 @@ ENDED_COLUMNS = tuple(
 def summarize(data: LifecycleData, record: EndedJob) -> dict[str, Any]:
     """Return the fields of the log line about a job that has ended. Unknown fields are left out.
 
-    ``queue_seconds`` is the time from the request to the start of the last attempt, ``duration_seconds`` the
-    time from there to the end.
+    ``queue_seconds`` is the time from the request to the start of the last attempt. ``duration_seconds`` is
+    the time from that start to the end.
 
     Args:
         data: the data of the event that ended the job.

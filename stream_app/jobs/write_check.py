@@ -1,4 +1,4 @@
-"""Checks that the state database accepts the writes of messages, with a trial job that is deleted."""
+"""Checks that the state database accepts the writes of messages: it writes and deletes a trial job."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,13 +17,13 @@ TRIAL_REQUEST = RequestIdentity(user_id="exporter", export_type="trial", format=
 
 
 async def write_trial_job(store: JobQueue) -> None:
-    """Admit a trial job, end it and delete it in one transaction, and commit: the commit is checked too.
+    """Admit, end and delete a trial job in one transaction, and commit it.
 
     No other transaction ever sees the job.
 
     Raises:
         Retryable: the database is away.
-        Exception: any other error that these writes meet.
+        Exception: any other error of these writes.
     """
     event = request_event(TRIAL_REQUEST, job_id=uuid4(), source="/exporter/trial")
     now = datetime.now(UTC)

@@ -1,6 +1,6 @@
-"""Queries the brokers about topics, offsets and the consumer group, over connections of its own.
+"""Queries the brokers about topics, offsets and the consumer group, over separate connections.
 
-What the worker's consumer knows can be wrong.
+The knowledge of the worker's own consumer can be wrong.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ Client = TypeVar("Client", AIOKafkaAdminClient, AIOKafkaConsumer)
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The consumer group: its state in Kafka's words, its members' client ids, its committed offsets."""
+    """The consumer group: its state in Kafka, the client ids of its members, its committed offsets."""
 
     state: str
     members: frozenset[str]
@@ -140,7 +140,7 @@ class Brokers:
 
 
 async def _started(client: Client, close: Callable[[Client], Awaitable[None]]) -> Client:
-    """Return the client once it is connected, and close it if that fails."""
+    """Connect the client and return it; close it if that fails."""
     try:
         await client.start()
     except BaseException:

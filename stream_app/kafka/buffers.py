@@ -1,4 +1,4 @@
-"""Buffers of messages that an agent has received and not handled yet, and the memory that they take."""
+"""Buffers of messages that an agent has received but not handled yet, and the memory that they take."""
 
 import asyncio
 import weakref
@@ -15,7 +15,7 @@ class MessageBuffer:
     """A bounded queue that also knows the partitions of the messages that are being handled."""
 
     def __init__(self, limit: int) -> None:
-        """``limit`` is how many messages can wait."""
+        """``limit`` is the number of messages that can wait."""
         self._waiting: asyncio.Queue[EventT[bytes]] = asyncio.Queue(maxsize=limit)
         self._unhandled: Counter[Partition] = Counter()
 
@@ -25,9 +25,9 @@ class MessageBuffer:
         self._unhandled[_place(event)] += 1
 
     async def get(self) -> EventT[bytes]:
-        """Take the next message.
+        """Take the next message; wait until there is one.
 
-        Wait until there is one. It counts as unhandled until :meth:`note_handled`.
+        It counts as unhandled until :meth:`note_handled`.
         """
         return await self._waiting.get()
 
@@ -46,7 +46,7 @@ class MessageBuffer:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no message waits. Some can be being handled."""
+        """Whether no message waits. Messages can still be in work."""
         return self._waiting.empty()
 
     @property

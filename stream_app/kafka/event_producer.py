@@ -63,8 +63,8 @@ class EventProducer:
     async def dead_letter(self, event: EventT[bytes], reason: Unreadable) -> None:
         """Publish a message to the dead-letter topic as it was received.
 
-        Headers that are added behind its own contain its topic, partition and offset, and the error. A
-        message that is too large uncompressed is truncated.
+        Further headers contain its topic, partition and offset, and the error. A message that is too large
+        without compression is truncated.
         """
         message = event.message
         content = message.value or b""
@@ -96,7 +96,7 @@ class EventProducer:
             return [_is_taken(found) for found in await asyncio.gather(*handed, return_exceptions=True)]
 
     async def _hand_over(self, message: _Message) -> Awaitable[RecordMetadata]:
-        """Send a message with the producer itself: Faust's topics do more for each, which is not needed."""
+        """Send a message with the producer itself. Faust's topics would do more work for each message."""
         try:
             producer = await self._app.maybe_start_producer()
             confirmation: Awaitable[RecordMetadata] = await producer.send(

@@ -1,6 +1,6 @@
-"""Asks brokers for the ids of topics: one that was deleted and made anew has the same name and another id.
+"""Reads the ids of topics from the brokers. A topic that was deleted and created again has another id.
 
-Version 10 of Kafka's Metadata request (brokers from 2.8 on), of which aiokafka knows the versions up to 5.
+It uses version 10 of Kafka's Metadata request (brokers from 2.8 on). aiokafka has the versions up to 5.
 """
 
 from collections.abc import Collection
@@ -20,11 +20,11 @@ from aiokafka.protocol.types import (
 )
 
 METADATA = 3
-"""Kafka's number of the request."""
+"""The number of the request in Kafka's protocol."""
 
 
 class Uuid(AbstractType[UUID]):  # type: ignore[misc]
-    """Sixteen bytes."""
+    """The type of a topic's id: sixteen bytes."""
 
     @classmethod
     def encode(cls, value: UUID) -> bytes:
@@ -103,7 +103,7 @@ class TopicIdsRequest_v10(RequestStruct):  # type: ignore[misc]
 
 
 class TopicIdsRequest(Request[TopicIdsRequest_v10]):  # type: ignore[misc]
-    """Which of ``names`` are there, and with which id."""
+    """The request for the ids of the topics ``names``."""
 
     API_KEY = METADATA
 
@@ -116,7 +116,7 @@ class TopicIdsRequest(Request[TopicIdsRequest_v10]):  # type: ignore[misc]
 
 
 def ids_of(response: TopicIdsResponse) -> dict[str, UUID]:
-    """The topics that are there."""
+    """Return the id of each topic that exists."""
     return {
         item["name"]: item["topic_id"]
         for item in response.to_object()["topics"]

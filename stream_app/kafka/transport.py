@@ -1,14 +1,15 @@
 """Faust's Kafka transport, changed so that it loses no messages and its memory is bounded.
 
 *Rebalance.* After a rebalance Faust seeks to the committed offsets and continues to read there. But a fetch
-that had begun before can be delivered afterwards. Its offsets are ahead, Faust takes the difference for a gap
-in the log, and commits past messages that it dropped from its buffers. And for a partition without a
+that had begun before can be delivered afterwards. Its offsets are ahead, so Faust takes the difference for a
+gap in the log, and commits past messages that it dropped from its buffers. For a partition without a
 committed offset Faust does not seek at all, so messages that it fetched and dropped are never read again.
 
 *A log that does not match the committed offset.* After an unclean election, in a mirror or a backup, or when
 a topic was created again, the log can end before the committed offset, and Faust drops every message below
-that offset. Such a partition is read from its beginning: to repeat a message does no harm, to skip a request
-does. A log that begins after the committed offset has lost messages to its retention, which is logged too.
+that offset. Such a partition is read from its beginning, because a repeated message does no harm and a
+skipped request does. If the log begins after the committed offset, messages were lost to the retention. That
+is logged too.
 
 *Memory.* Faust counts messages in its buffers, not their bytes.
 """
@@ -39,18 +40,18 @@ FETCH_BYTES = 8 * 2**20
 """Limit of one answer of a broker, in bytes. Its first batch can be larger."""
 
 OFFSET_TRIES, LOOP_LAG_INTERVAL = 3, 1.0
-"""Tries, and seconds between them: for a moment the log of a new leader can be shorter than the old one."""
+"""Number of tries, and seconds between them: the log of a new leader can be shorter for a moment."""
 
 SHORT_PAUSE = 0.02
 """Seconds to wait for messages of other topics while one topic has enough messages in memory."""
 
 
 class ConsumerThread(AIOKafkaConsumerThread):
-    """The thread of a client that finds brokers again after they have moved."""
+    """The consumer's thread. Its client finds the brokers again after their addresses have changed."""
 
     def _create_worker_consumer(self, transport: Transport) -> Any:
         client = super()._create_worker_consumer(transport)
-        client._fetch_max_bytes = FETCH_BYTES  # of which Faust has no setting
+        client._fetch_max_bytes = FETCH_BYTES  # Faust has no setting for it
         bootstrap_on_failure(client._client)
         return client
 
@@ -70,7 +71,7 @@ class _NothingRead(dict[TP, int | None]):
 
 
 class LosslessConsumer(Consumer):
-    """Delivers no message that was fetched before the last seek, and commits past none that is not handled.
+    """Delivers no message that was fetched before the last seek, and commits past no unhandled message.
 
     Faust infers gaps in the log from the messages that it receives, so it takes messages that it dropped for
     gaps. This class learns the gaps from what the client returns: between two seeks the client skips only
@@ -84,17 +85,17 @@ class LosslessConsumer(Consumer):
         self._seeks = 0
         self._seeking = asyncio.Lock()
         self.fetched: dict[TP, int] = {}
-        """The next offset that the client returns of each partition: after the last message."""
+        """The next offset of each partition: the one after the last message that the client returned."""
         self.done: dict[TP, int] = {}
-        """All messages below this offset are acknowledged or missing in the log. It is the next to commit."""
+        """The next offset to commit: all messages below it are acknowledged or missing in the log."""
         self._lost: dict[TP, int] = {}
-        """Committed offsets that the log does not have, until others are committed."""
+        """Committed offsets that the log does not have. An entry stays until another offset is committed."""
 
     def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def perform_seek(self) -> None:
-        """Seek to the committed offsets, and to the beginning where there is none that the log has."""
+        """Seek to the committed offsets; to the beginning if there is none, or the log does not have it."""
         async with self._seeking:
             try:
                 await self._seek_all()
@@ -140,7 +141,7 @@ class LosslessConsumer(Consumer):
         await self.seek(TP(tp.topic, tp.partition), offset)
 
     def _restart_partition(self, tp: TP, expected: int, begin: int, end: int | None) -> None:
-        """Read a partition from its beginning, since its log is not the one that was read."""
+        """Read a partition from its beginning, because its log was replaced."""
         missing = "before the log's beginning" if expected < begin else "beyond the log's end"
         log.error(
             "offset.lost",
@@ -157,7 +158,7 @@ class LosslessConsumer(Consumer):
         self._forget(tp, begin)
 
     def _forget(self, tp: TP, begin: int) -> None:
-        """Discard what was read and acknowledged of the old log. The new one begins at ``begin``."""
+        """Discard the state of the old log of a partition. The new log begins at ``begin``."""
         self._gap.pop(tp, None)
         # The next commit sets the group's offset to the beginning, even if no message is read soon.
         self._acked[tp] = [begin - 1]
@@ -171,8 +172,8 @@ class LosslessConsumer(Consumer):
     async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:
         """Commit offsets. A seek while the commit waits makes them void.
 
-        Faust then notes the void offset as committed, and ignores the acknowledgements of all messages below
-        it, which are read again. Without a noted offset it accepts them.
+        For a void offset the note of Faust about the last commit is removed. Otherwise Faust would ignore the
+        acknowledgements of all messages below that offset, although they are read again.
         """
         try:
             done: bool = await super()._commit_offsets(offsets, start_new_transaction)
@@ -183,7 +184,7 @@ class LosslessConsumer(Consumer):
                     self._committed_offset[tp] = None
 
     def _is_void(self, tp: TP, offset: int) -> bool:
-        """Return whether a seek went back behind ``offset`` after it was computed."""
+        """Return whether a seek went back to before ``offset`` after ``offset`` was computed."""
         return self.done.get(tp, offset) < offset
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
@@ -198,7 +199,7 @@ class LosslessConsumer(Consumer):
         return committed
 
     async def reread_topic(self, topic: str) -> None:
-        """Read a topic from its beginning, whatever is committed: it was deleted and created again."""
+        """Read a topic that was deleted and created again from its beginning; ignore committed offsets."""
         assigned = [tp for tp in self.assignment() if tp.topic == topic]
         if not assigned:
             return
@@ -259,8 +260,9 @@ class LosslessConsumer(Consumer):
     def _new_offset(self, tp: TP) -> int | None:
         """Return the offset to commit: all messages below it are acknowledged or missing in the log.
 
-        Faust lists every missing offset, and there can be billions. It also commits past a single message
-        that is neither, and past any number of them where no offset was committed before.
+        It replaces a method of Faust that lists every missing offset, of which there can be billions. Faust's
+        method also commits past a single unhandled message, and past any number of them if no offset was
+        committed before.
         """
         acked, begin = self._acked[tp], self.done.get(tp)
         if not acked or begin is None:
@@ -291,7 +293,7 @@ def end_of_run(begin: int, offsets: Iterable[int], ranges: Iterable[tuple[int, i
 
 
 class ReconnectingProducer(Producer):
-    """A producer that finds brokers again after they have moved."""
+    """A producer that finds the brokers again after their addresses have changed."""
 
     def _new_producer(self, transactional_id: str | None = None) -> Any:
         producer = super()._new_producer(transactional_id)
@@ -300,7 +302,7 @@ class ReconnectingProducer(Producer):
 
 
 class LosslessTransport(Transport):
-    """The Kafka transport with this consumer and this producer."""
+    """Faust's Kafka transport with :class:`LosslessConsumer` and :class:`ReconnectingProducer`."""
 
     Consumer = LosslessConsumer
     Producer = ReconnectingProducer
@@ -325,7 +327,7 @@ class App(faust.App):
         self._steps_for_all: Counter[str] = Counter()
 
     def note_progress(self, topic: str) -> None:
-        """Note a step of the work that messages of ``topic`` ask for. The step need not be repeated.
+        """Note a completed step of the work for messages of ``topic``, such as a committed batch.
 
         It is progress for the partitions whose messages are being handled or wait in the buffer. It is no
         progress for other partitions, unless they cannot be read because the buffer is full.
@@ -351,5 +353,5 @@ class App(faust.App):
         return LosslessTransport(self.conf.broker_producer, self)
 
     async def _wait_for_table_recovery_completed(self) -> bool:
-        """Start the services now: there are no Faust tables, and claims do not need the consumer group."""
+        """Do not wait: there are no Faust tables, and claims do not need the consumer group."""
         return False

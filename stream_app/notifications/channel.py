@@ -1,4 +1,4 @@
-"""The interface of all channels, and the errors that classify a delivery that was not sent."""
+"""The interface of the clients of all channels, and the errors of a delivery that was not sent."""
 
 from typing import Protocol
 
@@ -7,7 +7,7 @@ from streaming_exporter.errors import ExporterError
 
 
 class DeliveryFailed(ExporterError):
-    """The delivery did certainly not arrive and can be retried.
+    """The delivery certainly did not arrive, and can be retried.
 
     ``host_unreachable``: the host did not answer, so other deliveries to it would fail too. ``detail`` is for
     the operators' log, ``str(error)`` is for the owner of the job.
@@ -50,4 +50,4 @@ class DeliveryClient(Protocol):
         """
 
     async def close_idle(self) -> None:
-        """Close idle connections, because nothing is due."""
+        """Close idle connections, because no delivery is due."""

@@ -34,7 +34,7 @@ class Attachment:
 
 
 class _OneLine(UnstructuredHeader):
-    """A header that must not be folded, because the library would turn a long URL into encoded words."""
+    """A header that is not folded: folding would turn a long URL into encoded words."""
 
     def fold(self, *, policy: Policy) -> str:
         return f"{self.name}: {self}{policy.linesep}"  # type: ignore[attr-defined]
@@ -83,7 +83,7 @@ def build_mail(
 TLS_PORT = 465
 
 BAD_ADDRESS_CODES = frozenset({550, 551, 553, 556})
-"""Reply codes that are about the address, not about the message or its sender (RFC 5321, RFC 7504)."""
+"""Reply codes that refuse the address, not the message or its sender (RFC 5321, RFC 7504)."""
 
 
 class MailClient:
@@ -179,8 +179,8 @@ def delivery_error(
 ) -> DeliveryFailed | DeliveryRefused | DeliveryUncertain:
     """Return the error of a delivery.
 
-    If the data of the mail was sent, it is not known whether the mail arrived, unless the server refused it.
-    If the data was not sent, the mail did not arrive.
+    If the data of the mail was not sent, the mail did not arrive. If it was sent, it is not known whether the
+    mail arrived, unless the server refused it.
     """
     reply = one_line(f"{type(error).__name__}: {error}", 300)
     if isinstance(error, SMTPRecipientRefused | SMTPDataError):

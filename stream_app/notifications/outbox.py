@@ -1,9 +1,10 @@
 """The outbox of mails and webhooks: the deliveries that are due, in progress, or done.
 
-The transaction that ends a job inserts its deliveries. A worker claims a delivery, commits the claim before
-it sends, and records the result afterwards. If a worker dies in between, it is not known whether the delivery
-arrived: a mail becomes ``ambiguous`` and is not sent again. A webhook is sent again, because its receiver can
-drop repetitions by their id.
+The transaction that ends a job inserts its deliveries. A worker claims a delivery, commits the claim, sends,
+and then records the result. If it dies in between, it is not known whether the delivery arrived. Then a mail
+becomes ``ambiguous`` and is not sent again. A webhook is sent again, because its receiver can drop
+repetitions by their id.
+
 Every method raises :class:`~streaming_exporter.errors.Retryable` while the database cannot be reached.
 """
 
@@ -29,12 +30,12 @@ RETRY_PERIOD = timedelta(days=1)
 """How long a delivery is retried."""
 
 WINDOW = 200
-"""Limit of pairs of a user and a host that one claim reads."""
+"""Limit of pairs (user, host) that one claim reads."""
 
 FIRST_PAIR = ("", "")
 
 UNREADABLE_RETRY = timedelta(minutes=5)
-"""Delay after which a delivery that this version cannot read is due for another version."""
+"""Delay after which a delivery that this version cannot read is due again, for another version."""
 
 # The addresses of a refused request can be any text. Their length is limited here so that they can be
 # stored, and the sender validates them. Mails above the user's limit are recorded as skipped.
@@ -149,7 +150,7 @@ _CLAIM = text(
     """
 )
 
-# A host that answers, with whatever status, is reachable again.
+# A host that answers is reachable again, whatever the status is.
 _FINISH = text(
     """
     WITH answered AS (DELETE FROM receiver_hosts WHERE host = :host)
@@ -252,7 +253,7 @@ class Outbox:
         self._worker = worker
         self._lease = lease
         self._after: dict[Channel, tuple[str, str]] = {}
-        """The last pair of a user and a host that the last claim read."""
+        """The last pair (user, host) of each channel that the last claim read."""
 
     async def claim(
         self, channel: Channel, limit: int, *, user_slots: int = 4, host_slots: int = 4
@@ -310,7 +311,7 @@ class Outbox:
         )
 
     async def postpone(self, notification: Notification, delay: timedelta, reason: str) -> str | None:
-        """Schedule a retry after ``delay``, or set the status to failed if that is too late.
+        """Schedule a retry after ``delay``; if that is after the retry period, set the status to failed.
 
         Returns the new status, or ``None`` if this claim no longer holds the delivery.
         """
@@ -320,7 +321,7 @@ class Outbox:
         return rows[0].status if rows else None
 
     async def host_unreachable(self, host: str, first: timedelta, longest: timedelta) -> None:
-        """Stop sending to a host that did not answer: for ``first``, and twice as long after each failure."""
+        """Start the back-off of a host that did not answer: ``first``, doubled with each further failure."""
         await self._execute(_HOST_AWAY, host=host, first=first, longest=longest)
 
     async def host_answered(self, host: str) -> None:
@@ -357,13 +358,13 @@ class Outbox:
         )
 
     async def revoke(self, job_id: UUID, address: str | None = None) -> list[str]:
-        """Revoke the links in deliveries of a job; return their addresses."""
+        """Revoke the links of a job's deliveries; return the addresses of these deliveries."""
         return [row.address for row in await self._execute(_REVOKE, job_id=job_id, address=address)]
 
     async def resend(self, job_id: UUID, address: str | None = None) -> list[str]:
         """Send failed, skipped and ambiguous deliveries of a job again; return their addresses.
 
-        A given ``address`` is no longer suppressed.
+        If ``address`` is given, only its deliveries are sent, and it is no longer suppressed.
         """
         if address is not None:
             await self._execute(

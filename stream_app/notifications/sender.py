@@ -27,7 +27,7 @@ from streaming_exporter.errors import Rejected, Retryable
 log = structlog.get_logger(__name__)
 
 SLOTS = {Channel.MAIL: 4, Channel.WEBHOOK: 16}
-"""Deliveries that one worker sends at a time: mails go to one server, webhooks to many slow ones."""
+"""Deliveries that one worker sends at a time: mails to one server, webhooks to many, often slow hosts."""
 
 USER_SLOTS = {Channel.MAIL: 2, Channel.WEBHOOK: 4}
 """Deliveries of one user that all workers together send at a time."""

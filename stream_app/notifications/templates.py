@@ -14,7 +14,7 @@ from stream_app.jobs.states import Status
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """The recipient of a delivery. ``topic`` is what they can unsubscribe from."""
+    """The recipient of a delivery. The recipient can unsubscribe from ``topic``."""
 
     job_id: UUID
     address: str
@@ -207,9 +207,9 @@ def render_mail(
 
 
 def one_line(text: str, limit: int) -> str:
-    """Return ``text`` without line breaks, control and direction characters, at most ``limit`` characters.
+    """Return ``text`` without line breaks, control and direction characters, cut to ``limit`` characters.
 
-    Encoded words are broken up too, because they could hide these characters in a header.
+    Encoded words are broken up too, because in a header they could hide such characters.
     """
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     line = line.replace("=?", "= ?")
@@ -217,7 +217,7 @@ def one_line(text: str, limit: int) -> str:
 
 
 def human_size(size: int) -> str:
-    """Return a number of bytes in decimal units for people."""
+    """Return a number of bytes as a text with a decimal unit, such as ``1.5 MB``."""
     value = float(size)
     for unit in ("bytes", "kB", "MB", "GB"):
         if value < 1000:
@@ -227,10 +227,11 @@ def human_size(size: int) -> str:
 
 
 def _named(notification: Notification, text: str) -> str | None:
-    """Return a name from the request, or ``None`` if it could be a message of its own.
+    """Return a name from the request, or ``None`` if it must not be shown.
 
-    After a completed export the name exists. A failed request can name anything: then the name is shown only
-    if it is one plain word: mail programs do not show it as a link, and it cannot be a sentence.
+    After a completed export the name is that of a dataset. A failed request can contain any text, which its
+    author could use to send a message. So the name is shown only if it is one plain word, which is neither a
+    sentence nor a link.
     """
     if not notification.failed or re.fullmatch(r"\w[\w-]{0,99}", text):
         return one_line(text, 100)

@@ -25,11 +25,11 @@ from stream_app.settings import Settings
 NOT_PUBLIC = "the receiver is not a public host"
 
 GONE = 410
-"""Status with which a receiver asks for no more webhooks."""
+"""The status by which a receiver states that it wants no more webhooks."""
 
 
 class WebhookClient:
-    """Posts the final status of jobs. A call that is not answered with 2xx is retried under the same id."""
+    """Posts the final status of jobs. If the response is not 2xx, the call is retried with the same id."""
 
     def __init__(self, settings: Settings, links: DeliveryLinks) -> None:
         self._settings = settings
@@ -98,7 +98,7 @@ class WebhookClient:
     async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> int:
         """Post to a checked IP address, because the name can resolve to another one a moment later.
 
-        Each call has its own client, so receivers share no connection, cookie or proxy.
+        Each call uses a new client, so receivers share no connection, cookie or proxy.
         """
         target = httpx.URL(url)
         last: httpx.TransportError | None = None

@@ -1,1 +1,1 @@
-"""Standing orders: when they are due, which rows each run stands for, and what becomes of the runs."""
+"""Schedules: when their runs are due, which rows each run exports, and how outcomes change a schedule."""

@@ -7,7 +7,7 @@ hour that exists twice takes place the first time. Cron expressions that run in 
 ``0-23``) follow elapsed time instead, so that "every ten minutes" stays every ten minutes.
 
 Days follow Debian's cron: if the day of the month or the day of the week begins with ``*``, both must match,
-else one of them.
+else at least one of them.
 
 Windows are half open and follow each other without a gap: each begins where the one before it ended (the
 schedule's ``window_start``). Pauses and missed runs make the next window longer.
@@ -38,17 +38,17 @@ DAYS: dict[str, range] = {WEEKLY: range(7), MONTHLY: range(1, 32)}
 """Allowed values of ``day``: a weekday from 0 (Monday), or a day of the month, where 31 is the last day."""
 
 _SOME_DAY = datetime(2026, 1, 1)
-"""Expressions are checked on this day. They have no field for the year."""
+"""The day on which expressions are checked. The year does not matter, because they have no field for it."""
 
 EVERY_HOUR = set(range(24))
 
 LOOK_BACK = timedelta(days=9 * 366)
-"""Longer than the longest pause between two runs: the 29th of February can be eight years away."""
+"""More than the longest time between two runs, eight years between two 29ths of February."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calendar:
-    """``schedule`` is one of :data:`PERIODS` or a cron expression of five fields."""
+    """The times at which a schedule runs. ``schedule`` is one of :data:`PERIODS` or a cron expression."""
 
     schedule: str
     zone: ZoneInfo
@@ -77,7 +77,7 @@ class Calendar:
 
     @property
     def is_cron(self) -> bool:
-        """Whether it is not one of :data:`PERIODS`."""
+        """Whether the schedule is a cron expression."""
         return self.schedule not in PERIODS
 
     def after(self, moment: datetime) -> Iterator[datetime]:
@@ -150,8 +150,8 @@ class Calendar:
 
 
 def _zone(name: str) -> ZoneInfo:
-    # A name is also a path, and "localtime" is the zone of this machine, so it is compared with the known
-    # names.
+    # ZoneInfo takes the name as a path, and "localtime" is the zone of this machine. So only known names are
+    # allowed.
     if name not in _zones():
         raise Rejected(
             f"there is no time zone {name!r:.100}; names are such as Europe/Berlin, America/New_York or UTC",
@@ -223,7 +223,7 @@ class Windowing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """``[start, end)``, in UTC."""
+    """The time range from ``start`` until before ``end``, in UTC."""
 
     start: datetime
     end: datetime
@@ -309,9 +309,9 @@ class Run:
 
 
 def earliest_start(run: Run, delay: int) -> datetime:
-    """Return when a run can start, by the database's clock: after its minute and the end of its window.
+    """Return the earliest time at which a run can start, by the database's clock.
 
-    ``delay`` is added: how many seconds rows can arrive late.
+    Its minute and its window must have ended. ``delay`` is added: the seconds by which rows can arrive late.
     """
     end = run.at if run.window is None else max(run.at, run.window.end)
     return end + timedelta(seconds=delay)
@@ -326,7 +326,7 @@ class Plan:
     window_start: datetime | None
 
 
-@lru_cache(maxsize=4096)  # what is due in one minute has few calendars
+@lru_cache(maxsize=4096)  # schedules that are due in one minute have few different calendars
 def plan(
     calendar: Calendar,
     *,

@@ -19,8 +19,8 @@ class ScheduledExport(Base):
         next_run: when the next run is due. It is empty while the schedule is not active.
         window_start: where the window of the next run begins.
         delay: how many seconds a run waits for rows that arrive late.
-        column_kinds: the kinds of the dataset's columns that windows and relative filters use.
-        all_rows_until: until then runs can export the rows of all users (docs/decisions).
+        column_kinds: the kinds of the columns to which windows and relative filters apply.
+        all_rows_until: the time until which runs can export the rows of all users (docs/decisions).
         failures: how many runs failed in a row.
     """
 
@@ -65,9 +65,9 @@ class ScheduledExport(Base):
 
 
 class ScheduleGap(Base):
-    """A window that is in no file: its run was lost after the next one was planned.
+    """A window that is in no file: its run failed or was cancelled after the next run was planned.
 
-    It is made up for by a run of its own, whose job gets the gap's id, with the schedule's next runs.
+    An additional run exports it, when the schedule's next runs start. The job of that run has the gap's id.
     """
 
     __tablename__ = "schedule_gaps"

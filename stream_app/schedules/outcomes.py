@@ -19,9 +19,9 @@ _COMPLETED = text("UPDATE scheduled_exports SET failures = 0 WHERE id = :id AND 
 
 _LOCK = text("SELECT window_start FROM scheduled_exports WHERE id = :id FOR UPDATE")
 
-# A run that exports an earlier run's window again did not advance window_start. A window that a later run has
-# exported, or is to export, is not lost. Only the latest runs are read: a schedule can have had hundreds of
-# thousands.
+# A run that exports an earlier run's window again did not advance window_start. A window is not lost if a
+# later run has exported it or will export it. Only the latest runs are read, because a schedule can have
+# hundreds of thousands.
 _LOST = text(
     """
     WITH run AS (
@@ -96,7 +96,7 @@ _FAILED = text(
 async def apply_run_outcomes(
     connection: AsyncConnection, ended: Sequence[UUID], *, max_failures: int
 ) -> None:
-    """Apply the outcomes of runs to their schedules: count failures, pause, return lost windows.
+    """Apply the outcomes of runs to their schedules: count failures, pause schedules, return lost windows.
 
     It is called once for each outcome, in the transaction that records the outcome.
 
@@ -120,11 +120,11 @@ async def apply_run_outcomes(
 
 
 async def _return_window(connection: AsyncConnection, schedule_id: UUID, job_id: UUID) -> None:
-    """Have the window of a run that failed or was cancelled exported by the next run, or by a run of its own.
+    """Return the window of a run that failed or was cancelled, so that another run exports it.
 
-    The next run exports it if it is the schedule's last window: ``window_start`` moves back to its start. If
-    the window before it was lost too, ``window_start`` moves back further, and so on. A lost window that a
-    later window follows becomes a gap, for which the scheduler starts a run.
+    If it is the schedule's last window, ``window_start`` moves back to its start, and the next run exports
+    it. If the window before it was lost too, ``window_start`` moves back further, and so on. If a later
+    window follows, the lost window becomes a gap, for which the scheduler starts an additional run.
     """
     reached = await connection.scalar(_LOCK, {"id": schedule_id})
     schedule = {"id": schedule_id, "window_start": reached}

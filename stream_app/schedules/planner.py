@@ -25,12 +25,12 @@ EVERYBODY = "*"
 class AllRowsPermission:
     """Decides whether a schedule can export the rows of all users (scope ``all``).
 
-    There is no token when a run is due. So the permission of a token holds for some time, and only for users
-    whom the operators have listed.
+    There is no token when a run is due. So the owner's role counts for some time after the owner last proved
+    it with a token, and only if the operators have listed the owner.
 
     Attributes:
         users: the users whose schedules can export all rows, or ``*``.
-        grant: how long the permission of a token holds.
+        grant: how long the role counts after that.
     """
 
     users: Collection[str]
@@ -38,7 +38,7 @@ class AllRowsPermission:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """Return the rule that the settings describe."""
+        """Return the permission that the settings describe."""
         names = filter(None, map(str.strip, settings.schedule_all_users.split(",")))
         return cls(frozenset(names), timedelta(days=settings.schedule_grant_days))
 
@@ -212,7 +212,7 @@ class Planner:
         try:
             return [unplanned_run_request(schedule).job(self.validator, now=schedule.now, refusal=error)]
         except Unreadable:
-            return []  # not even the record of a job can be made of it
+            return []  # the record of a job cannot be made either
 
 
 def calendar_of(schedule: Schedule) -> Calendar:
@@ -244,7 +244,7 @@ def run_request(
 ) -> RunRequest:
     """Return the request of ``run``, with its window and relative dates replaced by absolute times.
 
-    Without a dataset the run can only fail. Its window is on record, so the next run exports it.
+    Without a dataset the run fails. Its window is on record, so the next run exports it.
     """
     kinds = {name: Kind(kind) for name, kind in (schedule.column_kinds or {}).items()}
     filters = resolve_filters(schedule.filters or {}, kinds, run.at, zone)

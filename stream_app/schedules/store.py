@@ -20,7 +20,7 @@ from stream_app.schedules.models import Schedule, ScheduledExport, ScheduleGap
 SCHEDULES = ScheduledExport.__table__
 
 Position = tuple[datetime, UUID]
-"""Where a page ends: created at, and id."""
+"""The last item of a page: created at, and id."""
 
 
 class ScheduleStore:

@@ -24,7 +24,7 @@ UNSUPPORTED = frozenset(
         *("XNotImplemented", "InvalidDigest", "MalformedXML"),
     }
 )
-"""Error codes for an unknown header, from stores and from proxies that remove headers."""
+"""Error codes of stores that do not know a header, and of proxies that remove it."""
 
 
 class ChecksumMethod(StrEnum):
@@ -52,13 +52,13 @@ def crc32(data: Bytes) -> str:
 
 
 class ChecksumSupport:
-    """The best method that a store supports. It is found out when the store refuses a better one."""
+    """The best method that a store supports. A better one is dropped when the store refuses it."""
 
     def __init__(self) -> None:
         self.best = ChecksumMethod.CHECKSUM
 
     def call(self, function: Callable[[ChecksumMethod], T]) -> T:
-        """Call ``function`` with the best method; if the store refuses it, with the next one, and keep that.
+        """Call ``function`` with the best method. If the store refuses it, use the next one from then on.
 
         Raises:
             The first error of ``function``, if no other method works either.
@@ -93,7 +93,7 @@ class HashedStream:
 
     @property
     def sha256(self) -> str:
-        """Hexadecimal digest of the chunks that were taken so far."""
+        """The hexadecimal digest of all chunks so far."""
         return self._digest.hexdigest()
 
     def parts(self, usual: int = PART_SIZE) -> Iterator[Part]:

@@ -1,4 +1,4 @@
-"""Credentials of the object store: the keys of the settings, or those of AWS's chain of providers."""
+"""Credentials of the object store: the keys of the settings, or those of AWS's provider chain."""
 
 import configparser
 import json
@@ -28,10 +28,10 @@ DEFAULT_KEY = SecretStr("exporter-secret")
 """Secret key if only an access key is set, for a store on this machine. It is public."""
 
 RECHECK_SECONDS = 300.0
-"""Time until AWS's chain is asked again if it has no credentials. Each request asks for credentials."""
+"""Seconds until AWS's chain is tried again after it had no credentials, although each request needs some."""
 
 CONNECT, ANSWER = 1.0, 5.0
-"""Time limits for a metadata service, in seconds. Outside of AWS nothing answers at its address."""
+"""Time-outs of a metadata service, in seconds, to connect and to answer. Outside of AWS there is none."""
 
 HOW_TO_FIX = (
     "set EXPORTER_S3_ACCESS_KEY and EXPORTER_S3_SECRET_KEY, or provide the credentials of a role "
@@ -40,13 +40,13 @@ HOW_TO_FIX = (
 
 
 class NoCredentials(NeedsOperator):
-    """There are no credentials: an operator has to provide them, or a service of AWS is down."""
+    """There are no credentials: an operator must provide them, or a service of AWS is down."""
 
     code = "store_credentials_missing"
 
 
 class StaticKeys(Provider):
-    """The current keys of the settings, whose files can change."""
+    """The keys of the settings. They are read anew for each request, because their files can change."""
 
     def __init__(self, name: SecretStr, key: SecretStr) -> None:
         self._name = name
@@ -60,17 +60,17 @@ class StaticKeys(Provider):
 class ProviderChain(Provider):
     """The credentials of the first provider that has some. It is asked again when they expire.
 
-    The client library's own chain stops at the first provider that does not answer, keeps keys from a file
-    for ever, and has no reasons in its error.
+    It replaces the client library's chain, which stops at the first provider that does not answer, never
+    reads a file again, and gives no reasons in its error.
     """
 
     def __init__(self, providers: Mapping[str, Provider]) -> None:
-        """Create a chain. ``providers`` have names for error texts and are asked in this order."""
+        """Create a chain of ``providers``, in this order. Their names appear in error texts."""
         self._providers = providers
         self._lock = Lock()
 
     def retrieve(self) -> Credentials:
-        """Credentials that are valid now.
+        """Return credentials that are valid now.
 
         Raises:
             NoCredentials: no provider has any.
@@ -91,7 +91,7 @@ class ProviderChain(Provider):
 
 
 class ChainOrDefaults(Provider):
-    """The credentials of a chain. Until it has found some, the default keys of a store on this machine."""
+    """The credentials of a chain, or the default keys of a local store while the chain has found none."""
 
     def __init__(self, chain: ProviderChain) -> None:
         self._chain = chain
@@ -99,7 +99,7 @@ class ChainOrDefaults(Provider):
         self._ask_at: float | None = 0.0
 
     def retrieve(self) -> Credentials:
-        """Credentials that are valid now.
+        """Return credentials that are valid now.
 
         Raises:
             NoCredentials: the chain had credentials before, and has none now.

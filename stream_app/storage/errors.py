@@ -1,4 +1,4 @@
-"""The errors of the object store as exceptions of the service. No other module maps them.
+"""Maps the errors of the object store to exceptions of the service. No other module does so.
 
 The codes are those of https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and those that
 MinIO, Ceph and others add.
@@ -20,19 +20,19 @@ from streaming_exporter.errors import ExporterError, NeedsOperator, Outage, Reje
 
 
 class ErrorKind(StrEnum):
-    """What the service does after an error."""
+    """The action of the service after an error."""
 
     PASSES = "passes"
-    """The error is temporary: the call is repeated, then the job waits."""
+    """A temporary error: the call is retried for a while, then the job waits."""
 
     OPERATOR = "operator"
-    """An operator has to correct something: the job waits and shows the reason."""
+    """An operator must correct something: the job waits and shows the reason."""
 
     REFUSED = "refused"
     """The store never accepts such a call, or such a file: the job fails at once."""
 
     FAULT = "fault"
-    """One call failed: the attempt has failed, and is repeated up to the limit of attempts."""
+    """An error of one call: the attempt fails, and the job is retried up to the limit of attempts."""
 
 
 _CODES = {
@@ -113,7 +113,7 @@ def is_retryable(error: Exception) -> bool:
     """Return whether the same call can succeed soon."""
     if isinstance(error, S3Error):
         return kind_of(error.code, error.response.status) is ErrorKind.PASSES
-    # The error of a proxy, a broken connection, an answer that is not of S3, no source of credentials.
+    # Errors of a proxy, of the connection or of the credentials, and answers that are not of S3.
     return isinstance(
         error, (ServerError, InvalidResponseError, ParseError, urllib3.exceptions.HTTPError, NeedsOperator)
     )

@@ -1,4 +1,4 @@
-"""Lifecycle rules of the bucket: the store itself removes old files and uploads if the service has not."""
+"""Lifecycle rules of the bucket, by which the store removes old files and uploads that the service left."""
 
 import math
 from datetime import timedelta
@@ -18,7 +18,7 @@ FILES, UPLOADS = "exporter-files", "exporter-uploads"
 
 
 def rule_names(prefix: str) -> tuple[str, str]:
-    """Return the names of the two rules for a folder. Other deployments can have rules in the same bucket."""
+    """Return the names of the two rules for a folder. They differ from those of other deployments."""
     folder = prefix.removesuffix(ATTEMPTS_PREFIX).strip("/")
     return (f"{FILES}:{folder}", f"{UPLOADS}:{folder}") if folder else (FILES, UPLOADS)
 
@@ -31,7 +31,7 @@ def set_lifecycle_rules(
     uploads_after: timedelta,
     prefix: str = ATTEMPTS_PREFIX,
 ) -> bool:
-    """Set the rules for files and unfinished uploads below ``prefix``. Rules of others stay.
+    """Set the rules for files and unfinished uploads below ``prefix``. Other rules are kept.
 
     Args:
         client: the client of the store.
@@ -70,7 +70,7 @@ def set_lifecycle_rules(
 
 
 def _set(client: Minio, bucket: str, others: list[Rule], rules: list[Rule]) -> None:
-    """Set all rules. If the store supports only one kind, set only the rule for files."""
+    """Set all rules. If the store does not support both kinds, set only the rule for files."""
     try:
         client.set_bucket_lifecycle(bucket, LifecycleConfig([*others, *rules]))
     except S3Error:

@@ -26,15 +26,15 @@ MANIFEST = "manifest.json"
 """Name of the object that lists the files of an attempt, if there are several. It is beside the files."""
 
 MANIFEST_TYPE = "application/json"
-"""Its media type."""
+"""Media type of the manifest."""
 
 FEW = 3
-"""Up to so many objects are removed one by one."""
+"""Up to this number of objects, each is removed by a call of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListedObject:
-    """The file of an attempt; with ``upload_id``, an open multipart upload."""
+    """The file of an attempt, or, if it has an ``upload_id``, an open multipart upload."""
 
     key: str
     job_id: UUID
@@ -46,10 +46,10 @@ class ListedObject:
 def object_key(
     job_id: object, attempt: int, file_name: str, *, suffix: str = "", prefix: str = ATTEMPTS_PREFIX
 ) -> str:
-    """Return the key of one attempt's file. No attempt overwrites the file of another one.
+    """Return the key of one attempt's file, which no other attempt overwrites.
 
-    ``suffix`` distinguishes two attempts with the same number: a database that was restored or has failed
-    over can use a number again.
+    ``suffix`` distinguishes two attempts with the same number: a database can give out a number again after
+    it was restored or has failed over.
     """
     return f"{prefix}/{job_id}/{attempt}{suffix and '-' + suffix}/{file_name}"
 
@@ -69,7 +69,7 @@ def new_key_suffix() -> str:
 
 
 def attempts_prefix(settings: Settings) -> str:
-    """Return the folder of all attempts' files. Objects outside of it do not belong to this service."""
+    """Return the folder of the files of all attempts. This service has no objects outside of it."""
     return "/".join(filter(None, (settings.s3_key_prefix, ATTEMPTS_PREFIX)))
 
 

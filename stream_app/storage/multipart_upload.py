@@ -1,6 +1,7 @@
-"""A multipart upload. Its parts are sent in parallel, and the store checks each of them.
+"""Multipart uploads. Parts are sent in parallel, and the store checks the integrity of each.
 
-The client library's own upload sends no checksums, and aborts while other parts are still being sent.
+It replaces the client library's upload, which sends no checksums, and which aborts while other parts are
+still being sent.
 """
 
 from collections.abc import Iterator
@@ -20,10 +21,10 @@ from streaming_exporter.errors import ExporterError, Rejected
 __all__ = ["MAX_PARTS", "PARALLEL", "PART_SIZE", "Headers", "MultipartUpload", "open_multipart_upload"]
 
 PARALLEL = 2
-"""Parts that are sent at a time: one crosses the network while the store writes the other."""
+"""Number of parts that are sent at a time: the network carries one while the store writes the other."""
 
 CLEAN_UP_SECONDS = 10.0
-"""How long a removal after a failure is repeated. The bucket cleaner removes the rest."""
+"""Seconds for which a removal after a failure is retried. The bucket cleaner removes the rest."""
 
 Headers = dict[str, str | list[str] | tuple[str]]
 
@@ -144,7 +145,7 @@ class MultipartUpload:
             raise MinioException(f"the upload could not be completed: {answer.data.decode(errors='replace')}")
 
     def _is_there(self) -> bool:
-        """Return whether the object exists. Only this upload uses its key, so its size is enough as proof."""
+        """Return whether the object exists with the right size. No other upload uses its key."""
         try:
             return self._client.stat_object(self._bucket, self._key).size == self._size
         except (*STORE_ERRORS, ExporterError):
@@ -175,7 +176,7 @@ def open_multipart_upload(
             yield upload
             upload.complete()
         except BaseException:
-            # No part must be in transit: a part that arrived after the abort would stay for ever.
+            # Wait for all parts first: a part that arrived after the abort would never be removed.
             pool.shutdown(wait=True, cancel_futures=False)
             upload.abort()
             raise

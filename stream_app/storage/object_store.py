@@ -1,4 +1,4 @@
-"""The object store: uploads of streams, download links, removal. Synchronous, for use in threads."""
+"""The object store: uploads, presigned URLs, removal. It is synchronous, for use in threads."""
 
 import asyncio
 import re
@@ -37,10 +37,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 CALLS = 8
-"""Calls of the store that a process makes at a time, apart from uploads."""
+"""Number of calls that a process makes at a time, without uploads."""
 
 EXTRA_DAYS = 7
-"""Days after the expiry of a job's file until the lifecycle rule of the bucket removes it."""
+"""Days from the expiry of a file until the lifecycle rule of the bucket removes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class StoredObject:
 
 
 def content_disposition(file_name: str) -> str:
-    """Return the header of RFC 6266: an ASCII name for old clients, and the real name for all others."""
+    """Return the header (RFC 6266): an ASCII name for old clients, and the real name for the others."""
     plain = re.sub(r'[^ -~]|["\\/]', "_", file_name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(file_name, safe='')}"
 
@@ -97,7 +97,7 @@ def _unwrap_chunk_errors() -> Iterator[None]:
 
 
 class _TestUploadDone(Exception):
-    """Ends the test of a multipart upload before it is completed."""
+    """Raised to end the test of a multipart upload before its completion."""
 
 
 class ObjectStore:
@@ -113,13 +113,13 @@ class ObjectStore:
     ) -> None:
         """Create the clients.
 
-        Calls have their own threads, so a store that does not answer blocks nothing else.
+        The store has threads of its own, so nothing else is blocked while it does not answer.
 
         Args:
             settings: the settings.
             connections: size of the pool of connections.
-            timeout_seconds: limit of one answer.
-            retry_seconds: time for which a call is repeated.
+            timeout_seconds: time-out of one answer.
+            retry_seconds: how long a call is retried.
         """
         self.bucket = settings.s3_bucket
         self.prefix = attempts_prefix(settings)
@@ -134,17 +134,17 @@ class ObjectStore:
             retry_seconds=retry_seconds,
         )
         self.listing = ObjectListing(self._client, self.bucket, self.prefix)
-        # Links are signed for the host that users reach. This process may be unable to reach it.
+        # URLs are signed for the host that users reach. This process possibly cannot reach it.
         self._signer = s3_client(settings, settings.s3_public_endpoint or settings.s3_endpoint, 1)
         self._threads = ThreadPoolExecutor(CALLS, thread_name_prefix="store")
 
     async def call(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-        """Call ``function``, a method of this store, in one of the store's threads."""
+        """Call ``function``, a method of this store, in a thread of the store."""
         run = partial(copy_context().run, function, *arguments, **options)
         return await asyncio.get_running_loop().run_in_executor(self._threads, run)
 
     def close(self) -> None:
-        """Stop repeating calls, because the process ends."""
+        """Stop retrying calls, because the process ends."""
         self._client.stopped.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -174,9 +174,9 @@ class ObjectStore:
                         raise
 
     def set_lifecycle_rules(self, settings: Settings, longest_retention: timedelta = timedelta(0)) -> bool:
-        """Set the lifecycle rules of the bucket, which remove files and uploads that the service has left.
+        """Set the lifecycle rules of the bucket.
 
-        ``longest_retention`` is the longest time for which an existing file must be kept.
+        ``longest_retention`` is the longest time for which a file on record must be kept.
 
         Returns:
             Whether the store supports such rules.
@@ -208,7 +208,7 @@ class ObjectStore:
                 )
 
     def _is_there(self) -> bool:
-        """Return whether the bucket exists, by a call that needs permissions for the own folder only."""
+        """Return whether the bucket exists, by a call that needs no permission outside of the own folder."""
         options = {"list-type": "2", "prefix": f"{self.prefix}/", "max-keys": "1"}
         try:
             self._client._execute("GET", self.bucket, query_params={**options})
@@ -240,14 +240,14 @@ class ObjectStore:
             content_type: media type.
             file_name: name under which browsers save the file.
             metadata: returns the metadata of the object.
-            stopped: stops the repetition of calls when it is set.
+            stopped: ends the retries of calls when it is set.
 
         Raises:
             Rejected: the store does not accept such a file.
             Retryable: the store failed.
 
-        Errors of ``chunks`` pass. After each error no object and no open multipart upload is left, as far as
-        the store can be reached.
+        Errors of ``chunks`` are raised unchanged. After an error no object and no open multipart upload is
+        left, if the store can be reached.
         """
         stream = HashedStream(_wrap_chunk_errors(chunks))
         client = self._client.with_retries(stopped)
@@ -281,7 +281,7 @@ class ObjectStore:
 
     @contextmanager
     def _removed_on_failure(self, key: str) -> Iterator[None]:
-        """Remove the object after an error: the store can have it although its answer was lost."""
+        """Remove the object after an error in the block: it can exist although the answer was lost."""
         try:
             yield
         except BaseException:
@@ -296,7 +296,7 @@ class ObjectStore:
             The method by which the store checks integrity.
 
         Raises:
-            Rejected, Retryable: the store refused one of them, and would refuse the file of an export too.
+            Rejected, Retryable: the store refused a call, so it would refuse the file of an export too.
         """
         key = self.key(UUID(int=0), 0, "trial")
         self.put(key, iter([b"trial"]), content_type="text/plain", file_name="trial", metadata=dict)
@@ -316,7 +316,7 @@ class ObjectStore:
             yield
 
     def presigned_url(self, key: str, file_name: str, content_type: str, *, method: str = "GET") -> str:
-        """Return a new presigned URL for the file: GET downloads it under its name, HEAD describes it."""
+        """Return a new presigned URL: GET downloads the file under its name, HEAD returns its headers."""
         return self._signer.get_presigned_url(
             method,
             self.bucket,
@@ -355,7 +355,7 @@ class ObjectStore:
             return True
 
     def time(self) -> datetime | None:
-        """Return the time of the store's clock, to the second; ``None`` if its answers have no time.
+        """Return the time of the store's clock, in whole seconds; ``None`` if its responses have no time.
 
         Raises:
             Retryable: the store failed.
@@ -363,7 +363,7 @@ class ObjectStore:
         with store_errors():
             try:
                 date = self._client._execute("HEAD", self.bucket).headers.get("Date")
-            except S3Error as error:  # also a refusal has the time
+            except S3Error as error:  # an error response has the time too
                 date = error.response.headers.get("Date")
         return parsedate_to_datetime(date) + timedelta(seconds=0.5) if date else None
 

@@ -1,7 +1,6 @@
-"""Parts of an upload: small parts at first, and larger parts if the file becomes huge.
+"""Splits an upload into parts: small ones at first, larger ones if the file becomes huge.
 
-Memory is bounded: a part larger than :data:`IN_MEMORY` is collected in a temporary file, whose pages the
-system can evict from memory.
+Memory is bounded: a part larger than :data:`IN_MEMORY` is collected in a temporary file.
 """
 
 import mmap
@@ -9,13 +8,13 @@ import tempfile
 from collections.abc import Iterator
 
 PART_SIZE = 8 * 2**20
-"""Bytes of a usual part. Some stores want parts of equal size: files up to 27 GiB have such parts."""
+"""Bytes of a usual part. Some stores require parts of equal size, which files up to 27 GiB have."""
 
 MAX_PARTS = 10_000
 """The limit of S3 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html)."""
 
 LARGER = ((3_500, 8), (4_500, 128))
-"""After this number of parts, the factor for the size of the next ones: 10,000 parts have 5.4 TiB."""
+"""Pairs: after this number of parts, the next ones are larger by this factor. 10,000 parts hold 5.4 TiB."""
 
 IN_MEMORY = 16 * 2**20
 """Bytes of the largest part that is collected in memory."""
@@ -40,7 +39,7 @@ def largest_file(usual: int = PART_SIZE, parts: int = MAX_PARTS) -> int:
 def split_into_parts(chunks: Iterator[bytes], usual: int = PART_SIZE) -> Iterator[Part]:
     """Yield parts with the sizes of :func:`part_size`; the last one can be shorter.
 
-    Errors of ``chunks`` pass. The part that was yielded last is not kept here.
+    Errors of ``chunks`` are raised unchanged. No reference to a yielded part is kept.
     """
     number = 1
     size = part_size(number, usual)

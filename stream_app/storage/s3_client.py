@@ -1,4 +1,4 @@
-"""The client of the object store. It repeats each call after a temporary error of the store."""
+"""The client of the object store. It retries each call after a temporary error of the store."""
 
 import copy
 import time
@@ -19,13 +19,13 @@ from stream_app.storage.errors import is_retryable
 log = structlog.get_logger(__name__)
 
 FIRST_DELAY, MAX_DELAY = 0.2, 5.0
-"""Seconds between two tries of a call: the delay doubles from the first to the second value."""
+"""First and longest delay between two tries of a call, in seconds. The delay doubles each time."""
 
 
 class S3Client(Minio):
-    """Repeats calls for ``retry_seconds``, with growing delays, or until ``stopped`` is set.
+    """Retries calls for ``retry_seconds``, with growing delays, or until ``stopped`` is set.
 
-    All calls of the library use one method, which is overridden here. All calls that the service makes are
+    All calls of the library pass one method, which is overridden here. All calls of the service are
     idempotent.
     """
 
@@ -38,7 +38,7 @@ class S3Client(Minio):
         """Do not close the connections, because copies of the client share them."""
 
     def with_retries(self, stopped: Event | None, retry_seconds: float | None = None) -> Self:
-        """Return a copy that stops repeating calls when ``stopped`` is set, or after ``retry_seconds``."""
+        """Return a copy that stops retrying when ``stopped`` is set, or after ``retry_seconds``."""
         other = copy.copy(self)
         other.stopped = stopped or Event()
         other.retry_seconds = self.retry_seconds if retry_seconds is None else retry_seconds
@@ -93,7 +93,7 @@ def s3_client(
 ) -> S3Client:
     """Return a client of the store at ``endpoint``.
 
-    ``timeout_seconds`` limits one answer. A call is repeated for up to ``retry_seconds``.
+    ``timeout_seconds`` is the time-out of one answer. A call is retried for up to ``retry_seconds``.
     """
     scheme, _, host = endpoint.rpartition("://")
     return S3Client(

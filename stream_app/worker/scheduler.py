@@ -32,7 +32,7 @@ from streaming_exporter.events import Event, EventType, LifecycleData, Topic, li
 log = structlog.get_logger(__name__)
 
 STALE_AFTER = timedelta(minutes=5)
-"""A tick that has waited longer was published before an outage."""
+"""A tick that has waited longer than this was published before an outage."""
 
 PLANNING = ThreadPoolExecutor(1, thread_name_prefix="planning")
 """Planning has a thread of its own: it must not wait while other work holds all threads."""
@@ -72,7 +72,7 @@ _GAPS = text(
 
 _CLOSE_GAPS = text("DELETE FROM schedule_gaps WHERE id = ANY (CAST(:ids AS uuid[])) RETURNING id")
 
-# One parameter for the whole batch, as with the jobs that go with it.
+# The whole batch is one parameter, as for the insertion of jobs.
 _ADVANCE = text(
     """
     UPDATE scheduled_exports AS schedule
@@ -95,8 +95,8 @@ class Scheduler:
         emit: publishes events, and returns once all are confirmed.
         planner: plans the runs.
         settings: the configuration.
-        note_progress: called after each batch that was committed: thousands of schedules can be due at one
-            tick.
+        note_progress: called after each committed batch, because one tick can have thousands of due
+            schedules.
     """
 
     engine: AsyncEngine
@@ -205,7 +205,7 @@ class Scheduler:
             return [DueSchedule(**row._mapping) for row in await connection.execute(statement)]
 
     async def _gaps(self, ids: Sequence[UUID]) -> dict[UUID, list[Gap]]:
-        """Return the gaps of each schedule, the oldest first: as many as it can make up for at once."""
+        """Return the oldest gaps of each schedule, up to the limit of runs that it can catch up at once."""
         values = {"ids": list(ids), "limit": self.settings.schedule_catch_up_limit}
         found: dict[UUID, list[Gap]] = {}
         async with autocommit_connection(self.engine) as connection:
@@ -231,7 +231,7 @@ async def _lock_unchanged(connection: AsyncConnection, rows: Sequence[DueSchedul
 
 
 async def _pause(connection: AsyncConnection, schedule_id: UUID, error: Exception, at: datetime) -> None:
-    """Pause a schedule that cannot be planned: else it would stay due for ever.
+    """Pause a schedule that cannot be planned. Otherwise it would stay due for ever.
 
     A failed run informs its owner of the reason.
     """

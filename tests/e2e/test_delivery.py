@@ -90,7 +90,7 @@ def test_a_user_who_is_forgotten_has_no_jobs_and_no_files(system: System) -> Non
         system.ended(job)
         link = client.get(f"/exports/jobs/{job}/download").headers["location"]
         assert httpx.get(link).status_code == 200
-        assert "ErasureResult 1 jobs, removed 1 files" in system.stack.run(
+        assert "Erased 1 jobs, removed 1 files" in system.stack.run(
             "forget", "--user-id", "forget-me", "--yes"
         )
         assert client.get("/exports/jobs").json()["jobs"] == []

@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 
 def config(settings: Settings) -> Config:
-    """Alembic's configuration, without a file."""
+    """Return Alembic's configuration, without a file."""
     configuration = Config()
     configuration.set_main_option("script_location", str(HERE))
     configuration.set_main_option("path_separator", "os")
@@ -22,15 +22,12 @@ def config(settings: Settings) -> Config:
 
 
 def upgrade(settings: Settings, revision: str = "head") -> None:
-    """Upgrade to ``revision``. If several processes do so at once, one migrates and the others wait."""
+    """Upgrade the tables to ``revision``. Of several processes one migrates, and the others wait."""
     command.upgrade(config(settings), revision)
 
 
 def missing(current: str | None) -> list[str]:
-    """Return the revisions that the tables lack after ``current``.
-
-    None if they are newer than this program.
-    """
+    """Return the revisions after ``current``, which the tables lack; none if the tables are newer."""
     scripts = ScriptDirectory(str(HERE))
     try:
         return [str(script.revision) for script in scripts.iterate_revisions("head", current or "base")]

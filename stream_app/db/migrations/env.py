@@ -1,7 +1,7 @@
 """Runs migrations online, with the driver of the service.
 
-Each migration is a transaction of its own. The lock that lets one process work belongs to the session, so
-that steps outside of transactions keep it.
+Each migration is a transaction of its own. The lock that admits one process belongs to the session, so
+steps outside of transactions keep it.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from sqlalchemy import Connection, pool
 
 from stream_app.db.engine import create_engine
 from stream_app.jobs.models import Base
+from stream_app.notifications import models as _notifications  # noqa: F401 - its tables are in the metadata
 from stream_app.schedules import models as _schedules  # noqa: F401 - its tables are in the metadata
 
 log = structlog.get_logger(__name__)
@@ -28,7 +29,7 @@ UNLIMITED = """
         'statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout'
     )
 """
-"""Takes the limits of the role and the database off the session: a large table's index takes its time."""
+"""Removes the time-outs of role and database from the session: an index of a large table takes long."""
 
 
 def _migrate(connection: Connection) -> None:
@@ -43,9 +44,9 @@ def _migrate(connection: Connection) -> None:
 
 
 async def _lock(session: Any) -> None:
-    """Take the lock, which ends with the session.
+    """Take the lock, which the end of the session releases.
 
-    It is tried again and again. A statement that waits for the lock would hold a snapshot, and CREATE INDEX
+    The attempt is repeated. A statement that waits for the lock would hold a snapshot, and CREATE INDEX
     CONCURRENTLY of the process that holds the lock would wait for that snapshot: a deadlock.
     """
     waiting = False

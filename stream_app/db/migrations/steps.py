@@ -1,6 +1,6 @@
-"""Steps of migrations that lock no table for long and can be repeated after a failure at any point.
+"""Steps of migrations that lock no table for long, and can be repeated after a failure.
 
-Each runs outside of a transaction, so what a migration did before it stays when it fails: every other step of
+Each runs outside of a transaction, so the steps before it are committed if it fails. So every other step of
 such a migration must be repeatable too (``if_not_exists``).
 """
 
@@ -19,17 +19,17 @@ from streaming_exporter.errors import Locked
 log = structlog.get_logger(__name__)
 
 LOCK_MILLISECONDS = 2_000
-"""How long a change of a table waits for its lock. Statements that come after it wait, too.
+"""How long a change of a table waits for its lock. Later statements on the table wait behind it.
 
-Less than the service's transactions wait for a lock; more than PostgreSQL's ``deadlock_timeout`` of 1 s,
-after which an autovacuum that is in the way is ended.
+It is shorter than the lock time-out of the service's transactions. It is longer than PostgreSQL's
+``deadlock_timeout`` of 1 s, after which PostgreSQL cancels an autovacuum that holds the lock.
 """
 
 PAUSE_SECONDS = 1.0
-"""Pause between two tries, in which the statements that waited can continue."""
+"""Pause between two tries, in which the waiting statements can continue."""
 
 TRIES = 100
-"""About five minutes, with :data:`LOCK_MILLISECONDS` and :data:`PAUSE_SECONDS`."""
+"""Number of tries. With :data:`LOCK_MILLISECONDS` and :data:`PAUSE_SECONDS` they take five minutes."""
 
 _INVALID = text(
     "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(:name) AND NOT (indisvalid AND indisready)"
@@ -39,10 +39,10 @@ _TRIGGER = text("SELECT 1 FROM pg_trigger WHERE tgname = :name AND tgrelid = to_
 
 
 def create_index(name: str, table: str, columns: Sequence[str | TextClause], **options: Any) -> None:
-    """Create an index while others write.
+    """Create an index without blocking writers.
 
-    A build that failed leaves an index that is not valid, which ``IF NOT EXISTS`` would take for done: it is
-    dropped first. The build waits for every transaction of the database that is older, however long.
+    A failed build leaves an invalid index, for which ``IF NOT EXISTS`` would do nothing. So it is dropped
+    first. The build waits until every older transaction of the database has ended.
     """
     with op.get_context().autocommit_block():
         if op.get_bind().scalar(_INVALID, {"name": name}):
@@ -52,10 +52,10 @@ def create_index(name: str, table: str, columns: Sequence[str | TextClause], **o
 
 
 def alter_table(table: str, *actions: str) -> None:
-    """Alter a table in one statement that waits for its lock only shortly, again and again.
+    """Alter a table in one statement. It waits for the lock only shortly, and is repeated.
 
     Args:
-        table: its name.
+        table: the name of the table.
         actions: such as ``ADD COLUMN IF NOT EXISTS …`` with a constant default; they must be repeatable.
 
     Raises:
@@ -65,12 +65,12 @@ def alter_table(table: str, *actions: str) -> None:
 
 
 def create_trigger(name: str, table: str, definition: str) -> None:
-    """Create a trigger of a table, if it has none with this name, in the same way as :func:`alter_table`.
+    """Create a trigger if the table has none with this name, with short waits as :func:`alter_table`.
 
     Args:
         name: the name of the trigger.
         table: the table, whose writers wait.
-        definition: what follows the name in ``CREATE TRIGGER``.
+        definition: the SQL behind the name in ``CREATE TRIGGER``.
 
     Raises:
         Locked: a transaction held the table during every try.
@@ -99,6 +99,6 @@ def _until_locked(statement: str, table: str) -> None:
             log.warning("table.locked", table=table, attempt=attempt, of=TRIES)
         time.sleep(PAUSE_SECONDS)
     raise Locked(
-        f"state database: a transaction held the table {table} all the time (pg_stat_activity shows it); "
-        "end it, and run `exporter migrate` again, which goes on where it stopped"
+        f"state database: a transaction has locked the table {table} (pg_stat_activity shows it); "
+        "end it, and run `exporter migrate` again, which continues where it stopped"
     )

@@ -122,7 +122,7 @@ async def test_a_table_in_use_is_altered_later_and_blocks_no_other_session(
         await reader.execute("BEGIN; SELECT FROM deliveries")
         with monkeypatch.context() as patched:
             patched.setattr(steps, "TRIES", 2)
-            with pytest.raises(Locked, match="held the table deliveries"):
+            with pytest.raises(Locked, match="has locked the table deliveries"):
                 await asyncio.to_thread(upgrade, empty_settings)
         with _before_each_statement(note):
             running = asyncio.create_task(asyncio.to_thread(upgrade, empty_settings))

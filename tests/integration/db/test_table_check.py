@@ -1,4 +1,4 @@
-"""The state database counts as away while it takes no changes."""
+"""The state database counts as unavailable while it is read only."""
 
 import pytest
 from sqlalchemy import text
