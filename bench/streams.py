@@ -88,6 +88,7 @@ def _measure(bench: Bench, url: str, name: str, output: str, streams: int) -> Ou
         **bench.environment,
         "EXPORTER_SOURCE_DATABASE_URL": url,
         "EXPORTER_SOURCE_STREAMS": str(streams),
+        "EXPORTER_PARALLEL_MIN_BYTES": "1000000",
     }
     outcome = measure(task, environment, 600)
     if outcome.key:

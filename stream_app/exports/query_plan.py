@@ -1,5 +1,6 @@
 """What PostgreSQL's planner says about a query. Pure."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
@@ -14,25 +15,34 @@ class QueryPlan:
     Attributes:
         rows: the number of rows that the planner expects.
         width: average bytes of a row, as PostgreSQL stores it.
-        cost: total cost in the planner's units.
         node_types: the types of all nodes, such as ``Seq Scan``.
+        index_conditions: the conditions by which indexes are searched.
     """
 
     rows: int
     width: int
-    cost: float
     node_types: frozenset[str]
+    index_conditions: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, text: str | bytes) -> Self:
         """Read the result of ``EXPLAIN (FORMAT JSON)``."""
         top = from_json(text)[0]["Plan"]
+        nodes = list(_nodes(top))
         return cls(
-            int(top["Plan Rows"]), int(top["Plan Width"]), float(top["Total Cost"]), frozenset(_types(top))
+            int(top["Plan Rows"]),
+            int(top["Plan Width"]),
+            frozenset(node["Node Type"] for node in nodes),
+            tuple(node["Index Cond"] for node in nodes if "Index Cond" in node),
         )
 
+    def searches(self, column: str) -> bool:
+        """Return whether an index is searched by values of ``column``."""
+        name = re.compile(rf"(?<!\w){re.escape(column)}(?!\w)")
+        return any(name.search(condition) for condition in self.index_conditions)
 
-def _types(node: dict[str, Any]) -> Iterator[str]:
-    yield node["Node Type"]
+
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
     for below in node.get("Plans", ()):
-        yield from _types(below)
+        yield from _nodes(below)

@@ -7,14 +7,13 @@ The rows of all ranges, one range after the other, are the rows of the whole que
   same range, and NULL, which comes last, is a range of its own.
 
 Other queries stay in one range: those of views, foreign tables and partitioned tables, those without a
-suitable index, and those that PostgreSQL would rather answer in another way.
+suitable index, and those whose rows are stored in another order.
 """
 
 import asyncio
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 from typing import Any, Self
 
 import asyncpg
@@ -51,9 +50,9 @@ ROWS_OF_A_RANGE = 4
 LONGEST_VALUE = 1_000
 """Bytes of the longest value to cut at."""
 
-COST_FACTOR = 2.0
-"""All ranges together can cost so many times as much as one query. If they cost more, PostgreSQL reads the
-rows of each range in a worse way, such as the whole table for each."""
+MOST_READS = 3.0
+"""How often each page can be read on average, because it has rows of several ranges. The rows of a table are
+often stored roughly in the order of a time or a serial number; rows in the order of a random key are not."""
 
 _MORE_TEXT: Mapping[Kind, int] = {
     Kind.INTEGER: 3, Kind.FLOAT: 8, Kind.BOOLEAN: 3, Kind.UUID: 20, Kind.DATE: 6, Kind.TIME: 7,
@@ -63,7 +62,25 @@ _MORE_TEXT: Mapping[Kind, int] = {
 
 _CAN_BE_TOASTED = frozenset({Kind.TEXT, Kind.JSON, Kind.BYTES, Kind.ARRAY, Kind.NUMERIC, Kind.OTHER})
 
-_PAGE_BY_PAGE = frozenset({"Seq Scan", "Gather"})
+_WHOLE_TABLE = frozenset({"Seq Scan", "Gather"})
+_PAGE_BY_PAGE = frozenset({"Tid Range Scan"})
+
+_HAS_INDEX = """
+    SELECT pg_catalog.pg_relation_size(attribute.attrelid)
+           / pg_catalog.current_setting('block_size')::int AS pages,
+        EXISTS (
+            SELECT FROM pg_catalog.pg_index AS index
+            JOIN pg_catalog.pg_class AS class ON class.oid = index.indexrelid
+            JOIN pg_catalog.pg_am AS method ON method.oid = class.relam
+            JOIN pg_catalog.pg_opclass AS operators ON operators.oid = index.indclass[0]
+            WHERE index.indrelid = attribute.attrelid AND index.indisvalid AND index.indpred IS NULL
+            AND index.indkey[0] = attribute.attnum AND method.amname = 'btree' AND operators.opcdefault
+            AND index.indcollation[0] = attribute.attcollation
+        ) AS has_index
+    FROM pg_catalog.pg_attribute AS attribute
+    WHERE attribute.attrelid = {table}::pg_catalog.regclass AND attribute.attname = {column}
+"""
+"""The number of pages of a table, and whether an index has the order of one of its columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +179,7 @@ async def plan_ranges(
             return await _planned(snapshot, source, rows, target_bytes, min_bytes, at_least)
     except asyncpg.PostgresConnectionError:
         raise
-    except asyncpg.PostgresError as error:
+    except (asyncpg.PostgresError, UnicodeError) as error:  # UnicodeError: a database without an encoding
         # The statement of the export itself meets the same error, or can do without ranges.
         log.info("export.cutting_failed", dataset=source.dataset.name, error=str(error))
         return ALL_ROWS
@@ -180,16 +197,10 @@ async def _planned(
     if count < 2:
         return ALL_ROWS
     if source.order_columns:
-        ranges = await _by_value(snapshot, source, rows, count)
-    elif source.can_be_cut_by_page and plan.node_types <= _PAGE_BY_PAGE:
-        pages = await _pages(snapshot, source)
-        # Where a filter drops most rows, the others can all be in a few pages.
-        ranges = _by_page(pages, max(count, min(pages // PAGES_OF_FILTERED_ROWS, MOST_RANGES)))
-    else:
-        return ALL_ROWS
-    if len(ranges) < 2 or not await _is_cheap(snapshot, rows, ranges, plan):
-        return ALL_ROWS
-    return ranges
+        return await _by_value(snapshot, source, rows, count)
+    if source.can_be_cut_by_page and plan.node_types <= _WHOLE_TABLE:
+        return await _by_page(snapshot, source, rows, count)
+    return ALL_ROWS
 
 
 def _bytes(plan: QueryPlan, source: SourceTable, rows: RowQuery) -> float:
@@ -203,25 +214,29 @@ def _bytes(plan: QueryPlan, source: SourceTable, rows: RowQuery) -> float:
     return size
 
 
-async def _pages(snapshot: Snapshot, source: SourceTable) -> int:
-    """Return the number of pages of the table."""
-    name = quote_text(f"{quote_name(source.schema)}.{quote_name(source.name)}")
-    sql = f"""
+async def _by_page(
+    snapshot: Snapshot, source: SourceTable, rows: RowQuery, count: int
+) -> tuple[RowRange, ...]:
+    """Cut at pages."""
+    name = quote_text(_name(source))
+    found = await snapshot.first(f"""
         SELECT pg_catalog.pg_relation_size({name}::pg_catalog.regclass)
                / pg_catalog.current_setting('block_size')::int AS pages
-    """
-    found = await snapshot.first(sql)
-    return int(found["pages"] or 0) if found else 0
-
-
-def _by_page(pages: int, count: int) -> tuple[RowRange, ...]:
+    """)
+    pages = int(found["pages"]) if found else 0
+    # Where a filter drops most rows, the others can all be in a few pages.
+    count = max(count, min(pages // PAGES_OF_FILTERED_ROWS, MOST_RANGES))
     step = max(1, math.ceil(pages / count))
     starts = range(0, pages, step)
     # The last range has no end: it costs nothing, and no page can be missed.
-    return tuple(
+    ranges = tuple(
         RowRange(first_page=start, end_page=start + step if start + step < pages else None)
         for start in starts
     )
+    if len(ranges) < 2:
+        return ALL_ROWS
+    plan = await _plan_of_one(snapshot, rows, ranges)
+    return ranges if plan.node_types <= _PAGE_BY_PAGE else ALL_ROWS
 
 
 async def _by_value(
@@ -232,31 +247,56 @@ async def _by_value(
     # "IS NULL" is also true for a composite value whose fields are all NULL.
     if not lead.ordering or lead.data_type.fields:
         return ALL_ROWS
-    pages = await _pages(snapshot, source)
+    found = await snapshot.first(
+        _HAS_INDEX.format(table=quote_text(_name(source)), column=quote_text(lead.name))
+    )
+    if found is None or not found["has_index"]:
+        return ALL_ROWS
     fewest, most = SAMPLED_PAGES
-    percent = min(100.0, 100 * max(fewest, min(PAGES_OF_A_RANGE * count, most)) / max(pages, 1))
+    wanted = max(fewest, min(PAGES_OF_A_RANGE * count, most))
+    percent = min(100.0, 100 * wanted / max(found["pages"], 1))
     # In a thread, because a filter with many values takes long to render.
     sql = await asyncio.to_thread(_sample_query, source, rows, lead, percent, count)
     sampled = await snapshot.fetch(sql)
-    return _between(lead, [row["bound"] for row in sampled])
+    if not sampled or sampled[0]["reads"] > MOST_READS:
+        return ALL_ROWS
+    ranges = _between(lead, [row["bound"] for row in sampled])
+    plan = await _plan_of_one(snapshot, rows, ranges)
+    return ranges if plan.searches(lead.name) else ALL_ROWS
+
+
+def _name(source: SourceTable) -> str:
+    return f"{quote_name(source.schema)}.{quote_name(source.name)}"
 
 
 def _sample_query(source: SourceTable, rows: RowQuery, lead: Column, percent: float, count: int) -> str:
-    """Return the query for up to ``count`` - 1 values that cut a sample of the rows into equal parts."""
+    """Return the query for up to ``count`` - 1 values that cut a sample of the rows into equal parts.
+
+    Its column ``reads`` says how many of the parts have rows in one page, on average.
+    """
     name = reference(lead.name)
     origin = table(quoted_name(source.name, quote=True), schema=quoted_name(source.schema, quote=True))
     sample = tablesample(origin, func.system(literal_column(f"{percent:.9f}")), seed=literal_column("0"))
     value: ColumnElement[Any] = name.label("value")
+    page: ColumnElement[Any] = literal_column("(ctid::text::point)[0]").label("page")
     number = func.row_number().over(order_by=name).label("number")
     total = func.count().over().label("total")
-    values = select(value, number, total).select_from(sample).where(name.is_not(None))
+    values = select(value, page, number, total).select_from(sample).where(name.is_not(None))
     if rows.select.whereclause is not None:
         values = values.where(rows.select.whereclause)
     parts = f"least({count}, total / {ROWS_OF_A_RANGE})"
     return f"""
-        SELECT bound FROM (
-            SELECT value::pg_catalog.text AS bound, number FROM ({render(values)}) AS sample
-            WHERE number * {parts} / total <> (number - 1) * {parts} / total AND number < total
+        WITH sample AS MATERIALIZED (
+            SELECT value, number, page, (number - 1) * {parts} / total AS part,
+                   number * {parts} / total AS next_part, number = total AS is_last
+            FROM ({render(values)}) AS rows
+        )
+        SELECT bound, (
+            SELECT count(DISTINCT (page, part))::float8 / count(DISTINCT page) FROM sample
+        ) AS reads
+        FROM (
+            SELECT value::pg_catalog.text AS bound, number FROM sample
+            WHERE part <> next_part AND NOT is_last
         ) AS bounds
         WHERE pg_catalog.octet_length(bound) <= {LONGEST_VALUE}
         ORDER BY number
@@ -279,10 +319,8 @@ def _between(lead: Column, bounds: Sequence[str]) -> tuple[RowRange, ...]:
     return tuple(ranges)
 
 
-async def _is_cheap(snapshot: Snapshot, rows: RowQuery, ranges: Sequence[RowRange], whole: QueryPlan) -> bool:
-    """Return whether all ranges together cost little more than the whole query, by the planner's estimate."""
-    count = len(ranges)
-    tried = {ranges[place * count // 4] for place in (1, 2, 3)}
-    texts = [await asyncio.to_thread(render, one.apply(rows).select) for one in tried]
-    costs = [(await snapshot.explain(text)).cost for text in texts]
-    return median(costs) * count <= COST_FACTOR * whole.cost
+async def _plan_of_one(snapshot: Snapshot, rows: RowQuery, ranges: Sequence[RowRange]) -> QueryPlan:
+    """Return the plan of one of the ranges, as the transactions that share a snapshot make it."""
+    one = ranges[len(ranges) // 2]
+    sql = await asyncio.to_thread(render, one.apply(rows).select)
+    return await snapshot.explain(sql, as_shared=True)

@@ -13,6 +13,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from stream_app.database_url import CONNECT_SECONDS
 from stream_app.db.engine import keep_alive
+from stream_app.exports.columns import quote_text
 from stream_app.exports.message_too_long import MessageTooLong
 from stream_app.exports.query_plan import QueryPlan
 from stream_app.exports.size_limits import DEFAULT_MAX_ROW_BYTES, MessageLimit
@@ -28,10 +29,11 @@ from stream_app.exports.source_errors import (
     source_errors,
 )
 from stream_app.exports.source_session import (
+    INDEXES_ONLY,
     REPLAY_TIME_QUERY,
     begin_script,
-    may_be_idle,
     parse_replay_time,
+    shared_settings,
 )
 from stream_app.settings import Settings
 from streaming_exporter.errors import Outage, Rejected
@@ -114,10 +116,24 @@ class Snapshot:
         """Return the number of rows that the planner expects."""
         return (await self.explain(sql)).rows
 
-    async def explain(self, sql: str) -> QueryPlan:
-        """Return the planner's plan. The query does not run."""
-        plan = await self.connection.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", timeout=self.timeout)
-        return QueryPlan.parse(plan)
+    async def explain(self, sql: str, *, as_shared: bool = False) -> QueryPlan:
+        """Return the planner's plan. The query does not run.
+
+        Args:
+            sql: the query.
+            as_shared: whether to plan as transactions do that share a snapshot.
+        """
+        if as_shared:
+            await self._set(INDEXES_ONLY)
+            plan = await self.explain(sql)
+            await self._set(dict.fromkeys(INDEXES_ONLY, "DEFAULT"))
+            return plan
+        plan_text = await self.connection.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", timeout=self.timeout)
+        return QueryPlan.parse(plan_text)
+
+    async def _set(self, values: Mapping[str, str]) -> None:
+        script = ";".join(f"SET LOCAL {name} = {value}" for name, value in values.items())
+        await self.connection.execute(script, timeout=self.timeout)
 
     async def fetch(self, sql: str) -> list["asyncpg.Record"]:
         """Return the rows of a small query."""
@@ -128,13 +144,18 @@ class Snapshot:
         """Return the id of this snapshot, for the argument ``shared`` of :meth:`Source.snapshot`.
 
         Other transactions can take the snapshot until this one ends. After that they keep it. From now on the
-        transaction can be idle for as long as a statement can take, while others read.
+        transaction has the settings of all transactions that share a snapshot.
 
         Raises:
             SnapshotNotShared: the server cannot share snapshots. This transaction has failed.
         """
         try:
-            sql = f"SELECT pg_catalog.pg_export_snapshot(), {may_be_idle(self.seconds)}"
+            settings = shared_settings(self.seconds).items()
+            changes = [
+                f"pg_catalog.set_config({quote_text(name)}, {quote_text(value)}, true)"
+                for name, value in settings
+            ]
+            sql = f"SELECT pg_catalog.pg_export_snapshot(), {', '.join(changes)}"
             return (await _value(self.connection, sql, FETCH_SECONDS)).split("\t")[0]
         except asyncpg.PostgresError as error:
             if isinstance(error, asyncpg.PostgresConnectionError) or is_temporary(error):
@@ -276,7 +297,9 @@ class Source:
             lock_seconds: limit of each wait for a lock; 0 means no limit.
             initial_sql: an expression whose value is read at the start, without another round trip.
             shared: the snapshot to open, as :meth:`Snapshot.export` returned it. ``as_of`` is that of the
-                transaction that has exported it; here it is the start of this transaction.
+                transaction that has exported it; here it is the start of this transaction. Lock the tables
+                with a time limit first (:attr:`.SourceTable.locking_sql`): whoever waits behind a session
+                that waits for the exporting transaction waits for ever.
             only_free: whether to fail at once if no connection of the pool is free. Whoever has a connection
                 must not wait for a second one.
 
@@ -323,7 +346,6 @@ class Source:
             lock_seconds=lock_seconds,
             search_path=search_path,
             shared_snapshot=shared,
-            idle_seconds=None if shared is None else seconds,
         )
         with (
             self._counted(only_free),

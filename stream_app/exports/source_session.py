@@ -54,7 +54,7 @@ PINNED_ON_LINUX: dict[str, str] = {
 IDLE_SECONDS = 60
 """The server ends a transaction after this time without a statement: its client has stopped working."""
 
-_IDLE_LIMIT = "idle_in_transaction_session_timeout"
+IDLE_LIMIT = "idle_in_transaction_session_timeout"
 
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY, NOT DEFERRABLE"
 
@@ -73,7 +73,6 @@ def begin_script(
     lock_seconds: float = 0,
     search_path: Sequence[str] | None = None,
     shared_snapshot: str | None = None,
-    idle_seconds: float | None = None,
 ) -> str:
     """Return the script that begins a transaction in one round trip.
 
@@ -83,14 +82,15 @@ def begin_script(
         lock_seconds: limit of each wait for a lock; 0 means no limit.
         search_path: schemas for names without one, after ``pg_catalog``; ``None`` for the role's own path.
         shared_snapshot: id of the snapshot to take; ``None`` for a new one.
-        idle_seconds: limit of the time without a statement; ``None`` for :data:`IDLE_SECONDS`.
     """
     limits = {
         "application_name": name,
-        _IDLE_LIMIT: f"{IDLE_SECONDS if idle_seconds is None else idle_seconds:.0f}s",
+        IDLE_LIMIT: f"{IDLE_SECONDS}s",
         "lock_timeout": f"{lock_seconds * 1000:.0f}",
         "statement_timeout": f"{statement_seconds * 1000:.0f}",
     }
+    if shared_snapshot is not None:
+        limits |= shared_settings(statement_seconds)
     rows = [
         *(_row(name, value, linux=False) for name, value in {**PINNED, **limits}.items()),
         *(_row(name, value, linux=True) for name, value in PINNED_ON_LINUX.items()),
@@ -113,12 +113,18 @@ def begin_script(
     )
 
 
-def may_be_idle(seconds: float) -> str:
-    """Return an SQL expression that lets the transaction be idle for ``seconds``.
+def shared_settings(idle_seconds: float) -> dict[str, str]:
+    """Return the settings of transactions that share a snapshot. Each of them reads ranges of the rows.
 
-    A stream of an export is idle while the rows that it has read wait for the upload.
+    A stream of an export is idle while the rows that it has read wait for the upload. And it must not read
+    the whole table for one range of values: the planner assumes that an index of several columns leads to
+    rows in a random order, but the ranges were made because the order is not random.
     """
-    return f"pg_catalog.set_config('{_IDLE_LIMIT}', '{seconds:.0f}s', true)"
+    return {IDLE_LIMIT: f"{idle_seconds:.0f}s", **INDEXES_ONLY}
+
+
+INDEXES_ONLY = {"enable_seqscan": "off"}
+"""The planner reads the whole table only if no index can be used."""
 
 
 def _row(name: str, value: str, *, linux: bool) -> str:
