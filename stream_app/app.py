@@ -25,6 +25,7 @@ from stream_app.exports.catalog import Catalog
 from stream_app.exports.datasets import load_datasets
 from stream_app.exports.formats.framing_process import end_idle
 from stream_app.exports.formats.registry import FORMATS
+from stream_app.exports.part_planner import PartPlanner
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.row_reader import ParallelReading
 from stream_app.exports.source import Source
@@ -118,25 +119,29 @@ def create_app(settings: Settings) -> App:
     storage = ObjectStore(settings, connections=2 * settings.worker_slots)
     # One for each stream of each export, and one for estimates and the catalogue.
     source = Source(settings, connections=settings.worker_slots * settings.source_streams + 1)
+    # Each job whose parts run keeps a snapshot open; see Dispatcher for their number. One more tests it.
+    holders = Source(settings, connections=2 * settings.worker_slots + 1)
     threads = ThreadPoolExecutor(settings.worker_slots, thread_name_prefix="upload")
 
     app = _faust_app(settings, name)
     emit = EventProducer(app, settings.kafka_topic_prefix)
+    exporter = Exporter(
+        source,
+        Catalog(source.fetch),
+        storage,
+        datasets,
+        FORMATS,
+        ExportLimits.of(settings),
+        threads,
+        ParallelReading.of(settings),
+    )
     dispatcher = Dispatcher(
         worker=name,
         store=store,
-        exporter=Exporter(
-            source,
-            Catalog(source.fetch),
-            storage,
-            datasets,
-            FORMATS,
-            ExportLimits.of(settings),
-            threads,
-            ParallelReading.of(settings),
-        ),
+        exporter=exporter,
         emit=emit,
         settings=settings,
+        planner=PartPlanner(exporter, holders, settings.parts_min_bytes),
     )
     sender = create_sender(settings, engine, storage, name)
     relay = RequestRelay(store, emit.publish_all)
@@ -240,6 +245,7 @@ def create_app(settings: Settings) -> App:
 
         async def on_shutdown(self) -> None:
             await source.close()
+            await holders.close()
             await engine.dispose()
             storage.close()
             threads.shutdown(wait=False)

@@ -250,6 +250,11 @@ class Settings(BaseSettings, KafkaSettings):
     split_max_files: Count = Field(
         10_000, le=99_999, description="Limit of files of one export. An export with more files fails"
     )
+    parts_min_bytes: Count = Field(
+        2**30,
+        description="Exports with `split` and at least this many bytes of rows are divided into parts, which "
+        "all workers share",
+    )
     user_schedule_limit: Count = Field(100, description="Limit of schedules of one user")
     schedule_jitter_seconds: SecondsOrNone = Field(
         30, description="Runs that are due in the same minute start at random times within this time"

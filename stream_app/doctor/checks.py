@@ -66,7 +66,8 @@ async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator
             f"the role {row['rolname']} is a superuser",
             "set EXPORTER_SOURCE_DATABASE_URL to a role that can only SELECT the exported tables",
         )
-        needed = settings.worker_slots * settings.source_streams + 1
+        holders = 2 * settings.worker_slots + 1  # which keep the snapshots of exports with parts
+        needed = settings.worker_slots * settings.source_streams + 1 + holders
         if needed > row["most"]:
             yield FindingFactory("source").warning(
                 "connections",

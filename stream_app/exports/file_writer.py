@@ -1,6 +1,5 @@
 """Writes the files of one attempt, one after the other, in a thread: frames, compresses, hashes, uploads."""
 
-import json
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from threading import Event
@@ -11,11 +10,11 @@ from stream_app.exports.copied_rows import RowEnds, RowFeed
 from stream_app.exports.file_limit import FileLimit, FileRows
 from stream_app.exports.formats.base import Document, Format, Tally
 from stream_app.exports.formats.framing_process import frame_in_process
+from stream_app.exports.manifest import too_many_files, write_manifest
 from stream_app.exports.stage_spans import TimedChunks, rendering_span, stage_span
 from stream_app.exports.task import ExportedFile, ExportTask
 from stream_app.storage.listing import MANIFEST, MANIFEST_TYPE
 from stream_app.storage.object_store import ObjectStore, StoredObject
-from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
 
 SPLIT_AUTOMATICALLY = "split_automatically"
@@ -114,8 +113,10 @@ class FileWriter:
         while not files or feed.has_more():
             number = len(files) + 1
             if number > self.max_files:
-                raise self._too_many()
+                raise too_many_files(self.max_files)
             files.append(self._write_file(number, feed))
+        if self.kind.task.part is not None:
+            return self._part(files)
         if len(files) == 1 and not self.limit.is_asked:
             return self._single(files[0])
         if not self.limit.is_asked:
@@ -194,6 +195,18 @@ class FileWriter:
             manifest=facts | self.kind.origin(self.tally),
         )
 
+    def _part(self, files: list[ExportedFile]) -> Written:
+        """Return the files of a part. The manifest of all parts is written when all are complete."""
+        return Written(
+            stored=StoredObject(key="", size=0, sha256=""),
+            file_name="",
+            content_type=self.kind.content_type,
+            row_count=self.row_count,
+            file_size=sum(file.file_size for file in files),
+            manifest=self.kind.origin(self.tally),
+            files=tuple(files),
+        )
+
     def _with_manifest(self, files: list[ExportedFile]) -> Written:
         """Write the manifest, which lists the files, after all of them."""
         size = sum(file.file_size for file in files)
@@ -205,14 +218,8 @@ class FileWriter:
             "split": self._split(),
             **self.kind.origin(self.tally),
         }
-        content = json.dumps(summary | self._listed(files), ensure_ascii=False, indent=1).encode()
-        stored = self.storage.put(
-            self.kind.task.target(MANIFEST),
-            iter([content]),
-            content_type=MANIFEST_TYPE,
-            file_name=MANIFEST,
-            metadata=dict,
-            stopped=self.stopped,
+        stored = write_manifest(
+            self.storage, self.kind.task.target(MANIFEST), summary, files, stopped=self.stopped
         )
         self.keys.append(stored.key)
         return Written(
@@ -230,41 +237,6 @@ class FileWriter:
         if split is None:
             return {"bytes": self.limit.bytes, "automatic": True}
         return split.model_dump(mode="json", exclude_none=True)
-
-    def _listed(self, files: list[ExportedFile]) -> dict[str, Any]:
-        """Return the list of files, once with everything and once as Redshift reads it."""
-        url = f"s3://{self.storage.bucket}"
-        return {
-            "files": [
-                {
-                    "number": file.number,
-                    "file_name": file.file_name,
-                    "key": file.key,
-                    "url": f"{url}/{file.key}",
-                    "content_type": file.content_type,
-                    "rows": file.row_count,
-                    "bytes": file.file_size,
-                    "sha256": file.sha256,
-                }
-                for file in files
-            ],
-            "entries": [
-                {
-                    "url": f"{url}/{file.key}",
-                    "mandatory": True,
-                    "meta": {"content_length": file.file_size},
-                }
-                for file in files
-            ],
-        }
-
-    def _too_many(self) -> Rejected:
-        return Rejected(
-            f"the export has more than {self.max_files:,} files of this size, which is the limit; write "
-            "larger files or fewer rows; operators: the setting EXPORTER_SPLIT_MAX_FILES is the limit",
-            code="too_many_files",
-            field="split",
-        )
 
 
 def _close(chunks: Iterator[bytes]) -> None:

@@ -26,6 +26,7 @@ from stream_app.exports.formats.base import Document, Format
 from stream_app.exports.message_too_long import MessageTooLong
 from stream_app.exports.pipe import BytePipe, PipeClosed
 from stream_app.exports.query import CopyStatement, RowQuery, render, row_query
+from stream_app.exports.ranges import RowRange
 from stream_app.exports.relative_dates import resolve_request
 from stream_app.exports.row_reader import ParallelReading, RowReader
 from stream_app.exports.size_limits import largest_row_query, row_too_large
@@ -115,28 +116,35 @@ class Exporter:
         compression: Compression | None,
         progress: ExportProgress,
     ) -> ExportResult:
-        request = resolve_request(task.request, table.all_columns, task.asked_at)
+        request, part = resolve_request(task.request, table.all_columns, task.asked_at), task.part
 
         def prepare() -> tuple[RowQuery, CopyStatement]:
             rows = row_query(table, request)
+            if part is not None:
+                rows = RowRange.from_json(part.range).apply(rows)
             return rows, CopyStatement.of(rows, output, request.options)
 
         # In a thread, because a filter with many values takes long to check and to render.
         rows, statement = await asyncio.to_thread(prepare)
         async with self.source.snapshot(
-            f"exporter {task.name}", search_path=table.search_path, initial_sql=table.fingerprint_sql
+            f"exporter {task.name}",
+            search_path=table.search_path,
+            initial_sql=table.fingerprint_sql,
+            shared=None if part is None else part.snapshot,
         ) as snapshot:
-            await self._check_table(snapshot, table, task)
+            as_of = snapshot.as_of if part is None or part.as_of is None else part.as_of
+            await self.check_table(snapshot, table, task)
             limits = self.limits.of_file(output.name)
             limit = FileLimit.of(request.split, limits, output)
             # With several files the limits of the format hold for each of them.
             max_rows = self.limits.max_rows if limit.is_asked else limits.max_rows
-            progress.estimated_rows = await self._check_row_count(snapshot, rows, output, max_rows)
+            if part is None:  # the rows of all parts were counted when they were planned
+                progress.estimated_rows = await self.check_row_count(snapshot, rows, output, max_rows)
             document = Document(
                 dataset=table.dataset.name,
                 columns=rows.columns,
                 options=request.options,
-                as_of=snapshot.as_of,
+                as_of=as_of,
                 filters=request.filters,
                 order=table.visible_order,
                 template=table.dataset.template,
@@ -174,7 +182,7 @@ class Exporter:
             key=written.stored.key,
             content_type=written.content_type,
             file_name=written.file_name,
-            as_of=snapshot.as_of,
+            as_of=as_of,
             manifest=written.manifest,
             files=written.files,
         )
@@ -201,7 +209,7 @@ class Exporter:
                     )
         return None
 
-    async def _check_table(self, snapshot: Snapshot, table: SourceTable, task: ExportTask) -> None:
+    async def check_table(self, snapshot: Snapshot, table: SourceTable, task: ExportTask) -> None:
         """Check that the table matches its description and has all rows of the task's window.
 
         Raises:
@@ -219,7 +227,7 @@ class Exporter:
             reached = snapshot.replayed_until if snapshot.is_standby else snapshot.as_of
             raise Outage(f"the source database has data up to {reached}, but the job's window ends at {end}")
 
-    async def _check_row_count(
+    async def check_row_count(
         self, snapshot: Snapshot, rows: RowQuery, output: Format, limit: int | None
     ) -> int | None:
         """Reject an export with more than ``limit`` rows before it starts.
@@ -248,7 +256,7 @@ class Exporter:
         other users. All estimates share one connection. An estimate that waits for a lock soon gives up.
         """
         await asyncio.sleep(ESTIMATE_AFTER)
-        if progress.estimated_rows is None:
+        if progress.estimated_rows is None and task.part is None:
             with suppress(ExporterError, TimeoutError):  # the export itself reports the same error
                 async with (
                     self.estimates,

@@ -11,6 +11,21 @@ from streaming_exporter.events import ExportRequest
 
 
 @dataclass(frozen=True, slots=True)
+class TaskPart:
+    """A part of an export: its files have no manifest of their own.
+
+    Attributes:
+        range: the range of rows, as JSON (see :class:`~stream_app.exports.ranges.RowRange`).
+        snapshot: the snapshot to read; ``None`` for a new one.
+        as_of: the time of that snapshot.
+    """
+
+    range: Mapping[str, Any]
+    snapshot: str | None = None
+    as_of: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ExportTask:
     """One export.
 
@@ -20,6 +35,7 @@ class ExportTask:
         asked_at: when the export was asked for.
         target: returns the object key for a file name.
         window: ``{"from": …, "to": …}`` of a schedule's run, as ISO 8601 times, or ``None``.
+        part: the part of the export to write; ``None`` for the whole export.
     """
 
     name: str
@@ -27,6 +43,7 @@ class ExportTask:
     asked_at: datetime
     target: Callable[[str], str]
     window: dict[str, Any] | None = None
+    part: TaskPart | None = None
 
 
 @dataclass(frozen=True, slots=True)

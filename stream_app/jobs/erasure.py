@@ -39,6 +39,7 @@ _EMPTY = text(
     """
 )
 _FILES = text("DELETE FROM export_files WHERE job_id = ANY(:ids)")
+_PARTS = text("DELETE FROM export_parts WHERE job_id = ANY(:ids)")
 _UNSENT = text("DELETE FROM deliveries WHERE job_id = ANY(:ids)")
 _UNSUBSCRIPTIONS = text(
     """
@@ -130,6 +131,7 @@ class PersonalDataEraser:
                 async with self._engine.begin() as connection:
                     await connection.execute(_UNSENT, {"ids": values["ids"]})
                     await connection.execute(_FILES, {"ids": values["ids"]})
+                    await connection.execute(_PARTS, {"ids": values["ids"]})
                     await connection.execute(_EMPTY, values)
             emptied += len(rows)
         return ErasureResult(jobs=emptied, files=files, schedules=schedules)

@@ -277,11 +277,16 @@ class JobQueue:
 
     _last_user = ""
 
-    async def claim(self, worker: str, limit: int) -> list[Claim]:
+    async def claim(self, worker: str, limit: int, *, with_split: bool = True) -> list[Claim]:
         """Claim up to ``limit`` jobs and parts that are pending and due, or whose lease has expired.
 
         The order is: priority, then the user with the fewest slots in use, then age. A job that has used up
         its attempts is not claimed (see :meth:`seal_exhausted`).
+
+        Args:
+            worker: the worker.
+            limit: how many.
+            with_split: whether to claim jobs with ``split``. Parts are always claimed.
 
         Returns:
             The claims. Those of parts are :class:`~stream_app.jobs.part_claim.PartClaim`.
@@ -294,6 +299,7 @@ class JobQueue:
             "lease": self.lease,
             "user_slots": self._user_slots,
             "max_attempts": self.max_attempts,
+            "with_split": with_split,
         }
         async with self.transaction(CLAIM_SETTINGS) as connection:
             rows = (await connection.execute(CLAIM, values)).all()
@@ -440,12 +446,17 @@ class JobQueue:
             await connection.execute(RECORD_FILES, values)
 
     async def completed_attempt(self, job_id: UUID) -> int | None:
-        """Return the attempt that completed the job, applied or only sealed, or ``None``."""
+        """Return the first attempt whose files a completed job needs; ``None`` if the job is not completed.
+
+        The job can be completed by an outcome that is only sealed. Its files are those of the attempt that
+        completed it, and also those of all earlier ones if their parts were kept.
+        """
         completed = or_(
             ExportJob.status == Status.COMPLETED, ExportJob.outcome["status"].as_string() == Status.COMPLETED
         )
+        needed = case((ExportJob.consistency == "part", 0), else_=ExportJob.attempt)
         async with self.statement() as connection:
-            return await connection.scalar(select(ExportJob.attempt).where(ExportJob.id == job_id, completed))
+            return await connection.scalar(select(needed).where(ExportJob.id == job_id, completed))
 
     async def seal_exhausted(self) -> list[LifecycleData]:
         """Seal abandoned jobs (their lease has expired) that must not be tried again; return the outcomes.

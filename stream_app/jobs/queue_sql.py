@@ -12,9 +12,12 @@ _RUNNING = "job.status = 'processing' AND job.outcome IS NULL"
 _ABANDONED = f"{_RUNNING} AND job.lease_until < now()"
 _DUE = f"""
     {_WAITING} AND job.admitted_at IS NOT NULL AND job.cancel_requested_at IS NULL
-    AND (job.not_before IS NULL OR job.not_before <= now())
+    AND (job.not_before IS NULL OR job.not_before <= now()) AND (:with_split OR job.split IS NULL)
 """
-_RECOVERABLE = f"{_ABANDONED} AND job.cancel_requested_at IS NULL AND job.failures + 1 < :max_attempts"
+_RECOVERABLE = f"""
+    {_ABANDONED} AND job.cancel_requested_at IS NULL AND job.failures + 1 < :max_attempts
+    AND (:with_split OR job.split IS NULL)
+"""
 
 _PART_RUNNING = "part.status = 'processing' AND part.lease_until >= now()"
 _PART_DUE = "part.status = 'pending' AND (part.not_before IS NULL OR part.not_before <= now())"

@@ -18,6 +18,7 @@ from streaming_exporter.errors import ExporterError, Outage
 
 ATTEMPTS_PREFIX = "jobs"
 _ATTEMPT = re.compile(r"([0-9]{1,10})(-[0-9a-f]{16})?")
+_PART = re.compile(r"part-([0-9]{1,10})-([0-9]{1,10})-[0-9a-f]{16}-")
 
 PAGE = 1_000
 """Largest number of objects that a store lists in one answer, or removes in one call."""
@@ -61,6 +62,25 @@ def is_part_of_result(key: str, result: str) -> bool:
     """
     folder, _, name = result.rpartition("/")
     return key == result or (name == MANIFEST and bool(folder) and key.startswith(f"{folder}/"))
+
+
+def part_prefix(number: int, part_attempt: int) -> str:
+    """Return the beginning of the names of the objects that an attempt at a part writes.
+
+    No other attempt has it, not even one with the same numbers.
+    """
+    return f"part-{number:05}-{part_attempt}-{new_key_suffix()}-"
+
+
+def part_of_key(key: str, folder: str) -> tuple[int, int] | None:
+    """Return the part and the attempt at it that wrote an object, or ``None`` if the object is of no part.
+
+    Args:
+        key: the key of the object.
+        folder: the folder of the files of all parts.
+    """
+    found = _PART.match(key.removeprefix(f"{folder}/")) if key.startswith(f"{folder}/") else None
+    return found and (int(found[1]), int(found[2]))
 
 
 def new_key_suffix() -> str:

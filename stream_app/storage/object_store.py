@@ -407,7 +407,15 @@ class ObjectStore:
         Returns:
             The number of removed objects.
         """
-        left = [item for page in self.listing.pages(job_id) for item in page if item.attempt < before]
+        return self.remove_unneeded(job_id, lambda found: found.attempt < before)
+
+    def remove_unneeded(self, job_id: object, is_unneeded: Callable[[ListedObject], bool]) -> int:
+        """Remove those objects and open uploads of a job for which ``is_unneeded`` is true.
+
+        Returns:
+            The number of removed objects.
+        """
+        left = [item for page in self.listing.pages(job_id) for item in page if is_unneeded(item)]
         self.remove_all(item.key for item in left if item.upload_id is None)
         for item in left:
             if item.upload_id is not None:

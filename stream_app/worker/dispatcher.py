@@ -2,21 +2,29 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
 
+from stream_app.exports.part_planner import PartPlanner
 from stream_app.exports.pipeline import Exporter
 from stream_app.jobs.claim import AttemptProgress, Claim
+from stream_app.jobs.part_claim import PartClaim, PartKey, PartProgress
+from stream_app.jobs.parts import PartStore
 from stream_app.jobs.queue import JobQueue
 from stream_app.observability import metrics, tracing
 from stream_app.periodic import repeat
 from stream_app.settings import Settings
-from stream_app.worker.job_runner import Attempt, JobRunner, StopReason
+from stream_app.worker.attempt import Attempt, PartAttempt, RunningAttempt, StopReason
+from stream_app.worker.job_runner import JobRunner
 from stream_app.worker.maintenance.job_rescuer import Emit, JobRescuer
+from stream_app.worker.part_coordinator import PartCoordinator
+from stream_app.worker.part_runner import PartRunner
 from streaming_exporter.errors import Retryable
 
 log = structlog.get_logger(__name__)
@@ -30,23 +38,43 @@ HEARTBEAT_SECONDS = 1.0
 DRAIN_SECONDS = 10
 """Seconds that stopped exports have to clean up and to be released."""
 
+Key = TypeVar("Key", UUID, PartKey)
+Running = TypeVar("Running", bound=RunningAttempt)
+
 RELEASE_SECONDS = 2
 """The part of :data:`DRAIN_SECONDS` that is reserved for releasing exports that do not stop."""
 
 
 class Dispatcher:
-    """Claims jobs and runs them, ``WORKER_SLOTS`` at a time, until it is drained."""
+    """Claims jobs and parts and runs them, ``WORKER_SLOTS`` at a time, until it is drained.
+
+    A job whose parts run needs no slot.
+    """
 
     def __init__(
-        self, *, worker: str, store: JobQueue, exporter: Exporter, emit: Emit, settings: Settings
+        self,
+        *,
+        worker: str,
+        store: JobQueue,
+        exporter: Exporter,
+        emit: Emit,
+        settings: Settings,
+        planner: PartPlanner | None = None,
     ) -> None:
+        """Create a dispatcher. Without ``planner`` no export is divided into parts."""
         self.worker = worker
         self._store = store
         self._settings = settings
         self._attempts: dict[UUID, Attempt] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._parts: dict[PartKey, PartAttempt] = {}
+        self._tasks: dict[asyncio.Task[None], RunningAttempt] = {}
         self._rescuer = JobRescuer(store, exporter.storage, emit)
-        self._runner = JobRunner(store, exporter, emit, self._rescuer, settings)
+        self._part_store = PartStore(store)
+        self._part_runner = PartRunner(self._part_store, exporter, settings)
+        coordinator = None
+        if planner is not None:
+            coordinator = PartCoordinator(self._part_store, planner, exporter.storage, settings)
+        self._runner = JobRunner(store, exporter, emit, self._rescuer, settings, coordinator)
         self._wake = asyncio.Event()
         self._claiming = asyncio.Lock()
         self._draining = False
@@ -57,18 +85,30 @@ class Dispatcher:
         """The number of attempts that run here, including those whose job another worker has claimed."""
         return len(self._tasks)
 
+    @property
+    def slots_in_use(self) -> int:
+        """How many of the attempts need a slot."""
+        return sum(not attempt.slot.is_free for attempt in self._tasks.values())
+
     def wake(self, payload: str = "") -> None:
         """Handle a notification: an empty payload means new work, a job's id means to cancel the job."""
         if not payload:
             self._wake.set()
-        elif attempt := self._attempts.get(UUID(payload)):
-            attempt.end(StopReason.CANCELLED)
+            return
+        for attempt in self._current:
+            if attempt.claim.job_id == UUID(payload):
+                attempt.end(StopReason.CANCELLED)
+
+    @property
+    def _current(self) -> list[RunningAttempt]:
+        """The attempts that have the newest claim, as far as this worker knows."""
+        return [*self._attempts.values(), *self._parts.values()]
 
     async def work(self) -> None:
         """Claim and run jobs until drained."""
         while not self._draining:
             self._wake.clear()
-            free = self._settings.worker_slots - self.running
+            free = self._settings.worker_slots - self.slots_in_use
             claimed = await self._claim(free) if free > 0 else 0
             if claimed < free or free <= 0:
                 await _wait(self._wake, POLL_SECONDS)
@@ -78,9 +118,12 @@ class Dispatcher:
             if self._draining:
                 return 0
             try:
-                if self._attempts and time.monotonic() - self._renewed_at > self._settings.lease_seconds / 2:
+                if self._current and time.monotonic() - self._renewed_at > self._settings.lease_seconds / 2:
                     await self._renew()  # otherwise a job that runs here could be claimed as abandoned
-                claims = await self._store.claim(self.worker, free)
+                # Jobs that wait for their parts need no slot, but memory and a connection.
+                holders = self.running - self.slots_in_use
+                with_split = holders < self._settings.worker_slots
+                claims = await self._store.claim(self.worker, free, with_split=with_split)
             except Retryable as error:
                 log.warning("claim.failed", error=str(error))
                 return 0
@@ -90,8 +133,14 @@ class Dispatcher:
                     self._start(claim)
                 except Exception:  # the other claimed jobs must start, and not wait until their leases expire
                     log.exception("job.start_failed", **claim.log_fields)
-                    await self._runner.release(claim, delay=timedelta(seconds=POLL_SECONDS))
+                    await self._release(claim, delay=timedelta(seconds=POLL_SECONDS))
             return len(claims)
+
+    async def _release(self, claim: Claim, *, delay: timedelta) -> None:
+        if isinstance(claim, PartClaim):
+            await self._part_runner.release(claim, delay=delay)
+        else:
+            await self._runner.release(claim, delay=delay)
 
     async def heartbeat(self) -> None:
         """Renew the leases of the running attempts, and stop attempts that lost theirs or are cancelled."""
@@ -99,14 +148,22 @@ class Dispatcher:
         await repeat("heartbeat", self._renew, pause)
 
     async def _renew(self) -> None:
-        attempts = list(self._attempts.values())
+        attempts, parts = list(self._attempts.values()), list(self._parts.values())
         began, seconds = time.monotonic(), self._settings.lease_seconds / 3
         try:
             async with asyncio.timeout(seconds):
                 held, cancelled = await self._store.renew(self.worker, [_progress(item) for item in attempts])
+                held_parts, cancelled_parts = await self._part_store.renew(
+                    self.worker, [PartProgress.of(item.part, item.progress.tally.rows) for item in parts]
+                )
         except TimeoutError as error:
             raise Retryable(f"state database: leases were not renewed within {seconds:g} s") from error
         self._renewed_at = began
+        for part in parts:
+            if part.part.key not in held_parts:
+                part.end(StopReason.LEASE_LOST)
+            elif part.part.key in cancelled_parts:
+                part.end(StopReason.CANCELLED)
         for attempt in attempts:
             if attempt.claim.job_id not in held:
                 attempt.end(StopReason.LEASE_LOST)
@@ -132,36 +189,61 @@ class Dispatcher:
                 pass  # the last claim has started its jobs
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=max(0, until - time.monotonic()))
-        for attempt in list(self._attempts.values()):
+        for attempt in self._current:
             attempt.end(StopReason.DRAINED)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=DRAIN_SECONDS - RELEASE_SECONDS)
         with suppress(TimeoutError):
             async with asyncio.timeout(RELEASE_SECONDS):
-                for attempt in list(self._attempts.values()):
-                    await self._runner.release(attempt.claim, delay=timedelta(0))
-                    attempt.report.cancel()
+                for attempt in self._current:
+                    await self._release(attempt.claim, delay=timedelta(0))
+                    if isinstance(attempt, Attempt):
+                        attempt.report.cancel()
 
     def _start(self, claim: Claim) -> None:
-        if taken_over := self._attempts.get(claim.job_id):
-            taken_over.end(StopReason.LEASE_LOST)
-        span = tracing.span("export", parent=claim.traceparent, attributes=claim.trace_attributes)
+        """Begin the attempt of a claim. An earlier one at the same job or part has lost its lease."""
+        is_part = isinstance(claim, PartClaim)
+        span = tracing.span(
+            "export part" if is_part else "export",
+            parent=claim.traceparent,
+            attributes=claim.trace_attributes,
+        )
         with span.activate(), structlog.contextvars.bound_contextvars(**claim.log_fields):
             claim = replace(claim, traceparent=span.traceparent)
-            attempt = self._attempts[claim.job_id] = self._runner.start(claim)
-            task = asyncio.create_task(self._runner.finish(attempt), name=f"attempt {claim.job_id}")
-        self._tasks.add(task)
-        metrics.SLOTS_RUNNING.set(self.running)
+            attempt, finish, forget = self._begin(claim)
+            task = asyncio.create_task(finish, name=f"attempt {claim.job_id}")
+        self._tasks[task] = attempt
+        metrics.SLOTS_RUNNING.set(self.slots_in_use)
 
         def done(_: object) -> None:
-            self._tasks.discard(task)
+            del self._tasks[task]
             span.end()
-            if self._attempts.get(claim.job_id) is attempt:
-                del self._attempts[claim.job_id]
-            metrics.SLOTS_RUNNING.set(self.running)
+            forget()
+            metrics.SLOTS_RUNNING.set(self.slots_in_use)
             self._wake.set()
 
         task.add_done_callback(done)
+
+    def _begin(self, claim: Claim) -> tuple[RunningAttempt, Coroutine[Any, Any, None], Callable[[], None]]:
+        """Start an export; return the attempt, the coroutine that finishes it, and what removes it."""
+        if isinstance(claim, PartClaim):
+            part = self._part_runner.start(claim)
+            return part, self._part_runner.finish(part), _put(self._parts, claim.key, part)
+        attempt = self._runner.start(claim)
+        return attempt, self._runner.finish(attempt), _put(self._attempts, claim.job_id, attempt)
+
+
+def _put(running: dict[Key, Running], key: Key, attempt: Running) -> Callable[[], None]:
+    """Note an attempt under its key, and stop the one before. Return the function that removes it again."""
+    if taken_over := running.get(key):
+        taken_over.end(StopReason.LEASE_LOST)
+    running[key] = attempt
+
+    def remove() -> None:
+        if running.get(key) is attempt:
+            del running[key]
+
+    return remove
 
 
 def _progress(attempt: Attempt) -> AttemptProgress:

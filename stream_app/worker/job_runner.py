@@ -1,11 +1,9 @@
 """Runs one attempt at a job, until its outcome is sealed and published, or the job is released."""
 
 import asyncio
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
-from enum import Enum
 
 import structlog
 
@@ -15,16 +13,15 @@ from stream_app.jobs.claim import Claim
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import Status
 from stream_app.observability import metrics, tracing
-from stream_app.retries import retry_delay, retry_until_possible
+from stream_app.retries import retry_until_possible
 from stream_app.settings import Settings
+from stream_app.worker.attempt import Attempt, Slot, StopReason, attempt_delay
 from stream_app.worker.maintenance.job_rescuer import Emit, JobRescuer
+from stream_app.worker.part_coordinator import PartCoordinator
 from streaming_exporter.errors import ExporterError, NeedsOperator, Outage, Rejected, Retryable
 from streaming_exporter.events import EventType, FileData, JobError, LifecycleData, lifecycle_event
 
 log = structlog.get_logger(__name__)
-
-FIRST_RETRY_DELAY = timedelta(seconds=5)
-MAX_RETRY_DELAY = timedelta(minutes=2)
 
 OPERATOR_WAIT = timedelta(days=1)
 """How long a job waits for an operator to repair the part that refuses the service."""
@@ -32,47 +29,6 @@ OPERATOR_WAIT = timedelta(days=1)
 
 MAX_LISTED_FILES = 1_000
 """An event lists up to so many files: it must fit into Kafka's message of 1 MB."""
-
-
-class StopReason(Enum):
-    """Why a running export is stopped."""
-
-    CANCELLED = "cancelled"
-    LEASE_LOST = "lease_lost"
-    DRAINED = "drained"
-
-
-@dataclass(slots=True, eq=False)
-class Attempt:
-    """One attempt that runs here."""
-
-    claim: Claim
-    progress: ExportProgress
-    export: "asyncio.Task[LifecycleData]"
-    report: "asyncio.Task[None]"
-    """The task that publishes the last event: at first ``export.started``, later ``export.progressed``."""
-    stop: StopReason | None = None
-    reported_rows: int = 0
-    began: float = field(default_factory=time.monotonic)
-
-    def end(self, reason: StopReason) -> None:
-        """Stop the export. The first reason counts. After its end, a lost lease stops its last report."""
-        if not self.is_running:
-            if reason is StopReason.LEASE_LOST:
-                self.report.cancel()
-        elif self.stop is None:
-            self.stop = reason
-            self.export.cancel()
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the export has not ended."""
-        return not self.export.done()
-
-    @property
-    def has_new_progress(self) -> bool:
-        """Whether the last report is published, and rows were written since."""
-        return self.report.done() and self.progress.tally.rows > self.reported_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +40,15 @@ class JobRunner:
     emit: Emit
     rescuer: JobRescuer
     settings: Settings
+    coordinator: PartCoordinator | None = None
 
     def start(self, claim: Claim) -> Attempt:
         """Begin the export of a claimed job."""
-        progress = ExportProgress()
-        export = asyncio.create_task(self._export(claim, progress), name=f"export {claim.job_id}")
+        progress, slot = ExportProgress(), Slot()
+        export = asyncio.create_task(self._export(claim, progress, slot), name=f"export {claim.job_id}")
         started = lifecycle_event(EventType.STARTED, claim.lifecycle(Status.PROCESSING))
-        return Attempt(claim, progress, export, asyncio.create_task(retry_until_possible(self.emit, started)))
+        report = asyncio.create_task(retry_until_possible(self.emit, started))
+        return Attempt(claim, progress, export, report, slot=slot)
 
     async def finish(self, attempt: Attempt) -> None:
         """Wait for the export, then seal and publish its outcome, or release the job."""
@@ -108,6 +66,7 @@ class JobRunner:
                 if outcome.status == Status.COMPLETED:
                     metrics.observe_export(outcome, attempt.began)
                 await self.rescuer.publish(outcome)
+                await self._clean(claim, outcome)
             else:
                 log.warning("job.lease_lost_at_end")
                 metrics.LEASES_LOST.inc()
@@ -147,8 +106,17 @@ class JobRunner:
         """Release the job. Retry until it succeeds, because an expired lease would count as a failure."""
         await retry_until_possible(self.store.release, claim, delay=delay, failed=failed, waits_for=waits_for)
 
-    async def _export(self, claim: Claim, progress: ExportProgress) -> LifecycleData:
-        if claim.attempt > 1:
+    async def _clean(self, claim: Claim, outcome: LifecycleData) -> None:
+        """Remove what the parts of a job that has ended have left."""
+        if self.coordinator is None or claim.request.split is None:
+            return
+        await self.coordinator.clean(claim)
+        if outcome.status != Status.COMPLETED:
+            await self.rescuer.remove_leftovers(claim.job_id, before=claim.attempt + 1)
+
+    async def _export(self, claim: Claim, progress: ExportProgress, slot: Slot) -> LifecycleData:
+        keeps_parts = self.coordinator is not None and await self.coordinator.kept_plan(claim) is not None
+        if claim.attempt > 1 and not keeps_parts:
             await self.rescuer.remove_leftovers(claim.job_id, before=claim.attempt)
         folder = self.exporter.storage.folder(claim.job_id, claim.attempt)
         task = ExportTask(
@@ -158,7 +126,11 @@ class JobRunner:
             target=lambda name: f"{folder}/{name}",
             window=claim.window,
         )
-        result = await self.exporter.run(task, progress)
+        result = None
+        if self.coordinator is not None:
+            result = await self.coordinator.run(claim, task, progress, slot)
+        if result is None:
+            result = await self.exporter.run(task, progress)
         if result.files:
             try:
                 # Before the outcome is sealed: from then on the files can be asked for.
@@ -189,7 +161,8 @@ class JobRunner:
         claim, export = attempt.claim, attempt.export
         error = None if export.cancelled() else export.exception()
         if not export.cancelled() and error is None:
-            return export.result()
+            outcome: LifecycleData = export.result()
+            return outcome
         if attempt.stop is not None:
             tracing.current_span().set_attributes({"exporter.stopped": attempt.stop.value})
         elif isinstance(error, Exception):
@@ -218,7 +191,7 @@ class JobRunner:
             log.error("job.operator_required", error=str(error))
             error_for_user = JobError(code=error.code, message=f"waits for an operator: {error.reason}")
             await self._release(
-                claim, delay=_delay(claim.attempt - 1), failed=False, waits_for=error_for_user
+                claim, delay=attempt_delay(claim.attempt - 1), failed=False, waits_for=error_for_user
             )
             metrics.RETRIES.labels("outage").inc()
             return None
@@ -226,7 +199,7 @@ class JobRunner:
             if self._has_waited(claim, timedelta(days=self.settings.retention_days)):
                 return _failure(claim, error.code, "gave up: a part of the service was away for too long")
             log.warning("job.postponed", error=str(error))
-            await self._release(claim, delay=_delay(claim.attempt - 1), failed=False)
+            await self._release(claim, delay=attempt_delay(claim.attempt - 1), failed=False)
             metrics.RETRIES.labels("outage").inc()
             return None
         expected = isinstance(error, ExporterError)
@@ -239,7 +212,7 @@ class JobRunner:
                 f"gave up after {claim.failures + 1} attempts ({code}); "
                 "try again later, and tell the operators this job's id if it goes on",
             )
-        await self._release(claim, delay=_delay(claim.failures), failed=True)
+        await self._release(claim, delay=attempt_delay(claim.failures), failed=True)
         metrics.RETRIES.labels("fault").inc()
         return None
 
@@ -264,10 +237,6 @@ def _listed(files: Sequence[ExportedFile]) -> list[FileData] | None:
         )
         for file in files
     ]
-
-
-def _delay(tries: int) -> timedelta:
-    return retry_delay(tries, first=FIRST_RETRY_DELAY, longest=MAX_RETRY_DELAY)
 
 
 def _failure(claim: Claim, code: str, message: str) -> LifecycleData:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, false, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.jobs.models import ExportFile, ExportJob
@@ -37,13 +37,15 @@ CLEANING_LOCK = 7_301_584_223
 class Owner:
     """The columns of a job's row that determine which files it needs.
 
-    ``listed`` are those of the keys found that are in the list of its files.
+    ``listed`` are those of the keys found that are in the list of its files. ``keeps_parts`` means that a
+    later attempt can need the files of an earlier one.
     """
 
     status: str
     attempt: int
     file_path: str | None
     listed: frozenset[str] = frozenset()
+    keeps_parts: bool = False
 
 
 def is_needed(found: ListedObject, job: Owner | None, *, now: datetime, settings: Settings) -> bool:
@@ -60,7 +62,7 @@ def is_needed(found: ListedObject, job: Owner | None, *, now: datetime, settings
         return now - found.since < max(longest, unknown)
     if now - found.since < longest:
         return True
-    if found.attempt == job.attempt and job.status in UNFINISHED:
+    if job.status in UNFINISHED and (found.attempt == job.attempt or job.keeps_parts):
         return True
     if found.upload_id is not None or job.status != Status.COMPLETED or job.file_path is None:
         return False
@@ -69,9 +71,14 @@ def is_needed(found: ListedObject, job: Owner | None, *, now: datetime, settings
 
 async def jobs_owning(connection: AsyncConnection, found: Collection[ListedObject]) -> Mapping[UUID, Owner]:
     """Return the jobs to which the found objects and uploads belong, by id."""
-    statement = select(ExportJob.id, ExportJob.status, ExportJob.attempt, ExportJob.file_path).where(
-        ExportJob.id.in_({item.job_id for item in found})
-    )
+    has_kept_parts = and_(ExportJob.split.is_not(None), ExportJob.consistency == "part")
+    statement = select(
+        ExportJob.id,
+        ExportJob.status,
+        ExportJob.attempt,
+        ExportJob.file_path,
+        func.coalesce(has_kept_parts, false()),
+    ).where(ExportJob.id.in_({item.job_id for item in found}))
     listed_files = (
         select(ExportFile.job_id, ExportFile.key)
         .join(ExportJob, and_(ExportJob.id == ExportFile.job_id, ExportJob.file_path == ExportFile.result))
@@ -82,8 +89,8 @@ async def jobs_owning(connection: AsyncConnection, found: Collection[ListedObjec
     for job_id, key in await connection.execute(listed_files):
         listed.setdefault(job_id, set()).add(key)
     return {
-        job_id: Owner(status, attempt, file_path, frozenset(listed.get(job_id, ())))
-        for job_id, status, attempt, file_path in await connection.execute(statement)
+        job_id: Owner(status, attempt, file_path, frozenset(listed.get(job_id, ())), keeps_parts)
+        for job_id, status, attempt, file_path, keeps_parts in await connection.execute(statement)
     }
 
 

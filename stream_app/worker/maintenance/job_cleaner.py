@@ -14,6 +14,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import text
 
+from stream_app.jobs.parts import PartStore
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import FINAL
 from stream_app.periodic import repeat
@@ -131,6 +132,7 @@ class JobCleaner:
         Raises:
             Retryable: the database is away. The next call continues with the rest.
         """
+        await PartStore(self.store).delete_of_ended()
         async with self.store.transaction() as connection:
             for statement in ADDRESSES[:2]:
                 await connection.execute(statement, {"history": self.history})

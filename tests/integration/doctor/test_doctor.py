@@ -291,7 +291,7 @@ async def test_a_source_that_refuses_the_role_is_found(
 async def test_more_connections_than_the_source_allows(examine: Examine) -> None:
     """The server of the tests allows 200."""
     report = await examine(worker_slots=100, source_streams=3)
-    assert "up to 301 connections" in report.of(State.WARNING)["source connections"]
+    assert "up to 502 connections" in report.of(State.WARNING)["source connections"]
     report = await examine(worker_slots=50, source_streams=3)
     assert "source connections" not in report.of(State.WARNING)
 

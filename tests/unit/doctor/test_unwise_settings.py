@@ -122,7 +122,7 @@ HARMLESS = {
     # these cost time or space, but no security
     "delivery_timeout_seconds", "drain_seconds", "export_timeout_seconds", "history_days",
     "mail_attach_max_bytes", "max_attempts", "max_rows", "pdf_max_bytes", "pdf_max_rows", "retention_days",
-    "split_max_bytes", "split_max_files", "schedule_catch_up_limit",
+    "split_max_bytes", "split_max_files", "parts_min_bytes", "schedule_catch_up_limit",
     "schedule_jitter_seconds", "schedule_max_failures", "tick_lead_seconds",
     "parallel_min_bytes", "worker_slots",
 }  # fmt: skip

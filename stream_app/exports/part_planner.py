@@ -1,0 +1,185 @@
+"""Plans the parts of a large split export: ranges of its rows, which any worker can export.
+
+The snapshot of the plan stays open, and the parts share it, so all files have the data of one moment.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+import structlog
+
+from stream_app.exports.catalog import SourceTable
+from stream_app.exports.compression import compression_for
+from stream_app.exports.pipeline import Exporter
+from stream_app.exports.query import RowQuery, render, row_query
+from stream_app.exports.ranges import RowRange, plan_ranges
+from stream_app.exports.relative_dates import resolve_request
+from stream_app.exports.source import Snapshot, Source
+from stream_app.exports.source_errors import SnapshotNotShared
+from stream_app.exports.task import ExportTask
+from streaming_exporter.errors import Rejected, Retryable
+from streaming_exporter.events import ExportRequest
+
+log = structlog.get_logger(__name__)
+
+SMALLEST_PART = 64 * 2**20
+LARGEST_PART = 2 * 2**30
+"""Bytes of rows of a part, where the size of the files allows it. A lost worker costs this much work."""
+
+PARTS_AT_LEAST = 8
+"""The fewest parts of an export, so that several workers share it."""
+
+FILLED = 0.9
+"""The part of a file that the rows of one part fill: estimates are not exact, and a file can be too small."""
+
+DENSE_FORMATS = frozenset({"excel", "parquet"})
+DENSITY = 4
+"""Bytes of rows for each byte of a file that is compressed."""
+
+USUAL_ROW = 100
+"""Bytes of a row, if PostgreSQL has no statistics."""
+
+KEEP_ALIVE_TIMEOUT = 10.0
+"""Seconds that the server has to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPlan:
+    """The parts of an export.
+
+    Attributes:
+        ranges: the range of each part, in the order of the rows.
+        shared: the id of the snapshot that the parts share; ``None`` if each part takes its own.
+        as_of: the time of that snapshot.
+        estimated_rows: the planner's estimate, where the user can know it.
+    """
+
+    ranges: tuple[RowRange, ...]
+    shared: str | None = None
+    as_of: datetime | None = None
+    estimated_rows: int | None = None
+    snapshot: Snapshot | None = None
+
+    async def keep_alive(self) -> None:
+        """Keep the snapshot's transaction open: the server ends one that is idle for long.
+
+        Raises:
+            Retryable: the snapshot is lost.
+        """
+        if self.snapshot is None:
+            return
+        try:
+            async with asyncio.timeout(KEEP_ALIVE_TIMEOUT):
+                await self.snapshot.fetch("SELECT 1")
+        except Exception as error:
+            raise Retryable(f"the snapshot of the export is lost: {error}", code="snapshot_lost") from error
+
+
+@dataclass(frozen=True, slots=True)
+class PartPlanner:
+    """Plans parts.
+
+    Attributes:
+        exporter: runs exports.
+        source: connections for the snapshots of plans. They are not those of exports: an export that waits
+            for a connection would otherwise wait for a plan that waits for that export.
+        min_bytes: an export with fewer bytes has no parts.
+    """
+
+    exporter: Exporter
+    source: Source
+    min_bytes: int
+
+    @asynccontextmanager
+    async def open(self, task: ExportTask) -> AsyncIterator[OpenPlan | None]:
+        """Plan the parts of an export, and keep their snapshot open for the block.
+
+        ``None`` means that the export has no parts: it is small, or its rows cannot be cut.
+
+        Raises:
+            Rejected, Retryable: as :meth:`~stream_app.exports.pipeline.Exporter.run` does.
+        """
+        dataset = self.exporter.datasets.get(task.request.export_type)
+        if dataset is None or task.request.format not in self.exporter.formats:
+            yield None  # the exporter knows what that means
+            return
+        async with AsyncExitStack() as stack:
+            yield await self.exporter.catalog.use(dataset, partial(self._plan, stack, task))
+
+    async def _plan(self, stack: AsyncExitStack, task: ExportTask, table: SourceTable) -> OpenPlan | None:
+        request = resolve_request(task.request, table.all_columns, task.asked_at)
+        rows = await asyncio.to_thread(row_query, table, request)
+        snapshot = await stack.enter_async_context(
+            self.source.snapshot(
+                f"exporter {task.name} parts",
+                search_path=table.search_path,
+                initial_sql=table.fingerprint_sql,
+            )
+        )
+        plan = await self._plan_in(snapshot, task, table, request, rows)
+        if plan is None or plan.shared is None:
+            await stack.aclose()
+        return plan
+
+    async def _plan_in(
+        self,
+        snapshot: Snapshot,
+        task: ExportTask,
+        table: SourceTable,
+        request: ExportRequest,
+        rows: RowQuery,
+    ) -> OpenPlan | None:
+        exporter, has_own = self.exporter, request.consistency == "part"
+        if not has_own and not exporter.source.can_share_snapshots:
+            return None
+        await exporter.check_table(snapshot, table, task)
+        ranges = await plan_ranges(
+            snapshot,
+            table,
+            rows,
+            target_bytes=self._part_bytes(table, request),
+            min_bytes=self.min_bytes,
+            at_least=PARTS_AT_LEAST,
+        )
+        if len(ranges) < 2:
+            return None
+        output = exporter.formats[request.format]
+        await exporter.check_row_count(snapshot, rows, output, exporter.limits.max_rows)
+        estimated = await snapshot.estimate(await asyncio.to_thread(render, rows.select.order_by(None)))
+        known = estimated if request.scope == "all" else None
+        if has_own:
+            return OpenPlan(ranges, estimated_rows=known)
+        shared = await self._share(snapshot, task)
+        return None if shared is None else OpenPlan(ranges, shared, snapshot.as_of, known, snapshot)
+
+    async def _share(self, snapshot: Snapshot, task: ExportTask) -> str | None:
+        """Return the id of the snapshot, once another connection could take it; ``None`` if none can."""
+        try:
+            shared = await snapshot.export()
+            async with self.source.snapshot(f"exporter {task.name} test", shared=shared):
+                return shared
+        except SnapshotNotShared as error:
+            log.warning("source.snapshot_not_shared", error=str(error))
+            self.exporter.source.can_share_snapshots = False
+        except (Retryable, Rejected) as error:
+            # Connections lead to several servers, or there is no second connection.
+            log.warning("parts.snapshot_not_shared", error=str(error))
+        return None
+
+    def _part_bytes(self, table: SourceTable, request: ExportRequest) -> int:
+        """Return how many bytes of rows a part has, so that it fills one file, or several small ones."""
+        split = request.split
+        if split is not None and split.rows is not None:
+            size = table.size
+            row = (size.bytes + size.toast_bytes) / size.rows if size and size.rows > 0 else USUAL_ROW
+            one_file = split.rows * row
+        else:
+            output = self.exporter.formats[request.format]
+            is_dense = request.format in DENSE_FORMATS or compression_for(request.options.compression, output)
+            asked = LARGEST_PART if split is None or split.bytes is None else split.bytes
+            one_file = asked * (DENSITY if is_dense else 1)
+        return int(min(max(FILLED * one_file, SMALLEST_PART), LARGEST_PART))

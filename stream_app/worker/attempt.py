@@ -1,0 +1,92 @@
+"""Attempts that run in this worker: at jobs and at parts of jobs."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import Enum
+from typing import Any
+
+from stream_app.exports.task import ExportProgress
+from stream_app.jobs.claim import Claim
+from stream_app.jobs.part_claim import PartClaim
+from stream_app.retries import retry_delay
+
+FIRST_RETRY_DELAY = timedelta(seconds=5)
+MAX_RETRY_DELAY = timedelta(minutes=2)
+
+
+class StopReason(Enum):
+    """Why a running export is stopped."""
+
+    CANCELLED = "cancelled"
+    LEASE_LOST = "lease_lost"
+    DRAINED = "drained"
+
+
+@dataclass(slots=True)
+class Slot:
+    """The slot of an attempt. The holder of a job with parts gives it to the parts."""
+
+    is_free: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class RunningAttempt:
+    """An export that runs here."""
+
+    claim: Claim
+    progress: ExportProgress
+    export: "asyncio.Task[Any]"
+    stop: StopReason | None = field(default=None, kw_only=True)
+    began: float = field(default_factory=time.monotonic, kw_only=True)
+    slot: Slot = field(default_factory=Slot, kw_only=True)
+
+    def end(self, reason: StopReason) -> None:
+        """Stop the export. The first reason counts."""
+        if self.is_running and self.stop is None:
+            self.stop = reason
+            self.export.cancel()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the export has not ended."""
+        return not self.export.done()
+
+    @property
+    def error(self) -> BaseException | None:
+        """The error of an export that has ended, or ``None``. A stopped export has none."""
+        return None if self.export.cancelled() else self.export.exception()
+
+
+@dataclass(slots=True, eq=False)
+class Attempt(RunningAttempt):
+    """An attempt at a job."""
+
+    report: "asyncio.Task[None]"
+    """The task that publishes the last event: at first ``export.started``, later ``export.progressed``."""
+    reported_rows: int = field(default=0, kw_only=True)
+
+    def end(self, reason: StopReason) -> None:
+        """Stop the export. The first reason counts. After its end, a lost lease stops its last report."""
+        if self.is_running:
+            RunningAttempt.end(self, reason)
+        elif reason is StopReason.LEASE_LOST:
+            self.report.cancel()
+
+    @property
+    def has_new_progress(self) -> bool:
+        """Whether the last report is published, and rows were written since."""
+        return self.report.done() and self.progress.tally.rows > self.reported_rows
+
+
+@dataclass(slots=True, eq=False)
+class PartAttempt(RunningAttempt):
+    """An attempt at a part of a job."""
+
+    part: PartClaim
+
+
+def attempt_delay(tries: int) -> timedelta:
+    """Return how long a job or a part waits after ``tries`` tries that failed before the last one."""
+    return retry_delay(tries, first=FIRST_RETRY_DELAY, longest=MAX_RETRY_DELAY)
