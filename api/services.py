@@ -25,6 +25,7 @@ from stream_app.exports.datasets import Dataset, load_datasets
 from stream_app.exports.formats.base import Format
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.source import Source
+from stream_app.jobs.job_files import JobFiles
 from stream_app.jobs.job_queries import JobQueries
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.submission import RequestValidator
@@ -58,6 +59,7 @@ class ApiServices:
     estimate_source: Source
     catalog: Catalog
     job_queries: JobQueries
+    job_files: JobFiles
     reader: JobReader
     live_updates: LiveUpdates
     store: JobQueue
@@ -142,6 +144,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             estimate_source=estimate_source,
             catalog=Catalog(source.fetch),
             job_queries=job_queries,
+            job_files=JobFiles(reading, lambda key: storage.call(storage.read, key)),
             reader=reader,
             live_updates=live_updates,
             store=store,

@@ -1,6 +1,7 @@
 """Calls behind the links in mails: download and unsubscribe. The link itself is the authorization."""
 
 from base64 import b64encode
+from dataclasses import dataclass
 from hashlib import sha256
 from html import escape
 from typing import Annotated, Any
@@ -12,13 +13,29 @@ from fastapi.responses import HTMLResponse
 
 from api import audit_log
 from api.errors import Problem, problem_responses
-from api.files.routes import finished, presigned
+from api.files.routes import (
+    FileCursor,
+    FileLimit,
+    FileNumber,
+    FilePage,
+    file_of,
+    file_page,
+    finished,
+    presigned,
+)
 from api.middleware.response_headers import content_security_policy
 from api.services import ApiServices, InjectedServices
+from stream_app.exports.task import ExportedFile
+from stream_app.jobs.job_files import has_several_files
+from stream_app.jobs.models import ExportJob
 from stream_app.notifications.delivery_links import BadLink, Purpose
+from stream_app.notifications.templates import human_size
 
 router = APIRouter(prefix="/exports", tags=["links"])
 log = structlog.get_logger(__name__)
+
+SHOWN_FILES = 1_000
+"""Files that the page of a link lists."""
 
 _STYLE = "body{font:16px/1.5 system-ui,sans-serif;max-width:32em;margin:4em auto;padding:0 1em}"
 _STYLE_HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
@@ -48,9 +65,17 @@ async def follow_link(
         str, Header(description="With `text/html`, errors are a page instead of a problem document")
     ] = "",
 ) -> Response:
-    """This call needs no token: the link is signed for one recipient of one job. A revoked link is 410."""
+    """This call needs no token: the link is signed for one recipient of one job. A revoked link is 410.
+
+    A job with several files has a page that lists them for `Accept: text/html`, otherwise 409 with the code
+    `several_files`: `GET /exports/links/{token}/files` lists them.
+    """
     try:
-        return await _redirect(services, token)
+        followed = await _follow(services, token)
+        if "text/html" in accept and has_several_files(followed.job):
+            files = await file_page(services, followed.job, f"{token}/files", limit=SHOWN_FILES, cursor=None)
+            return _page(_list(files, followed.job))
+        return await _redirect(services, followed, await _only_file(services, followed.job, token))
     except Problem as problem:
         if "text/html" not in accept:
             raise
@@ -67,10 +92,54 @@ async def follow_link(
 )
 async def probe_link(token: str, services: InjectedServices) -> Response:
     """The same response as GET, with a URL that is signed for HEAD."""
-    return await _redirect(services, token, method="HEAD")
+    followed = await _follow(services, token, method="HEAD")
+    return await _redirect(services, followed, await _only_file(services, followed.job, token), method="HEAD")
 
 
-async def _redirect(services: ApiServices, token: str, *, method: str = "GET") -> Response:
+@router.get(
+    "/links/{token}/files",
+    operation_id="listFilesOfLink",
+    summary="The files behind a link in a mail",
+    response_model=FilePage,
+    responses=problem_responses(404, 409, 410, 422, 500, 503),
+)
+async def list_files_of_link(
+    token: str, services: InjectedServices, limit: FileLimit = 100, cursor: FileCursor = None
+) -> FilePage:
+    """A single file is listed too."""
+    followed = await _follow(services, token)
+    folder = f"/exports/links/{token}/files"
+    return await file_page(services, followed.job, folder, limit=limit, cursor=cursor)
+
+
+@router.get(
+    "/links/{token}/files/{number}",
+    operation_id="downloadFileOfLink",
+    summary="Download one of the files behind a link in a mail",
+    status_code=307,
+    response_class=Response,
+    responses=_REDIRECT,
+)
+async def download_file_of_link(token: str, number: FileNumber, services: InjectedServices) -> Response:
+    """This call needs no token either."""
+    followed = await _follow(services, token)
+    return await _redirect(services, followed, await file_of(services, followed.job, number))
+
+
+@dataclass(frozen=True, slots=True)
+class _Followed:
+    """The finished job of a valid link, and who follows it."""
+
+    job: ExportJob
+    actor: str
+
+
+async def _follow(services: ApiServices, token: str, *, method: str = "GET") -> _Followed:
+    """Return what a link leads to, and record that it was followed.
+
+    Raises:
+        Problem: the link is not valid, was revoked, or the job has no files any more.
+    """
     delivery_id = _read(services, "links", token)
     recipient = await services.outbox.recipient(delivery_id)
     if recipient is None:
@@ -80,10 +149,9 @@ async def _redirect(services: ApiServices, token: str, *, method: str = "GET") -
     job = await services.job_queries.get(recipient.job_id)
     if job is None:
         raise Problem(410, "gone", "The file no longer exists. Request the export again")
-    answer = await presigned(services, finished(job, services.clock.now()), method=method)
     audit_log.set_actor(f"delivery:{delivery_id}")
     audit_log.set_object("job", job.id, owner=job.user_id)
-    services.download_audit.downloaded(job, by=f"delivery:{delivery_id}", method=method)
+    finished(job, services.clock.now())
     log.info(
         "link.followed",
         delivery=str(delivery_id),
@@ -92,6 +160,14 @@ async def _redirect(services: ApiServices, token: str, *, method: str = "GET") -
         owner=job.user_id,
         method=method,
     )
+    return _Followed(job, f"delivery:{delivery_id}")
+
+
+async def _redirect(
+    services: ApiServices, followed: _Followed, file: ExportedFile, *, method: str = "GET"
+) -> Response:
+    answer = await presigned(services, file, method=method)
+    services.download_audit.downloaded(followed.job, file.number, by=followed.actor, method=method)
     return answer
 
 
@@ -128,6 +204,36 @@ async def unsubscribe(token: str, services: InjectedServices) -> HTMLResponse:
         "mail.unsubscribed", address_hash=services.address_hash(recipient.address), topic=recipient.topic
     )
     return _page(f"<p>{escape(recipient.address)} will not receive any more of these mails.</p>")
+
+
+async def _only_file(services: ApiServices, job: ExportJob, token: str) -> ExportedFile:
+    """Return the file of a job that has a single one.
+
+    Raises:
+        Problem: 409 if there are several, 410 if the file no longer exists.
+    """
+    if has_several_files(job) and job.file_count != 1:
+        address = f"/exports/links/{token}/files"
+        raise Problem(
+            409,
+            "several_files",
+            f"The export has several files. GET {address} lists them",
+            headers={"Link": f'<{address}>; rel="collection"'},
+        )
+    return await file_of(services, job, 1)
+
+
+def _list(page: FilePage, job: ExportJob) -> str:
+    """Return the HTML of a list of files."""
+    items = "".join(
+        f'<li><a href="{escape(file.download_url, quote=True)}">{escape(file.file_name)}</a>'
+        f" ({human_size(file.file_size)}, {file.row_count:,} rows)</li>"
+        for file in page.files
+    )
+    more = (
+        "" if page.next_cursor is None else f"<p>These are the first of {job.file_count or 'many'} files.</p>"
+    )
+    return f"<p>The files of this export:</p><ol>{items}</ol>{more}"
 
 
 def _read(services: ApiServices, purpose: Purpose, token: str) -> UUID:

@@ -36,9 +36,16 @@ class DownloadAudit:
     ) -> None:
         await self.settle()
 
-    def downloaded(self, job: ExportJob, *, by: str, method: str) -> None:
-        """Record that ``by`` got a link to the job's file. A link for HEAD is only logged."""
-        log.info("download.link_issued", user_id=by, job_id=str(job.id), owner=job.user_id, method=method)
+    def downloaded(self, job: ExportJob, number: int, *, by: str, method: str) -> None:
+        """Record that ``by`` got a link to one of the job's files. A link for HEAD is only logged."""
+        log.info(
+            "download.link_issued",
+            user_id=by,
+            job_id=str(job.id),
+            owner=job.user_id,
+            method=method,
+            number=number,
+        )
         if method == "GET" and len(self._publishing) < MAX_PUBLISHING:
             task = asyncio.create_task(self._publish(job, by))
             self._publishing.add(task)

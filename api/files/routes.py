@@ -1,18 +1,21 @@
-"""Calls about the file of a finished job: download and manifest."""
+"""Calls about the files of a finished job: the list, downloads and the manifest."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, Self
 from uuid import UUID
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 
+from api import pagination
 from api.auth.authenticator import CurrentUser, User
 from api.errors import Problem, problem_responses
 from api.jobs.routes import POLL_SECONDS, find_job_with_data
 from api.jobs.schemas import is_expired
 from api.services import ApiServices, InjectedServices
+from stream_app.exports.task import ExportedFile
+from stream_app.jobs.job_files import has_several_files
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import UNFINISHED, Status
 
@@ -25,8 +28,36 @@ class DownloadLink(BaseModel):
     url: str
 
 
+class FileView(BaseModel):
+    """One file of a job. ``file_size`` is in bytes."""
+
+    number: int
+    file_name: str
+    content_type: str
+    row_count: int
+    file_size: int
+    sha256: str
+    download_url: str
+
+    @classmethod
+    def of(cls, file: ExportedFile, folder: str) -> Self:
+        """Return the view of a file. ``folder`` is the address of the job's files."""
+        known = {name: getattr(file, name) for name in cls.model_fields if hasattr(file, name)}
+        return cls(**known, download_url=f"{folder}/{file.number}")
+
+
+class FilePage(BaseModel):
+    """Files by their numbers. ``next_cursor`` is the cursor of the page with further ones."""
+
+    files: list[FileView]
+    next_cursor: str | None
+
+
 class Manifest(BaseModel):
-    """The properties of a finished file, with which a client can verify it."""
+    """The properties of a finished file, with which a client can verify it.
+
+    Of several files: the totals, and the name and the SHA-256 of the manifest that is beside them.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -66,12 +97,13 @@ async def download_export(
 
     Scripts in browsers cannot read the target of a redirect. If the header is exactly
     `Accept: application/json`, the response is 200 with `{"url": …}`.
+
+    A job with several files has 409 with the code `several_files`: `GET /exports/jobs/{job_id}/files` lists
+    them.
     """
-    answer = await _redirect(services, user, await _finished(services, user, job_id))
-    if request.headers.get("accept") != "application/json":
-        return answer
-    link = DownloadLink(url=answer.headers["location"])
-    return JSONResponse(link.model_dump(), headers={"Cache-Control": "no-store"})
+    job = await _finished(services, user, job_id)
+    answer = await _redirect(services, user, job, await only_file(services, job))
+    return _for_scripts(answer, request)
 
 
 @router.head(
@@ -84,7 +116,68 @@ async def download_export(
 )
 async def probe_download(job_id: UUID, services: InjectedServices, user: CurrentUser) -> Response:
     """The same response as GET, with a URL that is signed for HEAD."""
-    return await _redirect(services, user, await _finished(services, user, job_id), method="HEAD")
+    job = await _finished(services, user, job_id)
+    return await _redirect(services, user, job, await only_file(services, job), method="HEAD")
+
+
+FileLimit = Annotated[int, Query(ge=1, le=1000, description="Files in one page")]
+FileCursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before")]
+FileNumber = Annotated[int, Path(ge=1, le=2**31 - 1, description="The number of the file, from 1")]
+
+
+@router.get(
+    "/{job_id}/files",
+    operation_id="listFiles",
+    summary="The files of a job",
+    response_model=FilePage,
+    responses=problem_responses(401, 404, 409, 410, 422, 500, 503),
+)
+async def list_files(
+    job_id: UUID,
+    services: InjectedServices,
+    user: CurrentUser,
+    limit: FileLimit = 100,
+    cursor: FileCursor = None,
+) -> FilePage:
+    """The files are complete in themselves, and have the rows in their order. A single file is listed too."""
+    job = await _finished(services, user, job_id)
+    return await file_page(services, job, f"/exports/jobs/{job_id}/files", limit=limit, cursor=cursor)
+
+
+@router.get(
+    "/{job_id}/files/{number}",
+    operation_id="downloadFile",
+    summary="Download one of the files",
+    status_code=307,
+    response_class=Response,
+    responses={
+        200: {"model": DownloadLink, "description": "The same URL in a body, for `Accept: application/json`"},
+        **_REDIRECT,
+    },
+)
+async def download_file(
+    job_id: UUID, number: FileNumber, services: InjectedServices, user: CurrentUser, request: Request
+) -> Response:
+    """Redirects as the download of a single file does. The URL serves ranges of bytes, too."""
+    job = await _finished(services, user, job_id)
+    answer = await _redirect(services, user, job, await file_of(services, job, number))
+    return _for_scripts(answer, request)
+
+
+@router.head(
+    "/{job_id}/files/{number}",
+    operation_id="probeFile",
+    summary="Check whether one of the files can be downloaded",
+    status_code=307,
+    response_class=Response,
+    responses=_REDIRECT,
+)
+async def probe_file(
+    job_id: UUID, number: FileNumber, services: InjectedServices, user: CurrentUser
+) -> Response:
+    """The same response as GET, with a URL that is signed for HEAD."""
+    job = await _finished(services, user, job_id)
+    return await _redirect(services, user, job, await file_of(services, job, number), method="HEAD")
 
 
 @router.get(
@@ -141,22 +234,79 @@ def finished(job: ExportJob, now: datetime) -> ExportJob:
     return job
 
 
-async def _redirect(services: ApiServices, user: User, job: ExportJob, *, method: str = "GET") -> Response:
-    answer = await presigned(services, job, method=method)
-    services.download_audit.downloaded(job, by=user.id, method=method)
+async def only_file(services: ApiServices, job: ExportJob) -> ExportedFile:
+    """Return the file of a finished job that has a single one.
+
+    Raises:
+        Problem: 409 if there are several, 410 if the file no longer exists.
+    """
+    if has_several_files(job) and job.file_count != 1:
+        files = "several files" if job.file_count is None else f"{job.file_count:,} files"
+        raise Problem(
+            409,
+            "several_files",
+            f"The export has {files}. GET /exports/jobs/{job.id}/files lists them",
+            headers={"Link": f'</exports/jobs/{job.id}/files>; rel="collection"'},
+        )
+    return await file_of(services, job, 1)
+
+
+async def file_of(services: ApiServices, job: ExportJob, number: int) -> ExportedFile:
+    """Return one of the files of a finished job.
+
+    Raises:
+        Problem: 404 if the job has no file with this number, 410 if its files no longer exist.
+    """
+    file = await services.job_files.get(job, number)
+    if file is not None:
+        return file
+    if number > 1 and job.file_path is not None:
+        raise Problem(
+            404,
+            "no_such_file",
+            f"The export has no file {number}. GET /exports/jobs/{job.id}/files lists them",
+        )
+    raise Problem(410, "gone", "The file no longer exists. Request the export again")
+
+
+async def file_page(
+    services: ApiServices, job: ExportJob, folder: str, *, limit: int, cursor: str | None
+) -> FilePage:
+    """Return a page of the files of a finished job. ``folder`` is the address of its files.
+
+    Raises:
+        Problem: 410 if the files no longer exist.
+        Rejected: the cursor is not one of this call.
+    """
+    after = pagination.decode_number(cursor) if cursor else 0
+    found = await services.job_files.list(job, after=after, limit=limit + 1)
+    if not found and not after:
+        raise Problem(410, "gone", "The file no longer exists. Request the export again")
+    shown = found[:limit]
+    following = pagination.encode_number(shown[-1].number) if len(found) > limit else None
+    return FilePage(files=[FileView.of(file, folder) for file in shown], next_cursor=following)
+
+
+async def _redirect(
+    services: ApiServices, user: User, job: ExportJob, file: ExportedFile, *, method: str = "GET"
+) -> Response:
+    answer = await presigned(services, file, method=method)
+    services.download_audit.downloaded(job, file.number, by=user.id, method=method)
     return answer
 
 
-async def presigned(services: ApiServices, job: ExportJob, *, method: str = "GET") -> Response:
-    """Return a redirect to a new presigned URL of a finished job's file.
+def _for_scripts(answer: Response, request: Request) -> Response:
+    """Return the URL in a body if the request asks for JSON, otherwise the redirect."""
+    if request.headers.get("accept") != "application/json":
+        return answer
+    link = DownloadLink(url=answer.headers["location"])
+    return JSONResponse(link.model_dump(), headers={"Cache-Control": "no-store"})
 
-    Raises:
-        Problem: 410 if the file no longer exists.
-    """
-    if job.file_path is None or job.file_name is None or job.content_type is None:
-        raise Problem(410, "gone", "The file no longer exists. Request the export again")
+
+async def presigned(services: ApiServices, file: ExportedFile, *, method: str = "GET") -> Response:
+    """Return a redirect to a new presigned URL of a file."""
     # In a thread, because the credentials of a role can need a call over the network.
     link = await services.storage.call(
-        services.storage.presigned_url, job.file_path, job.file_name, job.content_type, method=method
+        services.storage.presigned_url, file.key, file.file_name, file.content_type, method=method
     )
     return Response(status_code=307, headers={"Location": link, "Cache-Control": "no-store"})

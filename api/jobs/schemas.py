@@ -7,6 +7,7 @@ from uuid import UUID
 from fastapi import Header
 from pydantic import BaseModel, ConfigDict, Field
 
+from stream_app.jobs.job_files import has_several_files
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
 from streaming_exporter.events import JobError, Options, Split, Word
@@ -26,6 +27,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "estimated_rows": 1180,
     "file_size": 20311,
     "file_name": "ledger-2026-11-24.csv.gz",
+    "file_count": 1,
     "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     "created_at": "2026-11-24T06:00:00Z",
     "started_at": "2026-11-24T06:00:00.02Z",
@@ -33,6 +35,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "expires_at": "2026-12-01T06:00:00.31Z",
     "cancel_requested": False,
     "download_url": "/exports/jobs/4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10/download",
+    "files_url": "/exports/jobs/4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10/files",
 }
 
 
@@ -152,7 +155,11 @@ class Estimate(BaseModel):
 
 
 class JobView(BaseModel):
-    """A job. ``row_count`` grows while the job is processed. Sizes are in bytes."""
+    """A job. ``row_count`` grows while the job is processed. Sizes are in bytes.
+
+    A job with several files has no ``download_url``. Its ``row_count`` and ``file_size`` are totals, and
+    ``file_name`` and ``sha256`` are those of the manifest beside the files.
+    """
 
     model_config = ConfigDict(json_schema_extra={"example": JOB_EXAMPLE})
 
@@ -172,6 +179,7 @@ class JobView(BaseModel):
     estimated_rows: int | None
     file_size: int | None
     file_name: str | None
+    file_count: int | None
     sha256: str | None
     created_at: datetime
     started_at: datetime | None
@@ -179,6 +187,7 @@ class JobView(BaseModel):
     expires_at: datetime | None
     cancel_requested: bool
     download_url: str | None
+    files_url: str | None
     error: JobError | None
 
     @classmethod
@@ -187,6 +196,8 @@ class JobView(BaseModel):
         status = Status(job.status)
         if status is Status.COMPLETED and is_expired(job, now or datetime.now(UTC)):
             status = Status.EXPIRED
+        is_completed = status is Status.COMPLETED
+        several, here = has_several_files(job), f"/exports/jobs/{job.id}"
         return cls.model_construct(
             export_job_id=job.id,
             status=status,
@@ -204,13 +215,17 @@ class JobView(BaseModel):
             estimated_rows=job.estimated_rows,
             file_size=job.file_size,
             file_name=job.file_name,
+            file_count=job.file_count if several else 1 if job.file_path is not None else None,
             sha256=job.sha256,
             created_at=job.created_at,
             started_at=job.started_at,
             completed_at=job.completed_at,
             expires_at=job.expires_at,
             cancel_requested=job.cancel_requested_at is not None,
-            download_url=f"/exports/jobs/{job.id}/download" if status is Status.COMPLETED else None,
+            download_url=f"{here}/download"
+            if is_completed and (not several or job.file_count == 1)
+            else None,
+            files_url=f"{here}/files" if is_completed else None,
             error=JobError(code=job.error_code or "error", message=job.error_message or "")
             if status is Status.FAILED or (status is Status.PENDING and job.error_code is not None)
             else None,
@@ -222,7 +237,7 @@ class JobView(BaseModel):
             code=self.error.code, message="only the user of the job can see the reason"
         )
         closed = {"filters": None, "columns": None, "options": None, "file_name": None, "sha256": None}
-        return self.model_copy(update={**closed, "download_url": None, "error": error})
+        return self.model_copy(update={**closed, "download_url": None, "files_url": None, "error": error})
 
 
 class JobPage(BaseModel):

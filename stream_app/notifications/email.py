@@ -20,6 +20,7 @@ from stream_app.notifications.channel import DeliveryFailed, DeliveryRefused, De
 from stream_app.notifications.delivery_links import DeliveryLinks
 from stream_app.notifications.templates import MailContent, Notification, one_line, render_mail
 from stream_app.settings import Settings
+from stream_app.storage.listing import MANIFEST
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Retryable
 
@@ -166,6 +167,8 @@ class MailClient:
         size, limit = notification.file_size, self._settings.mail_attach_max_bytes
         if notification.failed or notification.file_path is None or size is None or size > limit:
             return None
+        if notification.file_path.endswith(f"/{MANIFEST}"):
+            return None  # the link leads to the files
         try:
             content = await self._storage.call(self._storage.read, notification.file_path)
         except Retryable as error:

@@ -10,6 +10,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from stream_app.jobs.states import Status
+from stream_app.storage.listing import MANIFEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Notification:
     file_size: int | None = None
     file_name: str | None = None
     file_path: str | None = None
+    file_count: int | None = None
     content_type: str | None = None
     sha256: str | None = None
     as_of: datetime | None = None
@@ -66,6 +68,7 @@ class Notification:
                 "file_size",
                 "file_name",
                 "file_path",
+                "file_count",
                 "content_type",
                 "sha256",
                 "as_of",
@@ -97,6 +100,11 @@ class Notification:
     def failed(self) -> bool:
         """Return whether the export failed, so there is no file."""
         return self.event == Status.FAILED
+
+    @property
+    def has_several_files(self) -> bool:
+        """Return whether the link leads to a list of files."""
+        return (self.file_path or "").endswith(f"/{MANIFEST}") and self.file_count != 1
 
     @property
     def empty(self) -> bool:
@@ -138,6 +146,7 @@ SAFE_CODES = frozenset(
         "timeout",
         "too_large",
         "too_many_bytes",
+        "too_many_files",
         "too_many_rows",
         "too_wide",
         "unsupported_source",
@@ -195,6 +204,9 @@ def render_mail(
     lead = f"The export of {dataset} is ready: {rows}."
     if notification.empty:
         lead = f"The export of {dataset} is ready, but no row matched, so the file has no rows."
+    if notification.has_several_files:
+        count = "several" if notification.file_count is None else f"{notification.file_count:,}"
+        lead += f" It has {count} files, which the link lists."
     if attached:
         lead += " The file is attached."
     until = f"This link is only for you. It is valid until {_moment(notification.expires_at)}."
@@ -258,8 +270,11 @@ def _facts(notification: Notification) -> list[tuple[str, str]]:
     if notification.window is not None:
         facts.append(("Period", f"from {notification.window[0]} until before {notification.window[1]}"))
     if not notification.failed:
-        facts += [("As of", _moment(notification.as_of)), ("File", notification.file_name or "")]
-        facts.append(("SHA-256", notification.sha256 or ""))
+        facts.append(("As of", _moment(notification.as_of)))
+        if notification.has_several_files:
+            facts.append(("Files", f"{notification.file_count or 0:,}"))
+        else:
+            facts += [("File", notification.file_name or ""), ("SHA-256", notification.sha256 or "")]
     facts.append(("Job", str(notification.job_id)))
     return [(name, one_line(value, 300)) for name, value in facts]
 

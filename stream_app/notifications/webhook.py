@@ -89,6 +89,12 @@ class WebhookClient:
                 "expires_at": _iso(notification.expires_at),
                 "download_url": self._links.download(notification.delivery_id),
             }
+            if notification.has_several_files:
+                data |= {
+                    "download_url": None,
+                    "file_count": notification.file_count,
+                    "files_url": self._links.download(notification.delivery_id) + "/files",
+                }
         return {
             "type": f"export.{notification.event}",
             "timestamp": _iso(notification.completed_at or notification.due_at),

@@ -91,6 +91,9 @@ CASES = [
     Case("GET /exports/jobs/{job_id}/download", owned(307)),
     Case("HEAD /exports/jobs/{job_id}/download", owned(307)),
     Case("GET /exports/jobs/{job_id}/manifest", owned(200)),
+    Case("GET /exports/jobs/{job_id}/files", owned(200)),
+    Case("GET /exports/jobs/{job_id}/files/{number}", owned(307)),
+    Case("HEAD /exports/jobs/{job_id}/files/{number}", owned(307)),
     Case("GET /exports/jobs/{job_id}/deliveries", owned(200)),
     Case("DELETE /exports/jobs/{job_id}/links", owned(200)),
     # Webhooks are not set up here, so every user gets the same error.
@@ -109,6 +112,8 @@ CASES = [
     # These calls need a signature in the path. Here it is wrong.
     Case("GET /exports/links/{token}", public(404)),
     Case("HEAD /exports/links/{token}", public(404)),
+    Case("GET /exports/links/{token}/files", public(404)),
+    Case("GET /exports/links/{token}/files/{number}", public(404)),
     Case("GET /exports/unsubscribe/{token}", public(404)),
     Case("POST /exports/unsubscribe/{token}", public(404)),
     Case("GET /healthz", public(200)),
@@ -193,7 +198,7 @@ async def test_who_can_call(strict: Harness, storage: ObjectStore, case: Case) -
 
     async def status(name: str, bearer: Callable[[str], str | None]) -> tuple[str, int]:
         owner = f"owner-{uuid4()}"
-        names = {"owner": owner, "job_id": "", "schedule_id": "", "token": "x.y", "name": "x"}
+        names = {"owner": owner, "job_id": "", "schedule_id": "", "token": "x.y", "name": "x", "number": "1"}
         async with strict.user(user_id=owner) as client:
             if "job" in case.call or "events" in case.call:
                 names["job_id"] = await place(client)

@@ -1,14 +1,17 @@
 """Links in mails work for everyone who has them, until the file is gone or the link is revoked."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urljoin
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 from structlog.testing import capture_logs
 
+from stream_app.jobs.models import ExportFile
 from stream_app.notifications.delivery_links import DeliveryLinks
 from stream_app.notifications.outbox import insert_deliveries
 from tests.integration.api.conftest import Harness, client_of, order
@@ -179,3 +182,54 @@ async def test_recipients_are_part_of_the_request(api: Harness) -> None:
     job = await api.queries.get(UUID(job_id))
     assert job is not None
     assert event.data["recipients"] == job.recipients == ["ops@example.com", "b@xn--bcher-kva.de"]
+
+
+async def test_a_link_to_several_files_is_a_list_of_them(api: Harness) -> None:
+    post = Post(api)
+    await post.send("a@example.com")
+    folder = f"jobs/{post.job}/1-x"
+    await api.set(
+        post.job,
+        file_path=f"{folder}/manifest.json",
+        file_count=2,
+        attempt=1,
+        content_type="application/json",
+    )
+    rows = [
+        {
+            "job_id": UUID(post.job),
+            "number": number,
+            "key": f"{folder}/ledger-{number}.csv",
+            "attempt": 1,
+            "result": f"{folder}/manifest.json",
+            "bucket": "b",
+            "file_name": f"ledger-{number}.csv",
+            "content_type": "text/csv",
+            "row_count": 7,
+            "file_size": 2000,
+            "sha256": "x",
+        }
+        for number in (1, 2)
+    ]
+    async with api.engine.begin() as connection:
+        await connection.execute(insert(ExportFile), rows)
+    path = post.path("a@example.com")
+    async with post.anybody() as client:
+        refused = await client.get(path)
+        assert (refused.status_code, refused.json()["code"]) == (409, "several_files")
+        assert refused.headers["link"] == f'<{path}/files>; rel="collection"'
+        page = await client.get(path, headers={"Accept": "text/html"})
+        assert page.status_code == 200
+        assert "ledger-2.csv</a> (2.0 kB, 7 rows)" in page.text
+        (_, second) = re.findall(r'href="([^"]+)"', page.text)
+        link = urljoin(f"http://api{path}", second).removeprefix("http://api")
+        assert link == f"{path}/files/2"
+        answer = await client.get(link)
+        assert answer.status_code == 307
+        assert "ledger-2.csv" in answer.headers["location"]
+        listed = (await client.get(f"{path}/files")).json()["files"]
+        assert [file["download_url"] for file in listed] == [f"{path}/files/1", f"{path}/files/2"]
+        assert (await client.get(f"{path}/files/3")).status_code == 404
+        async with api.user(user_id=post.user_id) as owner:
+            await owner.delete(f"/exports/jobs/{post.job}/links")
+        assert (await client.get(f"{path}/files/1")).status_code == 410
