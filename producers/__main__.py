@@ -9,6 +9,7 @@ from uuid import UUID
 import typer
 
 from producers import arguments, dead_letters, schedules
+from producers.arguments import SplitBytes, SplitRows
 from producers.console import ExtensibleGroup, exit_on_error
 from producers.tokens import Token
 
@@ -79,6 +80,8 @@ def request(
         typer.Option("--option", metavar="KEY=VALUE", help="Such as delimiter=; or header=false; repeatable"),
     ] = None,
     compression: Annotated[str | None, typer.Option(help="none (default), gzip or zstd")] = None,
+    split_rows: SplitRows = None,
+    split_bytes: SplitBytes = None,
     recipients: Annotated[
         list[str] | None,
         typer.Option(
@@ -114,6 +117,7 @@ def request(
                 "filters": arguments.parse_filters(filters or (), filters_json) or None,
                 "columns": arguments.parse_columns(columns or ()),
                 "options": arguments.parse_options(options or (), compression) or None,
+                "split": arguments.parse_split(split_rows, split_bytes),
                 "scope": scope,
                 "priority": priority,
                 "recipients": recipients,
@@ -169,14 +173,20 @@ def watch(
 def download(
     job_id: JobId,
     output: Output = Path(),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files of the same names with other content")
+    ] = False,
     user_id: AsUser = None,
     token: Token = None,
     api_url: ApiUrl = None,
 ) -> None:
-    """Download the file of a finished job and verify its SHA-256."""
+    """Download all files of a finished job and verify their SHA-256.
+
+    A download that was interrupted is continued by the same command.
+    """
     from producers import job_commands
     from producers.display import display
-    from producers.download import fetch
+    from producers.download import fetch_all
     from stream_app.setting_errors import load_settings
 
     with (
@@ -184,8 +194,9 @@ def download(
         job_commands.open_api(load_settings(), api_url, token, user_id) as api,
     ):
         with display() as shown:
-            path = fetch(api, job_id, output, shown.download)
-        typer.echo(path)
+            paths = fetch_all(api, job_id, output, shown.download, overwrite=overwrite)
+        for path in paths:
+            typer.echo(path)
 
 
 @cli.command()

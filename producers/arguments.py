@@ -3,7 +3,9 @@
 import json
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from streaming_exporter.errors import UsageError
 
@@ -67,6 +69,44 @@ def parse_options(pairs: Iterable[str], compression: str | None = None) -> dict[
     if compression is not None:
         options["compression"] = compression
     return options
+
+
+SplitRows = Annotated[
+    int | None, typer.Option("--split-rows", metavar="N", help="Write several files with N rows each")
+]
+SplitBytes = Annotated[
+    str | None,
+    typer.Option(
+        "--split-bytes",
+        metavar="SIZE",
+        help="Write several files of at most this size, such as 500MB or 2GiB",
+    ),
+]
+
+_UNITS = {"": 1, "B": 1} | {
+    f"{prefix}{unit}": base**power
+    for power, prefix in enumerate("KMGT", 1)
+    for unit, base in (("B", 1000), ("iB", 1024))
+}
+
+
+def parse_split(rows: int | None, size: str | None) -> dict[str, int] | None:
+    """Return the field ``split`` of the options ``--split-rows`` and ``--split-bytes``.
+
+    Raises:
+        UsageError: both are given, or the size is none.
+    """
+    if rows is not None and size is not None:
+        raise UsageError("--split-rows and --split-bytes cannot be used together")
+    if rows is not None:
+        return {"rows": rows}
+    if size is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,15}) ?([kKMGT]?i?B?)", size.strip())
+    unit = None if found is None else _UNITS.get(found[2].replace("k", "K"))
+    if found is None or unit is None:
+        raise UsageError(f"--split-bytes {size!r}: expected a size such as 500MB, 2GiB or 1048576")
+    return {"bytes": int(found[1]) * unit}
 
 
 def parse_columns(texts: Iterable[str]) -> list[str] | None:

@@ -1,15 +1,189 @@
-"""Downloads the file of a finished job, verifies it, and then gives it its name."""
+"""Downloads the files of a finished job, verifies them, and then gives them their names."""
 
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from uuid import UUID
 
-from streaming_exporter.client import Client
-from streaming_exporter.errors import DownloadError
+from streaming_exporter.api_answers import JobFile
+from streaming_exporter.client import CHUNK_BYTES, Client
+from streaming_exporter.errors import ApiError, DownloadError
+
+AT_A_TIME = 4
+"""Files that are downloaded at a time."""
+
+TRIES = 3
+"""How often the download of a file is continued after a failure."""
+
+PAUSE_SECONDS = 1.0
+
+
+def fetch_all(
+    api: Client,
+    job_id: UUID,
+    folder: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Download all files of a job into ``folder``, some at a time; call ``progress`` as :func:`fetch` does.
+
+    A file that is there already, with the same SHA-256, is not downloaded again. A download that was
+    interrupted is continued: its bytes are in a hidden file whose name has the SHA-256.
+
+    Args:
+        api: the API.
+        job_id: the job.
+        folder: the folder.
+        progress: gets the bytes so far, and the bytes in total.
+        overwrite: replace files of the same names with other content. A single file is always replaced.
+
+    Raises:
+        DownloadError: a file differs from that of the service, or would replace another one.
+        ApiError: the API refuses the call, for example because the job is not finished.
+    """
+    try:
+        files = api.files(job_id)
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        return [fetch(api, job_id, folder, progress)]  # an API of version 0.1
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DownloadError(f"cannot write to {folder}: {error.strerror}; choose another --output") from error
+    fetched = _Progress(sum(file.file_size for file in files), progress)
+    downloads = [
+        _Download(api, job_id, file, folder, fetched, overwrite or len(files) == 1) for file in files
+    ]
+    for download in downloads:
+        download.check_target()
+    with ThreadPoolExecutor(AT_A_TIME) as threads:
+        running = [threads.submit(download.run) for download in downloads]
+        try:
+            return [each.result() for each in running]
+        except BaseException:
+            fetched.stop()
+            for each in running:
+                each.cancel()
+            raise
+
+
+class _Progress:
+    """The bytes of all downloads so far."""
+
+    def __init__(self, total: int, report: Callable[[int, int], None]) -> None:
+        self._total = total
+        self._report = report
+        self._done = 0
+        self._stopped = False
+        self._lock = Lock()
+
+    def stop(self) -> None:
+        """Make all downloads end."""
+        self._stopped = True
+
+    def add(self, count: int) -> None:
+        """Count more bytes; fewer, where a download begins anew.
+
+        Raises:
+            DownloadError: another download has failed.
+        """
+        if self._stopped:
+            raise DownloadError("another file could not be downloaded")
+        with self._lock:
+            self._done += count
+            self._report(self._done, self._total)
+
+
+@dataclass(frozen=True, slots=True)
+class _Download:
+    """The download of one file."""
+
+    api: Client
+    job_id: UUID
+    file: JobFile
+    folder: Path
+    progress: _Progress
+    overwrite: bool
+
+    @property
+    def target(self) -> Path:
+        return self.folder / (Path(self.file.file_name).name or f"{self.job_id}-{self.file.number}")
+
+    @property
+    def part(self) -> Path:
+        return self.folder / f".{self.target.name}.{self.file.sha256[:16]}.part"
+
+    def check_target(self) -> None:
+        """Raise an error if another file has the name."""
+        if not self.overwrite and self.target.exists() and not self._is_complete():
+            raise DownloadError(
+                f"{self.target} exists and has other content; choose another --output, or pass --overwrite"
+            )
+
+    def run(self) -> Path:
+        """Download the file, unless it is there."""
+        try:
+            if self._is_complete():
+                self.progress.add(self.file.file_size)
+                return self.target
+            for number in range(1, TRIES + 1):
+                before = self.part.stat().st_size if self.part.exists() else 0
+                try:
+                    self._continue()
+                    break
+                except DownloadError:
+                    after = self.part.stat().st_size if self.part.exists() else 0
+                    if number == TRIES or after <= before:
+                        raise
+                time.sleep(PAUSE_SECONDS)
+            self.part.chmod(0o666 & ~_umask())
+            self.part.replace(self.target)
+        except OSError as error:
+            raise DownloadError(f"cannot write {self.target}: {error.strerror}") from error
+        return self.target
+
+    def _is_complete(self) -> bool:
+        if not self.target.is_file() or self.target.stat().st_size != self.file.file_size:
+            return False
+        with self.target.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == self.file.sha256
+
+    def _continue(self) -> None:
+        """Append what is missing to the part, and verify it."""
+        digest, done = hashlib.sha256(), 0
+        with self.part.open("a+b") as part:
+            part.seek(0)
+            while chunk := part.read(CHUNK_BYTES):
+                digest.update(chunk)
+                done += len(chunk)
+            self.progress.add(done)
+            try:
+                if done < self.file.file_size:
+                    with self.api.file(self.job_id, self.file.number, start=done) as chunks:
+                        for chunk in chunks:
+                            part.write(chunk)
+                            digest.update(chunk)
+                            done += len(chunk)
+                            self.progress.add(len(chunk))
+            except DownloadError:
+                self.progress.add(-done)
+                raise
+        if (done, digest.hexdigest()) != (self.file.file_size, self.file.sha256):
+            self.progress.add(-done)
+            self.part.unlink()
+            raise DownloadError(
+                f"{self.target.name} was damaged on the way: {done} of {self.file.file_size} bytes, "
+                f"sha256 {digest.hexdigest()} instead of {self.file.sha256}; download it again"
+            )
 
 
 def fetch(

@@ -10,7 +10,7 @@ import typer
 
 from producers.console import INTERRUPTED
 from producers.display import display, size
-from producers.download import fetch
+from producers.download import fetch_all
 from producers.tokens import sign_token
 from stream_app.setting_sources import SettingSource, settings_file, sources_of
 from stream_app.settings import Settings
@@ -146,11 +146,11 @@ def _or(sources: frozenset[str]) -> str:
 
 
 def follow_to_end(api: Client, job_id: UUID, folder: Path | None) -> None:
-    """Show the progress of a job until it ends, then download its file into ``folder`` if one is given."""
+    """Show the progress of a job until it ends, then download its files into ``folder`` if one is given."""
     try:
         with api, display() as shown:
             job = follow(api, job_id, shown.job)
-            path = fetch(api, job_id, folder, shown.download) if folder else None
+            paths = fetch_all(api, job_id, folder, shown.download) if folder else []
     except KeyboardInterrupt:
         typer.secho(
             f"The export continues. To follow it: exporter watch {job_id}. To cancel it: "
@@ -160,4 +160,7 @@ def follow_to_end(api: Client, job_id: UUID, folder: Path | None) -> None:
         )
         raise typer.Exit(INTERRUPTED) from None
     summary = f"{job.row_count or 0:,} rows, {size(job.file_size or 0)}"
-    typer.echo(f"{path}: {summary}, sha256 verified" if path else f"completed: {summary}", err=True)
+    if job.file_count is not None and job.file_count > 1:
+        summary = f"{job.file_count:,} files, {summary}"
+    where = paths[0] if len(paths) == 1 else folder
+    typer.echo(f"{where}: {summary}, sha256 verified" if paths else f"completed: {summary}", err=True)

@@ -7,6 +7,7 @@ from uuid import UUID
 import typer
 
 from producers import arguments
+from producers.arguments import SplitBytes, SplitRows
 from producers.console import exit_on_error
 from producers.tokens import Token
 
@@ -80,6 +81,8 @@ def create(
         typer.Option("--option", metavar="KEY=VALUE", help="Such as delimiter=; or header=false; repeatable"),
     ] = None,
     compression: Annotated[str | None, typer.Option(help="none (default), gzip or zstd")] = None,
+    split_rows: SplitRows = None,
+    split_bytes: SplitBytes = None,
     recipients: Annotated[
         list[str] | None,
         typer.Option(
@@ -110,6 +113,7 @@ def create(
             "filters": arguments.parse_filters(filters or (), filters_json) or None,
             "columns": arguments.parse_columns(columns or ()),
             "options": arguments.parse_options(options or (), compression) or None,
+            "split": arguments.parse_split(split_rows, split_bytes),
             "scope": scope,
             "email_recipients": recipients or None,
             "webhook": webhook,

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from streaming_exporter.errors import ApiError
+from streaming_exporter.errors import ApiError, DownloadError
 
 if TYPE_CHECKING:
     import httpx
@@ -34,6 +34,7 @@ class Job(BaseModel):
     estimated_rows: int | None = None
     file_size: int | None = None
     file_name: str | None = None
+    file_count: int | None = None
     sha256: str | None = None
     error: JobFailure | None = None
 
@@ -41,6 +42,50 @@ class Job(BaseModel):
     def finished(self) -> bool:
         """Whether the job has ended: completed, failed, cancelled or expired."""
         return self.status not in UNFINISHED
+
+
+class JobFile(BaseModel):
+    """One of the files of a job, with its number from 1. ``file_size`` is bytes."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    number: int
+    file_name: str
+    content_type: str
+    row_count: int
+    file_size: int
+    sha256: str
+
+
+def read_files(document: dict[str, Any], url: str) -> tuple[list[JobFile], str | None]:
+    """Return the files of a page, and the cursor of the next page.
+
+    Raises:
+        ApiError: the document is no such page, so the server at ``url`` is not this API.
+    """
+    try:
+        return [JobFile.model_validate(file) for file in document["files"]], document["next_cursor"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise not_the_api(url) from error
+
+
+def file_path(job_id: UUID, number: int | None) -> str:
+    """Return the path of the download of a file, or of the only file."""
+    return f"/exports/jobs/{job_id}/" + ("download" if number is None else f"files/{number}")
+
+
+def bytes_to_skip(response: "httpx.Response", start: int) -> int:
+    """Return how many bytes of a file come before byte ``start``: 0 if the store has left them out.
+
+    Raises:
+        DownloadError: the store did not answer with the file.
+    """
+    if start and response.status_code == 206:
+        if response.headers.get("content-range", "").startswith(f"bytes {start}-"):
+            return 0
+    elif response.status_code == 200:
+        return start
+    raise DownloadError(f"the object store answered {response.status_code}; try again")
 
 
 def read_document(response: "httpx.Response", url: str) -> dict[str, Any]:

@@ -7,7 +7,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
-from streaming_exporter.api_answers import Job, raise_for_problem, read_document, read_job, unreachable
+from streaming_exporter.api_answers import (
+    Job,
+    JobFile,
+    bytes_to_skip,
+    file_path,
+    raise_for_problem,
+    read_document,
+    read_files,
+    read_job,
+    unreachable,
+)
 from streaming_exporter.client import CHUNK_BYTES
 from streaming_exporter.errors import ApiError, DownloadError
 from streaming_exporter.payloads import ExportRequest
@@ -88,21 +98,39 @@ class AsyncClient:
         """Return rows, bytes and digest of a completed job's file."""
         return await self.call("GET", f"/exports/jobs/{job_id}/manifest")
 
+    async def files(self, job_id: UUID) -> list[JobFile]:
+        """Return all files of a completed job, by their numbers."""
+        found: list[JobFile] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            query = f"?limit=1000{cursor and f'&cursor={cursor}'}"
+            page = await self.call("GET", f"/exports/jobs/{job_id}/files{query}")
+            files, cursor = read_files(page, self.url)
+            found += files
+        return found
+
     @asynccontextmanager
-    async def file(self, job_id: UUID) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Open the file of a completed job; yields an asynchronous iterator over its bytes.
+    async def file(
+        self, job_id: UUID, number: int | None = None, *, start: int = 0
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Open a file of a completed job; yields an asynchronous iterator over its bytes.
+
+        Args:
+            job_id: the job.
+            number: the number of the file. A job with a single file needs none.
+            start: the first byte, counted from 0, to continue an interrupted download.
 
         Raises:
             DownloadError: the object store failed.
         """
         import httpx
 
-        answer = await self._request("GET", f"/exports/jobs/{job_id}/download")
+        answer = await self._request("GET", file_path(job_id, number))
+        ranges = {"Range": f"bytes={start}-"} if start else {}
         try:
-            async with self._store.stream("GET", answer.headers["location"]) as response:
-                if response.status_code != 200:
-                    raise DownloadError(f"the object store answered {response.status_code}; try again")
-                yield response.aiter_raw(CHUNK_BYTES)
+            async with self._store.stream("GET", answer.headers["location"], headers=ranges) as response:
+                skipped = bytes_to_skip(response, start)
+                yield _from(response.aiter_raw(CHUNK_BYTES), skipped)
         except httpx.HTTPError as error:
             raise DownloadError(f"the object store did not deliver the file ({error}); try again") from error
 
@@ -125,3 +153,13 @@ class AsyncClient:
             raise unreachable(self.url, error) from error
         raise_for_problem(response)
         return response
+
+
+async def _from(chunks: AsyncIterator[bytes], start: int) -> AsyncIterator[bytes]:
+    """Yield the bytes from ``start`` on."""
+    async for chunk in chunks:
+        if start >= len(chunk):
+            start -= len(chunk)
+            continue
+        yield chunk[start:]
+        start = 0

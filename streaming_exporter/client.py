@@ -7,7 +7,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
-from streaming_exporter.api_answers import Job, raise_for_problem, read_document, read_job, unreachable
+from streaming_exporter.api_answers import (
+    Job,
+    JobFile,
+    bytes_to_skip,
+    file_path,
+    raise_for_problem,
+    read_document,
+    read_files,
+    read_job,
+    unreachable,
+)
 from streaming_exporter.errors import ApiError, DownloadError
 from streaming_exporter.payloads import ExportRequest
 
@@ -90,21 +100,37 @@ class Client:
         """Return rows, bytes and digest of a completed job's file."""
         return self.call("GET", f"/exports/jobs/{job_id}/manifest")
 
+    def files(self, job_id: UUID) -> list[JobFile]:
+        """Return all files of a completed job, by their numbers."""
+        found: list[JobFile] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            query = f"?limit=1000{cursor and f'&cursor={cursor}'}"
+            page = self.call("GET", f"/exports/jobs/{job_id}/files{query}")
+            files, cursor = read_files(page, self.url)
+            found += files
+        return found
+
     @contextmanager
-    def file(self, job_id: UUID) -> Iterator[Iterator[bytes]]:
-        """Open the file of a completed job; yields an iterator over its bytes.
+    def file(self, job_id: UUID, number: int | None = None, *, start: int = 0) -> Iterator[Iterator[bytes]]:
+        """Open a file of a completed job; yields an iterator over its bytes.
+
+        Args:
+            job_id: the job.
+            number: the number of the file. A job with a single file needs none.
+            start: the first byte, counted from 0, to continue an interrupted download.
 
         Raises:
             DownloadError: the object store failed.
         """
         import httpx
 
-        link = self._request("GET", f"/exports/jobs/{job_id}/download").headers["location"]
+        answer = self._request("GET", file_path(job_id, number))
+        ranges = {"Range": f"bytes={start}-"} if start else {}
         try:
-            with self._store.stream("GET", link) as response:
-                if response.status_code != 200:
-                    raise DownloadError(f"the object store answered {response.status_code}; try again")
-                yield response.iter_raw(CHUNK_BYTES)
+            with self._store.stream("GET", answer.headers["location"], headers=ranges) as response:
+                skipped = bytes_to_skip(response, start)
+                yield _from(response.iter_raw(CHUNK_BYTES), skipped)
         except httpx.HTTPError as error:
             raise DownloadError(f"the object store did not deliver the file ({error}); try again") from error
 
@@ -127,3 +153,13 @@ class Client:
             raise unreachable(self.url, error) from error
         raise_for_problem(response)
         return response
+
+
+def _from(chunks: Iterator[bytes], start: int) -> Iterator[bytes]:
+    """Yield the bytes from ``start`` on."""
+    for chunk in chunks:
+        if start >= len(chunk):
+            start -= len(chunk)
+            continue
+        yield chunk[start:]
+        start = 0
