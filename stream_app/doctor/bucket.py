@@ -14,7 +14,8 @@ from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
 from stream_app.settings import Settings
 from stream_app.storage.checksums import ChecksumMethod
-from stream_app.storage.listing import ListedObject, is_part_of_result
+from stream_app.storage.listing import ListedObject
+from stream_app.storage.manifest import is_part_of_result
 from stream_app.storage.object_store import ObjectStore
 from stream_app.worker.maintenance.bucket_cleaner import Owner, is_needed, jobs_owning
 from streaming_exporter.errors import NeedsOperator, Rejected, Retryable

@@ -13,7 +13,7 @@ from stream_app.exports.formats.framing_process import frame_in_process
 from stream_app.exports.manifest import too_many_files, write_manifest
 from stream_app.exports.stage_spans import TimedChunks, rendering_span, stage_span
 from stream_app.exports.task import ExportedFile, ExportTask
-from stream_app.storage.listing import MANIFEST, MANIFEST_TYPE
+from stream_app.storage.manifest import MANIFEST, MANIFEST_TYPE
 from stream_app.storage.object_store import ObjectStore, StoredObject
 from streaming_exporter.events import ExportRequest
 

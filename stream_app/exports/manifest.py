@@ -6,7 +6,7 @@ from threading import Event
 from typing import Any
 
 from stream_app.exports.task import ExportedFile
-from stream_app.storage.listing import MANIFEST, MANIFEST_TYPE
+from stream_app.storage.manifest import MANIFEST, MANIFEST_TYPE
 from stream_app.storage.object_store import ObjectStore, StoredObject
 from streaming_exporter.errors import Rejected
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from stream_app.db.engine import autocommitting, outages_are_retryable
 from stream_app.exports.task import ExportedFile
 from stream_app.jobs.models import ExportFile, ExportJob
-from stream_app.storage.listing import MANIFEST
+from stream_app.storage.manifest import MANIFEST
 from streaming_exporter.errors import Retryable
 
 

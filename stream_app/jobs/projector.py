@@ -14,7 +14,8 @@ from stream_app.exports.compression import COMPRESSIONS
 from stream_app.exports.formats.base import Format
 from stream_app.jobs.states import OUTCOMES, Status, predecessors
 from stream_app.jobs.summary import ENDED_COLUMNS, EndedJob
-from stream_app.storage.listing import ATTEMPTS_PREFIX, MANIFEST, MANIFEST_TYPE
+from stream_app.storage.listing import ATTEMPTS_PREFIX
+from stream_app.storage.manifest import MANIFEST, MANIFEST_TYPE
 from streaming_exporter.errors import Unreadable
 from streaming_exporter.events import Event, LifecycleData
 

@@ -20,7 +20,7 @@ from stream_app.notifications.channel import DeliveryFailed, DeliveryRefused, De
 from stream_app.notifications.delivery_links import DeliveryLinks
 from stream_app.notifications.templates import MailContent, Notification, one_line, render_mail
 from stream_app.settings import Settings
-from stream_app.storage.listing import MANIFEST
+from stream_app.storage.manifest import MANIFEST
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Retryable
 

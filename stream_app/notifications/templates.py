@@ -10,7 +10,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from stream_app.jobs.states import Status
-from stream_app.storage.listing import MANIFEST
+from stream_app.storage.manifest import MANIFEST
 
 
 @dataclass(frozen=True, slots=True)

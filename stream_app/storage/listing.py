@@ -23,9 +23,6 @@ _PART = re.compile(r"part-([0-9]{1,10})-([0-9]{1,10})-[0-9a-f]{16}-")
 PAGE = 1_000
 """Largest number of objects that a store lists in one answer, or removes in one call."""
 
-MANIFEST = "manifest.json"
-"""Name of the object that lists the files of an attempt, if there are several. It is beside the files."""
-
 MANIFEST_TYPE = "application/json"
 """Media type of the manifest."""
 
@@ -53,15 +50,6 @@ def object_key(
     it was restored or has failed over.
     """
     return f"{prefix}/{job_id}/{attempt}{suffix and '-' + suffix}/{file_name}"
-
-
-def is_part_of_result(key: str, result: str) -> bool:
-    """Return whether the object ``key`` belongs to a job whose result is the object ``result``.
-
-    That is the result itself, and everything in its folder if the result is a :data:`MANIFEST`.
-    """
-    folder, _, name = result.rpartition("/")
-    return key == result or (name == MANIFEST and bool(folder) and key.startswith(f"{folder}/"))
 
 
 def part_prefix(number: int, part_attempt: int) -> str:

@@ -22,13 +22,13 @@ from stream_app.storage.checksums import ChecksumMethod, ChecksumSupport, Hashed
 from stream_app.storage.errors import STORE_ERRORS, store_errors
 from stream_app.storage.lifecycle_rules import set_lifecycle_rules
 from stream_app.storage.listing import (
-    MANIFEST,
     ListedObject,
     ObjectListing,
     attempts_prefix,
     new_key_suffix,
     object_key,
 )
+from stream_app.storage.manifest import MANIFEST
 from stream_app.storage.multipart_upload import CLEAN_UP_SECONDS, PART_SIZE, Headers, open_multipart_upload
 from stream_app.storage.s3_client import S3Client, s3_client
 from streaming_exporter.errors import ExporterError, NeedsOperator

@@ -20,7 +20,7 @@ from stream_app.jobs.part_claim import PartsState, PlannedPart
 from stream_app.jobs.parts import KeptPlan, PartStore
 from stream_app.retries import retry_until_possible
 from stream_app.settings import Settings
-from stream_app.storage.listing import MANIFEST
+from stream_app.storage.manifest import MANIFEST
 from stream_app.storage.object_store import ObjectStore
 from stream_app.worker.attempt import Slot
 from streaming_exporter.errors import Outage, Rejected, Retryable

@@ -18,7 +18,8 @@ from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import UNFINISHED, Status
 from stream_app.periodic import repeat
 from stream_app.settings import Settings
-from stream_app.storage.listing import ListedObject, is_part_of_result
+from stream_app.storage.listing import ListedObject
+from stream_app.storage.manifest import is_part_of_result
 from stream_app.storage.object_store import ObjectStore
 
 log = structlog.get_logger(__name__)
