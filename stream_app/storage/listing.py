@@ -23,9 +23,6 @@ _PART = re.compile(r"part-([0-9]{1,10})-([0-9]{1,10})-[0-9a-f]{16}-")
 PAGE = 1_000
 """Largest number of objects that a store lists in one answer, or removes in one call."""
 
-MANIFEST_TYPE = "application/json"
-"""Media type of the manifest."""
-
 FEW = 3
 """Up to this number of objects, each is removed by a call of its own."""
 

@@ -118,6 +118,39 @@ def test_from_a_form_to_a_file(visit: Visit, system: System, customer: str, tmp_
     expect(card).to_contain_text(f"{len(rows)} rows")
 
 
+def test_an_export_of_several_files(visit: Visit, customer: str, tmp_path: Path) -> None:
+    visit.sign_in(customer)
+    page = visit.page
+    visit.choose("orders", "csv")
+    page.locator("summary", has_text="Files").click()
+    page.get_by_label("Divide into").select_option(label="A number of rows in each")
+    page.get_by_label("Rows in each file").fill("30")
+    card = visit.export()
+    expect(card.locator(".state")).to_have_text("Ready")
+    expect(card.locator(".facts")).to_contain_text("3 files · 72 rows")
+    expect(card.get_by_role("button", name="Download")).to_be_hidden()
+    card.get_by_role("button", name="Files").click()
+    files = card.get_by_role("list", name="Files").get_by_role("listitem")
+    expect(files).to_have_count(3)
+    expect(files.nth(2)).to_contain_text("-00003.csv")
+    expect(files.nth(2)).to_contain_text("12 rows")
+    lines = 0
+    for number in range(3):
+        with page.expect_download() as download:
+            files.nth(number).get_by_role("button").click()
+        path = tmp_path / str(number)
+        download.value.save_as(path)
+        assert download.value.suggested_filename.endswith(f"-0000{number + 1}.csv")
+        header, *rows = csv.reader(io.StringIO(path.read_text(), newline=""))
+        assert header[0] == "id"
+        lines += len(rows)
+    assert lines == 72
+    card.get_by_role("button", name="Files").click()
+    expect(files.first).to_be_hidden()
+    card.get_by_role("button", name="Again").click()
+    expect(page.get_by_label("Rows in each file")).to_have_value("30")
+
+
 @pytest.mark.parametrize("feed", ["events", "questions"])
 def test_progress_is_live(visit: Visit, anybody: str, feed: str) -> None:
     """By events, or by polling if events are not possible."""

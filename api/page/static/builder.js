@@ -2,6 +2,7 @@
 
 import { call } from "./api.js";
 import { alert, busy, button, choice, field, h, say, tick } from "./dom.js";
+import { Division } from "./files.js";
 import { Filters } from "./filters.js";
 import { Repeat } from "./repeat.js";
 import { format as kind, rows, sentence, size } from "./words.js";
@@ -57,6 +58,7 @@ export class Builder {
     this.scopeField = field("Whose rows", this.scope);
     this.options = h("div", { class: "options" });
     this.optionsBox = h("details", {}, h("summary", {}, "Options"), this.options);
+    this.division = new Division();
     this.mail = h("textarea", { rows: 2, spellcheck: false, placeholder: "ada@example.com" });
     this.repeat = new Repeat(changed);
     this.estimate = h("p", { class: "estimate", role: "status" });
@@ -70,6 +72,7 @@ export class Builder {
       h("div", { class: "part" }, h("h3", {}, "Filters"), this.filters.element),
       this.columnsBox,
       this.optionsBox,
+      this.division.element,
       this.repeat.element,
       h("details", {}, h("summary", {}, "Mail"), field("Send a mail to these addresses when it is ready", this.mail, "One per line")),
       h("div", { class: "send" }, this.estimate, this.problem, this.submit),
@@ -142,6 +145,7 @@ export class Builder {
     const ticked = boxes.filter((box) => box.checked).map((box) => box.value);
     const filters = this.filters.read();
     const options = {};
+    const split = this.division.read();
     for (const [name, control] of Object.entries(this.controls)) {
       const value = control.type === "checkbox" ? control.checked : control.value;
       if (value !== OPTIONS[name].usual) options[name] = value;
@@ -152,6 +156,7 @@ export class Builder {
       ...(ticked.length < boxes.length && { columns: ticked }),
       ...(Object.keys(filters).length && { filters }),
       ...(Object.keys(options).length && { options }),
+      ...(split && { split }),
       ...(this.scope.value === "all" && { scope: "all" }),
     };
   }
@@ -173,6 +178,7 @@ export class Builder {
       if (control.type === "checkbox") control.checked = value;
       else control.value = value;
     }
+    this.division.write(job.split);
     this.repeat.once();
     this.columnsBox.open = Boolean(job.columns);
     this.changed();
@@ -224,7 +230,7 @@ export class Builder {
   }
 
   send() {
-    if (this.columnsBox.querySelector(":invalid")) this.columnsBox.open = true;
+    for (const box of [this.columnsBox, this.division.element]) if (box.querySelector(":invalid")) box.open = true;
     if (!this.form.reportValidity()) return;
     const order = this.read();
     const addresses = this.mail.value.split(/[\s,;]+/).filter(Boolean);

@@ -2,6 +2,7 @@
 
 import { Failure, call, events } from "./api.js";
 import { alert, busy, button, byId, h, say, twice } from "./dom.js";
+import { FileList, several } from "./files.js";
 import { STATUS, count, date, duration, filters, format, moment, rows, sentence, size } from "./words.js";
 
 const POLL = 1500; // milliseconds between questions where events do not come
@@ -146,6 +147,9 @@ class Card {
     this.error = h("p", { class: "error", hidden: true });
     this.bar = h("progress", { hidden: true, "aria-label": `Progress of ${job.export_type}` });
     this.download = button("Download", (pressed) => this.fetch(pressed), "soft");
+    this.files = new FileList(this.problem);
+    this.list = button("Files", (pressed) => this.files.toggle(this.job, pressed), "soft");
+    this.list.setAttribute("aria-expanded", "false");
     this.cancel = button("Cancel", (pressed) => this.drop(pressed));
     this.repeat = button("Again", () => jobs.again(this.job));
     this.remove = twice("Remove", "Remove the file?", (pressed) => this.drop(pressed));
@@ -161,7 +165,8 @@ class Card {
       this.facts,
       this.error,
       this.problem,
-      h("p", { class: "buttons" }, this.download, this.cancel, this.repeat, this.remove),
+      h("p", { class: "buttons" }, this.download, this.list, this.cancel, this.repeat, this.remove),
+      this.files.element,
     );
     this.show(job);
   }
@@ -177,9 +182,12 @@ class Card {
     this.bar.hidden = job.status !== "processing";
     say(this.error, job.error?.message);
     const focused = document.activeElement;
-    this.download.hidden = this.remove.hidden = job.status !== "completed";
+    this.remove.hidden = job.status !== "completed";
+    this.download.hidden = !job.download_url;
+    this.list.hidden = !job.files_url || Boolean(job.download_url);
+    if (this.list.hidden) this.files.element.hidden = true;
     this.cancel.hidden = !UNFINISHED.has(job.status) || stops;
-    if (focused.hidden && this.element.contains(focused)) (this.download.hidden ? this.repeat : this.download).focus();
+    if (focused.hidden && this.element.contains(focused)) [this.download, this.list, this.repeat].find((button) => !button.hidden).focus();
     if (before && before.status !== job.status && !UNFINISHED.has(job.status)) {
       const end = sentence(job.error?.message) ?? (job.status === "completed" ? rows(job.row_count) : "");
       byId("news").textContent = `${job.export_type} ${kind(job)}: ${STATUS[job.status]}. ${end}`;
@@ -208,7 +216,7 @@ class Card {
       if (job.attempt > 1) parts.push(`attempt ${job.attempt}`);
     } else if (job.status === "completed") {
       const seconds = (new Date(job.completed_at) - new Date(job.started_at)) / 1000;
-      parts.push(rows(job.row_count), size(job.file_size), duration(seconds));
+      parts.push(several(job), rows(job.row_count), size(job.file_size), duration(seconds));
       if (seconds >= 1) parts.push(`${count(Math.round(job.row_count / seconds))} rows per second`);
       parts.push(`kept until ${date(job.expires_at)}`);
     } else if (job.status === "pending") {
@@ -216,7 +224,7 @@ class Card {
     } else if (job.status === "expired") {
       parts.push("The file no longer exists. “Again” requests a new one");
     }
-    this.facts.textContent = parts.join(" · ");
+    this.facts.textContent = parts.filter(Boolean).join(" · ");
     this.facts.hidden = !parts.length;
   }
 

@@ -1,0 +1,84 @@
+// Several files of one export: the part of the form that asks for them, and the list of a finished export.
+
+import { call } from "./api.js";
+import { busy, button, choice, field, h } from "./dom.js";
+import { count, rows, size } from "./words.js";
+
+const MEGABYTE = 1e6;
+const LEAST = 2; // megabytes: the service takes 1 MiB
+
+/** The part of the form. */
+export class Division {
+  constructor() {
+    this.by = choice([["", "One file"], ["rows", "A number of rows in each"], ["bytes", "A size of each"]], { onchange: () => this.show() });
+    this.number = h("input", { type: "number", required: true, step: 1 });
+    this.numberField = field("Rows in each file", this.number);
+    this.summary = h("span");
+    this.element = h("details", {}, h("summary", {}, "Files", this.summary), h("div", { class: "pair" }, field("Divide into", this.by), this.numberField));
+    this.show();
+  }
+
+  show() {
+    const by = this.by.value;
+    this.numberField.hidden = this.number.disabled = !by;
+    this.numberField.querySelector("label").textContent = by === "bytes" ? "Megabytes in each file" : "Rows in each file";
+    this.number.min = by === "bytes" ? LEAST : 1;
+    this.summary.textContent = by ? "several" : "one";
+  }
+
+  read() {
+    const number = this.number.valueAsNumber;
+    if (!this.by.value || Number.isNaN(number)) return null;
+    return this.by.value === "bytes" ? { bytes: number * MEGABYTE } : { rows: number };
+  }
+
+  write(split) {
+    this.by.value = split?.rows ? "rows" : split?.bytes ? "bytes" : "";
+    if (split) this.number.value = split.rows ?? Math.max(LEAST, Math.round(split.bytes / MEGABYTE));
+    this.element.open = Boolean(split);
+    this.show();
+  }
+}
+
+/** The list of the files of a job, which is read when it is opened. Errors are shown in `problem`. */
+export class FileList {
+  constructor(problem) {
+    this.problem = problem;
+    this.items = h("ol", { class: "files", "aria-label": "Files" });
+    this.more = button("More files", (pressed) => this.read(pressed));
+    this.element = h("div", { hidden: true }, this.items, h("p", { class: "buttons" }, this.more));
+  }
+
+  toggle(job, pressed) {
+    this.element.hidden = !this.element.hidden;
+    pressed.setAttribute("aria-expanded", String(!this.element.hidden));
+    if (this.element.hidden) return null;
+    this.url = job.files_url.slice(1);
+    this.cursor = "";
+    this.items.replaceChildren();
+    return this.read(pressed);
+  }
+
+  read(pressed) {
+    return busy(pressed, this.problem, async () => {
+      const page = await call("GET", `${this.url}?limit=100${this.cursor && `&cursor=${this.cursor}`}`);
+      this.items.append(...page.files.map((file) => this.item(file)));
+      this.cursor = page.next_cursor;
+      this.more.hidden = !this.cursor;
+    });
+  }
+
+  item(file) {
+    const download = button("Download", (pressed) =>
+      busy(pressed, this.problem, async () => {
+        const { url } = await call("GET", `${this.url}/${file.number}`);
+        location.assign(url);
+      }),
+    );
+    download.setAttribute("aria-label", `Download ${file.file_name}`);
+    return h("li", { value: file.number }, h("span", {}, file.file_name), h("small", {}, `${rows(file.row_count)} · ${size(file.file_size)}`), download);
+  }
+}
+
+/** How many files a finished job has, in words, or null if it has one. */
+export const several = (job) => (job.file_count > 1 ? `${count(job.file_count)} files` : null);
