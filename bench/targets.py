@@ -7,6 +7,9 @@ from bench.kinds import Kind
 from bench.results import Results
 
 MEGABYTE = 2**20
+STREAMS = 2
+"""Connections that read one export, by default. Each of them can hold 16 MB."""
+
 PSQL, DUCKDB = "psql COPY piped into S3", "DuckDB to S3"
 _LEAN = ("csv", "json", "ndjson", "excel")
 
@@ -57,7 +60,7 @@ def targets(results: Results) -> Iterator[Target]:
         yield Target(
             f"Memory over idle, {label} rows, the most of {', '.join(_LEAN)}",
             _memory(results, rows),
-            60,
+            60 + 16 * STREAMS,
             "MB",
         )
     stalls = [result.stall for result in results.all if result.stall is not None]

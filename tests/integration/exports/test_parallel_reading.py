@@ -418,3 +418,21 @@ async def test_a_table_that_is_known_to_be_small_costs_no_question(
     rows = row_query(table, _everything("csv"))
     nothing = cast(Snapshot, None)
     assert len(await plan_ranges(nothing, table, rows, target_bytes=1, min_bytes=2**20)) == 1
+
+
+@pytest.mark.parametrize("format_name", ["csv", "json", "excel", "parquet"])
+async def test_split_files_are_those_of_one_copy(
+    schema: str,
+    database: asyncpg.Connection,
+    reading: Callable[..., Any],
+    same_time: None,
+    format_name: str,
+) -> None:
+    """Each file of the same rows has the same bytes."""
+    await database.execute(MAKE)
+    dataset = Dataset(name="things", table=f"{schema}.things", order=("id",))
+    request = {"split": {"rows": 2500}}
+    found = [(await reading(dataset, format_name, streams, **request)).data.files for streams in (1, 3)]
+    one, three = [[(file.row_count, file.sha256) for file in files] for files in found]
+    assert len(one) > 3
+    assert one == three
