@@ -171,7 +171,7 @@ class Catalog:
 
 
 def _final(error: Rejected | TableChanged) -> Exception:
-    """Return the error for the caller. A table that is being changed is a temporary failure."""
+    """Return the error for the caller. For a table that is being changed it is a temporary error."""
     return error if isinstance(error, Rejected) else Retryable("the dataset's table is being changed")
 
 

@@ -218,7 +218,7 @@ class TypeRow:
 
     Attributes:
         name, category: ``typname`` and ``typtype``.
-        base: the type that a domain is over.
+        base: the base type of a domain.
         element: type of an array's elements.
         bounds: type of a range's bounds.
         field_names, field_types: fields of a composite type.
@@ -237,7 +237,7 @@ class TypeRow:
 
 
 def assemble_type(oid: int, rows: Mapping[int, TypeRow]) -> DataType:
-    """Return the type ``oid`` with all its parts. Each domain is replaced by the type that it is over.
+    """Return the type ``oid`` with all its parts. Each domain is replaced by its base type.
 
     The recursion ends, because no type contains itself. A type that is not in ``rows`` is rendered as text.
     """

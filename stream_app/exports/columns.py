@@ -56,7 +56,7 @@ KIND_OF_TYPE: dict[str, Kind] = {
     "jsonb": Kind.JSON,
     "bytea": Kind.BYTES,
 }
-"""Kinds by ``pg_type.typname`` of the base type. A domain has the kind of the type that it is over."""
+"""Kinds by ``pg_type.typname`` of the base type. A domain has the kind of its base type."""
 
 
 def kind_of(name: str, category: bytes) -> Kind:

@@ -43,7 +43,7 @@ class CompressedFile:
         self._flushed = b""
 
     def apply(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """Yield the compressed bytes. The same bytes give the same file, however they arrive."""
+        """Yield the compressed bytes. The result does not depend on the sizes of the chunks."""
         for chunk in chunks:
             if self._flushed:
                 yield self._flushed

@@ -1,4 +1,4 @@
-"""When a file of a split export is full: by its rows, by the bytes that PostgreSQL sent, by its own bytes.
+"""Decides when a file of a split export is full: by its rows, by PostgreSQL's bytes, or by its own bytes.
 
 A file that is written row by row (csv, json, ndjson) is never larger than its limit, unless one row is.
 Before each piece of rows, the bytes so far are known exactly, because the compressor is flushed when it could
@@ -30,7 +30,7 @@ INCOMPRESSIBLE = 1.01
 """The most that a compressor adds to bytes that it cannot compress, as a factor."""
 
 USUAL_CHUNK = 2**20
-"""The compressor is flushed where less room than for a chunk of so many bytes is certain."""
+"""The compressor is flushed if there is possibly no room for a chunk of this size."""
 
 SAFETY = 1.25
 """Factor for estimates."""

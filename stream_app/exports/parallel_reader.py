@@ -1,4 +1,4 @@
-"""Reads ranges of rows over several connections at a time, and hands their rows on in order.
+"""Reads ranges of rows over several connections at a time, and passes their rows on in order.
 
 Each stream is a connection that takes one range after the other. It keeps the rows of its ranges in a buffer
 until it is their turn, and waits while the buffer is full. No stream waits for a connection while others
@@ -55,7 +55,7 @@ class _Stream:
 
 @dataclass(slots=True)
 class _RangeRows:
-    """The rows of a range that are read and not handed on yet."""
+    """The rows of a range that are read but not passed on yet."""
 
     chunks: deque[tuple[_Stream, bytes]] = field(default_factory=deque)
     is_complete: bool = False

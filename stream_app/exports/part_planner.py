@@ -85,8 +85,8 @@ class PartPlanner:
 
     Attributes:
         exporter: runs exports.
-        source: connections for the snapshots of plans. They are not those of exports: an export that waits
-            for a connection would otherwise wait for a plan that waits for that export.
+        source: connections for the snapshots of plans. They are separate from those of exports: otherwise an
+            export that waits for a connection could wait for a plan that waits for the export.
         min_bytes: an export with fewer bytes has no parts.
     """
 

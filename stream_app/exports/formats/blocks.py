@@ -1,7 +1,7 @@
 """Cuts a stream of bytes into blocks of one size.
 
 The output of a compressor depends on the sizes of its inputs. With blocks of one size the same rows give the
-same file, however they arrive.
+same file, whatever the sizes of the chunks are.
 """
 
 from collections.abc import Iterable, Iterator

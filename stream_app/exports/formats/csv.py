@@ -29,7 +29,7 @@ _SEPARATORS = ";,|\t\r\n"
 """Characters at which programs split lines, depending on their settings, and line breaks."""
 
 _SPARSE = 512
-"""If a byte occurs less than once in this many bytes, it is faster to look at each occurrence by itself."""
+"""If a byte occurs less than once in this number of bytes, checking each occurrence is faster."""
 
 _WIDE = b"\xef(?:%b)" % b"|".join(start.encode()[1:] for start in WIDE_STARTS)
 _ENDS = re.escape(_SEPARATORS).encode()
@@ -41,7 +41,7 @@ _QUOTE_OR_FIRST = b'"' + _FIRST
 
 
 class GuardedText(NamedTuple):
-    """GuardedText records. ``changed`` is the number of changed values without a marker."""
+    """Guarded records. ``changed`` is the number of changed values without a marker."""
 
     records: bytes
     lines: int

@@ -21,7 +21,7 @@ from stream_app.exports.formats.rendering import base64, column_sql, is_json_tex
 from streaming_exporter.events import Options
 
 FLAT = 5
-"""PostgreSQL makes the objects if more than one of so many columns has JSON.
+"""PostgreSQL makes the objects if more than one of this number of columns has JSON.
 
 Its JSON functions take four times as long for a number or a text as COPY does. For JSON, arrays and composite
 types COPY saves nothing, and it doubles their backslashes.

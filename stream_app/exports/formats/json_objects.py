@@ -1,4 +1,4 @@
-"""Makes JSON objects of COPY's text, many at a time. Pure.
+"""Makes JSON objects from COPY's text, many at a time. Pure.
 
 COPY escapes a backslash, a line feed, a tab, a backspace, a form feed and a carriage return as JSON does. So
 most fields are JSON, or a JSON string between quotes, as they are. One bytes format writes the fields of many
@@ -26,7 +26,7 @@ PIECE_BYTES = 2**18
 """Larger chunks are written in pieces, because fields need several times the memory of their text."""
 
 LONG_ROW = 2**20
-"""A shorter row is not too long as JSON, whatever must be escaped: an escape has at most six bytes."""
+"""A shorter row is never too long as JSON, because an escape has at most six bytes."""
 
 _TAB, _LINE_FEED, _BACKSLASH, _QUOTE = b"\t", b"\n", b"\\", b'"'
 _MEANWHILE = b"\0"

@@ -1,4 +1,4 @@
-"""Exports of tables that a test makes, through the whole pipeline: PostgreSQL, frame, S3."""
+"""Exports of tables of a test through the whole pipeline: PostgreSQL, format, S3."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,7 +28,7 @@ from streaming_exporter.events import ExportRequest
 
 @dataclass(frozen=True)
 class Exported:
-    """A finished file, as users download it by its link."""
+    """A finished file as users download it."""
 
     content: bytes
     data: ExportResult
@@ -44,7 +44,7 @@ Export = Callable[..., Awaitable[Exported]]
 
 @pytest.fixture
 async def database(source_dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    """The source database as superuser, its sessions set as the service sets its own."""
+    """A superuser's connection to the source database, with the session settings of the service."""
     connection = await asyncpg.connect(source_dsn)
     yield connection
     await connection.close()
@@ -52,7 +52,7 @@ async def database(source_dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture
 async def schema(database: asyncpg.Connection) -> AsyncIterator[str]:
-    """A schema of the test's own that the service may read."""
+    """A separate schema for the test, which the service can read."""
     name = f"test_{uuid4().hex[:12]}"
     await database.execute(f'CREATE SCHEMA "{name}"; SET search_path TO "{name}"')
     await database.execute(f'GRANT USAGE ON SCHEMA "{name}" TO PUBLIC')
@@ -62,7 +62,7 @@ async def schema(database: asyncpg.Connection) -> AsyncIterator[str]:
 
 
 def task_for(request: ExportRequest) -> ExportTask:
-    """A task as the job runner would make it."""
+    """Return a task as the job runner creates it."""
     job_id = uuid4()
     target = partial(object_key, job_id, 1, suffix=new_key_suffix())
     return ExportTask(name=str(job_id), request=request, asked_at=datetime.now(UTC), target=target)
@@ -70,7 +70,7 @@ def task_for(request: ExportRequest) -> ExportTask:
 
 @pytest.fixture
 def exporter_of(source: Source, storage: ObjectStore, settings: Settings) -> Callable[..., Exporter]:
-    """Builds the exporter for given datasets, with parts replaced where a test needs it."""
+    """Returns a function that builds an exporter for datasets; a test can replace its parts."""
 
     def build(*datasets: Dataset, formats: dict[str, Format] | None = None, **parts: Any) -> Exporter:
         defaults = {
@@ -103,7 +103,7 @@ def export(exporter_of: Callable[..., Exporter], storage: ObjectStore) -> Export
 async def exported_by(
     exporter: Exporter, storage: ObjectStore, dataset: Dataset, format_name: str, **request: Any
 ) -> Exported:
-    """What ``exporter`` makes of a request, fetched from the store."""
+    """Export a request with ``exporter``; return the file from the store."""
     wanted = ExportRequest.parse(
         {"user_id": "u", "export_type": dataset.name, "format": format_name, "scope": "all", **request}
     )

@@ -1,4 +1,4 @@
-"""Which rows a request selects, without a file around them."""
+"""Selects the rows of a request, without writing a file."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from streaming_exporter.events import ExportRequest
 
 
 async def described(source: Source, dataset: Dataset) -> SourceTable:
-    """The dataset's table as the database has it now."""
+    """Return the present description of the dataset's table."""
     return await Catalog(source.fetch).table(dataset)
 
 
 async def selected(source: Source, table: SourceTable, user: str = "u", **request: Any) -> list[int]:
-    """The ids of the rows, in their order."""
+    """Return the ids of the rows in their order."""
     wanted = {
         "user_id": user,
         "export_type": "t",

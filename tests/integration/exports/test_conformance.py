@@ -1,4 +1,4 @@
-"""One suite over all formats: what the database has is what readers that did not write the file find in it.
+"""One suite for all formats: independent readers find the values of the database in the files.
 
 What only one format does (options, sheets, pages, types of its own) is tested beside it.
 """
@@ -49,7 +49,7 @@ def read_ndjson(content: bytes) -> Table:
 
 
 def read_excel(content: bytes) -> Table:
-    """By openpyxl and, where all is text, the same by calamine."""
+    """Read a workbook with openpyxl, and with calamine if all cells are text."""
     names, *rows = load_workbook(io.BytesIO(content)).worksheets[0].iter_rows(values_only=True)
     sheet = fastexcel.read_excel(content).load_sheet(0, header_row=None, dtypes="string")
     other_names, *others = (tuple(row.values()) for row in sheet.to_arrow().to_pylist())
@@ -73,7 +73,7 @@ def _of_objects(objects: Sequence[dict[str, Cell]]) -> Table:
 
 @dataclass(frozen=True)
 class Reading:
-    """How a format is read; ``shows`` is what it may make of a text."""
+    """The reader of a format. ``shows`` returns the expected form of a text."""
 
     read: Callable[[bytes], Table]
     shows: Callable[[str | None], Cell] = lambda text: text
@@ -202,7 +202,7 @@ async def test_datasets(export: Export, database: asyncpg.Connection, name: str,
 
 
 def comparable(value: Any) -> Any:
-    """A value of asyncpg's; JSON comes as text."""
+    """Return a value of asyncpg in a comparable form. JSON is text."""
     if isinstance(value, datetime):
         return value.astimezone(UTC) if value.tzinfo else value
     if isinstance(value, str) and value[:1] in ("{", "["):
@@ -211,7 +211,7 @@ def comparable(value: Any) -> Any:
 
 
 def like(value: Any, cell: Cell) -> Any:
-    """``cell`` as the type of ``value``, whatever the format has for it."""
+    """Convert ``cell`` to the type of ``value``."""
     match value:
         case None:
             return cell
@@ -225,7 +225,7 @@ def like(value: Any, cell: Cell) -> Any:
                 59,
                 59,
             ):
-                return value  # a workbook's last second of a day is cut: rounded, it would be the next day
+                return value  # a workbook has no fractions in the last second of a day
             # A workbook's days are doubles, which openpyxl reads to the millisecond.
             return (
                 value
@@ -252,7 +252,7 @@ def like(value: Any, cell: Cell) -> Any:
 
 
 @pytest.mark.parametrize("case", sorted(TEXTS.keys() - {"long values"}))
-async def test_texts_on_paper(export: Export, database: asyncpg.Connection, schema: str, case: str) -> None:
+async def test_texts_in_pdf(export: Export, database: asyncpg.Connection, schema: str, case: str) -> None:
     """PDF has no cells to read back: each column's values must follow each other in what can be copied.
 
     A line is written from left to right, as it stands there, so readers give the parts of a line that runs

@@ -1,4 +1,4 @@
-"""What only csv does: guarded formulas, NULL alone in a record, names that Excel takes for another format."""
+"""Rules of csv only: guarded formulas, NULL alone in a record, and names that look like another format."""
 
 import csv
 import io
@@ -50,7 +50,7 @@ NO_FORMULAS = [
 async def test_formulas_are_guarded_and_numbers_are_not(
     export: Export, database: asyncpg.Connection, schema: str
 ) -> None:
-    """V6, V7: full width, behind separators and line breaks; counted once for each value."""
+    """V6, V7: also full-width forms, and after separators and line breaks. Each value counts once."""
     await fill(database, [*FORMULAS, *NO_FORMULAS])
     exported = await export(f"{schema}.t", "csv", options={"null": "NULL"})
     expected = [*FORMULAS.values(), *("NULL" if text is None else text for text in NO_FORMULAS)]
@@ -79,7 +79,7 @@ async def test_null_alone_in_a_record_is_no_empty_line(
 async def test_a_file_that_begins_with_id_is_no_sylk(
     export: Export, database: asyncpg.Connection, schema: str, name: str, tmp_path: Path
 ) -> None:
-    """V19: Excel believes in what stands first, the header or, without one, a value."""
+    """V19: Excel decides by the start of the file: the header or, without one, a value."""
     await database.execute(f"CREATE TABLE t (\"{name}\" text, v int); INSERT INTO t VALUES ('ID;P', 1)")
     content = (await export(f"{schema}.t", "csv")).content
     assert content == f'"{name}",v\nID;P,1\n'.encode()

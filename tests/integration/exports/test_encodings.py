@@ -1,4 +1,4 @@
-"""Databases whose encoding is not UTF-8: every file is UTF-8 all the same, or the export is refused."""
+"""Databases with another encoding than UTF-8: the file is UTF-8, or the export is refused."""
 
 import csv
 import io
@@ -47,7 +47,7 @@ READERS: dict[str, Callable[[bytes], str]] = {
 
 @asynccontextmanager
 async def table_of(encoding: str, text: str, source_dsn: str, settings: Settings) -> AsyncIterator[Source]:
-    """A database of that encoding with one table, until the block ends."""
+    """Create a database with that encoding and one table for the block."""
     server = source_dsn.rpartition("/")[0]
     name = f"test_{uuid4().hex[:12]}"
     admin = await asyncpg.connect(source_dsn)
@@ -90,7 +90,7 @@ async def test_every_format_is_utf_8(
 async def test_bytes_that_are_no_utf_8_are_refused(
     source_dsn: str, settings: Settings, storage: ObjectStore, exporter_of: Callable[..., Exporter]
 ) -> None:
-    """P6: a database without an encoding may hold anything; a file may not."""
+    """P6: a database without an encoding can hold any bytes, but a file cannot."""
     async with table_of("SQL_ASCII", "convert_from('\\xe9', 'SQL_ASCII')", source_dsn, settings) as source:
         exporter = exporter_of(DATASET, source=source, catalog=Catalog(source.fetch))
         for name in READERS:

@@ -1,4 +1,4 @@
-"""How long an export will be is found out beside it, where it takes its time."""
+"""The size of a slow export is estimated while it runs."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ ROWS = 40
 
 @pytest.fixture
 async def slow(database: asyncpg.Connection, schema: str) -> Dataset:
-    """A second of rows."""
+    """A view whose rows take a second."""
     await database.execute(
         f"""CREATE VIEW "{schema}".slow AS
         SELECT n, pg_sleep(1.0 / {ROWS})::text AS pause FROM generate_series(1, {ROWS}) AS n"""
@@ -33,16 +33,14 @@ async def estimated(exporter: Exporter) -> int | None:
     return progress.estimated_rows
 
 
-async def test_an_export_that_takes_its_time_is_estimated(
-    slow: Dataset, exporter_of: Callable[..., Exporter]
-) -> None:
+async def test_a_slow_export_is_estimated(slow: Dataset, exporter_of: Callable[..., Exporter]) -> None:
     assert await estimated(exporter_of(slow)) == ROWS
 
 
-async def test_own_rows_are_counted_and_not_guessed(
+async def test_own_rows_are_counted_and_not_estimated(
     database: asyncpg.Connection, schema: str, exporter_of: Callable[..., Exporter]
 ) -> None:
-    """S5: what the planner expects tells of everybody's rows."""
+    """S5: the planner's estimate depends on the rows of all users."""
     await database.execute(
         f"""CREATE FUNCTION "{schema}".nap() RETURNS text STABLE LANGUAGE sql
         AS 'SELECT pg_sleep(1.5 / {ROWS})::text';
@@ -57,14 +55,14 @@ async def test_own_rows_are_counted_and_not_guessed(
     assert progress.estimated_rows == ROWS
 
 
-async def test_a_short_one_asks_for_no_estimate(
+async def test_a_short_export_is_not_estimated(
     slow: Dataset, exporter_of: Callable[..., Exporter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "ESTIMATE_AFTER", 60)
     assert await estimated(exporter_of(slow)) is None
 
 
-async def test_an_estimate_that_takes_too_long_is_given_up(
+async def test_a_slow_estimate_times_out(
     slow: Dataset, exporter_of: Callable[..., Exporter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "ESTIMATE_AFTER", 0)

@@ -1,4 +1,4 @@
-"""excel, rendered by a real PostgreSQL and read back by two readers that did not write it."""
+"""Workbooks rendered by a real PostgreSQL and read by two independent libraries."""
 
 import asyncio
 import io
@@ -104,7 +104,7 @@ async def test_decimals_keep_their_digits(export: Export, database: asyncpg.Conn
     ]  # fmt: skip
 
 
-async def test_times_that_a_workbook_has_and_others(
+async def test_times_inside_and_outside_of_the_range_of_a_workbook(
     export: Export, database: asyncpg.Connection, schema: str
 ) -> None:
     source = await table(
@@ -172,7 +172,7 @@ async def test_rows_roll_over(
 async def test_a_time_is_never_shown_as_the_next_day(
     export: Export, database: asyncpg.Connection, schema: str
 ) -> None:
-    """V5, V23: what a program makes of a serial when it rounds to the seconds that the cell shows."""
+    """V5, V23: programs round a serial number to the seconds that the cell shows."""
     moments = [
         f"{day} 23:59:59{fraction}"
         for day in ("1900-03-01", "1969-12-31", "2026-01-31", "5000-06-30", "9999-12-31")
@@ -197,4 +197,4 @@ async def test_a_time_is_never_shown_as_the_next_day(
     assert all(int(serial + 0.5 / 86_400) == int(serial) for serial in serials)
     assert max(serials) < 2_958_466
     quarter = timedelta(milliseconds=750)
-    assert between[1:3] == (datetime(2026, 1, 31, 12, 30, 59) + quarter,) * 2  # other fractions stay
+    assert between[1:3] == (datetime(2026, 1, 31, 12, 30, 59) + quarter,) * 2  # other fractions are kept

@@ -21,14 +21,14 @@ from tests.integration.exports.conftest import task_for
 from tests.waiting import patient, until_async
 
 ROWS = 400_000
-"""Enough for several parts of a multipart upload."""
+"""Rows of several parts of a multipart upload."""
 
 Build = Callable[..., Exporter]
 
 
 @pytest.fixture
 async def large(database: asyncpg.Connection, schema: str) -> Dataset:
-    """A view that is long, one whose last row fails, and one that never ends."""
+    """Views: a long one, one whose last row fails, and one that never ends."""
     await database.execute(
         f"""
         CREATE VIEW large AS SELECT n AS id, md5(n::text) || md5((-n)::text) || md5((n / 7.0)::text) AS text
@@ -86,7 +86,7 @@ async def test_a_cancelled_export(
 
 
 class Failing(ObjectStore):
-    """A store that goes away after the first part."""
+    """A store that is unavailable after the first part."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -126,7 +126,7 @@ async def test_objects_of_lost_attempts_are_removed(storage: ObjectStore) -> Non
 async def test_a_lost_connection_ends_its_statement_at_the_source(
     source: Source, database: asyncpg.Connection, schema: str, statement: str
 ) -> None:
-    """The statement has no row to send yet, so it cannot notice the loss by sending."""
+    """The statement has no row to send yet, so it does not notice the loss by itself."""
     await database.execute("CREATE VIEW asleep AS SELECT pg_sleep(30)::text AS s")
     sql, name = f"SELECT s FROM {schema}.asleep WHERE s IS NOT NULL", f"asleep {statement}"
 
@@ -154,7 +154,7 @@ async def _until_servers(database: asyncpg.Connection, name: str, number: int) -
 
 
 async def _until_uploading(storage: ObjectStore, task: ExportTask, running: "asyncio.Task[object]") -> None:
-    """Wait until a multipart upload is open, so that there is something to leave behind."""
+    """Wait until a multipart upload is open, so that an upload could be left."""
 
     async def look() -> bool:
         return running.done() or bool(await asyncio.to_thread(storage.open_uploads, task.name))

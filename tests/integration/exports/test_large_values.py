@@ -1,4 +1,4 @@
-"""Rows that cannot be written in bounded memory are refused before they are here (V11)."""
+"""Rows that cannot be written in bounded memory are refused before they are received (V11)."""
 
 import asyncpg
 import pytest
@@ -24,7 +24,7 @@ async def fill(database: asyncpg.Connection, schema: str, size: int) -> str:
 async def test_the_error_names_column_and_row(
     export: Export, database: asyncpg.Connection, schema: str, name: str
 ) -> None:
-    """V11, R19: whatever the format; what is small enough goes on being exported."""
+    """V11, R19: this holds for all formats. Smaller rows are still exported."""
     limit = FORMATS[name].row_bytes
     table = await fill(database, schema, limit + 1)
     with pytest.raises(
@@ -39,7 +39,7 @@ async def test_the_error_names_column_and_row(
 
 
 @pytest.mark.parametrize("name", FORMATS)
-async def test_a_row_just_small_enough(
+async def test_a_row_just_below_the_limit(
     export: Export, database: asyncpg.Connection, schema: str, name: str
 ) -> None:
     table = await fill(database, schema, FORMATS[name].row_bytes - 1000)
@@ -49,7 +49,7 @@ async def test_a_row_just_small_enough(
 async def test_bytes_arrays_and_json_count_as_they_are_written(
     export: Export, database: asyncpg.Connection, schema: str
 ) -> None:
-    """V11: the limit is on what comes, not on what is stored."""
+    """V11: the limit is for the received text, not for the stored value."""
     size = 10 * MEBIBYTE  # as base64 more than the limit
     await database.execute(
         "CREATE TABLE t (id int PRIMARY KEY, b bytea, a text[], j jsonb);"

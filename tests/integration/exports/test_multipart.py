@@ -1,4 +1,4 @@
-"""Our own multipart upload: what is sent, in which order, and what is left where it fails."""
+"""The service's multipart upload: its parts, their order, and the state after a failure."""
 
 import base64
 import threading
@@ -25,7 +25,7 @@ def key() -> str:
 
 
 def put(storage: ObjectStore, key: str, content: bytes) -> None:
-    """In chunks that never end where a part does."""
+    """Upload the content in chunks whose ends differ from those of the parts."""
     chunks = (content[start : start + 1_000_003] for start in range(0, len(content), 1_000_003))
     storage.put(key, chunks, content_type="text/plain", file_name="f.txt", metadata=lambda: {"rows": "7"})
 
@@ -44,7 +44,7 @@ def left(storage: ObjectStore, key: str) -> list[str]:
 
 
 CONTENT = b"".join(number.to_bytes(4, "big") for number in range(PART_SIZE // 2))
-"""Two parts and no byte run twice in the same place of a part."""
+"""Content of two parts in which no run of bytes is repeated at the same place of a part."""
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_every_boundary(storage: ObjectStore, key: str, size: int) -> None:
         assert known.size == size
         assert known.content_type == "text/plain"
         assert known.metadata is not None
-        # R18: a larger file began to go up before it was known; to set it afterwards is a copy.
+        # R18: the upload of a larger file began before they were known, and setting them later is a copy.
         assert known.metadata.get("x-amz-meta-rows") == ("7" if size < PART_SIZE else None)
         assert left(storage, key) == [key]
     finally:
@@ -67,7 +67,7 @@ def test_every_boundary(storage: ObjectStore, key: str, size: int) -> None:
 
 
 class Spy(ObjectStore):
-    """Sees the parts as they go up."""
+    """Records the parts of an upload."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -96,12 +96,12 @@ class Spy(ObjectStore):
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> int:
-    """S3's smallest."""
+    """Use the smallest parts of S3."""
     monkeypatch.setattr("stream_app.storage.object_store.PART_SIZE", 5 * 2**20)
     return 5 * 2**20
 
 
-def test_parts_go_up_side_by_side(
+def test_parts_are_sent_in_parallel(
     storage: ObjectStore, settings: Settings, key: str, small_parts: int
 ) -> None:
     spy = Spy(settings)
@@ -122,7 +122,7 @@ def test_parts_go_up_side_by_side(
 def test_a_part_that_fails_leaves_nothing(
     storage: ObjectStore, settings: Settings, key: str, small_parts: int, number: int
 ) -> None:
-    """Nor is another under way when the upload is aborted: it would stay for ever."""
+    """No other part is being sent at the abort, because it would never be removed."""
     spy = Spy(settings)
     spy.fail_at = number
     aborted_with: list[int] = []
@@ -142,7 +142,7 @@ def test_a_part_that_fails_leaves_nothing(
 def test_a_part_that_fails_slowly_ends_the_upload_soon(
     storage: ObjectStore, settings: Settings, key: str, small_parts: int
 ) -> None:
-    """Though many others have come and gone since it began."""
+    """Even if many other parts were sent since it began."""
     spy = Spy(settings)
     sent: list[int] = []
 
@@ -168,7 +168,7 @@ def test_a_part_that_fails_slowly_ends_the_upload_soon(
 
 
 @pytest.mark.parametrize("size", [5, 2 * PART_SIZE])
-def test_an_upload_that_ends_unheard_leaves_no_object(
+def test_an_upload_whose_answer_is_lost_leaves_no_object(
     storage: ObjectStore, settings: Settings, key: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store has the object, but its answer is lost. An error of the abort must not hide that."""
@@ -191,8 +191,8 @@ def test_an_upload_that_ends_unheard_leaves_no_object(
     assert left(storage, key) == []
 
 
-def test_a_part_that_is_damaged_on_its_way_is_refused(storage: ObjectStore, key: str) -> None:
-    """The checksum names what was meant."""
+def test_a_part_that_is_damaged_in_transit_is_refused(storage: ObjectStore, key: str) -> None:
+    """The checksum is that of the original content."""
     client = storage._client
     upload = client._create_multipart_upload(storage.bucket, key, {"x-amz-checksum-algorithm": "CRC32"})
     wrong: Any = {"x-amz-checksum-crc32": base64.b64encode(b"\0\0\0\1").decode()}
@@ -221,7 +221,7 @@ class Answer:
 def test_an_error_that_comes_with_200(
     storage: ObjectStore, settings: Settings, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """S3 may find out that it cannot complete an upload after it has begun to answer."""
+    """S3 can fail to complete an upload after it has begun its response."""
     store = ObjectStore(settings, retry_seconds=1)
     execute = Minio._execute
 
@@ -237,7 +237,7 @@ def test_an_error_that_comes_with_200(
     assert left(storage, key) == []
 
 
-def test_more_parts_than_a_store_takes(
+def test_more_parts_than_a_store_accepts(
     storage: ObjectStore, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_PARTS", 1)

@@ -1,4 +1,4 @@
-"""Operators: each that is offered works, and all of a type agree."""
+"""Operators: each offered operator works, and those of one type agree."""
 
 from typing import Any
 
@@ -97,7 +97,7 @@ VALUES: dict[str, Any] = {
 
 @pytest.fixture
 async def built_in(database: asyncpg.Connection, schema: str) -> list[str]:
-    """A table with a column of every type that the server has built in, and one row."""
+    """A table with one row and a column of every built-in type of the server."""
     await database.execute("CREATE TYPE pair AS (n int, p point); CREATE TYPE good AS (n int, t text)")
     names = await database.fetchval(
         """SELECT array_agg(typname::text ORDER BY oid) FROM pg_type
@@ -127,7 +127,7 @@ def value_for(column: Column, operator: str) -> object:
 async def test_every_operator_that_a_type_is_offered_with_works(
     built_in: list[str], schema: str, source: Source
 ) -> None:
-    """V16: for every type of the server; what the type does not have is refused, and by name."""
+    """V16: for every type of the server. Other operators are refused by name."""
     table = await described(source, Dataset(name="t", table=f"{schema}.built_in", order=("id",)))
     finds = {"eq", "lte", "gte", "in", "prefix", "contains", "is_null"}
     for column in table.columns[1:]:
@@ -177,10 +177,10 @@ async def test_the_operators_of_a_text_type_agree(
             assert found["eq"] <= found["prefix"] <= found["contains"], (kind, value, found)
 
 
-async def test_null_is_one_thing_for_every_operator(
+async def test_null_is_treated_equally_by_all_operators(
     database: asyncpg.Connection, schema: str, source: Source
 ) -> None:
-    """V8: two spellings of one question have one answer."""
+    """V8: two forms of one filter have one result."""
     await database.execute(
         "CREATE TABLE t (id int PRIMARY KEY, note text, n int, ip inet);"
         "INSERT INTO t VALUES (1, 'n1', 1, '10.0.0.1'), (2, NULL, NULL, NULL), (3, 'n3', 3, '10.0.0.3')"
@@ -234,7 +234,7 @@ async def test_null_is_one_thing_for_every_operator(
 async def test_no_part_of_a_time_is_dropped(
     database: asyncpg.Connection, schema: str, source: Source, kind: str, value: str, wanted: str | None
 ) -> None:
-    """V4: converted, or refused with the reason; ``None`` is refused."""
+    """V4: the value is converted, or refused with the reason (``None``)."""
     await database.execute(f"SET timezone = 'UTC'; CREATE TABLE t (id int PRIMARY KEY, at {kind})")
     if wanted is not None:
         await database.execute(f"INSERT INTO t VALUES (1, '{wanted}')")

@@ -50,7 +50,7 @@ OWNERS: dict[str, list[str]] = {
     "mood": ["ok", "Bad"],
     "small": ["7"],
 }
-"""By type: texts that values of it are made of; an enum and a domain are the test's own."""
+"""Texts of values by type. The enum and the domain are created by the test."""
 
 SPELLINGS = [
     "7",
@@ -133,10 +133,10 @@ async def owners(
     return tables, texts
 
 
-async def test_only_the_owner_to_the_byte(
+async def test_owners_are_compared_byte_by_byte(
     source: Source, owners: tuple[dict[str, SourceTable], dict[str, list[tuple[int, str]]]]
 ) -> None:
-    """S4: whatever the type and the spelling, a row comes if and only if ``owner::text`` is the user's id."""
+    """S4: for every type, a row is selected exactly if ``owner::text`` is the user's id."""
     tables, texts = owners
     for kind, table in tables.items():
         known = [text for _, text in texts[kind]]
@@ -149,8 +149,8 @@ async def test_only_the_owner_to_the_byte(
 @given(
     user=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
 )
-def test_no_id_is_an_error_in_the_statement(user: str) -> None:
-    """S4: an id that the type cannot hold owns nothing, and is never cast to it."""
+def test_no_user_id_causes_an_error_in_the_statement(user: str) -> None:
+    """S4: an id that is no value of the type owns no rows, and is never cast to the type."""
     column = Column("owner", "integer", "int4", Kind.INTEGER, cast="pg_catalog.int4")
     (condition,) = ownership_conditions(column, reference("owner"), user)
     assert str(condition) == "false" or str(int(user)) == user
@@ -159,7 +159,7 @@ def test_no_id_is_an_error_in_the_statement(user: str) -> None:
 async def test_an_index_on_the_owner_serves_the_search(
     database: asyncpg.Connection, schema: str, source: Source
 ) -> None:
-    """S4: comparing as text costs no scan of the table."""
+    """S4: the comparison as text needs no scan of the table."""
     for kind, value in (
         ("int", "'7'"),
         ("uuid", "gen_random_uuid()"),
@@ -195,7 +195,7 @@ async def _plan(source: Source, table: SourceTable, user: str, **request: object
 async def test_a_filter_is_only_computed_for_own_rows(
     database: asyncpg.Connection, schema: str, source: Source
 ) -> None:
-    """S7: what a view computes of another's row must not fail into the user's answer."""
+    """S7: an error that a view raises for another user's row must not reach the user."""
     await database.execute(
         """
         CREATE TABLE raw (id int PRIMARY KEY, tenant text, word text);
@@ -218,7 +218,7 @@ async def test_a_filter_is_only_computed_for_own_rows(
 async def test_the_servers_message_is_for_operators_only(
     database: asyncpg.Connection, schema: str, source: Source
 ) -> None:
-    """S7: the text of a refusal has its kind, and no value and no name."""
+    """S7: the text of an error has its kind, but no value and no name."""
     await database.execute(
         "CREATE TABLE raw (id int, word text); INSERT INTO raw VALUES (1, 'secret-value');"
         "CREATE VIEW bad AS SELECT id, word::int AS secret_column FROM raw"

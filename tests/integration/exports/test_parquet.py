@@ -1,4 +1,4 @@
-"""Parquet files, read back by pyarrow and by DuckDB and compared with the values of the database."""
+"""Parquet files, read with pyarrow and DuckDB, and compared with the values of the database."""
 
 import io
 from datetime import UTC, date, datetime, time

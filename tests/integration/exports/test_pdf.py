@@ -117,7 +117,7 @@ async def test_a_source_that_fails_leaves_no_process(
 
 
 class Gone(ObjectStore):
-    """A store that goes away after some bytes."""
+    """A store that is unavailable after some bytes."""
 
     def put(self, key: str, chunks: Iterator[bytes], **known: Any) -> StoredObject:
         next(chunks)
@@ -127,7 +127,7 @@ class Gone(ObjectStore):
 async def test_a_store_that_fails_leaves_no_process(
     exporter_of: Callable[..., Exporter], settings: Settings, database: asyncpg.Connection, schema: str
 ) -> None:
-    """Not even while the error, which refers to the generator, is handled."""
+    """This holds also while the error, which refers to the generator, is handled."""
     await database.execute("CREATE TABLE t AS SELECT repeat('x', 500) AS a FROM generate_series(1, 2000)")
     end_idle()
     exporter = exporter_of(Dataset(name="things", table=f"{schema}.t"), storage=Gone(settings))

@@ -1,4 +1,4 @@
-"""A file does not depend on how the role, the database, the server or a pooler is configured."""
+"""A file does not depend on the configuration of the role, the database, the server or a pooler."""
 
 import asyncio
 import socket
@@ -61,7 +61,7 @@ HOSTILE = {
     "tcp_user_timeout": "'1ms'",
     "client_connection_check_interval": "0",
 }
-"""For each setting that a transaction sets for itself, something else that a role can be configured with."""
+"""Another value, with which a role can be configured, for each setting that transactions set."""
 
 HARMLESS = {
     line
@@ -86,7 +86,7 @@ Files = Callable[..., Awaitable[dict[str, str]]]
 
 @dataclass(frozen=True)
 class Reader:
-    """A role of the test's own and the URL it connects with."""
+    """A separate role for the test, and its URL."""
 
     name: str
     url: str
@@ -104,7 +104,7 @@ async def reader(database: asyncpg.Connection, source_dsn: str, schema: str) -> 
 
 @pytest.fixture
 async def files(storage: ObjectStore, settings: Settings, exporter_of: Callable[..., Exporter]) -> Files:
-    """The sha256 of a table in some formats, as a URL's role reads it."""
+    """Returns the sha256 of a table's files in some formats, exported with the role of a URL."""
 
     async def export(url: str, table: str, *names: str) -> dict[str, str]:
         own = settings.model_copy(update={"source_database_url": SecretStr(url)})
@@ -127,7 +127,7 @@ async def files(storage: ObjectStore, settings: Settings, exporter_of: Callable[
 async def test_every_setting_of_a_role_that_could_change_a_file(
     database: asyncpg.Connection, schema: str, reader: Reader, files: Files
 ) -> None:
-    """P3, P1: with each of them set to something else the bytes are the same, and no export ends of it."""
+    """P3, P1: with another value of each setting the bytes are the same, and no export fails."""
     await database.execute(TABLE)
     await database.execute("CREATE VIEW slow AS SELECT 1 AS id, pg_sleep(0.3)::text AS nap")
     formats = ("csv", "ndjson")
@@ -144,7 +144,7 @@ def test_every_pinned_setting_is_tried() -> None:
     assert {*PINNED, *PINNED_ON_LINUX} <= set(HOSTILE)
 
 
-async def test_every_setting_of_the_server_was_looked_at(database: asyncpg.Connection) -> None:
+async def test_every_setting_of_the_server_is_listed(database: asyncpg.Connection) -> None:
     """P3: the test fails for a setting of a role that is neither pinned nor listed as harmless."""
     names = await database.fetchval(
         "SELECT array_agg(name::text) FROM pg_settings WHERE context IN ('user', 'superuser')"
@@ -186,7 +186,7 @@ async def test_behind_a_pooler(
 async def test_a_parameter_that_a_pooler_refuses_is_no_outage(
     reader: Reader, settings: Settings, schema: str
 ) -> None:
-    """P1, P4: jobs must not wait for days for what will never be."""
+    """P1, P4: jobs must not wait for days for a configuration that cannot work."""
     async with through_door(reader.url) as url:
         source = Source(
             settings.model_copy(update={"source_database_url": SecretStr(f"{url}?options=-cjit%3Doff")}),
@@ -201,7 +201,7 @@ async def test_a_parameter_that_a_pooler_refuses_is_no_outage(
 async def test_a_server_process_that_is_ended_during_copy_is_an_outage(
     source: Source, database: asyncpg.Connection
 ) -> None:
-    """R11: what is done with a connection that is gone does not hide why it is."""
+    """R11: later errors of a lost connection do not hide the reason."""
 
     async def sink(_: bytes) -> None:
         await database.execute("SELECT pg_terminate_backend($1)", snapshot.connection.get_server_pid())
@@ -219,7 +219,7 @@ async def test_the_transaction_ends_with_the_last_row(
     source_dsn: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """R11: a store that takes its time for the rest of a file holds no transaction open."""
+    """R11: while a slow store receives the rest of a file, no transaction is open."""
     monkeypatch.setattr(run, "ESTIMATE_AFTER", 60)  # on a connection of its own
     await database.execute("CREATE TABLE few AS SELECT 1 AS id")
     states: list[str] = []
@@ -255,8 +255,8 @@ def test_names_in_the_script_are_quoted() -> None:
     assert "'1500'" in script
 
 
-async def test_a_peer_that_is_gone_without_a_word_is_noticed(source: Source) -> None:
-    """R11: a server that does not answer any more must not hold an export for hours."""
+async def test_a_silently_lost_peer_is_noticed(source: Source) -> None:
+    """R11: a server that no longer answers must not delay an export for hours."""
     async with source.snapshot("exporter alive") as snapshot:
         opened = snapshot.connection._con._transport.get_extra_info("socket")
         assert opened.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1

@@ -1,4 +1,4 @@
-"""A standby that is behind: what is exported from it is as of what it has replayed (case Q1)."""
+"""A standby that is behind: the export has the state that the standby has replayed (case Q1)."""
 
 import asyncio
 import os
@@ -58,14 +58,14 @@ class Standby(PostgresService):
         assert done.returncode == 0, done.stderr
 
     def after_start(self) -> None:
-        """There is nothing to add to a copy."""
+        """Do nothing, because the copy is complete."""
 
 
 @pytest.fixture
 def pair(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[str, str]]:
-    """A primary and its standby, as URLs of a superuser."""
+    """The URLs of a primary and its standby, for a superuser."""
     replicating = {**postgres._OPTIONS, "wal_level": "replica", "max_wal_senders": "4", "hot_standby": "on"}
     monkeypatch.setattr(postgres, "_OPTIONS", replicating)
     folder = tmp_path_factory.mktemp("pair")
@@ -85,7 +85,7 @@ def pair(
 async def test_a_standby_that_is_behind(
     pair: tuple[str, str], settings: Settings, exporter_of: Callable[..., Exporter]
 ) -> None:
-    """Q1: `as_of` is what was replayed, and a window that is not over there waits."""
+    """Q1: `as_of` is the replayed time, and a job waits until the standby has its whole window."""
     above, below = await asyncpg.connect(pair[0]), await asyncpg.connect(pair[1])
     await above.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
     await _replayed(below, 1)
@@ -172,9 +172,7 @@ def of_both(pair: tuple[str, str], wanted: str) -> str:
     return f"{above.scheme}://{login}@{hosts}{above.path}?target_session_attrs={wanted}"
 
 
-async def test_of_several_hosts_the_one_is_found_that_is_asked_for(
-    pair: tuple[str, str], settings: Settings
-) -> None:
+async def test_the_requested_one_of_several_hosts_is_found(pair: tuple[str, str], settings: Settings) -> None:
     """P5: for sources, whose sessions are read only, and for the state database."""
     found = {}
     for wanted in ("primary", "read-write", "standby", "prefer-standby", "any"):

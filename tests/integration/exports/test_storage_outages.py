@@ -1,4 +1,4 @@
-"""What a store's answers mean: given by a proxy between the service and the real store."""
+"""Errors of the store, made by a proxy between the service and the real store."""
 
 import threading
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def proxy(settings: Settings) -> Iterator[Proxy]:
 
 @pytest.fixture
 def behind(proxy: Proxy, settings: Settings, storage: ObjectStore) -> ObjectStore:
-    """The bucket, through the proxy."""
+    """The bucket behind the proxy."""
     endpoint = f"http://127.0.0.1:{proxy.server_port}"
     return ObjectStore(
         settings.model_copy(update={"s3_endpoint": endpoint}), timeout_seconds=2, retry_seconds=0.3
@@ -40,7 +40,7 @@ def put(storage: ObjectStore, size: int = 10) -> str:
     return key
 
 
-def test_it_passes_on(behind: ObjectStore, storage: ObjectStore) -> None:
+def test_the_proxy_forwards_calls(behind: ObjectStore, storage: ObjectStore) -> None:
     key = put(behind, 9 * 2**20)
     assert storage.exists(key)
     storage.remove(key)
@@ -88,8 +88,8 @@ def test_a_connection_that_breaks(behind: ObjectStore, proxy: Proxy) -> None:
     assert proxy.refused >= 2  # the upload and its removal
 
 
-def test_a_proxy_that_speaks_for_a_dead_store(behind: ObjectStore, proxy: Proxy) -> None:
-    """In words that are none of the store's."""
+def test_an_error_page_of_a_proxy_is_an_outage(behind: ObjectStore, proxy: Proxy) -> None:
+    """The response is not one of S3."""
     for code in ("</Error>", "</Code></Error>"):
         proxy.status, proxy.code = 502, code
         with pytest.raises(Outage):
@@ -112,7 +112,7 @@ def test_a_proxy_that_speaks_for_a_dead_store(behind: ObjectStore, proxy: Proxy)
 def test_errors_of_the_source_become_exceptions(
     error: type[asyncpg.PostgresError], meaning: type[Exception]
 ) -> None:
-    """A connection that is lost may have been lost because of the statement, and must not be for ever."""
+    """The statement can be the cause of a lost connection, so it must not be retried for ever."""
     with pytest.raises(meaning) as raised, source_errors():
         raise error("said so")
     assert type(raised.value) is meaning

@@ -1,4 +1,4 @@
-"""Object stores as companies have them (P9, P10, P11, P20, R17, R18), by a proxy before the real one."""
+"""Object stores with other behaviour (P9, P10, P11, P20, R17, R18), by a proxy before the real one."""
 
 import threading
 import time
@@ -36,7 +36,7 @@ Open = Callable[..., ObjectStore]
 
 @pytest.fixture
 def behind(proxy: Proxy, settings: Settings, storage: ObjectStore) -> Open:
-    """The bucket through the proxy, with other settings where they are given."""
+    """Returns the bucket behind the proxy, with changed settings."""
 
     def opened(retry_seconds: float = 20, **changes: Any) -> ObjectStore:
         endpoint = f"http://127.0.0.1:{proxy.server_port}"
@@ -68,10 +68,10 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("status", "code"), REFUSALS)
-def test_checksums_that_are_refused_are_done_without(
+def test_refused_checksums_are_replaced(
     behind: Open, proxy: Proxy, storage: ObjectStore, status: int, code: str
 ) -> None:
-    """P9: found out once, for small and for large files; and the content is checked another way."""
+    """P9: the refusal is found once, for small and large files. The content is then checked otherwise."""
     store = behind()
     proxy.rule = refusing("x-amz-checksum", status, code)
     for size in (LARGE, 10, 5 * 2**20 + 1, LARGE):
@@ -94,7 +94,7 @@ def _trial_of(store: ObjectStore) -> Any:
     return asyncio.run(_check_upload(store, Settings(_env_file=None)))
 
 
-def test_where_no_way_is_taken_the_upload_goes_without(
+def test_an_upload_without_any_supported_check_succeeds(
     behind: Open, proxy: Proxy, storage: ObjectStore
 ) -> None:
     """P9: neither checksums nor Content-MD5."""
@@ -115,7 +115,7 @@ def test_where_no_way_is_taken_the_upload_goes_without(
 def test_every_size_is_checked_and_nothing_is_copied(
     behind: Open, proxy: Proxy, storage: ObjectStore, size: int
 ) -> None:
-    """P10, R18: also between 5 and 8 MiB; a store without CopyObject serves as well as any."""
+    """P10, R18: also between 5 and 8 MiB, and for a store without CopyObject."""
     proxy.rule = lambda request: (501, "NotImplemented") if request.is_copy else None
     key, content = put(behind(), size)
     assert storage.read(key) == content
@@ -142,7 +142,7 @@ def test_every_size_is_checked_and_nothing_is_copied(
 def test_a_policy_that_demands_encryption(
     behind: Open, proxy: Proxy, size: int, chosen: dict[str, str], expected: dict[str, str]
 ) -> None:
-    """P11: without the setting it is the operator's to mend, with it files are written."""
+    """P11: without the setting an operator must act; with the setting files are written."""
     proxy.rule = lambda request: (
         (403, "AccessDenied") if request.call in ("put", "create") and SSE not in request.headers else None
     )
@@ -155,7 +155,7 @@ def test_a_policy_that_demands_encryption(
     assert "AccessDenied" in finding.what
     assert "EXPORTER_S3_SSE" in finding.advice
     proxy.seen.clear()
-    # What the proxy drops is signed: only what was sent is looked at.
+    # The dropped headers are signed, so only the sent request is checked.
     with pytest.raises(Retryable):
         put(behind(retry_seconds=0, **chosen), size)
     first = next(request for request in proxy.seen if request.call in ("put", "create"))
@@ -168,7 +168,7 @@ def test_a_policy_that_demands_encryption(
 def test_every_call_is_repeated(
     behind: Open, proxy: Proxy, storage: ObjectStore, status: int, code: str
 ) -> None:
-    """R17: each kind of call meets the fault twice, and the export is not made again."""
+    """R17: each kind of call fails twice, and the export is not repeated."""
     times = Counter[str]()
 
     def twice(request: Request) -> tuple[int, str] | None:
@@ -189,7 +189,7 @@ def test_every_call_is_repeated(
     assert proxy.refused >= 2 * 7
 
 
-def test_a_completion_in_doubt_is_asked_for(behind: Open, proxy: Proxy, storage: ObjectStore) -> None:
+def test_a_completion_in_doubt_is_checked(behind: Open, proxy: Proxy, storage: ObjectStore) -> None:
     """R17: the store has completed the upload, and every answer to that is lost."""
     proxy.deaf_to = lambda request: request.call == "complete"
     key, content = put(behind(retry_seconds=0.5), LARGE)
@@ -237,7 +237,7 @@ def test_a_call_that_the_store_never_accepts_fails_the_job(
     assert raised.value.code == "store_refused"
 
 
-def test_parts_grow_with_the_file_and_large_ones_lie_on_disk(
+def test_parts_grow_with_the_file_and_large_ones_are_on_disk(
     behind: Open, proxy: Proxy, storage: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R18."""
@@ -277,7 +277,7 @@ def test_an_error_of_the_chunks_is_not_mapped_as_a_store_error(
 
 
 def test_a_bucket_is_shared(settings: Settings, storage: ObjectStore) -> None:
-    """P20: everything of a deployment lies below its prefix, and nothing outside of it is seen or removed."""
+    """P20: all objects of a deployment are below its prefix, and no other objects are listed or removed."""
     name = f"shared-{uuid4().hex[:8]}"
     stores = [
         ObjectStore(settings.model_copy(update={"s3_bucket": name, "s3_key_prefix": prefix}))

@@ -46,7 +46,7 @@ async def _file(exporter: Exporter, **request: object) -> dict[str, object]:
 async def test_a_table_that_is_changed_between_two_exports(
     change: str, database: asyncpg.Connection, dataset: Dataset, exporter_of: Callable[..., Exporter]
 ) -> None:
-    """V15: what was remembered of it is read again before anything fails, or is written wrongly."""
+    """V15: the description is read again before the export fails or writes wrong values."""
     exporter = exporter_of(dataset)
     await _file(exporter)
     await database.execute(CHANGES[change])
@@ -117,7 +117,7 @@ POLICIES = {
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-async def test_a_file_from_which_a_policy_keeps_rows(
+async def test_a_file_without_the_rows_that_a_policy_hides(
     policy: str,
     database: asyncpg.Connection,
     schema: str,
@@ -137,10 +137,10 @@ async def test_a_file_from_which_a_policy_keeps_rows(
         await database.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
 
 
-async def test_a_window_that_is_not_over_at_the_source_is_waited_for(
+async def test_an_export_waits_until_the_source_has_its_whole_window(
     dataset: Dataset, exporter_of: Callable[..., Exporter]
 ) -> None:
-    """Q1: rows of it can still be written, and no later run would look for them."""
+    """Q1: otherwise rows of the window could be written later, and no run would export them."""
     request = ExportRequest(user_id="u", export_type="t", format="csv", scope="all")
     window = {"column": "at", "from": "2026-01-01T00:00:00+01:00", "to": "2999-01-01T00:00:00+01:00"}
     with pytest.raises(Outage, match="window ends at 2999"):

@@ -1,4 +1,4 @@
-"""csv, json and ndjson, read back by readers that did not write them."""
+"""csv, json and ndjson, read by independent libraries."""
 
 import csv
 import gzip
@@ -44,7 +44,7 @@ async def test_json_keeps_every_text(export: Export, nasty: str, name: str) -> N
     assert exported.data.row_count == len(NASTY)
 
 
-async def test_csv_keeps_every_text_and_tells_null_from_empty(export: Export, nasty: str) -> None:
+async def test_csv_keeps_every_text_and_distinguishes_null_from_empty(export: Export, nasty: str) -> None:
     exported = await export(nasty, "csv", options={"guard_formulas": False, "null": "\\N"})
     header, *rows = read_csv(exported.content)
     assert header == ["id", "value"]

@@ -1,4 +1,4 @@
-"""The tutorial's table, dataset and format work as they stand there."""
+"""The table, the dataset and the format of the tutorial work unchanged."""
 
 import re
 from collections.abc import Callable
@@ -35,7 +35,7 @@ async def orders(database: asyncpg.Connection, schema: str) -> str:
     return f"{schema}.orders"
 
 
-async def test_the_dataset_takes_only_the_rows_of_its_user(
+async def test_the_dataset_exports_only_the_rows_of_its_user(
     orders: str, tmp_path: Path, exporter_of: Callable[..., Exporter], storage: ObjectStore
 ) -> None:
     file = tmp_path / "datasets.toml"

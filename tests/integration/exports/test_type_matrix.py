@@ -37,7 +37,7 @@ from tests.integration.exports.type_shapes import SCALARS, Shape, Values, shapes
 
 QUICK: dict[str, Any] = {
     "deadline": None,
-    "phases": [Phase.explicit, Phase.generate],  # to shrink so many values takes minutes
+    "phases": [Phase.explicit, Phase.generate],  # shrinking so many values takes minutes
     "suppress_health_check": list(HealthCheck),
 }
 
@@ -46,7 +46,7 @@ FORMATS = ("csv", "json", "ndjson", "excel", "parquet")
 Row = tuple[Any, ...]
 ROWS = 3
 EXAMPLES, MORE_ROWS = 6, 4
-"""An example takes as long as its ten exports of 700 columns: five seconds, and on a busy machine thirty."""
+"""Examples, and rows of further values. Ten exports of 700 columns take five to thirty seconds."""
 NULL = "<null>"
 
 BUILT_IN = """
@@ -71,7 +71,7 @@ HOSTILE = {
 
 @dataclass(frozen=True, repr=False)
 class Matrix:
-    """The types in a schema of the test's own, and exporters for two roles: one of them set up unkindly."""
+    """The types in a separate schema, and exporters for two roles, one of them with unusual settings."""
 
     connection: asyncpg.Connection
     schema: str
@@ -116,12 +116,12 @@ async def matrix(
 
 
 async def test_every_built_in_type_has_values(database: asyncpg.Connection) -> None:
-    """None is forgotten: a type that a later PostgreSQL adds needs a line in ``SCALARS``."""
+    """A type that a later PostgreSQL adds needs a line in ``SCALARS``."""
     assert {row["typname"] for row in await database.fetch(BUILT_IN)} <= SCALARS.keys()
 
 
 async def fill(matrix: Matrix, drawn: Values, count: int) -> list[list[str | None]]:
-    """Make a view of drawn values in so many rows; returns PostgreSQL's own text of each.
+    """Create a view of drawn values with ``count`` rows; return PostgreSQL's text of each value.
 
     Its columns are in the order of the shapes.
     """
@@ -170,7 +170,7 @@ def as_json(cell: Any, text: str | None, shape: Shape) -> bool:
 
 
 def as_float_json(cell: Any, text: str | None, shape: Shape) -> bool:
-    """For a reader that reads decimals as doubles."""
+    """Compare a cell of a reader that reads decimals as doubles."""
     return bool(floats(cell) == floats(json_of(text, shape)))
 
 
@@ -186,7 +186,7 @@ NUMBERS = {"int2", "int4", "int8", "oid", "float4", "float8", "numeric", "money"
 
 
 def as_cell(cell: Any, text: str | None, shape: Shape) -> bool:
-    """A workbook's cell: numbers and times where it has them, else text; NULL and empty are no value."""
+    """Compare a cell of a workbook: a number, a time or a text. NULL and empty texts have no value."""
     scalar = shape.name if not shape.element else ""
     if isinstance(cell, bool):
         return scalar == "bool" and cell == (text in ("t", "true"))
@@ -202,12 +202,12 @@ def as_cell(cell: Any, text: str | None, shape: Shape) -> bool:
 
 
 def unescaped(cell: str | None) -> str:
-    """Characters that XML has no way to write."""
+    """Return the text with the escaped characters, which XML cannot contain."""
     return re.sub(r"_x([0-9A-F]{4})_", lambda match: chr(int(match[1], 16)), cell or "")
 
 
 def as_value(cell: Any, text: str | None, shape: Shape) -> bool:
-    """A value of Parquet's."""
+    """Compare a value of a Parquet file."""
     if cell is None:
         no_such_value = (
             ("BC", "infinity", "24:00", "20000-")
@@ -237,7 +237,7 @@ def as_value(cell: Any, text: str | None, shape: Shape) -> bool:
 
 
 def deep(value: Any) -> Any:
-    """Lists with what is JSON in them parsed: how it is spaced does not matter."""
+    """Return lists with parsed JSON, because white space in JSON does not matter."""
     if isinstance(value, list):
         return [deep(item) for item in value]
     if isinstance(value, str) and value[:1] in ("[", "{"):
@@ -273,7 +273,7 @@ async def round_trip(
     matrix: Matrix, drawn: Values, folder: Path, *, rows: int, hostile_formats: Sequence[str] = FORMATS
 ) -> None:
     if drawn.are_simplest:
-        return  # what hypothesis begins with: there is nothing in it
+        return  # hypothesis begins with this simplest example
     texts = await fill(matrix, drawn, rows)
     dataset = Dataset(name="matrix", table=f"{matrix.schema}.matrix")
     files: dict[str, bytes] = {}
@@ -292,7 +292,7 @@ async def round_trip(
         else:
             tables = [pq.read_table(io.BytesIO(content)) for content in (hostile, files[name])]
             assert tables[0].schema == tables[1].schema
-            # By their texts: NaN is equal to nothing, not even to itself.
+            # Texts are compared, because NaN does not equal itself.
             assert repr(tables[0].to_pylist()) == repr(tables[1].to_pylist())
 
     columns = ["id", *(f"c{number}" for number in range(len(matrix.shapes)))]
@@ -334,7 +334,7 @@ async def round_trip(
 @settings(max_examples=2, database=None, **QUICK)
 @given(drawn=values())
 async def test_every_type_in_every_format(matrix: Matrix, tmp_path: Path, drawn: Values) -> None:
-    """V2, V9, V20: one rendering for each type, the same in all formats, whatever the role is set to."""
+    """V2, V9, V20: each type has one rendering in all formats, with any settings of the role."""
     await round_trip(matrix, drawn, tmp_path, rows=ROWS, hostile_formats=("csv", "ndjson"))
 
 
@@ -343,5 +343,5 @@ async def test_every_type_in_every_format(matrix: Matrix, tmp_path: Path, drawn:
 @settings(max_examples=EXAMPLES, **QUICK)
 @given(drawn=values(MORE_ROWS))
 async def test_every_type_in_every_format_explored(matrix: Matrix, tmp_path: Path, drawn: Values) -> None:
-    """The same with more values, ever new ones where the tests explore, and both roles in every format."""
+    """The same with more and new values, and with both roles in every format."""
     await round_trip(matrix, drawn, tmp_path, rows=MORE_ROWS)

@@ -1,4 +1,4 @@
-"""Types of extensions and of a team's own: one rendering, the same in all formats."""
+"""Types of extensions and types of users have one rendering in all formats."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ FORMATS = ("csv", "ndjson", "excel", "parquet")
 
 
 def first_row(name: str, content: bytes) -> dict[str, Any]:
-    """The first row, values as the format has them."""
+    """Return the first row with the values of the format."""
     match name:
         case "csv":
             return next(csv.DictReader(io.StringIO(content.decode(), newline="")))
@@ -79,7 +79,7 @@ async def test_money_is_a_number(export: Export, database: asyncpg.Connection, s
 async def test_domains_are_written_like_their_base_types(
     export: Export, database: asyncpg.Connection, schema: str
 ) -> None:
-    """V10: precision and length included, however many domains there are."""
+    """V10: with precision and length, also for domains over domains."""
     await database.execute("""
         CREATE DOMAIN price AS numeric(12,2); CREATE DOMAIN fee AS price CHECK (value > 0);
         CREATE DOMAIN code AS char(4); CREATE DOMAIN codes AS code[]; CREATE DOMAIN day AS date;
@@ -107,7 +107,7 @@ async def test_domains_are_written_like_their_base_types(
 async def test_json_within_other_types_breaks_no_line(
     export: Export, database: asyncpg.Connection, schema: str, name: str
 ) -> None:
-    """V2: arrays and composite types of json, and what JSON functions make of it."""
+    """V2: arrays and composite types with json, and the results of JSON functions."""
     await database.execute(r"""
         CREATE TYPE item AS (id int, data json, more json[]);
         CREATE VIEW v AS SELECT n AS id, j AS plain, ARRAY[j, NULL, j] AS several,
@@ -137,7 +137,7 @@ async def test_json_within_other_types_breaks_no_line(
 async def test_bytes_are_base64_at_every_depth(
     export: Export, database: asyncpg.Connection, schema: str
 ) -> None:
-    """V9: as a plain bytea."""
+    """V9: they are rendered like a single bytea."""
     await database.execute("""
         CREATE TYPE pair AS (name text, data bytea);
         CREATE TYPE bytes AS RANGE (subtype = bytea, multirange_type_name = several_bytes);

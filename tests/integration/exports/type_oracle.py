@@ -1,4 +1,4 @@
-"""What files promise for a value, worked out from PostgreSQL's own text of it: not as the service does.
+"""Computes the expected form of a value in files from PostgreSQL's text, unlike the service.
 
 The text is taken apart by the rules of PostgreSQL's manual for arrays, composite types and ranges.
 """
@@ -17,7 +17,7 @@ NUMBERS = {"int2", "int4", "int8", "oid", "float4", "float8", "numeric", "money"
 
 
 def text_of(text: str | None, shape: Shape) -> str | None:
-    """What the cell of a text format holds; JSON is compared by its meaning, see :func:`is_json`."""
+    """Return the text of a cell of a text format. JSON is compared after parsing, see :func:`is_json`."""
     if text is None or is_json(shape):
         return text
     if shape.bounds is not None:
@@ -40,12 +40,12 @@ def text_of(text: str | None, shape: Shape) -> str | None:
 
 
 def is_json(shape: Shape) -> bool:
-    """Whether the cell of a text format holds JSON."""
+    """Return whether the cell of a text format contains JSON."""
     return bool(shape.element or shape.fields) or shape.name in ("json", "jsonb")
 
 
 def json_of(text: str | None, shape: Shape) -> Json:
-    """What a JSON reader finds, decimals as :class:`Decimal`."""
+    """Return the value that a JSON reader returns, with decimals as :class:`Decimal`."""
     if text is None:
         return None
     if shape.element is not None:
@@ -67,7 +67,7 @@ def json_of(text: str | None, shape: Shape) -> Json:
 
 
 def elements_of(text: str, shape: Shape) -> list[str | None]:
-    """An array as Parquet has it: texts; a slice of more dimensions is the JSON of one."""
+    """Return an array as Parquet has it: texts, or JSON of the inner arrays."""
     element = shape.element
     assert element is not None
 
@@ -81,7 +81,7 @@ def elements_of(text: str, shape: Shape) -> list[str | None]:
 
 
 def plain(value: Json) -> Json:
-    """The same for comparing: numbers by their value, whatever a reader made of them."""
+    """Return the value for comparison: numbers by their value, whatever their type is."""
     if isinstance(value, list):
         return [plain(item) for item in value]
     if isinstance(value, dict):
@@ -145,7 +145,7 @@ def _record(text: str) -> list[str | None]:
 
 
 def _unquoted(text: str, position: int, ends: str) -> tuple[str, int, bool]:
-    """A part of a composite value or a bound of a range, where it ends, and whether it had quotes."""
+    """Return a part of a composite value or a bound, its end, and whether it had quotes."""
     found = []
     is_quoted = was_quoted = False
     while is_quoted or text[position] not in ends:
@@ -167,7 +167,7 @@ def _unquoted(text: str, position: int, ends: str) -> tuple[str, int, bool]:
 
 
 def _ranges(text: str, bound: Callable[[str], str]) -> str:
-    """A range's or multirange's text with other bounds."""
+    """Return the text of a range or multirange with converted bounds."""
     made = []
     position = 0
     while position < len(text):
@@ -191,7 +191,7 @@ def _bound(text: str, shape: Shape) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A bound as PostgreSQL writes it."""
+    """Return a bound as PostgreSQL writes it."""
     if text and not any(character in '"\\()[], \t\n\r\v\f' for character in text):
         return text
     return '"' + text.replace("\\", "\\\\").replace('"', '""') + '"'

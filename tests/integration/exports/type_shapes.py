@@ -1,4 +1,4 @@
-"""Every built-in type, and what is made of it two levels deep: names in SQL and generated values."""
+"""Every built-in type, and types derived from it in two levels: SQL names and generated values."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ from random import Random
 from hypothesis import strategies as st
 
 Literal = str
-"""A value as PostgreSQL reads it, without quotes."""
+"""The text of a value that PostgreSQL reads, without quotes."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Shape:
 
     @property
     def separator(self) -> str:
-        """What stands between the elements of an array."""
+        """The delimiter of the elements of an array."""
         return ";" if self.element and self.element.name == "box" else ","
 
 
@@ -148,7 +148,7 @@ SCALARS: dict[str, st.SearchStrategy[Literal] | None] = {
     "xid8": _of("0", "18446744073709551615"),
     "xml": _NONE,  # the server of the wheel is built without libxml
 }
-"""By ``pg_type.typname``; those without values are types that take none from anybody."""
+"""Values by ``pg_type.typname``. ``None``: the type has no input function for values."""
 
 VECTORS = {"int2vector": "int2", "oidvector": "oid"}
 RANGES = {
@@ -157,7 +157,7 @@ RANGES = {
 
 
 def scalar(name: str) -> Shape:
-    """A built-in type; the vectors are arrays."""
+    """Return the shape of a built-in type. The vector types are arrays."""
     sql = f'pg_catalog."{name}"'
     return (
         Shape(sql, name, element=Shape(f'pg_catalog."{VECTORS[name]}"', VECTORS[name]))
@@ -167,7 +167,7 @@ def scalar(name: str) -> Shape:
 
 
 def shapes_of(name: str, *, orderable: bool) -> Iterator[Shape]:
-    """The type itself and what is made of it: in the order in which they can be created."""
+    """Return the type and the types derived from it, in an order in which they can be created."""
     base = scalar(name)
     yield base
     if SCALARS[name] is None and name != "xml":  # they have no array types either
@@ -219,7 +219,7 @@ def shapes_of(name: str, *, orderable: bool) -> Iterator[Shape]:
 
 
 HIGHEST = {"int4": 2**31 - 2, "int8": 2**63 - 2}
-"""Bounds that a range can have: it is written with the bound after the last value, which must exist."""
+"""Largest bounds of ranges. A range is written with the value after its last one, which must exist."""
 
 
 def _quoted(name: str) -> str:
@@ -227,25 +227,25 @@ def _quoted(name: str) -> str:
 
 
 def constant(value: Literal, sql: str) -> str:
-    """An SQL expression for a literal of a type."""
+    """Return an SQL expression for a literal of a type."""
     text = value.replace("'", "''").replace("\\", "\\\\")
     return f"(E'{text}'::text)::{sql}"  # a view cannot hold constants of some types
 
 
 @dataclass(frozen=True)
 class Values:
-    """Makes values of any shape from drawn scalars; how many there are and where is left to ``random``."""
+    """Makes values of any shape from drawn scalars. ``random`` chooses their number and places."""
 
     scalars: Mapping[str, Sequence[Literal]]
     random: Random
 
     @property
     def are_simplest(self) -> bool:
-        """Whether nothing was varied."""
+        """Whether the drawn values are the simplest ones."""
         return all(len(set(literals)) <= 1 for literals in self.scalars.values())
 
     def expression(self, shape: Shape) -> str:
-        """An SQL expression for some value of the shape, sometimes NULL."""
+        """Return an SQL expression for a value of the shape, sometimes NULL."""
         if self.random.random() < 0.1:
             return f"NULL::{shape.sql}"
         if shape.name:
@@ -299,7 +299,7 @@ class Values:
 
 @st.composite
 def values(draw: st.DrawFn, each: int = 3) -> Values:
-    """Some scalars of each type: so many."""
+    """Draw ``each`` scalars of each type."""
     scalars = {
         name: [draw(strategy) for _ in range(each)] if strategy is not None else []
         for name, strategy in SCALARS.items()

@@ -1,4 +1,4 @@
-"""Filters: every value is checked, quoted, and compared as its column's type."""
+"""Filters: every value is checked, quoted, and compared as the type of its column."""
 
 from typing import Any
 
@@ -69,7 +69,7 @@ def where(filters: dict[str, Any]) -> str:
         ),
     ],
 )
-def test_a_filter_is_this_condition(filters: dict[str, Any], expected: str) -> None:
+def test_the_condition_of_a_filter(filters: dict[str, Any], expected: str) -> None:
     assert where(filters) == expected
 
 
@@ -120,7 +120,7 @@ def test_the_error_of_a_bad_filter_names_place_and_allowed_values(
     assert str(caught.value).startswith(complaint)
 
 
-def test_every_operator_of_every_column_is_understood() -> None:
+def test_every_operator_of_every_column_is_accepted() -> None:
     values = {"in": ["x"], "not_in": ["x"], "is_null": True}
     for column in COLUMNS.values():
         for operator in operators(column):

@@ -1,4 +1,4 @@
-"""The pipe: order, back-pressure, and an end that means success."""
+"""The pipe: order, back-pressure, and its end, which means success."""
 
 import asyncio
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ async def test_everything_arrives_in_order() -> None:
     assert await reading == b"".join(written)
 
 
-async def test_a_full_pipe_holds_the_writer_back() -> None:
+async def test_a_full_pipe_blocks_the_writer() -> None:
     pipe = BytePipe(capacity=10)
     await pipe.write(b"x" * 10)
     waiting = asyncio.create_task(pipe.write(b"y"))

@@ -71,7 +71,7 @@ def test_a_value_that_is_no_text_stays_as_it_is(value: Any) -> None:
     assert is_relative(value) is ("today" in repr(value))
 
 
-def test_the_same_words_are_plain_text_elsewhere() -> None:
+def test_the_same_words_are_plain_text_in_other_columns() -> None:
     filters = {"word": "today", "id": {"gte": 5}, "missing": "now"}
     assert resolve_filters(filters, {"word": Kind.TEXT, "id": Kind.INTEGER}, NOW, BERLIN) == filters
 
@@ -79,7 +79,7 @@ def test_the_same_words_are_plain_text_elsewhere() -> None:
 @pytest.mark.parametrize(
     "value", ["now-7", "Today", "now - 7d", "start_of_day-", "now-999999d", "2026-01-01"]
 )
-def test_anything_else_is_left_for_the_filter_to_judge(value: str) -> None:
+def test_other_values_are_unchanged(value: str) -> None:
     assert not is_relative({"at": [value]})
     assert resolve_filters({"at": value}, {"at": Kind.DATE}, NOW, BERLIN) == {"at": value}
 

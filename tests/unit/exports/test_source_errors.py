@@ -24,8 +24,8 @@ MEANT = {
 
 
 @pytest.mark.parametrize("code", sorted(KINDS))
-def test_no_refusal_has_the_words_of_the_server(code: str) -> None:
-    """S7, P2: for each error that the driver knows, in statements and in connections."""
+def test_no_error_has_the_message_of_the_server(code: str) -> None:
+    """S7, P2: this holds for each error of the driver, in statements and in connections."""
     error = KINDS[code](SECRET)
     error.detail = error.hint = SECRET
     made: list[ExporterError] = [
@@ -38,7 +38,7 @@ def test_no_refusal_has_the_words_of_the_server(code: str) -> None:
     assert isinstance(made[0], Outage) == (meaning_of(code) is Meaning.OUTAGE)
 
 
-def test_why_a_connection_was_lost_counts_and_not_that_it_was() -> None:
+def test_the_reason_of_a_lost_connection_counts() -> None:
     """R11: the driver reports only the lost connection, although the server had sent the reason."""
     lost = asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
     assert is_lost_connection(lost)

@@ -72,7 +72,7 @@ def _writer(sink: "_FileBuffer", schema: pa.Schema, sample: pa.Table) -> pq.Parq
 def _joined(chunks: Iterator[bytes], batch: int) -> Iterator[bytes]:
     """Yield batches of whole rows, which end with the first row that reaches ``batch`` bytes.
 
-    So the same rows give the same file, however they arrive.
+    So the same rows give the same file, whatever the sizes of the chunks are.
     """
     waiting: list[bytes] = []
     size = 0

@@ -1,4 +1,4 @@
-"""Formulas inside texts are found wherever a program may begin a new cell; numbers and other columns stay."""
+"""Formulas in texts are guarded wherever a program can begin a new cell; other values are unchanged."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ def guarded(rows: list[list[str]], textual: list[bool], delimiter: str = ",") ->
 
 
 def quoted(value: str, delimiter: str) -> str:
-    """As COPY writes it, which quotes more than Python's writer."""
+    """Return the value as COPY writes it, which quotes more values than Python's writer."""
     if value and not any(special in value for special in f'{delimiter}"\r\n'):
         return value
     return '"' + value.replace('"', '""') + '"'
@@ -31,7 +31,7 @@ def quoted(value: str, delimiter: str) -> str:
 @pytest.mark.parametrize("separator", [";", "\t", "|", "\n", "\r", "\r\n", ';"', '\t""', "\n\n"])
 @pytest.mark.parametrize("start", [*"=+-@＝＋－＠﹦﹢﹣﹫"])
 def test_a_formula_behind_a_separator_is_guarded(separator: str, start: str) -> None:
-    """V6: a program that splits there finds a text."""
+    """V6: a program that splits at the separator finds a text."""
     rows, count = guarded([["1", f"a{separator}{start}1+1", "z"]], [False, True, True])
     assert rows == [["1", f"a{separator}'{start}1+1", "z"]]
     assert count == 1
@@ -39,7 +39,7 @@ def test_a_formula_behind_a_separator_is_guarded(separator: str, start: str) -> 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_the_file_s_own_delimiter_needs_no_guard(delimiter: str) -> None:
-    """Readers of the file respect its quotes; those that are set to another separator do not split there."""
+    """Programs that use this delimiter respect quotes, and other programs do not split there."""
     for separator in {",", ";", "\t", "|"}:
         rows, count = guarded([[f"a{separator}=1"]], [True], delimiter)
         expected = f"a{separator}=1" if separator == delimiter else f"a{separator}'=1"
@@ -58,7 +58,7 @@ def test_a_full_width_start_is_guarded(start: str, before: list[str]) -> None:
 
 
 def test_a_text_without_a_formula_is_unchanged() -> None:
-    """V7: numbers, other columns, and what merely looks alike."""
+    """V7: numbers, other columns, and texts that only look similar."""
     rows = [
         ["-5", "a;-5", "b\n+1.5e3", "c|-.5;d", "e－f", "g，h", "- i", "j; =1"],
         ["-5.25", '["a;=1"]', '{"k": "\n=1"}', "", "", "", "", ""],
@@ -73,7 +73,7 @@ def test_a_text_without_a_formula_is_unchanged() -> None:
 @pytest.mark.parametrize("separator", [";", "\t", "|", "\r"])
 @pytest.mark.parametrize("quote", ["", '"'])
 def test_a_formula_is_found_behind_many_separators(separator: str, quote: str) -> None:
-    """V6: however often the separator stands before it, and with nothing else around it."""
+    """V6: after any number of separators, and without other text."""
     value = f"{separator}{quote}=1"
     for harmless in (0, 1, 50, 5_000):
         text = f"{separator}a" * harmless + "x" * 5_000 + value
@@ -84,7 +84,7 @@ def test_a_formula_is_found_behind_many_separators(separator: str, quote: str) -
 
 @pytest.mark.parametrize("quoted_first", [False, True])
 def test_lines_are_counted(quoted_first: bool) -> None:
-    """For progress: those within values too, as those who wait see them come."""
+    """For progress, line breaks within values count too."""
     chunk = b'1,"a\nb"\n\n2,c\n' if quoted_first else b"1,a\n\n2,c\n"
     for textual in ([True, True], [False, False]):
         found = FormulaGuard(textual, ",", MARKER)(chunk)
@@ -109,7 +109,7 @@ TEXTS = st.text(st.sampled_from("ab;,|\t\r\n\"'=+-@＝－1. é"), max_size=12)
 )
 @example(rows=[("=", '"\n=', ""), ('a;"=', "", "\n-5")], delimiter=",")
 def test_any_texts(rows: list[tuple[str, str, str]], delimiter: str) -> None:
-    """Only ``'`` is ever added, only to textual columns, and nothing stays that another split reveals."""
+    """Only ``'`` is added, only in text columns, and no other separator reveals a formula."""
     read, count = guarded([list(row) for row in rows], [True, False, True], delimiter)
     assert len(read) == len(rows)
     changed = 0
@@ -126,7 +126,7 @@ def test_any_texts(rows: list[tuple[str, str, str]], delimiter: str) -> None:
 
 
 def without_guards(after: str, before: str) -> bool:
-    """Whether ``after`` is ``before`` with nothing but ``'`` put in."""
+    """Return whether ``after`` is ``before`` with only ``'`` inserted."""
     left = iter(after)
     return all(character in left for character in before) and len(after) - len(before) == (
         after.count("'") - before.count("'")

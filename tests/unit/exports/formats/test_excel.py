@@ -1,4 +1,4 @@
-"""Whole workbooks from what COPY would emit, read back by two readers that share no code with the writer."""
+"""Workbooks made from COPY's output, read with two libraries that share no code with the writer."""
 
 import io
 import math
@@ -34,7 +34,7 @@ Row = Sequence[str | None]
 
 
 def copied(rows: Sequence[Row]) -> bytes:
-    """What COPY emits with QUOTE \\x01 and DELIMITER \\x02; None is NULL."""
+    """Return COPY's output with QUOTE \\x01 and DELIMITER \\x02. None is NULL."""
     return b"".join(b"\x02".join(map(_copied, row)) + b"\n" for row in rows)
 
 
@@ -59,7 +59,7 @@ def workbook(
 
 
 def values(content: bytes, sheet: int = 0) -> list[tuple[Any, ...]]:
-    """The rows as openpyxl reads them; every part must be sound."""
+    """Return the rows as openpyxl reads them. Every part must be valid."""
     with ZipFile(io.BytesIO(content)) as archive:
         assert archive.testzip() is None
         for name in archive.namelist():
@@ -69,7 +69,7 @@ def values(content: bytes, sheet: int = 0) -> list[tuple[Any, ...]]:
 
 
 def by_rust(content: bytes, sheet: int = 0) -> list[tuple[Any, ...]]:
-    """The rows as calamine reads them, every cell as text."""
+    """Return the rows as calamine reads them, with every cell as text."""
     reader = fastexcel.read_excel(content)
     loaded = reader.load_sheet(sheet, header_row=None, dtypes="string", skip_rows=0)
     return [tuple(row.values()) for row in loaded.to_arrow().to_pylist()]
@@ -87,7 +87,7 @@ def texts(content: bytes) -> list[Any]:
         "1e5", "2026-01-01", "_x", "_x00", "\uffee", "tab\tend\t", "\nfirst",
     ],
 )  # fmt: skip
-def test_text_survives_untouched(text: str) -> None:
+def test_texts_are_unchanged(text: str) -> None:
     content, tally = workbook(document(TEXT), [[text], ["end"]])
 
     assert texts(content) == [text, "end"]
@@ -262,7 +262,7 @@ def test_the_same_rows_make_the_same_file() -> None:
 
 
 def test_rows_are_written_as_they_come() -> None:
-    """Nothing waits for the end: the archive grows while the source still runs."""
+    """The archive grows while the source is still read."""
     read = 0
 
     def chunks() -> Iterator[bytes]:
@@ -290,7 +290,7 @@ ROWS = st.tuples(st.none() | PLAIN, st.none() | st.integers(0, 10**15 - 1), PLAI
 @example([])
 @example([("", None, "")])
 def test_any_text_comes_back(rows: list[tuple[str | None, int | None, str]]) -> None:
-    """Control characters come back too from a reader that knows the escapes, as calamine does."""
+    """calamine decodes the escapes, so it returns control characters too."""
     rendered = [
         [str(index), one, None if number is None else str(number), two]
         for index, (one, number, two) in enumerate(rows)

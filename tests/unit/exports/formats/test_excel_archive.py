@@ -11,7 +11,7 @@ from stream_app.exports.formats.excel.archive import Archive
 MODIFIED = datetime(2026, 11, 24, 6, 30, 11, tzinfo=UTC)
 
 
-def test_members_come_back() -> None:
+def test_members_can_be_read() -> None:
     archive = Archive(MODIFIED)
     streamed = [bytes([number]) * 1000 for number in range(100)]
     content = b"".join(

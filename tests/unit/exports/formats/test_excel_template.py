@@ -1,4 +1,4 @@
-"""A team's own workbook as the frame."""
+"""A team's own workbook as template."""
 
 import io
 from datetime import UTC, datetime
@@ -94,7 +94,7 @@ def test_further_sheets_stand_next_to_the_first(template: Path) -> None:
     assert (first.auto_filter.ref, second.auto_filter.ref) == ("A4:C14", "A4:C14")
 
 
-def test_captions_give_way_where_their_number_differs(template: Path) -> None:
+def test_captions_are_replaced_if_their_number_differs(template: Path) -> None:
     book = load_workbook(io.BytesIO(filled(template, COLUMNS[0], COLUMNS[2], rows=b"1\x02x\n")))
 
     rows = list(book["ledger"].iter_rows(min_row=4, values_only=True))

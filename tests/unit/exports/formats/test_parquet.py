@@ -1,4 +1,4 @@
-"""Parquet from hand-written rows, read back by pyarrow."""
+"""Parquet files of given rows, read with pyarrow."""
 
 import io
 from collections.abc import Iterator
@@ -118,7 +118,7 @@ def test_row_groups_are_bounded_by_rows_and_by_bytes(monkeypatch: pytest.MonkeyP
     assert long.num_row_groups == 4
 
 
-def test_bytes_come_while_rows_still_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_are_yielded_while_rows_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet_arrow, "BATCH_BYTES", 1_000)
     monkeypatch.setattr(parquet_arrow, "ROW_GROUP_BYTES", 1_000)
     chunks = iter([b"x" * 2_000 + b"\n"] * 100)

@@ -1,4 +1,4 @@
-"""PDF files, read back by pypdf."""
+"""PDF files, read with pypdf."""
 
 import io
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def texts(reader: PdfReader) -> list[str]:
 
 
 def squeezed(text: str) -> str:
-    """Without white space, which readers guess."""
+    """Return the text without white space, which readers guess."""
     return "".join(text.split())
 
 
@@ -84,7 +84,7 @@ def test_fonts_are_embedded_and_small() -> None:
 @pytest.mark.parametrize(
     "value", ["a(b)c\\\\d", "{\"k\": [1, 'x']}", "Привет Ελλάδα", "<&>", "=SUM(A1)", "čĩĨĊ", "\\\\N"]
 )
-def test_values_come_back(value: str) -> None:
+def test_values_can_be_extracted(value: str) -> None:
     (text,) = texts(pdf([NOTE], [value + "\n"]))
     assert value.replace("\\\\", "\\") in text
 
@@ -105,7 +105,7 @@ def test_a_file_without_rows_has_a_page_that_shows_it() -> None:
     assert "idnote" in squeezed(text)
 
 
-def test_a_value_longer_than_pages_is_all_there() -> None:
+def test_a_value_longer_than_a_page_is_complete() -> None:
     value = "".join(f"{number} " for number in range(20_000))
     pages = texts(pdf([NOTE], [f"before\n{value}\nafter\n"]))
     assert len(pages) > 10
@@ -126,7 +126,7 @@ def test_three_hundred_columns_share_out_pages_with_the_key_on_each() -> None:
     assert pages[-1].endswith("of 300")
 
 
-def test_a_character_without_a_glyph_shows_and_is_counted() -> None:
+def test_a_character_without_a_glyph_is_shown_as_its_code_and_counted() -> None:
     document = Document("things", (NOTE,), Options(), AS_OF)
     tally = Tally()
     content = b"".join(PdfFormat().frame(iter([b"x\n", "\U0001f600 \U0001f600\n".encode()]), document, tally))
@@ -135,7 +135,7 @@ def test_a_character_without_a_glyph_shows_and_is_counted() -> None:
     assert tally.warnings == {"replaced_characters": 2}
 
 
-def test_strange_names() -> None:
+def test_unusual_names() -> None:
     names = ['a"b', "=x", "Ünï", "new\nline", "x" * 63, "\U0001f600", " "]
     columns = [Column(name, "text", "text", Kind.TEXT) for name in names]
     (text,) = texts(pdf(columns, ["\t".join("abcdefg") + "\n"]))
@@ -167,7 +167,7 @@ def test_paper(page_size: str) -> None:
     assert {float(turned.width), float(turned.height)} == {float(box.width), float(box.height)}
 
 
-def test_pages_come_while_rows_still_do() -> None:
+def test_pages_are_yielded_while_rows_arrive() -> None:
     chunks = iter([b"".join(b"%d\tsome text\n" % n for n in range(10_000))] * 100)
     next(PdfFormat().frame(chunks, Document("things", (ID, NOTE), Options(), AS_OF), Tally()))
     assert len(list(chunks)) >= 98

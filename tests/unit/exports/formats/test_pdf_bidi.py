@@ -1,4 +1,4 @@
-"""The order of a line's parts, against python-bidi's other algorithm, which gives no levels (V12)."""
+"""The order of a line's parts, compared with python-bidi's other algorithm, which has no levels (V12)."""
 
 import bidi
 import pytest
@@ -29,7 +29,7 @@ def test_joiners_have_the_level_of_the_character_before() -> None:
     assert levels("a\u200dbא\u200dב", leftwards=False) == [0, 0, 0, 1, 1, 1]
 
 
-def test_a_space_at_the_end_of_a_line_stands_where_lines_end() -> None:
+def test_a_space_at_the_end_of_a_line_is_at_its_visual_end() -> None:
     assert levels("abc ", leftwards=True) == [2, 2, 2, 1]
     assert levels("אב ", leftwards=False) == [1, 1, 0]
 

@@ -1,4 +1,4 @@
-"""PDF text: what is put in comes out, read by two programs that know nothing of each other (V1)."""
+"""The text of PDF files is extracted unchanged by two independent programs (V1)."""
 
 import io
 from collections import Counter
@@ -26,14 +26,14 @@ FONTS = Fonts()
 KEY = Column("id", "integer", "int4", Kind.INTEGER)
 
 DELIMITERS = "()\\<>[]{}/%'\" TjBDEMC*"
-"""What delimits and names things in a page's content."""
+"""Delimiters and names in the content of a page."""
 
 ENCODED_LIKE_DELIMITERS = "".join(
     chr(code)
     for code in range(0x100, 0x3000)
     if {code >> 8, code & 0xFF} & {*b"()\\<>[]\n\r\f\v\x0e\x0f"} and not 0x0900 <= code < 0x1000
 )
-"""Characters of which one of the two bytes that stand in the content is a delimiter, a line end or a mark."""
+"""Characters with a byte in the content that is also a delimiter, a line end or a mark."""
 
 texts = st.text(
     st.one_of(
@@ -57,7 +57,7 @@ def written(
 
 
 def copied(text: str) -> str:
-    """As COPY writes it."""
+    """Return the text as COPY writes it."""
     for character, escape in zip("\\\b\f\n\r\t\v", "\\bfnrtv", strict=True):
         text = text.replace(character, "\\" + escape)
     return text
@@ -66,7 +66,7 @@ def copied(text: str) -> str:
 def pdfium(content: bytes) -> str:
     with pypdfium2.PdfDocument(content) as document:
         text = "".join(page.get_textpage().get_text_range() for page in document)
-    return text.replace("\ufffe", "-")  # what it makes of a hyphen at the end of a line
+    return text.replace("\ufffe", "-")  # its form of a hyphen at the end of a line
 
 
 def pypdf(content: bytes) -> str:
@@ -77,12 +77,12 @@ READERS = (pdfium, pypdf)
 
 
 def squeezed(text: str) -> str:
-    """Without white space, which readers guess, and compatibility characters, which pdfium resolves."""
+    """Return the text without white space, which readers guess, and with its compatibility form."""
     return "".join(normalize("NFKD", text).split())
 
 
 def is_shown(part: str, page: str) -> bool:
-    """Whether a text is on a page, in its order.
+    """Return whether a text is on a page, in its order.
 
     Readers guess the order where a text runs from right to left and has other parts, marks or brackets in it;
     there every character of it must be on the page.
@@ -97,17 +97,17 @@ def _unordered(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """What is shown for ``text``: its lines, with the code of what no font has."""
+    """Return the shown text: its lines, with codes for characters that no font has."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").replace("\t", "    ").split("\n")
     return "".join(shown(line, line, FONTS, Tally()) for line in lines)
 
 
 EXAMPLES = 3 * settings().max_examples // 10
-"""A share of those of the profile that was chosen."""
+"""A share of the examples of the chosen profile."""
 
 
 def of_the_page(text: str) -> str:
-    """``text`` as a name, a title or a filter shows it, where a line break has no meaning."""
+    """Return ``text`` as a name, a title or a filter is shown, without line breaks."""
     return shown(text, text, FONTS, Tally())
 
 
@@ -116,8 +116,8 @@ def of_the_page(text: str) -> str:
 @example(["(", "a(", "\\", "\\(", "č(", "Ĩ(", ")(", "()Tj", "T*()Tj", "\\()Tj"])
 @example(["x" * 300 + "(", "words that wrap (" * 30])
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_cells_come_out(cells: list[str]) -> None:
-    """V1: whatever the bytes of a text look like, in short cells and in wrapped ones."""
+def test_cells_can_be_extracted(cells: list[str]) -> None:
+    """V1: texts with any bytes, in short and in wrapped cells."""
     content = written(cells)
     expected = "".join(map(visible, cells))
     for read in READERS:
@@ -127,8 +127,8 @@ def test_cells_come_out(cells: list[str]) -> None:
 @given(texts, texts.filter(lambda text: "\t" not in text), texts)
 @example("Total (", "name (", "like (")
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_titles_names_and_filters_come_out(title: str, name: str, value: str) -> None:
-    """V1: the same for what stands around the rows."""
+def test_titles_names_and_filters_can_be_extracted(title: str, name: str, value: str) -> None:
+    """V1: the same for the texts around the rows."""
     content = written(["cell"], name=name, title=title or None, filter_value=value)
     for read in READERS:
         page = read(content)
@@ -164,11 +164,11 @@ SAMPLES = {
 
 
 @pytest.mark.parametrize("script", SAMPLES)
-def test_scripts_come_out_as_they_were_put_in(script: str) -> None:
+def test_texts_of_all_scripts_can_be_extracted(script: str) -> None:
     """V12: in cells, wrapped ones too, names, titles and filters, in the order in which they are read."""
     text = SAMPLES[script]
     long = " ".join([text] * 40)
-    word = text.partition(" ")[0]  # pdfium takes Hebrew words in an English line for one after the other
+    word = text.partition(" ")[0]  # pdfium returns Hebrew words in an English line one after the other
     content = written([text, f"({text})", long], name=text, title=text, filter_value=word)
     for read in READERS:
         page = read(content)

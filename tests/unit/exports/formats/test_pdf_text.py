@@ -1,4 +1,4 @@
-"""Lines that fit, and characters that show."""
+"""Lines fit their columns, and all characters are shown."""
 
 from unicodedata import combining
 
@@ -20,7 +20,7 @@ texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=
 
 
 def escaped(text: str) -> str:
-    """As COPY writes it."""
+    """Return the text as COPY writes it."""
     for character, name in (
         ("\\", "\\"),
         ("\b", "b"),
@@ -44,7 +44,7 @@ def test_lines_are_the_text_and_fit(text: str, width: int) -> None:
     text = show(text)
     lines = wrap(text, width, FONTS).split("\n")
     assert "".join(line.removeprefix(LEFTWARDS) for line in lines) == text
-    seen = [line.rstrip(" ") for line in lines]  # a space may stand beyond the edge
+    seen = [line.rstrip(" ") for line in lines]  # a space can be outside of the column
     assert all(FONTS.measure(line) <= width or len(line) == 1 or FONTS.is_foreign(line) for line in seen)
 
 
@@ -60,11 +60,11 @@ WORDS = {
 
 
 DUST = 1e-6
-"""What sums of floating-point numbers may differ by."""
+"""Tolerance for sums of floating-point numbers."""
 
 
 def paragraphs(script: str) -> st.SearchStrategy[str]:
-    """Words of one script, some of them without a space between."""
+    """Return a strategy for words of one script, some of them without a space between."""
     parts = st.lists(
         st.tuples(st.sampled_from(WORDS[script]), st.sampled_from(["", " "])), min_size=1, max_size=20
     )
@@ -76,18 +76,18 @@ def paragraphs(script: str) -> st.SearchStrategy[str]:
 @example("سلامالس", 844)
 @example("iceوبركات", 845)
 def test_lines_of_other_scripts_are_the_text_and_fit(text: str, width: int) -> None:
-    """V12: a letter and its marks stay together; what is cut out of a word fits as it is drawn."""
+    """V12: a letter and its marks stay together, and each part of a divided word fits."""
     text = show(text)
     lines = wrap(text, width, FONTS).split("\n")
     assert "".join(line.removeprefix(LEFTWARDS) for line in lines) == text
     for line in lines:
-        seen = line.rstrip(" ")  # a space may stand beyond the edge
+        seen = line.rstrip(" ")  # a space can be outside of the column
         assert FONTS.measure(seen) <= width + DUST, line
         assert not combining((seen.removeprefix(LEFTWARDS) or " ")[0])
 
 
 def test_a_column_that_is_too_narrow_has_a_letter_on_each_line() -> None:
-    """V12: and its marks with it."""
+    """V12: the marks of the letter are on the same line."""
     assert wrap(show("لُامٌ"), 1, FONTS).split("\n") == [LEFTWARDS + letter for letter in ("لُ", "ا", "مٌ")]
 
 
@@ -98,7 +98,7 @@ def test_lines_break_around_ideographs_but_not_before_a_full_stop() -> None:
             assert line[0] not in "，。"
 
 
-def test_lines_of_a_paragraph_that_runs_leftwards_are_marked() -> None:
+def test_lines_from_right_to_left_are_marked() -> None:
     text = show("שלום 1234567890 abcdefghij")
     assert wrap(text, 6 * UNITS, FONTS).split("\n") == [
         LEFTWARDS + line for line in ("שלום ", "1234567890 ", "abcdefghij")
@@ -112,7 +112,7 @@ def test_lines_break_between_words_where_there_are_any() -> None:
     assert "".join(lines) == "some words and anextremelylongone to wrap"
 
 
-def test_line_breaks_of_the_value_stay() -> None:
+def test_line_breaks_of_the_value_are_kept() -> None:
     assert wrap("a\n\nb", WIDTH, FONTS) == "a\n\nb"
 
 
@@ -148,14 +148,14 @@ def test_a_character_without_a_font_is_shown_as_its_code(text: str, expected: st
 
 
 def test_without_the_extra_other_scripts_are_shown_as_codes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """V12: what is left without fonts is visible, and counted."""
+    """V12: characters without a font are visible and counted."""
     monkeypatch.setattr(pdf_fonts, "can_shape", lambda: False)
     tally = Tally()
     assert shown("a שם 中", "a שם 中", Fonts(), tally) == "a \\u{5e9}\\u{5dd} \\u{4e2d}"
     assert tally.warnings == {"replaced_characters": 3}
 
 
-def test_null_is_not_empty_nor_a_text_that_looks_like_it() -> None:
+def test_null_differs_from_an_empty_text_and_from_its_own_symbol() -> None:
     known = WrapCache(FONTS, WIDTH)
     assert [known[cell] for cell in ("\\N", "", "\\\\N")] == [NULL, "", "\\N"]
 

@@ -37,7 +37,7 @@ WIDTHS = dict(zip(NAMES, (5.0, 15.0, 25.0, 35.0), strict=True))
 def template(
     folder: Path, *, header: int = 4, captions: Sequence[str] = CAPTIONS, table: bool = True, note: str = ""
 ) -> Path:
-    """A title, captions with a font each, and a row of styles below."""
+    """Create a template: a title, captions with different fonts, and a row of styles."""
     book: Any = Workbook()
     sheet = book.active
     sheet["A1"] = "All orders"
@@ -60,7 +60,7 @@ def template(
 
 
 def opened(content: bytes) -> Any:
-    """The sheet that was filled."""
+    """Return the filled sheet."""
     return load_workbook(io.BytesIO(content)).active
 
 
@@ -83,7 +83,7 @@ CHOICES = [choice for size in (1, 2, 3, 4) for choice in permutations(NAMES, siz
 
 @pytest.mark.parametrize("columns", [*CHOICES[::3], NAMES], ids="-".join)
 def test_captions_styles_and_tables_follow_their_columns(tmp_path: Path, columns: tuple[str, ...]) -> None:
-    """V3, V13: whichever columns are asked for, in whichever order; with a note below the captions."""
+    """V3, V13: for any columns in any order, with a note below the captions."""
     content = filled(template(tmp_path, note="Confidential"), columns)
     sheet = opened(content)
     rows = list(sheet.iter_rows(min_row=4, values_only=True))
@@ -108,8 +108,8 @@ def test_captions_styles_and_tables_follow_their_columns(tmp_path: Path, columns
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0, 2)])
-def test_captions_that_are_the_names_may_stand_in_any_order(tmp_path: Path, order: tuple[int, ...]) -> None:
-    """V3: identity is the name's, not the place's."""
+def test_captions_equal_to_names_can_be_in_any_order(tmp_path: Path, order: tuple[int, ...]) -> None:
+    """V3: columns are found by name, not by position."""
     captions = [NAMES[place].upper() for place in order]
     sheet = opened(filled(template(tmp_path, captions=captions, table=False), NAMES))
     assert [cell.value for cell in sheet[4]] == [name.upper() for name in NAMES]
@@ -118,7 +118,7 @@ def test_captions_that_are_the_names_may_stand_in_any_order(tmp_path: Path, orde
     ]
 
 
-def test_samples_below_the_captions_give_way(tmp_path: Path) -> None:
+def test_sample_rows_below_the_captions_are_replaced(tmp_path: Path) -> None:
     path = template(tmp_path, table=False)
     book: Any = load_workbook(path)
     for index, text in enumerate(("1", "2", "3", "4"), 1):
@@ -129,7 +129,7 @@ def test_samples_below_the_captions_give_way(tmp_path: Path) -> None:
     assert sheet.max_row == 5
 
 
-def test_a_table_elsewhere_stays(tmp_path: Path) -> None:
+def test_another_table_is_kept(tmp_path: Path) -> None:
     path = template(tmp_path, header=8)
     book: Any = load_workbook(path)
     other: Any = Table(displayName="Legend", ref="F1:G3")
@@ -155,7 +155,7 @@ def datasets_file(folder: Path, entry: str) -> Path:
 LISTED = 'columns = ["id", "total", "placed_at", "note"]\ntemplate = "template.xlsx"'
 
 
-def test_one_that_fits_is_taken(tmp_path: Path) -> None:
+def test_a_matching_template_is_accepted(tmp_path: Path) -> None:
     template(tmp_path, note="Confidential")
     assert load_datasets(datasets_file(tmp_path, LISTED))["orders"].template_header is None
     found = load_datasets(datasets_file(tmp_path, LISTED + "\ntemplate_header = 4"))["orders"]
@@ -176,17 +176,17 @@ def test_one_that_fits_is_taken(tmp_path: Path) -> None:
         (LISTED + "\ntemplate_header = 0", "greater than or equal to 1"),
     ],
 )
-def test_one_that_does_not_fit_is_refused_when_the_datasets_file_is_read(
+def test_a_template_that_does_not_fit_is_refused_when_the_datasets_file_is_read(
     tmp_path: Path, entry: str, reason: str
 ) -> None:
-    """V13, V14: with the file's name, the entry's and what is wrong."""
+    """V13, V14: the error has the names of the file and of the entry, and the reason."""
     template(tmp_path)
     with pytest.raises(DatasetsFileError, match=reason) as raised:
         load_datasets(datasets_file(tmp_path, entry))
     assert "datasets.toml: datasets.orders.template" in str(raised.value)
 
 
-def test_two_rows_that_could_be_the_captions_are_not_guessed_at(tmp_path: Path) -> None:
+def test_two_possible_rows_of_captions_are_refused(tmp_path: Path) -> None:
     path = template(tmp_path, table=False)
     book: Any = load_workbook(path)
     for index in range(1, 5):
@@ -199,8 +199,8 @@ def test_two_rows_that_could_be_the_captions_are_not_guessed_at(tmp_path: Path) 
     assert opened(filled(path, NAMES, header=4))["A4"].value == "No."
 
 
-def test_one_that_is_gone_later_fails_the_job_with_its_name(tmp_path: Path) -> None:
-    """V14: and is not taken for another part's error."""
+def test_a_template_that_is_removed_later_fails_the_job_with_its_name(tmp_path: Path) -> None:
+    """V14: the error is not mapped as one of another part."""
     with pytest.raises(Rejected, match=r"the template 'gone.xlsx' cannot be read") as raised:
         filled(tmp_path / "gone.xlsx", NAMES)
     assert raised.value.code == "bad_template"
