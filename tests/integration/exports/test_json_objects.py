@@ -232,16 +232,18 @@ async def test_values_that_are_written_in_another_way(
     literals: list[str],
     with_null: bool,
 ) -> None:
-    """A single column, and the same column between others, so that a field has neighbours."""
-    cells = [constant(text, kind) for text in literals] + ["NULL"] * with_null
-    for width in (1, 3):
-        names, types = [f"{kind}\\N%{number}" for number in range(width)], [kind] * width
-        await make(database, names, types, [[cell] * width for cell in cells])
-        by_postgres, by_worker = await both_ways(
-            source, Dataset(name="t", table=f"{schema}.t"), monkeypatch, NdjsonFormat
-        )
-        assert by_worker == by_postgres
-        assert len(by_worker.splitlines()) == len(cells)
+    """A single column, and the same column between others; all values in one chunk, and each alone."""
+    null = ["NULL"] * with_null
+    alone = [[constant(text, kind), *null] for text in literals]
+    for cells in ([cell for one in alone for cell in one], *alone):
+        for width in (1, 3):
+            names = [f"{kind}\\N%{number}" for number in range(width)]
+            await make(database, names, [kind] * width, [[cell] * width for cell in cells])
+            by_postgres, by_worker = await both_ways(
+                source, Dataset(name="t", table=f"{schema}.t"), monkeypatch, NdjsonFormat
+            )
+            assert by_worker == by_postgres
+            assert len(by_worker.splitlines()) == len(cells)
 
 
 async def test_a_view_of_the_system(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
