@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from enum import Enum, auto
+from typing import NamedTuple
 
 from stream_app.exports.message_too_long import MessageTooLong
 
@@ -73,6 +74,14 @@ _ALWAYS_CHANGED = {Form.NUMBER, Form.TIMESTAMP, Form.TIMESTAMPTZ}
 """Forms whose fields can need a change without any special character."""
 
 
+class _Specials(NamedTuple):
+    """Which special characters a piece of COPY's text has, in any column."""
+
+    has_backslash: bool
+    has_control: bool
+    has_any: bool
+
+
 class ObjectWriter:
     """Writes rows as objects with the given names."""
 
@@ -108,12 +117,26 @@ class ObjectWriter:
         end = 0
         while end < len(chunk):
             start, end = end, chunk.find(_LINE_FEED, end + PIECE_BYTES) + 1 or len(chunk)
+            if end - start > LONG_ROW:
+                # Only the last row of a piece can be long. Alone it is copied less often.
+                last = chunk.rfind(_LINE_FEED, start, end - 1) + 1
+                if last > start:
+                    yield self._piece(chunk[start:last])
+                    start = last
             yield self._piece(chunk[start:end])
 
-    def _piece(self, chunk: bytes) -> tuple[bytes, int]:
-        if len(chunk) > LONG_ROW:
-            self._check_last_row(chunk)
-        fields, complete = self._fields(chunk)
+    def _piece(self, rows: bytes) -> tuple[bytes, int]:
+        if is_long := len(rows) > LONG_ROW:
+            self._check_size(rows)
+        specials = self._specials(rows)
+        if is_long:
+            rows = rows[:-1]
+            fields = rows.split(_TAB)
+        else:
+            fields = rows.replace(_LINE_FEED, _TAB).split(_TAB)
+            fields.pop()
+        del rows  # a long row is not kept twice
+        complete = self._change(fields, specials)
         if complete != self._complete:
             self._prepare(complete)
         size = self._block_rows * self._width
@@ -133,39 +156,41 @@ class ObjectWriter:
         self._row = b"{" + members + b"}" + self._separator
         self._block = self._row * self._block_rows
 
-    def _fields(self, chunk: bytes) -> tuple[list[bytes], set[int]]:
-        """Return the fields for the format, and the numbers of the columns that have their quotes."""
-        has_backslash = _BACKSLASH in chunk
-        has_control = self._has_texts and any(control in chunk for control in _CONTROLS)
-        has_special = has_backslash or has_control or _QUOTE in chunk
-        fields = chunk.replace(_LINE_FEED, _TAB).split(_TAB)
-        fields.pop()
+    def _specials(self, rows: bytes) -> "_Specials":
+        has_backslash = _BACKSLASH in rows
+        has_control = self._has_texts and any(control in rows for control in _CONTROLS)
+        return _Specials(has_backslash, has_control, has_backslash or has_control or _QUOTE in rows)
+
+    def _change(self, fields: list[bytes], specials: "_Specials") -> set[int]:
+        """Change fields to what the format needs.
+
+        Returns:
+            The numbers of the columns whose fields have their quotes.
+        """
         complete = set()
         for number, form in enumerate(self._forms):
             column = slice(number, None, self._width)
             if form is Form.BOOLEAN:
                 fields[column] = map(_BOOLEANS.__getitem__, fields[column])
             elif form is Form.JSON:
-                if has_backslash:
+                if specials.has_backslash:
                     fields[column] = [
                         _unescaped(field) if _BACKSLASH in field else field for field in fields[column]
                     ]
-            elif form in _ALWAYS_CHANGED or (has_special if form is Form.TEXT else has_backslash):
+            elif form in _ALWAYS_CHANGED or (
+                specials.has_any if form is Form.TEXT else specials.has_backslash
+            ):
                 joined = _TAB.join(fields[column])
-                text, is_complete = _changed(joined, form, has_control=has_control)
+                text, is_complete = _changed(joined, form, has_control=specials.has_control)
                 if is_complete:
                     complete.add(number)
                 if text is not joined:
                     fields[column] = text.split(_TAB)
-        return fields, complete
+        return complete
 
-    def _check_last_row(self, chunk: bytes) -> None:
-        """Check the size of the last object, before any memory is taken for its escapes.
-
-        No other row of a piece can be long.
-        """
-        row = chunk[chunk.rfind(_LINE_FEED, 0, -1) + 1 : -1]
-        size = len(self.empty_row) - len(self._separator)
+    def _check_size(self, row: bytes) -> None:
+        """Check the size of an object before any memory is taken for its escapes."""
+        size = len(self.empty_row) - len(self._separator) - len(_LINE_FEED)
         for field, form in zip(row.split(_TAB), self._forms, strict=True):
             size += len(field)
             if form is Form.TEXT:
