@@ -120,9 +120,12 @@ class PartPlanner:
                 initial_sql=table.fingerprint_sql,
             )
         )
-        plan = await self._plan_in(snapshot, task, table, request, rows)
-        if plan is None or plan.shared is None:
-            await stack.aclose()
+        plan = None
+        try:
+            plan = await self._plan_in(snapshot, task, table, request, rows)
+        finally:
+            if plan is None or plan.shared is None:
+                await stack.aclose()
         return plan
 
     async def _plan_in(

@@ -19,16 +19,6 @@ _NEEDED = """
     )
 """
 
-HOLDER = text(
-    """
-    SELECT job.id FROM export_jobs AS job
-    WHERE job.id = :job_id AND job.attempt = :attempt AND job.worker = :worker
-        AND job.status = 'processing' AND job.outcome IS NULL
-    FOR UPDATE
-    """
-)
-"""Locks the job if the claim still holds it."""
-
 DELETE_PARTS = text("DELETE FROM export_parts WHERE job_id = :job_id")
 
 # All parts are one parameter, as with jobs.

@@ -73,9 +73,8 @@ class PartStore:
             "as_of": as_of,
             "parts": to_json([{"number": part.number, "range": part.range} for part in parts]).decode(),
         }
-        own = {"job_id": claim.job_id, "attempt": claim.attempt, "worker": claim.worker}
         async with self.queue.transaction() as connection:
-            if await connection.scalar(part_sql.HOLDER, own) is None:
+            if not await self.queue.lock_held(connection, claim):
                 return False
             await connection.execute(part_sql.DELETE_PARTS, {"job_id": claim.job_id})
             await connection.execute(part_sql.INSERT_PARTS, values)

@@ -27,6 +27,7 @@ from stream_app.jobs.queue_sql import (
     CLAIM,
     CLAIM_SETTINGS,
     FORGET_FILES,
+    LOCK_HELD,
     LOOK_UP,
     RECORD_FILES,
     RELEASE_UNREADABLE,
@@ -433,14 +434,23 @@ class JobQueue:
             )
             return await connection.scalar(select(ExportJob.id).where(own)) is not None
 
+    @staticmethod
+    async def lock_held(connection: AsyncConnection, claim: Claim) -> bool:
+        """Lock the job in a transaction if its lease is still held; return whether it is."""
+        own = {"id": claim.job_id, "attempt": claim.attempt, "worker": claim.worker}
+        return await connection.scalar(LOCK_HELD, own) is not None
+
     async def record_files(self, claim: Claim, result: ExportResult) -> None:
         """Store the list of the several files that an attempt has written, before its outcome is sealed.
 
-        A repeated call changes nothing. Only the files of the attempt that completes the job count.
+        A repeated call changes nothing. Only the files of the attempt that completes the job count. An
+        attempt that has lost its lease stores nothing.
         """
         files = to_json([asdict(file) for file in result.files]).decode()
         which = {"id": claim.job_id, "attempt": claim.attempt}
         async with self.transaction() as connection:
+            if not await self.lock_held(connection, claim):
+                return
             await connection.execute(FORGET_FILES, which)
             values = which | {"result": result.key, "bucket": result.bucket, "files": files}
             await connection.execute(RECORD_FILES, values)

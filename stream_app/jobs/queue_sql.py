@@ -320,6 +320,16 @@ SEAL = text(
     """
 )
 
+LOCK_HELD = text(
+    """
+    SELECT job.id FROM export_jobs AS job
+    WHERE job.id = :id AND job.attempt = :attempt AND job.worker = :worker
+        AND job.status = 'processing' AND job.outcome IS NULL
+    FOR UPDATE
+    """
+)
+"""Locks a job if the claim still holds it."""
+
 FORGET_FILES = text("DELETE FROM export_files WHERE job_id = CAST(:id AS uuid) AND attempt < :attempt")
 """Removes the lists of the files of earlier attempts."""
 

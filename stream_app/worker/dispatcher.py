@@ -128,7 +128,8 @@ class Dispatcher:
                 log.warning("claim.failed", error=str(error))
                 return 0
             for claim in claims:
-                metrics.CLAIMS.labels("first" if claim.attempt == 1 else "later").inc()
+                tries = claim.part_attempt if isinstance(claim, PartClaim) else claim.attempt
+                metrics.CLAIMS.labels("first" if tries == 1 else "later").inc()
                 try:
                     self._start(claim)
                 except Exception:  # the other claimed jobs must start, and not wait until their leases expire

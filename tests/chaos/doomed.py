@@ -22,6 +22,7 @@ import stream_app.app
 from stream_app.exports.pipe import BytePipe
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.task import ExportTask
+from stream_app.jobs.parts import PartStore
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import OUTCOMES
 from stream_app.kafka.event_producer import EventProducer
@@ -114,6 +115,11 @@ POINTS: dict[str, Point] = {
     "copying": Point(BytePipe, "write", _current),
     "uploading": Point(MultipartUpload, "add", _part),
     "uploaded": Point(Exporter, "run", _current),
+    # An export in parts: planned; before and after a part is completed; the files of all parts are listed.
+    "planned": Point(PartStore, "plan", _first),
+    "part unfinished": Point(PartStore, "complete", _first, after=False),
+    "part completed": Point(PartStore, "complete", _first),
+    "listed": Point(JobQueue, "record_files", _first),
     "unsealed": Point(JobQueue, "seal", _first, after=False),
     "sealed": Point(JobQueue, "seal", _first),
     "published": Point(JobRescuer, "publish", _first),
@@ -158,7 +164,7 @@ def arm() -> None:
 
     @functools.wraps(run)
     async def named(self: Exporter, task: ExportTask, *rest: Any) -> Any:
-        _exporting.set(UUID(task.name))
+        _exporting.set(UUID(task.name.partition(" ")[0]))
         return await run(self, task, *rest)
 
     setattr(Exporter, "run", named)  # noqa: B010 - it is a frozen method to type checkers

@@ -1,5 +1,6 @@
 """A client of the system under test: publishes with retries; reads the table, the topics and the bucket."""
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from types import TracebackType
@@ -95,6 +96,25 @@ class SystemClient:
 
         await until_async(look, within=within, every=0.1, otherwise=waited_for)
         return found
+
+    async def listed_files(self, job: Job) -> list[Job]:
+        """Return the list of the several files of a job, by their numbers; none if it has a single file."""
+        return await self.fetch(
+            "SELECT * FROM export_files WHERE job_id = $1 AND result = $2 ORDER BY number",
+            job["id"],
+            job["file_path"],
+        )
+
+    async def file(self, job: Job) -> bytes:
+        """Return the only file of a completed job."""
+        return await asyncio.to_thread(self.storage.read, job["file_path"])
+
+    async def joined_files(self, job: Job) -> bytes:
+        """Return the several CSV files of a completed job as if they were one."""
+        keys = [file["key"] for file in await self.listed_files(job)]
+        first, *others = [await asyncio.to_thread(self.storage.read, key) for key in keys]
+        header = first.index(b"\n") + 1
+        return first + b"".join(content[header:] for content in others)
 
     async def history(self, ids: Collection[UUID]) -> dict[UUID, list[Event]]:
         """Return the lifecycle events of each job in their order, without repetitions."""

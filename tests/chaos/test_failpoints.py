@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from dev.stack import Stack
-from streaming_exporter.events import Event, ExportRequest, cancel_event, request_event
+from streaming_exporter.events import Event, ExportRequest, Split, cancel_event, request_event
 from tests.chaos.doomed import POINTS
 from tests.chaos.items import COLUMNS, ROWS, SLOW_ROWS_A_SECOND, Source
 from tests.chaos.plan import PlannedJob
@@ -33,7 +33,7 @@ pytestmark = [
 WAIT_SECONDS = 150.0
 """Limit in seconds. An idle machine needs a quarter of it."""
 
-QUICK, LARGE, SLOW, HOPELESS = "quick", "large", "slow", "hopeless"
+QUICK, LARGE, SLOW, HOPELESS, DIVIDED = "quick", "large", "slow", "hopeless", "divided"
 EARLY, AT_ONCE, RUNNING, COMPLETED = "early", "at once", "running", "completed"
 
 
@@ -55,7 +55,7 @@ class Fate:
     @property
     def order(self) -> PlannedJob:
         """The request."""
-        last = {LARGE: ROWS, SLOW: 3 * SLOW_ROWS_A_SECOND}.get(self.export, 200)
+        last = {LARGE: ROWS, DIVIDED: ROWS, SLOW: 3 * SLOW_ROWS_A_SECOND}.get(self.export, 200)
         if self.cancelled in (AT_ONCE, RUNNING):
             last = ROWS  # a slow export, which runs until it is cancelled
         request = ExportRequest(
@@ -65,6 +65,7 @@ class Fate:
             scope="all",
             filters={"id": {"lte": last}},
             columns=["nonsense"] if self.export == HOPELESS else list(COLUMNS),
+            split=Split(rows=ROWS) if self.export == DIVIDED else None,
         )
         return PlannedJob(0, self.job_id, request, last)
 
@@ -79,6 +80,10 @@ FATES = [
     Fate(["uploading", "swept"], LARGE, attempts=3),
     Fate(["uploaded"], attempts=2),
     Fate(["unsealed"], attempts=2),
+    Fate(["planned"], DIVIDED, attempts=2),
+    Fate(["part unfinished"], DIVIDED, attempts=1),
+    Fate(["part completed"], DIVIDED, attempts=1),
+    Fate(["part unfinished", "part completed", "listed"], DIVIDED, attempts=2),
     # From here on the job has ended, whichever worker publishes it.
     Fate(["sealed"], attempts=1),
     Fate(["unsaid"], attempts=1),
@@ -105,6 +110,7 @@ class Aftermath:
     jobs: dict[UUID, Job]
     told: dict[UUID, list[Event]]
     files: list[str]
+    """Without those that a manifest lists."""
     uploads: list[str]
     marks: set[str]
     wrong_files: list[str]
@@ -116,7 +122,12 @@ def aftermath(
 ) -> Aftermath:
     folder = tmp_path_factory.mktemp("doomed")
     (folder / "plan.json").write_text(json.dumps({str(fate.job_id): list(fate.deaths) for fate in FATES}))
-    settings = {"EXPORTER_WORKER_SLOTS": "1", "EXPORTER_LEASE_SECONDS": "2", "DOOMED": str(folder)}
+    settings = {
+        "EXPORTER_WORKER_SLOTS": "1",
+        "EXPORTER_LEASE_SECONDS": "2",
+        "EXPORTER_PARTS_MIN_BYTES": str(2**20),
+        "DOOMED": str(folder),
+    }
     with Supervisor(stack, 3, SETTINGS | datasets | settings):
         return asyncio.run(_lives(stack, source, folder))
 
@@ -132,6 +143,9 @@ async def _lives(stack: Stack, source: Source, folder: Path) -> Aftermath:
         wrong = await wrong_files(client, source, [fate.order for fate in FATES], jobs)
         told = await client.history(jobs.keys())
         files, uploads = await asyncio.to_thread(client.objects)
+        listed = {file["key"] for job in jobs.values() for file in await client.listed_files(job)}
+        assert listed <= set(files)
+        files = [key for key in files if key not in listed]
     return Aftermath(jobs, told, files, uploads, {path.name for path in folder.iterdir()}, wrong)
 
 

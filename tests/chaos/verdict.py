@@ -24,13 +24,18 @@ async def wrong_files(
         job = jobs[order.job_id]
         if job["status"] != "completed":
             continue
-        content = await asyncio.to_thread(client.storage.read, job["file_path"])
+        is_split = order.request.split is not None
+        content = await (client.joined_files(job) if is_split else client.file(job))
         request = order.request
         count, expected = await source.expected(order.columns, order.last, order.owner)
         found = await asyncio.to_thread(
             digest_of_file, request.format, request.options.compression, order.columns, content
         )
-        if found != expected or job["row_count"] != count or job["file_size"] != len(content):
+        if (
+            found != expected
+            or job["row_count"] != count
+            or (not is_split and job["file_size"] != len(content))
+        ):
             wrong.append(f"{order}: {job['row_count']} of {count} rows, {len(content)} bytes")
     return wrong
 

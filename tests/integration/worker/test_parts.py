@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from threading import Event as Gate
 from typing import Any
+from unittest.mock import AsyncMock
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -25,7 +26,8 @@ from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.part_planner import PartPlanner
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
-from stream_app.exports.task import ExportLimits
+from stream_app.exports.task import ExportedFile, ExportLimits, ExportResult
+from stream_app.jobs.job_files import JobFiles
 from stream_app.jobs.models import ExportJob
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore, StoredObject
@@ -275,6 +277,66 @@ async def test_each_file_of_a_part_has_the_size_that_was_asked_for(fleet: Fleet)
     assert await fleet.ids(outcome) == list(range(1, ROWS + 1))
 
 
+async def test_rows_without_an_order_are_cut_at_pages(fleet: Fleet) -> None:
+    fleet.dataset = fleet.dataset.model_copy(update={"order": None})
+    fleet.worker().start(fleet.settings)
+    job_id = await fleet.request(filters={"id": {"gt": 10}})
+    outcome = await fleet.outcome(job_id)
+    assert outcome.file_count is not None
+    assert outcome.file_count >= PARTS
+    assert sorted(await fleet.ids(outcome)) == list(range(11, ROWS + 1))
+
+
+async def test_the_rows_of_parts_are_shown_as_progress(fleet: Fleet) -> None:
+    worker = fleet.worker(slots=1)
+    worker.storage.held = {PARTS}
+    worker.start(fleet.settings)
+    job_id = await fleet.request()
+
+    async def most_rows() -> bool:
+        return ((await fleet.job(job_id)).row_count or 0) > ROWS / 2
+
+    await until_async(most_rows)
+    assert (await fleet.job(job_id)).estimated_rows == pytest.approx(ROWS, rel=0.1)
+    worker.storage.gate.set()
+    await fleet.outcome(job_id)
+    assert fleet.kinds(job_id)["export.progressed"] > 0
+
+
+async def test_the_time_limit_holds_for_the_whole_export(fleet: Fleet) -> None:
+    fleet.settings = fleet.settings.model_copy(update={"export_timeout_seconds": 2})
+    worker = fleet.worker()
+    worker.storage.held = {1}
+    worker.start(fleet.settings)
+    outcome = await fleet.outcome(await fleet.request())
+    assert outcome.error is not None
+    assert (outcome.status, outcome.error.code) == ("failed", "timeout")
+
+
+@pytest.mark.slow
+async def test_a_holder_whose_list_of_files_comes_too_late_changes_nothing(fleet: Fleet) -> None:
+    """Another holder has listed the same kept files; without its list they would count as left over."""
+    worker = fleet.worker(slots=1)
+    worker.storage.held = set(range(1, 100))
+    worker.start(fleet.settings)
+    job_id = await fleet.request(consistency="part")
+    await until_async(lambda: worker.storage.waiting)
+    late = worker.dispatcher._attempts[job_id].claim
+    await worker.die()
+    worker.storage.gate.set()
+    fleet.worker().start(fleet.settings)
+    outcome = await fleet.outcome(job_id)
+    files = tuple(await listed(fleet, outcome))
+    result = ExportResult(1, 1, "x", "b", "late/manifest.json", "t", "n", late.started_at, {}, files)
+    await fleet.jobs.store.record_files(late, result)
+    assert tuple(await listed(fleet, outcome)) == files != ()
+
+
+async def listed(fleet: Fleet, outcome: LifecycleData) -> list[ExportedFile]:
+    job = await fleet.job(outcome.job_id)
+    return list(await JobFiles(fleet.jobs.engine, AsyncMock()).list(job, limit=1_000))
+
+
 async def test_a_small_export_has_no_parts(fleet: Fleet) -> None:
     fleet.worker().start(fleet.settings)
     outcome = await fleet.outcome(await fleet.request(filters={"id": {"lte": 10}}, split={"rows": 4}))
@@ -328,6 +390,7 @@ async def test_a_cancellation_reaches_every_part_in_two_seconds(fleet: Fleet) ->
     await until_async(lambda: not [page for page in workers[0].storage.listing.pages(job_id) if page])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("consistency", ["snapshot", "part"])
 async def test_a_lost_holder(fleet: Fleet, consistency: str) -> None:
     """Without its snapshot all parts begin anew. Parts with snapshots of their own are kept."""
