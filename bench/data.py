@@ -34,7 +34,7 @@ _SHORT_ROWS = """
 
 
 def table(rows: int, kind: Kind = Kind.LEDGER) -> str:
-    """Return the name of the table with so many rows."""
+    """Return the name of the table with ``rows`` rows."""
     return f"bench.{kind}_{rows}"
 
 

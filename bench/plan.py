@@ -10,7 +10,7 @@ from bench.results import Result
 
 MILLION = 1_000_000
 PDF_ROWS = (1_000, 10_000, 100_000)
-"""Numbers of rows of PDF files: nobody prints a million rows."""
+"""Numbers of rows of PDF files, because a million rows are not printed."""
 
 SHORT_FORMATS = ("csv", "json", "parquet")
 """The formats that are also measured with a million short rows, beside the fastest peers."""

@@ -69,7 +69,7 @@ async def _publish(settings: Settings, bars: Progress) -> list[DemoJob]:
     orders = []
     async with Publisher(settings, source="/demo") as publisher:
         for name in FORMATS:
-            # Nobody reads a huge PDF, so it has the user's own rows only. Other formats export all rows.
+            # A huge PDF cannot be read, so it has the user's own rows only. Other formats export all rows.
             scope = "own" if name == "pdf" else "all"
             request = ExportRequest.parse(
                 {"user_id": USER, "export_type": "ledger", "format": name, "scope": scope}

@@ -179,7 +179,7 @@ async def _redirect(
     responses=problem_responses(404, 500, 503),
 )
 async def confirm_unsubscribe(token: str, services: InjectedServices) -> HTMLResponse:
-    """The page has a button, so programs that only follow links do not unsubscribe anybody."""
+    """The page has a button, so a program that only follows links does not unsubscribe the recipient."""
     audit_log.set_actor(f"delivery:{_read(services, 'unsubscribe', token)}")
     return _page("<p>Do you want to stop receiving these mails?</p><button>Unsubscribe</button>")
 

@@ -69,7 +69,7 @@ class _Turns:
 class RequestLimits:
     """Refuses calls above the limits before their bodies are read.
 
-    Calls without a user do not count here, because otherwise anybody could block all users. Their limit is
+    Calls without a user do not count here, because otherwise everyone could block all users. Their limit is
     the number of connections, and :mod:`api.server` closes connections whose client does not read.
     """
 

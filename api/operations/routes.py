@@ -61,7 +61,7 @@ async def readyz(services: InjectedServices, request: Request, response: Respons
 async def metrics(services: InjectedServices, request: Request) -> Response:
     """Metrics of the job queue and of this process. They contain nothing about a user.
 
-    Everybody can read them while only this machine can reach the API. Otherwise they need the role
+    Everyone can read them while only this machine can reach the API. Otherwise they need the role
     `exports:operate`. `EXPORTER_PROBE_DETAILS` changes this. `EXPORTER_METRICS_PORT` serves the same metrics
     on a port of its own.
     """
@@ -70,7 +70,7 @@ async def metrics(services: InjectedServices, request: Request) -> Response:
 
 
 def details_are_public(settings: Settings, host: str | None) -> bool:
-    """Return whether everybody who can reach an API that listens on ``host`` can read the details."""
+    """Return whether everyone who can reach an API that listens on ``host`` can read the details."""
     if settings.probe_details == "auto":
         return not is_public(settings, host)
     return settings.probe_details == "open"

@@ -19,7 +19,7 @@ MANY_STREAMS = 8
 """Each stream of an export keeps one core of the source database busy."""
 
 NO_REAL_LIMIT = 100_000
-"""More than one process can have at a time, so a limit of this size has no effect."""
+"""A number of concurrent calls that no process reaches, so a limit of this size has no effect."""
 
 
 def check_settings(settings: Settings) -> Iterator[Finding]:

@@ -107,7 +107,7 @@ def find_header_row(sheet: Worksheet, columns: Sequence[str], row: int | None = 
 
 
 def column_positions(sheet: Worksheet, row: int, columns: Sequence[str]) -> Mapping[str, int]:
-    """Return the number of the sheet's column for each of ``columns``, which has its caption and style.
+    """Return for each of ``columns`` the number of the sheet's column with its caption and style.
 
     Captions that equal the columns' names are found by name. Other captions are in the order of the columns.
     """

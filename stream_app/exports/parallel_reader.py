@@ -155,7 +155,7 @@ class ParallelReader(Generic[Range]):
 
     async def _read_first(self, snapshot: Snapshot) -> None:
         await self._read_ranges(snapshot)
-        # Nobody needs the snapshot any more: who has not joined has nothing to read.
+        # The snapshot is no longer needed: a stream that has not joined has no range left to read.
         for task in self._joining:
             task.cancel()
         await snapshot.end()

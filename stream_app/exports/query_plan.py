@@ -1,4 +1,4 @@
-"""What PostgreSQL's planner says about a query. Pure."""
+"""The plan of a query by PostgreSQL's planner. Pure."""
 
 import re
 from collections.abc import Iterator

@@ -272,7 +272,7 @@ def _name(source: SourceTable) -> str:
 def _sample_query(source: SourceTable, rows: RowQuery, lead: Column, percent: float, count: int) -> str:
     """Return the query for up to ``count`` - 1 values that cut a sample of the rows into equal parts.
 
-    Its column ``reads`` says how many of the parts have rows in one page, on average.
+    Its column ``reads`` is the average number of parts that have rows in one page.
     """
     name = reference(lead.name)
     origin = table(quoted_name(source.name, quote=True), schema=quoted_name(source.schema, quote=True))

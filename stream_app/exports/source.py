@@ -260,7 +260,7 @@ class Source:
 
     @property
     def free_connections(self) -> int:
-        """The number of connections that nobody uses or waits for."""
+        """The number of connections that are neither used nor waited for."""
         return max(0, self._connections - self._wanted)
 
     async def fetch(self, sql: str, *values: Any) -> list[asyncpg.Record]:

@@ -27,7 +27,7 @@ _ENDED = text(
     """
 )
 
-# No token has the new user id. It is different for each job, so nobody can see which jobs belong together.
+# No token has the new user id. It is different for each job, so the jobs of the user cannot be joined.
 _EMPTY = text(
     """
     UPDATE export_jobs SET

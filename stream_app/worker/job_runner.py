@@ -28,7 +28,7 @@ OPERATOR_WAIT = timedelta(days=1)
 
 
 MAX_LISTED_FILES = 1_000
-"""An event lists up to so many files: it must fit into Kafka's message of 1 MB."""
+"""Limit of files in an event, which must fit into a message of 1 MB."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ async def many(settings: Settings) -> AsyncIterator[Source]:
 
 @pytest.fixture
 def reading(exporter_of: Callable[..., Exporter], many: Source, storage: ObjectStore) -> Callable[..., Any]:
-    """Export a table over so many streams."""
+    """Export a table over this number of streams."""
 
     async def run(dataset: Dataset, format_name: str, streams: int, **request: Any) -> Any:
         parts = ParallelReading(streams, min_bytes=0, range_bytes=TINY)
@@ -263,7 +263,7 @@ async def test_a_stream_that_would_wait_for_a_lock_does_not_join(
     exporter_of: Callable[..., Exporter],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """ALTER TABLE waits for the first stream; whoever asks for a lock now waits behind it."""
+    """ALTER TABLE waits for the first stream, and every later request for a lock waits behind it."""
     changing = await asyncpg.connect(source_dsn)
     waiting = asyncio.Event()
     export = Snapshot.export

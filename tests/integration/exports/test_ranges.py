@@ -194,7 +194,7 @@ async def test_rows_that_cannot_be_cut_are_one_range(
 async def test_an_index_of_several_columns_serves_the_order_of_the_first(
     schema: str, database: asyncpg.Connection, cut: Cut
 ) -> None:
-    """The planner expects such an index to lead to scattered rows; a sample of the rows tells more."""
+    """The planner expects scattered rows for such an index. A sample of the rows is more exact."""
     await database.execute("""
         CREATE TABLE things (id int PRIMARY KEY, at timestamptz, t text);
         INSERT INTO things SELECT i, '2026-01-01'::timestamptz + (i + i % 7) * interval '1 s', repeat('x', 90)
@@ -224,7 +224,7 @@ async def test_a_filter_with_an_index_is_not_cut_by_page(
 
 @pytest.mark.parametrize("ended", [True, False])
 async def test_a_snapshot_that_has_ended_is_told_apart(source: Source, ended: bool) -> None:
-    """Whoever wants the shared snapshot begins anew with another one; the export itself is not to blame."""
+    """A stream that needs the shared snapshot must start with another one. It is no error of the export."""
     name = "no-such-id"
     if ended:
         async with source.snapshot("test") as snapshot:

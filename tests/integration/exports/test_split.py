@@ -140,7 +140,7 @@ async def test_the_manifest_lists_the_files(splits: Splits, database: asyncpg.Co
 
 
 VARIED = "'v' || n || '-' || repeat(md5(n::text), 1 + n % 3)"
-"""Texts that compress to a half."""
+"""SQL of texts that are compressed to half of their size."""
 
 BYTE_CASES = [
     *((name, "none", MIB) for name in FORMATS),

@@ -37,7 +37,7 @@ from tests.integration.exports.type_shapes import SCALARS, Shape, Values, shapes
 
 QUICK: dict[str, Any] = {
     "deadline": None,
-    "phases": [Phase.explicit, Phase.generate],  # shrinking so many values takes minutes
+    "phases": [Phase.explicit, Phase.generate],  # shrinking this number of values takes minutes
     "suppress_health_check": list(HealthCheck),
 }
 

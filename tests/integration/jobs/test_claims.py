@@ -26,7 +26,9 @@ def fill(engine: AsyncEngine) -> Fill:
 
     async def put(count: int, *, users: int, status: str = "pending", prefix: str = "u") -> None:
         async with engine.begin() as connection:
-            await connection.execute(text("ALTER TABLE export_jobs DISABLE TRIGGER USER"))  # nobody listens
+            await connection.execute(
+                text("ALTER TABLE export_jobs DISABLE TRIGGER USER")
+            )  # no listener needs the notifications
             await connection.execute(
                 text(
                     """

@@ -40,7 +40,7 @@ def jobs(engine: AsyncEngine) -> Jobs:
 @pytest.fixture
 def rescuer(jobs: Jobs, storage: ObjectStore) -> JobRescuer:
     async def emit(event: Event) -> None:
-        """Nobody listens."""
+        """Publish nothing."""
 
     return JobRescuer(jobs.store, storage, emit)
 

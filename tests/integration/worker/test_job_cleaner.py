@@ -223,7 +223,9 @@ async def test_events_of_a_removed_job_change_nothing(
 
 async def fill(engine: AsyncEngine, count: int, *, age_days: int) -> None:
     async with engine.begin() as connection:
-        await connection.execute(text("ALTER TABLE export_jobs DISABLE TRIGGER USER"))  # nobody listens
+        await connection.execute(
+            text("ALTER TABLE export_jobs DISABLE TRIGGER USER")
+        )  # no listener needs the notifications
         await connection.execute(
             text(
                 """

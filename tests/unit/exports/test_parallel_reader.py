@@ -58,7 +58,7 @@ Read = Callable[[Snapshot, Any, Sink], Awaitable[int]]
 
 
 async def read_chunks(_: Snapshot, chunks: list[bytes], sink: Sink) -> int:
-    """Read a range that has these chunks, at a speed that nobody can foresee."""
+    """Read a range with these chunks at an unpredictable speed."""
     for chunk in chunks:
         for _step in range(random.Random(chunk).randrange(4)):
             await asyncio.sleep(0)
