@@ -59,6 +59,10 @@ SELECT GREATEST(pg_catalog.pg_postmaster_start_time(), (SELECT stats_reset FROM 
 CRASH_CHECK_SECONDS = 2.0
 """Time limit for the question whether the server has crashed since a connection was lost."""
 
+SHARED_LOCK_SECONDS = 10.0
+"""Limit of a wait for a lock with a shared snapshot. A session that waits to change the table has to wait for
+the transaction that exported the snapshot, which waits for those that share it: none would go on."""
+
 FETCH_SECONDS = 30.0
 """Time limit of a small query."""
 
@@ -297,9 +301,8 @@ class Source:
             lock_seconds: limit of each wait for a lock; 0 means no limit.
             initial_sql: an expression whose value is read at the start, without another round trip.
             shared: the snapshot to open, as :meth:`Snapshot.export` returned it. ``as_of`` is that of the
-                transaction that has exported it; here it is the start of this transaction. Lock the tables
-                with a time limit first (:attr:`.SourceTable.locking_sql`): whoever waits behind a session
-                that waits for the exporting transaction waits for ever.
+                transaction that has exported it; here it is the start of this transaction. Its limit of a
+                wait for a lock is :data:`SHARED_LOCK_SECONDS` if ``lock_seconds`` is 0.
             only_free: whether to fail at once if no connection of the pool is free. Whoever has a connection
                 must not wait for a second one.
 
@@ -310,6 +313,8 @@ class Source:
             Rejected: the database refused the statement (permission, missing table, bad value, time limit).
         """
         seconds = seconds or self._settings.export_timeout_seconds
+        if shared is not None:
+            lock_seconds = lock_seconds or SHARED_LOCK_SECONDS
         async with self._transaction(
             name,
             seconds,

@@ -1,5 +1,6 @@
 """Ranges of rows: together they have the rows of the whole query, in its order."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -7,13 +8,16 @@ import asyncpg
 import pytest
 
 from stream_app.exports import ranges as ranges_module
+from stream_app.exports import source as source_module
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.datasets import Dataset
 from stream_app.exports.query import RowQuery, render, row_query
 from stream_app.exports.ranges import RowRange, plan_ranges
 from stream_app.exports.source import Source
 from stream_app.exports.source_errors import SnapshotLost
+from streaming_exporter.errors import Retryable
 from streaming_exporter.events import ExportRequest
+from tests.waiting import until_async
 
 Cut = Callable[..., Awaitable[tuple[tuple[RowRange, ...], list[list[Any]], list[Any]]]]
 
@@ -232,6 +236,29 @@ async def test_a_snapshot_that_has_ended_is_told_apart(source: Source, ended: bo
     with pytest.raises(SnapshotLost):
         async with source.snapshot("test", shared=name):
             raise AssertionError("the snapshot does not exist")
+
+
+async def test_no_one_who_shares_a_snapshot_waits_for_ever(
+    schema: str,
+    database: asyncpg.Connection,
+    source: Source,
+    source_dsn: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second transaction waits for ALTER TABLE, that for the first, and the first for the second."""
+    monkeypatch.setattr(source_module, "SHARED_LOCK_SECONDS", 0.3)
+    await database.execute("CREATE TABLE things AS SELECT 1 AS id")
+    changing = await asyncpg.connect(source_dsn)
+    table = f"{schema}.things"
+    async with source.snapshot("test") as snapshot:
+        await snapshot.fetch(f"SELECT FROM {table}")
+        waiting = asyncio.create_task(changing.execute(f"ALTER TABLE {table} ADD COLUMN late int"))
+        await until_async(lambda: database.fetchval("SELECT bool_or(NOT granted) FROM pg_locks"))
+        with pytest.raises(Retryable, match="lock timeout"):
+            async with source.snapshot("test 2", shared=await snapshot.export()) as other:
+                await other.fetch(f"SELECT FROM {table}")
+    await waiting
+    await changing.close()
 
 
 async def test_a_refused_question_leaves_the_snapshot_usable(
