@@ -69,7 +69,7 @@ async def _estimate(services: ApiServices, table: SourceTable, request: ExportRe
     output = services.formats[request.format]
     request = resolve_request(request, table.all_columns, services.clock.now())
     rows = await asyncio.to_thread(row_query, table, request)
-    limit = ExportLimits.of(services.settings).of_file(output.name).max_rows
+    limit = ExportLimits.of(services.settings).of_rows(request)
     few = replace(rows, select=rows.select.order_by(None).limit(SAMPLE_ROWS))
     statement = await asyncio.to_thread(CopyStatement.of, few, output, request.options)
     try:
@@ -98,7 +98,7 @@ async def _estimate(services: ApiServices, table: SourceTable, request: ExportRe
         reason=None
         if fits
         else f"A {output.name} file can have at most {limit:,} rows. "
-        "Limit the export with filters, or choose another format",
+        "Limit the export with filters, divide it into several files, or choose another format",
     )
 
 

@@ -140,7 +140,7 @@ class Estimate(BaseModel):
                 "row_limit": 100_000,
                 "fits": False,
                 "reason": "A pdf file can have at most 100,000 rows. "
-                "Limit the export with filters, or choose another format",
+                "Limit the export with filters, divide it into several files, or choose another format",
             }
         }
     )

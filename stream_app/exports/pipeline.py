@@ -136,8 +136,7 @@ class Exporter:
             await self.check_table(snapshot, table, task)
             limits = self.limits.of_file(output.name)
             limit = FileLimit.of(request.split, limits, output)
-            # With several files the limits of the format hold for each of them.
-            max_rows = self.limits.max_rows if limit.is_asked else limits.max_rows
+            max_rows = self.limits.of_rows(request)
             if part is None:  # the rows of all parts were counted when they were planned
                 progress.estimated_rows = await self.check_row_count(snapshot, rows, output, max_rows)
             document = Document(
@@ -242,7 +241,9 @@ class Exporter:
         if count > limit:
             raise Rejected(
                 f"the export has more than {limit:,} rows, which is the limit for {output.name} files; "
-                "narrow the export with filters or choose another format",
+                "narrow the export with filters"
+                + (", " if limit == self.limits.max_rows else ", divide it into several files with split, ")
+                + "or choose another format",
                 code="too_many_rows",
             )
         return count
@@ -318,7 +319,7 @@ def _limited(sink: Sink, limit: int | None, output: Format) -> Sink:
         if taken > limit:
             raise Rejected(
                 f"the rows have more than {limit:,} bytes of text, the limit for {output.name} files; narrow "
-                "the export with filters, select fewer columns or choose another format; "
+                "the export with filters, divide it into several files with split, or choose another format; "
                 f"operators: the setting EXPORTER_{output.name.upper()}_MAX_BYTES is the limit",
                 code="too_many_bytes",
             )

@@ -89,6 +89,10 @@ class ExportLimits:
         max_rows = min(filter(None, (own.max_rows, self.max_rows)), default=None)
         return FileLimits(max_rows, own.max_bytes, self.file_bytes)
 
+    def of_rows(self, request: ExportRequest) -> int | None:
+        """Return the limit of the rows of an export. With ``split`` the format's own limit is per file."""
+        return self.of_file(request.format).max_rows if request.split is None else self.max_rows
+
 
 @dataclass(slots=True)
 class ExportProgress:

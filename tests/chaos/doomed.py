@@ -29,6 +29,7 @@ from stream_app.kafka.event_producer import EventProducer
 from stream_app.kafka.transport import App
 from stream_app.notifications.email import MailClient
 from stream_app.storage.multipart_upload import MultipartUpload
+from stream_app.storage.object_store import ObjectStore
 from stream_app.worker.lifecycle_handler import LifecycleHandler
 from stream_app.worker.maintenance.job_rescuer import JobRescuer
 from stream_app.worker.request_handler import RequestHandler
@@ -114,6 +115,7 @@ POINTS: dict[str, Point] = {
     "swept": Point(JobRescuer, "remove_leftovers", _first),
     "copying": Point(BytePipe, "write", _current),
     "uploading": Point(MultipartUpload, "add", _part),
+    "file written": Point(ObjectStore, "put", lambda call: _key(call.arguments[0])),
     "uploaded": Point(Exporter, "run", _current),
     # An export in parts: planned; before and after a part is completed; the files of all parts are listed.
     "planned": Point(PartStore, "plan", _first),

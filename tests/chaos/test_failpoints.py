@@ -33,7 +33,8 @@ pytestmark = [
 WAIT_SECONDS = 150.0
 """Limit in seconds. An idle machine needs a quarter of it."""
 
-QUICK, LARGE, SLOW, HOPELESS, DIVIDED = "quick", "large", "slow", "hopeless", "divided"
+QUICK, LARGE, SLOW, HOPELESS = "quick", "large", "slow", "hopeless"
+DIVIDED, SPLIT = "divided", "split"
 EARLY, AT_ONCE, RUNNING, COMPLETED = "early", "at once", "running", "completed"
 
 
@@ -65,7 +66,7 @@ class Fate:
             scope="all",
             filters={"id": {"lte": last}},
             columns=["nonsense"] if self.export == HOPELESS else list(COLUMNS),
-            split=Split(rows=ROWS) if self.export == DIVIDED else None,
+            split={DIVIDED: Split(rows=ROWS), SPLIT: Split(rows=60)}.get(self.export),
         )
         return PlannedJob(0, self.job_id, request, last)
 
@@ -84,6 +85,10 @@ FATES = [
     Fate(["part unfinished"], DIVIDED, attempts=1),
     Fate(["part completed"], DIVIDED, attempts=1),
     Fate(["part unfinished", "part completed", "listed"], DIVIDED, attempts=2),
+    Fate(["file written"], SPLIT, attempts=2),
+    Fate(["file written", "listed"], SPLIT, attempts=3),
+    Fate(["sealed"], SPLIT, attempts=1),
+    Fate(["published"], SPLIT, cancelled=COMPLETED, ending="expired"),
     # From here on the job has ended, whichever worker publishes it.
     Fate(["sealed"], attempts=1),
     Fate(["unsaid"], attempts=1),

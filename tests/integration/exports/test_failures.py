@@ -16,7 +16,7 @@ from stream_app.exports.task import ExportProgress, ExportTask
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Rejected, Retryable
-from streaming_exporter.events import ExportRequest
+from streaming_exporter.events import ExportRequest, Split
 from tests.integration.exports.conftest import task_for
 from tests.waiting import patient, until_async
 
@@ -83,6 +83,28 @@ async def test_a_cancelled_export(
     assert leftovers(storage, task) == []
     ended = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = $1"
     await until_async(lambda: database.fetchval(ended, f"exporter {task.name}"))
+
+
+@pytest.mark.parametrize("ending", ["error", "cancellation"])
+async def test_several_files_are_removed_with_the_attempt(
+    exporter_of: Build, storage: ObjectStore, large: Dataset, ending: str
+) -> None:
+    """Whether it fails or is cancelled after some of its files are complete."""
+    request = ExportRequest(
+        user_id="u", export_type="large", format="csv", scope="all", split=Split(rows=50_000)
+    )
+    task = task_for(request)
+    view = other(large, "broken" if ending == "error" else "slow")
+    running = asyncio.create_task(exporter_of(view).run(task, ExportProgress()))
+    if ending == "error":
+        with pytest.raises(Rejected, match="division by zero"):
+            await running
+    else:
+        await until_async(lambda: asyncio.to_thread(lambda: len(objects(storage, f"jobs/{task.name}/")) >= 5))
+        running.cancel()
+        await asyncio.wait({running}, timeout=patient(30))
+        assert running.cancelled()
+    assert leftovers(storage, task) == []
 
 
 class Failing(ObjectStore):

@@ -8,7 +8,7 @@ from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.jobs.erasure import PersonalDataEraser
-from stream_app.jobs.models import ExportJob
+from stream_app.jobs.models import ExportFile, ExportJob
 from stream_app.notifications.outbox import Outbox, insert_deliveries
 from stream_app.schedules.models import ScheduledExport
 from stream_app.worker.maintenance.job_cleaner import JobCleaner
@@ -49,6 +49,12 @@ class Records:
                         error_message=f"{user} is no number", completed_at=datetime.now(UTC),
                     )
                 )  # fmt: skip
+            await connection.execute(
+                insert(ExportFile).values(
+                    job_id=jobs["completed"], number=1, key=f"jobs/{user}/f", attempt=1, bucket="b",
+                    file_name=f"{user}-00001.csv", content_type="t", row_count=1, file_size=1, sha256=user,
+                )
+            )  # fmt: skip
             await insert_deliveries(connection, list(jobs.values()))
         outbox = Outbox(self._engine)
         await outbox.unsubscribe(ADDRESS, f"user:{user}")

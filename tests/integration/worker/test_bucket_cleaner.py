@@ -9,7 +9,7 @@ from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.jobs.models import ExportJob
+from stream_app.jobs.models import ExportFile, ExportJob
 from stream_app.jobs.queue import JobQueue
 from stream_app.settings import Settings
 from stream_app.storage import listing
@@ -92,6 +92,31 @@ async def test_the_cleaner_removes_only_unneeded_objects(
     assert left(bucket) == kept
     assert await bucket_cleaner.clean() == 0
     assert left(bucket) == kept
+
+
+async def test_all_files_of_a_completed_job_are_kept(
+    engine: AsyncEngine, bucket_cleaner: BucketCleaner, bucket: ObjectStore
+) -> None:
+    """Those in the folder of its manifest, and those elsewhere that are in its list. No others."""
+    split = await job(engine, "completed", 2, "manifest.json")
+    listed = object_key(split, 1, "b-00002.csv")
+    async with engine.begin() as connection:
+        await connection.execute(
+            insert(ExportFile).values(
+                job_id=split, number=2, key=listed, attempt=2, result=object_key(split, 2, "manifest.json"),
+                bucket="b", file_name="f", content_type="t", row_count=1, file_size=1, sha256="x",
+            )
+        )  # fmt: skip
+    kept = {put(bucket, object_key(split, 2, name)) for name in ("manifest.json", "b-00001.csv")}
+    kept.add(put(bucket, listed))
+    put(bucket, object_key(split, 1, "b-00001.csv"))
+    put(bucket, object_key(split, 2, "b-00001.csv", suffix="f" * 16))
+    assert await bucket_cleaner.clean() == 2
+    assert left(bucket) == kept
+    async with engine.begin() as connection:
+        await connection.execute(update(ExportJob).where(ExportJob.id == split).values(status="expired"))
+    assert await bucket_cleaner.clean() == 3
+    assert left(bucket) == set()
 
 
 async def test_one_worker_cleans_at_a_time(

@@ -6,6 +6,7 @@ import pytest
 
 from stream_app.exports.task import ExportLimits, FileLimits
 from stream_app.settings import Settings
+from streaming_exporter.events import ExportRequest, Split
 
 
 @pytest.mark.parametrize(
@@ -22,3 +23,10 @@ def test_the_smaller_limit_counts(set_to: dict[str, int], format_name: str, limi
     settings = Settings(_env_file=None, **set_to)  # type: ignore[arg-type]
     expected = replace(limits, file_bytes=settings.split_max_bytes)
     assert ExportLimits.of(settings).of_file(format_name) == expected
+
+
+@pytest.mark.parametrize(("split", "limit"), [(None, 7), (Split(rows=5), 9)])
+def test_with_several_files_the_limit_of_a_format_is_one_of_a_file(split: Split | None, limit: int) -> None:
+    settings = Settings(_env_file=None, pdf_max_rows=7, max_rows=9)
+    request = ExportRequest(user_id="u", export_type="ledger", format="pdf", split=split)
+    assert ExportLimits.of(settings).of_rows(request) == limit

@@ -25,6 +25,8 @@ class PdfFormat(Format):
     description = "a printable table with title, filters and page numbers; title and page_size are options"
     row_bytes = 4 * 2**20  # a thousand pages; the layout needs up to 30 times as much memory
     own_process = True
+    closing_bytes = 128 * 2**10
+    max_file_bytes = 9 * 10**9  # an offset has ten digits
 
     def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
         """Return a SELECT for COPY's text format, which escapes tabs and line feeds in values."""
