@@ -32,6 +32,12 @@ INCOMPRESSIBLE = 1.01
 USUAL_CHUNK = 2**20
 """The compressor is flushed if there is possibly no room for a chunk of this size."""
 
+LARGE_LIMIT = 2**30
+"""From this limit on, rows are not counted only to estimate what a format holds back."""
+
+MOST_HELD = 2**28
+"""Bytes that a format can hold back at most. They are a small part of a large file."""
+
 SAFETY = 1.25
 """Factor for estimates."""
 
@@ -104,7 +110,8 @@ class FileRows:
         self._output = output
         self._tally = tally
         self._tally_before = tally.rows
-        self._counted = counted or output.holds_rows
+        is_small = limit.bytes is not None and limit.bytes < LARGE_LIMIT
+        self._counted = counted or (output.holds_rows and is_small)
         self._compressed = compressed
         self._taken = 0
         """Bytes of the rows so far."""
@@ -126,7 +133,7 @@ class FileRows:
             if not piece:
                 return
             self._taken += len(piece)
-            if self._counted or rows is not None:
+            if self._counted:
                 self.rows += self._ends.count(piece)
             before = self._framed
             yield piece
@@ -169,6 +176,8 @@ class FileRows:
         return int(room / self._growth) if room >= limit / NEARLY_FULL else 0
 
     def _room_held(self, limit: int) -> int:
+        if not self._counted:
+            return limit - MOST_HELD - self._written
         step = max(limit // NEARLY_FULL_HELD, 1)
         rows = self._tally.rows - self._tally_before
         done = self._taken * rows / self.rows if self.rows else 0

@@ -13,11 +13,13 @@ import uvicorn
 from api.app import create_app
 from producers.tokens import sign_token
 from stream_app.settings import Settings
+from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.async_client import AsyncClient
 from streaming_exporter.client import Client
 from streaming_exporter.errors import ApiError
 from streaming_exporter.events import ExportRequest
 from tests.integration.api.conftest import Harness
+from tests.integration.api.test_files import split
 
 REQUEST = ExportRequest(user_id="another", export_type="ledger", format="csv", filters={"id": {"lt": 9}})
 
@@ -108,3 +110,26 @@ async def test_a_file_is_read_in_pieces_from_the_store_without_the_token() -> No
                     digest.update(chunk)
     assert digest.digest() == hashlib.sha256(content).digest()
     assert [b"secret" in head for head in headers] == [True, False]
+
+
+async def test_the_clients_list_several_files_and_read_one_from_any_byte(
+    api: Harness, storage: ObjectStore
+) -> None:
+    async with api.user(user_id="user-9") as owner:
+        job_id = UUID(await split(api, storage, owner, 3))
+    token = sign_token(api.settings, "user-9")
+
+    def use(url: str) -> tuple[list[int], bytes]:
+        with Client(url, token) as client:
+            numbers = [file.number for file in client.files(job_id)]
+            with client.file(job_id, 2, start=3) as chunks:
+                return numbers, b"".join(chunks)
+
+    async with served(api) as url, AsyncClient(url, token) as client:
+        assert [file.file_size for file in await client.files(job_id)] == [5, 5, 5]
+        async with client.file(job_id, 2, start=3) as chunks:
+            assert b"".join([chunk async for chunk in chunks]) == b"2\n"
+        with pytest.raises(ApiError, match="no file 4"):
+            async with client.file(job_id, 4):
+                pass
+        assert await asyncio.to_thread(use, url) == ([1, 2, 3], b"2\n")

@@ -129,6 +129,8 @@ async def test_a_plain_download_of_several_files_says_where_they_are(
         view = (await client.get(f"/exports/jobs/{job_id}")).json()
         assert (view["download_url"], view["files_url"]) == (None, f"/exports/jobs/{job_id}/files")
         assert (view["file_count"], view["split"]) == (2, {"rows": 1})
+        manifest = (await client.get(f"/exports/jobs/{job_id}/manifest")).json()
+        assert (manifest["file_name"], manifest["rows"]) == ("manifest.json", 2)
 
 
 async def test_a_split_job_with_one_file_can_be_downloaded(api: Harness, storage: ObjectStore) -> None:

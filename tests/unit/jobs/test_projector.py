@@ -118,3 +118,11 @@ def test_an_event_that_contradicts_itself_is_refused(changed: dict[str, Any], co
     event = completed().model_copy(update=changed)
     with pytest.raises(Unreadable, match=complaint):
         believed(event)
+
+
+def test_the_outcome_of_several_files_has_the_type_of_the_manifest() -> None:
+    known = {"key": object_key(JOB, 2, "manifest.json"), "file_name": "manifest.json", "file_count": 3}
+    event = completed(**known, content_type="application/json")
+    assert validate_outcome(event, formats=FORMATS, kept=KEPT, now=NOW) is event
+    wrong = completed(**known, content_type="text/html")
+    assert believed(wrong).content_type == "application/json"

@@ -1,0 +1,49 @@
+"""Exports of several files by the commands, on the whole system."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+from dev.stack import ROOT
+from tests.e2e.conftest import System
+
+
+def exporter(system: System, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "producers", *arguments],
+        env={**system.stack.environment(), "EXPORTER_PUBLIC_URL": system.api.url},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_request_for_several_files_ends_in_a_folder_with_all_of_them(
+    system: System, tmp_path: Path
+) -> None:
+    job = str(uuid4())
+    wanted = ["--export-type", "orders", "--format", "csv", "--user-id", "customer-1"]
+    done = exporter(
+        system, "request", *wanted, "--split-rows", "30", "--job-id", job, "--output", str(tmp_path)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{tmp_path}: 3 files, 72 rows" in done.stderr
+    files = sorted(tmp_path.iterdir())
+    assert [path.name[-10:] for path in files] == ["-00001.csv", "-00002.csv", "-00003.csv"]
+    tables = [list(csv.reader(io.StringIO(path.read_text(), newline=""))) for path in files]
+    assert [len(table) - 1 for table in tables] == [30, 30, 12]
+    assert len({tuple(table[0]) for table in tables}) == 1
+    files[1].unlink()
+    again = exporter(system, "download", job, "--user-id", "customer-1", "--output", str(tmp_path))
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.split() == [str(path) for path in files]
+    files[1].write_text("changed")
+    refused = exporter(system, "download", job, "--user-id", "customer-1", "--output", str(tmp_path))
+    assert refused.returncode == 1
+    assert "exists and has other content" in refused.stderr
+    status = json.loads(exporter(system, "status", job, "--user-id", "customer-1").stdout)
+    assert (status["file_count"], status["split"]) == (3, {"rows": 30})
