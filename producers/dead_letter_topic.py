@@ -167,7 +167,8 @@ async def read(settings: Settings, selection: Selection) -> AsyncIterator[DeadLe
     except (KafkaError, OSError, TimeoutError) as error:
         raise PublishError(
             f"Kafka at {settings.kafka_bootstrap_servers} does not answer "
-            f"({str(error) or type(error).__name__}); EXPORTER_KAFKA_BOOTSTRAP_SERVERS names another"
+            f"({str(error) or type(error).__name__}); check that it runs there, or set "
+            "EXPORTER_KAFKA_BOOTSTRAP_SERVERS to the right address"
         ) from error
     finally:
         await consumer.stop()

@@ -139,6 +139,6 @@ def not_the_api(url: str) -> ApiError:
 def unreachable(url: str, error: Exception) -> ApiError:
     """Return the error for a server that does not answer. It has no status."""
     return ApiError(
-        f"the API at {url} cannot be reached ({error}); is it running there? "
-        "(--api-url or EXPORTER_PUBLIC_URL names another)"
+        f"the API at {url} cannot be reached ({error}); check that it runs there, "
+        "or give the right URL (--api-url or EXPORTER_PUBLIC_URL)"
     )

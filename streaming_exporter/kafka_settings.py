@@ -136,7 +136,7 @@ class KafkaSettings(BaseModel):
             )
         if self.kafka_ssl_certfile is not None and "SSL" not in protocol.split("_"):
             raise ValueError(
-                "EXPORTER_KAFKA_SSL_CERTFILE: it is of no use with "
+                "EXPORTER_KAFKA_SSL_CERTFILE: it has no effect with "
                 f"EXPORTER_KAFKA_SECURITY_PROTOCOL={protocol}; allowed: SSL, SASL_SSL"
             )
         return self

@@ -191,5 +191,5 @@ class Publisher:
         reason = str(error) or type(error).__name__
         return PublishError(
             f"Kafka at {self._settings.kafka_bootstrap_servers} did not take the event ({reason}); "
-            "is it running there? EXPORTER_KAFKA_BOOTSTRAP_SERVERS names another"
+            "check that it runs there, or set EXPORTER_KAFKA_BOOTSTRAP_SERVERS to the right address"
         )

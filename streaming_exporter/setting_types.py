@@ -37,7 +37,7 @@ def servers(text: str) -> str:
     """Return brokers as ``host:port``, separated by commas; the default port is 9092.
 
     Raises:
-        ValueError: an entry is no server, or there is no entry.
+        ValueError: an entry is not a server, or there is no entry.
     """
     found = [part.strip() for part in text.split(",") if part.strip()]
     if not found:
@@ -90,7 +90,7 @@ def _server(text: str) -> str:
     if not colon or (":" in name and not name.endswith("]")):
         name, port = text, "9092"
     if not is_host(name) or not is_port(port):
-        raise ValueError(f"{text!r} is no server; allowed: {_SERVERS}")
+        raise ValueError(f"{text!r} is not a server; allowed: {_SERVERS}")
     return f"{name}:{int(port)}"
 
 
@@ -113,10 +113,10 @@ def parse_url(text: str, allowed: str) -> SplitResult:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
-        raise ValueError(f"it is no URL ({error}); allowed: {allowed}") from error
+        raise ValueError(f"it is not a URL ({error}); allowed: {allowed}") from error
     name = parts.hostname or ""
     if not is_host(name) or (port is None and parts.netloc.endswith(":")) or port == 0:
-        raise ValueError(f"it has no host, or a port that is none; allowed: {allowed}")
+        raise ValueError(f"it has no host, or its port is not valid; allowed: {allowed}")
     if "@" in parts.netloc:
         raise ValueError(f"it has a user name; allowed: {allowed}")
     return parts._replace(netloc=parts.netloc.lower())

@@ -46,12 +46,12 @@ def next_version(text: str, current: Version) -> Version:
     """Parse the version of the release.
 
     Raises:
-        ReleaseError: it is no version, or not above ``current``.
+        ReleaseError: it is not a version, or not above ``current``.
     """
     try:
         version = Version(text)
     except InvalidVersion as error:
-        raise ReleaseError(f"{text!r} is no version; allowed: a version such as 0.2.0") from error
+        raise ReleaseError(f"{text!r} is not a version; allowed: a version such as 0.2.0") from error
     if version <= current:
         raise ReleaseError(f"{version} is not above the present version {current}; choose a higher one")
     return version

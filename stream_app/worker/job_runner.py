@@ -186,7 +186,8 @@ class JobRunner:
                 return _failure(
                     claim,
                     error.code,
-                    f"gave up after waiting for an operator: {error.reason}; tell them this job's id",
+                    f"the export has waited too long for an operator: {error.reason}; "
+                    "give the id of this job to the operators",
                 )
             log.error("job.operator_required", error=str(error))
             error_for_user = JobError(code=error.code, message=f"waits for an operator: {error.reason}")
@@ -197,7 +198,11 @@ class JobRunner:
             return None
         if isinstance(error, Outage):
             if self._has_waited(claim, timedelta(days=self.settings.retention_days)):
-                return _failure(claim, error.code, "gave up: a part of the service was away for too long")
+                return _failure(
+                    claim,
+                    error.code,
+                    "a part of the service was unavailable for too long; request the export again",
+                )
             log.warning("job.postponed", error=str(error))
             await self._release(claim, delay=attempt_delay(claim.attempt - 1), failed=False)
             metrics.RETRIES.labels("outage").inc()
@@ -209,8 +214,8 @@ class JobRunner:
             return _failure(
                 claim,
                 code,
-                f"gave up after {claim.failures + 1} attempts ({code}); "
-                "try again later, and tell the operators this job's id if it goes on",
+                f"the export failed {claim.failures + 1} times ({code}); request it again later. "
+                "If it fails again, give the id of this job to the operators",
             )
         await self._release(claim, delay=attempt_delay(claim.failures), failed=True)
         metrics.RETRIES.labels("fault").inc()

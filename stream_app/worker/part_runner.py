@@ -139,8 +139,8 @@ class PartRunner:
             metrics.RETRIES.labels("fault").inc()
             return
         message = (
-            f"gave up after {tries} attempts at a part of the export ({code}); "
-            "try again later, and tell the operators this job's id if it goes on"
+            f"a part of the export failed {tries} times ({code}); request it again later. "
+            "If it fails again, give the id of this job to the operators"
         )
         await self._fail(claim, JobError(code=code, message=message))
 

@@ -51,7 +51,7 @@ def test_the_changelog_of_this_checkout_can_be_cut() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [("next", "no version"), ("0.0.1", "not above"), ("1", "not above")]
+    ("text", "reason"), [("next", "not a version"), ("0.0.1", "not above"), ("1", "not above")]
 )
 def test_an_invalid_version_or_one_below_the_present_version_is_refused(text: str, reason: str) -> None:
     with pytest.raises(ReleaseError, match=reason):
