@@ -45,7 +45,7 @@ from stream_app.notifications.sender import POLL_SECONDS, REST_SECONDS, SETTLE_S
 from stream_app.notifications.webhook import WebhookClient
 from stream_app.observability import metrics
 from stream_app.retries import retry_until_possible
-from stream_app.schedules.planner import Planner
+from stream_app.schedules.run_planner import RunPlanner
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from stream_app.worker.batches import Messages, handle_in_batches
@@ -170,7 +170,7 @@ def create_app(settings: Settings) -> App:
     scheduler = Scheduler(
         autocommitting(engine),
         emit,
-        Planner(validator, datasets, settings),
+        RunPlanner(validator, datasets, settings),
         settings,
         note_progress=lambda: app.note_progress(settings.topic(Topic.TICKS)),
     )

@@ -12,7 +12,7 @@ from api.jobs.schemas import Order, OrderOptions, OrderSplit
 from stream_app.jobs.states import Status
 from stream_app.schedules.calendar import CatchUp, Windowing
 from stream_app.schedules.models import Schedule
-from stream_app.schedules.planner import calendar_of
+from stream_app.schedules.run_planner import calendar_of
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import JobError, Word
 

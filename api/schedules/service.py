@@ -34,7 +34,7 @@ from stream_app.schedules.calendar import (
     period_before,
 )
 from stream_app.schedules.models import Schedule
-from stream_app.schedules.planner import (
+from stream_app.schedules.run_planner import (
     AllRowsPermission,
     calendar_of,
     missing_time_column,

@@ -23,7 +23,7 @@ from stream_app.jobs.submission import NewJob, mark_admitted, submit
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.observability import tracing
 from stream_app.schedules.models import DueSchedule, Gap, ScheduledExport
-from stream_app.schedules.planner import Planner, planning_error
+from stream_app.schedules.run_planner import RunPlanner, planning_error
 from stream_app.settings import Settings
 from stream_app.worker.batches import decode_all
 from streaming_exporter.errors import Unreadable
@@ -101,7 +101,7 @@ class Scheduler:
 
     engine: AsyncEngine
     emit: EventProducer
-    planner: Planner
+    planner: RunPlanner
     settings: Settings
     note_progress: Callable[[], None] = lambda: None
 

@@ -23,7 +23,7 @@ from stream_app.jobs.submission import RequestValidator
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.schedules.models import Schedule, ScheduledExport
 from stream_app.schedules.outcomes import apply_run_outcomes
-from stream_app.schedules.planner import Planner, calendar_of
+from stream_app.schedules.run_planner import RunPlanner, calendar_of
 from stream_app.schedules.store import ScheduleStore
 from stream_app.settings import Settings
 from stream_app.worker.scheduler import Scheduler
@@ -49,7 +49,7 @@ class Schedules:
         settings = self.settings.model_copy(update=changes)
         datasets = load_datasets()
         validator = RequestValidator(FORMATS, datasets, AddressRules.of(settings))
-        planner = Planner(validator, datasets, settings)
+        planner = RunPlanner(validator, datasets, settings)
         return Scheduler(autocommitting(self.engine), producer(publish_all), planner, settings)
 
     @property

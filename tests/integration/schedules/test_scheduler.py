@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from stream_app.exports.datasets import load_datasets
 from stream_app.jobs.states import Status
-from stream_app.schedules.planner import job_id_of
+from stream_app.schedules.run_planner import job_id_of
 from streaming_exporter.errors import Retryable
 from streaming_exporter.events import EventType
 from tests.integration.schedules.conftest import START, Schedules, days, producer, refusal

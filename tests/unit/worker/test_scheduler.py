@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.kafka.event_producer import EventProducer
-from stream_app.schedules.planner import Planner
+from stream_app.schedules.run_planner import RunPlanner
 from stream_app.settings import Settings
 from stream_app.worker.scheduler import Scheduler, moment_of
 from streaming_exporter.errors import Outage
@@ -60,7 +60,7 @@ def recording_scheduler(calls: Calls, **changes: Any) -> Scheduler:
     return RecordingScheduler(
         cast(AsyncEngine, unused),
         cast(EventProducer, calls),
-        cast(Planner, unused),
+        cast(RunPlanner, unused),
         settings,
         calls=calls,
     )

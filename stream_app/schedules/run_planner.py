@@ -133,7 +133,7 @@ class PlannedSchedule:
 
 
 @dataclass(frozen=True, slots=True)
-class Planner:
+class RunPlanner:
     """Plans the runs of schedules that are due."""
 
     validator: RequestValidator
