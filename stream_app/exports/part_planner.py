@@ -13,6 +13,7 @@ from functools import partial
 import structlog
 
 from stream_app.exports.catalog import SourceTable
+from stream_app.exports.columns import quote_text
 from stream_app.exports.compression import compression_for
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.query import RowQuery, render, row_query
@@ -20,6 +21,7 @@ from stream_app.exports.ranges import RowRange, plan_ranges
 from stream_app.exports.relative_dates import resolve_request
 from stream_app.exports.source import Snapshot, Source
 from stream_app.exports.source_errors import SnapshotNotShared
+from stream_app.exports.source_session import IDLE_SECONDS
 from stream_app.exports.task import ExportTask
 from streaming_exporter.errors import Rejected, Retryable
 from streaming_exporter.events import ExportRequest
@@ -46,6 +48,20 @@ USUAL_ROW = 100
 KEEP_ALIVE_TIMEOUT = 10.0
 """Seconds that the server has to answer."""
 
+_PARTS_WAIT = """
+SELECT 1
+FROM pg_catalog.pg_stat_activity AS part
+CROSS JOIN LATERAL pg_catalog.unnest(pg_catalog.pg_blocking_pids(part.pid)) AS change (pid)
+WHERE pg_catalog.starts_with(part.application_name, 'exporter ' || {name} || ' part ')
+AND part.wait_event_type = 'Lock'
+AND pg_catalog.pg_backend_pid() = ANY (pg_catalog.pg_blocking_pids(change.pid))
+LIMIT 1
+"""
+"""Whether a part waits for a lock behind a session that waits for this transaction.
+
+PostgreSQL does not see this dead-lock, because the holder waits for the parts outside of the server.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class OpenPlan:
@@ -56,6 +72,8 @@ class OpenPlan:
         shared: the id of the snapshot that the parts share; ``None`` if each part takes its own.
         as_of: the time of that snapshot.
         estimated_rows: the planner's estimate, where the user can know it.
+        snapshot: the shared snapshot.
+        name: name of the export; the sessions of its parts begin with it.
     """
 
     ranges: tuple[RowRange, ...]
@@ -63,20 +81,27 @@ class OpenPlan:
     as_of: datetime | None = None
     estimated_rows: int | None = None
     snapshot: Snapshot | None = None
+    name: str = ""
 
     async def keep_alive(self) -> None:
         """Keep the snapshot's transaction open: the server ends one that is idle for long.
 
         Raises:
-            Retryable: the snapshot is lost.
+            Retryable: the snapshot is lost, or its transaction blocks a change of the table that parts wait
+                for. Nobody could go on.
         """
         if self.snapshot is None:
             return
         try:
             async with asyncio.timeout(KEEP_ALIVE_TIMEOUT):
-                await self.snapshot.fetch("SELECT 1")
+                is_blocking = await self.snapshot.fetch(_PARTS_WAIT.format(name=quote_text(self.name)))
         except Exception as error:
             raise Retryable(f"the snapshot of the export is lost: {error}", code="snapshot_lost") from error
+        if is_blocking:
+            raise Retryable(
+                "another session waits to change the table, and parts of the export wait behind it",
+                code="table_locked",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +182,15 @@ class PartPlanner:
         if has_own:
             return OpenPlan(ranges, estimated_rows=known)
         shared = await self._share(snapshot, task)
-        return None if shared is None else OpenPlan(ranges, shared, snapshot.as_of, known, snapshot)
+        return (
+            None if shared is None else OpenPlan(ranges, shared, snapshot.as_of, known, snapshot, task.name)
+        )
 
     async def _share(self, snapshot: Snapshot, task: ExportTask) -> str | None:
         """Return the id of the snapshot, once another connection could take it; ``None`` if none can."""
         try:
-            shared = await snapshot.export()
+            # A worker that stands still must not keep the snapshot. keep_alive() comes more often.
+            shared = await snapshot.export(idle_seconds=IDLE_SECONDS)
             async with self.source.snapshot(f"exporter {task.name} test", shared=shared):
                 return shared
         except SnapshotNotShared as error:

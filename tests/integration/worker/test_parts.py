@@ -20,6 +20,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.db.listener import listen
+from stream_app.exports import part_planner
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.datasets import Dataset
 from stream_app.exports.formats.registry import FORMATS
@@ -301,6 +302,53 @@ async def test_the_rows_of_parts_are_shown_as_progress(fleet: Fleet) -> None:
     worker.storage.gate.set()
     await fleet.outcome(job_id)
     assert fleet.kinds(job_id)["export.progressed"] > 0
+
+
+async def test_a_change_of_the_table_ends_a_plan_that_its_parts_wait_for(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, source_dsn: str
+) -> None:
+    """ALTER TABLE waits for the holder, parts wait behind it, and the holder waits for them: a dead-lock."""
+    monkeypatch.setattr(part_coordinator, "KEEP_ALIVE_SECONDS", 0.5)
+    worker = fleet.worker(slots=1)
+    worker.storage.held = {1}
+    worker.start(fleet.settings)
+    job_id = await fleet.request(columns=["id", "value"])
+    await until_async(lambda: worker.storage.waiting)
+    changing = await asyncpg.connect(source_dsn)
+    change = asyncio.create_task(changing.execute(f"ALTER TABLE {fleet.dataset.table} ADD COLUMN late int"))
+    await until_async(
+        lambda: fleet.database.fetchval(
+            "SELECT bool_or(NOT granted) FROM pg_locks WHERE mode = 'AccessExclusiveLock'"
+        )
+    )
+    worker.storage.gate.set()
+    async with at_most(20):
+        await change
+        outcome = await fleet.outcome(job_id)
+    await changing.close()
+    assert await fleet.ids(outcome) == list(range(1, ROWS + 1))
+    assert (await fleet.job(job_id)).attempt == 2
+
+
+async def test_the_server_ends_the_snapshot_of_a_worker_that_stands_still(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The snapshot has the limit of a transaction without statements, not that of an export."""
+    worker = fleet.worker(slots=1)
+    worker.storage.held = {1}
+    worker.start(fleet.settings)
+    monkeypatch.setattr(part_planner, "IDLE_SECONDS", 1)
+    job_id = await fleet.request()
+    await until_async(lambda: worker.storage.waiting)
+
+    async def is_ended() -> bool:
+        name = f"exporter {job_id} parts"
+        return not await fleet.database.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", name
+        )
+
+    async with at_most(8):
+        await until_async(is_ended)
 
 
 async def test_the_time_limit_holds_for_the_whole_export(fleet: Fleet) -> None:
