@@ -73,6 +73,14 @@ _SERVER_FACTS = """
 SELECT pg_catalog.transaction_timestamp(), pg_catalog.current_setting('server_version_num'),
        pg_catalog.pg_is_in_recovery()"""
 
+_CHECK = """pg_catalog.hashtextextended(pg_catalog.concat(
+    pg_catalog.pg_postmaster_start_time(), pg_catalog.txid_current_snapshot()
+), 0)"""
+"""An SQL expression that differs between servers and between snapshots.
+
+Ids of snapshots are small numbers, so two servers behind one address can have snapshots with the same id.
+"""
+
 Sink = Callable[[bytes], Awaitable[None]]
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
 
@@ -144,23 +152,28 @@ class Snapshot:
         rows: list[asyncpg.Record] = await self.connection.fetch(sql, timeout=self.timeout)
         return rows
 
-    async def export(self) -> str:
+    async def export(self, *, idle_seconds: float | None = None) -> str:
         """Return the id of this snapshot, for the argument ``shared`` of :meth:`Source.snapshot`.
 
         Other transactions can take the snapshot until this one ends. After that they keep it. From now on the
         transaction has the settings of all transactions that share a snapshot.
 
+        Args:
+            idle_seconds: the server ends this transaction after this time without a statement (default: the
+                time limit of a statement).
+
         Raises:
             SnapshotNotShared: the server cannot share snapshots. This transaction has failed.
         """
         try:
-            settings = shared_settings(self.seconds).items()
+            settings = shared_settings(idle_seconds or self.seconds).items()
             changes = [
                 f"pg_catalog.set_config({quote_text(name)}, {quote_text(value)}, true)"
                 for name, value in settings
             ]
-            sql = f"SELECT pg_catalog.pg_export_snapshot(), {', '.join(changes)}"
-            return (await _value(self.connection, sql, FETCH_SECONDS)).split("\t")[0]
+            sql = f"SELECT pg_catalog.pg_export_snapshot(), {_CHECK}, {', '.join(changes)}"
+            name, check, *_ = (await _value(self.connection, sql, FETCH_SECONDS)).split("\t")
+            return f"{name} {check}"
         except asyncpg.PostgresError as error:
             if isinstance(error, asyncpg.PostgresConnectionError) or is_temporary(error):
                 raise
@@ -350,7 +363,7 @@ class Source:
             statement_seconds=seconds,
             lock_seconds=lock_seconds,
             search_path=search_path,
-            shared_snapshot=shared,
+            shared_snapshot=None if shared is None else shared.partition(" ")[0],
         )
         with (
             self._counted(only_free),
@@ -361,8 +374,11 @@ class Source:
             snapshot: Snapshot | None = None
             try:
                 # The server enforces the limit. The client's longer limit is for a server that is gone.
-                begin = _begin if shared is None else _join
-                snapshot = await begin(connection, script, seconds + GRACE_SECONDS, initial_sql)
+                timeout = seconds + GRACE_SECONDS
+                if shared is None:
+                    snapshot = await _begin(connection, script, timeout, initial_sql)
+                else:
+                    snapshot = await _join(connection, script, timeout, initial_sql, shared)
                 yield snapshot
                 await snapshot.end()
             except BaseException as error:
@@ -484,12 +500,16 @@ async def _begin(
 
 
 async def _join(
-    connection: "PoolConnectionProxy[asyncpg.Record]", script: str, timeout: float, initial_sql: str | None
+    connection: "PoolConnectionProxy[asyncpg.Record]",
+    script: str,
+    timeout: float,
+    initial_sql: str | None,
+    shared: str,
 ) -> Snapshot:
     """Begin a transaction with the snapshot of another one, which has checked the server.
 
     Raises:
-        SnapshotLost: the other transaction has ended.
+        SnapshotLost: the other transaction has ended, or the connection leads to another server.
     """
     try:
         await connection.execute(script, timeout=30)
@@ -497,8 +517,10 @@ async def _join(
         if is_lost_snapshot(error):
             raise SnapshotLost(f"source database: {error}") from error
         raise
-    facts = f"SELECT pg_catalog.transaction_timestamp(), {initial_sql or 'NULL'}"
-    began, value = (await _value(connection, facts, 30)).split("\t")
+    facts = f"SELECT pg_catalog.transaction_timestamp(), {_CHECK}, {initial_sql or 'NULL'}"
+    began, check, value = (await _value(connection, facts, 30)).split("\t")
+    if check != shared.partition(" ")[2]:
+        raise SnapshotLost("source database: another snapshot has the same id")
     as_of = datetime.fromisoformat(began)
     return Snapshot(connection, as_of, as_of, timeout, value)
 

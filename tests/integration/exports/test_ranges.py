@@ -280,6 +280,22 @@ async def test_no_one_who_shares_a_snapshot_waits_for_ever(
     await changing.close()
 
 
+async def test_another_snapshot_with_the_same_id_is_not_taken(
+    schema: str, database: asyncpg.Connection, source: Source
+) -> None:
+    """Several servers behind one address can have snapshots with the same id: rows would be lost."""
+    await database.execute("BEGIN; CREATE TABLE open (i int); SAVEPOINT s; INSERT INTO open VALUES (1)")
+    async with source.snapshot("test") as snapshot:
+        shared = await snapshot.export()
+        name, check = shared.split()
+        async with source.snapshot("test", shared=shared):
+            pass
+        with pytest.raises(SnapshotLost):
+            async with source.snapshot("test", shared=f"{name} {int(check) + 1}"):
+                raise AssertionError("it is the snapshot of another server")
+    await database.execute("ROLLBACK")
+
+
 async def test_a_refused_question_leaves_the_snapshot_usable(
     schema: str, database: asyncpg.Connection, source: Source
 ) -> None:
