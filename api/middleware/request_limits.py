@@ -20,7 +20,7 @@ CONCURRENT_CALLS = 8
 RETRY_SECONDS = 1
 
 CLOSE = {"Connection": "close"}
-"""The body was not read, so nothing more can be read from this connection."""
+"""Header that closes the connection: its body was not read, so no further request can be read."""
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""XlsxWriter with constant_memory, with rows from a cursor."""
+"""XlsxWriter in its mode constant_memory. The rows come from a cursor."""
 
 from xlsxwriter import Workbook  # type: ignore[import-untyped]
 

@@ -1,10 +1,10 @@
 """Decides when a file of a split export is full: by its rows, by PostgreSQL's bytes, or by its own bytes.
 
 A file that is written row by row (csv, json, ndjson) is never larger than its limit, unless one row is.
-Before each piece of rows, the bytes so far are known exactly, because the compressor is flushed when it could
-matter. The piece is so small that it fits even if it grows :meth:`~.formats.base.Format.growth_of` times. The
-other formats hold rows back (a page, a row group, the archive's compressor). Their bytes are estimated from
-the rows that are already written.
+Rows are added in pieces. Near the limit the compressor is flushed before each piece, so the bytes so far are
+known exactly. A piece fits even if the format makes it larger by the factor
+:meth:`~.formats.base.Format.growth_of`. The other formats hold rows back (a page, a row group, the archive's
+compressor). Their bytes are estimated from the rows that are already written.
 """
 
 from collections.abc import Iterator

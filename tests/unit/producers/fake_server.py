@@ -9,7 +9,10 @@ from typing import Any
 
 
 class FakeServer:
-    """``answers`` maps a path to a list of (status, body, headers). The last one is repeated."""
+    """A server with given responses.
+
+    ``answers`` maps a path to a list of (status, body, headers). The last one is repeated.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
