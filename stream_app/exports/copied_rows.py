@@ -93,10 +93,11 @@ class RowFeed:
             end = self._ends.within(self._chunk, self._start, size)
             if end == self._start and at_least_one:
                 end = self._ends.after_rows(self._chunk, self._start, 1)
-        # A row has at least one byte, its line feed.
-        if rows is not None and rows < end - self._start:
-            end = min(end, self._ends.after_rows(self._chunk, self._start, rows))
         piece = self._chunk[self._start : end]  # the whole chunk is not copied
+        # A row has at least one byte, its line feed. To count rows is much faster than to find each.
+        if rows is not None and rows < len(piece) and self._ends.count(piece) > rows:
+            end = self._ends.after_rows(self._chunk, self._start, rows)
+            piece = self._chunk[self._start : end]
         self._start = end
         if end == len(self._chunk):
             self._chunk, self._start = b"", 0

@@ -148,7 +148,8 @@ async def _lives(stack: Stack, source: Source, folder: Path) -> Aftermath:
         wrong = await wrong_files(client, source, [fate.order for fate in FATES], jobs)
         told = await client.history(jobs.keys())
         files, uploads = await asyncio.to_thread(client.objects)
-        listed = {file["key"] for job in jobs.values() for file in await client.listed_files(job)}
+        completed = [job for job in jobs.values() if job["status"] == "completed"]
+        listed = {file["key"] for job in completed for file in await client.listed_files(job)}
         assert listed <= set(files)
         files = [key for key in files if key not in listed]
     return Aftermath(jobs, told, files, uploads, {path.name for path in folder.iterdir()}, wrong)
