@@ -46,7 +46,7 @@ lint: $(READY) ## Check style, types and the direction of imports
 
 check: lint test-all ## What CI runs: lint, then every test
 
-bench: $(READY) ## Measure formats against their peers, side by side (WHAT=jobs, scale, api, schedules or streams: those)
+bench: $(READY) ## Measure formats against their peers, side by side (WHAT=jobs, scale, api, schedules, streams or parts: those)
 	@$(PYTHON_ENV) -m bench$(if $(WHAT),.$(WHAT)) $(ARGS)
 
 chaos: $(READY) ## Break everything while jobs run, over and over (MINUTES=, and CHAOS_SEED= to repeat a run)

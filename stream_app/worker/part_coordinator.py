@@ -27,7 +27,7 @@ from streaming_exporter.errors import Outage, Rejected, Retryable
 
 log = structlog.get_logger(__name__)
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.5
 """Seconds between two looks at the parts."""
 
 KEEP_ALIVE_SECONDS = 10.0
