@@ -31,6 +31,7 @@ ORDERED: dict[str, str] = {
     "text": "CASE WHEN i % 9 = 0 THEN '' ELSE chr(33 + i % 90) || '\\ ''\"%:' || i END",
     'text COLLATE "POSIX"': "CASE i % 3 WHEN 0 THEN 'a' WHEN 1 THEN 'A' ELSE 'ä' END || i % 400",
     "public.citext": "CASE i % 2 WHEN 0 THEN 'a' ELSE 'A' END || i % 400",
+    "character varying(20)": "chr(65 + i % 26) || i % 300",
     "character(8)": "chr(65 + i % 26) || repeat(' ', i % 3)",
     "name": "('n' || i)::name",
     '"char"': 'chr(65 + i % 26)::"char"',
