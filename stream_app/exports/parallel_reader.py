@@ -12,7 +12,7 @@ could go on: the first stream reads all ranges alone if no other joins it.
 """
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -105,7 +105,8 @@ class ParallelReader(Generic[Range]):
             buffer_bytes: a stream that holds so many bytes waits. Most ranges fit in.
         """
         self._ranges = ranges
-        self._rows = [_RangeRows() for _ in ranges]
+        # Only of the ranges that are being read or handed on: an export can have thousands.
+        self._rows: defaultdict[int, _RangeRows] = defaultdict(_RangeRows)
         self._waiting = iter(range(len(ranges)))
         self._read = read
         self._join = join
@@ -150,8 +151,9 @@ class ParallelReader(Generic[Range]):
         return self._count
 
     async def _hand_on(self, sink: Sink) -> None:
-        for rows in self._rows:
-            await rows.hand_on(sink)
+        for number in range(len(self._ranges)):
+            await self._rows[number].hand_on(sink)
+            del self._rows[number]
 
     async def _read_first(self, snapshot: Snapshot) -> None:
         await self._read_ranges(snapshot)

@@ -207,3 +207,26 @@ async def test_a_cancellation_ends_all_streams() -> None:
     with pytest.raises(asyncio.CancelledError):
         await reading
     assert (connections.open, connections.most) == (0, 2)
+
+
+async def test_memory_does_not_grow_with_the_number_of_ranges() -> None:
+    """Only the ranges that are being read or handed on take memory."""
+    most = 0
+
+    def count() -> None:
+        nonlocal most
+        most = max(most, len(reader._rows))
+
+    async def read(_: Snapshot, chunk: bytes, sink: Sink) -> int:
+        await sink(chunk)
+        count()
+        return 1
+
+    async def discard(_: bytes) -> None:
+        count()
+
+    connections = Connections()
+    reader = ParallelReader([b"12345"] * 2_000, read, connections.join, streams=3, buffer_bytes=10)
+    assert await reader.run(cast(Snapshot, OpenTransaction()), discard) == 2_000
+    assert 0 < most < 20
+    assert not reader._rows
