@@ -66,13 +66,14 @@ def value_too_large(column: str, row: str, size: int, limit: int, output: str) -
     Args:
         column: the column's name.
         row: which row has the value, such as ``the row whose id is 7``.
-        size: bytes of the row.
+        size: bytes of the value. It can be less than the limit if other columns or escapes are long, too.
         limit: bytes that a row can have.
         output: the format's name.
     """
     return Rejected(
-        f"column {column!r} of {row} has {size:,} bytes, too many for a {output} file, in which a row "
-        f"can have {limit:,}; leave the column or the row out, or choose another format",
+        f"column {column!r} of {row} has {size:,} bytes and makes the row too long for a {output} file, in "
+        f"which a row can have {limit:,} with all its columns and escapes; leave the column or the row out, "
+        "or choose another format",
         code="value_too_large",
     )
 

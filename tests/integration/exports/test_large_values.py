@@ -86,5 +86,7 @@ async def test_escapes_count(
     )
     with pytest.raises(Rejected, match="column 'v' of the row whose id is '1'") as caught:
         await export(f"{schema}.t", name)
+    # The value alone has fewer bytes than the limit.
+    assert "with all its columns and escapes" in str(caught.value)
     assert caught.value.code == "value_too_large"
     assert (await export(f"{schema}.t", name, filters={"id": 2})).data.row_count == 1
