@@ -82,6 +82,13 @@ def request(
     compression: Annotated[str | None, typer.Option(help="none (default), gzip or zstd")] = None,
     split_rows: SplitRows = None,
     split_bytes: SplitBytes = None,
+    consistency: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a large export of several files: snapshot (default), all files have the data of one "
+            "moment; part, each part of the export has its own"
+        ),
+    ] = None,
     recipients: Annotated[
         list[str] | None,
         typer.Option(
@@ -118,6 +125,7 @@ def request(
                 "columns": arguments.parse_columns(columns or ()),
                 "options": arguments.parse_options(options or (), compression) or None,
                 "split": arguments.parse_split(split_rows, split_bytes),
+                "consistency": consistency,
                 "scope": scope,
                 "priority": priority,
                 "recipients": recipients,
