@@ -145,7 +145,6 @@ class _Download:
                     if number == TRIES or after <= before:
                         raise
                 time.sleep(PAUSE_SECONDS)
-            self.part.chmod(0o666 & ~_umask())
             self.part.replace(self.target)
         except OSError as error:
             raise DownloadError(f"cannot write {self.target}: {error.strerror}") from error

@@ -1,6 +1,7 @@
 """Downloads of several files, against a server that breaks off on purpose."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,22 @@ def test_an_error_of_the_api_passes(server: FakeServer, api: Client, tmp_path: P
     server.add(f"{PATH}/files?limit=1000", 410, {"title": "Gone", "detail": "The file has expired"})
     with pytest.raises(ApiError, match="The file has expired"):
         fetch_all(api, JOB, tmp_path)
+
+
+def test_the_mask_of_the_process_decides_who_can_read_the_files(
+    server: FakeServer, api: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads only use the mask. To read it, a thread has to change it for all threads."""
+    listed(server)
+    served(server)
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "umask", None)
+            paths = fetch_all(api, JOB, tmp_path)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in paths} == {0o640}
 
 
 def test_the_command_prints_the_files(server: FakeServer, tmp_path: Path) -> None:
