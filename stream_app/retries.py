@@ -5,12 +5,21 @@ from datetime import timedelta
 
 import stamina
 
-from streaming_exporter.errors import Retryable
+from streaming_exporter.errors import NeedsOperator, Outage, Retryable
 
 retry_until_possible = stamina.AsyncRetryingCaller(
     attempts=None, timeout=None, wait_initial=0.2, wait_max=5
 ).on(Retryable)
 """``await retry_until_possible(function, …)`` repeats the call while it raises :class:`Retryable`."""
+
+
+def retry_outages(seconds: float) -> stamina.BoundAsyncRetryingCaller:
+    """Return a caller that repeats a call for ``seconds`` while a part of the system is away.
+
+    It does not repeat a call that waits for an operator: that has to be reported.
+    """
+    caller = stamina.AsyncRetryingCaller(attempts=None, timeout=seconds, wait_initial=0.2, wait_max=5)
+    return caller.on(lambda error: isinstance(error, Outage) and not isinstance(error, NeedsOperator))
 
 
 JITTER = random.Random()  # noqa: S311

@@ -70,8 +70,9 @@ MAX_SPLIT = 10**15
 class Split(Payload):
     """How the rows are divided between several files. Exactly one field is set.
 
-    ``rows``: each file has this number of rows, and the last one has the rest. ``bytes``: no file is larger,
-    unless a single row is.
+    ``rows``: each file has this number of rows, and the last one has the rest; in a large export, whose parts
+    are read by several workers, the last file of each part. ``bytes``: no file is larger, unless a
+    single row is.
     """
 
     rows: Annotated[int, Field(strict=True, ge=1, le=MAX_SPLIT)] | None = None

@@ -103,6 +103,11 @@ class OpenPlan:
                 code="table_locked",
             )
 
+    async def end(self) -> None:
+        """End the snapshot's transaction, when no part needs it any more."""
+        if self.snapshot is not None:
+            await self.snapshot.end()
+
 
 @dataclass(frozen=True, slots=True)
 class PartPlanner:

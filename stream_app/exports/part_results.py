@@ -10,6 +10,7 @@ from stream_app.exports.manifest import too_many_files, write_manifest
 from stream_app.exports.task import ExportedFile, ExportResult
 from stream_app.storage.manifest import MANIFEST, MANIFEST_TYPE
 from stream_app.storage.object_store import ObjectStore
+from streaming_exporter.errors import Rejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,23 @@ class PartResult:
         """Return the result that :meth:`to_json` has written."""
         files = tuple(ExportedFile(**file) for file in value["files"])
         return cls(files, datetime.fromisoformat(value["as_of"]), value["origin"])
+
+
+def check_columns(parts: Sequence[PartResult]) -> None:
+    """Check that all parts have the same columns.
+
+    The table or the dataset can change between parts that have snapshots of their own.
+
+    Raises:
+        Rejected: the columns differ, so the files do not belong together.
+    """
+    for number, part in enumerate(parts, 1):
+        if part.origin.get("columns") != parts[0].origin.get("columns"):
+            raise Rejected(
+                f"the columns of the dataset changed during the export: part {number} does not have those of "
+                "part 1; request it again",
+                code="columns_changed",
+            )
 
 
 def combined_files(parts: Sequence[PartResult], *, max_files: int) -> list[ExportedFile]:

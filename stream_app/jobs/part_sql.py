@@ -71,6 +71,13 @@ RESULTS = text(
     """
 )
 
+FILE_COUNT = text(
+    """
+    SELECT coalesce(sum(jsonb_array_length(part.result -> 'files')), 0)::bigint FROM export_parts AS part
+    WHERE part.job_id = :job_id AND part.attempt = :attempt AND part.status = 'completed'
+    """
+)
+
 RENEW = text(
     f"""
     UPDATE export_parts AS part SET lease_until = now() + :lease, row_count = held.row_count

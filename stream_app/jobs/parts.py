@@ -93,6 +93,13 @@ class PartStore:
             row = (await connection.execute(part_sql.STATE, values)).one()
         return PartsState(**row._mapping)
 
+    async def file_count(self, job_id: UUID, attempt: int) -> int:
+        """Return how many files the completed parts of a plan have, also those without rows."""
+        async with self.queue.statement() as connection:
+            return int(
+                await connection.scalar(part_sql.FILE_COUNT, {"job_id": job_id, "attempt": attempt}) or 0
+            )
+
     async def results(self, job_id: UUID, attempt: int) -> list[dict[str, Any]]:
         """Return the results of the completed parts of a plan, in the order of their rows."""
         async with self.queue.statement() as connection:

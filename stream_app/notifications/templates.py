@@ -136,6 +136,7 @@ MAX_REASON_LENGTH = 600
 
 SAFE_CODES = frozenset(
     {
+        "columns_changed",
         "grant_lapsed",
         "missing_column",
         "missing_table",

@@ -6,19 +6,21 @@ them, and writes the manifest. It does not run parts itself, so it needs no slot
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import NoReturn
 
 import structlog
 
+from stream_app.exports.manifest import too_many_files
 from stream_app.exports.part_planner import OpenPlan, PartPlanner
-from stream_app.exports.part_results import PartResult, combined_files, write_combined
-from stream_app.exports.source_errors import time_limit_exceeded
+from stream_app.exports.part_results import PartResult, check_columns, combined_files, write_combined
+from stream_app.exports.source_errors import SnapshotLost, time_limit_exceeded
 from stream_app.exports.task import ExportProgress, ExportResult, ExportTask
 from stream_app.jobs.claim import Claim
 from stream_app.jobs.part_claim import PartsState, PlannedPart
 from stream_app.jobs.parts import KeptPlan, PartStore
-from stream_app.retries import retry_until_possible
+from stream_app.retries import retry_outages, retry_until_possible
 from stream_app.settings import Settings
 from stream_app.storage.manifest import MANIFEST
 from stream_app.storage.object_store import ObjectStore
@@ -76,7 +78,7 @@ class PartCoordinator:
             slot.is_free = True  # before other workers, and this one, are notified of the parts
             await self._insert(claim, plan, planned.folder)
             log.info("parts.planned", parts=planned.parts, consistency=claim.request.consistency)
-            return await self._finish(claim, task, progress, slot, planned, keep_alive=plan.keep_alive)
+            return await self._finish(claim, task, progress, slot, planned, opened=plan)
 
     async def kept_plan(self, claim: Claim) -> KeptPlan | None:
         """Return the plan of an earlier attempt at the job, if its parts are valid without its snapshot."""
@@ -106,12 +108,17 @@ class PartCoordinator:
         slot: Slot,
         plan: KeptPlan,
         *,
-        keep_alive: Callable[[], Awaitable[None]] | None = None,
+        opened: OpenPlan | None = None,
     ) -> ExportResult:
         slot.is_free = True
-        await self._wait(claim, plan, progress, keep_alive)
+        await self._wait(claim, plan, progress, opened)
+        if opened is not None:
+            await opened.end()  # the transaction must not stay open while the store is called
         found = await retry_until_possible(self.parts.results, claim.job_id, plan.attempt)
+        if len(found) != plan.parts:
+            raise Retryable("the parts of the export are lost")
         results = [PartResult.from_json(result) for result in found]
+        check_columns(results)
         files = combined_files(results, max_files=self.planner.exporter.limits.max_files)
         await self._remove_unneeded(claim, plan, {file.key for file in files})
         split = claim.request.split
@@ -121,36 +128,44 @@ class PartCoordinator:
             "consistency": claim.request.consistency,
         }
         key = task.target(MANIFEST)
-        return await self.storage.call(write_combined, self.storage, key, results, files, facts)
+        write = retry_outages(self.settings.export_timeout_seconds)
+        return await write(self.storage.call, write_combined, self.storage, key, results, files, facts)
 
     async def _wait(
         self,
         claim: Claim,
         plan: KeptPlan,
         progress: ExportProgress,
-        keep_alive: Callable[[], Awaitable[None]] | None,
+        opened: OpenPlan | None,
     ) -> None:
         """Wait until all parts are completed.
 
         Raises:
-            Rejected: a part has failed, or was interrupted too often, or the time limit is exceeded.
+            Rejected: a part has failed, or was interrupted too often, or the time limit is exceeded, or the
+                parts have too many files.
             Outage: the time limit is exceeded while parts wait for a part of the system.
             Retryable: the snapshot or the parts are lost.
         """
         began = kept_alive = time.monotonic()
+        completed = 0
         while True:
             state = await self._state(claim, plan)
             if state is not None:
                 progress.tally.rows = state.rows
+                if state.failed and state.error_code == SnapshotLost.code and opened is not None:
+                    await self._begin_anew(opened)
                 _check(state, plan)
                 if state.completed == plan.parts:
                     return
+                if state.completed > completed:
+                    await self._check_file_count(claim, plan)
+                    completed = state.completed
                 if time.monotonic() - began > self.settings.export_timeout_seconds:
                     if state.waiting_for_outage:
                         raise Outage("parts of the export wait for a part of the service that is away")
                     raise time_limit_exceeded()
-            if keep_alive is not None and time.monotonic() - kept_alive > KEEP_ALIVE_SECONDS:
-                await keep_alive()
+            if opened is not None and time.monotonic() - kept_alive > KEEP_ALIVE_SECONDS:
+                await opened.keep_alive()
                 kept_alive = time.monotonic()
             await asyncio.sleep(POLL_SECONDS)
 
@@ -161,6 +176,31 @@ class PartCoordinator:
         except Retryable as error:
             log.warning("parts.not_read", error=str(error))
             return None
+
+    async def _begin_anew(self, opened: OpenPlan) -> NoReturn:
+        """End the attempt after a part could not read the shared snapshot.
+
+        If the snapshot is still there, connections lead to several servers. Then this worker divides no more
+        exports into parts that share a snapshot, and the next attempt can succeed without parts.
+
+        Raises:
+            Retryable: always.
+        """
+        await opened.keep_alive()
+        self.planner.exporter.source.can_share_snapshots = False
+        error = "another connection to the source database does not have the snapshot of the export"
+        log.warning("source.snapshot_not_shared", error=error)
+        raise Retryable(error, code=SnapshotLost.code)
+
+    async def _check_file_count(self, claim: Claim, plan: KeptPlan) -> None:
+        """Reject an export with too many files at once, before all of its parts are written.
+
+        Each part can have one file without rows, which is not counted in the end.
+        """
+        limit = self.planner.exporter.limits.max_files
+        with suppress(Retryable):  # the next look counts again
+            if await self.parts.file_count(claim.job_id, plan.attempt) > limit + plan.parts:
+                raise too_many_files(limit)
 
     async def _remove_unneeded(self, claim: Claim, plan: KeptPlan, keys: set[str]) -> None:
         """Remove what lost attempts at parts have left beside the files. An outage is only logged."""

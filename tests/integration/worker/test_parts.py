@@ -25,6 +25,7 @@ from stream_app.exports.catalog import Catalog
 from stream_app.exports.datasets import Dataset
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.part_planner import PartPlanner
+from stream_app.exports.part_results import write_combined
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
 from stream_app.exports.task import ExportedFile, ExportLimits, ExportResult
@@ -35,7 +36,7 @@ from stream_app.storage.object_store import ObjectStore, StoredObject
 from stream_app.worker import part_coordinator
 from stream_app.worker.attempt import StopReason
 from stream_app.worker.dispatcher import Dispatcher
-from streaming_exporter.errors import Rejected, Retryable
+from streaming_exporter.errors import Outage, Rejected, Retryable
 from streaming_exporter.events import Event, LifecycleData
 from tests.integration.jobs.jobs import Jobs
 from tests.waiting import at_most, until_async
@@ -525,3 +526,85 @@ async def test_a_part_that_cannot_succeed_fails_the_job_once(fleet: Fleet) -> No
     assert fleet.kinds(job_id)["export.failed"] == 1
     await until_async(lambda: not any(worker.dispatcher.running for worker in workers))
     await until_async(lambda: not [page for page in workers[0].storage.listing.pages(job_id) if page])
+
+
+async def test_columns_that_change_between_parts_fail_the_job(fleet: Fleet) -> None:
+    worker = fleet.worker(slots=1)
+    worker.storage.held = set(range(2, 100))
+    worker.start(fleet.settings)
+    job_id = await fleet.request(consistency="part")
+    await until_async(lambda: 2 in worker.storage.waiting)
+    await worker.die()
+    worker.storage.gate.set()
+    await fleet.database.execute(f"ALTER TABLE {fleet.dataset.table} ADD COLUMN late int")
+    fleet.worker().start(fleet.settings)
+    outcome = await fleet.outcome(job_id)
+    assert outcome.error is not None
+    assert (outcome.status, outcome.error.code) == ("failed", "columns_changed")
+
+
+async def test_too_many_files_end_the_job_before_all_parts_are_written(fleet: Fleet) -> None:
+    fleet.settings = fleet.settings.model_copy(update={"split_max_files": 30})
+    worker = fleet.worker(slots=1)
+    worker.storage.held = {PARTS}
+    worker.start(fleet.settings)
+    outcome = await fleet.outcome(await fleet.request(split={"rows": 300}))
+    assert outcome.error is not None
+    assert (outcome.status, outcome.error.code) == ("failed", "too_many_files")
+
+
+async def test_connections_that_lead_to_several_servers_do_not_fail_the_job(fleet: Fleet) -> None:
+    """The worker learns it from a part that does not find the snapshot, and does without parts."""
+    fleet.settings = fleet.settings.model_copy(update={"max_attempts": 2})
+    worker = fleet.worker(slots=1)
+    runner = worker.dispatcher._part_runner
+    source = runner.exporter.source
+    begin = source.snapshot
+
+    def elsewhere(name: str, **options: Any) -> Any:
+        lost = {"shared": "00000000-00000000-1"} if options.get("shared") else {}
+        return begin(name, **options | lost)
+
+    source.snapshot = elsewhere  # type: ignore[method-assign]
+    worker.start(fleet.settings)
+    job_id = await fleet.request(split={"rows": 10_000})
+
+    async def due() -> bool:
+        async with fleet.jobs.engine.begin() as connection:
+            for table in ("export_jobs", "export_parts"):
+                await connection.execute(text(f"UPDATE {table} SET not_before = NULL"))
+        return (await fleet.job(job_id)).outcome is not None
+
+    await until_async(due)
+    outcome = await fleet.outcome(job_id)
+    assert (outcome.status, outcome.file_count) == ("completed", 4)
+    assert ((await fleet.job(job_id)).attempt, (await fleet.job(job_id)).failures) == (2, 1)
+    assert await fleet.ids(outcome) == list(range(1, ROWS + 1))
+
+
+async def test_no_transaction_is_open_while_the_manifest_is_written_and_an_outage_costs_no_part(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = fleet.worker()
+    tries: list[list[str]] = []
+
+    def write(*arguments: Any) -> ExportResult:
+        sessions = asyncio.run_coroutine_threadsafe(
+            fleet.database.fetch(
+                "SELECT application_name AS name FROM pg_stat_activity WHERE xact_start IS NOT NULL"
+            ),
+            loop,
+        )
+        tries.append([row["name"] for row in sessions.result() if str(job_id) in row["name"]])
+        if len(tries) == 1:
+            raise Outage("object store: away")
+        return write_combined(*arguments)
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(part_coordinator, "write_combined", write)
+    job_id = await fleet.request()
+    worker.start(fleet.settings)
+    outcome = await fleet.outcome(job_id)
+    assert tries == [[], []]
+    assert (await fleet.job(job_id)).attempt == 1
+    assert await fleet.ids(outcome) == list(range(1, ROWS + 1))

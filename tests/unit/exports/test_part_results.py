@@ -1,12 +1,13 @@
 """The files of the parts of an export, as one list."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from pydantic_core import from_json, to_json
 
-from stream_app.exports.part_results import PartResult, combined_files
+from stream_app.exports.part_results import PartResult, check_columns, combined_files
 from stream_app.exports.task import ExportedFile
 from stream_app.storage.listing import part_of_key, part_prefix
 from streaming_exporter.errors import Rejected
@@ -49,6 +50,16 @@ def test_the_limit_of_files_holds_for_all_parts_together() -> None:
     assert len(numbered(part(1, 1, 1), part(2, 1), max_files=3)) == 3
     with pytest.raises(Rejected, match="more than 3 files"):
         numbered(part(1, 1, 1), part(2, 1, 1), max_files=3)
+
+
+def test_files_with_different_columns_do_not_belong_together() -> None:
+    columns = [{"name": "id", "type": "integer"}]
+    parts = [replace(part(number, 1), origin={"columns": columns}) for number in (1, 2)]
+    check_columns(parts)
+    changed = replace(parts[1], origin={"columns": [*columns, {"name": "late", "type": "text"}]})
+    with pytest.raises(Rejected, match="part 3 does not have those of part 1") as raised:
+        check_columns([*parts, changed])
+    assert raised.value.code == "columns_changed"
 
 
 def test_a_result_is_the_same_after_it_was_stored() -> None:
