@@ -43,8 +43,8 @@ class NdjsonFormat(Format):
         """Return ``growth`` for rows with ``columns``: names can be much longer than the values."""
         if not is_flat(columns):
             return self.growth
-        # A row has at least one byte for each column, and a value of one byte with an escape has two.
-        return 2 + len(_object_writer(columns, self.row_bytes, b",\n").empty_row) / len(columns)
+        # A row has at least one byte for each column, and a control character of one byte becomes six.
+        return 6 + len(_object_writer(columns, self.row_bytes, b",\n").empty_row) / len(columns)
 
     def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
         """Return each row as one JSON object, or its values for :class:`.ObjectWriter`."""

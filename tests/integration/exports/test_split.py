@@ -175,6 +175,26 @@ async def test_no_file_is_larger_than_asked_and_none_is_much_smaller(
     assert len(ids) == result.row_count
 
 
+GROWING = {
+    "csv": "repeat(';=', 300)",  # each formula is guarded
+    "json": "repeat(chr(1), 600)",  # each character becomes six
+    "ndjson": "repeat(chr(1), 600)",
+}
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+@pytest.mark.parametrize("format_name", GROWING)
+async def test_values_that_grow_where_nothing_grew_before_exceed_no_file(
+    splits: Splits, database: asyncpg.Connection, format_name: str, compression: str
+) -> None:
+    noise = "md5(n::text) || md5((-n)::text)"
+    grown = f"{GROWING[format_name]} || {noise}"
+    await fill(database, 32_000, f"CASE WHEN n % 8000 < 5000 THEN {noise} ELSE {grown} END")
+    result, _ = await splits.run(format_name, split={"bytes": MIB}, options={"compression": compression})
+    assert len(result.files) > 1
+    assert max(file.file_size for file in result.files) <= MIB
+
+
 @pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
 async def test_a_row_that_is_larger_than_a_file_is_a_file_of_its_own(
     splits: Splits, database: asyncpg.Connection, compression: str
