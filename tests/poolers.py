@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from dev.process import free_ports, is_open
@@ -34,11 +35,15 @@ async def through(kind: str, url: str) -> AsyncIterator[str]:
 async def through_door(url: str) -> AsyncIterator[str]:
     """Run a proxy that refuses connections with startup parameters, with the error of pgbouncer."""
     parts = urlsplit(url)
+    served: set[asyncio.Task[Any]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
-            await _pass(reader, writer, str(parts.hostname), parts.port or 5432)
-        writer.close()
+        served.add(cast("asyncio.Task[Any]", asyncio.current_task()))
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError):
+                await _pass(reader, writer, str(parts.hostname), parts.port or 5432)
+        finally:
+            writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -46,6 +51,9 @@ async def through_door(url: str) -> AsyncIterator[str]:
         yield url.replace(f":{parts.port}/", f":{port}/")
     finally:
         server.close()
+        for task in served:
+            task.cancel()
+        await asyncio.gather(*served, return_exceptions=True)
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int) -> None:
@@ -71,11 +79,13 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(2**16):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
+    try:
+        with suppress(OSError):
+            while data := await reader.read(2**16):
+                writer.write(data)
+                await writer.drain()
+    finally:
+        writer.close()
 
 
 @asynccontextmanager

@@ -66,6 +66,12 @@ the transaction that exported the snapshot, which waits for those that share it:
 FETCH_SECONDS = 30.0
 """Time limit of a small query."""
 
+BEGIN_SECONDS = 30.0
+"""Time limit for the begin of a transaction. A pooler can let it wait for a connection to the server."""
+
+JOIN_SECONDS = 3.0
+"""The same for a transaction that is not needed. It must not stand before needed ones in a pooler's queue."""
+
 GRACE_SECONDS = 30
 """The client waits longer for a statement than the server's time limit: for a server that is gone."""
 
@@ -316,8 +322,8 @@ class Source:
             shared: the snapshot to open, as :meth:`Snapshot.export` returned it. ``as_of`` is that of the
                 transaction that has exported it; here it is the start of this transaction. Its limit of a
                 wait for a lock is :data:`SHARED_LOCK_SECONDS` if ``lock_seconds`` is 0.
-            only_free: whether to fail at once if no connection of the pool is free. Whoever has a connection
-                must not wait for a second one.
+            only_free: whether to fail at once if no connection of the pool is free, and soon if a pooler has
+                none. Whoever has a connection must not wait for a second one.
 
         Raises:
             SnapshotLost: the transaction with the shared snapshot has ended.
@@ -378,7 +384,10 @@ class Source:
                 if shared is None:
                     snapshot = await _begin(connection, script, timeout, initial_sql)
                 else:
-                    snapshot = await _join(connection, script, timeout, initial_sql, shared)
+                    begin_seconds = JOIN_SECONDS if only_free else BEGIN_SECONDS
+                    snapshot = await _join(
+                        connection, script, timeout, initial_sql, shared, begin_seconds=begin_seconds
+                    )
                 yield snapshot
                 await snapshot.end()
             except BaseException as error:
@@ -505,6 +514,8 @@ async def _join(
     timeout: float,
     initial_sql: str | None,
     shared: str,
+    *,
+    begin_seconds: float,
 ) -> Snapshot:
     """Begin a transaction with the snapshot of another one, which has checked the server.
 
@@ -512,7 +523,7 @@ async def _join(
         SnapshotLost: the other transaction has ended, or the connection leads to another server.
     """
     try:
-        await connection.execute(script, timeout=30)
+        await connection.execute(script, timeout=begin_seconds)
     except asyncpg.PostgresError as error:
         if is_lost_snapshot(error):
             raise SnapshotLost(f"source database: {error}") from error

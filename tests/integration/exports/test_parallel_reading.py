@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -29,11 +30,11 @@ from stream_app.exports.source_errors import SnapshotNotShared
 from stream_app.exports.task import ExportProgress
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
-from streaming_exporter.errors import Outage, Rejected
+from streaming_exporter.errors import Outage, Rejected, Retryable
 from streaming_exporter.events import ExportRequest
 from tests.integration.exports.conftest import exported_by, task_for
 from tests.poolers import POOLERS, through
-from tests.waiting import at_most, until_async
+from tests.waiting import at_most, patient, until_async
 
 TINY = 60_000
 """Bytes of a range, so that few rows have many ranges."""
@@ -407,6 +408,21 @@ async def test_streams_behind_a_pooler_share_their_snapshot(
     assert file.row_count == 100_000
     assert [line["event"] for line in logs].count("export.cut") == 1
     assert "source.stream_refused" not in [line["event"] for line in logs]
+
+
+@pytest.mark.parametrize("kind", POOLERS)
+async def test_a_stream_does_not_wait_for_a_connection_of_a_pooler(kind: str, settings: Settings) -> None:
+    """Whoever waits in the pooler's queue gets the next free connection, before an export that needs it."""
+    async with through(kind, settings.source_dsn) as url:
+        source = Source(settings.model_copy(update={"source_database_url": SecretStr(url)}), connections=4)
+        async with source.snapshot("first") as first, source.snapshot("second"):
+            shared = await first.export()
+            began = time.monotonic()
+            with suppress(Retryable):  # pgbouncer has two connections, the other pooler has any number
+                async with source.snapshot("third", shared=shared, only_free=True):
+                    pass
+            assert time.monotonic() - began < patient(8)
+        await source.close()
 
 
 async def test_a_table_that_is_known_to_be_small_costs_no_question(
