@@ -297,6 +297,17 @@ async def test_another_snapshot_with_the_same_id_is_not_taken(
     await database.execute("ROLLBACK")
 
 
+async def test_statements_of_ranges_are_not_compiled(source: Source) -> None:
+    """Before PostgreSQL 18 a sequential scan that cannot be avoided would have each of them compiled."""
+    shown = "SELECT current_setting('enable_seqscan'), current_setting('jit')"
+    async with source.snapshot("test") as snapshot:
+        before = await snapshot.first(shown)
+        await snapshot.explain("SELECT 1", as_shared=True)
+        assert await snapshot.first(shown) == before
+        async with source.snapshot("test 2", shared=await snapshot.export()) as other:
+            assert await other.first(shown) == await snapshot.first(shown) == ("off", "off")
+
+
 async def test_a_refused_question_leaves_the_snapshot_usable(
     schema: str, database: asyncpg.Connection, source: Source
 ) -> None:
