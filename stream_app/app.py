@@ -53,7 +53,7 @@ from stream_app.worker.dispatcher import DRAIN_SECONDS, Dispatcher
 from stream_app.worker.health import BROKER_TIMEOUT, WorkerHealth
 from stream_app.worker.lifecycle_handler import LifecycleHandler
 from stream_app.worker.liveness import ExitTimer
-from stream_app.worker.maintenance.bucket_cleaner import BucketCleaner
+from stream_app.worker.maintenance.bucket_cleaner import CLEANING_LOCK_0_1, BucketCleaner
 from stream_app.worker.maintenance.job_cleaner import JobCleaner
 from stream_app.worker.maintenance.request_relay import RequestRelay
 from stream_app.worker.replay import OutcomeReplay
@@ -221,7 +221,7 @@ def create_app(settings: Settings) -> App:
                 store.clock.run(),
                 *(sender.run(channel) for channel in Channel),
                 sender.settle_expired(),
-                listen(settings, dispatcher.wake, application=name),
+                listen(settings, dispatcher.wake, application=name, shared_lock=CLEANING_LOCK_0_1),
                 bucket_cleaner.run(),
                 job_cleaner.run(),
             ):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import asyncpg
 import structlog
@@ -13,15 +14,33 @@ from stream_app.settings import Settings
 WAKE_CHANNEL = "exporter_jobs"
 """NOTIFY channel: an empty payload means new work, a job's id means to cancel the job."""
 
+_LOCK = "SELECT pg_try_advisory_lock_shared($1)"
+
 log = structlog.get_logger(__name__)
 
 
+LOCK_SECONDS = 30.0
+"""Seconds until a lock that was not free is tried again."""
+
+
 async def listen(
-    settings: Settings, wake: Callable[[str], None], *, application: str, channel: str = WAKE_CHANNEL
+    settings: Settings,
+    wake: Callable[[str], None],
+    *,
+    application: str,
+    channel: str = WAKE_CHANNEL,
+    shared_lock: int | None = None,
 ) -> None:
     """Call ``wake`` with the payload of each notification on ``channel``. A lost connection is opened again.
 
     After each new connection it is called with an empty text, because notifications can have been missed.
+
+    Args:
+        settings: has the URL of the state database.
+        wake: gets the payloads.
+        application: the ``application_name`` of the session.
+        channel: the channel.
+        shared_lock: an advisory lock that the connection holds in shared mode while it is open.
     """
     while True:
         try:
@@ -35,6 +54,10 @@ async def listen(
             connection.add_termination_listener(lambda _, lost=lost: lost.set())
             await connection.add_listener(channel, lambda *args: wake(str(args[3])))
             wake("")
+            while shared_lock is not None and not await connection.fetchval(_LOCK, shared_lock):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOCK_SECONDS):
+                        await lost.wait()
             await lost.wait()
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             log.warning("listener.disconnected", error=str(error))

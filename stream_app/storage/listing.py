@@ -3,6 +3,7 @@
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -66,6 +67,21 @@ def part_of_key(key: str, folder: str) -> tuple[int, int] | None:
     """
     found = _PART.match(key.removeprefix(f"{folder}/")) if key.startswith(f"{folder}/") else None
     return found and (int(found[1]), int(found[2]))
+
+
+def folders_of(key: str) -> tuple[str, str] | None:
+    """Return the folder of the attempt that wrote an object, and that of its job.
+
+    ``None`` if the key is not the key of an attempt's file. The prefix of the key is not checked: it can have
+    been changed since.
+    """
+    match key.split("/"):
+        case [*prefix, jobs, job, attempt, _] if jobs == ATTEMPTS_PREFIX and _ATTEMPT.fullmatch(attempt):
+            with suppress(ValueError):
+                UUID(job)
+                folder = "/".join([*prefix, jobs, job])
+                return f"{folder}/{attempt}", folder
+    return None
 
 
 def new_key_suffix() -> str:

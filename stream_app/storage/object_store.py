@@ -25,6 +25,7 @@ from stream_app.storage.listing import (
     ListedObject,
     ObjectListing,
     attempts_prefix,
+    folders_of,
     new_key_suffix,
     object_key,
 )
@@ -382,7 +383,8 @@ class ObjectStore:
         Raises:
             Retryable: the store failed. The call can be repeated.
         """
-        self._remove_with(key, key.rpartition("/")[0])
+        folders = folders_of(key)
+        self._remove_with(key, folders and folders[0])
 
     def remove_job(self, key: str) -> None:
         """Remove the file of a job that has ended; if it is a :data:`MANIFEST`, all files of the job.
@@ -390,10 +392,14 @@ class ObjectStore:
         Raises:
             Retryable: the store failed. The call can be repeated.
         """
-        self._remove_with(key, key.rpartition("/")[0].rpartition("/")[0])
+        folders = folders_of(key)
+        self._remove_with(key, folders and folders[1])
 
-    def _remove_with(self, key: str, folder: str) -> None:
-        """Remove everything in ``folder`` if ``key`` is a manifest, and ``key`` last."""
+    def _remove_with(self, key: str, folder: str | None) -> None:
+        """Remove everything in ``folder`` if ``key`` is a manifest, and ``key`` last.
+
+        Without a folder only ``key`` is removed: an event with a wrong key must not cost objects of others.
+        """
         if key.endswith(f"/{MANIFEST}") and folder:
             for page in self.listing.keys_in(folder):
                 self.remove_all(found for found in page if found != key)

@@ -30,8 +30,14 @@ FIRST_SECONDS = 60.0
 SLACK = timedelta(hours=1)
 """Tolerance for clocks that differ."""
 
-CLEANING_LOCK = 7_301_584_223
+CLEANING_LOCK = 7_301_584_224
 """Advisory lock: one worker cleans at a time."""
+
+CLEANING_LOCK_0_1 = 7_301_584_223
+"""The advisory lock of the bucket cleaners of version 0.1, which keep only one file of a job.
+
+Each worker holds it in shared mode, so none of them cleans while newer workers run.
+"""
 
 
 @dataclass(frozen=True, slots=True)

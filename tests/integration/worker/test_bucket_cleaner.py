@@ -1,5 +1,6 @@
 """The bucket cleaner removes from a real bucket only the objects that no job needs."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -9,13 +10,16 @@ from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stream_app.db import listener
+from stream_app.db.listener import listen
 from stream_app.jobs.models import ExportFile, ExportJob
 from stream_app.jobs.queue import JobQueue
 from stream_app.settings import Settings
 from stream_app.storage import listing
 from stream_app.storage.listing import object_key
 from stream_app.storage.object_store import ObjectStore
-from stream_app.worker.maintenance.bucket_cleaner import CLEANING_LOCK, BucketCleaner
+from stream_app.worker.maintenance.bucket_cleaner import CLEANING_LOCK, CLEANING_LOCK_0_1, BucketCleaner
+from tests.waiting import until_async
 
 
 @pytest.fixture
@@ -128,6 +132,56 @@ async def test_one_worker_cleans_at_a_time(
         assert await bucket_cleaner.clean() == 0
         assert left(bucket) == {key}
     assert await bucket_cleaner.clean() == 1
+
+
+async def test_cleaners_of_the_version_before_do_nothing_beside_newer_workers(
+    engine: AsyncEngine,
+    bucket_cleaner: BucketCleaner,
+    own_settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They would remove all files of a job except one. Newer cleaners go on."""
+    monkeypatch.setattr(listener, "LOCK_SECONDS", 0.05)
+    take = select(func.pg_try_advisory_lock(CLEANING_LOCK_0_1))
+
+    async def can_clean() -> bool:
+        async with engine.connect() as old:
+            taken = bool(await old.scalar(take))
+            await old.execute(select(func.pg_advisory_unlock_all()))
+            return taken
+
+    async def cannot_clean() -> bool:
+        return not await can_clean()
+
+    assert await can_clean()
+    connected: list[str] = []
+    async with engine.connect() as old:
+        assert await old.scalar(take)  # it cleans when the newer worker starts
+        worker = asyncio.create_task(
+            listen(own_settings, connected.append, application="t", shared_lock=CLEANING_LOCK_0_1)
+        )
+        await until_async(lambda: connected)
+        await old.execute(select(func.pg_advisory_unlock_all()))
+    await until_async(cannot_clean)
+    assert await bucket_cleaner.clean() >= 0
+    worker.cancel()
+    await asyncio.gather(worker, return_exceptions=True)
+    await until_async(can_clean)
+
+
+def test_a_wrong_key_removes_no_object_of_another_job(bucket: ObjectStore) -> None:
+    mine, other = uuid4(), uuid4()
+    kept = {put(bucket, object_key(other, 1, "f")), put(bucket, "jobs/readme.txt")}
+    for wrong in (f"jobs/{mine}/manifest.json", "jobs/manifest.json", f"jobs/{mine}/x/manifest.json"):
+        put(bucket, wrong)
+        bucket.remove_job(wrong)
+        bucket.remove_result(wrong)
+        assert left(bucket) == kept
+    for name in ("manifest.json", "part-1"):
+        put(bucket, object_key(mine, 2, name))
+    put(bucket, object_key(mine, 1, "part-1"))
+    bucket.remove_job(object_key(mine, 2, "manifest.json"))
+    assert left(bucket) == kept
 
 
 async def test_the_lifecycle_rules_are_set(bucket: ObjectStore, settings: Settings) -> None:
