@@ -48,7 +48,7 @@ class TableSize:
 
     Attributes:
         rows: the number of rows.
-        bytes: bytes of all its pages.
+        bytes: bytes of all its pages, with those of ``toast_bytes``.
         toast_bytes: bytes of the values that are stored outside of the rows (TOAST).
     """
 

@@ -211,7 +211,7 @@ class PartPlanner:
         split = request.split
         if split is not None and split.rows is not None:
             size = table.size
-            row = (size.bytes + size.toast_bytes) / size.rows if size and size.rows > 0 else USUAL_ROW
+            row = size.bytes / size.rows if size and size.rows > 0 else USUAL_ROW
             one_file = split.rows * row
         else:
             output = self.exporter.formats[request.format]
