@@ -229,9 +229,12 @@ class Snapshot:
         limit = MessageLimit(self.connection._con._transport, max_row_bytes)
         try:
             return await self._copy(sql, options, sink, limit)
-        except DRIVER_ERRORS as error:
+        except (*DRIVER_ERRORS, AttributeError) as error:
             if limit.is_exceeded:
                 raise MessageTooLong(max_row_bytes) from error
+            if isinstance(error, AttributeError) and self.connection.is_closed():
+                # The driver does not expect that a connection is lost while the sink waits.
+                raise asyncpg.ConnectionDoesNotExistError("the connection was lost") from error
             raise
         finally:
             limit.remove()
