@@ -57,17 +57,18 @@ class PartClaim(Claim):
         """The part."""
         return PartKey(self.job_id, self.attempt, self.number)
 
+    # super() without arguments does not work in a dataclass with slots, before Python 3.14.
     @property
     def log_fields(self) -> dict[str, Any]:
         """Fields of every log line about this attempt."""
         own = {"part": self.number, "part_attempt": self.part_attempt}
-        return {**Claim.log_fields.fget(self), **own}  # type: ignore[attr-defined]
+        return {**super(PartClaim, self).log_fields, **own}
 
     @property
     def trace_attributes(self) -> dict[str, Any]:
         """Attributes of the attempt's span."""
         own = {"exporter.part": self.number, "exporter.part_attempt": self.part_attempt}
-        return {**Claim.trace_attributes.fget(self), **own}  # type: ignore[attr-defined]
+        return {**super(PartClaim, self).trace_attributes, **own}
 
 
 @dataclass(frozen=True, slots=True)
