@@ -51,7 +51,12 @@ reads (oid, role) AS (
     JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
         AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> v.oid
 )
-SELECT n.nspname AS schema, c.relname AS table, c.relkind, a.attname AS name, NOT a.attnotnull AS nullable,
+SELECT n.nspname AS schema, c.relname AS table, c.relkind, a.attname AS name,
+       -- From PostgreSQL 18 on a constraint can be NOT VALID: older rows can have NULL then.
+       NOT a.attnotnull OR EXISTS (
+           SELECT FROM pg_constraint AS filled WHERE filled.conrelid = c.oid AND filled.contype = 'n'
+           AND NOT filled.convalidated AND filled.conkey = ARRAY[a.attnum]
+       ) AS nullable,
        format_type(a.atttypid, a.atttypmod) AS type, b.typname AS base, b.typtype AS category,
        home.nspname AS home, format('%I.%I', home.nspname, b.typname) AS cast,
        format_type(b.oid, CASE b.modifier WHEN -1 THEN a.atttypmod ELSE b.modifier END) AS declared,

@@ -314,9 +314,8 @@ def _between(lead: Column, bounds: Sequence[str]) -> tuple[RowRange, ...]:
         replace(of_lead, after=after, until=until)
         for after, until in zip([None, *kept], [*kept, None], strict=True)
     ]
-    # Also for a column that is NOT NULL: such a constraint can be NOT VALID (from PostgreSQL 18 on), and then
-    # older rows can have NULL.
-    ranges.append(replace(of_lead, is_null=True))
+    if lead.nullable:
+        ranges.append(replace(of_lead, is_null=True))
     return tuple(ranges)
 
 
