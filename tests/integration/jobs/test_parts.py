@@ -70,21 +70,23 @@ async def test_parts_are_claimed_in_order_and_completed_once(jobs: Jobs, parts: 
     assert await jobs.store.claim("w", 4) == []
 
 
+@pytest.mark.parametrize("next_worker", ["w1", "w2"])
 async def test_a_part_of_a_lost_worker_is_claimed_again_and_the_lost_claim_is_fenced(
-    jobs: Jobs, parts: PartStore, engine: AsyncEngine
+    jobs: Jobs, parts: PartStore, engine: AsyncEngine, next_worker: str
 ) -> None:
+    """Also by the same worker, which can have stood still."""
     claim = await holder(jobs)
     await plan(parts, claim, 1)
     lost = await claim_one(jobs, "w1")
     assert await jobs.store.claim("w2", 1) == []
     await expire_parts(engine)
-    again = await claim_one(jobs, "w2")
+    again = await claim_one(jobs, next_worker)
     assert (again.part_attempt, again.failures) == (2, 1)
     assert await parts.renew("w1", progress(lost)) == (set(), set())
     assert not await parts.complete(lost, RESULT, rows=3)
     assert not await parts.release(lost, failed=True)
     assert not await parts.fail(lost, JobError(code="c", message="m"))
-    held, cancelled = await parts.renew("w2", progress(again, 7))
+    held, cancelled = await parts.renew(next_worker, progress(again, 7))
     assert (held, cancelled) == ({again.key}, set())
     assert (await parts.state(claim.job_id, 1)).rows == 7
     assert await parts.complete(again, RESULT, rows=3)
