@@ -22,6 +22,7 @@ from stream_app.exports.source_errors import (
     NoFreeConnection,
     SnapshotLost,
     SnapshotNotShared,
+    TableLocked,
     connection_error,
     is_lost_connection,
     is_lost_snapshot,
@@ -330,6 +331,7 @@ class Source:
 
         Raises:
             SnapshotLost: the transaction with the shared snapshot has ended.
+            TableLocked: a wait for a lock with a shared snapshot was longer than its limit.
             NoFreeConnection: no connection is free.
             Retryable: the database failed temporarily.
             Rejected: the database refused the statement (permission, missing table, bad value, time limit).
@@ -395,6 +397,8 @@ class Source:
                 await snapshot.end()
             except BaseException as error:
                 _terminate(connection)
+                if shared is not None and isinstance(error, asyncpg.LockNotAvailableError):
+                    raise TableLocked(f"source database: {error}") from error
                 if (
                     snapshot is not None
                     and is_lost_connection(error)

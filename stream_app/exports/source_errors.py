@@ -59,6 +59,15 @@ class SnapshotNotShared(Retryable):
     code = "snapshot_not_shared"
 
 
+class TableLocked(Retryable):
+    """A session that waits to change the table is before a transaction with a shared snapshot.
+
+    That session waits until the transaction that has shared the snapshot ends.
+    """
+
+    code = "table_locked"
+
+
 class NoFreeConnection(Retryable):
     """All connections of the process's pool are in use."""
 

@@ -15,7 +15,7 @@ import structlog
 from stream_app.exports.manifest import too_many_files
 from stream_app.exports.part_planner import OpenPlan, PartPlanner
 from stream_app.exports.part_results import PartResult, check_columns, combined_files, write_combined
-from stream_app.exports.source_errors import SnapshotLost, time_limit_exceeded
+from stream_app.exports.source_errors import SnapshotLost, TableLocked, time_limit_exceeded
 from stream_app.exports.task import ExportProgress, ExportResult, ExportTask
 from stream_app.jobs.claim import Claim
 from stream_app.jobs.part_claim import PartsState, PlannedPart
@@ -227,6 +227,8 @@ class PartCoordinator:
 def _check(state: PartsState, plan: KeptPlan) -> None:
     if state.parts != plan.parts:
         raise Retryable("the parts of the export are lost")
+    if state.failed and state.error_code == TableLocked.code:
+        raise Retryable("another session waits to change the table", code=TableLocked.code)
     if state.failed:
         raise Rejected(state.error_message or "a part of the export failed", code=state.error_code)
     if state.exhausted:

@@ -8,6 +8,7 @@ import structlog
 
 from stream_app.exports.part_results import PartResult
 from stream_app.exports.pipeline import Exporter
+from stream_app.exports.source_errors import TableLocked
 from stream_app.exports.task import ExportProgress, ExportResult, ExportTask, TaskPart
 from stream_app.jobs.part_claim import PartClaim
 from stream_app.jobs.parts import PartStore
@@ -116,7 +117,8 @@ class PartRunner:
                 log.info("part.released")
                 metrics.RETRIES.labels("drain").inc()
                 return
-        if isinstance(error, Rejected):
+        if isinstance(error, Rejected | TableLocked):
+            # A part cannot have the lock before the holder of the job has ended its transaction.
             await self._fail(claim, JobError(code=error.code, message=str(error)))
         elif isinstance(error, Outage):
             if isinstance(error, NeedsOperator):

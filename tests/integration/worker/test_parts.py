@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.db.listener import listen
 from stream_app.exports import part_planner
+from stream_app.exports import source as source_module
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.datasets import Dataset
 from stream_app.exports.formats.registry import FORMATS
@@ -608,3 +609,37 @@ async def test_no_transaction_is_open_while_the_manifest_is_written_and_an_outag
     assert tries == [[], []]
     assert (await fleet.job(job_id)).attempt == 1
     assert await fleet.ids(outcome) == list(range(1, ROWS + 1))
+
+
+async def test_a_change_of_the_table_does_not_wait_for_parts_that_wait_for_it(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The change comes before the parts, and waits for the holder, which waits for the parts."""
+    monkeypatch.setattr(source_module, "SHARED_LOCK_SECONDS", 0.5)
+    worker = fleet.worker(slots=1)
+    worker.storage.held = {1}
+    worker.start(fleet.settings)
+    job_id = await fleet.request()
+    await until_async(lambda: worker.storage.waiting)
+    change = asyncio.create_task(
+        fleet.database.execute(f"ALTER TABLE {fleet.dataset.table} ALTER COLUMN value SET DEFAULT 'x'")
+    )
+    watcher = await asyncpg.connect(fleet.settings.source_dsn)
+
+    async def waits() -> bool:
+        return bool(
+            await watcher.fetchval(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = $1::text::regclass",
+                fleet.dataset.table,
+            )
+        )
+
+    await until_async(waits, otherwise=lambda: change)
+    await watcher.close()
+    worker.storage.gate.set()
+    async with at_most(20):
+        await change
+    outcome = await fleet.outcome(job_id)
+    assert outcome.status == "completed"
+    assert await fleet.ids(outcome) == list(range(1, ROWS + 1))
+    assert ((await fleet.job(job_id)).attempt, (await fleet.job(job_id)).failures) == (2, 1)
