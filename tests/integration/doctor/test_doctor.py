@@ -292,7 +292,7 @@ async def test_more_connections_than_the_source_allows(examine: Examine) -> None
     """The server of the tests allows 200."""
     report = await examine(worker_slots=100, source_streams=3)
     assert "up to 502 connections" in report.of(State.WARNING)["source connections"]
-    report = await examine(worker_slots=50, source_streams=3)
+    report = await examine(worker_slots=30, source_streams=3)
     assert "source connections" not in report.of(State.WARNING)
 
 
