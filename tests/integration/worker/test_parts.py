@@ -529,6 +529,7 @@ async def test_a_part_that_cannot_succeed_fails_the_job_once(fleet: Fleet) -> No
     await until_async(lambda: not [page for page in workers[0].storage.listing.pages(job_id) if page])
 
 
+@pytest.mark.slow
 async def test_columns_that_change_between_parts_fail_the_job(fleet: Fleet) -> None:
     worker = fleet.worker(slots=1)
     worker.storage.held = set(range(2, 100))
