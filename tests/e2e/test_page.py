@@ -403,7 +403,9 @@ def test_the_keyboard_is_enough(visit: Visit, customer: str) -> None:
     keys.insert_text("100")
     expect(page.locator(".estimate")).to_contain_text("15 rows, ")
     tab_to("Export")
+    expect(page.get_by_role("button", name="Export", exact=True)).to_be_focused()
     keys.press("Enter")
+    expect(page.get_by_role("alert").filter(visible=True)).to_have_count(0)
     card = visit.page.locator("#job-list > li").first
     expect(card).to_be_focused()
     expect(card).to_contain_text("id < 100")
