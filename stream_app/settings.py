@@ -235,7 +235,10 @@ class Settings(BaseSettings, KafkaSettings):
     drain_seconds: Seconds = Field(
         20, description="Time that running exports have to finish when a worker stops"
     )
-    export_timeout_seconds: Seconds = Field(3600, description="Time-out of the SQL statement of one attempt")
+    export_timeout_seconds: Seconds = Field(
+        3600,
+        description="Time limit of one attempt: of its SQL statement, or of all streams and parts",
+    )
     max_rows: Annotated[int, Field(ge=1, le=10**15)] | None = Field(
         None, description="Limit of rows of one export. Default: no limit"
     )
