@@ -15,7 +15,7 @@ from stream_app.exports.compression import CompressedFile, compression_for
 from stream_app.exports.formats.base import Document, Format, Tally
 from stream_app.exports.query import CopyStatement, RowQuery, render, row_query
 from stream_app.exports.relative_dates import resolve_request
-from stream_app.exports.source import Snapshot
+from stream_app.exports.snapshot import Snapshot
 from stream_app.exports.task import ExportLimits
 from streaming_exporter.errors import Retryable
 from streaming_exporter.events import ExportRequest

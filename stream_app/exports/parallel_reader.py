@@ -20,7 +20,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from stream_app.exports.source import Sink, Snapshot
+from stream_app.exports.snapshot import Sink, Snapshot
 from stream_app.exports.source_errors import NoFreeConnection, time_limit_exceeded
 from streaming_exporter.errors import ExporterError
 

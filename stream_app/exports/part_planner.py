@@ -19,7 +19,8 @@ from stream_app.exports.pipeline import Exporter
 from stream_app.exports.query import RowQuery, render, row_query
 from stream_app.exports.ranges import RowRange, plan_ranges
 from stream_app.exports.relative_dates import resolve_request
-from stream_app.exports.source import Snapshot, Source
+from stream_app.exports.snapshot import Snapshot
+from stream_app.exports.source import Source
 from stream_app.exports.source_errors import SnapshotNotShared
 from stream_app.exports.source_session import IDLE_SECONDS
 from stream_app.exports.task import ExportTask
@@ -88,7 +89,7 @@ class OpenPlan:
 
         Raises:
             Retryable: the snapshot is lost, or its transaction blocks a change of the table that parts wait
-                for. Nobody could go on.
+                for, so neither the change nor the parts could continue.
         """
         if self.snapshot is None:
             return

@@ -30,7 +30,8 @@ from stream_app.exports.ranges import RowRange
 from stream_app.exports.relative_dates import resolve_request
 from stream_app.exports.row_reader import ParallelReading, RowReader
 from stream_app.exports.size_limits import largest_row_query, row_too_large
-from stream_app.exports.source import Sink, Snapshot, Source
+from stream_app.exports.snapshot import Sink, Snapshot
+from stream_app.exports.source import Source
 from stream_app.exports.source_errors import SnapshotNotShared
 from stream_app.exports.stage_spans import TimedSink, stage_span
 from stream_app.exports.task import ExportLimits, ExportProgress, ExportResult, ExportTask

@@ -25,7 +25,7 @@ from stream_app.exports.catalog import SourceTable
 from stream_app.exports.columns import Column, Kind, quote_name, quote_text
 from stream_app.exports.query import RowQuery, reference, render
 from stream_app.exports.query_plan import QueryPlan
-from stream_app.exports.source import Snapshot
+from stream_app.exports.snapshot import Snapshot
 
 log = structlog.get_logger(__name__)
 

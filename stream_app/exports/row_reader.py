@@ -15,7 +15,8 @@ from stream_app.exports.formats.base import Format
 from stream_app.exports.parallel_reader import ParallelReader
 from stream_app.exports.query import CopyStatement, RowQuery
 from stream_app.exports.ranges import RowRange, plan_ranges
-from stream_app.exports.source import Sink, Snapshot, Source
+from stream_app.exports.snapshot import Sink, Snapshot
+from stream_app.exports.source import Source
 from stream_app.settings import Settings
 from streaming_exporter.events import Options
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from stream_app.exports.source import Sink
+from stream_app.exports.snapshot import Sink
 from stream_app.observability import tracing
 from stream_app.observability.tracing import Attributes, Span
 

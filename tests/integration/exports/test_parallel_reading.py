@@ -25,7 +25,8 @@ from stream_app.exports.pipeline import Exporter
 from stream_app.exports.query import row_query
 from stream_app.exports.ranges import plan_ranges
 from stream_app.exports.row_reader import ParallelReading
-from stream_app.exports.source import Snapshot, Source
+from stream_app.exports.snapshot import Snapshot
+from stream_app.exports.source import Source
 from stream_app.exports.source_errors import SnapshotNotShared
 from stream_app.exports.task import ExportProgress
 from stream_app.settings import Settings
@@ -295,7 +296,7 @@ def _everything(output: str) -> ExportRequest:
 
 
 class Blocked:
-    """A sink that waits until it is told to go on."""
+    """A sink that takes no rows until the event ``go_on`` is set."""
 
     def __init__(self) -> None:
         self.go_on = asyncio.Event()
@@ -308,7 +309,7 @@ class Blocked:
 def blocked(
     exporter_of: Callable[..., Exporter], many: Source, large: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Exporter, Blocked]:
-    """An exporter whose upload takes no row until it is told to."""
+    """An exporter with a :class:`Blocked` sink, and the sink."""
     sink = Blocked()
     write = BytePipe.write
 
@@ -413,7 +414,7 @@ async def test_streams_behind_a_pooler_share_their_snapshot(
 
 @pytest.mark.parametrize("kind", POOLERS)
 async def test_a_stream_does_not_wait_for_a_connection_of_a_pooler(kind: str, settings: Settings) -> None:
-    """Whoever waits in the pooler's queue gets the next free connection, before an export that needs it."""
+    """A stream that waits in the pooler's queue would be served before an export that needs it."""
     async with through(kind, settings.source_dsn) as url:
         source = Source(settings.model_copy(update={"source_database_url": SecretStr(url)}), connections=4)
         async with source.snapshot("first") as first, source.snapshot("second"):

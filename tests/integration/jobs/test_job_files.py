@@ -28,7 +28,7 @@ def jobs(engine: AsyncEngine) -> Jobs:
 @pytest.fixture
 def rescuer(jobs: Jobs, storage: ObjectStore) -> JobRescuer:
     async def emit(_: Event) -> None:
-        """Nobody listens."""
+        """Emit nothing."""
 
     return JobRescuer(jobs.store, storage, emit)
 

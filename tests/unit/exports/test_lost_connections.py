@@ -6,7 +6,7 @@ from unittest.mock import MagicMock
 import asyncpg
 import pytest
 
-from stream_app.exports.source import Snapshot
+from stream_app.exports.snapshot import Snapshot
 from stream_app.exports.source_errors import is_lost_connection
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.exports.parallel_reader import ParallelReader
-from stream_app.exports.source import Sink, Snapshot
+from stream_app.exports.snapshot import Sink, Snapshot
 from stream_app.exports.source_errors import NoFreeConnection
 from streaming_exporter.errors import Outage, Rejected
 from tests.waiting import at_most

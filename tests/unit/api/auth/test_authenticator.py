@@ -132,15 +132,15 @@ async def test_roles(roles: Any, expected: set[str]) -> None:
 
 
 def test_what_roles_allow() -> None:
-    nobody, everything, admin, operator = (
+    user, everything, admin, operator = (
         User("u", frozenset(roles))
         for roles in ((), ("exports:all",), ("exports:admin",), ("exports:operate",))
     )
-    assert (nobody.data_owner, nobody.can_export_all) == ("u", False)
+    assert (user.data_owner, user.can_export_all) == ("u", False)
     assert (everything.data_owner, everything.can_export_all) == ("u", True)
     assert (admin.data_owner, admin.can_export_all) == (None, True)
     assert (operator.data_owner, operator.status_owner, operator.can_export_all) == ("u", None, False)
-    assert (nobody.status_owner, everything.status_owner, admin.status_owner) == ("u", "u", None)
+    assert (user.status_owner, everything.status_owner, admin.status_owner) == ("u", "u", None)
 
 
 @pytest.mark.parametrize(
