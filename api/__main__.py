@@ -25,7 +25,7 @@ def api(
 
     from api.app import create_app
     from api.server import BoundedProtocol, allow_many_connections
-    from stream_app.exports.datasets import load_datasets
+    from stream_app.datasets.file import load_datasets
     from stream_app.observability import logs
     from stream_app.setting_errors import load_settings, warn_of_unknown_settings
 

@@ -17,11 +17,12 @@ from api.jobs.live_updates import LiveUpdates
 from api.jobs.reader import JobReader
 from api.operations.service import QueueMetrics, Readiness
 from stream_app.addresses import AddressRules
+from stream_app.datasets.file import load_datasets
+from stream_app.datasets.registry import Datasets
 from stream_app.db.clock import DatabaseClock
 from stream_app.db.engine import create_engine
 from stream_app.db.listener import CHANGES_CHANNEL, listen
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.datasets import Dataset, load_datasets
 from stream_app.exports.formats.base import Format
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.source import Source
@@ -54,7 +55,7 @@ class ApiServices:
     """The services that the calls use."""
 
     settings: Settings
-    datasets: Mapping[str, Dataset]
+    datasets: Datasets
     formats: Mapping[str, Format]
     estimate_source: Source
     catalog: Catalog
@@ -87,7 +88,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
     Raises:
         DatasetsFileError: the datasets file is invalid.
     """
-    datasets = load_datasets(settings.datasets_file)
+    datasets = Datasets(load_datasets(settings.datasets_file))
     metrics.set_known_labels(datasets=datasets, formats=FORMATS)
     async with AsyncExitStack() as stack:
         # Writers have their own pool, so reads continue while many writers wait.

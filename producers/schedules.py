@@ -74,7 +74,10 @@ def create(
         list[str] | None, typer.Option(metavar="A,B,…", help="Columns, in this order. Default: all")
     ] = None,
     scope: Annotated[
-        str | None, typer.Option(help="own (default): the rows of the user; all: the rows of all users")
+        str | None,
+        typer.Option(
+            help="own (default): the rows of the user; all: the rows of all users; or a scope of the dataset"
+        ),
     ] = None,
     options: Annotated[
         list[str] | None,

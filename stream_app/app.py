@@ -18,11 +18,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from yarl import URL
 
 from stream_app.addresses import AddressRules
+from stream_app.datasets.file import load_datasets
+from stream_app.datasets.registry import Datasets
 from stream_app.db.engine import autocommitting, create_engine
 from stream_app.db.listener import listen
 from stream_app.db.table_check import check_tables
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.datasets import load_datasets
 from stream_app.exports.formats.framing_process import end_idle
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.part_planner import PartPlanner
@@ -111,7 +112,7 @@ def create_app(settings: Settings) -> App:
         DatasetsFileError: the datasets file is unusable.
     """
     name = worker_name()
-    datasets = load_datasets(settings.datasets_file)
+    datasets = Datasets(load_datasets(settings.datasets_file))
     metrics.set_known_labels(datasets=datasets, formats=FORMATS)
     metrics.SLOTS.set(settings.worker_slots)
     engine = create_engine(settings, application=name)

@@ -71,7 +71,7 @@ class Client:
 
         Args:
             request: what to export. ``user_id`` is ignored, because the token names the user.
-                ``priority`` must not be set, because the API gives every request the same one.
+                ``priority`` and ``claims`` must not be set: the API gives them itself.
             idempotency_key: repeated calls with the same key and request submit one job.
         """
         body = request.model_dump(mode="json", exclude_unset=True, exclude={"user_id"})

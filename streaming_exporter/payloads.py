@@ -20,6 +20,11 @@ from streaming_exporter.traceparent import Traceparent
 Model = TypeVar("Model", bound=BaseModel)
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+Scope = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
+LanguageTag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8}){0,4}$")]
+ZoneName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_+/-]{0,99}$")]
+ClaimText = Annotated[str, StringConstraints(max_length=1000)]
+Claims = dict[Word, ClaimText | Annotated[list[ClaimText], Field(max_length=200)]]
 UserId = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
 
@@ -55,9 +60,18 @@ class PdfOptions(Payload):
 
 
 class Options(CsvOptions, PdfOptions):
-    """All fields of ``options``; each format reads its own."""
+    """All fields of ``options``; each format reads its own.
+
+    ``headers``: whether captions are the names of columns or their labels. ``language`` chooses the labels
+    (BCP 47). ``timezone`` is the time zone of times in the file (IANA). ``locale`` chooses how numbers and
+    dates are written, such as ``de-DE``.
+    """
 
     compression: Literal["none", "gzip", "zstd"] = "none"
+    headers: Literal["names", "labels"] = "names"
+    language: LanguageTag | None = None
+    timezone: ZoneName | None = None
+    locale: LanguageTag | None = None
 
 
 MIN_SPLIT_BYTES = 2**20
@@ -94,6 +108,10 @@ class ExportRequest(RequestIdentity):
 
     ``consistency`` is about large exports with ``split``, whose parts are read by several workers:
     ``snapshot`` gives all files the data of one moment, ``part`` gives each part a moment of its own.
+
+    ``scope`` is ``own``, ``all`` or a scope of the dataset. ``parameters`` are those of a dataset's query.
+    ``claims`` are facts about the user, such as their organisation and ``roles``, which the rights of the
+    dataset depend on; the service trusts them as it trusts ``user_id``.
     """
 
     filters: dict[str, Any] = Field(default_factory=dict, max_length=50)
@@ -101,7 +119,9 @@ class ExportRequest(RequestIdentity):
     options: Options = Options()
     split: Split | None = None
     consistency: Literal["snapshot", "part"] = "snapshot"
-    scope: Literal["own", "all"] = "own"
+    scope: Scope = "own"
+    parameters: dict[str, Any] = Field(default_factory=dict, max_length=50)
+    claims: Claims = Field(default_factory=dict, max_length=50)
     priority: Literal["high", "normal", "low"] = "normal"
     recipients: list[str] = Field(default_factory=list, max_length=50)
     webhook: str | None = None

@@ -8,8 +8,8 @@ from pydantic import BaseModel
 from api.auth.authenticator import CurrentUser
 from api.errors import problem_responses
 from api.services import ApiServices, InjectedServices
+from stream_app.datasets.models import Dataset
 from stream_app.exports.columns import Column
-from stream_app.exports.datasets import Dataset
 from stream_app.exports.filters import operators
 from streaming_exporter.errors import Rejected
 

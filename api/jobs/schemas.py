@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from stream_app.jobs.job_files import has_several_files
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
-from streaming_exporter.events import JobError, Options, Split, Word
+from streaming_exporter.events import JobError, Options, Scope, Split, Word
 
 JOB_EXAMPLE: dict[str, Any] = {
     "export_job_id": "4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10",
@@ -86,7 +86,12 @@ class Order(BaseModel):
             "interrupted, which suits data that is only appended. Default: `snapshot`"
         ),
     ] = None
-    scope: Literal["own", "all"] | None = None
+    scope: Annotated[
+        Scope | None, Field(description="`own`, `all`, or a scope of the dataset. Default: `own`")
+    ] = None
+    parameters: Annotated[
+        dict[str, Any] | None, Field(max_length=50, description="Values of the parameters of the dataset")
+    ] = None
     recipients: Annotated[
         list[str] | None, Field(max_length=50, description="Mail addresses that get a mail when the job ends")
     ] = None
@@ -174,6 +179,7 @@ class JobView(BaseModel):
     options: Any
     split: Any
     consistency: str | None
+    parameters: Any
     attempt: int
     row_count: int | None
     estimated_rows: int | None
@@ -210,6 +216,7 @@ class JobView(BaseModel):
             options=job.options,
             split=job.split,
             consistency=job.consistency,
+            parameters=job.parameters,
             attempt=job.attempt,
             row_count=job.row_count,
             estimated_rows=job.estimated_rows,
@@ -236,7 +243,14 @@ class JobView(BaseModel):
         error = self.error and JobError(
             code=self.error.code, message="only the user of the job can see the reason"
         )
-        closed = {"filters": None, "columns": None, "options": None, "file_name": None, "sha256": None}
+        closed = {
+            "filters": None,
+            "parameters": None,
+            "columns": None,
+            "options": None,
+            "file_name": None,
+            "sha256": None,
+        }
         return self.model_copy(update={**closed, "download_url": None, "files_url": None, "error": error})
 
 

@@ -14,7 +14,7 @@ from stream_app.schedules.calendar import CatchUp, Windowing
 from stream_app.schedules.models import Schedule
 from stream_app.schedules.run_planner import calendar_of
 from streaming_exporter.errors import Rejected
-from streaming_exporter.events import JobError, Word
+from streaming_exporter.events import JobError, Scope, Word
 
 SHOWN_RUNS = 5
 MAX_DELAY = 7 * 24 * 3600
@@ -114,7 +114,8 @@ class SchedulePatch(BaseModel):
     options: OrderOptions | None = None
     split: OrderSplit | None = None
     consistency: Literal["snapshot", "part"] | None = None
-    scope: Annotated[str | None, Field(pattern="^(own|all)$")] = None
+    scope: Scope | None = None
+    parameters: Annotated[dict[str, Any] | None, Field(max_length=50)] = None
     schedule: When | None = None
     time_of_day: TimeOfDay = None
     day: Day = None
@@ -149,6 +150,7 @@ class ScheduleView(BaseModel):
     split: Any
     consistency: str | None
     scope: str
+    parameters: Any
     email_recipients: Any
     webhook: str | None
     active: bool

@@ -46,7 +46,18 @@ from streaming_exporter.errors import InDoubt, Rejected
 log = structlog.get_logger(__name__)
 
 CALENDAR = ("schedule", "time_of_day", "day", "timezone")
-ASKED = ("export_type", "format", "filters", "columns", "options", "split", "consistency", "scope", "webhook")
+ASKED = (
+    "export_type",
+    "format",
+    "filters",
+    "columns",
+    "options",
+    "split",
+    "consistency",
+    "scope",
+    "parameters",
+    "webhook",
+)
 
 
 def not_found() -> Problem:
@@ -168,7 +179,10 @@ async def _checked(
     _, request = validated_event(services, owner, order)
     await check_against_table(services, request)
     return {
-        **{name: getattr(order, name) for name in ("export_type", "format", "filters", "columns", "webhook")},
+        **{
+            name: getattr(order, name)
+            for name in ("export_type", "format", "filters", "columns", "parameters", "webhook")
+        },
         "options": order.options.model_dump(mode="json", exclude_unset=True) if order.options else None,
         "split": order.split.model_dump(mode="json", exclude_unset=True) if order.split else None,
         "consistency": order.consistency,

@@ -9,8 +9,8 @@ from functools import partial
 from uuid import uuid4
 
 from bench.context import Context
+from stream_app.datasets.models import Dataset
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.datasets import Dataset
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.row_reader import ParallelReading

@@ -17,8 +17,8 @@ from celery import Celery
 from celery.contrib.testing.worker import start_worker
 
 from bench.jobs.ours import DATASET
+from stream_app.datasets.file import load_datasets
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.datasets import load_datasets
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
@@ -57,7 +57,7 @@ def _exporter() -> Exporter:
         source,
         Catalog(source.fetch),
         ObjectStore(settings),
-        load_datasets(settings.datasets_file),
+        load_datasets(settings.datasets_file).datasets,
         FORMATS,
         ExportLimits.of(settings),
         ThreadPoolExecutor(1),

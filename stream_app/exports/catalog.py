@@ -11,6 +11,7 @@ from typing import TypeVar
 import asyncpg
 import structlog
 
+from stream_app.datasets.models import Dataset
 from stream_app.exports.catalog_queries import (
     COLUMNS,
     TYPES,
@@ -20,7 +21,6 @@ from stream_app.exports.catalog_queries import (
     fingerprint_expression,
 )
 from stream_app.exports.columns import KIND_OF_TYPE, Column, Kind, kind_of, quote_name, quote_text
-from stream_app.exports.datasets import Dataset
 from streaming_exporter.errors import Rejected, Retryable
 
 log = structlog.get_logger(__name__)
@@ -160,7 +160,7 @@ class Catalog:
             newest = self._known.get(dataset.name)
             if newest is not None and newest is not known:
                 return newest[1]
-            name = _name(dataset.table)
+            name = _name(dataset.table or "")
             rows = [ColumnRow(**row) for row in await self._fetch(COLUMNS, name)]
             types: dict[int, TypeRow] = {}
             if any(row.base not in KIND_OF_TYPE and row.category != b"e" for row in rows):

@@ -16,10 +16,10 @@ from datetime import datetime
 
 import structlog
 
+from stream_app.datasets.models import Dataset
 from stream_app.exports.catalog import Catalog, SourceTable, TableChanged
 from stream_app.exports.compression import Compression, compression_for
 from stream_app.exports.copied_rows import RowEnds
-from stream_app.exports.datasets import Dataset
 from stream_app.exports.file_limit import FileLimit
 from stream_app.exports.file_writer import FileKind, FileWriter, Written
 from stream_app.exports.formats.base import Document, Format

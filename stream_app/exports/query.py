@@ -114,6 +114,13 @@ def row_query(source: SourceTable, request: ExportRequest) -> RowQuery:
     origin: FromClause = table(
         quoted_name(source.name, quote=True), schema=quoted_name(source.schema, quote=True)
     )
+    if request.scope not in ("own", "all"):
+        raise Rejected(
+            f"dataset {source.dataset.name!r} has no scope {request.scope!r}",
+            code="unknown_scope",
+            field="scope",
+            allowed=["own", "all"],
+        )
     if request.scope == "own":
         owner = _owner(source, request)
         if wanted and source.has_computed_columns:

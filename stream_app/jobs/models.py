@@ -41,8 +41,14 @@ CLAIM_GUARD = (
     WHEN (OLD.split IS NOT NULL AND NEW.status = 'processing' AND NEW.attempt > OLD.attempt)
     EXECUTE FUNCTION export_jobs_guard_claim()
     """,
+    """
+    CREATE TRIGGER export_jobs_guard_rights BEFORE UPDATE ON export_jobs FOR EACH ROW
+    WHEN ((OLD.parameters IS NOT NULL OR OLD.claims IS NOT NULL)
+          AND NEW.status = 'processing' AND NEW.attempt > OLD.attempt)
+    EXECUTE FUNCTION export_jobs_guard_claim()
+    """,
 )
-"""Workers of version 0.1 do not read ``split``: this trigger takes such jobs out of their claims."""
+"""Workers of version 0.1 do not read these columns: the triggers take such jobs out of their claims."""
 
 
 class Base(DeclarativeBase):
@@ -83,6 +89,8 @@ class ExportJob(Base):
     split: Mapped[Any] = mapped_column(nullable=True)
     consistency: Mapped[str | None]
     scope: Mapped[str | None]
+    parameters: Mapped[Any] = mapped_column(nullable=True)
+    claims: Mapped[Any] = mapped_column(nullable=True)
     recipients: Mapped[Any] = mapped_column(nullable=True)
     webhook: Mapped[str | None]
     priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))

@@ -53,6 +53,8 @@ REQUEST_COLUMNS = (
     "split",
     "consistency",
     "scope",
+    "parameters",
+    "claims",
     "recipients",
     "webhook",
 )
@@ -79,6 +81,8 @@ class NewJob:
     split: Any
     consistency: str | None
     scope: str | None
+    parameters: Any
+    claims: Any
     recipients: Any
     webhook: str | None
     priority: int
@@ -212,6 +216,8 @@ def new_job(event: Event, request: ExportRequest | None, *, now: datetime) -> Ne
         split=data.get("split"),
         consistency=_as_text(data.get("consistency")),
         scope=_as_text(data.get("scope")),
+        parameters=data.get("parameters") or None,
+        claims=data.get("claims") or None,
         recipients=recipients,
         webhook=_as_text(data.get("webhook")),
         priority=priority,

@@ -21,6 +21,7 @@ class ScheduledExport(Base):
         delay: how many seconds a run waits for rows that arrive late.
         column_kinds: the kinds of the columns to which windows and relative filters apply.
         all_rows_until: the time until which runs can export the rows of all users (docs/decisions).
+        claims_until: the time until which runs have the claims of the owner.
         failures: how many runs failed in a row.
     """
 
@@ -43,6 +44,8 @@ class ScheduledExport(Base):
     split: Mapped[Any] = mapped_column(nullable=True)
     consistency: Mapped[str | None]
     scope: Mapped[str] = mapped_column(server_default="own")
+    parameters: Mapped[Any] = mapped_column(nullable=True)
+    claims: Mapped[Any] = mapped_column(nullable=True)
     email_recipients: Mapped[Any] = mapped_column(nullable=True)
     webhook: Mapped[str | None]
     active: Mapped[bool] = mapped_column(server_default=text("true"))
@@ -51,6 +54,7 @@ class ScheduledExport(Base):
     window_start: Mapped[datetime | None]
     column_kinds: Mapped[Any] = mapped_column(nullable=True)
     all_rows_until: Mapped[datetime | None]
+    claims_until: Mapped[datetime | None]
     failures: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     paused_at: Mapped[datetime | None]
     paused_reason: Mapped[str | None]
@@ -103,6 +107,8 @@ class Schedule:
     split: Any
     consistency: str | None
     scope: str
+    parameters: Any
+    claims: Any
     email_recipients: Any
     webhook: str | None
     active: bool
@@ -111,6 +117,7 @@ class Schedule:
     window_start: datetime | None
     column_kinds: Any
     all_rows_until: datetime | None
+    claims_until: datetime | None
     failures: int
     paused_at: datetime | None
     paused_reason: str | None

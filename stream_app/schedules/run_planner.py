@@ -8,8 +8,8 @@ from typing import Any, Self
 from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo
 
+from stream_app.datasets.models import Dataset
 from stream_app.exports.columns import Kind
-from stream_app.exports.datasets import Dataset
 from stream_app.exports.relative_dates import resolve_filters
 from stream_app.jobs.submission import NewJob, RequestValidator
 from stream_app.schedules.calendar import Calendar, CatchUp, Run, Window, Windowing, earliest_start, plan
@@ -75,6 +75,8 @@ SCHEDULE_COLUMNS = (
     "split",
     "consistency",
     "scope",
+    "parameters",
+    "claims",
     "webhook",
     "user_id",
 )

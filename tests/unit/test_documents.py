@@ -17,7 +17,7 @@ import typer
 from typer.main import get_command
 
 from producers.__main__ import cli
-from stream_app.exports.datasets import load_datasets
+from stream_app.datasets.file import load_datasets
 from streaming_exporter.events import Topic
 from tests.documents import BLOCKS, DOCUMENTS, ROOT, Block
 
@@ -90,7 +90,7 @@ def test_the_readmes_dataset_can_be_loaded(tmp_path: Path) -> None:
     (block,) = (b for b in BLOCKS if b.document.name == "README.md" and b.language == "toml")
     (tmp_path / "datasets.toml").write_text(block.text)
     openpyxl.Workbook().save(tmp_path / "orders.xlsx")
-    assert load_datasets(tmp_path / "datasets.toml")["orders"].owner == "customer_id"
+    assert load_datasets(tmp_path / "datasets.toml").datasets["orders"].owner == "customer_id"
 
 
 NOT_RUN = {

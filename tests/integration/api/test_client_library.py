@@ -39,7 +39,8 @@ async def served(api: Harness) -> AsyncIterator[str]:
 def test_a_request_has_the_fields_that_the_api_accepts() -> None:
     schemas = create_app(Settings()).openapi()["components"]["schemas"]
     assert (
-        ExportRequest.model_fields.keys() - {"user_id", "priority"} == schemas["Order"]["properties"].keys()
+        ExportRequest.model_fields.keys() - {"user_id", "priority", "claims"}
+        == schemas["Order"]["properties"].keys()
     )
 
 

@@ -146,7 +146,7 @@ async def test_four_hundred_concurrent_requests_are_all_answered(api: Harness) -
         ({"filters": {"kind": "a\0b"}}, "invalid_text", None),
         ({"filters": [1]}, "invalid_request", "filters"),
         ({"options": {"compression": "rar"}}, "invalid_request", "options.compression"),
-        ({"scope": "mine"}, "invalid_request", "scope"),
+        ({"scope": "mine"}, "unknown_scope", "scope"),
         ({"fliters": {}}, "invalid_request", "fliters"),
         ({"user_id": "somebody else"}, "invalid_request", "user_id"),
     ],

@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 
 from producers.tokens import sign_token
+from stream_app.datasets.models import Dataset
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.datasets import Dataset
 from tests.integration.api.conftest import Harness, order
 
 HIDDEN = ("hidden_", "secret-of-other-tenant")

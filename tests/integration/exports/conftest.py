@@ -13,8 +13,8 @@ import asyncpg
 import pytest
 import urllib3
 
+from stream_app.datasets.models import Dataset
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.datasets import Dataset
 from stream_app.exports.formats.base import Format
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter

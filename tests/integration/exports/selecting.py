@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from stream_app.datasets.models import Dataset
 from stream_app.exports.catalog import Catalog, SourceTable
-from stream_app.exports.datasets import Dataset
 from stream_app.exports.query import render, row_query
 from stream_app.exports.source import Source
 from streaming_exporter.events import ExportRequest

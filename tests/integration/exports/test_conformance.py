@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from openpyxl import load_workbook
 from pypdf import PdfReader
 
-from stream_app.exports.datasets import load_datasets
+from stream_app.datasets.file import load_datasets
 from stream_app.exports.formats.pdf.fonts import Fonts
 from stream_app.exports.formats.registry import FORMATS
 from tests.integration.exports.conftest import Export
@@ -32,7 +32,7 @@ Table = tuple[list[str], list[tuple[Cell, ...]]]
 
 NULL = "<not-a-text>"
 
-DATASETS = load_datasets()
+DATASETS = load_datasets().datasets
 
 
 def read_csv(content: bytes) -> Table:

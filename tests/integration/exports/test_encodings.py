@@ -13,8 +13,8 @@ import pytest
 from openpyxl import load_workbook
 from pydantic import SecretStr
 
+from stream_app.datasets.models import Dataset
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.datasets import Dataset
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
 from stream_app.settings import Settings

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import asyncpg
 import pytest
 
+from stream_app.datasets.models import Dataset
 from stream_app.exports import pipeline as run
-from stream_app.exports.datasets import Dataset
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.task import ExportProgress
 from streaming_exporter.events import ExportRequest

@@ -14,7 +14,7 @@ import fastexcel
 import urllib3
 from openpyxl import load_workbook
 
-from stream_app.exports.datasets import Dataset
+from stream_app.datasets.models import Dataset
 from stream_app.exports.formats.excel.format import ExcelFormat
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.task import ExportProgress

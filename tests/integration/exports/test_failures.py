@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from stream_app.exports.datasets import Dataset
+from stream_app.datasets.models import Dataset
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
@@ -46,6 +46,7 @@ def task_of(name: str) -> ExportTask:
 
 
 def other(dataset: Dataset, view: str) -> Dataset:
+    assert dataset.table is not None
     return dataset.model_copy(update={"table": dataset.table.replace("large", view)})
 
 

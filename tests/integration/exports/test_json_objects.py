@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from stream_app.datasets.models import Dataset
 from stream_app.exports.columns import Column, Kind, quote_name
-from stream_app.exports.datasets import Dataset
 from stream_app.exports.formats import json as json_format
 from stream_app.exports.formats.base import Document, Tally
 from stream_app.exports.formats.json import JsonFormat, NdjsonFormat

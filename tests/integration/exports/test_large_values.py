@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from stream_app.exports.datasets import Dataset
+from stream_app.datasets.models import Dataset
 from stream_app.exports.formats.registry import FORMATS
 from streaming_exporter.errors import Rejected
 from tests.integration.exports.conftest import Export

@@ -5,8 +5,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from stream_app.datasets.models import Dataset
 from stream_app.exports.columns import Column
-from stream_app.exports.datasets import Dataset
 from stream_app.exports.filters import operators
 from stream_app.exports.source import Source
 from streaming_exporter.errors import Rejected

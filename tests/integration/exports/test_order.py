@@ -6,7 +6,8 @@ import asyncpg
 import pytest
 from pydantic_core import from_json
 
-from stream_app.exports.datasets import BUILT_IN, Dataset
+from stream_app.datasets.file import BUILT_IN
+from stream_app.datasets.models import Dataset
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.query import CopyStatement, row_query
 from stream_app.exports.source import Source

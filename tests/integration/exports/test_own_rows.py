@@ -5,9 +5,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stream_app.datasets.models import Dataset
 from stream_app.exports.catalog import SourceTable
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.datasets import Dataset
 from stream_app.exports.query import ownership_conditions, reference, render, row_query
 from stream_app.exports.source import Source
 from streaming_exporter.errors import Rejected

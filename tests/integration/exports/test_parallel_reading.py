@@ -16,9 +16,9 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
+from stream_app.datasets.models import Dataset
 from stream_app.exports import pipeline, ranges, source_session
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.datasets import Dataset
 from stream_app.exports.formats.base import Document
 from stream_app.exports.pipe import BytePipe
 from stream_app.exports.pipeline import Exporter

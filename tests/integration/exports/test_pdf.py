@@ -9,7 +9,7 @@ import psutil
 import pytest
 from pypdf import PdfReader
 
-from stream_app.exports.datasets import Dataset
+from stream_app.datasets.models import Dataset
 from stream_app.exports.formats.framing_process import end_idle
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.task import ExportLimits, ExportProgress

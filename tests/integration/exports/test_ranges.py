@@ -7,10 +7,10 @@ from typing import Any
 import asyncpg
 import pytest
 
+from stream_app.datasets.models import Dataset
 from stream_app.exports import ranges as ranges_module
 from stream_app.exports import source as source_module
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.datasets import Dataset
 from stream_app.exports.query import RowQuery, render, row_query
 from stream_app.exports.ranges import RowRange, plan_ranges
 from stream_app.exports.source import Source

@@ -11,10 +11,10 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
+from stream_app.datasets.models import Dataset
 from stream_app.db.engine import connect_to
 from stream_app.exports import pipeline as run
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.datasets import Dataset
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
 from stream_app.exports.source_session import PINNED, PINNED_ON_LINUX, begin_script

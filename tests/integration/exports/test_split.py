@@ -14,7 +14,7 @@ import pytest
 import zstandard
 from pypdf import PdfReader
 
-from stream_app.exports.datasets import Dataset
+from stream_app.datasets.models import Dataset
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.task import ExportedFile, ExportLimits, ExportProgress, ExportResult, FileLimits

@@ -17,9 +17,9 @@ from sqlalchemy import text
 
 from dev import postgres
 from dev.postgres import PostgresService
+from stream_app.datasets.models import Dataset
 from stream_app.db.engine import create_engine
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.datasets import Dataset
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.row_reader import ParallelReading
 from stream_app.exports.source import Source

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 import zstandard
 
-from stream_app.exports.datasets import Dataset
+from stream_app.datasets.models import Dataset
 from streaming_exporter.errors import Rejected
 from tests.integration.exports.conftest import Export
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from stream_app.exports.datasets import Dataset, load_datasets
+from stream_app.datasets.file import load_datasets
+from stream_app.datasets.models import Dataset
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.task import ExportProgress
 from stream_app.storage.object_store import ObjectStore
@@ -40,7 +41,7 @@ async def test_the_dataset_exports_only_the_rows_of_its_user(
 ) -> None:
     file = tmp_path / "datasets.toml"
     file.write_text(block("toml", "shop_orders").replace("shop.orders", orders))
-    dataset = load_datasets(file)["shop_orders"]
+    dataset = load_datasets(file).datasets["shop_orders"]
     wanted = ExportRequest(user_id="customer-3", export_type="shop_orders", format="csv")
     data = await exporter_of(dataset).run(task_for(wanted), ExportProgress())
     lines = storage.read(data.key or "").decode().splitlines()

@@ -27,7 +27,7 @@ async def execute(jobs: Jobs, statement: str, **values: Any) -> None:
     [
         """options = '{"compression": "brotli"}'""",
         "options = '[]'",
-        "scope = 'team'",
+        "scope = '?'",
         """filters = '{"a": 1}', columns = '"all"'""",
         "recipients = '3'",
         "export_type = repeat('x', 101)",
@@ -46,7 +46,7 @@ async def test_a_job_of_a_newer_version_is_released_and_the_others_run(jobs: Job
 
 async def test_a_job_that_no_version_can_read_fails_after_a_week(jobs: Jobs) -> None:
     job_id = await jobs.admit()
-    await execute(jobs, "UPDATE export_jobs SET scope = 'team', created_at = now() - interval '8 days'")
+    await execute(jobs, "UPDATE export_jobs SET scope = '?', created_at = now() - interval '8 days'")
     assert await jobs.store.claim("w", 10) == []
     (outcome,) = await jobs.store.take_unpublished()
     assert (outcome.job_id, outcome.status, outcome.attempt) == (job_id, "failed", 1)

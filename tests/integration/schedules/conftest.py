@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.addresses import AddressRules
 from stream_app.app import job_store
+from stream_app.datasets.file import load_datasets
+from stream_app.datasets.registry import Datasets
 from stream_app.db.engine import autocommitting
-from stream_app.exports.datasets import load_datasets
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.queue import JobQueue
@@ -47,7 +48,7 @@ class Schedules:
             self.published += events
 
         settings = self.settings.model_copy(update=changes)
-        datasets = load_datasets()
+        datasets = Datasets(load_datasets())
         validator = RequestValidator(FORMATS, datasets, AddressRules.of(settings))
         planner = RunPlanner(validator, datasets, settings)
         return Scheduler(autocommitting(self.engine), producer(publish_all), planner, settings)

@@ -19,11 +19,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stream_app.datasets.models import Dataset
 from stream_app.db.listener import listen
 from stream_app.exports import part_planner
 from stream_app.exports import source as source_module
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.datasets import Dataset
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.part_planner import PartPlanner
 from stream_app.exports.part_results import write_combined

@@ -2,8 +2,8 @@
 
 from typing import cast
 
+from stream_app.datasets.models import Dataset
 from stream_app.exports.catalog import SourceTable, TableSize
-from stream_app.exports.datasets import Dataset
 from stream_app.exports.part_planner import PartPlanner
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source

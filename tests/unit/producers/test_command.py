@@ -101,7 +101,7 @@ def test_cancel(published: list[Event]) -> None:
     ("arguments", "said"),
     [
         (["--filter", "kind"], "column=value"),
-        (["--scope", "mine"], "'own' or 'all'"),
+        (["--scope", "my rows"], "scope"),
         (["--compression", "rar"], "'gzip'"),
         (["--option", "colour=red"], "allowed: title, page_size, delimiter,"),
         (["--job-id", "1"], "--job-id"),

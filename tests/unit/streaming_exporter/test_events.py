@@ -59,7 +59,7 @@ requests = st.builds(
     | st.builds(Split, rows=st.integers(1, 10**15))
     | st.builds(Split, bytes=st.integers(2**20, 10**15)),
     consistency=st.sampled_from(["snapshot", "part"]),
-    scope=st.sampled_from(["own", "all"]),
+    scope=st.sampled_from(["own", "all", "organisation"]),
     priority=st.sampled_from(["high", "normal", "low"]),
 )
 
@@ -213,7 +213,7 @@ def test_any_value_in_any_data_field_is_accepted_or_refused_with_its_name(field:
         ({"split": 7}, "split: input should be a valid dictionary"),
         ({"filters": ["x"]}, "filters: input should be a valid dictionary, got ['x']"),
         ({"columns": []}, "columns: list should have at least 1 item"),
-        ({"scope": "everything"}, "scope: input should be 'own' or 'all', got 'everything'"),
+        ({"scope": "every thing"}, "scope: string should match pattern"),
         (
             {"options": {"compression": "rar"}},
             "options.compression: input should be 'none', 'gzip' or 'zstd'",

@@ -22,14 +22,14 @@ from openpyxl.worksheet.filters import AutoFilter
 from openpyxl.worksheet.table import Table, TableColumn
 from openpyxl.worksheet.worksheet import Worksheet
 
-from stream_app.exports.columns import Column, Kind
-from stream_app.exports.excel_template import (
+from stream_app.datasets.excel_template import (
     column_positions,
     find_header_row,
     find_sheet,
     open_template,
     read_template,
 )
+from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import Document
 from stream_app.exports.formats.excel.rows import plain
 

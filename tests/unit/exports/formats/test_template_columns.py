@@ -13,8 +13,8 @@ from openpyxl import Workbook, load_workbook
 from openpyxl.styles import Font
 from openpyxl.worksheet.table import Table, TableColumn
 
+from stream_app.datasets.file import DatasetsFileError, load_datasets
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.datasets import DatasetsFileError, load_datasets
 from stream_app.exports.formats.base import Document, Tally
 from stream_app.exports.formats.excel.format import ExcelFormat
 from streaming_exporter.errors import Rejected
@@ -157,8 +157,8 @@ LISTED = 'columns = ["id", "total", "placed_at", "note"]\ntemplate = "template.x
 
 def test_a_matching_template_is_accepted(tmp_path: Path) -> None:
     template(tmp_path, note="Confidential")
-    assert load_datasets(datasets_file(tmp_path, LISTED))["orders"].template_header is None
-    found = load_datasets(datasets_file(tmp_path, LISTED + "\ntemplate_header = 4"))["orders"]
+    assert load_datasets(datasets_file(tmp_path, LISTED)).datasets["orders"].template_header is None
+    found = load_datasets(datasets_file(tmp_path, LISTED + "\ntemplate_header = 4")).datasets["orders"]
     assert found.template_header == 4
 
 

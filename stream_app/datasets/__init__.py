@@ -1,0 +1,1 @@
+"""Datasets: what can be exported, and by whom. The datasets file describes them."""

@@ -1,0 +1,31 @@
+"""The datasets that the service has at the moment."""
+
+from collections.abc import Iterator, Mapping
+
+from stream_app.datasets.file import DatasetsFile
+from stream_app.datasets.models import Dataset, SourceSettings
+
+
+class Datasets(Mapping[str, Dataset]):
+    """The datasets by name. The content can be replaced while the service runs."""
+
+    def __init__(self, content: DatasetsFile) -> None:
+        self._content = content
+
+    @property
+    def sources(self) -> Mapping[str, SourceSettings]:
+        """The sources besides the default one, by name."""
+        return self._content.sources
+
+    def replace(self, content: DatasetsFile) -> None:
+        """Use ``content`` from now on."""
+        self._content = content
+
+    def __getitem__(self, name: str) -> Dataset:
+        return self._content.datasets[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._content.datasets)
+
+    def __len__(self) -> int:
+        return len(self._content.datasets)
