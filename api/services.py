@@ -24,7 +24,8 @@ from stream_app.db.engine import create_engine
 from stream_app.db.listener import CHANGES_CHANNEL, listen
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.formats.base import Format
-from stream_app.exports.formats.registry import FORMATS
+from stream_app.exports.formats.registry import FORMAT_PLUGINS, FORMATS
+from stream_app.exports.plugins import log_plugins
 from stream_app.exports.source import Source
 from stream_app.jobs.job_files import JobFiles
 from stream_app.jobs.job_queries import JobQueries
@@ -88,6 +89,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
     Raises:
         DatasetsFileError: the datasets file is invalid.
     """
+    log_plugins(FORMAT_PLUGINS.plugins)
     datasets = Datasets(load_datasets(settings.datasets_file))
     metrics.set_known_labels(datasets=datasets, formats=FORMATS)
     async with AsyncExitStack() as stack:

@@ -25,9 +25,10 @@ from stream_app.db.listener import listen
 from stream_app.db.table_check import check_tables
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.formats.framing_process import end_idle
-from stream_app.exports.formats.registry import FORMATS
+from stream_app.exports.formats.registry import FORMAT_PLUGINS, FORMATS
 from stream_app.exports.part_planner import PartPlanner
 from stream_app.exports.pipeline import Exporter
+from stream_app.exports.plugins import log_plugins
 from stream_app.exports.row_reader import ParallelReading
 from stream_app.exports.source import Source
 from stream_app.exports.task import ExportLimits
@@ -112,6 +113,7 @@ def create_app(settings: Settings) -> App:
         DatasetsFileError: the datasets file is unusable.
     """
     name = worker_name()
+    log_plugins(FORMAT_PLUGINS.plugins)
     datasets = Datasets(load_datasets(settings.datasets_file))
     metrics.set_known_labels(datasets=datasets, formats=FORMATS)
     metrics.SLOTS.set(settings.worker_slots)

@@ -6,9 +6,11 @@ from stream_app.db.engine import autocommitting, create_engine, outages_are_retr
 from stream_app.doctor.bucket import check_bucket
 from stream_app.doctor.clocks import check_clocks
 from stream_app.doctor.findings import Finding, FindingFactory
+from stream_app.doctor.plugins import check_plugins
 from stream_app.doctor.state_database import check_state_database
 from stream_app.doctor.topics import check_topics
 from stream_app.doctor.unwise_settings import check_settings
+from stream_app.exports.formats.registry import FORMAT_PLUGINS
 from stream_app.exports.source import Source
 from stream_app.kafka.brokers import Brokers
 from stream_app.settings import Settings
@@ -28,7 +30,7 @@ _SOURCE = """
 
 async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator[Finding]:
     """Run all checks and yield each finding at once. A part that does not answer is one finding."""
-    for finding in check_settings(settings):
+    for finding in (*check_settings(settings), *check_plugins(FORMAT_PLUGINS.plugins)):
         yield finding
     engine = create_engine(settings, application="exporter doctor", pool_size=1, pool_timeout=TIMEOUT_SECONDS)
     # No transaction is open during a call of the object store.

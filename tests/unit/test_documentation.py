@@ -84,6 +84,7 @@ PACKAGES = (
     "bench",
     "deploy",
     "dev",
+    "examples",
     "observe",
     "producers",
     "requirements",

@@ -1,5 +1,9 @@
-"""All formats. A new format is a module beside this one and a line here."""
+"""All formats: those of the service and those of plug-ins.
 
+A new format is a module beside this one and a line here, or an entry point of another package.
+"""
+
+import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 
@@ -9,6 +13,7 @@ from stream_app.exports.formats.excel.format import ExcelFormat
 from stream_app.exports.formats.json import JsonFormat, NdjsonFormat
 from stream_app.exports.formats.parquet.format import ParquetFormat
 from stream_app.exports.formats.pdf.format import PdfFormat
+from stream_app.exports.plugins import FORMATS_GROUP, UnusablePlugin, load_plugins
 
 _NEEDS = {"parquet": "pyarrow"}
 """Optional modules that a format needs. Their extra has the name of the format."""
@@ -22,12 +27,53 @@ _ALL: tuple[Format, ...] = (
     ParquetFormat(),
 )
 
+_TEXTS = {
+    "name": r"[a-z0-9][a-z0-9_-]{0,49}",
+    "extension": r"[A-Za-z0-9]{1,20}(\.[A-Za-z0-9]{1,20}){0,3}",
+    "media_type": r"[A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+(; ?[A-Za-z0-9-]+=[A-Za-z0-9._-]+)*",
+    "description": r"[^\x00-\x1f\x7f]{1,500}",
+}
+"""Patterns of the texts of a format: they become names of files and headers of answers."""
+
+LARGEST_ROW_BYTES = 2**30
+"""The largest row that PostgreSQL sends in one message."""
+
+
+def check_format(item: Format) -> None:
+    """Check what the service uses of a format from another package.
+
+    Raises:
+        UnusablePlugin: an attribute is missing or has a wrong value.
+    """
+    for name, pattern in _TEXTS.items():
+        value = getattr(item, name, None)
+        if not isinstance(value, str) or re.fullmatch(pattern, value) is None:
+            raise UnusablePlugin(f"its attribute {name} is {value!r:.200}; allowed: {pattern}")
+    for name in ("compressible", "own_process", "holds_rows"):
+        if not isinstance(value := getattr(item, name), bool):
+            raise UnusablePlugin(f"its attribute {name} is {value!r:.200}; allowed: True, False")
+    for name, least in (("growth", 0), ("closing_bytes", 0), ("row_bytes", 1), ("max_file_bytes", 1)):
+        value = getattr(item, name)
+        if value is None and name == "max_file_bytes":
+            continue
+        if not isinstance(value, int | float) or not least <= value < float("inf"):
+            raise UnusablePlugin(f"its attribute {name} is {value!r:.200}; allowed: numbers from {least}")
+    if item.row_bytes > LARGEST_ROW_BYTES:
+        raise UnusablePlugin(
+            f"its attribute row_bytes is {item.row_bytes}; allowed: up to {LARGEST_ROW_BYTES}"
+        )
+
+
+FORMAT_PLUGINS = load_plugins(FORMATS_GROUP, Format, taken={item.name for item in _ALL}, check=check_format)
+"""The formats of other packages."""
+
 FORMATS: Mapping[str, Format] = {
     item.name: item for item in _ALL if item.name not in _NEEDS or find_spec(_NEEDS[item.name])
-}
+} | dict(FORMAT_PLUGINS.items)
 """The formats that are available here, by the name that requests use."""
 
 MISSING: Mapping[str, str] = {
-    item.name: f"the extra [{item.name}] is not installed here" for item in _ALL if item.name not in FORMATS
-}
+    plugin.name: "it cannot be used at the moment; operators: `exporter doctor` has the reason"
+    for plugin in FORMAT_PLUGINS.refused
+} | {item.name: f"the extra [{item.name}] is not installed here" for item in _ALL if item.name not in FORMATS}
 """The reasons why other formats are not available, by name."""

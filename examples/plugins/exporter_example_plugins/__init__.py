@@ -1,0 +1,1 @@
+"""Plug-ins for streaming-exporter: the format ``tsv``."""

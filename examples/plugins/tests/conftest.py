@@ -1,0 +1,3 @@
+"""The fixtures of the service's conformance suite."""
+
+pytest_plugins = ["stream_app.plugins.conformance.pytest_plugin"]
