@@ -23,8 +23,12 @@ Word = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 Scope = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
 LanguageTag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8}){0,4}$")]
 ZoneName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_+/-]{0,99}$")]
-ClaimText = Annotated[str, StringConstraints(max_length=1000)]
-Claims = dict[Word, ClaimText | Annotated[list[ClaimText], Field(max_length=200)]]
+MAX_CLAIM_LENGTH = 1000
+"""Characters of one value of a claim."""
+MAX_CLAIM_VALUES = 200
+"""Values of one claim."""
+ClaimText = Annotated[str, StringConstraints(max_length=MAX_CLAIM_LENGTH)]
+Claims = dict[Word, ClaimText | Annotated[list[ClaimText], Field(max_length=MAX_CLAIM_VALUES)]]
 UserId = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
 

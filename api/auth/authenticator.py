@@ -1,6 +1,7 @@
 """Authenticates users by bearer tokens (JWT), and defines what their roles allow."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import Annotated, Any
@@ -11,17 +12,19 @@ from fastapi.security.base import SecurityBase
 from joserfc import jws, jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import Key
+from pydantic_core import from_json
 
 from api.auth.signing_keys import Keys, UnknownKey
-from api.auth.token_claims import BadClaims, at_path, check_kind, check_lifetime, expiry
+from api.auth.token_claims import BadClaims, at_path, check_kind, check_lifetime, expiry, is_storable
 from api.errors import Problem
+from stream_app.datasets.caller import ALL_DATA
 from stream_app.exposure import ANY, refuse_open_key_set
 from stream_app.settings import Settings
 
 ALL_ROWS = "exports:all"
 """Role that can export the rows of all users."""
-ADMIN = "exports:admin"
-"""Role that can see and cancel every job, and everything that :data:`ALL_ROWS` can do."""
+ADMIN = ALL_DATA
+"""Role that can see and cancel every job, export every row, and see every dataset and column unmasked."""
 OPERATE = "exports:operate"
 """Role that can see the status of every job and cancel it, without files, filters, addresses or rows."""
 
@@ -40,6 +43,16 @@ class User:
     roles: frozenset[str]
     expires: float = field(default=inf, compare=False)
     """When the token expires, in seconds since 1970. An event stream ends then too."""
+    token: str = field(default="", repr=False, compare=False)
+    """The token itself, of which :attr:`claims` are read."""
+
+    @property
+    def claims(self) -> Mapping[str, Any]:
+        """Return the claims of the token. They are read on demand: the cache then holds each token once."""
+        if not self.token:
+            return {}
+        claims: dict[str, Any] = from_json(jws.extract_compact(self.token.encode("ascii")).payload)
+        return claims
 
     @property
     def is_admin(self) -> bool:
@@ -143,7 +156,10 @@ class Authenticator:
         self._claims.validate(claims)
         check_lifetime(claims, time.time(), self._max_lifetime, SKEW_SECONDS)
         user = User(
-            _subject(at_path(claims, self._user_claim)), _roles(at_path(claims, self._roles_claim)), expires
+            _subject(at_path(claims, self._user_claim)),
+            _roles(at_path(claims, self._roles_claim)),
+            expires,
+            token,
         )
         if len(self._verified) >= MAX_CACHED_TOKENS:
             self._verified.clear()
@@ -182,17 +198,9 @@ def _unauthorized(detail: str, *, error: str | None = "invalid_token") -> Proble
 
 def _subject(value: object) -> str:
     """Return the user's id if it can be stored."""
-    if not isinstance(value, str) or not 1 <= len(value) <= 255 or "\0" in value or not _is_encodable(value):
+    if not isinstance(value, str) or not 1 <= len(value) <= 255 or not is_storable(value):
         raise _unauthorized("The token's subject cannot be used as a user id")
     return value
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _roles(value: object) -> frozenset[str]:

@@ -35,6 +35,15 @@ def _below(content: Any, parts: list[str]) -> Any:
     return None
 
 
+def is_storable(text: str) -> bool:
+    """Return whether PostgreSQL can store the text: JSON can have NUL characters and half surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
+
+
 def check_kind(header: Mapping[str, Any], claims: Mapping[str, Any]) -> None:
     """Refuse tokens that are not access tokens.
 

@@ -10,11 +10,13 @@ import asyncpg
 
 from api.jobs.schemas import Estimate
 from api.services import ApiServices
+from stream_app.datasets.caller import Caller
 from stream_app.exports.catalog import SourceTable
 from stream_app.exports.compression import CompressedFile, compression_for
 from stream_app.exports.formats.base import Document, Format, Tally
 from stream_app.exports.query import CopyStatement, RowQuery, render, row_query
 from stream_app.exports.relative_dates import resolve_request
+from stream_app.exports.rights import shows_planner_numbers, use_visible
 from stream_app.exports.snapshot import Snapshot
 from stream_app.exports.task import ExportLimits
 from streaming_exporter.errors import Retryable
@@ -60,14 +62,17 @@ async def estimate(services: ApiServices, request: ExportRequest) -> Estimate:
         Rejected: the request is invalid.
         Retryable: the source database is unavailable, or the table is locked.
     """
-    return await services.catalog.use(
-        services.datasets[request.export_type], lambda table: _estimate(services, table, request)
+    return await use_visible(
+        services.catalog,
+        services.datasets[request.export_type],
+        Caller.of(request),
+        lambda table: _estimate(services, table, request),
     )
 
 
 async def _estimate(services: ApiServices, table: SourceTable, request: ExportRequest) -> Estimate:
     output = services.formats[request.format]
-    request = resolve_request(request, table.all_columns, services.clock.now())
+    request = resolve_request(request, table.filterable, services.clock.now())
     rows = await asyncio.to_thread(row_query, table, request)
     limit = ExportLimits.of(services.settings).of_rows(request)
     few = replace(rows, select=rows.select.order_by(None).limit(SAMPLE_ROWS))
@@ -123,7 +128,7 @@ async def _amount(
 ) -> Amount | None:
     sql = await asyncio.to_thread(render, rows.select.order_by(None))
     async with _snapshot(services, table) as snapshot:
-        if request.scope == "all":
+        if shows_planner_numbers(table, request):
             return Amount(await snapshot.estimate(sql), exact=False)
         return await _counted(snapshot, sql, max(COUNTED_ROWS, limit or 0))
 

@@ -4,15 +4,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 DEFAULT_SOURCE = "default"
 """The source of datasets that name none: the database of ``EXPORTER_SOURCE_DATABASE_URL``."""
 
+
+def _is_no_list_of_roles(claim: str) -> str:
+    if claim == "roles":
+        raise ValueError("the claim roles has only the roles that the dataset names; use another claim")
+    return claim
+
+
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=63)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
 Role = Annotated[str, StringConstraints(min_length=1, max_length=255)]
-Claim = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+Claim = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_is_no_list_of_roles)]
 Language = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Labels = Mapping[Language, Label]

@@ -12,6 +12,7 @@ import asyncpg
 import structlog
 
 from stream_app.datasets.models import Dataset
+from stream_app.datasets.rights import scope_columns
 from stream_app.exports.catalog_queries import (
     COLUMNS,
     TYPES,
@@ -71,6 +72,10 @@ class SourceTable:
         can_be_cut: whether several queries, each for a part of its rows, give the rows of one query.
         can_be_cut_by_page: whether PostgreSQL can read a range of its pages alone.
         size: its size; ``None`` if it is unknown.
+        masked_columns: columns with a mask, as those see them who do not see their values. What is not here
+            has the type of a text.
+        template_columns: names of all columns of the dataset, also of those that a caller does not see;
+            empty for the names of ``columns``.
     """
 
     dataset: Dataset
@@ -86,6 +91,16 @@ class SourceTable:
     can_be_cut: bool = False
     can_be_cut_by_page: bool = False
     size: TableSize | None = field(default=None, compare=False)
+    masked_columns: Mapping[str, Column] = field(default_factory=dict)
+    template_columns: tuple[str, ...] = ()
+
+    @property
+    def filterable(self) -> dict[str, Column]:
+        """The columns that filters can use: the exported ones without a mask, and the time column."""
+        found = {item.name: item for item in self.columns if item.mask is None}
+        if self.dataset.time is not None:
+            found.setdefault(self.dataset.time, self.all_columns[self.dataset.time])
+        return found
 
     @property
     def fingerprint_sql(self) -> str:
@@ -189,7 +204,13 @@ def _table(dataset: Dataset, rows: Sequence[ColumnRow], types: Mapping[int, Type
             code="missing_table",
         )
     columns = {row.name: _column(row, types) for row in rows}
-    named = [*(dataset.columns or ()), *(dataset.order or ()), *filter(None, (dataset.owner, dataset.time))]
+    named = [
+        *(dataset.columns or ()),
+        *(dataset.order or ()),
+        *filter(None, (dataset.owner, dataset.time)),
+        *scope_columns(dataset),
+        *dataset.column_settings,
+    ]
     if missing := [name for name in named if name not in columns]:
         log.warning("dataset.columns_missing", dataset=dataset.name, table=dataset.table, columns=missing)
         raise Rejected(

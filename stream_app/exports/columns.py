@@ -107,6 +107,8 @@ class Column:
         deterministic: whether only texts with the same bytes are equal.
         declared: the type below any domains with its length or precision (default: ``type``).
         shape: the type with its parts.
+        mask: the name or the SQL of the mask that replaces the values; ``None`` for the values themselves.
+            The other attributes describe what the mask gives.
     """
 
     name: str
@@ -122,6 +124,7 @@ class Column:
     deterministic: bool = True
     declared: str = ""
     shape: DataType | None = None
+    mask: str | None = None
 
     @property
     def data_type(self) -> DataType:

@@ -178,7 +178,9 @@ class NamedType(UserDefinedType[Any]):
 
 
 def operators(column: Column) -> tuple[str, ...]:
-    """Return the operators that a filter on ``column`` can use."""
+    """Return the operators that a filter on ``column`` can use. A masked column has none."""
+    if column.mask is not None:
+        return ()
     match column.kind:
         case Kind.JSON:
             return ("contains", "is_null")
@@ -215,11 +217,20 @@ def conditions(
     for name, wanted in filters.items():
         field = f"filters.{name}"
         if name not in columns:
-            shown = [item for item in columns if item not in hidden]
+            shown = [item for item, known in columns.items() if item not in hidden and known.mask is None]
             raise Rejected(
                 f"the dataset has no column {name!r}", code="unknown_column", field=field, allowed=shown
             )
         column = columns[name]
+        if column.mask is not None:
+            raise Rejected(
+                f"column {name!r} is masked for you, so it cannot be filtered",
+                code="masked_column",
+                field=field,
+                allowed=[
+                    item for item, known in columns.items() if item not in hidden and known.mask is None
+                ],
+            )
         tests = wanted if isinstance(wanted, dict) else {"eq": wanted}
         for operator, value in tests.items():
             if operator not in operators(column):

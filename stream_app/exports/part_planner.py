@@ -12,6 +12,7 @@ from functools import partial
 
 import structlog
 
+from stream_app.datasets.caller import Caller
 from stream_app.exports.catalog import SourceTable
 from stream_app.exports.columns import quote_text
 from stream_app.exports.compression import compression_for
@@ -19,6 +20,7 @@ from stream_app.exports.pipeline import Exporter
 from stream_app.exports.query import RowQuery, render, row_query
 from stream_app.exports.ranges import RowRange, plan_ranges
 from stream_app.exports.relative_dates import resolve_request
+from stream_app.exports.rights import shows_planner_numbers, use_visible
 from stream_app.exports.snapshot import Snapshot
 from stream_app.exports.source import Source
 from stream_app.exports.source_errors import SnapshotNotShared
@@ -139,10 +141,12 @@ class PartPlanner:
             yield None  # the exporter knows what that means
             return
         async with AsyncExitStack() as stack:
-            yield await self.exporter.catalog.use(dataset, partial(self._plan, stack, task))
+            caller = Caller.of(task.request)
+            plan = partial(self._plan, stack, task)
+            yield await use_visible(self.exporter.catalog, dataset, caller, plan)
 
     async def _plan(self, stack: AsyncExitStack, task: ExportTask, table: SourceTable) -> OpenPlan | None:
-        request = resolve_request(task.request, table.all_columns, task.asked_at)
+        request = resolve_request(task.request, table.filterable, task.asked_at)
         rows = await asyncio.to_thread(row_query, table, request)
         snapshot = await stack.enter_async_context(
             self.source.snapshot(
@@ -184,7 +188,7 @@ class PartPlanner:
         output = exporter.formats[request.format]
         await exporter.check_row_count(snapshot, rows, output, exporter.limits.max_rows)
         estimated = await snapshot.estimate(await asyncio.to_thread(render, rows.select.order_by(None)))
-        known = estimated if request.scope == "all" else None
+        known = estimated if shows_planner_numbers(table, request) else None
         if has_own:
             return OpenPlan(ranges, estimated_rows=known)
         shared = await self._share(snapshot, task)

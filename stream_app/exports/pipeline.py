@@ -16,6 +16,7 @@ from datetime import datetime
 
 import structlog
 
+from stream_app.datasets.caller import Caller
 from stream_app.datasets.models import Dataset
 from stream_app.exports.catalog import Catalog, SourceTable, TableChanged
 from stream_app.exports.compression import Compression, compression_for
@@ -28,6 +29,7 @@ from stream_app.exports.pipe import BytePipe, PipeClosed
 from stream_app.exports.query import CopyStatement, RowQuery, render, row_query
 from stream_app.exports.ranges import RowRange
 from stream_app.exports.relative_dates import resolve_request
+from stream_app.exports.rights import shows_planner_numbers, use_visible
 from stream_app.exports.row_reader import ParallelReading, RowReader
 from stream_app.exports.size_limits import largest_row_query, row_too_large
 from stream_app.exports.snapshot import Sink, Snapshot
@@ -107,7 +109,7 @@ class Exporter:
                 self.source.can_share_snapshots = False
                 return await self._export(task, table, output, compression, progress)
 
-        return await self.catalog.use(dataset, export)
+        return await use_visible(self.catalog, dataset, Caller.of(request), export)
 
     async def _export(
         self,
@@ -117,7 +119,7 @@ class Exporter:
         compression: Compression | None,
         progress: ExportProgress,
     ) -> ExportResult:
-        request, part = resolve_request(task.request, table.all_columns, task.asked_at), task.part
+        request, part = resolve_request(task.request, table.filterable, task.asked_at), task.part
 
         def prepare() -> tuple[RowQuery, CopyStatement]:
             rows = row_query(table, request)
@@ -149,7 +151,7 @@ class Exporter:
                 order=table.visible_order,
                 template=table.dataset.template,
                 template_header=table.dataset.template_header,
-                template_columns=tuple(item.name for item in table.columns),
+                template_columns=table.template_columns or tuple(item.name for item in table.columns),
                 target_bytes=limit.bytes,
             )
             writer = FileWriter(
@@ -271,7 +273,7 @@ class Exporter:
                     ) as snapshot,
                 ):
                     sql = await asyncio.to_thread(render, rows.select.order_by(None))
-                    if task.request.scope == "all":
+                    if shows_planner_numbers(table, task.request):
                         progress.estimated_rows = await snapshot.estimate(sql)
                     elif (count := await snapshot.count(sql, COUNTED_ROWS + 1)) <= COUNTED_ROWS:
                         progress.estimated_rows = count

@@ -1,7 +1,7 @@
 """The SQL of an export: the SELECT of its rows, and the statement that COPY runs. Pure."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self
@@ -12,17 +12,21 @@ from sqlalchemy import (
     Select,
     String,
     Text,
+    and_,
     cast,
     column,
     false,
     literal,
     literal_column,
+    or_,
     select,
     table,
 )
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.sql.elements import quoted_name
 
+from stream_app.datasets.caller import Caller
+from stream_app.datasets.rights import row_choice
 from stream_app.exports.catalog import SourceTable
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.filters import NamedType, conditions
@@ -100,11 +104,15 @@ def reference(name: str) -> ColumnElement[Any]:
 def row_query(source: SourceTable, request: ExportRequest) -> RowQuery:
     """Return the query for the rows of ``request``.
 
+    Args:
+        source: the table as the caller of the request sees it.
+        request: the request.
+
     Raises:
-        Rejected: a column is unknown or repeated, a filter is wrong, or scope ``own`` needs an owner column
-            that the dataset does not have.
+        Rejected: a column is unknown or repeated, a filter is wrong, or the caller cannot use the scope.
     """
     chosen = _chosen(source, request)
+    choice = row_choice(source.dataset, request.scope, Caller.of(request))
     known = {item.name: item for item in source.columns}
     hidden = set()
     if source.dataset.time and source.dataset.time not in known:
@@ -114,15 +122,8 @@ def row_query(source: SourceTable, request: ExportRequest) -> RowQuery:
     origin: FromClause = table(
         quoted_name(source.name, quote=True), schema=quoted_name(source.schema, quote=True)
     )
-    if request.scope not in ("own", "all"):
-        raise Rejected(
-            f"dataset {source.dataset.name!r} has no scope {request.scope!r}",
-            code="unknown_scope",
-            field="scope",
-            allowed=["own", "all"],
-        )
-    if request.scope == "own":
-        owner = _owner(source, request)
+    if choice is not None:
+        owner = scope_conditions(source.all_columns[choice.column], reference(choice.column), choice.values)
         if wanted and source.has_computed_columns:
             # The user's rows are selected first, so that a computed column cannot fail on the rows of others.
             names = dict.fromkeys((*(item.name for item in chosen), *request.filters, *source.order_columns))
@@ -141,15 +142,13 @@ def row_query(source: SourceTable, request: ExportRequest) -> RowQuery:
     return RowQuery(statement, chosen)
 
 
-def _owner(source: SourceTable, request: ExportRequest) -> list[ColumnElement[bool]]:
-    name = source.dataset.owner
-    if name is None:
-        raise Rejected(
-            f"dataset {source.dataset.name!r} has no owner column, so no user has rows of their own",
-            field="scope",
-            allowed=["all"],
-        )
-    return ownership_conditions(source.all_columns[name], reference(name), request.user_id)
+def scope_conditions(
+    column: Column, target: ColumnElement[Any], values: Sequence[str]
+) -> list[ColumnElement[bool]]:
+    """Return the conditions for the rows whose ``target``, as text, is one of ``values``."""
+    if len(values) == 1:
+        return ownership_conditions(column, target, values[0])
+    return [or_(*(and_(*ownership_conditions(column, target, value)) for value in dict.fromkeys(values)))]
 
 
 def render(statement: Select[Any]) -> str:
@@ -162,6 +161,12 @@ def render(statement: Select[Any]) -> str:
 
 
 def _chosen(source: SourceTable, request: ExportRequest) -> tuple[Column, ...]:
+    if not source.columns:
+        raise Rejected(
+            f"dataset {source.dataset.name!r} has no column that you can see",
+            code="no_column",
+            field="columns",
+        )
     if request.columns is None:
         return source.columns
     known = {item.name: item for item in source.columns}

@@ -4,7 +4,7 @@ All four ways to ask for an export use it: events on ``exports.requests``, ``POS
 scheduler, and runs of a schedule beside its calendar.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from enum import Enum
@@ -17,6 +17,9 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.addresses import AddressRules
+from stream_app.datasets.caller import Caller
+from stream_app.datasets.models import Dataset
+from stream_app.datasets.rights import find_dataset, row_choice
 from stream_app.exports.formats.registry import MISSING
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.queue_sql import MARK_ADMITTED, SUBMIT_LOCK, insert_jobs
@@ -135,16 +138,18 @@ class RequestValidator:
 
     Attributes:
         formats: names of the formats.
-        datasets: names of the datasets.
+        datasets: the datasets by name.
         addressing: where mails and webhooks can go.
     """
 
     formats: Collection[str]
-    datasets: Collection[str]
+    datasets: Mapping[str, Dataset]
     addressing: AddressRules = ANYWHERE
 
     def validate(self, data: dict[str, Any]) -> ExportRequest:
         """Return the request that ``data`` describes, with the addresses of its recipients in ASCII form.
+
+        Its claims decide whether the user can ask for the dataset and use the scope.
 
         Columns and filters are checked later, against the table of the source database.
 
@@ -152,13 +157,8 @@ class RequestValidator:
             Rejected: the request is invalid. The text names the field and what is allowed.
         """
         request = ExportRequest.parse(data)
-        if request.export_type not in self.datasets:
-            raise Rejected(
-                f"there is no dataset {request.export_type!r}",
-                code="unknown_dataset",
-                field="export_type",
-                allowed=sorted(self.datasets),
-            )
+        caller = Caller.of(request)
+        dataset = find_dataset(self.datasets, request.export_type, caller)
         if request.format not in self.formats:
             reason = MISSING.get(request.format)
             raise Rejected(
@@ -167,6 +167,7 @@ class RequestValidator:
                 field="format",
                 allowed=sorted(self.formats),
             )
+        row_choice(dataset, request.scope, caller)
         if request.webhook is not None:
             self.addressing.webhook(request.webhook)
         if not request.recipients:

@@ -27,7 +27,7 @@ async def write_trial_job(store: JobQueue) -> None:
     """
     event = request_event(TRIAL_REQUEST, job_id=uuid4(), source="/exporter/trial")
     now = datetime.now(UTC)
-    job = replace(RequestValidator(formats=(), datasets=()).job(event, now=now), admitted_at=now)
+    job = replace(RequestValidator(formats=(), datasets={}).job(event, now=now), admitted_at=now)
     assert job.outcome is not None  # noqa: S101 - there is no dataset
     async with store.transaction() as connection:
         await submit(connection, [job])

@@ -21,6 +21,7 @@ from stream_app.kafka.event_producer import EventProducer
 from stream_app.worker.request_handler import RequestHandler
 from streaming_exporter.errors import Unreadable
 from streaming_exporter.events import Event, EventType, LifecycleData, decode, lifecycle_event
+from tests.datasets import datasets_of
 
 
 class Jobs:
@@ -40,7 +41,7 @@ class Jobs:
     async def admit_again(self, job_id: UUID, user: str = "u", *, admitted: bool = True, **data: Any) -> int:
         now = datetime.now(UTC)
         event = request(job_id, user_id=user, **data)
-        job = RequestValidator({"csv"}, {"ledger"}).job(event, now=now)
+        job = RequestValidator({"csv"}, datasets_of("ledger")).job(event, now=now)
         async with self.store.transaction() as connection:
             return len(await submit(connection, [replace(job, admitted_at=now if admitted else None)]))
 
@@ -88,7 +89,7 @@ class Requests:
         self._admission = RequestHandler(
             store,
             cast(EventProducer, self),
-            RequestValidator({"csv"}, {"ledger"}),
+            RequestValidator({"csv"}, datasets_of("ledger")),
             history=HISTORY,
         )
 

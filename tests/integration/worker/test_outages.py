@@ -29,6 +29,7 @@ from stream_app.worker.batches import _handle_all
 from stream_app.worker.request_handler import RequestHandler
 from streaming_exporter.errors import Outage, Unreadable
 from streaming_exporter.events import Event, ExportRequest, request_event
+from tests.datasets import datasets_of
 from tests.waiting import at_most, patient
 
 
@@ -55,7 +56,7 @@ class Agent:
         self.broker = Broker()
         emit = cast(EventProducer, self.broker)
         self.admission = RequestHandler(
-            self.store, emit, RequestValidator({"csv"}, {"ledger"}), timedelta(days=400)
+            self.store, emit, RequestValidator({"csv"}, datasets_of("ledger")), timedelta(days=400)
         )
         self.app = SimpleNamespace(
             blocked_since=None, blocked_by="", failed_at={}, note_progress=lambda _: None

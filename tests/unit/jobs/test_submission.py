@@ -8,11 +8,12 @@ import pytest
 
 from stream_app.jobs.submission import PRIORITIES, NewJob, RequestValidator, request_event_of
 from streaming_exporter.events import SCHEDULES, Event, EventType, decode
+from tests.datasets import datasets_of
 
 NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
 
 
-VALIDATOR = RequestValidator({"csv", "json"}, {"ledger", "proofs"})
+VALIDATOR = RequestValidator({"csv", "json"}, datasets_of("ledger", "proofs"))
 
 
 def row(cancelled: bool = False, source: str = "/t", **data: Any) -> NewJob:

@@ -9,12 +9,15 @@ import pytest
 from stream_app.addresses import AddressRules
 from stream_app.jobs.submission import NewJob, RequestValidator
 from streaming_exporter.events import Event, EventType
+from tests.datasets import datasets_of
 
 
 def row(**data: Any) -> NewJob:
     content = {"user_id": "u", "export_type": "ledger", "format": "csv", **data}
     event = Event(id=str(uuid4()), source="/t", type=EventType.REQUESTED, data=content)
-    validator = RequestValidator({"csv"}, {"ledger"}, AddressRules(domains=frozenset({"example.com"})))
+    validator = RequestValidator(
+        {"csv"}, datasets_of("ledger"), AddressRules(domains=frozenset({"example.com"}))
+    )
     return validator.job(event, now=datetime(2026, 11, 24, tzinfo=UTC))
 
 

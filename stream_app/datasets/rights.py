@@ -1,0 +1,198 @@
+"""What a caller can see of datasets: which datasets, which columns, and the rows of a scope. Pure.
+
+A dataset, or a column, that is not for the caller does not exist for them: errors do not name it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import takewhile
+
+from stream_app.datasets.caller import ALL_DATA, ROLES, Caller
+from stream_app.datasets.models import Dataset, Scope
+from streaming_exporter.errors import Rejected
+
+OWN = "own"
+"""The scope of requests that name none: the rows of the caller."""
+
+ALL = "all"
+"""The scope of every row. The API and the schedules check who can use it; in events it is trusted."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowChoice:
+    """The rows of a scope: those whose ``column``, as text, is one of ``values``."""
+
+    column: str
+    values: tuple[str, ...]
+
+
+def find_dataset(datasets: Mapping[str, Dataset], name: str, caller: Caller) -> Dataset:
+    """Return the dataset ``name`` if it exists for the caller.
+
+    Raises:
+        Rejected: there is no such dataset, or it is not for the caller; both have the same text.
+    """
+    dataset = datasets.get(name)
+    if dataset is None or not caller.has_any(dataset.roles):
+        raise unknown_dataset(name, [key for key, item in datasets.items() if caller.has_any(item.roles)])
+    return dataset
+
+
+def unknown_dataset(name: str, allowed: list[str] | None = None) -> Rejected:
+    """Return the error for a dataset that does not exist for the caller; ``allowed`` are those that do."""
+    return Rejected(
+        f"there is no dataset {name!r}",
+        code="unknown_dataset",
+        field="export_type",
+        allowed=None if allowed is None else sorted(allowed),
+    )
+
+
+def hidden_columns(dataset: Dataset, caller: Caller) -> frozenset[str]:
+    """Return the columns that do not exist for the caller."""
+    settings = dataset.column_settings.items()
+    return frozenset(name for name, column in settings if not caller.has_any(column.roles))
+
+
+def masked_columns(dataset: Dataset, caller: Caller) -> Mapping[str, str]:
+    """Return the masks of the columns that the caller sees masked, by the name of the column."""
+    return {
+        name: column.mask
+        for name, column in dataset.column_settings.items()
+        if column.mask is not None
+        and caller.has_any(column.roles)
+        and not caller.has_any(column.unmasked_for)
+    }
+
+
+def visible_dataset(dataset: Dataset, caller: Caller) -> Dataset:
+    """Return the dataset as the caller sees it.
+
+    Its rows are not ordered by a column whose values the caller cannot see, nor by the columns after it,
+    because the order of the rows would reveal them. Such a column is not used for windows either.
+
+    Raises:
+        Rejected: the dataset is not for the caller.
+    """
+    if not caller.has_any(dataset.roles):
+        raise unknown_dataset(dataset.name)
+    hidden = hidden_columns(dataset, caller)
+    closed = hidden.union(masked_columns(dataset, caller))
+    if not closed:
+        return dataset
+    order = tuple(takewhile(lambda name: name not in closed, dataset.order or ()))
+    columns = None if dataset.columns is None else tuple(n for n in dataset.columns if n not in hidden)
+    return dataset.model_copy(
+        update={
+            "order": order or None,
+            "time": None if dataset.time in closed else dataset.time,
+            "columns": columns,
+        }
+    )
+
+
+def row_choice(dataset: Dataset, name: str, caller: Caller) -> RowChoice | None:
+    """Return the rows of the scope ``name``; ``None`` for every row.
+
+    Raises:
+        Rejected: there is no such scope, or the caller lacks the role or the claim for it.
+    """
+    if name == ALL:
+        return None
+    scope = _scopes(dataset).get(name)
+    if scope is None:
+        raise _no_scope(dataset, name, caller)
+    if not caller.has_any(scope.roles):
+        raise Rejected(
+            f"scope {name} needs one of the roles {', '.join(scope.roles or ())}",
+            code="scope_not_allowed",
+            field="scope",
+        )
+    return RowChoice(scope.column, claim_values(caller, scope.claim, f"scope {name}", field="scope"))
+
+
+def claim_values(caller: Caller, claim: str, user: str, *, field: str | None = None) -> tuple[str, ...]:
+    """Return the values of a claim of the caller: at least one.
+
+    Args:
+        caller: the caller.
+        claim: the name of the claim.
+        user: what needs the claim, for the error.
+        field: the field of the request that needs it.
+
+    Raises:
+        Rejected: the caller has no such claim, or it is empty.
+    """
+    values = caller.values_of(claim)
+    if not values:
+        raise Rejected(
+            f"{user} needs the claim {claim!r} of the user, as a text or a list of texts, and it is missing",
+            code="missing_claim",
+            field=field,
+        )
+    return values
+
+
+def usable_scopes(dataset: Dataset, caller: Caller) -> list[str]:
+    """Return the names of the scopes for which the caller has role and claim, without :data:`ALL`."""
+    return [
+        name
+        for name, scope in _scopes(dataset).items()
+        if caller.has_any(scope.roles) and caller.values_of(scope.claim)
+    ]
+
+
+def named_roles(dataset: Dataset) -> frozenset[str]:
+    """Return the roles that the rights to the dataset depend on."""
+    groups = (
+        dataset.roles or (),
+        *(scope.roles or () for scope in dataset.scopes.values()),
+        *(column.roles or () for column in dataset.column_settings.values()),
+        *(column.unmasked_for for column in dataset.column_settings.values()),
+    )
+    named = frozenset(role for group in groups for role in group)
+    has_mask = any(column.mask is not None for column in dataset.column_settings.values())
+    return named | {ALL_DATA} if named or has_mask else named
+
+
+def named_claims(dataset: Dataset) -> frozenset[str]:
+    """Return the claims that the rights to the dataset depend on, without the user's id and the roles."""
+    return frozenset(_claims(dataset)) - {"sub", ROLES}
+
+
+def has_own_rows(dataset: Dataset) -> bool:
+    """Return whether rows of the dataset belong to users."""
+    return OWN in _scopes(dataset)
+
+
+def scope_columns(dataset: Dataset) -> tuple[str, ...]:
+    """Return the columns that scopes compare with claims."""
+    return tuple(dict.fromkeys(scope.column for scope in _scopes(dataset).values()))
+
+
+def _claims(dataset: Dataset) -> Iterator[str]:
+    yield from (scope.claim for scope in dataset.scopes.values())
+    yield from (value.claim for value in dataset.session.values())
+
+
+def _scopes(dataset: Dataset) -> Mapping[str, Scope]:
+    """Return the scopes by name. ``own`` compares the owner column, unless the file defines it."""
+    if dataset.owner is None or OWN in dataset.scopes:
+        return dataset.scopes
+    return {OWN: Scope(column=dataset.owner), **dataset.scopes}
+
+
+def _no_scope(dataset: Dataset, name: str, caller: Caller) -> Rejected:
+    allowed = [*usable_scopes(dataset, caller), ALL]
+    if name == OWN:
+        return Rejected(
+            f"dataset {dataset.name!r} has no owner column, so no user has rows of their own",
+            field="scope",
+            allowed=allowed,
+        )
+    return Rejected(
+        f"dataset {dataset.name!r} has no scope {name!r}",
+        code="unknown_scope",
+        field="scope",
+        allowed=allowed,
+    )

@@ -1,0 +1,274 @@
+"""Properties of rights: for any datasets file and any callers, what one sees depends on their roles alone."""
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_app.datasets.caller import ALL_DATA, Caller
+from stream_app.datasets.models import ColumnSettings, Dataset, Scope, SessionValue
+from stream_app.datasets.rights import (
+    find_dataset,
+    hidden_columns,
+    masked_columns,
+    named_claims,
+    named_roles,
+    row_choice,
+    usable_scopes,
+    visible_dataset,
+)
+from stream_app.exports.catalog import SourceTable
+from stream_app.exports.columns import Column, Kind
+from stream_app.exports.query import render, row_query
+from stream_app.exports.rights import shows_planner_numbers, visible_table
+from streaming_exporter.errors import Rejected
+from streaming_exporter.events import ExportRequest
+
+ROLES = ["finance", "pii", "admin-of-org", "support"]
+COLUMNS = ["c_id", "c_owner", "c_org", "c_total", "c_margin", "c_email", "c_time"]
+NAMES = ["orders", "vault", "people"]
+
+roles = st.lists(st.sampled_from(ROLES), unique=True, max_size=3).map(tuple)
+some_roles = st.none() | st.lists(st.sampled_from(ROLES), unique=True, min_size=1, max_size=2).map(tuple)
+
+
+@st.composite
+def column_settings(draw: st.DrawFn) -> ColumnSettings:
+    mask = draw(st.none() | st.sampled_from(["null", "hash", "email", "last4"]))
+    return ColumnSettings(mask=mask, unmasked_for=draw(roles) if mask else (), roles=draw(some_roles))
+
+
+@st.composite
+def datasets(draw: st.DrawFn, name: str = "orders") -> Dataset:
+    columns = draw(st.none() | st.lists(st.sampled_from(COLUMNS), unique=True, min_size=1).map(tuple))
+    scope = st.builds(
+        Scope, column=st.sampled_from(COLUMNS), claim=st.sampled_from(["sub", "org", "a.b"]), roles=some_roles
+    )
+    return Dataset(
+        name=name,
+        table=f"t_{name}",
+        owner=draw(st.none() | st.just("c_owner")),
+        time=draw(st.none() | st.just("c_time")),
+        columns=columns,
+        order=draw(st.none() | st.lists(st.sampled_from(COLUMNS), unique=True, max_size=3).map(tuple)),
+        roles=draw(some_roles),
+        column_settings=draw(st.dictionaries(st.sampled_from(COLUMNS), column_settings(), max_size=4)),
+        scopes=draw(st.dictionaries(st.sampled_from(["own", "organisation", "region"]), scope, max_size=2)),
+        session=draw(
+            st.dictionaries(
+                st.just("app.tenant"), st.builds(SessionValue, claim=st.sampled_from(["org", "t"]))
+            )
+        ),
+    )
+
+
+callers = st.builds(
+    Caller,
+    user_id=st.just("ada"),
+    roles=st.frozensets(st.sampled_from(ROLES), max_size=4),
+    claims=st.dictionaries(
+        st.sampled_from(["org", "a.b"]), st.sampled_from(["acme", ("acme", "globex"), "", ()])
+    ),
+)
+
+
+def table_of(dataset: Dataset) -> SourceTable:
+    every = {name: Column(name, "text", "text", Kind.TEXT, cast="pg_catalog.text") for name in COLUMNS}
+    return SourceTable(
+        dataset=dataset,
+        schema="public",
+        name="t",
+        columns=tuple(every[name] for name in dataset.columns or COLUMNS),
+        all_columns=every,
+        primary_key=("c_id", "c_email"),
+    )
+
+
+def answer(dataset: Dataset, caller: Caller, **request: Any) -> str:
+    """Return the SQL of a request, or the text of its error."""
+    claims: dict[str, Any] = {
+        name: value if isinstance(value, str) else list(value) for name, value in caller.claims.items()
+    }
+    claims["roles"] = sorted(caller.roles)
+    data = {
+        "user_id": caller.user_id,
+        "export_type": dataset.name,
+        "format": "csv",
+        "claims": claims,
+        **request,
+    }
+    try:
+        table = visible_table(table_of(dataset), caller)
+        return render(row_query(table, ExportRequest.parse(data)).select)
+    except Rejected as error:
+        return f"{error.code}: {error}"
+
+
+requests = st.fixed_dictionaries(
+    {"scope": st.sampled_from(["own", "all", "organisation", "region", "nowhere"])},
+    optional={
+        "columns": st.lists(st.sampled_from([*COLUMNS, "c_none"]), unique=True, min_size=1, max_size=4),
+        "filters": st.dictionaries(st.sampled_from([*COLUMNS, "c_none"]), st.just("x"), max_size=2),
+    },
+)
+
+
+@given(dataset=datasets(), caller=callers, request=requests)
+def test_no_answer_has_a_hidden_column(dataset: Dataset, caller: Caller, request: dict[str, Any]) -> None:
+    """It is in no statement and in no error, unless the caller wrote it or a scope compares it."""
+    hidden = hidden_columns(dataset, caller)
+    text = answer(dataset, caller, **request)
+    asked = {*request.get("columns", ()), *request.get("filters", ())}
+    compared = {scope.column for scope in dataset.scopes.values()} | {dataset.owner}
+    for name in hidden - asked - compared:
+        assert name not in text
+    for name in hidden & asked:
+        assert text.startswith(("unknown_", "missing_", "scope_", "invalid_", "no_"))
+        assert "allowed" not in text or name not in text.partition("allowed: ")[2]
+
+
+@given(dataset=datasets(), caller=callers, request=requests)
+def test_a_hidden_column_is_answered_as_one_that_does_not_exist(
+    dataset: Dataset, caller: Caller, request: dict[str, Any]
+) -> None:
+    for name in hidden_columns(dataset, caller):
+        texts = [
+            [
+                answer(dataset, caller, scope=request["scope"], columns=[wanted]),
+                answer(dataset, caller, scope=request["scope"], filters={wanted: "x"}),
+            ]
+            for wanted in (name, "c_none")
+        ]
+        assert [text.replace(name, "c_none") for text in texts[0]] == texts[1]
+
+
+@given(dataset=datasets(), caller=callers, request=requests)
+def test_values_of_masked_columns_decide_nothing(
+    dataset: Dataset, caller: Caller, request: dict[str, Any]
+) -> None:
+    """They are neither in a condition, except of a scope, nor in the order."""
+    table = visible_table_or_none(dataset, caller)
+    if table is None:
+        return
+    masked = set(masked_columns(dataset, caller))
+    text = answer(dataset, caller, **request)
+    if masked & set(request.get("filters", ())) and "SELECT" in text:
+        pytest.fail("a masked column was filtered")
+    order = re.search(r"ORDER BY (.*)", text)
+    ordered = set(re.findall(r'"(\w+)"', order[1])) if order else set()
+    assert not ordered & (masked | hidden_columns(dataset, caller))
+    assert not set(table.primary_key) & (masked | hidden_columns(dataset, caller))
+    assert table.dataset.time not in masked | hidden_columns(dataset, caller)
+
+
+def visible_table_or_none(dataset: Dataset, caller: Caller) -> SourceTable | None:
+    try:
+        return visible_table(table_of(dataset), caller)
+    except Rejected:
+        return None
+
+
+@given(dataset=datasets(), caller=callers, more=st.frozensets(st.sampled_from(ROLES)))
+def test_more_roles_never_show_less(dataset: Dataset, caller: Caller, more: frozenset[str]) -> None:
+    stronger = Caller(caller.user_id, caller.roles | more, caller.claims)
+    few, many = visible_table_or_none(dataset, caller), visible_table_or_none(dataset, stronger)
+    if few is None:
+        return
+    assert many is not None
+    assert {item.name for item in few.columns} <= {item.name for item in many.columns}
+    plain = {item.name for item in few.columns if item.mask is None}
+    assert plain <= {item.name for item in many.columns if item.mask is None}
+    assert set(usable_scopes(dataset, caller)) <= set(usable_scopes(dataset, stronger))
+
+
+@given(dataset=datasets(), caller=callers, request=requests)
+def test_what_a_dataset_does_not_name_changes_nothing(
+    dataset: Dataset, caller: Caller, request: dict[str, Any]
+) -> None:
+    """So a request needs no other roles and claims, and carries none."""
+    claims = {name: value for name, value in caller.claims.items() if name in named_claims(dataset)}
+    least = Caller(caller.user_id, caller.roles & named_roles(dataset), claims)
+    assert answer(dataset, least, **request) == answer(dataset, caller, **request)
+
+
+@given(dataset=datasets(), caller=callers)
+def test_the_role_for_all_data_shows_everything(dataset: Dataset, caller: Caller) -> None:
+    everything = Caller(caller.user_id, frozenset({ALL_DATA}), caller.claims)
+    table = visible_table(table_of(dataset), everything)
+    assert table == table_of(dataset)
+    assert named_roles(dataset) == frozenset() or ALL_DATA in named_roles(dataset)
+
+
+@given(dataset=datasets(), caller=callers)
+def test_a_dataset_without_rights_costs_nothing(dataset: Dataset, caller: Caller) -> None:
+    plain = dataset.model_copy(update={"roles": None, "column_settings": {}})
+    table = table_of(plain)
+    assert visible_table(table, caller) is table
+    assert visible_dataset(plain, caller) is plain
+
+
+@given(
+    files=st.tuples(*(datasets(name) for name in NAMES)),
+    caller=callers,
+    wanted=st.sampled_from([*NAMES, "none"]),
+)
+def test_a_dataset_that_is_not_for_the_caller_does_not_exist(
+    files: tuple[Dataset, ...], caller: Caller, wanted: str
+) -> None:
+    """The answer is the one of a file without these datasets."""
+    every = {dataset.name: dataset for dataset in files}
+    own = {name: dataset for name, dataset in every.items() if caller.has_any(dataset.roles)}
+
+    def found(known: dict[str, Dataset]) -> str:
+        try:
+            return find_dataset(known, wanted, caller).name
+        except Rejected as error:
+            return f"{error.code} {error.field} {error}"
+
+    assert found(every) == found(own)
+
+
+@given(
+    dataset=datasets(), caller=callers, name=st.sampled_from(["own", "all", "organisation", "region", "no"])
+)
+def test_a_scope_gives_rows_of_the_callers_claims_only(dataset: Dataset, caller: Caller, name: str) -> None:
+    scope = dataset.scopes.get(name)
+    try:
+        choice = row_choice(dataset, name, caller)
+    except Rejected as error:
+        if scope is not None:
+            assert error.code == ("missing_claim" if caller.has_any(scope.roles) else "scope_not_allowed")
+        else:
+            assert name not in ("all",)
+            assert name != "own" or dataset.owner is None
+        return
+    if name == "all":
+        assert choice is None
+        return
+    assert choice is not None
+    assert name in usable_scopes(dataset, caller)
+    claim = scope.claim if scope else "sub"
+    known = "ada" if claim == "sub" else caller.claims[claim]
+    allowed = {known} if isinstance(known, str) else set(known)
+    assert choice.values
+    assert set(choice.values) <= allowed - {""}
+    assert choice.column == (scope.column if scope else dataset.owner)
+
+
+@pytest.mark.parametrize(
+    ("scope", "session", "row_security", "shown"),
+    [("all", {}, False, True), ("own", {}, False, False), ("org", {}, False, False),
+     ("all", {"app.tenant": SessionValue(claim="org")}, False, False), ("all", {}, True, False)],
+)  # fmt: skip
+def test_estimates_of_the_planner_are_for_those_who_see_every_row(
+    scope: str, session: dict[str, SessionValue], row_security: bool, shown: bool
+) -> None:
+    """S5: with row-level security they would count rows of other tenants."""
+    table = table_of(Dataset(name="orders", table="t", session=session))
+    table = SourceTable(
+        table.dataset, "public", "t", table.columns, table.all_columns, (), has_row_security=row_security
+    )
+    request = ExportRequest.parse({"user_id": "u", "export_type": "orders", "format": "csv", "scope": scope})
+    assert shows_planner_numbers(table, request) is shown
