@@ -26,6 +26,7 @@ from api.operations import routes as operations
 from api.page import routes as page
 from api.parameters import reject_unknown_parameters
 from api.schedules import routes as schedules
+from api.server import STOP
 from api.services import open_services
 from stream_app.observability import telemetry
 from stream_app.settings import Settings
@@ -39,13 +40,13 @@ def create_app(settings: Settings, *, host: str | None = None) -> FastAPI:
     """Build the ASGI application; ``host`` is the address it listens on, if that is known."""
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         # Here, because uvicorn ends the process by its signal, so code after its run() does not run.
         with telemetry.exporting_spans("exporter-api", f"{socket.gethostname()}-{os.getpid()}"):
             async with open_services(settings) as services:
                 app.state.services = services
                 async with metrics_server.served(services):
-                    yield
+                    yield {STOP: services.job_waits.stop}
 
     app = FastAPI(
         title="Streaming exporter",
@@ -83,9 +84,10 @@ def _cors(settings: Settings) -> dict[str, Any]:
         "allow_origins": [origin.strip() for origin in settings.cors_origins.split(",")],
         "allow_methods": ["GET", "HEAD", "POST", "PATCH", "DELETE"],
         "allow_headers": [
-            "Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID", HEADER,
+            "Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID", "Prefer",
+            HEADER,
         ],
-        "expose_headers": ["ETag", "Location", "Retry-After", HEADER],
+        "expose_headers": ["ETag", "Location", "Preference-Applied", "Retry-After", HEADER],
         "max_age": 3600,
     }  # fmt: skip
 

@@ -23,6 +23,9 @@ READ_BYTES = 64 * 1024
 OTHER_FILES = 200
 """Number of other open files of the process: libraries, connection pools, logs."""
 
+STOP = "stop"
+"""Key of the state of the application: a function to call when the server begins to stop."""
+
 BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
     b"Cache-Control: no-store\r\nConnection: close\r\n\r\n"
@@ -72,6 +75,12 @@ class BoundedProtocol(H11Protocol):
         self._stop_waiting()
         self._stop_read_timer()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """End the waits of calls. Called by the server when it begins to stop."""
+        if (stop := self.app_state.get(STOP)) is not None:
+            stop()
+        super().shutdown()
 
     def pause_writing(self) -> None:
         """Start a timer for a client that has not read the sent data. Called by the transport."""

@@ -15,6 +15,7 @@ from api.auth.signing_keys import Keys, PublishedKeys, SharedSecret
 from api.files.download_audit import DownloadAudit
 from api.jobs.live_updates import LiveUpdates
 from api.jobs.reader import JobReader
+from api.jobs.waiting import JobWaits
 from api.operations.service import QueueMetrics, Readiness
 from stream_app.addresses import AddressRules
 from stream_app.datasets.file import load_datasets
@@ -64,6 +65,7 @@ class ApiServices:
     job_files: JobFiles
     reader: JobReader
     live_updates: LiveUpdates
+    job_waits: JobWaits
     store: JobQueue
     schedules: ScheduleStore
     schedule_reads: ScheduleStore
@@ -150,6 +152,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             job_files=JobFiles(reading, lambda key: storage.call(storage.read, key)),
             reader=reader,
             live_updates=live_updates,
+            job_waits=JobWaits(live_updates, reader, settings.api_wait_limit),
             store=store,
             schedules=ScheduleStore(writing),
             schedule_reads=ScheduleStore(reading),

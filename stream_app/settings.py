@@ -208,6 +208,9 @@ class Settings(BaseSettings, KafkaSettings):
         1024, description="Limit of concurrent calls of all users in one API process"
     )
     api_stream_limit: Count = Field(1000, description="Limit of open event streams in one API process")
+    api_wait_limit: Count = Field(
+        1000, description="Limit of calls in one API process that wait for the end of a job (Prefer: wait)"
+    )
     api_connection_limit: Count = Field(2000, description="Limit of open connections in one API process")
 
     worker_slots: Count = Field(4, le=1_000, description="Number of exports that one worker runs at a time")

@@ -6,9 +6,13 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from streaming_exporter.errors import ApiError, DownloadError
+from streaming_exporter.payloads import ExportRequest
 
 if TYPE_CHECKING:
     import httpx
+
+MAX_WAIT = 30
+"""The longest time in seconds that the API lets a call wait for the end of a job."""
 
 UNFINISHED = ("pending", "processing")
 """The states in which a job has not ended."""
@@ -67,6 +71,23 @@ def read_files(document: dict[str, Any], url: str) -> tuple[list[JobFile], str |
         return [JobFile.model_validate(file) for file in document["files"]], document["next_cursor"]
     except (ValueError, KeyError, TypeError) as error:
         raise not_the_api(url) from error
+
+
+def order_of(
+    request: ExportRequest, idempotency_key: str | None, *, wait: int = 0
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the body and the headers of ``POST /exports/jobs``."""
+    headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+    if wait:
+        headers["Prefer"] = f"wait={wait}"
+    return request.model_dump(mode="json", exclude_unset=True, exclude={"user_id"}), headers
+
+
+def call_timeout(seconds: float) -> "httpx.Timeout":
+    """Return the time limit of a call that waits up to ``seconds`` for the end of a job."""
+    import httpx
+
+    return httpx.Timeout(30 + seconds, connect=5)
 
 
 def file_path(job_id: UUID, number: int | None) -> str:

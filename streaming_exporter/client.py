@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from streaming_exporter.api_answers import (
+    MAX_WAIT,
     Job,
     JobFile,
     bytes_to_skip,
+    call_timeout,
     file_path,
+    order_of,
     raise_for_problem,
     read_document,
     read_files,
@@ -51,7 +54,6 @@ class Client:
         self._http = httpx.Client(
             base_url=url,
             headers={"Authorization": f"Bearer {token}"},
-            timeout=httpx.Timeout(30, connect=5),
             verify=trusted,
         )
         # A presigned URL needs no token, and the object store must not see it.
@@ -74,10 +76,25 @@ class Client:
                 ``priority`` and ``claims`` must not be set: the API gives them itself.
             idempotency_key: repeated calls with the same key and request submit one job.
         """
-        body = request.model_dump(mode="json", exclude_unset=True, exclude={"user_id"})
-        headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
-        answer = self._request("POST", "/exports/jobs", body, headers)
+        answer = self._request("POST", "/exports/jobs", *order_of(request, idempotency_key))
         return UUID(read_document(answer, self.url)["export_job_id"])
+
+    def submit_and_wait(
+        self, request: ExportRequest, *, seconds: int = MAX_WAIT, idempotency_key: str | None = None
+    ) -> Job:
+        """Request an export and wait for its end, so that a small one needs one call; return its job.
+
+        Args:
+            request: as for :meth:`submit`.
+            seconds: the longest wait, from 0 to 30. After it the job is returned unfinished.
+            idempotency_key: as for :meth:`submit`.
+        """
+        order = order_of(request, idempotency_key, wait=seconds)
+        answer = self._request("POST", "/exports/jobs", *order, seconds=seconds)
+        document = read_document(answer, self.url)
+        if answer.status_code == 200:
+            return read_job(document, self.url)
+        return read_job(self.record(UUID(document["export_job_id"])), self.url)
 
     def cancel(self, job_id: UUID) -> None:
         """Cancel an unfinished job. If the job is completed, remove its file."""
@@ -144,11 +161,15 @@ class Client:
         path: str,
         body: dict[str, Any] | None = None,
         headers: dict[str, str] | None = None,
+        *,
+        seconds: float = 0,
     ) -> "httpx.Response":
         import httpx
 
         try:
-            response = self._http.request(method, path, json=body, headers=headers)
+            response = self._http.request(
+                method, path, json=body, headers=headers, timeout=call_timeout(seconds)
+            )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise unreachable(self.url, error) from error
         raise_for_problem(response)

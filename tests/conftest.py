@@ -33,8 +33,8 @@ LEDGER_ROWS = 3_000
 FIRST = ("chaos", "e2e", "integration", "unit")
 """Folders in the order in which their tests run: the longest groups first, so that no process ends late."""
 
-WHOLE = ("chaos", "e2e")
-"""Folders whose tests run in one process, because they interrupt or use the same services."""
+WHOLE = ("e2e",)
+"""Folders whose tests run in one process, because they use the same processes of the service."""
 
 # The same inputs in every run. The other profile has new inputs, and twice as many.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=50)

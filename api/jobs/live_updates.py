@@ -1,6 +1,7 @@
 """Live updates of jobs: NOTIFY names the changed jobs, and one query for all listeners reads them."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,7 +20,10 @@ log = structlog.get_logger(__name__)
 Key = TypeVar("Key", UUID, str)
 
 GATHER_SECONDS = 0.1
-"""Changes within this time are read with one query."""
+"""Changes within this time are read with one query, at the most."""
+READ_SHARE = 5
+"""The pause between two reads is this many times as long as the last one took, so that an idle service gives
+its updates at once and a busy one does not read all the time."""
 READ_ALL_SECONDS = 15.0
 """Interval at which all watched jobs are read, in case a notification was lost."""
 RETRY_SECONDS = 1.0
@@ -146,6 +150,7 @@ class LiveUpdates:
             self._wake.clear()
             all_jobs = self._read_all_next or not self._changed
             changed, self._changed, self._read_all_next = self._changed, set(), False
+            started = time.monotonic()
             try:
                 await self._read_jobs(changed)
                 if all_jobs:
@@ -165,7 +170,7 @@ class LiveUpdates:
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 self._failure = None
-            await asyncio.sleep(GATHER_SECONDS)
+            await asyncio.sleep(min(GATHER_SECONDS, READ_SHARE * (time.monotonic() - started)))
 
     async def check(self) -> None:
         """

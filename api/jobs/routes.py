@@ -10,8 +10,19 @@ from api import audit_log, pagination
 from api.auth.authenticator import CurrentUser, User
 from api.errors import Problem, not_found, problem_responses
 from api.jobs.estimates import estimate
-from api.jobs.schemas import JOB_RECORDED, Accepted, Estimate, IdempotencyKey, JobPage, JobView, Order
+from api.jobs.schemas import (
+    JOB_ENDED,
+    JOB_RECORDED,
+    Accepted,
+    Estimate,
+    IdempotencyKey,
+    JobPage,
+    JobView,
+    Order,
+    Prefer,
+)
 from api.jobs.service import require_scope, submit_request, validated_event
+from api.jobs.waiting import preferred_wait
 from api.middleware.disconnect import cancel_on_disconnect
 from api.services import SOURCE, ApiServices, InjectedServices
 from stream_app.jobs.models import ExportJob
@@ -70,17 +81,20 @@ def view_for(services: ApiServices, user: User, job: ExportJob) -> JobView:
     status_code=202,
     response_model=Accepted,
     responses={
+        200: JOB_ENDED,
         202: JOB_RECORDED,
         **problem_responses(400, 401, 403, 413, 422, 429, 500, 503),
     },
 )
 async def request_export(
+    request: Request,
     order: Order,
     services: InjectedServices,
     user: CurrentUser,
     response: Response,
     idempotency_key: IdempotencyKey = None,
-) -> Accepted:
+    prefer: Prefer = None,
+) -> Accepted | Response:
     """The request is checked against the dataset and recorded. The job starts when Kafka has its event.
 
     A 503 with the code `in_doubt` means that it is not known whether the request was recorded. The response
@@ -88,10 +102,22 @@ async def request_export(
 
     The file contains the rows of the token's user. Scope `all` exports the rows of all users and needs the
     role `exports:all`.
+
+    With `Prefer: wait=N` the response comes when the job has ended, at the latest after N seconds (at most
+    30): 200 with the job, or 202 if it has not ended.
     """
     job_id, status = await submit_request(services, user, order, idempotency_key)
     audit_log.set_object("job", job_id, owner=user.id)
-    response.headers["Location"] = f"/exports/jobs/{job_id}"
+    headers = {"Location": f"/exports/jobs/{job_id}"}
+    seconds = preferred_wait(prefer or ())
+    if seconds and not services.job_waits.is_full:
+        request.state.end_turn()
+        ended = await cancel_on_disconnect(request, services.job_waits.until_ended(job_id, seconds))
+        headers["Preference-Applied"] = f"wait={seconds}"
+        if ended is not None:
+            headers["Cache-Control"] = "no-store"
+            return Response(ended.body, headers=headers, media_type="application/json")
+    response.headers.update(headers)
     return Accepted(export_job_id=job_id, status=status)
 
 

@@ -109,6 +109,11 @@ IdempotencyKey = Annotated[
     ),
 ]
 
+Prefer = Annotated[
+    list[str] | None,
+    Header(description="`wait=N`: answer when the job has ended, at the latest after N seconds (RFC 7240)"),
+]
+
 JOB_RECORDED: dict[str, Any] = {
     "description": "The job is recorded",
     "headers": {"Location": {"description": "The job", "schema": {"type": "string"}}},
@@ -252,6 +257,17 @@ class JobView(BaseModel):
             "sha256": None,
         }
         return self.model_copy(update={**closed, "download_url": None, "files_url": None, "error": error})
+
+
+JOB_ENDED: dict[str, Any] = {
+    "description": "The job has ended within the time that `Prefer: wait=N` gave it",
+    "model": JobView,
+    "headers": {
+        "Location": {"description": "The job", "schema": {"type": "string"}},
+        "Preference-Applied": {"schema": {"type": "string"}},
+    },
+}
+"""The response 200 of a call that waited for the end of its job."""
 
 
 class JobPage(BaseModel):

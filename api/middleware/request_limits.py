@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,6 +18,10 @@ from streaming_exporter.errors import ExporterError
 CONCURRENT_CALLS = 8
 """Calls of one user that are processed at a time. Further calls wait, so a user does not block others."""
 RETRY_SECONDS = 1
+
+END_TURN = "end_turn"
+"""Key of a request's state: a function for a call that has done its work and only waits from now on. Another
+call of the user can start then."""
 
 CLOSE = {"Connection": "close"}
 """Header that closes the connection: its body was not read, so no further request can be read."""
@@ -102,12 +106,11 @@ class RequestLimits:
             await self._app(scope, receive, send)
             return
         try:
-            # A call that waits for a job to end does no work in the meantime, so it does not count.
-            waits = bound is self._streams or b"wait" in headers.get(b"prefer", b"")
-            if waits:
+            if bound is self._streams:
                 await self._app(scope, receive, send)
             else:
-                async with self._turn(user.id):
+                async with self._turn(user.id) as end_turn:
+                    scope["state"][END_TURN] = end_turn
                     await self._app(scope, receive, send)
         finally:
             bound.release(user.id)
@@ -134,12 +137,15 @@ class RequestLimits:
         return user
 
     @asynccontextmanager
-    async def _turn(self, name: str) -> AsyncIterator[None]:
+    async def _turn(self, name: str) -> AsyncIterator[Callable[[], None]]:
+        """Wait for a turn of the user's calls; yield the function that ends it early."""
         turns = self._turns.setdefault(name, _Turns(asyncio.Semaphore(self._concurrent_calls)))
         turns.users += 1
         try:
-            async with turns.free:
-                yield
+            await turns.free.acquire()
+            with ExitStack() as turn:
+                turn.callback(turns.free.release)
+                yield turn.close
         finally:
             turns.users -= 1
             if not turns.users:

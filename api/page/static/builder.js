@@ -8,6 +8,7 @@ import { Repeat } from "./repeat.js";
 import { format as kind, rows, sentence, size } from "./words.js";
 
 const PAUSE = 350; // milliseconds without a change, after which an estimate is asked for
+const WAIT = 3; // seconds that a request waits for a small export, whose file is downloaded at once
 const COMPRESSIONS = [["none", "None"], ["gzip", "gzip"], ["zstd", "Zstandard"]];
 const DELIMITERS = [[",", "Comma"], [";", "Semicolon"], ["\t", "Tab"], ["|", "Bar"]];
 const PAGES = ["A4", "A3", "LETTER", "LEGAL", "TABLOID"].map((name) => [name, name]);
@@ -244,8 +245,9 @@ export class Builder {
           await this.heard.scheduled();
         } else {
           const body = { ...order, ...(addresses.length && { recipients: addresses }) };
-          const { export_job_id: id } = await call("POST", "exports/jobs", { body });
-          await this.heard.ordered(id);
+          const headers = { Prefer: `wait=${WAIT}` };
+          const job = await call("POST", "exports/jobs", { body, headers });
+          await this.heard.ordered(job.export_job_id, { download: Boolean(job.download_url) });
         }
       } catch (failure) {
         this.point(failure);

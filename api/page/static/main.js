@@ -52,9 +52,10 @@ async function scheduled() {
   byId("schedules").focus();
 }
 
-/** Show a job that was just requested, and move the focus to it. */
-async function appear(id) {
-  const card = await jobs.refresh(id);
+/** Show a job that was just requested, and move the focus to it. `download` starts the download of its file. */
+async function appear(id, { download = false } = {}) {
+  const card = (await jobs.refresh(id)) ?? jobs.cards.get(id);
+  if (download) card?.fetch(card.download);
   card?.element.focus({ preventScroll: true });
   card?.element.scrollIntoView({ block: "nearest" });
 }

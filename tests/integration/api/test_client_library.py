@@ -20,6 +20,7 @@ from streaming_exporter.errors import ApiError
 from streaming_exporter.events import ExportRequest
 from tests.integration.api.conftest import Harness
 from tests.integration.api.test_files import split
+from tests.waiting import until_async
 
 REQUEST = ExportRequest(user_id="another", export_type="ledger", format="csv", filters={"id": {"lt": 9}})
 
@@ -42,6 +43,30 @@ def test_a_request_has_the_fields_that_the_api_accepts() -> None:
         ExportRequest.model_fields.keys() - {"user_id", "priority", "claims"}
         == schemas["Order"]["properties"].keys()
     )
+
+
+async def test_both_clients_wait_for_the_end_of_a_small_export(api: Harness) -> None:
+    token = sign_token(api.settings, "user-8")
+
+    async def finish(count: int) -> None:
+        await until_async(lambda: _has(api, count))
+        newest = (await api.queries.list_newest(None, limit=1))[0]
+        await api.set(newest.id, status="completed", row_count=7)
+
+    async with served(api) as url:
+        async with AsyncClient(url, token) as client:
+            job, _ = await asyncio.gather(client.submit_and_wait(REQUEST), finish(1))
+            assert (job.finished, job.row_count) == (True, 7)
+            assert (await client.submit_and_wait(REQUEST, seconds=1)).status == "pending"
+        with Client(url, token) as blocking:
+            job, _ = await asyncio.gather(asyncio.to_thread(blocking.submit_and_wait, REQUEST), finish(3))
+            assert (job.finished, job.row_count) == (True, 7)
+            again = await asyncio.to_thread(blocking.submit_and_wait, REQUEST, seconds=0)
+            assert again.status == "pending"
+
+
+async def _has(api: Harness, count: int) -> bool:
+    return await api.count() == count
 
 
 async def test_the_asynchronous_client_submits_once_under_its_key_reads_and_cancels(api: Harness) -> None:

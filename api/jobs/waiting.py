@@ -1,0 +1,96 @@
+"""Calls that wait for the end of a job: ``Prefer: wait=N`` (RFC 7240, section 4.3)."""
+
+import asyncio
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from api.jobs.live_updates import LiveUpdates, Update
+from api.jobs.reader import JobReader
+from streaming_exporter.errors import Retryable
+
+MAX_SECONDS = 30
+"""The longest wait. A longer one that a client prefers is cut to this."""
+
+_PREFERENCE = re.compile(
+    r"""[\s,]*(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+)
+        (?:\s*=\s*(?P<value>"(?:[^"\\]|\\.)*"|[!#$%&'*+.^_`|~0-9A-Za-z-]+))?
+        (?P<parameters>(?:\s*;\s*(?:"(?:[^"\\]|\\.)*"|[^",;])*)*)\s*(?:,|$)""",
+    re.VERBOSE,
+)
+
+
+def preferred_wait(headers: Iterable[str]) -> int:
+    """Return the seconds of the preference ``wait`` in the values of ``Prefer``; 0 without a valid one.
+
+    The first ``wait`` counts, and a preference that is not understood is ignored (RFC 7240, section 2).
+    """
+    text = ",".join(headers)
+    place = 0
+    while place < len(text) and (found := _PREFERENCE.match(text, place)):
+        place = found.end()
+        if found["name"].lower() == "wait":
+            value = (found["value"] or "").strip('"')
+            return min(int(value), MAX_SECONDS) if re.fullmatch(r"[0-9]{1,9}", value) else 0
+    return 0
+
+
+@dataclass(slots=True, eq=False)
+class JobWaits:
+    """Lets calls wait for the ends of jobs, without queries of their own while nothing changes.
+
+    Attributes:
+        live_updates: gives the changes of jobs.
+        reader: reads a job once, when the wait begins.
+        limit: the largest number of calls that wait at a time. A call above it does not wait.
+    """
+
+    live_updates: LiveUpdates
+    reader: JobReader
+    limit: int
+    waiting: int = field(default=0, init=False)
+    _tasks: set["asyncio.Task[Update | None]"] = field(default_factory=set, init=False)
+    _stopped: bool = field(default=False, init=False)
+
+    def stop(self) -> None:
+        """End all waits, because the server stops. Their calls answer that the job has not ended."""
+        self._stopped = True
+        for task in self._tasks:
+            task.cancel()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further call can wait."""
+        return self._stopped or self.waiting >= self.limit
+
+    async def until_ended(self, job_id: UUID, seconds: float) -> Update | None:
+        """Return the job after its end, or ``None`` if it has not ended within ``seconds``.
+
+        An outage of the database is no error: the job is recorded, so the call answers without its end.
+        """
+        if self.is_full:
+            return None
+        self.waiting += 1
+        task = asyncio.create_task(self._end_of(job_id))
+        self._tasks.add(task)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=seconds)
+            return task.result() if done and not task.cancelled() else None
+        except Retryable:
+            return None
+        finally:
+            self.waiting -= 1
+            self._tasks.discard(task)
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def _end_of(self, job_id: UUID) -> Update | None:
+        with self.live_updates.job(job_id) as subscription:
+            # Read after the subscription has begun, so that no change is missed.
+            if (job := await self.reader.get(job_id)) is not None:
+                subscription.offer(Update.of(job))
+            async for update in subscription.updates():
+                if update.ended:
+                    return update
+        return None

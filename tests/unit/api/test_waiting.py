@@ -1,0 +1,104 @@
+"""``Prefer: wait=N``: what the header says, and the bound of the waits."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.jobs.live_updates import LiveUpdates
+from api.jobs.waiting import MAX_SECONDS, JobWaits, preferred_wait
+from streaming_exporter.errors import Retryable
+
+TOKENS = st.text("abcxyz-!#", min_size=1, max_size=8).filter(lambda name: name.lower() != "wait")
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ([], 0),
+        (["wait=5"], 5),
+        (["WAIT=5"], 5),
+        (['wait="5"'], 5),
+        (["wait = 5"], 5),
+        (["respond-async, wait=10"], 10),
+        (["respond-async", "wait=10"], 10),
+        (["wait=3, wait=9"], 3),
+        (["wait=3", "wait=9"], 3),
+        (["wait=10; strict"], 10),
+        (['handling=lenient; note="a, wait=1", wait=7'], 7),
+        (["wait=31"], MAX_SECONDS),
+        (["wait=999999999"], MAX_SECONDS),
+        (["wait=9999999999"], 0),
+        (["wait=-1"], 0),
+        (["wait=1.5"], 0),
+        (["wait=٣"], 0),
+        (["wait"], 0),
+        (["wait="], 0),
+        (["waiting=5"], 0),
+        (["x-wait=5"], 0),
+        ([""], 0),
+        ([",,, wait=4"], 4),
+        (["=;,"], 0),
+    ],
+)
+def test_the_wait_of_a_header(headers: list[str], seconds: int) -> None:
+    assert preferred_wait(headers) == seconds
+
+
+@given(st.lists(TOKENS, max_size=4), st.integers(1, MAX_SECONDS), st.lists(TOKENS, max_size=4))
+def test_other_preferences_change_nothing(before: list[str], seconds: int, after: list[str]) -> None:
+    assert preferred_wait([", ".join([*before, f"wait={seconds}", *after])]) == seconds
+
+
+@given(st.lists(st.text(max_size=60), max_size=3))
+def test_any_header_is_read(headers: list[str]) -> None:
+    assert 0 <= preferred_wait(headers) <= MAX_SECONDS
+
+
+class Reading:
+    """Reads jobs that never end, or fails."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    async def get(self, _: UUID) -> Any:
+        if self.error is not None:
+            raise self.error
+
+
+def waits(limit: int = 10, error: Exception | None = None) -> JobWaits:
+    return JobWaits(LiveUpdates(SimpleNamespace()), Reading(error), limit)  # type: ignore[arg-type]
+
+
+async def test_a_job_that_does_not_end_is_none_in_time_and_leaves_nothing() -> None:
+    known = waits()
+    assert await known.until_ended(uuid4(), 0.01) is None
+    assert (known.waiting, known.live_updates.listeners) == (0, 0)
+
+
+async def test_no_more_calls_wait_than_the_limit() -> None:
+    known = waits(limit=2)
+    two = [asyncio.create_task(known.until_ended(uuid4(), 30)) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert known.is_full
+    assert await known.until_ended(uuid4(), 30) is None
+    known.stop()
+    assert await asyncio.gather(*two) == [None, None]
+
+
+async def test_a_stopping_server_ends_the_waits_and_begins_none() -> None:
+    known = waits()
+    one = asyncio.create_task(known.until_ended(uuid4(), 30))
+    await asyncio.sleep(0.01)
+    known.stop()
+    assert await one is None
+    assert await known.until_ended(uuid4(), 30) is None
+    assert (known.waiting, known.live_updates.listeners) == (0, 0)
+
+
+async def test_an_outage_while_a_job_is_read_is_no_error_of_the_request() -> None:
+    assert await waits(error=Retryable("away")).until_ended(uuid4(), 30) is None
