@@ -19,6 +19,7 @@ from api.jobs.waiting import JobWaits
 from api.operations.service import QueueMetrics, Readiness
 from stream_app.addresses import AddressRules
 from stream_app.datasets.file import load_datasets
+from stream_app.datasets.presence import log_missing_datasets
 from stream_app.datasets.registry import Datasets
 from stream_app.db.clock import DatabaseClock
 from stream_app.db.engine import create_engine
@@ -93,6 +94,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
     """
     log_plugins(FORMAT_PLUGINS.plugins)
     datasets = Datasets(load_datasets(settings.datasets_file))
+    log_missing_datasets(datasets, settings.datasets_file)
     metrics.set_known_labels(datasets=datasets, formats=FORMATS)
     async with AsyncExitStack() as stack:
         # Writers have their own pool, so reads continue while many writers wait.

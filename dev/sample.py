@@ -19,6 +19,9 @@ from dev.cache import UsageError
 USERS = 20
 """Owners are ``user-1`` to ``user-20``."""
 
+DATASETS = Path(__file__).with_name("datasets") / "datasets.toml"
+"""The datasets file of the tables."""
+
 _LINES_A_CHUNK = 2_000
 
 

@@ -131,6 +131,8 @@ class Stack:
     def settings(self) -> dict[str, str]:
         """Return the EXPORTER_* variables: of the services, then of the environment, then ``settings``."""
         own = {"EXPORTER_JWT_SECRET": self._jwt_secret, "EXPORTER_MAIL_FROM": "exports@localhost"}
+        if "EXPORTER_SOURCE_DATABASE_URL" not in self._services.given:
+            own["EXPORTER_DATASETS_FILE"] = str(sample.DATASETS)
         return {**own, **self._services.settings(), **self._extra}
 
     @contextmanager

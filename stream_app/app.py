@@ -19,6 +19,7 @@ from yarl import URL
 
 from stream_app.addresses import AddressRules
 from stream_app.datasets.file import load_datasets
+from stream_app.datasets.presence import log_missing_datasets
 from stream_app.datasets.registry import Datasets
 from stream_app.db.engine import autocommitting, create_engine
 from stream_app.db.listener import listen
@@ -115,6 +116,7 @@ def create_app(settings: Settings) -> App:
     name = worker_name()
     log_plugins(FORMAT_PLUGINS.plugins)
     datasets = Datasets(load_datasets(settings.datasets_file))
+    log_missing_datasets(datasets, settings.datasets_file)
     metrics.set_known_labels(datasets=datasets, formats=FORMATS)
     metrics.SLOTS.set(settings.worker_slots)
     engine = create_engine(settings, application=name)

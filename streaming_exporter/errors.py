@@ -55,7 +55,7 @@ class Rejected(ExporterError):
         """Compose the text ``field: message; allowed: a, b, c``."""
         text = f"{field}: {message}" if field else message
         if allowed is not None:
-            text += "; allowed: " + ", ".join(allowed)
+            text += "; allowed: " + (", ".join(allowed) or "none")
         super().__init__(text, code=code)
         self.field = field
 

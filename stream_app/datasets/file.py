@@ -11,35 +11,6 @@ from pydantic import ValidationError
 from stream_app.datasets.models import DEFAULT_SOURCE, Dataset, Entry, SourceSettings
 from streaming_exporter.errors import ExporterError, Rejected
 
-ENROLLMENTS = Dataset(
-    name="enrollments",
-    table="public.enrollments",
-    description="Devices enrolled by users, with their keys and status",
-    owner="user_id",
-    time="created_at",
-)
-
-
-LEDGER = Dataset(
-    name="ledger",
-    table="public.ledger",
-    description="Entries of the hash-chained ledger",
-    owner="user_id",
-    time="created_at",
-)
-
-
-PROOFS = Dataset(
-    name="proofs",
-    table="public.proofs",
-    description="Proofs of captured assets: hashes, signatures, times, metadata",
-    owner="user_id",
-    time="created_at",
-)
-
-
-BUILT_IN: tuple[Dataset, ...] = (ENROLLMENTS, PROOFS, LEDGER)
-
 TABLES = ("sources", "datasets")
 """The tables that the file can have."""
 
@@ -66,7 +37,7 @@ class DatasetsFile:
 def load_datasets(path: Path | None = None) -> DatasetsFile:
     """Return the content of a datasets file, or of all files ``*.toml`` of a folder.
 
-    An entry replaces a built-in dataset with the same name.
+    Without a path there are no datasets.
 
     Raises:
         DatasetsFileError: a file is missing or not TOML, or an entry is wrong or repeated.
@@ -88,7 +59,7 @@ def load_datasets(path: Path | None = None) -> DatasetsFile:
             if name in found:
                 raise DatasetsFileError(f"{file}: datasets.{name} is also in {found[name][0]}")
             found[name] = file, entry
-    datasets = {dataset.name: dataset for dataset in BUILT_IN}
+    datasets: dict[str, Dataset] = {}
     for name, (file, entry) in found.items():
         datasets[name] = dataset = _dataset(file, name, entry)
         if dataset.source not in (DEFAULT_SOURCE, *sources):

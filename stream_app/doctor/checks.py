@@ -1,10 +1,12 @@
 """All checks of ``exporter doctor``, part by part."""
 
 from collections.abc import AsyncIterator
+from itertools import chain
 
 from stream_app.db.engine import autocommitting, create_engine, outages_are_retryable
 from stream_app.doctor.bucket import check_bucket
 from stream_app.doctor.clocks import check_clocks
+from stream_app.doctor.datasets import check_datasets
 from stream_app.doctor.findings import Finding, FindingFactory
 from stream_app.doctor.plugins import check_plugins
 from stream_app.doctor.state_database import check_state_database
@@ -30,7 +32,8 @@ _SOURCE = """
 
 async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator[Finding]:
     """Run all checks and yield each finding at once. A part that does not answer is one finding."""
-    for finding in (*check_settings(settings), *check_plugins(FORMAT_PLUGINS.plugins)):
+    own = (check_settings(settings), check_datasets(settings), check_plugins(FORMAT_PLUGINS.plugins))
+    for finding in chain(*own):
         yield finding
     engine = create_engine(settings, application="exporter doctor", pool_size=1, pool_timeout=TIMEOUT_SECONDS)
     # No transaction is open during a call of the object store.

@@ -12,6 +12,7 @@ from uuid import UUID
 import httpx
 import pytest
 
+from dev import sample
 from dev.app_process import ApiProcess, AppProcess
 from dev.process import free_ports
 from dev.stack import Stack
@@ -99,7 +100,8 @@ def whole(stack: Stack, collector: Collector) -> Iterator[System]:
     psql(stack, TABLES)
     folder = Path(tempfile.mkdtemp(dir=stack.run_dir))
     datasets = folder / "datasets.toml"
-    datasets.write_text(DATASETS + "".join(block.text for block in BLOCKS if "shop_orders]" in block.text))
+    own = "".join(block.text for block in BLOCKS if "shop_orders]" in block.text)
+    datasets.write_text(sample.DATASETS.read_text("utf-8") + DATASETS + own)
     extra = {"EXPORTER_DATASETS_FILE": str(datasets), "EXPORTER_LEASE_SECONDS": "3"}
     (port,) = free_ports(1)
     workers = {

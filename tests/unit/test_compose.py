@@ -10,6 +10,7 @@ import yaml
 
 from api.operations.routes import details_are_public
 from producers.__main__ import cli
+from stream_app.datasets.file import load_datasets
 from stream_app.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -38,6 +39,14 @@ def test_each_variable_is_a_setting_and_its_value_is_valid(name: str) -> None:
     assert all(key.startswith("EXPORTER_") for key in environment)
     assert fields.keys() <= Settings.model_fields.keys()
     Settings.model_validate(fields)
+
+
+@pytest.mark.parametrize("name", ["api", "worker"])
+def test_the_datasets_of_the_sample_are_mounted_where_the_setting_names_them(name: str) -> None:
+    (volume,) = OURS[name]["volumes"]
+    folder, target, mode = resolved(volume).rsplit(":", 2)
+    assert (target, mode) == (OURS[name]["environment"]["EXPORTER_DATASETS_FILE"], "ro")
+    assert set(load_datasets(ROOT / folder).datasets) == {"enrollments", "proofs", "ledger"}
 
 
 def test_no_process_signs_with_the_public_secret() -> None:
@@ -110,7 +119,11 @@ def test_ports_are_published_to_this_machine_only() -> None:
 
 
 def test_permanent_data_is_in_named_volumes() -> None:
-    mounted = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
+    mounted = {
+        resolved(volume).split(":")[0]
+        for service in SERVICES.values()
+        for volume in service.get("volumes", [])
+    }
     files = {path for path in mounted if path.startswith("./")}
     assert all((ROOT / path).exists() for path in files)
     named = {"kafka-data", "postgres-data", "minio-data", "prometheus-data"}

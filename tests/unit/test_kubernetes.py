@@ -9,6 +9,7 @@ import pytest
 import typer
 import yaml
 
+from dev.sample import DATASETS
 from producers.__main__ import cli
 from stream_app.app import SHUTDOWN_SECONDS
 from stream_app.doctor.findings import State
@@ -96,6 +97,16 @@ def test_they_run_without_privileges_and_within_limits(name: str) -> None:
     assert contained["capabilities"] == {"drop": ["ALL"]}
     assert container(name)["resources"]["limits"]["memory"]
     assert container(name)["image"] == KUSTOMIZATION["images"][0]["name"]
+
+
+@pytest.mark.parametrize("name", ["exporter-api", "exporter-worker"])
+def test_the_datasets_are_mounted_where_the_setting_names_them(name: str) -> None:
+    maps = {item["name"]: item for item in KUSTOMIZATION["configMapGenerator"]}
+    (volume,) = (item["configMap"]["name"] for item in pod(name)["volumes"] if "configMap" in item)
+    (file,) = maps[volume]["files"]
+    mounted = {item["name"]: item["mountPath"] for item in container(name)["volumeMounts"]}
+    assert mounted["datasets"] == environment(name)["EXPORTER_DATASETS_FILE"]
+    assert (FOLDER / "base" / file).read_bytes() == DATASETS.read_bytes()
 
 
 def test_the_worker_has_time_to_drain() -> None:

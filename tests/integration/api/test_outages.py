@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from dev.sample import DATASETS
 from producers.tokens import sign_token
 from stream_app.settings import Settings
 from streaming_exporter.errors import PublishError
@@ -31,7 +33,9 @@ async def test_datasets_list_columns_operators_and_formats(api: Harness) -> None
 
 async def test_a_missing_table_does_not_hide_the_others(api_settings: Settings, tmp_path: Path) -> None:
     path = tmp_path / "datasets.toml"
-    path.write_text('[datasets.gone]\ntable = "public.not_there"\n')
+    path.write_text(
+        DATASETS.read_text("utf-8") + '[datasets.gone]\ntable = "public.not_there"\nowner = "id"\n'
+    )
     settings = changed(api_settings, datasets_file=path)
     async with running(settings) as app, client_of(app, sign_token(settings, "u")) as client:
         content = (await client.get("/exports/datasets")).json()
@@ -42,6 +46,24 @@ async def test_a_missing_table_does_not_hide_the_others(api_settings: Settings, 
     assert "not_there" not in error, "users need not know what tables are called"
     assert set(errors.values()) == {None}
     assert (refused.status_code, refused.json()["code"]) == (422, "missing_table")
+
+
+async def test_without_a_datasets_file_the_api_says_that_there_are_no_datasets(
+    api_settings: Settings,
+) -> None:
+    settings = changed(api_settings, datasets_file=None)
+    with structlog.testing.capture_logs() as lines:
+        async with running(settings) as app, client_of(app, sign_token(settings, "u")) as client:
+            content = (await client.get("/exports/datasets")).json()
+            refused = await client.post("/exports/jobs", json=order())
+    assert content["datasets"] == []
+    assert {item["name"] for item in content["formats"]} >= {"csv", "pdf"}
+    assert (refused.status_code, refused.json()["code"]) == (422, "unknown_dataset")
+    assert refused.json()["detail"].endswith("allowed: none")
+    (line,) = (line for line in lines if line["event"] == "dataset.not_configured")
+    assert line["log_level"] == "error"
+    assert "enrollments, proofs and ledger" in line["reason"]
+    assert "EXPORTER_DATASETS_FILE" in line["advice"]
 
 
 async def test_ready(api: Harness) -> None:

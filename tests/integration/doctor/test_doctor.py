@@ -187,6 +187,19 @@ async def test_a_healthy_system_has_no_findings(
     assert wrong[0]["advice"].startswith("start a worker")
 
 
+async def test_a_service_without_datasets_is_a_problem(examine: Examine, tmp_path: Path) -> None:
+    """The built-in datasets of earlier versions are named, because a deployment can have relied on them."""
+    without = (await examine(datasets_file=None)).of(State.PROBLEM)["datasets file"]
+    assert "EXPORTER_DATASETS_FILE is not set" in without
+    assert "enrollments, proofs and ledger" in without
+    (tmp_path / "empty.toml").write_text("")
+    empty = (await examine(datasets_file=tmp_path / "empty.toml")).of(State.PROBLEM)["datasets file"]
+    assert f"{tmp_path / 'empty.toml'} has no table [datasets.NAME]" in empty
+    bad = (await examine(datasets_file=tmp_path / "none.toml")).of(State.PROBLEM)["datasets file"]
+    assert "none.toml" in bad
+    assert "ledger" in (await examine()).of(State.OK)["datasets file"]
+
+
 @pytest.mark.parametrize(
     ("named", "job"),
     [

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from openpyxl import load_workbook
 from pypdf import PdfReader
 
+from dev.sample import DATASETS
 from stream_app.datasets.file import load_datasets
 from stream_app.exports.formats.pdf.fonts import Fonts
 from stream_app.exports.formats.registry import FORMATS
@@ -33,7 +34,7 @@ Table = tuple[list[str], list[tuple[Cell, ...]]]
 
 NULL = "<not-a-text>"
 
-DATASETS = load_datasets().datasets
+SAMPLE = load_datasets(DATASETS).datasets
 
 
 def read_csv(content: bytes) -> Table:
@@ -142,10 +143,10 @@ async def test_three_hundred_columns(
     ]
 
 
-@pytest.mark.parametrize("dataset", sorted(DATASETS))
+@pytest.mark.parametrize("dataset", sorted(SAMPLE))
 async def test_datasets(export: Export, database: asyncpg.Connection, name: str, dataset: str) -> None:
-    """Each value equals the one of the database, for all tables that need no configuration."""
-    described, reading = DATASETS[dataset].model_copy(update={"order": ("id",)}), READINGS[name]
+    """Each value equals the one of the database, for all tables of the sample."""
+    described, reading = SAMPLE[dataset].model_copy(update={"order": ("id",)}), READINGS[name]
     exported = await export("", name, dataset=described, options=reading.options or {})
     expected = await database.fetch(f"SELECT * FROM {described.table} ORDER BY id")
     names, rows = reading.read(exported.content)

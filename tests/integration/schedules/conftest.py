@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Row, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from dev.sample import DATASETS
 from stream_app.addresses import AddressRules
 from stream_app.app import job_store
 from stream_app.datasets.file import load_datasets
@@ -48,7 +49,7 @@ class Schedules:
             self.published += events
 
         settings = self.settings.model_copy(update=changes)
-        datasets = Datasets(load_datasets())
+        datasets = Datasets(load_datasets(DATASETS))
         validator = RequestValidator(FORMATS, datasets, AddressRules.of(settings))
         planner = RunPlanner(validator, datasets, settings)
         return Scheduler(autocommitting(self.engine), producer(publish_all), planner, settings)

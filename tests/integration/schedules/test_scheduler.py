@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
+from dev.sample import DATASETS
 from stream_app.datasets.file import load_datasets
 from stream_app.jobs.states import Status
 from stream_app.schedules.run_planner import job_id_of
@@ -353,7 +354,7 @@ async def test_a_missing_dataset_or_format_fails_the_run_and_the_next_run_export
 async def test_a_window_without_a_time_column_fails_the_run(schedules: Schedules) -> None:
     """Otherwise it would export every row."""
     made = await schedules.create(window="previous_period", next_run=START)
-    timeless = dict(load_datasets().datasets)
+    timeless = dict(load_datasets(DATASETS).datasets)
     timeless["ledger"] = timeless["ledger"].model_copy(update={"time": None})
     scheduler = schedules.scheduler()
     scheduler = replace(scheduler, planner=replace(scheduler.planner, datasets=timeless))
