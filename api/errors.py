@@ -127,15 +127,18 @@ _MAPPINGS = (
 """The first entry whose class fits counts: ``InDoubt`` stands before its base class ``Retryable``."""
 
 
+NOT_ALLOWED = frozenset({"scope_not_allowed", "missing_claim"})
+"""Codes of requests that are valid, but that the user lacks a role or a claim for."""
+
+
 def problem_of(error: ExporterError) -> Problem:
     """Return the problem of an error of the service; an error that only concerns operators is a 500."""
     for mapping in _MAPPINGS:
         if isinstance(error, mapping.error):
             field = error.field if isinstance(error, Rejected) else None
+            status = 403 if error.code in NOT_ALLOWED else mapping.status
             headers = {"Retry-After": str(RETRY_SECONDS)} if mapping.status == 503 else None
-            return Problem(
-                mapping.status, error.code, mapping.detail or str(error), field=field, headers=headers
-            )
+            return Problem(status, error.code, mapping.detail or str(error), field=field, headers=headers)
     return internal_error()
 
 

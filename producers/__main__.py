@@ -77,6 +77,16 @@ def request(
             help="own (default): the rows of the user; all: the rows of all users; or a scope of the dataset"
         ),
     ] = None,
+    role: Annotated[
+        list[str] | None,
+        typer.Option(help="Role that the user has, for the rights of the dataset; repeatable"),
+    ] = None,
+    claim: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE[,VALUE…]", help="Claim of the user, such as org=acme, for scopes; repeatable"
+        ),
+    ] = None,
     priority: Annotated[str | None, typer.Option(help="high, normal (default) or low")] = None,
     options: Annotated[
         list[str] | None,
@@ -130,6 +140,7 @@ def request(
                 "split": arguments.parse_split(split_rows, split_bytes),
                 "consistency": consistency,
                 "scope": scope,
+                "claims": arguments.parse_claims(claim or (), role or ()) or None,
                 "priority": priority,
                 "recipients": recipients,
                 "webhook": webhook,
@@ -229,14 +240,20 @@ def token(
     role: Annotated[
         list[str] | None, typer.Option(help="Role: exports:all, exports:operate or exports:admin; repeatable")
     ] = None,
+    claim: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE[,VALUE…]", help="Claim, such as org=acme; repeatable"),
+    ] = None,
     hours: Annotated[float, typer.Option(min=0.01, help="Hours that the token is valid")] = 12,
 ) -> None:
     """Sign a token with EXPORTER_JWT_SECRET and print only the token."""
+    from producers.arguments import parse_claims
     from producers.tokens import sign_token
     from stream_app.setting_errors import load_settings
 
     with exit_on_error():
-        typer.echo(sign_token(load_settings(), user_id, role or (), hours=hours))
+        claims = parse_claims(claim or ())
+        typer.echo(sign_token(load_settings(), user_id, role or (), hours=hours, claims=claims))
 
 
 @cli.command()

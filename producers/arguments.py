@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -69,6 +69,22 @@ def parse_options(pairs: Iterable[str], compression: str | None = None) -> dict[
     if compression is not None:
         options["compression"] = compression
     return options
+
+
+def parse_claims(pairs: Iterable[str], roles: Sequence[str] = ()) -> dict[str, str | list[str]]:
+    """Parse claims: ``name=value`` is a text, ``name=a,b`` a list. ``roles`` become the claim ``roles``.
+
+    Raises:
+        UsageError: a pair has no equals sign.
+    """
+    claims: dict[str, str | list[str]] = {"roles": list(roles)} if roles else {}
+    for pair in pairs:
+        name, found, text = pair.partition("=")
+        if not found or not name:
+            raise UsageError(f"--claim {pair!r}: expected NAME=VALUE or NAME=VALUE,VALUE")
+        values = [part.strip() for part in text.split(",")]
+        claims[name.strip()] = values if len(values) > 1 else values[0]
+    return claims
 
 
 SplitRows = Annotated[

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,8 +48,17 @@ Token = Annotated[
 ]
 
 
-def sign_token(settings: "Settings", user_id: str, roles: Sequence[str] = (), *, hours: float = 12) -> str:
+def sign_token(
+    settings: "Settings",
+    user_id: str,
+    roles: Sequence[str] = (),
+    *,
+    hours: float = 12,
+    claims: Mapping[str, Any] | None = None,
+) -> str:
     """Sign a token for ``user_id`` with ``EXPORTER_JWT_SECRET``; it is valid for ``hours``.
+
+    ``claims`` are further claims, by name or path.
 
     Raises:
         UsageError: tokens come from an identity provider, or the secret is too weak.
@@ -67,14 +76,17 @@ def sign_token(settings: "Settings", user_id: str, roles: Sequence[str] = (), *,
     from joserfc.jwk import OctKey
 
     now = int(time.time())
-    claims: dict[str, object] = {"iat": now, "exp": now + int(hours * 3600)}
-    _put(claims, settings.jwt_user_claim, user_id)
+    content: dict[str, object] = {}
+    for name, value in (claims or {}).items():
+        _put(content, name, value)
+    content |= {"iat": now, "exp": now + int(hours * 3600)}
+    _put(content, settings.jwt_user_claim, user_id)
     if roles:
-        _put(claims, settings.jwt_roles_claim, list(roles))
+        _put(content, settings.jwt_roles_claim, list(roles))
     meant = {"aud": settings.jwt_audience, "iss": settings.jwt_issuer}
-    claims |= {claim: value for claim, value in meant.items() if value and value != "*"}
+    content |= {claim: value for claim, value in meant.items() if value and value != "*"}
     key = OctKey.import_key(settings.jwt_secret.get_secret_value())
-    return jwt.encode({"alg": "HS256"}, claims, key, algorithms=["HS256"])
+    return jwt.encode({"alg": "HS256"}, content, key, algorithms=["HS256"])
 
 
 def _put(claims: dict[str, Any], path: str, value: object) -> None:

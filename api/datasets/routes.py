@@ -5,19 +5,25 @@ import asyncio
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from api.auth.authenticator import CurrentUser
+from api.auth.authenticator import CurrentUser, User
+from api.auth.callers import caller_for, can_see
 from api.errors import problem_responses
 from api.services import ApiServices, InjectedServices
 from stream_app.datasets.models import Dataset
+from stream_app.datasets.rights import ALL, has_own_rows, usable_scopes, visible_dataset
 from stream_app.exports.columns import Column
 from stream_app.exports.filters import operators
+from stream_app.exports.rights import visible_table
 from streaming_exporter.errors import Rejected
 
 router = APIRouter(prefix="/exports/datasets", tags=["datasets"])
 
 
 class ColumnView(BaseModel):
-    """A column with the operators that filters can use. ``values`` are those of an enum."""
+    """A column with the operators that filters can use. ``values`` are those of an enum.
+
+    ``masked`` means that you get masked values. Such a column cannot be filtered.
+    """
 
     name: str
     type: str
@@ -25,6 +31,7 @@ class ColumnView(BaseModel):
     nullable: bool
     operators: list[str]
     values: list[str] | None = None
+    masked: bool = False
 
 
 class DatasetView(BaseModel):
@@ -32,6 +39,7 @@ class DatasetView(BaseModel):
 
     ``owner`` and ``time`` are null if the dataset does not show these columns. ``has_owner`` means that rows
     belong to users, so scope `own` is possible. ``has_time`` means that schedules can have windows.
+    ``scopes`` are the scopes that you can use.
     """
 
     name: str
@@ -40,6 +48,7 @@ class DatasetView(BaseModel):
     time: str | None
     has_owner: bool = False
     has_time: bool = False
+    scopes: list[str] = []
     columns: list[ColumnView]
     error: str | None = None
 
@@ -69,9 +78,13 @@ class Catalogue(BaseModel):
     responses=problem_responses(401, 500, 503),
 )
 async def list_datasets(services: InjectedServices, user: CurrentUser) -> Catalogue:
-    """Columns and types come from the source database. If a table is missing, its dataset has an `error`."""
+    """Columns and types come from the source database. If a table is missing, its dataset has an `error`.
+
+    Only datasets and columns that your roles can see are listed.
+    """
+    visible = [dataset for dataset in services.datasets.values() if can_see(user, dataset)]
     return Catalogue(
-        datasets=await asyncio.gather(*(_view(services, dataset) for dataset in services.datasets.values())),
+        datasets=await asyncio.gather(*(_view(services, user, dataset) for dataset in visible)),
         formats=[
             FormatView(
                 name=item.name,
@@ -85,21 +98,25 @@ async def list_datasets(services: InjectedServices, user: CurrentUser) -> Catalo
     )
 
 
-async def _view(services: ApiServices, dataset: Dataset) -> DatasetView:
+async def _view(services: ApiServices, user: User, dataset: Dataset) -> DatasetView:
+    """Return the dataset as the user sees it."""
+    caller = caller_for(user, dataset)
     columns: tuple[Column, ...] = ()
     problem = None
     try:
-        columns = (await services.catalog.table(dataset)).columns
+        columns = visible_table(await services.catalog.table(dataset), caller).columns
     except Rejected as error:
         problem = str(error)
     shown = {item.name for item in columns}
+    dataset = visible_dataset(dataset, caller)
     return DatasetView(
         name=dataset.name,
         description=dataset.description,
         owner=dataset.owner if dataset.owner in shown else None,
         time=dataset.time if dataset.time in shown else None,
-        has_owner=dataset.owner is not None,
+        has_owner=has_own_rows(dataset),
         has_time=dataset.time is not None,
+        scopes=[*usable_scopes(dataset, caller), *([ALL] if user.can_export_all else [])],
         columns=[
             ColumnView(
                 name=item.name,
@@ -108,6 +125,7 @@ async def _view(services: ApiServices, dataset: Dataset) -> DatasetView:
                 nullable=item.nullable,
                 operators=list(operators(item)),
                 values=list(item.labels) or None,
+                masked=item.mask is not None,
             )
             for item in columns
         ],

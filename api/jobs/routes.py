@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from api import audit_log, pagination
 from api.auth.authenticator import CurrentUser, User
+from api.auth.callers import claims_for
 from api.errors import Problem, not_found, problem_responses
 from api.jobs.estimates import estimate
 from api.jobs.schemas import (
@@ -21,7 +22,7 @@ from api.jobs.schemas import (
     Order,
     Prefer,
 )
-from api.jobs.service import require_scope, submit_request, validated_event
+from api.jobs.service import dataset_for, require_scope, submit_request, validated_event
 from api.jobs.waiting import preferred_wait
 from api.middleware.disconnect import cancel_on_disconnect
 from api.services import SOURCE, ApiServices, InjectedServices
@@ -97,11 +98,14 @@ async def request_export(
 ) -> Accepted | Response:
     """The request is checked against the dataset and recorded. The job starts when Kafka has its event.
 
+    Roles and claims of the token decide what the export contains. A dataset or a column that is not for you
+    does not exist in any response.
+
     A 503 with the code `in_doubt` means that it is not known whether the request was recorded. The response
     contains the id that the job would have.
 
-    The file contains the rows of the token's user. Scope `all` exports the rows of all users and needs the
-    role `exports:all`.
+    The file contains the rows of the token's user. A scope of the dataset exports the rows that belong to a
+    claim of the token. Scope `all` exports the rows of all users and needs the role `exports:all`.
 
     With `Prefer: wait=N` the response comes when the job has ended, at the latest after N seconds (at most
     30): 200 with the job, or 202 if it has not ended.
@@ -137,7 +141,8 @@ async def estimate_export(
     of rows is the estimate of the database. The number of bytes is calculated from a small sample.
     """
     require_scope(user, order)
-    _, wanted = validated_event(services, user.id, order)
+    claims = claims_for(user, dataset_for(services, user, order.export_type))
+    _, wanted = validated_event(services, user.id, order, claims=claims)
     return await cancel_on_disconnect(request, estimate(services, wanted))
 
 

@@ -9,13 +9,18 @@ import structlog
 from pydantic_core import PydanticSerializationError
 
 from api.auth.authenticator import User
+from api.auth.callers import RequestClaims, claims_for
 from api.errors import RETRY_SECONDS, Problem
 from api.jobs.schemas import Order
 from api.services import SOURCE, ApiServices
+from stream_app.datasets.caller import Caller
+from stream_app.datasets.models import Dataset
+from stream_app.datasets.rights import find_dataset
 from stream_app.exports.catalog import SourceTable
 from stream_app.exports.compression import compression_for
 from stream_app.exports.query import row_query
 from stream_app.exports.relative_dates import resolve_request
+from stream_app.exports.rights import use_visible
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
 from stream_app.jobs.submission import REQUEST_COLUMNS, NewJob, SubmitResult, new_job
@@ -41,7 +46,8 @@ async def submit_request(
         Retryable: a part is unavailable. There is no record, unless an earlier call has made one.
     """
     require_scope(user, order)
-    event, request = validated_event(services, user.id, order, key)
+    claims = claims_for(user, dataset_for(services, user, order.export_type))
+    event, request = validated_event(services, user.id, order, key, claims=claims)
     job = new_job(event, request, now=services.clock.now())
     if key is not None and (known := await services.job_queries.get(event.job_id)) is not None:
         return _same(known, job)  # the table can have changed since then, so it is not checked again
@@ -106,6 +112,15 @@ def in_doubt(job_id: UUID) -> Problem:
     )
 
 
+def dataset_for(services: ApiServices, user: User, name: str) -> Dataset:
+    """Return the dataset ``name`` if it exists for ``user``.
+
+    Raises:
+        Rejected: there is no such dataset, or it is not for the user; both have the same text.
+    """
+    return find_dataset(services.datasets, name, Caller(user.id, user.roles))
+
+
 def require_scope(user: User, order: Order) -> None:
     """Return if the user's roles allow the scope of the order.
 
@@ -122,20 +137,27 @@ def require_scope(user: User, order: Order) -> None:
 
 
 def validated_event(
-    services: ApiServices, user_id: str, order: Order, key: str | None = None
+    services: ApiServices,
+    user_id: str,
+    order: Order,
+    key: str | None = None,
+    *,
+    claims: RequestClaims,
 ) -> tuple[Event, ExportRequest]:
     """Return the request event of an order, and its data after validation.
 
-    Roles are not checked here: see :func:`require_scope`.
+    The role for scope ``all`` is not checked here: see :func:`require_scope`.
 
     Args:
         services: what the calls work with.
         user_id: whose export it is.
         order: the body of the call.
         key: the ``Idempotency-Key``.
+        claims: the roles and claims that the rights of the request depend on.
 
     Raises:
-        Rejected: the request is invalid, or its text cannot be encoded. The text names the field.
+        Rejected: the request is invalid or not allowed, or its text cannot be encoded. The text names the
+            field.
     """
     job_id = uuid4() if key is None else uuid5(IDEMPOTENCY, f"{len(user_id)}:{user_id}:{key}")
     try:
@@ -148,6 +170,8 @@ def validated_event(
         ) from error
     try:
         data = {"user_id": user_id, **order.model_dump(mode="json", exclude_unset=True)}
+        if claims:
+            data["claims"] = claims
         request = services.validator.validate(data)
         event = request_event(
             request, job_id=job_id, source=SOURCE, traceparent=tracing.current_span().traceparent
@@ -165,14 +189,16 @@ async def check_against_table(services: ApiServices, request: ExportRequest) -> 
     compression_for(request.options.compression, services.formats[request.format])
 
     async def check_table(table: SourceTable) -> None:
-        wanted = resolve_request(request, table.all_columns, services.clock.now())
+        wanted = resolve_request(request, table.filterable, services.clock.now())
         await asyncio.to_thread(row_query, table, wanted)  # a filter with many values takes long
 
-    await services.catalog.use(services.datasets[request.export_type], check_table)
+    dataset = services.datasets[request.export_type]
+    await use_visible(services.catalog, dataset, Caller.of(request), check_table)
 
 
 def _same(known: ExportJob, job: NewJob) -> tuple[UUID, Status]:
-    if any(getattr(known, name) != getattr(job, name) for name in REQUEST_COLUMNS):
+    # The claims are not compared: they are facts about the user, not what was asked for.
+    if any(getattr(known, name) != getattr(job, name) for name in REQUEST_COLUMNS if name != "claims"):
         raise Problem(
             422,
             "idempotency_key_reused",

@@ -8,14 +8,16 @@ from uuid import UUID, uuid4, uuid5
 import structlog
 from pydantic import ValidationError
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth.authenticator import User
 from api.errors import Problem
-from api.jobs.service import check_against_table, in_doubt, too_many, validated_event
+from api.jobs.service import check_against_table, dataset_for, in_doubt, too_many, validated_event
+from api.schedules.grants import claims_of, end_lost_grants, granted, renewed
 from api.schedules.schemas import ScheduleOrder, SchedulePatch
 from api.services import ApiServices
+from stream_app.datasets.caller import Caller
 from stream_app.exports.relative_dates import TEMPORAL
+from stream_app.exports.rights import visible_table
 from stream_app.jobs.submission import (
     NewJob,
     SubmitResult,
@@ -33,9 +35,9 @@ from stream_app.schedules.calendar import (
     earliest_start,
     period_before,
 )
+from stream_app.schedules.grants import dataset_of
 from stream_app.schedules.models import Schedule
 from stream_app.schedules.run_planner import (
-    AllRowsPermission,
     calendar_of,
     missing_time_column,
     planning_error,
@@ -84,12 +86,6 @@ async def create(services: ApiServices, user: User, order: ScheduleOrder) -> Sch
     return row
 
 
-async def revoke_all_rows(services: ApiServices, user: User, schedule_id: UUID) -> None:
-    """End the permission of a schedule to export all rows, if its owner's token lacks the role for it."""
-    if not user.can_export_all and await services.schedules.revoke_all_rows(schedule_id, user_id=user.id):
-        log.info("schedule.grant_ended", schedule_id=str(schedule_id), user_id=user.id)
-
-
 async def change(services: ApiServices, user: User, schedule_id: UUID, patch: SchedulePatch) -> Schedule:
     """Change a schedule and return its row. The result is validated, except that a pause is always possible.
 
@@ -97,7 +93,7 @@ async def change(services: ApiServices, user: User, schedule_id: UUID, patch: Sc
         Rejected: a field is invalid after the change.
         Problem: there is no such schedule, or the change is not allowed.
     """
-    await revoke_all_rows(services, user, schedule_id)
+    await end_lost_grants(services, user, schedule_id)
     if patch.model_fields_set == {"active"} and patch.active is False:
         return await _pause(services, user, schedule_id)
     while True:
@@ -175,8 +171,11 @@ async def _checked(
     calendar = Calendar.of(
         order.schedule, timezone=order.timezone, time_of_day=order.time_of_day, day=order.day
     )
-    granted = _grant(services, user, owner, order, known)
-    _, request = validated_event(services, owner, order)
+    if user.id == owner:
+        dataset_for(services, user, order.export_type)
+    claims = claims_of(services, user, owner, order.export_type, known)
+    grants = granted(services, user, owner, order, known, claims)
+    _, request = validated_event(services, owner, order, claims=claims)
     await check_against_table(services, request)
     return {
         **{
@@ -198,42 +197,9 @@ async def _checked(
         "active": order.active,
         "next_run": calendar.next_run(now) if order.active else None,
         "window_start": _window_start(order, known, now),
-        "column_kinds": await _kinds(services, order),
-        **granted,
+        "column_kinds": await _kinds(services, order, Caller.of(request)),
+        **grants,
     }
-
-
-def _grant(
-    services: ApiServices, user: User, owner: str, order: ScheduleOrder, known: Schedule | None
-) -> dict[str, Any]:
-    """Return the permission to export all rows. Only the owner can renew it, with the role exports:all."""
-    if order.scope != "all":
-        return {"all_rows_until": None}
-    if user.id != owner:
-        if known is None or known.scope != "all":
-            raise Problem(
-                403,
-                "scope_not_allowed",
-                "Only the owner of a schedule can set its scope to all",
-                field="scope",
-            )
-        return {}
-    if not user.can_export_all:
-        raise Problem(
-            403,
-            "scope_not_allowed",
-            "Scope all needs the role exports:all. Ask for that role, or use scope own",
-            field="scope",
-        )
-    rights = AllRowsPermission.of(services.settings)
-    if not rights.allows(owner):
-        raise Problem(
-            403,
-            "scope_not_allowed",
-            "Your schedules cannot use scope all. Operators: add the user to EXPORTER_SCHEDULE_ALL_USERS",
-            field="scope",
-        )
-    return {"all_rows_until": services.clock.now() + rights.grant}
 
 
 def _window_start(order: ScheduleOrder, known: Schedule | None, now: datetime) -> datetime | None:
@@ -250,10 +216,10 @@ def _window_start(order: ScheduleOrder, known: Schedule | None, now: datetime) -
     return now if window_start is None and order.window is Windowing.SINCE_LAST_RUN else window_start
 
 
-async def _kinds(services: ApiServices, order: ScheduleOrder) -> dict[str, str] | None:
+async def _kinds(services: ApiServices, order: ScheduleOrder, caller: Caller) -> dict[str, str] | None:
     """Return the kinds of the time columns in the window and the filters."""
-    dataset = services.datasets[order.export_type]
-    columns = (await services.catalog.table(dataset)).all_columns
+    table = visible_table(await services.catalog.table(services.datasets[order.export_type]), caller)
+    dataset, columns = table.dataset, table.filterable
     names = set(order.filters or ())
     if order.window is not Windowing.NONE:
         if dataset.time is None or columns[dataset.time].kind not in TEMPORAL:
@@ -296,13 +262,13 @@ async def run_now(services: ApiServices, user: User, schedule_id: UUID, key: str
 
 async def _record(services: ApiServices, user: User, schedule_id: UUID, job_id: UUID) -> NewJob | None:
     """Commit the job of a run and the new ``window_start``; return ``None`` if the job exists already."""
-    await revoke_all_rows(services, user, schedule_id)
+    await end_lost_grants(services, user, schedule_id)
     now = await services.clock.read()
     async with services.schedules.transaction() as connection:
         schedule = await services.schedules.lock(connection, schedule_id, user_id=user.data_owner)
         if schedule is None:
             raise not_found()
-        schedule = await _renewed(services, user, schedule, now, connection)
+        schedule = await renewed(services, user, schedule, now, connection)
         run, job = _planned(services, schedule, now, job_id)
         job = replace(job, traceparent=tracing.current_span().traceparent)
         await connection.execute(text(submit_lock(schedule.user_id)))
@@ -318,29 +284,6 @@ async def _record(services: ApiServices, user: User, schedule_id: UUID, job_id: 
     return job
 
 
-async def _renewed(
-    services: ApiServices, user: User, schedule: Schedule, now: datetime, connection: AsyncConnection
-) -> Schedule:
-    """Renew the permission to export all rows if the owner has the role; otherwise check the present one."""
-    if schedule.scope != "all":
-        return schedule
-    rights = AllRowsPermission.of(services.settings)
-    if user.id == schedule.user_id and not user.can_export_all:
-        raise Problem(
-            403,
-            "scope_not_allowed",
-            "Scope all needs the role exports:all. Ask for that role, or use scope own",
-            field="scope",
-        )
-    if user.id == schedule.user_id and rights.allows(user.id):
-        values = {"all_rows_until": now + rights.grant}
-        return await services.schedules.update(connection, schedule.id, values)
-    refusal = rights.refusal(schedule, now)
-    if refusal is not None:
-        raise Problem(403, refusal.code, str(refusal), field="scope")
-    return schedule
-
-
 def _planned(services: ApiServices, schedule: Schedule, now: datetime, job_id: UUID) -> tuple[Run, NewJob]:
     """Return the run and its job.
 
@@ -350,7 +293,7 @@ def _planned(services: ApiServices, schedule: Schedule, now: datetime, job_id: U
     try:
         moves = schedule.window == Windowing.SINCE_LAST_RUN
         run = Run(now.replace(microsecond=0), _window_now(schedule, now), is_repeat=not moves)
-        dataset = services.datasets.get(schedule.export_type)
+        dataset = dataset_of(services.datasets, schedule)
         request = run_request(schedule, run, dataset, calendar_of(schedule).zone, job_id=job_id)
         event = request.event.model_copy(update={"data": {**request.event.data, "priority": "normal"}})
         refusal = missing_time_column(run, dataset)

@@ -1,10 +1,10 @@
 """Plans the runs of schedules that are due: the request and the job of each run. No I/O."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any
 from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo
 
@@ -13,59 +13,11 @@ from stream_app.exports.columns import Kind
 from stream_app.exports.relative_dates import resolve_filters
 from stream_app.jobs.submission import NewJob, RequestValidator
 from stream_app.schedules.calendar import Calendar, CatchUp, Run, Window, Windowing, earliest_start, plan
+from stream_app.schedules.grants import SchedulePermissions, dataset_of
 from stream_app.schedules.models import DueSchedule, Gap, Schedule
 from stream_app.settings import Settings
 from streaming_exporter.errors import Rejected, Unreadable
 from streaming_exporter.events import SCHEDULES, Event, EventType
-
-EVERYBODY = "*"
-
-
-@dataclass(frozen=True, slots=True)
-class AllRowsPermission:
-    """Decides whether a schedule can export the rows of all users (scope ``all``).
-
-    There is no token when a run is due. So the owner's role counts for some time after the owner last proved
-    it with a token, and only if the operators have listed the owner.
-
-    Attributes:
-        users: the users whose schedules can export all rows, or ``*``.
-        grant: how long the role counts after that.
-    """
-
-    users: Collection[str]
-    grant: timedelta
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """Return the permission that the settings describe."""
-        names = filter(None, map(str.strip, settings.schedule_all_users.split(",")))
-        return cls(frozenset(names), timedelta(days=settings.schedule_grant_days))
-
-    def allows(self, user_id: str) -> bool:
-        """Return whether the operators allow this user's schedules to export all rows."""
-        return EVERYBODY in self.users or user_id in self.users
-
-    def refusal(self, schedule: Schedule, now: datetime) -> Rejected | None:
-        """Return why a run of ``schedule`` at ``now`` cannot export its rows, or ``None`` if it can."""
-        if schedule.scope != "all":
-            return None
-        if not self.allows(schedule.user_id):
-            return Rejected(
-                "schedules of this user cannot export the rows of all users any more; operators: "
-                "EXPORTER_SCHEDULE_ALL_USERS",
-                code="scope_not_allowed",
-                field="scope",
-            )
-        if schedule.all_rows_until is None or schedule.all_rows_until <= now:
-            return Rejected(
-                f"the permission to export the rows of all users expired after {self.grant.days} days; the "
-                "owner renews it by resuming the schedule with a token that has the role exports:all",
-                code="grant_lapsed",
-                field="scope",
-            )
-        return None
-
 
 SCHEDULE_COLUMNS = (
     "export_type",
@@ -199,10 +151,10 @@ class RunPlanner:
         self, schedule: DueSchedule, run: Run, until: datetime, zone: ZoneInfo, *, gap_id: UUID | None = None
     ) -> NewJob:
         """Return the job of a run. It starts once its time and its window are over by the database clock."""
-        dataset = self.datasets.get(schedule.export_type)
+        dataset = dataset_of(self.datasets, schedule)
         request = run_request(schedule, run, dataset, zone, job_id=gap_id)
-        permission = AllRowsPermission.of(self.settings)
-        refusal = permission.refusal(schedule, schedule.now) or missing_time_column(run, dataset)
+        permissions = SchedulePermissions.of(self.settings)
+        refusal = permissions.refusal(schedule, schedule.now) or missing_time_column(run, dataset)
         jitter = start_delay(schedule.id, self.settings.schedule_jitter_seconds)
         job = request.job(self.validator, now=schedule.now, refusal=refusal)
         due_in = run.at + timedelta(seconds=schedule.delay) + jitter - until

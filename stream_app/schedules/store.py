@@ -59,21 +59,6 @@ class ScheduleStore:
         statement = update(ScheduledExport).where(ScheduledExport.id == schedule_id).values(values)
         return Schedule(**(await connection.execute(statement.returning(SCHEDULES))).one()._mapping)
 
-    async def revoke_all_rows(self, schedule_id: UUID, *, user_id: str) -> bool:
-        """Revoke the permission of ``user_id``'s schedule to export all rows; return whether it had it."""
-        statement = (
-            update(ScheduledExport)
-            .where(
-                ScheduledExport.id == schedule_id,
-                ScheduledExport.user_id == user_id,
-                ScheduledExport.all_rows_until.is_not(None),
-            )
-            .values(all_rows_until=None)
-        )
-        async with autocommit_connection(self._autocommit) as connection:
-            found = await connection.execute(statement.returning(ScheduledExport.id))
-            return found.one_or_none() is not None
-
     async def delete(self, schedule_id: UUID, *, user_id: str | None) -> bool:
         """Remove the schedule; its jobs stay. Return whether it existed and belonged to ``user_id``."""
         statement = delete(ScheduledExport).where(ScheduledExport.id == schedule_id)

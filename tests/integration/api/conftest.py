@@ -54,9 +54,10 @@ class Harness:
     engine: AsyncEngine
     queries: JobQueries
 
-    def user(self, *roles: str, user_id: str | None = None) -> httpx.AsyncClient:
+    def user(self, *roles: str, user_id: str | None = None, **claims: Any) -> httpx.AsyncClient:
         """Return a client for a user, by default for a new user."""
-        return client_of(self.app, sign_token(self.settings, user_id or f"user-{uuid4()}", roles))
+        user = user_id or f"user-{uuid4()}"
+        return client_of(self.app, sign_token(self.settings, user, roles, claims=claims))
 
     async def set(self, job_id: str | UUID, **values: Any) -> None:
         """Change the record of a job as a worker would."""

@@ -34,7 +34,8 @@ class Records:
             await connection.execute(
                 insert(ScheduledExport).values(
                     id=schedule_id, user_id=user, export_type="ledger", format="csv", schedule="daily",
-                    filters={"owner": user}, email_recipients=[ADDRESS, "ops@example.com"],
+                    filters={"owner": user}, parameters={"p": user}, claims={"org": user},
+                    email_recipients=[ADDRESS, "ops@example.com"],
                     webhook=f"https://hooks.example.com/{user}",
                 )
             )  # fmt: skip
@@ -42,7 +43,8 @@ class Records:
                 await connection.execute(
                     insert(ExportJob).values(
                         id=job_id, user_id=user, export_type="ledger", format="csv", status=status,
-                        filters={"owner": user}, columns=[user], options={"title": user}, source=f"/{user}",
+                        filters={"owner": user}, parameters={"p": user}, claims={"org": user}, columns=[user],
+                        options={"title": user}, source=f"/{user}",
                         recipients=[ADDRESS.upper(), "ops@example.com"], schedule_id=schedule_id,
                         webhook=f"https://hooks.example.com/{user}", file_name=f"{user}.csv",
                         file_path=f"jobs/{job_id}/{user}.csv", manifest={"filters": user}, sha256=user,

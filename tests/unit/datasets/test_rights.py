@@ -1,6 +1,7 @@
 """Properties of rights: for any datasets file and any callers, what one sees depends on their roles alone."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.datasets.caller import ALL_DATA, Caller
+from stream_app.datasets.file import load_datasets
 from stream_app.datasets.models import ColumnSettings, Dataset, Scope, SessionValue
 from stream_app.datasets.rights import (
     find_dataset,
@@ -25,6 +27,7 @@ from stream_app.exports.query import render, row_query
 from stream_app.exports.rights import shows_planner_numbers, visible_table
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
+from tests.documents import BLOCKS
 
 ROLES = ["finance", "pii", "admin-of-org", "support"]
 COLUMNS = ["c_id", "c_owner", "c_org", "c_total", "c_margin", "c_email", "c_time"]
@@ -255,6 +258,40 @@ def test_a_scope_gives_rows_of_the_callers_claims_only(dataset: Dataset, caller:
     assert choice.values
     assert set(choice.values) <= allowed - {""}
     assert choice.column == (scope.column if scope else dataset.owner)
+
+
+@pytest.mark.parametrize(
+    ("roles", "claims", "scopes", "columns"),
+    [
+        ((), {}, None, None),
+        (("exports:orders",), {}, ["own"], ["id", "email*"]),
+        (("exports:orders", "org-admin"), {"org": "acme"}, ["own", "organisation"], ["id", "email*"]),
+        (("exports:orders", "org-admin"), {}, ["own"], ["id", "email*"]),
+        (("exports:orders", "exports:finance"), {}, ["own"], ["id", "margin", "email*"]),
+        (("exports:orders", "exports:pii"), {}, ["own"], ["id", "email"]),
+        (("exports:admin",), {}, ["own"], ["id", "margin", "email"]),
+    ],
+)
+def test_the_documents_users_see_what_it_says(
+    tmp_path: Path,
+    roles: tuple[str, ...],
+    claims: dict[str, str],
+    scopes: list[str] | None,
+    columns: list[str] | None,
+) -> None:
+    (block,) = (b for b in BLOCKS if b.document.name == "rights.md" and b.language == "toml")
+    (tmp_path / "datasets.toml").write_text(block.text)
+    dataset = load_datasets(tmp_path / "datasets.toml").datasets["orders"]
+    caller = Caller("ada", frozenset(roles), claims)
+    every = {name: Column(name, "text", "text", Kind.TEXT) for name in ("id", "margin", "email")}
+    table = SourceTable(dataset, "shop", "orders", tuple(every.values()), every, ())
+    if columns is None:
+        with pytest.raises(Rejected, match="there is no dataset 'orders'"):
+            visible_table(table, caller)
+        return
+    shown = visible_table(table, caller).columns
+    assert [f"{item.name}*" if item.mask else item.name for item in shown] == columns
+    assert usable_scopes(dataset, caller) == scopes
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from producers.arguments import OPERATORS, parse_columns, parse_filters, parse_options
+from producers.arguments import OPERATORS, parse_claims, parse_columns, parse_filters, parse_options
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.filters import operators
 from streaming_exporter.errors import UsageError
@@ -43,6 +43,20 @@ from streaming_exporter.errors import UsageError
 )
 def test_filters(pairs: list[str], expected: dict[str, Any]) -> None:
     assert parse_filters(pairs) == expected
+
+
+def test_claims_are_texts_or_lists() -> None:
+    assert parse_claims(["org=acme", "region=eu, us", "note=a=b", "empty="], ["pii"]) == {
+        "roles": ["pii"],
+        "org": "acme",
+        "region": ["eu", "us"],
+        "note": "a=b",
+        "empty": "",
+    }
+    assert parse_claims([]) == {}
+    for wrong in ("org", "=acme"):
+        with pytest.raises(UsageError, match="expected NAME=VALUE"):
+            parse_claims([wrong])
 
 
 def test_filters_of_the_document_and_pairs_are_combined() -> None:

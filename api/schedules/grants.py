@@ -1,0 +1,128 @@
+"""The roles and claims of schedules: they are those of the token with which the owner last called.
+
+Only the owner can give them to a schedule. An administrator who changes or runs it does not.
+"""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from api.auth.authenticator import User
+from api.auth.callers import RequestClaims, claims_for, kept_claims
+from api.errors import Problem
+from api.schedules.schemas import ScheduleOrder
+from api.services import ApiServices
+from stream_app.datasets.rights import ALL
+from stream_app.schedules.grants import SchedulePermissions
+from stream_app.schedules.models import Schedule
+
+log = structlog.get_logger(__name__)
+
+
+async def end_lost_grants(services: ApiServices, user: User, schedule_id: UUID) -> None:
+    """Take from a schedule what its owner's token lacks: scope ``all``, roles and claims.
+
+    This is committed before the call continues, which can be refused.
+    """
+    known = await services.schedules.get(schedule_id, user_id=user.id)
+    if known is None or not _lost(services, user, known):
+        return
+    async with services.schedules.transaction() as connection:
+        known = await services.schedules.lock(connection, schedule_id, user_id=user.id)
+        lost = _lost(services, user, known) if known is not None else {}
+        if lost:
+            await services.schedules.update(connection, schedule_id, lost)
+            log.info("schedule.grant_ended", schedule_id=str(schedule_id), user_id=user.id)
+
+
+def claims_of(
+    services: ApiServices, user: User, owner: str, export_type: str, known: Schedule | None
+) -> RequestClaims:
+    """Return the claims for a request of a schedule: those of the owner's token, or those it has."""
+    if user.id == owner:
+        return claims_for(user, services.datasets.get(export_type))
+    return dict((known.claims if known is not None else None) or {})
+
+
+def granted(
+    services: ApiServices,
+    user: User,
+    owner: str,
+    order: ScheduleOrder,
+    known: Schedule | None,
+    claims: RequestClaims,
+) -> dict[str, Any]:
+    """Return the columns with the grants of a schedule that ``user`` makes or changes.
+
+    Raises:
+        Problem: the user cannot give the schedule its scope.
+    """
+    rights, now = SchedulePermissions.of(services.settings), services.clock.now()
+    values = _renewed_claims(claims, rights, now) if user.id == owner else {}
+    if order.scope != ALL:
+        return {**values, "all_rows_until": None}
+    if user.id != owner:
+        if known is None or known.scope != ALL:
+            raise _refused("Only the owner of a schedule can set its scope to all")
+        return values
+    _require_all_rows(user)
+    if not rights.allows(owner):
+        raise _refused(
+            "Your schedules cannot use scope all. Operators: add the user to EXPORTER_SCHEDULE_ALL_USERS"
+        )
+    return {**values, "all_rows_until": now + rights.grant}
+
+
+async def renewed(
+    services: ApiServices, user: User, schedule: Schedule, now: datetime, connection: AsyncConnection
+) -> Schedule:
+    """Return the schedule for a run that ``user`` starts, with the grants renewed if they are its owner.
+
+    Raises:
+        Problem: the schedule cannot export its rows at the moment.
+    """
+    rights = SchedulePermissions.of(services.settings)
+    values: dict[str, Any] = {}
+    if user.id == schedule.user_id:
+        if schedule.scope == ALL:
+            _require_all_rows(user)
+            if rights.allows(user.id):
+                values["all_rows_until"] = now + rights.grant
+        dataset = services.datasets.get(schedule.export_type)
+        if dataset is not None:
+            values |= _renewed_claims(claims_for(user, dataset), rights, now)
+    if any(getattr(schedule, name) != value for name, value in values.items()):
+        schedule = await services.schedules.update(connection, schedule.id, values)
+    refusal = rights.refusal(schedule, now)
+    if refusal is not None:
+        raise Problem(403, refusal.code, str(refusal), field=refusal.field)
+    return schedule
+
+
+def _lost(services: ApiServices, user: User, known: Schedule) -> dict[str, Any]:
+    """Return the columns to change, because the token of the owner lacks what they have."""
+    values: dict[str, Any] = {}
+    if known.all_rows_until is not None and not user.can_export_all:
+        values["all_rows_until"] = None
+    dataset = services.datasets.get(known.export_type)
+    if known.claims and dataset is not None:
+        kept = kept_claims(known.claims, claims_for(user, dataset))
+        if kept != known.claims:
+            values["claims"] = kept
+    return values
+
+
+def _renewed_claims(claims: RequestClaims, rights: SchedulePermissions, now: datetime) -> dict[str, Any]:
+    return {"claims": claims or None, "claims_until": now + rights.grant if claims else None}
+
+
+def _require_all_rows(user: User) -> None:
+    if not user.can_export_all:
+        raise _refused("Scope all needs the role exports:all. Ask for that role, or use scope own")
+
+
+def _refused(detail: str) -> Problem:
+    return Problem(403, "scope_not_allowed", detail, field="scope")
