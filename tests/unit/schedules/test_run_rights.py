@@ -1,0 +1,102 @@
+"""What a run of a schedule can export is decided when it is due, by the claims that the schedule keeps."""
+
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from stream_app.datasets.models import ColumnSettings, Dataset, Scope
+from stream_app.jobs.submission import NewJob, RequestValidator
+from stream_app.schedules.models import DueSchedule
+from stream_app.schedules.run_planner import RunPlanner
+from stream_app.settings import Settings
+
+NOW = datetime(2026, 3, 2, 0, 0, 30, tzinfo=UTC)
+DUE = datetime(2026, 3, 2, tzinfo=UTC)
+ORDERS = {
+    "name": "orders",
+    "table": "orders",
+    "owner": "customer_id",
+    "time": "placed_at",
+    "scopes": {"organisation": Scope(column="org", claim="org", roles=("org-admin",))},
+}
+CLAIMS = {"org": "acme", "roles": ["org-admin", "orders"]}
+
+
+def planned(dataset: dict[str, Any], **values: Any) -> NewJob:
+    """Return the job of the only run of a schedule that is due."""
+    datasets = {"orders": Dataset.model_validate(ORDERS | dataset)}
+    content: dict[str, Any] = {item.name: None for item in fields(DueSchedule)}
+    content |= {
+        "id": UUID(int=7), "user_id": "u", "export_type": "orders", "format": "csv", "schedule": "daily",
+        "time_of_day": "00:00", "timezone": "UTC", "window": "none", "catch_up": "last", "delay": 0,
+        "scope": "organisation", "active": True, "next_run": DUE, "failures": 0, "now": NOW, "version": "1",
+        "claims": CLAIMS, "claims_until": NOW + timedelta(days=1), **values,
+    }  # fmt: skip
+    validator = RequestValidator({"csv"}, datasets)
+    planner = RunPlanner(validator, datasets, Settings(_env_file=None, schedule_grant_days=30))
+    (found,) = planner.plan_all([DueSchedule(**content)], {}, NOW)
+    assert found.error is None
+    (job,) = found.jobs
+    return job
+
+
+@pytest.mark.parametrize(
+    ("dataset", "schedule", "code"),
+    [
+        ({}, {}, None),
+        ({"roles": ["orders"]}, {}, None),
+        ({"roles": ["others"]}, {}, "unknown_dataset"),
+        ({"roles": ["orders"]}, {"claims": None, "scope": "own"}, "unknown_dataset"),
+        ({}, {"claims": None, "scope": "own", "claims_until": None}, None),
+        ({}, {"claims_until": NOW}, "grant_lapsed"),
+        ({}, {"claims_until": None}, "grant_lapsed"),
+        ({}, {"claims_until": NOW, "scope": "own"}, "grant_lapsed"),
+        ({}, {"claims": {"org": "acme"}}, "scope_not_allowed"),
+        ({}, {"claims": {"roles": ["org-admin"]}}, "missing_claim"),
+        ({"scopes": {}}, {}, "unknown_scope"),
+        ({}, {"window": "previous_period"}, None),
+        (
+            {"column_settings": {"placed_at": ColumnSettings(roles=("pii",))}},
+            {"window": "previous_period"},
+            "no_time_column",
+        ),
+        (
+            {"column_settings": {"placed_at": ColumnSettings(mask="null")}},
+            {"window": "previous_period"},
+            "no_time_column",
+        ),
+        (
+            {"column_settings": {"placed_at": ColumnSettings(roles=("org-admin",))}},
+            {"window": "previous_period"},
+            None,
+        ),
+    ],
+)
+def test_the_rules_of_the_dataset_and_the_grant_are_checked_when_a_run_is_due(
+    dataset: dict[str, Any], schedule: dict[str, Any], code: str | None
+) -> None:
+    job = planned(dataset, **schedule)
+    outcome = job.outcome
+    assert (outcome.error.code if outcome and outcome.error else None) == code
+    if outcome is None and schedule.get("claims", CLAIMS):
+        assert job.claims == CLAIMS
+
+
+def test_a_lapsed_grant_says_how_it_is_renewed() -> None:
+    outcome = planned({}, claims_until=NOW).outcome
+    assert outcome is not None
+    assert outcome.error is not None
+    assert "expired after 30 days; the owner renews them by resuming the schedule" in outcome.error.message
+
+
+def test_the_window_of_a_run_without_a_visible_time_column_is_on_record() -> None:
+    """So a later run can export it, when the owner has the role again."""
+    job = planned(
+        {"column_settings": {"placed_at": ColumnSettings(roles=("pii",))}}, window="previous_period"
+    )
+    assert job.window is not None
+    assert job.filters in (None, {})
+    assert "placed_at" not in str(job.window)
