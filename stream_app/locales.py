@@ -5,6 +5,8 @@ Digits are always 0 to 9, because spreadsheets and programs read no others in a 
 
 import re
 from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -12,9 +14,6 @@ from streaming_exporter.errors import Rejected
 
 if TYPE_CHECKING:
     from babel import Locale
-
-DEFAULT = "en-GB"
-"""The locale of words that are not in a file, such as those of a mail, if nobody has chosen one."""
 
 _FIELD = re.compile(r"'([^']*)'|([A-Za-z])\2*|[^A-Za-z']+")
 _INVISIBLE = dict.fromkeys(map(ord, "\u200e\u200f\u061c"))
@@ -30,31 +29,48 @@ class LocaleRules:
         decimal: separates the integer part of a number from its fraction.
         group: separates groups of digits.
         groups: digits of the last group of the integer part, and of the groups before it.
-        date: the parts of a date: ``d``, ``dd``, ``M``, ``MM``, ``yyyy``, and texts between them.
+        date_parts: the parts of a date: ``d``, ``dd``, ``M``, ``MM``, ``yyyy``, and texts between them.
     """
 
     tag: str
     decimal: str
     group: str
     groups: tuple[int, int]
-    date: tuple[str, ...]
+    date_parts: tuple[str, ...]
 
     @property
     def delimiter(self) -> str:
         """The delimiter of lists: a semicolon where the decimal separator is a comma."""
         return ";" if self.decimal == "," else ","
 
+    def date_text(self, day: date) -> str:
+        """Return a date as text."""
+        values = {
+            "d": f"{day.day}",
+            "dd": f"{day.day:02}",
+            "M": f"{day.month}",
+            "MM": f"{day.month:02}",
+            "yyyy": f"{day.year:04}",
+        }
+        return "".join(values.get(part, part) for part in self.date_parts)
+
+    def number_text(self, number: Decimal | int) -> str:
+        """Return a number as text, with groups and all of its digits."""
+        from babel.numbers import format_decimal
+
+        return format_decimal(number, locale=self.tag.replace("-", "_"), decimal_quantization=False)
+
     @property
     def excel_date(self) -> str:
         """The date as a number format of Excel."""
         return "".join(
-            part.lower() if part in _DATE_PARTS else re.sub(r"(.)", r"\\\1", part) for part in self.date
+            part.lower() if part in _DATE_PARTS else re.sub(r"(.)", r"\\\1", part) for part in self.date_parts
         )
 
     @property
     def sql_date(self) -> str:
         """The date as a format of PostgreSQL's ``to_char``."""
-        return "".join(_DATE_PARTS.get(part) or f'"{part}"' for part in self.date)
+        return "".join(_DATE_PARTS.get(part) or f'"{part}"' for part in self.date_parts)
 
 
 _DATE_PARTS = {"d": "FMDD", "dd": "DD", "M": "FMMM", "MM": "MM", "yyyy": "YYYY"}
@@ -112,7 +128,7 @@ def _rules(name: str) -> LocaleRules | None:
         decimal=get_decimal_symbol(locale),
         group=get_group_symbol(locale),
         groups=(first, others),
-        date=_date(locale.date_formats["short"].pattern),
+        date_parts=_date(locale.date_formats["short"].pattern),
     )
 
 

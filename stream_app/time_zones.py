@@ -6,8 +6,9 @@ changes of the offset, which this module finds in Python's data. Before they are
 :func:`check_sql` compares them with the server's data: they must not differ.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo, available_timezones
@@ -17,8 +18,10 @@ from streaming_exporter.errors import Rejected
 FAST_YEARS = (1970, 2038)
 """The first year, and the year after the last one, whose changes a statement can have."""
 
+BEGIN, END = (datetime(year, 1, 1, tzinfo=UTC) for year in FAST_YEARS)
+
 _STEP = timedelta(days=3)
-"""Days between two instants whose offsets are compared. No offset since 1970 was valid for less than seven."""
+"""Time between two compared instants. Since 1970 each offset was valid for a week at least."""
 _CHECKED_DAYS = 10
 """Days between two instants that are compared: much less than the shortest time that an offset lasts."""
 
@@ -36,20 +39,6 @@ _ABBREVIATIONS = {
 Their zones are those that IANA's file ``backward`` links them to.
 """
 
-UTC_NAMES = frozenset(
-    {
-        "Etc/UCT",
-        "Etc/UTC",
-        "Etc/Universal",
-        "Etc/Zulu",
-        "UCT",
-        "UTC",
-        "Universal",
-        "Zulu",
-    }
-)
-"""Names of UTC."""
-
 
 @dataclass(frozen=True, slots=True)
 class TimeZone:
@@ -58,26 +47,42 @@ class TimeZone:
     Attributes:
         name: its name, as the requester wrote it.
         sql_name: the name of the same zone that PostgreSQL's functions understand.
-        changes: the instants within :data:`FAST_YEARS` from which on an offset is valid, in their order.
-            The first one is the begin of these years. Empty if the server must look up each value.
+        changes: the instants from which on an offset is valid, in their order. The first one is the begin of
+            :data:`FAST_YEARS`. Empty if the server must look up each value.
         offsets: the offset from each change on, in seconds east of UTC.
+        end: the end of the last offset's time. Later values are looked up.
+        known_offsets: all offsets by Python's data, in their order.
     """
 
     name: str
     sql_name: str
     changes: tuple[datetime, ...] = ()
     offsets: tuple[int, ...] = ()
+    end: datetime = END
+    known_offsets: tuple[int, ...] = ()
 
-    def without_changes(self) -> "TimeZone":
-        """Return the zone whose values the server looks up, because its data differ from Python's."""
-        return TimeZone(self.name, self.sql_name)
+    def until(self, moment: datetime) -> "TimeZone":
+        """Return the zone with its changes before ``moment``, the first instant at which the data differ."""
+        end = moment - timedelta(days=_CHECKED_DAYS)
+        kept = bisect_left(self.changes, end)
+        return replace(self, changes=self.changes[:kept], offsets=self.offsets[:kept], end=end)
 
 
 def find_zone(name: str, field: str = "options.timezone") -> TimeZone:
-    """Return the zone with an IANA name.
+    """Return the zone with an IANA name. The first time that takes some milliseconds.
 
     Raises:
         Rejected: there is no such zone. ``field`` is the field that has the name.
+    """
+    check_zone_name(name, field)
+    return _zone(name)
+
+
+def check_zone_name(name: str, field: str = "options.timezone") -> None:
+    """Check that there is a zone with this IANA name.
+
+    Raises:
+        Rejected: there is none. ``field`` is the field that has the name.
     """
     # ZoneInfo takes the name as a path, and "localtime" is the zone of this machine.
     if name not in known_zones():
@@ -87,7 +92,6 @@ def find_zone(name: str, field: str = "options.timezone") -> TimeZone:
             code="unknown_timezone",
             field=field,
         )
-    return _zone(name)
 
 
 @lru_cache(maxsize=1)
@@ -108,17 +112,17 @@ def _nearest(name: str) -> str:
 def _zone(name: str) -> TimeZone:
     sql_name = _ABBREVIATIONS.get(name, name)
     zone = ZoneInfo(sql_name)
-    first, end = (datetime(year, 1, 1, tzinfo=UTC) for year in FAST_YEARS)
-    changes, offsets = [first], [_offset(first, zone)]
-    moment = first
-    while moment < end:
+    changes, offsets = [BEGIN], [_offset(BEGIN, zone)]
+    moment = BEGIN
+    while moment < END:
         following = moment + _STEP
         while _offset(following, zone) != offsets[-1]:
             changes.append(_change(moment, following, zone))
             offsets.append(_offset(changes[-1], zone))
             moment = changes[-1]
         moment = following
-    return TimeZone(name, sql_name, tuple(changes), tuple(offsets))
+    kept = bisect_left(changes, END)
+    return TimeZone(name, sql_name, tuple(changes[:kept]), tuple(offsets[:kept]), END, tuple(offsets[:kept]))
 
 
 def _offset(moment: datetime, zone: ZoneInfo) -> int:
@@ -139,24 +143,23 @@ def _change(before: datetime, after: datetime, zone: ZoneInfo) -> datetime:
 
 
 def check_sql(zone: TimeZone) -> str:
-    """Return SQL whose only value says whether the server's data agree with the changes of ``zone``.
+    """Return SQL whose value is the first instant at which the server's data differ from ``zone``, or NULL.
 
     The statement fails with ``invalid_parameter_value`` if the server does not know the zone. It compares the
     offsets at each change, just before it, and every ten days.
     """
-    first, end = (f"timestamptz '{year}-01-01 00:00:00+00'" for year in FAST_YEARS)
+    first, end = (f"timestamptz '{moment:%Y-%m-%d %H:%M:%S}+00'" for moment in (BEGIN, END))
     changes, offsets = array_sql(zone.changes), f"'{{{','.join(map(str, zone.offsets))}}}'::int[]"
     return f"""
-SELECT bool_and(
-    timezone('{zone.sql_name}', moment) = timezone(interval '0', moment)
-    + make_interval(secs => ({offsets})[width_bucket(moment, {changes})])
-)
+SELECT min(moment)
 FROM (
     SELECT generate_series({first}, {end} - interval '1 microsecond', interval '{_CHECKED_DAYS} days')
     UNION ALL SELECT unnest({changes})
     UNION ALL SELECT unnest(({changes})[2:]) - interval '1 microsecond'
     UNION ALL SELECT {end} - interval '1 microsecond'
 ) AS moments (moment)
+WHERE timezone('{zone.sql_name}', moment) IS DISTINCT FROM timezone(interval '0', moment)
+    + make_interval(secs => ({offsets})[width_bucket(moment, {changes})])
 """
 
 

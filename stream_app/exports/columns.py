@@ -1,8 +1,10 @@
 """Columns and their types, as far as rendering and filters need them. Pure."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from stream_app.time_zones import TimeZone
 
 MONEY = (19, 2)
 """Precision and scale of ``money`` in the locale that transactions run with."""
@@ -74,6 +76,7 @@ class DataType:
         fields: names and types of a composite type's fields.
         bounds: type of the bounds of a range or multirange.
         has_json_cast: whether PostgreSQL's JSON functions use a cast of an extension for its values.
+        zone: the time zone that instants are written in; ``None`` for UTC.
 
     A type without element, fields and bounds is a scalar.
     """
@@ -85,11 +88,23 @@ class DataType:
     bounds: "DataType | None" = None
     is_multirange: bool = False
     has_json_cast: bool = False
+    zone: TimeZone | None = None
 
     @property
     def is_scalar(self) -> bool:
         """Whether the type has no parts."""
         return not (self.element or self.fields or self.bounds)
+
+    def in_zone(self, zone: TimeZone) -> "DataType":
+        """Return the type with all instants at every depth in ``zone``; itself if it has none."""
+        if self.name == "timestamptz":
+            return replace(self, zone=zone)
+        element = self.element and self.element.in_zone(zone)
+        bounds = self.bounds and self.bounds.in_zone(zone)
+        fields = tuple((name, part.in_zone(zone)) for name, part in self.fields)
+        if (element, bounds, fields) == (self.element, self.bounds, self.fields):
+            return self
+        return replace(self, element=element, bounds=bounds, fields=fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +124,8 @@ class Column:
         shape: the type with its parts.
         mask: the name or the SQL of the mask that replaces the values; ``None`` for the values themselves.
             The other attributes describe what the mask gives.
+        caption: the text above the column in a file; empty for its name.
+        number_format: the number format of Excel from the datasets file, such as ``#,##0.00``.
     """
 
     name: str
@@ -125,6 +142,24 @@ class Column:
     declared: str = ""
     shape: DataType | None = None
     mask: str | None = None
+    caption: str = ""
+    number_format: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What a file calls the column: its caption, or else its name."""
+        return self.caption or self.name
+
+    @property
+    def zone(self) -> TimeZone | None:
+        """The time zone of the column's instants; ``None`` for UTC, or if it has none."""
+        return self.shape.zone if self.shape is not None else None
+
+    def in_zone(self, zone: TimeZone) -> "Column":
+        """Return the column with its instants in ``zone``; itself if it has none."""
+        data_type = self.data_type
+        zoned = data_type.in_zone(zone)
+        return self if zoned is data_type else replace(self, shape=zoned)
 
     @property
     def data_type(self) -> DataType:

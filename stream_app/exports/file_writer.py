@@ -54,6 +54,7 @@ class FileKind:
             "filters": request.filters,
             **({"window": self.task.window} if self.task.window else {}),
             "scope": request.scope,
+            **({"timezone": request.options.timezone} if request.options.timezone else {}),
             "options": request.options.model_dump(mode="json", exclude_defaults=True),
             "as_of": self.document.as_of.isoformat(),
             "warnings": dict(tally.warnings),

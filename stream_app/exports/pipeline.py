@@ -26,6 +26,7 @@ from stream_app.exports.file_writer import FileKind, FileWriter, Written
 from stream_app.exports.formats.base import Document, Format
 from stream_app.exports.message_too_long import MessageTooLong
 from stream_app.exports.pipe import BytePipe, PipeClosed
+from stream_app.exports.presentation import presented, settled_options, title_of
 from stream_app.exports.query import CopyStatement, RowQuery, render, row_query
 from stream_app.exports.ranges import RowRange
 from stream_app.exports.relative_dates import resolve_request
@@ -120,9 +121,11 @@ class Exporter:
         progress: ExportProgress,
     ) -> ExportResult:
         request, part = resolve_request(task.request, table.filterable, task.asked_at), task.part
+        options, zone = await settled_options(request.options, table.dataset, self.source.fetch)
+        request = request.model_copy(update={"options": options})
 
         def prepare() -> tuple[RowQuery, CopyStatement]:
-            rows = row_query(table, request)
+            rows = presented(row_query(table, request), table.dataset, options, output, zone)
             if part is not None:
                 rows = RowRange.from_json(part.range).apply(rows)
             return rows, CopyStatement.of(rows, output, request.options)
@@ -153,6 +156,7 @@ class Exporter:
                 template_header=table.dataset.template_header,
                 template_columns=table.template_columns or tuple(item.name for item in table.columns),
                 target_bytes=limit.bytes,
+                title=title_of(table.dataset, options),
             )
             writer = FileWriter(
                 self.storage,

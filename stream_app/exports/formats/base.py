@@ -25,6 +25,7 @@ class Document:
     """The facts about a file before its first row. Times are in UTC.
 
     Attributes:
+        title: the name of the dataset for people; empty for the dataset's own name.
         order: names of the columns that the rows are ordered by.
         template_header: the row of the template's captions, if the datasets file names it.
         template_columns: all columns of the dataset in its own order; the template has their captions.
@@ -41,6 +42,7 @@ class Document:
     template_header: int | None = None
     template_columns: tuple[str, ...] = ()
     target_bytes: int | None = None
+    title: str = ""
 
 
 @dataclass(slots=True)
@@ -73,6 +75,7 @@ class Format(ABC):
             the interpreter's lock.
         holds_rows: whether framing can hold rows back. Otherwise the bytes of a chunk are yielded before the
             next chunk is read.
+        unique_titles: whether the titles of columns must differ, because programs find the values by them.
         growth: the most bytes of the file for each byte of the rows, apart from rare rows.
         closing_bytes: the most bytes that a file has after those of its rows.
         max_file_bytes: bytes that a file of this format can have at most; ``None`` means no limit.
@@ -86,6 +89,7 @@ class Format(ABC):
     row_bytes = 13 * 2**20
     own_process = False
     holds_rows = True
+    unique_titles = False
     growth = 3.0
     closing_bytes = 64 * 2**10
     max_file_bytes: int | None = None

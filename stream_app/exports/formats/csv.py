@@ -12,7 +12,9 @@ from sqlalchemy.types import UserDefinedType
 
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import ROWS, CopySelect, Document, Format, Tally, cell, line_starts
+from stream_app.exports.formats.localized import local_text
 from stream_app.exports.formats.rendering import as_text, is_json_text
+from stream_app.locales import find_locale
 from streaming_exporter.events import Options
 
 ASCII_STARTS = "=+-@"
@@ -222,8 +224,9 @@ class CsvFormat(Format):
         empty text, which COPY quotes. If NULL is written as a text, all other values are quoted.
         """
         copy: dict[str, Any] = {"format": "csv", "delimiter": options.delimiter, "null": options.null}
+        rules = find_locale(options.locale) if options.locale else None
         cells = [
-            _guarded(item) if options.guard_formulas and _is_textual(item) else as_text(item)
+            _guarded(item) if options.guard_formulas and _is_textual(item) else local_text(item, rules)
             for item in columns
         ]
         if len(cells) == 1 and not options.null:
@@ -295,7 +298,7 @@ def _head(document: Document, guard: FormulaGuard) -> bytes:
     options = document.options
     head = b""
     if options.header:
-        names = [item.name for item in document.columns]
+        names = [item.title for item in document.columns]
         if options.guard_formulas:
             leading = ASCII_STARTS + LEADING_BREAKS
             names = ["'" + name if name[0] in leading else name for name in map(guard.text, names)]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, literal_column, select
+from sqlalchemy.sql.elements import quoted_name
 
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import (
@@ -37,6 +38,7 @@ class NdjsonFormat(Format):
     description = "one JSON object on each line"
     compressible = True
     holds_rows = False
+    unique_titles = True
     closing_bytes = 1024
 
     def growth_of(self, columns: Sequence[Column]) -> float:
@@ -110,8 +112,13 @@ def _writer(
 
 
 def _object_writer(columns: Sequence[Column], limit: int, separator: bytes) -> ObjectWriter:
-    forms = [Form.JSON if _is_json(item) else _FORMS.get(item.kind, Form.TEXT) for item in columns]
-    return ObjectWriter([item.name for item in columns], forms, limit, separator)
+    return ObjectWriter([item.title for item in columns], list(map(_form, columns)), limit, separator)
+
+
+def _form(item: Column) -> Form:
+    if _is_json(item):
+        return Form.JSON
+    return Form.WORD if item.zone is not None else _FORMS.get(item.kind, Form.TEXT)
 
 
 _FORMS = {
@@ -141,7 +148,7 @@ def _value(item: Column) -> ColumnElement[Any]:
 
 
 def _objects_by_postgres(columns: Sequence[Column]) -> CopySelect:
-    values = (_value(item).label(cell(item).name) for item in columns)
+    values = (_value(item).label(quoted_name(item.title, quote=True)) for item in columns)
     row = select(*values).select_from(ROWS).subquery("row")
     line = func.row_to_json(literal_column('"row".*'))
     return CopySelect(select(line).select_from(row), RAW_LINES)

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Numeric, Text, and_, case, cast, func, lit
 
 from stream_app.exports.columns import Column, DataType, Kind, quote_name
 from stream_app.exports.formats.base import ROWS, cell
+from stream_app.exports.formats.zoned import zoned_text_sql
 
 _OBJECTS = {
     "regclass": "pg_class",
@@ -38,6 +39,8 @@ def text_sql(value: str, kind: DataType, depth: int = 1) -> str:
         return _multirange(value, kind, depth) if kind.is_multirange else _range(value, kind.bounds, depth)
     if kind.element is not None or kind.fields:
         return f"to_json({json_sql(value, kind, depth)})::text"
+    if kind.zone is not None:
+        return zoned_text_sql(value, kind.zone)
     render = _TEXTS.get(kind.name) or (_name if kind.name in _OBJECTS else None)
     return render(value, kind) if render else f"({value})::text"
 
@@ -79,6 +82,8 @@ def is_own_json(kind: DataType) -> bool:
         return is_own_text(kind)
     if kind.has_json_cast:
         return kind.name in _JSON_BY_CAST
+    if kind.zone is not None:
+        return False
     return kind.name not in {*_JSON, *_OBJECTS, "bytea", "bpchar"}
 
 
@@ -241,6 +246,8 @@ def as_text(item: Column) -> ColumnElement[Any]:
     """Return the value as text for csv, pdf and the text cells of a workbook."""
     value = cell(item)
     match item.kind:
+        case Kind.TIMESTAMPTZ if item.zone is not None:
+            return literal_column(zoned_text_sql(column_sql(item), item.zone), Text)
         case Kind.TIMESTAMP | Kind.TIMESTAMPTZ:
             return iso_time(value, zone=item.kind is Kind.TIMESTAMPTZ)
         case Kind.BYTES:

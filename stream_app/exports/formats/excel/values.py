@@ -2,11 +2,24 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Text, Time, and_, case, cast, func, literal, literal_column
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    Integer,
+    Text,
+    Time,
+    and_,
+    case,
+    cast,
+    func,
+    literal,
+    literal_column,
+)
 
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import cell
-from stream_app.exports.formats.rendering import as_text, numeric_value
+from stream_app.exports.formats.rendering import as_text, column_sql, numeric_value
+from stream_app.exports.formats.zoned import local_sql
 
 AS_TEXT = "\n"
 """Prefix of a value that a cell of its kind cannot hold. It is then a text, and COPY quotes it."""
@@ -41,6 +54,11 @@ def value_of(item: Column) -> ColumnElement[Any]:
             return _either(
                 value.between(literal_column(_FIRST), literal_column(_LAST)), cast(days, Text), item
             )
+        case Kind.TIMESTAMPTZ if item.zone is not None:
+            local = literal_column(f"({local_sql(column_sql(item), item.zone)})", DateTime)
+            known = and_(local >= literal_column(_FIRST), local < literal_column("'10000-01-01'"))
+            days = _days(_cut_last_second(local, local)).op("+")(literal_column(str(_EPOCH)))
+            return _either(known, cast(days, Text), item)
         case Kind.TIMESTAMP | Kind.TIMESTAMPTZ:
             known = and_(value >= literal_column(_FIRST), value < literal_column("'10000-01-01'"))
             days = _days(_within_day(item, value)).op("+")(literal_column(str(_EPOCH)))
@@ -59,7 +77,10 @@ def _within_day(item: Column, value: ColumnElement[Any]) -> ColumnElement[Any]:
     """
     # The transaction runs in UTC. An interval is the cheapest way to get the time of day in UTC.
     utc = func.timezone(literal_column("interval '0'"), value)
-    local = utc if item.kind is Kind.TIMESTAMPTZ else value
+    return _cut_last_second(utc if item.kind is Kind.TIMESTAMPTZ else value, value)
+
+
+def _cut_last_second(local: ColumnElement[Any], value: ColumnElement[Any]) -> ColumnElement[Any]:
     return case(
         (cast(local, Time) > literal_column(_LAST_SECOND), func.date_trunc("second", value)), else_=value
     )

@@ -14,6 +14,7 @@ from zipfile import ZipFile
 
 from openpyxl import Workbook
 from openpyxl.cell import Cell
+from openpyxl.packaging.custom import StringProperty
 from openpyxl.styles import Alignment, Font, PatternFill
 from openpyxl.styles.cell_style import StyleArray
 from openpyxl.utils import column_index_from_string, get_column_letter, range_boundaries
@@ -32,6 +33,7 @@ from stream_app.datasets.excel_template import (
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import Document
 from stream_app.exports.formats.excel.rows import plain
+from stream_app.locales import LocaleRules, find_locale
 
 CREATOR = "streaming-exporter"
 
@@ -86,6 +88,7 @@ class WorkbookBuilder:
 
     def __init__(self, document: Document) -> None:
         self._document = document
+        self._rules = find_locale(document.options.locale) if document.options.locale else None
         self._template = read_template(document.template) if document.template else None
         _, sheet = self._open()
         self.header = self._prepare(sheet)
@@ -129,7 +132,11 @@ class WorkbookBuilder:
             sheet = cast(Worksheet, book.active)
             sheet.title = re.sub(r"[\[\]:*?/\\']", "_", dataset)[:31]
         properties = book.properties
-        properties.title = properties.title or dataset
+        properties.title = properties.title or self._document.title or dataset
+        zone = self._document.options.timezone
+        if zone is not None:
+            properties.subject = f"Times in {zone}"
+            cast(Any, book).custom_doc_props.append(StringProperty(name="timezone", value=zone))
         properties.creator = CREATOR
         properties.created = properties.modified = self._document.as_of.replace(tzinfo=None, microsecond=0)
         if self._document.filters:
@@ -202,7 +209,7 @@ class WorkbookBuilder:
             caption.font = Font(bold=True, color="FFFFFF")
             caption.fill = PatternFill("solid", fgColor="1F3864")
             caption.alignment = Alignment(vertical="center")
-            width = max(_WIDTHS.get(item.kind, _WIDTH), len(item.name) + _ROOM_FOR_ARROW)
+            width = max(_WIDTHS.get(item.kind, _WIDTH), len(item.title) + _ROOM_FOR_ARROW)
             sheet.column_dimensions[get_column_letter(index)].width = min(width, _MAX_WIDTH)
         sheet.row_dimensions[1].height = 20
         sheet.freeze_panes = "A2"
@@ -210,9 +217,7 @@ class WorkbookBuilder:
     def _style(self, sheet: Worksheet, index: int, item: Column) -> int:
         """Return the number of a column's style. A template can set it in the row below its header."""
         below = sheet.cell(self.header + 1, index)
-        number_format = _FORMATS.get(item.kind)
-        if item.precision is not None and item.precision[1] >= 0:
-            number_format = f"0.{'0' * item.precision[1]}".rstrip(".")
+        number_format = item.number_format or number_format_of(item, self._rules)
         if number_format and below.number_format == "General":
             below.number_format = number_format
         return below.style_id
@@ -260,6 +265,27 @@ class WorkbookBuilder:
             table.autoFilter = AutoFilter(ref=table.ref)
 
 
+def number_format_of(item: Column, rules: LocaleRules | None) -> str | None:
+    """Return the number format of a column's cells, or ``None`` for the general one.
+
+    Excel itself shows the separators of its user's language in numbers, so only the groups depend on the
+    locale.
+    """
+    whole = "0" if rules is None else "#,##0"
+    if item.precision is not None and item.precision[1] >= 0:
+        return f"{whole}.{'0' * item.precision[1]}".rstrip(".")
+    if rules is None:
+        return _FORMATS.get(item.kind)
+    match item.kind:
+        case Kind.INTEGER:
+            return whole
+        case Kind.DATE:
+            return rules.excel_date
+        case Kind.TIMESTAMP | Kind.TIMESTAMPTZ:
+            return f"{rules.excel_date} hh:mm:ss"
+    return _FORMATS.get(item.kind)
+
+
 def _look(cell: Any) -> tuple[Any, StyleArray]:
     """Return value and style of a cell. The library has no public access to the style."""
     return cell.value, copy(cell._style)
@@ -281,7 +307,7 @@ def _captions(sheet: Worksheet, row: int) -> int:
 
 def _caption(sheet: Worksheet, row: int, index: int, item: Column) -> Cell:
     caption = cast(Cell, sheet.cell(row, index))
-    caption.value = plain(item.name)
+    caption.value = plain(item.title)
     caption.data_type = "s"  # never a formula
     return caption
 

@@ -10,7 +10,7 @@ money                      DECIMAL(19,2)
 numeric, precision > 38    text, since not every reader takes longer decimals
 date, time, timestamp      DATE, TIME, TIMESTAMP in microseconds; what the years 1 to 9999
                            or a day do not hold (infinity, 24:00) becomes null and is counted
-timestamp with time zone   the same, adjusted to UTC
+timestamp with time zone   the same, adjusted to UTC, whatever the time zone of the file is
 bytea                      BYTE_ARRAY
 arrays                     LIST of texts; an inner array is the JSON of one
 everything else            text: json and uuid as they are, interval as ISO 8601
@@ -70,6 +70,7 @@ class ParquetFormat(Format):
     extension = "parquet"
     media_type = "application/vnd.apache.parquet"
     description = "Apache Parquet with typed columns, compressed by zstd"
+    unique_titles = True
     row_bytes = 2 * 2**20  # Arrow holds a row group several times
 
     def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:

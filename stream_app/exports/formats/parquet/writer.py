@@ -49,10 +49,10 @@ def encode(chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterato
 
 
 def _schema(document: Document) -> pa.Schema:
-    return pa.schema(
-        [(item.name, arrow_type(item)) for item in document.columns],
-        metadata={"dataset": document.dataset, "as_of": document.as_of.isoformat()},
-    )
+    facts = {"dataset": document.dataset, "as_of": document.as_of.isoformat()}
+    if document.options.timezone is not None:
+        facts["timezone"] = document.options.timezone
+    return pa.schema([(item.title, arrow_type(item)) for item in document.columns], metadata=facts)
 
 
 def _writer(sink: "_FileBuffer", schema: pa.Schema, sample: pa.Table) -> pq.ParquetWriter:

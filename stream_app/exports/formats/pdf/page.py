@@ -10,6 +10,7 @@ from operator import add
 from stream_app.exports.formats.pdf.file import LINE, NULL, ROW, PdfFile
 from stream_app.exports.formats.pdf.fonts import Fonts
 from stream_app.exports.formats.pdf.layout import MARGIN, PADDING, ColumnPlace, Grid
+from stream_app.exports.formats.pdf.style import TextStyle
 from stream_app.exports.formats.pdf.text import encoded, operators, painted, wrap
 from stream_app.exports.formats.pdf.typefaces import UNITS
 
@@ -74,8 +75,9 @@ class WrappedRows:
 class PagePainter:
     """Draws pages into a file. ``room`` is the height for rows on the next page."""
 
-    def __init__(self, file: PdfFile, fonts: Fonts, grid: Grid, words: PageTexts) -> None:
-        self._file, self._fonts, self._grid, self._words = file, fonts, grid, words
+    def __init__(self, file: PdfFile, fonts: Fonts, grid: Grid, words: PageTexts, style: TextStyle) -> None:
+        self._file, self._fonts, self._grid, self._words, self._style = file, fonts, grid, words, style
+        fonts.admit(style.number(1_000_000))  # the separator
         self._resources, self._total, self._count = file.reserve(), file.reserve(), file.reserve()
         self._names = [wrap(name, grid.units(number), fonts) for number, name in enumerate(words.names)]
         self._name_lines = 1 + max(name.count(LINE) for name in self._names)
@@ -104,8 +106,8 @@ class PagePainter:
         """Write the objects that the pages refer to. Yields after each font, because fonts can be large."""
         size = RUNNING_SIZE
         form = b"/Type/XObject/Subtype/Form/BBox[0 -5 300 20]/Resources %d 0 R" % self._resources
-        self._file.stream(self._text(f"{self.pages:,}", 0, 0, size, GREY), form, self._total)
-        counted = f"{rows:,} row{'' if rows == 1 else 's'}"
+        self._file.stream(self._text(self._style.number(self.pages), 0, 0, size, GREY), form, self._total)
+        counted = f"{self._style.number(rows)} row{'' if rows == 1 else 's'}"
         self._file.stream(self._text(counted, 0, 0, FACT_SIZE, GREY), form, self._count)
         fonts = []
         for entry in self._fonts.embed(self._file):
@@ -198,7 +200,7 @@ class PagePainter:
 
     def _foot(self, group: int) -> Iterator[bytes]:
         y = MARGIN
-        text = f"Page {self.pages:,} of "
+        text = f"Page {self._style.number(self.pages)} of "
         yield self._text(text, MARGIN, y, RUNNING_SIZE, GREY)
         after = MARGIN + self._fonts.measure(text) * RUNNING_SIZE / UNITS
         yield b"q 1 0 0 1 %.2f %.2f cm/Total Do Q\n" % (after, y)

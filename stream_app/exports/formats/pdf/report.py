@@ -4,7 +4,7 @@ Rows are wrapped and written as soon as they fill a page. The numbers of rows an
 end. They are drawn by two forms, which each page refers to, and which are written last.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
@@ -14,6 +14,7 @@ from stream_app.exports.formats.pdf.file import PdfFile, text_string
 from stream_app.exports.formats.pdf.fonts import Fonts
 from stream_app.exports.formats.pdf.layout import lay_out
 from stream_app.exports.formats.pdf.page import PagePainter, PageTexts
+from stream_app.exports.formats.pdf.style import TextStyle
 from stream_app.exports.formats.pdf.table import Paginator
 from stream_app.exports.formats.pdf.text import columns_of, shown
 
@@ -40,13 +41,14 @@ _WORDS = {
 def report(chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
     """Yield the bytes of the file. ``chunks`` have the rows as COPY's text."""
     fonts, file = Fonts(), PdfFile()
-    title = document.options.title or document.dataset
-    words = _words(document, title, fonts, tally)
+    title = document.options.title or document.title or document.dataset
+    style = TextStyle.of(document.options)
+    words = _words(document, title, style, fonts, tally)
     rows = (columns_of(chunk, fonts, tally) for chunk in _with_sample(chunks))
     sample = next(rows, None)
     nothing: list[tuple[str, ...]] = [()] * len(document.columns)
     grid = lay_out(document.columns, words.names, sample or nothing, fonts, document.options.page_size)
-    painter = PagePainter(file, fonts, grid, words)
+    painter = PagePainter(file, fonts, grid, words, style)
     table = Paginator(grid, fonts, painter)
     for columns in chain([sample] if sample else [], rows):
         tally.rows += len(columns[0])
@@ -60,7 +62,7 @@ def report(chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterato
         b"/Lang(en)/ViewerPreferences<</DisplayDocTitle true>>/PageLayout/OneColumn",
         {
             b"Title": text_string(title),
-            b"Subject": text_string(f"Export of {document.dataset} as of {_moment(document.as_of)}"),
+            b"Subject": text_string(f"Export of {document.dataset} as of {style.moment(document.as_of)}"),
             b"Creator": text_string("streaming-exporter"),
             b"CreationDate": f"(D:{document.as_of.astimezone(UTC):%Y%m%d%H%M%S}Z)".encode(),
         },
@@ -80,27 +82,27 @@ def _with_sample(chunks: Iterator[bytes]) -> Iterator[bytes]:
     yield from chunks
 
 
-def _words(document: Document, title: str, fonts: Fonts, tally: Tally) -> PageTexts:
+def _words(document: Document, title: str, style: TextStyle, fonts: Fonts, tally: Tally) -> PageTexts:
     def show(text: str) -> str:
         return shown(text, text, fonts, tally)
 
-    facts = [f"as of {_moment(document.as_of)}", f"generated {_moment(datetime.now(UTC))}"]
+    facts = [f"as of {style.moment(document.as_of)}", f"generated {style.moment(datetime.now(UTC))}"]
+    if document.options.timezone is not None:
+        facts.append(f"times in {document.options.timezone}")
     if title != document.dataset:
         facts.insert(0, document.dataset)
     return PageTexts(
         title=show(title),
         facts=show("  ·  ".join(facts)),
-        filters=show("; ".join(_filters(document.filters))),
-        names=tuple(show(item.name) for item in document.columns),
+        filters=show("; ".join(_filters(document))),
+        names=tuple(show(item.title) for item in document.columns),
     )
 
 
-def _moment(time: datetime) -> str:
-    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _filters(filters: Mapping[str, Any]) -> Iterator[str]:
-    for name, wanted in filters.items():
+def _filters(document: Document) -> Iterator[str]:
+    titles = {item.name: item.title for item in document.columns}
+    for column, wanted in document.filters.items():
+        name = titles.get(column, column)
         for operator, value in (wanted if isinstance(wanted, dict) else {"eq": wanted}).items():
             if operator == "is_null" or value is None:
                 empty = bool(value) if operator == "is_null" else operator == "eq"
