@@ -13,6 +13,7 @@ from stream_app.datasets.models import Dataset
 from stream_app.datasets.rights import ALL, has_own_rows, usable_scopes, visible_dataset
 from stream_app.exports.columns import Column
 from stream_app.exports.filters import operators
+from stream_app.exports.presentation import settings_of
 from stream_app.exports.rights import visible_table
 from streaming_exporter.errors import Rejected
 
@@ -22,16 +23,20 @@ router = APIRouter(prefix="/exports/datasets", tags=["datasets"])
 class ColumnView(BaseModel):
     """A column with the operators that filters can use. ``values`` are those of an enum.
 
-    ``masked`` means that you get masked values. Such a column cannot be filtered.
+    ``masked`` means that you get masked values. Such a column cannot be filtered. ``label`` and ``labels``
+    (by language) are the captions for people, and ``format`` is its number format in workbooks.
     """
 
     name: str
+    label: str | None = None
+    labels: dict[str, str] = {}
     type: str
     kind: str
     nullable: bool
     operators: list[str]
     values: list[str] | None = None
     masked: bool = False
+    format: str | None = None
 
 
 class DatasetView(BaseModel):
@@ -39,16 +44,20 @@ class DatasetView(BaseModel):
 
     ``owner`` and ``time`` are null if the dataset does not show these columns. ``has_owner`` means that rows
     belong to users, so scope `own` is possible. ``has_time`` means that schedules can have windows.
-    ``scopes`` are the scopes that you can use.
+    ``scopes`` are the scopes that you can use. ``label`` and ``labels`` (by language) are its names for
+    people. ``timezone`` is the time zone of its files, if a request names none; null means UTC.
     """
 
     name: str
+    label: str | None = None
+    labels: dict[str, str] = {}
     description: str
     owner: str | None
     time: str | None
     has_owner: bool = False
     has_time: bool = False
     scopes: list[str] = []
+    timezone: str | None = None
     columns: list[ColumnView]
     error: str | None = None
 
@@ -111,21 +120,27 @@ async def _view(services: ApiServices, user: User, dataset: Dataset) -> DatasetV
     dataset = visible_dataset(dataset, caller)
     return DatasetView(
         name=dataset.name,
+        label=dataset.label,
+        labels=dict(dataset.labels),
         description=dataset.description,
         owner=dataset.owner if dataset.owner in shown else None,
         time=dataset.time if dataset.time in shown else None,
         has_owner=has_own_rows(dataset),
         has_time=dataset.time is not None,
         scopes=[*usable_scopes(dataset, caller), *([ALL] if user.can_export_all else [])],
+        timezone=dataset.timezone,
         columns=[
             ColumnView(
                 name=item.name,
+                label=settings_of(dataset, item.name).label,
+                labels=dict(settings_of(dataset, item.name).labels),
                 type=item.type,
                 kind=item.kind,
                 nullable=item.nullable,
                 operators=list(operators(item)),
                 values=list(item.labels) or None,
                 masked=item.mask is not None,
+                format=settings_of(dataset, item.name).format,
             )
             for item in columns
         ],

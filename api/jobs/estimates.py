@@ -14,6 +14,7 @@ from stream_app.datasets.caller import Caller
 from stream_app.exports.catalog import SourceTable
 from stream_app.exports.compression import CompressedFile, compression_for
 from stream_app.exports.formats.base import Document, Format, Tally
+from stream_app.exports.presentation import shown_rows
 from stream_app.exports.query import CopyStatement, RowQuery, render, row_query
 from stream_app.exports.relative_dates import resolve_request
 from stream_app.exports.rights import shows_planner_numbers, use_visible
@@ -73,7 +74,12 @@ async def estimate(services: ApiServices, request: ExportRequest) -> Estimate:
 async def _estimate(services: ApiServices, table: SourceTable, request: ExportRequest) -> Estimate:
     output = services.formats[request.format]
     request = resolve_request(request, table.filterable, services.clock.now())
-    rows = await asyncio.to_thread(row_query, table, request)
+
+    def prepare() -> tuple[RowQuery, ExportRequest]:
+        shown, options = shown_rows(row_query(table, request), table.dataset, request.options, output)
+        return shown, request.model_copy(update={"options": options})
+
+    rows, request = await asyncio.to_thread(prepare)
     limit = ExportLimits.of(services.settings).of_rows(request)
     few = replace(rows, select=rows.select.order_by(None).limit(SAMPLE_ROWS))
     statement = await asyncio.to_thread(CopyStatement.of, few, output, request.options)

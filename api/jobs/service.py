@@ -18,6 +18,7 @@ from stream_app.datasets.models import Dataset
 from stream_app.datasets.rights import find_dataset
 from stream_app.exports.catalog import SourceTable
 from stream_app.exports.compression import compression_for
+from stream_app.exports.presentation import shown_rows
 from stream_app.exports.query import row_query
 from stream_app.exports.relative_dates import resolve_request
 from stream_app.exports.rights import use_visible
@@ -185,12 +186,17 @@ def validated_event(
 
 
 async def check_against_table(services: ApiServices, request: ExportRequest) -> None:
-    """Check columns, filters and compression now, so that the user gets errors at once."""
-    compression_for(request.options.compression, services.formats[request.format])
+    """Check columns, filters and options now, so that the user gets errors at once."""
+    output = services.formats[request.format]
+    compression_for(request.options.compression, output)
 
     async def check_table(table: SourceTable) -> None:
         wanted = resolve_request(request, table.filterable, services.clock.now())
-        await asyncio.to_thread(row_query, table, wanted)  # a filter with many values takes long
+
+        def check() -> None:
+            shown_rows(row_query(table, wanted), table.dataset, wanted.options, output)
+
+        await asyncio.to_thread(check)  # a filter with many values takes long
 
     dataset = services.datasets[request.export_type]
     await use_visible(services.catalog, dataset, Caller.of(request), check_table)

@@ -104,6 +104,11 @@ def presented(
     return rows if columns == rows.columns else replace(rows, columns=columns)
 
 
+def settings_of(dataset: Dataset, column: str) -> ColumnSettings:
+    """Return what the datasets file says about a column."""
+    return dataset.column_settings.get(column, _NO_SETTINGS)
+
+
 def title_of(dataset: Dataset, options: Options) -> str:
     """Return the dataset's label if the file has labels, else nothing."""
     if options.headers != "labels":
@@ -129,8 +134,21 @@ def label_for(label: str | None, labels: Mapping[str, str], language: str | None
     return label
 
 
+def shown_rows(
+    rows: RowQuery, dataset: Dataset, options: Options, output: Format
+) -> tuple[RowQuery, Options]:
+    """Return ``rows`` and ``options`` for a check or an estimate, without asking the source database.
+
+    Raises:
+        Rejected: as :func:`settled_options` and :func:`presented`.
+    """
+    completed = completed_options(options, dataset)
+    zone = None if completed.timezone is None else find_zone(completed.timezone)
+    return presented(rows, dataset, completed, output, zone), completed
+
+
 def _presented(item: Column, dataset: Dataset, options: Options, zone: TimeZone | None) -> Column:
-    settings = dataset.column_settings.get(item.name, _NO_SETTINGS)
+    settings = settings_of(dataset, item.name)
     changes: dict[str, Any] = {}
     if options.headers == "labels":
         changes["caption"] = label_for(settings.label, settings.labels, options.language) or ""

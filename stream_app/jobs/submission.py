@@ -21,6 +21,7 @@ from stream_app.datasets.caller import Caller
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.rights import find_dataset, row_choice
 from stream_app.exports.formats.registry import MISSING
+from stream_app.exports.presentation import check_options
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.queue_sql import MARK_ADMITTED, SUBMIT_LOCK, insert_jobs
 from stream_app.jobs.states import Status
@@ -167,6 +168,7 @@ class RequestValidator:
                 field="format",
                 allowed=sorted(self.formats),
             )
+        check_options(request.options)
         row_choice(dataset, request.scope, caller)
         if request.webhook is not None:
             self.addressing.webhook(request.webhook)

@@ -62,7 +62,7 @@ async def in_zone(database: asyncpg.Connection, zone: str, sql: str) -> list[Any
     """Return the rows of ``sql`` in a session with the time zone."""
     await database.execute(f"SET TimeZone = '{zone}'; SET IntervalStyle = 'iso_8601'")
     try:
-        return await database.fetch(sql)
+        return list(await database.fetch(sql))
     finally:
         await database.execute("SET TimeZone = 'UTC'")
 
