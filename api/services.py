@@ -149,7 +149,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             datasets=datasets,
             formats=FORMATS,
             estimate_source=estimate_source,
-            catalog=Catalog(source.fetch),
+            catalog=Catalog(source),
             job_queries=job_queries,
             job_files=JobFiles(reading, lambda key: storage.call(storage.read, key)),
             reader=reader,

@@ -132,7 +132,7 @@ def create_app(settings: Settings) -> App:
     emit = EventProducer(app, settings.kafka_topic_prefix)
     exporter = Exporter(
         source,
-        Catalog(source.fetch),
+        Catalog(source),
         storage,
         datasets,
         FORMATS,

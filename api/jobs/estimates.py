@@ -16,7 +16,6 @@ from stream_app.exports.compression import CompressedFile, compression_for
 from stream_app.exports.formats.base import Document, Format, Tally
 from stream_app.exports.presentation import shown_rows
 from stream_app.exports.query import CopyStatement, RowQuery, render, row_query
-from stream_app.exports.relative_dates import resolve_request
 from stream_app.exports.rights import shows_planner_numbers, use_visible
 from stream_app.exports.snapshot import Snapshot
 from stream_app.exports.task import ExportLimits
@@ -73,7 +72,7 @@ async def estimate(services: ApiServices, request: ExportRequest) -> Estimate:
 
 async def _estimate(services: ApiServices, table: SourceTable, request: ExportRequest) -> Estimate:
     output = services.formats[request.format]
-    request = resolve_request(request, table.filterable, services.clock.now())
+    request = table.resolve(request, services.clock.now())
 
     def prepare() -> tuple[RowQuery, ExportRequest]:
         shown, options = shown_rows(row_query(table, request), table.dataset, request.options, output)
@@ -85,7 +84,7 @@ async def _estimate(services: ApiServices, table: SourceTable, request: ExportRe
     statement = await asyncio.to_thread(CopyStatement.of, few, output, request.options)
     try:
         async with asyncio.timeout(SECONDS):
-            async with _snapshot(services, table) as snapshot:
+            async with _snapshot(services, table, rows) as snapshot:
                 sample = await _sample(snapshot, statement)
             if sample is not None and sample.rows < SAMPLE_ROWS:
                 amount = Amount(sample.rows, exact=True)
@@ -113,9 +112,15 @@ async def _estimate(services: ApiServices, table: SourceTable, request: ExportRe
     )
 
 
-def _snapshot(services: ApiServices, table: SourceTable) -> AbstractAsyncContextManager[Snapshot]:
+def _snapshot(
+    services: ApiServices, table: SourceTable, rows: RowQuery
+) -> AbstractAsyncContextManager[Snapshot]:
     return services.estimate_source.snapshot(
-        "exporter estimate", search_path=table.search_path, seconds=SECONDS, lock_seconds=SECONDS / 2
+        "exporter estimate",
+        search_path=table.search_path,
+        seconds=SECONDS,
+        lock_seconds=SECONDS / 2,
+        session=rows.session,
     )
 
 
@@ -133,7 +138,7 @@ async def _amount(
     services: ApiServices, table: SourceTable, request: ExportRequest, rows: RowQuery, limit: int | None
 ) -> Amount | None:
     sql = await asyncio.to_thread(render, rows.select.order_by(None))
-    async with _snapshot(services, table) as snapshot:
+    async with _snapshot(services, table, rows) as snapshot:
         if shows_planner_numbers(table, request):
             return Amount(await snapshot.estimate(sql), exact=False)
         return await _counted(snapshot, sql, max(COUNTED_ROWS, limit or 0))

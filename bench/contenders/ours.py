@@ -33,7 +33,7 @@ async def _run(context: Context) -> None:
     with ThreadPoolExecutor(1) as threads:
         exporter = Exporter(
             source=source,
-            catalog=Catalog(source.fetch),
+            catalog=Catalog(source),
             storage=ObjectStore(settings),
             datasets={dataset.name: dataset},
             formats=FORMATS,

@@ -55,7 +55,7 @@ def _exporter() -> Exporter:
     source = Source(settings, connections=1)
     return Exporter(
         source,
-        Catalog(source.fetch),
+        Catalog(source),
         ObjectStore(settings),
         load_datasets(settings.datasets_file).datasets,
         FORMATS,

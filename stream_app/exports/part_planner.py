@@ -19,7 +19,6 @@ from stream_app.exports.compression import compression_for
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.query import RowQuery, render, row_query
 from stream_app.exports.ranges import RowRange, plan_ranges
-from stream_app.exports.relative_dates import resolve_request
 from stream_app.exports.rights import shows_planner_numbers, use_visible
 from stream_app.exports.snapshot import Snapshot
 from stream_app.exports.source import Source
@@ -146,13 +145,14 @@ class PartPlanner:
             yield await use_visible(self.exporter.catalog, dataset, caller, plan)
 
     async def _plan(self, stack: AsyncExitStack, task: ExportTask, table: SourceTable) -> OpenPlan | None:
-        request = resolve_request(task.request, table.filterable, task.asked_at)
+        request = table.resolve(task.request, task.asked_at)
         rows = await asyncio.to_thread(row_query, table, request)
         snapshot = await stack.enter_async_context(
             self.source.snapshot(
                 f"exporter {task.name} parts",
                 search_path=table.search_path,
                 initial_sql=table.fingerprint_sql,
+                session=rows.session,
             )
         )
         plan = None
@@ -191,17 +191,19 @@ class PartPlanner:
         known = estimated if shows_planner_numbers(table, request) else None
         if has_own:
             return OpenPlan(ranges, estimated_rows=known)
-        shared = await self._share(snapshot, task)
+        shared = await self._share(snapshot, task, rows)
         return (
             None if shared is None else OpenPlan(ranges, shared, snapshot.as_of, known, snapshot, task.name)
         )
 
-    async def _share(self, snapshot: Snapshot, task: ExportTask) -> str | None:
+    async def _share(self, snapshot: Snapshot, task: ExportTask, rows: RowQuery) -> str | None:
         """Return the id of the snapshot, once another connection could take it; ``None`` if none can."""
         try:
             # A worker that stands still must not keep the snapshot. keep_alive() comes more often.
             shared = await snapshot.export(idle_seconds=IDLE_SECONDS)
-            async with self.source.snapshot(f"exporter {task.name} test", shared=shared):
+            async with self.source.snapshot(
+                f"exporter {task.name} test", shared=shared, session=rows.session
+            ):
                 return shared
         except SnapshotNotShared as error:
             log.warning("source.snapshot_not_shared", error=str(error))

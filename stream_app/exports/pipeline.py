@@ -18,6 +18,7 @@ import structlog
 
 from stream_app.datasets.caller import Caller
 from stream_app.datasets.models import Dataset
+from stream_app.datasets.parameters import given_parameters
 from stream_app.exports.catalog import Catalog, SourceTable, TableChanged
 from stream_app.exports.compression import Compression, compression_for
 from stream_app.exports.copied_rows import RowEnds
@@ -29,7 +30,6 @@ from stream_app.exports.pipe import BytePipe, PipeClosed
 from stream_app.exports.presentation import presented, settled_options, title_of
 from stream_app.exports.query import CopyStatement, RowQuery, render, row_query
 from stream_app.exports.ranges import RowRange
-from stream_app.exports.relative_dates import resolve_request
 from stream_app.exports.rights import shows_planner_numbers, use_visible
 from stream_app.exports.row_reader import ParallelReading, RowReader
 from stream_app.exports.size_limits import largest_row_query, row_too_large
@@ -120,7 +120,7 @@ class Exporter:
         compression: Compression | None,
         progress: ExportProgress,
     ) -> ExportResult:
-        request, part = resolve_request(task.request, table.filterable, task.asked_at), task.part
+        request, part = table.resolve(task.request, task.asked_at), task.part
         options, zone = await settled_options(request.options, table.dataset, self.source.fetch)
         request = request.model_copy(update={"options": options})
 
@@ -137,6 +137,7 @@ class Exporter:
             search_path=table.search_path,
             initial_sql=table.fingerprint_sql,
             shared=None if part is None else part.snapshot,
+            session=rows.session,
         ) as snapshot:
             as_of = snapshot.as_of if part is None or part.as_of is None else part.as_of
             await self.check_table(snapshot, table, task)
@@ -160,7 +161,15 @@ class Exporter:
             )
             writer = FileWriter(
                 self.storage,
-                FileKind(task, request, document, output, compression),
+                FileKind(
+                    task,
+                    request,
+                    document,
+                    output,
+                    compression,
+                    given_parameters(table.dataset, request.parameters),
+                    tuple(table.dataset.session),
+                ),
                 RowEnds.of(statement.copy),
                 limit,
                 self.limits.max_files,
@@ -206,7 +215,10 @@ class Exporter:
         rows = row_query(table, request.model_copy(update={"columns": wanted}))
         with suppress(ExporterError, TimeoutError):
             async with self.source.snapshot(
-                f"exporter {task.name} largest row", search_path=table.search_path, seconds=LARGEST_SECONDS
+                f"exporter {task.name} largest row",
+                search_path=table.search_path,
+                seconds=LARGEST_SECONDS,
+                session=rows.session,
             ) as snapshot:
                 found = await snapshot.first(await asyncio.to_thread(largest_row_query, rows, key))
                 if found is not None:
@@ -222,7 +234,7 @@ class Exporter:
             TableChanged: the table was changed after it was described.
             Outage: the source is a standby that has not replayed all changes of the window yet.
         """
-        if snapshot.initial_value != table.fingerprint:
+        if not await table.is_unchanged(snapshot):
             await snapshot.end()
             raise TableChanged
         if task.window is None:
@@ -274,6 +286,7 @@ class Exporter:
                         search_path=table.search_path,
                         seconds=ESTIMATE_SECONDS,
                         lock_seconds=ESTIMATE_SECONDS / 2,
+                        session=rows.session,
                     ) as snapshot,
                 ):
                     sql = await asyncio.to_thread(render, rows.select.order_by(None))

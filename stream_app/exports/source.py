@@ -1,7 +1,7 @@
 """The pool of connections to the source database, and how a transaction with a snapshot begins on one."""
 
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +10,10 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from stream_app.database_url import CONNECT_SECONDS
+from stream_app.datasets.models import Dataset
 from stream_app.db.engine import keep_alive
+from stream_app.exports.hash_keys import hash_keys
+from stream_app.exports.masks import HASH_KEYS
 from stream_app.exports.snapshot import (
     FETCH_SECONDS,
     GRACE_SECONDS,
@@ -31,6 +34,7 @@ from stream_app.exports.source_errors import (
 )
 from stream_app.exports.source_session import (
     REPLAY_TIME_QUERY,
+    SET_VALUES,
     begin_script,
     parse_replay_time,
 )
@@ -79,6 +83,10 @@ class Source:
         self._wanted = 0  # connections that are in use, and callers that wait for one
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
+    def of(self, dataset: Dataset) -> "Source":
+        """Return this source: it has all datasets where there is no other."""
+        return self
+
     @property
     def free_connections(self) -> int:
         """The number of connections that are neither used nor waited for."""
@@ -108,6 +116,7 @@ class Source:
         initial_sql: str | None = None,
         shared: str | None = None,
         only_free: bool = False,
+        session: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Snapshot]:
         """Open a snapshot for the block.
 
@@ -122,6 +131,9 @@ class Source:
                 wait for a lock is :data:`SHARED_LOCK_SECONDS` if ``lock_seconds`` is 0.
             only_free: whether to fail at once if no connection of the pool is free, and soon if a pooler has
                 none. A caller that holds a connection must not wait for a second one.
+            session: settings of the transaction besides its usual ones, such as those that row-level security
+                depends on. They are bound parameters: no text of a statement has their values. The value of
+                :data:`~stream_app.exports.masks.HASH_KEYS` is set here, whatever it is.
 
         Raises:
             SnapshotLost: the transaction with the shared snapshot has ended.
@@ -141,6 +153,7 @@ class Source:
             initial_sql=initial_sql,
             shared=shared,
             only_free=only_free,
+            session=session,
         ) as snapshot:
             yield snapshot
 
@@ -160,9 +173,11 @@ class Source:
         initial_sql: str | None = None,
         shared: str | None = None,
         only_free: bool = False,
+        session: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Snapshot]:
         """Open a transaction for the block. After an error its connection is closed, not used again."""
         started = time.monotonic()
+        values = self._values(session or {})
         script = begin_script(
             name,
             statement_seconds=seconds,
@@ -181,11 +196,17 @@ class Source:
                 # The server enforces the limit. The client's longer limit is for a server that is gone.
                 timeout = seconds + GRACE_SECONDS
                 if shared is None:
-                    snapshot = await _begin(connection, script, timeout, initial_sql)
+                    snapshot = await _begin(connection, script, timeout, initial_sql, values)
                 else:
                     begin_seconds = JOIN_SECONDS if only_free else BEGIN_SECONDS
                     snapshot = await _join(
-                        connection, script, timeout, initial_sql, shared, begin_seconds=begin_seconds
+                        connection,
+                        script,
+                        timeout,
+                        initial_sql,
+                        values,
+                        shared,
+                        begin_seconds=begin_seconds,
                     )
                 yield snapshot
                 await snapshot.end()
@@ -203,6 +224,10 @@ class Source:
             finally:
                 with suppress(*DRIVER_ERRORS):
                     await pool.release(connection)
+
+    def _values(self, session: Mapping[str, str]) -> Mapping[str, str]:
+        """Return ``session`` with the keys of hashes, if it needs them."""
+        return {**session, HASH_KEYS: hash_keys(self._settings)} if HASH_KEYS in session else session
 
     @contextmanager
     def _counted(self, only_free: bool) -> Iterator[None]:
@@ -273,7 +298,11 @@ async def _acquire(pool: "asyncpg.Pool[asyncpg.Record]") -> "PoolConnectionProxy
 
 
 async def _begin(
-    connection: "PoolConnectionProxy[asyncpg.Record]", script: str, timeout: float, initial_sql: str | None
+    connection: "PoolConnectionProxy[asyncpg.Record]",
+    script: str,
+    timeout: float,
+    initial_sql: str | None,
+    session: Mapping[str, str],
 ) -> Snapshot:
     """Begin a transaction and take its snapshot.
 
@@ -283,6 +312,7 @@ async def _begin(
         Rejected: the server is older than :data:`OLDEST_POSTGRES`.
     """
     await connection.execute(script, timeout=30)
+    await _set_values(connection, session)
     facts = f"{_SERVER_FACTS}, {initial_sql or 'NULL'}"
     began, version, in_recovery, value = (await single_value(connection, facts, 30)).split("\t")
     if int(version) < OLDEST_POSTGRES * 10_000:
@@ -299,8 +329,15 @@ async def _begin(
     await connection.execute("ROLLBACK", timeout=30)
     replayed = parse_replay_time(await single_value(connection, REPLAY_TIME_QUERY, 30))
     await connection.execute(script, timeout=30)
+    await _set_values(connection, session)
     known = min(as_of, replayed or as_of).astimezone(UTC)
     return Snapshot(connection, known, as_of, timeout, value, is_standby=True, replayed_until=replayed)
+
+
+async def _set_values(connection: "PoolConnectionProxy[asyncpg.Record]", session: Mapping[str, str]) -> None:
+    """Set the settings of ``session`` until the transaction ends."""
+    if session:
+        await connection.execute(SET_VALUES, list(session), list(session.values()), timeout=BEGIN_SECONDS)
 
 
 async def _join(
@@ -308,6 +345,7 @@ async def _join(
     script: str,
     timeout: float,
     initial_sql: str | None,
+    session: Mapping[str, str],
     shared: str,
     *,
     begin_seconds: float,
@@ -323,6 +361,7 @@ async def _join(
         if is_lost_snapshot(error):
             raise SnapshotLost(f"source database: {error}") from error
         raise
+    await _set_values(connection, session)
     facts = f"SELECT pg_catalog.transaction_timestamp(), {SNAPSHOT_CHECK}, {initial_sql or 'NULL'}"
     began, check, value = (await single_value(connection, facts, 30)).split("\t")
     if check != shared.partition(" ")[2]:

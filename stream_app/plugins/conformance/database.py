@@ -92,7 +92,7 @@ class ConformanceDatabase:
         source = Source(settings, connections=1)
         try:
             dataset = Dataset(name="conformance", table=table)
-            described = await Catalog(source.fetch).table(dataset)
+            described = await Catalog(source).table(dataset)
             by_first = dataset.model_copy(update={"order": (described.columns[0].name,)})
             described = replace(described, dataset=by_first)
             request = ExportRequest(

@@ -11,7 +11,7 @@ from streaming_exporter.events import ExportRequest
 
 async def described(source: Source, dataset: Dataset) -> SourceTable:
     """Return the present description of the dataset's table."""
-    return await Catalog(source.fetch).table(dataset)
+    return await Catalog(source).table(dataset)
 
 
 async def selected(source: Source, table: SourceTable, user: str = "u", **request: Any) -> list[int]:

@@ -197,9 +197,7 @@ async def test_ten_exports_at_once_share_few_connections(
     """None of them waits for a second connection while it has one, so all end."""
     source = Source(settings, connections=connections)
     threads = ThreadPoolExecutor(10)
-    exporter = exporter_of(
-        large, source=source, catalog=Catalog(source.fetch), reading=LARGE, threads=threads
-    )
+    exporter = exporter_of(large, source=source, catalog=Catalog(source), reading=LARGE, threads=threads)
     request = ExportRequest.parse(
         {"user_id": "u", "export_type": "things", "format": "csv", "scope": "all", "columns": ["id"]}
     )
@@ -228,7 +226,7 @@ async def test_connections_that_the_server_refuses_cost_only_streams(
     parts = urlsplit(settings.source_dsn)
     url = f"postgresql://{role}:secret@{parts.hostname}:{parts.port}{parts.path}"
     source = Source(settings.model_copy(update={"source_database_url": SecretStr(url)}), connections=4)
-    exporter = exporter_of(large, source=source, catalog=Catalog(source.fetch), reading=LARGE)
+    exporter = exporter_of(large, source=source, catalog=Catalog(source), reading=LARGE)
     try:
         with structlog.testing.capture_logs() as logs:
             file = await exporter.run(task_for(_everything("csv")), ExportProgress())
@@ -403,7 +401,7 @@ async def test_streams_behind_a_pooler_share_their_snapshot(
     """In transaction mode a transaction keeps its server connection, and with it its snapshot."""
     async with through(kind, settings.source_dsn) as url:
         source = Source(settings.model_copy(update={"source_database_url": SecretStr(url)}), connections=4)
-        exporter = exporter_of(large, source=source, catalog=Catalog(source.fetch), reading=LARGE)
+        exporter = exporter_of(large, source=source, catalog=Catalog(source), reading=LARGE)
         with structlog.testing.capture_logs() as logs:
             file = await exporter.run(task_for(_everything("csv")), ExportProgress())
         await source.close()
@@ -432,7 +430,7 @@ async def test_a_table_that_is_known_to_be_small_costs_no_question(
 ) -> None:
     """Small exports take no longer than before."""
     await database.execute("CREATE TABLE things AS SELECT 1 AS id; ANALYZE things")
-    table = await Catalog(source.fetch).table(Dataset(name="things", table=f"{schema}.things"))
+    table = await Catalog(source).table(Dataset(name="things", table=f"{schema}.things"))
     rows = row_query(table, _everything("csv"))
     nothing = cast(Snapshot, None)
     assert len(await plan_ranges(nothing, table, rows, target_bytes=1, min_bytes=2**20)) == 1

@@ -72,7 +72,7 @@ def cut(source: Source) -> Cut:
     """Cut a table and read both the ranges and the whole: the ranges, their rows, and all rows."""
 
     async def run(dataset: Dataset, target_bytes: int = 16_384, **request: Any) -> Any:
-        table = await Catalog(source.fetch).table(dataset)
+        table = await Catalog(source).table(dataset)
         rows = row_query(table, _request(dataset, **request))
         async with source.snapshot("test", search_path=table.search_path) as snapshot:
             ranges = await plan_ranges(snapshot, table, rows, target_bytes=target_bytes)
@@ -314,7 +314,7 @@ async def test_a_refused_question_leaves_the_snapshot_usable(
     """A table that was removed after its description is an error of the export, not of the planning."""
     await database.execute("CREATE TABLE things AS SELECT i AS id FROM generate_series(1, 9) AS i")
     dataset = Dataset(name="things", table=f"{schema}.things")
-    table = await Catalog(source.fetch).table(dataset)
+    table = await Catalog(source).table(dataset)
     await database.execute("DROP TABLE things")
     async with source.snapshot("test") as snapshot:
         rows = row_query(table, _request(dataset))

@@ -79,7 +79,7 @@ def probe(source_dsn: str, settings: Settings) -> Iterator[Probe]:
     loop.run_until_complete(admin.execute(_CREATE.format(schema=schema)))
     source = Source(settings, connections=2)
     dataset = Dataset(name="things", table=f"{schema}.t")
-    table = loop.run_until_complete(Catalog(source.fetch).table(dataset))
+    table = loop.run_until_complete(Catalog(source).table(dataset))
     yield Probe(loop, admin, source, table, schema)
     loop.run_until_complete(admin.execute(f'DROP SCHEMA "{schema}", "{schema}_other" CASCADE'))
     loop.run_until_complete(admin.close())

@@ -129,7 +129,7 @@ class Fleet:
         threads = ThreadPoolExecutor(slots)
         exporter = Exporter(
             source,
-            Catalog(source.fetch),
+            Catalog(source),
             storage,
             {self.dataset.name: self.dataset},
             FORMATS,
