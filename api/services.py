@@ -98,9 +98,9 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
     metrics.set_known_labels(datasets=datasets, formats=FORMATS)
     async with AsyncExitStack() as stack:
         # Writers have their own pool, so reads continue while many writers wait.
-        reading = create_engine(settings, application=NAME)
+        reading = create_engine(settings, application=NAME, autocommit=True)
         stack.push_async_callback(reading.dispose)
-        writing = create_engine(settings, application=f"{NAME}-writer")
+        writing = create_engine(settings, application=f"{NAME}-writer", autocommit=True)
         stack.push_async_callback(writing.dispose)
         source = Source(settings, connections=4)
         stack.push_async_callback(source.close)

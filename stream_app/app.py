@@ -119,7 +119,7 @@ def create_app(settings: Settings) -> App:
     log_missing_datasets(datasets, settings.datasets_file)
     metrics.set_known_labels(datasets=datasets, formats=FORMATS)
     metrics.SLOTS.set(settings.worker_slots)
-    engine = create_engine(settings, application=name)
+    engine = create_engine(settings, application=name, autocommit=True)
     store = job_store(settings, engine)
     storage = ObjectStore(settings, connections=2 * settings.worker_slots)
     # One for each stream of each export, and one for estimates and the catalogue.

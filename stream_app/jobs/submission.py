@@ -263,13 +263,13 @@ async def submit(
             status=Status.PENDING,
             traceparent=row.traceparent,
         )
-        for row in await connection.execute(statement, values)
+        for row in await statement.fetch(connection, values)
     ]
 
 
 async def mark_admitted(connection: AsyncConnection, ids: Sequence[UUID]) -> None:
     """Admit jobs, once Kafka has their ``export.accepted``: from then on they can be claimed."""
-    await connection.execute(MARK_ADMITTED, {"ids": list(ids)})
+    await MARK_ADMITTED.fetch(connection, {"ids": list(ids)})
 
 
 class SubmitResult(Enum):
