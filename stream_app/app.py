@@ -21,6 +21,7 @@ from stream_app.addresses import AddressRules
 from stream_app.datasets.file import load_datasets
 from stream_app.datasets.presence import log_missing_datasets
 from stream_app.datasets.registry import Datasets
+from stream_app.datasets.retention import longest_retention
 from stream_app.db.engine import autocommitting, create_engine
 from stream_app.db.listener import listen
 from stream_app.db.table_check import check_tables
@@ -170,7 +171,7 @@ def create_app(settings: Settings) -> App:
         mail_limit=settings.user_mail_limit,
         formats=FORMATS,
         history=settings.history,
-        kept=timedelta(days=settings.retention_days),
+        kept=lambda: longest_retention(datasets, settings.retention_days),
     )
     scheduler = Scheduler(
         autocommitting(engine),
@@ -179,7 +180,7 @@ def create_app(settings: Settings) -> App:
         settings,
         note_progress=lambda: app.note_progress(settings.topic(Topic.TICKS)),
     )
-    bucket_cleaner = BucketCleaner(store, storage, settings)
+    bucket_cleaner = BucketCleaner(store, storage, settings, datasets)
     job_cleaner = JobCleaner(store, settings.history)
 
     async def admit(messages: Messages) -> None:

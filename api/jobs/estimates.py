@@ -18,7 +18,7 @@ from stream_app.exports.presentation import shown_rows
 from stream_app.exports.query import CopyStatement, RowQuery, render, row_query
 from stream_app.exports.rights import shows_planner_numbers, use_visible
 from stream_app.exports.snapshot import Snapshot
-from stream_app.exports.task import ExportLimits
+from stream_app.exports.task import ExportLimits, RowLimit
 from streaming_exporter.errors import Retryable
 from streaming_exporter.events import ExportRequest
 
@@ -79,7 +79,7 @@ async def _estimate(services: ApiServices, table: SourceTable, request: ExportRe
         return shown, request.model_copy(update={"options": options})
 
     rows, request = await asyncio.to_thread(prepare)
-    limit = ExportLimits.of(services.settings).of_rows(request)
+    limit = ExportLimits.of(services.settings).of_dataset(table.dataset).of_rows(request)
     few = replace(rows, select=rows.select.order_by(None).limit(SAMPLE_ROWS))
     statement = await asyncio.to_thread(CopyStatement.of, few, output, request.options)
     try:
@@ -97,19 +97,21 @@ async def _estimate(services: ApiServices, table: SourceTable, request: ExportRe
     size = None
     if sample is not None:
         size = await asyncio.to_thread(_size, sample, amount.rows, rows, request, output, table)
-    fits = limit is None or amount.rows <= limit
+    fits = limit is None or amount.rows <= limit.rows
     return Estimate(
         rows=amount.rows,
         bytes=size,
         exact=amount.exact,
         at_least=amount.at_least,
-        row_limit=limit,
+        row_limit=limit and limit.rows,
         fits=fits,
-        reason=None
-        if fits
-        else f"A {output.name} file can have at most {limit:,} rows. "
-        "Limit the export with filters, divide it into several files, or choose another format",
+        reason=None if limit is None or fits else _reason(limit),
     )
+
+
+def _reason(limit: RowLimit) -> str:
+    what, ways = (text[0].upper() + text[1:] for text in (limit.what, limit.ways))
+    return f"{what} can have at most {limit.rows:,} rows. {ways}"
 
 
 def _snapshot(
@@ -135,13 +137,13 @@ async def _counted(snapshot: Snapshot, sql: str, limit: int) -> Amount | None:
 
 
 async def _amount(
-    services: ApiServices, table: SourceTable, request: ExportRequest, rows: RowQuery, limit: int | None
+    services: ApiServices, table: SourceTable, request: ExportRequest, rows: RowQuery, limit: RowLimit | None
 ) -> Amount | None:
     sql = await asyncio.to_thread(render, rows.select.order_by(None))
     async with _snapshot(services, table, rows) as snapshot:
         if shows_planner_numbers(table, request):
             return Amount(await snapshot.estimate(sql), exact=False)
-        return await _counted(snapshot, sql, max(COUNTED_ROWS, limit or 0))
+        return await _counted(snapshot, sql, max(COUNTED_ROWS, limit.rows if limit else 0))
 
 
 async def _sample(snapshot: Snapshot, statement: CopyStatement) -> Sample | None:

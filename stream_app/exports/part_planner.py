@@ -185,8 +185,9 @@ class PartPlanner:
         )
         if len(ranges) < 2:
             return None
-        output = exporter.formats[request.format]
-        await exporter.check_row_count(snapshot, rows, output, exporter.limits.max_rows)
+        await exporter.check_row_count(
+            snapshot, rows, exporter.limits.of_dataset(table.dataset).of_rows(request)
+        )
         estimated = await snapshot.estimate(await asyncio.to_thread(render, rows.select.order_by(None)))
         known = estimated if shows_planner_numbers(table, request) else None
         if has_own:

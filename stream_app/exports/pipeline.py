@@ -17,6 +17,7 @@ from datetime import datetime
 import structlog
 
 from stream_app.datasets.caller import Caller
+from stream_app.datasets.format_choice import check_format
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.parameters import given_parameters
 from stream_app.exports.catalog import Catalog, SourceTable, TableChanged
@@ -37,7 +38,7 @@ from stream_app.exports.snapshot import Sink, Snapshot
 from stream_app.exports.source import Source
 from stream_app.exports.source_errors import SnapshotNotShared
 from stream_app.exports.stage_spans import TimedSink, stage_span
-from stream_app.exports.task import ExportLimits, ExportProgress, ExportResult, ExportTask
+from stream_app.exports.task import ExportLimits, ExportProgress, ExportResult, ExportTask, RowLimit
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import ExporterError, Outage, Rejected
 from streaming_exporter.events import ExportRequest
@@ -100,6 +101,7 @@ class Exporter:
         output = self.formats[request.format]
         compression = compression_for(request.options.compression, output)
         dataset = self.datasets[request.export_type]
+        check_format(dataset, request.format, self.formats)
 
         async def export(table: SourceTable) -> ExportResult:
             try:
@@ -141,11 +143,12 @@ class Exporter:
         ) as snapshot:
             as_of = snapshot.as_of if part is None or part.as_of is None else part.as_of
             await self.check_table(snapshot, table, task)
-            limits = self.limits.of_file(output.name)
-            limit = FileLimit.of(request.split, limits, output)
-            max_rows = self.limits.of_rows(request)
+            limits = self.limits.of_dataset(table.dataset)
+            file_limits = limits.of_file(output.name)
+            limit = FileLimit.of(request.split, file_limits, output)
+            max_rows = limits.of_rows(request)
             if part is None:  # the rows of all parts were counted when they were planned
-                progress.estimated_rows = await self.check_row_count(snapshot, rows, output, max_rows)
+                progress.estimated_rows = await self.check_row_count(snapshot, rows, max_rows)
             document = Document(
                 dataset=table.dataset.name,
                 columns=rows.columns,
@@ -177,7 +180,7 @@ class Exporter:
             )
             if table.has_row_security:
                 progress.tally.warnings[ROW_SECURITY] = 1
-            max_bytes = None if limit.is_asked else limits.max_bytes
+            max_bytes = None if limit.is_asked else file_limits.max_bytes
             reader = RowReader(
                 self.source, table, rows, output, request.options, statement, self.reading, task.name
             )
@@ -245,10 +248,8 @@ class Exporter:
             reached = snapshot.replayed_until if snapshot.is_standby else snapshot.as_of
             raise Outage(f"the source database has data up to {reached}, but the job's window ends at {end}")
 
-    async def check_row_count(
-        self, snapshot: Snapshot, rows: RowQuery, output: Format, limit: int | None
-    ) -> int | None:
-        """Reject an export with more than ``limit`` rows before it starts.
+    async def check_row_count(self, snapshot: Snapshot, rows: RowQuery, limit: RowLimit | None) -> int | None:
+        """Reject an export with more rows than ``limit`` before it starts.
 
         Returns:
             The number of rows, or ``None`` if there is no limit: then they are not counted.
@@ -256,13 +257,11 @@ class Exporter:
         if limit is None:
             return None
         unordered = await asyncio.to_thread(render, rows.select.order_by(None))
-        count = await snapshot.count(unordered, limit + 1)
-        if count > limit:
+        count = await snapshot.count(unordered, limit.rows + 1)
+        if count > limit.rows:
             raise Rejected(
-                f"the export has more than {limit:,} rows, which is the limit for {output.name} files; "
-                "narrow the export with filters"
-                + (", " if limit == self.limits.max_rows else ", divide it into several files with split, ")
-                + "or choose another format",
+                f"the export has more than {limit.rows:,} rows, the most that {limit.what} can have; "
+                f"{limit.ways}",
                 code="too_many_rows",
             )
         return count

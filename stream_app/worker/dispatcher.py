@@ -74,7 +74,9 @@ class Dispatcher:
         coordinator = None
         if planner is not None:
             coordinator = PartCoordinator(self._part_store, planner, exporter.storage, settings)
-        self._runner = JobRunner(store, exporter, emit, self._rescuer, settings, coordinator)
+        self._runner = JobRunner(
+            store, exporter, emit, self._rescuer, settings, coordinator, exporter.datasets
+        )
         self._wake = asyncio.Event()
         self._claiming = asyncio.Lock()
         self._draining = False
