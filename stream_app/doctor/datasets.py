@@ -22,8 +22,8 @@ def check_datasets(settings: Settings) -> Iterator[Finding]:
     for dataset in datasets.values():
         if unknown := unknown_formats(dataset, FORMATS):
             yield AREA.warning(
-                dataset.name,
-                f"there are no formats {', '.join(unknown)}, which its key formats names",
+                f"formats of {dataset.name}",
+                f"there is no format {', '.join(unknown)}",
                 f"correct the names ({', '.join(FORMATS)}), or install what they need",
             )
     reason = missing_datasets(datasets, settings.datasets_file)

@@ -5,7 +5,7 @@ rest: objects of workers that died, and objects whose removal failed.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from uuid import UUID
@@ -129,7 +129,7 @@ class BucketCleaner:
     store: JobQueue
     storage: ObjectStore
     settings: Settings
-    datasets: Mapping[str, Dataset] = NO_DATASETS
+    datasets: Mapping[str, Dataset] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Clean the bucket about a minute after the start and then about every hour."""
