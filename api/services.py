@@ -21,7 +21,6 @@ from stream_app.addresses import AddressRules
 from stream_app.datasets.file import load_datasets
 from stream_app.datasets.presence import log_missing_datasets
 from stream_app.datasets.registry import Datasets
-from stream_app.datasets.watcher import DatasetsWatcher
 from stream_app.db.clock import DatabaseClock
 from stream_app.db.engine import create_engine
 from stream_app.db.listener import CHANGES_CHANNEL, listen
@@ -29,8 +28,7 @@ from stream_app.exports.catalog import Catalog
 from stream_app.exports.formats.base import Format
 from stream_app.exports.formats.registry import FORMAT_PLUGINS, FORMATS
 from stream_app.exports.plugins import log_plugins
-from stream_app.exports.source_monitor import SourceMonitor
-from stream_app.exports.sources import SourceFinder, Sources, call_pools
+from stream_app.exports.source import Source
 from stream_app.jobs.job_files import JobFiles
 from stream_app.jobs.job_queries import JobQueries
 from stream_app.jobs.queue import JobQueue
@@ -51,8 +49,8 @@ SOURCE = "/exporter/api"
 """The ``source`` of events that the API publishes."""
 
 
-CALLS, ESTIMATES = 4, 2
-"""Connections to each source: for descriptions of tables, and for estimates."""
+ESTIMATES = 2
+"""Limit of estimates at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ class ApiServices:
     settings: Settings
     datasets: Datasets
     formats: Mapping[str, Format]
-    estimate_sources: SourceFinder
+    estimate_source: Source
     catalog: Catalog
     job_queries: JobQueries
     job_files: JobFiles
@@ -84,8 +82,6 @@ class ApiServices:
     download_audit: DownloadAudit
     queue_metrics: QueueMetrics
     readiness: Readiness
-    source_monitor: SourceMonitor
-    datasets_watcher: DatasetsWatcher
     authenticator: Authenticator
 
 
@@ -97,34 +93,20 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
         DatasetsFileError: the datasets file is invalid.
     """
     log_plugins(FORMAT_PLUGINS.plugins)
-    content = load_datasets(settings.datasets_file)
-    datasets = Datasets(content)
+    datasets = Datasets(load_datasets(settings.datasets_file))
     log_missing_datasets(datasets, settings.datasets_file)
     metrics.set_known_labels(datasets=datasets, formats=FORMATS)
     async with AsyncExitStack() as stack:
         # Writers have their own pool, so reads continue while many writers wait.
-        reading = create_engine(settings, application=NAME)
+        reading = create_engine(settings, application=NAME, autocommit=True)
         stack.push_async_callback(reading.dispose)
-        writing = create_engine(settings, application=f"{NAME}-writer")
+        writing = create_engine(settings, application=f"{NAME}-writer", autocommit=True)
         stack.push_async_callback(writing.dispose)
+        source = Source(settings, connections=4)
+        stack.push_async_callback(source.close)
         # Estimates have their own pool, so they do not delay requests.
-        of_calls, of_estimates = call_pools(calls=CALLS, estimates=ESTIMATES)
-        sources = Sources(settings, content, of_calls)
-        stack.push_async_callback(sources.close)
-        estimate_sources = Sources(settings, content, of_estimates)
-        stack.push_async_callback(estimate_sources.close)
-        monitor = SourceMonitor(sources)
-        await stack.enter_async_context(_running(monitor.run()))
-        watcher = DatasetsWatcher(
-            settings.datasets_file,
-            datasets,
-            replace=(
-                sources.replace,
-                estimate_sources.replace,
-                lambda new: metrics.set_known_labels(datasets=new.datasets, formats=FORMATS),
-            ),
-        )
-        await stack.enter_async_context(_running(watcher.run()))
+        estimate_source = Source(settings, connections=ESTIMATES)
+        stack.push_async_callback(estimate_source.close)
         publisher = await stack.enter_async_context(Publisher(settings, client_id=NAME, source=SOURCE))
         keys: Keys = SharedSecret(settings.jwt_secret.get_secret_value())
         if settings.jwt_jwks_url is not None:
@@ -166,8 +148,8 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             settings=settings,
             datasets=datasets,
             formats=FORMATS,
-            estimate_sources=estimate_sources,
-            catalog=Catalog(sources),
+            estimate_source=estimate_source,
+            catalog=Catalog(source),
             job_queries=job_queries,
             job_files=JobFiles(reading, lambda key: storage.call(storage.read, key)),
             reader=reader,
@@ -193,8 +175,6 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
                     "feed": live_updates.check,
                 }
             ),
-            source_monitor=monitor,
-            datasets_watcher=watcher,
             download_audit=await stack.enter_async_context(DownloadAudit(publisher, source=SOURCE)),
             authenticator=Authenticator(settings, keys),
         )

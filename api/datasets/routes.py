@@ -1,6 +1,7 @@
 """The call that lists datasets and formats."""
 
 import asyncio
+from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel
@@ -9,16 +10,14 @@ from api.auth.authenticator import CurrentUser, User
 from api.auth.callers import caller_for, can_see
 from api.errors import problem_responses
 from api.services import ApiServices, InjectedServices
+from stream_app.datasets.format_choice import allowed_formats
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.rights import ALL, has_own_rows, usable_scopes, visible_dataset
 from stream_app.exports.columns import Column
 from stream_app.exports.filters import operators
 from stream_app.exports.presentation import settings_of
 from stream_app.exports.rights import visible_table
-from streaming_exporter.errors import Rejected, Retryable
-
-CATALOGUE_SECONDS = 2.0
-"""Time limit for the description of one dataset. A source that is away must not hold up the others."""
+from streaming_exporter.errors import Rejected
 
 router = APIRouter(prefix="/exports/datasets", tags=["datasets"])
 
@@ -42,13 +41,27 @@ class ColumnView(BaseModel):
     format: str | None = None
 
 
+class ParameterView(BaseModel):
+    """A parameter of a dataset's query. ``choices`` are the allowed values; null allows all of the type."""
+
+    name: str
+    type: str
+    label: str | None
+    labels: dict[str, str]
+    choices: list[Any] | None
+    required: bool
+    default: Any
+    description: str
+
+
 class DatasetView(BaseModel):
     """A dataset. ``error`` is the reason why it cannot be exported at the moment.
 
     ``owner`` and ``time`` are null if the dataset does not show these columns. ``has_owner`` means that rows
     belong to users, so scope `own` is possible. ``has_time`` means that schedules can have windows.
-    ``scopes`` are the scopes that you can use. ``label`` and ``labels`` (by language) are its names for
-    people. ``timezone`` is the time zone of its files, if a request names none; null means UTC.
+    ``scopes`` are the scopes that you can use, and ``formats`` the formats. ``label`` and ``labels`` (by
+    language) are its names for people. ``max_rows`` limits the rows of an export, ``retention_days`` is how
+    long files are kept. ``timezone`` is the time zone of its files, if a request names none; null means UTC.
     """
 
     name: str
@@ -62,6 +75,10 @@ class DatasetView(BaseModel):
     scopes: list[str] = []
     timezone: str | None = None
     columns: list[ColumnView]
+    formats: list[str] = []
+    parameters: list[ParameterView] = []
+    max_rows: int | None = None
+    retention_days: float | None = None
     error: str | None = None
 
 
@@ -90,9 +107,8 @@ class Catalogue(BaseModel):
     responses=problem_responses(401, 500, 503),
 )
 async def list_datasets(services: InjectedServices, user: CurrentUser) -> Catalogue:
-    """Columns and types come from the source databases.
+    """Columns and types come from the source database. If a table is missing, its dataset has an `error`.
 
-    If a table is missing, or its database does not answer within 2 s, the dataset has an `error`.
     Only datasets and columns that your roles can see are listed.
     """
     visible = [dataset for dataset in services.datasets.values() if can_see(user, dataset)]
@@ -117,16 +133,9 @@ async def _view(services: ApiServices, user: User, dataset: Dataset) -> DatasetV
     columns: tuple[Column, ...] = ()
     problem = None
     try:
-        async with asyncio.timeout(CATALOGUE_SECONDS):
-            table = await services.catalog.table(dataset)
-        columns = visible_table(table, caller).columns
+        columns = visible_table(await services.catalog.table(dataset), caller).columns
     except Rejected as error:
         problem = str(error)
-    except (Retryable, TimeoutError):
-        problem = (
-            f"dataset {dataset.name!r} cannot be read at the moment: its source database does not answer; "
-            "requested exports wait until it does"
-        )
     shown = {item.name for item in columns}
     dataset = visible_dataset(dataset, caller)
     return DatasetView(
@@ -139,21 +148,39 @@ async def _view(services: ApiServices, user: User, dataset: Dataset) -> DatasetV
         has_owner=has_own_rows(dataset),
         has_time=dataset.time is not None,
         scopes=[*usable_scopes(dataset, caller), *([ALL] if user.can_export_all else [])],
-        timezone=dataset.timezone,
-        columns=[
-            ColumnView(
-                name=item.name,
-                label=settings_of(dataset, item.name).label,
-                labels=dict(settings_of(dataset, item.name).labels),
+        columns=[_column_view(dataset, item) for item in columns],
+        formats=allowed_formats(dataset, services.formats),
+        parameters=[
+            ParameterView(
+                name=name,
                 type=item.type,
-                kind=item.kind,
-                nullable=item.nullable,
-                operators=list(operators(item)),
-                values=list(item.labels) or None,
-                masked=item.mask is not None,
-                format=settings_of(dataset, item.name).format,
+                label=item.label,
+                labels=dict(item.labels),
+                choices=None if item.choices is None else list(item.choices),
+                required=item.required,
+                default=item.default,
+                description=item.description,
             )
-            for item in columns
+            for name, item in dataset.parameters.items()
         ],
+        max_rows=min(filter(None, (dataset.max_rows, services.settings.max_rows)), default=None),
+        retention_days=dataset.retention_days or services.settings.retention_days,
+        timezone=dataset.timezone,
         error=problem,
+    )
+
+
+def _column_view(dataset: Dataset, item: Column) -> ColumnView:
+    settings = settings_of(dataset, item.name)
+    return ColumnView(
+        name=item.name,
+        label=settings.label,
+        labels=dict(settings.labels),
+        type=item.type,
+        kind=item.kind,
+        nullable=item.nullable,
+        operators=list(operators(item)),
+        values=list(item.labels) or None,
+        masked=item.mask is not None,
+        format=settings.format,
     )

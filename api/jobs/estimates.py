@@ -16,10 +16,9 @@ from stream_app.exports.compression import CompressedFile, compression_for
 from stream_app.exports.formats.base import Document, Format, Tally
 from stream_app.exports.presentation import shown_rows
 from stream_app.exports.query import CopyStatement, RowQuery, render, row_query
-from stream_app.exports.relative_dates import resolve_request
 from stream_app.exports.rights import shows_planner_numbers, use_visible
 from stream_app.exports.snapshot import Snapshot
-from stream_app.exports.task import ExportLimits
+from stream_app.exports.task import ExportLimits, RowLimit
 from streaming_exporter.errors import Retryable
 from streaming_exporter.events import ExportRequest
 
@@ -73,19 +72,19 @@ async def estimate(services: ApiServices, request: ExportRequest) -> Estimate:
 
 async def _estimate(services: ApiServices, table: SourceTable, request: ExportRequest) -> Estimate:
     output = services.formats[request.format]
-    request = resolve_request(request, table.filterable, services.clock.now())
+    request = table.resolve(request, services.clock.now())
 
     def prepare() -> tuple[RowQuery, ExportRequest]:
         shown, options = shown_rows(row_query(table, request), table.dataset, request.options, output)
         return shown, request.model_copy(update={"options": options})
 
     rows, request = await asyncio.to_thread(prepare)
-    limit = ExportLimits.of(services.settings).of_rows(request)
+    limit = ExportLimits.of(services.settings).of_dataset(table.dataset).of_rows(request)
     few = replace(rows, select=rows.select.order_by(None).limit(SAMPLE_ROWS))
     statement = await asyncio.to_thread(CopyStatement.of, few, output, request.options)
     try:
         async with asyncio.timeout(SECONDS):
-            async with _snapshot(services, table) as snapshot:
+            async with _snapshot(services, table, rows) as snapshot:
                 sample = await _sample(snapshot, statement)
             if sample is not None and sample.rows < SAMPLE_ROWS:
                 amount = Amount(sample.rows, exact=True)
@@ -98,24 +97,32 @@ async def _estimate(services: ApiServices, table: SourceTable, request: ExportRe
     size = None
     if sample is not None:
         size = await asyncio.to_thread(_size, sample, amount.rows, rows, request, output, table)
-    fits = limit is None or amount.rows <= limit
+    fits = limit is None or amount.rows <= limit.rows
     return Estimate(
         rows=amount.rows,
         bytes=size,
         exact=amount.exact,
         at_least=amount.at_least,
-        row_limit=limit,
+        row_limit=limit and limit.rows,
         fits=fits,
-        reason=None
-        if fits
-        else f"A {output.name} file can have at most {limit:,} rows. "
-        "Limit the export with filters, divide it into several files, or choose another format",
+        reason=None if limit is None or fits else _reason(limit),
     )
 
 
-def _snapshot(services: ApiServices, table: SourceTable) -> AbstractAsyncContextManager[Snapshot]:
-    return services.estimate_sources.of(table.dataset).snapshot(
-        "exporter estimate", search_path=table.search_path, seconds=SECONDS, lock_seconds=SECONDS / 2
+def _reason(limit: RowLimit) -> str:
+    what, ways = (text[0].upper() + text[1:] for text in (limit.what, limit.ways))
+    return f"{what} can have at most {limit.rows:,} rows. {ways}"
+
+
+def _snapshot(
+    services: ApiServices, table: SourceTable, rows: RowQuery
+) -> AbstractAsyncContextManager[Snapshot]:
+    return services.estimate_source.snapshot(
+        "exporter estimate",
+        search_path=table.search_path,
+        seconds=SECONDS,
+        lock_seconds=SECONDS / 2,
+        session=rows.session,
     )
 
 
@@ -130,13 +137,13 @@ async def _counted(snapshot: Snapshot, sql: str, limit: int) -> Amount | None:
 
 
 async def _amount(
-    services: ApiServices, table: SourceTable, request: ExportRequest, rows: RowQuery, limit: int | None
+    services: ApiServices, table: SourceTable, request: ExportRequest, rows: RowQuery, limit: RowLimit | None
 ) -> Amount | None:
     sql = await asyncio.to_thread(render, rows.select.order_by(None))
-    async with _snapshot(services, table) as snapshot:
+    async with _snapshot(services, table, rows) as snapshot:
         if shows_planner_numbers(table, request):
             return Amount(await snapshot.estimate(sql), exact=False)
-        return await _counted(snapshot, sql, max(COUNTED_ROWS, limit or 0))
+        return await _counted(snapshot, sql, max(COUNTED_ROWS, limit.rows if limit else 0))
 
 
 async def _sample(snapshot: Snapshot, statement: CopyStatement) -> Sample | None:

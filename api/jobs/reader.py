@@ -8,6 +8,7 @@ import asyncpg
 from pydantic_core import from_json, to_json
 
 from stream_app.db.engine import keep_alive, outages_are_retryable
+from stream_app.db.statements import Record
 from stream_app.jobs.models import ExportJob
 from stream_app.settings import Settings
 
@@ -16,18 +17,6 @@ QUERY_SECONDS = 30
 
 _COLUMNS = ", ".join(f'"{column.name}"' for column in ExportJob.__table__.columns)
 _READ = f"SELECT {_COLUMNS} FROM export_jobs WHERE id = ANY($1)"
-
-
-class JobRow(asyncpg.Record):  # type: ignore[misc]
-    """A row of a job with the attributes of :class:`ExportJob`, which would cost more to make."""
-
-    __slots__ = ()
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError as error:
-            raise AttributeError(name) from error
 
 
 class JobReader:
@@ -39,8 +28,8 @@ class JobReader:
     def __init__(self, settings: Settings, *, application: str) -> None:
         self._settings = settings
         self._application = application
-        self._pool: asyncpg.Pool[JobRow] | None = None
-        self._wanted: dict[UUID, asyncio.Future[JobRow | None]] = {}
+        self._pool: asyncpg.Pool[Record] | None = None
+        self._wanted: dict[UUID, asyncio.Future[Record | None]] = {}
         self._free = CONNECTIONS
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -86,11 +75,11 @@ class JobReader:
         finally:
             self._free += 1
 
-    async def _connect(self, *_: object, **options: Any) -> "asyncpg.Connection[JobRow]":
+    async def _connect(self, *_: object, **options: Any) -> "asyncpg.Connection[Record]":
         """Connect with the current URL, because its password can change."""
         return await asyncpg.connect(self._settings.state_dsn, **options)
 
-    async def _fetch(self, ids: list[UUID]) -> list[JobRow]:
+    async def _fetch(self, ids: list[UUID]) -> list[Record]:
         if self._pool is None:
             self._pool = asyncpg.create_pool(
                 connect=self._connect,
@@ -98,20 +87,20 @@ class JobReader:
                 max_size=CONNECTIONS,
                 timeout=10,
                 command_timeout=QUERY_SECONDS,
-                record_class=JobRow,
+                record_class=Record,
                 init=_decode_json,
                 reset=_no_reset,
                 server_settings={"application_name": self._application, "timezone": "UTC"},
             )
         pool = await self._pool
-        rows: list[JobRow] = await pool.fetch(_READ, ids)
+        rows: list[Record] = await pool.fetch(_READ, ids)
         return rows
 
 
-async def _decode_json(connection: "asyncpg.Connection[JobRow]") -> None:
+async def _decode_json(connection: "asyncpg.Connection[Record]") -> None:
     keep_alive(connection)
     await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=to_json, decoder=from_json)
 
 
-async def _no_reset(_: "asyncpg.Connection[JobRow]") -> None:
+async def _no_reset(_: "asyncpg.Connection[Record]") -> None:
     """Do not reset a session between two queries, because it only reads."""

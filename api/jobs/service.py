@@ -20,7 +20,6 @@ from stream_app.exports.catalog import SourceTable
 from stream_app.exports.compression import compression_for
 from stream_app.exports.presentation import shown_rows
 from stream_app.exports.query import row_query
-from stream_app.exports.relative_dates import resolve_request
 from stream_app.exports.rights import use_visible
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
@@ -191,7 +190,7 @@ async def check_against_table(services: ApiServices, request: ExportRequest) -> 
     compression_for(request.options.compression, output)
 
     async def check_table(table: SourceTable) -> None:
-        wanted = resolve_request(request, table.filterable, services.clock.now())
+        wanted = table.resolve(request, services.clock.now())
 
         def check() -> None:
             shown_rows(row_query(table, wanted), table.dataset, wanted.options, output)

@@ -16,7 +16,7 @@ from api.schedules.grants import claims_of, end_lost_grants, granted, renewed
 from api.schedules.schemas import ScheduleOrder, SchedulePatch
 from api.services import ApiServices
 from stream_app.datasets.caller import Caller
-from stream_app.exports.relative_dates import TEMPORAL
+from stream_app.datasets.typed_values import TEMPORAL
 from stream_app.exports.rights import visible_table
 from stream_app.jobs.submission import (
     NewJob,

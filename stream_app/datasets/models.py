@@ -1,13 +1,30 @@
 """Models of the datasets file: datasets with their columns, parameters, scopes and sessions, and sources."""
 
+import re
 from collections.abc import Mapping
+from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from stream_app.datasets.mask_names import check_mask
+from stream_app.datasets.parameters import check_parameter
+from stream_app.datasets.query_text import QueryTextError, parse_query
 
 DEFAULT_SOURCE = "default"
 """The source of datasets that name none: the database of ``EXPORTER_SOURCE_DATABASE_URL``."""
+
+_SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)+")
+"""Names of settings that PostgreSQL leaves to applications. Those without a dot change how it works."""
 
 
 def _is_no_list_of_roles(claim: str) -> str:
@@ -51,6 +68,13 @@ class ColumnSettings(Entry):
     unmasked_for: tuple[Role, ...] = ()
     roles: tuple[Role, ...] | None = Field(None, min_length=1)
 
+    @field_validator("mask")
+    @classmethod
+    def _is_mask(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_mask(value)
+        return value
+
     @model_validator(mode="after")
     def _masks_something(self) -> Self:
         if self.unmasked_for and self.mask is None:
@@ -91,6 +115,14 @@ class Parameter(Entry):
     required: bool = False
     default: Any = None
 
+    @field_validator("choices", "default")
+    @classmethod
+    def _as_in_requests(cls, value: Any) -> Any:
+        """Write dates and times as requests do: as texts. TOML has types of its own for them."""
+        if isinstance(value, tuple):
+            return tuple(map(cls._as_in_requests, value))
+        return value.isoformat() if isinstance(value, date | time) else value
+
 
 class Scope(Entry):
     """A choice of rows: those in which ``column`` has the value of the caller's ``claim``.
@@ -118,13 +150,13 @@ class SourceSettings(Entry):
     Attributes:
         name: its name in the file.
         url_env: the environment variable with its URL.
-        connections: the largest number of connections of each process, at least one for rows and one for
-            estimates; ``None`` for the number that the default source has.
+        connections: the largest number of connections of each process; ``None`` for the number that the
+            default source has.
     """
 
     name: Name
     url_env: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,199}$")]
-    connections: Annotated[int, Field(ge=2, le=1000)] | None = None
+    connections: Annotated[int, Field(ge=1, le=1000)] | None = None
 
 
 class Dataset(Entry):
@@ -181,6 +213,19 @@ class Dataset(Entry):
             raise ValueError("it must have exactly one of table and query")
         if self.parameters and self.query is None:
             raise ValueError("parameters need a query; only a query has places for them")
+        if self.query is not None:
+            try:
+                parse_query(self.query, self.parameters)
+            except QueryTextError as error:
+                raise ValueError(f"query: {error}") from error
+        for name, parameter in self.parameters.items():
+            check_parameter(name, parameter)
+        for name in self.session:
+            if not _SETTING.fullmatch(name):
+                raise ValueError(
+                    f"session.{name}: its name must have a dot, such as app.tenant: the others belong to "
+                    "PostgreSQL"
+                )
         if "all" in self.scopes:
             raise ValueError("scopes.all is reserved: scope all gives every row")
         return self

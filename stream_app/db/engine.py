@@ -44,6 +44,9 @@ def keep_alive(connection: Any) -> None:
             found.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
+_AUTOCOMMITS = "exporter_autocommits"
+"""Option of engines that are made with ``autocommit``."""
+
 IDLE_TIMEOUT = "5s"
 """Time after which the server ends an idle transaction, and so releases the locks of a frozen process."""
 
@@ -60,11 +63,18 @@ BEGIN = (
 
 
 def create_engine(
-    settings: Settings, *, application: str, command_timeout: float | None = 60, **pool: Any
+    settings: Settings,
+    *,
+    application: str,
+    command_timeout: float | None = 60,
+    autocommit: bool = False,
+    **pool: Any,
 ) -> AsyncEngine:
     """Return an engine whose connections have the name ``application``. ``pool`` are options of SQLAlchemy.
 
-    ``command_timeout`` is the time-out of a statement in seconds; None sets no limit.
+    ``command_timeout`` is the time-out of a statement in seconds; None sets no limit. ``autocommit`` makes an
+    engine that is :func:`autocommitting` from the beginning, which costs less than to switch each connection
+    that is taken from the pool.
 
     asyncpg parses the URL, so parameters of libpq such as ``sslmode`` work.
     """
@@ -73,6 +83,8 @@ def create_engine(
         return await connect_to(settings, application=application, command_timeout=command_timeout)
 
     options = pool or {"pool_size": 5, "max_overflow": 5, "pool_timeout": 10}
+    if autocommit:
+        options |= {"isolation_level": "AUTOCOMMIT", "execution_options": {_AUTOCOMMITS: True}}
     engine = create_async_engine(
         "postgresql+asyncpg://", async_creator=connect, hide_parameters=True, **options
     )
@@ -96,6 +108,8 @@ async def connect_to(
 
 def autocommitting(engine: AsyncEngine) -> AsyncEngine:
     """Return ``engine`` in autocommit mode: every statement is a transaction, in one round trip."""
+    if engine.sync_engine.get_execution_options().get(_AUTOCOMMITS):
+        return engine
     return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
@@ -198,6 +212,8 @@ def _ours() -> Iterator[None]:
     except asyncpg.LockNotAvailableError as error:
         raise Locked(f"state database: {error}") from error
     except (PoolTimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        if _states_value_error(error):
+            raise
         raise Retryable(f"state database: {error or type(error).__name__}") from error
 
 
@@ -208,15 +224,16 @@ Nothing else distinguishes this error from others with the same code.
 """
 
 
-def _where(error: DBAPIError) -> str | None:
-    return getattr(getattr(error.orig, "__cause__", None), "server_source_function", None)
-
-
 def _is_value_error(error: DBAPIError) -> bool:
-    """Return whether a value causes the error: the SQLSTATE states so, or the driver cannot encode it."""
-    state = getattr(error.orig, "sqlstate", None)
-    if state == "54000" and _where(error) == NOTIFY_QUEUE:
+    """Return whether a value causes the error of a statement that SQLAlchemy has executed."""
+    return _states_value_error(getattr(error.orig, "__cause__", None) or error.orig)
+
+
+def _states_value_error(error: object) -> bool:
+    """Return whether a value causes the driver's error: the SQLSTATE states so, or it cannot be encoded."""
+    state = getattr(error, "sqlstate", None)
+    if state == "54000" and getattr(error, "server_source_function", None) == NOTIFY_QUEUE:
         return False
     if state:
         return state[:2] in {"21", "22", "23", "54"}
-    return isinstance(getattr(error.orig, "__cause__", None), asyncpg.DataError)
+    return isinstance(error, asyncpg.DataError)

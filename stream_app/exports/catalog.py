@@ -4,28 +4,41 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from itertools import takewhile
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
 
+from stream_app.datasets.mask_names import is_mask_name
 from stream_app.datasets.models import Dataset
+from stream_app.datasets.query_text import ParsedQuery
 from stream_app.datasets.rights import scope_columns
 from stream_app.exports.catalog_queries import (
     COLUMNS,
     TYPES,
     ColumnRow,
+    TypedColumn,
     TypeRow,
     assemble_type,
     fingerprint_expression,
 )
 from stream_app.exports.columns import KIND_OF_TYPE, Column, Kind, kind_of, quote_name, quote_text
+from stream_app.exports.masks import masked_column
+from stream_app.exports.query_catalog import (
+    DescribedQuery,
+    describe_masks,
+    describe_query,
+    describing_origin,
+    describing_sql,
+    fingerprint_of,
+)
+from stream_app.exports.relative_dates import resolve_request
+from stream_app.exports.snapshot import FETCH_SECONDS, Snapshot
+from stream_app.exports.source import Source
 from streaming_exporter.errors import Rejected, Retryable
-
-if TYPE_CHECKING:
-    from stream_app.exports.source import Source
-    from stream_app.exports.sources import SourceFinder
+from streaming_exporter.events import ExportRequest
 
 log = structlog.get_logger(__name__)
 
@@ -63,20 +76,21 @@ class TableSize:
 
 @dataclass(frozen=True, slots=True)
 class SourceTable:
-    """The table or view of a dataset.
+    """The table, view or query of a dataset.
 
     Attributes:
+        schema, name: the table or view; empty for a query.
         columns: the columns that can be exported, in order.
         all_columns: also the columns that the dataset hides but filters or orders by, such as its owner.
         search_path: schemas for the operators of its types and the functions of its view.
-        has_computed_columns: whether reading can fail, because it is a view or has virtual columns.
+        has_computed_columns: whether reading can fail, because it is a view or query, or has virtual columns.
         has_row_security: whether row-level security can hide rows from the service's role.
         fingerprint: a value that changes with each change of the columns.
         can_be_cut: whether several queries, each for a part of its rows, give the rows of one query.
         can_be_cut_by_page: whether PostgreSQL can read a range of its pages alone.
         size: its size; ``None`` if it is unknown.
-        masked_columns: columns with a mask, as those see them who do not see their values. What is not here
-            has the type of a text.
+        query: the query; ``None`` for a table or view.
+        masked_columns: the columns that the dataset masks, as callers see them who do not see the values.
         template_columns: names of all columns of the dataset, also of those that a caller does not see;
             empty for the names of ``columns``.
     """
@@ -94,6 +108,7 @@ class SourceTable:
     can_be_cut: bool = False
     can_be_cut_by_page: bool = False
     size: TableSize | None = field(default=None, compare=False)
+    query: ParsedQuery | None = None
     masked_columns: Mapping[str, Column] = field(default_factory=dict)
     template_columns: tuple[str, ...] = ()
 
@@ -105,10 +120,26 @@ class SourceTable:
             found.setdefault(self.dataset.time, self.all_columns[self.dataset.time])
         return found
 
+    def resolve(self, request: ExportRequest, now: datetime) -> ExportRequest:
+        """Return ``request`` with its relative times replaced by their values at ``now``."""
+        return resolve_request(request, self.filterable, now, parameters=self.dataset.parameters)
+
     @property
-    def fingerprint_sql(self) -> str:
-        """An SQL expression: its value is :attr:`fingerprint` until the table is changed."""
+    def fingerprint_sql(self) -> str | None:
+        """An SQL expression with :attr:`fingerprint` as value until the table changes; none for a query."""
+        if self.query is not None:
+            return None
         return fingerprint_expression(quote_text(f"{quote_name(self.schema)}.{quote_name(self.name)}"))
+
+    async def is_unchanged(self, snapshot: Snapshot) -> bool:
+        """Return whether the columns are still those of this description.
+
+        ``snapshot`` has been opened with :attr:`fingerprint_sql`. A query is described once more.
+        """
+        if self.query is None:
+            return snapshot.initial_value == self.fingerprint
+        described = await snapshot.describe(describing_sql(self.query, self.dataset))
+        return fingerprint_of(described) == self.fingerprint
 
     @property
     def locking_sql(self) -> str:
@@ -128,22 +159,21 @@ class SourceTable:
         return tuple(takewhile(names.__contains__, self.order_columns))
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A description that was read from ``source``, and until when it is used."""
+class SourceFinder(Protocol):
+    """Finds the source database of a dataset."""
 
-    until: float
-    source: "Source"
-    table: SourceTable
+    def of(self, dataset: Dataset) -> Source:
+        """Return the source of ``dataset``."""
+        ...
 
 
 class Catalog:
     """Reads descriptions of tables and keeps them for :data:`CACHE_SECONDS`."""
 
-    def __init__(self, sources: "SourceFinder") -> None:
-        """Create an empty catalog of the tables in ``sources``."""
+    def __init__(self, sources: SourceFinder) -> None:
+        """Create an empty catalog for the datasets of ``sources``."""
         self._sources = sources
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, tuple[float, SourceTable]] = {}
         self._reading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def table(self, dataset: Dataset) -> SourceTable:
@@ -153,10 +183,8 @@ class Catalog:
             Rejected: the table, or a column that the dataset names, does not exist.
             Retryable: the source database cannot be reached.
         """
-        known = self._known_of(dataset)
-        if known is not None and known.until > time.monotonic():
-            return known.table
-        return await self._read(dataset, known)
+        known = self._known.get(dataset.name)
+        return known[1] if known and known[0] > time.monotonic() else await self._read(dataset, known)
 
     async def use(self, dataset: Dataset, work: Callable[[SourceTable], Awaitable[Result]]) -> Result:
         """Call ``work`` with the table of ``dataset`` and return its result.
@@ -167,12 +195,12 @@ class Catalog:
         Raises:
             Rejected, Retryable: as :meth:`table` and ``work`` do.
         """
-        known = self._known_of(dataset)
+        known = self._known.get(dataset.name)
         table = await self.table(dataset)
         try:
             return await work(table)
         except (Rejected, TableChanged) as error:
-            if known is None or known.table is not table:
+            if known is None or known[1] is not table:
                 raise _final(error) from error
             again = await self._read(dataset, known)
             if again == table:
@@ -183,28 +211,50 @@ class Catalog:
         except TableChanged as error:
             raise _final(error) from error
 
-    def _known_of(self, dataset: Dataset) -> "_Known | None":
-        """Return what is known, unless the datasets file has changed the dataset or its source since."""
-        known = self._known.get(dataset.name)
-        if known is None or known.table.dataset != dataset or known.source is not self._sources.of(dataset):
-            return None
-        return known
-
-    async def _read(self, dataset: Dataset, known: "_Known | None") -> SourceTable:
+    async def _read(self, dataset: Dataset, known: tuple[float, SourceTable] | None) -> SourceTable:
         """Read the description, unless another task has read it since ``known``."""
         async with self._reading[dataset.name]:
-            newest = self._known_of(dataset)
+            newest = self._known.get(dataset.name)
             if newest is not None and newest is not known:
-                return newest.table
-            source = self._sources.of(dataset)
-            name = _name(dataset.table or "")
-            rows = [ColumnRow(**row) for row in await source.fetch(COLUMNS, name)]
-            types: dict[int, TypeRow] = {}
-            if any(row.base not in KIND_OF_TYPE and row.category != b"e" for row in rows):
-                types = {row["oid"]: TypeRow(**row) for row in await source.fetch(TYPES, name)}
-            table = _table(dataset, rows, types)
-            self._known[dataset.name] = _Known(time.monotonic() + CACHE_SECONDS, source, table)
+                return newest[1]
+            table = await _described(self._sources.of(dataset), dataset)
+            self._known[dataset.name] = (time.monotonic() + CACHE_SECONDS, table)
             return table
+
+
+async def _described(source: Source, dataset: Dataset) -> SourceTable:
+    """Read the description of a dataset's table or query."""
+    if dataset.query is not None:
+        async with source.snapshot("exporter catalog", seconds=FETCH_SECONDS) as snapshot:
+            described = await describe_query(snapshot, dataset, dataset.query)
+            table = _query_table(dataset, described)
+            return await _with_masks(snapshot, table, describing_origin(described.query, dataset))
+    name = _name(dataset.table or "")
+    rows = [ColumnRow(**row) for row in await source.fetch(COLUMNS, name)]
+    types: dict[int, TypeRow] = {}
+    if any(row.base not in KIND_OF_TYPE and row.category != b"e" for row in rows):
+        types = {row["oid"]: TypeRow(**row) for row in await source.fetch(TYPES, name)}
+    table = _table(dataset, rows, types)
+    if all(item.mask is None for item in dataset.column_settings.values()):
+        return table
+    async with source.snapshot(
+        "exporter catalog", search_path=table.search_path, seconds=FETCH_SECONDS
+    ) as snapshot:
+        return await _with_masks(snapshot, table, f"{quote_name(table.schema)}.{quote_name(table.name)}")
+
+
+async def _with_masks(snapshot: Snapshot, table: SourceTable, origin: str) -> SourceTable:
+    """Return ``table`` with its columns as they are with their masks."""
+    masked = {
+        name: masked_column(settings.mask, table.all_columns[name])
+        for name, settings in table.dataset.column_settings.items()
+        if settings.mask is not None and is_mask_name(settings.mask)
+    }
+    columns, types = await describe_masks(snapshot, table.dataset, origin)
+    for item in columns:
+        mask = table.dataset.column_settings[item.name].mask
+        masked[item.name] = replace(_column(item, types), mask=mask)
+    return replace(table, masked_columns=masked)
 
 
 def _final(error: Rejected | TableChanged) -> Exception:
@@ -226,20 +276,7 @@ def _table(dataset: Dataset, rows: Sequence[ColumnRow], types: Mapping[int, Type
             code="missing_table",
         )
     columns = {row.name: _column(row, types) for row in rows}
-    named = [
-        *(dataset.columns or ()),
-        *(dataset.order or ()),
-        *filter(None, (dataset.owner, dataset.time)),
-        *scope_columns(dataset),
-        *dataset.column_settings,
-    ]
-    if missing := [name for name in named if name not in columns]:
-        log.warning("dataset.columns_missing", dataset=dataset.name, table=dataset.table, columns=missing)
-        raise Rejected(
-            f"dataset {dataset.name!r} cannot be exported at the moment: its table has no column that the "
-            "datasets file names; operators: the log has the column's name",
-            code="missing_column",
-        )
+    _check_named(dataset, columns)
     keys = sorted((row.key_position, row.name) for row in rows if row.key_position >= 0)
     first = rows[0]
     return SourceTable(
@@ -260,6 +297,46 @@ def _table(dataset: Dataset, rows: Sequence[ColumnRow], types: Mapping[int, Type
     )
 
 
+def _query_table(dataset: Dataset, described: DescribedQuery) -> SourceTable:
+    """Return the description of a query. It is read as a view is: by one statement, without a key."""
+    columns = {item.name: _column(item, described.types) for item in described.columns}
+    _check_named(dataset, columns)
+    return SourceTable(
+        dataset=dataset,
+        schema="",
+        name="",
+        columns=tuple(columns[name] for name in dataset.columns or columns),
+        all_columns=columns,
+        primary_key=(),
+        search_path=described.search_path,
+        has_computed_columns=True,
+        has_row_security=described.has_row_security,
+        fingerprint=described.fingerprint,
+        query=described.query,
+    )
+
+
+def _check_named(dataset: Dataset, columns: Mapping[str, Column]) -> None:
+    """Check that the columns exist that the datasets file names. A mask of no column would hide nothing.
+
+    A column that only has a label is no error: a column can be dropped before its label.
+    """
+    named = [
+        *(dataset.columns or ()),
+        *(dataset.order or ()),
+        *filter(None, (dataset.owner, dataset.time)),
+        *scope_columns(dataset),
+        *(name for name, item in dataset.column_settings.items() if item.mask or item.roles),
+    ]
+    if missing := [name for name in named if name not in columns]:
+        log.warning("dataset.columns_missing", dataset=dataset.name, table=dataset.table, columns=missing)
+        raise Rejected(
+            f"dataset {dataset.name!r} cannot be exported at the moment: its table has no column that the "
+            "datasets file names; operators: the log has the column's name",
+            code="missing_column",
+        )
+
+
 def _size(row: ColumnRow) -> TableSize | None:
     if row.pages <= 0 or row.estimated_rows < 0:
         return None
@@ -267,7 +344,7 @@ def _size(row: ColumnRow) -> TableSize | None:
     return TableSize(row.estimated_rows, row.pages * row.page_bytes + toast_bytes, toast_bytes)
 
 
-def _column(row: ColumnRow, types: Mapping[int, TypeRow]) -> Column:
+def _column(row: TypedColumn, types: Mapping[int, TypeRow]) -> Column:
     shape = assemble_type(row.type_oid, types) if types else None
     if shape is not None and shape.element is not None:
         base, kind = shape.element.name, Kind.ARRAY

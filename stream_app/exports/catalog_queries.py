@@ -30,17 +30,16 @@ _COMPARES = """EXISTS (
 )"""
 """A type can be compared if it, or a binary-compatible type, has a default operator class for an index."""
 
-COLUMNS = f"""
-WITH RECURSIVE
-base (oid, below, modifier) AS (
+_BASE = """base (oid, below, modifier) AS (
     SELECT oid, oid, -1 FROM pg_type
     UNION ALL
     SELECT base.oid, t.typbasetype, t.typtypmod
     FROM base JOIN pg_type t ON t.oid = base.below WHERE t.typtype = 'd'
-),
--- The relations that the table reads, and the role: a view reads as its owner, unless it is security_invoker.
-reads (oid, role) AS (
-    SELECT to_regclass($1)::oid, (SELECT oid FROM pg_roles WHERE rolname = current_user)
+)"""
+"""The types below domains, with their length or precision."""
+
+_READS = """reads (oid, role) AS (
+    {tables}
     UNION
     SELECT d.refobjid,
            CASE WHEN array_to_string(v.reloptions, ' ') ~ 'security_invoker=(true|on|yes|1)'
@@ -50,41 +49,19 @@ reads (oid, role) AS (
     JOIN pg_rewrite w ON w.ev_class = v.oid
     JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
         AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> v.oid
-)
-SELECT n.nspname AS schema, c.relname AS table, c.relkind, a.attname AS name,
-       -- From PostgreSQL 18 on a constraint can be NOT VALID: older rows can have NULL then.
-       NOT a.attnotnull OR EXISTS (
-           SELECT FROM pg_constraint AS filled WHERE filled.conrelid = c.oid AND filled.contype = 'n'
-           AND NOT filled.convalidated AND filled.conkey = ARRAY[a.attnum]
-       ) AS nullable,
-       format_type(a.atttypid, a.atttypmod) AS type, b.typname AS base, b.typtype AS category,
-       home.nspname AS home, format('%I.%I', home.nspname, b.typname) AS cast,
-       format_type(b.oid, CASE b.modifier WHEN -1 THEN a.atttypmod ELSE b.modifier END) AS declared,
-       a.atttypid AS type_oid, a.attgenerated = 'v' AS is_virtual,
-       coalesce(l.collisdeterministic, true) AS deterministic,
-       {_COMPARES.format(methods="'btree', 'hash'")} AND b.compares AS equality,
-       {_COMPARES.format(methods="'btree'")} AND b.compares AS ordering,
-       array(
-           SELECT enumlabel::text FROM pg_enum WHERE enumtypid = b.oid ORDER BY enumsortorder
-       ) AS labels,
-       coalesce(array_position(i.indkey::int2[], a.attnum), -1) AS key_position,
-       current_setting('server_version_num')::int AS version,
-       c.relkind IN ('r', 'm') AND NOT c.relhassubclass AS is_alone,
-       coalesce(method.amname = 'heap', false) AS is_heap,
-       c.reltuples::float8 AS estimated_rows, c.relpages AS pages, coalesce(toast.relpages, 0) AS toast_pages,
-       current_setting('block_size')::int AS page_bytes,
-       {fingerprint_expression("format('%I.%I', n.nspname, c.relname)")} AS fingerprint,
-       coalesce((
+)"""
+"""The relations that tables read, and the role: a view reads as its owner, unless it is security_invoker."""
+
+_HIDES_ROWS = """coalesce((
            SELECT bool_or(
                t.relrowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls
                AND (t.relforcerowsecurity OR NOT pg_has_role(r.oid, t.relowner, 'USAGE'))
            )
            FROM reads JOIN pg_class t ON t.oid = reads.oid JOIN pg_roles r ON r.oid = reads.role
-       ), false) AS filtered
-FROM pg_class c
-JOIN pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-JOIN LATERAL (
+       ), false)"""
+"""Whether row-level security applies to one of the relations that are read."""
+
+_BASE_TYPE = """JOIN LATERAL (
     SELECT t.*, base.modifier,
            array(
                SELECT t.oid
@@ -114,8 +91,46 @@ JOIN LATERAL (
                )
            ) AS compares
     FROM base JOIN pg_type t ON t.oid = base.below
-    WHERE base.oid = a.atttypid AND t.typtype <> 'd'
-) b ON true
+    WHERE base.oid = {oid} AND t.typtype <> 'd'
+) b ON true"""
+"""The type below any domains of the type with the OID ``{oid}``."""
+
+_COMPARISONS = f"""{_COMPARES.format(methods="'btree', 'hash'")} AND b.compares AS equality,
+       {_COMPARES.format(methods="'btree'")} AND b.compares AS ordering,
+       array(
+           SELECT enumlabel::text FROM pg_enum WHERE enumtypid = b.oid ORDER BY enumsortorder
+       ) AS labels"""
+"""What can be done with values of that type."""
+
+COLUMNS = f"""
+WITH RECURSIVE
+{_BASE},
+-- The relations that the table reads, and the role: a view reads as its owner, unless it is security_invoker.
+{_READS.format(tables="SELECT to_regclass($1)::oid, (SELECT oid FROM pg_roles WHERE rolname = current_user)")}
+SELECT n.nspname AS schema, c.relname AS table, c.relkind, a.attname AS name,
+       -- From PostgreSQL 18 on a constraint can be NOT VALID: older rows can have NULL then.
+       NOT a.attnotnull OR EXISTS (
+           SELECT FROM pg_constraint AS filled WHERE filled.conrelid = c.oid AND filled.contype = 'n'
+           AND NOT filled.convalidated AND filled.conkey = ARRAY[a.attnum]
+       ) AS nullable,
+       format_type(a.atttypid, a.atttypmod) AS type, b.typname AS base, b.typtype AS category,
+       home.nspname AS home, format('%I.%I', home.nspname, b.typname) AS cast,
+       format_type(b.oid, CASE b.modifier WHEN -1 THEN a.atttypmod ELSE b.modifier END) AS declared,
+       a.atttypid AS type_oid, a.attgenerated = 'v' AS is_virtual,
+       coalesce(l.collisdeterministic, true) AS deterministic,
+       {_COMPARISONS},
+       coalesce(array_position(i.indkey::int2[], a.attnum), -1) AS key_position,
+       current_setting('server_version_num')::int AS version,
+       c.relkind IN ('r', 'm') AND NOT c.relhassubclass AS is_alone,
+       coalesce(method.amname = 'heap', false) AS is_heap,
+       c.reltuples::float8 AS estimated_rows, c.relpages AS pages, coalesce(toast.relpages, 0) AS toast_pages,
+       current_setting('block_size')::int AS page_bytes,
+       {fingerprint_expression("format('%I.%I', n.nspname, c.relname)")} AS fingerprint,
+       {_HIDES_ROWS} AS filtered
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+{_BASE_TYPE.format(oid="a.atttypid")}
 JOIN pg_namespace home ON home.oid = b.typnamespace
 LEFT JOIN pg_am method ON method.oid = c.relam
 LEFT JOIN pg_class toast ON toast.oid = c.reltoastrelid
@@ -128,17 +143,10 @@ ORDER BY a.attnum
 
 
 @dataclass(frozen=True, slots=True)
-class ColumnRow:
-    """A row of :data:`COLUMNS`: a column, its type, and facts about its table.
+class TypedColumn:
+    """A column and its type.
 
     Attributes:
-        schema, table, relkind, fingerprint: the table.
-        filtered: whether row-level security applies to the service's role.
-        is_alone: whether it is a table or a materialized view without partitions and children.
-        is_heap: whether its rows are in PostgreSQL's own storage.
-        estimated_rows, pages, toast_pages, page_bytes: its size when it was last analysed or vacuumed; no
-            pages if it never was.
-        name, nullable, is_virtual: the column.
         type: the declared type as PostgreSQL writes it.
         base, category, home, cast, declared: the type below any domains: ``typname``, ``typtype``, schema,
             name with schema, and text with its length or precision.
@@ -146,13 +154,9 @@ class ColumnRow:
         deterministic: whether the collation takes only identical texts for equal.
         equality, ordering: whether values of the type can be compared.
         labels: values of an enum.
-        key_position: position in the primary key, -1 for other columns.
         version: ``server_version_num``.
     """
 
-    schema: str
-    table: str
-    relkind: bytes
     name: str
     nullable: bool
     type: str
@@ -162,13 +166,33 @@ class ColumnRow:
     cast: str
     declared: str
     type_oid: int
-    is_virtual: bool
     deterministic: bool
     equality: bool
     ordering: bool
     labels: Sequence[str]
-    key_position: int
     version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnRow(TypedColumn):
+    """A row of :data:`COLUMNS`: a column, its type, and facts about its table.
+
+    Attributes:
+        schema, table, relkind, fingerprint: the table.
+        filtered: whether row-level security applies to the service's role.
+        is_alone: whether it is a table or a materialized view without partitions and children.
+        is_heap: whether its rows are in PostgreSQL's own storage.
+        estimated_rows, pages, toast_pages, page_bytes: its size when it was last analysed or vacuumed; no
+            pages if it never was.
+        is_virtual: whether the column is calculated when it is read.
+        key_position: position in the primary key, -1 for other columns.
+    """
+
+    schema: str
+    table: str
+    relkind: bytes
+    is_virtual: bool
+    key_position: int
     fingerprint: str
     filtered: bool
     is_alone: bool
@@ -179,10 +203,48 @@ class ColumnRow:
     page_bytes: int
 
 
-TYPES = """
+RESULT_COLUMNS = f"""
+WITH RECURSIVE
+{_BASE}
+SELECT d.name, true AS nullable, format_type(d.type_oid, d.modifier) AS type,
+       b.typname AS base, b.typtype AS category,
+       home.nspname AS home, format('%I.%I', home.nspname, b.typname) AS cast,
+       format_type(b.oid, CASE b.modifier WHEN -1 THEN d.modifier ELSE b.modifier END) AS declared,
+       d.type_oid,
+       -- The collation of an expression is not known.
+       own.typcollation = 0 OR coalesce(
+           l.collisdeterministic, NOT EXISTS (SELECT FROM pg_collation WHERE NOT collisdeterministic)
+       ) AS deterministic,
+       {_COMPARISONS},
+       current_setting('server_version_num')::int AS version
+FROM unnest($1::text[], $2::oid[], $3::int[], $4::oid[], $5::int2[])
+    WITH ORDINALITY AS d (name, type_oid, modifier, origin, attribute, number)
+JOIN pg_type own ON own.oid = d.type_oid
+{_BASE_TYPE.format(oid="d.type_oid")}
+JOIN pg_namespace home ON home.oid = b.typnamespace
+LEFT JOIN pg_attribute a ON a.attrelid = d.origin AND a.attnum = d.attribute
+LEFT JOIN pg_collation l ON l.oid = a.attcollation
+ORDER BY d.number
+"""
+"""One row of :class:`TypedColumn` for each column of a query's result, which is given by its names, types,
+modifiers, and the tables and numbers of the columns that it shows unchanged."""
+
+_LOCKED = """SELECT relation, (SELECT oid FROM pg_roles WHERE rolname = current_user) FROM pg_locks
+    WHERE locktype = 'relation' AND pid = pg_backend_pid()
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+
+LOCKED_ROWS_HIDDEN = f"""
+WITH RECURSIVE
+{_READS.format(tables=_LOCKED)}
+SELECT {_HIDES_ROWS} AS filtered
+"""
+"""Whether row-level security applies to a relation that the transaction has locked. A query that is prepared
+locks all relations that it reads. For one that it reads only through a view the answer can be wrongly yes."""
+
+
+_TYPES = """
     WITH RECURSIVE used (oid) AS (
-        SELECT atttypid FROM pg_attribute
-        WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped
+        {start}
         UNION
         SELECT part.oid FROM used JOIN pg_type t ON t.oid = used.oid CROSS JOIN LATERAL (
             SELECT t.typbasetype AS oid WHERE t.typtype = 'd'
@@ -214,7 +276,15 @@ TYPES = """
            ) AS has_json_cast
     FROM used JOIN pg_type t ON t.oid = used.oid
 """
+
+TYPES = _TYPES.format(
+    start="""SELECT atttypid FROM pg_attribute
+        WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped"""
+)
 """All types of a table's columns with the types of their parts. PostgreSQL 14 added ``rngmultitypid``."""
+
+TYPES_BY_OID = _TYPES.format(start="SELECT pg_catalog.unnest($1::oid[])")
+"""The same for types that are given by their OIDs."""
 
 
 @dataclass(frozen=True, slots=True)

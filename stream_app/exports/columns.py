@@ -2,35 +2,14 @@
 
 import re
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
+from stream_app.datasets.typed_values import Kind as Kind
 from stream_app.time_zones import TimeZone
 
 MONEY = (19, 2)
 """Precision and scale of ``money`` in the locale that transactions run with."""
 
 _NUMERIC = re.compile(r"numeric\((\d+),(-?\d+)\)")
-
-
-class Kind(StrEnum):
-    """Groups of PostgreSQL types that are rendered in the same way. ``OTHER`` is rendered as text."""
-
-    BOOLEAN = "boolean"
-    INTEGER = "integer"
-    NUMERIC = "numeric"
-    FLOAT = "float"
-    TEXT = "text"
-    UUID = "uuid"
-    DATE = "date"
-    TIME = "time"
-    TIMESTAMP = "timestamp"
-    TIMESTAMPTZ = "timestamptz"
-    INTERVAL = "interval"
-    JSON = "json"
-    BYTES = "bytes"
-    ARRAY = "array"
-    ENUM = "enum"
-    OTHER = "other"
 
 
 KIND_OF_TYPE: dict[str, Kind] = {

@@ -1,6 +1,6 @@
 """Writes the files of one attempt, one after the other, in a thread: frames, compresses, hashes, uploads."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Any
@@ -23,13 +23,20 @@ SPLIT_AUTOMATICALLY = "split_automatically"
 
 @dataclass(frozen=True)
 class FileKind:
-    """What all files of one attempt have in common: their name, type and origin."""
+    """What all files of one attempt have in common: their name, type and origin.
+
+    Attributes:
+        parameters: the values of the parameters of the dataset's query, also those by default.
+        session: names of the settings that row-level security depends on.
+    """
 
     task: ExportTask
     request: ExportRequest
     document: Document
     output: Format
     compression: Compression | None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    session: tuple[str, ...] = ()
 
     def name(self, number: int | None = None) -> str:
         """Return the name of a single file, or of the file with a number from 1."""
@@ -52,6 +59,8 @@ class FileKind:
             "columns": [{"name": item.name, "type": item.type} for item in self.document.columns],
             "order": list(self.document.order),
             "filters": request.filters,
+            **({"parameters": dict(self.parameters)} if self.parameters else {}),
+            **({"session": list(self.session)} if self.session else {}),
             **({"window": self.task.window} if self.task.window else {}),
             "scope": request.scope,
             **({"timezone": request.options.timezone} if request.options.timezone else {}),

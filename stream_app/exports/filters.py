@@ -7,147 +7,15 @@ The operators ``ne``, ``not_in`` and ``is_null: true`` find rows whose value is 
 A ``null`` as value, also in a list, stands for NULL.
 """
 
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, date, datetime, time
-from decimal import Decimal, InvalidOperation
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import ColumnElement, String, Text, all_, and_, any_, cast, literal, or_
 from sqlalchemy.types import UserDefinedType
 
+from stream_app.datasets.typed_values import checked_text, value_mismatch
 from stream_app.exports.columns import Column, Kind
 from streaming_exporter.errors import Rejected
-
-_WHOLE_NUMBERS = {
-    "int2": range(-(2**15), 2**15),
-    "int4": range(-(2**31), 2**31),
-    "int8": range(-(2**63), 2**63),
-    "oid": range(2**32),
-}
-
-_EXPECTED = {
-    Kind.UUID: "a UUID",
-    Kind.DATE: "a date such as 2026-01-31",
-    Kind.TIME: "a time such as 13:30:00, without an offset",
-    Kind.TIMESTAMP: "a time such as 2026-01-31T13:30:00, a date, or a relative time such as now-7d",
-    Kind.TIMESTAMPTZ: (
-        "a time such as 2026-01-31T13:30:00Z, a date (midnight in UTC), or a relative time such as now-7d"
-    ),
-}
-
-_DROPPED = {
-    "tsrange": (
-        r":\d\d(\.\d+)?\s*([+-]\d|[A-Za-z])|[T ]\d\d\s*[+-]\d",
-        "without offsets, because its times have no zone",
-    ),
-    "daterange": (r"\d:\d", "of dates, without times of day"),
-}
-"""By type of range: a pattern of what PostgreSQL silently ignores in a bound, and what to write instead."""
-_DROPPED |= {name.replace("range", "multirange"): value for name, value in _DROPPED.items()}
-
-
-def checked_text(column: Column, value: Any, field: str) -> str:
-    """Check ``value`` and return it as text that PostgreSQL reads.
-
-    Raises:
-        Rejected: the type of the column has no such value. The text names ``field`` and what is allowed.
-    """
-    match column.kind:
-        case Kind.BOOLEAN if isinstance(value, bool):
-            return str(value).lower()
-        case Kind.BOOLEAN:
-            raise value_mismatch(field, value, "true or false")
-        case Kind.INTEGER:
-            return _integer(column, value, field)
-        case Kind.NUMERIC | Kind.FLOAT:
-            return _number(value, field)
-        case Kind.ENUM if value not in column.labels:
-            raise Rejected(f"the column has no value {value!r}", field=field, allowed=column.labels)
-    if not isinstance(value, str):
-        raise value_mismatch(field, value, _EXPECTED.get(column.kind, "a text"))
-    if (dropped := _DROPPED.get(column.base)) and re.search(dropped[0], value):
-        raise value_mismatch(field, value, f"a {column.base} {dropped[1]}")
-    parse = _PARSERS.get(column.kind)
-    if parse is None:
-        return value
-    try:
-        return parse(value)
-    except (ValueError, OverflowError) as error:
-        raise value_mismatch(field, value, _EXPECTED[column.kind]) from error
-
-
-def value_mismatch(field: str, value: Any, expected: str) -> Rejected:
-    """Return the error for a value of the wrong type."""
-    return Rejected(f"expected {expected}, got {value!r:.100}", code="bad_filter_value", field=field)
-
-
-def _integer(column: Column, value: Any, field: str) -> str:
-    """Check a whole number. Text is allowed, because many JSON libraries round numbers beyond 2**53."""
-    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,20}", value):
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise value_mismatch(field, value, "a whole number")
-    allowed = _WHOLE_NUMBERS.get(column.base, _WHOLE_NUMBERS["int8"])
-    if value not in allowed:
-        raise value_mismatch(field, value, f"a whole number from {allowed.start} to {allowed.stop - 1}")
-    return str(value)
-
-
-def _number(value: Any, field: str) -> str:
-    if not isinstance(value, int | float | str) or isinstance(value, bool):
-        raise value_mismatch(field, value, "a number")
-    try:
-        number = Decimal(str(value))
-    except InvalidOperation as error:
-        raise value_mismatch(field, value, "a number") from error
-    if not number.is_finite() or abs(number.adjusted()) > 300:
-        raise value_mismatch(field, value, "a finite number")
-    return str(number)
-
-
-def _time(value: str) -> str:
-    if time.fromisoformat(value).tzinfo is not None:
-        raise ValueError("a time without a zone cannot have an offset")
-    return value.lstrip("Tt").replace(",", ".")
-
-
-def _timestamp(value: str) -> str:
-    """Convert a time with an offset to UTC: times of a column without a zone count as UTC."""
-    parsed = datetime.fromisoformat(value)
-    if parsed.tzinfo is None:
-        return _as_postgres(value, parsed, "")
-    return _as_postgres(value, parsed.astimezone(UTC), "", rewrite=True)
-
-
-def _timestamptz(value: str) -> str:
-    parsed = datetime.fromisoformat(value)
-    if parsed.tzinfo is None:
-        return _as_postgres(value, parsed, "")
-    return _as_postgres(value, parsed.astimezone(UTC), "+00:00")
-
-
-def _as_postgres(value: str, parsed: datetime, offset: str, *, rewrite: bool = False) -> str:
-    """Return the time as text for PostgreSQL, with all digits of its second: Python keeps only six.
-
-    The text is rewritten if PostgreSQL does not read it as Python does: a week date, or a decimal comma.
-    """
-    if not rewrite and "W" not in value and "," not in value:
-        return value
-    fraction = re.search(r"[.,](\d+)", value)
-    whole = parsed.replace(microsecond=0, tzinfo=None).isoformat()
-    return whole + (f".{fraction[1]}" if fraction else "") + offset
-
-
-_PARSERS: dict[Kind, Callable[[str], str]] = {
-    Kind.UUID: lambda value: str(UUID(value)),
-    Kind.DATE: lambda value: date.fromisoformat(value).isoformat(),
-    Kind.TIME: _time,
-    Kind.TIMESTAMP: _timestamp,
-    Kind.TIMESTAMPTZ: _timestamptz,
-}
-
 
 MAX_VALUES = 10_000
 """Largest number of values in a list for ``in`` and ``not_in``."""

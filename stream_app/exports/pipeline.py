@@ -7,7 +7,6 @@
 """
 
 import asyncio
-import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -18,7 +17,9 @@ from datetime import datetime
 import structlog
 
 from stream_app.datasets.caller import Caller
+from stream_app.datasets.format_choice import check_format
 from stream_app.datasets.models import Dataset
+from stream_app.datasets.parameters import given_parameters
 from stream_app.exports.catalog import Catalog, SourceTable, TableChanged
 from stream_app.exports.compression import Compression, compression_for
 from stream_app.exports.copied_rows import RowEnds
@@ -30,16 +31,14 @@ from stream_app.exports.pipe import BytePipe, PipeClosed
 from stream_app.exports.presentation import presented, settled_options, title_of
 from stream_app.exports.query import CopyStatement, RowQuery, render, row_query
 from stream_app.exports.ranges import RowRange
-from stream_app.exports.relative_dates import resolve_request
 from stream_app.exports.rights import shows_planner_numbers, use_visible
 from stream_app.exports.row_reader import ParallelReading, RowReader
 from stream_app.exports.size_limits import largest_row_query, row_too_large
 from stream_app.exports.snapshot import Sink, Snapshot
 from stream_app.exports.source import Source
 from stream_app.exports.source_errors import SnapshotNotShared
-from stream_app.exports.sources import SourceFinder
 from stream_app.exports.stage_spans import TimedSink, stage_span
-from stream_app.exports.task import ExportLimits, ExportProgress, ExportResult, ExportTask
+from stream_app.exports.task import ExportLimits, ExportProgress, ExportResult, ExportTask, RowLimit
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import ExporterError, Outage, Rejected
 from streaming_exporter.events import ExportRequest
@@ -68,12 +67,12 @@ class Exporter:
     """Runs exports.
 
     Attributes:
-        sources: where the rows are.
         reading: how the rows of a large export are read.
         threads: runs the framing and the upload of files: one thread for each export.
+        estimates: allows one connection for all estimates; one that waits for a lock blocks the others.
     """
 
-    sources: SourceFinder
+    source: Source
     catalog: Catalog
     storage: ObjectStore
     datasets: Mapping[str, Dataset]
@@ -81,6 +80,7 @@ class Exporter:
     limits: ExportLimits
     threads: Executor
     reading: ParallelReading = field(default_factory=ParallelReading)
+    estimates: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
     async def run(self, task: ExportTask, progress: ExportProgress) -> ExportResult:
         """Write the file, or the files, that ``task`` asks for.
@@ -101,36 +101,29 @@ class Exporter:
         output = self.formats[request.format]
         compression = compression_for(request.options.compression, output)
         dataset = self.datasets[request.export_type]
-        # Once: the datasets file can change while the export runs.
-        source = self.sources.of(dataset)
+        check_format(dataset, request.format, self.formats)
 
         async def export(table: SourceTable) -> ExportResult:
-            progress.waits_since = time.monotonic()
             try:
-                return await self._export(task, source, table, output, compression, progress)
+                return await self._export(task, table, output, compression, progress)
             except SnapshotNotShared as error:
                 # It was known before the first row. From now on all exports use one connection.
-                log.warning("source.snapshot_not_shared", source=source.name, error=str(error))
-                source.can_share_snapshots = False
-                return await self._export(task, source, table, output, compression, progress)
+                log.warning("source.snapshot_not_shared", error=str(error))
+                self.source.can_share_snapshots = False
+                return await self._export(task, table, output, compression, progress)
 
-        progress.waits_since = time.monotonic()
-        try:
-            return await use_visible(self.catalog, dataset, Caller.of(request), export)
-        finally:
-            progress.waits_since = None
+        return await use_visible(self.catalog, dataset, Caller.of(request), export)
 
     async def _export(
         self,
         task: ExportTask,
-        source: Source,
         table: SourceTable,
         output: Format,
         compression: Compression | None,
         progress: ExportProgress,
     ) -> ExportResult:
-        request, part = resolve_request(task.request, table.filterable, task.asked_at), task.part
-        options, zone = await settled_options(request.options, table.dataset, source.fetch)
+        request, part = table.resolve(task.request, task.asked_at), task.part
+        options, zone = await settled_options(request.options, table.dataset, self.source.fetch)
         request = request.model_copy(update={"options": options})
 
         def prepare() -> tuple[RowQuery, CopyStatement]:
@@ -141,19 +134,21 @@ class Exporter:
 
         # In a thread, because a filter with many values takes long to check and to render.
         rows, statement = await asyncio.to_thread(prepare)
-        async with source.snapshot(
+        async with self.source.snapshot(
             f"exporter {task.name}",
             search_path=table.search_path,
             initial_sql=table.fingerprint_sql,
             shared=None if part is None else part.snapshot,
+            session=rows.session,
         ) as snapshot:
             as_of = snapshot.as_of if part is None or part.as_of is None else part.as_of
             await self.check_table(snapshot, table, task)
-            limits = self.limits.of_file(output.name)
-            limit = FileLimit.of(request.split, limits, output)
-            max_rows = self.limits.of_rows(request)
+            limits = self.limits.of_dataset(table.dataset)
+            file_limits = limits.of_file(output.name)
+            limit = FileLimit.of(request.split, file_limits, output)
+            max_rows = limits.of_rows(request)
             if part is None:  # the rows of all parts were counted when they were planned
-                progress.estimated_rows = await self.check_row_count(snapshot, rows, output, max_rows)
+                progress.estimated_rows = await self.check_row_count(snapshot, rows, max_rows)
             document = Document(
                 dataset=table.dataset.name,
                 columns=rows.columns,
@@ -169,7 +164,15 @@ class Exporter:
             )
             writer = FileWriter(
                 self.storage,
-                FileKind(task, request, document, output, compression),
+                FileKind(
+                    task,
+                    request,
+                    document,
+                    output,
+                    compression,
+                    given_parameters(table.dataset, request.parameters),
+                    tuple(table.dataset.session),
+                ),
                 RowEnds.of(statement.copy),
                 limit,
                 self.limits.max_files,
@@ -177,15 +180,15 @@ class Exporter:
             )
             if table.has_row_security:
                 progress.tally.warnings[ROW_SECURITY] = 1
-            max_bytes = None if limit.is_asked else limits.max_bytes
+            max_bytes = None if limit.is_asked else file_limits.max_bytes
             reader = RowReader(
-                source, table, rows, output, request.options, statement, self.reading, task.name
+                self.source, table, rows, output, request.options, statement, self.reading, task.name
             )
-            estimating = asyncio.create_task(self._estimate(task, source, table, rows, progress))
+            estimating = asyncio.create_task(self._estimate(task, table, rows, progress))
             try:
-                written = await self._transfer(snapshot, reader, writer, max_bytes, progress)
+                written = await self._transfer(snapshot, reader, writer, max_bytes)
             except MessageTooLong as error:
-                raise await self._too_large(task, source, table, request, output) or error from error
+                raise await self._too_large(task, table, request, output) or error from error
             finally:
                 estimating.cancel()
                 await asyncio.wait({estimating})
@@ -203,7 +206,7 @@ class Exporter:
         )
 
     async def _too_large(
-        self, task: ExportTask, source: Source, table: SourceTable, request: ExportRequest, output: Format
+        self, task: ExportTask, table: SourceTable, request: ExportRequest, output: Format
     ) -> Rejected | None:
         """Find the row that was too long and return the error that names it; ``None`` if it is not found.
 
@@ -214,8 +217,11 @@ class Exporter:
         wanted = [*named, *(item.name for item in key if item.name not in named)]
         rows = row_query(table, request.model_copy(update={"columns": wanted}))
         with suppress(ExporterError, TimeoutError):
-            async with source.snapshot(
-                f"exporter {task.name} largest row", search_path=table.search_path, seconds=LARGEST_SECONDS
+            async with self.source.snapshot(
+                f"exporter {task.name} largest row",
+                search_path=table.search_path,
+                seconds=LARGEST_SECONDS,
+                session=rows.session,
             ) as snapshot:
                 found = await snapshot.first(await asyncio.to_thread(largest_row_query, rows, key))
                 if found is not None:
@@ -231,7 +237,7 @@ class Exporter:
             TableChanged: the table was changed after it was described.
             Outage: the source is a standby that has not replayed all changes of the window yet.
         """
-        if snapshot.initial_value != table.fingerprint:
+        if not await table.is_unchanged(snapshot):
             await snapshot.end()
             raise TableChanged
         if task.window is None:
@@ -242,10 +248,8 @@ class Exporter:
             reached = snapshot.replayed_until if snapshot.is_standby else snapshot.as_of
             raise Outage(f"the source database has data up to {reached}, but the job's window ends at {end}")
 
-    async def check_row_count(
-        self, snapshot: Snapshot, rows: RowQuery, output: Format, limit: int | None
-    ) -> int | None:
-        """Reject an export with more than ``limit`` rows before it starts.
+    async def check_row_count(self, snapshot: Snapshot, rows: RowQuery, limit: RowLimit | None) -> int | None:
+        """Reject an export with more rows than ``limit`` before it starts.
 
         Returns:
             The number of rows, or ``None`` if there is no limit: then they are not counted.
@@ -253,42 +257,35 @@ class Exporter:
         if limit is None:
             return None
         unordered = await asyncio.to_thread(render, rows.select.order_by(None))
-        count = await snapshot.count(unordered, limit + 1)
-        if count > limit:
+        count = await snapshot.count(unordered, limit.rows + 1)
+        if count > limit.rows:
             raise Rejected(
-                f"the export has more than {limit:,} rows, which is the limit for {output.name} files; "
-                "narrow the export with filters"
-                + (", " if limit == self.limits.max_rows else ", divide it into several files with split, ")
-                + "or choose another format",
+                f"the export has more than {limit.rows:,} rows, the most that {limit.what} can have; "
+                f"{limit.ways}",
                 code="too_many_rows",
             )
         return count
 
     async def _estimate(
-        self,
-        task: ExportTask,
-        source: Source,
-        table: SourceTable,
-        rows: RowQuery,
-        progress: ExportProgress,
+        self, task: ExportTask, table: SourceTable, rows: RowQuery, progress: ExportProgress
     ) -> None:
         """Estimate the rows of an export that takes long, over another connection: its own is busy.
 
         A user's own rows are counted, because the planner's estimate would reveal facts about the rows of
-        other users. All estimates of a source share one connection. An estimate that waits for a lock soon
-        gives up.
+        other users. All estimates share one connection. An estimate that waits for a lock soon gives up.
         """
         await asyncio.sleep(ESTIMATE_AFTER)
         if progress.estimated_rows is None and task.part is None:
             with suppress(ExporterError, TimeoutError):  # the export itself reports the same error
                 async with (
-                    source.estimating,
+                    self.estimates,
                     asyncio.timeout(ESTIMATE_SECONDS),
-                    source.snapshot(
+                    self.source.snapshot(
                         f"exporter {task.name} estimate",
                         search_path=table.search_path,
                         seconds=ESTIMATE_SECONDS,
                         lock_seconds=ESTIMATE_SECONDS / 2,
+                        session=rows.session,
                     ) as snapshot,
                 ):
                     sql = await asyncio.to_thread(render, rows.select.order_by(None))
@@ -298,12 +295,7 @@ class Exporter:
                         progress.estimated_rows = count
 
     async def _transfer(
-        self,
-        snapshot: Snapshot,
-        reader: RowReader,
-        writer: FileWriter,
-        max_bytes: int | None,
-        progress: ExportProgress,
+        self, snapshot: Snapshot, reader: RowReader, writer: FileWriter, max_bytes: int | None
     ) -> Written:
         pipe = BytePipe()
         output = writer.kind.output
@@ -316,10 +308,9 @@ class Exporter:
 
         writing = asyncio.get_running_loop().run_in_executor(self.threads, copy_context().run, write)
         try:
-            sink = TimedSink(_limited(_watched(pipe.write, progress), max_bytes, output))
+            sink = TimedSink(_limited(pipe.write, max_bytes, output))
             with stage_span("source", sink, {"db.system.name": "postgresql", "db.operation.name": "COPY"}):
                 writer.row_count = await reader.read(snapshot, sink)
-            progress.waits_since = None
             pipe.finish()
             # The transaction must not stay open during the rest of the upload.
             await snapshot.end()
@@ -333,17 +324,6 @@ class Exporter:
             if writing.exception() is not None and isinstance(error, PipeClosed):
                 writing.result()
             raise
-
-
-def _watched(sink: Sink, progress: ExportProgress) -> Sink:
-    """Return ``sink``, which notes since when the export waits for its source: not while the sink waits."""
-
-    async def take(chunk: bytes) -> None:
-        progress.waits_since = None
-        await sink(chunk)
-        progress.waits_since = time.monotonic()
-
-    return take
 
 
 def _limited(sink: Sink, limit: int | None, output: Format) -> Sink:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ from sqlalchemy import (
     FromClause,
     Select,
     String,
+    TableClause,
     Text,
     and_,
     cast,
@@ -23,14 +24,20 @@ from sqlalchemy import (
     table,
 )
 from sqlalchemy.dialects.postgresql import asyncpg
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import quoted_name
 
 from stream_app.datasets.caller import Caller
+from stream_app.datasets.mask_names import is_mask_name
+from stream_app.datasets.parameters import TYPES, parameter_texts
 from stream_app.datasets.rights import row_choice
 from stream_app.exports.catalog import SourceTable
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.filters import NamedType, conditions
 from stream_app.exports.formats.base import Format
+from stream_app.exports.masks import HASH_KEYS, mask_expression, needs_keys
+from stream_app.exports.query_catalog import origin_sql
+from stream_app.exports.session_values import session_values
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest, Options
 
@@ -90,10 +97,31 @@ DIALECT = asyncpg.dialect()  # type: ignore[no-untyped-call]
 
 @dataclass(frozen=True, slots=True)
 class RowQuery:
-    """The query for the rows of one export: ``select`` returns ``columns`` in their order."""
+    """The query for the rows of one export.
+
+    Attributes:
+        select: returns ``columns`` in their order.
+        session: settings of each transaction in which it runs, see :meth:`Source.snapshot`.
+    """
 
     select: Select[Any]
     columns: tuple[Column, ...]
+    session: Mapping[str, str] = field(default_factory=dict)
+
+
+class _QueryOrigin(TableClause):
+    """The query of a dataset, where a SELECT has the name of a table."""
+
+    inherit_cache = False
+
+    def __init__(self, sql: str) -> None:
+        super().__init__("dataset")
+        self.sql = sql
+
+
+@compiles(_QueryOrigin)
+def _compile_origin(element: _QueryOrigin, _: object, **__: object) -> str:
+    return origin_sql(element.sql)
 
 
 def reference(name: str) -> ColumnElement[Any]:
@@ -109,7 +137,8 @@ def row_query(source: SourceTable, request: ExportRequest) -> RowQuery:
         request: the request.
 
     Raises:
-        Rejected: a column is unknown or repeated, a filter is wrong, or the caller cannot use the scope.
+        Rejected: a column is unknown or repeated, a filter or parameter is wrong, a claim is missing, or the
+            caller cannot use the scope.
     """
     chosen = _chosen(source, request)
     choice = row_choice(source.dataset, request.scope, Caller.of(request))
@@ -119,14 +148,12 @@ def row_query(source: SourceTable, request: ExportRequest) -> RowQuery:
         known[source.dataset.time] = source.all_columns[source.dataset.time]
         hidden.add(source.dataset.time)
     wanted = conditions(request.filters, known, reference, hidden=hidden)
-    origin: FromClause = table(
-        quoted_name(source.name, quote=True), schema=quoted_name(source.schema, quote=True)
-    )
+    origin = _origin(source, request)
     if choice is not None:
         owner = scope_conditions(source.all_columns[choice.column], reference(choice.column), choice.values)
         if wanted and source.has_computed_columns:
             # The user's rows are selected first, so that a computed column cannot fail on the rows of others.
-            names = dict.fromkeys((*(item.name for item in chosen), *request.filters, *source.order_columns))
+            names = dict.fromkeys((*_read_columns(source, chosen), *request.filters, *source.order_columns))
             fenced = (
                 select(*map(reference, names)).select_from(origin).where(*owner).offset(literal_column("0"))
             )
@@ -134,12 +161,43 @@ def row_query(source: SourceTable, request: ExportRequest) -> RowQuery:
         else:
             wanted = [*owner, *wanted]
     statement = (
-        select(*(reference(item.name) for item in chosen))
+        select(*map(_shown, chosen))
         .select_from(origin)
         .where(*wanted)
         .order_by(*(reference(name) for name in source.order_columns))
     )
-    return RowQuery(statement, chosen)
+    session = session_values(source.dataset, Caller.of(request))
+    if any(needs_keys(item.mask) for item in chosen):
+        session[HASH_KEYS] = ""  # the source has the keys
+    return RowQuery(statement, chosen, session)
+
+
+def _origin(source: SourceTable, request: ExportRequest) -> FromClause:
+    """Return the table, or the query with the values of its parameters, each as a typed constant."""
+    texts = parameter_texts(source.dataset, request.parameters)
+    if source.query is None:
+        return table(quoted_name(source.name, quote=True), schema=quoted_name(source.schema, quote=True))
+    values = {
+        name: render_value(
+            cast(literal(text, String), NamedType(TYPES[source.dataset.parameters[name].type].sql))
+        )
+        for name, text in texts.items()
+    }
+    return _QueryOrigin(source.query.render(values))
+
+
+def _shown(item: Column) -> ColumnElement[Any]:
+    """Return the column's value, or what its mask shows of it."""
+    if item.mask is None:
+        return reference(item.name)
+    return mask_expression(item.mask, item).label(quoted_name(item.name, quote=True))
+
+
+def _read_columns(source: SourceTable, chosen: Sequence[Column]) -> tuple[str, ...]:
+    """Return the names of the columns that ``chosen`` are calculated from."""
+    if any(item.mask is not None and not is_mask_name(item.mask) for item in chosen):
+        return tuple(source.all_columns)  # an expression can use each of them
+    return tuple(item.name for item in chosen)
 
 
 def scope_conditions(
@@ -158,6 +216,11 @@ def render(statement: Select[Any]) -> str:
     ``standard_conforming_strings = on``, which each transaction on the source database sets.
     """
     return str(statement.compile(dialect=DIALECT, compile_kwargs={"literal_binds": True}))
+
+
+def render_value(value: ColumnElement[Any]) -> str:
+    """Return one value as text, as :func:`render` does."""
+    return str(value.compile(dialect=DIALECT, compile_kwargs={"literal_binds": True}))
 
 
 def _chosen(source: SourceTable, request: ExportRequest) -> tuple[Column, ...]:

@@ -9,17 +9,14 @@ from datetime import datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from stream_app.datasets.models import Parameter
+from stream_app.datasets.parameters import TYPES
+from stream_app.datasets.typed_values import RELATIVE, TEMPORAL
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.local_time import instant, wall_of
 from streaming_exporter.events import ExportRequest
 
 UTC = ZoneInfo("UTC")
-TEMPORAL = frozenset({Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ})
-
-_OFFSET = r"[+-]\d{1,5}(?:s|mo|m|h|d|w|y)"
-_VALUE = re.compile(
-    rf"(now|today|yesterday|tomorrow|start_of_(?:day|week|month|quarter|year))((?:{_OFFSET})*)", re.ASCII
-)
 _ELAPSED = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hours=1)}
 _DAYS = {"d": 1, "w": 7}
 _MONTHS = {"mo": 1, "y": 12}
@@ -35,20 +32,44 @@ def as_filter_value(moment: datetime, kind: Kind, zone: ZoneInfo) -> str:
 def is_relative(filters: object) -> bool:
     """Return whether any text in ``filters`` has the form of a relative value."""
     if isinstance(filters, str):
-        return _VALUE.fullmatch(filters) is not None
+        return RELATIVE.fullmatch(filters) is not None
     if isinstance(filters, Mapping):
         return any(map(is_relative, filters.values()))
     return isinstance(filters, list) and any(map(is_relative, filters))
 
 
 def resolve_request(
-    request: ExportRequest, columns: Mapping[str, Column], now: datetime, zone: ZoneInfo = UTC
+    request: ExportRequest,
+    columns: Mapping[str, Column],
+    now: datetime,
+    zone: ZoneInfo = UTC,
+    *,
+    parameters: Mapping[str, Parameter] | None = None,
 ) -> ExportRequest:
-    """Return ``request`` with its relative values replaced by their values at ``now``."""
-    if not is_relative(request.filters):
-        return request
-    kinds = {name: column.kind for name, column in columns.items()}
-    return request.model_copy(update={"filters": resolve_filters(request.filters, kinds, now, zone)})
+    """Return ``request`` with its relative values replaced by their values at ``now``.
+
+    Args:
+        request: the request.
+        columns: the columns that its filters can name.
+        now: the time that the values are relative to.
+        zone: days, weeks, months and years are those of this zone.
+        parameters: the parameters of the dataset's query. Their defaults can be relative, too.
+    """
+    changes: dict[str, Any] = {}
+    if is_relative(request.filters):
+        kinds = {name: column.kind for name, column in columns.items()}
+        changes["filters"] = resolve_filters(request.filters, kinds, now, zone)
+    if parameters:
+        kinds = {name: TYPES[parameter.type].kind for name, parameter in parameters.items()}
+        defaults = {
+            name: parameter.default
+            for name, parameter in parameters.items()
+            if is_relative(parameter.default)
+        }
+        given = {**defaults, **request.parameters}
+        if is_relative(given):
+            changes["parameters"] = resolve_filters(given, kinds, now, zone)
+    return request.model_copy(update=changes) if changes else request
 
 
 def resolve_filters(
@@ -69,7 +90,7 @@ def _resolved(value: Any, kind: Kind, now: datetime, zone: ZoneInfo) -> Any:
         return {operator: _resolved(item, kind, now, zone) for operator, item in value.items()}
     if isinstance(value, list):
         return [_resolved(item, kind, now, zone) for item in value]
-    found = _VALUE.fullmatch(value) if isinstance(value, str) else None
+    found = RELATIVE.fullmatch(value) if isinstance(value, str) else None
     if found is None:
         return value
     try:

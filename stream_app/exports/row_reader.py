@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from secrets import token_hex
 from typing import Any, Self
 
@@ -115,7 +115,7 @@ class RowReader:
 
     def _statement_with_condition(self) -> CopyStatement:
         """Return the statement with a place for the condition of a range: to render it takes long."""
-        rows = RowQuery(self.rows.select.where(literal_column(_CONDITION)), self.rows.columns)
+        rows = replace(self.rows, select=self.rows.select.where(literal_column(_CONDITION)))
         return CopyStatement.of(rows, self.output, self.options)
 
     def _join(self, shared: str, number: int) -> AbstractAsyncContextManager[Snapshot]:
@@ -128,6 +128,7 @@ class RowReader:
             # waits for the first stream. So each stream has its lock before it takes a range.
             initial_sql=self.table.locking_sql,
             lock_seconds=LOCK_SECONDS,
+            session=self.rows.session,
         )
 
     async def _copy(self, snapshot: Snapshot, sql: str, copy: Mapping[str, Any], sink: Sink) -> int:

@@ -1,7 +1,7 @@
 """A transaction on the source database: all its queries see the data of one moment."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,11 +11,12 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from stream_app.exports.columns import quote_text
+from stream_app.exports.message_limit import DEFAULT_MAX_ROW_BYTES, MessageLimit
 from stream_app.exports.message_too_long import MessageTooLong
 from stream_app.exports.query_plan import QueryPlan
-from stream_app.exports.size_limits import DEFAULT_MAX_ROW_BYTES, MessageLimit
+from stream_app.exports.row_description import DescribedColumn, DescriptionReader
 from stream_app.exports.source_errors import DRIVER_ERRORS, SnapshotNotShared, is_temporary
-from stream_app.exports.source_session import INDEXES_ONLY, shared_settings
+from stream_app.exports.source_session import INDEXES_ONLY, search_path_sql, shared_settings
 
 CHUNK_BYTES = 256 * 2**10
 """Bytes that are joined to one chunk, because passing a chunk to another thread is expensive."""
@@ -107,10 +108,27 @@ class Snapshot:
         script = ";".join(f"SET LOCAL {name} = {value}" for name, value in values.items())
         await self.connection.execute(script, timeout=self.timeout)
 
-    async def fetch(self, sql: str) -> list["asyncpg.Record"]:
+    async def fetch(self, sql: str, *values: Any) -> list["asyncpg.Record"]:
         """Return the rows of a small query."""
-        rows: list[asyncpg.Record] = await self.connection.fetch(sql, timeout=self.timeout)
+        rows: list[asyncpg.Record] = await self.connection.fetch(sql, *values, timeout=self.timeout)
         return rows
+
+    async def describe(self, sql: str) -> tuple[DescribedColumn, ...]:
+        """Return the columns of a query's result. The query is prepared, and does not run.
+
+        Until the transaction ends, the tables that it reads are locked as by reading.
+        """
+        # The driver has no public access to its transport.
+        reader = DescriptionReader(self.connection._con._transport)
+        try:
+            await self.connection.prepare(sql, timeout=FETCH_SECONDS)
+        finally:
+            reader.remove()
+        return reader.columns()
+
+    async def set_search_path(self, schemas: Sequence[str]) -> None:
+        """Look for names without a schema in ``pg_catalog`` and then in ``schemas``."""
+        await self._set({"search_path": search_path_sql(schemas)})
 
     async def export(self, *, idle_seconds: float | None = None) -> str:
         """Return the id of this snapshot, for the argument ``shared`` of :meth:`Source.snapshot`.

@@ -66,6 +66,15 @@ WHERE current_setting(name, true) <> value AND (NOT linux OR version() LIKE '%li
 """To compare is cheaper than to set. A setting that the server lacks is NULL."""
 
 
+SET_VALUES = """
+SELECT pg_catalog.count(pg_catalog.set_config(name, value, true))
+FROM ROWS FROM (
+    pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])
+) AS given (name, value)
+"""
+"""Sets settings until the transaction ends. They are parameters: other sessions see only this text."""
+
+
 def begin_script(
     name: str,
     *,
@@ -95,11 +104,7 @@ def begin_script(
         *(_row(name, value, linux=False) for name, value in {**PINNED, **limits}.items()),
         *(_row(name, value, linux=True) for name, value in PINNED_ON_LINUX.items()),
     ]
-    path = (
-        "DEFAULT"
-        if search_path is None
-        else ", ".join(map(quote_name, ("pg_catalog", *search_path, "pg_temp")))
-    )
+    path = "DEFAULT" if search_path is None else search_path_sql(search_path)
     return ";".join(
         (
             _BEGIN,
@@ -111,6 +116,11 @@ def begin_script(
             f"SET LOCAL search_path = {path}",
         )
     )
+
+
+def search_path_sql(schemas: Sequence[str]) -> str:
+    """Return the value of ``search_path``: names are looked up in ``pg_catalog``, then in ``schemas``."""
+    return ", ".join(map(quote_name, ("pg_catalog", *schemas, "pg_temp")))
 
 
 def shared_settings(idle_seconds: float) -> dict[str, str]:

@@ -1,11 +1,11 @@
 """The interface of the export engine: what it is asked for, its limits, its progress and its result."""
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Self
 
+from stream_app.datasets.models import Dataset
 from stream_app.exports.formats.base import Tally
 from stream_app.settings import Settings
 from streaming_exporter.events import ExportRequest
@@ -63,20 +63,37 @@ class FileLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class RowLimit:
+    """A limit of rows.
+
+    Attributes:
+        rows: the number of rows.
+        what: what the limit is for, such as "a pdf file".
+        ways: what a user can do.
+    """
+
+    rows: int
+    what: str
+    ways: str = "limit the export with filters"
+
+
+@dataclass(frozen=True, slots=True)
 class ExportLimits:
-    """The limits of all exports, and those of the files of single formats.
+    """The limits of all exports, those of the files of single formats, and those of one dataset.
 
     Attributes:
         max_rows: rows of one export.
         formats: limits of files, by the name of the format.
         file_bytes: bytes of one file. A larger export is divided into several files.
         max_files: files of one export.
+        dataset: the dataset whose limit counts as well; see :meth:`of_dataset`.
     """
 
     max_rows: int | None = None
     formats: Mapping[str, FileLimits] = field(default_factory=dict)
     file_bytes: int | None = None
     max_files: int = 10_000
+    dataset: Dataset | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -84,34 +101,41 @@ class ExportLimits:
         pdf = FileLimits(settings.pdf_max_rows, settings.pdf_max_bytes)
         return cls(settings.max_rows, {"pdf": pdf}, settings.split_max_bytes, settings.split_max_files)
 
+    def of_dataset(self, dataset: Dataset) -> Self:
+        """Return these limits with that of ``dataset``."""
+        return self if dataset.max_rows is None else replace(self, dataset=dataset)
+
     def of_file(self, format_name: str) -> FileLimits:
         """Return the limits of a file of the format ``format_name``."""
         own = self.formats.get(format_name, FileLimits())
-        max_rows = min(filter(None, (own.max_rows, self.max_rows)), default=None)
-        return FileLimits(max_rows, own.max_bytes, self.file_bytes)
+        limits = [own.max_rows, *(limit.rows for limit in self._of_export())]
+        return FileLimits(min(filter(None, limits), default=None), own.max_bytes, self.file_bytes)
 
-    def of_rows(self, request: ExportRequest) -> int | None:
-        """Return the limit of the rows of an export. With ``split`` the format's own limit is per file."""
-        return self.of_file(request.format).max_rows if request.split is None else self.max_rows
+    def of_rows(self, request: ExportRequest) -> RowLimit | None:
+        """Return the smallest limit of the rows of an export.
+
+        With ``split`` the format's own limit is per file.
+        """
+        limits = list(self._of_export())
+        own = self.formats.get(request.format, FileLimits()).max_rows
+        if own is not None and request.split is None:
+            ways = "limit the export with filters, divide it into several files, or choose another format"
+            limits.insert(0, RowLimit(own, f"a {request.format} file", ways))
+        return min(limits, key=lambda limit: limit.rows, default=None)
+
+    def _of_export(self) -> Iterator[RowLimit]:
+        if self.dataset is not None and self.dataset.max_rows is not None:
+            yield RowLimit(self.dataset.max_rows, f"an export of the dataset {self.dataset.name!r}")
+        if self.max_rows is not None:
+            yield RowLimit(self.max_rows, "an export")
 
 
 @dataclass(slots=True)
 class ExportProgress:
-    """The progress of an export. The export writes it; others read it.
-
-    Attributes:
-        waits_since: when the export began to wait for its source, by :func:`time.monotonic`; ``None`` while
-            it does not wait.
-    """
+    """The progress of an export. The export writes it; others read it."""
 
     tally: Tally = field(default_factory=Tally)
     estimated_rows: int | None = None
-    waits_since: float | None = None
-
-    @property
-    def source_seconds(self) -> float:
-        """Seconds that the export has waited for its source, without interruption until now."""
-        return 0.0 if self.waits_since is None else time.monotonic() - self.waits_since
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from typing import Any
 from uuid import UUID
 
 from pydantic_core import to_json
-from sqlalchemy import Boolean, column, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from stream_app.db.statements import Statement
 from stream_app.exports.compression import COMPRESSIONS
 from stream_app.exports.formats.base import Format
 from stream_app.jobs.states import OUTCOMES, Status, predecessors
@@ -112,7 +112,7 @@ _NEW = (
 # again, after the table was restored to an earlier time. It is applied even if the row has an earlier
 # attempt, or if there is no row, and no notification is sent again. A sealed job is ended by the event of its
 # seal only.
-_APPLY = text(
+_APPLY = Statement(
     f"""
     WITH event AS MATERIALIZED (
         SELECT * FROM jsonb_populate_recordset(NULL::export_jobs, CAST(:rows AS jsonb))
@@ -157,7 +157,7 @@ _APPLY = text(
     )
     SELECT * FROM changed
     """
-).columns(column("sealed", Boolean), *ENDED_COLUMNS)
+)
 
 
 async def apply_events(
@@ -176,8 +176,8 @@ async def apply_events(
     applied: list[tuple[Event, EndedJob]] = []
     for once in _rounds([event for event in events if event.type in OUTCOMES]):
         rows = to_json([_row(event) for _, event in sorted(once.items())]).decode()
-        changed = await connection.execute(_APPLY, {"rows": rows, "history": history})
-        applied += [(once[row.id], EndedJob(**row._mapping)) for row in changed]
+        changed = await _APPLY.fetch(connection, {"rows": rows, "history": history})
+        applied += [(once[row.id], EndedJob(**row)) for row in changed]
     return applied
 
 

@@ -18,6 +18,7 @@ from stream_app.db.clock import DatabaseClock
 from stream_app.db.engine import autocommitting, outages_are_retryable, transaction
 from stream_app.db.listener import WAKE_CHANNEL
 from stream_app.db.rows import each_readable
+from stream_app.db.statements import Record
 from stream_app.exports.task import ExportResult
 from stream_app.jobs.claim import AttemptProgress, Claim
 from stream_app.jobs.models import EarlyCancellation, ExportJob
@@ -26,6 +27,7 @@ from stream_app.jobs.queue_sql import (
     ABANDONED,
     CLAIM,
     CLAIM_SETTINGS,
+    COME,
     FORGET_FILES,
     LOCK_HELD,
     LOOK_UP,
@@ -162,7 +164,7 @@ class JobQueue:
         if not jobs:
             return {}
         async with self.statement() as connection:
-            found = await connection.execute(LOOK_UP, {"jobs": to_json([job.row() for job in jobs]).decode()})
+            found = await LOOK_UP.fetch(connection, {"jobs": to_json([job.row() for job in jobs]).decode()})
             return {row.id: RecordState(row.known, row.admissible, row.cancelled) for row in found}
 
     async def admit(self, jobs: Sequence[NewJob]) -> list[LifecycleData]:
@@ -256,7 +258,11 @@ class JobQueue:
         )
         come = and_(meant, is_known)
         async with self.statement() as connection:
-            if await connection.scalar(select(EarlyCancellation.job_id).where(come).limit(1)) is None:
+            if ids is not None:
+                found = await COME.scalar(connection, {"ids": list(ids)})
+            else:
+                found = await connection.scalar(select(EarlyCancellation.job_id).where(come).limit(1))
+            if found is None:
                 return []
         statement = delete(EarlyCancellation).where(come).returning(EarlyCancellation.job_id)
         async with self.transaction() as connection:
@@ -278,9 +284,7 @@ class JobQueue:
 
     _last_user = ""
 
-    async def claim(
-        self, worker: str, limit: int, *, with_split: bool = True, held_back: Collection[str] = ()
-    ) -> list[Claim]:
+    async def claim(self, worker: str, limit: int, *, with_split: bool = True) -> list[Claim]:
         """Claim up to ``limit`` jobs and parts that are pending and due, or whose lease has expired.
 
         The order is: priority, then the user with the fewest slots in use, then age. A job that has used up
@@ -290,7 +294,6 @@ class JobQueue:
             worker: the worker.
             limit: how many.
             with_split: whether to claim jobs with ``split``. Parts are always claimed.
-            held_back: datasets whose jobs and parts are not claimed.
 
         Returns:
             The claims. Those of parts are :class:`~stream_app.jobs.part_claim.PartClaim`.
@@ -304,10 +307,9 @@ class JobQueue:
             "user_slots": self._user_slots,
             "max_attempts": self.max_attempts,
             "with_split": with_split,
-            "held_back": list(held_back),
         }
         async with self.transaction(CLAIM_SETTINGS) as connection:
-            rows = (await connection.execute(CLAIM, values)).all()
+            rows = await CLAIM.fetch(connection, values)
         self._last_user = rows[0].after
         claims, unknown = [], []
         for row in rows:
@@ -341,19 +343,17 @@ class JobQueue:
         if not progress:
             return set(), set()
         async with self.statement() as connection:
-            rows = (
-                await connection.execute(
-                    RENEW,
-                    {
-                        "worker": worker,
-                        "lease": self.lease,
-                        "ids": [item.job_id for item in progress],
-                        "attempts": [item.attempt for item in progress],
-                        "rows": [item.rows for item in progress],
-                        "estimates": [item.estimated_rows for item in progress],
-                    },
-                )
-            ).all()
+            rows = await RENEW.fetch(
+                connection,
+                {
+                    "worker": worker,
+                    "lease": self.lease,
+                    "ids": [item.job_id for item in progress],
+                    "attempts": [item.attempt for item in progress],
+                    "rows": [item.rows for item in progress],
+                    "estimates": [item.estimated_rows for item in progress],
+                },
+            )
         return {row.id for row in rows}, {row.id for row in rows if row.cancelled}
 
     async def release(
@@ -421,7 +421,7 @@ class JobQueue:
             "lease": self.lease,
         }
         async with self.statement() as connection:
-            if await connection.scalar(SEAL, values) is not None:
+            if await SEAL.scalar(connection, values) is not None:
                 return True
             # A rescuer can have published it before this repeated call. The whole outcome is
             # compared: an attempt of the same number can have ended the job otherwise, see ObjectStore.key.
@@ -573,7 +573,7 @@ class JobQueue:
         return list(each_readable(rows, sealed_outcome))
 
 
-def _claim_of(row: Row[Any], worker: str) -> Claim:
+def _claim_of(row: Record, worker: str) -> Claim:
     """Return the claim of a claimed row.
 
     Raises:
@@ -584,7 +584,7 @@ def _claim_of(row: Row[Any], worker: str) -> Claim:
         attempt=row.attempt,
         worker=worker,
         failures=row.failures,
-        request=ExportRequest.parse(dict(row._mapping) | {"priority": None}),
+        request=ExportRequest.parse(dict(row) | {"priority": None}),
         started_at=row.started_at,
         traceparent=row.traceparent,
         requested_at=row.created_at,
@@ -592,7 +592,7 @@ def _claim_of(row: Row[Any], worker: str) -> Claim:
     )
 
 
-def _part_claim_of(row: Row[Any], worker: str) -> PartClaim:
+def _part_claim_of(row: Record, worker: str) -> PartClaim:
     """Return the claim of a claimed part.
 
     Raises:
@@ -604,7 +604,7 @@ def _part_claim_of(row: Row[Any], worker: str) -> PartClaim:
         attempt=part["attempt"],
         worker=worker,
         failures=part["failures"],
-        request=ExportRequest.parse(dict(row._mapping) | {"priority": None}),
+        request=ExportRequest.parse(dict(row) | {"priority": None}),
         started_at=row.now,
         traceparent=row.traceparent,
         requested_at=row.created_at,

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import text
 
 from stream_app.db.engine import BEGIN
 from stream_app.db.listener import WAKE_CHANNEL
+from stream_app.db.statements import Statement
 
 _WAITING = "job.status = 'pending' AND job.outcome IS NULL"
 _RUNNING = "job.status = 'processing' AND job.outcome IS NULL"
@@ -13,11 +14,10 @@ _ABANDONED = f"{_RUNNING} AND job.lease_until < now()"
 _DUE = f"""
     {_WAITING} AND job.admitted_at IS NOT NULL AND job.cancel_requested_at IS NULL
     AND (job.not_before IS NULL OR job.not_before <= now()) AND (:with_split OR job.split IS NULL)
-    AND job.export_type <> ALL (CAST(:held_back AS text[]))
 """
 _RECOVERABLE = f"""
     {_ABANDONED} AND job.cancel_requested_at IS NULL AND job.failures + 1 < :max_attempts
-    AND (:with_split OR job.split IS NULL) AND job.export_type <> ALL (CAST(:held_back AS text[]))
+    AND (:with_split OR job.split IS NULL)
 """
 
 _PART_RUNNING = "part.status = 'processing' AND part.lease_until >= now()"
@@ -36,7 +36,7 @@ SUBMIT_LOCK = 730_158
 """Class of the advisory locks under which the unfinished jobs of one user are counted."""
 
 
-def insert_jobs(columns: Iterable[str], *, admitted: bool, limited: bool) -> TextClause:
+def insert_jobs(columns: Iterable[str], *, admitted: bool, limited: bool) -> Statement:
     """Return the statement that inserts jobs.
 
     All jobs are one parameter, ``:jobs``, a JSON array: with thousands of parameters most of the time would
@@ -63,7 +63,7 @@ def insert_jobs(columns: Iterable[str], *, admitted: bool, limited: bool) -> Tex
             traceparent = excluded.traceparent
         WHERE job.admitted_at IS NULL AND job.outcome IS NULL AND job.status = 'pending'
     """
-    return text(
+    return Statement(
         f"""
         WITH setting AS MATERIALIZED ({LOCK_TIMEOUT if admitted else "SELECT"})
         INSERT INTO export_jobs AS job ({names})
@@ -79,7 +79,7 @@ def insert_jobs(columns: Iterable[str], *, admitted: bool, limited: bool) -> Tex
 
 # As with the projector, all jobs are one parameter. Every column is read, so that a value that cannot be
 # stored raises here, before an event about its job is published.
-LOOK_UP = text(
+LOOK_UP = Statement(
     """
     SELECT asked.id, job.id IS NOT NULL AS known, early.job_id IS NOT NULL AS cancelled,
            job.id IS NULL
@@ -91,7 +91,7 @@ LOOK_UP = text(
 )
 """Returns for each job whether it is on record, is still to be admitted, and was cancelled first."""
 
-MARK_ADMITTED = text(
+MARK_ADMITTED = Statement(
     f"""
     UPDATE export_jobs AS job SET admitted_at = now()
     WHERE job.id IN (
@@ -119,6 +119,16 @@ UNADMITTED = text(
     """
 )
 """Jobs on record whose request was not admitted in time: their events are to be published again."""
+
+COME = Statement(
+    """
+    SELECT early.job_id FROM early_cancellations AS early
+    WHERE early.job_id = ANY (CAST(:ids AS uuid[]))
+        AND EXISTS (SELECT FROM export_jobs AS job WHERE job.id = early.job_id)
+    LIMIT 1
+    """
+)
+"""Returns a row if a job of ``:ids`` is on record and has an early cancellation."""
 
 CLAIMS = 7_301_584_222
 """Advisory lock of claims."""
@@ -148,7 +158,7 @@ BEFORE_CLAIM = BEGIN + CLAIM_SETTINGS
 #
 # The conditions are written twice. The second time they are evaluated on the locked version of the row, which
 # another transaction can have changed since the snapshot was taken.
-CLAIM = text(
+CLAIM = Statement(
     f"""
     WITH RECURSIVE next_user (user_id) AS (
         (
@@ -202,7 +212,7 @@ CLAIM = text(
         CROSS JOIN LATERAL (
             SELECT job.id, job.user_id, job.priority, job.created_at, job.attempt FROM export_jobs AS job
             WHERE job.id = split.job_id AND {_RUNNING} AND job.lease_until >= now()
-                AND job.cancel_requested_at IS NULL AND job.export_type <> ALL (CAST(:held_back AS text[]))
+                AND job.cancel_requested_at IS NULL
         ) AS job
         CROSS JOIN LATERAL (
             SELECT * FROM (
@@ -312,7 +322,7 @@ RELEASE_UNREADABLE = text(
 )
 """Releases jobs that the worker cannot read, with a growing delay. A job that waited too long has failed."""
 
-SEAL = text(
+SEAL = Statement(
     """
     UPDATE export_jobs AS job SET outcome = CAST(:outcome AS jsonb), lease_until = now() + :lease
     WHERE job.id = :id AND job.attempt = :attempt AND job.worker = :worker
@@ -347,7 +357,7 @@ RECORD_FILES = text(
 )
 """Writes the list of an attempt's files. They belong to the object ``:result``, the manifest."""
 
-RENEW = text(
+RENEW = Statement(
     """
     UPDATE export_jobs AS job
     SET lease_until = now() + :lease, row_count = held.row_count,

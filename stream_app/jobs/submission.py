@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.addresses import AddressRules
 from stream_app.datasets.caller import Caller
+from stream_app.datasets.format_choice import allowed_formats, check_format
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.rights import find_dataset, row_choice
 from stream_app.exports.formats.registry import MISSING
@@ -166,8 +167,9 @@ class RequestValidator:
                 f"there is no format {request.format!r}" + (f": {reason}" if reason else ""),
                 code="unknown_format",
                 field="format",
-                allowed=sorted(self.formats),
+                allowed=sorted(allowed_formats(dataset, self.formats)),
             )
+        check_format(dataset, request.format, self.formats)
         check_options(request.options)
         row_choice(dataset, request.scope, caller)
         if request.webhook is not None:
@@ -263,13 +265,13 @@ async def submit(
             status=Status.PENDING,
             traceparent=row.traceparent,
         )
-        for row in await connection.execute(statement, values)
+        for row in await statement.fetch(connection, values)
     ]
 
 
 async def mark_admitted(connection: AsyncConnection, ids: Sequence[UUID]) -> None:
     """Admit jobs, once Kafka has their ``export.accepted``: from then on they can be claimed."""
-    await connection.execute(MARK_ADMITTED, {"ids": list(ids)})
+    await MARK_ADMITTED.fetch(connection, {"ids": list(ids)})
 
 
 class SubmitResult(Enum):

@@ -1,12 +1,14 @@
 """Runs one attempt at a job, until its outcome is sealed and published, or the job is released."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import structlog
 
+from stream_app.datasets.models import Dataset
+from stream_app.datasets.retention import retention_of
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.task import ExportedFile, ExportProgress, ExportTask
 from stream_app.jobs.claim import Claim
@@ -41,6 +43,7 @@ class JobRunner:
     rescuer: JobRescuer
     settings: Settings
     coordinator: PartCoordinator | None = None
+    datasets: Mapping[str, Dataset] = field(default_factory=dict)
 
     def start(self, claim: Claim) -> Attempt:
         """Begin the export of a claimed job."""
@@ -138,7 +141,7 @@ class JobRunner:
             except BaseException:
                 await self.rescuer.remove_result(claim.job_id, result.key)
                 raise
-        now = claim.now
+        now, dataset = claim.now, self.datasets.get(claim.request.export_type)
         return claim.lifecycle(
             Status.COMPLETED,
             row_count=result.row_count,
@@ -152,7 +155,7 @@ class JobRunner:
             files=_listed(result.files),
             as_of=result.as_of,
             completed_at=now,
-            expires_at=now + timedelta(days=self.settings.retention_days),
+            expires_at=now + retention_of(dataset, self.settings.retention_days),
             manifest=result.manifest,
         )
 

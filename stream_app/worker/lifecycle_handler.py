@@ -1,6 +1,6 @@
 """Handles lifecycle events: applies outcomes to jobs, inserts deliveries, and logs the jobs that ended."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -34,8 +34,8 @@ class LifecycleHandler:
     formats: Mapping[str, Format] = field(default_factory=dict)
     history: timedelta = timedelta(days=400)
     """How long jobs stay on record. An older outcome does not insert its job again."""
-    kept: timedelta = timedelta(days=7)
-    """How long files are kept. An event cannot extend it."""
+    kept: Callable[[], timedelta] = lambda: timedelta(days=7)
+    """Returns how long files are kept at most. An event cannot extend it."""
     mail_limit: int = 500
     """How many mails the exports of one user can send in 24 hours."""
 
@@ -61,7 +61,7 @@ class LifecycleHandler:
             if event.type not in OUTCOMES:
                 continue
             try:
-                outcomes.append(validate_outcome(event, formats=self.formats, kept=self.kept, now=now))
+                outcomes.append(validate_outcome(event, formats=self.formats, kept=self.kept(), now=now))
             except Unreadable as error:
                 log.error(
                     "outcome.rejected", job_id=str(event.job_id), source=event.source, reason=str(error)

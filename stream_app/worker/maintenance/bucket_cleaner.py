@@ -5,14 +5,17 @@ rest: objects of workers that died, and objects whose removal failed.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from uuid import UUID
 
 import structlog
 from sqlalchemy import and_, false, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from stream_app.datasets.models import Dataset
+from stream_app.datasets.retention import longest_retention
 from stream_app.jobs.models import ExportFile, ExportJob
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import UNFINISHED, Status
@@ -39,6 +42,8 @@ CLEANING_LOCK_0_1 = 7_301_584_223
 Each worker holds it in shared mode, so none of them cleans while newer workers run.
 """
 
+NO_DATASETS: Mapping[str, Dataset] = MappingProxyType({})
+
 
 @dataclass(frozen=True, slots=True)
 class Owner:
@@ -55,7 +60,14 @@ class Owner:
     keeps_parts: bool = False
 
 
-def is_needed(found: ListedObject, job: Owner | None, *, now: datetime, settings: Settings) -> bool:
+def is_needed(
+    found: ListedObject,
+    job: Owner | None,
+    *,
+    now: datetime,
+    settings: Settings,
+    datasets: Mapping[str, Dataset] = NO_DATASETS,
+) -> bool:
     """Return whether a job needs an object or upload, or can need it.
 
     An object is needed at any age if it belongs to the current attempt of an unfinished job, or is a file
@@ -65,7 +77,8 @@ def is_needed(found: ListedObject, job: Owner | None, *, now: datetime, settings
     """
     longest = timedelta(seconds=settings.lease_seconds + settings.export_timeout_seconds) + SLACK
     if job is None:
-        unknown = timedelta(days=1 if found.upload_id else settings.retention_days + 1)
+        kept = timedelta(0) if found.upload_id else longest_retention(datasets, settings.retention_days)
+        unknown = kept + timedelta(days=1)
         return now - found.since < max(longest, unknown)
     if now - found.since < longest:
         return True
@@ -101,8 +114,8 @@ async def jobs_owning(connection: AsyncConnection, found: Collection[ListedObjec
     }
 
 
-async def longest_retention(connection: AsyncConnection) -> timedelta:
-    """Return the longest retention of the files on record. It can be longer than the present setting."""
+async def longest_promise(connection: AsyncConnection) -> timedelta:
+    """Return the longest retention of the files on record. It can be longer than what is set now."""
     statement = select(func.max(ExportJob.expires_at - ExportJob.completed_at)).where(
         ExportJob.status == Status.COMPLETED
     )
@@ -116,6 +129,7 @@ class BucketCleaner:
     store: JobQueue
     storage: ObjectStore
     settings: Settings
+    datasets: Mapping[str, Dataset] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Clean the bucket about a minute after the start and then about every hour."""
@@ -142,13 +156,16 @@ class BucketCleaner:
     async def _clean(self, connection: AsyncConnection) -> int:
         storage = self.storage
         removed = 0
-        await storage.call(storage.set_lifecycle_rules, self.settings, await longest_retention(connection))
+        kept = longest_retention(self.datasets, self.settings.retention_days)
+        longest = max(kept, await longest_promise(connection))
+        await storage.call(storage.set_lifecycle_rules, self.settings, longest)
         pages = storage.listing.pages()
         while (page := await storage.call(next, pages, None)) is not None:
             jobs = await jobs_owning(connection, page)
             now = await self.store.clock.read()
             for found in page:
-                if not is_needed(found, jobs.get(found.job_id), now=now, settings=self.settings):
+                job = jobs.get(found.job_id)
+                if not is_needed(found, job, now=now, settings=self.settings, datasets=self.datasets):
                     await storage.call(storage.listing.remove, found)
                     removed += 1
                     log.info("object.removed", key=found.key, upload=found.upload_id)

@@ -15,6 +15,7 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.jobs.schemas import JobView
+from stream_app.datasets.models import Dataset
 from stream_app.exports.pipeline import Exporter
 from stream_app.jobs.claim import Claim
 from stream_app.jobs.models import ExportJob
@@ -73,6 +74,31 @@ class Written:
 
     async def run(self, *_: object) -> LifecycleData:
         return self._outcome.model_copy(update={"files": ()})
+
+
+@pytest.mark.parametrize(("of_dataset", "days"), [(None, 7), (2, 2), (30, 30), (0.5, 0.5)])
+async def test_the_files_of_a_dataset_expire_at_its_own_time(
+    jobs: Jobs,
+    storage: ObjectStore,
+    rescuer: JobRescuer,
+    settings: Settings,
+    of_dataset: float | None,
+    days: float,
+) -> None:
+    await jobs.admit()
+    (claim,) = await jobs.store.claim("w", 1)
+    dataset = Dataset(name="ledger", table="ledger", retention_days=of_dataset)
+    exporter = cast(Exporter, Written(storage, put(storage, claim)))
+    datasets = {claim.request.export_type: dataset}
+    runner = JobRunner(jobs.store, exporter, rescuer.emit, rescuer, settings, datasets=datasets)
+    await runner.finish(runner.start(claim))
+    job = await jobs.queries.get(claim.job_id)
+    assert job is not None
+    assert job.outcome is not None
+    ends, completed_at = (
+        datetime.fromisoformat(job.outcome[name]) for name in ("expires_at", "completed_at")
+    )
+    assert ends - completed_at == timedelta(days=days)
 
 
 @pytest.mark.parametrize("applied", [False, True])

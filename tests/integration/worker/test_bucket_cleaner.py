@@ -1,6 +1,7 @@
 """The bucket cleaner removes from a real bucket only the objects that no job needs."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -10,6 +11,7 @@ from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stream_app.datasets.models import Dataset
 from stream_app.db import listener
 from stream_app.db.listener import listen
 from stream_app.jobs.models import ExportFile, ExportJob
@@ -223,6 +225,23 @@ async def test_files_with_a_longer_retention_are_kept_longer(
     (files,) = [rule for rule in config.rules if rule.rule_id == "exporter-files"]
     assert files.expiration is not None
     assert files.expiration.days == 47
+
+
+async def test_the_lifecycle_rule_waits_for_the_dataset_that_is_kept_longest(
+    bucket_cleaner: BucketCleaner, bucket: ObjectStore
+) -> None:
+    """The service removes files earlier, at their own time."""
+    for longest, days in ((None, 14), (2, 14), (90, 97)):
+        datasets = {
+            "short": Dataset(name="short", table="t", retention_days=1),
+            "long": Dataset(name="long", table="t", retention_days=longest),
+        }
+        await replace(bucket_cleaner, datasets=datasets).clean()
+        config = bucket._client.get_bucket_lifecycle(bucket.bucket)
+        assert config is not None
+        (files,) = [rule for rule in config.rules if rule.rule_id == "exporter-files"]
+        assert files.expiration is not None
+        assert files.expiration.days == days
 
 
 async def test_removing_twice_is_no_error(bucket: ObjectStore) -> None:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stream_app.datasets.models import Dataset
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.task import ExportProgress, ExportResult, ExportTask
 from stream_app.jobs.claim import Claim
@@ -84,6 +85,7 @@ class Exports:
     storage: ObjectStore
     error: Exception | None = None
     running: list[int] = field(default_factory=list)
+    datasets: dict[str, Dataset] = field(default_factory=dict)
 
     async def run(self, task: ExportTask, _progress: ExportProgress) -> ExportResult:
         attempt = int(task.target("file").split("/")[-2].partition("-")[0])

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from stream_app.datasets.models import Dataset
 from stream_app.exports.task import ExportLimits, FileLimits
 from stream_app.settings import Settings
 from streaming_exporter.events import ExportRequest, Split
@@ -29,4 +30,29 @@ def test_the_smaller_limit_counts(set_to: dict[str, int], format_name: str, limi
 def test_with_several_files_the_limit_of_a_format_is_one_of_a_file(split: Split | None, limit: int) -> None:
     settings = Settings(_env_file=None, pdf_max_rows=7, max_rows=9)
     request = ExportRequest(user_id="u", export_type="ledger", format="pdf", split=split)
-    assert ExportLimits.of(settings).of_rows(request) == limit
+    found = ExportLimits.of(settings).of_rows(request)
+    assert found is not None
+    assert found.rows == limit
+
+
+@pytest.mark.parametrize(
+    ("of_dataset", "set_to", "split", "limit"),
+    [
+        (5, {}, None, (5, "an export of the dataset 'ledger'")),
+        (5, {"max_rows": 9}, None, (5, "an export of the dataset 'ledger'")),
+        (50, {"max_rows": 9}, None, (7, "a pdf file")),
+        (50, {"max_rows": 9}, Split(rows=5), (9, "an export")),
+        (5, {"max_rows": 9}, Split(rows=5), (5, "an export of the dataset 'ledger'")),
+        (None, {}, Split(rows=5), None),
+    ],
+)
+def test_the_limit_of_a_dataset_counts_beside_the_others(
+    of_dataset: int | None, set_to: dict[str, int], split: Split | None, limit: tuple[int, str] | None
+) -> None:
+    settings = Settings(_env_file=None, pdf_max_rows=7, **set_to)  # type: ignore[arg-type]
+    request = ExportRequest(user_id="u", export_type="ledger", format="pdf", split=split)
+    dataset = Dataset(name="ledger", table="public.ledger", max_rows=of_dataset)
+    limits = ExportLimits.of(settings).of_dataset(dataset)
+    found = limits.of_rows(request)
+    assert (found and (found.rows, found.what)) == limit
+    assert limits.of_file("pdf").max_rows == min(filter(None, (of_dataset, set_to.get("max_rows"), 7)))

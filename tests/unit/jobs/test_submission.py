@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from stream_app.datasets.models import Dataset
 from stream_app.jobs.submission import PRIORITIES, NewJob, RequestValidator, request_event_of
 from streaming_exporter.events import SCHEDULES, Event, EventType, decode
 from tests.datasets import datasets_of
@@ -50,6 +51,18 @@ def test_an_invalid_request_is_a_failed_job(data: dict[str, Any], code: str, mes
     assert outcome.error is not None
     assert (outcome.status, outcome.error.code) == ("failed", code)
     assert outcome.error.message.startswith(message)
+
+
+@pytest.mark.parametrize(("name", "code"), [("json", "format_not_allowed"), ("docx", "unknown_format")])
+def test_a_format_that_the_dataset_does_not_allow_is_a_failed_job(name: str, code: str) -> None:
+    dataset = Dataset(name="ledger", table="ledger", owner="user_id", formats=("csv", "parquet"))
+    validator = RequestValidator({"csv", "json"}, {"ledger": dataset})
+    data = {"user_id": "u", "export_type": "ledger", "format": name}
+    job = validator.job(Event(id=str(uuid4()), source="/t", type=EventType.REQUESTED, data=data), now=NOW)
+    assert job.outcome is not None
+    assert job.outcome.error is not None
+    assert job.outcome.error.code == code
+    assert job.outcome.error.message.endswith("allowed: csv")
 
 
 def test_a_request_after_its_cancellation_is_a_cancelled_job() -> None:

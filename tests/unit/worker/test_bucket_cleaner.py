@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import pytest
 
+from stream_app.datasets.models import Dataset
 from stream_app.jobs.states import Status
 from stream_app.settings import Settings
 from stream_app.storage.listing import ListedObject, object_key
@@ -60,5 +61,9 @@ def test_objects_of_an_unknown_job_are_needed_until_its_file_would_have_expired(
     assert needed(found(1, OLD), None)
     assert needed(found(1, 24 * 7 * HOURS), None)
     assert not needed(found(1, ANCIENT), None)
+    kept = {"long": Dataset(name="long", table="t", retention_days=30)}
+    assert is_needed(found(1, ANCIENT), None, now=NOW, settings=SETTINGS, datasets=kept)
+    assert not is_needed(found(1, 24 * 32 * HOURS), None, now=NOW, settings=SETTINGS, datasets=kept)
+    assert not is_needed(found(1, ANCIENT, upload=True), None, now=NOW, settings=SETTINGS, datasets=kept)
     assert needed(found(1, OLD, upload=True), None)
     assert not needed(found(1, 25 * HOURS, upload=True), None)
