@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, Text, case, literal_column
+from sqlalchemy import Boolean, ColumnElement, Text, case, cast, literal_column
 
 from stream_app.exports.columns import Column, Kind, quote_text
 from stream_app.exports.formats.rendering import as_text, column_sql
@@ -110,7 +110,9 @@ def _other(item: Column, rules: LocaleRules, *, with_offset: bool = True) -> Col
     value = column_sql(item)
     match item.kind:
         case Kind.DATE:
-            return _in_common_era(item, f"to_char({value}, {quote_text(rules.sql_date)})", as_text(item))
+            return _in_common_era(
+                item, f"to_char({value}, {quote_text(rules.sql_date)})", cast(as_text(item), Text)
+            )
         case Kind.TIME:
             return literal_column(_with_decimal(f"({value})::text", rules), Text)
         case Kind.TIMESTAMP:
