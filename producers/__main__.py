@@ -9,7 +9,7 @@ from uuid import UUID
 import typer
 
 from producers import arguments, dead_letters, schedules
-from producers.arguments import SplitBytes, SplitRows
+from producers.arguments import Labels, Language, Locale, SplitBytes, SplitRows
 from producers.console import ExtensibleGroup, exit_on_error
 from producers.tokens import Token
 
@@ -93,6 +93,16 @@ def request(
         typer.Option("--option", metavar="KEY=VALUE", help="Such as delimiter=; or header=false; repeatable"),
     ] = None,
     compression: Annotated[str | None, typer.Option(help="none (default), gzip or zstd")] = None,
+    labels: Labels = False,
+    language: Language = None,
+    timezone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ZONE",
+            help="Time zone of the times in the file, such as Europe/Berlin. Default: the dataset's, or UTC",
+        ),
+    ] = None,
+    locale: Locale = None,
     split_rows: SplitRows = None,
     split_bytes: SplitBytes = None,
     consistency: Annotated[
@@ -136,7 +146,15 @@ def request(
                 "format": file_format,
                 "filters": arguments.parse_filters(filters or (), filters_json) or None,
                 "columns": arguments.parse_columns(columns or ()),
-                "options": arguments.parse_options(options or (), compression) or None,
+                "options": arguments.parse_options(
+                    options or (),
+                    compression,
+                    labels=labels,
+                    language=language,
+                    timezone=timezone,
+                    locale=locale,
+                )
+                or None,
                 "split": arguments.parse_split(split_rows, split_bytes),
                 "consistency": consistency,
                 "scope": scope,

@@ -54,8 +54,33 @@ def parse_filters(pairs: Iterable[str], document: str | None = None) -> dict[str
     return {column: _shortest(tests) for column, tests in filters.items()}
 
 
-def parse_options(pairs: Iterable[str], compression: str | None = None) -> dict[str, Any]:
+Labels = Annotated[
+    bool, typer.Option("--labels", help="Captions are the labels of the dataset, not the names of columns")
+]
+Language = Annotated[
+    str | None, typer.Option(metavar="TAG", help="Language of the labels, such as de or pt-BR (BCP 47)")
+]
+Locale = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TAG",
+        help="How csv, excel and pdf write numbers and dates, such as de-DE (BCP 47)",
+    ),
+]
+
+
+def parse_options(
+    pairs: Iterable[str],
+    compression: str | None = None,
+    *,
+    labels: bool = False,
+    language: str | None = None,
+    timezone: str | None = None,
+    locale: str | None = None,
+) -> dict[str, Any]:
     """Parse ``key=value`` pairs. The values true, false and null are JSON values, all others are texts.
+
+    Options with a name of their own are added to them.
 
     Raises:
         UsageError: a pair has no equals sign.
@@ -66,9 +91,14 @@ def parse_options(pairs: Iterable[str], compression: str | None = None) -> dict[
         if not found or not name:
             raise UsageError(f"--option {pair!r}: expected key=value")
         options[name] = WORDS.get(text, text)
-    if compression is not None:
-        options["compression"] = compression
-    return options
+    named = {
+        "compression": compression,
+        "headers": "labels" if labels else None,
+        "language": language,
+        "timezone": timezone,
+        "locale": locale,
+    }
+    return options | {name: value for name, value in named.items() if value is not None}
 
 
 def parse_claims(pairs: Iterable[str], roles: Sequence[str] = ()) -> dict[str, str | list[str]]:

@@ -7,7 +7,7 @@ from uuid import UUID
 import typer
 
 from producers import arguments
-from producers.arguments import SplitBytes, SplitRows
+from producers.arguments import Labels, Language, Locale, SplitBytes, SplitRows
 from producers.console import exit_on_error
 from producers.tokens import Token
 
@@ -47,7 +47,8 @@ def create(
         typer.Option(help="weekly: 0 (Monday) to 6; monthly: 1 to 31, in shorter months the last day"),
     ] = None,
     timezone: Annotated[
-        str | None, typer.Option(help="Time zone, such as Europe/Berlin. Default: UTC")
+        str | None,
+        typer.Option(help="Time zone of the schedule and its windows, such as Europe/Berlin. Default: UTC"),
     ] = None,
     window: Annotated[
         str | None,
@@ -84,6 +85,17 @@ def create(
         typer.Option("--option", metavar="KEY=VALUE", help="Such as delimiter=; or header=false; repeatable"),
     ] = None,
     compression: Annotated[str | None, typer.Option(help="none (default), gzip or zstd")] = None,
+    labels: Labels = False,
+    language: Language = None,
+    file_timezone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ZONE",
+            help="Time zone of the times in the files. Default: the dataset's, or UTC; it does not depend on "
+            "--timezone",
+        ),
+    ] = None,
+    locale: Locale = None,
     split_rows: SplitRows = None,
     split_bytes: SplitBytes = None,
     recipients: Annotated[
@@ -115,7 +127,15 @@ def create(
             "catch_up": catch_up,
             "filters": arguments.parse_filters(filters or (), filters_json) or None,
             "columns": arguments.parse_columns(columns or ()),
-            "options": arguments.parse_options(options or (), compression) or None,
+            "options": arguments.parse_options(
+                options or (),
+                compression,
+                labels=labels,
+                language=language,
+                timezone=file_timezone,
+                locale=locale,
+            )
+            or None,
             "split": arguments.parse_split(split_rows, split_bytes),
             "scope": scope,
             "email_recipients": recipients or None,

@@ -29,7 +29,7 @@ from stream_app.exports.task import ExportedFile
 from stream_app.jobs.job_files import has_several_files
 from stream_app.jobs.models import ExportJob
 from stream_app.notifications.delivery_links import BadLink, Purpose
-from stream_app.notifications.templates import human_size
+from stream_app.text_style import TextStyle
 
 router = APIRouter(prefix="/exports", tags=["links"])
 log = structlog.get_logger(__name__)
@@ -225,9 +225,10 @@ async def _only_file(services: ApiServices, job: ExportJob, token: str) -> Expor
 
 def _list(page: FilePage, job: ExportJob) -> str:
     """Return the HTML of a list of files."""
+    style = TextStyle.of_stored(job.options)
     items = "".join(
         f'<li><a href="{escape(file.download_url, quote=True)}">{escape(file.file_name)}</a>'
-        f" ({human_size(file.file_size)}, {file.row_count:,} rows)</li>"
+        f" ({style.size(file.file_size)}, {style.number(file.row_count)} rows)</li>"
         for file in page.files
     )
     more = (

@@ -63,6 +63,7 @@ class FileKind:
             **({"session": list(self.session)} if self.session else {}),
             **({"window": self.task.window} if self.task.window else {}),
             "scope": request.scope,
+            **({"label": self.document.title} if self.document.title else {}),
             **({"timezone": request.options.timezone} if request.options.timezone else {}),
             "options": request.options.model_dump(mode="json", exclude_defaults=True),
             "as_of": self.document.as_of.isoformat(),

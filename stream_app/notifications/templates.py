@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from html import escape
 from string import Template
 from typing import Any, Self
@@ -11,6 +12,10 @@ from uuid import UUID
 
 from stream_app.jobs.states import Status
 from stream_app.storage.manifest import MANIFEST
+from stream_app.text_style import TextStyle
+
+PLAIN = TextStyle()
+"""Times in UTC, numbers in English."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,10 @@ class Notification:
     error_message: str | None = None
     paused: str | None = None
     traceparent: str | None = None
+    label: str | None = None
+    """The name of the dataset for people, if the file has labels."""
+    style: TextStyle = PLAIN
+    """How times and numbers are written: as in the file."""
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
@@ -93,6 +102,8 @@ class Notification:
             host=row["host"],
             skip_reason=_skip_reason(row),
             window=_window(row["window"]),
+            label=_text_of(row["manifest"], "label"),
+            style=TextStyle.of_stored(row["options"], _text_of(row["manifest"], "timezone")),
             **job,
         )
 
@@ -124,6 +135,11 @@ def _skip_reason(row: Mapping[str, Any]) -> str | None:
     if row["suppressed"] is not None:
         return f"the mail server has refused this address before: {row['suppressed']}"
     return None
+
+
+def _text_of(manifest: object, name: str) -> str | None:
+    found = manifest.get(name) if isinstance(manifest, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _window(window: object) -> tuple[str, str] | None:
@@ -164,7 +180,9 @@ GENERAL_REASONS = {
     "unknown_dataset": "The request names a dataset that does not exist.",
     "unknown_format": "The request names a format that does not exist.",
     "unknown_operator": "A filter uses an operator that its column does not allow.",
-    "unknown_timezone": "The schedule names a time zone that does not exist.",
+    "duplicate_labels": "Two columns have the same label.",
+    "unknown_locale": "The request names a locale that does not exist.",
+    "unknown_timezone": "The request or the schedule names a time zone that does not exist.",
     "value_too_large": "A value is too large for the format.",
 }
 """Texts in mails for other errors."""
@@ -183,7 +201,8 @@ def render_mail(
     notification: Notification, *, link: str, unsubscribe: str, attached: bool = False
 ) -> MailContent:
     """Write the mail about the end of an export."""
-    dataset = _named(notification, notification.export_type) or "data"
+    style = notification.style
+    dataset = _dataset(notification) or "data"
     facts = _facts(notification)
     if notification.failed:
         reason = _reason(notification)
@@ -200,17 +219,17 @@ def render_mail(
     rows = (
         "no rows"
         if notification.empty
-        else f"{notification.row_count or 0:,} row{'s' * (notification.row_count != 1)}"
+        else f"{style.number(notification.row_count or 0)} row{'s' * (notification.row_count != 1)}"
     )
     lead = f"The export of {dataset} is ready: {rows}."
     if notification.empty:
         lead = f"The export of {dataset} is ready, but no row matched, so the file has no rows."
     if notification.has_several_files:
-        count = "several" if notification.file_count is None else f"{notification.file_count:,}"
+        count = "several" if notification.file_count is None else style.number(notification.file_count)
         lead += f" It has {count} files, which the link lists."
     if attached:
         lead += " The file is attached."
-    until = f"This link is only for you. It is valid until {_moment(notification.expires_at)}."
+    until = f"This link is only for you. It is valid until {_moment(notification.expires_at, style)}."
     parts = {"lead": lead, "link": link, "until": until, "unsubscribe": unsubscribe}
     return MailContent(
         subject=f"Export of {dataset}: {rows}",
@@ -229,14 +248,11 @@ def one_line(text: str, limit: int) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def human_size(size: int) -> str:
-    """Return a number of bytes as a text with a decimal unit, such as ``1.5 MB``."""
-    value = float(size)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "bytes" or value >= 10 else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:,.1f} TB"
+def _dataset(notification: Notification) -> str | None:
+    """Return the name of the dataset, or ``None`` if it must not be shown."""
+    if notification.label and not notification.failed:
+        return one_line(notification.label, 200)
+    return _named(notification, notification.export_type)
 
 
 def _named(notification: Notification, text: str) -> str | None:
@@ -260,28 +276,38 @@ def _reason(notification: Notification) -> str:
 
 
 def _facts(notification: Notification) -> list[tuple[str, str]]:
+    style = notification.style
     words = {
-        "Dataset": _named(notification, notification.export_type),
+        "Dataset": _dataset(notification),
         "Format": _named(notification, notification.format),
     }
     facts = [(name, word) for name, word in words.items() if word]
     if not notification.failed:
-        facts.append(("Rows", f"{notification.row_count or 0:,}"))
-        facts.append(("Size", human_size(notification.file_size or 0)))
+        facts.append(("Rows", style.number(notification.row_count or 0)))
+        facts.append(("Size", style.size(notification.file_size or 0)))
     if notification.window is not None:
-        facts.append(("Period", f"from {notification.window[0]} until before {notification.window[1]}"))
+        facts.append(("Period", _period(notification.window, style)))
     if not notification.failed:
-        facts.append(("As of", _moment(notification.as_of)))
+        facts.append(("As of", _moment(notification.as_of, style)))
         if notification.has_several_files:
-            facts.append(("Files", f"{notification.file_count or 0:,}"))
+            facts.append(("Files", style.number(notification.file_count or 0)))
         else:
             facts += [("File", notification.file_name or ""), ("SHA-256", notification.sha256 or "")]
     facts.append(("Job", str(notification.job_id)))
     return [(name, one_line(value, 300)) for name, value in facts]
 
 
-def _moment(at: datetime | None) -> str:
-    return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+def _moment(at: datetime | None, style: TextStyle) -> str:
+    return "" if at is None else style.moment(at, seconds=False)
+
+
+def _period(window: tuple[str, str], style: TextStyle) -> str:
+    """Return the window of a run. Without a time zone and a locale its times are as they are stored."""
+    first, end = window
+    if style != PLAIN:
+        with suppress(ValueError):
+            first, end = (style.moment(datetime.fromisoformat(time)) for time in window)
+    return f"from {first} until before {end}"
 
 
 def _text(template: Template, facts: list[tuple[str, str]], **parts: str) -> str:

@@ -13,9 +13,10 @@ from aiosmtplib import SMTPDataError, SMTPException, SMTPRecipientRefused, SMTPS
 from stream_app.notifications.channel import DeliveryFailed, DeliveryRefused, DeliveryUncertain
 from stream_app.notifications.delivery_links import DeliveryLinks
 from stream_app.notifications.email import Attachment, MailClient, build_mail, delivery_error
-from stream_app.notifications.templates import Notification, human_size, one_line, render_mail
+from stream_app.notifications.templates import Notification, one_line, render_mail
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
+from stream_app.text_style import TextStyle
 from tests.unit.notifications.notifications import failure, notification
 
 LINK = "https://exports.example.com/exports/links/" + "A" * 66
@@ -303,4 +304,4 @@ def test_an_error_in_doubt_is_not_a_no(
     [(0, "0 bytes"), (999, "999 bytes"), (1_000, "1.0 kB"), (401_223, "401 kB"), (9_400_000, "9.4 MB")],
 )
 def test_sizes_are_readable(size: int, shown: str) -> None:
-    assert human_size(size) == shown
+    assert TextStyle().size(size) == shown

@@ -101,6 +101,12 @@ def test_options() -> None:
         parse_options(["header"])
 
 
+def test_options_with_a_name_of_their_own() -> None:
+    named = {"language": "de", "timezone": "Europe/Berlin", "locale": "de-DE"}
+    assert parse_options(["bom=true"], labels=True, **named) == {"bom": True, "headers": "labels", **named}
+    assert parse_options([]) == {}
+
+
 def test_columns() -> None:
     assert parse_columns(["id, kind", "note"]) == ["id", "kind", "note"]
     assert parse_columns([]) is None

@@ -66,6 +66,7 @@ def test_request_carries_every_field(published: list[Event]) -> None:
         *("--scope", "all", "--priority", "low", "--option", "header=false", "--compression", "gzip"),
         *("--recipient", "a@example.com", "--recipient", "b@example.com", "--job-id", job_id),
         *("--webhook", "https://hooks.example.com/x"),
+        *("--labels", "--language", "de-AT", "--timezone", "Europe/Vienna", "--locale", "de-AT"),
     )
     assert (result.exit_code, result.stdout.strip()) == (0, job_id)
     [event] = published
@@ -77,7 +78,14 @@ def test_request_carries_every_field(published: list[Event]) -> None:
         "format": "csv",
         "filters": {"id": {"gte": 5}, "kind": "proof"},
         "columns": ["id", "kind"],
-        "options": {"header": False, "compression": "gzip"},
+        "options": {
+            "header": False,
+            "compression": "gzip",
+            "headers": "labels",
+            "language": "de-AT",
+            "timezone": "Europe/Vienna",
+            "locale": "de-AT",
+        },
         "scope": "all",
         "priority": "low",
         "recipients": ["a@example.com", "b@example.com"],

@@ -10,9 +10,9 @@ from operator import add
 from stream_app.exports.formats.pdf.file import LINE, NULL, ROW, PdfFile
 from stream_app.exports.formats.pdf.fonts import Fonts
 from stream_app.exports.formats.pdf.layout import MARGIN, PADDING, ColumnPlace, Grid
-from stream_app.exports.formats.pdf.style import TextStyle
 from stream_app.exports.formats.pdf.text import encoded, operators, painted, wrap
 from stream_app.exports.formats.pdf.typefaces import UNITS
+from stream_app.text_style import TextStyle
 
 GAP = 3.0
 """Points between two rows."""

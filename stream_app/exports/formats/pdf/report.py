@@ -14,9 +14,9 @@ from stream_app.exports.formats.pdf.file import PdfFile, text_string
 from stream_app.exports.formats.pdf.fonts import Fonts
 from stream_app.exports.formats.pdf.layout import lay_out
 from stream_app.exports.formats.pdf.page import PagePainter, PageTexts
-from stream_app.exports.formats.pdf.style import TextStyle
 from stream_app.exports.formats.pdf.table import Paginator
 from stream_app.exports.formats.pdf.text import columns_of, shown
+from stream_app.text_style import TextStyle
 
 SAMPLE_BYTES = 128 * 2**10
 """Bytes of rows that the layout is computed from."""
@@ -42,7 +42,7 @@ def report(chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterato
     """Yield the bytes of the file. ``chunks`` have the rows as COPY's text."""
     fonts, file = Fonts(), PdfFile()
     title = document.options.title or document.title or document.dataset
-    style = TextStyle.of(document.options)
+    style = TextStyle.of(document.options.timezone, document.options.locale)
     words = _words(document, title, style, fonts, tally)
     rows = (columns_of(chunk, fonts, tally) for chunk in _with_sample(chunks))
     sample = next(rows, None)

@@ -1,0 +1,78 @@
+"""Mails write times and numbers as the file does."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from stream_app.notifications.templates import Notification, render_mail
+from stream_app.text_style import TextStyle
+from tests.unit.notifications.notifications import failure, notification
+
+GERMAN = {"options": {"locale": "de-DE", "timezone": "Europe/Berlin"}}
+
+
+def styled(options: Any, timezone: str | None = None, **changes: Any) -> Notification:
+    return notification(style=TextStyle.of_stored(options, timezone), **changes)
+
+
+def mail(about: Notification) -> tuple[str, str]:
+    content = render_mail(about, link="https://x.example/link", unsubscribe="https://x.example/u")
+    return content.subject, content.text
+
+
+def test_locale_and_zone_of_the_file() -> None:
+    window = ("2026-11-23T00:00:00+00:00", "2026-11-24T00:00:00+00:00")
+    subject, text = mail(styled(GERMAN["options"], row_count=1_234_567, file_size=1_523_000, window=window))
+    assert subject == "Export of ledger: 1.234.567 rows"
+    assert "1.234.567" in text
+    assert "1,5 MB" in text
+    assert "It is valid until 01.12.2026 07:00 +01:00." in text
+    assert "24.11.2026 07:00 +01:00" in text
+    assert "from 23.11.2026 01:00:00 +01:00 until before 24.11.2026 01:00:00 +01:00" in text
+
+
+def test_the_language_counts_without_a_locale() -> None:
+    subject, text = mail(styled({"language": "fr"}, row_count=1_234))
+    assert subject == "Export of ledger: 1\u202f234 rows"
+    assert "24/11/2026 06:00 UTC" in text
+
+
+def test_the_zone_of_the_dataset() -> None:
+    _, text = mail(styled({}, "Asia/Kolkata"))
+    assert "2026-11-24 11:30 +05:30" in text
+
+
+def test_the_label_names_the_dataset_of_a_file_with_labels() -> None:
+    subject, text = mail(notification(label="Bestellungen"))
+    assert subject == "Export of Bestellungen: 3,120 rows"
+    assert "Bestellungen" in text
+    assert "ledger:" not in subject
+    assert "Bestellungen" not in mail(failure(label="Bestellungen"))[1]
+
+
+def test_without_options_mails_are_as_before() -> None:
+    assert mail(styled(None)) == mail(styled({})) == mail(notification())
+    assert mail(notification())[0] == "Export of ledger: 3,120 rows"
+    assert "2026-12-01 06:00 UTC" in mail(notification())[1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [None, "text", [], {"timezone": "Mars/Olympus"}, {"locale": 5, "language": "xx"}, {"timezone": ["UTC"]}],
+)
+def test_stored_options_that_are_invalid_count_as_none(options: Any) -> None:
+    assert TextStyle.of_stored(options) == TextStyle()
+
+
+@pytest.mark.parametrize(
+    ("zone", "locale", "shown"),
+    [
+        (None, None, "2026-07-01 10:00:00 UTC"),
+        ("UTC", None, "2026-07-01 10:00:00 +00:00"),
+        ("America/St_Johns", None, "2026-07-01 07:30:00 -02:30"),
+        ("Europe/Berlin", "en-US", "7/1/2026 12:00:00 +02:00"),
+    ],
+)
+def test_moments(zone: str | None, locale: str | None, shown: str) -> None:
+    assert TextStyle.of(zone, locale).moment(datetime(2026, 7, 1, 10, tzinfo=UTC)) == shown
