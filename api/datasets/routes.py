@@ -180,7 +180,7 @@ def _column_view(dataset: Dataset, item: Column) -> ColumnView:
         kind=item.kind,
         nullable=item.nullable,
         operators=list(operators(item)),
-        values=list(item.labels) or None,
+        values=None if item.mask is not None else list(item.labels) or None,
         masked=item.mask is not None,
         format=settings.format,
     )

@@ -87,6 +87,7 @@ def visible_dataset(dataset: Dataset, caller: Caller) -> Dataset:
             "order": order or None,
             "time": None if dataset.time in closed else dataset.time,
             "columns": columns,
+            "column_settings": {n: item for n, item in dataset.column_settings.items() if n not in hidden},
         }
     )
 

@@ -12,7 +12,8 @@ from stream_app.datasets.caller import Caller
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.rights import ALL, hidden_columns, masked_columns, visible_dataset
 from stream_app.exports.catalog import Catalog, SourceTable
-from stream_app.exports.columns import Column, Kind
+from stream_app.exports.columns import Column
+from stream_app.exports.masks import masked_column
 from streaming_exporter.events import ExportRequest
 
 Result = TypeVar("Result")
@@ -28,7 +29,7 @@ def visible_table(table: SourceTable, caller: Caller) -> SourceTable:
         Rejected: the dataset is not for the caller.
     """
     dataset = visible_dataset(table.dataset, caller)
-    hidden, masked = hidden_columns(dataset, caller), masked_columns(dataset, caller)
+    hidden, masked = hidden_columns(table.dataset, caller), masked_columns(table.dataset, caller)
     if not hidden and not masked:
         return table
     return replace(
@@ -69,9 +70,4 @@ def shows_planner_numbers(table: SourceTable, request: ExportRequest) -> bool:
 
 def _masked(table: SourceTable, column: Column, mask: str) -> Column:
     """Return the column as those see it who do not see its values."""
-    described = table.masked_columns.get(column.name)
-    if described is not None:
-        return described
-    if mask == "null":
-        return replace(column, mask=mask, nullable=True, labels=())
-    return Column(column.name, "text", "text", Kind.TEXT, mask=mask, cast="pg_catalog.text")
+    return table.masked_columns.get(column.name) or masked_column(mask, column)
