@@ -30,6 +30,15 @@ async def test_a_job_can_be_claimed_only_after_its_admission(jobs: Jobs) -> None
     assert ids(await jobs.store.claim("w", 10)) == [job_id]
 
 
+async def test_a_claim_has_the_facts_that_the_rights_of_the_request_depend_on(jobs: Jobs) -> None:
+    claims = {"org": ["acme"], "tid": "t-1", "roles": ["pii"]}
+    await jobs.admit(claims=claims, scope="all")
+    (claim,) = await jobs.store.claim("w", 10)
+    assert claim.request.claims == claims
+    assert "acme" not in claim.lifecycle(Status.PROCESSING).model_dump_json()
+    assert "acme" not in repr(claim.log_fields)
+
+
 async def test_priority_comes_first_then_age(jobs: Jobs) -> None:
     low, first, second = await jobs.admit(priority="low"), await jobs.admit(), await jobs.admit()
     high = await jobs.admit(priority="high")

@@ -92,6 +92,7 @@ def test_requests_of_schedules_have_low_priority_by_default() -> None:
             "columns": ["id"],
             "options": {"compression": "gzip"},
             "scope": "all",
+            "claims": {"org": ["acme", "globex"], "tid": "t", "roles": ["pii"]},
             "recipients": ["a@example.com"],
             "webhook": "https://example.com/hook",
         },

@@ -1,0 +1,41 @@
+"""No part of the service uses the table of a dataset without the rights of a caller."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+OWN = {"stream_app/exports/catalog.py", "stream_app/exports/rights.py"}
+"""The catalog itself, and the module that adds the rights."""
+
+
+def uses(tree: ast.Module) -> Iterator[ast.Call]:
+    """Yield the calls that get a table from a catalog, unless the rights are added at once."""
+    guarded = {
+        inner
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("visible_table")
+        for inner in ast.walk(call)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner = ast.unparse(node.func.value).lower()
+            if node.func.attr in ("use", "table") and owner.endswith("catalog") and node not in guarded:
+                yield node
+
+
+def test_every_use_of_a_table_goes_through_the_rights() -> None:
+    found = {}
+    for folder in ("api", "producers", "stream_app"):
+        for path in (ROOT / folder).rglob("*.py"):
+            name = path.relative_to(ROOT).as_posix()
+            lines = [node.lineno for node in uses(ast.parse(path.read_text("utf-8")))]
+            if lines and name not in OWN:
+                found[name] = lines
+    assert found == {}
+
+
+def test_the_search_finds_uses() -> None:
+    code = "async def f():\n await services.catalog.use(d, w)\n await catalog.table(d)\n"
+    assert [node.lineno for node in uses(ast.parse(code))] == [2, 3]
+    assert list(uses(ast.parse("visible_table(await services.catalog.table(d), c)"))) == []
