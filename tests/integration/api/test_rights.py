@@ -77,7 +77,7 @@ async def shop(api: Harness, source_dsn: str) -> AsyncIterator[Harness]:
         known,
         datasets=datasets,
         validator=replace(known.validator, datasets=datasets),
-        catalog=Catalog(known.estimate_source.fetch),
+        catalog=Catalog(known.estimate_source),
     )
     yield api
     api.app.state.services = known
