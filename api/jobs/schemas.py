@@ -72,7 +72,14 @@ class Order(BaseModel):
 
     export_type: Annotated[Word, Field(description="Name of a dataset, as GET /exports/datasets lists it")]
     format: Annotated[Word, Field(description="Name of a format, as GET /exports/datasets lists it")]
-    filters: Annotated[dict[str, Any] | None, Field(max_length=50)] = None
+    filters: Annotated[
+        dict[str, Any] | None,
+        Field(
+            max_length=50,
+            description="`{column: value}` or `{column: {operator: value}}`. A date is its whole day, by "
+            "`options.timezone`, or else the time zone of the dataset, or else UTC",
+        ),
+    ] = None
     columns: Annotated[list[str] | None, Field(min_length=1, max_length=1600)] = None
     options: OrderOptions | None = None
     split: Annotated[

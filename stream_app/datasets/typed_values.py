@@ -70,9 +70,7 @@ _EXPECTED = {
     Kind.DATE: "a date such as 2026-01-31",
     Kind.TIME: "a time such as 13:30:00, without an offset",
     Kind.TIMESTAMP: "a time such as 2026-01-31T13:30:00, a date, or a relative time such as now-7d",
-    Kind.TIMESTAMPTZ: (
-        "a time such as 2026-01-31T13:30:00Z, a date (midnight in UTC), or a relative time such as now-7d"
-    ),
+    Kind.TIMESTAMPTZ: ("a time such as 2026-01-31T13:30:00Z, a date, or a relative time such as now-7d"),
 }
 
 _DROPPED = {

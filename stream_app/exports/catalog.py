@@ -122,7 +122,9 @@ class SourceTable:
 
     def resolve(self, request: ExportRequest, now: datetime) -> ExportRequest:
         """Return ``request`` with its relative times replaced by their values at ``now``."""
-        return resolve_request(request, self.filterable, now, parameters=self.dataset.parameters)
+        return resolve_request(
+            request, self.filterable, now, self.dataset.timezone, parameters=self.dataset.parameters
+        )
 
     @property
     def fingerprint_sql(self) -> str | None:

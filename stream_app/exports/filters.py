@@ -4,18 +4,23 @@ Each value is checked here, for a clear error. Then PostgreSQL receives it as te
 of the column, so every type (enum, inet, range, domain) is compared as the database compares it.
 
 The operators ``ne``, ``not_in`` and ``is_null: true`` find rows whose value is NULL; no other operator does.
-A ``null`` as value, also in a list, stands for NULL.
+A ``null`` as value, also in a list, stands for NULL. A date stands for the whole day, also in a column of
+timestamps (see :mod:`~stream_app.exports.whole_days`).
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
+from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, String, Text, all_, and_, any_, cast, literal, or_
+from sqlalchemy import ColumnElement, String, Text, all_, and_, any_, cast, literal, not_, or_
 from sqlalchemy.types import UserDefinedType
 
 from stream_app.datasets.typed_values import checked_text, value_mismatch
+from stream_app.exports import whole_days
 from stream_app.exports.columns import Column, Kind
 from streaming_exporter.errors import Rejected
+
+UTC_ZONE = ZoneInfo("UTC")
 
 MAX_VALUES = 10_000
 """Largest number of values in a list for ``in`` and ``not_in``."""
@@ -28,6 +33,19 @@ COMPARISONS: dict[str, Callable[[Any, Any], ColumnElement[bool]]] = {
     "gt": lambda column, value: column > value,
     "gte": lambda column, value: column >= value,
 }
+
+Target = ColumnElement[Any]
+
+DAY_COMPARISONS: dict[str, Callable[[Target, Target, Target], ColumnElement[bool]]] = {
+    "eq": lambda column, start, end: and_(column >= start, column < end),
+    "ne": lambda column, start, end: or_(column < start, column >= end, column.is_(None)),
+    "lt": lambda column, start, end: column < start,
+    "lte": lambda column, start, end: column < end,
+    "gt": lambda column, start, end: column >= end,
+    "gte": lambda column, start, end: column >= start,
+}
+"""By operator: the condition for a column, the start of a day, and its end."""
+
 LISTS = ("in", "not_in")
 TEXTUAL = ("prefix", "contains")
 
@@ -69,6 +87,7 @@ def conditions(
     reference: Callable[[str], ColumnElement[Any]],
     *,
     hidden: Collection[str] = (),
+    zone: ZoneInfo = UTC_ZONE,
 ) -> list[ColumnElement[bool]]:
     """Return the SQL conditions for ``filters``. A row must fulfil all of them.
 
@@ -77,6 +96,7 @@ def conditions(
         columns: the columns that can be used, by name.
         reference: returns the SQL expression of a column.
         hidden: columns that can be used but are not named in errors.
+        zone: the time zone of days.
 
     Raises:
         Rejected: a column or operator is unknown, or a value has the wrong type.
@@ -109,12 +129,12 @@ def conditions(
                     allowed=operators(column),
                 )
             where = f"{field}.{operator}" if isinstance(wanted, dict) else field
-            found.append(_condition(reference(name), column, operator, value, where))
+            found.append(_condition(reference(name), column, operator, value, where, zone))
     return found
 
 
 def _condition(
-    target: ColumnElement[Any], column: Column, operator: str, value: Any, field: str
+    target: ColumnElement[Any], column: Column, operator: str, value: Any, field: str, zone: ZoneInfo
 ) -> ColumnElement[bool]:
     if operator == "is_null" or (operator in ("eq", "ne") and value is None):
         wanted = {"eq": True, "ne": False}.get(operator, value)
@@ -124,12 +144,15 @@ def _condition(
     if operator in LISTS:
         if not isinstance(value, list) or not 1 <= len(value) <= MAX_VALUES:
             raise value_mismatch(field, value, f"a list of 1 to {MAX_VALUES} values")
-        return _in_list(target, column, operator, value, field)
+        return _in_list(target, column, operator, value, field, zone)
     if operator in TEXTUAL:
         if not isinstance(value, str):
             raise value_mismatch(field, value, "a text")
         return _textual(target, column, operator, value)
-    return COMPARISONS[operator](target, _typed(column, value, field))
+    if (day := whole_days.day_of(column.kind, value, zone, field)) is not None:
+        return DAY_COMPARISONS[operator](target, _cast(day.start, column), _cast(day.end, column))
+    moment = whole_days.without_zone(column.kind, value, field)
+    return COMPARISONS[operator](target, _typed(column, moment, field))
 
 
 def _textual(target: ColumnElement[Any], column: Column, operator: str, value: str) -> ColumnElement[bool]:
@@ -153,18 +176,44 @@ def _cast(text: str, column: Column, suffix: str = "") -> ColumnElement[Any]:
 
 
 def _in_list(
-    target: ColumnElement[Any], column: Column, operator: str, values: Sequence[Any], field: str
+    target: ColumnElement[Any],
+    column: Column,
+    operator: str,
+    values: Sequence[Any],
+    field: str,
+    zone: ZoneInfo,
 ) -> ColumnElement[bool]:
     """Return the condition of ``in`` or ``not_in``, which compare each value as ``eq`` and ``ne`` do."""
-    texts = [checked_text(column, item, field) for item in values if item is not None]
-    with_null = len(texts) < len(values)
-    if not texts:
+    wanted = [item for item in values if item is not None]
+    with_null = len(wanted) < len(values)
+    if not wanted:
         return target.is_(None) if operator == "in" else target.is_not(None)
+    days, texts = [], []
+    for item in wanted:
+        day = whole_days.day_of(column.kind, item, zone, field)
+        if day is None:
+            texts.append(checked_text(column, whole_days.without_zone(column.kind, item, field), field))
+        else:
+            days.append(day)
     if operator == "in":
-        found = _one_of(target, column, texts)
-        return or_(found, target.is_(None)) if with_null else found
-    others = _none_of(target, column, texts)
-    return others if with_null else or_(others, target.is_(None))
+        found = [_one_of(target, column, texts)] if texts else []
+        found += [_within(target, column, days)] if days else []
+        return or_(*found, target.is_(None)) if with_null else or_(*found)
+    others = [_none_of(target, column, texts)] if texts else []
+    others += [not_(_within(target, column, days))] if days else []
+    return and_(*others) if with_null else or_(and_(*others), target.is_(None))
+
+
+def _within(
+    target: ColumnElement[Any], column: Column, days: Sequence[whole_days.Day]
+) -> ColumnElement[bool]:
+    """Return the condition that the column is within one of ``days``."""
+    return or_(
+        *(
+            DAY_COMPARISONS["eq"](target, _cast(day.start, column), _cast(day.end, column))
+            for day in whole_days.joined(days)
+        )
+    )
 
 
 def _one_of(target: ColumnElement[Any], column: Column, texts: Sequence[str]) -> ColumnElement[bool]:

@@ -38,6 +38,7 @@ from stream_app.exports.formats.base import Format
 from stream_app.exports.masks import HASH_KEYS, mask_expression, needs_keys
 from stream_app.exports.query_catalog import origin_sql
 from stream_app.exports.session_values import session_values
+from stream_app.exports.whole_days import day_zone
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest, Options
 
@@ -147,7 +148,8 @@ def row_query(source: SourceTable, request: ExportRequest) -> RowQuery:
     if source.dataset.time and source.dataset.time not in known:
         known[source.dataset.time] = source.all_columns[source.dataset.time]
         hidden.add(source.dataset.time)
-    wanted = conditions(request.filters, known, reference, hidden=hidden)
+    zone = day_zone(request.options.timezone, source.dataset.timezone)
+    wanted = conditions(request.filters, known, reference, hidden=hidden, zone=zone)
     origin = _origin(source, request)
     if choice is not None:
         owner = scope_conditions(source.all_columns[choice.column], reference(choice.column), choice.values)

@@ -1,6 +1,7 @@
 """Filter values relative to the current time: ``now-7d``, ``today``, ``start_of_month-1mo``. Pure.
 
-They are for columns of dates and times only. For other columns the same words are plain text.
+They are for columns of dates and times only. For other columns the same words are plain text. ``today``,
+``yesterday`` and ``tomorrow`` are whole days, as dates are; the other words are moments.
 """
 
 import re
@@ -14,9 +15,12 @@ from stream_app.datasets.parameters import TYPES
 from stream_app.datasets.typed_values import RELATIVE, TEMPORAL
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.local_time import instant, wall_of
+from stream_app.exports.whole_days import BEGINNINGS, TIMESTAMPS, day_zone
 from streaming_exporter.events import ExportRequest
 
 UTC = ZoneInfo("UTC")
+_DAY = re.compile(r"(?:today|yesterday|tomorrow)(?:[+-]\d+(?:mo|d|w|y))*", re.ASCII)
+"""The relative values that are whole days."""
 _ELAPSED = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hours=1)}
 _DAYS = {"d": 1, "w": 7}
 _MONTHS = {"mo": 1, "y": 12}
@@ -42,23 +46,29 @@ def resolve_request(
     request: ExportRequest,
     columns: Mapping[str, Column],
     now: datetime,
-    zone: ZoneInfo = UTC,
+    default_zone: str | None = None,
     *,
     parameters: Mapping[str, Parameter] | None = None,
 ) -> ExportRequest:
     """Return ``request`` with its relative values replaced by their values at ``now``.
 
+    Days, weeks, months and years are those of ``options.timezone``, or else of ``default_zone``.
+
     Args:
         request: the request.
         columns: the columns that its filters can name.
         now: the time that the values are relative to.
-        zone: days, weeks, months and years are those of this zone.
+        default_zone: the time zone of the dataset; ``None`` for UTC.
         parameters: the parameters of the dataset's query. Their defaults can be relative, too.
+
+    Raises:
+        Rejected: there is no such time zone.
     """
     changes: dict[str, Any] = {}
     if is_relative(request.filters):
         kinds = {name: column.kind for name, column in columns.items()}
-        changes["filters"] = resolve_filters(request.filters, kinds, now, zone)
+        zone = day_zone(request.options.timezone, default_zone)
+        changes["filters"] = resolve_filters(request.filters, kinds, now, zone, day_default=zone)
     if parameters:
         kinds = {name: TYPES[parameter.type].kind for name, parameter in parameters.items()}
         defaults = {
@@ -68,33 +78,49 @@ def resolve_request(
         }
         given = {**defaults, **request.parameters}
         if is_relative(given):
-            changes["parameters"] = resolve_filters(given, kinds, now, zone)
+            zone = day_zone(request.options.timezone, default_zone)
+            changes["parameters"] = resolve_filters(given, kinds, now, zone, whole_days=False)
     return request.model_copy(update=changes) if changes else request
 
 
 def resolve_filters(
-    filters: Mapping[str, Any], kinds: Mapping[str, Kind], now: datetime, zone: ZoneInfo
+    filters: Mapping[str, Any],
+    kinds: Mapping[str, Kind],
+    now: datetime,
+    zone: ZoneInfo,
+    *,
+    day_default: ZoneInfo = UTC,
+    whole_days: bool = True,
 ) -> dict[str, Any]:
     """Return ``filters`` with their relative values replaced by their values at ``now``.
 
-    ``kinds`` has the kinds of the columns. Days, weeks, months and years are those of ``zone``.
+    ``kinds`` has the kinds of the columns. Days, weeks, months and years are those of ``zone``. A day names
+    its zone if it would be a day of ``day_default`` otherwise. Without ``whole_days`` a day is its beginning,
+    as in the values of parameters.
     """
+    operator = "eq" if whole_days else "gte"
+    suffix = "" if zone.key == day_default.key else f"[{zone.key}]"
     return {
-        name: _resolved(value, kinds[name], now, zone) if kinds.get(name) in TEMPORAL else value
+        name: _resolved(value, kinds[name], now, zone, suffix, operator)
+        if kinds.get(name) in TEMPORAL
+        else value
         for name, value in filters.items()
     }
 
 
-def _resolved(value: Any, kind: Kind, now: datetime, zone: ZoneInfo) -> Any:
+def _resolved(value: Any, kind: Kind, now: datetime, zone: ZoneInfo, suffix: str, operator: str) -> Any:
     if isinstance(value, dict):
-        return {operator: _resolved(item, kind, now, zone) for operator, item in value.items()}
+        return {name: _resolved(item, kind, now, zone, suffix, name) for name, item in value.items()}
     if isinstance(value, list):
-        return [_resolved(item, kind, now, zone) for item in value]
+        return [_resolved(item, kind, now, zone, suffix, operator) for item in value]
     found = RELATIVE.fullmatch(value) if isinstance(value, str) else None
     if found is None:
         return value
     try:
-        return as_filter_value(_moment(found[1], found[2], now, zone), kind, zone)
+        moment = _moment(found[1], found[2], now, zone)
+        if kind in TIMESTAMPS and operator not in BEGINNINGS and _DAY.fullmatch(value):
+            return f"{wall_of(moment, zone).date().isoformat()}{suffix}"
+        return as_filter_value(moment, kind, zone)
     except (OverflowError, ValueError):
         return value  # beyond the calendar: the check of the filter reports it
 

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from stream_app.datasets.models import Dataset
 from stream_app.exports.columns import Kind
 from stream_app.exports.relative_dates import resolve_filters
+from stream_app.exports.whole_days import day_zone, with_zone
 from stream_app.jobs.submission import NewJob, RequestValidator
 from stream_app.schedules.calendar import Calendar, CatchUp, Run, Window, Windowing, earliest_start, plan
 from stream_app.schedules.grants import SchedulePermissions, dataset_of
@@ -198,10 +199,16 @@ def run_request(
 ) -> RunRequest:
     """Return the request of ``run``, with its window and relative dates replaced by absolute times.
 
+    Days are those of the schedule's zone. Dates are days of ``options.timezone``, if the schedule has it.
+
     Without a dataset the run fails. Its window is on record, so the next run exports it.
     """
     kinds = {name: Kind(kind) for name, kind in (schedule.column_kinds or {}).items()}
-    filters = resolve_filters(schedule.filters or {}, kinds, run.at, zone)
+    timezone = (schedule.options or {}).get("timezone")
+    default = day_zone(timezone, dataset.timezone if dataset else None)
+    filters = resolve_filters(schedule.filters or {}, kinds, run.at, zone, day_default=default)
+    if timezone is None:
+        filters = with_zone(filters, kinds, zone, default)
     window, column = None, dataset.time if dataset else None
     if run.window is not None:
         if column is not None:

@@ -153,6 +153,29 @@ async def test_relative_filters_count_from_the_time_of_the_run(schedules: Schedu
     assert job.filters == {"created_at": {"gte": "2026-01-31T15:00:00Z"}, "kind": "today"}
 
 
+@pytest.mark.parametrize(
+    ("options", "on", "yesterday"),
+    [
+        (None, "2026-01-31[Asia/Tokyo]", "2026-03-02[Asia/Tokyo]"),
+        ({"timezone": "Europe/Berlin"}, "2026-01-31", "2026-03-02[Asia/Tokyo]"),
+        ({"timezone": "Asia/Tokyo"}, "2026-01-31", "2026-03-02"),
+    ],
+)
+async def test_days_are_those_of_the_schedule_unless_the_request_names_a_zone(
+    schedules: Schedules, options: dict[str, str] | None, on: str, yesterday: str
+) -> None:
+    """people A1: a date is its whole day in schedules, too."""
+    made = await schedules.create(
+        timezone="Asia/Tokyo",
+        options=options,
+        filters={"created_at": {"lte": "2026-01-31"}, "sealed_at": {"lte": "yesterday"}},
+        column_kinds={"created_at": "timestamptz", "sealed_at": "timestamptz"},
+    )
+    await schedules.scheduler().run_due(START + days(2))
+    (job,) = await schedules.jobs(made)
+    assert job.filters == {"created_at": {"lte": on}, "sealed_at": {"lte": yesterday}}
+
+
 @pytest.mark.parametrize("window", ["previous_period", "since_last_run"])
 async def test_windows_have_no_gaps_after_missed_runs_a_pause_and_a_failure(
     schedules: Schedules, window: str

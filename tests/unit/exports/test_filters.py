@@ -64,7 +64,7 @@ def where(filters: dict[str, Any]) -> str:
         ({"address": "10.0.0.1"}, "\"address\" = CAST('10.0.0.1' AS inet)"),
         (
             {"created_at": {"gte": "2026-01-01", "lt": "2026-02-01T00:00:00Z"}},
-            "\"created_at\" >= CAST('2026-01-01' AS timestamp with time zone) "
+            "\"created_at\" >= CAST('2026-01-01T00:00:00+00:00' AS timestamp with time zone) "
             "AND \"created_at\" < CAST('2026-02-01T00:00:00Z' AS timestamp with time zone)",
         ),
     ],
