@@ -270,7 +270,7 @@ def _limits(settings: Settings) -> Iterator[Finding]:
                 f"set it to less than EXPORTER_{process.upper()}",
             )
     for name in (
-        "api_call_limit", "api_connection_limit", "api_stream_limit", "user_pending_limit",
+        "api_call_limit", "api_connection_limit", "api_stream_limit", "api_wait_limit", "user_pending_limit",
         "user_schedule_limit",
     ):  # fmt: skip
         if getattr(settings, name) > NO_REAL_LIMIT:

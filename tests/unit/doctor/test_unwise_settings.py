@@ -102,6 +102,7 @@ UNWISE: list[tuple[str, dict[str, Any], State]] = [
     ("user_stream_limit", {"user_stream_limit": 5_000}, WARNING),
     ("api_call_limit", {"api_call_limit": 10**6}, WARNING),
     ("api_stream_limit", {"api_stream_limit": 10**6}, WARNING),
+    ("api_wait_limit", {"api_wait_limit": 10**6}, WARNING),
     ("api_connection_limit", {"api_connection_limit": 10**6}, WARNING),
     ("user_pending_limit", {"user_pending_limit": 10**6}, WARNING),
     ("user_schedule_limit", {"user_schedule_limit": 10**6}, WARNING),
