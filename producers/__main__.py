@@ -9,7 +9,7 @@ from uuid import UUID
 import typer
 
 from producers import arguments, dead_letters, schedules
-from producers.arguments import Labels, Language, Locale, SplitBytes, SplitRows
+from producers.arguments import Labels, Language, Locale, Parameters, SplitBytes, SplitRows
 from producers.console import ExtensibleGroup, exit_on_error
 from producers.tokens import Token
 
@@ -68,6 +68,7 @@ def request(
     filters_json: Annotated[
         str | None, typer.Option("--filters", metavar="JSON", help='Such as {"id": {"gte": 5, "lt": 9}}')
     ] = None,
+    parameters: Parameters = None,
     columns: Annotated[
         list[str] | None, typer.Option(metavar="A,B,…", help="Columns, in this order. Default: all")
     ] = None,
@@ -145,6 +146,7 @@ def request(
                 "export_type": export_type,
                 "format": file_format,
                 "filters": arguments.parse_filters(filters or (), filters_json) or None,
+                "parameters": arguments.parse_parameters(parameters or ()) or None,
                 "columns": arguments.parse_columns(columns or ()),
                 "options": arguments.parse_options(
                     options or (),

@@ -117,6 +117,29 @@ def parse_claims(pairs: Iterable[str], roles: Sequence[str] = ()) -> dict[str, s
     return claims
 
 
+def parse_parameters(pairs: Iterable[str]) -> dict[str, str]:
+    """Parse parameters of a dataset's query: ``name=value``. The dataset knows the types of the values.
+
+    Raises:
+        UsageError: a pair has no equals sign, or a parameter is given twice.
+    """
+    parameters: dict[str, str] = {}
+    for pair in pairs:
+        name, found, text = pair.partition("=")
+        if not found or not name.strip():
+            raise UsageError(f"--parameter {pair!r}: expected NAME=VALUE")
+        if name.strip() in parameters:
+            raise UsageError(f"--parameter {pair!r}: {name.strip()} is given twice")
+        parameters[name.strip()] = text
+    return parameters
+
+
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--parameter", metavar="NAME=VALUE", help="Parameter of the dataset, such as region=emea; repeatable"
+    ),
+]
 SplitRows = Annotated[
     int | None, typer.Option("--split-rows", metavar="N", help="Write several files with N rows each")
 ]

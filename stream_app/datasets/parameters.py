@@ -100,8 +100,11 @@ def parameter_text(type_name: str, value: Any, field: str) -> str:
     Raises:
         Rejected: the type has no such value.
     """
+    kind = TYPES[type_name]
+    if kind.kind is Kind.BOOLEAN and value in ("true", "false"):
+        return str(value)  # commands and forms have texts only
     try:
-        return checked_text(TYPES[type_name], value, field)
+        return checked_text(kind, value, field)
     except Rejected as error:
         error.code = "bad_parameter_value"
         raise

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import asyncpg
 import structlog
 
 from stream_app.datasets.mask_names import is_mask_name
@@ -24,6 +25,7 @@ from stream_app.exports.columns import KIND_OF_TYPE, quote_name
 from stream_app.exports.masks import expression_sql
 from stream_app.exports.row_description import DescribedColumn
 from stream_app.exports.snapshot import Snapshot
+from stream_app.exports.source_errors import refused_statement
 from streaming_exporter.errors import Rejected
 
 log = structlog.get_logger(__name__)
@@ -99,7 +101,7 @@ async def describe_query(snapshot: Snapshot, dataset: Dataset, text: str) -> Des
     path = tuple(dict.fromkeys((*(name for name in schemas if name != "pg_catalog"), "public")))
     await snapshot.set_search_path(path)
     query = parse_query(text, dataset.parameters)
-    described = await snapshot.describe(describing_sql(query, dataset))
+    described = await _describe(snapshot, describing_sql(query, dataset))
     hidden = await snapshot.fetch(LOCKED_ROWS_HIDDEN)  # before other statements lock relations
     _check_names(dataset, described)
     columns, types = await _typed(snapshot, described)
@@ -142,10 +144,22 @@ async def describe_masks(
     # which rows there are.
     conditions = " AND ".join(f"{sql} IS NULL" for sql in expressions.values())
     columns, types = await _typed(
-        snapshot, await snapshot.describe(f"SELECT {listed} FROM {origin} WHERE {conditions}")
+        snapshot, await _describe(snapshot, f"SELECT {listed} FROM {origin} WHERE {conditions}")
     )
     _check_types(dataset, columns)
     return columns, types
+
+
+async def _describe(snapshot: Snapshot, sql: str) -> tuple[DescribedColumn, ...]:
+    """Describe a statement with SQL of the datasets file, where a syntax error is no fault of the service.
+
+    Raises:
+        Rejected: it is no SQL that PostgreSQL can read.
+    """
+    try:
+        return await snapshot.describe(sql)
+    except asyncpg.PostgresSyntaxError as error:
+        raise refused_statement(error) from error
 
 
 async def _typed(
@@ -183,9 +197,7 @@ def _check_names(dataset: Dataset, described: Sequence[DescribedColumn]) -> None
 def _check_types(dataset: Dataset, columns: Sequence[TypedColumn]) -> None:
     for item in columns:
         if item.category == PSEUDO_TYPE:
-            reason = (
-                f"a column of its query, or a mask, is a {item.type}, which is no type of a column; cast it"
-            )
+            reason = f"a column of its query, or a mask, has the type {item.type}; cast it to another type"
             raise _unusable(dataset, reason, item.name)
 
 

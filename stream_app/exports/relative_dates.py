@@ -70,17 +70,22 @@ def resolve_request(
         zone = day_zone(request.options.timezone, default_zone)
         changes["filters"] = resolve_filters(request.filters, kinds, now, zone, day_default=zone)
     if parameters:
-        kinds = {name: TYPES[parameter.type].kind for name, parameter in parameters.items()}
-        defaults = {
-            name: parameter.default
-            for name, parameter in parameters.items()
-            if is_relative(parameter.default)
-        }
-        given = {**defaults, **request.parameters}
-        if is_relative(given):
-            zone = day_zone(request.options.timezone, default_zone)
-            changes["parameters"] = resolve_filters(given, kinds, now, zone, whole_days=False)
+        zone = day_zone(request.options.timezone, default_zone)
+        changes["parameters"] = resolve_parameters(request.parameters, parameters, now, zone)
     return request.model_copy(update=changes) if changes else request
+
+
+def resolve_parameters(
+    given: Mapping[str, Any], parameters: Mapping[str, Parameter], now: datetime, zone: ZoneInfo
+) -> dict[str, Any]:
+    """Return the parameters ``given`` with relative values replaced by their values at ``now``.
+
+    Days, weeks, months and years are those of ``zone``, and a day is its beginning. A relative default is
+    added: from now on the request has that value.
+    """
+    kinds = {name: TYPES[parameter.type].kind for name, parameter in parameters.items()}
+    defaults = {name: item.default for name, item in parameters.items() if is_relative(item.default)}
+    return resolve_filters({**defaults, **given}, kinds, now, zone, whole_days=False)
 
 
 def resolve_filters(

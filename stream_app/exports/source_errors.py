@@ -131,8 +131,7 @@ def statement_error(error: Exception, timed_out: bool = False) -> ExporterError:
         case Meaning.OUTAGE:
             return Outage(text)
         case Meaning.REFUSED:
-            log.warning("source.statement_refused", sqlstate=error.sqlstate, error=str(error))
-            return rejected_statement(error)
+            return refused_statement(error)
         case Meaning.BUG:
             log.error("source.statement_failed", sqlstate=error.sqlstate, error=str(error))
     return Retryable(text)
@@ -160,6 +159,12 @@ def connection_error(error: Exception) -> ExporterError:
             code="source_misconfigured",
         )
     return Outage(text)
+
+
+def refused_statement(error: asyncpg.PostgresError) -> Rejected:
+    """Log the server's message for operators, and return the error for users."""
+    log.warning("source.statement_refused", sqlstate=error.sqlstate, error=str(error))
+    return rejected_statement(error)
 
 
 def rejected_statement(error: asyncpg.PostgresError) -> Rejected:

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from stream_app.datasets.models import Dataset
 from stream_app.exports.columns import Kind
-from stream_app.exports.relative_dates import resolve_filters
+from stream_app.exports.relative_dates import resolve_filters, resolve_parameters
 from stream_app.exports.whole_days import day_zone, with_zone
 from stream_app.jobs.submission import NewJob, RequestValidator
 from stream_app.schedules.calendar import Calendar, CatchUp, Run, Window, Windowing, earliest_start, plan
@@ -209,17 +209,22 @@ def run_request(
     filters = resolve_filters(schedule.filters or {}, kinds, run.at, zone, day_default=default)
     if timezone is None:
         filters = with_zone(filters, kinds, zone, default)
+    parameters = schedule.parameters
+    if dataset is not None:
+        parameters = resolve_parameters(parameters or {}, dataset.parameters, run.at, zone)
     window, column = None, dataset.time if dataset else None
     if run.window is not None:
         if column is not None:
             filters |= {column: run.window.limits(kinds.get(column, Kind.TIMESTAMPTZ), zone)}
         window = window_record(run.window, column, zone) | ({"again": True} if run.is_repeat else {})
-    return _run_request(schedule, run.at, filters=filters, window=window, job_id=job_id)
+    return _run_request(
+        schedule, run.at, filters=filters, parameters=parameters, window=window, job_id=job_id
+    )
 
 
 def unplanned_run_request(schedule: DueSchedule) -> RunRequest:
     """Return the request of a run that cannot be planned: with the stored values, and without a window."""
-    return _run_request(schedule, schedule.next_run, filters=schedule.filters)
+    return _run_request(schedule, schedule.next_run, filters=schedule.filters, parameters=schedule.parameters)
 
 
 def _run_request(
@@ -227,11 +232,16 @@ def _run_request(
     run_at: datetime,
     *,
     filters: Any,
+    parameters: Any,
     window: dict[str, Any] | None = None,
     job_id: UUID | None = None,
 ) -> RunRequest:
     data: dict[str, Any] = {name: getattr(schedule, name) for name in SCHEDULE_COLUMNS}
-    data |= {"filters": filters or None, "recipients": schedule.email_recipients}
+    data |= {
+        "filters": filters or None,
+        "parameters": parameters or None,
+        "recipients": schedule.email_recipients,
+    }
     event = Event(
         id=str(job_id or job_id_of(schedule.id, run_at)),
         source=f"{SCHEDULES}/{schedule.id}",
