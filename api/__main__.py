@@ -26,15 +26,15 @@ def api(
     from api.app import create_app
     from api.server import BoundedProtocol, allow_many_connections
     from stream_app.datasets.file import load_datasets
+    from stream_app.datasets.source_urls import source_urls
     from stream_app.observability import logs
     from stream_app.setting_errors import load_settings, warn_of_unknown_settings
 
     with exit_on_error():
         settings = load_settings()
         refuse_unsafe(settings, host)
-        load_datasets(
-            settings.datasets_file
-        )  # loaded here, because an error is printed as one line here and as a traceback later
+        # Here an error is printed as one line, and later as a traceback.
+        source_urls(load_datasets(settings.datasets_file))
     logs.configure(settings)
     warn_of_unknown_settings()
     allow_many_connections(settings.api_connection_limit)

@@ -21,6 +21,7 @@ from stream_app.addresses import AddressRules
 from stream_app.datasets.file import load_datasets
 from stream_app.datasets.presence import log_missing_datasets
 from stream_app.datasets.registry import Datasets
+from stream_app.datasets.watcher import DatasetsWatcher
 from stream_app.db.clock import DatabaseClock
 from stream_app.db.engine import create_engine
 from stream_app.db.listener import CHANGES_CHANNEL, listen
@@ -28,7 +29,8 @@ from stream_app.exports.catalog import Catalog
 from stream_app.exports.formats.base import Format
 from stream_app.exports.formats.registry import FORMAT_PLUGINS, FORMATS
 from stream_app.exports.plugins import log_plugins
-from stream_app.exports.source import Source
+from stream_app.exports.source_monitor import SourceMonitor
+from stream_app.exports.sources import SourceFinder, Sources, call_pools
 from stream_app.jobs.job_files import JobFiles
 from stream_app.jobs.job_queries import JobQueries
 from stream_app.jobs.queue import JobQueue
@@ -49,8 +51,8 @@ SOURCE = "/exporter/api"
 """The ``source`` of events that the API publishes."""
 
 
-ESTIMATES = 2
-"""Limit of estimates at the same time."""
+CALLS, ESTIMATES = 4, 2
+"""Connections to each source: for descriptions of tables, and for estimates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class ApiServices:
     settings: Settings
     datasets: Datasets
     formats: Mapping[str, Format]
-    estimate_source: Source
+    estimate_sources: SourceFinder
     catalog: Catalog
     job_queries: JobQueries
     job_files: JobFiles
@@ -82,6 +84,8 @@ class ApiServices:
     download_audit: DownloadAudit
     queue_metrics: QueueMetrics
     readiness: Readiness
+    source_monitor: SourceMonitor
+    datasets_watcher: DatasetsWatcher
     authenticator: Authenticator
 
 
@@ -93,7 +97,8 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
         DatasetsFileError: the datasets file is invalid.
     """
     log_plugins(FORMAT_PLUGINS.plugins)
-    datasets = Datasets(load_datasets(settings.datasets_file))
+    content = load_datasets(settings.datasets_file)
+    datasets = Datasets(content)
     log_missing_datasets(datasets, settings.datasets_file)
     metrics.set_known_labels(datasets=datasets, formats=FORMATS)
     async with AsyncExitStack() as stack:
@@ -102,11 +107,24 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
         stack.push_async_callback(reading.dispose)
         writing = create_engine(settings, application=f"{NAME}-writer", autocommit=True)
         stack.push_async_callback(writing.dispose)
-        source = Source(settings, connections=4)
-        stack.push_async_callback(source.close)
         # Estimates have their own pool, so they do not delay requests.
-        estimate_source = Source(settings, connections=ESTIMATES)
-        stack.push_async_callback(estimate_source.close)
+        of_calls, of_estimates = call_pools(calls=CALLS, estimates=ESTIMATES)
+        sources = Sources(settings, content, of_calls)
+        stack.push_async_callback(sources.close)
+        estimate_sources = Sources(settings, content, of_estimates)
+        stack.push_async_callback(estimate_sources.close)
+        monitor = SourceMonitor(sources)
+        await stack.enter_async_context(_running(monitor.run()))
+        watcher = DatasetsWatcher(
+            settings.datasets_file,
+            datasets,
+            replace=(
+                sources.replace,
+                estimate_sources.replace,
+                lambda new: metrics.set_known_labels(datasets=new.datasets, formats=FORMATS),
+            ),
+        )
+        await stack.enter_async_context(_running(watcher.run()))
         publisher = await stack.enter_async_context(Publisher(settings, client_id=NAME, source=SOURCE))
         keys: Keys = SharedSecret(settings.jwt_secret.get_secret_value())
         if settings.jwt_jwks_url is not None:
@@ -148,8 +166,8 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             settings=settings,
             datasets=datasets,
             formats=FORMATS,
-            estimate_source=estimate_source,
-            catalog=Catalog(source),
+            estimate_sources=estimate_sources,
+            catalog=Catalog(sources),
             job_queries=job_queries,
             job_files=JobFiles(reading, lambda key: storage.call(storage.read, key)),
             reader=reader,
@@ -175,6 +193,8 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
                     "feed": live_updates.check,
                 }
             ),
+            source_monitor=monitor,
+            datasets_watcher=watcher,
             download_audit=await stack.enter_async_context(DownloadAudit(publisher, source=SOURCE)),
             authenticator=Authenticator(settings, keys),
         )

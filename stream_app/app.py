@@ -22,6 +22,7 @@ from stream_app.datasets.file import load_datasets
 from stream_app.datasets.presence import log_missing_datasets
 from stream_app.datasets.registry import Datasets
 from stream_app.datasets.retention import longest_retention
+from stream_app.datasets.watcher import DatasetsWatcher
 from stream_app.db.engine import autocommitting, create_engine
 from stream_app.db.listener import listen
 from stream_app.db.table_check import check_tables
@@ -32,7 +33,8 @@ from stream_app.exports.part_planner import PartPlanner
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.plugins import log_plugins
 from stream_app.exports.row_reader import ParallelReading
-from stream_app.exports.source import Source
+from stream_app.exports.source_monitor import SourceMonitor
+from stream_app.exports.sources import Sources, export_pools
 from stream_app.exports.task import ExportLimits
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.submission import RequestValidator
@@ -78,6 +80,12 @@ METADATA_SECONDS = 5
 """Seconds until new partitions and re-created topics are noticed. Kafka's default is 5 minutes."""
 
 
+THREADS_PER_SLOT = 16
+"""Limit of threads for each slot. They start when they are needed.
+
+An export whose source is slow gives its slot to another export, and keeps its thread."""
+
+
 def worker_name() -> str:
     """Return the name of this process in leases, logs and event sources."""
     return f"{socket.gethostname()}-{os.getpid()}"
@@ -116,24 +124,33 @@ def create_app(settings: Settings) -> App:
     """
     name = worker_name()
     log_plugins(FORMAT_PLUGINS.plugins)
-    datasets = Datasets(load_datasets(settings.datasets_file))
+    content = load_datasets(settings.datasets_file)
+    datasets = Datasets(content)
     log_missing_datasets(datasets, settings.datasets_file)
     metrics.set_known_labels(datasets=datasets, formats=FORMATS)
     metrics.SLOTS.set(settings.worker_slots)
     engine = create_engine(settings, application=name, autocommit=True)
     store = job_store(settings, engine)
     storage = ObjectStore(settings, connections=2 * settings.worker_slots)
-    # One for each stream of each export, and one for estimates and the catalogue.
-    source = Source(settings, connections=settings.worker_slots * settings.source_streams + 1)
-    # Each job whose parts run keeps a snapshot open; see Dispatcher for their number. One more tests it.
-    holders = Source(settings, connections=2 * settings.worker_slots + 1)
-    threads = ThreadPoolExecutor(settings.worker_slots, thread_name_prefix="upload")
+    of_exports, of_plans = export_pools(settings)
+    sources, plan_sources = (Sources(settings, content, size) for size in (of_exports, of_plans))
+    monitor = SourceMonitor(sources)
+    watcher = DatasetsWatcher(
+        settings.datasets_file,
+        datasets,
+        replace=(
+            sources.replace,
+            plan_sources.replace,
+            lambda new: metrics.set_known_labels(datasets=new.datasets, formats=FORMATS),
+        ),
+    )
+    threads = ThreadPoolExecutor(settings.worker_slots * THREADS_PER_SLOT, thread_name_prefix="upload")
 
     app = _faust_app(settings, name)
     emit = EventProducer(app, settings.kafka_topic_prefix)
     exporter = Exporter(
-        source,
-        Catalog(source),
+        sources,
+        Catalog(sources),
         storage,
         datasets,
         FORMATS,
@@ -147,7 +164,7 @@ def create_app(settings: Settings) -> App:
         exporter=exporter,
         emit=emit,
         settings=settings,
-        planner=PartPlanner(exporter, holders, settings.parts_min_bytes),
+        planner=PartPlanner(exporter, plan_sources, settings.parts_min_bytes),
     )
     sender = create_sender(settings, engine, storage, name)
     relay = RequestRelay(store, emit.publish_all)
@@ -230,6 +247,8 @@ def create_app(settings: Settings) -> App:
                 listen(settings, dispatcher.wake, application=name, shared_lock=CLEANING_LOCK_0_1),
                 bucket_cleaner.run(),
                 job_cleaner.run(),
+                monitor.run(),
+                watcher.run(),
             ):
                 self.add_future(self._require_endless(task))
 
@@ -250,8 +269,8 @@ def create_app(settings: Settings) -> App:
             await asyncio.gather(dispatcher.drain(settings.drain_seconds), sender.drain())
 
         async def on_shutdown(self) -> None:
-            await source.close()
-            await holders.close()
+            await sources.close()
+            await plan_sources.close()
             await engine.dispose()
             storage.close()
             threads.shutdown(wait=False)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dotenv import dotenv_values
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
@@ -124,16 +125,7 @@ class Variables(PydanticBaseSettingsSource):
             return value, field_name, False
         if value is not None:
             raise ValueError(f"{name} and {name}{FROM_FILE} are both set; allowed: one of them")
-        try:
-            secret = FileSecret(Path(path))
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise ValueError(
-                f"{name}{FROM_FILE}: {path!r} cannot be read ({reason}); allowed: the path of a file"
-            ) from error
-        if not secret.get_secret_value().strip():
-            raise ValueError(f"{name}{FROM_FILE}: {path!r} is empty; allowed: a file that holds the secret")
-        return secret, field_name, False
+        return _file_secret(name, path), field_name, False
 
     def __call__(self) -> dict[str, Any]:
         """Return the values of the fields that the variables set."""
@@ -143,6 +135,42 @@ class Variables(PydanticBaseSettingsSource):
             if value is not None:
                 found[name] = value
         return found
+
+
+def secret_variable(name: str) -> SecretStr | None:
+    """Return the secret that a variable has which is no setting, such as the URL of a further source.
+
+    As with settings, ``NAME_FILE`` names a file with it, and the environment counts before the settings file.
+
+    Returns:
+        The secret, or ``None`` if the variable is not set.
+
+    Raises:
+        ValueError: the secret is given twice, or its file cannot be read.
+    """
+    name = name.upper()
+    for variables in (environment_variables(), file_variables()):
+        value, path = (variables.get(key, "").strip() for key in (name, name + FROM_FILE))
+        if value and path:
+            raise ValueError(f"{name} and {name}{FROM_FILE} are both set; allowed: one of them")
+        if path:
+            return _file_secret(name, path)
+        if value:
+            return SecretStr(value)
+    return None
+
+
+def _file_secret(name: str, path: str) -> FileSecret:
+    try:
+        secret = FileSecret(Path(path))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(
+            f"{name}{FROM_FILE}: {path!r} cannot be read ({reason}); allowed: the path of a file"
+        ) from error
+    if not secret.get_secret_value().strip():
+        raise ValueError(f"{name}{FROM_FILE}: {path!r} is empty; allowed: a file that holds the secret")
+    return secret
 
 
 def known_variables(fields: Mapping[str, FieldInfo]) -> list[str]:

@@ -17,7 +17,10 @@ from stream_app.exports.columns import Column
 from stream_app.exports.filters import operators
 from stream_app.exports.presentation import settings_of
 from stream_app.exports.rights import visible_table
-from streaming_exporter.errors import Rejected
+from streaming_exporter.errors import Rejected, Retryable
+
+CATALOGUE_SECONDS = 2.0
+"""Time limit for the description of one dataset. A source that is away must not hold up the others."""
 
 router = APIRouter(prefix="/exports/datasets", tags=["datasets"])
 
@@ -107,8 +110,9 @@ class Catalogue(BaseModel):
     responses=problem_responses(401, 500, 503),
 )
 async def list_datasets(services: InjectedServices, user: CurrentUser) -> Catalogue:
-    """Columns and types come from the source database. If a table is missing, its dataset has an `error`.
+    """Columns and types come from the source databases.
 
+    If a table is missing, or its database does not answer within 2 s, the dataset has an `error`.
     Only datasets and columns that your roles can see are listed.
     """
     visible = [dataset for dataset in services.datasets.values() if can_see(user, dataset)]
@@ -133,9 +137,16 @@ async def _view(services: ApiServices, user: User, dataset: Dataset) -> DatasetV
     columns: tuple[Column, ...] = ()
     problem = None
     try:
-        columns = visible_table(await services.catalog.table(dataset), caller).columns
+        async with asyncio.timeout(CATALOGUE_SECONDS):
+            table = await services.catalog.table(dataset)
+        columns = visible_table(table, caller).columns
     except Rejected as error:
         problem = str(error)
+    except (Retryable, TimeoutError):
+        problem = (
+            f"dataset {dataset.name!r} cannot be read at the moment: its source database does not answer; "
+            "requested exports wait until it does"
+        )
     shown = {item.name for item in columns}
     dataset = visible_dataset(dataset, caller)
     return DatasetView(

@@ -117,7 +117,7 @@ def _reason(limit: RowLimit) -> str:
 def _snapshot(
     services: ApiServices, table: SourceTable, rows: RowQuery
 ) -> AbstractAsyncContextManager[Snapshot]:
-    return services.estimate_source.snapshot(
+    return services.estimate_sources.of(table.dataset).snapshot(
         "exporter estimate",
         search_path=table.search_path,
         seconds=SECONDS,

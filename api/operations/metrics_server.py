@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from api.operations.routes import details
 from api.services import ApiServices
 
 log = structlog.get_logger(__name__)
@@ -66,7 +67,7 @@ def _application(services: ApiServices) -> Starlette:
     async def readyz(_: Request) -> Response:
         parts = await services.readiness.parts()
         ready = all(state == "ok" for state in parts.values())
-        content = {"status": "ok" if ready else "unavailable", "parts": parts}
-        return JSONResponse(content, 200 if ready else 503)
+        health = details(services, "ok" if ready else "unavailable", parts)
+        return JSONResponse(health.model_dump(mode="json"), 200 if ready else 503)
 
     return Starlette(routes=[Route("/metrics", metrics), Route("/readyz", readyz)])

@@ -1,5 +1,7 @@
 """Health, readiness and metrics of the API, and who can read their details."""
 
+from datetime import datetime
+
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -8,7 +10,7 @@ from pydantic import BaseModel
 from api import audit_log
 from api.auth.authenticator import Authenticator
 from api.errors import Problem, problem_responses
-from api.services import InjectedServices
+from api.services import ApiServices, InjectedServices
 from stream_app.exposure import is_public
 from stream_app.settings import Settings
 from streaming_exporter.errors import ExporterError
@@ -16,11 +18,24 @@ from streaming_exporter.errors import ExporterError
 router = APIRouter(tags=["probes"])
 
 
+class DatasetsHealth(BaseModel):
+    """The datasets file: ``problem`` is why a changed file cannot be used; then the last one is in use."""
+
+    loaded_at: datetime
+    problem: str | None = None
+
+
 class Health(BaseModel):
-    """``parts`` maps each part of the service to ``ok`` or ``unavailable``. The log has the reason."""
+    """``parts`` maps each part of the service to ``ok`` or ``unavailable``. The log has the reason.
+
+    ``sources`` does the same for the source databases; ``unknown`` means that one was not asked yet. Neither
+    they nor a fault of the datasets file make the service unready: other exports go on.
+    """
 
     status: str
     parts: dict[str, str] = {}
+    sources: dict[str, str] = {}
+    datasets: DatasetsHealth | None = None
 
 
 @router.get(
@@ -47,8 +62,19 @@ async def readyz(services: InjectedServices, request: Request, response: Respons
     ready = all(state == "ok" for state in parts.values())
     if not ready:
         response.status_code = 503
-    shown = parts if await can_see_details(request) else {}
-    return Health(status="ok" if ready else "unavailable", parts=shown)
+    status = "ok" if ready else "unavailable"
+    return details(services, status, parts) if await can_see_details(request) else Health(status=status)
+
+
+def details(services: ApiServices, status: str, parts: dict[str, str]) -> Health:
+    """Return the readiness with everything that operators see."""
+    watcher = services.datasets_watcher
+    return Health(
+        status=status,
+        parts=parts,
+        sources=services.source_monitor.states(),
+        datasets=DatasetsHealth(loaded_at=watcher.loaded_at, problem=watcher.problem),
+    )
 
 
 @router.get(

@@ -32,7 +32,7 @@ async def _run(context: Context) -> None:
     dataset = Dataset(name="bench", table=context.table)
     with ThreadPoolExecutor(1) as threads:
         exporter = Exporter(
-            source=source,
+            sources=source,
             catalog=Catalog(source),
             storage=ObjectStore(settings),
             datasets={dataset.name: dataset},

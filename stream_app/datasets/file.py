@@ -1,15 +1,20 @@
 """Reads the datasets file, or a folder of such files."""
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from stream_app.datasets.faults import DatasetsFileError as DatasetsFileError
+from stream_app.datasets.faults import Fault, Place, faults_of, nearest
 from stream_app.datasets.models import DEFAULT_SOURCE, Dataset, Entry, SourceSettings
-from streaming_exporter.errors import ExporterError, Rejected
+from stream_app.datasets.positions import find_lines, line_of
+from streaming_exporter.errors import Rejected
 
 TABLES = ("sources", "datasets")
 """The tables that the file can have."""
@@ -20,18 +25,39 @@ ONLY = "only"
 Model = TypeVar("Model", bound=Entry)
 
 
-class DatasetsFileError(ExporterError):
-    """The datasets file cannot be used. The text names the place and the reason."""
+@dataclass(frozen=True)
+class TomlFile:
+    """One file with datasets or sources."""
 
-    code = "bad_datasets_file"
+    path: Path
+    text: str
+
+    @cached_property
+    def lines(self) -> Mapping[Place, int]:
+        """The lines of its keys. They are found only when there is a fault."""
+        return find_lines(self.text)
+
+    def fault(self, place: Place, text: str) -> Fault:
+        """Return a fault at ``place``."""
+        return Fault(self.path, line_of(self.lines, place), place, text)
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetsFile:
-    """The content of the datasets file: sources besides the default one, and datasets, by name."""
+    """The content of the datasets file: sources besides the default one, and datasets, by name.
+
+    Attributes:
+        files: the files of the entries, by the name of the table and of the entry.
+    """
 
     sources: Mapping[str, SourceSettings] = field(default_factory=dict)
     datasets: Mapping[str, Dataset] = field(default_factory=dict)
+    files: Mapping[tuple[str, str], TomlFile] = field(default_factory=dict, compare=False)
+
+    def fault(self, place: Place, text: str) -> Fault:
+        """Return a fault at a place of an entry, such as ``("datasets", "orders", "time")``."""
+        file = self.files.get((str(place[0]), str(place[1])))
+        return Fault(None, None, place, text) if file is None else file.fault(place, text)
 
 
 def load_datasets(path: Path | None = None) -> DatasetsFile:
@@ -40,37 +66,62 @@ def load_datasets(path: Path | None = None) -> DatasetsFile:
     Without a path there are no datasets.
 
     Raises:
-        DatasetsFileError: a file is missing or not TOML, or an entry is wrong or repeated.
+        DatasetsFileError: a file is missing or not TOML, or entries are wrong or repeated. It has all faults.
     """
-    found: dict[str, tuple[Path, Any]] = {}
-    sources: dict[str, SourceSettings] = {}
-    for file in _files(path):
-        content = _content(file)
-        for name, entry in content.get("sources", {}).items():
-            if name == DEFAULT_SOURCE:
-                raise DatasetsFileError(
-                    f"{file}: sources.{name}: EXPORTER_SOURCE_DATABASE_URL sets the default source; "
-                    "use another name"
-                )
-            if name in sources:
-                raise DatasetsFileError(f"{file}: sources.{name} is in another file of the folder too")
-            sources[name] = _entry(file, SourceSettings, "sources", name, entry)
-        for name, entry in content.get("datasets", {}).items():
-            if name in found:
-                raise DatasetsFileError(f"{file}: datasets.{name} is also in {found[name][0]}")
-            found[name] = file, entry
+    content, faults = read_datasets(path)
+    if faults:
+        raise DatasetsFileError(faults)
+    return content
+
+
+def read_datasets(path: Path | None) -> tuple[DatasetsFile, list[Fault]]:
+    """Return what is right in the datasets file, and all faults.
+
+    Raises:
+        DatasetsFileError: there is no file.
+    """
+    faults: list[Fault] = []
+    files: dict[tuple[str, str], TomlFile] = {}
+    entries: dict[tuple[str, str], Any] = {}
+    for found in datasets_files(path):
+        try:
+            file = TomlFile(found, found.read_text(encoding="utf-8"))
+            content = tomllib.loads(file.text)
+        except (OSError, ValueError) as error:
+            faults.append(Fault(found, _line_in(error), (), f"EXPORTER_DATASETS_FILE: {error}"))
+            continue
+        for table, name, entry, fault in _entries(file, content):
+            if fault is not None:
+                faults.append(fault)
+            elif (table, name) in files:
+                other = files[table, name].path
+                faults.append(file.fault((table, name), f"{other} has it too; remove one of them"))
+            else:
+                files[table, name], entries[table, name] = file, entry
+    sources = _sources(files, entries, faults)
+    declared = {DEFAULT_SOURCE, *(name for table, name in files if table == "sources")}
     datasets: dict[str, Dataset] = {}
-    for name, (file, entry) in found.items():
-        datasets[name] = dataset = _dataset(file, name, entry)
-        if dataset.source not in (DEFAULT_SOURCE, *sources):
-            allowed = ", ".join((DEFAULT_SOURCE, *sorted(sources)))
-            raise DatasetsFileError(
-                f"{file}: datasets.{name}.source: there is no source {dataset.source!r}; allowed: {allowed}"
-            )
-    return DatasetsFile(sources, datasets)
+    for (table, name), entry in entries.items():
+        if table == "datasets":
+            file = files[table, name]
+            dataset = _dataset(file, name, entry, faults)
+            if dataset is None:
+                continue
+            datasets[name] = dataset
+            if dataset.source not in declared:
+                text = f"there is no source {dataset.source!r}{nearest(dataset.source, declared)}"
+                faults.append(
+                    file.fault((table, name, "source"), f"{text}; allowed: {', '.join(sorted(declared))}")
+                )
+    return DatasetsFile(sources, datasets, files), sorted(faults, key=_order)
 
 
-def _files(path: Path | None) -> Iterator[Path]:
+def datasets_files(path: Path | None) -> Iterator[Path]:
+    """Yield the files: ``path`` itself, or those of the folder.
+
+    Raises:
+        DatasetsFileError: the folder has no file.
+    """
     if path is None:
         return
     if not path.is_dir():
@@ -82,52 +133,89 @@ def _files(path: Path | None) -> Iterator[Path]:
     yield from files
 
 
-def _content(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DatasetsFileError(f"EXPORTER_DATASETS_FILE={path}: {error}") from error
-    if not content.keys() <= set(TABLES) or not all(isinstance(item, dict) for item in content.values()):
-        raise DatasetsFileError(f"{path}: only tables named [datasets.NAME] and [sources.NAME] are allowed")
-    return content
+def _order(fault: Fault) -> tuple[str, int]:
+    return str(fault.file), fault.line or 0
 
 
-def _dataset(path: Path, name: str, entry: object) -> Dataset:
-    content = dict(entry) if isinstance(entry, dict) else {}
+def _line_in(error: Exception) -> int | None:
+    """Return the line that the parser names. Python 3.14 has it as an attribute."""
+    line = getattr(error, "lineno", None)
+    named = re.search(r"\(at line (\d+)", str(error))
+    return line if isinstance(line, int) else int(named[1]) if named else None
+
+
+def _entries(file: TomlFile, content: Mapping[str, Any]) -> Iterator[tuple[str, str, Any, Fault | None]]:
+    """Yield the table, the name and the content of each entry, or a fault in its place."""
+    for table, entries in content.items():
+        if table not in TABLES:
+            text = f"only tables named [datasets.NAME] and [sources.NAME] are allowed{nearest(table, TABLES)}"
+            yield table, "", None, file.fault((table,), text)
+        elif not isinstance(entries, dict):
+            yield table, "", None, file.fault((table,), f"it is not a table; write [{table}.NAME]")
+        else:
+            for name, entry in entries.items():
+                is_table = isinstance(entry, dict)
+                text = f"it is not a table; write [{table}.{name}]"
+                yield table, name, entry, None if is_table else file.fault((table, name), text)
+
+
+def _sources(
+    files: Mapping[tuple[str, str], TomlFile],
+    entries: Mapping[tuple[str, str], Any],
+    faults: list[Fault],
+) -> dict[str, SourceSettings]:
+    sources = {}
+    for (table, name), entry in entries.items():
+        file = files[table, name]
+        if table != "sources":
+            continue
+        if name == DEFAULT_SOURCE:
+            text = "EXPORTER_SOURCE_DATABASE_URL sets the default source; use another name"
+            faults.append(file.fault((table, name), text))
+        elif (source := _entry(file, SourceSettings, (table, name), entry, faults)) is not None:
+            sources[name] = source
+    return sources
+
+
+def _dataset(file: TomlFile, name: str, entry: Mapping[str, Any], faults: list[Fault]) -> Dataset | None:
+    content = dict(entry)
     if isinstance(content.get("template"), str):
-        content["template"] = path.parent / content["template"]
+        content["template"] = file.path.parent / content["template"]
     columns = content.get("columns")
     if isinstance(columns, dict):
         content["column_settings"] = columns
         content["columns"] = content.pop(ONLY, None)
-    dataset = _entry(path, Dataset, "datasets", name, content)
-    _check_template(path, dataset)
+    dataset = _entry(file, Dataset, ("datasets", name), content, faults)
+    if dataset is not None:
+        faults.extend(_template_faults(file, dataset))
     return dataset
 
 
-def _entry(path: Path, model: type[Model], table: str, name: str, entry: object) -> Model:
-    content = entry if isinstance(entry, dict) else {}
+def _entry(
+    file: TomlFile, model: type[Model], place: Place, entry: Mapping[str, Any], faults: list[Fault]
+) -> Model | None:
     try:
-        return model.model_validate({"name": name, **content})
+        return model.model_validate({"name": place[-1], **entry})
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        location = ["columns" if part == "column_settings" else str(part) for part in problem["loc"]]
-        where = ".".join([table, name, *location])
-        fields = ", ".join(sorted(model.model_fields.keys() - {"name", "column_settings"}))
-        raise DatasetsFileError(f"{path}: {where}: {problem['msg']}; allowed fields: {fields}") from error
+        has_tables = "column_settings" in entry
+        renamed = {"column_settings": "columns", **({"columns": ONLY} if has_tables else {})}
+        for inner, text in faults_of(error, model, renamed):
+            if inner == ("name",):
+                inner = ()
+            faults.append(file.fault((*place, *inner), text))
+        return None
 
 
-def _check_template(path: Path, dataset: Dataset) -> None:
-    where = f"{path}: datasets.{dataset.name}"
+def _template_faults(file: TomlFile, dataset: Dataset) -> Iterator[Fault]:
+    place = ("datasets", dataset.name)
     if dataset.template is None:
         if dataset.template_header is not None:
-            raise DatasetsFileError(
-                f"{where}.template_header: it needs a template; set template, or remove template_header"
-            )
+            text = "it needs a template; set template, or remove template_header"
+            yield file.fault((*place, "template_header"), text)
         return
     from stream_app.datasets.excel_template import check_template  # openpyxl is large
 
     try:
         check_template(dataset.template, dataset.name, dataset.columns, dataset.template_header)
     except Rejected as error:
-        raise DatasetsFileError(f"{where}.template = {str(dataset.template)!r}: {error}") from error
+        yield file.fault((*place, "template"), f"{str(dataset.template)!r}: {error}")

@@ -150,13 +150,13 @@ class SourceSettings(Entry):
     Attributes:
         name: its name in the file.
         url_env: the environment variable with its URL.
-        connections: the largest number of connections of each process; ``None`` for the number that the
-            default source has.
+        connections: the largest number of connections of each process, at least one for rows and one for
+            estimates; ``None`` for the number that the default source has.
     """
 
     name: Name
     url_env: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,199}$")]
-    connections: Annotated[int, Field(ge=1, le=1000)] | None = None
+    connections: Annotated[int, Field(ge=2, le=1000)] | None = None
 
 
 class Dataset(Entry):

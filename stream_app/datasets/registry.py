@@ -13,6 +13,11 @@ class Datasets(Mapping[str, Dataset]):
         self._content = content
 
     @property
+    def content(self) -> DatasetsFile:
+        """The datasets file as it was read last."""
+        return self._content
+
+    @property
     def sources(self) -> Mapping[str, SourceSettings]:
         """The sources besides the default one, by name."""
         return self._content.sources

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import takewhile
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import structlog
 
@@ -37,6 +37,7 @@ from stream_app.exports.query_catalog import (
 from stream_app.exports.relative_dates import resolve_request
 from stream_app.exports.snapshot import FETCH_SECONDS, Snapshot
 from stream_app.exports.source import Source
+from stream_app.exports.sources import SourceFinder
 from streaming_exporter.errors import Rejected, Retryable
 from streaming_exporter.events import ExportRequest
 
@@ -161,21 +162,22 @@ class SourceTable:
         return tuple(takewhile(names.__contains__, self.order_columns))
 
 
-class SourceFinder(Protocol):
-    """Finds the source database of a dataset."""
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A description that was read from ``source``, and until when it is used."""
 
-    def of(self, dataset: Dataset) -> Source:
-        """Return the source of ``dataset``."""
-        ...
+    until: float
+    source: Source
+    table: SourceTable
 
 
 class Catalog:
     """Reads descriptions of tables and keeps them for :data:`CACHE_SECONDS`."""
 
     def __init__(self, sources: SourceFinder) -> None:
-        """Create an empty catalog for the datasets of ``sources``."""
+        """Create an empty catalog of the tables in ``sources``."""
         self._sources = sources
-        self._known: dict[str, tuple[float, SourceTable]] = {}
+        self._known: dict[str, _Known] = {}
         self._reading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def table(self, dataset: Dataset) -> SourceTable:
@@ -185,8 +187,10 @@ class Catalog:
             Rejected: the table, or a column that the dataset names, does not exist.
             Retryable: the source database cannot be reached.
         """
-        known = self._known.get(dataset.name)
-        return known[1] if known and known[0] > time.monotonic() else await self._read(dataset, known)
+        known = self._known_of(dataset)
+        if known is not None and known.until > time.monotonic():
+            return known.table
+        return await self._read(dataset, known)
 
     async def use(self, dataset: Dataset, work: Callable[[SourceTable], Awaitable[Result]]) -> Result:
         """Call ``work`` with the table of ``dataset`` and return its result.
@@ -197,12 +201,12 @@ class Catalog:
         Raises:
             Rejected, Retryable: as :meth:`table` and ``work`` do.
         """
-        known = self._known.get(dataset.name)
+        known = self._known_of(dataset)
         table = await self.table(dataset)
         try:
             return await work(table)
         except (Rejected, TableChanged) as error:
-            if known is None or known[1] is not table:
+            if known is None or known.table is not table:
                 raise _final(error) from error
             again = await self._read(dataset, known)
             if again == table:
@@ -213,14 +217,22 @@ class Catalog:
         except TableChanged as error:
             raise _final(error) from error
 
-    async def _read(self, dataset: Dataset, known: tuple[float, SourceTable] | None) -> SourceTable:
+    def _known_of(self, dataset: Dataset) -> _Known | None:
+        """Return what is known, unless the datasets file has changed the dataset or its source since."""
+        known = self._known.get(dataset.name)
+        if known is None or known.table.dataset != dataset or known.source is not self._sources.of(dataset):
+            return None
+        return known
+
+    async def _read(self, dataset: Dataset, known: _Known | None) -> SourceTable:
         """Read the description, unless another task has read it since ``known``."""
         async with self._reading[dataset.name]:
-            newest = self._known.get(dataset.name)
+            newest = self._known_of(dataset)
             if newest is not None and newest is not known:
-                return newest[1]
-            table = await _described(self._sources.of(dataset), dataset)
-            self._known[dataset.name] = (time.monotonic() + CACHE_SECONDS, table)
+                return newest.table
+            source = self._sources.of(dataset)
+            table = await _described(source, dataset)
+            self._known[dataset.name] = _Known(time.monotonic() + CACHE_SECONDS, source, table)
             return table
 
 

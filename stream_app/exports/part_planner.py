@@ -24,6 +24,7 @@ from stream_app.exports.snapshot import Snapshot
 from stream_app.exports.source import Source
 from stream_app.exports.source_errors import SnapshotNotShared
 from stream_app.exports.source_session import IDLE_SECONDS
+from stream_app.exports.sources import SourceFinder
 from stream_app.exports.task import ExportTask
 from streaming_exporter.errors import Rejected, Retryable
 from streaming_exporter.events import ExportRequest
@@ -76,6 +77,7 @@ class OpenPlan:
         estimated_rows: the planner's estimate, where the user can know it.
         snapshot: the shared snapshot.
         name: name of the export; the sessions of its parts begin with it.
+        source: the source of the exports.
     """
 
     ranges: tuple[RowRange, ...]
@@ -84,6 +86,12 @@ class OpenPlan:
     estimated_rows: int | None = None
     snapshot: Snapshot | None = None
     name: str = ""
+    source: Source | None = None
+
+    def cannot_share(self) -> None:
+        """Note that the source's transactions cannot share snapshots. No further export shares one."""
+        if self.source is not None:
+            self.source.can_share_snapshots = False
 
     async def keep_alive(self) -> None:
         """Keep the snapshot's transaction open: the server ends one that is idle for long.
@@ -117,20 +125,21 @@ class PartPlanner:
 
     Attributes:
         exporter: runs exports.
-        source: connections for the snapshots of plans. They are separate from those of exports: otherwise an
+        sources: connections for the snapshots of plans. They are separate from those of exports: otherwise an
             export that waits for a connection could wait for a plan that waits for the export.
         min_bytes: an export with fewer bytes has no parts.
     """
 
     exporter: Exporter
-    source: Source
+    sources: SourceFinder
     min_bytes: int
 
     @asynccontextmanager
     async def open(self, task: ExportTask) -> AsyncIterator[OpenPlan | None]:
         """Plan the parts of an export, and keep their snapshot open for the block.
 
-        ``None`` means that the export has no parts: it is small, or its rows cannot be cut.
+        ``None`` means that the export has no parts: it is small, or its rows cannot be cut, or its source has
+        no connections for that.
 
         Raises:
             Rejected, Retryable: as :meth:`~stream_app.exports.pipeline.Exporter.run` does.
@@ -139,16 +148,23 @@ class PartPlanner:
         if dataset is None or task.request.format not in self.exporter.formats:
             yield None  # the exporter knows what that means
             return
+        source = self.sources.of(dataset)
+        # One connection holds the snapshot, another one tests it.
+        if source.free_connections < (1 if task.request.consistency == "part" else 2):
+            yield None
+            return
         async with AsyncExitStack() as stack:
             caller = Caller.of(task.request)
-            plan = partial(self._plan, stack, task)
+            plan = partial(self._plan, stack, source, task)
             yield await use_visible(self.exporter.catalog, dataset, caller, plan)
 
-    async def _plan(self, stack: AsyncExitStack, task: ExportTask, table: SourceTable) -> OpenPlan | None:
+    async def _plan(
+        self, stack: AsyncExitStack, source: Source, task: ExportTask, table: SourceTable
+    ) -> OpenPlan | None:
         request = table.resolve(task.request, task.asked_at)
         rows = await asyncio.to_thread(row_query, table, request)
         snapshot = await stack.enter_async_context(
-            self.source.snapshot(
+            source.snapshot(
                 f"exporter {task.name} parts",
                 search_path=table.search_path,
                 initial_sql=table.fingerprint_sql,
@@ -157,7 +173,7 @@ class PartPlanner:
         )
         plan = None
         try:
-            plan = await self._plan_in(snapshot, task, table, request, rows)
+            plan = await self._plan_in(source, snapshot, task, table, request, rows)
         finally:
             if plan is None or plan.shared is None:
                 await stack.aclose()
@@ -165,6 +181,7 @@ class PartPlanner:
 
     async def _plan_in(
         self,
+        source: Source,
         snapshot: Snapshot,
         task: ExportTask,
         table: SourceTable,
@@ -172,7 +189,8 @@ class PartPlanner:
         rows: RowQuery,
     ) -> OpenPlan | None:
         exporter, has_own = self.exporter, request.consistency == "part"
-        if not has_own and not exporter.source.can_share_snapshots:
+        exports = exporter.sources.of(table.dataset)
+        if not has_own and not exports.can_share_snapshots:
             return None
         await exporter.check_table(snapshot, table, task)
         ranges = await plan_ranges(
@@ -192,23 +210,23 @@ class PartPlanner:
         known = estimated if shows_planner_numbers(table, request) else None
         if has_own:
             return OpenPlan(ranges, estimated_rows=known)
-        shared = await self._share(snapshot, task, rows)
-        return (
-            None if shared is None else OpenPlan(ranges, shared, snapshot.as_of, known, snapshot, task.name)
-        )
+        shared = await self._share(source, exports, snapshot, task, rows)
+        if shared is None:
+            return None
+        return OpenPlan(ranges, shared, snapshot.as_of, known, snapshot, task.name, exports)
 
-    async def _share(self, snapshot: Snapshot, task: ExportTask, rows: RowQuery) -> str | None:
+    async def _share(
+        self, source: Source, exports: Source, snapshot: Snapshot, task: ExportTask, rows: RowQuery
+    ) -> str | None:
         """Return the id of the snapshot, once another connection could take it; ``None`` if none can."""
         try:
             # A worker that stands still must not keep the snapshot. keep_alive() comes more often.
             shared = await snapshot.export(idle_seconds=IDLE_SECONDS)
-            async with self.source.snapshot(
-                f"exporter {task.name} test", shared=shared, session=rows.session
-            ):
+            async with source.snapshot(f"exporter {task.name} test", shared=shared, session=rows.session):
                 return shared
         except SnapshotNotShared as error:
-            log.warning("source.snapshot_not_shared", error=str(error))
-            self.exporter.source.can_share_snapshots = False
+            log.warning("source.snapshot_not_shared", source=source.name, error=str(error))
+            exports.can_share_snapshots = False
         except (Retryable, Rejected) as error:
             # Connections lead to several servers, or there is no second connection.
             log.warning("parts.snapshot_not_shared", error=str(error))

@@ -7,6 +7,7 @@
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -37,6 +38,7 @@ from stream_app.exports.size_limits import largest_row_query, row_too_large
 from stream_app.exports.snapshot import Sink, Snapshot
 from stream_app.exports.source import Source
 from stream_app.exports.source_errors import SnapshotNotShared
+from stream_app.exports.sources import SourceFinder
 from stream_app.exports.stage_spans import TimedSink, stage_span
 from stream_app.exports.task import ExportLimits, ExportProgress, ExportResult, ExportTask, RowLimit
 from stream_app.storage.object_store import ObjectStore
@@ -67,12 +69,12 @@ class Exporter:
     """Runs exports.
 
     Attributes:
+        sources: where the rows are.
         reading: how the rows of a large export are read.
         threads: runs the framing and the upload of files: one thread for each export.
-        estimates: allows one connection for all estimates; one that waits for a lock blocks the others.
     """
 
-    source: Source
+    sources: SourceFinder
     catalog: Catalog
     storage: ObjectStore
     datasets: Mapping[str, Dataset]
@@ -80,7 +82,6 @@ class Exporter:
     limits: ExportLimits
     threads: Executor
     reading: ParallelReading = field(default_factory=ParallelReading)
-    estimates: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
     async def run(self, task: ExportTask, progress: ExportProgress) -> ExportResult:
         """Write the file, or the files, that ``task`` asks for.
@@ -102,28 +103,36 @@ class Exporter:
         compression = compression_for(request.options.compression, output)
         dataset = self.datasets[request.export_type]
         check_format(dataset, request.format, self.formats)
+        # Once: the datasets file can change while the export runs.
+        source = self.sources.of(dataset)
 
         async def export(table: SourceTable) -> ExportResult:
+            progress.waits_since = time.monotonic()
             try:
-                return await self._export(task, table, output, compression, progress)
+                return await self._export(task, source, table, output, compression, progress)
             except SnapshotNotShared as error:
                 # It was known before the first row. From now on all exports use one connection.
-                log.warning("source.snapshot_not_shared", error=str(error))
-                self.source.can_share_snapshots = False
-                return await self._export(task, table, output, compression, progress)
+                log.warning("source.snapshot_not_shared", source=source.name, error=str(error))
+                source.can_share_snapshots = False
+                return await self._export(task, source, table, output, compression, progress)
 
-        return await use_visible(self.catalog, dataset, Caller.of(request), export)
+        progress.waits_since = time.monotonic()
+        try:
+            return await use_visible(self.catalog, dataset, Caller.of(request), export)
+        finally:
+            progress.waits_since = None
 
     async def _export(
         self,
         task: ExportTask,
+        source: Source,
         table: SourceTable,
         output: Format,
         compression: Compression | None,
         progress: ExportProgress,
     ) -> ExportResult:
         request, part = table.resolve(task.request, task.asked_at), task.part
-        options, zone = await settled_options(request.options, table.dataset, self.source.fetch)
+        options, zone = await settled_options(request.options, table.dataset, source.fetch)
         request = request.model_copy(update={"options": options})
 
         def prepare() -> tuple[RowQuery, CopyStatement]:
@@ -134,7 +143,7 @@ class Exporter:
 
         # In a thread, because a filter with many values takes long to check and to render.
         rows, statement = await asyncio.to_thread(prepare)
-        async with self.source.snapshot(
+        async with source.snapshot(
             f"exporter {task.name}",
             search_path=table.search_path,
             initial_sql=table.fingerprint_sql,
@@ -182,13 +191,13 @@ class Exporter:
                 progress.tally.warnings[ROW_SECURITY] = 1
             max_bytes = None if limit.is_asked else file_limits.max_bytes
             reader = RowReader(
-                self.source, table, rows, output, request.options, statement, self.reading, task.name
+                source, table, rows, output, request.options, statement, self.reading, task.name
             )
-            estimating = asyncio.create_task(self._estimate(task, table, rows, progress))
+            estimating = asyncio.create_task(self._estimate(task, source, table, rows, progress))
             try:
-                written = await self._transfer(snapshot, reader, writer, max_bytes)
+                written = await self._transfer(snapshot, reader, writer, max_bytes, progress)
             except MessageTooLong as error:
-                raise await self._too_large(task, table, request, output) or error from error
+                raise await self._too_large(task, source, table, request, output) or error from error
             finally:
                 estimating.cancel()
                 await asyncio.wait({estimating})
@@ -206,7 +215,7 @@ class Exporter:
         )
 
     async def _too_large(
-        self, task: ExportTask, table: SourceTable, request: ExportRequest, output: Format
+        self, task: ExportTask, source: Source, table: SourceTable, request: ExportRequest, output: Format
     ) -> Rejected | None:
         """Find the row that was too long and return the error that names it; ``None`` if it is not found.
 
@@ -217,7 +226,7 @@ class Exporter:
         wanted = [*named, *(item.name for item in key if item.name not in named)]
         rows = row_query(table, request.model_copy(update={"columns": wanted}))
         with suppress(ExporterError, TimeoutError):
-            async with self.source.snapshot(
+            async with source.snapshot(
                 f"exporter {task.name} largest row",
                 search_path=table.search_path,
                 seconds=LARGEST_SECONDS,
@@ -267,20 +276,26 @@ class Exporter:
         return count
 
     async def _estimate(
-        self, task: ExportTask, table: SourceTable, rows: RowQuery, progress: ExportProgress
+        self,
+        task: ExportTask,
+        source: Source,
+        table: SourceTable,
+        rows: RowQuery,
+        progress: ExportProgress,
     ) -> None:
         """Estimate the rows of an export that takes long, over another connection: its own is busy.
 
         A user's own rows are counted, because the planner's estimate would reveal facts about the rows of
-        other users. All estimates share one connection. An estimate that waits for a lock soon gives up.
+        other users. All estimates of a source share one connection. An estimate that waits for a lock soon
+        gives up.
         """
         await asyncio.sleep(ESTIMATE_AFTER)
         if progress.estimated_rows is None and task.part is None:
             with suppress(ExporterError, TimeoutError):  # the export itself reports the same error
                 async with (
-                    self.estimates,
+                    source.estimating,
                     asyncio.timeout(ESTIMATE_SECONDS),
-                    self.source.snapshot(
+                    source.snapshot(
                         f"exporter {task.name} estimate",
                         search_path=table.search_path,
                         seconds=ESTIMATE_SECONDS,
@@ -295,7 +310,12 @@ class Exporter:
                         progress.estimated_rows = count
 
     async def _transfer(
-        self, snapshot: Snapshot, reader: RowReader, writer: FileWriter, max_bytes: int | None
+        self,
+        snapshot: Snapshot,
+        reader: RowReader,
+        writer: FileWriter,
+        max_bytes: int | None,
+        progress: ExportProgress,
     ) -> Written:
         pipe = BytePipe()
         output = writer.kind.output
@@ -308,9 +328,10 @@ class Exporter:
 
         writing = asyncio.get_running_loop().run_in_executor(self.threads, copy_context().run, write)
         try:
-            sink = TimedSink(_limited(pipe.write, max_bytes, output))
+            sink = TimedSink(_limited(_watched(pipe.write, progress), max_bytes, output))
             with stage_span("source", sink, {"db.system.name": "postgresql", "db.operation.name": "COPY"}):
                 writer.row_count = await reader.read(snapshot, sink)
+            progress.waits_since = None
             pipe.finish()
             # The transaction must not stay open during the rest of the upload.
             await snapshot.end()
@@ -324,6 +345,17 @@ class Exporter:
             if writing.exception() is not None and isinstance(error, PipeClosed):
                 writing.result()
             raise
+
+
+def _watched(sink: Sink, progress: ExportProgress) -> Sink:
+    """Return ``sink``, which notes since when the export waits for its source: not while the sink waits."""
+
+    async def take(chunk: bytes) -> None:
+        progress.waits_since = None
+        await sink(chunk)
+        progress.waits_since = time.monotonic()
+
+    return take
 
 
 def _limited(sink: Sink, limit: int | None, output: Format) -> Sink:

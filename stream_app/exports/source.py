@@ -1,16 +1,18 @@
-"""The pool of connections to the source database, and how a transaction with a snapshot begins on one."""
+"""The pool of connections to a source database, and how a transaction with a snapshot begins on one."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
+import structlog
 from asyncpg.pool import PoolConnectionProxy
 
 from stream_app.database_url import CONNECT_SECONDS
-from stream_app.datasets.models import Dataset
+from stream_app.datasets.models import DEFAULT_SOURCE, Dataset
 from stream_app.db.engine import keep_alive
 from stream_app.exports.hash_keys import hash_keys
 from stream_app.exports.masks import HASH_KEYS
@@ -41,6 +43,8 @@ from stream_app.exports.source_session import (
 from stream_app.settings import Settings
 from streaming_exporter.errors import Outage, Rejected
 
+log = structlog.get_logger(__name__)
+
 OLDEST_POSTGRES = 12
 """The oldest supported major version of PostgreSQL."""
 
@@ -56,6 +60,12 @@ SHARED_LOCK_SECONDS = 10.0
 """Limit of a wait for a lock with a shared snapshot. A session that waits to change the table has to wait for
 the transaction that exported the snapshot, which waits for those that share it: all would wait for ever."""
 
+ACQUIRE_SECONDS = 30.0
+"""Time limit for a connection of the pool. If all are in use, the caller waits for one."""
+
+AWAY_SECONDS = 3.0
+"""The same while the source is away."""
+
 BEGIN_SECONDS = 30.0
 """Time limit for the begin of a transaction. A pooler can let it wait for a connection to the server."""
 
@@ -68,29 +78,102 @@ SELECT pg_catalog.transaction_timestamp(), pg_catalog.current_setting('server_ve
 
 
 class Source:
-    """A small pool of connections to the source database, for read-only transactions."""
+    """A small pool of connections to one source database, for read-only transactions.
 
-    def __init__(self, settings: Settings, *, connections: int) -> None:
+    Attributes:
+        name: the name of the source in the datasets file.
+        connections: the largest number of connections of the pool.
+        export_limit: how many exports can use the pool at a time; ``None`` means no limit of its own.
+        wanted: the number of connections that are in use, and of callers that wait for one.
+        starting: the number of transactions that wait for an answer of the server to begin.
+        can_share_snapshots: whether transactions can share a snapshot; ``False`` once the server refused it.
+        estimating: allows one estimate at a time; one that waits for a lock blocks the others.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        connections: int,
+        name: str = DEFAULT_SOURCE,
+        dsn: Callable[[], str] | None = None,
+        export_limit: int | None = None,
+    ) -> None:
         """Create the pool without connections.
 
         Args:
-            settings: has the URL, which is read for each connection, and the time limit of exports.
-            connections: the largest number of connections.
+            settings: has the time limit of exports, and the URL of the default source.
+            connections: the largest number of connections. A pool without connections cannot be used.
+            name: the name of the source.
+            dsn: returns the URL for asyncpg. It is called for each connection, because the password can
+                change. The default is the URL of the default source.
+            export_limit: how many exports can use the pool at a time.
         """
         self._settings = settings
+        self._dsn = dsn or (lambda: settings.source_dsn)
+        self.name = name
+        self.connections = connections
+        self.export_limit = export_limit
         self.can_share_snapshots = True
-        self._connections = connections
-        self._wanted = 0  # connections that are in use, and callers that wait for one
+        self.estimating = asyncio.Semaphore(1)
+        self.wanted = 0
+        self.starting = 0
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._is_retired = False
+        self._away_since: float | None = None
+        self._answered_at = float("-inf")
 
     def of(self, dataset: Dataset) -> "Source":
         """Return this source: it has all datasets where there is no other."""
         return self
 
+    def each(self) -> tuple["Source", ...]:
+        """Return this source."""
+        return (self,)
+
     @property
     def free_connections(self) -> int:
         """The number of connections that are neither used nor waited for."""
-        return max(0, self._connections - self._wanted)
+        return max(0, self.connections - self.wanted)
+
+    @property
+    def away_since(self) -> float | None:
+        """When a connection was not possible, by :func:`time.monotonic`; ``None`` if one was since."""
+        return self._away_since
+
+    @property
+    def silent_seconds(self) -> float:
+        """Seconds since a transaction has begun; infinite before the first one."""
+        return time.monotonic() - self._answered_at
+
+    async def check(self, seconds: float) -> None:
+        """Begin a transaction within ``seconds``.
+
+        Raises:
+            NoFreeConnection: exports use all connections, so nothing can be checked.
+            Retryable: the database does not answer.
+            Rejected: it refuses the service.
+        """
+        try:
+            async with (
+                asyncio.timeout(seconds),
+                self._transaction("exporter check", seconds, only_free=True),
+            ):
+                pass
+        except TimeoutError as error:
+            self._failed()
+            raise Outage(f"source database {self.name}: no answer within {seconds:g} s") from error
+
+    def _failed(self) -> None:
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+            log.warning("source.lost", source=self.name)
+
+    def _answered(self) -> None:
+        self._answered_at = time.monotonic()
+        if self._away_since is not None:
+            log.info("source.found", source=self.name, seconds=round(self._answered_at - self._away_since, 1))
+            self._away_since = None
 
     async def fetch(self, sql: str, *values: Any) -> list[asyncpg.Record]:
         """Return the rows of a small query. Names without a schema use the role's own search path.
@@ -162,6 +245,19 @@ class Source:
         if self._pool is not None:
             self._pool.terminate()
 
+    def retire(self) -> None:
+        """Close the pool as soon as nothing uses it: the source is not in the datasets file any more.
+
+        An export that runs can still open further connections.
+        """
+        self._is_retired = True
+        self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if self._is_retired and not self.wanted and self._pool is not None:
+            self._pool.terminate()
+            self._pool = None
+
     @asynccontextmanager
     async def _transaction(
         self,
@@ -190,13 +286,13 @@ class Source:
             source_errors(lambda: time.monotonic() - started >= seconds),
         ):
             pool = await self._open()
-            connection = await _acquire(pool)
+            connection = await self._acquire(pool)
             snapshot: Snapshot | None = None
             try:
                 # The server enforces the limit. The client's longer limit is for a server that is gone.
                 timeout = seconds + GRACE_SECONDS
                 if shared is None:
-                    snapshot = await _begin(connection, script, timeout, initial_sql, values)
+                    snapshot = await self._begin(connection, script, timeout, initial_sql, values)
                 else:
                     begin_seconds = JOIN_SECONDS if only_free else BEGIN_SECONDS
                     snapshot = await _join(
@@ -208,6 +304,7 @@ class Source:
                         shared,
                         begin_seconds=begin_seconds,
                     )
+                self._answered()
                 yield snapshot
                 await snapshot.end()
             except BaseException as error:
@@ -234,11 +331,12 @@ class Source:
         """Count a connection for the block."""
         if only_free and not self.free_connections:
             raise NoFreeConnection("source database: all connections of this process are in use")
-        self._wanted += 1
+        self.wanted += 1
         try:
             yield
         finally:
-            self._wanted -= 1
+            self.wanted -= 1
+            self._close_if_unused()
 
     async def _has_not_crashed_since(self, began: datetime) -> bool:
         """Return whether the server is up and has not started or crashed since ``began``, by its own clock.
@@ -261,9 +359,59 @@ class Source:
 
     async def _connect(self, *_: object, **options: Any) -> "asyncpg.Connection[asyncpg.Record]":
         """Connect with the current URL, because its password can change."""
-        connection = await asyncpg.connect(self._settings.source_dsn, **options)
+        connection = await asyncpg.connect(self._dsn(), **options)
         keep_alive(connection)
         return connection
+
+    async def _acquire(self, pool: "asyncpg.Pool[asyncpg.Record]") -> "PoolConnectionProxy[asyncpg.Record]":
+        """Return a connection of the pool.
+
+        Raises:
+            Outage: no connection is possible.
+            Rejected: the server refuses a parameter of the URL.
+        """
+        # While the source is known to be away, a hanging connection must not keep the caller for long.
+        seconds = ACQUIRE_SECONDS if self._away_since is None else AWAY_SECONDS
+        try:
+            with self._starting():
+                return await pool.acquire(timeout=seconds)
+        except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            found = connection_error(error, self.name)
+            if isinstance(found, Outage) and (
+                not isinstance(error, TimeoutError) or self.wanted <= self.connections
+            ):
+                self._failed()
+            raise found from error
+
+    async def _begin(
+        self,
+        connection: "PoolConnectionProxy[asyncpg.Record]",
+        script: str,
+        timeout: float,
+        initial_sql: str | None,
+        session: Mapping[str, str],
+    ) -> Snapshot:
+        """Begin a transaction and take its snapshot.
+
+        Raises:
+            Outage: the server of a connection that was open does not answer.
+        """
+        try:
+            with self._starting():
+                await connection.execute(script, timeout=BEGIN_SECONDS)
+        except TimeoutError as error:
+            self._failed()
+            raise Outage(f"source database {self.name}: a transaction cannot begin") from error
+        return await _begun(connection, script, timeout, initial_sql, session)
+
+    @contextmanager
+    def _starting(self) -> Iterator[None]:
+        """Count a transaction that cannot begin before the server answers."""
+        self.starting += 1
+        try:
+            yield
+        finally:
+            self.starting -= 1
 
     async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
         """Return the pool. Connections have no settings, see :mod:`stream_app.exports.source_session`."""
@@ -271,7 +419,7 @@ class Source:
             self._pool = asyncpg.create_pool(
                 connect=self._connect,
                 min_size=0,
-                max_size=self._connections,
+                max_size=self.connections,
                 max_inactive_connection_lifetime=60,
                 statement_cache_size=0,
                 timeout=CONNECT_SECONDS,
@@ -284,34 +432,20 @@ async def _reset_nothing(_: object) -> None:
     """Do nothing: all settings of an export end with its transaction."""
 
 
-async def _acquire(pool: "asyncpg.Pool[asyncpg.Record]") -> "PoolConnectionProxy[asyncpg.Record]":
-    """Return a connection of the pool.
-
-    Raises:
-        Outage: no connection is possible.
-        Rejected: the server refuses a parameter of the URL.
-    """
-    try:
-        return await pool.acquire(timeout=30)
-    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise connection_error(error) from error
-
-
-async def _begin(
+async def _begun(
     connection: "PoolConnectionProxy[asyncpg.Record]",
     script: str,
     timeout: float,
     initial_sql: str | None,
     session: Mapping[str, str],
 ) -> Snapshot:
-    """Begin a transaction and take its snapshot.
+    """Return the snapshot of a transaction that ``script`` has begun.
 
     asyncpg's transaction block is not used: it would send ROLLBACK while a statement is still running.
 
     Raises:
         Rejected: the server is older than :data:`OLDEST_POSTGRES`.
     """
-    await connection.execute(script, timeout=30)
     await _set_values(connection, session)
     facts = f"{_SERVER_FACTS}, {initial_sql or 'NULL'}"
     began, version, in_recovery, value = (await single_value(connection, facts, 30)).split("\t")

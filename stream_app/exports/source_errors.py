@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import asyncpg
 import structlog
 
+from stream_app.datasets.models import DEFAULT_SOURCE
 from stream_app.db.sqlstates import Meaning, meaning_of
 from stream_app.observability import metrics
 from streaming_exporter.errors import ExporterError, Outage, Rejected, Retryable
@@ -144,15 +145,17 @@ def is_lost_connection(error: BaseException) -> bool:
     return isinstance(error, kinds) and not has_message
 
 
-def connection_error(error: Exception) -> ExporterError:
-    """Return the exception for a failure to connect, which no request can cause.
+def connection_error(error: Exception, source: str = DEFAULT_SOURCE) -> ExporterError:
+    """Return the exception for a failure to connect to the source database ``source``.
+
+    No request can cause it.
 
     It is an outage, except if the server or a pooler refuses a parameter of the URL: that does not pass.
     """
-    text = f"source database: {error or type(error).__name__}"
+    text = f"source database {source}: {error or type(error).__name__}"
     state = getattr(error, "sqlstate", None)
     if state in MISCONFIGURED or "unsupported startup parameter" in str(error):
-        log.error("source.url_refused", sqlstate=state, error=str(error))
+        log.error("source.url_refused", source=source, sqlstate=state, error=str(error))
         return Rejected(
             "the source database refuses a parameter of its URL; operators: correct the URL, the log has the "
             "server's message",

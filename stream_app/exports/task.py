@@ -1,5 +1,6 @@
 """The interface of the export engine: what it is asked for, its limits, its progress and its result."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -132,10 +133,21 @@ class ExportLimits:
 
 @dataclass(slots=True)
 class ExportProgress:
-    """The progress of an export. The export writes it; others read it."""
+    """The progress of an export. The export writes it; others read it.
+
+    Attributes:
+        waits_since: when the export began to wait for its source, by :func:`time.monotonic`; ``None`` while
+            it does not wait.
+    """
 
     tally: Tally = field(default_factory=Tally)
     estimated_rows: int | None = None
+    waits_since: float | None = None
+
+    @property
+    def source_seconds(self) -> float:
+        """Seconds that the export has waited for its source, without interruption until now."""
+        return 0.0 if self.waits_since is None else time.monotonic() - self.waits_since
 
 
 @dataclass(frozen=True, slots=True)

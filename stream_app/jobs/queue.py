@@ -284,7 +284,9 @@ class JobQueue:
 
     _last_user = ""
 
-    async def claim(self, worker: str, limit: int, *, with_split: bool = True) -> list[Claim]:
+    async def claim(
+        self, worker: str, limit: int, *, with_split: bool = True, held_back: Collection[str] = ()
+    ) -> list[Claim]:
         """Claim up to ``limit`` jobs and parts that are pending and due, or whose lease has expired.
 
         The order is: priority, then the user with the fewest slots in use, then age. A job that has used up
@@ -294,6 +296,7 @@ class JobQueue:
             worker: the worker.
             limit: how many.
             with_split: whether to claim jobs with ``split``. Parts are always claimed.
+            held_back: datasets whose jobs and parts are not claimed.
 
         Returns:
             The claims. Those of parts are :class:`~stream_app.jobs.part_claim.PartClaim`.
@@ -307,6 +310,7 @@ class JobQueue:
             "user_slots": self._user_slots,
             "max_attempts": self.max_attempts,
             "with_split": with_split,
+            "held_back": list(held_back),
         }
         async with self.transaction(CLAIM_SETTINGS) as connection:
             rows = await CLAIM.fetch(connection, values)

@@ -14,10 +14,11 @@ _ABANDONED = f"{_RUNNING} AND job.lease_until < now()"
 _DUE = f"""
     {_WAITING} AND job.admitted_at IS NOT NULL AND job.cancel_requested_at IS NULL
     AND (job.not_before IS NULL OR job.not_before <= now()) AND (:with_split OR job.split IS NULL)
+    AND job.export_type <> ALL (CAST(:held_back AS text[]))
 """
 _RECOVERABLE = f"""
     {_ABANDONED} AND job.cancel_requested_at IS NULL AND job.failures + 1 < :max_attempts
-    AND (:with_split OR job.split IS NULL)
+    AND (:with_split OR job.split IS NULL) AND job.export_type <> ALL (CAST(:held_back AS text[]))
 """
 
 _PART_RUNNING = "part.status = 'processing' AND part.lease_until >= now()"
@@ -212,7 +213,7 @@ CLAIM = Statement(
         CROSS JOIN LATERAL (
             SELECT job.id, job.user_id, job.priority, job.created_at, job.attempt FROM export_jobs AS job
             WHERE job.id = split.job_id AND {_RUNNING} AND job.lease_until >= now()
-                AND job.cancel_requested_at IS NULL
+                AND job.cancel_requested_at IS NULL AND job.export_type <> ALL (CAST(:held_back AS text[]))
         ) AS job
         CROSS JOIN LATERAL (
             SELECT * FROM (

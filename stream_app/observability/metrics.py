@@ -52,6 +52,28 @@ LOOP_LAG = Histogram(
     buckets=LAGS,
     registry=PROCESS,
 )
+SOURCE_UP = Gauge(
+    "exporter_source_up",
+    "1 while connections to the source database are possible",
+    ["source"],
+    registry=PROCESS,
+)
+SOURCE_CONNECTIONS = Gauge(
+    "exporter_source_connections",
+    "Connections to the source database that are in use or waited for",
+    ["source"],
+    registry=PROCESS,
+)
+DATASETS_LOADED = Gauge(
+    "exporter_datasets_loaded_timestamp_seconds",
+    "When this process read the datasets file that it uses",
+    registry=PROCESS,
+)
+DATASETS_RELOAD_FAILED = Gauge(
+    "exporter_datasets_reload_failed",
+    "1 while the datasets file has changed and cannot be used; the process uses the last one",
+    registry=PROCESS,
+)
 
 JOBS = Counter(
     "exporter_jobs_ended",
@@ -155,6 +177,8 @@ REGISTRIES: Mapping[str, tuple[CollectorRegistry, ...]] = {
 
 _known_labels: dict[str, frozenset[str]] = {"dataset": frozenset(), "format": frozenset()}
 
+_sources: set[str] = set()
+
 _SERVICE_FAILURE_CODES = frozenset({"internal_error", "outage", "temporarily_unavailable", "worker_lost"})
 """Codes of failures that no change of the request can avoid."""
 
@@ -162,6 +186,18 @@ _SERVICE_FAILURE_CODES = frozenset({"internal_error", "outage", "temporarily_una
 def set_known_labels(*, datasets: Collection[str], formats: Collection[str]) -> None:
     """Set the names that can be labels: those of the registered datasets and formats."""
     _known_labels["dataset"], _known_labels["format"] = frozenset(datasets), frozenset(formats)
+
+
+def set_sources(sources: Mapping[str, tuple[bool, int]]) -> None:
+    """Set for each source whether it answers, and its connections. Other sources do not exist any more."""
+    for name in _sources - sources.keys():
+        for metric in (SOURCE_UP, SOURCE_CONNECTIONS):
+            metric.remove(name)
+    _sources.clear()
+    _sources.update(sources)
+    for name, (answers, connections) in sources.items():
+        SOURCE_UP.labels(name).set(answers)
+        SOURCE_CONNECTIONS.labels(name).set(connections)
 
 
 def job_labels(dataset: str, format_: str) -> dict[str, str]:

@@ -16,6 +16,14 @@ FIRST_RETRY_DELAY = timedelta(seconds=5)
 MAX_RETRY_DELAY = timedelta(minutes=2)
 
 
+SLOW_SECONDS = 5.0
+"""An export that has waited for its source for this time gives its slot to another one until rows come.
+
+So a slow source does not hold up the jobs of others.
+:class:`~stream_app.worker.source_slots.SourceSlots` limits how many exports of one source run.
+"""
+
+
 class StopReason(Enum):
     """Why a running export is stopped."""
 
@@ -47,6 +55,11 @@ class RunningAttempt:
         if self.is_running and self.stop is None:
             self.stop = reason
             self.export.cancel()
+
+    @property
+    def needs_slot(self) -> bool:
+        """Whether the attempt keeps the worker busy: not while it waits for its parts or a slow source."""
+        return not self.slot.is_free and self.progress.source_seconds < SLOW_SECONDS
 
     @property
     def is_running(self) -> bool:

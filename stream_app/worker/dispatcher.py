@@ -25,6 +25,7 @@ from stream_app.worker.job_runner import JobRunner
 from stream_app.worker.maintenance.job_rescuer import Emit, JobRescuer
 from stream_app.worker.part_coordinator import PartCoordinator
 from stream_app.worker.part_runner import PartRunner
+from stream_app.worker.source_slots import SourceSlots
 from streaming_exporter.errors import Retryable
 
 log = structlog.get_logger(__name__)
@@ -48,7 +49,7 @@ RELEASE_SECONDS = 2
 class Dispatcher:
     """Claims jobs and parts and runs them, ``WORKER_SLOTS`` at a time, until it is drained.
 
-    A job whose parts run needs no slot.
+    A job whose parts run needs no slot, and an export whose source is slow gives its slot to another export.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Dispatcher:
         coordinator = None
         if planner is not None:
             coordinator = PartCoordinator(self._part_store, planner, exporter.storage, settings)
+        self._sources = SourceSlots(exporter.sources, exporter.datasets, settings.worker_slots)
         self._runner = JobRunner(
             store, exporter, emit, self._rescuer, settings, coordinator, exporter.datasets
         )
@@ -90,7 +92,7 @@ class Dispatcher:
     @property
     def slots_in_use(self) -> int:
         """How many of the attempts need a slot."""
-        return sum(not attempt.slot.is_free for attempt in self._tasks.values())
+        return sum(attempt.needs_slot for attempt in self._tasks.values())
 
     def wake(self, payload: str = "") -> None:
         """Handle a notification: an empty payload means new work, a job's id means to cancel the job."""
@@ -111,24 +113,32 @@ class Dispatcher:
         while not self._draining:
             self._wake.clear()
             free = self._settings.worker_slots - self.slots_in_use
-            claimed = await self._claim(free) if free > 0 else 0
-            if claimed < free or free <= 0:
+            if free <= 0 or not await self._claim(free):
                 await _wait(self._wake, POLL_SECONDS)
 
-    async def _claim(self, free: int) -> int:
+    async def _claim(self, free: int) -> bool:
+        """Claim for ``free`` slots, and return whether more can be claimed."""
         async with self._claiming:
             if self._draining:
-                return 0
+                return False
+            exports = (
+                item.claim.request.export_type for item in self._tasks.values() if not item.slot.is_free
+            )
+            claimable = self._sources.claimable(free, exports)
             try:
                 if self._current and time.monotonic() - self._renewed_at > self._settings.lease_seconds / 2:
                     await self._renew()  # otherwise a job that runs here could be claimed as abandoned
                 # Jobs that wait for their parts need no slot, but memory and a connection.
-                holders = self.running - self.slots_in_use
-                with_split = holders < self._settings.worker_slots
-                claims = await self._store.claim(self.worker, free, with_split=with_split)
+                holders = sum(item.slot.is_free for item in self._tasks.values())
+                claims = await self._store.claim(
+                    self.worker,
+                    claimable.limit,
+                    with_split=holders < self._settings.worker_slots,
+                    held_back=claimable.held_back,
+                )
             except Retryable as error:
                 log.warning("claim.failed", error=str(error))
-                return 0
+                return False
             for claim in claims:
                 tries = claim.part_attempt if isinstance(claim, PartClaim) else claim.attempt
                 metrics.CLAIMS.labels("first" if tries == 1 else "later").inc()
@@ -137,7 +147,8 @@ class Dispatcher:
                 except Exception:  # the other claimed jobs must start, and not wait until their leases expire
                     log.exception("job.start_failed", **claim.log_fields)
                     await self._release(claim, delay=timedelta(seconds=POLL_SECONDS))
-            return len(claims)
+            # A source with fewer connections than free slots is full now, and others still have jobs.
+            return len(claims) == claimable.limit
 
     async def _release(self, claim: Claim, *, delay: timedelta) -> None:
         if isinstance(claim, PartClaim):

@@ -70,7 +70,9 @@ class PartCoordinator:
         if kept is not None:
             log.info("parts.resumed", parts=kept.parts)
             return await self._finish(claim, task, progress, slot, kept)
+        progress.waits_since = time.monotonic()
         async with self.planner.open(task) as plan:
+            progress.waits_since = None
             if plan is None:
                 return None
             planned = KeptPlan(claim.attempt, self._folder(claim, task), len(plan.ranges))
@@ -187,7 +189,7 @@ class PartCoordinator:
             Retryable: always.
         """
         await opened.keep_alive()
-        self.planner.exporter.source.can_share_snapshots = False
+        opened.cannot_share()
         error = "another connection to the source database does not have the snapshot of the export"
         log.warning("source.snapshot_not_shared", error=error)
         raise Retryable(error, code=SnapshotLost.code)

@@ -223,7 +223,7 @@ async def test_a_repeated_request_is_not_validated_again(
         first = await client.post("/exports/jobs", json=wanted, headers=headers)
         nowhere = SecretStr("postgresql://x@127.0.0.1:1/x")
         away = Source(changed(api.settings, source_database_url=nowhere), connections=1)
-        services = replace(api.app.state.services, estimate_source=away, catalog=Catalog(away))
+        services = replace(api.app.state.services, estimate_sources=away, catalog=Catalog(away))
         monkeypatch.setattr(api.app.state, "services", services)
         again = await client.post("/exports/jobs", json=wanted, headers=headers)
         other = await client.post("/exports/jobs", json=order(columns=["nope"]), headers=headers)

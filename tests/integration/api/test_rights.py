@@ -77,7 +77,7 @@ async def shop(api: Harness, source_dsn: str) -> AsyncIterator[Harness]:
         known,
         datasets=datasets,
         validator=replace(known.validator, datasets=datasets),
-        catalog=Catalog(known.estimate_source),
+        catalog=Catalog(known.estimate_sources),
     )
     yield api
     api.app.state.services = known

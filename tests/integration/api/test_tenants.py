@@ -68,7 +68,7 @@ async def shop(api: Harness, database: asyncpg.Connection) -> AsyncIterator[Harn
         services,
         datasets=datasets,
         validator=replace(services.validator, datasets=datasets),
-        catalog=Catalog(services.estimate_source),
+        catalog=Catalog(services.estimate_sources),
     )
     yield api
     api.app.state.services = services

@@ -74,7 +74,7 @@ def exporter_of(source: Source, storage: ObjectStore, settings: Settings) -> Cal
 
     def build(*datasets: Dataset, formats: dict[str, Format] | None = None, **parts: Any) -> Exporter:
         defaults = {
-            "source": source,
+            "sources": source,
             "catalog": Catalog(source),
             "storage": storage,
             "datasets": {dataset.name: dataset for dataset in datasets},

@@ -79,7 +79,7 @@ async def test_every_format_is_utf_8(
     """P6."""
     text = TEXTS[encoding]
     async with table_of(encoding, f"'{text}'", source_dsn, settings) as source:
-        exporter = exporter_of(DATASET, source=source, catalog=Catalog(source))
+        exporter = exporter_of(DATASET, sources=source, catalog=Catalog(source))
         for name, read in READERS.items():
             exported = await exported_by(exporter, storage, DATASET, name)
             assert read(exported.content) == text, name
@@ -92,7 +92,7 @@ async def test_bytes_that_are_no_utf_8_are_refused(
 ) -> None:
     """P6: a database without an encoding can hold any bytes, but a file cannot."""
     async with table_of("SQL_ASCII", "convert_from('\\xe9', 'SQL_ASCII')", source_dsn, settings) as source:
-        exporter = exporter_of(DATASET, source=source, catalog=Catalog(source))
+        exporter = exporter_of(DATASET, sources=source, catalog=Catalog(source))
         for name in READERS:
             with pytest.raises(Rejected, match="cannot be calculated or converted"):
                 await exported_by(exporter, storage, DATASET, name)

@@ -75,7 +75,7 @@ def reading(exporter_of: Callable[..., Exporter], many: Source, storage: ObjectS
 
     async def run(dataset: Dataset, format_name: str, streams: int, **request: Any) -> Any:
         parts = ParallelReading(streams, min_bytes=0, range_bytes=TINY)
-        exporter = exporter_of(dataset, source=many, reading=parts)
+        exporter = exporter_of(dataset, sources=many, reading=parts)
         return await exported_by(exporter, storage, dataset, format_name, **request)
 
     return run
@@ -197,7 +197,7 @@ async def test_ten_exports_at_once_share_few_connections(
     """None of them waits for a second connection while it has one, so all end."""
     source = Source(settings, connections=connections)
     threads = ThreadPoolExecutor(10)
-    exporter = exporter_of(large, source=source, catalog=Catalog(source), reading=LARGE, threads=threads)
+    exporter = exporter_of(large, sources=source, catalog=Catalog(source), reading=LARGE, threads=threads)
     request = ExportRequest.parse(
         {"user_id": "u", "export_type": "things", "format": "csv", "scope": "all", "columns": ["id"]}
     )
@@ -226,7 +226,7 @@ async def test_connections_that_the_server_refuses_cost_only_streams(
     parts = urlsplit(settings.source_dsn)
     url = f"postgresql://{role}:secret@{parts.hostname}:{parts.port}{parts.path}"
     source = Source(settings.model_copy(update={"source_database_url": SecretStr(url)}), connections=4)
-    exporter = exporter_of(large, source=source, catalog=Catalog(source), reading=LARGE)
+    exporter = exporter_of(large, sources=source, catalog=Catalog(source), reading=LARGE)
     try:
         with structlog.testing.capture_logs() as logs:
             file = await exporter.run(task_for(_everything("csv")), ExportProgress())
@@ -248,7 +248,7 @@ async def test_a_server_that_shares_no_snapshots_is_read_over_one_connection(
         raise SnapshotNotShared("not here")
 
     monkeypatch.setattr(Snapshot, "export", export)
-    exporter = exporter_of(large, source=many, reading=LARGE)
+    exporter = exporter_of(large, sources=many, reading=LARGE)
     for _ in range(2):
         file = await exporter.run(task_for(_everything("csv")), ExportProgress())
         assert file.row_count == 100_000
@@ -280,7 +280,7 @@ async def test_a_stream_that_would_wait_for_a_lock_does_not_join(
 
     tasks: list[asyncio.Task[Any]] = []
     monkeypatch.setattr(Snapshot, "export", export_with_a_waiting_change)
-    exporter = exporter_of(large, source=many, reading=LARGE)
+    exporter = exporter_of(large, sources=many, reading=LARGE)
     async with at_most(30):
         file = await exporter.run(task_for(_everything("csv")), ExportProgress())
     assert waiting.is_set()
@@ -316,7 +316,7 @@ def blocked(
         await write(pipe, chunk)
 
     monkeypatch.setattr(BytePipe, "write", wait_and_write)
-    return exporter_of(large, source=many, reading=LARGE), sink
+    return exporter_of(large, sources=many, reading=LARGE), sink
 
 
 async def test_a_cancellation_reaches_every_stream_in_two_seconds(
@@ -388,7 +388,7 @@ async def test_a_row_that_is_too_large_is_named(
         ANALYZE things
     """)
     dataset = Dataset(name="things", table=f"{schema}.things", order=("id",))
-    exporter = exporter_of(dataset, source=many, reading=LARGE)
+    exporter = exporter_of(dataset, sources=many, reading=LARGE)
     with pytest.raises(Rejected, match="the row whose id is '99999'"):
         await exporter.run(task_for(_everything("csv")), ExportProgress())
     assert many.free_connections == 8
@@ -401,7 +401,7 @@ async def test_streams_behind_a_pooler_share_their_snapshot(
     """In transaction mode a transaction keeps its server connection, and with it its snapshot."""
     async with through(kind, settings.source_dsn) as url:
         source = Source(settings.model_copy(update={"source_database_url": SecretStr(url)}), connections=4)
-        exporter = exporter_of(large, source=source, catalog=Catalog(source), reading=LARGE)
+        exporter = exporter_of(large, sources=source, catalog=Catalog(source), reading=LARGE)
         with structlog.testing.capture_logs() as logs:
             file = await exporter.run(task_for(_everything("csv")), ExportProgress())
         await source.close()

@@ -218,7 +218,7 @@ async def test_a_query_whose_table_is_changed_between_two_exports(
     read: Read,
 ) -> None:
     """V15: the query is described again before the export fails or writes wrong values."""
-    exporter = exporter_of(pair[1], source=source, catalog=Catalog(source))
+    exporter = exporter_of(pair[1], sources=source, catalog=Catalog(source))
     unmasked = {"claims": {"roles": ["exports:pii"]}}
     before = await exported_by(exporter, storage, pair[1], "ndjson", **unmasked)
     await database.execute(change)

@@ -80,7 +80,7 @@ async def test_a_caller_gets_the_rows_of_the_own_tenant(
         values = {"table": None, "query": f"select * from {dataset.table}"}
         dataset = Dataset.model_validate({**dataset.model_dump(), **values})
     reading = ParallelReading(streams=3, min_bytes=0, range_bytes=2**18)
-    exporter = exporter_of(dataset, source=source, catalog=Catalog(source), reading=reading)
+    exporter = exporter_of(dataset, sources=source, catalog=Catalog(source), reading=reading)
     for org, wanted in (("tenant1", ODD), ("tenant0", EVEN), ("none", set[int]())):
         with capture_logs() as logs:
             ids, result = await _ids(storage, exporter, _request(org, **request_fields))
@@ -96,7 +96,7 @@ async def test_parts_and_their_plan_have_the_settings(
     dataset: Dataset, source: Source, storage: ObjectStore, exporter_of: Callable[..., Exporter]
 ) -> None:
     """Each part is read by another worker, which takes the claims from the request."""
-    exporter = exporter_of(dataset, source=source, catalog=Catalog(source))
+    exporter = exporter_of(dataset, sources=source, catalog=Catalog(source))
     request = _request(split={"rows": 1000})
     found: list[int] = []
     async with PartPlanner(exporter, source, 0).open(task_for(request)) as plan:
@@ -122,13 +122,13 @@ async def test_counts_estimates_and_the_largest_row_have_the_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     catalog = Catalog(source)
-    few = exporter_of(dataset, source=source, catalog=catalog, limits=ExportLimits(max_rows=9_999))
+    few = exporter_of(dataset, sources=source, catalog=catalog, limits=ExportLimits(max_rows=9_999))
     with pytest.raises(Rejected, match="more than 9,999 rows"):
         await few.run(task_for(_request()), ExportProgress())
     monkeypatch.setattr("stream_app.exports.pipeline.ESTIMATE_AFTER", 0.0)
     estimated = ExportProgress()
-    exporter = exporter_of(dataset, source=source, catalog=catalog)
-    await exporter._estimate(task_for(_request()), *await _rows(exporter, dataset), estimated)
+    exporter = exporter_of(dataset, sources=source, catalog=catalog)
+    await exporter._estimate(task_for(_request()), source, *await _rows(exporter, dataset), estimated)
     assert estimated.estimated_rows == len(ODD)
     await database.execute("UPDATE things SET value = repeat('y', 15000000) WHERE id IN (7, 8)")
     with pytest.raises(Rejected, match=r"'value' of the row whose id is '7'"):
@@ -146,7 +146,7 @@ async def _rows(exporter: Exporter, dataset: Dataset) -> tuple[Any, Any]:
 async def test_a_missing_claim_reads_nothing(
     org: Any, dataset: Dataset, source: Source, exporter_of: Callable[..., Exporter]
 ) -> None:
-    exporter = exporter_of(dataset, source=source, catalog=Catalog(source))
+    exporter = exporter_of(dataset, sources=source, catalog=Catalog(source))
     claims = {} if org is None else {"org": org}
     with pytest.raises(Rejected, match="needs the claim 'org'") as error:
         await exporter.run(task_for(_request(claims=claims)), ExportProgress())
@@ -190,7 +190,7 @@ async def test_masks_and_settings_together(
     """Streams have the keys of hashes as well as the settings."""
     masked = dataset.model_copy(update={"column_settings": {"value": ColumnSettings(mask=name)}})
     reading = ParallelReading(streams=3, min_bytes=0, range_bytes=2**18)
-    exporter = exporter_of(masked, source=source, catalog=Catalog(source), reading=reading)
+    exporter = exporter_of(masked, sources=source, catalog=Catalog(source), reading=reading)
     result = await exporter.run(task_for(_request()), ExportProgress())
     content = (await asyncio.to_thread(storage.read, result.key)).decode().split("\n")[1:-1]
     shown = [line.split(",")[2] for line in content]

@@ -110,7 +110,9 @@ async def files(storage: ObjectStore, settings: Settings, exporter_of: Callable[
         own = settings.model_copy(update={"source_database_url": SecretStr(url)})
         source = Source(own, connections=2)
         try:
-            exporter = exporter_of(Dataset(name="kinds", table=table), source=source, catalog=Catalog(source))
+            exporter = exporter_of(
+                Dataset(name="kinds", table=table), sources=source, catalog=Catalog(source)
+            )
             found = {}
             for name in names:
                 request = ExportRequest(user_id="u", export_type="kinds", format=name, scope="all")

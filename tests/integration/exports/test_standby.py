@@ -90,7 +90,7 @@ async def test_a_standby_that_is_behind(
     await above.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
     await _replayed(below, 1)
     source = Source(settings.model_copy(update={"source_database_url": SecretStr(pair[1])}), connections=3)
-    exporter = exporter_of(Dataset(name="t", table="public.t"), source=source, catalog=Catalog(source))
+    exporter = exporter_of(Dataset(name="t", table="public.t"), sources=source, catalog=Catalog(source))
     task = task_for(ExportRequest(user_id="u", export_type="t", format="csv", scope="all"))
 
     async def export(end: datetime | None) -> tuple[int | None, datetime | None]:
@@ -137,7 +137,7 @@ async def test_streams_of_a_standby_share_their_snapshot(
     source = Source(settings.model_copy(update={"source_database_url": SecretStr(pair[1])}), connections=3)
     exporter = exporter_of(
         Dataset(name="t", table="public.t", order=()),
-        source=source,
+        sources=source,
         catalog=Catalog(source),
         reading=ParallelReading(streams=3, min_bytes=0, range_bytes=2**16),
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -71,16 +72,21 @@ async def test_a_request_for_a_column_that_was_just_added(
 
 
 async def test_an_unchanged_table_is_read_once(
-    database: asyncpg.Connection, dataset: Dataset, source: Source, exporter_of: Callable[..., Exporter]
+    database: asyncpg.Connection,
+    dataset: Dataset,
+    source: Source,
+    exporter_of: Callable[..., Exporter],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reads = []
+    fetch = source.fetch
 
-    class Counted:
-        def of(self, dataset: Dataset) -> Source:
-            reads.append(dataset.name)
-            return source
+    async def counted(sql: str, *values: Any) -> list[asyncpg.Record]:
+        reads.append(sql)
+        return await fetch(sql, *values)
 
-    exporter = exporter_of(dataset, catalog=Catalog(Counted()))
+    monkeypatch.setattr(source, "fetch", counted)
+    exporter = exporter_of(dataset, catalog=Catalog(source))
     for _ in range(3):
         await _file(exporter)
     assert len(reads) == 1

@@ -108,7 +108,7 @@ async def matrix(
         schema,
         shapes,
         exporter_of(dataset),
-        exporter_of(dataset, source=source, catalog=Catalog(source)),
+        exporter_of(dataset, sources=source, catalog=Catalog(source)),
         storage,
     )
     await source.close()

@@ -565,7 +565,7 @@ async def test_connections_that_lead_to_several_servers_do_not_fail_the_job(flee
     fleet.settings = fleet.settings.model_copy(update={"max_attempts": 2})
     worker = fleet.worker(slots=1)
     runner = worker.dispatcher._part_runner
-    source = runner.exporter.source
+    (source,) = runner.exporter.sources.each()
     begin = source.snapshot
 
     def elsewhere(name: str, **options: Any) -> Any:

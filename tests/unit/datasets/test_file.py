@@ -92,7 +92,7 @@ def test_a_folder_is_read_file_by_file(tmp_path: Path) -> None:
     (tmp_path / "b.toml").write_text('[datasets.b]\nsource = "crm"\ntable = "b"')
     assert load_datasets(tmp_path).datasets["b"].source == "crm"
     (tmp_path / "c.toml").write_text('[datasets.b]\ntable = "b"')
-    with pytest.raises(DatasetsFileError, match=r"datasets\.b is also in .*b\.toml"):
+    with pytest.raises(DatasetsFileError, match=r"datasets\.b: .*b\.toml has it too"):
         load_datasets(tmp_path)
 
 

@@ -26,6 +26,7 @@ MACHINES = {
     "api/schedules/schemas.py": "which next runs are shown",
     "stream_app/notifications/webhook.py": "the time of a signature, which receivers compare with theirs",
     "stream_app/doctor": "compares clocks",
+    "stream_app/datasets/watcher.py": "when a process has read its file, as operators see it",
     "streaming_exporter/events.py": "when an event was published",
     "stream_app/exports/formats/pdf/report.py": "the date on a report",
     "stream_app/storage/listing.py": "an object without a date is taken to be new",

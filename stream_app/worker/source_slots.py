@@ -1,0 +1,67 @@
+"""Decides how many jobs of which datasets a worker claims, so that no source takes the slots of others."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from stream_app.datasets.models import Dataset
+from stream_app.exports.source import Source
+from stream_app.exports.sources import SourceFinder
+
+TRIAL_SECONDS = 10.0
+"""Seconds between two claims of a job of a source that does not answer.
+
+Usually the monitor of the sources finds out that a source answers again. The trials let a job fail that has
+waited for too long.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimable:
+    """What a worker can claim at once.
+
+    Attributes:
+        limit: how many jobs and parts.
+        held_back: the datasets whose jobs are not claimed.
+    """
+
+    limit: int
+    held_back: tuple[str, ...] = ()
+
+
+class SourceSlots:
+    """Limits the claims of each source by its connections, and those of a source that does not answer."""
+
+    def __init__(self, sources: SourceFinder, datasets: Mapping[str, Dataset], slots: int) -> None:
+        """Create the limits. ``slots`` is how many exports the worker runs at a time."""
+        self._sources = sources
+        self._datasets = datasets
+        self._slots = slots
+        self._trials: dict[str, float] = {}
+
+    def claimable(self, free: int, running: Iterable[str]) -> Claimable:
+        """Return what can be claimed for ``free`` slots while exports of the datasets ``running`` run here.
+
+        A worker claims several times to fill its slots if a source has fewer connections than free slots.
+        """
+        used = Counter(self._datasets[name].source for name in running if name in self._datasets)
+        limit, full = free, set()
+        for source in self._sources.each():
+            room = self._room(source, used[source.name])
+            if room > 0:
+                limit = min(limit, room)
+            else:
+                full.add(source.name)
+        held_back = [name for name, dataset in self._datasets.items() if dataset.source in full]
+        return Claimable(limit, tuple(held_back))
+
+    def _room(self, source: Source, used: int) -> int:
+        if source.away_since is None:
+            self._trials.pop(source.name, None)
+            return min(self._slots, source.export_limit or self._slots) - used
+        now = time.monotonic()
+        if used or now < self._trials.setdefault(source.name, now + TRIAL_SECONDS):
+            return 0
+        self._trials[source.name] = now + TRIAL_SECONDS
+        return 1
