@@ -278,8 +278,8 @@ class Settings(BaseSettings, KafkaSettings):
     )
     schedule_grant_days: Days = Field(
         30,
-        description="Time that a schedule can export the rows of all users after its owner last proved the "
-        "role exports:all",
+        description="Time that a schedule keeps the roles and claims of its owner, such as exports:all, "
+        "after its owner last proved them",
     )
     tick_lead_seconds: Seconds = Field(
         60,

@@ -130,7 +130,11 @@ class SchedulePatch(BaseModel):
 
 
 class ScheduleView(BaseModel):
-    """A schedule. ``next_runs`` are in its time zone; there are none while it is paused."""
+    """A schedule. ``next_runs`` are in its time zone; there are none while it is paused.
+
+    ``granted_until`` is the time until which its runs have the roles and claims of its owner. It is null if
+    they need none. The owner renews them by changing, resuming or running the schedule.
+    """
 
     id: UUID
     user_id: str
@@ -157,6 +161,7 @@ class ScheduleView(BaseModel):
     paused_at: datetime | None
     paused_reason: str | None
     failures: int
+    granted_until: datetime | None
     last_run: datetime | None
     next_run: datetime | None
     next_runs: list[datetime]
@@ -166,7 +171,13 @@ class ScheduleView(BaseModel):
     def of(cls, row: Schedule) -> "ScheduleView":
         """Return the view of a schedule's row."""
         known = {name: getattr(row, name) for name in cls.model_fields if hasattr(row, name)}
-        return cls(**known, window_from=row.window_start, next_runs=_next_runs(row))
+        grants = [row.all_rows_until, row.claims_until if row.claims else None]
+        return cls(
+            **known,
+            window_from=row.window_start,
+            granted_until=min(filter(None, grants), default=None),
+            next_runs=_next_runs(row),
+        )
 
 
 class SchedulePage(BaseModel):

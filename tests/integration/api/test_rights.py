@@ -296,6 +296,27 @@ async def test_estimates_count_the_rows_of_the_scope(
     assert (response.json()["rows"], response.json()["exact"]) == (rows, exact)
 
 
+async def test_an_estimate_depends_on_rows_of_the_scope_only(shop: Harness, source_dsn: str) -> None:
+    """S5: neither the rows of other organisations nor the planner's statistics about them change it."""
+    database = await asyncpg.connect(source_dsn)
+    table = shop.app.state.services.datasets[PEOPLE].table
+    bodies = [order(export_type=PEOPLE, scope="organisation", filters=f) for f in ({}, {"id": {"gt": 700}})]
+    async with shop.user(org="acme") as client:
+
+        async def ask() -> list[dict[str, Any]]:
+            return [(await client.post("/exports/jobs:estimate", json=body)).json() for body in bodies]
+
+        before = await ask()
+        assert [item["rows"] for item in before] == [500, 150]
+        await database.execute(
+            f"DELETE FROM {table} WHERE org = 'globex' AND id > 500;"
+            f"UPDATE {table} SET email = repeat(email, 50), owner = 'ada', hidden_margin = 0"
+            f" WHERE org = 'globex'; ANALYZE {table}"
+        )
+        assert await ask() == before
+    await database.close()
+
+
 async def test_a_request_carries_the_claims_that_the_dataset_names_and_no_response_has_them(
     shop: Harness,
 ) -> None:
@@ -369,6 +390,8 @@ async def test_a_schedule_keeps_the_claims_of_its_owner_for_the_time_of_a_grant(
     schedule = await OneSchedule.make(shop)
     row = await schedule.row()
     assert row.claims == FULL
+    shown = (await schedule.call("GET", "")).json()["granted_until"]
+    assert datetime.fromisoformat(shown) == row.claims_until
     days = timedelta(days=shop.settings.schedule_grant_days)
     assert row.claims_until is not None
     assert abs(row.claims_until - datetime.now(UTC) - days) < timedelta(minutes=5)
@@ -430,3 +453,4 @@ async def test_a_schedule_of_a_dataset_without_rights_has_no_grant(shop: Harness
     row = await ScheduleStore(shop.engine).get(UUID(made["id"]), user_id=None)
     assert row is not None
     assert (row.claims, row.claims_until) == (None, None)
+    assert made["granted_until"] is None

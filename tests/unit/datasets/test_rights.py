@@ -260,6 +260,15 @@ def test_a_scope_gives_rows_of_the_callers_claims_only(dataset: Dataset, caller:
     assert choice.column == (scope.column if scope else dataset.owner)
 
 
+def test_a_scope_cannot_compare_the_list_of_roles() -> None:
+    """A request has only the roles that its dataset names."""
+    for model in (Scope, SessionValue):
+        with pytest.raises(ValueError, match="use another claim"):
+            model.model_validate(
+                {"column": "c_org", "claim": "roles"} if model is Scope else {"claim": "roles"}
+            )
+
+
 @pytest.mark.parametrize(
     ("claims", "values"),
     [
