@@ -249,7 +249,7 @@ async def test_masked_columns_in_every_format(
     masks = {"mail": "email", "card": "last4", "secret": "null", "word": "upper(left(word, 2))"}
     settings = {name: ColumnSettings(mask=mask) for name, mask in masks.items()}
     dataset = Dataset(name="t", table=f"{schema}.t", column_settings=settings)
-    exporter = exporter_of(dataset, source=keyed, catalog=Catalog(keyed))
+    exporter = exporter_of(dataset, sources=keyed, catalog=Catalog(keyed))
     for name in exporter.formats:
         file = await exported_by(exporter, storage, dataset, name)
         if name == "pdf":

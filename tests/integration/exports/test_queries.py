@@ -183,7 +183,7 @@ async def test_limits_estimates_windows_and_parts_of_a_query(
     monkeypatch.setattr("stream_app.exports.pipeline.ESTIMATE_AFTER", 0.0)
     for dataset in pair:
         few = exporter_of(
-            dataset, source=source, catalog=Catalog(source), limits=ExportLimits(max_rows=299),
+            dataset, sources=source, catalog=Catalog(source), limits=ExportLimits(max_rows=299),
             reading=ParallelReading(2, min_bytes=0),
         )  # fmt: skip
         with pytest.raises(Rejected, match="more than 299 rows"):
