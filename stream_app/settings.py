@@ -46,7 +46,7 @@ LARGEST_FILE = 5 * 2**40 - 2**36
 
 
 class Settings(BaseSettings, KafkaSettings):
-    """Settings of every process; see the table in README.md.
+    """Settings of every process; see docs/settings.md.
 
     Sizes are in bytes. Times are in seconds unless the name contains another unit.
 

@@ -10,7 +10,7 @@ import yaml
 from api.app import create_app
 from stream_app.settings import Settings
 from streaming_exporter.events import EventType
-from tools import asyncapi, licences
+from tools import asyncapi, licences, settings_table
 from tools.schemas import event_schema
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -32,6 +32,7 @@ def documents() -> dict[Path, str]:
         ),
         DOCS / "licences.md": licences.document(),
         DOCS / "openapi.json": _json(openapi),
+        DOCS / "settings.md": settings_table.document(),
         **{DOCS / "schemas" / f"{kind.value}.json": _json(event_schema(kind)) for kind in EventType},
     }
 

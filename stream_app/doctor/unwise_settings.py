@@ -33,7 +33,7 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
 
 def _unknown() -> Iterator[Finding]:
     for name, text in unknown_settings().items():
-        yield AREA.warning(name, text, "see the list of settings in README.md, or remove the variable")
+        yield AREA.warning(name, text, "see the list in docs/settings.md, or remove the variable")
 
 
 def _signing(settings: Settings, public: bool) -> Iterator[Finding]:

@@ -86,8 +86,9 @@ def test_dry_runs_succeed(block: Block, tmp_path: Path) -> None:
         assert all(call[:2] == ["--bootstrap-server", "broker:9092"] for call in calls)
 
 
-def test_the_readmes_dataset_can_be_loaded(tmp_path: Path) -> None:
-    (block,) = (b for b in BLOCKS if b.document.name == "README.md" and b.language == "toml")
+@pytest.mark.parametrize("page", ["README.md", "datasets.md"])
+def test_the_datasets_of_the_pages_can_be_loaded(page: str, tmp_path: Path) -> None:
+    block = next(b for b in BLOCKS if b.document.name == page and b.language == "toml")
     (tmp_path / "datasets.toml").write_text(block.text)
     openpyxl.Workbook().save(tmp_path / "orders.xlsx")
     assert load_datasets(tmp_path / "datasets.toml").datasets["orders"].owner == "customer_id"
