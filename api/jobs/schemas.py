@@ -171,6 +171,16 @@ class Estimate(BaseModel):
     reason: str | None
 
 
+SHOWN_TO_OPERATORS = frozenset(
+    {
+        "export_job_id", "status", "user_id", "export_type", "format", "scope", "split", "consistency",
+        "attempt", "row_count", "estimated_rows", "file_size", "file_count", "created_at", "started_at",
+        "completed_at", "expires_at", "cancel_requested",
+    }
+)  # fmt: skip
+"""The fields of a job that operators of the service can see. All others are closed, also new ones."""
+
+
 class JobView(BaseModel):
     """A job. ``row_count`` grows while the job is processed. Sizes are in bytes.
 
@@ -255,15 +265,8 @@ class JobView(BaseModel):
         error = self.error and JobError(
             code=self.error.code, message="only the user of the job can see the reason"
         )
-        closed = {
-            "filters": None,
-            "parameters": None,
-            "columns": None,
-            "options": None,
-            "file_name": None,
-            "sha256": None,
-        }
-        return self.model_copy(update={**closed, "download_url": None, "files_url": None, "error": error})
+        closed = dict.fromkeys(type(self).model_fields.keys() - SHOWN_TO_OPERATORS)
+        return self.model_copy(update={**closed, "error": error})
 
 
 JOB_ENDED: dict[str, Any] = {
