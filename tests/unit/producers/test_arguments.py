@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from producers.arguments import OPERATORS, parse_claims, parse_columns, parse_filters, parse_options
+from producers.arguments import (
+    OPERATORS,
+    parse_claims,
+    parse_columns,
+    parse_filters,
+    parse_options,
+    parse_parameters,
+)
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.filters import operators
 from streaming_exporter.errors import UsageError
@@ -110,6 +117,22 @@ def test_options_with_a_name_of_their_own() -> None:
 def test_columns() -> None:
     assert parse_columns(["id, kind", "note"]) == ["id", "kind", "note"]
     assert parse_columns([]) is None
+
+
+def test_parameters_are_texts_whatever_they_look_like() -> None:
+    assert parse_parameters(["region=emea", "n = 5", "text=a=b,c", "flag=true", "none="]) == {
+        "region": "emea",
+        "n": " 5",
+        "text": "a=b,c",
+        "flag": "true",
+        "none": "",
+    }
+
+
+@pytest.mark.parametrize("pairs", [["region"], ["=emea"], ["a=1", "a=2"]])
+def test_wrong_parameters(pairs: list[str]) -> None:
+    with pytest.raises(UsageError, match="--parameter"):
+        parse_parameters(pairs)
 
 
 def test_every_filter_of_the_documents_can_be_typed() -> None:

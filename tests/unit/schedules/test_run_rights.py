@@ -100,3 +100,16 @@ def test_the_window_of_a_run_without_a_visible_time_column_is_on_record() -> Non
     assert job.window is not None
     assert job.filters in (None, {})
     assert "placed_at" not in str(job.window)
+
+
+def test_relative_parameters_of_a_run_are_days_of_its_time_zone() -> None:
+    """Also those by default, so that a run that starts late exports the same rows."""
+    parameters = {"first": {"type": "date"}, "last": {"type": "date", "default": "today"}, "word": {}}
+    dataset = {
+        "table": None,
+        "query": "select * from orders where day between :first and :last and word = :word",
+        "parameters": parameters,
+    }
+    given = {"first": "today-7d", "word": "today"}
+    job = planned(dataset, parameters=given, timezone="America/New_York", time_of_day="19:00", scope="own")
+    assert job.parameters == {"first": "2026-02-22", "last": "2026-03-01", "word": "today"}
