@@ -16,7 +16,7 @@ from stream_app.datasets.rights import ALL, has_own_rows, usable_scopes, visible
 from stream_app.exports.columns import Column
 from stream_app.exports.filters import operators
 from stream_app.exports.presentation import settings_of
-from stream_app.exports.rights import visible_table
+from stream_app.exports.rights import read_visible
 from streaming_exporter.errors import Rejected, Retryable
 
 CATALOGUE_SECONDS = 2.0
@@ -138,8 +138,7 @@ async def _view(services: ApiServices, user: User, dataset: Dataset) -> DatasetV
     problem = None
     try:
         async with asyncio.timeout(CATALOGUE_SECONDS):
-            table = await services.catalog.table(dataset)
-        columns = visible_table(table, caller).columns
+            columns = (await read_visible(services.catalog, dataset, caller)).columns
     except Rejected as error:
         problem = str(error)
     except (Retryable, TimeoutError):

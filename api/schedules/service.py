@@ -17,7 +17,7 @@ from api.schedules.schemas import ScheduleOrder, SchedulePatch
 from api.services import ApiServices
 from stream_app.datasets.caller import Caller
 from stream_app.datasets.typed_values import TEMPORAL
-from stream_app.exports.rights import visible_table
+from stream_app.exports.rights import read_visible
 from stream_app.jobs.submission import (
     NewJob,
     SubmitResult,
@@ -218,7 +218,7 @@ def _window_start(order: ScheduleOrder, known: Schedule | None, now: datetime) -
 
 async def _kinds(services: ApiServices, order: ScheduleOrder, caller: Caller) -> dict[str, str] | None:
     """Return the kinds of the time columns in the window and the filters."""
-    table = visible_table(await services.catalog.table(services.datasets[order.export_type]), caller)
+    table = await read_visible(services.catalog, services.datasets[order.export_type], caller)
     dataset, columns = table.dataset, table.filterable
     names = set(order.filters or ())
     if order.window is not Windowing.NONE:

@@ -1,7 +1,7 @@
 """The tables of datasets as callers see them: without hidden columns, and with masks. Pure.
 
-Whatever is done with a table for a caller uses :func:`visible_table` or :func:`use_visible`: exports,
-estimates, the checks of requests and schedules, lists.
+Whatever is done with a table for a caller uses :func:`visible_table`, :func:`read_visible` or
+:func:`use_visible`: exports, estimates, the checks of requests and schedules, lists.
 """
 
 from collections.abc import Awaitable, Callable
@@ -43,6 +43,15 @@ def visible_table(table: SourceTable, caller: Caller) -> SourceTable:
         primary_key=tuple(name for name in table.primary_key if name not in hidden and name not in masked),
         template_columns=table.template_columns or tuple(item.name for item in table.columns),
     )
+
+
+async def read_visible(catalog: Catalog, dataset: Dataset, caller: Caller) -> SourceTable:
+    """Return the table of ``dataset`` as the caller sees it; see :meth:`Catalog.table`.
+
+    Raises:
+        Rejected: the dataset is not for the caller; and what :meth:`Catalog.table` raises.
+    """
+    return visible_table(await catalog.table(dataset), caller)
 
 
 async def use_visible(

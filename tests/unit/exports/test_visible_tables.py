@@ -10,17 +10,11 @@ OWN = {"stream_app/exports/catalog.py", "stream_app/exports/rights.py"}
 
 
 def uses(tree: ast.Module) -> Iterator[ast.Call]:
-    """Yield the calls that get a table from a catalog, unless the rights are added at once."""
-    guarded = {
-        inner
-        for call in ast.walk(tree)
-        if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("visible_table")
-        for inner in ast.walk(call)
-    }
+    """Yield the calls that get a table from a catalog."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             owner = ast.unparse(node.func.value).lower()
-            if node.func.attr in ("use", "table") and owner.endswith("catalog") and node not in guarded:
+            if node.func.attr in ("use", "table") and owner.endswith("catalog"):
                 yield node
 
 
@@ -38,4 +32,3 @@ def test_every_use_of_a_table_goes_through_the_rights() -> None:
 def test_the_search_finds_uses() -> None:
     code = "async def f():\n await services.catalog.use(d, w)\n await catalog.table(d)\n"
     assert [node.lineno for node in uses(ast.parse(code))] == [2, 3]
-    assert list(uses(ast.parse("visible_table(await services.catalog.table(d), c)"))) == []
