@@ -4,53 +4,24 @@ A mask is the name of one of :data:`MASKS`, or an SQL expression, which can use 
 stays NULL. ``docs/masks.md`` has the rules of each mask.
 """
 
-from abc import ABC, abstractmethod
+import re
 from dataclasses import replace
 from typing import Any
 
+import structlog
 from sqlalchemy import ColumnElement, literal_column
 
 from stream_app.datasets.mask_names import is_mask_name
-from stream_app.exports.columns import Column, Kind, quote_name
+from stream_app.datasets.query_text import QueryTextError, check_expression
+from stream_app.exports.columns import Column, Kind
+from stream_app.exports.mask import HASH_KEYS, Mask, text_of
+from stream_app.exports.plugins import MASKS_GROUP, UnusablePlugin, load_plugins
 from streaming_exporter.errors import Rejected
 
-HASH_KEYS = "streaming_exporter.hash_keys"
-"""The setting of a transaction that has the keys of the mask ``hash``, so that no SQL text has them."""
+log = structlog.get_logger(__name__)
 
 FEWEST_CHARACTERS = 8
 """The mask ``last4`` shows nothing of a shorter text: it would show half of it or more."""
-
-
-class Mask(ABC):
-    """A way to replace the values of a column. A plug-in can define others.
-
-    Attributes:
-        interface: version of the interface between the service and masks.
-        name: what datasets files call the mask.
-        keeps_type: whether the masked value has the type of the column. Otherwise it is a text.
-        needs_keys: whether the SQL reads :data:`HASH_KEYS`.
-    """
-
-    interface = 1
-    name: str
-    keeps_type = False
-    needs_keys = False
-
-    @abstractmethod
-    def sql(self, column: Column) -> str:
-        """Return the SQL expression of the masked value.
-
-        It must work for a column of every type, must not fail for any value, and must show less than the
-        whole of every value. :func:`text_of` returns the value as a text.
-        """
-
-
-def text_of(column: Column) -> str:
-    """Return SQL for the value of ``column`` as a text, which is compared character by character.
-
-    Without the collation, patterns fail for columns whose collation is not deterministic.
-    """
-    return f'CAST({quote_name(column.name)} AS pg_catalog.text) COLLATE pg_catalog."C"'
 
 
 class Email(Mask):
@@ -118,7 +89,32 @@ class Null(Mask):
         return f"CAST(NULL AS {column.cast or column.type})"
 
 
-MASKS: dict[str, Mask] = {mask.name: mask for mask in (Email(), Last4(), Hash(), Null())}
+def check_mask_class(mask: Mask) -> None:
+    """Check what the service uses of a mask from another package.
+
+    Raises:
+        UnusablePlugin: an attribute has a wrong value, or :meth:`Mask.sql` returns no SQL expression.
+    """
+    if re.fullmatch(r"[a-z][a-z0-9_]{0,62}", mask.name) is None:
+        raise UnusablePlugin(f"its name is {mask.name!r:.200}; allowed: small letters, digits and _")
+    for name in ("keeps_type", "needs_keys"):
+        if not isinstance(value := getattr(mask, name), bool):
+            raise UnusablePlugin(f"its attribute {name} is {value!r:.200}; allowed: True, False")
+    try:
+        sql = mask.sql(Column("value", "text", "text", Kind.TEXT, cast="pg_catalog.text"))
+        check_expression(sql)
+    except QueryTextError as error:
+        raise UnusablePlugin(f"the result of sql is no SQL expression: {error}") from error
+    except Exception as error:  # the code of another package can raise anything
+        raise UnusablePlugin(f"sql fails: {type(error).__name__}: {error}") from error
+
+
+_BUILT_IN: dict[str, Mask] = {mask.name: mask for mask in (Email(), Last4(), Hash(), Null())}
+
+MASK_PLUGINS = load_plugins(MASKS_GROUP, Mask, taken=_BUILT_IN, check=check_mask_class)
+"""The masks of other packages."""
+
+MASKS: dict[str, Mask] = _BUILT_IN | dict(MASK_PLUGINS.items)
 """The masks by name."""
 
 
@@ -130,8 +126,22 @@ def mask_expression(mask: str, column: Column) -> ColumnElement[Any]:
         column: the column, with its own type or as it is masked.
     """
     if is_mask_name(mask):
-        return literal_column(f"({_named(mask).sql(column)})")
+        return literal_column(f"({_named_sql(mask, column)})")
     return literal_column(expression_sql(mask))
+
+
+def _named_sql(name: str, column: Column) -> str:
+    mask = _named(name)
+    if name in _BUILT_IN:
+        return mask.sql(column)
+    try:
+        return mask.sql(column)
+    except Exception as error:  # the code of another package can raise anything
+        log.exception("mask.failed", mask=name, column_type=column.type)
+        raise Rejected(
+            f"a column of the dataset cannot be masked with {name!r}; operators: the log has the reason",
+            code="missing_mask",
+        ) from error
 
 
 def _named(name: str) -> Mask:

@@ -35,7 +35,8 @@ from stream_app.exports.catalog import SourceTable
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.filters import NamedType, conditions
 from stream_app.exports.formats.base import Format
-from stream_app.exports.masks import HASH_KEYS, mask_expression, needs_keys
+from stream_app.exports.mask import HASH_KEYS
+from stream_app.exports.masks import mask_expression, needs_keys
 from stream_app.exports.query_catalog import origin_sql
 from stream_app.exports.session_values import session_values
 from stream_app.exports.whole_days import day_zone

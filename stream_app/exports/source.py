@@ -15,7 +15,7 @@ from stream_app.database_url import CONNECT_SECONDS
 from stream_app.datasets.models import DEFAULT_SOURCE, Dataset
 from stream_app.db.engine import keep_alive
 from stream_app.exports.hash_keys import hash_keys
-from stream_app.exports.masks import HASH_KEYS
+from stream_app.exports.mask import HASH_KEYS
 from stream_app.exports.snapshot import (
     FETCH_SECONDS,
     GRACE_SECONDS,
