@@ -15,6 +15,7 @@ from stream_app.exports.formats.base import (
     line_starts,
 )
 from stream_app.exports.formats.rendering import as_text, base64, iso_time
+from stream_app.exports.mask import Mask, text_of
 from stream_app.exports.plugins import INTERFACE
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import Options
@@ -29,6 +30,7 @@ __all__ = [
     "Document",
     "Format",
     "Kind",
+    "Mask",
     "Options",
     "Rejected",
     "Tally",
@@ -37,4 +39,5 @@ __all__ = [
     "cell",
     "iso_time",
     "line_starts",
+    "text_of",
 ]

@@ -1,1 +1,1 @@
-"""Plug-ins for streaming-exporter: the format ``tsv``."""
+"""Plug-ins for streaming-exporter: the format ``tsv`` and the mask ``iban``."""

@@ -24,7 +24,7 @@ ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 class TsvFormat(Format):
-    """Tab-separated values with a line of names."""
+    """Tab-separated values with a line of titles."""
 
     interface = INTERFACE
     name = "tsv"
@@ -41,8 +41,8 @@ class TsvFormat(Format):
         return CopySelect(select(*texts).select_from(ROWS), {"format": "text"})
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
-        """Yield the names of the columns, then the rows as PostgreSQL has written them."""
-        yield ("\t".join(item.name.translate(ESCAPES) for item in document.columns) + "\n").encode()
+        """Yield the titles of the columns, then the rows as PostgreSQL has written them."""
+        yield ("\t".join(item.title.translate(ESCAPES) for item in document.columns) + "\n").encode()
         for chunk in chunks:
             tally.rows += len(line_starts(chunk))
             yield chunk

@@ -1,4 +1,4 @@
-"""Texts and names that every format has to write so that a reader finds them again."""
+"""Texts, names and values that every format has to write, and every mask has to hide."""
 
 TEXTS: dict[str, list[str | None]] = {
     "no rows": [],
@@ -47,3 +47,29 @@ NAMES = [
     "<&>",
 ]
 """Names of columns."""
+
+VALUES = {
+    "bool": "true",
+    "smallint": "-32768",
+    "bigint": "9223372036854775807",
+    "numeric(40,10)": "123456789012345678901234567890.0123456789",
+    "real": "'NaN'",
+    "float8": "'-Infinity'",
+    "varchar(10)": "'=1+1'",
+    "char(5)": "'ab'",
+    "uuid": "'6f0a5a0e-6f2c-4c3b-9a43-2f1c0f0b7a51'",
+    "date": "'infinity'",
+    "time": "'23:59:59.999999'",
+    "timestamp": "'0044-03-15 12:00:00 BC'",
+    "timestamptz": "'2026-03-29 01:30:00+00'",
+    "interval": "'1 mon -3 days 04:05:06.7'",
+    "jsonb": '\'{"a": [1, null, "x\\ty"]}\'',
+    "bytea": "'\\x00ff'",
+    "int[]": "'{{1,NULL},{3,4}}'",
+    "text[]": "ARRAY['a,b', 'c\"d', NULL]",
+    "inet": "'10.0.0.1/8'",
+    "int4range": "'[1,5)'",
+    "money": "'12.34'",
+    "point": "'(1,2)'",
+}
+"""An SQL constant of each type."""

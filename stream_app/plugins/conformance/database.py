@@ -9,10 +9,11 @@ from uuid import uuid4
 import asyncpg
 
 from stream_app.datasets.models import Dataset
-from stream_app.exports.catalog import Catalog
-from stream_app.exports.columns import Column
+from stream_app.exports.catalog import Catalog, SourceTable
+from stream_app.exports.columns import Column, quote_name
 from stream_app.exports.copied_rows import RowEnds
 from stream_app.exports.formats.base import Format
+from stream_app.exports.mask import HASH_KEYS, Mask
 from stream_app.exports.query import CopyStatement, row_query
 from stream_app.exports.source import Source
 from stream_app.settings import Settings
@@ -67,6 +68,14 @@ class ConformanceDatabase:
         """Run one or more statements."""
         asyncio.run(self._execute(sql))
 
+    def texts(self, table: str, column: str) -> list[str | None]:
+        """Return the values of ``column`` as texts, in the order of the column ``id``."""
+        return asyncio.run(self._texts(table, f"CAST({quote_name(column)} AS text)"))
+
+    def masked(self, table: str, mask: Mask, column: str) -> list[str | None]:
+        """Return the masked values of ``column`` as texts, in the order of the column ``id``."""
+        return asyncio.run(self._masked(table, mask, column))
+
     def render(self, table: str, output: Format, options: Options) -> RenderedRows:
         """Return the rows of ``table``, by its first column, as PostgreSQL renders them for ``output``."""
         return asyncio.run(self._render(table, output, options))
@@ -79,6 +88,32 @@ class ConformanceDatabase:
                 await connection.copy_records_to_table(name, schema_name=self.schema, records=rows)
         finally:
             await connection.close()
+
+    async def _masked(self, table: str, mask: Mask, column: str) -> list[str | None]:
+        (described,) = (item for item in (await self._described(table)).columns if item.name == column)
+        return await self._texts(table, f"CAST(({mask.sql(described)}) AS text)")
+
+    async def _texts(self, table: str, expression: str) -> list[str | None]:
+        connection = await asyncpg.connect(self.url)
+        try:
+            # As in the transactions of exports.
+            await connection.execute(
+                f"SET search_path = pg_catalog; SET {HASH_KEYS} = '{'0' * 128},{'1' * 128}'"
+            )
+            rows = await connection.fetch(f"SELECT {expression} AS value FROM {table} ORDER BY id")
+            return [row["value"] for row in rows]
+        finally:
+            await connection.close()
+
+    async def _described(self, table: str) -> SourceTable:
+        source = self._source()
+        try:
+            return await Catalog(source.fetch).table(Dataset(name="conformance", table=table))
+        finally:
+            await source.close()
+
+    def _source(self) -> Source:
+        return Source(Settings.model_validate({"source_database_url": self.url}), connections=1)
 
     async def _execute(self, sql: str) -> None:
         connection = await asyncpg.connect(self.url)

@@ -8,7 +8,9 @@ from stream_app.plugins.conformance.database import ConformanceDatabase
 
 OPTION = "--exporter-database"
 
-pytest.register_assert_rewrite("stream_app.plugins.conformance.formats")
+pytest.register_assert_rewrite(
+    "stream_app.plugins.conformance.formats", "stream_app.plugins.conformance.masks"
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
