@@ -28,6 +28,7 @@ from stream_app.db.listener import CHANGES_CHANNEL, listen
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.formats.base import Format
 from stream_app.exports.formats.registry import FORMAT_PLUGINS, FORMATS
+from stream_app.exports.masks import MASK_PLUGINS
 from stream_app.exports.plugins import log_plugins
 from stream_app.exports.source_monitor import SourceMonitor
 from stream_app.exports.sources import SourceFinder, Sources, call_pools
@@ -96,7 +97,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
     Raises:
         DatasetsFileError: the datasets file is invalid.
     """
-    log_plugins(FORMAT_PLUGINS.plugins)
+    log_plugins((*FORMAT_PLUGINS.plugins, *MASK_PLUGINS.plugins))
     content = load_datasets(settings.datasets_file)
     datasets = Datasets(content)
     log_missing_datasets(datasets, settings.datasets_file)

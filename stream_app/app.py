@@ -29,6 +29,7 @@ from stream_app.db.table_check import check_tables
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.formats.framing_process import end_idle
 from stream_app.exports.formats.registry import FORMAT_PLUGINS, FORMATS
+from stream_app.exports.masks import MASK_PLUGINS
 from stream_app.exports.part_planner import PartPlanner
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.plugins import log_plugins
@@ -123,7 +124,7 @@ def create_app(settings: Settings) -> App:
         DatasetsFileError: the datasets file is unusable.
     """
     name = worker_name()
-    log_plugins(FORMAT_PLUGINS.plugins)
+    log_plugins((*FORMAT_PLUGINS.plugins, *MASK_PLUGINS.plugins))
     content = load_datasets(settings.datasets_file)
     datasets = Datasets(content)
     log_missing_datasets(datasets, settings.datasets_file)

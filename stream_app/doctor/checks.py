@@ -13,6 +13,7 @@ from stream_app.doctor.state_database import check_state_database
 from stream_app.doctor.topics import check_topics
 from stream_app.doctor.unwise_settings import check_settings
 from stream_app.exports.formats.registry import FORMAT_PLUGINS
+from stream_app.exports.masks import MASK_PLUGINS
 from stream_app.exports.source import Source
 from stream_app.kafka.brokers import Brokers
 from stream_app.settings import Settings
@@ -32,7 +33,8 @@ _SOURCE = """
 
 async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator[Finding]:
     """Run all checks and yield each finding at once. A part that does not answer is one finding."""
-    own = (check_settings(settings), check_datasets(settings), check_plugins(FORMAT_PLUGINS.plugins))
+    plugins = (*FORMAT_PLUGINS.plugins, *MASK_PLUGINS.plugins)
+    own = (check_settings(settings), check_datasets(settings), check_plugins(plugins))
     for finding in chain(*own):
         yield finding
     engine = create_engine(settings, application="exporter doctor", pool_size=1, pool_timeout=TIMEOUT_SECONDS)

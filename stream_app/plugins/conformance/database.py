@@ -1,23 +1,27 @@
 """A schema of a PostgreSQL database for the tests of plug-ins, and the rows that it renders."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 
-from stream_app.datasets.models import Dataset
+from stream_app.datasets.models import ColumnSettings, Dataset
 from stream_app.exports.catalog import Catalog, SourceTable
 from stream_app.exports.columns import Column, quote_name
 from stream_app.exports.copied_rows import RowEnds
 from stream_app.exports.formats.base import Format
 from stream_app.exports.mask import HASH_KEYS, Mask
+from stream_app.exports.presentation import shown_rows
 from stream_app.exports.query import CopyStatement, row_query
 from stream_app.exports.source import Source
 from stream_app.settings import Settings
 from streaming_exporter.events import ExportRequest, Options
+
+NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +29,13 @@ class RenderedRows:
     """The rows of a table as PostgreSQL has rendered them for a format.
 
     Attributes:
-        columns: the columns of the table.
+        columns: the columns of the file.
+        options: the options of the file.
         rows: the bytes of each row.
     """
 
     columns: tuple[Column, ...]
+    options: Options
     rows: tuple[bytes, ...]
 
 
@@ -76,9 +82,14 @@ class ConformanceDatabase:
         """Return the masked values of ``column`` as texts, in the order of the column ``id``."""
         return asyncio.run(self._masked(table, mask, column))
 
-    def render(self, table: str, output: Format, options: Options) -> RenderedRows:
-        """Return the rows of ``table``, by its first column, as PostgreSQL renders them for ``output``."""
-        return asyncio.run(self._render(table, output, options))
+    def render(
+        self, table: str, output: Format, options: Options, labels: Mapping[str, str] = NO_LABELS
+    ) -> RenderedRows:
+        """Return the rows of ``table``, by its first column, as PostgreSQL renders them for ``output``.
+
+        ``labels`` are the labels of columns, as the datasets file has them.
+        """
+        return asyncio.run(self._render(table, output, options, labels))
 
     async def _fill(self, name: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
         connection = await asyncpg.connect(self.url)
@@ -97,9 +108,8 @@ class ConformanceDatabase:
         connection = await asyncpg.connect(self.url)
         try:
             # As in the transactions of exports.
-            await connection.execute(
-                f"SET search_path = pg_catalog; SET {HASH_KEYS} = '{'0' * 128},{'1' * 128}'"
-            )
+            keys = f"{'0' * 128},{'1' * 128}"
+            await connection.execute(f"SET search_path = pg_catalog; SET {HASH_KEYS} = '{keys}'")
             rows = await connection.fetch(f"SELECT {expression} AS value FROM {table} ORDER BY id")
             return [row["value"] for row in rows]
         finally:
@@ -108,7 +118,7 @@ class ConformanceDatabase:
     async def _described(self, table: str) -> SourceTable:
         source = self._source()
         try:
-            return await Catalog(source.fetch).table(Dataset(name="conformance", table=table))
+            return await Catalog(source).table(Dataset(name="conformance", table=table))
         finally:
             await source.close()
 
@@ -122,18 +132,22 @@ class ConformanceDatabase:
         finally:
             await connection.close()
 
-    async def _render(self, table: str, output: Format, options: Options) -> RenderedRows:
-        settings = Settings.model_validate({"source_database_url": self.url})
-        source = Source(settings, connections=1)
+    async def _render(
+        self, table: str, output: Format, options: Options, labels: Mapping[str, str]
+    ) -> RenderedRows:
+        described, source = await self._described(table), self._source()
+        dataset = described.dataset.model_copy(
+            update={
+                "order": (described.columns[0].name,),
+                "column_settings": {name: ColumnSettings(label=text) for name, text in labels.items()},
+            }
+        )
+        request = ExportRequest(
+            user_id="u", export_type="conformance", format=output.name, scope="all", options=options
+        )
         try:
-            dataset = Dataset(name="conformance", table=table)
-            described = await Catalog(source).table(dataset)
-            by_first = dataset.model_copy(update={"order": (described.columns[0].name,)})
-            described = replace(described, dataset=by_first)
-            request = ExportRequest(
-                user_id="u", export_type="conformance", format=output.name, scope="all", options=options
-            )
-            query = row_query(described, request)
+            rows = row_query(replace(described, dataset=dataset), request)
+            query, options = shown_rows(rows, dataset, options, output)
             statement = CopyStatement.of(query, output, options)
             chunks: list[bytes] = []
 
@@ -144,7 +158,9 @@ class ConformanceDatabase:
                 await snapshot.copy(statement.sql, statement.copy, keep, max_row_bytes=output.row_bytes)
         finally:
             await source.close()
-        return RenderedRows(query.columns, tuple(_rows(b"".join(chunks), RowEnds.of(statement.copy))))
+        return RenderedRows(
+            query.columns, options, tuple(_rows(b"".join(chunks), RowEnds.of(statement.copy)))
+        )
 
 
 def _rows(content: bytes, ends: RowEnds) -> Sequence[bytes]:

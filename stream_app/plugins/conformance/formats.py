@@ -2,19 +2,20 @@
 
 import pickle
 import tracemalloc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, ClassVar, TypeAlias
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from stream_app.exports.columns import Column
 from stream_app.exports.formats.base import Document, Format, Tally
 from stream_app.exports.formats.registry import check_format
 from stream_app.exports.plugins import INTERFACE
 from stream_app.plugins.conformance.cases import NAMES, TEXTS, VALUES
-from stream_app.plugins.conformance.database import ConformanceDatabase, RenderedRows
+from stream_app.plugins.conformance.database import NO_LABELS, ConformanceDatabase, RenderedRows
 from streaming_exporter.events import Options
 
 Cell: TypeAlias = Any
@@ -107,6 +108,35 @@ class FormatConformance:
         assert all(cell not in (None, "") for cell in cells[0])
         assert set(cells[1][1:]) <= {None, self.shows(None)}
 
+    def test_labels_are_the_titles_of_columns(self, conformance_database: ConformanceDatabase) -> None:
+        """A column without a label has its name as its title."""
+        table = conformance_database.table("id int PRIMARY KEY, total int, note text", [(1, 2, "x")])
+        labels = {"total": "Summe (€)", "id": 'A "quoted", title'}
+        rows = self._rendered(conformance_database, table, labels, headers="labels")
+        assert self.read(self._file(rows))[0] == [labels["id"], labels["total"], "note"]
+
+    @pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Kolkata", "America/St_Johns"])
+    def test_times_of_a_time_zone_are_the_same_instants(
+        self, conformance_database: ConformanceDatabase, zone: str
+    ) -> None:
+        """With an offset, or as the local time where a format has none. In autumn an hour comes twice."""
+        instants = [datetime(2026, 10, 25, hour, 30, 15, tzinfo=UTC) for hour in range(3)]
+        table = conformance_database.table("id int PRIMARY KEY, at timestamptz", list(enumerate(instants)))
+        _, cells = self.read(self._file(self._rendered(conformance_database, table, timezone=zone)))
+        for (_, cell), instant in zip(cells, instants, strict=True):
+            found = cell if isinstance(cell, datetime) else datetime.fromisoformat(str(cell))
+            local = instant.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
+            assert found == (instant if found.tzinfo is not None else local)
+
+    @pytest.mark.parametrize("locale", ["de-DE", "fr-CH", "en-US"])
+    def test_a_locale_changes_no_number_of_rows(
+        self, conformance_database: ConformanceDatabase, locale: str
+    ) -> None:
+        rows = self._rendered(
+            conformance_database, self._many_rows(conformance_database), locale=locale, delimiter=","
+        )
+        assert len(self.read(self._file(rows))[1]) == MANY_ROWS
+
     def test_the_rows_are_counted_for_the_progress(self, conformance_database: ConformanceDatabase) -> None:
         tally = Tally()
         self._file(self._rendered(conformance_database, self._many_rows(conformance_database)), tally=tally)
@@ -122,7 +152,7 @@ class FormatConformance:
     ) -> None:
         """One object writes all files of a worker, in several threads."""
         rows = self._rendered(conformance_database, self._many_rows(conformance_database))
-        fewer = RenderedRows(rows.columns, rows.rows[:100])
+        fewer = replace(rows, rows=rows.rows[:100])
         one, other = self._framed(rows, 10), self._framed(fewer, 10)
         together: tuple[list[bytes], list[bytes]] = ([], [])
         while True:
@@ -144,13 +174,13 @@ class FormatConformance:
             raise SourceLost
 
         with pytest.raises(SourceLost):
-            list(self.format.frame(lost(), self._document(rows.columns), Tally()))
+            list(self.format.frame(lost(), self._document(rows), Tally()))
 
     def test_the_memory_does_not_grow_with_the_rows(self, conformance_database: ConformanceDatabase) -> None:
         rows = self._rendered(conformance_database, self._many_rows(conformance_database))
         chunk = b"".join(rows.rows)
         chunks = (chunk for _ in range(FED_BYTES // len(chunk)))
-        framed = self.format.frame(chunks, self._document(rows.columns), Tally())
+        framed = self.format.frame(chunks, self._document(rows), Tally())
         tracemalloc.start()
         try:
             for _ in framed:
@@ -163,7 +193,7 @@ class FormatConformance:
     def test_the_file_grows_as_its_attributes_say(self, conformance_database: ConformanceDatabase) -> None:
         """``growth`` and ``closing_bytes`` decide where a file ends that must not exceed a size."""
         rows = self._rendered(conformance_database, self._many_rows(conformance_database))
-        empty = len(self._file(RenderedRows(rows.columns, ())))
+        empty = len(self._file(replace(rows, rows=())))
         most = sum(map(len, rows.rows)) * self.format.growth_of(rows.columns) + self.format.closing_bytes
         assert len(self._file(rows)) - empty <= most
 
@@ -176,7 +206,7 @@ class FormatConformance:
                 before.append(written)
                 yield row
 
-        for piece in self.format.frame(chunks(), self._document(rows.columns), Tally()):
+        for piece in self.format.frame(chunks(), self._document(rows), Tally()):
             written += len(piece)
         grows = all(earlier < later for earlier, later in zip(before, [*before[1:], written], strict=True))
         assert grows or self.format.holds_rows
@@ -184,7 +214,7 @@ class FormatConformance:
     def test_it_can_be_used_in_another_process(self, conformance_database: ConformanceDatabase) -> None:
         rows = self._rendered(conformance_database, self._many_rows(conformance_database))
         copied: Format = pickle.loads(pickle.dumps(self.format))
-        framed = copied.frame(iter(rows.rows), self._document(rows.columns), Tally())
+        framed = copied.frame(iter(rows.rows), self._document(rows), Tally())
         assert b"".join(framed) == self._file(rows, per_chunk=1)
 
     def _many_rows(self, database: ConformanceDatabase) -> str:
@@ -193,19 +223,23 @@ class FormatConformance:
             [(number, f"name {number} of a customer", number, MOMENT) for number in range(MANY_ROWS)],
         )
 
-    def _options(self) -> Options:
-        return Options.model_validate(self.options)
+    def _rendered(
+        self,
+        database: ConformanceDatabase,
+        table: str,
+        labels: Mapping[str, str] = NO_LABELS,
+        **options: Any,
+    ) -> RenderedRows:
+        asked = Options.model_validate({**self.options, **options})
+        return database.render(table, self.format, asked, labels)
 
-    def _rendered(self, database: ConformanceDatabase, table: str) -> RenderedRows:
-        return database.render(table, self.format, self._options())
-
-    def _document(self, columns: Sequence[Column]) -> Document:
-        return Document("conformance", tuple(columns), self._options(), MOMENT)
+    def _document(self, rows: RenderedRows) -> Document:
+        return Document("conformance", rows.columns, rows.options, MOMENT)
 
     def _framed(self, rows: RenderedRows, per_chunk: int, tally: Tally | None = None) -> Iterator[bytes]:
         waiting = iter(rows.rows)
         chunks = iter(lambda: b"".join(islice(waiting, per_chunk)), b"")
-        return self.format.frame(chunks, self._document(rows.columns), tally or Tally())
+        return self.format.frame(chunks, self._document(rows), tally or Tally())
 
     def _file(self, rows: RenderedRows, *, per_chunk: int = 100, tally: Tally | None = None) -> bytes:
         return b"".join(self._framed(rows, per_chunk, tally))

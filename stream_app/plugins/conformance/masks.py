@@ -73,22 +73,6 @@ class MaskConformance:
         assert null is None
         assert shown != "a text"
 
-    def test_it_works_where_texts_with_other_bytes_are_equal(
-        self, conformance_database: ConformanceDatabase
-    ) -> None:
-        """PostgreSQL refuses patterns for such collations, unless the text gets another one."""
-        conformance_database.execute(
-            f"CREATE COLLATION {conformance_database.schema}.any_case"
-            " (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
-        )
-        collation = f"{conformance_database.schema}.any_case"
-        table = conformance_database.table(
-            f"id int PRIMARY KEY, value text COLLATE {collation}", [(1, "a text"), (2, None)]
-        )
-        shown, null = conformance_database.masked(table, self.mask, "value")
-        assert null is None
-        assert shown != "a text"
-
     def test_its_sql_depends_on_the_column_alone(self) -> None:
         """The SQL of an export is built once and used again."""
         column = Column("value", "text", "text", Kind.TEXT, cast="pg_catalog.text")

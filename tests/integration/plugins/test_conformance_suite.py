@@ -1,16 +1,21 @@
-"""The conformance suite for the formats of other packages: a good format passes, and each fault is found."""
+"""The conformance suite for formats and masks of other packages: good ones pass, and each fault is found."""
 
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import asyncpg
 import pytest
 
+from stream_app.exports.columns import Column, quote_name
 from stream_app.exports.formats.csv import CsvFormat
 from stream_app.exports.formats.json import NdjsonFormat
-from stream_app.plugins import INTERFACE, Document, Tally
+from stream_app.exports.masks import MASKS
+from stream_app.plugins import INTERFACE, Document, Mask, Tally
+from stream_app.plugins.conformance.cases import NAMES
 from stream_app.plugins.conformance.database import ConformanceDatabase
 from stream_app.plugins.conformance.formats import FormatConformance, SourceLost, Table
+from stream_app.plugins.conformance.masks import MaskConformance
 from tests.integration.exports.test_conformance import NULL, read_csv, read_ndjson
 
 
@@ -100,6 +105,76 @@ class LosesNames(Csv):
 
 def suite_of(output: CsvFormat) -> Any:
     return type("Suite", (TestCsv,), {"format": output})()
+
+
+class EmailSuite(MaskConformance):
+    mask = type("OwnEmail", (MASKS["email"].__class__,), {"interface": INTERFACE})()
+    examples = {"ada@example.com": "a***@example.com", "x": "***"}  # noqa: RUF012
+
+
+class TestEmail(EmailSuite):
+    """A mask of the service passes the suite for those of others."""
+
+
+def mask_suite(sql: Callable[[Column], str]) -> MaskConformance:
+    """Return the suite of a mask with this SQL."""
+    own = {"interface": INTERFACE, "name": "own", "sql": lambda _, column: sql(column)}
+    suite: MaskConformance = type("Suite", (EmailSuite,), {"mask": type("OwnMask", (Mask,), own)()})()
+    return suite
+
+
+MASK_FAULTS: list[tuple[str, Callable[[Any, ConformanceDatabase], None], type[Exception]]] = [
+    (
+        "{}::text",
+        lambda suite, database: suite.test_it_never_shows_a_whole_text(database, "quotes"),
+        AssertionError,
+    ),
+    (
+        "{}::text || '*'",
+        lambda suite, database: suite.test_it_never_shows_a_whole_text(database, "scripts"),
+        AssertionError,
+    ),
+    (
+        "coalesce({}::text, '*')",
+        lambda suite, database: suite.test_it_never_shows_a_whole_text(database, "all null"),
+        AssertionError,
+    ),
+    (
+        "left({}, 1)",
+        lambda suite, database: suite.test_it_works_for_columns_of_every_type(database, "bigint"),
+        asyncpg.PostgresError,
+    ),
+    (
+        "{}::text",
+        lambda suite, database: suite.test_it_works_for_columns_of_every_type(database, "date"),
+        AssertionError,
+    ),
+    (
+        "'*'",
+        lambda suite, database: suite.test_it_works_for_columns_of_every_name(database, "select"),
+        AssertionError,
+    ),
+    ("'***'", lambda suite, database: suite.test_the_examples(database), AssertionError),
+]
+
+
+@pytest.mark.parametrize(("sql", "test", "error"), MASK_FAULTS)
+def test_each_fault_of_a_mask_is_found(
+    conformance_database: ConformanceDatabase,
+    sql: str,
+    test: Callable[[Any, ConformanceDatabase], None],
+    error: type[Exception],
+) -> None:
+    with pytest.raises(error):
+        test(mask_suite(lambda column: sql.format(quote_name(column.name))), conformance_database)
+
+
+def test_a_mask_that_does_not_quote_the_column_is_found(
+    conformance_database: ConformanceDatabase,
+) -> None:
+    unquoted = mask_suite(lambda column: f"'*' || left({column.name}, 0)")
+    with pytest.raises(asyncpg.PostgresError):
+        unquoted.test_it_works_for_columns_of_every_name(conformance_database, NAMES[0])
 
 
 FAULTS: list[tuple[CsvFormat, Callable[[Any, ConformanceDatabase], None], type[BaseException]]] = [

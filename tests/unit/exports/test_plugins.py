@@ -1,4 +1,4 @@
-"""Formats of other packages: good ones are in use, and each kind of bad one is refused with its reason."""
+"""Formats and masks of other packages: good ones are in use, and each kind of bad one is refused."""
 
 import re
 import sys
@@ -13,8 +13,28 @@ import structlog
 from stream_app.doctor.findings import State
 from stream_app.doctor.plugins import check_plugins
 from stream_app.exports.formats.registry import FORMATS, MISSING, check_format
-from stream_app.exports.plugins import FORMATS_GROUP, LoadedPlugins, load_plugins, log_plugins
-from stream_app.plugins import INTERFACE, RAW_LINES, Column, CopySelect, Document, Format, Options, Tally
+from stream_app.exports.masks import MASKS, check_mask_class, mask_expression
+from stream_app.exports.plugins import (
+    FORMATS_GROUP,
+    MASKS_GROUP,
+    LoadedPlugins,
+    load_plugins,
+    log_plugins,
+)
+from stream_app.plugins import (
+    INTERFACE,
+    RAW_LINES,
+    Column,
+    CopySelect,
+    Document,
+    Format,
+    Kind,
+    Mask,
+    Options,
+    Rejected,
+    Tally,
+    text_of,
+)
 
 
 class LinesFormat(Format):
@@ -164,6 +184,74 @@ def test_a_refused_plugin_is_one_line_of_the_log_and_a_problem_of_the_doctor(off
     assert "no dictionary" in problem.what
     assert used.state is State.OK
     assert "lines (streaming_exporter.formats)" in used.what
+
+
+class StarsMask(Mask):
+    """A mask that other packages could have."""
+
+    interface = INTERFACE
+    name = "stars"
+
+    def sql(self, column: Column) -> str:
+        return f"regexp_replace({text_of(column)}, '.', '*', 'g')"
+
+
+def mask_with(sql: Callable[..., object] = StarsMask.sql, **attributes: object) -> type[Mask]:
+    return type("ChangedMask", (StarsMask,), {"sql": sql, **attributes})
+
+
+def failing(_mask: Mask, column: Column) -> str:
+    raise KeyError(column.base)
+
+
+def offered_masks(monkeypatch: pytest.MonkeyPatch, **offered: object) -> LoadedPlugins[Mask]:
+    module = ModuleType("a_package")
+    vars(module).update(offered)
+    monkeypatch.setitem(sys.modules, "a_package", module)
+    entries = [EntryPoint(name, f"a_package:{name}", MASKS_GROUP) for name in offered]
+    return load_plugins(MASKS_GROUP, Mask, taken=MASKS, check=check_mask_class, found=entries)
+
+
+def test_a_mask_of_another_package_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = offered_masks(monkeypatch, stars=StarsMask)
+    assert isinstance(loaded.items["stars"], StarsMask)
+    assert loaded.refused == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "offered", "reason"),
+    [
+        ("stars", mask_with(interface=0), "made for version 0"),
+        ("stars", LinesFormat, r"must be a subclass of stream_app\.exports\.mask\.Mask"),
+        ("Stars", mask_with(name="Stars"), "name is 'Stars'"),
+        ("stars", mask_with(keeps_type="yes"), "attribute keeps_type is 'yes'"),
+        ("stars", mask_with(failing), "sql fails: KeyError: 'text'"),
+        ("stars", mask_with(lambda *_: "value) FROM users; --"), "the result of sql is no SQL expression"),
+        ("stars", mask_with(lambda *_: ""), "the result of sql is no SQL expression"),
+        ("stars", mask_with(lambda *_: None), "sql fails: "),
+        *((name, mask_with(name=name), "the name is taken by the service itself") for name in MASKS),
+    ],
+)
+def test_a_mask_that_cannot_be_used_is_refused_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, name: str, offered: object, reason: str
+) -> None:
+    loaded = offered_masks(monkeypatch, **{name: offered})
+    assert loaded.items == {}
+    (plugin,) = loaded.refused
+    assert plugin.reason is not None
+    assert re.search(reason, plugin.reason)
+
+
+def test_a_mask_that_fails_for_a_column_is_an_error_of_the_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The value itself is never shown instead."""
+    column = Column("value", "text", "text", Kind.TEXT)
+    monkeypatch.setitem(MASKS, "stars", mask_with(failing)())
+    with pytest.raises(Rejected, match="cannot be masked with 'stars'") as refused:
+        mask_expression("stars", column)
+    assert refused.value.code == "missing_mask"
+    monkeypatch.delitem(MASKS, "stars")
+    with pytest.raises(Rejected, match="the mask 'stars', which is not available"):
+        mask_expression("stars", column)
 
 
 def test_without_plugins_nothing_is_missing() -> None:
