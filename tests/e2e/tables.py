@@ -64,6 +64,22 @@ description = "Readings of a slow sensor"
 table = "shop.markup"
 description = "<script>alert('description')</script>"
 
+[datasets.guarded]
+table = "shop.orders"
+owner = "customer_id"
+roles = ["shop"]
+only = ["id", "total", "note"]
+
+[datasets.guarded.scopes]
+group = { column = "customer_id", claim = "customers", roles = ["lead"] }
+
+[datasets.guarded.columns.total]
+roles = ["finance"]
+
+[datasets.guarded.columns.note]
+mask = "null"
+unmasked_for = ["pii"]
+
 [datasets.gone]
 table = "shop.gone"
 """
