@@ -19,6 +19,7 @@ from stream_app.exports.formats.base import (
 )
 from stream_app.exports.formats.json_objects import Form, ObjectWriter
 from stream_app.exports.formats.rendering import base64, column_sql, is_json_text, is_own_json, json_sql
+from stream_app.exports.formats.zoned import zoned_text_sql
 from streaming_exporter.events import Options
 
 FLAT = 5
@@ -54,7 +55,7 @@ class NdjsonFormat(Format):
             return _objects_by_postgres(columns)
         values = (
             # Unlike COPY, the JSON functions write these values as JSON.
-            func.to_json(_value(item)) if _is_json(item) and item.kind is not Kind.JSON else _value(item)
+            func.to_json(_value(item)) if _is_json(item) and item.kind is not Kind.JSON else _flat_value(item)
             for item in columns
         )
         return CopySelect(select(*values).select_from(ROWS), {"format": "text"})
@@ -118,7 +119,8 @@ def _object_writer(columns: Sequence[Column], limit: int, separator: bytes) -> O
 def _form(item: Column) -> Form:
     if _is_json(item):
         return Form.JSON
-    return Form.WORD if item.zone is not None else _FORMS.get(item.kind, Form.TEXT)
+    # The offset of a local time is complete.
+    return Form.TIMESTAMP if item.zone is not None else _FORMS.get(item.kind, Form.TEXT)
 
 
 _FORMS = {
@@ -145,6 +147,13 @@ def _value(item: Column) -> ColumnElement[Any]:
     if is_own_json(item.data_type):
         return value
     return literal_column(json_sql(column_sql(item), item.data_type))
+
+
+def _flat_value(item: Column) -> ColumnElement[Any]:
+    if item.zone is not None and item.kind is Kind.TIMESTAMPTZ:
+        # ObjectWriter replaces the space, many at a time.
+        return literal_column(zoned_text_sql(column_sql(item), item.zone, with_space=True))
+    return _value(item)
 
 
 def _objects_by_postgres(columns: Sequence[Column]) -> CopySelect:

@@ -27,14 +27,16 @@ def local_sql(value: str, zone: TimeZone) -> str:
     """Return SQL for the local time, a ``timestamp`` without a zone, of an instant."""
     cases = [(_between(value, _CONVERTIBLE), _by_name(value, zone))]
     if zone.changes:
-        intervals = "{" + ",".join(f"{offset} s" for offset in zone.offsets) + "}"
-        offset = (
-            f"interval '{zone.offsets[0]} s'"
-            if len(zone.offsets) == 1
-            else f"('{intervals}'::interval[])[{_position(value, zone)}]"
-        )
-        cases.insert(0, (_is_covered(value, zone), f"timezone({offset}, {value})"))
+        cases.insert(0, (is_covered_sql(value, zone), covered_local_sql(value, zone)))
     return _case(cases, f"timezone(interval '0', {value})")
+
+
+def covered_local_sql(value: str, zone: TimeZone) -> str:
+    """Return SQL for the local time of an instant that :func:`is_covered_sql` is true for."""
+    if len(zone.offsets) == 1:
+        return _by_offset(value, zone.offsets[0])
+    intervals = "{" + ",".join(f"{offset} s" for offset in zone.offsets) + "}"
+    return f"timezone(('{intervals}'::interval[])[{_position(value, zone)}], {value})"
 
 
 def local_text_sql(value: str, zone: TimeZone) -> str:
@@ -50,24 +52,30 @@ def local_text_sql(value: str, zone: TimeZone) -> str:
 
 def offset_text_sql(value: str, zone: TimeZone) -> str:
     """Return SQL for the offset of the local time, such as ``+02:00``, of an instant that has one."""
+    texts = [(str(offset), f"'{offset_text(offset)}'") for offset in _distinct(zone.offsets)]
     return _case(
-        [(_is_covered(value, zone), _offset_case(value, zone))] if zone.changes else [],
+        [(is_covered_sql(value, zone), _by_change(value, zone, texts))] if zone.changes else [],
         _computed_offset(value, zone),
     )
 
 
-def zoned_text_sql(value: str, zone: TimeZone) -> str:
+def zoned_text_sql(value: str, zone: TimeZone, *, with_space: bool = False) -> str:
     """Return SQL for the local time with its offset, such as ``2026-07-01T12:00:00+02:00``.
 
-    It is the text that PostgreSQL's JSON functions write in a session with this zone.
+    It is the text that PostgreSQL's JSON functions write in a session with this zone. ``with_space`` leaves
+    the space of PostgreSQL's own text between date and time, for a caller that replaces it by a ``T``.
     """
+
+    def iso(text: str) -> str:
+        return text if with_space else f"replace({text}, ' ', 'T')"
+
+    def by_offset(offset: int) -> str:
+        return f"{iso(f'{_by_offset(value, offset)}::text')} || '{offset_text(offset)}'"
+
     local = _by_name(value, zone)
-    by_name = f"{_iso(local)} || {_computed_offset(value, zone)}"
-    usual = [
-        (_by_offset(value, offset), f"{_iso(_by_offset(value, offset))} || '{offset_text(offset)}'")
-        for offset in _usual(zone)
-    ]
-    before_christ = f"replace(left({local}::text, -3), ' ', 'T') || {_computed_offset(value, zone)} || ' BC'"
+    by_name = f"{iso(f'{local}::text')} || {_computed_offset(value, zone)}"
+    usual = [(_by_offset(value, offset), by_offset(offset)) for offset in _usual(zone)]
+    before_christ = f"{iso(f'left({local}::text, -3)')} || {_computed_offset(value, zone)} || ' BC'"
     cases = [
         (
             _between(value, (_COMMON_ERA, _CONVERTIBLE[1])),
@@ -79,7 +87,8 @@ def zoned_text_sql(value: str, zone: TimeZone) -> str:
         ),
     ]
     if zone.changes:
-        cases.insert(0, (_is_covered(value, zone), _covered_text(value, zone)))
+        covered = [(str(offset), by_offset(offset)) for offset in _distinct(zone.offsets)]
+        cases.insert(0, (is_covered_sql(value, zone), _by_change(value, zone, covered)))
     return _case(cases, _in_utc(value))
 
 
@@ -90,17 +99,9 @@ def offset_text(seconds: int) -> str:
     return f"{'-' if seconds < 0 else '+'}{hours:02}:{minutes:02}" + (f":{rest:02}" if rest else "")
 
 
-def _covered_text(value: str, zone: TimeZone) -> str:
-    texts = [
-        (str(offset), f"{_iso(_by_offset(value, offset))} || '{offset_text(offset)}'")
-        for offset in _distinct(zone.offsets)
-    ]
-    return texts[0][1] if len(texts) == 1 else _switch(_offset(value, zone), texts)
-
-
-def _offset_case(value: str, zone: TimeZone) -> str:
-    texts = [(str(offset), f"'{offset_text(offset)}'") for offset in _distinct(zone.offsets)]
-    return texts[0][1] if len(texts) == 1 else _switch(_offset(value, zone), texts)
+def _by_change(value: str, zone: TimeZone, cases: Sequence[tuple[str, str]]) -> str:
+    """Return SQL for the case of the offset that the changes of the zone give."""
+    return cases[0][1] if len(cases) == 1 else _switch(_offset(value, zone), cases)
 
 
 def _offset(value: str, zone: TimeZone) -> str:
@@ -111,7 +112,8 @@ def _position(value: str, zone: TimeZone) -> str:
     return f"width_bucket({value}, {array_sql(zone.changes)})"
 
 
-def _is_covered(value: str, zone: TimeZone) -> str:
+def is_covered_sql(value: str, zone: TimeZone) -> str:
+    """Return SQL for whether the changes of the zone give the offset of an instant. There must be some."""
     return _between(value, (_moment(zone.changes[0]), _moment(zone.end)))
 
 
@@ -131,10 +133,6 @@ def _by_name(value: str, zone: TimeZone) -> str:
 
 def _by_offset(value: str, seconds: int) -> str:
     return f"timezone(interval '{seconds} s', {value})"
-
-
-def _iso(local: str) -> str:
-    return f"replace({local}::text, ' ', 'T')"
 
 
 def _in_utc(value: str) -> str:

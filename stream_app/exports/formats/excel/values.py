@@ -19,7 +19,8 @@ from sqlalchemy import (
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import cell
 from stream_app.exports.formats.rendering import as_text, column_sql, numeric_value
-from stream_app.exports.formats.zoned import local_sql
+from stream_app.exports.formats.zoned import covered_local_sql, is_covered_sql, local_sql
+from stream_app.time_zones import TimeZone
 
 AS_TEXT = "\n"
 """Prefix of a value that a cell of its kind cannot hold. It is then a text, and COPY quotes it."""
@@ -55,10 +56,7 @@ def value_of(item: Column) -> ColumnElement[Any]:
                 value.between(literal_column(_FIRST), literal_column(_LAST)), cast(days, Text), item
             )
         case Kind.TIMESTAMPTZ if item.zone is not None:
-            local = literal_column(f"({local_sql(column_sql(item), item.zone)})", DateTime)
-            known = and_(local >= literal_column(_FIRST), local < literal_column("'10000-01-01'"))
-            days = _days(_cut_last_second(local, local)).op("+")(literal_column(str(_EPOCH)))
-            return _either(known, cast(days, Text), item)
+            return _local_days(item, item.zone)
         case Kind.TIMESTAMP | Kind.TIMESTAMPTZ:
             known = and_(value >= literal_column(_FIRST), value < literal_column("'10000-01-01'"))
             days = _days(_within_day(item, value)).op("+")(literal_column(str(_EPOCH)))
@@ -67,6 +65,25 @@ def value_of(item: Column) -> ColumnElement[Any]:
             days = _days(func.least(value, literal_column(_LAST_SECOND)))
             return _either(value < literal_column("'24:00'"), cast(days, Text), item)
     return as_text(item)
+
+
+def _local_days(item: Column, zone: TimeZone) -> ColumnElement[Any]:
+    """Return the days of a local time. Most values are within years that need no test of their limits."""
+
+    def days(local: ColumnElement[Any]) -> ColumnElement[Any]:
+        return cast(
+            _days(_cut_last_second(local, local)).op("+")(literal_column(str(_EPOCH))),
+            Text,
+        )
+
+    value = column_sql(item)
+    local = literal_column(f"({local_sql(value, zone)})", DateTime)
+    known = and_(local >= literal_column(_FIRST), local < literal_column("'10000-01-01'"))
+    others = _either(known, days(local), item)
+    if not zone.changes:
+        return others
+    covered = literal_column(is_covered_sql(value, zone), Boolean)
+    return case((covered, days(literal_column(covered_local_sql(value, zone), DateTime))), else_=others)
 
 
 def _within_day(item: Column, value: ColumnElement[Any]) -> ColumnElement[Any]:
