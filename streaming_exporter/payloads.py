@@ -72,10 +72,31 @@ class Options(CsvOptions, PdfOptions):
     """
 
     compression: Literal["none", "gzip", "zstd"] = "none"
-    headers: Literal["names", "labels"] = "names"
-    language: LanguageTag | None = None
-    timezone: ZoneName | None = None
-    locale: LanguageTag | None = None
+    headers: Annotated[
+        Literal["names", "labels"],
+        Field(description="Captions: the names of columns, or their labels in the datasets file"),
+    ] = "names"
+    language: Annotated[
+        LanguageTag | None,
+        Field(
+            description="Language of the labels (BCP 47), such as `de-AT`. Without labels in it: those in "
+            "`de`, then those without a language, then names"
+        ),
+    ] = None
+    timezone: Annotated[
+        ZoneName | None,
+        Field(
+            description="Time zone of the times in the file (IANA), such as `Europe/Berlin`. csv, json and "
+            "ndjson have the offset; parquet keeps instants. Default: that of the dataset, else UTC"
+        ),
+    ] = None
+    locale: Annotated[
+        LanguageTag | None,
+        Field(
+            description="How csv, excel and pdf write numbers and dates, such as `de-DE`. With a decimal "
+            "comma the delimiter of csv is `;`, unless `delimiter` is given. Other formats ignore it"
+        ),
+    ] = None
 
 
 MIN_SPLIT_BYTES = 2**20

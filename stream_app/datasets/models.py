@@ -19,6 +19,8 @@ from pydantic import (
 from stream_app.datasets.mask_names import check_mask
 from stream_app.datasets.parameters import check_parameter
 from stream_app.datasets.query_text import QueryTextError, parse_query
+from stream_app.time_zones import check_zone_name
+from streaming_exporter.errors import Rejected
 
 DEFAULT_SOURCE = "default"
 """The source of datasets that name none: the database of ``EXPORTER_SOURCE_DATABASE_URL``."""
@@ -206,6 +208,16 @@ class Dataset(Entry):
     session: Mapping[str, SessionValue] = Field(default_factory=dict)
     template: Path | None = None
     template_header: Annotated[int, Field(ge=1, le=1_048_575)] | None = None
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_a_zone(cls, name: str | None) -> str | None:
+        if name is not None:
+            try:
+                check_zone_name(name, "")
+            except Rejected as error:
+                raise ValueError(str(error)) from error
+        return name
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -11,9 +12,11 @@ import pytest
 from openpyxl import load_workbook
 from pypdf import PdfReader
 
+from stream_app.datasets.file import load_datasets
 from stream_app.datasets.models import ColumnSettings, Dataset
 from stream_app.exports.formats.registry import FORMATS
 from streaming_exporter.errors import Rejected
+from tests.documents import BLOCKS
 from tests.integration.exports.conftest import Export
 
 SETTINGS = {
@@ -54,6 +57,29 @@ def titles(name: str, content: bytes) -> list[str]:
         case "parquet":
             return pq.read_schema(io.BytesIO(content)).names  # type: ignore[no-any-return]
     raise AssertionError(name)
+
+
+async def test_the_example_of_the_documents(
+    export: Export, database: asyncpg.Connection, schema: str, tmp_path: Path
+) -> None:
+    blocks = {block.language: block.text for block in BLOCKS if block.document.name == "languages.md"}
+    await database.execute(
+        "CREATE TABLE orders (id int, placed_at timestamptz, total numeric(10,2));"
+        "INSERT INTO orders VALUES (1, '2026-07-01 10:00:00+00', 1234.5)"
+    )
+    path = tmp_path / "datasets.toml"
+    path.write_text(blocks["toml"].replace("shop.", f"{schema}."))
+    dataset = load_datasets(path).datasets["orders"]
+    exported = await export("", "csv", dataset=dataset, options=json.loads(blocks["json"]))
+    assert exported.content.decode() == ("id;Bestellt am;Betrag (EUR)\n1;01.07.2026 12:00:00+02:00;1234,50\n")
+    assert exported.data.manifest["label"] == "Bestellungen"
+    assert exported.data.manifest["timezone"] == "Europe/Vienna"
+    usual = await export("", "ndjson", dataset=dataset)
+    assert json.loads(usual.content) == {
+        "id": 1,
+        "placed_at": "2026-07-01T12:00:00+02:00",
+        "total": 1234.50,
+    }
 
 
 NAMES = ["id", "total", "note", "formula", "parts"]
