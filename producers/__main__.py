@@ -48,6 +48,14 @@ JobId = Annotated[UUID, typer.Argument(metavar="JOB", help="Id of the job, which
 Output = Annotated[
     Path, typer.Option("--output", metavar="DIR", help="Folder for the file. Default: the current one")
 ]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace files of the same names. Default: the name of the new file gets a number, such as "
+        "'ledger (2).csv'",
+    ),
+]
 ApiUrl = Annotated[
     str | None, typer.Option("--api-url", metavar="URL", help="URL of the API. Default: EXPORTER_PUBLIC_URL")
 ]
@@ -129,6 +137,7 @@ def request(
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Follow the job, then download its file into DIR")
     ] = None,
+    overwrite: Overwrite = False,
     token: Token = None,
     api_url: ApiUrl = None,
 ) -> None:
@@ -170,7 +179,7 @@ def request(
         job = asyncio.run(job_commands.publish_request(settings, request, job_id))
         typer.echo(job)
         if api is not None:
-            job_commands.follow_to_end(api, job, output)
+            job_commands.follow_to_end(api, job, output, overwrite=overwrite)
 
 
 @cli.command()
@@ -197,6 +206,7 @@ def watch(
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Download the file into DIR when the job is completed")
     ] = None,
+    overwrite: Overwrite = False,
     user_id: AsUser = None,
     token: Token = None,
     api_url: ApiUrl = None,
@@ -208,16 +218,14 @@ def watch(
     with exit_on_error():
         role = job_commands.ADMIN if output else job_commands.OPERATE
         api = job_commands.open_api(load_settings(), api_url, token, user_id, role=role)
-        job_commands.follow_to_end(api, job_id, output)
+        job_commands.follow_to_end(api, job_id, output, overwrite=overwrite)
 
 
 @cli.command()
 def download(
     job_id: JobId,
     output: Output = Path(),
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files of the same names with other content")
-    ] = False,
+    overwrite: Overwrite = False,
     user_id: AsUser = None,
     token: Token = None,
     api_url: ApiUrl = None,

@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Lock
 from uuid import UUID
 
+from producers.file_names import find_same, save
 from streaming_exporter.api_answers import JobFile
 from streaming_exporter.client import CHUNK_BYTES, Client
 from streaming_exporter.errors import ApiError, DownloadError
@@ -43,10 +44,11 @@ def fetch_all(
         job_id: the job.
         folder: the folder.
         progress: gets the bytes so far, and the bytes in total.
-        overwrite: replace files of the same names with other content. A single file is always replaced.
+        overwrite: replace files of the same names with other content. Otherwise the new file's name gets a
+            number, such as ``ledger (2).csv``.
 
     Raises:
-        DownloadError: a file differs from that of the service, or would replace another one.
+        DownloadError: a file differs from that of the service, or cannot be written.
         ApiError: the API refuses the call, for example because the job is not finished.
     """
     try:
@@ -54,17 +56,13 @@ def fetch_all(
     except ApiError as error:
         if error.status != 404:
             raise
-        return [fetch(api, job_id, folder, progress)]  # an API of version 0.1
+        return [fetch(api, job_id, folder, progress, overwrite=overwrite)]  # an API of version 0.1
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DownloadError(f"cannot write to {folder}: {error.strerror}; choose another --output") from error
     fetched = _Progress(sum(file.file_size for file in files), progress)
-    downloads = [
-        _Download(api, job_id, file, folder, fetched, overwrite or len(files) == 1) for file in files
-    ]
-    for download in downloads:
-        download.check_target()
+    downloads = [_Download(api, job_id, file, folder, fetched, overwrite) for file in files]
     with ThreadPoolExecutor(AT_A_TIME) as threads:
         running = [threads.submit(download.run) for download in downloads]
         try:
@@ -122,19 +120,13 @@ class _Download:
     def part(self) -> Path:
         return self.folder / f".{self.target.name}.{self.file.sha256[:16]}.part"
 
-    def check_target(self) -> None:
-        """Raise an error if another file has the name."""
-        if not self.overwrite and self.target.exists() and not self._is_complete():
-            raise DownloadError(
-                f"{self.target} exists and has other content; choose another --output, or pass --overwrite"
-            )
-
     def run(self) -> Path:
-        """Download the file, unless it is there."""
+        """Download the file, unless it is there; return its path."""
         try:
-            if self._is_complete():
+            there = find_same(self.target, self.file.file_size, self.file.sha256, overwrite=self.overwrite)
+            if there is not None:
                 self.progress.add(self.file.file_size)
-                return self.target
+                return there
             for number in range(1, TRIES + 1):
                 before = self.part.stat().st_size if self.part.exists() else 0
                 try:
@@ -145,16 +137,9 @@ class _Download:
                     if number == TRIES or after <= before:
                         raise
                 time.sleep(PAUSE_SECONDS)
-            self.part.replace(self.target)
+            return save(self.part, self.target, overwrite=self.overwrite)
         except OSError as error:
             raise DownloadError(f"cannot write {self.target}: {error.strerror}") from error
-        return self.target
-
-    def _is_complete(self) -> bool:
-        if not self.target.is_file() or self.target.stat().st_size != self.file.file_size:
-            return False
-        with self.target.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == self.file.sha256
 
     def _continue(self) -> None:
         """Append what is missing to the part, and verify it."""
@@ -186,11 +171,17 @@ class _Download:
 
 
 def fetch(
-    api: Client, job_id: UUID, folder: Path, progress: Callable[[int, int], None] = lambda done, total: None
+    api: Client,
+    job_id: UUID,
+    folder: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    overwrite: bool = False,
 ) -> Path:
     """Download the file into ``folder``; call ``progress(bytes so far, bytes in total)`` repeatedly.
 
-    A file of the same name is replaced in one step, so no reader sees half a file.
+    The file gets its name in one step, so no reader sees half a file. If another file has the name, the new
+    name has a number, unless ``overwrite`` is set. A file with the same content stays as it is.
 
     Raises:
         DownloadError: the downloaded bytes differ from those of the service.
@@ -218,14 +209,16 @@ def fetch(
                 f"{target.name} was damaged on the way: {done} of {size} bytes, "
                 f"sha256 {digest.hexdigest()} instead of {manifest['sha256']}; download it again"
             )
+        there = find_same(target, size, manifest["sha256"], overwrite=overwrite)
+        if there is not None:
+            return there
         part.chmod(0o666 & ~_umask())
-        part.replace(target)
+        return save(part, target, overwrite=overwrite)
     except OSError as error:
         raise DownloadError(f"cannot write {target}: {error.strerror}") from error
     finally:
         with suppress(FileNotFoundError):
             part.unlink()
-    return target
 
 
 def _umask() -> int:

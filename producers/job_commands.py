@@ -18,6 +18,7 @@ from streaming_exporter.api_answers import Job
 from streaming_exporter.client import Client
 from streaming_exporter.errors import ApiError, JobEnded, UsageError
 from streaming_exporter.events import ExportRequest, Options
+from streaming_exporter.file_warnings import warning_texts
 from streaming_exporter.publisher import Publisher
 
 INTERVAL = 0.25
@@ -145,12 +146,16 @@ def _or(sources: frozenset[str]) -> str:
     return " or the ".join(sorted(sources))
 
 
-def follow_to_end(api: Client, job_id: UUID, folder: Path | None) -> None:
-    """Show the progress of a job until it ends, then download its files into ``folder`` if one is given."""
+def follow_to_end(api: Client, job_id: UUID, folder: Path | None, *, overwrite: bool = False) -> None:
+    """Show the progress of a job until it ends, then download its files into ``folder`` if one is given.
+
+    A file of the same name with other content stays, unless ``overwrite`` is set. The warnings of the files
+    are printed at the end.
+    """
     try:
         with api, display() as shown:
             job = follow(api, job_id, shown.job)
-            paths = fetch_all(api, job_id, folder, shown.download) if folder else []
+            paths = fetch_all(api, job_id, folder, shown.download, overwrite=overwrite) if folder else []
     except KeyboardInterrupt:
         typer.secho(
             f"The export continues. To follow it: exporter watch {job_id}. To cancel it: "
@@ -164,3 +169,5 @@ def follow_to_end(api: Client, job_id: UUID, folder: Path | None) -> None:
         summary = f"{job.file_count:,} files, {summary}"
     where = paths[0] if len(paths) == 1 else folder
     typer.echo(f"{where}: {summary}, sha256 verified" if paths else f"completed: {summary}", err=True)
+    for text in warning_texts(job.warnings):
+        typer.secho(f"warning: {text}", fg="yellow", err=True)

@@ -26,7 +26,11 @@ class JobFailure(BaseModel):
 
 
 class Job(BaseModel):
-    """The state of a job. ``file_size`` is bytes; ``row_count`` grows while the job is processed."""
+    """The state of a job. ``file_size`` is bytes; ``row_count`` grows while the job is processed.
+
+    ``warnings`` has the numbers of values that are not in the files as they are in the database, by the
+    kind of the change.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -40,6 +44,7 @@ class Job(BaseModel):
     file_name: str | None = None
     file_count: int | None = None
     sha256: str | None = None
+    warnings: dict[str, int] = {}
     error: JobFailure | None = None
 
     @property

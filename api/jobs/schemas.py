@@ -7,6 +7,7 @@ from uuid import UUID
 from fastapi import Header
 from pydantic import BaseModel, ConfigDict, Field
 
+from stream_app.jobs.file_warnings import warnings_of
 from stream_app.jobs.job_files import has_several_files
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
@@ -29,6 +30,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "file_name": "ledger-2026-11-24.csv.gz",
     "file_count": 1,
     "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "warnings": {"guarded_formulas": 3},
     "created_at": "2026-11-24T06:00:00Z",
     "started_at": "2026-11-24T06:00:00.02Z",
     "completed_at": "2026-11-24T06:00:00.31Z",
@@ -185,7 +187,9 @@ class JobView(BaseModel):
     """A job. ``row_count`` grows while the job is processed. Sizes are in bytes.
 
     A job with several files has no ``download_url``. Its ``row_count`` and ``file_size`` are totals, and
-    ``file_name`` and ``sha256`` are those of the manifest beside the files.
+    ``file_name`` and ``sha256`` are those of the manifest beside the files. ``warnings`` has the numbers of
+    values that are not in the files as they are in the database, by the kind of the change, such as
+    ``cut_cells``; it is empty if there are none.
     """
 
     model_config = ConfigDict(json_schema_extra={"example": JOB_EXAMPLE})
@@ -209,6 +213,7 @@ class JobView(BaseModel):
     file_name: str | None
     file_count: int | None
     sha256: str | None
+    warnings: dict[str, int]
     created_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
@@ -246,6 +251,7 @@ class JobView(BaseModel):
             file_name=job.file_name,
             file_count=job.file_count if several else 1 if job.file_path is not None else None,
             sha256=job.sha256,
+            warnings=warnings_of(job.manifest),
             created_at=job.created_at,
             started_at=job.started_at,
             completed_at=job.completed_at,

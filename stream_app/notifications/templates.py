@@ -1,18 +1,20 @@
 """The content of notifications, and the texts of mails as plain text and HTML. Pure."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from html import escape
 from string import Template
 from typing import Any, Self
 from uuid import UUID
 
+from stream_app.jobs.file_warnings import warnings_of
 from stream_app.jobs.states import Status
 from stream_app.storage.manifest import MANIFEST
 from stream_app.text_style import TextStyle
+from streaming_exporter.file_warnings import warning_texts
 
 PLAIN = TextStyle()
 """Times in UTC, numbers in English."""
@@ -58,6 +60,7 @@ class Notification:
     completed_at: datetime | None = None
     expires_at: datetime | None = None
     window: tuple[str, str] | None = None
+    warnings: Mapping[str, int] = field(default_factory=dict)
     error_code: str | None = None
     error_message: str | None = None
     paused: str | None = None
@@ -102,6 +105,7 @@ class Notification:
             host=row["host"],
             skip_reason=_skip_reason(row),
             window=_window(row["window"]),
+            warnings=warnings_of(row["manifest"]),
             label=_text_of(row["manifest"], "label"),
             style=TextStyle.of_stored(row["options"], _text_of(row["manifest"], "timezone")),
             **job,
@@ -230,11 +234,12 @@ def render_mail(
     if attached:
         lead += " The file is attached."
     until = f"This link is only for you. It is valid until {_moment(notification.expires_at, style)}."
+    warnings = [f"{text[0].upper()}{text[1:]}." for text in warning_texts(notification.warnings)]
     parts = {"lead": lead, "link": link, "until": until, "unsubscribe": unsubscribe}
     return MailContent(
         subject=f"Export of {dataset}: {rows}",
-        text=_text(_READY_TEXT, facts, **parts),
-        html=_html(_READY_HTML, facts, **parts),
+        text=_text(_READY_TEXT, facts, warnings, **parts),
+        html=_html(_READY_HTML, facts, warnings, **parts),
     )
 
 
@@ -310,24 +315,33 @@ def _period(window: tuple[str, str], style: TextStyle) -> str:
     return f"from {first} until before {end}"
 
 
-def _text(template: Template, facts: list[tuple[str, str]], **parts: str) -> str:
+def _text(
+    template: Template, facts: list[tuple[str, str]], warnings: Sequence[str] = (), **parts: str
+) -> str:
     width = max(len(name) for name, _ in facts) + 1
     table = "\n".join(f"{name + ':':<{width}} {value}" for name, value in facts)
-    return template.substitute(parts, facts=table)
+    listed = "".join(f"! {text}\n" for text in warnings) + "\n" * bool(warnings)
+    return template.substitute(parts, facts=table, warnings=listed)
 
 
-def _html(template: Template, facts: list[tuple[str, str]], **parts: str) -> str:
+def _html(
+    template: Template, facts: list[tuple[str, str]], warnings: Sequence[str] = (), **parts: str
+) -> str:
     rows = "\n".join(
         f'<tr><th align="left" style="{_NAME}">{escape(name)}</th>'
         f'<td style="{_VALUE}">{escape(value)}</td></tr>'
         for name, value in facts
     )
-    body = template.substitute({name: escape(value) for name, value in parts.items()}, facts=rows)
+    listed = "".join(f'<p style="{_WARNING}">{escape(text)}</p>\n' for text in warnings)
+    body = template.substitute(
+        {name: escape(value) for name, value in parts.items()}, facts=rows, warnings=listed
+    )
     return _PAGE.substitute(body=body, unsubscribe=escape(parts["unsubscribe"]))
 
 
 _NAME = "padding:4px 16px 4px 0;color:#667085;font-weight:normal;white-space:nowrap;vertical-align:top"
 _VALUE = "padding:4px 0;word-break:break-word"
+_WARNING = "margin:0 0 12px;padding:8px 14px;border-left:4px solid #b45309;word-break:break-word"
 
 _ADVICE = (
     "Correct the reason and request the export again. "
@@ -344,7 +358,7 @@ $link
 
 $until
 
-$facts
+$warnings$facts
 
 --\x20
 {_WHY}
@@ -387,7 +401,7 @@ _READY_HTML = Template(f"""\
 <p style="margin:0 0 8px"><a href="$link" style="display:inline-block;padding:10px 20px;border-radius:6px;\
 background:#175cd3;color:#ffffff;text-decoration:none;font-weight:600">Download</a></p>
 <p style="margin:0 0 20px;color:#667085;font-size:13px">$until</p>
-{_TABLE}
+$warnings{_TABLE}
 $facts
 </table>""")
 

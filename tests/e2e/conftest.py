@@ -7,17 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from playwright.sync_api import Browser
 
 from dev import sample
 from dev.app_process import ApiProcess, AppProcess
 from dev.process import free_ports
 from dev.stack import Stack
+from producers.tokens import sign_token
+from stream_app.settings import Settings
 from tests.collector import Collector, collecting
 from tests.documents import BLOCKS
+from tests.e2e.browser import Visit, launched, visiting
 from tests.e2e.tables import DATASETS, TABLES, psql
 from tests.stacks import settings_of, start_from_now
 from tests.waiting import until, until_async
@@ -119,3 +123,30 @@ def whole(stack: Stack, collector: Collector) -> Iterator[System]:
     headers = {"Authorization": f"Bearer {token}"}
     with httpx.Client(base_url=api.address, headers=headers, timeout=30) as client:
         yield System(stack, api, worker, client, extra, f"http://127.0.0.1:{port}/metrics")
+
+
+@pytest.fixture(scope="module")
+def browser(system: System) -> Iterator[Browser]:
+    """It starts after the system, because its event loop must be the only running one of the thread."""
+    with launched() as started:
+        yield started
+
+
+@pytest.fixture
+def visit(browser: Browser, system: System, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    """A tab on a desktop, or with the options of the test's parameter."""
+    store = system.stack.settings()["EXPORTER_S3_ENDPOINT"]
+    with visiting(browser, system.api.url, store, **getattr(request, "param", {})) as opened:
+        yield opened
+
+
+@pytest.fixture
+def anybody(settings: Settings) -> str:
+    """A token of a new user with the role to export all rows."""
+    return sign_token(settings, f"user-{uuid4().hex[:8]}", ["exports:all"])
+
+
+@pytest.fixture
+def customer(settings: Settings) -> str:
+    """A token of the customer who owns every seventh order."""
+    return sign_token(settings, "customer-1")

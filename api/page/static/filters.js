@@ -1,11 +1,13 @@
 // Filters: rows with a column, an operator, and an input for the value.
 
 import { button, choice, h, tick } from "./dom.js";
-import { isTests, operator } from "./words.js";
+import { PERIODS, TIMES, isTests, operator, periodOf } from "./words.js";
 
 const DATE = /^\d{4}-\d\d-\d\d$/;
 const TIME = /^\d\d:\d\d(:\d\d)?$/;
-const MOMENT = /^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?)(?:Z|\+00:00)?)?$/;
+const MOMENT = /^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?)(Z|\+00:00)?)?(?:\[([\w+/-]+)\])?$/;
+const BOUNDS = ["gte", "lte"];
+const PAIRED = new Set([...TIMES, "integer", "numeric", "float"]);
 const NUMBER = { title: "a number such as 12.5", inputMode: "decimal", required: true };
 const TEXTS = {
   integer: { pattern: "[+\\-]?[0-9]{1,19}", title: "a whole number", inputMode: "numeric", required: true },
@@ -14,27 +16,58 @@ const TEXTS = {
   uuid: { pattern: "[0-9a-fA-F\\-]{32,36}", title: "a UUID", required: true },
 };
 
-/** The inputs for a value; `write` returns whether they can show it. */
-function inputs(column, name) {
-  const label = `Value for ${column.name}`;
+/** The conditions of a column: its operators, and those of two operators together. */
+function conditions({ kind, operators }) {
+  if (!PAIRED.has(kind) || !BOUNDS.every((own) => operators.includes(own))) return operators;
+  return TIMES.has(kind) ? ["between", ...(kind === "time" ? [] : ["period"]), ...operators] : [...operators, "between"];
+}
+
+/** The operators that a condition stands for. */
+const meant = (how) => ({ between: BOUNDS, period: ["gte", "lt"] })[how] ?? [how];
+
+/** The inputs for a value; `write` returns whether they can show it. `zone()` is the time zone of times. */
+function inputs(column, name, zone, label = `Value for ${column.name}`) {
+  if (name === "between") return between(column, zone, label);
+  if (name === "period") return select(label, PERIODS.map((period) => [period.tests, period.name]), (own, given) => periodOf(given) === periodOf(own));
   if (name === "is_null") return select(label, [[true, "yes"], [false, "no"]]);
   if (column.kind === "boolean") return select(label, [[true, "true"], [false, "false"]]);
   if (name === "in" || name === "not_in") return column.values ? boxes(label, column.values) : lines(label);
   if (column.values) return select(label, column.values.map((value) => [value, value]));
   if (name === "prefix" || name === "contains") return text(label, { required: name === "prefix" });
-  if (column.kind === "timestamp" || column.kind === "timestamptz") return moments(label, column.kind);
+  if (column.kind === "timestamp" || column.kind === "timestamptz") return moments(label, column.kind, zone);
   if (column.kind === "date") return text(label, { type: "date", required: true }, DATE);
   if (column.kind === "time") return text(label, { type: "time", step: 1, required: true }, TIME);
   return text(label, TEXTS[column.kind] ?? {});
 }
 
-function select(label, pairs) {
+/** Two inputs, for the first and the last value. */
+function between(column, zone, label) {
+  const [first, last] = BOUNDS.map((name, index) => inputs(column, name, zone, `${label}, ${index ? "to" : "from"}`));
+  const both = h("div", { class: "between" }, h("span", { class: "hint" }, "from"), first.element, h("span", { class: "hint" }, "to"), last.element);
+  const field = (own) => (own.element.matches("input") ? own.element : own.element.querySelector("input"));
+  const check = () => {
+    const [low, high] = [first, last].map((own) => (TIMES.has(column.kind) ? own.read() : Number(own.read())));
+    field(last).setCustomValidity(field(first).value && field(last).value && high < low ? "The end is before the beginning" : "");
+  };
+  both.addEventListener("input", check);
+  return {
+    element: both,
+    read: () => ({ gte: first.read(), lte: last.read() }),
+    write(given) {
+      const fits = [first.write(given.gte), last.write(given.lte)].every(Boolean);
+      check();
+      return fits;
+    },
+  };
+}
+
+function select(label, pairs, same = (own, given) => own === given) {
   const element = choice(pairs.map(([, word], index) => [index, word]), { "aria-label": label });
   return {
     element,
     read: () => pairs[element.value][0],
     write(value) {
-      const index = pairs.findIndex(([own]) => own === value);
+      const index = pairs.findIndex(([own]) => same(own, value));
       if (index >= 0) element.value = index;
       return index >= 0;
     },
@@ -82,29 +115,30 @@ function text(label, properties, form = /^/) {
   };
 }
 
-/** A date and, if wanted, a time; midnight otherwise. In UTC, as the files have it. */
-function moments(label, kind) {
+/** A date and, if wanted, a time; without a time it is the whole day. */
+function moments(label, kind, zone) {
   const date = h("input", { type: "date", "aria-label": `${label}, date`, required: true });
-  const time = h("input", { type: "time", "aria-label": `${label}, time (00:00 if empty)` });
-  const zone = kind === "timestamptz" ? "Z" : "";
+  const time = h("input", { type: "time", "aria-label": `${label}, time (the whole day if empty)` });
+  const suffix = () => (kind === "timestamp" ? "" : zone() === "UTC" ? "Z" : `[${zone()}]`);
   return {
-    element: h("div", { class: "moment" }, date, time, zone && h("span", { class: "hint" }, "UTC")),
-    read: () => date.value + (time.value && `T${time.value}${zone}`),
+    element: h("div", { class: "moment" }, date, time),
+    read: () => date.value + (time.value && `T${time.value}${suffix()}`),
     write(value) {
-      const parts = MOMENT.exec(value);
-      if (!parts) return false;
-      date.value = parts[1];
-      time.step = parts[2]?.length > 5 ? 1 : 60; // seconds only where there are some
-      time.value = parts[2] ?? "";
+      const [, day, clock, utc, named] = MOMENT.exec(value) ?? [];
+      if (!day || (named && named !== zone()) || (utc && zone() !== "UTC")) return false;
+      date.value = day;
+      time.step = clock?.length > 5 ? 1 : 60; // seconds only where there are some
+      time.value = clock ?? "";
       return true;
     },
   };
 }
 
-/** The filters of an export; `changed` is called when one is added or removed. */
+/** The filters of an export; `changed` is called when one is added or removed, `zone()` is the time zone of times. */
 export class Filters {
-  constructor(changed) {
+  constructor(changed, zone) {
     this.changed = changed;
+    this.zone = zone;
     this.columns = [];
     this.items = new Set();
     this.list = h("ul", { class: "filters", "aria-label": "Filters" });
@@ -135,11 +169,11 @@ export class Filters {
     const item = { row, which, how };
     const column = () => this.columns.find((own) => own.name === which.value);
     const operators = () => {
-      how.replaceChildren(...column().operators.map((own) => h("option", { value: own }, operator(own, column().kind))));
+      how.replaceChildren(...conditions(column()).map((own) => h("option", { value: own }, operator(own, column().kind))));
       drop.setAttribute("aria-label", `Remove the filter on ${which.value}`);
     };
     const values = (given) => {
-      item.input = inputs(column(), how.value);
+      item.input = inputs(column(), how.value, this.zone);
       if (given !== undefined && !item.input.write(given)) {
         item.input = text(`Value for ${which.value}`, { required: true });
         item.input.write(given);
@@ -160,7 +194,10 @@ export class Filters {
 
   read() {
     const found = {};
-    for (const { which, how, input } of this.items) (found[which.value] ??= {})[how.value] = input.read();
+    for (const { which, how, input } of this.items) {
+      const value = input.read();
+      Object.assign((found[which.value] ??= {}), meant(how.value).length > 1 ? value : { [how.value]: value });
+    }
     return found;
   }
 
@@ -168,9 +205,9 @@ export class Filters {
   check() {
     const seen = new Set();
     for (const { which, how } of this.items) {
-      const key = JSON.stringify([which.value, how.value]);
-      how.setCustomValidity(seen.has(key) ? "There is already a filter with this column and condition" : "");
-      seen.add(key);
+      const keys = meant(how.value).map((name) => JSON.stringify([which.value, name]));
+      how.setCustomValidity(keys.some((key) => seen.has(key)) ? "There is already a filter with this column and condition" : "");
+      for (const key of keys) seen.add(key);
     }
   }
 
@@ -183,9 +220,9 @@ export class Filters {
         missing.push(name);
         continue;
       }
-      for (let [test, value] of Object.entries(isTests(tests) ? tests : { eq: tests })) {
+      for (let [test, value] of together(column, isTests(tests) ? tests : { eq: tests })) {
         if (value === null && (test === "eq" || test === "ne")) [test, value] = ["is_null", test === "eq"];
-        if (column.operators.includes(test)) this.add(name, test, value);
+        if (conditions(column).includes(test)) this.add(name, test, value);
         else missing.push(`${name} ${test}`);
       }
     }
@@ -196,4 +233,12 @@ export class Filters {
   mark(name) {
     for (const { which, row } of this.items) row.classList.toggle("wrong", which.value === name);
   }
+}
+
+/** The conditions of a column with their values: two operators that belong together are one. */
+function together(column, tests) {
+  const { gte, lt, lte, ...others } = tests;
+  if (periodOf(tests) && conditions(column).includes("period")) return [["period", tests]];
+  if (gte === undefined || lte === undefined || !conditions(column).includes("between")) return Object.entries(tests);
+  return [["between", { gte, lte }], ...Object.entries({ ...others, ...(lt !== undefined && { lt }) })];
 }

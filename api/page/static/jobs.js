@@ -4,6 +4,7 @@ import { Failure, call, events } from "./api.js";
 import { alert, busy, button, byId, h, say, twice } from "./dom.js";
 import { FileList, several } from "./files.js";
 import { STATUS, count, date, duration, filters, format, moment, rows, sentence, size } from "./words.js";
+import { warnings } from "./warnings.js";
 
 const POLL = 1500; // milliseconds between questions where events do not come
 const SELDOM = 10; // of them one is asked while nothing runs
@@ -145,6 +146,7 @@ class Card {
     this.state = h("span", { class: "state" });
     this.facts = h("p", { class: "facts" });
     this.error = h("p", { class: "error", hidden: true });
+    this.warnings = h("ul", { class: "warnings", "aria-label": "Warnings about the file" });
     this.bar = h("progress", { hidden: true, "aria-label": `Progress of ${job.export_type}` });
     this.download = button("Download", (pressed) => this.fetch(pressed), "soft");
     this.files = new FileList(this.problem);
@@ -153,7 +155,7 @@ class Card {
     this.cancel = button("Cancel", (pressed) => this.drop(pressed));
     this.repeat = button("Again", () => jobs.again(this.job));
     this.remove = twice("Remove", "Remove the file?", (pressed) => this.drop(pressed));
-    const wanted = filters(job.filters);
+    const wanted = filters(job.filters, job.options?.timezone);
     const whose = job.user_id === jobs.user.id ? null : `for ${job.user_id}`;
     const extent = [job.scope === "all" ? "rows of all users" : null, job.columns && `${job.columns.length} columns`, wanted];
     this.element = h(
@@ -163,6 +165,7 @@ class Card {
       h("p", { class: "hint" }, [whose, moment(job.created_at), ...extent].filter(Boolean).join(" · ")),
       this.bar,
       this.facts,
+      this.warnings,
       this.error,
       this.problem,
       h("p", { class: "buttons" }, this.download, this.list, this.cancel, this.repeat, this.remove),
@@ -181,6 +184,9 @@ class Card {
     this.element.dataset.status = job.status;
     this.bar.hidden = job.status !== "processing";
     say(this.error, job.error?.message);
+    const texts = job.status === "completed" ? warnings(job.warnings) : [];
+    this.warnings.replaceChildren(...texts.map((text) => h("li", {}, text)));
+    this.warnings.hidden = !texts.length;
     const focused = document.activeElement;
     this.remove.hidden = job.status !== "completed";
     this.download.hidden = !job.download_url;

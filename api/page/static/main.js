@@ -40,7 +40,7 @@ async function open(token, { focus }) {
   timer = setTimeout(() => signOut("The token has expired. Get a new one"), Math.min(user.ends - Date.now(), LONGEST_TIMER));
 
   jobs = new Jobs(user, { again: (job) => builder.fill(job) });
-  schedules = new Schedules({ ran: (answer) => appear(answer.export_job_id) });
+  schedules = new Schedules(user, { ran: (answer) => appear(answer.export_job_id) });
   const builder = new Builder(byId("builder"), user, { ordered: appear, scheduled });
   builder.use(catalogue);
   await Promise.all([jobs.start().catch((failure) => say(byId("jobs-problem"), failure.message)), schedules.load()]);

@@ -32,7 +32,7 @@ export class Repeat {
       { class: "repeat" },
       this.weekdayField,
       this.monthdayField,
-      h("div", { class: "pair" }, field("At", this.time), field("Time zone", this.zone)),
+      h("div", { class: "pair" }, field("At", this.time), field("Time zone", this.zone, "Of days in filters, too")),
       field("Which rows", this.window),
       h("datalist", { id: "zones" }, Intl.supportedValuesOf("timeZone").map((zone) => h("option", { value: zone }))),
     );
@@ -54,8 +54,13 @@ export class Repeat {
     return this.every.value !== "";
   }
 
-  once() {
+  reset() {
     this.every.value = "";
+    this.weekday.value = 0;
+    this.monthday.value = 1;
+    this.time.value = "06:00";
+    this.zone.value = HERE;
+    this.window.value = "none";
     this.show();
   }
 

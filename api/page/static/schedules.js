@@ -8,7 +8,8 @@ import { STATUS, duration, filters, format, moment, rows, run, sentence, size } 
 const WINDOWS = { previous_period: "rows of the period before", since_last_run: "rows since the run before" };
 
 export class Schedules {
-  constructor({ ran }) {
+  constructor(user, { ran }) {
+    this.user = user;
     this.ran = ran;
     this.list = byId("schedule-list");
     this.problem = byId("schedules-problem");
@@ -63,7 +64,9 @@ export class Schedules {
       byId("schedules").focus({ preventScroll: true });
     };
     const { active, next_runs: next = [], last_run: last, email_recipients: mail } = schedule;
-    const facts = [WINDOWS[schedule.window], filters(schedule.filters), mail?.length && `mail to ${mail.join(", ")}`];
+    const whose = schedule.user_id === this.user.id ? null : `for ${schedule.user_id}`;
+    const extent = schedule.scope === "all" ? "rows of all users" : null;
+    const facts = [extent, WINDOWS[schedule.window], filters(schedule.filters, schedule.options?.timezone ?? schedule.timezone), mail?.length && `mail to ${mail.join(", ")}`];
     return h(
       "li",
       { class: "job", "data-status": active ? "active" : "paused" },
@@ -74,7 +77,7 @@ export class Schedules {
         h("span", { class: "state" }, active ? "Active" : "Paused"),
       ),
       h("p", {}, sentence(rhythm(schedule))),
-      h("p", { class: "hint" }, [last && `last ran ${moment(last)}`, ...facts].filter(Boolean).join(" · ")),
+      h("p", { class: "hint" }, [whose, last && `last ran ${moment(last)}`, ...facts].filter(Boolean).join(" · ")),
       active && next.length > 0 &&
         h("ol", { class: "runs", "aria-label": "Next runs" }, next.map((time) => h("li", {}, run(time, schedule.timezone)))),
       h("p", { class: "error", hidden: active || !schedule.paused_reason }, sentence(schedule.paused_reason ?? "")),

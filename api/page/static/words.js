@@ -60,6 +60,8 @@ export const OPERATORS = {
   prefix: "starts with",
   contains: "contains",
   is_null: "is empty",
+  between: "between",
+  period: "in the period",
 };
 const IN_TIME = { ...OPERATORS, lt: "before", lte: "until", gt: "after", gte: "from" };
 
@@ -72,19 +74,56 @@ export const format = (name) => FORMATS[name] ?? name;
 /** A message with a capital first letter. */
 export const sentence = (text) => text && text[0].toUpperCase() + text.slice(1);
 
-/** Filters of a job in one line. */
-export function filters(wanted) {
-  return Object.entries(wanted ?? {})
-    .flatMap(([column, tests]) =>
-      isTests(tests) ? Object.entries(tests).map(([name, value]) => test(column, name, value)) : test(column, "eq", tests),
-    )
-    .join(" · ");
+/** Periods relative to the day on which an export runs: their names and the filters that they stand for. */
+export const PERIODS = [
+  ["today", "today", "tomorrow"],
+  ["yesterday", "yesterday", "today"],
+  ["the last 7 days, with today", "today-6d", "tomorrow"],
+  ["the last 30 days, with today", "today-29d", "tomorrow"],
+  ["this week", "start_of_week", "start_of_week+1w"],
+  ["last week", "start_of_week-1w", "start_of_week"],
+  ["this month", "start_of_month", "start_of_month+1mo"],
+  ["last month", "start_of_month-1mo", "start_of_month"],
+  ["this quarter", "start_of_quarter", "start_of_quarter+3mo"],
+  ["last quarter", "start_of_quarter-3mo", "start_of_quarter"],
+  ["this year", "start_of_year", "start_of_year+1y"],
+  ["last year", "start_of_year-1y", "start_of_year"],
+].map(([name, gte, lt]) => ({ name, tests: { gte, lt } }));
+
+/** The period that the tests of a column stand for, or undefined. */
+export const periodOf = (tests) => PERIODS.find(({ tests: own }) => Object.keys(tests).length === 2 && own.gte === tests.gte && own.lt === tests.lt);
+
+/** Filters of a job in one line; days are those of `zone`, if the job names one. */
+export function filters(wanted, zone) {
+  const found = Object.entries(wanted ?? {}).flatMap(([column, tests]) => (isTests(tests) ? ofColumn(column, tests) : test(column, "eq", tests)));
+  const dated = zone && JSON.stringify(wanted ?? {}).match(/"\d{4}-\d\d-\d\d"/);
+  return found.join(" · ") + (dated ? ` (${zone})` : "");
+}
+
+function ofColumn(column, tests) {
+  const period = periodOf(tests);
+  if (period) return [`${column}: ${period.name}`];
+  const { gte, lte, ...others } = tests;
+  if (isDay(gte) && isDay(lte)) return [`${column}: ${shownDay(gte)} to ${shownDay(lte)}`, ...Object.entries(others).map(([name, value]) => test(column, name, value))];
+  return Object.entries(tests).map(([name, value]) => test(column, name, value));
 }
 
 export const isTests = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
+const DAY = /^(\d{4}-\d\d-\d\d)(?:\[([\w+/-]+)\])?$/;
+const isDay = (value) => typeof value === "string" && DAY.test(value);
+const DAYS = { eq: "on", ne: "not on", lt: "before", lte: "until", gt: "after", gte: "from" };
+
+/** A day for people, with its zone if it names one. */
+function shownDay(value) {
+  const [, text, zone] = DAY.exec(value);
+  const shown = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric", timeZone: "UTC" }).format(new Date(text));
+  return shown + (zone ? ` (${zone})` : "");
+}
+
 function test(column, name, value) {
   if (name === "is_null") return `${column} ${value ? "is empty" : "is not empty"}`;
+  if (isDay(value) && DAYS[name]) return `${column} ${DAYS[name]} ${shownDay(value)}${name === "lte" ? " (inclusive)" : ""}`;
   const sign = { eq: "=", ne: "≠", lt: "<", lte: "≤", gt: ">", gte: "≥" }[name] ?? OPERATORS[name] ?? name;
   const shown = Array.isArray(value) ? value.slice(0, 5).join(", ") + (value.length > 5 ? " …" : "") : value;
   return `${column} ${sign} ${shown === null ? "empty" : shown}`;

@@ -97,3 +97,9 @@ def test_a_failure_is_not_empty() -> None:
     assert not failure(row_count=0).empty
     assert notification(row_count=0).empty
     assert not notification(row_count=1).empty
+
+
+def test_a_notification_has_the_warnings_of_the_manifest() -> None:
+    """people A3."""
+    assert Notification.from_row(row(manifest={"warnings": {"cut_cells": 2}})).warnings == {"cut_cells": 2}
+    assert Notification.from_row(row()).warnings == {}

@@ -305,3 +305,15 @@ def test_an_error_in_doubt_is_not_a_no(
 )
 def test_sizes_are_readable(size: int, shown: str) -> None:
     assert TextStyle().size(size) == shown
+
+
+def test_the_mail_has_the_warnings_of_the_file() -> None:
+    """people A3: as text and as HTML; none without warnings."""
+    about = notification(warnings={"replaced_characters": 48_241, "cut_cells": 1})
+    content = render_mail(about, link=LINK, unsubscribe=LINK)
+    for body in (content.text, content.html):
+        assert "48,241 characters could not be printed and are shown by their codes" in body
+        assert "1 text was too long for a cell and was cut" in body
+    plain = render_mail(notification(), link=LINK, unsubscribe=LINK)
+    assert "\n! " not in plain.text
+    assert "could not be printed" not in plain.html

@@ -14,6 +14,7 @@ from producers import download
 from producers.__main__ import cli
 from producers.arguments import parse_split
 from producers.download import fetch_all
+from producers.file_names import save
 from streaming_exporter.client import CHUNK_BYTES, Client
 from streaming_exporter.errors import ApiError, DownloadError, UsageError
 from tests.unit.producers.fake_server import FakeServer
@@ -31,7 +32,7 @@ def api(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]
         yield opened
 
 
-def listed(server: FakeServer, *, pages: bool = False) -> None:
+def listed(server: FakeServer, *, pages: bool = False, only: int | None = None) -> None:
     files = [
         {
             "number": number,
@@ -43,6 +44,7 @@ def listed(server: FakeServer, *, pages: bool = False) -> None:
             "download_url": f"{PATH}/files/{number}",
         }
         for number, (name, content) in enumerate(zip(NAMES, CONTENTS, strict=True), 1)
+        if only in (None, number)
     ]
     path = f"{PATH}/files?limit=1000"
     if pages:
@@ -124,14 +126,83 @@ def test_a_damaged_part_is_not_continued(server: FakeServer, api: Client, tmp_pa
 
 
 def test_no_other_file_is_replaced_unless_asked(server: FakeServer, api: Client, tmp_path: Path) -> None:
+    """people A10: the new file's name gets a number, also of one of several files."""
     listed(server)
     served(server)
     (tmp_path / NAMES[1]).write_bytes(b"mine!")
-    with pytest.raises(DownloadError, match=r"exists and has other content.*--overwrite"):
-        fetch_all(api, JOB, tmp_path)
-    assert found(tmp_path) == {NAMES[1]: b"mine!"}
+    paths = fetch_all(api, JOB, tmp_path)
+    other = "ledger-00002 (2).csv"
+    assert [path.name for path in paths] == [NAMES[0], other, NAMES[2]]
+    assert found(tmp_path) == {**ALL, NAMES[1]: b"mine!", other: CONTENTS[1]}
+    assert fetch_all(api, JOB, tmp_path) == paths, "the same download again changes nothing"
+    assert found(tmp_path) == {**ALL, NAMES[1]: b"mine!", other: CONTENTS[1]}
+    served(server, 2)
     fetch_all(api, JOB, tmp_path, overwrite=True)
-    assert found(tmp_path) == ALL
+    assert found(tmp_path) == {**ALL, other: CONTENTS[1]}
+
+
+def test_an_interrupted_download_goes_on_beside_another_file_of_the_name(
+    server: FakeServer, api: Client, tmp_path: Path
+) -> None:
+    """people A10."""
+    listed(server)
+    served(server, 2, 3)
+    server.add("/store/1", 200, CONTENTS[0][:300_000], **{"Content-Length": str(len(CONTENTS[0]))})
+    server.add("/store/1", 403, b"")
+    (tmp_path / NAMES[0]).write_bytes(b"mine!")
+    with pytest.raises(DownloadError, match="answered 403"):
+        fetch_all(api, JOB, tmp_path)
+    server.answers["/store/1"] = []
+    server.add(
+        "/store/1", 206, CONTENTS[0][CHUNK_BYTES:], **{"Content-Range": f"bytes {CHUNK_BYTES}-540002/540003"}
+    )
+    server.seen.clear()
+    fetch_all(api, JOB, tmp_path)
+    assert found(tmp_path) == {**ALL, NAMES[0]: b"mine!", "ledger-00001 (2).csv": CONTENTS[0]}
+    assert ("/store/1", f"bytes={CHUNK_BYTES}-") in [(path, seen.get("Range")) for path, seen in server.seen]
+
+
+@pytest.mark.parametrize("command", ["download", "watch"])
+def test_commands_number_the_file_or_replace_it_when_asked(
+    server: FakeServer, tmp_path: Path, command: str
+) -> None:
+    """people A10: a single file, too."""
+    server.add(
+        PATH, 200, {"export_job_id": str(JOB), "status": "completed", "export_type": "l", "format": "csv"}
+    )
+    listed(server, only=1)
+    served(server, 1)
+    name = NAMES[0]
+    (tmp_path / name).write_bytes(b"mine!")
+    arguments = [command, str(JOB), "--api-url", server.url, "--token", "t", "--output", str(tmp_path)]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 0, result.output
+    assert "ledger-00001 (2).csv" in result.output
+    assert found(tmp_path) == {name: b"mine!", "ledger-00001 (2).csv": CONTENTS[0]}
+    result = CliRunner().invoke(cli, [*arguments, "--overwrite"])
+    assert result.exit_code == 0, result.output
+    assert found(tmp_path)[name] == CONTENTS[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "second"),
+    [
+        ("ledger-2026-11-26.csv", "ledger-2026-11-26 (2).csv"),
+        ("ledger-2026-11-26.csv.gz", "ledger-2026-11-26 (2).csv.gz"),
+        ("v1.2-2026.ndjson.zst", "v1.2-2026 (2).ndjson.zst"),
+        ("v1.2", "v1 (2).2"),
+        ("plain", "plain (2)"),
+    ],
+)
+def test_names_with_numbers(tmp_path: Path, name: str, second: str) -> None:
+    third = second.replace("(2)", "(3)")
+    for expected in (name, second, third):
+        part = tmp_path / ".part"
+        part.write_text(expected)
+        assert save(part, tmp_path / name) == tmp_path / expected
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        path: path for path in (name, second, third)
+    }
 
 
 def test_what_is_there_already_is_not_fetched_again(server: FakeServer, api: Client, tmp_path: Path) -> None:

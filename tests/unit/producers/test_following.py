@@ -156,6 +156,29 @@ def test_watch_command_downloads(server: FakeServer, tmp_path: Path) -> None:
     assert (tmp_path / "ledger.csv").read_bytes() == CONTENT
 
 
+def test_watch_command_prints_the_warnings_of_the_file(server: FakeServer) -> None:
+    """people A3."""
+    server.add(PATH, 200, record("completed", row_count=1, warnings={"replaced_characters": 48_241}))
+    result = CliRunner().invoke(cli, ["watch", str(JOB), "--api-url", server.url])
+    assert result.exit_code == 0, result.output
+    assert "warning: 48,241 characters could not be printed" in result.stderr
+
+
+def test_a_single_file_of_an_old_api_replaces_nothing(
+    server: FakeServer, api: Client, tmp_path: Path
+) -> None:
+    """people A10."""
+    finished(server)
+    (tmp_path / "ledger.csv").write_text("mine")
+    assert fetch(api, JOB, tmp_path).name == "ledger (2).csv"
+    assert fetch(api, JOB, tmp_path).name == "ledger (2).csv"
+    assert fetch(api, JOB, tmp_path, overwrite=True).name == "ledger.csv"
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        "ledger.csv": CONTENT,
+        "ledger (2).csv": CONTENT,
+    }
+
+
 def test_watch_command_fails_with_the_job(server: FakeServer) -> None:
     server.add(PATH, 200, record("failed", error={"code": "timeout", "message": "took too long"}))
     result = CliRunner().invoke(cli, ["watch", str(JOB), "--api-url", server.url])

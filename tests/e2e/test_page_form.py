@@ -1,0 +1,247 @@
+"""The form of the page: days, what it keeps and what not, whose rows, and what cannot be sent."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from playwright.sync_api import Locator, expect
+
+from producers.tokens import sign_token
+from stream_app.settings import Settings
+from tests.e2e.browser import Visit
+from tests.e2e.conftest import System
+from tests.e2e.tables import psql
+
+pytestmark = pytest.mark.browser
+
+WEEK = (
+    "customer_id = 'customer-1' AND placed_at >= '2026-01-05 00:00 {0}'"
+    " AND placed_at < '2026-01-12 00:00 {0}'"
+)
+
+MARKUP = (
+    "CREATE OR REPLACE VIEW shop.markup AS SELECT n AS id, (enum_range(NULL::shop.mark))[n % 2 + 1] AS mark,"
+    " '{}'::text AS \"<b>title</b>\" FROM generate_series(1, 10) n"
+)
+
+
+def sent(visit: Visit, press: str = "Export") -> dict[str, Any]:
+    """Send the form; return the body of the request."""
+
+    def is_sent(request: Any) -> bool:
+        return bool(
+            request.method == "POST" and request.url.endswith(("/exports/jobs", "/exports/schedules"))
+        )
+
+    button = visit.page.get_by_role("button", name=press, exact=True)
+    expect(button).not_to_have_attribute("aria-busy", "true")  # the one before waits for its file
+    with visit.page.expect_request(is_sent) as request:
+        button.click()
+    body: dict[str, Any] = json.loads(request.value.post_data or "")
+    return body
+
+
+def between(visit: Visit, first: str, last: str) -> Locator:
+    row = visit.filter("placed_at", "between")
+    row.get_by_label("Value for placed_at, from, date").fill(first)
+    row.get_by_label("Value for placed_at, to, date").fill(last)
+    return row
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Pacific/Auckland"])
+def test_between_two_days_takes_both_days_of_the_zone(
+    visit: Visit, system: System, customer: str, tmp_path: Path, zone: str
+) -> None:
+    """people A1: the last day is not lost, and the card says which days, of which zone."""
+    visit.sign_in(customer)
+    visit.choose("orders", "csv")
+    visit.shot("form")
+    row = between(visit, "2026-01-12", "2026-01-05")
+    visit.page.get_by_label("Time zone of days and times").select_option(zone)
+    visit.page.get_by_role("button", name="Export", exact=True).click()
+    expect(
+        row.get_by_label("Value for placed_at, to, date")
+    ).to_be_focused()  # the end is before the beginning
+    row.get_by_label("Value for placed_at, from, date").fill("2026-01-05")
+    row.get_by_label("Value for placed_at, to, date").fill("2026-01-11")
+    visit.shot("form-between", full_page=True)
+    with visit.page.expect_download() as download:
+        card = visit.export()
+    shown = "placed_at: 5 Jan 2026 to 11 Jan 2026"
+    expect(card).to_contain_text(shown if zone == "UTC" else f"{shown} ({zone})")
+    path = tmp_path / "orders.csv"
+    download.value.save_as(path)
+    rows = csv.DictReader(io.StringIO(path.read_text("utf-8-sig"), newline=""))
+    wanted = psql(system.stack, f"SELECT id FROM shop.orders WHERE {WEEK.format(zone)} ORDER BY id")
+    assert sorted(int(row["id"]) for row in rows) == [int(line) for line in wanted.split()[1:-2]]
+    card.get_by_role("button", name="Again").click()
+    expect(visit.page.get_by_label("Time zone of days and times")).to_have_value(zone)
+    expect(visit.page.get_by_label("Value for placed_at, to, date")).to_have_value("2026-01-11")
+
+
+def test_periods_are_relative_to_the_day_of_the_export(visit: Visit, customer: str) -> None:
+    """people B15: a schedule of last month is chosen, not computed."""
+    visit.sign_in(customer)
+    visit.choose("orders", "ndjson")
+    visit.filter("placed_at", "in the period").get_by_label("Value for placed_at").select_option("last month")
+    body = sent(visit)
+    assert body["filters"] == {"placed_at": {"gte": "start_of_month-1mo", "lt": "start_of_month"}}
+    card = visit.page.locator("#job-list > li").first
+    expect(card).to_contain_text("placed_at: last month")
+    card.get_by_role("button", name="Again").click()
+    expect(visit.page.get_by_label("Value for placed_at").locator("option:checked")).to_have_text(
+        "last month"
+    )
+
+
+def test_a_schedule_has_the_days_of_its_own_zone(visit: Visit, customer: str) -> None:
+    visit.sign_in(customer)
+    page = visit.page
+    visit.choose("orders", "csv")
+    visit.filter("placed_at", "until").get_by_label("Value for placed_at, date").fill("2026-01-05")
+    page.get_by_label("Repeat").select_option(label="Every day")
+    expect(page.get_by_label("Time zone of days and times")).to_be_hidden()
+    body = sent(visit, "Schedule")
+    assert body["timezone"] == "Europe/Berlin"
+    assert body["filters"] == {"placed_at": {"lte": "2026-01-05"}}
+    assert "timezone" not in body["options"]
+    card = page.locator("#schedule-list > li")
+    expect(card).to_contain_text("placed_at until 5 Jan 2026 (inclusive) (Europe/Berlin)")
+
+
+@pytest.mark.parametrize("press", ["Export", "Schedule"])
+def test_nothing_of_an_export_slips_into_the_next(visit: Visit, customer: str, press: str) -> None:
+    """people A2: addresses, filters, columns, options, files, repetition are gone after each export."""
+    visit.sign_in(customer)
+    page = visit.page
+    visit.choose("orders", "csv")
+    plain = {"export_type": "orders", "format": "csv", "options": {"bom": True}}
+    expect(page.locator("summary", has_text="Mail")).to_have_text("Mailnone")
+    page.locator("summary", has_text="Mail").click()
+    page.get_by_label("Send a mail to these addresses").fill("boss@example.com\nada@example.com")
+    page.locator("summary", has_text="Mail").click()
+    expect(page.locator("summary", has_text="Mail")).to_have_text("Mail2 addresses")
+    page.locator("summary", has_text="Options").click()
+    page.get_by_label("Separator of columns").select_option(label="Tab")
+    page.get_by_label("Text for missing values").fill("NULL")
+    page.locator("summary", has_text="Options").click()
+    expect(page.locator("summary", has_text="Options")).to_contain_text("Separator: Tab")
+    expect(page.locator("summary", has_text="Options")).to_contain_text("Text for missing values: NULL")
+    page.locator("summary", has_text="Columns").click()
+    page.get_by_role("checkbox", name="items").uncheck()
+    page.locator("summary", has_text="Files").click()
+    page.get_by_label("Divide into").select_option(label="A number of rows in each")
+    page.get_by_label("Rows in each file").fill("300")
+    page.get_by_label("Time zone of days and times").select_option("Asia/Tokyo")
+    between(visit, "2026-01-05", "2026-01-11")
+    if press == "Schedule":
+        page.get_by_label("Repeat").select_option(label="Every day")
+    visit.shot(f"form-full-{press}", full_page=True)
+    full = sent(visit, f"{press} and mail to 2")
+    assert full["recipients" if press == "Export" else "email_recipients"] == [
+        "boss@example.com",
+        "ada@example.com",
+    ]
+    assert full["options"] == {"delimiter": "\t", "null": "NULL", "bom": True, "timezone": "Asia/Tokyo"}
+    assert {"columns", "split", "filters"} <= full.keys()
+    expect(page.get_by_role("button", name="Export", exact=True)).to_be_visible()
+    assert sent(visit) == plain
+    page.get_by_label("Dataset").select_option("ledger")
+    assert sent(visit) == {**plain, "export_type": "ledger"}
+
+
+def test_datasets_that_cannot_be_exported_are_last(visit: Visit, anybody: str) -> None:
+    """people A6: the page opens on a dataset that works."""
+    page = visit.page
+
+    def broken_first(route: Any) -> None:
+        answer = route.fetch()
+        document = answer.json()
+        document["datasets"].sort(key=lambda dataset: dataset["error"] is None)
+        route.fulfill(response=answer, json=document)
+
+    page.route("**/exports/datasets", broken_first)
+    visit.sign_in(anybody)
+    options = page.get_by_label("Dataset").locator("option")
+    expect(options.last).to_have_text("gone (not available)")
+    expect(options.last).to_be_disabled()
+    assert page.get_by_label("Dataset").input_value() != "gone"
+    expect(page.locator(".hint.wrong")).to_have_count(0)
+
+
+def test_what_cannot_work_is_not_sent(visit: Visit, anybody: str) -> None:
+    """people B20: an export that is certain to fail has no request; an empty one is announced."""
+    visit.sign_in(anybody)
+    page = visit.page
+    visit.choose("orders", "pdf")
+
+    def too_many(route: Any) -> None:
+        answer = {"rows": 100_001, "bytes": None, "exact": False, "at_least": True, "row_limit": 100_000}
+        route.fulfill(json=answer | {"fits": False, "reason": "A pdf file can have at most 100,000 rows"})
+
+    page.route("**/exports/jobs:estimate", too_many)
+    visit.filter("paid", "is")
+    button = page.get_by_role("button", name="Export", exact=True)
+    expect(button).to_have_attribute("aria-disabled", "true")
+    button.click(force=True)
+    expect(page.locator("#builder").get_by_role("alert")).to_contain_text("at most 100,000 rows")
+    expect(page.get_by_text("No exports yet.")).to_be_visible()
+    page.unroute("**/exports/jobs:estimate")
+    visit.choose("orders", "csv")
+    visit.filter("id", "below").get_by_label("Value for id").fill("0")
+    expect(page.locator(".estimate")).to_contain_text("No row matches, so the file would be empty")
+    expect(button).not_to_have_attribute("aria-disabled", "true")
+
+
+def test_warnings_of_a_file_are_on_its_card(visit: Visit, system: System, anybody: str) -> None:
+    """people A3: also of a file that is one of several."""
+    psql(system.stack, MARKUP.format("=1+1"))
+    try:
+        visit.sign_in(anybody)
+        visit.choose("markup", "csv")
+        card = visit.export()
+        said = "10 texts begin like a formula and got an apostrophe in front"
+        expect(card.get_by_label("Warnings about the file")).to_have_text(said)
+        visit.choose("markup", "csv")
+        visit.page.locator("summary", has_text="Files").click()
+        visit.page.get_by_label("Divide into").select_option(label="A number of rows in each")
+        visit.page.get_by_label("Rows in each file").fill("4")
+        expect(visit.export().get_by_label("Warnings about the file")).to_have_text(said)
+        visit.page.emulate_media(color_scheme="dark")
+        visit.shot("warnings-dark")
+    finally:
+        psql(system.stack, MARKUP.format("<i>a</i>"))
+
+
+def test_again_keeps_whose_rows_it_was(visit: Visit, system: System, settings: Settings) -> None:
+    """people A8: an admin's "Again" on the export of another user says whose rows it will have."""
+    user = "customer-3"
+    order = {"export_type": "orders", "format": "ndjson", "filters": {"id": {"lt": 100}}}
+    headers = {"Authorization": f"Bearer {sign_token(settings, user)}"}
+    job = system.client.post("/exports/jobs", json=order, headers=headers).raise_for_status().json()
+    ended = system.ended(job["export_job_id"])
+    visit.sign_in(sign_token(settings, f"admin-{uuid4().hex[:6]}", ["exports:admin"]))
+    card = visit.page.locator(f"#job-{job['export_job_id']}")
+    expect(card).to_contain_text(f"for {user}")
+    card.get_by_role("button", name="Again").click()
+    expect(visit.page.locator("#builder").get_by_role("alert")).to_contain_text(
+        "This will export the rows of customer-3, by the filter on customer_id. The export is yours"
+    )
+    with visit.page.expect_response(lambda answer: answer.url.endswith("/exports/jobs")) as answer:
+        visit.page.get_by_role("button", name="Export", exact=True).click()
+    again = system.ended(answer.value.json()["export_job_id"])
+    assert system.file(again["export_job_id"]) == system.file(ended["export_job_id"])
+
+
+def test_an_admin_sees_whose_schedules_they_are(visit: Visit, system: System, settings: Settings) -> None:
+    """people A8."""
+    owner = f"owner-{uuid4().hex[:6]}"
+    order = {"export_type": "orders", "format": "csv", "schedule": "daily", "time_of_day": "06:00"}
+    headers = {"Authorization": f"Bearer {sign_token(settings, owner)}"}
+    system.client.post("/exports/schedules", json=order, headers=headers).raise_for_status()
+    visit.sign_in(sign_token(settings, f"admin-{uuid4().hex[:6]}", ["exports:admin"]))
+    expect(visit.page.locator("#schedule-list > li").filter(has_text=f"for {owner}")).to_have_count(1)
