@@ -169,5 +169,5 @@ def follow_to_end(api: Client, job_id: UUID, folder: Path | None, *, overwrite: 
         summary = f"{job.file_count:,} files, {summary}"
     where = paths[0] if len(paths) == 1 else folder
     typer.echo(f"{where}: {summary}, sha256 verified" if paths else f"completed: {summary}", err=True)
-    for text in warning_texts(job.warnings):
+    for text in warning_texts(job.warnings or {}):
         typer.secho(f"warning: {text}", fg="yellow", err=True)

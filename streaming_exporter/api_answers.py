@@ -44,7 +44,7 @@ class Job(BaseModel):
     file_name: str | None = None
     file_count: int | None = None
     sha256: str | None = None
-    warnings: dict[str, int] = {}
+    warnings: dict[str, int] | None = None
     error: JobFailure | None = None
 
     @property

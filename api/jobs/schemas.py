@@ -177,7 +177,7 @@ SHOWN_TO_OPERATORS = frozenset(
     {
         "export_job_id", "status", "user_id", "export_type", "format", "scope", "split", "consistency",
         "attempt", "row_count", "estimated_rows", "file_size", "file_count", "created_at", "started_at",
-        "completed_at", "expires_at", "cancel_requested",
+        "completed_at", "expires_at", "cancel_requested", "warnings",
     }
 )  # fmt: skip
 """The fields of a job that operators of the service can see. All others are closed, also new ones."""

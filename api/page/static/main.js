@@ -56,8 +56,9 @@ async function scheduled() {
 async function appear(id, { download = false } = {}) {
   const card = (await jobs.refresh(id)) ?? jobs.cards.get(id);
   if (download) card?.fetch(card.download);
-  card?.element.focus({ preventScroll: true });
-  card?.element.scrollIntoView({ block: "nearest" });
+  if (!card || card.element.contains(document.activeElement)) return; // somebody uses it already
+  card.element.focus({ preventScroll: true });
+  card.element.scrollIntoView({ block: "nearest" });
 }
 
 form.onsubmit = (event) => {
