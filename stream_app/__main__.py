@@ -7,6 +7,8 @@ from uuid import UUID
 
 import typer
 
+from stream_app.doctor.datasets_command import cli as datasets
+
 if TYPE_CHECKING:
     from stream_app.doctor.findings import Finding
     from stream_app.jobs.erasure import ErasureResult
@@ -19,6 +21,7 @@ USAGE = 2
 """The exit code of a command whose settings cannot be used."""
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+cli.add_typer(datasets, name="datasets")
 
 
 @cli.command()

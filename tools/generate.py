@@ -11,6 +11,7 @@ from api.app import create_app
 from stream_app.settings import Settings
 from streaming_exporter.events import EventType
 from tools import asyncapi, licences, settings_table
+from tools.datasets_schema import datasets_schema
 from tools.schemas import event_schema
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -30,6 +31,7 @@ def documents() -> dict[Path, str]:
         DOCS / "asyncapi.yaml": yaml.dump(
             described, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110
         ),
+        DOCS / "datasets.schema.json": _json(datasets_schema()),
         DOCS / "licences.md": licences.document(),
         DOCS / "openapi.json": _json(openapi),
         DOCS / "settings.md": settings_table.document(),

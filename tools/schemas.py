@@ -35,7 +35,7 @@ KNOWN: dict[EventType, tuple[str, ...]] = {
 """The fields that ``data`` of each type always has, in addition to those of all lifecycle events."""
 
 
-class _Plain(GenerateJsonSchema):
+class Plain(GenerateJsonSchema):
     """Generates schemas without titles of fields, which only repeat the fields' names."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
@@ -97,7 +97,7 @@ def _data_schema(kind: EventType) -> tuple[Schema, Schema]:
 
 
 def _model_schema(model: type[BaseModel], mode: JsonSchemaMode) -> Schema:
-    return model.model_json_schema(mode=mode, schema_generator=_Plain)
+    return model.model_json_schema(mode=mode, schema_generator=Plain)
 
 
 def _split(schema: Schema) -> tuple[Schema, Schema]:

@@ -9,26 +9,18 @@ from stream_app.doctor.clocks import check_clocks
 from stream_app.doctor.datasets import check_datasets
 from stream_app.doctor.findings import Finding, FindingFactory
 from stream_app.doctor.plugins import check_plugins
+from stream_app.doctor.sources import area_of, check_source, open_sources
 from stream_app.doctor.state_database import check_state_database
 from stream_app.doctor.topics import check_topics
 from stream_app.doctor.unwise_settings import check_settings
 from stream_app.exports.formats.registry import FORMAT_PLUGINS
 from stream_app.exports.masks import MASK_PLUGINS
-from stream_app.exports.source import Source
 from stream_app.kafka.brokers import Brokers
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import ExporterError
 
 TIMEOUT_SECONDS = 5.0
-
-_SOURCE = """
-    SELECT rolsuper, rolname, least(
-        nullif(rolconnlimit, -1),
-        current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
-    ) AS most
-    FROM pg_roles WHERE rolname = current_user
-"""
 
 
 async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator[Finding]:
@@ -44,7 +36,9 @@ async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator
         settings, connections=20, timeout_seconds=TIMEOUT_SECONDS, retry_seconds=TIMEOUT_SECONDS
     )
     brokers = Brokers(settings, client_id="exporter-doctor", timeout=TIMEOUT_SECONDS)
-    source = Source(settings, connections=1)
+    sources, faults = open_sources(settings)
+    for finding in faults:
+        yield finding
 
     async def database() -> AsyncIterator[Finding]:
         with outages_are_retryable():
@@ -64,28 +58,12 @@ async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator
                 async for finding in check_clocks(connection, storage):
                     yield finding
 
-    async def rows() -> AsyncIterator[Finding]:
-        (row,) = await source.fetch(_SOURCE)
-        yield FindingFactory("source").problem_if(
-            row["rolsuper"],
-            "role",
-            f"the server answers; the role is {row['rolname']}",
-            f"the role {row['rolname']} is a superuser",
-            "set EXPORTER_SOURCE_DATABASE_URL to a role that can only SELECT the exported tables",
-        )
-        holders = 2 * settings.worker_slots + 1  # which keep the snapshots of exports with parts
-        needed = settings.worker_slots * settings.source_streams + 1 + holders
-        if needed > row["most"]:
-            yield FindingFactory("source").warning(
-                "connections",
-                f"one worker uses up to {needed} connections, but the role can have {row['most']}",
-                "allow the role more connections, or set EXPORTER_WORKER_SLOTS or EXPORTER_SOURCE_STREAMS to "
-                "less",
-            )
-
     parts = {
         "database": database(),
-        "source": rows(),
+        **{
+            area_of(name): check_source(settings, source, sources.limit_of(name))
+            for name, source in sources.items()
+        },
         "kafka": check_topics(brokers, settings),
         "bucket": bucket(),
         "clocks": clocks(),
@@ -102,5 +80,5 @@ async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator
     finally:
         storage.close()
         await brokers.close()
-        await source.close()
+        await sources.close()
         await engine.dispose()

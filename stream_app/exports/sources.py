@@ -107,6 +107,11 @@ class Sources(Mapping[str, Source]):
             raise Outage(f"this process does not know the source {dataset.source!r} of a dataset any more")
         return source
 
+    def limit_of(self, name: str) -> int | None:
+        """Return the ``connections`` of a source in the datasets file; ``None`` without a limit."""
+        found = self._found.get(name)
+        return None if found is None else found.connections
+
     def each(self) -> tuple[Source, ...]:
         """Return all sources."""
         return tuple(self._sources.values())

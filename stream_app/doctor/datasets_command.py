@@ -1,0 +1,123 @@
+"""The commands ``exporter datasets``: check the datasets file, and show what a caller sees of a dataset."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stream_app.datasets.faults import DatasetsFileError
+from streaming_exporter.errors import BadSettings, ExporterError, Rejected, UsageError
+
+if TYPE_CHECKING:
+    from stream_app.settings import Settings
+
+FAILED, USAGE = 1, 2
+
+cli = typer.Typer(
+    help="The datasets file: check it, show what a caller sees.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
+File = Annotated[
+    Path | None,
+    typer.Option("--file", metavar="PATH", help="The file, or a folder. Default: EXPORTER_DATASETS_FILE"),
+]
+
+
+@cli.command()
+def check(file: File = None, as_json: AsJson = False) -> None:
+    """Compare the datasets file with the databases, without changes. The exit code is 1 if it is wrong.
+
+    A problem is what does not work; a warning is what works and is unwise. Each has its line.
+    """
+    from rich.console import Console
+
+    from stream_app.doctor import remarks
+    from stream_app.doctor.datasets_check import check_datasets_file
+    from stream_app.doctor.findings import State
+
+    with _errors():
+        found = asyncio.run(check_datasets_file(_settings(file)))
+    if as_json:
+        typer.echo(remarks.as_json(found))
+    else:
+        remarks.show(found, Console())
+        problems = sum(remark.state is State.PROBLEM for remark in found)
+        typer.echo(f"{problems} problems, {len(found) - problems} warnings", err=True)
+    raise typer.Exit(FAILED if remarks.worst_of(found) is State.PROBLEM else 0)
+
+
+@cli.command()
+def show(
+    name: Annotated[str, typer.Argument(help="Name of the dataset")],
+    as_user: Annotated[str, typer.Option("--as-user", metavar="USER", help="Id of the user")],
+    claim: Annotated[
+        list[str] | None,
+        typer.Option("--claim", metavar="NAME=VALUE", help="Claim of the user, such as org=acme; repeatable"),
+    ] = None,
+    role: Annotated[list[str] | None, typer.Option("--role", help="Role of the user; repeatable")] = None,
+    scope: Annotated[
+        str | None, typer.Option(help="Scope of the rows. Default: own, if there is one")
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", metavar="NAME=VALUE", help="Parameter of the query; repeatable"),
+    ] = None,
+    file: File = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what a user sees of a dataset: columns, masks, operators, scopes, and the SQL that would run."""
+    import json
+
+    from rich.console import Console
+
+    from stream_app.datasets.arguments import parse_claims, parse_parameters
+    from stream_app.datasets.caller import Caller
+    from stream_app.doctor import dataset_view
+
+    with _errors():
+        caller = Caller.of_claims(as_user, parse_claims(claim or (), role or ()))
+        values = parse_parameters(parameter or ())
+        view = asyncio.run(
+            dataset_view.view_dataset(_settings(file), name, caller, scope=scope, parameters=values)
+        )
+    if as_json:
+        typer.echo(json.dumps(dataset_view.as_json(view), indent=2, ensure_ascii=False))
+    else:
+        dataset_view.show(view, Console())
+
+
+def _settings(file: Path | None) -> "Settings":
+    from stream_app.setting_errors import load_settings
+
+    settings = load_settings()
+    return settings if file is None else settings.model_copy(update={"datasets_file": file})
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Print an error as one red text and exit. The log is silent: what it has is in the output."""
+    import structlog
+
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    except (UsageError, BadSettings) as error:
+        raise _exit(str(error), USAGE) from error
+    except (DatasetsFileError, Rejected, ExporterError, TimeoutError) as error:
+        raise _exit(str(error) or "the source database does not answer", FAILED) from error
+    finally:
+        structlog.configure(**before)
+
+
+def _exit(text: str, code: int) -> typer.Exit:
+    typer.secho(text, fg="red", err=True)
+    return typer.Exit(code)

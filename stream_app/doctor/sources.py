@@ -1,0 +1,72 @@
+"""Check the source databases: whether they answer, their roles, and the connections of a worker."""
+
+from collections.abc import AsyncIterator
+
+from stream_app.datasets.file import DatasetsFile, DatasetsFileError, load_datasets
+from stream_app.datasets.models import DEFAULT_SOURCE
+from stream_app.datasets.source_urls import url_or_fault
+from stream_app.doctor.findings import Finding, FindingFactory
+from stream_app.exports.source import Source
+from stream_app.exports.sources import PoolSize, Sources, export_pools
+from stream_app.settings import Settings
+
+_ROLE = """
+    SELECT rolsuper, rolname, least(
+        nullif(rolconnlimit, -1),
+        current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+    ) AS most
+    FROM pg_roles WHERE rolname = current_user
+"""
+
+
+def open_sources(settings: Settings) -> tuple[Sources, list[Finding]]:
+    """Return the sources whose URL is set, and a problem for each of the others.
+
+    A datasets file that cannot be used is reported by another check; then there is the default source alone.
+    """
+    try:
+        content = load_datasets(settings.datasets_file)
+    except DatasetsFileError:
+        content = DatasetsFile()
+    usable, problems = {}, []
+    for name, item in content.sources.items():
+        url = url_or_fault(item)
+        if isinstance(url, str):
+            advice = "set the variable on every worker and API; they do not start without it"
+            problems.append(FindingFactory(area_of(name)).problem("URL", url, advice))
+        else:
+            usable[name] = item
+    # The number of connections that the datasets file allows is compared below. Each check needs one.
+    return Sources(settings, DatasetsFile(usable), PoolSize(1, lambda limit: 1)), problems
+
+
+def area_of(name: str) -> str:
+    """Return the area of findings about the source ``name``."""
+    return "source" if name == DEFAULT_SOURCE else f"source {name}"
+
+
+async def check_source(settings: Settings, source: Source, limit: int | None) -> AsyncIterator[Finding]:
+    """Check one source. ``limit`` are its ``connections`` in the datasets file.
+
+    Raises:
+        Retryable: it does not answer.
+    """
+    area = FindingFactory(area_of(source.name))
+    is_default = source.name == DEFAULT_SOURCE
+    (row,) = await source.fetch(_ROLE)
+    variable = "EXPORTER_SOURCE_DATABASE_URL" if is_default else "the variable of its url_env"
+    yield area.problem_if(
+        row["rolsuper"],
+        "role",
+        f"the server answers; the role is {row['rolname']}",
+        f"the role {row['rolname']} is a superuser",
+        f"set {variable} to a role that can only SELECT the exported tables",
+    )
+    needed = sum(size.of(limit) for size in export_pools(settings))
+    if needed > row["most"]:
+        ways = "EXPORTER_WORKER_SLOTS or EXPORTER_SOURCE_STREAMS to less"
+        yield area.warning(
+            "connections",
+            f"one worker uses up to {needed} connections, but the role can have {row['most']}",
+            "allow the role more connections, or set " + (ways if is_default else f"its connections, {ways}"),
+        )
