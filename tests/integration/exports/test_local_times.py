@@ -15,6 +15,8 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from openpyxl import load_workbook
 from pypdf import PdfReader
 
@@ -135,6 +137,38 @@ async def test_changes_that_the_server_does_not_have_are_found(database: asyncpg
         assert all(change < zone.changes[number] for change in kept.changes)
     wrong = type(zone)(zone.name, zone.sql_name, zone.changes, (7200,) * len(zone.offsets))
     assert not wrong.until(await database.fetchval(check_sql(wrong))).changes
+
+
+MOMENTS = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC))
+
+
+@settings(
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    zone=st.sampled_from(sorted(known_zones())),
+    moments=st.lists(
+        st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC)),
+        min_size=1,
+        max_size=20,
+    ),
+)
+async def test_any_instants_are_read_back(
+    export: Export, database: asyncpg.Connection, schema: str, zone: str, moments: list[datetime]
+) -> None:
+    await database.execute("DROP TABLE IF EXISTS moments; CREATE TABLE moments (id int, at timestamptz)")
+    await database.executemany("INSERT INTO moments VALUES ($1, $2)", list(enumerate(moments)))
+    dataset = Dataset(name="moments", table=f"{schema}.moments", order=("id",))
+    for name in ("csv", "ndjson"):
+        content = (await export("", name, dataset=dataset, options={"timezone": zone})).content.decode()
+        if name == "csv":
+            texts = [row[1] for row in csv.reader(io.StringIO(content))][1:]
+        else:
+            texts = [json.loads(line)["at"] for line in content.splitlines()]
+        assert [datetime.fromisoformat(text) for text in texts] == moments
 
 
 TYPES = """

@@ -43,6 +43,26 @@ def test_the_zone_of_the_dataset() -> None:
     assert "2026-11-24 11:30 +05:30" in text
 
 
+def test_the_style_comes_from_the_record_of_the_job() -> None:
+    facts = {name: getattr(notification(), name) for name in Notification.__slots__}
+    row = {
+        **facts,
+        "id": facts["job_id"],
+        "attempts": 1,
+        "gone": False,
+        "revoked_at": None,
+        "unsubscribed": False,
+        "suppressed": None,
+        "options": {"locale": "de-DE", "headers": "labels"},
+        "manifest": {"timezone": "Europe/Berlin", "label": "Buchungen"},
+    }
+    subject, text = mail(Notification.from_row(row))
+    assert subject == "Export of Buchungen: 3.120 rows"
+    assert "24.11.2026 07:00 +01:00" in text
+    plain = Notification.from_row(row | {"options": None, "manifest": None})
+    assert mail(plain) == mail(notification())
+
+
 def test_the_label_names_the_dataset_of_a_file_with_labels() -> None:
     subject, text = mail(notification(label="Bestellungen"))
     assert subject == "Export of Bestellungen: 3,120 rows"

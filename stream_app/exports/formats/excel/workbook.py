@@ -37,6 +37,9 @@ from stream_app.locales import LocaleRules, find_locale
 
 CREATOR = "streaming-exporter"
 
+_ZONE_PROPERTY = "timezone"
+"""The own property of the workbook that names the time zone of its times."""
+
 Box = tuple[int, int, int, int]
 """First column, first row, last column, last row."""
 
@@ -135,8 +138,11 @@ class WorkbookBuilder:
         properties.title = properties.title or self._document.title or dataset
         zone = self._document.options.timezone
         if zone is not None:
-            properties.subject = f"Times in {zone}"
-            cast(Any, book).custom_doc_props.append(StringProperty(name="timezone", value=zone))
+            properties.subject = properties.subject or f"Times in {zone}"
+            own = cast(Any, book).custom_doc_props
+            if _ZONE_PROPERTY in own.names:
+                del own[_ZONE_PROPERTY]
+            own.append(StringProperty(name=_ZONE_PROPERTY, value=zone))
         properties.creator = CREATOR
         properties.created = properties.modified = self._document.as_of.replace(tzinfo=None, microsecond=0)
         if self._document.filters:
