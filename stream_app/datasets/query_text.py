@@ -39,6 +39,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_CONTINUATION = re.compile(f"{_CONTINUED}'")
 _COMMENT_PART = re.compile(r"/\*|\*/")
 _AFTER_NUMBER = re.compile(r"[A-Za-z0-9_$\u0080-\U0010ffff]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -77,7 +78,7 @@ class _Token:
 
 
 def parse_query(text: str, declared: Collection[str] = ()) -> ParsedQuery:
-    """Return the query with the places of its parameters. Comments are left out.
+    """Return the query with the places of its parameters.
 
     Args:
         text: the query, with parameters as ``:name``.
@@ -98,7 +99,8 @@ def parse_query(text: str, declared: Collection[str] = ()) -> ParsedQuery:
             words.append(token.text.lower() if token.kind == "name" else token.text)
             if any(tuple(words[-len(lock) :]) == lock for lock in LOCKS):
                 raise _error("it cannot lock rows; remove FOR UPDATE, FOR SHARE and the like", token, text)
-        texts[-1] += " " if token.kind == "comment" else token.text
+        # A comment stays: without it two strings on two lines could become one.
+        texts[-1] += token.text
     first = next((word for word in words if word != "("), "")
     if first not in FIRST_WORDS:
         raise QueryTextError(f"it must begin with SELECT, WITH, VALUES or TABLE, not with {first!r:.40}")
@@ -191,9 +193,8 @@ def _is_unclosed(token: _Token, text: str) -> bool:
     end = token.position + len(token.text)
     if token.kind == "name":
         return token.text in "eE" and text.startswith("'", end)
-    return (
-        token.kind == "text" and token.text[0] in "eE" and re.match(f"{_CONTINUED}'", text[end:]) is not None
-    )
+    is_escaped = token.kind == "text" and token.text[0] in "eE"
+    return is_escaped and _CONTINUATION.match(text, end) is not None
 
 
 def _end_of_comment(token: _Token, text: str) -> int:

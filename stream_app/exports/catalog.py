@@ -27,6 +27,7 @@ from stream_app.exports.catalog_queries import (
 from stream_app.exports.columns import KIND_OF_TYPE, Column, Kind, kind_of, quote_name, quote_text
 from stream_app.exports.masks import masked_column
 from stream_app.exports.query_catalog import (
+    LOCK_SECONDS,
     DescribedQuery,
     describe_masks,
     describe_query,
@@ -239,7 +240,9 @@ class Catalog:
 async def _described(source: Source, dataset: Dataset) -> SourceTable:
     """Read the description of a dataset's table or query."""
     if dataset.query is not None:
-        async with source.snapshot("exporter catalog", seconds=FETCH_SECONDS) as snapshot:
+        async with source.snapshot(
+            "exporter catalog", seconds=FETCH_SECONDS, lock_seconds=LOCK_SECONDS
+        ) as snapshot:
             described = await describe_query(snapshot, dataset, dataset.query)
             table = _query_table(dataset, described)
             return await _with_masks(snapshot, table, describing_origin(described.query, dataset))
@@ -252,7 +255,7 @@ async def _described(source: Source, dataset: Dataset) -> SourceTable:
     if all(item.mask is None for item in dataset.column_settings.values()):
         return table
     async with source.snapshot(
-        "exporter catalog", search_path=table.search_path, seconds=FETCH_SECONDS
+        "exporter catalog", search_path=table.search_path, seconds=FETCH_SECONDS, lock_seconds=LOCK_SECONDS
     ) as snapshot:
         return await _with_masks(snapshot, table, f"{quote_name(table.schema)}.{quote_name(table.name)}")
 

@@ -126,7 +126,7 @@ def mask_expression(mask: str, column: Column) -> ColumnElement[Any]:
         column: the column, with its own type or as it is masked.
     """
     if is_mask_name(mask):
-        return literal_column(f"({_named_sql(mask, column)})")
+        return literal_column(expression_sql(_named_sql(mask, column)))
     return literal_column(expression_sql(mask))
 
 

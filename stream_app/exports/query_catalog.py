@@ -26,9 +26,12 @@ from stream_app.exports.masks import expression_sql
 from stream_app.exports.row_description import DescribedColumn
 from stream_app.exports.snapshot import Snapshot
 from stream_app.exports.source_errors import refused_statement
-from streaming_exporter.errors import Rejected
+from streaming_exporter.errors import Outage, Rejected
 
 log = structlog.get_logger(__name__)
+
+LOCK_SECONDS = 5.0
+"""Limit of a wait for the lock of a table that a query reads. The caller tries again later."""
 
 UNNAMED = "?column?"
 """The name that PostgreSQL gives to a column without one."""
@@ -155,9 +158,12 @@ async def _describe(snapshot: Snapshot, sql: str) -> tuple[DescribedColumn, ...]
 
     Raises:
         Rejected: it is no SQL that PostgreSQL can read.
+        Outage: another session has locked one of the tables.
     """
     try:
         return await snapshot.describe(sql)
+    except asyncpg.LockNotAvailableError as error:
+        raise Outage(f"source database: {error}", code="table_locked") from error
     except asyncpg.PostgresSyntaxError as error:
         raise refused_statement(error) from error
 

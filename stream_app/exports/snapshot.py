@@ -121,7 +121,7 @@ class Snapshot:
         # The driver has no public access to its transport.
         reader = DescriptionReader(self.connection._con._transport)
         try:
-            await self.connection.prepare(sql, timeout=FETCH_SECONDS)
+            await self.connection.prepare(sql, timeout=self.timeout)
         finally:
             reader.remove()
         return reader.columns()

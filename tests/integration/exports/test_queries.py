@@ -322,6 +322,21 @@ async def test_names_are_those_of_the_roles_search_path(
         await database.execute("ALTER ROLE exporter_reader RESET search_path")
 
 
+async def test_a_query_whose_table_is_locked_waits(
+    source: Source, database: asyncpg.Connection, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The description needs the table's lock; a job waits for it, and no failure is counted."""
+    monkeypatch.setattr("stream_app.exports.catalog.LOCK_SECONDS", 0.2)
+    await database.execute("CREATE TABLE t (id int)")
+    dataset = Dataset(name="q", query=f"select id from {schema}.t")
+    async with database.transaction():
+        await database.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(Outage) as error:
+            await Catalog(source).table(dataset)
+        assert error.value.code == "table_locked"
+    assert list((await Catalog(source).table(dataset)).all_columns) == ["id"]
+
+
 async def test_row_security_below_a_query_is_known(
     source: Source, database: asyncpg.Connection, schema: str
 ) -> None:

@@ -57,7 +57,7 @@ async def test_the_examples(
     source = Source(settings.model_copy(update={"link_secret": secret}), connections=2)
 
     async def exported(name: str, **request: Any) -> list[list[str]]:
-        exporter = exporter_of(examples[name], source=source, catalog=Catalog(source))
+        exporter = exporter_of(examples[name], sources=source, catalog=Catalog(source))
         file = await exported_by(exporter, storage, examples[name], "csv", **request)
         return [line.split(",") for line in file.content.decode().split("\n")[1:-1]]
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from stream_app.datasets.models import Dataset, Parameter
 from stream_app.exports.catalog import Catalog, SourceTable
@@ -168,3 +169,25 @@ def test_only_places_outside_of_constants_and_comments_are_parameters(
     table = postgres.table(query, p=Parameter())
     wanted = [value if text is None else text for _, (text, _), _ in parts]
     assert postgres.row(table, parameters={"p": value}) == {":p": value, "found": wanted}
+
+
+between_constants = [
+    " ", "\n", "\r", "\t", "-- ' :p\n", "/* ' :p */", "/**/", "'", "\\", ":p", "E", "$$", '"',
+]  # fmt: skip
+gaps = st.lists(st.sampled_from(between_constants), max_size=4).map("".join)
+
+
+@given(constants, gaps, constants, gaps, st.sampled_from(ATTACKS))
+@example(("x", "E'x'"), " /* */\n", ("\\", "'\\'"), " ", "' or true --")
+@example(("x", "E'x'"), " -- ' \n", ("\\", "'\\'"), " ", "' or true --")
+@example(("x", "E'x'"), "\n", ("'", "'\\''"), " ", "' or true --")
+def test_text_that_looks_like_two_constants(
+    postgres: Database, first: tuple[str, str], gap: str, second: tuple[str, str], end: str, value: str
+) -> None:
+    """A query is refused when it is read or described, or the value is where it should be."""
+    try:
+        query = f"select {first[1]}{gap}{second[1]}{end} as t, :p as p"
+        table = postgres.table(query, p=Parameter())
+    except (ValidationError, Rejected):
+        return
+    assert postgres.row(table, parameters={"p": value})["p"] == value

@@ -29,9 +29,9 @@ PLACES = {
     "a quoted name": ('select ":b""" || :a', 'select ":b""" ||  <a> '),
     "a dollar quote": ("select $$ :b ' $$, $t$ $$ :b $t$, :a", "select $$ :b ' $$, $t$ $$ :b $t$,  <a> "),
     "a name with dollars": ("select a$b$, :a, c$b$", "select a$b$,  <a> , c$b$"),
-    "a comment": ("select -- :b '\n:a", "select  \n <a> "),
-    "a comment in a comment": ("select /* :b /* ' */ :b */ :a", "select    <a> "),
-    "a comment after an operator": ("select 1 */* :b */:a", "select 1 *  <a> "),
+    "a comment": ("select -- :b '\n:a", "select -- :b '\n <a> "),
+    "a comment in a comment": ("select /* :b /* ' */ :b */ :a", "select /* :b /* ' */ :b */  <a> "),
+    "a comment after an operator": ("select 1 */* :b */:a", "select 1 */* :b */ <a> "),
     "a slice": ("select x[1:n], x[m:n], :a", "select x[1:n], x[m:n],  <a> "),
     "a slice without a lower bound": (
         "select x[:n], (y)[:n], z[1][:n], :a",
