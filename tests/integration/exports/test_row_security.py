@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from stream_app.datasets.caller import Caller
@@ -19,10 +20,12 @@ from stream_app.exports.row_reader import ParallelReading
 from stream_app.exports.session_values import session_values
 from stream_app.exports.source import Source
 from stream_app.exports.task import ExportLimits, ExportProgress, TaskPart
+from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
 from tests.integration.exports.conftest import task_for
+from tests.poolers import POOLERS, through
 
 ROOT = Path(__file__).parents[3]
 
@@ -196,6 +199,40 @@ async def test_masks_and_settings_together(
     shown = [line.split(",")[2] for line in content]
     assert len(shown) == len(ODD)
     assert all(len(value) == (64 if name == "hash" else 1) for value in shown)
+
+
+@pytest.mark.parametrize("kind", POOLERS)
+async def test_behind_a_pooler(
+    kind: str,
+    dataset: Dataset,
+    settings: Settings,
+    storage: ObjectStore,
+    exporter_of: Callable[..., Exporter],
+    database: asyncpg.Connection,
+    schema: str,
+) -> None:
+    """Each transaction can have another session of the server: no setting stays there or is missing."""
+    await database.execute("CREATE TYPE mood AS ENUM ('ok'); ALTER TABLE things ADD mood mood DEFAULT 'ok'")
+    fields = {
+        "table": None,
+        "query": f"select id, value, mood from {dataset.table} where id % :n = 0",
+        "parameters": {"n": {"type": "integer", "required": True}},
+        "column_settings": {"value": {"mask": "hash"}},
+    }
+    query = Dataset.model_validate({**dataset.model_dump(), **fields})
+    async with through(kind, settings.source_dsn) as url:
+        changed = settings.model_copy(update={"source_database_url": SecretStr(url)})
+        pooled = Source(changed, connections=3)
+
+        async def ids(org: str, number: int) -> set[int]:
+            exporter = exporter_of(query, sources=pooled, catalog=Catalog(pooled))
+            return (await _ids(storage, exporter, _request(org, parameters={"n": number})))[0]
+
+        found = await asyncio.gather(*(ids(f"tenant{n % 2}", 3 + n % 2) for n in range(6)))
+        await pooled.close()
+    for number, rows in enumerate(found):
+        step = 3 + number % 2
+        assert rows == {n for n in (ODD if number % 2 else EVEN) if n % step == 0}
 
 
 READS_NO_ROWS = {"exporter catalog", "exporter check"}
