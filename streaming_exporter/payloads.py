@@ -29,6 +29,8 @@ MAX_CLAIM_VALUES = 200
 """Values of one claim."""
 ClaimText = Annotated[str, StringConstraints(max_length=MAX_CLAIM_LENGTH)]
 Claims = dict[Word, ClaimText | Annotated[list[ClaimText], Field(max_length=MAX_CLAIM_VALUES)]]
+CLAIMS = "claims"
+"""The field whose values no error repeats: errors are in records of jobs, in events, mails and logs."""
 UserId = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
 
@@ -254,6 +256,6 @@ def _first_problem(error: ValidationError) -> tuple[str, str]:
     """Return the field's path and the message of the first error."""
     problem = error.errors(include_url=False)[0]
     message = problem["msg"][0].lower() + problem["msg"][1:]
-    if problem["type"] != "missing":
+    if problem["type"] != "missing" and problem["loc"][:1] != (CLAIMS,):
         message += f", got {problem['input']!r:.100}"
     return ".".join(map(str, problem["loc"])), message

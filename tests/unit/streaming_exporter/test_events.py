@@ -1,6 +1,7 @@
 """The contract: written events can be read, and invalid events are refused."""
 
 import json
+import re
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
@@ -257,3 +258,19 @@ def test_a_trace_context_that_is_not_well_formed_is_none(traceparent: object) ->
     event = decode(json.dumps(DOCUMENTED | {"traceparent": traceparent}).encode())
     assert event.traceparent is None
     assert event.identity.user_id == "user-17"
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        "acme-secret", 17171, True, ["acme-secret"], {"org": {"id": "acme-secret"}}, {"org": 17171},
+        {"org": ["acme-secret", 17171]}, {"org": ["acme-secret", None]}, {"org": "acme-secret" * 100},
+        {"org": ["acme-secret"] * 201}, {f"org{number}": "acme-secret" for number in range(51)},
+    ],
+)  # fmt: skip
+def test_no_error_repeats_the_value_of_a_claim(claims: object) -> None:
+    """Errors are in records of jobs, lifecycle events, mails and logs, where claims must not be."""
+    data = {"user_id": "u", "export_type": "ledger", "format": "csv", "claims": claims}
+    with pytest.raises(Rejected, match=r"^claims") as caught:
+        ExportRequest.parse(data)
+    assert re.search("acme|17171|True", str(caught.value)) is None
