@@ -1,7 +1,8 @@
 """The values of a query's parameters: checked against their types before PostgreSQL receives them. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +66,15 @@ def parameter_texts(dataset: "Dataset", given: Mapping[str, Any]) -> dict[str, s
 
 
 def given_parameters(dataset: "Dataset", given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the value of each parameter: that of the request, or the default; ``None`` for NULL."""
-    return {name: given.get(name, parameter.default) for name, parameter in dataset.parameters.items()}
+    """Return the value of each parameter: that of the request, or the default; ``None`` for NULL.
+
+    A null in the request counts as no value, as in its other fields. Otherwise a null would be a way around
+    the default and the choices.
+    """
+    return {
+        name: parameter.default if given.get(name) is None else given[name]
+        for name, parameter in dataset.parameters.items()
+    }
 
 
 def _text(name: str, parameter: "Parameter", value: Any) -> str | None:
@@ -81,17 +89,20 @@ def _text(name: str, parameter: "Parameter", value: Any) -> str | None:
             )
         return None
     text = parameter_text(parameter.type, value, field)
-    if parameter.choices is not None:
-        choices = (parameter_text(parameter.type, choice, field) for choice in parameter.choices)
-        kind = TYPES[parameter.type].kind
-        if _comparable(text, kind) not in (_comparable(choice, kind) for choice in choices):
-            raise Rejected(
-                f"{value!r:.100} is not one of the choices",
-                code="bad_parameter_value",
-                field=field,
-                allowed=map(_shown, parameter.choices),
-            )
-    return text
+    if parameter.choices is None:
+        return text
+    kind = TYPES[parameter.type].kind
+    wanted = _comparable(text, kind)
+    for choice in parameter.choices:
+        chosen = parameter_text(parameter.type, choice, field)
+        if _comparable(chosen, kind) == wanted:
+            return chosen  # as the file writes it: 1.0 and 1 are different texts in a query
+    raise Rejected(
+        f"{value!r:.100} is not one of the choices",
+        code="bad_parameter_value",
+        field=field,
+        allowed=map(_shown, parameter.choices),
+    )
 
 
 def parameter_text(type_name: str, value: Any, field: str) -> str:
@@ -136,8 +147,17 @@ def is_relative_time(parameter: "Parameter", value: Any) -> bool:
     )
 
 
-def _comparable(text: str, kind: Kind) -> str | Decimal:
-    return Decimal(text) if kind in (Kind.NUMERIC, Kind.FLOAT) else text
+def _comparable(text: str, kind: Kind) -> Hashable:
+    """Return a value that is equal for all spellings of the same value, such as ``1`` and ``1.0``."""
+    match kind:
+        case Kind.NUMERIC | Kind.FLOAT:
+            return Decimal(text)
+        case Kind.TIME:
+            return time.fromisoformat(text)
+        case Kind.TIMESTAMP | Kind.TIMESTAMPTZ:
+            moment = datetime.fromisoformat(text)
+            return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return text
 
 
 def _shown(choice: Any) -> str:

@@ -85,7 +85,8 @@ def resolve_parameters(
     """
     kinds = {name: TYPES[parameter.type].kind for name, parameter in parameters.items()}
     defaults = {name: item.default for name, item in parameters.items() if is_relative(item.default)}
-    return resolve_filters({**defaults, **given}, kinds, now, zone, whole_days=False)
+    values = {name: value for name, value in given.items() if value is not None or name not in defaults}
+    return resolve_filters({**defaults, **values}, kinds, now, zone, whole_days=False)
 
 
 def resolve_filters(
