@@ -28,6 +28,9 @@ DEFAULT_SOURCE = "default"
 _SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)+")
 """Names of settings that PostgreSQL leaves to applications. Those without a dot change how it works."""
 
+OWN_SETTINGS = "streaming_exporter."
+"""The beginning of the names of the service's own settings, such as that with the keys of hashes."""
+
 
 def _is_no_list_of_roles(claim: str) -> str:
     if claim == "roles":
@@ -238,6 +241,15 @@ class Dataset(Entry):
                     f"session.{name}: its name must have a dot, such as app.tenant: the others belong to "
                     "PostgreSQL"
                 )
+            if name.casefold().startswith(OWN_SETTINGS):
+                raise ValueError(
+                    f"session.{name}: names that begin with {OWN_SETTINGS} belong to the service; use "
+                    "a prefix of your own, such as app."
+                )
+        if len({name.casefold() for name in self.session}) < len(self.session):
+            raise ValueError(
+                "session: two names differ only in capital letters, which are the same setting for PostgreSQL"
+            )
         if "all" in self.scopes:
             raise ValueError("scopes.all is reserved: scope all gives every row")
         return self

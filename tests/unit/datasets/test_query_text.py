@@ -141,3 +141,17 @@ def test_parameters_that_are_refused_when_the_file_is_read(parameter: dict[str, 
 def test_settings_of_a_session_that_are_refused_when_the_file_is_read(name: str) -> None:
     with pytest.raises(ValidationError, match="its name must have a dot"):
         Dataset(name="t", table="t", session={name: SessionValue(claim="org")})
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (["streaming_exporter.hash_keys"], "belong to the service"),
+        (["Streaming_Exporter.Hash_Keys"], "belong to the service"),
+        (["app.tenant", "App.Tenant"], "differ only in capital letters"),
+    ],
+)
+def test_settings_that_would_replace_others_are_refused(names: list[str], reason: str) -> None:
+    """PostgreSQL does not tell capital letters in the names of settings from small ones."""
+    with pytest.raises(ValidationError, match=reason):
+        Dataset(name="t", table="t", session={name: SessionValue(claim="org") for name in names})
