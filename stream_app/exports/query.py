@@ -30,7 +30,7 @@ from sqlalchemy.sql.elements import quoted_name
 from stream_app.datasets.caller import Caller
 from stream_app.datasets.mask_names import is_mask_name
 from stream_app.datasets.parameters import TYPES, parameter_texts
-from stream_app.datasets.rights import row_choice
+from stream_app.datasets.rights import RowChoice, row_choice
 from stream_app.exports.catalog import SourceTable
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.filters import NamedType, conditions
@@ -152,10 +152,11 @@ def row_query(source: SourceTable, request: ExportRequest) -> RowQuery:
     zone = day_zone(request.options.timezone, source.dataset.timezone)
     wanted = conditions(request.filters, known, reference, hidden=hidden, zone=zone)
     origin = _origin(source, request)
-    if choice is not None:
-        owner = scope_conditions(source.all_columns[choice.column], reference(choice.column), choice.values)
+    if choice is not None or source.dataset.session:
+        owner = [] if choice is None else _conditions_of(source, choice)
         if wanted and source.has_computed_columns:
             # The user's rows are selected first, so that a computed column cannot fail on the rows of others.
+            # A view or query that compares a setting of the session selects them, too.
             names = dict.fromkeys((*_read_columns(source, chosen), *request.filters, *source.order_columns))
             fenced = (
                 select(*map(reference, names)).select_from(origin).where(*owner).offset(literal_column("0"))
@@ -201,6 +202,10 @@ def _read_columns(source: SourceTable, chosen: Sequence[Column]) -> tuple[str, .
     if any(item.mask is not None and not is_mask_name(item.mask) for item in chosen):
         return tuple(source.all_columns)  # an expression can use each of them
     return tuple(item.name for item in chosen)
+
+
+def _conditions_of(source: SourceTable, choice: RowChoice) -> list[ColumnElement[bool]]:
+    return scope_conditions(source.all_columns[choice.column], reference(choice.column), choice.values)
 
 
 def scope_conditions(

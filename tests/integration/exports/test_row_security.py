@@ -16,6 +16,7 @@ from stream_app.datasets.models import ColumnSettings, Dataset, SessionValue
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.part_planner import PartPlanner
 from stream_app.exports.pipeline import Exporter
+from stream_app.exports.query import render, row_query
 from stream_app.exports.row_reader import ParallelReading
 from stream_app.exports.session_values import session_values
 from stream_app.exports.source import Source
@@ -237,6 +238,30 @@ async def test_behind_a_pooler(
 
 READS_NO_ROWS = {"exporter catalog", "exporter check"}
 """Sessions that read descriptions, or nothing."""
+
+
+async def test_a_filter_is_only_computed_for_rows_of_the_tenant(
+    database: asyncpg.Connection, schema: str, source: Source
+) -> None:
+    """An error that a calculated column raises for a row of another tenant must not reach the caller."""
+    await database.execute(
+        """
+        CREATE TABLE orders (id int PRIMARY KEY, tenant text, divisor int);
+        INSERT INTO orders SELECT i, 'other', 0 FROM generate_series(1, 3000) AS i;
+        INSERT INTO orders VALUES (0, 'me', 1); ANALYZE orders;
+        CREATE VIEW shares AS SELECT id, 10 / divisor AS share FROM orders
+            WHERE tenant = ANY (current_setting('app.tenant')::text[]);
+        """
+    )
+    query = f"select id, 10 / divisor as share from {schema}.orders "
+    query += "where tenant = any (current_setting('app.tenant')::text[])"
+    for origin in ({"query": query}, {"table": f"{schema}.shares"}):
+        dataset = Dataset.model_validate({"name": "things", "session": SESSION, **origin})
+        table = await Catalog(source).table(dataset)
+        for tests in ({"gt": 5}, {"ne": 5}, {"in": [10]}, {"is_null": False}):
+            rows = row_query(table, _request(["me"], filters={"share": tests}))
+            async with source.snapshot("test", search_path=table.search_path, session=rows.session) as found:
+                assert [row["id"] for row in await found.fetch(render(rows.select))] == [0]
 
 
 def test_every_snapshot_gets_the_settings() -> None:
