@@ -18,6 +18,7 @@ from datetime import datetime
 import structlog
 
 from stream_app.datasets.caller import Caller
+from stream_app.datasets.excel_template import TemplateError
 from stream_app.datasets.format_choice import check_format
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.parameters import given_parameters
@@ -198,6 +199,8 @@ class Exporter:
                 written = await self._transfer(snapshot, reader, writer, max_bytes, progress)
             except MessageTooLong as error:
                 raise await self._too_large(task, source, table, request, output) or error from error
+            except TemplateError as error:
+                raise _for_caller(error, table) from error
             finally:
                 estimating.cancel()
                 await asyncio.wait({estimating})
@@ -345,6 +348,18 @@ class Exporter:
             if writing.exception() is not None and isinstance(error, PipeClosed):
                 writing.result()
             raise
+
+
+def _for_caller(error: TemplateError, table: SourceTable) -> Rejected:
+    """Return the error of a template for the caller: its text names all columns of the dataset."""
+    log.warning("dataset.template_unusable", dataset=table.dataset.name, reason=str(error))
+    if not table.template_columns:
+        return error
+    return Rejected(
+        f"the template of dataset {table.dataset.name!r} does not fit its columns; choose another format; "
+        "operators: the log has the reason",
+        code=error.code,
+    )
 
 
 def _watched(sink: Sink, progress: ExportProgress) -> Sink:

@@ -1,6 +1,7 @@
 """Files and manifests of every format have what their caller sees, and nothing else."""
 
 import json
+import re
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +12,7 @@ import asyncpg
 import pytest
 from openpyxl import Workbook, load_workbook
 from pypdf import PdfReader
+from structlog.testing import capture_logs
 
 from stream_app.datasets.models import ColumnSettings, Dataset, Scope
 from stream_app.exports.formats.registry import FORMATS
@@ -107,6 +109,28 @@ async def test_a_template_shows_no_caption_of_a_hidden_column(
         assert [cell.value for cell in found[1] if cell.value is not None] == columns
         if "hidden_margin" not in columns:
             assert b"hidden_margin" not in unpacked(file.content)
+
+
+async def test_the_error_of_a_template_names_no_hidden_column(
+    export: Export, people: Dataset, tmp_path: Path
+) -> None:
+    """The table can get columns after the template was made."""
+    book = Workbook()
+    sheet = book.active
+    assert sheet is not None
+    sheet.append(["only one caption"])
+    book.save(tmp_path / "people.xlsx")
+    dataset = people.model_copy(update={"template": tmp_path / "people.xlsx"})
+    for header in (None, 1):
+        for roles, columns, _ in ROLES.values():
+            wanted = dataset.model_copy(update={"template_header": header})
+            with capture_logs() as logs, pytest.raises(Rejected) as raised:
+                await export("", "excel", dataset=wanted, claims={"roles": roles}, scope="all")
+            assert raised.value.code == "bad_template"
+            if "hidden_margin" not in columns:
+                assert "hidden" not in str(raised.value)
+                assert re.search(r"\d", str(raised.value)) is None  # nor how many columns there are
+            assert [line["event"] for line in logs if "template" in line["event"]]
 
 
 @pytest.mark.parametrize(
