@@ -52,6 +52,9 @@ SOURCE = "/exporter/api"
 """The ``source`` of events that the API publishes."""
 
 
+TABLE_SECONDS = 5.0
+"""Time limit for the description of a table, for which a user waits."""
+
 CALLS, ESTIMATES = 4, 2
 """Connections to each source: for descriptions of tables, and for estimates."""
 
@@ -168,7 +171,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             datasets=datasets,
             formats=FORMATS,
             estimate_sources=estimate_sources,
-            catalog=Catalog(sources),
+            catalog=Catalog(sources, seconds=TABLE_SECONDS),
             job_queries=job_queries,
             job_files=JobFiles(reading, lambda key: storage.call(storage.read, key)),
             reader=reader,

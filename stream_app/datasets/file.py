@@ -75,7 +75,7 @@ def load_datasets(path: Path | None = None) -> DatasetsFile:
 
 
 def read_datasets(path: Path | None) -> tuple[DatasetsFile, list[Fault]]:
-    """Return what is right in the datasets file, and all faults.
+    """Return what is right in the datasets file, and all faults. An entry with a fault can lack keys.
 
     Raises:
         DatasetsFileError: there is no file.
@@ -203,6 +203,20 @@ def _entry(
             if inner == ("name",):
                 inner = ()
             faults.append(file.fault((*place, *inner), text))
+        return _rest_of(model, place, entry, error)
+
+
+def _rest_of(
+    model: type[Model], place: Place, entry: Mapping[str, Any], error: ValidationError
+) -> Model | None:
+    """Return what is right in an entry with faults, so that the rest can be compared with the database."""
+    wrong = {problem["loc"][0] for problem in error.errors(include_url=False) if problem["loc"]}
+    rest = {name: value for name, value in entry.items() if name not in wrong}
+    if not wrong or len(rest) == len(entry):
+        return None
+    try:
+        return model.model_validate({"name": place[-1], **rest})
+    except ValidationError:
         return None
 
 

@@ -21,7 +21,6 @@ from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.source import Source
 from stream_app.exports.sources import PoolSize, Sources
 from stream_app.settings import Settings
-from stream_app.time_zones import check_zone_name
 from streaming_exporter.errors import ExporterError, Rejected
 
 SECONDS = 10.0
@@ -161,11 +160,6 @@ class _SourceCheck:
                 f"there is no format {name!r}{nearest(name, FORMATS)}; allowed: {', '.join(sorted(FORMATS))}"
             )
             yield self._problem(dataset, *place, text=text)
-        if dataset.timezone is not None:
-            try:
-                check_zone_name(dataset.timezone, "timezone")
-            except Rejected as error:
-                yield self._problem(dataset, "timezone", text=str(error))
 
     async def _missing(self, dataset: Dataset, error: Rejected) -> Remark:
         if dataset.table is None:

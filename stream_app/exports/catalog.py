@@ -39,7 +39,7 @@ from stream_app.exports.relative_dates import resolve_request
 from stream_app.exports.snapshot import FETCH_SECONDS, Snapshot
 from stream_app.exports.source import Source
 from stream_app.exports.sources import SourceFinder
-from streaming_exporter.errors import Rejected, Retryable
+from streaming_exporter.errors import Outage, Rejected, Retryable
 from streaming_exporter.events import ExportRequest
 
 log = structlog.get_logger(__name__)
@@ -175,9 +175,13 @@ class _Known:
 class Catalog:
     """Reads descriptions of tables and keeps them for :data:`CACHE_SECONDS`."""
 
-    def __init__(self, sources: SourceFinder) -> None:
-        """Create an empty catalog of the tables in ``sources``."""
+    def __init__(self, sources: SourceFinder, *, seconds: float | None = None) -> None:
+        """Create an empty catalog of the tables in ``sources``.
+
+        ``seconds`` is the time limit for reading a description where a user waits for it.
+        """
         self._sources = sources
+        self._seconds = seconds
         self._known: dict[str, _Known] = {}
         self._reading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -232,7 +236,11 @@ class Catalog:
             if newest is not None and newest is not known:
                 return newest.table
             source = self._sources.of(dataset)
-            table = await _described(source, dataset)
+            try:
+                async with asyncio.timeout(self._seconds):
+                    table = await _described(source, dataset)
+            except TimeoutError as error:
+                raise Outage(f"source database {source.name}: no answer within {self._seconds} s") from error
             self._known[dataset.name] = _Known(time.monotonic() + CACHE_SECONDS, source, table)
             return table
 
