@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stream_app.doctor.findings import Finding
     from stream_app.jobs.erasure import ErasureResult
     from stream_app.settings import Settings
+    from streaming_exporter.errors import ExporterError
 
 CANCEL_SECONDS = 60
 """Seconds that ``forget`` waits for the jobs that it has cancelled."""
@@ -52,8 +53,7 @@ def worker() -> None:
         app = create_app(settings)
         loop.run_until_complete(retry_until_possible(ensure_topics, settings))
     except ExporterError as error:
-        typer.secho(str(error), fg="red", err=True)
-        raise typer.Exit(1) from error
+        raise _failed(error) from error
     running = faust.Worker(
         app,
         create_worker_health(settings, app),
@@ -70,14 +70,16 @@ def worker() -> None:
 @cli.command()
 def migrate() -> None:
     """Create or upgrade the service's own tables in EXPORTER_DATABASE_URL."""
+    from stream_app.db.engine import outages_are_retryable
     from stream_app.db.migrations import upgrade
     from streaming_exporter.errors import ExporterError
 
+    settings = _settings()
     try:
-        upgrade(_settings())
+        with outages_are_retryable():
+            upgrade(settings)
     except ExporterError as error:
-        typer.secho(str(error), fg="red", err=True)
-        raise typer.Exit(1) from error
+        raise _failed(error) from error
     typer.echo("The tables are up to date.")
 
 
@@ -107,8 +109,7 @@ def resend(
     try:
         addresses = asyncio.run(due())
     except ExporterError as error:
-        typer.secho(str(error), fg="red", err=True)
-        raise typer.Exit(1) from error
+        raise _failed(error) from error
     typer.echo("\n".join(addresses) or "Nothing about that job is failed, skipped or ambiguous.")
 
 
@@ -138,8 +139,7 @@ def forget(
     try:
         done = asyncio.run(_erase(settings, user_id, address))
     except ExporterError as error:
-        typer.secho(f"{error}; run the command again", fg="red", err=True)
-        raise typer.Exit(1) from error
+        raise _failed(error, "run the command again") from error
     typer.echo(
         f"Erased {done.jobs} jobs, removed {done.files} files, {done.schedules} schedules "
         f"and {done.deliveries} deliveries."
@@ -200,6 +200,7 @@ def doctor(
         from stream_app.worker.liveness import is_ready
 
         raise typer.Exit(0 if is_ready(settings.ready_file) else 1)
+    import structlog
     from rich.console import Console
 
     from stream_app.doctor.checks import run_checks
@@ -210,12 +211,24 @@ def doctor(
         return [finding async for finding in run_checks(settings, full=full)]
 
     logging.getLogger().addHandler(logging.NullHandler())  # what libraries log is among the findings
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     findings = asyncio.run(collect())
     if as_json:
         typer.echo(json_of(findings))
     else:
         show(findings, Console())
     raise typer.Exit(1 if worst(findings) is State.PROBLEM else 0)
+
+
+def _failed(error: "ExporterError", advice: str = "") -> typer.Exit:
+    """Print an error as one line; return the exit with its code, which is 2 for settings."""
+    from streaming_exporter.errors import BadSettings, Retryable
+
+    text = str(error)
+    if isinstance(error, Retryable) and text.startswith("state database: "):
+        text += "; check that PostgreSQL runs and that EXPORTER_DATABASE_URL is right"
+    typer.secho(f"{text}, then {advice}" if advice else text, fg="red", err=True)
+    return typer.Exit(USAGE if isinstance(error, BadSettings) else 1)
 
 
 def _settings() -> "Settings":

@@ -10,7 +10,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from streaming_exporter.errors import ExporterError
+from streaming_exporter.errors import BadSettings
 
 Place = tuple[str | int, ...]
 
@@ -48,7 +48,7 @@ class Fault:
         return ": ".join([*where, *([dotted(self.place)] if self.place else []), self.text])
 
 
-class DatasetsFileError(ExporterError):
+class DatasetsFileError(BadSettings):
     """The datasets file cannot be used. The text has a line for each fault, with its place and its reason."""
 
     code = "bad_datasets_file"

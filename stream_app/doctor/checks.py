@@ -6,7 +6,7 @@ from itertools import chain
 from stream_app.db.engine import autocommitting, create_engine, outages_are_retryable
 from stream_app.doctor.bucket import check_bucket
 from stream_app.doctor.clocks import check_clocks
-from stream_app.doctor.datasets import check_datasets
+from stream_app.doctor.datasets import check_datasets, check_tables
 from stream_app.doctor.findings import Finding, FindingFactory
 from stream_app.doctor.plugins import check_plugins
 from stream_app.doctor.sources import area_of, check_source, open_sources
@@ -64,6 +64,7 @@ async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator
             area_of(name): check_source(settings, source, sources.limit_of(name))
             for name, source in sources.items()
         },
+        "datasets": check_tables(settings),
         "kafka": check_topics(brokers, settings),
         "bucket": bucket(),
         "clocks": clocks(),

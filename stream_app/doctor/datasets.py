@@ -1,11 +1,13 @@
-"""Check that there are datasets."""
+"""Check that there are datasets, and that they match their tables."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
+from stream_app.datasets.faults import dotted
 from stream_app.datasets.file import DatasetsFileError, load_datasets
 from stream_app.datasets.format_choice import unknown_formats
 from stream_app.datasets.presence import ADVICE, missing_datasets
-from stream_app.doctor.findings import Finding, FindingFactory
+from stream_app.doctor.datasets_check import check_datasets_file
+from stream_app.doctor.findings import Finding, FindingFactory, State
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.settings import Settings
 
@@ -28,3 +30,25 @@ def check_datasets(settings: Settings) -> Iterator[Finding]:
             )
     reason = missing_datasets(datasets, settings.datasets_file)
     yield AREA.problem_if(reason is not None, "file", ", ".join(datasets), reason or "", ADVICE)
+
+
+async def check_tables(settings: Settings) -> AsyncIterator[Finding]:
+    """Compare the datasets with their tables: a finding for each problem, and one about all warnings.
+
+    What ``exporter datasets check`` says about the file and the sources is left to other checks.
+    """
+    remarks = [remark for remark in await check_datasets_file(settings) if remark.fault.place]
+    tables = [remark for remark in remarks if remark.fault.place[0] == "datasets"]
+    problems = [remark for remark in tables if remark.state is State.PROBLEM]
+    for remark in problems:
+        where = dotted(remark.fault.place)
+        yield AREA.problem(
+            where, str(remark.fault.text), "correct the datasets file or the table; it cannot be exported"
+        )
+    warnings = sum(remark.state is State.WARNING for remark in tables)
+    if warnings:
+        yield AREA.warning(
+            "tables", f"{warnings} warnings about their tables", "see `exporter datasets check`"
+        )
+    elif len(tables) == len(remarks) and not problems:
+        yield AREA.ok("tables", "all datasets match their tables")

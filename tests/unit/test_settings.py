@@ -411,3 +411,33 @@ def test_every_command_ends_with_the_line(name: str, monkeypatch: pytest.MonkeyP
 def test_secrets_are_never_shown() -> None:
     assert all(isinstance(FIELDS[name].default, SecretStr | None) for name in SECRETS)
     assert {"database_url", "s3_secret_key", "smtp_password", "jwt_secret", "token"} <= set(SECRETS)
+
+
+@pytest.mark.parametrize("name", ["worker", "api"])
+@pytest.mark.parametrize("content", [None, "x = [", "[datasets.x]\ntabel = 'x'\n"])
+def test_a_datasets_file_that_cannot_be_used_is_a_wrong_setting(
+    name: str, content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """people A11: one line for each fault, with the file, and exit code 2."""
+    file = tmp_path / "datasets.toml"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("EXPORTER_DATASETS_FILE", str(file))
+    monkeypatch.setenv("EXPORTER_JWT_SECRET", "x" * 40)
+    result = CliRunner().invoke(cli, [name])
+    assert result.exit_code == 2, result.output
+    (line,) = [line for line in result.output.splitlines() if "datasets.toml" in line]
+    assert "Traceback" not in result.output
+    assert "EXPORTER_DATASETS_FILE" in line or "tabel" in line
+
+
+@pytest.mark.parametrize("name", ["migrate", f"resend {JOB}", "forget --user-id u --yes"])
+def test_a_database_that_does_not_answer_is_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """people A11: it names the variable of the address."""
+    monkeypatch.setenv("EXPORTER_DATABASE_URL", "postgresql://nobody:secret@127.0.0.1:1/x")
+    result = CliRunner().invoke(cli, name.split())
+    assert result.exit_code == 1, result.output
+    (line,) = result.output.strip().splitlines()
+    assert line.startswith("state database: ")
+    assert "EXPORTER_DATABASE_URL" in line
+    assert "secret" not in line

@@ -200,6 +200,39 @@ async def test_a_service_without_datasets_is_a_problem(examine: Examine, tmp_pat
     assert "ledger" in (await examine()).of(State.OK)["datasets file"]
 
 
+async def test_datasets_that_do_not_match_their_tables_are_problems(
+    examine: Examine, own: Settings, tmp_path: Path
+) -> None:
+    """people A7: each with its place in the file; a source that is away is no problem of its datasets."""
+    file = tmp_path / "datasets.toml"
+    assert own.datasets_file is not None
+    file.write_text(
+        own.datasets_file.read_text()
+        + """
+[datasets.foreign]
+table = "nowhere.at_all"
+
+[datasets.renamed]
+table = "ledger"
+columns = ["id", "colour"]
+owner = "holder"
+"""
+    )
+    found = (await examine(datasets_file=file)).of(State.PROBLEM)
+    wrong = {check: text for check, text in found.items() if check.startswith("datasets datasets.")}
+    assert list(wrong) == [
+        "datasets datasets.foreign.table",
+        "datasets datasets.renamed.columns.1",
+        "datasets datasets.renamed.owner",
+    ], wrong
+    assert "there is no table 'nowhere.at_all'" in wrong["datasets datasets.foreign.table"]
+    assert "the table has no column 'colour'" in wrong["datasets datasets.renamed.columns.1"]
+    away = SecretStr("postgresql://nobody@127.0.0.1:9/none")
+    report = await examine(datasets_file=file, source_database_url=away)
+    assert not [check for check in report.of(State.PROBLEM) if check.startswith("datasets datasets.")]
+    assert "datasets tables" not in report.of(State.OK)
+
+
 @pytest.mark.parametrize(
     ("named", "job"),
     [
