@@ -14,10 +14,13 @@ from stream_app.datasets.presence import missing_datasets
 from stream_app.datasets.source_urls import url_or_fault
 from stream_app.datasets.typed_values import TEMPORAL
 from stream_app.doctor.findings import State
+from stream_app.doctor.refusals import refusal_text
 from stream_app.doctor.remarks import Remark
 from stream_app.exports.catalog import Catalog, SourceTable
 from stream_app.exports.columns import quote_name
 from stream_app.exports.formats.registry import FORMATS
+from stream_app.exports.hash_keys import hash_keys
+from stream_app.exports.masks import needs_keys
 from stream_app.exports.source import Source
 from stream_app.exports.sources import PoolSize, Sources
 from stream_app.settings import Settings
@@ -72,7 +75,7 @@ async def check_datasets_file(settings: Settings) -> list[Remark]:
             usable[name] = item
     sources = Sources(settings, replace(content, sources=usable), PoolSize(2, lambda limit: 2))
     try:
-        checks = [_SourceCheck(content, source) for source in sources.each()]
+        checks = [_SourceCheck(content, source, settings) for source in sources.each()]
         used = {dataset.source for dataset in content.datasets.values()}
         wanted = [check for check in checks if check.source.name != DEFAULT_SOURCE or DEFAULT_SOURCE in used]
         for found in await asyncio.gather(*(check.run() for check in wanted)):
@@ -85,8 +88,9 @@ async def check_datasets_file(settings: Settings) -> list[Remark]:
 class _SourceCheck:
     """Checks one source and its datasets."""
 
-    def __init__(self, content: DatasetsFile, source: Source) -> None:
+    def __init__(self, content: DatasetsFile, source: Source, settings: Settings) -> None:
         self._content = content
+        self._settings = settings
         self.source = source
         self._catalog = Catalog(source)
         self._tables: list[str] | None = None
@@ -149,7 +153,7 @@ class _SourceCheck:
             try:
                 await self._catalog.table(dataset)  # with its masks
             except ExporterError as error:
-                yield self._problem(dataset, "columns", text=str(error))
+                yield self._problem(dataset, "columns", text=refusal_text(dataset, error))
         async for remark in self._unwise(dataset, table):
             yield remark
 
@@ -160,10 +164,16 @@ class _SourceCheck:
                 f"there is no format {name!r}{nearest(name, FORMATS)}; allowed: {', '.join(sorted(FORMATS))}"
             )
             yield self._problem(dataset, *place, text=text)
+        for name, item in dataset.column_settings.items():
+            try:
+                if needs_keys(item.mask):
+                    hash_keys(self._settings)
+            except Rejected as error:
+                yield self._problem(dataset, "columns", name, "mask", text=str(error))
 
     async def _missing(self, dataset: Dataset, error: Rejected) -> Remark:
         if dataset.table is None:
-            return self._problem(dataset, "query", text=str(error))
+            return self._problem(dataset, "query", text=refusal_text(dataset, error))
         if error.code != "missing_table":
             return self._problem(dataset, "table", text=str(error))
         if self._tables is None:

@@ -63,6 +63,23 @@ class DescribedQuery:
     has_row_security: bool
 
 
+class UnusableQuery(Rejected):
+    """The columns of a query, or of a mask, cannot be exported.
+
+    Attributes:
+        reason: why.
+        column: the column. It is not in the text: the dataset can hide it from the user.
+    """
+
+    code = "unusable_query"
+
+    def __init__(self, dataset: Dataset, reason: str, column: str | None) -> None:
+        hint = "" if column is None else "; operators: the log has the column's name"
+        super().__init__(f"dataset {dataset.name!r} cannot be exported at the moment: {reason}{hint}")
+        self.reason = reason
+        self.column = column
+
+
 def origin_sql(query: str) -> str:
     """Return a query as SQL for FROM. Its last line can end with a comment."""
     return f"(\n{query}\n) AS dataset"
@@ -207,11 +224,6 @@ def _check_types(dataset: Dataset, columns: Sequence[TypedColumn]) -> None:
             raise _unusable(dataset, reason, item.name)
 
 
-def _unusable(dataset: Dataset, reason: str, column: str | None = None) -> Rejected:
-    """Return the error. The column's name is only in the log: the dataset can hide it from the user."""
+def _unusable(dataset: Dataset, reason: str, column: str | None = None) -> UnusableQuery:
     log.warning("dataset.query_unusable", dataset=dataset.name, reason=reason, column=column)
-    return Rejected(
-        f"dataset {dataset.name!r} cannot be exported at the moment: {reason}"
-        + ("; operators: the log has the column's name" if column is not None else ""),
-        code="unusable_query",
-    )
+    return UnusableQuery(dataset, reason, column)
