@@ -73,7 +73,9 @@ class Settings(BaseSettings, KafkaSettings):
     source_database_url: DatabaseUrl | None = Field(
         None, description="PostgreSQL database with the rows to export. Default: DATABASE_URL"
     )
-    datasets_file: Path | None = Field(None, description="TOML file that defines further datasets")
+    datasets_file: Path | None = Field(
+        None, description="TOML file, or folder of such files, with the datasets and further sources"
+    )
 
     s3_endpoint: Endpoint = Field(
         "http://127.0.0.1:9000", description="Object store, as the worker and the API reach it"

@@ -9,16 +9,17 @@ from stream_app.db.listener import WAKE_CHANNEL
 from stream_app.db.statements import Statement
 
 _WAITING = "job.status = 'pending' AND job.outcome IS NULL"
+_NOT_HELD_BACK = "job.export_type <> ALL (CAST(:held_back AS text[]))"
 _RUNNING = "job.status = 'processing' AND job.outcome IS NULL"
 _ABANDONED = f"{_RUNNING} AND job.lease_until < now()"
 _DUE = f"""
     {_WAITING} AND job.admitted_at IS NOT NULL AND job.cancel_requested_at IS NULL
     AND (job.not_before IS NULL OR job.not_before <= now()) AND (:with_split OR job.split IS NULL)
-    AND job.export_type <> ALL (CAST(:held_back AS text[]))
+    AND {_NOT_HELD_BACK}
 """
 _RECOVERABLE = f"""
     {_ABANDONED} AND job.cancel_requested_at IS NULL AND job.failures + 1 < :max_attempts
-    AND (:with_split OR job.split IS NULL) AND job.export_type <> ALL (CAST(:held_back AS text[]))
+    AND (:with_split OR job.split IS NULL) AND {_NOT_HELD_BACK}
 """
 
 _PART_RUNNING = "part.status = 'processing' AND part.lease_until >= now()"
@@ -164,13 +165,13 @@ CLAIM = Statement(
     WITH RECURSIVE next_user (user_id) AS (
         (
             SELECT job.user_id FROM export_jobs AS job
-            WHERE {_WAITING} AND job.user_id > :after
+            WHERE {_WAITING} AND job.user_id > :after AND {_NOT_HELD_BACK}
             ORDER BY job.user_id, job.priority, job.created_at, job.id LIMIT 1
         )
         UNION ALL
         SELECT (
             SELECT job.user_id FROM export_jobs AS job
-            WHERE {_WAITING} AND job.user_id > next_user.user_id
+            WHERE {_WAITING} AND job.user_id > next_user.user_id AND {_NOT_HELD_BACK}
             ORDER BY job.user_id, job.priority, job.created_at, job.id LIMIT 1
         )
         FROM next_user WHERE next_user.user_id IS NOT NULL
@@ -178,7 +179,7 @@ CLAIM = Statement(
         SELECT user_id FROM next_user LIMIT :window
     ), oldest AS (
         SELECT job.user_id FROM export_jobs AS job
-        WHERE {_WAITING} ORDER BY job.priority, job.created_at LIMIT :window
+        WHERE {_WAITING} AND {_NOT_HELD_BACK} ORDER BY job.priority, job.created_at LIMIT :window
     ), candidate AS (
         SELECT user_id FROM in_turn WHERE user_id IS NOT NULL
         UNION SELECT user_id FROM oldest
@@ -213,7 +214,7 @@ CLAIM = Statement(
         CROSS JOIN LATERAL (
             SELECT job.id, job.user_id, job.priority, job.created_at, job.attempt FROM export_jobs AS job
             WHERE job.id = split.job_id AND {_RUNNING} AND job.lease_until >= now()
-                AND job.cancel_requested_at IS NULL AND job.export_type <> ALL (CAST(:held_back AS text[]))
+                AND job.cancel_requested_at IS NULL AND {_NOT_HELD_BACK}
         ) AS job
         CROSS JOIN LATERAL (
             SELECT * FROM (

@@ -54,6 +54,24 @@ async def test_two_workers_together_keep_to_the_slots_of_a_user(engine: AsyncEng
     assert running == {f"u{number}": 2 for number in range(5)}
 
 
+async def test_jobs_that_are_held_back_do_not_hide_the_jobs_of_others(
+    engine: AsyncEngine, fill: Fill
+) -> None:
+    """More users have only jobs of a source that is away than one claim reads, and their jobs are older."""
+    jobs = Jobs(engine, user_slots=2)
+    await fill(2 * USERS_PER_CLAIM, users=2 * USERS_PER_CLAIM)
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("UPDATE export_jobs SET export_type = 'far', created_at = created_at - interval '1 h'")
+        )
+    await fill(3, users=3, prefix="z")
+    claims = await jobs.store.claim("w", 4, held_back=["far", "unknown"])
+    assert {claim.request.export_type for claim in claims} == {"ledger"}
+    assert len(claims) == 3
+    assert await jobs.store.claim("w", 4, held_back=["far"]) == []
+    assert len(await jobs.store.claim("w", 4)) == 4
+
+
 async def test_every_job_is_claimed_once_by_workers_that_compete(engine: AsyncEngine, fill: Fill) -> None:
     jobs = Jobs(engine)
     await fill(200, users=20)

@@ -95,6 +95,12 @@ async def service(
             f"GRANT SELECT ON {name} TO PUBLIC"
         )
         await connection.close()
+    crm = await asyncpg.connect(databases["crm"])
+    await crm.execute(
+        f"CREATE VIEW slow AS SELECT id FROM {name} WHERE pg_sleep(60) IS NOT NULL;"
+        "GRANT SELECT ON slow TO PUBLIC"
+    )
+    await crm.close()
     settings = own_settings.model_copy(update={"worker_slots": SLOTS, "user_slots": 1})
     async with proxied(databases["crm"]) as (proxy, url):
         monkeypatch.setenv("CRM_DATABASE_URL", url)
@@ -106,6 +112,7 @@ async def service(
             {
                 "near": Dataset(name="near", table=f"public.{name}"),
                 "far": Dataset(name="far", table=f"public.{name}", source="crm"),
+                "slow": Dataset(name="slow", table="public.slow", source="crm"),
             },
         )
         datasets = Datasets(content)
@@ -171,3 +178,19 @@ async def test_a_source_that_is_away_holds_up_only_its_own_jobs(
     assert set(service.monitor.states().values()) == {"ok"}
     failures = [event for event in service.published if event.type == "export.failed"]
     assert failures == []
+
+
+async def test_a_slow_source_holds_up_only_its_own_jobs(service: Service) -> None:
+    """Its exports give their slots away, and no more of them run than the source has connections for."""
+    alone = await service.ended(await service.request("near"))
+    slow = await service.request("slow", SLOTS + 1)
+    await until_async(lambda: service.dispatcher.running)
+    assert await service.ended(await service.request("near")) < alone + 0.5 + 2.5
+    assert service.dispatcher.running == 1, "as many as the source has connections for"
+    assert service.dispatcher.slots_in_use == 0
+    assert service.sources["crm"].away_since is None
+    async with service.jobs.engine.connect() as connection:
+        found = await connection.scalars(
+            text("SELECT status FROM export_jobs WHERE id = ANY (:ids)"), {"ids": slow}
+        )
+        assert sorted(found) == ["pending"] * SLOTS + ["processing"]
