@@ -82,6 +82,43 @@ unmasked_for = ["pii"]
 
 [datasets.gone]
 table = "shop.gone"
+
+[datasets.sales]
+query = '''
+    SELECT id, customer_id, total, note, placed_at FROM shop.orders
+    WHERE (id % 2 = 0) = (:region = 'emea') AND placed_at >= :since
+'''
+description = "Orders of a region"
+label = "Sales"
+labels = { de = "Verkäufe" }
+formats = ["csv", "excel"]
+max_rows = 1_000
+timezone = "Europe/Berlin"
+time = "placed_at"
+
+[datasets.sales.parameters.region]
+label = "Region"
+labels = { de = "Gebiet" }
+choices = ["emea", "apac"]
+required = true
+
+[datasets.sales.parameters.since]
+type = "timestamptz"
+label = "Since"
+default = "2026-01-01T00:00:00Z"
+description = "The first time of an order"
+
+[datasets.sales.scopes]
+own = { column = "customer_id" }
+team = { column = "customer_id", claim = "team" }
+
+[datasets.sales.columns.total]
+label = "Total (EUR)"
+labels = { de = "Summe (EUR)" }
+
+[datasets.sales.columns.note]
+mask = "last4"
+unmasked_for = ["exports:notes"]
 """
 
 

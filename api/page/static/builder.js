@@ -1,41 +1,19 @@
 // The form that builds an export, or a schedule of them.
 
 import { call } from "./api.js";
-import { alert, busy, button, choice, field, h, say, tick } from "./dom.js";
+import { alert, busy, button, field, h, say, tick } from "./dom.js";
 import { Division } from "./files.js";
 import { Filters } from "./filters.js";
+import { labelOf, learn } from "./labels.js";
+import { Options } from "./options.js";
+import { Parameters } from "./parameters.js";
 import { Repeat } from "./repeat.js";
 import { format as kind, rows, sentence, size } from "./words.js";
 
 const PAUSE = 350; // milliseconds without a change, after which an estimate is asked for
 const WAIT = 3; // seconds that a request waits for a small export, whose file is downloaded at once
-const COMPRESSIONS = [["none", "None"], ["gzip", "gzip"], ["zstd", "Zstandard"]];
-const DELIMITERS = [[",", "Comma"], [";", "Semicolon"], ["\t", "Tab"], ["|", "Bar"]];
 const HERE = Intl.DateTimeFormat().resolvedOptions().timeZone;
-const DECIMAL = new Intl.NumberFormat(navigator.language).formatToParts(0.5).find(({ type }) => type === "decimal")?.value;
-const SEPARATOR = DECIMAL === "," ? ";" : ","; // as spreadsheets of this language expect it
-const PAGES = ["A4", "A3", "LETTER", "LEGAL", "TABLOID"].map((name) => [name, name]);
-
-/** The formats that have the option, and the default of the service, which is not sent. `first` is what the form begins with, if it differs. */
-const OPTIONS = {
-  compression: { label: "Compression", fits: (format) => format.compressible, usual: "none", make: () => choice(COMPRESSIONS) },
-  delimiter: { label: "Separator of columns", brief: "Separator", fits: isCsv, usual: ",", first: SEPARATOR, make: () => choice(DELIMITERS) },
-  null: { label: "Text for missing values", fits: isCsv, usual: "", make: () => h("input", { maxLength: 20, pattern: "[A-Za-z0-9_\\\\<>\\(\\)\\-.\\/]*", title: "letters, digits and _ \\ < > ( ) - . /" }) },
-  header: { label: "First line has the column names", fits: isCsv, usual: true },
-  bom: { label: "Show special characters such as ä, é and € right in Excel (byte order mark)", brief: "Byte order mark", fits: isCsv, usual: false, first: true },
-  guard_formulas: { label: "Prevent texts from running as formulas", fits: isCsv, usual: true },
-  title: { label: "Title", fits: isPdf, usual: "", make: () => h("input", { maxLength: 200 }) },
-  page_size: { label: "Paper", fits: isPdf, usual: "A4", make: () => choice(PAGES) },
-};
-
-function isCsv(format) {
-  return format.name === "csv";
-}
-function isPdf(format) {
-  return format.name === "pdf";
-}
-
-const beginning = ({ usual, first = usual }) => first;
+const SCOPES = { own: "My own", all: "All users’" };
 
 export class Builder {
   /** `ordered(job id)` is called when an export was requested, `scheduled()` when a schedule was created. */
@@ -46,9 +24,9 @@ export class Builder {
     this.timer = 0;
     const changed = () => this.changed();
 
-    this.dataset = h("select", { onchange: () => this.useDataset() });
+    this.dataset = h("select", { onchange: () => this.useDataset({}) });
     this.about = h("p", { class: "hint" });
-    this.format = h("select", { onchange: () => this.useFormat() });
+    this.format = h("select", { onchange: () => this.useFormat({}) });
     this.manner = h("p", { class: "hint" });
     this.columns = h("div", { class: "columns", role: "group", "aria-label": "Columns" });
     this.columnsSummary = h("span");
@@ -62,11 +40,10 @@ export class Builder {
     this.zone = h("select");
     this.zoneField = field("Time zone of days and times", this.zone, "Of the filters and of the file");
     this.filters = new Filters(changed, () => this.effectiveZone());
-    this.scope = choice([["own", "My own"], ["all", "All users’"]]);
+    this.parameters = new Parameters(() => this.effectiveZone());
+    this.scope = h("select");
     this.scopeField = field("Whose rows", this.scope);
-    this.options = h("div", { class: "options" });
-    this.optionsSummary = h("span");
-    this.optionsBox = h("details", {}, h("summary", {}, "Options", this.optionsSummary), this.options);
+    this.options = new Options();
     this.division = new Division();
     this.mail = h("textarea", { rows: 2, spellcheck: false, placeholder: "ada@example.com" });
     this.mailSummary = h("span");
@@ -80,9 +57,10 @@ export class Builder {
       this.about,
       this.manner,
       this.scopeField,
+      this.parameters.element,
       h("div", { class: "part" }, h("h3", {}, "Filters"), this.filters.element, this.zoneField),
       this.columnsBox,
-      this.optionsBox,
+      this.options.element,
       this.division.element,
       this.repeat.element,
       this.mailBox,
@@ -100,29 +78,33 @@ export class Builder {
     this.datasets = new Map(datasets.map((dataset) => [dataset.name, dataset]));
     this.formats = new Map(formats.map((format) => [format.name, format]));
     const working = (own) => datasets.filter(({ error }) => Boolean(error) !== own);
+    learn(datasets);
     this.dataset.replaceChildren(
-      ...working(true).map(({ name }) => h("option", { value: name }, name)),
-      ...working(false).map(({ name }) => h("option", { value: name, disabled: working(true).length > 0 }, `${name} (not available)`)),
+      ...working(true).map((dataset) => h("option", { value: dataset.name }, labelOf(dataset))),
+      ...working(false).map((dataset) => h("option", { value: dataset.name, disabled: working(true).length > 0 }, `${labelOf(dataset)} (not available)`)),
     );
-    this.format.replaceChildren(...formats.map(({ name }) => h("option", { value: name }, kind(name))));
+    if (!datasets.length) say(this.about, "There is nothing that you can export");
     this.useDataset();
-    this.useFormat();
   }
 
-  useDataset() {
+  useDataset(kept) {
     const dataset = this.datasets.get(this.dataset.value);
     if (!dataset) return;
-    say(this.about, dataset.error ?? dataset.description);
+    const limit = dataset.max_rows && `At most ${rows(dataset.max_rows)} in an export`;
+    say(this.about, dataset.error ?? [dataset.description, limit].filter(Boolean).join(" · "));
     this.about.classList.toggle("wrong", Boolean(dataset.error));
-    this.columns.replaceChildren(
-      ...dataset.columns.map(({ name, type }) => tick(name, { value: name, checked: true }, type)),
-    );
+    this.columns.replaceChildren(...dataset.columns.map((column) => columnTick(column)));
     this.filters.use(dataset.columns);
     this.useZones(dataset);
-    this.scopeField.hidden = !this.user.all || !dataset.has_owner;
-    this.scope.value = this.user.all && !dataset.has_owner ? "all" : "own";
+    this.parameters.use(dataset.parameters);
+    this.scope.replaceChildren(...dataset.scopes.map((name) => h("option", { value: name }, SCOPES[name] ?? name)));
+    this.scopeField.hidden = dataset.scopes.length < 2;
     this.repeat.use(dataset.has_time);
-    this.changed();
+    const formats = [...this.formats.values()].filter(({ name }) => dataset.formats.includes(name));
+    const before = this.format.value;
+    this.format.replaceChildren(...formats.map(({ name }) => h("option", { value: name }, kind(name))));
+    if (hasOption(this.format, before)) this.format.value = before;
+    this.useFormat(kept);
   }
 
   /** Offer the time zones; the first one is that of the dataset. */
@@ -147,32 +129,17 @@ export class Builder {
     this.zone.value = name;
   }
 
-  useFormat() {
+  useFormat(kept) {
     const format = this.formats.get(this.format.value);
     if (!format) return;
     say(this.manner, format.description);
-    this.controls = {};
-    const parts = Object.entries(OPTIONS)
-      .filter(([, option]) => option.fits(format))
-      .map(([name, option]) => {
-        if (!option.make) {
-          const label = tick(option.label, { checked: beginning(option) });
-          this.controls[name] = label.firstChild;
-          return label;
-        }
-        this.controls[name] = option.make();
-        this.controls[name].value = beginning(option);
-        return field(option.label, this.controls[name]);
-      });
-    this.options.replaceChildren(...parts);
-    this.optionsBox.hidden = !parts.length;
+    this.options.use(format, this.datasets.get(this.dataset.value), kept);
     this.changed();
   }
 
   /** Empty the form for the next export: nothing of the last one can slip into it. */
   reset() {
-    this.useDataset();
-    this.useFormat();
+    this.useDataset({ keep: false });
     this.mail.value = "";
     this.division.write(null);
     this.repeat.reset();
@@ -194,12 +161,10 @@ export class Builder {
     const boxes = this.boxes();
     const ticked = boxes.filter((box) => box.checked).map((box) => box.value);
     const filters = this.filters.read();
-    const options = {};
+    const options = this.options.read();
+    const parameters = this.parameters.read();
     const split = this.division.read();
-    for (const [name, control] of Object.entries(this.controls)) {
-      const value = control.type === "checkbox" ? control.checked : control.value;
-      if (value !== OPTIONS[name].usual) options[name] = value;
-    }
+    const scope = this.scope.value || "own";
     if (this.hasZone && this.zone.value !== this.ownZone) options.timezone = this.zone.value;
     return {
       export_type: this.dataset.value,
@@ -208,7 +173,8 @@ export class Builder {
       ...(Object.keys(filters).length && { filters }),
       ...(Object.keys(options).length && { options }),
       ...(split && { split }),
-      ...(this.scope.value === "all" && { scope: "all" }),
+      ...(Object.keys(parameters).length && { parameters }),
+      ...(scope !== "own" && { scope }),
     };
   }
 
@@ -218,20 +184,18 @@ export class Builder {
     this.reset();
     if (this.datasets.has(job.export_type)) this.dataset.value = job.export_type;
     else gone.push(job.export_type);
-    if (this.formats.has(job.format)) this.format.value = job.format;
-    else gone.push(job.format);
     this.useDataset();
+    if (hasOption(this.format, job.format)) this.format.value = job.format;
+    else gone.push(job.format);
     this.useFormat();
-    if (!this.scopeField.hidden) this.scope.value = job.scope ?? "own";
+    const scope = job.scope ?? "own";
+    if (hasOption(this.scope, scope)) this.scope.value = scope;
+    else if (this.scope.options.length) gone.push(scope);
     if (job.columns) for (const box of this.boxes()) box.checked = job.columns.includes(box.value);
     this.useZone(job.options?.timezone ?? this.ownZone);
-    gone.push(...this.filters.write(job.filters));
+    gone.push(...this.filters.write(job.filters), ...this.parameters.write(job.parameters));
     const whose = this.keepOwner(job);
-    for (const [name, control] of Object.entries(this.controls)) {
-      const value = job.options?.[name] ?? OPTIONS[name].usual;
-      if (control.type === "checkbox") control.checked = value;
-      else control.value = value;
-    }
+    this.options.write(job.options);
     this.division.write(job.split);
     this.columnsBox.open = Boolean(job.columns);
     this.changed();
@@ -259,12 +223,7 @@ export class Builder {
 
   /** Show in the closed parts of the form what is in them. */
   summarize() {
-    const changed = Object.entries(this.controls ?? {}).flatMap(([name, control]) => {
-      const value = control.type === "checkbox" ? control.checked : control.value;
-      if (value === beginning(OPTIONS[name])) return [];
-      return `${OPTIONS[name].brief ?? OPTIONS[name].label}: ${control.type === "checkbox" ? (value ? "yes" : "no") : (control.selectedOptions?.[0].textContent ?? value)}`;
-    });
-    this.optionsSummary.textContent = changed.join(", ") || "usual";
+    this.options.summarize();
     const number = this.addresses().length;
     this.mailSummary.textContent = number ? `${number} ${number === 1 ? "address" : "addresses"}` : "none";
     this.submit.textContent = (this.repeat.active ? "Schedule" : "Export") + (number ? ` and mail to ${number}` : "");
@@ -277,6 +236,7 @@ export class Builder {
     boxes[0]?.setCustomValidity(ticked ? "" : "Tick at least one column");
     this.filters.check();
     this.filters.mark(null);
+    this.parameters.mark(null);
     this.zoneField.hidden = !this.hasZone || (this.repeat.active && this.zone.value === this.ownZone);
     this.summarize();
     this.allow("");
@@ -318,14 +278,14 @@ export class Builder {
     this.estimate.classList.toggle("wrong", wrong);
   }
 
-  /** Mark the filter that an error names. */
+  /** Mark the filter, or the parameter, that an error names. */
   point(failure) {
-    const column = /^filters\.([^.]+)/.exec(failure.field ?? "");
-    if (column) this.filters.mark(column[1]);
+    const [, part, name] = /^(filters|parameters)\.([^.]+)/.exec(failure.field ?? "") ?? [];
+    if (part) this[part].mark(name);
   }
 
   send() {
-    for (const box of [this.columnsBox, this.division.element]) if (box.querySelector(":invalid")) box.open = true;
+    for (const box of [this.columnsBox, this.options.element, this.division.element]) if (box.querySelector(":invalid")) box.open = true;
     if (!this.form.reportValidity()) return;
     if (this.refusal || this.datasets.get(this.dataset.value)?.error) {
       say(this.problem, this.refusal || "This dataset is not available at the moment");
@@ -353,4 +313,13 @@ export class Builder {
       }
     });
   }
+}
+
+const hasOption = (select, value) => [...select.options].some((option) => option.value === value);
+
+/** A box to tick for a column, with its label, or else its name. */
+function columnTick({ masked, type, ...column }) {
+  const label = labelOf(column);
+  const facts = [label !== column.name && column.name, type, masked && "masked"];
+  return tick(label, { value: column.name, checked: true }, facts.filter(Boolean).join(" · "));
 }

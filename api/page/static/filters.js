@@ -1,6 +1,7 @@
 // Filters: rows with a column, an operator, and an input for the value.
 
 import { button, choice, h, tick } from "./dom.js";
+import { labelOf } from "./labels.js";
 import { PERIODS, TIMES, isTests, operator, periodOf } from "./words.js";
 
 const DATE = /^\d{4}-\d\d-\d\d$/;
@@ -26,7 +27,7 @@ function conditions({ kind, operators }) {
 const meant = (how) => ({ between: BOUNDS, period: ["gte", "lt"] })[how] ?? [how];
 
 /** The inputs for a value; `write` returns whether they can show it. `zone()` is the time zone of times. */
-function inputs(column, name, zone, label = `Value for ${column.name}`) {
+export function inputs(column, name, zone, label = `Value for ${column.name}`) {
   if (name === "between") return between(column, zone, label);
   if (name === "period") return select(label, PERIODS.map((period) => [period.tests, period.name]), (own, given) => periodOf(given) === periodOf(own));
   if (name === "is_null") return select(label, [[true, "yes"], [false, "no"]]);
@@ -155,7 +156,7 @@ export class Filters {
   }
 
   add(name = this.columns[0].name, test, value) {
-    const columns = this.columns.map((column) => [column.name, column.name]);
+    const columns = this.columns.map((column) => [column.name, labelOf(column)]);
     const which = choice(columns, { "aria-label": "Column", class: "which" });
     const how = h("select", { "aria-label": "Condition", class: "how" });
     const place = h("div", { class: "value" });

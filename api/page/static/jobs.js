@@ -3,7 +3,8 @@
 import { Failure, call, events } from "./api.js";
 import { alert, busy, button, byId, h, say, twice } from "./dom.js";
 import { FileList, several } from "./files.js";
-import { STATUS, count, date, duration, filters, format, moment, rows, sentence, size } from "./words.js";
+import { titleOf } from "./labels.js";
+import { STATUS, count, date, duration, filters, format, moment, rows, scopeText, sentence, size } from "./words.js";
 import { warnings } from "./warnings.js";
 
 const POLL = 1500; // milliseconds between questions where events do not come
@@ -147,7 +148,7 @@ class Card {
     this.facts = h("p", { class: "facts" });
     this.error = h("p", { class: "error", hidden: true });
     this.warnings = h("ul", { class: "warnings", "aria-label": "Warnings about the file" });
-    this.bar = h("progress", { hidden: true, "aria-label": `Progress of ${job.export_type}` });
+    this.bar = h("progress", { hidden: true, "aria-label": `Progress of ${titleOf(job.export_type)}` });
     this.download = button("Download", (pressed) => this.fetch(pressed), "soft");
     this.files = new FileList(this.problem);
     this.list = button("Files", (pressed) => this.files.toggle(this.job, pressed), "soft");
@@ -155,13 +156,14 @@ class Card {
     this.cancel = button("Cancel", (pressed) => this.drop(pressed));
     this.repeat = button("Again", () => jobs.again(this.job));
     this.remove = twice("Remove", "Remove the file?", (pressed) => this.drop(pressed));
-    const wanted = filters(job.filters, job.options?.timezone);
+    const zone = job.options?.timezone;
+    const wanted = [filters(job.filters, zone), filters(job.parameters, zone)].filter(Boolean).join(" · ");
     const whose = job.user_id === jobs.user.id ? null : `for ${job.user_id}`;
-    const extent = [job.scope === "all" ? "rows of all users" : null, job.columns && `${job.columns.length} columns`, wanted];
+    const extent = [scopeText(job.scope), job.columns && `${job.columns.length} columns`, wanted];
     this.element = h(
       "li",
       { id: `job-${job.export_job_id}`, class: "job", tabindex: -1 },
-      h("div", { class: "heading" }, h("h3", {}, `${job.export_type} `, h("span", { class: "kind" }, kind(job))), this.state),
+      h("div", { class: "heading" }, h("h3", {}, `${titleOf(job.export_type)} `, h("span", { class: "kind" }, kind(job))), this.state),
       h("p", { class: "hint" }, [whose, moment(job.created_at), ...extent].filter(Boolean).join(" · ")),
       this.bar,
       this.facts,
@@ -196,7 +198,7 @@ class Card {
     if (focused.hidden && this.element.contains(focused)) [this.download, this.list, this.repeat].find((button) => !button.hidden).focus();
     if (before && before.status !== job.status && !UNFINISHED.has(job.status)) {
       const end = sentence(job.error?.message) ?? (job.status === "completed" ? rows(job.row_count) : "");
-      byId("news").textContent = `${job.export_type} ${kind(job)}: ${STATUS[job.status]}. ${end}`;
+      byId("news").textContent = `${titleOf(job.export_type)} ${kind(job)}: ${STATUS[job.status]}. ${end}`;
     }
     this.showFacts();
   }

@@ -2,8 +2,9 @@
 
 import { call } from "./api.js";
 import { alert, busy, button, byId, h, say, twice } from "./dom.js";
+import { titleOf } from "./labels.js";
 import { rhythm } from "./repeat.js";
-import { STATUS, duration, filters, format, moment, rows, run, sentence, size } from "./words.js";
+import { STATUS, duration, filters, format, moment, rows, run, scopeText, sentence, size } from "./words.js";
 
 const WINDOWS = { previous_period: "rows of the period before", since_last_run: "rows since the run before" };
 
@@ -65,15 +66,15 @@ export class Schedules {
     };
     const { active, next_runs: next = [], last_run: last, email_recipients: mail } = schedule;
     const whose = schedule.user_id === this.user.id ? null : `for ${schedule.user_id}`;
-    const extent = schedule.scope === "all" ? "rows of all users" : null;
-    const facts = [extent, WINDOWS[schedule.window], filters(schedule.filters, schedule.options?.timezone ?? schedule.timezone), mail?.length && `mail to ${mail.join(", ")}`];
+    const zone = schedule.options?.timezone ?? schedule.timezone;
+    const facts = [scopeText(schedule.scope), WINDOWS[schedule.window], filters(schedule.filters, zone), filters(schedule.parameters, zone), mail?.length && `mail to ${mail.join(", ")}`];
     return h(
       "li",
       { class: "job", "data-status": active ? "active" : "paused" },
       h(
         "div",
         { class: "heading" },
-        h("h3", {}, `${schedule.export_type} `, h("span", { class: "kind" }, format(schedule.format))),
+        h("h3", {}, `${titleOf(schedule.export_type)} `, h("span", { class: "kind" }, format(schedule.format))),
         h("span", { class: "state" }, active ? "Active" : "Paused"),
       ),
       h("p", {}, sentence(rhythm(schedule))),

@@ -93,6 +93,9 @@ export const PERIODS = [
 /** The period that the tests of a column stand for, or undefined. */
 export const periodOf = (tests) => PERIODS.find(({ tests: own }) => Object.keys(tests).length === 2 && own.gte === tests.gte && own.lt === tests.lt);
 
+/** Whose rows an export has, unless they are the user's own. */
+export const scopeText = (scope) => (scope === "all" ? "rows of all users" : (scope ?? "own") === "own" ? null : `rows of ${scope}`);
+
 /** Filters of a job in one line; days are those of `zone`, if the job names one. */
 export function filters(wanted, zone) {
   const found = Object.entries(wanted ?? {}).flatMap(([column, tests]) => (isTests(tests) ? ofColumn(column, tests) : test(column, "eq", tests)));

@@ -1,0 +1,176 @@
+"""The page shows what the datasets file has: labels, parameters, scopes, formats, zones, languages."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openpyxl import load_workbook
+from playwright.sync_api import expect
+
+from producers.tokens import sign_token
+from stream_app.settings import Settings
+from tests.e2e.browser import Visit
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def seller(settings: Settings) -> str:
+    """A token of a customer in the team of another one."""
+    return sign_token(settings, "customer-1", claims={"team": "customer-2"})
+
+
+def sent(visit: Visit, path: str, act: Callable[[], Any]) -> dict[str, Any]:
+    """Return the body that the page sends to ``path`` while ``act`` runs."""
+    with visit.page.expect_request(
+        lambda request: request.method == "POST" and request.url.endswith(path)
+    ) as request:
+        act()
+    body: dict[str, Any] = json.loads(request.value.post_data or "")
+    return body
+
+
+def open_options(visit: Visit) -> None:
+    visit.page.locator("summary", has_text="Options").click()
+
+
+def test_labels_parameters_scopes_and_limits_are_shown(visit: Visit, seller: str, tmp_path: Path) -> None:
+    visit.sign_in(seller)
+    page = visit.page
+    visit.choose("sales", "csv")
+    expect(page.get_by_label("Dataset").locator("option:checked")).to_have_text("Sales")
+    expect(page.get_by_text("Orders of a region · At most 1,000 rows in an export")).to_be_visible()
+    expect(page.get_by_label("Format").locator("option")).to_have_text(["CSV", "Excel"])
+    expect(page.get_by_label("Whose rows").locator("option")).to_have_text(["My own", "team"])
+    page.locator("summary", has_text="Columns").click()
+    expect(page.get_by_role("group", name="Columns")).to_contain_text("Total (EUR)total · numeric(12,2)")
+    expect(page.get_by_role("group", name="Columns")).to_contain_text("notetext · masked")
+    region = page.get_by_label("Region")
+    expect(region.locator("option")).to_have_text(["Choose …", "emea", "apac"])
+    since = page.get_by_text("The first time of an order · Usual: 2026-01-01T00:00:00Z")
+    expect(since).to_be_visible()
+    page.get_by_role("button", name="Export", exact=True).click()
+    expect(region).to_be_focused()  # it is required
+
+    region.select_option("emea")
+    page.get_by_label("Since", exact=True).fill("2026-01-05")
+    page.get_by_label("Whose rows").select_option("team")
+    expect(page.locator(".estimate")).to_contain_text(" rows, ")
+    with page.expect_download() as download:
+        body = sent(visit, "/exports/jobs", lambda: visit.export())
+    assert body["parameters"] == {"region": "emea", "since": "2026-01-05"}
+    assert body["scope"] == "team"
+    assert "options" not in body
+    rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text(), newline="")))
+    assert {row["customer_id"] for row in rows} == {"customer-2"}
+    assert all(int(row["id"]) % 2 == 0 and row["placed_at"] >= "2026-01-05" for row in rows)
+    assert rows[0]["placed_at"].endswith("+01:00"), "the time zone of the dataset"
+    assert not [row for row in rows if row["note"].startswith("plain")]
+    card = visit.newest()
+    expect(card.get_by_role("heading")).to_contain_text("Sales CSV")
+    for said in ("rows of team", "region = emea", "since = 2026-01-05"):
+        expect(card).to_contain_text(said)
+
+
+def test_captions_language_zone_and_locale_of_a_file(visit: Visit, seller: str, tmp_path: Path) -> None:
+    visit.sign_in(seller)
+    page = visit.page
+    visit.choose("sales", "csv")
+    page.get_by_label("Region").select_option("apac")
+    open_options(visit)
+    page.get_by_label("Captions").select_option(label="Labels")
+    page.get_by_label("Language of the labels").select_option(label="German")
+    expect(page.get_by_label("Time zone of times")).to_have_attribute("placeholder", "Europe/Berlin")
+    page.get_by_label("Time zone of times").fill("Asia/Kolkata")
+    page.get_by_label("Numbers and dates as in").fill("de-DE")
+    with page.expect_download() as download:
+        body = sent(visit, "/exports/jobs", lambda: visit.export())
+    options = {"headers": "labels", "language": "de", "timezone": "Asia/Kolkata", "locale": "de-DE"}
+    assert body["options"] == options
+    assert "scope" not in body
+    text = Path(download.value.path()).read_text()
+    assert text.splitlines()[0] == "id;customer_id;Summe (EUR);note;placed_at"
+    first = next(csv.DictReader(io.StringIO(text, newline=""), delimiter=";"))
+    assert "," in first["Summe (EUR)"]
+
+    card = visit.newest()
+    expect(card.locator(".state")).to_have_text("Ready")
+    page.get_by_label("Captions").select_option(label="Names of the columns")
+    visit.choose("orders", "ndjson")  # without labels
+    expect(page.get_by_label("Captions")).to_have_count(0)
+    expect(page.get_by_label("Time zone of times")).to_have_value("Asia/Kolkata")
+    card.get_by_role("button", name="Again").click()
+    expect(page.get_by_label("Region")).to_have_value("1")
+    assert sent(visit, "/exports/jobs", lambda: visit.export()) == body
+
+
+def test_a_schedule_keeps_parameters_scope_and_options(visit: Visit, seller: str) -> None:
+    visit.sign_in(seller)
+    page = visit.page
+    visit.choose("sales", "excel")
+    page.get_by_label("Region").select_option("emea")
+    page.get_by_label("Whose rows").select_option("team")
+    open_options(visit)
+    page.get_by_label("Captions").select_option(label="Labels")
+    page.get_by_label("Time zone of times").fill("UTC")
+    page.get_by_label("Repeat").select_option(label="Every day")
+    press = page.get_by_role("button", name="Schedule", exact=True)
+    body = sent(visit, "/exports/schedules", lambda: press.click())
+    assert body["parameters"] == {"region": "emea"}
+    assert (body["scope"], body["timezone"]) == ("team", "Europe/Berlin")
+    assert body["options"] == {"headers": "labels", "timezone": "UTC"}
+    card = page.locator("#schedule-list > li")
+    expect(card.get_by_role("heading")).to_contain_text("Sales Excel")
+    expect(card).to_contain_text("region = emea")
+    jobs = page.locator("#job-list > li")
+    before = jobs.count()
+    card.get_by_role("button", name="Run now").click()
+    expect(jobs).to_have_count(before + 1)
+    expect(visit.newest().locator(".state")).to_have_text("Ready")
+    with page.expect_download() as download:
+        visit.newest().get_by_role("button", name="Download").click()
+    sheet = load_workbook(io.BytesIO(Path(download.value.path()).read_bytes())).worksheets[0]
+    assert [cell.value for cell in sheet[1]] == ["id", "customer_id", "Total (EUR)", "note", "placed_at"]
+    card.get_by_role("button", name="Delete").click()
+    card.get_by_role("button", name="Delete the schedule?").click()
+    expect(page.get_by_text("No schedules yet.")).to_be_visible()
+
+
+@pytest.mark.parametrize("visit", [{"locale": "de-AT"}], indirect=True)
+def test_labels_are_in_the_language_of_the_browser(visit: Visit, seller: str) -> None:
+    """German counts for Austria. What has no label in that language has its general one."""
+    visit.sign_in(seller)
+    page = visit.page
+    visit.choose("sales", "csv")
+    expect(page.get_by_label("Dataset").locator("option:checked")).to_have_text("Verkäufe")
+    expect(page.get_by_label("Gebiet")).to_be_visible()
+    expect(page.get_by_label("Since", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Add filter").click()
+    expect(page.locator(".filter").get_by_label("Column").locator("option")).to_have_text(
+        ["id", "customer_id", "Summe (EUR)", "placed_at"]  # the masked column cannot be filtered
+    )
+    open_options(visit)
+    expect(page.get_by_label("Language of the labels").locator("option:checked")).to_have_text("German")
+
+
+def test_an_error_marks_the_parameter(visit: Visit, seller: str) -> None:
+    visit.sign_in(seller)
+    page = visit.page
+    visit.choose("sales", "csv")
+    page.get_by_label("Region").select_option("emea")
+    page.get_by_label("Since", exact=True).fill("2026-01-05")
+    expect(page.locator(".estimate")).to_contain_text(" rows, ")
+    page.route(
+        "**/exports/jobs:estimate",
+        lambda route: route.fulfill(
+            status=422, json={"detail": "parameters.since: too early", "field": "parameters.since"}
+        ),
+    )
+    page.get_by_label("Since", exact=True).fill("2026-01-06")
+    expect(page.locator(".estimate")).to_contain_text("Parameters.since: too early")
+    expect(page.locator(".field.wrong")).to_contain_text("Since")
+    visit.forgive("status of 422")
