@@ -64,15 +64,15 @@ def test_labels_parameters_scopes_and_limits_are_shown(visit: Visit, seller: str
         body = sent(visit, "/exports/jobs", lambda: visit.export())
     assert body["parameters"] == {"region": "emea", "since": "2026-01-05"}
     assert body["scope"] == "team"
-    assert "options" not in body
-    rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text(), newline="")))
+    assert body["options"] == {"bom": True}
+    rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text("utf-8-sig"), newline="")))
     assert {row["customer_id"] for row in rows} == {"customer-2"}
     assert all(int(row["id"]) % 2 == 0 and row["placed_at"] >= "2026-01-05" for row in rows)
     assert rows[0]["placed_at"].endswith("+01:00"), "the time zone of the dataset"
     assert not [row for row in rows if row["note"].startswith("plain")]
     card = visit.newest()
     expect(card.get_by_role("heading")).to_contain_text("Sales CSV")
-    for said in ("rows of team", "region = emea", "since = 2026-01-05"):
+    for said in ("rows of team", "region = emea", "since on 5 Jan 2026"):
         expect(card).to_contain_text(said)
 
 
@@ -84,25 +84,36 @@ def test_captions_language_zone_and_locale_of_a_file(visit: Visit, seller: str, 
     open_options(visit)
     page.get_by_label("Captions").select_option(label="Labels")
     page.get_by_label("Language of the labels").select_option(label="German")
-    expect(page.get_by_label("Time zone of times")).to_have_attribute("placeholder", "Europe/Berlin")
-    page.get_by_label("Time zone of times").fill("Asia/Kolkata")
+    zone = page.get_by_label("Time zone of days and times")
+    expect(zone).to_have_value("Europe/Berlin")  # that of the dataset
+    zone.select_option("America/New_York")
     page.get_by_label("Numbers and dates as in").fill("de-DE")
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("Separator of columns")).to_have_value(";")
     with page.expect_download() as download:
         body = sent(visit, "/exports/jobs", lambda: visit.export())
-    options = {"headers": "labels", "language": "de", "timezone": "Asia/Kolkata", "locale": "de-DE"}
-    assert body["options"] == options
+    assert body["options"] == {
+        "headers": "labels",
+        "language": "de",
+        "timezone": "America/New_York",
+        "locale": "de-DE",
+        "delimiter": ";",
+        "bom": True,
+    }
     assert "scope" not in body
-    text = Path(download.value.path()).read_text()
+    text = Path(download.value.path()).read_text("utf-8-sig")
     assert text.splitlines()[0] == "id;customer_id;Summe (EUR);note;placed_at"
     first = next(csv.DictReader(io.StringIO(text, newline=""), delimiter=";"))
     assert "," in first["Summe (EUR)"]
 
     card = visit.newest()
     expect(card.locator(".state")).to_have_text("Ready")
-    page.get_by_label("Captions").select_option(label="Names of the columns")
+    expect(page.get_by_label("Captions")).to_have_value("names")  # the form begins anew
+    open_options(visit)
+    page.get_by_label("Numbers and dates as in").fill("fr-FR")
     visit.choose("orders", "ndjson")  # without labels
     expect(page.get_by_label("Captions")).to_have_count(0)
-    expect(page.get_by_label("Time zone of times")).to_have_value("Asia/Kolkata")
+    expect(page.get_by_label("Numbers and dates as in")).to_have_value("fr-FR")
     card.get_by_role("button", name="Again").click()
     expect(page.get_by_label("Region")).to_have_value("1")
     assert sent(visit, "/exports/jobs", lambda: visit.export()) == body
@@ -116,7 +127,7 @@ def test_a_schedule_keeps_parameters_scope_and_options(visit: Visit, seller: str
     page.get_by_label("Whose rows").select_option("team")
     open_options(visit)
     page.get_by_label("Captions").select_option(label="Labels")
-    page.get_by_label("Time zone of times").fill("UTC")
+    page.get_by_label("Time zone of days and times").select_option("UTC")
     page.get_by_label("Repeat").select_option(label="Every day")
     press = page.get_by_role("button", name="Schedule", exact=True)
     body = sent(visit, "/exports/schedules", lambda: press.click())

@@ -61,7 +61,7 @@ function locales() {
   return input;
 }
 
-const get = (control) => (control.type === "checkbox" ? control.checked : control.value.trim());
+const get = (control) => (control.type === "checkbox" ? control.checked : control.value);
 
 function put(control, value) {
   if (control.type === "checkbox") control.checked = value;
