@@ -37,8 +37,8 @@ async def check_tables(settings: Settings) -> AsyncIterator[Finding]:
 
     What ``exporter datasets check`` says about the file and the sources is left to other checks.
     """
-    remarks = [remark for remark in await check_datasets_file(settings) if remark.fault.place]
-    tables = [remark for remark in remarks if remark.fault.place[0] == "datasets"]
+    remarks = await check_datasets_file(settings)
+    tables = [remark for remark in remarks if remark.fault.place[:1] == ("datasets",)]
     problems = [remark for remark in tables if remark.state is State.PROBLEM]
     for remark in problems:
         where = dotted(remark.fault.place)
@@ -50,5 +50,5 @@ async def check_tables(settings: Settings) -> AsyncIterator[Finding]:
         yield AREA.warning(
             "tables", f"{warnings} warnings about their tables", "see `exporter datasets check`"
         )
-    elif len(tables) == len(remarks) and not problems:
+    elif not any(remark.state is State.PROBLEM for remark in remarks):
         yield AREA.ok("tables", "all datasets match their tables")
