@@ -8,11 +8,13 @@ attributes that the specification requires, raises :class:`~streaming_exporter.e
 """
 
 import json
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
 from hashlib import blake2b
+from math import isinf
 from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4, uuid5
 
@@ -209,6 +211,8 @@ Headers = Iterable[tuple[str, bytes | None]]
 """Headers of a Kafka message, in their order. If several have the same name, the last one counts."""
 
 CONTENT_TYPE = "content-type"
+_CAN_BE_HUGE = re.compile(rb"[0-9][eE]\+?[0-9]{2}|[0-9]{300}")
+"""What a message must have for a number beyond 1.8e308, which is read as infinity and cannot be stored."""
 ATTRIBUTE = "ce_"
 """The prefix of headers that hold an attribute, in binary mode."""
 
@@ -218,7 +222,7 @@ def decode(message: bytes | None, headers: Headers = ()) -> Event:
 
     Raises:
         Unreadable: it is no JSON, no CloudEvent, or of an unknown type; its data lacks a field that its type
-            requires; or it holds NUL characters, which PostgreSQL cannot store.
+            requires; or it holds NUL characters or infinite numbers, which PostgreSQL cannot store.
     """
     values = {name.lower(): value for name, value in headers if value is not None}
     media_type = _text(values, CONTENT_TYPE).partition(";")[0].strip().lower()
@@ -277,6 +281,8 @@ def _json(message: bytes) -> Any:
         raise Unreadable(f"not JSON: {error}") from error
     if b"\\u0000" in message and _has_nul(content):
         raise Unreadable("contains a NUL character (\\u0000), which cannot be stored")
+    if _CAN_BE_HUGE.search(message) and _has_infinity(content):
+        raise Unreadable("contains a number that is too large, such as 1e400; write it as a text")
     return content
 
 
@@ -375,6 +381,14 @@ def lifecycle_event(
         traceparent=data.traceparent,
         data=data.model_dump(mode="json", exclude_none=True),
     )
+
+
+def _has_infinity(content: object) -> bool:
+    if isinstance(content, float):
+        return isinf(content)
+    if isinstance(content, dict):
+        return any(map(_has_infinity, content.values()))
+    return isinstance(content, list) and any(map(_has_infinity, content))
 
 
 def _has_nul(content: object) -> bool:

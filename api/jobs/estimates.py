@@ -11,6 +11,7 @@ import asyncpg
 from api.jobs.schemas import Estimate
 from api.services import ApiServices
 from stream_app.datasets.caller import Caller
+from stream_app.datasets.rights import find_dataset
 from stream_app.exports.catalog import SourceTable
 from stream_app.exports.compression import CompressedFile, compression_for
 from stream_app.exports.formats.base import Document, Format, Tally
@@ -62,11 +63,10 @@ async def estimate(services: ApiServices, request: ExportRequest) -> Estimate:
         Rejected: the request is invalid.
         Retryable: the source database is unavailable, or the table is locked.
     """
+    caller = Caller.of(request)
+    dataset = find_dataset(services.datasets, request.export_type, caller)
     return await use_visible(
-        services.catalog,
-        services.datasets[request.export_type],
-        Caller.of(request),
-        lambda table: _estimate(services, table, request),
+        services.catalog, dataset, caller, lambda table: _estimate(services, table, request)
     )
 
 

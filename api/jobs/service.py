@@ -160,14 +160,8 @@ def validated_event(
             field.
     """
     job_id = uuid4() if key is None else uuid5(IDEMPOTENCY, f"{len(user_id)}:{user_id}:{key}")
-    try:
-        json.dumps(order.filters, allow_nan=False)
-    except ValueError as error:
-        raise Rejected(
-            "NaN and infinity are not valid in JSON; use finite numbers",
-            code="invalid_number",
-            field="filters",
-        ) from error
+    for field in ("filters", "parameters"):
+        _check_numbers(field, getattr(order, field))
     try:
         data = {"user_id": user_id, **order.model_dump(mode="json", exclude_unset=True)}
         if claims:
@@ -184,6 +178,20 @@ def validated_event(
     return event, request
 
 
+def _check_numbers(field: str, values: object) -> None:
+    """Refuse NaN and infinity, also as numbers such as 1e400: the event would have null in their place.
+
+    Raises:
+        Rejected: there is one in ``values``.
+    """
+    try:
+        json.dumps(values, allow_nan=False)
+    except ValueError as error:
+        raise Rejected(
+            "NaN and infinity are not valid in JSON; use finite numbers", code="invalid_number", field=field
+        ) from error
+
+
 async def check_against_table(services: ApiServices, request: ExportRequest) -> None:
     """Check columns, filters and options now, so that the user gets errors at once."""
     output = services.formats[request.format]
@@ -197,8 +205,10 @@ async def check_against_table(services: ApiServices, request: ExportRequest) -> 
 
         await asyncio.to_thread(check)  # a filter with many values takes long
 
-    dataset = services.datasets[request.export_type]
-    await use_visible(services.catalog, dataset, Caller.of(request), check_table)
+    caller = Caller.of(request)
+    # The datasets file can have changed since the request was validated.
+    dataset = find_dataset(services.datasets, request.export_type, caller)
+    await use_visible(services.catalog, dataset, caller, check_table)
 
 
 def _same(known: ExportJob, job: NewJob) -> tuple[UUID, Status]:

@@ -16,6 +16,7 @@ from api.schedules.grants import claims_of, end_lost_grants, granted, renewed
 from api.schedules.schemas import ScheduleOrder, SchedulePatch
 from api.services import ApiServices
 from stream_app.datasets.caller import Caller
+from stream_app.datasets.rights import find_dataset
 from stream_app.datasets.typed_values import TEMPORAL
 from stream_app.exports.rights import read_visible
 from stream_app.jobs.submission import (
@@ -218,7 +219,9 @@ def _window_start(order: ScheduleOrder, known: Schedule | None, now: datetime) -
 
 async def _kinds(services: ApiServices, order: ScheduleOrder, caller: Caller) -> dict[str, str] | None:
     """Return the kinds of the time columns in the window and the filters."""
-    table = await read_visible(services.catalog, services.datasets[order.export_type], caller)
+    table = await read_visible(
+        services.catalog, find_dataset(services.datasets, order.export_type, caller), caller
+    )
     dataset, columns = table.dataset, table.filterable
     names = set(order.filters or ())
     if order.window is not Windowing.NONE:

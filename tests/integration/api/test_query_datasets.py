@@ -115,3 +115,18 @@ async def test_a_schedule_keeps_its_parameters(client: httpx.AsyncClient) -> Non
     assert (await client.patch(path, json={"parameters": {"region": "none"}})).status_code == 422
     done = await client.patch(path, json={"parameters": {"region": "apac"}})
     assert (done.status_code, done.json()["parameters"]) == (200, {"region": "apac"})
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "NaN", "Infinity"])
+async def test_a_number_that_is_no_json_is_not_taken_for_null(client: httpx.AsyncClient, number: str) -> None:
+    """The default would apply instead, and the file would have other rows."""
+    for path, more in (
+        ("/exports/jobs", ""),
+        ("/exports/jobs:estimate", ""),
+        ("/exports/schedules", "daily"),
+    ):
+        text = '{"export_type": "orders", "format": "csv", "scope": "all", "parameters": '
+        text += f'{{"region": "emea", "since": {number}}}' + (', "schedule": "daily"}' if more else "}")
+        response = await client.post(path, content=text, headers={"content-type": "application/json"})
+        found = response.json()
+        assert (response.status_code, found["code"], found["field"]) == (422, "invalid_number", "parameters")
