@@ -15,6 +15,9 @@ from streaming_exporter.errors import Rejected
 if TYPE_CHECKING:
     from babel import Locale
 
+_MAX_GROUP = 9
+"""Babel has groups of 1000 digits for locales without groups."""
+
 _FIELD = re.compile(r"'([^']*)'|([A-Za-z])\2*|[^A-Za-z']+")
 _INVISIBLE = dict.fromkeys(map(ord, "\u200e\u200f\u061c"))
 """Marks for the direction of text. They are around separators of dates, and no program reads them."""
@@ -27,7 +30,7 @@ class LocaleRules:
     Attributes:
         tag: its BCP 47 tag, such as ``de-DE``.
         decimal: separates the integer part of a number from its fraction.
-        group: separates groups of digits.
+        group: separates groups of digits; empty for no groups.
         groups: digits of the last group of the integer part, and of the groups before it.
         date_parts: the parts of a date: ``d``, ``dd``, ``M``, ``MM``, ``yyyy``, and texts between them.
     """
@@ -56,9 +59,15 @@ class LocaleRules:
 
     def number_text(self, number: Decimal | int) -> str:
         """Return a number as text, with groups and all of its digits."""
-        from babel.numbers import format_decimal
-
-        return format_decimal(number, locale=self.tag.replace("-", "_"), decimal_quantization=False)
+        whole, _, fraction = (
+            f"{number:f}".partition(".") if isinstance(number, Decimal) else (str(number), "", "")
+        )
+        if self.group:
+            last, others = self.groups
+            whole = re.sub(
+                rf"(\d)(?=(\d{{{others}}})*\d{{{last}}}$)", lambda digit: digit[0] + self.group, whole
+            )
+        return f"{whole}{self.decimal}{fraction}" if fraction else whole
 
     @property
     def excel_date(self) -> str:
@@ -123,10 +132,11 @@ def _rules(name: str) -> LocaleRules | None:
     if locale is None:
         return None
     first, others = locale.decimal_formats[None].grouping
+    has_groups = first <= _MAX_GROUP
     return LocaleRules(
         tag=str(locale).replace("_", "-"),
         decimal=get_decimal_symbol(locale),
-        group=get_group_symbol(locale),
+        group=get_group_symbol(locale) if has_groups else "",
         groups=(first, others),
         date_parts=_date(locale.date_formats["short"].pattern),
     )

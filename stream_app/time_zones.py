@@ -22,8 +22,8 @@ BEGIN, END = (datetime(year, 1, 1, tzinfo=UTC) for year in FAST_YEARS)
 
 _STEP = timedelta(days=3)
 """Time between two compared instants. Since 1970 each offset was valid for a week at least."""
-_CHECKED_DAYS = 10
-"""Days between two instants that are compared: much less than the shortest time that an offset lasts."""
+_CHECKED_DAYS = 5
+"""Days between two instants at which the server's data are checked: less than any of these times."""
 
 _ABBREVIATIONS = {
     "CET": "Europe/Brussels",
@@ -146,7 +146,7 @@ def check_sql(zone: TimeZone) -> str:
     """Return SQL whose value is the first instant at which the server's data differ from ``zone``, or NULL.
 
     The statement fails with ``invalid_parameter_value`` if the server does not know the zone. It compares the
-    offsets at each change, just before it, and every ten days.
+    offsets at each change, just before it, and every five days.
     """
     first, end = (f"timestamptz '{moment:%Y-%m-%d %H:%M:%S}+00'" for moment in (BEGIN, END))
     changes, offsets = array_sql(zone.changes), f"'{{{','.join(map(str, zone.offsets))}}}'::int[]"

@@ -1,5 +1,6 @@
 """Calls behind the links in mails: download and unsubscribe. The link itself is the authorization."""
 
+import asyncio
 from base64 import b64encode
 from dataclasses import dataclass
 from hashlib import sha256
@@ -74,7 +75,7 @@ async def follow_link(
         followed = await _follow(services, token)
         if "text/html" in accept and has_several_files(followed.job):
             files = await file_page(services, followed.job, f"{token}/files", limit=SHOWN_FILES, cursor=None)
-            return _page(_list(files, followed.job))
+            return _page(await asyncio.to_thread(_list, files, followed.job))
         return await _redirect(services, followed, await _only_file(services, followed.job, token))
     except Problem as problem:
         if "text/html" not in accept:

@@ -65,16 +65,16 @@ async def settled_options(
     """
     if options.timezone is None and options.locale is None and dataset.timezone is None:
         return options, None
-    completed = await asyncio.to_thread(
-        completed_options, options, dataset
-    )  # the first use of a name is slow
-    return completed, await _zone_of(completed, fetch)
+
+    def complete() -> tuple[Options, TimeZone | None]:
+        completed = completed_options(options, dataset)
+        return completed, None if completed.timezone is None else find_zone(completed.timezone)
+
+    completed, zone = await asyncio.to_thread(complete)  # the first use of a name takes long
+    return completed, None if zone is None else await _as_on_server(zone, fetch)
 
 
-async def _zone_of(options: Options, fetch: Fetch) -> TimeZone | None:
-    if options.timezone is None:
-        return None
-    zone = find_zone(options.timezone)
+async def _as_on_server(zone: TimeZone, fetch: Fetch) -> TimeZone:
     try:
         rows = await fetch(check_sql(zone))
     except Rejected as error:

@@ -22,7 +22,6 @@ from stream_app.datasets.format_choice import allowed_formats, check_format
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.rights import find_dataset, row_choice
 from stream_app.exports.formats.registry import MISSING
-from stream_app.exports.presentation import check_options
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.queue_sql import MARK_ADMITTED, SUBMIT_LOCK, insert_jobs
 from stream_app.jobs.states import Status
@@ -170,7 +169,6 @@ class RequestValidator:
                 allowed=sorted(allowed_formats(dataset, self.formats)),
             )
         check_format(dataset, request.format, self.formats)
-        check_options(request.options)
         row_choice(dataset, request.scope, caller)
         if request.webhook is not None:
             self.addressing.webhook(request.webhook)

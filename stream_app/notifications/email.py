@@ -126,7 +126,8 @@ class MailClient:
         """
         unsubscribe = self._links.unsubscribe(notification.delivery_id)
         attachment = await self._attachment(notification)
-        content = render_mail(
+        content = await asyncio.to_thread(
+            render_mail,
             notification,
             link=self._links.download(notification.delivery_id),
             unsubscribe=unsubscribe,

@@ -67,8 +67,10 @@ class Notification:
     traceparent: str | None = None
     label: str | None = None
     """The name of the dataset for people, if the file has labels."""
-    style: TextStyle = PLAIN
-    """How times and numbers are written: as in the file."""
+    options: Any = None
+    """The options of the request, which can be invalid."""
+    timezone: str | None = None
+    """The time zone of the file."""
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
@@ -107,9 +109,15 @@ class Notification:
             window=_window(row["window"]),
             warnings=warnings_of(row["manifest"]),
             label=_text_of(row["manifest"], "label"),
-            style=TextStyle.of_stored(row["options"], _text_of(row["manifest"], "timezone")),
+            options=row["options"],
+            timezone=_text_of(row["manifest"], "timezone"),
             **job,
         )
+
+    @property
+    def style(self) -> TextStyle:
+        """How times and numbers are written: as in the file. The first use of a locale takes long."""
+        return TextStyle.of_stored(self.options, self.timezone)
 
     @property
     def failed(self) -> bool:

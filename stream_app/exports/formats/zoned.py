@@ -109,7 +109,8 @@ def _offset(value: str, zone: TimeZone) -> str:
 
 
 def _position(value: str, zone: TimeZone) -> str:
-    return f"width_bucket({value}, {array_sql(zone.changes)})"
+    # Before PostgreSQL 14 it does not accept a domain.
+    return f"width_bucket(({value})::timestamptz, {array_sql(zone.changes)})"
 
 
 def is_covered_sql(value: str, zone: TimeZone) -> str:

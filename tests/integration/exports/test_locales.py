@@ -12,13 +12,19 @@ import pyarrow.parquet as pq
 import pytest
 from babel import Locale
 from babel.dates import parse_date
+from babel.localedata import locale_identifiers
 from babel.numbers import get_decimal_symbol, get_group_symbol, parse_decimal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openpyxl import load_workbook
 from pypdf import PdfReader
+from sqlalchemy import select
 
 from stream_app.datasets.models import ColumnSettings, Dataset
+from stream_app.exports.columns import Column, Kind
+from stream_app.exports.formats.base import ROWS
+from stream_app.exports.formats.localized import printed_text
+from stream_app.exports.query import render
 from stream_app.locales import find_locale
 from streaming_exporter.errors import Rejected
 from tests.integration.exports.conftest import Export
@@ -136,6 +142,25 @@ def check_time(found: str, expected: str, tag: str) -> None:
         assert found.endswith(" " + clock.replace(".", find_locale(tag).decimal))
         found = found[: -len(clock) - 1]
     assert parse_date(found, locale=locale_of(tag), format="short") == moment.date()
+
+
+async def test_postgresql_and_python_write_the_same_in_every_locale(database: asyncpg.Connection) -> None:
+    """The words around the rows, such as those of mails, are written in Python."""
+    shown = [Column("n", "numeric", "numeric", Kind.NUMERIC), Column("d", "date", "date", Kind.DATE)]
+    compared = set()
+    for name in locale_identifiers():
+        rules = find_locale(name) if name != "root" else None
+        key = rules and (rules.decimal, rules.group, rules.groups, rules.date_parts)
+        if rules is None or key in compared:
+            continue
+        compared.add(key)
+        select_values = render(select(*(printed_text(item, rules) for item in shown)).select_from(ROWS))
+        row = await database.fetchrow(
+            f"WITH rows AS (SELECT -1234567.125::numeric AS n, date '2026-03-05' AS d) {select_values}"
+        )
+        assert row is not None
+        assert tuple(row) == (rules.number_text(Decimal("-1234567.125")), rules.date_text(date(2026, 3, 5)))
+    assert len(compared) > 50
 
 
 DAYS = st.dates(date(1, 1, 1), date(9999, 12, 31)).map(date.isoformat)

@@ -42,16 +42,6 @@ def test_a_valid_request_is_a_pending_job() -> None:
         ),
         ({"format": "docx"}, "unknown_format", "format: there is no format 'docx'; allowed: csv, json"),
         ({"filters": 3}, "invalid_request", "filters: input should be a valid dictionary, got 3"),
-        (
-            {"options": {"timezone": "Europe/Berlim"}},
-            "unknown_timezone",
-            "options.timezone: there is no time zone 'Europe/Berlim'; did you mean Europe/Berlin?",
-        ),
-        (
-            {"options": {"locale": "de-XX"}},
-            "unknown_locale",
-            "options.locale: there is no locale 'de-XX'",
-        ),
         ({"priority": "urgent"}, "invalid_request", "priority: input should be 'high', 'normal' or 'low'"),
     ],
 )

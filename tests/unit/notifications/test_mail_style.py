@@ -13,7 +13,7 @@ GERMAN = {"options": {"locale": "de-DE", "timezone": "Europe/Berlin"}}
 
 
 def styled(options: Any, timezone: str | None = None, **changes: Any) -> Notification:
-    return notification(style=TextStyle.of_stored(options, timezone), **changes)
+    return notification(options=options, timezone=timezone, **changes)
 
 
 def mail(about: Notification) -> tuple[str, str]:
