@@ -44,15 +44,19 @@ class Email(Mask):
 
 
 class Last4(Mask):
-    """``****1234``: the last four characters of a text with at least eight; ``****`` for shorter ones."""
+    """``****1234``: the last four of at least eight characters; ``****`` for shorter texts.
+
+    Blanks and punctuation do not count and are not shown: they can be around a short text.
+    """
 
     name = "last4"
 
     def sql(self, column: Column) -> str:
         """Return the SQL expression of the masked value."""
         text = text_of(column)
+        bare = f"regexp_replace({text}, '[[:space:][:punct:]]', '', 'g')"
         return (
-            f"CASE WHEN length({text}) >= {FEWEST_CHARACTERS} THEN '****' || right({text}, 4)"
+            f"CASE WHEN length({bare}) >= {FEWEST_CHARACTERS} THEN '****' || right({bare}, 4)"
             f" WHEN {text} IS NOT NULL THEN '****' END"
         )
 

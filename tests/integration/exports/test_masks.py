@@ -53,6 +53,10 @@ SHOWN: list[tuple[str, str | None, str | None]] = [
     ("last4", "", "****"),
     ("last4", "ÄÖÜß日本語字", "****日本語字"),
     ("last4", "日本語", "****"),
+    ("last4", "4111-1111 1111.1234  ", "****1234"),
+    ("last4", "    1234", "****"),
+    ("last4", "1234\n\t      ", "****"),
+    ("last4", "(123)-(456)", "****"),
     ("last4", None, None),
     ("null", "jane", None),
     ("null", None, None),
@@ -178,7 +182,7 @@ async def test_masks_of_every_type(keyed: Source, database: asyncpg.Connection, 
         (row,) = await _rows(keyed, table)
         shown = {name: value for name, value in row.items() if value is not None}
         expected = {"email": {"filled": "***", "mood": "***", "pair": "***", "few": "***"},
-                    "last4": {"filled": "****", "mood": "****", "pair": "****", "few": "****456}"},
+                    "last4": {"filled": "****", "mood": "****", "pair": "****", "few": "****B456"},
                     "null": {}}  # fmt: skip
         if mask == "hash":
             assert shown.keys() == {"filled", "mood", "pair", "few"}

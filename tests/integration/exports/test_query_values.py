@@ -1,7 +1,7 @@
 """Values of parameters reach PostgreSQL as they are, whatever they look like, and never as SQL."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
@@ -11,9 +11,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stream_app.datasets.models import Dataset, Parameter
+from stream_app.datasets.caller import Caller
+from stream_app.datasets.models import ColumnSettings, Dataset, Parameter
 from stream_app.exports.catalog import Catalog, SourceTable
 from stream_app.exports.query import render, row_query
+from stream_app.exports.rights import visible_table
 from stream_app.exports.source import Source
 from stream_app.settings import Settings
 from streaming_exporter.errors import Rejected
@@ -34,8 +36,10 @@ class Database:
     loop: asyncio.AbstractEventLoop
     source: Source
 
-    def table(self, query: str, **parameters: Parameter) -> SourceTable:
-        dataset = Dataset(name="q", query=query, parameters=parameters)
+    def table(
+        self, query: str, columns: Mapping[str, ColumnSettings] | None = None, **parameters: Parameter
+    ) -> SourceTable:
+        dataset = Dataset(name="q", query=query, parameters=parameters, column_settings=columns or {})
         return self.loop.run_until_complete(Catalog(self.source).table(dataset))
 
     def row(self, table: SourceTable, **request: Any) -> dict[str, Any]:
@@ -191,3 +195,29 @@ def test_text_that_looks_like_two_constants(
     except (ValidationError, Rejected):
         return
     assert postgres.row(table, parameters={"p": value})["p"] == value
+
+
+@pytest.fixture(scope="module")
+def masked(postgres: Database) -> SourceTable:
+    settings = {name: ColumnSettings(mask=name) for name in ("email", "last4")}
+    table = postgres.table("select :p as email, :p as last4", settings, p=Parameter())
+    return visible_table(table, Caller("u"))
+
+
+sendable = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
+
+
+@given(st.text(sendable, max_size=20) | st.emails() | st.text("ab1@. -*\n", max_size=12))
+def test_masks_show_less_than_the_value(postgres: Database, masked: SourceTable, value: str) -> None:
+    """At most the first character and the domain of an address, and at most half of any other text."""
+    row = postgres.row(masked, parameters={"p": value})
+    local, at, domain = value.partition("@")
+    assert row["email"] in ("***", f"***{at}{domain}", f"{value[:1]}***{at}{domain}")
+    if row["email"] != "***":
+        assert local
+        assert "." in domain
+    if not row["email"].startswith("***"):
+        assert len(local) >= 3
+    shown = row["last4"].removeprefix("****")
+    assert len(shown) in (0, 4)
+    assert len(shown) * 2 <= len(value)
