@@ -1,7 +1,6 @@
 """Properties of rights: for any datasets file and any callers, what one sees depends on their roles alone."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,15 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_app.datasets.caller import ALL_DATA, Caller
-from stream_app.datasets.file import load_datasets
 from stream_app.datasets.models import ColumnSettings, Dataset, Scope, SessionValue
 from stream_app.datasets.rights import (
     find_dataset,
+    has_own_rows,
     hidden_columns,
     masked_columns,
     named_claims,
     named_roles,
     row_choice,
+    scope_columns,
     usable_scopes,
     visible_dataset,
 )
@@ -27,7 +27,6 @@ from stream_app.exports.query import render, row_query
 from stream_app.exports.rights import shows_planner_numbers, visible_table
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
-from tests.documents import BLOCKS
 
 ROLES = ["finance", "pii", "admin-of-org", "support"]
 COLUMNS = ["c_id", "c_owner", "c_org", "c_total", "c_margin", "c_email", "c_time"]
@@ -302,40 +301,6 @@ def test_an_empty_claim_is_a_missing_one(claims: dict[str, Any], values: tuple[s
 
 
 @pytest.mark.parametrize(
-    ("roles", "claims", "scopes", "columns"),
-    [
-        ((), {}, None, None),
-        (("exports:orders",), {}, ["own"], ["id", "email*"]),
-        (("exports:orders", "org-admin"), {"org": "acme"}, ["own", "organisation"], ["id", "email*"]),
-        (("exports:orders", "org-admin"), {}, ["own"], ["id", "email*"]),
-        (("exports:orders", "exports:finance"), {}, ["own"], ["id", "margin", "email*"]),
-        (("exports:orders", "exports:pii"), {}, ["own"], ["id", "email"]),
-        (("exports:admin",), {}, ["own"], ["id", "margin", "email"]),
-    ],
-)
-def test_the_documents_users_see_what_it_says(
-    tmp_path: Path,
-    roles: tuple[str, ...],
-    claims: dict[str, str],
-    scopes: list[str] | None,
-    columns: list[str] | None,
-) -> None:
-    (block,) = (b for b in BLOCKS if b.document.name == "rights.md" and b.language == "toml")
-    (tmp_path / "datasets.toml").write_text(block.text)
-    dataset = load_datasets(tmp_path / "datasets.toml").datasets["orders"]
-    caller = Caller("ada", frozenset(roles), claims)
-    every = {name: Column(name, "text", "text", Kind.TEXT) for name in ("id", "margin", "email")}
-    table = SourceTable(dataset, "shop", "orders", tuple(every.values()), every, ())
-    if columns is None:
-        with pytest.raises(Rejected, match="there is no dataset 'orders'"):
-            visible_table(table, caller)
-        return
-    shown = visible_table(table, caller).columns
-    assert [f"{item.name}*" if item.mask else item.name for item in shown] == columns
-    assert usable_scopes(dataset, caller) == scopes
-
-
-@pytest.mark.parametrize(
     ("scope", "session", "row_security", "shown"),
     [("all", {}, False, True), ("own", {}, False, False), ("org", {}, False, False),
      ("all", {"app.tenant": SessionValue(claim="org")}, False, False), ("all", {}, True, False)],
@@ -350,3 +315,67 @@ def test_estimates_of_the_planner_are_for_those_who_see_every_row(
     )
     request = ExportRequest.parse({"user_id": "u", "export_type": "orders", "format": "csv", "scope": scope})
     assert shows_planner_numbers(table, request) is shown
+
+
+def test_a_caller_has_the_roles_and_claims_of_a_request() -> None:
+    claims = {"org": "acme", "regions": ["eu", "us"], "roles": ["pii", "finance"]}
+    caller = Caller.of_claims("ada", claims)
+    assert (caller.user_id, sorted(caller.roles)) == ("ada", ["finance", "pii"])
+    assert caller.claims == {"org": "acme", "regions": ("eu", "us")}
+    assert Caller.of_claims("ada", {"roles": "pii"}).roles == {"pii"}
+    assert Caller.of_claims("ada", None) == Caller("ada")
+    request = ExportRequest.parse({"user_id": "ada", "export_type": "t", "format": "csv", "claims": claims})
+    assert Caller.of(request) == caller
+
+
+@pytest.mark.parametrize(
+    ("roles", "claims", "usable"),
+    [
+        ([], {}, ["own"]),
+        (["lead"], {}, ["own"]),
+        ([], {"org": "acme"}, ["own", "organisation"]),
+        (["lead"], {"org": "acme"}, ["own", "led", "organisation"]),
+        (["lead"], {"org": ""}, ["own"]),
+    ],
+)
+def test_a_scope_is_usable_with_its_role_and_its_claim(
+    roles: list[str], claims: dict[str, Any], usable: list[str]
+) -> None:
+    scopes = {
+        "led": Scope(column="c_org", claim="org", roles=("lead",)),
+        "organisation": Scope(column="c_org", claim="org"),
+    }
+    dataset = Dataset(name="orders", table="t", owner="c_owner", scopes=scopes)
+    assert usable_scopes(dataset, Caller("ada", frozenset(roles), claims)) == usable
+    assert has_own_rows(dataset)
+    assert scope_columns(dataset) == ("c_owner", "c_org")
+    alone = dataset.model_copy(update={"owner": None})
+    assert not has_own_rows(alone)
+    assert usable_scopes(alone, Caller("ada", frozenset(roles), claims)) == usable[1:]
+    own = alone.model_copy(update={"scopes": {"own": Scope(column="c_id")}})
+    assert has_own_rows(own)
+
+
+def test_what_is_not_closed_stays_as_it_is() -> None:
+    settings = {
+        "c_margin": ColumnSettings(roles=("finance",)),
+        "c_email": ColumnSettings(mask="null"),
+        "c_total": ColumnSettings(label="Total"),
+    }
+    dataset = Dataset(
+        name="orders",
+        table="t",
+        time="c_time",
+        columns=("c_total", "c_margin", "c_email", "c_time"),
+        order=("c_time", "c_total", "c_margin", "c_id"),
+        column_settings=settings,
+    )
+    seen = visible_dataset(dataset, Caller("ada"))
+    assert seen.time == "c_time"
+    assert seen.order == ("c_time", "c_total")
+    assert seen.columns == ("c_total", "c_email", "c_time")
+    assert seen.column_settings == {name: settings[name] for name in ("c_email", "c_total")}
+    table = visible_table(table_of(dataset), Caller("ada"))
+    assert [item.name for item in table.columns] == list(seen.columns)
+    assert table.template_columns == dataset.columns
+    assert visible_table(table, Caller("ada")) == table, "twice is as once"

@@ -25,9 +25,10 @@ ORDERS = {
 CLAIMS = {"org": "acme", "roles": ["org-admin", "orders"]}
 
 
-def planned(dataset: dict[str, Any], **values: Any) -> NewJob:
-    """Return the job of the only run of a schedule that is due."""
-    datasets = {"orders": Dataset.model_validate(ORDERS | dataset)}
+def planned(dataset: dict[str, Any], *, users: str = "*", **values: Any) -> NewJob:
+    """Return the job of the only run of a schedule that is due; ``users`` can export all rows."""
+    known = Dataset.model_validate(ORDERS | dataset)
+    datasets = {known.name: known}
     content: dict[str, Any] = {item.name: None for item in fields(DueSchedule)}
     content |= {
         "id": UUID(int=7), "user_id": "u", "export_type": "orders", "format": "csv", "schedule": "daily",
@@ -36,7 +37,8 @@ def planned(dataset: dict[str, Any], **values: Any) -> NewJob:
         "claims": CLAIMS, "claims_until": NOW + timedelta(days=1), **values,
     }  # fmt: skip
     validator = RequestValidator({"csv"}, datasets)
-    planner = RunPlanner(validator, datasets, Settings(_env_file=None, schedule_grant_days=30))
+    settings = Settings(_env_file=None, schedule_grant_days=30, schedule_all_users=users)
+    planner = RunPlanner(validator, datasets, settings)
     (found,) = planner.plan_all([DueSchedule(**content)], {}, NOW)
     assert found.error is None
     (job,) = found.jobs
@@ -83,6 +85,41 @@ def test_the_rules_of_the_dataset_and_the_grant_are_checked_when_a_run_is_due(
     assert (outcome.error.code if outcome and outcome.error else None) == code
     if outcome is None and schedule.get("claims", CLAIMS):
         assert job.claims == CLAIMS
+
+
+@pytest.mark.parametrize(
+    ("users", "until", "said"),
+    [
+        ("*", timedelta(days=1), None),
+        ("a, u", timedelta(seconds=1), None),
+        ("a,b", timedelta(days=1), "schedules of this user cannot export the rows of all users any more"),
+        ("", timedelta(days=1), "EXPORTER_SCHEDULE_ALL_USERS"),
+        ("*", timedelta(0), "expired after 30 days; the owner renews it by resuming"),
+        ("*", -timedelta(days=1), "expired after 30 days"),
+        ("*", None, "expired after 30 days"),
+    ],
+)
+def test_all_rows_need_the_operators_and_a_grant(
+    users: str, until: timedelta | None, said: str | None
+) -> None:
+    granted = None if until is None else NOW + until
+    job = planned({}, users=users, scope="all", all_rows_until=granted)
+    if said is None:
+        assert job.outcome is None
+        return
+    assert job.outcome is not None
+    assert job.outcome.error is not None
+    assert said in job.outcome.error.message
+    assert job.outcome.error.message.startswith("scope: ")
+    assert job.outcome.error.code == ("scope_not_allowed" if users in ("", "a,b") else "grant_lapsed")
+
+
+def test_a_run_of_a_dataset_that_is_gone_fails_and_keeps_its_window() -> None:
+    job = planned({"name": "others"}, window="previous_period")
+    assert job.outcome is not None
+    assert job.outcome.error is not None
+    assert job.outcome.error.code == "unknown_dataset"
+    assert job.window is not None
 
 
 def test_a_lapsed_grant_says_how_it_is_renewed() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from api.auth.authenticator import User
-from api.auth.callers import can_see, claims_for, kept_claims
+from api.auth.callers import caller_for, can_see, claims_for, kept_claims
 from stream_app.datasets.models import ColumnSettings, Dataset, Scope, SessionValue
 from streaming_exporter.payloads import ExportRequest
 from tests.unit.api.auth.tokens import raw, shared, signature_of
@@ -55,6 +55,9 @@ async def test_a_request_carries_what_the_dataset_names_and_nothing_else() -> No
     }
     assert claims_for(user, PLAIN) == {}
     assert claims_for(user, None) == {}
+    caller = caller_for(user, ORDERS)
+    assert (caller.user_id, sorted(caller.roles)) == ("u", ["orders", "pii"])
+    assert caller.values_of("org") == ("acme", "globex")
 
 
 @pytest.mark.parametrize(
