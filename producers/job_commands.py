@@ -1,5 +1,6 @@
 """Implements the commands about jobs. They import this module late, because its imports are slow."""
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -90,7 +91,11 @@ def parse_request(data: dict[str, Any]) -> ExportRequest:
             f"--option: there is no option {', '.join(sorted(unknown))}; "
             f"allowed: {', '.join(Options.model_fields)}"
         )
-    return ExportRequest.parse(data)
+    request = ExportRequest.parse(data)
+    for address in request.recipients:
+        if not re.fullmatch(r"[^@\s]+@[^@\s]+", address):
+            raise UsageError(f"--recipient {address!r}: expected a mail address such as ada@example.com")
+    return request
 
 
 async def publish_request(settings: Settings, request: ExportRequest, job_id: UUID | None) -> UUID:

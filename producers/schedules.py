@@ -151,7 +151,7 @@ def create(
 
 @cli.command("list")
 def list_all(user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None) -> None:
-    """Print all schedules, newest first, with their next run."""
+    """Print all schedules, newest first, with their next run and their user."""
     with exit_on_error():
         cursor: str | None = ""
         while cursor is not None:
@@ -228,7 +228,7 @@ def _line(schedule: dict[str, Any]) -> str:
     what = f"{schedule['export_type']} {schedule['format']}"
     when = " ".join(filter(None, (schedule["schedule"], schedule["time_of_day"], schedule["timezone"])))
     state = schedule["next_runs"][0] if schedule["next_runs"] else schedule["paused_reason"] or "paused"
-    return f"{schedule['id']}  {what}  {when}  {state}"
+    return f"{schedule['id']}  {what}  {when}  {state}  {schedule['user_id']}"
 
 
 def _show_next(schedule: dict[str, Any]) -> None:

@@ -210,7 +210,7 @@ export class Builder {
     if (job.user_id === this.user.id || (job.scope ?? "own") === "all") return "";
     const { owner, columns } = this.datasets.get(this.dataset.value);
     const column = columns.find(({ name }) => name === owner);
-    if (!this.user.all || (job.scope ?? "own") !== "own" || !column?.operators.includes("eq") || job.filters?.[owner] !== undefined)
+    if (!hasOption(this.scope, "all") || (job.scope ?? "own") !== "own" || !column?.operators.includes("eq") || job.filters?.[owner] !== undefined)
       return `This will export your own rows, not those of ${job.user_id}`;
     this.scope.value = "all";
     this.filters.add(owner, "eq", job.user_id);
@@ -294,6 +294,7 @@ export class Builder {
     const order = this.read();
     const addresses = this.addresses();
     busy(this.submit, this.problem, async () => {
+      this.form.inert = true; // what is typed now would be lost when the form is emptied
       try {
         if (this.repeat.active) {
           const body = { ...order, ...this.repeat.read(), ...(addresses.length && { email_recipients: addresses }) };
@@ -309,7 +310,11 @@ export class Builder {
         }
       } catch (failure) {
         this.point(failure);
+        this.form.inert = false;
+        this.submit.focus();
         throw failure;
+      } finally {
+        this.form.inert = false;
       }
     });
   }

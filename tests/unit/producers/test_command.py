@@ -113,6 +113,7 @@ def test_cancel(published: list[Event]) -> None:
         (["--compression", "rar"], "'gzip'"),
         (["--option", "colour=red"], "allowed: title, page_size, delimiter,"),
         (["--job-id", "1"], "--job-id"),
+        (["--recipient", "nobody"], "expected a mail address such as ada@example.com"),
     ],
 )
 def test_wrong_usage_is_explained_and_publishes_nothing(
