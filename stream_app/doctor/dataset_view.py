@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -157,7 +158,7 @@ def _statement(
                 **({"parameters": dict(parameters)} if parameters else {}),
             }
         )
-        rows = row_query(table, request)
+        rows = row_query(table, table.resolve(request, datetime.now(UTC)))
     except Rejected as error:
         return {}, None, str(error)
     session = {name: value for name, value in rows.session.items() if name != HASH_KEYS}

@@ -263,6 +263,19 @@ async def test_a_view_is_that_of_the_caller(schema: str, settings: Settings, tmp
         await view_dataset(own, "ordres", Caller("u"))
 
 
+async def test_relative_parameters_are_shown_as_their_values(settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "relative.toml"
+    path.write_text(
+        '[datasets.days]\nquery = "select 1 as id where :since < now()"\n'
+        '[datasets.days.parameters.since]\ntype = "timestamptz"\ndefault = "start_of_month"\n'
+    )
+    changed = settings.model_copy(update={"datasets_file": path})
+    for parameters in ({}, {"since": "now-7d"}):
+        view = await view_dataset(changed, "days", Caller("u"), parameters=parameters)
+        assert view.problem is None
+        assert re.search(r"'20\d\d-\d\d-\d\dT", str(view.sql))
+
+
 def test_the_commands_print_lines_json_and_exit_codes(
     stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
