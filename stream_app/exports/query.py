@@ -37,7 +37,7 @@ from stream_app.exports.filters import NamedType, conditions
 from stream_app.exports.formats.base import Format
 from stream_app.exports.mask import HASH_KEYS
 from stream_app.exports.masks import mask_expression, needs_keys
-from stream_app.exports.query_catalog import origin_sql
+from stream_app.exports.query_catalog import ORIGIN, origin_sql
 from stream_app.exports.session_values import session_values
 from stream_app.exports.whole_days import day_zone
 from streaming_exporter.errors import Rejected
@@ -117,7 +117,7 @@ class _QueryOrigin(TableClause):
     inherit_cache = False
 
     def __init__(self, sql: str) -> None:
-        super().__init__("dataset")
+        super().__init__(ORIGIN)
         self.sql = sql
 
 
@@ -161,7 +161,8 @@ def row_query(source: SourceTable, request: ExportRequest) -> RowQuery:
             fenced = (
                 select(*map(reference, names)).select_from(origin).where(*owner).offset(literal_column("0"))
             )
-            origin = fenced.subquery("owned")
+            # By the same name, because the SQL of a mask can write it before the name of a column.
+            origin = fenced.subquery(quoted_name(source.name or ORIGIN, quote=True))
         else:
             wanted = [*owner, *wanted]
     statement = (

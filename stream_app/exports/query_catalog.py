@@ -36,6 +36,9 @@ LOCK_SECONDS = 5.0
 UNNAMED = "?column?"
 """The name that PostgreSQL gives to a column without one."""
 
+ORIGIN = "dataset"
+"""The name of a query where a SELECT has the name of a table."""
+
 PSEUDO_TYPE = b"p"
 """``typtype`` of types that no column of a table can have."""
 
@@ -82,7 +85,7 @@ class UnusableQuery(Rejected):
 
 def origin_sql(query: str) -> str:
     """Return a query as SQL for FROM. Its last line can end with a comment."""
-    return f"(\n{query}\n) AS dataset"
+    return f"(\n{query}\n) AS {ORIGIN}"
 
 
 def describing_origin(query: ParsedQuery, dataset: Dataset) -> str:

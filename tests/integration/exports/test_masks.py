@@ -207,6 +207,23 @@ async def test_an_expression_uses_other_columns(
         assert (total.type, total.kind, total.precision) == ("numeric(6,1)", Kind.NUMERIC, (6, 1))
 
 
+async def test_an_expression_can_name_the_table_of_its_columns(
+    keyed: Source, database: asyncpg.Connection, schema: str
+) -> None:
+    """Also where the rows of the caller are selected before the filters are calculated."""
+    await database.execute("CREATE TABLE t AS SELECT 1 AS id, 'u' AS owner, 'Doe' AS name")
+    await database.execute("CREATE VIEW v AS SELECT id, owner, name FROM t")
+    for origin in ("t", "v", "dataset"):
+        mask = {"name": ColumnSettings(mask=f"left({origin}.name, 1)")}
+        fields = (
+            {"query": f"select * from {schema}.t"} if origin == "dataset" else {"table": f"{schema}.{origin}"}
+        )
+        dataset = Dataset.model_validate({"name": "d", "owner": "owner", "column_settings": mask, **fields})
+        table = visible_table(await Catalog(keyed).table(dataset), Caller("u"))
+        for extra in ({"scope": "all"}, {"scope": "own"}, {"scope": "own", "filters": {"id": 1}}):
+            assert [row["name"] for row in await _rows(keyed, table, **extra)] == ["D"]
+
+
 @pytest.mark.parametrize(
     "mask",
     ["count(*)::text", "(count(*) over ())::text", "unnest(array[name, name])", "(missing)", "(name, id)"],
