@@ -72,9 +72,6 @@ def test_links_lead_to_existing_targets() -> None:
             assert (document.parent / target).exists(), f"{document}: {target}"
 
 
-TO_BE_WRITTEN = {"stream_app/exports/formats/wiki.py"}
-"""Files that a reader of the tutorial creates."""
-
 PACKAGES = (
     "api",
     "bench",
@@ -95,7 +92,7 @@ def test_paths_that_are_named_exist(document: Path) -> None:
     folders = "|".join((*PACKAGES, "docs", "streaming_exporter"))
     text = re.sub(r"```.*?```", "", document.read_text("utf-8"), flags=re.DOTALL)
     for path in re.findall(rf"`((?:{folders})/[\w./-]*)`", text):
-        assert (ROOT / path).exists() or path in TO_BE_WRITTEN, f"{document.name}: {path}"
+        assert (ROOT / path).exists(), f"{document.name}: {path}"
 
 
 def test_decisions_are_numbered_without_gaps_and_listed() -> None:

@@ -22,6 +22,7 @@ export class Builder {
     this.user = user;
     this.heard = { ordered, scheduled };
     this.timer = 0;
+    this.changes = 0;
     const changed = () => this.changed();
 
     this.dataset = h("select", { onchange: () => this.useDataset({}) });
@@ -230,6 +231,7 @@ export class Builder {
   }
 
   changed() {
+    this.changes += 1;
     const boxes = this.boxes();
     const ticked = boxes.filter((box) => box.checked).length;
     this.columnsSummary.textContent = ticked === boxes.length ? `all ${ticked}` : `${ticked} of ${boxes.length}`;
@@ -292,6 +294,8 @@ export class Builder {
       return;
     }
     const order = this.read();
+    const { changes } = this;
+    const done = () => changes === this.changes && this.reset(); // what was entered since then stays
     const addresses = this.addresses();
     busy(this.submit, this.problem, async () => {
       this.form.inert = true; // what is typed now would be lost when the form is emptied
@@ -299,13 +303,13 @@ export class Builder {
         if (this.repeat.active) {
           const body = { ...order, ...this.repeat.read(), ...(addresses.length && { email_recipients: addresses }) };
           await call("POST", "exports/schedules", { body });
-          this.reset();
+          done();
           await this.heard.scheduled();
         } else {
           const body = { ...order, ...(addresses.length && { recipients: addresses }) };
           const headers = { Prefer: `wait=${WAIT}` };
           const job = await call("POST", "exports/jobs", { body, headers });
-          this.reset();
+          done();
           await this.heard.ordered(job.export_job_id, { download: Boolean(job.download_url) });
         }
       } catch (failure) {
