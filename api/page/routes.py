@@ -4,14 +4,16 @@ import os
 from importlib.resources import files
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI
-from fastapi.responses import FileResponse, RedirectResponse
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import RedirectResponse
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.staticfiles import StaticFiles
+from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import Scope
 
 from api.middleware.response_headers import content_security_policy
+from api.page.compressed_files import compressed_response
 
 PAGE_FILES = Path(__file__).with_name("static")
 REFERENCE = Path(__file__).with_name("reference_static")
@@ -56,9 +58,9 @@ reference_router = APIRouter(include_in_schema=False)
 
 
 @page_router.api_route("/", methods=["GET", "HEAD"])
-async def index() -> FileResponse:
+async def index(request: Request) -> Response:
     """Return the page."""
-    return FileResponse(PAGE_FILES / "index.html", headers=PAGE_HEADERS)
+    return compressed_response(PAGE_FILES / "index.html", request.scope, PAGE_HEADERS)
 
 
 class PageFiles(StaticFiles):
@@ -72,15 +74,18 @@ class PageFiles(StaticFiles):
         status_code: int = 200,
     ) -> Response:
         """Return the file with :data:`PAGE_HEADERS`, which a 304 carries too."""
-        response = super().file_response(full_path, stat_result, scope, status_code)
-        response.headers.update(PAGE_HEADERS)
+        response = compressed_response(full_path, scope, PAGE_HEADERS, stat_result)
+        response.status_code = status_code
+        if self.is_not_modified(response.headers, Headers(scope=scope)):
+            response = NotModifiedResponse(response.headers)
+            response.headers.update(PAGE_HEADERS)
         return response
 
 
 @reference_router.api_route("/docs", methods=["GET", "HEAD"])
-async def reference() -> FileResponse:
+async def reference(request: Request) -> Response:
     """Return the reference: Swagger UI, served from this machine without any other origin."""
-    return FileResponse(REFERENCE / "reference.html", headers=REFERENCE_HEADERS)
+    return compressed_response(REFERENCE / "reference.html", request.scope, REFERENCE_HEADERS)
 
 
 @reference_router.api_route("/redoc", methods=["GET", "HEAD"])
@@ -90,12 +95,12 @@ async def former_reference() -> RedirectResponse:
 
 
 @reference_router.api_route("/docs/assets/{name}", methods=["GET", "HEAD"])
-async def reference_asset(name: str) -> FileResponse:
+def reference_asset(name: str, request: Request) -> Response:
     """Return a file that the reference loads."""
     path = REFERENCE_ASSETS.get(name)
     if path is None:
         raise HTTPException(404)
-    return FileResponse(path, headers=REFERENCE_HEADERS)
+    return compressed_response(path, request.scope, REFERENCE_HEADERS)
 
 
 def install_page(app: FastAPI) -> None:

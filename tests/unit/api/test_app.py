@@ -71,7 +71,7 @@ async def test_a_wrong_method_lists_the_right_ones(path: str, methods: str) -> N
 
 def test_an_unusable_datasets_file_is_one_line(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, [], env={"EXPORTER_DATASETS_FILE": str(tmp_path / "none.toml")})
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "none.toml" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from api.app import create_app
+from api.page.compressed_files import accepts_gzip
 from api.page.routes import PAGE_FILES
 from stream_app.settings import Settings
 
@@ -19,8 +20,59 @@ def client() -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://api")
 
 
-def test_the_page_is_small() -> None:
-    assert sum(path.stat().st_size for path in [*PAGE, *SCRIPTS]) < 92_000
+async def test_a_first_visit_is_small() -> None:
+    """Bytes that are sent for the page, its styles and its scripts."""
+    sent = 0
+    async with client() as visitor:
+        for path in [*PAGE, *SCRIPTS]:
+            place = "/" if path.name == "index.html" else f"/page/{path.name}"
+            async with visitor.stream("GET", place, headers={"Accept-Encoding": "gzip"}) as response:
+                assert response.headers["Content-Encoding"] == "gzip"
+                sent += len(b"".join([chunk async for chunk in response.aiter_raw()]))
+    assert sent < 36_000
+
+
+@pytest.mark.parametrize("place", ["/", "/page/main.js", "/docs", "/docs/assets/swagger-ui.css"])
+async def test_both_forms_of_a_file_are_kept_apart(place: str) -> None:
+    async with client() as visitor:
+        plain = await visitor.get(place, headers={"Accept-Encoding": "identity"})
+        small = await visitor.get(place, headers={"Accept-Encoding": "br, gzip;q=0.5"})
+        assert "Content-Encoding" not in plain.headers
+        assert small.headers["Content-Encoding"] == "gzip"
+        assert plain.content == small.content
+        assert plain.headers["ETag"] != small.headers["ETag"]
+        for response in (plain, small):
+            assert response.headers["Vary"] == "Accept-Encoding"
+            assert response.headers["Content-Security-Policy"]
+            assert response.headers["Content-Type"] == plain.headers["Content-Type"]
+
+
+async def test_a_file_that_has_not_changed_is_not_sent_again() -> None:
+    async with client() as visitor:
+        for encoding in ("gzip", "identity"):
+            first = await visitor.get("/page/main.js", headers={"Accept-Encoding": encoding})
+            headers = {"Accept-Encoding": encoding, "If-None-Match": first.headers["ETag"]}
+            again = await visitor.get("/page/main.js", headers=headers)
+            assert (again.status_code, again.content) == (304, b"")
+            assert again.headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "expected"),
+    [
+        ("gzip", True),
+        ("GZIP", True),
+        ("br, gzip;q=0.1", True),
+        ("*", True),
+        ("gzip;q=0", False),
+        ("*, gzip;q=0", False),
+        ("gzip;q=x", False),
+        ("identity", False),
+        ("", False),
+    ],
+)
+def test_the_accepted_encoding(accepted: str, expected: bool) -> None:
+    assert accepts_gzip(accepted) is expected
 
 
 @pytest.mark.parametrize("path", [*PAGE, *SCRIPTS], ids=lambda path: path.name)
