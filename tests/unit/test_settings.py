@@ -368,7 +368,7 @@ ARGUMENTS = {
     "api": ["--port", "0"],
     "forget": ["--user-id", "u"],
     "schedule create": ["--export-type", "ledger", "--format", "csv", "--user-id", "u", "--every", "daily"],
-    "datasets show": ["ledger"],
+    "datasets show": ["ledger", "--as-user", "u"],
     "dead-letters list": [],
     "dead-letters show": ["1"],
     "dead-letters redrive": ["--all"],
