@@ -10,6 +10,7 @@ from pathlib import Path
 import structlog
 
 from stream_app.datasets.file import DatasetsFile, DatasetsFileError, datasets_files, load_datasets
+from stream_app.datasets.presence import log_missing_datasets
 from stream_app.datasets.registry import Datasets
 from stream_app.observability import metrics
 from stream_app.periodic import repeat
@@ -98,6 +99,7 @@ class DatasetsWatcher:
             replace(content)
         before, after = self._datasets.content.datasets, content.datasets
         self._datasets.replace(content)
+        log_missing_datasets(after, self._path)
         self.loaded_at = datetime.now(UTC)
         metrics.DATASETS_LOADED.set_to_current_time()
         log.info(

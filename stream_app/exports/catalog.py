@@ -225,9 +225,9 @@ class Catalog:
     def _known_of(self, dataset: Dataset) -> _Known | None:
         """Return what is known, unless the datasets file has changed the dataset or its source since."""
         known = self._known.get(dataset.name)
-        if known is None or known.table.dataset != dataset or known.source is not self._sources.of(dataset):
+        if known is None or known.source is not self._sources.of(dataset):
             return None
-        return known
+        return known if known.table.dataset is dataset or known.table.dataset == dataset else None
 
     async def _read(self, dataset: Dataset, known: _Known | None) -> SourceTable:
         """Read the description, unless another task has read it since ``known``."""
