@@ -12,7 +12,20 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, String, Text, all_, and_, any_, cast, literal, not_, or_
+from sqlalchemy import (
+    ColumnElement,
+    String,
+    Text,
+    all_,
+    and_,
+    any_,
+    cast,
+    func,
+    literal,
+    literal_column,
+    not_,
+    or_,
+)
 from sqlalchemy.types import UserDefinedType
 
 from stream_app.datasets.typed_values import checked_text, value_mismatch
@@ -204,16 +217,31 @@ def _in_list(
     return and_(*others) if with_null else or_(and_(*others), target.is_(None))
 
 
+MAX_RANGES = 20
+"""Up to this number of separate days each is a range of its own, which an index can serve."""
+
+
 def _within(
     target: ColumnElement[Any], column: Column, days: Sequence[whole_days.Day]
 ) -> ColumnElement[bool]:
-    """Return the condition that the column is within one of ``days``."""
-    return or_(
-        *(
-            DAY_COMPARISONS["eq"](target, _cast(day.start, column), _cast(day.end, column))
-            for day in whole_days.joined(days)
-        )
-    )
+    """Return the condition that the column is within one of ``days``.
+
+    Of many days the borders are one array, which PostgreSQL searches by halves: a value within a day has an
+    odd number of borders before it. A range from the first day to the last one is there for an index.
+    """
+    ranges = whole_days.joined(days)
+    if len(ranges) <= MAX_RANGES:
+        return or_(*(_between(target, column, day) for day in ranges))
+    base = "timestamptz" if column.kind is Kind.TIMESTAMPTZ else "timestamp"
+    borders = ",".join(f'"{border}"' for day in ranges for border in (day.start, day.end))
+    array = cast(literal(f"{{{borders}}}", String), NamedType(f"pg_catalog.{base}[]"))
+    place = func.width_bucket(cast(target, NamedType(f"pg_catalog.{base}")), array)
+    whole = whole_days.Day(ranges[0].start, ranges[-1].end)
+    return and_(_between(target, column, whole), place.op("%")(literal_column("2")) == literal_column("1"))
+
+
+def _between(target: ColumnElement[Any], column: Column, day: whole_days.Day) -> ColumnElement[bool]:
+    return DAY_COMPARISONS["eq"](target, _cast(day.start, column), _cast(day.end, column))
 
 
 def _one_of(target: ColumnElement[Any], column: Column, texts: Sequence[str]) -> ColumnElement[bool]:

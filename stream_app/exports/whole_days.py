@@ -6,8 +6,10 @@ its zone in the same way, as RFC 9557 writes it: ``2026-10-31T12:00[Europe/Berli
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -108,11 +110,12 @@ def without_zone(kind: Kind, value: Any, field: str) -> Any:
     return f"{moment.replace(tzinfo=None).isoformat()}{'.' + fraction[1] if fraction else ''}+00:00"
 
 
+@lru_cache(maxsize=20_000)
 def _start(day: date, zone: ZoneInfo, kind: Kind) -> str:
-    try:
-        moment = start_of(day, zone)
-    except OverflowError:  # the first and the last day of the calendar
-        moment = datetime.combine(day, time(), UTC)
+    moment = datetime.combine(day, time(), UTC)
+    if zone.key != "UTC":
+        with suppress(OverflowError):  # the first and the last day of the calendar stay in UTC
+            moment = start_of(day, zone)
     return moment.replace(tzinfo=None).isoformat() + ("+00:00" if kind is Kind.TIMESTAMPTZ else "")
 
 

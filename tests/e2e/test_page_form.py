@@ -105,6 +105,7 @@ def test_a_schedule_has_the_days_of_its_own_zone(visit: Visit, customer: str) ->
     visit.filter("placed_at", "until").get_by_label("Value for placed_at, date").fill("2026-01-05")
     page.get_by_label("Repeat").select_option(label="Every day")
     expect(page.get_by_label("Time zone of days and times")).to_be_hidden()
+    expect(page.get_by_text("Of days in filters, too")).to_be_visible()
     body = sent(visit, "Schedule")
     assert body["timezone"] == "Europe/Berlin"
     assert body["filters"] == {"placed_at": {"lte": "2026-01-05"}}
@@ -140,6 +141,7 @@ def test_nothing_of_an_export_slips_into_the_next(visit: Visit, customer: str, p
     between(visit, "2026-01-05", "2026-01-11")
     if press == "Schedule":
         page.get_by_label("Repeat").select_option(label="Every day")
+        expect(page.get_by_text("Of days in filters, too")).to_be_hidden()
     visit.shot(f"form-full-{press}", full_page=True)
     full = sent(visit, f"{press} and mail to 2")
     assert full["recipients" if press == "Export" else "email_recipients"] == [

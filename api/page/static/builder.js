@@ -240,6 +240,7 @@ export class Builder {
     this.filters.mark(null);
     this.parameters.mark(null);
     this.zoneField.hidden = !this.hasZone || (this.repeat.active && this.zone.value === this.ownZone);
+    this.repeat.zoneField.querySelector(".hint").hidden = !this.zoneField.hidden; // another zone was chosen
     this.summarize();
     this.allow("");
     clearTimeout(this.timer);

@@ -27,12 +27,13 @@ export class Repeat {
     this.window = h("select");
     this.weekdayField = field("On", this.weekday);
     this.monthdayField = field("On day", this.monthday, "31 is the last day of shorter months");
+    this.zoneField = field("Time zone", this.zone, "Of days in filters, too");
     this.details = h(
       "div",
       { class: "repeat" },
       this.weekdayField,
       this.monthdayField,
-      h("div", { class: "pair" }, field("At", this.time), field("Time zone", this.zone, "Of days in filters, too")),
+      h("div", { class: "pair" }, field("At", this.time), this.zoneField),
       field("Which rows", this.window),
       h("datalist", { id: "zones" }, Intl.supportedValuesOf("timeZone").map((zone) => h("option", { value: zone }))),
     );

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from stream_app.datasets.models import Dataset
+from stream_app.exports.filters import MAX_RANGES
 from stream_app.exports.source import Source
 from tests.integration.exports.selecting import described, selected
 
@@ -113,3 +114,31 @@ async def test_dates_and_times_together_and_the_edges_of_the_calendar(
     assert await rows({"gt": "9999-12-31"}) == [6]
     assert await rows({"eq": "2026-10-31T13:00[Europe/Berlin]"}) == [3]
     assert await rows({"gte": "2026-10-01", "lte": "2026-10-31"}) == [3]
+
+
+@pytest.mark.parametrize("count", [MAX_RANGES, MAX_RANGES + 1, 2_000])
+async def test_many_separate_days(
+    database: asyncpg.Connection, schema: str, source: Source, count: int
+) -> None:
+    """Their borders are searched by halves: the same rows as with a range for each day."""
+    await database.execute(
+        """CREATE DOMAIN moment AS timestamptz(3);
+        CREATE TABLE many AS SELECT row_number() OVER () AS id, at, at AT TIME ZONE 'UTC' AS wall,
+            at::moment AS limited
+        FROM (SELECT timestamptz '2020-01-01 00:00+00' + n * interval '12 hours'
+              FROM generate_series(-2, 8000) n
+              UNION ALL SELECT unnest('{NULL,-infinity,infinity}'::timestamptz[])) AS moments (at)"""
+    )
+    table = await described(source, Dataset(name="t", table=f"{schema}.many", order=("id",)))
+    days = [(date(2020, 1, 1) + timedelta(days=2 * number)).isoformat() for number in range(count)]
+    within = await database.fetch(
+        "SELECT id FROM many WHERE (at AT TIME ZONE 'UTC')::date = ANY($1::text[]::date[])", days
+    )
+    wanted = sorted(row["id"] for row in within)
+    assert len(wanted) == 2 * count
+    everything = await database.fetchval("SELECT count(*) FROM many")
+    for column in ("at", "wall", "limited"):
+        assert await selected(source, table, filters={column: {"in": days}}) == wanted, column
+        others = await selected(source, table, filters={column: {"not_in": days}})
+        assert not set(wanted) & set(others)
+        assert len(wanted) + len(others) == everything, column
