@@ -13,7 +13,13 @@ from sqlalchemy import Boolean, ColumnElement, Text, case, cast, literal_column
 
 from stream_app.exports.columns import Column, Kind, quote_text
 from stream_app.exports.formats.rendering import as_text, column_sql
-from stream_app.exports.formats.zoned import local_sql, local_text_sql, offset_text_sql
+from stream_app.exports.formats.zoned import (
+    covered_text_sql,
+    is_covered_sql,
+    local_sql,
+    local_text_sql,
+    offset_text_sql,
+)
 from stream_app.locales import LocaleRules
 
 _NUMBERS = {Kind.INTEGER, Kind.NUMERIC, Kind.FLOAT}
@@ -124,7 +130,14 @@ def _other(item: Column, rules: LocaleRules, *, with_offset: bool = True) -> Col
                 plain = literal_column(local_text_sql(value, zone), Text)
                 return _in_common_era(item, _time(local, rules), plain)
             offset = "'+00:00'" if zone is None else f"({offset_text_sql(value, zone)})"
-            return _in_common_era(item, f"{_time(local, rules)} || {offset}", as_text(item))
+            usual = _in_common_era(item, f"{_time(local, rules)} || {offset}", as_text(item))
+            if zone is None or not zone.changes:
+                return usual
+            covered = covered_text_sql(
+                value, zone, lambda moment, shift: f"{_time(moment, rules)} || '{shift}'"
+            )
+            test = literal_column(is_covered_sql(value, zone), Boolean)
+            return case((test, literal_column(covered, Text)), else_=usual)
     return as_text(item)
 
 

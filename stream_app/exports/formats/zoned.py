@@ -8,7 +8,7 @@ takes as long as to write a value. For most values the offset is therefore found
 The expressions are plain SQL, and the SQL of a value is evaluated more than once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from stream_app.time_zones import TimeZone, array_sql
@@ -52,11 +52,10 @@ def local_text_sql(value: str, zone: TimeZone) -> str:
 
 def offset_text_sql(value: str, zone: TimeZone) -> str:
     """Return SQL for the offset of the local time, such as ``+02:00``, of an instant that has one."""
-    texts = [(str(offset), f"'{offset_text(offset)}'") for offset in _distinct(zone.offsets)]
-    return _case(
-        [(is_covered_sql(value, zone), _by_change(value, zone, texts))] if zone.changes else [],
-        _computed_offset(value, zone),
-    )
+    if not zone.changes:
+        return _computed_offset(value, zone)
+    text = covered_text_sql(value, zone, lambda _, offset: f"'{offset}'")
+    return _case([(is_covered_sql(value, zone), text)], _computed_offset(value, zone))
 
 
 def zoned_text_sql(value: str, zone: TimeZone, *, with_space: bool = False) -> str:
@@ -87,9 +86,21 @@ def zoned_text_sql(value: str, zone: TimeZone, *, with_space: bool = False) -> s
         ),
     ]
     if zone.changes:
-        covered = [(str(offset), by_offset(offset)) for offset in _distinct(zone.offsets)]
-        cases.insert(0, (is_covered_sql(value, zone), _by_change(value, zone, covered)))
+        text = covered_text_sql(value, zone, lambda local, offset: f"{iso(f'{local}::text')} || '{offset}'")
+        cases.insert(0, (is_covered_sql(value, zone), text))
     return _case(cases, _in_utc(value))
+
+
+def covered_text_sql(value: str, zone: TimeZone, write: Callable[[str, str], str]) -> str:
+    """Return SQL for the text of an instant that :func:`is_covered_sql` is true for.
+
+    ``write`` returns SQL for it from the SQL of the local time and from the offset, such as ``+02:00``.
+    """
+    texts = [
+        (str(offset), write(_by_offset(value, offset), offset_text(offset)))
+        for offset in dict.fromkeys(reversed(zone.offsets))  # the latest ones first
+    ]
+    return texts[0][1] if len(texts) == 1 else _switch(_offset(value, zone), texts)
 
 
 def offset_text(seconds: int) -> str:
@@ -97,11 +108,6 @@ def offset_text(seconds: int) -> str:
     hours, rest = divmod(abs(seconds), 3600)
     minutes, rest = divmod(rest, 60)
     return f"{'-' if seconds < 0 else '+'}{hours:02}:{minutes:02}" + (f":{rest:02}" if rest else "")
-
-
-def _by_change(value: str, zone: TimeZone, cases: Sequence[tuple[str, str]]) -> str:
-    """Return SQL for the case of the offset that the changes of the zone give."""
-    return cases[0][1] if len(cases) == 1 else _switch(_offset(value, zone), cases)
 
 
 def _offset(value: str, zone: TimeZone) -> str:
@@ -151,11 +157,6 @@ def _moment(moment: datetime) -> str:
 def _usual(zone: TimeZone) -> list[int]:
     """Return the offsets that most values have: the latest ones."""
     return list(dict.fromkeys(reversed(zone.known_offsets)))[:_USUAL]
-
-
-def _distinct(offsets: Sequence[int]) -> Sequence[int]:
-    """Return the offsets without repetitions, the latest ones first."""
-    return list(dict.fromkeys(reversed(offsets)))
 
 
 def _case(cases: Sequence[tuple[str, str]], otherwise: str) -> str:
