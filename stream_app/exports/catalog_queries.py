@@ -42,7 +42,11 @@ _READS = """reads (oid, role) AS (
     {tables}
     UNION
     SELECT d.refobjid,
-           CASE WHEN array_to_string(v.reloptions, ' ') ~ 'security_invoker=(true|on|yes|1)'
+           CASE WHEN EXISTS (
+                    SELECT FROM unnest(v.reloptions) AS item
+                    -- As it was written: PostgreSQL also takes the first letters of a word, in capitals.
+                    WHERE item ~* '^security_invoker=(t(r(ue?)?)?|y(es?)?|on|1)$'
+                )
                 THEN (SELECT oid FROM pg_roles WHERE rolname = current_user) ELSE v.relowner END
     FROM reads
     JOIN pg_class v ON v.oid = reads.oid AND v.relkind = 'v'

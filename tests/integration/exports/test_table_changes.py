@@ -105,6 +105,14 @@ POLICIES = {
         "CREATE VIEW t WITH (security_invoker = true) AS TABLE b",
         True,
     ),
+    **{
+        f"below a view of the reader, who is written {value}": (
+            "ALTER TABLE t ENABLE ROW LEVEL SECURITY; ALTER TABLE t RENAME TO b;"
+            f"CREATE VIEW t WITH (security_barrier, security_invoker = '{value}') AS TABLE b",
+            reader,
+        )
+        for value, reader in {"T": True, "Yes": True, "ON": True, "1": True, "tru": True, "of": False}.items()
+    },
     "below a view of a role that it filters": (
         "ALTER TABLE t ENABLE ROW LEVEL SECURITY; ALTER TABLE t RENAME TO b; GRANT SELECT ON b TO {role};"
         "CREATE VIEW t AS TABLE b; ALTER VIEW t OWNER TO {role}",
