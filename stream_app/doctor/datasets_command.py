@@ -1,6 +1,5 @@
 """The commands ``exporter datasets``: check the datasets file, and show what a caller sees of a dataset."""
 
-import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stream_app.datasets.faults import DatasetsFileError
 from streaming_exporter.errors import BadSettings, ExporterError, Rejected, UsageError
 
 if TYPE_CHECKING:
@@ -37,6 +35,8 @@ def check(file: File = None, as_json: AsJson = False) -> None:
 
     A problem is what does not work; a warning is what works and is unwise. Each has its line.
     """
+    import asyncio  # slow to import, as are the others
+
     from rich.console import Console
 
     from stream_app.doctor import remarks
@@ -74,6 +74,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print what a user sees of a dataset: columns, masks, operators, scopes, and the SQL that would run."""
+    import asyncio
     import json
 
     from rich.console import Console
@@ -105,6 +106,8 @@ def _settings(file: Path | None) -> "Settings":
 def _errors() -> Iterator[None]:
     """Print an error as one red text and exit. The log is silent: what it has is in the output."""
     import structlog
+
+    from stream_app.datasets.faults import DatasetsFileError
 
     before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
