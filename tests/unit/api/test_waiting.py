@@ -1,6 +1,7 @@
 """``Prefer: wait=N``: what the header says, and the bound of the waits."""
 
 import asyncio
+from time import process_time
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
@@ -29,6 +30,8 @@ TOKENS = st.text("abcxyz-!#", min_size=1, max_size=8).filter(lambda name: name.l
         (["wait=3, wait=9"], 3),
         (["wait=3", "wait=9"], 3),
         (["wait=10; strict"], 10),
+        (['wait=10 ; a="x, y" ; b=2;, wait=4'], 10),
+        (['a; b="x, wait=1"; c , wait=4'], 4),
         (['handling=lenient; note="a, wait=1", wait=7'], 7),
         (["wait=31"], MAX_SECONDS),
         (["wait=999999999"], MAX_SECONDS),
@@ -47,6 +50,25 @@ TOKENS = st.text("abcxyz-!#", min_size=1, max_size=8).filter(lambda name: name.l
 )
 def test_the_wait_of_a_header(headers: list[str], seconds: int) -> None:
     assert preferred_wait(headers) == seconds
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "a" + "; " * 40_000 + '"',
+        "a;" + " " * 80_000 + '"',
+        "a" + " ;" * 40_000 + '"',
+        "a; " + '""' * 40_000 + '"',
+        'a="' + "\\\\" * 40_000,
+        "a" * 80_000 + '"',
+        "a" + " " * 80_000 + '"',
+        ", " * 40_000 + '"',
+    ],
+)
+def test_the_time_grows_with_the_length_of_the_header(header: str) -> None:
+    began = process_time()
+    assert preferred_wait([header]) == 0
+    assert process_time() - began < 1, "no other call is served meanwhile"
 
 
 @given(st.lists(TOKENS, max_size=4), st.integers(1, MAX_SECONDS), st.lists(TOKENS, max_size=4))
