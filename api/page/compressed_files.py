@@ -2,12 +2,16 @@
 
 import gzip
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 
 from starlette.datastructures import Headers
 from starlette.responses import FileResponse, Response
 from starlette.types import Scope
+
+_WEIGHT = re.compile(r"\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*")
+"""The weight of an encoding (RFC 9110, section 12.4.2). One in another form counts as 0."""
 
 
 @lru_cache(maxsize=64)
@@ -21,9 +25,9 @@ def accepts_gzip(accepted: str) -> bool:
     """Return whether a value of ``Accept-Encoding`` allows gzip (RFC 9110, section 12.5.3)."""
     quality: dict[str, float] = {}
     for part in accepted.lower().split(","):
-        name, _, parameters = part.partition(";")
-        weight = parameters.strip().removeprefix("q=") or "1"
-        quality[name.strip()] = float(weight) if weight.replace(".", "", 1).isdigit() else 0
+        name, has_weight, parameters = part.partition(";")
+        weight = _WEIGHT.fullmatch(parameters) if has_weight else None
+        quality[name.strip()] = float(weight[1]) if weight else 0.0 if has_weight else 1.0
     return quality.get("gzip", quality.get("*", 0)) > 0
 
 

@@ -18,7 +18,8 @@ LOCKS = (("for", "update"), ("for", "share"), ("for", "no", "key"), ("for", "key
 _NAME = r"[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_$\u0080-\U0010ffff]*"
 _TAG = r"[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_\u0080-\U0010ffff]*"
 # Strings on several lines are one string: spaces and comments with a line break are between the parts.
-_CONTINUED = r"(?:[ \t]|--[^\n\r]*)*[\n\r](?:[ \t\n\r]|--[^\n\r]*[\n\r])*"
+# A comment gives nothing back: dashes could be divided into comments in very many ways.
+_CONTINUED = r"(?:[ \t]|--[^\n\r]*+)*[\n\r](?:[ \t\n\r]|--[^\n\r]*[\n\r])*"
 _PLAIN = r"'(?:[^']|'')*'"
 _ESCAPED = r"'(?:[^'\\]|''|\\.)*'"
 

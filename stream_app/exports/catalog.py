@@ -230,19 +230,22 @@ class Catalog:
         return known if known.table.dataset is dataset or known.table.dataset == dataset else None
 
     async def _read(self, dataset: Dataset, known: _Known | None) -> SourceTable:
-        """Read the description, unless another task has read it since ``known``."""
-        async with self._reading[dataset.name]:
-            newest = self._known_of(dataset)
-            if newest is not None and newest is not known:
-                return newest.table
-            source = self._sources.of(dataset)
-            try:
-                async with asyncio.timeout(self._seconds):
-                    table = await _described(source, dataset)
-            except TimeoutError as error:
-                raise Outage(f"source database {source.name}: no answer within {self._seconds} s") from error
-            self._known[dataset.name] = _Known(time.monotonic() + CACHE_SECONDS, source, table)
-            return table
+        """Read the description, unless another task has read it since ``known``.
+
+        The time limit includes the wait for that task: each of many callers waits for one answer at most.
+        """
+        source = self._sources.of(dataset)
+        try:
+            async with asyncio.timeout(self._seconds), self._reading[dataset.name]:
+                newest = self._known_of(dataset)
+                if newest is not None and newest is not known:
+                    return newest.table
+                source = self._sources.of(dataset)
+                table = await _described(source, dataset)
+                self._known[dataset.name] = _Known(time.monotonic() + CACHE_SECONDS, source, table)
+                return table
+        except TimeoutError as error:
+            raise Outage(f"source database {source.name}: no answer within {self._seconds} s") from error
 
 
 async def _described(source: Source, dataset: Dataset) -> SourceTable:

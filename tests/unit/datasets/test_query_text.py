@@ -1,6 +1,7 @@
 """Queries and expressions of the datasets file: where their parameters are, and what is refused."""
 
 from collections.abc import Collection
+from time import process_time
 
 import pytest
 from pydantic import ValidationError
@@ -83,6 +84,14 @@ REFUSED: dict[str, tuple[str, Collection[str], str]] = {
     "a dollar after a number": ("select 1$a$ :b $a$", ("b",), "followed by a letter"),
     "a backslash": ("select \\ 1", (), "backslash"),
 }
+
+
+@pytest.mark.parametrize("after", ["", "\n", "\n and b = 1", "\n -- and\n", "\r\n--"])
+@pytest.mark.parametrize("line", ["-" * 20_000, "-- " * 20_000, " \t--" * 20_000])
+def test_a_long_comment_after_a_string_is_read_at_once(line: str, after: str) -> None:
+    began = process_time()
+    assert parse_query(f"select * from t where a = 'x' --{line}{after}").names == ()
+    assert process_time() - began < 1
 
 
 @pytest.mark.parametrize("case", REFUSED)
