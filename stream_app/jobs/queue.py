@@ -285,7 +285,13 @@ class JobQueue:
     _last_user = ""
 
     async def claim(
-        self, worker: str, limit: int, *, with_split: bool = True, held_back: Collection[str] = ()
+        self,
+        worker: str,
+        limit: int,
+        *,
+        with_split: bool = True,
+        held_back: Collection[str] = (),
+        away: Collection[str] = (),
     ) -> list[Claim]:
         """Claim up to ``limit`` jobs and parts that are pending and due, or whose lease has expired.
 
@@ -297,6 +303,7 @@ class JobQueue:
             limit: how many.
             with_split: whether to claim jobs with ``split``. Parts are always claimed.
             held_back: datasets whose jobs and parts are not claimed.
+            away: datasets whose source does not answer. Their running jobs take no slot of their user.
 
         Returns:
             The claims. Those of parts are :class:`~stream_app.jobs.part_claim.PartClaim`.
@@ -311,6 +318,7 @@ class JobQueue:
             "max_attempts": self.max_attempts,
             "with_split": with_split,
             "held_back": list(held_back),
+            "away": list(away),
         }
         async with self.transaction(CLAIM_SETTINGS) as connection:
             rows = await CLAIM.fetch(connection, values)

@@ -190,7 +190,8 @@ CLAIM = Statement(
     ), running AS (
         SELECT job.user_id, sum(greatest(parts_running.parts, 1))::bigint AS slots
         FROM export_jobs AS job LEFT JOIN parts_running ON parts_running.job_id = job.id
-        WHERE {_RUNNING} AND job.lease_until >= now() GROUP BY job.user_id
+        WHERE {_RUNNING} AND job.lease_until >= now()
+            AND job.export_type <> ALL (CAST(:away AS text[])) GROUP BY job.user_id
     ), next_split (job_id) AS (
         (
             SELECT part.job_id FROM export_parts AS part

@@ -135,6 +135,7 @@ class Dispatcher:
                     claimable.limit,
                     with_split=holders < self._settings.worker_slots,
                     held_back=claimable.held_back,
+                    away=claimable.away,
                 )
             except Retryable as error:
                 log.warning("claim.failed", error=str(error))

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from stream_app.datasets.models import Dataset
@@ -24,10 +24,12 @@ class Claimable:
     Attributes:
         limit: how many jobs and parts.
         held_back: the datasets whose jobs are not claimed.
+        away: the datasets whose source does not answer.
     """
 
     limit: int
     held_back: tuple[str, ...] = ()
+    away: tuple[str, ...] = ()
 
 
 class SourceSlots:
@@ -46,15 +48,21 @@ class SourceSlots:
         A worker claims several times to fill its slots if a source has fewer connections than free slots.
         """
         used = Counter(self._datasets[name].source for name in running if name in self._datasets)
-        limit, full = free, set()
+        limit, full, away = free, set(), set()
         for source in self._sources.each():
+            if source.away_since is not None:
+                away.add(source.name)
             room = self._room(source, used[source.name])
             if room > 0:
                 limit = min(limit, room)
             else:
                 full.add(source.name)
-        held_back = [name for name, dataset in self._datasets.items() if dataset.source in full]
-        return Claimable(limit, tuple(held_back))
+        return Claimable(limit, self._datasets_of(full), self._datasets_of(away))
+
+    def _datasets_of(self, sources: Collection[str]) -> tuple[str, ...]:
+        if not sources:
+            return ()
+        return tuple(name for name, dataset in self._datasets.items() if dataset.source in sources)
 
     def _room(self, source: Source, used: int) -> int:
         if source.away_since is None:

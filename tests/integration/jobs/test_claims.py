@@ -72,6 +72,21 @@ async def test_jobs_that_are_held_back_do_not_hide_the_jobs_of_others(
     assert len(await jobs.store.claim("w", 4)) == 4
 
 
+async def test_jobs_that_hang_at_a_source_that_is_away_take_no_slot_of_their_user(
+    engine: AsyncEngine, fill: Fill
+) -> None:
+    """They can hang for as long as an export may take; the other jobs of the user go on."""
+    jobs = Jobs(engine, user_slots=2)
+    await fill(2, users=1)
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE export_jobs SET export_type = 'far'"))
+    assert len(await jobs.store.claim("w", 4)) == 2
+    await fill(3, users=1)
+    assert await jobs.store.claim("w", 4, held_back=["far"]) == [], "a source that is full is no reason"
+    claims = await jobs.store.claim("w", 4, held_back=["far"], away=["far"])
+    assert [claim.request.export_type for claim in claims] == ["ledger", "ledger"]
+
+
 async def test_every_job_is_claimed_once_by_workers_that_compete(engine: AsyncEngine, fill: Fill) -> None:
     jobs = Jobs(engine)
     await fill(200, users=20)
@@ -122,7 +137,7 @@ async def explain(engine: AsyncEngine, *options: str) -> list[Any]:
     values = {
         "after": "", "window": USERS_PER_CLAIM, "worker": "w", "limit": 4,
         "lease": timedelta(seconds=30), "user_slots": 2, "max_attempts": 5, "with_split": True,
-        "held_back": [],
+        "held_back": [], "away": [],
     }  # fmt: skip
     found: list[Any] = []
     async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:

@@ -68,13 +68,14 @@ def test_a_source_that_is_away_is_tried_now_and_then(
     now = [time.monotonic()]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     two.crm._failed()
-    held = Claimable(4, ("c", "d"))
+    away = ("c", "d")
+    held = Claimable(4, away, away)
     assert slots.claimable(4, []) == held
     now[0] += source_slots.TRIAL_SECONDS
-    assert slots.claimable(4, []) == Claimable(1), "one job, of any source"
+    assert slots.claimable(4, []) == Claimable(1, (), away), "one job, of any source"
     assert slots.claimable(4, []) == held
     now[0] += source_slots.TRIAL_SECONDS
-    assert slots.claimable(3, ["c"]) == Claimable(3, ("c", "d")), "one trial at a time"
+    assert slots.claimable(3, ["c"]) == Claimable(3, away, away), "one trial at a time"
     two.crm._answered()
     assert slots.claimable(4, []) == Claimable(2)
 
