@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from openpyxl import load_workbook
@@ -119,8 +120,8 @@ def test_captions_language_zone_and_locale_of_a_file(visit: Visit, seller: str, 
     assert sent(visit, "/exports/jobs", lambda: visit.export()) == body
 
 
-def test_a_schedule_keeps_parameters_scope_and_options(visit: Visit, seller: str) -> None:
-    visit.sign_in(seller)
+def test_a_schedule_keeps_parameters_scope_and_options(visit: Visit, settings: Settings) -> None:
+    visit.sign_in(sign_token(settings, f"seller-{uuid4().hex[:8]}", claims={"team": "customer-2"}))
     page = visit.page
     visit.choose("sales", "excel")
     page.get_by_label("Region").select_option("emea")
