@@ -15,7 +15,7 @@ from stream_app.datasets.parameters import TYPES
 from stream_app.datasets.typed_values import RELATIVE, TEMPORAL
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.local_time import instant, wall_of
-from stream_app.exports.whole_days import BEGINNINGS, TIMESTAMPS, day_zone
+from stream_app.exports.whole_days import BEGINNINGS, TIMESTAMPS, day_of, day_zone, without_zone
 from streaming_exporter.events import ExportRequest
 
 UTC = ZoneInfo("UTC")
@@ -81,12 +81,26 @@ def resolve_parameters(
     """Return the parameters ``given`` with relative values replaced by their values at ``now``.
 
     Days, weeks, months and years are those of ``zone``, and a day is its beginning. A relative default is
-    added: from now on the request has that value.
+    added: from now on the request has that value. Local times that name their zone are converted to UTC.
+
+    Raises:
+        Rejected: a value names a time zone that does not exist.
     """
     kinds = {name: TYPES[parameter.type].kind for name, parameter in parameters.items()}
     defaults = {name: item.default for name, item in parameters.items() if is_relative(item.default)}
     values = {name: value for name, value in given.items() if value is not None or name not in defaults}
-    return resolve_filters({**defaults, **values}, kinds, now, zone, whole_days=False)
+    resolved = resolve_filters({**defaults, **values}, kinds, now, zone, whole_days=False)
+    free = {name for name, item in parameters.items() if item.choices is None}  # a choice has its own text
+    return {
+        name: _beginning(kinds[name], value, zone, f"parameters.{name}") if name in free else value
+        for name, value in resolved.items()
+    }
+
+
+def _beginning(kind: Kind, value: Any, zone: ZoneInfo, field: str) -> Any:
+    """Return the beginning of a day, or a local time that names its zone, as a time in UTC."""
+    day = None if zone.key == "UTC" and "[" not in str(value) else day_of(kind, value, zone, field)
+    return without_zone(kind, value, field) if day is None else day.start
 
 
 def resolve_filters(

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_app.datasets.models import Parameter
 from stream_app.exports.columns import Kind
-from stream_app.exports.relative_dates import resolve_filters
+from stream_app.exports.relative_dates import resolve_filters, resolve_parameters
 from stream_app.exports.whole_days import Day, day_of, day_zone, joined, with_zone, without_zone, written_day
 from streaming_exporter.errors import Rejected
 
@@ -153,3 +154,22 @@ def test_days_name_the_zone_that_they_would_not_have() -> None:
             "in": ["2026-10-31[Europe/Berlin]", None, "2026-10-31T12:00Z"],
         }
     }
+
+
+@pytest.mark.parametrize(
+    ("value", "zone", "expected"),
+    [
+        ("2026-10-31", "UTC", "2026-10-31"),
+        ("2026-10-31", "Europe/Berlin", "2026-10-30T23:00:00+00:00"),
+        ("2026-10-31[Europe/Berlin]", "UTC", "2026-10-30T23:00:00+00:00"),
+        ("2026-10-31T12:00[Europe/Berlin]", "UTC", "2026-10-31T11:00:00+00:00"),
+        ("2026-10-31T12:00Z", "Europe/Berlin", "2026-10-31T12:00Z"),
+        (None, "Europe/Berlin", None),
+    ],
+)
+def test_a_day_of_a_parameter_is_its_beginning(value: Any, zone: str, expected: Any) -> None:
+    free, chosen = Parameter(type="timestamptz"), Parameter(type="timestamptz", choices=("2026-10-31",))
+    parameters = {"since": free, "on": Parameter(type="date"), "chosen": chosen}
+    given = {"since": value, "on": "2026-10-31", "chosen": "2026-10-31"}
+    found = resolve_parameters(given, parameters, NOW, ZoneInfo(zone))
+    assert found == {"since": expected, "on": "2026-10-31", "chosen": "2026-10-31"}
