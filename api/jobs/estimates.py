@@ -15,6 +15,7 @@ from stream_app.datasets.rights import find_dataset
 from stream_app.exports.catalog import SourceTable
 from stream_app.exports.compression import CompressedFile, compression_for
 from stream_app.exports.formats.base import Document, Format, Tally
+from stream_app.exports.plugins import ordinary_errors
 from stream_app.exports.presentation import shown_rows
 from stream_app.exports.query import CopyStatement, RowQuery, render, row_query
 from stream_app.exports.rights import shows_planner_numbers, use_visible
@@ -175,8 +176,9 @@ def _size(
     compression = compression_for(request.options.compression, output)
 
     def size(of: Sequence[bytes]) -> int:
-        framed = output.frame(iter(of), document, Tally())
-        return sum(map(len, CompressedFile(compression).apply(framed) if compression else framed))
+        with ordinary_errors():
+            framed = output.frame(iter(of), document, Tally())
+            return sum(map(len, CompressedFile(compression).apply(framed) if compression else framed))
 
     empty = size([])
     return empty + (size(sample.chunks) - empty) * count // max(sample.rows, 1)

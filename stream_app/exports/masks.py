@@ -140,7 +140,7 @@ def _named_sql(name: str, column: Column) -> str:
         return mask.sql(column)
     try:
         return mask.sql(column)
-    except Exception as error:  # the code of another package can raise anything
+    except (Exception, SystemExit) as error:  # the code of another package can raise anything
         log.exception("mask.failed", mask=name, column_type=column.type)
         raise Rejected(
             f"a column of the dataset cannot be masked with {name!r}; operators: the log has the reason",

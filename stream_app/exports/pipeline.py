@@ -30,6 +30,7 @@ from stream_app.exports.file_writer import FileKind, FileWriter, Written
 from stream_app.exports.formats.base import Document, Format
 from stream_app.exports.message_too_long import MessageTooLong
 from stream_app.exports.pipe import BytePipe, PipeClosed
+from stream_app.exports.plugins import ordinary_errors
 from stream_app.exports.presentation import presented, settled_options, title_of
 from stream_app.exports.query import CopyStatement, RowQuery, render, row_query
 from stream_app.exports.ranges import RowRange
@@ -325,7 +326,8 @@ class Exporter:
 
         def write() -> Written:
             try:
-                return writer.write(iter(pipe))
+                with ordinary_errors():
+                    return writer.write(iter(pipe))
             finally:
                 pipe.close_reader()
 

@@ -1,6 +1,7 @@
 """Finds formats and masks of other packages by their entry points, and refuses those that cannot be used."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
@@ -58,6 +59,26 @@ class LoadedPlugins(Generic[Item]):
 
 class UnusablePlugin(Exception):
     """A plug-in cannot be used. The text has the reason."""
+
+
+class PluginFailed(Exception):
+    """The code of a plug-in has failed in a way that would harm more than its own job."""
+
+
+@contextmanager
+def ordinary_errors() -> Iterator[None]:
+    """Raise an ordinary error for what the code of another package must not raise in a running process.
+
+    ``SystemExit`` would end the process. ``StopIteration`` cannot be the result of a thread: the caller would
+    wait for ever.
+
+    Raises:
+        PluginFailed: one of these was raised.
+    """
+    try:
+        yield
+    except (StopIteration, SystemExit) as error:
+        raise PluginFailed(f"the code of a format or mask raised {type(error).__name__}: {error}") from error
 
 
 def load_plugins(

@@ -37,6 +37,7 @@ from stream_app.exports.filters import NamedType, conditions
 from stream_app.exports.formats.base import Format
 from stream_app.exports.mask import HASH_KEYS
 from stream_app.exports.masks import mask_expression, needs_keys
+from stream_app.exports.plugins import ordinary_errors
 from stream_app.exports.query_catalog import ORIGIN, origin_sql
 from stream_app.exports.session_values import session_values
 from stream_app.exports.whole_days import day_zone
@@ -285,5 +286,6 @@ def _copy_select_sql(
     output: Format, columns: tuple[Column, ...], options: Options
 ) -> tuple[str, Mapping[str, Any]]:
     """Return the part that all exports with the same format and columns share. It is most of the SQL."""
-    copy_select = output.copy_select(columns, options)
+    with ordinary_errors():
+        copy_select = output.copy_select(columns, options)
     return render(copy_select.select), copy_select.copy

@@ -1,7 +1,8 @@
 """A failure in the middle of an export leaves no object and no open multipart upload."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -9,14 +10,18 @@ import asyncpg
 import pytest
 
 from stream_app.datasets.models import Dataset
+from stream_app.exports.columns import Column
+from stream_app.exports.formats.base import CopySelect, Document, Tally
+from stream_app.exports.formats.csv import CsvFormat
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
+from stream_app.exports.plugins import PluginFailed
 from stream_app.exports.source import Source
 from stream_app.exports.task import ExportProgress, ExportTask
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Rejected, Retryable
-from streaming_exporter.events import ExportRequest, Split
+from streaming_exporter.events import ExportRequest, Options, Split
 from tests.integration.exports.conftest import task_for
 from tests.waiting import patient, until_async
 
@@ -84,6 +89,47 @@ async def test_a_cancelled_export(
     assert leftovers(storage, task) == []
     ended = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = $1"
     await until_async(lambda: database.fetchval(ended, f"exporter {task.name}"))
+
+
+class ExitingFormat(CsvFormat):
+    def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
+        raise SystemExit(3)
+
+
+class EndedFormat(CsvFormat):
+    def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
+        raise StopIteration
+
+
+class ExitingProcess(ExitingFormat):
+    own_process = True
+
+
+class ExitingSelect(CsvFormat):
+    def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
+        raise SystemExit(3)
+
+
+class EndedSelect(CsvFormat):
+    def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
+        return next(iter(()))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [ExitingFormat, EndedFormat, ExitingProcess, ExitingSelect, EndedSelect],
+    ids=lambda it: it.__name__,
+)
+async def test_a_format_of_another_package_that_ends_itself(
+    exporter_of: Build, storage: ObjectStore, large: Dataset, broken: type[CsvFormat]
+) -> None:
+    """It fails its own job. The worker goes on, and nobody waits for a thread that cannot answer."""
+    task = task_of("csv")
+    exporter = replace(exporter_of(large), formats={"csv": broken()})
+    async with asyncio.timeout(patient(20)):
+        with pytest.raises(PluginFailed, match=r"SystemExit|StopIteration"):
+            await exporter.run(task, ExportProgress())
+    assert leftovers(storage, task) == []
 
 
 @pytest.mark.parametrize("ending", ["error", "cancellation"])
