@@ -4,11 +4,9 @@ from collections.abc import AsyncIterator, Iterator
 
 from stream_app.datasets.faults import dotted
 from stream_app.datasets.file import DatasetsFileError, load_datasets
-from stream_app.datasets.format_choice import unknown_formats
 from stream_app.datasets.presence import ADVICE, missing_datasets
 from stream_app.doctor.datasets_check import check_datasets_file
 from stream_app.doctor.findings import Finding, FindingFactory, State
-from stream_app.exports.formats.registry import FORMATS
 from stream_app.settings import Settings
 
 AREA = FindingFactory("datasets")
@@ -21,13 +19,6 @@ def check_datasets(settings: Settings) -> Iterator[Finding]:
     except DatasetsFileError as error:
         yield AREA.problem("file", str(error), "correct the file; workers and the API do not start with it")
         return
-    for dataset in datasets.values():
-        if unknown := unknown_formats(dataset, FORMATS):
-            yield AREA.warning(
-                f"formats of {dataset.name}",
-                f"there is no format {', '.join(unknown)}",
-                f"correct the names ({', '.join(FORMATS)}), or install what they need",
-            )
     reason = missing_datasets(datasets, settings.datasets_file)
     yield AREA.problem_if(reason is not None, "file", ", ".join(datasets), reason or "", ADVICE)
 
