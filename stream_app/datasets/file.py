@@ -78,7 +78,7 @@ def read_datasets(path: Path | None) -> tuple[DatasetsFile, list[Fault]]:
     """Return what is right in the datasets file, and all faults. An entry with a fault can lack keys.
 
     Raises:
-        DatasetsFileError: there is no file.
+        DatasetsFileError: there is no file, or the folder cannot be read.
     """
     faults: list[Fault] = []
     files: dict[tuple[str, str], TomlFile] = {}
@@ -87,7 +87,7 @@ def read_datasets(path: Path | None) -> tuple[DatasetsFile, list[Fault]]:
         try:
             file = TomlFile(found, found.read_text(encoding="utf-8"))
             content = tomllib.loads(file.text)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:  # the last one: nested too deeply
             faults.append(Fault(found, _line_in(error), (), f"EXPORTER_DATASETS_FILE: {error}"))
             continue
         for table, name, entry, fault in _entries(file, content):
@@ -120,17 +120,24 @@ def datasets_files(path: Path | None) -> Iterator[Path]:
     """Yield the files: ``path`` itself, or those of the folder.
 
     Raises:
-        DatasetsFileError: the folder has no file.
+        DatasetsFileError: the folder has no file, or cannot be read.
     """
     if path is None:
         return
-    if not path.is_dir():
-        yield path
-        return
-    files = sorted(item for item in path.glob("*.toml") if not item.name.startswith("."))
+    try:
+        if not path.is_dir():
+            yield path
+            return
+        files = sorted(item for item in path.iterdir() if _is_read(item.name))
+    except OSError as error:
+        raise DatasetsFileError(f"EXPORTER_DATASETS_FILE={path}: {error}") from error
     if not files:
         raise DatasetsFileError(f"EXPORTER_DATASETS_FILE={path}: the folder has no file *.toml")
     yield from files
+
+
+def _is_read(name: str) -> bool:
+    return name.endswith(".toml") and not name.startswith(".")
 
 
 def _order(fault: Fault) -> tuple[str, int]:

@@ -91,6 +91,11 @@ class DatasetsWatcher:
             self._failed = seen, time.monotonic() + RETRY_SECONDS
             self._note(str(error))
             return
+        except Exception as error:  # whatever the file has, operators must see that it is not in use
+            log.exception("datasets_file.reload_crashed")
+            self._failed = seen, time.monotonic() + RETRY_SECONDS
+            self._note(f"EXPORTER_DATASETS_FILE={path}: {type(error).__name__}: {error}")
+            return
         self._used, self._failed = seen, None
         self._note(None)
 

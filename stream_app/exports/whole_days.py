@@ -129,11 +129,16 @@ def joined(days: Iterable[Day]) -> list[Day]:
     """Return ``days`` in their order, with days that follow each other as one."""
     found: list[Day] = []
     for day in sorted(set(days)):
-        if found and found[-1].end >= day.start:
-            found[-1] = Day(found[-1].start, max(found[-1].end, day.end))
+        if found and _in_time(found[-1].end) >= _in_time(day.start):
+            found[-1] = Day(found[-1].start, max(found[-1].end, day.end, key=_in_time))
         else:
             found.append(day)
     return found
+
+
+def _in_time(text: str) -> tuple[int, str]:
+    """Return a value by which times are ordered, also the end of the last day, whose year has five digits."""
+    return text.index("-"), text
 
 
 def with_zone(

@@ -101,7 +101,7 @@ async def test_a_file_with_a_fault_changes_nothing_and_is_reported_once(tmp_path
     assert len(datasets) == 2
 
 
-@pytest.mark.parametrize("fault", ["gone", "not toml", "not utf-8", "unreadable folder"])
+@pytest.mark.parametrize("fault", ["gone", "not toml", "not utf-8", "nested too deeply", "empty folder"])
 async def test_no_fault_ends_the_watch(tmp_path: Path, fault: str) -> None:
     path = tmp_path / "datasets.toml"
     path.write_text(ONE)
@@ -111,7 +111,9 @@ async def test_no_fault_ends_the_watch(tmp_path: Path, fault: str) -> None:
         path.write_text("[datasets.one\n")
     elif fault == "not utf-8":
         path.write_bytes(b"\xff\xfe")
-    elif fault == "unreadable folder":
+    elif fault == "nested too deeply":
+        path.write_text(f"{ONE}columns = {'[' * 5_000}{']' * 5_000}\n")
+    elif fault == "empty folder":
         path.mkdir()
     await settle(watcher)
     assert watcher.problem is not None
@@ -121,6 +123,48 @@ async def test_no_fault_ends_the_watch(tmp_path: Path, fault: str) -> None:
     path.write_text(TWO)
     await settle(watcher)
     assert list(datasets) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), OSError(116, "Stale file handle")]
+)
+async def test_a_path_that_cannot_be_read_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    """The volume of the file can fail, or its rights can change, while the service runs."""
+    path = tmp_path / "datasets.toml"
+    path.write_text(ONE)
+    watcher, datasets = watching(path)
+    await settle(watcher)
+
+    def fail(_: Path, **__: object) -> os.stat_result:
+        raise error
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "stat", fail)
+        await settle(watcher)
+    assert str(error.strerror) in str(watcher.problem)
+    assert list(datasets) == ["one"]
+    await settle(watcher)
+    assert watcher.problem is None
+
+
+async def test_an_error_that_nobody_expects_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "datasets.toml"
+    path.write_text(ONE)
+    refused = list[DatasetsFile]()
+
+    def fail(content: DatasetsFile) -> None:
+        refused.append(content)
+        raise ArithmeticError("of a library")
+
+    watcher, datasets = watching(path, fail)
+    path.write_text(TWO)
+    for _ in range(3):
+        await settle(watcher)
+    assert "ArithmeticError: of a library" in str(watcher.problem)
+    assert len(refused) == 1, "it is tried again after a pause, not at each look"
+    assert list(datasets) == ["one"]
 
 
 async def test_a_file_whose_secret_comes_later_is_tried_again(

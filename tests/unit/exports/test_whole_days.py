@@ -113,6 +113,14 @@ def test_joined_days_are_the_same_days(days: list[date]) -> None:
         assert (day in days) == any(one.start <= day.isoformat() < one.end for one in found)
 
 
+@pytest.mark.parametrize("zone", [UTC_ZONE, BERLIN, ZoneInfo("America/New_York")])
+def test_the_last_day_of_the_calendar_is_not_lost_among_others(zone: ZoneInfo) -> None:
+    """9999-12-31 often stands for "without an end"."""
+    found = [day_of(Kind.TIMESTAMPTZ, f"9999-12-{day}", zone, "filters.x") for day in (30, 31)]
+    first, last = filter(None, found)
+    assert joined([last, first]) == [Day(first.start, last.end)]
+
+
 @pytest.mark.parametrize(
     ("operator", "value", "expected"),
     [
