@@ -20,6 +20,9 @@ from streaming_exporter.events import Event, EventType, LifecycleData, Topic, li
 
 log = structlog.get_logger(__name__)
 
+NEWER_ELSEWHERE = frozenset({"unknown_dataset", "unknown_format"})
+"""Errors of a request that the API has accepted, if the API has more datasets or formats than this worker."""
+
 
 @dataclass(frozen=True, slots=True)
 class RequestHandler:
@@ -82,6 +85,8 @@ class RequestHandler:
         # A job whose cancellation is in the same batch must not start before the cancellation is handled.
         cancelled = {event.job_id for event in cancellations}
         for job_id in wanted:
+            if known[job_id].is_known:
+                jobs[job_id] = _accepted_by_api(jobs[job_id])
             if known[job_id].is_cancelled or job_id in cancelled:
                 jobs[job_id] = jobs[job_id].cancelled()
         await self.emit.publish_all(
@@ -124,6 +129,19 @@ class RequestHandler:
         async with self.store.transaction() as connection:
             ended = [await self.store.cancel(connection, job_id, include_sealed=True) for job_id in ids]
         return [outcome for outcome in ended if outcome is not None]
+
+
+def _accepted_by_api(job: NewJob) -> NewJob:
+    """Return a job that the API has recorded. It does not fail because this worker knows less than the API.
+
+    A change of the datasets file does not reach all machines at once. The job waits until a worker knows its
+    dataset and its format; see :meth:`~stream_app.exports.pipeline.Exporter.run`.
+    """
+    error = job.outcome.error if job.outcome is not None else None
+    if error is None or error.code not in NEWER_ELSEWHERE:
+        return job
+    log.warning("job.unknown_here", job_id=str(job.id), code=error.code, dataset=job.export_type)
+    return replace(job, outcome=None)
 
 
 def _asked(event: Event, message: EventT[bytes], now: datetime) -> datetime:

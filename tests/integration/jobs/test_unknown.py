@@ -1,15 +1,18 @@
 """A row that this version cannot read does not fail the other rows of its committed batch (R6)."""
 
+from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.jobs import queue, queue_sql
+from stream_app.jobs.submission import RequestValidator, submit
 from streaming_exporter.events import Split
-from tests.integration.jobs.jobs import Jobs, completed, ids
+from tests.datasets import datasets_of
+from tests.integration.jobs.jobs import Jobs, Requests, completed, ids, request
 
 
 @pytest.fixture
@@ -99,3 +102,24 @@ async def test_a_worker_of_version_0_1_claims_no_split_job_and_every_other(
     assert (job.status, job.attempt, job.split) == ("pending", 0, {"rows": 5})
     (claim,) = await jobs.store.claim("new", 10)
     assert (claim.job_id, claim.request.split) == (split, Split(rows=5))
+
+
+@pytest.mark.parametrize("change", [{"export_type": "newer"}, {"format": "newer"}])
+@pytest.mark.parametrize("is_recorded", [True, False])
+async def test_a_job_that_the_api_accepted_waits_for_a_worker_that_knows_its_dataset(
+    jobs: Jobs, change: dict[str, str], is_recorded: bool
+) -> None:
+    """A change of the datasets file reaches the API before this worker, which must not let the job fail."""
+    event, now = request(uuid4(), **change), datetime.now(UTC)
+    if is_recorded:
+        of_api = RequestValidator({"csv", "newer"}, datasets_of("ledger", "newer")).job(event, now=now)
+        async with jobs.store.transaction() as connection:
+            await submit(connection, [of_api])
+    handler = Requests(jobs.store)
+    await handler.handle(event)
+    await handler.handle(event)
+    if is_recorded:
+        assert handler.kinds(event.job_id) == ["accepted"]
+        assert ids(await jobs.store.claim("w", 1)) == [event.job_id]
+    else:
+        assert handler.kinds(event.job_id) == ["accepted", "failed"]
