@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -19,7 +19,6 @@ from stream_app.exports.mask import HASH_KEYS
 from stream_app.exports.snapshot import (
     FETCH_SECONDS,
     GRACE_SECONDS,
-    SNAPSHOT_CHECK,
     Snapshot,
     single_value,
     terminate,
@@ -27,26 +26,17 @@ from stream_app.exports.snapshot import (
 from stream_app.exports.source_errors import (
     DRIVER_ERRORS,
     NoFreeConnection,
-    SnapshotLost,
     TableLocked,
     connection_error,
     is_lost_connection,
-    is_lost_snapshot,
     source_errors,
 )
-from stream_app.exports.source_session import (
-    REPLAY_TIME_QUERY,
-    SET_VALUES,
-    begin_script,
-    parse_replay_time,
-)
+from stream_app.exports.source_session import begin_script
+from stream_app.exports.source_transactions import BEGIN_SECONDS, begun, joined
 from stream_app.settings import Settings
-from streaming_exporter.errors import Outage, Rejected
+from streaming_exporter.errors import Outage
 
 log = structlog.get_logger(__name__)
-
-OLDEST_POSTGRES = 12
-"""The oldest supported major version of PostgreSQL."""
 
 _CRASHED_SINCE = """
 SELECT GREATEST(pg_catalog.pg_postmaster_start_time(), (SELECT stats_reset FROM pg_catalog.pg_stat_bgwriter))
@@ -66,15 +56,9 @@ ACQUIRE_SECONDS = 30.0
 AWAY_SECONDS = 3.0
 """The same while the source is away."""
 
-BEGIN_SECONDS = 30.0
-"""Time limit for the begin of a transaction. A pooler can let it wait for a connection to the server."""
-
 JOIN_SECONDS = 3.0
-"""The same for a transaction that is not needed. It must not stand before needed ones in a pooler's queue."""
-
-_SERVER_FACTS = """
-SELECT pg_catalog.transaction_timestamp(), pg_catalog.current_setting('server_version_num'),
-       pg_catalog.pg_is_in_recovery()"""
+"""Time limit for the begin of a transaction that is not needed: it must not stand before others in a
+pooler's queue."""
 
 
 class Source:
@@ -295,7 +279,7 @@ class Source:
                     snapshot = await self._begin(connection, script, timeout, initial_sql, values)
                 else:
                     begin_seconds = JOIN_SECONDS if only_free else BEGIN_SECONDS
-                    snapshot = await _join(
+                    snapshot = await joined(
                         connection,
                         script,
                         timeout,
@@ -402,7 +386,7 @@ class Source:
         except TimeoutError as error:
             self._failed()
             raise Outage(f"source database {self.name}: a transaction cannot begin") from error
-        return await _begun(connection, script, timeout, initial_sql, session)
+        return await begun(connection, script, timeout, initial_sql, session)
 
     @contextmanager
     def _starting(self) -> Iterator[None]:
@@ -430,75 +414,3 @@ class Source:
 
 async def _reset_nothing(_: object) -> None:
     """Do nothing: all settings of an export end with its transaction."""
-
-
-async def _begun(
-    connection: "PoolConnectionProxy[asyncpg.Record]",
-    script: str,
-    timeout: float,
-    initial_sql: str | None,
-    session: Mapping[str, str],
-) -> Snapshot:
-    """Return the snapshot of a transaction that ``script`` has begun.
-
-    asyncpg's transaction block is not used: it would send ROLLBACK while a statement is still running.
-
-    Raises:
-        Rejected: the server is older than :data:`OLDEST_POSTGRES`.
-    """
-    await _set_values(connection, session)
-    facts = f"{_SERVER_FACTS}, {initial_sql or 'NULL'}"
-    began, version, in_recovery, value = (await single_value(connection, facts, 30)).split("\t")
-    if int(version) < OLDEST_POSTGRES * 10_000:
-        major, minor = divmod(int(version), 10_000)
-        raise Rejected(
-            f"the source database is PostgreSQL {major}.{minor}; {OLDEST_POSTGRES} and later are supported",
-            code="unsupported_source",
-        )
-    # The start of the transaction is just before its snapshot, which therefore has all older commits.
-    as_of = datetime.fromisoformat(began)
-    if in_recovery != "t":
-        return Snapshot(connection, as_of, as_of, timeout, value)
-    # The replay time must be read before the snapshot is taken. Only now it is known to be a standby.
-    await connection.execute("ROLLBACK", timeout=30)
-    replayed = parse_replay_time(await single_value(connection, REPLAY_TIME_QUERY, 30))
-    await connection.execute(script, timeout=30)
-    await _set_values(connection, session)
-    known = min(as_of, replayed or as_of).astimezone(UTC)
-    return Snapshot(connection, known, as_of, timeout, value, is_standby=True, replayed_until=replayed)
-
-
-async def _set_values(connection: "PoolConnectionProxy[asyncpg.Record]", session: Mapping[str, str]) -> None:
-    """Set the settings of ``session`` until the transaction ends."""
-    if session:
-        await connection.execute(SET_VALUES, list(session), list(session.values()), timeout=BEGIN_SECONDS)
-
-
-async def _join(
-    connection: "PoolConnectionProxy[asyncpg.Record]",
-    script: str,
-    timeout: float,
-    initial_sql: str | None,
-    session: Mapping[str, str],
-    shared: str,
-    *,
-    begin_seconds: float,
-) -> Snapshot:
-    """Begin a transaction with the snapshot of another one, which has checked the server.
-
-    Raises:
-        SnapshotLost: the other transaction has ended, or the connection leads to another server.
-    """
-    try:
-        await connection.execute(script, timeout=begin_seconds)
-    except asyncpg.PostgresError as error:
-        if is_lost_snapshot(error):
-            raise SnapshotLost(f"source database: {error}") from error
-        raise
-    await _set_values(connection, session)
-    facts = f"SELECT pg_catalog.transaction_timestamp(), {SNAPSHOT_CHECK}, {initial_sql or 'NULL'}"
-    began, check, value = (await single_value(connection, facts, 30)).split("\t")
-    if check != shared.partition(" ")[2]:
-        raise SnapshotLost("source database: another snapshot has the same id")
-    as_of = datetime.fromisoformat(began)
-    return Snapshot(connection, as_of, as_of, timeout, value)
