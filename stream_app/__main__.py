@@ -173,7 +173,7 @@ async def _erase(settings: "Settings", user_id: str | None, address: str | None)
             )
             for job_id in jobs:  # the workers publish the outcomes
                 async with store.transaction() as connection:
-                    await store.cancel(connection, job_id)
+                    await store.unheld.cancel(connection, job_id)
             for _ in range(CANCEL_SECONDS):
                 if not await eraser.unfinished(user_id):
                     break

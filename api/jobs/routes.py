@@ -240,7 +240,7 @@ async def cancel_export(job_id: UUID, services: InjectedServices, user: CurrentU
     if job.status not in UNFINISHED and not user.can_see_data(job.user_id):
         raise Problem(403, "role_missing", "Removing the files of other users needs the role exports:admin")
     async with services.store.transaction() as connection:
-        await services.store.cancel(connection, job_id)
+        await services.store.unheld.cancel(connection, job_id)
     event = cancel_event(job_id, source=SOURCE, by=user.id)
     with tracing.send_span(event) as span:
         services.relay.soon(tracing.with_trace_context(event, span))

@@ -98,7 +98,7 @@ class RequestHandler:
         for data in admitted:
             metrics.observe_admission(asked[data.job_id].time)
         outcomes = [outcome for data in admitted if (outcome := jobs[data.job_id].event_outcome) is not None]
-        late = await self.store.apply_early_cancellations(
+        late = await self.store.unheld.apply_early_cancellations(
             [*asked, *(event.job_id for event in cancellations)]
         )
         await self.emit.publish_all(
@@ -127,7 +127,9 @@ class RequestHandler:
         if not ids:
             return []
         async with self.store.transaction() as connection:
-            ended = [await self.store.cancel(connection, job_id, include_sealed=True) for job_id in ids]
+            ended = [
+                await self.store.unheld.cancel(connection, job_id, include_sealed=True) for job_id in ids
+            ]
         return [outcome for outcome in ended if outcome is not None]
 
 

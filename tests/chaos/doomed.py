@@ -25,6 +25,7 @@ from stream_app.exports.task import ExportTask
 from stream_app.jobs.parts import PartStore
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import OUTCOMES
+from stream_app.jobs.unheld_jobs import UnheldJobs
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.kafka.transport import App
 from stream_app.notifications.email import MailClient
@@ -130,8 +131,8 @@ POINTS: dict[str, Point] = {
     "applied": Point(LifecycleHandler, "handle", _batch(*OUTCOMES)),
     "unsaid": Point(EventProducer, "publish_all", _event(*OUTCOMES), after=False),
     # Tasks that other workers do for a job.
-    "exhausted": Point(JobQueue, "seal_exhausted", _found),
-    "expiring": Point(JobQueue, "seal_expired", _found),
+    "exhausted": Point(UnheldJobs, "seal_exhausted", _found),
+    "expiring": Point(UnheldJobs, "seal_expired", _found),
 }
 
 RUN_POINTS: dict[str, Point] = {

@@ -70,20 +70,20 @@ class JobRescuer:
 
         Steps that need the object store come last. They stop at its first outage, when each call takes long.
         """
-        unpublished = await self.store.take_unpublished()
+        unpublished = await self.store.unheld.take_unpublished()
         for outcome in unpublished:
             if outcome.status != Status.EXPIRED:
                 await self._try_to_publish(outcome)
-        exhausted = await self.store.seal_exhausted()
-        for outcome in (*exhausted, *await self.store.apply_early_cancellations()):
+        exhausted = await self.store.unheld.seal_exhausted()
+        for outcome in (*exhausted, *await self.store.unheld.apply_early_cancellations()):
             await self._try_to_publish(outcome)
-        await self.store.delete_old_cancellations()
+        await self.store.unheld.delete_old_cancellations()
         for outcome in exhausted:
             await self.remove_leftovers(outcome.job_id, before=outcome.attempt + 1)
         expired = [outcome for outcome in unpublished if outcome.status == Status.EXPIRED]
         JITTER.shuffle(expired)  # so that a file that the store refuses to remove is not always the first
         if await self._expire(expired):
-            await self._expire(await self.store.seal_expired())
+            await self._expire(await self.store.unheld.seal_expired())
 
     async def _expire(self, outcomes: Iterable[LifecycleData]) -> bool:
         """Remove files and publish their outcomes. Return False at the first outage."""

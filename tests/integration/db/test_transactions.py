@@ -43,7 +43,7 @@ async def test_the_server_ends_every_transaction_of_a_frozen_process(
 
     async def stand_still() -> None:
         async with jobs.store.transaction() as connection:
-            assert await jobs.store.cancel(connection, job_id) is not None
+            assert await jobs.store.unheld.cancel(connection, job_id) is not None
             await asyncio.sleep(0.5)
 
     with pytest.raises(InDoubt):
@@ -68,7 +68,7 @@ async def test_a_failure_leaves_a_connection_that_works_and_nothing_behind(jobs:
 
     async def fail() -> None:
         async with jobs.store.transaction() as connection:
-            await jobs.store.cancel(connection, job_id)
+            await jobs.store.unheld.cancel(connection, job_id)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -105,7 +105,7 @@ async def test_a_locked_row_blocks_neither_admissions_nor_cancellations(
         assert set(ids(await jobs.store.claim("w", 100))) == set(fresh)
         assert requests.put_back_ids == [uncommitted], "the one that has no record yet"
         await holder.rollback()
-    (outcome,) = await jobs.store.apply_early_cancellations()
+    (outcome,) = await jobs.store.unheld.apply_early_cancellations()
     assert (outcome.job_id, outcome.status) == (running, "cancelled")
     await requests.handle(request(uncommitted))
     assert ids(await jobs.store.claim("w", 100)) == [uncommitted]
@@ -124,7 +124,7 @@ async def test_a_locked_row_blocks_no_other_outcome(jobs: Jobs) -> None:
         assert not await jobs.apply(completed(claims[held]))
         assert await jobs.apply(completed(claims[other]))
     await jobs.expire_leases()
-    (outcome,) = await jobs.store.take_unpublished()
+    (outcome,) = await jobs.store.unheld.take_unpublished()
     assert outcome == completed(claims[held])
     assert await jobs.apply(outcome)
 

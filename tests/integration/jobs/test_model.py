@@ -127,9 +127,13 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def tend(self) -> None:
-        for step in (self.store.take_unpublished, self.store.seal_exhausted, self.store.seal_expired):
+        for step in (
+            self.store.unheld.take_unpublished,
+            self.store.unheld.seal_exhausted,
+            self.store.unheld.seal_expired,
+        ):
             self._publish(self.run(step()))
-        self._publish(self.run(self.store.apply_early_cancellations()))
+        self._publish(self.run(self.store.unheld.apply_early_cancellations()))
 
     # --- the projector ---------------------------------------------------------------
 

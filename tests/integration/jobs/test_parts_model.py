@@ -204,7 +204,7 @@ class Life(RuleBasedStateMachine):
                 self._begin_parts_if_none(claim)
                 self._end(claim)
             self.lose_parts()
-            self.run(self.jobs.store.seal_exhausted())
+            self.run(self.jobs.store.unheld.seal_exhausted())
         for job_id, job in self._jobs().items():
             stuck = [
                 key

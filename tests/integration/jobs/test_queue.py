@@ -88,11 +88,11 @@ async def test_a_sealed_job_is_not_claimed_but_published_again(jobs: Jobs) -> No
     await jobs.admit()
     (claim,) = await jobs.store.claim("w1", 1)
     await jobs.store.seal(claim, completed(claim))
-    assert await jobs.store.take_unpublished() == []
+    assert await jobs.store.unheld.take_unpublished() == []
     await jobs.expire_leases()
     assert await jobs.store.claim("w2", 1) == []
-    assert await jobs.store.take_unpublished() == [completed(claim)]
-    assert await jobs.store.take_unpublished() == []
+    assert await jobs.store.unheld.take_unpublished() == [completed(claim)]
+    assert await jobs.store.unheld.take_unpublished() == []
 
 
 async def test_renewing_keeps_the_lease_and_returns_cancelled_and_lost_jobs(jobs: Jobs) -> None:
@@ -130,7 +130,7 @@ async def test_a_job_whose_workers_die_fails(jobs: Jobs) -> None:
         assert len(await jobs.store.claim("w", 1)) == 1
         await jobs.expire_leases()
     assert await jobs.store.claim("w", 1) == []
-    (outcome,) = await jobs.store.seal_exhausted()
+    (outcome,) = await jobs.store.unheld.seal_exhausted()
     assert outcome.error is not None
     assert outcome.error.code == "worker_lost"
     assert await jobs.apply(outcome)
@@ -153,7 +153,7 @@ async def test_an_abandoned_job_with_a_cancellation_is_cancelled(jobs: Jobs) -> 
     assert await jobs.cancel(job_id) is None
     await jobs.expire_leases()
     assert await jobs.store.claim("w", 1) == []
-    (outcome,) = await jobs.store.seal_exhausted()
+    (outcome,) = await jobs.store.unheld.seal_exhausted()
     assert await jobs.apply(outcome)
     assert await jobs.status(job_id) == "cancelled"
 
@@ -163,11 +163,11 @@ async def test_the_file_of_a_completed_job_expires_in_time_or_when_it_is_cancell
     (claim,) = await jobs.store.claim("w", 1)
     later = datetime.now(UTC) + timedelta(days=7)
     assert await jobs.apply(completed(claim).model_copy(update={"expires_at": later}))
-    assert await jobs.store.seal_expired() == []
+    assert await jobs.store.unheld.seal_expired() == []
     assert await jobs.cancel(job_id) is None
-    (outcome,) = await jobs.store.seal_expired()
+    (outcome,) = await jobs.store.unheld.seal_expired()
     assert (outcome.status, outcome.key) == ("expired", "k")
-    assert await jobs.store.seal_expired() == []
+    assert await jobs.store.unheld.seal_expired() == []
     assert await jobs.apply(outcome)
     assert await jobs.status(job_id) == "expired"
 
@@ -198,7 +198,7 @@ async def test_a_cancellation_of_a_sealed_job_lets_its_file_expire(jobs: Jobs) -
     await jobs.store.seal(claim, outcome)
     assert await jobs.cancel(job_id) is None
     assert await jobs.apply(outcome)
-    assert [item.job_id for item in await jobs.store.seal_expired()] == [job_id]
+    assert [item.job_id for item in await jobs.store.unheld.seal_expired()] == [job_id]
 
 
 async def test_a_cancellation_before_admission_cancels_a_job_that_the_api_recorded(jobs: Jobs) -> None:

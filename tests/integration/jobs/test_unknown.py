@@ -51,7 +51,7 @@ async def test_a_job_that_no_version_can_read_fails_after_a_week(jobs: Jobs) -> 
     job_id = await jobs.admit()
     await execute(jobs, "UPDATE export_jobs SET scope = '?', created_at = now() - interval '8 days'")
     assert await jobs.store.claim("w", 10) == []
-    (outcome,) = await jobs.store.take_unpublished()
+    (outcome,) = await jobs.store.unheld.take_unpublished()
     assert (outcome.job_id, outcome.status, outcome.attempt) == (job_id, "failed", 1)
     assert outcome.error is not None
     assert outcome.error.code == "unknown_request"
@@ -65,7 +65,7 @@ async def test_an_unreadable_outcome_does_not_block_other_outcomes(jobs: Jobs) -
         await jobs.store.seal(claim, completed(claim))
     await execute(jobs, "UPDATE export_jobs SET outcome = '{\"status\": 5}' WHERE id = :id", id=one)
     await jobs.expire_leases()
-    assert [outcome.job_id for outcome in await jobs.store.take_unpublished()] == [other]
+    assert [outcome.job_id for outcome in await jobs.store.unheld.take_unpublished()] == [other]
 
 
 @pytest.mark.parametrize("ending", ["exhausted", "expired", "unadmitted"])
@@ -83,7 +83,7 @@ async def test_an_unreadable_job_does_not_block_the_events_of_others(jobs: Jobs,
     if ending == "unadmitted":
         found = [event.job_id for event in await jobs.store.take_unadmitted()]
     else:
-        seal = jobs.store.seal_exhausted if ending == "exhausted" else jobs.store.seal_expired
+        seal = jobs.store.unheld.seal_exhausted if ending == "exhausted" else jobs.store.unheld.seal_expired
         found = [outcome.job_id for outcome in await seal()]
     assert found == [other]
 

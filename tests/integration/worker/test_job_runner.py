@@ -291,7 +291,7 @@ async def test_files_that_cannot_be_removed_delay_no_other_work(
     (claim,) = await jobs.store.claim("w", 1)
     await jobs.store.seal(claim, completed(claim))
     await jobs.expire_leases()
-    assert [outcome.job_id for outcome in await jobs.store.take_unpublished(limit=1)] == [ended]
+    assert [outcome.job_id for outcome in await jobs.store.unheld.take_unpublished(limit=1)] == [ended]
     await jobs.expire_leases()
     await rescuer.rescue()
     assert [event.job_id for event in published] == [ended]

@@ -67,7 +67,7 @@ class History:
             "UPDATE export_jobs SET lease_until = now() - interval '1 s', not_before = NULL "
             "WHERE status = 'processing' AND outcome IS NULL OR status = 'pending'"
         )
-        self.publish(await store.seal_exhausted())
+        self.publish(await store.unheld.seal_exhausted())
         return bool(claims)
 
     async def apply(self, events: Iterable[Event]) -> None:
@@ -105,7 +105,7 @@ async def history(engine: AsyncEngine) -> History:
     for event in (*wanted[::3], *done[::2]):
         await made.requests.handle(cancel_event(event.job_id, source="/t"))
     ended = len(made.events)
-    made.publish(await made.jobs.store.seal_expired())
+    made.publish(await made.jobs.store.unheld.seal_expired())
     await made.apply(made.events[ended:])
     await made.execute("CREATE TABLE now_applied AS TABLE export_jobs")
     return made
