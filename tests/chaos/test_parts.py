@@ -30,7 +30,7 @@ TABLE = f"""
 """
 
 SETTINGS = {
-    "EXPORTER_LEASE_SECONDS": "3",
+    "EXPORTER_LEASE_SECONDS": "6",  # a worker that lives renews in time also on a busy machine
     "EXPORTER_WORKER_SLOTS": "1",
     "EXPORTER_USER_SLOTS": "4",
     "EXPORTER_PARTS_MIN_BYTES": str(2**20),

@@ -42,8 +42,11 @@ def test_a_request_for_several_files_ends_in_a_folder_with_all_of_them(
     assert again.returncode == 0, again.stderr
     assert again.stdout.split() == [str(path) for path in files]
     files[1].write_text("changed")
-    refused = exporter(system, "download", job, "--user-id", "customer-1", "--output", str(tmp_path))
-    assert refused.returncode == 1
-    assert "exists and has other content" in refused.stderr
+    numbered = exporter(system, "download", job, "--user-id", "customer-1", "--output", str(tmp_path))
+    assert numbered.returncode == 0, numbered.stderr
+    beside = files[1].with_name(f"{files[1].stem} (2).csv")
+    assert numbered.stdout.splitlines() == [str(path) for path in (files[0], beside, files[2])]
+    assert files[1].read_text() == "changed"
+    assert len(list(csv.reader(io.StringIO(beside.read_text(), newline="")))) == 31
     status = json.loads(exporter(system, "status", job, "--user-id", "customer-1").stdout)
     assert (status["file_count"], status["split"]) == (3, {"rows": 30})

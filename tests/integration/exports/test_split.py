@@ -249,7 +249,7 @@ async def test_too_many_files_are_refused_and_none_is_left(
 async def test_the_limits_of_a_pdf_hold_for_each_file(splits: Splits, database: asyncpg.Connection) -> None:
     await fill(database, 25, "'x'")
     limits = ExportLimits(formats={"pdf": FileLimits(max_rows=10)})
-    with pytest.raises(Rejected, match=r"more than 10 rows.*divide it into several files with split"):
+    with pytest.raises(Rejected, match=r"more than 10 rows.*divide it into several files"):
         await splits.run("pdf", limits)
     result, _ = await splits.run("pdf", limits, split={"rows": 100})
     assert [file.row_count for file in result.files] == [10, 10, 5]
