@@ -23,7 +23,7 @@ def test_an_invalid_token_is_refused(visit: Visit, settings: Settings) -> None:
     page = visit.page
     alert = page.get_by_role("alert")
     for token, said in [
-        ("hello", "This is not a token"),
+        ("hello", "That does not look like an access token"),
         (sign_token(settings, "ada")[:-4] + "AAAA", "The token is not valid"),
         (sign_token(settings, "ada", hours=-1), "The token has expired. Get a new one"),
     ]:

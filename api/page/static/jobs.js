@@ -219,7 +219,7 @@ class Card {
         parts.push(`${duration(Math.max(0, all / rate - seconds))} left`);
       } else {
         this.bar.removeAttribute("value");
-        parts.push(done ? `${rows(done)} so far` : "Reading the first rows", duration(seconds));
+        parts.push(done ? `${rows(done)} so far` : "Starting", duration(seconds));
       }
       if (job.attempt > 1) parts.push(`attempt ${job.attempt}`);
     } else if (job.status === "completed") {

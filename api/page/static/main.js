@@ -65,7 +65,7 @@ form.onsubmit = (event) => {
   event.preventDefault();
   const token = byId("token").value.trim().replace(/^Bearer\s+/i, "");
   busy(form.querySelector("button"), problem, async () => {
-    if (!/^[\x21-\x7e]+$/.test(token) || !bearer(token)) throw new Error("This is not a token. A token has three parts with dots between them");
+    if (!/^[\x21-\x7e]+$/.test(token) || !bearer(token)) throw new Error("That does not look like an access token. Copy all of it, without spaces");
     await open(token, { focus: true });
     byId("token").value = "";
   });

@@ -17,7 +17,7 @@ export function rhythm({ schedule, day, time_of_day: time, timezone }) {
 
 export class Repeat {
   constructor(changed) {
-    const rhythms = [["", "Just once, now"], ["daily", "Every day"], ["weekly", "Every week"], ["monthly", "Every month"]];
+    const rhythms = [["", "Run once now"], ["daily", "Every day"], ["weekly", "Every week"], ["monthly", "Every month"]];
     this.every = choice(rhythms);
     this.weekday = choice(WEEKDAYS.map((name, index) => [index, name]));
     this.monthday = h("input", { type: "number", min: 1, max: 31, value: 1, required: true });

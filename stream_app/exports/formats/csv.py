@@ -210,9 +210,7 @@ class CsvFormat(Format):
     name = "csv"
     extension = "csv"
     media_type = "text/csv; charset=utf-8"
-    description = (
-        "RFC 4180 text with a header; delimiter, header, BOM, null text and formula guard are options"
-    )
+    description = "Comma-separated text, for any spreadsheet"
     compressible = True
     holds_rows = False
     closing_bytes = 1024

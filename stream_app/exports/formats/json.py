@@ -36,7 +36,7 @@ class NdjsonFormat(Format):
     name = "ndjson"
     extension = "ndjson"
     media_type = "application/x-ndjson"
-    description = "one JSON object on each line"
+    description = "JSON Lines: one record on each line, for programs"
     compressible = True
     holds_rows = False
     unique_titles = True
@@ -81,7 +81,7 @@ class JsonFormat(NdjsonFormat):
     name = "json"
     extension = "json"
     media_type = "application/json"
-    description = "one array of objects, one object on each line"
+    description = "JSON: one list of records, for programs"
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
         """Yield the lines as an array."""

@@ -31,9 +31,7 @@ class ExcelFormat(Format):
     name = "excel"
     extension = "xlsx"
     media_type = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
-    description = (
-        "a workbook with typed cells, a styled header and a filter; more sheets if the rows need them"
-    )
+    description = "Excel workbook with real dates and numbers"
 
     def __init__(self, *, last_row: int = MAX_ROWS) -> None:
         """Create the format. A sheet has up to ``last_row`` rows."""

@@ -69,7 +69,7 @@ class ParquetFormat(Format):
     name = "parquet"
     extension = "parquet"
     media_type = "application/vnd.apache.parquet"
-    description = "Apache Parquet with typed columns, compressed by zstd"
+    description = "Parquet, for data tools"
     unique_titles = True
     row_bytes = 2 * 2**20  # Arrow holds a row group several times
 

@@ -24,7 +24,7 @@ class PdfFormat(Format):
     name = "pdf"
     extension = "pdf"
     media_type = "application/pdf"
-    description = "a printable table with title, filters and page numbers; title and page_size are options"
+    description = "A table for printing, with page numbers"
     row_bytes = 4 * 2**20  # a thousand pages; the layout needs up to 30 times as much memory
     own_process = True
     closing_bytes = 128 * 2**10
