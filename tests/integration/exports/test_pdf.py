@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -31,7 +32,11 @@ def text_of(content: bytes) -> str:
 
 
 def framing() -> int:
-    return sum(PROCESS in process.cmdline() for process in psutil.Process().children(recursive=True))
+    found = 0
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended since the list was made
+            found += PROCESS in process.cmdline()
+    return found
 
 
 TYPES = """
