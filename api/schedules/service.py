@@ -20,6 +20,7 @@ from stream_app.datasets.rights import find_dataset
 from stream_app.datasets.typed_values import TEMPORAL
 from stream_app.exports.rights import read_visible
 from stream_app.jobs.submission import (
+    REQUEST_COLUMNS,
     NewJob,
     SubmitResult,
     request_event_of,
@@ -49,18 +50,8 @@ from streaming_exporter.errors import InDoubt, Rejected
 log = structlog.get_logger(__name__)
 
 CALENDAR = ("schedule", "time_of_day", "day", "timezone")
-ASKED = (
-    "export_type",
-    "format",
-    "filters",
-    "columns",
-    "options",
-    "split",
-    "consistency",
-    "scope",
-    "parameters",
-    "webhook",
-)
+ASKED = tuple(name for name in REQUEST_COLUMNS if name not in ("user_id", "claims", "recipients"))
+"""Fields of a request that its owner gives in the same way for a schedule."""
 
 
 def not_found() -> Problem:

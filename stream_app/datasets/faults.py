@@ -98,7 +98,7 @@ def _text(problem: ErrorDetails, model: type[BaseModel], renamed: Mapping[str, s
         return str(problem["ctx"]["error"])
     if problem["type"] == "missing":
         return "the key is missing"
-    if "url_env" in problem["loc"]:  # somebody can have written the URL itself there
+    if "url_env" in problem["loc"]:  # the value is possibly the URL itself, with its password
         return f"it is not the name of a variable (the value is not shown): {NO_URL}"
     text = problem["msg"]
     return f"{text[0].lower()}{text[1:]}; it is {str(problem['input'])[:SHOWN]!r}"

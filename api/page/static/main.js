@@ -56,7 +56,7 @@ async function scheduled() {
 async function appear(id, { download = false } = {}) {
   const card = (await jobs.refresh(id)) ?? jobs.cards.get(id);
   if (download) card?.fetch(card.download);
-  if (!card || card.element.contains(document.activeElement)) return; // somebody uses it already
+  if (!card || card.element.contains(document.activeElement)) return; // the user is at work in the card: the focus stays
   card.element.focus({ preventScroll: true });
   card.element.scrollIntoView({ block: "nearest" });
 }

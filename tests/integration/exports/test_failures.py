@@ -123,7 +123,7 @@ class EndedSelect(CsvFormat):
 async def test_a_format_of_another_package_that_ends_itself(
     exporter_of: Build, storage: ObjectStore, large: Dataset, broken: type[CsvFormat]
 ) -> None:
-    """It fails its own job. The worker goes on, and nobody waits for a thread that cannot answer."""
+    """Its own job fails. The worker goes on, and no task waits for the thread that has ended."""
     task = task_of("csv")
     exporter = replace(exporter_of(large), formats={"csv": broken()})
     async with asyncio.timeout(patient(20)):

@@ -98,7 +98,7 @@ async def test_what_each_mask_shows(keyed: Source, database: asyncpg.Connection,
 
 
 async def test_a_hash_has_a_key(keyed: Source, database: asyncpg.Connection, schema: str) -> None:
-    """It is HMAC-SHA256 with a key of the deployment: nobody else can try known values."""
+    """It is HMAC-SHA256 with a key of the deployment, so known values cannot be tried without the key."""
     await database.execute("CREATE TABLE t AS SELECT 'jane@exämple.com' AS v, 7 AS n")
     table = await _table(keyed, f"{schema}.t", {"v": "hash", "n": "hash"})
     key = derive_key("a secret of the test with 32 characters", "masked values")
