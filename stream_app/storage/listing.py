@@ -108,9 +108,16 @@ class ObjectListing:
         Raises:
             Retryable: the store failed.
         """
-        prefix = f"{self._prefix}/" if job_id is None else f"{self._prefix}/{job_id}/"
-        yield from self._files(prefix)
-        yield from self._uploads(prefix)
+        yield from self._files(self._prefix_of(job_id))
+        yield from self.uploads(job_id)
+
+    def uploads(self, job_id: object = None) -> Iterator[list[ListedObject]]:
+        """Yield the open multipart uploads of all jobs, or of one job, in pages.
+
+        Raises:
+            Retryable: the store failed.
+        """
+        yield from self._uploads(self._prefix_of(job_id))
 
     def remove(self, item: ListedObject) -> None:
         """Remove an object or abort an upload. It is no error if it does not exist any more.
@@ -164,6 +171,9 @@ class ObjectListing:
             raise
         except ExporterError:
             return list(keys)
+
+    def _prefix_of(self, job_id: object) -> str:
+        return f"{self._prefix}/" if job_id is None else f"{self._prefix}/{job_id}/"
 
     def _files(self, prefix: str) -> Iterator[list[ListedObject]]:
         with store_errors():

@@ -40,6 +40,9 @@ T = TypeVar("T")
 CALLS = 8
 """Number of calls that a process makes at a time, without uploads."""
 
+ABORTS = 3
+"""How often an upload that stays in the listing is aborted. The bucket cleaner removes it a day later."""
+
 EXTRA_DAYS = 7
 """Days from the expiry of a file until the lifecycle rule of the bucket removes it."""
 
@@ -418,17 +421,24 @@ class ObjectStore:
     def remove_unneeded(self, job_id: object, is_unneeded: Callable[[ListedObject], bool]) -> int:
         """Remove those objects and open uploads of a job for which ``is_unneeded`` is true.
 
+        An upload can be left although the store took its abort: a part that was still being written keeps it
+        (S3 API reference, AbortMultipartUpload). So uploads are listed again, and what is left is aborted
+        again, at most :data:`ABORTS` times in all.
+
         Returns:
             The number of removed objects.
         """
         left = [item for page in self.listing.pages(job_id) for item in page if is_unneeded(item)]
         self.remove_all(item.key for item in left if item.upload_id is None)
-        for item in left:
-            if item.upload_id is not None:
+        uploads = [item for item in left if item.upload_id is not None]
+        for _ in range(ABORTS):
+            for item in uploads:
                 self.listing.remove(item)
+            if not uploads:
+                break
+            uploads = [item for item in self.open_uploads(job_id) if is_unneeded(item)]
         return len(left)
 
     def open_uploads(self, job_id: object = None) -> list[ListedObject]:
         """Return the multipart uploads that were neither completed nor aborted."""
-        pages = self.listing.pages(job_id)
-        return [item for page in pages for item in page if item.upload_id is not None]
+        return [item for page in self.listing.uploads(job_id) for item in page]

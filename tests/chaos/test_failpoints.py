@@ -119,6 +119,8 @@ class Aftermath:
     uploads: list[str]
     marks: set[str]
     wrong_files: list[str]
+    warnings: list[str]
+    """Warnings and errors in the logs of the workers."""
 
 
 @pytest.fixture(scope="module")
@@ -133,11 +135,11 @@ def aftermath(
         "EXPORTER_PARTS_MIN_BYTES": str(2**20),
         "DOOMED": str(folder),
     }
-    with Supervisor(stack, 3, SETTINGS | datasets | settings):
-        return asyncio.run(_lives(stack, source, folder))
+    with Supervisor(stack, 3, SETTINGS | datasets | settings) as workers:
+        return asyncio.run(_lives(stack, source, folder, workers))
 
 
-async def _lives(stack: Stack, source: Source, folder: Path) -> Aftermath:
+async def _lives(stack: Stack, source: Source, folder: Path, workers: Supervisor) -> Aftermath:
     async with SystemClient(stack) as client:
         await asyncio.gather(*(_live(client, fate, folder) for fate in FATES if fate.cancelled != RUNNING))
         # One after the other, because no other job must kill the workers of these jobs.
@@ -152,7 +154,9 @@ async def _lives(stack: Stack, source: Source, folder: Path) -> Aftermath:
         listed = {file["key"] for job in completed for file in await client.listed_files(job)}
         assert listed <= set(files)
         files = [key for key in files if key not in listed]
-    return Aftermath(jobs, told, files, uploads, {path.name for path in folder.iterdir()}, wrong)
+    marks = {path.name for path in folder.iterdir()}
+    warnings = [str(entry) for entry in workers.logged() if entry["level"] in ("warning", "error")]
+    return Aftermath(jobs, told, files, uploads, marks, wrong, warnings)
 
 
 async def _live(client: SystemClient, fate: Fate, folder: Path) -> None:
@@ -189,5 +193,7 @@ def test_the_job_ends_once(aftermath: Aftermath, fate: Fate) -> None:
     assert job["attempt"] >= fate.attempts
     assert wrong_histories(only, {fate.job_id: aftermath.told[fate.job_id]}) == []
     mine = [key for key in aftermath.files if str(fate.job_id) in key]
-    assert wrong_objects(only, mine, [key for key in aftermath.uploads if str(fate.job_id) in key]) == []
+    uploads = [key for key in aftermath.uploads if str(fate.job_id) in key]
+    reported = [line for line in aftermath.warnings if str(fate.job_id) in line]
+    assert wrong_objects(only, mine, uploads) == [], "\n".join(reported)
     assert [text for text in aftermath.wrong_files if str(fate.job_id) in text] == []

@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
+from unittest.mock import MagicMock
 from uuid import UUID
 
 import asyncpg
 import pytest
+from minio.error import S3Error
 
 from stream_app.datasets.models import Dataset
 from stream_app.exports.columns import Column
@@ -19,7 +21,7 @@ from stream_app.exports.plugins import PluginFailed
 from stream_app.exports.source import Source
 from stream_app.exports.task import ExportProgress, ExportTask
 from stream_app.settings import Settings
-from stream_app.storage.object_store import ObjectStore
+from stream_app.storage.object_store import ABORTS, ObjectStore
 from streaming_exporter.errors import Rejected, Retryable
 from streaming_exporter.events import ExportRequest, Options, Split
 from tests.integration.exports.conftest import task_for
@@ -189,6 +191,40 @@ async def test_objects_of_lost_attempts_are_removed(storage: ObjectStore) -> Non
     assert storage.remove_attempts(job, before=3) == 3
     assert objects(storage, f"jobs/{job}/") == [f"jobs/{job}/3/f"]
     assert storage.open_uploads(job) == []
+
+
+@pytest.mark.parametrize("answer", ["success", "NoSuchUpload"])
+async def test_an_upload_that_an_abort_leaves_is_aborted_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    """The store takes the abort, or does not find the upload, but a part that was being written keeps it."""
+    storage, job, calls = ObjectStore(settings), "00000000-0000-4000-8000-000000000002", []
+    abort = storage._client._abort_multipart_upload
+
+    def without_effect_at_first(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) > 1:
+            abort(*arguments)
+        elif answer == "NoSuchUpload":
+            raise S3Error(MagicMock(), answer, None, None, None, None)
+
+    monkeypatch.setattr(storage._client, "_abort_multipart_upload", without_effect_at_first)
+    storage._client._create_multipart_upload(storage.bucket, f"jobs/{job}/1/f", {})
+    assert storage.remove_attempts(job, before=2) == 1
+    assert storage.open_uploads(job) == []
+    assert len(calls) == 2
+
+
+async def test_an_upload_that_stays_is_aborted_a_few_times_only(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, job, calls = ObjectStore(settings), "00000000-0000-4000-8000-000000000003", []
+    abort = storage._client._abort_multipart_upload
+    upload = storage._client._create_multipart_upload(storage.bucket, f"jobs/{job}/1/f", {})
+    monkeypatch.setattr(storage._client, "_abort_multipart_upload", lambda *of: calls.append(of))
+    storage.remove_attempts(job, before=2)
+    assert len(calls) == ABORTS
+    abort(storage.bucket, f"jobs/{job}/1/f", upload)
 
 
 @pytest.mark.parametrize("statement", ["count", "copy"])
