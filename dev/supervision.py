@@ -1,8 +1,12 @@
 """Restarts the project's processes when they die, as an orchestrator does in a deployment."""
 
+import signal
 import time
-from collections import defaultdict, deque
 from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
 
 from dev.app_process import AppProcess
 from dev.cache import ServiceError
@@ -11,49 +15,121 @@ from dev.stack import Stack
 MAX_DEATHS, WITHIN = 5, 60.0
 """A process that has died this often within this number of seconds is not restarted."""
 
+FIRST_BACK_OFF = 0.5
+"""Seconds before the first restart. Each further death within the minute doubles them."""
+
+
+@dataclass
+class _Restarts:
+    """The deaths of one process that still count, and its restart that waits or runs."""
+
+    app: AppProcess
+    deaths: list[float] = field(default_factory=list)
+    due: float | None = None
+    start: Future[None] | None = None
+
 
 class Supervision:
-    """Watches the processes of a stack. The death of a service is an error, because its data can be lost.
+    """``with Supervision(stack, say) as supervision:`` watches the processes of a stack.
+
+    Each process is restarted on its own, so a slow start hides no other death. At the end of the block no
+    start runs any longer. The death of a service is an error, because its data can be lost.
 
     Args:
         say: receives one line for each process that is restarted.
+        executor: runs the starts; by default threads.
     """
 
     def __init__(
-        self, stack: Stack, say: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic
+        self,
+        stack: Stack,
+        say: Callable[[str], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        executor: Executor | None = None,
     ) -> None:
         self._stack = stack
         self._say = say
         self._clock = clock
-        self._deaths: defaultdict[str, deque[float]] = defaultdict(deque)
+        self._executor = executor or ThreadPoolExecutor(thread_name_prefix="restart")
+        self._restarts: dict[str, _Restarts] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        starts = [(state.app, state.start) for state in self._restarts.values() if state.start is not None]
+        for app, start in starts:
+            while wait([start], timeout=0.05).not_done:  # it can be about to spawn its process
+                app.kill()
+        self._executor.shutdown()
 
     def look(self) -> bool:
-        """Restart a process that has died; return whether there was one.
+        """Restart processes that have died; return whether one is ready again. It does not wait.
 
         Raises:
             ServiceError: a service has died, or a process has died too often; with the end of its log.
         """
-        dead = self._stack.dead()
-        if dead is None:
-            return False
-        if not isinstance(dead, AppProcess):
-            raise dead.child.error(f"ended with {dead.child.exit_code}")
-        self._restart(dead)
-        return True
+        again = False
+        for process in self._stack.processes().values():
+            if isinstance(process, AppProcess):
+                again |= self._look_at(process)
+            elif not process.running:
+                raise process.child.error(_ended(process.child.exit_code))
+        return again
 
-    def _restart(self, app: AppProcess) -> None:
-        while True:
-            ended = f"ended with {app.child.exit_code}"
-            deaths = self._deaths[app.name]
-            now = self._clock()
-            deaths.append(now)
-            while deaths[0] < now - WITHIN:
-                deaths.popleft()
-            if len(deaths) >= MAX_DEATHS:
-                raise app.child.error(f"{ended}, the {len(deaths)}th time within {WITHIN:.0f} s; giving up")
-            self._say(f"{app.name} {ended} and is started again ({len(deaths)} of {MAX_DEATHS})")
-            try:
-                app.start()
-            except ServiceError:
-                continue  # it ended before it was ready, which counts as one more death
-            return
+    def _look_at(self, app: AppProcess) -> bool:
+        state = self._restarts.setdefault(app.name, _Restarts(app))
+        again = False
+        if state.start is not None:
+            if not state.start.done():
+                return False
+            error, state.start = state.start.exception(), None
+            if isinstance(error, ServiceError):
+                what = str(error).partition("\n")[0].removeprefix(f"{app.name} ").rstrip(".")
+                self._plan(state, what, forget=False)
+                return False
+            if error is not None:
+                raise error
+            again = True
+        if state.due is not None:
+            if self._clock() >= state.due:
+                state.due, state.start = None, self._executor.submit(_start, app)
+        elif not app.running:
+            self._plan(state, _ended(app.child.exit_code), forget=True)
+        return again
+
+    def _plan(self, state: _Restarts, what: str, *, forget: bool) -> None:
+        """Plan the restart of a process that has died, and print a line.
+
+        Args:
+            what: what the process did, for the line.
+            forget: whether deaths that are older than a minute no longer count. A process that was not ready
+                since its last death has not recovered, however long its start took.
+        """
+        now = self._clock()
+        if forget:
+            state.deaths = [death for death in state.deaths if death >= now - WITHIN]
+        state.deaths.append(now)
+        app, count = state.app, len(state.deaths)
+        if count >= MAX_DEATHS:
+            within = now - state.deaths[0]
+            raise app.child.error(f"{what}, for the {count}th time within {within:.0f} s, and is given up")
+        back_off = FIRST_BACK_OFF * 2 ** (count - 1)
+        state.due = now + back_off
+        self._say(f"{app.name} {what} and is started again in {back_off:g} s ({count} of {MAX_DEATHS})")
+
+
+def _start(app: AppProcess) -> None:
+    app.kill()  # processes of its own that it has left behind
+    app.start()
+
+
+def _ended(code: int | None) -> str:
+    """Return how a process has ended, for a message."""
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else "a signal"
+        return f"ended with {code} ({name})"
+    return f"ended with {code}"

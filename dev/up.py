@@ -114,8 +114,8 @@ def _short(path: Path) -> str:
 
 def _watch(stack: Stack, changed: Callable[[], None] = lambda: None) -> None:
     """Restart processes that die. Then call ``changed``, because their process ids are new."""
-    supervision = Supervision(stack, lambda line: console.print(escape(line), style="yellow"))
-    while True:
-        if supervision.look():
-            changed()
-        time.sleep(0.5)
+    with Supervision(stack, lambda line: console.print(escape(line), style="yellow")) as supervision:
+        while True:
+            if supervision.look():
+                changed()
+            time.sleep(0.1)

@@ -77,7 +77,7 @@ def test_one_folder_holds_one_stack(fragile: Stack) -> None:
 
 def test_a_service_that_dies_is_noticed_and_named(fragile: Stack) -> None:
     fragile.smtp.kill()
-    with pytest.raises(ServiceError, match=r"smtp ended with -9\.\n--- .*smtp\.log"):
+    with pytest.raises(ServiceError, match=r"smtp ended with -9 \(SIGKILL\)\.\n--- .*smtp\.log"):
         up._watch(fragile)
     fragile.smtp.restart()
     assert fragile.dead() is None
@@ -139,16 +139,16 @@ def test_up_serves_prints_addresses_and_cleans_up(tmp_path: Path) -> None:
             with urllib.request.urlopen(request, timeout=10) as answer:
                 assert answer.status == 200
 
-        # P21: a process that dies is started again.
-        os.kill(facts["pids"]["worker-1"], signal.SIGKILL)
-        first = facts["pids"]["worker-1"]
-        until(
-            lambda: (
-                process.poll() is not None
-                or json.loads(facts_file.read_text())["pids"].get("worker-1", first) != first
-            ),
-            within=START,
-        )
+        # P21: processes that die are started again, also all at once.
+        first = {name: facts["pids"][name] for name in ("worker-1", "ticker", "api")}
+        for pid in first.values():
+            os.kill(pid, signal.SIGKILL)
+
+        def started_again() -> bool:
+            now = json.loads(facts_file.read_text())["pids"]
+            return all(now.get(name, pid) != pid for name, pid in first.items())
+
+        until(lambda: process.poll() is not None or started_again(), within=START)
         assert process.poll() is None, process.communicate()
         facts = json.loads(facts_file.read_text())
 
@@ -156,7 +156,8 @@ def test_up_serves_prints_addresses_and_cleans_up(tmp_path: Path) -> None:
         _, messages = process.communicate(timeout=patient(WAIT_SECONDS + 30))
         assert process.returncode == 0, messages
         assert facts["token"] in messages
-        assert "worker-1 ended with -9 and is started again (1 of 5)" in messages
+        for name in first:
+            assert f"{name} ended with -9 (SIGKILL) and is started again in 0.5 s (1 of 5)" in messages
         wait_gone(*facts["pids"].values())
     assert sorted(os.listdir(tmp_path)) == ["up"]
     assert os.listdir(tmp_path / "up") == ["logs"]

@@ -1,6 +1,7 @@
 """A process that dies is started again, unless it dies too often (P21)."""
 
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ import pytest
 from dev.app_process import AppProcess
 from dev.cache import ServiceError
 from dev.stack import Stack
-from dev.supervision import MAX_DEATHS, WITHIN, Supervision
+from dev.supervision import FIRST_BACK_OFF, MAX_DEATHS, WITHIN, Supervision
 
 
 class Child:
@@ -17,6 +18,9 @@ class Child:
 
     def error(self, what: str) -> ServiceError:
         return ServiceError(f"it {what}")
+
+    def kill(self) -> None:
+        pass
 
 
 class App(AppProcess):
@@ -37,7 +41,7 @@ class App(AppProcess):
         self.starts += 1
         if self.fails:
             self.fails -= 1
-            raise ServiceError("not ready")
+            raise ServiceError(f"{self.name} was not ready within 90 s.\n--- its log")
         self.dead = False
 
 
@@ -52,81 +56,152 @@ class Watched:
     """A stack with some processes."""
 
     def __init__(self, *processes: Any) -> None:
-        self.processes = processes
+        self._processes = processes
 
-    def dead(self) -> Any:
-        return next((process for process in self.processes if not process.running), None)
-
-
-@pytest.fixture
-def now() -> list[float]:
-    return [0.0]
+    def processes(self) -> dict[str, Any]:
+        return {str(number): process for number, process in enumerate(self._processes)}
 
 
-@pytest.fixture
-def said() -> list[str]:
-    return []
+class Starts(Executor):
+    """Runs each start when ``run`` is called."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Future[Any], Callable[[], object]]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self._waiting.append((future, lambda: fn(*args, **kwargs)))
+        return future
+
+    def run(self) -> None:
+        for future, start in self._waiting:
+            try:
+                future.set_result(start())
+            except ServiceError as error:
+                future.set_exception(error)
+        self._waiting.clear()
 
 
-Make = Callable[..., Supervision]
+class Scene:
+    """The supervision of some processes, whose time passes on command."""
+
+    def __init__(self, *processes: Any) -> None:
+        self.now = 0.0
+        self.said: list[str] = []
+        self.starts = Starts()
+        self.supervision = Supervision(
+            cast(Stack, Watched(*processes)),
+            self.said.append,
+            clock=lambda: self.now,
+            executor=self.starts,
+        )
+
+    def restart(self) -> bool:
+        """Let each dead process start once; return whether one is ready again."""
+        self.supervision.look()
+        self.now += FIRST_BACK_OFF * 2**MAX_DEATHS
+        self.supervision.look()
+        self.starts.run()
+        return self.supervision.look()
 
 
-@pytest.fixture
-def watching(now: list[float], said: list[str]) -> Make:
-    return lambda *processes: Supervision(cast(Stack, Watched(*processes)), said.append, clock=lambda: now[0])
-
-
-def test_a_process_is_started_again_with_a_line(watching: Make, said: list[str]) -> None:
+def test_a_process_is_started_again_with_a_line_that_states_its_exit_and_the_back_off() -> None:
     app = App()
-    supervision = watching(app)
-    assert supervision.look() is True
-    assert supervision.look() is False
+    scene = Scene(app)
+    assert scene.restart() is True
+    assert scene.supervision.look() is False
     assert app.starts == 1
-    assert said == ["worker-1 ended with -9 and is started again (1 of 5)"]
+    assert scene.said == ["worker-1 ended with -9 (SIGKILL) and is started again in 0.5 s (1 of 5)"]
 
 
-def test_five_deaths_in_a_minute_end_the_stack(watching: Make, said: list[str]) -> None:
+def test_the_back_off_doubles_and_is_waited_for() -> None:
     app = App()
-    supervision = watching(app)
+    scene = Scene(app)
+    for death in range(MAX_DEATHS - 1):
+        app.dead = True
+        scene.supervision.look()
+        back_off = FIRST_BACK_OFF * 2**death
+        assert f"started again in {back_off:g} s ({death + 1} of 5)" in scene.said[-1]
+        scene.now += back_off * 0.9
+        scene.supervision.look()
+        scene.starts.run()
+        assert app.starts == death
+        scene.now += back_off * 0.2
+        scene.supervision.look()
+        scene.starts.run()
+        assert scene.supervision.look()
+        assert app.starts == death + 1
+
+
+def test_five_deaths_in_a_minute_end_the_stack() -> None:
+    app = App()
+    scene = Scene(app)
     for _ in range(MAX_DEATHS - 1):
         app.dead = True
-        assert supervision.look()
+        scene.supervision.look()
+        scene.now += 10
+        scene.supervision.look()
+        scene.starts.run()
+        assert scene.supervision.look()
     app.dead = True
-    with pytest.raises(ServiceError, match="the 5th time within 60 s; giving up"):
-        supervision.look()
-    assert app.starts == len(said) == MAX_DEATHS - 1
+    with pytest.raises(ServiceError, match=r"\(SIGKILL\), for the 5th time within 40 s, and is given up"):
+        scene.supervision.look()
+    assert app.starts == len(scene.said) == MAX_DEATHS - 1
 
 
-def test_failed_starts_count_as_deaths(watching: Make) -> None:
+def test_failed_starts_count_as_deaths_however_long_they_took() -> None:
     app = App()
     app.fails = 99
-    with pytest.raises(ServiceError, match="giving up"):
-        watching(app).look()
+    scene = Scene(app)
+    scene.supervision.look()
+    for _ in range(MAX_DEATHS - 2):
+        scene.now += 2 * WITHIN
+        scene.supervision.look()
+        scene.starts.run()
+        scene.supervision.look()
+    assert scene.said[-1] == ("worker-1 was not ready within 90 s and is started again in 4 s (4 of 5)")
+    scene.now += 2 * WITHIN
+    scene.supervision.look()
+    scene.starts.run()
+    with pytest.raises(ServiceError, match="was not ready within 90 s, for the 5th time"):
+        scene.supervision.look()
     assert app.starts == MAX_DEATHS - 1
 
 
-def test_old_deaths_do_not_count(watching: Make, now: list[float]) -> None:
+def test_old_deaths_do_not_count() -> None:
     app = App()
-    supervision = watching(app)
+    scene = Scene(app)
     for _ in range(3 * MAX_DEATHS):
         app.dead = True
-        assert supervision.look()
-        now[0] += WITHIN / (MAX_DEATHS - 2)
+        assert scene.restart()
+        scene.now += WITHIN / 2
     assert app.starts == 3 * MAX_DEATHS
 
 
-def test_the_deaths_of_each_process_are_counted_separately(watching: Make) -> None:
+def test_the_deaths_of_each_process_are_counted_separately() -> None:
     apps = [App("worker-1"), App("ticker"), App("api")]
-    supervision = watching(*apps)
+    scene = Scene(*apps)
     for _ in range(MAX_DEATHS - 1):
         for app in apps:
             app.dead = True
-        while supervision.look():
-            pass
+        assert scene.restart()
+        scene.now -= FIRST_BACK_OFF * 2**MAX_DEATHS  # all deaths are in one minute
     assert [app.starts for app in apps] == [MAX_DEATHS - 1] * 3
 
 
-def test_the_death_of_a_service_ends_the_stack(watching: Make) -> None:
+def test_a_slow_start_hides_no_other_death() -> None:
+    slow, other = App("worker-1"), App("api")
+    other.dead = False
+    scene = Scene(slow, other)
+    scene.supervision.look()
+    scene.now += 1
+    scene.supervision.look()  # the start of the worker runs from here on
+    other.dead = True
+    scene.supervision.look()
+    assert [line.split()[0] for line in scene.said] == ["worker-1", "api"]
+
+
+def test_the_death_of_a_service_ends_the_stack() -> None:
     """Its data can be lost."""
-    with pytest.raises(ServiceError, match="ended with -9"):
-        watching(Service()).look()
+    with pytest.raises(ServiceError, match=r"ended with -9 \(SIGKILL\)"):
+        Scene(Service()).supervision.look()
