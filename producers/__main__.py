@@ -59,6 +59,7 @@ Overwrite = Annotated[
 ApiUrl = Annotated[
     str | None, typer.Option("--api-url", metavar="URL", help="URL of the API. Default: EXPORTER_PUBLIC_URL")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 AsUser = Annotated[str | None, typer.Option("--user-id", help="User of the job, if the token is signed here")]
 
 
@@ -260,6 +261,32 @@ def cancel(job_id: JobId) -> None:
     with exit_on_error():
         asyncio.run(job_commands.publish_cancellation(load_settings(), job_id))
         typer.echo(f"Cancellation requested: {job_id}", err=True)
+
+
+@cli.command()
+def rerun(
+    job_id: JobId,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the new job until it ends")] = False,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Follow the new job, then download its file into DIR")
+    ] = None,
+    overwrite: Overwrite = False,
+    user_id: AsUser = None,
+    token: Token = None,
+    api_url: ApiUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a job again, with the same request and for the same user. Print the id of the new job."""
+    from producers import job_commands
+    from stream_app.setting_errors import load_settings
+
+    with exit_on_error():
+        role = job_commands.ADMIN if output else job_commands.OPERATE
+        api = job_commands.open_api(load_settings(), api_url, token, user_id, role=role)
+        accepted = api.call("POST", f"/exports/jobs/{job_id}:rerun")
+        typer.echo(json.dumps(accepted) if as_json else accepted["export_job_id"])
+        if watch or output is not None:
+            job_commands.follow_to_end(api, UUID(accepted["export_job_id"]), output, overwrite=overwrite)
 
 
 @cli.command()

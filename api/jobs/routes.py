@@ -11,6 +11,7 @@ from api.auth.authenticator import CurrentUser, User
 from api.auth.callers import claims_for
 from api.errors import Problem, not_found, problem_responses
 from api.jobs.estimates import estimate
+from api.jobs.rerun import rerun_job
 from api.jobs.schemas import (
     JOB_ENDED,
     JOB_RECORDED,
@@ -26,6 +27,7 @@ from api.jobs.service import dataset_for, require_scope, submit_request, validat
 from api.jobs.waiting import preferred_wait
 from api.middleware.disconnect import cancel_on_disconnect
 from api.services import SOURCE, ApiServices, InjectedServices
+from api.time_limits import since_moment, until_moment
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import UNFINISHED, Status
 from stream_app.observability import tracing
@@ -165,6 +167,23 @@ async def list_exports(
             description="Only jobs of this user. Other users need the role exports:admin or exports:operate",
         ),
     ] = None,
+    since: Annotated[
+        str | None,
+        Query(
+            max_length=100,
+            description="Only jobs requested since then: a time, a date (a day of UTC, or of the zone that "
+            "it names, as `2026-10-31[Europe/Berlin]`), or a relative time such as `today` or `now-7d`",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        Query(
+            max_length=100, description="Only jobs requested before this time, or on this day at the latest"
+        ),
+    ] = None,
+    code: Annotated[
+        str | None, Query(max_length=100, description="Only jobs with this error code, such as `timeout`")
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[
         str | None, Query(max_length=200, description="`next_cursor` of the page before")
@@ -184,6 +203,9 @@ async def list_exports(
         owner,
         status=status,
         export_type=export_type,
+        code=code,
+        since=since_moment(since, services.clock.now()),
+        until=until_moment(until, services.clock.now()),
         before=pagination.decode(cursor) if cursor else None,
         limit=limit + 1,
     )
@@ -224,6 +246,34 @@ async def get_export(
     if condition is not None and _matches(condition, tag):
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type="application/json")
+
+
+@router.post(
+    "/{job_id}:rerun",
+    operation_id="rerunExport",
+    summary="Run a job again",
+    status_code=202,
+    response_model=Accepted,
+    responses={202: JOB_RECORDED, **problem_responses(401, 403, 404, 409, 422, 429, 500, 503)},
+)
+async def rerun_export(
+    job_id: UUID,
+    services: InjectedServices,
+    user: CurrentUser,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> Accepted:
+    """Makes a new job with the same request and the same user. Its `rerun_of` is the id of this job.
+
+    Relative dates such as `now-7d` count from now on. A run of a schedule keeps its window. The user of the
+    job needs the rights for the request now. The roles `exports:operate` and `exports:admin` can run the
+    jobs of other users again: the new job and its file belong to the user of the job. Rights that the user
+    proved with a token (scope `all`, roles, claims) count for `EXPORTER_SCHEDULE_GRANT_DAYS`.
+    """
+    job = await find_job(services, user, job_id)
+    new_id, status = await rerun_job(services, user, job, idempotency_key)
+    response.headers["Location"] = f"/exports/jobs/{new_id}"
+    return Accepted(export_job_id=new_id, status=status)
 
 
 @router.delete(

@@ -36,6 +36,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "completed_at": "2026-11-24T06:00:00.31Z",
     "expires_at": "2026-12-01T06:00:00.31Z",
     "cancel_requested": False,
+    "rerun_of": None,
     "download_url": "/exports/jobs/4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10/download",
     "files_url": "/exports/jobs/4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10/files",
 }
@@ -177,7 +178,7 @@ SHOWN_TO_OPERATORS = frozenset(
     {
         "export_job_id", "status", "user_id", "export_type", "format", "scope", "split", "consistency",
         "attempt", "row_count", "estimated_rows", "file_size", "file_count", "created_at", "started_at",
-        "completed_at", "expires_at", "cancel_requested", "warnings",
+        "completed_at", "expires_at", "cancel_requested", "rerun_of", "warnings",
     }
 )  # fmt: skip
 """The fields of a job that operators of the service can see. All others are closed, also new ones."""
@@ -189,7 +190,7 @@ class JobView(BaseModel):
     A job with several files has no ``download_url``. Its ``row_count`` and ``file_size`` are totals, and
     ``file_name`` and ``sha256`` are those of the manifest beside the files. ``warnings`` has the numbers of
     values that are not in the files as they are in the database, by the kind of the change, such as
-    ``cut_cells``; it is empty if there are none.
+    ``cut_cells``; it is empty if there are none. ``rerun_of`` is the job whose request this one repeats.
     """
 
     model_config = ConfigDict(json_schema_extra={"example": JOB_EXAMPLE})
@@ -219,6 +220,7 @@ class JobView(BaseModel):
     completed_at: datetime | None
     expires_at: datetime | None
     cancel_requested: bool
+    rerun_of: UUID | None
     download_url: str | None
     files_url: str | None
     error: JobError | None
@@ -257,6 +259,7 @@ class JobView(BaseModel):
             completed_at=job.completed_at,
             expires_at=job.expires_at,
             cancel_requested=job.cancel_requested_at is not None,
+            rerun_of=job.rerun_of,
             download_url=f"{here}/download"
             if is_completed and (not several or job.file_count == 1)
             else None,

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from contextlib import suppress
+from typing import Any
 from uuid import UUID, uuid4, uuid5
 
 import structlog
@@ -52,23 +53,36 @@ async def submit_request(
     if key is not None and (known := await services.job_queries.get(event.job_id)) is not None:
         return _same(known, job)  # the table can have changed since then, so it is not checked again
     await check_against_table(services, request)
+    if await record_job(services, event, job):
+        return event.job_id, Status.PENDING
+    known = await services.job_queries.get(event.job_id)
+    return (event.job_id, Status.PENDING) if known is None else _same(known, job)
+
+
+async def record_job(services: ApiServices, event: Event, job: NewJob) -> bool:
+    """Commit the job's row and start to publish its event; return whether the row is new.
+
+    Raises:
+        Problem: the user's limit is reached, or it is not known whether the row was committed.
+        Retryable: a part is unavailable. There is no row.
+    """
     result = await _record(services, job)
     if result is SubmitResult.TOO_MANY:
         raise too_many(services)
     if result is SubmitResult.KNOWN:
-        known = await services.job_queries.get(event.job_id)
-        if known is not None:
-            return _same(known, job)
+        return False
     with tracing.send_span(event) as span:
         services.relay.soon(tracing.with_trace_context(event, span))
+    facts = {} if job.rerun_of is None else {"rerun_of": str(job.rerun_of)}
     log.info(
         "job.requested",
-        job_id=str(event.job_id),
-        user_id=user.id,
-        dataset=order.export_type,
-        format=order.format,
+        job_id=str(job.id),
+        user_id=job.user_id,
+        dataset=job.export_type,
+        format=job.format,
+        **facts,
     )
-    return event.job_id, Status.PENDING
+    return True
 
 
 async def _record(services: ApiServices, job: NewJob) -> SubmitResult:
@@ -162,10 +176,20 @@ def validated_event(
     job_id = uuid4() if key is None else uuid5(IDEMPOTENCY, f"{len(user_id)}:{user_id}:{key}")
     for field in ("filters", "parameters"):
         _check_numbers(field, getattr(order, field))
+    data = {"user_id": user_id, **order.model_dump(mode="json", exclude_unset=True)}
+    if claims:
+        data["claims"] = claims
+    return event_of(services, data, job_id)
+
+
+def event_of(services: ApiServices, data: dict[str, Any], job_id: UUID) -> tuple[Event, ExportRequest]:
+    """Return the request event of ``data``, and the data after validation.
+
+    Raises:
+        Rejected: the request is invalid or not allowed, or its text cannot be encoded. The text names the
+            field.
+    """
     try:
-        data = {"user_id": user_id, **order.model_dump(mode="json", exclude_unset=True)}
-        if claims:
-            data["claims"] = claims
         request = services.validator.validate(data)
         event = request_event(
             request, job_id=job_id, source=SOURCE, traceparent=tracing.current_span().traceparent

@@ -19,6 +19,12 @@ from streaming_exporter.errors import Rejected
 BATCH = 200
 """How many jobs one transaction erases."""
 
+
+def is_forgotten(job_id: UUID, user_id: str) -> bool:
+    """Return whether the request of the job was erased."""
+    return user_id == f"forgotten:{job_id}"
+
+
 _ENDED = text(
     f"""
     SELECT id, file_path, status FROM export_jobs

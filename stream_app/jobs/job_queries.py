@@ -39,6 +39,9 @@ class JobQueries:
         *,
         status: str | None = None,
         export_type: str | None = None,
+        code: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
         before: tuple[datetime, UUID] | None = None,
         limit: int,
     ) -> Sequence[ExportJob]:
@@ -48,6 +51,9 @@ class JobQueries:
             user_id: whose jobs. ``None``: the jobs of all users.
             status: only jobs in this state.
             export_type: only jobs of this dataset.
+            code: only jobs with this error code.
+            since: only jobs that were requested at this time or later.
+            until: only jobs that were requested before this time.
             before: only jobs older than this one, as (created at, id).
             limit: how many.
         """
@@ -58,6 +64,12 @@ class JobQueries:
             statement = statement.where(ExportJob.status == status)
         if export_type is not None:
             statement = statement.where(ExportJob.export_type == export_type)
+        if code is not None:
+            statement = statement.where(ExportJob.error_code == code)
+        if since is not None:
+            statement = statement.where(ExportJob.created_at >= since)
+        if until is not None:
+            statement = statement.where(ExportJob.created_at < until)
         if before is not None:
             statement = statement.where(tuple_(ExportJob.created_at, ExportJob.id) < tuple_(*before))
         return await self._jobs(

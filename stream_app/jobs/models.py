@@ -73,6 +73,9 @@ class ExportJob(Base):
     ``outcome`` is the sealed outcome: the data of the lifecycle event, which the holder of the lease stores
     before the event is published. A sealed job is never claimed again. Its event is published until the
     projector has applied it and emptied ``outcome``.
+
+    ``rerun_of`` is the job whose request this one repeats. ``rights_at`` is when the user last showed a token
+    with the rights of the request, where that was before ``created_at``: another user has repeated it.
     """
 
     __tablename__ = "export_jobs"
@@ -98,6 +101,8 @@ class ExportJob(Base):
     run_at: Mapped[datetime | None]
     window: Mapped[Any] = mapped_column(nullable=True)
     source: Mapped[str | None]
+    rerun_of: Mapped[UUID | None]
+    rights_at: Mapped[datetime | None]
     traceparent: Mapped[str | None]
 
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

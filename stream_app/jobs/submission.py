@@ -98,6 +98,8 @@ class NewJob:
     run_at: datetime | None = None
     window: dict[str, Any] | None = None
     not_before: datetime | None = None
+    rerun_of: UUID | None = None
+    rights_at: datetime | None = None
 
     @property
     def event_outcome(self) -> LifecycleData | None:

@@ -86,6 +86,7 @@ CASES = [
     Case("GET /exports/jobs", Rule(401, 403, 200, 403, 200, 200), query="?user_id={owner}"),
     Case("GET /exports/jobs/{job_id}", overseen(200)),
     Case("DELETE /exports/jobs/{job_id}", overseen(202)),
+    Case("POST /exports/jobs/{job_id}:rerun", overseen(202)),
     Case("GET /exports/jobs/{job_id}/events", overseen(200)),
     Case("GET /exports/events", anybody(200)),
     Case("GET /exports/jobs/{job_id}/download", owned(307)),
