@@ -13,6 +13,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from api import error_handlers as handlers
 from api import errors as problems
+from api.auth import routes as users
 from api.datasets import routes as datasets
 from api.files import deliveries, delivery_links
 from api.files import routes as files
@@ -69,9 +70,9 @@ def create_app(settings: Settings, *, host: str | None = None) -> FastAPI:
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **_cors(settings))
     handlers.install(app)
-    for routes in (jobs, events, files, deliveries, delivery_links, schedules, datasets, operations):
+    for routes in (jobs, events, files, deliveries, delivery_links, schedules, datasets, users, operations):
         app.include_router(routes.router)
-    page.install_page(app)
+    page.install_page(app, settings, host)
     if settings.api_docs:
         page.install_reference(app)
     _document_problems(app)

@@ -8,6 +8,7 @@ import binascii
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -191,6 +192,36 @@ class Settings(BaseSettings, KafkaSettings):
         description="Longest lifetime of a token. Tokens with a longer one are refused. Default: no limit",
     )
     token: SecretStr | None = Field(None, description="Bearer token that the command line sends to the API")
+
+    oidc_client_id: Text | None = Field(
+        None,
+        description="Client id of the page at the identity provider. With it users sign in by OpenID Connect",
+    )
+    oidc_issuer: AnyWebUrl | None = Field(
+        None,
+        description="Issuer that the page signs in at, as its discovery document has it. Default: JWT_ISSUER",
+    )
+    oidc_scopes: Text = Field(
+        "openid",
+        description="Scopes that the page asks for, separated by blanks. With `offline_access` many "
+        "providers renew the session",
+    )
+    oidc_audience: Text | None = Field(
+        None,
+        description="Audience that the page asks for, as Auth0 needs it. It is sent as `audience`, and a URL "
+        "also as `resource` (RFC 8707)",
+    )
+    oidc_origins: Origins = Field(
+        "",
+        description="Further origins of the provider that the page calls, separated by commas. Default: only "
+        "the origin of the issuer",
+    )
+    sign_in_hint: Text | None = Field(
+        None, description="Text on the page that explains to users how they get a token"
+    )
+    sign_in_url: AnyWebUrl | None = Field(
+        None, description="Page that the hint links to, such as the company's help about access tokens"
+    )
 
     trusted_proxies: Networks = Field(
         "",
@@ -378,7 +409,41 @@ class Settings(BaseSettings, KafkaSettings):
                 f"EXPORTER_S3_SSE_KMS_KEY: it is set, but EXPORTER_S3_SSE is {self.s3_sse!r}; "
                 "allowed: only with EXPORTER_S3_SSE=kms"
             )
+        self._check_sign_in()
         return self
+
+    def _check_sign_in(self) -> None:
+        """Refuse a sign-in of the page that cannot work, or that sends codes and tokens unencrypted."""
+        if self.oidc_client_id is None:
+            if self.oidc_issuer is not None:
+                raise ValueError(
+                    "EXPORTER_OIDC_CLIENT_ID: it is not set, but EXPORTER_OIDC_ISSUER is set; "
+                    "allowed: set both, or neither"
+                )
+            return
+        issuer = self.sign_in_issuer
+        if issuer is None:
+            raise ValueError(
+                "EXPORTER_OIDC_ISSUER: it is not set, and EXPORTER_JWT_ISSUER is not a URL, but "
+                "EXPORTER_OIDC_CLIENT_ID is set; allowed: the issuer of the provider's discovery document"
+            )
+        if self.jwt_jwks_url is None:
+            raise ValueError(
+                "EXPORTER_JWT_JWKS_URL: it is not set, but EXPORTER_OIDC_CLIENT_ID is set; "
+                "allowed: the key set of the same provider, which verifies the tokens that the page gets"
+            )
+        if urlsplit(issuer).query or urlsplit(issuer).fragment:
+            raise ValueError(
+                "EXPORTER_OIDC_ISSUER: it has a query or a fragment; allowed: the issuer of the provider's "
+                "discovery document"
+            )
+        for variable, urls in (("OIDC_ISSUER", [issuer]), ("OIDC_ORIGINS", self.oidc_origins.split(","))):
+            for url in filter(None, urls):
+                if url == "*" or (urlsplit(url).scheme.lower() != "https" and not is_local_url(url)):
+                    raise ValueError(
+                        f"EXPORTER_{variable}: {url!r} does not begin with https://; allowed: https:// "
+                        "(http:// only on this machine itself)"
+                    )
 
     @field_validator("history_days")
     @classmethod
@@ -390,6 +455,16 @@ class Settings(BaseSettings, KafkaSettings):
                 f"allowed: {kept + 1} to 36500"
             )
         return value
+
+    @property
+    def sign_in_issuer(self) -> str | None:
+        """Return the issuer that the page signs in at, or ``None`` if the page only takes pasted tokens."""
+        if self.oidc_client_id is None:
+            return None
+        if self.oidc_issuer is not None:
+            return self.oidc_issuer
+        is_url = (self.jwt_issuer or "").lower().startswith(("https://", "http://"))
+        return self.jwt_issuer if is_url else None
 
     @property
     def group(self) -> str:

@@ -14,6 +14,8 @@ from starlette.types import Scope
 
 from api.middleware.response_headers import content_security_policy
 from api.page.compressed_files import compressed_response
+from api.page.sign_in import SignIn, sign_in_of
+from stream_app.settings import Settings
 
 PAGE_FILES = Path(__file__).with_name("static")
 REFERENCE = Path(__file__).with_name("reference_static")
@@ -26,21 +28,6 @@ REFERENCE_ASSETS = {
     "swagger-ui.css": SWAGGER / "swagger-ui.css",
 }
 
-PAGE_HEADERS = {
-    "Content-Security-Policy": "; ".join(
-        [
-            "default-src 'self'",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'none'",
-            "object-src 'none'",
-            "require-trusted-types-for 'script'",
-        ]
-    ),
-    "Cross-Origin-Opener-Policy": "same-origin",
-    # Not `immutable`: the names stay the same, so each visit asks whether the files have changed.
-    "Cache-Control": "no-cache",
-}
 
 REFERENCE_HEADERS = {
     "Content-Security-Policy": content_security_policy(
@@ -53,18 +40,35 @@ REFERENCE_HEADERS = {
     "Cache-Control": "no-cache",
 }
 
-page_router = APIRouter(include_in_schema=False)
 reference_router = APIRouter(include_in_schema=False)
 
 
-@page_router.api_route("/", methods=["GET", "HEAD"])
-async def index(request: Request) -> Response:
-    """Return the page."""
-    return compressed_response(PAGE_FILES / "index.html", request.scope, PAGE_HEADERS)
+def page_headers(sign_in: SignIn) -> dict[str, str]:
+    """Return the headers of the page and of its files: it connects only to the API and to the provider."""
+    provider = [] if sign_in.oidc is None else [f"connect-src 'self' {' '.join(sign_in.oidc.origins)}"]
+    policy = [
+        "default-src 'self'",
+        *provider,
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "object-src 'none'",
+        "require-trusted-types-for 'script'",
+    ]
+    return {
+        "Content-Security-Policy": "; ".join(policy),
+        "Cross-Origin-Opener-Policy": "same-origin",
+        # Not `immutable`: the names stay the same, so each visit asks whether the files have changed.
+        "Cache-Control": "no-cache",
+    }
 
 
 class PageFiles(StaticFiles):
-    """The styles and scripts of the page."""
+    """The styles and scripts of the page, with ``headers``."""
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        super().__init__(directory=PAGE_FILES)
+        self._headers = headers
 
     def file_response(
         self,
@@ -73,12 +77,12 @@ class PageFiles(StaticFiles):
         scope: Scope,
         status_code: int = 200,
     ) -> Response:
-        """Return the file with :data:`PAGE_HEADERS`, which a 304 carries too."""
-        response = compressed_response(full_path, scope, PAGE_HEADERS, stat_result)
+        """Return the file with the headers, which a 304 carries too."""
+        response = compressed_response(full_path, scope, self._headers, stat_result)
         response.status_code = status_code
         if self.is_not_modified(response.headers, Headers(scope=scope)):
             response = NotModifiedResponse(response.headers)
-            response.headers.update(PAGE_HEADERS)
+            response.headers.update(self._headers)
         return response
 
 
@@ -103,10 +107,24 @@ def reference_asset(name: str, request: Request) -> Response:
     return compressed_response(path, request.scope, REFERENCE_HEADERS)
 
 
-def install_page(app: FastAPI) -> None:
-    """Serve the page at ``/`` and its files below ``/page``."""
-    app.include_router(page_router)
-    app.mount("/page", PageFiles(directory=PAGE_FILES))
+def install_page(app: FastAPI, settings: Settings, host: str | None) -> None:
+    """Serve the page at ``/``, and its files and the settings of its sign-in below ``/page``."""
+    sign_in = sign_in_of(settings, host)
+    headers = page_headers(sign_in)
+    router = APIRouter(include_in_schema=False)
+
+    @router.api_route("/", methods=["GET", "HEAD"])
+    async def index(request: Request) -> Response:
+        """Return the page."""
+        return compressed_response(PAGE_FILES / "index.html", request.scope, headers)
+
+    @router.get("/page/sign-in.json", response_model=SignIn)
+    async def how_to_sign_in() -> SignIn:
+        """Return how users sign in. Everyone can read it, because the page needs it first."""
+        return sign_in
+
+    app.include_router(router)
+    app.mount("/page", PageFiles(headers))
 
 
 def install_reference(app: FastAPI) -> None:

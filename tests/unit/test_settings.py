@@ -28,6 +28,7 @@ FIELDS = Settings.model_fields
 SECRETS = sorted(name for name, field in FIELDS.items() if is_secret(field))
 ANY_TEXT = {"kafka_sasl_username", "smtp_username", "kafka_group", "jwt_audience", "jwt_issuer",
     "s3_sse_kms_key", "jwt_user_claim", "jwt_roles_claim",
+    "oidc_client_id", "oidc_scopes", "oidc_audience", "sign_in_hint",
     "kafka_oauth_client_id", "kafka_oauth_scope", "kafka_oauth_audience", "kafka_oauth_parameters",
     "kafka_oauth_extensions",
     # Every text is a valid user id, and a valid secret if it is only compared.
@@ -47,6 +48,9 @@ BAD_BY_NAME = {
         "a@xn--\N{SNOWMAN}"],
     "public_url": ["exports.example.com", "http:///x", "https://h?q", "https://h:port", "https://u@h"],
     "jwt_jwks_url": ["jwks.json", "file:///etc/passwd", "https://"],
+    "oidc_issuer": ["id.example.com", "ftp://id.example.com", "https://u@id.example.com", "https://a b"],
+    "oidc_origins": ["id.example.com", "https://id/path", "https://a; b"],
+    "sign_in_url": ["help.html", "javascript:alert(1)", "https://"],
     "cors_origins": ["example.com", "https://h/path", "https://a, b"],
     "mail_allowed_domains": ["a b", "x@y.de", "a,/"],
     "database_url": ["mysql://h/d", "h/d", "postgresql://h:x/d", "postgresql://h:1,g:70000/d",
@@ -191,6 +195,47 @@ def test_a_name_without_its_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     ) as error:
         load_settings()
     assert "hidden" not in str(error.value)
+
+
+PROVIDER = {
+    "OIDC_CLIENT_ID": "page",
+    "OIDC_ISSUER": "https://id.example.com",
+    "JWT_JWKS_URL": "https://id.example.com/jwks",
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"OIDC_CLIENT_ID": ""}, "OIDC_CLIENT_ID: it is not set, but EXPORTER_OIDC_ISSUER is set"),
+        ({"OIDC_ISSUER": ""}, "OIDC_ISSUER: it is not set"),
+        ({"OIDC_ISSUER": "", "JWT_ISSUER": "*"}, "OIDC_ISSUER: it is not set"),
+        ({"JWT_JWKS_URL": ""}, "JWT_JWKS_URL: it is not set"),
+        ({"OIDC_ISSUER": "https://id.example.com?x=1"}, "OIDC_ISSUER: it has a query"),
+        ({"OIDC_ISSUER": "http://id.example.com"}, "OIDC_ISSUER: .* does not begin with https://"),
+        (
+            {"OIDC_ORIGINS": "https://a.example.com, http://b.example.com"},
+            "OIDC_ORIGINS: 'http://b.example.com'",
+        ),
+        ({"OIDC_ORIGINS": "*"}, r"OIDC_ORIGINS: '\*'"),
+    ],
+)
+def test_a_sign_in_that_cannot_work_or_is_not_encrypted_is_refused(
+    changed: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (PROVIDER | changed).items():
+        monkeypatch.setenv(f"EXPORTER_{name}", value)
+    with pytest.raises(BadSettings, match=said):
+        load_settings()
+
+
+@pytest.mark.parametrize("changed", [{}, {"OIDC_ISSUER": "", "JWT_ISSUER": PROVIDER["OIDC_ISSUER"]}])
+def test_the_issuer_of_tokens_is_that_of_the_sign_in(
+    changed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (PROVIDER | changed).items():
+        monkeypatch.setenv(f"EXPORTER_{name}", value)
+    assert load_settings().sign_in_issuer == "https://id.example.com"
 
 
 # --- files

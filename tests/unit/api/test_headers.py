@@ -118,6 +118,56 @@ async def test_the_reference_can_be_left_out() -> None:
         assert (await ask("GET", path, api_docs=False)).status_code == 404
 
 
+PROVIDER = {
+    "oidc_client_id": "page",
+    "oidc_issuer": "https://ID.example.com:443/realms/shop",
+    "jwt_jwks_url": "https://id.example.com/jwks",
+    "jwt_issuer": "https://id.example.com/realms/shop",
+    "jwt_audience": "exports",
+}
+
+
+@pytest.mark.parametrize("path", ["/", "/page/main.js"])
+async def test_the_page_connects_only_to_the_api_and_to_the_identity_provider(path: str) -> None:
+    """Entry 16: no other directive changes, and other responses have the same policy as before."""
+    for further, expected in (
+        ("", ["'self'", "https://id.example.com"]),
+        (
+            "https://token.example.com:8443",
+            ["'self'", "https://id.example.com", "https://token.example.com:8443"],
+        ),
+    ):
+        rules = directives(await ask("GET", path, **PROVIDER, oidc_origins=further))
+        assert rules.pop("connect-src") == expected
+        assert rules == directives(await ask("GET", path))
+    for other in ("/docs", "/healthz", "/nowhere"):
+        assert directives(await ask("GET", other, **PROVIDER)) == directives(await ask("GET", other))
+
+
+async def test_the_page_is_told_how_users_sign_in() -> None:
+    """Entry 16: everyone can read it, and it has no secret. Local tools are named on this machine only."""
+    hint = {"sign_in_hint": "Ask the help desk", "sign_in_url": "https://help.example.com/token"}
+    provider = PROVIDER | {"oidc_scopes": "profile  api", "oidc_audience": "exports"}
+    response = await ask("GET", "/page/sign-in.json", **provider, **hint)
+    assert response.status_code == 200
+    assert response.json() == {
+        "oidc": {
+            "issuer": "https://ID.example.com:443/realms/shop",
+            "client_id": "page",
+            "scope": "openid profile api",
+            "audience": "exports",
+            "origins": ["https://id.example.com"],
+        },
+        "hint": "Ask the help desk",
+        "url": "https://help.example.com/token",
+        "local": False,
+    }
+    nothing = {"oidc": None, "hint": None, "url": None}
+    assert (await ask("GET", "/page/sign-in.json")).json() == {**nothing, "local": True}
+    public = await ask("GET", "/page/sign-in.json", public_url="https://exports.example.com")
+    assert public.json() == {**nothing, "local": False}
+
+
 def test_the_default_allows_nothing() -> None:
     assert DEFAULTS["Content-Security-Policy"] == (
         "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

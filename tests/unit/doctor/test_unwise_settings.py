@@ -117,7 +117,9 @@ HARMLESS = {
     "kafka_sasl_mechanism", "kafka_sasl_username", "kafka_ssl_cafile", "kafka_topic_prefix", "log_format",
     "mail_empty", "mail_from", "metrics_port", "ready_file", "s3_access_key", "s3_bucket", "s3_region",
     "s3_key_prefix", "s3_secure", "s3_sse", "s3_sse_kms_key", "smtp_host", "smtp_port", "smtp_username",
+    "oidc_audience", "oidc_client_id", "oidc_scopes", "sign_in_hint", "sign_in_url",
     # checked when they are read
+    "oidc_issuer", "oidc_origins",
     "webhook_secret", "webhook_previous_secret", "webhook_allowed_hosts", "webhook_denied_networks",
     "user_mail_limit",
     # these cost time or space, but no security
