@@ -86,9 +86,9 @@ lock: ## Resolve the requirements again and write the lock files (UPGRADE=1 take
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/audit.txt requirements/audit.in
 
 clean: ## Remove the virtual environment, local data, caches and demo files
-	@rm -rf .venv .local demo-exports .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .local tests/node/node_modules demo-exports .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): pyproject.toml streaming_exporter/pyproject.toml requirements/dev.txt requirements/uv.txt requirements/setup.sh
+$(READY): pyproject.toml streaming_exporter/pyproject.toml requirements/dev.txt requirements/uv.txt requirements/setup.sh tests/node/package-lock.json
 	@./requirements/setup.sh
 	@touch $@

@@ -100,6 +100,7 @@ CASES = [
     # Webhooks are not set up here, so every user gets the same error.
     Case("GET /exports/webhook-secret", anybody(422), query="?url=https://hooks.example.com/x"),
     Case("GET /exports/datasets", anybody(200)),
+    Case("GET /exports/me", anybody(200)),
     Case("POST /exports/schedules", anybody(201), SCHEDULE),
     Case("POST /exports/schedules", Rule(401, 403, 403, 201, 201, 403), SCHEDULE | {"scope": "all"}),
     Case("GET /exports/schedules", anybody(200)),
@@ -121,6 +122,7 @@ CASES = [
     Case("GET /readyz", public(200)),
     Case("GET /metrics", public(200)),
     Case("GET /", public(200)),
+    Case("GET /page/sign-in.json", public(200)),
     Case("HEAD /", public(200)),
     Case("GET /docs", public(200)),
     Case("GET /docs/assets/{name}", public(404)),
