@@ -24,7 +24,8 @@ from tests.topics import events_on
 LIBRARY = ROOT / "streaming_exporter"
 MODULES = {f"streaming_exporter.{path.stem}" for path in LIBRARY.glob("*.py")} - {
     "streaming_exporter.__init__"
-}
+} | {"streaming_exporter.outbox", "streaming_exporter.outbox.__main__", "streaming_exporter.outbox.relay"}
+"""Without the modules of the outbox for SQLAlchemy and Django, which need them."""
 NEEDING_KAFKA = {"streaming_exporter.kafka_connection", "streaming_exporter.oauth"}
 
 
@@ -44,12 +45,18 @@ def test_it_brings_one_import_name_into_an_empty_environment(tmp_path: Path, whe
 
 
 def test_it_contains_the_modules_and_py_typed(wheel: Path) -> None:
-    modules = {f"streaming_exporter/{path.name}" for path in LIBRARY.glob("*.py")}
+    modules = {f"streaming_exporter/{path.relative_to(LIBRARY)}" for path in LIBRARY.rglob("*.py")}
     assert files_of(wheel) == modules | {"streaming_exporter/py.typed"}
 
 
 def test_it_needs_pydantic_and_each_extra_adds_one_package(wheel: Path) -> None:
-    assert requirements_of(wheel) == {"": {"pydantic"}, "kafka": {"aiokafka"}, "http": {"httpx"}}
+    assert requirements_of(wheel) == {
+        "": {"pydantic"},
+        "kafka": {"aiokafka"},
+        "http": {"httpx"},
+        "sqlalchemy": {"sqlalchemy"},
+        "django": {"django"},
+    }
 
 
 def test_with_pydantic_alone_every_module_but_those_of_kafka_can_be_imported(
