@@ -9,7 +9,7 @@ from uuid import UUID
 import typer
 
 from producers import arguments, dead_letters, schedules
-from producers.arguments import Labels, Language, Locale, Parameters, SplitBytes, SplitRows
+from producers.arguments import Labels, Language, Locale, Name, Parameters, SplitBytes, SplitRows
 from producers.console import ExtensibleGroup, exit_on_error
 from producers.tokens import Token
 
@@ -68,6 +68,7 @@ def request(
     export_type: Annotated[str, typer.Option(help="Name of the dataset, such as ledger")],
     file_format: Annotated[str, typer.Option("--format", help="Name of the file format, such as csv")],
     user_id: Annotated[str, typer.Option(help="User whose export it is")],
+    name: Name = None,
     filters: Annotated[
         list[str] | None,
         typer.Option(
@@ -155,6 +156,7 @@ def request(
                 "user_id": user_id,
                 "export_type": export_type,
                 "format": file_format,
+                "name": name,
                 "filters": arguments.parse_filters(filters or (), filters_json) or None,
                 "parameters": arguments.parse_parameters(parameters or ()) or None,
                 "columns": arguments.parse_columns(columns or ()),

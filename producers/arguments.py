@@ -56,6 +56,12 @@ def parse_filters(pairs: Iterable[str], document: str | None = None) -> dict[str
     return {column: _shortest(tests) for column, tests in filters.items()}
 
 
+Name = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT", help="Name for people, such as 'Ledger October', which the page and mails show"
+    ),
+]
 Labels = Annotated[
     bool, typer.Option("--labels", help="Captions are the labels of the dataset, not the names of columns")
 ]

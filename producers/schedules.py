@@ -7,7 +7,7 @@ from uuid import UUID
 import typer
 
 from producers import arguments
-from producers.arguments import Labels, Language, Locale, Parameters, SplitBytes, SplitRows
+from producers.arguments import Labels, Language, Locale, Name, Parameters, SplitBytes, SplitRows
 from producers.console import exit_on_error
 from producers.tokens import Token
 
@@ -39,6 +39,7 @@ def create(
             "--schedule", "--every", help="daily, weekly, monthly, or a cron expression of five fields"
         ),
     ],
+    name: Name = None,
     at: Annotated[
         str | None, typer.Option("--time-of-day", "--at", metavar="HH:MM", help="Time of day. Default: 00:00")
     ] = None,
@@ -119,6 +120,7 @@ def create(
         body = {
             "export_type": export_type,
             "format": file_format,
+            "name": name,
             "schedule": when,
             "time_of_day": at,
             "day": day,

@@ -29,7 +29,7 @@ class Job(BaseModel):
     """The state of a job. ``file_size`` is bytes; ``row_count`` grows while the job is processed.
 
     ``warnings`` has the numbers of values that are not in the files as they are in the database, by the
-    kind of the change.
+    kind of the change. A job that a schedule has made has its ``schedule_id``.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -38,6 +38,8 @@ class Job(BaseModel):
     status: str
     export_type: str
     format: str
+    name: str | None = None
+    schedule_id: UUID | None = None
     row_count: int | None = None
     estimated_rows: int | None = None
     file_size: int | None = None

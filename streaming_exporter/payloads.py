@@ -1,11 +1,14 @@
 """Models of the ``data`` of events: requests, ticks, lifecycle events. Does no I/O."""
 
+import re
 from typing import Annotated, Any, Literal, Self, TypeVar
 from uuid import UUID
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -32,6 +35,44 @@ Claims = dict[Word, ClaimText | Annotated[list[ClaimText], Field(max_length=MAX_
 CLAIMS = "claims"
 """The field whose values no error repeats: errors are in records of jobs, in events, mails and logs."""
 UserId = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+
+MAX_NAME_LENGTH = 200
+"""Characters of the name of an export."""
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""Control characters, and the two characters that separate lines and paragraphs."""
+
+
+def _printable(name: str) -> str:
+    """Return ``name`` if it is one line of text."""
+    found = _CONTROL.search(name)
+    if found is not None:
+        raise PydanticCustomError(
+            "name",
+            "it must be one line without control characters, and {code} is one",
+            {"code": f"U+{ord(found[0]):04X}"},
+        )
+    return name
+
+
+def _blank_is_none(name: object) -> object:
+    return None if isinstance(name, str) and not name.strip() else name
+
+
+Name = Annotated[
+    Annotated[
+        str,
+        StringConstraints(strip_whitespace=True, max_length=MAX_NAME_LENGTH),
+        AfterValidator(_printable),
+    ]
+    | None,
+    BeforeValidator(_blank_is_none),
+    Field(
+        description="Name for people, such as `Ledger October`: one line of at most 200 characters, without "
+        "control characters"
+    ),
+]
+"""The name of an export or of a schedule. A blank name is none."""
 
 
 class Payload(BaseModel):
@@ -139,8 +180,11 @@ class ExportRequest(RequestIdentity):
     ``scope`` is ``own``, ``all`` or a scope of the dataset. ``parameters`` are those of a dataset's query.
     ``claims`` are facts about the user, such as their organisation and ``roles``, which the rights of the
     dataset depend on; the service trusts them as it trusts ``user_id``.
+
+    ``name`` is for people: the page, mails and commands show it.
     """
 
+    name: Name = None
     filters: dict[str, Any] = Field(default_factory=dict, max_length=50)
     columns: list[str] | None = Field(None, min_length=1, max_length=1600)
     options: Options = Options()
@@ -211,9 +255,11 @@ class LifecycleData(RequestIdentity):
     ``file_size`` is bytes. ``attempt`` counts from 1; 0 means that no attempt was made yet. A job with
     several files has ``file_count`` and, up to 1,000 files, ``files``; ``row_count`` and ``file_size`` are
     totals, and ``key``, ``file_name``, ``content_type`` and ``sha256`` are those of ``manifest.json``.
+    ``name`` is that of the request.
     """
 
     job_id: UUID
+    name: str | None = None
     attempt: int = Field(0, ge=0)
     status: Word
     row_count: int | None = None

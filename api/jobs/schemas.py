@@ -11,7 +11,7 @@ from stream_app.jobs.file_warnings import warnings_of
 from stream_app.jobs.job_files import has_several_files
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
-from streaming_exporter.events import JobError, Options, Scope, Split, Word
+from streaming_exporter.events import JobError, Name, Options, Scope, Split, Word
 
 JOB_EXAMPLE: dict[str, Any] = {
     "export_job_id": "4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10",
@@ -19,6 +19,10 @@ JOB_EXAMPLE: dict[str, Any] = {
     "user_id": "user-17",
     "export_type": "ledger",
     "format": "csv",
+    "name": "Ledger October",
+    "schedule_id": None,
+    "run_at": None,
+    "window": None,
     "scope": "own",
     "filters": {"kind": "proof"},
     "columns": ["id", "kind", "created_at"],
@@ -75,6 +79,7 @@ class Order(BaseModel):
 
     export_type: Annotated[Word, Field(description="Name of a dataset, as GET /exports/datasets lists it")]
     format: Annotated[Word, Field(description="Name of a format, as GET /exports/datasets lists it")]
+    name: Name = None
     filters: Annotated[
         dict[str, Any] | None,
         Field(
@@ -178,7 +183,7 @@ SHOWN_TO_OPERATORS = frozenset(
     {
         "export_job_id", "status", "user_id", "export_type", "format", "scope", "split", "consistency",
         "attempt", "row_count", "estimated_rows", "file_size", "file_count", "created_at", "started_at",
-        "completed_at", "expires_at", "cancel_requested", "rerun_of", "warnings",
+        "completed_at", "expires_at", "cancel_requested", "rerun_of", "warnings", "schedule_id", "run_at",
     }
 )  # fmt: skip
 """The fields of a job that operators of the service can see. All others are closed, also new ones."""
@@ -191,6 +196,9 @@ class JobView(BaseModel):
     ``file_name`` and ``sha256`` are those of the manifest beside the files. ``warnings`` has the numbers of
     values that are not in the files as they are in the database, by the kind of the change, such as
     ``cut_cells``; it is empty if there are none. ``rerun_of`` is the job whose request this one repeats.
+
+    A run of a schedule has ``schedule_id``, the time ``run_at`` at which it was due, and the ``window`` of
+    time whose rows it has, if the schedule has one.
     """
 
     model_config = ConfigDict(json_schema_extra={"example": JOB_EXAMPLE})
@@ -200,6 +208,10 @@ class JobView(BaseModel):
     user_id: str
     export_type: str
     format: str
+    name: str | None
+    schedule_id: UUID | None
+    run_at: datetime | None
+    window: Any
     scope: str
     filters: Any
     columns: Any
@@ -239,6 +251,10 @@ class JobView(BaseModel):
             user_id=job.user_id,
             export_type=job.export_type,
             format=job.format,
+            name=job.name,
+            schedule_id=job.schedule_id,
+            run_at=job.run_at,
+            window=job.window,
             scope=job.scope or "own",
             filters=job.filters,
             columns=job.columns,

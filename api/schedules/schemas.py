@@ -14,7 +14,7 @@ from stream_app.schedules.calendar import CatchUp, Windowing
 from stream_app.schedules.models import Schedule
 from stream_app.schedules.run_planner import calendar_of
 from streaming_exporter.errors import Rejected
-from streaming_exporter.events import JobError, Scope, Word
+from streaming_exporter.events import JobError, Name, Scope, Word
 
 SHOWN_RUNS = 5
 MAX_DELAY = 7 * 24 * 3600
@@ -24,6 +24,7 @@ EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo
 SCHEDULE_EXAMPLE: dict[str, Any] = {
     "export_type": "ledger",
     "format": "csv",
+    "name": "Proofs of the week",
     "schedule": "weekly",
     "day": 0,
     "time_of_day": "06:30",
@@ -109,6 +110,7 @@ class SchedulePatch(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"active": False}})
 
     format: Word | None = None
+    name: Name = None
     filters: Annotated[dict[str, Any] | None, Field(max_length=50)] = None
     columns: Annotated[list[str] | None, Field(min_length=1, max_length=1600)] = None
     options: OrderOptions | None = None
@@ -140,6 +142,7 @@ class ScheduleView(BaseModel):
     user_id: str
     export_type: str
     format: str
+    name: str | None
     schedule: str
     time_of_day: str | None
     day: int | None

@@ -172,7 +172,7 @@ async def _checked(
     return {
         **{
             name: getattr(order, name)
-            for name in ("export_type", "format", "filters", "columns", "parameters", "webhook")
+            for name in ("export_type", "format", "name", "filters", "columns", "parameters", "webhook")
         },
         "options": order.options.model_dump(mode="json", exclude_unset=True) if order.options else None,
         "split": order.split.model_dump(mode="json", exclude_unset=True) if order.split else None,

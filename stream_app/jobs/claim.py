@@ -54,6 +54,7 @@ class Claim:
             user_id=self.request.user_id,
             export_type=self.request.export_type,
             format=self.request.format,
+            name=self.request.name,
             job_id=self.job_id,
             attempt=self.attempt,
             status=status,

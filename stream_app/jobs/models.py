@@ -70,6 +70,8 @@ class ExportJob(Base):
     ``attempt`` numbers the claims and fences them. ``failures`` counts the failed ones. ``MAX_ATTEMPTS``
     limits it.
 
+    ``name`` is for people.
+
     ``outcome`` is the sealed outcome: the data of the lifecycle event, which the holder of the lease stores
     before the event is published. A sealed job is never claimed again. Its event is published until the
     projector has applied it and emptied ``outcome``.
@@ -84,6 +86,7 @@ class ExportJob(Base):
     user_id: Mapped[str]
     export_type: Mapped[str]
     format: Mapped[str]
+    name: Mapped[str | None]
     status: Mapped[str] = mapped_column(server_default=Status.PENDING)
 
     filters: Mapped[Any] = mapped_column(nullable=True)

@@ -73,7 +73,7 @@ def insert_jobs(columns: Iterable[str], *, admitted: bool, limited: bool) -> Sta
         CROSS JOIN jsonb_populate_recordset(NULL::export_jobs, CAST(:jobs AS jsonb))
         {limit if limited else ""} ORDER BY id
         ON CONFLICT (id) {on_conflict if admitted else "DO NOTHING"}
-        RETURNING job.id, job.user_id, job.export_type, job.format, job.traceparent
+        RETURNING job.id, job.user_id, job.export_type, job.format, job.name, job.traceparent
             {f", pg_notify('{WAKE_CHANNEL}', '')" if admitted else ""}
         """
     )
@@ -311,8 +311,8 @@ RELEASE_UNREADABLE = text(
         worker = CASE WHEN age.can_wait THEN NULL ELSE job.worker END,
         outcome = CASE WHEN NOT age.can_wait THEN jsonb_build_object(
             'job_id', job.id, 'user_id', job.user_id, 'export_type', job.export_type, 'format', job.format,
-            'attempt', job.attempt, 'status', 'failed', 'started_at', job.started_at, 'completed_at', now(),
-            'error', CAST(:error AS jsonb)
+            'name', job.name, 'attempt', job.attempt, 'status', 'failed', 'started_at', job.started_at,
+            'completed_at', now(), 'error', CAST(:error AS jsonb)
         ) END,
         lease_until = now(),
         not_before = now() + least(interval '5 s' * power(2, least(job.attempt, 10)), interval '2 min')

@@ -12,6 +12,7 @@ from hashlib import blake2b
 from typing import Any, Self
 from uuid import UUID
 
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -34,6 +35,7 @@ from streaming_exporter.events import (
     ExportRequest,
     JobError,
     LifecycleData,
+    Name,
 )
 
 PUBLISH_TIMEOUT = timedelta(seconds=10)
@@ -45,12 +47,15 @@ Then it is published again.
 ANYWHERE = AddressRules()
 """Rules that allow mails to all domains and webhooks to all public hosts."""
 
+_NAME: TypeAdapter[str | None] = TypeAdapter(Name)
+
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 
 REQUEST_COLUMNS = (
     "user_id",
     "export_type",
     "format",
+    "name",
     "filters",
     "columns",
     "options",
@@ -76,6 +81,7 @@ class NewJob:
     user_id: str
     export_type: str
     format: str
+    name: str | None
     source: str
     traceparent: str | None
     created_at: datetime
@@ -212,6 +218,7 @@ def new_job(event: Event, request: ExportRequest | None, *, now: datetime) -> Ne
         user_id=identity.user_id,
         export_type=identity.export_type,
         format=identity.format,
+        name=request.name if request is not None else _name_of(data.get("name")),
         source=event.source,
         traceparent=event.traceparent,
         created_at=now,
@@ -262,6 +269,7 @@ async def submit(
             user_id=row.user_id,
             export_type=row.export_type,
             format=row.format,
+            name=row.name,
             status=Status.PENDING,
             traceparent=row.traceparent,
         )
@@ -309,6 +317,7 @@ def accepted_data(event: Event) -> LifecycleData:
     return LifecycleData(
         job_id=event.job_id,
         **event.identity.model_dump(),
+        name=_name_of(event.data.get("name")),
         status=Status.PENDING,
         traceparent=event.traceparent,
     )
@@ -343,10 +352,19 @@ def _outcome(job: NewJob, status: Status, *, error: JobError | None = None) -> L
         user_id=job.user_id,
         export_type=job.export_type,
         format=job.format,
+        name=job.name,
         status=status,
         completed_at=job.created_at,
         error=error,
     )
+
+
+def _name_of(value: object) -> str | None:
+    """Return the name in the data of a request that is not validated, or ``None`` if it is not valid."""
+    try:
+        return _NAME.validate_python(value)
+    except ValidationError:
+        return None
 
 
 def _as_text(value: object) -> str | None:

@@ -42,6 +42,7 @@ class LockedJob:
     user_id: str
     export_type: str
     format: str
+    name: str | None
     status: str
     attempt: int
     failures: int
@@ -199,6 +200,7 @@ class UnheldJobs:
             user_id=job.user_id,
             export_type=job.export_type,
             format=job.format,
+            name=job.name,
             attempt=job.attempt,
             status=status,
             traceparent=job.traceparent,

@@ -65,6 +65,8 @@ class Notification:
     error_message: str | None = None
     paused: str | None = None
     traceparent: str | None = None
+    name: str | None = None
+    """The name that the user gave the export: any one line of text."""
     label: str | None = None
     """The name of the dataset for people, if the file has labels."""
     options: Any = None
@@ -91,6 +93,7 @@ class Notification:
                 "error_code",
                 "error_message",
                 "paused",
+                "name",
                 "traceparent",
             )
         }

@@ -73,6 +73,7 @@ class WebhookClient:
             "user_id": notification.user_id,
             "export_type": notification.export_type,
             "format": notification.format,
+            "name": notification.name,
             "status": notification.event,
             "completed_at": _iso(notification.completed_at),
         }

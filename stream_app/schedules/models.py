@@ -16,6 +16,7 @@ class ScheduledExport(Base):
     """A schedule: a request that is submitted again and again on a calendar.
 
     Attributes:
+        name: the name for people. The jobs of the runs have it too.
         next_run: when the next run is due. It is empty while the schedule is not active.
         window_start: where the window of the next run begins.
         delay: how many seconds a run waits for rows that arrive late.
@@ -31,6 +32,7 @@ class ScheduledExport(Base):
     user_id: Mapped[str]
     export_type: Mapped[str]
     format: Mapped[str]
+    name: Mapped[str | None]
     schedule: Mapped[str]
     time_of_day: Mapped[str | None]
     timezone: Mapped[str] = mapped_column(server_default="UTC")
@@ -94,6 +96,7 @@ class Schedule:
     user_id: str
     export_type: str
     format: str
+    name: str | None
     schedule: str
     time_of_day: str | None
     timezone: str

@@ -23,6 +23,7 @@ from streaming_exporter.events import SCHEDULES, Event, EventType
 SCHEDULE_COLUMNS = (
     "export_type",
     "format",
+    "name",
     "columns",
     "options",
     "split",

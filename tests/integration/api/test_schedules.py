@@ -37,6 +37,7 @@ def path(schedule: dict[str, Any], suffix: str = "") -> str:
 async def test_a_schedule_has_the_requested_values_and_its_next_five_runs(api: Harness) -> None:
     user = api.user(user_id="user-1")
     wanted = {
+        "name": "Proofs of the week",
         "schedule": "weekly",
         "day": 2,
         "time_of_day": "06:30",
@@ -269,7 +270,8 @@ async def test_a_deleted_schedule_is_gone(api: Harness) -> None:
 
 async def test_a_run_now_is_a_job_of_the_schedule(api: Harness) -> None:
     user = api.user()
-    schedule = await made(user, window="previous_period", timezone="Asia/Tokyo", active=False)
+    values = {"window": "previous_period", "timezone": "Asia/Tokyo", "active": False}
+    schedule = await made(user, **values, name="Proofs of the day")
     answer = await user.post(path(schedule, ":run"), headers={"Idempotency-Key": "one"})
     assert answer.status_code == 202, answer.text
     again = await user.post(path(schedule, ":run"), headers={"Idempotency-Key": "one"})
@@ -288,6 +290,32 @@ async def test_a_run_now_is_a_job_of_the_schedule(api: Harness) -> None:
     (event,) = await api.published(job_id)
     assert (event.source, event.data["priority"]) == (f"/exporter/schedules/{schedule['id']}", "normal")
     assert event.data["filters"] == job.filters
+    seen = (await user.get(f"/exports/jobs/{job_id}")).json()
+    assert (seen["name"], event.data["name"]) == ("Proofs of the day", "Proofs of the day")
+    assert (seen["schedule_id"], seen["window"]["timezone"]) == (schedule["id"], "Asia/Tokyo")
+    assert datetime.fromisoformat(seen["run_at"]) == job.run_at
+
+
+async def test_names_of_exports_and_schedules(api: Harness) -> None:
+    """A name (12) is kept without the spaces around it; a blank one is none; the error names the field."""
+    user = api.user()
+    body = {"export_type": "ledger", "format": "csv"}
+    job = (await user.post("/exports/jobs", json={**body, "name": " Ledger October "})).json()
+    assert (await user.get(f"/exports/jobs/{job['export_job_id']}")).json()["name"] == "Ledger October"
+    schedule = await made(user, name="Ledger of the month")
+    changed = [
+        (await user.patch(path(schedule), json={"name": name})).json()["name"]
+        for name in ("Monthly ledger", " ", "Ledger", None)
+    ]
+    assert changed == ["Monthly ledger", None, "Ledger", None]
+    for call, where in (
+        (user.post, "/exports/jobs"),
+        (user.post, "/exports/schedules"),
+        (user.patch, path(schedule)),
+    ):
+        for name in ("a\nb", "x" * 201, 7):
+            answer = await call(where, json={**(body if call == user.post else {}), "name": name})
+            assert (answer.status_code, answer.json()["field"]) == (422, "name"), answer.text
 
 
 async def test_windows_of_runs_now_have_no_gaps_and_no_overlaps(api: Harness) -> None:

@@ -34,7 +34,8 @@ class Records:
             await connection.execute(
                 insert(ScheduledExport).values(
                     id=schedule_id, user_id=user, export_type="ledger", format="csv", schedule="daily",
-                    filters={"owner": user}, parameters={"p": user}, claims={"org": user},
+                    name=f"Ledger of {user}", filters={"owner": user}, parameters={"p": user},
+                    claims={"org": user},
                     email_recipients=[ADDRESS, "ops@example.com"],
                     webhook=f"https://hooks.example.com/{user}",
                 )
@@ -43,6 +44,7 @@ class Records:
                 await connection.execute(
                     insert(ExportJob).values(
                         id=job_id, user_id=user, export_type="ledger", format="csv", status=status,
+                        name=f"Ledger of {user}",
                         filters={"owner": user}, parameters={"p": user}, claims={"org": user}, columns=[user],
                         options={"title": user}, source=f"/{user}",
                         recipients=[ADDRESS.upper(), "ops@example.com"], schedule_id=schedule_id,

@@ -61,7 +61,9 @@ class Past:
     def __init__(self, jobs: Jobs, chance: random.Random) -> None:
         self.jobs, self.chance = jobs, chance
         self.requests = Requests(jobs.store)
-        self.asked = [request(uuid4(), recipients=["a@example.com"]) for _ in range(12)]
+        self.asked = [
+            request(uuid4(), recipients=["a@example.com"], name="Ledger October") for _ in range(12)
+        ]
         self.outcomes: list[Event] = []
         self.backups = ["empty"]
 
@@ -83,11 +85,13 @@ class Past:
                 self.outcomes.append(event)
                 await project(self.jobs, event)
 
-    async def ends(self) -> dict[UUID, tuple[str, int, str | None]]:
+    async def ends(self) -> dict[UUID, tuple[str, int, str | None, str]]:
         async with self.jobs.engine.connect() as connection:
-            rows = await connection.execute(text("SELECT id, status, attempt, file_path FROM export_jobs"))
+            rows = await connection.execute(
+                text("SELECT id, status, attempt, file_path, name FROM export_jobs")
+            )
             finished = {row.id: tuple(row)[1:] for row in rows if row.status not in UNFINISHED}
-        return cast("dict[UUID, tuple[str, int, str | None]]", finished)
+        return cast("dict[UUID, tuple[str, int, str | None, str]]", finished)
 
 
 async def test_a_replay_onto_any_backup_leads_to_the_same_outcomes(jobs: Jobs) -> None:
@@ -96,6 +100,7 @@ async def test_a_replay_onto_any_backup_leads_to_the_same_outcomes(jobs: Jobs) -
     await past.happen()
     true_ends = await past.ends()
     assert {status for status, *_ in true_ends.values()} == {"completed", "failed"}
+    assert {name for *_, name in true_ends.values()} == {"Ledger October"}
     for backup in past.backups:
         for order in ("requests first", "outcomes first", "mixed"):
             await execute(

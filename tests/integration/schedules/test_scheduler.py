@@ -24,6 +24,7 @@ MINUTE = timedelta(minutes=1)
 
 async def test_a_run_is_one_job_however_often_its_tick_comes(schedules: Schedules) -> None:
     order: dict[str, Any] = {
+        "name": "Proofs of the day",
         "time_of_day": "06:00",
         "email_recipients": ["a@example.com"],
         "filters": {"kind": "proof"},
@@ -43,6 +44,7 @@ async def test_a_run_is_one_job_however_often_its_tick_comes(schedules: Schedule
         f"/exporter/schedules/{made}",
     )
     assert job.admitted_at is not None
+    assert [job.name] == [event.lifecycle.name for event in schedules.published] == ["Proofs of the day"]
     schedule = await schedules.get(made)
     assert (schedule.last_run, schedule.next_run) == (at, at + days(1))
     assert [(event.type, event.job_id) for event in schedules.published] == [(EventType.ACCEPTED, job.id)]

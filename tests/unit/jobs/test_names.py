@@ -1,0 +1,81 @@
+"""Names of exports (12): which texts are names, and that every event of a job has its name."""
+
+import sys
+import unicodedata
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from stream_app.jobs.claim import Claim
+from stream_app.jobs.states import Status
+from stream_app.jobs.submission import RequestValidator, accepted_data, new_job, request_event_of
+from streaming_exporter.errors import Rejected
+from streaming_exporter.events import Event, EventType, ExportRequest
+from tests.datasets import datasets_of
+
+NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
+VALIDATOR = RequestValidator({"csv"}, datasets_of("ledger"))
+REQUEST = {"user_id": "u", "export_type": "ledger", "format": "csv"}
+
+
+def request(**data: Any) -> Event:
+    return Event(id=str(uuid4()), source="/t", type=EventType.REQUESTED, data=REQUEST | data)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("Ledger October", "Ledger October"),
+        ("  Ledger October ", "Ledger October"),
+        ("Übersicht – 10 % für שלום 📈", "Übersicht – 10 % für שלום 📈"),
+        ("x" * 200, "x" * 200),
+        ("", None),
+        (" \t\n", None),
+        (None, None),
+    ],
+)
+def test_a_name_is_one_line_of_text(given: str | None, name: str | None) -> None:
+    assert ExportRequest.parse(REQUEST | {"name": given}).name == name
+
+
+def test_no_name_has_a_control_character() -> None:
+    controls = [
+        char
+        for char in map(chr, range(sys.maxunicode + 1))
+        if unicodedata.category(char) in {"Cc", "Zl", "Zp"}
+    ]
+    assert len(controls) == 67
+    for char in controls:
+        with pytest.raises(Rejected, match=rf"^name: .*U\+{ord(char):04X}"):
+            ExportRequest.parse(REQUEST | {"name": f"a{char}b"})
+
+
+@pytest.mark.parametrize("name", ["x" * 201, 7, ["a"], {"a": 1}, True, "a\nb"])
+def test_a_job_with_another_name_fails_and_keeps_none(name: object) -> None:
+    event = request(name=name)
+    job = VALIDATOR.job(event, now=NOW)
+    assert job.outcome is not None
+    assert job.outcome.error is not None
+    assert job.outcome.error.message.startswith("name: ")
+    assert (job.name, job.outcome.name, accepted_data(event).name) == (None, None, None)
+
+
+def test_every_event_of_a_job_has_its_name() -> None:
+    event = request(name=" Ledger October ")
+    job = VALIDATOR.job(event, now=NOW)
+    assert job.name == "Ledger October"
+    assert request_event_of(job).data["name"] == "Ledger October"
+    found = ExportRequest.parse(event.data)
+    claim = Claim(event.job_id, 1, "w", 0, found, NOW)
+    cancelled, failed = job.cancelled().outcome, job.failed(Rejected("no")).outcome
+    assert cancelled is not None
+    assert failed is not None
+    datas = [accepted_data(event), cancelled, failed, *map(claim.lifecycle, Status)]
+    assert {data.name for data in datas} == {"Ledger October"}
+
+
+def test_a_request_that_fails_for_another_reason_keeps_its_name() -> None:
+    event = request(name="Ledger October", priority="urgent")
+    assert new_job(event, None, now=NOW).name == "Ledger October"
