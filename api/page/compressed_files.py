@@ -1,6 +1,7 @@
-"""Static files that are sent compressed. They hold no secrets, so their size tells nothing (BREACH)."""
+"""Files and texts that are sent compressed. They hold no secrets, so their size tells nothing (BREACH)."""
 
 import gzip
+import hashlib
 import os
 import re
 from functools import lru_cache
@@ -52,3 +53,29 @@ def compressed_response(
     response.headers["Content-Encoding"] = "gzip"
     response.headers["ETag"] = plain.headers["etag"].removesuffix('"') + '-gzip"'
     return response
+
+
+def compressed_content(content: bytes, media_type: str, scope: Scope, headers: dict[str, str]) -> Response:
+    """Return a content that is made here as a file is: as gzip if the client accepts that, or as 304.
+
+    ``headers`` can have a ``Vary`` of its own.
+    """
+    request = Headers(scope=scope)
+    small = accepts_gzip(request.get("Accept-Encoding", ""))
+    digest = hashlib.sha256(content).hexdigest()[:32]
+    etag = f'"{digest}-gzip"' if small else f'"{digest}"'
+    vary = ", ".join(filter(None, ["Accept-Encoding", headers.get("Vary")]))
+    own = headers | {"ETag": etag, "Vary": vary}
+    known = {tag.strip().removeprefix("W/") for tag in request.get("If-None-Match", "").split(",")}
+    if etag in known or "*" in known:
+        return Response(status_code=304, headers=own)
+    if not small:
+        return Response(content, headers=own, media_type=media_type)
+    return Response(
+        _compressed_content(content), headers=own | {"Content-Encoding": "gzip"}, media_type=media_type
+    )
+
+
+@lru_cache(maxsize=64)
+def _compressed_content(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)

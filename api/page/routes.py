@@ -13,8 +13,10 @@ from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import Scope
 
 from api.middleware.response_headers import content_security_policy
-from api.page.compressed_files import compressed_response
+from api.page.compressed_files import compressed_content, compressed_response
+from api.page.localized import language_of, localized_html, messages_json
 from api.page.sign_in import SignIn, sign_in_of
+from stream_app.messages.catalogue import LANGUAGES
 from stream_app.settings import Settings
 
 PAGE_FILES = Path(__file__).with_name("static")
@@ -115,8 +117,18 @@ def install_page(app: FastAPI, settings: Settings, host: str | None) -> None:
 
     @router.api_route("/", methods=["GET", "HEAD"])
     async def index(request: Request) -> Response:
-        """Return the page."""
-        return compressed_response(PAGE_FILES / "index.html", request.scope, headers)
+        """Return the page in the user's language."""
+        language = language_of(request)
+        own = headers | {"Content-Language": language, "Vary": "Accept-Language, Cookie"}
+        html = localized_html(PAGE_FILES / "index.html", language)
+        return compressed_content(html, "text/html", request.scope, own)
+
+    @router.api_route("/page/messages/{language}.json", methods=["GET", "HEAD"])
+    async def messages(language: str, request: Request) -> Response:
+        """Return the messages of the page in one language."""
+        if language not in LANGUAGES:
+            raise HTTPException(404)
+        return compressed_content(messages_json(language), "application/json", request.scope, headers)
 
     @router.get("/page/sign-in.json", response_model=SignIn)
     async def how_to_sign_in() -> SignIn:

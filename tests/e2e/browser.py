@@ -4,9 +4,10 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from stream_app.messages.catalogue import text
 from tests.waiting import patient
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -78,6 +80,16 @@ class Visit:
         self.page.get_by_label("Token").fill(token)
         self.page.get_by_role("button", name="Sign in").click()
         expect(self.page.get_by_role("heading", name="New export")).to_be_visible()
+
+    def sign_in_as(self, token: str, language: str) -> Callable[..., str]:
+        """Open the page in one of its languages and sign in; return what gives its messages by their keys."""
+        self.open()
+        texts = partial(text, language)
+        expect(self.page.locator("html")).to_have_attribute("lang", language)
+        self.page.locator("#token").fill(token)
+        self.page.get_by_role("button", name=texts("page.sign_in.submit")).click()
+        expect(self.page.get_by_role("heading", name=texts("page.form.title"))).to_be_visible()
+        return texts
 
     def choose(self, dataset: str, kind: str) -> None:
         """Choose dataset and format in the form."""

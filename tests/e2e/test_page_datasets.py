@@ -155,18 +155,19 @@ def test_a_schedule_keeps_parameters_scope_and_options(visit: Visit, settings: S
 @pytest.mark.parametrize("visit", [{"locale": "de-AT"}], indirect=True)
 def test_labels_are_in_the_language_of_the_browser(visit: Visit, seller: str) -> None:
     """German counts for Austria. What has no label in that language has its general one."""
-    visit.sign_in(seller)
+    visit.sign_in_as(seller, "de")
     page = visit.page
-    visit.choose("sales", "csv")
-    expect(page.get_by_label("Dataset").locator("option:checked")).to_have_text("Verkäufe")
+    page.get_by_label("Datensatz").select_option("sales")
+    page.get_by_label("Format").select_option("csv")
+    expect(page.get_by_label("Datensatz").locator("option:checked")).to_have_text("Verkäufe")
     expect(page.get_by_label("Gebiet")).to_be_visible()
     expect(page.get_by_label("Since", exact=True)).to_be_visible()
-    page.get_by_role("button", name="Add filter").click()
-    expect(page.locator(".filter").get_by_label("Column").locator("option")).to_have_text(
+    page.get_by_role("button", name="Filter hinzufügen").click()
+    expect(page.locator(".filter").get_by_label("Spalte").locator("option")).to_have_text(
         ["id", "customer_id", "Summe (EUR)", "placed_at"]  # the masked column cannot be filtered
     )
-    open_options(visit)
-    expect(page.get_by_label("Language of the labels").locator("option:checked")).to_have_text("German")
+    page.locator("summary", has_text="Optionen").click()
+    expect(page.get_by_label("Sprache der Bezeichnungen").locator("option:checked")).to_have_text("Deutsch")
 
 
 def test_an_error_marks_the_parameter(visit: Visit, seller: str) -> None:

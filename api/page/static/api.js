@@ -1,12 +1,14 @@
 // Calls of the API, with the token of this tab.
 
+import { t } from "./messages.js";
+
 const BASE = new URL("..", import.meta.url);
 const KEY = "exports.token";
 
 /** A failed call; `message` is for people. */
 export class Failure extends Error {
   constructor(status, problem) {
-    super(problem.detail ?? problem.title ?? `The service answered ${status}`);
+    super(problem.detail ?? problem.title ?? t("page.problems.status", { status: String(status) }));
     this.status = status;
     this.field = problem.field;
   }
@@ -57,7 +59,7 @@ async function send(method, path, { body, headers, signal, token = session.token
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Failure(0, { detail: "The service cannot be reached. Check the connection and try again." });
+    throw new Failure(0, { detail: t("page.problems.unreachable") });
   }
   if (answer.ok) return answer;
   const problem = await answer.json().catch(() => ({}));

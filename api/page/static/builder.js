@@ -5,6 +5,7 @@ import { alert, busy, button, field, h, say, tick } from "./dom.js";
 import { Division } from "./files.js";
 import { Filters } from "./filters.js";
 import { labelOf, learn } from "./labels.js";
+import { has, t } from "./messages.js";
 import { Options } from "./options.js";
 import { Parameters } from "./parameters.js";
 import { Repeat } from "./repeat.js";
@@ -13,7 +14,6 @@ import { format as kind, rows, sentence, size } from "./words.js";
 const PAUSE = 350; // milliseconds without a change, after which an estimate is asked for
 const WAIT = 3; // seconds that a request waits for a small export, whose file is downloaded at once
 const HERE = Intl.DateTimeFormat().resolvedOptions().timeZone;
-const SCOPES = { own: "My own", all: "All users’" };
 
 export class Builder {
   /** `ordered(job id)` is called when an export was requested, `scheduled()` when a schedule was created. */
@@ -29,37 +29,37 @@ export class Builder {
     this.about = h("p", { class: "hint" });
     this.format = h("select", { onchange: () => this.useFormat({}) });
     this.manner = h("p", { class: "hint" });
-    this.columns = h("div", { class: "columns", role: "group", "aria-label": "Columns" });
+    this.columns = h("div", { class: "columns", role: "group", "aria-label": t("page.form.columns") });
     this.columnsSummary = h("span");
     this.columnsBox = h(
       "details",
       {},
-      h("summary", {}, "Columns", this.columnsSummary),
-      h("p", { class: "buttons" }, button("All", () => this.tickAll(true)), button("None", () => this.tickAll(false))),
+      h("summary", {}, t("page.form.columns"), this.columnsSummary),
+      h("p", { class: "buttons" }, button(t("page.form.all"), () => this.tickAll(true)), button(t("page.form.none"), () => this.tickAll(false))),
       this.columns,
     );
     this.zone = h("select");
-    this.zoneField = field("Time zone of days and times", this.zone, "Of the filters and of the file");
+    this.zoneField = field(t("page.form.zone"), this.zone, t("page.form.zone_hint"));
     this.filters = new Filters(changed, () => this.effectiveZone());
     this.parameters = new Parameters(() => this.effectiveZone());
     this.scope = h("select");
-    this.scopeField = field("Whose rows", this.scope);
+    this.scopeField = field(t("page.form.scope"), this.scope);
     this.options = new Options();
     this.division = new Division();
     this.mail = h("textarea", { rows: 2, spellcheck: false, placeholder: "ada@example.com" });
     this.mailSummary = h("span");
-    this.mailBox = h("details", {}, h("summary", {}, "Mail", this.mailSummary), field("Send a mail to these addresses when it is ready", this.mail, "One per line"));
+    this.mailBox = h("details", {}, h("summary", {}, t("page.form.mail"), this.mailSummary), field(t("page.form.mail_to"), this.mail, t("page.form.mail_hint")));
     this.repeat = new Repeat(changed);
     this.estimate = h("p", { class: "estimate", role: "status" });
     this.problem = alert();
     this.submit = h("button", { class: "primary" });
     form.replaceChildren(
-      h("div", { class: "pair" }, field("Dataset", this.dataset), field("Format", this.format)),
+      h("div", { class: "pair" }, field(t("page.form.dataset"), this.dataset), field(t("page.form.format"), this.format)),
       this.about,
       this.manner,
       this.scopeField,
       this.parameters.element,
-      h("div", { class: "part" }, h("h3", {}, "Filters"), this.filters.element, this.zoneField),
+      h("div", { class: "part" }, h("h3", {}, t("page.filters.title")), this.filters.element, this.zoneField),
       this.columnsBox,
       this.options.element,
       this.division.element,
@@ -82,23 +82,23 @@ export class Builder {
     learn(datasets);
     this.dataset.replaceChildren(
       ...working(true).map((dataset) => h("option", { value: dataset.name }, labelOf(dataset))),
-      ...working(false).map((dataset) => h("option", { value: dataset.name, disabled: working(true).length > 0 }, `${labelOf(dataset)} (not available)`)),
+      ...working(false).map((dataset) => h("option", { value: dataset.name, disabled: working(true).length > 0 }, t("page.form.not_available", { dataset: labelOf(dataset) }))),
     );
-    if (!datasets.length) say(this.about, "There is nothing that you can export");
+    if (!datasets.length) say(this.about, t("page.form.no_datasets"));
     this.useDataset();
   }
 
   useDataset(kept) {
     const dataset = this.datasets.get(this.dataset.value);
     if (!dataset) return;
-    const limit = dataset.max_rows && `At most ${rows(dataset.max_rows)} in an export`;
+    const limit = dataset.max_rows && t("page.form.row_limit", { rows: rows(dataset.max_rows) });
     say(this.about, dataset.error ?? [dataset.description, limit].filter(Boolean).join(" · "));
     this.about.classList.toggle("wrong", Boolean(dataset.error));
     this.columns.replaceChildren(...dataset.columns.map((column) => columnTick(column)));
     this.filters.use(dataset.columns);
     this.useZones(dataset);
     this.parameters.use(dataset.parameters);
-    this.scope.replaceChildren(...dataset.scopes.map((name) => h("option", { value: name }, SCOPES[name] ?? name)));
+    this.scope.replaceChildren(...dataset.scopes.map((name) => h("option", { value: name }, has(`page.form.scopes.${name}`) ? t(`page.form.scopes.${name}`) : name)));
     this.scopeField.hidden = dataset.scopes.length < 2;
     this.repeat.use(dataset.has_time);
     const formats = [...this.formats.values()].filter(({ name }) => dataset.formats.includes(name));
@@ -115,7 +115,7 @@ export class Builder {
     const others = Intl.supportedValuesOf("timeZone").filter((name) => !likely.includes(name));
     this.zone.replaceChildren(
       ...likely.map((name) => h("option", { value: name }, name)),
-      h("optgroup", { label: "All time zones" }, others.map((name) => h("option", { value: name }, name))),
+      h("optgroup", { label: t("page.form.all_zones") }, others.map((name) => h("option", { value: name }, name))),
     );
     this.hasZone = dataset.columns.some(({ kind: own }) => own === "timestamptz");
   }
@@ -133,7 +133,7 @@ export class Builder {
   useFormat(kept) {
     const format = this.formats.get(this.format.value);
     if (!format) return;
-    say(this.manner, format.description);
+    say(this.manner, has(`page.formats.${format.name}`) ? t(`page.formats.${format.name}`) : format.description);
     this.options.use(format, this.datasets.get(this.dataset.value), kept);
     this.changed();
   }
@@ -200,7 +200,7 @@ export class Builder {
     this.division.write(job.split);
     this.columnsBox.open = Boolean(job.columns);
     this.changed();
-    const texts = [whose, gone.length && `These no longer exist and were left out: ${gone.join(", ")}`];
+    const texts = [whose, gone.length && t("page.form.left_out", { names: gone.join(", ") })];
     say(this.problem, texts.filter(Boolean).join(". "));
     this.form.parentElement.scrollIntoView({ block: "start" });
     this.dataset.focus({ preventScroll: true });
@@ -212,10 +212,10 @@ export class Builder {
     const { owner, columns } = this.datasets.get(this.dataset.value);
     const column = columns.find(({ name }) => name === owner);
     if (!hasOption(this.scope, "all") || (job.scope ?? "own") !== "own" || !column?.operators.includes("eq") || job.filters?.[owner] !== undefined)
-      return `This will export your own rows, not those of ${job.user_id}`;
+      return t("page.form.own_rows", { user: job.user_id });
     this.scope.value = "all";
     this.filters.add(owner, "eq", job.user_id);
-    return `This will export the rows of ${job.user_id}, by the filter on ${owner}. The export is yours`;
+    return t("page.form.rows_of_user", { user: job.user_id, column: owner });
   }
 
   addresses() {
@@ -225,17 +225,18 @@ export class Builder {
   /** Show in the closed parts of the form what is in them. */
   summarize() {
     this.options.summarize();
-    const number = this.addresses().length;
-    this.mailSummary.textContent = number ? `${number} ${number === 1 ? "address" : "addresses"}` : "none";
-    this.submit.textContent = (this.repeat.active ? "Schedule" : "Export") + (number ? ` and mail to ${number}` : "");
+    const count = this.addresses().length;
+    this.mailSummary.textContent = count ? t("page.form.addresses", { count }) : t("page.form.no_addresses");
+    if (this.repeat.active) this.submit.textContent = count ? t("page.form.schedule_and_mail", { count }) : t("page.form.schedule");
+    else this.submit.textContent = count ? t("page.form.export_and_mail", { count }) : t("page.form.export");
   }
 
   changed() {
     this.changes += 1;
     const boxes = this.boxes();
     const ticked = boxes.filter((box) => box.checked).length;
-    this.columnsSummary.textContent = ticked === boxes.length ? `all ${ticked}` : `${ticked} of ${boxes.length}`;
-    boxes[0]?.setCustomValidity(ticked ? "" : "Tick at least one column");
+    this.columnsSummary.textContent = ticked === boxes.length ? t("page.form.all_columns", { count: ticked }) : t("page.form.some_columns", { ticked, count: boxes.length });
+    boxes[0]?.setCustomValidity(ticked ? "" : t("page.form.no_column"));
     this.filters.check();
     this.filters.mark(null);
     this.parameters.mark(null);
@@ -258,10 +259,12 @@ export class Builder {
     try {
       const body = this.read();
       const answer = await call("POST", "exports/jobs:estimate", { body, signal: this.asking.signal });
-      const amount = (answer.exact ? "" : answer.at_least ? "At least " : "About ") + rows(answer.rows) + (answer.bytes === null ? "" : `, ${size(answer.bytes)}`);
+      const precision = answer.exact ? "exact" : answer.at_least ? "at_least" : "about";
+      const shown = t(`page.form.${precision}_rows`, { rows: rows(answer.rows) });
+      const amount = answer.bytes === null ? shown : t("page.form.size", { rows: shown, size: size(answer.bytes) });
       const empty = answer.exact && !answer.rows && !this.repeat.active;
-      const reason = answer.fits ? (empty ? "No row matches, so the file would be empty" : "") : answer.reason;
-      this.show(reason ? `${amount}. ${reason}` : amount, Boolean(reason));
+      const reason = answer.fits ? (empty ? t("page.form.no_rows") : "") : answer.reason;
+      this.show(reason ? t("page.form.estimate_and_reason", { estimate: amount, reason }) : amount, Boolean(reason));
       this.allow(!answer.fits && (answer.exact || answer.at_least) ? answer.reason : "");
     } catch (failure) {
       if (failure.name === "AbortError") return;
@@ -291,7 +294,7 @@ export class Builder {
     for (const box of [this.columnsBox, this.options.element, this.division.element]) if (box.querySelector(":invalid")) box.open = true;
     if (!this.form.reportValidity()) return;
     if (this.refusal || this.datasets.get(this.dataset.value)?.error) {
-      say(this.problem, this.refusal || "This dataset is not available at the moment");
+      say(this.problem, this.refusal || t("page.form.dataset_not_available"));
       return;
     }
     const order = this.read();
@@ -330,6 +333,6 @@ const hasOption = (select, value) => [...select.options].some((option) => option
 /** A box to tick for a column, with its label, or else its name. */
 function columnTick({ masked, type, ...column }) {
   const label = labelOf(column);
-  const facts = [label !== column.name && column.name, type, masked && "masked"];
+  const facts = [label !== column.name && column.name, type, masked && t("page.form.masked")];
   return tick(label, { value: column.name, checked: true }, facts.filter(Boolean).join(" · "));
 }

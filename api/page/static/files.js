@@ -2,7 +2,8 @@
 
 import { call } from "./api.js";
 import { busy, button, choice, field, h } from "./dom.js";
-import { count, rows, size } from "./words.js";
+import { t } from "./messages.js";
+import { rows, size } from "./words.js";
 
 const MEGABYTE = 1e6;
 const LEAST = 2; // megabytes: the service takes 1 MiB
@@ -10,20 +11,20 @@ const LEAST = 2; // megabytes: the service takes 1 MiB
 /** The part of the form. */
 export class Division {
   constructor() {
-    this.by = choice([["", "One file"], ["rows", "A number of rows in each"], ["bytes", "A size of each"]], { onchange: () => this.show() });
+    this.by = choice([["", t("page.files.single")], ["rows", t("page.files.by_rows")], ["bytes", t("page.files.by_bytes")]], { onchange: () => this.show() });
     this.number = h("input", { type: "number", required: true, step: 1 });
-    this.numberField = field("Rows in each file", this.number);
+    this.numberField = field(t("page.files.rows"), this.number);
     this.summary = h("span");
-    this.element = h("details", {}, h("summary", {}, "Files", this.summary), h("div", { class: "pair" }, field("Divide into", this.by), this.numberField));
+    this.element = h("details", {}, h("summary", {}, t("page.files.title"), this.summary), h("div", { class: "pair" }, field(t("page.files.divide"), this.by), this.numberField));
     this.show();
   }
 
   show() {
     const by = this.by.value;
     this.numberField.hidden = this.number.disabled = !by;
-    this.numberField.querySelector("label").textContent = by === "bytes" ? "Megabytes in each file" : "Rows in each file";
+    this.numberField.querySelector("label").textContent = by === "bytes" ? t("page.files.megabytes") : t("page.files.rows");
     this.number.min = by === "bytes" ? LEAST : 1;
-    this.summary.textContent = by ? "several" : "one";
+    this.summary.textContent = by ? t("page.files.several") : t("page.files.one");
   }
 
   read() {
@@ -44,8 +45,8 @@ export class Division {
 export class FileList {
   constructor(problem) {
     this.problem = problem;
-    this.items = h("ol", { class: "files", "aria-label": "Files" });
-    this.more = button("More files", (pressed) => this.read(pressed));
+    this.items = h("ol", { class: "files", "aria-label": t("page.files.title") });
+    this.more = button(t("page.files.more"), (pressed) => this.read(pressed));
     this.element = h("div", { hidden: true }, this.items, h("p", { class: "buttons" }, this.more));
   }
 
@@ -69,16 +70,16 @@ export class FileList {
   }
 
   item(file) {
-    const download = button("Download", (pressed) =>
+    const download = button(t("page.files.download"), (pressed) =>
       busy(pressed, this.problem, async () => {
         const { url } = await call("GET", `${this.url}/${file.number}`);
         location.assign(url);
       }),
     );
-    download.setAttribute("aria-label", `Download ${file.file_name}`);
+    download.setAttribute("aria-label", t("page.files.download_file", { file: file.file_name }));
     return h("li", { value: file.number }, h("span", {}, file.file_name), h("small", {}, `${rows(file.row_count)} · ${size(file.file_size)}`), download);
   }
 }
 
 /** How many files a finished job has, in words, or null if it has one. */
-export const several = (job) => (job.file_count > 1 ? `${count(job.file_count)} files` : null);
+export const several = (job) => (job.file_count > 1 ? t("page.files.count", { count: job.file_count }) : null);

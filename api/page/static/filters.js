@@ -2,6 +2,7 @@
 
 import { button, choice, h, tick } from "./dom.js";
 import { labelOf } from "./labels.js";
+import { t } from "./messages.js";
 import { PERIODS, TIMES, isTests, operator, periodOf } from "./words.js";
 
 const DATE = /^\d{4}-\d\d-\d\d$/;
@@ -9,12 +10,12 @@ const TIME = /^\d\d:\d\d(:\d\d)?$/;
 const MOMENT = /^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?)(Z|\+00:00)?)?(?:\[([\w+/-]+)\])?$/;
 const BOUNDS = ["gte", "lte"];
 const PAIRED = new Set([...TIMES, "integer", "numeric", "float"]);
-const NUMBER = { title: "a number such as 12.5", inputMode: "decimal", required: true };
+const NUMBER = { title: t("page.filters.number"), inputMode: "decimal", required: true };
 const TEXTS = {
-  integer: { pattern: "[+\\-]?[0-9]{1,19}", title: "a whole number", inputMode: "numeric", required: true },
+  integer: { pattern: "[+\\-]?[0-9]{1,19}", title: t("page.filters.integer"), inputMode: "numeric", required: true },
   numeric: { pattern: "[+\\-]?[0-9]*\\.?[0-9]+", ...NUMBER },
   float: { pattern: "[+\\-]?[0-9]*\\.?[0-9]+([eE][+\\-]?[0-9]+)?", ...NUMBER },
-  uuid: { pattern: "[0-9a-fA-F\\-]{32,36}", title: "a UUID", required: true },
+  uuid: { pattern: "[0-9a-fA-F\\-]{32,36}", title: t("page.filters.uuid"), required: true },
 };
 
 /** The conditions of a column: its operators, and those of two operators together. */
@@ -27,11 +28,11 @@ function conditions({ kind, operators }) {
 const meant = (how) => ({ between: BOUNDS, period: ["gte", "lt"] })[how] ?? [how];
 
 /** The inputs for a value; `write` returns whether they can show it. `zone()` is the time zone of times. */
-export function inputs(column, name, zone, label = `Value for ${column.name}`) {
+export function inputs(column, name, zone, label = t("page.filters.value", { column: column.name })) {
   if (name === "between") return between(column, zone, label);
   if (name === "period") return select(label, PERIODS.map((period) => [period.tests, period.name]), (own, given) => periodOf(given) === periodOf(own));
-  if (name === "is_null") return select(label, [[true, "yes"], [false, "no"]]);
-  if (column.kind === "boolean") return select(label, [[true, "true"], [false, "false"]]);
+  if (name === "is_null") return select(label, [[true, t("page.filters.yes")], [false, t("page.filters.no")]]);
+  if (column.kind === "boolean") return select(label, [[true, t("page.filters.true")], [false, t("page.filters.false")]]);
   if (name === "in" || name === "not_in") return column.values ? boxes(label, column.values) : lines(label);
   if (column.values) return select(label, column.values.map((value) => [value, value]));
   if (name === "prefix" || name === "contains") return text(label, { required: name === "prefix" });
@@ -43,12 +44,13 @@ export function inputs(column, name, zone, label = `Value for ${column.name}`) {
 
 /** Two inputs, for the first and the last value. */
 function between(column, zone, label) {
-  const [first, last] = BOUNDS.map((name, index) => inputs(column, name, zone, `${label}, ${index ? "to" : "from"}`));
-  const both = h("div", { class: "between" }, h("span", { class: "hint" }, "from"), first.element, h("span", { class: "hint" }, "to"), last.element);
+  const words = [t("page.filters.from"), t("page.filters.to")];
+  const [first, last] = BOUNDS.map((name, index) => inputs(column, name, zone, t("page.filters.part", { label, part: words[index] })));
+  const both = h("div", { class: "between" }, h("span", { class: "hint" }, words[0]), first.element, h("span", { class: "hint" }, words[1]), last.element);
   const field = (own) => (own.element.matches("input") ? own.element : own.element.querySelector("input"));
   const check = () => {
     const [low, high] = [first, last].map((own) => (TIMES.has(column.kind) ? own.read() : Number(own.read())));
-    field(last).setCustomValidity(field(first).value && field(last).value && high < low ? "The end is before the beginning" : "");
+    field(last).setCustomValidity(field(first).value && field(last).value && high < low ? t("page.filters.reversed") : "");
   };
   both.addEventListener("input", check);
   return {
@@ -78,7 +80,7 @@ function select(label, pairs, same = (own, given) => own === given) {
 function boxes(label, values) {
   const labels = values.map((value) => tick(value, { value }));
   const ticks = labels.map((own) => own.firstChild);
-  const check = () => ticks[0].setCustomValidity(ticks.some((box) => box.checked) ? "" : "Tick at least one value");
+  const check = () => ticks[0].setCustomValidity(ticks.some((box) => box.checked) ? "" : t("page.filters.no_value"));
   check();
   return {
     element: h("div", { class: "ticks", role: "group", "aria-label": label, onchange: check }, labels),
@@ -92,7 +94,7 @@ function boxes(label, values) {
 }
 
 function lines(label) {
-  const element = h("textarea", { "aria-label": label, rows: 3, required: true, placeholder: "one value per line" });
+  const element = h("textarea", { "aria-label": label, rows: 3, required: true, placeholder: t("page.filters.lines") });
   return {
     element,
     read: () => element.value.split("\n").map((line) => line.trim()).filter(Boolean),
@@ -118,8 +120,8 @@ function text(label, properties, form = /^/) {
 
 /** A date and, if wanted, a time; without a time it is the whole day. */
 function moments(label, kind, zone) {
-  const date = h("input", { type: "date", "aria-label": `${label}, date`, required: true });
-  const time = h("input", { type: "time", "aria-label": `${label}, time (the whole day if empty)` });
+  const date = h("input", { type: "date", "aria-label": t("page.filters.date", { label }), required: true });
+  const time = h("input", { type: "time", "aria-label": t("page.filters.time", { label }) });
   const suffix = () => (kind === "timestamp" ? "" : zone() === "UTC" ? "Z" : `[${zone()}]`);
   return {
     element: h("div", { class: "moment" }, date, time),
@@ -142,8 +144,8 @@ export class Filters {
     this.zone = zone;
     this.columns = [];
     this.items = new Set();
-    this.list = h("ul", { class: "filters", "aria-label": "Filters" });
-    this.adder = button("+ Add filter", () => this.add().focus());
+    this.list = h("ul", { class: "filters", "aria-label": t("page.filters.title") });
+    this.adder = button(t("page.filters.add"), () => this.add().focus());
     this.element = h("div", { class: "filter-box" }, this.list, this.adder);
   }
 
@@ -157,8 +159,8 @@ export class Filters {
 
   add(name = this.columns[0].name, test, value) {
     const columns = this.columns.map((column) => [column.name, labelOf(column)]);
-    const which = choice(columns, { "aria-label": "Column", class: "which" });
-    const how = h("select", { "aria-label": "Condition", class: "how" });
+    const which = choice(columns, { "aria-label": t("page.filters.column"), class: "which" });
+    const how = h("select", { "aria-label": t("page.filters.condition"), class: "how" });
     const place = h("div", { class: "value" });
     const drop = button("×", () => {
       this.items.delete(item);
@@ -171,12 +173,12 @@ export class Filters {
     const column = () => this.columns.find((own) => own.name === which.value);
     const operators = () => {
       how.replaceChildren(...conditions(column()).map((own) => h("option", { value: own }, operator(own, column().kind))));
-      drop.setAttribute("aria-label", `Remove the filter on ${which.value}`);
+      drop.setAttribute("aria-label", t("page.filters.remove", { column: which.value }));
     };
     const values = (given) => {
       item.input = inputs(column(), how.value, this.zone);
       if (given !== undefined && !item.input.write(given)) {
-        item.input = text(`Value for ${which.value}`, { required: true });
+        item.input = text(t("page.filters.value", { column: which.value }), { required: true });
         item.input.write(given);
       }
       place.replaceChildren(item.input.element);
@@ -207,7 +209,7 @@ export class Filters {
     const seen = new Set();
     for (const { which, how } of this.items) {
       const keys = meant(how.value).map((name) => JSON.stringify([which.value, name]));
-      how.setCustomValidity(keys.some((key) => seen.has(key)) ? "There is already a filter with this column and condition" : "");
+      how.setCustomValidity(keys.some((key) => seen.has(key)) ? t("page.filters.repeated") : "");
       for (const key of keys) seen.add(key);
     }
   }

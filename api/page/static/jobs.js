@@ -4,7 +4,8 @@ import { Failure, call, events } from "./api.js";
 import { alert, busy, button, byId, h, say, twice } from "./dom.js";
 import { FileList, several } from "./files.js";
 import { titleOf } from "./labels.js";
-import { STATUS, count, date, duration, filters, format, moment, rows, scopeText, sentence, size } from "./words.js";
+import { t } from "./messages.js";
+import { date, duration, filters, format, moment, rows, scopeText, sentence, size, status } from "./words.js";
 import { warnings } from "./warnings.js";
 
 const POLL = 1500; // milliseconds between questions where events do not come
@@ -113,7 +114,7 @@ export class Jobs {
   lives(on) {
     if (this.live === on) return;
     this.live = on;
-    byId("live").textContent = on ? "live" : "";
+    byId("live").textContent = on ? t("page.jobs.live") : "";
   }
 
   /** Poll while there are no events: often while a job runs, otherwise rarely. Events are of the user's own jobs only. */
@@ -147,19 +148,19 @@ class Card {
     this.state = h("span", { class: "state" });
     this.facts = h("p", { class: "facts" });
     this.error = h("p", { class: "error", hidden: true });
-    this.warnings = h("ul", { class: "warnings", "aria-label": "Warnings about the file" });
-    this.bar = h("progress", { hidden: true, "aria-label": `Progress of ${titleOf(job.export_type)}` });
-    this.download = button("Download", (pressed) => this.fetch(pressed), "soft");
+    this.warnings = h("ul", { class: "warnings", "aria-label": t("page.jobs.warnings") });
+    this.bar = h("progress", { hidden: true, "aria-label": t("page.jobs.progress", { dataset: titleOf(job.export_type) }) });
+    this.download = button(t("page.jobs.download"), (pressed) => this.fetch(pressed), "soft");
     this.files = new FileList(this.problem);
-    this.list = button("Files", (pressed) => this.files.toggle(this.job, pressed), "soft");
+    this.list = button(t("page.jobs.files"), (pressed) => this.files.toggle(this.job, pressed), "soft");
     this.list.setAttribute("aria-expanded", "false");
-    this.cancel = button("Cancel", (pressed) => this.drop(pressed));
-    this.repeat = button("Again", () => jobs.again(this.job));
-    this.remove = twice("Remove", "Remove the file?", (pressed) => this.drop(pressed));
+    this.cancel = button(t("page.jobs.cancel"), (pressed) => this.drop(pressed));
+    this.repeat = button(t("page.jobs.again"), () => jobs.again(this.job));
+    this.remove = twice(t("page.jobs.remove"), t("page.jobs.remove_question"), (pressed) => this.drop(pressed));
     const zone = job.options?.timezone;
     const wanted = [filters(job.filters, zone), filters(job.parameters, zone)].filter(Boolean).join(" · ");
-    const whose = job.user_id === jobs.user.id ? null : `for ${job.user_id}`;
-    const extent = [scopeText(job.scope), job.columns && `${job.columns.length} columns`, wanted];
+    const whose = job.user_id === jobs.user.id ? null : t("page.jobs.for_user", { user: job.user_id });
+    const extent = [scopeText(job.scope), job.columns && t("page.jobs.columns", { count: job.columns.length }), wanted];
     this.element = h(
       "li",
       { id: `job-${job.export_job_id}`, class: "job", tabindex: -1 },
@@ -182,7 +183,7 @@ class Card {
     this.job = job;
     this.seen = Date.now();
     const stops = job.cancel_requested && UNFINISHED.has(job.status);
-    this.state.textContent = stops ? "Cancelling" : STATUS[job.status];
+    this.state.textContent = stops ? t("page.jobs.cancelling") : status(job.status);
     this.element.dataset.status = job.status;
     this.bar.hidden = job.status !== "processing";
     say(this.error, job.error?.message);
@@ -197,8 +198,8 @@ class Card {
     this.cancel.hidden = !UNFINISHED.has(job.status) || stops;
     if (focused.hidden && this.element.contains(focused)) [this.download, this.list, this.repeat].find((button) => !button.hidden).focus();
     if (before && before.status !== job.status && !UNFINISHED.has(job.status)) {
-      const end = sentence(job.error?.message) ?? (job.status === "completed" ? rows(job.row_count) : "");
-      byId("news").textContent = `${titleOf(job.export_type)} ${kind(job)}: ${STATUS[job.status]}. ${end}`;
+      const result = sentence(job.error?.message) ?? (job.status === "completed" ? rows(job.row_count) : "");
+      byId("news").textContent = t("page.jobs.ended", { dataset: titleOf(job.export_type), format: kind(job), status: status(job.status), result });
     }
     this.showFacts();
   }
@@ -215,22 +216,22 @@ class Card {
       if (done && all > done) {
         this.bar.max = all;
         this.bar.value = done;
-        parts.push(`${count(done)} of about ${rows(all)}`, `${count(Math.round(rate))} per second`);
-        parts.push(`${duration(Math.max(0, all / rate - seconds))} left`);
+        parts.push(t("page.jobs.rows_of", { done, rows: rows(all) }), t("page.jobs.per_second", { count: Math.round(rate) }));
+        parts.push(t("page.jobs.time_left", { duration: duration(Math.max(0, all / rate - seconds)) }));
       } else {
         this.bar.removeAttribute("value");
-        parts.push(done ? `${rows(done)} so far` : "Starting", duration(seconds));
+        parts.push(done ? t("page.jobs.rows_so_far", { rows: rows(done) }) : t("page.jobs.starting"), duration(seconds));
       }
-      if (job.attempt > 1) parts.push(`attempt ${job.attempt}`);
+      if (job.attempt > 1) parts.push(t("page.jobs.attempt", { number: job.attempt }));
     } else if (job.status === "completed") {
       const seconds = (new Date(job.completed_at) - new Date(job.started_at)) / 1000;
       parts.push(several(job), rows(job.row_count), size(job.file_size), duration(seconds));
-      if (seconds >= 1) parts.push(`${count(Math.round(job.row_count / seconds))} rows per second`);
-      parts.push(`kept until ${date(job.expires_at)}`);
+      if (seconds >= 1) parts.push(t("page.jobs.rows_per_second", { count: Math.round(job.row_count / seconds) }));
+      parts.push(t("page.jobs.kept_until", { date: date(job.expires_at) }));
     } else if (job.status === "pending") {
-      parts.push(job.attempt ? "The attempt failed and will be retried" : "Waiting for a free worker");
+      parts.push(job.attempt ? t("page.jobs.retried") : t("page.jobs.waiting"));
     } else if (job.status === "expired") {
-      parts.push("The file no longer exists. “Again” requests a new one");
+      parts.push(t("page.jobs.gone"));
     }
     this.facts.textContent = parts.filter(Boolean).join(" · ");
     this.facts.hidden = !parts.length;

@@ -1,7 +1,9 @@
-// Labels of datasets, columns and parameters, in the language of the browser.
+// Labels of datasets, columns and parameters, in the language of the page.
+
+import { locale } from "./messages.js";
 
 /** The label in the language, or in the nearest more general one, or else the general label, or else the name. */
-export function labelOf({ name, label, labels }, language = navigator.language) {
+export function labelOf({ name, label, labels }, language = locale) {
   const known = new Map(Object.entries(labels ?? {}).map(([tag, text]) => [tag.toLowerCase(), text]));
   for (const parts = language.toLowerCase().split("-"); parts.length; parts.pop()) {
     const found = known.get(parts.join("-"));

@@ -4,6 +4,7 @@ import { bearer, call, lost, session } from "./api.js";
 import { Builder } from "./builder.js";
 import { busy, byId, h, say } from "./dom.js";
 import { Jobs } from "./jobs.js";
+import { choose, language, t } from "./messages.js";
 import { Schedules } from "./schedules.js";
 import { moment } from "./words.js";
 
@@ -35,9 +36,10 @@ async function open(token, { focus }) {
   const user = bearer(token);
   const catalogue = await call("GET", "exports/datasets", { token });
   session.token = token;
-  byId("who").replaceChildren(user.id, h("span", {}, `${user.admin ? " (admin)" : ""} until ${moment(user.ends)}`));
+  const until = moment(user.ends);
+  byId("who").replaceChildren(user.id, " ", h("span", {}, user.admin ? t("page.top.signed_in_admin", { until }) : t("page.top.signed_in", { until })));
   show(true);
-  timer = setTimeout(() => signOut("The token has expired. Get a new one"), Math.min(user.ends - Date.now(), LONGEST_TIMER));
+  timer = setTimeout(() => signOut(t("page.sign_in.expired")), Math.min(user.ends - Date.now(), LONGEST_TIMER));
 
   jobs = new Jobs(user, { again: (job) => builder.fill(job) });
   schedules = new Schedules(user, { ran: (answer) => appear(answer.export_job_id) });
@@ -65,12 +67,14 @@ form.onsubmit = (event) => {
   event.preventDefault();
   const token = byId("token").value.trim().replace(/^Bearer\s+/i, "");
   busy(form.querySelector("button"), problem, async () => {
-    if (!/^[\x21-\x7e]+$/.test(token) || !bearer(token)) throw new Error("That does not look like an access token. Copy all of it, without spaces");
+    if (!/^[\x21-\x7e]+$/.test(token) || !bearer(token)) throw new Error(t("page.sign_in.not_a_token"));
     await open(token, { focus: true });
     byId("token").value = "";
   });
 };
 
+byId("language").value = language;
+byId("language").onchange = ({ target }) => choose(target.value);
 byId("sign-out").onclick = () => signOut("");
 lost.handler = (failure) => signOut(failure.message);
 

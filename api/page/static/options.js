@@ -2,11 +2,12 @@
 
 import { choice, field, h, tick } from "./dom.js";
 import { hasLabels, languagesOf } from "./labels.js";
+import { locale as pageLocale, t } from "./messages.js";
 
-const COMPRESSIONS = [["none", "None"], ["gzip", "gzip"], ["zstd", "Zstandard"]];
-const DELIMITERS = [[",", "Comma"], [";", "Semicolon"], ["\t", "Tab"], ["|", "Bar"]];
+const COMPRESSIONS = [["none", t("page.options.no_compression")], ["gzip", "gzip"], ["zstd", "Zstandard"]];
+const DELIMITERS = [[",", t("page.options.comma")], [";", t("page.options.semicolon")], ["\t", t("page.options.tab")], ["|", t("page.options.bar")]];
 const PAGES = ["A4", "A3", "LETTER", "LEGAL", "TABLOID"].map((name) => [name, name]);
-const CAPTIONS = [["names", "Names of the columns"], ["labels", "Labels"]];
+const CAPTIONS = [["names", t("page.options.names")], ["labels", t("page.options.labels")]];
 const LOCALES = ["da-DK", "de-AT", "de-CH", "de-DE", "en-GB", "en-US", "es-ES", "fr-FR", "it-IT", "ja-JP", "nl-NL", "pl-PL", "pt-BR", "sv-SE"];
 
 const isCsv = (format) => format.name === "csv";
@@ -14,17 +15,17 @@ const isPdf = (format) => format.name === "pdf";
 
 /** The formats, and datasets, that have the option, and the default of the service, which is not sent. `first` is what the form begins with, if it differs. */
 const OPTIONS = {
-  headers: { label: "Captions", fits: (_, dataset) => hasLabels(dataset), usual: "names", make: () => choice(CAPTIONS) },
-  language: { label: "Language of the labels", fits: (_, dataset) => languagesOf(dataset).length > 0, usual: "", first: ownLanguage, make: languages },
-  locale: { label: "Numbers and dates as in", fits: () => true, usual: "", make: locales },
-  compression: { label: "Compression", fits: (format) => format.compressible, usual: "none", make: () => choice(COMPRESSIONS) },
-  delimiter: { label: "Separator of columns", brief: "Separator", fits: isCsv, usual: ",", first: () => separator(navigator.language), make: () => choice(DELIMITERS) },
-  null: { label: "Text for missing values", fits: isCsv, usual: "", make: () => h("input", { maxLength: 20, pattern: "[A-Za-z0-9_\\\\<>\\(\\)\\-.\\/]*", title: "letters, digits and _ \\ < > ( ) - . /" }) },
-  header: { label: "First line has the column names", fits: isCsv, usual: true },
-  bom: { label: "Show special characters such as ä, é and € right in Excel (byte order mark)", brief: "Byte order mark", fits: isCsv, usual: false, first: () => true },
-  guard_formulas: { label: "Prevent texts from running as formulas", fits: isCsv, usual: true },
-  title: { label: "Title", fits: isPdf, usual: "", make: () => h("input", { maxLength: 200 }) },
-  page_size: { label: "Paper", fits: isPdf, usual: "A4", make: () => choice(PAGES) },
+  headers: { label: t("page.options.headers"), fits: (_, dataset) => hasLabels(dataset), usual: "names", make: () => choice(CAPTIONS) },
+  language: { label: t("page.options.language"), fits: (_, dataset) => languagesOf(dataset).length > 0, usual: "", first: ownLanguage, make: languages },
+  locale: { label: t("page.options.locale"), fits: () => true, usual: "", make: locales },
+  compression: { label: t("page.options.compression"), fits: (format) => format.compressible, usual: "none", make: () => choice(COMPRESSIONS) },
+  delimiter: { label: t("page.options.delimiter"), brief: t("page.options.delimiter_brief"), fits: isCsv, usual: ",", first: () => separator(navigator.language), make: () => choice(DELIMITERS) },
+  null: { label: t("page.options.null"), fits: isCsv, usual: "", make: () => h("input", { maxLength: 20, pattern: "[A-Za-z0-9_\\\\<>\\(\\)\\-.\\/]*", title: t("page.options.null_hint") }) },
+  header: { label: t("page.options.header"), fits: isCsv, usual: true },
+  bom: { label: t("page.options.bom"), brief: t("page.options.bom_brief"), fits: isCsv, usual: false, first: () => true },
+  guard_formulas: { label: t("page.options.guard_formulas"), fits: isCsv, usual: true },
+  title: { label: t("page.options.file_title"), fits: isPdf, usual: "", make: () => h("input", { maxLength: 200 }) },
+  page_size: { label: t("page.options.page_size"), fits: isPdf, usual: "A4", make: () => choice(PAGES) },
 };
 
 /** The separator that spreadsheets of this language expect. */
@@ -38,25 +39,25 @@ function separator(language) {
 }
 
 function languages(dataset) {
-  return choice([["", "The general labels"], ...languagesOf(dataset).map((tag) => [tag, nameOf(tag)])]);
+  return choice([["", t("page.options.general_labels")], ...languagesOf(dataset).map((tag) => [tag, nameOf(tag)])]);
 }
 
-/** The language of the browser, or the nearest more general one, if the dataset has it. */
+/** The language of the page, or the nearest more general one, if the dataset has it. */
 function ownLanguage(dataset) {
   const known = languagesOf(dataset);
-  return [navigator.language, navigator.language.split("-")[0]].find((tag) => known.includes(tag)) ?? "";
+  return [pageLocale, pageLocale.split("-")[0]].find((tag) => known.includes(tag)) ?? "";
 }
 
 function nameOf(tag) {
   try {
-    return new Intl.DisplayNames(["en"], { type: "language" }).of(tag);
+    return new Intl.DisplayNames([pageLocale], { type: "language" }).of(tag);
   } catch {
     return tag;
   }
 }
 
 function locales() {
-  const input = h("input", { spellcheck: false, autocomplete: "off", placeholder: "no locale", pattern: "[A-Za-z]{2,3}([_\\-][A-Za-z0-9]{2,8})*", title: "a locale such as de-DE" });
+  const input = h("input", { spellcheck: false, autocomplete: "off", placeholder: t("page.options.no_locale"), pattern: "[A-Za-z]{2,3}([_\\-][A-Za-z0-9]{2,8})*", title: t("page.options.locale_hint") });
   input.setAttribute("list", "locales");
   return input;
 }
@@ -74,7 +75,7 @@ export class Options {
     this.place = h("div", { class: "options" });
     this.summary = h("span");
     const suggestions = h("datalist", { id: "locales" }, LOCALES.map((value) => h("option", { value })));
-    this.element = h("details", {}, h("summary", {}, "Options", this.summary), this.place, suggestions);
+    this.element = h("details", {}, h("summary", {}, t("page.options.title"), this.summary), this.place, suggestions);
   }
 
   /** Show the options of a format and a dataset. With `keep`, what the old ones have as well stays as it is. */
@@ -121,8 +122,10 @@ export class Options {
       const value = get(control);
       if (value === this.first[name] || (name === "language" && get(this.controls.headers) !== "labels")) return [];
       const { label, brief = label } = OPTIONS[name];
-      return `${brief}: ${control.type === "checkbox" ? (value ? "yes" : "no") : (control.selectedOptions?.[0].textContent ?? value)}`;
+      const ticked = value ? t("page.options.yes") : t("page.options.no");
+      const shown = control.type === "checkbox" ? ticked : (control.selectedOptions?.[0].textContent ?? value);
+      return t("page.options.changed", { option: brief, value: shown });
     });
-    this.summary.textContent = changed.join(", ") || "usual";
+    this.summary.textContent = changed.join(", ") || t("page.options.usual");
   }
 }

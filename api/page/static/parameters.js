@@ -3,6 +3,7 @@
 import { choice, field, h } from "./dom.js";
 import { inputs } from "./filters.js";
 import { labelOf } from "./labels.js";
+import { t } from "./messages.js";
 
 const KINDS = { bigint: "integer" };
 
@@ -21,7 +22,7 @@ function control(parameter, zone) {
 }
 
 function select({ required, default: usual }, values) {
-  const empty = required && usual === null ? "Choose …" : usual === null ? "No value" : `Usual: ${shown(usual)}`;
+  const empty = required && usual === null ? t("page.parameters.choose") : usual === null ? t("page.parameters.no_value") : t("page.parameters.usual", { value: shown(usual) });
   const element = choice([["", empty], ...values.map((value, index) => [index, shown(value)])]);
   element.required = required && usual === null;
   return {
@@ -36,7 +37,7 @@ function select({ required, default: usual }, values) {
   };
 }
 
-const shown = (value) => (value === true ? "yes" : value === false ? "no" : String(value));
+const shown = (value) => (value === true ? t("page.parameters.yes") : value === false ? t("page.parameters.no") : String(value));
 
 export class Parameters {
   /** `zone()` is the time zone of times. */
@@ -52,12 +53,12 @@ export class Parameters {
     const fields = (parameters ?? []).map((parameter) => {
       const item = control(parameter, this.zone);
       this.items.set(parameter.name, item);
-      const usual = parameter.default !== null && !item.main.matches("select") && `Usual: ${parameter.default}`;
+      const usual = parameter.default !== null && !item.main.matches("select") && t("page.parameters.usual", { value: String(parameter.default) });
       item.field = field(labelOf(parameter), item.main, [parameter.description, usual].filter(Boolean).join(" · "));
       if (item.main !== item.element) item.main.after(...item.element.children);
       return item.field;
     });
-    this.element.replaceChildren(...(fields.length ? [h("h3", {}, "Parameters"), ...fields] : []));
+    this.element.replaceChildren(...(fields.length ? [h("h3", {}, t("page.parameters.title")), ...fields] : []));
     this.element.hidden = !fields.length;
   }
 

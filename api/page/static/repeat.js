@@ -1,23 +1,26 @@
 // The part of the form for schedules.
 
 import { choice, field, h } from "./dom.js";
+import { locale, t } from "./messages.js";
 
-const WEEKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+const MONDAY = Date.UTC(2024, 0, 1);
+const DAY = 24 * 3600 * 1000; // milliseconds
+const weekday = new Intl.DateTimeFormat(locale, { weekday: "long", timeZone: "UTC" });
+const WEEKDAYS = [0, 1, 2, 3, 4, 5, 6].map((number) => weekday.format(MONDAY + number * DAY));
 const HERE = Intl.DateTimeFormat().resolvedOptions().timeZone;
-const PERIODS = { daily: "day", weekly: "week", monthly: "month" };
 
 /** A schedule in words. */
-export function rhythm({ schedule, day, time_of_day: time, timezone }) {
-  const at = `at ${(time ?? "00:00").slice(0, 5)} (${timezone})`;
-  if (schedule === "daily") return `every day ${at}`;
-  if (schedule === "weekly") return `every ${WEEKDAYS[day ?? 0]} ${at}`;
-  if (schedule === "monthly") return `on day ${day ?? 1} of every month ${at}`;
-  return `by cron “${schedule}” (${timezone})`;
+export function rhythm({ schedule, day, time_of_day, timezone: zone }) {
+  const time = (time_of_day ?? "00:00").slice(0, 5);
+  if (schedule === "daily") return t("page.rhythm.daily", { time, zone });
+  if (schedule === "weekly") return t("page.rhythm.weekly", { weekday: WEEKDAYS[day ?? 0], time, zone });
+  if (schedule === "monthly") return t("page.rhythm.monthly", { day: day ?? 1, time, zone });
+  return t("page.rhythm.cron", { cron: schedule, zone });
 }
 
 export class Repeat {
   constructor(changed) {
-    const rhythms = [["", "Run once now"], ["daily", "Every day"], ["weekly", "Every week"], ["monthly", "Every month"]];
+    const rhythms = [["", t("page.repeat.once")], ["daily", t("page.repeat.daily")], ["weekly", t("page.repeat.weekly")], ["monthly", t("page.repeat.monthly")]];
     this.every = choice(rhythms);
     this.weekday = choice(WEEKDAYS.map((name, index) => [index, name]));
     this.monthday = h("input", { type: "number", min: 1, max: 31, value: 1, required: true });
@@ -25,19 +28,19 @@ export class Repeat {
     this.zone = h("input", { value: HERE, required: true, spellcheck: false, autocomplete: "off" });
     this.zone.setAttribute("list", "zones");
     this.window = h("select");
-    this.weekdayField = field("On", this.weekday);
-    this.monthdayField = field("On day", this.monthday, "31 is the last day of shorter months");
-    this.zoneField = field("Time zone", this.zone, "Of days in filters, too");
+    this.weekdayField = field(t("page.repeat.weekday"), this.weekday);
+    this.monthdayField = field(t("page.repeat.monthday"), this.monthday, t("page.repeat.monthday_hint"));
+    this.zoneField = field(t("page.repeat.zone"), this.zone, t("page.repeat.zone_hint"));
     this.details = h(
       "div",
       { class: "repeat" },
       this.weekdayField,
       this.monthdayField,
-      h("div", { class: "pair" }, field("At", this.time), this.zoneField),
-      field("Which rows", this.window),
+      h("div", { class: "pair" }, field(t("page.repeat.time"), this.time), this.zoneField),
+      field(t("page.repeat.rows"), this.window),
       h("datalist", { id: "zones" }, Intl.supportedValuesOf("timeZone").map((zone) => h("option", { value: zone }))),
     );
-    this.element = h("div", { class: "part" }, field("Repeat", this.every), this.details);
+    this.element = h("div", { class: "part" }, field(t("page.repeat.title"), this.every), this.details);
     this.every.onchange = () => {
       this.show();
       changed();
@@ -66,15 +69,15 @@ export class Repeat {
   }
 
   show() {
-    const period = PERIODS[this.every.value];
-    this.details.hidden = !period;
-    for (const control of this.details.querySelectorAll("input, select")) control.disabled = !period;
+    const { active } = this;
+    this.details.hidden = !active;
+    for (const control of this.details.querySelectorAll("input,select")) control.disabled = !active;
     this.weekdayField.hidden = this.every.value !== "weekly";
     this.monthdayField.hidden = this.every.value !== "monthly";
     this.monthday.disabled = this.monthdayField.hidden;
-    const windows = [["none", "All rows, in each run"]];
-    if (this.hasTime && period) {
-      windows.push(["previous_period", `Rows of the previous ${period}`], ["since_last_run", "Rows since the last run"]);
+    const windows = [["none", t("page.repeat.all_rows")]];
+    if (this.hasTime && active) {
+      windows.push(["previous_period", t(`page.repeat.previous_period.${this.every.value}`)], ["since_last_run", t("page.repeat.since_last_run")]);
     }
     const chosen = windows.some(([value]) => value === this.window.value) ? this.window.value : "none";
     this.window.replaceChildren(...windows.map(([value, text]) => h("option", { value }, text)));

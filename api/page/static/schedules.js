@@ -3,10 +3,11 @@
 import { call } from "./api.js";
 import { alert, busy, button, byId, h, say, twice } from "./dom.js";
 import { titleOf } from "./labels.js";
+import { has, t } from "./messages.js";
 import { rhythm } from "./repeat.js";
-import { STATUS, duration, filters, format, moment, rows, run, scopeText, sentence, size } from "./words.js";
+import { duration, filters, format, moment, rows, run, scopeText, sentence, size, status } from "./words.js";
 
-const WINDOWS = { previous_period: "rows of the period before", since_last_run: "rows since the run before" };
+const rowsOf = (window) => has(`page.schedules.windows.${window}`) && t(`page.schedules.windows.${window}`);
 
 export class Schedules {
   constructor(user, { ran }) {
@@ -44,15 +45,15 @@ export class Schedules {
 
   /** The last runs, which are read each time the list is opened. */
   history(path, zone) {
-    const list = h("ol", { class: "history", "aria-label": "Past runs" });
+    const list = h("ol", { class: "history", "aria-label": t("page.schedules.past_runs") });
     const problem = alert();
     const show = async () => {
       const { runs } = await call("GET", path);
       list.replaceChildren(...runs.map((one) => h("li", {}, outcome(one, zone))));
-      if (!runs.length) list.append(h("li", {}, "None yet."));
+      if (!runs.length) list.append(h("li", {}, t("page.schedules.no_runs")));
     };
     const ontoggle = ({ currentTarget: own }) => own.open && busy(list, problem, show);
-    return h("details", { ontoggle }, h("summary", {}, "Past runs"), list, problem);
+    return h("details", { ontoggle }, h("summary", {}, t("page.schedules.past_runs")), list, problem);
   }
 
   card(schedule) {
@@ -65,9 +66,9 @@ export class Schedules {
       byId("schedules").focus({ preventScroll: true });
     };
     const { active, next_runs: next = [], last_run: last, email_recipients: mail } = schedule;
-    const whose = schedule.user_id === this.user.id ? null : `for ${schedule.user_id}`;
+    const whose = schedule.user_id === this.user.id ? null : t("page.schedules.for_user", { user: schedule.user_id });
     const zone = schedule.options?.timezone ?? schedule.timezone;
-    const facts = [scopeText(schedule.scope), WINDOWS[schedule.window], filters(schedule.filters, zone), filters(schedule.parameters, zone), mail?.length && `mail to ${mail.join(", ")}`];
+    const facts = [scopeText(schedule.scope), rowsOf(schedule.window), filters(schedule.filters, zone), filters(schedule.parameters, zone), mail?.length && t("page.schedules.mail_to", { addresses: mail.join(", ") })];
     return h(
       "li",
       { class: "job", "data-status": active ? "active" : "paused" },
@@ -75,29 +76,29 @@ export class Schedules {
         "div",
         { class: "heading" },
         h("h3", {}, `${titleOf(schedule.export_type)} `, h("span", { class: "kind" }, format(schedule.format))),
-        h("span", { class: "state" }, active ? "Active" : "Paused"),
+        h("span", { class: "state" }, active ? t("page.schedules.active") : t("page.schedules.paused")),
       ),
       h("p", {}, sentence(rhythm(schedule))),
-      h("p", { class: "hint" }, [whose, last && `last ran ${moment(last)}`, ...facts].filter(Boolean).join(" · ")),
+      h("p", { class: "hint" }, [whose, last && t("page.schedules.last_ran", { time: moment(last) }), ...facts].filter(Boolean).join(" · ")),
       active && next.length > 0 &&
-        h("ol", { class: "runs", "aria-label": "Next runs" }, next.map((time) => h("li", {}, run(time, schedule.timezone)))),
+        h("ol", { class: "runs", "aria-label": t("page.schedules.next_runs") }, next.map((time) => h("li", {}, run(time, schedule.timezone)))),
       h("p", { class: "error", hidden: active || !schedule.paused_reason }, sentence(schedule.paused_reason ?? "")),
       this.history(`${path}/runs?limit=10`, schedule.timezone),
       problem,
       h(
         "p",
         { class: "buttons" },
-        does("Run now", async () => this.ran(await call("POST", `${path}:run`))),
+        does(t("page.schedules.run"), async () => this.ran(await call("POST", `${path}:run`))),
         active
-          ? does("Pause", () => change("PATCH", { active: false }))
-          : does("Resume", () => change("PATCH", { active: true })),
-        twice("Delete", "Delete the schedule?", (pressed) => busy(pressed, problem, () => change("DELETE"))),
+          ? does(t("page.schedules.pause"), () => change("PATCH", { active: false }))
+          : does(t("page.schedules.resume"), () => change("PATCH", { active: true })),
+        twice(t("page.schedules.delete"), t("page.schedules.delete_question"), (pressed) => busy(pressed, problem, () => change("DELETE"))),
       ),
     );
   }
 }
 
-function outcome({ run_at: at, status, row_count: count, file_size: bytes, seconds, error }, zone) {
+function outcome({ run_at: at, status: end, row_count: count, file_size: bytes, seconds, error }, zone) {
   const facts = [count !== null && rows(count), bytes !== null && size(bytes), seconds !== null && duration(seconds)];
-  return [`${run(at, zone)}: ${STATUS[status]}`, ...facts, error?.message].filter(Boolean).join(" · ");
+  return [t("page.schedules.outcome", { time: run(at, zone), status: status(end) }), ...facts, error?.message].filter(Boolean).join(" · ");
 }

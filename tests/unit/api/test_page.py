@@ -21,18 +21,20 @@ def client() -> httpx.AsyncClient:
 
 
 async def test_a_first_visit_is_small() -> None:
-    """Bytes that are sent for the page, its styles and its scripts."""
+    """Bytes that are sent for the page, its styles, its scripts and its messages."""
     sent = 0
+    places = ["/" if path.name == "index.html" else f"/page/{path.name}" for path in [*PAGE, *SCRIPTS]]
     async with client() as visitor:
-        for path in [*PAGE, *SCRIPTS]:
-            place = "/" if path.name == "index.html" else f"/page/{path.name}"
+        for place in [*places, "/page/messages/de.json"]:
             async with visitor.stream("GET", place, headers={"Accept-Encoding": "gzip"}) as response:
                 assert response.headers["Content-Encoding"] == "gzip"
                 sent += len(b"".join([chunk async for chunk in response.aiter_raw()]))
-    assert sent < 36_000
+    assert sent < 40_000
 
 
-@pytest.mark.parametrize("place", ["/", "/page/main.js", "/docs", "/docs/assets/swagger-ui.css"])
+@pytest.mark.parametrize(
+    "place", ["/", "/page/main.js", "/page/messages/en.json", "/docs", "/docs/assets/swagger-ui.css"]
+)
 async def test_both_forms_of_a_file_are_kept_apart(place: str) -> None:
     async with client() as visitor:
         plain = await visitor.get(place, headers={"Accept-Encoding": "identity"})
@@ -42,7 +44,7 @@ async def test_both_forms_of_a_file_are_kept_apart(place: str) -> None:
         assert plain.content == small.content
         assert plain.headers["ETag"] != small.headers["ETag"]
         for response in (plain, small):
-            assert response.headers["Vary"] == "Accept-Encoding"
+            assert response.headers["Vary"].split(", ")[0] == "Accept-Encoding"
             assert response.headers["Content-Security-Policy"]
             assert response.headers["Content-Type"] == plain.headers["Content-Type"]
 
@@ -93,7 +95,9 @@ def test_scripts_cannot_create_markup(path: Path) -> None:
     assert not re.search(sinks, path.read_text())
 
 
-@pytest.mark.parametrize("path", ["/", "/page/style.css", "/page/main.js", "/page/icon.svg"])
+@pytest.mark.parametrize(
+    "path", ["/", "/page/style.css", "/page/main.js", "/page/icon.svg", "/page/messages/de.json"]
+)
 async def test_everything_is_served_under_the_policy(path: str) -> None:
     async with client() as browser:
         answer = await browser.get(path)
@@ -107,8 +111,32 @@ async def test_everything_is_served_under_the_policy(path: str) -> None:
         assert response.headers["x-content-type-options"] == "nosniff"
         assert response.headers["referrer-policy"] == "no-referrer"
         assert response.headers["cache-control"] == "no-cache"
-    if path != "/":
-        assert again.status_code == 304
+    assert again.status_code == 304
+
+
+@pytest.mark.parametrize(
+    ("headers", "language"),
+    [
+        ({}, "en"),
+        ({"Accept-Language": "de-AT,en;q=0.5"}, "de"),
+        ({"Accept-Language": "fr,en;q=0.5"}, "en"),
+        ({"Accept-Language": "de", "Cookie": "language=en"}, "en"),
+        ({"Cookie": "language=de"}, "de"),
+        ({"Cookie": "language=../de"}, "en"),
+    ],
+)
+async def test_the_page_is_in_the_language_of_the_user(headers: dict[str, str], language: str) -> None:
+    """The one that was chosen on the page, or else that of the browser. Caches keep them apart."""
+    async with client() as browser:
+        answer = await browser.get("/", headers=headers)
+        texts = (await browser.get(f"/page/messages/{language}.json")).json()
+    assert f'<html lang="{language}">' in answer.text
+    assert f'page/messages/{language}.json"' in answer.text
+    assert f'value="{language}" lang="{language}" selected' in answer.text
+    assert f"<h1>{texts['page.sign_in.title']}</h1>" in answer.text
+    assert answer.headers["Content-Language"] == language
+    assert {"Accept-Language", "Cookie"} <= set(answer.headers["Vary"].split(", "))
+    assert "{{" not in answer.text
 
 
 async def test_all_files_of_the_page_exist() -> None:
@@ -122,7 +150,10 @@ async def test_all_files_of_the_page_exist() -> None:
             assert (await browser.get(f"/{name}")).status_code == 200, name
 
 
-@pytest.mark.parametrize("path", ["/page/..%2f..%2fapp.py", "/page/../site.py", "/page/", "/page/none.js"])
+@pytest.mark.parametrize(
+    "path",
+    ["/page/..%2f..%2fapp.py", "/page/../site.py", "/page/", "/page/none.js", "/page/messages/fr.json"],
+)
 async def test_nothing_else_is_served(path: str) -> None:
     async with client() as browser:
         answer = await browser.get(path)

@@ -1,0 +1,64 @@
+"""The page's HTML and its messages in the language of a user."""
+
+import json
+import re
+from functools import cache
+from html import escape
+from pathlib import Path
+
+from starlette.requests import Request
+
+from stream_app.messages.catalogue import (
+    LANGUAGES,
+    Message,
+    accepted_language,
+    known_language,
+    messages,
+    page_messages,
+    text,
+)
+
+COOKIE = "language"
+"""Name of the cookie with the language that the user chose on the page."""
+
+_PLACE = re.compile(r"\{\{([\w.]+)\}\}")
+
+
+def language_of(request: Request) -> str:
+    """Return the language that the user chose on the page, or else the one that the browser prefers."""
+    chosen = known_language(request.cookies.get(COOKIE))
+    return chosen or accepted_language(request.headers.get("Accept-Language", ""))
+
+
+@cache
+def localized_html(path: Path, language: str) -> bytes:
+    """Return an HTML file, with the messages in the place of their keys, such as ``{{page.jobs.title}}``.
+
+    Raises:
+        KeyError: there is no such message.
+    """
+
+    def replaced(place: re.Match[str]) -> str:
+        if place[1] == "language":
+            return language
+        if place[1] == "languages":
+            return _options(language)
+        return escape(text(language, place[1]))
+
+    return _PLACE.sub(replaced, path.read_text("utf-8")).encode()
+
+
+@cache
+def messages_json(language: str) -> bytes:
+    """Return the messages of the page as a JSON object by their keys."""
+    found: dict[str, Message] = page_messages(language)
+    return json.dumps(found, ensure_ascii=False, separators=(",", ":"), default=dict).encode()
+
+
+def _options(language: str) -> str:
+    """Return the options of a list of all languages, each in its own language."""
+    return "".join(
+        f'<option value="{tag}" lang="{tag}"{" selected" * (tag == language)}>'
+        f"{escape(str(messages(tag)['name']))}</option>"
+        for tag in LANGUAGES
+    )

@@ -1,0 +1,43 @@
+// Texts in the language of the page, which the service chooses by the browser's or by the user's choice.
+
+const CHOICE = "language"; // the cookie with the user's choice, which the service reads
+const YEAR = 365 * 24 * 3600; // seconds
+const ATTEMPTS = 3;
+const ENGLISH = "en-GB"; // for users who chose English without having it in the browser
+
+export const language = document.documentElement.lang;
+
+/** The locale of numbers and dates: that of the browser for the language, or a usual one. */
+export const locale = navigator.languages.find((tag) => tag.split("-")[0] === language) ?? (language === "en" ? ENGLISH : language);
+
+const numbers = new Intl.NumberFormat(locale);
+const plurals = new Intl.PluralRules(language);
+const messages = await read();
+
+async function read(attempt = 1) {
+  try {
+    const answer = await fetch(new URL(`messages/${language}.json`, import.meta.url));
+    if (answer.ok) return await answer.json();
+    throw new Error(answer.status);
+  } catch (error) {
+    if (attempt === ATTEMPTS) throw error;
+    await new Promise((resolve) => setTimeout(resolve, attempt * 1000));
+    return read(attempt + 1);
+  }
+}
+
+/** The text of a message. Numbers are written as in the locale; `count` chooses the form of the message. */
+export function t(key, values = {}) {
+  const found = messages[key] ?? key;
+  const form = typeof found === "string" ? found : (found[plurals.select(values.count)] ?? found.other);
+  return form.replace(/\{(\w+)\}/g, (_, name) => (typeof values[name] === "number" ? numbers.format(values[name]) : values[name]));
+}
+
+/** Whether there is such a message. */
+export const has = (key) => key in messages;
+
+/** Remember the user's choice of a language, and show the page in it. */
+export function choose(chosen) {
+  document.cookie = `${CHOICE}=${chosen}; path=${new URL("..", import.meta.url).pathname}; max-age=${YEAR}; samesite=lax`;
+  location.reload();
+}

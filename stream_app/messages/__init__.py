@@ -1,0 +1,1 @@
+"""The texts of the page and of mails in all languages."""
