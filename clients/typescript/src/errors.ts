@@ -1,0 +1,44 @@
+import type { components } from "./schema.js";
+
+/** The problem document of the API (RFC 9457). */
+export type Problem = components["schemas"]["ProblemDocument"];
+
+/** The API refused a call, or did not answer: then `status` is 0. */
+export class ApiError extends Error {
+  override readonly name = "ApiError";
+
+  constructor(
+    message: string,
+    readonly status: number,
+    /** A stable word, such as `unknown_dataset`; empty where there was no problem document. */
+    readonly code: string = "",
+    readonly problem: Problem | null = null,
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+  }
+
+  /** Whether the same call can succeed later. */
+  get retryable(): boolean {
+    return this.status === 0 || this.status === 429 || this.status >= 500;
+  }
+}
+
+/** The job ended without a file: it failed, was cancelled, or its file has expired. */
+export class JobEndedError extends Error {
+  override readonly name = "JobEndedError";
+
+  constructor(readonly job: components["schemas"]["JobView"]) {
+    super(job.error?.message ?? `the job is ${job.status}`);
+  }
+}
+
+/** A file could not be downloaded, or differs from the one that the service wrote. */
+export class DownloadError extends Error {
+  override readonly name = "DownloadError";
+}
+
+/** A webhook that the service has not signed, or that is too old. */
+export class WebhookError extends Error {
+  override readonly name = "WebhookError";
+}
