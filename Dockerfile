@@ -1,5 +1,9 @@
 # One image for every process: exporter worker, exporter api, exporter tick, exporter migrate.
-FROM python:3.13-slim AS build
+ARG PYTHON_IMAGE=python:3.13-slim
+
+FROM ${PYTHON_IMAGE} AS build
+# uv trusts what the base image trusts, such as the certificate of a company's proxy.
+ENV UV_SYSTEM_CERTS=true
 WORKDIR /src
 COPY requirements/ requirements/
 RUN pip install --no-cache-dir --require-hashes -r requirements/build.txt \
@@ -15,7 +19,7 @@ RUN hatchling build -t wheel \
     && (cd streaming_exporter && hatchling build -t wheel -d ../dist) \
     && uv pip install --python /opt/exporter --no-cache --no-deps --compile-bytecode dist/*.whl
 
-FROM python:3.13-slim
+FROM ${PYTHON_IMAGE}
 RUN useradd --system --uid 10001 --no-create-home exporter
 COPY --from=build /opt/exporter /opt/exporter
 # No process imports modules from the folder that it stands in.

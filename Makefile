@@ -1,7 +1,7 @@
 # Everything a contributor types. `make help` lists the targets.
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: demo unit test test-all up check bench chaos clean help lock setup lint format pictures previous docs audit release
+.PHONY: demo unit test test-all up check bench chaos clean help lock setup lint format pictures previous docs audit release image image-test
 
 # Where it is set, every process compiles all modules anew, and pytest rewrites them anew: half of its time.
 unexport PYTHONDONTWRITEBYTECODE
@@ -21,7 +21,7 @@ COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --python-versi
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## Start everything, export the sample in every format into demo-exports/, stop (ROWS=)
 	@$(PYTHON_ENV) -m dev demo --rows $(ROWS)
@@ -45,6 +45,12 @@ lint: $(READY) ## Check style, types and the direction of imports
 	@.venv/bin/lint-imports
 
 check: lint test-all ## What CI runs: lint, then every test
+
+image: $(READY) ## Build the image with podman or Docker (without one of them it fails with a line that says so)
+	@$(PYTHON_ENV) -m dev image
+
+image-test: $(READY) ## Build the image, run every process from it as docker-compose.yml does, export, stop
+	@$(PYTHON_ENV) -m dev image-test
 
 bench: $(READY) ## Measure formats against their peers, side by side (WHAT=jobs, scale, api, schedules, streams or parts: those)
 	@$(PYTHON_ENV) -m bench$(if $(WHAT),.$(WHAT)) $(ARGS)

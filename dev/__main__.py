@@ -49,6 +49,33 @@ def demo(
     demo(rows, output.absolute())
 
 
+@cli.command()
+def image(
+    tag: Annotated[str, typer.Option(help="Name of the image")] = "streaming-exporter:local",
+) -> None:
+    """Build the image with podman or Docker."""
+    from dev.container_engine import ContainerEngine
+    from dev.image import build_image
+
+    build_image(ContainerEngine.find(), tag)
+
+
+@cli.command()
+def image_test(
+    tag: Annotated[str, typer.Option(help="Name of the image")] = "streaming-exporter:local",
+    rows: Rows = 5_000,
+    build: Annotated[bool, typer.Option(help="Build the image first")] = True,
+) -> None:
+    """Build the image and run the service from it as the Compose file does, on local services."""
+    from dev.container_engine import ContainerEngine
+    from dev.image import build_image, check_image
+
+    engine = ContainerEngine.find()
+    if build:
+        build_image(engine, tag)
+    check_image(engine, rows, tag)
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 

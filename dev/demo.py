@@ -57,12 +57,21 @@ def demo(ledger_rows: int, output: Path) -> None:
         api = stack.start_all()
         given = {key.removeprefix("EXPORTER_").lower(): value for key, value in stack.settings().items()}
         settings = Settings.model_validate(given)
-        console.print(f"\nOne [bold]export.requested[/] event per format goes to Kafka, as {USER}:")
-        with Client(api.url, sign_token(settings, USER)) as client, _bars() as bars:
-            orders = asyncio.run(_publish(settings, bars))
-            _follow(client, orders, bars, ledger_rows)
-            bars.stop()
-            _collect(client, orders, output)
+        export_every_format(settings, api.url, ledger_rows, output)
+
+
+def export_every_format(settings: Settings, api_url: str, ledger_rows: int, output: Path) -> None:
+    """Publish one request event per format, show the progress, download the files and check them.
+
+    Raises:
+        ServiceError: an export did not complete.
+    """
+    console.print(f"\nOne [bold]export.requested[/] event per format goes to Kafka, as {USER}:")
+    with Client(api_url, sign_token(settings, USER)) as client, _bars() as bars:
+        orders = asyncio.run(_publish(settings, bars))
+        _follow(client, orders, bars, ledger_rows)
+        bars.stop()
+        _collect(client, orders, output)
 
 
 async def _publish(settings: Settings, bars: Progress) -> list[DemoJob]:

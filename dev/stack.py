@@ -108,7 +108,7 @@ class Stack:
         if self.run_dir.parent.name == ".local":
             others = (folder for folder in self.run_dir.parent.iterdir() if folder != self.run_dir)
             sweep((folder for folder in others if (folder / "logs").is_dir()), keep=("logs",))
-        self._services.start(with_postgres=(self._fill, self._migrate))
+        self._services.start(with_postgres=(self._fill, self.migrate))
 
     def _fill(self) -> None:
         if self._ledger_rows is None or "EXPORTER_SOURCE_DATABASE_URL" in self._services.given:
@@ -120,7 +120,8 @@ class Stack:
                 f"{sizes.enrollments:,} enrollments, {sizes.proofs:,} proofs, {sizes.ledger:,} ledger entries"
             )
 
-    def _migrate(self) -> None:
+    def migrate(self) -> None:
+        """Create the tables of the service, as ``start()`` does."""
         with self.progress.step("migrate"):
             self.run("migrate")
 

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
+from dev.container_engine import works as works_here
+
 ROOT = Path(__file__).parents[1]
 DIST = ROOT / "dist"
 PROJECTS = (ROOT, ROOT / "streaming_exporter")
@@ -100,14 +102,7 @@ def build_wheels() -> list[Path]:
     return sorted(DIST.glob("*.whl"))
 
 
-def can_build_with(program: str) -> bool:
-    """Return whether the program is installed and, where it needs a daemon, reaches it."""
-    if shutil.which(program) is None:
-        return False
-    return subprocess.run([program, "info"], cwd=ROOT, capture_output=True).returncode == 0
-
-
-def build_image(version: Version, works: Callable[[str], bool] = can_build_with) -> str | None:
+def build_image(version: Version, works: Callable[[str], bool] = works_here) -> str | None:
     """Build the image with podman or docker; returns its name, or ``None`` where neither works."""
     program = next(filter(works, ("podman", "docker")), None)
     if program is None:

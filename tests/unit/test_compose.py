@@ -9,22 +9,29 @@ import typer
 import yaml
 
 from api.operations.routes import details_are_public
+from dev.compose import interpolate
 from producers.__main__ import cli
 from stream_app.datasets.file import load_datasets
 from stream_app.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
+TEXT = (ROOT / "docker-compose.yml").read_text("utf-8")
+COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 
 
+class Unset(dict[str, str]):
+    """No file ``.env``, apart from what the Compose file demands."""
+
+    def get(self, key: str, default: Any = "") -> Any:
+        return "x" * 40 if f"${{{key}:?" in TEXT else default
+
+
 def resolved(value: str) -> str:
     """Return the value without a file .env."""
-    while match := re.search(r"\$\{(\w+)(?::-((?:[^${}]|\$\{[^}]*\})*)|:\?[^}]*)\}", value):
-        value = value.replace(match[0], match[2] or "x" * 40)
-    return value
+    return interpolate(value, Unset())
 
 
 def test_it_runs_the_services_and_every_process_of_the_project() -> None:
