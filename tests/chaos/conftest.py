@@ -1,6 +1,7 @@
 """The session's stack for tests that interrupt it. Each module has its own part of the stack."""
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +20,15 @@ def prepare(stack: Stack) -> dict[str, str]:
         psql(stack, TABLES)
         datasets.write_text(DATASETS)
     return {"EXPORTER_DATASETS_FILE": str(datasets)}
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _unmeasured() -> Iterator[None]:
+    """Start workers without the measurement of coverage: a killed worker cannot save what it measured."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("COVERAGE_PROCESS")]:
+            patch.delenv(name)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="package")
