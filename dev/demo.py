@@ -16,11 +16,11 @@ from dev.progress import Progress as Steps
 from dev.progress import console
 from dev.stack import ROOT, Stack
 from producers.display import size
-from producers.download import fetch
 from producers.tokens import sign_token
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.settings import Settings
 from streaming_exporter.client import Client
+from streaming_exporter.downloads import fetch
 from streaming_exporter.events import ExportRequest
 from streaming_exporter.publisher import Publisher
 

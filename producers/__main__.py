@@ -239,8 +239,8 @@ def download(
     """
     from producers import job_commands
     from producers.display import display
-    from producers.download import fetch_all
     from stream_app.setting_errors import load_settings
+    from streaming_exporter.downloads import fetch_all
 
     with (
         exit_on_error(),

@@ -11,12 +11,12 @@ import typer
 
 from producers.console import INTERRUPTED
 from producers.display import display, size
-from producers.download import fetch_all
 from producers.tokens import sign_token
 from stream_app.setting_sources import SettingSource, settings_file, sources_of
 from stream_app.settings import Settings
 from streaming_exporter.api_answers import Job
 from streaming_exporter.client import Client
+from streaming_exporter.downloads import fetch_all
 from streaming_exporter.errors import ApiError, JobEnded, UsageError
 from streaming_exporter.events import ExportRequest, Options
 from streaming_exporter.file_warnings import warning_texts

@@ -1,8 +1,11 @@
 """A client of the HTTP API for asyncio; needs the extra ``http``."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
 from importlib.util import find_spec
+from pathlib import Path
+from threading import Event
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
@@ -21,16 +24,17 @@ from streaming_exporter.api_answers import (
     read_job,
     unreachable,
 )
-from streaming_exporter.client import CHUNK_BYTES
+from streaming_exporter.client import CHUNK_BYTES, ExportClient
 from streaming_exporter.errors import ApiError, DownloadError
+from streaming_exporter.job_events import Following
 from streaming_exporter.payloads import ExportRequest
 
 if TYPE_CHECKING:
     import httpx
 
 
-class AsyncClient:
-    """Calls one API server with one bearer token; ``async with AsyncClient(url, token) as client``.
+class AsyncExportClient:
+    """Calls one API server with one bearer token; ``async with AsyncExportClient(url, token) as client``.
 
     Every method raises :class:`~streaming_exporter.errors.ApiError` where the server cannot be reached or
     refuses the call. The error's ``status`` is the HTTP status, or ``None`` where there was no answer.
@@ -44,10 +48,11 @@ class AsyncClient:
             token: the JWT of the user.
         """
         if find_spec("httpx") is None:
-            raise ImportError("AsyncClient needs httpx; install streaming-exporter[http]")
+            raise ImportError("AsyncExportClient needs httpx; install streaming-exporter[http]")
         import httpx
 
         self.url = url
+        self._token = token
         trusted = httpx.create_ssl_context()  # shared, because it takes some milliseconds to load
         self._http = httpx.AsyncClient(
             base_url=url,
@@ -151,6 +156,107 @@ class AsyncClient:
         except httpx.HTTPError as error:
             raise DownloadError(f"the object store did not deliver the file ({error}); try again") from error
 
+    async def rerun(self, job_id: UUID, *, idempotency_key: str | None = None) -> UUID:
+        """Run a job again: a new job with the same request; return its id."""
+        headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+        answer = await self._request("POST", f"/exports/jobs/{job_id}:rerun", headers=headers)
+        return UUID(read_document(answer, self.url)["export_job_id"])
+
+    async def datasets(self) -> dict[str, Any]:
+        """Return the datasets that the user can see, as the JSON object of the API."""
+        return await self.call("GET", "/exports/datasets")
+
+    async def events(
+        self, job_id: UUID, *, timeout: float | None = None, admission: float = 0
+    ) -> AsyncIterator[Job]:
+        """Yield the job at once and after each change; the job that has ended comes last.
+
+        The stream of events is opened again where it breaks; while that fails, the job is read now and then.
+
+        Args:
+            job_id: the job.
+            timeout: seconds after which a job that has not ended raises :class:`TimeoutError`. Default: none.
+            admission: seconds for which an unknown job counts as not admitted yet, for jobs that were
+                requested over Kafka.
+        """
+        following = Following(job_id, timeout=timeout, admission=admission)
+        while True:
+            try:
+                async with aclosing(self._stream(following)) as jobs:
+                    async for job in jobs:
+                        yield job
+                        if job.finished:
+                            return
+            except ApiError as error:
+                following.failed(error)
+            if following.must_poll:
+                with suppress(ApiError):
+                    if (found := await self.job(job_id)) is not None:
+                        yield found
+                        if found.finished:
+                            return
+            await asyncio.sleep(following.pause())
+
+    async def _stream(self, following: Following) -> AsyncGenerator[Job, None]:
+        """Yield the jobs of one stream, until it ends or breaks."""
+        import httpx
+
+        limit = httpx.Timeout(30, read=following.silence, connect=5)
+        try:
+            async with self._http.stream(
+                "GET", following.path, headers=following.headers, timeout=limit
+            ) as response:
+                if response.status_code >= 400:
+                    await response.aread()
+                raise_for_problem(response)
+                async for line in response.aiter_lines():
+                    if (job := following.feed(line)) is not None:
+                        yield job
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise unreachable(self.url, error) from error
+
+    async def wait(self, job_id: UUID, *, timeout: float | None = None, admission: float = 0) -> Job:
+        """Wait until a job has ended; return it, whatever its end is. Arguments are those of ``events``."""
+        last = None
+        async for job in self.events(job_id, timeout=timeout, admission=admission):
+            last = job
+        assert last is not None  # noqa: S101
+        return last
+
+    async def download(
+        self,
+        job_id: UUID,
+        folder: str | Path = ".",
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        overwrite: bool = False,
+    ) -> list[Path]:
+        """Download all files of a completed job into ``folder`` and verify their SHA-256; return their paths.
+
+        A download that was interrupted is continued. A file of the same name with other content stays, and
+        the new one gets a number, unless ``overwrite`` is set. ``progress`` gets the bytes so far and in all.
+
+        Raises:
+            DownloadError: the object store failed, a file is damaged, or it cannot be written.
+        """
+        loop, is_cancelled = asyncio.get_running_loop(), Event()
+
+        def report(done: int, total: int) -> None:
+            if is_cancelled.is_set():
+                raise DownloadError("the download was cancelled")
+            loop.call_soon_threadsafe(progress, done, total)
+
+        def fetch() -> list[Path]:
+            with ExportClient(self.url, self._token) as client:
+                return client.download(job_id, folder, report, overwrite=overwrite)
+
+        # A thread, so that neither the disk nor the digest holds up the loop.
+        try:
+            return await asyncio.to_thread(fetch)
+        except asyncio.CancelledError:
+            is_cancelled.set()
+            raise
+
     async def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Make any call; return its JSON object, which is empty if the response has no content."""
         return read_document(await self._request(method, path, body), self.url)
@@ -184,3 +290,7 @@ async def _from(chunks: AsyncIterator[bytes], start: int) -> AsyncIterator[bytes
             continue
         yield chunk[start:]
         start = 0
+
+
+AsyncClient = AsyncExportClient
+"""The name before version 0.2."""

@@ -1,8 +1,10 @@
 """A client of the HTTP API for programs without an event loop; needs the extra ``http``."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
@@ -22,6 +24,7 @@ from streaming_exporter.api_answers import (
     unreachable,
 )
 from streaming_exporter.errors import ApiError, DownloadError
+from streaming_exporter.job_events import Following
 from streaming_exporter.payloads import ExportRequest
 
 if TYPE_CHECKING:
@@ -31,8 +34,8 @@ CHUNK_BYTES = 256 * 1024
 """Size of the pieces in which a file is read."""
 
 
-class Client:
-    """Calls one API server with one bearer token; ``with Client(url, token) as client``.
+class ExportClient:
+    """Calls one API server with one bearer token; ``with ExportClient(url, token) as client``.
 
     Every method raises :class:`~streaming_exporter.errors.ApiError` where the server cannot be reached or
     refuses the call. The error's ``status`` is the HTTP status, or ``None`` where there was no answer.
@@ -46,7 +49,7 @@ class Client:
             token: the JWT of the user.
         """
         if find_spec("httpx") is None:
-            raise ImportError("Client needs httpx; install streaming-exporter[http]")
+            raise ImportError("ExportClient needs httpx; install streaming-exporter[http]")
         import httpx
 
         self.url = url
@@ -151,6 +154,90 @@ class Client:
         except httpx.HTTPError as error:
             raise DownloadError(f"the object store did not deliver the file ({error}); try again") from error
 
+    def rerun(self, job_id: UUID, *, idempotency_key: str | None = None) -> UUID:
+        """Run a job again: a new job with the same request; return its id."""
+        headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+        answer = self._request("POST", f"/exports/jobs/{job_id}:rerun", headers=headers)
+        return UUID(read_document(answer, self.url)["export_job_id"])
+
+    def datasets(self) -> dict[str, Any]:
+        """Return the datasets that the user can see, as the JSON object of the API."""
+        return self.call("GET", "/exports/datasets")
+
+    def events(self, job_id: UUID, *, timeout: float | None = None, admission: float = 0) -> Iterator[Job]:
+        """Yield the job at once and after each change; the job that has ended comes last.
+
+        The stream of events is opened again where it breaks; while that fails, the job is read now and then.
+
+        Args:
+            job_id: the job.
+            timeout: seconds after which a job that has not ended raises :class:`TimeoutError`. Default: none.
+            admission: seconds for which an unknown job counts as not admitted yet, for jobs that were
+                requested over Kafka.
+        """
+        following = Following(job_id, timeout=timeout, admission=admission)
+        while True:
+            try:
+                for job in self._stream(following):
+                    yield job
+                    if job.finished:
+                        return
+            except ApiError as error:
+                following.failed(error)
+            if following.must_poll:
+                with suppress(ApiError):
+                    if (found := self.job(job_id)) is not None:
+                        yield found
+                        if found.finished:
+                            return
+            time.sleep(following.pause())
+
+    def _stream(self, following: Following) -> Iterator[Job]:
+        """Yield the jobs of one stream, until it ends or breaks."""
+        import httpx
+
+        limit = httpx.Timeout(30, read=following.silence, connect=5)
+        try:
+            with self._http.stream(
+                "GET", following.path, headers=following.headers, timeout=limit
+            ) as response:
+                if response.status_code >= 400:
+                    response.read()
+                raise_for_problem(response)
+                for line in response.iter_lines():
+                    if (job := following.feed(line)) is not None:
+                        yield job
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise unreachable(self.url, error) from error
+
+    def wait(self, job_id: UUID, *, timeout: float | None = None, admission: float = 0) -> Job:
+        """Wait until a job has ended; return it, whatever its end is. Arguments are those of ``events``."""
+        last = None
+        for job in self.events(job_id, timeout=timeout, admission=admission):
+            last = job
+        assert last is not None  # noqa: S101
+        return last
+
+    def download(
+        self,
+        job_id: UUID,
+        folder: str | Path = ".",
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        overwrite: bool = False,
+    ) -> list[Path]:
+        """Download all files of a completed job into ``folder`` and verify their SHA-256; return their paths.
+
+        A download that was interrupted is continued. A file of the same name with other content stays, and
+        the new one gets a number, unless ``overwrite`` is set. ``progress`` gets the bytes so far and in all.
+
+        Raises:
+            DownloadError: the object store failed, a file is damaged, or it cannot be written.
+        """
+        from streaming_exporter.downloads import fetch_all
+
+        return fetch_all(self, job_id, Path(folder), progress, overwrite=overwrite)
+
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Make any call; return its JSON object, which is empty if the response has no content."""
         return read_document(self._request(method, path, body), self.url)
@@ -184,3 +271,7 @@ def _from(chunks: Iterator[bytes], start: int) -> Iterator[bytes]:
             continue
         yield chunk[start:]
         start = 0
+
+
+Client = ExportClient
+"""The name before version 0.2."""

@@ -70,7 +70,7 @@ def test_with_pydantic_alone_every_module_but_those_of_kafka_can_be_imported(
         assert "ModuleNotFoundError" in client.run("python", "-c", f"import {missing}").stderr
     for part, extra in (
         ("from streaming_exporter.publisher import Publisher; Publisher(KafkaSettings())", "kafka"),
-        ("from streaming_exporter.client import Client; Client('http://127.0.0.1', 't')", "http"),
+        ("from streaming_exporter import ExportClient; ExportClient('http://127.0.0.1', 't')", "http"),
     ):
         program = f"from streaming_exporter.kafka_settings import KafkaSettings\n{part}"
         assert f"streaming-exporter[{extra}]" in client.run("python", "-c", program).stderr

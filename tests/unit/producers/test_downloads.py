@@ -10,13 +10,13 @@ from uuid import uuid4
 import pytest
 from typer.testing import CliRunner
 
-from producers import download
 from producers.__main__ import cli
 from producers.arguments import parse_split
-from producers.download import fetch_all
-from producers.file_names import save
+from streaming_exporter import downloads
 from streaming_exporter.client import CHUNK_BYTES, Client
+from streaming_exporter.downloads import fetch_all
 from streaming_exporter.errors import ApiError, DownloadError, UsageError
+from streaming_exporter.file_names import save
 from tests.unit.producers.fake_server import FakeServer
 
 JOB = uuid4()
@@ -27,7 +27,7 @@ NAMES = [f"ledger-{number:05}.csv" for number in (1, 2, 3)]
 
 @pytest.fixture
 def api(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    monkeypatch.setattr(download, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(downloads, "PAUSE_SECONDS", 0)
     with Client(server.url, "the-token") as opened:
         yield opened
 

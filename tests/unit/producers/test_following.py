@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from producers.__main__ import cli
 from producers.display import Bar, Lines, size
-from producers.download import fetch
 from producers.job_commands import follow
 from streaming_exporter.api_answers import Job
 from streaming_exporter.client import Client
+from streaming_exporter.downloads import fetch
 from streaming_exporter.errors import ApiError, DownloadError, JobEnded
 from tests.unit.producers.fake_server import FakeServer
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from threading import Lock
 from uuid import UUID
 
-from producers.file_names import find_same, save
 from streaming_exporter.api_answers import JobFile
 from streaming_exporter.client import CHUNK_BYTES, Client
 from streaming_exporter.errors import ApiError, DownloadError
+from streaming_exporter.file_names import find_same, save
 
 AT_A_TIME = 4
 """Files that are downloaded at a time."""
@@ -60,7 +60,7 @@ def fetch_all(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DownloadError(f"cannot write to {folder}: {error.strerror}; choose another --output") from error
+        raise DownloadError(f"cannot write to {folder}: {error.strerror}; choose another folder") from error
     fetched = _Progress(sum(file.file_size for file in files), progress)
     downloads = [_Download(api, job_id, file, folder, fetched, overwrite) for file in files]
     with ThreadPoolExecutor(AT_A_TIME) as threads:
@@ -194,7 +194,7 @@ def fetch(
         folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=folder, prefix=f".{target.name}.")
     except OSError as error:
-        raise DownloadError(f"cannot write to {folder}: {error.strerror}; choose another --output") from error
+        raise DownloadError(f"cannot write to {folder}: {error.strerror}; choose another folder") from error
     part = Path(name)
     try:
         with os.fdopen(handle, "wb") as file, api.file(job_id) as chunks:

@@ -1,0 +1,63 @@
+"""The Python clients on the running system: request, follow, download with resume, run again."""
+
+import asyncio
+import hashlib
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from producers.tokens import sign_token
+from stream_app.settings import Settings
+from streaming_exporter import AsyncExportClient, ExportClient, ExportRequest, Publisher
+from tests.documents import BLOCKS
+from tests.e2e.conftest import System
+
+REQUEST = ExportRequest(
+    user_id="python-1", export_type="ledger", format="csv", scope="all", filters={"id": {"lte": 50}}
+)
+
+
+def test_the_synchronous_client_requests_follows_downloads_and_runs_again(
+    system: System, settings: Settings, tmp_path: Path
+) -> None:
+    with ExportClient(system.api.address, sign_token(settings, "python-1", ["exports:all"])) as client:
+        job_id = client.submit(REQUEST)
+        statuses = [job.status for job in client.events(job_id, timeout=60)]
+        assert statuses[-1] == "completed"
+        (file,) = client.files(job_id)
+        with client.file(job_id) as chunks:
+            content = b"".join(chunks)
+        part = tmp_path / f".{file.file_name}.{file.sha256[:16]}.part"
+        part.write_bytes(content[:100])
+        steps: list[int] = []
+        (path,) = client.download(job_id, tmp_path, lambda done, total: steps.append(done))
+        assert (steps[0], path.read_bytes()) == (100, content)
+        assert hashlib.sha256(content).hexdigest() == file.sha256
+        again = client.rerun(job_id, idempotency_key="again")
+        assert client.rerun(job_id, idempotency_key="again") == again != job_id
+        assert client.wait(again, timeout=60).status == "completed"
+        assert client.datasets()["datasets"]
+
+
+async def test_the_asynchronous_client_follows_a_job_that_was_requested_over_kafka(
+    system: System, settings: Settings, tmp_path: Path
+) -> None:
+    job_id = uuid4()
+    token = sign_token(settings, "python-1", ["exports:all"])
+    async with Publisher(settings) as publisher, AsyncExportClient(system.api.address, token) as client:
+        waiting = asyncio.create_task(client.wait(job_id, timeout=60, admission=30))
+        await publisher.request(REQUEST, job_id)
+        job = await waiting
+        assert (job.status, job.export_job_id) == ("completed", job_id)
+        (path,) = await client.download(job_id, tmp_path)
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == job.sha256
+        again = await client.rerun(job_id)
+        assert (await client.wait(again, timeout=60)).status == "completed"
+
+
+def test_the_example_of_the_document_exports(system: System, settings: Settings, tmp_path: Path) -> None:
+    (example,) = (block for block in BLOCKS if block.document.name == "clients.md")
+    token = sign_token(settings, "python-1")
+    names: dict[str, Any] = {"url": system.api.address, "token": token, "folder": tmp_path}
+    exec(example.text, names)
+    assert names["paths"] == list(tmp_path.iterdir())

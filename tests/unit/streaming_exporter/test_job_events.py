@@ -1,0 +1,96 @@
+"""Clients follow a job through streams that break: they go on after the last event, or read the job."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from streaming_exporter import AsyncExportClient, ExportClient
+from streaming_exporter.errors import ApiError
+
+JOB = uuid4()
+BROKEN = 0
+"""A status: the connection is closed without a response."""
+
+
+def document(status: str) -> str:
+    return json.dumps({"export_job_id": str(JOB), "status": status, "export_type": "ledger", "format": "csv"})
+
+
+def event(number: int, status: str) -> str:
+    return f": ping\n\nid: {number}\nevent: job\ndata: {document(status)}\n\n"
+
+
+@asynccontextmanager
+async def answering(
+    streams: Sequence[tuple[int, str]], job: tuple[int, str] = (503, "")
+) -> AsyncIterator[tuple[str, list[str]]]:
+    """Serve ``streams`` in their order, and ``job`` for each read; yield the URL and the `Last-Event-ID`s."""
+    waiting, resumed = list(streams), list[str]()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        if "/events " in head:
+            resumed.append(head.partition("last-event-id: ")[2].partition("\r\n")[0])
+        status, body = (waiting.pop(0) if waiting else (503, "")) if "/events " in head else job
+        if status != BROKEN:
+            writer.write(f"HTTP/1.1 {status} -\r\nConnection: close\r\n\r\n{body}".encode())
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", resumed
+
+
+async def follow(url: str, *, is_async: bool, **limits: Any) -> list[str]:
+    """Return the states that a client sees until the job has ended."""
+    if is_async:
+        async with AsyncExportClient(url, "t") as client:
+            return [job.status async for job in client.events(JOB, **limits)]
+
+    def read() -> list[str]:
+        with ExportClient(url, "t") as client:
+            return [job.status for job in client.events(JOB, **limits)]
+
+    return await asyncio.to_thread(read)
+
+
+both = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+
+
+@both
+async def test_a_stream_that_breaks_is_opened_again_after_its_last_event(is_async: bool) -> None:
+    streams = [
+        (200, event(1, "pending")),
+        (BROKEN, ""),
+        (200, event(2, "processing") + event(3, "completed")),
+    ]
+    async with answering(streams) as (url, resumed):
+        assert await follow(url, is_async=is_async) == ["pending", "processing", "completed"]
+    assert resumed == ["", "1", "1"]
+
+
+@both
+async def test_while_streams_are_refused_the_job_is_read(is_async: bool) -> None:
+    async with answering([(429, ""), (503, "")], job=(200, document("failed"))) as (url, _):
+        assert await follow(url, is_async=is_async) == ["failed"]
+
+
+@both
+async def test_a_job_that_does_not_end_in_time_is_a_time_out(is_async: bool) -> None:
+    async with answering([(200, event(1, "pending"))]) as (url, _):
+        with pytest.raises(TimeoutError, match=str(JOB)):
+            await follow(url, is_async=is_async, timeout=0.4)
+
+
+@both
+async def test_an_unknown_job_is_an_error_unless_it_can_still_be_admitted(is_async: bool) -> None:
+    async with answering([(404, "")] * 2 + [(200, event(1, "completed"))]) as (url, _):
+        with pytest.raises(ApiError) as unknown:
+            await follow(url, is_async=is_async)
+        assert unknown.value.status == 404
+        assert await follow(url, is_async=is_async, admission=20) == ["completed"]
