@@ -253,16 +253,18 @@ def download(
 
 
 @cli.command()
-def cancel(job_id: JobId) -> None:
-    """Publish the cancellation of a job."""
+def cancel(job_id: JobId, user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None) -> None:
+    """Publish the cancellation of a job, and check that there is such a job."""
     import asyncio
 
     from producers import job_commands
     from stream_app.setting_errors import load_settings
 
     with exit_on_error():
-        asyncio.run(job_commands.publish_cancellation(load_settings(), job_id))
-        typer.echo(f"Cancellation requested: {job_id}", err=True)
+        settings = load_settings()
+        asyncio.run(job_commands.publish_cancellation(settings, job_id))
+        doubt = job_commands.check_existence(settings, job_id, api_url, token, user_id)
+        typer.echo(f"Cancellation requested: {job_id}" + (f" ({doubt})" if doubt else ""), err=True)
 
 
 @cli.command()

@@ -26,6 +26,8 @@ INTERVAL = 0.25
 ADMISSION_SECONDS = 30.0
 """Time-out of the admission: the API does not know a request until a worker has admitted it."""
 OUTAGE_SECONDS = 15.0
+EXISTENCE_SECONDS = 3.0
+"""Time in which the job of a request that was published just before a command is on record."""
 
 
 def follow(
@@ -108,6 +110,34 @@ async def publish_cancellation(settings: Settings, job_id: UUID) -> None:
     """Publish the cancellation of a job."""
     async with Publisher(settings) as publisher:
         await publisher.cancel(job_id)
+
+
+def check_existence(
+    settings: Settings, job_id: UUID, url: str | None, token: str | None, user_id: str | None
+) -> str:
+    """Check over the API that a job exists. It can take a moment until a request is on record.
+
+    Return why it is not known whether it exists, or an empty text.
+
+    Raises:
+        ApiError: there is no such job.
+    """
+    try:
+        with open_api(settings, url, token, user_id, role=OPERATE) as api:
+            last = time.monotonic() + EXISTENCE_SECONDS
+            while api.job(job_id) is None:
+                if time.monotonic() > last:
+                    break
+                time.sleep(INTERVAL)
+            else:
+                return ""
+    except (ApiError, UsageError) as error:
+        return f"whether there is such a job is not known: {error}"
+    raise ApiError(
+        f"there is no job {job_id} on record that this token can see. Check the id. "
+        "The cancellation is published: if the request of the job still comes, it is cancelled",
+        status=404,
+    )
 
 
 def open_api(

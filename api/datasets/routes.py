@@ -15,6 +15,7 @@ from stream_app.datasets.models import Dataset
 from stream_app.datasets.rights import ALL, has_own_rows, usable_scopes, visible_dataset
 from stream_app.exports.columns import Column
 from stream_app.exports.filters import operators
+from stream_app.exports.format_options import options_of
 from stream_app.exports.presentation import settings_of
 from stream_app.exports.rights import read_visible
 from streaming_exporter.errors import Rejected, Retryable
@@ -86,13 +87,14 @@ class DatasetView(BaseModel):
 
 
 class FormatView(BaseModel):
-    """A file format."""
+    """A file format. ``options`` are the names of the options that requests for it can have."""
 
     name: str
     description: str
     media_type: str
     extension: str
     compressible: bool
+    options: list[str] = []
 
 
 class Catalogue(BaseModel):
@@ -125,6 +127,7 @@ async def list_datasets(services: InjectedServices, user: CurrentUser) -> Catalo
                 media_type=item.media_type,
                 extension=item.extension,
                 compressible=item.compressible,
+                options=options_of(item),
             )
             for item in services.formats.values()
         ],

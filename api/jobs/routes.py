@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from api import audit_log, pagination
 from api.auth.authenticator import CurrentUser, User
-from api.auth.callers import claims_for
+from api.auth.callers import can_see, claims_for
 from api.errors import Problem, not_found, problem_responses
 from api.jobs.estimates import estimate
 from api.jobs.rerun import rerun_job
@@ -28,6 +28,7 @@ from api.jobs.waiting import preferred_wait
 from api.middleware.disconnect import cancel_on_disconnect
 from api.services import SOURCE, ApiServices, InjectedServices
 from api.time_limits import since_moment, until_moment
+from stream_app.jobs.job_queries import JobSearch
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import UNFINISHED, Status
 from stream_app.observability import tracing
@@ -36,6 +37,8 @@ from streaming_exporter.events import Word, cancel_event
 router = APIRouter(prefix="/exports/jobs", tags=["jobs"])
 
 POLL_SECONDS = 1
+MAX_WORDS = 10
+"""Words of a search. Further words are ignored."""
 _RETRY_AFTER = {"description": "Seconds to wait before the next call", "schema": {"type": "integer"}}
 _IF_NONE_MATCH = {
     "name": "If-None-Match",
@@ -184,6 +187,13 @@ async def list_exports(
     code: Annotated[
         str | None, Query(max_length=100, description="Only jobs with this error code, such as `timeout`")
     ] = None,
+    q: Annotated[
+        str | None,
+        Query(
+            max_length=200,
+            description="Only jobs with each of these words in their name, or in a name of their dataset",
+        ),
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[
         str | None, Query(max_length=200, description="`next_cursor` of the page before")
@@ -204,6 +214,7 @@ async def list_exports(
         status=status,
         export_type=export_type,
         code=code,
+        search=_search(services, user, owner, q) if q else None,
         since=since_moment(since, services.clock.now()),
         until=until_moment(until, services.clock.now()),
         before=pagination.decode(cursor) if cursor else None,
@@ -214,6 +225,24 @@ async def list_exports(
         jobs=[view_for(services, user, job) for job in shown], next_cursor=following
     )
     return Response(page.model_dump_json(), media_type="application/json")
+
+
+def _search(services: ApiServices, user: User, owner: str | None, q: str) -> JobSearch:
+    """Return the search for the words in ``q``. Labels of datasets that the user cannot see find nothing."""
+    datasets = [dataset for dataset in services.datasets.values() if can_see(user, dataset)]
+
+    def labelled(word: str) -> list[str]:
+        return [
+            dataset.name
+            for dataset in datasets
+            if any(
+                word.casefold() in label.casefold()
+                for label in (dataset.label or "", *dataset.labels.values())
+            )
+        ]
+
+    words = [(word, labelled(word)) for word in q.replace("\0", " ").split()[:MAX_WORDS]]
+    return JobSearch(words, with_names=user.is_admin or owner == user.id)
 
 
 @router.get(

@@ -19,6 +19,7 @@ from stream_app.datasets.models import Dataset
 from stream_app.datasets.rights import find_dataset
 from stream_app.exports.catalog import SourceTable
 from stream_app.exports.compression import compression_for
+from stream_app.exports.format_options import refuse_foreign_options
 from stream_app.exports.presentation import shown_rows
 from stream_app.exports.query import row_query
 from stream_app.exports.rights import use_visible
@@ -179,7 +180,11 @@ def validated_event(
     data = {"user_id": user_id, **order.model_dump(mode="json", exclude_unset=True)}
     if claims:
         data["claims"] = claims
-    return event_of(services, data, job_id)
+    event, request = event_of(services, data, job_id)
+    if order.options is not None:
+        given = (name for name in order.options.model_fields_set if getattr(order.options, name) is not None)
+        refuse_foreign_options(given, services.formats[request.format])
+    return event, request
 
 
 def event_of(services: ApiServices, data: dict[str, Any], job_id: UUID) -> tuple[Event, ExportRequest]:

@@ -3,14 +3,24 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from api import audit_log, pagination
 from api.auth.authenticator import CurrentUser, User
 from api.errors import Problem, problem_responses
 from api.jobs.schemas import JOB_RECORDED, Accepted, IdempotencyKey
+from api.middleware.disconnect import cancel_on_disconnect
 from api.schedules import service as schedules
-from api.schedules.schemas import RunPage, RunView, ScheduleOrder, SchedulePage, SchedulePatch, ScheduleView
+from api.schedules.estimates import estimate_changed, estimate_new
+from api.schedules.schemas import (
+    RunPage,
+    RunView,
+    ScheduleEstimate,
+    ScheduleOrder,
+    SchedulePage,
+    SchedulePatch,
+    ScheduleView,
+)
 from api.schedules.service import run_now
 from api.services import ApiServices, InjectedServices
 from stream_app.jobs.states import Status
@@ -60,6 +70,22 @@ async def create_schedule(
     audit_log.set_object("schedule", row.id, owner=row.user_id)
     response.headers["Location"] = f"/exports/schedules/{row.id}"
     return ScheduleView.of(row)
+
+
+@router.post(
+    ":estimate",
+    operation_id="estimateSchedule",
+    summary="Estimate the size of a run of a schedule",
+    response_model=ScheduleEstimate,
+    responses=problem_responses(400, 401, 403, 413, 422, 500, 503),
+)
+async def estimate_schedule(
+    request: Request, order: ScheduleOrder, services: InjectedServices, user: CurrentUser
+) -> ScheduleEstimate:
+    """Estimates rows and bytes as POST /exports/jobs:estimate does, with the window of the last run that
+    would have taken place. It refuses the same schedules as POST.
+    """
+    return await cancel_on_disconnect(request, estimate_new(services, user, order))
 
 
 @router.get(
@@ -127,6 +153,25 @@ async def change_schedule(
     row = await schedules.change(services, user, schedule_id, patch)
     audit_log.set_object("schedule", row.id, owner=row.user_id)
     return ScheduleView.of(row)
+
+
+@router.post(
+    "/{schedule_id}:estimate",
+    operation_id="estimateChangedSchedule",
+    summary="Estimate the size of a run after a change of the schedule",
+    response_model=ScheduleEstimate,
+    responses=problem_responses(400, 401, 403, 404, 413, 422, 500, 503),
+)
+async def estimate_changed_schedule(
+    request: Request,
+    schedule_id: UUID,
+    patch: SchedulePatch,
+    services: InjectedServices,
+    user: CurrentUser,
+) -> ScheduleEstimate:
+    """The rows are those of the schedule's owner. The schedule is not changed."""
+    await find_schedule(services, user, schedule_id)  # writes the owner to the audit log
+    return await cancel_on_disconnect(request, estimate_changed(services, user, schedule_id, patch))
 
 
 @router.delete(

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
-from api.jobs.schemas import Order, OrderOptions, OrderSplit
+from api.jobs.schemas import Estimate, Order, OrderOptions, OrderSplit
 from stream_app.jobs.states import Status
 from stream_app.schedules.calendar import CatchUp, Windowing
 from stream_app.schedules.models import Schedule
@@ -181,6 +181,15 @@ class ScheduleView(BaseModel):
             granted_until=min(filter(None, grants), default=None),
             next_runs=_next_runs(row),
         )
+
+
+class ScheduleEstimate(Estimate):
+    """The estimated size of a usual run. ``window`` is the time range whose rows were counted.
+
+    It is the last window that has ended, and null if the schedule has no window.
+    """
+
+    window: Any
 
 
 class SchedulePage(BaseModel):

@@ -18,6 +18,7 @@ from api.services import ApiServices
 from stream_app.datasets.caller import Caller
 from stream_app.datasets.rights import find_dataset
 from stream_app.datasets.typed_values import TEMPORAL
+from stream_app.exports.format_options import kept_options
 from stream_app.exports.rights import read_visible
 from stream_app.jobs.submission import (
     REQUEST_COLUMNS,
@@ -67,7 +68,7 @@ async def create(services: ApiServices, user: User, order: ScheduleOrder) -> Sch
         Problem: the user's roles or the limit of schedules do not allow it.
     """
     limit = services.settings.user_schedule_limit
-    values = await _checked(services, user, user.id, order, None)
+    values = await checked_values(services, user, user.id, order, None)
     row = await services.schedules.create({"id": uuid4(), "user_id": user.id, **values}, limit=limit)
     if row is None:
         raise Problem(
@@ -93,7 +94,7 @@ async def change(services: ApiServices, user: User, schedule_id: UUID, patch: Sc
         if known is None:
             raise not_found()
         # Checked before the row is locked, because the source database can be slow.
-        values = await _changed(services, user, known, patch)
+        values = await changed_values(services, user, known, patch)
         async with services.schedules.transaction() as connection:
             now = await services.schedules.lock(connection, schedule_id, user_id=user.data_owner)
             if now is None:
@@ -119,12 +120,12 @@ def _paused_by_owner(services: ApiServices) -> dict[str, Any]:
     return {"paused_at": services.clock.now(), "paused_reason": None}
 
 
-async def _changed(
+async def changed_values(
     services: ApiServices, user: User, known: Schedule, patch: SchedulePatch
 ) -> dict[str, Any]:
     """Return the columns of ``known`` with the changes of ``patch``."""
-    order = _patched(known, patch)
-    values = await _checked(services, user, known.user_id, order, known)
+    order = _patched(services, known, patch)
+    values = await checked_values(services, user, known.user_id, order, known)
     same_calendar = all(values[name] == getattr(known, name) for name in CALENDAR)
     if known.active and order.active and same_calendar and known.next_run is not None:
         del values["next_run"]
@@ -135,7 +136,7 @@ async def _changed(
     return values
 
 
-def _patched(known: Schedule, patch: SchedulePatch) -> ScheduleOrder:
+def _patched(services: ApiServices, known: Schedule, patch: SchedulePatch) -> ScheduleOrder:
     changes = patch.model_dump(exclude_unset=True)
     values: dict[str, Any] = {name: getattr(known, name) for name in (*ASKED, *CALENDAR)}
     values |= {name: getattr(known, name) for name in ("window", "delay", "catch_up", "active")}
@@ -145,6 +146,9 @@ def _patched(known: Schedule, patch: SchedulePatch) -> ScheduleOrder:
         if changes["schedule"] not in PERIODS:
             values["time_of_day"] = None
     values |= changes
+    output = services.formats.get(values["format"])
+    if "options" not in changes and known.options and output is not None:
+        values["options"] = kept_options(known.options, output)
     # A field that is set to null has its default.
     given = {name: value for name, value in values.items() if value is not None}
     try:
@@ -155,7 +159,7 @@ def _patched(known: Schedule, patch: SchedulePatch) -> ScheduleOrder:
         raise Rejected(problem["msg"][0].lower() + problem["msg"][1:], field=field) from error
 
 
-async def _checked(
+async def checked_values(
     services: ApiServices, user: User, owner: str, order: ScheduleOrder, known: Schedule | None
 ) -> dict[str, Any]:
     """Validate a schedule and return its columns."""

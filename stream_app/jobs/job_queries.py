@@ -1,11 +1,27 @@
 """Reads jobs for the HTTP API: one job, or the jobs of a user."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from string import punctuation
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Select, Text, Uuid, any_, column, func, literal, or_, select, text, true, tuple_
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Select,
+    Text,
+    Uuid,
+    any_,
+    column,
+    func,
+    literal,
+    or_,
+    select,
+    text,
+    true,
+    tuple_,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.orm import aliased
 
@@ -15,6 +31,49 @@ from stream_app.jobs.states import UNFINISHED
 
 MAX_RECENT_JOBS = 1_000
 """Limit of the jobs of a user that are searched for those that have ended since a time."""
+
+
+SPECIAL = frozenset(punctuation) - {"_"}
+"""Characters that a backslash makes ordinary ones in a regular expression of PostgreSQL."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobSearch:
+    """Finds jobs by words, in upper or lower case.
+
+    Each word is part of the name of the job, or of a name of its dataset.
+
+    Attributes:
+        words: the words, each with the datasets whose labels contain it.
+        with_names: whether names of jobs are searched. Operators must not learn them.
+    """
+
+    words: Sequence[tuple[str, Collection[str]]]
+    with_names: bool
+
+    def conditions(self) -> Iterator[ColumnElement[bool]]:
+        """Yield the condition of each word."""
+        for word, datasets in self.words:
+            pattern = any_case(word)
+            found = ExportJob.export_type.regexp_match(pattern)
+            if self.with_names:
+                found = or_(found, ExportJob.name.regexp_match(pattern))
+            yield or_(found, ExportJob.export_type.in_(datasets)) if datasets else found
+
+
+def any_case(word: str) -> str:
+    """Return the regular expression of PostgreSQL that finds ``word`` in upper and lower case.
+
+    In a database with the locale C, lower() changes ASCII letters only.
+    """
+
+    def either(char: str) -> str:
+        cases = sorted({char, char.lower(), char.upper()})
+        if len(cases) > 1 and all(len(case) == 1 for case in cases):
+            return f"[{''.join(cases)}]"
+        return f"\\{char}" if char in SPECIAL else char
+
+    return "".join(map(either, word))
 
 
 class JobQueries:
@@ -40,6 +99,7 @@ class JobQueries:
         status: str | None = None,
         export_type: str | None = None,
         code: str | None = None,
+        search: JobSearch | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         before: tuple[datetime, UUID] | None = None,
@@ -52,6 +112,7 @@ class JobQueries:
             status: only jobs in this state.
             export_type: only jobs of this dataset.
             code: only jobs with this error code.
+            search: only jobs that it finds.
             since: only jobs that were requested at this time or later.
             until: only jobs that were requested before this time.
             before: only jobs older than this one, as (created at, id).
@@ -66,6 +127,8 @@ class JobQueries:
             statement = statement.where(ExportJob.export_type == export_type)
         if code is not None:
             statement = statement.where(ExportJob.error_code == code)
+        if search is not None:
+            statement = statement.where(*search.conditions())
         if since is not None:
             statement = statement.where(ExportJob.created_at >= since)
         if until is not None:

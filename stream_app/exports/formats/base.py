@@ -70,6 +70,8 @@ class Format(ABC):
 
     Attributes:
         compressible: whether ``options.compression`` applies.
+        own_options: names of the options that are only about this format, of those of the formats of the
+            service; ``None`` means all of them.
         row_bytes: limit for one row, in bytes of COPY. A row takes several times as much memory.
         own_process: whether framing runs in its own process, because it is pure Python work that would hold
             the interpreter's lock.
@@ -86,6 +88,7 @@ class Format(ABC):
     media_type: str
     description: str
     compressible = False
+    own_options: frozenset[str] | None = None
     row_bytes = 13 * 2**20
     own_process = False
     holds_rows = True

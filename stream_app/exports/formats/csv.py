@@ -15,7 +15,7 @@ from stream_app.exports.formats.base import ROWS, CopySelect, Document, Format, 
 from stream_app.exports.formats.localized import local_text
 from stream_app.exports.formats.rendering import as_text, is_json_text
 from stream_app.locales import find_locale
-from streaming_exporter.events import Options
+from streaming_exporter.events import CsvOptions, Options
 
 ASCII_STARTS = "=+-@"
 LEADING_BREAKS = "\t\n\r"
@@ -212,6 +212,7 @@ class CsvFormat(Format):
     media_type = "text/csv; charset=utf-8"
     description = "Comma-separated text, for any spreadsheet"
     compressible = True
+    own_options = frozenset(CsvOptions.model_fields)
     holds_rows = False
     closing_bytes = 1024
 

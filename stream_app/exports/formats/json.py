@@ -38,6 +38,7 @@ class NdjsonFormat(Format):
     media_type = "application/x-ndjson"
     description = "JSON Lines: one record on each line, for programs"
     compressible = True
+    own_options = frozenset()
     holds_rows = False
     unique_titles = True
     closing_bytes = 1024

@@ -14,6 +14,7 @@ from stream_app.exports.formats.json import JsonFormat, NdjsonFormat
 from stream_app.exports.formats.parquet.format import ParquetFormat
 from stream_app.exports.formats.pdf.format import PdfFormat
 from stream_app.exports.plugins import FORMATS_GROUP, UnusablePlugin, load_plugins
+from streaming_exporter.events import Options
 
 _NEEDS = {"parquet": "pyarrow"}
 """Optional modules that a format needs. Their extra has the name of the format."""
@@ -52,6 +53,10 @@ def check_format(item: Format) -> None:
     for name in ("compressible", "own_process", "holds_rows"):
         if not isinstance(value := getattr(item, name), bool):
             raise UnusablePlugin(f"its attribute {name} is {value!r:.200}; allowed: True, False")
+    own = item.own_options
+    if own is not None and not (isinstance(own, set | frozenset) and own <= Options.model_fields.keys()):
+        names = ", ".join(Options.model_fields)
+        raise UnusablePlugin(f"its attribute own_options is {own!r:.200}; allowed: None, a set of {names}")
     for name, least in (("growth", 0), ("closing_bytes", 0), ("row_bytes", 1), ("max_file_bytes", 1)):
         value = getattr(item, name)
         if value is None and name == "max_file_bytes":

@@ -1,7 +1,9 @@
 """Users can see, list and cancel their own jobs only."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from string import punctuation
 from typing import Any
 from uuid import uuid4
 
@@ -137,6 +139,51 @@ async def test_lists_can_be_filtered(api: Harness) -> None:
         assert await ids(status="failed") == [ledger]
         assert await ids(export_type="proofs") == [proofs]
         assert await ids(status="completed") == []
+
+
+async def test_jobs_are_found_by_the_words_of_their_names_and_datasets(api: Harness) -> None:
+    """Entry 28. A search never finds a name that the user cannot see, and its text is no pattern."""
+    services = api.app.state.services
+    proofs = services.datasets["proofs"].model_copy(
+        update={"label": "Certificates", "labels": {"de": "Nachweise"}}
+    )
+    async with api.user(user_id="a") as a, api.user("exports:operate") as operator, api.user() as other:
+        october = await place(a, name="Ledger Oktober 100 %")
+        nachweis = await place(a, export_type="proofs", name="Über_sicht")
+        plain = await place(a)
+        await a.post("/exports/jobs:estimate", json={"export_type": "proofs", "format": "csv"})
+        with pytest.MonkeyPatch.context() as patch:
+            changed = replace(services, datasets={**services.datasets, "proofs": proofs})
+            patch.setattr(api.app.state, "services", changed)
+
+            async def ids(client: httpx.AsyncClient, q: str, **more: str) -> set[str]:
+                answer = await client.get("/exports/jobs", params={"q": q, **more})
+                assert answer.status_code == 200, answer.text
+                return {job["export_job_id"] for job in answer.json()["jobs"]}
+
+            for q, found in {
+                "oktober": {october},
+                " LEDGER ": {october, plain},
+                "ledger okt": {october},
+                "okt proofs": set(),
+                "100 %": {october},
+                "%": {october},
+                "_": {nachweis},
+                "über": {nachweis},
+                "nachw": {nachweis},
+                "certific": {nachweis},
+                "\\": set(),
+                "x\0y": set(),
+                "ß": set(),
+                "".join(sorted(punctuation)): set(),
+                ". * ( [ ***= (?i)": set(),
+                "": {october, nachweis, plain},
+            }.items():
+                assert await ids(a, q) == found, q
+            assert await ids(a, "ledger", status="completed") == set()
+            assert await ids(other, "ledger") == set()
+            assert await ids(operator, "ledger") == {october, plain}
+            assert await ids(operator, "oktober") == set(), "operators do not see names"
 
 
 async def test_administrators_list_all_users(api: Harness) -> None:

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from stream_app.exports.catalog import Catalog
+from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.source import Source
 from streaming_exporter.errors import InDoubt, PublishError
 from streaming_exporter.events import EventType
@@ -164,6 +165,55 @@ async def test_invalid_requests_are_refused_at_once(
     content = response.json()
     assert (response.status_code, content["code"], content.get("field")) == (422, code, field)
     assert await api.count() == 0
+
+
+OWN_OPTIONS: dict[str, dict[str, Any]] = {
+    "csv": {"delimiter": ";", "header": True, "bom": False, "null": "-", "guard_formulas": True},
+    "pdf": {"title": "Ledger", "page_size": "A4"},
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+async def test_options_of_other_formats_are_refused(api: Harness, name: str) -> None:
+    """Entry 20: every option of a single format, at every call; also where it has its default."""
+    async with api.user() as client:
+        listed = (await client.get("/exports/datasets")).json()["formats"]
+        [allowed] = [item["options"] for item in listed if item["name"] == name]
+        schedule: dict[str, Any] = {"schedule": "daily"}
+        for owner, options in OWN_OPTIONS.items():
+            for option, value in options.items():
+                assert (option in allowed) == (owner == name)
+                for path, more in (("jobs", {}), ("jobs:estimate", {}), ("schedules", schedule)):
+                    body = order(format=name, options={option: value}, **more)
+                    answer = await client.post(f"/exports/{path}", json=body)
+                    if owner == name:
+                        assert answer.status_code in (200, 201, 202), answer.text
+                        continue
+                    problem = answer.json()
+                    found = answer.status_code, problem["code"], problem["field"]
+                    assert found == (422, "foreign_option", f"options.{option}")
+                    assert problem["detail"].endswith(f"allowed: {', '.join(allowed)}")
+        assert (
+            await client.post("/exports/jobs", json=order(format=name, options={"timezone": "UTC"}))
+        ).is_success
+
+
+async def test_events_with_options_of_other_formats_keep_their_meaning(api: Harness) -> None:
+    """Entry 20: only calls over HTTP refuse them."""
+    data = {"user_id": "u", **order(options={"page_size": "A3", "title": "x"})}
+    assert api.app.state.services.validator.validate(data).options.page_size == "A3"
+
+
+async def test_a_schedule_with_options_of_other_formats_can_be_changed(api: Harness) -> None:
+    """Those that are stored have no effect: they end with a change, and refuse none."""
+    async with api.user() as client:
+        body = order(options={"delimiter": ";", "timezone": "Asia/Tokyo"}, schedule="daily")
+        made = (await client.post("/exports/schedules", json=body)).json()
+        path = f"/exports/schedules/{made['id']}"
+        changed = await client.patch(path, json={"format": "pdf"})
+        assert changed.json()["options"] == {"timezone": "Asia/Tokyo"}, changed.text
+        answer = await client.patch(path, json={"options": {"delimiter": ";"}})
+        assert (answer.status_code, answer.json()["field"]) == (422, "options.delimiter")
 
 
 @pytest.mark.parametrize(

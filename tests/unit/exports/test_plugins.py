@@ -115,6 +115,11 @@ def test_a_format_of_another_package_is_in_use(offer: Offer, offered: object) ->
         (changed(media_type="text/plain\r\nX-A: b"), "attribute media_type"),
         (changed(description=""), "attribute description"),
         (changed(compressible="no"), "attribute compressible is 'no'; allowed: True, False"),
+        (
+            changed(own_options={"colour"}),
+            "attribute own_options is {'colour'}; allowed: None, a set of title,",
+        ),
+        (changed(own_options="title"), "attribute own_options is 'title'"),
         (changed(growth=-1), "attribute growth is -1"),
         (changed(growth=float("nan")), "attribute growth is nan"),
         (changed(row_bytes=0), "attribute row_bytes is 0"),

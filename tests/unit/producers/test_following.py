@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 from typer.testing import CliRunner
 
+from producers import job_commands
 from producers.__main__ import cli
 from producers.display import Bar, Lines, size
 from producers.job_commands import follow
@@ -19,6 +20,8 @@ from streaming_exporter.api_answers import Job
 from streaming_exporter.client import Client
 from streaming_exporter.downloads import fetch
 from streaming_exporter.errors import ApiError, DownloadError, JobEnded
+from streaming_exporter.events import Event, EventType
+from streaming_exporter.publisher import Publisher
 from tests.unit.producers.fake_server import FakeServer
 
 JOB = uuid4()
@@ -54,6 +57,39 @@ def watch(api: Client, **limits: float) -> tuple[Job, list[str]]:
         api, JOB, lambda job: seen.append(job.status if job else "unknown"), **{"interval": 0.01, **limits}
     )
     return job, seen
+
+
+@pytest.mark.parametrize(
+    ("answers", "code", "said"),
+    [
+        ([(200, record("processing"))], 0, f"Cancellation requested: {JOB}\n"),
+        ([(404, {}), (404, {}), (200, record("pending"))], 0, f"Cancellation requested: {JOB}\n"),
+        ([(404, {})], 1, f"there is no job {JOB} on record"),
+        ([(503, {"title": "Service Unavailable"})], 0, "whether there is such a job is not known"),
+    ],
+)
+def test_the_cancellation_of_an_unknown_job_fails(
+    server: FakeServer,
+    monkeypatch: pytest.MonkeyPatch,
+    answers: list[tuple[int, dict[str, Any]]],
+    code: int,
+    said: str,
+) -> None:
+    """Entry 20. It is published in any case: it can come before its request."""
+    published: list[Event] = []
+
+    async def publish(_: Publisher, event: Event) -> None:
+        published.append(event)
+
+    monkeypatch.setattr(Publisher, "publish", publish)
+    monkeypatch.setattr(job_commands, "EXISTENCE_SECONDS", 0.1)
+    monkeypatch.setattr(job_commands, "INTERVAL", 0.01)
+    for status, document in answers:
+        server.add(PATH, status, document)
+    result = CliRunner().invoke(cli, ["cancel", str(JOB), "--api-url", server.url, "--token", "t"])
+    assert result.exit_code == code, result.output
+    assert said in result.stderr
+    assert [(event.type, event.job_id) for event in published] == [(EventType.CANCEL_REQUESTED, JOB)]
 
 
 def test_a_job_is_followed_from_unknown_to_completed(server: FakeServer, api: Client) -> None:

@@ -32,6 +32,7 @@ class ExcelFormat(Format):
     extension = "xlsx"
     media_type = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
     description = "Excel workbook with real dates and numbers"
+    own_options = frozenset()
 
     def __init__(self, *, last_row: int = MAX_ROWS) -> None:
         """Create the format. A sheet has up to ``last_row`` rows."""

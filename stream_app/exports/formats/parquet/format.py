@@ -70,6 +70,7 @@ class ParquetFormat(Format):
     extension = "parquet"
     media_type = "application/vnd.apache.parquet"
     description = "Parquet, for data tools"
+    own_options = frozenset()
     unique_titles = True
     row_bytes = 2 * 2**20  # Arrow holds a row group several times
 

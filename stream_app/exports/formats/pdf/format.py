@@ -15,7 +15,7 @@ from stream_app.exports.columns import Column
 from stream_app.exports.formats.base import ROWS, CopySelect, Document, Format, Tally
 from stream_app.exports.formats.localized import printed_text
 from stream_app.locales import find_locale
-from streaming_exporter.events import Options
+from streaming_exporter.events import Options, PdfOptions
 
 
 class PdfFormat(Format):
@@ -25,6 +25,7 @@ class PdfFormat(Format):
     extension = "pdf"
     media_type = "application/pdf"
     description = "A table for printing, with page numbers"
+    own_options = frozenset(PdfOptions.model_fields)
     row_bytes = 4 * 2**20  # a thousand pages; the layout needs up to 30 times as much memory
     own_process = True
     closing_bytes = 128 * 2**10
