@@ -1,7 +1,7 @@
 # Everything a contributor types. `make help` lists the targets.
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: demo unit test test-all up check bench chaos clean help lock setup lint format pictures previous docs audit release image image-test
+.PHONY: demo unit test test-all up check bench chaos clean help lock setup lint format pictures previous docs audit release image image-test chart
 
 # Where it is set, every process compiles all modules anew, and pytest rewrites them anew: half of its time.
 unexport PYTHONDONTWRITEBYTECODE
@@ -52,6 +52,9 @@ image: $(READY) ## Build the image with podman or Docker (without one of them it
 image-test: $(READY) ## Build the image, run every process from it as docker-compose.yml does, export, stop
 	@$(PYTHON_ENV) -m dev image-test
 
+chart: $(READY) ## Check the Helm chart, and write what it renders into tests/unit/data/chart
+	@$(UV) run --quiet --isolated --no-project --with-requirements requirements/chart.txt python tools/chart.py
+
 bench: $(READY) ## Measure formats against their peers, side by side (WHAT=jobs, scale, api, schedules, streams or parts: those)
 	@$(PYTHON_ENV) -m bench$(if $(WHAT),.$(WHAT)) $(ARGS)
 
@@ -90,6 +93,7 @@ lock: ## Resolve the requirements again and write the lock files (UPGRADE=1 take
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -c requirements/dev.txt -o requirements/uv.txt requirements/uv.in
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -c requirements/dev.txt -o requirements/build.txt requirements/build.in
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/audit.txt requirements/audit.in
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/chart.txt requirements/chart.in
 
 clean: ## Remove the virtual environment, local data, caches and demo files
 	@rm -rf .venv .local tests/node/node_modules demo-exports .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -31,6 +31,7 @@ _PLACES = {
     "pyproject.toml": (r'(?m)^(version = ")[^"]+(")', r"(streaming-exporter\[http,kafka\]==)[^\"]+()"),
     "streaming_exporter/pyproject.toml": (r'(?m)^(version = ")[^"]+(")',),
     "deploy/kubernetes/base/kustomization.yaml": (r"(newTag: \"?)[\w.+-]+()",),
+    "deploy/helm/Chart.yaml": (r"(?m)^(appVersion: \")[^\"]+(\")",),
 }
 """The files that contain the version, each with a pattern: one group before the version, one after it."""
 
@@ -129,8 +130,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     for path, text in changed.items():
         path.write_text(text, "utf-8")
-    # The generated documents hold the version of what is installed.
-    _run("make", "setup", "docs")
+    # The generated documents hold the version of what is installed, and the rendered chart that of the image.
+    _run("make", "setup", "docs", "chart")
     wheels = build_wheels()
     image = build_image(version)
     for wheel in wheels:

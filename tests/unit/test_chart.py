@@ -1,0 +1,235 @@
+"""The Helm chart renders what the kustomization has, with rights no wider, and refuses wrong values.
+
+``make chart`` renders the files that these tests read, and validates them by the schemas of Kubernetes.
+"""
+
+import json
+import re
+import tomllib
+from copy import deepcopy
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import yaml
+
+from stream_app.settings import Settings
+from tests.unit import test_kubernetes as kustomization
+from tools.chart import CHART, EXAMPLES, RENDERED, ROOT, digest, examples, merged
+
+Manifest = dict[str, Any]
+
+DEFAULTS: Manifest = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
+SCHEMA: Manifest = json.loads((CHART / "values.schema.json").read_text("utf-8"))
+VALUES = {name: merged(DEFAULTS, values) for name, values in examples()}
+PROCESSES = ("worker", "api", "ticker", "migrate")
+
+
+def read(name: str) -> list[Manifest]:
+    return list(yaml.safe_load_all((RENDERED / name).read_text("utf-8")))
+
+
+MANIFESTS = {name: read(name) for name in EXAMPLES}
+WITH_PODS = [
+    (name, manifest)
+    for name in EXAMPLES
+    for manifest in MANIFESTS[name]
+    if manifest["kind"] in ("Deployment", "Job", "Pod")
+]
+
+
+def find(example: str, kind: str, name: str) -> Manifest:
+    (found,) = (m for m in MANIFESTS[example] if (m["kind"], m["metadata"]["name"]) == (kind, name))
+    return found
+
+
+def pod(manifest: Manifest) -> Manifest:
+    spec: Manifest = manifest["spec"] if manifest["kind"] == "Pod" else manifest["spec"]["template"]["spec"]
+    return spec
+
+
+def workload(example: str, process: str, prefix: str = "exporter") -> Manifest:
+    return find(example, "Job" if process == "migrate" else "Deployment", f"{prefix}-{process}")
+
+
+def variables(example: str, process: str) -> dict[str, str]:
+    """Return what the process gets from the chart, without secrets."""
+    (container,) = pod(workload(example, process))["containers"]
+    found = {item["name"]: item["value"] for item in container.get("env", ())}
+    for source in container["envFrom"]:
+        if "configMapRef" in source:
+            found = find(example, "ConfigMap", source["configMapRef"]["name"])["data"] | found
+    return found
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_what_is_tested_is_what_the_chart_renders(name: str) -> None:
+    first = (RENDERED / name).read_text("utf-8").partition("\n")[0]
+    assert first == f"# make chart writes this. Chart: {digest()}", "the chart has changed: run `make chart`"
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
+    assert chart["appVersion"] == project["version"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", chart["version"])
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_each_process_runs_as_in_the_kustomization(process: str) -> None:
+    """Containers, probes, rights, resources, mounts and time to stop are the same."""
+    ours = deepcopy(pod(workload("values.yaml", process)))
+    theirs = deepcopy(kustomization.pod(f"exporter-{process}"))
+    for spec in (ours, theirs):
+        for constraint in spec.get("topologySpreadConstraints", ()):
+            del constraint["labelSelector"]
+        (container,) = spec["containers"]
+        container.pop("env", None)
+        container.pop("image")
+        container.pop("imagePullPolicy", None)
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_each_process_has_the_variables_of_the_kustomization(process: str) -> None:
+    secrets = kustomization.SECRETS[f"exporter-{process}"]
+    theirs = {
+        key: value
+        for key, value in kustomization.environment(f"exporter-{process}").items()
+        if key not in secrets
+    }
+    assert variables("values.yaml", process) == theirs
+
+
+def test_pods_are_reached_by_the_same_ports_as_in_the_kustomization() -> None:
+    for process in PROCESSES:
+        policy = find("values.yaml", "NetworkPolicy", f"exporter-{process}")["spec"]
+        theirs = next(
+            m["spec"]
+            for m in kustomization.RESOURCES
+            if m["kind"] == "NetworkPolicy"
+            and m["metadata"]["name"]
+            == (f"exporter-{process}" if process in ("api", "worker") else "exporter-no-ingress")
+        )
+        assert policy["policyTypes"] == theirs["policyTypes"] == ["Ingress"]
+        assert policy.get("ingress") == theirs.get("ingress")
+
+
+def test_budgets_and_scaling_are_those_of_the_kustomization() -> None:
+    for m in kustomization.RESOURCES:
+        if m["kind"] == "PodDisruptionBudget":
+            ours = find("values.yaml", "PodDisruptionBudget", m["metadata"]["name"])["spec"]
+            limits = ("minAvailable", "maxUnavailable")
+            assert [ours.get(key) for key in limits] == [m["spec"].get(key) for key in limits]
+    ours = deepcopy(find("everything.yaml", "ScaledObject", "exports-worker")["spec"])
+    theirs = deepcopy(kustomization.SCALING["ScaledObject"]["spec"])
+    assert ours["triggers"][0]["metadata"].pop("targetQueryValue") == "6", (
+        "the slots of this example's workers"
+    )
+    theirs["triggers"][0]["metadata"].pop("targetQueryValue")
+    assert ours.pop("scaleTargetRef") == {"name": "exports-worker"}
+    theirs.pop("scaleTargetRef")
+    assert ours["triggers"][0].pop("authenticationRef") == {"name": "exports-queue"}
+    theirs["triggers"][0].pop("authenticationRef")
+    assert ours == theirs
+    assert "replicas" not in workload("everything.yaml", "worker", "exports")["spec"]
+
+
+@pytest.mark.parametrize(
+    "manifest", [pytest.param(m, id=f"{name}-{m['metadata']['name']}") for name, m in WITH_PODS]
+)
+def test_no_pod_has_more_rights_than_it_needs(manifest: Manifest) -> None:
+    spec = pod(manifest)
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in spec["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["limits"]["memory"]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_selectors_find_exactly_one_kind_of_pod(example: str) -> None:
+    labels = [
+        manifest["spec"]["template"]["metadata"]["labels"]
+        for name, manifest in WITH_PODS
+        if name == example and manifest["kind"] != "Pod"
+    ]
+    for manifest in MANIFESTS[example]:
+        spec = manifest.get("spec", {})
+        selector = spec.get("podSelector", spec.get("selector"))
+        if selector is not None:
+            wanted = selector.get("matchLabels", selector).items()
+            assert sum(wanted <= given.items() for given in labels) == 1
+
+
+def test_every_part_is_rendered_where_it_is_asked_for() -> None:
+    kinds = {name: {m["kind"] for m in MANIFESTS[name]} for name in EXAMPLES}
+    assert kinds["everything.yaml"] - kinds["values.yaml"] == {
+        "Ingress", "PodMonitor", "ScaledObject", "TriggerAuthentication",
+    }  # fmt: skip
+    assert "Secret" not in kinds["everything.yaml"], "secrets exist before"
+    spec = pod(workload("everything.yaml", "worker", "exports"))
+    (container,) = spec["containers"]
+    assert {"secretRef": {"name": "worker-from-vault"}} in container["envFrom"]
+    assert container["image"].endswith("@sha256:" + "0" * 64)
+    assert spec["imagePullSecrets"] == [{"name": "registry"}]
+    assert "kafka-authority" in str(spec["volumes"])
+    template = workload("everything.yaml", "worker", "exports")["spec"]["template"]["metadata"]
+    assert "prometheus.io/scrape" not in template["annotations"], "PodMonitor and annotation count twice"
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_schema_takes_the_examples(example: str) -> None:
+    jsonschema_rs.validate(SCHEMA, VALUES[example])
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+@pytest.mark.parametrize("process", PROCESSES)
+def test_each_variable_is_a_setting_and_its_value_is_valid(example: str, process: str) -> None:
+    values = VALUES[example]
+    given = values["settings"] | values[process]["env"]
+    fields = {key.removeprefix("EXPORTER_").lower(): value for key, value in given.items()}
+    assert fields.keys() <= Settings.model_fields.keys()
+    secrets = kustomization.SECRETS["exporter-worker"].items()
+    Settings.model_validate(fields | {key.removeprefix("EXPORTER_").lower(): value for key, value in secrets})
+
+
+@pytest.mark.parametrize(
+    ("part", "wrong"),
+    [
+        ("setings", {}),
+        ("settings", {"EXPORTER_S3_SECRET_KEY": "in plain text"}),
+        ("settings", {"S3_BUCKET": "exports"}),
+        ("settings", {"EXPORTER_KAFKA_PARTITIONS": 8}),
+        ("settings", {"EXPORTER_DRAIN_SECONDS": "a minute"}),
+        ("worker", {"replicas": -1}),
+        ("worker", {"securityContext": {"privileged": True}}),
+        ("worker", {"env": {"EXPORTER_DATABASE_URL": "postgresql://u:p@h/d"}}),
+        ("image", {"digest": "latest"}),
+        ("keda", {"minReplicas": 0}),
+        ("networkPolicy", {"enabled": "yes"}),
+        ("datasets", {"datasets.json": "{}"}),
+    ],
+)
+def test_the_schema_refuses_wrong_values(part: str, wrong: Manifest) -> None:
+    with pytest.raises(jsonschema_rs.ValidationError):
+        jsonschema_rs.validate(SCHEMA, merged(VALUES["values.yaml"], {part: wrong}))
+
+
+@pytest.mark.parametrize("missing", SCHEMA["properties"]["settings"]["required"])
+def test_addresses_are_required(missing: str) -> None:
+    values = deepcopy(VALUES["values.yaml"])
+    del values["settings"][missing]
+    with pytest.raises(jsonschema_rs.ValidationError, match=missing):
+        jsonschema_rs.validate(SCHEMA, values)
+
+
+def test_the_schema_knows_which_settings_are_secrets() -> None:
+    pattern = re.compile(SCHEMA["definitions"]["variables"]["propertyNames"]["not"]["pattern"])
+    for name, field in Settings.model_fields.items():
+        assert bool(pattern.search(f"EXPORTER_{name.upper()}")) == ("Secret" in str(field.annotation)), name
