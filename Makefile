@@ -64,10 +64,11 @@ chaos: $(READY) ## Break everything while jobs run, over and over (MINUTES=, and
 docs: $(READY) ## Write docs/asyncapi.yaml, docs/openapi.json, docs/schemas/ and docs/licences.md anew
 	@$(PYTHON_ENV) -m tools.generate
 
-previous: $(READY) ## Keep the wheels of this version for the upgrade test of the next
+previous: $(READY) ## Keep the wheels and the documents of this version, to compare the next with them
 	@rm -f tests/chaos/previous/*.whl
 	@for part in . streaming_exporter; do \
 		(cd $$part && $(CURDIR)/$(PYTHON_ENV) -m hatchling build -t wheel -d $(CURDIR)/tests/chaos/previous); done
+	@$(PYTHON_ENV) -m tools.compatibility keep
 
 release: $(READY) ## Check, set the version, date the changelog, build wheels and image (VERSION=0.2.0)
 	@$(PYTHON_ENV) -m tools.release $(or $(VERSION),$(error make release needs VERSION=, such as VERSION=0.2.0))
