@@ -6,13 +6,14 @@ from uuid import UUID
 
 import typer
 
-from producers import arguments
+from producers import schedule_options as options
 from producers.arguments import Labels, Language, Locale, Name, Parameters, SplitBytes, SplitRows
 from producers.console import exit_on_error
 from producers.tokens import Token
+from streaming_exporter.errors import UsageError
 
 cli = typer.Typer(
-    help="Schedules: create, list, show, pause, resume, run, delete.",
+    help="Schedules: create, list, show, runs, edit, duplicate, pause, resume, run, delete.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -31,122 +32,130 @@ ROOT = "/exports/schedules"
 
 @cli.command()
 def create(
-    export_type: Annotated[str, typer.Option(help="Name of the dataset, such as ledger")],
-    file_format: Annotated[str, typer.Option("--format", help="Name of the file format, such as csv")],
-    when: Annotated[
-        str,
-        typer.Option(
-            "--schedule", "--every", help="daily, weekly, monthly, or a cron expression of five fields"
-        ),
-    ],
+    export_type: options.ExportType,
+    file_format: options.Format,
+    when: options.When,
     name: Name = None,
-    at: Annotated[
-        str | None, typer.Option("--time-of-day", "--at", metavar="HH:MM", help="Time of day. Default: 00:00")
-    ] = None,
-    day: Annotated[
-        int | None,
-        typer.Option(help="weekly: 0 (Monday) to 6; monthly: 1 to 31, in shorter months the last day"),
-    ] = None,
-    timezone: Annotated[
-        str | None,
-        typer.Option(help="Time zone of the schedule and its windows, such as Europe/Berlin. Default: UTC"),
-    ] = None,
-    window: Annotated[
-        str | None,
-        typer.Option(
-            help="Rows of each run: none (default) for no window, previous_period or since_last_run"
-        ),
-    ] = None,
-    delay: Annotated[
-        int | None, typer.Option(min=0, help="Seconds that a run waits for rows that are written late")
-    ] = None,
-    catch_up: Annotated[
-        str | None, typer.Option(help="Runs missed in an outage: last (default), all or none")
-    ] = None,
-    filters: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--filter", metavar="COLUMN[:OP]=VALUE", help="created_at:gte=now-7d, kind=proof …; repeatable"
-        ),
-    ] = None,
-    filters_json: Annotated[
-        str | None, typer.Option("--filters", metavar="JSON", help='Such as {"id": {"gte": 5, "lt": 9}}')
-    ] = None,
+    at: options.TimeOfDay = None,
+    day: options.Day = None,
+    timezone: options.Timezone = None,
+    window: options.Window = None,
+    delay: options.Delay = None,
+    catch_up: options.CatchUp = None,
+    filters: options.Filters = None,
+    filters_json: options.FiltersJson = None,
     parameters: Parameters = None,
-    columns: Annotated[
-        list[str] | None, typer.Option(metavar="A,B,…", help="Columns, in this order. Default: all")
-    ] = None,
-    scope: Annotated[
-        str | None,
-        typer.Option(
-            help="own (default): the rows of the user; all: the rows of all users; or a scope of the dataset"
-        ),
-    ] = None,
-    options: Annotated[
-        list[str] | None,
-        typer.Option("--option", metavar="KEY=VALUE", help="Such as delimiter=; or header=false; repeatable"),
-    ] = None,
-    compression: Annotated[str | None, typer.Option(help="none (default), gzip or zstd")] = None,
+    columns: options.Columns = None,
+    scope: options.Scope = None,
+    format_options: options.Options = None,
+    compression: options.Compression = None,
     labels: Labels = False,
     language: Language = None,
-    file_timezone: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ZONE",
-            help="Time zone of the times in the files. Default: the dataset's, or UTC; it does not depend on "
-            "--timezone",
-        ),
-    ] = None,
+    file_timezone: options.FileTimezone = None,
     locale: Locale = None,
     split_rows: SplitRows = None,
     split_bytes: SplitBytes = None,
-    recipients: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--recipient",
-            metavar="ADDRESS",
-            help="Mail address that gets a mail when the export ends; repeatable",
-        ),
-    ] = None,
-    webhook: Annotated[
-        str | None, typer.Option(metavar="URL", help="URL that is called when the export ends")
-    ] = None,
+    recipients: options.Recipients = None,
+    webhook: options.Webhook = None,
     user_id: AsUser = None,
     token: Token = None,
     api_url: ApiUrl = None,
 ) -> None:
     """Create a schedule; print its id and its next runs."""
+    given = dict(locals())
     with exit_on_error():
-        body = {
-            "export_type": export_type,
-            "format": file_format,
-            "name": name,
-            "schedule": when,
-            "time_of_day": at,
-            "day": day,
-            "timezone": timezone,
-            "window": window,
-            "delay": delay,
-            "catch_up": catch_up,
-            "filters": arguments.parse_filters(filters or (), filters_json) or None,
-            "parameters": arguments.parse_parameters(parameters or ()) or None,
-            "columns": arguments.parse_columns(columns or ()),
-            "options": arguments.parse_options(
-                options or (),
-                compression,
-                labels=labels,
-                language=language,
-                timezone=file_timezone,
-                locale=locale,
-            )
-            or None,
-            "split": arguments.parse_split(split_rows, split_bytes),
-            "scope": scope,
-            "email_recipients": recipients or None,
-            "webhook": webhook,
-        }
-        fields = {name: value for name, value in body.items() if value is not None}
-        schedule = _call("POST", "", fields, user_id, token, api_url)
+        schedule = _call("POST", "", options.body_of(given), user_id, token, api_url)
+        typer.echo(schedule["id"])
+        _show_next(schedule)
+
+
+@cli.command()
+def edit(
+    schedule_id: ScheduleId,
+    file_format: options.NewFormat = None,
+    when: options.NewWhen = None,
+    name: Name = None,
+    at: options.TimeOfDay = None,
+    day: options.Day = None,
+    timezone: options.Timezone = None,
+    window: options.Window = None,
+    delay: options.Delay = None,
+    catch_up: options.CatchUp = None,
+    filters: options.Filters = None,
+    filters_json: options.FiltersJson = None,
+    parameters: Parameters = None,
+    columns: options.Columns = None,
+    scope: options.Scope = None,
+    format_options: options.Options = None,
+    compression: options.Compression = None,
+    labels: Labels = False,
+    language: Language = None,
+    file_timezone: options.FileTimezone = None,
+    locale: Locale = None,
+    split_rows: SplitRows = None,
+    split_bytes: SplitBytes = None,
+    recipients: options.Recipients = None,
+    webhook: options.Webhook = None,
+    clear: options.Clear = None,
+    user_id: AsUser = None,
+    token: Token = None,
+    api_url: ApiUrl = None,
+) -> None:
+    """Change a schedule; print its next runs.
+
+    What is not given stays. Filters, parameters, options and recipients that are given replace all of their
+    kind.
+    """
+    given = dict(locals())
+    with exit_on_error():
+        body = options.body_of(given) | options.cleared(clear or ())
+        if not body:
+            raise UsageError("nothing to change: give at least one option, such as --name or --at")
+        _show_next(_call("PATCH", f"/{schedule_id}", body, user_id, token, api_url))
+
+
+@cli.command()
+def duplicate(
+    schedule_id: ScheduleId,
+    file_format: options.NewFormat = None,
+    when: options.NewWhen = None,
+    name: Name = None,
+    at: options.TimeOfDay = None,
+    day: options.Day = None,
+    timezone: options.Timezone = None,
+    window: options.Window = None,
+    delay: options.Delay = None,
+    catch_up: options.CatchUp = None,
+    filters: options.Filters = None,
+    filters_json: options.FiltersJson = None,
+    parameters: Parameters = None,
+    columns: options.Columns = None,
+    scope: options.Scope = None,
+    format_options: options.Options = None,
+    compression: options.Compression = None,
+    labels: Labels = False,
+    language: Language = None,
+    file_timezone: options.FileTimezone = None,
+    locale: Locale = None,
+    split_rows: SplitRows = None,
+    split_bytes: SplitBytes = None,
+    recipients: options.Recipients = None,
+    webhook: options.Webhook = None,
+    clear: options.Clear = None,
+    user_id: AsUser = None,
+    token: Token = None,
+    api_url: ApiUrl = None,
+) -> None:
+    """Create a schedule like another one, with other values where they are given; print its id.
+
+    The new schedule belongs to the user of the token. A token that is signed here is that of the user of the
+    other schedule.
+    """
+    given = dict(locals())
+    with exit_on_error():
+        known = _call("GET", f"/{schedule_id}", None, user_id, token, api_url)
+        body = options.copy_of(known, options.body_of(given) | options.cleared(clear or ()))
+        schedule = _call("POST", "", body, user_id or known["user_id"], token, api_url)
         typer.echo(schedule["id"])
         _show_next(schedule)
 
@@ -173,6 +182,24 @@ def show(
         schedule = _call("GET", f"/{schedule_id}", None, user_id, token, api_url)
         runs = _call("GET", f"/{schedule_id}/runs?limit=5", None, user_id, token, api_url)["runs"]
         typer.echo(json.dumps({**schedule, "last_runs": runs}, indent=2, ensure_ascii=False))
+
+
+@cli.command()
+def runs(
+    schedule_id: ScheduleId,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many")] = 20,
+    user_id: AsUser = None,
+    token: Token = None,
+    api_url: ApiUrl = None,
+) -> None:
+    """Print the last runs, newest first: when each was due, its job, status, rows and file.
+
+    `exporter download JOB` downloads the file of a run.
+    """
+    with exit_on_error():
+        path = f"/{schedule_id}/runs?limit={limit}"
+        for one in _call("GET", path, None, user_id, token, api_url)["runs"]:
+            typer.echo(_run_line(one))
 
 
 @cli.command()
@@ -230,7 +257,14 @@ def _line(schedule: dict[str, Any]) -> str:
     what = f"{schedule['export_type']} {schedule['format']}"
     when = " ".join(filter(None, (schedule["schedule"], schedule["time_of_day"], schedule["timezone"])))
     state = schedule["next_runs"][0] if schedule["next_runs"] else schedule["paused_reason"] or "paused"
-    return f"{schedule['id']}  {what}  {when}  {state}  {schedule['user_id']}"
+    facts = [schedule["id"], what, when, state, schedule["user_id"], schedule.get("name")]
+    return "  ".join(filter(None, facts))
+
+
+def _run_line(one: dict[str, Any]) -> str:
+    status = one["status"] if one["error"] is None else f"{one['status']}: {one['error']['message']}"
+    rows = None if one["row_count"] is None else f"{one['row_count']:,} rows"
+    return "  ".join(filter(None, (one["run_at"], one["export_job_id"], status, rows, one.get("file_name"))))
 
 
 def _show_next(schedule: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from fastapi import Header
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Row
 
 from stream_app.jobs.file_warnings import warnings_of
 from stream_app.jobs.job_files import has_several_files
@@ -238,8 +239,8 @@ class JobView(BaseModel):
     error: JobError | None
 
     @classmethod
-    def of(cls, job: ExportJob, now: datetime | None = None) -> "JobView":
-        """Return the view of a job's record; ``now`` is the time by the database's clock."""
+    def of(cls, job: ExportJob | Row[Any], now: datetime | None = None) -> "JobView":
+        """Return the view of a job's record or row; ``now`` is the time by the database's clock."""
         status = Status(job.status)
         if status is Status.COMPLETED and is_expired(job, now or datetime.now(UTC)):
             status = Status.EXPIRED
@@ -312,6 +313,6 @@ class JobPage(BaseModel):
     next_cursor: str | None
 
 
-def is_expired(job: ExportJob, now: datetime) -> bool:
+def is_expired(job: ExportJob | Row[Any], now: datetime) -> bool:
     """Return whether the file has expired at ``now``, even if it still exists."""
     return job.expires_at is not None and job.expires_at <= now

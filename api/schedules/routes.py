@@ -233,4 +233,4 @@ async def list_runs(
     before = pagination.decode(cursor) if cursor else None
     rows = await services.schedule_reads.runs(schedule_id, before=before, limit=limit + 1)
     shown, following = pagination.page_of(rows, limit)
-    return RunPage(runs=[RunView.of(row) for row in shown], next_cursor=following)
+    return RunPage(runs=[RunView.of(row, services.clock.now()) for row in shown], next_cursor=following)

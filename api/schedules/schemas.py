@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
-from api.jobs.schemas import Estimate, Order, OrderOptions, OrderSplit
+from api.jobs.schemas import Estimate, JobView, Order, OrderOptions, OrderSplit
 from stream_app.jobs.states import Status
 from stream_app.schedules.calendar import CatchUp, Windowing
 from stream_app.schedules.models import Schedule
@@ -200,7 +200,10 @@ class SchedulePage(BaseModel):
 
 
 class RunView(BaseModel):
-    """One run of a schedule. ``run_at`` is the minute it was due at, ``seconds`` its duration."""
+    """One run of a schedule. ``run_at`` is the minute it was due at, ``seconds`` its duration.
+
+    The file has a ``download_url`` until it expires; several files have a ``files_url`` only.
+    """
 
     export_job_id: UUID
     run_at: datetime
@@ -212,21 +215,23 @@ class RunView(BaseModel):
     created_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
+    expires_at: datetime | None
+    cancel_requested: bool
+    file_name: str | None
+    file_count: int | None
+    warnings: dict[str, int]
+    download_url: str | None
+    files_url: str | None
     error: JobError | None
 
     @classmethod
-    def of(cls, job: Row[Any]) -> "RunView":
-        """Return the view of a run from the row of its job."""
+    def of(cls, row: Row[Any], now: datetime) -> "RunView":
+        """Return the view of a run from the row of its job; ``now`` is the time by the database's clock."""
+        job = JobView.of(row, now)
         known = {name: getattr(job, name) for name in cls.model_fields if hasattr(job, name)}
         times = job.started_at, job.completed_at
-        return cls(
-            **known,
-            export_job_id=job.id,
-            seconds=round((times[1] - times[0]).total_seconds(), 3) if all(times) else None,
-            error=JobError(code=job.error_code or "error", message=job.error_message or "")
-            if job.status == Status.FAILED
-            else None,
-        )
+        seconds = round((times[1] - times[0]).total_seconds(), 3) if times[0] and times[1] else None
+        return cls(**known | {"seconds": seconds})
 
 
 class RunPage(BaseModel):

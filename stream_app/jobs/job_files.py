@@ -5,9 +5,10 @@ The list is in the table. Where it is lost with a database that was restored, th
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic_core import from_json
-from sqlalchemy import select
+from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.db.engine import autocommitting, outages_are_retryable
@@ -17,7 +18,7 @@ from stream_app.storage.manifest import MANIFEST
 from streaming_exporter.errors import Retryable
 
 
-def has_several_files(job: ExportJob) -> bool:
+def has_several_files(job: ExportJob | Row[Any]) -> bool:
     """Return whether the job has written several files, or one that is listed by a manifest."""
     return (job.file_path or "").endswith(f"/{MANIFEST}")
 

@@ -11,13 +11,15 @@ from typing import Any
 class FakeServer:
     """A server with given responses.
 
-    ``answers`` maps a path to a list of (status, body, headers). The last one is repeated.
+    ``answers`` maps a path to a list of (status, body, headers). The last one is repeated. ``bodies`` are the
+    JSON bodies that calls had.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.answers: dict[str, list[tuple[int, Any, dict[str, str]]]] = {}
         self.seen: list[tuple[str, dict[str, str]]] = []
+        self.bodies: list[Any] = []
 
     def add(self, path: str, status: int, body: Any = b"", **headers: str) -> None:
         self.answers.setdefault(path, []).append((status, body, headers))
@@ -32,6 +34,8 @@ def fake_server() -> Iterator[FakeServer]:
 
         def do_GET(self) -> None:
             fake.seen.append((self.path, dict(self.headers)))
+            if length := int(self.headers.get("Content-Length", 0)):
+                fake.bodies.append(json.loads(self.rfile.read(length)))
             waiting = fake.answers.get(self.path) or [(404, {"title": "Not Found", "detail": "nothing"}, {})]
             status, body, headers = waiting.pop(0) if len(waiting) > 1 else waiting[0]
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -42,6 +46,8 @@ def fake_server() -> Iterator[FakeServer]:
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
+
+        do_POST = do_PATCH = do_GET
 
         def log_message(self, *_: object) -> None:
             pass
