@@ -24,7 +24,8 @@ from stream_app.jobs.states import UNFINISHED
 router = APIRouter(tags=["events"])
 log = structlog.get_logger(__name__)
 
-PING_SECONDS = 15
+PING_SECONDS = 5
+"""A client that hears nothing for longer knows that the service does not answer. The page waits 12 s."""
 RETRY_MILLISECONDS = 2000
 """Time after which a client reconnects when its stream has ended early."""
 SEND_SECONDS = 30.0

@@ -43,6 +43,8 @@ def localized_html(path: Path, language: str) -> bytes:
             return language
         if place[1] == "languages":
             return _options(language)
+        if place[1] == "scripts":
+            return _preloads(path.parent)
         return escape(text(language, place[1]))
 
     return _PLACE.sub(replaced, path.read_text("utf-8")).encode()
@@ -53,6 +55,12 @@ def messages_json(language: str) -> bytes:
     """Return the messages of the page as a JSON object by their keys."""
     found: dict[str, Message] = page_messages(language)
     return json.dumps(found, ensure_ascii=False, separators=(",", ":"), default=dict).encode()
+
+
+def _preloads(folder: Path) -> str:
+    """Return the elements that load all modules at once: otherwise each is asked for when one names it."""
+    names = sorted(path.name for path in folder.glob("*.js") if path.name != "main.js")
+    return "".join(f'<link rel="modulepreload" href="page/{name}">' for name in names)
 
 
 def _options(language: str) -> str:

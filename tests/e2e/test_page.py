@@ -46,7 +46,7 @@ def test_a_token_stays_in_its_tab_until_it_expires(visit: Visit, settings: Setti
     page.clock.fast_forward("01:59:00")
     expect(page.get_by_role("heading", name="New export")).to_be_visible()
     page.clock.fast_forward("01:00")
-    expect(page.get_by_role("alert")).to_have_text("The token has expired. Get a new one")
+    expect(page.get_by_role("alert")).to_contain_text("Your session has ended")
     assert page.evaluate("sessionStorage.length") == 0
     expect(page.get_by_role("heading", name="New export")).to_be_hidden()
 

@@ -1,15 +1,19 @@
 // A real OpenID Connect provider on the loopback interface, for tests of the page's sign-in.
 //
-// Arguments: port, URL of the page. Every name can sign in; what follows a plus sign are roles: ada+exports:all.
+// Arguments: port, URL of the page, file with the signing key, which is made if it does not exist. Every name can sign in; what follows a plus sign are roles: ada+exports:all.
 // PUT /test/seconds with {"code": 60, "token": 3600} sets the lifetimes of what is issued from then on.
 
 import { generateKeyPairSync, randomUUID } from "node:crypto";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { Provider } from "oidc-provider";
 
-const [, , port, page] = process.argv;
+const [, , port, page, keyFile] = process.argv;
 const seconds = { code: 60, token: 3600 };
-const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+if (!existsSync(keyFile)) {
+  const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  writeFileSync(keyFile, JSON.stringify({ ...privateKey.export({ format: "jwk" }), kid: randomUUID(), alg: "ES256", use: "sig" }));
+}
 
 const provider = new Provider(`http://127.0.0.1:${port}`, {
   clients: [
@@ -24,11 +28,12 @@ const provider = new Provider(`http://127.0.0.1:${port}`, {
       id_token_signed_response_alg: "ES256",
     },
   ],
-  jwks: { keys: [{ ...privateKey.export({ format: "jwk" }), kid: randomUUID(), alg: "ES256", use: "sig" }] },
+  jwks: { keys: [JSON.parse(readFileSync(keyFile, "utf8"))] },
   cookies: { keys: [randomUUID()] },
   clientBasedCORS: (_ctx, origin) => origin === new URL(page).origin,
   findAccount: (_ctx, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
   extraTokenClaims: (_ctx, token) => ({ roles: token.accountId.split("+").slice(1) }),
+  issueRefreshToken: (_ctx, client) => client.grantTypeAllowed("refresh_token"), // without a scope, as Keycloak does
   pkce: { required: () => true },
   ttl: { AuthorizationCode: () => seconds.code, Grant: 3600, IdToken: 3600, Interaction: 3600, RefreshToken: 3600, Session: 3600 },
   features: {

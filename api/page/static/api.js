@@ -1,102 +1,139 @@
 // Calls of the API, with the token of this tab.
 
+import { begins, goes } from "./connection.js";
 import { t } from "./messages.js";
+import { session } from "./session.js";
 
 const BASE = new URL("..", import.meta.url);
-const KEY = "exports.token";
+const TIMEOUT = 20_000; // milliseconds for an answer
+const PAUSES = [1000, 3000]; // milliseconds before each further attempt of a call that can be repeated
+const SILENCE = 12_000; // milliseconds without an event, after which a stream is dead; the service sends some every 5 s
+const GATEWAY = new Set([502, 503, 504]);
 
-/** A failed call; `message` is for people. */
+/** A failed call; `message` is for people. `away`: there was no answer, so trying again can help. */
 export class Failure extends Error {
-  constructor(status, problem) {
+  constructor(status, problem, away = false) {
     super(problem.detail ?? problem.title ?? t("page.problems.status", { status: String(status) }));
     this.status = status;
     this.field = problem.field;
+    this.away = away;
   }
 }
 
-export const session = {
-  get token() {
-    return sessionStorage.getItem(KEY);
-  },
-  set token(value) {
-    if (value) sessionStorage.setItem(KEY, value);
-    else sessionStorage.removeItem(KEY);
-  },
-};
-
-/** Called when a token is no longer accepted. */
+/** `handler` is called when a token is no longer accepted. */
 export const lost = { handler: () => {} };
 
-/** The user in a token, only for display: the service decides what is allowed. */
-export function bearer(token) {
-  try {
-    const part = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
-    const bytes = Uint8Array.from(atob(part), (letter) => letter.codePointAt(0));
-    const claims = JSON.parse(new TextDecoder().decode(bytes));
-    const given = claims.roles ?? [];
-    const roles = new Set(typeof given === "string" ? given.split(" ") : given);
-    const admin = roles.has("exports:admin");
-    return { id: String(claims.sub), ends: claims.exp * 1000, admin, all: admin || roles.has("exports:all") };
-  } catch {
-    return null;
+/** A key with which a repeated request is the same request. It needs no secure context, unlike crypto.randomUUID. */
+export const unique = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
+/** The user of a token, as the service reads it. */
+export async function userOf(token) {
+  const { user_id: id, roles: given, expires_at: ends } = await call("GET", "exports/me", { token });
+  const roles = new Set(given);
+  const admin = roles.has("exports:admin");
+  return { id, ends: ends ? Date.parse(ends) : Infinity, roles, admin, all: admin || roles.has("exports:all") };
+}
+
+/** Send a call, again if it changes nothing or has an idempotency key. `read` reads the answer within the time limit. */
+async function send(method, path, { attempts = PAUSES.length + 1, read, ...options } = {}) {
+  const most = method === "GET" || options.headers?.["idempotency-key"] ? attempts : 1;
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await once(method, path, read, options);
+    } catch (failure) {
+      if (!failure.away || attempt >= most) throw failure;
+      await new Promise((resolve) => setTimeout(resolve, PAUSES[attempt - 1]));
+      options.signal?.throwIfAborted();
+    }
   }
 }
 
-async function send(method, path, { body, headers, signal, token = session.token } = {}) {
+async function once(method, path, read, { body, headers, signal, token = session.token }) {
+  const limit = new AbortController();
+  const stop = () => limit.abort();
+  const timer = setTimeout(stop, TIMEOUT);
+  signal?.throwIfAborted();
+  signal?.addEventListener("abort", stop);
+  const done = begins();
   let answer;
+  let problem;
   try {
     answer = await fetch(new URL(path, BASE), {
       method,
-      signal,
+      signal: limit.signal,
       cache: "no-store",
       headers: {
-        Authorization: `Bearer ${token}`,
+        ...(token && { Authorization: `Bearer ${token}` }),
         Accept: "application/json",
         ...(body && { "Content-Type": "application/json" }),
         ...headers,
       },
       body: body && JSON.stringify(body),
     });
+    if (answer.ok) {
+      const content = read ? await read(answer) : answer;
+      done(true);
+      return content;
+    }
+    problem = await answer.json().catch(() => null);
   } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Failure(0, { detail: t("page.problems.unreachable") });
+    done(signal?.aborted ? null : false);
+    if (signal?.aborted) throw error;
+    throw new Failure(0, { detail: limit.signal.aborted ? t("page.problems.timed_out") : t("page.problems.unreachable") }, true);
+  } finally {
+    clearTimeout(timer);
+    if (read || !answer?.ok) signal?.removeEventListener("abort", stop); // a stream goes on
   }
-  if (answer.ok) return answer;
-  const problem = await answer.json().catch(() => ({}));
-  const failure = new Failure(answer.status, problem);
+  const away = GATEWAY.has(answer.status) && !problem?.code; // a proxy answered, and not the service
+  done(!away);
+  if (away) throw new Failure(answer.status, { detail: t("page.problems.unreachable") }, true);
+  const failure = new Failure(answer.status, problem ?? {});
   if (answer.status === 401 && token === session.token) lost.handler(failure);
   throw failure;
 }
 
 /** The JSON of a response, or null if there is none. */
-export async function call(method, path, options) {
-  const answer = await send(method, path, options);
-  return answer.status === 204 ? null : answer.json();
-}
+export const call = (method, path, options) => send(method, path, { ...options, read: (answer) => (answer.status === 204 ? null : answer.json()) });
 
 /** Server-sent events as {id, type, data}, until the connection ends. `opened` is called when it starts. */
 export async function* events(path, { last, opened, signal }) {
   const headers = { Accept: "text/event-stream", ...(last && { "Last-Event-ID": last }) };
-  const answer = await send("GET", path, { headers, signal });
+  const answer = await send("GET", path, { headers, signal, attempts: 1 });
   opened();
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   let event = { data: [] };
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    const lines = (rest + value).split(/\r\n|\n|\r(?!$)/);
-    rest = lines.pop();
-    for (const line of lines) {
-      if (line === "") {
-        if (event.data.length) yield { ...event, data: event.data.join("\n") };
-        event = { id: event.id, data: [] };
-        continue;
+  try {
+    for (;;) {
+      const { value, done } = await heard(reader);
+      if (done) return;
+      const lines = (rest + value).split(/\r\n|\n|\r(?!$)/);
+      rest = lines.pop();
+      for (const line of lines) {
+        if (line === "") {
+          if (event.data.length) yield { ...event, data: event.data.join("\n") };
+          event = { id: event.id, data: [] };
+          continue;
+        }
+        const [, name, content] = /^([^:]*):? ?(.*)$/.exec(line);
+        if (name === "data") event.data.push(content);
+        else if (name === "event") event.type = content;
+        else if (name === "id") event.id = content;
       }
-      const [, name, content] = /^([^:]*):? ?(.*)$/.exec(line);
-      if (name === "data") event.data.push(content);
-      else if (name === "event") event.type = content;
-      else if (name === "id") event.id = content;
     }
+  } finally {
+    reader.cancel().catch(() => {});
   }
+}
+
+/** The next part of a stream. A stream that is silent for too long has ended. */
+async function heard(reader) {
+  let timer;
+  const silent = new Promise((resolve) => {
+    timer = setTimeout(() => resolve({ done: true, silent: true }), SILENCE);
+  });
+  const part = await Promise.race([reader.read(), silent]);
+  clearTimeout(timer);
+  if (part.silent) goes();
+  return part;
 }

@@ -1,7 +1,7 @@
 // The form that builds an export, or a schedule of them.
 
-import { call } from "./api.js";
-import { alert, busy, button, field, h, say, tick } from "./dom.js";
+import { call, unique } from "./api.js";
+import { alert, busy, button, field, h, passing, say, tick } from "./dom.js";
 import { Division } from "./files.js";
 import { Filters } from "./filters.js";
 import { labelOf, learn } from "./labels.js";
@@ -218,6 +218,19 @@ export class Builder {
     return t("page.form.rows_of_user", { user: job.user_id, column: owner });
   }
 
+  /** What was entered, as far as it is, for `restore`. */
+  draft() {
+    return { order: this.read(), mail: this.mail.value, repeat: this.repeat.active ? this.repeat.read() : null };
+  }
+
+  restore({ order, mail, repeat }) {
+    this.fill({ ...order, user_id: this.user.id });
+    this.mail.value = mail;
+    this.mailBox.open = Boolean(mail);
+    if (repeat) this.repeat.write(repeat);
+    this.changed();
+  }
+
   addresses() {
     return this.mail.value.split(/[\s,;]+/).filter(Boolean);
   }
@@ -233,6 +246,7 @@ export class Builder {
 
   changed() {
     this.changes += 1;
+    this.key = null;
     const boxes = this.boxes();
     const ticked = boxes.filter((box) => box.checked).length;
     this.columnsSummary.textContent = ticked === boxes.length ? t("page.form.all_columns", { count: ticked }) : t("page.form.some_columns", { ticked, count: boxes.length });
@@ -251,6 +265,7 @@ export class Builder {
 
   async ask() {
     this.allow("");
+    this.unknown = false;
     if (!this.form.checkValidity() || this.datasets.get(this.dataset.value)?.error) {
       this.show("");
       return;
@@ -268,7 +283,9 @@ export class Builder {
       this.allow(!answer.fits && (answer.exact || answer.at_least) ? answer.reason : "");
     } catch (failure) {
       if (failure.name === "AbortError") return;
+      this.unknown = failure.away;
       this.show(failure.message, true);
+      if (failure.away) passing(this.estimate, this.estimate.textContent);
       this.point(failure);
     }
   }
@@ -311,7 +328,8 @@ export class Builder {
           await this.heard.scheduled();
         } else {
           const body = { ...order, ...(addresses.length && { recipients: addresses }) };
-          const headers = { Prefer: `wait=${WAIT}` };
+          this.key ??= unique(); // sent again without a change it is the same request
+          const headers = { Prefer: `wait=${WAIT}`, "idempotency-key": this.key };
           const job = await call("POST", "exports/jobs", { body, headers });
           done();
           await this.heard.ordered(job.export_job_id, { download: Boolean(job.download_url) });

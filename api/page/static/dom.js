@@ -1,5 +1,6 @@
 // Elements without markup: every text becomes a text node, so nothing is ever parsed as HTML.
 
+import { passing } from "./connection.js";
 import { sentence } from "./words.js";
 
 /** An element. Properties named on… are listeners, those with a hyphen or unknown are attributes. */
@@ -15,6 +16,8 @@ export function h(tag, properties = {}, ...children) {
   element.append(...children.flat().filter((child) => child || child === 0));
   return element;
 }
+
+export { passing };
 
 export const byId = (id) => document.getElementById(id);
 
@@ -53,6 +56,19 @@ export function say(element, text) {
   element.hidden = !text;
 }
 
+/** Show why something failed. A message about the connection vanishes when the service answers again. */
+export function report(place, failure) {
+  say(place, failure.message);
+  if (failure.away) passing(place, place.textContent);
+}
+
+/** Give a button, whose text many buttons have, a name of its own: its text and that of other elements. */
+export function nameWith(own, ...others) {
+  for (const element of [own, ...others]) element.id ||= `part-${(ids += 1)}`;
+  own.setAttribute("aria-labelledby", [own, ...others].map((element) => element.id).join(" "));
+  return own;
+}
+
 /** A button that asks for confirmation before it acts. */
 export function twice(text, question, act) {
   let timer = 0;
@@ -85,7 +101,7 @@ export async function busy(button, place, act) {
   try {
     await act();
   } catch (failure) {
-    say(place, failure.message);
+    report(place, failure);
   } finally {
     button.ariaBusy = null;
   }

@@ -113,7 +113,7 @@ function text(label, properties, form = /^/) {
     read: () => element.value,
     write(value) {
       element.value = typeof value === "object" ? JSON.stringify(value) : value;
-      return form.test(value);
+      return value === "" || form.test(value);
     },
   };
 }
@@ -127,6 +127,7 @@ function moments(label, kind, zone) {
     element: h("div", { class: "moment" }, date, time),
     read: () => date.value + (time.value && `T${time.value}${suffix()}`),
     write(value) {
+      if (value === "") return true;
       const [, day, clock, utc, named] = MOMENT.exec(value) ?? [];
       if (!day || (named && named !== zone()) || (utc && zone() !== "UTC")) return false;
       date.value = day;

@@ -1,7 +1,7 @@
 // The list of exports: live, newest first.
 
 import { Failure, call, events } from "./api.js";
-import { alert, busy, button, byId, h, say, twice } from "./dom.js";
+import { alert, busy, button, byId, h, nameWith, report, say, twice } from "./dom.js";
 import { FileList, several } from "./files.js";
 import { titleOf } from "./labels.js";
 import { t } from "./messages.js";
@@ -10,7 +10,7 @@ import { warnings } from "./warnings.js";
 
 const POLL = 1500; // milliseconds between questions where events do not come
 const SELDOM = 10; // of them one is asked while nothing runs
-const LONGEST_WAIT = 30000; // between two attempts to listen
+const LONGEST_WAIT = 10000; // between two attempts to listen
 
 const UNFINISHED = new Set(["pending", "processing"]);
 
@@ -31,7 +31,8 @@ export class Jobs {
 
   /** Show the newest page and follow all changes until `stop`. */
   async start() {
-    await this.more();
+    await this.more().catch((failure) => report(this.problem, failure));
+    if (this.life.signal.aborted) return;
     this.listen();
     this.poll();
     this.clock = setInterval(() => this.tick(), 1000);
@@ -41,6 +42,7 @@ export class Jobs {
     this.life.abort();
     clearInterval(this.clock);
     clearTimeout(this.next);
+    byId("live").textContent = "";
     this.list.replaceChildren();
   }
 
@@ -49,6 +51,17 @@ export class Jobs {
     this.cursor = page.next_cursor;
     for (const job of page.jobs) this.put(job);
     this.settle();
+  }
+
+  /** Show what has changed while the service did not answer. */
+  async renew() {
+    try {
+      if (!this.cards.size) await this.more();
+      else for (const job of (await call("GET", "exports/jobs?limit=10", { signal: this.life.signal })).jobs) this.put(job);
+      say(this.problem, "");
+    } catch (failure) {
+      if (failure.name !== "AbortError") report(this.problem, failure);
+    }
   }
 
   settle() {
@@ -81,7 +94,7 @@ export class Jobs {
     try {
       return this.put(await call("GET", `exports/jobs/${id}`, { signal: this.life.signal }));
     } catch (failure) {
-      if (failure.status !== 404 && failure.name !== "AbortError") say(this.problem, failure.message);
+      if (failure.status !== 404 && failure.name !== "AbortError") report(this.problem, failure);
     } finally {
       const again = this.wanted.get(id);
       this.wanted.delete(id);
@@ -114,7 +127,8 @@ export class Jobs {
   lives(on) {
     if (this.live === on) return;
     this.live = on;
-    byId("live").textContent = on ? t("page.jobs.live") : "";
+    byId("live").textContent = on ? t("page.jobs.live") : t("page.jobs.not_live");
+    byId("live").classList.toggle("off", !on);
   }
 
   /** Poll while there are no events: often while a job runs, otherwise rarely. Events are of the user's own jobs only. */
@@ -123,12 +137,12 @@ export class Jobs {
       const due = turn % SELDOM === 0 || [...this.cards.values()].some((card) => UNFINISHED.has(card.job.status));
       if (due && (!this.live || this.user.admin) && !document.hidden) {
         try {
-          const page = await call("GET", "exports/jobs?limit=10", { signal: this.life.signal });
+          const page = await call("GET", "exports/jobs?limit=10", { signal: this.life.signal, attempts: 1 });
           for (const job of page.jobs) this.put(job);
           say(this.problem, "");
         } catch (failure) {
           if (failure.name === "AbortError" || failure.status === 401) return;
-          say(this.problem, failure.message);
+          report(this.problem, failure);
         }
       }
       this.poll(turn + 1);

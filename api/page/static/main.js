@@ -1,61 +1,158 @@
-// Signs in and out, and shows the parts of the page.
+// The parts of the page, for the user who has signed in.
 
-import { bearer, call, lost, session } from "./api.js";
+import { call, lost, userOf } from "./api.js";
 import { Builder } from "./builder.js";
-import { busy, byId, h, say } from "./dom.js";
+import { onReturn } from "./connection.js";
+import { busy, byId, h, report, say } from "./dom.js";
 import { Jobs } from "./jobs.js";
 import { choose, language, t } from "./messages.js";
+import { begin, finish, leave, payload, renew, returned } from "./openid.js";
 import { Schedules } from "./schedules.js";
-import { moment } from "./words.js";
+import { SessionClock, session } from "./session.js";
+import { clockTime, moment } from "./words.js";
 
-const LONGEST_TIMER = 2 ** 31 - 1;
+const DRAFT = "exports.draft"; // the form, while the user is at the provider
+const RETRY = 5000; // milliseconds until the next attempt to open the page
 
-let jobs;
-let schedules;
-let timer;
-
-const form = byId("sign-in");
+const panel = byId("sign-in");
+const form = byId("token-form");
 const problem = byId("sign-in-problem");
+const notice = byId("session");
+
+let how; // how users sign in
+let desk; // what the signed-in user has before them; it stays when the session ends
+let warned = 0; // the end that users were warned of
+
+const clock = new SessionClock({ renew: goOn, warn, end: () => end(t("page.session.ended")) });
 
 function show(signedIn) {
-  form.hidden = signedIn;
+  panel.hidden = signedIn;
+  byId("back").hidden = true;
   for (const id of ["desk", "places", "who", "sign-out"]) byId(id).hidden = !signedIn;
+  notice.hidden = true;
 }
 
-function signOut(reason) {
-  session.token = null;
-  clearTimeout(timer);
-  jobs?.stop();
-  schedules?.stop();
-  show(false);
-  say(problem, reason);
-  byId("token").focus();
+/** Show the page to the owner of the tokens. What the same user entered before stays. */
+async function open(tokens, { focus = false } = {}) {
+  const token = tokens.access;
+  const [user, catalogue] = await Promise.all([userOf(token), call("GET", "exports/datasets", { token })]);
+  session.keep(tokens);
+  lists(false);
+  if (desk?.user.id !== user.id) {
+    const builder = new Builder(byId("builder"), user, { ordered: appear, scheduled });
+    desk = { builder };
+    builder.use(catalogue);
+    const draft = JSON.parse(sessionStorage.getItem(DRAFT));
+    if (draft?.user === user.id) builder.restore(draft.form);
+  }
+  sessionStorage.removeItem(DRAFT);
+  desk.user = desk.builder.user = user;
+  show(true);
+  started(user);
+  desk.jobs = new Jobs(user, { again: (job) => desk.builder.fill(job) });
+  desk.schedules = new Schedules(user, { ran: (answer) => appear(answer.export_job_id) });
+  if (focus) byId("new").focus({ preventScroll: true });
+  await lists(true);
 }
 
-async function open(token, { focus }) {
-  const user = bearer(token);
-  const catalogue = await call("GET", "exports/datasets", { token });
-  session.token = token;
+/** Begin to show the lists, or stop it. */
+async function lists(on) {
+  if (!on) {
+    desk?.jobs?.stop();
+    desk?.schedules?.stop();
+    return;
+  }
+  await Promise.all([desk.jobs.start(), desk.schedules.load()]);
+}
+
+/** The session of `user` goes on until its end. */
+function started(user) {
   const until = moment(user.ends);
   byId("who").replaceChildren(user.id, " ", h("span", {}, user.admin ? t("page.top.signed_in_admin", { until }) : t("page.top.signed_in", { until })));
-  show(true);
-  timer = setTimeout(() => signOut(t("page.sign_in.expired")), Math.min(user.ends - Date.now(), LONGEST_TIMER));
+  notice.hidden = true;
+  clock.start(user.ends, Boolean(how.oidc && session.rest?.refresh));
+}
 
-  jobs = new Jobs(user, { again: (job) => builder.fill(job) });
-  schedules = new Schedules(user, { ran: (answer) => appear(answer.export_job_id) });
-  const builder = new Builder(byId("builder"), user, { ordered: appear, scheduled });
-  builder.use(catalogue);
-  await Promise.all([jobs.start().catch((failure) => say(byId("jobs-problem"), failure.message)), schedules.load()]);
-  if (focus) byId("new").focus({ preventScroll: true });
+/** Renew the session; return its new end, or 0 if the provider refuses. */
+async function goOn() {
+  try {
+    const tokens = await renew(how.oidc, session.rest);
+    const user = await userOf(tokens.access);
+    session.keep(tokens);
+    started(user);
+    return user.ends;
+  } catch (failure) {
+    if (failure.away) throw failure;
+    return 0;
+  }
+}
+
+function warn(ends) {
+  if (warned === ends) return;
+  warned = ends;
+  byId("session-text").textContent = t("page.session.ends", { time: clockTime(ends) });
+  notice.hidden = false;
+}
+
+/** The session has ended: users sign in again, and find the form as they left it. */
+function end(reason) {
+  session.forget();
+  clock.stop();
+  lists(false);
+  show(false);
+  say(problem, reason);
+  focusSignIn();
+}
+
+async function signOut() {
+  const { rest } = session;
+  desk?.builder.form.replaceChildren();
+  end("");
+  desk = undefined;
+  if (!how.oidc || !rest) return;
+  await busy(byId("provider"), problem, () => leave(how.oidc, rest)); // its session ends too, on shared computers
+}
+
+/** Sign in once more before the session ends, or after. The form waits in this tab. */
+async function signInAgain() {
+  if (how.oidc && session.rest) await toProvider();
+  else {
+    show(false);
+    byId("back").hidden = false;
+    focusSignIn();
+  }
+}
+
+async function toProvider() {
+  await busy(byId("provider"), problem, async () => {
+    if (desk) sessionStorage.setItem(DRAFT, JSON.stringify({ user: desk.user.id, form: desk.builder.draft() }));
+    await begin(how.oidc);
+  });
+}
+
+function focusSignIn() {
+  (how?.oidc ? byId("provider") : byId("token")).focus();
+}
+
+/** Show how to sign in, as the operators have set it. */
+function prepare() {
+  const { oidc, hint, url, local } = how;
+  byId("provider").hidden = !oidc;
+  byId("with-token").classList.toggle("bare", !oidc);
+  byId("with-token").open = !oidc;
+  form.querySelector("button").textContent = oidc ? t("page.sign_in.use_token") : t("page.sign_in.submit");
+  const texts = [hint ?? t("page.sign_in.help"), local && !hint && t("page.sign_in.help_local")].filter(Boolean).join(" ");
+  byId("token-help").replaceChildren(texts, url ? " " : "", url ? h("a", { href: url, target: "_blank", rel: "noreferrer" }, t("page.sign_in.more")) : "");
 }
 
 async function scheduled() {
-  await schedules.load();
+  await desk.schedules.load();
   byId("schedules").focus();
 }
 
 /** Show a job that was just requested, and move the focus to it. `download` starts the download of its file. */
 async function appear(id, { download = false } = {}) {
+  const { jobs } = desk;
   const card = (await jobs.refresh(id)) ?? jobs.cards.get(id);
   if (download) card?.fetch(card.download);
   if (!card || card.element.contains(document.activeElement)) return; // the user is at work in the card: the focus stays
@@ -67,23 +164,73 @@ form.onsubmit = (event) => {
   event.preventDefault();
   const token = byId("token").value.trim().replace(/^Bearer\s+/i, "");
   busy(form.querySelector("button"), problem, async () => {
-    if (!/^[\x21-\x7e]+$/.test(token) || !bearer(token)) throw new Error(t("page.sign_in.not_a_token"));
-    await open(token, { focus: true });
+    if (!/^[\x21-\x7e]+$/.test(token) || !payload(token)) throw new Error(t("page.sign_in.not_a_token"));
+    await open({ access: token }, { focus: true });
     byId("token").value = "";
   });
 };
 
 byId("language").value = language;
 byId("language").onchange = ({ target }) => choose(target.value);
-byId("sign-out").onclick = () => signOut("");
-lost.handler = (failure) => signOut(failure.message);
+byId("provider").onclick = toProvider;
+byId("back").onclick = () => {
+  show(true);
+  warned = 0;
+};
+byId("sign-in-again").onclick = signInAgain;
+byId("sign-out").onclick = signOut;
+onReturn(() => {
+  if (!desk || !session.token) return;
+  desk.jobs.renew();
+  desk.schedules.load();
+  if (desk.builder.unknown) desk.builder.ask();
+});
 
-if (session.token) {
-  const { token } = session;
-  open(token, { focus: false }).catch((failure) => {
-    signOut(failure.message);
-    if (failure.status !== 401) byId("token").value = token; // nothing is wrong with it: try again
-  });
-} else {
-  signOut("");
+/** The service no longer accepts the token: the session goes on with a new one, or ends. */
+lost.handler = async () => {
+  if (!desk || !session.token) return;
+  if (clock.renewable && (await clock.attempt())) {
+    lists(false);
+    desk.jobs = new Jobs(desk.user, { again: (job) => desk.builder.fill(job) });
+    await lists(true);
+  } else if (session.token) end(t("page.session.ended"));
+};
+
+/** Call `act` until the service answers. */
+async function persist(act) {
+  for (;;) {
+    try {
+      return await act();
+    } catch (failure) {
+      if (!failure.away && !(failure.status >= 500)) throw failure;
+      await new Promise((resolve) => setTimeout(resolve, RETRY));
+    }
+  }
 }
+
+/** Open the page again with the tokens of this tab. An access token that has ended is renewed if possible. */
+async function resume(tokens) {
+  try {
+    await open(tokens);
+  } catch (failure) {
+    if (failure.status !== 401 || !how.oidc || !tokens.refresh) throw failure;
+    await open(await renew(how.oidc, tokens));
+  }
+}
+
+async function begun() {
+  const query = returned();
+  how = await persist(() => call("GET", "page/sign-in.json", { token: null }));
+  prepare();
+  const { token, rest } = session;
+  try {
+    if (query && how.oidc) await open(await finish(how.oidc, query), { focus: true });
+    else if (token) await persist(() => resume({ access: token, ...rest }));
+    else end("");
+  } catch (failure) {
+    end(failure.status === 401 ? t("page.session.ended") : "");
+    if (failure.status !== 401) report(problem, failure);
+  }
+}
+
+begun();

@@ -84,6 +84,16 @@ export class Repeat {
     this.window.value = chosen;
   }
 
+  write({ schedule, time_of_day: time, timezone, window, day }) {
+    this.every.value = schedule;
+    this.time.value = (time ?? this.time.value).slice(0, 5);
+    this.zone.value = timezone ?? this.zone.value;
+    if (schedule === "weekly") this.weekday.value = day ?? 0;
+    if (schedule === "monthly") this.monthday.value = day ?? 1;
+    this.show();
+    this.window.value = window ?? "none";
+  }
+
   read() {
     const days = { weekly: this.weekday.value, monthly: this.monthday.value };
     return {

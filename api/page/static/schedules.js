@@ -1,7 +1,7 @@
 // The list of schedules with their next runs.
 
 import { call } from "./api.js";
-import { alert, busy, button, byId, h, say, twice } from "./dom.js";
+import { alert, busy, button, byId, h, nameWith, report, say, twice } from "./dom.js";
 import { titleOf } from "./labels.js";
 import { has, t } from "./messages.js";
 import { rhythm } from "./repeat.js";
@@ -26,7 +26,7 @@ export class Schedules {
       byId("no-schedules").hidden = this.list.childElementCount > 0;
       say(this.problem, "");
     } catch (failure) {
-      if (failure.status !== 401) say(this.problem, failure.message);
+      if (failure.status !== 401) report(this.problem, failure);
     }
   }
 

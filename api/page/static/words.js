@@ -40,6 +40,8 @@ export function run(text, timeZone) {
   return new Intl.DateTimeFormat(locale, { ...parts, timeZone }).format(new Date(text));
 }
 
+export const clockTime = (time) => clock.format(new Date(time));
+
 export const date = (text) => day.format(new Date(text));
 
 const isToday = (moment) => moment.toDateString() === new Date().toDateString();

@@ -1,0 +1,55 @@
+// Whether the service answers. While it does not, a notice says so, and messages about it vanish when it answers again.
+
+import { t } from "./messages.js";
+
+const SLOW = 5000; // milliseconds after which users are told that the page waits
+
+const notice = document.getElementById("connection");
+const waiting = new Set();
+const listeners = new Set();
+const places = new Map();
+let away = false;
+
+/** Call `listener` each time the service answers again. */
+export const onReturn = (listener) => listeners.add(listener);
+
+/** Note that a call begins; the result is called with whether there was an answer, or with null if it was given up. */
+export function begins() {
+  const call = { slow: false };
+  const timer = setTimeout(() => {
+    call.slow = true;
+    show();
+  }, SLOW);
+  waiting.add(call);
+  return (answered) => {
+    clearTimeout(timer);
+    waiting.delete(call);
+    if (answered === true) returns();
+    if (answered === false) goes();
+    show();
+  };
+}
+
+/** Note that the service does not answer. */
+export function goes() {
+  away = true;
+  show();
+}
+
+/** The message `text` in `place` is about the connection: it vanishes when the service answers again. */
+export const passing = (place, text) => places.set(place, text);
+
+function returns() {
+  for (const [place, text] of places) if (place.textContent === text) [place.textContent, place.hidden] = ["", place.getAttribute("role") === "alert"];
+  places.clear();
+  if (!away) return;
+  away = false;
+  for (const listener of listeners) listener();
+}
+
+function show() {
+  const slow = [...waiting].some((call) => call.slow);
+  const text = away ? t("page.connection.away") : slow ? t("page.connection.slow") : "";
+  if (notice.textContent !== text) notice.textContent = text;
+  notice.hidden = !text;
+}

@@ -1,0 +1,83 @@
+// The session of this tab: its tokens, which end with the tab, and the time at which it ends.
+
+const TOKEN = "exports.token";
+const REST = "exports.session"; // what a provider gave besides the access token
+const WARNING = 5 * 60_000; // milliseconds before the end of the session
+const AHEAD = 60_000; // a renewal begins this long before the warning
+const AGAIN = 10_000; // milliseconds between attempts to renew
+const CHECK = 1000;
+
+export const session = {
+  get token() {
+    return sessionStorage.getItem(TOKEN);
+  },
+
+  /** The refresh token and the ID token, or null for a pasted token. */
+  get rest() {
+    return JSON.parse(sessionStorage.getItem(REST));
+  },
+
+  keep({ access, ...rest }) {
+    sessionStorage.setItem(TOKEN, access);
+    if (Object.keys(rest).length) sessionStorage.setItem(REST, JSON.stringify(rest));
+    else sessionStorage.removeItem(REST);
+  },
+
+  forget() {
+    sessionStorage.removeItem(TOKEN);
+    sessionStorage.removeItem(REST);
+  },
+};
+
+/** Renews the session before its end, or else warns and then ends it. It looks at the time, because computers sleep. */
+export class SessionClock {
+  /** `renew()` returns the new end in milliseconds, 0 if the session cannot be renewed; it throws if trying again can help. */
+  constructor({ renew, warn, end }) {
+    Object.assign(this, { renew, warn, end });
+    this.busy = null;
+  }
+
+  /** `ends` is in milliseconds; `renewable` is whether there is a refresh token. */
+  start(ends, renewable) {
+    const left = ends - Date.now();
+    this.ends = ends;
+    this.renewable = renewable;
+    this.next = ends - Math.min(WARNING + AHEAD, left / 4);
+    this.failed = false;
+    clearInterval(this.timer);
+    this.timer = setInterval(() => this.look(), CHECK);
+    this.look();
+  }
+
+  stop() {
+    clearInterval(this.timer);
+    this.ends = Infinity;
+  }
+
+  look() {
+    const now = Date.now();
+    if (this.renewable && now >= this.next) this.attempt();
+    else if (now >= this.ends) this.end();
+    if (now >= this.ends - WARNING && now < this.ends && (!this.renewable || this.failed)) this.warn(this.ends);
+  }
+
+  /** Renew the session now. Return whether it goes on. */
+  attempt() {
+    this.busy ??= this.tryIt().finally(() => (this.busy = null));
+    return this.busy;
+  }
+
+  async tryIt() {
+    this.next = Date.now() + AGAIN;
+    try {
+      const ends = await this.renew();
+      if (ends) this.start(ends, true);
+      else this.renewable = false;
+      return Boolean(ends);
+    } catch {
+      this.failed = true;
+      if (Date.now() >= this.ends) this.renewable = false;
+      return false;
+    }
+  }
+}

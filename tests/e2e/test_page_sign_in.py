@@ -1,0 +1,217 @@
+"""Sign-in by OpenID Connect on the page, with a real provider, and sessions that end (entry 16)."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, Request, Route, expect
+
+from dev.process import free_ports
+from producers.tokens import sign_token
+from stream_app.settings import Settings
+from tests.e2e.browser import Visit, visiting
+from tests.e2e.conftest import System
+from tests.e2e.identity_provider import IdentityProvider
+
+pytestmark = pytest.mark.browser
+
+STORED = "JSON.stringify({...sessionStorage})"
+
+
+@pytest.fixture(scope="module")
+def provider(system: System) -> Iterator[IdentityProvider]:
+    """The provider, with an API whose page signs in there."""
+    (port,) = free_ports(1)
+    provider = IdentityProvider(f"http://127.0.0.1:{port}/", system.stack.run_dir)
+    provider.start()
+    api = system.stack.start_api(port, settings=system.extra | provider.settings())
+    yield provider
+    api.stop()
+    provider.stop()
+
+
+@pytest.fixture
+def tab(provider: IdentityProvider, browser: Browser, system: System) -> Iterator[Visit]:
+    """A tab on that API. No other host is asked but the provider."""
+    if not provider.running:
+        provider.start()
+    provider.set_seconds(code=60, token=3600)
+    store = system.stack.settings()["EXPORTER_S3_ENDPOINT"]
+    with visiting(browser, provider.page.rstrip("/"), store) as opened:
+        know(opened, provider)
+        yield opened
+
+
+def know(tab: Visit, provider: IdentityProvider) -> None:
+    """Allow the tab to visit the provider, whose own pages name a font on the internet."""
+    tab.allowed |= {urlsplit(provider.address).netloc, "fonts.googleapis.com"}
+    tab.page.route("https://fonts.googleapis.com/**", lambda route: route.fulfill(content_type="text/css"))
+    tab.page.route("**/favicon.ico", lambda route: route.fulfill(status=204))
+
+
+def sign_in(tab: Visit, name: str = "ada") -> None:
+    """Sign in on the page."""
+    tab.page.get_by_role("button", name="Sign in", exact=True).click()
+    enter(tab.page, name)
+    expect(tab.page.get_by_role("heading", name="New export")).to_be_visible()
+
+
+def enter(page: Page, name: str = "ada") -> None:
+    """Enter a name at the provider, and allow the page to act for the user."""
+    page.get_by_placeholder("Enter any login").fill(name)
+    page.get_by_placeholder("and password").fill("x")
+    page.get_by_role("button", name="Sign-in").click()
+    page.get_by_role("button", name="Continue").click()
+
+
+def stored(page: Page) -> dict[str, str]:
+    return json.loads(page.evaluate(STORED))  # type: ignore[no-any-return]
+
+
+def test_a_user_signs_in_exports_and_signs_out(tab: Visit, provider: IdentityProvider) -> None:
+    page = tab.page
+    asked: list[Request] = []
+    page.on("request", lambda request: asked.append(request))
+    tab.open()
+    sign_in(tab, "ada+exports:admin")
+    expect(page.locator("#who")).to_contain_text("ada+exports:admin (admin) until ")
+    (sent,) = [request for request in asked if urlsplit(request.url).path == "/auth"]
+    wanted = parse_qs(urlsplit(sent.url).query)
+    assert wanted["response_type"] == ["code"]
+    assert wanted["code_challenge_method"] == ["S256"]
+    assert {"state", "nonce", "code_challenge", "audience", "resource"} <= set(wanted)
+    (exchange,) = [request for request in asked if urlsplit(request.url).path == "/token"]
+    assert "client_secret" not in (exchange.post_data or "")
+    assert exchange.headers.get("authorization") is None
+    # Neither code nor token stays in the address, in another storage, or with another tab.
+    assert page.evaluate("[location.href, localStorage.length, document.cookie]") == [provider.page, 0, ""]
+    assert set(stored(page)) == {"exports.token", "exports.session"}
+    page.reload()
+    expect(page.get_by_role("heading", name="New export")).to_be_visible()
+    tab.choose("orders", "csv")
+    expect(tab.export().locator(".state")).to_have_text("Ready")
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_role("button", name="Yes, sign me out").click()
+    expect(page.get_by_role("button", name="Sign in", exact=True)).to_be_focused()
+    assert stored(page) == {}
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    expect(page.get_by_placeholder("Enter any login")).to_be_visible()  # the provider's session has ended too
+
+
+def test_a_sign_in_that_fails_says_why(tab: Visit, provider: IdentityProvider) -> None:
+    page = tab.page
+    alert = page.get_by_role("alert")
+
+    def refused(said: str) -> None:
+        expect(alert).to_contain_text(said)
+        expect(page.get_by_role("heading", name="New export")).to_be_hidden()
+        assert page.url == provider.page
+        assert stored(page) == {}
+
+    for query in ("code=x&state=y", "error=access_denied&state=y", "code=x&state="):
+        page.goto(f"{provider.page}?{query}")  # nobody began it here
+        refused("was not started in this tab")
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    page.get_by_role("link", name="Cancel").click()
+    refused("You did not allow")
+
+    def late(route: Route) -> None:
+        time.sleep(1.5)  # the code is valid for one second
+        route.continue_()
+
+    provider.set_seconds(code=1)
+    page.route("**/token", late)
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    enter(page)
+    refused("took too long")
+    page.unroute("**/token")
+
+    def changed(route: Route) -> None:
+        answer: Any = route.fetch()
+        body = answer.json()
+        header, claims, signature = body["id_token"].split(".")
+        body["id_token"] = f"{header}.e30.{signature}"
+        assert claims
+        route.fulfill(response=answer, json=body)
+
+    provider.set_seconds(code=60)
+    page.route("**/token", changed)
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    page.get_by_role("button", name="Continue").click()  # the provider still knows the user
+    refused("was not started in this tab")
+    page.unroute("**/token")
+
+    provider.kill()
+    page.reload()
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    refused("The sign-in service does not answer")
+    tab.forgive("status of 400|ERR_CONNECTION_REFUSED")
+    provider.start()
+    sign_in(tab)
+
+
+def test_a_session_is_renewed_and_at_its_end_the_form_is_kept(tab: Visit, provider: IdentityProvider) -> None:
+    page = tab.page
+    page.clock.install()
+    tab.open()
+    sign_in(tab)
+    first = stored(page)["exports.token"]
+    tab.choose("orders", "ndjson")
+    tab.filter("total", "at least").get_by_label("Value for total").fill("20")
+    tab.filter("note", "starts with")  # its value is still empty
+    page.locator("summary", has_text="Mail").click()
+    page.get_by_label("Send a mail to these addresses").fill("ada@example.com")
+    with page.expect_request("**/token") as renewal:
+        page.clock.fast_forward("54:30")
+    assert "grant_type=refresh_token" in (renewal.value.post_data or "")
+    page.wait_for_function("token => sessionStorage['exports.token'] !== token", arg=first)
+    expect(page.locator("#session")).to_be_hidden()
+
+    provider.restart()  # it knows neither the session nor the refresh token any more
+    with page.expect_request("**/token"):
+        page.clock.fast_forward("05:00")
+    expect(page.locator("#session")).to_contain_text(re.compile(r"Your session ends at \d\d:\d\d"))
+    page.get_by_role("button", name="Sign in again").click()
+    enter(page)
+    expect(page.get_by_role("heading", name="New export")).to_be_visible()
+    expect(page.get_by_label("Dataset")).to_have_value("orders")
+    expect(page.get_by_label("Format")).to_have_value("ndjson")
+    expect(page.get_by_label("Value for total")).to_have_value("20")
+    expect(page.get_by_label("Value for note")).to_have_value("")
+    expect(page.get_by_label("Send a mail to these addresses")).to_have_value("ada@example.com")
+    assert set(stored(page)) == {"exports.token", "exports.session"}
+    tab.forgive("status of 400")
+
+
+def test_a_pasted_token_that_ends_keeps_the_form(visit: Visit, settings: Settings) -> None:
+    """It warns 5 minutes before. Only the same user finds what was entered."""
+    page = visit.page
+    page.clock.install()
+    visit.sign_in(sign_token(settings, "ada", hours=2))
+    visit.choose("orders", "csv")
+    visit.filter("total", "at least").get_by_label("Value for total").fill("20")
+    page.clock.fast_forward("01:54:00")
+    expect(page.locator("#session")).to_be_hidden()
+    page.clock.fast_forward("01:30")
+    expect(page.locator("#session")).to_contain_text("Your session ends at ")
+    page.get_by_role("button", name="Sign in again").click()
+    page.get_by_role("button", name="Back").click()
+    expect(page.get_by_label("Value for total")).to_have_value("20")
+    page.clock.fast_forward("05:00")
+    expect(page.get_by_role("alert")).to_contain_text("Your session has ended")
+    assert stored(page) == {}
+    for user, value, hours in (("ada", "20", 24), ("bob", None, 72)):
+        page.get_by_label("Token").fill(sign_token(settings, user, hours=hours))
+        page.get_by_role("button", name="Sign in", exact=True).click()
+        expect(page.get_by_role("heading", name="New export")).to_be_visible()
+        expect(page.locator("#who")).to_contain_text(user)
+        if value:
+            expect(page.get_by_label("Value for total")).to_have_value(value)
+        else:
+            expect(page.get_by_label("Value for total")).to_have_count(0)
+        page.clock.fast_forward(hours * 3_600_000)
+        expect(page.get_by_role("alert")).to_contain_text("Your session has ended")
