@@ -1,19 +1,17 @@
 """Calls behind the links in mails: download and unsubscribe. The link itself is the authorization."""
 
 import asyncio
-from base64 import b64encode
 from dataclasses import dataclass
-from hashlib import sha256
-from html import escape
 from typing import Annotated, Any
 from uuid import UUID
 
 import structlog
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import HTMLResponse
 
 from api import audit_log
-from api.errors import Problem, problem_responses
+from api.errors import Problem, problem_of, problem_responses
+from api.files.link_pages import LinkPages, wants_html
 from api.files.routes import (
     FileCursor,
     FileLimit,
@@ -24,23 +22,19 @@ from api.files.routes import (
     finished,
     presigned,
 )
-from api.middleware.response_headers import content_security_policy
 from api.services import ApiServices, InjectedServices
 from stream_app.exports.task import ExportedFile
 from stream_app.jobs.job_files import has_several_files
 from stream_app.jobs.models import ExportJob
 from stream_app.notifications.delivery_links import BadLink, Purpose
-from stream_app.text_style import TextStyle
+from stream_app.notifications.notification import Recipient
+from streaming_exporter.errors import ExporterError
 
 router = APIRouter(prefix="/exports", tags=["links"])
 log = structlog.get_logger(__name__)
 
 SHOWN_FILES = 1_000
 """Files that the page of a link lists."""
-
-_STYLE = "body{font:16px/1.5 system-ui,sans-serif;max-width:32em;margin:4em auto;padding:0 1em}"
-_STYLE_HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
-_POLICY = content_security_policy(style_src=f"'sha256-{_STYLE_HASH}'", form_action="'self'")
 
 _REDIRECT: dict[int | str, dict[str, Any]] = {
     307: {
@@ -49,6 +43,11 @@ _REDIRECT: dict[int | str, dict[str, Any]] = {
     },
     **problem_responses(404, 409, 410, 500, 503),
 }
+
+
+Accept = Annotated[
+    str, Header(description="With `text/html`, errors are a page instead of a problem document")
+]
 
 
 @router.get(
@@ -60,11 +59,7 @@ _REDIRECT: dict[int | str, dict[str, Any]] = {
     responses=_REDIRECT,
 )
 async def follow_link(
-    token: str,
-    services: InjectedServices,
-    accept: Annotated[
-        str, Header(description="With `text/html`, errors are a page instead of a problem document")
-    ] = "",
+    token: str, services: InjectedServices, request: Request, accept: Accept = ""
 ) -> Response:
     """This call needs no token: the link is signed for one recipient of one job. A revoked link is 410.
 
@@ -73,14 +68,13 @@ async def follow_link(
     """
     try:
         followed = await _follow(services, token)
-        if "text/html" in accept and has_several_files(followed.job):
+        if wants_html(accept) and has_several_files(followed.job):
             files = await file_page(services, followed.job, f"{token}/files", limit=SHOWN_FILES, cursor=None)
-            return _page(await asyncio.to_thread(_list, files, followed.job))
+            pages = LinkPages.of(request, followed.recipient)
+            return await asyncio.to_thread(pages.files, files, followed.job)
         return await _redirect(services, followed, await _only_file(services, followed.job, token))
-    except Problem as problem:
-        if "text/html" not in accept:
-            raise
-        return _page(f"<p>{escape(problem.detail)}.</p>", problem.status)
+    except (Problem, ExporterError) as error:
+        return _problem_page(request, accept, error)
 
 
 @router.head(
@@ -133,6 +127,7 @@ class _Followed:
 
     job: ExportJob
     actor: str
+    recipient: Recipient
 
 
 async def _follow(services: ApiServices, token: str, *, method: str = "GET") -> _Followed:
@@ -146,7 +141,9 @@ async def _follow(services: ApiServices, token: str, *, method: str = "GET") -> 
     if recipient is None:
         raise _no_such_link()
     if recipient.revoked_at is not None:
-        raise Problem(410, "link_revoked", "This link was revoked. Ask the owner of the export for a new one")
+        raise Problem(
+            410, "link_revoked", "This link has been withdrawn. Ask the person who sent it for a new one"
+        )
     job = await services.job_queries.get(recipient.job_id)
     if job is None:
         raise Problem(410, "gone", "The file no longer exists. Request the export again")
@@ -161,7 +158,7 @@ async def _follow(services: ApiServices, token: str, *, method: str = "GET") -> 
         owner=job.user_id,
         method=method,
     )
-    return _Followed(job, f"delivery:{delivery_id}")
+    return _Followed(job, f"delivery:{delivery_id}", recipient)
 
 
 async def _redirect(
@@ -179,10 +176,16 @@ async def _redirect(
     response_class=HTMLResponse,
     responses=problem_responses(404, 500, 503),
 )
-async def confirm_unsubscribe(token: str, services: InjectedServices) -> HTMLResponse:
+async def confirm_unsubscribe(
+    token: str, services: InjectedServices, request: Request, accept: Accept = ""
+) -> HTMLResponse:
     """The page has a button, so a program that only follows links does not unsubscribe the recipient."""
-    audit_log.set_actor(f"delivery:{_read(services, 'unsubscribe', token)}")
-    return _page("<p>Do you want to stop receiving these mails?</p><button>Unsubscribe</button>")
+    try:
+        delivery_id, recipient = await _unsubscribing(services, token)
+        audit_log.set_actor(f"delivery:{delivery_id}")
+        return await asyncio.to_thread(LinkPages.of(request, recipient).question, recipient)
+    except (Problem, ExporterError) as error:
+        return _problem_page(request, accept, error)
 
 
 @router.post(
@@ -192,19 +195,41 @@ async def confirm_unsubscribe(token: str, services: InjectedServices) -> HTMLRes
     response_class=HTMLResponse,
     responses=problem_responses(404, 500, 503),
 )
-async def unsubscribe(token: str, services: InjectedServices) -> HTMLResponse:
+async def unsubscribe(
+    token: str, services: InjectedServices, request: Request, accept: Accept = ""
+) -> HTMLResponse:
     """One-click unsubscribing (RFC 8058): mail programs call this themselves. The body is ignored."""
+    try:
+        delivery_id, recipient = await _unsubscribing(services, token)
+        audit_log.set_actor(f"delivery:{delivery_id}")
+        audit_log.set_object("job", recipient.job_id, owner=None)
+        await services.outbox.unsubscribe(recipient.address, recipient.topic)
+    except (Problem, ExporterError) as error:
+        return _problem_page(request, accept, error)
+    log.info(
+        "mail.unsubscribed", address_hash=services.address_hash(recipient.address), topic=recipient.topic
+    )
+    return LinkPages.of(request, recipient).stopped(recipient)
+
+
+async def _unsubscribing(services: ApiServices, token: str) -> tuple[UUID, Recipient]:
+    """Return the delivery of a link that unsubscribes, and its recipient.
+
+    Raises:
+        Problem: the link is not valid.
+    """
     delivery_id = _read(services, "unsubscribe", token)
     recipient = await services.outbox.recipient(delivery_id)
     if recipient is None:
         raise _no_such_link()
-    audit_log.set_actor(f"delivery:{delivery_id}")
-    audit_log.set_object("job", recipient.job_id, owner=None)
-    await services.outbox.unsubscribe(recipient.address, recipient.topic)
-    log.info(
-        "mail.unsubscribed", address_hash=services.address_hash(recipient.address), topic=recipient.topic
-    )
-    return _page(f"<p>{escape(recipient.address)} will not receive any more of these mails.</p>")
+    return delivery_id, recipient
+
+
+def _problem_page(request: Request, accept: str, error: Problem | ExporterError) -> HTMLResponse:
+    """Return an error as a page if a person reads it; programs get the error itself."""
+    if not wants_html(accept):
+        raise error
+    return LinkPages.of(request).problem(error if isinstance(error, Problem) else problem_of(error))
 
 
 async def _only_file(services: ApiServices, job: ExportJob, token: str) -> ExportedFile:
@@ -224,20 +249,6 @@ async def _only_file(services: ApiServices, job: ExportJob, token: str) -> Expor
     return await file_of(services, job, 1)
 
 
-def _list(page: FilePage, job: ExportJob) -> str:
-    """Return the HTML of a list of files."""
-    style = TextStyle.of_stored(job.options)
-    items = "".join(
-        f'<li><a href="{escape(file.download_url, quote=True)}">{escape(file.file_name)}</a>'
-        f" ({style.size(file.file_size)}, {style.number(file.row_count)} rows)</li>"
-        for file in page.files
-    )
-    more = (
-        "" if page.next_cursor is None else f"<p>These are the first of {job.file_count or 'many'} files.</p>"
-    )
-    return f"<p>The files of this export:</p><ol>{items}</ol>{more}"
-
-
 def _read(services: ApiServices, purpose: Purpose, token: str) -> UUID:
     try:
         return services.delivery_links.read(purpose, token)
@@ -246,19 +257,4 @@ def _read(services: ApiServices, purpose: Purpose, token: str) -> UUID:
 
 
 def _no_such_link() -> Problem:
-    return Problem(404, "bad_link", "This link is not valid. Copy the complete link from the mail")
-
-
-def _page(body: str, status: int = 200) -> HTMLResponse:
-    return HTMLResponse(
-        '<!DOCTYPE html><html lang="en"><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        "<title>Mails about exports</title>"
-        f"<style>{_STYLE}</style><body>"
-        f'<form method="post">{body}</form></body></html>',
-        status_code=status,
-        headers={
-            "Content-Security-Policy": _POLICY,
-            "X-Robots-Tag": "noindex",
-        },
-    )
+    return Problem(404, "bad_link", "This link is incomplete or invalid. Open it from the e-mail again")

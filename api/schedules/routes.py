@@ -1,5 +1,6 @@
 """Calls about schedules: create, list, read, change, run, delete, and list their runs."""
 
+from collections.abc import Sequence
 from typing import Annotated
 from uuid import UUID
 
@@ -43,6 +44,19 @@ async def find_schedule(services: ApiServices, user: User, schedule_id: UUID) ->
         raise schedules.not_found()
     audit_log.set_object("schedule", schedule_id, owner=found.user_id)
     return found
+
+
+async def _views(services: ApiServices, rows: Sequence[Schedule]) -> list[ScheduleView]:
+    """Return the views of schedules, with the recipients who have unsubscribed."""
+    recipients = {row.id: row.email_recipients for row in rows if row.email_recipients}
+    gone = await services.outbox.unsubscribed(recipients)
+    return [ScheduleView.of(row, gone.get(row.id, ())) for row in rows]
+
+
+async def _view(services: ApiServices, row: Schedule) -> ScheduleView:
+    """Return the view of one schedule."""
+    (view,) = await _views(services, [row])
+    return view
 
 
 @router.post(
@@ -124,7 +138,7 @@ async def list_schedules(
         limit=limit + 1,
     )
     shown, following = pagination.page_of(rows, limit)
-    return SchedulePage(schedules=[ScheduleView.of(row) for row in shown], next_cursor=following)
+    return SchedulePage(schedules=await _views(services, shown), next_cursor=following)
 
 
 @router.get(
@@ -136,7 +150,7 @@ async def list_schedules(
 )
 async def get_schedule(schedule_id: UUID, services: InjectedServices, user: CurrentUser) -> ScheduleView:
     """`paused_reason` explains why the service has paused a schedule."""
-    return ScheduleView.of(await find_schedule(services, user, schedule_id))
+    return await _view(services, await find_schedule(services, user, schedule_id))
 
 
 @router.patch(
@@ -152,7 +166,7 @@ async def change_schedule(
     """`{"active": false}` pauses, `{"active": true}` resumes. null sets a field to its default."""
     row = await schedules.change(services, user, schedule_id, patch)
     audit_log.set_object("schedule", row.id, owner=row.user_id)
-    return ScheduleView.of(row)
+    return await _view(services, row)
 
 
 @router.post(

@@ -1,5 +1,6 @@
 """Bodies of requests and responses about schedules."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -136,6 +137,8 @@ class ScheduleView(BaseModel):
 
     ``granted_until`` is the time until which its runs have the roles and claims of its owner. It is null if
     they need none. The owner renews them by changing, resuming or running the schedule.
+
+    ``unsubscribed`` are those of ``email_recipients`` who get no more mails of the schedule.
     """
 
     id: UUID
@@ -159,6 +162,7 @@ class ScheduleView(BaseModel):
     scope: str
     parameters: Any
     email_recipients: Any
+    unsubscribed: list[str]
     webhook: str | None
     active: bool
     paused_at: datetime | None
@@ -171,8 +175,8 @@ class ScheduleView(BaseModel):
     created_at: datetime
 
     @classmethod
-    def of(cls, row: Schedule) -> "ScheduleView":
-        """Return the view of a schedule's row."""
+    def of(cls, row: Schedule, unsubscribed: Sequence[str] = ()) -> "ScheduleView":
+        """Return the view of a schedule's row. ``unsubscribed`` are recipients who get no more mails."""
         known = {name: getattr(row, name) for name in cls.model_fields if hasattr(row, name)}
         grants = [row.all_rows_until, row.claims_until if row.claims else None]
         return cls(
@@ -180,6 +184,7 @@ class ScheduleView(BaseModel):
             window_from=row.window_start,
             granted_until=min(filter(None, grants), default=None),
             next_runs=_next_runs(row),
+            unsubscribed=list(unsubscribed),
         )
 
 

@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent
 LANGUAGES = tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
-PAGE_PARTS = ("page.", "warnings.")
+PAGE_PARTS = ("page.", "warnings.", "errors.")
 """Beginnings of the keys that the scripts of the page use."""
 
 Message = str | Mapping[str, str]
@@ -46,20 +46,21 @@ def accepted_language(header: str) -> str:
     return next(filter(None, map(known_language, _preferred(header))), DEFAULT)
 
 
-def text(language: str, key: str, **values: object) -> str:
+def text(language: str, key: str, plural: int | None = None, /, **values: object) -> str:
     """Return the text of a message.
 
     Args:
         language: one of :data:`LANGUAGES`.
         key: the key of the message.
-        values: what the placeholders stand for. Whole numbers are written as the language does it. The
-            number ``count`` chooses the form of a message that has several.
+        plural: the number that chooses the form of a message that has several; by default ``count``.
+        values: what the placeholders stand for. Whole numbers are written as the language does it.
 
     Raises:
         KeyError: there is no such message, or a value is missing.
     """
     found = messages(language)[key]
-    form = found if isinstance(found, str) else found["one" if values["count"] == 1 else "other"]
+    number = values.get("count") if plural is None else plural
+    form = found if isinstance(found, str) else found["one" if number == 1 else "other"]
     return PLACEHOLDER.sub(lambda match: _shown(values[match[1]], language), form)
 
 

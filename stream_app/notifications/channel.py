@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from stream_app.notifications.templates import Notification
+from stream_app.notifications.notification import Notification
 from streaming_exporter.errors import ExporterError
 
 

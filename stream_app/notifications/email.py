@@ -6,7 +6,7 @@ from email import policy as policies
 from email.headerregistry import HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage
 from email.policy import Policy
-from email.utils import format_datetime, parseaddr
+from email.utils import format_datetime, formataddr, parseaddr
 from uuid import UUID
 
 from aiosmtplib import (
@@ -18,7 +18,9 @@ from aiosmtplib import (
 
 from stream_app.notifications.channel import DeliveryFailed, DeliveryRefused, DeliveryUncertain
 from stream_app.notifications.delivery_links import DeliveryLinks
-from stream_app.notifications.templates import MailContent, Notification, one_line, render_mail
+from stream_app.notifications.notification import Notification
+from stream_app.notifications.request_words import one_line
+from stream_app.notifications.templates import MailContent, render_mail
 from stream_app.settings import Settings
 from stream_app.storage.manifest import MANIFEST
 from stream_app.storage.object_store import ObjectStore
@@ -53,6 +55,16 @@ def message_id(delivery_id: UUID, sender: str) -> str:
     return f"<{delivery_id}@{parseaddr(sender)[1].rpartition('@')[2]}>"
 
 
+DISPLAY_NAME = "Exports"
+"""Name of the sender for people, if the setting has an address without a name."""
+
+
+def sender_of(setting: str) -> str:
+    """Return the sender of mails: an address with a name."""
+    name, address = parseaddr(setting)
+    return setting if name else formataddr((DISPLAY_NAME, address))
+
+
 def build_mail(
     notification: Notification,
     content: MailContent,
@@ -63,7 +75,7 @@ def build_mail(
 ) -> EmailMessage:
     """Build a mail to one recipient, with the same content as plain text and as HTML."""
     mail = EmailMessage(policy=POLICY)
-    mail["From"] = sender
+    mail["From"] = sender_of(sender)
     mail["To"] = notification.address
     mail["Subject"] = content.subject
     mail["Date"] = format_datetime(notification.due_at)

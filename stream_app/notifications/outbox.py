@@ -8,7 +8,7 @@ repetitions by their id.
 Every method raises :class:`~streaming_exporter.errors.Retryable` while the database cannot be reached.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from stream_app.addresses import MAX_RECIPIENTS, MAX_URL
 from stream_app.db.engine import autocommitting, outages_are_retryable
 from stream_app.notifications.models import Channel, DeliveryStatus, SuppressedAddress, Unsubscription
-from stream_app.notifications.templates import Notification, Recipient
+from stream_app.notifications.notification import Notification, Recipient
 
 log = structlog.get_logger(__name__)
 
@@ -140,6 +140,8 @@ _CLAIM = text(
            job.expires_at <= now() AS gone, suppressed.reason AS suppressed,
            unsubscribed.address IS NOT NULL AS unsubscribed,
            CASE WHEN NOT schedule.active THEN schedule.paused_reason END AS paused,
+           schedule.name AS schedule_name, schedule.schedule, schedule.day AS schedule_day,
+           schedule.time_of_day, schedule.timezone AS schedule_zone,
            last.user_id AS last_user, last.host AS last_host, last.place AS last_place
     FROM (SELECT * FROM pair ORDER BY place DESC LIMIT 1) AS last FULL JOIN claimed ON true
     LEFT JOIN export_jobs AS job ON job.id = claimed.job_id
@@ -212,6 +214,29 @@ _REVOKE = text(
     WHERE job_id = :job_id AND revoked_at IS NULL
         AND (CAST(:address AS text) IS NULL OR lower(address) = lower(:address))
     RETURNING address
+    """
+)
+
+
+_RECIPIENT = text(
+    """
+    SELECT delivery.job_id, delivery.address, delivery.topic, delivery.revoked_at, delivery.user_id,
+           job.export_type, job.options, schedule.name AS schedule_name, schedule.schedule,
+           schedule.day AS schedule_day, schedule.time_of_day, schedule.timezone AS schedule_zone
+    FROM deliveries AS delivery
+    LEFT JOIN export_jobs AS job ON job.id = delivery.job_id
+    LEFT JOIN scheduled_exports AS schedule ON delivery.topic = 'schedule:' || schedule.id
+        AND schedule.id = job.schedule_id
+    WHERE delivery.id = :id
+    """
+)
+
+_UNSUBSCRIBED = text(
+    """
+    SELECT known.address, known.topic
+    FROM unnest(CAST(:addresses AS text[]), CAST(:topics AS text[])) AS wanted (address, topic)
+    JOIN unsubscriptions AS known ON known.address = wanted.address AND known.topic = wanted.topic
+    ORDER BY known.address
     """
 )
 
@@ -346,10 +371,23 @@ class Outbox:
 
     async def recipient(self, delivery_id: UUID) -> Recipient | None:
         """Return the recipient and the job of a delivery."""
-        rows = await self._execute(
-            text("SELECT job_id, address, topic, revoked_at FROM deliveries WHERE id = :id"), id=delivery_id
-        )
-        return Recipient(rows[0].job_id, rows[0].address, rows[0].topic, rows[0].revoked_at) if rows else None
+        rows = await self._execute(_RECIPIENT, id=delivery_id)
+        return Recipient.from_row(rows[0]._asdict()) if rows else None
+
+    async def unsubscribed(self, recipients: Mapping[UUID, Sequence[str]]) -> dict[UUID, list[str]]:
+        """Return which of the recipients of schedules have unsubscribed from their mails."""
+        known = {
+            (address.lower(), f"schedule:{schedule}"): (schedule, address)
+            for schedule, addresses in recipients.items()
+            for address in addresses
+        }
+        found: dict[UUID, list[str]] = {}
+        if known:
+            addresses, topics = map(list, zip(*known, strict=True))
+            for row in await self._execute(_UNSUBSCRIBED, addresses=addresses, topics=topics):
+                schedule, address = known[row.address, row.topic]
+                found.setdefault(schedule, []).append(address)
+        return found
 
     async def deliveries_of(self, job_id: UUID) -> Sequence[Row[Any]]:
         """Return all deliveries of a job: rows of ``deliveries``."""

@@ -17,8 +17,8 @@ from stream_app.notifications.channel import (
     DeliveryUncertain,
 )
 from stream_app.notifications.models import Channel, DeliveryStatus
+from stream_app.notifications.notification import Notification
 from stream_app.notifications.outbox import Outbox
-from stream_app.notifications.templates import Notification
 from stream_app.observability import metrics, tracing
 from stream_app.retries import retry_delay, retry_until_possible
 from stream_app.settings import Settings

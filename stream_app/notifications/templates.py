@@ -1,167 +1,22 @@
-"""The content of notifications, and the texts of mails as plain text and HTML. Pure."""
+"""The texts of mails, as plain text and as HTML, in the language of the request. Pure."""
 
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from html import escape
-from string import Template
-from typing import Any, Self
-from uuid import UUID
 
-from stream_app.jobs.file_warnings import warnings_of
-from stream_app.jobs.states import Status
-from stream_app.storage.manifest import MANIFEST
-from stream_app.text_style import TextStyle
-from streaming_exporter.file_warnings import warning_texts
-
-PLAIN = TextStyle()
-"""Times in UTC, numbers in English."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recipient:
-    """The recipient of a delivery. The recipient can unsubscribe from ``topic``."""
-
-    job_id: UUID
-    address: str
-    topic: str
-    revoked_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Notification:
-    """The content of one claimed delivery: how one job ended. ``file_size`` is in bytes.
-
-    ``skip_reason`` is why the delivery must not be sent, ``paused`` why the job's schedule is paused.
-    """
-
-    delivery_id: UUID
-    attempt: int
-    address: str
-    due_at: datetime
-    job_id: UUID
-    event: str
-    user_id: str
-    export_type: str
-    format: str
-    host: str = ""
-    """Host and port of a webhook."""
-    skip_reason: str | None = None
-    row_count: int | None = None
-    file_size: int | None = None
-    file_name: str | None = None
-    file_path: str | None = None
-    file_count: int | None = None
-    content_type: str | None = None
-    sha256: str | None = None
-    as_of: datetime | None = None
-    completed_at: datetime | None = None
-    expires_at: datetime | None = None
-    window: tuple[str, str] | None = None
-    warnings: Mapping[str, int] = field(default_factory=dict)
-    error_code: str | None = None
-    error_message: str | None = None
-    paused: str | None = None
-    traceparent: str | None = None
-    name: str | None = None
-    """The name that the user gave the export: any one line of text."""
-    label: str | None = None
-    """The name of the dataset for people, if the file has labels."""
-    options: Any = None
-    """The options of the request, which can be invalid."""
-    timezone: str | None = None
-    """The time zone of the file."""
-
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """Make the notification from a row that a claim returns."""
-        job = {
-            name: row[name]
-            for name in (
-                "row_count",
-                "file_size",
-                "file_name",
-                "file_path",
-                "file_count",
-                "content_type",
-                "sha256",
-                "as_of",
-                "completed_at",
-                "expires_at",
-                "error_code",
-                "error_message",
-                "paused",
-                "name",
-                "traceparent",
-            )
-        }
-        return cls(
-            delivery_id=row["delivery_id"],
-            attempt=row["attempts"],
-            address=row["address"],
-            due_at=row["due_at"],
-            job_id=row["job_id"],
-            event=row["event"],
-            user_id=row["user_id"] or "",
-            export_type=row["export_type"] or "",
-            format=row["format"] or "",
-            host=row["host"],
-            skip_reason=_skip_reason(row),
-            window=_window(row["window"]),
-            warnings=warnings_of(row["manifest"]),
-            label=_text_of(row["manifest"], "label"),
-            options=row["options"],
-            timezone=_text_of(row["manifest"], "timezone"),
-            **job,
-        )
-
-    @property
-    def style(self) -> TextStyle:
-        """How times and numbers are written: as in the file. The first use of a locale takes long."""
-        return TextStyle.of_stored(self.options, self.timezone)
-
-    @property
-    def failed(self) -> bool:
-        """Return whether the export failed, so there is no file."""
-        return self.event == Status.FAILED
-
-    @property
-    def has_several_files(self) -> bool:
-        """Return whether the link leads to a list of files."""
-        return (self.file_path or "").endswith(f"/{MANIFEST}") and self.file_count != 1
-
-    @property
-    def empty(self) -> bool:
-        """Return whether the file has no rows."""
-        return not self.failed and self.row_count == 0
-
-
-def _skip_reason(row: Mapping[str, Any]) -> str | None:
-    if row["id"] is None:
-        return "the record of the job was deleted"
-    if row["event"] == Status.COMPLETED and row["gone"]:
-        return "the file has expired"
-    if row["revoked_at"] is not None:
-        return "the link was revoked"
-    if row["unsubscribed"]:
-        return "the recipient has unsubscribed"
-    if row["suppressed"] is not None:
-        return f"the mail server has refused this address before: {row['suppressed']}"
-    return None
-
-
-def _text_of(manifest: object, name: str) -> str | None:
-    found = manifest.get(name) if isinstance(manifest, dict) else None
-    return found if isinstance(found, str) else None
-
-
-def _window(window: object) -> tuple[str, str] | None:
-    if not isinstance(window, dict) or not {"from", "to"} <= window.keys():
-        return None
-    return str(window["from"]), str(window["to"])
-
+from stream_app.messages.catalogue import messages, text
+from stream_app.notifications import mail_html
+from stream_app.notifications.mail_style import MailStyle
+from stream_app.notifications.notification import Notification
+from stream_app.notifications.request_words import (
+    column_text,
+    filter_texts,
+    one_line,
+    rhythm_text,
+    user_text,
+)
 
 MAX_REASON_LENGTH = 600
 
@@ -187,20 +42,13 @@ SAFE_CODES = frozenset(
 )
 """Codes of errors whose messages contain no text of the request and no value of a row."""
 
-GENERAL_REASONS = {
-    "bad_filter_value": "The value of a filter does not fit its column.",
-    "bad_schedule": "The stored schedule is not valid.",
-    "schedule_unusable": "The stored schedule is not valid.",
-    "unknown_column": "The request names a column that the dataset does not have.",
-    "unknown_dataset": "The request names a dataset that does not exist.",
-    "unknown_format": "The request names a format that does not exist.",
-    "unknown_operator": "A filter uses an operator that its column does not allow.",
-    "duplicate_labels": "Two columns have the same label.",
-    "unknown_locale": "The request names a locale that does not exist.",
-    "unknown_timezone": "The request or the schedule names a time zone that does not exist.",
-    "value_too_large": "A value is too large for the format.",
-}
-"""Texts in mails for other errors."""
+TEMPORARY_CODES = frozenset({"snapshot_lost", "table_locked", "temporarily_unavailable", "worker_lost"})
+"""Codes of errors after which the same request can succeed."""
+
+SUPPORT_CODES = frozenset(
+    {"missing_table", "source_misconfigured", "store_refused", "unsupported_source", "unusable_query"}
+)
+"""Codes of errors that only operators can correct."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,211 +63,253 @@ class MailContent:
 def render_mail(
     notification: Notification, *, link: str, unsubscribe: str, attached: bool = False
 ) -> MailContent:
-    """Write the mail about the end of an export."""
-    style = notification.style
-    dataset = _dataset(notification) or "data"
-    facts = _facts(notification)
-    if notification.failed:
-        reason = _reason(notification)
-        advice = _ADVICE
-        if notification.paused is not None:
-            advice += " The schedule is paused. It starts no more exports until you resume it."
-        parts = {"reason": reason, "advice": advice, "unsubscribe": unsubscribe}
-        subject = f"Export of {dataset} failed" + (", its schedule is paused" if notification.paused else "")
+    """Write the mail about the end of an export. The first use of a locale takes long."""
+    return _Mail(notification, link, unsubscribe, attached).content()
+
+
+@dataclass(frozen=True, slots=True)
+class _Mail:
+    """Writes one mail."""
+
+    about: Notification
+    link: str
+    unsubscribe: str
+    attached: bool
+
+    def content(self) -> MailContent:
+        """Return the mail."""
+        return self._failed() if self.about.failed else self._ready()
+
+    @property
+    def style(self) -> MailStyle:
+        about = self.about
+        return MailStyle.of(about.language, about.options, about.timezone)
+
+    def say(self, key: str, **values: object) -> str:
+        """Return a message in the language of the mail."""
+        return text(self.about.language, key, None, **values)
+
+    def count(self, key: str, number: int, **values: object) -> str:
+        """Return a message with a number, which is written as in the file."""
+        return text(self.about.language, key, number, count=self.style.number(number), **values)
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the request was valid. The text of an invalid one can be a message of its author."""
+        about = self.about
+        return not about.failed or about.error_code in SAFE_CODES or about.rhythm is not None
+
+    @property
+    def name(self) -> str | None:
+        """The name that the user gave the export, or the title of its file."""
+        options = self.about.options if isinstance(self.about.options, dict) else {}
+        for given in (self.about.name, options.get("title")):
+            if self.is_valid and isinstance(given, str) and given.strip():
+                return user_text(given)
+        return None
+
+    @property
+    def dataset(self) -> str | None:
+        """The dataset, or ``None`` if its name must not be shown."""
+        if self.about.label and not self.about.failed:
+            return one_line(self.about.label, 200)
+        return self._word(self.about.export_type)
+
+    @property
+    def user(self) -> str:
+        """Who requested the export."""
+        user = self.about.user_id
+        shown = user_text(user, 100) if self.is_valid else self._word(user)
+        return shown or self.say("mail.the_requester")
+
+    def _word(self, given: str) -> str | None:
+        """Return a name from the request, or ``None`` if it must not be shown.
+
+        After a completed export the name is that of a dataset. A failed request can contain any text, which
+        its author could use to send a message. So the name is shown only if it is one plain word, which is
+        neither a sentence nor a link.
+        """
+        if not self.about.failed or re.fullmatch(r"\w[\w-]{0,99}", given):
+            return one_line(given, 100)
+        return None
+
+    @property
+    def title(self) -> str:
+        """What the subject calls the export."""
+        if self.name:
+            return self.name
+        return self.say("mail.dataset", dataset=self.dataset) if self.dataset else self.say("mail.data")
+
+    @property
+    def window(self) -> tuple[datetime, datetime] | None:
+        """The window of a schedule's run, or ``None`` if there is none that can be read."""
+        try:
+            start, end = map(datetime.fromisoformat, self.about.window or ())
+        except ValueError:
+            return None
+        return (start, end) if start.tzinfo is not None and end.tzinfo is not None else None
+
+    @property
+    def period(self) -> str | None:
+        """The period of a schedule's run, with its time zone."""
+        style = self.style.in_zone(self.about.window_zone)
+        if self.window is not None:
+            return style.zoned(style.period(*self.window))
+        if self.about.window is not None:
+            return self.say("mail.from_to", first=self.about.window[0], last=self.about.window[1])
+        return None
+
+    @property
+    def when(self) -> str:
+        """What tells this mail from the one of the run before: the period, or else the day."""
+        at = self.about.as_of or self.about.completed_at or self.about.due_at
+        if self.window is not None:
+            return self.style.in_zone(self.about.window_zone).period(*self.window)
+        return self.style.day(at.astimezone(self.style.zone or UTC).date())
+
+    def _ready(self) -> MailContent:
+        about, style = self.about, self.style
+        count = about.row_count or 0
+        rows = self.say("mail.no_rows") if about.empty else self._rows(count)
+        kind = "empty" if about.empty else "lead"
+        if self.name:
+            kind = "empty_named" if about.empty else "named"
+        sentences = [self.say(f"mail.ready.{kind}", name=self.name, dataset=self.dataset, rows=rows)]
+        if about.has_several_files and about.file_count is None:
+            sentences.append(self.say("mail.ready.several_files"))
+        elif about.has_several_files:
+            sentences.append(self.count("mail.ready.files", about.file_count or 0))
+        if self.attached:
+            sentences.append(self.say("mail.ready.attached"))
+        lead = " ".join(sentences)
+        expires = "" if about.expires_at is None else style.zoned(style.moment(about.expires_at))
+        until = self.say("mail.ready.until", time=expires)
+        download = self.say("mail.ready.download")
+        warnings = self._warnings()
+        plain = [lead, f"{download}:\n{self.link}", until, *(f"! {item}" for item in warnings)]
+        html = [
+            mail_html.lead(lead),
+            mail_html.button(download, self.link),
+            mail_html.hint(until),
+            *(mail_html.remark(item, "note") for item in warnings),
+        ]
+        subject = self.say("mail.subject.ready", title=self.title, when=self.when, rows=rows)
+        return self._mail(subject, plain, html)
+
+    def _failed(self) -> MailContent:
+        about = self.about
+        if self.name:
+            lead = self.say("mail.failed.named", name=self.name)
+        elif self.dataset:
+            lead = self.say("mail.failed.lead", dataset=self.dataset)
+        else:
+            lead = self.say("mail.failed.unnamed")
+        reason = self._reason()
+        advice = [self._advice(), self.say("mail.failed.help")]
+        if about.paused is not None:
+            advice.append(self.say("mail.failed.paused"))
+        plain = [lead, reason, " ".join(advice)]
+        html = [mail_html.lead(lead), mail_html.remark(reason, "bad"), mail_html.paragraph(" ".join(advice))]
+        kind = "failed_and_paused" if about.paused is not None else "failed"
+        return self._mail(self.say(f"mail.subject.{kind}", title=self.title, when=self.when), plain, html)
+
+    def _mail(self, subject: str, plain: list[str], html: list[str]) -> MailContent:
+        """Put a mail together: its own parts, then what was requested, then why it is sent."""
+        language = self.about.language
+        facts = self._facts()
+        topic = "user" if self.about.rhythm is None else "schedule"
+        why = self.say(f"mail.why.{topic}", user=self.user)
+        stop = self.say(f"mail.unsubscribe.{topic}", user=self.user)
+        signature = f"-- \n{why}\n{stop}: {self.unsubscribe}"
+        parts = [*plain, _columns(facts.main), _columns(facts.small), signature]
+        footer = f"{escape(why)} {mail_html.link(stop, self.unsubscribe)}"
         return MailContent(
             subject=subject,
-            text=_text(_FAILED_TEXT, facts, **parts),
-            html=_html(_FAILED_HTML, facts, **parts),
+            text="\n\n".join(parts) + "\n",
+            html=mail_html.page(language, subject, *html, mail_html.table(facts), footer=footer),
         )
-    rows = (
-        "no rows"
-        if notification.empty
-        else f"{style.number(notification.row_count or 0)} row{'s' * (notification.row_count != 1)}"
-    )
-    lead = f"The export of {dataset} is ready: {rows}."
-    if notification.empty:
-        lead = f"The export of {dataset} is ready, but no row matched, so the file has no rows."
-    if notification.has_several_files:
-        count = "several" if notification.file_count is None else style.number(notification.file_count)
-        lead += f" It has {count} files, which the link lists."
-    if attached:
-        lead += " The file is attached."
-    until = f"This link is only for you. It is valid until {_moment(notification.expires_at, style)}."
-    warnings = [f"{text[0].upper()}{text[1:]}." for text in warning_texts(notification.warnings)]
-    parts = {"lead": lead, "link": link, "until": until, "unsubscribe": unsubscribe}
-    return MailContent(
-        subject=f"Export of {dataset}: {rows}",
-        text=_text(_READY_TEXT, facts, warnings, **parts),
-        html=_html(_READY_HTML, facts, warnings, **parts),
-    )
 
+    def _rows(self, count: int) -> str:
+        return self.count("mail.rows", count)
 
-def one_line(text: str, limit: int) -> str:
-    """Return ``text`` without line breaks, control and direction characters, cut to ``limit`` characters.
+    def _warnings(self) -> list[str]:
+        known = messages(self.about.language)
+        found = []
+        for name, count in self.about.warnings.items():
+            key = f"warnings.{name}"
+            if count > 0 and key in known:
+                found.append(self.count(key, count) + ".")
+            elif count > 0:
+                shown = one_line(name, 50).replace("_", " ")
+                found.append(self.count("warnings.other", count, name=shown))
+        return found
 
-    Encoded words are broken up too, because in a header they could hide such characters.
-    """
-    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    line = line.replace("=?", "= ?")
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    def _reason(self) -> str:
+        """Return why there is no file, without text of the request, which recipients must not see."""
+        about = self.about
+        if about.language == "en" and about.error_code in SAFE_CODES and about.error_message:
+            reason = one_line(about.error_message, MAX_REASON_LENGTH)
+            return reason[0].upper() + reason[1:] + "." * (not reason.endswith((".", "…")))
+        key = f"errors.{about.error_code}"
+        return self.say(key if key in messages(about.language) else "errors.invalid_request")
 
+    def _advice(self) -> str:
+        if self.about.error_code in TEMPORARY_CODES:
+            return self.say("mail.failed.retry")
+        if self.about.error_code in SUPPORT_CODES:
+            return self.say("mail.failed.support")
+        return self.say("mail.failed.correct", user=self.user)
 
-def _dataset(notification: Notification) -> str | None:
-    """Return the name of the dataset, or ``None`` if it must not be shown."""
-    if notification.label and not notification.failed:
-        return one_line(notification.label, 200)
-    return _named(notification, notification.export_type)
-
-
-def _named(notification: Notification, text: str) -> str | None:
-    """Return a name from the request, or ``None`` if it must not be shown.
-
-    After a completed export the name is that of a dataset. A failed request can contain any text, which its
-    author could use to send a message. So the name is shown only if it is one plain word, which is neither a
-    sentence nor a link.
-    """
-    if not notification.failed or re.fullmatch(r"\w[\w-]{0,99}", text):
-        return one_line(text, 100)
-    return None
-
-
-def _reason(notification: Notification) -> str:
-    """Return why there is no file, without text of the request, which recipients must not see."""
-    if notification.error_code in SAFE_CODES and notification.error_message:
-        return one_line(notification.error_message, MAX_REASON_LENGTH)
-    text = GENERAL_REASONS.get(notification.error_code or "", "The request is not valid.")
-    return f"{text} The record of the job has the details."
-
-
-def _facts(notification: Notification) -> list[tuple[str, str]]:
-    style = notification.style
-    words = {
-        "Dataset": _dataset(notification),
-        "Format": _named(notification, notification.format),
-    }
-    facts = [(name, word) for name, word in words.items() if word]
-    if not notification.failed:
-        facts.append(("Rows", style.number(notification.row_count or 0)))
-        facts.append(("Size", style.size(notification.file_size or 0)))
-    if notification.window is not None:
-        facts.append(("Period", _period(notification.window, style)))
-    if not notification.failed:
-        facts.append(("As of", _moment(notification.as_of, style)))
-        if notification.has_several_files:
-            facts.append(("Files", style.number(notification.file_count or 0)))
+    def _facts(self) -> mail_html.Facts:
+        """Return what was requested by whom, and the properties of the file."""
+        about, style = self.about, self.style
+        found: list[tuple[str, str | None]] = []
+        if about.rhythm is not None:
+            rhythm = rhythm_text(about.rhythm, about.language, style.locale)
+            named = about.rhythm.name and user_text(about.rhythm.name)
+            found.append(("schedule", f"{named}, {rhythm}" if named else rhythm))
+        found += [("requested_by", self.user), ("dataset", self.dataset), ("period", self.period)]
+        found += self._request() if self.is_valid else []
+        small: list[tuple[str, str | None]] = []
+        if not about.failed:
+            found.append(("rows", style.number(about.row_count or 0)))
+            if about.has_several_files:
+                found.append(("files", style.number(about.file_count or 0)))
+            else:
+                found.append(("file", about.file_name))
+                small.append(("sha256", about.sha256))
+            found.append(("size", style.size(about.file_size or 0)))
+            if about.as_of is not None:
+                found.append(("as_of", style.zoned(style.moment(about.as_of))))
         else:
-            facts += [("File", notification.file_name or ""), ("SHA-256", notification.sha256 or "")]
-    facts.append(("Job", str(notification.job_id)))
-    return [(name, one_line(value, 300)) for name, value in facts]
+            found.append(("format", self._word(about.format)))
+            if about.language != "en" and about.error_code in SAFE_CODES:
+                small.append(("message", about.error_message))
+        small.append(("job", str(about.job_id)))
+        return mail_html.Facts(self._named(found), self._named(small))
+
+    def _request(self) -> list[tuple[str, str | None]]:
+        """Return which rows and columns were requested."""
+        about, style = self.about, self.style
+        rows = None
+        if about.scope == "all":
+            rows = self.say("page.scopes.all")
+        elif about.scope is None or about.scope == "own":
+            rows = self.say("mail.own_rows", user=self.user)
+        elif user_text(about.scope):
+            rows = self.say("page.scopes.named", scope=about.scope)
+        return [
+            ("rows_of", rows),
+            ("filters", " · ".join(filter_texts(about.filters, style)) or None),
+            ("parameters", " · ".join(filter_texts(about.parameters, style)) or None),
+            ("columns", column_text(about.columns, style)),
+        ]
+
+    def _named(self, facts: list[tuple[str, str | None]]) -> list[tuple[str, str]]:
+        return [(self.say(f"mail.facts.{name}"), one_line(value, 1000)) for name, value in facts if value]
 
 
-def _moment(at: datetime | None, style: TextStyle) -> str:
-    return "" if at is None else style.moment(at, seconds=False)
-
-
-def _period(window: tuple[str, str], style: TextStyle) -> str:
-    """Return the window of a run. Without a time zone and a locale its times are as they are stored."""
-    first, end = window
-    if style != PLAIN:
-        with suppress(ValueError):
-            first, end = (style.moment(datetime.fromisoformat(time)) for time in window)
-    return f"from {first} until before {end}"
-
-
-def _text(
-    template: Template, facts: list[tuple[str, str]], warnings: Sequence[str] = (), **parts: str
-) -> str:
-    width = max(len(name) for name, _ in facts) + 1
-    table = "\n".join(f"{name + ':':<{width}} {value}" for name, value in facts)
-    listed = "".join(f"! {text}\n" for text in warnings) + "\n" * bool(warnings)
-    return template.substitute(parts, facts=table, warnings=listed)
-
-
-def _html(
-    template: Template, facts: list[tuple[str, str]], warnings: Sequence[str] = (), **parts: str
-) -> str:
-    rows = "\n".join(
-        f'<tr><th align="left" style="{_NAME}">{escape(name)}</th>'
-        f'<td style="{_VALUE}">{escape(value)}</td></tr>'
-        for name, value in facts
-    )
-    listed = "".join(f'<p style="{_WARNING}">{escape(text)}</p>\n' for text in warnings)
-    body = template.substitute(
-        {name: escape(value) for name, value in parts.items()}, facts=rows, warnings=listed
-    )
-    return _PAGE.substitute(body=body, unsubscribe=escape(parts["unsubscribe"]))
-
-
-_NAME = "padding:4px 16px 4px 0;color:#667085;font-weight:normal;white-space:nowrap;vertical-align:top"
-_VALUE = "padding:4px 0;word-break:break-word"
-_WARNING = "margin:0 0 12px;padding:8px 14px;border-left:4px solid #b45309;word-break:break-word"
-
-_ADVICE = (
-    "Correct the reason and request the export again. "
-    "If you cannot correct it, send the job's id to the operators of the service."
-)
-
-_WHY = "You receive this mail because you are a recipient of this export."
-
-_READY_TEXT = Template(f"""\
-$lead
-
-Download:
-$link
-
-$until
-
-$warnings$facts
-
---\x20
-{_WHY}
-Unsubscribe: $unsubscribe
-""")
-
-_FAILED_TEXT = Template(f"""\
-The export failed.
-
-$reason
-
-$advice
-
-$facts
-
---\x20
-{_WHY}
-Unsubscribe: $unsubscribe
-""")
-
-_PAGE = Template(f"""\
-<!DOCTYPE html>
-<html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width">\
-<meta name="color-scheme" content="light dark"><title>Export</title></head>
-<body style="margin:0;padding:24px;font:15px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,sans-serif">
-<div style="max-width:600px;margin:0 auto">
-$body
-<p style="margin:32px 0 0;padding-top:12px;border-top:1px solid #d0d5dd;color:#667085;font-size:13px">
-{_WHY} <a href="$unsubscribe" style="color:#667085">Unsubscribe</a></p>
-</div>
-</body>
-</html>
-""")
-
-_TABLE = '<table role="presentation" cellpadding="0" cellspacing="0" style="border-collapse:collapse">'
-
-_READY_HTML = Template(f"""\
-<p style="margin:0 0 16px;font-size:17px">$lead</p>
-<p style="margin:0 0 8px"><a href="$link" style="display:inline-block;padding:10px 20px;border-radius:6px;\
-background:#175cd3;color:#ffffff;text-decoration:none;font-weight:600">Download</a></p>
-<p style="margin:0 0 20px;color:#667085;font-size:13px">$until</p>
-$warnings{_TABLE}
-$facts
-</table>""")
-
-_FAILED_HTML = Template(f"""\
-<p style="margin:0 0 16px;font-size:17px">The export failed.</p>
-<p style="margin:0 0 16px;padding:10px 14px;border-left:4px solid #d92d20;word-break:break-word">$reason</p>
-<p style="margin:0 0 20px">$advice</p>
-{_TABLE}
-$facts
-</table>""")
+def _columns(facts: Sequence[tuple[str, str]]) -> str:
+    """Return facts with all values in one column."""
+    width = max((len(name) for name, _ in facts), default=0) + 1
+    return "\n".join(f"{name + ':':<{width}} {value}" for name, value in facts)

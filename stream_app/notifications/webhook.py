@@ -18,7 +18,8 @@ import httpx
 from stream_app.addresses import is_public, networks, receiver_url
 from stream_app.notifications.channel import DeliveryFailed, DeliveryRefused
 from stream_app.notifications.delivery_links import DeliveryLinks
-from stream_app.notifications.templates import Notification, one_line
+from stream_app.notifications.notification import Notification
+from stream_app.notifications.request_words import one_line
 from stream_app.observability import tracing
 from stream_app.settings import Settings
 

@@ -1,6 +1,7 @@
 """Each recipient gets one mail, although workers die while they send, and events are repeated."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -96,7 +97,10 @@ async def test_no_recipient_gets_two_mails_if_a_worker_dies_while_it_sends(
             rows = await outbox(client, job)
         assert {address: row["status"] for address, row in rows.items()} == {held: "ambiguous", free: "sent"}
         subjects = [mail["Subject"] for mail in server.to(held)]
-        assert subjects == ["Export of letters: 50 rows", "Export of nothing failed"]
+        assert [re.sub(r", \d+ \w+ \d{4}", "", subject) for subject in subjects] == [
+            "Export of letters: 50 rows",
+            "Export of nothing: failed",
+        ]
         assert len(server.to(free)) == 1
 
 

@@ -38,7 +38,7 @@ def test_the_link_in_a_mail_leads_to_the_file_without_a_token(system: System) ->
     job = system.ask(export_type="ledger", format="csv", scope="all", recipients=["reader@example.com"])
     done = system.ended(job)
     (mail,) = mails_to(system, "reader@example.com")
-    assert mail["Subject"] == f"Export of ledger: {done['row_count']:,} rows"
+    assert re.fullmatch(rf"Export of ledger, \d+ \w+ \d{{4}}: {done['row_count']:,} rows", mail["Subject"])
     (link,) = re.findall(r"\S+/exports/links/\S+", body(mail))
     with httpx.Client(base_url=system.api.address) as anybody:
         answer = anybody.get(urlsplit(link).path)

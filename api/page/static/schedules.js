@@ -65,10 +65,11 @@ export class Schedules {
       await this.load();
       byId("schedules").focus({ preventScroll: true });
     };
+    const shown = (address) => (schedule.unsubscribed?.includes(address) ? t("page.schedules.unsubscribed", { address }) : address);
     const { active, next_runs: next = [], last_run: last, email_recipients: mail } = schedule;
     const whose = schedule.user_id === this.user.id ? null : t("page.schedules.for_user", { user: schedule.user_id });
     const zone = schedule.options?.timezone ?? schedule.timezone;
-    const facts = [scopeText(schedule.scope), rowsOf(schedule.window), filters(schedule.filters, zone), filters(schedule.parameters, zone), mail?.length && t("page.schedules.mail_to", { addresses: mail.join(", ") })];
+    const facts = [scopeText(schedule.scope), rowsOf(schedule.window), filters(schedule.filters, zone), filters(schedule.parameters, zone), mail?.length && t("page.schedules.mail_to", { addresses: mail.map(shown).join(", ") })];
     return h(
       "li",
       { class: "job", "data-status": active ? "active" : "paused" },

@@ -106,7 +106,7 @@ async def test_a_browser_gets_errors_as_a_page(post: Post) -> None:
         answer = await client.get(post.path("b@example.com"), headers={"Accept": "text/html,*/*;q=0.8"})
     assert answer.status_code == 410
     assert answer.headers["content-type"].startswith("text/html")
-    assert "Request the export again" in answer.text
+    assert "The file has expired and was deleted." in answer.text
 
 
 async def test_links_can_be_revoked_one_or_all(post: Post) -> None:
@@ -152,6 +152,81 @@ async def test_only_a_post_to_the_unsubscribe_link_unsubscribes(post: Post) -> N
             assert done.status_code == 200
         assert await unsubscribed() == [("a@example.com", f"user:{post.user_id}")]
         assert (await client.post(path[:-2])).status_code == 404
+
+
+HTML = {"Accept": "text/html,*/*;q=0.8"}
+
+
+async def test_the_page_says_from_what_one_unsubscribes(post: Post) -> None:
+    """people 18: for a request its user, for a schedule its name, its dataset and when it runs."""
+    schedule = {
+        "export_type": "ledger",
+        "format": "csv",
+        "name": "Ledger of the week",
+        "schedule": "weekly",
+        "time_of_day": "06:00",
+        "timezone": "Europe/Berlin",
+        "email_recipients": ["A@example.com", "b@example.com"],
+    }
+    path = post.path("A@example.com", "unsubscribe")
+    async with post.anybody() as client, post.api.user(user_id=post.user_id) as owner:
+        page = (await client.get(path, headers=HTML)).text
+        assert f"Stop e-mails about exports of {post.user_id}?" in page
+        assert "<title>Stop e-mails</title>" in page
+        assert "<h1>Stop e-mails</h1>" in page
+        assert 'href="../../page/style.css"' in page
+        made = (await owner.post("/exports/schedules", json=schedule)).json()
+        assert made["unsubscribed"] == []
+        await post.api.set(post.job, schedule_id=UUID(made["id"]))
+        async with post.api.engine.begin() as connection:
+            await connection.execute(
+                text("UPDATE deliveries SET topic = :topic WHERE job_id = :job"),
+                {"topic": f"schedule:{made['id']}", "job": post.job},
+            )
+        page = (await client.get(path, headers=HTML | {"Accept-Language": "en"})).text
+        assert (
+            "from the schedule “Ledger of the week” (ledger, every Monday at 06:00 (Europe/Berlin))?" in page
+        )
+        german = (await client.get(path, headers=HTML | {"Accept-Language": "de-DE"})).text
+        assert '<html lang="de">' in german
+        assert "vom Zeitplan „Ledger of the week“ (ledger, jeden Montag um 06:00 (Europe/Berlin))?" in german
+        done = await client.post(path, headers=HTML)
+        assert "A@example.com will no longer get these e-mails." in done.text
+        assert "<title>E-mails stopped</title>" in done.text
+        for answer in (
+            (await owner.get(f"/exports/schedules/{made['id']}")).json(),
+            (await owner.get("/exports/schedules")).json()["schedules"][0],
+            (await owner.patch(f"/exports/schedules/{made['id']}", json={"delay": 1})).json(),
+        ):
+            assert answer["unsubscribed"] == [answer["email_recipients"][0]]
+        assert (await owner.delete(f"/exports/schedules/{made['id']}")).status_code == 204
+        assert "Stop e-mails from this schedule (ledger)?" in (await client.get(path, headers=HTML)).text
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("kind", ["links", "unsubscribe"])
+async def test_a_bad_link_is_a_page_for_people_and_a_problem_for_programs(
+    post: Post, kind: str, method: str
+) -> None:
+    if (kind, method) == ("links", "POST"):
+        method = "GET"
+    async with post.anybody() as client:
+        for token in ("x", "A" * 66):
+            page = await client.request(method, f"/exports/{kind}/{token}", headers=HTML)
+            assert page.status_code == 404
+            assert "<h1>This link does not work</h1>" in page.text
+            assert "This link is incomplete or invalid. Open it from the e-mail again." in page.text
+            problem = await client.request(method, f"/exports/{kind}/{token}")
+            assert (problem.status_code, problem.json()["code"]) == (404, "bad_link")
+
+
+async def test_a_revoked_link_has_a_page_of_its_own(post: Post) -> None:
+    async with post.api.user(user_id=post.user_id) as owner, post.anybody() as client:
+        await owner.delete(f"/exports/jobs/{post.job}/links")
+        page = await client.get(post.path("b@example.com"), headers=HTML)
+    assert page.status_code == 410
+    assert "<title>This link does not work</title>" in page.text
+    assert "This link has been withdrawn. Ask the person who sent it for a new one." in page.text
 
 
 @pytest.mark.parametrize(
@@ -220,8 +295,8 @@ async def test_a_link_to_several_files_is_a_list_of_them(api: Harness) -> None:
         assert refused.headers["link"] == f'<{path}/files>; rel="collection"'
         page = await client.get(path, headers={"Accept": "text/html"})
         assert page.status_code == 200
-        assert "ledger-2.csv</a> (2.0 kB, 7 rows)" in page.text
-        (_, second) = re.findall(r'href="([^"]+)"', page.text)
+        assert "ledger-2.csv</a> <small>2.0 kB, 7 rows</small>" in page.text
+        (_, second) = re.findall(r'<a href="([^"]+)"', page.text)
         link = urljoin(f"http://api{path}", second).removeprefix("http://api")
         assert link == f"{path}/files/2"
         answer = await client.get(link)

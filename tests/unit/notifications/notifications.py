@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from stream_app.notifications.templates import Notification
+from stream_app.notifications.notification import Notification
 
 AT = datetime(2026, 11, 24, 6, 0, 2, tzinfo=UTC)
 

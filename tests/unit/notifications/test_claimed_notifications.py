@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from stream_app.notifications.templates import Notification
+from stream_app.notifications.notification import Notification
 from tests.unit.notifications.notifications import AT, failure, notification
 
 RECORD: dict[str, Any] = {

@@ -13,7 +13,9 @@ from aiosmtplib import SMTPDataError, SMTPException, SMTPRecipientRefused, SMTPS
 from stream_app.notifications.channel import DeliveryFailed, DeliveryRefused, DeliveryUncertain
 from stream_app.notifications.delivery_links import DeliveryLinks
 from stream_app.notifications.email import Attachment, MailClient, build_mail, delivery_error
-from stream_app.notifications.templates import Notification, one_line, render_mail
+from stream_app.notifications.notification import Notification
+from stream_app.notifications.request_words import one_line
+from stream_app.notifications.templates import render_mail
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from stream_app.text_style import TextStyle
@@ -72,7 +74,7 @@ def test_headers_follow_the_standards() -> None:
     mail = sent(notification())
     assert mail["From"] == SENDER
     assert mail["To"] == "ops@example.com"
-    assert mail["Subject"] == "Export of ledger: 3,120 rows"
+    assert mail["Subject"] == "Export of ledger, 24 Nov 2026: 3,120 rows"
     assert mail["Date"].datetime == notification().due_at
     assert mail["Message-ID"] == "<7d4cbe2b-0d06-4ef3-a2a9-3f8a1e6bb5b1@example.com>"
     assert mail["Auto-Submitted"] == "auto-generated"
@@ -92,15 +94,15 @@ def test_one_click_is_only_offered_over_https() -> None:
 
 
 def test_a_mail_of_a_finished_export_has_the_facts_and_the_link_in_both_bodies() -> None:
-    mail = sent(notification(window=("2026-11-01", "2026-12-01")))
+    mail = sent(notification(window=("2026-11-01T00:00:00+00:00", "2026-12-01T00:00:00+00:00")))
     text, page = bodies(mail)
     for said in (
         "ledger",
         "3,120",
         "401 kB",
-        "from 2026-11-01 until before 2026-12-01",
+        "1–30 Nov 2026 UTC",
         "ledger-2026-11-24.csv",
-        "2026-12-01 06:00 UTC",
+        "1 Dec 2026, 06:00 UTC",
         notification().sha256,
         str(notification().job_id),
     ):
@@ -114,23 +116,27 @@ def test_a_mail_of_a_finished_export_has_the_facts_and_the_link_in_both_bodies()
 
 def test_an_unknown_time_is_left_out() -> None:
     text, _ = bodies(sent(notification(as_of=None)))
-    (line,) = [line for line in text.splitlines() if line.startswith("As of:")]
-    assert line.strip() == "As of:"
+    assert "Data as of" not in text
 
 
 def test_facts_stand_in_two_columns() -> None:
     """In the plain text all values begin in the column after the longest name."""
     text, _ = bodies(sent(notification()))
-    lines = [line for line in text.splitlines() if line.startswith(("Dataset:", "Job:", "SHA-256:"))]
-    assert [len(line) - len(line.split(maxsplit=1)[1]) for line in lines] == [len("SHA-256: ")] * 3
+    lines = [line for line in text.splitlines() if line.startswith(("Dataset:", "Rows:", "Size:"))]
+    assert [len(line) - len(line.split(maxsplit=1)[1]) for line in lines] == [len("Requested by: ")] * 3
 
 
 def test_a_mail_of_a_failed_export_has_the_reason_and_what_to_do_but_no_download() -> None:
     mail = sent(failure())
     text, page = bodies(mail)
-    assert mail["Subject"] == "Export of ledger failed"
+    assert mail["Subject"] == "Export of ledger, 24 Nov 2026: failed"
     reason = "The request names a column that the dataset does not have."
-    for said in (reason, "request the export again", str(notification().job_id)):
+    for said in (
+        reason,
+        "Only user-17 can change this export.",
+        "forward this e-mail to user-17",
+        str(notification().job_id),
+    ):
         assert said in text
         assert said in page.text
     assert LINK not in text
@@ -139,9 +145,9 @@ def test_a_mail_of_a_failed_export_has_the_reason_and_what_to_do_but_no_download
 
 def test_a_failure_that_pauses_the_schedule_is_stated() -> None:
     mail = sent(failure(paused="paused after 5 failures in a row"))
-    assert mail["Subject"] == "Export of ledger failed, its schedule is paused"
+    assert mail["Subject"] == "Export of ledger, 24 Nov 2026: failed, the schedule is paused"
     for body in (bodies(mail)[0], bodies(mail)[1].text):
-        assert "starts no more exports until you resume it." in body
+        assert "starts no more exports until it is resumed." in body
 
 
 @pytest.mark.parametrize("code", ["unknown_dataset", "invalid_request", None, "a code of later"])
@@ -150,7 +156,8 @@ def test_no_text_of_a_refused_request_is_in_the_mail(code: str | None) -> None:
     words = "Your-account https://evil.example/login expires"
     mail = sent(
         failure(error_code=code, error_message=f"{words!r} is no dataset", export_type=words, format=words,
-            paused=words)
+            paused=words, name=words, user_id=words, filters={words: words}, columns=[words],
+            options={"title": words}, scope=words)
     )  # fmt: skip
     for part in (mail["Subject"], bodies(mail)[0], bodies(mail)[1].text):
         assert "evil" not in part
@@ -159,14 +166,14 @@ def test_no_text_of_a_refused_request_is_in_the_mail(code: str | None) -> None:
 
 def test_a_reason_without_text_of_the_request_is_in_the_mail() -> None:
     mail = sent(failure(error_code="too_many_rows", error_message="a PDF has at most 100,000 rows"))
-    assert "a PDF has at most 100,000 rows" in bodies(mail)[0]
+    assert "A PDF has at most 100,000 rows." in bodies(mail)[0]
 
 
 @pytest.mark.parametrize(("rows", "subject"), [(0, "no rows"), (1, "1 row"), (2, "2 rows")])
 def test_the_subject_counts_the_rows(rows: int, subject: str) -> None:
     mail = sent(notification(row_count=rows))
-    assert mail["Subject"] == f"Export of ledger: {subject}"
-    assert ("no row matched" in bodies(mail)[0]) is (rows == 0)
+    assert mail["Subject"] == f"Export of ledger, 24 Nov 2026: {subject}"
+    assert ("No rows matched" in bodies(mail)[0]) is (rows == 0)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +218,9 @@ def test_no_text_of_users_becomes_a_header_or_markup(evil: str) -> None:
 
 @pytest.mark.parametrize("name", ["Umsätze", "売上" * 20, "x" * 100, "a b " * 25, "🎉" * 25])
 def test_any_dataset_has_a_readable_subject(name: str) -> None:
-    assert sent(notification(export_type=name))["Subject"] == f"Export of {one_line(name, 100)}: 3,120 rows"
+    assert sent(notification(export_type=name))["Subject"] == (
+        f"Export of {one_line(name, 100)}, 24 Nov 2026: 3,120 rows"
+    )
 
 
 @pytest.mark.parametrize(
@@ -229,7 +238,8 @@ def test_any_address_is_unchanged(address: str) -> None:
 def test_the_sender_can_have_a_name(sender: str) -> None:
     with_name = sender if "," not in sender else '"Exports, Ltd." <e@example.com>'
     mail = sent(notification(), sender=with_name)
-    assert [str(item) for item in mail["From"].addresses] == [with_name]
+    shown = "Exports <exports@localhost>" if sender == "exports@localhost" else with_name
+    assert [str(item) for item in mail["From"].addresses] == [shown]
 
 
 def test_an_attachment_is_the_file() -> None:

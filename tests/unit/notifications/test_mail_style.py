@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from stream_app.notifications.templates import Notification, render_mail
+from stream_app.notifications.notification import Notification
+from stream_app.notifications.templates import render_mail
 from stream_app.text_style import TextStyle
 from tests.unit.notifications.notifications import failure, notification
 
@@ -24,23 +25,23 @@ def mail(about: Notification) -> tuple[str, str]:
 def test_locale_and_zone_of_the_file() -> None:
     window = ("2026-11-23T00:00:00+00:00", "2026-11-24T00:00:00+00:00")
     subject, text = mail(styled(GERMAN["options"], row_count=1_234_567, file_size=1_523_000, window=window))
-    assert subject == "Export of ledger: 1.234.567 rows"
+    assert subject == "Export of ledger, 23 Nov 2026, 01:00 to 24 Nov 2026, 01:00: 1.234.567 rows"
     assert "1.234.567" in text
     assert "1,5 MB" in text
-    assert "It is valid until 01.12.2026 07:00 +01:00." in text
-    assert "24.11.2026 07:00 +01:00" in text
-    assert "from 23.11.2026 01:00:00 +01:00 until before 24.11.2026 01:00:00 +01:00" in text
+    assert "This personal link works until 1 Dec 2026, 07:00 (Europe/Berlin)." in text
+    assert "24 Nov 2026, 07:00 (Europe/Berlin)" in text
+    assert "23 Nov 2026, 01:00 to 24 Nov 2026, 01:00 (Europe/Berlin)" in text
 
 
 def test_the_language_counts_without_a_locale() -> None:
     subject, text = mail(styled({"language": "fr"}, row_count=1_234))
-    assert subject == "Export of ledger: 1\u202f234 rows"
-    assert "24/11/2026 06:00 UTC" in text
+    assert subject == "Export of ledger, 24 Nov 2026: 1\u202f234 rows"
+    assert "24 Nov 2026, 06:00 UTC" in text
 
 
 def test_the_zone_of_the_dataset() -> None:
     _, text = mail(styled({}, "Asia/Kolkata"))
-    assert "2026-11-24 11:30 +05:30" in text
+    assert "24 Nov 2026, 11:30 (Asia/Kolkata)" in text
 
 
 def test_the_style_comes_from_the_record_of_the_job() -> None:
@@ -53,19 +54,20 @@ def test_the_style_comes_from_the_record_of_the_job() -> None:
         "revoked_at": None,
         "unsubscribed": False,
         "suppressed": None,
+        "schedule": None,
         "options": {"locale": "de-DE", "headers": "labels"},
         "manifest": {"timezone": "Europe/Berlin", "label": "Buchungen"},
     }
     subject, text = mail(Notification.from_row(row))
-    assert subject == "Export of Buchungen: 3.120 rows"
-    assert "24.11.2026 07:00 +01:00" in text
+    assert subject == "Export of Buchungen, 24 Nov 2026: 3.120 rows"
+    assert "24 Nov 2026, 07:00 (Europe/Berlin)" in text
     plain = Notification.from_row(row | {"options": None, "manifest": None})
     assert mail(plain) == mail(notification())
 
 
 def test_the_label_names_the_dataset_of_a_file_with_labels() -> None:
     subject, text = mail(notification(label="Bestellungen"))
-    assert subject == "Export of Bestellungen: 3,120 rows"
+    assert subject == "Export of Bestellungen, 24 Nov 2026: 3,120 rows"
     assert "Bestellungen" in text
     assert "ledger:" not in subject
     assert "Bestellungen" not in mail(failure(label="Bestellungen"))[1]
@@ -73,8 +75,8 @@ def test_the_label_names_the_dataset_of_a_file_with_labels() -> None:
 
 def test_without_options_mails_are_as_before() -> None:
     assert mail(styled(None)) == mail(styled({})) == mail(notification())
-    assert mail(notification())[0] == "Export of ledger: 3,120 rows"
-    assert "2026-12-01 06:00 UTC" in mail(notification())[1]
+    assert mail(notification())[0] == "Export of ledger, 24 Nov 2026: 3,120 rows"
+    assert "1 Dec 2026, 06:00 UTC" in mail(notification())[1]
 
 
 @pytest.mark.parametrize(

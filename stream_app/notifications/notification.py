@@ -1,0 +1,216 @@
+"""The content of one notification, read from the outbox and from the record of its job. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Self
+from uuid import UUID
+
+from stream_app.jobs.file_warnings import warnings_of
+from stream_app.jobs.states import Status
+from stream_app.messages.catalogue import DEFAULT, known_language
+from stream_app.storage.manifest import MANIFEST
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """The schedule of a job, as its mails describe it. All values are those of the schedule's row."""
+
+    name: str | None
+    schedule: str
+    day: int | None
+    time_of_day: str | None
+    timezone: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """The recipient of a delivery. The recipient can unsubscribe from ``topic``.
+
+    ``user_id`` and ``dataset`` are those of the job, ``language`` is that of its mails. They are unknown if
+    the job's record was deleted. ``rhythm`` is ``None`` if the job has no schedule, or a deleted one.
+    """
+
+    job_id: UUID
+    address: str
+    topic: str
+    revoked_at: datetime | None
+    user_id: str = ""
+    dataset: str = ""
+    language: str | None = None
+    rhythm: Rhythm | None = None
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Make the recipient from a row of the outbox, with its job and its schedule."""
+        return cls(
+            row["job_id"],
+            row["address"],
+            row["topic"],
+            row["revoked_at"],
+            user_id=row["user_id"] or "",
+            dataset=row["export_type"] or "",
+            language=requested_language(row["options"]),
+            rhythm=_rhythm(row),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """The content of one claimed delivery: how one job ended. ``file_size`` is in bytes.
+
+    ``skip_reason`` is why the delivery must not be sent, ``paused`` why the job's schedule is paused.
+    """
+
+    delivery_id: UUID
+    attempt: int
+    address: str
+    due_at: datetime
+    job_id: UUID
+    event: str
+    user_id: str
+    export_type: str
+    format: str
+    host: str = ""
+    """Host and port of a webhook."""
+    skip_reason: str | None = None
+    row_count: int | None = None
+    file_size: int | None = None
+    file_name: str | None = None
+    file_path: str | None = None
+    file_count: int | None = None
+    content_type: str | None = None
+    sha256: str | None = None
+    as_of: datetime | None = None
+    completed_at: datetime | None = None
+    expires_at: datetime | None = None
+    filters: Any = None
+    parameters: Any = None
+    columns: Any = None
+    """What was requested. The record of a refused request can have anything here."""
+    scope: str | None = None
+    rhythm: Rhythm | None = None
+    """The schedule of the job."""
+    window: tuple[str, str] | None = None
+    window_zone: str | None = None
+    warnings: Mapping[str, int] = field(default_factory=dict)
+    error_code: str | None = None
+    error_message: str | None = None
+    paused: str | None = None
+    traceparent: str | None = None
+    name: str | None = None
+    """The name that the user gave the export: any one line of text."""
+    label: str | None = None
+    """The name of the dataset for people, if the file has labels."""
+    options: Any = None
+    """The options of the request, which can be invalid."""
+    timezone: str | None = None
+    """The time zone of the file."""
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Make the notification from a row that a claim returns."""
+        job = {
+            name: row[name]
+            for name in (
+                "row_count",
+                "file_size",
+                "file_name",
+                "file_path",
+                "file_count",
+                "content_type",
+                "sha256",
+                "as_of",
+                "completed_at",
+                "expires_at",
+                "error_code",
+                "error_message",
+                "paused",
+                "name",
+                "traceparent",
+                "filters",
+                "parameters",
+                "columns",
+                "scope",
+            )
+        }
+        return cls(
+            delivery_id=row["delivery_id"],
+            attempt=row["attempts"],
+            address=row["address"],
+            due_at=row["due_at"],
+            job_id=row["job_id"],
+            event=row["event"],
+            user_id=row["user_id"] or "",
+            export_type=row["export_type"] or "",
+            format=row["format"] or "",
+            host=row["host"],
+            skip_reason=_skip_reason(row),
+            window=_window(row["window"]),
+            window_zone=_text_of(row["window"], "timezone"),
+            rhythm=_rhythm(row),
+            warnings=warnings_of(row["manifest"]),
+            label=_text_of(row["manifest"], "label"),
+            options=row["options"],
+            timezone=_text_of(row["manifest"], "timezone"),
+            **job,
+        )
+
+    @property
+    def language(self) -> str:
+        """The language of the mail: that of the request, if there are messages in it."""
+        return requested_language(self.options) or DEFAULT
+
+    @property
+    def failed(self) -> bool:
+        """Return whether the export failed, so there is no file."""
+        return self.event == Status.FAILED
+
+    @property
+    def has_several_files(self) -> bool:
+        """Return whether the link leads to a list of files."""
+        return (self.file_path or "").endswith(f"/{MANIFEST}") and self.file_count != 1
+
+    @property
+    def empty(self) -> bool:
+        """Return whether the file has no rows."""
+        return not self.failed and self.row_count == 0
+
+
+def _skip_reason(row: Mapping[str, Any]) -> str | None:
+    if row["id"] is None:
+        return "the record of the job was deleted"
+    if row["event"] == Status.COMPLETED and row["gone"]:
+        return "the file has expired"
+    if row["revoked_at"] is not None:
+        return "the link was revoked"
+    if row["unsubscribed"]:
+        return "the recipient has unsubscribed"
+    if row["suppressed"] is not None:
+        return f"the mail server has refused this address before: {row['suppressed']}"
+    return None
+
+
+def requested_language(options: object) -> str | None:
+    """Return the language that stored options name, if there are messages in it. Options can be invalid."""
+    return known_language(options.get("language")) if isinstance(options, Mapping) else None
+
+
+def _rhythm(row: Mapping[str, Any]) -> Rhythm | None:
+    """Return the schedule of a row of the outbox."""
+    if row["schedule"] is None:
+        return None
+    return Rhythm(
+        row["schedule_name"], row["schedule"], row["schedule_day"], row["time_of_day"], row["schedule_zone"]
+    )
+
+
+def _text_of(manifest: object, name: str) -> str | None:
+    found = manifest.get(name) if isinstance(manifest, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _window(window: object) -> tuple[str, str] | None:
+    if not isinstance(window, dict) or not {"from", "to"} <= window.keys():
+        return None
+    return str(window["from"]), str(window["to"])
