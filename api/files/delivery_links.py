@@ -181,8 +181,7 @@ async def confirm_unsubscribe(
 ) -> HTMLResponse:
     """The page has a button, so a program that only follows links does not unsubscribe the recipient."""
     try:
-        delivery_id, recipient = await _unsubscribing(services, token)
-        audit_log.set_actor(f"delivery:{delivery_id}")
+        recipient = await _unsubscribing(services, token)
         return await asyncio.to_thread(LinkPages.of(request, recipient).question, recipient)
     except (Problem, ExporterError) as error:
         return _problem_page(request, accept, error)
@@ -200,8 +199,7 @@ async def unsubscribe(
 ) -> HTMLResponse:
     """One-click unsubscribing (RFC 8058): mail programs call this themselves. The body is ignored."""
     try:
-        delivery_id, recipient = await _unsubscribing(services, token)
-        audit_log.set_actor(f"delivery:{delivery_id}")
+        recipient = await _unsubscribing(services, token)
         audit_log.set_object("job", recipient.job_id, owner=None)
         await services.outbox.unsubscribe(recipient.address, recipient.topic)
     except (Problem, ExporterError) as error:
@@ -212,17 +210,18 @@ async def unsubscribe(
     return LinkPages.of(request, recipient).stopped(recipient)
 
 
-async def _unsubscribing(services: ApiServices, token: str) -> tuple[UUID, Recipient]:
-    """Return the delivery of a link that unsubscribes, and its recipient.
+async def _unsubscribing(services: ApiServices, token: str) -> Recipient:
+    """Return the recipient of a link that unsubscribes, and record who follows it.
 
     Raises:
         Problem: the link is not valid.
     """
     delivery_id = _read(services, "unsubscribe", token)
+    audit_log.set_actor(f"delivery:{delivery_id}")
     recipient = await services.outbox.recipient(delivery_id)
     if recipient is None:
         raise _no_such_link()
-    return delivery_id, recipient
+    return recipient
 
 
 def _problem_page(request: Request, accept: str, error: Problem | ExporterError) -> HTMLResponse:

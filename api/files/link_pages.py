@@ -88,9 +88,9 @@ class LinkPages:
 
     def _schedule_question(self, recipient: Recipient) -> str:
         rhythm, dataset = recipient.rhythm, recipient.dataset
-        if rhythm is None:
+        shown = rhythm and rhythm_text(rhythm, self.language, self.language)
+        if rhythm is None or shown is None:
             return self._say("link.deleted_schedule_question", dataset=dataset)
-        shown = rhythm_text(rhythm, self.language, self.language)
         name = rhythm.name and user_text(rhythm.name)
         key = "link.schedule_question" if name else "link.unnamed_schedule_question"
         return self._say(key, name=name, dataset=dataset, rhythm=shown)

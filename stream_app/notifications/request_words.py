@@ -7,6 +7,8 @@ from datetime import date, datetime
 from stream_app.messages.catalogue import messages, text
 from stream_app.notifications.mail_style import MailStyle
 from stream_app.notifications.notification import Rhythm
+from stream_app.time_zones import find_zone
+from streaming_exporter.errors import Rejected
 
 MAX_FILTERS = 10
 MAX_COLUMNS = 8
@@ -72,16 +74,23 @@ def column_text(columns: object, style: MailStyle) -> str | None:
     return shown
 
 
-def rhythm_text(rhythm: Rhythm, language: str, locale: str) -> str:
-    """Return when a schedule runs, such as ``every Monday at 06:00 (Europe/Berlin)``."""
+def rhythm_text(rhythm: Rhythm, language: str, locale: str) -> str | None:
+    """Return when a schedule runs, such as ``every Monday at 06:00 (Europe/Berlin)``.
+
+    ``None`` if the stored schedule is not valid.
+    """
     from babel.dates import get_day_names
 
     time, zone = (rhythm.time_of_day or "00:00")[:5], rhythm.timezone
+    try:
+        find_zone(zone)
+    except Rejected:
+        return None
     match rhythm.schedule:
         case "daily":
             return text(language, "page.rhythm.daily", time=time, zone=zone)
         case "weekly":
-            weekday = get_day_names("wide", locale=locale)[rhythm.day or 0]
+            weekday = get_day_names("wide", locale=locale).get(rhythm.day or 0, "")
             return text(language, "page.rhythm.weekly", weekday=weekday, time=time, zone=zone)
         case "monthly":
             return text(language, "page.rhythm.monthly", day=rhythm.day or 1, time=time, zone=zone)

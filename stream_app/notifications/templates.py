@@ -267,7 +267,7 @@ class _Mail:
         if about.rhythm is not None:
             rhythm = rhythm_text(about.rhythm, about.language, style.locale)
             named = about.rhythm.name and user_text(about.rhythm.name)
-            found.append(("schedule", f"{named}, {rhythm}" if named else rhythm))
+            found.append(("schedule", ", ".join(filter(None, [named, rhythm])) or None))
         found += [("requested_by", self.user), ("dataset", self.dataset), ("period", self.period)]
         found += self._request() if self.is_valid else []
         small: list[tuple[str, str | None]] = []

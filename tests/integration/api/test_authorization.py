@@ -126,6 +126,8 @@ CASES = [
     Case("GET /metrics", public(200)),
     Case("GET /", public(200)),
     Case("GET /page/sign-in.json", public(200)),
+    Case("GET /page/messages/{language}.json", public(404)),
+    Case("HEAD /page/messages/{language}.json", public(404)),
     Case("HEAD /", public(200)),
     Case("GET /docs", public(200)),
     Case("GET /docs/assets/{name}", public(404)),
