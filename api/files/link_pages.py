@@ -121,7 +121,7 @@ _PAGE = Template(
 <body>
 <header class="top"><p class="brand">\
 <img src="../../page/icon.svg" alt="" width="24" height="24">$brand</p></header>
-<main><div class="panel notice"><h1>$title</h1>$body</div></main>
+<main><div class="panel link-page"><h1>$title</h1>$body</div></main>
 </body>
 </html>
 """
