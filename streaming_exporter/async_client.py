@@ -131,6 +131,16 @@ class AsyncExportClient:
             found += files
         return found
 
+    async def link(self, job_id: UUID, number: int | None = None) -> str:
+        """Return a fresh link to a file, for browsers: it needs no token, and works for some minutes.
+
+        Args:
+            job_id: the job.
+            number: the number of the file. A job with a single file needs none.
+        """
+        answer = await self._request("GET", file_path(job_id, number))
+        return str(answer.headers["location"])
+
     @asynccontextmanager
     async def file(
         self, job_id: UUID, number: int | None = None, *, start: int = 0
@@ -147,10 +157,10 @@ class AsyncExportClient:
         """
         import httpx
 
-        answer = await self._request("GET", file_path(job_id, number))
+        link = await self.link(job_id, number)
         ranges = {"Range": f"bytes={start}-"} if start else {}
         try:
-            async with self._store.stream("GET", answer.headers["location"], headers=ranges) as response:
+            async with self._store.stream("GET", link, headers=ranges) as response:
                 skipped = bytes_to_skip(response, start)
                 yield _from(response.aiter_raw(CHUNK_BYTES), skipped)
         except httpx.HTTPError as error:

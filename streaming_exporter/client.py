@@ -131,6 +131,16 @@ class ExportClient:
             found += files
         return found
 
+    def link(self, job_id: UUID, number: int | None = None) -> str:
+        """Return a fresh link to a file, for browsers: it needs no token, and works for some minutes.
+
+        Args:
+            job_id: the job.
+            number: the number of the file. A job with a single file needs none.
+        """
+        answer = self._request("GET", file_path(job_id, number))
+        return str(answer.headers["location"])
+
     @contextmanager
     def file(self, job_id: UUID, number: int | None = None, *, start: int = 0) -> Iterator[Iterator[bytes]]:
         """Open a file of a completed job; yields an iterator over its bytes.
@@ -145,10 +155,10 @@ class ExportClient:
         """
         import httpx
 
-        answer = self._request("GET", file_path(job_id, number))
+        link = self.link(job_id, number)
         ranges = {"Range": f"bytes={start}-"} if start else {}
         try:
-            with self._store.stream("GET", answer.headers["location"], headers=ranges) as response:
+            with self._store.stream("GET", link, headers=ranges) as response:
                 skipped = bytes_to_skip(response, start)
                 yield _from(response.iter_raw(CHUNK_BYTES), skipped)
         except httpx.HTTPError as error:

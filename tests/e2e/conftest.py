@@ -108,13 +108,9 @@ def whole(stack: Stack, collector: Collector) -> Iterator[System]:
     datasets.write_text(sample.DATASETS.read_text("utf-8") + DATASETS + own)
     extra = {"EXPORTER_DATASETS_FILE": str(datasets), "EXPORTER_LEASE_SECONDS": "3"}
     (port,) = free_ports(1)
-    workers = {
-        "EXPORTER_METRICS_PORT": str(port),
-        "EXPORTER_WEBHOOK_SECRET": "whsec_" + "A" * 32,
-        "EXPORTER_WEBHOOK_ALLOW_PRIVATE": "true",
-        "OTEL_SERVICE_NAME": "workers-of-ours",
-    }
-    traced = extra | collector.settings
+    workers = {"EXPORTER_METRICS_PORT": str(port), "OTEL_SERVICE_NAME": "workers-of-ours"}
+    webhooks = {"EXPORTER_WEBHOOK_SECRET": "whsec_" + "A" * 32, "EXPORTER_WEBHOOK_ALLOW_PRIVATE": "true"}
+    traced = extra | collector.settings | webhooks
     with ThreadPoolExecutor(1) as pool:
         starting = pool.submit(stack.start_worker, settings=traced | workers)
         api = stack.start_api(settings=traced)

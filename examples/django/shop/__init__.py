@@ -1,0 +1,1 @@
+"""A shop with a button that exports its ledger."""
