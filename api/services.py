@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import httpx
 from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.auth.authenticator import Authenticator
 from api.auth.signing_keys import Keys, PublishedKeys, SharedSecret
@@ -16,6 +17,7 @@ from api.files.download_audit import DownloadAudit
 from api.jobs.live_updates import LiveUpdates
 from api.jobs.reader import JobReader
 from api.jobs.waiting import JobWaits
+from api.operations.doctor import Doctor
 from api.operations.service import QueueMetrics, Readiness
 from stream_app.addresses import AddressRules
 from stream_app.datasets.file import load_datasets
@@ -32,8 +34,10 @@ from stream_app.exports.masks import MASK_PLUGINS
 from stream_app.exports.plugins import log_plugins
 from stream_app.exports.source_monitor import SourceMonitor
 from stream_app.exports.sources import SourceFinder, Sources, call_pools
+from stream_app.jobs.claim_pauses import PauseStore
 from stream_app.jobs.job_files import JobFiles
 from stream_app.jobs.job_queries import JobQueries
+from stream_app.jobs.job_statistics import JobStatistics
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.submission import RequestValidator
 from stream_app.keyed_hashes import AddressHash
@@ -91,6 +95,10 @@ class ApiServices:
     source_monitor: SourceMonitor
     datasets_watcher: DatasetsWatcher
     authenticator: Authenticator
+    reading: AsyncEngine
+    statistics: JobStatistics
+    pauses: PauseStore
+    doctor: Doctor
 
 
 @asynccontextmanager
@@ -201,6 +209,10 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             datasets_watcher=watcher,
             download_audit=await stack.enter_async_context(DownloadAudit(publisher, source=SOURCE)),
             authenticator=Authenticator(settings, keys),
+            reading=reading,
+            statistics=JobStatistics(reading),
+            pauses=PauseStore(writing),
+            doctor=Doctor(settings, reading),
         )
 
 

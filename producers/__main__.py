@@ -8,7 +8,7 @@ from uuid import UUID
 
 import typer
 
-from producers import arguments, dead_letters, schedules
+from producers import arguments, dead_letters, operate_commands, schedules
 from producers.arguments import Labels, Language, Locale, Name, Parameters, SplitBytes, SplitRows
 from producers.console import ExtensibleGroup, exit_on_error
 from producers.tokens import Token
@@ -25,6 +25,7 @@ cli = typer.Typer(
 
 cli.add_typer(schedules.cli, name="schedule")
 cli.add_typer(dead_letters.cli, name="dead-letters")
+cli.registered_commands.extend(operate_commands.cli.registered_commands)
 
 
 def _show_version(wanted: bool) -> None:

@@ -39,6 +39,7 @@ from stream_app.exports.sources import Sources, export_pools
 from stream_app.exports.task import ExportLimits
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.submission import RequestValidator
+from stream_app.jobs.worker_registry import WorkerRegistry
 from stream_app.jobs.write_check import write_trial_job
 from stream_app.kafka.brokers import Brokers
 from stream_app.kafka.event_producer import EventProducer
@@ -63,6 +64,7 @@ from stream_app.worker.liveness import ExitTimer
 from stream_app.worker.maintenance.bucket_cleaner import CLEANING_LOCK_0_1, BucketCleaner
 from stream_app.worker.maintenance.job_cleaner import JobCleaner
 from stream_app.worker.maintenance.request_relay import RequestRelay
+from stream_app.worker.presence import WorkerPresence
 from stream_app.worker.replay import OutcomeReplay
 from stream_app.worker.request_handler import RequestHandler
 from stream_app.worker.scheduler import Scheduler
@@ -159,6 +161,9 @@ def create_app(settings: Settings) -> App:
         threads,
         ParallelReading.of(settings),
     )
+    presence = WorkerPresence(
+        WorkerRegistry(engine), name, slots=settings.worker_slots, running=lambda: dispatcher.slots_in_use
+    )
     dispatcher = Dispatcher(
         worker=name,
         store=store,
@@ -166,6 +171,7 @@ def create_app(settings: Settings) -> App:
         emit=emit,
         settings=settings,
         planner=PartPlanner(exporter, plan_sources, settings.parts_min_bytes),
+        paused=lambda: presence.paused,
     )
     sender = create_sender(settings, engine, storage, name)
     relay = RequestRelay(store, emit.publish_all)
@@ -239,6 +245,7 @@ def create_app(settings: Settings) -> App:
             for task in (
                 work(),
                 dispatcher.heartbeat(),
+                presence.run(),
                 replay.run(),
                 rescue(),
                 relay.run(),
@@ -268,6 +275,7 @@ def create_app(settings: Settings) -> App:
 
         async def on_stop(self) -> None:
             await asyncio.gather(dispatcher.drain(settings.drain_seconds), sender.drain())
+            await presence.leave()
 
         async def on_shutdown(self) -> None:
             await sources.close()

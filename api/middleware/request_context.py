@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Mapping
 from http import HTTPMethod
 from uuid import uuid4
@@ -15,7 +16,7 @@ from api import audit_log
 from api.errors import internal_error
 from api.middleware.paths import HEALTH_PATHS, loggable
 from api.middleware.response_headers import add_headers
-from stream_app.observability import tracing
+from stream_app.observability import metrics, tracing
 from streaming_exporter.traceparent import well_formed
 
 log = structlog.get_logger(__name__)
@@ -58,12 +59,19 @@ class RequestContext:
         scope.setdefault("state", {})["request_id"] = request_id
         span = _span(scope)
         started = False
+        began = time.perf_counter()
 
         async def answer(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
                 _note(span, scope, message["status"])
+                metrics.observe_call(
+                    _method(scope),
+                    getattr(scope.get("route"), "path", None),
+                    message["status"],
+                    time.perf_counter() - began,
+                )
                 audit_log.write_line(entry, scope, message["status"])
                 headers = MutableHeaders(scope=message)
                 headers[HEADER] = request_id

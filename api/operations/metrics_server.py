@@ -67,7 +67,7 @@ def _application(services: ApiServices) -> Starlette:
     async def readyz(_: Request) -> Response:
         parts = await services.readiness.parts()
         ready = all(state == "ok" for state in parts.values())
-        health = details(services, "ok" if ready else "unavailable", parts)
+        health = await details(services, "ok" if ready else "unavailable", parts)
         return JSONResponse(health.model_dump(mode="json"), 200 if ready else 503)
 
     return Starlette(routes=[Route("/metrics", metrics), Route("/readyz", readyz)])

@@ -29,13 +29,15 @@ class Health(BaseModel):
     """``parts`` maps each part of the service to ``ok`` or ``unavailable``. The log has the reason.
 
     ``sources`` does the same for the source databases; ``unknown`` means that one was not asked yet. Neither
-    they nor a fault of the datasets file make the service unready: other exports go on.
+    they nor a fault of the datasets file make the service unready: other exports go on. ``paused`` is what
+    workers do not claim because operators have paused it.
     """
 
     status: str
     parts: dict[str, str] = {}
     sources: dict[str, str] = {}
     datasets: DatasetsHealth | None = None
+    paused: list[str] = []
 
 
 @router.get(
@@ -63,10 +65,12 @@ async def readyz(services: InjectedServices, request: Request, response: Respons
     if not ready:
         response.status_code = 503
     status = "ok" if ready else "unavailable"
-    return details(services, status, parts) if await can_see_details(request) else Health(status=status)
+    if not await can_see_details(request):
+        return Health(status=status)
+    return await details(services, status, parts)
 
 
-def details(services: ApiServices, status: str, parts: dict[str, str]) -> Health:
+async def details(services: ApiServices, status: str, parts: dict[str, str]) -> Health:
     """Return the readiness with everything that operators see."""
     watcher = services.datasets_watcher
     return Health(
@@ -74,6 +78,7 @@ def details(services: ApiServices, status: str, parts: dict[str, str]) -> Health
         parts=parts,
         sources=services.source_monitor.states(),
         datasets=DatasetsHealth(loaded_at=watcher.loaded_at, problem=watcher.problem),
+        paused=await services.queue_metrics.paused(),
     )
 
 

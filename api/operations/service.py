@@ -3,14 +3,18 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 
 import structlog
 from prometheus_client import generate_latest
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stream_app.jobs.claim_pauses import PauseStore
 from stream_app.jobs.job_queries import read_backlog
+from stream_app.notifications.statistics import count_deliveries
 from stream_app.observability import metrics
+from stream_app.schedules.statistics import count_schedules
 from streaming_exporter.errors import ExporterError, Retryable
 
 log = structlog.get_logger(__name__)
@@ -65,6 +69,8 @@ class QueueMetrics:
         self._engine = engine
         self._cache_seconds = cache_seconds
         self._valid_until = 0.0
+        self._paused: list[str] = []
+        self._paused_until = 0.0
         self._counting = asyncio.Lock()
         self._registry = metrics.registry_for("api")
 
@@ -80,11 +86,24 @@ class QueueMetrics:
                 self._valid_until = time.monotonic() + self._cache_seconds
         return generate_latest(self._registry)
 
+    async def paused(self) -> list[str]:
+        """Return the scopes of the pauses of claims, read at most once per second; none during an outage."""
+        if time.monotonic() >= self._paused_until:
+            self._paused_until = time.monotonic() + READINESS_CACHE_SECONDS
+            with suppress(Retryable, SQLAlchemyError):
+                self._paused = [pause.scope for pause in await PauseStore(self._engine).all()]
+        return self._paused
+
     async def _count(self) -> None:
         try:
             backlog = await read_backlog(self._engine)
+            schedules = (await count_schedules(self._engine)).by_state()
+            deliveries = await count_deliveries(self._engine)
+            paused = [pause.scope for pause in await PauseStore(self._engine).all()]
         except Retryable as error:
             log.warning("metrics.queue_read_failed", error=str(error))
             metrics.set_queue(None, None)
+            metrics.set_operations(None, None, ())
         else:
             metrics.set_queue(backlog.jobs, backlog.oldest)
+            metrics.set_operations(schedules, deliveries.waiting, paused)

@@ -128,6 +128,15 @@ async def check_state_database(connection: AsyncConnection, settings: Settings) 
         "wait if that setting was lowered just now; else find in the workers' logs why the job cleaner fails",
     )
     yield _queue(jobs.oldest)
+    paused = (await connection.scalars(text("SELECT scope FROM claim_pauses ORDER BY scope"))).all()
+    if paused:
+        yield AREA.warning(
+            "pauses",
+            f"operators have paused the claims of: {', '.join(paused)}",
+            "run `exporter resume` when that is over; `exporter pauses` shows who paused them and why",
+        )
+    else:
+        yield AREA.ok("pauses", "no claims are paused")
 
 
 def _queue(oldest: timedelta | None) -> Finding:

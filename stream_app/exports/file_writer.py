@@ -11,7 +11,7 @@ from stream_app.exports.file_limit import FileLimit, FileRows
 from stream_app.exports.formats.base import Document, Format, Tally
 from stream_app.exports.formats.framing_process import frame_in_process
 from stream_app.exports.manifest import too_many_files, write_manifest
-from stream_app.exports.stage_spans import TimedChunks, rendering_span, stage_span
+from stream_app.exports.stage_spans import StageTimes, TimedChunks, rendering_span, stage_span
 from stream_app.exports.task import ExportedFile, ExportTask
 from stream_app.storage.manifest import MANIFEST, MANIFEST_TYPE
 from stream_app.storage.object_store import ObjectStore, StoredObject
@@ -96,6 +96,7 @@ class FileWriter:
         max_files: how many files there can be.
         tally: counts rows and warnings of all files.
         row_count: the number of rows by the database. It is set before the last chunk is read to its end.
+        times: the busy seconds of the stages.
         stopped: stops the repetition of the store's calls.
         keys: the keys of the objects that are complete.
     """
@@ -107,6 +108,7 @@ class FileWriter:
     max_files: int
     tally: Tally
     row_count: int = 0
+    times: StageTimes = field(default_factory=StageTimes)
     stopped: Event = field(default_factory=Event)
     keys: list[str] = field(default_factory=list)
 
@@ -155,11 +157,11 @@ class FileWriter:
         framed = self._framed(read)
         bytes_made = rows.framed(framed)
         rendered = rendering_span(
-            rows.written(compressed.apply(bytes_made) if compressed else bytes_made), read
+            rows.written(compressed.apply(bytes_made) if compressed else bytes_made), read, self.times
         )
         made = TimedChunks(rendered)
         try:
-            with stage_span("upload", made, {"aws.s3.bucket": self.storage.bucket}):
+            with stage_span("upload", made, {"aws.s3.bucket": self.storage.bucket}, self.times):
                 stored = self.storage.put(
                     kind.task.target(kind.name(number if is_numbered else None)),
                     made,

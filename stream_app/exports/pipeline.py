@@ -188,6 +188,7 @@ class Exporter:
                 limit,
                 self.limits.max_files,
                 progress.tally,
+                times=progress.times,
             )
             if table.has_row_security:
                 progress.tally.warnings[ROW_SECURITY] = 1
@@ -334,7 +335,8 @@ class Exporter:
         writing = asyncio.get_running_loop().run_in_executor(self.threads, copy_context().run, write)
         try:
             sink = TimedSink(_limited(_watched(pipe.write, progress), max_bytes, output))
-            with stage_span("source", sink, {"db.system.name": "postgresql", "db.operation.name": "COPY"}):
+            copying = {"db.system.name": "postgresql", "db.operation.name": "COPY"}
+            with stage_span("source", sink, copying, progress.times):
                 writer.row_count = await reader.read(snapshot, sink)
             progress.waits_since = None
             pipe.finish()

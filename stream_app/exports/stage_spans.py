@@ -10,6 +10,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from stream_app.exports.snapshot import Sink
@@ -54,37 +55,70 @@ class TimedSink:
             self.seconds += time.perf_counter() - given
 
 
+@dataclass(slots=True)
+class StageTimes:
+    """The busy seconds of the stages of an export. One thread writes each stage; others can read."""
+
+    _ended: dict[str, float] = field(default_factory=dict)
+    _running: dict[str, tuple[float, WaitTimer]] = field(default_factory=dict)
+
+    def begin(self, name: str, wait: WaitTimer) -> float:
+        """Begin a stage, or its next file; return the current time."""
+        began = time.perf_counter()
+        self._running[name] = began, wait
+        return began
+
+    def end(self, name: str, busy: float) -> None:
+        """End a stage that was busy for this many seconds since its beginning."""
+        self._running.pop(name, None)
+        self._ended[name] = self._ended.get(name, 0.0) + busy
+
+    @property
+    def running(self) -> frozenset[str]:
+        """Return the stages that have begun and not ended."""
+        return frozenset(self._running)
+
+    def seconds(self) -> dict[str, float]:
+        """Return the busy seconds of each stage until now, to the millisecond."""
+        now, found = time.perf_counter(), dict(self._ended)
+        for name, (began, wait) in self._running.copy().items():
+            found[name] = found.get(name, 0.0) + max(0.0, now - began - wait.seconds)
+        return {name: round(seconds, 3) for name, seconds in found.items()}
+
+
 @contextmanager
-def stage_span(name: str, wait: WaitTimer, attributes: Attributes) -> Iterator[None]:
+def stage_span(name: str, wait: WaitTimer, attributes: Attributes, times: StageTimes) -> Iterator[None]:
     """Open a span for a stage that calls another system. ``wait`` measures its waiting for other stages."""
-    began = time.perf_counter()
+    began = times.begin(name, wait)
     with tracing.span(name, kind="CLIENT", attributes=attributes) as span:
         try:
             yield
         finally:
-            _set_times(span, time.perf_counter() - began, wait)
+            times.end(name, _set_times(span, time.perf_counter() - began, wait))
 
 
-def rendering_span(chunks: Iterator[bytes], wait: WaitTimer) -> Iterator[bytes]:
+def rendering_span(chunks: Iterator[bytes], wait: WaitTimer, times: StageTimes) -> Iterator[bytes]:
     """Return ``chunks`` within a span that begins now and ends after the last chunk.
 
     The time that a format's own process waits for rows is not measured, so the waiting time of such a format
     is too short.
     """
-    return _rendered(TimedChunks(chunks), wait, tracing.span("render"))
+    return _rendered(TimedChunks(chunks), wait, tracing.span("render"), times)
 
 
-def _rendered(chunks: TimedChunks, wait: WaitTimer, span: Span) -> Iterator[bytes]:
+def _rendered(chunks: TimedChunks, wait: WaitTimer, span: Span, times: StageTimes) -> Iterator[bytes]:
     try:
         yield from chunks
     except Exception as error:
         span.record_error(error)
         raise
     finally:
-        _set_times(span, chunks.seconds, wait)
+        times.end("render", _set_times(span, chunks.seconds, wait))
         span.end()
 
 
-def _set_times(span: Span, seconds: float, wait: WaitTimer) -> None:
+def _set_times(span: Span, seconds: float, wait: WaitTimer) -> float:
+    """Set the times of a stage; return its busy seconds."""
     waited = min(wait.seconds, seconds)
     span.set_attributes({"exporter.busy_seconds": seconds - waited, "exporter.waited_seconds": waited})
+    return seconds - waited

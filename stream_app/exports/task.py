@@ -8,8 +8,12 @@ from typing import Any, Self
 
 from stream_app.datasets.models import Dataset
 from stream_app.exports.formats.base import Tally
+from stream_app.exports.stage_spans import StageTimes
 from stream_app.settings import Settings
 from streaming_exporter.events import ExportRequest
+
+SLOW_SOURCE_SECONDS = 0.5
+"""An export that waits longer than this for its next rows is in the phase ``source``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +142,20 @@ class ExportProgress:
     Attributes:
         waits_since: when the export began to wait for its source, by :func:`time.monotonic`; ``None`` while
             it does not wait.
+        times: the busy seconds of the stages.
     """
 
     tally: Tally = field(default_factory=Tally)
     estimated_rows: int | None = None
     waits_since: float | None = None
+    times: StageTimes = field(default_factory=StageTimes)
+
+    @property
+    def phase(self) -> str:
+        """Return what the export does: ``prepare``, ``source`` (waits for rows), ``transfer``, ``upload``."""
+        if "source" in self.times.running:
+            return "source" if self.source_seconds > SLOW_SOURCE_SECONDS else "transfer"
+        return "upload" if self.times.running else "prepare"
 
     @property
     def source_seconds(self) -> float:

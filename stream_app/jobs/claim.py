@@ -66,9 +66,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class AttemptProgress:
-    """How many rows a running attempt has written, and how many it expects."""
+    """How many rows a running attempt has written, how many it expects, and what it does (``stages``)."""
 
     job_id: UUID
     attempt: int
     rows: int
     estimated_rows: int | None
+    stages: dict[str, Any] | None = None

@@ -78,6 +78,9 @@ class ExportJob(Base):
 
     ``rerun_of`` is the job whose request this one repeats. ``rights_at`` is when the user last showed a token
     with the rights of the request, where that was before ``created_at``: another user has repeated it.
+
+    ``stages`` is what the last heartbeat of an attempt said: ``attempt``, ``phase``, and the busy seconds of
+    ``source``, ``render`` and ``upload``.
     """
 
     __tablename__ = "export_jobs"
@@ -124,6 +127,7 @@ class ExportJob(Base):
 
     row_count: Mapped[int | None]
     estimated_rows: Mapped[int | None]
+    stages: Mapped[Any] = mapped_column(nullable=True)
     file_path: Mapped[str | None]
     file_name: Mapped[str | None]
     file_count: Mapped[int | None] = mapped_column(Integer)
@@ -244,3 +248,44 @@ class ExportPart(Base):
         # Without the lease, so that a heartbeat changes no index.
         Index("export_parts_running", "job_id", postgresql_where=text("status = 'processing'")),
     )
+
+
+class WorkerRecord(Base):
+    """A worker that runs, or ran within the last hour."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    slots: Mapped[int] = mapped_column(Integer)
+    running: Mapped[int] = mapped_column(Integer)
+    version: Mapped[str]
+    started_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+
+
+class ClaimPause(Base):
+    """A pause of claims: of ``everything``, or of a scope such as ``source:crm`` or ``dataset:ledger``."""
+
+    __tablename__ = "claim_pauses"
+
+    scope: Mapped[str] = mapped_column(primary_key=True)
+    reason: Mapped[str | None]
+    paused_by: Mapped[str]
+    paused_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class HandledDeadLetter(Base):
+    """A dead letter that was redriven or discarded.
+
+    ``written_at`` is its time, in case the topic was made anew. ``state`` is ``redriving`` from before its
+    publication until Kafka has confirmed it, then ``redriven``; or ``discarded``.
+    """
+
+    __tablename__ = "handled_dead_letters"
+
+    partition: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    offset: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    written_at: Mapped[datetime] = mapped_column(primary_key=True)
+    state: Mapped[str]
+    handled_by: Mapped[str]
+    handled_at: Mapped[datetime] = mapped_column(server_default=func.now())

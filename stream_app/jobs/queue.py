@@ -229,6 +229,7 @@ class JobQueue:
                     "attempts": [item.attempt for item in progress],
                     "rows": [item.rows for item in progress],
                     "estimates": [item.estimated_rows for item in progress],
+                    "stages": [item.stages and to_json(item.stages).decode() for item in progress],
                 },
             )
         return {row.id for row in rows}, {row.id for row in rows if row.cancelled}

@@ -364,10 +364,12 @@ RENEW = Statement(
     """
     UPDATE export_jobs AS job
     SET lease_until = now() + :lease, row_count = held.row_count,
-        estimated_rows = coalesce(held.estimated_rows, job.estimated_rows)
+        estimated_rows = coalesce(held.estimated_rows, job.estimated_rows),
+        stages = CAST(held.stages AS jsonb)
     FROM unnest(
-        CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:rows AS bigint[]), CAST(:estimates AS bigint[])
-    ) AS held (id, attempt, row_count, estimated_rows)
+        CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:rows AS bigint[]), CAST(:estimates AS bigint[]),
+        CAST(:stages AS text[])
+    ) AS held (id, attempt, row_count, estimated_rows, stages)
     WHERE job.id = held.id AND job.attempt = held.attempt AND job.worker = :worker
         AND job.status = 'processing' AND job.outcome IS NULL
     RETURNING job.id, job.cancel_requested_at IS NOT NULL AS cancelled

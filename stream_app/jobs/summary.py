@@ -8,6 +8,9 @@ from uuid import UUID
 from stream_app.jobs.models import ExportJob
 from streaming_exporter.events import LifecycleData
 
+SECONDS = "seconds"
+"""Field of the manifest of a job: the busy seconds of the stages ``source``, ``render`` and ``upload``."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedJob:
@@ -62,6 +65,7 @@ def summarize(data: LifecycleData, record: EndedJob) -> dict[str, Any]:
         "bytes": record.file_size,
         "queue_seconds": _between(record.created_at, record.started_at),
         "duration_seconds": _between(record.started_at, record.completed_at),
+        **{f"{name}_seconds": value for name, value in seconds_of(data.manifest).items()},
         "attempt": record.attempt,
         "failures": record.failures,
         "worker": record.worker,
@@ -70,6 +74,12 @@ def summarize(data: LifecycleData, record: EndedJob) -> dict[str, Any]:
         "warnings": (data.manifest or {}).get("warnings"),
     }
     return {name: value for name, value in fields.items() if value not in (None, {})}
+
+
+def seconds_of(manifest: object) -> dict[str, float]:
+    """Return the busy seconds of the stages of a job, as far as its manifest has them."""
+    found = manifest.get(SECONDS) if isinstance(manifest, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _compression(options: object) -> str | None:

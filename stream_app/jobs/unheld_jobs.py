@@ -61,6 +61,13 @@ class LockedJob:
         return cls(**{name: row._mapping[name] for name in cls.__slots__})
 
 
+@dataclass(frozen=True, slots=True)
+class CancelResult:
+    """The cancellation of a job. ``has_ended``: no worker ran it, so it has ended as cancelled."""
+
+    has_ended: bool
+
+
 class UnheldJobs:
     """Cancels jobs, and seals those whose lease or whose file has expired.
 
@@ -118,6 +125,17 @@ class UnheldJobs:
             await connection.execute(select(func.pg_notify(WAKE_CHANNEL, str(job_id))))
             return None
         return await self._seal_unheld(connection, found, Status.CANCELLED, completed_at=asked)
+
+    async def cancel_unfinished(self, connection: AsyncConnection, job_id: UUID) -> CancelResult | None:
+        """Cancel a job that has not ended; return ``None`` if it has, or does not exist.
+
+        In contrast to :meth:`cancel` it never removes the file of a completed job.
+        """
+        locked = select(ExportJob.status, ExportJob.outcome).where(ExportJob.id == job_id)
+        row = (await connection.execute(locked.with_for_update())).one_or_none()
+        if row is None or row.status not in UNFINISHED or row.outcome is not None:
+            return None
+        return CancelResult(has_ended=await self.cancel(connection, job_id) is not None)
 
     @staticmethod
     async def _set(connection: AsyncConnection, job_id: UUID, **values: Any) -> None:

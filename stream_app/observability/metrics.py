@@ -36,6 +36,8 @@ PROCESS = CollectorRegistry()
 """Metrics of workers and of APIs."""
 WORKER = CollectorRegistry()
 """Metrics of a worker."""
+HTTP = CollectorRegistry()
+"""Metrics of the API's calls."""
 QUEUE = CollectorRegistry()
 """Metrics that the API reads from the state database. All APIs have the same values."""
 
@@ -85,6 +87,12 @@ FAILURES = Counter(
     "exporter_job_failures",
     "Failed jobs, by cause: request or service",
     ["cause"],
+    registry=WORKER,
+)
+FAILURES_BY_CODE = Counter(
+    "exporter_job_failures_by_code",
+    "Failed jobs by the code of their error",
+    ["code", "dataset", "format"],
     registry=WORKER,
 )
 ADMISSION_LAG = Histogram(
@@ -141,6 +149,9 @@ OFFSETS_LOST = Counter(
     ["reason"],
     registry=WORKER,
 )
+CLAIMS_PAUSED = Gauge(
+    "exporter_worker_claims_paused", "Pauses of claims that the worker knows", registry=WORKER
+)
 READY = Gauge("exporter_worker_ready", "1 while the worker is ready", registry=WORKER)
 
 UNFINISHED = Gauge(
@@ -158,6 +169,33 @@ QUEUE_READ = Gauge(
     "exporter_queue_read", "1 if the state database answered when these metrics were read", registry=QUEUE
 )
 
+SCHEDULES = Gauge(
+    "exporter_schedules",
+    "Schedules by state: active, paused, late, failing, paused_by_service",
+    ["state"],
+    registry=QUEUE,
+)
+DELIVERIES_WAITING = Gauge(
+    "exporter_deliveries_waiting", "Mails and webhook calls that are to be sent", registry=QUEUE
+)
+PAUSED = Gauge(
+    "exporter_claims_paused", "1 for each scope whose claims operators have paused", ["scope"], registry=QUEUE
+)
+
+HTTP_SECONDS = Histogram(
+    "exporter_http_request_duration_seconds",
+    "Time from a request to the start of its response, by the template of the route",
+    ["method", "route"],
+    buckets=LAGS,
+    registry=HTTP,
+)
+HTTP_REQUESTS = Counter(
+    "exporter_http_requests",
+    "Responses, by the template of the route and by status",
+    ["method", "route", "status"],
+    registry=HTTP,
+)
+
 # An alert sees no increase in a series that begins with its first event. So these series begin at 0.
 for metric, words in (
     (FAILURES, ("request", "service")),
@@ -171,13 +209,17 @@ for metric, words in (
 
 REGISTRIES: Mapping[str, tuple[CollectorRegistry, ...]] = {
     "worker": (PROCESS, WORKER),
-    "api": (PROCESS, QUEUE),
+    "api": (PROCESS, HTTP, QUEUE),
 }
 """The registries of each kind of process."""
 
 _known_labels: dict[str, frozenset[str]] = {"dataset": frozenset(), "format": frozenset()}
 
 _sources: set[str] = set()
+
+MAX_CODES = 100
+"""Limit of the codes of errors that are labels; all others are :data:`OTHER`."""
+_codes: set[str] = set()
 
 _SERVICE_FAILURE_CODES = frozenset({"internal_error", "outage", "temporarily_unavailable", "worker_lost"})
 """Codes of failures that no change of the request can avoid."""
@@ -211,6 +253,17 @@ def count_ended_job(state: str, job: LifecycleData) -> None:
     JOBS.labels(state=state, **job_labels(job.export_type, job.format)).inc()
     if job.error is not None:
         FAILURES.labels("service" if job.error.code in _SERVICE_FAILURE_CODES else "request").inc()
+        labels = job_labels(job.export_type, job.format)
+        FAILURES_BY_CODE.labels(code=_code_label(job.error.code), **labels).inc()
+
+
+def _code_label(code: str) -> str:
+    """Return the code of an error as a label. Plug-ins have codes of their own, so the number is limited."""
+    if code not in _codes:
+        if len(_codes) >= MAX_CODES:
+            return OTHER
+        _codes.add(code)
+    return code
 
 
 def observe_export(outcome: LifecycleData, began: float) -> None:
@@ -243,6 +296,26 @@ def set_queue(jobs: Mapping[tuple[str, str, str], int] | None, oldest: float | N
     for (state, dataset, format_), count in (jobs or {}).items():
         UNFINISHED.labels(state=state, **job_labels(dataset, format_)).inc(count)
     OLDEST_PENDING.set(max(0.0, oldest) if oldest is not None else float("nan"))
+
+
+def set_operations(
+    schedules: Mapping[str, int] | None, deliveries_waiting: int | None, paused: Collection[str]
+) -> None:
+    """Set the numbers of schedules and deliveries, and what is paused; ``None``: they could not be read."""
+    SCHEDULES.clear()
+    for state, count in (schedules or {}).items():
+        SCHEDULES.labels(state).set(count)
+    DELIVERIES_WAITING.set(float("nan") if deliveries_waiting is None else deliveries_waiting)
+    PAUSED.clear()
+    for scope in paused:
+        PAUSED.labels(scope).set(1)
+
+
+def observe_call(method: str, route: str | None, status: int, seconds: float) -> None:
+    """Measure a call of the API. A path that no route has is :data:`OTHER`, so that labels stay few."""
+    name = route or OTHER
+    HTTP_REQUESTS.labels(method, name, str(status)).inc()
+    HTTP_SECONDS.labels(method, name).observe(seconds)
 
 
 def set_consumer_lag(behind: Mapping[str, int]) -> None:

@@ -62,6 +62,12 @@ class RunningAttempt:
         return not self.slot.is_free and self.progress.source_seconds < SLOW_SECONDS
 
     @property
+    def stages(self) -> dict[str, Any]:
+        """What the attempt does, and the busy seconds of its stages, for the job's record."""
+        phase = "parts" if self.slot.is_free else self.progress.phase
+        return {"attempt": self.claim.attempt, "phase": phase, **self.progress.times.seconds()}
+
+    @property
     def is_running(self) -> bool:
         """Whether the export has not ended."""
         return not self.export.done()

@@ -14,6 +14,7 @@ import structlog
 from stream_app.exports.part_planner import PartPlanner
 from stream_app.exports.pipeline import Exporter
 from stream_app.jobs.claim import AttemptProgress, Claim
+from stream_app.jobs.claim_pauses import PausedClaims
 from stream_app.jobs.part_claim import PartClaim, PartKey, PartProgress
 from stream_app.jobs.parts import PartStore
 from stream_app.jobs.queue import JobQueue
@@ -61,8 +62,13 @@ class Dispatcher:
         emit: Emit,
         settings: Settings,
         planner: PartPlanner | None = None,
+        paused: Callable[[], PausedClaims | None] = PausedClaims,
     ) -> None:
-        """Create a dispatcher. Without ``planner`` no export is divided into parts."""
+        """Create a dispatcher. Without ``planner`` no export is divided into parts.
+
+        ``paused`` returns what is not claimed. ``None`` means that it is not known, so nothing is claimed.
+        """
+        self._paused = paused
         self.worker = worker
         self._store = store
         self._settings = settings
@@ -79,6 +85,7 @@ class Dispatcher:
         self._runner = JobRunner(
             store, exporter, emit, self._rescuer, settings, coordinator, exporter.datasets
         )
+        self._datasets = exporter.datasets
         self._wake = asyncio.Event()
         self._claiming = asyncio.Lock()
         self._draining = False
@@ -119,7 +126,8 @@ class Dispatcher:
     async def _claim(self, free: int) -> bool:
         """Claim for ``free`` slots, and return whether more can be claimed."""
         async with self._claiming:
-            if self._draining:
+            paused = self._paused()
+            if self._draining or paused is None or paused.everything:
                 return False
             exports = (
                 item.claim.request.export_type for item in self._tasks.values() if not item.slot.is_free
@@ -134,7 +142,7 @@ class Dispatcher:
                     self.worker,
                     claimable.limit,
                     with_split=holders < self._settings.worker_slots,
-                    held_back=claimable.held_back,
+                    held_back=(*claimable.held_back, *paused.datasets(self._datasets)),
                     away=claimable.away,
                 )
             except Retryable as error:
@@ -267,6 +275,7 @@ def _progress(attempt: Attempt) -> AttemptProgress:
         attempt.claim.attempt,
         attempt.progress.tally.rows,
         attempt.progress.estimated_rows,
+        attempt.stages,
     )
 
 

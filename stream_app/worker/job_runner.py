@@ -14,6 +14,7 @@ from stream_app.exports.task import ExportedFile, ExportProgress, ExportTask
 from stream_app.jobs.claim import Claim
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import Status
+from stream_app.jobs.summary import SECONDS
 from stream_app.observability import metrics, tracing
 from stream_app.retries import retry_until_possible
 from stream_app.settings import Settings
@@ -48,6 +49,14 @@ class JobRunner:
     def start(self, claim: Claim) -> Attempt:
         """Begin the export of a claimed job."""
         progress, slot = ExportProgress(), Slot()
+        waited = claim.started_at - (claim.requested_at or claim.started_at)
+        log.info(
+            "job.started",
+            dataset=claim.request.export_type,
+            format=claim.request.format,
+            queue_seconds=round(waited.total_seconds(), 3),
+            worker=claim.worker,
+        )
         export = asyncio.create_task(self._export(claim, progress, slot), name=f"export {claim.job_id}")
         started = lifecycle_event(EventType.STARTED, claim.lifecycle(Status.PROCESSING))
         report = asyncio.create_task(retry_until_possible(self.emit, started))
@@ -156,7 +165,7 @@ class JobRunner:
             as_of=result.as_of,
             completed_at=now,
             expires_at=now + retention_of(dataset, self.settings.retention_days),
-            manifest=result.manifest,
+            manifest=result.manifest | ({SECONDS: seconds} if (seconds := progress.times.seconds()) else {}),
         )
 
     async def _decide(self, attempt: Attempt) -> LifecycleData | None:

@@ -57,7 +57,7 @@ def selectors(expression: str) -> tuple[list[VectorSelector], set[str]]:
         elif isinstance(part, MatrixSelector):
             ranges.add(part.vector_selector.name or "")
 
-    walk(parse(expression.replace("$__rate_interval", "5m")), visit)
+    walk(parse(expression.replace("$__rate_interval", "5m").replace("$__interval", "5m")), visit)
     return found, ranges
 
 
@@ -90,6 +90,26 @@ def test_every_metric_is_documented_and_on_the_dashboard_or_in_an_alert() -> Non
     assert ours == set(re.findall(r"`(exporter_\w+)`", DOCUMENT))
     shown = " ".join(str(part) for item in EXPRESSIONS for part in item.values)
     assert not {name for name in ours if name not in shown}
+
+
+def test_every_panel_says_what_it_shows() -> None:
+    """P19: the dashboard explains itself, and counts of few jobs are not shown as rates."""
+    assert not [panel["title"] for panel in PANELS if len(panel["description"]) < 20]
+    assert len({panel["title"] for panel in PANELS}) == len(PANELS)
+    assert not [
+        expression
+        for panel in PANELS
+        for expression in (item["expr"] for item in panel["targets"])
+        if "rate(exporter_" in expression and "event_loop" not in expression
+    ]
+
+
+def test_variables_are_labels_and_are_used() -> None:
+    variables = {item["name"] for item in DASHBOARD["templating"]["list"]}
+    assert variables == {"dataset", "format"}
+    for name in variables:
+        users = [item for item in EXPRESSIONS if f'{name}=~"${name}"' in str(item.values[0])]
+        assert len(users) >= 5
 
 
 def test_alerts_have_a_summary_a_severity_and_a_line_in_the_document() -> None:

@@ -59,6 +59,11 @@ def overseen(status: int) -> Rule:
     return Rule(401, 404, status, 404, status, status)
 
 
+def operated(status: int) -> Rule:
+    """Return the rule of a call for those who operate the service."""
+    return Rule(401, 403, 403, 403, status, status)
+
+
 def scheduled(status: int) -> Rule:
     """Return the rule of a call for the owner of a schedule and administrators, not for operators."""
     return Rule(401, 404, status, 404, status, 404)
@@ -87,6 +92,14 @@ CASES = [
     Case("GET /exports/jobs/{job_id}", overseen(200)),
     Case("DELETE /exports/jobs/{job_id}", overseen(202)),
     Case("POST /exports/jobs/{job_id}:rerun", overseen(202)),
+    Case("GET /exports/jobs/{job_id}/why", Rule(401, 404, 403, 404, 200, 200)),
+    Case("POST /exports/jobs:cancel", operated(202), {"user_id": "nobody"}),
+    Case("GET /exports/usage", operated(200)),
+    Case("GET /exports/operations", operated(200)),
+    Case("GET /exports/operations/doctor", operated(200)),
+    Case("GET /exports/pauses", operated(200)),
+    Case("POST /exports/pauses", operated(200), {"scope": "dataset:ledger"}),
+    Case("DELETE /exports/pauses", operated(404), query="?scope=dataset:none"),
     Case("GET /exports/jobs/{job_id}/events", overseen(200)),
     Case("GET /exports/events", anybody(200)),
     Case("GET /exports/jobs/{job_id}/download", owned(307)),

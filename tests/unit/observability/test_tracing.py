@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
 from structlog.testing import capture_logs
 
-from stream_app.exports.stage_spans import TimedChunks, TimedSink, rendering_span, stage_span
+from stream_app.exports.stage_spans import StageTimes, TimedChunks, TimedSink, rendering_span, stage_span
 from stream_app.observability import telemetry, tracing
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import cancel_event
@@ -143,11 +143,13 @@ async def test_spans_of_phases_have_their_working_time(memory: InMemorySpanExpor
         await asyncio.sleep(0.05)
 
     read = TimedChunks(slow(iter([b"a", b"b"]), 0.05))
-    made = TimedChunks(rendering_span(slow(read, 0.02), read))
-    with stage_span("upload", made, {}):
+    times = StageTimes()
+    made = TimedChunks(rendering_span(slow(read, 0.02), read, times))
+    with stage_span("upload", made, {}, times):
+        assert times.running == {"upload"}
         assert b"".join(made) == b"ab"
     sink = TimedSink(full)
-    with stage_span("source", sink, {}):
+    with stage_span("source", sink, {}, times):
         await sink(b"a")
     found = {span.name: dict(span.attributes or {}) for span in memory.get_finished_spans()}
     busy = {name: found[name]["exporter.busy_seconds"] for name in found}
@@ -156,6 +158,8 @@ async def test_spans_of_phases_have_their_working_time(memory: InMemorySpanExpor
     assert 0.04 <= busy["render"] < 0.1  # type: ignore[operator]
     assert busy["upload"] < 0.02  # type: ignore[operator]
     assert waited["source"] >= 0.05  # type: ignore[operator]
+    assert times.seconds() == pytest.approx(busy, abs=0.001), "the log and the job's record have the same"
+    assert times.running == frozenset()
 
 
 def test_the_end_of_a_process_does_not_wait_for_the_back_end(monkeypatch: pytest.MonkeyPatch) -> None:

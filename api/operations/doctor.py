@@ -1,0 +1,77 @@
+"""Runs the checks of ``exporter doctor`` that are cheap, for operators who ask over HTTP."""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.operations.schemas import DoctorReport, FindingView
+from stream_app.db.engine import outages_are_retryable
+from stream_app.doctor.datasets import check_datasets
+from stream_app.doctor.findings import Finding, FindingFactory, worst
+from stream_app.doctor.state_database import check_state_database
+from stream_app.doctor.topics import check_topics
+from stream_app.doctor.unwise_settings import check_settings
+from stream_app.kafka.brokers import Brokers
+from stream_app.settings import Settings
+from streaming_exporter.errors import ExporterError
+
+DOCTOR_CACHE_SECONDS = 10.0
+"""The time for which a result is used again."""
+DOCTOR_SECONDS = 10.0
+"""Time-out of the checks of one part."""
+
+
+@dataclass(slots=True)
+class Doctor:
+    """Runs the cheap checks of ``exporter doctor``, at most every :data:`DOCTOR_CACHE_SECONDS`."""
+
+    settings: Settings
+    engine: AsyncEngine
+    _report: DoctorReport | None = None
+    _valid_until: float = 0.0
+    _checking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def report(self) -> DoctorReport:
+        """Return the findings. A part that does not answer is one finding."""
+        async with self._checking:
+            if self._report is None or time.monotonic() >= self._valid_until:
+                findings = [*check_settings(self.settings), *check_datasets(self.settings)]
+                findings += await _within("database", self._database())
+                findings += await _within("kafka", self._kafka())
+                self._report = DoctorReport(
+                    state=worst(findings),
+                    checked_at=datetime.now(UTC),
+                    findings=[FindingView(**asdict(finding)) for finding in findings],
+                )
+                self._valid_until = time.monotonic() + DOCTOR_CACHE_SECONDS
+            return self._report
+
+    async def _database(self) -> list[Finding]:
+        with outages_are_retryable():
+            async with self.engine.connect() as connection:
+                return [item async for item in check_state_database(connection, self.settings)]
+
+    async def _kafka(self) -> list[Finding]:
+        brokers = Brokers(self.settings, client_id="exporter-api-doctor", timeout=DOCTOR_SECONDS / 2)
+        try:
+            return [item async for item in check_topics(brokers, self.settings)]
+        finally:
+            await brokers.close()
+
+
+async def _within(area: str, check: Coroutine[Any, Any, list[Finding]]) -> list[Finding]:
+    try:
+        async with asyncio.timeout(DOCTOR_SECONDS):
+            return await check
+    except (ExporterError, TimeoutError) as error:
+        what = str(error) or f"no answer within {DOCTOR_SECONDS:.0f} s"
+        return [
+            FindingFactory(area).problem(
+                "answers", what, "check that it runs and that the settings are correct"
+            )
+        ]

@@ -1,0 +1,63 @@
+"""Reads the state of the service for operators."""
+
+from dataclasses import asdict
+
+from api.operations.schemas import (
+    DeliveryCounts,
+    FailingSchedule,
+    Overview,
+    PauseView,
+    ScheduleCounts,
+    WorkerView,
+)
+from api.services import ApiServices
+from stream_app.jobs.job_queries import read_backlog
+from stream_app.jobs.models import ClaimPause
+from stream_app.jobs.states import Status
+from stream_app.jobs.worker_registry import SILENT, WorkerRegistry
+from stream_app.notifications.statistics import count_deliveries
+from stream_app.schedules.statistics import count_schedules, list_failing
+
+
+def view_of_pause(pause: ClaimPause) -> PauseView:
+    """Return the view of a pause."""
+    return PauseView.model_validate(pause, from_attributes=True)
+
+
+async def read_overview(services: ApiServices) -> Overview:
+    """Return workers, queue, pauses, schedules and deliveries.
+
+    Raises:
+        Retryable: the state database is away or too slow.
+    """
+    engine = services.reading
+    workers, now = await WorkerRegistry(engine).all()
+    backlog = await read_backlog(engine)
+    views = [
+        WorkerView(
+            **{name: getattr(worker, name) for name in WorkerView.model_fields if name != "is_silent"},
+            is_silent=worker.seen_at < now - SILENT,
+        )
+        for worker in workers
+    ]
+    present = [view for view in views if not view.is_silent]
+    numbers = {
+        state: sum(count for kind, count in backlog.jobs.items() if kind[0] == state)
+        for state in (Status.PENDING, Status.PROCESSING)
+    }
+    return Overview(
+        now=now,
+        workers=views,
+        slots=sum(view.slots for view in present),
+        slots_running=sum(view.running for view in present),
+        pending=numbers[Status.PENDING],
+        processing=numbers[Status.PROCESSING],
+        oldest_seconds=max(0.0, backlog.oldest),
+        pauses=[view_of_pause(pause) for pause in await services.pauses.all()],
+        schedules=ScheduleCounts(**(await count_schedules(engine)).by_state()),
+        failing_schedules=[FailingSchedule(**row) for row in await list_failing(engine)],
+        deliveries=DeliveryCounts(**asdict(await count_deliveries(engine))),
+        parts=await services.readiness.parts(),
+        sources=services.source_monitor.states(),
+        datasets=sorted(services.datasets),
+    )

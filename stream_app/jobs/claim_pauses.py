@@ -1,0 +1,99 @@
+"""Pauses of claims: operators stop workers from claiming jobs, of everything, of a source or of a dataset.
+
+Running exports go on. The pauses are rows of the state database, so they survive restarts.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stream_app.datasets.models import Dataset
+from stream_app.db.engine import autocommitting, outages_are_retryable
+from stream_app.jobs.models import ClaimPause
+from streaming_exporter.errors import Rejected
+
+EVERYTHING = "everything"
+SOURCE, DATASET = "source:", "dataset:"
+
+
+@dataclass(frozen=True, slots=True)
+class PausedClaims:
+    """What is paused, by the scopes of the pauses."""
+
+    scopes: frozenset[str] = frozenset()
+
+    @property
+    def everything(self) -> bool:
+        """Whether no job is claimed."""
+        return EVERYTHING in self.scopes
+
+    def scope_of(self, name: str, source: str | None) -> str | None:
+        """Return the widest pause of the dataset ``name``, whose source is ``source``, or ``None``."""
+        found = (EVERYTHING, f"{SOURCE}{source}", f"{DATASET}{name}")
+        return next((scope for scope in found if scope in self.scopes), None)
+
+    def datasets(self, known: Mapping[str, Dataset]) -> tuple[str, ...]:
+        """Return the datasets that are paused, also those that are not known here."""
+        named = {scope.removeprefix(DATASET) for scope in self.scopes if scope.startswith(DATASET)}
+        of_sources = {name for name, item in known.items() if f"{SOURCE}{item.source}" in self.scopes}
+        return tuple(named | of_sources)
+
+
+def check_scope(scope: str, datasets: Mapping[str, Dataset], sources: Iterable[str]) -> None:
+    """Return if ``scope`` names something that can be paused.
+
+    Raises:
+        Rejected: it does not; the text has what is allowed.
+    """
+    allowed = [
+        EVERYTHING,
+        *(f"{SOURCE}{name}" for name in sources),
+        *(f"{DATASET}{name}" for name in datasets),
+    ]
+    if scope not in allowed:
+        raise Rejected(
+            f"there is nothing to pause with the name {scope!r:.100}",
+            code="unknown_scope",
+            field="scope",
+            allowed=allowed,
+        )
+
+
+class PauseStore:
+    """Reads and writes the pauses.
+
+    Every method raises :class:`~streaming_exporter.errors.Retryable` while the database cannot be reached.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._autocommit = autocommitting(engine)
+
+    async def all(self) -> Sequence[ClaimPause]:
+        """Return the pauses, oldest first."""
+        with outages_are_retryable():
+            async with self._autocommit.connect() as connection:
+                rows = await connection.execute(
+                    select(ClaimPause.__table__).order_by(ClaimPause.paused_at, ClaimPause.scope)
+                )
+                return [ClaimPause(**row._mapping) for row in rows]
+
+    async def pause(self, scope: str, *, reason: str | None, by: str) -> None:
+        """Pause ``scope``. A pause of the same scope gets the new reason."""
+        values: dict[str, Any] = {"reason": reason, "paused_by": by, "paused_at": func.now()}
+        statement = insert(ClaimPause).values(scope=scope, **values)
+        with outages_are_retryable():
+            async with self._autocommit.connect() as connection:
+                await connection.execute(
+                    statement.on_conflict_do_update(index_elements=[ClaimPause.scope], set_=values)
+                )
+
+    async def resume(self, scope: str) -> bool:
+        """End the pause of ``scope``; return whether there was one."""
+        statement = delete(ClaimPause).where(ClaimPause.scope == scope).returning(ClaimPause.scope)
+        with outages_are_retryable():
+            async with self._autocommit.connect() as connection:
+                return (await connection.execute(statement)).one_or_none() is not None

@@ -1,0 +1,147 @@
+"""What operators have paused is not claimed, also after a restart; the start of an attempt has a log line."""
+
+from typing import cast
+
+import pytest
+import structlog
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stream_app.datasets.models import Dataset
+from stream_app.exports.pipeline import Exporter
+from stream_app.jobs.claim_pauses import EVERYTHING, PausedClaims, PauseStore
+from stream_app.jobs.worker_registry import WorkerRegistry
+from stream_app.settings import Settings
+from stream_app.storage.object_store import ObjectStore
+from stream_app.worker.dispatcher import Dispatcher
+from stream_app.worker.presence import WorkerPresence
+from streaming_exporter.errors import Retryable
+from streaming_exporter.events import Event
+from tests.integration.jobs.jobs import Jobs
+from tests.integration.worker.test_job_runner import Exports
+from tests.waiting import until_async
+
+
+@pytest.fixture
+async def jobs(engine: AsyncEngine) -> Jobs:
+    async with engine.begin() as connection:
+        await connection.execute(text("DELETE FROM claim_pauses"))
+        await connection.execute(text("DELETE FROM workers"))
+    return Jobs(engine)
+
+
+def presence_of(engine: AsyncEngine) -> WorkerPresence:
+    return WorkerPresence(WorkerRegistry(engine), "w", slots=2, running=lambda: 0)
+
+
+@pytest.mark.parametrize("scope", [EVERYTHING, "dataset:ledger", "source:crm"])
+async def test_nothing_is_claimed_while_it_is_paused(
+    jobs: Jobs, engine: AsyncEngine, storage: ObjectStore, settings: Settings, scope: str
+) -> None:
+    """P19: a worker that starts reads the pauses first; a resume lets the job run."""
+    exports = Exports(storage)
+    presence, pauses = presence_of(engine), PauseStore(engine)
+
+    async def emit(_: Event) -> None:
+        pass
+
+    exporter = cast(Exporter, exports)
+    exports.datasets["ledger"] = Dataset(name="ledger", table="public.ledger", source="crm")
+    dispatcher = Dispatcher(
+        worker="w",
+        store=jobs.store,
+        exporter=exporter,
+        emit=emit,
+        settings=settings,
+        paused=lambda: presence.paused,
+    )
+    await jobs.admit()
+    assert not await dispatcher._claim(2)
+    assert dispatcher.running == 0, "nothing is claimed before the first report"
+    await pauses.pause(scope, reason="x", by="me")
+    await presence.report()
+    assert presence.paused == PausedClaims(frozenset({scope}))
+    await dispatcher._claim(2)
+    assert dispatcher.running == 0
+    assert await pauses.resume(scope)
+    await dispatcher._claim(2)
+    assert dispatcher.running == 0, "the worker does not know it yet"
+    with structlog.testing.capture_logs() as logs:
+        await presence.report()
+        await dispatcher._claim(2)
+    assert dispatcher.running == 1
+    [line] = [line for line in logs if line["event"] == "job.started"]
+    assert (line["dataset"], line["format"], line["worker"]) == ("ledger", "csv", "w")
+    assert line["queue_seconds"] >= 0
+    await until_async(lambda: exports.running)
+    await dispatcher.drain(0)
+
+
+def test_pauses_of_a_source_hold_its_datasets_only() -> None:
+    datasets = {
+        name: Dataset(name=name, table=f"public.{name}", source=source)
+        for name, source in (("a", "crm"), ("b", "crm"), ("c", "erp"))
+    }
+    paused = PausedClaims(frozenset({"source:crm", "dataset:d"}))
+    assert set(paused.datasets(datasets)) == {"a", "b", "d"}, "d is possibly known to other workers only"
+    assert not paused.everything
+    assert [paused.scope_of(name, item.source) for name, item in datasets.items()] == [
+        "source:crm",
+        "source:crm",
+        None,
+    ]
+
+
+async def test_a_worker_is_listed_while_it_runs_and_keeps_pauses_during_an_outage(
+    jobs: Jobs, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    presence, registry = presence_of(engine), WorkerRegistry(engine)
+    await PauseStore(engine).pause(EVERYTHING, reason=None, by="me")
+    await presence.report()
+    [worker], now = await registry.all()
+    assert (worker.name, worker.slots, worker.running) == ("w", 2, 0)
+    assert worker.seen_at <= now
+
+    async def away(*_: object, **__: object) -> PausedClaims:
+        raise Retryable("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(WorkerRegistry, "report", away)
+        with pytest.raises(Retryable):
+            await presence.report()
+    assert presence.paused is not None
+    assert presence.paused.everything
+    await presence.leave()
+    await presence.report()
+    assert (await registry.all())[0] == [], "a report after the end does not list it again"
+
+
+async def test_workers_that_are_gone_for_an_hour_are_forgotten(jobs: Jobs, engine: AsyncEngine) -> None:
+    registry = WorkerRegistry(engine)
+    for name in ("gone", "frozen"):
+        await WorkerPresence(registry, name, slots=1, running=lambda: 0).report()
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE workers SET seen_at = now() - interval '2 hours'"))
+    await WorkerPresence(registry, "frozen", slots=1, running=lambda: 1).report()
+    assert [(worker.name, worker.running) for worker in (await registry.all())[0]] == [("frozen", 1)]
+
+
+async def test_a_heartbeat_stores_what_the_attempt_does(
+    jobs: Jobs, engine: AsyncEngine, storage: ObjectStore, settings: Settings
+) -> None:
+    exports = Exports(storage)
+
+    async def emit(_: Event) -> None:
+        pass
+
+    dispatcher = Dispatcher(
+        worker="w", store=jobs.store, exporter=cast(Exporter, exports), emit=emit, settings=settings
+    )
+    job_id = await jobs.admit()
+    await dispatcher._claim(1)
+    await until_async(lambda: exports.running)
+    await dispatcher._renew()
+    job = await jobs.queries.get(job_id)
+    assert job is not None
+    assert job.stages == {"attempt": 1, "phase": "prepare"}
+    await dispatcher.drain(0)
