@@ -22,7 +22,7 @@ from api.jobs import routes as jobs
 from api.middleware.request_context import HEADER, RequestContext
 from api.middleware.request_limits import RequestLimits
 from api.middleware.response_headers import hsts_headers
-from api.operations import control_routes, metrics_server
+from api.operations import control_routes, dead_letter_routes, metrics_server
 from api.operations import routes as operations
 from api.page import routes as page
 from api.parameters import reject_unknown_parameters
@@ -70,9 +70,8 @@ def create_app(settings: Settings, *, host: str | None = None) -> FastAPI:
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **_cors(settings))
     handlers.install(app)
-    for routes in (jobs, events, files, deliveries, delivery_links, schedules, datasets, users):
-        app.include_router(routes.router)
-    for routes in (control_routes, operations):
+    of_users = (jobs, events, files, deliveries, delivery_links, schedules, datasets, users)
+    for routes in (*of_users, control_routes, dead_letter_routes, operations):
         app.include_router(routes.router)
     page.install_page(app, settings, host)
     if settings.api_docs:

@@ -17,6 +17,7 @@ from api.files.download_audit import DownloadAudit
 from api.jobs.live_updates import LiveUpdates
 from api.jobs.reader import JobReader
 from api.jobs.waiting import JobWaits
+from api.operations.dead_letters import DeadLetters
 from api.operations.doctor import Doctor
 from api.operations.service import QueueMetrics, Readiness
 from stream_app.addresses import AddressRules
@@ -99,6 +100,7 @@ class ApiServices:
     statistics: JobStatistics
     pauses: PauseStore
     doctor: Doctor
+    dead_letters: DeadLetters
 
 
 @asynccontextmanager
@@ -213,6 +215,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             statistics=JobStatistics(reading),
             pauses=PauseStore(writing),
             doctor=Doctor(settings, reading),
+            dead_letters=DeadLetters(settings, writing, publisher),
         )
 
 

@@ -203,27 +203,74 @@ class RedriveResult:
     problem: str | None = None
 
 
+class CannotMark(Exception):
+    """No API that can mark letters answers."""
+
+
+Mark = Callable[[DeadLetter], str | None]
+"""Lets the API redrive or discard a letter; returns why it was refused, or ``None``.
+
+Raises:
+    CannotMark: no API can do it.
+"""
+
+
+async def mark_all(settings: Settings, selection: Selection, mark: Mark) -> list[RedriveResult]:
+    """Call ``mark`` for each letter; return the results.
+
+    Raises:
+        PublishError: Kafka does not answer.
+        ApiError: the API does not answer, or refuses the call.
+    """
+    import asyncio
+
+    return [
+        RedriveResult(letter, await asyncio.to_thread(mark, letter))
+        async for letter in read(settings, selection)
+    ]
+
+
 async def redrive(
-    settings: Settings, selection: Selection, *, dry: bool, report: Callable[[RedriveResult], None]
+    settings: Settings,
+    selection: Selection,
+    *,
+    dry: bool,
+    report: Callable[[RedriveResult], None],
+    mark: Mark | None = None,
 ) -> None:
     """Publish letters unchanged to their original topics, one after the other, and report each result.
 
     Repetitions do no harm, because the id of a request names its job. Letters stay on the dead-letter topic.
-    With ``dry`` nothing is published.
+    With ``dry`` nothing is published. ``mark`` lets the API publish a letter and mark it. If no API answers,
+    this publishes the letters itself, without a mark.
 
     Raises:
         PublishError: Kafka does not answer; the letters that were reported as published are on their topics.
     """
-    topics = {settings.topic(topic) for topic in Topic if topic is not Topic.DEAD_LETTERS}
+    import asyncio
+
+    topics = redrive_topics(settings)
     async with Publisher(settings, client_id="exporter-redrive") as publisher:
         async for letter in read(settings, selection):
-            problem = _problem(letter, topics)
+            problem = redrive_problem(letter, topics)
+            if problem is None and mark is not None:
+                try:
+                    report(RedriveResult(letter, await asyncio.to_thread(mark, letter)))
+                    continue
+                except CannotMark:
+                    mark = None
             if problem is None and not dry:
                 await publisher.publish_raw(letter.topic, letter.key, letter.value, letter.headers)
             report(RedriveResult(letter, problem))
 
 
-def _problem(letter: DeadLetter, topics: set[str]) -> str | None:
+def redrive_topics(settings: Settings) -> set[str]:
+    """Return the topics to which dead letters can be published again."""
+    return {settings.topic(topic) for topic in Topic if topic is not Topic.DEAD_LETTERS}
+
+
+def redrive_problem(letter: DeadLetter, topics: set[str]) -> str | None:
+    """Return why a letter cannot be published again to one of ``topics``, or ``None`` if it can."""
     if letter.topic not in topics:
         return f"its header names {letter.topic!r}, which is not a topic of this service"
     if letter.cut_from is not None:

@@ -1,4 +1,4 @@
-"""The commands ``exporter dead-letters``: list and show unreadable messages, and publish them again."""
+"""The commands ``exporter dead-letters``: list, show, redrive and discard messages that cannot be read."""
 
 import json
 from typing import Annotated, Any
@@ -6,9 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from producers.console import FAILED, exit_on_error
+from producers.tokens import Token
 
 cli = typer.Typer(
-    help="Messages that could not be read: list, show, redrive.",
+    help="Messages that could not be read: list, show, redrive, discard.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -25,6 +26,10 @@ Reason = Annotated[
     str | None, typer.Option("--error", metavar="TEXT", help="Only those whose reason contains this text")
 ]
 FromTopic = Annotated[str | None, typer.Option("--topic", help="Only those from this topic")]
+Again = Annotated[bool, typer.Option("--again", help="Also those that were redriven or discarded before")]
+ApiUrl = Annotated[
+    str | None, typer.Option("--api-url", metavar="URL", help="URL of the API. Default: EXPORTER_PUBLIC_URL")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON for each")]
 
 
@@ -96,18 +101,21 @@ def redrive(
     error: Reason = None,
     topic: FromTopic = None,
     everything: Annotated[bool, typer.Option("--all", help="All dead letters")] = False,
+    again: Again = False,
+    token: Token = None,
+    api_url: ApiUrl = None,
     dry: Annotated[bool, typer.Option("--dry-run", help="Only print what would be published")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Publish dead letters unchanged to their original topics, after their reason was fixed.
 
-    The id of a request names its job, so publishing it twice starts one job. Dead letters are not deleted.
+    The API marks each as redriven and refuses it the next time. If no API answers, they are published without
+    a mark. The id of a request names its job, so publishing it twice starts one job. Dead letters stay.
     """
     import asyncio
 
     from producers import dead_letter_topic as letters
     from stream_app.setting_errors import load_settings
-    from streaming_exporter.errors import UsageError
 
     numbers = {"published": 0, "refused": 0}
 
@@ -123,18 +131,105 @@ def redrive(
 
     with exit_on_error():
         settings = load_settings()
-        ids = tuple(letters.parse_id(text) for text in letter_ids or ())
-        filters = (since, until, error, topic)
-        if sum((bool(ids), any(filters), everything)) != 1:
-            raise UsageError(
-                "choose the dead letters: give ids, or some of --since --until --error --topic, or --all"
-            )
-        selection = letters.Selection(ids=ids) if ids else _selection(settings, *filters)
-        asyncio.run(letters.redrive(settings, selection, dry=dry, report=report))
+        selection = _chosen(settings, letter_ids, (since, until, error, topic), everything)
+        mark = None if dry else _with_fallback(marker(settings, api_url, token, "redrive", again=again))
+        asyncio.run(letters.redrive(settings, selection, dry=dry, report=report, mark=mark))
         verb = "to be published" if dry else "published"
         typer.echo(f"{numbers['published']} {verb}, {numbers['refused']} refused", err=True)
-        if numbers["refused"] or (ids and sum(numbers.values()) < len(set(ids))):
+        if numbers["refused"] or sum(numbers.values()) < len(set(selection.ids)):
             raise typer.Exit(FAILED)
+
+
+@cli.command()
+def discard(
+    letter_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Dead letters as `list` shows them")
+    ] = None,
+    since: Since = None,
+    until: Until = None,
+    error: Reason = None,
+    topic: FromTopic = None,
+    everything: Annotated[bool, typer.Option("--all", help="All dead letters")] = False,
+    again: Again = False,
+    token: Token = None,
+    api_url: ApiUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Mark dead letters as done without publishing them. They stay on their topic. Needs the API."""
+    import asyncio
+
+    from producers import dead_letter_topic as letters
+    from stream_app.setting_errors import load_settings
+
+    with exit_on_error():
+        settings = load_settings()
+        selection = _chosen(settings, letter_ids, (since, until, error, topic), everything)
+        mark = marker(settings, api_url, token, "discard", again=again)
+        results = asyncio.run(letters.mark_all(settings, selection, mark))
+        for one in results:
+            done = "refused" if one.problem else "discarded"
+            document = {**one.letter.as_json(), "done": done, "problem": one.problem}
+            line = f"{one.letter.name}  {one.letter.job or '-'}  {one.problem or done}"
+            typer.echo(json.dumps(document) if as_json else _plain(line))
+        refused = sum(one.problem is not None for one in results)
+        typer.echo(f"{len(results) - refused} discarded, {refused} refused", err=True)
+        if refused or (letter_ids and len(results) < len(set(letter_ids))):
+            raise typer.Exit(FAILED)
+
+
+def marker(settings: Any, api_url: str | None, token: str | None, action: str, *, again: bool) -> Any:
+    """Return the function that lets the API redrive or discard one letter.
+
+    The function returns why the letter was refused, or ``None``. It raises an error of the class ``ApiError``
+    if the API refuses the call or does not answer.
+    """
+    from producers import job_commands
+
+    api = job_commands.open_api(settings, api_url, token, None, role=job_commands.OPERATE)
+
+    def mark(letter: Any) -> str | None:
+        name = {"id": letter.name, "at": letter.at.isoformat()}
+        body = {"letters": [name], "again": again}
+        [result] = api.call("POST", f"/exports/dead-letters:{action}", body)["results"]
+        problem: str | None = result["problem"]
+        return problem
+
+    return mark
+
+
+NO_API = (None, 401, 403, 404, 405)
+"""Statuses that say that no API can mark letters: no answer, no permission, or an API without these calls."""
+
+
+def _with_fallback(mark: Any) -> Any:
+    """Return ``mark``, which says so if no API can mark letters."""
+    from producers.dead_letter_topic import CannotMark
+    from streaming_exporter.errors import ApiError
+
+    def tried(letter: Any) -> str | None:
+        try:
+            problem: str | None = mark(letter)
+        except ApiError as error:
+            if error.status not in NO_API:
+                raise
+            typer.secho(f"Published without a mark, because no API did it: {error}", fg="yellow", err=True)
+            raise CannotMark from error
+        return problem
+
+    return tried
+
+
+def _chosen(settings: Any, ids: list[str] | None, filters: tuple[str | None, ...], everything: bool) -> Any:
+    """Return the selection of the arguments: ids, or some filters, or all."""
+    from producers import dead_letter_topic as letters
+    from streaming_exporter.errors import UsageError
+
+    parsed = tuple(letters.parse_id(text) for text in ids or ())
+    if sum((bool(parsed), any(filters), everything)) != 1:
+        raise UsageError(
+            "choose the dead letters: give ids, or some of --since --until --error --topic, or --all"
+        )
+    return letters.Selection(ids=parsed) if parsed else _selection(settings, *filters)
 
 
 def _selection(

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from stream_app.jobs.states import Status
 from streaming_exporter.events import JobError
@@ -197,8 +197,8 @@ class DoctorReport(BaseModel):
 class DeadLetterView(BaseModel):
     """A message that could not be read. ``state``: ``new``, ``redriving``, ``redriven`` or ``discarded``.
 
-    ``key``, ``headers`` and ``value`` are only in the answer about a single one, for the role
-    `exports:admin`.
+    ``key``, ``headers`` and ``value`` are only in the answer about a single one, and only for the role
+    `exports:admin`. Other operators see the reason without values of the message.
     """
 
     id: str
@@ -225,12 +225,21 @@ class DeadLetterList(BaseModel):
     dead_letters: list[DeadLetterView]
 
 
+class DeadLetterName(BaseModel):
+    """A dead letter by its id. With ``at``, its time, a letter of another time is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: Annotated[str, Field(max_length=40)]
+    at: AwareDatetime | None = None
+
+
 class DeadLetterChoice(BaseModel):
-    """Dead letters by their ids. ``again`` redrives also those that were handled before."""
+    """Dead letters. ``again`` also takes those that were handled before."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"ids": ["0:17"]}})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"letters": [{"id": "0:17"}]}})
 
-    ids: Annotated[list[Annotated[str, Field(max_length=40)]], Field(min_length=1, max_length=1000)]
+    letters: Annotated[list[DeadLetterName], Field(min_length=1, max_length=1000)]
     again: bool = False
 
 

@@ -97,6 +97,10 @@ CASES = [
     Case("GET /exports/usage", operated(200)),
     Case("GET /exports/operations", operated(200)),
     Case("GET /exports/operations/doctor", operated(200)),
+    Case("GET /exports/dead-letters", operated(200), query="?since=tomorrow"),
+    Case("GET /exports/dead-letters/{letter_id}", operated(404)),
+    Case("POST /exports/dead-letters:redrive", operated(200), {"letters": [{"id": "999999999"}]}),
+    Case("POST /exports/dead-letters:discard", operated(200), {"letters": [{"id": "999999999"}]}),
     Case("GET /exports/pauses", operated(200)),
     Case("POST /exports/pauses", operated(200), {"scope": "dataset:ledger"}),
     Case("DELETE /exports/pauses", operated(404), query="?scope=dataset:none"),
@@ -220,6 +224,7 @@ async def test_who_can_call(strict: Harness, storage: ObjectStore, case: Case) -
     async def status(name: str, bearer: Callable[[str], str | None]) -> tuple[str, int]:
         owner = f"owner-{uuid4()}"
         names = {"owner": owner, "job_id": "", "schedule_id": "", "token": "x.y", "name": "x", "number": "1"}
+        names["letter_id"] = "999999999"
         async with strict.user(user_id=owner) as client:
             if "job" in case.call or "events" in case.call:
                 names["job_id"] = await place(client)

@@ -1,0 +1,166 @@
+"""Operators list, look at, redrive and discard dead letters; only administrators see their content."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import cast
+from uuid import uuid4
+
+import httpx
+import pytest
+from faust.types import EventT
+from faust.types.tuples import ConsumerMessage
+from sqlalchemy import text
+
+from api.operations.dead_letters import without_values
+from stream_app.app import create_app
+from stream_app.kafka.event_producer import EventProducer
+from stream_app.settings import Settings
+from streaming_exporter.errors import PublishError, Unreadable
+from streaming_exporter.events import ExportRequest, Topic, request_event
+from streaming_exporter.kafka_connection import ensure_topics
+from streaming_exporter.publisher import Publisher
+from tests.integration.api.conftest import Harness, changed, running
+from tests.integration.api.test_client_library import served
+from tests.topics import messages_on
+
+OPERATE, ADMIN = "exports:operate", "exports:admin"
+
+
+@pytest.fixture
+async def letters(api: Harness) -> AsyncIterator[tuple[Harness, EventProducer]]:
+    """The API with topics of its own, and a producer of dead letters."""
+    prefix = f"marks-{uuid4().hex[:8]}."
+    settings = changed(api.settings, kafka_topic_prefix=prefix)
+    await ensure_topics(settings)
+    worker = create_app(settings)
+    async with api.engine.begin() as connection:
+        await connection.execute(text("DELETE FROM handled_dead_letters"))
+    async with running(settings) as app:
+        yield Harness(app, settings, api.engine, api.queries), EventProducer(worker, prefix)
+    await worker.producer.stop()
+
+
+async def put_aside(settings: Settings, emit: EventProducer, value: bytes, reason: str) -> None:
+    message = ConsumerMessage(
+        settings.topic(Topic.REQUESTS), 0, 17, 0.0, 1, [], b"k", value, None, generation_id=1
+    )
+    await emit.dead_letter(
+        cast(EventT[bytes], type("Received", (), {"message": message})()), Unreadable(reason)
+    )
+
+
+async def act(
+    client: httpx.AsyncClient, action: str, *ids: str, again: bool = False
+) -> list[tuple[str, str | None]]:
+    body = {"letters": [{"id": name} for name in ids], "again": again}
+    answer = await client.post(f"/exports/dead-letters:{action}", json=body)
+    assert answer.status_code == 200, answer.text
+    return [(item["done"], item["problem"]) for item in answer.json()["results"]]
+
+
+async def test_letters_are_redriven_once_and_marked(
+    letters: tuple[Harness, EventProducer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R2, P19: of calls at the same time one publishes; a lost answer of Kafka is not repeated by itself."""
+    harness, emit = letters
+    event = request_event(ExportRequest(user_id="u", export_type="ledger", format="csv"), source="/t")
+    await put_aside(harness.settings, emit, event.encode(), "data.format: unknown, got 'secret'")
+    await put_aside(harness.settings, emit, b"secret", "not JSON")
+    await put_aside(harness.settings, emit, b"third", "not JSON either")
+    async with harness.user(OPERATE, user_id="boss") as operator, harness.user(ADMIN) as admin:
+        answer = await operator.get("/exports/dead-letters")
+        found = answer.json()
+        assert (found["total"], [item["state"] for item in found["dead_letters"]]) == (3, ["new"] * 3)
+        assert "secret" not in answer.text
+        ids = {item["bytes"]: item["id"] for item in found["dead_letters"]}
+        request, broken, third = ids[len(event.encode())], ids[6], ids[5]
+        assert next(item for item in found["dead_letters"] if item["id"] == request)["job_id"] == str(
+            event.job_id
+        )
+        closed, shown = [
+            (await client.get(f"/exports/dead-letters/{broken}")).json() for client in (operator, admin)
+        ]
+        assert (closed["value"], closed["key"], closed["headers"]) == (None, None, None)
+        assert (shown["value"], shown["key"]) == ("secret", "k")
+        assert (await operator.get("/exports/dead-letters?error=secret")).status_code == 403
+        assert (await operator.get("/exports/dead-letters/x")).status_code == 422
+
+        done = await asyncio.gather(*(act(operator, "redrive", request) for _ in range(4)))
+        assert sorted(result for [(result, _)] in done) == ["redriven", "refused", "refused", "refused"]
+        assert len(await messages_on(harness.settings, Topic.REQUESTS)) == 1
+        [(result, problem)] = await act(operator, "redrive", request)
+        assert result == "refused"
+        assert "it was redriven by boss at" in str(problem)
+        assert await act(operator, "redrive", request, again=True) == [("redriven", None)]
+        assert len(await messages_on(harness.settings, Topic.REQUESTS)) == 2
+        assert await act(operator, "discard", broken, "0:999") == [
+            ("discarded", None),
+            ("refused", "there is no such dead letter"),
+        ]
+
+        async def lost(*_: object) -> None:
+            raise PublishError("no answer")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Publisher, "publish_raw", lost)
+            [(result, problem)] = await act(operator, "redrive", third)
+        assert (result, str(problem)[:12]) == ("refused", "it is not kn")
+        [(result, problem)] = await act(operator, "redrive", third)
+        assert "repeat it with `again`" in str(problem)
+        states = {
+            state: [
+                item["id"]
+                for item in (await operator.get(f"/exports/dead-letters?state={state}")).json()[
+                    "dead_letters"
+                ]
+            ]
+            for state in ("new", "redriving", "redriven", "discarded")
+        }
+        assert states == {"new": [], "redriving": [third], "redriven": [request], "discarded": [broken]}
+        other = {"letters": [{"id": broken, "at": "2020-01-01T00:00:00Z"}], "again": True}
+        [result] = (await operator.post("/exports/dead-letters:redrive", json=other)).json()["results"]
+        assert result["problem"] == "there is no such dead letter", "of another cluster"
+
+
+async def test_the_commands_use_the_marks_of_the_api(letters: tuple[Harness, EventProducer]) -> None:
+    """P19: `exporter dead-letters redrive` twice publishes once; `discard` marks."""
+    import json
+
+    from typer.testing import CliRunner
+
+    from producers.__main__ import cli
+    from producers.tokens import sign_token
+
+    harness, emit = letters
+    for value in (b"one", b"two"):
+        await put_aside(harness.settings, emit, value, f"not JSON: {value.decode()}")
+    token = sign_token(harness.settings, "boss", [OPERATE])
+    env = {
+        "EXPORTER_KAFKA_BOOTSTRAP_SERVERS": harness.settings.kafka_bootstrap_servers,
+        "EXPORTER_KAFKA_TOPIC_PREFIX": harness.settings.kafka_topic_prefix,
+    }
+
+    async with served(harness) as url:
+
+        async def command(*arguments: str, code: int) -> list[str]:
+            given = ["dead-letters", *arguments, "--json", "--api-url", url, "--token", token]
+            done = await asyncio.to_thread(CliRunner().invoke, cli, given, env=env)
+            assert done.exit_code == code, done.output
+            return [json.loads(line)["done"] for line in done.stdout.splitlines()]
+
+        assert await command("redrive", "--error", "one", code=0) == ["published"]
+        assert await command("redrive", "--error", "one", code=1) == ["refused"]
+        assert await command("discard", "--all", code=1) == ["refused", "discarded"]
+    assert [message.value for message in await messages_on(harness.settings, Topic.REQUESTS)] == [b"one"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        ("data.format: unknown, got 'x y'", "data.format: unknown"),
+        ("type 'export.secret' is not known", "type … is not known"),
+        ("not JSON", "not JSON"),
+    ],
+)
+def test_reasons_are_shown_without_values(reason: str, shown: str) -> None:
+    assert without_values(reason) == shown
