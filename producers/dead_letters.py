@@ -1,6 +1,8 @@
 """The commands ``exporter dead-letters``: list, show, redrive and discard messages that cannot be read."""
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -132,8 +134,17 @@ def redrive(
     with exit_on_error():
         settings = load_settings()
         selection = _chosen(settings, letter_ids, (since, until, error, topic), everything)
-        mark = None if dry else _with_fallback(marker(settings, api_url, token, "redrive", again=again))
-        asyncio.run(letters.redrive(settings, selection, dry=dry, report=report, mark=mark))
+        with ExitStack() as stack:
+            mark = None
+            try:
+                if not dry:
+                    mark = stack.enter_context(marker(settings, api_url, token, "redrive", again=again))
+            except UsageError as error:  # there is no token for the API here
+                _say_unmarked(error)
+            redriving = letters.redrive(
+                settings, selection, dry=dry, report=report, mark=mark and _with_fallback(mark)
+            )
+            asyncio.run(redriving)
         verb = "to be published" if dry else "published"
         typer.echo(f"{numbers['published']} {verb}, {numbers['refused']} refused", err=True)
         if numbers["refused"] or sum(numbers.values()) < len(set(selection.ids)):
@@ -164,8 +175,8 @@ def discard(
     with exit_on_error():
         settings = load_settings()
         selection = _chosen(settings, letter_ids, (since, until, error, topic), everything)
-        mark = marker(settings, api_url, token, "discard", again=again)
-        results = asyncio.run(letters.mark_all(settings, selection, mark))
+        with marker(settings, api_url, token, "discard", again=again) as mark:
+            results = asyncio.run(letters.mark_all(settings, selection, mark))
         for one in results:
             done = "refused" if one.problem else "discarded"
             document = {**one.letter.as_json(), "done": done, "problem": one.problem}
@@ -177,28 +188,35 @@ def discard(
             raise typer.Exit(FAILED)
 
 
-def marker(settings: Any, api_url: str | None, token: str | None, action: str, *, again: bool) -> Any:
-    """Return the function that lets the API redrive or discard one letter.
+@contextmanager
+def marker(
+    settings: Any, api_url: str | None, token: str | None, action: str, *, again: bool
+) -> Iterator[Any]:
+    """Yield the function that lets the API redrive or discard one letter.
 
     The function returns why the letter was refused, or ``None``. It raises an error of the class ``ApiError``
     if the API refuses the call or does not answer.
     """
     from producers import job_commands
 
-    api = job_commands.open_api(settings, api_url, token, None, role=job_commands.OPERATE)
+    with job_commands.open_api(settings, api_url, token, None, role=job_commands.OPERATE) as api:
 
-    def mark(letter: Any) -> str | None:
-        name = {"id": letter.name, "at": letter.at.isoformat()}
-        body = {"letters": [name], "again": again}
-        [result] = api.call("POST", f"/exports/dead-letters:{action}", body)["results"]
-        problem: str | None = result["problem"]
-        return problem
+        def mark(letter: Any) -> str | None:
+            name = {"id": letter.name, "at": letter.at.isoformat()}
+            body = {"letters": [name], "again": again}
+            [result] = api.call("POST", f"/exports/dead-letters:{action}", body)["results"]
+            problem: str | None = result["problem"]
+            return problem
 
-    return mark
+        yield mark
 
 
 NO_API = (None, 401, 403, 404, 405)
 """Statuses that say that no API can mark letters: no answer, no permission, or an API without these calls."""
+
+
+def _say_unmarked(error: Exception) -> None:
+    typer.secho(f"Published without a mark, because no API did it: {error}", fg="yellow", err=True)
 
 
 def _with_fallback(mark: Any) -> Any:
@@ -212,7 +230,7 @@ def _with_fallback(mark: Any) -> Any:
         except ApiError as error:
             if error.status not in NO_API:
                 raise
-            typer.secho(f"Published without a mark, because no API did it: {error}", fg="yellow", err=True)
+            _say_unmarked(error)
             raise CannotMark from error
         return problem
 

@@ -194,6 +194,10 @@ async def list_exports(
             description="Only jobs with each of these words in their name, or in a name of their dataset",
         ),
     ] = None,
+    name: Annotated[
+        str | None,
+        Query(max_length=200, description="Only jobs with this name; of other users: needs exports:admin"),
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[
         str | None, Query(max_length=200, description="`next_cursor` of the page before")
@@ -208,12 +212,17 @@ async def list_exports(
             field="user_id",
         )
     owner = user.status_owner if user_id is None else user_id
+    if name is not None and owner != user.id and not user.is_admin:
+        raise Problem(
+            403, "role_missing", "The names of other users' jobs need the role exports:admin", field="name"
+        )
     audit_log.set_object("jobs", "all" if owner is None else "of", owner=owner)
     jobs = await services.job_queries.list_newest(
         owner,
         status=status,
         export_type=export_type,
         code=code,
+        name=name,
         search=_search(services, user, owner, q) if q else None,
         since=since_moment(since, services.clock.now()),
         until=until_moment(until, services.clock.now()),

@@ -99,6 +99,7 @@ class JobQueries:
         status: str | None = None,
         export_type: str | None = None,
         code: str | None = None,
+        name: str | None = None,
         search: JobSearch | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
@@ -112,6 +113,7 @@ class JobQueries:
             status: only jobs in this state.
             export_type: only jobs of this dataset.
             code: only jobs with this error code.
+            name: only jobs with this name.
             search: only jobs that it finds.
             since: only jobs that were requested at this time or later.
             until: only jobs that were requested before this time.
@@ -129,6 +131,8 @@ class JobQueries:
             statement = statement.where(ExportJob.error_code == code)
         if search is not None:
             statement = statement.where(*search.conditions())
+        if name is not None:
+            statement = statement.where(ExportJob.name == name)
         if since is not None:
             statement = statement.where(ExportJob.created_at >= since)
         if until is not None:

@@ -146,7 +146,7 @@ async def test_the_commands_use_the_marks_of_the_api(letters: tuple[Harness, Eve
             given = ["dead-letters", *arguments, "--json", "--api-url", url, "--token", token]
             done = await asyncio.to_thread(CliRunner().invoke, cli, given, env=env)
             assert done.exit_code == code, done.output
-            return [json.loads(line)["done"] for line in done.stdout.splitlines()]
+            return [json.loads(line)["done"] for line in done.stdout.splitlines() if line[:1] == "{"]
 
         assert await command("redrive", "--error", "one", code=0) == ["published"]
         assert await command("redrive", "--error", "one", code=1) == ["refused"]

@@ -5,8 +5,8 @@ from alembic import op
 
 from stream_app.db.migrations.steps import alter_table
 
-revision = "0015"
-down_revision = "0014"
+revision = "0016"
+down_revision = "0015"
 
 
 def upgrade() -> None:
