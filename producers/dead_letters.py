@@ -9,6 +9,7 @@ import typer
 
 from producers.console import FAILED, exit_on_error
 from producers.tokens import Token
+from streaming_exporter.errors import UsageError
 
 cli = typer.Typer(
     help="Messages that could not be read: list, show, redrive, discard.",
