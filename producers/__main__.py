@@ -10,7 +10,7 @@ import typer
 
 from producers import arguments, dead_letters, operate_commands, schedules
 from producers.arguments import Labels, Language, Locale, Name, Parameters, SplitBytes, SplitRows
-from producers.console import ExtensibleGroup, exit_on_error
+from producers.console import AsJson, ExtensibleGroup, exit_on_error, print_json
 from producers.tokens import Token
 
 cli = typer.Typer(
@@ -60,7 +60,6 @@ Overwrite = Annotated[
 ApiUrl = Annotated[
     str | None, typer.Option("--api-url", metavar="URL", help="URL of the API. Default: EXPORTER_PUBLIC_URL")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 AsUser = Annotated[str | None, typer.Option("--user-id", help="User of the job, if the token is signed here")]
 
 
@@ -143,6 +142,7 @@ def request(
     overwrite: Overwrite = False,
     token: Token = None,
     api_url: ApiUrl = None,
+    as_json: AsJson = False,
 ) -> None:
     """Publish a request for an export and print the id of the job."""
     import asyncio  # slow to import, as are the others
@@ -181,9 +181,12 @@ def request(
         )
         api = job_commands.open_api(settings, api_url, token, user_id) if watch or output else None
         job = asyncio.run(job_commands.publish_request(settings, request, job_id))
-        typer.echo(job)
+        if not as_json:
+            typer.echo(job)
+        elif api is None:
+            print_json({"export_job_id": job, "status": "requested"})
         if api is not None:
-            job_commands.follow_to_end(api, job, output, overwrite=overwrite)
+            job_commands.follow_to_end(api, job, output, overwrite=overwrite, as_json=as_json)
 
 
 @cli.command()
@@ -192,8 +195,9 @@ def status(
     user_id: AsUser = None,
     token: Token = None,
     api_url: ApiUrl = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Print a job as JSON, as the API returns it."""
+    """Print a job as JSON, as the API returns it. With `--json` it is one line."""
     from producers import job_commands
     from stream_app.setting_errors import load_settings
 
@@ -201,7 +205,7 @@ def status(
         exit_on_error(),
         job_commands.open_api(load_settings(), api_url, token, user_id, role=job_commands.OPERATE) as api,
     ):
-        typer.echo(json.dumps(api.record(job_id), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(api.record(job_id), indent=None if as_json else 2, ensure_ascii=False))
 
 
 @cli.command()
@@ -214,6 +218,7 @@ def watch(
     user_id: AsUser = None,
     token: Token = None,
     api_url: ApiUrl = None,
+    as_json: AsJson = False,
 ) -> None:
     """Follow a job until it ends."""
     from producers import job_commands
@@ -222,7 +227,7 @@ def watch(
     with exit_on_error():
         role = job_commands.ADMIN if output else job_commands.OPERATE
         api = job_commands.open_api(load_settings(), api_url, token, user_id, role=role)
-        job_commands.follow_to_end(api, job_id, output, overwrite=overwrite)
+        job_commands.follow_to_end(api, job_id, output, overwrite=overwrite, as_json=as_json)
 
 
 @cli.command()
@@ -233,6 +238,7 @@ def download(
     user_id: AsUser = None,
     token: Token = None,
     api_url: ApiUrl = None,
+    as_json: AsJson = False,
 ) -> None:
     """Download all files of a finished job and verify their SHA-256.
 
@@ -249,12 +255,21 @@ def download(
     ):
         with display() as shown:
             paths = fetch_all(api, job_id, output, shown.download, overwrite=overwrite)
+        if as_json:
+            print_json({"export_job_id": job_id, "files": paths})
+            return
         for path in paths:
             typer.echo(path)
 
 
 @cli.command()
-def cancel(job_id: JobId, user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None) -> None:
+def cancel(
+    job_id: JobId,
+    user_id: AsUser = None,
+    token: Token = None,
+    api_url: ApiUrl = None,
+    as_json: AsJson = False,
+) -> None:
     """Publish the cancellation of a job, and check that there is such a job."""
     import asyncio
 
@@ -265,6 +280,9 @@ def cancel(job_id: JobId, user_id: AsUser = None, token: Token = None, api_url: 
         settings = load_settings()
         asyncio.run(job_commands.publish_cancellation(settings, job_id))
         doubt = job_commands.check_existence(settings, job_id, api_url, token, user_id)
+        if as_json:
+            print_json({"export_job_id": job_id, "status": "cancel_requested", "doubt": doubt or None})
+            return
         typer.echo(f"Cancellation requested: {job_id}" + (f" ({doubt})" if doubt else ""), err=True)
 
 
@@ -289,9 +307,13 @@ def rerun(
         role = job_commands.ADMIN if output else job_commands.OPERATE
         api = job_commands.open_api(load_settings(), api_url, token, user_id, role=role)
         accepted = api.call("POST", f"/exports/jobs/{job_id}:rerun")
-        typer.echo(json.dumps(accepted) if as_json else accepted["export_job_id"])
-        if watch or output is not None:
-            job_commands.follow_to_end(api, UUID(accepted["export_job_id"]), output, overwrite=overwrite)
+        new, is_followed = UUID(accepted["export_job_id"]), watch or output is not None
+        if not as_json:
+            typer.echo(new)
+        elif not is_followed:
+            print_json(accepted)
+        if is_followed:
+            job_commands.follow_to_end(api, new, output, overwrite=overwrite, as_json=as_json)
 
 
 @cli.command()
@@ -305,6 +327,7 @@ def token(
         typer.Option(metavar="NAME=VALUE[,VALUE…]", help="Claim, such as org=acme; repeatable"),
     ] = None,
     hours: Annotated[float, typer.Option(min=0.01, help="Hours that the token is valid")] = 12,
+    as_json: AsJson = False,
 ) -> None:
     """Sign a token with EXPORTER_JWT_SECRET and print only the token."""
     from producers.arguments import parse_claims
@@ -313,7 +336,11 @@ def token(
 
     with exit_on_error():
         claims = parse_claims(claim or ())
-        typer.echo(sign_token(load_settings(), user_id, role or (), hours=hours, claims=claims))
+        signed = sign_token(load_settings(), user_id, role or (), hours=hours, claims=claims)
+        if as_json:
+            print_json({"token": signed, "user_id": user_id, "expires_in": round(hours * 3600)})
+        else:
+            typer.echo(signed)
 
 
 @cli.command()

@@ -1,12 +1,14 @@
 """Error handling of the command line, and commands from other packages."""
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -15,6 +17,26 @@ from typer.main import get_group
 from streaming_exporter.errors import BadSettings, ExporterError, Rejected, UsageError
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+_prints_json: ContextVar[bool] = ContextVar("prints_json", default=False)
+"""Whether the command that runs has ``--json``."""
+
+
+def _note(as_json: bool) -> bool:
+    """Note the value of the option ``--json`` for errors."""
+    _prints_json.set(as_json)
+    return as_json
+
+
+AsJson = Annotated[
+    bool, typer.Option("--json", callback=_note, help="Print JSON, also of an error (on standard error)")
+]
+"""The option ``--json`` of a command; its parameter is ``as_json``."""
+
+
+def print_json(document: object) -> None:
+    """Print a document as one line of JSON."""
+    typer.echo(json.dumps(document, ensure_ascii=False, default=str))
 
 
 @contextmanager
@@ -25,13 +47,17 @@ def exit_on_error() -> Iterator[None]:
     try:
         yield
     except (UsageError, Rejected, BadSettings) as error:
-        raise _exit(str(error), USAGE) from error
+        raise _exit(str(error), USAGE, error.code) from error
     except ExporterError as error:
-        raise _exit(str(error), FAILED) from error
+        raise _exit(str(error), FAILED, error.code) from error
 
 
-def _exit(message: str, code: int) -> typer.Exit:
-    typer.secho(message, fg=typer.colors.RED, err=True)
+def _exit(message: str, code: int, word: str = "error") -> typer.Exit:
+    """Print an error; ``word`` is its stable word, which is part of it with ``--json``."""
+    if _prints_json.get():
+        typer.echo(json.dumps({"error": {"code": word, "message": message}}, ensure_ascii=False), err=True)
+    else:
+        typer.secho(message, fg=typer.colors.RED, err=True)
     return typer.Exit(code)
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import typer
 
-from producers.console import INTERRUPTED
+from producers.console import INTERRUPTED, print_json
 from producers.display import display, size
 from producers.tokens import sign_token
 from stream_app.setting_sources import SettingSource, settings_file, sources_of
@@ -181,16 +181,19 @@ def _or(sources: frozenset[str]) -> str:
     return " or the ".join(sorted(sources))
 
 
-def follow_to_end(api: Client, job_id: UUID, folder: Path | None, *, overwrite: bool = False) -> None:
+def follow_to_end(
+    api: Client, job_id: UUID, folder: Path | None, *, overwrite: bool = False, as_json: bool = False
+) -> None:
     """Show the progress of a job until it ends, then download its files into ``folder`` if one is given.
 
     A file of the same name with other content stays, unless ``overwrite`` is set. The warnings of the files
-    are printed at the end.
+    are printed at the end. With ``as_json`` the job and the paths of its files are printed instead.
     """
     try:
         with api, display() as shown:
             job = follow(api, job_id, shown.job)
             paths = fetch_all(api, job_id, folder, shown.download, overwrite=overwrite) if folder else []
+            record = api.record(job_id) if as_json else None
     except KeyboardInterrupt:
         typer.secho(
             f"The export continues. To follow it: exporter watch {job_id}. To cancel it: "
@@ -199,6 +202,9 @@ def follow_to_end(api: Client, job_id: UUID, folder: Path | None, *, overwrite: 
             err=True,
         )
         raise typer.Exit(INTERRUPTED) from None
+    if record is not None:
+        print_json({**record, "files": paths})
+        return
     summary = f"{job.row_count or 0:,} rows, {size(job.file_size or 0)}"
     if job.file_count is not None and job.file_count > 1:
         summary = f"{job.file_count:,} files, {summary}"

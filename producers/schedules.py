@@ -8,7 +8,7 @@ import typer
 
 from producers import schedule_options as options
 from producers.arguments import Labels, Language, Locale, Name, Parameters, SplitBytes, SplitRows
-from producers.console import exit_on_error
+from producers.console import AsJson, exit_on_error, print_json
 from producers.tokens import Token
 from streaming_exporter.errors import UsageError
 
@@ -60,13 +60,15 @@ def create(
     user_id: AsUser = None,
     token: Token = None,
     api_url: ApiUrl = None,
+    as_json: AsJson = False,
 ) -> None:
     """Create a schedule; print its id and its next runs."""
     given = dict(locals())
     with exit_on_error():
         schedule = _call("POST", "", options.body_of(given), user_id, token, api_url)
-        typer.echo(schedule["id"])
-        _show_next(schedule)
+        if not as_json:
+            typer.echo(schedule["id"])
+        _show_next(schedule, as_json=as_json)
 
 
 @cli.command()
@@ -100,6 +102,7 @@ def edit(
     user_id: AsUser = None,
     token: Token = None,
     api_url: ApiUrl = None,
+    as_json: AsJson = False,
 ) -> None:
     """Change a schedule; print its next runs.
 
@@ -111,7 +114,7 @@ def edit(
         body = options.body_of(given) | options.cleared(clear or ())
         if not body:
             raise UsageError("nothing to change: give at least one option, such as --name or --at")
-        _show_next(_call("PATCH", f"/{schedule_id}", body, user_id, token, api_url))
+        _show_next(_call("PATCH", f"/{schedule_id}", body, user_id, token, api_url), as_json=as_json)
 
 
 @cli.command()
@@ -145,6 +148,7 @@ def duplicate(
     user_id: AsUser = None,
     token: Token = None,
     api_url: ApiUrl = None,
+    as_json: AsJson = False,
 ) -> None:
     """Create a schedule like another one, with other values where they are given; print its id.
 
@@ -156,12 +160,15 @@ def duplicate(
         known = _call("GET", f"/{schedule_id}", None, user_id, token, api_url)
         body = options.copy_of(known, options.body_of(given) | options.cleared(clear or ()))
         schedule = _call("POST", "", body, user_id or known["user_id"], token, api_url)
-        typer.echo(schedule["id"])
-        _show_next(schedule)
+        if not as_json:
+            typer.echo(schedule["id"])
+        _show_next(schedule, as_json=as_json)
 
 
 @cli.command("list")
-def list_all(user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None) -> None:
+def list_all(
+    user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None, as_json: AsJson = False
+) -> None:
     """Print all schedules, newest first, with their next run and their user."""
     with exit_on_error():
         cursor: str | None = ""
@@ -169,19 +176,27 @@ def list_all(user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None
             suffix = f"?limit=100{cursor and f'&cursor={cursor}'}"
             page = _call("GET", suffix, None, user_id, token, api_url)
             for schedule in page["schedules"]:
-                typer.echo(_line(schedule))
+                if as_json:
+                    print_json(schedule)
+                else:
+                    typer.echo(_line(schedule))
             cursor = page["next_cursor"]
 
 
 @cli.command()
 def show(
-    schedule_id: ScheduleId, user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None
+    schedule_id: ScheduleId,
+    user_id: AsUser = None,
+    token: Token = None,
+    api_url: ApiUrl = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Print a schedule as JSON, with its next five and its last five runs."""
+    """Print a schedule as JSON, with its next five and its last five runs. With `--json` it is one line."""
     with exit_on_error():
         schedule = _call("GET", f"/{schedule_id}", None, user_id, token, api_url)
         runs = _call("GET", f"/{schedule_id}/runs?limit=5", None, user_id, token, api_url)["runs"]
-        typer.echo(json.dumps({**schedule, "last_runs": runs}, indent=2, ensure_ascii=False))
+        document = {**schedule, "last_runs": runs}
+        typer.echo(json.dumps(document, indent=None if as_json else 2, ensure_ascii=False))
 
 
 @cli.command()
@@ -191,6 +206,7 @@ def runs(
     user_id: AsUser = None,
     token: Token = None,
     api_url: ApiUrl = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print the last runs, newest first: when each was due, its job, status, rows and file.
 
@@ -199,43 +215,76 @@ def runs(
     with exit_on_error():
         path = f"/{schedule_id}/runs?limit={limit}"
         for one in _call("GET", path, None, user_id, token, api_url)["runs"]:
-            typer.echo(_run_line(one))
+            if as_json:
+                print_json(one)
+            else:
+                typer.echo(_run_line(one))
 
 
 @cli.command()
 def pause(
-    schedule_id: ScheduleId, user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None
+    schedule_id: ScheduleId,
+    user_id: AsUser = None,
+    token: Token = None,
+    api_url: ApiUrl = None,
+    as_json: AsJson = False,
 ) -> None:
     """Pause a schedule: no more runs start."""
     with exit_on_error():
-        _call("PATCH", f"/{schedule_id}", {"active": False}, user_id, token, api_url)
-        typer.echo(f"Paused: {schedule_id}", err=True)
+        schedule = _call("PATCH", f"/{schedule_id}", {"active": False}, user_id, token, api_url)
+        if as_json:
+            print_json(schedule)
+        else:
+            typer.echo(f"Paused: {schedule_id}", err=True)
 
 
 @cli.command()
 def resume(
-    schedule_id: ScheduleId, user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None
+    schedule_id: ScheduleId,
+    user_id: AsUser = None,
+    token: Token = None,
+    api_url: ApiUrl = None,
+    as_json: AsJson = False,
 ) -> None:
     """Resume a paused schedule, and print its next runs."""
     with exit_on_error():
-        _show_next(_call("PATCH", f"/{schedule_id}", {"active": True}, user_id, token, api_url))
+        _show_next(
+            _call("PATCH", f"/{schedule_id}", {"active": True}, user_id, token, api_url), as_json=as_json
+        )
 
 
 @cli.command()
-def run(schedule_id: ScheduleId, user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None) -> None:
+def run(
+    schedule_id: ScheduleId,
+    user_id: AsUser = None,
+    token: Token = None,
+    api_url: ApiUrl = None,
+    as_json: AsJson = False,
+) -> None:
     """Start a run now, and print the id of its job."""
     with exit_on_error():
-        typer.echo(_call("POST", f"/{schedule_id}:run", None, user_id, token, api_url)["export_job_id"])
+        accepted = _call("POST", f"/{schedule_id}:run", None, user_id, token, api_url)
+        if as_json:
+            print_json(accepted)
+        else:
+            typer.echo(accepted["export_job_id"])
 
 
 @cli.command()
 def delete(
-    schedule_id: ScheduleId, user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None
+    schedule_id: ScheduleId,
+    user_id: AsUser = None,
+    token: Token = None,
+    api_url: ApiUrl = None,
+    as_json: AsJson = False,
 ) -> None:
     """Delete a schedule. Its files are kept until they expire."""
     with exit_on_error():
         _call("DELETE", f"/{schedule_id}", None, user_id, token, api_url)
-        typer.echo(f"Deleted: {schedule_id}", err=True)
+        if as_json:
+            print_json({"id": schedule_id, "deleted": True})
+        else:
+            typer.echo(f"Deleted: {schedule_id}", err=True)
 
 
 def _call(
@@ -267,7 +316,10 @@ def _run_line(one: dict[str, Any]) -> str:
     return "  ".join(filter(None, (one["run_at"], one["export_job_id"], status, rows, one.get("file_name"))))
 
 
-def _show_next(schedule: dict[str, Any]) -> None:
+def _show_next(schedule: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(schedule)
+        return
     typer.echo(f"Next runs ({schedule['timezone']}):", err=True)
     for moment in schedule["next_runs"]:
         typer.echo(f"  {moment}", err=True)

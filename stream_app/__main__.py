@@ -1,7 +1,9 @@
 """``exporter worker`` and ``exporter migrate``; ``python -m stream_app`` runs a worker."""
 
+import json
 import logging
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 CANCEL_SECONDS = 60
 """Seconds that ``forget`` waits for the jobs that it has cancelled."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 
 USAGE = 2
 """The exit code of a command whose settings cannot be used."""
@@ -68,7 +72,7 @@ def worker() -> None:
 
 
 @cli.command()
-def migrate() -> None:
+def migrate(as_json: AsJson = False) -> None:
     """Create or upgrade the service's own tables in EXPORTER_DATABASE_URL."""
     from stream_app.db.engine import outages_are_retryable
     from stream_app.db.migrations import upgrade
@@ -80,7 +84,7 @@ def migrate() -> None:
             upgrade(settings)
     except ExporterError as error:
         raise _failed(error) from error
-    typer.echo("The tables are up to date.")
+    typer.echo(json.dumps({"migrated": True}) if as_json else "The tables are up to date.")
 
 
 @cli.command()
@@ -89,6 +93,7 @@ def resend(
     to: Annotated[
         str | None, typer.Option(help="Only to this address, even if it was refused before")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Send the failed, skipped and ambiguous mails and webhooks of a job again."""
     import asyncio
@@ -110,6 +115,9 @@ def resend(
         addresses = asyncio.run(due())
     except ExporterError as error:
         raise _failed(error) from error
+    if as_json:
+        typer.echo(json.dumps({"export_job_id": str(job_id), "addresses": addresses}))
+        return
     typer.echo("\n".join(addresses) or "Nothing about that job is failed, skipped or ambiguous.")
 
 
@@ -120,6 +128,7 @@ def forget(
         str | None, typer.Option(help="Remove this mail address, or this webhook's URL")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Remove the personal data of a user (files, filters, addresses, schedules), or one address everywhere.
 
@@ -140,6 +149,9 @@ def forget(
         done = asyncio.run(_erase(settings, user_id, address))
     except ExporterError as error:
         raise _failed(error, "run the command again") from error
+    if as_json:
+        typer.echo(json.dumps(asdict(done)))
+        return
     typer.echo(
         f"Erased {done.jobs} jobs, removed {done.files} files, {done.schedules} schedules "
         f"and {done.deliveries} deliveries."
@@ -187,7 +199,7 @@ async def _erase(settings: "Settings", user_id: str | None, address: str | None)
 @cli.command()
 def doctor(
     full: Annotated[bool, typer.Option("--full", help="Check every file and job, not a sample")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+    as_json: AsJson = False,
     ready: Annotated[
         bool, typer.Option("--ready", help="Only check whether the worker of EXPORTER_READY_FILE is ready")
     ] = False,

@@ -1,0 +1,135 @@
+"""Every command prints JSON with ``--json``: one document, or one line for each entry of a list."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
+from typer.testing import CliRunner, Result
+
+from producers.__main__ import cli
+from streaming_exporter.events import Event
+from streaming_exporter.publisher import Publisher
+from tests.unit.producers.fake_server import FakeServer
+
+PROCESSES = {"api", "worker", "tick"}
+"""Commands that run until they are stopped; their lines of the log are what they print."""
+
+JOB, SCHEDULE = str(uuid4()), str(uuid4())
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+def commands(group: Any, *names: str) -> Iterator[tuple[str, Any]]:
+    """Yield every command below ``group`` with its name, such as ``schedule list``."""
+    context = group.context_class(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, TyperGroup):
+            yield from commands(command, *names, name)
+        else:
+            yield " ".join((*names, name)), command
+
+
+COMMANDS = dict(commands(get_command(cli)))
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - PROCESSES))
+def test_every_command_has_the_option_json(name: str) -> None:
+    assert "--json" in {option for parameter in COMMANDS[name].params for option in parameter.opts}
+
+
+def test_the_walk_meets_the_commands_of_all_packages() -> None:
+    assert {
+        "request",
+        "schedule list",
+        "dead-letters redrive",
+        "migrate",
+        "datasets check",
+    } <= COMMANDS.keys()
+    assert COMMANDS.keys() >= PROCESSES
+
+
+def run(server: FakeServer, *arguments: str) -> Result:
+    variables = {"EXPORTER_PUBLIC_URL": server.url, "EXPORTER_JWT_SECRET": SECRET}
+    return CliRunner().invoke(cli, list(arguments), env=variables)
+
+
+@pytest.fixture
+def _published(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def publish(_: Publisher, event: Event) -> None:
+        assert event.id
+
+    monkeypatch.setattr(Publisher, "publish", publish)
+
+
+CREATE = ("create", "--export-type", "ledger", "--format", "csv", "--schedule", "daily")
+REQUEST = ("request", "--export-type", "ledger", "--format", "csv", "--user-id", "u")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (REQUEST, "export_job_id"),
+        ((*REQUEST, "--watch"), "row_count"),
+        (("status", JOB), "row_count"),
+        (("watch", JOB), "files"),
+        (("cancel", JOB), "status"),
+        (("rerun", JOB), "export_job_id"),
+        (("rerun", JOB, "--watch"), "files"),
+        (("token", "--user-id", "u"), "token"),
+        (("schedule", *CREATE), "next_runs"),
+        (("schedule", "edit", SCHEDULE, "--name", "n"), "next_runs"),
+        (("schedule", "duplicate", SCHEDULE), "next_runs"),
+        (("schedule", "list"), "next_runs"),
+        (("schedule", "show", SCHEDULE), "last_runs"),
+        (("schedule", "runs", SCHEDULE), "run_at"),
+        (("schedule", "pause", SCHEDULE), "next_runs"),
+        (("schedule", "resume", SCHEDULE), "next_runs"),
+        (("schedule", "run", SCHEDULE), "export_job_id"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.usefixtures("_published")
+def test_with_json_standard_output_is_one_document(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], field: str
+) -> None:
+    job = {
+        "export_job_id": JOB,
+        "status": "completed",
+        "export_type": "ledger",
+        "format": "csv",
+        "row_count": 3,
+    }
+    schedule = {
+        "id": SCHEDULE, "export_type": "ledger", "format": "csv", "schedule": "daily", "time_of_day": "06:00:00",
+        "timezone": "UTC", "user_id": "u", "next_runs": ["2026-12-01T06:00:00Z"], "paused_reason": None,
+        "name": None, "filters": {}, "columns": None, "options": {}, "active": True,
+    }  # fmt: skip
+    runs = [{"run_at": "2026-12-01T06:00:00Z", "export_job_id": JOB, "status": "completed", "error": None}]
+    server.add(f"/exports/jobs/{JOB}", 200, job)
+    server.add(f"/exports/jobs/{JOB}:rerun", 202, {"export_job_id": JOB, "status": "pending"})
+    root = "/exports/schedules"
+    server.add(root, 201, schedule)
+    server.add(f"{root}?limit=100", 200, {"schedules": [schedule], "next_cursor": None})
+    server.add(f"{root}/{SCHEDULE}", 200, schedule)
+    for limit in (5, 20):
+        server.add(f"{root}/{SCHEDULE}/runs?limit={limit}", 200, {"runs": runs, "next_cursor": None})
+    server.add(f"{root}/{SCHEDULE}:run", 202, {"export_job_id": JOB, "status": "pending"})
+    if "--watch" in arguments and arguments[0] == "request":
+        arguments = (*arguments, "--job-id", JOB)
+    result = run(server, *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    assert field in json.loads(result.stdout)
+    assert result.stdout.count("\n") == 1
+
+
+def test_with_json_an_error_is_a_document_too(server: FakeServer) -> None:
+    result = run(server, "status", JOB, "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stderr)["error"]["code"] == "api_error"
+    wrong = run(server, *REQUEST, "--filter", "kind", "--json")
+    assert wrong.exit_code == 2
+    assert json.loads(wrong.stderr)["error"]["code"] == "usage"
