@@ -96,20 +96,13 @@ REQUEST = ("request", "--export-type", "ledger", "--format", "csv", "--user-id",
 def test_with_json_standard_output_is_one_document(
     server: FakeServer, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], field: str
 ) -> None:
-    job = {
-        "export_job_id": JOB,
-        "status": "completed",
-        "export_type": "ledger",
-        "format": "csv",
-        "row_count": 3,
-    }
-    schedule = {
-        "id": SCHEDULE, "export_type": "ledger", "format": "csv", "schedule": "daily", "time_of_day": "06:00:00",
-        "timezone": "UTC", "user_id": "u", "next_runs": ["2026-12-01T06:00:00Z"], "paused_reason": None,
-        "name": None, "filters": {}, "columns": None, "options": {}, "active": True,
-    }  # fmt: skip
+    job = {"export_job_id": JOB, "status": "completed", "export_type": "ledger", "format": "csv"}
+    server.add(f"/exports/jobs/{JOB}", 200, {**job, "row_count": 3})
+    schedule: dict[str, Any] = {"id": SCHEDULE, "export_type": "ledger", "format": "csv", "user_id": "u"}
+    schedule |= {"schedule": "daily", "time_of_day": "06:00:00", "timezone": "UTC", "active": True}
+    schedule |= {"next_runs": ["2026-12-01T06:00:00Z"], "paused_reason": None, "name": None}
+    schedule |= {"filters": {}, "columns": None, "options": {}}
     runs = [{"run_at": "2026-12-01T06:00:00Z", "export_job_id": JOB, "status": "completed", "error": None}]
-    server.add(f"/exports/jobs/{JOB}", 200, job)
     server.add(f"/exports/jobs/{JOB}:rerun", 202, {"export_job_id": JOB, "status": "pending"})
     root = "/exports/schedules"
     server.add(root, 201, schedule)
