@@ -22,14 +22,14 @@ _prints_json: ContextVar[bool] = ContextVar("prints_json", default=False)
 """Whether the command that runs has ``--json``."""
 
 
-def _note(as_json: bool) -> bool:
+def note_json(as_json: bool) -> bool:
     """Note the value of the option ``--json`` for errors."""
     _prints_json.set(as_json)
     return as_json
 
 
 AsJson = Annotated[
-    bool, typer.Option("--json", callback=_note, help="Print JSON, also of an error (on standard error)")
+    bool, typer.Option("--json", callback=note_json, help="Print JSON, also of an error (on standard error)")
 ]
 """The option ``--json`` of a command; its parameter is ``as_json``."""
 

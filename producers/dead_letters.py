@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from producers.console import FAILED, exit_on_error
+from producers.console import FAILED, exit_on_error, note_json
 from producers.tokens import Token
 from streaming_exporter.errors import UsageError
 
@@ -33,7 +33,7 @@ Again = Annotated[bool, typer.Option("--again", help="Also those that were redri
 ApiUrl = Annotated[
     str | None, typer.Option("--api-url", metavar="URL", help="URL of the API. Default: EXPORTER_PUBLIC_URL")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON for each")]
+AsJson = Annotated[bool, typer.Option("--json", callback=note_json, help="Print one line of JSON for each")]
 
 
 @cli.command("list")

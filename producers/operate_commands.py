@@ -8,7 +8,7 @@ from uuid import UUID
 
 import typer
 
-from producers.console import exit_on_error
+from producers.console import AsJson, exit_on_error, note_json, print_json
 from producers.tokens import Token
 
 cli = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -16,8 +16,9 @@ cli = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 ApiUrl = Annotated[
     str | None, typer.Option("--api-url", metavar="URL", help="URL of the API. Default: EXPORTER_PUBLIC_URL")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
-JsonLines = Annotated[bool, typer.Option("--json", help="Print one line of JSON for each")]
+JsonLines = Annotated[
+    bool, typer.Option("--json", callback=note_json, help="Print one line of JSON for each")
+]
 TIMES = "a time, a date, today, or such as now-7d or 7d"
 Since = Annotated[str | None, typer.Option(metavar="TIME", help=f"Requested since then: {TIMES}")]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Requested before, or on this day")]
@@ -149,14 +150,21 @@ def pause(
 
 @cli.command()
 def resume(
-    source: Source = None, dataset: Dataset = None, token: Token = None, api_url: ApiUrl = None
+    source: Source = None,
+    dataset: Dataset = None,
+    token: Token = None,
+    api_url: ApiUrl = None,
+    as_json: AsJson = False,
 ) -> None:
     """End a pause of claims."""
 
     def run(call: Call) -> None:
         scope = _scope(source, dataset)
         call("DELETE", "/exports/pauses", {"scope": scope})
-        typer.echo(f"Resumed: {scope}", err=True)
+        if as_json:
+            print_json({"scope": scope, "resumed": True})
+        else:
+            typer.echo(f"Resumed: {scope}", err=True)
 
     _with_api(token, api_url, run)
 
