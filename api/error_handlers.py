@@ -13,6 +13,7 @@ from api.errors import FieldProblem, Problem, not_found, problem_of, title
 from api.middleware.paths import loggable
 from api.parameters import fields_at, unknown_name
 from streaming_exporter.errors import ExporterError
+from streaming_exporter.validation import sentence
 
 log = structlog.get_logger(__name__)
 
@@ -76,8 +77,7 @@ def _message(request: Request, item: dict[str, Any]) -> str:
         *path, name = item["loc"][1:]
         body = getattr(request.scope.get("route"), "body_field", None)
         return unknown_name("field", str(name), fields_at(body.field_info.annotation, path) if body else ())
-    text: str = item["msg"]
-    return text[0].lower() + text[1:]
+    return sentence(item)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

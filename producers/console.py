@@ -94,6 +94,9 @@ class ExtensibleGroup(TyperGroup):
         """Run a command. If a package is missing, exit with the names of the extras that install it."""
         try:
             return super().invoke(ctx)
+        except typer.BadParameter as error:
+            _use_own_words(error)
+            raise
         except ModuleNotFoundError as error:
             missing = (error.name or "").partition(".")[0]
             if not missing or find_spec(missing) is not None:
@@ -116,3 +119,13 @@ class ExtensibleGroup(TyperGroup):
 def _entries() -> list[EntryPoint]:
     """Return the entry points. They are read once, because that opens every installed package."""
     return sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
+
+
+def _use_own_words(error: typer.BadParameter) -> None:
+    """Say what is wrong with an option in the words of the service, not in those of its validator."""
+    from pydantic import ValidationError  # it takes long to import
+
+    from streaming_exporter.validation import with_value
+
+    if isinstance(error.__cause__, ValidationError):
+        error.message = with_value(error.__cause__.errors(include_url=False)[0])

@@ -21,6 +21,7 @@ from stream_app.settings import Settings
 from streaming_exporter.errors import BadSettings
 from streaming_exporter.file_secret import FileSecret
 from streaming_exporter.kafka_settings import FROM_FILE, PREFIX
+from streaming_exporter.validation import sentence
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def _line(problem: ErrorDetails) -> str:
     name = str(problem["loc"][0]) if problem["loc"] else ""
     field = Settings.model_fields.get(name)
     if field is None:
-        return str(problem["ctx"]["error"]) if problem["type"] == "value_error" else problem["msg"]
+        return sentence(problem)
     value = problem["input"]
     variable = f"{PREFIX}{name.upper()}" + (FROM_FILE if isinstance(value, FileSecret) else "")
     return f"{variable}: {_read(value, field)}{_reason(problem, field)}"

@@ -227,7 +227,11 @@ def path_in_folder(path: Path) -> Path:
     Raises:
         ValueError: the folder does not exist, or the path is a folder.
     """
-    if not str(path).isprintable() or path.is_dir() or not path.absolute().parent.is_dir():
+    try:
+        fits = str(path).isprintable() and not path.is_dir() and path.absolute().parent.is_dir()
+    except OSError:  # the system has no paths of this form, such as too long ones
+        fits = False
+    if not fits:
         raise ValueError(
             "it is not the path of a file that can be written; allowed: a path in an existing folder"
         )

@@ -40,6 +40,7 @@ from streaming_exporter.payloads import (
     read,
 )
 from streaming_exporter.traceparent import Traceparent
+from streaming_exporter.validation import explained
 
 __all__ = [
     "SCHEDULES",
@@ -129,7 +130,10 @@ SCHEDULES = f"{SOURCE}/schedules"
 """The ``source`` of a schedule's requests begins with this."""
 
 
-JsonType = Annotated[str, StringConstraints(pattern=r"^(?i:application/([\w.+-]+\+)?json)\s*(;.*)?$")]
+JSON_TYPE = explained(
+    r"^(?i:application/([\w.+-]+\+)?json)\s*(;.*)?$", "a content type of JSON, such as application/json"
+)
+JsonType = Annotated[str, StringConstraints(pattern=JSON_TYPE)]
 
 
 class _Data(BaseModel):

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from streaming_exporter.errors import BadSettings
 from streaming_exporter.file_secret import FileSecret
 from streaming_exporter.setting_types import AnyWebUrl, Count, ExistingFile, Servers, Text, in_case
+from streaming_exporter.validation import explained, sentence
 
 PREFIX = "EXPORTER_"
 """Prefix of every variable of the service."""
@@ -71,7 +72,9 @@ class KafkaSettings(BaseModel):
     )
     kafka_topic_prefix: Text = Field(
         "",
-        pattern=r"^[A-Za-z0-9._-]{0,150}$",
+        pattern=explained(
+            r"^[A-Za-z0-9._-]{0,150}$", "at most 150 characters of letters, digits, dots, _ and -"
+        ),
         description="Prefix of the names of all topics and of the group, such as `staging.`",
     )
     kafka_partitions: Count = Field(8, description="Partitions of topics that the service creates")
@@ -165,5 +168,5 @@ def _secret_in(variable: str, path: str) -> FileSecret:
 
 def _line(problem: ErrorDetails) -> str:
     """Return a line with the variable and its error, without its value, which can be a secret."""
-    text = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else problem["msg"]
+    text = sentence(problem)
     return f"{PREFIX}{str(problem['loc'][0]).upper()}: {text}" if problem["loc"] else text

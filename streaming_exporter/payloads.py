@@ -19,13 +19,25 @@ from pydantic_core import PydanticCustomError
 
 from streaming_exporter.errors import Rejected, Unreadable
 from streaming_exporter.traceparent import Traceparent
+from streaming_exporter.validation import explained, field_of, sentence, with_value
 
 Model = TypeVar("Model", bound=BaseModel)
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=100)]
-Scope = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
-LanguageTag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8}){0,4}$")]
-ZoneName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_+/-]{0,99}$")]
+SCOPE = explained(
+    r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$", "a name of at most 100 letters, digits, _ and -, without spaces"
+)
+LANGUAGE = explained(
+    r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8}){0,4}$", "the tag of a language or locale, such as de or de-AT"
+)
+ZONE = explained(r"^[A-Za-z][A-Za-z0-9_+/-]{0,99}$", "the name of a time zone, such as Europe/Berlin")
+DELIMITER = explained(r"^[,;|\t:^~]$", "one of , ; | tab : ^ ~")
+NULL_TEXT = explained(
+    r"^[A-Za-z0-9_\\<>()\-./]{0,20}$", "at most 20 characters of letters, digits and _ \\ < > ( ) - . /"
+)
+Scope = Annotated[str, StringConstraints(pattern=SCOPE)]
+LanguageTag = Annotated[str, StringConstraints(pattern=LANGUAGE)]
+ZoneName = Annotated[str, StringConstraints(pattern=ZONE)]
 MAX_CLAIM_LENGTH = 1000
 """Characters of one value of a claim."""
 MAX_CLAIM_VALUES = 200
@@ -92,10 +104,10 @@ class RequestIdentity(Payload):
 class CsvOptions(Payload):
     """Options of ``csv``; other formats ignore them."""
 
-    delimiter: Annotated[str, StringConstraints(pattern=r"^[,;|\t:^~]$")] = ","
+    delimiter: Annotated[str, StringConstraints(pattern=DELIMITER)] = ","
     header: bool = True
     bom: bool = False
-    null: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_\\<>()\-./]{0,20}$")] = ""
+    null: Annotated[str, StringConstraints(pattern=NULL_TEXT)] = ""
     guard_formulas: bool = True
 
 
@@ -301,7 +313,5 @@ def read(model: type[Model], content: object, where: str = "") -> Model:
 def _first_problem(error: ValidationError) -> tuple[str, str]:
     """Return the field's path and the message of the first error."""
     problem = error.errors(include_url=False)[0]
-    message = problem["msg"][0].lower() + problem["msg"][1:]
-    if problem["type"] != "missing" and problem["loc"][:1] != (CLAIMS,):
-        message += f", got {problem['input']!r:.100}"
-    return ".".join(map(str, problem["loc"])), message
+    hidden = problem["loc"][:1] == (CLAIMS,)
+    return field_of(problem), sentence(problem) if hidden else with_value(problem)

@@ -13,6 +13,7 @@ from stream_app.jobs.job_files import has_several_files
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
 from streaming_exporter.events import JobError, Name, Options, Scope, Split, Word
+from streaming_exporter.validation import explained
 
 JOB_EXAMPLE: dict[str, Any] = {
     "export_job_id": "4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10",
@@ -119,7 +120,7 @@ class Order(BaseModel):
 IdempotencyKey = Annotated[
     str | None,
     Header(
-        pattern=r"^[\x21-\x7e]+$",
+        pattern=explained(r"^[\x21-\x7e]+$", "visible ASCII characters without spaces"),
         max_length=255,
         description="Makes the call repeatable: the same call with the same key is the same job",
     ),

@@ -47,6 +47,7 @@ from stream_app.schedules.run_planner import (
     run_request,
 )
 from streaming_exporter.errors import InDoubt, Rejected
+from streaming_exporter.validation import field_of, with_value
 
 log = structlog.get_logger(__name__)
 
@@ -155,8 +156,7 @@ def _patched(services: ApiServices, known: Schedule, patch: SchedulePatch) -> Sc
         return ScheduleOrder.model_validate(given)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        field = ".".join(map(str, problem["loc"]))
-        raise Rejected(problem["msg"][0].lower() + problem["msg"][1:], field=field) from error
+        raise Rejected(with_value(problem), field=field_of(problem)) from error
 
 
 async def checked_values(

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from streaming_exporter.errors import BadSettings
+from streaming_exporter.validation import sentence
 
 Place = tuple[str | int, ...]
 
@@ -100,8 +101,7 @@ def _text(problem: ErrorDetails, model: type[BaseModel], renamed: Mapping[str, s
         return "the key is missing"
     if "url_env" in problem["loc"]:  # the value is possibly the URL itself, with its password
         return f"it is not the name of a variable (the value is not shown): {NO_URL}"
-    text = problem["msg"]
-    return f"{text[0].lower()}{text[1:]}; it is {str(problem['input'])[:SHOWN]!r}"
+    return f"{sentence(problem)}; it is {str(problem['input'])[:SHOWN]!r}"
 
 
 def _model_at(model: type[BaseModel], place: Sequence[str | int]) -> type[BaseModel]:

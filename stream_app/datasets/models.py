@@ -21,6 +21,7 @@ from stream_app.datasets.parameters import check_parameter
 from stream_app.datasets.query_text import QueryTextError, parse_query
 from stream_app.time_zones import check_zone_name
 from streaming_exporter.errors import Rejected
+from streaming_exporter.validation import explained
 
 DEFAULT_SOURCE = "default"
 """The source of datasets that name none: the database of ``EXPORTER_SOURCE_DATABASE_URL``."""
@@ -38,11 +39,18 @@ def _is_no_list_of_roles(claim: str) -> str:
     return claim
 
 
+NAME = explained(
+    r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$", "a name of at most 100 letters, digits, _ and -, without spaces"
+)
+LANGUAGE = explained(r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$", "the tag of a language, such as de or de-AT")
+VARIABLE = explained(
+    r"^[A-Za-z_][A-Za-z0-9_]{0,199}$", "the name of an environment variable, such as CRM_DATABASE_URL"
+)
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=63)]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
+Name = Annotated[str, StringConstraints(pattern=NAME)]
 Role = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Claim = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_is_no_list_of_roles)]
-Language = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
+Language = Annotated[str, StringConstraints(pattern=LANGUAGE)]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Labels = Mapping[Language, Label]
 """Labels by language (BCP 47)."""
@@ -160,7 +168,7 @@ class SourceSettings(Entry):
     """
 
     name: Name
-    url_env: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,199}$")]
+    url_env: Annotated[str, StringConstraints(pattern=VARIABLE)]
     connections: Annotated[int, Field(ge=2, le=1000)] | None = None
 
 

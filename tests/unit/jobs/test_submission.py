@@ -41,8 +41,8 @@ def test_a_valid_request_is_a_pending_job() -> None:
             "export_type: there is no dataset 'nothing'; allowed: ledger, ",
         ),
         ({"format": "docx"}, "unknown_format", "format: there is no format 'docx'; allowed: csv, json"),
-        ({"filters": 3}, "invalid_request", "filters: input should be a valid dictionary, got 3"),
-        ({"priority": "urgent"}, "invalid_request", "priority: input should be 'high', 'normal' or 'low'"),
+        ({"filters": 3}, "invalid_request", 'filters: expected an object such as {"kind": "proof"}, got 3'),
+        ({"priority": "urgent"}, "invalid_request", "priority: expected high, normal or low"),
     ],
 )
 def test_an_invalid_request_is_a_failed_job(data: dict[str, Any], code: str, message: str) -> None:

@@ -110,7 +110,7 @@ def test_cancel(published: list[Event]) -> None:
     [
         (["--filter", "kind"], "column=value"),
         (["--scope", "my rows"], "scope"),
-        (["--compression", "rar"], "'gzip'"),
+        (["--compression", "rar"], "expected none, gzip or zstd"),
         (["--option", "colour=red"], "allowed: title, page_size, delimiter,"),
         (["--job-id", "1"], "--job-id"),
         (["--recipient", "nobody"], "expected a mail address such as ada@example.com"),
