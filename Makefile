@@ -1,7 +1,7 @@
 # Everything a contributor types. `make help` lists the targets.
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: demo unit test test-all up check bench chaos clean help lock setup lint format pictures previous docs audit release image image-test chart
+.PHONY: demo unit test test-all up check bench chaos clean help lock setup lint format pictures previous docs audit release image image-test chart newest
 
 # Where it is set, every process compiles all modules anew, and pytest rewrites them anew: half of its time.
 unexport PYTHONDONTWRITEBYTECODE
@@ -80,6 +80,9 @@ format: $(READY) ## Rewrite the code in the project's style
 	@.venv/bin/ruff check --fix-only --quiet .
 	@.venv/bin/ruff format --quiet .
 
+newest: $(READY) ## Run the tests of consumer and worker with the newest Faust and aiokafka, past the bounds
+	@./requirements/newest.sh "$(UV)" $(ARGS)
+
 audit: $(READY) ## Known faults, licences and a list (CycloneDX) of the packages in the image, in .local/sbom.cdx.json
 	@$(PYTHON_ENV) requirements/audit.py "$(UV)" $(ARGS)
 
@@ -95,6 +98,7 @@ lock: ## Resolve the requirements again and write the lock files (UPGRADE=1 take
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -c requirements/dev.txt -o requirements/build.txt requirements/build.in
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/audit.txt requirements/audit.in
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/chart.txt requirements/chart.in
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) -o requirements/site.txt requirements/site.in
 
 clean: ## Remove the virtual environment, local data, caches and demo files
 	@rm -rf .venv .local tests/node/node_modules demo-exports .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

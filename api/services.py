@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any
 
-import httpx
+import httpx2
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -142,7 +142,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
         publisher = await stack.enter_async_context(Publisher(settings, client_id=NAME, source=SOURCE))
         keys: Keys = SharedSecret(settings.jwt_secret.get_secret_value())
         if settings.jwt_jwks_url is not None:
-            http = await stack.enter_async_context(httpx.AsyncClient(timeout=5))
+            http = await stack.enter_async_context(httpx2.AsyncClient(timeout=5))
             keys = PublishedKeys(settings.jwt_jwks_url, http)
         store = JobQueue(
             writing,

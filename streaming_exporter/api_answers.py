@@ -9,7 +9,7 @@ from streaming_exporter.errors import ApiError, DownloadError
 from streaming_exporter.payloads import ExportRequest
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 MAX_WAIT = 30
 """The longest time in seconds that the API lets a call wait for the end of a job."""
@@ -90,11 +90,11 @@ def order_of(
     return request.model_dump(mode="json", exclude_unset=True, exclude={"user_id"}), headers
 
 
-def call_timeout(seconds: float) -> "httpx.Timeout":
+def call_timeout(seconds: float) -> "httpx2.Timeout":
     """Return the time limit of a call that waits up to ``seconds`` for the end of a job."""
-    import httpx
+    import httpx2
 
-    return httpx.Timeout(30 + seconds, connect=5)
+    return httpx2.Timeout(30 + seconds, connect=5)
 
 
 def file_path(job_id: UUID, number: int | None) -> str:
@@ -102,7 +102,7 @@ def file_path(job_id: UUID, number: int | None) -> str:
     return f"/exports/jobs/{job_id}/" + ("download" if number is None else f"files/{number}")
 
 
-def bytes_to_skip(response: "httpx.Response", start: int) -> int:
+def bytes_to_skip(response: "httpx2.Response", start: int) -> int:
     """Return how many bytes of a file come before byte ``start``: 0 if the store has left them out.
 
     Raises:
@@ -116,7 +116,7 @@ def bytes_to_skip(response: "httpx.Response", start: int) -> int:
     raise DownloadError(f"the object store answered {response.status_code}; try again")
 
 
-def read_document(response: "httpx.Response", url: str) -> dict[str, Any]:
+def read_document(response: "httpx2.Response", url: str) -> dict[str, Any]:
     """Return the JSON object of an answer; ``{}`` where the answer has no content (204).
 
     Raises:
@@ -145,7 +145,7 @@ def read_job(document: dict[str, Any], url: str) -> Job:
         raise not_the_api(url) from error
 
 
-def raise_for_problem(response: "httpx.Response") -> None:
+def raise_for_problem(response: "httpx2.Response") -> None:
     """Raise :class:`ApiError` for an answer from 400 on, with the text of its problem document."""
     if response.status_code < 400:
         return

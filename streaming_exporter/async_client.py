@@ -30,7 +30,7 @@ from streaming_exporter.job_events import Following
 from streaming_exporter.payloads import ExportRequest
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 
 class AsyncExportClient:
@@ -47,20 +47,20 @@ class AsyncExportClient:
             url: where the API is, such as ``https://exports.example.com``.
             token: the JWT of the user.
         """
-        if find_spec("httpx") is None:
-            raise ImportError("AsyncExportClient needs httpx; install streaming-exporter[http]")
-        import httpx
+        if find_spec("httpx2") is None:
+            raise ImportError("AsyncExportClient needs httpx2; install streaming-exporter[http]")
+        import httpx2
 
         self.url = url
         self._token = token
-        trusted = httpx.create_ssl_context()  # shared, because it takes some milliseconds to load
-        self._http = httpx.AsyncClient(
+        trusted = httpx2.create_ssl_context()  # shared, because it takes some milliseconds to load
+        self._http = httpx2.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {token}"},
             verify=trusted,
         )
         # A presigned URL needs no token, and the object store must not see it.
-        self._store = httpx.AsyncClient(timeout=httpx.Timeout(60, connect=10), verify=trusted)
+        self._store = httpx2.AsyncClient(timeout=httpx2.Timeout(60, connect=10), verify=trusted)
 
     async def __aenter__(self) -> Self:
         return self
@@ -155,7 +155,7 @@ class AsyncExportClient:
         Raises:
             DownloadError: the object store failed.
         """
-        import httpx
+        import httpx2
 
         link = await self.link(job_id, number)
         ranges = {"Range": f"bytes={start}-"} if start else {}
@@ -163,7 +163,7 @@ class AsyncExportClient:
             async with self._store.stream("GET", link, headers=ranges) as response:
                 skipped = bytes_to_skip(response, start)
                 yield _from(response.aiter_raw(CHUNK_BYTES), skipped)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise DownloadError(f"the object store did not deliver the file ({error}); try again") from error
 
     async def rerun(self, job_id: UUID, *, idempotency_key: str | None = None) -> UUID:
@@ -209,9 +209,9 @@ class AsyncExportClient:
 
     async def _stream(self, following: Following) -> AsyncGenerator[Job, None]:
         """Yield the jobs of one stream, until it ends or breaks."""
-        import httpx
+        import httpx2
 
-        limit = httpx.Timeout(30, read=following.silence, connect=5)
+        limit = httpx2.Timeout(30, read=following.silence, connect=5)
         try:
             async with self._http.stream(
                 "GET", following.path, headers=following.headers, timeout=limit
@@ -222,7 +222,7 @@ class AsyncExportClient:
                 async for line in response.aiter_lines():
                     if (job := following.feed(line)) is not None:
                         yield job
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise unreachable(self.url, error) from error
 
     async def wait(self, job_id: UUID, *, timeout: float | None = None, admission: float = 0) -> Job:
@@ -279,14 +279,14 @@ class AsyncExportClient:
         headers: dict[str, str] | None = None,
         *,
         seconds: float = 0,
-    ) -> "httpx.Response":
-        import httpx
+    ) -> "httpx2.Response":
+        import httpx2
 
         try:
             response = await self._http.request(
                 method, path, json=body, headers=headers, timeout=call_timeout(seconds)
             )
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise unreachable(self.url, error) from error
         raise_for_problem(response)
         return response

@@ -28,7 +28,7 @@ from streaming_exporter.job_events import Following
 from streaming_exporter.payloads import ExportRequest
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 CHUNK_BYTES = 256 * 1024
 """Size of the pieces in which a file is read."""
@@ -48,19 +48,19 @@ class ExportClient:
             url: where the API is, such as ``https://exports.example.com``.
             token: the JWT of the user.
         """
-        if find_spec("httpx") is None:
-            raise ImportError("ExportClient needs httpx; install streaming-exporter[http]")
-        import httpx
+        if find_spec("httpx2") is None:
+            raise ImportError("ExportClient needs httpx2; install streaming-exporter[http]")
+        import httpx2
 
         self.url = url
-        trusted = httpx.create_ssl_context()  # shared, because it takes some milliseconds to load
-        self._http = httpx.Client(
+        trusted = httpx2.create_ssl_context()  # shared, because it takes some milliseconds to load
+        self._http = httpx2.Client(
             base_url=url,
             headers={"Authorization": f"Bearer {token}"},
             verify=trusted,
         )
         # A presigned URL needs no token, and the object store must not see it.
-        self._store = httpx.Client(timeout=httpx.Timeout(60, connect=10), verify=trusted)
+        self._store = httpx2.Client(timeout=httpx2.Timeout(60, connect=10), verify=trusted)
 
     def __enter__(self) -> Self:
         return self
@@ -153,7 +153,7 @@ class ExportClient:
         Raises:
             DownloadError: the object store failed.
         """
-        import httpx
+        import httpx2
 
         link = self.link(job_id, number)
         ranges = {"Range": f"bytes={start}-"} if start else {}
@@ -161,7 +161,7 @@ class ExportClient:
             with self._store.stream("GET", link, headers=ranges) as response:
                 skipped = bytes_to_skip(response, start)
                 yield _from(response.iter_raw(CHUNK_BYTES), skipped)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise DownloadError(f"the object store did not deliver the file ({error}); try again") from error
 
     def rerun(self, job_id: UUID, *, idempotency_key: str | None = None) -> UUID:
@@ -204,9 +204,9 @@ class ExportClient:
 
     def _stream(self, following: Following) -> Iterator[Job]:
         """Yield the jobs of one stream, until it ends or breaks."""
-        import httpx
+        import httpx2
 
-        limit = httpx.Timeout(30, read=following.silence, connect=5)
+        limit = httpx2.Timeout(30, read=following.silence, connect=5)
         try:
             with self._http.stream(
                 "GET", following.path, headers=following.headers, timeout=limit
@@ -217,7 +217,7 @@ class ExportClient:
                 for line in response.iter_lines():
                     if (job := following.feed(line)) is not None:
                         yield job
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise unreachable(self.url, error) from error
 
     def wait(self, job_id: UUID, *, timeout: float | None = None, admission: float = 0) -> Job:
@@ -260,14 +260,14 @@ class ExportClient:
         headers: dict[str, str] | None = None,
         *,
         seconds: float = 0,
-    ) -> "httpx.Response":
-        import httpx
+    ) -> "httpx2.Response":
+        import httpx2
 
         try:
             response = self._http.request(
                 method, path, json=body, headers=headers, timeout=call_timeout(seconds)
             )
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise unreachable(self.url, error) from error
         raise_for_problem(response)
         return response

@@ -27,8 +27,8 @@ _SPELLED = {
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
 }
 
-_NOT_EVERYWHERE = {"colorama": "BSD-3-Clause"}
-"""Packages for other operating systems, which are not installed here."""
+_NOT_EVERYWHERE = {"colorama": "BSD-3-Clause", "httpx2-jsfetch": "BSD-3-Clause"}
+"""Packages for other platforms, which are not installed here."""
 
 _FONTS = "the fonts may be embedded and passed on, and not be sold by themselves"
 _FONT_PACKAGES = ("africa", "cjk", "rtl", "sea", "south-asia")

@@ -5,7 +5,7 @@ import json
 import time
 from typing import Any, Protocol
 
-import httpx
+import httpx2
 import structlog
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, JWKRegistry, Key, OctKey, OKPKey, RSAKey
@@ -74,7 +74,7 @@ class PublishedKeys:
     def __init__(
         self,
         url: str,
-        http: httpx.AsyncClient,
+        http: httpx2.AsyncClient,
         *,
         fresh: float = FRESH_SECONDS,
         stale: float = STALE_SECONDS,
@@ -145,7 +145,7 @@ class PublishedKeys:
             self._keys = keys
             self._fetched = time.monotonic()
         except (
-            httpx.HTTPError, httpx.InvalidURL, TimeoutError, RecursionError,
+            httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, RecursionError,
             ValueError, KeyError, TypeError, AttributeError,
         ) as error:  # fmt: skip
             log.warning("jwks.fetch_failed", url=self._url, error=repr(error))

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 
 from stream_app.addresses import is_public, networks, receiver_url
 from stream_app.notifications.channel import DeliveryFailed, DeliveryRefused
@@ -50,7 +50,7 @@ class WebhookClient:
         try:
             async with asyncio.timeout(self._settings.delivery_timeout_seconds):
                 status = await self._post(notification.address, body, headers)
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
             detail = one_line(f"{type(error).__name__}: {error}", 300)
             raise DeliveryFailed(_reason(error), host_unreachable=True, detail=detail) from error
         if status == GONE:
@@ -108,9 +108,9 @@ class WebhookClient:
 
         Each call uses a new client, so receivers share no connection, cookie or proxy.
         """
-        target = httpx.URL(url)
-        last: httpx.TransportError | None = None
-        async with httpx.AsyncClient(
+        target = httpx2.URL(url)
+        last: httpx2.TransportError | None = None
+        async with httpx2.AsyncClient(
             verify=self._tls,
             trust_env=False,
             follow_redirects=False,
@@ -127,12 +127,12 @@ class WebhookClient:
                 try:
                     # The body of the response is not read: it is not needed and can be endless.
                     response = await client.send(request, stream=True)
-                except httpx.ConnectError as error:
+                except httpx2.ConnectError as error:
                     last = error
                     continue
                 await response.aclose()
                 return response.status_code
-        raise last or httpx.ConnectError("the name has no address")
+        raise last or httpx2.ConnectError("the name has no address")
 
     async def _addresses(self, url: str) -> list[str]:
         """Return the IP addresses of the URL's host that can be called, IPv4 first.
@@ -172,7 +172,7 @@ def secret_text(key: bytes) -> str:
 
 def _reason(error: Exception) -> str:
     """Return the reason for the job's owner, without details of the service's network."""
-    if isinstance(error, httpx.TimeoutException | TimeoutError):
+    if isinstance(error, httpx2.TimeoutException | TimeoutError):
         return "the receiver did not answer in time"
     if isinstance(error, socket.gaierror):
         return NOT_PUBLIC

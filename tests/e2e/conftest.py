@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
+import httpx2
 import pytest
 from playwright.sync_api import Browser
 
@@ -36,7 +36,7 @@ class System:
     stack: Stack
     api: ApiProcess
     worker: AppProcess
-    client: httpx.Client
+    client: httpx2.Client
     extra: dict[str, str]
     """Settings that further workers need too. Those workers have no traces."""
     metrics: str
@@ -69,7 +69,7 @@ class System:
         """Download the job's file by the URL of the API."""
         answer = self.client.get(f"/exports/jobs/{job_id}/download")
         assert answer.status_code == 307, answer.text
-        response = httpx.get(answer.headers["location"])
+        response = httpx2.get(answer.headers["location"])
         response.raise_for_status()
         return response.content
 
@@ -117,7 +117,7 @@ def whole(stack: Stack, collector: Collector) -> Iterator[System]:
         worker = starting.result()
     token = stack.token("tester", "exports:all", "exports:admin")
     headers = {"Authorization": f"Bearer {token}"}
-    with httpx.Client(base_url=api.address, headers=headers, timeout=30) as client:
+    with httpx2.Client(base_url=api.address, headers=headers, timeout=30) as client:
         yield System(stack, api, worker, client, extra, f"http://127.0.0.1:{port}/metrics")
 
 

@@ -5,7 +5,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from dev.process import Child, ManagedProcess, free_ports
@@ -55,4 +55,4 @@ class IdentityProvider(ManagedProcess):
 
     def set_seconds(self, **seconds: int) -> None:
         """Set the lifetime of each ``code`` or ``token`` that is issued from now on."""
-        httpx.put(f"{self.address}/test/seconds", json=seconds).raise_for_status()
+        httpx2.put(f"{self.address}/test/seconds", json=seconds).raise_for_status()

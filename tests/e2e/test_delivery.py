@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import asyncpg
-import httpx
+import httpx2
 
 from tests.e2e.conftest import System
 from tests.waiting import until
@@ -40,10 +40,10 @@ def test_the_link_in_a_mail_leads_to_the_file_without_a_token(system: System) ->
     (mail,) = mails_to(system, "reader@example.com")
     assert re.fullmatch(rf"Export of ledger, \d+ \w+ \d{{4}}: {done['row_count']:,} rows", mail["Subject"])
     (link,) = re.findall(r"\S+/exports/links/\S+", body(mail))
-    with httpx.Client(base_url=system.api.address) as anybody:
+    with httpx2.Client(base_url=system.api.address) as anybody:
         answer = anybody.get(urlsplit(link).path)
         assert answer.status_code == 307, answer.text
-        content = httpx.get(answer.headers["location"]).content
+        content = httpx2.get(answer.headers["location"]).content
         assert hashlib.sha256(content).hexdigest() == done["sha256"]
         unsubscribe = urlsplit(mail["List-Unsubscribe"].strip("<>")).path
         assert anybody.post(unsubscribe).status_code == 200
@@ -84,16 +84,16 @@ async def _forget(system: System, job: str) -> None:
 def test_a_user_who_is_forgotten_has_no_jobs_and_no_files(system: System) -> None:
     """S15: one command does it, and cancels a running export first."""
     user = {"Authorization": f"Bearer {system.stack.token('forget-me', 'exports:all')}"}
-    with httpx.Client(base_url=system.api.address, headers=user) as client:
+    with httpx2.Client(base_url=system.api.address, headers=user) as client:
         asked = {"export_type": "ledger", "format": "csv", "scope": "all", "recipients": ["f@example.com"]}
         job = client.post("/exports/jobs", json=asked).json()["export_job_id"]
         system.ended(job)
         link = client.get(f"/exports/jobs/{job}/download").headers["location"]
-        assert httpx.get(link).status_code == 200
+        assert httpx2.get(link).status_code == 200
         assert "Erased 1 jobs, removed 1 files" in system.stack.run(
             "forget", "--user-id", "forget-me", "--yes"
         )
         assert client.get("/exports/jobs").json()["jobs"] == []
         assert client.get(f"/exports/jobs/{job}").status_code == 404
-        assert httpx.get(link).status_code == 404
+        assert httpx2.get(link).status_code == 404
     assert "1 jobs" not in system.stack.run("forget", "--address", "f@example.com", "--yes")

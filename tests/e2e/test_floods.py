@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from dev.app_process import ApiProcess
@@ -45,7 +45,7 @@ def waits(api: ApiProcess, token: str) -> list[float]:
     """Return the seconds of each call of the other user, in ascending order."""
     found: list[float] = []
     headers = {"Authorization": f"Bearer {token}"}
-    with httpx.Client(base_url=api.address, headers=headers, timeout=30) as client:
+    with httpx2.Client(base_url=api.address, headers=headers, timeout=30) as client:
         client.get("/exports/jobs")
         ends = time.monotonic() + SECONDS
         while time.monotonic() < ends or len(found) < CALLS:

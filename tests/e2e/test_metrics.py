@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import asyncpg
-import httpx
+import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.conftest import System
@@ -16,7 +16,7 @@ from tests.waiting import until_async
 
 def scrape(url: str) -> dict[str, float]:
     """Return the samples by name and labels."""
-    answer = httpx.get(url, timeout=10)
+    answer = httpx2.get(url, timeout=10)
     assert answer.status_code == 200
     return {
         sample.name

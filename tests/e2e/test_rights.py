@@ -5,7 +5,7 @@ import io
 import json
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from producers.tokens import sign_token
@@ -17,10 +17,10 @@ from tests.stacks import settings_of
 GROUP = ["customer-1", "customer-2", "customer-99"]
 
 
-def client(system: System, *roles: str, **claims: Any) -> httpx.Client:
+def client(system: System, *roles: str, **claims: Any) -> httpx2.Client:
     token = sign_token(settings_of(system.stack), "ada", roles, claims=claims)
     headers = {"Authorization": f"Bearer {token}"}
-    return httpx.Client(base_url=system.api.address, headers=headers, timeout=30)
+    return httpx2.Client(base_url=system.api.address, headers=headers, timeout=30)
 
 
 def table(content: bytes) -> list[dict[str, str]]:

@@ -3,7 +3,7 @@
 import asyncio
 from uuid import uuid4
 
-import httpx
+import httpx2
 
 from stream_app.settings import Settings
 from streaming_exporter.events import Event, Topic
@@ -118,7 +118,7 @@ def test_an_api_that_is_stopped_sends_its_last_spans(system: System, collector: 
     try:
         headers = {**system.client.headers, "traceparent": CALLER.format(trace=trace_id)}
         order = {"export_type": "ledger", "format": "csv"}
-        answer = httpx.post(f"{api.address}/exports/jobs", json=order, headers=headers, timeout=30)
+        answer = httpx2.post(f"{api.address}/exports/jobs", json=order, headers=headers, timeout=30)
         assert answer.status_code == 202
     finally:
         api.stop()

@@ -53,7 +53,7 @@ def test_it_needs_pydantic_and_each_extra_adds_one_package(wheel: Path) -> None:
     assert requirements_of(wheel) == {
         "": {"pydantic"},
         "kafka": {"aiokafka"},
-        "http": {"httpx"},
+        "http": {"httpx2"},
         "sqlalchemy": {"sqlalchemy"},
         "django": {"django"},
     }
@@ -66,7 +66,7 @@ def test_with_pydantic_alone_every_module_but_those_of_kafka_can_be_imported(
     client.offer(with_their_requirements({"pydantic"}))
     done = client.run("python", "-c", import_all(MODULES - NEEDING_KAFKA))
     assert done.returncode == 0, done.stderr
-    for missing in ("aiokafka", "httpx", "pydantic_settings", "stream_app", "producers", "api", "dev"):
+    for missing in ("aiokafka", "httpx2", "pydantic_settings", "stream_app", "producers", "api", "dev"):
         assert "ModuleNotFoundError" in client.run("python", "-c", f"import {missing}").stderr
     for part, extra in (
         ("from streaming_exporter.publisher import Publisher; Publisher(KafkaSettings())", "kafka"),

@@ -12,7 +12,7 @@ import signal
 import sys
 
 LIBRARIES = (
-    "aiokafka", "alembic.command", "asyncpg", "email_validator", "fastapi", "faust", "httpx",
+    "aiokafka", "alembic.command", "asyncpg", "email_validator", "fastapi", "faust", "httpx2",
     "hypothesis.strategies", "itsdangerous", "minio", "pydantic_settings", "pytest", "pytest_asyncio",
     "schemathesis", "sqlalchemy.ext.asyncio", "structlog", "xdist.scheduler.loadscope",
 )  # fmt: skip

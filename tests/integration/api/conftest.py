@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import delete, text, update
@@ -39,10 +39,10 @@ async def running(settings: Settings) -> AsyncIterator[FastAPI]:
         yield app
 
 
-def client_of(app: FastAPI, token: str | None) -> httpx.AsyncClient:
+def client_of(app: FastAPI, token: str | None) -> httpx2.AsyncClient:
     """Return a client of ``app`` that sends ``token``."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api", headers=headers)
+    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://api", headers=headers)
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Harness:
     engine: AsyncEngine
     queries: JobQueries
 
-    def user(self, *roles: str, user_id: str | None = None, **claims: Any) -> httpx.AsyncClient:
+    def user(self, *roles: str, user_id: str | None = None, **claims: Any) -> httpx2.AsyncClient:
         """Return a client for a user, by default for a new user."""
         user = user_id or f"user-{uuid4()}"
         return client_of(self.app, sign_token(self.settings, user, roles, claims=claims))

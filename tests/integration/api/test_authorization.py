@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 from starlette.routing import Mount
@@ -203,7 +203,7 @@ def bearers(settings: Settings, hours: float) -> dict[str, Callable[[str], str |
     }
 
 
-async def answer(app: FastAPI, case: Case, token: str | None, names: dict[str, str]) -> httpx.Response:
+async def answer(app: FastAPI, case: Case, token: str | None, names: dict[str, str]) -> httpx2.Response:
     method, _, path = (case.call + case.query).partition(" ")
     async with client_of(app, token) as client:
         body = {} if case.body is None else {"json": case.body}

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
@@ -122,7 +122,7 @@ def test_incomplete_requests_and_idle_connections_block_no_other_client(server: 
         for text in [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"] * 5 + [b"GET / HT"] * 15:
             stack.enter_context(begun(server, text))
         for _ in range(8):
-            assert httpx.get(f"http://127.0.0.1:{server}/").text == "ok"
+            assert httpx2.get(f"http://127.0.0.1:{server}/").text == "ok"
 
 
 def test_a_client_that_does_not_read_is_disconnected(server: int) -> None:
@@ -200,8 +200,8 @@ def test_only_a_trusted_proxy_can_set_the_client_address(
 ) -> None:
     """S8: a client cannot choose the address that is logged for it."""
     url, log = served
-    transport = httpx.HTTPTransport(local_address=proxy)
-    with httpx.Client(transport=transport, timeout=30) as client:
+    transport = httpx2.HTTPTransport(local_address=proxy)
+    with httpx2.Client(transport=transport, timeout=30) as client:
         headers = {"X-Forwarded-For": "203.0.113.7", "X-Request-ID": f"from-{proxy}"}
         assert client.get(f"{url}/exports/jobs", headers=headers).status_code == 401
     lines = [line for line in log.read_text().splitlines() if f"from-{proxy}" in line]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-import httpx
+import httpx2
 import pytest
 import schemathesis
 import uvicorn
@@ -76,7 +76,7 @@ def server(api_settings: Settings) -> Iterator[Server]:
         threading.Event().wait(0.02)
     url = f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
     stranger = {"Authorization": f"Bearer {sign_token(api_settings, f'stranger-{uuid4()}')}"}
-    with httpx.Client(base_url=url, headers=stranger, timeout=30) as client:
+    with httpx2.Client(base_url=url, headers=stranger, timeout=30) as client:
         wanted = order(filters={"kind": MARKER})
         job = client.post("/exports/jobs", json=wanted).json()
         schedule = client.post("/exports/schedules", json=wanted | {"schedule": "daily"}).json()

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from dev.sample import DATASETS
@@ -26,7 +26,7 @@ labels = { de = "Art" }
 
 
 @pytest.fixture
-async def client(api_settings: Settings, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+async def client(api_settings: Settings, tmp_path: Path) -> AsyncIterator[httpx2.AsyncClient]:
     """The API with limits for the last dataset of the sample, ``ledger``."""
     file = tmp_path / "datasets.toml"
     file.write_text(DATASETS.read_text("utf-8") + LIMITED)
@@ -35,7 +35,7 @@ async def client(api_settings: Settings, tmp_path: Path) -> AsyncIterator[httpx.
         yield made
 
 
-async def test_the_limits_and_labels_are_listed(client: httpx.AsyncClient) -> None:
+async def test_the_limits_and_labels_are_listed(client: httpx2.AsyncClient) -> None:
     listed = {item["name"]: item for item in (await client.get("/exports/datasets")).json()["datasets"]}
     ledger = listed["ledger"]
     expected = {
@@ -57,7 +57,7 @@ async def test_the_limits_and_labels_are_listed(client: httpx.AsyncClient) -> No
 
 @pytest.mark.parametrize("path", ["/exports/jobs", "/exports/jobs:estimate", "/exports/schedules"])
 async def test_another_format_is_refused_with_those_that_are_allowed(
-    client: httpx.AsyncClient, path: str
+    client: httpx2.AsyncClient, path: str
 ) -> None:
     body = order(format="json")
     if path == "/exports/schedules":
@@ -69,7 +69,7 @@ async def test_another_format_is_refused_with_those_that_are_allowed(
 
 
 async def test_the_estimate_knows_the_limit_of_the_dataset(
-    api_settings: Settings, client: httpx.AsyncClient
+    api_settings: Settings, client: httpx2.AsyncClient
 ) -> None:
     everything = {"Authorization": f"Bearer {sign_token(api_settings, 'u', ['exports:all'])}"}
     answer = await client.post("/exports/jobs:estimate", json=order(scope="all"), headers=everything)

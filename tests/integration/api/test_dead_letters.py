@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import cast
 from uuid import uuid4
 
-import httpx
+import httpx2
 import pytest
 from faust.types import EventT
 from faust.types.tuples import ConsumerMessage
@@ -50,7 +50,7 @@ async def put_aside(settings: Settings, emit: EventProducer, value: bytes, reaso
 
 
 async def act(
-    client: httpx.AsyncClient, action: str, *ids: str, again: bool = False
+    client: httpx2.AsyncClient, action: str, *ids: str, again: bool = False
 ) -> list[tuple[str, str | None]]:
     body = {"letters": [{"id": name} for name in ids], "again": again}
     answer = await client.post(f"/exports/dead-letters:{action}", json=body)

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urljoin
 from uuid import UUID, uuid4
 
-import httpx
+import httpx2
 import pytest
 from sqlalchemy import insert, text
 from structlog.testing import capture_logs
@@ -52,7 +52,7 @@ class Post:
         url: str = getattr(self.links, purpose)(self.ids[address])
         return url.removeprefix(self.api.settings.public_url)
 
-    def anybody(self) -> httpx.AsyncClient:
+    def anybody(self) -> httpx2.AsyncClient:
         return client_of(self.api.app, None)
 
 

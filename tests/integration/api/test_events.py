@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-import httpx
+import httpx2
 import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import insert
@@ -42,11 +42,11 @@ async def served(app: FastAPI) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def listening(
-    address: str, client: httpx.AsyncClient, path: str, last: str | None = None
+    address: str, client: httpx2.AsyncClient, path: str, last: str | None = None
 ) -> AsyncIterator[AsyncIterator[Told]]:
     headers = {"Authorization": client.headers["Authorization"]} | ({"Last-Event-ID": last} if last else {})
     async with (
-        httpx.AsyncClient(base_url=address, headers=headers, timeout=10) as browser,
+        httpx2.AsyncClient(base_url=address, headers=headers, timeout=10) as browser,
         browser.stream("GET", path) as response,
     ):
         assert response.status_code == 200, await response.aread()
@@ -54,7 +54,7 @@ async def listening(
         yield told(response)
 
 
-async def told(response: httpx.Response) -> AsyncIterator[Told]:
+async def told(response: httpx2.Response) -> AsyncIterator[Told]:
     seen: dict[str, str] = {}
     async for line in response.aiter_lines():
         if line:
@@ -66,7 +66,7 @@ async def told(response: httpx.Response) -> AsyncIterator[Told]:
             seen = {}
 
 
-async def place(client: httpx.AsyncClient) -> str:
+async def place(client: httpx2.AsyncClient) -> str:
     job_id: str = (await client.post("/exports/jobs", json=order())).json()["export_job_id"]
     return job_id
 

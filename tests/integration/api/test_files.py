@@ -4,7 +4,7 @@ import json
 from typing import Any
 from uuid import UUID
 
-import httpx
+import httpx2
 import pytest
 from sqlalchemy import delete, insert
 from structlog.testing import capture_logs
@@ -16,7 +16,7 @@ from tests.integration.api.test_jobs import complete, place
 
 
 async def split(
-    api: Harness, storage: ObjectStore, client: httpx.AsyncClient, count: int, **changes: Any
+    api: Harness, storage: ObjectStore, client: httpx2.AsyncClient, count: int, **changes: Any
 ) -> str:
     """A completed job with several files, as a worker leaves it."""
     job_id = await place(client, split={"rows": 1})
@@ -91,7 +91,7 @@ async def test_the_list_has_all_files_in_pages(api: Harness, storage: ObjectStor
 
 
 async def test_each_file_is_a_redirect_with_its_name(api: Harness, storage: ObjectStore) -> None:
-    async with api.user() as client, httpx.AsyncClient() as outside:
+    async with api.user() as client, httpx2.AsyncClient() as outside:
         job_id = await split(api, storage, client, 2)
         with capture_logs() as logs:
             answer = await client.get(f"/exports/jobs/{job_id}/files/2")
@@ -134,7 +134,7 @@ async def test_a_plain_download_of_several_files_says_where_they_are(
 
 
 async def test_a_split_job_with_one_file_can_be_downloaded(api: Harness, storage: ObjectStore) -> None:
-    async with api.user() as client, httpx.AsyncClient() as outside:
+    async with api.user() as client, httpx2.AsyncClient() as outside:
         job_id = await split(api, storage, client, 1)
         answer = await client.get(f"/exports/jobs/{job_id}/download")
         assert (await outside.get(answer.headers["location"])).text == "id\n1\n"

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-import httpx
+import httpx2
 import pytest
 
 from stream_app.storage.object_store import ObjectStore
@@ -149,7 +149,7 @@ async def test_file_names_cannot_leave_their_header(api: Harness, storage: Objec
         assert response.status_code == 307
         link = response.headers["location"]
     assert not set(link) & set('\r\n <>"')
-    async with httpx.AsyncClient() as store:
+    async with httpx2.AsyncClient() as store:
         answer = await store.get(link)
     assert answer.status_code == 200
     assert "set-cookie" not in answer.headers

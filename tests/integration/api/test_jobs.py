@@ -7,7 +7,7 @@ from string import punctuation
 from typing import Any
 from uuid import uuid4
 
-import httpx
+import httpx2
 import pytest
 import structlog
 
@@ -23,7 +23,7 @@ LATER = datetime.now(UTC) + timedelta(days=1)
 CONTENT = b"id,kind\n"
 
 
-async def place(client: httpx.AsyncClient, **changes: Any) -> str:
+async def place(client: httpx2.AsyncClient, **changes: Any) -> str:
     response = await client.post("/exports/jobs", json=order(**changes))
     assert response.status_code == 202, response.text
     job_id: str = response.json()["export_job_id"]
@@ -156,7 +156,7 @@ async def test_jobs_are_found_by_the_words_of_their_names_and_datasets(api: Harn
             changed = replace(services, datasets={**services.datasets, "proofs": proofs})
             patch.setattr(api.app.state, "services", changed)
 
-            async def ids(client: httpx.AsyncClient, q: str, **more: str) -> set[str]:
+            async def ids(client: httpx2.AsyncClient, q: str, **more: str) -> set[str]:
                 answer = await client.get("/exports/jobs", params={"q": q, **more})
                 assert answer.status_code == 200, answer.text
                 return {job["export_job_id"] for job in answer.json()["jobs"]}
@@ -228,7 +228,7 @@ async def test_a_download_leads_to_the_file(api: Harness, storage: ObjectStore) 
         ]
         record = (await client.get(f"/exports/jobs/{job_id}")).json()
         assert record["download_url"] == f"/exports/jobs/{job_id}/download"
-    async with httpx.AsyncClient() as store:
+    async with httpx2.AsyncClient() as store:
         response = await store.get(links[0])
         assert response.content == CONTENT
         assert 'filename="ledger-2026-11-24.csv"' in response.headers["content-disposition"]

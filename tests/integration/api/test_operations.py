@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
+import httpx2
 import pytest
 import structlog
 from sqlalchemy import text
@@ -35,14 +35,14 @@ async def report(api: Harness, name: str = "w", *, slots: int = 2, running: int 
     )
 
 
-async def why(client: httpx.AsyncClient, job_id: str) -> dict[str, Any]:
+async def why(client: httpx2.AsyncClient, job_id: str) -> dict[str, Any]:
     answer = await client.get(f"/exports/jobs/{job_id}/why")
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
     return found
 
 
-async def admitted(api: Harness, client: httpx.AsyncClient, **values: Any) -> str:
+async def admitted(api: Harness, client: httpx2.AsyncClient, **values: Any) -> str:
     job_id = await place(client)
     await api.set(job_id, admitted_at=datetime.now(UTC), **values)
     return job_id

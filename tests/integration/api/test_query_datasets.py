@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
-import httpx
+import httpx2
 import pytest
 
 from producers.tokens import sign_token
@@ -41,7 +41,9 @@ mask = "hash"
 
 
 @pytest.fixture
-async def client(api_settings: Settings, source_dsn: str, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+async def client(
+    api_settings: Settings, source_dsn: str, tmp_path: Path
+) -> AsyncIterator[httpx2.AsyncClient]:
     """The API with the dataset, for a user of ``tenant1``."""
     schema = f"orders_{uuid4().hex[:8]}"
     database = await asyncpg.connect(source_dsn)
@@ -60,7 +62,7 @@ def _body(**parameters: Any) -> dict[str, Any]:
     return order(export_type="orders", scope="all", parameters=parameters)
 
 
-async def test_parameters_are_listed_checked_and_used(client: httpx.AsyncClient) -> None:
+async def test_parameters_are_listed_checked_and_used(client: httpx2.AsyncClient) -> None:
     (listed,) = (await client.get("/exports/datasets")).json()["datasets"]
     assert listed["error"] is None
     region, since = listed["parameters"]
@@ -92,7 +94,7 @@ async def test_parameters_are_listed_checked_and_used(client: httpx.AsyncClient)
     ],
 )
 async def test_wrong_parameters_are_refused_at_once(
-    client: httpx.AsyncClient, parameters: dict[str, Any], field: str, reason: str
+    client: httpx2.AsyncClient, parameters: dict[str, Any], field: str, reason: str
 ) -> None:
     body = _body(**parameters)
     answers = [
@@ -106,7 +108,7 @@ async def test_wrong_parameters_are_refused_at_once(
         assert reason in answer.text
 
 
-async def test_a_schedule_keeps_its_parameters(client: httpx.AsyncClient) -> None:
+async def test_a_schedule_keeps_its_parameters(client: httpx2.AsyncClient) -> None:
     body = {**_body(region="emea", since="today-7d"), "schedule": "daily"}
     made = await client.post("/exports/schedules", json=body)
     assert made.status_code == 201, made.text
@@ -118,7 +120,9 @@ async def test_a_schedule_keeps_its_parameters(client: httpx.AsyncClient) -> Non
 
 
 @pytest.mark.parametrize("number", ["1e400", "-1e400", "NaN", "Infinity"])
-async def test_a_number_that_is_no_json_is_not_taken_for_null(client: httpx.AsyncClient, number: str) -> None:
+async def test_a_number_that_is_no_json_is_not_taken_for_null(
+    client: httpx2.AsyncClient, number: str
+) -> None:
     """The default would apply instead, and the file would have other rows."""
     for path, more in (
         ("/exports/jobs", ""),

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
+import httpx2
 import pytest
 
 from stream_app.jobs.models import ExportJob
@@ -21,7 +21,7 @@ REQUEST: dict[str, Any] = {
 }
 
 
-async def rerun(client: httpx.AsyncClient, job_id: str, key: str | None = None) -> httpx.Response:
+async def rerun(client: httpx2.AsyncClient, job_id: str, key: str | None = None) -> httpx2.Response:
     headers = {"Idempotency-Key": key} if key else {}
     return await client.post(f"/exports/jobs/{job_id}:rerun", headers=headers)
 

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
-import httpx
+import httpx2
 import pytest
 from sqlalchemy import update
 
@@ -85,7 +85,7 @@ async def shop(api: Harness, source_dsn: str) -> AsyncIterator[Harness]:
     await database.close()
 
 
-def told(response: httpx.Response, name: str) -> tuple[int, str, str]:
+def told(response: httpx2.Response, name: str) -> tuple[int, str, str]:
     """Return what a response says, without the name that was asked for and without ids."""
     headers = {
         key: value for key, value in response.headers.items() if key not in ("x-request-id", "content-length")
@@ -196,7 +196,7 @@ async def test_a_job_and_its_file_stay_with_a_user_who_lost_the_role(
         assert (await after.delete(path)).status_code == 204
 
 
-async def listed(client: httpx.AsyncClient, name: str = PEOPLE) -> dict[str, Any]:
+async def listed(client: httpx2.AsyncClient, name: str = PEOPLE) -> dict[str, Any]:
     found = (await client.get("/exports/datasets")).json()["datasets"]
     (dataset,) = (item for item in found if item["name"] == name)
     return dict(dataset)
@@ -378,7 +378,7 @@ class OneSchedule:
 
     async def call(
         self, method: str, suffix: str, body: Any = None, *roles: str, user: str | None = None, **claims: Any
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         async with self.shop.user(*roles, user_id=user or self.user, **claims) as client:
             return await client.request(method, f"/exports/schedules/{self.id}{suffix}", json=body)
 

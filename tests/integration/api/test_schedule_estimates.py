@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
-import httpx
+import httpx2
 import pytest
 
 from api.schedules.estimates import usual_window
@@ -45,7 +45,7 @@ def test_a_schedule_without_a_window_has_none() -> None:
     assert usual_window(Windowing.NONE, Calendar.of("daily"), NOW, None) is None
 
 
-async def estimate(client: httpx.AsyncClient, suffix: str = "", **body: Any) -> dict[str, Any]:
+async def estimate(client: httpx2.AsyncClient, suffix: str = "", **body: Any) -> dict[str, Any]:
     answer = await client.post(f"/exports/schedules{suffix}:estimate", json=body)
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()

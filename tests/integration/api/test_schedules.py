@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
+import httpx2
 import pytest
 from sqlalchemy import text, update
 
@@ -22,7 +22,7 @@ def order(**changes: Any) -> dict[str, Any]:
     return {"export_type": "ledger", "format": "csv", "schedule": "daily", **changes}
 
 
-async def made(client: httpx.AsyncClient, **changes: Any) -> dict[str, Any]:
+async def made(client: httpx2.AsyncClient, **changes: Any) -> dict[str, Any]:
     answer = await client.post("/exports/schedules", json=order(**changes))
     assert answer.status_code == 201, answer.text
     assert answer.headers["location"] == f"/exports/schedules/{answer.json()['id']}"

@@ -13,7 +13,7 @@ PROCESSOR_SECONDS = 0.5
 RUNS = 8
 
 OF_THE_SERVICE = frozenset({"alembic", "asyncpg", "fastapi", "faust", "minio", "sqlalchemy", "starlette"})
-OF_THE_COMMAND = frozenset({"httpx", "joserfc", "rich", "typer"})
+OF_THE_COMMAND = frozenset({"httpx2", "joserfc", "rich", "typer"})
 
 
 def run(*arguments: str) -> str:
@@ -49,7 +49,7 @@ def test_help_imports_little() -> None:
     code += "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): cli()"
     found = imported(code)
     assert "typer" in found
-    assert not found & (OF_THE_SERVICE | {"aiokafka", "asyncio", "httpx", "pydantic", "rich"})
+    assert not found & (OF_THE_SERVICE | {"aiokafka", "asyncio", "httpx2", "pydantic", "rich"})
 
 
 @pytest.mark.parametrize("module", ["producers", "streaming_exporter.publisher", "streaming_exporter.events"])
@@ -75,7 +75,7 @@ def test_the_help_of_all_commands_imports_nothing_heavy() -> None:
     code = (
         "import sys\nfrom typer.testing import CliRunner\nfrom producers.__main__ import cli\n"
         "assert CliRunner().invoke(cli, ['--help']).exit_code == 0\n"
-        "print({'aiokafka', 'httpx', 'faust', 'sqlalchemy', 'fastapi', 'pydantic'} & set(sys.modules))"
+        "print({'aiokafka', 'httpx2', 'faust', 'sqlalchemy', 'fastapi', 'pydantic'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

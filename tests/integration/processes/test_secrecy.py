@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
-import httpx
+import httpx2
 import pytest
 
 from stream_app.notifications.delivery_links import DeliveryLinks
@@ -42,8 +42,8 @@ def served(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 def test_the_log_contains_no_links(served: tuple[str, Path]) -> None:
     address, log = served
     links = DeliveryLinks(Settings(_env_file=None))
-    paths = [httpx.URL(getattr(links, kind)(uuid4())).path for kind in ("download", "unsubscribe")]
-    with httpx.Client(base_url=address, timeout=30) as client:
+    paths = [httpx2.URL(getattr(links, kind)(uuid4())).path for kind in ("download", "unsubscribe")]
+    with httpx2.Client(base_url=address, timeout=30) as client:
         assert client.get(paths[0]).status_code == 503
         assert client.get(paths[1]).status_code == 200
         assert client.post(paths[1]).status_code == 503

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
+import httpx2
 import pytest
 import uvicorn
 from itsdangerous import BadSignature, Signer
@@ -63,8 +63,8 @@ def test_all_references_of_the_schema_exist() -> None:
     ],
 )
 async def test_a_wrong_method_lists_the_right_ones(path: str, methods: str) -> None:
-    transport = httpx.ASGITransport(create_app(SETTINGS))
-    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+    transport = httpx2.ASGITransport(create_app(SETTINGS))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://api") as client:
         response = await client.patch(path)
     assert (response.status_code, response.headers["allow"]) == (405, methods)
 
@@ -146,14 +146,14 @@ def test_the_key_of_links_signs_no_tokens() -> None:
     assert derive_key(GOOD, "links") != derive_key(GOOD, "cursors") != derive_key(GOOD + "x", "cursors")
 
 
-async def preflight(origins: str, origin: str) -> httpx.Response:
+async def preflight(origins: str, origin: str) -> httpx2.Response:
     app = create_app(SETTINGS.model_copy(update={"cors_origins": origins}))
     asked = {
         "Origin": origin,
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization, idempotency-key, last-event-id",
     }
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://api") as client:
         return await client.options("/exports/jobs", headers=asked)
 
 
@@ -176,7 +176,7 @@ async def test_pages_of_other_origins_cannot_call(origins: str) -> None:
 
 async def test_allowed_pages_see_errors_and_their_headers() -> None:
     app = create_app(SETTINGS.model_copy(update={"cors_origins": "https://app.example.com"}))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://api") as client:
         response = await client.get("/nowhere", headers={"Origin": "https://app.example.com"})
     assert response.status_code == 404
     assert response.headers["access-control-allow-origin"] == "https://app.example.com"

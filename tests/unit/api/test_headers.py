@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.routing import Mount
 from structlog.testing import capture_logs
@@ -49,20 +49,20 @@ def address(path: str) -> str:
     )
 
 
-async def ask(method: str, path: str, **changes: Any) -> httpx.Response:
+async def ask(method: str, path: str, **changes: Any) -> httpx2.Response:
     """Return the response. Without services most responses are errors, which are checked too."""
-    transport = httpx.ASGITransport(app_of(**changes), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+    transport = httpx2.ASGITransport(app_of(**changes), raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://api") as client:
         with capture_logs():  # formatting a traceback for a terminal takes long
             return await client.request(method, path, headers={"Accept": "text/html"})
 
 
-def directives(response: httpx.Response) -> dict[str, list[str]]:
+def directives(response: httpx2.Response) -> dict[str, list[str]]:
     parts = (part.split() for part in response.headers["content-security-policy"].split(";"))
     return {name: sources for name, *sources in parts}
 
 
-def assert_closed(response: httpx.Response) -> None:
+def assert_closed(response: httpx2.Response) -> None:
     rules = directives(response)
     assert rules["default-src"] in (["'none'"], ["'self'"])
     assert rules["base-uri"] == rules["frame-ancestors"] == ["'none'"]

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from api.app import create_app
@@ -15,9 +15,9 @@ PAGE = [path for path in PAGE_FILES.iterdir() if path.name in {"index.html", "st
 SCRIPTS = list(PAGE_FILES.glob("*.js"))
 
 
-def client() -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(create_app(Settings(_env_file=None)))
-    return httpx.AsyncClient(transport=transport, base_url="http://api")
+def client() -> httpx2.AsyncClient:
+    transport = httpx2.ASGITransport(create_app(Settings(_env_file=None)))
+    return httpx2.AsyncClient(transport=transport, base_url="http://api")
 
 
 async def test_a_first_visit_is_small() -> None:

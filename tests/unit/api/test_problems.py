@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from uuid import UUID
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI, Query, Request
 from pydantic import BaseModel, ConfigDict
@@ -54,13 +54,13 @@ def application() -> FastAPI:
     return app
 
 
-async def call(method: str, path: str, **arguments: Any) -> httpx.Response:
-    transport = httpx.ASGITransport(application())
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+async def call(method: str, path: str, **arguments: Any) -> httpx2.Response:
+    transport = httpx2.ASGITransport(application())
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
         return await client.request(method, path, **arguments)
 
 
-def document(response: httpx.Response) -> dict[str, Any]:
+def document(response: httpx2.Response) -> dict[str, Any]:
     assert response.headers["content-type"] == "application/problem+json"
     content: dict[str, Any] = response.json()
     assert content["status"] == response.status_code
@@ -136,7 +136,7 @@ async def test_a_body_that_does_not_arrive_times_out() -> None:
     async def body(content: Body) -> str:
         return content.name
 
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as client:
         response = await client.post("/body", content=drips(), headers={"content-type": "application/json"})
     assert document(response)["code"] == "request_timeout"
     assert (response.status_code, response.headers["connection"]) == (408, "close")

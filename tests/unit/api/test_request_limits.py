@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI, Request
 
@@ -66,10 +66,10 @@ class Served:
         self.app = app
 
     @asynccontextmanager
-    async def user(self, name: str | None) -> AsyncIterator[httpx.AsyncClient]:
+    async def user(self, name: str | None) -> AsyncIterator[httpx2.AsyncClient]:
         headers = {"Authorization": f"Bearer {sign_token(SETTINGS, name)}"} if name else {}
-        transport = httpx.ASGITransport(self.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers) as client:
+        transport = httpx2.ASGITransport(self.app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://api", headers=headers) as client:
             yield client
 
     async def until(self, count: int) -> None:
@@ -78,7 +78,7 @@ class Served:
                 await asyncio.sleep(0.005)
 
 
-async def start(client: httpx.AsyncClient, path: str, count: int, **options: Any) -> list[Any]:
+async def start(client: httpx2.AsyncClient, path: str, count: int, **options: Any) -> list[Any]:
     tasks = [asyncio.create_task(client.get(path, **options)) for _ in range(count)]
     await asyncio.sleep(0.1)
     return tasks

@@ -1,6 +1,6 @@
 """Links in mails give access like passwords, so the log of the API does not contain them."""
 
-import httpx
+import httpx2
 import pytest
 from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
@@ -13,8 +13,8 @@ async def test_the_log_of_an_unexpected_error_contains_no_link(kind: str) -> Non
     async def broken(scope: Scope, receive: Receive, send: Send) -> None:
         raise RuntimeError("a fault")
 
-    transport = httpx.ASGITransport(RequestContext(broken))
-    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+    transport = httpx2.ASGITransport(RequestContext(broken))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://api") as client:
         with capture_logs() as logs:
             await client.get(f"/exports/{kind}/c2VjcmV0.c2lnbmF0dXJl")
             await client.get("/exports/jobs/7")

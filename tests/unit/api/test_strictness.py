@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, get_args
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -77,19 +77,19 @@ async def test_the_error_names_the_field_and_the_most_similar_one() -> None:
     async def place(order: Order) -> str:
         return order.format
 
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://api") as client:
         body = {"export_type": "t", "format": "csv", "options": {"delimeter": ";"}}
         answer = (await client.post("/orders", json=body)).json()
     assert answer["field"] == "options.delimeter"
     assert "did you mean 'delimiter'?" in answer["detail"]
 
 
-async def _answer(method: str, path: str, **request: Any) -> httpx.Response:
+async def _answer(method: str, path: str, **request: Any) -> httpx2.Response:
     app = create_app(SETTINGS)
     app.state.services = None  # a refused body causes no queries
     headers = {"Authorization": f"Bearer {sign_token(SETTINGS, 'u', ())}"}
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers) as client:
+    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://api", headers=headers) as client:
         return await client.request(method, path, **request)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-import httpx
+import httpx2
 import pytest
 
 from api.auth.authenticator import Authenticator
@@ -20,7 +20,7 @@ async def provider() -> AsyncIterator[FakeServer]:
 @pytest.fixture
 async def published(provider: FakeServer) -> AsyncIterator[Published]:
     """An authenticator that trusts the keys that ``provider`` publishes."""
-    async with httpx.AsyncClient() as http:
+    async with httpx2.AsyncClient() as http:
 
         def build(**options: float) -> Authenticator:
             return Authenticator(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from api.auth.authenticator import Authenticator
@@ -69,7 +69,7 @@ async def identity(request: pytest.FixtureRequest, provider: FakeServer) -> Asyn
     documented = settings(**fields)
     assert documented.jwt_jwks_url is not None
     assert documented.jwt_jwks_url.startswith(documented.jwt_issuer or "-") or request.param == "entra"
-    async with httpx.AsyncClient() as http:
+    async with httpx2.AsyncClient() as http:
         keys = PublishedKeys(f"{provider.url}/keys", http)
         yield Provider(recorded, key["kid"], Authenticator(documented, keys), dataset)
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from joserfc.jwk import Key, OctKey, RSAKey
 
@@ -104,7 +104,7 @@ async def hanging(keys: bytes) -> AsyncIterator[tuple[str, list[asyncio.Event]]]
 
 async def test_a_provider_that_hangs_delays_no_token_with_a_known_key() -> None:
     document = json.dumps({"keys": [RSA.as_dict(private=False)]}).encode()
-    async with httpx.AsyncClient(timeout=patient(60)) as http, hanging(document) as (url, asked):
+    async with httpx2.AsyncClient(timeout=patient(60)) as http, hanging(document) as (url, asked):
         keys = PublishedKeys(url, http, fresh=0, pause=0)
         authenticator = Authenticator(settings(), keys)
         token = signed(RSA, "RS256", kid="rsa-1")
@@ -222,8 +222,8 @@ async def test_an_endless_set_is_not_read_to_its_end() -> None:
             sent += 65_536
             yield b" " * 65_536
 
-    transport = httpx.MockTransport(lambda _: httpx.Response(200, content=endless()))
-    async with httpx.AsyncClient(transport=transport) as http:
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, content=endless()))
+    async with httpx2.AsyncClient(transport=transport) as http:
         keys = PublishedKeys("https://id.example.com/jwks", http)
         with pytest.raises(Retryable):
             await keys.find({"alg": "RS256"})

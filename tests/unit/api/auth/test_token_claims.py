@@ -4,7 +4,7 @@ import warnings
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from joserfc.jwk import OctKey, RSAKey
 
@@ -39,7 +39,7 @@ async def strict(provider: FakeServer) -> AsyncIterator[Authenticator]:
     configured = settings(
         jwt_jwks_url=f"{provider.url}/jwks", jwt_audience="exports", jwt_issuer="https://id.example.com"
     )
-    async with httpx.AsyncClient() as http:
+    async with httpx2.AsyncClient() as http:
         yield Authenticator(configured, PublishedKeys(f"{provider.url}/jwks", http))
 
 
