@@ -29,6 +29,7 @@ from stream_app.db.clock import DatabaseClock
 from stream_app.db.engine import create_engine
 from stream_app.db.listener import CHANGES_CHANNEL, listen
 from stream_app.exports.catalog import Catalog
+from stream_app.exports.encryption import FilePasswords
 from stream_app.exports.formats.base import Format
 from stream_app.exports.formats.registry import FORMAT_PLUGINS, FORMATS
 from stream_app.exports.masks import MASK_PLUGINS
@@ -84,6 +85,7 @@ class ApiServices:
     """Reads schedules over a pool of its own, which works while writers wait for an unavailable part."""
     storage: ObjectStore
     validator: RequestValidator
+    passwords: FilePasswords | None
     outbox: Outbox
     delivery_links: DeliveryLinks
     address_hash: AddressHash
@@ -113,6 +115,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
     log_plugins((*FORMAT_PLUGINS.plugins, *MASK_PLUGINS.plugins))
     content = load_datasets(settings.datasets_file)
     datasets = Datasets(content)
+    passwords = FilePasswords.of(settings)
     log_missing_datasets(datasets, settings.datasets_file)
     metrics.set_known_labels(datasets=datasets, formats=FORMATS)
     async with AsyncExitStack() as stack:
@@ -191,7 +194,10 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             schedules=ScheduleStore(writing),
             schedule_reads=ScheduleStore(reading),
             storage=storage,
-            validator=RequestValidator(FORMATS, datasets, AddressRules.of(settings)),
+            validator=RequestValidator(
+                FORMATS, datasets, AddressRules.of(settings), has_passwords=passwords is not None
+            ),
+            passwords=passwords,
             outbox=Outbox(reading),
             delivery_links=DeliveryLinks(settings),
             address_hash=AddressHash.of(settings),

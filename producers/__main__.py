@@ -9,7 +9,17 @@ from uuid import UUID
 import typer
 
 from producers import arguments, dead_letters, operate_commands, schedules
-from producers.arguments import Labels, Language, Locale, Name, Parameters, SplitBytes, SplitRows
+from producers.arguments import (
+    EncryptFor,
+    Labels,
+    Language,
+    Locale,
+    Name,
+    Parameters,
+    SplitBytes,
+    SplitRows,
+    ZipPassword,
+)
 from producers.console import AsJson, ExtensibleGroup, exit_on_error, print_json
 from producers.tokens import Token
 
@@ -116,6 +126,8 @@ def request(
     locale: Locale = None,
     split_rows: SplitRows = None,
     split_bytes: SplitBytes = None,
+    encrypt_for: EncryptFor = None,
+    zip_password: ZipPassword = False,
     consistency: Annotated[
         str | None,
         typer.Option(
@@ -171,6 +183,7 @@ def request(
                 )
                 or None,
                 "split": arguments.parse_split(split_rows, split_bytes),
+                "encrypt": arguments.parse_encrypt(encrypt_for or (), zip_password=zip_password),
                 "consistency": consistency,
                 "scope": scope,
                 "claims": arguments.parse_claims(claim or (), role or ()) or None,

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -126,6 +127,47 @@ SplitBytes = Annotated[
         help="Write several files of at most this size, such as 500MB or 2GiB",
     ),
 ]
+
+EncryptFor = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--encrypt-for",
+        metavar="KEY",
+        help="Encrypt the files for this public key (age1… or ssh-ed25519 …), or @FILE with keys, one per "
+        "line; repeatable",
+    ),
+]
+ZipPassword = Annotated[
+    bool,
+    typer.Option(
+        "--zip-password", help="Put each file into a zip archive with a password; see `exporter password`"
+    ),
+]
+
+
+def parse_encrypt(keys: Iterable[str], *, zip_password: bool) -> dict[str, Any] | None:
+    """Return the field ``encrypt`` of the options ``--encrypt-for`` and ``--zip-password``.
+
+    Raises:
+        UsageError: both are given, or a file of keys cannot be read.
+    """
+    found = [key for text in keys for key in _keys_of(text)]
+    if found and zip_password:
+        raise UsageError("--encrypt-for and --zip-password cannot be used together")
+    if zip_password:
+        return {"zip_password": True}
+    return {"age": found} if found else None
+
+
+def _keys_of(text: str) -> list[str]:
+    if not text.startswith("@"):
+        return [text]
+    try:
+        lines = Path(text[1:]).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--encrypt-for {text}: the file cannot be read: {error}") from error
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
 
 _UNITS = {"": 1, "B": 1} | {
     f"{prefix}{unit}": base**power

@@ -17,13 +17,14 @@ CLEARABLE = {
     "columns": "columns",
     "options": "options",
     "split": "split",
+    "encrypt": "encrypt",
     "window": "window",
     "recipients": "email_recipients",
     "webhook": "webhook",
 }
 """What can be removed from a schedule, with the name of its field."""
 COPIED = (
-    "export_type", "format", "name", "filters", "columns", "options", "split", "consistency", "scope",
+    "export_type", "format", "name", "filters", "columns", "options", "split", "consistency", "encrypt", "scope",
     "parameters", "schedule", "time_of_day", "day", "timezone", "window", "delay", "catch_up",
     "email_recipients", "webhook",
 )  # fmt: skip
@@ -133,6 +134,7 @@ def body_of(given: Mapping[str, Any]) -> dict[str, Any]:
         )
         or None,
         "split": arguments.parse_split(given["split_rows"], given["split_bytes"]),
+        "encrypt": arguments.parse_encrypt(given["encrypt_for"] or (), zip_password=given["zip_password"]),
         "scope": given["scope"],
         "email_recipients": given["recipients"] or None,
         "webhook": given["webhook"],

@@ -7,7 +7,17 @@ from uuid import UUID
 import typer
 
 from producers import schedule_options as options
-from producers.arguments import Labels, Language, Locale, Name, Parameters, SplitBytes, SplitRows
+from producers.arguments import (
+    EncryptFor,
+    Labels,
+    Language,
+    Locale,
+    Name,
+    Parameters,
+    SplitBytes,
+    SplitRows,
+    ZipPassword,
+)
 from producers.console import AsJson, exit_on_error, print_json
 from producers.tokens import Token
 from streaming_exporter.errors import UsageError
@@ -55,6 +65,8 @@ def create(
     locale: Locale = None,
     split_rows: SplitRows = None,
     split_bytes: SplitBytes = None,
+    encrypt_for: EncryptFor = None,
+    zip_password: ZipPassword = False,
     recipients: options.Recipients = None,
     webhook: options.Webhook = None,
     user_id: AsUser = None,
@@ -96,6 +108,8 @@ def edit(
     locale: Locale = None,
     split_rows: SplitRows = None,
     split_bytes: SplitBytes = None,
+    encrypt_for: EncryptFor = None,
+    zip_password: ZipPassword = False,
     recipients: options.Recipients = None,
     webhook: options.Webhook = None,
     clear: options.Clear = None,
@@ -142,6 +156,8 @@ def duplicate(
     locale: Locale = None,
     split_rows: SplitRows = None,
     split_bytes: SplitBytes = None,
+    encrypt_for: EncryptFor = None,
+    zip_password: ZipPassword = False,
     recipients: options.Recipients = None,
     webhook: options.Webhook = None,
     clear: options.Clear = None,

@@ -27,6 +27,7 @@ from stream_app.db.engine import autocommitting, create_engine
 from stream_app.db.listener import listen
 from stream_app.db.table_check import check_tables
 from stream_app.exports.catalog import Catalog
+from stream_app.exports.encryption import FilePasswords
 from stream_app.exports.formats.framing_process import end_idle
 from stream_app.exports.formats.registry import FORMAT_PLUGINS, FORMATS
 from stream_app.exports.masks import MASK_PLUGINS
@@ -151,6 +152,7 @@ def create_app(settings: Settings) -> App:
 
     app = _faust_app(settings, name)
     emit = EventProducer(app, settings.kafka_topic_prefix)
+    passwords = FilePasswords.of(settings)
     exporter = Exporter(
         sources,
         Catalog(sources),
@@ -160,6 +162,7 @@ def create_app(settings: Settings) -> App:
         ExportLimits.of(settings),
         threads,
         ParallelReading.of(settings),
+        passwords,
     )
     presence = WorkerPresence(
         WorkerRegistry(engine), name, slots=settings.worker_slots, running=lambda: dispatcher.slots_in_use
@@ -186,7 +189,9 @@ def create_app(settings: Settings) -> App:
         failed_at=lambda: app.failed_at.get(outcomes),
         check_writes=check_writes,
     )
-    validator = RequestValidator(FORMATS, datasets, AddressRules.of(settings))
+    validator = RequestValidator(
+        FORMATS, datasets, AddressRules.of(settings), has_passwords=passwords is not None
+    )
     admission = RequestHandler(store, emit, validator, settings.history)
     projector = LifecycleHandler(
         store,

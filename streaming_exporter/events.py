@@ -25,6 +25,7 @@ from streaming_exporter.errors import Unreadable
 from streaming_exporter.payloads import (
     CsvOptions,
     DownloadData,
+    Encrypt,
     ExportRequest,
     FileData,
     JobError,
@@ -49,6 +50,7 @@ __all__ = [
     "TOPIC_OF",
     "CsvOptions",
     "DownloadData",
+    "Encrypt",
     "Event",
     "EventType",
     "ExportRequest",

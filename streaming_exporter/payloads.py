@@ -183,6 +183,36 @@ class Split(Payload):
         return self
 
 
+MAX_AGE_RECIPIENTS = 20
+"""Public keys that one file can be encrypted for."""
+
+AgeRecipient = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, max_length=2_000),
+    Field(description="A public key: `age1…`, `ssh-ed25519 …` or `ssh-rsa …`"),
+]
+
+
+class Encrypt(Payload):
+    """How the files are encrypted. Exactly one field is set.
+
+    ``age``: each holder of a private key of these public keys can decrypt the files (age-encryption.org/v1).
+    ``zip_password``: each file is in a zip archive (AES-256) with a password that the service makes. The API
+    shows it once to the user of the job.
+    """
+
+    age: Annotated[list[AgeRecipient], Field(min_length=1, max_length=MAX_AGE_RECIPIENTS)] | None = None
+    zip_password: Literal[True] | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.age is None) == (self.zip_password is None):
+            raise PydanticCustomError(
+                "encrypt", "it must have exactly one of age (a list of public keys) and zip_password (true)"
+            )
+        return self
+
+
 class ExportRequest(RequestIdentity):
     """``data`` of ``export.requested``: the rows to export, the format, the recipients.
 
@@ -202,6 +232,7 @@ class ExportRequest(RequestIdentity):
     options: Options = Options()
     split: Split | None = None
     consistency: Literal["snapshot", "part"] = "snapshot"
+    encrypt: Encrypt | None = None
     scope: Scope = "own"
     parameters: dict[str, Any] = Field(default_factory=dict, max_length=50)
     claims: Claims = Field(default_factory=dict, max_length=50)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from api import pagination
 from api.auth.authenticator import CurrentUser, User
 from api.errors import Problem, problem_responses
+from api.files import passwords
 from api.jobs.routes import POLL_SECONDS, find_job_with_data
 from api.jobs.schemas import is_expired
 from api.services import ApiServices, InjectedServices
@@ -118,6 +119,36 @@ async def probe_download(job_id: UUID, services: InjectedServices, user: Current
     """The same response as GET, with a URL that is signed for HEAD."""
     job = await _finished(services, user, job_id)
     return await _redirect(services, user, job, await only_file(services, job), method="HEAD")
+
+
+class FilePassword(BaseModel):
+    """The password of all zip archives of a job."""
+
+    password: str
+
+
+@router.post(
+    "/{job_id}:password",
+    operation_id="showPassword",
+    summary="Show the password of the zip archives, once",
+    response_model=FilePassword,
+    responses={
+        200: {"headers": {"Cache-Control": {"description": "no-store", "schema": {"type": "string"}}}},
+        **problem_responses(401, 403, 404, 409, 410, 422, 500, 503),
+    },
+)
+async def show_password(
+    job_id: UUID, services: InjectedServices, user: CurrentUser, response: Response
+) -> FilePassword:
+    """The password of a job with `encrypt.zip_password`. It is never mailed, and it is shown once.
+
+    Only the user of the job can ask for it. The second call has 410 with the code `password_shown`: who has
+    lost the password runs the job again, which makes files with another one.
+    """
+    job = await find_job_with_data(services, user, job_id)
+    password = await passwords.show(services, user, job)
+    response.headers["Cache-Control"] = "no-store"
+    return FilePassword(password=password)
 
 
 FileLimit = Annotated[int, Query(ge=1, le=1000, description="Files in one page")]

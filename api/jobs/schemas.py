@@ -12,7 +12,7 @@ from stream_app.jobs.file_warnings import warnings_of
 from stream_app.jobs.job_files import has_several_files
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
-from streaming_exporter.events import JobError, Name, Options, Scope, Split, Word
+from streaming_exporter.events import Encrypt, JobError, Name, Options, Scope, Split, Word
 from streaming_exporter.validation import explained
 
 JOB_EXAMPLE: dict[str, Any] = {
@@ -43,6 +43,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "expires_at": "2026-12-01T06:00:00.31Z",
     "cancel_requested": False,
     "rerun_of": None,
+    "encrypt": None,
     "download_url": "/exports/jobs/4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10/download",
     "files_url": "/exports/jobs/4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10/files",
 }
@@ -56,6 +57,12 @@ class OrderOptions(Options):
 
 class OrderSplit(Split):
     """How the rows are divided between several files. An unknown field is an error here."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OrderEncrypt(Encrypt):
+    """How the files are encrypted: exactly one of the fields. An unknown field is an error here."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -101,6 +108,13 @@ class Order(BaseModel):
             description="`snapshot`: all files have the data of one moment. `part`: each part of a large "
             "export with `split` has its own moment, and finished parts are kept if the export is "
             "interrupted, which suits data that is only appended. Default: `snapshot`"
+        ),
+    ] = None
+    encrypt: Annotated[
+        OrderEncrypt | None,
+        Field(
+            description="Encrypt the files: `age` for public keys, or `zip_password` for a zip archive with "
+            "a password, which `POST /exports/jobs/{job_id}:password` shows once"
         ),
     ] = None
     scope: Annotated[
@@ -199,6 +213,9 @@ class JobView(BaseModel):
     values that are not in the files as they are in the database, by the kind of the change, such as
     ``cut_cells``; it is empty if there are none. ``rerun_of`` is the job whose request this one repeats.
 
+    ``encrypt`` is how the files are encrypted: their names, sizes and checksums are those of the encrypted
+    files.
+
     A run of a schedule has ``schedule_id``, the time ``run_at`` at which it was due, and the ``window`` of
     time whose rows it has, if the schedule has one.
     """
@@ -219,6 +236,7 @@ class JobView(BaseModel):
     columns: Any
     options: Any
     split: Any
+    encrypt: Any
     consistency: str | None
     parameters: Any
     attempt: int
@@ -262,6 +280,7 @@ class JobView(BaseModel):
             columns=job.columns,
             options=job.options,
             split=job.split,
+            encrypt=job.encrypt,
             consistency=job.consistency,
             parameters=job.parameters,
             attempt=job.attempt,

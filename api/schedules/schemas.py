@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
-from api.jobs.schemas import Estimate, JobView, Order, OrderOptions, OrderSplit
+from api.jobs.schemas import Estimate, JobView, Order, OrderEncrypt, OrderOptions, OrderSplit
 from stream_app.jobs.states import Status
 from stream_app.schedules.calendar import CatchUp, Windowing
 from stream_app.schedules.models import Schedule
@@ -117,6 +117,7 @@ class SchedulePatch(BaseModel):
     options: OrderOptions | None = None
     split: OrderSplit | None = None
     consistency: Literal["snapshot", "part"] | None = None
+    encrypt: OrderEncrypt | None = None
     scope: Scope | None = None
     parameters: Annotated[dict[str, Any] | None, Field(max_length=50)] = None
     schedule: When | None = None
@@ -158,6 +159,7 @@ class ScheduleView(BaseModel):
     columns: Any
     options: Any
     split: Any
+    encrypt: Any
     consistency: str | None
     scope: str
     parameters: Any

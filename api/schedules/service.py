@@ -181,6 +181,7 @@ async def checked_values(
         "options": order.options.model_dump(mode="json", exclude_unset=True) if order.options else None,
         "split": order.split.model_dump(mode="json", exclude_unset=True) if order.split else None,
         "consistency": order.consistency,
+        "encrypt": order.encrypt.model_dump(mode="json", exclude_unset=True) if order.encrypt else None,
         "scope": request.scope,
         "email_recipients": request.recipients or None,
         "schedule": calendar.schedule,

@@ -189,6 +189,7 @@ class Dataset(Entry):
         formats: the allowed formats (default: all).
         max_rows: rows of one export.
         retention_days: days until files expire.
+        encrypt: ``required``: every file must be encrypted.
         roles: roles that can ask for the dataset; for others it does not exist. Without roles everybody can.
         timezone: the time zone of times in files (default: UTC).
         scopes: choices of rows besides ``own`` and ``all``.
@@ -212,6 +213,7 @@ class Dataset(Entry):
     formats: tuple[Name, ...] | None = Field(None, min_length=1)
     max_rows: Annotated[int, Field(ge=1)] | None = None
     retention_days: Annotated[float, Field(gt=0, le=3650)] | None = None
+    encrypt: Literal["required"] | None = None
     roles: tuple[Role, ...] | None = Field(None, min_length=1)
     timezone: str | None = None
     parameters: Mapping[Identifier, Parameter] = Field(default_factory=dict)

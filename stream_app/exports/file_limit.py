@@ -8,11 +8,12 @@ compressor). Their bytes are estimated from the rows that are already written.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from stream_app.exports.compression import CompressedFile
 from stream_app.exports.copied_rows import RowEnds, RowFeed
+from stream_app.exports.encryption import Encryption
 from stream_app.exports.formats.base import Format, Tally
 from stream_app.exports.task import FileLimits
 from streaming_exporter.events import Split
@@ -66,6 +67,12 @@ class FileLimit:
         if split is None:
             return cls(bytes=largest)
         return cls(_least(split.rows, limits.max_rows), _least(split.bytes, largest), limits.max_bytes, True)
+
+    def before(self, encryption: Encryption | None) -> Self:
+        """Return the limit for files that are encrypted afterwards, which adds some bytes."""
+        if encryption is None or self.bytes is None:
+            return self
+        return replace(self, bytes=encryption.room(self.bytes))
 
 
 def _least(*limits: int | None) -> int | None:

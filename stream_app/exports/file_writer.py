@@ -7,6 +7,7 @@ from typing import Any
 
 from stream_app.exports.compression import CompressedFile, Compression
 from stream_app.exports.copied_rows import RowEnds, RowFeed
+from stream_app.exports.encryption import Encryption
 from stream_app.exports.file_limit import FileLimit, FileRows
 from stream_app.exports.formats.base import Document, Format, Tally
 from stream_app.exports.formats.framing_process import frame_in_process
@@ -28,6 +29,7 @@ class FileKind:
     Attributes:
         parameters: the values of the parameters of the dataset's query, also those by default.
         session: names of the settings that row-level security depends on.
+        encryption: how each file is encrypted; ``None`` for files that are not.
     """
 
     task: ExportTask
@@ -37,9 +39,14 @@ class FileKind:
     compression: Compression | None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     session: tuple[str, ...] = ()
+    encryption: Encryption | None = None
 
     def name(self, number: int | None = None) -> str:
         """Return the name of a single file, or of the file with a number from 1."""
+        return self.plain_name(number) + (self.encryption.suffix if self.encryption else "")
+
+    def plain_name(self, number: int | None = None) -> str:
+        """Return the name of the file before it is encrypted."""
         counted = "" if number is None else f"-{number:05}"
         suffix = self.compression.suffix if self.compression else ""
         date = f"{self.document.as_of:%Y-%m-%d}"
@@ -48,6 +55,8 @@ class FileKind:
     @property
     def content_type(self) -> str:
         """The media type."""
+        if self.encryption is not None:
+            return self.encryption.media_type
         return self.compression.media_type if self.compression else self.output.media_type
 
     def origin(self, tally: Tally) -> dict[str, Any]:
@@ -62,6 +71,7 @@ class FileKind:
             **({"parameters": dict(self.parameters)} if self.parameters else {}),
             **({"session": list(self.session)} if self.session else {}),
             **({"window": self.task.window} if self.task.window else {}),
+            **({"encryption": self.encryption.described()} if self.encryption else {}),
             "scope": request.scope,
             **({"label": self.document.title} if self.document.title else {}),
             **({"timezone": request.options.timezone} if request.options.timezone else {}),
@@ -159,18 +169,21 @@ class FileWriter:
         rendered = rendering_span(
             rows.written(compressed.apply(bytes_made) if compressed else bytes_made), read, self.times
         )
-        made = TimedChunks(rendered)
+        number_in_name = number if is_numbered else None
+        encrypted = self._encrypted(rendered, number_in_name)
+        made = TimedChunks(encrypted)
         try:
             with stage_span("upload", made, {"aws.s3.bucket": self.storage.bucket}, self.times):
                 stored = self.storage.put(
-                    kind.task.target(kind.name(number if is_numbered else None)),
+                    kind.task.target(kind.name(number_in_name)),
                     made,
                     content_type=kind.content_type,
-                    file_name=kind.name(number if is_numbered else None),
+                    file_name=kind.name(number_in_name),
                     metadata=lambda: {"rows": str(rows.rows if counted else self.row_count)},
                     stopped=self.stopped,
                 )
         finally:
+            _close(encrypted)
             _close(rendered)
             _close(framed)
         self.keys.append(stored.key)
@@ -183,6 +196,12 @@ class FileWriter:
             file_size=stored.size,
             sha256=stored.sha256,
         )
+
+    def _encrypted(self, chunks: Iterator[bytes], number: int | None) -> Iterator[bytes]:
+        encryption = self.kind.encryption
+        if encryption is None:
+            return chunks
+        return encryption.apply(chunks, name=self.kind.plain_name(number), time=self.kind.document.as_of)
 
     def _framed(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         output, document = self.kind.output, self.kind.document

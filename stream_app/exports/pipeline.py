@@ -25,6 +25,7 @@ from stream_app.datasets.parameters import given_parameters
 from stream_app.exports.catalog import Catalog, SourceTable, TableChanged
 from stream_app.exports.compression import Compression, compression_for
 from stream_app.exports.copied_rows import RowEnds
+from stream_app.exports.encryption import FilePasswords, encryption_for
 from stream_app.exports.file_limit import FileLimit
 from stream_app.exports.file_writer import FileKind, FileWriter, Written
 from stream_app.exports.formats.base import Document, Format
@@ -73,6 +74,7 @@ class Exporter:
     Attributes:
         sources: where the rows are.
         reading: how the rows of a large export are read.
+        passwords: makes the passwords of zip archives; ``None`` without a secret for them.
         threads: runs the framing and the upload of files: one thread for each export.
     """
 
@@ -84,6 +86,7 @@ class Exporter:
     limits: ExportLimits
     threads: Executor
     reading: ParallelReading = field(default_factory=ParallelReading)
+    passwords: FilePasswords | None = None
 
     async def run(self, task: ExportTask, progress: ExportProgress) -> ExportResult:
         """Write the file, or the files, that ``task`` asks for.
@@ -156,7 +159,8 @@ class Exporter:
             await self.check_table(snapshot, table, task)
             limits = self.limits.of_dataset(table.dataset)
             file_limits = limits.of_file(output.name)
-            limit = FileLimit.of(request.split, file_limits, output)
+            encryption = encryption_for(request.encrypt, task.job, self.passwords)
+            limit = FileLimit.of(request.split, file_limits, output).before(encryption)
             max_rows = limits.of_rows(request)
             if part is None:  # the rows of all parts were counted when they were planned
                 progress.estimated_rows = await self.check_row_count(snapshot, rows, max_rows)
@@ -183,6 +187,7 @@ class Exporter:
                     compression,
                     given_parameters(table.dataset, request.parameters),
                     tuple(table.dataset.session),
+                    encryption,
                 ),
                 RowEnds.of(statement.copy),
                 limit,

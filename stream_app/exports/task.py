@@ -51,6 +51,11 @@ class ExportTask:
     window: dict[str, Any] | None = None
     part: TaskPart | None = None
 
+    @property
+    def job(self) -> str:
+        """The id of the job: the name up to the number of the part."""
+        return self.name.partition(" ")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class FileLimits:

@@ -1,4 +1,4 @@
-"""Reads the files of finished jobs for the HTTP API: one from the row of its job, several from their list.
+"""The files of finished jobs for the HTTP API: one from the row of its job, several from their list.
 
 The list is in the table. Where it is lost with a database that was restored, the manifest has it.
 """
@@ -6,9 +6,10 @@ The list is in the table. Where it is lost with a database that was restored, th
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from pydantic_core import from_json
-from sqlalchemy import Row, select
+from sqlalchemy import Row, func, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.db.engine import autocommitting, outages_are_retryable
@@ -59,6 +60,17 @@ class JobFiles:
         """Return the file with the number, or ``None``."""
         found = await self.list(job, after=number - 1, limit=1)
         return found[0] if found and found[0].number == number else None
+
+    async def mark_password_shown(self, job_id: UUID) -> bool:
+        """Record that the password of the job's zip archives is shown; return False if it was before."""
+        statement = (
+            update(ExportJob)
+            .where(ExportJob.id == job_id, ExportJob.password_shown_at.is_(None))
+            .values(password_shown_at=func.now())
+        )
+        with outages_are_retryable():
+            async with autocommitting(self.engine).connect() as connection:
+                return (await connection.execute(statement)).rowcount == 1
 
     async def _of_manifest(self, job: ExportJob) -> Sequence[ExportedFile]:
         """Return the files that the manifest lists; none if it does not exist any more."""

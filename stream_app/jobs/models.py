@@ -47,6 +47,11 @@ CLAIM_GUARD = (
           AND NEW.status = 'processing' AND NEW.attempt > OLD.attempt)
     EXECUTE FUNCTION export_jobs_guard_claim()
     """,
+    """
+    CREATE TRIGGER export_jobs_guard_encryption BEFORE UPDATE ON export_jobs FOR EACH ROW
+    WHEN (OLD.encrypt IS NOT NULL AND NEW.status = 'processing' AND NEW.attempt > OLD.attempt)
+    EXECUTE FUNCTION export_jobs_guard_claim()
+    """,
 )
 """Workers of version 0.1 do not read these columns: the triggers take such jobs out of their claims."""
 
@@ -76,6 +81,9 @@ class ExportJob(Base):
     before the event is published. A sealed job is never claimed again. Its event is published until the
     projector has applied it and emptied ``outcome``.
 
+    ``encrypt`` is how the files are encrypted. ``password_shown_at`` is when the user was shown the password
+    of the zip archives.
+
     ``rerun_of`` is the job whose request this one repeats. ``rights_at`` is when the user last showed a token
     with the rights of the request, where that was before ``created_at``: another user has repeated it.
 
@@ -96,7 +104,9 @@ class ExportJob(Base):
     columns: Mapped[Any] = mapped_column(nullable=True)
     options: Mapped[Any] = mapped_column(nullable=True)
     split: Mapped[Any] = mapped_column(nullable=True)
+    encrypt: Mapped[Any] = mapped_column(nullable=True)
     consistency: Mapped[str | None]
+    password_shown_at: Mapped[datetime | None]
     scope: Mapped[str | None]
     parameters: Mapped[Any] = mapped_column(nullable=True)
     claims: Mapped[Any] = mapped_column(nullable=True)

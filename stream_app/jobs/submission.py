@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.addresses import AddressRules
 from stream_app.datasets.caller import Caller
+from stream_app.datasets.encryption import check_encryption
 from stream_app.datasets.format_choice import allowed_formats, check_format
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.rights import find_dataset, row_choice
@@ -61,6 +62,7 @@ REQUEST_COLUMNS = (
     "options",
     "split",
     "consistency",
+    "encrypt",
     "scope",
     "parameters",
     "claims",
@@ -90,6 +92,7 @@ class NewJob:
     options: Any
     split: Any
     consistency: str | None
+    encrypt: Any
     scope: str | None
     parameters: Any
     claims: Any
@@ -149,11 +152,13 @@ class RequestValidator:
         formats: names of the formats.
         datasets: the datasets by name.
         addressing: where mails and webhooks can go.
+        has_passwords: whether the service has a good secret, from which it makes passwords of zip archives.
     """
 
     formats: Collection[str]
     datasets: Mapping[str, Dataset]
     addressing: AddressRules = ANYWHERE
+    has_passwords: bool = False
 
     def validate(self, data: dict[str, Any]) -> ExportRequest:
         """Return the request that ``data`` describes, with the addresses of its recipients in ASCII form.
@@ -178,6 +183,7 @@ class RequestValidator:
             )
         check_format(dataset, request.format, self.formats)
         row_choice(dataset, request.scope, caller)
+        check_encryption(dataset, request.encrypt, has_passwords=self.has_passwords)
         if request.webhook is not None:
             self.addressing.webhook(request.webhook)
         if not request.recipients:
@@ -227,6 +233,7 @@ def new_job(event: Event, request: ExportRequest | None, *, now: datetime) -> Ne
         options=data.get("options"),
         split=data.get("split"),
         consistency=_as_text(data.get("consistency")),
+        encrypt=data.get("encrypt"),
         scope=_as_text(data.get("scope")),
         parameters=data.get("parameters") or None,
         claims=data.get("claims") or None,

@@ -44,6 +44,7 @@ class ScheduledExport(Base):
     columns: Mapped[Any] = mapped_column(nullable=True)
     options: Mapped[Any] = mapped_column(nullable=True)
     split: Mapped[Any] = mapped_column(nullable=True)
+    encrypt: Mapped[Any] = mapped_column(nullable=True)
     consistency: Mapped[str | None]
     scope: Mapped[str] = mapped_column(server_default="own")
     parameters: Mapped[Any] = mapped_column(nullable=True)
@@ -108,6 +109,7 @@ class Schedule:
     columns: Any
     options: Any
     split: Any
+    encrypt: Any
     consistency: str | None
     scope: str
     parameters: Any

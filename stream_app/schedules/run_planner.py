@@ -28,6 +28,7 @@ SCHEDULE_COLUMNS = (
     "options",
     "split",
     "consistency",
+    "encrypt",
     "scope",
     "parameters",
     "claims",

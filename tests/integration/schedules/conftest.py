@@ -50,7 +50,7 @@ class Schedules:
 
         settings = self.settings.model_copy(update=changes)
         datasets = Datasets(load_datasets(DATASETS))
-        validator = RequestValidator(FORMATS, datasets, AddressRules.of(settings))
+        validator = RequestValidator(FORMATS, datasets, AddressRules.of(settings), has_passwords=True)
         planner = RunPlanner(validator, datasets, settings)
         return Scheduler(autocommitting(self.engine), producer(publish_all), planner, settings)
 

@@ -1,0 +1,42 @@
+"""Shows the password of a job's zip archives to the user of the job, once."""
+
+import structlog
+
+from api.auth.authenticator import User
+from api.errors import Problem
+from api.services import ApiServices
+from stream_app.jobs.models import ExportJob
+
+log = structlog.get_logger(__name__)
+
+
+async def show(services: ApiServices, user: User, job: ExportJob) -> str:
+    """Return the password, and record that it was shown.
+
+    It is recorded first: if the answer is lost, so is the password, and nobody else can have seen it.
+
+    Raises:
+        Problem: the job has no password, it was shown before, or it is for another user.
+        Retryable: the state database is unavailable. The password was possibly recorded as shown.
+    """
+    if user.id != job.user_id:
+        raise Problem(403, "not_your_job", "Only the user of the job can see the password of its files")
+    if not (job.encrypt or {}).get("zip_password"):
+        raise Problem(
+            409,
+            "no_password",
+            'The files of this job have no password. Set encrypt to {"zip_password": true} in a request',
+        )
+    if services.passwords is None:
+        raise Problem(
+            409, "missing_secret", "The service has no secret any more that the password was made from"
+        )
+    if not await services.job_files.mark_password_shown(job.id):
+        raise Problem(
+            410,
+            "password_shown",
+            "The password was shown before, and it is shown only once. Run the export again to get files "
+            "with a new password",
+        )
+    log.info("password.shown", job_id=str(job.id), user_id=user.id)
+    return services.passwords(str(job.id))
