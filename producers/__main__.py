@@ -330,6 +330,24 @@ def rerun(
 
 
 @cli.command()
+def password(
+    job_id: JobId,
+    user_id: AsUser = None,
+    token: Token = None,
+    api_url: ApiUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the password of the zip archives of a job. It is shown once."""
+    from producers import job_commands
+    from stream_app.setting_errors import load_settings
+
+    with exit_on_error():
+        api = job_commands.open_api(load_settings(), api_url, token, user_id)
+        shown = api.call("POST", f"/exports/jobs/{job_id}:password")
+        typer.echo(json.dumps(shown) if as_json else shown["password"])
+
+
+@cli.command()
 def token(
     user_id: Annotated[str, typer.Option(help="User of the token (its subject)")],
     role: Annotated[

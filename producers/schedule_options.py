@@ -24,8 +24,8 @@ CLEARABLE = {
 }
 """What can be removed from a schedule, with the name of its field."""
 COPIED = (
-    "export_type", "format", "name", "filters", "columns", "options", "split", "consistency", "encrypt", "scope",
-    "parameters", "schedule", "time_of_day", "day", "timezone", "window", "delay", "catch_up",
+    "export_type", "format", "name", "filters", "columns", "options", "split", "consistency", "encrypt",
+    "scope", "parameters", "schedule", "time_of_day", "day", "timezone", "window", "delay", "catch_up",
     "email_recipients", "webhook",
 )  # fmt: skip
 """The fields that a copy of a schedule has."""

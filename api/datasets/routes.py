@@ -1,7 +1,7 @@
 """The call that lists datasets and formats."""
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel
@@ -66,6 +66,7 @@ class DatasetView(BaseModel):
     ``scopes`` are the scopes that you can use, and ``formats`` the formats. ``label`` and ``labels`` (by
     language) are its names for people. ``max_rows`` limits the rows of an export, ``retention_days`` is how
     long files are kept. ``timezone`` is the time zone of its files, if a request names none; null means UTC.
+    ``encrypt`` is `required` if its files must be encrypted.
     """
 
     name: str
@@ -83,6 +84,7 @@ class DatasetView(BaseModel):
     parameters: list[ParameterView] = []
     max_rows: int | None = None
     retention_days: float | None = None
+    encrypt: Literal["required"] | None = None
     error: str | None = None
 
 
@@ -178,6 +180,7 @@ async def _view(services: ApiServices, user: User, dataset: Dataset) -> DatasetV
         ],
         max_rows=min(filter(None, (dataset.max_rows, services.settings.max_rows)), default=None),
         retention_days=dataset.retention_days or services.settings.retention_days,
+        encrypt=dataset.encrypt,
         timezone=dataset.timezone,
         error=problem,
     )

@@ -67,6 +67,7 @@ class DatasetView:
     formats: list[str]
     max_rows: int | None
     retention_days: float | None
+    encrypt: str | None
     timezone: str | None
     parameters: dict[str, str]
     order: list[str]
@@ -128,6 +129,7 @@ async def view_dataset(
         formats=sorted(allowed_formats(dataset, FORMATS)),
         max_rows=dataset.max_rows,
         retention_days=dataset.retention_days,
+        encrypt=dataset.encrypt,
         timezone=dataset.timezone,
         parameters={key: str(item.type) for key, item in dataset.parameters.items()},
         order=list(table.visible_order),
@@ -188,6 +190,7 @@ def show(view: DatasetView, console: Console) -> None:
         "scopes": _listed(view.scopes),
         "formats": _listed(view.formats),
         "rows at most": f"{view.max_rows:,}" if view.max_rows else "",
+        "encryption": view.encrypt or "",
         "files are kept": f"{view.retention_days:g} days" if view.retention_days else "",
         "time zone": view.timezone or "",
         "parameters": ", ".join(f"{name} ({kind})" for name, kind in view.parameters.items()),

@@ -92,6 +92,7 @@ CASES = [
     Case("GET /exports/jobs/{job_id}", overseen(200)),
     Case("DELETE /exports/jobs/{job_id}", overseen(202)),
     Case("POST /exports/jobs/{job_id}:rerun", overseen(202)),
+    Case("POST /exports/jobs/{job_id}:password", Rule(401, 404, 409, 404, 403, 403)),
     Case("GET /exports/jobs/{job_id}/why", Rule(401, 404, 403, 404, 200, 200)),
     Case("POST /exports/jobs:cancel", operated(202), {"user_id": "nobody"}),
     Case("GET /exports/usage", operated(200)),
