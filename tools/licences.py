@@ -30,6 +30,9 @@ _SPELLED = {
 _NOT_EVERYWHERE = {"colorama": "BSD-3-Clause", "httpx2-jsfetch": "BSD-3-Clause"}
 """Packages for other platforms, which are not installed here."""
 
+_ONLY_AS_FILE = {"pyrage": "MIT"}
+"""Packages whose metadata name no licence: that of the file in the package."""
+
 _FONTS = "the fonts may be embedded and passed on, and not be sold by themselves"
 _FONT_PACKAGES = ("africa", "cjk", "rtl", "sea", "south-asia")
 
@@ -67,7 +70,7 @@ def document() -> str:
     """
     rows = []
     for name in _names():
-        licence = _NOT_EVERYWHERE.get(name) or licence_of(distribution(name))
+        licence = (_NOT_EVERYWHERE | _ONLY_AS_FILE).get(name) or licence_of(distribution(name))
         remark = REMARKS.get(name, "")
         if not remark and not _is_permissive(licence):
             raise ValueError(f"{name} is under {licence}: add a remark to tools/licences.py")
