@@ -344,7 +344,10 @@ def password(
     with exit_on_error():
         api = job_commands.open_api(load_settings(), api_url, token, user_id)
         shown = api.call("POST", f"/exports/jobs/{job_id}:password")
-        typer.echo(json.dumps(shown) if as_json else shown["password"])
+        if as_json:
+            print_json(shown)
+        else:
+            typer.echo(shown["password"])
 
 
 @cli.command()

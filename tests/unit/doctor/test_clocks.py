@@ -33,6 +33,8 @@ MACHINES = {
     "stream_app/db/clock.py": "until there is a reading",
     "stream_app/jobs/write_check.py": "a job that nobody sees",
     "stream_app/observability/metrics.py": "how late an admission is, as a measurement",
+    "stream_app/worker/presence.py": "when a worker has started, as operators see it",
+    "api/operations/doctor.py": "when a report was made, as operators see it",
     "stream_app/worker/liveness.py": "the age of a file on this machine",
 }
 """Modules that use the machine's clock, and why no decision depends on it."""
