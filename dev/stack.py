@@ -62,6 +62,7 @@ class Stack:
         self._jwt_secret = secrets.token_hex(32)
         self._services = Services(self.run_dir, self.progress)
         self.apps: dict[str, AppProcess] = {}
+        self.metrics_urls: list[str] = []
 
     @property
     def services(self) -> Mapping[str, Service]:
@@ -164,12 +165,20 @@ class Stack:
         return self.run("token", "--user-id", user_id, *(part for role in roles for part in ("--role", role)))
 
     def start_all(self, workers: int = 1, api_port: int | None = None) -> ApiProcess:
-        """Start workers, ticker and API at the same time; return the API, which links in mails lead to."""
+        """Start workers, ticker and API at the same time; return the API, which links in mails lead to.
+
+        ``metrics_urls`` then has the addresses of the workers' metrics.
+        """
         api_port = api_port or free_ports(1)[0]
         if "EXPORTER_PUBLIC_URL" not in os.environ:
             self._extra.setdefault("EXPORTER_PUBLIC_URL", f"http://127.0.0.1:{api_port}")
         with ThreadPoolExecutor(workers + 2) as pool:
-            starts = [pool.submit(self.start_worker, number) for number in range(1, workers + 1)]
+            ports = free_ports(workers)
+            self.metrics_urls = [f"http://127.0.0.1:{port}/metrics" for port in ports]
+            starts = [
+                pool.submit(self.start_worker, number, {"EXPORTER_METRICS_PORT": str(port)})
+                for number, port in enumerate(ports, 1)
+            ]
             starts.append(pool.submit(self.start_ticker))
             api = pool.submit(self.start_api, api_port)
             try:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -45,7 +45,7 @@ def up(
             _write(facts, json.dumps(content, indent=2) + "\n")
             for file in files:
                 _write(file, environment_file({**stack.settings(), "EXPORTER_PUBLIC_URL": api.url}))
-            _greet(api.url, content, facts)
+            _greet(api.url, content, facts, stack.metrics_urls)
             _watch(
                 stack,
                 lambda: _write(facts, json.dumps({**content, "pids": stack.pids()}, indent=2) + "\n"),
@@ -72,6 +72,7 @@ def describe(stack: Stack, api: ApiProcess) -> dict[str, object]:
         "s3_secret_key": _shown(settings.s3_secret_key),
         "s3_bucket": settings.s3_bucket,
         "smtp_url": f"smtp://{settings.smtp_host}:{settings.smtp_port}",
+        "worker_metrics_urls": stack.metrics_urls,
         "pids": stack.pids(),
     }
 
@@ -94,12 +95,13 @@ def _write(path: Path, text: str) -> None:
     new.replace(path)
 
 
-def _greet(url: str, content: dict[str, object], facts: Path) -> None:
+def _greet(url: str, content: dict[str, object], facts: Path, metrics: Sequence[str]) -> None:
     rows = {
         "API": f"{url}   (reference at /docs)",
         "user-1": f"Bearer {content['token']}",
         "admin": f"Bearer {content['admin_token']}",
         "facts": f"{_short(facts)}, and {_short(facts.with_suffix('.env'))} for a shell",
+        "metrics": f"{url}/metrics, of the workers {', '.join(metrics) or 'none'}",
         "try": ".venv/bin/exporter request --export-type ledger --format csv --user-id user-1 --output .",
     }
     console.print()

@@ -57,9 +57,14 @@ def messages_json(language: str) -> bytes:
     return json.dumps(found, ensure_ascii=False, separators=(",", ":"), default=dict).encode()
 
 
+OF_OPERATORS = frozenset({"operations.js", "operator_jobs.js", "dead_letters.js", "live_list.js"})
+"""Modules that the page loads only for users with the role to operate the service."""
+
+
 def _preloads(folder: Path) -> str:
     """Return the elements that load all modules at once: otherwise each is asked for when one names it."""
-    names = sorted(path.name for path in folder.glob("*.js") if path.name != "main.js")
+    others = {"main.js", *OF_OPERATORS}
+    names = sorted(path.name for path in folder.glob("*.js") if path.name not in others)
     return "".join(f'<link rel="modulepreload" href="page/{name}">' for name in names)
 
 

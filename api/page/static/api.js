@@ -31,7 +31,8 @@ export async function userOf(token) {
   const { user_id: id, roles: given, expires_at: ends } = await call("GET", "exports/me", { token });
   const roles = new Set(given);
   const admin = roles.has("exports:admin");
-  return { id, ends: ends ? Date.parse(ends) : Infinity, roles, admin, all: admin || roles.has("exports:all") };
+  const operator = admin || roles.has("exports:operate");
+  return { id, ends: ends ? Date.parse(ends) : Infinity, roles, admin, operator, all: admin || roles.has("exports:all") };
 }
 
 /** Send a call, again if it changes nothing or has an idempotency key. `read` reads the answer within the time limit. */

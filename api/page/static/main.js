@@ -51,6 +51,10 @@ async function open(tokens, { focus = false } = {}) {
   started(user);
   desk.jobs = new Jobs(user, { again: (job) => desk.builder.fill(job) });
   desk.schedules = new Schedules(user, { ran: (answer) => appear(answer.export_job_id) });
+  if (user.operator) {
+    const { Operations } = await import("./operations.js");
+    desk.operations = new Operations(user);
+  }
   if (focus) byId("new").focus({ preventScroll: true });
   await lists(true);
 }
@@ -60,8 +64,10 @@ async function lists(on) {
   if (!on) {
     desk?.jobs?.stop();
     desk?.schedules?.stop();
+    desk?.operations?.stop();
     return;
   }
+  desk.operations?.start();
   await Promise.all([desk.jobs.start(), desk.schedules.load()]);
 }
 

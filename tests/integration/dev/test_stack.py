@@ -120,11 +120,14 @@ def test_up_serves_prints_addresses_and_cleans_up(tmp_path: Path) -> None:
         assert process.poll() is None, process.communicate()
         facts = json.loads(facts_file.read_text())
         assert facts.keys() == {
-            "api_url", "token", "admin_token", "kafka_bootstrap_servers",
+            "api_url", "token", "admin_token", "kafka_bootstrap_servers", "worker_metrics_urls",
             "database_url", "source_database_url",
             "s3_endpoint", "s3_access_key", "s3_secret_key", "s3_bucket", "smtp_url", "pids",
         }  # fmt: skip
         assert facts["pids"].keys() == {"kafka", "postgres", "s3", "smtp", "worker-1", "ticker", "api"}
+        [metrics] = facts["worker_metrics_urls"]
+        with urllib.request.urlopen(metrics, timeout=10) as answer:
+            assert b"exporter_slots" in answer.read()
         assert stat.S_IMODE(facts_file.stat().st_mode) == 0o600
         sourced = subprocess.run(
             ["sh", "-c", f". {tmp_path}/stack.env && echo $EXPORTER_DATABASE_URL"],

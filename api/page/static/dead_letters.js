@@ -1,0 +1,89 @@
+// Messages that could not be read: look at them, redrive them, discard them.
+
+import { call } from "./api.js";
+import { alert, busy, button, choice, field, h, nameWith, twice } from "./dom.js";
+import { update } from "./live_list.js";
+import { t } from "./messages.js";
+import { moment, size } from "./words.js";
+
+const STATES = ["new", "redriving", "redriven", "discarded"];
+const nameOf = (state) => t(`page.dead_letters.states.${state}`);
+
+export class DeadLetters {
+  constructor(user) {
+    this.user = user;
+    this.list = h("ul", { class: "rows", "aria-label": t("page.dead_letters.title") });
+    this.none = h("p", { class: "hint", hidden: true }, t("page.dead_letters.none"));
+    this.problem = alert();
+    this.news = h("p", { class: "hint", role: "status" });
+    const show = () => this.load();
+    this.state = choice([...STATES.map((state) => [state, nameOf(state)]), ["", t("page.operations.any")]], { onchange: () => busy(this.list, this.problem, show) });
+    const again = button(t("page.dead_letters.read_again"), (pressed) => busy(pressed, this.problem, show));
+    const ontoggle = ({ currentTarget }) => currentTarget.open && busy(this.list, this.problem, show);
+    this.element = h(
+      "details",
+      { ontoggle },
+      h("summary", {}, t("page.dead_letters.title")),
+      h("p", { class: "hint" }, t("page.dead_letters.about")),
+      h("div", { class: "choices" }, field(t("page.dead_letters.state"), this.state), again),
+      this.problem,
+      this.news,
+      this.list,
+      this.none,
+    );
+  }
+
+  async load() {
+    const { total, dead_letters: letters } = await call("GET", `exports/dead-letters?limit=50${this.state.value && `&state=${this.state.value}`}`);
+    update(this.list, letters, (letter) => letter.id, (letter) => this.card(letter));
+    this.none.hidden = letters.length > 0;
+    this.news.textContent = total > letters.length ? t("page.dead_letters.shown", { count: letters.length, total }) : "";
+  }
+
+  card(letter) {
+    const problem = alert();
+    const content = h("pre", { class: "content", tabIndex: 0, hidden: true, "aria-label": t("page.dead_letters.content") });
+    const name = h("h4", {}, t("page.dead_letters.name", { topic: letter.topic, partition: letter.partition, offset: letter.offset }));
+    const handled = letter.state !== "new";
+    const act = (action) => (pressed) =>
+      busy(pressed, problem, async () => {
+        const body = { letters: [{ id: letter.id, at: letter.at }], again: handled };
+        const { results: [result] } = await call("POST", `exports/dead-letters:${action}`, { body });
+        if (result.problem) throw new Error(result.problem);
+        this.state.focus();
+        await this.load();
+        this.news.textContent = t(`page.dead_letters.done.${action}`);
+      });
+    const buttons = [
+      this.user.admin &&
+        button(t("page.dead_letters.look"), (pressed) =>
+          busy(pressed, problem, async () => {
+            const { key, headers, value } = await call("GET", `exports/dead-letters/${letter.id}`);
+            content.textContent = JSON.stringify({ key, headers, value: parsed(value) }, null, 2);
+            content.hidden = false;
+          })),
+      twice(handled ? t("page.dead_letters.redrive_again") : t("page.dead_letters.redrive"), t("page.dead_letters.redrive_question"), act("redrive")),
+      letter.state !== "discarded" && twice(t("page.dead_letters.discard"), t("page.dead_letters.discard_question"), act("discard")),
+    ].filter(Boolean);
+    for (const own of buttons) nameWith(own, name);
+    const facts = [moment(letter.at), size(letter.bytes), letter.job_id && t("page.dead_letters.job", { id: letter.job_id }), letter.handled_by && t("page.dead_letters.handled", { user: letter.handled_by, time: moment(letter.handled_at) })];
+    return h(
+      "li",
+      { class: "job", "data-status": letter.state === "new" ? "failed" : "" },
+      h("div", { class: "heading" }, name, h("span", { class: "state" }, nameOf(letter.state))),
+      h("p", { class: "error" }, letter.error),
+      h("p", { class: "hint" }, facts.filter(Boolean).join(" · ")),
+      content,
+      problem,
+      h("p", { class: "buttons" }, buttons),
+    );
+  }
+}
+
+function parsed(value) {
+  try {
+    return JSON.parse(value);
+  } catch {
+    return value;
+  }
+}

@@ -1,0 +1,20 @@
+// Lists that are read again and again, and that keep the focus and what was opened.
+
+/** Show `items` in `list`. An element stays while its item is the same, or while it has the focus. */
+export function update(list, items, id, make) {
+  const known = new Map([...list.children].map((element) => [element.dataset.key, element]));
+  const shown = items.map((item) => {
+    const key = String(id(item));
+    const text = JSON.stringify(item);
+    const old = known.get(key);
+    if (old && (old.item === text || old.contains(document.activeElement))) return old;
+    const element = make(item);
+    element.dataset.key = key;
+    element.item = text;
+    return element;
+  });
+  for (const element of [...list.children]) if (!shown.includes(element)) element.remove();
+  shown.forEach((element, place) => {
+    if (list.children[place] !== element) list.insertBefore(element, list.children[place] ?? null);
+  });
+}

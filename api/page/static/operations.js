@@ -1,0 +1,210 @@
+// The view for those who operate the service. It is loaded for them only, and read again every few seconds.
+
+import { call } from "./api.js";
+import { DeadLetters } from "./dead_letters.js";
+import { alert, busy, button, byId, choice, field, h, report, say, twice } from "./dom.js";
+import { update } from "./live_list.js";
+import { has, t } from "./messages.js";
+import { OperatorJobs } from "./operator_jobs.js";
+import { clockTime, count, duration, format, moment } from "./words.js";
+
+const INTERVAL = 5000; // milliseconds between two readings
+const PLACE = "#operations";
+const EVERYTHING = "everything";
+
+const title = (key) => h("h3", {}, key);
+
+export class Operations {
+  constructor(user) {
+    this.section = byId("operations");
+    this.link = byId("to-operations");
+    this.problem = alert();
+    this.news = h("p", { class: "hint", role: "status" });
+    this.updated = h("p", { class: "hint" });
+    this.tiles = h("dl", { class: "tiles" });
+    this.parts = h("ul", { class: "badges", "aria-label": t("page.operations.parts") });
+    this.pauses = h("ul", { class: "rows", "aria-label": t("page.operations.pauses") });
+    this.workers = h("ul", { class: "rows", "aria-label": t("page.operations.workers") });
+    this.schedules = h("ul", { class: "rows", "aria-label": t("page.operations.schedules") });
+    this.noSchedules = h("p", { class: "hint" }, t("page.operations.no_failing_schedules"));
+    this.noWorkers = h("p", { class: "error", hidden: true }, t("page.operations.no_workers"));
+    this.noPauses = h("p", { class: "hint" }, t("page.operations.nothing_paused"));
+    this.jobs = new OperatorJobs(user);
+    this.letters = new DeadLetters(user);
+    this.section.replaceChildren(
+      h("div", {}, h("div", { class: "heading" }, h("h2", { id: "operations-title" }, t("page.operations.title")), this.updated), this.problem, this.news),
+      this.tiles,
+      this.parts,
+      h("section", {}, title(t("page.operations.pauses")), this.noPauses, this.pauses, this.pauseForm()),
+      h("section", {}, title(t("page.operations.workers")), this.noWorkers, this.workers),
+      this.jobs.element,
+      h("section", {}, title(t("page.operations.schedules")), this.noSchedules, this.schedules),
+      this.letters.element,
+      this.doctor(),
+    );
+    this.onhash = () => this.show();
+  }
+
+  start() {
+    this.link.hidden = false;
+    addEventListener("hashchange", this.onhash);
+    this.show();
+  }
+
+  stop() {
+    this.link.hidden = true;
+    removeEventListener("hashchange", this.onhash);
+    clearInterval(this.timer);
+    this.section.hidden = true;
+  }
+
+  /** Show this view instead of the others while the address names it. */
+  show() {
+    const on = location.hash === PLACE;
+    clearInterval(this.timer);
+    this.section.hidden = !on;
+    byId("desk").hidden = on;
+    if (on) this.link.setAttribute("aria-current", "page");
+    else this.link.removeAttribute("aria-current");
+    if (!on) return;
+    this.section.focus({ preventScroll: true });
+    scrollTo(0, 0);
+    this.load();
+    this.timer = setInterval(() => document.visibilityState === "visible" && this.load(), INTERVAL);
+  }
+
+  async load() {
+    try {
+      const [overview] = await Promise.all([call("GET", "exports/operations", { attempts: 1 }), this.jobs.load()]);
+      if (this.section.hidden) return;
+      this.fill(overview);
+      say(this.problem, "");
+    } catch (failure) {
+      if (failure.status !== 401) report(this.problem, failure);
+    }
+  }
+
+  fill(seen) {
+    this.updated.textContent = t("page.operations.updated", { time: clockTime(seen.now) });
+    const late = seen.schedules.late + seen.schedules.failing;
+    const tiles = [
+      [t("page.operations.tiles.waiting"), count(seen.pending)],
+      [t("page.operations.tiles.oldest"), seen.pending ? duration(seen.oldest_seconds) : "–", seen.oldest_seconds > 600],
+      [t("page.operations.tiles.running"), count(seen.processing)],
+      [t("page.operations.tiles.slots"), t("page.operations.of", { used: seen.slots_running, all: seen.slots }), seen.slots === 0],
+      [t("page.operations.tiles.deliveries"), count(seen.deliveries.waiting)],
+      [t("page.operations.tiles.deliveries_failed"), count(seen.deliveries.failed), seen.deliveries.failed > 0],
+      [t("page.operations.tiles.schedules"), count(late), late > 0],
+    ];
+    update(this.tiles, tiles, ([name]) => name, ([name, value, bad]) => h("div", { class: bad ? "bad" : "" }, h("dt", {}, name), h("dd", {}, value)));
+    const parts = [...Object.entries(seen.parts).map(([name, state]) => [named(name), state]), ...Object.entries(seen.sources).map(([name, state]) => [t("page.operations.source", { name }), state])];
+    update(this.parts, parts, ([name]) => name, ([name, state]) => h("li", { class: state === "unavailable" ? "bad" : "" }, t("page.operations.part", { name, state: stateOf(state) })));
+    update(this.pauses, seen.pauses, (pause) => pause.scope, (pause) => this.pause(pause));
+    this.noPauses.hidden = seen.pauses.length > 0;
+    update(this.workers, seen.workers, (worker) => worker.name, worker);
+    this.noWorkers.hidden = seen.workers.some((one) => !one.is_silent);
+    update(this.schedules, seen.failing_schedules, (schedule) => schedule.id, failing);
+    this.noSchedules.hidden = seen.failing_schedules.length > 0;
+    this.offer(seen);
+  }
+
+  /** Offer what can be paused. The choice stays. */
+  offer({ sources, datasets }) {
+    const scopes = [EVERYTHING, ...Object.keys(sources).map((name) => `source:${name}`), ...datasets.map((name) => `dataset:${name}`)];
+    const text = scopes.join();
+    if (this.offered === text) return;
+    this.offered = text;
+    const chosen = this.scope.value || EVERYTHING;
+    this.scope.replaceChildren(...scopes.map((scope) => h("option", { value: scope }, scopeName(scope))));
+    this.scope.value = scopes.includes(chosen) ? chosen : EVERYTHING;
+    this.jobs.offer(datasets);
+  }
+
+  pauseForm() {
+    this.scope = choice([[EVERYTHING, t("page.operations.everything")]]);
+    const reason = h("input", { maxLength: 500 });
+    const problem = alert();
+    const pause = twice(t("page.operations.pause"), t("page.operations.pause_question"), (pressed) =>
+      busy(pressed, problem, async () => {
+        await call("POST", "exports/pauses", { body: { scope: this.scope.value, reason: reason.value.trim() || null } });
+        reason.value = "";
+        this.say(t("page.operations.paused", { scope: scopeName(this.scope.value) }));
+      }));
+    pause.classList.replace("quiet", "soft");
+    const fields = h("div", { class: "choices" }, field(t("page.operations.what"), this.scope), field(t("page.operations.reason"), reason), pause);
+    return h("details", {}, h("summary", {}, t("page.operations.pause_claims")), h("p", { class: "hint" }, t("page.operations.pause_about")), fields, problem);
+  }
+
+  pause(pause) {
+    const problem = alert();
+    const resume = button(t("page.operations.resume"), (pressed) =>
+      busy(pressed, problem, async () => {
+        await call("DELETE", `exports/pauses?scope=${encodeURIComponent(pause.scope)}`);
+        this.section.focus({ preventScroll: true });
+        this.say(t("page.operations.resumed", { scope: scopeName(pause.scope) }));
+      }));
+    const facts = [t("page.operations.paused_by", { user: pause.paused_by, time: moment(pause.paused_at) }), pause.reason];
+    return h("li", { class: "job" }, h("h4", {}, scopeName(pause.scope)), h("p", { class: "hint" }, facts.filter(Boolean).join(" · ")), problem, h("p", { class: "buttons" }, resume));
+  }
+
+  /** What doctor says. It is read when it is opened. */
+  doctor() {
+    const list = h("ul", { class: "rows" });
+    const problem = alert();
+    const summary = h("p", { class: "hint", role: "status" });
+    const show = async () => {
+      const { findings } = await call("GET", "exports/operations/doctor");
+      const bad = findings.filter(({ state }) => state !== "ok").sort((one, other) => (one.state < other.state ? -1 : 1));
+      update(list, bad, ({ area, check }) => `${area} ${check}`, finding);
+      summary.textContent = t("page.operations.doctor_fine", { count: findings.length - bad.length });
+    };
+    const again = button(t("page.operations.check_again"), (pressed) => busy(pressed, problem, show));
+    const ontoggle = ({ currentTarget }) => currentTarget.open && busy(list, problem, show);
+    return h("details", { ontoggle }, h("summary", {}, t("page.operations.doctor")), problem, list, summary, h("p", { class: "buttons" }, again));
+  }
+
+  say(text) {
+    this.news.textContent = text;
+    return this.load();
+  }
+}
+
+const named = (name) => (has(`page.operations.names.${name}`) ? t(`page.operations.names.${name}`) : name);
+const stateOf = (name) => (has(`page.operations.states.${name}`) ? t(`page.operations.states.${name}`) : name);
+
+function scopeName(scope) {
+  const [kind, ...rest] = scope.split(":");
+  const name = rest.join(":");
+  if (kind === "source") return t("page.operations.source", { name });
+  return kind === "dataset" ? t("page.operations.dataset", { name }) : t("page.operations.everything");
+}
+
+function worker({ name, slots, running, version, started_at: started, seen_at: seen, is_silent: silent }) {
+  const facts = [t("page.operations.version", { version }), t("page.operations.since", { time: moment(started) })];
+  return h(
+    "li",
+    { class: "job", "data-status": silent ? "failed" : "active" },
+    h("div", { class: "heading" }, h("h4", {}, name), h("span", { class: "state" }, silent ? t("page.operations.silent", { time: moment(seen) }) : t("page.operations.slots_used", { used: running, all: slots }))),
+    h("p", { class: "hint" }, facts.join(" · ")),
+  );
+}
+
+function failing({ export_type: dataset, format: kind, user_id: user, active, failures, last_run: last, next_run: next }) {
+  const facts = [t("page.operations.user", { user }), last && t("page.operations.last_run", { time: moment(last) }), next && t("page.operations.next_run", { time: moment(next) })];
+  return h(
+    "li",
+    { class: "job", "data-status": "failed" },
+    h("div", { class: "heading" }, h("h4", {}, `${dataset} `, h("span", { class: "kind" }, format(kind))), h("span", { class: "state" }, active ? t("page.operations.failures", { count: failures }) : t("page.operations.paused_after", { count: failures }))),
+    h("p", { class: "hint" }, facts.filter(Boolean).join(" · ")),
+  );
+}
+
+function finding({ area, check, state, what, advice }) {
+  return h(
+    "li",
+    { class: "job", "data-status": state === "problem" ? "failed" : "" },
+    h("div", { class: "heading" }, h("h4", {}, `${area}: ${check}`), h("span", { class: "state" }, stateOf(state))),
+    h("p", {}, what),
+    h("p", { class: "hint" }, advice),
+  );
+}

@@ -1,0 +1,135 @@
+// The jobs of all users: filters, why a job waits, cancel, run again.
+
+import { call, unique } from "./api.js";
+import { alert, busy, button, choice, field, h, nameWith, twice } from "./dom.js";
+import { update } from "./live_list.js";
+import { has, t } from "./messages.js";
+import { duration, format, moment, rows, size, status } from "./words.js";
+
+const STATES = ["pending", "processing", "completed", "failed", "cancelled", "expired"];
+const UNFINISHED = new Set(["pending", "processing"]);
+const STEP = 20;
+const MOST = 100; // jobs that one call of the service lists
+
+export class OperatorJobs {
+  constructor(user) {
+    this.user = user;
+    this.limit = STEP;
+    this.list = h("ul", { class: "rows", "aria-label": t("page.operations.jobs") });
+    this.none = h("p", { class: "empty", hidden: true }, t("page.operations.no_jobs"));
+    this.problem = alert();
+    this.news = h("p", { class: "hint", role: "status" });
+    const again = () => busy(this.list, this.problem, () => this.load());
+    this.state = choice([["", t("page.operations.any")], ...STATES.map((name) => [name, status(name)])], { onchange: again });
+    this.dataset = choice([["", t("page.operations.any")]], { onchange: again });
+    this.age = choice(
+      [["", t("page.operations.any")], ["today", t("page.operations.ages.today")], ["now-1h", t("page.operations.ages.hour")], ["now-7d", t("page.operations.ages.week")], ["now-30d", t("page.operations.ages.month")]],
+      { onchange: again },
+    );
+    this.owner = h("input", { type: "search", maxLength: 255, autocomplete: "off", onchange: again });
+    this.more = button(t("page.operations.more"), (pressed) =>
+      busy(pressed, this.problem, () => {
+        this.limit = Math.min(MOST, this.limit + STEP);
+        return this.load();
+      }));
+    this.narrow = h("p", { class: "hint", hidden: true }, t("page.operations.narrow"));
+    this.cancelAll = twice(t("page.operations.cancel_all"), t("page.operations.cancel_all_question"), (pressed) =>
+      busy(pressed, this.problem, async () => {
+        const { export_job_ids: ids } = await call("POST", "exports/jobs:cancel", { body: { user_id: this.owner.value.trim() } });
+        this.news.textContent = t("page.operations.cancelled", { count: ids.length });
+        await this.load();
+      }));
+    this.element = h(
+      "section",
+      {},
+      h("h3", {}, t("page.operations.jobs")),
+      h("div", { class: "choices" }, field(t("page.operations.filters.status"), this.state), field(t("page.operations.filters.dataset"), this.dataset), field(t("page.operations.filters.user"), this.owner), field(t("page.operations.filters.age"), this.age)),
+      this.problem,
+      this.news,
+      this.cancelAll,
+      this.list,
+      this.none,
+      this.more,
+      this.narrow,
+    );
+  }
+
+  /** Offer the datasets as a filter. The choice stays. */
+  offer(datasets) {
+    const chosen = this.dataset.value;
+    this.dataset.replaceChildren(h("option", { value: "" }, t("page.operations.any")), ...datasets.map((name) => h("option", { value: name }, name)));
+    this.dataset.value = datasets.includes(chosen) ? chosen : "";
+  }
+
+  async load() {
+    const wanted = { limit: this.limit, status: this.state.value, export_type: this.dataset.value, user_id: this.owner.value.trim(), since: this.age.value };
+    const query = new URLSearchParams(Object.entries(wanted).filter(([, value]) => value));
+    const { jobs, next_cursor: older } = await call("GET", `exports/jobs?${query}`, { attempts: 1 });
+    update(this.list, jobs, (job) => job.export_job_id, (job) => this.card(job));
+    this.none.hidden = jobs.length > 0;
+    this.more.hidden = !older || this.limit >= MOST;
+    this.narrow.hidden = !older || this.limit < MOST;
+    this.cancelAll.hidden = !this.owner.value.trim();
+  }
+
+  card(job) {
+    const path = `exports/jobs/${job.export_job_id}`;
+    const problem = alert();
+    const explained = h("p", { class: "warnings", role: "status", hidden: true });
+    const name = h("h4", {}, `${job.export_type} `, h("span", { class: "kind" }, format(job.format)));
+    const whose = h("span", {}, t("page.operations.user", { user: job.user_id }));
+    const unfinished = UNFINISHED.has(job.status);
+    const facts = [moment(job.created_at), job.row_count !== null && rows(job.row_count), job.file_size !== null && size(job.file_size), job.attempt > 1 && t("page.operations.attempt", { number: job.attempt }), job.rerun_of && t("page.operations.is_rerun"), job.cancel_requested && unfinished && t("page.operations.cancelling")];
+    const buttons = [
+      button(t("page.operations.why"), (pressed) =>
+        busy(pressed, problem, async () => {
+          explained.textContent = explain(await call("GET", `${path}/why`));
+          explained.hidden = false;
+        })),
+      button(t("page.operations.rerun"), (pressed) =>
+        busy(pressed, problem, async () => {
+          await call("POST", `${path}:rerun`, { headers: { "idempotency-key": unique() } });
+          this.news.textContent = t("page.operations.rerun_done", { dataset: job.export_type, user: job.user_id });
+          await this.load();
+        })),
+      unfinished && !job.cancel_requested &&
+        twice(t("page.operations.cancel"), t("page.operations.cancel_question"), (pressed) =>
+          busy(pressed, problem, async () => {
+            await call("DELETE", path);
+            this.element.querySelector("select").focus();
+            await this.load();
+          })),
+    ].filter(Boolean);
+    for (const own of buttons) nameWith(own, name, whose);
+    return h(
+      "li",
+      { class: "job", "data-status": job.status },
+      h("div", { class: "heading" }, name, h("span", { class: "state" }, status(job.status))),
+      h("p", { class: "hint" }, whose, [" ", ...facts].filter(Boolean).join(" · ")),
+      h("p", { class: "hint" }, h("code", {}, job.export_job_id)),
+      h("p", { class: "error", hidden: !job.error }, job.error ? t("page.operations.error", { code: job.error.code, message: job.error.message }) : ""),
+      explained,
+      problem,
+      h("p", { class: "buttons" }, buttons),
+    );
+  }
+}
+
+/** Why a job waits or what it does, in one paragraph. */
+function explain(found) {
+  const reason = has(`page.operations.reasons.${found.reason}`) ? t(`page.operations.reasons.${found.reason}`) : found.text;
+  const stages = Object.entries(found.seconds).map(([stage, seconds]) => t("page.operations.stage", { stage: t(`page.operations.stages.${stage}`), seconds: duration(seconds) }));
+  return [
+    reason,
+    found.place !== null && t("page.operations.place", { place: found.place }),
+    t("page.operations.user_slots", { used: found.user_running, all: found.user_slots }),
+    t("page.operations.all_slots", { used: found.slots_running, all: found.slots, count: found.workers }),
+    found.worker && t("page.operations.on_worker", { worker: found.worker }),
+    found.phase && has(`page.operations.phases.${found.phase}`) && t(`page.operations.phases.${found.phase}`),
+    ...stages,
+    found.queue_seconds !== null && t("page.operations.waited", { time: duration(found.queue_seconds) }),
+    found.run_seconds !== null && t("page.operations.ran", { time: duration(found.run_seconds) }),
+    found.not_before && t("page.operations.not_before", { time: moment(found.not_before) }),
+    found.failures > 0 && t("page.operations.failed_attempts", { count: found.failures, most: found.max_attempts }),
+  ].filter(Boolean).join(" · ");
+}

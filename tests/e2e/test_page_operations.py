@@ -1,0 +1,172 @@
+"""The view of the page for those who operate the service, in a real browser on the whole system."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+from uuid import uuid4
+
+import httpx
+import pytest
+from faust.types import EventT
+from faust.types.tuples import ConsumerMessage
+from playwright.sync_api import Browser, expect
+
+from producers.tokens import sign_token
+from stream_app.app import create_app
+from stream_app.kafka.event_producer import EventProducer
+from stream_app.settings import Settings
+from streaming_exporter.errors import Unreadable
+from streaming_exporter.events import Topic
+from tests.e2e.browser import Visit, visiting
+from tests.e2e.conftest import System
+from tests.waiting import until
+
+pytestmark = pytest.mark.browser
+
+PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+
+
+@pytest.fixture
+def operator(settings: Settings) -> str:
+    """A token of somebody who operates the service, without the data of users."""
+    return sign_token(settings, f"operator-{uuid4().hex[:6]}", ["exports:operate"])
+
+
+@pytest.fixture
+def resumed(system: System) -> Iterator[None]:
+    """Leave no pause to other tests."""
+    yield
+    for pause in system.client.get("/exports/pauses").json()["pauses"]:
+        system.client.delete("/exports/pauses", params={"scope": pause["scope"]})
+
+
+def opened(visit: Visit, token: str) -> None:
+    """Sign in and go to the view by the keyboard."""
+    visit.sign_in(token)
+    visit.page.get_by_role("link", name="Operation", exact=True).press("Enter")
+    expect(visit.page.get_by_role("heading", name="Operation", exact=True)).to_be_visible()
+
+
+def put_aside(settings: Settings, value: bytes, reason: str) -> None:
+    """Dead-letter a message as a worker does."""
+
+    async def publish() -> None:
+        app = create_app(settings)
+        message = ConsumerMessage(
+            settings.topic(Topic.REQUESTS), 0, 17, 0.0, 1, [], b"k", value, None, generation_id=1
+        )
+        event = type("Received", (), {"message": message})()
+        await EventProducer(app, settings.kafka_topic_prefix).dead_letter(
+            cast(EventT[bytes], event), Unreadable(reason)
+        )
+        await app.producer.stop()
+
+    with ThreadPoolExecutor(1) as pool:  # this thread has the event loop of the browser
+        pool.submit(asyncio.run, publish()).result()
+
+
+def test_users_do_not_load_the_view(visit: Visit, customer: str) -> None:
+    asked: list[str] = []
+    visit.page.on("request", lambda request: asked.append(request.url))
+    visit.sign_in(customer)
+    expect(visit.page.get_by_role("link", name="Operation", exact=True)).to_be_hidden()
+    visit.page.goto(f"{visit.url}/#operations")
+    expect(visit.page.get_by_role("heading", name="New export")).to_be_visible()
+    assert not [url for url in asked if "operat" in url.rpartition("/")[2].partition("#")[0]]
+
+
+@pytest.mark.usefixtures("resumed")
+def test_operators_pause_explain_repeat_and_cancel(visit: Visit, system: System, operator: str) -> None:
+    """P19: workers, the queue, why a job waits, pause and resume, run again, cancel: live and by keyboard."""
+    page = visit.page
+    opened(visit, operator)
+    tiles, workers = page.locator(".tiles"), page.get_by_role("list", name="Workers")
+    expect(tiles).to_contain_text("Slots in use")
+    expect(workers.get_by_role("listitem").first).to_contain_text("slots in use")
+    expect(page.get_by_role("list", name="Parts of the service")).to_contain_text("State database: OK")
+    expect(page.get_by_role("heading", name="New export")).to_be_hidden()
+    visit.shot("operations")
+
+    page.locator("summary", has_text="Pause").press("Enter")
+    page.get_by_label("What to pause").select_option(label="Dataset orders")
+    page.get_by_label("Reason").fill("month end")
+    page.get_by_role("button", name="Pause", exact=True).press("Enter")
+    page.get_by_role("button", name="Really pause?").press("Enter")
+    pauses = page.get_by_role("list", name="Pauses")
+    expect(pauses).to_contain_text("Dataset orders")
+    expect(pauses).to_contain_text("month end")
+
+    until(lambda: "exporter_worker_claims_paused 1.0" in httpx.get(system.metrics).text)
+    waits = system.ask(export_type="orders", format="csv", scope="all", filters={"paid": True})
+    jobs = page.get_by_role("list", name="Exports of all users")
+    card = jobs.locator(f"[data-key='{waits}']")
+    expect(card).to_contain_text("Waiting")
+    expect(card).to_contain_text("User tester")
+    card.get_by_role("button", name="Why?").press("Enter")
+    expect(card).to_contain_text("Operators have paused such exports · place ")
+    assert "paid" not in card.inner_text(), "filters are the user's"
+    visit.shot("operations-paused", full_page=True)
+    card.get_by_role("button", name="Cancel").press("Enter")
+    card.get_by_role("button", name="Really cancel?").press("Enter")
+    expect(card).to_contain_text("Cancelled")
+
+    pauses.get_by_role("button", name="Resume").press("Enter")
+    expect(page.get_by_text("Nothing is paused.")).to_be_visible()
+    card.get_by_role("button", name="Run again").press("Enter")
+    again = jobs.get_by_role("listitem").filter(has_text=re.compile("· run again")).first
+    expect(again).to_contain_text("Ready")
+    page.get_by_label("Status", exact=True).select_option(label="Cancelled")
+    expect(card).to_be_visible()
+    expect(again).to_be_hidden()
+    page.get_by_label("User", exact=True).fill("nobody-at-all")
+    page.get_by_label("User", exact=True).press("Enter")
+    expect(page.get_by_text("No export matches.")).to_be_visible()
+    expect(page.get_by_role("button", name="Cancel all unfinished exports of this user")).to_be_visible()
+    page.get_by_role("link", name="New", exact=True).click()
+    expect(page.get_by_role("heading", name="New export")).to_be_visible()
+    expect(page.get_by_role("heading", name="Operation", exact=True)).to_be_hidden()
+
+
+def test_dead_letters_and_doctor_on_a_phone(
+    browser: Browser, system: System, operator: str, settings: Settings
+) -> None:
+    """P19: only administrators see the content; redrive and discard ask first."""
+    name = uuid4().hex[:8]
+    put_aside(settings, f'{{"secret": "{name}"}}'.encode(), f"not a CloudEvent, got '{name}'")
+    store = system.stack.settings()["EXPORTER_S3_ENDPOINT"]
+    admin = sign_token(settings, "the-admin", ["exports:admin"])
+    with visiting(browser, system.api.url, store, **PHONE) as visit:
+        page = visit.page
+        for token, sees in ((operator, False), (admin, True)):
+            opened(visit, token)
+            page.locator("summary", has_text="Dead letters").press("Enter")
+            card = page.get_by_role("list", name="Dead letters").get_by_role("listitem").first
+            expect(card).to_contain_text("not a CloudEvent")
+            assert (name in card.inner_text()) == sees
+            look = card.get_by_role("button", name="Look")
+            expect(look).to_have_count(int(sees))
+            if sees:
+                look.click()
+                expect(card.locator("pre")).to_contain_text(name)
+            visit.assert_fits()
+            visit.shot(f"operations-letters-{'admin' if sees else 'operator'}", full_page=True)
+            if not sees:
+                page.get_by_role("button", name="Sign out").click()
+        card.get_by_role("button", name="Discard").click()
+        card.get_by_role("button", name="Really discard?").click()
+        expect(page.get_by_text("The message is discarded.")).to_be_visible()
+        page.locator("summary", has_text="What doctor says").click()
+        expect(page.get_by_text("checks found nothing.")).to_be_visible()
+        visit.assert_fits()
+        visit.shot("operations-doctor", full_page=True)
+
+
+@pytest.mark.parametrize("visit", [{"locale": "de-DE", "color_scheme": "dark"}], indirect=True)
+def test_the_view_is_german_and_dark(visit: Visit, operator: str) -> None:
+    texts = visit.sign_in_as(operator, "de")
+    visit.page.get_by_role("link", name=texts("page.top.operations"), exact=True).click()
+    expect(visit.page.get_by_role("heading", name=texts("page.operations.title"), exact=True)).to_be_visible()
+    expect(visit.page.locator(".tiles")).to_contain_text(texts("page.operations.tiles.waiting"))
+    visit.shot("operations-german", full_page=True)
