@@ -225,7 +225,7 @@ async def test_who_can_call(strict: Harness, storage: ObjectStore, case: Case) -
     async def status(name: str, bearer: Callable[[str], str | None]) -> tuple[str, int]:
         owner = f"owner-{uuid4()}"
         names = {"owner": owner, "job_id": "", "schedule_id": "", "token": "x.y", "name": "x", "number": "1"}
-        names["letter_id"] = "999999999"
+        names |= {"letter_id": "999999999", "language": "xx"}
         async with strict.user(user_id=owner) as client:
             if "job" in case.call or "events" in case.call:
                 names["job_id"] = await place(client)

@@ -1,6 +1,8 @@
 """Operators see what waits and why, who uses the service, and stop what must not run."""
 
 import asyncio
+import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -9,11 +11,15 @@ import httpx2
 import pytest
 import structlog
 from sqlalchemy import text
+from typer.testing import CliRunner
 
+from producers.__main__ import cli
+from producers.tokens import sign_token
 from stream_app.exports.source_monitor import UNAVAILABLE, SourceMonitor
 from stream_app.jobs.claim_pauses import PauseStore
 from stream_app.jobs.worker_registry import WorkerRegistry
 from tests.integration.api.conftest import Harness
+from tests.integration.api.test_client_library import served
 from tests.integration.api.test_jobs import place
 
 OPERATE = "exports:operate"
@@ -287,3 +293,56 @@ async def test_calls_are_measured_by_the_template_of_their_route(api: Harness) -
         'exporter_http_request_duration_seconds_count{method="GET",route="/exports/jobs/{job_id}"}' in found
     )
     assert str(job_id) not in found
+
+
+async def test_the_commands_of_operators(api: Harness) -> None:
+    """P19: jobs, usage, why, rerun, pause, resume, pauses and cancel-all, as lines and as JSON."""
+    done = {"status": "completed", "row_count": 1200, "file_size": 100}
+    async with api.user(user_id="user-7") as owner:
+        first, second = [await place(owner) for _ in range(2)]
+        await api.set(first, **done)
+        await api.set(second, status="failed", error_code="timeout", error_message="secret")
+        waits = await admitted(api, owner)
+    token = sign_token(api.settings, "boss", [OPERATE])
+
+    async with served(api) as url:
+
+        async def run(*arguments: str, code: int = 0) -> str:
+            given = [*arguments, "--api-url", url, "--token", token]
+            result = await asyncio.to_thread(CliRunner().invoke, cli, given)
+            assert result.exit_code == code, result.output
+            return result.stdout
+
+        async def documents(*arguments: str) -> list[dict[str, Any]]:
+            printed = await run(*arguments, "--json")
+            return [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+
+        failed = await run("jobs", "--status", "failed", "--since", "today", "--code", "timeout")
+        assert f"{second}  " in failed
+        assert "failed      user-7  ledger  csv  - rows  timeout" in failed
+        assert first not in failed
+        assert "secret" not in failed
+        listed = await documents("jobs", "--since", "7d", "--user-id", "user-7", "--limit", "2")
+        assert [job["export_job_id"] for job in listed] == [waits, second]
+        table = await run("usage", "--since", "7d")
+        assert re.search(r"^user-7 +ledger +3 +1 +1,200 +100$", table, re.MULTILINE)
+        assert re.search(r"^total +3 +1 +1,200 +100$", table, re.MULTILINE)
+        [usage] = await documents("usage", "--by", "dataset")
+        assert usage["items"][0]["export_type"] == "ledger"
+        explained = await run("why", waits)
+        assert explained.count("pending: no worker has reported lately; start one") == 1
+        assert "  place in the queue: 1\n" in explained
+        [found] = await documents("why", waits)
+        assert found["reason"] == "no_worker"
+        assert "Paused: dataset:ledger" in await run("pause", "--dataset", "ledger", "--reason", "month end")
+        assert re.search("^dataset:ledger  since .* by boss  month end$", await run("pauses"), re.MULTILINE)
+        await run("resume", "--dataset", "ledger")
+        assert [item for item in await documents("pauses") if "scope" in item] == []
+        await run("pause", "--dataset", "ledger", "--source", "x", code=2)
+        [again] = await documents("rerun", first)
+        record = await api.queries.get(UUID(again["export_job_id"]))
+        assert record is not None
+        assert str(record.rerun_of) == first
+        cancelled = await run("cancel-all", "--user-id", "user-7")
+        assert {waits, again["export_job_id"]} <= set(cancelled.split())
+        await run("why", str(uuid4()), code=1)
