@@ -146,7 +146,9 @@ async def test_all_files_of_the_page_exist() -> None:
         page = (await browser.get("/")).text
         names = re.findall(r'(?:src|href)="(page/[^"]+)"', page)
         for script in SCRIPTS:
-            names += [f"page/{name}" for name in re.findall(r'from "\./([^"]+)"', script.read_text())]
+            names += [
+                f"page/{name}" for name in re.findall(r'(?:from |import\()"\./([^"]+)"', script.read_text())
+            ]
         assert {f"page/{path.name}" for path in [*PAGE, *SCRIPTS]} - {"page/index.html"} <= set(names)
         for name in names:
             assert (await browser.get(f"/{name}")).status_code == 200, name
