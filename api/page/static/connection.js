@@ -3,6 +3,8 @@
 import { t } from "./messages.js";
 
 const SLOW = 5000; // milliseconds after which users are told that the page waits
+const PROBE = 2000; // milliseconds between questions whether the service is back, and for their answers
+const HEALTH = new URL("../healthz", import.meta.url);
 
 const notice = document.getElementById("connection");
 const waiting = new Set();
@@ -32,8 +34,16 @@ export function begins() {
 
 /** Note that the service does not answer. */
 export function goes() {
+  if (!away) setTimeout(probe, PROBE);
   away = true;
   show();
+}
+
+async function probe() {
+  if (!away) return;
+  const { ok } = await fetch(HEALTH, { cache: "no-store", signal: AbortSignal.timeout(PROBE) }).catch(() => ({ ok: false }));
+  if (ok) returns();
+  else setTimeout(probe, PROBE);
 }
 
 /** The message `text` in `place` is about the connection: it vanishes when the service answers again. */
@@ -44,6 +54,7 @@ function returns() {
   places.clear();
   if (!away) return;
   away = false;
+  show();
   for (const listener of listeners) listener();
 }
 

@@ -13,7 +13,9 @@ export function h(tag, properties = {}, ...children) {
     else if (name in element && !name.includes("-")) element[name] = value;
     else element.setAttribute(name, value);
   }
-  element.append(...children.flat().filter((child) => child || child === 0));
+  const parts = children.flat().filter((child) => child || child === 0);
+  // With a space between them, because its name is read as one text.
+  element.append(...(tag === "summary" ? parts.flatMap((part, index) => (index ? [" ", part] : [part])) : parts));
   return element;
 }
 
@@ -62,11 +64,17 @@ export function report(place, failure) {
   if (failure.away) passing(place, place.textContent);
 }
 
-/** Give a button, whose text many buttons have, a name of its own: its text and that of other elements. */
-export function nameWith(own, ...others) {
-  for (const element of [own, ...others]) element.id ||= `part-${(ids += 1)}`;
-  own.setAttribute("aria-labelledby", [own, ...others].map((element) => element.id).join(" "));
-  return own;
+/** Name the buttons of a card by their text, its heading and `more`, because other cards have such buttons too. */
+export function nameButtons(card, more) {
+  const unseen = h("span", { id: `part-${(ids += 1)}`, hidden: true }, more);
+  const heading = card.querySelector("h3");
+  heading.id ||= `part-${(ids += 1)}`;
+  card.append(unseen);
+  for (const own of card.querySelectorAll(".buttons button:not([aria-label])")) {
+    own.id ||= `part-${(ids += 1)}`;
+    own.setAttribute("aria-labelledby", `${own.id} ${heading.id} ${unseen.id}`);
+  }
+  return card;
 }
 
 /** A button that asks for confirmation before it acts. */

@@ -174,9 +174,9 @@ export class Filters {
     const column = () => this.columns.find((own) => own.name === which.value);
     const operators = () => {
       how.replaceChildren(...conditions(column()).map((own) => h("option", { value: own }, operator(own, column().kind))));
-      drop.setAttribute("aria-label", t("page.filters.remove", { column: which.value }));
     };
     const values = (given) => {
+      drop.setAttribute("aria-label", t("page.filters.remove", { column: `${which.value}: ${operator(how.value, column().kind)}` }));
       item.input = inputs(column(), how.value, this.zone);
       if (given !== undefined && !item.input.write(given)) {
         item.input = text(t("page.filters.value", { column: which.value }), { required: true });

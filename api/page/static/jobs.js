@@ -1,11 +1,11 @@
 // The list of exports: live, newest first.
 
 import { Failure, call, events } from "./api.js";
-import { alert, busy, button, byId, h, nameWith, report, say, twice } from "./dom.js";
+import { alert, busy, button, byId, h, nameButtons, report, say, twice } from "./dom.js";
 import { FileList, several } from "./files.js";
 import { titleOf } from "./labels.js";
 import { t } from "./messages.js";
-import { date, duration, filters, format, moment, rows, scopeText, sentence, size, status } from "./words.js";
+import { date, duration, filters, format, moment, rows, scopeText, second, sentence, size, status } from "./words.js";
 import { warnings } from "./warnings.js";
 
 const POLL = 1500; // milliseconds between questions where events do not come
@@ -76,6 +76,7 @@ export class Jobs {
       return known;
     }
     const card = new Card(job, this);
+    nameButtons(card.element, second(job.created_at));
     const older = [...this.cards.values()].filter((other) => other.job.created_at < job.created_at);
     const next = older.reduce((one, other) => (one && one.job.created_at > other.job.created_at ? one : other), null);
     this.list.insertBefore(card.element, next && next.element);

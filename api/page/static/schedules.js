@@ -1,7 +1,7 @@
 // The list of schedules with their next runs.
 
 import { call } from "./api.js";
-import { alert, busy, button, byId, h, nameWith, report, say, twice } from "./dom.js";
+import { alert, busy, button, byId, h, nameButtons, report, say, twice } from "./dom.js";
 import { titleOf } from "./labels.js";
 import { has, t } from "./messages.js";
 import { rhythm } from "./repeat.js";
@@ -32,7 +32,7 @@ export class Schedules {
 
   async more() {
     const page = await call("GET", `exports/schedules?limit=20${this.cursor ? `&cursor=${this.cursor}` : ""}`);
-    const cards = page.schedules.map((schedule) => this.card(schedule));
+    const cards = page.schedules.map((schedule) => nameButtons(this.card(schedule), rhythm(schedule)));
     if (this.cursor) this.list.append(...cards);
     else this.list.replaceChildren(...cards);
     this.cursor = page.next_cursor;

@@ -40,6 +40,9 @@ export function run(text, timeZone) {
   return new Intl.DateTimeFormat(locale, { ...parts, timeZone }).format(new Date(text));
 }
 
+/** A time that tells exports apart which were requested in the same minute. */
+export const second = (text) => new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "medium" }).format(new Date(text));
+
 export const clockTime = (time) => clock.format(new Date(time));
 
 export const date = (text) => day.format(new Date(text));

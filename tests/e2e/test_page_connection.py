@@ -1,0 +1,66 @@
+"""What the page says while the service does not answer (people, 1 C 25)."""
+
+import os
+import signal
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.e2e.browser import Visit
+from tests.e2e.conftest import System
+
+pytestmark = pytest.mark.browser
+
+
+def test_a_service_that_hangs_is_told_and_nothing_is_requested_twice(
+    visit: Visit, system: System, anybody: str
+) -> None:
+    """The live sign does not stay green, users hear that the page tries again, and the messages vanish."""
+    page = visit.page
+    page.clock.install()
+    visit.sign_in(anybody)
+    expect(page.locator("#live")).to_have_text("live")
+    visit.choose("markup", "csv")
+    expect(page.locator(".estimate")).to_contain_text("0 rows")
+    visit.page.get_by_label("Whose rows").select_option(label="All users’")
+    expect(page.locator(".estimate")).to_contain_text("10 rows")
+    keys: list[str] = []
+
+    def note(request: Any) -> None:
+        if request.method == "POST" and request.url.endswith("/exports/jobs"):
+            keys.append(request.headers["idempotency-key"])
+
+    page.on("request", note)
+    os.kill(system.api.pid, signal.SIGSTOP)
+    try:
+        page.get_by_role("button", name="Export", exact=True).click()
+        page.clock.fast_forward(5_500)
+        expect(page.locator("#connection")).to_have_text("Waiting for an answer of the service …")
+        page.clock.fast_forward(8_000)
+        expect(page.locator("#live")).to_have_text("not connected")
+        expect(page.locator("#connection")).to_have_text("The service does not answer. Trying again …")
+        page.clock.fast_forward(8_000)  # the call has ended, and is repeated
+        page.clock.fast_forward(2_000)
+    finally:
+        os.kill(system.api.pid, signal.SIGCONT)
+    expect(page.locator("#job-list > li .state")).to_have_text("Ready")
+    expect(page.locator("#connection")).to_be_hidden()
+    expect(page.locator("#live")).to_have_text("live")
+    expect(page.get_by_role("alert")).to_have_count(0)
+    assert len(set(keys)) == 1
+    jobs = system.client.get("/exports/jobs", headers={"Authorization": f"Bearer {anybody}"}).json()["jobs"]
+    assert len(jobs) == 1
+
+
+def test_a_message_about_the_connection_vanishes_when_the_service_is_back(visit: Visit, anybody: str) -> None:
+    page = visit.page
+    visit.sign_in(anybody)
+    page.route("**/*", lambda route: route.abort())
+    visit.choose("orders", "csv")
+    expect(page.locator(".estimate")).to_contain_text("cannot be reached")
+    expect(page.locator("#connection")).to_be_visible()
+    page.unroute("**/*")
+    expect(page.locator("#connection")).to_be_hidden()
+    expect(page.locator(".estimate")).to_contain_text("rows")
+    visit.forgive("ERR_FAILED")
