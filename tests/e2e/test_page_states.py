@@ -80,6 +80,7 @@ def open_all(visit: Visit) -> None:
     visit.page.get_by_label("Repeat").select_option(label="Every month")
 
 
+@pytest.mark.slow
 def test_every_state_is_accessible(browser: Browser, system: System, settings: Settings) -> None:
     """On a desktop and on a phone with the same user, whose exports are in all states."""
     user = f"user-{uuid4().hex[:8]}"
@@ -127,6 +128,8 @@ def test_every_state_is_accessible(browser: Browser, system: System, settings: S
         visit.choose("orders", "csv")
         open_all(visit)
         phone.check("form")
+        page.reload()
+        expect(page.locator(".estimate")).to_contain_text(" rows")
         page.context.set_offline(True)
         page.get_by_label("Format").select_option("ndjson")
         expect(page.locator("#connection")).to_be_visible()
