@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, ViewportSize, expect
 
 from producers.tokens import sign_token
 from stream_app.settings import Settings
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.browser
 
 CONTRAST = "color-contrast"
 PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 780}, "has_touch": True, "is_mobile": True}
-ZOOMED = {"width": 320, "height": 256}
+ZOOMED: ViewportSize = {"width": 320, "height": 256}
 """A window of 1280 by 1024 pixels at a zoom of 400 %."""
 
 BYTES = 60_000

@@ -70,7 +70,8 @@ export function nameButtons(card, more) {
   const heading = card.querySelector("h3");
   heading.id ||= `part-${(ids += 1)}`;
   card.append(unseen);
-  for (const own of card.querySelectorAll(".buttons button:not([aria-label])")) {
+  for (const own of card.querySelectorAll(".buttons button")) {
+    if (own.ariaLabel) continue;
     own.id ||= `part-${(ids += 1)}`;
     own.setAttribute("aria-labelledby", `${own.id} ${heading.id} ${unseen.id}`);
   }
