@@ -1,7 +1,7 @@
 # Everything a contributor types. `make help` lists the targets.
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: demo unit test test-all up check bench chaos clean help lock setup lint format pictures previous docs audit release image image-test chart newest
+.PHONY: demo unit test test-all up check bench chaos clean help lock setup lint format pictures previous docs audit release image image-test chart newest site
 
 # Where it is set, every process compiles all modules anew, and pytest rewrites them anew: half of its time.
 unexport PYTHONDONTWRITEBYTECODE
@@ -79,6 +79,12 @@ pictures: $(READY) ## Take the README's pictures of the page anew
 format: $(READY) ## Rewrite the code in the project's style
 	@.venv/bin/ruff check --fix-only --quiet .
 	@.venv/bin/ruff format --quiet .
+
+site: $(READY) ## Build the documentation as a site in .local/site/html, with a check of all links
+	@$(PYTHON_ENV) -m tools.site write
+	@$(UV) run --quiet --isolated --no-project --with-requirements requirements/site.txt \
+		mkdocs build --quiet --strict --config-file .local/site/mkdocs.yml
+	@$(PYTHON_ENV) -m tools.site check
 
 newest: $(READY) ## Run the tests of consumer and worker with the newest Faust and aiokafka, past the bounds
 	@./requirements/newest.sh "$(UV)" $(ARGS)
