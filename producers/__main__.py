@@ -318,14 +318,16 @@ def rerun(
 
     with exit_on_error():
         role = job_commands.ADMIN if output else job_commands.OPERATE
-        api = job_commands.open_api(load_settings(), api_url, token, user_id, role=role)
-        accepted = api.call("POST", f"/exports/jobs/{job_id}:rerun")
+        settings = load_settings()
+        with job_commands.open_api(settings, api_url, token, user_id, role=role) as api:
+            accepted = api.call("POST", f"/exports/jobs/{job_id}:rerun")
         new, is_followed = UUID(accepted["export_job_id"]), watch or output is not None
         if not as_json:
             typer.echo(new)
         elif not is_followed:
             print_json(accepted)
         if is_followed:
+            api = job_commands.open_api(settings, api_url, token, user_id, role=role)
             job_commands.follow_to_end(api, new, output, overwrite=overwrite, as_json=as_json)
 
 
