@@ -8,7 +8,7 @@ from uuid import UUID
 
 import typer
 
-from producers import arguments, dead_letters, operate_commands, schedules
+from producers import arguments, completion, dead_letters, operate_commands, schedules
 from producers.arguments import (
     EncryptFor,
     Labels,
@@ -27,7 +27,6 @@ cli = typer.Typer(
     cls=ExtensibleGroup,
     help="Request exports, follow them, download their files, and run the service.",
     epilog="Settings are EXPORTER_* variables. Exit codes: 0 success, 1 failure, 2 wrong usage.",
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,  # rich's help takes longer to import than most commands to run
     pretty_exceptions_enable=False,
@@ -55,7 +54,14 @@ def options(
     """Handle the options of `exporter` itself."""
 
 
-JobId = Annotated[UUID, typer.Argument(metavar="JOB", help="Id of the job, which `exporter request` prints")]
+JobId = Annotated[
+    UUID,
+    typer.Argument(
+        metavar="JOB",
+        help="Id of the job, which `exporter request` prints",
+        autocompletion=completion.jobs,
+    ),
+]
 Output = Annotated[
     Path, typer.Option("--output", metavar="DIR", help="Folder for the file. Default: the current one")
 ]
@@ -75,9 +81,17 @@ AsUser = Annotated[str | None, typer.Option("--user-id", help="User of the job, 
 
 @cli.command()
 def request(
-    export_type: Annotated[str, typer.Option(help="Name of the dataset, such as ledger")],
-    file_format: Annotated[str, typer.Option("--format", help="Name of the file format, such as csv")],
-    user_id: Annotated[str, typer.Option(help="User whose export it is")],
+    export_type: Annotated[
+        str | None,
+        typer.Option(help="Name of the dataset, such as ledger", autocompletion=completion.datasets),
+    ] = None,
+    file_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="Name of the file format, such as csv", autocompletion=completion.formats
+        ),
+    ] = None,
+    user_id: Annotated[str | None, typer.Option(help="User whose export it is")] = None,
     name: Name = None,
     filters: Annotated[
         list[str] | None,
@@ -156,21 +170,33 @@ def request(
     api_url: ApiUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Publish a request for an export and print the id of the job."""
+    """Publish a request for an export and print the id of the job.
+
+    On a terminal it asks for the dataset, the format and the user where they are not given, and for filters.
+    """
     import asyncio  # slow to import, as are the others
 
-    from producers import job_commands
+    from producers import job_commands, request_dialog
     from stream_app.setting_errors import load_settings
 
     with exit_on_error():
         settings = load_settings()
+        wanted = request_dialog.Wanted(export_type, file_format, user_id, tuple(filters or ()), output)
+        if wanted.missing() and request_dialog.is_possible() and not as_json:
+            wanted = request_dialog.Dialog(settings, api_url, token).complete(
+                wanted,
+                asks_for_filters=not filters and filters_json is None,
+                asks_for_output=output is None and not watch,
+            )
+        request_dialog.require_all(wanted)
+        user_id, output = wanted.user_id, wanted.output
         request = job_commands.parse_request(
             {
                 "user_id": user_id,
-                "export_type": export_type,
-                "format": file_format,
+                "export_type": wanted.export_type,
+                "format": wanted.file_format,
                 "name": name,
-                "filters": arguments.parse_filters(filters or (), filters_json) or None,
+                "filters": arguments.parse_filters(wanted.filters, filters_json) or None,
                 "parameters": arguments.parse_parameters(parameters or ()) or None,
                 "columns": arguments.parse_columns(columns or ()),
                 "options": arguments.parse_options(

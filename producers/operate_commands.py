@@ -8,6 +8,7 @@ from uuid import UUID
 
 import typer
 
+from producers import completion
 from producers.console import AsJson, exit_on_error, note_json, print_json
 from producers.tokens import Token
 
@@ -23,7 +24,9 @@ TIMES = "a time, a date, today, or such as now-7d or 7d"
 Since = Annotated[str | None, typer.Option(metavar="TIME", help=f"Requested since then: {TIMES}")]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Requested before, or on this day")]
 Source = Annotated[str | None, typer.Option("--source", help="Only the datasets of this source")]
-Dataset = Annotated[str | None, typer.Option("--dataset", help="Only this dataset")]
+Dataset = Annotated[
+    str | None, typer.Option("--dataset", help="Only this dataset", autocompletion=completion.datasets)
+]
 
 PAGE = 100
 
@@ -91,7 +94,9 @@ def usage(
 
 @cli.command()
 def why(
-    job_id: Annotated[UUID, typer.Argument(metavar="JOB", help="Id of the job")],
+    job_id: Annotated[
+        UUID, typer.Argument(metavar="JOB", help="Id of the job", autocompletion=completion.jobs)
+    ],
     token: Token = None,
     api_url: ApiUrl = None,
     as_json: AsJson = False,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from producers import arguments
+from producers import arguments, completion
 from streaming_exporter.errors import UsageError
 
 _FORMAT_HELP = "Name of the file format, such as csv"
@@ -32,8 +32,11 @@ COPIED = (
 PERIODS = ("daily", "weekly", "monthly")
 MAX_NAME_LENGTH = 200
 
-ExportType = Annotated[str, typer.Option(help="Name of the dataset, such as ledger")]
-Format = Annotated[str, typer.Option("--format", help=_FORMAT_HELP)]
+ExportType = Annotated[
+    str,
+    typer.Option(help="Name of the dataset, such as ledger", autocompletion=completion.datasets),
+]
+Format = Annotated[str, typer.Option("--format", help=_FORMAT_HELP, autocompletion=completion.formats)]
 NewFormat = Annotated[str | None, typer.Option("--format", help=_FORMAT_HELP)]
 When = Annotated[str, typer.Option("--schedule", "--every", help=_WHEN_HELP)]
 NewWhen = Annotated[str | None, typer.Option("--schedule", "--every", help=_WHEN_HELP)]

@@ -1,0 +1,58 @@
+"""Shells complete commands, names of datasets and formats, and ids of jobs; without the API nothing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.unit.producers.fake_server import FakeServer
+
+EXPORTER = Path(sys.executable).with_name("exporter")
+JOBS = [str(uuid4()), str(uuid4())]
+
+
+def complete(words: str, url: str) -> list[str]:
+    """Return what bash is offered after ``words``; the last of them is incomplete."""
+    variables = {
+        **os.environ,
+        "_EXPORTER_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+        "EXPORTER_PUBLIC_URL": url,
+        "EXPORTER_JWT_SECRET": "0123456789abcdef0123456789abcdef",
+        "EXPORTER_SETTINGS_FILE": os.devnull,
+    }
+    done = subprocess.run([EXPORTER], env=variables, capture_output=True, text=True)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("exporter stat", ["status"]),
+        ("exporter request --export-type ", ["ledger", "orders"]),
+        ("exporter request --export-type le", ["ledger"]),
+        ("exporter request --format ", ["csv"]),
+        ("exporter schedule create --export-type o", ["orders"]),
+        ("exporter jobs --dataset o", ["orders"]),
+        ("exporter status ", JOBS),
+        (f"exporter download {JOBS[1][:9]}", JOBS[1:]),
+        ("exporter why ", JOBS),
+    ],
+)
+def test_names_and_ids_come_from_the_api(server: FakeServer, words: str, offered: list[str]) -> None:
+    names = [{"name": name, "label": None, "description": "rows"} for name in ("ledger", "orders")]
+    broken = {"name": "broken", "label": None, "description": "rows", "error": "there is no such table"}
+    formats = [{"name": "csv", "description": "for spreadsheets"}]
+    server.add("/exports/datasets", 200, {"datasets": [*names, broken], "formats": formats})
+    facts = {"export_type": "ledger", "format": "csv", "status": "completed", "created_at": "2026-11-24"}
+    server.add("/exports/jobs?limit=30", 200, {"jobs": [{"export_job_id": job, **facts} for job in JOBS]})
+    assert complete(words, server.url) == offered
+
+
+def test_without_the_api_nothing_is_offered_and_nothing_is_printed() -> None:
+    assert complete("exporter request --export-type ", "http://127.0.0.1:1") == []
