@@ -4,14 +4,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
 from tests.unit.producers.fake_server import FakeServer
 
 EXPORTER = Path(sys.executable).with_name("exporter")
-JOBS = [str(uuid4()), str(uuid4())]
+JOBS = ["4f1c0de0-0000-4000-8000-000000000001", "5f1c0de0-0000-4000-8000-000000000002"]
 
 
 def complete(words: str, url: str) -> list[str]:

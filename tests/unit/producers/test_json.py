@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from typer.core import TyperGroup
@@ -18,7 +17,7 @@ from tests.unit.producers.fake_server import FakeServer
 PROCESSES = {"api", "worker", "tick"}
 """Commands that run until they are stopped; their lines of the log are what they print."""
 
-JOB, SCHEDULE = str(uuid4()), str(uuid4())
+JOB, SCHEDULE = "4f1c0de0-0000-4000-8000-000000000001", "4f1c0de0-0000-4000-8000-000000000002"
 SECRET = "0123456789abcdef0123456789abcdef"
 
 
