@@ -1,7 +1,7 @@
 # Everything a contributor types. `make help` lists the targets.
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: demo unit test test-all up check bench chaos clean help lock setup lint format pictures previous docs audit release image image-test chart newest site
+.PHONY: demo unit test test-all up check bench chaos clean help lock setup lint format pictures previous docs audit release image image-test chart newest site release-notes
 
 # Where it is set, every process compiles all modules anew, and pytest rewrites them anew: half of its time.
 unexport PYTHONDONTWRITEBYTECODE
@@ -21,7 +21,7 @@ COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --python-versi
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## Start everything, export the sample in every format into demo-exports/, stop (ROWS=)
 	@$(PYTHON_ENV) -m dev demo --rows $(ROWS)
@@ -72,6 +72,9 @@ previous: $(READY) ## Keep the wheels and the documents of this version, to comp
 
 release: $(READY) ## Check, set the version, date the changelog, build wheels and image (VERSION=0.2.0)
 	@$(PYTHON_ENV) -m tools.release $(or $(VERSION),$(error make release needs VERSION=, such as VERSION=0.2.0))
+
+release-notes: $(READY) ## Print what the changelog has about one version (VERSION=0.2.0)
+	@$(PYTHON_ENV) -m tools.release --notes $(or $(VERSION),$(error make release-notes needs VERSION=))
 
 pictures: $(READY) ## Take the README's pictures of the page anew
 	@EXPORTER_TEST_SCREENSHOTS=docs/images $(PYTHON_ENV) -m pytest -q tests/e2e/test_page.py -k pictures

@@ -88,6 +88,19 @@ def cut_changelog(text: str, version: Version, day: date) -> str:
     return f"{head}{UNRELEASED}\n## {version} ({day.isoformat()})\n{rest}"
 
 
+def notes(text: str, version: str) -> str:
+    """Return the entries of one version from the changelog, without its heading.
+
+    Raises:
+        ReleaseError: the changelog has no part for the version.
+    """
+    found = re.search(rf"(?ms)^## {re.escape(version)}(?=\s)[^\n]*\n(.*?)(?=^## |\Z)", text)
+    if found is None:
+        versions = ", ".join(re.findall(r"(?m)^## (\S+)", text))
+        raise ReleaseError(f"CHANGELOG.md has no part for {version}; it has {versions}")
+    return found[1].strip() + "\n"
+
+
 def require_clean_tree() -> None:
     """Raise :class:`ReleaseError` if the working tree differs from the last commit."""
     changed = _output("git", "status", "--porcelain")
@@ -117,8 +130,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Prepare the release; returns the exit code."""
     parser = argparse.ArgumentParser(prog="make release", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("version", help="such as 0.2.0")
+    parser.add_argument("--notes", action="store_true", help="only print the entries of this version")
     given = parser.parse_args(arguments)
     try:
+        if given.notes:
+            print(notes((ROOT / "CHANGELOG.md").read_text("utf-8"), given.version), end="")
+            return 0
         require_clean_tree()
         version = next_version(given.version, current_version())
         changelog = ROOT / "CHANGELOG.md"

@@ -77,3 +77,24 @@ def test_the_image_carries_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(release, "_run", lambda *command, cwd=ROOT: ran.append(command))
     assert release.build_image(NEXT, works=lambda program: program == "docker") == "streaming-exporter:7.8.9"
     assert ran == [("docker", "build", "--tag", "streaming-exporter:7.8.9", ".")]
+
+
+def test_notes_are_the_entries_of_one_version() -> None:
+    parts = (
+        "# Changelog",
+        "## Unreleased",
+        "- new",
+        "## 0.2.0.1 (x)",
+        "- a",
+        "## 0.2.0 (2026-01-02)",
+        "- b\n- c",
+    )
+    text = "\n\n".join(parts) + "\n"
+    assert release.notes(text, "Unreleased") == "- new\n"
+    assert release.notes(text, "0.2.0") == "- b\n- c\n"
+    with pytest.raises(release.ReleaseError, match=r"no part for 9\.9; it has Unreleased, 0\.2\.0\.1"):
+        release.notes(text, "9.9")
+
+
+def test_the_changelog_has_notes_of_the_first_version() -> None:
+    assert release.notes((release.ROOT / "CHANGELOG.md").read_text("utf-8"), "0.1.0").startswith("- ")
