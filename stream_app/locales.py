@@ -154,3 +154,25 @@ def _date(pattern: str) -> tuple[str, ...]:
     # A few locales show the era or the name of the month.
     known = all(part in _DATE_PARTS or not re.match("[A-Za-z]", part) for part in parts)
     return tuple(parts) if known and sorted(fields) == ["M", "d", "y"] else ISO_DATE
+
+
+_BOOLEANS = {
+    "ar": "نعم لا", "bg": "да не", "bn": "হ্যাঁ না", "ca": "sí no", "cs": "ano ne", "da": "ja nej",
+    "de": "ja nein",
+    "el": "ναι όχι", "en": "yes no", "es": "sí no", "et": "jah ei", "fa": "بله خیر", "fi": "kyllä ei",
+    "fr": "oui non", "he": "כן לא", "hi": "हाँ नहीं", "hr": "da ne", "hu": "igen nem", "id": "ya tidak",
+    "it": "sì no", "ja": "はい いいえ", "ko": "예 아니요", "lt": "taip ne", "lv": "jā nē", "nb": "ja nei",
+    "nl": "ja nee", "nn": "ja nei", "no": "ja nei", "pl": "tak nie", "pt": "sim não", "ro": "da nu",
+    "ru": "да нет", "sk": "áno nie", "sl": "da ne", "sr": "да не", "sv": "ja nej", "th": "ใช่ ไม่ใช่",
+    "tr": "evet hayır", "uk": "так ні", "vi": "có không", "zh": "是 否",
+}  # fmt: skip
+"""Yes and no by language, as Unicode's CLDR has them (``posix/messages``), which Babel leaves out."""
+
+
+def boolean_words(tag: str) -> tuple[str, str] | None:
+    """Return the words for true and false in a language, such as ``de-AT``; ``None`` if unknown."""
+    words = _BOOLEANS.get(re.split("[-_]", tag)[0].lower())
+    if words is None:
+        return None
+    yes, no = words.split(" ")
+    return yes, no

@@ -393,4 +393,5 @@ def _column(row: TypedColumn, types: Mapping[int, TypeRow]) -> Column:
         deterministic=row.deterministic,
         declared=row.declared,
         shape=shape,
+        is_key=row.is_key,
     )

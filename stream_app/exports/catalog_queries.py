@@ -106,6 +106,12 @@ _COMPARISONS = f"""{_COMPARES.format(methods="'btree', 'hash'")} AND b.compares 
        ) AS labels"""
 """What can be done with values of that type."""
 
+_IS_KEY = """EXISTS (
+           SELECT FROM pg_constraint AS k
+           WHERE k.conrelid = {table} AND k.contype IN ('p', 'f') AND {number} = ANY (k.conkey)
+       )"""
+"""Whether the column with a number is part of a primary or foreign key of a table."""
+
 COLUMNS = f"""
 WITH RECURSIVE
 {_BASE},
@@ -124,6 +130,7 @@ SELECT n.nspname AS schema, c.relname AS table, c.relkind, a.attname AS name,
        coalesce(l.collisdeterministic, true) AS deterministic,
        {_COMPARISONS},
        coalesce(array_position(i.indkey::int2[], a.attnum), -1) AS key_position,
+       a.attidentity <> '' OR {_IS_KEY.format(table="c.oid", number="a.attnum")} AS is_key,
        current_setting('server_version_num')::int AS version,
        c.relkind IN ('r', 'm') AND NOT c.relhassubclass AS is_alone,
        coalesce(method.amname = 'heap', false) AS is_heap,
@@ -158,6 +165,7 @@ class TypedColumn:
         deterministic: whether the collation takes only identical texts for equal.
         equality, ordering: whether values of the type can be compared.
         labels: values of an enum.
+        is_key: whether it is part of a primary or foreign key, or an identity column.
         version: ``server_version_num``.
     """
 
@@ -174,6 +182,7 @@ class TypedColumn:
     equality: bool
     ordering: bool
     labels: Sequence[str]
+    is_key: bool
     version: int
 
 
@@ -220,6 +229,8 @@ SELECT d.name, true AS nullable, format_type(d.type_oid, d.modifier) AS type,
            l.collisdeterministic, NOT EXISTS (SELECT FROM pg_collation WHERE NOT collisdeterministic)
        ) AS deterministic,
        {_COMPARISONS},
+       coalesce(a.attidentity <> '', false)
+           OR {_IS_KEY.format(table="d.origin", number="d.attribute")} AS is_key,
        current_setting('server_version_num')::int AS version
 FROM unnest($1::text[], $2::oid[], $3::int[], $4::oid[], $5::int2[])
     WITH ORDINALITY AS d (name, type_oid, modifier, origin, attribute, number)

@@ -105,6 +105,7 @@ class Column:
             The other attributes describe what the mask gives.
         caption: the text above the column in a file; empty for its name.
         number_format: the number format of Excel from the datasets file, such as ``#,##0.00``.
+        is_key: whether it is part of a primary or foreign key, or an identity column.
     """
 
     name: str
@@ -123,6 +124,7 @@ class Column:
     mask: str | None = None
     caption: str = ""
     number_format: str | None = None
+    is_key: bool = False
 
     @property
     def title(self) -> str:
@@ -156,6 +158,16 @@ class Column:
             return MONEY
         declared = _NUMERIC.fullmatch(self.declared or self.type)
         return (int(declared[1]), int(declared[2])) if declared else None
+
+
+def has_instants(item: Column) -> bool:
+    """Return whether a file shows times of a column in its time zone: instants at any depth."""
+    return _has_instants(item.data_type)
+
+
+def _has_instants(kind: DataType) -> bool:
+    parts = (kind.element, kind.bounds, *(part for _, part in kind.fields))
+    return kind.name == "timestamptz" or any(part is not None and _has_instants(part) for part in parts)
 
 
 def quote_name(name: str) -> str:

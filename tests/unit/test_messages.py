@@ -42,7 +42,7 @@ def used_keys() -> list[str]:
     for path in PYTHON:
         module = path.read_text()
         if "stream_app.messages.catalogue import" in module:
-            keys += re.findall(r"f?\"((?:page|mail|link|warnings|errors)\.[\w.{}]+)\"", module)
+            keys += re.findall(r"f?\"((?:page|mail|link|warnings|errors|files)\.[\w.{}]+)\"", module)
     return [re.sub(r"\\?\$?\\\{[^}]*\\\}", "[^.]+", re.escape(key)) for key in keys]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Boolean, ColumnElement, Text, case, cast, literal_column
 
 from stream_app.exports.columns import Column, Kind, quote_text
+from stream_app.exports.formats.file_words import PLAIN_BOOLEANS
 from stream_app.exports.formats.rendering import as_text, column_sql
 from stream_app.exports.formats.zoned import (
     covered_text_sql,
@@ -20,6 +21,7 @@ from stream_app.exports.formats.zoned import (
     local_text_sql,
     offset_text_sql,
 )
+from stream_app.exports.identifiers import is_identifier
 from stream_app.locales import LocaleRules
 
 _NUMBERS = {Kind.INTEGER, Kind.NUMERIC, Kind.FLOAT}
@@ -57,19 +59,51 @@ def local_text(item: Column, rules: LocaleRules | None) -> ColumnElement[Any]:
     return _other(item, rules)
 
 
-def printed_text(item: Column, rules: LocaleRules | None) -> ColumnElement[Any]:
-    """Return the value as text for people: numbers in groups, instants as local times without an offset.
+def printed_text(
+    item: Column, rules: LocaleRules | None, booleans: tuple[str, str] = PLAIN_BOOLEANS
+) -> ColumnElement[Any]:
+    """Return the value as text for people: with a locale, amounts have groups and times end with the second.
 
-    An instant has its offset if the file has no time zone.
+    Times are local times without an offset: the report names their zone, or UTC. ``booleans`` are the words
+    for true and false.
     """
     style = printed_numbers(item, rules)
     if style is not None:
         return _number(item, style)
-    if rules is not None:
-        return _other(item, rules, with_offset=item.zone is None)
-    if item.zone is not None and item.kind is Kind.TIMESTAMPTZ:
-        return literal_column(local_text_sql(column_sql(item), item.zone), Text)
-    return as_text(item)
+    value = column_sql(item)
+    match item.kind:
+        case Kind.BOOLEAN if booleans != PLAIN_BOOLEANS:
+            yes, no = map(quote_text, booleans)
+            return literal_column(f"CASE WHEN {value} THEN {yes} WHEN NOT {value} THEN {no} END", Text)
+        case Kind.TIMESTAMP | Kind.TIMESTAMPTZ:
+            local, plain = _printed_time(item)
+            if rules is None:
+                return literal_column(plain, Text)
+            return _in_common_era(item, _clock(item, local, rules), literal_column(plain, Text))
+    return as_text(item) if rules is None else _other(item, rules)
+
+
+def _printed_time(item: Column) -> tuple[str, str]:
+    """Return SQL for the local time, a ``timestamp``, and for its text without an offset."""
+    value = column_sql(item)
+    if item.kind is Kind.TIMESTAMP:
+        return value, f"({value})::text"
+    if item.zone is None:
+        local = f"timezone(interval '0', {value})"
+        return local, f"({local})::text"
+    return f"({local_sql(value, item.zone)})", local_text_sql(value, item.zone)
+
+
+def _clock(item: Column, local: str, rules: LocaleRules) -> str:
+    """Return SQL for a ``timestamp`` to the second, or with all digits if the column's format has some."""
+    if has_fractions(item):
+        return _time(local, rules)
+    return f"to_char({local}, {quote_text(rules.sql_date + ' HH24:MI:SS')})"
+
+
+def has_fractions(item: Column) -> bool:
+    """Return whether the number format of a column shows fractions of seconds, such as ``hh:mm:ss.000``."""
+    return re.search(r"s[.,]0", item.number_format or "", re.IGNORECASE) is not None
 
 
 def printed_numbers(item: Column, rules: LocaleRules | None) -> NumberStyle | None:
@@ -78,6 +112,8 @@ def printed_numbers(item: Column, rules: LocaleRules | None) -> NumberStyle | No
     if item.kind not in _NUMBERS or (rules is None and wanted is None):
         return None
     decimal, group = (".", ",") if rules is None else (rules.decimal, rules.group)
+    if wanted is None and is_identifier(item):
+        group = ""
     groups = (3, 3) if rules is None else rules.groups
     if wanted is not None:
         if "," not in wanted["whole"]:
@@ -112,7 +148,7 @@ def _number(item: Column, style: NumberStyle) -> ColumnElement[Any]:
     )
 
 
-def _other(item: Column, rules: LocaleRules, *, with_offset: bool = True) -> ColumnElement[Any]:
+def _other(item: Column, rules: LocaleRules) -> ColumnElement[Any]:
     value = column_sql(item)
     match item.kind:
         case Kind.DATE:
@@ -126,9 +162,6 @@ def _other(item: Column, rules: LocaleRules, *, with_offset: bool = True) -> Col
         case Kind.TIMESTAMPTZ:
             zone = item.zone
             local = f"timezone(interval '0', {value})" if zone is None else f"({local_sql(value, zone)})"
-            if not with_offset and zone is not None:
-                plain = literal_column(local_text_sql(value, zone), Text)
-                return _in_common_era(item, _time(local, rules), plain)
             offset = "'+00:00'" if zone is None else f"({offset_text_sql(value, zone)})"
             usual = _in_common_era(item, f"{_time(local, rules)} || {offset}", as_text(item))
             if zone is None or not zone.changes:

@@ -13,6 +13,7 @@ import asyncpg
 import fastexcel
 import urllib3
 from openpyxl import load_workbook
+from pypdf import PdfReader
 
 from stream_app.datasets.models import Dataset
 from stream_app.exports.formats.excel.format import ExcelFormat
@@ -198,3 +199,28 @@ async def test_a_time_is_never_shown_as_the_next_day(
     assert max(serials) < 2_958_466
     quarter = timedelta(milliseconds=750)
     assert between[1:3] == (datetime(2026, 1, 31, 12, 30, 59) + quarter,) * 2  # other fractions are kept
+
+
+async def test_identifiers_have_no_groups_of_digits(
+    export: Export, database: asyncpg.Connection, schema: str
+) -> None:
+    """C21: keys and identity columns are known from the database, in tables and in queries of them."""
+    await database.execute(
+        "CREATE TABLE customers (customer int PRIMARY KEY);"
+        "CREATE TABLE t (entry bigint PRIMARY KEY, buyer int REFERENCES customers,"
+        " line int GENERATED ALWAYS AS IDENTITY, invoice_no int, pieces int, total numeric(12,3));"
+        "INSERT INTO customers VALUES (1234567);"
+        "INSERT INTO t VALUES (7654321, 1234567, DEFAULT, 1000001, 1000002, 1234567.5)"
+    )
+    expected = ["0", "0", "0", "0", "#,##0", "#,##0.00?"]
+    query = Dataset(name="things", query=f"SELECT * FROM {schema}.t")
+    for dataset in (None, query):
+        content = (await export(f"{schema}.t", "excel", dataset=dataset)).content
+        sheet = load_workbook(io.BytesIO(content)).worksheets[0]
+        assert [cell.number_format for cell in sheet[2]] == expected
+        assert by_openpyxl(content)[1] == (7654321, 1234567, 1, 1000001, 1000002, 1234567.5)
+    options = {"locale": "de-DE", "language": "de"}
+    report = (await export(f"{schema}.t", "pdf", options=options)).content
+    text = PdfReader(io.BytesIO(report)).pages[0].extract_text()
+    for shown in ("7654321", "1234567", "1000001", "1.000.002", "1.234.567,500"):
+        assert shown in text

@@ -9,6 +9,7 @@ from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import RAW_LINES, ROWS, CopySelect, Document, Format, Tally
 from stream_app.exports.formats.blocks import BLOCK_BYTES
 from stream_app.exports.formats.excel.archive import Archive
+from stream_app.exports.formats.excel.row_heights import RowHeights
 from stream_app.exports.formats.excel.rows import CellMarkup, RowRenderer, cells
 from stream_app.exports.formats.excel.values import value_of
 from streaming_exporter.errors import Rejected
@@ -55,13 +56,15 @@ class ExcelFormat(Format):
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
         """Yield the archive: the sheets with their rows, then the parts that depend on all sheets."""
         # openpyxl is large, and the API makes no workbooks.
+        from stream_app.exports.formats.excel.sheet_layout import SAMPLE_ROWS
         from stream_app.exports.formats.excel.workbook import WorkbookBuilder
 
-        book = WorkbookBuilder(document)
-        rows = RowRenderer(
+        rows_left = _SheetRows(chunks, tally, len(document.columns))
+        book = WorkbookBuilder(document, rows_left.sample(SAMPLE_ROWS))
+        rows_left.heights = RowHeights(book.wrapped, len(document.columns) + 1)
+        rows_left.renderer = RowRenderer(
             [_markup(item, style) for item, style in zip(document.columns, book.styles, strict=True)]
         )
-        rows_left = _SheetRows(chunks, tally, rows)
         # A small file has small blocks, so that its size can be foreseen.
         archive = Archive(document.as_of, min(BLOCK_BYTES, (document.target_bytes or 2**40) // 32))
         last_rows = [book.header]
@@ -94,10 +97,13 @@ class ExcelFormat(Format):
 class _SheetRows:
     """Distributes the rows to sheets."""
 
-    def __init__(self, chunks: Iterator[bytes], tally: Tally, rows: RowRenderer) -> None:
+    renderer: RowRenderer
+    heights: RowHeights
+
+    def __init__(self, chunks: Iterator[bytes], tally: Tally, columns: int) -> None:
         self._chunks = chunks
         self._tally = tally
-        self._rows = rows
+        self._width = columns + 1
         self._values: list[bytes] = []
         self._quoted = False
 
@@ -111,13 +117,19 @@ class _SheetRows:
                 self._values, self._quoted = cells(chunk, self._tally)
         return True
 
+    def sample(self, rows: int) -> list[list[bytes]]:
+        """Return the values of each column in the first rows. They stay to be taken."""
+        values = self._values[: rows * self._width] if self.has_more() else []
+        return [values[column :: self._width] for column in range(1, self._width)]
+
     def take(self, number: int, last: int) -> Iterator[tuple[bytes, int]]:
         """Yield the XML for rows ``number`` to ``last`` of a sheet, with the number of its last row."""
-        width = self._rows.width
+        width = self._width
         while number <= last and self.has_more():
             values = self._values[: (last + 1 - number) * width]
             self._values = self._values[len(values) :]
-            xml = self._rows.render(values, number, quoted=self._quoted)
+            self.heights.set(values, quoted=self._quoted)
+            xml = self.renderer.render(values, number, quoted=self._quoted)
             count = len(values) // width
             self._tally.rows += count
             number += count

@@ -36,7 +36,7 @@ _CONTROLS = tuple(bytes([code]) for code in (*range(3, 9), 0x0B, 0x0C, *range(0x
 def cells(chunk: bytes, tally: Tally) -> tuple[list[bytes], bool]:
     """Return the values of a chunk of whole rows, and whether any value was quoted.
 
-    Before the values of each row there is a line feed. The value ``b""`` is NULL.
+    Before the values of each row there is the end of its element's start, ``>``. The value ``b""`` is NULL.
     """
     quoted = QUOTE in chunk
     if _holds_long(chunk) or (quoted and _quotes_long(chunk)):
@@ -49,7 +49,7 @@ def cells(chunk: bytes, tally: Tally) -> tuple[list[bytes], bool]:
         _count(tally, "escaped_characters", count)
     if quoted:
         chunk = _unquoted(chunk, tally)
-    return (b"\n\x02" + chunk[:-1].replace(b"\n", b"\x02\n\x02")).split(DELIMITER), quoted
+    return (b">\x02" + chunk[:-1].replace(b"\n", b"\x02>\x02")).split(DELIMITER), quoted
 
 
 def plain(text: str) -> str:
@@ -160,7 +160,7 @@ class RowRenderer:
         self._ends = [b"", *(shape.end for shape in shapes)]
         digits = next((digits for digits in (3, 2) if self.width * 10**digits <= _STRINGS), 1)
         self._step = 10**digits
-        starts = [b'">', *(shape.start for shape in shapes)]
+        starts = [b'"', *(shape.start for shape in shapes)]
         self._low = [b"%0*d" % (digits, low) + start for low in range(self._step) for start in starts]
         self._lowest = [b"%d" % low + start for low in range(self._step) for start in starts]
         self._high = -1

@@ -15,7 +15,6 @@ from zipfile import ZipFile
 from openpyxl import Workbook
 from openpyxl.cell import Cell
 from openpyxl.packaging.custom import StringProperty
-from openpyxl.styles import Alignment, Font, PatternFill
 from openpyxl.styles.cell_style import StyleArray
 from openpyxl.utils import column_index_from_string, get_column_letter, range_boundaries
 from openpyxl.worksheet.dimensions import ColumnDimension
@@ -30,10 +29,23 @@ from stream_app.datasets.excel_template import (
     open_template,
     read_template,
 )
-from stream_app.exports.columns import Column, Kind
+from stream_app.exports.columns import Column, has_instants
 from stream_app.exports.formats.base import Document
+from stream_app.exports.formats.excel.number_formats import number_format_of
 from stream_app.exports.formats.excel.rows import plain
-from stream_app.locales import LocaleRules, find_locale
+from stream_app.exports.formats.excel.sheet_layout import (
+    cell_alignment,
+    is_wrapped,
+    set_header_and_footer,
+    set_page,
+    set_widths,
+    style_header,
+    widths_of,
+)
+from stream_app.exports.formats.file_words import FileWords
+from stream_app.exports.formats.filter_words import FilterWords
+from stream_app.messages.catalogue import text
+from stream_app.text_style import TextStyle
 
 CREATOR = "streaming-exporter"
 
@@ -43,26 +55,6 @@ _ZONE_PROPERTY = "timezone"
 Box = tuple[int, int, int, int]
 """First column, first row, last column, last row."""
 
-_FORMATS = {
-    Kind.INTEGER: "0",
-    Kind.DATE: "yyyy-mm-dd",
-    Kind.TIME: "hh:mm:ss",
-    Kind.TIMESTAMP: "yyyy-mm-dd hh:mm:ss",
-    Kind.TIMESTAMPTZ: "yyyy-mm-dd hh:mm:ss",
-}
-_WIDTHS = {
-    Kind.BOOLEAN: 9,
-    Kind.INTEGER: 14,
-    Kind.NUMERIC: 16,
-    Kind.FLOAT: 16,
-    Kind.UUID: 38,
-    Kind.DATE: 12,
-    Kind.TIME: 10,
-    Kind.TIMESTAMP: 20,
-    Kind.TIMESTAMPTZ: 20,
-    Kind.JSON: 50,
-}
-_WIDTH, _MAX_WIDTH, _ROOM_FOR_ARROW = 24, 60, 4
 _DIMENSION = re.compile(rb"<dimension [^>]*>")
 
 
@@ -87,18 +79,42 @@ class WorkbookBuilder:
     Attributes:
         header: number of the header's row.
         styles: number of each column's style.
+        wrapped: positions of the columns, from 1, whose texts are wrapped, and their widths in characters.
     """
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, sample: Sequence[Sequence[bytes]] = ()) -> None:
+        """Begin a workbook for ``document``. ``sample`` has the values of each column in the first rows."""
         self._document = document
-        self._rules = find_locale(document.options.locale) if document.options.locale else None
+        options = document.options
+        self._style_of_texts = TextStyle.of(options.timezone, options.locale)
+        self._words = FileWords.of(options)
+        self._filters = FilterWords.of(document, self._style_of_texts, self._words).line(document.filters)
+        self._widths = widths_of(document.columns, sample or [()] * len(document.columns))
+        self._among_wrapped = any(map(is_wrapped, document.columns))
+        self._is_laid_out = False
+        self._made: tuple[tuple[int, ...], WorkbookParts] | None = None
         self._template = read_template(document.template) if document.template else None
         _, sheet = self._open()
         self.header = self._prepare(sheet)
+        self.wrapped = (
+            [
+                (index, self._widths[index - 1])
+                for index, item in enumerate(document.columns, 1)
+                if is_wrapped(item)
+            ]
+            if self._is_laid_out
+            else []
+        )
         self.styles = [self._style(sheet, index, item) for index, item in enumerate(document.columns, 1)]
 
     def parts(self, last_rows: Sequence[int]) -> WorkbookParts:
         """Return the workbook with a sheet for each of ``last_rows``, the number of its last row."""
+        wanted = tuple(last_rows)
+        if self._made is None or self._made[0] != wanted:
+            self._made = wanted, self._parts(wanted)
+        return self._made[1]
+
+    def _parts(self, last_rows: Sequence[int]) -> WorkbookParts:
         book, sheet = self._open()
         self._prepare(sheet)
         # Styles are created in the same order, so that their numbers stay the same.
@@ -112,6 +128,8 @@ class WorkbookBuilder:
             another = book.copy_worksheet(sheet)
             another.title = f"{sheet.title[:24]} ({number})"
             another.freeze_panes = sheet.freeze_panes
+            another.HeaderFooter = copy(sheet.HeaderFooter)
+            another.print_title_cols = sheet.print_title_cols
             book.move_sheet(another, book.index(sheets[-1]) + 1 - book.index(another))
             sheets.append(another)
         for each, last_row in zip(sheets, last_rows, strict=True):
@@ -138,7 +156,9 @@ class WorkbookBuilder:
         properties.title = properties.title or self._document.title or dataset
         zone = self._document.options.timezone
         if zone is not None:
-            properties.subject = properties.subject or f"Times in {zone}"
+            properties.subject = properties.subject or _sentence(
+                text(self._words.language, "files.times_in", zone=zone)
+            )
             own = cast(Any, book).custom_doc_props
             if _ZONE_PROPERTY in own.names:
                 del own[_ZONE_PROPERTY]
@@ -146,8 +166,10 @@ class WorkbookBuilder:
         properties.creator = CREATOR
         properties.created = properties.modified = self._document.as_of.replace(tzinfo=None, microsecond=0)
         if self._document.filters:
-            filters = json.dumps(self._document.filters, default=str, ensure_ascii=False)
-            properties.description = plain(filters)
+            exact = json.dumps(self._document.filters, default=str, ensure_ascii=False)
+            properties.description = plain(
+                f"{text(self._words.language, 'files.filters', filters=self._filters)}\n{exact}"
+            )
         return book, sheet
 
     def _prepare(self, sheet: Worksheet) -> int:
@@ -210,22 +232,35 @@ class WorkbookBuilder:
                 )
 
     def _lay_out(self, sheet: Worksheet) -> None:
-        for index, item in enumerate(self._document.columns, 1):
-            caption = _caption(sheet, 1, index, item)
-            caption.font = Font(bold=True, color="FFFFFF")
-            caption.fill = PatternFill("solid", fgColor="1F3864")
-            caption.alignment = Alignment(vertical="center")
-            width = max(_WIDTHS.get(item.kind, _WIDTH), len(item.title) + _ROOM_FOR_ARROW)
-            sheet.column_dimensions[get_column_letter(index)].width = min(width, _MAX_WIDTH)
-        sheet.row_dimensions[1].height = 20
+        """Make the header, the widths and the pages of a sheet that no template lays out."""
+        self._is_laid_out = True
+        document, words, style = self._document, self._words, self._style_of_texts
+        for index, item in enumerate(document.columns, 1):
+            _caption(sheet, 1, index, item)
+        style_header(sheet, 1, document.columns)
+        set_widths(sheet, self._widths)
         sheet.freeze_panes = "A2"
+        set_page(sheet, self._widths, document.options.locale)
+        zone = document.options.timezone or "UTC"
+        set_header_and_footer(
+            sheet,
+            title=document.title or document.dataset,
+            filters=self._filters,
+            zone=text(words.language, "files.times_in", zone=zone)
+            if any(map(has_instants, document.columns))
+            else "",
+            page=text(words.language, "files.page", number="&P", total="&N"),
+            made=text(words.language, "files.as_of", time=style.moment(document.as_of, seconds=False)),
+        )
 
     def _style(self, sheet: Worksheet, index: int, item: Column) -> int:
         """Return the number of a column's style. A template can set it in the row below its header."""
         below = sheet.cell(self.header + 1, index)
-        number_format = item.number_format or number_format_of(item, self._rules)
+        number_format = item.number_format or number_format_of(item, self._style_of_texts.rules)
         if number_format and below.number_format == "General":
             below.number_format = number_format
+        if self._is_laid_out:
+            below.alignment = cell_alignment(item, is_first=index == 1, among_wrapped=self._among_wrapped)
         return below.style_id
 
     def _limit(self, sheet: Worksheet, last_row: int) -> None:
@@ -271,25 +306,8 @@ class WorkbookBuilder:
             table.autoFilter = AutoFilter(ref=table.ref)
 
 
-def number_format_of(item: Column, rules: LocaleRules | None) -> str | None:
-    """Return the number format of a column's cells, or ``None`` for the general one.
-
-    Excel itself shows the separators of its user's language in numbers, so only the groups depend on the
-    locale.
-    """
-    whole = "0" if rules is None else "#,##0"
-    if item.precision is not None and item.precision[1] >= 0:
-        return f"{whole}.{'0' * item.precision[1]}".rstrip(".")
-    if rules is None:
-        return _FORMATS.get(item.kind)
-    match item.kind:
-        case Kind.INTEGER:
-            return whole
-        case Kind.DATE:
-            return rules.excel_date
-        case Kind.TIMESTAMP | Kind.TIMESTAMPTZ:
-            return f"{rules.excel_date} hh:mm:ss"
-    return _FORMATS.get(item.kind)
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _look(cell: Any) -> tuple[Any, StyleArray]:

@@ -5,6 +5,8 @@ its slower function have the levels, but lack the rule for brackets. That rule i
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, TypeVar
 from unicodedata import bidirectional, category
@@ -40,6 +42,7 @@ def levels(line: str, *, leftwards: bool) -> list[int]:
     # The rules use neighbours only, so one letter represents the next letters of the same class.
     first: list[int] = []
     kept = ""
+    kinds: list[str] = []
     before = ""
     for number, character in enumerate(line):
         kind = bidirectional(character)
@@ -47,7 +50,31 @@ def levels(line: str, *, leftwards: bool) -> list[int]:
             continue
         first.append(number)
         kept += character
+        kinds.append(character if kind == "ON" and character in algorithm.MIRRORED else kind)
         before = kind
+    # Characters without a direction, such as joiners, get the level of the character before them.
+    found = [base] * (first[0] if first else len(line))
+    resolved = _resolved(_Pattern(kept, base, tuple(kinds)))
+    for level, (start, end) in zip(resolved, pairwise([*first, len(line)]), strict=True):
+        found += [level] * (end - start)
+    for number in range(len(line.rstrip()), len(line)):
+        found[number] = base
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    """The characters of a line that decide its levels. Lines with the same ``kinds`` have the same levels."""
+
+    kept: str = field(compare=False)
+    base: int
+    kinds: tuple[str, ...]
+
+
+@lru_cache(maxsize=1_024)  # the rows of a table often have the same pattern, such as JSON
+def _resolved(pattern: _Pattern) -> tuple[int, ...]:
+    """Return the level of each character of ``pattern``."""
+    kept, base = pattern.kept, pattern.base
     storage = algorithm.get_empty_storage()
     storage["base_level"] = base
     storage["base_dir"] = "LR"[base]
@@ -57,13 +84,7 @@ def levels(line: str, *, leftwards: bool) -> list[int]:
     _resolve_brackets(storage["chars"], base)
     algorithm.resolve_neutral_types(storage, False)
     algorithm.resolve_implicit_levels(storage, False)
-    # Characters without a direction, such as joiners, get the level of the character before them.
-    found = [base] * (first[0] if first else len(line))
-    for item, (start, end) in zip(storage["chars"], pairwise([*first, len(line)]), strict=True):
-        found += [item["level"]] * (end - start)
-    for number in range(len(line.rstrip()), len(line)):
-        found[number] = base
-    return found
+    return tuple(item["level"] for item in storage["chars"])
 
 
 def _resolve_brackets(characters: list[dict[str, Any]], base: int) -> None:

@@ -1,10 +1,11 @@
 """PDF: a printable report with a title and a table; :mod:`~.pdf.report` writes it.
 
-Values have the same text as in csv. With a locale, numbers have groups; with a time zone, instants are local
-times without an offset, because the head names the zone. NULL is a grey dash, and an empty text is an empty
-cell. A line break in a value is a line break in its cell, and a tab is four spaces. Characters that no
-installed font has, and other control characters, are written as ``\\u{1f600}`` and counted in the manifest
-as ``replaced_characters``.
+Values have the same text as in csv, but times have a space before the time of day, and instants have no
+offset: the head names their zone. With a locale, amounts have groups, and timestamps end with the second.
+With a language, truth values are words. NULL is a grey dash, and an empty text is an empty cell. A line break
+in a value is a line break in its cell, and a tab is four spaces. Characters that no installed font has, and
+other control characters, are written as ``\\u{1f600}`` and counted in the manifest as
+``replaced_characters``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from sqlalchemy import select
 
 from stream_app.exports.columns import Column
 from stream_app.exports.formats.base import ROWS, CopySelect, Document, Format, Tally
+from stream_app.exports.formats.file_words import FileWords
 from stream_app.exports.formats.localized import printed_text
 from stream_app.locales import find_locale
 from streaming_exporter.events import Options, PdfOptions
@@ -34,7 +36,8 @@ class PdfFormat(Format):
     def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
         """Return a SELECT for COPY's text format, which escapes tabs and line feeds in values."""
         rules = find_locale(options.locale) if options.locale else None
-        cells = (printed_text(item, rules) for item in columns)
+        words = FileWords.of(options)
+        cells = (printed_text(item, rules, (words.yes, words.no)) for item in columns)
         return CopySelect(select(*cells).select_from(ROWS), {"format": "text"})
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:

@@ -7,11 +7,13 @@ from itertools import accumulate
 from math import inf
 from operator import add
 
+from stream_app.exports.formats.file_words import FileWords
 from stream_app.exports.formats.pdf.file import LINE, NULL, ROW, PdfFile
 from stream_app.exports.formats.pdf.fonts import Fonts
 from stream_app.exports.formats.pdf.layout import MARGIN, PADDING, ColumnPlace, Grid
 from stream_app.exports.formats.pdf.text import encoded, operators, painted, wrap
 from stream_app.exports.formats.pdf.typefaces import UNITS
+from stream_app.messages.catalogue import text
 from stream_app.text_style import TextStyle
 
 GAP = 3.0
@@ -28,12 +30,16 @@ _MARKS = {mark: mark.encode("utf-16-be") for mark in (LINE, ROW)}
 
 @dataclass(frozen=True, slots=True)
 class PageTexts:
-    """The texts of the head. The fonts have all of their characters."""
+    """The texts of the head, and the words of the rest. The fonts have all characters of the texts.
+
+    ``facts`` ends with a separator, because the number of rows follows.
+    """
 
     title: str
     facts: str
     filters: str
     names: tuple[str, ...]
+    words: FileWords
 
 
 @dataclass(slots=True)
@@ -77,14 +83,17 @@ class PagePainter:
 
     def __init__(self, file: PdfFile, fonts: Fonts, grid: Grid, words: PageTexts, style: TextStyle) -> None:
         self._file, self._fonts, self._grid, self._words, self._style = file, fonts, grid, words, style
+        self.pages = 0
         fonts.admit(style.number(1_000_000))  # the separator
+        fonts.admit(
+            self._page_text() + self._columns_text("", "", "") + self._rows_text(0) + self._rows_text(1)
+        )
         self._resources, self._total, self._count = file.reserve(), file.reserve(), file.reserve()
         self._names = [wrap(name, grid.units(number), fonts) for number, name in enumerate(words.names)]
         self._name_lines = 1 + max(name.count(LINE) for name in self._names)
         self._operators = operators(grid.leading, GAP)
         self._headings: dict[tuple[int, float], bytes] = {}
         self._null_width = fonts.measure("\N{EM DASH}")
-        self.pages = 0
 
     @property
     def room(self) -> float:
@@ -107,7 +116,7 @@ class PagePainter:
         size = RUNNING_SIZE
         form = b"/Type/XObject/Subtype/Form/BBox[0 -5 300 20]/Resources %d 0 R" % self._resources
         self._file.stream(self._text(self._style.number(self.pages), 0, 0, size, GREY), form, self._total)
-        counted = f"{self._style.number(rows)} row{'' if rows == 1 else 's'}"
+        counted = self._rows_text(rows)
         self._file.stream(self._text(counted, 0, 0, FACT_SIZE, GREY), form, self._count)
         fonts = []
         for entry in self._fonts.embed(self._file):
@@ -156,7 +165,7 @@ class PagePainter:
             yield self._text(line, MARGIN, y + 4, TITLE_SIZE, INK, bold=True)
         y -= FACT_SIZE * 1.4
         yield self._text(words.facts, MARGIN, y + 2, FACT_SIZE, GREY)
-        after = self._fonts.measure(words.facts + "    ") * FACT_SIZE / UNITS
+        after = self._fonts.measure(words.facts) * FACT_SIZE / UNITS
         yield b"q 1 0 0 1 %.2f %.2f cm/Count Do Q\n" % (MARGIN + after, y + 2)
         for line in self._filters:
             y -= FACT_SIZE * 1.4
@@ -200,21 +209,38 @@ class PagePainter:
 
     def _foot(self, group: int) -> Iterator[bytes]:
         y = MARGIN
-        text = f"Page {self._style.number(self.pages)} of "
-        yield self._text(text, MARGIN, y, RUNNING_SIZE, GREY)
-        after = MARGIN + self._fonts.measure(text) * RUNNING_SIZE / UNITS
+        page = self._page_text()
+        yield self._text(page, MARGIN, y, RUNNING_SIZE, GREY)
+        after = MARGIN + self._fonts.measure(page) * RUNNING_SIZE / UNITS
         yield b"q 1 0 0 1 %.2f %.2f cm/Total Do Q\n" % (after, y)
         if len(self._grid.groups) > 1:
             places = self._grid.groups[group]
             first = places[1 if group and len(places) > 1 and not places[0].number else 0].number + 1
-            text = f"Columns {first:,} to {places[-1].number + 1:,} of {len(self._names):,}"
-            width = self._fonts.measure(text) * RUNNING_SIZE / UNITS
-            yield self._text(text, MARGIN + self._width - width, y, RUNNING_SIZE, GREY)
+            numbers = map(self._style.number, (first, places[-1].number + 1, len(self._names)))
+            columns = self._columns_text(*numbers)
+            width = self._fonts.measure(columns) * RUNNING_SIZE / UNITS
+            yield self._text(columns, MARGIN + self._width - width, y, RUNNING_SIZE, GREY)
 
-    def _text(self, text: str, x: float, y: float, size: float, grey: bytes, *, bold: bool = False) -> bytes:
+    def _page_text(self) -> str:
+        """Return the text before the number of all pages, which is drawn last."""
+        number = self._style.number(self.pages)
+        return text(self._words.words.language, "files.page", number=number, total="")
+
+    def _columns_text(self, first: str, last: str, number: str) -> str:
+        return text(self._words.words.language, "files.columns", first=first, last=last, number=number)
+
+    def _rows_text(self, rows: int) -> str:
+        language, number = self._words.words.language, self._style.number(rows)
+        return (
+            text(language, "files.row", number=number)
+            if rows == 1
+            else text(language, "files.rows", number=number)
+        )
+
+    def _text(self, shown: str, x: float, y: float, size: float, grey: bytes, *, bold: bool = False) -> bytes:
         style = b"2 Tr %.2f w %b G " % (size / 40, grey) if bold else b""
         shaped: list[bytes] = []
-        data = encoded(text, self._fonts, shaped, size, self._width / size * UNITS)
+        data = encoded(shown, self._fonts, shaped, size, self._width / size * UNITS)
         inside = painted(data, [], shaped)
         return b"q %b g BT %b/F0 %g Tf %.2f %.2f Td%b ET Q\n" % (grey, style, size, x, y, inside)
 

@@ -5,37 +5,28 @@ end. They are drawn by two forms, which each page refers to, and which are writt
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import chain
-from typing import Any
 
+from stream_app.exports.columns import Kind, has_instants
 from stream_app.exports.formats.base import Document, Tally
+from stream_app.exports.formats.file_words import FileWords
+from stream_app.exports.formats.filter_words import FilterWords
+from stream_app.exports.formats.localized import has_fractions
 from stream_app.exports.formats.pdf.file import PdfFile, text_string
 from stream_app.exports.formats.pdf.fonts import Fonts
 from stream_app.exports.formats.pdf.layout import lay_out
 from stream_app.exports.formats.pdf.page import PagePainter, PageTexts
 from stream_app.exports.formats.pdf.table import Paginator
 from stream_app.exports.formats.pdf.text import columns_of, shown
+from stream_app.messages.catalogue import text
 from stream_app.text_style import TextStyle
 
 SAMPLE_BYTES = 128 * 2**10
 """Bytes of rows that the layout is computed from."""
 
-SHOWN_VALUES = 20
-"""Number of a filter's values that the report shows. The manifest has all."""
-
-_WORDS = {
-    "eq": "=",
-    "ne": "is not",
-    "lt": "<",
-    "lte": "<=",
-    "gt": ">",
-    "gte": ">=",
-    "in": "is one of",
-    "not_in": "is none of",
-    "prefix": "starts with",
-    "contains": "contains",
-}
+SAME_TIME = timedelta(minutes=1)
+"""A report that is generated so soon after its rows were read names only the time of the rows."""
 
 
 def report(chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
@@ -43,12 +34,13 @@ def report(chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterato
     fonts, file = Fonts(), PdfFile()
     title = document.options.title or document.title or document.dataset
     style = TextStyle.of(document.options.timezone, document.options.locale)
-    words = _words(document, title, style, fonts, tally)
+    words = FileWords.of(document.options)
+    head = _head(document, title, style, words, fonts, tally)
     rows = (columns_of(chunk, fonts, tally) for chunk in _with_sample(chunks))
     sample = next(rows, None)
     nothing: list[tuple[str, ...]] = [()] * len(document.columns)
-    grid = lay_out(document.columns, words.names, sample or nothing, fonts, document.options.page_size)
-    painter = PagePainter(file, fonts, grid, words, style)
+    grid = lay_out(document.columns, head.names, sample or nothing, fonts, document.options.page_size)
+    painter = PagePainter(file, fonts, grid, head, style)
     table = Paginator(grid, fonts, painter)
     for columns in chain([sample] if sample else [], rows):
         tally.rows += len(columns[0])
@@ -59,7 +51,8 @@ def report(chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterato
     for _ in painter.finish(tally.rows):
         yield file.take()
     file.finish(
-        b"/Lang(en)/ViewerPreferences<</DisplayDocTitle true>>/PageLayout/OneColumn",
+        b"/Lang(%b)/ViewerPreferences<</DisplayDocTitle true>>/PageLayout/OneColumn"
+        % words.language.encode(),
         {
             b"Title": text_string(title),
             b"Subject": text_string(f"Export of {document.dataset} as of {style.moment(document.as_of)}"),
@@ -82,37 +75,37 @@ def _with_sample(chunks: Iterator[bytes]) -> Iterator[bytes]:
     yield from chunks
 
 
-def _words(document: Document, title: str, style: TextStyle, fonts: Fonts, tally: Tally) -> PageTexts:
+def _head(
+    document: Document, title: str, style: TextStyle, words: FileWords, fonts: Fonts, tally: Tally
+) -> PageTexts:
     def show(text: str) -> str:
         return shown(text, text, fonts, tally)
 
-    facts = [f"as of {style.moment(document.as_of)}", f"generated {style.moment(datetime.now(UTC))}"]
-    if document.options.timezone is not None:
-        facts.append(f"times in {document.options.timezone}")
-    if title != document.dataset:
-        facts.insert(0, document.dataset)
     return PageTexts(
         title=show(title),
-        facts=show("  ·  ".join(facts)),
-        filters=show("; ".join(_filters(document))),
+        facts=show("  ·  ".join([*_facts(document, title, style, words), ""])),
+        filters=show(FilterWords.of(document, style, words).line(document.filters)),
         names=tuple(show(item.title) for item in document.columns),
+        words=words,
     )
 
 
-def _filters(document: Document) -> Iterator[str]:
-    titles = {item.name: item.title for item in document.columns}
-    for column, wanted in document.filters.items():
-        name = titles.get(column, column)
-        for operator, value in (wanted if isinstance(wanted, dict) else {"eq": wanted}).items():
-            if operator == "is_null" or value is None:
-                empty = bool(value) if operator == "is_null" else operator == "eq"
-                yield f"{name} is {'' if empty else 'not '}empty"
-            else:
-                yield f"{name} {_WORDS[operator]} {_value(value)}"
+def _facts(document: Document, title: str, style: TextStyle, words: FileWords) -> Iterator[str]:
+    """Yield what the head says before the number of rows."""
+    if title != document.dataset:
+        yield document.dataset
+    as_of, now = style.moment(document.as_of), datetime.now(UTC)
+    yield text(words.language, "files.as_of", time=as_of)
+    if now - document.as_of >= SAME_TIME:
+        yield text(words.language, "files.generated", time=style.moment(now))
+    if any(map(has_instants, document.columns)):
+        zone = text(words.language, "files.times_in", zone=document.options.timezone or "UTC")
+        yield f"{zone}, {text(words.language, 'files.to_the_second')}" if _is_cut(document) else zone
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        more = f" and {len(value) - SHOWN_VALUES:,} more" if len(value) > SHOWN_VALUES else ""
-        return ", ".join(map(str, value[:SHOWN_VALUES])) + more
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _is_cut(document: Document) -> bool:
+    """Return whether fractions of seconds are left out."""
+    return document.options.locale is not None and any(
+        item.kind in (Kind.TIMESTAMP, Kind.TIMESTAMPTZ) and not has_fractions(item)
+        for item in document.columns
+    )

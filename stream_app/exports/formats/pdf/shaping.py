@@ -27,7 +27,8 @@ JOINERS = "\u200c\u200d\u200e\u200f"
 JOINING = frozenset(JOINERS)
 
 REMEMBERED, SHORT = 16_384, 100
-"""Size of the cache of lines, and characters of its longest lines. A line is measured, then drawn."""
+"""Size of the caches of lines and runs, and characters of their longest ones. A line is measured, then
+drawn."""
 
 _KANA = re.compile("[\u3040-\u30ff\uff66-\uff9f]")
 _HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]")
@@ -66,6 +67,7 @@ class Shaper:
         self._embedded: list[GlyphFont] = []
         self._typefaces: dict[str, dict[str, Typeface | None]] = {"Hans": {}, "Jpan": {}, "Kore": {}}
         self._lines: dict[str, ShapedLine] = {}
+        self._runs: dict[tuple[str, Typeface, bool], tuple[float, bytes, bytes]] = {}
 
     def has(self, character: str) -> bool:
         """Return whether a font has ``character``, or it is a joiner."""
@@ -180,6 +182,10 @@ class Shaper:
         if font is None or font.is_full:
             font = self._fonts[typeface] = GlyphFont(typeface, b"/F%d" % (len(self._embedded) + 1))
             self._embedded.append(font)
+            self._runs.clear()  # their glyphs have the numbers of another font
+        known = self._runs.get((text, typeface, rightwards))
+        if known is not None:
+            return known
         glyphs = typeface.shape(text, rightwards=rightwards)
         starts = sorted({glyph.cluster for glyph in glyphs})
         ends = dict(zip(starts, [*starts[1:], len(text)], strict=True))
@@ -187,7 +193,12 @@ class Shaper:
             b"%04X" % font.code(list(members), text[cluster : ends[cluster]])
             for cluster, members in groupby(glyphs, key=attrgetter("cluster"))
         )
-        return sum(glyph.advance for glyph in glyphs), font.name, b"<%b>" % codes
+        run = sum(glyph.advance for glyph in glyphs), font.name, b"<%b>" % codes
+        if len(text) <= SHORT:
+            if len(self._runs) >= REMEMBERED:
+                self._runs.clear()
+            self._runs[text, typeface, rightwards] = run
+        return run
 
     def _plain(self, character: str) -> float:
         return self._main.widths[character] * PER_MILLE / UNITS

@@ -146,7 +146,7 @@ def test_values_have_types_and_formats() -> None:
         42, 1.5, True, datetime(2026, 11, 24), datetime(2026, 11, 24, 6, 30, 10), time(12),
     ]  # fmt: skip
     assert [cell.number_format for cell in sheet[2]] == [
-        "0", "0.000000", "General", "yyyy-mm-dd", "yyyy-mm-dd hh:mm:ss", "hh:mm:ss",
+        "0", "#,##0.00????", '"TRUE";"TRUE";"FALSE"', "yyyy-mm-dd", "yyyy-mm-dd hh:mm:ss", "hh:mm:ss",
     ]  # fmt: skip
     assert sheet.freeze_panes == "A2"
     assert sheet.auto_filter.ref == "A1:F2"

@@ -1,0 +1,111 @@
+"""The filters of an export as people read them: in the head of a report and in a workbook. Pure."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, time
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from stream_app.exports.columns import Column, Kind
+from stream_app.exports.formats.base import Document
+from stream_app.exports.formats.file_words import FileWords
+from stream_app.exports.identifiers import is_identifier
+from stream_app.messages.catalogue import text
+from stream_app.text_style import TextStyle
+
+SHOWN_VALUES = 20
+"""Number of a filter's values that are shown. The manifest has all."""
+
+_ORDER = ("gt", "gte", "lt", "lte")
+"""Lower bounds are shown before upper ones, and other operators before both."""
+
+_NUMBERS = (Kind.INTEGER, Kind.NUMERIC, Kind.FLOAT)
+
+
+@dataclass(frozen=True, slots=True)
+class FilterWords:
+    """Writes filters in the language, locale and time zone of a file."""
+
+    columns: Mapping[str, Column]
+    style: TextStyle
+    words: FileWords
+
+    @classmethod
+    def of(cls, document: Document, style: TextStyle, words: FileWords) -> "FilterWords":
+        """Return the writer for the columns of ``document``."""
+        return cls({item.name: item for item in document.columns}, style, words)
+
+    def line(self, filters: Mapping[str, Any]) -> str:
+        """Return all filters in one line; empty for none."""
+        return "; ".join(self._parts(filters))
+
+    def _parts(self, filters: Mapping[str, Any]) -> Iterator[str]:
+        for column, wanted in filters.items():
+            item = self.columns.get(column)
+            name = column if item is None else item.title
+            operators = wanted if isinstance(wanted, dict) else {"eq": wanted}
+            for operator, value in sorted(operators.items(), key=_rank):
+                if operator == "is_null" or value is None:
+                    is_empty = bool(value) if operator == "is_null" else operator == "eq"
+                    yield f"{name} {self._empty if is_empty else self._not_empty}"
+                else:
+                    sign = text(self.words.language, f"files.operators.{operator}")
+                    yield f"{name} {sign} {self._value(value, item)}"
+
+    @property
+    def _empty(self) -> str:
+        return text(self.words.language, "files.empty")
+
+    @property
+    def _not_empty(self) -> str:
+        return text(self.words.language, "files.not_empty")
+
+    def _value(self, value: Any, item: Column | None) -> str:
+        if isinstance(value, list):
+            shown = ", ".join(self._value(each, item) for each in value[:SHOWN_VALUES])
+            more = len(value) - SHOWN_VALUES
+            if more <= 0:
+                return shown
+            counted = self.style.number(more)
+            more_values = text(self.words.language, "files.more_values", number=counted)
+            return f"{shown} {more_values}"
+        if isinstance(value, bool):
+            return self.words.boolean(value)
+        if item is not None and item.kind in _NUMBERS:
+            return self._number(value, item)
+        if isinstance(value, str) and (
+            item is None or item.kind in (Kind.TIMESTAMPTZ, Kind.TIMESTAMP, Kind.DATE)
+        ):
+            return self._time(value)
+        return str(value)
+
+    def _number(self, value: Any, item: Column) -> str:
+        rules = self.style.rules
+        if rules is None:
+            return str(value)
+        try:
+            number = Decimal(str(value))
+        except InvalidOperation:
+            return str(value)
+        if not number.is_finite():
+            return str(value)
+        return f"{number:f}".replace(".", rules.decimal) if is_identifier(item) else rules.number_text(number)
+
+    def _time(self, value: str) -> str:
+        """Return a time in the zone of the file; only its date at midnight. Other texts are unchanged."""
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            return value
+        if moment.tzinfo is not None:
+            moment = moment.astimezone(self.style.zone or UTC)
+        day = moment.date()
+        date = day.isoformat() if self.style.rules is None else self.style.rules.date_text(day)
+        if moment.time() == time():
+            return date
+        clock = moment.time().isoformat("auto" if moment.second or moment.microsecond else "minutes")
+        return f"{date} {clock}"
+
+
+def _rank(operator: tuple[str, Any]) -> int:
+    return _ORDER.index(operator[0]) if operator[0] in _ORDER else -1
