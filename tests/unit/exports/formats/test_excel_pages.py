@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from openpyxl import load_workbook
 
 from stream_app.exports.columns import Column, Kind
+from stream_app.exports.formats.base import Document
 from stream_app.exports.formats.excel.number_formats import number_format_of
 from stream_app.exports.formats.excel.sheet_layout import MAX_HEADER, shortened
 from streaming_exporter.events import Options
@@ -21,7 +22,6 @@ from tests.unit.exports.formats.test_excel import (
     MOMENT,
     NUMBER,
     TEXT,
-    Document,
     by_rust,
     values,
     workbook,
@@ -142,7 +142,7 @@ def test_headers_of_pages_are_never_too_long(title: str, filters: str) -> None:
 
 def test_long_texts_are_wrapped_and_rows_are_as_high() -> None:
     """C21: hashes of 64 digits were cut by the next column. LibreOffice does not find the heights itself."""
-    rows = [
+    rows: list[list[str | None]] = [
         ["1", HASH, "short"],
         ["2", HASH, "word " * 40],
         ["3", HASH, "one\ntwo\nthree"],
