@@ -1,12 +1,14 @@
 """Every state of the page: accessible by axe-core, in light, dark and on phones (people, item 7)."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
-import httpx
+import httpx2
 import pytest
 from playwright.sync_api import Browser, ViewportSize, expect
 
@@ -20,6 +22,8 @@ from tests.e2e.accessibility import (
 )
 from tests.e2e.browser import Visit, visiting
 from tests.e2e.conftest import System
+from tests.e2e.test_delivery import body as body_of
+from tests.e2e.test_delivery import mails_to
 from tests.waiting import FACTOR
 
 pytestmark = pytest.mark.browser
@@ -111,6 +115,20 @@ def test_every_state_is_accessible(browser: Browser, system: System, settings: S
         desktop.check("form")
         page.get_by_role("button", name="Schedule", exact=True).click()  # the values are missing
         desktop.check("form-invalid")
+        download, unsubscribe = links(system, token, f"{user}@example.com")
+        for name, path in [
+            ("files", download), ("unsubscribe", unsubscribe),
+            ("bad-link", "/exports/links/x.y"), ("bad-unsubscribe", "/exports/unsubscribe/x.y"),
+        ]:  # fmt: skip
+            page.goto(f"{visit.url}{path}")
+            desktop.check(name)
+            if name == "unsubscribe":
+                page.get_by_role("button").click()
+                expect(page.get_by_role("button")).to_have_count(0)
+                desktop.check("unsubscribed")
+        visit.forgive("status of 404")
+        visit.open()
+        expect(page.get_by_role("heading", name="New export")).to_be_visible()
         page.set_viewport_size(ZOOMED)
         assert_fits(page)
         visit.shot("zoomed-top")
@@ -123,7 +141,7 @@ def test_every_state_is_accessible(browser: Browser, system: System, settings: S
         expect(page.get_by_label("Token")).to_be_focused()
         phone.check("sign-in")
         visit.sign_in(token)
-        expect(page.locator("#job-list > li")).to_have_count(8)
+        expect(page.locator("#job-list > li")).to_have_count(9)
         phone.check("jobs")
         visit.choose("orders", "csv")
         open_all(visit)
@@ -142,9 +160,26 @@ def test_every_state_is_accessible(browser: Browser, system: System, settings: S
                 system.client.delete(f"/exports/jobs/{job['export_job_id']}")
 
 
+def links(system: System, token: str, address: str) -> tuple[str, str]:
+    """Return the paths of the links to several files and to unsubscribe, which a mail brings."""
+    body = {
+        "export_type": "markup",
+        "format": "csv",
+        "scope": "all",
+        "split": {"rows": 4},
+        "recipients": [address],
+    }
+    headers = {"Authorization": f"Bearer {token}"}
+    system.client.post("/exports/jobs", json=body, headers=headers).raise_for_status()
+
+    (mail,) = mails_to(system, address)
+    (download,) = set(re.findall(r"/exports/links/[\w.-]+", body_of(mail)))
+    return download, urlsplit(mail["List-Unsubscribe"].strip("<>")).path
+
+
 def every_job(system: System, token: str) -> None:
     """Make two schedules, and exports in all states: two run at a time, and the others wait."""
-    with httpx.Client(
+    with httpx2.Client(
         base_url=system.api.url, headers={"Authorization": f"Bearer {token}"}, timeout=30
     ) as user:
 

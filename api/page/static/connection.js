@@ -9,11 +9,17 @@ const HEALTH = new URL("../healthz", import.meta.url);
 const notice = document.getElementById("connection");
 const waiting = new Set();
 const listeners = new Set();
+const losses = new Set();
 const places = new Map();
 let away = false;
 
 /** Call `listener` each time the service answers again. */
 export const onReturn = (listener) => listeners.add(listener);
+
+/** Call `listener` each time the service begins not to answer. */
+export const onLoss = (listener) => losses.add(listener);
+
+export const isAway = () => away;
 
 /** Note that a call begins; the result is called with whether there was an answer, or with null if it was given up. */
 export function begins() {
@@ -34,9 +40,11 @@ export function begins() {
 
 /** Note that the service does not answer. */
 export function goes() {
-  if (!away) setTimeout(probe, PROBE);
+  if (away) return;
   away = true;
   show();
+  setTimeout(probe, PROBE);
+  for (const listener of losses) listener();
 }
 
 async function probe() {

@@ -1,6 +1,7 @@
 // The list of exports: live, newest first.
 
 import { Failure, call, events } from "./api.js";
+import { isAway } from "./connection.js";
 import { alert, busy, button, byId, h, nameButtons, report, say, twice } from "./dom.js";
 import { FileList, several } from "./files.js";
 import { titleOf } from "./labels.js";
@@ -128,6 +129,13 @@ export class Jobs {
   lives(on) {
     if (this.live === on) return;
     this.live = on;
+    this.showLive();
+  }
+
+  /** Show whether changes come at once. A stream can be open and silent because the service does not answer. */
+  showLive() {
+    const on = this.live && !isAway();
+    if (!this.live && !byId("live").textContent) return; // there never was a stream: the list is read now and then
     byId("live").textContent = on ? t("page.jobs.live") : t("page.jobs.not_live");
     byId("live").classList.toggle("off", !on);
   }

@@ -2,7 +2,7 @@
 
 import { call, lost, userOf } from "./api.js";
 import { Builder } from "./builder.js";
-import { onReturn } from "./connection.js";
+import { onLoss, onReturn } from "./connection.js";
 import { busy, byId, h, report, say } from "./dom.js";
 import { Jobs } from "./jobs.js";
 import { choose, language, t } from "./messages.js";
@@ -185,8 +185,10 @@ byId("back").onclick = () => {
 };
 byId("sign-in-again").onclick = signInAgain;
 byId("sign-out").onclick = signOut;
+onLoss(() => desk?.jobs?.showLive());
 onReturn(() => {
   if (!desk || !session.token) return;
+  desk.jobs.showLive();
   desk.jobs.renew();
   desk.schedules.load();
   if (desk.builder.unknown) desk.builder.ask();
