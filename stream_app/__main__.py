@@ -25,7 +25,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 USAGE = 2
 """The exit code of a command whose settings cannot be used."""
 
-cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+cli = typer.Typer(
+    add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+)
 cli.add_typer(datasets, name="datasets")
 
 

@@ -104,7 +104,9 @@ class AddressRules:
             )
         except EmailNotValidError as error:
             raise Rejected(
-                f"{address!r:.100} is not a mail address: {error}", code="bad_recipient", field=field
+                f"{address!r:.100} is not a valid mail address, such as ada@example.com",
+                code="bad_recipient",
+                field=field,
             ) from error
         if not self.mails:
             raise Rejected(

@@ -22,13 +22,14 @@ from enum import StrEnum
 from functools import lru_cache
 from itertools import islice, takewhile
 from typing import Self
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
 from stream_app.exports.columns import Kind
 from stream_app.exports.local_time import DAY, exists, instant, start_of, wall_of
 from stream_app.exports.relative_dates import as_filter_value
+from stream_app.time_zones import check_zone_name
 from streaming_exporter.errors import Rejected
 
 DAILY, WEEKLY, MONTHLY = "daily", "weekly", "monthly"
@@ -150,24 +151,8 @@ class Calendar:
 
 
 def _zone(name: str) -> ZoneInfo:
-    # ZoneInfo takes the name as a path, and "localtime" is the zone of this machine. So only known names are
-    # allowed.
-    if name not in _zones():
-        raise Rejected(
-            f"there is no time zone {name!r:.100}; names are such as Europe/Berlin, America/New_York or UTC",
-            code="unknown_timezone",
-            field="timezone",
-        )
+    check_zone_name(name, "timezone")
     return ZoneInfo(name)
-
-
-_known_zones: set[str] = set()
-
-
-def _zones() -> set[str]:
-    if not _known_zones:
-        _known_zones.update(available_timezones() - {"localtime"})
-    return _known_zones
 
 
 def _time(text: str) -> time:
@@ -199,18 +184,37 @@ def _day(schedule: str, day: int | None) -> int | None:
 
 
 def _cron(expression: str) -> str:
+    fields = expression.split()
+    if len(fields) != len(CRON_FIELDS) or len(expression) > 200:
+        raise _bad_schedule(expression, "it must have five fields")
+    for place, (name, field) in enumerate(zip(CRON_FIELDS, fields, strict=True)):
+        alone = ["*"] * len(fields)
+        alone[place] = field
+        if not _is_cron(" ".join(alone)):
+            raise _bad_schedule(expression, f"its {name} {field!r:.50} is not valid")
+    if not _is_cron(expression):
+        raise _bad_schedule(expression, "there is no such day")
+    return " ".join(fields)
+
+
+CRON_FIELDS = ("minute", "hour", "day of the month", "month", "day of the week")
+
+
+def _is_cron(expression: str) -> bool:
     try:
-        if len(expression.split()) != 5 or len(expression) > 200:
-            raise CronSimError("expected five fields")
         CronSim(expression, _SOME_DAY)
-    except CronSimError as error:
-        raise Rejected(
-            f"{expression!r:.100} is neither {', '.join(PERIODS)} nor a cron expression such as "
-            f"'30 6 * * MON-FRI' ({str(error)[0].lower()}{str(error)[1:]})",
-            code="bad_schedule",
-            field="schedule",
-        ) from error
-    return " ".join(expression.split())
+    except CronSimError:
+        return False
+    return True
+
+
+def _bad_schedule(expression: str, reason: str) -> Rejected:
+    return Rejected(
+        f"{expression!r:.100} is neither {', '.join(PERIODS)} nor a cron expression such as "
+        f"'30 6 * * MON-FRI' ({reason})",
+        code="bad_schedule",
+        field="schedule",
+    )
 
 
 class Windowing(StrEnum):

@@ -270,7 +270,8 @@ def planning_error(error: Exception) -> Rejected:
     if isinstance(error, Rejected):
         return error
     return Rejected(
-        f"its next run cannot be planned ({type(error).__name__}: {error})", code="schedule_unusable"
+        "its next run cannot be planned; the operators find the reason in the log by the schedule's id",
+        code="schedule_unusable",
     )
 
 

@@ -1,7 +1,7 @@
 // Calls of the API, with the token of this tab.
 
 import { begins, goes } from "./connection.js";
-import { t } from "./messages.js";
+import { problemText, t } from "./messages.js";
 import { session } from "./session.js";
 
 const BASE = new URL("..", import.meta.url);
@@ -13,7 +13,8 @@ const GATEWAY = new Set([502, 503, 504]);
 /** A failed call; `message` is for people. `away`: there was no answer, so trying again can help. */
 export class Failure extends Error {
   constructor(status, problem, away = false) {
-    super(problem.detail ?? problem.title ?? t("page.problems.status", { status: String(status) }));
+    const message = problem.detail ?? problem.title ?? t("page.problems.status", { status: String(status) });
+    super(problemText({ code: problem.code, field: problem.field, message }));
     this.status = status;
     this.field = problem.field;
     this.away = away;

@@ -92,7 +92,7 @@ export class Builder {
     const dataset = this.datasets.get(this.dataset.value);
     if (!dataset) return;
     const limit = dataset.max_rows && t("page.form.row_limit", { rows: rows(dataset.max_rows) });
-    say(this.about, dataset.error ?? [dataset.description, limit].filter(Boolean).join(" · "));
+    say(this.about, dataset.error ? t("page.form.dataset_not_available") : [dataset.description, limit].filter(Boolean).join(" · "));
     this.about.classList.toggle("wrong", Boolean(dataset.error));
     this.columns.replaceChildren(...dataset.columns.map((column) => columnTick(column)));
     this.filters.use(dataset.columns);

@@ -5,7 +5,7 @@ import { isAway } from "./connection.js";
 import { alert, busy, button, byId, h, nameButtons, report, say, twice } from "./dom.js";
 import { FileList, several } from "./files.js";
 import { titleOf } from "./labels.js";
-import { t } from "./messages.js";
+import { problemText, t } from "./messages.js";
 import { date, duration, filters, format, moment, rows, scopeText, second, sentence, size, status } from "./words.js";
 import { warnings } from "./warnings.js";
 
@@ -209,7 +209,7 @@ class Card {
     this.state.textContent = stops ? t("page.jobs.cancelling") : status(job.status);
     this.element.dataset.status = job.status;
     this.bar.hidden = job.status !== "processing";
-    say(this.error, job.error?.message);
+    say(this.error, job.error && problemText(job.error));
     const texts = job.status === "completed" ? warnings(job.warnings) : [];
     this.warnings.replaceChildren(...texts.map((text) => h("li", {}, text)));
     this.warnings.hidden = !texts.length;
@@ -221,7 +221,7 @@ class Card {
     this.cancel.hidden = !UNFINISHED.has(job.status) || stops;
     if (focused.hidden && this.element.contains(focused)) [this.download, this.list, this.repeat].find((button) => !button.hidden).focus();
     if (before && before.status !== job.status && !UNFINISHED.has(job.status)) {
-      const result = sentence(job.error?.message) ?? (job.status === "completed" ? rows(job.row_count) : "");
+      const result = sentence(job.error && problemText(job.error)) ?? (job.status === "completed" ? rows(job.row_count) : "");
       byId("news").textContent = t("page.jobs.ended", { dataset: titleOf(job.export_type), format: kind(job), status: status(job.status), result });
     }
     this.showFacts();

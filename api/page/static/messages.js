@@ -36,6 +36,16 @@ export function t(key, values = {}) {
 /** Whether there is such a message. */
 export const has = (key) => key in messages;
 
+/**
+ * What is wrong, in the language of the page, by the code of an error. The service's own text is English and
+ * more exact, so it stays in English, and where the code is not known.
+ */
+export function problemText({ code, message, field }) {
+  if (language === "en" || !has(`errors.${code}`)) return message;
+  const text = t(`errors.${code}`);
+  return field ? t("page.problems.of_field", { text, field }) : text;
+}
+
 /** Remember the user's choice of a language, and show the page in it. */
 export function choose(chosen) {
   document.cookie = `${CHOICE}=${chosen}; path=${new URL("..", import.meta.url).pathname}; max-age=${YEAR}; samesite=lax`;

@@ -3,7 +3,7 @@
 import { call } from "./api.js";
 import { alert, busy, button, byId, h, nameButtons, report, say, twice } from "./dom.js";
 import { titleOf } from "./labels.js";
-import { has, t } from "./messages.js";
+import { has, problemText, t } from "./messages.js";
 import { rhythm } from "./repeat.js";
 import { duration, filters, format, moment, rows, run, scopeText, sentence, size, status } from "./words.js";
 
@@ -101,5 +101,5 @@ export class Schedules {
 
 function outcome({ run_at: at, status: end, row_count: count, file_size: bytes, seconds, error }, zone) {
   const facts = [count !== null && rows(count), bytes !== null && size(bytes), seconds !== null && duration(seconds)];
-  return [t("page.schedules.outcome", { time: run(at, zone), status: status(end) }), ...facts, error?.message].filter(Boolean).join(" · ");
+  return [t("page.schedules.outcome", { time: run(at, zone), status: status(end) }), ...facts, error && problemText(error)].filter(Boolean).join(" · ");
 }

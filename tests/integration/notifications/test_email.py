@@ -46,7 +46,7 @@ async def test_a_mail_states_the_outcome_of_the_job(office: Office) -> None:
 async def test_a_refused_request_is_mailed_to_its_valid_addresses(office: Office) -> None:
     """The addresses of such a request were never changed to their ASCII form."""
     bad = await office.job("nobody", "Ops@BÜCHER.de")
-    await office.end(failed(bad, "recipients.0: 'nobody' is not a mail address"))
+    await office.end(failed(bad, "recipients.0: 'nobody' is not a valid mail address"))
     async with mail_server() as server, office.working(smtp_port=server.port):
         await office.settled(bad.job_id)
     assert await office.statuses(bad.job_id) == {"nobody": "skipped", "Ops@BÜCHER.de": "sent"}
@@ -183,7 +183,7 @@ async def test_a_skipped_delivery_has_its_reason(office: Office) -> None:
     assert "EXPORTER_SMTP_HOST" in reasons[no_server]
     assert "EXPORTER_MAIL_EMPTY" in reasons[empty.job_id]
     assert reasons[gone.job_id] == "the file has expired"
-    assert "is not a mail address" in reasons[refused]
+    assert "is not a valid mail address" in reasons[refused]
     assert "mails to other.org are not allowed" in reasons[elsewhere]
 
 

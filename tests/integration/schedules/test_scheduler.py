@@ -339,7 +339,7 @@ async def test_an_error_in_planning_one_schedule_delays_no_other(schedules: Sche
     assert await schedules.runs(healthy) == ["03-01 00:00"]
     schedule = await schedules.get(poisoned)
     assert (schedule.active, schedule.next_run) == (False, None)
-    assert schedule.paused_reason == "its next run cannot be planned (OverflowError: date value out of range)"
+    assert (schedule.paused_reason or "").startswith("its next run cannot be planned; the operators")
     (entry,) = [entry for entry in logs if entry["event"] == "schedule.paused"]
     assert isinstance(entry["exc_info"], OverflowError)
     assert await schedules.runs(poisoned) == ["03-01 00:00"]
@@ -350,7 +350,7 @@ async def test_a_schedule_without_a_valid_request_is_paused_without_a_run(schedu
     lost = await schedules.create(next_run=START, user_id="")
     await schedules.set(lost, window="moon")
     assert await schedules.scheduler().run_due(START) == 0
-    assert "'moon' is not a valid Windowing" in ((await schedules.get(lost)).paused_reason or "")
+    assert "its next run cannot be planned" in ((await schedules.get(lost)).paused_reason or "")
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_recipients_are_stored_in_ascii_form() -> None:
         (
             {"recipients": ["a@example.com", "x"]},
             "bad_recipient",
-            "recipients.1: 'x' is not a mail address: ",
+            "recipients.1: 'x' is not a valid mail address",
         ),
         (
             {"recipients": ["a@other.org"]},
