@@ -11,12 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.operations.schemas import DoctorReport, FindingView
 from stream_app.db.engine import outages_are_retryable
-from stream_app.doctor.datasets import check_datasets
 from stream_app.doctor.findings import Finding, FindingFactory, worst
-from stream_app.doctor.state_database import check_state_database
-from stream_app.doctor.topics import check_topics
-from stream_app.doctor.unwise_settings import check_settings
-from stream_app.kafka.brokers import Brokers
 from stream_app.settings import Settings
 from streaming_exporter.errors import ExporterError
 
@@ -40,6 +35,10 @@ class Doctor:
         """Return the findings. A part that does not answer is one finding."""
         async with self._checking:
             if self._report is None or time.monotonic() >= self._valid_until:
+                # Imported late: the checks need the migrations, and the API otherwise does not.
+                from stream_app.doctor.datasets import check_datasets
+                from stream_app.doctor.unwise_settings import check_settings
+
                 findings = [*check_settings(self.settings), *check_datasets(self.settings)]
                 findings += await _within("database", self._database())
                 findings += await _within("kafka", self._kafka())
@@ -52,11 +51,16 @@ class Doctor:
             return self._report
 
     async def _database(self) -> list[Finding]:
+        from stream_app.doctor.state_database import check_state_database
+
         with outages_are_retryable():
             async with self.engine.connect() as connection:
                 return [item async for item in check_state_database(connection, self.settings)]
 
     async def _kafka(self) -> list[Finding]:
+        from stream_app.doctor.topics import check_topics
+        from stream_app.kafka.brokers import Brokers
+
         brokers = Brokers(self.settings, client_id="exporter-api-doctor", timeout=DOCTOR_SECONDS / 2)
         try:
             return [item async for item in check_topics(brokers, self.settings)]
