@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 from uuid import uuid4
 
-import httpx
+import httpx2
 import pytest
 from faust.types import EventT
 from faust.types.tuples import ConsumerMessage
@@ -98,7 +98,7 @@ def test_operators_pause_explain_repeat_and_cancel(visit: Visit, system: System,
     expect(pauses).to_contain_text("Dataset orders")
     expect(pauses).to_contain_text("month end")
 
-    until(lambda: "exporter_worker_claims_paused 1.0" in httpx.get(system.metrics).text)
+    until(lambda: "exporter_worker_claims_paused 1.0" in httpx2.get(system.metrics).text)
     waits = system.ask(export_type="orders", format="csv", scope="all", filters={"paid": True})
     jobs = page.get_by_role("list", name="Exports of all users")
     card = jobs.locator(f"[data-key='{waits}']")

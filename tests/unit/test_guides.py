@@ -11,6 +11,7 @@ from producers.__main__ import cli
 from stream_app.setting_sources import known_variables
 from stream_app.settings import Settings
 from streaming_exporter.events import Topic
+from streaming_exporter.outbox.__main__ import DATABASE_URL as OUTBOX_DATABASE_URL
 
 ROOT = Path(__file__).parents[2]
 GUIDES = {path.name: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
@@ -24,7 +25,7 @@ def blocks(guide: str, language: str) -> list[str]:
 @pytest.mark.parametrize("guide", GUIDES)
 def test_settings_commands_and_topics_exist(guide: str) -> None:
     text = GUIDES[guide]
-    settings = set(known_variables(Settings.model_fields))
+    settings = {*known_variables(Settings.model_fields), OUTBOX_DATABASE_URL}
     named = set(re.findall(r"\bEXPORTER_[A-Z0-9_]*[A-Z0-9]\b(?![*_])", text))
     assert named <= settings
     commands = set(get_command(cli).list_commands(None))  # type: ignore[attr-defined]
