@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import asyncpg
 import structlog
-from sqlalchemy import ColumnElement, func, literal_column, select, table, tablesample
+from sqlalchemy import ColumnElement, TableClause, func, literal_column, select, table, tablesample
 from sqlalchemy.sql.elements import quoted_name
 
 from stream_app.exports.catalog import SourceTable
@@ -124,7 +124,12 @@ class RowRange:
         """Return the query for those of ``rows`` that are in the range."""
         if self == RowRange():
             return rows
-        return replace(rows, select=rows.select.where(literal_column(self.condition)))
+        # The table had no child at first. One that is attached meanwhile must not be in the later ranges.
+        chosen = rows.select
+        for origin in rows.select.get_final_froms():
+            if isinstance(origin, TableClause):
+                chosen = chosen.with_hint(origin, "ONLY", "postgresql")
+        return replace(rows, select=chosen.where(literal_column(self.condition)))
 
     def _conditions(self) -> Iterator[str]:
         if self.first_page is not None:

@@ -168,6 +168,31 @@ async def test_ranges_by_page_join_to_the_rows_of_one_scan(
     assert _joined(parts) == whole
 
 
+@pytest.mark.parametrize("order", [(), ("id",)])
+async def test_a_child_that_is_attached_meanwhile_is_in_no_range(
+    schema: str, database: asyncpg.Connection, source: Source, order: tuple[str, ...]
+) -> None:
+    """The snapshot sees the rows of the child, and PostgreSQL looks up children anew for each statement."""
+    await database.execute("""
+        CREATE TABLE things (id int PRIMARY KEY, t text);
+        INSERT INTO things SELECT i, repeat('x', 30) FROM generate_series(1, 5000) AS i;
+        CREATE TABLE child (id int PRIMARY KEY, t text);
+        INSERT INTO child SELECT i, 'child' FROM generate_series(1, 9000) AS i;
+        ANALYZE things
+    """)
+    dataset = Dataset(name="things", table=f"{schema}.things", order=order)
+    table = await Catalog(source).table(dataset)
+    rows = row_query(table, _request(dataset))
+    async with source.snapshot("test", search_path=table.search_path) as snapshot:
+        ranges = await plan_ranges(snapshot, table, rows, target_bytes=16_384)
+        whole = [tuple(row) for row in await snapshot.fetch(_text(rows))]
+        await database.execute("ALTER TABLE child INHERIT things")
+        assert await snapshot.fetch(_text(rows)) != whole, "the child's rows are visible"
+        parts = [[tuple(row) for row in await snapshot.fetch(_text(one.apply(rows)))] for one in ranges]
+    assert len(ranges) > 5
+    assert _joined(parts) == whole
+
+
 @pytest.mark.parametrize(
     ("sql", "order"),
     [
