@@ -18,6 +18,7 @@ import asyncio
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from inspect import iscoroutine
 from typing import Any
 
 import faust
@@ -25,9 +26,12 @@ import structlog
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Producer, Transport
 from faust.types import TP, ConsumerMessage
+from mode.services import WaitResults
 
 from stream_app.kafka.brokers import Partition
 from stream_app.kafka.buffers import BufferedBytes, MessageBuffer
+from stream_app.kafka.consumer_thread import ConsumerThread
+from stream_app.kafka.deliveries import Delivered, begin
 from stream_app.observability import metrics
 from streaming_exporter.kafka_connection import bootstrap_on_failure
 
@@ -36,24 +40,11 @@ log = structlog.get_logger(__name__)
 MAX_BUFFERED_BYTES = 8 * 2**20
 """When a topic's messages in memory take more bytes than this, no more are fetched from the client."""
 
-FETCH_BYTES = 8 * 2**20
-"""Limit of one answer of a broker, in bytes. Its first batch can be larger."""
-
 OFFSET_TRIES, LOOP_LAG_INTERVAL = 3, 1.0
 """Number of tries, and seconds between them: the log of a new leader can be shorter for a moment."""
 
 SHORT_PAUSE = 0.02
 """Seconds to wait for messages of other topics while one topic has enough messages in memory."""
-
-
-class ConsumerThread(AIOKafkaConsumerThread):
-    """The consumer's thread. Its client finds the brokers again after their addresses have changed."""
-
-    def _create_worker_consumer(self, transport: Transport) -> Any:
-        client = super()._create_worker_consumer(transport)
-        client._fetch_max_bytes = FETCH_BYTES  # Faust has no setting for it
-        bootstrap_on_failure(client._client)
-        return client
 
 
 class _NothingRead(dict[TP, int | None]):
@@ -215,6 +206,35 @@ class LosslessConsumer(Consumer):
             for tp in assigned:
                 await self._seek_to(tp, begins[tp])
             self._seeks += 1  # a fetch that is going on is of the old log
+
+    async def sleep(self, n: Any) -> None:
+        """Sleep for ``n`` seconds, or until the consumer is stopped. Faust sleeps for 0 at every fetch."""
+        if n:
+            await super().sleep(n)
+        else:
+            await asyncio.sleep(0)
+
+    async def wait_first(self, *coros: Any, timeout: Any = None) -> Any:
+        """Wait for the first of ``coros`` to end.
+
+        Faust calls it for each message that it delivers, together with a wait for the suspension of the flow,
+        and starts a task for each of them. The delivery waits only if the agent's buffer is full, so it is
+        begun here, and only a delivery that waits is given to Faust.
+        """
+        if len(coros) == 2 and timeout is None and iscoroutine(coros[0]):
+            delivery, suspended = coros
+            try:
+                begun = begin(delivery)
+            except BaseException:
+                suspended.close()
+                raise
+            if isinstance(begun, Delivered):
+                suspended.close()
+                if self._stopped.is_set() or self._crashed.is_set():
+                    return WaitResults([], [], True)
+                return WaitResults([delivery], [begun.value], False)
+            coros = (begun, suspended)
+        return await super().wait_first(*coros, timeout=timeout)
 
     async def _wait_next_records(self, timeout: float) -> tuple[Mapping[TP, Any] | None, set[TP] | None]:
         seeks = self._seeks
