@@ -17,9 +17,10 @@ from stream_app.exports.compression import CompressedFile, compression_for
 from stream_app.exports.formats.base import Document, Format, Tally
 from stream_app.exports.plugins import ordinary_errors
 from stream_app.exports.presentation import shown_rows
-from stream_app.exports.query import CopyStatement, RowQuery, render, row_query
+from stream_app.exports.query import CopyStatement, RowQuery, row_query
 from stream_app.exports.rights import shows_planner_numbers, use_visible
 from stream_app.exports.snapshot import Snapshot
+from stream_app.exports.sql_text import render
 from stream_app.exports.task import ExportLimits, RowLimit
 from streaming_exporter.errors import Retryable
 from streaming_exporter.events import ExportRequest

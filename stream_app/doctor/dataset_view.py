@@ -21,9 +21,10 @@ from stream_app.exports.filters import operators
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.mask import HASH_KEYS
 from stream_app.exports.presentation import settings_of
-from stream_app.exports.query import render, row_query
+from stream_app.exports.query import row_query
 from stream_app.exports.rights import visible_table
 from stream_app.exports.sources import PoolSize, Sources
+from stream_app.exports.sql_text import render
 from stream_app.settings import Settings
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest

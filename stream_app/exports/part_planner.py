@@ -17,7 +17,7 @@ from stream_app.exports.catalog import SourceTable
 from stream_app.exports.columns import quote_text
 from stream_app.exports.compression import compression_for
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.query import RowQuery, render, row_query
+from stream_app.exports.query import RowQuery, row_query
 from stream_app.exports.ranges import RowRange, plan_ranges
 from stream_app.exports.rights import shows_planner_numbers, use_visible
 from stream_app.exports.snapshot import Snapshot
@@ -25,6 +25,7 @@ from stream_app.exports.source import Source
 from stream_app.exports.source_errors import SnapshotNotShared
 from stream_app.exports.source_session import IDLE_SECONDS
 from stream_app.exports.sources import SourceFinder
+from stream_app.exports.sql_text import render
 from stream_app.exports.task import ExportTask
 from streaming_exporter.errors import Rejected, Retryable
 from streaming_exporter.events import ExportRequest

@@ -32,8 +32,9 @@ from stream_app.exports.formats.base import Document, Format
 from stream_app.exports.message_too_long import MessageTooLong
 from stream_app.exports.pipe import BytePipe, PipeClosed
 from stream_app.exports.plugins import ordinary_errors
-from stream_app.exports.presentation import presented, settled_options, title_of
-from stream_app.exports.query import CopyStatement, RowQuery, render, row_query
+from stream_app.exports.preparation import prepared
+from stream_app.exports.presentation import settled_options, title_of
+from stream_app.exports.query import RowQuery, row_query
 from stream_app.exports.ranges import RowRange
 from stream_app.exports.rights import shows_planner_numbers, use_visible
 from stream_app.exports.row_reader import ParallelReading, RowReader
@@ -42,6 +43,7 @@ from stream_app.exports.snapshot import Sink, Snapshot
 from stream_app.exports.source import Source
 from stream_app.exports.source_errors import SnapshotNotShared
 from stream_app.exports.sources import SourceFinder
+from stream_app.exports.sql_text import render
 from stream_app.exports.stage_spans import TimedSink, stage_span
 from stream_app.exports.task import ExportLimits, ExportProgress, ExportResult, ExportTask, RowLimit
 from stream_app.storage.object_store import ObjectStore
@@ -140,14 +142,9 @@ class Exporter:
         options, zone = await settled_options(request.options, table.dataset, source.fetch)
         request = request.model_copy(update={"options": options})
 
-        def prepare() -> tuple[RowQuery, CopyStatement]:
-            rows = presented(row_query(table, request), table.dataset, options, output, zone)
-            if part is not None:
-                rows = RowRange.from_json(part.range).apply(rows)
-            return rows, CopyStatement.of(rows, output, request.options)
-
-        # In a thread, because a filter with many values takes long to check and to render.
-        rows, statement = await asyncio.to_thread(prepare)
+        rows, statement = await prepared(
+            table, request, output, zone, None if part is None else RowRange.from_json(part.range)
+        )
         async with source.snapshot(
             f"exporter {task.name}",
             search_path=table.search_path,

@@ -23,7 +23,6 @@ from sqlalchemy import (
     select,
     table,
 )
-from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import quoted_name
 
@@ -40,6 +39,7 @@ from stream_app.exports.masks import mask_expression, needs_keys
 from stream_app.exports.plugins import ordinary_errors
 from stream_app.exports.query_catalog import ORIGIN, origin_sql
 from stream_app.exports.session_values import session_values
+from stream_app.exports.sql_text import render, render_value, rendered
 from stream_app.exports.whole_days import day_zone
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest, Options
@@ -93,9 +93,6 @@ def _fits(column: Column, user_id: str) -> bool:
     limit = _LIMITS[column.base]
     lowest = 0 if column.base == "oid" else -limit
     return lowest <= int(user_id) < limit
-
-
-DIALECT = asyncpg.dialect()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,20 +216,6 @@ def scope_conditions(
     return [or_(*(and_(*ownership_conditions(column, target, value)) for value in dict.fromkeys(values)))]
 
 
-def render(statement: Select[Any]) -> str:
-    """Return the statement as text with its values, because COPY accepts no parameters.
-
-    SQLAlchemy writes values as constants with doubled quotes. That is safe with
-    ``standard_conforming_strings = on``, which each transaction on the source database sets.
-    """
-    return str(statement.compile(dialect=DIALECT, compile_kwargs={"literal_binds": True}))
-
-
-def render_value(value: ColumnElement[Any]) -> str:
-    """Return one value as text, as :func:`render` does."""
-    return str(value.compile(dialect=DIALECT, compile_kwargs={"literal_binds": True}))
-
-
 def _chosen(source: SourceTable, request: ExportRequest) -> tuple[Column, ...]:
     if not source.columns:
         raise Rejected(
@@ -288,4 +271,4 @@ def _copy_select_sql(
     """Return the part that all exports with the same format and columns share. It is most of the SQL."""
     with ordinary_errors():
         copy_select = output.copy_select(columns, options)
-    return render(copy_select.select), copy_select.copy
+    return rendered(copy_select.select), copy_select.copy

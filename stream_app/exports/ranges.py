@@ -23,9 +23,10 @@ from sqlalchemy.sql.elements import quoted_name
 
 from stream_app.exports.catalog import SourceTable
 from stream_app.exports.columns import Column, Kind, quote_name, quote_text
-from stream_app.exports.query import RowQuery, reference, render
+from stream_app.exports.query import RowQuery, reference
 from stream_app.exports.query_plan import QueryPlan
 from stream_app.exports.snapshot import Snapshot
+from stream_app.exports.sql_text import render
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,8 @@ from sqlalchemy.dialects.postgresql import array
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import ROWS, cell
 from stream_app.exports.formats.rendering import as_text
-from stream_app.exports.query import RowQuery, render
+from stream_app.exports.query import RowQuery
+from stream_app.exports.sql_text import render
 from streaming_exporter.errors import Rejected, value_too_large
 
 SHOWN_KEY = 100

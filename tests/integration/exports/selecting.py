@@ -4,8 +4,9 @@ from typing import Any
 
 from stream_app.datasets.models import Dataset
 from stream_app.exports.catalog import Catalog, SourceTable
-from stream_app.exports.query import render, row_query
+from stream_app.exports.query import row_query
 from stream_app.exports.source import Source
+from stream_app.exports.sql_text import render
 from streaming_exporter.events import ExportRequest
 
 

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from stream_app.datasets.models import Dataset
 from stream_app.exports.catalog import SourceTable
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.query import ownership_conditions, reference, render, row_query
+from stream_app.exports.query import ownership_conditions, reference, row_query
 from stream_app.exports.source import Source
+from stream_app.exports.sql_text import render
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
 from tests.integration.exports.selecting import described, selected

@@ -11,10 +11,11 @@ from stream_app.datasets.models import Dataset
 from stream_app.exports import ranges as ranges_module
 from stream_app.exports import source as source_module
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.query import RowQuery, render, row_query
+from stream_app.exports.query import RowQuery, row_query
 from stream_app.exports.ranges import RowRange, plan_ranges
 from stream_app.exports.source import Source
 from stream_app.exports.source_errors import SnapshotLost
+from stream_app.exports.sql_text import render
 from streaming_exporter.errors import Retryable
 from streaming_exporter.events import ExportRequest
 from tests.waiting import until_async

@@ -16,10 +16,11 @@ from stream_app.datasets.models import ColumnSettings, Dataset, SessionValue
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.part_planner import PartPlanner
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.query import render, row_query
+from stream_app.exports.query import row_query
 from stream_app.exports.row_reader import ParallelReading
 from stream_app.exports.session_values import session_values
 from stream_app.exports.source import Source
+from stream_app.exports.sql_text import render
 from stream_app.exports.task import ExportLimits, ExportProgress, TaskPart
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore

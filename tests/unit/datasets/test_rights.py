@@ -23,8 +23,9 @@ from stream_app.datasets.rights import (
 )
 from stream_app.exports.catalog import SourceTable
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.query import render, row_query
+from stream_app.exports.query import row_query
 from stream_app.exports.rights import shows_planner_numbers, visible_table
+from stream_app.exports.sql_text import render
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
 

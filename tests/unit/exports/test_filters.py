@@ -9,7 +9,8 @@ from sqlalchemy import select
 
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.filters import conditions, operators
-from stream_app.exports.query import reference, render
+from stream_app.exports.query import reference
+from stream_app.exports.sql_text import render
 from streaming_exporter.errors import Rejected
 
 COLUMNS = {

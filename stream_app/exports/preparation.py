@@ -1,0 +1,70 @@
+"""Prepares the statement of an export: in the event loop if that is known to be quick, else in a thread."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.util import LRUCache
+
+from stream_app.exports.catalog import SourceTable
+from stream_app.exports.formats.base import Format
+from stream_app.exports.presentation import presented
+from stream_app.exports.query import CopyStatement, RowQuery, row_query
+from stream_app.exports.ranges import RowRange
+from stream_app.time_zones import TimeZone
+from streaming_exporter.events import ExportRequest
+
+FEW_VALUES = 100
+"""A request with more values of filters and parameters is prepared in a thread: they take long to check."""
+
+_known: LRUCache[Any, bool] = LRUCache(50)
+"""What was prepared before, so that the SQL of its columns and its format is at hand."""
+
+
+async def prepared(
+    table: SourceTable,
+    request: ExportRequest,
+    output: Format,
+    zone: TimeZone | None,
+    part: RowRange | None = None,
+) -> tuple[RowQuery, CopyStatement]:
+    """Return the query for the rows of ``request``, and the statement that renders them.
+
+    Args:
+        table: the table as the caller of the request sees it.
+        request: the request with its settled options.
+        output: the format.
+        zone: the time zone of the file.
+        part: the part of the rows that is wanted.
+
+    Raises:
+        Rejected: as :func:`~stream_app.exports.query.row_query` and :meth:`.CopyStatement.of`.
+    """
+
+    def prepare() -> tuple[RowQuery, CopyStatement]:
+        rows = presented(row_query(table, request), table.dataset, request.options, output, zone)
+        if part is not None:
+            rows = part.apply(rows)
+        return rows, CopyStatement.of(rows, output, request.options)
+
+    named = None if request.columns is None else tuple(request.columns)
+    kind = (table.dataset.name, table.fingerprint, table.columns, output.name, request.options, named)
+    if kind in _known and has_few_values(request):
+        return prepare()
+    found = await asyncio.to_thread(prepare)
+    _known[kind] = True
+    return found
+
+
+def has_few_values(request: ExportRequest) -> bool:
+    """Return whether the filters and parameters of a request have at most :data:`FEW_VALUES` values."""
+    return _values(request.filters) + _values(request.parameters) <= FEW_VALUES
+
+
+def _values(value: Any) -> int:
+    """Return the number of values; a long text counts as many."""
+    if isinstance(value, Mapping):
+        return sum(map(_values, value.values()))
+    if isinstance(value, list):
+        return len(value) if len(value) > FEW_VALUES else sum(map(_values, value))
+    return 1 + len(value) // 1_000 if isinstance(value, str) else 1
