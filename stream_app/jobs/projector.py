@@ -22,6 +22,10 @@ from streaming_exporter.events import Event, LifecycleData
 COMPRESSED = frozenset(compression.media_type for compression in COMPRESSIONS.values())
 
 
+_KEY = re.compile(rf"([^/]+/)*{ATTEMPTS_PREFIX}/(?P<job>[^/]+)/(?P<attempt>[^/-]+)(-[^/]+)?/[^/]+")
+"""The key of a file of an attempt."""
+
+
 def validate_outcome(event: Event, *, formats: Mapping[str, Format], kept: timedelta, now: datetime) -> Event:
     """Return the outcome to apply. Values that are wrong but harmless are corrected.
 
@@ -52,9 +56,10 @@ def validate_outcome(event: Event, *, formats: Mapping[str, Format], kept: timed
 
 def _is_own(data: LifecycleData) -> bool:
     """Return whether the key is ``…/jobs/<job>/<attempt>/<file>``. The prefix is a setting and can change."""
-    pattern = rf"([^/]+/)*{ATTEMPTS_PREFIX}/{data.job_id}/{data.attempt}(-[^/]+)?/[^/]+"
-    key = data.key or ""
-    return re.fullmatch(pattern, key) is not None and not {".", ".."} & set(key.split("/"))
+    found = _KEY.fullmatch(data.key or "")
+    if found is None or (found["job"], found["attempt"]) != (str(data.job_id), str(data.attempt)):
+        return False
+    return {".", ".."}.isdisjoint(found[0].split("/"))
 
 
 def _corrected(
