@@ -23,7 +23,8 @@ from stream_app.datasets.presence import log_missing_datasets
 from stream_app.datasets.registry import Datasets
 from stream_app.datasets.retention import longest_retention
 from stream_app.datasets.watcher import DatasetsWatcher
-from stream_app.db.engine import autocommitting, create_engine
+from stream_app.db.engine import Connections, autocommitting, create_engine
+from stream_app.db.kept_connections import KeptConnections
 from stream_app.db.listener import listen
 from stream_app.db.table_check import check_tables
 from stream_app.exports.catalog import Catalog
@@ -84,6 +85,10 @@ METADATA_SECONDS = 5
 """Seconds until new partitions and re-created topics are noticed. Kafka's default is 5 minutes."""
 
 
+KEPT_CONNECTIONS = 3
+"""Connections that are kept for the queue of jobs. The pool has ten."""
+
+
 THREADS_PER_SLOT = 16
 """Limit of threads for each slot. They start when they are needed.
 
@@ -95,13 +100,14 @@ def worker_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
-def job_store(settings: Settings, engine: AsyncEngine) -> JobQueue:
+def job_store(settings: Settings, engine: AsyncEngine, connections: Connections | None = None) -> JobQueue:
     """Return the job queue with the limits of the settings."""
     return JobQueue(
         engine,
         lease=timedelta(seconds=settings.lease_seconds),
         user_slots=settings.user_slots,
         max_attempts=settings.max_attempts,
+        connections=connections,
     )
 
 
@@ -134,7 +140,8 @@ def create_app(settings: Settings) -> App:
     metrics.set_known_labels(datasets=datasets, formats=FORMATS)
     metrics.SLOTS.set(settings.worker_slots)
     engine = create_engine(settings, application=name, autocommit=True)
-    store = job_store(settings, engine)
+    connections = KeptConnections(engine, KEPT_CONNECTIONS)
+    store = job_store(settings, engine, connections)
     storage = ObjectStore(settings, connections=2 * settings.worker_slots)
     of_exports, of_plans = export_pools(settings)
     sources, plan_sources = (Sources(settings, content, size) for size in (of_exports, of_plans))
@@ -285,6 +292,7 @@ def create_app(settings: Settings) -> App:
         async def on_shutdown(self) -> None:
             await sources.close()
             await plan_sources.close()
+            await connections.close()
             await engine.dispose()
             storage.close()
             threads.shutdown(wait=False)

@@ -2,8 +2,8 @@
 
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Any, Protocol
 
 import asyncpg
 from sqlalchemy import event
@@ -113,20 +113,34 @@ def autocommitting(engine: AsyncEngine) -> AsyncEngine:
     return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
+class Connections(Protocol):
+    """Where the connection of a statement or a transaction comes from: an engine, or what it has given."""
+
+    def connect(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """Open a connection for a block."""
+        ...
+
+
+def driver_connection(connection: AsyncConnection) -> Any:
+    """Return asyncpg's connection of an open connection. SQLAlchemy's own way takes a greenlet."""
+    opened: Any = connection.sync_connection
+    return opened.connection.driver_connection
+
+
 @asynccontextmanager
-async def autocommit_connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+async def autocommit_connection(connections: Connections) -> AsyncIterator[AsyncConnection]:
     """Open a connection of an :func:`autocommitting` engine: every statement is a transaction of its own.
 
     Raises:
         Retryable: the database is away.
     """
     with outages_are_retryable():
-        async with engine.connect() as connection:
+        async with connections.connect() as connection:
             yield connection
 
 
 @asynccontextmanager
-async def transaction(engine: AsyncEngine, script: str = "") -> AsyncIterator[AsyncConnection]:
+async def transaction(connections: Connections, script: str = "") -> AsyncIterator[AsyncConnection]:
     """Open a transaction with time-outs.
 
     It is committed at the end of the block. All transactions of the service begin here.
@@ -135,7 +149,7 @@ async def transaction(engine: AsyncEngine, script: str = "") -> AsyncIterator[As
     :data:`IDLE_TIMEOUT`.
 
     Args:
-        engine: the result of :func:`autocommitting`.
+        connections: the result of :func:`autocommitting`, or connections that are kept of it.
         script: SQL without parameters that the transaction begins with. It costs no further round trip.
 
     Raises:
@@ -143,8 +157,8 @@ async def transaction(engine: AsyncEngine, script: str = "") -> AsyncIterator[As
         InDoubt: the connection was lost during the commit.
     """
     with outages_are_retryable():
-        async with engine.connect() as connection:
-            raw: Any = (await connection.get_raw_connection()).driver_connection
+        async with connections.connect() as connection:
+            raw = driver_connection(connection)
             try:
                 await raw.execute(BEGIN + script)
                 yield connection

@@ -12,6 +12,8 @@ from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import asyncpg as dialects
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from stream_app.db.engine import driver_connection
+
 _DIALECT = dialects.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -50,8 +52,9 @@ class Statement:
             KeyError: a parameter has no value.
         """
         arguments = [values[name] for name in self._names] if values is not None else ()
-        raw: Any = (await connection.get_raw_connection()).driver_connection
-        rows: list[Record] = await raw.fetch(self._sql, *arguments, record_class=Record)
+        rows: list[Record] = await driver_connection(connection).fetch(
+            self._sql, *arguments, record_class=Record
+        )
         return rows
 
     async def scalar(self, connection: AsyncConnection, values: Mapping[str, Any] | None = None) -> Any:

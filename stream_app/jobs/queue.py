@@ -12,7 +12,7 @@ from sqlalchemy import and_, case, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from stream_app.db.clock import DatabaseClock
-from stream_app.db.engine import autocommitting, outages_are_retryable, transaction
+from stream_app.db.engine import Connections, autocommit_connection, autocommitting, transaction
 from stream_app.db.listener import WAKE_CHANNEL
 from stream_app.db.rows import each_readable
 from stream_app.db.statements import Record
@@ -84,24 +84,32 @@ class JobQueue:
     Every method raises :class:`~streaming_exporter.errors.Retryable` while the database cannot be reached.
     """
 
-    def __init__(self, engine: AsyncEngine, *, lease: timedelta, user_slots: int, max_attempts: int) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        lease: timedelta,
+        user_slots: int,
+        max_attempts: int,
+        connections: Connections | None = None,
+    ) -> None:
+        """Create the queue. Its statements use ``connections``; the default is the pool of ``engine``."""
         self.clock = DatabaseClock(engine)
-        self._autocommit = autocommitting(engine)
+        self._connections = connections or autocommitting(engine)
         self.lease = lease
         self.max_attempts = max_attempts
         self._user_slots = user_slots
-        self.unheld = UnheldJobs(self._autocommit, lease=lease, max_attempts=max_attempts)
+        self.unheld = UnheldJobs(self._connections, lease=lease, max_attempts=max_attempts)
 
     def transaction(self, script: str = "") -> AbstractAsyncContextManager[AsyncConnection]:
         """Open a transaction, which can begin with a script: see :func:`stream_app.db.engine.transaction`."""
-        return transaction(self._autocommit, script)
+        return transaction(self._connections, script)
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[AsyncConnection]:
         """Open a connection whose every statement is a transaction: one round trip instead of three."""
-        with outages_are_retryable():
-            async with self._autocommit.connect() as connection:
-                yield connection
+        async with autocommit_connection(self._connections) as connection:
+            yield connection
 
     async def submit(self, job: NewJob, *, user_limit: int) -> SubmitResult:
         """Insert an unadmitted job, unless its user has ``user_limit`` unfinished jobs.
@@ -148,6 +156,8 @@ class JobQueue:
         return list(each_readable(rows, request_event_of))
 
     _last_user = ""
+    is_work_left = True
+    """Whether the last claim has possibly left work that can be claimed once other work has ended."""
 
     async def claim(
         self,
@@ -185,9 +195,11 @@ class JobQueue:
             "held_back": list(held_back),
             "away": list(away),
         }
+        self.is_work_left = True  # what ends during this claim can make room for what this claim does not see
         async with self.transaction(CLAIM_SETTINGS) as connection:
             rows = await CLAIM.fetch(connection, values)
         self._last_user = rows[0].after
+        self.is_work_left = rows[0].is_left or bool(rows[0].after or held_back) or not with_split
         claims, unknown = [], []
         for row in rows:
             if row.id is not None:

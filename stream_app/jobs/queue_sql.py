@@ -286,9 +286,13 @@ CLAIM = Statement(
         WHERE job.id = ANY (array(SELECT id FROM chosen WHERE number IS NULL))
         RETURNING job.*
     )
-    SELECT turn.after, work.* FROM (
+    SELECT turn.after, rest.is_left, work.* FROM (
         SELECT CASE WHEN count(user_id) = :window THEN max(user_id) ELSE '' END AS after FROM in_turn
-    ) AS turn LEFT JOIN (
+    ) AS turn CROSS JOIN (
+        SELECT count(*) > (SELECT count(*) FROM chosen) OR coalesce(bool_or(turn >= :user_slots), false)
+            AS is_left
+        FROM waiting
+    ) AS rest LEFT JOIN (
         SELECT claimed.*, now() AS now, NULL::jsonb AS part FROM claimed
         UNION ALL
         SELECT job.*, now(), to_jsonb(part) FROM claimed_part AS part
@@ -302,6 +306,8 @@ CLAIM = Statement(
 parts run, but at least one: its first running part takes the slot of the job itself.
 
 ``after`` is the user after whom the next claim begins. It is empty unless more users wait than ``:window``.
+
+``is_left`` is false if no work waits any more for a slot: neither for one of a worker, nor for one of a user.
 """
 
 RELEASE_UNREADABLE = text(

@@ -1,6 +1,7 @@
 """Ends jobs that no attempt holds: cancelled, abandoned and expired ones."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -10,9 +11,9 @@ import structlog
 from pydantic import ValidationError
 from sqlalchemy import ARRAY, Row, Uuid, and_, any_, delete, func, literal, select, true, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from stream_app.db.engine import autocommit_connection, transaction
+from stream_app.db.engine import Connections, autocommit_connection, transaction
 from stream_app.db.listener import WAKE_CHANNEL
 from stream_app.db.rows import each_readable
 from stream_app.jobs.models import EarlyCancellation, ExportJob
@@ -74,17 +75,20 @@ class UnheldJobs:
     Every method raises :class:`~streaming_exporter.errors.Retryable` while the database cannot be reached.
     """
 
-    def __init__(self, engine: AsyncEngine, *, lease: timedelta, max_attempts: int) -> None:
+    def __init__(self, connections: Connections, *, lease: timedelta, max_attempts: int) -> None:
         """Prepare the statements.
 
         Args:
-            engine: the result of :func:`~stream_app.db.engine.autocommitting`.
+            connections: the result of :func:`~stream_app.db.engine.autocommitting`, or connections of it.
             lease: the time after which an outcome that is not applied is published again.
             max_attempts: the number of failed attempts after which a job has failed.
         """
-        self._engine = engine
+        self._connections = connections
         self._lease = lease
         self._max_attempts = max_attempts
+
+    def _connect(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        return autocommit_connection(self._connections)
 
     async def cancel(
         self, connection: AsyncConnection, job_id: UUID, *, include_sealed: bool = False
@@ -153,6 +157,11 @@ class UnheldJobs:
         Returns:
             The outcomes to publish.
         """
+        if ids is not None:
+            # This runs for every request and finds nothing, so no other statement is built before.
+            async with self._connect() as connection:
+                if await COME.scalar(connection, {"ids": list(ids)}) is None:
+                    return []
         is_known = select(true()).where(ExportJob.id == EarlyCancellation.job_id).scalar_subquery()
         newest = (
             select(EarlyCancellation.job_id)
@@ -164,15 +173,12 @@ class UnheldJobs:
             EarlyCancellation.job_id.in_(newest) if ids is None else EarlyCancellation.job_id == _any_of(ids)
         )
         come = and_(meant, is_known)
-        async with autocommit_connection(self._engine) as connection:
-            if ids is not None:
-                found = await COME.scalar(connection, {"ids": list(ids)})
-            else:
-                found = await connection.scalar(select(EarlyCancellation.job_id).where(come).limit(1))
-            if found is None:
-                return []
+        if ids is None:
+            async with self._connect() as connection:
+                if await connection.scalar(select(EarlyCancellation.job_id).where(come).limit(1)) is None:
+                    return []
         statement = delete(EarlyCancellation).where(come).returning(EarlyCancellation.job_id)
-        async with transaction(self._engine) as connection:
+        async with transaction(self._connections) as connection:
             settled = sorted(await connection.scalars(statement))
             outcomes = [await self.cancel(connection, job_id) for job_id in settled]
         return [outcome for outcome in outcomes if outcome is not None]
@@ -186,7 +192,7 @@ class UnheldJobs:
             .limit(CANCELLATION_BATCH)
             .with_for_update(skip_locked=True)
         )
-        async with autocommit_connection(self._engine) as connection:
+        async with self._connect() as connection:
             await connection.execute(delete(EarlyCancellation).where(EarlyCancellation.job_id.in_(old)))
 
     async def seal_exhausted(self) -> list[LifecycleData]:
@@ -194,7 +200,7 @@ class UnheldJobs:
 
         These are jobs that were cancelled, and jobs that have used up their attempts.
         """
-        async with transaction(self._engine) as connection:
+        async with transaction(self._connections) as connection:
             rows = (await connection.execute(ABANDONED, {"max_attempts": self._max_attempts})).all()
             return await self._seal_each(connection, rows, self._seal_abandoned)
 
@@ -239,7 +245,7 @@ class UnheldJobs:
 
         Return the outcomes. Remove the files before publishing them.
         """
-        async with transaction(self._engine) as connection:
+        async with transaction(self._connections) as connection:
             rows = await connection.execute(
                 select(ExportJob.__table__, func.now().label("now"))
                 .where(
@@ -289,7 +295,7 @@ class UnheldJobs:
             .values(lease_until=func.now() + self._lease)
             .returning(ExportJob.id, ExportJob.outcome, ExportJob.traceparent)
         )
-        async with autocommit_connection(self._engine) as connection:
+        async with self._connect() as connection:
             rows = (await connection.execute(statement)).all()
         return list(each_readable(rows, sealed_outcome))
 

@@ -89,6 +89,8 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._claiming = asyncio.Lock()
         self._draining = False
+        self._left_out = False
+        """Whether the last claim was left out. Then it is not known whether work waits."""
         self._renewed_at = time.monotonic()
 
     @property
@@ -120,6 +122,7 @@ class Dispatcher:
         while not self._draining:
             self._wake.clear()
             free = self._settings.worker_slots - self.slots_in_use
+            self._left_out = free <= 0
             if free <= 0 or not await self._claim(free):
                 await _wait(self._wake, POLL_SECONDS)
 
@@ -128,6 +131,7 @@ class Dispatcher:
         async with self._claiming:
             paused = self._paused()
             if self._draining or paused is None or paused.everything:
+                self._left_out = True
                 return False
             exports = (
                 item.claim.request.export_type for item in self._tasks.values() if not item.slot.is_free
@@ -243,7 +247,8 @@ class Dispatcher:
             span.end()
             forget()
             metrics.SLOTS_RUNNING.set(self.slots_in_use)
-            self._wake.set()
+            if self._left_out or self._store.is_work_left:
+                self._wake.set()
 
         task.add_done_callback(done)
 

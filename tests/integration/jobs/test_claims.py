@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.jobs.queue import USERS_PER_CLAIM
 from stream_app.jobs.queue_sql import BEFORE_CLAIM, CLAIM
+from streaming_exporter.errors import Retryable
 from tests.integration.jobs.jobs import Jobs, ids
 
 INDEXES = {"export_jobs_waiting", "export_jobs_user_waiting", "export_jobs_pkey"}
@@ -178,3 +179,65 @@ async def test_a_claim_costs_the_same_for_a_long_and_a_short_backlog(engine: Asy
     await fill(49_000, users=100)
     long = await pages(engine)
     assert long < 3 * short, f"{long} pages against {short}"
+
+
+async def test_a_claim_tells_whether_work_is_left_for_the_next_slot(engine: AsyncEngine) -> None:
+    """Only then the end of a job is a reason to claim again, without waiting for a notification."""
+    jobs = Jobs(engine, user_slots=2)
+
+    async def left(limit: int, **options: Any) -> tuple[int, bool]:
+        return len(await jobs.store.claim("w", limit, **options)), jobs.store.is_work_left
+
+    assert await left(4) == (0, False)
+    await jobs.admit("a")
+    assert await left(4) == (1, False), "everything that waited is claimed"
+    await jobs.admit("b")
+    await jobs.admit("c")
+    assert await left(1) == (1, True), "the worker had no slot for it"
+    assert await left(1) == (1, False)
+    for _ in range(2):
+        await jobs.admit("a")
+    assert await left(4) == (1, True), "the user has no slot for it"
+    assert await left(4) == (0, True)
+    await jobs.expire_leases()
+    assert await left(1) == (1, True), "abandoned jobs are work, too"
+
+
+@pytest.mark.parametrize("options", [{"held_back": ["ledger"]}, {"with_split": False}])
+async def test_a_claim_does_not_tell_of_work_that_it_leaves_out(
+    engine: AsyncEngine, options: dict[str, Any]
+) -> None:
+    store = Jobs(engine).store
+    assert await store.claim("w", 4, **options) == []
+    assert store.is_work_left
+
+
+async def test_a_job_that_another_transaction_holds_is_left(engine: AsyncEngine) -> None:
+    jobs = Jobs(engine)
+    job_id = await jobs.admit()
+    async with engine.begin() as connection:
+        await connection.execute(text("SELECT FROM export_jobs WHERE id = :id FOR UPDATE"), {"id": job_id})
+        assert await jobs.store.claim("w", 4) == []
+    assert jobs.store.is_work_left
+
+
+async def test_a_user_with_more_jobs_than_slots_has_work_left(engine: AsyncEngine) -> None:
+    jobs = Jobs(engine, user_slots=2)
+    for _ in range(3):
+        await jobs.admit("a")
+    assert len(await jobs.store.claim("w", 4)) == 2
+    assert jobs.store.is_work_left
+
+
+async def test_a_claim_that_fails_can_have_left_work(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Jobs(engine).store
+    assert await store.claim("w", 4) == []
+    assert not store.is_work_left
+    monkeypatch.setattr(
+        "stream_app.jobs.queue.CLAIM_SETTINGS", "SELECT pg_terminate_backend(pg_backend_pid())"
+    )
+    with pytest.raises(Retryable):
+        await store.claim("w", 4)
+    assert store.is_work_left

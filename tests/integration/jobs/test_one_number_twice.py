@@ -73,7 +73,7 @@ class Written:
         self._outcome = outcome
 
     async def run(self, *_: object) -> LifecycleData:
-        return self._outcome.model_copy(update={"files": ()})
+        return self._outcome.model_copy(update={"files": (), "manifest": {}})
 
 
 @pytest.mark.parametrize(("of_dataset", "days"), [(None, 7), (2, 2), (30, 30), (0.5, 0.5)])
