@@ -45,7 +45,7 @@ def jobs(incomplete: str) -> Offers:
 
 def _ask(question: "Callable[[ExportClient], list[dict[str, Any]]]") -> list[dict[str, Any]]:
     """Return the answer of the API, or nothing if there is none in time."""
-    import httpx  # noqa: F401 (imported now, so that it does not count as time of the API)
+    import httpx2  # noqa: F401 (imported now, so that it does not count as time of the API)
 
     from producers import job_commands
     from stream_app.setting_errors import load_settings

@@ -48,7 +48,7 @@ NAVIGATION = [
     ]},
     {"Adopt": [
         "datasets.md", "queries.md", "rights.md", "masks.md", "languages.md", "identity_providers.md",
-        "sources.md", "plugins.md", "commands.md",
+        "sources.md", "plugins.md", "clients.md", "outbox.md", "commands.md",
     ]},
     {"Run": ["operations.md", "observability.md", "security.md", "scaling.md"]},
     {"Reference": [
