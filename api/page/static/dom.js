@@ -64,17 +64,18 @@ export function report(place, failure) {
   if (failure.away) passing(place, place.textContent);
 }
 
+/** Give a button, whose text many buttons have, a name of its own: its text and that of other elements. */
+export function nameWith(own, ...others) {
+  for (const element of [own, ...others]) element.id ||= `part-${(ids += 1)}`;
+  own.setAttribute("aria-labelledby", [own, ...others].map((element) => element.id).join(" "));
+  return own;
+}
+
 /** Name the buttons of a card by their text, its heading and `more`, because other cards have such buttons too. */
 export function nameButtons(card, more) {
-  const unseen = h("span", { id: `part-${(ids += 1)}`, hidden: true }, more);
-  const heading = card.querySelector("h3");
-  heading.id ||= `part-${(ids += 1)}`;
+  const unseen = h("span", { hidden: true }, more);
   card.append(unseen);
-  for (const own of card.querySelectorAll(".buttons button")) {
-    if (own.ariaLabel) continue;
-    own.id ||= `part-${(ids += 1)}`;
-    own.setAttribute("aria-labelledby", `${own.id} ${heading.id} ${unseen.id}`);
-  }
+  for (const own of card.querySelectorAll(".buttons button")) if (!own.ariaLabel) nameWith(own, card.querySelector("h3"), unseen);
   return card;
 }
 

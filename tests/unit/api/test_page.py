@@ -163,3 +163,14 @@ async def test_nothing_else_is_served(path: str) -> None:
         answer = await browser.get(path)
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_modules_export_what_others_import(path: Path) -> None:
+    """A browser refuses a whole module if one name is missing."""
+    for names, module in re.findall(r'import \{ ([^}]+) \} from "\./([\w-]+\.js)"', path.read_text()):
+        script = (PAGE_FILES / module).read_text()
+        exported = set(re.findall(r"export (?:async )?(?:const|let|class|function\*?) (\w+)", script))
+        for group in re.findall(r"export \{ ([^}]+) \}", script):
+            exported |= set(group.split(", "))
+        assert set(names.split(", ")) <= exported, module
