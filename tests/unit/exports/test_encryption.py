@@ -150,7 +150,9 @@ def test_a_weak_secret_makes_no_passwords(secret: str) -> None:
         check_encryption(LEDGER, Encrypt(zip_password=True), has_passwords=False)
 
 
-@pytest.mark.parametrize("key", [str(IDENTITY.to_public()), SSH, f" {SSH} "])
+@pytest.mark.parametrize(
+    "key", [str(IDENTITY.to_public()), SSH, f" {SSH} "], ids=["age", "ssh", "ssh with blanks"]
+)
 def test_public_keys_of_age_and_ssh(key: str) -> None:
     request = ExportRequest.parse(
         {"user_id": "u", "export_type": "ledger", "format": "csv", "encrypt": {"age": [key]}}
@@ -159,7 +161,9 @@ def test_public_keys_of_age_and_ssh(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["", "age1", "ssh-ed25519", "ssh-dss AAAA", "ssh-ed25519 AAAA x", "ü", str(IDENTITY), "-----BEGIN"]
+    "key",
+    ["", "age1", "ssh-ed25519", "ssh-dss AAAA", "ssh-ed25519 AAAA x", "ü", "-----BEGIN", str(IDENTITY)],
+    ids=["", "age1", "no key", "ssh-dss", "half a key", "ü", "PEM", "private key"],
 )
 def test_other_texts_are_refused_without_being_repeated(key: str) -> None:
     with pytest.raises(Rejected, match=r"^encrypt\.age\.1: .*allowed: age1") as caught:
