@@ -78,6 +78,7 @@ release-notes: $(READY) ## Print what the changelog has about one version (VERSI
 
 pictures: $(READY) ## Take the README's pictures of the page anew
 	@EXPORTER_TEST_SCREENSHOTS=docs/images $(PYTHON_ENV) -m pytest -q tests/e2e/test_page.py -k pictures
+	@$(PYTHON_ENV) -m tools.demo_picture
 
 format: $(READY) ## Rewrite the code in the project's style
 	@.venv/bin/ruff check --fix-only --quiet .

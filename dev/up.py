@@ -44,7 +44,8 @@ def up(
         try:
             _write(facts, json.dumps(content, indent=2) + "\n")
             for file in files:
-                _write(file, environment_file({**stack.settings(), "EXPORTER_PUBLIC_URL": api.url}))
+                more = {"EXPORTER_PUBLIC_URL": api.url, "TOKEN": str(content["token"])}
+                _write(file, environment_file({**stack.settings(), **more}))
             _greet(api.url, content, facts, stack.metrics_urls)
             _watch(
                 stack,

@@ -100,6 +100,7 @@ NOT_RUN = {
     "kafka-consumer-groups.sh": "Kafka's programs are no package of Python's",
     "kafka-topics.sh": "as above",
     "pip": "CI begins with an installation",
+    "set": "a command of the shell itself",
 }
 """Programs in the text that no test runs, each with the reason."""
 
