@@ -115,7 +115,8 @@ class UnheldJobs:
             return None
         found = LockedJob.of(row)
         if found.status == Status.COMPLETED:
-            await self._set(connection, job_id, expires_at=found.now)
+            asked = found.cancel_requested_at or found.now
+            await self._set(connection, job_id, expires_at=found.now, cancel_requested_at=asked)
             return None
         if found.status not in UNFINISHED:
             return None

@@ -4,27 +4,34 @@ import { call, unique } from "./api.js";
 import { alert, busy, button, field, h, passing, say, tick } from "./dom.js";
 import { Division } from "./files.js";
 import { Filters } from "./filters.js";
-import { labelOf, learn } from "./labels.js";
+import { labelOf, learn, titleOf } from "./labels.js";
 import { has, t } from "./messages.js";
 import { Options } from "./options.js";
 import { Parameters } from "./parameters.js";
 import { Repeat } from "./repeat.js";
-import { format as kind, rows, sentence, size } from "./words.js";
+import { format as kind, rows, sentence, size, span } from "./words.js";
 
 const PAUSE = 350; // milliseconds without a change, after which an estimate is asked for
 const WAIT = 3; // seconds that a request waits for a small export, whose file is downloaded at once
+const REFUSED = new Set([403, 422]); // statuses of an estimate that every try would have
+/** What a schedule can have and the form perhaps does not. */
+const NO_VALUES = { name: null, filters: null, columns: null, options: null, split: null, parameters: null, scope: null, time_of_day: null, day: null, email_recipients: null };
 const HERE = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
 export class Builder {
-  /** `ordered(job id)` is called when an export was requested, `scheduled()` when a schedule was created. */
+  /** `ordered(job id)` is called when an export was requested, `scheduled(id)` when a schedule was created or changed. */
   constructor(form, user, { ordered, scheduled }) {
     this.form = form;
     this.user = user;
     this.heard = { ordered, scheduled };
     this.timer = 0;
     this.changes = 0;
+    this.editing = null;
     const changed = () => this.changed();
 
+    this.editingText = h("span");
+    this.editingBox = h("p", { class: "editing", role: "status", hidden: true }, this.editingText, button(t("page.form.stop_editing"), () => this.stopEditing()));
+    this.name = h("input", { maxLength: 200, autocomplete: "off", placeholder: t("page.form.name_hint") });
     this.dataset = h("select", { onchange: () => this.useDataset({}) });
     this.about = h("p", { class: "hint" });
     this.format = h("select", { onchange: () => this.useFormat({}) });
@@ -54,9 +61,11 @@ export class Builder {
     this.problem = alert();
     this.submit = h("button", { class: "primary" });
     form.replaceChildren(
+      this.editingBox,
       h("div", { class: "pair" }, field(t("page.form.dataset"), this.dataset), field(t("page.form.format"), this.format)),
       this.about,
       this.manner,
+      field(t("page.form.name"), this.name),
       this.scopeField,
       this.parameters.element,
       h("div", { class: "part" }, h("h3", {}, t("page.filters.title")), this.filters.element, this.zoneField),
@@ -140,6 +149,8 @@ export class Builder {
 
   /** Empty the form for the next export: nothing of the last one can slip into it. */
   reset() {
+    this.edits(null);
+    this.name.value = "";
     this.useDataset({ keep: false });
     this.mail.value = "";
     this.division.write(null);
@@ -157,6 +168,38 @@ export class Builder {
     return [...this.columns.querySelectorAll("input")];
   }
 
+  /** Change a schedule from now on, or null: make a new export or schedule. */
+  edits(schedule) {
+    this.editing = schedule;
+    this.dataset.disabled = Boolean(schedule);
+    this.repeat.keep(Boolean(schedule));
+    this.editingBox.hidden = !schedule;
+    if (schedule) this.editingText.textContent = t("page.form.editing", { name: schedule.name ?? titleOf(schedule.export_type) });
+  }
+
+  /** Fill the form with a schedule, to change it. */
+  edit(schedule) {
+    this.fill(schedule, { keepsOwner: true });
+    if (this.dataset.value !== schedule.export_type) return; // it is gone, which the form says
+    this.edits(schedule);
+    this.changed();
+    this.name.focus({ preventScroll: true });
+  }
+
+  /** Fill the form with a schedule, to make another one like it. */
+  copy(schedule) {
+    this.fill(schedule);
+    if (schedule.name) this.name.value = t("page.form.copy_of", { name: schedule.name }).slice(0, this.name.maxLength);
+    this.changed();
+    this.name.focus({ preventScroll: true });
+  }
+
+  stopEditing() {
+    this.reset();
+    say(this.problem, "");
+    this.dataset.focus();
+  }
+
   /** Return the request body for the API, without defaults. */
   read() {
     const boxes = this.boxes();
@@ -166,8 +209,10 @@ export class Builder {
     const parameters = this.parameters.read();
     const split = this.division.read();
     const scope = this.scope.value || "own";
+    const name = this.name.value.trim();
     if (this.hasZone && this.zone.value !== this.ownZone) options.timezone = this.zone.value;
     return {
+      ...(name && { name }),
       export_type: this.dataset.value,
       format: this.format.value,
       ...(ticked.length < boxes.length && { columns: ticked }),
@@ -179,8 +224,20 @@ export class Builder {
     };
   }
 
-  /** Show the request of a job again, and say whose rows it will have. */
-  fill(job) {
+  /** Return the body that creates a schedule. */
+  readSchedule() {
+    const addresses = this.addresses();
+    return { ...this.read(), ...this.repeat.read(), ...(addresses.length && { email_recipients: addresses }) };
+  }
+
+  /** Return the body that gives the schedule all values of the form: what the form does not have is removed. */
+  readChange() {
+    const { export_type: _, ...given } = this.readSchedule();
+    return { ...NO_VALUES, ...given };
+  }
+
+  /** Show the request of a job or of a schedule, and say whose rows it will have. */
+  fill(job, { keepsOwner = false } = {}) {
     const gone = [];
     this.reset();
     if (this.datasets.has(job.export_type)) this.dataset.value = job.export_type;
@@ -195,7 +252,10 @@ export class Builder {
     if (job.columns) for (const box of this.boxes()) box.checked = job.columns.includes(box.value);
     this.useZone(job.options?.timezone ?? this.ownZone);
     gone.push(...this.filters.write(job.filters), ...this.parameters.write(job.parameters));
-    const whose = this.keepOwner(job);
+    const whose = keepsOwner ? "" : this.keepOwner(job);
+    this.name.value = job.name ?? "";
+    if (job.schedule) this.repeat.write(job);
+    if (job.schedule) this.mail.value = (job.email_recipients ?? []).join("\n");
     this.options.write(job.options);
     this.division.write(job.split);
     this.columnsBox.open = Boolean(job.columns);
@@ -220,14 +280,15 @@ export class Builder {
 
   /** What was entered, as far as it is, for `restore`. */
   draft() {
-    return { order: this.read(), mail: this.mail.value, repeat: this.repeat.active ? this.repeat.read() : null };
+    return { order: this.read(), mail: this.mail.value, repeat: this.repeat.active ? this.repeat.read() : null, editing: this.editing };
   }
 
-  restore({ order, mail, repeat }) {
+  restore({ order, mail, repeat, editing }) {
     this.fill({ ...order, user_id: this.user.id });
     this.mail.value = mail;
     this.mailBox.open = Boolean(mail);
     if (repeat) this.repeat.write(repeat);
+    if (editing) this.edits(editing);
     this.changed();
   }
 
@@ -240,7 +301,8 @@ export class Builder {
     this.options.summarize();
     const count = this.addresses().length;
     this.mailSummary.textContent = count ? t("page.form.addresses", { count }) : t("page.form.no_addresses");
-    if (this.repeat.active) this.submit.textContent = count ? t("page.form.schedule_and_mail", { count }) : t("page.form.schedule");
+    if (this.editing) this.submit.textContent = t("page.form.save");
+    else if (this.repeat.active) this.submit.textContent = count ? t("page.form.schedule_and_mail", { count }) : t("page.form.schedule");
     else this.submit.textContent = count ? t("page.form.export_and_mail", { count }) : t("page.form.export");
   }
 
@@ -260,10 +322,26 @@ export class Builder {
     this.allow("");
     clearTimeout(this.timer);
     this.asking?.abort();
+    for (const control of this.form.elements) explain(control);
     this.timer = setTimeout(() => this.ask(), PAUSE);
   }
 
-  async ask() {
+  /** Ask for the estimate of what the form has, once for each change. */
+  ask() {
+    clearTimeout(this.timer);
+    if (this.asked?.changes !== this.changes) this.asked = { changes: this.changes, answer: this.estimated() };
+    return this.asked.answer;
+  }
+
+  /** Return where an estimate is asked for, and with what. */
+  question() {
+    const { email_recipients: _, ...rows } = this.editing ? this.readChange() : this.readSchedule();
+    if (this.editing) return [`exports/schedules/${this.editing.id}:estimate`, rows];
+    if (this.repeat.active) return ["exports/schedules:estimate", rows];
+    return ["exports/jobs:estimate", this.read()];
+  }
+
+  async estimated() {
     this.allow("");
     this.unknown = false;
     if (!this.form.checkValidity() || this.datasets.get(this.dataset.value)?.error) {
@@ -272,11 +350,12 @@ export class Builder {
     }
     this.asking = new AbortController();
     try {
-      const body = this.read();
-      const answer = await call("POST", "exports/jobs:estimate", { body, signal: this.asking.signal });
+      const [path, body] = this.question();
+      const answer = await call("POST", path, { body, signal: this.asking.signal });
       const precision = answer.exact ? "exact" : answer.at_least ? "at_least" : "about";
       const shown = t(`page.form.${precision}_rows`, { rows: rows(answer.rows) });
-      const amount = answer.bytes === null ? shown : t("page.form.size", { rows: shown, size: size(answer.bytes) });
+      const whole = answer.bytes === null ? shown : t("page.form.size", { rows: shown, size: size(answer.bytes) });
+      const amount = answer.window ? t("page.form.of_window", { estimate: whole, window: span(answer.window) }) : whole;
       const empty = answer.exact && !answer.rows && !this.repeat.active;
       const reason = answer.fits ? (empty ? t("page.form.no_rows") : "") : answer.reason;
       this.show(reason ? t("page.form.estimate_and_reason", { estimate: amount, reason }) : amount, Boolean(reason));
@@ -287,6 +366,7 @@ export class Builder {
       this.show(failure.message, true);
       if (failure.away) passing(this.estimate, this.estimate.textContent);
       this.point(failure);
+      if (REFUSED.has(failure.status)) this.allow(failure.message);
     }
   }
 
@@ -314,20 +394,24 @@ export class Builder {
       say(this.problem, this.refusal || t("page.form.dataset_not_available"));
       return;
     }
-    const order = this.read();
     const { changes } = this;
     const done = () => changes === this.changes && this.reset(); // what was entered since then stays
-    const addresses = this.addresses();
     busy(this.submit, this.problem, async () => {
       this.form.inert = true; // what is typed now would be lost when the form is emptied
       try {
-        if (this.repeat.active) {
-          const body = { ...order, ...this.repeat.read(), ...(addresses.length && { email_recipients: addresses }) };
-          await call("POST", "exports/schedules", { body });
+        await this.ask(); // what cannot work is not sent
+        if (this.refusal) throw new Error(this.refusal);
+        if (this.editing) {
+          const { id } = await call("PATCH", `exports/schedules/${this.editing.id}`, { body: this.readChange() });
           done();
-          await this.heard.scheduled();
+          await this.heard.scheduled(id);
+        } else if (this.repeat.active) {
+          const { id } = await call("POST", "exports/schedules", { body: this.readSchedule() });
+          done();
+          await this.heard.scheduled(id);
         } else {
-          const body = { ...order, ...(addresses.length && { recipients: addresses }) };
+          const addresses = this.addresses();
+          const body = { ...this.read(), ...(addresses.length && { recipients: addresses }) };
           this.key ??= unique(); // sent again without a change it is the same request
           const headers = { Prefer: `wait=${WAIT}`, "idempotency-key": this.key };
           const job = await call("POST", "exports/jobs", { body, headers });
@@ -346,11 +430,23 @@ export class Builder {
   }
 }
 
+/** Give a control that is not valid a text of this page, in the place of the browser's. */
+function explain(control) {
+  if (control.explained && control.validationMessage === control.explained) control.setCustomValidity("");
+  control.explained = "";
+  const { validity } = control;
+  if (!control.willValidate || validity.valid || validity.customError) return;
+  if (validity.valueMissing) control.explained = t("page.form.missing");
+  else if (validity.rangeUnderflow || validity.rangeOverflow) control.explained = control.max ? t("page.form.between", { least: control.min, most: control.max }) : t("page.form.at_least", { least: control.min });
+  else control.explained = control.title ? t("page.form.expected", { what: control.title }) : t("page.form.not_valid");
+  control.setCustomValidity(control.explained);
+}
+
 const hasOption = (select, value) => [...select.options].some((option) => option.value === value);
 
 /** A box to tick for a column, with its label, or else its name. */
-function columnTick({ masked, type, ...column }) {
+function columnTick({ masked, ...column }) {
   const label = labelOf(column);
-  const facts = [label !== column.name && column.name, type, masked && t("page.form.masked")];
+  const facts = [label !== column.name && column.name, masked && t("page.form.masked")];
   return tick(label, { value: column.name, checked: true }, facts.filter(Boolean).join(" · "));
 }

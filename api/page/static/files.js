@@ -41,6 +41,12 @@ export class Division {
   }
 }
 
+/** Download a file. Its link is valid for a short time, so each download requests a new one. The token is not sent to the store. */
+export async function download(path) {
+  const { url } = await call("GET", path.replace(/^\//, ""));
+  location.assign(url);
+}
+
 /** The list of the files of a job, which is read when it is opened. Errors are shown in `problem`. */
 export class FileList {
   constructor(problem) {
@@ -70,14 +76,11 @@ export class FileList {
   }
 
   item(file) {
-    const download = button(t("page.files.download"), (pressed) =>
-      busy(pressed, this.problem, async () => {
-        const { url } = await call("GET", `${this.url}/${file.number}`);
-        location.assign(url);
-      }),
+    const own = button(t("page.files.download"), (pressed) =>
+      busy(pressed, this.problem, () => download(`${this.url}/${file.number}`)),
     );
-    download.setAttribute("aria-label", t("page.files.download_file", { file: file.file_name }));
-    return h("li", { value: file.number }, h("span", {}, file.file_name), h("small", {}, `${rows(file.row_count)} · ${size(file.file_size)}`), download);
+    own.setAttribute("aria-label", t("page.files.download_file", { file: file.file_name }));
+    return h("li", { value: file.number }, h("span", {}, file.file_name), h("small", {}, `${rows(file.row_count)} · ${size(file.file_size)}`), own);
   }
 }
 

@@ -2,7 +2,7 @@
 
 import { button, choice, h, tick } from "./dom.js";
 import { labelOf } from "./labels.js";
-import { t } from "./messages.js";
+import { locale, t } from "./messages.js";
 import { PERIODS, TIMES, isTests, operator, periodOf } from "./words.js";
 
 const DATE = /^\d{4}-\d\d-\d\d$/;
@@ -10,11 +10,14 @@ const TIME = /^\d\d:\d\d(:\d\d)?$/;
 const MOMENT = /^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?)(Z|\+00:00)?)?(?:\[([\w+/-]+)\])?$/;
 const BOUNDS = ["gte", "lte"];
 const PAIRED = new Set([...TIMES, "integer", "numeric", "float"]);
-const NUMBER = { title: t("page.filters.number"), inputMode: "decimal", required: true };
+const NUMBERS = {
+  integer: { form: /^[+-]?\d{1,19}$/, title: t("page.filters.integer"), inputMode: "numeric" },
+  numeric: { form: /^[+-]?(\d+\.?\d*|\.\d+)$/, title: t("page.filters.number"), inputMode: "decimal" },
+  float: { form: /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/, title: t("page.filters.number"), inputMode: "decimal" },
+};
+const COMMA = new Intl.NumberFormat(locale).formatToParts(0.5).some(({ type, value }) => type === "decimal" && value === ",");
+const GROUPED = /^[+-]?\d{1,3}([.,'’\s]\d{3})+([.,]\d+)?$/;
 const TEXTS = {
-  integer: { pattern: "[+\\-]?[0-9]{1,19}", title: t("page.filters.integer"), inputMode: "numeric", required: true },
-  numeric: { pattern: "[+\\-]?[0-9]*\\.?[0-9]+", ...NUMBER },
-  float: { pattern: "[+\\-]?[0-9]*\\.?[0-9]+([eE][+\\-]?[0-9]+)?", ...NUMBER },
   uuid: { pattern: "[0-9a-fA-F\\-]{32,36}", title: t("page.filters.uuid"), required: true },
 };
 
@@ -35,11 +38,28 @@ export function inputs(column, name, zone, label = t("page.filters.value", { col
   if (column.kind === "boolean") return select(label, [[true, t("page.filters.true")], [false, t("page.filters.false")]]);
   if (name === "in" || name === "not_in") return column.values ? boxes(label, column.values) : lines(label);
   if (column.values) return select(label, column.values.map((value) => [value, value]));
-  if (name === "prefix" || name === "contains") return text(label, { required: name === "prefix" });
+  if (name === "prefix" || name === "contains") return text(label, { required: true });
   if (column.kind === "timestamp" || column.kind === "timestamptz") return moments(label, column.kind, zone);
   if (column.kind === "date") return text(label, { type: "date", required: true }, DATE);
   if (column.kind === "time") return text(label, { type: "time", step: 1, required: true }, TIME);
-  return text(label, TEXTS[column.kind] ?? {});
+  if (NUMBERS[column.kind]) return number(label, NUMBERS[column.kind]);
+  return text(label, TEXTS[column.kind] ?? { required: true });
+}
+
+/** A number, with a decimal point or comma. Where it could be a thousand or a thousandth, neither is assumed. */
+function number(label, { form, ...properties }) {
+  const own = text(label, { ...properties, required: true });
+  const { element } = own;
+  const plain = () => element.value.trim().replace("−", "-").replace(",", ".");
+  element.addEventListener("input", () => {
+    const given = element.value.trim().replace("−", "-");
+    const single = /^[+-]?\d+[.,]\d+$/.test(given) && given.includes(",") === COMMA;
+    const isGrouped = GROUPED.test(given) && !single;
+    const decimals = properties.inputMode === "decimal" || !/[.,]/.test(given);
+    const wrong = isGrouped ? t("page.filters.thousands") : t("page.form.expected", { what: properties.title });
+    element.setCustomValidity(given === "" || (!isGrouped && decimals && form.test(plain())) ? "" : wrong);
+  });
+  return { ...own, read: plain };
 }
 
 /** Two inputs, for the first and the last value. */
@@ -50,7 +70,8 @@ function between(column, zone, label) {
   const field = (own) => (own.element.matches("input") ? own.element : own.element.querySelector("input"));
   const check = () => {
     const [low, high] = [first, last].map((own) => (TIMES.has(column.kind) ? own.read() : Number(own.read())));
-    field(last).setCustomValidity(field(first).value && field(last).value && high < low ? t("page.filters.reversed") : "");
+    const isReversed = field(first).value && field(last).value && high < low;
+    if (isReversed || field(last).validationMessage === t("page.filters.reversed")) field(last).setCustomValidity(isReversed ? t("page.filters.reversed") : "");
   };
   both.addEventListener("input", check);
   return {
@@ -113,6 +134,7 @@ function text(label, properties, form = /^/) {
     read: () => element.value,
     write(value) {
       element.value = typeof value === "object" ? JSON.stringify(value) : value;
+      if (value === "") element.required = false; // the request has an empty text
       return value === "" || form.test(value);
     },
   };

@@ -2,9 +2,9 @@
 
 import { Failure, call, events } from "./api.js";
 import { isAway } from "./connection.js";
-import { alert, busy, button, byId, h, nameButtons, report, say, twice } from "./dom.js";
-import { FileList, several } from "./files.js";
-import { titleOf } from "./labels.js";
+import { alert, busy, button, byId, choice, h, nameButtons, report, say, twice } from "./dom.js";
+import { FileList, download, several } from "./files.js";
+import { labelOf, titleOf } from "./labels.js";
 import { problemText, t } from "./messages.js";
 import { date, duration, filters, format, moment, rows, scopeText, second, sentence, size, status } from "./words.js";
 import { warnings } from "./warnings.js";
@@ -13,12 +13,16 @@ const POLL = 1500; // milliseconds between questions where events do not come
 const SELDOM = 10; // of them one is asked while nothing runs
 const LONGEST_WAIT = 10000; // between two attempts to listen
 
+const TYPING = 300; // milliseconds without a key, after which a search begins
+
 const UNFINISHED = new Set(["pending", "processing"]);
+const STATES = ["pending", "processing", "completed", "failed", "cancelled", "expired"];
 
 export class Jobs {
-  constructor(user, { again }) {
+  /** `again(job)` fills the form with a job's request, `schedule(id)` shows a schedule. */
+  constructor(user, { again, schedule, datasets }) {
     this.user = user;
-    this.again = again;
+    Object.assign(this, { again, schedule });
     this.cards = new Map();
     this.list = byId("job-list");
     this.problem = byId("jobs-problem");
@@ -28,6 +32,49 @@ export class Jobs {
     this.live = false;
     this.life = new AbortController();
     this.wanted = new Map();
+    this.turn = 0;
+    this.words = h("input", { type: "search", maxLength: 200, placeholder: t("page.jobs.search"), "aria-label": t("page.jobs.search"), oninput: () => this.later() });
+    this.state = choice([["", t("page.jobs.any_status")], ...STATES.map((name) => [name, status(name)])], { "aria-label": t("page.jobs.status"), onchange: () => this.search() });
+    this.dataset = choice([["", t("page.jobs.any_dataset")], ...datasets.map((dataset) => [dataset.name, labelOf(dataset)])], { "aria-label": t("page.jobs.dataset"), onchange: () => this.search() });
+    this.nothing = h("p", { class: "empty", role: "status", hidden: true }, t("page.jobs.not_found"), " ", button(t("page.jobs.show_all"), () => this.showAll()));
+    byId("job-search").replaceChildren(h("div", { class: "search" }, this.words, this.state, this.dataset), this.nothing);
+  }
+
+  /** The filters of the list, as parameters of the call. */
+  get filters() {
+    const chosen = { q: this.words.value.trim(), status: this.state.value, export_type: this.dataset.value };
+    return Object.fromEntries(Object.entries(chosen).filter(([, value]) => value));
+  }
+
+  /** Whether a job is in the list by its filters. Words are compared by the service only: with some, no job comes by itself. */
+  fits(job) {
+    const { q, status: state, export_type: dataset } = this.filters;
+    return !q && (!state || job.status === state) && (!dataset || job.export_type === dataset);
+  }
+
+  later() {
+    clearTimeout(this.typing);
+    this.typing = setTimeout(() => this.search(), TYPING);
+  }
+
+  /** Read the list anew, with the filters. */
+  search() {
+    clearTimeout(this.typing);
+    this.turn += 1;
+    return busy(this.list, this.problem, async () => {
+      let turn;
+      do {
+        turn = this.turn;
+        this.cursor = null;
+        await this.more(true);
+      } while (turn !== this.turn); // the filters have changed in the meantime
+    });
+  }
+
+  showAll() {
+    this.words.value = this.state.value = this.dataset.value = "";
+    this.words.focus();
+    return this.search();
   }
 
   /** Show the newest page and follow all changes until `stop`. */
@@ -44,21 +91,39 @@ export class Jobs {
     clearInterval(this.clock);
     clearTimeout(this.next);
     byId("live").textContent = "";
+    clearTimeout(this.typing);
     this.list.replaceChildren();
   }
 
-  async more() {
-    const page = await call("GET", `exports/jobs?limit=10${this.cursor ? `&cursor=${this.cursor}` : ""}`);
+  async more(anew = false) {
+    const { turn } = this;
+    const parameters = new URLSearchParams({ limit: 10, ...this.filters, ...(this.cursor && { cursor: this.cursor }) });
+    const page = await call("GET", `exports/jobs?${parameters}`, { signal: this.life.signal });
+    if (turn !== this.turn) return;
+    if (anew) {
+      this.cards.clear();
+      this.list.replaceChildren();
+    }
     this.cursor = page.next_cursor;
     for (const job of page.jobs) this.put(job);
     this.settle();
+  }
+
+  /** Read the newest jobs, and those that are shown as unfinished and are not among them. */
+  async newest(more = {}) {
+    const { turn } = this;
+    const page = await call("GET", `exports/jobs?${new URLSearchParams({ limit: 10, ...this.filters })}`, { signal: this.life.signal, ...more });
+    if (turn !== this.turn) return;
+    for (const job of page.jobs) this.put(job);
+    const read = new Set(page.jobs.map((job) => job.export_job_id));
+    for (const [id, { job }] of this.cards) if (UNFINISHED.has(job.status) && !read.has(id)) await this.refresh(id);
   }
 
   /** Show what has changed while the service did not answer. */
   async renew() {
     try {
       if (!this.cards.size) await this.more();
-      else for (const job of (await call("GET", "exports/jobs?limit=10", { signal: this.life.signal })).jobs) this.put(job);
+      else await this.newest();
       say(this.problem, "");
     } catch (failure) {
       if (failure.name !== "AbortError") report(this.problem, failure);
@@ -66,8 +131,23 @@ export class Jobs {
   }
 
   settle() {
+    const filtered = Object.keys(this.filters).length > 0;
     this.older.hidden = !this.cursor;
-    byId("no-jobs").hidden = this.cards.size > 0;
+    this.nothing.hidden = !filtered || this.cards.size > 0;
+    byId("no-jobs").hidden = filtered || this.cards.size > 0;
+  }
+
+  /** Show a job if it fits the filters, or is shown already. */
+  offer(job) {
+    if (this.cards.has(job.export_job_id) || this.fits(job)) this.put(job);
+  }
+
+  /** Read a job and show it, whatever the filters are, and move the focus to it. */
+  async show(id) {
+    const card = (await this.refresh(id)) ?? this.cards.get(id);
+    if (!card) throw new Error(t("page.jobs.no_such"));
+    card.element.focus({ preventScroll: true });
+    card.element.scrollIntoView({ block: "nearest" });
   }
 
   put(job) {
@@ -114,7 +194,7 @@ export class Jobs {
         for await (const event of events("exports/events", { last, opened, signal: this.life.signal })) {
           last = event.id ?? last;
           wait = 1000;
-          if (event.type === "job") this.put(JSON.parse(event.data));
+          if (event.type === "job") this.offer(JSON.parse(event.data));
         }
       } catch (error) {
         if (error.name === "AbortError") return;
@@ -146,8 +226,7 @@ export class Jobs {
       const due = turn % SELDOM === 0 || [...this.cards.values()].some((card) => UNFINISHED.has(card.job.status));
       if (due && (!this.live || this.user.admin) && !document.hidden) {
         try {
-          const page = await call("GET", "exports/jobs?limit=10", { signal: this.life.signal, attempts: 1 });
-          for (const job of page.jobs) this.put(job);
+          await this.newest({ attempts: 1 });
           say(this.problem, "");
         } catch (failure) {
           if (failure.name === "AbortError" || failure.status === 401) return;
@@ -172,29 +251,32 @@ class Card {
     this.facts = h("p", { class: "facts" });
     this.error = h("p", { class: "error", hidden: true });
     this.warnings = h("ul", { class: "warnings", "aria-label": t("page.jobs.warnings") });
-    this.bar = h("progress", { hidden: true, "aria-label": t("page.jobs.progress", { dataset: titleOf(job.export_type) }) });
+    this.bar = h("progress", { hidden: true, "aria-label": t("page.jobs.progress", { dataset: title(job) }) });
     this.download = button(t("page.jobs.download"), (pressed) => this.fetch(pressed), "soft");
     this.files = new FileList(this.problem);
     this.list = button(t("page.jobs.files"), (pressed) => this.files.toggle(this.job, pressed), "soft");
     this.list.setAttribute("aria-expanded", "false");
     this.cancel = button(t("page.jobs.cancel"), (pressed) => this.drop(pressed));
-    this.repeat = button(t("page.jobs.again"), () => jobs.again(this.job));
+    this.repeat = button(t("page.jobs.edit_and_run"), () => jobs.again(this.job));
+    this.rerun = button(t("page.jobs.run_again"), (pressed) => this.runAgain(pressed));
     this.remove = twice(t("page.jobs.remove"), t("page.jobs.remove_question"), (pressed) => this.drop(pressed));
-    const zone = job.options?.timezone;
-    const wanted = [filters(job.filters, zone), filters(job.parameters, zone)].filter(Boolean).join(" · ");
+    const zone = job.window?.timezone ?? job.options?.timezone;
+    const wanted = [filters(job.filters, job.export_type, zone), filters(job.parameters, job.export_type, zone)].filter(Boolean).join(" · ");
+    const source = job.schedule_id && button(t("page.jobs.by_schedule"), (pressed) => busy(pressed, this.problem, () => jobs.schedule(job.schedule_id)), "quiet source");
     const whose = job.user_id === jobs.user.id ? null : t("page.jobs.for_user", { user: job.user_id });
     const extent = [scopeText(job.scope), job.columns && t("page.jobs.columns", { count: job.columns.length }), wanted];
     this.element = h(
       "li",
       { id: `job-${job.export_job_id}`, class: "job", tabindex: -1 },
-      h("div", { class: "heading" }, h("h3", {}, `${titleOf(job.export_type)} `, h("span", { class: "kind" }, kind(job))), this.state),
+      h("div", { class: "heading" }, h("h3", {}, `${title(job)} `, h("span", { class: "kind" }, kind(job))), this.state),
       h("p", { class: "hint" }, [whose, moment(job.created_at), ...extent].filter(Boolean).join(" · ")),
+      source,
       this.bar,
       this.facts,
       this.warnings,
       this.error,
       this.problem,
-      h("p", { class: "buttons" }, this.download, this.list, this.cancel, this.repeat, this.remove),
+      h("p", { class: "buttons" }, this.download, this.list, this.cancel, this.repeat, this.rerun, this.remove),
       this.files.element,
     );
     this.show(job);
@@ -206,7 +288,7 @@ class Card {
     this.job = job;
     this.seen = Date.now();
     const stops = job.cancel_requested && UNFINISHED.has(job.status);
-    this.state.textContent = stops ? t("page.jobs.cancelling") : status(job.status);
+    this.state.textContent = stops ? t("page.jobs.cancelling") : status(isRemoved(job) ? "removed" : job.status);
     this.element.dataset.status = job.status;
     this.bar.hidden = job.status !== "processing";
     say(this.error, job.error && problemText(job.error));
@@ -219,10 +301,11 @@ class Card {
     this.list.hidden = !job.files_url || Boolean(job.download_url);
     if (this.list.hidden) this.files.element.hidden = true;
     this.cancel.hidden = !UNFINISHED.has(job.status) || stops;
+    this.rerun.hidden = UNFINISHED.has(job.status);
     if (focused.hidden && this.element.contains(focused)) [this.download, this.list, this.repeat].find((button) => !button.hidden).focus();
     if (before && before.status !== job.status && !UNFINISHED.has(job.status)) {
       const result = sentence(job.error && problemText(job.error)) ?? (job.status === "completed" ? rows(job.row_count) : "");
-      byId("news").textContent = t("page.jobs.ended", { dataset: titleOf(job.export_type), format: kind(job), status: status(job.status), result });
+      byId("news").textContent = t("page.jobs.ended", { dataset: title(job), format: kind(job), status: status(job.status), result });
     }
     this.showFacts();
   }
@@ -247,24 +330,26 @@ class Card {
       }
       if (job.attempt > 1) parts.push(t("page.jobs.attempt", { number: job.attempt }));
     } else if (job.status === "completed") {
-      const seconds = (new Date(job.completed_at) - new Date(job.started_at)) / 1000;
-      parts.push(several(job), rows(job.row_count), size(job.file_size), duration(seconds));
-      if (seconds >= 1) parts.push(t("page.jobs.rows_per_second", { count: Math.round(job.row_count / seconds) }));
+      parts.push(several(job) ?? job.file_name, job.row_count ? rows(job.row_count) : t("page.jobs.no_rows"), size(job.file_size));
       parts.push(t("page.jobs.kept_until", { date: date(job.expires_at) }));
     } else if (job.status === "pending") {
       parts.push(job.attempt ? t("page.jobs.retried") : t("page.jobs.waiting"));
     } else if (job.status === "expired") {
-      parts.push(t("page.jobs.gone"));
+      parts.push(isRemoved(job) ? t("page.jobs.removed") : t("page.jobs.expired", { date: date(job.expires_at) }));
     }
     this.facts.textContent = parts.filter(Boolean).join(" · ");
     this.facts.hidden = !parts.length;
   }
 
-  /** The link is valid for a short time, so each click requests a new one. The token is not sent to the store. */
   fetch(pressed) {
+    return busy(pressed, this.problem, () => download(`exports/jobs/${this.job.export_job_id}/download`));
+  }
+
+  /** Make a new job with the same request. */
+  runAgain(pressed) {
     return busy(pressed, this.problem, async () => {
-      const { url } = await call("GET", `exports/jobs/${this.job.export_job_id}/download`);
-      location.assign(url);
+      const answer = await call("POST", `exports/jobs/${this.job.export_job_id}:rerun`);
+      await this.jobs.show(answer.export_job_id);
     });
   }
 
@@ -276,7 +361,13 @@ class Card {
   }
 }
 
-const kind = (job) => [format(job.format), job.options?.compression].filter((part) => part && part !== "none").join(" · ");
+/** What people call an export: its name, or that of its dataset. */
+const title = (job) => job.name ?? titleOf(job.export_type);
+
+/** Whether the file was removed before it expired. */
+const isRemoved = (job) => job.status === "expired" && job.cancel_requested;
+
+const kind = (job) => [job.name && titleOf(job.export_type), format(job.format), job.options?.compression].filter((part) => part && part !== "none").join(" · ");
 
 /** The order of two views of a job: the later one has the higher number. Before a new attempt a job is pending again. */
 function order(job) {

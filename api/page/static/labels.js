@@ -19,13 +19,22 @@ export function languagesOf({ labels, columns }) {
 
 export const hasLabels = (dataset) => [dataset, ...dataset.columns].some(({ label, labels }) => label || Object.keys(labels ?? {}).length);
 
-const titles = new Map();
+const known = new Map();
 
-/** Remember the labels of the datasets, for the lists of exports and schedules. */
+/** Remember the datasets, for the lists of exports and schedules. */
 export function learn(datasets) {
-  titles.clear();
-  for (const dataset of datasets) titles.set(dataset.name, labelOf(dataset));
+  known.clear();
+  for (const dataset of datasets) {
+    const columns = new Map(dataset.columns.map((column) => [column.name, labelOf(column)]));
+    known.set(dataset.name, { title: labelOf(dataset), columns, zone: dataset.timezone ?? "UTC" });
+  }
 }
 
 /** What people call a dataset. */
-export const titleOf = (name) => titles.get(name) ?? name;
+export const titleOf = (name) => known.get(name)?.title ?? name;
+
+/** What people call a column of a dataset. */
+export const columnOf = (dataset, name) => known.get(dataset)?.columns.get(name) ?? name;
+
+/** The time zone of the days of a dataset. */
+export const zoneOf = (dataset) => known.get(dataset)?.zone ?? "UTC";

@@ -49,8 +49,13 @@ async function open(tokens, { focus = false } = {}) {
   desk.user = desk.builder.user = user;
   show(true);
   started(user);
-  desk.jobs = new Jobs(user, { again: (job) => desk.builder.fill(job) });
-  desk.schedules = new Schedules(user, { ran: (answer) => appear(answer.export_job_id) });
+  desk.jobs = new Jobs(user, { again: (job) => desk.builder.fill(job), schedule: (id) => desk.schedules.find(id), datasets: catalogue.datasets });
+  desk.schedules = new Schedules(user, {
+    ran: (answer) => appear(answer.export_job_id),
+    show: (id) => desk.jobs.show(id),
+    edit: (schedule) => desk.builder.edit(schedule),
+    copy: (schedule) => desk.builder.copy(schedule),
+  });
   if (user.operator) {
     const { Operations } = await import("./operations.js");
     desk.operations = new Operations(user);
@@ -151,9 +156,9 @@ function prepare() {
   byId("token-help").replaceChildren(texts, url ? " " : "", url ? h("a", { href: url, target: "_blank", rel: "noreferrer" }, t("page.sign_in.more")) : "");
 }
 
-async function scheduled() {
+async function scheduled(id) {
   await desk.schedules.load();
-  byId("schedules").focus();
+  await desk.schedules.find(id);
 }
 
 /** Show a job that was just requested, and move the focus to it. `download` starts the download of its file. */

@@ -7,6 +7,7 @@ const MONDAY = Date.UTC(2024, 0, 1);
 const DAY = 24 * 3600 * 1000; // milliseconds
 const weekday = new Intl.DateTimeFormat(locale, { weekday: "long", timeZone: "UTC" });
 const WEEKDAYS = [0, 1, 2, 3, 4, 5, 6].map((number) => weekday.format(MONDAY + number * DAY));
+const CRON = "cron";
 const HERE = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
 /** A schedule in words. */
@@ -20,23 +21,27 @@ export function rhythm({ schedule, day, time_of_day, timezone: zone }) {
 
 export class Repeat {
   constructor(changed) {
-    const rhythms = [["", t("page.repeat.once")], ["daily", t("page.repeat.daily")], ["weekly", t("page.repeat.weekly")], ["monthly", t("page.repeat.monthly")]];
+    const rhythms = [["", t("page.repeat.once")], ["daily", t("page.repeat.daily")], ["weekly", t("page.repeat.weekly")], ["monthly", t("page.repeat.monthly")], [CRON, t("page.repeat.cron")]];
     this.every = choice(rhythms);
     this.weekday = choice(WEEKDAYS.map((name, index) => [index, name]));
     this.monthday = h("input", { type: "number", min: 1, max: 31, value: 1, required: true });
+    this.cron = h("input", { required: true, spellcheck: false, autocomplete: "off", maxLength: 200, placeholder: "30 6 * * MON-FRI", pattern: "\\s*\\S+(\\s+\\S+){4}\\s*", title: t("page.repeat.cron_title") });
     this.time = h("input", { type: "time", value: "06:00", required: true });
     this.zone = h("input", { value: HERE, required: true, spellcheck: false, autocomplete: "off" });
     this.zone.setAttribute("list", "zones");
     this.window = h("select");
     this.weekdayField = field(t("page.repeat.weekday"), this.weekday);
     this.monthdayField = field(t("page.repeat.monthday"), this.monthday, t("page.repeat.monthday_hint"));
+    this.cronField = field(t("page.repeat.cron_label"), this.cron, t("page.repeat.cron_hint"));
+    this.timeField = field(t("page.repeat.time"), this.time);
     this.zoneField = field(t("page.repeat.zone"), this.zone, t("page.repeat.zone_hint"));
     this.details = h(
       "div",
       { class: "repeat" },
       this.weekdayField,
       this.monthdayField,
-      h("div", { class: "pair" }, field(t("page.repeat.time"), this.time), this.zoneField),
+      this.cronField,
+      h("div", { class: "pair" }, this.timeField, this.zoneField),
       field(t("page.repeat.rows"), this.window),
       h("datalist", { id: "zones" }, Intl.supportedValuesOf("timeZone").map((zone) => h("option", { value: zone }))),
     );
@@ -54,6 +59,11 @@ export class Repeat {
     this.show();
   }
 
+  /** Whether the rhythm is that of the calendar of a schedule that exists: it cannot run once instead. */
+  keep(on) {
+    this.every.querySelector("option").disabled = on;
+  }
+
   get active() {
     return this.every.value !== "";
   }
@@ -62,6 +72,7 @@ export class Repeat {
     this.every.value = "";
     this.weekday.value = 0;
     this.monthday.value = 1;
+    this.cron.value = "";
     this.time.value = "06:00";
     this.zone.value = HERE;
     this.window.value = "none";
@@ -75,6 +86,10 @@ export class Repeat {
     this.weekdayField.hidden = this.every.value !== "weekly";
     this.monthdayField.hidden = this.every.value !== "monthly";
     this.monthday.disabled = this.monthdayField.hidden;
+    this.cronField.hidden = this.every.value !== CRON;
+    this.cron.disabled = this.cronField.hidden;
+    this.timeField.hidden = this.every.value === CRON;
+    this.time.disabled = !active || this.timeField.hidden;
     const windows = [["none", t("page.repeat.all_rows")]];
     if (this.hasTime && active) {
       windows.push(["previous_period", t(`page.repeat.previous_period.${this.every.value}`)], ["since_last_run", t("page.repeat.since_last_run")]);
@@ -84,12 +99,15 @@ export class Repeat {
     this.window.value = chosen;
   }
 
-  write({ schedule, time_of_day: time, timezone, window, day }) {
-    this.every.value = schedule;
-    this.time.value = (time ?? this.time.value).slice(0, 5);
-    this.zone.value = timezone ?? this.zone.value;
-    if (schedule === "weekly") this.weekday.value = day ?? 0;
-    if (schedule === "monthly") this.monthday.value = day ?? 1;
+  /** Show the calendar and the window of a schedule. */
+  write({ schedule, day, time_of_day: time, timezone, window }) {
+    const isCron = ![...this.every.options].some((option) => option.value === schedule);
+    this.every.value = isCron ? CRON : schedule;
+    this.cron.value = isCron ? schedule : "";
+    this.weekday.value = schedule === "weekly" ? (day ?? 0) : 0;
+    this.monthday.value = schedule === "monthly" ? (day ?? 1) : 1;
+    this.time.value = time ?? "00:00";
+    this.zone.value = timezone ?? HERE;
     this.show();
     this.window.value = window ?? "none";
   }
@@ -97,8 +115,8 @@ export class Repeat {
   read() {
     const days = { weekly: this.weekday.value, monthly: this.monthday.value };
     return {
-      schedule: this.every.value,
-      time_of_day: this.time.value,
+      schedule: this.every.value === CRON ? this.cron.value.trim() : this.every.value,
+      ...(this.every.value !== CRON && { time_of_day: this.time.value }),
       timezone: this.zone.value,
       window: this.window.value,
       ...(this.every.value in days && { day: Number(days[this.every.value]) }),

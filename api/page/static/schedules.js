@@ -2,17 +2,19 @@
 
 import { call } from "./api.js";
 import { alert, busy, button, byId, h, nameButtons, report, say, twice } from "./dom.js";
+import { download } from "./files.js";
 import { titleOf } from "./labels.js";
 import { has, problemText, t } from "./messages.js";
 import { rhythm } from "./repeat.js";
-import { duration, filters, format, moment, rows, run, scopeText, sentence, size, status } from "./words.js";
+import { filters, format, moment, rows, run, scopeText, sentence, size, span, status } from "./words.js";
 
 const rowsOf = (window) => has(`page.schedules.windows.${window}`) && t(`page.schedules.windows.${window}`);
 
 export class Schedules {
-  constructor(user, { ran }) {
+  /** `ran(job)` is called when a run was started, `show(id)` shows a job, `edit(schedule)` and `copy(schedule)` fill the form. */
+  constructor(user, { ran, show, edit, copy }) {
     this.user = user;
-    this.ran = ran;
+    Object.assign(this, { ran, show, edit, copy });
     this.list = byId("schedule-list");
     this.problem = byId("schedules-problem");
     this.older = byId("older-schedules");
@@ -39,6 +41,14 @@ export class Schedules {
     this.older.hidden = !this.cursor;
   }
 
+  /** Show a schedule, and move the focus to it. It is read if it is on a later page. */
+  async find(id) {
+    if (!byId(`schedule-${id}`)) this.list.append(this.card(await call("GET", `exports/schedules/${id}`)));
+    const card = byId(`schedule-${id}`);
+    card.focus({ preventScroll: true });
+    card.scrollIntoView({ block: "nearest" });
+  }
+
   stop() {
     this.list.replaceChildren();
   }
@@ -49,11 +59,21 @@ export class Schedules {
     const problem = alert();
     const show = async () => {
       const { runs } = await call("GET", path);
-      list.replaceChildren(...runs.map((one) => h("li", {}, outcome(one, zone))));
+      list.replaceChildren(...runs.map((one) => this.run(one, zone, problem)));
       if (!runs.length) list.append(h("li", {}, t("page.schedules.no_runs")));
     };
     const ontoggle = ({ currentTarget: own }) => own.open && busy(list, problem, show);
     return h("details", { ontoggle }, h("summary", {}, t("page.schedules.past_runs")), list, problem);
+  }
+
+  /** A run with links to its job and its file. */
+  run(one, zone, problem) {
+    const words = { run: run(one.run_at, zone) };
+    const shown = button(t("page.schedules.show_job"), (pressed) => busy(pressed, problem, () => this.show(one.export_job_id)));
+    shown.setAttribute("aria-label", t("page.schedules.show_job_of", words));
+    const file = one.download_url && button(t("page.schedules.download"), (pressed) => busy(pressed, problem, () => download(one.download_url)));
+    if (file) file.setAttribute("aria-label", t("page.schedules.download_of", words));
+    return h("li", {}, h("span", {}, outcome(one, zone)), h("span", { class: "buttons" }, file, shown));
   }
 
   card(schedule) {
@@ -69,14 +89,14 @@ export class Schedules {
     const { active, next_runs: next = [], last_run: last, email_recipients: mail } = schedule;
     const whose = schedule.user_id === this.user.id ? null : t("page.schedules.for_user", { user: schedule.user_id });
     const zone = schedule.options?.timezone ?? schedule.timezone;
-    const facts = [scopeText(schedule.scope), rowsOf(schedule.window), filters(schedule.filters, zone), filters(schedule.parameters, zone), mail?.length && t("page.schedules.mail_to", { addresses: mail.map(shown).join(", ") })];
+    const facts = [scopeText(schedule.scope), rowsOf(schedule.window), filters(schedule.filters, schedule.export_type, zone), filters(schedule.parameters, schedule.export_type, zone), mail?.length && t("page.schedules.mail_to", { addresses: mail.map(shown).join(", ") })];
     return h(
       "li",
-      { class: "job", "data-status": active ? "active" : "paused" },
+      { id: `schedule-${schedule.id}`, class: "job", "data-status": active ? "active" : "paused", tabindex: -1 },
       h(
         "div",
         { class: "heading" },
-        h("h3", {}, `${titleOf(schedule.export_type)} `, h("span", { class: "kind" }, format(schedule.format))),
+        h("h3", {}, `${schedule.name ?? titleOf(schedule.export_type)} `, h("span", { class: "kind" }, [schedule.name && titleOf(schedule.export_type), format(schedule.format)].filter(Boolean).join(" · "))),
         h("span", { class: "state" }, active ? t("page.schedules.active") : t("page.schedules.paused")),
       ),
       h("p", {}, sentence(rhythm(schedule))),
@@ -93,13 +113,17 @@ export class Schedules {
         active
           ? does(t("page.schedules.pause"), () => change("PATCH", { active: false }))
           : does(t("page.schedules.resume"), () => change("PATCH", { active: true })),
+        button(t("page.schedules.edit"), () => this.edit(schedule)),
+        button(t("page.schedules.copy"), () => this.copy(schedule)),
         twice(t("page.schedules.delete"), t("page.schedules.delete_question"), (pressed) => busy(pressed, problem, () => change("DELETE"))),
       ),
     );
   }
 }
 
-function outcome({ run_at: at, status: end, row_count: count, file_size: bytes, seconds, error }, zone) {
-  const facts = [count !== null && rows(count), bytes !== null && size(bytes), seconds !== null && duration(seconds)];
-  return [t("page.schedules.outcome", { time: run(at, zone), status: status(end) }), ...facts, error && problemText(error)].filter(Boolean).join(" · ");
+function outcome({ run_at: at, status: end, row_count: count, file_size: bytes, error, window, cancel_requested: removed }, zone) {
+  const state = end === "expired" && removed ? "removed" : end;
+  const ready = end === "completed" || end === "expired";
+  const facts = [window && span(window), ready && rows(count ?? 0), ready && bytes !== null && size(bytes)];
+  return [t("page.schedules.outcome", { time: run(at, zone), status: status(state) }), ...facts, error && problemText(error)].filter(Boolean).join(" · ");
 }

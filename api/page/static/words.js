@@ -1,5 +1,6 @@
 // Numbers, times and states as texts for people.
 
+import { columnOf, zoneOf } from "./labels.js";
 import { has, locale, t } from "./messages.js";
 
 const DATE = { day: "numeric", month: "short", year: "numeric" };
@@ -89,41 +90,114 @@ export const periodOf = (tests) => PERIODS.find(({ tests: own }) => Object.keys(
 /** Whose rows an export has, unless they are the user's own. */
 export const scopeText = (scope) => (scope === "all" ? t("page.scopes.all") : (scope ?? "own") === "own" ? null : t("page.scopes.named", { scope }));
 
-/** Filters of a job in one line; days are those of `zone`, if the job names one. */
-export function filters(wanted, zone) {
-  const found = Object.entries(wanted ?? {}).flatMap(([column, tests]) => (isTests(tests) ? ofColumn(column, tests) : test(column, "eq", tests)));
-  const dated = zone && JSON.stringify(wanted ?? {}).match(/"\d{4}-\d\d-\d\d"/);
+/**
+ * Filters of a request in one line, with the labels of the dataset's columns.
+ *
+ * Days are those of `zone`, if the request names one; times are shown in it, or in the zone of the dataset.
+ */
+export function filters(wanted, dataset, zone) {
+  const shown = { zone: zone ?? zoneOf(dataset), dated: false };
+  const found = Object.entries(wanted ?? {}).flatMap(([name, tests]) => ofColumn(columnOf(dataset, name), isTests(tests) ? tests : { eq: tests }, shown));
+  const days = zone && /"\d{4}-\d\d-\d\d"/.test(JSON.stringify(wanted ?? {}));
   const text = found.join(" · ");
-  return dated ? t("page.shown_filters.in_zone", { text, zone }) : text;
+  return shown.dated || days ? t("page.shown_filters.in_zone", { text, zone: shown.zone }) : text;
 }
 
-function ofColumn(column, tests) {
+/** The days, or the times, of a run's window. */
+export function span({ from, to, timezone }) {
+  const shown = { zone: timezone, dated: false };
+  const [first, end] = [from, to].map((text) => wall(text, shown));
+  const text = first.whole && end.whole ? daysOf(first, end) : t("page.shown_filters.span", { first: shownMoment(first), last: shownMoment(end) });
+  return t("page.shown_filters.in_zone", { text, zone: timezone });
+}
+
+const ORDER = ["eq", "gte", "gt", "lt", "lte"];
+
+function ofColumn(column, tests, shown) {
   const period = periodOf(tests);
   if (period) return [t("page.shown_filters.period", { column, period: period.name })];
-  const { gte, lte, ...others } = tests;
-  if (isDay(gte) && isDay(lte)) return [t("page.shown_filters.days", { column, first: shownDay(gte), last: shownDay(lte) }), ...Object.entries(others).map(([name, value]) => test(column, name, value))];
-  return Object.entries(tests).map(([name, value]) => test(column, name, value));
+  const { gte, lt, lte, ...others } = tests;
+  const rest = (more) => Object.entries({ ...others, ...more }).map(([name, value]) => test(column, name, value, shown));
+  const first = wall(gte, shown) ?? wallOfDay(gte);
+  const end = wall(lt, shown) ?? wallOfDay(lt);
+  if (first?.whole && end?.whole && first.zone === end.zone && first.time < end.time) return [t("page.shown_filters.period", { column, period: daysOf(first, end) }), ...rest(lte === undefined ? {} : { lte })];
+  if (isDay(gte) && isDay(lte)) return [t("page.shown_filters.days", { column, first: shownDay(gte), last: shownDay(lte) }), ...rest(lt === undefined ? {} : { lt })];
+  const entries = Object.entries(tests).sort(([one], [other]) => ORDER.indexOf(one) - ORDER.indexOf(other));
+  return entries.map(([name, value]) => test(column, name, value, shown));
 }
 
 export const isTests = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
 const DAY = /^(\d{4}-\d\d-\d\d)(?:\[([\w+/-]+)\])?$/;
 const isDay = (value) => typeof value === "string" && DAY.test(value);
+const LAST_DAYS = /^now-(\d+)d$/;
+const INSTANT = /^(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(:\d\d)?(?:\.\d+)?(Z|[+-]\d\d:?\d\d)?(?:\[([\w+/-]+)\])?$/;
+const MILLISECONDS_OF_DAY = 24 * 3600 * 1000;
+const PARTS = { year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
 
 /** A day for people, with its zone if it names one. */
 function shownDay(value) {
   const [, text, zone] = DAY.exec(value);
-  const shown = new Intl.DateTimeFormat(locale, { ...DATE, timeZone: "UTC" }).format(new Date(text));
+  const shown = dayOf(Date.parse(text));
   return zone ? t("page.shown_filters.in_zone", { text: shown, zone }) : shown;
 }
 
-function test(column, name, value) {
+const dayOf = (time) => new Intl.DateTimeFormat(locale, { ...DATE, timeZone: "UTC" }).format(time);
+
+/**
+ * What a clock in the zone shows at a time: {time: as if it were in UTC, whole: whether a day begins, zone}.
+ * Null if the text is no time, or has no zone that is known here.
+ */
+function wall(value, shown) {
+  const [, date, clock, seconds = ":00", offset, named] = INSTANT.exec(value) ?? [];
+  if (!date) return null;
+  let time = Date.parse(`${date}T${clock}${seconds}Z`);
+  if (offset) {
+    const zone = named ?? shown.zone;
+    const instant = Date.parse(value.replace(/\[.*/, "").replace(" ", "T"));
+    try {
+      const parts = Object.fromEntries(new Intl.DateTimeFormat("en", { ...PARTS, timeZone: zone }).formatToParts(instant).map(({ type, value: part }) => [type, part]));
+      time = Date.UTC(parts.year, parts.month - 1, parts.day, parts.hour, parts.minute, parts.second);
+    } catch {
+      return null; // this browser does not know the zone
+    }
+    if (!named) shown.dated = true;
+  }
+  return { time, whole: time % MILLISECONDS_OF_DAY === 0, zone: named };
+}
+
+function wallOfDay(value) {
+  const [, date, zone] = DAY.exec(value) ?? [];
+  return date ? { time: Date.parse(date), whole: true, zone } : null;
+}
+
+/** The days from one that begins at `first` to the one before `end`. */
+function daysOf(first, end) {
+  const last = end.time - MILLISECONDS_OF_DAY;
+  const text = first.time === last ? dayOf(last) : t("page.shown_filters.span", { first: dayOf(first.time), last: dayOf(last) });
+  return first.zone ? t("page.shown_filters.in_zone", { text, zone: first.zone }) : text;
+}
+
+function shownMoment({ time, zone }) {
+  const clock = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", timeZone: "UTC" }).format(time);
+  const text = t("page.numbers.moment", { date: dayOf(time), time: clock });
+  return zone ? t("page.shown_filters.in_zone", { text, zone }) : text;
+}
+
+function test(column, name, value, shown) {
   if (name === "is_null") return value ? t("page.shown_filters.empty", { column }) : t("page.shown_filters.not_empty", { column });
+  const days = LAST_DAYS.exec(value);
+  if (days && (name === "gte" || name === "gt")) return t("page.shown_filters.last_days", { column, count: Number(days[1]) });
   if (isDay(value) && has(`page.day_operators.${name}`)) {
     const words = { column, operator: t(`page.day_operators.${name}`), day: shownDay(value) };
     return name === "lte" ? t("page.shown_filters.last_day", words) : t("page.shown_filters.day", words);
   }
+  const moment = wall(value, shown);
+  if (moment && has(`page.day_operators.${name}`)) {
+    const begins = moment.whole && (name === "gte" || name === "lt");
+    return t("page.shown_filters.day", { column, operator: t(`page.day_operators.${name}`), day: begins ? dayOf(moment.time) : shownMoment(moment) });
+  }
   const sign = { eq: "=", ne: "≠", lt: "<", lte: "≤", gt: ">", gte: "≥" }[name] ?? named("page.operators", name);
-  const shown = Array.isArray(value) ? value.slice(0, 5).join(", ") + (value.length > 5 ? " …" : "") : value;
-  return `${column} ${sign} ${shown === null ? t("page.shown_filters.empty_value") : shown}`;
+  const texts = Array.isArray(value) ? value.slice(0, 5).join(", ") + (value.length > 5 ? " …" : "") : value;
+  return `${column} ${sign} ${texts === null ? t("page.shown_filters.empty_value") : texts}`;
 }
