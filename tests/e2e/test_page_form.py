@@ -78,7 +78,7 @@ def test_between_two_days_takes_both_days_of_the_zone(
     rows = csv.DictReader(io.StringIO(path.read_text("utf-8-sig"), newline=""))
     wanted = psql(system.stack, f"SELECT id FROM shop.orders WHERE {WEEK.format(zone)} ORDER BY id")
     assert sorted(int(row["id"]) for row in rows) == [int(line) for line in wanted.split()[1:-2]]
-    card.get_by_role("button", name="Again").click()
+    card.get_by_role("button", name="Edit and run again").click()
     expect(visit.page.get_by_label("Time zone of days and times")).to_have_value(zone)
     expect(visit.page.get_by_label("Value for placed_at, to, date")).to_have_value("2026-01-11")
 
@@ -92,7 +92,7 @@ def test_periods_are_relative_to_the_day_of_the_export(visit: Visit, customer: s
     assert body["filters"] == {"placed_at": {"gte": "start_of_month-1mo", "lt": "start_of_month"}}
     card = visit.page.locator("#job-list > li").first
     expect(card).to_contain_text("placed_at: last month")
-    card.get_by_role("button", name="Again").click()
+    card.get_by_role("button", name="Edit and run again").click()
     expect(visit.page.get_by_label("Value for placed_at").locator("option:checked")).to_have_text(
         "last month"
     )
@@ -229,7 +229,7 @@ def test_again_keeps_whose_rows_it_was(visit: Visit, system: System, settings: S
     visit.sign_in(sign_token(settings, f"admin-{uuid4().hex[:6]}", ["exports:admin"]))
     card = visit.page.locator(f"#job-{job['export_job_id']}")
     expect(card).to_contain_text(f"for {user}")
-    card.get_by_role("button", name="Again").click()
+    card.get_by_role("button", name="Edit and run again").click()
     expect(visit.page.locator("#builder").get_by_role("alert")).to_contain_text(
         "This will export the rows of customer-3, by the filter on customer_id. The export is yours"
     )
