@@ -262,7 +262,7 @@ class Card {
     this.remove = twice(t("page.jobs.remove"), t("page.jobs.remove_question"), (pressed) => this.drop(pressed));
     const zone = job.window?.timezone ?? job.options?.timezone;
     const wanted = [filters(job.filters, job.export_type, zone), filters(job.parameters, job.export_type, zone)].filter(Boolean).join(" · ");
-    const source = job.schedule_id && button(t("page.jobs.by_schedule"), (pressed) => busy(pressed, this.problem, () => jobs.schedule(job.schedule_id)), "source");
+    const source = job.schedule_id && button(t("page.jobs.by_schedule"), (pressed) => busy(pressed, this.problem, () => jobs.schedule(job.schedule_id)));
     const whose = job.user_id === jobs.user.id ? null : t("page.jobs.for_user", { user: job.user_id });
     const extent = [scopeText(job.scope), job.columns && t("page.jobs.columns", { count: job.columns.length }), wanted];
     this.element = h(
@@ -270,7 +270,7 @@ class Card {
       { id: `job-${job.export_job_id}`, class: "job", tabindex: -1 },
       h("div", { class: "heading" }, h("h3", {}, `${title(job)} `, h("span", { class: "kind" }, kind(job))), this.state),
       h("p", { class: "hint" }, [whose, moment(job.created_at), ...extent].filter(Boolean).join(" · ")),
-      source,
+      source && h("p", { class: "buttons" }, source),
       this.bar,
       this.facts,
       this.warnings,

@@ -34,16 +34,20 @@ export class Schedules {
 
   async more() {
     const page = await call("GET", `exports/schedules?limit=20${this.cursor ? `&cursor=${this.cursor}` : ""}`);
-    const cards = page.schedules.map((schedule) => nameButtons(this.card(schedule), rhythm(schedule)));
+    const cards = page.schedules.map((schedule) => this.named(schedule));
     if (this.cursor) this.list.append(...cards);
     else this.list.replaceChildren(...cards);
     this.cursor = page.next_cursor;
     this.older.hidden = !this.cursor;
   }
 
+  named(schedule) {
+    return nameButtons(this.card(schedule), rhythm(schedule));
+  }
+
   /** Show a schedule, and move the focus to it. It is read if it is on a later page. */
   async find(id) {
-    if (!byId(`schedule-${id}`)) this.list.append(this.card(await call("GET", `exports/schedules/${id}`)));
+    if (!byId(`schedule-${id}`)) this.list.append(this.named(await call("GET", `exports/schedules/${id}`)));
     const card = byId(`schedule-${id}`);
     card.focus({ preventScroll: true });
     card.scrollIntoView({ block: "nearest" });
