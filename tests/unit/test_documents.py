@@ -95,6 +95,7 @@ def test_the_datasets_of_the_pages_can_be_loaded(page: str, tmp_path: Path) -> N
 
 
 NOT_RUN = {
+    "age": "the program of a receiver; tests of encrypted files decrypt them with the library",
     "apt-get": "only root may",
     "docker": "needs its daemon; tests/unit/test_compose.py reads the file",
     "kafka-consumer-groups.sh": "Kafka's programs are no package of Python's",
