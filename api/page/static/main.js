@@ -28,7 +28,7 @@ const clock = new SessionClock({ renew: goOn, warn, end: () => end(t("page.sessi
 function show(signedIn) {
   panel.hidden = signedIn;
   byId("back").hidden = true;
-  for (const id of ["desk", "places", "who", "sign-out"]) byId(id).hidden = !signedIn;
+  for (const id of ["page-title", "desk", "places", "who", "sign-out"]) byId(id).hidden = !signedIn;
   notice.hidden = true;
 }
 
