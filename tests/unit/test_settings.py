@@ -412,12 +412,17 @@ ARGUMENTS = {
     "token": ["--user-id", "u"],
     "api": ["--port", "0"],
     "forget": ["--user-id", "u"],
+    "cancel-all": ["--user-id", "u"],
+    "schedule edit": [JOB, "--name", "n"],
     "schedule create": ["--export-type", "ledger", "--format", "csv", "--user-id", "u", "--every", "daily"],
     "datasets show": ["ledger", "--as-user", "u"],
     "dead-letters list": [],
     "dead-letters show": ["1"],
     "dead-letters redrive": ["--all"],
-    **{name: [JOB] for name in ("status", "watch", "download", "cancel", "resend")},
+    **{
+        name: [JOB]
+        for name in ("status", "watch", "download", "cancel", "resend", "why", "rerun", "password")
+    },
 }
 
 

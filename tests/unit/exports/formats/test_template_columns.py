@@ -174,7 +174,7 @@ def test_a_matching_template_is_accepted(tmp_path: Path) -> None:
         (LISTED + "\ntemplate_header = 99", "template_header = 99"),
         ('template = "template.xlsx"\ntemplate_header = 2', "template_header = 2: .* no captions"),
         ("template_header = 2", "template_header: it needs a template"),
-        (LISTED + "\ntemplate_header = 0", "greater than or equal to 1"),
+        (LISTED + "\ntemplate_header = 0", "expected at least 1"),
     ],
 )
 def test_a_template_that_does_not_fit_is_refused_when_the_datasets_file_is_read(
