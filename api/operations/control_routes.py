@@ -102,7 +102,7 @@ async def list_pauses(services: InjectedServices, user: Operator) -> PauseList:
     responses=_PROBLEMS,
 )
 async def pause_claims(order: PauseOrder, services: InjectedServices, user: Operator) -> PauseView:
-    """Workers claim no more such jobs, within two seconds. Running exports go on; those in parts wait.
+    """Workers claim no more such jobs, within two seconds. Running exports go on, also those in parts.
 
     The pause survives restarts, until it is resumed. Requests are still accepted. Needs the role
     `exports:operate` or `exports:admin`.

@@ -167,6 +167,8 @@ class JobQueue:
         with_split: bool = True,
         held_back: Collection[str] = (),
         away: Collection[str] = (),
+        paused: Collection[str] = (),
+        only_parts: bool = False,
     ) -> list[Claim]:
         """Claim up to ``limit`` jobs and parts that are pending and due, or whose lease has expired.
 
@@ -179,6 +181,8 @@ class JobQueue:
             with_split: whether to claim jobs with ``split``. Parts are always claimed.
             held_back: datasets whose jobs and parts are not claimed.
             away: datasets whose source does not answer. Their running jobs take no slot of their user.
+            paused: datasets whose jobs are not claimed. Parts of their running jobs are.
+            only_parts: claim parts of running jobs, and no jobs.
 
         Returns:
             The claims. Those of parts are :class:`~stream_app.jobs.part_claim.PartClaim`.
@@ -192,14 +196,17 @@ class JobQueue:
             "user_slots": self._user_slots,
             "max_attempts": self.max_attempts,
             "with_split": with_split,
-            "held_back": list(held_back),
+            "held_back": [*held_back, *paused],
+            "parts_held_back": list(held_back),
+            "only_parts": only_parts,
             "away": list(away),
         }
         self.is_work_left = True  # what ends during this claim can make room for what this claim does not see
         async with self.transaction(CLAIM_SETTINGS) as connection:
             rows = await CLAIM.fetch(connection, values)
         self._last_user = rows[0].after
-        self.is_work_left = rows[0].is_left or bool(rows[0].after or held_back) or not with_split
+        are_held_back = bool(held_back or paused or only_parts)
+        self.is_work_left = rows[0].is_left or bool(rows[0].after) or are_held_back or not with_split
         claims, unknown = [], []
         for row in rows:
             if row.id is not None:

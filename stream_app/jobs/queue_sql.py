@@ -10,16 +10,17 @@ from stream_app.db.statements import Statement
 
 _WAITING = "job.status = 'pending' AND job.outcome IS NULL"
 _NOT_HELD_BACK = "job.export_type <> ALL (CAST(:held_back AS text[]))"
+_PARTS_NOT_HELD_BACK = "job.export_type <> ALL (CAST(:parts_held_back AS text[]))"
 _RUNNING = "job.status = 'processing' AND job.outcome IS NULL"
 _ABANDONED = f"{_RUNNING} AND job.lease_until < now()"
 _DUE = f"""
     {_WAITING} AND job.admitted_at IS NOT NULL AND job.cancel_requested_at IS NULL
     AND (job.not_before IS NULL OR job.not_before <= now()) AND (:with_split OR job.split IS NULL)
-    AND {_NOT_HELD_BACK}
+    AND {_NOT_HELD_BACK} AND NOT :only_parts
 """
 _RECOVERABLE = f"""
     {_ABANDONED} AND job.cancel_requested_at IS NULL AND job.failures + 1 < :max_attempts
-    AND (:with_split OR job.split IS NULL) AND {_NOT_HELD_BACK}
+    AND (:with_split OR job.split IS NULL) AND {_NOT_HELD_BACK} AND NOT :only_parts
 """
 
 _PART_RUNNING = "part.status = 'processing' AND part.lease_until >= now()"
@@ -215,7 +216,7 @@ CLAIM = Statement(
         CROSS JOIN LATERAL (
             SELECT job.id, job.user_id, job.priority, job.created_at, job.attempt FROM export_jobs AS job
             WHERE job.id = split.job_id AND {_RUNNING} AND job.lease_until >= now()
-                AND job.cancel_requested_at IS NULL AND {_NOT_HELD_BACK}
+                AND job.cancel_requested_at IS NULL AND {_PARTS_NOT_HELD_BACK}
         ) AS job
         CROSS JOIN LATERAL (
             SELECT * FROM (
@@ -304,6 +305,8 @@ CLAIM = Statement(
 
 ``part`` is the claimed part; it is NULL for a job. A job whose parts run takes as many of its user's slots as
 parts run, but at least one: its first running part takes the slot of the job itself.
+
+Parts belong to an export that runs, so that pauses of claims do not hold them back.
 
 ``after`` is the user after whom the next claim begins. It is empty unless more users wait than ``:window``.
 

@@ -130,7 +130,7 @@ class Dispatcher:
         """Claim for ``free`` slots, and return whether more can be claimed."""
         async with self._claiming:
             paused = self._paused()
-            if self._draining or paused is None or paused.everything:
+            if self._draining or paused is None:
                 self._left_out = True
                 return False
             exports = (
@@ -146,8 +146,10 @@ class Dispatcher:
                     self.worker,
                     claimable.limit,
                     with_split=holders < self._settings.worker_slots,
-                    held_back=(*claimable.held_back, *paused.datasets(self._datasets)),
+                    held_back=claimable.held_back,
                     away=claimable.away,
+                    paused=paused.datasets(self._datasets),
+                    only_parts=paused.everything,
                 )
             except Retryable as error:
                 log.warning("claim.failed", error=str(error))

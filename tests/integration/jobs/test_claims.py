@@ -138,7 +138,7 @@ async def explain(engine: AsyncEngine, *options: str) -> list[Any]:
     values = {
         "after": "", "window": USERS_PER_CLAIM, "worker": "w", "limit": 4,
         "lease": timedelta(seconds=30), "user_slots": 2, "max_attempts": 5, "with_split": True,
-        "held_back": [], "away": [],
+        "held_back": [], "parts_held_back": [], "only_parts": False, "away": [],
     }  # fmt: skip
     found: list[Any] = []
     async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:

@@ -9,7 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.datasets.models import Dataset
 from stream_app.exports.pipeline import Exporter
+from stream_app.jobs.claim import Claim
 from stream_app.jobs.claim_pauses import EVERYTHING, PausedClaims, PauseStore
+from stream_app.jobs.parts import PartStore
 from stream_app.jobs.worker_registry import WorkerRegistry
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
@@ -18,6 +20,7 @@ from stream_app.worker.presence import WorkerPresence
 from streaming_exporter.errors import Retryable
 from streaming_exporter.events import Event
 from tests.integration.jobs.jobs import Jobs
+from tests.integration.jobs.parts import part_claims, plan
 from tests.integration.worker.test_job_runner import Exports
 from tests.waiting import until_async
 
@@ -75,6 +78,42 @@ async def test_nothing_is_claimed_while_it_is_paused(
     assert line["queue_seconds"] >= 0
     await until_async(lambda: exports.running)
     await dispatcher.drain(0)
+
+
+@pytest.mark.parametrize("scope", [EVERYTHING, "dataset:ledger", "source:crm"])
+async def test_parts_of_a_running_export_are_claimed_while_it_is_paused(
+    jobs: Jobs,
+    engine: AsyncEngine,
+    storage: ObjectStore,
+    settings: Settings,
+    scope: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """P19: a running export goes on; otherwise it would keep its snapshot open and fail at its time limit."""
+    exports = Exports(storage)
+    exports.datasets["ledger"] = Dataset(name="ledger", table="public.ledger", source="crm")
+
+    async def emit(_: Event) -> None:
+        pass
+
+    dispatcher = Dispatcher(
+        worker="w",
+        store=jobs.store,
+        exporter=cast(Exporter, exports),
+        emit=emit,
+        settings=settings,
+        paused=lambda: PausedClaims(frozenset({scope})),
+    )
+    started: list[Claim] = []
+    monkeypatch.setattr(dispatcher, "_start", started.append)
+    running = await jobs.admit()
+    (claim,) = await jobs.store.claim("holder", 1)
+    assert claim.job_id == running
+    await plan(PartStore(jobs.store), claim, 2)
+    await jobs.admit()
+    await dispatcher._claim(3)
+    assert [item.job_id for item in part_claims(started)] == [running] * 2
+    assert len(started) == 2, "the other job waits"
 
 
 def test_pauses_of_a_source_hold_its_datasets_only() -> None:
