@@ -2,6 +2,7 @@
 
 import { call, unique } from "./api.js";
 import { alert, busy, button, field, h, passing, say, tick } from "./dom.js";
+import { Encryption } from "./encryption.js";
 import { Division } from "./files.js";
 import { Filters } from "./filters.js";
 import { labelOf, learn, titleOf } from "./labels.js";
@@ -15,7 +16,7 @@ const PAUSE = 350; // milliseconds without a change, after which an estimate is 
 const WAIT = 3; // seconds that a request waits for a small export, whose file is downloaded at once
 const REFUSED = new Set([403, 422]); // statuses of an estimate that every try would have
 /** What a schedule can have and the form perhaps does not. */
-const NO_VALUES = { name: null, filters: null, columns: null, options: null, split: null, parameters: null, scope: null, time_of_day: null, day: null, email_recipients: null };
+const NO_VALUES = { name: null, filters: null, columns: null, options: null, split: null, encrypt: null, parameters: null, scope: null, time_of_day: null, day: null, email_recipients: null };
 const HERE = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
 export class Builder {
@@ -53,6 +54,7 @@ export class Builder {
     this.scopeField = field(t("page.form.scope"), this.scope);
     this.options = new Options();
     this.division = new Division();
+    this.encryption = new Encryption();
     this.mail = h("textarea", { rows: 2, spellcheck: false, placeholder: "ada@example.com" });
     this.mailSummary = h("span");
     this.mailBox = h("details", {}, h("summary", {}, t("page.form.mail"), this.mailSummary), field(t("page.form.mail_to"), this.mail, t("page.form.mail_hint")));
@@ -72,6 +74,7 @@ export class Builder {
       this.columnsBox,
       this.options.element,
       this.division.element,
+      this.encryption.element,
       this.repeat.element,
       this.mailBox,
       h("div", { class: "send" }, this.estimate, this.problem, this.submit),
@@ -107,6 +110,7 @@ export class Builder {
     this.filters.use(dataset.columns);
     this.useZones(dataset);
     this.parameters.use(dataset.parameters);
+    this.encryption.use(dataset);
     this.scope.replaceChildren(...dataset.scopes.map((name) => h("option", { value: name }, has(`page.form.scopes.${name}`) ? t(`page.form.scopes.${name}`) : name)));
     this.scopeField.hidden = dataset.scopes.length < 2;
     this.repeat.use(dataset.has_time);
@@ -154,6 +158,7 @@ export class Builder {
     this.useDataset({ keep: false });
     this.mail.value = "";
     this.division.write(null);
+    this.encryption.write(null);
     this.repeat.reset();
     for (const box of this.form.querySelectorAll("details")) box.open = false;
     this.changed();
@@ -208,6 +213,7 @@ export class Builder {
     const options = this.options.read();
     const parameters = this.parameters.read();
     const split = this.division.read();
+    const encrypt = this.encryption.read();
     const scope = this.scope.value || "own";
     const name = this.name.value.trim();
     if (this.hasZone && this.zone.value !== this.ownZone) options.timezone = this.zone.value;
@@ -219,6 +225,7 @@ export class Builder {
       ...(Object.keys(filters).length && { filters }),
       ...(Object.keys(options).length && { options }),
       ...(split && { split }),
+      ...(encrypt && { encrypt }),
       ...(Object.keys(parameters).length && { parameters }),
       ...(scope !== "own" && { scope }),
     };
@@ -258,6 +265,7 @@ export class Builder {
     if (job.schedule) this.mail.value = (job.email_recipients ?? []).join("\n");
     this.options.write(job.options);
     this.division.write(job.split);
+    this.encryption.write(job.encrypt);
     this.columnsBox.open = Boolean(job.columns);
     this.changed();
     const texts = [whose, gone.length && t("page.form.left_out", { names: gone.join(", ") })];
@@ -388,7 +396,7 @@ export class Builder {
   }
 
   send() {
-    for (const box of [this.columnsBox, this.options.element, this.division.element]) if (box.querySelector(":invalid")) box.open = true;
+    for (const box of [this.columnsBox, this.options.element, this.division.element, this.encryption.element]) if (box.querySelector(":invalid")) box.open = true;
     if (!this.form.reportValidity()) return;
     if (this.refusal || this.datasets.get(this.dataset.value)?.error) {
       say(this.problem, this.refusal || t("page.form.dataset_not_available"));

@@ -3,6 +3,7 @@
 import { Failure, call, events } from "./api.js";
 import { isAway } from "./connection.js";
 import { alert, busy, button, byId, choice, h, nameButtons, report, say, twice } from "./dom.js";
+import { Password } from "./encryption.js";
 import { FileList, download, several } from "./files.js";
 import { labelOf, titleOf } from "./labels.js";
 import { problemText, t } from "./messages.js";
@@ -256,6 +257,7 @@ class Card {
     this.files = new FileList(this.problem);
     this.list = button(t("page.jobs.files"), (pressed) => this.files.toggle(this.job, pressed), "soft");
     this.list.setAttribute("aria-expanded", "false");
+    this.password = new Password(this.problem);
     this.cancel = button(t("page.jobs.cancel"), (pressed) => this.drop(pressed));
     this.repeat = button(t("page.jobs.edit_and_run"), () => jobs.again(this.job));
     this.rerun = button(t("page.jobs.run_again"), (pressed) => this.runAgain(pressed));
@@ -276,7 +278,8 @@ class Card {
       this.warnings,
       this.error,
       this.problem,
-      h("p", { class: "buttons" }, this.download, this.list, this.cancel, this.repeat, this.rerun, this.remove),
+      h("p", { class: "buttons" }, this.download, this.list, this.password.button, this.cancel, this.repeat, this.rerun, this.remove),
+      this.password.place,
       this.files.element,
     );
     this.show(job);
@@ -299,6 +302,7 @@ class Card {
     this.remove.hidden = job.status !== "completed";
     this.download.hidden = !job.download_url;
     this.list.hidden = !job.files_url || Boolean(job.download_url);
+    this.password.show(job, job.user_id === this.jobs.user.id);
     if (this.list.hidden) this.files.element.hidden = true;
     this.cancel.hidden = !UNFINISHED.has(job.status) || stops;
     this.rerun.hidden = UNFINISHED.has(job.status);
