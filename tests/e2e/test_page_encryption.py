@@ -27,13 +27,14 @@ def test_a_zip_archive_opens_with_the_password_that_is_shown_once(visit: Visit, 
     expect(page.get_by_label("Encrypt the file")).to_have_value("")  # the form begins anew
     card = visit.newest()
     card.get_by_role("button", name=re.compile("^Show the password")).click()
+    expect(card.locator("code")).to_have_text(re.compile("^[a-z2-7]{26}$"))
     password = card.locator("code").inner_text()
-    assert re.fullmatch("[a-z2-7]{26}", password)
     expect(card.get_by_role("button", name=re.compile("^Show the password"))).to_be_hidden()
     content = Path(download.value.path()).read_bytes()
     with pyzipper.AESZipFile(io.BytesIO(content)) as archive:
         archive.setpassword(password.encode())
         assert archive.read(archive.namelist()[0]).startswith(b"\xef\xbb\xbfid,")
+    visit.forgiven.append("410")
     page.reload()
     again = visit.newest()
     again.get_by_role("button", name=re.compile("^Show the password")).click()
