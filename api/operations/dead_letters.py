@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import structlog
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -29,6 +30,8 @@ from stream_app.db.engine import autocommitting, outages_are_retryable
 from stream_app.settings import Settings
 from streaming_exporter.errors import PublishError, Rejected, Retryable, UsageError
 from streaming_exporter.publisher import Publisher
+
+log = structlog.get_logger(__name__)
 
 READ_SECONDS = 20.0
 """Time-out of reading the topic."""
@@ -140,9 +143,11 @@ class DeadLetters:
     async def redrive(self, choice: DeadLetterChoice, *, by: str) -> list[DeadLetterResult]:
         """Publish letters unchanged to their original topics, each once.
 
+        A letter that cannot be marked is not published, and its result has the reason.
+
         Raises:
             Rejected: an id is none.
-            Retryable: Kafka or the state database does not answer, so nothing was published.
+            Retryable: Kafka does not answer, so nothing was published.
         """
         topics = redrive_topics(self.settings)
         results = []
@@ -160,7 +165,7 @@ class DeadLetters:
 
         Raises:
             Rejected: an id is none.
-            Retryable: Kafka or the state database does not answer.
+            Retryable: Kafka does not answer.
         """
         results = []
         for letter_id, letter in await self._chosen(choice):
@@ -190,14 +195,21 @@ class DeadLetters:
             await self.publisher.publish_raw(letter.topic, letter.key, letter.value, letter.headers)
         except PublishError as error:
             return f"it is not known whether it was published: {error}"
-        await self._execute(_FINISH, letter, state=REDRIVEN)
+        try:
+            await self._execute(_FINISH, letter, state=REDRIVEN)
+        except Retryable as error:
+            log.warning("dead_letter.not_marked", letter=letter.name, state=REDRIVEN, error=str(error))
         return None
 
     async def _mark(self, letter: DeadLetter, state: str, *, by: str, again: bool) -> str | None:
         """Mark a letter; return why it was not marked, or ``None``."""
-        if await self._execute(_MARK, letter, state=state, by=by, again=again):
-            return None
-        known = await self._mark_of(letter)
+        try:
+            if await self._execute(_MARK, letter, state=state, by=by, again=again):
+                return None
+            known = await self._mark_of(letter)
+        except Retryable as error:  # the results of the letters before must not be lost with an error
+            log.warning("dead_letter.not_marked", letter=letter.name, state=state, error=str(error))
+            return f"it is not known whether it was marked as {state}, and it was not published: repeat it"
         if known is None:
             return "another call handles it at the moment"
         if known.state == REDRIVING:

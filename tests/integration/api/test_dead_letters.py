@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import cast
+from typing import Any, cast
 from uuid import uuid4
 
 import httpx2
@@ -11,11 +11,11 @@ from faust.types import EventT
 from faust.types.tuples import ConsumerMessage
 from sqlalchemy import text
 
-from api.operations.dead_letters import without_values
+from api.operations.dead_letters import DeadLetters, without_values
 from stream_app.app import create_app
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.settings import Settings
-from streaming_exporter.errors import PublishError, Unreadable
+from streaming_exporter.errors import PublishError, Retryable, Unreadable
 from streaming_exporter.events import ExportRequest, Topic, request_event
 from streaming_exporter.kafka_connection import ensure_topics
 from streaming_exporter.publisher import Publisher
@@ -152,6 +152,34 @@ async def test_the_commands_use_the_marks_of_the_api(letters: tuple[Harness, Eve
         assert await command("redrive", "--error", "one", code=1) == ["refused"]
         assert await command("discard", "--all", code=1) == ["refused", "discarded"]
     assert [message.value for message in await messages_on(harness.settings, Topic.REQUESTS)] == [b"one"]
+
+
+async def test_a_state_database_that_goes_away_loses_no_result(
+    letters: tuple[Harness, EventProducer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One letter is published, its last mark and the first mark of the other fail: each is told."""
+    harness, emit = letters
+    for value in (b"one", b"three"):
+        await put_aside(harness.settings, emit, value, "not JSON")
+    execute = DeadLetters._execute
+    calls = 0
+
+    async def goes_away(self: DeadLetters, *arguments: Any, **values: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise Retryable("away")
+        return await execute(self, *arguments, **values)
+
+    async with harness.user(OPERATE, user_id="boss") as operator:
+        found = (await operator.get("/exports/dead-letters")).json()["dead_letters"]
+        with monkeypatch.context() as patched:
+            patched.setattr(DeadLetters, "_execute", goes_away)
+            first, second = await act(operator, "redrive", *(item["id"] for item in found))
+        assert first == ("redriven", None)
+        assert second[0] == "refused"
+        assert "was not published" in str(second[1])
+    assert len(await messages_on(harness.settings, Topic.REQUESTS)) == 1
 
 
 @pytest.mark.parametrize(

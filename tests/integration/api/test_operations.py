@@ -13,8 +13,10 @@ import structlog
 from sqlalchemy import text
 from typer.testing import CliRunner
 
+from api.operations import cancellations
 from producers.__main__ import cli
 from producers.tokens import sign_token
+from stream_app.db import engine as engine_module
 from stream_app.exports.source_monitor import UNAVAILABLE, SourceMonitor
 from stream_app.jobs.claim_pauses import PauseStore
 from stream_app.jobs.worker_registry import WorkerRegistry
@@ -230,6 +232,30 @@ async def test_a_job_that_ends_before_its_cancellation_keeps_its_file(api: Harne
         assert (await call).json() == {"export_job_ids": []}
     job = await services.job_queries.get(UUID(job_id))
     assert job.expires_at > datetime.now(UTC) + timedelta(hours=1)
+
+
+async def test_a_job_that_is_locked_does_not_keep_others_from_being_cancelled(
+    api: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left is told: "nothing was changed" would be wrong. A repeated call cancels the rest."""
+    monkeypatch.setattr(engine_module, "BEGIN", engine_module.BEGIN.replace("3s", "100ms"))
+    async with api.user(user_id="user-7") as owner, api.user(OPERATE) as operator:
+        jobs = [await admitted(api, owner) for _ in range(3)]
+        body = {"user_id": "user-7"}
+        async with api.engine.begin() as connection:
+            await connection.execute(
+                text("SELECT FROM export_jobs WHERE id = :id FOR UPDATE"), {"id": UUID(jobs[1])}
+            )
+            answer = await operator.post("/exports/jobs:cancel", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (503, "cancellation_incomplete"), answer.text
+        assert answer.json()["detail"].startswith("2 jobs are cancelled. It is not known of 1 more")
+        monkeypatch.setattr(cancellations, "SECONDS", -1.0)
+        late = await operator.post("/exports/jobs:cancel", json=body)
+        assert (late.status_code, late.json()["code"]) == (503, "cancellation_incomplete"), late.text
+        monkeypatch.undo()
+        assert (await operator.post("/exports/jobs:cancel", json=body)).json() == {
+            "export_job_ids": [jobs[1]]
+        }
 
 
 async def test_the_overview_shows_workers_queue_schedules_and_deliveries(api: Harness) -> None:
