@@ -33,7 +33,10 @@ PERIODS = {
 
 _SIGNS = {"eq": "=", "ne": "≠", "lt": "<", "lte": "≤", "gt": ">", "gte": "≥"}
 _DAY = re.compile(r"(\d{4}-\d\d-\d\d)(?:\[[\w+/-]+\])?", re.ASCII)
-_LINK = re.compile(r"://|\bwww\.", re.IGNORECASE)
+_LINK = re.compile(
+    r"://|\bwww\.|(?<![\w@.-])(?:[\w-]+\.)+(?:[^\W\d_]{2,}|xn--[\w-]+)(?![\w-]|[\w.+-]*@)", re.IGNORECASE
+)
+"""What mail programs make a link of: also a domain alone, but not the address of a user."""
 
 
 def one_line(text: str, limit: int) -> str:
@@ -51,7 +54,8 @@ def user_text(text: str, limit: int = MAX_LENGTH) -> str | None:
 
     Recipients trust links in the mails of the service, so no user can put one there.
     """
-    return None if _LINK.search(text) else one_line(text, limit)
+    line = one_line(text, limit)
+    return None if _LINK.search(line) else line
 
 
 def filter_texts(filters: object, style: MailStyle) -> list[str]:
@@ -68,7 +72,7 @@ def column_text(columns: object, style: MailStyle) -> str | None:
     """Return the chosen columns; ``None`` if there is no choice."""
     if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
         return None
-    shown = ", ".join(columns[:MAX_COLUMNS])
+    shown = ", ".join(user_text(name) or "…" for name in columns[:MAX_COLUMNS])
     if len(columns) > MAX_COLUMNS:
         return text(style.language, "mail.some_columns", names=shown, count=len(columns) - MAX_COLUMNS)
     return shown

@@ -95,13 +95,41 @@ def test_a_recipient_who_cannot_correct_a_failure_knows_what_to_do(code: str | N
     assert "send the job id below to support" in found.text
 
 
-@pytest.mark.parametrize("name", ["Pay at https://evil.example", "www.evil.example", "HTTP://evil"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Pay at https://evil.example",
+        "www.evil.example",
+        "HTTP://evil",
+        "Pay at evil.example/x",
+        "(evil-bank.co.uk)",
+        "Evil.Example",
+        "böse.рф",
+        "a.evil.xn--p1ai",
+        "anna@evil.example or evil.example",
+    ],
+)
 def test_no_link_of_a_user_is_in_a_mail(name: str) -> None:
-    """Recipients trust links in the mails of the service."""
-    about = notification(name=name, filters={"kind": name}, user_id=name, options={"title": name})
-    found = mail(about)
-    for part in (found.subject, found.text, found.html):
-        assert name not in part
+    """Recipients trust links in the mails of the service. Mail programs make links of domains, too."""
+    request: dict[str, Any] = {
+        "name": name, "filters": {"kind": name}, "columns": ["id", name],
+        "user_id": name, "options": {"title": name},
+    }  # fmt: skip
+    for about in (notification(**request), failure(**request, error_code="missing_column")):
+        found = mail(about)
+        for part in (found.subject, found.text, found.html):
+            assert name not in part
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["anna.meier@mail.example.com", "Ledger 10.2026", "12.5 %", "z. B. Umsatz", "v1.2", "10.0.0.1", "A... b"],
+)
+def test_an_address_of_a_user_and_numbers_are_no_links(given: str) -> None:
+    found = mail(notification(name=given, user_id=given, filters={"kind": given}))
+    assert f"Requested by: {given}" in re.sub(" +", " ", found.text)
+    assert given in found.subject
+    assert f"kind = {given}" in found.text
 
 
 @pytest.mark.parametrize(
