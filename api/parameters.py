@@ -1,4 +1,7 @@
-"""Refuses unknown query parameters, because a misspelt one would otherwise be ignored without notice."""
+"""Refuses unknown query parameters and values that PostgreSQL cannot store.
+
+A misspelt parameter would otherwise be ignored without notice.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
@@ -8,6 +11,8 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from api.errors import Problem
+
+NO_NUL = "expected a text without NUL characters"
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
@@ -37,15 +42,30 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 async def reject_unknown_parameters(request: Request) -> None:
-    """Refuse unknown parameters of a call that has parameters. Every call depends on this function.
+    """Refuse unknown parameters of a call that has parameters, and NUL characters in the known ones.
+
+    Every call depends on this function.
 
     Raises:
-        Problem: 422 with the name of the parameter and the allowed ones.
+        Problem: 422 with the name of the parameter and what is allowed.
     """
     names = set(_names(getattr(request.scope.get("route"), "dependant", None)))
-    for name in request.query_params if names else ():
+    for name, value in request.query_params.multi_items() if names else ():
         if name not in names:
             raise Problem(422, "unknown_parameter", unknown_name("parameter", name, names), field=name[:100])
+        if "\0" in value:
+            raise Problem(422, "invalid_request", f"{name}: {NO_NUL}", field=name)
+
+
+def without_nul(value: str) -> str:
+    """Return ``value``, which goes to the database.
+
+    Raises:
+        ValueError: it has a NUL character.
+    """
+    if "\0" in value:
+        raise ValueError(NO_NUL)
+    return value
 
 
 def _names(dependant: Any) -> Iterator[str]:

@@ -250,7 +250,7 @@ def _search(services: ApiServices, user: User, owner: str | None, q: str) -> Job
             )
         ]
 
-    words = [(word, labelled(word)) for word in q.replace("\0", " ").split()[:MAX_WORDS]]
+    words = [(word, labelled(word)) for word in q.split()[:MAX_WORDS]]
     return JobSearch(words, with_names=user.is_admin or owner == user.id)
 
 

@@ -63,7 +63,10 @@ _ONE = text(
     """
 )
 
-_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|\\x1b.*")
+_QUOTED = re.compile(
+    r"(?<!\w)b?(?:'(?:[^'\\]|\\.)*(?:'|\\?$)|\"(?:[^\"\\]|\\.)*(?:\"|\\?$))|\\x1b.*", re.DOTALL
+)
+"""A text in quotation marks, as ``repr`` writes it. Long reasons are cut, so its end can be missing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
+from api.parameters import without_nul
 from stream_app.jobs.states import Status
 from streaming_exporter.events import JobError
 
@@ -75,7 +76,7 @@ class PauseOrder(BaseModel):
     )
 
     scope: Annotated[str, Field(max_length=300)] = "everything"
-    reason: Annotated[str | None, Field(max_length=500)] = None
+    reason: Annotated[str, Field(max_length=500), AfterValidator(without_nul)] | None = None
 
 
 class PauseView(BaseModel):
@@ -98,7 +99,7 @@ class CancelOrder(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"user_id": "user-17"}})
 
-    user_id: Annotated[str, Field(min_length=1, max_length=255)]
+    user_id: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(without_nul)]
 
 
 class Cancelled(BaseModel):

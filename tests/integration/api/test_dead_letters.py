@@ -188,6 +188,15 @@ async def test_a_state_database_that_goes_away_loses_no_result(
         ("data.format: unknown, got 'x y'", "data.format: unknown"),
         ("type 'export.secret' is not known", "type … is not known"),
         ("not JSON", "not JSON"),
+        (
+            f"cannot be handled: {ValueError('a secret with ' + chr(39) + chr(34))!r}",
+            "cannot be handled: ValueError(…)",
+        ),
+        ("cannot be handled: DataError('invalid input: the secret, cut he", "cannot be handled: DataError(…"),
+        ('cannot be handled: DataError("it\'s a secret")', "cannot be handled: DataError(…)"),
+        ("cannot be handled: DataError('it\\", "cannot be handled: DataError(…"),
+        ("cannot be handled: KeyError(b'secret')", "cannot be handled: KeyError(…)"),
+        ("the job's id is no 'secret'", "the job's id is no …"),
     ],
 )
 def test_reasons_are_shown_without_values(reason: str, shown: str) -> None:

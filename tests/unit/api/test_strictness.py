@@ -1,17 +1,20 @@
 """A misspelt name in a call is refused with the most similar name (case V17)."""
 
+import re
 from collections.abc import Iterator
 from typing import Any, get_args
+from uuid import uuid4
 
 import httpx2
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from api import error_handlers as handlers
 from api.app import create_app
 from api.jobs.schemas import Order
+from api.operations.schemas import CancelOrder, PauseOrder
 from api.parameters import fields_at, unknown_name
 from api.schedules.schemas import ScheduleOrder, SchedulePatch
 from producers.tokens import sign_token
@@ -100,3 +103,30 @@ async def test_an_unknown_parameter_is_refused() -> None:
     assert answer.json()["code"] == "unknown_parameter"
     assert answer.json()["field"] == "statsu"
     assert "did you mean 'status'?" in answer.json()["detail"]
+
+
+TEXTS = [
+    (path, parameter["name"])
+    for path, item in create_app(SETTINGS).openapi()["paths"].items()
+    for parameter in item.get("get", {}).get("parameters", ())
+    if parameter["in"] == "query"
+]
+
+
+@pytest.mark.parametrize(("path", "name"), TEXTS)
+async def test_a_parameter_with_a_nul_character_is_refused(path: str, name: str) -> None:
+    """PostgreSQL cannot compare such a text: the call would fail with 500."""
+    place = re.sub("{[a-z_]+}", str(uuid4()), path)
+    answer = await _answer("GET", place, params={name: "a\0b"})
+    assert (answer.status_code, answer.json()["field"]) == (422, name)
+    assert "NUL" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("model", "body"), [(PauseOrder, {"reason": "a\0b"}), (CancelOrder, {"user_id": "a\0b"})]
+)
+def test_an_order_of_operators_with_a_nul_character_is_refused(
+    model: type[BaseModel], body: dict[str, Any]
+) -> None:
+    with pytest.raises(ValidationError, match="NUL"):
+        model.model_validate(body)
