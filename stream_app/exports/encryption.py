@@ -6,7 +6,7 @@ import hmac
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from queue import Empty, Full, Queue
 from threading import Thread
@@ -82,7 +82,7 @@ class FilePasswords:
         key: a key that is derived from the secret of the deployment.
     """
 
-    key: bytes
+    key: bytes = field(repr=False)
 
     @classmethod
     def of(cls, settings: Settings) -> Self | None:
@@ -125,7 +125,7 @@ def encryption_for(encrypt: Encrypt | None, job: str, passwords: FilePasswords |
 class ZipEncryption:
     """A zip archive with one file (AES-256, WinZip's AE-2)."""
 
-    password: str
+    password: str = field(repr=False)
     suffix: str = ".zip"
     media_type: str = "application/zip"
 

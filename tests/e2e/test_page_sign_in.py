@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, Route, expect
+from playwright.sync_api import Browser, Page, Request, Response, Route, expect
 
 from dev.process import free_ports
 from producers.tokens import sign_token
@@ -215,3 +215,33 @@ def test_a_pasted_token_that_ends_keeps_the_form(visit: Visit, settings: Setting
             expect(page.get_by_label("Value for total")).to_have_count(0)
         page.clock.fast_forward(hours * 3_600_000)
         expect(page.get_by_role("alert")).to_contain_text("Your session has ended")
+
+
+def test_a_token_that_the_service_refuses_is_renewed_and_the_list_goes_on(tab: Visit) -> None:
+    """Such a token was revoked, or its key was removed, before its end."""
+    page = tab.page
+    tab.open()
+    sign_in(tab)
+    first = stored(page)["exports.token"]
+
+    def refuse(route: Route) -> None:
+        if route.request.headers["authorization"] == f"Bearer {first}":
+            route.fulfill(status=401, json={"code": "invalid_token", "detail": "The token is not valid"})
+        else:
+            route.continue_()
+
+    page.route("**/exports/jobs?*", refuse)
+
+    def listed(answer: Response) -> bool:
+        return "/exports/jobs?" in answer.url and answer.request.headers["authorization"] != f"Bearer {first}"
+
+    with page.expect_response(listed) as answer:
+        page.get_by_label("Only with the status").select_option("failed")
+    assert answer.value.ok
+    assert stored(page)["exports.token"] != first
+    expect(page.get_by_label("Only with the status")).to_have_value("")
+    expect(page.get_by_label("Only exports of").locator("option")).not_to_have_count(0)
+    page.unroute("**/exports/jobs?*")
+    tab.choose("orders", "csv")
+    expect(tab.export().locator(".state")).to_have_text("Ready")
+    tab.forgive("status of 401")

@@ -47,9 +47,10 @@ async function open(tokens, { focus = false } = {}) {
   }
   sessionStorage.removeItem(DRAFT);
   desk.user = desk.builder.user = user;
+  desk.datasets = catalogue.datasets;
   show(true);
   started(user);
-  desk.jobs = new Jobs(user, { again: (job) => desk.builder.fill(job), schedule: (id) => desk.schedules.find(id), datasets: catalogue.datasets });
+  desk.jobs = listed();
   desk.schedules = new Schedules(user, {
     ran: (answer) => appear(answer.export_job_id),
     show: (id) => desk.jobs.show(id),
@@ -62,6 +63,11 @@ async function open(tokens, { focus = false } = {}) {
   }
   if (focus) byId("new").focus({ preventScroll: true });
   await lists(true);
+}
+
+/** The list of exports, anew: one that was stopped does not start again. */
+function listed() {
+  return new Jobs(desk.user, { again: (job) => desk.builder.fill(job), schedule: (id) => desk.schedules.find(id), datasets: desk.datasets });
 }
 
 /** Begin to show the lists, or stop it. */
@@ -204,7 +210,7 @@ lost.handler = async () => {
   if (!desk || !session.token) return;
   if (clock.renewable && (await clock.attempt())) {
     lists(false);
-    desk.jobs = new Jobs(desk.user, { again: (job) => desk.builder.fill(job) });
+    desk.jobs = listed();
     await lists(true);
   } else if (session.token) end(t("page.session.ended"));
 };

@@ -106,6 +106,18 @@ async def test_no_table_has_data_of_an_erased_user(records: Records, eraser: Per
     assert (await eraser.erase_user(ADA)).jobs == 0
 
 
+async def test_no_two_erased_jobs_can_be_told_to_be_of_one_user(
+    engine: AsyncEngine, records: Records, eraser: PersonalDataEraser
+) -> None:
+    """A job that repeats another one has its owner, so its record must not name the other one any more."""
+    jobs = await records.fill(ADA)
+    async with engine.begin() as connection:
+        values = {"rerun_of": jobs[0], "id": jobs[1]}
+        await connection.execute(text("UPDATE export_jobs SET rerun_of = :rerun_of WHERE id = :id"), values)
+    await eraser.erase_user(ADA)
+    assert len(await records.rows_with(str(jobs[0]))) == 1
+
+
 async def test_a_repeated_request_starts_no_second_job(
     engine: AsyncEngine, eraser: PersonalDataEraser
 ) -> None:

@@ -132,6 +132,14 @@ def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "encryption"]
 
 
+def test_no_secret_is_in_the_representation_of_an_object() -> None:
+    """Representations get into logs."""
+    passwords = FilePasswords(b"the key")
+    zips = encryption_for(Encrypt(zip_password=True), "job", passwords)
+    assert "the key" not in repr(passwords)
+    assert passwords("job") not in repr(zips)
+
+
 def test_each_job_has_its_own_password() -> None:
     found = {PASSWORDS(str(number)) for number in range(1_000)} | {FilePasswords(b"l" * 32)("1")}
     assert len(found) == 1_001
