@@ -122,7 +122,11 @@ class JobQueries:
         """
         statement = select(ExportJob)
         if user_id is not None:
-            statement = statement.where(ExportJob.user_id == user_id)
+            # Two borders instead of `=`, and the user in the order. With `=` PostgreSQL knows that the order
+            # of all jobs is also that of the user's. It can then read the jobs of everybody, newest first,
+            # and expect enough of this user soon, which is wrong for one whose jobs are old or do not fit.
+            statement = statement.where(ExportJob.user_id >= user_id, ExportJob.user_id <= user_id)
+            statement = statement.order_by(ExportJob.user_id)
         if status is not None:
             statement = statement.where(ExportJob.status == status)
         if export_type is not None:

@@ -14,12 +14,12 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import Select, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.stack import Stack
 from stream_app.jobs.claim import AttemptProgress
-from stream_app.jobs.job_queries import read_backlog
+from stream_app.jobs.job_queries import JobQueries, JobSearch, read_backlog
 from stream_app.jobs.queue import USERS_PER_CLAIM
 from stream_app.jobs.states import Status
 from stream_app.notifications.outbox import insert_deliveries
@@ -227,3 +227,45 @@ async def test_no_statement_reads_rows_that_it_does_not_need(engine: AsyncEngine
     backlog = await read_backlog(engine)
     assert sum(backlog.jobs.values()) > 0.9 * PENDING
     judge("count of the queue", await plans.take(), PENDING)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {},
+        {"status": Status.FAILED},
+        {"code": "timeout"},
+        {"name": "monthly"},
+        {"search": JobSearch([("monthly", ())], with_names=True)},
+        {"until": datetime.now(UTC)},
+        {"before": (datetime.now(UTC), UUID(int=1))},
+    ],
+    ids=lambda wanted: next(iter(wanted), "all"),
+)
+async def test_the_list_of_a_user_with_many_old_jobs_reads_no_jobs_of_others(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, wanted: dict[str, Any]
+) -> None:
+    """The jobs of everybody look cheap, because many are of this user. But these can all be the oldest."""
+    async with engine.begin() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO export_jobs (id, user_id, export_type, format, status, created_at) "
+                "SELECT md5(n::text)::uuid, CASE WHEN n % 3 = 0 THEN 'batch' ELSE 'user-' || n % 300 END, "
+                "'ledger', 'csv', CASE n % 10 WHEN 1 THEN 'failed' ELSE 'expired' END, "
+                "now() - n * interval '1 minute' FROM generate_series(1, 30000) AS n"
+            )
+        )
+        await connection.execute(text("ANALYZE export_jobs"))
+    queries, statements = JobQueries(engine), []
+
+    async def note(statement: Select[Any]) -> list[Any]:
+        statements.append(statement)
+        return []
+
+    monkeypatch.setattr(queries, "_jobs", note)
+    await queries.list_newest("batch", limit=21, **wanted)
+    sql = statements[0].compile(dialect=engine.dialect, compile_kwargs={"literal_binds": True})
+    async with engine.connect() as connection:
+        plan = "\n".join((await connection.exec_driver_sql(f"EXPLAIN {sql}")).scalars())
+    assert "export_jobs_user_" in plan, plan
+    assert "Seq Scan" not in plan, plan
